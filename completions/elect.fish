@@ -1,0 +1,72 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_elect_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_elect_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_elect_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_elect_using_subcommand
+    set -l cmd (__fish_elect_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c elect -n "__fish_elect_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_needs_command" -s V -l version -d 'Print version'
+complete -c elect -n "__fish_elect_needs_command" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
+complete -c elect -n "__fish_elect_needs_command" -f -a "status" -d 'Say who leads'
+complete -c elect -n "__fish_elect_needs_command" -f -a "plan" -d 'Show the timings that follow from the flags of run'
+complete -c elect -n "__fish_elect_needs_command" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
+complete -c elect -n "__fish_elect_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c elect -n "__fish_elect_using_subcommand run" -s b -l boundary -d 'What to campaign for: at most one command runs per boundary' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l name -d 'The name shown to people [default: the hostname]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l advertise -d 'What followers are told to connect to [default: the hostname, no port]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -s s -l store -d 'Where the election is held' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'How long a lease lasts: what the loss of a whole host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l stop-signal -d 'The signal that asks the command to stop' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l stop-timeout -d 'How long it may take to, before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -s q -l quiet -d 'Log warnings and errors alone' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l log-format -d 'How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)' -r -f -a "text\t'For people'
+json\t'One object a line'"
+complete -c elect -n "__fish_elect_using_subcommand run" -s v -l verbose -d 'Log more; twice: everything'
+complete -c elect -n "__fish_elect_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand status" -s s -l store -d 'Where the election is held' -r
+complete -c elect -n "__fish_elect_using_subcommand status" -l json -d 'One JSON object per boundary'
+complete -c elect -n "__fish_elect_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand plan" -s b -l boundary -d 'What to campaign for: at most one command runs per boundary' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l name -d 'The name shown to people [default: the hostname]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l advertise -d 'What followers are told to connect to [default: the hostname, no port]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -s s -l store -d 'Where the election is held' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'How long a lease lasts: what the loss of a whole host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-signal -d 'The signal that asks the command to stop' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-timeout -d 'How long it may take to, before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -s q -l quiet -d 'Log warnings and errors alone' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l log-format -d 'How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)' -r -f -a "text\t'For people'
+json\t'One object a line'"
+complete -c elect -n "__fish_elect_using_subcommand plan" -s v -l verbose -d 'Log more; twice: everything'
+complete -c elect -n "__fish_elect_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan completions help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan completions help" -f -a "status" -d 'Say who leads'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan completions help" -f -a "plan" -d 'Show the timings that follow from the flags of run'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan completions help" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

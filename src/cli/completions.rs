@@ -1,0 +1,26 @@
+//! `elect completions`: what a shell needs to complete elect's command line.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap_complete::aot::{self, generate};
+
+use super::Shell;
+use crate::exit::Exit;
+
+pub fn print(shell: Shell) -> ExitCode {
+    // Into a closed pipe: whoever asked has seen enough.
+    let _ = io::stdout().write_all(&script(shell));
+    Exit::Success.into()
+}
+
+pub fn script(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    let mut command = super::command();
+    match shell {
+        Shell::Bash => generate(aot::Bash, &mut command, "elect", &mut script),
+        Shell::Zsh => generate(aot::Zsh, &mut command, "elect", &mut script),
+        Shell::Fish => generate(aot::Fish, &mut command, "elect", &mut script),
+    }
+    script
+}

@@ -1,0 +1,186 @@
+//! The command line: what can be asked for, and one file per command that answers.
+
+mod completions;
+#[cfg(test)]
+mod generated;
+mod plan;
+mod run;
+mod status;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::config::{RunFlags, StoreFlags};
+use crate::exit::Exit;
+
+const EXAMPLES: &str = "\
+Examples:
+  elect run --boundary cron -- ./job.sh
+      Run job.sh on this host if nobody else on it does; wait if somebody does.
+  elect run -b nightly --stop-timeout 1m -- /usr/bin/backup --all
+      Give the backup a minute to end when it is asked to.
+  elect status
+      Who leads, for every boundary of the store.
+";
+
+const VARIABLES: &str = "Each flag can be set by a variable as well: --stop-timeout by ELECT_STOP_TIMEOUT.";
+
+const RUN_EXAMPLES: &str = "\
+The command finds in its environment: ELECT_BOUNDARY, ELECT_ROLE (leader), ELECT_ID, ELECT_NAME, ELECT_TERM (the fencing
+token: larger than that of every earlier leader), and ELECT_LEADER_ID, ELECT_LEADER_NAME, ELECT_LEADER_HOST,
+ELECT_LEADER_PORT, ELECT_LEADER_ADDR.
+
+Signals: TERM, INT and QUIT stop the command and give the boundary back; a second one kills at once. HUP, USR1, USR2
+and WINCH are passed on to the command.
+
+Exit status: the command's own, or the signal that ended it, and otherwise
+    2  the command line makes no sense
+   69  the store cannot be reached
+   77  the store refuses: permission, authentication, a newer format
+  125  elect itself failed
+  126  the command cannot be executed
+  127  the command was not found
+  137  the command did not stop when asked, and was killed
+
+Examples:
+  elect run --boundary cron -- ./job.sh
+  elect run -b billing/nightly --advertise 10.0.0.5:8080 -- ./serve --port 8080
+  elect run -b cron --stop-signal INT --stop-timeout 30s -- ./job.sh
+  ELECT_STORE=always: elect run -b cron -- ./job.sh      # no election: for development
+";
+
+/// Run a command on exactly one machine.
+#[derive(Debug, Parser)]
+#[command(name = "elect", version, max_term_width = 110, after_long_help = EXAMPLES, disable_help_subcommand = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Campaign for a boundary, and run a command while leading it
+    #[command(after_help = VARIABLES, after_long_help = format!("{VARIABLES}\n\n{RUN_EXAMPLES}"))]
+    Run(Box<RunFlags>),
+    /// Say who leads
+    Status(StatusFlags),
+    /// Show the timings that follow from the flags of run
+    #[command(after_help = VARIABLES)]
+    Plan(Box<RunFlags>),
+    /// Print the completions of a shell, to be put where it looks for them
+    Completions {
+        /// Whose
+        shell: Shell,
+    },
+}
+
+/// The shells that completions exist for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Flags of `elect status`.
+#[derive(Debug, Args)]
+struct StatusFlags {
+    /// The boundary to ask about [default: all of the store]
+    #[arg(value_name = "BOUNDARY")]
+    boundary: Option<String>,
+
+    #[command(flatten)]
+    store: StoreFlags,
+
+    /// One JSON object per boundary
+    #[arg(long)]
+    json: bool,
+}
+
+/// The command line, with the variables left out of its help: their names follow from the flags'.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|command| command.mut_args(|flag| flag.hide_env(true)))
+}
+
+/// The whole program: reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    match parse() {
+        Ok(Cli { command: Command::Run(flags) }) => run::run(*flags),
+        Ok(Cli { command: Command::Status(flags) }) => status::status(&flags),
+        Ok(Cli { command: Command::Plan(flags) }) => plan::plan(&flags),
+        Ok(Cli { command: Command::Completions { shell } }) => completions::print(shell),
+        Err(status) => status,
+    }
+}
+
+fn parse() -> Result<Cli, ExitCode> {
+    let parsed = command().try_get_matches().and_then(|matches| {
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        if let (Command::Run(flags), Some(("run", matches))) = (&mut cli.command, matches.subcommand())
+            && std::env::var_os("ELECT_ROLE").is_some()
+        {
+            // Inside a command of elect's, these variables say who that command is, not who we should be.
+            let inherited = |flag| matches.value_source(flag) == Some(ValueSource::EnvVariable);
+            flags.boundary.take_if(|_| inherited("boundary"));
+            flags.name.take_if(|_| inherited("name"));
+        }
+        Ok(cli)
+    });
+    parsed.map_err(|error| {
+        let asked_for_help = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion].contains(&error.kind());
+        if asked_for_help || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            // Into a closed pipe: nobody wanted it.
+            let _ = error.print();
+            return if asked_for_help { Exit::Success.into() } else { Exit::Usage.into() };
+        }
+        fail(Exit::Usage, &in_one_line(&error))
+    })
+}
+
+/// clap explains itself in paragraphs; the first one says what is wrong.
+fn in_one_line(error: &clap::Error) -> String {
+    let rendered = error.render().to_string();
+    let first = rendered.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = first.strip_prefix("error: ").unwrap_or(first).split_whitespace().collect();
+    format!("{} (see elect help)", words.join(" "))
+}
+
+/// One line that says what is wrong, and the status that goes with it.
+fn fail(exit: Exit, message: &str) -> ExitCode {
+    // Into a closed pipe or a full disk: the status says it too.
+    let _ = writeln!(std::io::stderr(), "elect: {message}");
+    exit.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_help_is_one_screen() {
+        let mut command = command();
+        let run = command.find_subcommand_mut("run").expect("there is one");
+        let lines = run.render_help().to_string().lines().count();
+        assert!(lines <= 50, "{lines} lines");
+    }
+
+    #[test]
+    fn dashes_are_optional_where_nothing_is_ambiguous() {
+        for line in
+            [&["elect", "run", "-b", "x", "--", "job", "--flag"][..], &["elect", "run", "-b", "x", "job", "--flag"]]
+        {
+            let Command::Run(flags) = Cli::try_parse_from(line).expect("parsed").command else { panic!("not run") };
+            assert_eq!(flags.command, ["job", "--flag"]);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `elect run`: everything that has to be found out before there is a thread, then the fork, then the driver.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::task::LocalSet;
+use uuid::Uuid;
+
+use super::fail;
+use crate::config::{Config, RunFlags, Surroundings};
+use crate::driver::Driver;
+use crate::exit::{self, Exit};
+use crate::keeper::{FindError, Keeper, Program, find};
+use crate::log::{self, Verbosity};
+use crate::store::{Candidacy, Identity, StoreUrl};
+
+pub fn run(flags: RunFlags) -> ExitCode {
+    let verbosity = Verbosity { quiet: flags.log.quiet, verbose: flags.log.verbose };
+    let format = flags.log.log_format;
+    let surroundings = Surroundings { is_init: std::process::id() == 1, inside: inside() };
+    let config = match Config::new(flags, &surroundings) {
+        Ok(config) => config,
+        Err(error) => return fail(Exit::Usage, &error.to_string()),
+    };
+    let program = match program(&config) {
+        Ok(program) => program,
+        Err(error @ FindError::NotFound { .. }) => return fail(Exit::NotFound, &error.to_string()),
+        Err(error @ FindError::NotExecutable { .. }) => return fail(Exit::NotExecutable, &error.to_string()),
+    };
+    let store = match StoreUrl::parse(&config.store) {
+        Ok(store) => store,
+        Err(error) => return fail(Exit::Usage, &error.to_string()),
+    };
+    // From here there are two processes, and only from here may there be threads.
+    let keeper = match Keeper::fork(Some(program), store.release()) {
+        Ok(keeper) => keeper,
+        Err(error) => return fail(Exit::Failed, &format!("the keeper could not be started: {error}")),
+    };
+    let filter = std::env::var("ELECT_LOG").ok();
+    let guard = match log::start(format, verbosity, filter.as_deref()) {
+        Ok(guard) => guard,
+        Err(error) => return fail(Exit::Usage, &error.to_string()),
+    };
+    let outcome = campaign(&config, store, keeper);
+    drop(guard);
+    match outcome {
+        Ok(outcome) => exit::status(&outcome),
+        Err(error) => fail(Exit::Failed, &format!("{error:#}")),
+    }
+}
+
+/// The boundary of the command that we run inside, if we do.
+fn inside() -> Option<String> {
+    std::env::var_os("ELECT_ROLE")?;
+    std::env::var("ELECT_BOUNDARY").ok()
+}
+
+fn program(config: &Config) -> Result<Program, FindError> {
+    let name = config.command.first().cloned().unwrap_or_default();
+    let path = find(&name, std::env::var_os("PATH").as_deref())?;
+    Ok(Program {
+        path,
+        words: config.command.clone(),
+        stop_signal: config.stop_signal,
+        stop_timeout: config.stop_timeout,
+    })
+}
+
+fn campaign(config: &Config, store: StoreUrl<'_>, keeper: Keeper) -> anyhow::Result<crate::election::Outcome> {
+    let candidacy = Candidacy {
+        boundary: config.boundary.clone(),
+        identity: identity(config),
+        ttl: config.timing.ttl().unwrap_or_default(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("the runtime could not be started")?;
+    LocalSet::new().block_on(&runtime, async {
+        let driver = Driver::new(config, candidacy, store, keeper)?;
+        driver.run().await
+    })
+}
+
+fn identity(config: &Config) -> Identity {
+    let hostname =
+        nix::unistd::gethostname().map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned());
+    let (host, port) = match &config.advertise {
+        Some(address) => (address.host.clone(), address.port),
+        None => (hostname.clone(), None),
+    };
+    Identity { id: Uuid::new_v4().to_string(), name: config.name.clone().unwrap_or(hostname), host, port }
+}

@@ -1,0 +1,248 @@
+//! From flags to a configuration that has been proven to make sense. No I/O.
+
+mod flags;
+
+use std::ffi::OsString;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::boundary::{Boundary, BoundaryError};
+use crate::election::{Asked, Timing, TimingError};
+use crate::store::{StoreUrl, StoreUrlError};
+pub use flags::{RunFlags, StoreFlags};
+
+/// Of a name or a host: as long as a host's name can be.
+const LONGEST_NAME: usize = 255;
+
+/// Everything that `elect run` needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// What is campaigned for.
+    pub boundary: Boundary,
+    /// Shown to people; `None`: the hostname.
+    pub name: Option<String>,
+    /// What followers are told; `None`: the hostname, no port.
+    pub advertise: Option<Address>,
+    /// Where the election is held.
+    pub store: String,
+    /// The lease arithmetic, proven.
+    pub timing: Timing,
+    /// The signal that asks the command to stop.
+    pub stop_signal: i32,
+    /// How long it may take to.
+    pub stop_timeout: Duration,
+    /// The leader command.
+    pub command: Vec<OsString>,
+}
+
+/// A host, and a port if there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// A name or a number, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: Option<u16>,
+}
+
+/// What is wrong with the flags. Each is a usage error (exit status 2).
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Nothing to campaign for.
+    #[error("no boundary: name what is campaigned for with --boundary NAME (or ELECT_BOUNDARY)")]
+    NoBoundary,
+    /// An impossible name.
+    #[error(transparent)]
+    Boundary(#[from] BoundaryError),
+    /// Names go into records, environments and terminals.
+    #[error("{flag} takes at most {LONGEST_NAME} bytes without control characters")]
+    Name {
+        /// The flag at fault.
+        flag: &'static str,
+    },
+    /// Nothing to run.
+    #[error("no command: say what to run while leading, as in: elect run --boundary {0} -- ./job.sh")]
+    NoCommand(Boundary),
+    /// Not a store.
+    #[error(transparent)]
+    Store(#[from] StoreUrlError),
+    /// Timings that do not hold together.
+    #[error(transparent)]
+    Timing(#[from] TimingError),
+    /// As PID 1 the default directory is this container's own: every replica would lead.
+    #[error(
+        "as PID 1 the file store has to be named: its default directory is this container's own, so that every replica \
+         would lead; use --store file:DIR on a shared volume, or a server"
+    )]
+    UnnamedFileStore,
+    /// Inside a command, campaigning for what that command holds.
+    #[error("this runs inside the command of boundary {0}: campaigning for it here would wait for its own end")]
+    Inside(Boundary),
+}
+
+/// What the surroundings say; found out by the caller, since this module looks at nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Whether we are PID 1.
+    pub is_init: bool,
+    /// The boundary whose command we run inside, if we do.
+    pub inside: Option<String>,
+}
+
+impl Config {
+    /// Validates what was asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] says what is wrong and what to change.
+    pub fn new(flags: RunFlags, surroundings: &Surroundings) -> Result<Config, ConfigError> {
+        let boundary: Boundary = flags.boundary.ok_or(ConfigError::NoBoundary)?.parse()?;
+        if surroundings.inside.as_deref() == Some(boundary.as_str()) {
+            return Err(ConfigError::Inside(boundary));
+        }
+        if flags.command.is_empty() {
+            return Err(ConfigError::NoCommand(boundary));
+        }
+        for (flag, text) in
+            [("--name", flags.name.as_deref()), ("--advertise", flags.advertise.as_ref().map(|to| to.host.as_str()))]
+        {
+            if text.is_some_and(|text| text.len() > LONGEST_NAME || text.chars().any(char::is_control)) {
+                return Err(ConfigError::Name { flag });
+            }
+        }
+        let timing = Timing::prove(Asked {
+            ttl: flags.ttl,
+            renew: flags.renew,
+            request_timeout: flags.request_timeout,
+            fence_grace: flags.fence_grace,
+        })?;
+        let store = StoreUrl::parse(&flags.store.url)?;
+        if surroundings.is_init && store.is_default_directory() {
+            return Err(ConfigError::UnnamedFileStore);
+        }
+        Ok(Config {
+            boundary,
+            name: flags.name,
+            advertise: flags.advertise,
+            store: flags.store.url,
+            timing,
+            stop_signal: flags.stop_signal.0,
+            stop_timeout: flags.stop_timeout,
+            command: flags.command,
+        })
+    }
+}
+
+/// A signal as people write it: `TERM`, `SIGTERM`, `15`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalName(pub i32);
+
+impl FromStr for SignalName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SignalName, String> {
+        if let Ok(number) = text.parse::<i32>() {
+            return if (1..=64).contains(&number) {
+                Ok(SignalName(number))
+            } else {
+                Err("signals are numbered 1 to 64".to_owned())
+            };
+        }
+        let upper = text.to_uppercase();
+        let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+        nix::sys::signal::Signal::from_str(&name)
+            .map(|signal| SignalName(signal as i32))
+            .map_err(|_| "not the name of a signal, like TERM or INT".to_owned())
+    }
+}
+
+/// A duration as people write it: `1m 30s`, `500ms`, or bare seconds like `10` and `0.5`.
+///
+/// # Errors
+///
+/// Says what is expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(366 * 24 * 60 * 60);
+    let parsed = match text.trim().parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
+        Err(_) => humantime::parse_duration(text.trim()).map_err(|error| error.to_string()),
+    };
+    match parsed {
+        Ok(duration) if duration > longest => Err("longer than a year".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; write it like 10s, 500ms or 1m 30s")),
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        let form = || "write it as HOST or HOST:PORT, an IPv6 address in brackets: [::1]:8080".to_owned();
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, after) = rest.split_once(']').ok_or_else(form)?;
+                (host, if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or_else(form)?) })
+            }
+            // More than one colon without brackets is an IPv6 address alone.
+            None => match text.split_once(':') {
+                Some((host, port)) if !port.contains(':') => (host, Some(port)),
+                Some(_) | None => (text, None),
+            },
+        };
+        let port = port.map(|port| port.parse().map_err(|_| form())).transpose()?;
+        if host.is_empty() || host.chars().any(|c| c.is_control() || c.is_whitespace() || c == '[' || c == ']') {
+            return Err(form());
+        }
+        Ok(Address { host: host.to_owned(), port })
+    }
+}
+
+/// Host and port as one text, IPv6 in brackets; `None` without a port.
+#[must_use]
+pub fn joined(host: &str, port: Option<u16>) -> Option<String> {
+    let port = port?;
+    Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_what_people_write() {
+        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["", "-1", "ten", "1x", "inf", "NaN", "99999999999999999999", "2years"] {
+            let error = duration(text).expect_err(text);
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for text in ["TERM", "SIGTERM", "term", "15"] {
+            assert_eq!(text.parse(), Ok(SignalName(15)));
+        }
+        for text in ["0", "65", "-1", "TERMINATE", ""] {
+            assert!(text.parse::<SignalName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_host_and_perhaps_a_port() {
+        let address = |host: &str, port| Ok(Address { host: host.to_owned(), port });
+        assert_eq!("db.example".parse(), address("db.example", None));
+        assert_eq!("10.0.0.5:8080".parse(), address("10.0.0.5", Some(8080)));
+        assert_eq!("[::1]:8080".parse(), address("::1", Some(8080)));
+        assert_eq!("[::1]".parse(), address("::1", None));
+        assert_eq!("fe80::1".parse(), address("fe80::1", None));
+        for text in ["", ":80", "host:", "host:http", "host:99999", "[::1", "[::1]8080", "a b", "a\n:1"] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+        assert_eq!(joined("::1", Some(80)).as_deref(), Some("[::1]:80"));
+        assert_eq!(joined("db", Some(80)).as_deref(), Some("db:80"));
+        assert_eq!(joined("db", None), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! The flags, as clap reads them: what they are called, what they mean, what they default to.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+
+use super::{Address, SignalName, duration};
+use crate::{log, store};
+
+/// Flags of `elect run`.
+#[derive(Debug, Args)]
+pub struct RunFlags {
+    /// What to campaign for: at most one command runs per boundary
+    ///
+    /// A name of 1 to 80 bytes, case-sensitive, conventionally a path like billing/nightly.
+    #[arg(short, long, value_name = "NAME", env = "ELECT_BOUNDARY")]
+    pub boundary: Option<String>,
+
+    /// The name shown to people [default: the hostname]
+    #[arg(long, value_name = "NAME", env = "ELECT_NAME")]
+    pub name: Option<String>,
+
+    /// What followers are told to connect to [default: the hostname, no port]
+    #[arg(long, value_name = "HOST[:PORT]", env = "ELECT_ADVERTISE")]
+    pub advertise: Option<Address>,
+
+    #[command(flatten)]
+    pub store: StoreFlags,
+
+    /// How long a lease lasts: what the loss of a whole host costs [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "ELECT_TTL", value_parser = duration, help_heading = "Timing")]
+    pub ttl: Option<Duration>,
+
+    /// From one renewal to the next [default: ttl/5]
+    #[arg(long, value_name = "DURATION", env = "ELECT_RENEW", value_parser = duration, help_heading = "Timing")]
+    pub renew: Option<Duration>,
+
+    /// How long one attempt at the store may take [default: ttl/10]
+    #[arg(long, value_name = "DURATION", env = "ELECT_REQUEST_TIMEOUT", value_parser = duration, help_heading = "Timing")]
+    pub request_timeout: Option<Duration>,
+
+    /// From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]
+    #[arg(long, value_name = "DURATION", env = "ELECT_FENCE_GRACE", value_parser = duration, help_heading = "Timing")]
+    pub fence_grace: Option<Duration>,
+
+    /// The signal that asks the command to stop
+    #[arg(long, value_name = "SIGNAL", env = "ELECT_STOP_SIGNAL", default_value = "TERM", help_heading = "Stopping")]
+    pub stop_signal: SignalName,
+
+    /// How long it may take to, before it is killed
+    #[arg(
+        long, value_name = "DURATION", env = "ELECT_STOP_TIMEOUT", default_value = "8s", value_parser = duration,
+        help_heading = "Stopping"
+    )]
+    pub stop_timeout: Duration,
+
+    #[command(flatten)]
+    pub log: LogFlags,
+
+    /// The command to run while leading, and its arguments
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Where the election is held.
+#[derive(Debug, Args)]
+pub struct StoreFlags {
+    /// Where the election is held
+    #[arg(
+        short = 's', long = "store", value_name = "URL", env = "ELECT_STORE", default_value = "file:",
+        hide_env_values = true, long_help = store_help()
+    )]
+    pub url: String,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Args)]
+pub struct LogFlags {
+    /// Log warnings and errors alone
+    #[arg(short, long, env = "ELECT_QUIET", value_parser = boolean, num_args = 0..=1, require_equals = true,
+        default_value = "0", default_missing_value = "1", hide_default_value = true, hide_possible_values = true,
+        value_name = "1|0", help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Log more; twice: everything
+    #[arg(short, long, action = ArgAction::Count, env = "ELECT_VERBOSE", help_heading = "Output")]
+    pub verbose: u8,
+
+    /// How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)
+    #[arg(long, value_name = "FORMAT", env = "ELECT_LOG_FORMAT", default_value = "text", help_heading = "Output")]
+    pub log_format: log::Format,
+}
+
+fn store_help() -> String {
+    let kinds = store::REGISTRY.iter().map(|kind| format!("  {:<10}{}", kind.form, kind.about)).collect::<Vec<_>>();
+    format!("Where the election is held, one of:\n\n{}", kinds.join("\n"))
+}
+
+/// `1` or `0`, as every boolean variable takes them.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "true" => Ok(true),
+        "0" | "false" | "" => Ok(false),
+        _ => Err("say 1 or 0".to_owned()),
+    }
+}

@@ -1,0 +1,334 @@
+//! The shell around the election: events in, actions out.
+//!
+//! This is the only `select!`. Its arms are cancel safe and yield plain values; an event is handled and its actions are
+//! performed synchronously, so that the order in which things happen is the order in which they are decided.
+//! Performing an action never waits: what takes time is done by the worker, the keeper or the kernel, and comes
+//! back as an event.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+use crate::clock::{self, Alarm};
+use crate::config::{Config, joined};
+use crate::election::{Action, Candidate, Event, FromKeeper, Outcome, Phase, Signal, Term};
+use crate::keeper::{Keeper, Received, ToKeeper};
+use crate::narrator::{self, Narrator};
+use crate::signals::{SignalEvent, Signals};
+use crate::store::worker::{self, Question, StoreEvent, Story, Worker};
+use crate::store::{Candidacy, StoreError, StoreUrl};
+
+/// How long a keeper that has nothing left to do may take to end.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// One candidacy, from the first question to the end of the program.
+pub struct Driver {
+    candidate: Candidate,
+    identity: Vec<(OsString, OsString)>,
+    keeper: AsyncFd<Keeper>,
+    keeper_speaks: bool,
+    keeper_died: bool,
+    /// What the keeper's socket had no room for, in order.
+    unsent: VecDeque<ToKeeper>,
+    worker: Worker,
+    events: mpsc::UnboundedReceiver<StoreEvent>,
+    signals: Signals,
+    alarm: AsyncFd<Alarm>,
+    narrator: Narrator,
+    /// What an action brought about at once.
+    consequences: VecDeque<Event>,
+    outcome: Option<Outcome>,
+}
+
+/// What woke us.
+enum Woken {
+    Signal(SignalEvent),
+    Keeper(FromKeeper),
+    KeeperSilent,
+    KeeperListens,
+    Store(StoreEvent),
+    StoreGone,
+    Timer,
+}
+
+impl Driver {
+    /// Sets everything up; nothing is asked of the store yet.
+    ///
+    /// # Errors
+    ///
+    /// The kernel gives no timer or signal handler, or the store cannot be opened.
+    pub fn new(config: &Config, candidacy: Candidacy, url: StoreUrl<'_>, keeper: Keeper) -> anyhow::Result<Driver> {
+        let signals = Signals::listen().context("signals cannot be handled")?;
+        let alarm = Alarm::new().context("no timer")?;
+        let (hints, events) = worker::channel();
+        let store = url.open(hints.clone())?;
+        let timing = if store.grants_leases() { config.timing } else { config.timing.without_lease() };
+        info!(
+            boundary = %candidacy.boundary,
+            store = %url,
+            reach = url.kind().reach,
+            containment = "tree",
+            name = candidacy.identity.name,
+            "campaigning"
+        );
+        debug!(id = candidacy.identity.id, keeper = keeper.pid(), "identity");
+        let identity = identity(&candidacy);
+        let worker = Worker::start(store, candidacy, timing.request_timeout(), hints);
+        Ok(Driver {
+            candidate: Candidate::new(timing, config.stop_timeout, fastrand::u64(..)),
+            identity,
+            keeper: watch(keeper).context("the keeper's socket cannot be watched")?,
+            keeper_speaks: true,
+            keeper_died: false,
+            unsent: VecDeque::new(),
+            worker,
+            events,
+            signals,
+            alarm: watch(alarm).context("the timer cannot be watched")?,
+            narrator: Narrator::default(),
+            consequences: VecDeque::new(),
+            outcome: None,
+        })
+    }
+
+    /// Runs until the candidacy is over and the keeper has ended.
+    ///
+    /// # Errors
+    ///
+    /// The worker is gone, or the store will not have us: what has to be killed has been left to the keeper then.
+    pub async fn run(mut self) -> anyhow::Result<Outcome> {
+        // Also the first tick. A keeper that died before there was a handler sent its signal to nobody.
+        self.signalled(SignalEvent::Child);
+        loop {
+            if let Some(outcome) = self.outcome.take() {
+                self.part(&outcome).await;
+                return Ok(outcome);
+            }
+            self.alarm.get_ref().set(self.candidate.wake_at());
+            match self.wait().await? {
+                Woken::Signal(signal) => self.signalled(signal),
+                Woken::Keeper(word) => {
+                    if let FromKeeper::NotStarted { why, .. } = word {
+                        narrator::not_started(why);
+                    }
+                    self.handle(Event::Keeper(word));
+                }
+                // A closed socket is no death yet: that is what reaping tells, now or at its signal (K4).
+                Woken::KeeperSilent => {
+                    self.keeper_speaks = false;
+                    self.signalled(SignalEvent::Child);
+                }
+                Woken::KeeperListens => self.flush(),
+                Woken::Store(event) => self.answered(event),
+                Woken::StoreGone => anyhow::bail!("the store's worker has ended"),
+                Woken::Timer => self.handle(Event::Tick),
+            }
+        }
+    }
+
+    /// The only place that waits. Signals and the keeper come before the timer, so that a campaigner that was stopped
+    /// hears what it missed before it judges anybody's silence; the deadlines are looked at with every event anyway.
+    async fn wait(&mut self) -> io::Result<Woken> {
+        loop {
+            tokio::select! {
+                biased;
+                signal = self.signals.next() => return Ok(Woken::Signal(signal)),
+                ready = self.keeper.readable(), if self.keeper_speaks => {
+                    let mut ready = ready?;
+                    match ready.get_inner().receive() {
+                        Received::Message(Some(word)) => return Ok(Woken::Keeper(word)),
+                        Received::Message(None) => {}
+                        Received::Nothing => ready.clear_ready(),
+                        Received::End => return Ok(Woken::KeeperSilent),
+                    }
+                }
+                ready = self.keeper.writable(), if self.keeper_speaks && !self.unsent.is_empty() => {
+                    ready?.clear_ready();
+                    return Ok(Woken::KeeperListens);
+                }
+                event = self.events.recv() => return Ok(event.map_or(Woken::StoreGone, Woken::Store)),
+                ready = self.alarm.readable() => {
+                    let mut ready = ready?;
+                    ready.clear_ready();
+                    ready.get_inner().silence();
+                    return Ok(Woken::Timer);
+                }
+            }
+        }
+    }
+
+    // ---- events
+
+    fn signalled(&mut self, signal: SignalEvent) {
+        match signal {
+            SignalEvent::Stop(number) => self.handle(Event::Stop(Signal(number))),
+            SignalEvent::Forward(libc::SIGHUP) if !self.has_command() => {
+                self.handle(Event::Stop(Signal(libc::SIGHUP)));
+            }
+            SignalEvent::Forward(number) => self.handle(Event::Forward(Signal(number))),
+            SignalEvent::Child => {
+                self.hear();
+                let died = self.keeper.get_mut().reap() && !std::mem::replace(&mut self.keeper_died, true);
+                self.handle(if died { Event::KeeperDied } else { Event::Tick });
+            }
+            SignalEvent::Continued => {
+                self.hear();
+                self.handle(Event::Tick);
+            }
+        }
+    }
+
+    /// What the keeper has said already comes before any judgement of its silence.
+    fn hear(&mut self) {
+        while let Received::Message(word) = self.keeper.get_ref().receive() {
+            if let Some(word) = word {
+                self.handle(Event::Keeper(word));
+            }
+        }
+    }
+
+    fn has_command(&self) -> bool {
+        matches!(self.candidate.phase(), Phase::Leading | Phase::Stopping)
+    }
+
+    fn answered(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Answer { attempt, answer, story } => {
+                let refused = matches!(&story, Story::Trouble(StoreError::Refused(_)));
+                if !refused {
+                    self.narrator.tell(clock::now(), story);
+                    self.handle(Event::Answer { attempt, answer });
+                    return;
+                }
+                // The line that ends the program, or a trouble among others.
+                self.handle(Event::Answer { attempt, answer });
+                if self.outcome == Some(Outcome::Refused) {
+                    narrator::refused(&story);
+                } else {
+                    self.narrator.tell(clock::now(), story);
+                }
+            }
+            StoreEvent::Claim { claim, given } => {
+                let sent = self.unsent.is_empty() && self.keeper.get_ref().send(&ToKeeper::Claim(claim)).is_ok();
+                // If the worker no longer waits, its time was up, and the next question brings the claim again.
+                let _ = given.send(sent);
+            }
+            StoreEvent::Hint => self.handle(Event::Hint),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.consequences.push_back(event);
+        while let Some(event) = self.consequences.pop_front() {
+            for action in self.candidate.handle(clock::now(), event) {
+                self.perform(action);
+            }
+        }
+    }
+
+    // ---- actions
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Campaign(attempt) => drop(self.worker.ask(attempt, Question::Campaign)),
+            Action::Renew(attempt) => drop(self.worker.ask(attempt, Question::Renew)),
+            Action::Release(attempt) => drop(self.worker.ask(attempt, Question::Release)),
+            Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
+            Action::Start { term, run } => {
+                let identity = self.identity_in(term);
+                self.send(ToKeeper::Start { term, run, identity });
+            }
+            Action::Stop { kill_at } => self.send(ToKeeper::Stop { kill_at }),
+            Action::Kill => {
+                self.send(ToKeeper::Kill);
+                self.keeper.get_mut().kill_tree();
+            }
+            Action::Forward(Signal(signal)) => self.send(ToKeeper::Forward { signal }),
+            Action::Ping => {
+                self.keeper.get_mut().note_strangers();
+                self.send(ToKeeper::Ping);
+            }
+            Action::KillKeeper => self.keeper.get_ref().kill(),
+            Action::Sweep => {
+                let empty = self.keeper.get_mut().sweep();
+                self.consequences.push_back(Event::Swept { empty });
+            }
+            Action::Report(report) => self.narrator.report(&report),
+            Action::End(outcome) => self.outcome = Some(outcome),
+        }
+    }
+
+    /// In order, and without waiting: what finds no room is sent when there is some.
+    fn send(&mut self, message: ToKeeper) {
+        self.unsent.push_back(message);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(message) = self.unsent.front() {
+            match self.keeper.get_ref().send(message) {
+                Ok(()) => drop(self.unsent.pop_front()),
+                // It is dead, which comes as an event of its own.
+                Err(error) if [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset].contains(&error.kind()) => {
+                    self.unsent.clear();
+                }
+                // No room, or no memory: again with the next message, at the latest the next ping.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn identity_in(&self, term: Term) -> Vec<(OsString, OsString)> {
+        let mut identity = self.identity.clone();
+        identity.push(("ELECT_TERM".into(), term.to_string().into()));
+        identity
+    }
+
+    /// Sends the keeper home, and waits for it: what it holds of the store goes with it.
+    async fn part(&mut self, outcome: &Outcome) {
+        if *outcome == Outcome::KeeperDied {
+            return;
+        }
+        self.send(ToKeeper::Dismiss);
+        let gone = async {
+            while !self.keeper.get_mut().reap() {
+                while self.signals.next().await != SignalEvent::Child {}
+            }
+        };
+        if tokio::time::timeout(FAREWELL, gone).await.is_err() {
+            self.keeper.get_ref().kill();
+        }
+    }
+}
+
+/// What a leader command is told about itself, but for the term. A leader follows itself.
+fn identity(candidacy: &Candidacy) -> Vec<(OsString, OsString)> {
+    let me = &candidacy.identity;
+    let mut identity = vec![
+        ("ELECT_BOUNDARY", candidacy.boundary.to_string()),
+        ("ELECT_ROLE", "leader".to_owned()),
+        ("ELECT_ID", me.id.clone()),
+        ("ELECT_NAME", me.name.clone()),
+        ("ELECT_LEADER_ID", me.id.clone()),
+        ("ELECT_LEADER_NAME", me.name.clone()),
+        ("ELECT_LEADER_HOST", me.host.clone()),
+    ];
+    identity.extend(me.port.map(|port| ("ELECT_LEADER_PORT", port.to_string())));
+    identity.extend(joined(&me.host, me.port).map(|address| ("ELECT_LEADER_ADDR", address)));
+    identity.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// Watches a descriptor that lives as long as its owner.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe to call, and what it guards against is a descriptor closed early"
+)]
+fn watch<T: std::os::fd::AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+    AsyncFd::new(owner)
+}

@@ -1,0 +1,302 @@
+//! What goes into the election and what comes out of it.
+
+use std::time::Duration;
+
+use super::time::Time;
+use super::timing::TimingError;
+
+/// The fencing token: strictly increasing from leader to leader of a boundary. Opaque, not consecutive.
+pub type Term = u64;
+
+/// The number of one start of the command, counted over the whole life of the candidate. What the keeper says of an
+/// earlier run must not be taken for the present one: "empty" above all.
+pub type Run = u64;
+
+/// The number of one request to the store; a reply that carries another one changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt(pub u64);
+
+/// A signal by its number, as the kernel counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Signal(pub i32);
+
+/// How the main process of a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandEnd {
+    /// It exited with this status.
+    Exited(u8),
+    /// A signal ended it.
+    Killed {
+        /// Which one.
+        signal: Signal,
+        /// Whether it was elect that had run out of patience (exit status 137).
+        escalated: bool,
+    },
+}
+
+/// Why the keeper did not start the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotStarted {
+    /// Fork or exec failed with this `errno`.
+    Failed(i32),
+    /// The deadline was too near, or past, just before exec (K5).
+    TooLate,
+}
+
+/// The store's answer to [`Action::Campaign`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Campaigned {
+    /// We hold the boundary. Nothing may run before a renewal has been credited: that is the verification.
+    Won(Term),
+    /// Somebody else does, or nobody may yet.
+    Waiting {
+        /// Ask again after this long even if nothing seems to change; `None`: after a renewal interval.
+        again: Option<Duration>,
+    },
+    /// The store will not have us (permission, authentication, a newer record format).
+    Refused,
+    /// No answer, or none that tells anything.
+    Failed,
+}
+
+/// The store's answer to [`Action::Renew`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease is ours, counted from when the credited request was sent (T1).
+    Credited {
+        /// When it was sent, on our boot clock.
+        sent: Time,
+        /// What the store granted; `None` where leadership has no end.
+        ttl: Option<Duration>,
+    },
+    /// The store says that it is not ours (K11).
+    Lost,
+    /// No answer, or none that tells anything.
+    Failed,
+}
+
+/// A reply of the store, by the request it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Action::Campaign`].
+    Campaign(Campaigned),
+    /// To [`Action::Renew`].
+    Renew(Renewed),
+    /// To [`Action::Release`]: whether the store confirmed that our claim is gone.
+    Release(bool),
+}
+
+/// What the keeper says of the leader command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FromKeeper {
+    /// The kill deadline is in force.
+    Armed {
+        /// For this term.
+        term: Term,
+        /// SIGKILL at this time.
+        kill_by: Time,
+    },
+    /// The answer to a ping.
+    Pong,
+    /// The main process runs.
+    Started {
+        /// Of this start.
+        run: Run,
+        /// Its process id.
+        pid: i32,
+    },
+    /// The main process does not run, and will not.
+    NotStarted {
+        /// Of this start.
+        run: Run,
+        /// Why not.
+        why: NotStarted,
+    },
+    /// The main process has ended; others of its tree may live.
+    Exited {
+        /// Of this start.
+        run: Run,
+        /// How.
+        end: CommandEnd,
+    },
+    /// The kill deadline has passed and the tree is being killed.
+    Expired {
+        /// Of this term.
+        term: Term,
+    },
+    /// No descendant is left (K6).
+    Empty {
+        /// The last start that the keeper had heard of.
+        run: Run,
+    },
+}
+
+/// What can happen to a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Time has passed; also the first event of all.
+    Tick,
+    /// The store has answered.
+    Answer {
+        /// Which request.
+        attempt: Attempt,
+        /// What.
+        answer: Answer,
+    },
+    /// Something changed at the store: worth asking again, and nothing more.
+    Hint,
+    /// The store saw our claim vanish: as final as an answer that says so (K11).
+    #[cfg_attr(not(test), expect(dead_code, reason = "for stores that watch their own record, as etcd does"))]
+    Ousted {
+        /// The term that was ours.
+        term: Term,
+    },
+    /// The keeper has spoken.
+    Keeper(FromKeeper),
+    /// The keeper has died: said once.
+    KeeperDied,
+    /// A sweep over the tree that a dead keeper left us has been made.
+    Swept {
+        /// Whether no descendant is left.
+        empty: bool,
+    },
+    /// Somebody asks us to stop; the second time they mean at once.
+    Stop(Signal),
+    /// A signal for the main process.
+    Forward(Signal),
+}
+
+/// What a candidate wants done. None of it is waited for: what comes of it is an [`Event`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the store for the boundary.
+    Campaign(Attempt),
+    /// Renew the lease, which is also the check that it is ours.
+    Renew(Attempt),
+    /// Give the boundary, or our place in the queue, back. Only ever asked for when the tree is empty.
+    Release(Attempt),
+    /// Move the keeper's kill deadline.
+    Arm {
+        /// For the command of this term.
+        term: Term,
+        /// [`Time::NEVER`] where leadership has no end.
+        kill_by: Time,
+    },
+    /// Start the leader command.
+    Start {
+        /// In this term, which has been armed.
+        term: Term,
+        /// A number of its own.
+        run: Run,
+    },
+    /// The stop signal to the tree now, SIGKILL at the given time.
+    Stop {
+        /// Absolute; an earlier one already in force stays.
+        kill_at: Time,
+    },
+    /// SIGKILL to the whole tree: ask the keeper to, and do it ourselves as well.
+    Kill,
+    /// Pass a signal on to the main process.
+    Forward(Signal),
+    /// Ask the keeper for a sign of life.
+    Ping,
+    /// Kill the keeper, which has stopped answering (K4).
+    KillKeeper,
+    /// Kill and reap what the dead keeper left us, and say whether anything remains.
+    Sweep,
+    /// Tell people.
+    Report(Report),
+    /// It is over.
+    End(Outcome),
+}
+
+/// What people want to read about an election: each transition once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// The store says we won; to be verified.
+    Won {
+        /// The new term.
+        term: Term,
+    },
+    /// Verified: we lead.
+    Elected {
+        /// The new term.
+        term: Term,
+    },
+    /// The leader command runs.
+    Started {
+        /// In this term.
+        term: Term,
+        /// Its process id.
+        pid: i32,
+    },
+    /// Its main process has ended.
+    CommandEnded {
+        /// In this term.
+        term: Term,
+        /// How.
+        end: CommandEnd,
+    },
+    /// The command is being stopped.
+    Stopping {
+        /// In this term.
+        term: Term,
+        /// Why.
+        reason: Reason,
+    },
+    /// Killed, and still not confirmed dead: nothing is released, nothing else starts (2.3).
+    Unconfirmed {
+        /// In this term.
+        term: Term,
+    },
+    /// The boundary was released.
+    Released {
+        /// After this term.
+        term: Term,
+    },
+    /// It could not be: the lease has to run out by itself.
+    NotReleased {
+        /// After this term.
+        term: Term,
+    },
+    /// A lease too short to be used was granted.
+    Unusable(TimingError),
+    /// The keeper did not answer and is being killed.
+    KeeperSilent,
+    /// The keeper is dead.
+    KeeperDied,
+}
+
+/// Why a command is being stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Its main process ended; what remains of the tree follows.
+    CommandEnded,
+    /// It could not be started.
+    CannotStart(i32),
+    /// Somebody asked.
+    Asked(Signal),
+    /// The lease could not be renewed in time.
+    RunningOut,
+    /// The store says that the lease is not ours.
+    Lost,
+    /// The keeper died.
+    KeeperDied,
+}
+
+/// How the candidacy ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The command ran and ended like this; after a stop as well.
+    Command(CommandEnd),
+    /// Stopped while no command ran.
+    Stopped(Signal),
+    /// Exec failed with this `errno`.
+    CannotStart(i32),
+    /// The store will not have us.
+    Refused,
+    /// The ttl that the store grants cannot be worked with.
+    Unusable(TimingError),
+    /// The keeper died; the tree was killed and the boundary released.
+    KeeperDied,
+}

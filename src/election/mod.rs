@@ -1,0 +1,244 @@
+//! The candidate as a pure state machine.
+//!
+//! It knows no clock, no store, no process and no socket: it is told what happened and when, and says what to do
+//! ([`Candidate::handle`]). It imports nothing else of this crate. Everything that makes elect safe is decided here,
+//! so that it can be tested a million times a minute; the simulation beside it does that.
+//!
+//! ```text
+//!            won            credited           asked · ended · lost · running out
+//! Standing ───────▶ Verifying ───────▶ Leading ───────▶ Stopping ───────▶ Releasing ───────▶ Ended
+//!    ▲                 │ lost                              │ empty, lost     │ empty, ours      or Standing again
+//!    └─────────────────┴───────────────────────────────────┴─────────────────┘
+//! ```
+//!
+//! Invariants, each held by the shape of the code and checked by the simulation:
+//!
+//! - Only `Leading` and `Stopping` may hold a live leader command. `Leading` is entered from `Verifying` alone, with a
+//!   lease that was credited to a request sent after the store had said that we won (T1).
+//! - `Stopping` is left only when the tree is confirmed empty (2.3), and `Releasing` is entered with an empty tree only.
+//! - Whatever comes in, the deadlines are looked at first: an answer that comes after `stop_by` finds the term over.
+//! - There is one request at a time; a reply to any other attempt changes nothing.
+//!
+//! What is deliberately absent: retries inside an attempt, time-outs that are not deadlines, anything that waits.
+
+mod event;
+mod keeper_watch;
+mod requests;
+mod sabotage;
+#[cfg(test)]
+mod simulation;
+mod state;
+#[cfg(test)]
+mod tests;
+mod time;
+mod timing;
+
+pub use event::{
+    Action, Answer, Attempt, Campaigned, CommandEnd, Event, FromKeeper, NotStarted, Outcome, Reason, Renewed, Report,
+    Run, Signal, Term,
+};
+pub use time::Time;
+pub use timing::{Asked, KILL_ALLOWANCE, Lease, Short, Timing, TimingError, margin};
+
+use std::time::Duration;
+
+use keeper_watch::KeeperWatch;
+use requests::{Kind, Requests};
+use sabotage::Sabotage;
+use state::{Input, State};
+
+/// One candidate for one boundary, from its first request to the end of the program.
+///
+/// The caller feeds it events in the order in which they happen, performs the actions it returns, in order and without
+/// waiting for any of them, and calls again with [`Event::Tick`] at [`Candidate::wake_at`] at the latest.
+#[derive(Debug)]
+pub struct Candidate {
+    state: State,
+    core: Core,
+}
+
+/// What every state works with.
+#[derive(Debug)]
+struct Core {
+    timing: Timing,
+    stop_timeout: Duration,
+    requests: Requests,
+    keeper: KeeperWatch,
+    /// The last start of the command.
+    run: Run,
+    /// Whether the store has ever answered: refusals after that are troubles to be waited out.
+    store_answered: bool,
+    jitter: fastrand::Rng,
+    actions: Vec<Action>,
+    #[cfg(test)]
+    sabotage: Option<Sabotage>,
+}
+
+/// Where a candidate is, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Campaigning: not the leader.
+    Standing,
+    /// The store says we won; being verified.
+    Verifying,
+    /// Leading.
+    Leading,
+    /// The command is being stopped.
+    Stopping,
+    /// The boundary is being given back.
+    Releasing,
+    /// Over.
+    Ended,
+}
+
+impl Candidate {
+    /// A candidate that will stand as soon as it is told the time.
+    ///
+    /// `stop_timeout` is how long a command may take to end when the stop is ours; `seed` feeds the jitter of the
+    /// backoff and nothing else.
+    #[must_use]
+    pub fn new(timing: Timing, stop_timeout: Duration, seed: u64) -> Candidate {
+        Candidate {
+            state: State::new(),
+            core: Core {
+                timing,
+                stop_timeout,
+                requests: Requests::default(),
+                keeper: KeeperWatch::new(),
+                run: 0,
+                store_answered: false,
+                jitter: fastrand::Rng::with_seed(seed),
+                actions: Vec::new(),
+                #[cfg(test)]
+                sabotage: None,
+            },
+        }
+    }
+
+    /// Takes in what happened at `now` and returns what to do about it, in order.
+    pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+        // A message that comes late must find the term over: the deadlines come first (T2).
+        self.pass_time(now);
+        if let Some(input) = self.recognize(event) {
+            self.step(now, input);
+            self.pass_time(now);
+        }
+        if event == Event::Tick && self.state.may_hold_a_tree() && self.core.keeper.gives_up(now) {
+            self.core.report(Report::KeeperSilent);
+            if !self.core.breaks(Sabotage::SilentKeeperSpared) {
+                self.core.act(Action::KillKeeper);
+            }
+        }
+        std::mem::take(&mut self.core.actions)
+    }
+
+    /// When to call [`Candidate::handle`] again if nothing else happens; [`Time::NEVER`] if that is not needed.
+    #[must_use]
+    pub fn wake_at(&self) -> Time {
+        let watch = if self.state.may_hold_a_tree() { self.core.keeper.wake_at() } else { Time::NEVER };
+        let state = self.state.wake_at(self.core.requests.is_idle());
+        state.min(self.core.requests.wake_at()).min(watch)
+    }
+
+    /// Where the candidate is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.state.phase()
+    }
+
+    fn pass_time(&mut self, now: Time) {
+        self.step(now, Input::Time);
+        if let Some(failure) = self.core.requests.expire(now) {
+            self.step(now, Input::Answer(failure));
+            self.step(now, Input::Time);
+        }
+        if self.state.may_hold_a_tree() && self.core.keeper.asks(now, &self.core.timing) {
+            self.core.act(Action::Ping);
+        }
+    }
+
+    fn step(&mut self, now: Time, input: Input) {
+        let state = std::mem::replace(&mut self.state, State::Ended);
+        self.state = state.next(&mut self.core, now, input);
+    }
+
+    /// Turns an event into an input of the state machine, or into nothing: a reply to another attempt, a word
+    /// about another term.
+    fn recognize(&mut self, event: Event) -> Option<Input> {
+        match event {
+            Event::Tick => None,
+            Event::Answer { attempt, answer } => {
+                let attempt = self.core.answered(attempt);
+                self.core.requests.accept(attempt, answer).map(Input::Answer)
+            }
+            Event::Hint => Some(Input::Hint),
+            Event::Ousted { term } => self.is_current(term).then_some(Input::Ousted),
+            Event::Keeper(FromKeeper::Armed { term, kill_by }) => {
+                self.core.keeper.confirmed(term, kill_by);
+                None
+            }
+            Event::Keeper(FromKeeper::Pong) => {
+                self.core.keeper.answered();
+                None
+            }
+            Event::Keeper(FromKeeper::Started { run, pid }) => self.is_run(run).then_some(Input::Started(pid)),
+            Event::Keeper(FromKeeper::NotStarted { run, why }) => self.is_run(run).then_some(Input::NotStarted(why)),
+            Event::Keeper(FromKeeper::Exited { run, end }) => self.is_run(run).then_some(Input::Exited(end)),
+            Event::Keeper(FromKeeper::Expired { term }) => self.is_current(term).then_some(Input::Expired),
+            Event::Keeper(FromKeeper::Empty { run }) => self.is_run(run).then_some(Input::Empty),
+            Event::KeeperDied => Some(Input::KeeperDied),
+            Event::Swept { empty } => Some(Input::Swept { empty }),
+            Event::Stop(signal) => Some(Input::Stop(signal)),
+            Event::Forward(signal) => Some(Input::Forward(signal)),
+        }
+    }
+
+    fn is_current(&self, term: Term) -> bool {
+        self.state.term() == Some(term)
+    }
+
+    fn is_run(&self, run: Run) -> bool {
+        self.state.may_hold_a_tree() && self.core.run == run
+    }
+}
+
+impl Core {
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn report(&mut self, report: Report) {
+        self.act(Action::Report(report));
+    }
+
+    fn ask_for_the_boundary(&mut self, now: Time) {
+        let attempt = self.requests.open(Kind::Campaign, now, &self.timing);
+        self.act(Action::Campaign(attempt));
+    }
+
+    fn renew(&mut self, now: Time) {
+        let attempt = self.requests.open(Kind::Renew, now, &self.timing);
+        self.act(Action::Renew(attempt));
+    }
+
+    fn release(&mut self, now: Time) {
+        let attempt = self.requests.open(Kind::Release, now, &self.timing);
+        self.act(Action::Release(attempt));
+    }
+
+    fn arm(&mut self, term: Term, lease: Lease) {
+        self.keeper.sent(term, lease.kill_by);
+        self.act(Action::Arm { term, kill_by: lease.kill_by });
+    }
+
+    fn start(&mut self, term: Term) {
+        self.run += 1;
+        self.act(Action::Start { term, run: self.run });
+    }
+
+    /// B: a quarter to half a request's time-out, so that candidates that failed together do not return together.
+    fn backoff(&mut self) -> Duration {
+        let (shortest, longest) = (self.timing.shortest_backoff(), self.timing.longest_backoff());
+        shortest + longest.saturating_sub(shortest).mul_f64(self.jitter.f64())
+    }
+}

@@ -1,0 +1,86 @@
+//! One request at a time, each with a number and a time limit.
+
+use super::event::{Answer, Attempt, Campaigned, Renewed};
+use super::time::Time;
+use super::timing::Timing;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Campaign,
+    Renew,
+    Release,
+}
+
+impl Kind {
+    fn is_answered_by(self, answer: Answer) -> bool {
+        match answer {
+            Answer::Campaign(_) => self == Kind::Campaign,
+            Answer::Renew(_) => self == Kind::Renew,
+            Answer::Release(_) => self == Kind::Release,
+        }
+    }
+
+    /// What an attempt that ran out of time has told us: nothing.
+    fn failure(self) -> Answer {
+        match self {
+            Kind::Campaign => Answer::Campaign(Campaigned::Failed),
+            Kind::Renew => Answer::Renew(Renewed::Failed),
+            Kind::Release => Answer::Release(false),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    attempt: Attempt,
+    kind: Kind,
+    until: Time,
+}
+
+/// Numbers the requests and tells the current one's reply from all others.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    last: u64,
+    outstanding: Option<Outstanding>,
+}
+
+impl Requests {
+    /// Opens a new attempt; whatever was outstanding is from now on a stranger's.
+    pub(super) fn open(&mut self, kind: Kind, now: Time, timing: &Timing) -> Attempt {
+        self.last += 1;
+        let attempt = Attempt(self.last);
+        self.outstanding = Some(Outstanding { attempt, kind, until: now + timing.request_timeout() });
+        attempt
+    }
+
+    pub(super) fn latest(&self) -> Attempt {
+        Attempt(self.last)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.outstanding.is_none()
+    }
+
+    pub(super) fn abandon(&mut self) {
+        self.outstanding = None;
+    }
+
+    /// The answer, if it is the one we are waiting for; a doubled or late one is not.
+    pub(super) fn accept(&mut self, attempt: Attempt, answer: Answer) -> Option<Answer> {
+        let open = self.outstanding.as_ref()?;
+        if open.attempt != attempt || !open.kind.is_answered_by(answer) {
+            return None;
+        }
+        self.outstanding = None;
+        Some(answer)
+    }
+
+    /// A failure in place of the answer that did not come in time.
+    pub(super) fn expire(&mut self, now: Time) -> Option<Answer> {
+        self.outstanding.take_if(|open| now >= open.until).map(|open| open.kind.failure())
+    }
+
+    pub(super) fn wake_at(&self) -> Time {
+        self.outstanding.as_ref().map_or(Time::NEVER, |open| open.until)
+    }
+}

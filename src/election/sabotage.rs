@@ -1,0 +1,64 @@
+//! Rules that tests break on purpose, to prove that the simulation would notice (P4). Outside tests nothing does.
+//!
+//! A rule that lives outside the core (the keeper's deadline, the stamp of a renewal) is broken in the simulation's
+//! model instead.
+
+use super::event::Attempt;
+use super::time::Time;
+use super::timing::Lease;
+use super::{Core, timing};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sabotage {
+    /// Start the command on the word of the store that we won, with a lease counted from the answer.
+    NoVerification,
+    /// Let a renewal that comes after `stop_by` revive the term.
+    LateSuccessCounts,
+    /// Release as soon as the stop has been asked for.
+    ReleaseBeforeEmpty,
+    /// Leave nothing for clocks of different rate.
+    NoMargin,
+    /// Leave the end of the lease to the keeper.
+    NoStopBy,
+    /// End the renewals when the stop begins.
+    NoRenewalWhileStopping,
+    /// Give a command its time although the lease is known to be lost.
+    GraceWhenLost,
+    /// Wait for a silent keeper for ever.
+    SilentKeeperSpared,
+    /// Take any reply for the one that is waited for.
+    AnyReplyCounts,
+}
+
+impl Core {
+    #[cfg(test)]
+    pub(super) fn breaks(&self, rule: Sabotage) -> bool {
+        self.sabotage == Some(rule)
+    }
+
+    /// The lease that a credited renewal stands for.
+    pub(super) fn granted(&self, sent: Time) -> Lease {
+        let lease = self.timing.lease(sent);
+        if self.breaks(Sabotage::NoStopBy) {
+            return Lease { stop_by: Time::NEVER, ..lease };
+        }
+        if self.breaks(Sabotage::NoMargin)
+            && let Some(ttl) = self.timing.ttl()
+        {
+            let margin = timing::margin(ttl);
+            return Lease { stop_by: lease.stop_by + margin, kill_by: lease.kill_by + margin, ..lease };
+        }
+        lease
+    }
+
+    /// The attempt that a reply is taken to answer.
+    pub(super) fn answered(&self, attempt: Attempt) -> Attempt {
+        if self.breaks(Sabotage::AnyReplyCounts) { self.requests.latest() } else { attempt }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the same question as in the tests")]
+    pub(super) const fn breaks(&self, _: Sabotage) -> bool {
+        false
+    }
+}

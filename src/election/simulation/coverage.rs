@@ -1,0 +1,108 @@
+//! What happened in the histories: a fault that never struck has proved nothing.
+
+use std::fmt;
+
+macro_rules! seen {
+    ($($name:ident $text:literal)*) => {
+        /// Something worth counting.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum Seen { $($name),* }
+
+        impl Seen {
+            pub(super) const ALL: &[(Seen, &str)] = &[$((Seen::$name, $text)),*];
+        }
+    };
+}
+
+seen! {
+    Elected "elected"
+    Started "command started"
+    Credited "renewal credited"
+    LateSuccess "renewal credited after stop_by"
+    LateReply "reply to a request given up"
+    LostRequest "request lost"
+    LostReply "reply lost"
+    Unreachable "store unreachable"
+    DoubledRequest "request doubled"
+    DoubledReply "reply doubled"
+    RequestOvertaken "request overtaken by a later one"
+    HintLost "hint lost"
+    Hinted "hint delivered"
+    Ousted "own key seen to vanish"
+    FailedButKept "renewal failed, lease kept"
+    RanOut "lease ran out"
+    Lost "told that the lease is lost"
+    Regained "lease regained by the same candidate"
+    TakenWhileStopping "elected while another was stopping"
+    ElectedBesideSleeper "elected while a stopped campaigner thinks it leads"
+    LeaseExpired "lease expired at the store"
+    Conflict "take refused: the record had changed"
+    FoundOwnTake "unanswered take found by its nonce"
+    RecordLost "record lost by a restart"
+    RecordRolledBack "record rolled back by a restart"
+    RecordKept "store restarted, record kept"
+    GrantedLonger "longer lease granted than asked for"
+    CampaignerKilled "campaigner killed"
+    CampaignerStopped "campaigner stopped"
+    SleptPastDeadline "campaigner stopped past its deadline"
+    KeeperKilled "keeper killed"
+    KeeperStopped "keeper stopped"
+    KeeperContinued "keeper stopped and continued in time"
+    KeeperSilent "keeper silent and killed"
+    BothKilled "campaigner and keeper killed, lock kept by the tree"
+    Swept "swept until empty"
+    SweptInVain "sweep found survivors"
+    KeeperExpired "killed by the keeper's own deadline"
+    KeeperReleased "released by the keeper"
+    TooLate "start too late"
+    StartedAfterAll "started after having been too late"
+    CannotStart "command cannot be started"
+    EndedItself "command ended by itself"
+    LeftDescendants "main process ended before its descendants"
+    Escalated "stubborn command killed"
+    Unconfirmed "killed tree not confirmed dead"
+    StopAsked "stop asked"
+    StopTwice "stop asked twice"
+    Released "released"
+    NotReleased "release given up"
+    ReleaseLost "release lost on the way"
+    StrayArm "stray deadline ignored by the keeper"
+    Joined "a candidate joined later"
+}
+
+/// How often each of them happened.
+#[derive(Debug, Clone)]
+pub(super) struct Coverage([u64; Seen::ALL.len()]);
+
+impl Coverage {
+    pub(super) fn new() -> Coverage {
+        Coverage([0; Seen::ALL.len()])
+    }
+
+    pub(super) fn count(&mut self, seen: Seen) {
+        self.0[seen as usize] += 1;
+    }
+
+    pub(super) fn of(&self, seen: Seen) -> u64 {
+        self.0[seen as usize]
+    }
+
+    pub(super) fn add(&mut self, other: &Coverage) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    pub(super) fn missing(&self) -> Vec<&'static str> {
+        Seen::ALL.iter().filter(|(seen, _)| self.of(*seen) == 0).map(|(_, text)| *text).collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (seen, text) in Seen::ALL {
+            writeln!(f, "{:>10}  {text}", self.of(*seen))?;
+        }
+        Ok(())
+    }
+}

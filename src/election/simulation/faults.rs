@@ -1,0 +1,182 @@
+//! What may go wrong, within what elect promises to survive (2.1): never campaigner and keeper of one host at once.
+
+use std::time::Duration;
+
+use super::super::event::Event;
+use super::clock::ms;
+use super::command::SIGTERM;
+use super::coverage::Seen;
+use super::host::{Letter, Life};
+use super::network::Weather;
+use super::record_store::AfterRestart;
+use super::setup::Mode;
+use super::store::Store;
+use super::world::{What, World};
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fault {
+    /// One of the others, by chance, and another such in a while.
+    Any,
+    /// A signal that asks the campaigner to stop.
+    Ask(usize),
+    KillCampaigner(usize),
+    ContinueCampaigner(usize),
+    ContinueKeeper(usize),
+    Cut(usize, Direction),
+    Mend(usize, Direction),
+    StoreBack(AfterRestart),
+    /// Somebody ends what both processes left behind.
+    EndOrphans(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Both,
+    Requests,
+    Replies,
+}
+
+impl Direction {
+    fn cuts(self) -> (u32, u32) {
+        match self {
+            Direction::Both => (1, 1),
+            Direction::Requests => (1, 0),
+            Direction::Replies => (0, 1),
+        }
+    }
+}
+
+impl World {
+    pub(super) fn strike(&mut self, fault: Fault) {
+        match fault {
+            Fault::Any => {
+                if !self.quiet {
+                    self.strike_by_chance();
+                    let rest = self.dice.between(ms(1), self.setup.ttl * 3 / 4);
+                    self.push(self.now + rest, What::Fault(Fault::Any));
+                }
+            }
+            Fault::Ask(h) => {
+                self.note(h, || "asked to stop".into());
+                self.letter_arrives(h, Letter::Signal(Event::Stop(SIGTERM)));
+            }
+            Fault::KillCampaigner(h) => self.kill_campaigner(h),
+            Fault::ContinueCampaigner(h) => self.continue_campaigner(h),
+            Fault::ContinueKeeper(h) => self.continue_keeper(h),
+            Fault::Cut(h, direction) => {
+                self.note(h, || format!("network cut: {direction:?}"));
+                let (requests, replies) = direction.cuts();
+                let cuts = &mut self.hosts[h].cuts;
+                *cuts = (cuts.0 + requests, cuts.1 + replies);
+            }
+            Fault::Mend(h, direction) => {
+                self.note(h, || format!("network mended: {direction:?}"));
+                let (requests, replies) = direction.cuts();
+                let cuts = &mut self.hosts[h].cuts;
+                *cuts = (cuts.0.saturating_sub(requests), cuts.1.saturating_sub(replies));
+            }
+            Fault::StoreBack(after) => self.restore_store(after),
+            Fault::EndOrphans(h) => self.kill_tree(h),
+        }
+    }
+
+    fn strike_by_chance(&mut self) {
+        if self.present.is_empty() {
+            return;
+        }
+        let h = self.dice.of(&self.present);
+        let ttl = self.setup.ttl;
+        let host = &self.hosts[h];
+        let both_run = host.campaigner.is_running() && host.keeper.life.is_running();
+        let network = !self.setup.calm && self.setup.mode != Mode::Lock;
+        match self.dice.rng.u32(0..100) {
+            0..20 if network => {
+                let direction = self.dice.of(&[Direction::Both, Direction::Requests, Direction::Replies]);
+                let length = self.dice.between(ttl / 10, ttl * 3 / 2);
+                self.strike(Fault::Cut(h, direction));
+                self.later(length, Fault::Mend(h, direction));
+            }
+            20..28 if network && !self.store_is_down => {
+                let length = self.dice.between(ms(50), ttl);
+                let after = self.restart_by_chance();
+                self.note(h, || format!("store down; after it: {after:?}"));
+                self.store_is_down = true;
+                self.later(length, Fault::StoreBack(after));
+            }
+            28..36 if network => self.weather = Weather::draw(&mut self.dice),
+            36..42 if both_run => self.kill_campaigner(h),
+            42..47 if both_run => {
+                self.coverage.count(Seen::KeeperKilled);
+                self.kill_keeper(h);
+            }
+            47..57 if both_run => {
+                self.stop_keeper(h);
+                if self.dice.percent(20) {
+                    self.hosts[h].keeper.stopped_for_good = true;
+                } else {
+                    let length = self.dice.between(ms(10), ttl * 5 / 4);
+                    self.later(length, Fault::ContinueKeeper(h));
+                }
+            }
+            57..69 if both_run => {
+                self.stop_campaigner(h);
+                let length = self.dice.between(ms(10), ttl * 3);
+                self.later(length, Fault::ContinueCampaigner(h));
+            }
+            69..79 if host.campaigner != Life::Dead => {
+                self.strike(Fault::Ask(h));
+                if self.dice.percent(40) {
+                    let length = self.dice.between(ms(0), ms(2_000));
+                    self.later(length, Fault::Ask(h));
+                }
+            }
+            79..84 if both_run && self.setup.mode == Mode::Lock => self.kill_both(h),
+            _ => {}
+        }
+    }
+
+    fn later(&mut self, length: Duration, fault: Fault) {
+        self.push(self.now + length, What::Fault(fault));
+    }
+
+    /// A record is lost only where all have the same ttl: the design promises nothing else (2.2).
+    fn restart_by_chance(&mut self) -> AfterRestart {
+        if self.setup.unequal {
+            return AfterRestart::Kept;
+        }
+        self.dice.of(&[AfterRestart::Kept, AfterRestart::RolledBack, AfterRestart::Lost])
+    }
+
+    pub(super) fn restore_store(&mut self, after: AfterRestart) {
+        if !std::mem::take(&mut self.store_is_down) {
+            return;
+        }
+        self.note(usize::MAX, || format!("store back: {after:?}"));
+        if matches!(self.store, Store::Record(_)) {
+            self.coverage.count(match after {
+                AfterRestart::Kept => Seen::RecordKept,
+                AfterRestart::RolledBack => Seen::RecordRolledBack,
+                AfterRestart::Lost => Seen::RecordLost,
+            });
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        self.store.restart(self.now, after, &mut effects);
+        self.follow(&mut effects);
+        self.effects = effects;
+        self.push(self.now, What::Look);
+    }
+
+    /// Only the inherited lock still holds the others off (2.2).
+    fn kill_both(&mut self, h: usize) {
+        self.note(h, || "campaigner and keeper killed".into());
+        if self.hosts[h].tree.is_alive() {
+            self.coverage.count(Seen::BothKilled);
+        }
+        let host = &mut self.hosts[h];
+        host.tree.disturbed = true;
+        (host.campaigner, host.keeper.life) = (Life::Dead, Life::Dead);
+        let length = self.dice.between(ms(1), self.setup.ttl);
+        self.later(length, Fault::EndOrphans(h));
+        self.host_changed(h);
+    }
+}

@@ -1,0 +1,169 @@
+//! One candidate on a host of its own: campaigner, keeper, command, clock, and what lies in its queues.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::super::event::{Attempt, Event, FromKeeper, Run, Term};
+use super::super::time::Time;
+use super::super::{Candidate, Phase};
+use super::clock::Clock;
+use super::command::Tree;
+use super::ledger::Books;
+use super::store::{Client, Reply};
+
+/// Of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Running {
+        since: Duration,
+    },
+    /// SIGSTOP.
+    Stopped,
+    Dead,
+}
+
+impl Life {
+    pub(super) fn is_running(self) -> bool {
+        matches!(self, Life::Running { .. })
+    }
+
+    /// Since when it has been able to act; never, if it is not.
+    pub(super) fn since(self) -> Duration {
+        match self {
+            Life::Running { since } => since,
+            Life::Stopped | Life::Dead => Duration::MAX,
+        }
+    }
+}
+
+/// What reaches a campaigner from outside.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Letter {
+    Signal(Event),
+    Keeper(FromKeeper),
+    KeeperDied,
+    Swept { empty: bool },
+    Reply { attempt: Attempt, leg: u8, reply: Reply },
+    Hint,
+    Ousted(Term),
+}
+
+impl Letter {
+    /// The order in which the driver looks at its queues.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Letter::Signal(_) => 0,
+            Letter::Keeper(_) | Letter::KeeperDied | Letter::Swept { .. } => 1,
+            Letter::Reply { .. } | Letter::Hint | Letter::Ousted(_) => 2,
+        }
+    }
+}
+
+/// What the campaigner says to its keeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ToKeeper {
+    Arm {
+        term: Term,
+        kill_by: Time,
+    },
+    Start {
+        term: Term,
+        run: Run,
+    },
+    Stop {
+        kill_at: Time,
+    },
+    Kill,
+    Ping,
+    /// The campaigner ends in good order.
+    Dismiss,
+    /// End of file: the campaigner is gone.
+    End,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    pub term: Term,
+    pub kill_by: Time,
+    pub expired: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Campaigner {
+    Present,
+    Dismissed,
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub life: Life,
+    pub inbox: VecDeque<ToKeeper>,
+    pub deadline: Option<Deadline>,
+    pub kill_at: Time,
+    pub run: Run,
+    pub campaigner: Campaigner,
+    pub end_reported: bool,
+    pub empty_reported: bool,
+    /// When the timer is set to, and which setting that is.
+    pub due: Time,
+    pub stopped_for_good: bool,
+    pub timer: u64,
+    /// Deadlines of the past, one of which may stray in again.
+    pub heard: Vec<(Term, Time)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Host {
+    pub name: char,
+    pub clock: Clock,
+    pub candidate: Candidate,
+    pub campaigner: Life,
+    /// What came while the campaigner was stopped.
+    pub inbox: Vec<Letter>,
+    pub keeper: Keeper,
+    pub tree: Tree,
+    pub client: Client,
+    pub stop_timeout: Duration,
+    pub wake: (u64, Time),
+    /// How often in a row it has asked to be woken at once.
+    pub restless: u32,
+    /// When the last message on its way over the socket arrives: it keeps their order.
+    pub to_keeper_at: Duration,
+    pub from_keeper_at: Duration,
+    /// How many cuts there are in the network from here, and to here.
+    pub cuts: (u32, u32),
+    /// The latest of its requests that has reached the store.
+    pub last_arrived: Attempt,
+    pub books: Books,
+}
+
+impl Host {
+    /// Whether anything of it still runs.
+    pub(super) fn is_over(&self) -> bool {
+        self.campaigner == Life::Dead && self.keeper.life == Life::Dead && !self.tree.is_alive()
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.campaigner.is_running() && self.candidate.phase() == Phase::Leading && self.tree.is_alive()
+    }
+}
+
+impl Keeper {
+    pub(super) fn new(now: Duration) -> Keeper {
+        Keeper {
+            life: Life::Running { since: now },
+            inbox: VecDeque::new(),
+            deadline: None,
+            kill_at: Time::NEVER,
+            run: 0,
+            campaigner: Campaigner::Present,
+            end_reported: true,
+            empty_reported: true,
+            due: Time::NEVER,
+            stopped_for_good: false,
+            timer: 0,
+            heard: Vec::new(),
+        }
+    }
+}

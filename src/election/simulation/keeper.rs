@@ -1,0 +1,313 @@
+//! The keeper of the model, rule by rule as the program's own (K1, K2, K5, K6, K10).
+
+use super::super::event::{FromKeeper, NotStarted, Run, Term};
+use super::super::time::Time;
+use super::clock::ms;
+use super::command::{Nature, Tree};
+use super::coverage::Seen;
+use super::host::{Campaigner, Deadline, Letter, Life, ToKeeper};
+use super::sabotage::Broken;
+use super::world::{What, World};
+
+const ENOENT: i32 = 2;
+const EBUSY: i32 = 16;
+
+impl World {
+    /// Over the socket, which keeps the order and loses nothing.
+    pub(super) fn tell_keeper(&mut self, h: usize, message: ToKeeper) {
+        let at = self.now + self.dice.between(ms(0), ms(2));
+        let host = &mut self.hosts[h];
+        host.to_keeper_at = host.to_keeper_at.max(at);
+        let at = host.to_keeper_at;
+        self.push(at, What::ToKeeper(h, message));
+    }
+
+    fn answer(&mut self, h: usize, word: FromKeeper) {
+        let at = self.now + self.dice.between(ms(0), ms(2));
+        let host = &mut self.hosts[h];
+        host.from_keeper_at = host.from_keeper_at.max(at);
+        let at = host.from_keeper_at;
+        self.post(h, at, Letter::Keeper(word));
+    }
+
+    pub(super) fn keeper_hears(&mut self, h: usize, message: ToKeeper) {
+        match self.hosts[h].keeper.life {
+            Life::Dead => {}
+            Life::Stopped => self.hosts[h].keeper.inbox.push_back(message),
+            Life::Running { .. } => {
+                self.enforce(h);
+                self.obey(h, message);
+                self.look_after(h);
+            }
+        }
+    }
+
+    pub(super) fn keeper_timer(&mut self, h: usize, generation: u64) {
+        if self.hosts[h].keeper.life.is_running() && self.hosts[h].keeper.timer == generation {
+            self.enforce(h);
+            self.look_after(h);
+        }
+    }
+
+    pub(super) fn stop_keeper(&mut self, h: usize) {
+        self.note(h, || "keeper stopped".into());
+        self.coverage.count(Seen::KeeperStopped);
+        self.hosts[h].keeper.life = Life::Stopped;
+        self.hosts[h].tree.disturbed = true;
+    }
+
+    pub(super) fn continue_keeper(&mut self, h: usize) {
+        if self.hosts[h].keeper.life != Life::Stopped {
+            return;
+        }
+        self.note(h, || "keeper continued".into());
+        self.coverage.count(Seen::KeeperContinued);
+        self.hosts[h].keeper.life = Life::Running { since: self.now };
+        self.enforce(h);
+        while let Some(message) = self.hosts[h].keeper.inbox.pop_front() {
+            self.keeper_hears(h, message);
+        }
+        self.look_after(h);
+    }
+
+    fn obey(&mut self, h: usize, message: ToKeeper) {
+        let alive = self.keeper_sees_a_tree(h);
+        let run = self.hosts[h].keeper.run;
+        match message {
+            ToKeeper::Arm { term, kill_by } => self.arm(h, term, kill_by),
+            ToKeeper::Start { term, run } => self.start(h, term, run),
+            ToKeeper::Stop { .. } | ToKeeper::Kill if !alive => self.answer(h, FromKeeper::Empty { run }),
+            ToKeeper::Stop { kill_at } => self.stop_tree(h, kill_at),
+            ToKeeper::Kill => self.kill_tree(h),
+            ToKeeper::Ping => self.answer(h, FromKeeper::Pong),
+            ToKeeper::Dismiss => self.stop_for_good(h, Campaigner::Dismissed),
+            ToKeeper::End if self.broken == Some(Broken::KeeperIgnoresTheEnd) => {}
+            ToKeeper::End => self.stop_for_good(h, Campaigner::Gone),
+        }
+    }
+
+    /// K2: nobody is left to ask, so the tree is stopped within the deadline in force.
+    fn stop_for_good(&mut self, h: usize, campaigner: Campaigner) {
+        let host = &mut self.hosts[h];
+        host.keeper.campaigner = campaigner;
+        let kill_by = host.keeper.deadline.map_or(Time::NEVER, |deadline| deadline.kill_by);
+        let kill_at = (host.clock.at(self.now) + host.stop_timeout).min(kill_by);
+        if self.keeper_sees_a_tree(h) {
+            self.stop_tree(h, kill_at);
+        }
+    }
+
+    /// K1: a new term opens only over an empty tree; within a term the deadline only moves forward.
+    fn arm(&mut self, h: usize, term: Term, kill_by: Time) {
+        let alive = self.keeper_sees_a_tree(h);
+        let host = &mut self.hosts[h];
+        let now = host.clock.at(self.now);
+        let fresh = Deadline { term, kill_by, expired: false };
+        let deadline = match host.keeper.deadline {
+            Some(_) if self.broken == Some(Broken::DeadlineOfAnyTerm) => fresh,
+            Some(old) if old.term == term && self.broken == Some(Broken::DeadlineMovesBack) => fresh,
+            Some(old) if old.term == term => {
+                // What has passed has passed, at least if a command was there.
+                let passed = old.expired || (now >= old.kill_by && (alive || !self.setup.obliging));
+                let kill_by = if passed { old.kill_by } else { old.kill_by.max(kill_by) };
+                Deadline { kill_by, ..old }
+            }
+            Some(old) if alive || old.term > term => old,
+            Some(_) | None => fresh,
+        };
+        host.keeper.deadline = Some(deadline);
+        if deadline.term != term || deadline.kill_by > kill_by {
+            self.coverage.count(Seen::StrayArm);
+        }
+        self.answer(h, FromKeeper::Armed { term: deadline.term, kill_by: deadline.kill_by });
+    }
+
+    fn start(&mut self, h: usize, term: Term, run: Run) {
+        if self.keeper_sees_a_tree(h) {
+            self.answer(h, FromKeeper::NotStarted { run, why: NotStarted::Failed(EBUSY) });
+            return;
+        }
+        let host = &mut self.hosts[h];
+        host.keeper.run = run;
+        let now = host.clock.at(self.now);
+        let armed = host.keeper.deadline.filter(|deadline| deadline.term == term && !deadline.expired);
+        // K5: checked immediately before exec.
+        let in_time =
+            armed.is_some_and(|deadline| now < deadline.kill_by) || self.broken == Some(Broken::StartsTooLate);
+        let ttl = host.books.ttl.or(host.books.asked.ttl).expect("asked for");
+        let nature = match self.setup.nature {
+            Some(ref nature) => nature.clone(),
+            None if self.quiet => Nature::calm(),
+            None => Nature::draw(&mut self.dice, ttl, host.stop_timeout),
+        };
+        let why = if !in_time {
+            self.coverage.count(Seen::TooLate);
+            self.hosts[h].books.too_late_before = true;
+            Some(NotStarted::TooLate)
+        } else if nature.fails {
+            self.coverage.count(Seen::CannotStart);
+            Some(NotStarted::Failed(ENOENT))
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            self.answer(h, FromKeeper::NotStarted { run, why });
+            self.answer(h, FromKeeper::Empty { run });
+            return;
+        }
+        self.note(h, || format!("    command of term {term} starts: {nature:?}"));
+        self.check_birth(h, term);
+        self.coverage.count(Seen::Started);
+        let host = &mut self.hosts[h];
+        if std::mem::take(&mut host.books.too_late_before) {
+            self.coverage.count(Seen::StartedAfterAll);
+        }
+        host.tree = Tree::born(self.now, term, run, &nature);
+        host.keeper.kill_at = Time::NEVER;
+        (host.keeper.end_reported, host.keeper.empty_reported) = (false, false);
+        self.answer(h, FromKeeper::Started { run, pid: 4711 });
+        self.expect_death(h);
+    }
+
+    /// The stop signal now, SIGKILL at `kill_at` or when it was already due, whichever is first.
+    fn stop_tree(&mut self, h: usize, kill_at: Time) {
+        let host = &mut self.hosts[h];
+        let first = host.tree.stopped.is_none() && host.tree.killed.is_none();
+        host.keeper.kill_at = host.keeper.kill_at.min(kill_at);
+        if first {
+            host.tree.stop(self.now);
+            self.note(h, || "    command gets the stop signal".into());
+            self.expect_death(h);
+        }
+    }
+
+    /// SIGKILL, by whom it may be.
+    pub(super) fn kill_tree(&mut self, h: usize) {
+        if !self.hosts[h].tree.is_alive() || self.hosts[h].tree.killed.is_some() {
+            return;
+        }
+        self.check_kill(h);
+        self.note(h, || "    command killed".into());
+        let host = &mut self.hosts[h];
+        if host.tree.stopped.is_some() {
+            self.coverage.count(Seen::Escalated);
+        }
+        host.tree.kill(self.now, &mut self.dice);
+        self.expect_death(h);
+    }
+
+    fn expect_death(&mut self, h: usize) {
+        let at = self.hosts[h].tree.next_death();
+        if at != std::time::Duration::MAX {
+            self.push(at, What::Death(h));
+        }
+    }
+
+    pub(super) fn death(&mut self, h: usize) {
+        if self.hosts[h].tree.bury(self.now) {
+            self.expect_death(h);
+            self.look_after(h);
+            self.host_changed(h);
+        }
+    }
+
+    /// K1: past a deadline the tree is killed, whatever anybody says.
+    fn enforce(&mut self, h: usize) {
+        if !self.keeper_sees_a_tree(h) {
+            return;
+        }
+        let host = &mut self.hosts[h];
+        let now = host.clock.at(self.now);
+        let passed = |deadline: &Deadline| !deadline.expired && now >= deadline.kill_by;
+        let unbroken = self.broken != Some(Broken::NoKeeperDeadline);
+        let expired = host.keeper.deadline.as_mut().filter(|deadline| passed(deadline) && unbroken);
+        if let Some(deadline) = expired {
+            deadline.expired = true;
+            let term = deadline.term;
+            if host.tree.killed.is_none() {
+                self.coverage.count(Seen::KeeperExpired);
+            }
+            self.kill_tree(h);
+            self.answer(h, FromKeeper::Expired { term });
+        }
+        if now >= self.hosts[h].keeper.kill_at {
+            self.hosts[h].keeper.kill_at = Time::NEVER;
+            self.kill_tree(h);
+        }
+    }
+
+    fn keeper_sees_a_tree(&self, h: usize) -> bool {
+        !self.hosts[h].keeper.empty_reported
+    }
+
+    /// Reaps, and says what there is to say.
+    fn look_after(&mut self, h: usize) {
+        if !self.hosts[h].keeper.life.is_running() {
+            return;
+        }
+        let host = &mut self.hosts[h];
+        let now = host.clock.at(self.now);
+        let run = host.keeper.run;
+        if let Some(end) = host.tree.main_end().filter(|_| !host.keeper.end_reported) {
+            host.keeper.end_reported = true;
+            if host.tree.ended_first.is_some() {
+                self.coverage.count(Seen::EndedItself);
+            }
+            if host.tree.is_alive() {
+                self.coverage.count(Seen::LeftDescendants);
+            }
+            let kill_at = now + host.stop_timeout;
+            self.answer(h, FromKeeper::Exited { run, end });
+            // K10: what remains of the tree gets its time.
+            if self.hosts[h].tree.is_alive() && self.hosts[h].tree.stopped.is_none() {
+                self.stop_tree(h, kill_at);
+            }
+        }
+        let host = &mut self.hosts[h];
+        let empty =
+            !host.tree.is_alive() || (self.broken == Some(Broken::MainAloneCounts) && host.tree.main_end().is_some());
+        if empty && !host.keeper.empty_reported {
+            host.keeper.empty_reported = true;
+            host.keeper.kill_at = Time::NEVER;
+            self.note(h, || "    tree empty".into());
+            self.answer(h, FromKeeper::Empty { run });
+        }
+        self.set_timer(h);
+        self.check_deadline(h);
+        let host = &self.hosts[h];
+        if host.keeper.empty_reported && host.keeper.campaigner != Campaigner::Present {
+            self.keeper_ends(h);
+        }
+    }
+
+    fn keeper_ends(&mut self, h: usize) {
+        let host = &mut self.hosts[h];
+        host.keeper.life = Life::Dead;
+        if host.keeper.campaigner == Campaigner::Gone {
+            self.note(h, || "    keeper releases".into());
+            self.check_empty(h, "2.3: a keeper released while the tree was alive");
+            let request = self.hosts[h].client.bequest();
+            self.send(h, None, 0, request);
+        }
+        self.host_changed(h);
+    }
+
+    fn set_timer(&mut self, h: usize) {
+        let host = &mut self.hosts[h];
+        let deadline = match host.keeper.deadline {
+            Some(Deadline { expired: false, kill_by, .. }) if !host.keeper.empty_reported => kill_by,
+            Some(_) | None => Time::NEVER,
+        };
+        let due = deadline.min(host.keeper.kill_at);
+        if due == host.keeper.due {
+            return;
+        }
+        host.keeper.due = due;
+        host.keeper.timer += 1;
+        let (at, generation) = (host.clock.when(due), host.keeper.timer);
+        if at != std::time::Duration::MAX {
+            let at = at.max(self.now) + self.dice.lateness();
+            self.push(at, What::KeeperTimer(h, generation));
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! What must always hold, computed from what the model really did: none of it asks the core.
+
+use std::time::Duration;
+
+use super::super::event::{Answer, Attempt, Event, Renewed, Term};
+use super::super::time::Time;
+use super::super::timing::Asked;
+use super::super::{KILL_ALLOWANCE, Phase};
+use super::clock::{LATEST, ms};
+use super::coverage::Seen;
+use super::host::Life;
+use super::store::Ask;
+use super::world::World;
+
+/// A timer may be late, and a message to the keeper takes its time.
+const SLACK: Duration = LATEST.saturating_add(ms(10));
+
+/// What the ledger knows of one candidate.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "a ledger: each is a fact of its own")]
+pub(super) struct Books {
+    pub asked: Asked,
+    /// In force: as asked, or as granted.
+    pub ttl: Option<Duration>,
+    pub won: Option<Term>,
+    pub request: Option<(Attempt, Time, Ask)>,
+    pub lease: Option<HeldLease>,
+    pub ran_out: bool,
+    /// The store has said so.
+    pub lost: bool,
+    /// Renewals asked for since the last one that was credited.
+    pub attempts: u32,
+    pub stop_at: Option<Time>,
+    pub stopped_twice: bool,
+    /// The keeper's deadline as last seen.
+    pub deadline: Option<(Term, Time)>,
+    pub lost_before: bool,
+    pub too_late_before: bool,
+    /// When the campaigner was killed.
+    pub died_at: Duration,
+    /// How many pings there have been since then.
+    pings: (Duration, u32),
+}
+
+/// The lease as it follows from the renewals that the store really answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeldLease {
+    pub term: Term,
+    pub stop_by: Time,
+    pub kill_by: Time,
+}
+
+impl Books {
+    pub(super) fn new(asked: Asked, ttl: Option<Duration>) -> Books {
+        Books {
+            asked,
+            ttl,
+            won: None,
+            request: None,
+            lease: None,
+            ran_out: false,
+            lost: false,
+            attempts: 0,
+            stop_at: None,
+            stopped_twice: false,
+            deadline: None,
+            lost_before: false,
+            too_late_before: false,
+            died_at: Duration::ZERO,
+            pings: (Duration::ZERO, 0),
+        }
+    }
+
+    pub(super) fn new_term(&mut self, term: Term) {
+        self.won = Some(term);
+        (self.lease, self.ran_out, self.lost, self.attempts) = (None, false, false, 0);
+        (self.stop_at, self.stopped_twice, self.too_late_before) = (None, false, false);
+    }
+
+    fn request_timeout(&self) -> Duration {
+        self.asked.request_timeout.unwrap_or(self.ttl.or(self.asked.ttl).expect("asked for") / 10)
+    }
+
+    /// Section 4 of the design, once more.
+    fn lease(&self, term: Term, sent: Time) -> HeldLease {
+        let Some(ttl) = self.ttl else { return HeldLease { term, stop_by: Time::NEVER, kill_by: Time::NEVER } };
+        let margin = (ttl / 10).max(ms(250));
+        let grace = self.asked.fence_grace.unwrap_or((ttl / 5).min(Duration::from_secs(10)));
+        let kill_after = ttl.saturating_sub(margin + KILL_ALLOWANCE);
+        HeldLease { term, stop_by: sent + kill_after.saturating_sub(grace), kill_by: sent + kill_after }
+    }
+}
+
+impl World {
+    /// Notes what the candidate is about to be told. Returns whether that means that its lease is lost (K11).
+    pub(super) fn note_event(&mut self, h: usize, now: Time, event: Event) -> bool {
+        let host = &mut self.hosts[h];
+        let phase = host.candidate.phase();
+        let books = &mut host.books;
+        match event {
+            Event::Answer { attempt, answer } => {
+                let current =
+                    books.request.filter(|(open, sent, _)| *open == attempt && now < *sent + books.request_timeout());
+                let Some((_, sent, _)) = current else {
+                    self.coverage.count(Seen::LateReply);
+                    return false;
+                };
+                // The reply's request is done with, whatever it was good for.
+                books.request = None;
+                match (answer, books.won, phase) {
+                    (Answer::Renew(Renewed::Credited { ttl, .. }), Some(term), Phase::Verifying) => {
+                        self.coverage.count(Seen::Credited);
+                        if ttl > books.ttl {
+                            self.coverage.count(Seen::GrantedLonger);
+                        }
+                        books.ttl = ttl;
+                        books.attempts = 0;
+                        books.lease = Some(books.lease(term, sent));
+                    }
+                    (Answer::Renew(Renewed::Credited { .. }), Some(term), Phase::Leading | Phase::Stopping) => {
+                        if books.lease.is_some_and(|lease| now < lease.stop_by) {
+                            self.coverage.count(Seen::Credited);
+                            if books.attempts > 1 {
+                                self.coverage.count(Seen::FailedButKept);
+                            }
+                            books.attempts = 0;
+                            books.lease = Some(books.lease(term, sent));
+                        } else {
+                            self.coverage.count(Seen::LateSuccess);
+                        }
+                    }
+                    (Answer::Renew(Renewed::Lost), Some(_), Phase::Verifying | Phase::Leading | Phase::Stopping) => {
+                        self.coverage.count(Seen::Lost);
+                        (books.lost, books.lost_before) = (true, true);
+                        return true;
+                    }
+                    (Answer::Campaign(_) | Answer::Renew(_) | Answer::Release(_), _, _) => {}
+                }
+            }
+            Event::Ousted { term } if books.won == Some(term) && phase != Phase::Standing => {
+                (books.lost, books.lost_before) = (true, true);
+                return true;
+            }
+            Event::Stop(_) => {
+                self.coverage.count(Seen::StopAsked);
+                if phase == Phase::Leading && books.stop_at.is_none() {
+                    books.stop_at = Some(now);
+                } else if phase != Phase::Leading {
+                    self.coverage.count(Seen::StopTwice);
+                    books.stopped_twice = true;
+                }
+            }
+            Event::Ousted { .. }
+            | Event::Tick
+            | Event::Hint
+            | Event::Keeper(_)
+            | Event::KeeperDied
+            | Event::Swept { .. }
+            | Event::Forward(_) => {}
+        }
+        false
+    }
+
+    /// K11: told that the lease is lost, the campaigner has killed the tree before it did anything else.
+    pub(super) fn check_killed_at_once(&mut self, h: usize) {
+        let tree = &self.hosts[h].tree;
+        if tree.is_alive() && tree.killed.is_none() {
+            self.violate("K11: told that the lease is lost, and the command was not killed at once", h);
+        }
+    }
+
+    /// 2.3: nothing is asked of the store for another term, and nothing given back, while the tree lives.
+    pub(super) fn check_empty(&mut self, h: usize, rule: &'static str) {
+        if self.hosts[h].tree.is_alive() {
+            self.violate(rule, h);
+        }
+    }
+
+    /// 5.3: whoever takes a held record has seen it unchanged for its ttl, on a clock of its own.
+    pub(super) fn check_given(&mut self, h: usize, term: Term) {
+        let clock = self.hosts[h].clock;
+        // Clocks count in whole nanoseconds.
+        let sees = |at: Duration, ttl| (at + clock.lasts(ttl)).saturating_sub(ms(1) / 1_000);
+        let guarded = self.written.iter().any(|(other, (at, ttl))| *other != term && self.now < sees(*at, *ttl));
+        if guarded {
+            self.violate("5.3: the boundary was given away before a lease had run out", h);
+        }
+    }
+
+    /// K4: the keeper is asked once in a renewal interval, and once more when its deadline has passed.
+    pub(super) fn check_pings(&mut self, h: usize) {
+        let books = &mut self.hosts[h].books;
+        let (since, pings) = &mut books.pings;
+        if self.now >= *since + ms(500) {
+            (*since, *pings) = (self.now, 0);
+        }
+        *pings += 1;
+        if *pings > 5 {
+            self.violate("K4: the keeper is pinged without pause", h);
+        }
+    }
+
+    /// At the birth of a command: a lease that was credited, and a term above all before.
+    pub(super) fn check_birth(&mut self, h: usize, term: Term) {
+        let host = &self.hosts[h];
+        let now = host.clock.at(self.now);
+        let credited = host.books.lease.filter(|lease| lease.term == term);
+        let (elsewhere, last_term) = (host.tree.is_alive(), self.last_term);
+        self.last_term = term;
+        if credited.is_none() {
+            self.violate("T1: a command was started without a lease that was credited", h);
+        } else if credited.is_some_and(|lease| now >= lease.kill_by) {
+            self.violate("K5: a command was started after its deadline", h);
+        } else if term <= last_term {
+            self.violate("2.2: terms do not rise", h);
+        } else if elsewhere {
+            self.violate("2.3: a command was started beside the old one", h);
+        }
+    }
+
+    /// At SIGKILL: if the stop was ours, the command has had its time (T4).
+    pub(super) fn check_kill(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        let (tree, books) = (&host.tree, &host.books);
+        let now = host.clock.at(self.now);
+        let ours = match (books.stop_at, tree.ended_first.map(|at| host.clock.at(at))) {
+            (Some(asked), Some(ended)) => asked.min(ended),
+            (Some(at), None) | (None, Some(at)) => at,
+            (None, None) => return,
+        };
+        let running_out = books.lease.is_none_or(|lease| now >= lease.kill_by);
+        let excused = tree.disturbed || books.lost || books.stopped_twice || running_out;
+        if tree.killed.is_none() && tree.is_alive() && !excused && now < ours + host.stop_timeout {
+            self.violate("T4: a stop of ours was cut short although the lease was renewed", h);
+        }
+    }
+
+    /// K1: while a tree lives, the keeper's deadline is its term's and only moves forward.
+    pub(super) fn check_deadline(&mut self, h: usize) {
+        let host = &mut self.hosts[h];
+        let Some(deadline) = host.keeper.deadline else { return };
+        let before = host.books.deadline.replace((deadline.term, deadline.kill_by));
+        let back = before.is_some_and(|(term, kill_by)| term == deadline.term && deadline.kill_by < kill_by);
+        let foreign = host.tree.is_alive() && host.tree.term != deadline.term;
+        if back {
+            self.violate("K1: the keeper's deadline moved back", h);
+        } else if foreign {
+            self.violate("K1: the keeper holds the deadline of another term", h);
+        }
+    }
+
+    /// After every step.
+    pub(super) fn check_all(&mut self) {
+        let mut living = 0;
+        for index in 0..self.present.len() {
+            let h = self.present[index];
+            self.check_running_out(h);
+            let host = &self.hosts[h];
+            if !host.tree.is_alive() {
+                continue;
+            }
+            let excused = host.tree.is_stuck(self.now) && (!self.setup.calm || host.tree.disturbed);
+            if excused {
+                continue;
+            }
+            living += 1;
+            if self.guards.get(&host.tree.term).is_none_or(|until| self.now >= *until) {
+                self.violate("T1: a command outlived its lease at the store", h);
+            }
+            self.check_signals(h);
+        }
+        if living > 1 {
+            self.violate("2.1: two leader commands at once", self.present[0]);
+        }
+    }
+
+    /// T2, T3, T4: one failed renewal is not a lost lease, and renewals go on until the end.
+    fn check_running_out(&mut self, h: usize) {
+        let host = &mut self.hosts[h];
+        let phase = host.candidate.phase();
+        let Some(lease) = host.books.lease else { return };
+        let holds = matches!(phase, Phase::Leading | Phase::Stopping) && host.campaigner.is_running();
+        if host.books.ran_out || !holds || host.clock.at(self.now) < lease.stop_by {
+            return;
+        }
+        host.books.ran_out = true;
+        host.books.lost_before = true;
+        self.coverage.count(Seen::RanOut);
+        let early = host.books.attempts < 2 && !host.books.lost;
+        if early && host.tree.is_alive() && host.tree.term == lease.term && !host.tree.disturbed {
+            self.violate("T3, T4: a lease ran out after less than two attempts to renew it", h);
+        }
+    }
+
+    /// SIGTERM by `stop_by`, SIGKILL by `kill_by`, as far as anybody was awake to send them.
+    fn check_signals(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        let Some(lease) = host.books.lease.filter(|lease| lease.term == host.tree.term) else { return };
+        let (campaigner, keeper) = (host.campaigner.since(), host.keeper.life.since());
+        let overdue = |at: Time, awake: Duration| {
+            let due = host.clock.when(at).max(awake);
+            due != Duration::MAX && self.now > due + SLACK
+        };
+        let unkilled = host.tree.killed.is_none();
+        let late_kill = unkilled && overdue(lease.kill_by, campaigner.min(keeper));
+        // A dead keeper's tree is killed by sweeping, as soon as the campaigner hears of it.
+        let late_stop = unkilled && host.tree.stopped.is_none() && overdue(lease.stop_by, campaigner.max(keeper));
+        if late_kill {
+            self.violate("K1: no SIGKILL by kill_by", h);
+        } else if late_stop {
+            self.violate("T2: no SIGTERM by stop_by", h);
+        } else if host.campaigner == Life::Dead
+            && host.tree.stopped.is_none()
+            && unkilled
+            && keeper != Duration::MAX
+            && self.now > keeper.max(host.books.died_at) + SLACK
+        {
+            self.violate("K2: the campaigner is gone and the keeper does not stop the command", h);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The network between the candidates and the store, and the store's end of it.
+
+use std::time::Duration;
+
+use super::super::event::Attempt;
+use super::clock::{Dice, FASTEST, lasts_at, ms};
+use super::coverage::Seen;
+use super::host::Letter;
+use super::store::{Effect, Reply, Request, Store};
+use super::transcript;
+use super::world::{What, World};
+
+/// How bad the network is, in percent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Weather {
+    pub lost: u32,
+    pub doubled: u32,
+    pub slow: u32,
+}
+
+impl Weather {
+    pub(super) fn draw(dice: &mut Dice) -> Weather {
+        Weather { lost: dice.of(&[0, 1, 5, 20]), doubled: dice.of(&[0, 2, 10, 30]), slow: dice.of(&[0, 2, 10, 30]) }
+    }
+}
+
+impl World {
+    fn delay(&mut self) -> Duration {
+        if self.setup.calm && self.setup.nature.is_some() {
+            return ms(3);
+        }
+        let ttl = self.setup.ttl;
+        if self.dice.percent(self.weather.slow) {
+            let longest = if self.dice.percent(20) { 2 * ttl } else { ttl / 4 };
+            self.dice.between(ms(20), longest)
+        } else {
+            self.dice.between(ms(1), ms(20))
+        }
+    }
+
+    pub(super) fn send(&mut self, h: usize, attempt: Option<Attempt>, leg: u8, request: Request) {
+        if matches!(self.store, Store::Lock(_)) {
+            // No network: a call into the kernel.
+            let reply = self.at_store(request);
+            if let Some(attempt) = attempt {
+                let at = self.now + self.dice.between(ms(0), ms(1));
+                self.post(h, at, Letter::Reply { attempt, leg, reply });
+            }
+            return;
+        }
+        if self.hosts[h].cuts.0 > 0 || self.dice.percent(self.weather.lost) {
+            self.request_lost(h, request);
+            return;
+        }
+        let copies = if self.dice.percent(self.weather.doubled) { 2 } else { 1 };
+        if copies == 2 {
+            self.coverage.count(Seen::DoubledRequest);
+        }
+        for copy in 0..copies {
+            // The second is as a rule somebody's retry.
+            let retry = if copy == 1 { self.dice.between(ms(0), self.setup.ttl / 2) } else { ms(0) };
+            let at = self.now + self.delay() + retry;
+            self.push(at, What::AtStore { host: h, attempt, leg, request });
+        }
+    }
+
+    fn request_lost(&mut self, h: usize, request: Request) {
+        self.note(h, || "    request lost".into());
+        self.coverage.count(Seen::LostRequest);
+        if matches!(request, Request::Revoke { .. } | Request::Free { .. }) {
+            self.coverage.count(Seen::ReleaseLost);
+        }
+    }
+
+    pub(super) fn request_arrives(&mut self, h: usize, attempt: Option<Attempt>, leg: u8, request: Request) {
+        if self.store_is_down {
+            self.request_lost(h, request);
+            if let Some(attempt) = attempt
+                && self.dice.percent(50)
+            {
+                self.coverage.count(Seen::Unreachable);
+                let at = self.now + self.delay();
+                self.post(h, at, Letter::Reply { attempt, leg, reply: Reply::Unreachable });
+            }
+            return;
+        }
+        if let Some(attempt) = attempt {
+            let last = &mut self.hosts[h].last_arrived;
+            if attempt < *last {
+                self.coverage.count(Seen::RequestOvertaken);
+            }
+            *last = attempt.max(*last);
+        }
+        let reply = self.at_store(request);
+        self.note(h, || transcript::call(&request, &reply));
+        if reply == Reply::Conflict {
+            self.coverage.count(Seen::Conflict);
+        }
+        let Some(attempt) = attempt else {
+            self.coverage.count(Seen::KeeperReleased);
+            return;
+        };
+        if self.hosts[h].cuts.1 > 0 || self.dice.percent(self.weather.lost) {
+            self.note(h, || "    reply lost".into());
+            self.coverage.count(Seen::LostReply);
+            return;
+        }
+        let copies = if self.dice.percent(self.weather.doubled) { 2 } else { 1 };
+        if copies == 2 {
+            self.coverage.count(Seen::DoubledReply);
+        }
+        for _ in 0..copies {
+            let at = self.now + self.delay();
+            self.post(h, at, Letter::Reply { attempt, leg, reply });
+        }
+    }
+
+    fn at_store(&mut self, request: Request) -> Reply {
+        let mut effects = std::mem::take(&mut self.effects);
+        let reply = self.store.apply(self.now, request, &mut effects);
+        self.follow(&mut effects);
+        self.effects = effects;
+        reply
+    }
+
+    pub(super) fn look_at_leases(&mut self) {
+        if self.store_is_down {
+            return;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        let slack = self.dice.between(ms(0), ms(500));
+        self.store.look(self.now, slack, &mut effects);
+        self.follow(&mut effects);
+        self.effects = effects;
+    }
+
+    pub(super) fn follow(&mut self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Given(term, h) => self.check_given(h, term),
+                Effect::Written(term, ttl) => {
+                    self.guards.insert(term, self.now + lasts_at(FASTEST, ttl));
+                    self.written.insert(term, (self.now, ttl));
+                }
+                Effect::Guarded(term, until) => {
+                    self.guards.insert(term, until);
+                }
+                Effect::Freed(term) => {
+                    self.guards.insert(term, self.now);
+                    self.written.remove(&term);
+                }
+                Effect::Expired => self.coverage.count(Seen::LeaseExpired),
+                Effect::Ousted(h, term) => self.tell(h, Letter::Ousted(term)),
+                Effect::Hint(h) => self.tell(h, Letter::Hint),
+                Effect::HintAll => {
+                    for index in 0..self.present.len() {
+                        self.tell(self.present[index], Letter::Hint);
+                    }
+                }
+                Effect::LookAgain(at) => self.push(at, What::Look),
+            }
+        }
+    }
+
+    /// A word of the store that nobody asked for: a watch, a channel. It may be lost.
+    fn tell(&mut self, h: usize, letter: Letter) {
+        let lossy = !self.setup.calm && !matches!(self.store, Store::Lock(_));
+        if lossy && (self.hosts[h].cuts.1 > 0 || self.dice.percent(20)) {
+            self.coverage.count(Seen::HintLost);
+            return;
+        }
+        let at = self.now + self.delay();
+        self.post(h, at, letter);
+    }
+}

@@ -1,0 +1,240 @@
+//! A store that is observed, like Redis or MongoDB: one record, compared and swapped (5.3).
+
+use std::time::Duration;
+
+use super::super::event::{Answer, Campaigned, Renewed, Term};
+use super::super::time::Time;
+use super::clock::{Dice, ms};
+use super::sabotage::Broken;
+use super::store::{Ask, Effect, Next, Reply, Request};
+use super::take_rule::{Decision, TakeRule};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Record {
+    pub holder: usize,
+    pub term: Term,
+    /// Fresh with every write.
+    pub nonce: u64,
+    pub ttl: Duration,
+    pub held: bool,
+    /// Which life of the server it was taken in. Only a take writes it: a renewal proves nothing about what a
+    /// restart may have lost.
+    pub incarnation: u64,
+}
+
+/// What a candidate saw, and what its take insists on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Observed {
+    pub incarnation: u64,
+    pub record: Option<Record>,
+}
+
+/// By what a release knows that the record is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    Term(Term),
+    Nonce(Option<u64>),
+    /// The keeper's, whose campaigner is dead: whatever this candidate holds.
+    Holder,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterRestart {
+    Kept,
+    RolledBack,
+    Lost,
+}
+
+#[derive(Debug)]
+pub(super) struct RecordServer {
+    now: Observed,
+    /// What is safe on the disk, which is written now and then.
+    saved: Option<Record>,
+    saved_at: Duration,
+    saves_every: Duration,
+    /// The last nonce of the present term, for the books.
+    newest: u64,
+    broken: Option<Broken>,
+}
+
+impl RecordServer {
+    pub(super) fn new(saves_every: Duration, broken: Option<Broken>) -> RecordServer {
+        let now = Observed { incarnation: 1, record: None };
+        RecordServer { now, saved: None, saved_at: ms(0), saves_every, newest: 0, broken }
+    }
+
+    pub(super) fn apply(&mut self, now: Duration, request: Request, effects: &mut Vec<Effect>) -> Reply {
+        if now >= self.saved_at + self.saves_every {
+            (self.saved, self.saved_at) = (self.now.record, now);
+        }
+        match request {
+            Request::Read => Reply::Observed(self.now),
+            Request::Take { holder, nonce, ttl, expected, floor } => {
+                if expected != self.now {
+                    return Reply::Conflict;
+                }
+                let clock = u64::try_from(now.as_millis()).expect("a history is short");
+                let old = self.now.record.map_or(0, |record| record.term);
+                let term = (old + 1).max(clock).max(floor);
+                let incarnation = self.now.incarnation;
+                self.newest = nonce;
+                self.now.record = Some(Record { holder, term, nonce, ttl, held: true, incarnation });
+                effects.push(Effect::Given(term, holder));
+                effects.push(Effect::Written(term, ttl));
+                effects.push(Effect::HintAll);
+                Reply::Taken(term)
+            }
+            Request::RenewRecord { holder, term, nonce } => match &mut self.now.record {
+                Some(record) if record.holder == holder && record.term == term && record.held => {
+                    // One that comes twice must not set the version back to what somebody has seen before.
+                    if nonce > record.nonce || self.broken == Some(Broken::VersionMayReturn) {
+                        if nonce > self.newest {
+                            self.newest = nonce;
+                            effects.push(Effect::Written(term, record.ttl));
+                        }
+                        record.nonce = nonce;
+                        if self.broken == Some(Broken::RenewalRefreshes) {
+                            record.incarnation = self.now.incarnation;
+                        }
+                    }
+                    Reply::Renewed(record.ttl)
+                }
+                Some(_) | None => Reply::NotYours,
+            },
+            Request::Free { holder, claim, nonce } => {
+                match &mut self.now.record {
+                    Some(record) if record.holder == holder && record.held && claim.covers(record) => {
+                        record.held = false;
+                        record.nonce = nonce;
+                        effects.push(Effect::Freed(record.term));
+                        effects.push(Effect::HintAll);
+                    }
+                    Some(_) | None => {}
+                }
+                Reply::Done
+            }
+            Request::Enter { .. }
+            | Request::KeepAlive { .. }
+            | Request::Check { .. }
+            | Request::Revoke { .. }
+            | Request::Lock { .. }
+            | Request::LookAtLock { .. }
+            | Request::Unlock { .. } => unreachable!("not asked of this store"),
+        }
+    }
+
+    pub(super) fn restart(&mut self, after: AfterRestart) {
+        self.now.incarnation += 1;
+        match after {
+            AfterRestart::Kept => {}
+            AfterRestart::RolledBack => self.now.record = self.saved,
+            AfterRestart::Lost => self.now.record = None,
+        }
+        self.saved = self.now.record;
+    }
+}
+
+impl Claim {
+    fn covers(self, record: &Record) -> bool {
+        match self {
+            Claim::Term(term) => record.term == term,
+            Claim::Nonce(nonce) => Some(record.nonce) == nonce,
+            Claim::Holder => true,
+        }
+    }
+}
+
+/// The candidate's side.
+#[derive(Debug)]
+pub(super) struct RecordClient {
+    holder: usize,
+    ttl: Duration,
+    rule: TakeRule,
+    term: Option<Term>,
+    /// Its release has been asked for.
+    let_go: bool,
+    nonces: u64,
+    broken: Option<Broken>,
+}
+
+impl RecordClient {
+    pub(super) fn new(holder: usize, ttl: Duration, broken: Option<Broken>) -> RecordClient {
+        let rule = TakeRule::new(holder, ttl, broken);
+        RecordClient { holder, ttl, rule, term: None, let_go: false, nonces: 0, broken }
+    }
+
+    fn nonce(&mut self) -> u64 {
+        self.nonces += 1;
+        u64::try_from(self.holder).expect("few hosts") * 1_000_000 + self.nonces
+    }
+
+    pub(super) fn begin(&mut self, ask: Ask) -> Request {
+        match ask {
+            Ask::Campaign => {
+                if std::mem::take(&mut self.let_go) {
+                    // What was released is not mine any more, even if the release has not arrived: it may yet.
+                    self.rule.outstanding = None;
+                    self.term = None;
+                }
+                Request::Read
+            }
+            Ask::Renew => {
+                Request::RenewRecord { holder: self.holder, term: self.term.unwrap_or(0), nonce: self.nonce() }
+            }
+            Ask::Release => {
+                let claim = match self.term {
+                    Some(_) | None if self.broken == Some(Broken::ReleaseByIdAlone) => Claim::Holder,
+                    Some(term) => Claim::Term(term),
+                    None => Claim::Nonce(self.rule.outstanding),
+                };
+                self.let_go = true;
+                Request::Free { holder: self.holder, claim, nonce: self.nonce() }
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, now: Time, sent: Time, reply: Reply, dice: &mut Dice) -> Next {
+        match reply {
+            Reply::Observed(observed) => match self.rule.decide(sent, now, observed) {
+                Decision::Mine(term) => {
+                    self.term = Some(term);
+                    Next::Answer(Answer::Campaign(Campaigned::Won(term)))
+                }
+                Decision::Take => {
+                    let nonce = self.nonce();
+                    self.rule.outstanding = Some(nonce);
+                    self.term = None;
+                    let floor = self.rule.highest_term + 1;
+                    Next::Call(Request::Take { holder: self.holder, nonce, ttl: self.ttl, expected: observed, floor })
+                }
+                Decision::Wait(left) => {
+                    Next::Answer(Answer::Campaign(Campaigned::Waiting { again: Some(left.max(ms(1))) }))
+                }
+            },
+            Reply::Taken(term) => {
+                self.term = Some(term);
+                Next::Answer(Answer::Campaign(Campaigned::Won(term)))
+            }
+            Reply::Conflict => {
+                self.rule.outstanding = None;
+                let again = dice.between(ms(1), ms(100));
+                Next::Answer(Answer::Campaign(Campaigned::Waiting { again: Some(again) }))
+            }
+            Reply::Renewed(ttl) => Next::Answer(Answer::Renew(Renewed::Credited { sent, ttl: Some(ttl) })),
+            Reply::NotYours => Next::Answer(Answer::Renew(Renewed::Lost)),
+            Reply::Done => Next::Answer(Answer::Release(true)),
+            Reply::Entered { .. }
+            | Reply::Gone
+            | Reply::Kept { .. }
+            | Reply::Checked { .. }
+            | Reply::Locked(_)
+            | Reply::LockIs(_)
+            | Reply::Unreachable => unreachable!("not answered by this store"),
+        }
+    }
+
+    /// What the keeper releases when the campaigner is dead.
+    pub(super) fn bequest(&self) -> Request {
+        Request::Free { holder: self.holder, claim: Claim::Holder, nonce: u64::MAX }
+    }
+}

@@ -1,0 +1,89 @@
+//! The rules that are broken on purpose (P4), in the core or in the model, and the proof that each is noticed.
+
+use super::super::sabotage::Sabotage;
+use super::setup::Setup;
+use super::world::World;
+
+/// A broken rule that shows in none of so many histories is not tested.
+const LONGEST_SEARCH: u64 = 20_000;
+
+/// One rule broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    Core(Sabotage),
+    /// T1: the lease is counted from the reply.
+    StampAfterReply,
+    /// T1: an observer counts from before sending.
+    ObserverCountsFromSending,
+    /// T3: the timings have not been proven.
+    UnprovenTimings,
+    /// K1: the keeper has no deadline.
+    NoKeeperDeadline,
+    /// K1: the keeper's deadline goes wherever it is told.
+    DeadlineMovesBack,
+    /// K1: the keeper takes the deadline of any term.
+    DeadlineOfAnyTerm,
+    /// K2: the keeper does not care that the campaigner is gone.
+    KeeperIgnoresTheEnd,
+    /// K5: the keeper starts the command however late it is.
+    StartsTooLate,
+    /// K6: the end of the main process counts as an empty tree.
+    MainAloneCounts,
+    /// 5.3: a held record is taken at once.
+    HeldTakenAtOnce,
+    /// 5.3: a missing record, or one of another incarnation, is taken at once.
+    MissingTakenAtOnce,
+    /// 5.3: a candidate waits for its own ttl instead of the record's.
+    OwnTtlCounts,
+    /// 5: a record with my name is mine, whatever its nonce.
+    MineByIdAlone,
+    /// 5.3: a renewal that comes twice sets the version back.
+    VersionMayReturn,
+    /// 5.3: a renewal makes the record of an earlier incarnation a fresh one.
+    RenewalRefreshes,
+    /// 5.3: a release does not check the term.
+    ReleaseByIdAlone,
+}
+
+/// Every rule with what it says, in the order of the design.
+const RULES: &[(Broken, &str)] = &[
+    (Broken::Core(Sabotage::NoVerification), "5: a win is verified before anything starts"),
+    (Broken::Core(Sabotage::AnyReplyCounts), "7: a reply to another attempt changes nothing"),
+    (Broken::Core(Sabotage::ReleaseBeforeEmpty), "2.3: nothing is released before the tree is empty"),
+    (Broken::StampAfterReply, "T1: the holder counts from before sending"),
+    (Broken::ObserverCountsFromSending, "T1: an observer counts from after receiving"),
+    (Broken::Core(Sabotage::NoMargin), "T2: a margin for clocks of different rate"),
+    (Broken::Core(Sabotage::NoStopBy), "T2: SIGTERM by stop_by"),
+    (Broken::Core(Sabotage::LateSuccessCounts), "T2: a late success changes nothing"),
+    (Broken::UnprovenTimings, "T3: the numbers are proven at start"),
+    (Broken::Core(Sabotage::NoRenewalWhileStopping), "T4: renewals go on while stopping"),
+    (Broken::NoKeeperDeadline, "K1: the keeper kills at its deadline"),
+    (Broken::DeadlineMovesBack, "K1: a deadline only moves forward"),
+    (Broken::DeadlineOfAnyTerm, "K1: a deadline is of one term"),
+    (Broken::KeeperIgnoresTheEnd, "K2: without its campaigner the keeper stops the tree"),
+    (Broken::Core(Sabotage::SilentKeeperSpared), "K4: a silent keeper is killed"),
+    (Broken::StartsTooLate, "K5: the deadline is checked before exec"),
+    (Broken::MainAloneCounts, "K6: the end of the main process proves nothing"),
+    (Broken::Core(Sabotage::GraceWhenLost), "K11: a lease that is lost leaves no grace"),
+    (Broken::HeldTakenAtOnce, "5.3: a held record is waited for"),
+    (Broken::MissingTakenAtOnce, "5.3: a missing record is waited for"),
+    (Broken::OwnTtlCounts, "5.3: for the record's own ttl"),
+    (Broken::MineByIdAlone, "5: only the nonce of my outstanding write is mine"),
+    (Broken::VersionMayReturn, "5.3: a version never comes back"),
+    (Broken::RenewalRefreshes, "5.3: only a take makes a record a fresh one"),
+    (Broken::ReleaseByIdAlone, "5.3: a release checks the term"),
+];
+
+#[test]
+fn every_rule_that_is_broken_on_purpose_is_noticed() {
+    let mut unnoticed = Vec::new();
+    println!("{:<55} | {:>9} | what noticed", "rule", "histories");
+    for &(broken, rule) in RULES {
+        let noticed = (0..LONGEST_SEARCH).find_map(|seed| World::run(&Setup::draw(seed), Some(broken)).err());
+        match noticed {
+            Some(violation) => println!("{rule:<55} | {:>9} | {}", violation.seed + 1, violation.rule),
+            None => unnoticed.push(rule),
+        }
+    }
+    assert!(unnoticed.is_empty(), "broken, and nothing noticed: {unnoticed:?}");
+}

@@ -1,0 +1,134 @@
+//! What a history is made of, drawn from its seed.
+
+use std::time::Duration;
+
+use super::super::Timing;
+use super::super::timing::Asked;
+use super::clock::{Dice, FASTEST, ms};
+use super::command::Nature;
+use super::faults::Fault;
+use super::lock_store::LockServer;
+use super::queue_store::QueueServer;
+use super::record_store::RecordServer;
+use super::sabotage::Broken;
+use super::store::Store;
+
+/// What kind of store the election is held in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Leases of its own, and a queue.
+    Queue,
+    /// One record, observed.
+    Record,
+    /// A lock, without a ttl.
+    Lock,
+}
+
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
+pub(super) struct Setup {
+    pub seed: u64,
+    pub mode: Mode,
+    pub candidates: usize,
+    /// The shortest ttl of all.
+    pub ttl: Duration,
+    /// Whether each candidate has a ttl of its own.
+    pub unequal: bool,
+    pub stop_timeout: Duration,
+    pub drift: bool,
+    /// Neither the network nor the store ever fails.
+    pub calm: bool,
+    /// Old deadlines stray in at the keeper.
+    pub strays: bool,
+    /// The keeper lets a passed deadline move on if nothing was killed for it. K1 allows either.
+    pub obliging: bool,
+    pub rejoin: bool,
+    pub quiet_at: Duration,
+    /// The nature of every command; drawn for each if not given.
+    pub nature: Option<Nature>,
+    pub faults: Vec<(Duration, Fault)>,
+}
+
+const TTLS: [Duration; 4] = [ms(3_000), ms(4_000), ms(6_000), ms(10_000)];
+
+impl Setup {
+    pub(super) fn draw(seed: u64) -> Setup {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x005e_ed0f_e1ec_7104);
+        let mut dice = Dice { rng: rng.fork(), punctual: false };
+        let ttl = dice.of(&TTLS);
+        let mode = match dice.rng.u32(0..100) {
+            0..40 => Mode::Queue,
+            40..88 => Mode::Record,
+            _ => Mode::Lock,
+        };
+        Setup {
+            seed,
+            mode,
+            candidates: dice.rng.usize(2..=4),
+            ttl,
+            unequal: dice.percent(30),
+            stop_timeout: dice.of(&[ms(500), ms(2_000), ms(8_000)]),
+            drift: dice.percent(90),
+            calm: dice.percent(20),
+            strays: dice.percent(50),
+            obliging: dice.percent(50),
+            rejoin: true,
+            quiet_at: ttl * 10,
+            nature: None,
+            faults: vec![(dice.between(ms(1), ttl), Fault::Any)],
+        }
+    }
+
+    /// No fault, no chance, nobody but those who are there from the beginning.
+    pub(super) fn plain(mode: Mode, candidates: usize, quiet_at: Duration) -> Setup {
+        Setup {
+            seed: 0,
+            mode,
+            candidates,
+            ttl: ms(10_000),
+            unequal: false,
+            stop_timeout: ms(8_000),
+            drift: false,
+            calm: true,
+            strays: false,
+            obliging: false,
+            rejoin: false,
+            quiet_at,
+            nature: Some(Nature::calm()),
+            faults: Vec::new(),
+        }
+    }
+
+    pub(super) fn store(&self, dice: &mut Dice, broken: Option<Broken>) -> Store {
+        match self.mode {
+            Mode::Queue => {
+                let rate = if self.drift { dice.rng.i64(-FASTEST..=FASTEST) } else { 0 };
+                // Now and then a server that grants no lease as short as was asked for.
+                let odd = !self.calm && dice.percent(20);
+                Store::Queue(QueueServer::new(rate, if odd { ms(5_000) } else { ms(0) }))
+            }
+            Mode::Record => Store::Record(RecordServer::new(dice.of(&[ms(1_000), self.ttl]), broken)),
+            Mode::Lock => Store::Lock(LockServer::default()),
+        }
+    }
+
+    /// The wishes of one candidate.
+    pub(super) fn asked(&self, dice: &mut Dice) -> Asked {
+        let ttl = if self.unequal { dice.of(&TTLS).max(self.ttl) } else { self.ttl };
+        let plain = Asked { ttl: Some(ttl), ..Asked::default() };
+        if self.nature.is_some() {
+            return plain;
+        }
+        let odd = match dice.rng.u32(0..6) {
+            0 => Asked { renew: Some(ttl / 4), ..plain },
+            1 => Asked { fence_grace: Some(ms(100)), ..plain },
+            2 => Asked { request_timeout: Some(ttl / 12), ..plain },
+            _ => plain,
+        };
+        if Timing::prove(odd).is_ok() { odd } else { plain }
+    }
+
+    pub(super) fn longest_ttl(&self) -> Duration {
+        if self.unequal { ms(10_000) } else { self.ttl.max(ms(5_000)) }
+    }
+}

@@ -1,0 +1,81 @@
+//! A history for people: one line for each thing that happened. `→` is said, `←` is heard, all times are true time.
+
+use std::time::Duration;
+
+use super::super::event::{Action, Answer, Campaigned, Event, FromKeeper, Renewed};
+use super::super::time::Time;
+use super::clock::Clock;
+use super::store::{Reply, Request};
+
+/// When a clock shows this.
+fn at(clock: Clock, time: Time) -> String {
+    match clock.when(time) {
+        Duration::MAX => "never".into(),
+        moment => format!("{:.3}", moment.as_secs_f64()),
+    }
+}
+
+pub(super) fn action(clock: Clock, action: &Action) -> String {
+    match action {
+        Action::Campaign(attempt) => format!("→ #{} campaign", attempt.0),
+        Action::Renew(attempt) => format!("→ #{} renew", attempt.0),
+        Action::Release(attempt) => format!("→ #{} release", attempt.0),
+        Action::Arm { term, kill_by } => format!("→ keeper: kill term {term} at {}", at(clock, *kill_by)),
+        Action::Start { term, run } => format!("→ keeper: start run {run} in term {term}"),
+        Action::Stop { kill_at } => format!("→ keeper: stop, kill at {}", at(clock, *kill_at)),
+        Action::Kill => "→ keeper: kill".into(),
+        Action::Forward(signal) => format!("→ keeper: forward {signal:?}"),
+        Action::Ping => "→ keeper: ping".into(),
+        Action::KillKeeper => "kills its keeper".into(),
+        Action::Sweep => "sweeps".into(),
+        Action::Report(report) => format!("* {report:?}"),
+        Action::End(outcome) => format!("ends: {outcome:?}"),
+    }
+}
+
+pub(super) fn event(clock: Clock, event: &Event) -> String {
+    match event {
+        Event::Tick => "wakes".into(),
+        Event::Answer { attempt, answer } => format!("← #{} {}", attempt.0, answered(clock, answer)),
+        Event::Hint => "← hint".into(),
+        Event::Ousted { term } => format!("← the key of term {term} is gone"),
+        Event::Keeper(FromKeeper::Armed { term, kill_by }) => {
+            format!("← keeper: will kill term {term} at {}", at(clock, *kill_by))
+        }
+        Event::Keeper(
+            word @ (FromKeeper::Pong
+            | FromKeeper::Started { .. }
+            | FromKeeper::NotStarted { .. }
+            | FromKeeper::Exited { .. }
+            | FromKeeper::Expired { .. }
+            | FromKeeper::Empty { .. }),
+        ) => format!("← keeper: {word:?}"),
+        Event::KeeperDied => "← the keeper is dead".into(),
+        Event::Swept { empty: true } => "swept: nothing is left".into(),
+        Event::Swept { empty: false } => "swept: something is left".into(),
+        Event::Stop(_) => "← asked to stop".into(),
+        Event::Forward(signal) => format!("← {signal:?}"),
+    }
+}
+
+fn answered(clock: Clock, answer: &Answer) -> String {
+    match answer {
+        Answer::Campaign(Campaigned::Won(term)) => format!("won term {term}"),
+        Answer::Campaign(Campaigned::Waiting { again: None }) => "waiting".into(),
+        Answer::Campaign(Campaigned::Waiting { again: Some(again) }) => format!("waiting, ask again after {again:.3?}"),
+        Answer::Campaign(Campaigned::Refused) => "refused".into(),
+        Answer::Renew(Renewed::Credited { sent, ttl }) => {
+            let ttl = ttl.map_or_else(|| "no end".into(), |ttl| format!("{ttl:?}"));
+            format!("credited: {ttl} from {}", at(clock, *sent))
+        }
+        Answer::Renew(Renewed::Lost) => "lost".into(),
+        Answer::Campaign(Campaigned::Failed) | Answer::Renew(Renewed::Failed) | Answer::Release(false) => {
+            "failed".into()
+        }
+        Answer::Release(true) => "released".into(),
+    }
+}
+
+pub(super) fn call(request: &Request, reply: &Reply) -> String {
+    format!("    store: {request:?} = {reply:?}")
+}

@@ -1,0 +1,130 @@
+//! The states, a file for each: what it knows, the way into it, and the one function that says what happens next.
+
+mod leading;
+mod releasing;
+mod standing;
+mod stopping;
+mod verifying;
+
+use std::time::Duration;
+
+use leading::Leading;
+use releasing::Releasing;
+use standing::Standing;
+use stopping::Stopping;
+use verifying::Verifying;
+
+use super::Core;
+use super::Phase;
+use super::event::{Action, Answer, CommandEnd, NotStarted, Outcome, Signal, Term};
+use super::time::Time;
+use super::timing::{Lease, TimingError};
+
+/// How long a win may wait for its verification where the store grants no ttl.
+const VERIFY_WITHIN: Duration = Duration::from_secs(10);
+
+/// An event that has been found to concern us now.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Input {
+    Time,
+    Answer(Answer),
+    Hint,
+    Ousted,
+    Started(i32),
+    NotStarted(NotStarted),
+    Exited(CommandEnd),
+    Expired,
+    Empty,
+    KeeperDied,
+    Swept { empty: bool },
+    Stop(Signal),
+    Forward(Signal),
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Standing(Standing),
+    Verifying(Verifying),
+    Leading(Leading),
+    Stopping(Stopping),
+    Releasing(Releasing),
+    Ended,
+}
+
+impl State {
+    pub(super) fn new() -> State {
+        State::Standing(Standing { ask_at: Time::BOOT, hinted: false, failures: 0 })
+    }
+
+    pub(super) fn next(self, core: &mut Core, now: Time, input: Input) -> State {
+        match self {
+            State::Standing(standing) => standing.next(core, now, input),
+            State::Verifying(verifying) => verifying.next(core, now, input),
+            State::Leading(leading) => leading.next(core, now, input),
+            State::Stopping(stopping) => stopping.next(core, now, input),
+            State::Releasing(releasing) => releasing.next(core, now, input),
+            State::Ended => State::Ended,
+        }
+    }
+
+    /// The two states that may hold a live leader command.
+    pub(super) fn may_hold_a_tree(&self) -> bool {
+        match self {
+            State::Leading(_) | State::Stopping(_) => true,
+            State::Standing(_) | State::Verifying(_) | State::Releasing(_) | State::Ended => false,
+        }
+    }
+
+    pub(super) fn term(&self) -> Option<Term> {
+        match self {
+            State::Verifying(verifying) => Some(verifying.term),
+            State::Leading(leading) => Some(leading.term),
+            State::Stopping(stopping) => Some(stopping.term),
+            State::Standing(_) | State::Releasing(_) | State::Ended => None,
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self {
+            State::Standing(_) => Phase::Standing,
+            State::Verifying(_) => Phase::Verifying,
+            State::Leading(_) => Phase::Leading,
+            State::Stopping(_) => Phase::Stopping,
+            State::Releasing(_) => Phase::Releasing,
+            State::Ended => Phase::Ended,
+        }
+    }
+
+    /// The next time that changes something; the times at which a request is due count only if none is under way.
+    pub(super) fn wake_at(&self, idle: bool) -> Time {
+        let request_at = |at: Time| if idle { at } else { Time::NEVER };
+        match self {
+            State::Standing(standing) => request_at(standing.ask_at),
+            State::Verifying(verifying) => verifying.give_up_at.min(request_at(verifying.renew_at)),
+            State::Leading(leading) => {
+                leading.lease.stop_by.min(leading.resigns_at()).min(request_at(leading.renew_at))
+            }
+            State::Stopping(stopping) => stopping.wake_at(idle),
+            State::Releasing(releasing) => releasing.until.min(request_at(releasing.ask_at)),
+            State::Ended => Time::NEVER,
+        }
+    }
+}
+
+fn become_ended(core: &mut Core, outcome: Outcome) -> State {
+    core.requests.abandon();
+    core.act(Action::End(outcome));
+    State::Ended
+}
+
+fn next_renewal(core: &Core, now: Time, lease: Lease) -> Time {
+    (lease.sent + core.timing.renew()).max(now)
+}
+
+/// The lease that a credited renewal stands for, in the timings of the ttl that was granted (T3).
+fn credit(core: &mut Core, sent: Time, granted: Option<Duration>) -> Result<Lease, TimingError> {
+    if let Some(ttl) = granted {
+        core.timing = core.timing.for_granted(ttl)?;
+    }
+    Ok(core.granted(sent))
+}

@@ -1,0 +1,86 @@
+//! Nothing of ours runs: the boundary, or our place in the queue, is given back, within a bounded time.
+
+use super::standing::become_standing;
+use super::{Input, State, become_ended};
+use crate::election::Core;
+use crate::election::event::{Answer, Outcome, Report, Term};
+use crate::election::time::Time;
+
+#[derive(Debug)]
+pub(in crate::election) struct Releasing {
+    pub(super) term: Option<Term>,
+    pub(super) ask_at: Time,
+    /// Bounded: after that the lease runs out by itself.
+    pub(super) until: Time,
+    pub(super) then: Then,
+}
+
+#[derive(Debug)]
+pub(super) enum Then {
+    Stand,
+    End(Outcome),
+}
+
+/// Only with an empty tree: nothing of ours runs, so the boundary may go to somebody else (2.3).
+pub(super) fn become_releasing(core: &mut Core, now: Time, term: Option<Term>, then: Then) -> State {
+    core.requests.abandon();
+    core.keeper.rest();
+    let until = now + 3 * core.timing.request_timeout();
+    Releasing { term, ask_at: now, until, then }.next(core, now, Input::Time)
+}
+
+impl Releasing {
+    pub(super) fn next(mut self, core: &mut Core, now: Time, input: Input) -> State {
+        match input {
+            Input::Time => {
+                if now >= self.until {
+                    return self.finish(core, now, false);
+                }
+                if core.requests.is_idle() && now >= self.ask_at {
+                    core.release(now);
+                }
+            }
+            Input::Answer(Answer::Release(true)) => return self.finish(core, now, true),
+            Input::Answer(Answer::Release(false)) => self.ask_at = now + core.backoff(),
+            Input::Stop(signal) => match self.then {
+                Then::Stand => self.then = Then::End(Outcome::Stopped(signal)),
+                // The second time they mean at once.
+                Then::End(_) => return self.finish(core, now, false),
+            },
+            Input::KeeperDied => {
+                core.report(Report::KeeperDied);
+                self.then = Then::End(Outcome::KeeperDied);
+            }
+            Input::Answer(Answer::Campaign(_) | Answer::Renew(_))
+            | Input::Hint
+            | Input::Ousted
+            | Input::Started(_)
+            | Input::NotStarted(_)
+            | Input::Exited(_)
+            | Input::Expired
+            | Input::Empty
+            | Input::Swept { .. }
+            | Input::Forward(_) => {}
+        }
+        State::Releasing(self)
+    }
+
+    fn finish(self, core: &mut Core, now: Time, released: bool) -> State {
+        if let Some(term) = self.term {
+            core.report(if released { Report::Released { term } } else { Report::NotReleased { term } });
+        }
+        self.then.follow(core, now)
+    }
+}
+
+impl Then {
+    pub(super) fn follow(self, core: &mut Core, now: Time) -> State {
+        match self {
+            Then::Stand => {
+                let ask_at = now + core.backoff();
+                become_standing(core, ask_at)
+            }
+            Then::End(outcome) => become_ended(core, outcome),
+        }
+    }
+}

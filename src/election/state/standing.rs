@@ -1,0 +1,77 @@
+//! Not the leader: the store is asked for the boundary, again and again.
+
+use super::releasing::{Then, become_releasing};
+use super::verifying::become_verifying;
+use super::{Input, State, become_ended};
+use crate::election::Core;
+use crate::election::event::{Answer, Campaigned, Outcome, Report};
+use crate::election::time::Time;
+
+#[derive(Debug)]
+pub(in crate::election) struct Standing {
+    pub(super) ask_at: Time,
+    /// A hint came while a request was under way: its answer may be older than the hint.
+    pub(super) hinted: bool,
+    /// Attempts that failed in a row.
+    pub(super) failures: u32,
+}
+
+pub(super) fn become_standing(core: &mut Core, ask_at: Time) -> State {
+    core.requests.abandon();
+    State::Standing(Standing { ask_at, hinted: false, failures: 0 })
+}
+
+impl Standing {
+    pub(super) fn next(mut self, core: &mut Core, now: Time, input: Input) -> State {
+        match input {
+            Input::Time => {
+                if core.requests.is_idle() && now >= self.ask_at {
+                    self.hinted = false;
+                    core.ask_for_the_boundary(now);
+                }
+            }
+            Input::Answer(Answer::Campaign(answer)) => match answer {
+                Campaigned::Won(term) => {
+                    core.store_answered = true;
+                    return become_verifying(core, now, term);
+                }
+                Campaigned::Waiting { again } => {
+                    core.store_answered = true;
+                    self.failures = 0;
+                    let rest = again.unwrap_or(core.timing.renew()).min(core.timing.renew());
+                    self.ask_at = if self.hinted { now } else { now + rest };
+                }
+                Campaigned::Refused if !core.store_answered => return become_ended(core, Outcome::Refused),
+                Campaigned::Refused | Campaigned::Failed => {
+                    // Doubling, but never rarer than a waiter asks anyway.
+                    let backoff = core.backoff() * 2u32.pow(self.failures.min(16));
+                    self.failures += 1;
+                    self.ask_at = now + backoff.min(core.timing.renew());
+                }
+            },
+            Input::Hint => {
+                self.hinted = true;
+                if self.failures == 0 {
+                    self.ask_at = now;
+                }
+            }
+            Input::Stop(signal) => {
+                return become_releasing(core, now, None, Then::End(Outcome::Stopped(signal)));
+            }
+            Input::KeeperDied => {
+                core.report(Report::KeeperDied);
+                return become_releasing(core, now, None, Then::End(Outcome::KeeperDied));
+            }
+            Input::Answer(Answer::Renew(_) | Answer::Release(_))
+            | Input::Ousted
+            | Input::Started(_)
+            | Input::NotStarted(_)
+            | Input::Exited(_)
+            | Input::Expired
+            | Input::Empty
+            | Input::Swept { .. }
+            | Input::Forward(_) => {}
+        }
+        State::Standing(self)
+    }
+}

@@ -1,0 +1,233 @@
+//! The command is being stopped. The only way out is a tree that is confirmed empty (2.3).
+
+use super::leading::Leading;
+use super::releasing::{Then, become_releasing};
+use super::{Input, State, credit};
+use std::time::Duration;
+
+use crate::election::Core;
+use crate::election::event::{Action, Answer, CommandEnd, Outcome, Reason, Renewed, Report, Term};
+use crate::election::sabotage::Sabotage;
+use crate::election::time::Time;
+use crate::election::timing::{KILL_ALLOWANCE, Lease};
+
+/// How often people are told that a killed tree is still there.
+const UNCONFIRMED_AGAIN: Duration = Duration::from_secs(60);
+/// How often the campaigner sweeps the tree that a dead keeper left it.
+const SWEEP_AGAIN: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub(in crate::election) struct Stopping {
+    pub(super) term: Term,
+    pub(super) hold: Hold,
+    pub(super) reason: Reason,
+    pub(super) end: Option<CommandEnd>,
+    pub(super) renew_at: Time,
+    /// When SIGKILL is due at the latest, whoever sends it.
+    pub(super) kill_at: Time,
+    pub(super) killed: bool,
+    pub(super) stop_asked: bool,
+    pub(super) tell_at: Time,
+    reaper: Reaper,
+}
+
+/// What the store holds for us while we stop.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Hold {
+    /// A lease that is renewed, and whose renewals count.
+    Lease(Lease),
+    /// The term is over, yet the store may still hold others off: renewed, but to no effect here.
+    Over(Lease),
+    /// Nothing: the store says it is not ours.
+    Nothing,
+}
+
+/// Who empties the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reaper {
+    Keeper,
+    /// The keeper is dead; the campaigner inherited its children and sweeps at this time (K4).
+    Campaigner {
+        sweep_at: Time,
+    },
+}
+
+impl Leading {
+    pub(super) fn become_stopping(self, core: &mut Core, now: Time, reason: Reason, hold: Hold) -> State {
+        let kill_at = match reason {
+            Reason::Lost if core.breaks(Sabotage::GraceWhenLost) => now + core.stop_timeout,
+            // K11: an answer that says the lease is not ours leaves no time for grace.
+            Reason::Lost | Reason::KeeperDied => now,
+            Reason::RunningOut => self.lease.kill_by,
+            // T4: the lease is renewed meanwhile. Should it run out all the same, that has deadlines of its own.
+            Reason::CommandEnded | Reason::CannotStart(_) | Reason::Asked(_) => now + core.stop_timeout,
+        };
+        core.report(Report::Stopping { term: self.term, reason });
+        let mut stopping = Stopping {
+            term: self.term,
+            hold,
+            reason,
+            end: None,
+            renew_at: if core.breaks(Sabotage::NoRenewalWhileStopping) { Time::NEVER } else { self.renew_at },
+            kill_at,
+            killed: false,
+            stop_asked: matches!(reason, Reason::Asked(_)),
+            tell_at: kill_at + KILL_ALLOWANCE,
+            reaper: Reaper::Keeper,
+        };
+        if now >= kill_at {
+            stopping.kill(core);
+        } else {
+            core.act(Action::Stop { kill_at });
+        }
+        State::Stopping(stopping)
+    }
+}
+
+impl Stopping {
+    pub(super) fn next(mut self, core: &mut Core, now: Time, input: Input) -> State {
+        match input {
+            Input::Time => self.pass_time(core, now),
+            Input::Answer(Answer::Renew(answer)) => match (answer, self.hold) {
+                (Renewed::Credited { sent, ttl }, Hold::Lease(lease)) => {
+                    if let Ok(new) = credit(core, sent, ttl)
+                        && new.sent > lease.sent
+                    {
+                        self.hold = Hold::Lease(new);
+                        core.arm(self.term, new);
+                    }
+                    self.renew_at = (sent + core.timing.renew()).max(now);
+                }
+                (Renewed::Credited { sent, .. }, Hold::Over(_)) => {
+                    self.renew_at = (sent + core.timing.renew()).max(now);
+                    // T2: a late success changes nothing. The store holds the others off, no more.
+                    if core.breaks(Sabotage::LateSuccessCounts) {
+                        self.hold = Hold::Lease(core.timing.lease(sent));
+                        core.arm(self.term, core.timing.lease(sent));
+                    }
+                }
+                (Renewed::Credited { .. } | Renewed::Failed, Hold::Nothing) => {}
+                (Renewed::Failed, Hold::Lease(_) | Hold::Over(_)) => self.renew_at = now + core.backoff(),
+                (Renewed::Lost, Hold::Lease(_) | Hold::Over(_) | Hold::Nothing) => self.lose(core),
+            },
+            Input::Ousted => self.lose(core),
+            Input::Started(pid) => core.report(Report::Started { term: self.term, pid }),
+            Input::Exited(end) => {
+                core.report(Report::CommandEnded { term: self.term, end });
+                self.end = Some(end);
+            }
+            Input::Expired => self.kill(core),
+            Input::Empty => return self.emptied(core, now),
+            Input::KeeperDied => {
+                core.report(Report::KeeperDied);
+                self.reason = Reason::KeeperDied;
+                self.reaper = Reaper::Campaigner { sweep_at: now };
+                self.killed = true;
+                self.sweep(core, now);
+            }
+            Input::Swept { empty } => match self.reaper {
+                Reaper::Campaigner { .. } if empty => return self.emptied(core, now),
+                Reaper::Campaigner { .. } | Reaper::Keeper => {}
+            },
+            Input::Stop(signal) => {
+                if self.stop_asked {
+                    self.kill(core);
+                }
+                self.stop_asked = true;
+                match self.reason {
+                    // The command may go on to end by itself, but the candidate does not stand again.
+                    Reason::RunningOut | Reason::Lost => self.reason = Reason::Asked(signal),
+                    Reason::CommandEnded | Reason::CannotStart(_) | Reason::Asked(_) | Reason::KeeperDied => {}
+                }
+            }
+            Input::Forward(signal) => core.act(Action::Forward(signal)),
+            Input::Hint | Input::NotStarted(_) | Input::Answer(Answer::Campaign(_) | Answer::Release(_)) => {}
+        }
+        if core.breaks(Sabotage::ReleaseBeforeEmpty) && self.reason != Reason::KeeperDied {
+            return self.emptied(core, now);
+        }
+        State::Stopping(self)
+    }
+
+    fn pass_time(&mut self, core: &mut Core, now: Time) {
+        if let Hold::Lease(lease) = self.hold
+            && now >= lease.stop_by
+        {
+            self.hold = Hold::Over(lease);
+            self.kill_at = self.kill_at.min(lease.kill_by);
+            self.tell_at = self.tell_at.min(self.kill_at + KILL_ALLOWANCE);
+            core.act(Action::Stop { kill_at: self.kill_at });
+        }
+        match self.hold {
+            Hold::Over(lease) if now >= lease.kill_by => self.kill(core),
+            Hold::Lease(_) | Hold::Over(_) | Hold::Nothing => {}
+        }
+        if now >= self.tell_at {
+            core.report(Report::Unconfirmed { term: self.term });
+            self.tell_at = now + UNCONFIRMED_AGAIN;
+        }
+        if let Reaper::Campaigner { sweep_at } = self.reaper
+            && now >= sweep_at
+        {
+            self.sweep(core, now);
+        }
+        // 2.3: as long as the tree is not confirmed empty, the others are held off.
+        if core.requests.is_idle() && now >= self.renew_at && !matches!(self.hold, Hold::Nothing) {
+            core.renew(now);
+        }
+    }
+
+    /// K11: final, and at once.
+    fn lose(&mut self, core: &mut Core) {
+        self.hold = Hold::Nothing;
+        core.requests.abandon();
+        self.kill(core);
+    }
+
+    fn kill(&mut self, core: &mut Core) {
+        if !self.killed {
+            self.killed = true;
+            core.act(Action::Kill);
+        }
+    }
+
+    fn sweep(&mut self, core: &mut Core, now: Time) {
+        self.reaper = Reaper::Campaigner { sweep_at: now + SWEEP_AGAIN };
+        core.act(Action::Sweep);
+    }
+
+    /// The tree is confirmed empty: the only way out of this state.
+    fn emptied(self, core: &mut Core, now: Time) -> State {
+        let then = match (self.reason, self.end) {
+            (Reason::KeeperDied, _) => Then::End(Outcome::KeeperDied),
+            (Reason::CannotStart(errno), _) => Then::End(Outcome::CannotStart(errno)),
+            (Reason::CommandEnded | Reason::Asked(_), Some(end)) => Then::End(Outcome::Command(end)),
+            (Reason::Asked(signal), None) => Then::End(Outcome::Stopped(signal)),
+            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded, _) => Then::Stand,
+        };
+        match self.hold {
+            Hold::Lease(_) | Hold::Over(_) => become_releasing(core, now, Some(self.term), then),
+            Hold::Nothing => {
+                core.keeper.rest();
+                then.follow(core, now)
+            }
+        }
+    }
+
+    pub(super) fn wake_at(&self, idle: bool) -> Time {
+        let deadline = match self.hold {
+            Hold::Lease(lease) => lease.stop_by,
+            Hold::Over(lease) if !self.killed => lease.kill_by,
+            Hold::Over(_) | Hold::Nothing => Time::NEVER,
+        };
+        let renew_at = match self.hold {
+            Hold::Lease(_) | Hold::Over(_) if idle => self.renew_at,
+            Hold::Lease(_) | Hold::Over(_) | Hold::Nothing => Time::NEVER,
+        };
+        let sweep_at = match self.reaper {
+            Reaper::Campaigner { sweep_at } => sweep_at,
+            Reaper::Keeper => Time::NEVER,
+        };
+        deadline.min(renew_at).min(sweep_at).min(self.tell_at)
+    }
+}

@@ -1,0 +1,481 @@
+//! The keeper's own loop: one socket, one deadline, one tree.
+//!
+//! ```text
+//!           start            exec           stop · main ended          kill_at · deadline · kill
+//! Empty ──────────▶ Starting ─────▶ Running ───────────────▶ stopping ─────────────────────────▶ killing ──▶ Empty
+//! ```
+//!
+//! It knows no store and no network. Whatever happens, in this order: the deadlines are enforced, the dead are reaped,
+//! the campaigner is listened to. The end of the campaigner is a stop request that nobody can withdraw (K2).
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use super::protocol::{Channel, Claim, LONGEST, Received, ToKeeper};
+use super::spawn::{ExecStatus, Program, Spawned, spawn};
+use super::sys::{self, Inherited, Reaped};
+use super::tree::Scanner;
+use crate::clock::{self, Alarm};
+use crate::election::{CommandEnd, FromKeeper, NotStarted, Run, Term, Time};
+
+/// How many messages, or ends of children, are dealt with before the deadlines are looked at again: neither a campaigner
+/// that never stops talking nor a hail of orphans may put a kill off.
+const AT_ONCE: usize = 64;
+/// How soon a killed tree is looked at again if no child's end says so first; doubled up to the longest.
+const SWEEP_AGAIN: Duration = Duration::from_millis(5);
+const SWEEP_AGAIN_LONGEST: Duration = Duration::from_millis(100);
+
+pub struct Guard {
+    channel: Channel,
+    campaigner: Campaigner,
+    deadline: Option<Deadline>,
+    tree: Tree,
+    run: Run,
+    claim: Option<Claim>,
+    program: Option<Program>,
+    inherited: Inherited,
+    /// Answers that the socket had no room for.
+    outbox: VecDeque<FromKeeper>,
+    scanner: Scanner,
+    own_pid: i32,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Campaigner {
+    Present,
+    /// It ends in good order: nothing is left to release.
+    Dismissed,
+    /// End of file: it was killed, or it crashed.
+    Gone,
+}
+
+/// K1: the time after which nothing of this term may live.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    term: Term,
+    kill_by: Time,
+    expired: bool,
+}
+
+#[derive(Debug)]
+enum Tree {
+    Empty,
+    /// The main process leads a group of its own, which keeps the number when the process is gone.
+    Alive {
+        main: Main,
+        group: i32,
+        stop: Stop,
+    },
+}
+
+#[derive(Debug)]
+enum Main {
+    /// Forked; whether exec succeeds is still open.
+    Starting(Spawned),
+    Running(i32),
+    /// Its end has been reported; what descends from it may live (K10).
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    NotAsked,
+    /// The stop signal was sent; SIGKILL follows.
+    Asked {
+        kill_at: Time,
+    },
+    /// SIGKILL was sent, and is sent again until nothing is left.
+    Killing {
+        again_at: Time,
+        rest: Duration,
+    },
+}
+
+impl Guard {
+    pub fn new(channel: Channel, program: Option<Program>, inherited: Inherited) -> Guard {
+        Guard {
+            channel,
+            campaigner: Campaigner::Present,
+            deadline: None,
+            tree: Tree::Empty,
+            run: 0,
+            claim: None,
+            program,
+            inherited,
+            outbox: VecDeque::with_capacity(64),
+            scanner: Scanner::new(),
+            own_pid: std::process::id().cast_signed(),
+            buffer: vec![0; LONGEST],
+        }
+    }
+
+    /// Runs until the campaigner is gone and the tree is empty. Returns the claim if it is still to be released.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a timer or a signal descriptor: at start, before anything can have been claimed.
+    pub fn run(mut self) -> nix::Result<Option<Claim>> {
+        // Blocked like all others, and taken from the descriptor.
+        let child = SigSet::from_iter([Signal::SIGCHLD]);
+        let children = SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let alarm = Alarm::new()?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        loop {
+            self.enforce(clock::now());
+            self.listen(&mut buffer);
+            self.enforce(clock::now());
+            let all_reaped = self.reap();
+            self.send();
+            if matches!(self.tree, Tree::Empty) && self.campaigner != Campaigner::Present {
+                return Ok(self.claim.take_if(|_| self.campaigner == Campaigner::Gone));
+            }
+            alarm.set(self.wake_at());
+            self.wait(&children, &alarm, if all_reaped { PollTimeout::NONE } else { PollTimeout::ZERO });
+        }
+    }
+
+    /// Sleeps until something happens. Which of them it was does not matter: the loop looks at everything.
+    fn wait(&self, children: &SignalFd, alarm: &Alarm, longest: PollTimeout) {
+        let mut socket_events = PollFlags::empty();
+        if self.campaigner == Campaigner::Present {
+            socket_events |= PollFlags::POLLIN;
+            if !self.outbox.is_empty() {
+                socket_events |= PollFlags::POLLOUT;
+            }
+        }
+        let socket = PollFd::new(self.channel.socket().as_fd(), socket_events);
+        let child = PollFd::new(children.as_fd(), PollFlags::POLLIN);
+        let clock = PollFd::new(alarm.as_fd(), PollFlags::POLLIN);
+        let exec = self.exec_pipe().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+        // A socket whose other end is gone is always ready: it is left out then.
+        let result = match (exec, self.campaigner) {
+            (Some(exec), Campaigner::Present) => poll(&mut [socket, child, clock, exec], longest),
+            (None, Campaigner::Present) => poll(&mut [socket, child, clock], longest),
+            (Some(exec), Campaigner::Dismissed | Campaigner::Gone) => poll(&mut [child, clock, exec], longest),
+            (None, Campaigner::Dismissed | Campaigner::Gone) => poll(&mut [child, clock], longest),
+        };
+        debug_assert!(matches!(result, Ok(_) | Err(Errno::EINTR)), "{result:?}");
+        while let Ok(Some(_)) = children.read_signal() {}
+        alarm.silence();
+    }
+
+    fn exec_pipe(&self) -> Option<&OwnedFd> {
+        match &self.tree {
+            Tree::Alive { main: Main::Starting(spawned), .. } => Some(&spawned.status),
+            Tree::Alive { main: Main::Running(_) | Main::Ended, .. } | Tree::Empty => None,
+        }
+    }
+
+    fn wake_at(&self) -> Time {
+        let Tree::Alive { stop, .. } = &self.tree else { return Time::NEVER };
+        let deadline = match self.deadline {
+            Some(Deadline { expired: false, kill_by, .. }) => kill_by,
+            Some(Deadline { expired: true, .. }) | None => Time::NEVER,
+        };
+        match *stop {
+            Stop::NotAsked => deadline,
+            Stop::Asked { kill_at } => deadline.min(kill_at),
+            Stop::Killing { again_at, .. } => deadline.min(again_at),
+        }
+    }
+
+    // ---- deadlines
+
+    /// K1: past a deadline the tree is killed, whatever anybody says.
+    fn enforce(&mut self, now: Time) {
+        let Tree::Alive { stop, .. } = &self.tree else { return };
+        let stop = *stop;
+        let due = match stop {
+            Stop::NotAsked => false,
+            Stop::Asked { kill_at } => now >= kill_at,
+            Stop::Killing { again_at, .. } => now >= again_at,
+        };
+        let expired = self.deadline.filter(|deadline| !deadline.expired && now >= deadline.kill_by);
+        if due || expired.is_some() {
+            self.kill();
+        }
+        if let (Some(Deadline { term, .. }), Some(deadline)) = (expired, self.deadline.as_mut()) {
+            deadline.expired = true;
+            self.outbox.push_back(FromKeeper::Expired { term });
+        }
+    }
+
+    fn kill(&mut self) {
+        let Tree::Alive { main, stop, .. } = &mut self.tree else { return };
+        if let Some(pid) = main.pid() {
+            // The whole group in one call, before the walk that finds the others.
+            signal_group(pid, libc::SIGKILL);
+        }
+        let _ = self.scanner.kill(self.own_pid, &[]);
+        let rest = match *stop {
+            Stop::Killing { rest, .. } => (rest * 2).min(SWEEP_AGAIN_LONGEST),
+            Stop::NotAsked | Stop::Asked { .. } => SWEEP_AGAIN,
+        };
+        *stop = Stop::Killing { again_at: clock::now() + rest, rest };
+    }
+
+    /// The stop signal now, SIGKILL at `kill_at` or when it was already due, whichever is first.
+    fn stop(&mut self, kill_at: Time) {
+        let Some(program) = &self.program else { return };
+        let stop_signal = program.stop_signal;
+        let Tree::Alive { main, stop, .. } = &mut self.tree else { return };
+        match *stop {
+            Stop::Asked { kill_at: before } => {
+                *stop = Stop::Asked { kill_at: before.min(kill_at) };
+                return;
+            }
+            Stop::Killing { .. } => return,
+            Stop::NotAsked => *stop = Stop::Asked { kill_at },
+        }
+        if let Some(pid) = main.pid() {
+            signal_group(pid, stop_signal);
+            // A stopped process takes no signal but SIGKILL and this one.
+            signal_group(pid, libc::SIGCONT);
+        } else {
+            self.signal_those(stop_signal, |_| true);
+        }
+    }
+
+    fn signal_those(&mut self, signal: i32, chosen: impl Fn(i32) -> bool) {
+        self.scanner.signal_those(self.own_pid, &[], signal, &chosen);
+        self.scanner.signal_those(self.own_pid, &[], libc::SIGCONT, &chosen);
+    }
+
+    // ---- children
+
+    /// Returns whether no more have ended.
+    fn reap(&mut self) -> bool {
+        self.look_at_exec();
+        for _ in 0..AT_ONCE {
+            match sys::reap(-1) {
+                Reaped::Child { pid, status } => {
+                    if self.main_pid() == Some(pid) {
+                        self.main_ended(status);
+                    }
+                }
+                Reaped::NoneEnded => return true,
+                // K6: no descendant is left, for a subreaper's descendants have nowhere else to go.
+                Reaped::NoChildren => {
+                    if matches!(self.tree, Tree::Alive { .. }) {
+                        self.tree = Tree::Empty;
+                        self.outbox.push_back(FromKeeper::Empty { run: self.run });
+                    }
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn main_pid(&self) -> Option<i32> {
+        match &self.tree {
+            Tree::Alive { main, .. } => main.pid(),
+            Tree::Empty => None,
+        }
+    }
+
+    fn look_at_exec(&mut self) {
+        let Tree::Alive { main, .. } = &mut self.tree else { return };
+        let Main::Starting(spawned) = main else { return };
+        match spawned.exec_status() {
+            ExecStatus::Pending => {}
+            ExecStatus::Succeeded => {
+                let pid = spawned.pid;
+                *main = Main::Running(pid);
+                self.outbox.push_back(FromKeeper::Started { run: self.run, pid });
+            }
+            // The child that says so ends by itself, and is reaped as nobody's main process.
+            ExecStatus::Failed(why) => {
+                *main = Main::Ended;
+                self.outbox.push_back(FromKeeper::NotStarted { run: self.run, why });
+            }
+        }
+    }
+
+    fn main_ended(&mut self, status: i32) {
+        // It may have been faster than the word that it started.
+        self.look_at_exec();
+        let Tree::Alive { main, stop, .. } = &mut self.tree else { return };
+        if matches!(main, Main::Ended) {
+            return;
+        }
+        *main = Main::Ended;
+        let escalated = matches!(stop, Stop::Killing { .. });
+        let end = match sys::decode(status) {
+            Ok(status) => CommandEnd::Exited(status),
+            Err(signal) => CommandEnd::Killed {
+                signal: crate::election::Signal(signal),
+                escalated: escalated && signal == libc::SIGKILL,
+            },
+        };
+        self.outbox.push_back(FromKeeper::Exited { run: self.run, end });
+        self.stop_the_rest();
+    }
+
+    /// K10: what remains gets the stop signal and, within the time-out that already runs or starts now, SIGKILL.
+    fn stop_the_rest(&mut self) {
+        let Some(program) = &self.program else { return };
+        let (signal, timeout) = (program.stop_signal, program.stop_timeout);
+        let Tree::Alive { group, stop, .. } = &mut self.tree else { return };
+        let group = *group;
+        match *stop {
+            Stop::NotAsked => {
+                *stop = Stop::Asked { kill_at: clock::now() + timeout };
+                self.signal_those(signal, |_| true);
+            }
+            // Its group has had the signal already, and to some a second one means "at once".
+            Stop::Asked { .. } => self.signal_those(signal, |pid| {
+                nix::unistd::getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| of.as_raw() != group)
+            }),
+            Stop::Killing { .. } => {}
+        }
+    }
+
+    // ---- the campaigner
+
+    fn listen(&mut self, buffer: &mut [u8]) {
+        for _ in 0..AT_ONCE {
+            if self.campaigner != Campaigner::Present {
+                return;
+            }
+            match self.channel.receive(buffer) {
+                Received::Message(Some(message)) => self.obey(message),
+                Received::Message(None) => {}
+                Received::Nothing => return,
+                Received::End => self.bereaved(),
+            }
+        }
+    }
+
+    fn obey(&mut self, message: ToKeeper) {
+        match message {
+            ToKeeper::Claim(claim) => self.claim = Some(claim),
+            ToKeeper::Arm { term, kill_by } => self.arm(term, kill_by),
+            ToKeeper::Start { term, run, identity } => self.start(term, run, &identity),
+            ToKeeper::Stop { kill_at } => match self.tree {
+                Tree::Empty => self.outbox.push_back(FromKeeper::Empty { run: self.run }),
+                Tree::Alive { .. } => self.stop(kill_at),
+            },
+            ToKeeper::Kill => match self.tree {
+                Tree::Empty => self.outbox.push_back(FromKeeper::Empty { run: self.run }),
+                Tree::Alive { .. } => self.kill(),
+            },
+            ToKeeper::Forward { signal } => {
+                if let Some(pid) = self.main_pid() {
+                    let _ = sys::kill(pid, signal);
+                }
+            }
+            // One answer is enough for all that it has not read an answer to.
+            ToKeeper::Ping if self.outbox.contains(&FromKeeper::Pong) => {}
+            ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
+            ToKeeper::Dismiss => {
+                self.campaigner = Campaigner::Dismissed;
+                self.stop_for_good();
+            }
+        }
+    }
+
+    /// K2: nobody is left to ask, so the tree is stopped within the deadline in force.
+    fn bereaved(&mut self) {
+        self.campaigner = Campaigner::Gone;
+        self.stop_for_good();
+    }
+
+    fn stop_for_good(&mut self) {
+        self.outbox.clear();
+        let timeout = self.program.as_ref().map_or(Duration::ZERO, |program| program.stop_timeout);
+        let kill_by = self.deadline.map_or(Time::NEVER, |deadline| deadline.kill_by);
+        self.stop((clock::now() + timeout).min(kill_by));
+    }
+
+    /// K1: a new term opens only over an empty tree; within a term the deadline only moves forward, and not once it
+    /// has killed. A message for another term changes nothing.
+    fn arm(&mut self, term: Term, kill_by: Time) {
+        let nothing_to_kill = matches!(self.tree, Tree::Empty);
+        let deadline = match (&mut self.deadline, &self.tree) {
+            (Some(deadline), _) if deadline.term == term => {
+                // One that found nothing to kill was for a start that came too late: the next renewal is for the next.
+                if (nothing_to_kill && !deadline.expired) || clock::now() < deadline.kill_by {
+                    deadline.kill_by = deadline.kill_by.max(kill_by);
+                }
+                *deadline
+            }
+            (Some(deadline), Tree::Empty) if deadline.term > term => *deadline,
+            (deadline, Tree::Empty) => *deadline.insert(Deadline { term, kill_by, expired: false }),
+            (_, Tree::Alive { .. }) => return,
+        };
+        self.outbox.push_back(FromKeeper::Armed { term: deadline.term, kill_by: deadline.kill_by });
+    }
+
+    fn start(&mut self, term: Term, run: Run, identity: &[(std::ffi::OsString, std::ffi::OsString)]) {
+        let armed = self.deadline.filter(|deadline| deadline.term == term && clock::now() < deadline.kill_by);
+        let outcome = match (&self.tree, armed, &self.program) {
+            (Tree::Alive { .. }, _, _) => {
+                // Two trees at once: never. The campaigner is told of its mistake and nothing else changes.
+                let why = NotStarted::Failed(libc::EBUSY);
+                self.outbox.push_back(FromKeeper::NotStarted { run, why });
+                return;
+            }
+            (Tree::Empty, Some(deadline), Some(program)) => {
+                let lock = self.claim.as_ref().and_then(|claim| claim.descriptors.first());
+                spawn(program, identity, self.inherited, lock, deadline.kill_by)
+                    .map_err(|error| NotStarted::Failed(error.raw_os_error().unwrap_or(libc::EIO)))
+            }
+            (Tree::Empty, None, _) => Err(NotStarted::TooLate),
+            (Tree::Empty, Some(_), None) => Err(NotStarted::Failed(libc::ENOENT)),
+        };
+        self.run = run;
+        match outcome {
+            Ok(spawned) => {
+                let group = spawned.pid;
+                self.tree = Tree::Alive { main: Main::Starting(spawned), group, stop: Stop::NotAsked };
+            }
+            Err(why) => {
+                self.outbox.push_back(FromKeeper::NotStarted { run, why });
+                self.outbox.push_back(FromKeeper::Empty { run });
+            }
+        }
+    }
+
+    /// Without waiting (K3): what finds no room stays until there is some.
+    fn send(&mut self) {
+        while let Some(answer) = self.outbox.front() {
+            match self.channel.answer(answer) {
+                Ok(()) => drop(self.outbox.pop_front()),
+                // The end of file follows.
+                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                    self.outbox.clear();
+                }
+                // No room, or no memory: what is not said would be waited for.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Main {
+    fn pid(&self) -> Option<i32> {
+        match self {
+            Main::Starting(spawned) => Some(spawned.pid),
+            Main::Running(pid) => Some(*pid),
+            Main::Ended => None,
+        }
+    }
+}
+
+/// Signals the group of the main process, and the main process itself should it have left for another.
+fn signal_group(main: i32, signal: i32) {
+    let _ = sys::kill(-main, signal);
+    if nix::unistd::getpgid(Some(Pid::from_raw(main))).is_ok_and(|group| group.as_raw() != main) {
+        let _ = sys::kill(main, signal);
+    }
+}

@@ -1,0 +1,191 @@
+//! The keeper: the child that owns the command, and kills it when the lease runs out (DESIGN.md section 3).
+//!
+//! ```text
+//! campaigner ── Keeper ══ socket ══ guard ── spawn ── the command's tree
+//! ```
+//!
+//! [`Keeper`] is the campaigner's handle; everything else here runs in the forked child. The child is one thread, one
+//! loop ([`guard`]) and no runtime, so that nothing that happens to the campaigner (a panic, a stop, a store that hangs, a
+//! full pipe) can keep it from killing on time.
+//!
+//! Not here: when to start or stop, which the election decides; what a claim means, which the store knows.
+//!
+//! This is the only place with `unsafe` code: each block says why it is sound.
+
+#![expect(unsafe_code, reason = "forking, and system calls without a safe wrapper")]
+
+mod guard;
+mod protocol;
+mod spawn;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::prctl;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{Pid, setpgid};
+
+pub use protocol::{Claim, Received, ToKeeper};
+pub use spawn::{FindError, Program, find};
+pub use sys::{die_by, is_ignored};
+
+use crate::election::FromKeeper;
+use guard::Guard;
+use protocol::Channel;
+use sys::{Forked, Inherited, Reaped};
+use tree::Scanner;
+
+/// Gives a claim back in the store's own way, in the keeper's process, after the campaigner's death (K2).
+pub type Release = fn(Claim);
+
+/// The campaigner's handle on its keeper.
+#[derive(Debug)]
+pub struct Keeper {
+    pid: i32,
+    /// Reaped: the number may be somebody else's by now.
+    reaped: bool,
+    channel: Channel,
+    scanner: Scanner,
+    /// Children that elect was born with, and what descends from them: nobody's tree, to be left alone.
+    strangers: Vec<i32>,
+}
+
+impl Keeper {
+    /// Forks the keeper. To be called before any thread exists; the calling process becomes a subreaper.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot list children, or the kernel gives no socket or process.
+    pub fn fork(program: Option<Program>, release: Release) -> io::Result<Keeper> {
+        tree::probe()?;
+        let strangers = tree::own_children()?;
+        let inherited = Inherited::take();
+        prctl::set_child_subreaper(true)?;
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        )?;
+        // Blocked for good in the keeper, from its first moment: a terminal, a shell's kill or a cgroup delivers them to
+        // everyone (K3).
+        sys::block_signals();
+        // SAFETY: no other thread exists, as the caller promises; in tests the others hold nothing that the child needs.
+        let forked = unsafe { sys::fork() };
+        match forked {
+            Ok(Forked::Parent(pid)) => {
+                inherited.unblock();
+                Ok(Keeper { pid, reaped: false, channel: Channel::new(ours), scanner: Scanner::new(), strangers })
+            }
+            Err(error) => {
+                inherited.unblock();
+                Err(error)
+            }
+            Ok(Forked::Child) => {
+                // Kept open here it would hide the campaigner's end (K2).
+                drop(ours);
+                sys::exit_now(live(theirs, program, release, inherited))
+            }
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Sends without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if it has stopped reading for long, `BrokenPipe` if it is dead.
+    pub fn send(&self, message: &ToKeeper) -> io::Result<()> {
+        self.channel.send(message)
+    }
+
+    /// What it said, if anything; a message that cannot be read is `None` inside.
+    #[must_use]
+    pub fn receive(&self) -> Received<Option<FromKeeper>> {
+        self.channel.receive_answer()
+    }
+
+    /// SIGKILL to the keeper itself (K4).
+    pub fn kill(&self) {
+        if !self.reaped {
+            let _ = sys::kill(self.pid, libc::SIGKILL);
+        }
+    }
+
+    /// SIGKILL to everything below the keeper, without its help: the second of the two that kill by the deadline.
+    pub fn kill_tree(&mut self) {
+        if !self.reaped {
+            let _ = self.scanner.kill(self.pid, &[]);
+        }
+    }
+
+    /// Reaps whatever has ended. Returns whether the keeper has, now or before.
+    pub fn reap(&mut self) -> bool {
+        while let Reaped::Child { pid, .. } = sys::reap(-1) {
+            self.reaped |= pid == self.pid;
+            self.strangers.retain(|&stranger| stranger != pid);
+        }
+        self.reaped
+    }
+
+    /// Keeps the list of strangers current while the keeper lives: until then every other child of ours is one.
+    pub fn note_strangers(&mut self) {
+        if self.strangers.is_empty() {
+            return;
+        }
+        let keeper = [self.pid];
+        self.strangers = self.scanner.descendants(std::process::id().cast_signed(), &keeper).to_vec();
+    }
+
+    /// After the keeper's death: kills and reaps what it left us. Returns whether nothing is left (K4, K6).
+    pub fn sweep(&mut self) -> bool {
+        let own = std::process::id().cast_signed();
+        self.reap();
+        let left = self.scanner.kill(own, &self.strangers);
+        self.reap();
+        // A list that could not be read is not an empty one.
+        left == Some(0)
+    }
+}
+
+impl AsRawFd for Keeper {
+    fn as_raw_fd(&self) -> RawFd {
+        self.channel.socket().as_raw_fd()
+    }
+}
+
+/// The life of the keeper, in its own process. Returns its exit status.
+fn live(socket: OwnedFd, program: Option<Program>, release: Release, inherited: Inherited) -> i32 {
+    // Whatever goes wrong here, 1 and 2 belong to the command (K3), and what is above this function to the campaigner.
+    std::panic::set_hook(Box::new(|_| sys::exit_now(libc::EXIT_FAILURE)));
+    let prepared = setpgid(Pid::from_raw(0), Pid::from_raw(0))
+        .and_then(|()| prctl::set_child_subreaper(true))
+        .and_then(|()| prctl::set_name(c"keeper"));
+    if prepared.is_err() {
+        return libc::EXIT_FAILURE;
+    }
+    let guard = Guard::new(Channel::new(socket), program, inherited);
+    sys::schedule_first();
+    // Where the limit allows it. What exists by now is all that killing needs; later memory stays out of it, lest an
+    // allocation fail for a limit on locked pages.
+    let _ = mlockall(MlockAllFlags::MCL_CURRENT);
+    match guard.run() {
+        Ok(Some(claim)) => {
+            inherited.schedule_as_before();
+            release(claim);
+            libc::EXIT_SUCCESS
+        }
+        Ok(None) => libc::EXIT_SUCCESS,
+        Err(_) => libc::EXIT_FAILURE,
+    }
+}

@@ -1,0 +1,373 @@
+//! What campaigner and keeper say to each other, as datagrams on one `SOCK_SEQPACKET` socket.
+//!
+//! A message is a tag, then its numbers in native order, then, in a [`ToKeeper::Start`] or [`ToKeeper::Claim`], bytes.
+//! Both ends are the same program in the same version on the same host, so there is no version to negotiate; a message
+//! that cannot be read is dropped all the same, and changes nothing.
+
+use std::ffi::OsString;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+
+use super::sys;
+use crate::election::{CommandEnd, FromKeeper, NotStarted, Run, Signal, Term, Time};
+
+/// Longer messages are refused by their sender.
+pub const LONGEST: usize = 64 * 1024;
+/// How many descriptors may come with a claim.
+const MOST_DESCRIPTORS: usize = 2;
+
+/// What the store gave us, or will, in a form that lets the keeper give it back alone (K2).
+#[derive(Debug)]
+pub struct Claim {
+    /// The store's own words to itself.
+    pub payload: Vec<u8>,
+    /// Descriptors that are part of it. The first one is passed on to the command (K9).
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// From campaigner to keeper.
+#[derive(Debug)]
+pub enum ToKeeper {
+    /// Replaces the claim. Sent before the first request that can create one.
+    Claim(Claim),
+    /// Opens a term with its deadline, or moves the deadline of the present one forward (K1).
+    Arm { term: Term, kill_by: Time },
+    /// Start the command.
+    Start { term: Term, run: Run, identity: Vec<(OsString, OsString)> },
+    /// The stop signal now, SIGKILL at the given time.
+    Stop { kill_at: Time },
+    /// SIGKILL now.
+    Kill,
+    /// A signal for the main process.
+    Forward { signal: i32 },
+    /// A sign of life, please.
+    Ping,
+    /// The campaigner ends in good order: nothing is left to release.
+    Dismiss,
+}
+
+impl ToKeeper {
+    fn encode(&self) -> Vec<u8> {
+        let mut message = Writer::default();
+        match self {
+            ToKeeper::Claim(claim) => message.tag(1).bytes(&claim.payload),
+            ToKeeper::Arm { term, kill_by } => message.tag(2).number(*term).number(kill_by.as_nanos()),
+            ToKeeper::Start { term, run, identity } => {
+                message.tag(3).number(*term).number(*run);
+                for (name, value) in identity {
+                    message.bytes(name.as_bytes()).bytes(value.as_bytes());
+                }
+                &mut message
+            }
+            ToKeeper::Stop { kill_at } => message.tag(4).number(kill_at.as_nanos()),
+            ToKeeper::Kill => message.tag(5),
+            ToKeeper::Forward { signal } => message.tag(6).signed(*signal),
+            ToKeeper::Ping => message.tag(7),
+            ToKeeper::Dismiss => message.tag(8),
+        };
+        message.0
+    }
+
+    /// `None`: not a message.
+    fn decode(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Option<ToKeeper> {
+        let mut message = Reader(bytes);
+        let decoded = match message.tag()? {
+            1 => ToKeeper::Claim(Claim { payload: message.bytes()?.to_vec(), descriptors }),
+            2 => ToKeeper::Arm { term: message.number()?, kill_by: Time::from_nanos(message.number()?) },
+            3 => {
+                let (term, run) = (message.number()?, message.number()?);
+                let mut identity = Vec::new();
+                while !message.0.is_empty() {
+                    let (name, value) = (message.bytes()?.to_vec(), message.bytes()?.to_vec());
+                    identity.push((OsString::from_vec(name), OsString::from_vec(value)));
+                }
+                ToKeeper::Start { term, run, identity }
+            }
+            4 => ToKeeper::Stop { kill_at: Time::from_nanos(message.number()?) },
+            5 => ToKeeper::Kill,
+            6 => ToKeeper::Forward { signal: message.signed()? },
+            7 => ToKeeper::Ping,
+            8 => ToKeeper::Dismiss,
+            _ => return None,
+        };
+        message.0.is_empty().then_some(decoded)
+    }
+}
+
+fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
+    let mut message = Writer::default();
+    match *answer {
+        FromKeeper::Armed { term, kill_by } => message.tag(1).number(term).number(kill_by.as_nanos()),
+        FromKeeper::Pong => message.tag(2),
+        FromKeeper::Started { run, pid } => message.tag(3).number(run).signed(pid),
+        FromKeeper::NotStarted { run, why: NotStarted::TooLate } => message.tag(4).number(run),
+        FromKeeper::NotStarted { run, why: NotStarted::Failed(errno) } => message.tag(5).number(run).signed(errno),
+        FromKeeper::Exited { run, end: CommandEnd::Exited(status) } => {
+            message.tag(6).number(run).signed(i32::from(status))
+        }
+        FromKeeper::Exited { run, end: CommandEnd::Killed { signal, escalated } } => {
+            message.tag(7).number(run).signed(signal.0).signed(i32::from(escalated))
+        }
+        FromKeeper::Expired { term } => message.tag(8).number(term),
+        FromKeeper::Empty { run } => message.tag(9).number(run),
+    };
+    message.0
+}
+
+fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
+    let mut message = Reader(bytes);
+    let decoded = match message.tag()? {
+        1 => FromKeeper::Armed { term: message.number()?, kill_by: Time::from_nanos(message.number()?) },
+        2 => FromKeeper::Pong,
+        3 => FromKeeper::Started { run: message.number()?, pid: message.signed()? },
+        4 => FromKeeper::NotStarted { run: message.number()?, why: NotStarted::TooLate },
+        5 => FromKeeper::NotStarted { run: message.number()?, why: NotStarted::Failed(message.signed()?) },
+        6 => FromKeeper::Exited {
+            run: message.number()?,
+            end: CommandEnd::Exited(u8::try_from(message.signed()?).ok()?),
+        },
+        7 => FromKeeper::Exited {
+            run: message.number()?,
+            end: CommandEnd::Killed { signal: Signal(message.signed()?), escalated: message.signed()? != 0 },
+        },
+        8 => FromKeeper::Expired { term: message.number()? },
+        9 => FromKeeper::Empty { run: message.number()? },
+        _ => return None,
+    };
+    message.0.is_empty().then_some(decoded)
+}
+
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn tag(&mut self, tag: u8) -> &mut Writer {
+        self.0.push(tag);
+        self
+    }
+
+    fn number(&mut self, number: u64) -> &mut Writer {
+        self.0.extend(number.to_ne_bytes());
+        self
+    }
+
+    fn signed(&mut self, number: i32) -> &mut Writer {
+        self.0.extend(number.to_ne_bytes());
+        self
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Writer {
+        self.number(bytes.len() as u64);
+        self.0.extend(bytes);
+        self
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn tag(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[tag]| tag)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        self.take().map(u64::from_ne_bytes)
+    }
+
+    fn signed(&mut self) -> Option<i32> {
+        self.take().map(i32::from_ne_bytes)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.number()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+}
+
+/// One end of the socket. Nothing here ever waits.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// What there was to receive.
+#[derive(Debug)]
+pub enum Received<T> {
+    Message(T),
+    /// Nothing now.
+    Nothing,
+    /// The other end is gone for good.
+    End,
+}
+
+impl Channel {
+    pub fn new(socket: OwnedFd) -> Channel {
+        Channel(socket)
+    }
+
+    pub fn socket(&self) -> &OwnedFd {
+        &self.0
+    }
+
+    /// Sends to the keeper.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if the keeper has stopped reading, `BrokenPipe` if it is dead, `EMSGSIZE` if the message is too long.
+    pub fn send(&self, message: &ToKeeper) -> io::Result<()> {
+        let mut descriptors: Vec<RawFd> = Vec::new();
+        if let ToKeeper::Claim(claim) = message {
+            descriptors.extend(claim.descriptors.iter().map(AsRawFd::as_raw_fd));
+        }
+        self.transmit(&message.encode(), &descriptors)
+    }
+
+    /// Sends to the campaigner.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::send`].
+    pub fn answer(&self, answer: &FromKeeper) -> io::Result<()> {
+        self.transmit(&encode_answer(answer), &[])
+    }
+
+    fn transmit(&self, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
+        if bytes.len() > LONGEST || descriptors.len() > MOST_DESCRIPTORS {
+            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        }
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let rights = if descriptors.is_empty() { &[] } else { &rights[..] };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        sendmsg::<UnixAddr>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None)?;
+        Ok(())
+    }
+
+    /// What the campaigner said; a message that cannot be read counts as none.
+    pub fn receive(&self, buffer: &mut [u8]) -> Received<Option<ToKeeper>> {
+        self.receive_with(buffer, ToKeeper::decode)
+    }
+
+    /// What the keeper answered.
+    pub fn receive_answer(&self) -> Received<Option<FromKeeper>> {
+        self.receive_with(&mut [0; 64], |bytes, _| decode_answer(bytes))
+    }
+
+    fn receive_with<T>(&self, buffer: &mut [u8], decode: impl FnOnce(&[u8], Vec<OwnedFd>) -> T) -> Received<T> {
+        let mut rights = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let mut slices = [IoSliceMut::new(buffer)];
+        let (length, whole, descriptors) = loop {
+            match recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut slices, Some(&mut rights), flags) {
+                Ok(message) => {
+                    let mut descriptors = Vec::new();
+                    for control in message.cmsgs().into_iter().flatten() {
+                        if let ControlMessageOwned::ScmRights(fds) = control {
+                            // SAFETY: the kernel has just opened these for us, close-on-exec.
+                            descriptors.extend(fds.into_iter().map(|fd| unsafe { sys::own(fd) }));
+                        }
+                    }
+                    let whole = !message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+                    break (message.bytes, whole, descriptors);
+                }
+                // The other end is gone and had not read everything. Said once, and before what it sent last.
+                Err(Errno::ECONNRESET) => {}
+                Err(Errno::EAGAIN | Errno::EINTR) => return Received::Nothing,
+                Err(_) => return Received::End,
+            }
+        };
+        // No message is empty: this is the end of file.
+        if length == 0 {
+            return Received::End;
+        }
+        // Half a message is none, even where the half could be read.
+        let bytes = if whole { &buffer[..length] } else { &[] };
+        Received::Message(decode(bytes, descriptors))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_message() -> Vec<ToKeeper> {
+        vec![
+            ToKeeper::Claim(Claim { payload: b"{}".to_vec(), descriptors: Vec::new() }),
+            ToKeeper::Arm { term: 7, kill_by: Time::NEVER },
+            ToKeeper::Start {
+                term: 7,
+                run: 1,
+                identity: vec![("ELECT_TERM".into(), "7".into()), ("A".into(), "".into())],
+            },
+            ToKeeper::Stop { kill_at: Time::from_nanos(9) },
+            ToKeeper::Kill,
+            ToKeeper::Forward { signal: 34 },
+            ToKeeper::Ping,
+            ToKeeper::Dismiss,
+        ]
+    }
+
+    fn every_answer() -> [FromKeeper; 10] {
+        [
+            FromKeeper::Armed { term: 7, kill_by: Time::NEVER },
+            FromKeeper::Pong,
+            FromKeeper::Started { run: 1, pid: 4711 },
+            FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate },
+            FromKeeper::NotStarted { run: 1, why: NotStarted::Failed(13) },
+            FromKeeper::Exited { run: 1, end: CommandEnd::Exited(255) },
+            FromKeeper::Exited { run: 1, end: CommandEnd::Killed { signal: Signal(9), escalated: true } },
+            FromKeeper::Exited { run: 1, end: CommandEnd::Killed { signal: Signal(34), escalated: false } },
+            FromKeeper::Expired { term: 7 },
+            FromKeeper::Empty { run: 1 },
+        ]
+    }
+
+    #[test]
+    fn what_is_sent_is_what_is_received() {
+        for message in every_message() {
+            let decoded = ToKeeper::decode(&message.encode(), Vec::new()).expect("readable");
+            assert_eq!(format!("{decoded:?}"), format!("{message:?}"));
+        }
+        for answer in every_answer() {
+            assert_eq!(decode_answer(&encode_answer(&answer)), Some(answer));
+        }
+    }
+
+    #[test]
+    fn a_message_cut_short_or_drawn_out_is_none() {
+        for bytes in every_message().into_iter().map(|message| message.encode()) {
+            // A start may lose whole pairs of its environment and still be one; nothing else may.
+            let shortest = if bytes[0] == 3 { bytes.len() } else { 0 };
+            for length in shortest..bytes.len() {
+                assert!(ToKeeper::decode(&bytes[..length], Vec::new()).is_none(), "{bytes:?} cut to {length}");
+            }
+            assert!(ToKeeper::decode(&[&bytes[..], b"!"].concat(), Vec::new()).is_none());
+        }
+        for bytes in every_answer().map(|answer| encode_answer(&answer)) {
+            for length in 0..bytes.len() {
+                assert!(decode_answer(&bytes[..length]).is_none(), "{bytes:?} cut to {length}");
+            }
+            assert!(decode_answer(&[&bytes[..], b"!"].concat()).is_none());
+        }
+    }
+
+    #[test]
+    fn noise_is_never_more_than_no_message() {
+        let mut noise = fastrand::Rng::with_seed(1);
+        for _ in 0..200_000 {
+            let bytes: Vec<u8> = (0..noise.usize(..40)).map(|_| noise.u8(..)).collect();
+            // Neither panics, and neither asks for memory by the length that the noise names.
+            let _ = ToKeeper::decode(&bytes, Vec::new());
+            let _ = decode_answer(&bytes);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! From a [`Program`] to a running main process: fork, the few things a child must do, exec.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
+
+use super::sys::{self, Exec, Forked, Inherited, Pointers};
+use crate::clock;
+use crate::election::{NotStarted, Time};
+
+/// The lock of the file store arrives in the command at this descriptor or the next free one (K9, 5.1).
+const LOWEST_PASSED: i32 = 100;
+
+/// Variables that say who and where a command is. Inherited ones are somebody else's and never passed on.
+const IDENTITY: [&str; 11] = [
+    "ELECT_BOUNDARY",
+    "ELECT_ROLE",
+    "ELECT_ID",
+    "ELECT_NAME",
+    "ELECT_TERM",
+    "ELECT_SOCKET",
+    "ELECT_LEADER_ID",
+    "ELECT_LEADER_NAME",
+    "ELECT_LEADER_HOST",
+    "ELECT_LEADER_PORT",
+    "ELECT_LEADER_ADDR",
+];
+
+/// What is run while leading, and how it is stopped. Fixed before the keeper is forked.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The file to execute, found beforehand ([`find`]).
+    pub path: PathBuf,
+    /// The words of the command line, its name first.
+    pub words: Vec<OsString>,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+    /// How long it may take to.
+    pub stop_timeout: Duration,
+}
+
+/// Why a command cannot be executed.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// No such file, here or on the path (exit status 127).
+    #[error("{}: command not found", Path::new(name).display())]
+    NotFound {
+        /// The command as given.
+        name: OsString,
+    },
+    /// There is one, and it cannot be executed (exit status 126).
+    #[error("{}: {reason}; is it a program, and executable (chmod +x)?", path.display())]
+    NotExecutable {
+        /// Where it is.
+        path: PathBuf,
+        /// What the kernel says.
+        reason: io::Error,
+    },
+}
+
+/// Finds the file that a command's name stands for, as a shell does.
+///
+/// # Errors
+///
+/// [`FindError`]: not there, or there but not executable.
+pub fn find(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> {
+    let not_found = || FindError::NotFound { name: name.to_owned() };
+    if name.is_empty() {
+        return Err(not_found());
+    }
+    if name.as_bytes().contains(&b'/') {
+        let path = PathBuf::from(name);
+        return match executable(&path) {
+            Ok(()) => Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found()),
+            Err(reason) => Err(FindError::NotExecutable { path, reason }),
+        };
+    }
+    let search = search.unwrap_or_else(|| OsStr::new("/usr/local/bin:/usr/bin:/bin"));
+    let mut refused = None;
+    for directory in std::env::split_paths(search) {
+        let path = if directory.as_os_str().is_empty() { Path::new(".").join(name) } else { directory.join(name) };
+        match executable(&path) {
+            Ok(()) => return Ok(path),
+            Err(reason) if reason.kind() == io::ErrorKind::PermissionDenied && path.is_file() => {
+                refused.get_or_insert(FindError::NotExecutable { path, reason });
+            }
+            Err(_) => {}
+        }
+    }
+    Err(refused.unwrap_or_else(not_found))
+}
+
+fn executable(path: &Path) -> io::Result<()> {
+    if std::fs::metadata(path)?.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).map_err(io::Error::from)
+}
+
+/// A main process on its way to exec.
+#[derive(Debug)]
+pub struct Spawned {
+    pub pid: i32,
+    /// Ends silently when exec succeeded; says why not otherwise.
+    pub status: OwnedFd,
+}
+
+/// What becomes of a spawned process, read from its status pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecStatus {
+    Pending,
+    Succeeded,
+    Failed(NotStarted),
+}
+
+/// In the status pipe, where an errno would be: it was too late.
+const TOO_LATE: i32 = -1;
+
+/// Forks and executes; the deadline is checked immediately before exec (K5).
+///
+/// # Errors
+///
+/// Fork failed, or a word holds a NUL byte.
+pub fn spawn(
+    program: &Program,
+    identity: &[(OsString, OsString)],
+    inherited: Inherited,
+    lock: Option<&OwnedFd>,
+    kill_by: Time,
+) -> io::Result<Spawned> {
+    let path = c_string(program.path.as_os_str())?;
+    let words = program.words.iter().map(|word| c_string(word)).collect::<io::Result<Vec<_>>>()?;
+    let shell_words = std::iter::once(c_string(OsStr::new("sh")))
+        .chain([Ok(path.clone())])
+        .chain(words.iter().skip(1).cloned().map(Ok))
+        .collect::<io::Result<Vec<_>>>()?;
+    let (arguments, shell_arguments) = (Pointers::new(words), Pointers::new(shell_words));
+    let environment = Pointers::new(environment(identity)?);
+    let exec = Exec {
+        path: &path,
+        arguments: &arguments,
+        shell_arguments: &shell_arguments,
+        environment: &environment,
+        inherited,
+        pass: lock.map(|lock| (lock.as_fd(), LOWEST_PASSED)),
+    };
+    let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let keeper = getpid();
+    // SAFETY: the keeper has one thread, so no lock is held by another.
+    match unsafe { sys::fork()? } {
+        Forked::Parent(pid) => {
+            // Both sides do it, so that the group exists for whoever is first. After its exec this fails, harmlessly.
+            let _ = setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
+            Ok(Spawned { pid, status })
+        }
+        Forked::Child => {
+            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+            // K8: if the keeper dies, so do we; if it died before this line, nobody will tell us.
+            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+            if getppid() != keeper {
+                sys::exit_now(libc::EXIT_FAILURE);
+            }
+            let errno = sys::exec(&exec, || clock::now() < kill_by).unwrap_or(TOO_LATE);
+            let _ = nix::unistd::write(&report, &errno.to_ne_bytes());
+            sys::exit_now(127)
+        }
+    }
+}
+
+impl Spawned {
+    /// Looks, without waiting, whether exec has happened.
+    pub fn exec_status(&self) -> ExecStatus {
+        let mut errno = [0; 4];
+        match nix::unistd::read(&self.status, &mut errno) {
+            Ok(4) => ExecStatus::Failed(match i32::from_ne_bytes(errno) {
+                TOO_LATE => NotStarted::TooLate,
+                errno => NotStarted::Failed(errno),
+            }),
+            Ok(_) => ExecStatus::Succeeded,
+            Err(_) => ExecStatus::Pending,
+        }
+    }
+}
+
+fn c_string(word: &OsStr) -> io::Result<CString> {
+    CString::new(word.as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// What elect was started with, less the identity of another command, plus that of this one.
+fn environment(identity: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
+    let replaced =
+        |name: &OsString| IDENTITY.iter().any(|own| name == own) || identity.iter().any(|(own, _)| name == own);
+    std::env::vars_os()
+        .filter(|(name, _)| !replaced(name))
+        .chain(identity.iter().cloned())
+        .map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            CString::new(name.into_vec()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_command_is_found_as_a_shell_finds_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (first, second) = (directory.path().join("first"), directory.path().join("second"));
+        for (folder, mode) in [(&first, 0o644), (&second, 0o755)] {
+            std::fs::create_dir(folder).expect("created");
+            std::fs::write(folder.join("job"), "#!/bin/sh\n").expect("written");
+            std::fs::set_permissions(folder.join("job"), std::fs::Permissions::from_mode(mode)).expect("set");
+        }
+        let search = std::env::join_paths([&first, &second]).expect("joined");
+        assert_eq!(find(OsStr::new("job"), Some(&search)).expect("found"), second.join("job"));
+        let error = find(OsStr::new("job"), Some(first.as_os_str())).expect_err("not executable");
+        assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
+        let error = find(OsStr::new("no-such-job"), Some(&search)).expect_err("not there");
+        assert_eq!(error.to_string(), "no-such-job: command not found");
+        assert!(matches!(find(OsStr::new(""), None), Err(FindError::NotFound { .. })));
+        let error = find(directory.path().as_os_str(), None).expect_err("a directory");
+        assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
+    }
+}

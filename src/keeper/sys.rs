@@ -1,0 +1,292 @@
+//! The system calls that have no safe wrapper, each in the smallest function that makes it safe to call.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+
+/// Whether SIGPIPE was ignored when elect was started. Rust's runtime ignores it before `main`, so it is looked at earlier.
+static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn remember_sigpipe() {
+    PIPE_IGNORED.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+}
+
+// SAFETY: the loader calls the entries of this section once, before `main`, as functions without arguments that matter;
+// the function touches nothing but its own atomic.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static REMEMBER_SIGPIPE: extern "C" fn() = remember_sigpipe;
+
+/// The state that elect was started with and that the keeper gives up, to be given to the command (rust #39185, #101077).
+#[derive(Debug, Clone, Copy)]
+pub struct Inherited {
+    scheduling: Scheduling,
+    mask: SigSet,
+    child_ignored: bool,
+}
+
+impl Inherited {
+    /// Reads the state of the calling thread, and makes children waitable even where SIGCHLD was ignored.
+    pub fn take() -> Inherited {
+        let mask = SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty());
+        let child_ignored = is_ignored(libc::SIGCHLD);
+        set_disposition(libc::SIGCHLD, libc::SIG_DFL);
+        Inherited { scheduling: Scheduling::own(), mask, child_ignored }
+    }
+
+    /// Puts the mask back, after [`block_signals`]; what came meanwhile arrives now.
+    pub fn unblock(self) {
+        // Failing would leave signals blocked, which is survived; there is nobody to tell.
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
+    }
+
+    /// Puts the scheduling back, after [`schedule_first`].
+    pub fn schedule_as_before(self) {
+        self.scheduling.set();
+    }
+
+    /// Puts scheduling, mask and dispositions back. For the child between fork and exec.
+    fn restore(self) {
+        self.schedule_as_before();
+        if !PIPE_IGNORED.load(Ordering::Relaxed) {
+            set_disposition(libc::SIGPIPE, libc::SIG_DFL);
+        }
+        if self.child_ignored {
+            set_disposition(libc::SIGCHLD, libc::SIG_IGN);
+        }
+        self.unblock();
+    }
+}
+
+/// A policy and its priority; what a `nice` asked for is kept apart from it by the kernel.
+#[derive(Debug, Clone, Copy)]
+struct Scheduling {
+    policy: c_int,
+    priority: c_int,
+}
+
+impl Scheduling {
+    // Not the C library's: musl has none of these.
+
+    fn own() -> Scheduling {
+        let mut priority = 0;
+        // SAFETY: the kernel writes the one integer that struct sched_param consists of.
+        let policy = unsafe {
+            libc::syscall(libc::SYS_sched_getparam, 0, &raw mut priority);
+            libc::syscall(libc::SYS_sched_getscheduler, 0)
+        };
+        Scheduling { policy: c_int::try_from(policy).unwrap_or(libc::SCHED_OTHER), priority }
+    }
+
+    fn set(self) {
+        // SAFETY: the kernel reads the one integer that struct sched_param consists of.
+        unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, self.policy, &raw const self.priority) };
+    }
+}
+
+/// Puts this process before all ordinary ones, where it may: a tree that forks as fast as it can would otherwise leave
+/// it hardly any time to kill it. It sleeps whenever there is nothing to do.
+pub fn schedule_first() {
+    Scheduling { policy: libc::SCHED_RR, priority: 1 }.set();
+}
+
+/// Blocks every signal there is, in the calling thread.
+///
+/// Not glibc's: it leaves out two that it keeps for itself, and either would end the keeper.
+pub fn block_signals() {
+    let all = u64::MAX;
+    // SAFETY: the kernel reads eight bytes, which is what `all` has, and writes nothing.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const all,
+            std::ptr::null_mut::<u64>(),
+            size_of_val(&all),
+        )
+    };
+}
+
+fn set_disposition(signal: c_int, disposition: libc::sighandler_t) {
+    // SAFETY: the disposition is SIG_DFL or SIG_IGN, so no handler can be called.
+    unsafe { libc::signal(signal, disposition) };
+}
+
+/// Whether a signal is ignored, as `nohup` has it for SIGHUP.
+pub fn is_ignored(signal: c_int) -> bool {
+    // SAFETY: sigaction with a null new action only reads; `old` is a valid place for the answer.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Ends this process by the given signal, without a core dump; returns if the signal did not do it (PID 1).
+pub fn die_by(signal: c_int) {
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    let _ = nix::sys::prctl::set_dumpable(false);
+    set_disposition(signal, libc::SIG_DFL);
+    // SAFETY: a plain sigset on the stack, initialised by sigemptyset before it is read.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::raise(signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// `kill(2)` by number: real-time signals have no name in nix.
+pub fn kill(pid: i32, signal: c_int) -> io::Result<()> {
+    // SAFETY: kill takes two integers.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What `waitpid` had to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    /// This child has ended, with this raw status.
+    Child { pid: i32, status: c_int },
+    /// There are children, and none has ended.
+    NoneEnded,
+    /// There is no child left (`ECHILD`).
+    NoChildren,
+}
+
+/// Reaps one child without waiting: `pid` or any (-1), those that a `clone` without SIGCHLD made included.
+///
+/// Not nix's: it turns a death by a real-time signal into an error and the status is gone.
+pub fn reap(pid: i32) -> Reaped {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for the answer.
+    match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG | libc::__WALL) } {
+        0 => Reaped::NoneEnded,
+        -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD) => Reaped::NoChildren,
+        -1 => Reaped::NoneEnded,
+        pid => Reaped::Child { pid, status },
+    }
+}
+
+/// The two ways a raw wait status can say that a process ended: a status, or a signal.
+pub fn decode(status: c_int) -> Result<u8, c_int> {
+    if libc::WIFSIGNALED(status) {
+        Err(libc::WTERMSIG(status))
+    } else {
+        Ok(u8::try_from(libc::WEXITSTATUS(status) & 0xff).unwrap_or(u8::MAX))
+    }
+}
+
+/// Reads directory entries into `buffer` without allocating; the number of bytes, zero at the end.
+pub fn read_directory(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into the buffer.
+    let read = unsafe { libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) };
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
+}
+
+/// Which side of a fork this is.
+pub enum Forked {
+    Parent(i32),
+    Child,
+}
+
+/// Forks this process.
+///
+/// # Errors
+///
+/// As `fork(2)`: too many processes, no memory.
+///
+/// # Safety
+///
+/// The calling thread is the only one that lives on in the child: no other thread may hold a lock that the child needs.
+pub unsafe fn fork() -> io::Result<Forked> {
+    // SAFETY: the caller's promise.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid)),
+    }
+}
+
+/// Ends this process at once: no destructor, no exit handler of a runtime that belongs to another process.
+pub fn exit_now(status: c_int) -> ! {
+    // SAFETY: _exit never returns and touches no memory of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// Takes over a descriptor that the kernel has just handed us (`SCM_RIGHTS`).
+///
+/// # Safety
+///
+/// `fd` is open and nobody else owns it.
+pub unsafe fn own(fd: RawFd) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the caller's promise.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// An array of pointers as `execve` wants it, and the strings it points into.
+pub struct Pointers {
+    /// Never read by us, and not to be dropped before the pointers.
+    _strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl Pointers {
+    pub fn new(strings: Vec<CString>) -> Pointers {
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        Pointers { _strings: strings, pointers }
+    }
+}
+
+/// What the child does between fork and exec, all of it decided before the fork.
+pub struct Exec<'a> {
+    /// The file to execute.
+    pub path: &'a CStr,
+    /// Its arguments, the first included.
+    pub arguments: &'a Pointers,
+    /// The arguments for `/bin/sh` should the file turn out to be a script without a first line that names its interpreter.
+    pub shell_arguments: &'a Pointers,
+    /// Its environment.
+    pub environment: &'a Pointers,
+    /// What elect was started with.
+    pub inherited: Inherited,
+    /// A descriptor that the command is to have, and its number there (K9).
+    pub pass: Option<(BorrowedFd<'a>, RawFd)>,
+}
+
+/// Replaces this process, if `allowed` still says so at the last moment (K5). For the child of a fork.
+///
+/// Returns only if it did not happen: the `errno`, or `None` if it was not allowed.
+pub fn exec(exec: &Exec<'_>, allowed: impl FnOnce() -> bool) -> Option<c_int> {
+    // SAFETY: close_range with this flag closes nothing: it marks everything above 2 to be closed by exec (K9).
+    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if let Some((fd, number)) = exec.pass {
+        // SAFETY: F_DUPFD takes integers; the copy is left open for the command on purpose.
+        if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, number) } == -1 {
+            return Some(errno());
+        }
+    }
+    exec.inherited.restore();
+    if !allowed() {
+        return None;
+    }
+    // SAFETY: both arrays end in a null pointer and point to strings that live until exec.
+    unsafe {
+        libc::execve(exec.path.as_ptr(), exec.arguments.pointers.as_ptr(), exec.environment.pointers.as_ptr());
+        if errno() == libc::ENOEXEC {
+            let shell = c"/bin/sh".as_ptr();
+            libc::execve(shell, exec.shell_arguments.pointers.as_ptr(), exec.environment.pointers.as_ptr());
+        }
+    }
+    Some(errno())
+}
+
+fn errno() -> c_int {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}

@@ -1,0 +1,148 @@
+//! Where log lines go: to stderr, through a thread, so that a full pipe never delays a renewal or a kill.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, UNIX_EPOCH};
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::clock;
+
+/// Lines that wait while nobody reads stderr; later ones are dropped.
+const MOST_LINES: usize = 512;
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// How much is said.
+#[derive(Debug, Clone, Copy)]
+pub struct Verbosity {
+    /// Warnings alone.
+    pub quiet: bool,
+    /// How many times more was asked for.
+    pub verbose: u8,
+}
+
+/// Starts logging. What is still to be written is written when the guard is dropped, or given up after a second.
+///
+/// Starts a thread: not to be called before the keeper has been forked.
+///
+/// # Errors
+///
+/// `ELECT_LOG` is not a filter.
+pub fn start(format: Format, verbosity: Verbosity, filter: Option<&str>) -> anyhow::Result<WorkerGuard> {
+    let level = match (verbosity.quiet, verbosity.verbose) {
+        (true, _) => LevelFilter::WARN,
+        (false, 0) => LevelFilter::INFO,
+        (false, 1) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
+    let targets = match filter {
+        Some(filter) => filter.parse::<Targets>().map_err(|error| {
+            anyhow::anyhow!("ELECT_LOG {filter:?} is not a filter like debug or elect=debug: {error}")
+        })?,
+        None => Targets::new().with_default(LevelFilter::WARN).with_target("elect", level),
+    };
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(MOST_LINES).lossy(true).finish(std::io::stderr());
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let subscriber = tracing_subscriber::registry().with(targets);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    match format {
+        Format::Text => {
+            let stamps = match (into_the_journal(), std::io::stderr().is_terminal()) {
+                (true, _) => Stamps::None,
+                (false, true) => Stamps::Time,
+                (false, false) => Stamps::Full,
+            };
+            let line = Line { stamps };
+            subscriber.with(layer.with_ansi(colours).event_format(line)).init();
+        }
+        Format::Json => {
+            subscriber.with(layer.json().flatten_event(true).with_target(false).with_timer(Timestamp)).init();
+        }
+    }
+    Ok(guard)
+}
+
+/// Whether stderr is the journal's own socket, which stamps every line itself.
+fn into_the_journal() -> bool {
+    let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else { return false };
+    std::fs::metadata("/proc/self/fd/2").is_ok_and(|stderr| format!("{}:{}", stderr.dev(), stderr.ino()) == stream)
+}
+
+/// Milliseconds are enough, and universal time needs no explanation.
+struct Timestamp;
+
+impl FormatTime for Timestamp {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let now = UNIX_EPOCH + Duration::from_millis(clock::wall_millis());
+        write!(writer, "{}", humantime::format_rfc3339_millis(now))
+    }
+}
+
+/// `2026-11-20T17:00:00.123Z elect: leader command started term=1 pid=2`
+struct Line {
+    stamps: Stamps,
+}
+
+/// How much of the time stands before a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stamps {
+    /// Nothing: the journal has its own.
+    None,
+    /// On a terminal people know the day.
+    Time,
+    Full,
+}
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let colours = writer.has_ansi_escapes();
+        let (dim, plain) = if colours { ("\u{1b}[2m", "\u{1b}[0m") } else { ("", "") };
+        if self.stamps != Stamps::None {
+            let mut stamp = String::new();
+            Timestamp.format_time(&mut Writer::new(&mut stamp))?;
+            let shown = match self.stamps {
+                Stamps::Time => stamp.split_once('T').map_or(stamp.as_str(), |(_, time)| time),
+                Stamps::None | Stamps::Full => &stamp,
+            };
+            write!(writer, "{dim}{shown}{plain} ")?;
+        }
+        write!(writer, "elect: ")?;
+        let (name, colour) = match *event.metadata().level() {
+            Level::ERROR => ("error: ", "\u{1b}[31m"),
+            Level::WARN => ("warning: ", "\u{1b}[33m"),
+            Level::INFO => ("", ""),
+            Level::DEBUG => ("debug: ", "\u{1b}[36m"),
+            Level::TRACE => ("trace: ", "\u{1b}[36m"),
+        };
+        if colours && !name.is_empty() {
+            write!(writer, "{colour}{name}{plain}")?;
+        } else {
+            write!(writer, "{name}")?;
+        }
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}

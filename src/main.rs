@@ -1,0 +1,22 @@
+//! `elect` campaigns for a named boundary and runs a command only while it leads.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("elect is for Linux: it kills by cgroup, /proc and subreaper, which nothing else has");
+
+mod boundary;
+mod cli;
+mod clock;
+mod config;
+mod driver;
+mod election;
+mod exit;
+mod keeper;
+mod log;
+mod narrator;
+mod signals;
+mod store;
+mod surface;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,65 @@
+//! Signals to the campaigner, as events.
+
+use std::io;
+
+use nix::sys::signal::SigSet;
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+use crate::keeper;
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalEvent {
+    /// TERM, INT or QUIT: stop; a second one: at once.
+    Stop(i32),
+    /// HUP, USR1, USR2, WINCH: the main process's business.
+    Forward(i32),
+    /// A child has ended.
+    Child,
+    /// We were stopped and go on: look at the deadlines.
+    Continued,
+}
+
+/// The signals that are listened to, from the moment of its making.
+#[derive(Debug)]
+pub struct Signals {
+    streams: Vec<(SignalEvent, Stream)>,
+}
+
+impl Signals {
+    /// Installs the handlers. A SIGHUP that was ignored when we started stays ignored (nohup).
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a handler.
+    pub fn listen() -> io::Result<Signals> {
+        let stop = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].map(|number| (number, SignalEvent::Stop(number)));
+        let forward = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH]
+            .map(|number| (number, SignalEvent::Forward(number)));
+        let own = [(libc::SIGCHLD, SignalEvent::Child), (libc::SIGCONT, SignalEvent::Continued)];
+        let ignored = keeper::is_ignored(libc::SIGHUP);
+        let listened = stop.into_iter().chain(forward).chain(own);
+        let mut streams = Vec::new();
+        let mut heard = SigSet::empty();
+        for (number, event) in listened.filter(|&(number, _)| !(number == libc::SIGHUP && ignored)) {
+            streams.push((event, signal(SignalKind::from_raw(number))?));
+            heard.add(number.try_into()?);
+        }
+        // Whoever started us may have had them blocked; the command gets that mask back, we cannot live with it.
+        heard.thread_unblock()?;
+        Ok(Signals { streams })
+    }
+
+    /// The next signal. Cancel safe: what is not returned is kept.
+    pub async fn next(&mut self) -> SignalEvent {
+        std::future::poll_fn(|context| {
+            for (event, stream) in &mut self.streams {
+                if stream.poll_recv(context).is_ready() {
+                    return std::task::Poll::Ready(*event);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+}

@@ -1,0 +1,62 @@
+//! `always:`: no election. Leader at once, term 1, always (DESIGN.md 5.6).
+//!
+//! For development, for tests, and for turning the election off (`ELECT_STORE=always:`). It excludes nobody.
+
+use async_trait::async_trait;
+
+use super::{Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use crate::boundary::Boundary;
+use crate::clock;
+use crate::keeper::Claim;
+
+pub const KIND: Kind = Kind {
+    scheme: "always",
+    form: "always:",
+    about: "no election: leader at once, always (for development, and for turning the election off)",
+    reach: "nobody: everyone leads",
+    check,
+    open,
+    release: |_| (),
+};
+
+struct Always;
+
+fn check(rest: &str) -> Result<(), String> {
+    if rest.is_empty() { Ok(()) } else { Err("nothing follows the colon".to_owned()) }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "other kinds of store can fail to open")]
+fn open(_: &StoreUrl<'_>, _: Hints) -> Result<Box<dyn Store>, StoreError> {
+    Ok(Box::new(Always))
+}
+
+#[async_trait(?Send)]
+impl Store for Always {
+    fn grants_leases(&self) -> bool {
+        false
+    }
+
+    async fn look(&mut self, _: &Boundary) -> Result<Sighting, StoreError> {
+        Ok(Sighting::default())
+    }
+
+    async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn claim(&mut self, _: &Candidacy) -> Result<Option<Claim>, StoreError> {
+        Ok(None)
+    }
+
+    async fn campaign(&mut self, _: &Candidacy) -> Result<Standing, StoreError> {
+        Ok(Standing::Won { term: 1 })
+    }
+
+    async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
+        Ok(Renewal::Credited { sent: clock::now(), ttl: None })
+    }
+
+    async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

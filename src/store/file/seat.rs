@@ -1,0 +1,272 @@
+//! One candidate's place at one lock file: two descriptions, two locks, and a thread that waits.
+//!
+//! No type here unlocks when it is dropped: a copy of the description may be the keeper's or the command's. Giving up is
+//! a call, [`Seat::give_up`], made where the tree is known to be empty.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::directory::refused_if_permanent;
+use super::{Hints, StoreError};
+
+/// Which file it is, by device and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LockFile {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
+
+impl LockFile {
+    fn at(path: &Path) -> io::Result<LockFile> {
+        std::fs::symlink_metadata(path).map(|found| LockFile { device: found.dev(), inode: found.ino() })
+    }
+
+    fn of(file: &File) -> io::Result<LockFile> {
+        file.metadata().map(|found| LockFile { device: found.dev(), inode: found.ino() })
+    }
+}
+
+/// What came of asking for the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Taken,
+    /// A thread waits for it, and hints when it has it.
+    Waits,
+}
+
+/// A place at a lock file.
+#[derive(Debug)]
+pub struct Seat {
+    /// `flock`; shared with the keeper and the command.
+    lock: Arc<File>,
+    /// A byte-range lock on a description of its own; shared with the keeper alone.
+    guard: Arc<File>,
+    file: LockFile,
+    wait: Wait,
+}
+
+#[derive(Debug)]
+enum Wait {
+    /// Nothing asked yet.
+    Idle,
+    /// A thread is in the kernel.
+    Asked(Arc<AtomicU8>),
+    Taken,
+    /// Found to be somebody else's, or on a file that is gone. What is left of it is given up when the tree is empty.
+    Lost,
+}
+
+/// Who has the last word on a lock that the waiting thread got: it says `GOT` or `FAILED`, we say `ABANDONED`, and the
+/// first of the two is right.
+const WAITING: u8 = 0;
+const GOT: u8 = 1;
+const FAILED: u8 = 2;
+const ABANDONED: u8 = 3;
+
+impl Seat {
+    /// Opens the lock file, which is made if it is missing and is never removed.
+    pub fn open(path: &Path, mode: u32) -> Result<Seat, StoreError> {
+        let trouble = |error: io::Error| {
+            if error.raw_os_error() == Some(libc::ELOOP) {
+                let shown = path.display();
+                return StoreError::Refused(format!(
+                    "{shown} is a symbolic link, which a lock file never is: remove it"
+                ));
+            }
+            let message = format!("{} cannot be opened: {error}", path.display());
+            // Removed at this moment, it or the directory: the next question makes it again.
+            if error.kind() == io::ErrorKind::NotFound {
+                return StoreError::Unavailable(message);
+            }
+            refused_if_permanent(&error, message)
+        };
+        let open = |create: bool| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(create)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(path)
+        };
+        let lock = match open(false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match open(true) {
+                Ok(file) => {
+                    // Whatever the umask says: who may take part follows from the directory.
+                    file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(trouble)?;
+                    file
+                }
+                // Somebody was faster.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(false).map_err(trouble)?,
+                Err(error) => return Err(trouble(error)),
+            },
+            opened => opened.map_err(trouble)?,
+        };
+        if !lock.metadata().map_err(trouble)?.is_file() {
+            return Err(StoreError::Refused(format!("{} is not a regular file", path.display())));
+        }
+        let guard = open(false).map_err(trouble)?;
+        let file = LockFile::of(&lock).map_err(trouble)?;
+        if LockFile::of(&guard).map_err(trouble)? != file {
+            return Err(StoreError::Unavailable(format!("{} was replaced while it was opened", path.display())));
+        }
+        Ok(Seat { lock: Arc::new(lock), guard: Arc::new(guard), file, wait: Wait::Idle })
+    }
+
+    /// The seat behind descriptors that another process opened: lock, then guard.
+    pub fn inherit(descriptors: Vec<OwnedFd>) -> Option<Seat> {
+        let [lock, guard] = <[OwnedFd; 2]>::try_from(descriptors).ok()?.map(File::from);
+        let file = LockFile::of(&lock).ok()?;
+        Some(Seat { lock: Arc::new(lock), guard: Arc::new(guard), file, wait: Wait::Taken })
+    }
+
+    /// Copies for the keeper, lock first. They are the same descriptions: a lock on one is a lock on all.
+    pub fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        Ok(vec![self.lock.as_fd().try_clone_to_owned()?, self.guard.as_fd().try_clone_to_owned()?])
+    }
+
+    pub fn file(&self) -> LockFile {
+        self.file
+    }
+
+    /// Whether the path still leads to the file that we have open.
+    pub fn is_on(&self, path: &Path) -> bool {
+        LockFile::at(path).is_ok_and(|file| file == self.file)
+    }
+
+    /// Takes both locks, or leaves a thread that waits for them.
+    pub fn take(&mut self, hints: &Hints) -> io::Result<Turn> {
+        match &self.wait {
+            Wait::Taken => return Ok(Turn::Taken),
+            Wait::Asked(word) => match word.load(Ordering::Acquire) {
+                GOT => {
+                    self.wait = Wait::Taken;
+                    return Ok(Turn::Taken);
+                }
+                FAILED => self.wait = Wait::Idle,
+                _ => return Ok(Turn::Waits),
+            },
+            Wait::Idle | Wait::Lost => {}
+        }
+        // The order is the same for everybody. A guard that is still held is that of a leader who has lost its flock and
+        // has yet to notice.
+        if try_flock(&self.lock)? && try_guard(&self.guard).inspect_err(|_| unlock(&self.lock, &self.guard))? {
+            self.wait = Wait::Taken;
+            return Ok(Turn::Taken);
+        }
+        let word = Arc::new(AtomicU8::new(WAITING));
+        let (lock, guard, hints) = (Arc::clone(&self.lock), Arc::clone(&self.guard), hints.clone());
+        let theirs = Arc::clone(&word);
+        let waiter = std::thread::Builder::new().name("lock".to_owned()).stack_size(64 * 1024).spawn(move || {
+            let result = lock.lock().and_then(|()| wait_for_guard(&guard));
+            let said = if result.is_ok() { GOT } else { FAILED };
+            if theirs.compare_exchange(WAITING, said, Ordering::AcqRel, Ordering::Acquire).is_err() || said == FAILED {
+                unlock(&lock, &guard);
+            }
+            hints.changed();
+        });
+        if let Err(error) = waiter {
+            // Nobody waits, so the half that we may have got is given back.
+            unlock(&self.lock, &self.guard);
+            self.wait = Wait::Idle;
+            return Err(error);
+        }
+        self.wait = Wait::Asked(word);
+        Ok(Turn::Waits)
+    }
+
+    /// Whether we have taken both locks and not given them up.
+    pub fn has_lock(&self) -> bool {
+        matches!(self.wait, Wait::Taken)
+    }
+
+    /// Whether leadership by this seat was lost: it is no place to wait at.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.wait, Wait::Lost)
+    }
+
+    pub fn lose(&mut self) {
+        self.wait = Wait::Lost;
+    }
+
+    /// Asks the kernel for what we should have already. A command that unlocked its copy is undone by this, unless
+    /// somebody was faster.
+    pub fn still_locked(&self) -> bool {
+        self.has_lock() && try_flock(&self.lock).unwrap_or(false) && try_guard(&self.guard).unwrap_or(false)
+    }
+
+    /// Lets cleaners that go by age see that the files are in use.
+    pub fn touch(&self, record: &Path) {
+        let now = std::fs::FileTimes::new().set_accessed(crate::clock::wall()).set_modified(crate::clock::wall());
+        // A lock file that cannot be touched is still a lock.
+        let _ = self.lock.set_times(now);
+        let _ = OpenOptions::new().write(true).open(record).and_then(|record| record.set_times(now));
+    }
+
+    /// Unlocks, for every copy there is. Only with an empty tree (2.3).
+    pub fn give_up(self) {
+        if let Wait::Asked(word) = &self.wait
+            && word.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        {
+            // The thread unlocks what it gets.
+            return;
+        }
+        unlock(&self.lock, &self.guard);
+    }
+}
+
+fn unlock(lock: &File, guard: &File) {
+    // The flock goes last: whoever has that is on the way to lead.
+    let _ = fcntl(guard, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)));
+    let _ = lock.unlock();
+}
+
+fn try_flock(lock: &File) -> io::Result<bool> {
+    match lock.try_lock() {
+        Ok(()) => Ok(true),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn try_guard(guard: &File) -> io::Result<bool> {
+    match fcntl(guard, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn wait_for_guard(guard: &File) -> io::Result<()> {
+    fcntl(guard, FcntlArg::F_OFD_SETLKW(&whole_file(libc::F_WRLCK))).map(drop).map_err(io::Error::from)
+}
+
+/// Whether some campaigner or keeper holds the guard of the lock file: found out by asking, not by taking it. True in
+/// every PID namespace, and for as long as one of the two lives.
+pub fn is_guarded(path: &Path) -> bool {
+    let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) else {
+        return false;
+    };
+    let mut asked = whole_file(libc::F_WRLCK);
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked)).is_ok() && libc::c_int::from(asked.l_type) != libc::F_UNLCK
+}
+
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the constants are small, and the fields are what the kernel has"
+    )]
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}

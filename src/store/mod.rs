@@ -1,0 +1,286 @@
+//! Where elections are held.
+//!
+//! A store answers four questions about a boundary (who leads, may I lead, is it still mine, take it back) and nothing
+//! else: when to ask, what an answer means for the command and how long to wait is the election's business. Requests are
+//! short, ordinary async code; the [`worker`] bounds each in time and numbers its answer. Whatever may last, like waiting
+//! for a lock, goes on beside them and ends in a hint ([`Hints`]).
+//!
+//! Adding a store: one file with an implementation of [`Store`], and its line in [`REGISTRY`]. Help texts, schemes and
+//! the conformance suite derive from that line.
+
+mod always;
+#[cfg(test)]
+mod conformance;
+mod file;
+mod record;
+pub mod worker;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::boundary::Boundary;
+use crate::election::{Term, Time};
+use crate::keeper::Claim;
+
+pub use record::{Leader, Sighting};
+
+/// Who stands: what a record says of its leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// New at each start.
+    pub id: String,
+    /// For people; by default the hostname.
+    pub name: String,
+    /// What followers are told to connect to.
+    pub host: String,
+    /// And at which port, if any.
+    pub port: Option<u16>,
+}
+
+/// One candidate's wish to lead one boundary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidacy {
+    /// What is campaigned for.
+    pub boundary: Boundary,
+    /// By whom.
+    pub identity: Identity,
+    /// The lease that is asked for, where the store grants leases.
+    pub ttl: Duration,
+}
+
+/// The answer to a campaign's question.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Standing {
+    /// The boundary is ours under this term; a renewal has to confirm it before anything runs.
+    Won {
+        /// Larger than every earlier leader's.
+        term: Term,
+    },
+    /// Not yet.
+    Waiting {
+        /// Who leads, as far as the store knows.
+        sighting: Sighting,
+        /// Ask again after this long even without a hint; `None`: at the usual pace.
+        again: Option<Duration>,
+    },
+}
+
+/// The answer to a renewal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewal {
+    /// Ours, from when the request was sent.
+    Credited {
+        /// On the boot clock, before the first byte left.
+        sent: Time,
+        /// What was granted; `None` where leadership has no end.
+        ttl: Option<Duration>,
+    },
+    /// Not ours. Final.
+    Lost {
+        /// What the store saw, in a few words for the log.
+        why: String,
+    },
+}
+
+/// What went wrong between us and a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, or answers nonsense; later it may be well again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It will not have us, and asking again will not change that by itself.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A place that holds elections, as one candidate or one observer sees it.
+///
+/// Cancellation: a request that runs out of time is dropped at its next await point, and asked again later; what a
+/// half-done write has left behind must be found by the next question.
+#[async_trait(?Send)]
+pub trait Store {
+    /// Whether leadership ends by itself when it is not renewed.
+    fn grants_leases(&self) -> bool;
+
+    /// Who leads the boundary. Never changes anything.
+    async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError>;
+
+    /// Every boundary that this store has heard of.
+    async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError>;
+
+    /// What the keeper needs to give back what the next [`Store::campaign`] may take; `None` if it has that already.
+    fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError>;
+
+    /// Asks for the boundary, and keeps our place among those who wait.
+    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError>;
+
+    /// Renews what [`Store::campaign`] won, and verifies that it is ours.
+    async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError>;
+
+    /// Gives the boundary, or our place in the queue, back. Called with an empty tree only. Ours or not: it is gone then.
+    async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError>;
+}
+
+/// How a store tells of changes nobody asked about. Hints may be lost and may be idle: the next question decides.
+#[derive(Debug, Clone)]
+pub struct Hints(mpsc::UnboundedSender<worker::StoreEvent>);
+
+impl Hints {
+    /// Something changed: worth asking again.
+    pub fn changed(&self) {
+        // Nobody listens any more: the program is about to end.
+        let _ = self.0.send(worker::StoreEvent::Hint);
+    }
+
+    /// For observers that campaign for nothing.
+    #[must_use]
+    pub fn to_nobody() -> Hints {
+        Hints(mpsc::unbounded_channel().0)
+    }
+}
+
+type Open = fn(&StoreUrl<'_>, Hints) -> Result<Box<dyn Store>, StoreError>;
+
+/// One kind of store.
+pub struct Kind {
+    /// The scheme of its URLs, and its name in `status`.
+    pub scheme: &'static str,
+    /// How its URLs look.
+    pub form: &'static str,
+    /// One line for `--help`.
+    pub about: &'static str,
+    /// Who can take part.
+    pub reach: &'static str,
+    /// Whether what follows the scheme makes sense; looks at nothing else.
+    check: fn(&str) -> Result<(), String>,
+    open: Open,
+    /// Gives a claim of this store back in the keeper's process.
+    release: fn(Claim),
+}
+
+/// Every store in this build.
+pub const REGISTRY: &[Kind] = &[file::KIND, always::KIND];
+
+/// Where an election is held: a kind of store, and the rest of its URL.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreUrl<'a> {
+    kind: &'static Kind,
+    rest: &'a str,
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.scheme)
+    }
+}
+
+/// Why a text does not name a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreUrlError {
+    /// No `scheme:` in front.
+    #[error("--store {given:?} names no kind of store: write it as {}", forms())]
+    NoScheme {
+        /// The text.
+        given: String,
+    },
+    /// A scheme that is not in the registry.
+    #[error("--store {scheme}: is not a kind of store that this elect knows: {}", forms())]
+    Unknown {
+        /// The scheme alone: the rest may hold a password.
+        scheme: String,
+    },
+    /// The rest of the URL does not fit its kind.
+    #[error("--store {scheme}:… is not understood: {reason}")]
+    Malformed {
+        /// The kind.
+        scheme: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+fn forms() -> String {
+    REGISTRY.iter().map(|kind| kind.form).collect::<Vec<_>>().join(", ")
+}
+
+impl<'a> StoreUrl<'a> {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreUrlError`], without any credentials that the URL holds.
+    pub fn parse(url: &'a str) -> Result<StoreUrl<'a>, StoreUrlError> {
+        let Some((scheme, rest)) = url.split_once(':') else {
+            return Err(StoreUrlError::NoScheme { given: url.to_owned() });
+        };
+        let Some(kind) = REGISTRY.iter().find(|kind| kind.scheme == scheme) else {
+            return Err(StoreUrlError::Unknown { scheme: scheme.to_owned() });
+        };
+        (kind.check)(rest).map_err(|reason| StoreUrlError::Malformed { scheme: kind.scheme, reason })?;
+        Ok(StoreUrl { kind, rest })
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
+    /// Whether the file store's directory was left to elect.
+    #[must_use]
+    pub fn is_default_directory(&self) -> bool {
+        self.kind.scheme == file::KIND.scheme && self.rest.is_empty()
+    }
+
+    /// Opens the store. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    ///
+    /// The URL does not fit, or what it names will not have us.
+    pub fn open(&self, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+        (self.kind.open)(self, hints)
+    }
+
+    /// What the keeper calls to give back a claim of this kind of store.
+    #[must_use]
+    pub fn release(&self) -> fn(Claim) {
+        self.kind.release
+    }
+}
+
+/// As people see it, in logs too: never with credentials.
+impl fmt::Display for StoreUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind.scheme {
+            "file" if self.rest.is_empty() => write!(f, "file:{}", file::default_directory().display()),
+            scheme => write!(f, "{scheme}:{}", self.rest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_its_kind_of_store() {
+        assert_eq!(StoreUrl::parse("always:").expect("known").kind().scheme, "always");
+        assert!(StoreUrl::parse("file:").expect("known").is_default_directory());
+        assert!(!StoreUrl::parse("file:/srv/locks").expect("known").is_default_directory());
+        assert_eq!(StoreUrl::parse("file:/srv/locks").expect("known").to_string(), "file:/srv/locks");
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_named_without_what_follows_it() {
+        let message = StoreUrl::parse("postgres://user:secret@db").expect_err("unknown").to_string();
+        assert!(
+            message.contains("postgres") && message.contains("file:DIR") && !message.contains("secret"),
+            "{message}"
+        );
+        let message = StoreUrl::parse("/var/lock").expect_err("no scheme").to_string();
+        assert!(message.contains("file:DIR"), "{message}");
+    }
+}

@@ -1,0 +1,103 @@
+//! What a store remembers of a leader, and what an observer makes of it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Identity;
+use crate::election::Term;
+
+/// The newest record format that this elect writes and reads.
+pub const VERSION: u32 = 1;
+
+/// A record as the stores keep it. Fields are added, never renamed; unknown ones are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Of the format. A candidate that meets a newer one does not stand.
+    pub version: u32,
+    /// Whether somebody leads. A record stays when its leader has released: the term in it must keep rising.
+    pub state: RecordState,
+    pub id: String,
+    pub name: String,
+    pub host: String,
+    pub port: Option<u16>,
+    pub term: Term,
+    /// Milliseconds; absent where leadership has no end.
+    pub ttl: Option<u64>,
+    /// When leadership began, in milliseconds since 1970 on the store's wall clock. For people.
+    pub since: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordState {
+    /// Somebody leads, or died leading.
+    Held,
+    /// Released.
+    Free,
+}
+
+impl Record {
+    pub fn held(identity: &Identity, term: Term, ttl: Option<Duration>, since: u64) -> Record {
+        Record {
+            version: VERSION,
+            state: RecordState::Held,
+            id: identity.id.clone(),
+            name: identity.name.clone(),
+            host: identity.host.clone(),
+            port: identity.port,
+            term,
+            ttl: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            since,
+        }
+    }
+
+    pub fn is_held_by(&self, id: &str) -> bool {
+        self.state == RecordState::Held && self.id == id
+    }
+
+    pub fn leader(&self) -> Leader {
+        Leader {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            host: Some(self.host.clone()),
+            port: self.port,
+            term: Some(self.term),
+            since: Some(self.since),
+            ttl: self.ttl.map(Duration::from_millis),
+            lease_left: None,
+        }
+    }
+}
+
+/// A leader as an observer sees it. What is not known is `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// Of the candidate.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Where followers are told to connect.
+    pub host: Option<String>,
+    /// And at which port.
+    pub port: Option<u16>,
+    /// The fencing token.
+    pub term: Option<Term>,
+    /// When it was elected, in milliseconds since 1970.
+    pub since: Option<u64>,
+    /// What the store granted.
+    pub ttl: Option<Duration>,
+    /// What is left of it, where the store can tell.
+    pub lease_left: Option<Duration>,
+}
+
+/// What can be seen of a boundary at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sighting {
+    /// Who leads; `None`: nobody, as far as the store can tell.
+    pub leader: Option<Leader>,
+    /// Those who wait, where the store knows them: id and name.
+    pub candidates: Vec<(String, String)>,
+    /// What keeps everybody out although nobody leads, for people.
+    pub obstacle: Option<String>,
+}

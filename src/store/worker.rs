@@ -1,0 +1,274 @@
+//! The task that talks to the store, so that the driver never waits for it.
+//!
+//! One request at a time, each bounded by the request time-out, its answer tagged with the attempt's number: an answer
+//! to an attempt that the election has given up on is told from a current one by that number alone. A request that
+//! arrives while another is under way waits at most until that one's time is up.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::{Candidacy, Hints, Renewal, Sighting, Standing, Store, StoreError};
+use crate::election::{Answer, Attempt, Campaigned, Renewed};
+use crate::keeper::Claim;
+
+/// What the election asks of the store.
+#[derive(Debug, Clone, Copy)]
+pub enum Question {
+    /// May I lead?
+    Campaign,
+    /// Is it still mine?
+    Renew,
+    /// Take it back.
+    Release,
+}
+
+/// What comes from the store.
+#[derive(Debug)]
+pub enum StoreEvent {
+    /// An answer.
+    Answer {
+        /// To this attempt.
+        attempt: Attempt,
+        /// As the election understands it.
+        answer: Answer,
+        /// As people do.
+        story: Story,
+    },
+    /// The keeper must have this before the worker goes on (K2).
+    Claim {
+        /// What.
+        claim: Claim,
+        /// Whether it has.
+        given: oneshot::Sender<bool>,
+    },
+    /// Worth asking again.
+    Hint,
+}
+
+/// What an answer says beyond what the election needs.
+#[derive(Debug)]
+pub enum Story {
+    /// Nothing.
+    None,
+    /// Who leads.
+    Sighting(Sighting),
+    /// Why the lease is gone.
+    Lost(String),
+    /// What went wrong.
+    Trouble(StoreError),
+}
+
+/// The sending end: questions in, [`StoreEvent`]s out of the channel that [`channel`] made.
+#[derive(Debug)]
+pub struct Worker {
+    questions: mpsc::UnboundedSender<(Attempt, Question)>,
+}
+
+/// The channel that events come through, and the hints that a store sends by it.
+#[must_use]
+pub fn channel() -> (Hints, mpsc::UnboundedReceiver<StoreEvent>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Hints(sender), receiver)
+}
+
+impl Worker {
+    /// Starts the task. It ends, and the channel of events with it, when this handle is dropped.
+    ///
+    /// Must be called inside a [`tokio::task::LocalSet`].
+    #[must_use]
+    pub fn start(store: Box<dyn Store>, candidacy: Candidacy, limit: Duration, events: Hints) -> Worker {
+        let (questions, receiver) = mpsc::unbounded_channel();
+        // Watched by its end of the channel: the driver takes a closed one for an event.
+        tokio::task::spawn_local(work(store, candidacy, limit, receiver, events));
+        Worker { questions }
+    }
+
+    /// Asks; the answer comes as an event. Returns whether there is still somebody to ask.
+    pub fn ask(&self, attempt: Attempt, question: Question) -> bool {
+        self.questions.send((attempt, question)).is_ok()
+    }
+}
+
+async fn work(
+    mut store: Box<dyn Store>,
+    candidacy: Candidacy,
+    limit: Duration,
+    mut questions: mpsc::UnboundedReceiver<(Attempt, Question)>,
+    Hints(events): Hints,
+) {
+    while let Some((attempt, question)) = questions.recv().await {
+        let outcome = timeout(limit, attend(store.as_mut(), &candidacy, question, &events));
+        let (answer, story) = match outcome.await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(error)) => failed(question, error),
+            Err(_) => {
+                let limit = humantime::format_duration(limit);
+                failed(question, StoreError::Unavailable(format!("no answer within {limit}")))
+            }
+        };
+        if events.send(StoreEvent::Answer { attempt, answer, story }).is_err() {
+            return;
+        }
+    }
+}
+
+async fn attend(
+    store: &mut dyn Store,
+    candidacy: &Candidacy,
+    question: Question,
+    events: &mpsc::UnboundedSender<StoreEvent>,
+) -> Result<(Answer, Story), StoreError> {
+    Ok(match question {
+        Question::Campaign => {
+            if let Some(claim) = store.claim(candidacy)? {
+                let (given, outcome) = oneshot::channel();
+                let asked = events.send(StoreEvent::Claim { claim, given }).is_ok();
+                if !asked || outcome.await != Ok(true) {
+                    return Err(StoreError::Unavailable("the keeper could not be given the claim".to_owned()));
+                }
+            }
+            match store.campaign(candidacy).await? {
+                Standing::Won { term } => (Answer::Campaign(Campaigned::Won(term)), Story::None),
+                Standing::Waiting { sighting, again } => {
+                    (Answer::Campaign(Campaigned::Waiting { again }), Story::Sighting(sighting))
+                }
+            }
+        }
+        Question::Renew => match store.renew(candidacy).await? {
+            Renewal::Credited { sent, ttl } => (Answer::Renew(Renewed::Credited { sent, ttl }), Story::None),
+            Renewal::Lost { why } => (Answer::Renew(Renewed::Lost), Story::Lost(why)),
+        },
+        Question::Release => {
+            store.release(candidacy).await?;
+            (Answer::Release(true), Story::None)
+        }
+    })
+}
+
+fn failed(question: Question, error: StoreError) -> (Answer, Story) {
+    let answer = match (question, &error) {
+        (Question::Campaign, StoreError::Refused(_)) => Answer::Campaign(Campaigned::Refused),
+        (Question::Campaign, StoreError::Unavailable(_)) => Answer::Campaign(Campaigned::Failed),
+        (Question::Renew, _) => Answer::Renew(Renewed::Failed),
+        (Question::Release, _) => Answer::Release(false),
+    };
+    (answer, Story::Trouble(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boundary::Boundary;
+    use crate::store::Identity;
+    use async_trait::async_trait;
+    use tokio::task::LocalSet;
+
+    /// A store that hangs where it is told to.
+    struct Stuck {
+        hangs_in_campaign: bool,
+    }
+
+    #[async_trait(?Send)]
+    impl Store for Stuck {
+        fn grants_leases(&self) -> bool {
+            true
+        }
+        async fn look(&mut self, _: &Boundary) -> Result<Sighting, StoreError> {
+            Ok(Sighting::default())
+        }
+        async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
+            Ok(Vec::new())
+        }
+        fn claim(&mut self, _: &Candidacy) -> Result<Option<Claim>, StoreError> {
+            Ok(Some(Claim { payload: b"mine".to_vec(), descriptors: Vec::new() }))
+        }
+        async fn campaign(&mut self, _: &Candidacy) -> Result<Standing, StoreError> {
+            if self.hangs_in_campaign {
+                std::future::pending::<()>().await;
+            }
+            Ok(Standing::Won { term: 7 })
+        }
+        async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
+            Ok(Renewal::Lost { why: "it is somebody else's".to_owned() })
+        }
+        async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
+            Err(StoreError::Unavailable("down".to_owned()))
+        }
+    }
+
+    fn candidacy() -> Candidacy {
+        let identity = Identity { id: "id".into(), name: "name".into(), host: "host".into(), port: None };
+        let boundary = "cron".parse().expect("a name");
+        Candidacy { boundary, identity, ttl: Duration::from_secs(10) }
+    }
+
+    fn with_worker<T>(
+        hangs_in_campaign: bool,
+        test: impl AsyncFnOnce(Worker, mpsc::UnboundedReceiver<StoreEvent>) -> T,
+    ) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        LocalSet::new().block_on(&runtime.expect("a runtime"), async {
+            let (hints, events) = channel();
+            let store = Box::new(Stuck { hangs_in_campaign });
+            let worker = Worker::start(store, candidacy(), Duration::from_secs(1), hints);
+            test(worker, events).await
+        })
+    }
+
+    #[test]
+    fn the_keeper_has_the_claim_before_the_store_is_asked() {
+        with_worker(false, async |worker, mut events| {
+            worker.ask(Attempt(1), Question::Campaign);
+            let Some(StoreEvent::Claim { claim, given }) = events.recv().await else { panic!("no claim first") };
+            assert_eq!(claim.payload, b"mine");
+            assert!(events.try_recv().is_err(), "nothing was asked before the keeper had it");
+            given.send(true).expect("the worker waits");
+            let Some(StoreEvent::Answer { attempt, answer, .. }) = events.recv().await else { panic!("no answer") };
+            assert_eq!((attempt, answer), (Attempt(1), Answer::Campaign(Campaigned::Won(7))));
+        });
+    }
+
+    #[test]
+    fn a_claim_that_the_keeper_does_not_have_stops_the_campaign() {
+        with_worker(false, async |worker, mut events| {
+            worker.ask(Attempt(1), Question::Campaign);
+            let Some(StoreEvent::Claim { given, .. }) = events.recv().await else { panic!("no claim first") };
+            given.send(false).expect("the worker waits");
+            let Some(StoreEvent::Answer { answer, .. }) = events.recv().await else { panic!("no answer") };
+            assert_eq!(answer, Answer::Campaign(Campaigned::Failed));
+        });
+    }
+
+    #[test]
+    fn a_store_that_hangs_is_given_up_on_and_the_next_question_is_heard() {
+        with_worker(true, async |worker, mut events| {
+            worker.ask(Attempt(1), Question::Campaign);
+            worker.ask(Attempt(2), Question::Renew);
+            worker.ask(Attempt(3), Question::Release);
+            let mut answers = Vec::new();
+            while answers.len() < 3 {
+                match events.recv().await.expect("the worker lives") {
+                    StoreEvent::Claim { given, .. } => given.send(true).expect("the worker waits"),
+                    StoreEvent::Answer { attempt, answer, .. } => answers.push((attempt, answer)),
+                    StoreEvent::Hint => {}
+                }
+            }
+            let expected = [
+                (Attempt(1), Answer::Campaign(Campaigned::Failed)),
+                (Attempt(2), Answer::Renew(Renewed::Lost)),
+                (Attempt(3), Answer::Release(false)),
+            ];
+            assert_eq!(answers, expected);
+        });
+    }
+
+    #[test]
+    fn the_end_of_the_handle_is_the_end_of_the_task() {
+        with_worker(false, async |worker, mut events| {
+            drop(worker);
+            assert!(events.recv().await.is_none());
+        });
+    }
+}

@@ -1,0 +1,3 @@
+//! What a candidate and its boundary look like from outside.
+
+pub mod status;

@@ -1,0 +1,89 @@
+//! The status of a boundary as a JSON document: `status --json`, and later the page of the same name.
+//!
+//! Fields are added, never renamed; what is not known is null.
+
+use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::boundary::Boundary;
+use crate::config::joined;
+use crate::store::{Leader, Sighting};
+
+/// One boundary.
+#[derive(Debug, Serialize)]
+pub struct Document<'a> {
+    boundary: &'a str,
+    store: &'a str,
+    leader: Option<LeaderDocument<'a>>,
+    candidates: Option<Vec<CandidateDocument<'a>>>,
+    /// What keeps everybody out although nobody leads.
+    obstacle: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct LeaderDocument<'a> {
+    id: &'a str,
+    name: &'a str,
+    host: Option<&'a str>,
+    port: Option<u16>,
+    address: Option<String>,
+    term: Option<u64>,
+    since: Option<String>,
+    ttl_ms: Option<u64>,
+    lease_left_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct CandidateDocument<'a> {
+    id: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Document<'a> {
+    /// The document of one boundary in a store of the named kind.
+    #[must_use]
+    pub fn new(boundary: &'a Boundary, store: &'a str, sighting: &'a Sighting) -> Document<'a> {
+        let candidates = sighting.candidates.iter().map(|(id, name)| CandidateDocument { id, name }).collect();
+        Document {
+            boundary: boundary.as_str(),
+            store,
+            leader: sighting.leader.as_ref().map(leader),
+            candidates: Some(candidates).filter(|known: &Vec<_>| !known.is_empty()),
+            obstacle: sighting.obstacle.as_deref(),
+        }
+    }
+
+    /// On one line.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("texts and numbers become JSON")
+    }
+}
+
+fn leader(leader: &Leader) -> LeaderDocument<'_> {
+    LeaderDocument {
+        id: &leader.id,
+        name: &leader.name,
+        host: leader.host.as_deref(),
+        port: leader.port,
+        address: leader.host.as_deref().and_then(|host| joined(host, leader.port)),
+        term: leader.term,
+        since: leader.since.and_then(rfc3339),
+        ttl_ms: leader.ttl.map(millis),
+        lease_left_ms: leader.lease_left.map(millis),
+    }
+}
+
+/// `None` for what no calendar has: the number was somebody else's.
+fn rfc3339(millis: u64) -> Option<String> {
+    let mut text = String::new();
+    let at = UNIX_EPOCH.checked_add(Duration::from_millis(millis))?;
+    write!(text, "{}", humantime::format_rfc3339_seconds(at)).ok()?;
+    Some(text)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,269 @@
+//! Lock directories that cannot be trusted, read, or written, and records that are none.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::wait::throughout;
+use crate::harness::{Elect, Ended, Place, Witness, until};
+
+/// A user without rights and without a home here: the number is its own in each test.
+struct Nobody {
+    uid: u32,
+    default_directory: PathBuf,
+    elect: PathBuf,
+}
+
+impl Nobody {
+    fn new(place: &Place, uid: u32) -> Nobody {
+        assert!(nix::unistd::geteuid().is_root(), "these tests become other users: run them as root");
+        let elect = place.path().join("elect");
+        fs::copy(env!("CARGO_BIN_EXE_elect"), &elect).expect("the place takes a copy");
+        let default_directory = PathBuf::from(format!("/tmp/elect-{uid}"));
+        assert!(fs::symlink_metadata(&default_directory).is_err(), "{} is in the way", default_directory.display());
+        Nobody { uid, default_directory, elect }
+    }
+
+    fn runs(&self, elect: Elect) -> Elect {
+        let uid = self.uid.to_string();
+        elect.binary(&self.elect).under(["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"])
+    }
+
+    fn runs_by_default(&self, place: &Place) -> Ended {
+        self.runs(Elect::new(place).store(None)).switch("-q").command(["true"]).run()
+    }
+}
+
+impl Drop for Nobody {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.default_directory);
+        let _ = fs::remove_dir_all(&self.default_directory);
+    }
+}
+
+/// It is not going to get better by itself: said once, and the end.
+#[track_caller]
+fn is_refused(place: &Place, ended: &Ended, said: &[&str]) {
+    assert_eq!(ended.status.code(), Some(77), "{ended:?}");
+    ended.says(said);
+    assert_eq!(ended.stderr.lines().filter(|line| line.contains("error: ")).count(), 1, "{ended:?}");
+    place.is_left_empty();
+}
+
+#[test]
+fn a_default_directory_that_is_somebody_elses_is_refused() {
+    let place = Place::new().open_to_all();
+    let nobody = Nobody::new(&place, 47_101);
+    fs::create_dir(&nobody.default_directory).expect("made by root");
+    is_refused(&place, &nobody.runs_by_default(&place), &["/tmp/elect-47101", "belongs to uid 0"]);
+}
+
+#[test]
+fn a_default_directory_that_is_a_symbolic_link_is_refused() {
+    let place = Place::new().open_to_all();
+    let nobody = Nobody::new(&place, 47_102);
+    let target = place.path().join("target");
+    fs::create_dir(&target).expect("an empty place");
+    chown(&target, Some(nobody.uid), Some(nobody.uid)).expect("root may");
+    symlink(&target, &nobody.default_directory).expect("a link");
+    is_refused(&place, &nobody.runs_by_default(&place), &["/tmp/elect-47102", "symbolic link"]);
+}
+
+#[test]
+fn a_default_directory_that_others_can_write_is_refused() {
+    let place = Place::new().open_to_all();
+    let nobody = Nobody::new(&place, 47_103);
+    fs::create_dir(&nobody.default_directory).expect("made by root");
+    chown(&nobody.default_directory, Some(nobody.uid), Some(nobody.uid)).expect("root may");
+    fs::set_permissions(&nobody.default_directory, fs::Permissions::from_mode(0o777)).expect("root may");
+    is_refused(&place, &nobody.runs_by_default(&place), &["/tmp/elect-47103", "written by others"]);
+}
+
+#[test]
+fn a_default_directory_is_made_for_its_owner_alone() {
+    let place = Place::new().open_to_all();
+    let nobody = Nobody::new(&place, 47_104);
+    let ended = nobody.runs_by_default(&place);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let made = fs::metadata(&nobody.default_directory).expect("it was made");
+    assert_eq!((made.mode() & 0o7777, made.uid()), (0o700, nobody.uid));
+    place.is_left_empty();
+}
+
+#[test]
+fn roots_default_directory_is_in_run() {
+    let place = Place::new();
+    let private_run = ["unshare", "--mount", "sh", "-c", r#"mount -t tmpfs tmpfs /run && exec "$@""#, "sh"];
+    let ended = Elect::new(&place).store(None).under(private_run).command(["stat", "-c", "%a %u", "/run/elect"]).run();
+    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), "700 0\n"), "{ended:?}");
+    place.is_left_empty();
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused() {
+    let place = Place::new().open_to_all();
+    let nobody = Nobody::new(&place, 47_105);
+    fs::create_dir(place.locks()).expect("made by root");
+    let ended = nobody.runs(Elect::new(&place)).switch("-q").command(["true"]).run();
+    is_refused(&place, &ended, &[&place.lock_file().display().to_string(), "ermission denied"]);
+    let inside = place.locks().join("deeper");
+    let ended = nobody
+        .runs(Elect::new(&place).store(format!("file:{}", inside.display())))
+        .switch("-q")
+        .command(["true"])
+        .run();
+    is_refused(&place, &ended, &[&inside.display().to_string(), "ermission denied"]);
+}
+
+#[test]
+fn a_directory_that_is_none_is_refused() {
+    let place = Place::new();
+    fs::write(place.locks(), "").expect("an empty place");
+    let ended = Elect::new(&place).switch("-q").command(["true"]).run();
+    is_refused(&place, &ended, &[&place.locks().display().to_string(), "not a directory"]);
+}
+
+#[test]
+fn a_lock_file_that_is_a_link_or_no_file_is_refused() {
+    let place = Place::new();
+    fs::create_dir(place.locks()).expect("an empty place");
+    symlink("/etc/hostname", place.lock_file()).expect("a link");
+    let ended = Elect::new(&place).switch("-q").command(["true"]).run();
+    is_refused(&place, &ended, &["symbolic link"]);
+    fs::remove_file(place.lock_file()).expect("the link");
+    nix::unistd::mkfifo(&place.lock_file(), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let ended = Elect::new(&place).switch("-q").command(["true"]).run();
+    is_refused(&place, &ended, &["not a regular file"]);
+}
+
+/// Something mounted for as long as this lives.
+struct Mount<'a>(&'a Path);
+
+impl Mount<'_> {
+    fn is_there(&self) -> bool {
+        let own = format!(" {} ", self.0.display());
+        fs::read_to_string("/proc/mounts").expect("/proc is there").contains(&own)
+    }
+}
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_directory_on_a_network_file_system_is_refused() {
+    let place = Place::new();
+    let (behind, locks) = (place.path().join("behind"), place.locks());
+    fs::create_dir(&behind).expect("an empty place");
+    fs::create_dir(&locks).expect("an empty place");
+    let found = Command::new("bindfs").arg("--version").output();
+    assert!(found.is_ok(), "bindfs is needed for a file system that is not this host's own: apt-get install bindfs");
+    let words: [OsString; 4] = ["bindfs".into(), "-f".into(), behind.into(), locks.clone().into()];
+    let mount = Mount(&locks);
+    let mut server = Elect::new(&place).instead(words).start();
+    until("it is mounted, or has failed", || mount.is_there() || server.has_ended());
+    assert!(mount.is_there(), "bindfs: {}", server.log());
+    let ended = Elect::new(&place).switch("-q").command(["true"]).run();
+    assert_eq!(ended.status.code(), Some(77), "{ended:?}");
+    ended.says(&[&locks.display().to_string(), "FUSE", "--store file:DIR"]);
+    drop(mount);
+    drop(server);
+    place.is_left_empty();
+}
+
+#[test]
+fn a_full_disk_is_waited_out_without_leading() {
+    let place = Place::new();
+    let locks = place.locks();
+    fs::create_dir(&locks).expect("an empty place");
+    let mount = Mount(&locks);
+    let status = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&locks).status();
+    assert!(status.expect("mount is there").success(), "a small file system can be mounted (as root)");
+    let mut ballast = File::create(locks.join("ballast")).expect("there is room for a name");
+    while ballast.write_all(&[0; 512]).is_ok() {}
+    let candidate = Elect::new(&place).witness(&Witness::new()).start();
+    candidate.says("No space left on device");
+    throughout(Duration::from_secs(3), "it does not lead", || place.history().starts.is_empty());
+    let warnings = candidate.log().lines().filter(|line| line.contains("No space left")).count();
+    assert_eq!(warnings, 1, "said once, not with every attempt: {}", candidate.log());
+    drop(ballast);
+    fs::remove_file(locks.join("ballast")).expect("it is there");
+    place.starts(1);
+    candidate.stops();
+    place.is_left_empty();
+    drop(mount);
+}
+
+#[test]
+fn a_disk_that_fills_up_under_a_leader_costs_it_nothing_and_the_next_one_leads() {
+    let place = Place::new();
+    let locks = place.locks();
+    fs::create_dir(&locks).expect("an empty place");
+    let mount = Mount(&locks);
+    let status = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&locks).status();
+    assert!(status.expect("mount is there").success(), "a small file system can be mounted (as root)");
+    let leader = Elect::new(&place).witness(&Witness::new()).start();
+    place.starts(1);
+    let mut ballast = File::create(locks.join("ballast")).expect("there is room for a name");
+    while ballast.write_all(&[0; 512]).is_ok() {}
+    let next = Elect::new(&place).witness(&Witness::new()).start();
+    next.waits();
+    leader.stops();
+    next.says("No space left on device");
+    drop(ballast);
+    fs::remove_file(locks.join("ballast")).expect("it is there");
+    place.starts(2);
+    place.history().is_safe();
+    next.stops();
+    place.is_left_empty();
+    drop(mount);
+}
+
+#[test]
+fn a_corrupt_record_is_replaced_with_a_warning_and_terms_still_rise() {
+    let place = Place::new();
+    for (run, noise) in [&b""[..], b"{", b"\0\0\0\0\0\0", b"{\"version\":1}", b"not a record\n"].iter().enumerate() {
+        let leader = Elect::new(&place).witness(&Witness::new()).start();
+        place.starts(2 * run + 1);
+        leader.stops();
+        fs::write(place.record(), noise).expect("the record is there");
+        let next = Elect::new(&place).witness(&Witness::new()).start();
+        place.starts(2 * run + 2);
+        assert!(next.log().contains("warning: "), "{}", next.log());
+        next.stops();
+    }
+    place.history().is_safe();
+    place.is_left_empty();
+}
+
+#[test]
+fn a_record_that_breaks_under_a_leader_keeps_nobody_from_succeeding_it() {
+    let place = Place::new();
+    let leader = Elect::new(&place).witness(&Witness::new().daemon()).start();
+    place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+    fs::write(place.record(), "not a record").expect("the record is there");
+    let next = Elect::new(&place).witness(&Witness::new()).start();
+    next.says("is not a record");
+    leader.stops();
+    place.starts(2);
+    next.stops();
+    place.history().is_safe();
+    place.is_left_empty();
+}
+
+#[test]
+fn a_record_of_a_newer_format_is_not_stood_beside() {
+    let place = Place::new();
+    fs::create_dir(place.locks()).expect("an empty place");
+    fs::write(place.record(), r#"{"version":9,"something":"else"}"#).expect("a record");
+    let ended = Elect::new(&place).switch("-q").command(["true"]).run();
+    is_refused(&place, &ended, &["newer elect", "format 9"]);
+    let kept = fs::read_to_string(place.record()).expect("the record");
+    assert!(kept.contains("\"version\":9"), "left as it was: {kept}");
+}

@@ -1,0 +1,353 @@
+//! One `elect run`, from the flags to the last line of its log.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::Signal;
+
+use super::processes::{self, MARK, Process};
+use super::{Place, eventually, until};
+
+/// The command that proves what runs when: `tests/harness/witness.rs`.
+#[derive(Debug, Clone, Default)]
+pub struct Witness {
+    words: Vec<String>,
+}
+
+impl Witness {
+    /// Lives until SIGTERM.
+    pub fn new() -> Witness {
+        Witness::default()
+    }
+
+    /// With a grandchild that forked twice and has a session of its own.
+    pub fn daemon(self) -> Witness {
+        self.with("--daemon")
+    }
+
+    /// Ignores SIGTERM, and so does the grandchild.
+    pub fn stubborn(self) -> Witness {
+        self.with("--stubborn")
+    }
+
+    /// Closes every descriptor above 2 before anything else.
+    pub fn closing(self) -> Witness {
+        self.with("--close")
+    }
+
+    fn with(mut self, word: &str) -> Witness {
+        self.words.push(word.to_owned());
+        self
+    }
+
+    pub fn has_daemon(&self) -> bool {
+        self.words.iter().any(|word| word == "--daemon")
+    }
+
+    pub fn command(&self) -> Vec<OsString> {
+        let program = std::iter::once(example("witness").into_os_string());
+        program.chain(self.words.iter().map(OsString::from)).collect()
+    }
+}
+
+pub fn elect() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_elect"))
+}
+
+/// Examples are built by a plain `cargo test`, beside the program.
+fn example(name: &str) -> PathBuf {
+    let path = elect().with_file_name("examples").join(name);
+    assert!(path.exists(), "{} is missing: cargo build --examples makes it", path.display());
+    path
+}
+
+/// A command line in the making: `elect run` unless something else is said.
+#[derive(Debug)]
+pub struct Elect {
+    number: usize,
+    mark: String,
+    log: PathBuf,
+    place: PathBuf,
+    boundary: Option<String>,
+    store: Option<String>,
+    flags: Vec<OsString>,
+    variables: Vec<(OsString, OsString)>,
+    binary: PathBuf,
+    verb: &'static str,
+    command: Vec<OsString>,
+    wrapper: Vec<OsString>,
+    program: Option<Vec<OsString>>,
+}
+
+impl Elect {
+    /// Campaigns for `cron` in the place's own directory.
+    pub fn new(place: &Place) -> Elect {
+        let number = place.next();
+        Elect {
+            number,
+            mark: format!("{}{number};", place.mark()),
+            log: place.log_of(number),
+            place: place.path().to_owned(),
+            boundary: Some("cron".to_owned()),
+            store: Some(place.store()),
+            flags: Vec::new(),
+            variables: Vec::new(),
+            binary: elect().to_owned(),
+            verb: "run",
+            command: Vec::new(),
+            wrapper: Vec::new(),
+            program: None,
+        }
+    }
+
+    pub fn boundary(mut self, boundary: impl Into<Option<&'static str>>) -> Elect {
+        self.boundary = boundary.into().map(str::to_owned);
+        self
+    }
+
+    pub fn store(mut self, store: impl Into<Option<String>>) -> Elect {
+        self.store = store.into();
+        self
+    }
+
+    pub fn flag(mut self, name: &str, value: &str) -> Elect {
+        self.flags.extend([name.into(), value.into()]);
+        self
+    }
+
+    pub fn switch(mut self, name: &str) -> Elect {
+        self.flags.push(name.into());
+        self
+    }
+
+    pub fn variable(mut self, name: &str, value: &str) -> Elect {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn command<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Elect {
+        self.command = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    pub fn shell(self, script: &str) -> Elect {
+        self.command(["sh", "-c", script])
+    }
+
+    pub fn witness(self, witness: &Witness) -> Elect {
+        self.command(witness.command())
+    }
+
+    /// What elect is started by: `setpriv --reuid 65534`, `unshare --pid`.
+    pub fn under<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Elect {
+        self.wrapper.extend(words.into_iter().map(Into::into));
+        self
+    }
+
+    /// Another program in elect's stead, followed by the command.
+    pub fn instead<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Elect {
+        self.program = Some(words.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// A copy of elect, for somebody who cannot reach the one that was built.
+    pub fn binary(mut self, path: &Path) -> Elect {
+        path.clone_into(&mut self.binary);
+        self
+    }
+
+    /// What is asked instead of `run`, without flags of its own but the store.
+    pub fn status(mut self, words: &[&str]) -> Elect {
+        self.verb = "status";
+        self.boundary = None;
+        self.flags.extend(words.iter().map(OsString::from));
+        self
+    }
+
+    /// The words of the command line.
+    pub fn words(&self) -> Vec<OsString> {
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => [self.binary.clone().into(), self.verb.into()].into_iter().chain(self.own_words()).collect(),
+        };
+        self.wrapper.iter().cloned().chain(program).chain(self.command.iter().cloned()).collect()
+    }
+
+    fn own_words(&self) -> Vec<OsString> {
+        let mut words = Vec::new();
+        words.extend(self.boundary.iter().flat_map(|boundary| ["--boundary".into(), OsString::from(boundary)]));
+        words.extend(self.store.iter().flat_map(|store| ["--store".into(), OsString::from(store)]));
+        words.extend(self.flags.iter().cloned());
+        if !self.command.is_empty() {
+            words.push("--".into());
+        }
+        words
+    }
+
+    /// A command in the surroundings of this one, for whatever has to be started beside elect.
+    pub fn process(&self) -> Command {
+        let words = self.words();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null()).env(MARK, &self.mark).env("WITNESS_PLACE", &self.place);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ELECT_")) {
+            command.env_remove(name);
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    pub fn start(self) -> Candidate {
+        let log = File::create(&self.log).expect("the place takes a log");
+        let output = File::create(self.log.with_extension("out")).expect("the place takes an output");
+        let child = self.process().stdout(output).stderr(log).spawn().expect("the program is there");
+        Candidate { child, number: self.number, log: self.log, mark: self.mark, status: None }
+    }
+
+    /// Starts it and waits for its end.
+    #[track_caller]
+    pub fn run(self) -> Ended {
+        let mut candidate = self.start();
+        let status = candidate.wait();
+        Ended { status, stderr: candidate.log(), stdout: candidate.output() }
+    }
+}
+
+/// An `elect run` that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// That status, and on stderr one line that says all of this.
+    #[track_caller]
+    pub fn fails_with(&self, status: i32, said: &[&str]) {
+        assert_eq!(self.status.code(), Some(status), "{self:?}");
+        assert_eq!(self.stderr.lines().count(), 1, "one line: {self:?}");
+        self.says(said);
+        assert!(self.stderr.starts_with("elect: "), "{self:?}");
+    }
+
+    #[track_caller]
+    pub fn says(&self, said: &[&str]) {
+        for word in said {
+            assert!(self.stderr.contains(word), "{word:?} is not in {:?}", self.stderr);
+        }
+    }
+}
+
+/// A running `elect run`. Whatever it started ends with this handle.
+#[derive(Debug)]
+pub struct Candidate {
+    child: Child,
+    pub number: usize,
+    log: PathBuf,
+    mark: String,
+    status: Option<ExitStatus>,
+}
+
+impl Candidate {
+    /// The campaigner.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("process ids are small")
+    }
+
+    #[track_caller]
+    pub fn keeper(&self) -> i32 {
+        eventually("the keeper is there", || {
+            processes::children(self.pid()).into_iter().find(|&pid| processes::name(pid).as_deref() == Some("keeper"))
+        })
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        assert_eq!(self.status, None, "it has ended, and its number may be another's");
+        processes::signal(self.pid(), signal);
+    }
+
+    /// SIGKILL to campaigner and keeper, so that neither gets to do anything about the other's end. (The other way round the
+    /// kernel would interfere: the death of its parent wakes a stopped process group.)
+    #[track_caller]
+    pub fn kill_with_keeper(&self) {
+        let keeper = self.keeper();
+        self.signal(Signal::SIGSTOP);
+        until("the campaigner stands still", || processes::state(self.pid()) == Some('T'));
+        processes::signal(keeper, Signal::SIGKILL);
+        self.signal(Signal::SIGKILL);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let status = eventually("the candidate ends", || child.try_wait().expect("a child of ours"));
+        self.status = Some(status);
+        status
+    }
+
+    #[track_caller]
+    pub fn ends_with(&mut self, status: i32) {
+        assert_eq!(self.wait().code(), Some(status), "exit status");
+    }
+
+    #[track_caller]
+    pub fn ends_by(&mut self, signal: Signal) {
+        let status = self.wait();
+        assert_eq!(status.signal(), Some(signal as i32), "ended by a signal: {status:?}");
+    }
+
+    #[track_caller]
+    pub fn stops(mut self) {
+        self.signal(Signal::SIGTERM);
+        self.wait();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_some()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("the log is there")
+    }
+
+    pub fn output(&self) -> String {
+        fs::read_to_string(self.log.with_extension("out")).expect("the output is there")
+    }
+
+    #[track_caller]
+    pub fn says(&self, words: &str) {
+        until(&format!("{words:?} in the log of candidate {}", self.number), || self.log().contains(words));
+    }
+
+    /// It stands in the queue.
+    #[track_caller]
+    pub fn waits(&self) {
+        self.says("waiting: ");
+    }
+
+    /// What descends from it, but for elect's own processes.
+    pub fn tree(&self) -> Vec<Process> {
+        let own = |process: &Process| matches!(process.name.as_str(), "elect" | "keeper");
+        self.all().into_iter().filter(|process| !own(process)).collect()
+    }
+
+    /// Everybody with its mark.
+    pub fn all(&self) -> Vec<Process> {
+        processes::marked(&self.mark)
+    }
+}
+
+impl Drop for Candidate {
+    fn drop(&mut self) {
+        processes::kill_marked(&self.mark);
+        if self.status.is_none() {
+            // The mark may have been lost on the way, by sudo and the like.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

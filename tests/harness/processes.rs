@@ -1,0 +1,75 @@
+//! Processes as `/proc` shows them.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// In the environment of everything that a test starts, so that whoever survives is found, wherever it went.
+pub const MARK: &str = "WITNESS_MARK";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    pub pid: i32,
+    pub name: String,
+}
+
+/// Everybody whose mark begins with `mark`. The dead that nobody has reaped have no environment and do not count.
+pub fn marked(mark: &str) -> Vec<Process> {
+    let wanted = format!("{MARK}={mark}");
+    let is_marked = |pid: i32| {
+        fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|one| one.starts_with(wanted.as_bytes())))
+    };
+    fs::read_dir("/proc")
+        .expect("/proc is there")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&pid| is_marked(pid))
+        .map(|pid| Process { pid, name: name(pid).unwrap_or_default() })
+        .collect()
+}
+
+/// SIGKILL to everybody with the mark, until nobody is left.
+pub fn kill_marked(mark: &str) {
+    for _ in 0..1000 {
+        let left = marked(mark);
+        if left.is_empty() {
+            return;
+        }
+        for process in left {
+            signal(process.pid, Signal::SIGKILL);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+pub fn name(pid: i32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim().to_owned())
+}
+
+/// `R`, `S`, `T`, `Z` and so on; `None` when it is gone.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+/// Whether it exists and is not waiting to be reaped.
+pub fn is_alive(pid: i32) -> bool {
+    state(pid).is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+pub fn children(pid: i32) -> Vec<i32> {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// To one process that may be gone by now.
+pub fn signal(pid: i32, signal: Signal) {
+    assert!(pid > 1, "a signal to {pid} would reach others");
+    // Gone already: nothing to tell.
+    let _ = kill(Pid::from_raw(pid), signal);
+}

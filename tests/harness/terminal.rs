@@ -1,0 +1,103 @@
+//! An interactive shell in a terminal of its own, as a person has it.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use super::processes::{self, MARK, Process};
+use super::{Elect, Place, eventually, until};
+
+#[derive(Debug)]
+pub struct Terminal {
+    script: Child,
+    keyboard: Option<ChildStdin>,
+    screen: PathBuf,
+    mark: String,
+}
+
+impl Terminal {
+    /// `script` makes the terminal, bash takes the job control.
+    pub fn open(place: &Place) -> Terminal {
+        let number = place.next();
+        let screen = place.log_of(number);
+        let mark = format!("{}{number};", place.mark());
+        let file = File::create(&screen).expect("the place takes a log");
+        let mut script = Command::new("script")
+            .args(["--quiet", "--flush", "--command", "exec bash --norc --noprofile -i", "/dev/null"])
+            // `script` runs it with this shell, whatever the machine's owner prefers.
+            .env("SHELL", "/bin/sh")
+            .env(MARK, &mark)
+            .env("WITNESS_PLACE", place.path())
+            .env("TERM", "dumb")
+            .env_remove("PROMPT_COMMAND")
+            .stdin(Stdio::piped())
+            .stdout(file.try_clone().expect("one more descriptor"))
+            .stderr(file)
+            .spawn()
+            .expect("script is there");
+        let keyboard = script.stdin.take();
+        let terminal = Terminal { script, keyboard, screen, mark };
+        terminal.shows("bash-");
+        terminal
+    }
+
+    pub fn types(&mut self, text: &str) {
+        let keyboard = self.keyboard.as_mut().expect("an open terminal");
+        keyboard.write_all(text.as_bytes()).expect("the terminal takes what is typed");
+        keyboard.flush().expect("the terminal takes what is typed");
+    }
+
+    /// A key with Ctrl held down.
+    pub fn presses_control(&mut self, key: char) {
+        let code = u8::try_from(key).expect("a plain key") & 0x1f;
+        self.types(&char::from(code).to_string());
+    }
+
+    /// Types a command line of elect's.
+    pub fn runs(&mut self, elect: &Elect, after: &str) {
+        let words: Vec<String> = elect
+            .words()
+            .iter()
+            .map(|word| format!("'{}'", word.to_str().expect("plain text").replace('\'', r"'\''")))
+            .collect();
+        self.types(&format!("{}{after}\n", words.join(" ")));
+    }
+
+    #[track_caller]
+    pub fn shows(&self, text: &str) {
+        until(&format!("{text:?} on the screen"), || self.screen().contains(text));
+    }
+
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.screen).expect("the screen is there")).into_owned()
+    }
+
+    /// What was started in it, but for the shell and the terminal themselves.
+    pub fn jobs(&self) -> Vec<Process> {
+        let own = |process: &Process| matches!(process.name.as_str(), "script" | "bash");
+        processes::marked(&self.mark).into_iter().filter(|process| !own(process)).collect()
+    }
+
+    /// The campaigner that was started here.
+    #[track_caller]
+    pub fn elect(&self) -> i32 {
+        eventually("elect runs in the terminal", || {
+            self.jobs().into_iter().find(|process| process.name == "elect").map(|process| process.pid)
+        })
+    }
+
+    /// As when its window is closed.
+    pub fn close(&mut self) {
+        self.keyboard = None;
+        let _ = self.script.kill();
+        let _ = self.script.wait();
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.close();
+        processes::kill_marked(&self.mark);
+    }
+}

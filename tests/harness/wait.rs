@@ -1,0 +1,47 @@
+//! Waiting for a condition, and the clock that everybody here stamps with.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+/// A machine may be slow; what has not happened by then never will.
+const LIMIT: Duration = Duration::from_secs(40);
+const PAUSE: Duration = Duration::from_millis(3);
+
+/// Since boot, suspension included: the clock of elect's deadlines.
+pub fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the boot clock exists").into()
+}
+
+pub fn since(start: Duration) -> Duration {
+    now().saturating_sub(start)
+}
+
+/// Returns once `holds` does.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    eventually(what, || holds().then_some(()));
+}
+
+/// Returns what `found` finds, once it does.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let start = now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(since(start) < LIMIT, "waited {} s in vain: {what}", LIMIT.as_secs());
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Watches that `holds` goes on doing so: that something does *not* happen can only be seen by looking for a while.
+#[track_caller]
+pub fn throughout(window: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let start = now();
+    while since(start) < window {
+        assert!(holds(), "not any more after {} ms: {what}", since(start).as_millis());
+        std::thread::sleep(PAUSE * 5);
+    }
+}

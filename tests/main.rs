@@ -1,0 +1,16 @@
+//! elect as its users meet it: the program itself, real processes, real files.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures, and what is known about a failure")]
+
+mod harness;
+
+mod controls;
+mod directories;
+mod environment;
+mod exits;
+mod handover;
+mod lockfile;
+mod logs;
+mod refusals;
+mod status;
+mod terminal;

@@ -1,0 +1,155 @@
+//! Bad input: one line that says what is wrong and what to do, a status of its own, and nothing left running.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::{Elect, Place};
+
+#[test]
+fn a_name_that_no_terminal_should_see_is_refused() {
+    let place = Place::new();
+    let long = "x".repeat(256);
+    for (flag, value) in [("--name", "a\u{1b}[2J"), ("--name", &long), ("--advertise", &long)] {
+        Elect::new(&place).flag(flag, value).command(["true"]).run().fails_with(2, &[flag, "at most 255 bytes"]);
+    }
+}
+
+#[test]
+fn a_missing_boundary_is_asked_for() {
+    let place = Place::new();
+    Elect::new(&place).boundary(None).command(["true"]).run().fails_with(2, &["no boundary", "--boundary"]);
+    place.is_left_empty();
+}
+
+#[test]
+fn an_impossible_boundary_is_refused() {
+    let place = Place::new();
+    let too_long: &'static str = Box::leak("x".repeat(81).into_boxed_str());
+    for (boundary, reason) in [
+        ("", "at least one character"),
+        (too_long, "at most 80 bytes"),
+        ("a\nb", "control"),
+        ("a\u{1b}[31m", "control"),
+    ] {
+        Elect::new(&place).boundary(boundary).command(["true"]).run().fails_with(2, &["boundary", reason]);
+    }
+    assert!(!place.locks().exists(), "nothing was asked of the store");
+    place.is_left_empty();
+}
+
+#[test]
+fn an_unknown_kind_of_store_is_named_without_its_password() {
+    let place = Place::new();
+    for store in ["postgres://user:secret@db/x", "secret", ""] {
+        let ended = Elect::new(&place).store(store.to_owned()).command(["true"]).run();
+        ended.fails_with(2, &["--store", "file:DIR"]);
+        assert!(!ended.stderr.contains("secret@"), "{ended:?}");
+    }
+    place.is_left_empty();
+}
+
+#[test]
+fn timings_that_cannot_hold_are_named_with_their_values() {
+    let place = Place::new();
+    for flags in [
+        &[("--ttl", "100ms")][..],
+        &[("--ttl", "10s"), ("--renew", "9s")],
+        &[("--ttl", "10s"), ("--request-timeout", "5s")],
+        &[("--ttl", "10s"), ("--fence-grace", "9s")],
+        &[("--ttl", "0s")],
+        &[("--renew", "0s")],
+        &[("--request-timeout", "0s")],
+    ] {
+        let elect = flags.iter().fold(Elect::new(&place), |elect, (flag, value)| elect.flag(flag, value));
+        let (flag, value) = flags.last().expect("one at least");
+        elect.command(["true"]).run().fails_with(2, &[flag, value]);
+    }
+    for value in ["soon", "-1s", "1 fortnight", "999y"] {
+        let ended = Elect::new(&place).switch(&format!("--ttl={value}")).command(["true"]).run();
+        ended.fails_with(2, &["--ttl", value]);
+    }
+    assert!(!place.locks().exists(), "nothing was asked of the store");
+    place.is_left_empty();
+}
+
+#[test]
+fn other_flags_that_make_no_sense_are_named() {
+    let place = Place::new();
+    for (flag, value) in [("--stop-signal", "TERMINATE"), ("--advertise", "host:http"), ("--log-format", "xml")] {
+        Elect::new(&place).flag(flag, value).command(["true"]).run().fails_with(2, &[flag, value]);
+    }
+    Elect::new(&place).switch("--no-such-flag").command(["true"]).run().fails_with(2, &["--no-such-flag"]);
+    Elect::new(&place).run().fails_with(2, &["no command"]);
+    Elect::new(&place).variable("ELECT_TTL", "soon").command(["true"]).run().fails_with(2, &["--ttl", "soon"]);
+    place.is_left_empty();
+}
+
+#[test]
+fn a_command_that_is_not_there_is_found_out_before_campaigning() {
+    let place = Place::new();
+    for command in ["no-such-command", "/no/such/command", "./no-such-command"] {
+        Elect::new(&place).command([command]).run().fails_with(127, &[command, "not found"]);
+    }
+    assert!(!place.locks().exists(), "nobody campaigned");
+    place.is_left_empty();
+}
+
+#[test]
+fn a_command_that_cannot_be_executed_is_found_out_before_campaigning() {
+    let place = Place::new();
+    let script = place.path().join("job.sh");
+    fs::write(&script, "#!/bin/sh\n").expect("the place takes a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).expect("a file of ours");
+    for command in [script.as_path(), place.path()] {
+        let ended = Elect::new(&place).command([command]).run();
+        ended.fails_with(126, &[&command.display().to_string()]);
+    }
+    assert!(!place.locks().exists(), "nobody campaigned");
+    place.is_left_empty();
+}
+
+#[test]
+fn a_command_that_fails_to_execute_gives_the_boundary_back() {
+    let place = Place::new();
+    let script = place.path().join("job.sh");
+    fs::write(&script, "#!/no/such/interpreter\n").expect("the place takes a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a file of ours");
+    let ended = Elect::new(&place).command([&script]).run();
+    assert_eq!(ended.status.code(), Some(127), "{ended:?}");
+    ended.says(&["cannot be executed", "No such file"]);
+    place.is_left_empty();
+    assert_eq!(Elect::new(&place).command(["true"]).run().status.code(), Some(0), "the boundary is free");
+}
+
+#[test]
+fn a_file_that_is_no_script_runs_under_the_shell_as_everywhere() {
+    let place = Place::new();
+    let script = place.path().join("job");
+    fs::write(&script, "echo \"$1\"; exit 5\n").expect("the place takes a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a file of ours");
+    let ended = Elect::new(&place).command([script.as_os_str(), "word".as_ref()]).run();
+    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(5), "word\n"), "{ended:?}");
+}
+
+/// Nobody else sees what it mounts, and it is PID 1.
+const AS_INIT: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+
+#[test]
+fn as_pid_1_the_file_store_has_to_be_named() {
+    let place = Place::new();
+    let ended = Elect::new(&place).store(None).under(AS_INIT).command(["true"]).run();
+    ended.fails_with(2, &["PID 1", "--store file:DIR"]);
+    let ended = Elect::new(&place).store("file:".to_owned()).under(AS_INIT).command(["true"]).run();
+    ended.fails_with(2, &["PID 1", "--store file:DIR"]);
+    let ended = Elect::new(&place).under(AS_INIT).command(["sh", "-c", "exit 7"]).run();
+    assert_eq!(ended.status.code(), Some(7), "a named one will do: {ended:?}");
+    place.is_left_empty();
+}
+
+#[test]
+fn as_pid_1_a_signal_becomes_128_and_its_number() {
+    let place = Place::new();
+    let ended = Elect::new(&place).under(AS_INIT).shell("kill -TERM $$").run();
+    assert_eq!(ended.status.code(), Some(143), "{ended:?}");
+    place.is_left_empty();
+}
