@@ -29,12 +29,18 @@ complete -c elect -n "__fish_elect_needs_command" -s V -l version -d 'Print vers
 complete -c elect -n "__fish_elect_needs_command" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
 complete -c elect -n "__fish_elect_needs_command" -f -a "status" -d 'Say who leads'
 complete -c elect -n "__fish_elect_needs_command" -f -a "plan" -d 'Show the timings that follow from the flags of run'
+complete -c elect -n "__fish_elect_needs_command" -f -a "relinquish" -d 'What a keeper becomes whose campaigner is dead'
 complete -c elect -n "__fish_elect_needs_command" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
 complete -c elect -n "__fish_elect_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c elect -n "__fish_elect_using_subcommand run" -s b -l boundary -d 'What to campaign for: at most one command runs per boundary' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l name -d 'The name shown to people [default: the hostname]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l advertise -d 'What followers are told to connect to [default: the hostname, no port]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -s s -l store -d 'Where the election is held' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-key -d 'Its key (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l username -d 'The user to the store' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'How long a lease lasts: what the loss of a whole host costs [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
@@ -47,12 +53,22 @@ json\t'One object a line'"
 complete -c elect -n "__fish_elect_using_subcommand run" -s v -l verbose -d 'Log more; twice: everything'
 complete -c elect -n "__fish_elect_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand status" -s s -l store -d 'Where the election is held' -r
+complete -c elect -n "__fish_elect_using_subcommand status" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand status" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand status" -l tls-key -d 'Its key (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand status" -l username -d 'The user to the store' -r
+complete -c elect -n "__fish_elect_using_subcommand status" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l json -d 'One JSON object per boundary'
 complete -c elect -n "__fish_elect_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand plan" -s b -l boundary -d 'What to campaign for: at most one command runs per boundary' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l name -d 'The name shown to people [default: the hostname]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l advertise -d 'What followers are told to connect to [default: the hostname, no port]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s s -l store -d 'Where the election is held' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-key -d 'Its key (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand plan" -l username -d 'The user to the store' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'How long a lease lasts: what the loss of a whole host costs [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
@@ -64,9 +80,11 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l log-format -d 'How 
 json\t'One object a line'"
 complete -c elect -n "__fish_elect_using_subcommand plan" -s v -l verbose -d 'Log more; twice: everything'
 complete -c elect -n "__fish_elect_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand relinquish" -s h -l help -d 'Print help'
 complete -c elect -n "__fish_elect_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan completions help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan completions help" -f -a "status" -d 'Say who leads'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan completions help" -f -a "plan" -d 'Show the timings that follow from the flags of run'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan completions help" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "status" -d 'Say who leads'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "plan" -d 'Show the timings that follow from the flags of run'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "relinquish" -d 'What a keeper becomes whose campaigner is dead'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -22,7 +22,7 @@ use crate::keeper::{Keeper, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
 use crate::signals::{SignalEvent, Signals};
 use crate::store::worker::{self, Question, StoreEvent, Story, Worker};
-use crate::store::{Candidacy, StoreError, StoreUrl};
+use crate::store::{Access, Candidacy, StoreError, StoreUrl};
 
 /// How long a keeper that has nothing left to do may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -63,11 +63,17 @@ impl Driver {
     /// # Errors
     ///
     /// The kernel gives no timer or signal handler, or the store cannot be opened.
-    pub fn new(config: &Config, candidacy: Candidacy, url: StoreUrl<'_>, keeper: Keeper) -> anyhow::Result<Driver> {
+    pub fn new(
+        config: &Config,
+        candidacy: Candidacy,
+        url: StoreUrl<'_>,
+        access: &Access,
+        keeper: Keeper,
+    ) -> anyhow::Result<Driver> {
         let signals = Signals::listen().context("signals cannot be handled")?;
         let alarm = Alarm::new().context("no timer")?;
         let (hints, events) = worker::channel();
-        let store = url.open(hints.clone())?;
+        let store = url.open(access, hints.clone())?;
         let timing = if store.grants_leases() { config.timing } else { config.timing.without_lease() };
         info!(
             boundary = %candidacy.boundary,
@@ -220,6 +226,7 @@ impl Driver {
                 let _ = given.send(sent);
             }
             StoreEvent::Hint => self.handle(Event::Hint),
+            StoreEvent::Ousted { term } => self.handle(Event::Ousted { term }),
         }
     }
 

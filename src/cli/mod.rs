@@ -1,9 +1,11 @@
 //! The command line: what can be asked for, and one file per command that answers.
 
+mod access;
 mod completions;
 #[cfg(test)]
 mod generated;
 mod plan;
+mod relinquish;
 mod run;
 mod status;
 
@@ -16,6 +18,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::Exit;
+use crate::store::relinquish::SUBCOMMAND;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +74,12 @@ enum Command {
     /// Show the timings that follow from the flags of run
     #[command(after_help = VARIABLES)]
     Plan(Box<RunFlags>),
+    /// What a keeper becomes whose campaigner is dead
+    #[command(name = SUBCOMMAND, hide = true)]
+    Relinquish {
+        /// The claim's
+        descriptor: i32,
+    },
     /// Print the completions of a shell, to be put where it looks for them
     Completions {
         /// Whose
@@ -113,6 +122,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Run(flags) }) => run::run(*flags),
         Ok(Cli { command: Command::Status(flags) }) => status::status(&flags),
         Ok(Cli { command: Command::Plan(flags) }) => plan::plan(&flags),
+        Ok(Cli { command: Command::Relinquish { descriptor } }) => relinquish::relinquish(descriptor),
         Ok(Cli { command: Command::Completions { shell } }) => completions::print(shell),
         Err(status) => status,
     }

@@ -6,18 +6,20 @@ use anyhow::Context;
 use tokio::task::LocalSet;
 use uuid::Uuid;
 
+use super::access::access;
 use super::fail;
 use crate::config::{Config, RunFlags, Surroundings};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
 use crate::keeper::{FindError, Keeper, Program, find};
 use crate::log::{self, Verbosity};
-use crate::store::{Candidacy, Identity, StoreUrl};
+use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
 
 pub fn run(flags: RunFlags) -> ExitCode {
     let verbosity = Verbosity { quiet: flags.log.quiet, verbose: flags.log.verbose };
     let format = flags.log.log_format;
     let surroundings = Surroundings { is_init: std::process::id() == 1, inside: inside() };
+    let store_flags = flags.store.clone();
     let config = match Config::new(flags, &surroundings) {
         Ok(config) => config,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
@@ -31,6 +33,10 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Ok(store) => store,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
+    let access = match access(&store_flags, config.timing.request_timeout()) {
+        Ok(access) => access,
+        Err(error) => return fail(error.exit(), &error.to_string()),
+    };
     // From here there are two processes, and only from here may there be threads.
     let keeper = match Keeper::fork(Some(program), store.release()) {
         Ok(keeper) => keeper,
@@ -41,11 +47,19 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Ok(guard) => guard,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
-    let outcome = campaign(&config, store, keeper);
+    let outcome = campaign(&config, store, &access, keeper);
     drop(guard);
     match outcome {
         Ok(outcome) => exit::status(&outcome),
-        Err(error) => fail(Exit::Failed, &format!("{error:#}")),
+        Err(error) => {
+            let exit = match error.downcast_ref() {
+                Some(StoreError::Misused(_)) => Exit::Usage,
+                Some(StoreError::Refused(_)) => Exit::Refused,
+                Some(StoreError::Unavailable(_)) => Exit::Unavailable,
+                None => Exit::Failed,
+            };
+            fail(exit, &format!("{error:#}"))
+        }
     }
 }
 
@@ -66,7 +80,12 @@ fn program(config: &Config) -> Result<Program, FindError> {
     })
 }
 
-fn campaign(config: &Config, store: StoreUrl<'_>, keeper: Keeper) -> anyhow::Result<crate::election::Outcome> {
+fn campaign(
+    config: &Config,
+    store: StoreUrl<'_>,
+    access: &Access,
+    keeper: Keeper,
+) -> anyhow::Result<crate::election::Outcome> {
     let candidacy = Candidacy {
         boundary: config.boundary.clone(),
         identity: identity(config),
@@ -77,10 +96,13 @@ fn campaign(config: &Config, store: StoreUrl<'_>, keeper: Keeper) -> anyhow::Res
         .enable_time()
         .build()
         .context("the runtime could not be started")?;
-    LocalSet::new().block_on(&runtime, async {
-        let driver = Driver::new(config, candidacy, store, keeper)?;
+    let outcome = LocalSet::new().block_on(&runtime, async {
+        let driver = Driver::new(config, candidacy, store, access, keeper)?;
         driver.run().await
-    })
+    });
+    // Not waiting for a name that is still being looked up.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn identity(config: &Config) -> Identity {

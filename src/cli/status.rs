@@ -5,15 +5,19 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::access::access;
 use super::{StatusFlags, fail};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::exit::Exit;
-use crate::store::{Hints, Sighting, Store, StoreError, StoreUrl};
+use crate::store::{Access, Hints, Sighting, Store, StoreError, StoreUrl};
 use crate::surface::status::Document;
 
 /// How long the store may take to answer somebody who looks at a screen.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many of those who wait are named on the line.
+const SHOWN: usize = 5;
 
 pub fn status(flags: &StatusFlags) -> ExitCode {
     let boundary = match flags.boundary.as_deref().map(str::parse::<Boundary>).transpose() {
@@ -24,14 +28,19 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
         Ok(url) => url,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
-    let found = match look(&url, boundary.as_ref()) {
+    let access = match access(&flags.store, PATIENCE) {
+        Ok(access) => access,
+        Err(error) => return fail(error.exit(), &error.to_string()),
+    };
+    let found = match look(&url, &access, boundary.as_ref()) {
         Ok(found) => found,
         Err(StoreError::Refused(message)) => return fail(Exit::Refused, &message),
         Err(StoreError::Unavailable(message)) => return fail(Exit::Unavailable, &message),
+        Err(StoreError::Misused(message)) => return fail(Exit::Usage, &message),
     };
     let mut text = String::new();
     for (boundary, sighting) in &found {
-        let document = Document::new(boundary, url.kind().scheme, sighting);
+        let document = Document::new(boundary, url.kind().name(), sighting);
         if flags.json {
             text.push_str(&document.to_json());
             text.push('\n');
@@ -52,18 +61,25 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
     }
 }
 
-fn look(url: &StoreUrl<'_>, boundary: Option<&Boundary>) -> Result<Vec<(Boundary, Sighting)>, StoreError> {
+fn look(
+    url: &StoreUrl<'_>,
+    access: &Access,
+    boundary: Option<&Boundary>,
+) -> Result<Vec<(Boundary, Sighting)>, StoreError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(|error| StoreError::Unavailable(format!("the runtime could not be started: {error}")))?;
-    let mut store = url.open(Hints::to_nobody())?;
-    runtime.block_on(async {
+    let mut store = url.open(access, Hints::to_nobody())?;
+    let found = runtime.block_on(async {
         tokio::time::timeout(PATIENCE, look_at_each(store.as_mut(), boundary)).await.unwrap_or_else(|_| {
             Err(StoreError::Unavailable(format!("{url} did not answer within {} s", PATIENCE.as_secs())))
         })
-    })
+    });
+    // Not waiting for a name that is still being looked up.
+    runtime.shutdown_background();
+    found
 }
 
 async fn look_at_each(
@@ -118,7 +134,17 @@ fn line(boundary: &Boundary, sighting: &Sighting) -> String {
                 let age = Duration::from_millis(clock::wall_millis().saturating_sub(since));
                 let _ = write!(line, ", for {}", humantime::format_duration(Duration::from_secs(age.as_secs())));
             }
+            if let Some(left) = leader.lease_left {
+                let _ = write!(line, ", lease left {}", humantime::format_duration(left));
+            }
             let _ = write!(line, ", id {}", printable(&leader.id));
+        }
+    }
+    if let Some(waiting) = sighting.candidates.as_ref().filter(|waiting| !waiting.is_empty()) {
+        let names: Vec<String> = waiting.iter().take(SHOWN).map(|(_, name)| printable(name)).collect();
+        let _ = write!(line, "; waiting: {}", names.join(", "));
+        if waiting.len() > SHOWN {
+            let _ = write!(line, " and {} more", waiting.len() - SHOWN);
         }
     }
     line.push('\n');

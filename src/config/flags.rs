@@ -1,6 +1,7 @@
 //! The flags, as clap reads them: what they are called, what they mean, what they default to.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
@@ -64,7 +65,7 @@ pub struct RunFlags {
 }
 
 /// Where the election is held.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct StoreFlags {
     /// Where the election is held
     #[arg(
@@ -72,6 +73,26 @@ pub struct StoreFlags {
         hide_env_values = true, long_help = store_help()
     )]
     pub url: String,
+
+    /// The authority that the store's certificate has to come from (PEM) [default: this system's]
+    #[arg(long, value_name = "FILE", env = "ELECT_TLS_CA", help_heading = "Store access")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// A certificate to show to the store (PEM)
+    #[arg(long, value_name = "FILE", env = "ELECT_TLS_CERT", help_heading = "Store access")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", env = "ELECT_TLS_KEY", help_heading = "Store access")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The user to the store
+    #[arg(long, value_name = "NAME", env = "ELECT_USERNAME", hide_env_values = true, help_heading = "Store access")]
+    pub username: Option<String>,
+
+    /// A file that holds the user's password (or the variable `ELECT_PASSWORD` does: it is never an argument)
+    #[arg(long, value_name = "FILE", env = "ELECT_PASSWORD_FILE", help_heading = "Store access")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// What is logged, and how.
@@ -93,7 +114,7 @@ pub struct LogFlags {
 }
 
 fn store_help() -> String {
-    let kinds = store::REGISTRY.iter().map(|kind| format!("  {:<10}{}", kind.form, kind.about)).collect::<Vec<_>>();
+    let kinds = store::REGISTRY.iter().map(|kind| format!("  {:<27}{}", kind.form, kind.about)).collect::<Vec<_>>();
     format!("Where the election is held, one of:\n\n{}", kinds.join("\n"))
 }
 

@@ -146,7 +146,6 @@ pub enum Event {
     /// Something changed at the store: worth asking again, and nothing more.
     Hint,
     /// The store saw our claim vanish: as final as an answer that says so (K11).
-    #[cfg_attr(not(test), expect(dead_code, reason = "for stores that watch their own record, as etcd does"))]
     Ousted {
         /// The term that was ours.
         term: Term,

@@ -14,6 +14,7 @@
 
 #![expect(unsafe_code, reason = "forking, and system calls without a safe wrapper")]
 
+mod execute;
 mod guard;
 mod protocol;
 mod spawn;
@@ -30,6 +31,7 @@ use nix::sys::prctl;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, setpgid};
 
+pub use execute::execute_self;
 pub use protocol::{Claim, Received, ToKeeper};
 pub use spawn::{FindError, Program, find};
 pub use sys::{die_by, is_ignored};

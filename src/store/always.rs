@@ -4,29 +4,31 @@
 
 use async_trait::async_trait;
 
-use super::{Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::relinquish::Relinquish;
+use super::{Access, Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::keeper::Claim;
 
 pub const KIND: Kind = Kind {
-    scheme: "always",
+    schemes: &["always"],
     form: "always:",
     about: "no election: leader at once, always (for development, and for turning the election off)",
     reach: "nobody: everyone leads",
     check,
+    show: |_| "always:".to_owned(),
     open,
-    release: |_| (),
+    relinquish: Relinquish::InPlace(|_| ()),
 };
 
 struct Always;
 
-fn check(rest: &str) -> Result<(), String> {
-    if rest.is_empty() { Ok(()) } else { Err("nothing follows the colon".to_owned()) }
+fn check(url: &StoreUrl<'_>) -> Result<(), String> {
+    if url.rest.is_empty() { Ok(()) } else { Err("nothing follows the colon".to_owned()) }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "other kinds of store can fail to open")]
-fn open(_: &StoreUrl<'_>, _: Hints) -> Result<Box<dyn Store>, StoreError> {
+fn open(_: &StoreUrl<'_>, _: &Access, _: Hints) -> Result<Box<dyn Store>, StoreError> {
     Ok(Box::new(Always))
 }
 

@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::relinquish::{Parcel, Relinquish};
 use super::worker::{StoreEvent, channel};
-use super::{Candidacy, Identity, Renewal, Standing, Store, StoreUrl};
+use super::{Access, Candidacy, Identity, Renewal, Standing, Store, StoreUrl};
 use crate::boundary::Boundary;
 use crate::election::Term;
 use crate::keeper::Claim;
@@ -25,6 +26,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub struct Site {
     /// Where it is.
     pub url: String,
+    /// What gets us in.
+    pub access: Access,
     /// What is asked for, where leases are granted.
     pub ttl: Duration,
 }
@@ -153,8 +156,8 @@ async fn claims(site: &Site) {
     two.waits_for().await;
     three.waits_for().await;
     // The waiter's campaigner dies first, then the leader's; both keepers give back what they have a claim to.
-    two.dies(site);
-    one.dies(site);
+    two.dies(site).await;
+    one.dies(site).await;
     assert!(three.win().await > first);
     three.renews().await;
     three.release().await;
@@ -236,7 +239,7 @@ impl Site {
         };
         let boundary = boundary.parse().expect("a boundary");
         let candidacy = Candidacy { boundary, identity, ttl: self.ttl };
-        Player { store: url.open(hints).expect("opened"), candidacy, events, claim: None }
+        Player { store: url.open(&self.access, hints).expect("opened"), candidacy, events, claim: None }
     }
 }
 
@@ -295,10 +298,16 @@ impl Player {
     }
 
     /// As if the campaigner were killed: its store is gone without a word, and the keeper has the claim.
-    fn dies(self, site: &Site) {
+    async fn dies(self, site: &Site) {
         let Player { store, claim, .. } = self;
         drop(store);
-        let url = StoreUrl::parse(&site.url).expect("a URL");
-        url.release()(claim.expect("the keeper had a claim"));
+        let claim = claim.expect("the keeper had a claim");
+        match StoreUrl::parse(&site.url).expect("a URL").kind.relinquish {
+            Relinquish::InPlace(release) => release(claim),
+            Relinquish::Executed(_) => {
+                let parcel: Parcel = serde_json::from_slice(&claim.payload).expect("a parcel");
+                parcel.relinquish().await.expect("relinquished");
+            }
+        }
     }
 }

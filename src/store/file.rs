@@ -22,7 +22,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::record::{Record, RecordState};
-use super::{Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::relinquish::Relinquish;
+use super::{Access, Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::election::Time;
@@ -33,13 +34,14 @@ use holders::Holders;
 use seat::{LockFile, Seat, Turn};
 
 pub const KIND: Kind = Kind {
-    scheme: "file",
+    schemes: &["file"],
     form: "file:DIR",
     about: "a lock file on this host, no server (the default, in a directory by uid)",
     reach: "this host only",
     check,
+    show,
     open,
-    release: release_claim,
+    relinquish: Relinquish::InPlace(release_claim),
 };
 
 /// A leader looks after its lock once a second; a lock file other than the one that a living leader holds is therefore
@@ -60,11 +62,18 @@ struct FileStore {
     obstacle: Obstacle,
 }
 
-fn check(rest: &str) -> Result<(), String> {
-    Directory::parse(rest).map(drop)
+fn check(url: &StoreUrl<'_>) -> Result<(), String> {
+    Directory::parse(url.rest).map(drop)
 }
 
-fn open(url: &StoreUrl<'_>, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+fn show(url: &StoreUrl<'_>) -> String {
+    match url.rest {
+        "" => format!("file:{}", default_directory().display()),
+        directory => format!("file:{directory}"),
+    }
+}
+
+fn open(url: &StoreUrl<'_>, _: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
     let directory = Directory::parse(url.rest).map_err(StoreError::Refused)?;
     Ok(Box::new(FileStore {
         directory,

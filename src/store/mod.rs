@@ -8,11 +8,15 @@
 //! Adding a store: one file with an implementation of [`Store`], and its line in [`REGISTRY`]. Help texts, schemes and
 //! the conformance suite derive from that line.
 
+mod access;
 mod always;
 #[cfg(test)]
 mod conformance;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod file;
 mod record;
+pub mod relinquish;
 pub mod worker;
 
 use std::fmt;
@@ -25,7 +29,9 @@ use crate::boundary::Boundary;
 use crate::election::{Term, Time};
 use crate::keeper::Claim;
 
+pub use access::{Access, Password};
 pub use record::{Leader, Sighting};
+use relinquish::Relinquish;
 
 /// Who stands: what a record says of its leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +100,9 @@ pub enum StoreError {
     /// It will not have us, and asking again will not change that by itself.
     #[error("{0}")]
     Refused(String),
+    /// What we were told about it does not fit together: a usage error, found when the store is opened.
+    #[error("{0}")]
+    Misused(String),
 }
 
 /// A place that holds elections, as one candidate or one observer sees it.
@@ -135,6 +144,12 @@ impl Hints {
         let _ = self.0.send(worker::StoreEvent::Hint);
     }
 
+    /// Our own record is gone: as final as an answer that says so (K11).
+    #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "for stores that watch their own record"))]
+    pub fn ousted(&self, term: Term) {
+        let _ = self.0.send(worker::StoreEvent::Ousted { term });
+    }
+
     /// For observers that campaign for nothing.
     #[must_use]
     pub fn to_nobody() -> Hints {
@@ -142,38 +157,54 @@ impl Hints {
     }
 }
 
-type Open = fn(&StoreUrl<'_>, Hints) -> Result<Box<dyn Store>, StoreError>;
+type Open = fn(&StoreUrl<'_>, &Access, Hints) -> Result<Box<dyn Store>, StoreError>;
 
 /// One kind of store.
 pub struct Kind {
-    /// The scheme of its URLs, and its name in `status`.
-    pub scheme: &'static str,
+    /// The schemes of its URLs; the first is its name in `status`.
+    pub schemes: &'static [&'static str],
     /// How its URLs look.
     pub form: &'static str,
     /// One line for `--help`.
     pub about: &'static str,
     /// Who can take part.
     pub reach: &'static str,
-    /// Whether what follows the scheme makes sense; looks at nothing else.
-    check: fn(&str) -> Result<(), String>,
+    /// Whether the URL makes sense; looks at nothing else.
+    check: fn(&StoreUrl<'_>) -> Result<(), String>,
+    /// The URL as people see it, in logs too: never with credentials.
+    show: fn(&StoreUrl<'_>) -> String,
     open: Open,
-    /// Gives a claim of this store back in the keeper's process.
-    release: fn(Claim),
+    relinquish: Relinquish,
+}
+
+impl Kind {
+    /// What it is called in `status`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.schemes.first().copied().unwrap_or_default()
+    }
 }
 
 /// Every store in this build.
-pub const REGISTRY: &[Kind] = &[file::KIND, always::KIND];
+pub const REGISTRY: &[Kind] = &[
+    file::KIND,
+    #[cfg(feature = "etcd")]
+    etcd::KIND,
+    always::KIND,
+];
 
 /// Where an election is held: a kind of store, and the rest of its URL.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreUrl<'a> {
     kind: &'static Kind,
+    scheme: &'static str,
+    /// What follows the colon.
     rest: &'a str,
 }
 
 impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.scheme)
+        f.write_str(self.name())
     }
 }
 
@@ -216,11 +247,13 @@ impl<'a> StoreUrl<'a> {
         let Some((scheme, rest)) = url.split_once(':') else {
             return Err(StoreUrlError::NoScheme { given: url.to_owned() });
         };
-        let Some(kind) = REGISTRY.iter().find(|kind| kind.scheme == scheme) else {
+        let known = REGISTRY.iter().flat_map(|kind| kind.schemes.iter().map(move |&scheme| (kind, scheme)));
+        let Some((kind, scheme)) = known.into_iter().find(|&(_, known)| known == scheme) else {
             return Err(StoreUrlError::Unknown { scheme: scheme.to_owned() });
         };
-        (kind.check)(rest).map_err(|reason| StoreUrlError::Malformed { scheme: kind.scheme, reason })?;
-        Ok(StoreUrl { kind, rest })
+        let url = StoreUrl { kind, scheme, rest };
+        (kind.check)(&url).map_err(|reason| StoreUrlError::Malformed { scheme, reason })?;
+        Ok(url)
     }
 
     /// Its kind.
@@ -232,32 +265,32 @@ impl<'a> StoreUrl<'a> {
     /// Whether the file store's directory was left to elect.
     #[must_use]
     pub fn is_default_directory(&self) -> bool {
-        self.kind.scheme == file::KIND.scheme && self.rest.is_empty()
+        self.kind.name() == file::KIND.name() && self.rest.is_empty()
     }
 
     /// Opens the store. Nothing is asked of it yet.
     ///
     /// # Errors
     ///
-    /// The URL does not fit, or what it names will not have us.
-    pub fn open(&self, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
-        (self.kind.open)(self, hints)
+    /// URL, flags and variables do not fit together, or what they name will not have us.
+    pub fn open(&self, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+        (self.kind.open)(self, access, hints)
     }
 
     /// What the keeper calls to give back a claim of this kind of store.
     #[must_use]
     pub fn release(&self) -> fn(Claim) {
-        self.kind.release
+        match self.kind.relinquish {
+            Relinquish::InPlace(release) => release,
+            Relinquish::Executed(_) => relinquish::execute,
+        }
     }
 }
 
 /// As people see it, in logs too: never with credentials.
 impl fmt::Display for StoreUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind.scheme {
-            "file" if self.rest.is_empty() => write!(f, "file:{}", file::default_directory().display()),
-            scheme => write!(f, "{scheme}:{}", self.rest),
-        }
+        f.write_str(&(self.kind.show)(self))
     }
 }
 
@@ -267,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_url_names_its_kind_of_store() {
-        assert_eq!(StoreUrl::parse("always:").expect("known").kind().scheme, "always");
+        assert_eq!(StoreUrl::parse("always:").expect("known").kind().name(), "always");
         assert!(StoreUrl::parse("file:").expect("known").is_default_directory());
         assert!(!StoreUrl::parse("file:/srv/locks").expect("known").is_default_directory());
         assert_eq!(StoreUrl::parse("file:/srv/locks").expect("known").to_string(), "file:/srv/locks");

@@ -96,8 +96,8 @@ pub struct Leader {
 pub struct Sighting {
     /// Who leads; `None`: nobody, as far as the store can tell.
     pub leader: Option<Leader>,
-    /// Those who wait, where the store knows them: id and name.
-    pub candidates: Vec<(String, String)>,
+    /// Those who wait, in their order, where the store knows them: id and name.
+    pub candidates: Option<Vec<(String, String)>>,
     /// What keeps everybody out although nobody leads, for people.
     pub obstacle: Option<String>,
 }

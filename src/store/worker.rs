@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{Candidacy, Hints, Renewal, Sighting, Standing, Store, StoreError};
-use crate::election::{Answer, Attempt, Campaigned, Renewed};
+use crate::election::{Answer, Attempt, Campaigned, Renewed, Term};
 use crate::keeper::Claim;
 
 /// What the election asks of the store.
@@ -45,6 +45,11 @@ pub enum StoreEvent {
     },
     /// Worth asking again.
     Hint,
+    /// The record that made us leader is gone.
+    Ousted {
+        /// Of this term.
+        term: Term,
+    },
 }
 
 /// What an answer says beyond what the election needs.
@@ -149,7 +154,7 @@ async fn attend(
 
 fn failed(question: Question, error: StoreError) -> (Answer, Story) {
     let answer = match (question, &error) {
-        (Question::Campaign, StoreError::Refused(_)) => Answer::Campaign(Campaigned::Refused),
+        (Question::Campaign, StoreError::Refused(_) | StoreError::Misused(_)) => Answer::Campaign(Campaigned::Refused),
         (Question::Campaign, StoreError::Unavailable(_)) => Answer::Campaign(Campaigned::Failed),
         (Question::Renew, _) => Answer::Renew(Renewed::Failed),
         (Question::Release, _) => Answer::Release(false),
@@ -252,7 +257,7 @@ mod tests {
                 match events.recv().await.expect("the worker lives") {
                     StoreEvent::Claim { given, .. } => given.send(true).expect("the worker waits"),
                     StoreEvent::Answer { attempt, answer, .. } => answers.push((attempt, answer)),
-                    StoreEvent::Hint => {}
+                    StoreEvent::Hint | StoreEvent::Ousted { .. } => {}
                 }
             }
             let expected = [

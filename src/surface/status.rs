@@ -45,12 +45,12 @@ impl<'a> Document<'a> {
     /// The document of one boundary in a store of the named kind.
     #[must_use]
     pub fn new(boundary: &'a Boundary, store: &'a str, sighting: &'a Sighting) -> Document<'a> {
-        let candidates = sighting.candidates.iter().map(|(id, name)| CandidateDocument { id, name }).collect();
+        let candidates = sighting.candidates.as_ref();
         Document {
             boundary: boundary.as_str(),
             store,
             leader: sighting.leader.as_ref().map(leader),
-            candidates: Some(candidates).filter(|known: &Vec<_>| !known.is_empty()),
+            candidates: candidates.map(|all| all.iter().map(|(id, name)| CandidateDocument { id, name }).collect()),
             obstacle: sighting.obstacle.as_deref(),
         }
     }

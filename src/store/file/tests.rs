@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::*;
 use crate::store::conformance::{Site, conforms};
-use crate::store::{Identity, StoreUrl};
+use crate::store::{Access, Identity, StoreUrl};
 
 fn site(directory: &Path) -> Site {
-    Site { url: format!("file:{}", directory.display()), ttl: Duration::from_secs(10) }
+    Site { url: format!("file:{}", directory.display()), access: Access::default(), ttl: Duration::from_secs(10) }
 }
 
 fn directory() -> tempfile::TempDir {
@@ -22,7 +22,7 @@ fn candidacy(id: &str) -> Candidacy {
 
 fn store(directory: &Path) -> Box<dyn Store> {
     let url = format!("file:{}", directory.display());
-    StoreUrl::parse(&url).expect("a URL").open(Hints::to_nobody()).expect("opened")
+    StoreUrl::parse(&url).expect("a URL").open(&Access::default(), Hints::to_nobody()).expect("opened")
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -1,0 +1,68 @@
+//! From the flags to what gets us into a store: reads the password from where it is kept.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::StoreFlags;
+use crate::exit::Exit;
+use crate::store::{Access, Password};
+
+/// A password that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The file cannot be read.
+    #[error("--password-file {}: {error}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// It is empty.
+    #[error("--password-file {} is empty: it should hold the password alone", path.display())]
+    Empty {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+impl AccessError {
+    /// The exit status that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            AccessError::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                Exit::Refused
+            }
+            AccessError::Unreadable { .. } | AccessError::Empty { .. } => Exit::Usage,
+        }
+    }
+}
+
+/// What the flags say; the password comes from its file, or else from `ELECT_PASSWORD`.
+///
+/// # Errors
+///
+/// The file cannot be read, or holds nothing.
+pub fn access(flags: &StoreFlags, request_timeout: Duration) -> Result<Access, AccessError> {
+    let password = match &flags.password_file {
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| AccessError::Unreadable { path: path.clone(), error })?;
+            // Editors end a file with a line break; no password does.
+            let password = text.trim_end_matches(['\n', '\r']);
+            if password.is_empty() {
+                return Err(AccessError::Empty { path: path.clone() });
+            }
+            Some(Password(password.to_owned()))
+        }
+        None => std::env::var("ELECT_PASSWORD").ok().filter(|text| !text.is_empty()).map(Password),
+    };
+    Ok(Access {
+        tls_ca: flags.tls_ca.clone(),
+        tls_cert: flags.tls_cert.clone(),
+        tls_key: flags.tls_key.clone(),
+        username: flags.username.clone(),
+        password,
+        request_timeout,
+    })
+}

@@ -1,0 +1,48 @@
+//! What a store on the network needs beside its URL: certificates, a user, and how long it may take.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What flags and variables say about getting in. What they leave open is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// The authority that the server's certificate has to come from, in PEM.
+    pub tls_ca: Option<PathBuf>,
+    /// Our certificate, in PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, in PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Who we are to the server.
+    pub username: Option<String>,
+    /// And the proof of it.
+    pub password: Option<Password>,
+    /// How long one attempt may take, all its calls together; the worker sees to it that it takes no longer.
+    pub request_timeout: Duration,
+}
+
+impl Access {
+    /// The first flag that was given, for stores that have no use for any.
+    #[must_use]
+    pub fn first_flag(&self) -> Option<&'static str> {
+        let flags = [
+            ("--tls-ca", self.tls_ca.is_some()),
+            ("--tls-cert", self.tls_cert.is_some()),
+            ("--tls-key", self.tls_key.is_some()),
+            ("--username", self.username.is_some()),
+        ];
+        flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+}
+
+/// A password: never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(a password)")
+    }
+}

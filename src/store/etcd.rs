@@ -1,0 +1,179 @@
+//! `etcd://`: leases, one key per candidate, and the queue that their create revisions are (DESIGN.md 5.2).
+//!
+//! The election is etcd's own `concurrency.Election`, so that `etcdctl elect` and Go programs take part in it. It is built on
+//! leases, transactions and watches, not on the election service, which can name a leader that holds no key (etcd
+//! #19597, #17623). What makes it safe is in [`seat`].
+
+mod keys;
+mod members;
+mod seat;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod unverified;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{Client, GetOptions, LeaseTimeToLiveOptions, SortOrder, SortTarget};
+use serde::{Deserialize, Serialize};
+
+use super::relinquish::{Parcel, Relinquish};
+use super::{Access, Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use crate::boundary::Boundary;
+use crate::keeper::Claim;
+use keys::Entry;
+use members::{Members, explain};
+use seat::Seat;
+use settings::{Settings, Target};
+
+pub const KIND: Kind = Kind {
+    schemes: &["etcd", "etcds"],
+    form: "etcd://HOST:PORT,…/PREFIX",
+    about: "an etcd, etcds:// for TLS (etcd: alone is the one on this host)",
+    reach: "every host that reaches this etcd",
+    check: |url| Target::parse(url).map(drop),
+    show,
+    open,
+    relinquish: Relinquish::Executed(relinquish),
+};
+
+/// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
+const LONGEST_RELINQUISH: Duration = Duration::from_secs(30);
+
+struct Etcd {
+    settings: Settings,
+    members: Members,
+    hints: Hints,
+    seat: Option<Seat>,
+    /// Whether the keeper has the claim to this seat: we are asked to campaign only then.
+    given: bool,
+}
+
+/// What the keeper needs: how to get in, and what to take back.
+#[derive(Debug, Serialize, Deserialize)]
+struct EtcdClaim {
+    settings: Settings,
+    lease: i64,
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// With what the variables fill in, since that is where the election is held.
+fn show(url: &StoreUrl<'_>) -> String {
+    match Settings::new(url, &Access::default(), environment) {
+        Ok(settings) => format!("{}{}", settings.address(), settings.prefix.trim_end_matches('/')),
+        Err(_) => format!("{}:{}", url.scheme, url.rest),
+    }
+}
+
+fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+    let settings = Settings::new(url, access, environment)?;
+    Ok(Box::new(Etcd { members: Members::new(settings.clone()), settings, hints, seat: None, given: false }))
+}
+
+/// Once the campaigner is dead and its tree is empty, in a process of its own.
+fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
+    Box::pin(async move {
+        let EtcdClaim { settings, lease } = serde_json::from_value(claim)
+            .map_err(|error| StoreError::Misused(format!("not a claim on an etcd: {error}")))?;
+        Members::new(settings).with_each(async |mut client: Client| seat::revoke(&mut client, lease).await).await
+    })
+}
+
+#[async_trait(?Send)]
+impl Store for Etcd {
+    fn grants_leases(&self) -> bool {
+        true
+    }
+
+    async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
+        let election = keys::election(self.members.prefix(), boundary);
+        self.members.with_each(async |client| sighting(client, &election).await).await
+    }
+
+    async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
+        let prefix = self.members.prefix().to_owned();
+        let keys = self
+            .members
+            .with_each(async |mut client: Client| {
+                let options = GetOptions::new().with_prefix().with_keys_only();
+                client.get(prefix.as_str(), Some(options)).await.map_err(explain)
+            })
+            .await?;
+        let known: BTreeSet<Boundary> =
+            keys.kvs().iter().filter_map(|pair| keys::boundary(&prefix, pair.key())).collect();
+        Ok(known.into_iter().collect())
+    }
+
+    fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
+        if self.given {
+            return Ok(None);
+        }
+        let (prefix, hints) = (self.members.prefix(), &self.hints);
+        let seat = self.seat.get_or_insert_with(|| Seat::new(fresh_lease(), prefix, candidacy, hints.clone()));
+        let claim = EtcdClaim { settings: self.settings.clone(), lease: seat.lease() };
+        Ok(Some(Parcel::pack(&KIND, candidacy.ttl.min(LONGEST_RELINQUISH), &claim)))
+    }
+
+    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+        self.given = true;
+        let Some(seat) = self.seat.as_mut() else {
+            return Err(StoreError::Unavailable("nobody has claimed a lease".to_owned()));
+        };
+        let standing =
+            self.members.with_each(async |mut client: Client| seat.stand(&mut client, candidacy.ttl).await).await?;
+        Ok(standing.unwrap_or_else(|| {
+            // The keeper has to know of another lease before there is one.
+            self.seat = None;
+            self.given = false;
+            seat::rejoins()
+        }))
+    }
+
+    async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
+        let Some(seat) = self.seat.as_mut() else {
+            return Ok(Renewal::Lost { why: "nothing was won".to_owned() });
+        };
+        self.members.with_each(async |mut client: Client| seat.renew(&mut client).await).await
+    }
+
+    async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
+        if let Some(seat) = self.seat.as_mut() {
+            self.members.with_each(async |mut client: Client| seat.leave(&mut client).await).await?;
+        }
+        self.seat = None;
+        self.given = false;
+        Ok(())
+    }
+}
+
+/// Chosen at random from all that there are: positive, as the server's own.
+fn fresh_lease() -> i64 {
+    let [high, low] = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(|uuid| uuid.as_fields().0);
+    i64::from(high >> 1) << 32 | i64::from(low)
+}
+
+/// Everybody who stands, in the order of the queue; the first one leads.
+async fn sighting(mut client: Client, election: &str) -> Result<Sighting, StoreError> {
+    let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
+    let mut answer = client.get(election, Some(options)).await.map_err(explain)?;
+    let mut queue = answer.take_kvs().into_iter();
+    let Some(first) = queue.next() else {
+        return Ok(Sighting { candidates: Some(Vec::new()), ..Sighting::default() });
+    };
+    let mut leader = Entry::read(&first)?.leader(&first);
+    // For people: who may not ask for it sees everything else.
+    if let Ok(lease) = client.lease_time_to_live(first.lease(), None::<LeaseTimeToLiveOptions>).await {
+        let seconds = |seconds: i64| u64::try_from(seconds).ok().map(Duration::from_secs);
+        leader.lease_left = seconds(lease.ttl());
+        leader.ttl = seconds(lease.granted_ttl()).or(leader.ttl);
+    }
+    let candidates = queue.map(|pair| Ok(Entry::read(&pair)?.candidate(&pair))).collect::<Result<_, StoreError>>()?;
+    Ok(Sighting { leader: Some(leader), candidates: Some(candidates), obstacle: None })
+}

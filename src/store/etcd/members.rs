@@ -1,0 +1,245 @@
+//! Connections to the members of a cluster, tried in turn within one attempt.
+//!
+//! One connection per member, made when it is needed and thrown away after any trouble: a connection that a cut has gone
+//! through waits for TCP's ever longer pauses, a new one works as soon as the network does. The client's own balancing is not
+//! used: it does not know which members are well.
+
+use std::error::Error as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Channel, Client, ConnectOptions, Error};
+use tokio::time::timeout;
+use tonic::Code;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tracing::{debug, warn};
+
+use super::settings::{Settings, Tls};
+use super::unverified::Unverified;
+use crate::store::StoreError;
+
+/// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
+const PING_EVERY: Duration = Duration::from_secs(6);
+/// How long it may take to learn a member's version: nothing depends on it.
+const GLANCE: Duration = Duration::from_millis(100);
+/// Versions from which on known lease bugs are mended, by minor version.
+const SOUND: [(u64, u64, u64); 3] = [(3, 4, 42), (3, 5, 28), (3, 6, 9)];
+
+#[derive(Debug)]
+pub struct Members {
+    settings: Settings,
+    all: Vec<Member>,
+    /// Where the next attempt begins: at the one that answered last.
+    current: usize,
+}
+
+struct Member {
+    endpoint: String,
+    client: Option<Client>,
+    version_looked_at: bool,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.endpoint)
+    }
+}
+
+impl Members {
+    pub fn new(settings: Settings) -> Members {
+        let member = |endpoint: &String| Member { endpoint: endpoint.clone(), client: None, version_looked_at: false };
+        let all = settings.endpoints.iter().map(member).collect();
+        Members { settings, all, current: 0 }
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.settings.prefix
+    }
+
+    /// Does something with one member, and if that fails with another, until each has been tried or the time is up. Half
+    /// of what is left of the attempt is each one's, but for the last, who has all of it.
+    ///
+    /// # Errors
+    ///
+    /// The last member's trouble; a refusal only if none had any other.
+    pub async fn with_each<T>(
+        &mut self,
+        mut ask: impl AsyncFnMut(Client) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut left = self.settings.request_timeout;
+        let mut failure = StoreError::Unavailable("there is nobody to ask".to_owned());
+        for tried in 1..=self.all.len() {
+            let share = if tried == self.all.len() { left } else { left / 2 };
+            left -= share;
+            let member = &mut self.all[self.current];
+            // Boxed: what an attempt keeps between its calls is large.
+            let attempt = Box::pin(async { ask(member.connected(&self.settings).await?).await });
+            let outcome = timeout(share, attempt).await;
+            let error = match outcome {
+                Ok(Ok(answer)) => {
+                    member.look_at_version(left.min(GLANCE)).await;
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => error,
+                Err(_) => StoreError::Unavailable(format!("{} did not answer in time", member.endpoint)),
+            };
+            debug!(endpoint = member.endpoint, "etcd: {error}");
+            member.client = None;
+            self.current = (self.current + 1) % self.all.len();
+            if tried == 1 || matches!(failure, StoreError::Refused(_)) {
+                failure = error;
+            }
+        }
+        Err(failure)
+    }
+}
+
+impl Member {
+    async fn connected(&mut self, settings: &Settings) -> Result<Client, StoreError> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let client = self.connect(settings).await?;
+        self.client = Some(client.clone());
+        Ok(client)
+    }
+
+    async fn connect(&self, settings: &Settings) -> Result<Client, StoreError> {
+        let scheme = if settings.tls.is_some() { "https" } else { "http" };
+        let dial = settings.dial_timeout.map_or(settings.request_timeout, |dial| dial.min(settings.request_timeout));
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", self.endpoint))
+            .map_err(|error| StoreError::Misused(format!("{}: {error}", self.endpoint)))?
+            .connect_timeout(dial)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(settings.request_timeout)
+            // Without a stream etcd takes even one ping for too many.
+            .keep_alive_while_idle(false);
+        if let Some(tls) = &settings.tls {
+            endpoint = encrypted(endpoint, tls)?;
+        }
+        let channel = endpoint.connect().await.map_err(|error| {
+            let reason = reason(&error);
+            let message = format!("{} cannot be reached: {reason}", self.endpoint);
+            // A certificate does not become right by asking again.
+            if is_certificates(&error) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }
+        })?;
+        let mut options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
+        if let Some((name, password)) = &settings.user {
+            options = options.with_user(name, &password.0);
+        }
+        Client::from_channel(Channel::Tonic(channel), Some(options)).await.map_err(|error| self.explain(error))
+    }
+
+    /// Known lease bugs are worth a word, once for each member, and no more time than a healthy one takes.
+    async fn look_at_version(&mut self, limit: Duration) {
+        let Some(client) = self.client.as_mut().filter(|_| !self.version_looked_at) else { return };
+        self.version_looked_at = true;
+        // Who may not ask for it goes without.
+        let Ok(Ok(status)) = timeout(limit, client.status()).await else { return };
+        if !is_sound(status.version()) {
+            warn!(
+                version = status.version(),
+                "etcd at {} has known lease bugs, mended in 3.4.42, 3.5.28 and 3.6.9: upgrade it", self.endpoint
+            );
+        }
+    }
+
+    fn explain(&self, error: Error) -> StoreError {
+        match explain(error) {
+            StoreError::Unavailable(message) => StoreError::Unavailable(format!("{}: {message}", self.endpoint)),
+            StoreError::Refused(message) => StoreError::Refused(format!("{}: {message}", self.endpoint)),
+            misused @ StoreError::Misused(_) => misused,
+        }
+    }
+}
+
+fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
+    let mut config = ClientTlsConfig::new();
+    if let Some((cert, key)) = &tls.identity {
+        config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
+    }
+    let unusable = |error: tonic::transport::Error| StoreError::Refused(format!("TLS: {}", reason(&error)));
+    if tls.skip_verify {
+        return endpoint.tls_config_with_verifier(config, Arc::new(Unverified::new())).map_err(unusable);
+    }
+    config = match &tls.ca {
+        Some(ca) => config.ca_certificate(Certificate::from_pem(read(ca)?)),
+        None => config.with_enabled_roots(),
+    };
+    endpoint.tls_config(config).map_err(unusable)
+}
+
+/// Each time anew: certificates are replaced while we run.
+fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
+    std::fs::read(path).map_err(|error| StoreError::Refused(format!("{} cannot be read: {error}", path.display())))
+}
+
+/// The innermost reason: what is around it says "transport error".
+fn reason(error: &tonic::transport::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+fn is_certificates(error: &tonic::transport::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = error
+            .downcast_ref::<rustls::Error>()
+            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
+        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = tls {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// What a call's failure means for us.
+pub fn explain(error: Error) -> StoreError {
+    let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(error.to_string()) };
+    let message = status.message().trim_start_matches("etcdserver: ");
+    let code = status.code();
+    // That is how etcd says that a user is missing, or a password wrong, or that there is no need for either.
+    if code == Code::PermissionDenied {
+        StoreError::Refused(format!("permission denied: {message}"))
+    } else if code == Code::InvalidArgument && message.contains("user name is empty") {
+        StoreError::Refused("authentication is needed: give --username and --password-file".to_owned())
+    } else if code == Code::Unauthenticated || message.contains("authentication failed") {
+        StoreError::Refused(format!("authentication failed: {message}"))
+    } else if code == Code::FailedPrecondition && message.contains("authentication is not enabled") {
+        StoreError::Refused("a user was given, but authentication is not enabled there".to_owned())
+    } else {
+        let message = if message.is_empty() { code.description() } else { message };
+        StoreError::Unavailable(message.to_owned())
+    }
+}
+
+/// Versions that cannot be read, and newer minors, are nobody's bug reports yet.
+fn is_sound(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-', '+']).map_while(|number| number.parse::<u64>().ok());
+    let (Some(major), Some(minor), Some(patch)) = (numbers.next(), numbers.next(), numbers.next()) else { return true };
+    match SOUND.iter().find(|&&(known, line, _)| (known, line) == (major, minor)) {
+        Some(&(_, _, mended)) => patch >= mended,
+        None => (major, minor) > (3, 4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_with_known_bugs_are_told_from_mended_ones() {
+        for version in ["3.4.23", "3.4.41", "3.5.27", "3.6.8", "3.3.27", "2.3.8"] {
+            assert!(!is_sound(version), "{version}");
+        }
+        for version in ["3.4.42", "3.5.28", "3.6.9", "3.7.0", "4.0.0", "3.6.9-rc.1", "", "main"] {
+            assert!(is_sound(version), "{version}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! From URL, flags and `ETCD3_*` to what a connection needs.
+//!
+//! The URL comes first, then the flags, then the variables that other etcd clients read too; these fill in what is left
+//! open and never choose the store.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use url::Host;
+
+use crate::config::duration;
+use crate::store::{Access, Password, StoreError, StoreUrl};
+
+const DEFAULT_PORT: u16 = 2379;
+const DEFAULT_PREFIX: &str = "/elect/";
+
+/// Everything that is needed to reach an etcd; it also travels in claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// `host:port`, IPv6 in brackets; at least one.
+    pub endpoints: Vec<String>,
+    /// Before every key of ours; ends with a slash.
+    pub prefix: String,
+    /// `None`: in the clear.
+    pub tls: Option<Tls>,
+    /// Name and password.
+    pub user: Option<(String, Password)>,
+    /// How long one attempt may take, over all endpoints.
+    pub request_timeout: Duration,
+    /// How long reaching one endpoint may take; at most the attempt.
+    pub dial_timeout: Option<Duration>,
+}
+
+/// How the server proves who it is, and we do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// `None`: the authorities that this system trusts.
+    pub ca: Option<PathBuf>,
+    /// Certificate and key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whatever certificate the server shows is taken.
+    pub skip_verify: bool,
+}
+
+/// What a URL says by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    endpoints: Vec<String>,
+    prefix: String,
+    /// `None`: left open, as in `etcd:`.
+    tls: Option<bool>,
+}
+
+impl Target {
+    /// Reads `//h1:2379,h2:2379/prefix`, or nothing, which leaves all of it open.
+    ///
+    /// # Errors
+    ///
+    /// Says what is not understood; never repeats what may be a password.
+    pub fn parse(url: &StoreUrl<'_>) -> Result<Target, String> {
+        let encrypted = url.scheme == "etcds";
+        if url.rest.is_empty() {
+            let tls = encrypted.then_some(true);
+            return Ok(Target { endpoints: Vec::new(), prefix: DEFAULT_PREFIX.to_owned(), tls });
+        }
+        let rest = url.rest.strip_prefix("//").ok_or_else(form)?;
+        let (hosts, path) = rest.split_once('/').map_or((rest, ""), |(hosts, path)| (hosts, path));
+        if hosts.contains('@') {
+            return Err(
+                "a user belongs into --username, the password into --password-file or ELECT_PASSWORD".to_owned()
+            );
+        }
+        if rest.contains(['?', '#']) {
+            return Err("nothing follows the prefix: there are no options in the URL of an etcd".to_owned());
+        }
+        let endpoints =
+            hosts.split(',').filter(|host| !host.is_empty()).map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        let tls = if endpoints.is_empty() { encrypted.then_some(true) } else { Some(encrypted) };
+        Ok(Target { endpoints, prefix: prefix(path)?, tls })
+    }
+}
+
+fn form() -> String {
+    "write it as etcd://HOST:PORT,HOST:PORT/PREFIX, or etcd: for the one at 127.0.0.1:2379".to_owned()
+}
+
+fn prefix(path: &str) -> Result<String, String> {
+    let path = percent_decode_str(path).decode_utf8().map_err(|_| "its prefix is not UTF-8".to_owned())?;
+    let path = path.trim_end_matches('/');
+    Ok(if path.is_empty() { DEFAULT_PREFIX.to_owned() } else { format!("/{path}/") })
+}
+
+/// `host`, `host:port` or `[v6]:port` with the port that is usual if there is none.
+fn endpoint(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is no HOST:PORT");
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
+        Some(_) | None => (text, DEFAULT_PORT),
+    };
+    let host = Host::parse(host).map_err(|_| wrong())?;
+    Ok(format!("{host}:{port}"))
+}
+
+impl Settings {
+    /// Puts together what URL, flags and environment say.
+    ///
+    /// # Errors
+    ///
+    /// They do not fit together.
+    pub fn new(
+        url: &StoreUrl<'_>,
+        access: &Access,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Settings, StoreError> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let target = Target::parse(url).map_err(StoreError::Misused)?;
+        let (endpoints, encrypted_endpoints) = match target.endpoints {
+            named if !named.is_empty() => (named, None),
+            _ => endpoints_from(variable("ETCD3_ENDPOINT"))?,
+        };
+        let enabled = flag("ETCD3_ENABLE_TLS", variable("ETCD3_ENABLE_TLS").as_deref())?;
+        let tls = tls(access, &variable)?;
+        let encrypted = target.tls.or(encrypted_endpoints).or(enabled).unwrap_or(tls.is_some());
+        // What flags ask for is not dropped in silence; variables are, as they are meant for whoever needs them.
+        if !encrypted && let Some(flag) = tls_flag(access) {
+            return Err(StoreError::Misused(format!("{flag} needs an encrypted connection: write --store etcds://…")));
+        }
+        Ok(Settings {
+            endpoints,
+            prefix: target.prefix,
+            tls: encrypted.then(|| tls.unwrap_or_default()),
+            user: user(access, &variable)?,
+            request_timeout: access.request_timeout,
+            dial_timeout: variable("ETCD3_DIAL_TIMEOUT")
+                .map(|text| duration(&text).map_err(|error| misused("ETCD3_DIAL_TIMEOUT", &error)))
+                .transpose()?,
+        })
+    }
+
+    /// For people.
+    pub fn address(&self) -> String {
+        let scheme = if self.tls.is_some() { "etcds" } else { "etcd" };
+        format!("{scheme}://{}", self.endpoints.join(","))
+    }
+}
+
+fn misused(name: &str, error: &str) -> StoreError {
+    StoreError::Misused(format!("{name}: {error}"))
+}
+
+fn tls_flag(access: &Access) -> Option<&'static str> {
+    access.first_flag().filter(|flag| flag.starts_with("--tls"))
+}
+
+/// With a scheme before them or without; a scheme says whether they are encrypted.
+fn endpoints_from(variable: Option<String>) -> Result<(Vec<String>, Option<bool>), StoreError> {
+    let Some(text) = variable else { return Ok((vec![format!("127.0.0.1:{DEFAULT_PORT}")], None)) };
+    let (mut endpoints, mut encrypted) = (Vec::new(), None);
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (scheme, host) = match part.split_once("://") {
+            Some(("https", host)) => (Some(true), host),
+            Some(("http", host)) => (Some(false), host),
+            Some((other, _)) => {
+                return Err(misused("ETCD3_ENDPOINT", &format!("{other}:// is neither http nor https")));
+            }
+            None => (None, part),
+        };
+        if encrypted.is_some() && scheme != encrypted {
+            return Err(misused("ETCD3_ENDPOINT", "either all of them are https or none is"));
+        }
+        encrypted = scheme;
+        endpoints.push(endpoint(host.trim_end_matches('/')).map_err(|error| misused("ETCD3_ENDPOINT", &error))?);
+    }
+    if endpoints.is_empty() { Err(misused("ETCD3_ENDPOINT", "names no host")) } else { Ok((endpoints, encrypted)) }
+}
+
+fn flag(name: &str, value: Option<&str>) -> Result<Option<bool>, StoreError> {
+    match value.map(str::to_ascii_lowercase).as_deref() {
+        None => Ok(None),
+        Some("1" | "true" | "yes" | "on") => Ok(Some(true)),
+        Some("0" | "false" | "no" | "off") => Ok(Some(false)),
+        Some(_) => Err(misused(name, "say 1 or 0")),
+    }
+}
+
+fn tls(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<Tls>, StoreError> {
+    let path = |given: &Option<PathBuf>, name| given.clone().or_else(|| variable(name).map(PathBuf::from));
+    let ca = path(&access.tls_ca, "ETCD3_CA");
+    let identity = match (path(&access.tls_cert, "ETCD3_TLS_CERT"), path(&access.tls_key, "ETCD3_TLS_KEY")) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        (Some(_), None) => return Err(StoreError::Misused("--tls-cert needs its key: give --tls-key too".to_owned())),
+        (None, Some(_)) => {
+            return Err(StoreError::Misused("--tls-key needs its certificate: give --tls-cert too".to_owned()));
+        }
+    };
+    let skip_verify = flag("ETCD3_SKIP_VERIFY", variable("ETCD3_SKIP_VERIFY").as_deref())?.unwrap_or(false);
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let tls = Tls {
+        ca: ca.map(absolute),
+        identity: identity.map(|(cert, key)| (absolute(cert), absolute(key))),
+        skip_verify,
+    };
+    Ok(Some(tls).filter(|tls| *tls != Tls::default()))
+}
+
+fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<(String, Password)>, StoreError> {
+    let name = access.username.clone().or_else(|| variable("ETCD3_USER"));
+    let password = access.password.clone().or_else(|| variable("ETCD3_PASSWORD").map(Password));
+    match (name, password) {
+        (Some(name), Some(password)) => Ok(Some((name, password))),
+        // As etcdctl takes them: user:password.
+        (Some(both), None) if both.contains(':') => {
+            Ok(both.split_once(':').map(|(name, password)| (name.to_owned(), Password(password.to_owned()))))
+        }
+        (Some(name), None) => Err(StoreError::Misused(format!(
+            "user {name:?} has no password: give it with --password-file, ELECT_PASSWORD or ETCD3_PASSWORD"
+        ))),
+        // Without a user a password is nobody's.
+        (None, _) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str, access: &Access, variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let url = StoreUrl::parse(url).map_err(|error| error.to_string())?;
+        let variable =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        Settings::new(&url, access, variable).map_err(|error| error.to_string())
+    }
+
+    fn plain(url: &str) -> Settings {
+        settings(url, &Access::default(), &[]).expect("it makes sense")
+    }
+
+    #[test]
+    fn a_url_names_hosts_and_prefix_and_what_is_left_out_is_usual() {
+        assert_eq!(plain("etcd:").endpoints, ["127.0.0.1:2379"]);
+        assert_eq!(plain("etcd:").prefix, "/elect/");
+        assert_eq!(plain("etcd:").tls, None);
+        let two = plain("etcd://h1,h2:2380/team/a/");
+        assert_eq!(
+            (two.endpoints, two.prefix),
+            (vec!["h1:2379".to_owned(), "h2:2380".to_owned()], "/team/a/".to_owned())
+        );
+        assert_eq!(plain("etcd://[::1]").endpoints, ["[::1]:2379"]);
+        assert_eq!(plain("etcd://[::1]:5").endpoints, ["[::1]:5"]);
+        assert_eq!(plain("etcd:///p%20q").prefix, "/p q/");
+        assert_eq!(plain("etcds://h").tls, Some(Tls::default()));
+        assert_eq!(plain("etcds:").tls, Some(Tls::default()));
+        assert_eq!(plain("etcds://h").address(), "etcds://h:2379");
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_told_apart_without_repeating_a_password() {
+        for (url, said) in [
+            ("etcd:h1", "etcd://HOST:PORT"),
+            ("etcd://h:port", "no HOST:PORT"),
+            ("etcd://h:99999", "no HOST:PORT"),
+            ("etcd://::1", "no HOST:PORT"),
+            ("etcd://root:hunter2@h", "--password-file"),
+            ("etcd://h/p?x=1", "no options"),
+            ("etcd://h/%ff", "UTF-8"),
+        ] {
+            let message = settings(url, &Access::default(), &[]).expect_err(url);
+            assert!(message.contains(said) && !message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn variables_fill_in_what_url_and_flags_leave_open() {
+        let all = [
+            ("ETCD3_ENDPOINT", "https://e1:1, https://e2"),
+            ("ETCD3_USER", "u"),
+            ("ETCD3_PASSWORD", "p"),
+            ("ETCD3_CA", "/ca"),
+            ("ETCD3_TLS_CERT", "/cert"),
+            ("ETCD3_TLS_KEY", "/key"),
+            ("ETCD3_SKIP_VERIFY", "true"),
+            ("ETCD3_DIAL_TIMEOUT", "2s"),
+        ];
+        let filled = settings("etcd:", &Access::default(), &all).expect("it makes sense");
+        let tls = Tls { ca: Some("/ca".into()), identity: Some(("/cert".into(), "/key".into())), skip_verify: true };
+        assert_eq!(filled.endpoints, ["e1:1", "e2:2379"]);
+        assert_eq!(filled.tls, Some(tls));
+        assert_eq!(filled.user, Some(("u".to_owned(), Password("p".to_owned()))));
+        assert_eq!(filled.dial_timeout, Some(Duration::from_secs(2)));
+
+        let access = Access {
+            username: Some("me".to_owned()),
+            password: Some(Password("mine".to_owned())),
+            tls_ca: Some("/my-ca".into()),
+            ..Access::default()
+        };
+        let chosen = settings("etcds://h/p", &access, &all).expect("it makes sense");
+        assert_eq!((chosen.endpoints, chosen.prefix), (vec!["h:2379".to_owned()], "/p/".to_owned()));
+        assert_eq!(chosen.user, Some(("me".to_owned(), Password("mine".to_owned()))));
+        assert_eq!(chosen.tls.expect("encrypted").ca, Some("/my-ca".into()));
+        assert_eq!(
+            settings("etcd://h", &Access::default(), &all).expect("it makes sense").tls,
+            None,
+            "the URL says so"
+        );
+    }
+
+    #[test]
+    fn tls_can_be_turned_on_by_a_variable_alone() {
+        let on = |value| settings("etcd:", &Access::default(), &[("ETCD3_ENABLE_TLS", value)]);
+        assert_eq!(on("1").expect("on").tls, Some(Tls::default()));
+        assert_eq!(on("").expect("empty is unset").tls, None);
+        assert!(on("perhaps").expect_err("neither").contains("1 or 0"));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_said() {
+        let ca = Access { tls_ca: Some("/ca".into()), ..Access::default() };
+        assert!(settings("etcd://h", &ca, &[]).expect_err("in the clear").contains("etcds://"));
+        let cert = Access { tls_cert: Some("/cert".into()), ..Access::default() };
+        assert!(settings("etcds://h", &cert, &[]).expect_err("half").contains("--tls-key"));
+        let key = Access { tls_key: Some("/key".into()), ..Access::default() };
+        assert!(settings("etcds://h", &key, &[]).expect_err("half").contains("--tls-cert"));
+        let user = Access { username: Some("me".to_owned()), ..Access::default() };
+        assert!(settings("etcd://h", &user, &[]).expect_err("half").contains("--password-file"));
+        for (name, value) in [
+            ("ETCD3_ENDPOINT", "ftp://h"),
+            ("ETCD3_ENDPOINT", "https://h,http://h"),
+            ("ETCD3_ENDPOINT", ","),
+            ("ETCD3_DIAL_TIMEOUT", "soon"),
+        ] {
+            assert!(settings("etcd:", &Access::default(), &[(name, value)]).expect_err(value).contains(name));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Learning at once that a key is gone.
+//!
+//! A hint and nothing more: watches have been known to lose deletions, so every one is backed by a question each renewal
+//! interval, which also begins a watch that has ended anew (after a compaction, a cancellation, a member's end).
+
+use std::time::Duration;
+
+use etcd_client::{Client, EventType, WatchOptions};
+use tokio::task::JoinHandle;
+use tracing::debug;
+
+use crate::clock;
+
+/// A watch that was broken off sooner than this is not worth a question of its own: that would make a storm.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// What a watch has to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// The key is gone.
+    Deleted,
+    /// The watch is: whatever happens to the key goes unseen until somebody asks.
+    Broken,
+}
+
+/// Watches one key until that is gone, or the handle is.
+#[derive(Debug)]
+pub struct Watch(JoinHandle<()>);
+
+impl Watch {
+    /// Begins with what happens after `revision`. Must be called inside a [`tokio::task::LocalSet`].
+    pub fn after(revision: i64, client: Client, key: String, tell: impl Fn(Seen) + 'static) -> Watch {
+        // Watched by `is_alive`, with every question.
+        Watch(tokio::task::spawn_local(async move {
+            let began = clock::now();
+            match until_deleted(client, &key, revision + 1).await {
+                Ok(()) => tell(Seen::Deleted),
+                Err(reason) => {
+                    debug!(key, "the watch has ended: {reason}");
+                    if clock::now().since(began) >= SETTLED {
+                        tell(Seen::Broken);
+                    }
+                }
+            }
+        }))
+    }
+
+    /// Whether it still watches.
+    pub fn is_alive(&self) -> bool {
+        !self.0.is_finished()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Returns when the key has been deleted.
+async fn until_deleted(mut client: Client, key: &str, revision: i64) -> Result<(), String> {
+    let options = WatchOptions::new().with_start_revision(revision);
+    let mut stream = client.watch(key, Some(options)).await.map_err(|error| error.to_string())?;
+    while let Some(answer) = stream.message().await.map_err(|error| error.to_string())? {
+        if answer.events().iter().any(|event| event.event_type() == EventType::Delete) {
+            return Ok(());
+        }
+        if answer.canceled() {
+            return Err(format!("cancelled, compacted at {}: {}", answer.compact_revision(), answer.cancel_reason()));
+        }
+    }
+    Err("the server ended it".to_owned())
+}
