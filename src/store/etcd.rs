@@ -51,6 +51,9 @@ struct Etcd {
     seat: Option<Seat>,
     /// Whether the keeper has the claim to this seat: we are asked to campaign only then.
     given: bool,
+    /// A lease that we gave up without hearing that it is gone. What hangs on it must not make us leader again, under a
+    /// term that is over.
+    former: Option<i64>,
 }
 
 /// What the keeper needs: how to get in, and what to take back.
@@ -74,7 +77,14 @@ fn show(url: &StoreUrl<'_>) -> String {
 
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
     let settings = Settings::new(url, access, environment)?;
-    Ok(Box::new(Etcd { members: Members::new(settings.clone()), settings, hints, seat: None, given: false }))
+    Ok(Box::new(Etcd {
+        members: Members::new(settings.clone()),
+        settings,
+        hints,
+        seat: None,
+        given: false,
+        former: None,
+    }))
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
@@ -123,6 +133,10 @@ impl Store for Etcd {
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
         self.given = true;
+        if let Some(former) = self.former {
+            self.members.with_each(async |mut client: Client| seat::revoke(&mut client, former).await).await?;
+            self.former = None;
+        }
         let Some(seat) = self.seat.as_mut() else {
             return Err(StoreError::Unavailable("nobody has claimed a lease".to_owned()));
         };
@@ -144,11 +158,15 @@ impl Store for Etcd {
     }
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
-        if let Some(seat) = self.seat.as_mut() {
-            self.members.with_each(async |mut client: Client| seat.leave(&mut client).await).await?;
+        // Whatever becomes of this attempt, the seat is over.
+        if let Some(seat) = self.seat.take() {
+            self.former = Some(seat.lease());
+            self.given = false;
         }
-        self.seat = None;
-        self.given = false;
+        if let Some(former) = self.former {
+            self.members.with_each(async |mut client: Client| seat::revoke(&mut client, former).await).await?;
+            self.former = None;
+        }
         Ok(())
     }
 }

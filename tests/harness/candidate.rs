@@ -159,6 +159,12 @@ impl Elect {
         self
     }
 
+    /// Another subcommand with the flags of `run`.
+    pub fn verb(mut self, verb: &'static str) -> Elect {
+        self.verb = verb;
+        self
+    }
+
     /// What is asked instead of `run`, without flags of its own but the store.
     pub fn status(mut self, words: &[&str]) -> Elect {
         self.verb = "status";
@@ -303,6 +309,12 @@ impl Candidate {
     #[track_caller]
     pub fn stops(mut self) {
         self.signal(Signal::SIGTERM);
+        self.wait();
+    }
+
+    /// For those that do not end when they are asked to.
+    pub fn ends_killed(mut self) {
+        self.signal(Signal::SIGKILL);
         self.wait();
     }
 

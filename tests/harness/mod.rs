@@ -7,15 +7,25 @@
 //! Nothing here sleeps for a fixed time: waits are on conditions, with a limit that no healthy machine reaches.
 
 pub mod candidate;
+pub mod certificates;
+pub mod cluster;
+pub mod disk;
+pub mod etcd;
 pub mod history;
+pub mod network;
+pub mod page;
 pub mod place;
+pub mod ports;
 pub mod processes;
+pub mod proxy;
 pub mod relay;
 pub mod terminal;
+pub mod tool;
+pub mod usage;
 pub mod wait;
 
 pub use candidate::{Candidate, Elect, Ended, Witness};
-pub use history::{Figures, History};
+pub use history::{Figures, History, millis};
 pub use place::Place;
 pub use relay::Relay;
 pub use wait::{eventually, until};
@@ -23,6 +33,19 @@ pub use wait::{eventually, until};
 /// How often each fault is tried: a few times in every run, as often as the promise asks with `ELECT_LONG=1`.
 pub fn runs() -> usize {
     if is_long() { 50 } else { 4 }
+}
+
+/// How often where a whole lease has to run out each time, or several servers have to be started.
+pub fn few() -> usize {
+    if is_long() { 20 } else { 2 }
+}
+
+/// As many at once: each in a place of its own, for what takes long to happen.
+pub fn side_by_side<T: Send>(count: usize, each: impl Fn() -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..count).map(|_| scope.spawn(&each)).collect();
+        all.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
 }
 
 pub fn is_long() -> bool {

@@ -39,6 +39,12 @@ impl Place {
         format!("file:{}", self.locks().display())
     }
 
+    /// A store on the network that many share, with a prefix that is this place's alone.
+    pub fn below(&self, url: &str) -> String {
+        let name = self.path().file_name().expect("a directory has a name");
+        format!("{url}/{}", name.to_string_lossy())
+    }
+
     pub fn lock_file(&self) -> PathBuf {
         self.locks().join("cron.lock")
     }

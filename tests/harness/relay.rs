@@ -16,6 +16,7 @@ pub struct Relay<'a> {
     /// Whether every second run has a grandchild too.
     every_second_with_daemon: bool,
     wrapper: Option<Vec<String>>,
+    store: Option<String>,
 }
 
 impl<'a> Relay<'a> {
@@ -27,7 +28,14 @@ impl<'a> Relay<'a> {
             flags: Vec::new(),
             every_second_with_daemon: true,
             wrapper: None,
+            store: None,
         }
+    }
+
+    /// In a store on the network, under a prefix of each place's own.
+    pub fn store(mut self, url: &str) -> Relay<'a> {
+        self.store = Some(url.to_owned());
+        self
     }
 
     /// For faults that take long to be found: so many relays at once, each in a place of its own.
@@ -127,6 +135,10 @@ impl<'a> Relay<'a> {
             self.witness.clone()
         };
         let elect = self.flags.iter().fold(Elect::new(place), |elect, (name, value)| elect.flag(name, value));
+        let elect = match &self.store {
+            None => elect,
+            Some(url) => elect.store(place.below(url)),
+        };
         let elect = match &self.wrapper {
             None => elect,
             Some(words) => {

@@ -121,8 +121,7 @@ impl Member {
         let channel = endpoint.connect().await.map_err(|error| {
             let reason = reason(&error);
             let message = format!("{} cannot be reached: {reason}", self.endpoint);
-            // A certificate does not become right by asking again.
-            if is_certificates(&error) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }
+            if is_about_certificates(&reason) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }
         })?;
         let mut options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
         if let Some((name, password)) = &settings.user {
@@ -176,32 +175,32 @@ fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
 }
 
 /// The innermost reason: what is around it says "transport error".
-fn reason(error: &tonic::transport::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
     innermost.to_string()
 }
 
-fn is_certificates(error: &tonic::transport::Error) -> bool {
-    let mut source = error.source();
-    while let Some(error) = source {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = error
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
-        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = tls {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+/// Whether TLS failed for what either side has to show: asking again changes nothing. Told by rustls's own words, since
+/// h2 passes on the words alone.
+fn is_about_certificates(reason: &str) -> bool {
+    reason.starts_with("invalid peer certificate") || reason.starts_with("received fatal alert")
 }
 
 /// What a call's failure means for us.
 pub fn explain(error: Error) -> StoreError {
     let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(error.to_string()) };
+    if status.source().is_some() {
+        // Not the server's word: the connection's. A server says only after the handshake that it wants a certificate.
+        let message = reason(&status);
+        return if is_about_certificates(&message) {
+            StoreError::Refused(message)
+        } else {
+            StoreError::Unavailable(message)
+        };
+    }
     let message = status.message().trim_start_matches("etcdserver: ");
     let code = status.code();
     // That is how etcd says that a user is missing, or a password wrong, or that there is no need for either.

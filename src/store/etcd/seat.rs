@@ -25,6 +25,7 @@ use etcd_client::{
     LeaseKeeper, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 use tonic::Code;
+use tracing::debug;
 
 use super::keys::{self, Entry, Value};
 use super::members::explain;
@@ -229,6 +230,8 @@ impl Seat {
             if beat.raft_term == header.raft_term() {
                 return Ok(Renewal::Credited { sent, ttl: Some(beat.ttl) });
             }
+            let (answered, checked) = (beat.raft_term, header.raft_term());
+            debug!("the keep-alive of raft term {answered} counts for nothing: the check was served in {checked}");
         }
         Err(StoreError::Unavailable("the cluster keeps changing its leader".to_owned()))
     }
@@ -267,14 +270,6 @@ impl Seat {
         let raft_term = answer.header().ok_or_else(nonsense)?.raft_term();
         self.pulse = Some(pulse);
         Ok(Some(Beat { ttl: Duration::from_secs(ttl), raft_term }))
-    }
-
-    /// What hangs on the lease goes with it. That there is no such lease (any more) is what was wanted.
-    pub async fn leave(&mut self, client: &mut Client) -> Result<(), StoreError> {
-        self.leads.set(None);
-        self.own = None;
-        self.predecessor = None;
-        revoke(client, self.lease).await
     }
 
     fn watch_own(&mut self, client: &Client, revision: i64) {
@@ -322,7 +317,7 @@ pub fn rejoins() -> Standing {
     }
 }
 
-/// Takes a lease back, with all that hangs on it.
+/// Takes a lease back, with all that hangs on it. That there is no such lease (any more) is what was wanted.
 pub async fn revoke(client: &mut Client, lease: i64) -> Result<(), StoreError> {
     match client.lease_revoke(lease).await {
         Ok(_) => Ok(()),

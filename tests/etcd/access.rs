@@ -1,0 +1,243 @@
+//! Getting in: users, certificates, servers that are not there; and what is said when it does not work.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{candidate, real};
+use crate::harness::certificates::Certificates;
+use crate::harness::etcd::{Etcd, Options, PASSWORD};
+use crate::harness::ports::free_port;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::wait::{now, since, throughout};
+use crate::harness::{Elect, Ended, Place, Witness};
+
+fn as_user(elect: Elect, name: &str, password: &str) -> Elect {
+    elect.flag("--username", name).variable("ELECT_PASSWORD", password)
+}
+
+/// Refused at start: one line among the log's says why, the status is 77, and the server was asked hardly more than once.
+#[track_caller]
+fn is_refused(ended: &Ended, said: &[&str]) {
+    assert_eq!(ended.status.code(), Some(77), "{ended:?}");
+    ended.says(said);
+    let errors = ended.stderr.lines().filter(|line| line.contains("error")).count();
+    assert_eq!(errors, 1, "one line: {ended:?}");
+    assert!(!ended.stderr.contains(PASSWORD), "{ended:?}");
+}
+
+#[test]
+fn a_user_with_a_password_leads_and_hands_over() {
+    let etcd = Etcd::start();
+    etcd.enable_auth();
+    let place = Place::new();
+    let file = place.path().join("password");
+    fs::write(&file, format!("{PASSWORD}\n")).expect("a file");
+    let store = format!("etcd://{}", etcd.address());
+    let mut leader = as_user(candidate(&place, store.clone()), "elect", PASSWORD).witness(&Witness::new()).start();
+    place.starts(1);
+    let next = candidate(&place, store.clone())
+        .flag("--username", "elect")
+        .flag("--password-file", &file.display().to_string())
+        .witness(&Witness::new())
+        .start();
+    next.waits();
+    let seen = as_user(Elect::new(&place).store(store).status(&["cron"]), "elect", PASSWORD).run();
+    assert!(seen.stdout.contains(" leads"), "{seen:?}");
+    // The claim has what it takes to be given back: user, password, lease.
+    let killed = now();
+    leader.signal(nix::sys::signal::Signal::SIGKILL);
+    leader.wait();
+    place.starts(2);
+    assert!(since(killed) < super::LEASE / 2, "by its keeper, not by the lease: {:?}", since(killed));
+    next.stops();
+    place.history().is_safe();
+}
+
+#[test]
+fn a_token_that_expires_or_is_forgotten_is_replaced() {
+    let etcd = Etcd::with(&Options::new().token_ttl(1));
+    etcd.enable_auth();
+    let place = Place::new();
+    // A renewal every three seconds: each finds its token expired.
+    let store = format!("etcd://{}", etcd.address());
+    let elect = |place: &Place| Elect::new(place).store(store.clone()).flag("--ttl", "15s");
+    let leader = as_user(elect(&place), "elect", PASSWORD).witness(&Witness::new()).start();
+    place.starts(1);
+    let next = as_user(elect(&place), "elect", PASSWORD).witness(&Witness::new()).start();
+    next.waits();
+    let logins = || etcd.requests().get("Authenticate").copied().unwrap_or_default();
+    let before = logins();
+    throughout(Duration::from_secs(7), "it goes on leading", || place.history().starts.len() == 1);
+    let after = logins();
+    println!("figures: etcd: tokens of 1 s, a renewal each 3 s: {} logins in 7 s by two candidates", after - before);
+    assert!(after > before, "a token has expired");
+    // A server that is started again knows no token.
+    etcd.restart();
+    throughout(Duration::from_secs(4), "it goes on leading", || place.history().starts.len() == 1);
+    assert!(!leader.log().contains("lease runs out"), "{}", leader.log());
+    leader.stops();
+    place.starts(2);
+    next.stops();
+    place.history().is_safe();
+}
+
+#[test]
+fn who_may_not_is_told_so_and_ends() {
+    let etcd = Etcd::start();
+    etcd.enable_auth();
+    let place = Place::new();
+    let store = format!("etcd://{}", etcd.address());
+    let elect = || candidate(&place, store.clone()).witness(&Witness::new());
+    let logins = || etcd.requests().get("Authenticate").copied().unwrap_or_default();
+    let before = logins();
+    is_refused(&as_user(elect(), "elect", "wrong").run(), &["authentication failed"]);
+    assert!(logins() - before <= 2, "no storm of logins");
+    is_refused(&as_user(elect(), "nobody", PASSWORD).run(), &["authentication failed"]);
+    is_refused(&as_user(elect(), "stranger", PASSWORD).run(), &["permission denied"]);
+    is_refused(&elect().run(), &["--username", "--password-file"]);
+    let outside = candidate(&place, format!("{store}/elsewhere")).witness(&Witness::new());
+    is_refused(&as_user(outside, "elect", PASSWORD).run(), &["permission denied"]);
+    let status = |elect: Elect| elect.run();
+    let asked = status(as_user(Elect::new(&place).store(store.clone()).status(&["cron"]), "elect", "wrong"));
+    asked.fails_with(77, &["authentication failed"]);
+    assert!(place.history().starts.is_empty());
+}
+
+#[test]
+fn a_user_where_none_is_asked_for_is_told_so() {
+    let etcd = Etcd::start();
+    let place = Place::new();
+    let elect = candidate(&place, etcd.url()).witness(&Witness::new());
+    is_refused(&as_user(elect, "elect", PASSWORD).run(), &["authentication is not enabled"]);
+}
+
+#[test]
+fn a_permission_that_is_withdrawn_is_a_trouble_without_a_storm() {
+    let etcd = Etcd::start();
+    etcd.enable_auth();
+    let place = Place::new();
+    let store = format!("etcd://{}", etcd.address());
+    let leader = as_user(candidate(&place, store.clone()), "elect", PASSWORD).witness(&Witness::new()).start();
+    place.starts(1);
+    etcd.etcdctl(&["user", "revoke-role", "elect", "elect"]);
+    leader.says("the lease runs out");
+    leader.says("permission denied");
+    let (began, before): (_, u64) = (now(), etcd.messages().values().sum());
+    throughout(Duration::from_secs(3), "it does not lead", || place.history().starts.len() == 1);
+    let rate = real(etcd.messages().values().sum::<u64>() - before) / since(began).as_secs_f64();
+    println!("figures: etcd: permission withdrawn, ttl 3 s: {rate:.1} messages a second");
+    assert!(rate < 20.0, "a storm: {rate}");
+    etcd.etcdctl(&["user", "grant-role", "elect", "elect"]);
+    place.starts(2);
+    leader.stops();
+    place.history().is_safe();
+}
+
+#[test]
+fn certificates_of_both_sides_are_shown_and_checked() {
+    let certificates = Arc::new(Certificates::new());
+    let etcd = Etcd::with(&Options::new().tls(&certificates));
+    let place = Place::new();
+    let (client, other) = (certificates.client(), certificates.other_client());
+    let elect = |ca: &str, identity: Option<&crate::harness::certificates::Identity>| {
+        let elect = candidate(&place, etcd.url()).witness(&Witness::new()).flag("--tls-ca", ca);
+        match identity {
+            Some(identity) => elect.flag("--tls-cert", &identity.certificate).flag("--tls-key", &identity.key),
+            None => elect,
+        }
+    };
+    let mut leader = elect(&certificates.ca(), Some(&client)).start();
+    place.starts(1);
+    let next = elect(&certificates.ca(), Some(&client)).start();
+    next.waits();
+    // The keeper's successor has the certificates too.
+    let killed = now();
+    leader.signal(nix::sys::signal::Signal::SIGKILL);
+    leader.wait();
+    place.starts(2);
+    assert!(since(killed) < super::LEASE / 2, "by its keeper, not by the lease: {:?}", since(killed));
+    next.stops();
+    place.history().is_safe();
+
+    is_refused(&elect(&certificates.other_ca(), Some(&client)).run(), &["certificate"]);
+    is_refused(&elect(&certificates.ca(), None).run(), &["ertificate"]);
+    is_refused(&elect(&certificates.ca(), Some(&other)).run(), &["ertificate"]);
+    is_refused(&elect("/nonexistent/ca.pem", Some(&client)).run(), &["/nonexistent/ca.pem"]);
+    assert_eq!(place.history().starts.len(), 2);
+}
+
+#[test]
+fn variables_of_etcds_own_fill_in_what_is_left_open() {
+    let certificates = Arc::new(Certificates::new());
+    let etcd = Etcd::with(&Options::new().tls(&certificates));
+    let place = Place::new();
+    let client = certificates.client();
+    let with = |name: &str, value: &str| {
+        candidate(&place, "etcd:".to_owned())
+            .variable("ETCD3_ENDPOINT", &etcd.address())
+            .variable("ETCD3_TLS_CERT", &client.certificate)
+            .variable("ETCD3_TLS_KEY", &client.key)
+            .variable(name, value)
+            .command(["true"])
+            .run()
+    };
+    let ended = with("ETCD3_CA", &certificates.ca());
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    ended.says(&["store=etcds://", &etcd.address()]);
+    // Nothing vouches for this server but the wish to believe it.
+    assert_eq!(with("ETCD3_SKIP_VERIFY", "1").status.code(), Some(0));
+    assert_eq!(with("ETCD3_CA", &certificates.other_ca()).status.code(), Some(77));
+    assert_eq!(with("ETCD3_SKIP_VERIFY", "perhaps").status.code(), Some(2));
+}
+
+#[test]
+fn urls_and_flags_that_do_not_fit_together_are_usage_errors() {
+    let place = Place::new();
+    let elect = |store: &str| Elect::new(&place).store(store.to_owned()).command(["true"]);
+    elect("etcd:localhost").run().fails_with(2, &["etcd://HOST:PORT"]);
+    elect("etcd://me:secret@h").run().fails_with(2, &["--password-file"]);
+    let ended = elect("etcd://h").flag("--tls-ca", "/ca").run();
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    ended.says(&["--tls-ca", "etcds://"]);
+    let ended = elect("etcd://h").flag("--username", "me").run();
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    ended.says(&["--password-file"]);
+    elect("etcd://h").flag("--password-file", "/nonexistent").run().fails_with(2, &["/nonexistent"]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_waited_for_and_mentioned_once_in_a_while() {
+    let place = Place::new();
+    let port = free_port();
+    let candidate = candidate(&place, format!("etcd://127.0.0.1:{port}")).witness(&Witness::new()).start();
+    candidate.says("cannot be reached");
+    throughout(Duration::from_secs(3), "it keeps trying", || candidate.log().lines().count() <= 3);
+    candidate.stops();
+    assert!(place.history().starts.is_empty());
+}
+
+#[test]
+fn a_server_that_comes_back_is_found_within_a_renewal() {
+    let etcd = Etcd::start();
+    let (place, proxy) = (Place::new(), Proxy::to(&etcd.address()));
+    proxy.mode(Mode::Closed);
+    let candidate = candidate(&place, super::through(&proxy, &place)).witness(&Witness::new()).start();
+    candidate.says("cannot be reached");
+    proxy.mode(Mode::Open);
+    let opened = now();
+    place.starts(1);
+    println!("figures: etcd: leads {} ms after the server is there", since(opened).as_millis());
+    candidate.says("answers again");
+    candidate.stops();
+}
+
+#[test]
+fn a_version_with_known_bugs_is_mentioned_once() {
+    let etcd = Etcd::start();
+    let version = etcd.etcdctl(&["endpoint", "status", "-w", "json"]);
+    let place = Place::new();
+    let ended = candidate(&place, etcd.url()).command(["sleep", "1"]).run();
+    let told = ended.stderr.matches("known lease bugs").count();
+    assert_eq!(told, usize::from(version.contains("\"version\":\"3.4.2")), "{ended:?} of {version}");
+}

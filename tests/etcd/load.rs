@@ -1,0 +1,96 @@
+//! Many candidates on one etcd.
+
+use std::time::Duration;
+
+use super::{candidate_for, real};
+use crate::harness::etcd::Etcd;
+use crate::harness::usage::Usage;
+use crate::harness::wait::{now, since, until};
+use crate::harness::{Candidate, Place, Witness, is_long, millis};
+
+/// What the two processes of a candidate keep for themselves, and their share of what all have in common.
+fn proportional_set_size(candidate: &Candidate) -> u64 {
+    let of = |pid: i32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process that is there");
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("a line for it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    };
+    of(candidate.pid()) + of(candidate.keeper())
+}
+
+fn cpu(candidate: &Candidate) -> Duration {
+    Usage::of(candidate.pid()).cpu + Usage::of(candidate.keeper()).cpu
+}
+
+#[test]
+fn a_hand_over_among_many_wakes_one_waiter() {
+    let count = if is_long() { 200 } else { 20 };
+    let (etcd, place) = (Etcd::start(), Place::new());
+    // Renewals so rare that what is counted is the hand-over's.
+    let start = || candidate_for(&place, etcd.url(), "1000s").witness(&Witness::new()).start();
+    let leader = start();
+    place.starts(1);
+    let waiters: Vec<Candidate> = (1..count).map(|_| start()).collect();
+    waiters.iter().for_each(Candidate::waits);
+    let asked = || -> u64 {
+        let messages = etcd.messages();
+        ["Txn", "Range", "LeaseKeepAlive", "LeaseGrant"].iter().filter_map(|method| messages.get(*method)).sum()
+    };
+    let quiet = asked();
+    let (rounds, mut handovers, mut leader) = (5, Vec::new(), leader);
+    let mut waiters = waiters;
+    for round in 1..=rounds {
+        let led = place.history().latest();
+        let end = place.watch_the_end_of(led.pid);
+        leader.stops();
+        let started = place.starts(round + 1).latest();
+        handovers.push(started.at.saturating_sub(end.join().expect("the watch on the old tree")));
+        let leads = |waiter: &Candidate| waiter.tree().iter().any(|process| process.pid == started.pid);
+        leader = waiters.swap_remove(waiters.iter().position(leads).expect("one of them leads"));
+    }
+    let asked = asked() - quiet;
+    handovers.sort();
+    println!(
+        "figures: etcd: {count} candidates on one boundary: {} requests a hand-over, which takes {} (median of {rounds})",
+        asked / rounds as u64,
+        millis(handovers[rounds / 2])
+    );
+    assert!(asked <= 10 * rounds as u64, "{asked} requests in {rounds} hand-overs among {count}");
+    drop((leader, waiters));
+    place.history().is_safe();
+}
+
+#[test]
+fn many_boundaries_share_a_server() {
+    let count = if is_long() { 300 } else { 30 };
+    let etcd = Etcd::start();
+    let place = Place::new();
+    let candidates: Vec<Candidate> = (0..count)
+        .map(|number| {
+            let boundary: &'static str = format!("boundary-{number}").leak();
+            candidate_for(&place, etcd.url(), "10s").boundary(boundary).command(["sleep", "600"]).start()
+        })
+        .collect();
+    for candidate in &candidates {
+        candidate.says("leader command started");
+    }
+    let messages = || etcd.messages().values().sum::<u64>();
+    let used = || -> Duration { candidates.iter().map(cpu).sum() };
+    let (began, before, cpu_before, server) = (now(), messages(), used(), etcd.usage());
+    let window = Duration::from_secs(if is_long() { 20 } else { 5 });
+    until("they have been watched for a while", || since(began) >= window);
+    let seconds = since(began).as_secs_f64();
+    let each = |total: f64| total / f64::from(u32::try_from(count).expect("a small number"));
+    let memory: u64 = candidates.iter().map(proportional_set_size).sum();
+    println!(
+        "figures: etcd: {count} boundaries with a leader each, ttl 10 s: {:.0} messages a second at the server, its CPU {:.0} % of a \
+         core and {:.0} MB; each candidate {:.2} % of a core, {:.1} MB PSS",
+        real(messages() - before) / seconds,
+        etcd.usage().cpu.saturating_sub(server.cpu).as_secs_f64() / seconds * 100.0,
+        real(etcd.usage().resident) / 1e6,
+        each(used().saturating_sub(cpu_before).as_secs_f64() / seconds * 100.0),
+        each(real(memory)) / 1e6,
+    );
+    let troubled = candidates.iter().filter(|candidate| candidate.log().contains("store: ")).count();
+    assert_eq!(troubled, 0, "nobody was kept waiting");
+}

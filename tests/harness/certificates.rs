@@ -1,0 +1,96 @@
+//! Certificates for one test: an authority with a server and a client, and another authority that nobody trusts.
+
+use std::fs;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// A certificate and its key, as the paths of two PEM files.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+#[derive(Debug)]
+pub struct Certificates {
+    directory: TempDir,
+}
+
+/// Without it openssl would make everybody an authority.
+const CONFIGURATION: &str = "\
+[req]
+distinguished_name = name
+[name]
+[authority]
+basicConstraints = critical, CA:TRUE
+[member]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth, clientAuth
+subjectAltName = DNS:localhost, IP:127.0.0.1
+";
+
+impl Certificates {
+    pub fn new() -> Certificates {
+        let directory = tempfile::Builder::new().prefix("elect-tls-").tempdir().expect("a temporary directory");
+        let certificates = Certificates { directory };
+        fs::write(certificates.path("openssl.cnf"), CONFIGURATION).expect("an empty directory takes a file");
+        for authority in ["ca", "other-ca"] {
+            certificates.make(authority, None);
+        }
+        certificates.make("server", Some("ca"));
+        // The name in a client's certificate is a user for etcd once users are asked for.
+        certificates.make("elect", Some("ca"));
+        certificates.make("other", Some("other-ca"));
+        certificates
+    }
+
+    /// The authority that server and client belong to.
+    pub fn ca(&self) -> String {
+        self.path("ca.crt")
+    }
+
+    /// One that has signed neither.
+    pub fn other_ca(&self) -> String {
+        self.path("other-ca.crt")
+    }
+
+    /// For `localhost` and 127.0.0.1.
+    pub fn server(&self) -> Identity {
+        self.identity("server")
+    }
+
+    /// A client by the name of `elect`.
+    pub fn client(&self) -> Identity {
+        self.identity("elect")
+    }
+
+    /// A client of the other authority.
+    pub fn other_client(&self) -> Identity {
+        self.identity("other")
+    }
+
+    fn identity(&self, name: &str) -> Identity {
+        Identity { certificate: self.path(&format!("{name}.crt")), key: self.path(&format!("{name}.key")) }
+    }
+
+    fn make(&self, name: &str, authority: Option<&str>) {
+        let Identity { certificate, key } = self.identity(name);
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+        openssl.args(["-config", &self.path("openssl.cnf"), "-subj", &format!("/CN={name}")]);
+        openssl.args(["-extensions", if authority.is_some() { "member" } else { "authority" }]);
+        openssl.args(["-keyout", &key, "-out", &certificate]);
+        if let Some(authority) = authority {
+            let Identity { certificate, key } = self.identity(authority);
+            openssl.args(["-CA", &certificate, "-CAkey", &key]);
+        }
+        let output = openssl.output().expect("openssl is there");
+        assert!(output.status.success(), "openssl for {name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn path(&self, file: &str) -> String {
+        self.directory.path().join(file).display().to_string()
+    }
+}

@@ -1,0 +1,368 @@
+//! An etcd of one member: started on free ports, killed, stopped, restarted, and gone at the end of the test.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::certificates::{Certificates, Identity};
+use super::disk::StalledDisk;
+use super::ports::free_port;
+use super::tool::attempt;
+use super::usage::Usage;
+use super::{eventually, page, processes, until};
+
+/// Of every user that [`Etcd::enable_auth`] makes.
+pub const PASSWORD: &str = "correct horse";
+
+/// How an etcd is started, where it differs from a plain one.
+#[derive(Debug, Clone)]
+pub struct Options {
+    flags: Vec<String>,
+    timing: [u32; 2],
+    certificates: Option<Arc<Certificates>>,
+    host: String,
+    stalls: bool,
+}
+
+/// Who a member is among the others.
+pub(super) struct Peers {
+    pub name: String,
+    pub port: u16,
+    /// Where the others reach it.
+    pub advertised: String,
+    /// The whole cluster, as every member is told it.
+    pub cluster: String,
+    /// Who wants to know the process whenever there is a new one.
+    pub tell: Box<dyn Fn(i32) + Send + Sync>,
+}
+
+impl Options {
+    /// Elections, where there are any, within half a second.
+    pub fn new() -> Options {
+        Options {
+            flags: Vec::new(),
+            timing: [100, 500],
+            certificates: None,
+            host: "127.0.0.1".to_owned(),
+            stalls: false,
+        }
+    }
+
+    /// Any other flag of etcd's.
+    pub fn flag(mut self, name: &str, value: &str) -> Options {
+        self.flags.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Milliseconds; etcd's own are 100 and 1000. The shortest lease that is granted follows from them: 1 s here, 2 s there.
+    pub fn timing(mut self, heartbeat: u32, election: u32) -> Options {
+        self.timing = [heartbeat, election];
+        self
+    }
+
+    /// TLS, and clients must show a certificate.
+    pub fn tls(mut self, certificates: &Arc<Certificates>) -> Options {
+        self.certificates = Some(Arc::clone(certificates));
+        self
+    }
+
+    /// Seconds after which who has logged in must do so again, if it has asked nothing meanwhile.
+    pub fn token_ttl(self, seconds: u32) -> Options {
+        self.flag("--auth-token-ttl", &seconds.to_string())
+    }
+
+    /// Another address than 127.0.0.1 for its clients: that of a [`Network`](super::network::Network).
+    pub fn seen_at(mut self, host: &str) -> Options {
+        host.clone_into(&mut self.host);
+        self
+    }
+
+    /// The log on a disk of its own: see [`Etcd::disk`].
+    pub fn own_disk(mut self) -> Options {
+        self.stalls = true;
+        self
+    }
+}
+
+pub struct Etcd {
+    options: Options,
+    peers: Peers,
+    port: u16,
+    page_port: u16,
+    asks_for_users: AtomicBool,
+    process: Mutex<Option<Child>>,
+    directory: TempDir,
+    /// After the process that writes to it.
+    disk: Option<StalledDisk>,
+}
+
+impl Etcd {
+    /// One member, with an empty store; it answers.
+    pub fn start() -> Etcd {
+        Etcd::with(&Options::new())
+    }
+
+    #[track_caller]
+    pub fn with(options: &Options) -> Etcd {
+        again(|| {
+            let port = free_port();
+            let url = format!("http://127.0.0.1:{port}");
+            let (name, cluster) = ("m0".to_owned(), format!("m0={url}"));
+            let peers = Peers { name, port, advertised: url, cluster, tell: Box::new(|_| ()) };
+            let etcd = Etcd::launch(options.clone(), peers);
+            etcd.comes_up().then_some(etcd)
+        })
+    }
+
+    /// Starts it, without waiting for it.
+    pub(super) fn launch(options: Options, peers: Peers) -> Etcd {
+        let etcd = Etcd {
+            port: free_port(),
+            page_port: free_port(),
+            asks_for_users: AtomicBool::new(false),
+            process: Mutex::new(None),
+            directory: tempfile::Builder::new().prefix("elect-etcd-").tempdir().expect("a temporary directory"),
+            disk: options.stalls.then(StalledDisk::new),
+            options,
+            peers,
+        };
+        etcd.spawn();
+        etcd
+    }
+
+    /// It shows its pages, though it may not have found the others yet; or it has ended.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_ended().is_some() || page::get(self.page_port, "/metrics").is_ok()
+    }
+
+    /// False when another program has taken one of its ports.
+    #[track_caller]
+    pub(super) fn comes_up(&self) -> bool {
+        eventually("etcd answers", || match self.has_ended() {
+            Some(_) if self.log().contains("address already in use") => Some(false),
+            Some(status) => panic!("etcd has ended, {status}:\n{}", self.last_words()),
+            None => page::get(self.page_port, "/health").is_ok_and(|page| page.contains("\"true\"")).then_some(true),
+        })
+    }
+
+    /// Host and port, for clients.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.options.host, self.port)
+    }
+
+    /// For `--store`.
+    pub fn url(&self) -> String {
+        let scheme = if self.options.certificates.is_some() { "etcds" } else { "etcd" };
+        format!("{scheme}://{}", self.address())
+    }
+
+    pub fn pid(&self) -> i32 {
+        let process = self.process.lock().expect("nobody panics with it");
+        i32::try_from(process.as_ref().expect("it runs").id()).expect("process ids are small")
+    }
+
+    /// SIGKILL; it is gone when this returns.
+    #[track_caller]
+    pub fn kill(&self) {
+        self.end(Signal::SIGKILL);
+    }
+
+    /// SIGSTOP: it stands still, and its connections stay.
+    #[track_caller]
+    pub fn stop(&self) {
+        processes::signal(self.pid(), Signal::SIGSTOP);
+        until("etcd stands still", || processes::state(self.pid()) == Some('T'));
+    }
+
+    pub fn cont(&self) {
+        processes::signal(self.pid(), Signal::SIGCONT);
+    }
+
+    /// With the same data and ports, after a clean stop if it still runs. It answers, unless it lacks the others.
+    #[track_caller]
+    pub fn restart(&self) {
+        self.start_again();
+        assert!(self.comes_up(), "somebody else has its ports:\n{}", self.last_words());
+    }
+
+    /// The same, without waiting until it answers.
+    #[track_caller]
+    pub fn start_again(&self) {
+        if self.process.lock().expect("nobody panics with it").is_some() {
+            self.end(Signal::SIGTERM);
+        }
+        self.spawn();
+    }
+
+    /// The disk under its log.
+    #[track_caller]
+    pub fn disk(&self) -> &StalledDisk {
+        self.disk.as_ref().expect("started with Options::own_disk")
+    }
+
+    /// Calls begun since its start, by method. A stream counts once.
+    #[track_caller]
+    pub fn requests(&self) -> BTreeMap<String, u64> {
+        self.counter("grpc_server_started_total")
+    }
+
+    /// Messages received since its start, by method: on a stream of keep-alives, each of them.
+    #[track_caller]
+    pub fn messages(&self) -> BTreeMap<String, u64> {
+        self.counter("grpc_server_msg_received_total")
+    }
+
+    #[track_caller]
+    fn counter(&self, name: &str) -> BTreeMap<String, u64> {
+        let page = page::get(self.page_port, "/metrics").expect("etcd shows its counters");
+        page::sums(&page, name, "grpc_method").into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.pid())
+    }
+
+    /// As root, once there are users; with the client's certificate, where there are certificates. What the words say
+    /// about either counts instead.
+    pub fn try_etcdctl(&self, words: &[&str]) -> Result<String, String> {
+        let own = self.etcdctl_at(&self.address());
+        attempt(own.iter().map(String::as_str).chain(words.iter().copied()))
+    }
+
+    #[track_caller]
+    pub fn etcdctl(&self, words: &[&str]) -> String {
+        self.try_etcdctl(words).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// The words that such a call begins with, for one by other ways or means.
+    pub fn etcdctl_at(&self, address: &str) -> Vec<String> {
+        let mut words = ["env", "ETCDCTL_API=3", "etcdctl", "--endpoints", address].map(str::to_owned).to_vec();
+        if let Some(certificates) = &self.options.certificates {
+            let Identity { certificate, key } = certificates.client();
+            words.extend(["--cacert", &certificates.ca(), "--cert", &certificate, "--key", &key].map(str::to_owned));
+        }
+        if self.asks_for_users.load(Ordering::SeqCst) {
+            words.extend(["--user".to_owned(), format!("root:{PASSWORD}")]);
+        }
+        words
+    }
+
+    /// From now on it asks for users, all with the [`PASSWORD`]: `root`; `elect`, who may read and write below `/elect/`;
+    /// `stranger`, who may nothing.
+    pub fn enable_auth(&self) {
+        for user in ["root", "elect", "stranger"] {
+            self.etcdctl(&["user", "add", &format!("{user}:{PASSWORD}")]);
+        }
+        self.etcdctl(&["role", "add", "elect"]);
+        self.etcdctl(&["role", "grant-permission", "elect", "--prefix", "readwrite", "/elect/"]);
+        self.etcdctl(&["user", "grant-role", "elect", "elect"]);
+        self.etcdctl(&["user", "grant-role", "root", "root"]);
+        self.etcdctl(&["auth", "enable"]);
+        self.asks_for_users.store(true, Ordering::SeqCst);
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    fn last_words(&self) -> String {
+        let log = self.log();
+        // Of those who wait for it, who have their own words for that.
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("/health error")).collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    fn spawn(&self) {
+        let path = self.directory.path().join("log");
+        let log = File::options().create(true).append(true).open(path).expect("an open directory");
+        let mut command = Command::new("etcd");
+        command
+            .args(self.flags())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("one more descriptor"))
+            .stderr(log);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETCD")) {
+            command.env_remove(name);
+        }
+        let child = command.spawn().expect("etcd is there");
+        (self.peers.tell)(i32::try_from(child.id()).expect("process ids are small"));
+        *self.process.lock().expect("nobody panics with it") = Some(child);
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let (options, peers) = (&self.options, &self.peers);
+        let text = |path: &Path| path.display().to_string();
+        let scheme = if options.certificates.is_some() { "https" } else { "http" };
+        let clients = format!("{scheme}://{}", self.address());
+        let [heartbeat, election] = options.timing.map(|time| time.to_string());
+        let mut flags: Vec<String> = [
+            ["--name", &peers.name],
+            ["--data-dir", &text(&self.directory.path().join("data"))],
+            ["--listen-client-urls", &clients],
+            ["--advertise-client-urls", &clients],
+            ["--listen-metrics-urls", &format!("http://127.0.0.1:{}", self.page_port)],
+            ["--listen-peer-urls", &format!("http://127.0.0.1:{}", peers.port)],
+            ["--initial-advertise-peer-urls", &peers.advertised],
+            ["--initial-cluster", &peers.cluster],
+            ["--heartbeat-interval", &heartbeat],
+            ["--election-timeout", &election],
+            ["--bcrypt-cost", "4"],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+        if let Some(disk) = &self.disk {
+            // Made beside its final place and renamed: not the mount point itself.
+            flags.extend(["--wal-dir".to_owned(), text(&disk.path().join("wal"))]);
+        }
+        if let Some(certificates) = &options.certificates {
+            let Identity { certificate, key } = certificates.server();
+            let words = ["--client-cert-auth", "--trusted-ca-file", &certificates.ca()];
+            flags.extend(words.into_iter().chain(["--cert-file", &certificate, "--key-file", &key]).map(str::to_owned));
+        }
+        flags.extend(options.flags.iter().cloned());
+        flags
+    }
+
+    fn has_ended(&self) -> Option<ExitStatus> {
+        let mut process = self.process.lock().expect("nobody panics with it");
+        process.as_mut().expect("it was started").try_wait().expect("a child of ours")
+    }
+
+    #[track_caller]
+    fn end(&self, signal: Signal) {
+        processes::signal(self.pid(), signal);
+        until("etcd ends (while its disk is frozen it cannot)", || self.has_ended().is_some());
+        *self.process.lock().expect("nobody panics with it") = None;
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- etcd {} at {}:\n{}", self.peers.name, self.address(), self.last_words());
+        }
+        if let Some(disk) = &self.disk {
+            disk.thaw();
+        }
+        // A test that panicked may have done so while it held it.
+        let process = self.process.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(mut child) = process.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A port that was free may not be any more: tries a few times.
+#[track_caller]
+pub(super) fn again<T>(mut start: impl FnMut() -> Option<T>) -> T {
+    (0..5).find_map(|_| start()).expect("one of five attempts finds its ports free")
+}

@@ -1,0 +1,38 @@
+//! Pages that a server shows on plain HTTP: its health, and its counters in Prometheus's text format.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// A server that is stopped connects, and says nothing.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The page as it comes, head and all.
+pub fn get(port: u16, path: &str) -> io::Result<String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // 1.0: the answer ends where the connection does.
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
+}
+
+/// The values of one counter, added up by the value of one label.
+pub fn sums(page: &str, counter: &str, label: &str) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for line in page.lines() {
+        let Some((labels, value)) =
+            line.strip_prefix(counter).and_then(|rest| rest.strip_prefix('{')?.split_once("} "))
+        else {
+            continue;
+        };
+        let named = format!("{label}=\"");
+        let Some((_, rest)) = labels.split_once(&named) else { continue };
+        let name = rest.split('"').next().unwrap_or_default().to_owned();
+        *sums.entry(name).or_default() += value.parse::<u64>().expect("a counter of whole things");
+    }
+    sums
+}
