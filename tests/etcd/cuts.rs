@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{LEASE, Rivals, TTL, candidate, through};
-use crate::harness::etcd::Etcd;
+use super::{LEASE, Rivals, TTL, Wire, candidate, through};
+use crate::harness::etcd::{Etcd, Options};
+use crate::harness::network::Network;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::wait::{eventually, now, since, throughout, until};
 use crate::harness::{Elect, Figures, Place, Witness, few, side_by_side};
@@ -17,31 +18,55 @@ fn is_clean(kind: &str, figures: &Figures) {
 }
 
 /// The leader is cut off, the other takes over; then the way is open again, and the first is one who waits.
-fn cut_off(etcd: &Etcd, mode: Mode) -> Figures {
-    let rivals = Rivals::at(etcd, &Witness::new().daemon());
+fn cut_off(wire: Wire, etcd: &Etcd, mode: Mode) -> Figures {
+    let rivals = Rivals::over(wire, etcd, &Witness::new().daemon());
     let led = rivals.place.history().latest();
     let end = rivals.place.watch_the_end_of(led.pid);
     let struck = now();
-    rivals.proxy.mode(mode);
+    rivals.wire.mode(mode);
     let started = rivals.place.starts(2).latest();
     let mut figures = Figures { survivors: rivals.leader.tree().len(), ..Figures::default() };
     let ended = end.join().expect("the watch on the old tree");
     figures.endings.push(ended.saturating_sub(struck));
     figures.handovers.push(started.at.saturating_sub(ended));
     assert!(started.term > led.term);
-    rivals.proxy.mode(Mode::Open);
+    rivals.wire.mode(Mode::Open);
     rivals.leader.waits();
     figures.overlaps = rivals.place.history().overlaps.len();
     rivals.end();
     figures
 }
 
-fn cut_off_each(mode: Mode) -> Figures {
-    let etcd = Etcd::start();
-    side_by_side(few(), || cut_off(&etcd, mode)).into_iter().fold(Figures::default(), |mut all, one| {
+fn all(figures: Vec<Figures>) -> Figures {
+    figures.into_iter().fold(Figures::default(), |mut all, one| {
         all.add(one);
         all
     })
+}
+
+fn cut_off_each(mode: Mode) -> Figures {
+    let etcd = Etcd::start();
+    all(side_by_side(few(), || cut_off(Wire::Proxied(Proxy::to(&etcd.address())), &etcd, mode)))
+}
+
+/// A network with one host, and a server that it sees: each of its own.
+fn cabled() -> (Wire, Etcd) {
+    let network = Network::of(&["leader"]);
+    let etcd = Etcd::with(&Options::new().seen_at(&network.address()));
+    (Wire::Cabled(network, "leader"), etcd)
+}
+
+/// So many networks at once that the servers do not get in each other's way.
+fn in_networks<T: Send>(each: impl Fn(Wire, &Etcd) -> T + Sync) -> Vec<T> {
+    let at_once = 4;
+    (0..few().div_ceil(at_once))
+        .flat_map(|batch| {
+            side_by_side(at_once.min(few() - batch * at_once), || {
+                let (wire, etcd) = cabled();
+                each(wire, &etcd)
+            })
+        })
+        .collect()
 }
 
 #[test]
@@ -65,6 +90,17 @@ fn a_leader_whose_connections_are_refused_is_dead_before_the_next_one_starts() {
     is_clean("connections reset and refused", &cut_off_each(Mode::Closed));
 }
 
+#[test]
+fn a_leader_whose_cable_is_cut_is_dead_before_the_next_one_starts() {
+    for (kind, mode) in [
+        ("cable cut", Mode::BlackHole),
+        ("cable cut for requests", Mode::RequestsHeld),
+        ("cable cut for answers", Mode::AnswersHeld),
+    ] {
+        is_clean(&format!("network namespace, {kind}"), &all(in_networks(|wire, etcd| cut_off(wire, etcd, mode))));
+    }
+}
+
 // ---- outages that are survived, and those that are not
 
 /// A row of `elect plan`, as a duration.
@@ -82,30 +118,23 @@ fn planned(row: &str) -> Duration {
     }
 }
 
-/// When a renewal left: a burst of requests after a rest that is none within a renewal.
-fn next_renewal(proxy: &Proxy) -> Duration {
-    let (mut last, mut since_last) = (proxy.carried().requests, now());
-    eventually("a renewal", || {
-        let carried = proxy.carried().requests;
-        if carried == last {
-            return None;
-        }
-        let rest = since(since_last);
-        (last, since_last) = (carried, now());
-        (rest > Duration::from_millis(200)).then_some(since_last)
-    })
+/// When a renewal left: its keep-alive is the first thing that the server hears of it.
+fn next_renewal(etcd: &Etcd) -> Duration {
+    let beats = || etcd.messages().get("LeaseKeepAlive").copied().unwrap_or_default();
+    let before = beats();
+    eventually("a renewal", || (beats() > before).then(now))
 }
 
-/// An outage that begins right before a renewal.
-fn outage(etcd: &Etcd, mode: Mode, length: Duration) -> (Place, bool) {
-    let (place, proxy) = (Place::new(), Proxy::to(&etcd.address()));
-    let leader = candidate(&place, through(&proxy, &place)).witness(&Witness::new()).start();
+/// An outage that begins right before a renewal. Returns whether it demoted the leader.
+fn outage(wire: &Wire, etcd: &Etcd, mode: Mode, length: Duration) -> bool {
+    let place = Place::new();
+    let leader = wire.candidate(&place, etcd).witness(&Witness::new()).start();
     place.starts(1);
-    let worst = next_renewal(&proxy) + planned("renewal").saturating_sub(Duration::from_millis(15));
+    let worst = next_renewal(etcd) + planned("renewal").saturating_sub(Duration::from_millis(25));
     until("the worst moment", || now() >= worst);
-    proxy.mode(mode);
+    wire.mode(mode);
     until("the outage has lasted", || now() >= worst + length);
-    proxy.mode(Mode::Open);
+    wire.mode(Mode::Open);
     let over = now();
     let demoted = eventually("a verdict", || {
         let stopped = leader.log().contains("the lease runs out");
@@ -113,30 +142,50 @@ fn outage(etcd: &Etcd, mode: Mode, length: Duration) -> (Place, bool) {
     });
     leader.stops();
     place.history().is_safe();
-    (place, demoted)
+    demoted
 }
+
+/// How many leaders outages of that length demote: each with a server of its own, so that its renewals can be counted.
+fn demoted_by(mode: Mode, length: Duration) -> usize {
+    let through_proxies = side_by_side(few(), || {
+        let etcd = Etcd::start();
+        outage(&Wire::Proxied(Proxy::to(&etcd.address())), &etcd, mode, length)
+    });
+    let demoted = through_proxies.into_iter().filter(|demoted| *demoted).count();
+    println!("figures: etcd: {mode:?} for {length:?} at the worst moment: {} runs, {demoted} demoted", few());
+    demoted
+}
+
+fn demoted_by_a_cut_cable(mode: Mode, length: Duration) -> usize {
+    let in_networks = in_networks(|wire, etcd| outage(&wire, etcd, mode, length));
+    let demoted = in_networks.into_iter().filter(|demoted| *demoted).count();
+    println!(
+        "figures: etcd: network namespace, {mode:?} for {length:?} at the worst moment: {} runs, {demoted} demoted",
+        few()
+    );
+    demoted
+}
+
+const ONE_WAY_OR_BOTH: [Mode; 3] = [Mode::BlackHole, Mode::RequestsHeld, Mode::AnswersHeld];
 
 #[test]
 fn an_outage_as_long_as_planned_demotes_nobody_even_at_the_worst_moment() {
-    let (etcd, length) = (Etcd::start(), planned("outage"));
-    for mode in [Mode::BlackHole, Mode::RequestsHeld, Mode::AnswersHeld, Mode::Closed] {
-        let demoted =
-            side_by_side(few(), || outage(&etcd, mode, length)).iter().filter(|(_, demoted)| *demoted).count();
-        println!("figures: etcd: {mode:?} for {length:?} at the worst moment: {} runs, {demoted} demoted", few());
-        assert_eq!(demoted, 0, "{mode:?} for {length:?}");
+    let length = planned("outage");
+    for mode in ONE_WAY_OR_BOTH {
+        assert_eq!(demoted_by(mode, length), 0, "{mode:?} for {length:?}");
+        assert_eq!(demoted_by_a_cut_cable(mode, length), 0, "cable, {mode:?} for {length:?}");
     }
+    assert_eq!(demoted_by(Mode::Closed, length), 0, "refused for {length:?}");
 }
 
 #[test]
 fn an_outage_longer_by_a_renewal_always_demotes() {
-    let etcd = Etcd::start();
     let length = planned("outage") + planned("renewal");
-    for mode in [Mode::BlackHole, Mode::RequestsHeld, Mode::AnswersHeld, Mode::Closed] {
-        let demoted =
-            side_by_side(few(), || outage(&etcd, mode, length)).iter().filter(|(_, demoted)| *demoted).count();
-        println!("figures: etcd: {mode:?} for {length:?} at the worst moment: {} runs, {demoted} demoted", few());
-        assert_eq!(demoted, few(), "{mode:?} for {length:?}");
+    for mode in ONE_WAY_OR_BOTH {
+        assert_eq!(demoted_by(mode, length), few(), "{mode:?} for {length:?}");
+        assert_eq!(demoted_by_a_cut_cable(mode, length), few(), "cable, {mode:?} for {length:?}");
     }
+    assert_eq!(demoted_by(Mode::Closed, length), few(), "refused for {length:?}");
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn lose_the_host(etcd: &Etcd) -> Figures {
     let led = rivals.place.history().latest();
     let end = rivals.place.watch_the_end_of(led.pid);
     let struck = now();
-    rivals.proxy.mode(Mode::BlackHole);
+    rivals.wire.mode(Mode::BlackHole);
     rivals.leader.kill_with_keeper();
     let started = rivals.place.starts(2).latest();
     let ended = end.join().expect("the watch on the old tree");

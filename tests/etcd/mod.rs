@@ -11,7 +11,8 @@ mod peers;
 use std::time::Duration;
 
 use crate::harness::etcd::Etcd;
-use crate::harness::proxy::Proxy;
+use crate::harness::network::Network;
+use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::wait::until;
 use crate::harness::{Candidate, Elect, Place, Relay, Witness};
 
@@ -42,22 +43,50 @@ fn real(count: u64) -> f64 {
     count as f64
 }
 
-/// A leader behind a proxy of its own, and a waiter that sees the server as it is.
+/// What is between a candidate and its server, and can be cut.
+enum Wire {
+    Proxied(Proxy),
+    /// The candidate is on the host of this name.
+    Cabled(Network, &'static str),
+}
+
+impl Wire {
+    fn mode(&self, mode: Mode) {
+        match self {
+            Wire::Proxied(proxy) => proxy.mode(mode),
+            Wire::Cabled(network, host) => network.mode(host, mode),
+        }
+    }
+
+    /// A candidate at this end of it.
+    fn candidate(&self, place: &Place, etcd: &Etcd) -> Elect {
+        match self {
+            Wire::Proxied(proxy) => candidate(place, through(proxy, place)),
+            Wire::Cabled(network, host) => candidate(place, place.below(&etcd.url())).under(network.host(host)),
+        }
+    }
+}
+
+/// A leader at the end of a wire of its own, and a waiter that sees the server as it is.
 struct Rivals {
     place: Place,
-    proxy: Proxy,
+    wire: Wire,
     leader: Candidate,
     next: Candidate,
 }
 
 impl Rivals {
     fn at(etcd: &Etcd, witness: &Witness) -> Rivals {
-        let (place, proxy) = (Place::new(), Proxy::to(&etcd.address()));
-        let leader = candidate(&place, through(&proxy, &place)).witness(witness).start();
+        Rivals::over(Wire::Proxied(Proxy::to(&etcd.address())), etcd, witness)
+    }
+
+    fn over(wire: Wire, etcd: &Etcd, witness: &Witness) -> Rivals {
+        let place = Place::new();
+        let leader = wire.candidate(&place, etcd).witness(witness).start();
         place.starts(1);
         let next = candidate(&place, place.below(&etcd.url())).witness(witness).start();
         next.waits();
-        Rivals { place, proxy, leader, next }
+        Rivals { place, wire, leader, next }
     }
 
     /// Both end, and nothing is left of either.

@@ -3,7 +3,8 @@
 //! A member is known to the others by the address of a proxy. The proxy finds out which member is behind a connection, so
 //! that what a member sends can be held as well as what it is sent.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -160,13 +161,14 @@ impl Status {
 
 /// Whose end of a connection it is, among processes on this machine.
 fn owner(client: &TcpStream, pids: &[AtomicI32]) -> Option<usize> {
-    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
     let (here, there) = (client.local_addr().ok()?.port(), client.peer_addr().ok()?.port());
-    let connections = fs::read_to_string("/proc/net/tcp").expect("/proc is there");
-    let inode = connections.lines().find_map(|line| {
+    // Port numbers are the last four digits.
+    let (from, to) = (format!(":{there:04X}"), format!(":{here:04X}"));
+    let connections = BufReader::new(File::open("/proc/net/tcp").expect("/proc is there"));
+    let inode = connections.lines().map_while(Result::ok).find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let is_it = port(words.get(1)?) == Some(there) && port(words.get(2)?) == Some(here);
-        is_it.then(|| words.get(9).map(|inode| format!("socket:[{inode}]")))?
+        let is_it = words.get(1)?.ends_with(&from) && words.get(2)?.ends_with(&to);
+        is_it.then(|| format!("socket:[{}]", words.get(9).copied().unwrap_or_default()))
     })?;
     let has_it = |pid: &AtomicI32| {
         let descriptors = fs::read_dir(format!("/proc/{}/fd", pid.load(Ordering::SeqCst)));

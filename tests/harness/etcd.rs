@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -138,7 +139,16 @@ impl Etcd {
 
     /// It shows its pages, though it may not have found the others yet; or it has ended.
     pub(super) fn has_begun(&self) -> bool {
-        self.has_ended().is_some() || page::get(self.page_port, "/metrics").is_ok()
+        self.has_ended().is_some() || self.answers("/health", "health")
+    }
+
+    /// Not asked more often than need be: each time leaves a connection behind, which the kernel remembers for a minute.
+    fn answers(&self, path: &str, text: &str) -> bool {
+        let answers = page::get(self.page_port, path).is_ok_and(|page| page.contains(text));
+        if !answers {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        answers
     }
 
     /// False when another program has taken one of its ports.
@@ -147,7 +157,7 @@ impl Etcd {
         eventually("etcd answers", || match self.has_ended() {
             Some(_) if self.log().contains("address already in use") => Some(false),
             Some(status) => panic!("etcd has ended, {status}:\n{}", self.last_words()),
-            None => page::get(self.page_port, "/health").is_ok_and(|page| page.contains("\"true\"")).then_some(true),
+            None => self.answers("/health", "\"true\"").then_some(true),
         })
     }
 
@@ -167,7 +177,7 @@ impl Etcd {
         i32::try_from(process.as_ref().expect("it runs").id()).expect("process ids are small")
     }
 
-    /// SIGKILL; it is gone when this returns.
+    /// SIGKILL; it is gone when this returns. Nothing happens if it has gone before.
     #[track_caller]
     pub fn kill(&self) {
         self.end(Signal::SIGKILL);
@@ -194,9 +204,7 @@ impl Etcd {
     /// The same, without waiting until it answers.
     #[track_caller]
     pub fn start_again(&self) {
-        if self.process.lock().expect("nobody panics with it").is_some() {
-            self.end(Signal::SIGTERM);
-        }
+        self.end(Signal::SIGTERM);
         self.spawn();
     }
 
@@ -338,6 +346,9 @@ impl Etcd {
 
     #[track_caller]
     fn end(&self, signal: Signal) {
+        if self.process.lock().expect("nobody panics with it").is_none() {
+            return;
+        }
         processes::signal(self.pid(), signal);
         until("etcd ends (while its disk is frozen it cannot)", || self.has_ended().is_some());
         *self.process.lock().expect("nobody panics with it") = None;

@@ -63,7 +63,7 @@ pub struct Proxy {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Who is behind a connection, for a proxy that treats clients differently.
+/// Who is behind a connection, for a proxy that treats clients differently. Asked only when it matters: it may take long.
 pub type Origin = Box<dyn Fn(&TcpStream) -> Option<usize> + Send>;
 
 impl Proxy {
@@ -227,8 +227,12 @@ impl Exchange {
             Some(origin) => drop(self.modes.insert(origin, mode)),
             None => self.set_for_all(mode),
         }
+        let matters = self.origin_matters();
         for line in &mut self.lines {
             line.is_due = true;
+            if matters {
+                line.find_origin(&self.origin);
+            }
         }
     }
 
@@ -242,6 +246,10 @@ impl Exchange {
         }
     }
 
+    fn origin_matters(&self) -> bool {
+        self.modes.values().any(|&mode| mode != Mode::Open)
+    }
+
     fn mode_of(&self, line: &Line) -> Mode {
         let own = line.origin.and_then(|origin| self.modes.get(&origin).copied());
         own.filter(|&own| own != Mode::Open).unwrap_or(self.mode)
@@ -253,8 +261,11 @@ impl Exchange {
                 Ok((client, _)) => {
                     self.carried.connections += 1;
                     self.number += 1;
-                    let origin = (self.origin)(&client);
-                    self.lines.push(Line::new(self.number, client, origin));
+                    let mut line = Line::new(self.number, client);
+                    if self.origin_matters() {
+                        line.find_origin(&self.origin);
+                    }
+                    self.lines.push(line);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 // Gone before it was accepted.

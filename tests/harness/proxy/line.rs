@@ -6,10 +6,11 @@ use std::net::{self, TcpStream};
 use nix::poll::PollFlags;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::{Carried, Mode};
+use super::{Carried, Mode, Origin};
 
 pub struct Line {
     pub number: u64,
+    /// Once it has been found.
     pub origin: Option<usize>,
     /// Whether something may have to be done for it.
     pub is_due: bool,
@@ -37,16 +38,20 @@ impl Server {
 }
 
 impl Line {
-    pub fn new(number: u64, client: TcpStream, origin: Option<usize>) -> Line {
+    pub fn new(number: u64, client: TcpStream) -> Line {
         Line {
             number,
-            origin,
+            origin: None,
             is_due: true,
             client: End::new(client),
             server: Server::Unaware,
             requests: Flow::default(),
             answers: Flow::default(),
         }
+    }
+
+    pub fn find_origin(&mut self, origin: &Origin) {
+        self.origin = self.origin.or_else(|| origin(&self.client.stream));
     }
 
     /// Whether the server must be dialled now; then [`Line::reach`] tells how that went.
