@@ -47,6 +47,10 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d '
 complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-timeout -d 'How long it may take to, before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -s n -l no-wait -d 'Do not wait: exit with 75 if somebody else leads' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l wait -d 'Wait so long at most, then exit as with --no-wait [default: for ever]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-lost -d 'What follows a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Stand again'
+exit\t'Exit with 76'"
 complete -c elect -n "__fish_elect_using_subcommand run" -s q -l quiet -d 'Log warnings and errors alone' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l log-format -d 'How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)' -r -f -a "text\t'For people'
 json\t'One object a line'"
@@ -75,6 +79,10 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 
 complete -c elect -n "__fish_elect_using_subcommand plan" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-timeout -d 'How long it may take to, before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -s n -l no-wait -d 'Do not wait: exit with 75 if somebody else leads' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l wait -d 'Wait so long at most, then exit as with --no-wait [default: for ever]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-lost -d 'What follows a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Stand again'
+exit\t'Exit with 76'"
 complete -c elect -n "__fish_elect_using_subcommand plan" -s q -l quiet -d 'Log warnings and errors alone' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l log-format -d 'How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)' -r -f -a "text\t'For people'
 json\t'One object a line'"

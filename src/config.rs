@@ -7,9 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::boundary::{Boundary, BoundaryError};
-use crate::election::{Asked, Timing, TimingError};
+use crate::election::{Asked, OnLost, Patience, Timing, TimingError, Wishes};
 use crate::store::{StoreUrl, StoreUrlError};
-pub use flags::{RunFlags, StoreFlags};
+pub use flags::{OnLostFlag, RunFlags, StoreFlags};
 
 /// Of a name or a host: as long as a host's name can be.
 const LONGEST_NAME: usize = 255;
@@ -31,6 +31,8 @@ pub struct Config {
     pub stop_signal: i32,
     /// How long it may take to.
     pub stop_timeout: Duration,
+    /// How long to wait for leadership, and what follows its loss.
+    pub wishes: Wishes,
     /// The leader command.
     pub command: Vec<OsString>,
 }
@@ -68,6 +70,9 @@ pub enum ConfigError {
     /// Timings that do not hold together.
     #[error(transparent)]
     Timing(#[from] TimingError),
+    /// Two answers to one question. Not left to clap, for which a variable of 0 is as good as a 1.
+    #[error("--no-wait and --wait exclude each other (ELECT_NO_WAIT and ELECT_WAIT count as well): give one of them")]
+    TwoPatiences,
     /// As PID 1 the default directory is this container's own: every replica would lead.
     #[error(
         "as PID 1 the file store has to be named: its default directory is this container's own, so that every replica \
@@ -115,6 +120,7 @@ impl Config {
             request_timeout: flags.request_timeout,
             fence_grace: flags.fence_grace,
         })?;
+        let wishes = wishes(flags.no_wait, flags.wait, flags.on_lost)?;
         let store = StoreUrl::parse(&flags.store.url)?;
         if surroundings.is_init && store.is_default_directory() {
             return Err(ConfigError::UnnamedFileStore);
@@ -127,9 +133,26 @@ impl Config {
             timing,
             stop_signal: flags.stop_signal.0,
             stop_timeout: flags.stop_timeout,
+            wishes,
             command: flags.command,
         })
     }
+}
+
+/// Whoever waits for so long only is not to start all over again, unless that is said.
+fn wishes(no_wait: bool, wait: Option<Duration>, on_lost: Option<OnLostFlag>) -> Result<Wishes, ConfigError> {
+    let (patience, by_default) = match (no_wait, wait) {
+        (true, Some(_)) => return Err(ConfigError::TwoPatiences),
+        (true, None) => (Patience::AtMost(Duration::ZERO), OnLost::End),
+        (false, Some(wait)) => (Patience::AtMost(wait), OnLost::End),
+        (false, None) => (Patience::Endless, OnLost::Recampaign),
+    };
+    let on_lost = match on_lost {
+        None => by_default,
+        Some(OnLostFlag::Recampaign) => OnLost::Recampaign,
+        Some(OnLostFlag::Exit) => OnLost::End,
+    };
+    Ok(Wishes { patience, on_lost })
 }
 
 /// A signal as people write it: `TERM`, `SIGTERM`, `15`.
@@ -218,6 +241,24 @@ mod tests {
             let error = duration(text).expect_err(text);
             assert_eq!(error.lines().count(), 1, "{error}");
         }
+    }
+
+    #[test]
+    fn a_bounded_wait_ends_with_its_leadership_unless_that_is_said() {
+        let wait = Duration::from_millis(500);
+        let at_most = |patience| Patience::AtMost(patience);
+        for (no_wait, wait, on_lost, patience, expected) in [
+            (false, None, None, Patience::Endless, OnLost::Recampaign),
+            (false, None, Some(OnLostFlag::Exit), Patience::Endless, OnLost::End),
+            (true, None, None, at_most(Duration::ZERO), OnLost::End),
+            (true, None, Some(OnLostFlag::Recampaign), at_most(Duration::ZERO), OnLost::Recampaign),
+            (false, Some(wait), None, at_most(wait), OnLost::End),
+            (false, Some(wait), Some(OnLostFlag::Recampaign), at_most(wait), OnLost::Recampaign),
+        ] {
+            let wishes = wishes(no_wait, wait, on_lost).expect("consistent");
+            assert_eq!((wishes.patience, wishes.on_lost), (patience, expected), "{no_wait} {wait:?} {on_lost:?}");
+        }
+        assert!(matches!(wishes(true, Some(Duration::ZERO), None), Err(ConfigError::TwoPatiences)));
     }
 
     #[test]

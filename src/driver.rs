@@ -22,7 +22,7 @@ use crate::keeper::{Keeper, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
 use crate::signals::{SignalEvent, Signals};
 use crate::store::worker::{self, Question, StoreEvent, Story, Worker};
-use crate::store::{Access, Candidacy, StoreError, StoreUrl};
+use crate::store::{Access, Candidacy, StoreUrl};
 
 /// How long a keeper that has nothing left to do may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -87,7 +87,7 @@ impl Driver {
         let identity = identity(&candidacy);
         let worker = Worker::start(store, candidacy, timing.request_timeout(), hints);
         Ok(Driver {
-            candidate: Candidate::new(timing, config.stop_timeout, fastrand::u64(..)),
+            candidate: Candidate::new(timing, config.stop_timeout, config.wishes, fastrand::u64(..)),
             identity,
             keeper: watch(keeper).context("the keeper's socket cannot be watched")?,
             keeper_speaks: true,
@@ -206,13 +206,12 @@ impl Driver {
     fn answered(&mut self, event: StoreEvent) {
         match event {
             StoreEvent::Answer { attempt, answer, story } => {
-                let refused = matches!(&story, Story::Trouble(StoreError::Refused(_)));
-                if !refused {
+                if matches!(story, Story::None | Story::Lost(_)) {
                     self.narrator.tell(clock::now(), story);
                     self.handle(Event::Answer { attempt, answer });
                     return;
                 }
-                // The line that ends the program, or a trouble among others.
+                // The line that ends the program, or one among others.
                 self.handle(Event::Answer { attempt, answer });
                 if self.outcome == Some(Outcome::Refused) {
                     narrator::refused(&story);
@@ -267,7 +266,10 @@ impl Driver {
                 self.consequences.push_back(Event::Swept { empty });
             }
             Action::Report(report) => self.narrator.report(&report),
-            Action::End(outcome) => self.outcome = Some(outcome),
+            Action::End(outcome) => {
+                self.narrator.ended(&outcome);
+                self.outcome = Some(outcome);
+            }
         }
     }
 

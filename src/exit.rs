@@ -16,6 +16,10 @@ pub enum Exit {
     No = 3,
     /// The store cannot be reached.
     Unavailable = 69,
+    /// Somebody else leads, and it was not to be waited for, or not any longer.
+    NotElected = 75,
+    /// Leadership was lost, and was not to be sought again.
+    LeadershipLost = 76,
     /// The store will not have us: permission, authentication, a newer format.
     Refused = 77,
     /// elect itself failed.
@@ -44,6 +48,9 @@ pub fn status(outcome: &Outcome) -> ExitCode {
         Outcome::Command(CommandEnd::Killed { signal, escalated: false }) | Outcome::Stopped(signal) => by(signal),
         Outcome::CannotStart(errno) => cannot_start(errno).into(),
         Outcome::Refused => Exit::Refused.into(),
+        Outcome::NotElected => Exit::NotElected.into(),
+        Outcome::Unavailable => Exit::Unavailable.into(),
+        Outcome::LeadershipLost => Exit::LeadershipLost.into(),
         Outcome::Unusable(_) | Outcome::KeeperDied => Exit::Failed.into(),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use crate::election::{CommandEnd, NotStarted, Reason, Report, Signal, Time};
+use crate::election::{CommandEnd, NotStarted, Outcome, Reason, Report, Signal, Time};
 use crate::store::worker::Story;
 use crate::store::{Sighting, StoreError};
 
@@ -16,6 +16,21 @@ const AGAIN: Duration = Duration::from_secs(30);
 pub struct Narrator {
     seen: Option<(Option<String>, Option<String>)>,
     troubled: Option<Trouble>,
+    stage: Stage,
+}
+
+/// What a word of the store is about.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// What is waited for.
+    #[default]
+    Standing,
+    /// A leadership.
+    Elected,
+    /// Why it is not waited for any longer.
+    NotElected,
+    /// Why the store is not waited for any longer.
+    Unavailable,
 }
 
 #[derive(Debug)]
@@ -36,7 +51,12 @@ impl Narrator {
             }
             Story::Lost(why) => {
                 self.well_again(now);
-                warn!(why, "the store says that the boundary is not ours");
+                match self.stage {
+                    Stage::Elected => warn!(why, "the store says that the boundary is not ours"),
+                    Stage::Standing | Stage::NotElected | Stage::Unavailable => {
+                        info!(why, "won, and lost before anything was started");
+                    }
+                }
             }
             Story::Trouble(error) => self.trouble(now, &error),
         }
@@ -48,12 +68,17 @@ impl Narrator {
             return;
         }
         self.seen = Some(seen);
-        match (&sighting.leader, &sighting.obstacle) {
+        let (leader, obstacle) = (&sighting.leader, &sighting.obstacle);
+        let lost = self.stage == Stage::NotElected;
+        let what = if lost { "not elected" } else { "waiting" };
+        match (leader, obstacle) {
             (Some(leader), _) => {
-                info!(host = leader.host, term = leader.term, id = leader.id, "waiting: {} leads", leader.name);
+                info!(host = leader.host, term = leader.term, id = leader.id, "{what}: {} leads", leader.name);
             }
-            (None, Some(obstacle)) => warn!("waiting: {obstacle}"),
-            (None, None) => info!("waiting: nobody leads yet"),
+            // A warning is for those whom it keeps waiting.
+            (None, Some(obstacle)) if lost => info!("{what}: {obstacle}"),
+            (None, Some(obstacle)) => warn!("{what}: {obstacle}"),
+            (None, None) => info!("{what}: nobody leads yet"),
         }
     }
 
@@ -61,7 +86,10 @@ impl Narrator {
         match &mut self.troubled {
             None => {
                 self.troubled = Some(Trouble { since: now, told_at: now, untold: 0 });
-                warn!("store: {trouble}");
+                match self.stage {
+                    Stage::Unavailable => error!("store: {trouble}"),
+                    Stage::Standing | Stage::Elected | Stage::NotElected => warn!("store: {trouble}"),
+                }
             }
             Some(known) if now >= known.told_at + AGAIN => {
                 let seconds = now.since(known.since).as_secs();
@@ -76,7 +104,9 @@ impl Narrator {
     }
 
     fn well_again(&mut self, now: Time) {
-        if let Some(known) = self.troubled.take() {
+        if self.stage != Stage::Unavailable
+            && let Some(known) = self.troubled.take()
+        {
             info!("store: answers again, after {} s", now.since(known.since).as_secs());
         }
     }
@@ -84,9 +114,12 @@ impl Narrator {
     /// A transition of the election.
     pub fn report(&mut self, report: &Report) {
         match report {
-            Report::Won { term } => debug!(term, "won, to be verified"),
+            Report::Won { term } => {
+                self.stage = Stage::Standing;
+                debug!(term, "won, to be verified");
+            }
             Report::Elected { term } => {
-                self.seen = None;
+                (self.stage, self.seen) = (Stage::Elected, None);
                 info!(term, "elected");
             }
             Report::Started { term, pid } => info!(term, pid, "leader command started"),
@@ -105,8 +138,28 @@ impl Narrator {
                 warn!(term, "the release was not confirmed: what the store still holds runs out by itself");
             }
             Report::Unusable(unusable) => error!("the store grants a ttl that cannot be used: {unusable}"),
+            // What has been told already is not told again; what has not comes now.
+            Report::NotElected => {
+                self.stage = Stage::NotElected;
+                if self.seen.is_some() {
+                    info!("not elected, and waited for no longer");
+                }
+            }
+            Report::Unavailable => {
+                self.stage = Stage::Unavailable;
+                if self.troubled.is_some() {
+                    info!("the store does not answer, and is waited for no longer");
+                }
+            }
             Report::KeeperSilent => error!("the keeper does not answer and is killed"),
             Report::KeeperDied => error!("the keeper is dead: the command is killed"),
+        }
+    }
+
+    /// The end. An unavailable store has been named by then, or it fell silent without a word.
+    pub fn ended(&self, outcome: &Outcome) {
+        if *outcome == Outcome::Unavailable && self.troubled.is_none() {
+            error!("store: no answer in time");
         }
     }
 }
@@ -141,4 +194,103 @@ pub fn refused(story: &Story) {
 /// The keeper refused to start in time: said in the debug log, since the next renewal mends it.
 pub fn not_started(why: NotStarted) {
     debug!(?why, "leader command not started");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("one thread").extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What a new narrator says, line by line, with the level in front.
+    fn told(story: impl FnOnce(&mut Narrator)) -> Vec<String> {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        let subscriber = subscriber.with_ansi(false).with_target(false).without_time().finish();
+        tracing::subscriber::with_default(subscriber, || story(&mut Narrator::default()));
+        let text = String::from_utf8(lines.0.lock().expect("one thread").clone()).expect("text");
+        text.lines().map(|line| line.trim_start().to_owned()).collect()
+    }
+
+    fn down() -> Story {
+        Story::Trouble(StoreError::Unavailable("down".to_owned()))
+    }
+
+    const NOW: Time = Time::BOOT;
+
+    #[test]
+    fn the_trouble_that_ends_a_candidacy_is_an_error_and_said_once() {
+        let lines = told(|narrator| {
+            narrator.report(&Report::Unavailable);
+            narrator.tell(NOW, down());
+            narrator.tell(NOW, Story::None);
+            narrator.ended(&Outcome::Unavailable);
+        });
+        assert_eq!(lines, ["ERROR store: down"]);
+        // It had been named already, and that was a warning then.
+        let lines = told(|narrator| {
+            narrator.tell(NOW, down());
+            narrator.report(&Report::Unavailable);
+            narrator.tell(NOW, down());
+            narrator.ended(&Outcome::Unavailable);
+        });
+        assert_eq!(lines, ["WARN store: down", "INFO the store does not answer, and is waited for no longer"]);
+    }
+
+    #[test]
+    fn a_store_that_fell_silent_without_a_word_is_named_at_the_end_and_only_if_that_is_why() {
+        let lines = told(|narrator| {
+            narrator.report(&Report::Unavailable);
+            narrator.ended(&Outcome::Unavailable);
+        });
+        assert_eq!(lines, ["ERROR store: no answer in time"]);
+        assert_eq!(told(|narrator| narrator.ended(&Outcome::NotElected)), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_waiter_is_warned_of_is_no_warning_for_a_loser() {
+        let stands = |narrator: &mut Narrator| {
+            let sighting = Sighting { obstacle: Some("held by orphans".to_owned()), ..Sighting::default() };
+            narrator.tell(NOW, Story::Sighting(sighting));
+        };
+        assert_eq!(told(stands), ["WARN waiting: held by orphans"]);
+        let loses = |narrator: &mut Narrator| {
+            narrator.report(&Report::NotElected);
+            stands(narrator);
+        };
+        assert_eq!(told(loses), ["INFO not elected: held by orphans"]);
+        // What it then leaves behind is.
+        let lines = told(|narrator| {
+            narrator.report(&Report::NotElected);
+            narrator.tell(NOW, down());
+        });
+        assert_eq!(lines, ["WARN store: down"]);
+    }
+
+    #[test]
+    fn a_lost_leadership_is_a_warning_and_a_lost_win_is_none() {
+        let lost = || Story::Lost("it is not there".to_owned());
+        let lines = told(|narrator| {
+            narrator.report(&Report::Elected { term: 7 });
+            narrator.tell(NOW, lost());
+            narrator.report(&Report::Won { term: 8 });
+            narrator.tell(NOW, lost());
+        });
+        let levels: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(levels, ["INFO", "WARN", "INFO"], "{lines:?}");
+    }
 }

@@ -16,3 +16,4 @@ mod refusals;
 mod servers;
 mod status;
 mod terminal;
+mod waiting;

@@ -42,7 +42,9 @@ and WINCH are passed on to the command.
 
 Exit status: the command's own, or the signal that ended it, and otherwise
     2  the command line makes no sense
-   69  the store cannot be reached
+   69  the store cannot be reached, and --no-wait or --wait sets an end to trying
+   75  not elected, and --no-wait or --wait sets an end to waiting
+   76  leadership was lost, and --on-lost is exit (as it is with --no-wait or --wait)
    77  the store refuses: permission, authentication, a newer format
   125  elect itself failed
   126  the command cannot be executed
@@ -53,6 +55,8 @@ Examples:
   elect run --boundary cron -- ./job.sh
   elect run -b billing/nightly --advertise 10.0.0.5:8080 -- ./serve --port 8080
   elect run -b cron --stop-signal INT --stop-timeout 30s -- ./job.sh
+  elect run -q -n -b backup -- ./backup.sh               # exit with 75, and say nothing, if it runs already
+  elect run -b deploy --wait 10m -- ./deploy.sh          # take turns, but not for ever
   ELECT_STORE=always: elect run -b cron -- ./job.sh      # no election: for development
 ";
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::{Address, SignalName, duration};
 use crate::{log, store};
@@ -56,12 +56,45 @@ pub struct RunFlags {
     )]
     pub stop_timeout: Duration,
 
+    /// Do not wait: exit with 75 if somebody else leads
+    ///
+    /// Also if nobody does but the boundary is not to be had yet; and with 69 if the store does not answer the first
+    /// question. The same as --wait 0.
+    #[arg(short, long, env = "ELECT_NO_WAIT", value_parser = boolean, num_args = 0..=1, require_equals = true,
+        default_value = "0", default_missing_value = "1", hide_default_value = true, hide_possible_values = true,
+        value_name = "1|0", help_heading = "Waiting")]
+    pub no_wait: bool,
+
+    /// Wait so long at most, then exit as with --no-wait [default: for ever]
+    ///
+    /// Counted from the first question to the store, which has the time of one attempt to answer; a boundary that is won
+    /// just then is verified all the same. At the end it exits with 75 if the store's last word was that the boundary is
+    /// not to be had, with 69 if the last attempt got no answer.
+    #[arg(long, value_name = "DURATION", env = "ELECT_WAIT", value_parser = duration, help_heading = "Waiting")]
+    pub wait: Option<Duration>,
+
+    /// What follows a lost leadership [default: recampaign; exit with -n or --wait]
+    ///
+    /// The command is stopped in any case. exit: exit with 76. recampaign: stand again, with the same patience as at
+    /// first: --wait counts anew, and --no-wait asks once.
+    #[arg(long, value_name = "WHAT", env = "ELECT_ON_LOST", help_heading = "Waiting")]
+    pub on_lost: Option<OnLostFlag>,
+
     #[command(flatten)]
     pub log: LogFlags,
 
     /// The command to run while leading, and its arguments
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// What follows a lost leadership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnLostFlag {
+    /// Stand again
+    Recampaign,
+    /// Exit with 76
+    Exit,
 }
 
 /// Where the election is held.

@@ -260,6 +260,10 @@ pub enum Report {
     },
     /// A lease too short to be used was granted.
     Unusable(TimingError),
+    /// Patience is exhausted: somebody else leads, or nobody may yet.
+    NotElected,
+    /// Patience is exhausted, and the store did not answer the last time.
+    Unavailable,
     /// The keeper did not answer and is being killed.
     KeeperSilent,
     /// The keeper is dead.
@@ -294,6 +298,12 @@ pub enum Outcome {
     CannotStart(i32),
     /// The store will not have us.
     Refused,
+    /// Patience is exhausted: somebody else leads, or nobody may yet.
+    NotElected,
+    /// Patience is exhausted, and the store did not answer the last time.
+    Unavailable,
+    /// Leadership was lost, and was not to be sought again.
+    LeadershipLost,
     /// The ttl that the store grants cannot be worked with.
     Unusable(TimingError),
     /// The keeper died; the tree was killed and the boundary released.

@@ -11,6 +11,9 @@
 //!    └─────────────────┴───────────────────────────────────┴─────────────────┘
 //! ```
 //!
+//! A candidate whose patience is exhausted ([`Wishes`]) goes from `Standing`, or from a win that came to nothing, to
+//! `Releasing` and ends; one that is to end with its leadership does so instead of standing again.
+//!
 //! Invariants, each held by the shape of the code and checked by the simulation:
 //!
 //! - Only `Leading` and `Stopping` may hold a live leader command. `Leading` is entered from `Verifying` alone, with a
@@ -32,6 +35,7 @@ mod state;
 mod tests;
 mod time;
 mod timing;
+mod wishes;
 
 pub use event::{
     Action, Answer, Attempt, Campaigned, CommandEnd, Event, FromKeeper, NotStarted, Outcome, Reason, Renewed, Report,
@@ -39,6 +43,7 @@ pub use event::{
 };
 pub use time::Time;
 pub use timing::{Asked, KILL_ALLOWANCE, Lease, Short, Timing, TimingError, margin};
+pub use wishes::{OnLost, Patience, Wishes};
 
 use std::time::Duration;
 
@@ -62,6 +67,9 @@ pub struct Candidate {
 struct Core {
     timing: Timing,
     stop_timeout: Duration,
+    wishes: Wishes,
+    /// When patience is exhausted: known from the first question on, and of no account from an election on.
+    stands_until: Option<Time>,
     requests: Requests,
     keeper: KeeperWatch,
     /// The last start of the command.
@@ -97,12 +105,14 @@ impl Candidate {
     /// `stop_timeout` is how long a command may take to end when the stop is ours; `seed` feeds the jitter of the
     /// backoff and nothing else.
     #[must_use]
-    pub fn new(timing: Timing, stop_timeout: Duration, seed: u64) -> Candidate {
+    pub fn new(timing: Timing, stop_timeout: Duration, wishes: Wishes, seed: u64) -> Candidate {
         Candidate {
             state: State::new(),
             core: Core {
                 timing,
                 stop_timeout,
+                wishes,
+                stands_until: None,
                 requests: Requests::default(),
                 keeper: KeeperWatch::new(),
                 run: 0,
@@ -136,7 +146,7 @@ impl Candidate {
     #[must_use]
     pub fn wake_at(&self) -> Time {
         let watch = if self.state.may_hold_a_tree() { self.core.keeper.wake_at() } else { Time::NEVER };
-        let state = self.state.wake_at(self.core.requests.is_idle());
+        let state = self.state.wake_at(&self.core);
         state.min(self.core.requests.wake_at()).min(watch)
     }
 
@@ -212,6 +222,8 @@ impl Core {
     }
 
     fn ask_for_the_boundary(&mut self, now: Time) {
+        let until = if self.breaks(Sabotage::StandsOn) { Time::NEVER } else { self.wishes.patience.from(now) };
+        self.stands_until.get_or_insert(until);
         let attempt = self.requests.open(Kind::Campaign, now, &self.timing);
         self.act(Action::Campaign(attempt));
     }
@@ -234,6 +246,10 @@ impl Core {
     fn start(&mut self, term: Term) {
         self.run += 1;
         self.act(Action::Start { term, run: self.run });
+    }
+
+    fn is_out_of_patience(&self, now: Time) -> bool {
+        self.stands_until.is_some_and(|until| now >= until)
     }
 
     /// B: a quarter to half a request's time-out, so that candidates that failed together do not return together.

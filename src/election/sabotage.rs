@@ -26,6 +26,12 @@ pub(super) enum Sabotage {
     GraceWhenLost,
     /// Wait for a silent keeper for ever.
     SilentKeeperSpared,
+    /// Give up without giving back what the store may hold for us.
+    PlaceKept,
+    /// Stand on when patience is exhausted.
+    StandsOn,
+    /// Stand again after a leadership that was to be the last.
+    StandsAgain,
     /// Take any reply for the one that is waited for.
     AnyReplyCounts,
 }

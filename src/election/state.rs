@@ -14,11 +14,10 @@ use standing::Standing;
 use stopping::Stopping;
 use verifying::Verifying;
 
-use super::Core;
-use super::Phase;
 use super::event::{Action, Answer, CommandEnd, NotStarted, Outcome, Signal, Term};
 use super::time::Time;
 use super::timing::{Lease, TimingError};
+use super::{Core, Phase};
 
 /// How long a win may wait for its verification where the store grants no ttl.
 const VERIFY_WITHIN: Duration = Duration::from_secs(10);
@@ -53,7 +52,7 @@ pub(super) enum State {
 
 impl State {
     pub(super) fn new() -> State {
-        State::Standing(Standing { ask_at: Time::BOOT, hinted: false, failures: 0 })
+        State::Standing(Standing { ask_at: Time::BOOT, hinted: false, failures: 0, setback: None })
     }
 
     pub(super) fn next(self, core: &mut Core, now: Time, input: Input) -> State {
@@ -96,10 +95,11 @@ impl State {
     }
 
     /// The next time that changes something; the times at which a request is due count only if none is under way.
-    pub(super) fn wake_at(&self, idle: bool) -> Time {
+    pub(super) fn wake_at(&self, core: &Core) -> Time {
+        let idle = core.requests.is_idle();
         let request_at = |at: Time| if idle { at } else { Time::NEVER };
         match self {
-            State::Standing(standing) => request_at(standing.ask_at),
+            State::Standing(standing) => standing.gives_up_at(core).min(request_at(standing.ask_at)),
             State::Verifying(verifying) => verifying.give_up_at.min(request_at(verifying.renew_at)),
             State::Leading(leading) => {
                 leading.lease.stop_by.min(leading.resigns_at()).min(request_at(leading.renew_at))

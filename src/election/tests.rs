@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::*;
 
+mod waiting;
+
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -25,8 +27,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::wishing(Wishes::default())
+    }
+
+    fn wishing(wishes: Wishes) -> Scene {
         let timing = Timing::prove(Asked::default()).expect("defaults hold");
-        Scene { candidate: Candidate::new(timing, STOP_TIMEOUT, 1), now: at(0) }
+        Scene { candidate: Candidate::new(timing, STOP_TIMEOUT, wishes, 1), now: at(0) }
     }
 
     fn hears(&mut self, now: Time, event: Event) -> Vec<Action> {

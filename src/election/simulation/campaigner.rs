@@ -153,7 +153,8 @@ impl World {
             }
             Action::Sweep => self.sweep(h),
             Action::Report(ref report) => self.reported(h, report),
-            Action::End(_) => {
+            Action::End(ref outcome) => {
+                self.patience_ends(h, outcome);
                 self.check_empty(h, "2.3: a candidate ended while its tree was alive");
                 self.hosts[h].campaigner = Life::Dead;
                 self.tell_keeper(h, ToKeeper::Dismiss);
@@ -166,10 +167,12 @@ impl World {
         let host = &mut self.hosts[h];
         host.books.request = Some((attempt, now, ask));
         let request = host.client.begin(now, ask, attempt);
+        self.patience_asks(h, now, ask);
         self.send(h, Some(attempt), 0, request);
     }
 
     fn reported(&mut self, h: usize, report: &Report) {
+        self.patience_reports(h, report);
         match report {
             Report::Won { term } => self.hosts[h].books.new_term(*term),
             Report::Elected { .. } => {
@@ -198,6 +201,8 @@ impl World {
             | Report::Started { .. }
             | Report::Stopping { .. }
             | Report::Unusable(_)
+            | Report::NotElected
+            | Report::Unavailable
             | Report::KeeperSilent
             | Report::KeeperDied => {}
         }

@@ -68,6 +68,14 @@ seen! {
     ReleaseLost "release lost on the way"
     StrayArm "stray deadline ignored by the keeper"
     Joined "a candidate joined later"
+    NotElectedAtOnce "not elected, and not waited for"
+    NotElectedInTime "not elected in time"
+    ElectedInTime "elected after a wait that has an end"
+    VerifiedLate "patience exhausted while a win was verified"
+    WonInVain "gave up after a win that came to nothing"
+    Unavailable "gave up on a store that does not answer"
+    LeadershipLost "ended with its leadership"
+    PatientAgain "patience began anew after a leadership"
 }
 
 /// How often each of them happened.

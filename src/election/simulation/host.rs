@@ -9,6 +9,7 @@ use super::super::{Candidate, Phase};
 use super::clock::Clock;
 use super::command::Tree;
 use super::ledger::Books;
+use super::patience::Patient;
 use super::store::{Client, Reply};
 
 /// Of a process.
@@ -136,6 +137,7 @@ pub(super) struct Host {
     /// The latest of its requests that has reached the store.
     pub last_arrived: Attempt,
     pub books: Books,
+    pub patient: Patient,
 }
 
 impl Host {

@@ -13,7 +13,7 @@ use super::store::Ask;
 use super::world::World;
 
 /// A timer may be late, and a message to the keeper takes its time.
-const SLACK: Duration = LATEST.saturating_add(ms(10));
+pub(super) const SLACK: Duration = LATEST.saturating_add(ms(10));
 
 /// What the ledger knows of one candidate.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Books {
         (self.stop_at, self.stopped_twice, self.too_late_before) = (None, false, false);
     }
 
-    fn request_timeout(&self) -> Duration {
+    pub(super) fn request_timeout(&self) -> Duration {
         self.asked.request_timeout.unwrap_or(self.ttl.or(self.asked.ttl).expect("asked for") / 10)
     }
 
@@ -94,14 +94,17 @@ impl Books {
 impl World {
     /// Notes what the candidate is about to be told. Returns whether that means that its lease is lost (K11).
     pub(super) fn note_event(&mut self, h: usize, now: Time, event: Event) -> bool {
-        let host = &mut self.hosts[h];
-        let phase = host.candidate.phase();
-        let books = &mut host.books;
+        let (books, phase) = (&self.hosts[h].books, self.hosts[h].candidate.phase());
+        let in_time = |attempt| {
+            let open = books.request.filter(|(open, _, _)| *open == attempt);
+            open.is_some_and(|(_, sent, _)| now < sent + books.request_timeout())
+        };
+        let in_time = matches!(event, Event::Answer { attempt, .. } if in_time(attempt));
+        self.patience_hears(h, now, event, in_time);
+        let books = &mut self.hosts[h].books;
         match event {
-            Event::Answer { attempt, answer } => {
-                let current =
-                    books.request.filter(|(open, sent, _)| *open == attempt && now < *sent + books.request_timeout());
-                let Some((_, sent, _)) = current else {
+            Event::Answer { answer, .. } => {
+                let Some((_, sent, _)) = books.request.filter(|_| in_time) else {
                     self.coverage.count(Seen::LateReply);
                     return false;
                 };
@@ -255,6 +258,7 @@ impl World {
         for index in 0..self.present.len() {
             let h = self.present[index];
             self.check_running_out(h);
+            self.check_patience(h);
             let host = &self.hosts[h];
             if !host.tree.is_alive() {
                 continue;

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! setup ──▶ world ──▶ step, step, step … ──▶ quiet: all faults end ──▶ settled: somebody leads, and goes on leading
-//!             │         └ after each: ledger (the invariants)
+//!             │         └ after each: ledger (the invariants), patience (those of who waits and who does not)
 //!             ├ host: campaigner (the driver's part) · keeper · command · clock
 //!             ├ network ─▶ store: queue (like etcd) · record (5.3) · lock (no ttl)
 //!             └ faults
@@ -32,6 +32,7 @@ mod keeper;
 mod ledger;
 mod lock_store;
 mod network;
+mod patience;
 mod queue_store;
 mod record_store;
 mod sabotage;

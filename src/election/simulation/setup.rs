@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::Timing;
 use super::super::timing::Asked;
+use super::super::{OnLost, Patience, Timing, Wishes};
 use super::clock::{Dice, FASTEST, ms};
 use super::command::Nature;
 use super::faults::Fault;
@@ -43,6 +43,8 @@ pub(super) struct Setup {
     /// The keeper lets a passed deadline move on if nothing was killed for it. K1 allows either.
     pub obliging: bool,
     pub rejoin: bool,
+    /// Some candidates wait for so long only, or end when they have lost.
+    pub impatient: bool,
     pub quiet_at: Duration,
     /// The nature of every command; drawn for each if not given.
     pub nature: Option<Nature>,
@@ -73,6 +75,9 @@ impl Setup {
             strays: dice.percent(50),
             obliging: dice.percent(50),
             rejoin: true,
+            // One in four, and by chance of their own: the histories of the patient, and with them the seeds that have
+            // failed once, stay what they were.
+            impatient: seed % 4 == 3,
             quiet_at: ttl * 10,
             nature: None,
             faults: vec![(dice.between(ms(1), ttl), Fault::Any)],
@@ -93,6 +98,7 @@ impl Setup {
             strays: false,
             obliging: false,
             rejoin: false,
+            impatient: false,
             quiet_at,
             nature: Some(Nature::calm()),
             faults: Vec::new(),
@@ -112,7 +118,24 @@ impl Setup {
         }
     }
 
-    /// The wishes of one candidate.
+    /// What a candidate wants besides leading.
+    pub(super) fn wishes(&self, h: usize) -> Wishes {
+        if !self.impatient {
+            return Wishes::default();
+        }
+        let host = u64::try_from(h).expect("few hosts");
+        let seed = self.seed ^ 0x0b5e_55ed ^ host.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut dice = Dice { rng: fastrand::Rng::with_seed(seed), punctual: false };
+        let patience = match dice.rng.u32(0..100) {
+            0..35 => Patience::Endless,
+            35..60 => Patience::AtMost(ms(0)),
+            _ => Patience::AtMost(dice.between(ms(1), self.ttl * 2)),
+        };
+        let on_lost = if dice.percent(50) { OnLost::End } else { OnLost::Recampaign };
+        Wishes { patience, on_lost }
+    }
+
+    /// The timings that one candidate asks for.
     pub(super) fn asked(&self, dice: &mut Dice) -> Asked {
         let ttl = if self.unequal { dice.of(&TTLS).max(self.ttl) } else { self.ttl };
         let plain = Asked { ttl: Some(ttl), ..Asked::default() };

@@ -13,6 +13,7 @@ use super::faults::Fault;
 use super::host::{Host, Keeper, Letter, Life, ToKeeper};
 use super::ledger::Books;
 use super::network::Weather;
+use super::patience::Patient;
 use super::sabotage::Broken;
 use super::setup::{Mode, Setup};
 use super::store::{Client, Effect, Request, Store};
@@ -225,7 +226,8 @@ impl World {
             timing = timing.without_lease();
         }
         let stop_timeout = self.setup.stop_timeout;
-        let mut candidate = Candidate::new(timing, stop_timeout, self.dice.rng.u64(..));
+        let wishes = self.setup.wishes(h);
+        let mut candidate = Candidate::new(timing, stop_timeout, wishes, self.dice.rng.u64(..));
         if let Some(Broken::Core(rule)) = self.broken {
             candidate.core.sabotage = Some(rule);
         }
@@ -247,6 +249,7 @@ impl World {
             cuts: (0, 0),
             last_arrived: Attempt(0),
             books: Books::new(asked, timing.ttl()),
+            patient: Patient::new(wishes),
         });
         self.present.push(h);
         self.note(h, || format!("joins, ttl {:?}", asked.ttl.expect("asked for")));

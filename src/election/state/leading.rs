@@ -31,6 +31,7 @@ enum Command {
 /// Only with a lease that was credited, and with more than one renewal left in it (K5).
 pub(super) fn become_leading(core: &mut Core, now: Time, term: Term, lease: Lease) -> State {
     core.report(Report::Elected { term });
+    core.stands_until = None;
     core.arm(term, lease);
     core.start(term);
     let renew_at = next_renewal(core, now, lease);

@@ -1,6 +1,6 @@
 //! Nothing of ours runs: the boundary, or our place in the queue, is given back, within a bounded time.
 
-use super::standing::become_standing;
+use super::standing::{Setback, become_standing};
 use super::{Input, State, become_ended};
 use crate::election::Core;
 use crate::election::event::{Answer, Outcome, Report, Term};
@@ -17,7 +17,8 @@ pub(in crate::election) struct Releasing {
 
 #[derive(Debug)]
 pub(super) enum Then {
-    Stand,
+    /// With what came of the last attempt, if that was none that led to leadership.
+    Stand(Option<Setback>),
     End(Outcome),
 }
 
@@ -43,7 +44,7 @@ impl Releasing {
             Input::Answer(Answer::Release(true)) => return self.finish(core, now, true),
             Input::Answer(Answer::Release(false)) => self.ask_at = now + core.backoff(),
             Input::Stop(signal) => match self.then {
-                Then::Stand => self.then = Then::End(Outcome::Stopped(signal)),
+                Then::Stand(_) => self.then = Then::End(Outcome::Stopped(signal)),
                 // The second time they mean at once.
                 Then::End(_) => return self.finish(core, now, false),
             },
@@ -76,9 +77,9 @@ impl Releasing {
 impl Then {
     pub(super) fn follow(self, core: &mut Core, now: Time) -> State {
         match self {
-            Then::Stand => {
+            Then::Stand(setback) => {
                 let ask_at = now + core.backoff();
-                become_standing(core, ask_at)
+                become_standing(core, ask_at, setback)
             }
             Then::End(outcome) => become_ended(core, outcome),
         }

@@ -1,10 +1,11 @@
-//! Not the leader: the store is asked for the boundary, again and again.
+//! Not the leader: the store is asked for the boundary, again and again, for as long as there is patience.
 
 use super::releasing::{Then, become_releasing};
 use super::verifying::become_verifying;
 use super::{Input, State, become_ended};
 use crate::election::Core;
-use crate::election::event::{Answer, Campaigned, Outcome, Report};
+use crate::election::event::{Answer, Campaigned, Outcome, Report, Term};
+use crate::election::sabotage::Sabotage;
 use crate::election::time::Time;
 
 #[derive(Debug)]
@@ -14,17 +15,46 @@ pub(in crate::election) struct Standing {
     pub(super) hinted: bool,
     /// Attempts that failed in a row.
     pub(super) failures: u32,
+    /// What came of the last attempt to be elected; `None` while the first has not been answered.
+    pub(super) setback: Option<Setback>,
 }
 
-pub(super) fn become_standing(core: &mut Core, ask_at: Time) -> State {
+/// Why a candidate was not elected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setback {
+    /// The store says so: somebody else leads, or nobody may yet.
+    Behind,
+    /// The store did not answer.
+    Silence,
+}
+
+pub(super) fn become_standing(core: &mut Core, ask_at: Time, setback: Option<Setback>) -> State {
     core.requests.abandon();
-    State::Standing(Standing { ask_at, hinted: false, failures: 0 })
+    State::Standing(Standing { ask_at, hinted: false, failures: 0, setback })
+}
+
+/// The end for want of patience. Whatever the store holds for us, a place in the queue too, is given back first.
+pub(super) fn give_up(core: &mut Core, now: Time, term: Option<Term>, setback: Setback) -> State {
+    let (report, outcome) = match setback {
+        Setback::Behind => (Report::NotElected, Outcome::NotElected),
+        Setback::Silence => (Report::Unavailable, Outcome::Unavailable),
+    };
+    core.report(report);
+    if core.breaks(Sabotage::PlaceKept) {
+        return become_ended(core, outcome);
+    }
+    become_releasing(core, now, term, Then::End(outcome))
 }
 
 impl Standing {
     pub(super) fn next(mut self, core: &mut Core, now: Time, input: Input) -> State {
         match input {
             Input::Time => {
+                if let Some(setback) = self.setback
+                    && core.is_out_of_patience(now)
+                {
+                    return give_up(core, now, None, setback);
+                }
                 if core.requests.is_idle() && now >= self.ask_at {
                     self.hinted = false;
                     core.ask_for_the_boundary(now);
@@ -38,6 +68,7 @@ impl Standing {
                 Campaigned::Waiting { again } => {
                     core.store_answered = true;
                     self.failures = 0;
+                    self.setback = Some(Setback::Behind);
                     let rest = again.unwrap_or(core.timing.renew()).min(core.timing.renew());
                     self.ask_at = if self.hinted { now } else { now + rest };
                 }
@@ -46,6 +77,7 @@ impl Standing {
                     // Doubling, but never rarer than a waiter asks anyway.
                     let backoff = core.backoff() * 2u32.pow(self.failures.min(16));
                     self.failures += 1;
+                    self.setback = Some(Setback::Silence);
                     self.ask_at = now + backoff.min(core.timing.renew());
                 }
             },
@@ -73,5 +105,13 @@ impl Standing {
             | Input::Forward(_) => {}
         }
         State::Standing(self)
+    }
+
+    /// Not before the first question has been answered, or has run out of time.
+    pub(super) fn gives_up_at(&self, core: &Core) -> Time {
+        match (self.setback, core.stands_until) {
+            (Some(_), Some(until)) => until,
+            (None, _) | (_, None) => Time::NEVER,
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::election::event::{Action, Answer, CommandEnd, Outcome, Reason, Renewe
 use crate::election::sabotage::Sabotage;
 use crate::election::time::Time;
 use crate::election::timing::{KILL_ALLOWANCE, Lease};
+use crate::election::wishes::OnLost;
 
 /// How often people are told that a killed tree is still there.
 const UNCONFIRMED_AGAIN: Duration = Duration::from_secs(60);
@@ -203,7 +204,11 @@ impl Stopping {
             (Reason::CannotStart(errno), _) => Then::End(Outcome::CannotStart(errno)),
             (Reason::CommandEnded | Reason::Asked(_), Some(end)) => Then::End(Outcome::Command(end)),
             (Reason::Asked(signal), None) => Then::End(Outcome::Stopped(signal)),
-            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded, _) => Then::Stand,
+            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded, _) => match core.wishes.on_lost {
+                OnLost::Recampaign => Then::Stand(None),
+                OnLost::End if core.breaks(Sabotage::StandsAgain) => Then::Stand(None),
+                OnLost::End => Then::End(Outcome::LeadershipLost),
+            },
         };
         match self.hold {
             Hold::Lease(_) | Hold::Over(_) => become_releasing(core, now, Some(self.term), then),

@@ -2,6 +2,7 @@
 
 use super::leading::become_leading;
 use super::releasing::{Then, become_releasing};
+use super::standing::{Setback, give_up};
 use super::{Input, State, VERIFY_WITHIN, credit};
 use crate::election::Core;
 use crate::election::event::{Answer, Outcome, Renewed, Report, Term};
@@ -31,7 +32,7 @@ impl Verifying {
         match input {
             Input::Time => {
                 if now >= self.give_up_at {
-                    return become_releasing(core, now, Some(self.term), Then::Stand);
+                    return self.unverified(core, now);
                 }
                 if core.requests.is_idle() && now >= self.renew_at {
                     core.renew(now);
@@ -49,10 +50,10 @@ impl Verifying {
                         return become_releasing(core, now, Some(self.term), Then::End(Outcome::Unusable(error)));
                     }
                 },
-                Renewed::Lost => return Then::Stand.follow(core, now),
+                Renewed::Lost => return Then::Stand(Some(Setback::Behind)).follow(core, now),
                 Renewed::Failed => self.renew_at = now + core.backoff(),
             },
-            Input::Ousted => return Then::Stand.follow(core, now),
+            Input::Ousted => return Then::Stand(Some(Setback::Behind)).follow(core, now),
             Input::Stop(signal) => {
                 return become_releasing(core, now, Some(self.term), Then::End(Outcome::Stopped(signal)));
             }
@@ -71,5 +72,13 @@ impl Verifying {
             | Input::Forward(_) => {}
         }
         State::Verifying(self)
+    }
+
+    /// The store has fallen silent: the win is given back.
+    fn unverified(self, core: &mut Core, now: Time) -> State {
+        if core.is_out_of_patience(now) {
+            return give_up(core, now, Some(self.term), Setback::Silence);
+        }
+        become_releasing(core, now, Some(self.term), Then::Stand(Some(Setback::Silence)))
     }
 }

@@ -1,0 +1,234 @@
+//! Patience, once more: when a candidate may end without a command that ran, and with which word. Computed from its
+//! questions, from the answers that reached it in time, and from what it was told to wish; the core is never asked.
+
+use std::time::Duration;
+
+use super::super::event::{Answer, Campaigned, Event, FromKeeper, Outcome, Renewed, Report};
+use super::super::time::Time;
+use super::super::{OnLost, Patience, Phase, Wishes};
+use super::coverage::Seen;
+use super::ledger::SLACK;
+use super::store::Ask;
+use super::world::World;
+
+/// What the ledger knows of one candidate's wishes and how they fare.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "a ledger: each is a fact of its own")]
+pub(super) struct Patient {
+    wishes: Wishes,
+    /// The first question since the start, or since the last leadership.
+    since: Option<Time>,
+    /// How the last attempt to be elected failed.
+    said: Option<Said>,
+    last_asked: Ask,
+    /// Since when in truth it has been standing without a break.
+    standing: Option<Duration>,
+    /// In this stand it has been behind somebody, or has won.
+    behind: bool,
+    won: bool,
+    /// When a win that is not verified is given back.
+    verified_until: Time,
+    /// It has led at least once.
+    led: bool,
+    /// In this term somebody asked it to stop, or the command ended by itself, before anything was lost.
+    ended_well: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    NotYou,
+    Nothing,
+}
+
+impl Patient {
+    pub(super) fn new(wishes: Wishes) -> Patient {
+        Patient {
+            wishes,
+            since: None,
+            said: None,
+            last_asked: Ask::Campaign,
+            standing: None,
+            behind: false,
+            won: false,
+            verified_until: Time::NEVER,
+            led: false,
+            ended_well: false,
+        }
+    }
+
+    fn until(&self) -> Time {
+        match (self.since, self.wishes.patience) {
+            (Some(since), Patience::AtMost(patience)) => since + patience,
+            (None, _) | (_, Patience::Endless) => Time::NEVER,
+        }
+    }
+
+    /// What comes after the end of patience is not heard any more, unless nothing had been heard at all.
+    fn hear(&mut self, now: Time, said: Said) {
+        if self.said.is_none() || now < self.until() {
+            self.said = Some(said);
+            self.behind |= said == Said::NotYou;
+        }
+    }
+}
+
+impl World {
+    /// Before the candidate hears of an event: a question whose time is up has been answered by nothing.
+    pub(super) fn patience_hears(&mut self, h: usize, now: Time, event: Event, in_time: bool) {
+        let host = &mut self.hosts[h];
+        let phase = host.candidate.phase();
+        let (books, patient) = (&host.books, &mut host.patient);
+        let overdue =
+            books.request.is_some_and(|(_, sent, ask)| ask == Ask::Campaign && now >= sent + books.request_timeout());
+        if phase == Phase::Standing && overdue {
+            patient.hear(now, Said::Nothing);
+        }
+        match (event, phase) {
+            (Event::Answer { answer: Answer::Campaign(answer), .. }, Phase::Standing) if in_time => match answer {
+                Campaigned::Waiting { .. } => patient.hear(now, Said::NotYou),
+                Campaigned::Refused | Campaigned::Failed => patient.hear(now, Said::Nothing),
+                Campaigned::Won(_) => {}
+            },
+            // A verification is heard to its end, whatever the patience.
+            (Event::Answer { answer: Answer::Renew(Renewed::Lost), .. }, Phase::Verifying)
+                if in_time && now < patient.verified_until =>
+            {
+                patient.said = Some(Said::NotYou);
+            }
+            (Event::Ousted { term }, Phase::Verifying) if books.won == Some(term) && now < patient.verified_until => {
+                patient.said = Some(Said::NotYou);
+            }
+            (Event::Stop(_), Phase::Leading | Phase::Stopping) => patient.ended_well = true,
+            (Event::Keeper(FromKeeper::Exited { .. }), Phase::Leading) => {
+                patient.ended_well |= books.lease.is_some_and(|lease| now < lease.stop_by);
+            }
+            (
+                Event::Answer { .. }
+                | Event::Ousted { .. }
+                | Event::Stop(_)
+                | Event::Keeper(_)
+                | Event::Tick
+                | Event::Hint
+                | Event::KeeperDied
+                | Event::Swept { .. }
+                | Event::Forward(_),
+                _,
+            ) => {}
+        }
+    }
+
+    pub(super) fn patience_asks(&mut self, h: usize, now: Time, ask: Ask) {
+        let patient = &mut self.hosts[h].patient;
+        patient.last_asked = ask;
+        if ask != Ask::Campaign {
+            return;
+        }
+        let again = patient.led && patient.since.is_none();
+        patient.since.get_or_insert(now);
+        let bounded = patient.wishes.patience != Patience::Endless;
+        let impatient = patient.said.is_some() && now >= patient.until();
+        if patient.led && patient.wishes.on_lost == OnLost::End {
+            self.violate("6: a candidate that was to end with its leadership stands again", h);
+        } else if impatient {
+            self.violate("6: a candidate whose patience is exhausted asks again", h);
+        } else if again && bounded {
+            self.coverage.count(Seen::PatientAgain);
+        }
+    }
+
+    pub(super) fn patience_reports(&mut self, h: usize, report: &Report) {
+        let now = self.hosts[h].clock.at(self.now);
+        let verify_within = self.hosts[h].books.ttl.unwrap_or(Duration::from_secs(10));
+        let patient = &mut self.hosts[h].patient;
+        match report {
+            Report::Won { .. } => {
+                // Whatever is not verified was not heard of again.
+                (patient.said, patient.won, patient.ended_well) = (Some(Said::Nothing), true, false);
+                patient.verified_until = now + verify_within;
+            }
+            Report::Elected { .. } => {
+                let (behind, late) = (patient.behind, now >= patient.until());
+                let bounded = patient.wishes.patience != Patience::Endless;
+                (patient.since, patient.said, patient.led) = (None, None, true);
+                (patient.behind, patient.won) = (false, false);
+                if bounded && behind {
+                    self.coverage.count(Seen::ElectedInTime);
+                }
+                if late {
+                    self.coverage.count(Seen::VerifiedLate);
+                }
+            }
+            Report::NotElected => {
+                let at_once = patient.wishes.patience == Patience::AtMost(Duration::ZERO);
+                let won = patient.won;
+                self.coverage.count(if at_once { Seen::NotElectedAtOnce } else { Seen::NotElectedInTime });
+                if won {
+                    self.coverage.count(Seen::WonInVain);
+                }
+                self.check_gives_up(h, now, Said::NotYou);
+            }
+            Report::Unavailable => {
+                let won = patient.won;
+                self.coverage.count(if won { Seen::WonInVain } else { Seen::Unavailable });
+                self.check_gives_up(h, now, Said::Nothing);
+            }
+            Report::Started { .. }
+            | Report::CommandEnded { .. }
+            | Report::Stopping { .. }
+            | Report::Unconfirmed { .. }
+            | Report::Released { .. }
+            | Report::NotReleased { .. }
+            | Report::Unusable(_)
+            | Report::KeeperSilent
+            | Report::KeeperDied => {}
+        }
+    }
+
+    fn check_gives_up(&mut self, h: usize, now: Time, said: Said) {
+        let patient = &self.hosts[h].patient;
+        if now < patient.until() {
+            self.violate("6: a candidate gave up before its patience was exhausted", h);
+        } else if patient.said != Some(said) {
+            self.violate("6: a candidate gave up for another reason than the store's last word", h);
+        }
+    }
+
+    pub(super) fn patience_ends(&mut self, h: usize, outcome: &Outcome) {
+        let patient = &self.hosts[h].patient;
+        match outcome {
+            Outcome::NotElected | Outcome::Unavailable => {
+                if patient.last_asked != Ask::Release {
+                    self.violate("6: a candidate gave up and kept its place", h);
+                }
+            }
+            Outcome::LeadershipLost => {
+                self.coverage.count(Seen::LeadershipLost);
+                let patient = &self.hosts[h].patient;
+                if patient.wishes.on_lost != OnLost::End || !patient.led || patient.ended_well {
+                    self.violate("6: a candidate ended for a leadership that was not lost", h);
+                }
+            }
+            Outcome::Command(_)
+            | Outcome::Stopped(_)
+            | Outcome::CannotStart(_)
+            | Outcome::Refused
+            | Outcome::Unusable(_)
+            | Outcome::KeeperDied => {}
+        }
+    }
+
+    /// After every step: nobody stands for longer than it wishes to, but for one question that is under way.
+    pub(super) fn check_patience(&mut self, h: usize) {
+        let host = &mut self.hosts[h];
+        let patient = &mut host.patient;
+        if host.candidate.phase() != Phase::Standing || !host.campaigner.is_running() {
+            patient.standing = None;
+            return;
+        }
+        let since = *patient.standing.get_or_insert(self.now);
+        let due = host.clock.when(patient.until() + host.books.request_timeout()).max(since);
+        if due != Duration::MAX && self.now > due + SLACK {
+            self.violate("6: a candidate stands for longer than it was to wait", h);
+        }
+    }
+}
