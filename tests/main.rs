@@ -7,6 +7,7 @@ mod harness;
 mod controls;
 mod directories;
 mod environment;
+#[cfg(feature = "etcd")]
 mod etcd;
 mod exits;
 mod handover;

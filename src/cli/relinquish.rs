@@ -13,6 +13,7 @@ use crate::store::relinquish::Parcel;
 
 /// Reads the claim from a descriptor of ours, and gives it back.
 pub fn relinquish(descriptor: RawFd) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| ()));
     // So that `pkill elect` goes on passing it by.
     let _ = prctl::set_name(c"keeper");
     let Some(parcel) = receive(descriptor) else { return Exit::Failed.into() };

@@ -24,14 +24,13 @@ pub struct Access {
 }
 
 impl Access {
-    /// The first flag that was given, for stores that have no use for any.
+    /// The first of the flags that mean encryption, for whoever is about to go without.
     #[must_use]
-    pub fn first_flag(&self) -> Option<&'static str> {
+    pub fn first_tls_flag(&self) -> Option<&'static str> {
         let flags = [
             ("--tls-ca", self.tls_ca.is_some()),
             ("--tls-cert", self.tls_cert.is_some()),
             ("--tls-key", self.tls_key.is_some()),
-            ("--username", self.username.is_some()),
         ];
         flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
     }

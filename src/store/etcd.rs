@@ -133,21 +133,27 @@ impl Store for Etcd {
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
         self.given = true;
-        if let Some(former) = self.former {
-            self.members.with_each(async |mut client: Client| seat::revoke(&mut client, former).await).await?;
-            self.former = None;
-        }
+        self.settle().await?;
         let Some(seat) = self.seat.as_mut() else {
             return Err(StoreError::Unavailable("nobody has claimed a lease".to_owned()));
         };
         let standing =
-            self.members.with_each(async |mut client: Client| seat.stand(&mut client, candidacy.ttl).await).await?;
-        Ok(standing.unwrap_or_else(|| {
+            self.members.with_each(async |mut client: Client| seat.stand(&mut client, candidacy.ttl).await).await;
+        match standing {
+            Ok(Some(standing)) => Ok(standing),
             // The keeper has to know of another lease before there is one.
-            self.seat = None;
-            self.given = false;
-            seat::rejoins()
-        }))
+            Ok(None) => {
+                self.seat = None;
+                self.given = false;
+                Ok(seat::rejoins())
+            }
+            // Who is not to stand does not stay in the queue.
+            Err(refused @ StoreError::Refused(_)) => {
+                self.give_up_seat();
+                Err(refused)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
@@ -159,10 +165,21 @@ impl Store for Etcd {
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
         // Whatever becomes of this attempt, the seat is over.
+        self.give_up_seat();
+        self.settle().await
+    }
+}
+
+impl Etcd {
+    fn give_up_seat(&mut self) {
         if let Some(seat) = self.seat.take() {
             self.former = Some(seat.lease());
             self.given = false;
         }
+    }
+
+    /// Sees to it that what was given up is gone.
+    async fn settle(&mut self) -> Result<(), StoreError> {
         if let Some(former) = self.former {
             self.members.with_each(async |mut client: Client| seat::revoke(&mut client, former).await).await?;
             self.former = None;

@@ -8,6 +8,11 @@
 //! Adding a store: one file with an implementation of [`Store`], and its line in [`REGISTRY`]. Help texts, schemes and
 //! the conformance suite derive from that line.
 
+#![cfg_attr(
+    not(feature = "etcd"),
+    expect(dead_code, reason = "what stores on the network need, in a build without one")
+)]
+
 mod access;
 mod always;
 #[cfg(test)]
@@ -145,7 +150,6 @@ impl Hints {
     }
 
     /// Our own record is gone: as final as an answer that says so (K11).
-    #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "for stores that watch their own record"))]
     pub fn ousted(&self, term: Term) {
         let _ = self.0.send(worker::StoreEvent::Ousted { term });
     }

@@ -56,17 +56,17 @@ fn cabled() -> (Wire, Etcd) {
     (Wire::Cabled(network, "leader"), etcd)
 }
 
-/// So many networks at once that the servers do not get in each other's way.
-fn in_networks<T: Send>(each: impl Fn(Wire, &Etcd) -> T + Sync) -> Vec<T> {
+/// Each with a server of its own: not so many at once that they get in each other's way.
+fn a_few_at_once<T: Send>(each: impl Fn() -> T + Sync) -> Vec<T> {
     let at_once = 4;
-    (0..few().div_ceil(at_once))
-        .flat_map(|batch| {
-            side_by_side(at_once.min(few() - batch * at_once), || {
-                let (wire, etcd) = cabled();
-                each(wire, &etcd)
-            })
-        })
-        .collect()
+    (0..few().div_ceil(at_once)).flat_map(|batch| side_by_side(at_once.min(few() - batch * at_once), &each)).collect()
+}
+
+fn in_networks<T: Send>(each: impl Fn(Wire, &Etcd) -> T + Sync) -> Vec<T> {
+    a_few_at_once(|| {
+        let (wire, etcd) = cabled();
+        each(wire, &etcd)
+    })
 }
 
 #[test]
@@ -118,11 +118,24 @@ fn planned(row: &str) -> Duration {
     }
 }
 
-/// When a renewal left: its keep-alive is the first thing that the server hears of it.
-fn next_renewal(etcd: &Etcd) -> Duration {
+/// Cuts right before a renewal leaves. If the machine was too slow for that, the way is open again at once, and the next
+/// renewal is waited for.
+fn cut_at_the_worst_moment(wire: &Wire, etcd: &Etcd, mode: Mode) -> Duration {
     let beats = || etcd.messages().get("LeaseKeepAlive").copied().unwrap_or_default();
-    let before = beats();
-    eventually("a renewal", || (beats() > before).then(now))
+    let nearly = planned("renewal").saturating_sub(Duration::from_millis(25));
+    eventually("the worst moment", || {
+        let before = beats();
+        let sent = eventually("a renewal", || (beats() > before).then(now));
+        let heard = beats();
+        until("the next one is near", || now() >= sent + nearly);
+        wire.mode(mode);
+        let cut = now();
+        if beats() == heard {
+            return Some(cut);
+        }
+        wire.mode(Mode::Open);
+        None
+    })
 }
 
 /// An outage that begins right before a renewal. Returns whether it demoted the leader.
@@ -130,10 +143,8 @@ fn outage(wire: &Wire, etcd: &Etcd, mode: Mode, length: Duration) -> bool {
     let place = Place::new();
     let leader = wire.candidate(&place, etcd).witness(&Witness::new()).start();
     place.starts(1);
-    let worst = next_renewal(etcd) + planned("renewal").saturating_sub(Duration::from_millis(25));
-    until("the worst moment", || now() >= worst);
-    wire.mode(mode);
-    until("the outage has lasted", || now() >= worst + length);
+    let cut = cut_at_the_worst_moment(wire, etcd, mode);
+    until("the outage has lasted", || now() >= cut + length);
     wire.mode(Mode::Open);
     let over = now();
     let demoted = eventually("a verdict", || {
@@ -147,7 +158,7 @@ fn outage(wire: &Wire, etcd: &Etcd, mode: Mode, length: Duration) -> bool {
 
 /// How many leaders outages of that length demote: each with a server of its own, so that its renewals can be counted.
 fn demoted_by(mode: Mode, length: Duration) -> usize {
-    let through_proxies = side_by_side(few(), || {
+    let through_proxies = a_few_at_once(|| {
         let etcd = Etcd::start();
         outage(&Wire::Proxied(Proxy::to(&etcd.address())), &etcd, mode, length)
     });

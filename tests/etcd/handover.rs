@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{LEASE, Rivals, relay};
-use crate::harness::etcd::Etcd;
+use super::{LEASE, Rivals, candidate, relay};
+use crate::harness::etcd::{Etcd, Options};
 use crate::harness::proxy::Mode;
-use crate::harness::wait::{now, since};
-use crate::harness::{Candidate, Figures, Witness, few, processes, until};
+use crate::harness::wait::{now, since, throughout};
+use crate::harness::{Candidate, Elect, Figures, Place, Witness, few, processes, until};
 
 /// How many relays go on at once where each run takes a lease's time.
 const SIDE_BY_SIDE: usize = 10;
@@ -153,4 +153,28 @@ fn lose_the_host(etcd: &Etcd) -> Figures {
 fn is_within_a_lease(figures: &Figures) {
     let latest = figures.handovers.iter().max().copied().unwrap_or_default();
     assert!(latest <= LEASE + Duration::from_secs(1), "ttl + 1 s, and it took {latest:?}");
+}
+
+#[test]
+fn a_lease_that_is_longer_than_asked_for_is_what_everything_is_counted_by() {
+    // The shortest that this server grants is nine seconds; then a renewal is due every 1.8 s, not every 600 ms.
+    let etcd = Etcd::with(&Options::new().timing(500, 6000));
+    let place = Place::new();
+    let leader = candidate(&place, place.below(&etcd.url())).witness(&Witness::new()).start();
+    place.starts(1);
+    let status = Elect::new(&place).store(place.below(&etcd.url())).status(&["cron", "--json"]).run();
+    assert!(status.stdout.contains("\"ttl_ms\":9000"), "{status:?}");
+    let beats = || etcd.messages().get("LeaseKeepAlive").copied().unwrap_or_default();
+    let before = beats();
+    let began = now();
+    until("some renewals", || since(began) >= Duration::from_secs(6));
+    let renewals = beats() - before;
+    assert!((2..=4).contains(&renewals), "{renewals} renewals in 6 s");
+    // And the deadlines are later: a stop at 4.8 s, not at 1.6 s, after the last renewal.
+    etcd.stop();
+    throughout(Duration::from_millis(2500), "it leads on", || !leader.log().contains("the lease runs out"));
+    leader.says("the lease runs out");
+    etcd.cont();
+    leader.stops();
+    place.history().is_safe();
 }

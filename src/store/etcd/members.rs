@@ -57,12 +57,12 @@ impl Members {
         &self.settings.prefix
     }
 
-    /// Does something with one member, and if that fails with another, until each has been tried or the time is up. Half
-    /// of what is left of the attempt is each one's, but for the last, who has all of it.
+    /// Does something with one member, and if that fails with another, until each has been tried or the time is up. Each
+    /// has half of what is left of the attempt, but for the last, who has all of it.
     ///
     /// # Errors
     ///
-    /// The last member's trouble; a refusal only if none had any other.
+    /// The first member's trouble; a refusal only if none had any other.
     pub async fn with_each<T>(
         &mut self,
         mut ask: impl AsyncFnMut(Client) -> Result<T, StoreError>,

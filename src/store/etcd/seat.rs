@@ -113,6 +113,8 @@ impl Seat {
             }
         }
         self.keep(client, ttl).await?;
+        // The stream goes with the connection if what follows fails.
+        let pulse = self.pulse.take();
         let Some(place) = self.place(client).await? else { return Ok(None) };
         self.created = Some(place.created);
         self.watch_own(client, place.revision);
@@ -120,9 +122,11 @@ impl Seat {
             let term = keys::term(&place.oldest);
             self.predecessor = None;
             self.leads.set(Some(term));
+            self.pulse = pulse;
             return Ok(Some(Standing::Won { term }));
         }
         self.watch_predecessor(client, place.created).await?;
+        self.pulse = pulse;
         let leader = Entry::read(&place.oldest)?.leader(&place.oldest);
         let sighting = Sighting { leader: Some(leader), ..Sighting::default() };
         Ok(Some(Standing::Waiting { sighting, again: None }))

@@ -124,7 +124,7 @@ impl Settings {
         let tls = tls(access, &variable)?;
         let encrypted = target.tls.or(encrypted_endpoints).or(enabled).unwrap_or(tls.is_some());
         // What flags ask for is not dropped in silence; variables are, as they are meant for whoever needs them.
-        if !encrypted && let Some(flag) = tls_flag(access) {
+        if !encrypted && let Some(flag) = access.first_tls_flag() {
             return Err(StoreError::Misused(format!("{flag} needs an encrypted connection: write --store etcds://…")));
         }
         Ok(Settings {
@@ -148,10 +148,6 @@ impl Settings {
 
 fn misused(name: &str, error: &str) -> StoreError {
     StoreError::Misused(format!("{name}: {error}"))
-}
-
-fn tls_flag(access: &Access) -> Option<&'static str> {
-    access.first_flag().filter(|flag| flag.starts_with("--tls"))
 }
 
 /// With a scheme before them or without; a scheme says whether they are encrypted.
