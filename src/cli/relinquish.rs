@@ -2,11 +2,12 @@
 //!
 //! Says nothing on 1 and 2, which were the command's (K3), and takes no signal: the keeper's mask is still in force.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::RawFd;
 use std::process::ExitCode;
 
 use nix::sys::prctl;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::exit::Exit;
 use crate::store::relinquish::Parcel;
@@ -14,6 +15,10 @@ use crate::store::relinquish::Parcel;
 /// Reads the claim from a descriptor of ours, and gives it back.
 pub fn relinquish(descriptor: RawFd) -> ExitCode {
     std::panic::set_hook(Box::new(|_| ()));
+    // Whoever waits for the end of the command's output does not wait for us.
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let _ = dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null));
+    }
     // So that `pkill elect` goes on passing it by.
     let _ = prctl::set_name(c"keeper");
     let Some(parcel) = receive(descriptor) else { return Exit::Failed.into() };

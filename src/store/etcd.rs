@@ -41,6 +41,8 @@ pub const KIND: Kind = Kind {
     relinquish: Relinquish::Executed(relinquish),
 };
 
+/// How long it may take to learn what is left of a lease.
+const GLANCE: Duration = Duration::from_millis(250);
 /// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
 const LONGEST_RELINQUISH: Duration = Duration::from_secs(30);
 
@@ -51,9 +53,9 @@ struct Etcd {
     seat: Option<Seat>,
     /// Whether the keeper has the claim to this seat: we are asked to campaign only then.
     given: bool,
-    /// A lease that we gave up without hearing that it is gone. What hangs on it must not make us leader again, under a
-    /// term that is over.
-    former: Option<i64>,
+    /// Leases that we gave up without hearing that they are gone. What hangs on them must not make us leader again, under
+    /// a term that is over.
+    former: Vec<i64>,
 }
 
 /// What the keeper needs: how to get in, and what to take back.
@@ -83,7 +85,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Sto
         hints,
         seat: None,
         given: false,
-        former: None,
+        former: Vec::new(),
     }))
 }
 
@@ -122,6 +124,9 @@ impl Store for Etcd {
     }
 
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
+        if self.seat.as_ref().is_some_and(Seat::is_over) {
+            self.give_up_seat();
+        }
         if self.given {
             return Ok(None);
         }
@@ -150,6 +155,7 @@ impl Store for Etcd {
             // Who is not to stand does not stay in the queue.
             Err(refused @ StoreError::Refused(_)) => {
                 self.give_up_seat();
+                let _ = self.settle().await;
                 Err(refused)
             }
             Err(error) => Err(error),
@@ -173,16 +179,16 @@ impl Store for Etcd {
 impl Etcd {
     fn give_up_seat(&mut self) {
         if let Some(seat) = self.seat.take() {
-            self.former = Some(seat.lease());
+            self.former.extend(seat.is_touched().then_some(seat.lease()));
             self.given = false;
         }
     }
 
     /// Sees to it that what was given up is gone.
     async fn settle(&mut self) -> Result<(), StoreError> {
-        if let Some(former) = self.former {
+        while let Some(&former) = self.former.last() {
             self.members.with_each(async |mut client: Client| seat::revoke(&mut client, former).await).await?;
-            self.former = None;
+            self.former.pop();
         }
         Ok(())
     }
@@ -204,7 +210,8 @@ async fn sighting(mut client: Client, election: &str) -> Result<Sighting, StoreE
     };
     let mut leader = Entry::read(&first)?.leader(&first);
     // For people: who may not ask for it sees everything else.
-    if let Ok(lease) = client.lease_time_to_live(first.lease(), None::<LeaseTimeToLiveOptions>).await {
+    let asked = client.lease_time_to_live(first.lease(), None::<LeaseTimeToLiveOptions>);
+    if let Ok(Ok(lease)) = tokio::time::timeout(GLANCE, asked).await {
         let seconds = |seconds: i64| u64::try_from(seconds).ok().map(Duration::from_secs);
         leader.lease_left = seconds(lease.ttl());
         leader.ttl = seconds(lease.granted_ttl()).or(leader.ttl);

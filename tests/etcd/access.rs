@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{candidate, real};
+use super::{candidate, candidate_for, real};
 use crate::harness::certificates::Certificates;
 use crate::harness::etcd::{Etcd, Options, PASSWORD};
 use crate::harness::ports::free_port;
@@ -236,12 +236,12 @@ fn a_server_that_comes_back_is_found_within_a_renewal() {
 fn nobody_waits_who_does_not_want_to() {
     let (place, etcd) = (Place::new(), Etcd::start());
     let gone = format!("etcd://127.0.0.1:{}", free_port());
-    let ended = candidate(&place, gone).switch("--no-wait").command(["true"]).run();
+    let ended = candidate_for(&place, gone, "10s").switch("--no-wait").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
     ended.says(&["cannot be reached"]);
     let leader = candidate(&place, etcd.url()).witness(&Witness::new()).start();
     place.starts(1);
-    let ended = candidate(&place, etcd.url()).switch("--no-wait").command(["true"]).run();
+    let ended = candidate_for(&place, etcd.url(), "10s").switch("--no-wait").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(75), "{ended:?}");
     let queue = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/elect/"]);
     assert_eq!(queue.lines().filter(|line| !line.is_empty()).count(), 1, "its place was given back");

@@ -258,15 +258,19 @@ fn a_restart_of_the_whole_cluster_leaves_one_or_none_and_then_one() {
         let stage = Stage::on(&cluster, &order_from(round % 3), ttl);
         let began = now();
         cluster.restart();
-        let down = millis(since(began));
+        let down = since(began);
         let led = stage.place.history().starts.len();
         throughout(LEASE, "never two", || stage.place.history().verdict().is_ok());
         until("somebody leads", || processes::is_alive(stage.place.history().latest().pid));
         let starts = stage.place.history().starts.len();
         println!(
-            "figures: etcd cluster: all members killed and started, down for {down}, ttl {ttl}: {} demoted",
+            "figures: etcd cluster: all members killed and started, down for {}, ttl {ttl}: {} demoted",
+            millis(down),
             starts - led.min(1)
         );
+        if ttl == PATIENT && down < Duration::from_secs(2) {
+            assert_eq!(starts, 1, "an outage of {down:?} demotes nobody with a ttl of {ttl}");
+        }
         stage.end();
     }
 }

@@ -55,7 +55,8 @@ fn a_hand_over_among_many_wakes_one_waiter() {
         asked / rounds as u64,
         millis(handovers[rounds / 2])
     );
-    assert!(asked <= 10 * rounds as u64, "{asked} requests in {rounds} hand-overs among {count}");
+    // Five by the one who takes over; another waiter that woke up would ask at least three more.
+    assert!(asked <= 7 * rounds as u64, "{asked} requests in {rounds} hand-overs among {count}");
     drop((leader, waiters));
     place.history().is_safe();
 }

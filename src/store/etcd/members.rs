@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::settings::{Settings, Tls};
 use super::unverified::Unverified;
+use crate::clock;
 use crate::store::StoreError;
 
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
@@ -60,6 +61,9 @@ impl Members {
     /// Does something with one member, and if that fails with another, until each has been tried or the time is up. Each
     /// has half of what is left of the attempt, but for the last, who has all of it.
     ///
+    /// Cancellation: may be dropped at any time. What was under way counts as failed then: the connection is not used again,
+    /// and the next attempt begins with the next member.
+    ///
     /// # Errors
     ///
     /// The first member's trouble; a refusal only if none had any other.
@@ -67,42 +71,48 @@ impl Members {
         &mut self,
         mut ask: impl AsyncFnMut(Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut left = self.settings.request_timeout;
-        let mut failure = StoreError::Unavailable("there is nobody to ask".to_owned());
-        for tried in 1..=self.all.len() {
-            let share = if tried == self.all.len() { left } else { left / 2 };
-            left -= share;
-            let member = &mut self.all[self.current];
+        let deadline = clock::now() + self.settings.request_timeout;
+        let first = self.current;
+        let mut failure = None;
+        for tried in 0..self.all.len() {
+            let index = (first + tried) % self.all.len();
+            self.current = (index + 1) % self.all.len();
+            let left = deadline.since(clock::now());
+            let share = if tried + 1 == self.all.len() { left } else { left / 2 };
+            let member = &mut self.all[index];
             // Boxed: what an attempt keeps between its calls is large.
-            let attempt = Box::pin(async { ask(member.connected(&self.settings).await?).await });
-            let outcome = timeout(share, attempt).await;
-            let error = match outcome {
-                Ok(Ok(answer)) => {
-                    member.look_at_version(left.min(GLANCE)).await;
+            let attempt = Box::pin(async {
+                let client = member.take_connected(&self.settings).await?;
+                Ok((ask(client.clone()).await?, client))
+            });
+            let error = match timeout(share, attempt).await {
+                Ok(Ok((answer, client))) => {
+                    self.current = index;
+                    let left = deadline.since(clock::now());
+                    Box::pin(member.look_at_version(client.clone(), left.min(GLANCE))).await;
+                    member.client = Some(client);
                     return Ok(answer);
                 }
                 Ok(Err(error)) => error,
                 Err(_) => StoreError::Unavailable(format!("{} did not answer in time", member.endpoint)),
             };
             debug!(endpoint = member.endpoint, "etcd: {error}");
-            member.client = None;
-            self.current = (self.current + 1) % self.all.len();
-            if tried == 1 || matches!(failure, StoreError::Refused(_)) {
-                failure = error;
+            if !matches!(failure, Some(StoreError::Unavailable(_))) {
+                failure = Some(error);
             }
         }
-        Err(failure)
+        self.current = (first + 1) % self.all.len();
+        Err(failure.unwrap_or_else(|| StoreError::Unavailable("there is nobody to ask".to_owned())))
     }
 }
 
 impl Member {
-    async fn connected(&mut self, settings: &Settings) -> Result<Client, StoreError> {
-        if let Some(client) = &self.client {
-            return Ok(client.clone());
+    /// The connection, or a new one. It is taken out: whoever had success with it puts it back.
+    async fn take_connected(&mut self, settings: &Settings) -> Result<Client, StoreError> {
+        match self.client.take() {
+            Some(client) => Ok(client),
+            None => self.connect(settings).await,
         }
-        let client = self.connect(settings).await?;
-        self.client = Some(client.clone());
-        Ok(client)
     }
 
     async fn connect(&self, settings: &Settings) -> Result<Client, StoreError> {
@@ -131,11 +141,14 @@ impl Member {
     }
 
     /// Known lease bugs are worth a word, once for each member, and no more time than a healthy one takes.
-    async fn look_at_version(&mut self, limit: Duration) {
-        let Some(client) = self.client.as_mut().filter(|_| !self.version_looked_at) else { return };
+    async fn look_at_version(&mut self, mut client: Client, limit: Duration) {
+        if self.version_looked_at {
+            return;
+        }
+        let Ok(answer) = timeout(limit, client.status()).await else { return };
         self.version_looked_at = true;
         // Who may not ask for it goes without.
-        let Ok(Ok(status)) = timeout(limit, client.status()).await else { return };
+        let Ok(status) = answer else { return };
         if !is_sound(status.version()) {
             warn!(
                 version = status.version(),

@@ -55,8 +55,20 @@ pub struct Seat {
     pulse: Option<Pulse>,
     own: Option<Watch>,
     predecessor: Option<Watch>,
-    /// The term that ends with our key. The watch on it outlives the change from waiting to leading.
-    leads: Rc<Cell<Option<Term>>>,
+    /// Whether the server has been asked for the lease: if not, there is nothing to take back.
+    touched: bool,
+    /// The watch on our key outlives the change from waiting to leading.
+    rule: Rc<Cell<Rule>>,
+}
+
+/// Whether this seat leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    NotYet,
+    /// For as long as our key is there.
+    Leads(Term),
+    /// It has, and a term that is over must not come back: only another seat may lead.
+    Over,
 }
 
 /// The stream of keep-alives. Dropped at the first trouble: a late answer must not be taken for the next one's.
@@ -95,7 +107,8 @@ impl Seat {
             pulse: None,
             own: None,
             predecessor: None,
-            leads: Rc::default(),
+            touched: false,
+            rule: Rc::new(Cell::new(Rule::NotYet)),
         }
     }
 
@@ -103,9 +116,19 @@ impl Seat {
         self.lease
     }
 
+    /// Whether it has led and does not any more.
+    pub fn is_over(&self) -> bool {
+        self.rule.get() == Rule::Over
+    }
+
+    /// Whether the server may know of it.
+    pub fn is_touched(&self) -> bool {
+        self.touched
+    }
+
     /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this seat.
     pub async fn stand(&mut self, client: &mut Client, ttl: Duration) -> Result<Option<Standing>, StoreError> {
-        self.leads.set(None);
+        self.rule.set(Rule::NotYet);
         if self.created.is_none() {
             // A newer format is found out about before there is anything of ours.
             if let Some(oldest) = self.oldest(client).await? {
@@ -121,7 +144,7 @@ impl Seat {
         if place.oldest.create_revision() == place.created {
             let term = keys::term(&place.oldest);
             self.predecessor = None;
-            self.leads.set(Some(term));
+            self.rule.set(Rule::Leads(term));
             self.pulse = pulse;
             return Ok(Some(Standing::Won { term }));
         }
@@ -138,6 +161,7 @@ impl Seat {
             self.beat(client).await?;
             return Ok(());
         }
+        self.touched = true;
         let options = LeaseGrantOptions::new().with_id(self.lease);
         match client.lease_grant(whole_seconds(ttl), Some(options)).await {
             Ok(_) => {}
@@ -186,7 +210,8 @@ impl Seat {
         let own = first_pair(&answer).filter(|pair| pair.key() == self.key.as_bytes());
         match own {
             Some(own) if own.lease() == self.lease => place(own.create_revision(), &answer).map(Some),
-            Some(_) => Err(StoreError::Unavailable(format!("{} hangs on a lease that is not ours", self.key))),
+            // Somebody wrote to it: it is nobody's any more.
+            Some(_) => Ok(None),
             None => Err(nonsense()),
         }
     }
@@ -220,8 +245,7 @@ impl Seat {
             let txn = Txn::new().when(self.is_ours(created)).and_then(branch).or_else([get_own, self.get_oldest()]);
             let answer = client.txn(txn).await.map_err(explain)?;
             if !answer.succeeded() {
-                self.created = None;
-                self.leads.set(None);
+                self.rule.set(Rule::Over);
                 return Ok(lost(if first_pair(&answer).is_some() { "another leads" } else { "our key is gone" }));
             }
             self.announced = true;
@@ -280,10 +304,13 @@ impl Seat {
         if self.own.as_ref().is_some_and(Watch::is_alive) {
             return;
         }
-        let (hints, leads) = (self.hints.clone(), Rc::clone(&self.leads));
-        let tell = move |seen| match (seen, leads.get()) {
-            (Seen::Deleted, Some(term)) => hints.ousted(term),
-            (Seen::Deleted, None) | (Seen::Broken, _) => hints.changed(),
+        let (hints, rule) = (self.hints.clone(), Rc::clone(&self.rule));
+        let tell = move |seen| match (seen, rule.get()) {
+            (Seen::Deleted, Rule::Leads(term)) => {
+                rule.set(Rule::Over);
+                hints.ousted(term);
+            }
+            (Seen::Deleted, Rule::NotYet | Rule::Over) | (Seen::Broken, _) => hints.changed(),
         };
         self.own = Some(Watch::after(revision, client.clone(), self.key.clone(), tell));
     }

@@ -14,6 +14,7 @@ use crate::config::duration;
 use crate::store::{Access, Password, StoreError, StoreUrl};
 
 const DEFAULT_PORT: u16 = 2379;
+const NO_USER: &str = "a user belongs into --username, the password into --password-file or ELECT_PASSWORD";
 const DEFAULT_PREFIX: &str = "/elect/";
 
 /// Everything that is needed to reach an etcd; it also travels in claims.
@@ -67,11 +68,6 @@ impl Target {
         }
         let rest = url.rest.strip_prefix("//").ok_or_else(form)?;
         let (hosts, path) = rest.split_once('/').map_or((rest, ""), |(hosts, path)| (hosts, path));
-        if hosts.contains('@') {
-            return Err(
-                "a user belongs into --username, the password into --password-file or ELECT_PASSWORD".to_owned()
-            );
-        }
         if rest.contains(['?', '#']) {
             return Err("nothing follows the prefix: there are no options in the URL of an etcd".to_owned());
         }
@@ -94,7 +90,11 @@ fn prefix(path: &str) -> Result<String, String> {
 
 /// `host`, `host:port` or `[v6]:port` with the port that is usual if there is none.
 fn endpoint(text: &str) -> Result<String, String> {
-    let wrong = || format!("{text:?} is no HOST:PORT");
+    // Not repeated: it may be a password.
+    let wrong = || "one of the hosts is no HOST:PORT".to_owned();
+    if text.contains('@') {
+        return Err(NO_USER.to_owned());
+    }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
         Some(_) | None => (text, DEFAULT_PORT),
@@ -203,14 +203,22 @@ fn tls(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<Op
 }
 
 fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<(String, Password)>, StoreError> {
-    let name = access.username.clone().or_else(|| variable("ETCD3_USER"));
     let password = access.password.clone().or_else(|| variable("ETCD3_PASSWORD").map(Password));
+    let name = match (&access.username, variable("ETCD3_USER")) {
+        (Some(name), _) if name.contains(':') && password.is_none() => {
+            return Err(StoreError::Misused(
+                "--username takes the name alone; the password is for --password-file or ELECT_PASSWORD".to_owned(),
+            ));
+        }
+        (Some(name), _) => Some(name.clone()),
+        // As etcdctl takes them: user:password.
+        (None, Some(both)) if both.contains(':') && password.is_none() => {
+            return Ok(both.split_once(':').map(|(name, password)| (name.to_owned(), Password(password.to_owned()))));
+        }
+        (None, variable) => variable,
+    };
     match (name, password) {
         (Some(name), Some(password)) => Ok(Some((name, password))),
-        // As etcdctl takes them: user:password.
-        (Some(both), None) if both.contains(':') => {
-            Ok(both.split_once(':').map(|(name, password)| (name.to_owned(), Password(password.to_owned()))))
-        }
         (Some(name), None) => Err(StoreError::Misused(format!(
             "user {name:?} has no password: give it with --password-file, ELECT_PASSWORD or ETCD3_PASSWORD"
         ))),
@@ -260,6 +268,7 @@ mod tests {
             ("etcd://h:99999", "no HOST:PORT"),
             ("etcd://::1", "no HOST:PORT"),
             ("etcd://root:hunter2@h", "--password-file"),
+            ("etcd://root:hunter2", "no HOST:PORT"),
             ("etcd://h/p?x=1", "no options"),
             ("etcd://h/%ff", "UTF-8"),
         ] {
@@ -322,6 +331,14 @@ mod tests {
         assert!(settings("etcds://h", &key, &[]).expect_err("half").contains("--tls-cert"));
         let user = Access { username: Some("me".to_owned()), ..Access::default() };
         assert!(settings("etcd://h", &user, &[]).expect_err("half").contains("--password-file"));
+        let both = Access { username: Some("me:hunter2".to_owned()), ..Access::default() };
+        let message = settings("etcd://h", &both, &[]).expect_err("in argv");
+        assert!(message.contains("--password-file") && !message.contains("hunter2"), "{message}");
+        let message = settings("etcd:", &Access::default(), &[("ETCD3_ENDPOINT", "http://me:hunter2@h")]);
+        let message = message.expect_err("a password");
+        assert!(message.contains("--password-file") && !message.contains("hunter2"), "{message}");
+        let split = settings("etcd:", &Access::default(), &[("ETCD3_USER", "me:mine")]).expect("it makes sense");
+        assert_eq!(split.user, Some(("me".to_owned(), Password("mine".to_owned()))));
         for (name, value) in [
             ("ETCD3_ENDPOINT", "ftp://h"),
             ("ETCD3_ENDPOINT", "https://h,http://h"),
