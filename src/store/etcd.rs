@@ -56,6 +56,8 @@ struct Etcd {
     /// Leases that we gave up without hearing that they are gone. What hangs on them must not make us leader again, under
     /// a term that is over.
     former: Vec<i64>,
+    /// Whether a question has been answered: who asks only once is not told about versions.
+    stays: bool,
 }
 
 /// What the keeper needs: how to get in, and what to take back.
@@ -86,6 +88,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Sto
         seat: None,
         given: false,
         former: Vec::new(),
+        stays: false,
     }))
 }
 
@@ -145,7 +148,12 @@ impl Store for Etcd {
         let standing =
             self.members.with_each(async |mut client: Client| seat.stand(&mut client, candidacy.ttl).await).await;
         match standing {
-            Ok(Some(standing)) => Ok(standing),
+            Ok(Some(standing)) => {
+                if std::mem::replace(&mut self.stays, true) {
+                    self.members.look_at_version();
+                }
+                Ok(standing)
+            }
             // The keeper has to know of another lease before there is one.
             Ok(None) => {
                 self.seat = None;
@@ -166,7 +174,9 @@ impl Store for Etcd {
         let Some(seat) = self.seat.as_mut() else {
             return Ok(Renewal::Lost { why: "nothing was won".to_owned() });
         };
-        self.members.with_each(async |mut client: Client| seat.renew(&mut client).await).await
+        let renewal = self.members.with_each(async |mut client: Client| seat.renew(&mut client).await).await?;
+        self.members.look_at_version();
+        Ok(renewal)
     }
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {

@@ -243,6 +243,8 @@ fn nobody_waits_who_does_not_want_to() {
     place.starts(1);
     let ended = candidate_for(&place, etcd.url(), "10s").switch("--no-wait").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(75), "{ended:?}");
+    let quiet = candidate_for(&place, etcd.url(), "10s").switch("-q").switch("-n").command(["true"]).run();
+    assert_eq!((quiet.status.code(), quiet.stderr.as_str()), (Some(75), ""), "silent");
     let queue = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/elect/"]);
     assert_eq!(queue.lines().filter(|line| !line.is_empty()).count(), 1, "its place was given back");
     leader.stops();

@@ -23,7 +23,7 @@ use crate::store::StoreError;
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
 const PING_EVERY: Duration = Duration::from_secs(6);
 /// How long it may take to learn a member's version: nothing depends on it.
-const GLANCE: Duration = Duration::from_millis(100);
+const GLANCE: Duration = Duration::from_secs(5);
 /// Versions from which on known lease bugs are mended, by minor version.
 const SOUND: [(u64, u64, u64); 3] = [(3, 4, 42), (3, 5, 28), (3, 6, 9)];
 
@@ -88,8 +88,6 @@ impl Members {
             let error = match timeout(share, attempt).await {
                 Ok(Ok((answer, client))) => {
                     self.current = index;
-                    let left = deadline.since(clock::now());
-                    Box::pin(member.look_at_version(client.clone(), left.min(GLANCE))).await;
                     member.client = Some(client);
                     return Ok(answer);
                 }
@@ -103,6 +101,28 @@ impl Members {
         }
         self.current = (first + 1) % self.all.len();
         Err(failure.unwrap_or_else(|| StoreError::Unavailable("there is nobody to ask".to_owned())))
+    }
+
+    /// Known lease bugs are worth a word, once for each member that has answered. Nobody waits for it.
+    ///
+    /// Must be called inside a [`tokio::task::LocalSet`].
+    pub fn look_at_version(&mut self) {
+        let member = &mut self.all[self.current];
+        let Some(client) = member.client.clone().filter(|_| !member.version_looked_at) else { return };
+        member.version_looked_at = true;
+        // Not watched: it ends by itself, and nothing depends on it.
+        tokio::task::spawn_local(timeout(GLANCE, warn_of_known_bugs(client, member.endpoint.clone())));
+    }
+}
+
+async fn warn_of_known_bugs(mut client: Client, endpoint: String) {
+    // Who may not ask for it goes without.
+    let Ok(status) = client.status().await else { return };
+    if !is_sound(status.version()) {
+        warn!(
+            version = status.version(),
+            "etcd at {endpoint} has known lease bugs, mended in 3.4.42, 3.5.28 and 3.6.9: upgrade it"
+        );
     }
 }
 
@@ -138,23 +158,6 @@ impl Member {
             options = options.with_user(name, &password.0);
         }
         Client::from_channel(Channel::Tonic(channel), Some(options)).await.map_err(|error| self.explain(error))
-    }
-
-    /// Known lease bugs are worth a word, once for each member, and no more time than a healthy one takes.
-    async fn look_at_version(&mut self, mut client: Client, limit: Duration) {
-        if self.version_looked_at {
-            return;
-        }
-        let Ok(answer) = timeout(limit, client.status()).await else { return };
-        self.version_looked_at = true;
-        // Who may not ask for it goes without.
-        let Ok(status) = answer else { return };
-        if !is_sound(status.version()) {
-            warn!(
-                version = status.version(),
-                "etcd at {} has known lease bugs, mended in 3.4.42, 3.5.28 and 3.6.9: upgrade it", self.endpoint
-            );
-        }
     }
 
     fn explain(&self, error: Error) -> StoreError {
