@@ -185,7 +185,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__plan)
-            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --no-wait --wait --on-lost --quiet --verbose --log-format --help"
+            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --quiet --verbose --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -256,6 +256,22 @@ _elect() {
                     return 0
                     ;;
                 --stop-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --restart)
+                    COMPREPLY=($(compgen -W "never on-failure always" -- "${cur}"))
+                    return 0
+                    ;;
+                --restart-delay)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --restart-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --min-hold)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -309,7 +325,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__run)
-            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --no-wait --wait --on-lost --quiet --verbose --log-format --help"
+            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --quiet --verbose --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -380,6 +396,22 @@ _elect() {
                     return 0
                     ;;
                 --stop-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --restart)
+                    COMPREPLY=($(compgen -W "never on-failure always" -- "${cur}"))
+                    return 0
+                    ;;
+                --restart-delay)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --restart-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --min-hold)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

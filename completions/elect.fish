@@ -47,6 +47,12 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d '
 complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-timeout -d 'How long it may take to, before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l restart -d 'Start a command that ended again, as the same leader' -r -f -a "never\t'None: elect exits with its status'
+on-failure\t'A status other than 0, or a signal'
+always\t'Each'"
+complete -c elect -n "__fish_elect_using_subcommand run" -l restart-delay -d 'How long before it is started again: doubled each time, up to 30s' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l restart-limit -d 'How many restarts within how long before another candidate is to try' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l min-hold -d 'Lead for so long even if the command ends sooner' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -s n -l no-wait -d 'Do not wait: exit with 75 if somebody else leads' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l wait -d 'Wait so long at most, then exit as with --no-wait [default: for ever]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-lost -d 'What follows a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Stand again'
@@ -79,6 +85,12 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 
 complete -c elect -n "__fish_elect_using_subcommand plan" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-timeout -d 'How long it may take to, before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l restart -d 'Start a command that ended again, as the same leader' -r -f -a "never\t'None: elect exits with its status'
+on-failure\t'A status other than 0, or a signal'
+always\t'Each'"
+complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-delay -d 'How long before it is started again: doubled each time, up to 30s' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-limit -d 'How many restarts within how long before another candidate is to try' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l min-hold -d 'Lead for so long even if the command ends sooner' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s n -l no-wait -d 'Do not wait: exit with 75 if somebody else leads' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l wait -d 'Wait so long at most, then exit as with --no-wait [default: for ever]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-lost -d 'What follows a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Stand again'

@@ -7,12 +7,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::boundary::{Boundary, BoundaryError};
-use crate::election::{Asked, OnLost, Patience, Timing, TimingError, Wishes};
+use crate::election::{Asked, OnLost, Patience, Restart, RestartWhen, Timing, TimingError, Wishes};
 use crate::store::{StoreUrl, StoreUrlError};
-pub use flags::{OnLostFlag, RunFlags, StoreFlags};
+pub use flags::{OnLostFlag, RestartFlag, RunFlags, StoreFlags};
 
 /// Of a name or a host: as long as a host's name can be.
 const LONGEST_NAME: usize = 255;
+/// Each restart that counts is remembered.
+const MOST_RESTARTS: u32 = 1_000;
 
 /// Everything that `elect run` needs to know.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub struct Config {
     pub stop_signal: i32,
     /// How long it may take to.
     pub stop_timeout: Duration,
-    /// How long to wait for leadership, and what follows its loss.
+    /// How long to wait for leadership, and what follows its loss, or the end of the command.
     pub wishes: Wishes,
     /// The leader command.
     pub command: Vec<OsString>,
@@ -120,7 +122,20 @@ impl Config {
             request_timeout: flags.request_timeout,
             fence_grace: flags.fence_grace,
         })?;
-        let wishes = wishes(flags.no_wait, flags.wait, flags.on_lost)?;
+        let wishes = Wishes {
+            min_hold: flags.min_hold,
+            restart: Restart {
+                when: match flags.restart {
+                    RestartFlag::Never => RestartWhen::Never,
+                    RestartFlag::OnFailure => RestartWhen::OnFailure,
+                    RestartFlag::Always => RestartWhen::Always,
+                },
+                delay: flags.restart_delay,
+                limit: flags.restart_limit.restarts,
+                within: flags.restart_limit.within,
+            },
+            ..wishes(flags.no_wait, flags.wait, flags.on_lost)?
+        };
         let store = StoreUrl::parse(&flags.store.url)?;
         if surroundings.is_init && store.is_default_directory() {
             return Err(ConfigError::UnnamedFileStore);
@@ -152,7 +167,36 @@ fn wishes(no_wait: bool, wait: Option<Duration>, on_lost: Option<OnLostFlag>) ->
         Some(OnLostFlag::Recampaign) => OnLost::Recampaign,
         Some(OnLostFlag::Exit) => OnLost::End,
     };
-    Ok(Wishes { patience, on_lost })
+    Ok(Wishes { patience, on_lost, ..Wishes::default() })
+}
+
+/// How often within how long, as people write it: `5/1m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartLimit {
+    /// So many restarts at most.
+    pub restarts: u32,
+    /// Within so long.
+    pub within: Duration,
+}
+
+impl FromStr for RestartLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RestartLimit, String> {
+        let (restarts, within) =
+            text.split_once('/').ok_or("say within how long, as in 5/1m: five restarts in a minute")?;
+        let restarts = restarts.trim().parse().map_err(|_| "the first part is a number of restarts, as in 5/1m")?;
+        match restarts {
+            0 => return Err("no restart at all is --restart never; otherwise at least 1".to_owned()),
+            1..=MOST_RESTARTS => {}
+            _ => return Err(format!("at most {MOST_RESTARTS} restarts can be counted: take a shorter time instead")),
+        }
+        let within = duration(within)?;
+        if within.is_zero() {
+            return Err("the time must be longer than 0s, as in 5/1m".to_owned());
+        }
+        Ok(RestartLimit { restarts, within })
+    }
 }
 
 /// A signal as people write it: `TERM`, `SIGTERM`, `15`.
@@ -259,6 +303,20 @@ mod tests {
             assert_eq!((wishes.patience, wishes.on_lost), (patience, expected), "{no_wait} {wait:?} {on_lost:?}");
         }
         assert!(matches!(wishes(true, Some(Duration::ZERO), None), Err(ConfigError::TwoPatiences)));
+    }
+
+    #[test]
+    fn a_restart_limit_is_a_number_and_a_duration() {
+        let limit = |restarts, seconds| Ok(RestartLimit { restarts, within: Duration::from_secs(seconds) });
+        assert_eq!("5/1m".parse(), limit(5, 60));
+        assert_eq!("1/10".parse(), limit(1, 10));
+        assert_eq!(" 3 / 1m 30s ".parse(), limit(3, 90));
+        for text in
+            ["", "5", "/", "5/", "/1m", "0/1m", "5/0", "5/0s", "-1/1m", "1.5/1m", "5/1m/2", "1001/1s", "5 per 1m"]
+        {
+            let error = text.parse::<RestartLimit>().expect_err(text);
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
     }
 
     #[test]

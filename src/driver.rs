@@ -265,6 +265,7 @@ impl Driver {
                 let empty = self.keeper.get_mut().sweep();
                 self.consequences.push_back(Event::Swept { empty });
             }
+            Action::EndHold => self.send(ToKeeper::EndHold),
             Action::Report(report) => self.narrator.report(&report),
             Action::End(outcome) => {
                 self.narrator.ended(&outcome);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use crate::election::{CommandEnd, NotStarted, Outcome, Reason, Report, Signal, Time};
+use crate::election::{CommandEnd, NotStarted, Outcome, Reason, Report, Short, Signal, Time};
 use crate::store::worker::Story;
 use crate::store::{Sighting, StoreError};
 
@@ -130,6 +130,29 @@ impl Narrator {
                 info!(term, signal = name(*signal), "leader command ended");
             }
             Report::Stopping { term, reason } => stopping(*term, *reason),
+            Report::Restarting { term, delay } => {
+                info!(term, "the leader command is started again in {}", Short(*delay));
+            }
+            Report::Holding { term, left } => {
+                info!(term, "the boundary is kept for another {} (--min-hold)", Short(*left));
+            }
+            Report::LostAtRest { term, reason } => match reason {
+                Reason::RunningOut => warn!(term, "the lease runs out; nothing is running"),
+                Reason::Lost
+                | Reason::CommandEnded
+                | Reason::CannotStart(_)
+                | Reason::Asked(_)
+                | Reason::KeeperDied => warn!(term, "leadership lost; nothing was running"),
+            },
+            Report::GivenUp { term, sits_out: Some(time) } => warn!(
+                term,
+                "the leader command ends too often (--restart-limit): another candidate's turn, this one stands again in {}",
+                Short(*time)
+            ),
+            Report::GivenUp { term, sits_out: None } => {
+                warn!(term, "the leader command ends too often (--restart-limit): giving up");
+            }
+            Report::StandsAgain => info!("standing again"),
             Report::Unconfirmed { term } => {
                 error!(term, "killed, and still not gone: nothing is released and nothing else starts until it is");
             }

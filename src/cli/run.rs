@@ -77,6 +77,7 @@ fn program(config: &Config) -> Result<Program, FindError> {
         words: config.command.clone(),
         stop_signal: config.stop_signal,
         stop_timeout: config.stop_timeout,
+        min_hold: config.wishes.min_hold,
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{Address, SignalName, duration};
+use super::{Address, RestartLimit, SignalName, duration};
 use crate::{log, store};
 
 /// Flags of `elect run`.
@@ -34,15 +34,24 @@ pub struct RunFlags {
     pub ttl: Option<Duration>,
 
     /// From one renewal to the next [default: ttl/5]
-    #[arg(long, value_name = "DURATION", env = "ELECT_RENEW", value_parser = duration, help_heading = "Timing")]
+    #[arg(
+        long, value_name = "DURATION", env = "ELECT_RENEW", value_parser = duration, help_heading = "Timing",
+        hide_short_help = true
+    )]
     pub renew: Option<Duration>,
 
     /// How long one attempt at the store may take [default: ttl/10]
-    #[arg(long, value_name = "DURATION", env = "ELECT_REQUEST_TIMEOUT", value_parser = duration, help_heading = "Timing")]
+    #[arg(
+        long, value_name = "DURATION", env = "ELECT_REQUEST_TIMEOUT", value_parser = duration, help_heading = "Timing",
+        hide_short_help = true
+    )]
     pub request_timeout: Option<Duration>,
 
     /// From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]
-    #[arg(long, value_name = "DURATION", env = "ELECT_FENCE_GRACE", value_parser = duration, help_heading = "Timing")]
+    #[arg(
+        long, value_name = "DURATION", env = "ELECT_FENCE_GRACE", value_parser = duration, help_heading = "Timing",
+        hide_short_help = true
+    )]
     pub fence_grace: Option<Duration>,
 
     /// The signal that asks the command to stop
@@ -55,6 +64,56 @@ pub struct RunFlags {
         help_heading = "Stopping"
     )]
     pub stop_timeout: Duration,
+
+    /// Start a command that ended again, as the same leader
+    ///
+    /// on-failure: after a status other than 0 or a signal. Only once everything that it started is gone, too. A stop of
+    /// elect's own is no end that this is about, and a command that cannot be executed (126, 127) is not tried again.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "ELECT_RESTART",
+        default_value = "never",
+        help_heading = "After the command"
+    )]
+    pub restart: RestartFlag,
+
+    /// How long before it is started again: doubled each time, up to 30s
+    ///
+    /// Shortened by up to a quarter, by chance. After a run of 30s or more it is as at first again.
+    #[arg(
+        long, value_name = "DURATION", env = "ELECT_RESTART_DELAY", default_value = "100ms", value_parser = duration,
+        help_heading = "After the command",
+        hide_short_help = true
+    )]
+    pub restart_delay: Duration,
+
+    /// How many restarts within how long before another candidate is to try
+    ///
+    /// Instead of one more, leadership is given up and not sought again for that long, or a ttl if that is longer; twice
+    /// as long each time this happens again, up to 5m, until a run has lasted as long as the first of them. With --on-lost
+    /// exit (so with -n and --wait) elect exits with the command's status instead.
+    #[arg(
+        long,
+        value_name = "N/DURATION",
+        env = "ELECT_RESTART_LIMIT",
+        default_value = "5/1m",
+        help_heading = "After the command",
+        hide_short_help = true
+    )]
+    pub restart_limit: RestartLimit,
+
+    /// Lead for so long even if the command ends sooner
+    ///
+    /// Counted from its start. For jobs that many hosts start at about the same time: with -n it runs on the first, and the
+    /// others find a leader however short it was. Whether it failed makes no difference; a signal to elect ends the hold,
+    /// and the exit status is the command's. If elect itself is killed meanwhile, its keeper holds a lock file to the end
+    /// of the hold; a lease on a server runs out by itself.
+    #[arg(
+        long, value_name = "DURATION", env = "ELECT_MIN_HOLD", default_value = "0s", value_parser = duration,
+        help_heading = "After the command"
+    )]
+    pub min_hold: Duration,
 
     /// Do not wait: exit with 75 if somebody else leads
     ///
@@ -86,6 +145,17 @@ pub struct RunFlags {
     /// The command to run while leading, and its arguments
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// Which ends of the command are followed by another start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RestartFlag {
+    /// None: elect exits with its status
+    Never,
+    /// A status other than 0, or a signal
+    OnFailure,
+    /// Each
+    Always,
 }
 
 /// What follows a lost leadership.

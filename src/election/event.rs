@@ -205,6 +205,8 @@ pub enum Action {
     Sweep,
     /// Tell people.
     Report(Report),
+    /// The boundary is not kept any longer for the sake of a hold: tell the keeper, which keeps it if we die (K2).
+    EndHold,
     /// It is over.
     End(Outcome),
 }
@@ -243,6 +245,36 @@ pub enum Report {
         /// Why.
         reason: Reason,
     },
+    /// The command has ended, and is started again.
+    Restarting {
+        /// In this term.
+        term: Term,
+        /// After this long.
+        delay: Duration,
+    },
+    /// The command has ended for good, and the boundary is kept all the same.
+    Holding {
+        /// In this term.
+        term: Term,
+        /// For so long.
+        left: Duration,
+    },
+    /// The term is over, and nothing was running in it.
+    LostAtRest {
+        /// The term.
+        term: Term,
+        /// Why: the lease ran out, or the store says that it is not ours.
+        reason: Reason,
+    },
+    /// The command has ended too often: the boundary is given up.
+    GivenUp {
+        /// The term.
+        term: Term,
+        /// How long the candidate sits out; `None`: it ends.
+        sits_out: Option<Duration>,
+    },
+    /// It has sat out.
+    StandsAgain,
     /// Killed, and still not confirmed dead: nothing is released, nothing else starts (2.3).
     Unconfirmed {
         /// In this term.

@@ -11,14 +11,23 @@
 //!    └─────────────────┴───────────────────────────────────┴─────────────────┘
 //! ```
 //!
+//! A command that has ended by itself may be started again, or the boundary kept for a while ([`Wishes`]):
+//!
+//! ```text
+//!          ended, empty                    time's up
+//! Stopping ───────────▶ Holding ──────────────────────────────────▶ Releasing ──────▶ SittingOut ──▶ Standing
+//!                          │ time for a restart, and a lease: ▶ Leading      too often
+//! ```
+//!
 //! A candidate whose patience is exhausted ([`Wishes`]) goes from `Standing`, or from a win that came to nothing, to
 //! `Releasing` and ends; one that is to end with its leadership does so instead of standing again.
 //!
 //! Invariants, each held by the shape of the code and checked by the simulation:
 //!
-//! - Only `Leading` and `Stopping` may hold a live leader command. `Leading` is entered from `Verifying` alone, with a
-//!   lease that was credited to a request sent after the store had said that we won (T1).
-//! - `Stopping` is left only when the tree is confirmed empty (2.3), and `Releasing` is entered with an empty tree only.
+//! - Only `Leading` and `Stopping` may hold a live leader command. `Leading` is entered from `Verifying`, with a lease that
+//!   was credited to a request sent after the store had said that we won (T1), and in the same term from `Holding`.
+//! - `Stopping` is left only when the tree is confirmed empty (2.3), and `Releasing` and `Holding` are entered
+//!   with an empty tree only.
 //! - Whatever comes in, the deadlines are looked at first: an answer that comes after `stop_by` finds the term over.
 //! - There is one request at a time; a reply to any other attempt changes nothing.
 //!
@@ -27,6 +36,7 @@
 mod event;
 mod keeper_watch;
 mod requests;
+mod runs;
 mod sabotage;
 #[cfg(test)]
 mod simulation;
@@ -43,12 +53,13 @@ pub use event::{
 };
 pub use time::Time;
 pub use timing::{Asked, KILL_ALLOWANCE, Lease, Short, Timing, TimingError, margin};
-pub use wishes::{OnLost, Patience, Wishes};
+pub use wishes::{OnLost, Patience, Restart, RestartWhen, Wishes};
 
 use std::time::Duration;
 
 use keeper_watch::KeeperWatch;
 use requests::{Kind, Requests};
+use runs::{Runs, Sequel};
 use sabotage::Sabotage;
 use state::{Input, State};
 
@@ -72,6 +83,7 @@ struct Core {
     stands_until: Option<Time>,
     requests: Requests,
     keeper: KeeperWatch,
+    runs: Runs,
     /// The last start of the command.
     run: Run,
     /// Whether the store has ever answered: refusals after that are troubles to be waited out.
@@ -93,8 +105,12 @@ pub enum Phase {
     Leading,
     /// The command is being stopped.
     Stopping,
+    /// Leading, and nothing runs: between two runs of the command, or because the boundary is to be kept.
+    Holding,
     /// The boundary is being given back.
     Releasing,
+    /// Not standing for a while: the command has failed here too often.
+    SittingOut,
     /// Over.
     Ended,
 }
@@ -115,6 +131,7 @@ impl Candidate {
                 stands_until: None,
                 requests: Requests::default(),
                 keeper: KeeperWatch::new(),
+                runs: Runs::new(wishes.restart, wishes.min_hold),
                 run: 0,
                 store_answered: false,
                 jitter: fastrand::Rng::with_seed(seed),
@@ -133,6 +150,8 @@ impl Candidate {
             self.step(now, input);
             self.pass_time(now);
         }
+        let state = std::mem::replace(&mut self.state, State::Ended);
+        self.state = state.settle(&mut self.core, now);
         if event == Event::Tick && self.state.may_hold_a_tree() && self.core.keeper.gives_up(now) {
             self.core.report(Report::KeeperSilent);
             if !self.core.breaks(Sabotage::SilentKeeperSpared) {
@@ -248,8 +267,21 @@ impl Core {
         self.act(Action::Start { term, run: self.run });
     }
 
+    /// Nothing is kept for the sake of a hold any longer.
+    fn end_hold(&mut self, now: Time) {
+        if self.runs.hold_ends(now) {
+            self.act(Action::EndHold);
+        }
+    }
+
     fn is_out_of_patience(&self, now: Time) -> bool {
         self.stands_until.is_some_and(|until| now >= until)
+    }
+
+    /// What follows the end of the command, now that its tree is empty.
+    fn sequel(&mut self, now: Time, end: CommandEnd) -> Sequel {
+        let unlimited = self.breaks(Sabotage::NoRestartLimit);
+        self.runs.sequel(now, end, self.timing.ttl(), &mut self.jitter, unlimited)
     }
 
     /// B: a quarter to half a request's time-out, so that candidates that failed together do not return together.

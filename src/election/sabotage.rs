@@ -32,6 +32,14 @@ pub(super) enum Sabotage {
     StandsOn,
     /// Stand again after a leadership that was to be the last.
     StandsAgain,
+    /// Start the command again as soon as its main process has ended.
+    RestartBesideTheOld,
+    /// Go on restarting however often it fails.
+    NoRestartLimit,
+    /// Stand again right after the limit was reached.
+    NoSittingOut,
+    /// Give the boundary back as soon as the command has ended.
+    NoHold,
     /// Take any reply for the one that is waited for.
     AnyReplyCounts,
 }

@@ -1,22 +1,28 @@
 //! The states, a file for each: what it knows, the way into it, and the one function that says what happens next.
 
+mod holding;
 mod leading;
 mod releasing;
+mod sitting_out;
 mod standing;
 mod stopping;
 mod verifying;
 
 use std::time::Duration;
 
+use holding::Holding;
 use leading::Leading;
-use releasing::Releasing;
+use releasing::{Releasing, Then};
+use sitting_out::SittingOut;
 use standing::Standing;
 use stopping::Stopping;
 use verifying::Verifying;
 
 use super::event::{Action, Answer, CommandEnd, NotStarted, Outcome, Signal, Term};
+use super::sabotage::Sabotage;
 use super::time::Time;
 use super::timing::{Lease, TimingError};
+use super::wishes::OnLost;
 use super::{Core, Phase};
 
 /// How long a win may wait for its verification where the store grants no ttl.
@@ -46,7 +52,9 @@ pub(super) enum State {
     Verifying(Verifying),
     Leading(Leading),
     Stopping(Stopping),
+    Holding(Holding),
     Releasing(Releasing),
+    SittingOut(SittingOut),
     Ended,
 }
 
@@ -61,8 +69,24 @@ impl State {
             State::Verifying(verifying) => verifying.next(core, now, input),
             State::Leading(leading) => leading.next(core, now, input),
             State::Stopping(stopping) => stopping.next(core, now, input),
+            State::Holding(holding) => holding.next(core, now, input),
             State::Releasing(releasing) => releasing.next(core, now, input),
+            State::SittingOut(sitting_out) => sitting_out.next(core, now, input),
             State::Ended => State::Ended,
+        }
+    }
+
+    /// Starts what is due, now that everything has been heard.
+    pub(super) fn settle(self, core: &mut Core, now: Time) -> State {
+        match self {
+            State::Holding(holding) => holding.restart_if_due(core, now),
+            State::Standing(_)
+            | State::Verifying(_)
+            | State::Leading(_)
+            | State::Stopping(_)
+            | State::Releasing(_)
+            | State::SittingOut(_)
+            | State::Ended => self,
         }
     }
 
@@ -70,7 +94,12 @@ impl State {
     pub(super) fn may_hold_a_tree(&self) -> bool {
         match self {
             State::Leading(_) | State::Stopping(_) => true,
-            State::Standing(_) | State::Verifying(_) | State::Releasing(_) | State::Ended => false,
+            State::Standing(_)
+            | State::Verifying(_)
+            | State::Holding(_)
+            | State::Releasing(_)
+            | State::SittingOut(_)
+            | State::Ended => false,
         }
     }
 
@@ -79,7 +108,8 @@ impl State {
             State::Verifying(verifying) => Some(verifying.term),
             State::Leading(leading) => Some(leading.term),
             State::Stopping(stopping) => Some(stopping.term),
-            State::Standing(_) | State::Releasing(_) | State::Ended => None,
+            State::Holding(holding) => Some(holding.term),
+            State::Standing(_) | State::Releasing(_) | State::SittingOut(_) | State::Ended => None,
         }
     }
 
@@ -89,7 +119,9 @@ impl State {
             State::Verifying(_) => Phase::Verifying,
             State::Leading(_) => Phase::Leading,
             State::Stopping(_) => Phase::Stopping,
+            State::Holding(_) => Phase::Holding,
             State::Releasing(_) => Phase::Releasing,
+            State::SittingOut(_) => Phase::SittingOut,
             State::Ended => Phase::Ended,
         }
     }
@@ -105,6 +137,8 @@ impl State {
                 leading.lease.stop_by.min(leading.resigns_at()).min(request_at(leading.renew_at))
             }
             State::Stopping(stopping) => stopping.wake_at(idle),
+            State::Holding(holding) => holding.wake_at(idle),
+            State::SittingOut(sitting_out) => sitting_out.until,
             State::Releasing(releasing) => releasing.until.min(request_at(releasing.ask_at)),
             State::Ended => Time::NEVER,
         }
@@ -115,6 +149,15 @@ fn become_ended(core: &mut Core, outcome: Outcome) -> State {
     core.requests.abandon();
     core.act(Action::End(outcome));
     State::Ended
+}
+
+/// What follows a leadership that was lost, once the tree is empty.
+fn after_loss(core: &Core) -> Then {
+    match core.wishes.on_lost {
+        OnLost::Recampaign => Then::Stand(None),
+        OnLost::End if core.breaks(Sabotage::StandsAgain) => Then::Stand(None),
+        OnLost::End => Then::End(Outcome::LeadershipLost),
+    }
 }
 
 fn next_renewal(core: &Core, now: Time, lease: Lease) -> Time {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod supervising;
 mod waiting;
 
 const fn ms(millis: u64) -> Duration {
@@ -280,6 +281,7 @@ fn a_stop_of_ours_has_the_stop_timeout_and_renewals_go_on_meanwhile() {
                 | Action::Forward(_)
                 | Action::KillKeeper
                 | Action::Sweep
+                | Action::EndHold
                 | Action::Report(_) => {}
             }
         }
@@ -385,6 +387,7 @@ fn a_stop_whose_lease_runs_out_is_killed_by_then_and_spoken_of_half_a_second_lat
                 | Action::Forward(_)
                 | Action::KillKeeper
                 | Action::Sweep
+                | Action::EndHold
                 | Action::Report(_)
                 | Action::End(_) => {}
             }

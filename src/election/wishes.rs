@@ -1,4 +1,5 @@
-//! What a candidate wants besides leading: how long it waits, and what follows a lost leadership.
+//! What a candidate wants besides leading: how long it waits, what follows a lost leadership, and what follows the end of
+//! its command.
 
 use std::time::Duration;
 
@@ -11,6 +12,10 @@ pub struct Wishes {
     pub patience: Patience,
     /// What follows a lost leadership.
     pub on_lost: OnLost,
+    /// How long the boundary is kept from the command's first start in a term, even if the command ends sooner.
+    pub min_hold: Duration,
+    /// Whether a command that ended by itself is started again.
+    pub restart: Restart,
 }
 
 /// How long a candidate stands without being elected. It counts from the first question to the store, and anew from the
@@ -32,6 +37,44 @@ pub enum OnLost {
     Recampaign,
     /// The end of the candidacy.
     End,
+}
+
+/// Whether a command that ended by itself is started again, in the same term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restart {
+    /// After which ends.
+    pub when: RestartWhen,
+    /// Before the first restart; doubled before each further one up to 30 s, until a run has lasted for so long. The
+    /// jitter shortens it by up to a quarter.
+    pub delay: Duration,
+    /// So many restarts at most...
+    pub limit: u32,
+    /// ... within so long: instead of one more the boundary is given up, and the candidate sits out for as long, at least
+    /// a ttl, and twice as long each further time up to 5 min.
+    pub within: Duration,
+}
+
+/// Which ends a restart follows. A stop of ours and a command that cannot be executed are none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RestartWhen {
+    /// None: with the command ends the candidacy.
+    #[default]
+    Never,
+    /// A status other than 0, or a signal.
+    OnFailure,
+    /// Each.
+    Always,
+}
+
+impl Default for Restart {
+    fn default() -> Restart {
+        Restart {
+            when: RestartWhen::Never,
+            delay: Duration::from_millis(100),
+            limit: 5,
+            within: Duration::from_secs(60),
+        }
+    }
 }
 
 impl Patience {

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! It knows no store and no network. Whatever happens, in this order: the deadlines are enforced, the dead are reaped,
-//! the campaigner is listened to. The end of the campaigner is a stop request that nobody can withdraw (K2).
+//! the campaigner is listened to. The end of the campaigner is a stop request that nobody can withdraw (K2);
+//! with a `--min-hold` that still runs, the claim is kept until it is over, or left to a lease that ends before that.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -39,6 +40,7 @@ pub struct Guard {
     deadline: Option<Deadline>,
     tree: Tree,
     run: Run,
+    hold: Option<Hold>,
     claim: Option<Claim>,
     program: Option<Program>,
     inherited: Inherited,
@@ -64,6 +66,13 @@ struct Deadline {
     term: Term,
     kill_by: Time,
     expired: bool,
+}
+
+/// K2: until when the claim is kept even if the campaigner dies: for so long after the first start in a term.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    term: Term,
+    until: Time,
 }
 
 #[derive(Debug)]
@@ -108,6 +117,7 @@ impl Guard {
             deadline: None,
             tree: Tree::Empty,
             run: 0,
+            hold: None,
             claim: None,
             program,
             inherited,
@@ -135,8 +145,14 @@ impl Guard {
             self.enforce(clock::now());
             let all_reaped = self.reap();
             self.send();
-            if matches!(self.tree, Tree::Empty) && self.campaigner != Campaigner::Present {
-                return Ok(self.claim.take_if(|_| self.campaigner == Campaigner::Gone));
+            if matches!(self.tree, Tree::Empty) {
+                match self.campaigner {
+                    Campaigner::Dismissed => return Ok(None),
+                    Campaigner::Gone if clock::now() >= self.held_until() => return Ok(self.claim.take()),
+                    Campaigner::Gone if self.outlives_its_lease() => return Ok(None),
+                    // The claim is kept, or the campaigner keeps it.
+                    Campaigner::Gone | Campaigner::Present => {}
+                }
             }
             alarm.set(self.wake_at());
             self.wait(&children, &alarm, if all_reaped { PollTimeout::NONE } else { PollTimeout::ZERO });
@@ -176,7 +192,7 @@ impl Guard {
     }
 
     fn wake_at(&self) -> Time {
-        let Tree::Alive { stop, .. } = &self.tree else { return Time::NEVER };
+        let Tree::Alive { stop, .. } = &self.tree else { return self.held_until() };
         let deadline = match self.deadline {
             Some(Deadline { expired: false, kill_by, .. }) => kill_by,
             Some(Deadline { expired: true, .. }) | None => Time::NEVER,
@@ -186,6 +202,23 @@ impl Guard {
             Stop::Asked { kill_at } => deadline.min(kill_at),
             Stop::Killing { again_at, .. } => deadline.min(again_at),
         }
+    }
+
+    // ---- the hold
+
+    /// When to look at the hold: never, as long as the campaigner is there to do it.
+    fn held_until(&self) -> Time {
+        match (self.hold, self.campaigner) {
+            (Some(hold), Campaigner::Gone) => hold.until,
+            (_, Campaigner::Present | Campaigner::Dismissed) => Time::NEVER,
+            (None, Campaigner::Gone) => Time::BOOT,
+        }
+    }
+
+    /// Nobody renews any more: a hold that ends after its lease leaves nothing to be released, and is not to be cut short.
+    fn outlives_its_lease(&self) -> bool {
+        let lease_ends = self.deadline.map_or(Time::NEVER, |deadline| deadline.kill_by);
+        self.hold.is_some_and(|hold| hold.until > lease_ends)
     }
 
     // ---- deadlines
@@ -291,6 +324,11 @@ impl Guard {
             ExecStatus::Succeeded => {
                 let pid = spawned.pid;
                 *main = Main::Running(pid);
+                if let (Some(program), Some(Deadline { term, .. })) = (&self.program, self.deadline)
+                    && self.hold.is_none_or(|hold| hold.term != term)
+                {
+                    self.hold = Some(Hold { term, until: clock::now() + program.min_hold });
+                }
                 self.outbox.push_back(FromKeeper::Started { run: self.run, pid });
             }
             // The child that says so ends by itself, and is reaped as nobody's main process.
@@ -377,6 +415,7 @@ impl Guard {
             // One answer is enough for all that it has not read an answer to.
             ToKeeper::Ping if self.outbox.contains(&FromKeeper::Pong) => {}
             ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
+            ToKeeper::EndHold => self.hold = None,
             ToKeeper::Dismiss => {
                 self.campaigner = Campaigner::Dismissed;
                 self.stop_for_good();

@@ -46,6 +46,8 @@ pub enum ToKeeper {
     Forward { signal: i32 },
     /// A sign of life, please.
     Ping,
+    /// A hold that still runs is over: whoever dies now, what is claimed is released at once.
+    EndHold,
     /// The campaigner ends in good order: nothing is left to release.
     Dismiss,
 }
@@ -68,6 +70,7 @@ impl ToKeeper {
             ToKeeper::Forward { signal } => message.tag(6).signed(*signal),
             ToKeeper::Ping => message.tag(7),
             ToKeeper::Dismiss => message.tag(8),
+            ToKeeper::EndHold => message.tag(9),
         };
         message.0
     }
@@ -92,6 +95,7 @@ impl ToKeeper {
             6 => ToKeeper::Forward { signal: message.signed()? },
             7 => ToKeeper::Ping,
             8 => ToKeeper::Dismiss,
+            9 => ToKeeper::EndHold,
             _ => return None,
         };
         message.0.is_empty().then_some(decoded)
@@ -313,6 +317,7 @@ mod tests {
             ToKeeper::Forward { signal: 34 },
             ToKeeper::Ping,
             ToKeeper::Dismiss,
+            ToKeeper::EndHold,
         ]
     }
 

@@ -44,6 +44,8 @@ pub struct Program {
     pub stop_signal: i32,
     /// How long it may take to.
     pub stop_timeout: Duration,
+    /// How long the claim is kept from its first start in a term, even if nobody is left to keep it but the keeper.
+    pub min_hold: Duration,
 }
 
 /// Why a command cannot be executed.

@@ -4,6 +4,7 @@ mod access;
 mod cluster;
 mod cuts;
 mod handover;
+mod holding;
 mod keys;
 mod load;
 mod peers;

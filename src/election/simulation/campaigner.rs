@@ -70,7 +70,11 @@ impl World {
             let clock = self.hosts[h].clock;
             self.note(h, || transcript::event(clock, &event));
         }
+        self.supervision_hears(h, now, event);
         let lost = self.note_event(h, now, event);
+        if lost {
+            self.supervision_loses(h);
+        }
         let before = self.hosts[h].candidate.phase();
         let actions = self.hosts[h].candidate.handle(now, event);
         for action in actions {
@@ -117,6 +121,7 @@ impl World {
         match *action {
             Action::Campaign(attempt) => {
                 self.check_empty(h, "2.3: a candidate whose tree is alive stands again");
+                self.supervision_stands(h, now);
                 self.ask(h, now, Ask::Campaign, attempt);
             }
             Action::Renew(attempt) => {
@@ -125,6 +130,7 @@ impl World {
             }
             Action::Release(attempt) => {
                 self.check_empty(h, "2.3: a boundary was released while the tree was alive");
+                self.supervision_releases(h, now);
                 self.ask(h, now, Ask::Release, attempt);
             }
             Action::Arm { term, kill_by } => {
@@ -136,7 +142,12 @@ impl World {
                     self.tell_keeper(h, ToKeeper::Arm { term, kill_by });
                 }
             }
-            Action::Start { term, run } => self.tell_keeper(h, ToKeeper::Start { term, run }),
+            Action::EndHold => self.tell_keeper(h, ToKeeper::EndHold),
+            Action::Start { term, run } => {
+                self.check_empty(h, "2.3: a command was started before the old one's tree was empty");
+                self.supervision_starts(h, now, term);
+                self.tell_keeper(h, ToKeeper::Start { term, run });
+            }
             Action::Stop { kill_at } => self.tell_keeper(h, ToKeeper::Stop { kill_at }),
             Action::Kill => {
                 self.tell_keeper(h, ToKeeper::Kill);
@@ -155,6 +166,7 @@ impl World {
             Action::Report(ref report) => self.reported(h, report),
             Action::End(ref outcome) => {
                 self.patience_ends(h, outcome);
+                self.supervision_ends(h, outcome);
                 self.check_empty(h, "2.3: a candidate ended while its tree was alive");
                 self.hosts[h].campaigner = Life::Dead;
                 self.tell_keeper(h, ToKeeper::Dismiss);
@@ -173,6 +185,7 @@ impl World {
 
     fn reported(&mut self, h: usize, report: &Report) {
         self.patience_reports(h, report);
+        self.supervision_reports(h, report);
         match report {
             Report::Won { term } => self.hosts[h].books.new_term(*term),
             Report::Elected { .. } => {
@@ -184,10 +197,16 @@ impl World {
                     let other = &self.hosts[self.present[index]];
                     if self.present[index] != h && other.campaigner != Life::Dead {
                         match (other.candidate.phase(), other.campaigner) {
+                            (Phase::SittingOut, _) => self.coverage.count(Seen::ElectedBesideSitter),
                             (Phase::Stopping, _) => self.coverage.count(Seen::TakenWhileStopping),
                             (Phase::Leading, Life::Stopped) => self.coverage.count(Seen::ElectedBesideSleeper),
                             (
-                                Phase::Standing | Phase::Verifying | Phase::Leading | Phase::Releasing | Phase::Ended,
+                                Phase::Standing
+                                | Phase::Verifying
+                                | Phase::Leading
+                                | Phase::Holding
+                                | Phase::Releasing
+                                | Phase::Ended,
                                 _,
                             ) => {}
                         }
@@ -200,6 +219,11 @@ impl World {
             Report::CommandEnded { .. }
             | Report::Started { .. }
             | Report::Stopping { .. }
+            | Report::Restarting { .. }
+            | Report::Holding { .. }
+            | Report::LostAtRest { .. }
+            | Report::GivenUp { .. }
+            | Report::StandsAgain
             | Report::Unusable(_)
             | Report::NotElected
             | Report::Unavailable

@@ -71,9 +71,9 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn born(now: Duration, term: Term, run: Run, nature: &Nature) -> Tree {
+    pub(super) fn born(now: Duration, term: Term, run: Run, nature: &Nature, status: u8) -> Tree {
         let never = Duration::MAX;
-        let end = CommandEnd::Exited(0);
+        let end = CommandEnd::Exited(status);
         let mut processes: Vec<_> =
             nature.on_stop.iter().map(|&on_stop| Process { alive: true, dies_at: never, on_stop, end }).collect();
         processes[0].dies_at = nature.lifetime.map_or(never, |lifetime| now + lifetime);

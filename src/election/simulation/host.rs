@@ -11,6 +11,7 @@ use super::command::Tree;
 use super::ledger::Books;
 use super::patience::Patient;
 use super::store::{Client, Reply};
+use super::supervision::Supervised;
 
 /// Of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,7 @@ pub(super) enum ToKeeper {
     },
     Kill,
     Ping,
+    EndHold,
     /// The campaigner ends in good order.
     Dismiss,
     /// End of file: the campaigner is gone.
@@ -103,6 +105,8 @@ pub(super) struct Keeper {
     pub deadline: Option<Deadline>,
     pub kill_at: Time,
     pub run: Run,
+    /// Of which term, and until when, the claim is kept should the campaigner die.
+    pub hold: Option<(Term, Time)>,
     pub campaigner: Campaigner,
     pub end_reported: bool,
     pub empty_reported: bool,
@@ -138,6 +142,7 @@ pub(super) struct Host {
     pub last_arrived: Attempt,
     pub books: Books,
     pub patient: Patient,
+    pub supervised: Supervised,
 }
 
 impl Host {
@@ -159,6 +164,7 @@ impl Keeper {
             deadline: None,
             kill_at: Time::NEVER,
             run: 0,
+            hold: None,
             campaigner: Campaigner::Present,
             end_reported: true,
             empty_reported: true,

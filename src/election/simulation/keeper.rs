@@ -80,6 +80,7 @@ impl World {
             ToKeeper::Stop { kill_at } => self.stop_tree(h, kill_at),
             ToKeeper::Kill => self.kill_tree(h),
             ToKeeper::Ping => self.answer(h, FromKeeper::Pong),
+            ToKeeper::EndHold => self.hosts[h].keeper.hold = None,
             ToKeeper::Dismiss => self.stop_for_good(h, Campaigner::Dismissed),
             ToKeeper::End if self.broken == Some(Broken::KeeperIgnoresTheEnd) => {}
             ToKeeper::End => self.stop_for_good(h, Campaigner::Gone),
@@ -135,11 +136,18 @@ impl World {
         let in_time =
             armed.is_some_and(|deadline| now < deadline.kill_by) || self.broken == Some(Broken::StartsTooLate);
         let ttl = host.books.ttl.or(host.books.asked.ttl).expect("asked for");
+        // In a history of restarts many commands end soon, and many of those fail.
+        let restless = self.setup.supervised && !self.quiet;
         let nature = match self.setup.nature {
             Some(ref nature) => nature.clone(),
             None if self.quiet => Nature::calm(),
+            None if restless && self.dice.percent(60) => {
+                let lifetime = self.dice.between(ms(1), ttl / 4);
+                Nature { lifetime: Some(lifetime), ..Nature::draw(&mut self.dice, ttl, host.stop_timeout) }
+            }
             None => Nature::draw(&mut self.dice, ttl, host.stop_timeout),
         };
+        let status = if restless && self.dice.percent(70) { self.dice.rng.u8(1..=3) } else { 0 };
         let why = if !in_time {
             self.coverage.count(Seen::TooLate);
             self.hosts[h].books.too_late_before = true;
@@ -157,12 +165,16 @@ impl World {
         }
         self.note(h, || format!("    command of term {term} starts: {nature:?}"));
         self.check_birth(h, term);
+        self.supervision_bears(h, term);
         self.coverage.count(Seen::Started);
         let host = &mut self.hosts[h];
         if std::mem::take(&mut host.books.too_late_before) {
             self.coverage.count(Seen::StartedAfterAll);
         }
-        host.tree = Tree::born(self.now, term, run, &nature);
+        if host.keeper.hold.is_none_or(|(of, _)| of != term) {
+            host.keeper.hold = Some((term, now + host.supervised.wishes.min_hold));
+        }
+        host.tree = Tree::born(self.now, term, run, &nature, status);
         host.keeper.kill_at = Time::NEVER;
         (host.keeper.end_reported, host.keeper.empty_reported) = (false, false);
         self.answer(h, FromKeeper::Started { run, pid: 4711 });
@@ -275,15 +287,38 @@ impl World {
         self.set_timer(h);
         self.check_deadline(h);
         let host = &self.hosts[h];
-        if host.keeper.empty_reported && host.keeper.campaigner != Campaigner::Present {
+        if host.keeper.empty_reported && host.keeper.campaigner != Campaigner::Present && !self.keeper_holds(h) {
             self.keeper_ends(h);
         }
     }
 
+    /// K2: until when the keeper keeps the claim, if its campaigner is dead and the lease lasts for so long.
+    fn held_until(&self, h: usize) -> Time {
+        let keeper = &self.hosts[h].keeper;
+        let ours = keeper.empty_reported && keeper.campaigner == Campaigner::Gone;
+        match keeper.hold {
+            Some((_, until)) if ours && self.broken != Some(Broken::KeeperForgetsTheHold) => until,
+            Some(_) | None => Time::BOOT,
+        }
+    }
+
+    fn outlives_its_lease(&self, h: usize) -> bool {
+        let lease_ends = self.hosts[h].keeper.deadline.map_or(Time::NEVER, |deadline| deadline.kill_by);
+        self.held_until(h) > lease_ends
+    }
+
+    fn keeper_holds(&self, h: usize) -> bool {
+        self.hosts[h].clock.at(self.now) < self.held_until(h) && !self.outlives_its_lease(h)
+    }
+
     fn keeper_ends(&mut self, h: usize) {
+        let held = self.hosts[h].clock.at(self.now) < self.held_until(h);
         let host = &mut self.hosts[h];
         host.keeper.life = Life::Dead;
-        if host.keeper.campaigner == Campaigner::Gone {
+        if held {
+            self.coverage.count(Seen::KeeperLeftTheHoldToTheLease);
+        } else if host.keeper.campaigner == Campaigner::Gone {
+            self.supervision_bequeathes(h);
             self.note(h, || "    keeper releases".into());
             self.check_empty(h, "2.3: a keeper released while the tree was alive");
             let request = self.hosts[h].client.bequest();
@@ -293,12 +328,13 @@ impl World {
     }
 
     fn set_timer(&mut self, h: usize) {
+        let hold = if self.keeper_holds(h) { self.held_until(h) } else { Time::NEVER };
         let host = &mut self.hosts[h];
         let deadline = match host.keeper.deadline {
             Some(Deadline { expired: false, kill_by, .. }) if !host.keeper.empty_reported => kill_by,
             Some(_) | None => Time::NEVER,
         };
-        let due = deadline.min(host.keeper.kill_at);
+        let due = deadline.min(host.keeper.kill_at).min(hold);
         if due == host.keeper.due {
             return;
         }

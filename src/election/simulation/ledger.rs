@@ -38,6 +38,8 @@ pub(super) struct Books {
     pub too_late_before: bool,
     /// When the campaigner was killed.
     pub died_at: Duration,
+    /// The term in which a command was born, since the last win.
+    led: Option<Term>,
     /// How many pings there have been since then.
     pings: (Duration, u32),
 }
@@ -67,12 +69,14 @@ impl Books {
             lost_before: false,
             too_late_before: false,
             died_at: Duration::ZERO,
+            led: None,
             pings: (Duration::ZERO, 0),
         }
     }
 
     pub(super) fn new_term(&mut self, term: Term) {
         self.won = Some(term);
+        self.led = None;
         (self.lease, self.ran_out, self.lost, self.attempts) = (None, false, false, 0);
         (self.stop_at, self.stopped_twice, self.too_late_before) = (None, false, false);
     }
@@ -120,7 +124,11 @@ impl World {
                         books.attempts = 0;
                         books.lease = Some(books.lease(term, sent));
                     }
-                    (Answer::Renew(Renewed::Credited { .. }), Some(term), Phase::Leading | Phase::Stopping) => {
+                    (
+                        Answer::Renew(Renewed::Credited { .. }),
+                        Some(term),
+                        Phase::Leading | Phase::Stopping | Phase::Holding,
+                    ) => {
                         if books.lease.is_some_and(|lease| now < lease.stop_by) {
                             self.coverage.count(Seen::Credited);
                             if books.attempts > 1 {
@@ -132,7 +140,11 @@ impl World {
                             self.coverage.count(Seen::LateSuccess);
                         }
                     }
-                    (Answer::Renew(Renewed::Lost), Some(_), Phase::Verifying | Phase::Leading | Phase::Stopping) => {
+                    (
+                        Answer::Renew(Renewed::Lost),
+                        Some(_),
+                        Phase::Verifying | Phase::Leading | Phase::Stopping | Phase::Holding,
+                    ) => {
                         self.coverage.count(Seen::Lost);
                         (books.lost, books.lost_before) = (true, true);
                         return true;
@@ -210,11 +222,14 @@ impl World {
         let credited = host.books.lease.filter(|lease| lease.term == term);
         let (elsewhere, last_term) = (host.tree.is_alive(), self.last_term);
         self.last_term = term;
+        // Restarts keep the term; nobody has had a later one in between, nor has it been won anew.
+        let before = self.hosts[h].books.led.replace(term);
+        let again = before == Some(term) && term == last_term;
         if credited.is_none() {
             self.violate("T1: a command was started without a lease that was credited", h);
         } else if credited.is_some_and(|lease| now >= lease.kill_by) {
             self.violate("K5: a command was started after its deadline", h);
-        } else if term <= last_term {
+        } else if term <= last_term && !again {
             self.violate("2.2: terms do not rise", h);
         } else if elsewhere {
             self.violate("2.3: a command was started beside the old one", h);

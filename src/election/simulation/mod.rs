@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! setup ──▶ world ──▶ step, step, step … ──▶ quiet: all faults end ──▶ settled: somebody leads, and goes on leading
-//!             │         └ after each: ledger (the invariants), patience (those of who waits and who does not)
+//!             │         └ after each: ledger (the invariants), patience (those of who waits and who does not),
+//!             │           supervision (restarts and holds)
 //!             ├ host: campaigner (the driver's part) · keeper · command · clock
 //!             ├ network ─▶ store: queue (like etcd) · record (5.3) · lock (no ttl)
 //!             └ faults
@@ -38,6 +39,7 @@ mod record_store;
 mod sabotage;
 mod setup;
 mod store;
+mod supervision;
 mod take_rule;
 mod transcript;
 mod world;

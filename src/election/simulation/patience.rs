@@ -99,7 +99,7 @@ impl World {
                 patient.said = Some(Said::NotYou);
             }
             (Event::Stop(_), Phase::Leading | Phase::Stopping) => patient.ended_well = true,
-            (Event::Keeper(FromKeeper::Exited { .. }), Phase::Leading) => {
+            (Event::Keeper(FromKeeper::Exited { end, .. }), Phase::Leading) if !host.supervised.restarts_after(end) => {
                 patient.ended_well |= books.lease.is_some_and(|lease| now < lease.stop_by);
             }
             (
@@ -175,6 +175,11 @@ impl World {
             Report::Started { .. }
             | Report::CommandEnded { .. }
             | Report::Stopping { .. }
+            | Report::Restarting { .. }
+            | Report::Holding { .. }
+            | Report::LostAtRest { .. }
+            | Report::GivenUp { .. }
+            | Report::StandsAgain
             | Report::Unconfirmed { .. }
             | Report::Released { .. }
             | Report::NotReleased { .. }

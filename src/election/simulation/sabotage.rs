@@ -25,6 +25,8 @@ pub(super) enum Broken {
     DeadlineOfAnyTerm,
     /// K2: the keeper does not care that the campaigner is gone.
     KeeperIgnoresTheEnd,
+    /// K2: the keeper releases although a hold still runs.
+    KeeperForgetsTheHold,
     /// K5: the keeper starts the command however late it is.
     StartsTooLate,
     /// K6: the end of the main process counts as an empty tree.
@@ -68,6 +70,11 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::Core(Sabotage::PlaceKept), "6: whoever gives up gives its place back"),
     (Broken::Core(Sabotage::StandsOn), "6: whoever is out of patience stands no longer"),
     (Broken::Core(Sabotage::StandsAgain), "6: with --on-lost exit nobody stands again"),
+    (Broken::Core(Sabotage::RestartBesideTheOld), "2.3: a restart waits for the whole old tree"),
+    (Broken::Core(Sabotage::NoRestartLimit), "6: --restart-limit"),
+    (Broken::Core(Sabotage::NoSittingOut), "6: whoever restarted too often sits out"),
+    (Broken::Core(Sabotage::NoHold), "6: --min-hold"),
+    (Broken::KeeperForgetsTheHold, "K2: the keeper respects a --min-hold"),
     (Broken::HeldTakenAtOnce, "5.3: a held record is waited for"),
     (Broken::MissingTakenAtOnce, "5.3: a missing record is waited for"),
     (Broken::OwnTtlCounts, "5.3: for the record's own ttl"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::timing::Asked;
-use super::super::{OnLost, Patience, Timing, Wishes};
+use super::super::{OnLost, Patience, Restart, RestartWhen, Timing, Wishes};
 use super::clock::{Dice, FASTEST, ms};
 use super::command::Nature;
 use super::faults::Fault;
@@ -45,6 +45,8 @@ pub(super) struct Setup {
     pub rejoin: bool,
     /// Some candidates wait for so long only, or end when they have lost.
     pub impatient: bool,
+    /// Some candidates restart their command, or keep the boundary for a while.
+    pub supervised: bool,
     pub quiet_at: Duration,
     /// The nature of every command; drawn for each if not given.
     pub nature: Option<Nature>,
@@ -78,6 +80,8 @@ impl Setup {
             // One in four, and by chance of their own: the histories of the patient, and with them the seeds that have
             // failed once, stay what they were.
             impatient: seed % 4 == 3,
+            // By chance of their own as well; no seed that has failed once is among them.
+            supervised: seed.is_multiple_of(4),
             quiet_at: ttl * 10,
             nature: None,
             faults: vec![(dice.between(ms(1), ttl), Fault::Any)],
@@ -99,6 +103,7 @@ impl Setup {
             obliging: false,
             rejoin: false,
             impatient: false,
+            supervised: false,
             quiet_at,
             nature: Some(Nature::calm()),
             faults: Vec::new(),
@@ -120,19 +125,43 @@ impl Setup {
 
     /// What a candidate wants besides leading.
     pub(super) fn wishes(&self, h: usize) -> Wishes {
+        if self.supervised {
+            return self.supervision(h);
+        }
         if !self.impatient {
             return Wishes::default();
         }
-        let host = u64::try_from(h).expect("few hosts");
-        let seed = self.seed ^ 0x0b5e_55ed ^ host.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut dice = Dice { rng: fastrand::Rng::with_seed(seed), punctual: false };
+        let mut dice = self.dice_of(h, 0x0b5e_55ed);
         let patience = match dice.rng.u32(0..100) {
             0..35 => Patience::Endless,
             35..60 => Patience::AtMost(ms(0)),
             _ => Patience::AtMost(dice.between(ms(1), self.ttl * 2)),
         };
         let on_lost = if dice.percent(50) { OnLost::End } else { OnLost::Recampaign };
-        Wishes { patience, on_lost }
+        Wishes { patience, on_lost, ..Wishes::default() }
+    }
+
+    /// The same for those whose commands are restarted, or whose boundary is kept.
+    fn supervision(&self, h: usize) -> Wishes {
+        let mut dice = self.dice_of(h, 0x5afe_4a2d);
+        let when = dice.of(&[RestartWhen::Never, RestartWhen::OnFailure, RestartWhen::Always, RestartWhen::Always]);
+        let restart = Restart {
+            when,
+            delay: dice.of(&[ms(0), ms(20), ms(100), self.ttl / 4]),
+            limit: dice.rng.u32(1..=4),
+            within: dice.between(self.ttl / 4, self.ttl * 3 / 2),
+        };
+        let min_hold = if dice.percent(50) { dice.between(ms(1), self.ttl * 2) } else { ms(0) };
+        let patience =
+            if dice.percent(80) { Patience::Endless } else { Patience::AtMost(dice.between(ms(0), self.ttl)) };
+        let on_lost = if dice.percent(25) { OnLost::End } else { OnLost::Recampaign };
+        Wishes { patience, on_lost, min_hold, restart }
+    }
+
+    fn dice_of(&self, h: usize, kind: u64) -> Dice {
+        let host = u64::try_from(h).expect("few hosts");
+        let seed = self.seed ^ kind ^ host.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Dice { rng: fastrand::Rng::with_seed(seed), punctual: false }
     }
 
     /// The timings that one candidate asks for.

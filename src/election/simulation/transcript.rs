@@ -29,6 +29,7 @@ pub(super) fn action(clock: Clock, action: &Action) -> String {
         Action::KillKeeper => "kills its keeper".into(),
         Action::Sweep => "sweeps".into(),
         Action::Report(report) => format!("* {report:?}"),
+        Action::EndHold => "→ keeper: nothing is held any more".into(),
         Action::End(outcome) => format!("ends: {outcome:?}"),
     }
 }

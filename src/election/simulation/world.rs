@@ -17,6 +17,7 @@ use super::patience::Patient;
 use super::sabotage::Broken;
 use super::setup::{Mode, Setup};
 use super::store::{Client, Effect, Request, Store};
+use super::supervision::Supervised;
 
 /// A history that has not ended by then never will.
 const LONGEST: u32 = 400_000;
@@ -250,6 +251,7 @@ impl World {
             last_arrived: Attempt(0),
             books: Books::new(asked, timing.ttl()),
             patient: Patient::new(wishes),
+            supervised: Supervised::new(wishes),
         });
         self.present.push(h);
         self.note(h, || format!("joins, ttl {:?}", asked.ttl.expect("asked for")));
@@ -310,7 +312,8 @@ impl World {
             (before, times) if before == leader && leader.is_some() => (leader, times + 1),
             (_, _) => (leader, 0),
         };
-        let bound = 9 * self.setup.longest_ttl() + 2 * self.setup.stop_timeout + Duration::from_secs(20);
+        let patience = if self.setup.supervised { 16 * self.setup.longest_ttl() } else { ms(0) };
+        let bound = 9 * self.setup.longest_ttl() + 2 * self.setup.stop_timeout + Duration::from_secs(20) + patience;
         if self.settled.1 >= 5 {
             self.finished = true;
         } else if self.now > self.setup.quiet_at + bound {

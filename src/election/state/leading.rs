@@ -6,6 +6,8 @@ use super::stopping::Hold;
 use super::{Input, State, VERIFY_WITHIN, credit, next_renewal};
 use crate::election::Core;
 use crate::election::event::{Action, Answer, NotStarted, Reason, Renewed, Report, Term};
+use crate::election::runs::Sequel;
+use crate::election::sabotage::Sabotage;
 use crate::election::time::Time;
 use crate::election::timing::Lease;
 
@@ -32,9 +34,18 @@ enum Command {
 pub(super) fn become_leading(core: &mut Core, now: Time, term: Term, lease: Lease) -> State {
     core.report(Report::Elected { term });
     core.stands_until = None;
+    core.runs.term_begins();
     core.arm(term, lease);
     core.start(term);
     let renew_at = next_renewal(core, now, lease);
+    State::Leading(Leading { term, lease, renew_at, command: Command::Starting, resign_at: Time::NEVER })
+}
+
+/// Once more in the same term: with an empty tree, a lease that is still ours, and more than one renewal left in it (K5).
+pub(super) fn restart(core: &mut Core, now: Time, term: Term, lease: Lease, renew_at: Time) -> State {
+    core.runs.restarted(now);
+    core.arm(term, lease);
+    core.start(term);
     State::Leading(Leading { term, lease, renew_at, command: Command::Starting, resign_at: Time::NEVER })
 }
 
@@ -62,6 +73,7 @@ impl Leading {
             Input::Ousted => return self.become_stopping(core, now, Reason::Lost, Hold::Nothing),
             Input::Started(pid) => {
                 core.report(Report::Started { term: self.term, pid });
+                core.runs.started(now);
                 self.command = Command::Running;
             }
             Input::NotStarted(NotStarted::TooLate) => {
@@ -78,6 +90,10 @@ impl Leading {
             }
             Input::Exited(end) => {
                 core.report(Report::CommandEnded { term: self.term, end });
+                core.runs.ended(now, core.timing.ttl());
+                if core.breaks(Sabotage::RestartBesideTheOld) && matches!(core.sequel(now, end), Sequel::Restart(_)) {
+                    return restart(core, now, self.term, self.lease, self.renew_at);
+                }
                 let hold = Hold::Lease(self.lease);
                 let State::Stopping(mut stopping) = self.become_stopping(core, now, Reason::CommandEnded, hold) else {
                     unreachable!("become_stopping makes a stopping state")

@@ -1,9 +1,13 @@
 //! Nothing of ours runs: the boundary, or our place in the queue, is given back, within a bounded time.
 
+use super::sitting_out::become_sitting_out;
 use super::standing::{Setback, become_standing};
 use super::{Input, State, become_ended};
+use std::time::Duration;
+
 use crate::election::Core;
 use crate::election::event::{Answer, Outcome, Report, Term};
+use crate::election::sabotage::Sabotage;
 use crate::election::time::Time;
 
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub(in crate::election) struct Releasing {
 pub(super) enum Then {
     /// With what came of the last attempt, if that was none that led to leadership.
     Stand(Option<Setback>),
+    /// Not before so long.
+    SitOut(Duration),
     End(Outcome),
 }
 
@@ -26,6 +32,7 @@ pub(super) enum Then {
 pub(super) fn become_releasing(core: &mut Core, now: Time, term: Option<Term>, then: Then) -> State {
     core.requests.abandon();
     core.keeper.rest();
+    core.end_hold(now);
     let until = now + 3 * core.timing.request_timeout();
     Releasing { term, ask_at: now, until, then }.next(core, now, Input::Time)
 }
@@ -44,7 +51,7 @@ impl Releasing {
             Input::Answer(Answer::Release(true)) => return self.finish(core, now, true),
             Input::Answer(Answer::Release(false)) => self.ask_at = now + core.backoff(),
             Input::Stop(signal) => match self.then {
-                Then::Stand(_) => self.then = Then::End(Outcome::Stopped(signal)),
+                Then::Stand(_) | Then::SitOut(_) => self.then = Then::End(Outcome::Stopped(signal)),
                 // The second time they mean at once.
                 Then::End(_) => return self.finish(core, now, false),
             },
@@ -81,6 +88,8 @@ impl Then {
                 let ask_at = now + core.backoff();
                 become_standing(core, ask_at, setback)
             }
+            Then::SitOut(_) if core.breaks(Sabotage::NoSittingOut) => become_standing(core, now, None),
+            Then::SitOut(duration) => become_sitting_out(core, now + duration),
             Then::End(outcome) => become_ended(core, outcome),
         }
     }

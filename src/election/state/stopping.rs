@@ -1,12 +1,14 @@
 //! The command is being stopped. The only way out is a tree that is confirmed empty (2.3).
 
+use super::holding::{Next, become_holding};
 use super::leading::Leading;
 use super::releasing::{Then, become_releasing};
-use super::{Input, State, credit};
+use super::{Input, State, after_loss, credit};
 use std::time::Duration;
 
 use crate::election::Core;
 use crate::election::event::{Action, Answer, CommandEnd, Outcome, Reason, Renewed, Report, Term};
+use crate::election::runs::Sequel;
 use crate::election::sabotage::Sabotage;
 use crate::election::time::Time;
 use crate::election::timing::{KILL_ALLOWANCE, Lease};
@@ -28,6 +30,8 @@ pub(in crate::election) struct Stopping {
     pub(super) kill_at: Time,
     pub(super) killed: bool,
     pub(super) stop_asked: bool,
+    /// The keeper's deadline has passed, and with it the term: nothing is started in it again.
+    expired: bool,
     pub(super) tell_at: Time,
     reaper: Reaper,
 }
@@ -73,6 +77,7 @@ impl Leading {
             kill_at,
             killed: false,
             stop_asked: matches!(reason, Reason::Asked(_)),
+            expired: false,
             tell_at: kill_at + KILL_ALLOWANCE,
             reaper: Reaper::Keeper,
         };
@@ -112,12 +117,18 @@ impl Stopping {
                 (Renewed::Lost, Hold::Lease(_) | Hold::Over(_) | Hold::Nothing) => self.lose(core),
             },
             Input::Ousted => self.lose(core),
-            Input::Started(pid) => core.report(Report::Started { term: self.term, pid }),
+            Input::Started(pid) => {
+                core.report(Report::Started { term: self.term, pid });
+                core.runs.started(now);
+            }
             Input::Exited(end) => {
                 core.report(Report::CommandEnded { term: self.term, end });
                 self.end = Some(end);
             }
-            Input::Expired => self.kill(core),
+            Input::Expired => {
+                self.expired = true;
+                self.kill(core);
+            }
             Input::Empty => return self.emptied(core, now),
             Input::KeeperDied => {
                 core.report(Report::KeeperDied);
@@ -202,20 +213,61 @@ impl Stopping {
         let then = match (self.reason, self.end) {
             (Reason::KeeperDied, _) => Then::End(Outcome::KeeperDied),
             (Reason::CannotStart(errno), _) => Then::End(Outcome::CannotStart(errno)),
+            (Reason::CommandEnded, Some(end)) if !self.stop_asked => return self.ended(core, now, end),
             (Reason::CommandEnded | Reason::Asked(_), Some(end)) => Then::End(Outcome::Command(end)),
             (Reason::Asked(signal), None) => Then::End(Outcome::Stopped(signal)),
-            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded, _) => match core.wishes.on_lost {
-                OnLost::Recampaign => Then::Stand(None),
-                OnLost::End if core.breaks(Sabotage::StandsAgain) => Then::Stand(None),
-                OnLost::End => Then::End(Outcome::LeadershipLost),
-            },
+            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded, _) => after_loss(core),
         };
+        self.leave(core, now, then)
+    }
+
+    /// Nothing runs any more, and the boundary goes to whoever is next.
+    fn leave(self, core: &mut Core, now: Time, then: Then) -> State {
         match self.hold {
             Hold::Lease(_) | Hold::Over(_) => become_releasing(core, now, Some(self.term), then),
             Hold::Nothing => {
                 core.keeper.rest();
+                core.end_hold(now);
                 then.follow(core, now)
             }
+        }
+    }
+
+    /// The command ended by itself, and nothing is left of its tree: it may be started again, or the boundary kept.
+    fn ended(self, core: &mut Core, now: Time, end: CommandEnd) -> State {
+        let then = match core.sequel(now, end) {
+            Sequel::End => Then::End(Outcome::Command(end)),
+            Sequel::Restart(delay) => {
+                // T2: once the term is over, nothing starts in it any more.
+                return match self.hold {
+                    Hold::Lease(lease) if !self.expired => {
+                        let next = Next::Start { at: now + delay };
+                        become_holding(core, now, (self.term, lease), self.renew_at, next)
+                    }
+                    Hold::Lease(_) | Hold::Over(_) | Hold::Nothing => {
+                        let then = after_loss(core);
+                        self.leave(core, now, then)
+                    }
+                };
+            }
+            Sequel::Resign(sits_out) => {
+                let then = match core.wishes.on_lost {
+                    OnLost::Recampaign => Then::SitOut(sits_out),
+                    // Nothing was lost: the command's status is why it ends.
+                    OnLost::End => Then::End(Outcome::Command(end)),
+                };
+                let sits_out = matches!(then, Then::SitOut(_)).then_some(sits_out);
+                core.report(Report::GivenUp { term: self.term, sits_out });
+                then
+            }
+        };
+        let held_until = core.runs.held_until();
+        match self.hold {
+            Hold::Lease(lease) | Hold::Over(lease) if now < held_until && !core.breaks(Sabotage::NoHold) => {
+                let next = Next::Leave { at: held_until, then };
+                become_holding(core, now, (self.term, lease), self.renew_at, next)
+            }
+            Hold::Lease(_) | Hold::Over(_) | Hold::Nothing => self.leave(core, now, then),
         }
     }
 

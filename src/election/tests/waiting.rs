@@ -7,7 +7,7 @@ const FAILED: Answer = Answer::Campaign(Campaigned::Failed);
 const EXITED: CommandEnd = CommandEnd::Exited(3);
 
 fn at_most(patience: Duration, on_lost: OnLost) -> Scene {
-    Scene::wishing(Wishes { patience: Patience::AtMost(patience), on_lost })
+    Scene::wishing(Wishes { patience: Patience::AtMost(patience), on_lost, ..Wishes::default() })
 }
 
 /// `--no-wait`, or `--wait` with a duration.
@@ -17,7 +17,7 @@ fn waiting(patience: Duration) -> Scene {
 
 /// `--on-lost`, and no end to waiting.
 fn after_loss(on_lost: OnLost) -> Scene {
-    Scene::wishing(Wishes { patience: Patience::Endless, on_lost })
+    Scene::wishing(Wishes { on_lost, ..Wishes::default() })
 }
 
 impl Scene {

@@ -179,6 +179,7 @@ pub fn script(directory: &Path, text: &str) -> Setting {
 
 pub fn program(directory: &Path, path: impl Into<PathBuf>, words: &[&str]) -> Setting {
     let program = Program {
+        min_hold: Duration::ZERO,
         path: path.into(),
         words: words.iter().map(OsString::from).collect(),
         stop_signal: libc::SIGTERM,
@@ -191,6 +192,11 @@ pub fn program(directory: &Path, path: impl Into<PathBuf>, words: &[&str]) -> Se
 impl Setting {
     pub fn stop_timeout(mut self, timeout: Duration) -> Setting {
         self.program.stop_timeout = timeout;
+        self
+    }
+
+    pub fn min_hold(mut self, hold: Duration) -> Setting {
+        self.program.min_hold = hold;
         self
     }
 

@@ -5,6 +5,7 @@
 mod deadline;
 mod end_of_file;
 mod harness;
+mod holding;
 mod itself;
 mod messages;
 mod orphans;
