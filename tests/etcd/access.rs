@@ -4,13 +4,15 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{candidate, candidate_for, real};
+use nix::sys::signal::Signal;
+
+use super::{LEASE, candidate, candidate_for, real};
 use crate::harness::certificates::Certificates;
 use crate::harness::etcd::{Etcd, Options, PASSWORD};
 use crate::harness::ports::free_port;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::wait::{now, since, throughout};
-use crate::harness::{Elect, Ended, Place, Witness};
+use crate::harness::{Candidate, Elect, Ended, Place, Witness};
 
 fn as_user(elect: Elect, name: &str, password: &str) -> Elect {
     elect.flag("--username", name).variable("ELECT_PASSWORD", password)
@@ -26,6 +28,18 @@ fn is_refused(ended: &Ended, said: &[&str]) {
     assert!(!ended.stderr.contains(PASSWORD), "{ended:?}");
 }
 
+/// Its keeper gives back what it held: the claim has all that this takes.
+#[track_caller]
+fn a_killed_campaigner_is_followed_at_once(place: &Place, mut leader: Candidate, next: Candidate) {
+    let killed = now();
+    leader.signal(Signal::SIGKILL);
+    leader.wait();
+    place.starts(2);
+    assert!(since(killed) < LEASE / 2, "by its keeper, not by the lease: {:?}", since(killed));
+    next.stops();
+    place.history().is_safe();
+}
+
 #[test]
 fn a_user_with_a_password_leads_and_hands_over() {
     let etcd = Etcd::start();
@@ -34,7 +48,7 @@ fn a_user_with_a_password_leads_and_hands_over() {
     let file = place.path().join("password");
     fs::write(&file, format!("{PASSWORD}\n")).expect("a file");
     let store = format!("etcd://{}", etcd.address());
-    let mut leader = as_user(candidate(&place, store.clone()), "elect", PASSWORD).witness(&Witness::new()).start();
+    let leader = as_user(candidate(&place, store.clone()), "elect", PASSWORD).witness(&Witness::new()).start();
     place.starts(1);
     let next = candidate(&place, store.clone())
         .flag("--username", "elect")
@@ -44,14 +58,7 @@ fn a_user_with_a_password_leads_and_hands_over() {
     next.waits();
     let seen = as_user(Elect::new(&place).store(store).status(&["cron"]), "elect", PASSWORD).run();
     assert!(seen.stdout.contains(" leads"), "{seen:?}");
-    // The claim has what it takes to be given back: user, password, lease.
-    let killed = now();
-    leader.signal(nix::sys::signal::Signal::SIGKILL);
-    leader.wait();
-    place.starts(2);
-    assert!(since(killed) < super::LEASE / 2, "by its keeper, not by the lease: {:?}", since(killed));
-    next.stops();
-    place.history().is_safe();
+    a_killed_campaigner_is_followed_at_once(&place, leader, next);
 }
 
 #[test]
@@ -147,18 +154,11 @@ fn certificates_of_both_sides_are_shown_and_checked() {
             None => elect,
         }
     };
-    let mut leader = elect(&certificates.ca(), Some(&client)).start();
+    let leader = elect(&certificates.ca(), Some(&client)).start();
     place.starts(1);
     let next = elect(&certificates.ca(), Some(&client)).start();
     next.waits();
-    // The keeper's successor has the certificates too.
-    let killed = now();
-    leader.signal(nix::sys::signal::Signal::SIGKILL);
-    leader.wait();
-    place.starts(2);
-    assert!(since(killed) < super::LEASE / 2, "by its keeper, not by the lease: {:?}", since(killed));
-    next.stops();
-    place.history().is_safe();
+    a_killed_campaigner_is_followed_at_once(&place, leader, next);
 
     is_refused(&elect(&certificates.other_ca(), Some(&client)).run(), &["certificate"]);
     is_refused(&elect(&certificates.ca(), None).run(), &["ertificate"]);
