@@ -18,6 +18,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::Exit;
+use crate::store::StoreError;
 use crate::store::relinquish::SUBCOMMAND;
 
 const EXAMPLES: &str = "\
@@ -169,6 +170,20 @@ fn fail(exit: Exit, message: &str) -> ExitCode {
     // Into a closed pipe or a full disk: the status says it too.
     let _ = writeln!(std::io::stderr(), "elect: {message}");
     exit.into()
+}
+
+/// What a store's trouble exits with, where nothing else is to be done about it.
+fn exit_for(error: &StoreError) -> Exit {
+    match error {
+        StoreError::Misused(_) => Exit::Usage,
+        StoreError::Refused(_) => Exit::Refused,
+        StoreError::Unavailable(_) => Exit::Unavailable,
+    }
+}
+
+/// One thread, for whatever talks to a store.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()
 }
 
 #[cfg(test)]

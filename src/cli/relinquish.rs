@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use nix::sys::prctl;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
+use super::runtime;
 use crate::exit::Exit;
 use crate::store::relinquish::Parcel;
 
@@ -22,8 +23,7 @@ pub fn relinquish(descriptor: RawFd) -> ExitCode {
     // So that `pkill elect` goes on passing it by.
     let _ = prctl::set_name(c"keeper");
     let Some(parcel) = receive(descriptor) else { return Exit::Failed.into() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    let Ok(runtime) = runtime else { return Exit::Failed.into() };
+    let Ok(runtime) = runtime() else { return Exit::Failed.into() };
     let outcome = runtime.block_on(parcel.relinquish());
     runtime.shutdown_background();
     if outcome.is_ok() { Exit::Success.into() } else { Exit::Unavailable.into() }

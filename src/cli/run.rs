@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use super::access::access;
-use super::fail;
+use super::{exit_for, fail, runtime};
 use crate::config::{Config, RunFlags, Surroundings};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
@@ -52,12 +52,7 @@ pub fn run(flags: RunFlags) -> ExitCode {
     match outcome {
         Ok(outcome) => exit::status(&outcome),
         Err(error) => {
-            let exit = match error.downcast_ref() {
-                Some(StoreError::Misused(_)) => Exit::Usage,
-                Some(StoreError::Refused(_)) => Exit::Refused,
-                Some(StoreError::Unavailable(_)) => Exit::Unavailable,
-                None => Exit::Failed,
-            };
+            let exit = error.downcast_ref::<StoreError>().map_or(Exit::Failed, exit_for);
             fail(exit, &format!("{error:#}"))
         }
     }
@@ -92,11 +87,7 @@ fn campaign(
         identity: identity(config),
         ttl: config.timing.ttl().unwrap_or_default(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .context("the runtime could not be started")?;
+    let runtime = runtime().context("the runtime could not be started")?;
     let outcome = LocalSet::new().block_on(&runtime, async {
         let driver = Driver::new(config, candidacy, store, access, keeper)?;
         driver.run().await

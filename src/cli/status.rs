@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::access::access;
-use super::{StatusFlags, fail};
+use super::{StatusFlags, exit_for, fail, runtime};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::exit::Exit;
@@ -34,9 +34,7 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
     };
     let found = match look(&url, &access, boundary.as_ref()) {
         Ok(found) => found,
-        Err(StoreError::Refused(message)) => return fail(Exit::Refused, &message),
-        Err(StoreError::Unavailable(message)) => return fail(Exit::Unavailable, &message),
-        Err(StoreError::Misused(message)) => return fail(Exit::Usage, &message),
+        Err(error) => return fail(exit_for(&error), &error.to_string()),
     };
     let mut text = String::new();
     for (boundary, sighting) in &found {
@@ -66,11 +64,8 @@ fn look(
     access: &Access,
     boundary: Option<&Boundary>,
 ) -> Result<Vec<(Boundary, Sighting)>, StoreError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(|error| StoreError::Unavailable(format!("the runtime could not be started: {error}")))?;
+    let runtime =
+        runtime().map_err(|error| StoreError::Unavailable(format!("the runtime could not be started: {error}")))?;
     let mut store = url.open(access, Hints::to_nobody())?;
     let found = runtime.block_on(async {
         tokio::time::timeout(PATIENCE, look_at_each(store.as_mut(), boundary)).await.unwrap_or_else(|_| {

@@ -217,14 +217,12 @@ impl Seat {
     }
 
     async fn oldest(&self, client: &mut Client) -> Result<Option<KeyValue>, StoreError> {
-        let options = GetOptions::new().with_prefix().with_limit(1).with_sort(SortTarget::Create, SortOrder::Ascend);
-        let mut answer = client.get(self.election.as_str(), Some(options)).await.map_err(explain)?;
+        let mut answer = client.get(self.election.as_str(), Some(the_oldest())).await.map_err(explain)?;
         Ok(answer.take_kvs().into_iter().next())
     }
 
     fn get_oldest(&self) -> TxnOp {
-        let options = GetOptions::new().with_prefix().with_limit(1).with_sort(SortTarget::Create, SortOrder::Ascend);
-        TxnOp::get(self.election.as_str(), Some(options))
+        TxnOp::get(self.election.as_str(), Some(the_oldest()))
     }
 
     /// Renews the lease, and verifies that the boundary is ours: see the rules above.
@@ -355,6 +353,11 @@ pub async fn revoke(client: &mut Client, lease: i64) -> Result<(), StoreError> {
         Err(Error::GRpcStatus(status)) if status.code() == Code::NotFound => Ok(()),
         Err(error) => Err(explain(error)),
     }
+}
+
+/// Of all keys of an election, the one that leads.
+fn the_oldest() -> GetOptions {
+    GetOptions::new().with_prefix().with_limit(1).with_sort(SortTarget::Create, SortOrder::Ascend)
 }
 
 /// etcd counts in seconds; what it grants is never less than what was asked for.
