@@ -185,7 +185,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__plan)
-            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --quiet --verbose --log-format --help"
+            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --quiet --verbose --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -257,6 +257,10 @@ _elect() {
                     ;;
                 --stop-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --containment)
+                    COMPREPLY=($(compgen -W "auto cgroup pidns tree" -- "${cur}"))
                     return 0
                     ;;
                 --restart)
@@ -325,7 +329,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__run)
-            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --quiet --verbose --log-format --help"
+            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --quiet --verbose --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -397,6 +401,10 @@ _elect() {
                     ;;
                 --stop-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --containment)
+                    COMPREPLY=($(compgen -W "auto cgroup pidns tree" -- "${cur}"))
                     return 0
                     ;;
                 --restart)

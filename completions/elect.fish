@@ -47,6 +47,10 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d '
 complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-timeout -d 'How long it may take to, before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l containment -d 'By what it is held together: cgroup, pidns, tree' -r -f -a "auto\t'cgroup where one can be made, else tree'
+cgroup\t'A cgroup of its own below elect\'s (kernel 5.14): whatever forks in it, one call kills it'
+pidns\t'A PID namespace of its own (root): it ends with elect even if all of elect is killed at once'
+tree\t'No more than what is always done: every descendant is found and killed'"
 complete -c elect -n "__fish_elect_using_subcommand run" -l restart -d 'Start a command that ended again, as the same leader' -r -f -a "never\t'None: elect exits with its status'
 on-failure\t'A status other than 0, or a signal'
 always\t'Each'"
@@ -85,6 +89,10 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 
 complete -c elect -n "__fish_elect_using_subcommand plan" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-timeout -d 'How long it may take to, before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l containment -d 'By what it is held together: cgroup, pidns, tree' -r -f -a "auto\t'cgroup where one can be made, else tree'
+cgroup\t'A cgroup of its own below elect\'s (kernel 5.14): whatever forks in it, one call kills it'
+pidns\t'A PID namespace of its own (root): it ends with elect even if all of elect is killed at once'
+tree\t'No more than what is always done: every descendant is found and killed'"
 complete -c elect -n "__fish_elect_using_subcommand plan" -l restart -d 'Start a command that ended again, as the same leader' -r -f -a "never\t'None: elect exits with its status'
 on-failure\t'A status other than 0, or a signal'
 always\t'Each'"

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::boundary::{Boundary, BoundaryError};
 use crate::election::{Asked, OnLost, Patience, Restart, RestartWhen, Timing, TimingError, Wishes};
+use crate::keeper::Containment;
 use crate::store::{StoreUrl, StoreUrlError};
 pub use flags::{OnLostFlag, RestartFlag, RunFlags, StoreFlags};
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub stop_signal: i32,
     /// How long it may take to.
     pub stop_timeout: Duration,
+    /// By what the command's processes are held together.
+    pub containment: Containment,
     /// How long to wait for leadership, and what follows its loss, or the end of the command.
     pub wishes: Wishes,
     /// The leader command.
@@ -148,6 +151,7 @@ impl Config {
             timing,
             stop_signal: flags.stop_signal.0,
             stop_timeout: flags.stop_timeout,
+            containment: flags.containment,
             wishes,
             command: flags.command,
         })

@@ -79,11 +79,14 @@ impl Driver {
             boundary = %candidacy.boundary,
             store = %url,
             reach = url.kind().reach,
-            containment = "tree",
+            containment = keeper.containment(),
             name = candidacy.identity.name,
             "campaigning"
         );
         debug!(id = candidacy.identity.id, keeper = keeper.pid(), "identity");
+        if let Some(why) = keeper.fallback() {
+            debug!("no cgroup for the command: {why}");
+        }
         let identity = identity(&candidacy);
         let worker = Worker::start(store, candidacy, timing.request_timeout(), hints);
         Ok(Driver {

@@ -87,7 +87,8 @@ fn errors_that_nobody_can_read_change_no_status() {
 fn a_keeper_that_dies_before_it_is_listened_to_is_noticed() {
     let place = Place::new();
     for _ in 0..10 {
-        let mut leader = Elect::new(&place).witness(&Witness::new()).start();
+        // In this tier the keeper is its first child.
+        let mut leader = Elect::new(&place).flag("--containment", "tree").witness(&Witness::new()).start();
         // As early as it can be seen, which is mostly before its campaigner listens to signals.
         let keeper = eventually("the keeper", || processes::children(leader.pid()).first().copied());
         processes::signal(keeper, Signal::SIGKILL);

@@ -7,85 +7,68 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::harness::faults::{self, Fault, SIDE_BY_SIDE};
+use crate::harness::tiers::tiers;
 use crate::harness::wait::{throughout, until};
 use crate::harness::{Candidate, Elect, Figures, Place, Relay, Witness, is_long, processes, runs};
 
-/// How many relays go on at once where a fault is found late.
-const SIDE_BY_SIDE: usize = 10;
-
-#[track_caller]
-fn is_clean(kind: &str, figures: &Figures) {
-    figures.print(kind);
-    assert_eq!((figures.overlaps, figures.survivors), (0, 0), "{kind}: {figures}");
+fn strikes(fault: &Fault) {
+    fault.strikes(Relay::of(runs()), "");
 }
 
 #[test]
 fn a_leader_that_is_asked_to_stop_hands_over() {
-    let figures = Relay::of(runs()).run(|leader| leader.signal(Signal::SIGTERM), |leader| leader.ends_with(0));
-    is_clean("leader stopped with SIGTERM, half with a daemonized grandchild", &figures);
+    strikes(&faults::STOPPED);
 }
 
 #[test]
 fn a_killed_campaigner_hands_over_at_once() {
-    let figures =
-        Relay::of(runs()).run(|leader| leader.signal(Signal::SIGKILL), |leader| leader.ends_by(Signal::SIGKILL));
-    is_clean("campaigner SIGKILLed", &figures);
+    strikes(&faults::CAMPAIGNER_KILLED);
 }
 
 #[test]
 fn a_killed_keeper_takes_the_command_along_and_hands_over() {
-    let figures = Relay::of(runs())
-        .run(|leader| processes::signal(leader.keeper(), Signal::SIGKILL), |leader| leader.ends_with(125));
-    is_clean("keeper SIGKILLed", &figures);
+    strikes(&faults::KEEPER_KILLED);
 }
 
 #[test]
 fn a_stopped_keeper_is_found_silent_and_its_tree_is_killed_without_it() {
-    let freeze = |leader: &Candidate| {
-        processes::signal(leader.keeper(), Signal::SIGSTOP);
-        leader.signal(Signal::SIGTERM);
-    };
-    let figures = Relay::of(runs()).side_by_side(SIDE_BY_SIDE).run(freeze, |leader| leader.ends_with(125));
-    is_clean("keeper SIGSTOPped, then a stop", &figures);
+    strikes(&faults::KEEPER_FROZEN_THEN_STOPPED);
 }
 
 #[test]
 fn a_command_that_ignores_the_stop_signal_is_killed_with_its_daemon() {
-    let figures = Relay::of(runs())
-        .witness(Witness::new().daemon().stubborn())
-        .flag("--stop-timeout", "300ms")
-        .run(|leader| leader.signal(Signal::SIGTERM), |leader| leader.ends_with(137));
-    is_clean("command and daemonized grandchild ignoring SIGTERM", &figures);
+    strikes(&faults::STUBBORN_STOPPED);
 }
 
 #[test]
 fn a_killed_campaigner_hands_over_although_the_command_ignores_the_stop_signal() {
-    let figures = Relay::of(runs())
-        .witness(Witness::new().daemon().stubborn())
-        .flag("--stop-timeout", "300ms")
-        .run(|leader| leader.signal(Signal::SIGKILL), |leader| leader.ends_by(Signal::SIGKILL));
-    is_clean("campaigner SIGKILLed, command and grandchild ignoring SIGTERM", &figures);
+    strikes(&faults::STUBBORN_CAMPAIGNER_KILLED);
 }
 
 #[test]
 fn both_killed_at_once_hand_over_when_the_command_has_died_of_it() {
-    let figures = Relay::of(runs())
-        .witness(Witness::new())
-        .run(Candidate::kill_with_keeper, |leader| leader.ends_by(Signal::SIGKILL));
-    is_clean("campaigner and keeper SIGKILLed together", &figures);
+    strikes(&faults::BOTH_KILLED);
 }
 
 #[test]
 fn both_killed_at_once_hand_over_to_nobody_while_a_daemon_of_theirs_lives() {
+    // A namespace would have taken it along.
+    for tier in tiers().into_iter().filter(|&tier| tier != "pidns") {
+        orphan_a_daemon(tier);
+    }
+}
+
+fn orphan_a_daemon(tier: &str) {
     let place = Place::new();
     let mut figures = Figures::default();
     let witness = Witness::new().daemon();
-    let mut leader = Elect::new(&place).witness(&witness).start();
+    let mut leader = Elect::new(&place).flag("--containment", tier).witness(&witness).start();
     for run in 1..=runs() {
         let led = place.starts(run).latest();
         let history = place.history_when("the grandchild", |history| history.grandchildren.len() >= run);
         let orphan = history.grandchildren[run - 1].pid;
-        let next = Elect::new(&place).witness(&witness).start();
+        let next = Elect::new(&place).flag("--containment", tier).witness(&witness).start();
         next.waits();
         leader.kill_with_keeper();
         leader.wait();
@@ -104,7 +87,9 @@ fn both_killed_at_once_hand_over_to_nobody_while_a_daemon_of_theirs_lives() {
     leader.stops();
     figures.overlaps = place.history().overlaps.len();
     place.history().is_safe();
-    is_clean("campaigner and keeper SIGKILLed together, orphaned grandchild ended later", &figures);
+    let kind = format!("{tier}: campaigner and keeper SIGKILLed together, orphaned grandchild ended later");
+    figures.print(&kind);
+    assert_eq!((figures.overlaps, figures.survivors), (0, 0), "{kind}: {figures}");
 }
 
 #[test]

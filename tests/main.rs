@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod containment;
 mod controls;
 mod directories;
 mod environment;

@@ -46,7 +46,7 @@ Exit status: the command's own, or the signal that ended it, and otherwise
    69  the store cannot be reached, and --no-wait or --wait sets an end to trying
    75  not elected, and --no-wait or --wait sets an end to waiting
    76  leadership was lost, and --on-lost is exit (as it is with --no-wait or --wait)
-   77  the store refuses: permission, authentication, a newer format
+   77  the store refuses: permission, authentication, a newer format; or --containment takes a permission
   125  elect itself failed
   126  the command cannot be executed
   127  the command was not found

@@ -11,7 +11,7 @@ use super::{exit_for, fail, runtime};
 use crate::config::{Config, RunFlags, Surroundings};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
-use crate::keeper::{FindError, Keeper, Program, find};
+use crate::keeper::{FindError, ForkError, Keeper, Program, find};
 use crate::log::{self, Verbosity};
 use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
 
@@ -38,9 +38,10 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Err(error) => return fail(error.exit(), &error.to_string()),
     };
     // From here there are two processes, and only from here may there be threads.
-    let keeper = match Keeper::fork(Some(program), store.release()) {
+    let keeper = match Keeper::fork(Some(program), store.release(), config.containment) {
         Ok(keeper) => keeper,
-        Err(error) => return fail(Exit::Failed, &format!("the keeper could not be started: {error}")),
+        Err(ForkError::Containment(error)) if error.is_refusal() => return fail(Exit::Refused, &error.to_string()),
+        Err(error) => return fail(Exit::Failed, &error.to_string()),
     };
     let filter = std::env::var("ELECT_LOG").ok();
     let guard = match log::start(format, verbosity, filter.as_deref()) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::{Address, RestartLimit, SignalName, duration};
+use crate::keeper::Containment;
 use crate::{log, store};
 
 /// Flags of `elect run`.
@@ -64,6 +65,23 @@ pub struct RunFlags {
         help_heading = "Stopping"
     )]
     pub stop_timeout: Duration,
+
+    /// By what it is held together: cgroup, pidns, tree
+    ///
+    /// In each tier every descendant is found and killed at the end; that is all in tree. cgroup adds a cgroup below elect's
+    /// own (v2, Linux 5.14), in which one call kills whatever forks. pidns adds a PID namespace (root), which ends with elect
+    /// even if all of elect is killed at once; /proc remains the host's and shows the host's process ids. auto is cgroup
+    /// where one can be made, else tree. The others are a must: without it elect exits with 77 if a permission is missing,
+    /// else with 125. The first line of the log says which tier it is.
+    #[arg(
+        long,
+        value_name = "TIER",
+        env = "ELECT_CONTAINMENT",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Stopping"
+    )]
+    pub containment: Containment,
 
     /// Start a command that ended again, as the same leader
     ///

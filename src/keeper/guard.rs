@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -20,10 +21,12 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
+use super::containment::Tier;
+use super::namespace::Init;
 use super::protocol::{Channel, Claim, LONGEST, Received, ToKeeper};
 use super::spawn::{ExecStatus, Program, Spawned, spawn};
 use super::sys::{self, Inherited, Reaped};
-use super::tree::Scanner;
+use super::tree::{Killed, Scanner};
 use crate::clock::{self, Alarm};
 use crate::election::{CommandEnd, FromKeeper, NotStarted, Run, Term, Time};
 
@@ -44,6 +47,7 @@ pub struct Guard {
     claim: Option<Claim>,
     program: Option<Program>,
     inherited: Inherited,
+    tier: Tier,
     /// Answers that the socket had no room for.
     outbox: VecDeque<FromKeeper>,
     scanner: Scanner,
@@ -83,7 +87,20 @@ enum Tree {
         main: Main,
         group: i32,
         stop: Stop,
+        /// Of its namespace, in that tier, until it has been reaped.
+        init: Option<Init>,
     },
+}
+
+/// What is left to be done when the dead have been reaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remaining {
+    /// More of them, at once.
+    Dead,
+    /// Children, who tell of their end.
+    Living,
+    /// No child, and still somebody in the leaf, which tells of it (K6).
+    Inmates,
 }
 
 #[derive(Debug)]
@@ -110,7 +127,7 @@ enum Stop {
 }
 
 impl Guard {
-    pub fn new(channel: Channel, program: Option<Program>, inherited: Inherited) -> Guard {
+    pub fn new(channel: Channel, program: Option<Program>, inherited: Inherited, tier: Tier) -> Guard {
         Guard {
             channel,
             campaigner: Campaigner::Present,
@@ -121,6 +138,7 @@ impl Guard {
             claim: None,
             program,
             inherited,
+            tier,
             outbox: VecDeque::with_capacity(64),
             scanner: Scanner::new(),
             own_pid: std::process::id().cast_signed(),
@@ -143,42 +161,49 @@ impl Guard {
             self.enforce(clock::now());
             self.listen(&mut buffer);
             self.enforce(clock::now());
-            let all_reaped = self.reap();
+            let remaining = self.reap();
             self.send();
-            if matches!(self.tree, Tree::Empty) {
-                match self.campaigner {
-                    Campaigner::Dismissed => return Ok(None),
-                    Campaigner::Gone if clock::now() >= self.held_until() => return Ok(self.claim.take()),
-                    Campaigner::Gone if self.outlives_its_lease() => return Ok(None),
-                    // The claim is kept, or the campaigner keeps it.
-                    Campaigner::Gone | Campaigner::Present => {}
-                }
+            if let ControlFlow::Break(claim) = self.part() {
+                self.tier.remove();
+                return Ok(claim);
             }
             alarm.set(self.wake_at());
-            self.wait(&children, &alarm, if all_reaped { PollTimeout::NONE } else { PollTimeout::ZERO });
+            self.wait(&children, &alarm, remaining);
+        }
+    }
+
+    /// Whether all is done, and with which claim to be released.
+    fn part(&mut self) -> ControlFlow<Option<Claim>> {
+        match (&self.tree, self.campaigner) {
+            (Tree::Empty, Campaigner::Dismissed) => ControlFlow::Break(None),
+            (Tree::Empty, Campaigner::Gone) if clock::now() >= self.held_until() => {
+                ControlFlow::Break(self.claim.take())
+            }
+            (Tree::Empty, Campaigner::Gone) if self.outlives_its_lease() => ControlFlow::Break(None),
+            // The claim is kept, or the campaigner keeps it.
+            (Tree::Empty, Campaigner::Gone | Campaigner::Present) | (Tree::Alive { .. }, _) => {
+                ControlFlow::Continue(())
+            }
         }
     }
 
     /// Sleeps until something happens. Which of them it was does not matter: the loop looks at everything.
-    fn wait(&self, children: &SignalFd, alarm: &Alarm, longest: PollTimeout) {
-        let mut socket_events = PollFlags::empty();
-        if self.campaigner == Campaigner::Present {
-            socket_events |= PollFlags::POLLIN;
-            if !self.outbox.is_empty() {
-                socket_events |= PollFlags::POLLOUT;
-            }
-        }
-        let socket = PollFd::new(self.channel.socket().as_fd(), socket_events);
-        let child = PollFd::new(children.as_fd(), PollFlags::POLLIN);
+    fn wait(&self, children: &SignalFd, alarm: &Alarm, remaining: Remaining) {
+        let child = || PollFd::new(children.as_fd(), PollFlags::POLLIN);
         let clock = PollFd::new(alarm.as_fd(), PollFlags::POLLIN);
-        let exec = self.exec_pipe().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
-        // A socket whose other end is gone is always ready: it is left out then.
-        let result = match (exec, self.campaigner) {
-            (Some(exec), Campaigner::Present) => poll(&mut [socket, child, clock, exec], longest),
-            (None, Campaigner::Present) => poll(&mut [socket, child, clock], longest),
-            (Some(exec), Campaigner::Dismissed | Campaigner::Gone) => poll(&mut [child, clock, exec], longest),
-            (None, Campaigner::Dismissed | Campaigner::Gone) => poll(&mut [child, clock], longest),
+        // A socket whose other end is gone is always ready: it is left out then. What is left out is one more look at the
+        // children.
+        let socket = match self.campaigner {
+            Campaigner::Present if self.outbox.is_empty() => Some(PollFlags::POLLIN),
+            Campaigner::Present => Some(PollFlags::POLLIN | PollFlags::POLLOUT),
+            Campaigner::Dismissed | Campaigner::Gone => None,
         };
+        let socket = socket.map_or_else(child, |events| PollFd::new(self.channel.socket().as_fd(), events));
+        let exec = self.exec_pipe().map_or_else(child, |pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+        let leaf = self.tier.events().filter(|_| remaining == Remaining::Inmates);
+        let leaf = leaf.map_or_else(child, |events| PollFd::new(events, PollFlags::POLLPRI));
+        let longest = if remaining == Remaining::Dead { PollTimeout::ZERO } else { PollTimeout::NONE };
+        let result = poll(&mut [child(), clock, socket, exec, leaf], longest);
         debug_assert!(matches!(result, Ok(_) | Err(Errno::EINTR)), "{result:?}");
         while let Ok(Some(_)) = children.read_signal() {}
         alarm.silence();
@@ -243,12 +268,20 @@ impl Guard {
     }
 
     fn kill(&mut self) {
-        let Tree::Alive { main, stop, .. } = &mut self.tree else { return };
+        let Tree::Alive { main, stop, init, .. } = &mut self.tree else { return };
+        sys::schedule_first();
+        // Each of these kills many in one call, before those that find the others.
+        if let Some(init) = init {
+            init.kill();
+        }
         if let Some(pid) = main.pid() {
-            // The whole group in one call, before the walk that finds the others.
             signal_group(pid, libc::SIGKILL);
         }
-        let _ = self.scanner.kill(self.own_pid, &[]);
+        if let Killed::All(_) = self.tier.kill(&mut self.scanner, self.own_pid, &[]) {
+            // What is left is to see them die. To reap somebody whom `ps` is looking at takes until that has let go, which
+            // the kernel waits for in a busy loop, and whoever goes before all others keeps `ps` from it: for a second.
+            self.inherited.schedule_as_before();
+        }
         let rest = match *stop {
             Stop::Killing { rest, .. } => (rest * 2).min(SWEEP_AGAIN_LONGEST),
             Stop::NotAsked | Stop::Asked { .. } => SWEEP_AGAIN,
@@ -285,8 +318,7 @@ impl Guard {
 
     // ---- children
 
-    /// Returns whether no more have ended.
-    fn reap(&mut self) -> bool {
+    fn reap(&mut self) -> Remaining {
         self.look_at_exec();
         for _ in 0..AT_ONCE {
             match sys::reap(-1) {
@@ -294,19 +326,28 @@ impl Guard {
                     if self.main_pid() == Some(pid) {
                         self.main_ended(status);
                     }
+                    if let Tree::Alive { init, .. } = &mut self.tree {
+                        // Its number may be somebody else's from now on.
+                        init.take_if(|init| init.pid == pid);
+                    }
                 }
-                Reaped::NoneEnded => return true,
-                // K6: no descendant is left, for a subreaper's descendants have nowhere else to go.
+                Reaped::NoneEnded => return Remaining::Living,
+                // K6: no descendant is left, for a subreaper's descendants have nowhere else to go; and nobody else in
+                // the leaf either.
                 Reaped::NoChildren => {
                     if matches!(self.tree, Tree::Alive { .. }) {
+                        if self.tier.is_populated() {
+                            return Remaining::Inmates;
+                        }
                         self.tree = Tree::Empty;
+                        sys::schedule_first();
                         self.outbox.push_back(FromKeeper::Empty { run: self.run });
                     }
-                    return true;
+                    return Remaining::Living;
                 }
             }
         }
-        false
+        Remaining::Dead
     }
 
     fn main_pid(&self) -> Option<i32> {
@@ -317,7 +358,7 @@ impl Guard {
     }
 
     fn look_at_exec(&mut self) {
-        let Tree::Alive { main, .. } = &mut self.tree else { return };
+        let Tree::Alive { main, init, .. } = &mut self.tree else { return };
         let Main::Starting(spawned) = main else { return };
         match spawned.exec_status() {
             ExecStatus::Pending => {}
@@ -334,6 +375,7 @@ impl Guard {
             // The child that says so ends by itself, and is reaped as nobody's main process.
             ExecStatus::Failed(why) => {
                 *main = Main::Ended;
+                init.iter().for_each(Init::dismiss);
                 self.outbox.push_back(FromKeeper::NotStarted { run: self.run, why });
             }
         }
@@ -342,11 +384,12 @@ impl Guard {
     fn main_ended(&mut self, status: i32) {
         // It may have been faster than the word that it started.
         self.look_at_exec();
-        let Tree::Alive { main, stop, .. } = &mut self.tree else { return };
+        let Tree::Alive { main, stop, init, .. } = &mut self.tree else { return };
         if matches!(main, Main::Ended) {
             return;
         }
         *main = Main::Ended;
+        init.iter().for_each(Init::dismiss);
         let escalated = matches!(stop, Stop::Killing { .. });
         let end = match sys::decode(status) {
             Ok(status) => CommandEnd::Exited(status),
@@ -466,7 +509,7 @@ impl Guard {
             }
             (Tree::Empty, Some(deadline), Some(program)) => {
                 let lock = self.claim.as_ref().and_then(|claim| claim.descriptors.first());
-                spawn(program, identity, self.inherited, lock, deadline.kill_by)
+                spawn(&self.tier, program, identity, self.inherited, lock, deadline.kill_by)
                     .map_err(|error| NotStarted::Failed(error.raw_os_error().unwrap_or(libc::EIO)))
             }
             (Tree::Empty, None, _) => Err(NotStarted::TooLate),
@@ -474,9 +517,9 @@ impl Guard {
         };
         self.run = run;
         match outcome {
-            Ok(spawned) => {
-                let group = spawned.pid;
-                self.tree = Tree::Alive { main: Main::Starting(spawned), group, stop: Stop::NotAsked };
+            Ok(mut spawned) => {
+                let (group, init) = (spawned.pid, spawned.init.take());
+                self.tree = Tree::Alive { main: Main::Starting(spawned), group, stop: Stop::NotAsked, init };
             }
             Err(why) => {
                 self.outbox.push_back(FromKeeper::NotStarted { run, why });

@@ -14,8 +14,11 @@
 
 #![expect(unsafe_code, reason = "forking, and system calls without a safe wrapper")]
 
+mod cgroup;
+mod containment;
 mod execute;
 mod guard;
+mod namespace;
 mod protocol;
 mod spawn;
 mod sys;
@@ -31,12 +34,14 @@ use nix::sys::prctl;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, setpgid};
 
+pub use containment::{Containment, NoContainment};
 pub use execute::execute_self;
 pub use protocol::{Claim, Received, ToKeeper};
 pub use spawn::{FindError, Program, find};
 pub use sys::{die_by, is_ignored};
 
 use crate::election::FromKeeper;
+use containment::Tier;
 use guard::Guard;
 use protocol::Channel;
 use sys::{Forked, Inherited, Reaped};
@@ -55,6 +60,27 @@ pub struct Keeper {
     scanner: Scanner,
     /// Children that elect was born with, and what descends from them: nobody's tree, to be left alone.
     strangers: Vec<i32>,
+    /// Held here too: to kill without the keeper's help, and to know when nobody is left after its death.
+    tier: Tier,
+    /// Why it is no better one than a tree, where that was left to us.
+    fallback: Option<io::Error>,
+}
+
+/// Why there is no keeper.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// The containment that was named is not to be had.
+    #[error(transparent)]
+    Containment(#[from] NoContainment),
+    /// The kernel refuses something that everything needs.
+    #[error("the keeper could not be started: {0}")]
+    System(#[from] io::Error),
+}
+
+impl From<nix::Error> for ForkError {
+    fn from(error: nix::Error) -> ForkError {
+        ForkError::System(error.into())
+    }
 }
 
 impl Keeper {
@@ -62,11 +88,12 @@ impl Keeper {
     ///
     /// # Errors
     ///
-    /// `/proc` cannot list children, or the kernel gives no socket or process.
-    pub fn fork(program: Option<Program>, release: Release) -> io::Result<Keeper> {
+    /// `/proc` cannot list children, the containment cannot be had, or the kernel gives no socket or process.
+    pub fn fork(program: Option<Program>, release: Release, containment: Containment) -> Result<Keeper, ForkError> {
         tree::probe()?;
         let strangers = tree::own_children()?;
         let inherited = Inherited::take();
+        let (tier, fallback) = containment.establish()?;
         prctl::set_child_subreaper(true)?;
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
@@ -82,16 +109,18 @@ impl Keeper {
         match forked {
             Ok(Forked::Parent(pid)) => {
                 inherited.unblock();
-                Ok(Keeper { pid, reaped: false, channel: Channel::new(ours), scanner: Scanner::new(), strangers })
+                let (channel, scanner) = (Channel::new(ours), Scanner::new());
+                Ok(Keeper { pid, reaped: false, channel, scanner, strangers, tier, fallback })
             }
             Err(error) => {
                 inherited.unblock();
-                Err(error)
+                tier.remove();
+                Err(error.into())
             }
             Ok(Forked::Child) => {
                 // Kept open here it would hide the campaigner's end (K2).
                 drop(ours);
-                sys::exit_now(live(theirs, program, release, inherited))
+                sys::exit_now(live(theirs, program, release, inherited, tier))
             }
         }
     }
@@ -100,6 +129,18 @@ impl Keeper {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// The tier of containment, as people know it.
+    #[must_use]
+    pub fn containment(&self) -> &'static str {
+        self.tier.name()
+    }
+
+    /// Why the tier is no more than a tree, if another one would have been preferred.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&io::Error> {
+        self.fallback.as_ref()
     }
 
     /// Sends without waiting.
@@ -127,7 +168,7 @@ impl Keeper {
     /// SIGKILL to everything below the keeper, without its help: the second of the two that kill by the deadline.
     pub fn kill_tree(&mut self) {
         if !self.reaped {
-            let _ = self.scanner.kill(self.pid, &[]);
+            let _ = self.tier.kill(&mut self.scanner, self.pid, &[]);
         }
     }
 
@@ -153,10 +194,13 @@ impl Keeper {
     pub fn sweep(&mut self) -> bool {
         let own = std::process::id().cast_signed();
         self.reap();
-        let left = self.scanner.kill(own, &self.strangers);
+        let left = self.tier.kill(&mut self.scanner, own, &self.strangers);
         self.reap();
-        // A list that could not be read is not an empty one.
-        left == Some(0)
+        let empty = left.is_none_found() && !self.tier.is_populated();
+        if empty {
+            self.tier.remove();
+        }
+        empty
     }
 }
 
@@ -167,8 +211,10 @@ impl AsRawFd for Keeper {
 }
 
 /// The life of the keeper, in its own process. Returns its exit status.
-fn live(socket: OwnedFd, program: Option<Program>, release: Release, inherited: Inherited) -> i32 {
+fn live(socket: OwnedFd, program: Option<Program>, release: Release, inherited: Inherited, tier: Tier) -> i32 {
     // Whatever goes wrong here, 1 and 2 belong to the command (K3), and what is above this function to the campaigner.
+    // Tests have a hook that does the same, because one that is in use at the moment of the fork cannot be replaced.
+    #[cfg(not(test))]
     std::panic::set_hook(Box::new(|_| sys::exit_now(libc::EXIT_FAILURE)));
     let prepared = setpgid(Pid::from_raw(0), Pid::from_raw(0))
         .and_then(|()| prctl::set_child_subreaper(true))
@@ -176,7 +222,7 @@ fn live(socket: OwnedFd, program: Option<Program>, release: Release, inherited: 
     if prepared.is_err() {
         return libc::EXIT_FAILURE;
     }
-    let guard = Guard::new(Channel::new(socket), program, inherited);
+    let guard = Guard::new(Channel::new(socket), program, inherited, tier);
     sys::schedule_first();
     // Where the limit allows it. What exists by now is all that killing needs; later memory stays out of it, lest an
     // allocation fail for a limit on locked pages.

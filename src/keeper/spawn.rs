@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
+use nix::unistd::{Pid, pipe2, setpgid};
 
+use super::containment::Tier;
+use super::namespace::Init;
 use super::sys::{self, Exec, Forked, Inherited, Pointers};
 use crate::clock;
 use crate::election::{NotStarted, Time};
@@ -113,6 +115,8 @@ pub struct Spawned {
     pub pid: i32,
     /// Ends silently when exec succeeded; says why not otherwise.
     pub status: OwnedFd,
+    /// Of its namespace, in that tier.
+    pub init: Option<Init>,
 }
 
 /// What becomes of a spawned process, read from its status pipe.
@@ -126,12 +130,13 @@ pub enum ExecStatus {
 /// In the status pipe, where an errno would be: it was too late.
 const TOO_LATE: i32 = -1;
 
-/// Forks and executes; the deadline is checked immediately before exec (K5).
+/// Forks and executes, where the tier has it; the deadline is checked immediately before exec (K5).
 ///
 /// # Errors
 ///
 /// Fork failed, or a word holds a NUL byte.
 pub fn spawn(
+    tier: &Tier,
     program: &Program,
     identity: &[(OsString, OsString)],
     inherited: Inherited,
@@ -154,23 +159,37 @@ pub fn spawn(
         inherited,
         pass: lock.map(|lock| (lock.as_fd(), LOWEST_PASSED)),
     };
+    match tier {
+        Tier::Tree | Tier::Cgroup { .. } => bear(&exec, kill_by, tier),
+        Tier::Pidns(home) => {
+            let (spawned, init) = home.settle(inherited, || bear(&exec, kill_by, tier))?;
+            Ok(Spawned { init: Some(init), ..spawned })
+        }
+    }
+}
+
+fn bear(exec: &Exec<'_>, kill_by: Time, tier: &Tier) -> io::Result<Spawned> {
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    let keeper = getpid();
     // SAFETY: the keeper has one thread, so no lock is held by another.
     match unsafe { sys::fork()? } {
         Forked::Parent(pid) => {
             // Both sides do it, so that the group exists for whoever is first. After its exec this fails, harmlessly.
             let _ = setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
-            Ok(Spawned { pid, status })
+            Ok(Spawned { pid, status, init: None })
         }
         Forked::Child => {
             let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-            // K8: if the keeper dies, so do we; if it died before this line, nobody will tell us.
+            // K8: if the keeper dies, so do we; if it died before this line, nobody will tell us. Nobody else reads what we
+            // are to report; getppid would see nothing through the wall of a namespace.
             let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-            if getppid() != keeper {
+            drop(status);
+            if sys::is_abandoned(&report) {
                 sys::exit_now(libc::EXIT_FAILURE);
             }
-            let errno = sys::exec(&exec, || clock::now() < kill_by).unwrap_or(TOO_LATE);
+            let errno = match tier.enter() {
+                Ok(()) => sys::exec(exec, || clock::now() < kill_by).unwrap_or(TOO_LATE),
+                Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            };
             let _ = nix::unistd::write(&report, &errno.to_ne_bytes());
             sys::exit_now(127)
         }

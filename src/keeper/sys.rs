@@ -2,9 +2,10 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 /// Whether SIGPIPE was ignored when elect was started. Rust's runtime ignores it before `main`, so it is looked at earlier.
@@ -210,6 +211,57 @@ pub unsafe fn fork() -> io::Result<Forked> {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent(pid)),
+    }
+}
+
+/// Leaves this process the one descriptor, as its number 0, and no other.
+pub fn keep_only(fd: OwnedFd) -> OwnedFd {
+    let number = fd.into_raw_fd();
+    // SAFETY: what is closed here belongs to nobody in this process, which has just been forked and uses nothing of its
+    // parent's but this descriptor, whose owner is gone and whose copy gets a new one.
+    unsafe {
+        if number != 0 {
+            libc::dup2(number, 0);
+        }
+        libc::syscall(libc::SYS_close_range, 1u32, u32::MAX, 0);
+        own(0)
+    }
+}
+
+/// Has the kernel reap all children of this process, now and later, and leave no status.
+pub fn disown_children() {
+    set_disposition(libc::SIGCHLD, libc::SIG_IGN);
+}
+
+/// Whether nobody has the other end of a pipe any more.
+pub fn is_abandoned(pipe: &OwnedFd) -> bool {
+    let mut end = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
+    poll(&mut end, PollTimeout::ZERO).is_ok()
+        && end[0].revents().is_some_and(|found| found.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
+}
+
+/// Waits for the end of this child. Returns its raw status.
+pub fn await_child(pid: i32) -> io::Result<c_int> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a valid place for the answer.
+        if unsafe { libc::waitpid(pid, &raw mut status, 0) } == pid {
+            return Ok(status);
+        }
+        if errno() != libc::EINTR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+}
+
+/// Waits until no child is left.
+pub fn await_no_children() {
+    loop {
+        // SAFETY: no place for a status is given, and none is written.
+        let waited = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL) };
+        if waited == -1 && errno() != libc::EINTR {
+            return;
+        }
     }
 }
 

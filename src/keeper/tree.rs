@@ -3,8 +3,9 @@
 //! A subreaper keeps every descendant findable: one whose parent dies becomes our child, whatever it did to its session
 //! or group. Nothing here allocates once a [`Scanner`] exists (K3).
 
+use std::cell::Cell;
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
@@ -14,7 +15,7 @@ use nix::sys::stat::Mode;
 use super::sys;
 
 /// More descendants than this are found in several rounds.
-const MOST: usize = 32 * 1024;
+pub const MOST: usize = 32 * 1024;
 /// How often a tree that keeps growing is looked at again before others have their turn.
 const ROUNDS: usize = 8;
 
@@ -22,33 +23,43 @@ const ROUNDS: usize = 8;
 #[derive(Debug)]
 pub struct Scanner {
     found: Vec<i32>,
+    seen: Seen,
     entries: Box<[u8; 4096]>,
     text: Box<[u8; 4096]>,
 }
 
 impl Scanner {
     pub fn new() -> Scanner {
-        Scanner { found: Vec::with_capacity(MOST), entries: Box::new([0; 4096]), text: Box::new([0; 4096]) }
+        Scanner {
+            found: Vec::with_capacity(MOST),
+            seen: Seen::new(),
+            entries: Box::new([0; 4096]),
+            text: Box::new([0; 4096]),
+        }
     }
 
     /// Every descendant of `root` (a process, all its threads), `except` and what descends from it left out.
     pub fn descendants(&mut self, root: i32, except: &[i32]) -> &[i32] {
-        self.walk(root, except, |_| ());
+        self.seen.clear();
+        self.walk(root, except, MOST, |_| ());
         &self.found
     }
 
-    /// Finds every descendant, and shows each to `visit` before it is asked for its own children. Returns whether the
-    /// root could be asked for its own.
-    fn walk(&mut self, root: i32, except: &[i32], visit: impl Fn(i32)) -> bool {
+    /// Finds every descendant, and shows each to `visit` before it is asked for its own children, unless it has been asked
+    /// before; no more than so many. Returns whether the root could be asked for its own, and how many were new.
+    fn walk(&mut self, root: i32, except: &[i32], most: usize, visit: impl Fn(i32)) -> (bool, usize) {
         self.found.clear();
         let listed = self.children(root, except);
-        let mut next = 0;
-        while let Some(&pid) = self.found.get(next) {
+        let (mut next, mut new) = (0, 0);
+        while let Some(&pid) = self.found.get(next).filter(|_| next < most) {
             visit(pid);
-            self.children(pid, except);
+            if self.seen.is_new(pid) {
+                new += 1;
+                self.children(pid, except);
+            }
             next += 1;
         }
-        listed
+        (listed, new)
     }
 
     /// Appends the children of all threads of a process. Returns false if they cannot be listed although it lives.
@@ -82,25 +93,80 @@ impl Scanner {
         }
     }
 
-    /// Stops and kills every descendant, again until none is new, for some are born or adopted meanwhile. To be repeated
-    /// until the tree is empty. Returns how many there were; `None` if that cannot be told.
+    /// Stops and kills every descendant, or so many; again until none is new, for some are born or adopted meanwhile. To be
+    /// repeated until the tree is empty.
     ///
     /// Each is stopped before its children are looked for: from then on it has no more of them, and cannot reap one and
-    /// free a number that is about to be killed.
-    pub fn kill(&mut self, root: i32, except: &[i32]) -> Option<usize> {
-        let mut before = 0;
-        let mut listed = true;
+    /// free a number that is about to be killed. So they are looked for once: the dead, of whom a storm leaves many, would
+    /// otherwise take all the time in which the living have children.
+    pub fn kill(&mut self, root: i32, except: &[i32], most: usize) -> Killed {
+        self.seen.clear();
+        let mut all = 0;
         for _ in 0..ROUNDS {
-            listed = self.walk(root, except, |pid| drop(sys::kill(pid, libc::SIGSTOP)));
+            let refused = Cell::new(false);
+            let (listed, new) = self.walk(root, except, most, |pid| {
+                let stopped = sys::kill(pid, libc::SIGSTOP);
+                refused.set(refused.get() || stopped.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied));
+            });
             for &pid in &self.found {
                 let _ = sys::kill(pid, libc::SIGKILL);
             }
-            if self.found.len() == before {
-                break;
+            all += new;
+            if !listed {
+                return Killed::Unknown;
             }
-            before = self.found.len();
+            if refused.get() || self.found.len() > most {
+                return Killed::Some;
+            }
+            if new == 0 {
+                return Killed::All(all);
+            }
         }
-        listed.then_some(self.found.len())
+        Killed::Some
+    }
+}
+
+/// What killing them one by one has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Killed {
+    /// So many there were, and no more: it is over when they are reaped.
+    All(usize),
+    /// There may be more: they are too fast, too many, or somebody else's.
+    Some,
+    /// They could not be listed.
+    Unknown,
+}
+
+impl Killed {
+    /// A list that could not be read is not an empty one.
+    pub fn is_none_found(self) -> bool {
+        matches!(self, Killed::All(0))
+    }
+}
+
+/// Which numbers of processes have been seen: a bit for each that there can be.
+#[derive(Debug)]
+struct Seen(Vec<u64>);
+
+impl Seen {
+    /// `PID_MAX_LIMIT` of a 64-bit kernel.
+    const NUMBERS: usize = 4 * 1024 * 1024;
+
+    fn new() -> Seen {
+        Seen(vec![0; Seen::NUMBERS / 64])
+    }
+
+    fn clear(&mut self) {
+        self.0.fill(0);
+    }
+
+    /// Whether it had not been seen before.
+    fn is_new(&mut self, pid: i32) -> bool {
+        let number = pid.unsigned_abs() as usize % Seen::NUMBERS;
+        let (word, bit) = (&mut self.0[number / 64], 1 << (number % 64));
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
     }
 }
 

@@ -3,101 +3,58 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
 use super::{LEASE, Rivals, candidate, relay};
 use crate::harness::etcd::{Etcd, Options};
+use crate::harness::faults::{self, Fault, SIDE_BY_SIDE};
 use crate::harness::proxy::Mode;
+use crate::harness::tiers::tiers;
 use crate::harness::wait::{now, since, throughout};
-use crate::harness::{Candidate, Elect, Figures, Place, Witness, few, processes, until};
+use crate::harness::{Elect, Figures, Place, Witness, few, until};
 
-/// How many relays go on at once where each run takes a lease's time.
-const SIDE_BY_SIDE: usize = 10;
-
-#[track_caller]
-fn is_clean(kind: &str, figures: &Figures) {
-    figures.print(&format!("etcd: {kind}"));
-    assert_eq!((figures.overlaps, figures.survivors), (0, 0), "{kind}: {figures}");
+fn strikes(fault: &Fault) -> Figures {
+    fault.strikes(relay(few(), &Etcd::start()), "etcd: ")
 }
 
 #[test]
 fn a_leader_that_is_asked_to_stop_hands_over() {
-    let etcd = Etcd::start();
-    let figures = relay(few(), &etcd).run(|leader| leader.signal(Signal::SIGTERM), |leader| leader.ends_with(0));
-    is_clean("leader stopped with SIGTERM, half with a daemonized grandchild", &figures);
+    strikes(&faults::STOPPED);
 }
 
 #[test]
 fn a_killed_campaigner_hands_over_at_once() {
-    let etcd = Etcd::start();
-    let figures =
-        relay(few(), &etcd).run(|leader| leader.signal(Signal::SIGKILL), |leader| leader.ends_by(Signal::SIGKILL));
-    is_clean("campaigner SIGKILLed", &figures);
+    let figures = strikes(&faults::CAMPAIGNER_KILLED);
     let latest = figures.handovers.iter().max().copied().unwrap_or_default();
     assert!(latest < LEASE / 2, "the keeper gives back what the campaigner held: {latest:?}");
 }
 
 #[test]
 fn a_killed_keeper_takes_the_command_along_and_hands_over() {
-    let etcd = Etcd::start();
-    let figures = relay(few(), &etcd)
-        .run(|leader| processes::signal(leader.keeper(), Signal::SIGKILL), |leader| leader.ends_with(125));
-    is_clean("keeper SIGKILLed", &figures);
+    strikes(&faults::KEEPER_KILLED);
 }
 
 #[test]
 fn a_stopped_keeper_is_found_silent_and_its_tree_is_killed_without_it() {
-    let etcd = Etcd::start();
-    // For longer than the ttl: it never goes on.
-    let freeze = |leader: &Candidate| processes::signal(leader.keeper(), Signal::SIGSTOP);
-    let figures = relay(few(), &etcd).side_by_side(SIDE_BY_SIDE).run(freeze, |leader| leader.ends_with(125));
-    is_clean("keeper SIGSTOPped", &figures);
+    strikes(&faults::KEEPER_FROZEN);
 }
 
 #[test]
 fn a_stopped_campaigners_command_is_killed_by_the_keeper_before_the_lease_is_over() {
-    let etcd = Etcd::start();
-    let go_on = |leader: &mut Candidate| {
-        leader.signal(Signal::SIGCONT);
-        // It finds that it leads no more, and stands again.
-        leader.says("the lease runs out");
-        until("it waits again", || leader.log().matches("waiting: ").count() > 0);
-        leader.signal(Signal::SIGTERM);
-        leader.wait();
-    };
-    let figures = relay(few(), &etcd).side_by_side(SIDE_BY_SIDE).run(|leader| leader.signal(Signal::SIGSTOP), go_on);
-    is_clean("campaigner SIGSTOPped for longer than the ttl", &figures);
+    strikes(&faults::CAMPAIGNER_FROZEN);
 }
 
 #[test]
 fn a_command_that_ignores_the_stop_signal_is_killed_with_its_daemon() {
-    let etcd = Etcd::start();
-    let figures = relay(few(), &etcd)
-        .witness(Witness::new().daemon().stubborn())
-        .flag("--stop-timeout", "300ms")
-        .run(|leader| leader.signal(Signal::SIGTERM), |leader| leader.ends_with(137));
-    is_clean("command and daemonized grandchild ignoring SIGTERM", &figures);
+    strikes(&faults::STUBBORN_STOPPED);
 }
 
 #[test]
 fn a_killed_campaigner_hands_over_although_the_command_ignores_the_stop_signal() {
-    let etcd = Etcd::start();
-    let figures = relay(few(), &etcd)
-        .witness(Witness::new().daemon().stubborn())
-        .flag("--stop-timeout", "300ms")
-        .run(|leader| leader.signal(Signal::SIGKILL), |leader| leader.ends_by(Signal::SIGKILL));
-    is_clean("campaigner SIGKILLed, command and grandchild ignoring SIGTERM", &figures);
+    strikes(&faults::STUBBORN_CAMPAIGNER_KILLED);
 }
 
 #[test]
 fn a_command_with_a_long_grace_is_killed_by_the_deadline_when_its_campaigner_is() {
-    let etcd = Etcd::start();
-    // Nobody renews any more: the stop time-out of eight seconds is cut to the deadline in force.
-    let figures = relay(few(), &etcd)
-        .side_by_side(SIDE_BY_SIDE)
-        .witness(Witness::new().daemon().stubborn())
-        .run(|leader| leader.signal(Signal::SIGKILL), |leader| leader.ends_by(Signal::SIGKILL));
-    is_clean("campaigner SIGKILLed, stubborn command, stop time-out longer than the lease", &figures);
+    let figures = strikes(&faults::SLOW_CAMPAIGNER_KILLED);
     let latest = figures.endings.iter().max().copied().unwrap_or_default();
     assert!(latest < LEASE, "killed within the lease: {latest:?}");
 }
@@ -105,12 +62,34 @@ fn a_command_with_a_long_grace_is_killed_by_the_deadline_when_its_campaigner_is(
 #[test]
 fn both_killed_at_once_hand_over_when_the_lease_has_run_out() {
     let etcd = Etcd::start();
-    let figures = relay(few(), &etcd)
-        .side_by_side(SIDE_BY_SIDE)
-        .witness(Witness::new())
-        .run(Candidate::kill_with_keeper, |leader| leader.ends_by(Signal::SIGKILL));
-    is_clean("campaigner and keeper SIGKILLed together", &figures);
-    is_within_a_lease(&figures);
+    let relay = relay(few(), &etcd).side_by_side(SIDE_BY_SIDE);
+    is_within_a_lease(&faults::BOTH_KILLED.strikes(relay, "etcd: "));
+}
+
+/// Each fault in each tier, all those of one tier at once: what takes long is the leases.
+#[test]
+fn every_fault_hands_over_in_each_tier() {
+    let etcd = Etcd::start();
+    let all = [
+        faults::STOPPED,
+        faults::CAMPAIGNER_KILLED,
+        faults::KEEPER_KILLED,
+        faults::KEEPER_FROZEN,
+        faults::CAMPAIGNER_FROZEN,
+        faults::STUBBORN_STOPPED,
+        faults::STUBBORN_CAMPAIGNER_KILLED,
+        faults::SLOW_CAMPAIGNER_KILLED,
+    ];
+    for tier in tiers() {
+        // What both leave behind together is the business of the lease, but for the tier that leaves nothing.
+        let both = if tier == "pidns" { faults::BOTH_KILLED_WITH_A_DAEMON } else { faults::BOTH_KILLED };
+        std::thread::scope(|scope| {
+            for fault in all.into_iter().chain([both]) {
+                let relay = relay(few(), &etcd).flag("--containment", tier);
+                scope.spawn(move || fault.strikes(relay, &format!("etcd: {tier}: ")));
+            }
+        });
+    }
 }
 
 #[test]
@@ -123,7 +102,9 @@ fn a_lost_host_hands_over_when_the_lease_has_run_out() {
             figures.add(host.join().expect("one host"));
         }
     });
-    is_clean("host lost: network gone, then both processes", &figures);
+    let kind = "etcd: host lost: network gone, then both processes";
+    figures.print(kind);
+    assert_eq!((figures.overlaps, figures.survivors), (0, 0), "{kind}: {figures}");
     is_within_a_lease(&figures);
 }
 

@@ -201,6 +201,10 @@ impl Elect {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ELECT_")) {
             command.env_remove(name);
         }
+        // All tests of a kind in one tier: `ELECT_TIER=pidns cargo test --test main handover`.
+        if let Some(tier) = std::env::var_os("ELECT_TIER") {
+            command.env("ELECT_CONTAINMENT", tier);
+        }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -343,7 +347,7 @@ impl Candidate {
 
     /// What descends from it, but for elect's own processes.
     pub fn tree(&self) -> Vec<Process> {
-        let own = |process: &Process| matches!(process.name.as_str(), "elect" | "keeper");
+        let own = |process: &Process| matches!(process.name.as_str(), "elect" | "keeper" | "keeper-init");
         self.all().into_iter().filter(|process| !own(process)).collect()
     }
 

@@ -82,8 +82,11 @@ impl Place {
     #[track_caller]
     pub fn is_left_empty(&self) {
         // elect itself may still be on its way out, its command may not.
-        let left: Vec<Process> =
-            self.running().into_iter().filter(|process| !matches!(process.name.as_str(), "elect" | "keeper")).collect();
+        let left: Vec<Process> = self
+            .running()
+            .into_iter()
+            .filter(|process| !matches!(process.name.as_str(), "elect" | "keeper" | "keeper-init"))
+            .collect();
         assert_eq!(left, [], "survivors");
         until("elect itself is gone", || self.running().is_empty());
     }

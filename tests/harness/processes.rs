@@ -67,6 +67,12 @@ pub fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
+/// Whose it is.
+pub fn user(pid: i32) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(format!("/proc/{pid}")).ok().map(|process| process.uid())
+}
+
 /// To one process that may be gone by now.
 pub fn signal(pid: i32, signal: Signal) {
     assert!(pid > 1, "a signal to {pid} would reach others");

@@ -24,7 +24,7 @@ struct Journal {
 impl Journal {
     /// One line, in one write, so that no two mix.
     fn note(&self, what: &str, at: Duration) {
-        let line = format!("{what} {} {} {}\n", self.term, std::process::id(), at.as_nanos());
+        let line = format!("{what} {} {} {}\n", self.term, own_number(), at.as_nanos());
         let mut file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -71,13 +71,19 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Our process id as the harness sees it, from outside of a PID namespace that we may be in.
+fn own_number() -> String {
+    let own = fs::read_link("/proc/self").expect("/proc is there");
+    own.to_string_lossy().into_owned()
+}
+
 fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the boot clock exists").into()
 }
 
 /// Takes the locks, and says so.
 fn bear_witness(journal: &Journal, born: Duration) -> [File; 2] {
-    let life = inheritable(&journal.place.join("life").join(std::process::id().to_string()));
+    let life = inheritable(&journal.place.join("life").join(own_number()));
     life.try_lock().expect("nobody else has this number");
     let lock = inheritable(&journal.place.join("witness.lock"));
     if lock.try_lock().is_err() {

@@ -14,8 +14,9 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,28 +25,26 @@ use nix::sys::stat::Mode;
 use crate::clock;
 use crate::election::{CommandEnd, FromKeeper, Run, Signal, Term, Time};
 use crate::keeper::sys::{self, Forked, Reaped};
-use crate::keeper::{Claim, Keeper, Program, Received, ToKeeper};
+use crate::keeper::{Claim, Containment, Keeper, Program, Received, ToKeeper};
 
 /// A test that waits longer than this for anything has failed.
 const LIMIT: Duration = Duration::from_secs(60);
 pub const TERM: Term = 7;
 
 /// Never written to by the parent: what the body of a test has to say, and where the keeper looks for the command's life.
-static NOTES: AtomicI32 = AtomicI32::new(-1);
+static NOTES: AtomicI32 = AtomicI32::new(NOBODYS);
+const NOBODYS: i32 = -1;
 static WITNESS: AtomicI32 = AtomicI32::new(-1);
 
 /// Runs the body of a test in a process of its own, with a directory of its own.
 pub fn alone(body: impl FnOnce(&Path)) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut notes = tempfile::tempfile().expect("a temporary file");
+    end_with_a_note_on_panic();
     // SAFETY: the child uses memory, files and processes, for all of which glibc's fork is made.
     let child = match unsafe { sys::fork() }.expect("forked") {
         Forked::Child => {
             NOTES.store(notes.as_raw_fd(), Ordering::Relaxed);
-            std::panic::set_hook(Box::new(|panic| {
-                note(&format!("{panic}"));
-                sys::exit_now(101);
-            }));
             body(directory.path());
             sys::exit_now(0)
         }
@@ -56,7 +55,60 @@ pub fn alone(body: impl FnOnce(&Path)) {
     notes.rewind().expect("rewound");
     notes.read_to_string(&mut said).expect("text");
     print!("{said}");
-    assert_eq!(status, Some(Ok(0)), "{said}");
+    if status != Some(Ok(0)) {
+        println!("how the process of the test ended: {status:?}");
+        // Past the hook, for another thread may be about to fork.
+        std::panic::resume_unwind(Box::new(said));
+    }
+}
+
+/// As [`alone`], in a tier, if that is to be had where the test runs; if it is not, that it is refused is the test.
+pub fn within(tier: Containment, body: impl FnOnce(&Path)) {
+    if is_to_be_had(tier) {
+        alone(body);
+    } else {
+        alone(|_| {
+            let refused = tier.establish().expect_err("it is not to be had");
+            note(&format!("figures: {refused}"));
+        });
+    }
+}
+
+/// Whether it is, told without the code that is tested.
+fn is_to_be_had(tier: Containment) -> bool {
+    let can =
+        |script| Command::new("sh").args(["-c", script]).stderr(Stdio::null()).status().expect("a shell").success();
+    match tier {
+        Containment::Cgroup => can("
+            set -e
+            own=$(sed -n s/^0:://p /proc/self/cgroup)
+            set -- $(sed -n 's/^[0-9]* [0-9]* [0-9:]* \\([^ ]*\\) \\([^ ]*\\) .* - cgroup2 .*/\\1 \\2/p' /proc/self/mountinfo)
+            trial=$2/${own#\"$1\"}/trial-$$
+            mkdir \"$trial\"
+            sleep 100 & echo $! > \"$trial/cgroup.procs\" && moved=y
+            test -e \"$trial/cgroup.kill\" && killable=y
+            kill $!; wait $! || :
+            rmdir \"$trial\"
+            test \"$moved$killable\" = yy"),
+        Containment::Pidns => can("unshare --pid --fork true"),
+        Containment::Tree | Containment::Auto => true,
+    }
+}
+
+/// Has a panic end the process of a test, or its keeper. To be called before that is forked: a hook that is being called
+/// cannot be replaced, and it stays being called for ever in a process that was forked meanwhile by another thread.
+fn end_with_a_note_on_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if NOTES.load(Ordering::Relaxed) == NOBODYS {
+                return before(panic);
+            }
+            note(&format!("{panic}"));
+            sys::exit_now(101);
+        }));
+    });
 }
 
 /// Says something in the name of the test, to be seen with `--nocapture` or if it fails.
@@ -169,12 +221,21 @@ pub const SOON: Duration = Duration::from_secs(2);
 pub struct Setting {
     directory: PathBuf,
     program: Program,
+    containment: Containment,
 }
 
 /// A shell script in which descriptor 9 is the witness.
 pub fn script(directory: &Path, text: &str) -> Setting {
     let text = format!("exec 9>\"$WITNESS\" 2>/dev/null\n{text}\n");
     program(directory, "/bin/sh", &["sh", "-c", &text])
+}
+
+/// The line of a script that goes on as one of the tests here, which is ignored otherwise: for what no shell can do.
+pub fn itself(test: &str) -> String {
+    let module = module_path!().split_once("::").and_then(|(_, path)| path.strip_suffix("::harness"));
+    let module = module.expect("this module of this crate");
+    let path = std::env::current_exe().expect("a path");
+    format!("exec {} --exact {module}::{test} --ignored >/dev/null", path.display())
 }
 
 pub fn program(directory: &Path, path: impl Into<PathBuf>, words: &[&str]) -> Setting {
@@ -186,7 +247,7 @@ pub fn program(directory: &Path, path: impl Into<PathBuf>, words: &[&str]) -> Se
         // What waits for this has failed.
         stop_timeout: 10 * LIMIT,
     };
-    Setting { directory: directory.to_owned(), program }
+    Setting { directory: directory.to_owned(), program, containment: Containment::Tree }
 }
 
 impl Setting {
@@ -200,13 +261,19 @@ impl Setting {
         self
     }
 
+    /// By default the tree alone, which holds in every tier.
+    pub fn contained(mut self, containment: Containment) -> Setting {
+        self.containment = containment;
+        self
+    }
+
     pub fn fork(self) -> Scene {
         let witness = Witness::new(&self.directory);
         self.fork_watched_by(witness)
     }
 
     pub fn fork_watched_by(self, witness: Witness) -> Scene {
-        let keeper = Keeper::fork(Some(self.program), record_release).expect("a keeper");
+        let keeper = Keeper::fork(Some(self.program), record_release, self.containment).expect("a keeper");
         Scene { keeper, witness, directory: self.directory, run: 0 }
     }
 }

@@ -29,6 +29,22 @@ fn it_goes_first_where_we_may_let_it() {
 }
 
 #[test]
+fn it_goes_first_again_for_the_next_run() {
+    alone(|directory| {
+        let mut scene = script(directory, SLEEPER).fork();
+        scene.arm(TERM, Time::NEVER);
+        scene.start_until(&["main"]);
+        let first = goes_first(scene.keeper.pid());
+        scene.send(&ToKeeper::Kill);
+        scene.exited(killed(libc::SIGKILL, true));
+        scene.empty();
+        let main = scene.start_until(&["main"]);
+        assert_eq!(goes_first(scene.keeper.pid()), first);
+        assert!(!goes_first(main), "the right is the keeper's");
+    });
+}
+
+#[test]
 fn it_blocks_every_signal_that_can_be_blocked() {
     alone(|directory| {
         let scene = script(directory, SLEEPER).fork();

@@ -135,11 +135,7 @@ fn what_a_command_leaves_behind_has_no_more_than_the_time_that_runs_already() {
 #[test]
 fn a_main_process_that_has_left_its_group_is_asked_all_the_same() {
     alone(|directory| {
-        let (_, module) = module_path!().split_once("::").expect("a module of this crate");
-        let test = format!("{module}::command_in_the_keepers_group");
-        let itself = std::env::current_exe().expect("a path");
-        let line = format!("exec {} --exact {test} --ignored >/dev/null", itself.display());
-        let scene = started(script(directory, &line), &["joined"]);
+        let scene = started(script(directory, &itself("stopping::command_in_the_keepers_group")), &["joined"]);
         scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
         scene.exited(killed(libc::SIGTERM, false));
         scene.empty();

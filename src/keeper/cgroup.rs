@@ -1,0 +1,290 @@
+//! The tier `cgroup`: a leaf of the unified hierarchy (v2) below elect's own cgroup, for the command and nobody else.
+//!
+//! One leaf serves a candidate for life. Campaigner and keeper hold the same descriptors on it, opened before the keeper is
+//! forked, and with them a lock on its directory: a leaf that nobody locks belongs to a candidate that was killed, and the next
+//! one that starts in the same cgroup takes it away when it is empty.
+//!
+//! Not here: controllers and limits. The leaf has none; a `MemoryMax=` belongs to the unit.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::sys::{self, Forked};
+
+/// How a leaf's name begins; what follows is the campaigner's process id and a random number.
+const PREFIX: &str = "elect-";
+/// Whoever looks for abandoned leaves may take a new one for such; then there is another.
+const ATTEMPTS: usize = 3;
+/// How long what is to be killed as a proof lives if it is not.
+const PROOF: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub struct Leaf {
+    path: PathBuf,
+    /// Locked for life.
+    _directory: File,
+    procs: File,
+    kill: File,
+    events: File,
+}
+
+impl Leaf {
+    /// Makes one below our own cgroup, and proves that a child can be moved into it and is killed in it.
+    ///
+    /// # Errors
+    ///
+    /// No unified hierarchy, no permission, a kernel without `cgroup.kill`.
+    pub fn make() -> io::Result<Leaf> {
+        let parent = own()?;
+        remove_abandoned(&parent);
+        let mut last = io::ErrorKind::NotFound.into();
+        for _ in 0..ATTEMPTS {
+            let path = parent.join(name(std::process::id(), fastrand::u64(..)));
+            // Two cannot make the same directory.
+            fs::create_dir(&path).map_err(|error| on(&path, &error))?;
+            match Leaf::open(&path).and_then(|leaf| leaf.prove().map(|()| leaf)) {
+                Ok(leaf) => return Ok(leaf),
+                Err(error) => {
+                    let _ = fs::remove_dir(&path);
+                    last = on(&path, &error);
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn open(path: &Path) -> io::Result<Leaf> {
+        let directory = open_directory(path)?;
+        directory.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+            TryLockError::Error(error) => error,
+        })?;
+        let kill = OpenOptions::new().write(true).open(path.join("cgroup.kill")).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                io::Error::new(error.kind(), "this kernel has no cgroup.kill (5.14 has)")
+            } else {
+                error
+            }
+        })?;
+        let procs = OpenOptions::new().write(true).open(path.join("cgroup.procs"))?;
+        let events = File::open(path.join("cgroup.events"))?;
+        Ok(Leaf { path: path.to_owned(), _directory: directory, procs, kill, events })
+    }
+
+    fn prove(&self) -> io::Result<()> {
+        // SAFETY: no other thread exists yet, and the child calls nothing but the kernel.
+        let child = match unsafe { sys::fork() }? {
+            Forked::Parent(child) => child,
+            Forked::Child => {
+                std::thread::sleep(PROOF);
+                sys::exit_now(libc::EXIT_SUCCESS)
+            }
+        };
+        let entered = self.admit(child);
+        self.kill();
+        let status = sys::await_child(child)?;
+        entered?;
+        if sys::decode(status) == Err(libc::SIGKILL) {
+            Ok(())
+        } else {
+            Err(io::Error::other("a process in it is not killed by cgroup.kill"))
+        }
+    }
+
+    /// Moves the calling process inside: what a child does between fork and exec, while it has no children yet.
+    ///
+    /// It is not born there (`CLONE_INTO_CGROUP`): Linux 6.18 kills at birth whoever is born in a leaf in which somebody has
+    /// been killed before, for it compares the leaf's kills with those of the parent's cgroup. The move costs some 10 ms.
+    /// Until it has entered it is the keeper's child and nothing else, found and killed as such.
+    ///
+    /// # Errors
+    ///
+    /// The leaf is gone (`ENODEV`).
+    pub fn enter(&self) -> io::Result<()> {
+        self.admit(0)
+    }
+
+    fn admit(&self, pid: i32) -> io::Result<()> {
+        let mut text = [0u8; 16];
+        let mut rest = &mut text[..];
+        write!(rest, "{pid}")?;
+        let length = 16 - rest.len();
+        self.procs.write_at(&text[..length], 0).map(drop)
+    }
+
+    /// SIGKILL to everybody inside, those included that are being forked right now.
+    pub fn kill(&self) {
+        // It fails if the leaf has been removed, which takes an empty one.
+        let _ = self.kill.write_at(b"1", 0);
+    }
+
+    /// Whether anybody is inside, or below. A leaf that is gone was empty; one that cannot be read may not be.
+    pub fn is_populated(&self) -> bool {
+        let mut text = [0; 128];
+        match self.events.read_at(&mut text, 0) {
+            Ok(length) => !says_unpopulated(&text[..length]),
+            Err(error) => error.raw_os_error() != Some(libc::ENODEV),
+        }
+    }
+
+    /// Ready (`POLLPRI`) when something has changed since [`Leaf::is_populated`] looked.
+    pub fn events(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// Removes the leaf, and what the command may have made below it. One that is not empty stays.
+    pub fn remove(&self) {
+        let _ = remove_empty(&self.path);
+    }
+
+    #[cfg(test)]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn says_unpopulated(events: &[u8]) -> bool {
+    events.split(|&byte| byte == b'\n').any(|line| line == b"populated 0")
+}
+
+fn open_directory(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
+}
+
+fn on(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// From the bottom to the top; the kernel removes no cgroup with a process in it.
+fn remove_empty(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = remove_empty(&entry.path());
+        }
+    }
+    fs::remove_dir(path)
+}
+
+fn name(pid: u32, number: u64) -> String {
+    format!("{PREFIX}{pid}-{number:016x}")
+}
+
+/// Not everybody's whose name begins alike, such as the cgroup of a unit.
+fn is_ours(leaf: &str) -> bool {
+    let (pid, number) = leaf.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).unwrap_or_default();
+    matches!((pid.parse(), u64::from_str_radix(number, 16)), (Ok(pid), Ok(number)) if name(pid, number) == leaf)
+}
+
+/// Removes the leaves of candidates that were killed with their keepers, once nobody is left in them.
+fn remove_abandoned(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_leaf = entry.file_name().to_str().is_some_and(is_ours);
+        if !is_leaf || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        let Ok(directory) = open_directory(&path) else { continue };
+        if directory.try_lock().is_ok()
+            && fs::read(path.join("cgroup.events")).is_ok_and(|events| says_unpopulated(&events))
+        {
+            let _ = remove_empty(&path);
+        }
+    }
+}
+
+/// The directory of our own cgroup.
+fn own() -> io::Result<PathBuf> {
+    let missing = |what: &str| io::Error::new(io::ErrorKind::NotFound, what.to_owned());
+    let cgroups = fs::read_to_string("/proc/self/cgroup")?;
+    let own = own_path(&cgroups).ok_or_else(|| missing("no unified cgroup hierarchy (v2)"))?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    directories(&mounts, own)
+        .into_iter()
+        .find(|directory| directory.join("cgroup.procs").exists())
+        .ok_or_else(|| missing("the cgroup hierarchy (v2) is not mounted, or not where elect's own cgroup is"))
+}
+
+/// Our place in the unified hierarchy, from `/proc/self/cgroup`.
+fn own_path(cgroups: &str) -> Option<&Path> {
+    cgroups.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new)
+}
+
+/// Where that is in the file system, from `/proc/self/mountinfo`; more than one if it is mounted more than once.
+fn directories(mounts: &str, own: &Path) -> Vec<PathBuf> {
+    let directory = |line: &str| {
+        let (place, kind) = line.split_once(" - ")?;
+        // id, parent, device, root of the mount in its file system, mount point.
+        let [_, _, _, root, point] = place.split(' ').take(5).collect::<Vec<_>>()[..] else { return None };
+        let below = own.strip_prefix(unescaped(root)).ok()?;
+        (kind.split(' ').next() == Some("cgroup2")).then(|| {
+            let mut directory = PathBuf::from(unescaped(point));
+            directory.extend(below);
+            directory
+        })
+    };
+    mounts.lines().filter_map(directory).collect()
+}
+
+/// `\040` and its like, as the kernel writes what would not survive in a line of words.
+fn unescaped(word: &str) -> String {
+    let mut parts = word.split('\\');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.split_at_checked(3);
+        if let Some((byte, rest)) = code.and_then(|(code, rest)| Some((u8::from_str_radix(code, 8).ok()?, rest))) {
+            text.push(char::from(byte));
+            text.push_str(rest);
+        } else {
+            text.push('\\');
+            text.push_str(part);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_cgroup_is_found_wherever_it_is_mounted() {
+        let hybrid = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+36 31 0:33 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw
+";
+        let found = |mounts, cgroups| directories(mounts, own_path(cgroups).expect("a place"));
+        let own = "9:name=systemd:/\n8:pids:/x\n0::/system.slice/cron.service\n";
+        assert_eq!(found(hybrid, own), [Path::new("/sys/fs/cgroup/unified/system.slice/cron.service")]);
+        let container = "700 690 0:26 /docker/abc /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw,nsdelegate\n";
+        assert_eq!(found(container, "0::/docker/abc\n"), [Path::new("/sys/fs/cgroup")]);
+        assert_eq!(found(container, "0::/docker/abc/job\n"), [Path::new("/sys/fs/cgroup/job")]);
+        // Not what is mounted here, though the words begin alike.
+        assert!(found(container, "0::/docker/abcd\n").is_empty());
+        let spaced = r"41 31 0:38 / /mnt/two\040words rw - cgroup2 none rw";
+        assert_eq!(found(spaced, "0::/\n"), [Path::new("/mnt/two words")]);
+        assert_eq!(own_path("8:pids:/x\n"), None);
+    }
+
+    #[test]
+    fn no_leaf_is_ours_but_those_named_as_we_name_them() {
+        assert!(is_ours(&name(4711, 7)));
+        for other in ["elect-4711", "elect-4711-7", "elect-cron.service", "elect-x-0000000000000007", "job", "elect--"]
+        {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_plain_no_means_that_nobody_is_there() {
+        assert!(says_unpopulated(b"populated 0\nfrozen 0\n"));
+        assert!(says_unpopulated(b"frozen 0\npopulated 0"));
+        for other in [&b"populated 1\nfrozen 0\n"[..], b"", b"populated 01", b"frozen 0\n"] {
+            assert!(!says_unpopulated(other));
+        }
+    }
+}

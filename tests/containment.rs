@@ -1,0 +1,453 @@
+//! The tiers of containment, as their users meet them: the faults of a hand-over, the storms, and what each tier leaves.
+//!
+//! A tier that is not to be had where this runs is refused by name, and that is asserted in its stead.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::faults::{self, Fault};
+use crate::harness::history::median;
+use crate::harness::tiers::{is_to_be_had, leaves, own_cgroup, tiers};
+use crate::harness::wait::throughout;
+use crate::harness::{Elect, Figures, Place, Relay, Witness, eventually, few, millis, processes, runs, until, wait};
+
+// ---- the faults of a hand-over, in each tier
+
+fn strikes_in_each(fault: &Fault) {
+    for tier in tiers() {
+        strikes(fault, tier);
+    }
+}
+
+fn strikes(fault: &Fault, tier: &str) -> Figures {
+    fault.strikes(Relay::of(few()).flag("--containment", tier), &format!("{tier}: "))
+}
+
+#[test]
+fn a_leader_that_is_asked_to_stop_hands_over_in_each_tier() {
+    strikes_in_each(&faults::STOPPED);
+}
+
+#[test]
+fn a_killed_campaigner_hands_over_in_each_tier() {
+    strikes_in_each(&faults::CAMPAIGNER_KILLED);
+}
+
+#[test]
+fn a_killed_keeper_hands_over_in_each_tier() {
+    strikes_in_each(&faults::KEEPER_KILLED);
+}
+
+#[test]
+fn a_stopped_keeper_is_found_silent_in_each_tier() {
+    // Ten seconds in each.
+    std::thread::scope(|scope| {
+        for tier in tiers() {
+            scope.spawn(move || strikes(&faults::KEEPER_FROZEN_THEN_STOPPED, tier));
+        }
+    });
+}
+
+#[test]
+fn a_stubborn_tree_is_killed_in_each_tier() {
+    strikes_in_each(&faults::STUBBORN_STOPPED);
+}
+
+#[test]
+fn a_killed_campaigner_hands_over_although_its_tree_is_stubborn_in_each_tier() {
+    strikes_in_each(&faults::STUBBORN_CAMPAIGNER_KILLED);
+}
+
+#[test]
+fn both_killed_at_once_hand_over_in_each_tier() {
+    strikes_in_each(&faults::BOTH_KILLED);
+}
+
+#[test]
+fn with_a_namespace_both_killed_at_once_leave_no_survivor() {
+    if is_to_be_had("pidns") {
+        strikes(&faults::BOTH_KILLED_WITH_A_DAEMON, "pidns");
+    }
+}
+
+// ---- storms
+
+/// Forks, forks twice and makes sessions as fast as it can, up to a number that a machine survives.
+const STORM: &str = r#"
+    trap '' TERM HUP INT
+    export STORM='
+        trap "" TERM HUP INT
+        while n=$(ls -U "$PLACE/tokens" 2>/dev/null | head -n 1) && [ -n "$n" ]; do
+            rmdir "$PLACE/tokens/$n" 2>/dev/null || continue
+            case $n in
+                *0|*3|*6) sh -c "$STORM" & ;;
+                *1|*4|*7) setsid sh -c "$STORM" & ;;
+                *) setsid --fork sh -c "$STORM" ;;
+            esac
+        done
+        sleep 600'
+    eval "$STORM"
+"#;
+
+#[test]
+fn a_fork_storm_is_over_within_the_kill_allowance_in_each_tier() {
+    for tier in tiers() {
+        let mut figures = Figures::default();
+        for _ in 0..runs() {
+            let place = Place::new();
+            let tokens = place.path().join("tokens");
+            fs::create_dir(&tokens).expect("made");
+            for number in 0..250 {
+                fs::create_dir(tokens.join(number.to_string())).expect("made");
+            }
+            let mut leader = Elect::new(&place)
+                .flag("--containment", tier)
+                .flag("--stop-timeout", "1h")
+                .variable("PLACE", &place.path().display().to_string())
+                .shell(STORM)
+                .start();
+            until("it is in full swing", || leader.tree().len() >= 50);
+            leader.signal(Signal::SIGTERM);
+            leader.says("asked to stop");
+            // A second one kills at once.
+            let struck = wait::now();
+            leader.signal(Signal::SIGTERM);
+            leader.ends_with(137);
+            figures.endings.push(wait::since(struck));
+            place.is_left_empty();
+        }
+        figures.print(&format!("{tier}: fork storm, from the second SIGTERM to the end of elect"));
+        // K of DESIGN.md section 4.
+        assert!(figures.endings.iter().all(|&time| time <= Duration::from_millis(500)), "{tier}: {figures}");
+    }
+}
+
+// ---- what elect says, and what it leaves
+
+#[test]
+fn the_tier_is_said_in_the_first_line() {
+    let place = Place::new();
+    let best = if is_to_be_had("cgroup") { "cgroup" } else { "tree" };
+    for (asked, had) in tiers().into_iter().map(|tier| (tier, tier)).chain([("auto", best)]) {
+        let ended = Elect::new(&place).flag("--containment", asked).command(["true"]).run();
+        let first = ended.stderr.lines().next().expect("a line");
+        assert!(
+            first.contains(&format!("containment={had}")) || first.contains(&format!("containment=\"{had}\"")),
+            "{first}"
+        );
+    }
+    let ended = Elect::new(&place).variable("ELECT_CONTAINMENT", "tree").command(["true"]).run();
+    ended.says(&["tree"]);
+    Elect::new(&place).flag("--containment", "jail").command(["true"]).run().fails_with(2, &["jail", "pidns"]);
+}
+
+#[test]
+fn an_end_comes_through_in_each_tier() {
+    use std::os::unix::process::ExitStatusExt;
+    let place = Place::new();
+    for tier in tiers() {
+        for status in [0, 7, 255] {
+            let ended = Elect::new(&place).flag("--containment", tier).shell(&format!("exit {status}")).run();
+            assert_eq!(ended.status.code(), Some(status), "{tier}: {ended:?}");
+        }
+        for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGUSR1, Signal::SIGSEGV] {
+            let ended =
+                Elect::new(&place).flag("--containment", tier).shell(&format!("kill -{} $$", signal as i32)).run();
+            assert_eq!(ended.status.signal(), Some(signal as i32), "{tier}: {ended:?}");
+            assert!(!ended.status.core_dumped(), "{tier}: {ended:?}");
+        }
+    }
+    place.is_left_empty();
+}
+
+#[test]
+fn signals_are_passed_on_in_each_tier() {
+    let place = Place::new();
+    for tier in tiers() {
+        let mut leader = Elect::new(&place)
+            .flag("--containment", tier)
+            .flag("--stop-signal", "USR2")
+            .shell(
+                "for s in HUP USR1 WINCH; do trap \"echo $s\" $s; done; trap 'echo USR2; exit 3' USR2; echo ready; \
+                while :; do sleep 0.05; done",
+            )
+            .start();
+        until("the command is ready", || leader.output().contains("ready"));
+        for (signal, name) in [(Signal::SIGHUP, "HUP"), (Signal::SIGUSR1, "USR1"), (Signal::SIGWINCH, "WINCH")] {
+            leader.signal(signal);
+            until(&format!("{name} has arrived"), || leader.output().contains(name));
+        }
+        leader.signal(Signal::SIGTERM);
+        leader.ends_with(3);
+        assert!(leader.output().ends_with("USR2\n"), "{tier}: {}", leader.output());
+    }
+    place.is_left_empty();
+}
+
+#[test]
+fn a_command_has_the_lock_and_its_identity_in_each_tier() {
+    let place = Place::new();
+    for tier in tiers() {
+        let ended = Elect::new(&place)
+            .flag("--containment", tier)
+            .shell("readlink /proc/self/fd/100; echo $ELECT_BOUNDARY $ELECT_ROLE")
+            .run();
+        let lock = place.lock_file().display().to_string();
+        assert_eq!(ended.stdout, format!("{lock}\ncron leader\n"), "{tier}: {ended:?}");
+    }
+}
+
+#[test]
+fn no_leaf_is_left_however_elect_ends() {
+    if !is_to_be_had("cgroup") {
+        return;
+    }
+    let place = Place::new();
+    for (run, end) in (1..).zip(["stopped", "campaigner killed", "keeper killed"]) {
+        let mut leader = Elect::new(&place).flag("--containment", "cgroup").witness(&Witness::new().daemon()).start();
+        place.history_when("the grandchild", |history| history.grandchildren.len() == run);
+        leader.says("leader command started");
+        assert_eq!(leaves(leader.pid()).len(), 1, "{end}");
+        match end {
+            "stopped" => leader.signal(Signal::SIGTERM),
+            "campaigner killed" => leader.signal(Signal::SIGKILL),
+            _ => processes::signal(leader.keeper(), Signal::SIGKILL),
+        }
+        leader.wait();
+        until("elect is gone", || leader.all().is_empty());
+        let left = leaves(leader.pid());
+        assert!(left.is_empty(), "{end}: {left:?}");
+    }
+}
+
+#[test]
+fn the_leaf_of_two_that_were_killed_is_removed_by_the_next() {
+    if !is_to_be_had("cgroup") {
+        return;
+    }
+    let place = Place::new();
+    let mut leader = Elect::new(&place).flag("--containment", "cgroup").witness(&Witness::new()).start();
+    let led = place.starts(1).latest();
+    leader.kill_with_keeper();
+    leader.wait();
+    until("the main process has died with its keeper", || !processes::is_alive(led.pid));
+    eventually("the leaf that nobody could remove", || leaves(leader.pid()).pop());
+    let ended = Elect::new(&place).flag("--containment", "cgroup").command(["true"]).run();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let left = leaves(leader.pid());
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn one_who_moves_to_another_cgroup_does_not_survive() {
+    if !is_to_be_had("cgroup") {
+        return;
+    }
+    let place = Place::new();
+    nix::unistd::mkfifo(&place.path().join("go"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let mut leader = Elect::new(&place)
+        .flag("--containment", "cgroup")
+        .flag("--stop-timeout", "300ms")
+        .shell("trap '' TERM; read -r up < \"$WITNESS_PLACE/go\"; setsid sh -c 'echo $$ > \"$0/cgroup.procs\" && echo out; \
+            sleep 600; :' \"$up\" & sleep 600; :")
+        .start();
+    leader.says("leader command started");
+    let leaf = leaves(leader.pid()).pop().expect("a leaf");
+    let elsewhere = leaf.with_file_name(format!("elsewhere-{}", leader.pid()));
+    fs::create_dir(&elsewhere).expect("made");
+    fs::write(place.path().join("go"), format!("{}\n", elsewhere.display())).expect("written");
+    until("it has moved", || leader.output().contains("out"));
+    leader.signal(Signal::SIGTERM);
+    leader.ends_with(137);
+    place.is_left_empty();
+    fs::remove_dir(&elsewhere).expect("nobody is in it");
+}
+
+#[test]
+fn one_who_is_no_descendant_and_in_the_leaf_keeps_the_next_leader_out() {
+    if !is_to_be_had("cgroup") {
+        return;
+    }
+    let place = Place::new();
+    let leader = Elect::new(&place)
+        .flag("--containment", "cgroup")
+        .flag("--stop-timeout", "2s")
+        .shell("touch \"$WITNESS_PLACE/leads\"; until [ -e \"$WITNESS_PLACE/go\" ]; do sleep 0.05; done")
+        .start();
+    until("it leads", || place.path().join("leads").exists());
+    let inmate = Stranger::in_cgroup(&leaves(leader.pid()).pop().expect("a leaf"));
+    let next = Elect::new(&place).flag("--containment", "cgroup").witness(&Witness::new()).start();
+    next.waits();
+    fs::write(place.path().join("go"), "").expect("written");
+    leader.says("leader command ended");
+    throughout(Duration::from_secs(1), "somebody is in the leaf, and nobody leads", || {
+        processes::is_alive(inmate.pid()) && place.history().starts.is_empty()
+    });
+    // It is killed when the stop time-out is over.
+    place.starts(1);
+    assert!(!processes::is_alive(inmate.pid()));
+    next.stops();
+    place.is_left_empty();
+}
+
+const CLIMB: &str = r#""$0" --reuid 0 --regid 0 --clear-groups sh -c 'echo up; sleep 600; :'"#;
+
+#[test]
+fn one_who_has_become_another_user_is_killed_in_the_leaf() {
+    if !is_to_be_had("cgroup") {
+        return;
+    }
+    let place = Place::new().open_to_all();
+    let (delegated, elect) = (Delegated::to(NOBODY), copy_of_elect(&place));
+    // A program that anybody may become root by.
+    let ladder = place.path().join("ladder");
+    fs::copy("/usr/bin/setpriv", &ladder).expect("the place takes a copy");
+    fs::set_permissions(&ladder, fs::Permissions::from_mode(0o4755)).expect("a file of ours");
+    let mut leader = Elect::new(&place)
+        .binary(&elect)
+        .store("always:".to_owned())
+        .flag("--containment", "cgroup")
+        .flag("--stop-timeout", "300ms")
+        .under(delegated.entering())
+        .command(["sh", "-c", CLIMB, &ladder.display().to_string()])
+        .start();
+    until("it is up", || leader.output().contains("up"));
+    let climber = leader.tree().into_iter().find(|process| processes::user(process.pid) == Some(0));
+    assert!(climber.is_some(), "it has become root: {:?}", leader.tree());
+    leader.signal(Signal::SIGTERM);
+    leader.wait();
+    place.is_left_empty();
+}
+
+// ---- figures
+
+#[test]
+fn a_tier_costs_little() {
+    for tier in tiers() {
+        let (mut started, mut stopped) = (Vec::new(), Vec::new());
+        for _ in 0..runs() {
+            let place = Place::new();
+            let begun = wait::now();
+            let leader = Elect::new(&place).flag("--containment", tier).witness(&Witness::new()).start();
+            let led = place.starts(1).latest();
+            started.push(led.at.saturating_sub(begun));
+            let struck = wait::now();
+            leader.stops();
+            stopped.push(wait::since(struck));
+        }
+        let of = |times: &[Duration]| median(times).map(millis).unwrap_or_default();
+        println!("figures: {tier}: the command up after {} (median), stopped within {}", of(&started), of(&stopped));
+    }
+}
+
+// ---- where it is not to be had
+
+const NOBODY: u32 = 65533;
+
+#[test]
+fn a_tier_that_is_named_and_not_to_be_had_is_refused_in_one_line_and_auto_makes_do() {
+    let place = Place::new().open_to_all();
+    let elect = copy_of_elect(&place);
+    let nobody =
+        |place: &Place| Elect::new(place).binary(&elect).store("always:".to_owned()).under(become_user(NOBODY));
+    for tier in ["cgroup", "pidns"] {
+        let ended = nobody(&place).flag("--containment", tier).command(["true"]).run();
+        // Where there is no unified hierarchy, no permission is lacking.
+        let status = if tier == "pidns" || own_cgroup().is_some() { 77 } else { 125 };
+        ended.fails_with(status, &[&format!("--containment {tier}"), "--containment auto"]);
+    }
+    let ended = nobody(&place).variable("ELECT_LOG", "elect=debug").command(["true"]).run();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    ended.says(&["containment=\"tree\"", "no cgroup for the command: "]);
+    assert!(!nobody(&place).command(["true"]).run().stderr.contains("no cgroup"), "it is no trouble");
+}
+
+#[test]
+fn a_machine_without_a_unified_hierarchy_has_the_tree() {
+    let place = Place::new();
+    if Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success()) {
+        let hidden = ["unshare", "--mount", "sh", "-c", r#"umount -a -l -t cgroup2; exec "$@""#, "sh"];
+        let ended = Elect::new(&place).under(hidden).flag("--containment", "cgroup").command(["true"]).run();
+        ended.fails_with(125, &["--containment cgroup", "cgroup hierarchy (v2)"]);
+        let ended = Elect::new(&place).under(hidden).command(["true"]).run();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        ended.says(&["containment=\"tree\""]);
+    } else {
+        // Nothing can be hidden from elect here, and nothing can be made for it.
+        assert_eq!(tiers(), ["tree"]);
+    }
+}
+
+// ---- helpers of these tests
+
+fn copy_of_elect(place: &Place) -> std::path::PathBuf {
+    assert!(nix::unistd::geteuid().is_root(), "this test becomes another user: run it as root");
+    let elect = place.path().join("elect");
+    fs::copy(env!("CARGO_BIN_EXE_elect"), &elect).expect("the place takes a copy");
+    elect
+}
+
+fn become_user(user: u32) -> [String; 6] {
+    let user = user.to_string();
+    ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"].map(str::to_owned)
+}
+
+/// A process that descends from no elect, and ends with this handle.
+struct Stranger(Child);
+
+impl Stranger {
+    fn in_cgroup(cgroup: &Path) -> Stranger {
+        let child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("sleep is there");
+        let stranger = Stranger(child);
+        fs::write(cgroup.join("cgroup.procs"), stranger.pid().to_string()).expect("moved");
+        stranger
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("process ids are small")
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A cgroup that another user may do with as it likes, as with `Delegate=yes` in a unit.
+struct Delegated(std::path::PathBuf, u32);
+
+impl Delegated {
+    fn to(user: u32) -> Delegated {
+        let directory = own_cgroup().expect("a cgroup").join(format!("delegated-{}", std::process::id()));
+        fs::create_dir(&directory).expect("made");
+        for path in [directory.clone(), directory.join("cgroup.procs"), directory.join("cgroup.subtree_control")] {
+            chown(path, Some(user), Some(user)).expect("given away");
+        }
+        Delegated(directory, user)
+    }
+
+    /// What somebody is started by to be in it, as that user.
+    fn entering(&self) -> Vec<String> {
+        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
+        ["sh", "-c", &enter, "sh"].map(str::to_owned).into_iter().chain(become_user(self.1)).collect()
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        // Whoever was in it may still be on its way out.
+        for _ in 0..1000 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What may happen to a leader, for every store and every tier of containment: who is struck, how it ends, what is asserted.
+
+use nix::sys::signal::Signal;
+
+use super::history::Figures;
+use super::{Candidate, Relay, Witness, processes, until};
+
+/// How many relays go on at once where a fault is found late.
+pub const SIDE_BY_SIDE: usize = 10;
+
+/// One kind of fault.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    pub kind: &'static str,
+    witness: Option<fn() -> Witness>,
+    /// Shorter than what any lease leaves.
+    stops_soon: bool,
+    found_late: bool,
+    strike: fn(&Candidate),
+    after: fn(&mut Candidate),
+}
+
+const PLAIN: Fault = Fault {
+    kind: "leader stopped with SIGTERM, half with a daemonized grandchild",
+    witness: None,
+    stops_soon: false,
+    found_late: false,
+    strike: stop,
+    after: |leader| leader.ends_with(0),
+};
+
+pub const STOPPED: Fault = PLAIN;
+
+pub const CAMPAIGNER_KILLED: Fault = Fault { kind: "campaigner SIGKILLed", strike: kill, after: is_killed, ..PLAIN };
+
+pub const KEEPER_KILLED: Fault = Fault {
+    kind: "keeper SIGKILLed",
+    strike: |leader| processes::signal(leader.keeper(), Signal::SIGKILL),
+    after: failed,
+    ..PLAIN
+};
+
+/// Without a lease it is missed when it is needed.
+pub const KEEPER_FROZEN_THEN_STOPPED: Fault = Fault {
+    kind: "keeper SIGSTOPped, then a stop",
+    found_late: true,
+    strike: |leader| {
+        freeze_the_keeper(leader);
+        stop(leader);
+    },
+    after: failed,
+    ..PLAIN
+};
+
+/// With one it is missed by the deadline: it never goes on.
+pub const KEEPER_FROZEN: Fault =
+    Fault { kind: "keeper SIGSTOPped", found_late: true, strike: freeze_the_keeper, after: failed, ..PLAIN };
+
+pub const CAMPAIGNER_FROZEN: Fault = Fault {
+    kind: "campaigner SIGSTOPped for longer than the ttl",
+    found_late: true,
+    strike: |leader| leader.signal(Signal::SIGSTOP),
+    after: |leader| {
+        leader.signal(Signal::SIGCONT);
+        // It finds that it leads no more, and stands again.
+        leader.says("the lease runs out");
+        until("it waits again", || leader.log().matches("waiting: ").count() > 0);
+        leader.signal(Signal::SIGTERM);
+        leader.wait();
+    },
+    ..PLAIN
+};
+
+pub const STUBBORN_STOPPED: Fault = Fault {
+    kind: "command and daemonized grandchild ignoring SIGTERM",
+    witness: Some(stubborn),
+    stops_soon: true,
+    after: |leader| leader.ends_with(137),
+    ..PLAIN
+};
+
+pub const STUBBORN_CAMPAIGNER_KILLED: Fault = Fault {
+    kind: "campaigner SIGKILLed, command and grandchild ignoring SIGTERM",
+    witness: Some(stubborn),
+    stops_soon: true,
+    strike: kill,
+    after: is_killed,
+    ..PLAIN
+};
+
+/// Nobody renews any more: the stop time-out of eight seconds is cut to the deadline in force.
+pub const SLOW_CAMPAIGNER_KILLED: Fault = Fault {
+    kind: "campaigner SIGKILLed, stubborn command, stop time-out longer than the lease",
+    witness: Some(stubborn),
+    found_late: true,
+    strike: kill,
+    after: is_killed,
+    ..PLAIN
+};
+
+pub const BOTH_KILLED: Fault = Fault {
+    kind: "campaigner and keeper SIGKILLed together",
+    witness: Some(Witness::new),
+    strike: Candidate::kill_with_keeper,
+    after: is_killed,
+    ..PLAIN
+};
+
+/// For the tier that takes the descendants along.
+pub const BOTH_KILLED_WITH_A_DAEMON: Fault = Fault {
+    kind: "campaigner and keeper SIGKILLed together, with a stubborn daemonized grandchild",
+    witness: Some(stubborn),
+    ..BOTH_KILLED
+};
+
+impl Fault {
+    /// Strikes the leaders of a relay, one after the other. None overlaps with the next, and nobody survives.
+    #[track_caller]
+    pub fn strikes(&self, relay: Relay, label: &str) -> Figures {
+        let relay = self.witness.iter().fold(relay, |relay, witness| relay.witness(witness()));
+        let relay = if self.stops_soon { relay.flag("--stop-timeout", "300ms") } else { relay };
+        let relay = if self.found_late { relay.side_by_side(SIDE_BY_SIDE) } else { relay };
+        let figures = relay.run(self.strike, self.after);
+        figures.print(&format!("{label}{}", self.kind));
+        assert_eq!((figures.overlaps, figures.survivors), (0, 0), "{label}{}: {figures}", self.kind);
+        figures
+    }
+}
+
+fn stubborn() -> Witness {
+    Witness::new().daemon().stubborn()
+}
+
+fn stop(leader: &Candidate) {
+    leader.signal(Signal::SIGTERM);
+}
+
+fn kill(leader: &Candidate) {
+    leader.signal(Signal::SIGKILL);
+}
+
+fn freeze_the_keeper(leader: &Candidate) {
+    processes::signal(leader.keeper(), Signal::SIGSTOP);
+}
+
+fn is_killed(leader: &mut Candidate) {
+    leader.ends_by(Signal::SIGKILL);
+}
+
+fn failed(leader: &mut Candidate) {
+    leader.ends_with(125);
+}
