@@ -17,8 +17,8 @@ use tracing::{debug, info};
 
 use crate::clock::{self, Alarm};
 use crate::config::{Config, joined};
-use crate::election::{Action, Candidate, Event, FromKeeper, Outcome, Phase, Signal, Term};
-use crate::keeper::{Keeper, Received, ToKeeper};
+use crate::election::{Action, AtTerminal, Candidate, Event, FromKeeper, Outcome, Phase, Signal, Term};
+use crate::keeper::{self, Keeper, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
 use crate::signals::{SignalEvent, Signals};
 use crate::store::worker::{self, Question, StoreEvent, Story, Worker};
@@ -26,6 +26,8 @@ use crate::store::{Access, Candidacy, StoreUrl};
 
 /// How long a keeper that has nothing left to do may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long the last words before a suspension have to reach the screen.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// One candidacy, from the first question to the end of the program.
 pub struct Driver {
@@ -44,6 +46,10 @@ pub struct Driver {
     /// What an action brought about at once.
     consequences: VecDeque<Event>,
     outcome: Option<Outcome>,
+    /// Whether leadership is a lease, which runs out while we are suspended.
+    leased: bool,
+    /// A stop signal that we have sent to our own group, and that reaches ourselves as well.
+    echo: Option<i32>,
 }
 
 /// What woke us.
@@ -103,6 +109,8 @@ impl Driver {
             narrator: Narrator::default(),
             consequences: VecDeque::new(),
             outcome: None,
+            leased: timing.ttl().is_some(),
+            echo: None,
         })
     }
 
@@ -122,12 +130,7 @@ impl Driver {
             self.alarm.get_ref().set(self.candidate.wake_at());
             match self.wait().await? {
                 Woken::Signal(signal) => self.signalled(signal),
-                Woken::Keeper(word) => {
-                    if let FromKeeper::NotStarted { why, .. } = word {
-                        narrator::not_started(why);
-                    }
-                    self.handle(Event::Keeper(word));
-                }
+                Woken::Keeper(word) => self.told(word),
                 // A closed socket is no death yet: that is what reaping tells, now or at its signal (K4).
                 Woken::KeeperSilent => {
                     self.keeper_speaks = false;
@@ -176,6 +179,7 @@ impl Driver {
 
     fn signalled(&mut self, signal: SignalEvent) {
         match signal {
+            SignalEvent::Stop(number) if self.echo.take_if(|echo| *echo == number).is_some() => {}
             SignalEvent::Stop(number) => self.handle(Event::Stop(Signal(number))),
             SignalEvent::Forward(libc::SIGHUP) if !self.has_command() => {
                 self.handle(Event::Stop(Signal(libc::SIGHUP)));
@@ -184,12 +188,24 @@ impl Driver {
             SignalEvent::Child => {
                 self.hear();
                 let died = self.keeper.get_mut().reap() && !std::mem::replace(&mut self.keeper_died, true);
+                if died {
+                    self.keeper.get_mut().take_terminal_back();
+                }
                 self.handle(if died { Event::KeeperDied } else { Event::Tick });
             }
-            SignalEvent::Continued => {
-                self.hear();
-                self.handle(Event::Tick);
-            }
+            SignalEvent::Suspend => self.suspend(),
+            SignalEvent::Continued => self.go_on(),
+        }
+    }
+
+    fn told(&mut self, word: FromKeeper) {
+        if let FromKeeper::NotStarted { why, .. } = word {
+            narrator::not_started(why);
+        }
+        if let FromKeeper::Terminal(word) = word {
+            self.at_terminal(word);
+        } else {
+            self.handle(Event::Keeper(word));
         }
     }
 
@@ -197,9 +213,52 @@ impl Driver {
     fn hear(&mut self) {
         while let Received::Message(word) = self.keeper.get_ref().receive() {
             if let Some(word) = word {
-                self.handle(Event::Keeper(word));
+                self.told(word);
             }
         }
+    }
+
+    // ---- the terminal
+
+    fn at_terminal(&mut self, word: AtTerminal) {
+        match word {
+            // Whoever is being stopped is continued by the keeper, and nobody stands still for it.
+            AtTerminal::Suspended(_) | AtTerminal::Stopped(_) if self.candidate.phase() != Phase::Leading => {}
+            AtTerminal::Stopped(signal) => narrator::command_stopped(signal),
+            // The whole job stands still, or the shell would not ask for the next command. We are part of it.
+            AtTerminal::Suspended(_) if self.signals.can_be_suspended() => keeper::signal_own_group(libc::SIGTSTP),
+            AtTerminal::Suspended(_) => self.send(ToKeeper::Resume),
+            // Ctrl-C reached the command alone. It is meant for all of the job, and not to be answered with a restart.
+            AtTerminal::Interrupted(Signal(number)) => {
+                self.echo = Some(number);
+                keeper::signal_own_group(number);
+                self.handle(Event::Stop(Signal(number)));
+            }
+        }
+    }
+
+    /// Ctrl-Z: the command stands still, and so do we. The keeper does not: it kills by the deadline as ever (K1).
+    fn suspend(&mut self) {
+        let has_command = self.has_command();
+        if has_command {
+            narrator::suspended(self.leased);
+            self.send(ToKeeper::Suspend);
+            // Who is about to stand still for as long as a person likes may wait for his own last line.
+            std::thread::sleep(LAST_WORDS);
+        }
+        keeper::suspend_self();
+        // Here again: continued, or not stopped at all because nobody could ever have continued us.
+        if has_command {
+            narrator::goes_on();
+        }
+        self.go_on();
+    }
+
+    /// After whatever time: the deadlines first. A command that stands still with us goes on if it is still to live.
+    fn go_on(&mut self) {
+        self.hear();
+        self.handle(Event::Tick);
+        self.send(ToKeeper::Resume);
     }
 
     fn has_command(&self) -> bool {
@@ -250,6 +309,7 @@ impl Driver {
             Action::Release(attempt) => drop(self.worker.ask(attempt, Question::Release)),
             Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
             Action::Start { term, run } => {
+                self.keeper.get_mut().note_terminal();
                 let identity = self.identity_in(term);
                 self.send(ToKeeper::Start { term, run, identity });
             }

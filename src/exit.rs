@@ -38,21 +38,58 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What `elect run` says by itself, as its help shows it: everything else is the command's.
+pub const OF_RUN: [(Exit, &str); 9] = [
+    (Exit::Usage, "the command line makes no sense"),
+    (Exit::Unavailable, "the store cannot be reached, and --no-wait or --wait sets an end to trying"),
+    (Exit::NotElected, "not elected, and --no-wait or --wait sets an end to waiting"),
+    (Exit::LeadershipLost, "leadership was lost, and --on-lost is exit (as it is with --no-wait or --wait)"),
+    (Exit::Refused, "the store refuses: permission, authentication, a newer format"),
+    (Exit::Failed, "elect itself failed"),
+    (Exit::NotExecutable, "the command cannot be executed"),
+    (Exit::NotFound, "the command was not found"),
+    (Exit::Escalated, "the command did not stop when asked, and was killed"),
+];
+
+/// [`OF_RUN`], a line each.
+#[must_use]
+pub fn table() -> String {
+    OF_RUN.map(|(exit, meaning)| format!("  {:>3}  {meaning}\n", exit as u8)).concat()
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Status(u8),
+    /// By this signal, or as if.
+    By(Signal),
+}
+
 /// Ends the program as its candidacy ended. A signal that ended the command ends elect too, so that a shell or an init
 /// sees what happened; PID 1 cannot die of one and says 128 + n.
 #[must_use]
 pub fn status(outcome: &Outcome) -> ExitCode {
-    match *outcome {
-        Outcome::Command(CommandEnd::Exited(status)) => ExitCode::from(status),
-        Outcome::Command(CommandEnd::Killed { escalated: true, .. }) => Exit::Escalated.into(),
-        Outcome::Command(CommandEnd::Killed { signal, escalated: false }) | Outcome::Stopped(signal) => by(signal),
-        Outcome::CannotStart(errno) => cannot_start(errno).into(),
-        Outcome::Refused => Exit::Refused.into(),
-        Outcome::NotElected => Exit::NotElected.into(),
-        Outcome::Unavailable => Exit::Unavailable.into(),
-        Outcome::LeadershipLost => Exit::LeadershipLost.into(),
-        Outcome::Unusable(_) | Outcome::KeeperDied => Exit::Failed.into(),
+    match ending(outcome) {
+        Ending::Status(status) => ExitCode::from(status),
+        Ending::By(signal) => by(signal),
     }
+}
+
+fn ending(outcome: &Outcome) -> Ending {
+    let exit = match *outcome {
+        Outcome::Command(CommandEnd::Exited(status)) => return Ending::Status(status),
+        Outcome::Command(CommandEnd::Killed { signal, escalated: false }) | Outcome::Stopped(signal) => {
+            return Ending::By(signal);
+        }
+        Outcome::Command(CommandEnd::Killed { escalated: true, .. }) => Exit::Escalated,
+        Outcome::CannotStart(errno) => cannot_start(errno),
+        Outcome::Refused => Exit::Refused,
+        Outcome::NotElected => Exit::NotElected,
+        Outcome::Unavailable => Exit::Unavailable,
+        Outcome::LeadershipLost => Exit::LeadershipLost,
+        Outcome::Unusable(_) | Outcome::KeeperDied => Exit::Failed,
+    };
+    Ending::Status(exit as u8)
 }
 
 /// What exec says of the file is the file's fault; that there is no process or memory to be had is not.
@@ -77,4 +114,55 @@ fn cannot_start(errno: i32) -> Exit {
 fn by(Signal(signal): Signal) -> ExitCode {
     keeper::die_by(signal);
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::{Asked, Timing};
+    use std::time::Duration;
+
+    /// A ttl that nothing can be done within.
+    fn unusable() -> Outcome {
+        let asked = Asked { ttl: Some(Duration::from_millis(1)), ..Asked::default() };
+        Outcome::Unusable(Timing::prove(asked).expect_err("too short"))
+    }
+
+    #[test]
+    fn every_outcome_has_its_status() {
+        let killed = |escalated| Outcome::Command(CommandEnd::Killed { signal: Signal(9), escalated });
+        for (outcome, expected) in [
+            (Outcome::Command(CommandEnd::Exited(0)), Ending::Status(0)),
+            (Outcome::Command(CommandEnd::Exited(75)), Ending::Status(75)),
+            (killed(false), Ending::By(Signal(9))),
+            (killed(true), Ending::Status(137)),
+            (Outcome::Stopped(Signal(15)), Ending::By(Signal(15))),
+            (Outcome::CannotStart(libc::ENOENT), Ending::Status(127)),
+            (Outcome::CannotStart(libc::EACCES), Ending::Status(126)),
+            (Outcome::CannotStart(libc::ENOEXEC), Ending::Status(126)),
+            (Outcome::CannotStart(libc::ENOMEM), Ending::Status(125)),
+            (Outcome::CannotStart(libc::EAGAIN), Ending::Status(125)),
+            (Outcome::Refused, Ending::Status(77)),
+            (Outcome::NotElected, Ending::Status(75)),
+            (Outcome::Unavailable, Ending::Status(69)),
+            (Outcome::LeadershipLost, Ending::Status(76)),
+            (unusable(), Ending::Status(125)),
+            (Outcome::KeeperDied, Ending::Status(125)),
+        ] {
+            assert_eq!(ending(&outcome), expected, "{outcome:?}");
+            if let Ending::Status(status @ (2 | 69..=127 | 137)) = expected
+                && !matches!(outcome, Outcome::Command(CommandEnd::Exited(_)))
+            {
+                assert!(OF_RUN.iter().any(|(exit, _)| *exit as u8 == status), "{status} is not in the help");
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_of_the_help_is_in_order_and_names_each_status_once() {
+        let statuses = OF_RUN.map(|(exit, _)| exit as u8);
+        assert!(statuses.is_sorted_by(|one, next| one < next), "{statuses:?}");
+        assert_eq!(table().lines().count(), OF_RUN.len());
+        assert!(table().starts_with("    2  the command line"), "{}", table());
+    }
 }

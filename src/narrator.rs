@@ -207,6 +207,37 @@ fn name(Signal(number): Signal) -> String {
         .map_or_else(|_| number.to_string(), |signal| signal.as_str().trim_start_matches("SIG").to_owned())
 }
 
+/// Ctrl-Z: what becomes of the leadership meanwhile.
+pub fn suspended(leased: bool) {
+    if leased {
+        warn!("suspended with the leader command: the lease runs out unless fg or bg comes first");
+    } else {
+        info!("suspended with the leader command, still leading: fg or bg goes on");
+    }
+}
+
+/// After a suspension, or instead of one that nobody could have ended.
+pub fn goes_on() {
+    info!("going on");
+}
+
+/// The command stands still, and the boundary with it.
+pub fn command_stopped(signal: Signal) {
+    let Signal(number) = signal;
+    if number == libc::SIGTTIN || number == libc::SIGTTOU {
+        warn!(
+            signal = name(signal),
+            "the leader command waits for the terminal, and leads on: bring it to the foreground (fg), or start it with \
+             </dev/null"
+        );
+    } else {
+        warn!(
+            signal = name(signal),
+            "the leader command was stopped, and leads on until somebody continues or stops it"
+        );
+    }
+}
+
 /// Why the store would not have us: the last line.
 pub fn refused(story: &Story) {
     if let Story::Trouble(refusal) = story {

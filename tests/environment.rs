@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{Elect, Ended, Place};
+use crate::harness::{Elect, Ended, Place, Witness};
 
 /// The `ELECT_` variables that `env` has printed.
 fn variables(ended: &Ended) -> BTreeMap<String, String> {
@@ -114,6 +114,19 @@ fn a_command_inherits_three_descriptors_and_the_lock() {
     assert_eq!(lines.pop(), place.lock_file().to_str(), "{ended:?}");
     lines.sort_unstable();
     assert_eq!(lines, ["0", "1", "100", "2"], "{ended:?}");
+}
+
+#[test]
+fn elect_keeps_nothing_open_that_it_was_not_given_to_keep() {
+    let place = Place::new();
+    let lock = place.path().join("callers.lock");
+    // As a script does it: the lock is the script's, and ends with it.
+    let script = format!(r#"exec 9>{}; flock 9; "$@" &"#, lock.display());
+    let mut caller = Elect::new(&place).under(["bash", "-c", &script, "bash"]).witness(&Witness::new()).start();
+    caller.ends_with(0);
+    place.starts(1);
+    let free = std::process::Command::new("flock").args(["--nonblock"]).arg(&lock).arg("true").status();
+    assert!(free.expect("flock is there").success(), "somebody keeps the lock of a script that has ended");
 }
 
 #[test]

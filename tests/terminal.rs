@@ -1,10 +1,11 @@
 //! From a terminal, with a shell's job control: whatever a person presses, nothing is left and nothing overlaps.
 
+use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::terminal::Terminal;
+use crate::harness::terminal::{Terminal, typed};
 use crate::harness::wait::{throughout, until};
 use crate::harness::{Candidate, Elect, Place, Witness, processes};
 
@@ -60,23 +61,317 @@ fn control_backslash_stops_the_command_and_hands_over() {
 }
 
 #[test]
-fn control_z_leaves_the_leader_leading_and_fg_goes_on() {
+fn control_z_suspends_the_leader_with_its_command_and_fg_goes_on() {
     let place = Place::new();
     let (mut terminal, next) = a_leader_in_a_terminal(&place, "");
-    let elect = terminal.elect();
+    let (elect, main) = (terminal.elect(), terminal.process("sh"));
     let led = place.history().latest();
-    terminal.presses_control('z');
-    until("the campaigner stands still", || processes::state(elect) == Some('T'));
-    throughout(Duration::from_secs(2), "it leads, alone", || {
-        place.history().starts.len() == 1 && processes::is_alive(led.pid)
-    });
-    terminal.types("fg\n");
-    until("the campaigner goes on", || processes::state(elect) != Some('T'));
+    terminal.is_given_to(main);
+    for _ in 0..2 {
+        terminal.presses_control('z');
+        until("the campaigner stands still", || processes::state(elect) == Some('T'));
+        until("the command stands still", || processes::state(led.pid) == Some('T'));
+        terminal.is_back_with_the_shell();
+        terminal.shows("still leading");
+        throughout(Duration::from_secs(1), "it leads, alone", || {
+            place.history().starts.len() == 1 && processes::is_alive(led.pid)
+        });
+        terminal.types("fg\n");
+        until("the campaigner goes on", || processes::state(elect) != Some('T'));
+        until("the command goes on", || processes::state(led.pid) != Some('T'));
+        terminal.is_given_to(main);
+    }
     throughout(Duration::from_secs(1), "it leads, alone", || {
         place.history().starts.len() == 1 && processes::is_alive(led.pid)
     });
     terminal.presses_control('c');
     is_handed_over(&place, &terminal, next);
+}
+
+#[test]
+fn control_z_and_bg_go_on_in_the_background_until_the_command_reads_and_fg_comes() {
+    let place = Place::new();
+    let mut terminal = Terminal::open(&place);
+    terminal.runs(&Elect::new(&place).command(["cat"]), "; echo status=$?.");
+    let cat = terminal.process("cat");
+    terminal.is_given_to(cat);
+    terminal.presses_control('z');
+    terminal.shows("Stopped");
+    // It tries to go on with its reading.
+    terminal.types("bg\n");
+    terminal.shows("the leader command waits for the terminal");
+    terminal.is_back_with_the_shell();
+    assert_ne!(processes::state(terminal.elect()), Some('T'));
+    terminal.types("fg\n");
+    terminal.is_given_to(cat);
+    terminal.types("one line\n");
+    until("the line was read and shown", || terminal.screen().matches("one line").count() == 2);
+    terminal.presses_control('d');
+    terminal.is_back_with_the_shell();
+    until("elect is gone", || terminal.jobs().is_empty());
+}
+
+/// Counts the signals that it gets, and ends by none of them but QUIT.
+const COUNTS: &str = "for s in INT TERM HUP; do trap \"echo $s >> $WITNESS_PLACE/heard\" $s; done; \
+    echo runs; while :; do sleep 0.05; done";
+
+#[test]
+fn control_c_reaches_the_command_once_and_elect_not_at_all() {
+    let place = Place::new();
+    let heard = || fs::read_to_string(place.path().join("heard")).unwrap_or_default();
+    let mut terminal = Terminal::open(&place);
+    terminal.runs(&Elect::new(&place).shell(COUNTS), "; echo status=$?.");
+    terminal.shows("\nruns");
+    let main = terminal.process("sh");
+    for count in 1..=3 {
+        terminal.presses_control('c');
+        until("it has arrived", || heard().lines().count() >= count);
+        throughout(Duration::from_millis(300), "it has arrived once", || heard() == "INT\n".repeat(count));
+    }
+    assert!(processes::is_alive(main) && !terminal.screen().contains("asked to stop"));
+    terminal.presses_control('\\');
+    terminal.shows("status=131.");
+    assert_eq!(heard(), "INT\n".repeat(3));
+}
+
+#[test]
+fn what_control_c_ends_is_not_started_again_and_its_script_ends_too() {
+    let place = Place::new();
+    let mut terminal = Terminal::open(&place);
+    let job = Elect::new(&place).flag("--restart", "always").flag("--min-hold", "1h");
+    let job = job.shell("echo one >> $WITNESS_PLACE/starts; exec sleep 600");
+    // bash goes on after a child that handled the interrupt, and ends after one that died of it.
+    fs::write(place.path().join("script.sh"), format!("{}\necho went on\n", typed(&job))).expect("written");
+    terminal.types(&format!("bash {}\n", place.path().join("script.sh").display()));
+    let sleep = terminal.process("sleep");
+    terminal.is_given_to(sleep);
+    terminal.presses_control('c');
+    terminal.is_back_with_the_shell();
+    terminal.types("echo status=$?.\n");
+    terminal.shows("status=130.");
+    assert!(!terminal.screen().contains("went on"), "{}", terminal.screen());
+    assert_eq!(fs::read_to_string(place.path().join("starts")).expect("it has run"), "one\n");
+    until("elect is gone", || terminal.jobs().is_empty());
+}
+
+#[test]
+fn an_interactive_shell_as_the_command_has_job_control() {
+    let place = Place::new();
+    let mut terminal = Terminal::open(&place);
+    let shell = ["bash", "--norc", "--noprofile", "-i"];
+    terminal.runs(&Elect::new(&place).variable("PS1", "inner ").command(shell), "; echo status=$?.");
+    terminal.types("echo role=$ELECT_ROLE.\n");
+    terminal.shows("role=leader.");
+    let elect = terminal.elect();
+    let inner = terminal.foreground();
+    assert_ne!(inner, terminal.shell(), "the terminal is the inner shell's");
+    terminal.types("sleep 600\n");
+    let sleep = terminal.process("sleep");
+    terminal.is_given_to(sleep);
+    terminal.presses_control('z');
+    until("its job stands still", || processes::state(sleep) == Some('T'));
+    terminal.is_given_to(inner);
+    terminal.types("jobs\n");
+    terminal.shows("Stopped");
+    terminal.types("fg\n");
+    terminal.is_given_to(sleep);
+    terminal.presses_control('c');
+    terminal.is_given_to(inner);
+    terminal.types("echo still=$?.\n");
+    terminal.shows("still=130.");
+    assert_ne!(processes::state(elect), Some('T'));
+    terminal.types("exit 3\n");
+    terminal.shows("status=3.");
+    terminal.is_back_with_the_shell();
+    assert!(!terminal.screen().contains("suspended"), "{}", terminal.screen());
+}
+
+#[test]
+fn the_terminal_is_as_it_was_after_a_command_that_was_killed() {
+    const SPOILS: &str = "stty raw -echo; touch $WITNESS_PLACE/spoiled";
+    for (victim, script, status) in [
+        (Victim::Itself, format!("{SPOILS}; kill -9 $$"), "137"),
+        // With the terminal in the hands of a job of its own.
+        (Victim::Itself, format!("set -m; sh -c '{SPOILS}; kill -9 '$$; :"), "137"),
+        (Victim::Keeper, format!("{SPOILS}; exec sleep 600"), "125"),
+        // As in every shell: a program that ends by itself is meant to leave what it leaves.
+        (Victim::Nobody, "stty -echo; exit 0".to_owned(), "0"),
+    ] {
+        let place = Place::new();
+        let job = Elect::new(&place).switch("-q").shell(&script);
+        // Interactive shells repair the terminal themselves; this one does not.
+        let note = |name: &str| format!("stty -g > {}", place.path().join(name).display());
+        let script =
+            format!("{}\n{}\necho status=$?.\n{}\necho over\nread line\n", note("before"), typed(&job), note("after"));
+        let terminal = Terminal::script(&place, &script);
+        if victim == Victim::Keeper {
+            until("the terminal is spoiled", || place.path().join("spoiled").exists());
+            processes::signal(terminal.process("keeper"), Signal::SIGKILL);
+        }
+        terminal.shows("over");
+        terminal.shows(&format!("status={status}."));
+        terminal.is_back_with_the_shell();
+        let modes = ["before", "after"].map(|name| fs::read_to_string(place.path().join(name)).expect("noted"));
+        assert_eq!(modes[0] == modes[1], victim != Victim::Nobody, "{modes:?} after {victim:?}");
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Itself,
+    Keeper,
+    Nobody,
+}
+
+#[test]
+fn a_pipeline_shares_the_terminal() {
+    let place = Place::new();
+    let mut terminal = Terminal::open(&place);
+    let job = |words: &[&str]| typed(&Elect::new(&place).switch("-q").command(words.iter().copied()));
+    let cat = job(&["cat"]);
+    terminal.types(&format!("seq 3 | {cat} | tr '\\n' ,; echo \" ${{PIPESTATUS[@]}}\".\n"));
+    terminal.shows("1,2,3, 0 0 0.");
+    // The producer reads from the terminal.
+    terminal.types(&format!("cat | {} | sed 's/^/bytes=/'\n", job(&["wc", "-c"])));
+    terminal.process("wc");
+    terminal.types("12345\n");
+    terminal.presses_control('d');
+    terminal.shows("bytes=6");
+    // The command does.
+    terminal.types(&format!("true | {} | cat\n", job(&["sh", "-c", "read word </dev/tty; echo got=$word."])));
+    terminal.process("sh");
+    terminal.types("this\n");
+    terminal.shows("got=this.");
+    // Ctrl-C is for all of them.
+    terminal.types(&format!("sleep 600 | {}\n", job(&["cat"])));
+    let all = ["sleep", "cat"].map(|name| terminal.process(name));
+    terminal.presses_control('c');
+    until("nobody is left", || !all.into_iter().any(processes::is_alive));
+    terminal.is_back_with_the_shell();
+    terminal.types("echo \"over ${PIPESTATUS[@]}\".\n");
+    terminal.shows("over 130 143.");
+    until("elect is gone", || terminal.jobs().is_empty());
+}
+
+#[test]
+fn a_background_job_leaves_the_terminal_alone_and_is_not_stopped_by_it() {
+    let place = Place::new();
+    let mut terminal = Terminal::open(&place);
+    // Whoever writes in the background is stopped by this terminal, if it lets itself be.
+    terminal.types("stty tostop\n");
+    terminal.runs(&Elect::new(&place).shell("sleep 0.1; read word; echo got=$word. > $WITNESS_PLACE/got"), " &");
+    let elect = terminal.elect();
+    terminal.shows("the leader command waits for the terminal");
+    throughout(Duration::from_millis(500), "elect runs, and the shell has the terminal", || {
+        processes::state(elect) != Some('T') && terminal.foreground() == terminal.shell()
+    });
+    terminal.types("echo shell=alive.$((6*7))\n");
+    terminal.shows("shell=alive.42");
+    let main = terminal.process("sh");
+    terminal.types("fg\n");
+    terminal.is_given_to(main);
+    terminal.types("this\n");
+    until("it was read", || fs::read_to_string(place.path().join("got")).is_ok_and(|got| got == "got=this.\n"));
+    until("elect is gone", || terminal.jobs().is_empty());
+    terminal.is_back_with_the_shell();
+}
+
+#[test]
+fn control_z_stops_nobody_where_nobody_could_go_on() {
+    let place = Place::new();
+    let job = Elect::new(&place).shell("echo ready; read word; echo got=$word.; exit 4");
+    // The leader of its session, as with ssh -t: no shell is there to continue it.
+    let mut terminal = Terminal::script(&place, &format!("exec {}\n", typed(&job)));
+    terminal.shows("\nready");
+    let main = terminal.process("sh");
+    terminal.is_given_to(main);
+    terminal.presses_control('z');
+    terminal.shows("going on");
+    terminal.is_given_to(main);
+    terminal.types("this\n");
+    terminal.shows("got=this.");
+    until("elect is gone", || terminal.jobs().is_empty());
+}
+
+#[test]
+fn a_waiter_can_be_suspended_and_goes_on_waiting() {
+    let place = Place::new();
+    let leader = Elect::new(&place).witness(&Witness::new()).start();
+    place.starts(1);
+    let mut terminal = Terminal::open(&place);
+    terminal.runs(&a_shell_with_children(&place), "");
+    terminal.shows("waiting: ");
+    let elect = terminal.elect();
+    terminal.presses_control('z');
+    until("the campaigner stands still", || processes::state(elect) == Some('T'));
+    terminal.is_back_with_the_shell();
+    terminal.types("fg\n");
+    until("the campaigner goes on", || processes::state(elect) != Some('T'));
+    leader.stops();
+    place.starts(2);
+    // Elected while it was in the foreground.
+    let main = terminal.process("sh");
+    terminal.is_given_to(main);
+    terminal.presses_control('c');
+    terminal.is_back_with_the_shell();
+    terminal.types("echo status=$?.\n");
+    terminal.shows("status=130.");
+    place.history().is_safe();
+}
+
+#[test]
+fn fg_after_a_stop_of_elect_alone_gives_the_terminal_to_the_command_again() {
+    let place = Place::new();
+    let mut terminal = Terminal::open(&place);
+    terminal.runs(&Elect::new(&place).witness(&Witness::new()), "");
+    let main = place.starts(1).latest().pid;
+    terminal.is_given_to(main);
+    processes::signal(terminal.elect(), Signal::SIGSTOP);
+    // The shell sees its job stopped, and takes what is the command's.
+    terminal.is_back_with_the_shell();
+    assert_ne!(processes::state(main), Some('T'));
+    terminal.types("fg\n");
+    terminal.is_given_to(main);
+    terminal.presses_control('c');
+    until("elect is gone", || terminal.jobs().is_empty());
+}
+
+#[test]
+fn control_z_suspends_the_script_that_elect_runs_in() {
+    let place = Place::new();
+    let mut terminal = Terminal::open(&place);
+    let script = place.path().join("script.sh");
+    fs::write(&script, format!("{}\necho went on\n", typed(&Elect::new(&place).command(["cat"])))).expect("written");
+    terminal.types(&format!("sh {}\n", script.display()));
+    let cat = terminal.process("cat");
+    terminal.is_given_to(cat);
+    terminal.presses_control('z');
+    terminal.is_back_with_the_shell();
+    assert_eq!(processes::state(terminal.process("sh")), Some('T'));
+    terminal.types("fg\n");
+    terminal.is_given_to(cat);
+    terminal.presses_control('d');
+    terminal.shows("\nwent on");
+    until("elect is gone", || terminal.jobs().is_empty());
+}
+
+#[test]
+fn control_z_does_not_put_off_a_command_that_is_being_stopped() {
+    const SLOW: &str =
+        "trap 'echo asked' TERM; echo ready; until [ -e $WITNESS_PLACE/go ]; do sleep 0.02; done; exit 4";
+    let place = Place::new();
+    let mut terminal = Terminal::open(&place);
+    terminal.runs(&Elect::new(&place).flag("--stop-timeout", "1h").shell(SLOW), "; echo status=$?.");
+    terminal.shows("\nready");
+    let main = terminal.process("sh");
+    processes::signal(terminal.elect(), Signal::SIGTERM);
+    terminal.shows("\nasked");
+    terminal.presses_control('z');
+    terminal.shows("^Z");
+    fs::write(place.path().join("go"), "").expect("written");
+    terminal.shows("status=4.");
+    assert!(!processes::is_alive(main));
+    until("elect is gone", || terminal.jobs().is_empty());
 }
 
 #[test]

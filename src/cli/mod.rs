@@ -17,7 +17,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{RunFlags, StoreFlags};
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::store::StoreError;
 use crate::store::relinquish::SUBCOMMAND;
 
@@ -33,25 +33,26 @@ Examples:
 
 const VARIABLES: &str = "Each flag can be set by a variable as well: --stop-timeout by ELECT_STOP_TIMEOUT.";
 
-const RUN_EXAMPLES: &str = "\
-The command finds in its environment: ELECT_BOUNDARY, ELECT_ROLE (leader), ELECT_ID, ELECT_NAME, ELECT_TERM (the fencing
-token: larger than that of every earlier leader), and ELECT_LEADER_ID, ELECT_LEADER_NAME, ELECT_LEADER_HOST,
+/// Each paragraph one line: it is broken where the terminal ends.
+const ENVIRONMENT: &str = "\
+The command finds in its environment: ELECT_BOUNDARY, ELECT_ROLE (leader), ELECT_ID, ELECT_NAME, ELECT_TERM (the fencing \
+token: larger than that of every earlier leader), and ELECT_LEADER_ID, ELECT_LEADER_NAME, ELECT_LEADER_HOST, \
 ELECT_LEADER_PORT, ELECT_LEADER_ADDR.
+";
 
-Signals: TERM, INT and QUIT stop the command and give the boundary back; a second one kills at once. HUP, USR1, USR2
-and WINCH are passed on to the command.
+const SIGNALS: &str = "\
+Signals: TERM, INT and QUIT stop the command and give the boundary back; a second one kills at once. HUP, USR1, USR2 and \
+WINCH are passed on to the command; without a command HUP stops, unless it was ignored at the start (nohup).
 
-Exit status: the command's own, or the signal that ended it, and otherwise
-    2  the command line makes no sense
-   69  the store cannot be reached, and --no-wait or --wait sets an end to trying
-   75  not elected, and --no-wait or --wait sets an end to waiting
-   76  leadership was lost, and --on-lost is exit (as it is with --no-wait or --wait)
-   77  the store refuses: permission, authentication, a newer format; or --containment takes a permission
-  125  elect itself failed
-  126  the command cannot be executed
-  127  the command was not found
-  137  the command did not stop when asked, and was killed
+In a terminal the command has the terminal: Ctrl-C is for the command alone, and if it ends the command, elect ends as well. \
+Ctrl-Z suspends both: with a lock file the leader goes on to lead, a lease on a server runs out; fg and bg go on. In a \
+pipeline the terminal stays with the others until the command reads from it.
 
+Exit status: the command's own. If a signal ended the command, the same signal ends elect (as PID 1 it exits with 128 and the \
+signal's number); if elect was stopped while no command ran, the signal that stopped it does. And otherwise
+";
+
+const RUN_EXAMPLES: &str = "\
 Examples:
   elect run --boundary cron -- ./job.sh
   elect run -b billing/nightly --advertise 10.0.0.5:8080 -- ./serve --port 8080
@@ -60,6 +61,10 @@ Examples:
   elect run -b deploy --wait 10m -- ./deploy.sh          # take turns, but not for ever
   ELECT_STORE=always: elect run -b cron -- ./job.sh      # no election: for development
 ";
+
+fn run_help() -> String {
+    [&format!("{VARIABLES}\n"), ENVIRONMENT, &format!("{SIGNALS}{}", exit::table()), RUN_EXAMPLES].join("\n")
+}
 
 /// Run a command on exactly one machine.
 #[derive(Debug, Parser)]
@@ -72,7 +77,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Campaign for a boundary, and run a command while leading it
-    #[command(after_help = VARIABLES, after_long_help = format!("{VARIABLES}\n\n{RUN_EXAMPLES}"))]
+    #[command(after_help = VARIABLES, after_long_help = run_help())]
     Run(Box<RunFlags>),
     /// Say who leads
     Status(StatusFlags),

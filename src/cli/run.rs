@@ -11,7 +11,7 @@ use super::{exit_for, fail, runtime};
 use crate::config::{Config, RunFlags, Surroundings};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
-use crate::keeper::{FindError, ForkError, Keeper, Program, find};
+use crate::keeper::{FindError, ForkError, Keeper, Program, close_inherited, find};
 use crate::log::{self, Verbosity};
 use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
 
@@ -37,6 +37,7 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Ok(access) => access,
         Err(error) => return fail(error.exit(), &error.to_string()),
     };
+    close_inherited();
     // From here there are two processes, and only from here may there be threads.
     let keeper = match Keeper::fork(Some(program), store.release(), config.containment) {
         Ok(keeper) => keeper,

@@ -129,6 +129,19 @@ pub enum FromKeeper {
         /// The last start that the keeper had heard of.
         run: Run,
     },
+    /// What a person at the terminal has done to the command: nothing that an election is about.
+    Terminal(AtTerminal),
+}
+
+/// What has happened to the command at the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtTerminal {
+    /// This signal has stopped it while it had the terminal, which is back: the job is to stop with it.
+    Suspended(Signal),
+    /// This signal has stopped it and nobody else.
+    Stopped(Signal),
+    /// This signal has ended it while it had the terminal; follows its [`FromKeeper::Exited`].
+    Interrupted(Signal),
 }
 
 /// What can happen to a candidate.

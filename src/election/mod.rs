@@ -48,8 +48,8 @@ mod timing;
 mod wishes;
 
 pub use event::{
-    Action, Answer, Attempt, Campaigned, CommandEnd, Event, FromKeeper, NotStarted, Outcome, Reason, Renewed, Report,
-    Run, Signal, Term,
+    Action, Answer, AtTerminal, Attempt, Campaigned, CommandEnd, Event, FromKeeper, NotStarted, Outcome, Reason,
+    Renewed, Report, Run, Signal, Term,
 };
 pub use time::Time;
 pub use timing::{Asked, KILL_ALLOWANCE, Lease, Short, Timing, TimingError, margin};
@@ -195,7 +195,7 @@ impl Candidate {
     /// about another term.
     fn recognize(&mut self, event: Event) -> Option<Input> {
         match event {
-            Event::Tick => None,
+            Event::Tick | Event::Keeper(FromKeeper::Terminal(_)) => None,
             Event::Answer { attempt, answer } => {
                 let attempt = self.core.answered(attempt);
                 self.core.requests.accept(attempt, answer).map(Input::Answer)

@@ -26,9 +26,10 @@ use super::namespace::Init;
 use super::protocol::{Channel, Claim, LONGEST, Received, ToKeeper};
 use super::spawn::{ExecStatus, Program, Spawned, spawn};
 use super::sys::{self, Inherited, Reaped};
+use super::terminal::Terminal;
 use super::tree::{Killed, Scanner};
 use crate::clock::{self, Alarm};
-use crate::election::{CommandEnd, FromKeeper, NotStarted, Run, Term, Time};
+use crate::election::{AtTerminal, CommandEnd, FromKeeper, NotStarted, Run, Term, Time};
 
 /// How many messages, or ends of children, are dealt with before the deadlines are looked at again: neither a campaigner
 /// that never stops talking nor a hail of orphans may put a kill off.
@@ -48,6 +49,7 @@ pub struct Guard {
     program: Option<Program>,
     inherited: Inherited,
     tier: Tier,
+    terminal: Terminal,
     /// Answers that the socket had no room for.
     outbox: VecDeque<FromKeeper>,
     scanner: Scanner,
@@ -127,7 +129,13 @@ enum Stop {
 }
 
 impl Guard {
-    pub fn new(channel: Channel, program: Option<Program>, inherited: Inherited, tier: Tier) -> Guard {
+    pub fn new(
+        channel: Channel,
+        program: Option<Program>,
+        inherited: Inherited,
+        tier: Tier,
+        terminal: Terminal,
+    ) -> Guard {
         Guard {
             channel,
             campaigner: Campaigner::Present,
@@ -139,6 +147,7 @@ impl Guard {
             program,
             inherited,
             tier,
+            terminal,
             outbox: VecDeque::with_capacity(64),
             scanner: Scanner::new(),
             own_pid: std::process::id().cast_signed(),
@@ -162,6 +171,7 @@ impl Guard {
             self.listen(&mut buffer);
             self.enforce(clock::now());
             let remaining = self.reap();
+            self.look_at_terminal();
             self.send();
             if let ControlFlow::Break(claim) = self.part() {
                 self.tier.remove();
@@ -223,7 +233,7 @@ impl Guard {
             Some(Deadline { expired: true, .. }) | None => Time::NEVER,
         };
         match *stop {
-            Stop::NotAsked => deadline,
+            Stop::NotAsked => deadline.min(self.terminal.look_at()),
             Stop::Asked { kill_at } => deadline.min(kill_at),
             Stop::Killing { again_at, .. } => deadline.min(again_at),
         }
@@ -377,6 +387,7 @@ impl Guard {
                 *main = Main::Ended;
                 init.iter().for_each(Init::dismiss);
                 self.outbox.push_back(FromKeeper::NotStarted { run: self.run, why });
+                self.take_terminal_back(CommandEnd::Exited(127), true);
             }
         }
     }
@@ -390,7 +401,7 @@ impl Guard {
         }
         *main = Main::Ended;
         init.iter().for_each(Init::dismiss);
-        let escalated = matches!(stop, Stop::Killing { .. });
+        let (escalated, asked) = (matches!(stop, Stop::Killing { .. }), !matches!(stop, Stop::NotAsked));
         let end = match sys::decode(status) {
             Ok(status) => CommandEnd::Exited(status),
             Err(signal) => CommandEnd::Killed {
@@ -399,6 +410,7 @@ impl Guard {
             },
         };
         self.outbox.push_back(FromKeeper::Exited { run: self.run, end });
+        self.take_terminal_back(end, asked);
         self.stop_the_rest();
     }
 
@@ -418,6 +430,50 @@ impl Guard {
                 nix::unistd::getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| of.as_raw() != group)
             }),
             Stop::Killing { .. } => {}
+        }
+    }
+
+    // ---- the terminal
+
+    fn look_at_terminal(&mut self) {
+        let Tree::Alive { main, group, stop, .. } = &self.tree else { return };
+        let (Some(pid), group, stop) = (main.pid(), *group, *stop) else { return };
+        // Also just before its exec: what came for it while it had signals blocked stops it there.
+        if let Some(signal) = sys::stop_of(pid) {
+            match stop {
+                Stop::NotAsked => {
+                    let word = self.terminal.stopped(group, signal, self.own_pid, &mut self.scanner);
+                    self.outbox.extend(word.map(FromKeeper::Terminal));
+                }
+                // Whoever has been asked to end is not to stand still.
+                Stop::Asked { .. } => signal_group(pid, libc::SIGCONT),
+                Stop::Killing { .. } => {}
+            }
+        }
+        if matches!(stop, Stop::NotAsked) {
+            self.terminal.look_again(clock::now(), group);
+        }
+    }
+
+    /// From a main process that has ended. What a person has ended with Ctrl-C is not to be started again.
+    fn take_terminal_back(&mut self, end: CommandEnd, asked: bool) {
+        let Tree::Alive { group, .. } = self.tree else { return };
+        let killed = matches!(end, CommandEnd::Killed { .. });
+        let had_it = self.terminal.take_back(group, killed, self.own_pid, &mut self.scanner);
+        if let CommandEnd::Killed { signal, .. } = end
+            && [libc::SIGINT, libc::SIGQUIT].contains(&signal.0)
+            && had_it
+            && !asked
+        {
+            self.outbox.push_back(FromKeeper::Terminal(AtTerminal::Interrupted(signal)));
+        }
+    }
+
+    /// The group of a command that runs and has not been asked to end.
+    fn running_group(&self) -> Option<i32> {
+        match &self.tree {
+            Tree::Alive { main: Main::Running(_) | Main::Starting(_), group, stop: Stop::NotAsked, .. } => Some(*group),
+            Tree::Alive { .. } | Tree::Empty => None,
         }
     }
 
@@ -458,6 +514,16 @@ impl Guard {
             // One answer is enough for all that it has not read an answer to.
             ToKeeper::Ping if self.outbox.contains(&FromKeeper::Pong) => {}
             ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
+            ToKeeper::Suspend => {
+                if let Some(group) = self.running_group() {
+                    self.terminal.suspend(group);
+                }
+            }
+            ToKeeper::Resume => {
+                if let Some(group) = self.running_group() {
+                    self.terminal.resume(group);
+                }
+            }
             ToKeeper::EndHold => self.hold = None,
             ToKeeper::Dismiss => {
                 self.campaigner = Campaigner::Dismissed;
@@ -509,7 +575,7 @@ impl Guard {
             }
             (Tree::Empty, Some(deadline), Some(program)) => {
                 let lock = self.claim.as_ref().and_then(|claim| claim.descriptors.first());
-                spawn(&self.tier, program, identity, self.inherited, lock, deadline.kill_by)
+                spawn(&self.tier, program, identity, self.inherited, lock, deadline.kill_by, &mut self.terminal)
                     .map_err(|error| NotStarted::Failed(error.raw_os_error().unwrap_or(libc::EIO)))
             }
             (Tree::Empty, None, _) => Err(NotStarted::TooLate),

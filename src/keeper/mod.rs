@@ -22,6 +22,7 @@ mod namespace;
 mod protocol;
 mod spawn;
 mod sys;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -38,7 +39,8 @@ pub use containment::{Containment, NoContainment};
 pub use execute::execute_self;
 pub use protocol::{Claim, Received, ToKeeper};
 pub use spawn::{FindError, Program, find};
-pub use sys::{die_by, is_ignored};
+pub use sys::{close_inherited, die_by, ignore, is_ignored, signal_own_group, suspend_self};
+pub use terminal::Terminal;
 
 use crate::election::FromKeeper;
 use containment::Tier;
@@ -46,6 +48,9 @@ use guard::Guard;
 use protocol::Channel;
 use sys::{Forked, Inherited, Reaped};
 use tree::Scanner;
+
+/// How many of the dead are reaped before others have their turn.
+const AT_ONCE: usize = 256;
 
 /// Gives a claim back in the store's own way, in the keeper's process, after the campaigner's death (K2).
 pub type Release = fn(Claim);
@@ -64,6 +69,8 @@ pub struct Keeper {
     tier: Tier,
     /// Why it is no better one than a tree, where that was left to us.
     fallback: Option<io::Error>,
+    /// For the day when the keeper is dead.
+    terminal: Terminal,
 }
 
 /// Why there is no keeper.
@@ -94,6 +101,7 @@ impl Keeper {
         let strangers = tree::own_children()?;
         let inherited = Inherited::take();
         let (tier, fallback) = containment.establish()?;
+        let terminal = Terminal::of_this_job();
         prctl::set_child_subreaper(true)?;
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
@@ -110,7 +118,7 @@ impl Keeper {
             Ok(Forked::Parent(pid)) => {
                 inherited.unblock();
                 let (channel, scanner) = (Channel::new(ours), Scanner::new());
-                Ok(Keeper { pid, reaped: false, channel, scanner, strangers, tier, fallback })
+                Ok(Keeper { pid, reaped: false, channel, scanner, strangers, tier, fallback, terminal })
             }
             Err(error) => {
                 inherited.unblock();
@@ -120,7 +128,7 @@ impl Keeper {
             Ok(Forked::Child) => {
                 // Kept open here it would hide the campaigner's end (K2).
                 drop(ours);
-                sys::exit_now(live(theirs, program, release, inherited, tier))
+                sys::exit_now(live(theirs, program, release, inherited, (tier, terminal)))
             }
         }
     }
@@ -172,13 +180,27 @@ impl Keeper {
         }
     }
 
-    /// Reaps whatever has ended. Returns whether the keeper has, now or before.
+    /// Reaps what has ended: as PID 1 any process may become our child. Returns whether the keeper has, now or before.
     pub fn reap(&mut self) -> bool {
-        while let Reaped::Child { pid, .. } = sys::reap(-1) {
+        for _ in 0..AT_ONCE {
+            let Reaped::Child { pid, .. } = sys::reap(-1) else { return self.reaped };
             self.reaped |= pid == self.pid;
             self.strangers.retain(|&stranger| stranger != pid);
         }
+        // A hail of orphans holds nothing else up: the rest when we are told again.
+        let _ = sys::kill(std::process::id().cast_signed(), libc::SIGCHLD);
         self.reaped
+    }
+
+    /// Before a start: how the terminal is, should the keeper die and leave it to us.
+    pub fn note_terminal(&mut self) {
+        let _ = self.terminal.lend();
+    }
+
+    /// After the keeper's death: what the command had of the terminal.
+    pub fn take_terminal_back(&mut self) {
+        let own = std::process::id().cast_signed();
+        let _ = self.terminal.take_back(0, true, own, &mut self.scanner);
     }
 
     /// Keeps the list of strangers current while the keeper lives: until then every other child of ours is one.
@@ -211,7 +233,13 @@ impl AsRawFd for Keeper {
 }
 
 /// The life of the keeper, in its own process. Returns its exit status.
-fn live(socket: OwnedFd, program: Option<Program>, release: Release, inherited: Inherited, tier: Tier) -> i32 {
+fn live(
+    socket: OwnedFd,
+    program: Option<Program>,
+    release: Release,
+    inherited: Inherited,
+    (tier, terminal): (Tier, Terminal),
+) -> i32 {
     // Whatever goes wrong here, 1 and 2 belong to the command (K3), and what is above this function to the campaigner.
     // Tests have a hook that does the same, because one that is in use at the moment of the fork cannot be replaced.
     #[cfg(not(test))]
@@ -222,7 +250,7 @@ fn live(socket: OwnedFd, program: Option<Program>, release: Release, inherited: 
     if prepared.is_err() {
         return libc::EXIT_FAILURE;
     }
-    let guard = Guard::new(Channel::new(socket), program, inherited, tier);
+    let guard = Guard::new(Channel::new(socket), program, inherited, tier, terminal);
     sys::schedule_first();
     // Where the limit allows it. What exists by now is all that killing needs; later memory stays out of it, lest an
     // allocation fail for a limit on locked pages.

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 
 use super::sys;
-use crate::election::{CommandEnd, FromKeeper, NotStarted, Run, Signal, Term, Time};
+use crate::election::{AtTerminal, CommandEnd, FromKeeper, NotStarted, Run, Signal, Term, Time};
 
 /// Longer messages are refused by their sender.
 pub const LONGEST: usize = 64 * 1024;
@@ -46,6 +46,10 @@ pub enum ToKeeper {
     Forward { signal: i32 },
     /// A sign of life, please.
     Ping,
+    /// The job that elect belongs to is being suspended: the command with it.
+    Suspend,
+    /// It goes on.
+    Resume,
     /// A hold that still runs is over: whoever dies now, what is claimed is released at once.
     EndHold,
     /// The campaigner ends in good order: nothing is left to release.
@@ -71,6 +75,8 @@ impl ToKeeper {
             ToKeeper::Ping => message.tag(7),
             ToKeeper::Dismiss => message.tag(8),
             ToKeeper::EndHold => message.tag(9),
+            ToKeeper::Suspend => message.tag(10),
+            ToKeeper::Resume => message.tag(11),
         };
         message.0
     }
@@ -96,6 +102,8 @@ impl ToKeeper {
             7 => ToKeeper::Ping,
             8 => ToKeeper::Dismiss,
             9 => ToKeeper::EndHold,
+            10 => ToKeeper::Suspend,
+            11 => ToKeeper::Resume,
             _ => return None,
         };
         message.0.is_empty().then_some(decoded)
@@ -118,6 +126,9 @@ fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
         }
         FromKeeper::Expired { term } => message.tag(8).number(term),
         FromKeeper::Empty { run } => message.tag(9).number(run),
+        FromKeeper::Terminal(AtTerminal::Suspended(signal)) => message.tag(10).signed(signal.0),
+        FromKeeper::Terminal(AtTerminal::Stopped(signal)) => message.tag(11).signed(signal.0),
+        FromKeeper::Terminal(AtTerminal::Interrupted(signal)) => message.tag(12).signed(signal.0),
     };
     message.0
 }
@@ -140,6 +151,9 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
         },
         8 => FromKeeper::Expired { term: message.number()? },
         9 => FromKeeper::Empty { run: message.number()? },
+        10 => FromKeeper::Terminal(AtTerminal::Suspended(Signal(message.signed()?))),
+        11 => FromKeeper::Terminal(AtTerminal::Stopped(Signal(message.signed()?))),
+        12 => FromKeeper::Terminal(AtTerminal::Interrupted(Signal(message.signed()?))),
         _ => return None,
     };
     message.0.is_empty().then_some(decoded)
@@ -318,10 +332,12 @@ mod tests {
             ToKeeper::Ping,
             ToKeeper::Dismiss,
             ToKeeper::EndHold,
+            ToKeeper::Suspend,
+            ToKeeper::Resume,
         ]
     }
 
-    fn every_answer() -> [FromKeeper; 10] {
+    fn every_answer() -> [FromKeeper; 13] {
         [
             FromKeeper::Armed { term: 7, kill_by: Time::NEVER },
             FromKeeper::Pong,
@@ -333,6 +349,9 @@ mod tests {
             FromKeeper::Exited { run: 1, end: CommandEnd::Killed { signal: Signal(34), escalated: false } },
             FromKeeper::Expired { term: 7 },
             FromKeeper::Empty { run: 1 },
+            FromKeeper::Terminal(AtTerminal::Suspended(Signal(20))),
+            FromKeeper::Terminal(AtTerminal::Stopped(Signal(21))),
+            FromKeeper::Terminal(AtTerminal::Interrupted(Signal(2))),
         ]
     }
 

@@ -14,6 +14,7 @@ use nix::unistd::{Pid, pipe2, setpgid};
 use super::containment::Tier;
 use super::namespace::Init;
 use super::sys::{self, Exec, Forked, Inherited, Pointers};
+use super::terminal::{self, Terminal};
 use crate::clock;
 use crate::election::{NotStarted, Time};
 
@@ -142,6 +143,7 @@ pub fn spawn(
     inherited: Inherited,
     lock: Option<&OwnedFd>,
     kill_by: Time,
+    terminal: &mut Terminal,
 ) -> io::Result<Spawned> {
     let path = c_string(program.path.as_os_str())?;
     let words = program.words.iter().map(|word| c_string(word)).collect::<io::Result<Vec<_>>>()?;
@@ -160,16 +162,20 @@ pub fn spawn(
         pass: lock.map(|lock| (lock.as_fd(), LOWEST_PASSED)),
     };
     match tier {
-        Tier::Tree | Tier::Cgroup { .. } => bear(&exec, kill_by, tier),
+        Tier::Tree | Tier::Cgroup { .. } => bear(&exec, kill_by, tier, terminal),
         Tier::Pidns(home) => {
-            let (spawned, init) = home.settle(inherited, || bear(&exec, kill_by, tier))?;
+            let (spawned, init) = home.settle(inherited, || bear(&exec, kill_by, tier, terminal))?;
+            // It cannot see from in there that the terminal is elect's, and so does not take it.
+            terminal.lend_to(spawned.pid);
             Ok(Spawned { init: Some(init), ..spawned })
         }
     }
 }
 
-fn bear(exec: &Exec<'_>, kill_by: Time, tier: &Tier) -> io::Result<Spawned> {
+fn bear(exec: &Exec<'_>, kill_by: Time, tier: &Tier, terminal: &mut Terminal) -> io::Result<Spawned> {
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let home = terminal.home();
+    let lent = terminal.lend();
     // SAFETY: the keeper has one thread, so no lock is held by another.
     match unsafe { sys::fork()? } {
         Forked::Parent(pid) => {
@@ -185,6 +191,9 @@ fn bear(exec: &Exec<'_>, kill_by: Time, tier: &Tier) -> io::Result<Spawned> {
             drop(status);
             if sys::is_abandoned(&report) {
                 sys::exit_now(libc::EXIT_FAILURE);
+            }
+            if let Some(tty) = lent {
+                terminal::take(tty, home);
             }
             let errno = match tier.enter() {
                 Ok(()) => sys::exec(exec, || clock::now() < kill_by).unwrap_or(TOO_LATE),

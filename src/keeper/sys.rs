@@ -125,6 +125,40 @@ pub fn is_ignored(signal: c_int) -> bool {
     }
 }
 
+/// Ignores a signal from now on.
+pub fn ignore(signal: c_int) {
+    set_disposition(signal, libc::SIG_IGN);
+}
+
+/// As a terminal does it: to every process of our group, this one included.
+pub fn signal_own_group(signal: c_int) {
+    // Our own group is there as long as we are.
+    let _ = kill(0, signal);
+}
+
+/// Stops this process as if it had no handler for SIGTSTP, and returns when it goes on: at once if there is nobody who could
+/// ever continue it, for then the kernel does not stop it (an orphaned process group, PID 1).
+pub fn suspend_self() {
+    // SAFETY: both actions are valid, the second one being what the kernel has just told us; raise aims at this very thread, so
+    // that we are stopped before it returns.
+    unsafe {
+        let mut handled: libc::sigaction = std::mem::zeroed();
+        let mut default: libc::sigaction = std::mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        if libc::sigaction(libc::SIGTSTP, &raw const default, &raw mut handled) == 0 {
+            libc::raise(libc::SIGTSTP);
+            libc::sigaction(libc::SIGTSTP, &raw const handled, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Closes what elect was started with beyond standard input, output and error: the command does not get it (K9), and a lock or
+/// the end of a pipe is not ours to keep from whoever waits for it. To be called while nothing is open.
+pub fn close_inherited() {
+    // SAFETY: nothing in this process owns any of these, as the caller promises: they are what it was started with.
+    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0) };
+}
+
 /// Ends this process by the given signal, without a core dump; returns if the signal did not do it (PID 1).
 pub fn die_by(signal: c_int) {
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
@@ -171,6 +205,20 @@ pub fn reap(pid: i32) -> Reaped {
         -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD) => Reaped::NoChildren,
         -1 => Reaped::NoneEnded,
         pid => Reaped::Child { pid, status },
+    }
+}
+
+/// The signal that has stopped this child, if one has since we asked last. Its end is left to [`reap`].
+pub fn stop_of(pid: i32) -> Option<c_int> {
+    let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WSTOPPED | libc::WNOHANG | libc::__WALL;
+    let pid = libc::id_t::try_from(pid).ok()?;
+    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the two fields are there
+    // in every answer that waitid gives.
+    unsafe {
+        let answered = libc::waitid(libc::P_PID, pid, found.as_mut_ptr(), flags) == 0;
+        let found = found.assume_init();
+        (answered && found.si_pid() != 0).then(|| found.si_status())
     }
 }
 

@@ -8,6 +8,7 @@ mod holding;
 mod keys;
 mod load;
 mod peers;
+mod terminal;
 
 use std::time::Duration;
 

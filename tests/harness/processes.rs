@@ -53,6 +53,13 @@ pub fn state(pid: i32) -> Option<char> {
     stat.rsplit(") ").next()?.chars().next()
 }
 
+/// A number from `/proc/<pid>/stat`, counted from the state: 1 is the parent, 2 the group, 5 the
+/// foreground group of its terminal.
+pub fn stat(pid: i32, field: usize) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.split(' ').nth(field)?.parse().ok()
+}
+
 /// Whether it exists and is not waiting to be reaped.
 pub fn is_alive(pid: i32) -> bool {
     state(pid).is_some_and(|state| state != 'Z' && state != 'X')

@@ -1,4 +1,4 @@
-//! An interactive shell in a terminal of its own, as a person has it.
+//! A terminal with a shell in it, as a person has it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -19,12 +19,25 @@ pub struct Terminal {
 impl Terminal {
     /// `script` makes the terminal, bash takes the job control.
     pub fn open(place: &Place) -> Terminal {
+        let terminal = Terminal::with(place, "bash --norc --noprofile -i");
+        terminal.shows("bash-");
+        terminal
+    }
+
+    /// Without job control: a script, whose commands are all one job, and which is itself the leader of the session.
+    pub fn script(place: &Place, text: &str) -> Terminal {
+        let file = place.path().join("script.sh");
+        fs::write(&file, text).expect("the place takes a script");
+        Terminal::with(place, &format!("sh {}", file.display()))
+    }
+
+    fn with(place: &Place, shell: &str) -> Terminal {
         let number = place.next();
         let screen = place.log_of(number);
         let mark = format!("{}{number};", place.mark());
         let file = File::create(&screen).expect("the place takes a log");
         let mut script = Command::new("script")
-            .args(["--quiet", "--flush", "--command", "exec bash --norc --noprofile -i", "/dev/null"])
+            .args(["--quiet", "--flush", "--command", &format!("exec {shell}"), "/dev/null"])
             // `script` runs it with this shell, whatever the machine's owner prefers.
             .env("SHELL", "/bin/sh")
             .env(MARK, &mark)
@@ -37,9 +50,38 @@ impl Terminal {
             .spawn()
             .expect("script is there");
         let keyboard = script.stdin.take();
-        let terminal = Terminal { script, keyboard, screen, mark };
-        terminal.shows("bash-");
-        terminal
+        Terminal { script, keyboard, screen, mark }
+    }
+
+    /// The shell, which leads the session.
+    #[track_caller]
+    pub fn shell(&self) -> i32 {
+        let script = i32::try_from(self.script.id()).expect("process ids are small");
+        eventually("a shell in the terminal", || processes::children(script).first().copied())
+    }
+
+    /// The process group in the foreground, as the kernel knows it; zero without any.
+    #[track_caller]
+    pub fn foreground(&self) -> i32 {
+        processes::stat(self.shell(), 5).expect("the shell is there")
+    }
+
+    #[track_caller]
+    pub fn is_given_to(&self, group: i32) {
+        until(&format!("group {group} has the terminal"), || self.foreground() == group);
+    }
+
+    #[track_caller]
+    pub fn is_back_with_the_shell(&self) {
+        self.is_given_to(self.shell());
+    }
+
+    /// A process that was started here.
+    #[track_caller]
+    pub fn process(&self, name: &str) -> i32 {
+        eventually(&format!("{name} runs in the terminal"), || {
+            self.jobs().into_iter().find(|process| process.name == name).map(|process| process.pid)
+        })
     }
 
     pub fn types(&mut self, text: &str) {
@@ -56,12 +98,7 @@ impl Terminal {
 
     /// Types a command line of elect's.
     pub fn runs(&mut self, elect: &Elect, after: &str) {
-        let words: Vec<String> = elect
-            .words()
-            .iter()
-            .map(|word| format!("'{}'", word.to_str().expect("plain text").replace('\'', r"'\''")))
-            .collect();
-        self.types(&format!("{}{after}\n", words.join(" ")));
+        self.types(&format!("{}{after}\n", typed(elect)));
     }
 
     #[track_caller]
@@ -82,9 +119,7 @@ impl Terminal {
     /// The campaigner that was started here.
     #[track_caller]
     pub fn elect(&self) -> i32 {
-        eventually("elect runs in the terminal", || {
-            self.jobs().into_iter().find(|process| process.name == "elect").map(|process| process.pid)
-        })
+        self.process("elect")
     }
 
     /// As when its window is closed.
@@ -93,6 +128,15 @@ impl Terminal {
         let _ = self.script.kill();
         let _ = self.script.wait();
     }
+}
+
+/// A command line of elect's, as a shell reads it.
+pub fn typed(elect: &Elect) -> String {
+    let quoted = |word: &std::ffi::OsString| {
+        let word = word.to_str().expect("plain text");
+        format!("'{}'", word.replace('\'', r"'\''"))
+    };
+    elect.words().iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 impl Drop for Terminal {

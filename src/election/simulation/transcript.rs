@@ -49,7 +49,8 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
             | FromKeeper::NotStarted { .. }
             | FromKeeper::Exited { .. }
             | FromKeeper::Expired { .. }
-            | FromKeeper::Empty { .. }),
+            | FromKeeper::Empty { .. }
+            | FromKeeper::Terminal(_)),
         ) => format!("← keeper: {word:?}"),
         Event::KeeperDied => "← the keeper is dead".into(),
         Event::Swept { empty: true } => "swept: nothing is left".into(),

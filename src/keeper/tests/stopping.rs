@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::clock;
-use crate::election::{CommandEnd, Time};
+use crate::election::{AtTerminal, CommandEnd, FromKeeper, Signal, Time};
 use crate::keeper::ToKeeper;
 
 /// A descendant, here in a session of its own, that says when it is asked and goes on; the main process waits to be told.
@@ -41,8 +41,8 @@ fn a_stopped_command_is_woken_to_obey() {
         let text = "trap 'echo asked >&9; exit 0' TERM; echo main >&9; kill -STOP $$; while :; do sleep 0.01; done";
         let mut scene = script(directory, text).fork();
         scene.arm(TERM, Time::NEVER);
-        let pid = scene.start_until(&["main"]);
-        until("it has stopped", || status_of(pid, "State").starts_with('T'));
+        scene.start_until(&["main"]);
+        scene.hears(FromKeeper::Terminal(AtTerminal::Stopped(Signal(libc::SIGSTOP))));
         scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
         scene.witness.hears(&["asked"]);
         scene.exited(CommandEnd::Exited(0));
@@ -55,8 +55,8 @@ fn a_stopped_command_is_killed_like_any_other() {
     alone(|directory| {
         let mut scene = script(directory, "echo main >&9; kill -STOP $$; sleep 100; :").fork();
         scene.arm(TERM, Time::NEVER);
-        let pid = scene.start_until(&["main"]);
-        until("it has stopped", || status_of(pid, "State").starts_with('T'));
+        scene.start_until(&["main"]);
+        scene.hears(FromKeeper::Terminal(AtTerminal::Stopped(Signal(libc::SIGSTOP))));
         scene.send(&ToKeeper::Kill);
         scene.exited(killed(libc::SIGKILL, true));
         scene.empty();

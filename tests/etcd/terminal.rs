@@ -1,0 +1,67 @@
+//! Ctrl-Z where leadership is a lease.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::candidate_for;
+use crate::harness::etcd::Etcd;
+use crate::harness::terminal::Terminal;
+use crate::harness::wait::{throughout, until};
+use crate::harness::{Place, Witness, processes};
+
+#[test]
+fn control_z_hands_over_when_the_lease_runs_out_and_fg_makes_a_candidate_of_it_again() {
+    let (etcd, place) = (Etcd::start(), Place::new());
+    let store = place.below(&etcd.url());
+    let mut terminal = Terminal::open(&place);
+    let candidate = || candidate_for(&place, store.clone(), "6s").witness(&Witness::new().daemon());
+    terminal.runs(&candidate(), "");
+    let led = place.starts(1).latest();
+    let elect = terminal.elect();
+    terminal.is_given_to(led.pid);
+    let next = candidate().start();
+    next.waits();
+    terminal.presses_control('z');
+    until("elect stands still", || processes::state(elect) == Some('T'));
+    assert!(matches!(processes::state(led.pid), None | Some('T' | 'Z' | 'X')), "the command stands still, or its time is over");
+    terminal.is_back_with_the_shell();
+    terminal.shows("the lease runs out unless fg or bg comes first");
+    // The keeper does not stand still: it kills in time, and somebody else leads.
+    let second = place.starts(2).latest();
+    assert!(!processes::is_alive(led.pid) && second.pid != led.pid);
+    assert_eq!(processes::state(elect), Some('T'));
+    terminal.types("fg\n");
+    terminal.shows("waiting: ");
+    throughout(Duration::from_secs(1), "the second one leads, alone", || place.history().starts.len() == 2);
+    next.signal(Signal::SIGTERM);
+    let third = place.starts(3).latest();
+    terminal.is_given_to(third.pid);
+    terminal.presses_control('c');
+    until("elect is gone", || terminal.jobs().is_empty());
+    next.stops();
+    place.history().is_safe();
+}
+
+#[test]
+fn control_z_and_fg_within_the_lease_cost_nothing() {
+    let (etcd, place) = (Etcd::start(), Place::new());
+    let mut terminal = Terminal::open(&place);
+    let store = place.below(&etcd.url());
+    terminal.runs(&candidate_for(&place, store, "60s").witness(&Witness::new()), "");
+    let led = place.starts(1).latest();
+    for _ in 0..3 {
+        terminal.is_given_to(led.pid);
+        terminal.presses_control('z');
+        until("it stands still", || processes::state(led.pid) == Some('T'));
+        terminal.is_back_with_the_shell();
+        terminal.types("fg\n");
+        until("it goes on", || processes::state(led.pid) != Some('T'));
+    }
+    terminal.is_given_to(led.pid);
+    terminal.presses_control('c');
+    until("elect is gone", || terminal.jobs().is_empty());
+    let history = place.history();
+    assert_eq!(history.starts.len(), 1);
+    history.is_safe();
+}
