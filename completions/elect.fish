@@ -61,6 +61,13 @@ complete -c elect -n "__fish_elect_using_subcommand run" -s n -l no-wait -d 'Do 
 complete -c elect -n "__fish_elect_using_subcommand run" -l wait -d 'Wait so long at most, then exit as with --no-wait [default: for ever]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-lost -d 'What follows a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Stand again'
 exit\t'Exit with 76'"
+complete -c elect -n "__fish_elect_using_subcommand run" -l follower -d 'What to run while another leads, by sh -c' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l follower-on-change -d 'What another leader means for it: restart, a signal to its main process, or ignore [default: restart]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-elected -d 'What to run before the command, which starts only after a 0' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-ousted -d 'What to run after the command, before another may lead' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-change -d 'What to run whenever the leader changes, to none and to this candidate too' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-error -d 'What to run when the store is in trouble: at first, and every 30s' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -s q -l quiet -d 'Log warnings and errors alone' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l log-format -d 'How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)' -r -f -a "text\t'For people'
 json\t'One object a line'"
@@ -103,6 +110,13 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -s n -l no-wait -d 'Do
 complete -c elect -n "__fish_elect_using_subcommand plan" -l wait -d 'Wait so long at most, then exit as with --no-wait [default: for ever]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-lost -d 'What follows a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Stand again'
 exit\t'Exit with 76'"
+complete -c elect -n "__fish_elect_using_subcommand plan" -l follower -d 'What to run while another leads, by sh -c' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l follower-on-change -d 'What another leader means for it: restart, a signal to its main process, or ignore [default: restart]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-elected -d 'What to run before the command, which starts only after a 0' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-ousted -d 'What to run after the command, before another may lead' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-change -d 'What to run whenever the leader changes, to none and to this candidate too' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-error -d 'What to run when the store is in trouble: at first, and every 30s' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s q -l quiet -d 'Log warnings and errors alone' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l log-format -d 'How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)' -r -f -a "text\t'For people'
 json\t'One object a line'"

@@ -7,9 +7,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::boundary::{Boundary, BoundaryError};
-use crate::election::{Asked, OnLost, Patience, Restart, RestartWhen, Timing, TimingError, Wishes};
-use crate::keeper::Containment;
+use crate::election::{
+    Asked, Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Signal, Timing, TimingError, Wishes,
+};
+use crate::keeper::{Containment, Scripts};
 use crate::store::{StoreUrl, StoreUrlError};
+use flags::{FollowerFlags, HookFlags};
 pub use flags::{OnLostFlag, RestartFlag, RunFlags, StoreFlags};
 
 /// Of a name or a host: as long as a host's name can be.
@@ -38,8 +41,10 @@ pub struct Config {
     pub containment: Containment,
     /// How long to wait for leadership, and what follows its loss, or the end of the command.
     pub wishes: Wishes,
-    /// The leader command.
+    /// The leader command; without any words there is none.
     pub command: Vec<OsString>,
+    /// What runs beside it.
+    pub scripts: Scripts,
 }
 
 /// A host, and a port if there is one.
@@ -67,8 +72,17 @@ pub enum ConfigError {
         flag: &'static str,
     },
     /// Nothing to run.
-    #[error("no command: say what to run while leading, as in: elect run --boundary {0} -- ./job.sh")]
+    #[error(
+        "no command: say what to run while leading, as in: elect run --boundary {0} -- ./job.sh; only with --follower or a hook \
+         there need not be one"
+    )]
     NoCommand(Boundary),
+    /// What a change means for something that does not exist.
+    #[error("--follower-on-change (ELECT_FOLLOWER_ON_CHANGE) needs a --follower")]
+    NoFollower,
+    /// A hook that has no time at all can only fail.
+    #[error("--hook-timeout must be longer than 0s")]
+    NoTimeForHooks,
     /// Not a store.
     #[error(transparent)]
     Store(#[from] StoreUrlError),
@@ -105,13 +119,14 @@ impl Config {
     ///
     /// [`ConfigError`] says what is wrong and what to change.
     pub fn new(flags: RunFlags, surroundings: &Surroundings) -> Result<Config, ConfigError> {
-        let boundary: Boundary = flags.boundary.ok_or(ConfigError::NoBoundary)?.parse()?;
+        let boundary: Boundary = flags.boundary.as_deref().ok_or(ConfigError::NoBoundary)?.parse()?;
         if surroundings.inside.as_deref() == Some(boundary.as_str()) {
             return Err(ConfigError::Inside(boundary));
         }
-        if flags.command.is_empty() {
+        if flags.command.is_empty() && !runs_anything_else(&flags) {
             return Err(ConfigError::NoCommand(boundary));
         }
+        let (follower, hooks) = (follower(&flags.following)?, hooks(&flags.hooks)?);
         for (flag, text) in
             [("--name", flags.name.as_deref()), ("--advertise", flags.advertise.as_ref().map(|to| to.host.as_str()))]
         {
@@ -137,6 +152,8 @@ impl Config {
                 limit: flags.restart_limit.restarts,
                 within: flags.restart_limit.within,
             },
+            follower,
+            hooks,
             ..wishes(flags.no_wait, flags.wait, flags.on_lost)?
         };
         let store = StoreUrl::parse(&flags.store.url)?;
@@ -154,7 +171,61 @@ impl Config {
             containment: flags.containment,
             wishes,
             command: flags.command,
+            scripts: Scripts {
+                follower: flags.following.follower.map(OsString::from),
+                on_elected: flags.hooks.on_elected.map(OsString::from),
+                on_ousted: flags.hooks.on_ousted.map(OsString::from),
+                on_change: flags.hooks.on_change.map(OsString::from),
+                on_error: flags.hooks.on_error.map(OsString::from),
+                hook_timeout: flags.hooks.hook_timeout,
+            },
         })
+    }
+}
+
+/// Whether there is anything that a candidate without a leader command could be for.
+fn runs_anything_else(flags: &RunFlags) -> bool {
+    let HookFlags { on_elected, on_ousted, on_change, on_error, hook_timeout: _ } = &flags.hooks;
+    [&flags.following.follower, on_elected, on_ousted, on_change, on_error].into_iter().any(Option::is_some)
+}
+
+fn follower(flags: &FollowerFlags) -> Result<Option<OnChange>, ConfigError> {
+    match (&flags.follower, flags.follower_on_change) {
+        (None, Some(_)) => Err(ConfigError::NoFollower),
+        (None, None) => Ok(None),
+        (Some(_), on_change) => Ok(Some(on_change.map_or(OnChange::Restart, |OnChangeFlag(on_change)| on_change))),
+    }
+}
+
+fn hooks(flags: &HookFlags) -> Result<Hooks, ConfigError> {
+    if flags.hook_timeout.is_zero() {
+        return Err(ConfigError::NoTimeForHooks);
+    }
+    Ok(Hooks {
+        on_elected: flags.on_elected.is_some(),
+        on_ousted: flags.on_ousted.is_some(),
+        on_change: flags.on_change.is_some(),
+        on_error: flags.on_error.is_some(),
+        timeout: flags.hook_timeout,
+    })
+}
+
+/// What a change of the leader means for a follower, as people write it: `restart`, `ignore`, or a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnChangeFlag(pub OnChange);
+
+impl FromStr for OnChangeFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<OnChangeFlag, String> {
+        Ok(OnChangeFlag(match text {
+            "restart" => OnChange::Restart,
+            "ignore" => OnChange::Ignore,
+            _ => match text.parse() {
+                Ok(SignalName(signal)) => OnChange::Signal(Signal(signal)),
+                Err(_) => return Err("say restart, ignore, or a signal to send, like HUP or USR1".to_owned()),
+            },
+        }))
     }
 }
 
@@ -320,6 +391,25 @@ mod tests {
         {
             let error = text.parse::<RestartLimit>().expect_err(text);
             assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_leader_restarts_a_follower_or_is_a_signal_or_nothing() {
+        let signal = |signal| OnChange::Signal(Signal(signal));
+        for (text, expected) in [
+            ("restart", OnChange::Restart),
+            ("ignore", OnChange::Ignore),
+            ("USR1", signal(10)),
+            ("SIGUSR1", signal(10)),
+            ("hup", signal(1)),
+            ("12", signal(12)),
+        ] {
+            assert_eq!(text.parse(), Ok(OnChangeFlag(expected)), "{text}");
+        }
+        for text in ["", "SIGNAL", "RESTART ", "none", "0", "65"] {
+            let error = text.parse::<OnChangeFlag>().expect_err(text);
+            assert!(error.contains("restart, ignore"), "{error}");
         }
     }
 

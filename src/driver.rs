@@ -6,7 +6,6 @@
 //! back as an event.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
@@ -16,13 +15,14 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use crate::clock::{self, Alarm};
-use crate::config::{Config, joined};
-use crate::election::{Action, AtTerminal, Candidate, Event, FromKeeper, Outcome, Phase, Signal, Term};
+use crate::config::Config;
+use crate::election::{Action, Aside, AtTerminal, Candidate, Event, FromKeeper, Job, Outcome, Phase, Report, Signal};
 use crate::keeper::{self, Keeper, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
+use crate::roles::Roles;
 use crate::signals::{SignalEvent, Signals};
 use crate::store::worker::{self, Question, StoreEvent, Story, Worker};
-use crate::store::{Access, Candidacy, StoreUrl};
+use crate::store::{Access, Candidacy, Sighting, StoreUrl};
 
 /// How long a keeper that has nothing left to do may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -32,7 +32,8 @@ const LAST_WORDS: Duration = Duration::from_millis(20);
 /// One candidacy, from the first question to the end of the program.
 pub struct Driver {
     candidate: Candidate,
-    identity: Vec<(OsString, OsString)>,
+    roles: Roles,
+    has_command: bool,
     keeper: AsyncFd<Keeper>,
     keeper_speaks: bool,
     keeper_died: bool,
@@ -93,11 +94,12 @@ impl Driver {
         if let Some(why) = keeper.fallback() {
             debug!("no cgroup for the command: {why}");
         }
-        let identity = identity(&candidacy);
+        let roles = Roles::new(&candidacy);
         let worker = Worker::start(store, candidacy, timing.request_timeout(), hints);
         Ok(Driver {
             candidate: Candidate::new(timing, config.stop_timeout, config.wishes, fastrand::u64(..)),
-            identity,
+            roles,
+            has_command: !config.command.is_empty(),
             keeper: watch(keeper).context("the keeper's socket cannot be watched")?,
             keeper_speaks: true,
             keeper_died: false,
@@ -190,6 +192,8 @@ impl Driver {
                 let died = self.keeper.get_mut().reap() && !std::mem::replace(&mut self.keeper_died, true);
                 if died {
                     self.keeper.get_mut().take_terminal_back();
+                    // What a hook that ran beside nothing has left us. A tree is swept until it is empty.
+                    let _ = self.keeper.get_mut().sweep();
                 }
                 self.handle(if died { Event::KeeperDied } else { Event::Tick });
             }
@@ -262,14 +266,15 @@ impl Driver {
     }
 
     fn has_command(&self) -> bool {
-        matches!(self.candidate.phase(), Phase::Leading | Phase::Stopping)
+        let leads = matches!(self.candidate.phase(), Phase::Leading | Phase::Stopping);
+        (leads && self.has_command) || self.candidate.has_a_follower()
     }
 
     fn answered(&mut self, event: StoreEvent) {
         match event {
             StoreEvent::Answer { attempt, answer, story } => {
                 if matches!(story, Story::None | Story::Lost(_)) {
-                    self.narrator.tell(clock::now(), story);
+                    self.narrator.tell(clock::now(), &story);
                     self.handle(Event::Answer { attempt, answer });
                     return;
                 }
@@ -277,8 +282,14 @@ impl Driver {
                 self.handle(Event::Answer { attempt, answer });
                 if self.outcome == Some(Outcome::Refused) {
                     narrator::refused(&story);
-                } else {
-                    self.narrator.tell(clock::now(), story);
+                    return;
+                }
+                if let Some(warning) = self.narrator.tell(clock::now(), &story) {
+                    self.roles.troubled(&warning);
+                    self.handle(Event::Due(Aside::OnError));
+                }
+                if let Story::Sighting(sighting) = story {
+                    self.sighted(&sighting);
                 }
             }
             StoreEvent::Claim { claim, given } => {
@@ -291,11 +302,35 @@ impl Driver {
         }
     }
 
+    /// Who leads is of interest to those who wait; others have heard of it too late.
+    fn sighted(&mut self, sighting: &Sighting) {
+        if self.candidate.phase() != Phase::Standing {
+            return;
+        }
+        let news = self.roles.sighted(sighting.leader.as_ref());
+        self.handle(Event::Leader(self.roles.leader()));
+        if news {
+            self.handle(Event::Due(Aside::OnChange));
+        }
+    }
+
     fn handle(&mut self, event: Event) {
         self.consequences.push_back(event);
         while let Some(event) = self.consequences.pop_front() {
             for action in self.candidate.handle(clock::now(), event) {
                 self.perform(action);
+            }
+            let leads = match self.candidate.phase() {
+                Phase::Leading | Phase::Stopping | Phase::Holding | Phase::Ousting => true,
+                Phase::Standing
+                | Phase::Verifying
+                | Phase::Releasing
+                | Phase::SittingOut
+                | Phase::Parting
+                | Phase::Ended => false,
+            };
+            if !leads && self.roles.leads(None) {
+                self.consequences.push_back(Event::Due(Aside::OnChange));
             }
         }
     }
@@ -308,10 +343,16 @@ impl Driver {
             Action::Renew(attempt) => drop(self.worker.ask(attempt, Question::Renew)),
             Action::Release(attempt) => drop(self.worker.ask(attempt, Question::Release)),
             Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
-            Action::Start { term, run } => {
-                self.keeper.get_mut().note_terminal();
-                let identity = self.identity_in(term);
-                self.send(ToKeeper::Start { term, run, identity });
+            Action::Start { job, run } => {
+                if let Job::Command { .. } = job {
+                    self.keeper.get_mut().note_terminal();
+                }
+                let identity = self.roles.variables(job);
+                self.send(ToKeeper::Start { job, run, identity });
+            }
+            Action::StartAside(aside) => {
+                let identity = self.roles.variables_beside(aside);
+                self.send(ToKeeper::Aside { aside, identity });
             }
             Action::Stop { kill_at } => self.send(ToKeeper::Stop { kill_at }),
             Action::Kill => {
@@ -329,7 +370,14 @@ impl Driver {
                 self.consequences.push_back(Event::Swept { empty });
             }
             Action::EndHold => self.send(ToKeeper::EndHold),
-            Action::Report(report) => self.narrator.report(&report),
+            Action::Report(report) => {
+                if let Report::Elected { term } = report
+                    && self.roles.leads(Some(term))
+                {
+                    self.consequences.push_back(Event::Due(Aside::OnChange));
+                }
+                self.narrator.report(&report);
+            }
             Action::End(outcome) => {
                 self.narrator.ended(&outcome);
                 self.outcome = Some(outcome);
@@ -357,12 +405,6 @@ impl Driver {
         }
     }
 
-    fn identity_in(&self, term: Term) -> Vec<(OsString, OsString)> {
-        let mut identity = self.identity.clone();
-        identity.push(("ELECT_TERM".into(), term.to_string().into()));
-        identity
-    }
-
     /// Sends the keeper home, and waits for it: what it holds of the store goes with it.
     async fn part(&mut self, outcome: &Outcome) {
         if *outcome == Outcome::KeeperDied {
@@ -378,23 +420,6 @@ impl Driver {
             self.keeper.get_ref().kill();
         }
     }
-}
-
-/// What a leader command is told about itself, but for the term. A leader follows itself.
-fn identity(candidacy: &Candidacy) -> Vec<(OsString, OsString)> {
-    let me = &candidacy.identity;
-    let mut identity = vec![
-        ("ELECT_BOUNDARY", candidacy.boundary.to_string()),
-        ("ELECT_ROLE", "leader".to_owned()),
-        ("ELECT_ID", me.id.clone()),
-        ("ELECT_NAME", me.name.clone()),
-        ("ELECT_LEADER_ID", me.id.clone()),
-        ("ELECT_LEADER_NAME", me.name.clone()),
-        ("ELECT_LEADER_HOST", me.host.clone()),
-    ];
-    identity.extend(me.port.map(|port| ("ELECT_LEADER_PORT", port.to_string())));
-    identity.extend(joined(&me.host, me.port).map(|address| ("ELECT_LEADER_ADDR", address)));
-    identity.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 /// Watches a descriptor that lives as long as its owner.

@@ -13,6 +13,7 @@ mod exit;
 mod keeper;
 mod log;
 mod narrator;
+mod roles;
 mod signals;
 mod store;
 mod surface;

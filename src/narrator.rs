@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use crate::election::{CommandEnd, NotStarted, Outcome, Reason, Report, Short, Signal, Time};
+use crate::election::{Aside, CommandEnd, Hook, HookFailure, NotStarted, Outcome, Reason, Report, Short, Signal, Time};
 use crate::store::worker::Story;
 use crate::store::{Sighting, StoreError};
 
@@ -41,13 +41,13 @@ struct Trouble {
 }
 
 impl Narrator {
-    /// What the store said beyond its answer.
-    pub fn tell(&mut self, now: Time, story: Story) {
+    /// What the store said beyond its answer. Returns the text of a trouble if people are warned of it.
+    pub fn tell(&mut self, now: Time, story: &Story) -> Option<String> {
         match story {
             Story::None => self.well_again(now),
             Story::Sighting(sighting) => {
                 self.well_again(now);
-                self.sighting(&sighting);
+                self.sighting(sighting);
             }
             Story::Lost(why) => {
                 self.well_again(now);
@@ -58,8 +58,9 @@ impl Narrator {
                     }
                 }
             }
-            Story::Trouble(error) => self.trouble(now, &error),
+            Story::Trouble(error) => return self.trouble(now, error).then(|| error.to_string()),
         }
+        None
     }
 
     fn sighting(&mut self, sighting: &Sighting) {
@@ -82,7 +83,8 @@ impl Narrator {
         }
     }
 
-    fn trouble(&mut self, now: Time, trouble: &StoreError) {
+    /// Returns whether it was more than a word for the debug log.
+    fn trouble(&mut self, now: Time, trouble: &StoreError) -> bool {
         match &mut self.troubled {
             None => {
                 self.troubled = Some(Trouble { since: now, told_at: now, untold: 0 });
@@ -99,8 +101,10 @@ impl Narrator {
             Some(known) => {
                 known.untold += 1;
                 debug!("store: {trouble}");
+                return false;
             }
         }
+        true
     }
 
     fn well_again(&mut self, now: Time) {
@@ -141,6 +145,7 @@ impl Narrator {
                 Reason::Lost
                 | Reason::CommandEnded
                 | Reason::CannotStart(_)
+                | Reason::NotAccepted
                 | Reason::Asked(_)
                 | Reason::KeeperDied => warn!(term, "leadership lost; nothing was running"),
             },
@@ -151,6 +156,28 @@ impl Narrator {
             ),
             Report::GivenUp { term, sits_out: None } => {
                 warn!(term, "the leader command ends too often (--restart-limit): giving up");
+            }
+            Report::NotAccepted { term, sits_out: Some(time) } => warn!(
+                term,
+                "not leading without --on-elected: another candidate's turn, this one stands again in {}",
+                Short(*time)
+            ),
+            Report::NotAccepted { term, sits_out: None } => warn!(term, "not leading without --on-elected: giving up"),
+            Report::HookFailed { hook, failure } => hook_failed(*hook, *failure),
+            Report::FollowerStarted { pid } => info!(pid, "follower started"),
+            Report::FollowerEnded { end: CommandEnd::Exited(status) } => info!(status, "follower ended"),
+            Report::FollowerEnded { end: CommandEnd::Killed { signal, .. } } => {
+                info!(signal = name(*signal), "follower ended");
+            }
+            Report::FollowerCannotStart(NotStarted::Failed(errno)) => {
+                let reason = std::io::Error::from_raw_os_error(*errno);
+                error!("the follower cannot be started: {reason}");
+            }
+            Report::FollowerCannotStart(NotStarted::TooLate) => error!("the follower was not started"),
+            Report::FollowerStopping { for_another: true } => info!("another leads: stopping the follower"),
+            Report::FollowerStopping { for_another: false } => info!("following no longer: stopping the follower"),
+            Report::FollowerUnconfirmed => {
+                error!("the follower is killed, and still not gone: no candidacy until it is");
             }
             Report::StandsAgain => info!("standing again"),
             Report::Unconfirmed { term } => {
@@ -190,7 +217,7 @@ impl Narrator {
 fn stopping(term: u64, reason: Reason) {
     match reason {
         // Said already: the command ended, the keeper died.
-        Reason::CommandEnded | Reason::KeeperDied => {}
+        Reason::CommandEnded | Reason::NotAccepted | Reason::KeeperDied => {}
         Reason::CannotStart(errno) => {
             let reason = std::io::Error::from_raw_os_error(errno);
             error!(term, "the leader command cannot be executed: {reason}");
@@ -198,6 +225,26 @@ fn stopping(term: u64, reason: Reason) {
         Reason::Asked(signal) => info!(term, signal = name(signal), "asked to stop: stopping the leader command"),
         Reason::RunningOut => warn!(term, "the lease runs out: stopping the leader command"),
         Reason::Lost => warn!(term, "leadership lost: killing the leader command"),
+    }
+}
+
+/// What a hook does wrong is its own affair, but for the one that decides about leading.
+fn hook_failed(hook: Hook, failure: HookFailure) {
+    let hook = match hook {
+        Hook::OnElected => "--on-elected",
+        Hook::OnOusted => "--on-ousted",
+        Hook::Aside(Aside::OnChange) => "--on-change",
+        Hook::Aside(Aside::OnError) => "--on-error",
+    };
+    match failure {
+        HookFailure::Ended(CommandEnd::Exited(status)) => warn!(status, "{hook} failed"),
+        HookFailure::Ended(CommandEnd::Killed { signal, .. }) => warn!(signal = name(signal), "{hook} failed"),
+        HookFailure::CannotStart(errno) => {
+            let reason = std::io::Error::from_raw_os_error(errno);
+            warn!("{hook} cannot be started: {reason}");
+        }
+        HookFailure::TimedOut => warn!("{hook} took longer than --hook-timeout, and was killed"),
+        HookFailure::NoKeeper => warn!("{hook} is not run, or not to its end: the keeper is dead"),
     }
 }
 
@@ -290,16 +337,16 @@ mod tests {
     fn the_trouble_that_ends_a_candidacy_is_an_error_and_said_once() {
         let lines = told(|narrator| {
             narrator.report(&Report::Unavailable);
-            narrator.tell(NOW, down());
-            narrator.tell(NOW, Story::None);
+            narrator.tell(NOW, &down());
+            narrator.tell(NOW, &Story::None);
             narrator.ended(&Outcome::Unavailable);
         });
         assert_eq!(lines, ["ERROR store: down"]);
         // It had been named already, and that was a warning then.
         let lines = told(|narrator| {
-            narrator.tell(NOW, down());
+            narrator.tell(NOW, &down());
             narrator.report(&Report::Unavailable);
-            narrator.tell(NOW, down());
+            narrator.tell(NOW, &down());
             narrator.ended(&Outcome::Unavailable);
         });
         assert_eq!(lines, ["WARN store: down", "INFO the store does not answer, and is waited for no longer"]);
@@ -319,7 +366,7 @@ mod tests {
     fn what_a_waiter_is_warned_of_is_no_warning_for_a_loser() {
         let stands = |narrator: &mut Narrator| {
             let sighting = Sighting { obstacle: Some("held by orphans".to_owned()), ..Sighting::default() };
-            narrator.tell(NOW, Story::Sighting(sighting));
+            narrator.tell(NOW, &Story::Sighting(sighting));
         };
         assert_eq!(told(stands), ["WARN waiting: held by orphans"]);
         let loses = |narrator: &mut Narrator| {
@@ -330,7 +377,7 @@ mod tests {
         // What it then leaves behind is.
         let lines = told(|narrator| {
             narrator.report(&Report::NotElected);
-            narrator.tell(NOW, down());
+            narrator.tell(NOW, &down());
         });
         assert_eq!(lines, ["WARN store: down"]);
     }
@@ -340,9 +387,9 @@ mod tests {
         let lost = || Story::Lost("it is not there".to_owned());
         let lines = told(|narrator| {
             narrator.report(&Report::Elected { term: 7 });
-            narrator.tell(NOW, lost());
+            narrator.tell(NOW, &lost());
             narrator.report(&Report::Won { term: 8 });
-            narrator.tell(NOW, lost());
+            narrator.tell(NOW, &lost());
         });
         let levels: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(levels, ["INFO", "WARN", "INFO"], "{lines:?}");

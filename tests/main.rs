@@ -11,8 +11,10 @@ mod environment;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod exits;
+mod followers;
 mod handover;
 mod holding;
+mod hooks;
 mod init;
 mod lockfile;
 mod logs;

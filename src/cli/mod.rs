@@ -37,12 +37,13 @@ const VARIABLES: &str = "Each flag can be set by a variable as well: --stop-time
 const ENVIRONMENT: &str = "\
 The command finds in its environment: ELECT_BOUNDARY, ELECT_ROLE (leader), ELECT_ID, ELECT_NAME, ELECT_TERM (the fencing \
 token: larger than that of every earlier leader), and ELECT_LEADER_ID, ELECT_LEADER_NAME, ELECT_LEADER_HOST, \
-ELECT_LEADER_PORT, ELECT_LEADER_ADDR.
+ELECT_LEADER_PORT, ELECT_LEADER_ADDR. A follower finds the same, with ELECT_ROLE=follower and its leader's details, but for \
+the term, which only a leader has. Hooks find what the command does, or a follower would; all of these read /dev/null.
 ";
 
 const SIGNALS: &str = "\
-Signals: TERM, INT and QUIT stop the command and give the boundary back; a second one kills at once. HUP, USR1, USR2 and \
-WINCH are passed on to the command; without a command HUP stops, unless it was ignored at the start (nohup).
+Signals: TERM, INT and QUIT stop what runs and give the boundary back; a second one kills at once. HUP, USR1, USR2 and \
+WINCH are passed on to the command, or to the follower; without either HUP stops, unless it was ignored at the start (nohup).
 
 In a terminal the command has the terminal: Ctrl-C is for the command alone, and if it ends the command, elect ends as well. \
 Ctrl-Z suspends both: with a lock file the leader goes on to lead, a lease on a server runs out; fg and bg go on. In a \
@@ -59,6 +60,8 @@ Examples:
   elect run -b cron --stop-signal INT --stop-timeout 30s -- ./job.sh
   elect run -q -n -b backup -- ./backup.sh               # exit with 75, and say nothing, if it runs already
   elect run -b deploy --wait 10m -- ./deploy.sh          # take turns, but not for ever
+  elect run -b db --advertise 10.0.0.5:5432 --follower './replicate' -- ./primary
+  elect run -b vip --on-elected 'ip addr add 10.0.0.9/32 dev eth0' --on-ousted 'ip addr del 10.0.0.9/32 dev eth0'
   ELECT_STORE=always: elect run -b cron -- ./job.sh      # no election: for development
 ";
 

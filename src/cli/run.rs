@@ -67,14 +67,15 @@ fn inside() -> Option<String> {
 }
 
 fn program(config: &Config) -> Result<Program, FindError> {
-    let name = config.command.first().cloned().unwrap_or_default();
-    let path = find(&name, std::env::var_os("PATH").as_deref())?;
+    let search = std::env::var_os("PATH");
+    let path = config.command.first().map(|name| find(name, search.as_deref())).transpose()?.unwrap_or_default();
     Ok(Program {
         path,
         words: config.command.clone(),
         stop_signal: config.stop_signal,
         stop_timeout: config.stop_timeout,
         min_hold: config.wishes.min_hold,
+        scripts: config.scripts.clone(),
     })
 }
 

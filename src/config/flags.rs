@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{Address, RestartLimit, SignalName, duration};
+use super::{Address, OnChangeFlag, RestartLimit, SignalName, duration};
 use crate::keeper::Containment;
 use crate::{log, store};
 
@@ -158,9 +159,17 @@ pub struct RunFlags {
     pub on_lost: Option<OnLostFlag>,
 
     #[command(flatten)]
+    pub following: FollowerFlags,
+
+    #[command(flatten)]
+    pub hooks: HookFlags,
+
+    #[command(flatten)]
     pub log: LogFlags,
 
     /// The command to run while leading, and its arguments
+    ///
+    /// With --follower or a hook there need not be one: then elect leads, and runs nothing but those.
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -185,6 +194,88 @@ pub enum OnLostFlag {
     Exit,
 }
 
+/// What runs while another leads.
+#[derive(Debug, Args)]
+pub struct FollowerFlags {
+    /// What to run while another leads, by sh -c
+    ///
+    /// Started as soon as a leader is known, whose details are in its environment (see below); it goes on while nobody
+    /// leads. It is stopped like the command, with --stop-signal and --stop-timeout, and is gone before the command starts
+    /// here. If it ends by itself, --restart says whether it is started again (about 100ms later at the earliest, and without
+    /// a limit); otherwise that waits for another leader. It does not run while elect sits out (--restart-limit,
+    /// --on-elected).
+    #[arg(
+        long, value_name = "CMD", env = "ELECT_FOLLOWER", value_parser = NonEmptyStringValueParser::new(),
+        help_heading = "Following and hooks"
+    )]
+    pub follower: Option<String>,
+
+    /// What another leader means for it: restart, a signal to its main process, or ignore [default: restart]
+    ///
+    /// What is in its environment stays what it was: told by a signal, it has to ask who leads, by elect status --json. The
+    /// signal goes to its main process, which is the shell unless CMD begins with exec.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "ELECT_FOLLOWER_ON_CHANGE",
+        help_heading = "Following and hooks",
+        hide_short_help = true
+    )]
+    pub follower_on_change: Option<OnChangeFlag>,
+}
+
+/// What runs on the way into leadership and out of it, and at what happens meanwhile.
+#[derive(Debug, Args)]
+pub struct HookFlags {
+    /// What to run before the command, which starts only after a 0
+    ///
+    /// By sh -c, as all hooks. If it fails or takes too long, leadership is given up and not sought again for a ttl (10s without one), twice as long
+    /// each time in a row, up to 5m; with --on-lost exit (so with -n and --wait) elect exits with 76. It runs once in a
+    /// leadership, not before each restart. What it leaves running is stopped before the command starts.
+    #[arg(
+        long, value_name = "CMD", env = "ELECT_ON_ELECTED", value_parser = NonEmptyStringValueParser::new(),
+        help_heading = "Following and hooks"
+    )]
+    pub on_elected: Option<String>,
+
+    /// What to run after the command, before another may lead
+    ///
+    /// Also after a leadership that was lost, when another may lead already, and if elect itself is killed: then its keeper
+    /// runs it. Only if the keeper is killed does it not run. Whether it fails makes no difference.
+    #[arg(
+        long, value_name = "CMD", env = "ELECT_ON_OUSTED", value_parser = NonEmptyStringValueParser::new(),
+        help_heading = "Following and hooks"
+    )]
+    pub on_ousted: Option<String>,
+
+    /// What to run whenever the leader changes, to none and to this candidate too
+    ///
+    /// It finds in its environment what a follower does, and while leading what the command does. One hook of this kind or
+    /// of --on-error runs at a time, beside the rest, and is stopped with it; what happens meanwhile is folded into one more
+    /// run. None is started while anything is being stopped, or while a boundary is kept without a command.
+    #[arg(
+        long, value_name = "CMD", env = "ELECT_ON_CHANGE", value_parser = NonEmptyStringValueParser::new(),
+        help_heading = "Following and hooks", hide_short_help = true
+    )]
+    pub on_change: Option<String>,
+
+    /// What to run when the store is in trouble: at first, and every 30s
+    ///
+    /// The trouble is in `ELECT_ERROR`.
+    #[arg(
+        long, value_name = "CMD", env = "ELECT_ON_ERROR", value_parser = NonEmptyStringValueParser::new(),
+        help_heading = "Following and hooks", hide_short_help = true
+    )]
+    pub on_error: Option<String>,
+
+    /// How long a hook may take, before it is killed
+    #[arg(
+        long, value_name = "DURATION", env = "ELECT_HOOK_TIMEOUT", default_value = "5s", value_parser = duration,
+        help_heading = "Following and hooks", hide_short_help = true
+    )]
+    pub hook_timeout: Duration,
+}
+
 /// Where the election is held.
 #[derive(Debug, Clone, Args)]
 pub struct StoreFlags {
@@ -196,23 +287,36 @@ pub struct StoreFlags {
     pub url: String,
 
     /// The authority that the store's certificate has to come from (PEM) [default: this system's]
-    #[arg(long, value_name = "FILE", env = "ELECT_TLS_CA", help_heading = "Store access")]
+    #[arg(long, value_name = "FILE", env = "ELECT_TLS_CA", help_heading = "Store access", hide_short_help = true)]
     pub tls_ca: Option<PathBuf>,
 
     /// A certificate to show to the store (PEM)
-    #[arg(long, value_name = "FILE", env = "ELECT_TLS_CERT", help_heading = "Store access")]
+    #[arg(long, value_name = "FILE", env = "ELECT_TLS_CERT", help_heading = "Store access", hide_short_help = true)]
     pub tls_cert: Option<PathBuf>,
 
     /// Its key (PEM)
-    #[arg(long, value_name = "FILE", env = "ELECT_TLS_KEY", help_heading = "Store access")]
+    #[arg(long, value_name = "FILE", env = "ELECT_TLS_KEY", help_heading = "Store access", hide_short_help = true)]
     pub tls_key: Option<PathBuf>,
 
     /// The user to the store
-    #[arg(long, value_name = "NAME", env = "ELECT_USERNAME", hide_env_values = true, help_heading = "Store access")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ELECT_USERNAME",
+        hide_env_values = true,
+        help_heading = "Store access",
+        hide_short_help = true
+    )]
     pub username: Option<String>,
 
     /// A file that holds the user's password (or the variable `ELECT_PASSWORD` does: it is never an argument)
-    #[arg(long, value_name = "FILE", env = "ELECT_PASSWORD_FILE", help_heading = "Store access")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ELECT_PASSWORD_FILE",
+        help_heading = "Store access",
+        hide_short_help = true
+    )]
     pub password_file: Option<PathBuf>,
 }
 

@@ -20,6 +20,88 @@ pub struct Attempt(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Signal(pub i32);
 
+/// One leader and what is known of it, as a number: another whenever any of it changes. Whoever calls knows what it
+/// stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderKey(pub u64);
+
+/// What the keeper is to start: one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    /// The leader command, or nothing, if there is none.
+    Command {
+        /// In this term, which has been armed.
+        term: Term,
+    },
+    /// The hook of that name: before the command, and under the same deadline.
+    OnElected {
+        /// In this term, which has been armed.
+        term: Term,
+    },
+    /// The hook of that name: after everything else in a term. No deadline governs it, for the term may be over.
+    OnOusted {
+        /// After this term.
+        term: Term,
+    },
+    /// What runs while another leads. No deadline governs it.
+    Follower,
+}
+
+impl Job {
+    /// The term whose kill deadline governs it, if one does (K1, K5).
+    #[must_use]
+    pub fn governed_by(self) -> Option<Term> {
+        match self {
+            Job::Command { term } | Job::OnElected { term } => Some(term),
+            Job::OnOusted { .. } | Job::Follower => None,
+        }
+    }
+}
+
+/// The hooks that run beside whatever else does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// Another leader, or none.
+    OnChange,
+    /// The store is in trouble.
+    OnError,
+}
+
+/// A hook, by the name of its flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// `--on-elected`
+    OnElected,
+    /// `--on-ousted`
+    OnOusted,
+    /// `--on-change` or `--on-error`
+    Aside(Aside),
+}
+
+/// What went wrong with a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookFailure {
+    /// Its main process ended like this.
+    Ended(CommandEnd),
+    /// It could not be started.
+    CannotStart(i32),
+    /// It was killed for taking too long.
+    TimedOut,
+    /// The keeper, which would have run it, is dead.
+    NoKeeper,
+}
+
+/// What became of a hook that runs beside the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AsideEnd {
+    /// Its main process ended like this.
+    Ended(CommandEnd),
+    /// Fork failed with this `errno`.
+    Failed(i32),
+    /// It was not started, because something is being stopped just now.
+    NotNow,
+}
+
 /// How the main process of a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandEnd {
@@ -86,7 +168,7 @@ pub enum Answer {
     Release(bool),
 }
 
-/// What the keeper says of the leader command.
+/// What the keeper says of what it was told to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FromKeeper {
     /// The kill deadline is in force.
@@ -104,6 +186,11 @@ pub enum FromKeeper {
         run: Run,
         /// Its process id.
         pid: i32,
+    },
+    /// There is no command to run: the term counts as begun, and lasts until somebody asks for its end.
+    Idle {
+        /// Of this start.
+        run: Run,
     },
     /// The main process does not run, and will not.
     NotStarted {
@@ -131,6 +218,8 @@ pub enum FromKeeper {
     },
     /// What a person at the terminal has done to the command: nothing that an election is about.
     Terminal(AtTerminal),
+    /// The hook that ran beside the rest does so no more.
+    AsideEnded(AsideEnd),
 }
 
 /// What has happened to the command at the terminal.
@@ -163,6 +252,10 @@ pub enum Event {
         /// The term that was ours.
         term: Term,
     },
+    /// Who leads, as far as a waiter is told; `None`: nobody.
+    Leader(Option<LeaderKey>),
+    /// Something has happened that this hook is for.
+    Due(Aside),
     /// The keeper has spoken.
     Keeper(FromKeeper),
     /// The keeper has died: said once.
@@ -194,13 +287,15 @@ pub enum Action {
         /// [`Time::NEVER`] where leadership has no end.
         kill_by: Time,
     },
-    /// Start the leader command.
+    /// Start one of the programs. Only ever asked for when the tree of the one before is empty.
     Start {
-        /// In this term, which has been armed.
-        term: Term,
+        /// Which.
+        job: Job,
         /// A number of its own.
         run: Run,
     },
+    /// Start a hook beside whatever runs. Its end is waited for before the next one.
+    StartAside(Aside),
     /// The stop signal to the tree now, SIGKILL at the given time.
     Stop {
         /// Absolute; an earlier one already in force stays.
@@ -286,8 +381,41 @@ pub enum Report {
         /// How long the candidate sits out; `None`: it ends.
         sits_out: Option<Duration>,
     },
+    /// The hook that decides whether we lead has said no: the boundary is given up.
+    NotAccepted {
+        /// The term.
+        term: Term,
+        /// How long the candidate sits out; `None`: it ends.
+        sits_out: Option<Duration>,
+    },
+    /// A hook failed.
+    HookFailed {
+        /// Which.
+        hook: Hook,
+        /// How.
+        failure: HookFailure,
+    },
     /// It has sat out.
     StandsAgain,
+    /// The follower runs.
+    FollowerStarted {
+        /// Its process id.
+        pid: i32,
+    },
+    /// Its main process has ended.
+    FollowerEnded {
+        /// How.
+        end: CommandEnd,
+    },
+    /// It could not be started.
+    FollowerCannotStart(NotStarted),
+    /// It is being stopped.
+    FollowerStopping {
+        /// For another leader; otherwise because we do not follow any longer.
+        for_another: bool,
+    },
+    /// It is killed, and still not confirmed dead: nothing else starts here.
+    FollowerUnconfirmed,
     /// Killed, and still not confirmed dead: nothing is released, nothing else starts (2.3).
     Unconfirmed {
         /// In this term.
@@ -324,6 +452,8 @@ pub enum Reason {
     CannotStart(i32),
     /// Somebody asked.
     Asked(Signal),
+    /// The hook before it failed.
+    NotAccepted,
     /// The lease could not be renewed in time.
     RunningOut,
     /// The store says that the lease is not ours.

@@ -11,6 +11,10 @@
 //!    └─────────────────┴───────────────────────────────────┴─────────────────┘
 //! ```
 //!
+//! With hooks, `Leading` begins with `--on-elected`, and whatever leads out of a leadership leads through `Ousting`, where
+//! `--on-ousted` runs over an empty tree. A [follower](follower) is a small machine beside this one; a win waits for its
+//! end in `Verifying`, the end of the program in `Parting`.
+//!
 //! A command that has ended by itself may be started again, or the boundary kept for a while ([`Wishes`]):
 //!
 //! ```text
@@ -26,14 +30,17 @@
 //!
 //! - Only `Leading` and `Stopping` may hold a live leader command. `Leading` is entered from `Verifying`, with a lease that
 //!   was credited to a request sent after the store had said that we won (T1), and in the same term from `Holding`.
-//! - `Stopping` is left only when the tree is confirmed empty (2.3), and `Releasing` and `Holding` are entered
+//! - `Stopping` and `Ousting` are left only when the tree is confirmed empty (2.3), and `Releasing` and `Holding` are entered
 //!   with an empty tree only.
+//! - A follower is started in `Standing` only, and stopped in every other state; `Leading` and `Ended` are entered without.
 //! - Whatever comes in, the deadlines are looked at first: an answer that comes after `stop_by` finds the term over.
 //! - There is one request at a time; a reply to any other attempt changes nothing.
 //!
 //! What is deliberately absent: retries inside an attempt, time-outs that are not deadlines, anything that waits.
 
+mod asides;
 mod event;
+mod follower;
 mod keeper_watch;
 mod requests;
 mod runs;
@@ -48,15 +55,16 @@ mod timing;
 mod wishes;
 
 pub use event::{
-    Action, Answer, AtTerminal, Attempt, Campaigned, CommandEnd, Event, FromKeeper, NotStarted, Outcome, Reason,
-    Renewed, Report, Run, Signal, Term,
+    Action, Answer, Aside, AsideEnd, AtTerminal, Attempt, Campaigned, CommandEnd, Event, FromKeeper, Hook, HookFailure, Job, LeaderKey, NotStarted, Outcome, Reason, Renewed, Report, Run, Signal, Term,
 };
 pub use time::Time;
 pub use timing::{Asked, KILL_ALLOWANCE, Lease, Short, Timing, TimingError, margin};
-pub use wishes::{OnLost, Patience, Restart, RestartWhen, Wishes};
+pub use wishes::{Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Wishes};
 
 use std::time::Duration;
 
+use asides::Asides;
+use follower::Follower;
 use keeper_watch::KeeperWatch;
 use requests::{Kind, Requests};
 use runs::{Runs, Sequel};
@@ -83,9 +91,13 @@ struct Core {
     stands_until: Option<Time>,
     requests: Requests,
     keeper: KeeperWatch,
+    keeper_died: bool,
     runs: Runs,
-    /// The last start of the command.
+    follower: Follower,
+    asides: Asides,
+    /// The last start of any program, and which it was.
     run: Run,
+    job: Job,
     /// Whether the store has ever answered: refusals after that are troubles to be waited out.
     store_answered: bool,
     jitter: fastrand::Rng,
@@ -107,10 +119,14 @@ pub enum Phase {
     Stopping,
     /// Leading, and nothing runs: between two runs of the command, or because the boundary is to be kept.
     Holding,
+    /// Leading no longer, and the hook that is to know of it runs.
+    Ousting,
     /// The boundary is being given back.
     Releasing,
-    /// Not standing for a while: the command has failed here too often.
+    /// Not standing for a while: the command has failed here too often, or the hook before it.
     SittingOut,
+    /// Over but for the follower, which is being stopped.
+    Parting,
     /// Over.
     Ended,
 }
@@ -131,8 +147,12 @@ impl Candidate {
                 stands_until: None,
                 requests: Requests::default(),
                 keeper: KeeperWatch::new(),
+                keeper_died: false,
                 runs: Runs::new(wishes.restart, wishes.min_hold),
+                follower: Follower::new(wishes.follower, wishes.restart),
+                asides: Asides::default(),
                 run: 0,
+                job: Job::Follower,
                 store_answered: false,
                 jitter: fastrand::Rng::with_seed(seed),
                 actions: Vec::new(),
@@ -146,13 +166,22 @@ impl Candidate {
     pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         // A message that comes late must find the term over: the deadlines come first (T2).
         self.pass_time(now);
-        if let Some(input) = self.recognize(event) {
+        if let Some(input) = self.recognize(now, event) {
             self.step(now, input);
             self.pass_time(now);
         }
+        // A follower lives only while its candidate stands.
+        if !matches!(self.state, State::Standing(_)) {
+            self.core.dismiss_follower(now);
+        }
         let state = std::mem::replace(&mut self.state, State::Ended);
         self.state = state.settle(&mut self.core, now);
-        if event == Event::Tick && self.state.may_hold_a_tree() && self.core.keeper.gives_up(now) {
+        if self.state.has_room_for_asides(&self.core)
+            && let Some(aside) = self.core.asides.next()
+        {
+            self.core.act(Action::StartAside(aside));
+        }
+        if event == Event::Tick && self.may_hold_a_tree() && self.core.keeper.gives_up(now) {
             self.core.report(Report::KeeperSilent);
             if !self.core.breaks(Sabotage::SilentKeeperSpared) {
                 self.core.act(Action::KillKeeper);
@@ -164,9 +193,16 @@ impl Candidate {
     /// When to call [`Candidate::handle`] again if nothing else happens; [`Time::NEVER`] if that is not needed.
     #[must_use]
     pub fn wake_at(&self) -> Time {
-        let watch = if self.state.may_hold_a_tree() { self.core.keeper.wake_at() } else { Time::NEVER };
+        let watch = if self.may_hold_a_tree() { self.core.keeper.wake_at() } else { Time::NEVER };
+        let follower = self.core.follower.wake_at(matches!(self.state, State::Standing(_)));
         let state = self.state.wake_at(&self.core);
-        state.min(self.core.requests.wake_at()).min(watch)
+        state.min(self.core.requests.wake_at()).min(watch).min(follower)
+    }
+
+    /// Whether a follower runs, or is being stopped.
+    #[must_use]
+    pub fn has_a_follower(&self) -> bool {
+        !self.core.follower.is_gone()
     }
 
     /// Where the candidate is.
@@ -176,12 +212,13 @@ impl Candidate {
     }
 
     fn pass_time(&mut self, now: Time) {
+        self.core.follower_passes_time(now);
         self.step(now, Input::Time);
         if let Some(failure) = self.core.requests.expire(now) {
             self.step(now, Input::Answer(failure));
             self.step(now, Input::Time);
         }
-        if self.state.may_hold_a_tree() && self.core.keeper.asks(now, &self.core.timing) {
+        if self.may_hold_a_tree() && self.core.keeper.asks(now, &self.core.timing) {
             self.core.act(Action::Ping);
         }
     }
@@ -193,7 +230,7 @@ impl Candidate {
 
     /// Turns an event into an input of the state machine, or into nothing: a reply to another attempt, a word
     /// about another term.
-    fn recognize(&mut self, event: Event) -> Option<Input> {
+    fn recognize(&mut self, now: Time, event: Event) -> Option<Input> {
         match event {
             Event::Tick | Event::Keeper(FromKeeper::Terminal(_)) => None,
             Event::Answer { attempt, answer } => {
@@ -210,16 +247,61 @@ impl Candidate {
                 self.core.keeper.answered();
                 None
             }
-            Event::Keeper(FromKeeper::Started { run, pid }) => self.is_run(run).then_some(Input::Started(pid)),
-            Event::Keeper(FromKeeper::NotStarted { run, why }) => self.is_run(run).then_some(Input::NotStarted(why)),
-            Event::Keeper(FromKeeper::Exited { run, end }) => self.is_run(run).then_some(Input::Exited(end)),
+            Event::Keeper(FromKeeper::Started { run, pid }) => self.of_run(now, run, Input::Started(pid)),
+            Event::Keeper(FromKeeper::Idle { run }) => self.of_run(now, run, Input::Idle),
+            Event::Keeper(FromKeeper::NotStarted { run, why }) => self.of_run(now, run, Input::NotStarted(why)),
+            Event::Keeper(FromKeeper::Exited { run, end }) => self.of_run(now, run, Input::Exited(end)),
             Event::Keeper(FromKeeper::Expired { term }) => self.is_current(term).then_some(Input::Expired),
-            Event::Keeper(FromKeeper::Empty { run }) => self.is_run(run).then_some(Input::Empty),
-            Event::KeeperDied => Some(Input::KeeperDied),
-            Event::Swept { empty } => Some(Input::Swept { empty }),
-            Event::Stop(signal) => Some(Input::Stop(signal)),
+            Event::Keeper(FromKeeper::Empty { run }) => self.of_run(now, run, Input::Empty),
+            Event::Keeper(FromKeeper::AsideEnded(end)) => {
+                if let Some((aside, failure)) = self.core.asides.ended(end) {
+                    self.core.report(Report::HookFailed { hook: Hook::Aside(aside), failure });
+                }
+                None
+            }
+            Event::Leader(leader) => Some(Input::Leader(leader)),
+            Event::Due(aside) => {
+                let hooks = self.core.wishes.hooks;
+                if match aside {
+                    Aside::OnChange => hooks.on_change,
+                    Aside::OnError => hooks.on_error,
+                } {
+                    self.core.asides.due(aside);
+                }
+                None
+            }
+            Event::KeeperDied => {
+                self.core.keeper_died = true;
+                self.core.follower_is_bereaved(now);
+                Some(Input::KeeperDied)
+            }
+            Event::Swept { empty } => {
+                let followers = self.core.follower_is_swept(now, empty);
+                (!followers).then_some(Input::Swept { empty })
+            }
+            Event::Stop(signal) => {
+                self.core.follower_is_asked(now);
+                Some(Input::Stop(signal))
+            }
+            Event::Forward(signal) if self.has_a_follower() => {
+                self.core.act(Action::Forward(signal));
+                None
+            }
             Event::Forward(signal) => Some(Input::Forward(signal)),
         }
+    }
+
+    /// What the keeper says of a run is for whoever started it: the follower, or the present state.
+    fn of_run(&mut self, now: Time, run: Run, input: Input) -> Option<Input> {
+        if self.core.follower.is_run(run) {
+            self.core.follower_hears(now, input);
+            return None;
+        }
+        self.is_run(run).then_some(input)
+    }
+
+    fn may_hold_a_tree(&self) -> bool {
+        self.state.may_hold_a_tree() || self.has_a_follower()
     }
 
     fn is_current(&self, term: Term) -> bool {
@@ -262,9 +344,11 @@ impl Core {
         self.act(Action::Arm { term, kill_by: lease.kill_by });
     }
 
-    fn start(&mut self, term: Term) {
+    fn start(&mut self, job: Job) -> Run {
         self.run += 1;
-        self.act(Action::Start { term, run: self.run });
+        self.job = job;
+        self.act(Action::Start { job, run: self.run });
+        self.run
     }
 
     /// Nothing is kept for the sake of a hold any longer.

@@ -1,5 +1,5 @@
 //! What the runs of the command have come to, and so what follows when one of them ends by itself: `--restart` with its
-//! delay and its limit, and `--min-hold`.
+//! delay and its limit, and `--min-hold`; and how often in a row the hook before it has said no.
 //!
 //! Nothing is decided here about leases or trees: a restart that has come due still needs both.
 
@@ -15,20 +15,73 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// The same for sitting out.
 const LONGEST_SITTING_OUT: Duration = Duration::from_secs(5 * 60);
 
+/// How long a candidate sits out after a hook has said no, where the store grants no ttl.
+const SITTING_OUT_AT_LEAST: Duration = Duration::from_secs(10);
+
+/// Which ends are followed by another run, and after how long.
 #[derive(Debug)]
-pub(super) struct Runs {
+pub(super) struct Pace {
     restart: Restart,
-    min_hold: Duration,
-    /// When the first run of the present term started.
-    term_began: Option<Time>,
     /// When the last run started.
     began: Option<Time>,
     /// Restarts in a row without a run that went well: how often the delay has been doubled.
     in_a_row: u32,
+}
+
+impl Pace {
+    pub(super) fn new(restart: Restart) -> Pace {
+        Pace { restart, began: None, in_a_row: 0 }
+    }
+
+    pub(super) fn started(&mut self, now: Time) {
+        self.began = Some(now);
+    }
+
+    fn lasted(&self, now: Time) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| now.since(began))
+    }
+
+    /// A run as long as the longest delay has gone well, whatever came then: what fails next begins with the shortest again.
+    pub(super) fn ended(&mut self, now: Time) {
+        if self.lasted(now) >= self.longest_delay() {
+            self.in_a_row = 0;
+        }
+    }
+
+    /// Whether a run that ended like this (`None`: it could not even begin) is followed by another.
+    pub(super) fn goes_on_after(&self, end: Option<CommandEnd>) -> bool {
+        match self.restart.when {
+            RestartWhen::Never => false,
+            RestartWhen::OnFailure => end != Some(CommandEnd::Exited(0)),
+            RestartWhen::Always => true,
+        }
+    }
+
+    pub(super) fn delay(&mut self, jitter: &mut fastrand::Rng) -> Duration {
+        let doubled = self.restart.delay.saturating_mul(2u32.pow(self.in_a_row.min(20)));
+        self.in_a_row += 1;
+        // Never longer than was said; a quarter less at most.
+        doubled.min(self.longest_delay()).mul_f64(1.0 - jitter.f64() / 4.0)
+    }
+
+    fn longest_delay(&self) -> Duration {
+        LONGEST_DELAY.max(self.restart.delay)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Runs {
+    restart: Restart,
+    min_hold: Duration,
+    pace: Pace,
+    /// When the first run of the present term started.
+    term_began: Option<Time>,
     /// When the restarts were that still count against the limit.
     recent: VecDeque<Time>,
     /// How often in a row the limit has been reached.
     given_up: u32,
+    /// How often in a row the hook before the command has said no.
+    not_accepted: u32,
 }
 
 /// What follows the end of a run.
@@ -44,8 +97,8 @@ pub(super) enum Sequel {
 
 impl Runs {
     pub(super) fn new(restart: Restart, min_hold: Duration) -> Runs {
-        let recent = VecDeque::new();
-        Runs { restart, min_hold, term_began: None, began: None, in_a_row: 0, recent, given_up: 0 }
+        let (pace, recent) = (Pace::new(restart), VecDeque::new());
+        Runs { restart, min_hold, pace, term_began: None, recent, given_up: 0, not_accepted: 0 }
     }
 
     pub(super) fn term_begins(&mut self) {
@@ -54,21 +107,17 @@ impl Runs {
 
     pub(super) fn started(&mut self, now: Time) {
         self.term_began.get_or_insert(now);
-        self.began = Some(now);
+        self.pace.started(now);
     }
 
     pub(super) fn restarted(&mut self, now: Time) {
         self.recent.push_back(now);
     }
 
-    /// The main process has ended by itself. A run as long as the longest delay has gone well, whatever came then: what
-    /// fails next begins with the shortest again. The same with sitting out, for a run as long as that.
+    /// The main process has ended by itself. A run as long as a candidate would sit out has gone well, as with the delay.
     pub(super) fn ended(&mut self, now: Time, ttl: Option<Duration>) {
-        let lasted = self.began.map_or(Duration::ZERO, |began| now.since(began));
-        if lasted >= self.longest_delay() {
-            self.in_a_row = 0;
-        }
-        if lasted >= self.sitting_out(ttl) {
+        self.pace.ended(now);
+        if self.pace.lasted(now) >= self.sitting_out(ttl) {
             self.given_up = 0;
         }
     }
@@ -93,37 +142,39 @@ impl Runs {
         jitter: &mut fastrand::Rng,
         unlimited: bool,
     ) -> Sequel {
-        let again = match self.restart.when {
-            RestartWhen::Never => false,
-            RestartWhen::OnFailure => end != CommandEnd::Exited(0),
-            RestartWhen::Always => true,
-        };
-        if !again {
+        if !self.pace.goes_on_after(Some(end)) {
             return Sequel::End;
         }
         while self.recent.front().is_some_and(|&at| now >= at + self.restart.within) {
             self.recent.pop_front();
         }
         if self.recent.len() >= self.restart.limit as usize && !unlimited {
-            let base = self.sitting_out(ttl);
-            let doubled = base.saturating_mul(2u32.pow(self.given_up.min(16))).min(LONGEST_SITTING_OUT.max(base));
+            let sits_out = doubled(self.sitting_out(ttl), self.given_up);
             self.given_up += 1;
-            self.in_a_row = 0;
+            self.pace.in_a_row = 0;
             self.recent.clear();
-            return Sequel::Resign(doubled);
+            return Sequel::Resign(sits_out);
         }
-        let doubled = self.restart.delay.saturating_mul(2u32.pow(self.in_a_row.min(20)));
-        self.in_a_row += 1;
-        // Never longer than was said; a quarter less at most.
-        let delay = doubled.min(self.longest_delay()).mul_f64(1.0 - jitter.f64() / 4.0);
-        Sequel::Restart(delay)
+        Sequel::Restart(self.pace.delay(jitter))
     }
 
-    fn longest_delay(&self) -> Duration {
-        LONGEST_DELAY.max(self.restart.delay)
+    /// The hook before the command has said yes.
+    pub(super) fn accepted(&mut self) {
+        self.not_accepted = 0;
+    }
+
+    /// It has said no: for how long it is another candidate's turn.
+    pub(super) fn not_accepted(&mut self, ttl: Option<Duration>) -> Duration {
+        self.not_accepted += 1;
+        doubled(ttl.unwrap_or(SITTING_OUT_AT_LEAST), self.not_accepted - 1)
     }
 
     fn sitting_out(&self, ttl: Option<Duration>) -> Duration {
         self.restart.within.max(ttl.unwrap_or_default())
     }
+}
+
+/// Twice as long each time, up to the longest, or what it is if it is longer.
+fn doubled(base: Duration, times: u32) -> Duration {
+    base.saturating_mul(2u32.pow(times.min(16))).min(LONGEST_SITTING_OUT.max(base))
 }

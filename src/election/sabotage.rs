@@ -40,6 +40,18 @@ pub(super) enum Sabotage {
     NoSittingOut,
     /// Give the boundary back as soon as the command has ended.
     NoHold,
+    /// Start the command while the follower is still being stopped.
+    FollowerBesideLeader,
+    /// Stand again although a follower that was killed is still there.
+    StandsBesideStuckFollower,
+    /// Start the command although the hook before it failed.
+    CommandAfterFailedHook,
+    /// Stand again right after that hook failed.
+    NoSittingOutAfterHook,
+    /// Give the boundary back while the hook after the command still runs.
+    ReleaseBeforeOusted,
+    /// Leave that hook out where the lease was lost.
+    NotOustedWhenLost,
     /// Take any reply for the one that is waited for.
     AnyReplyCounts,
 }

@@ -2,6 +2,8 @@
 
 mod holding;
 mod leading;
+mod ousting;
+mod parting;
 mod releasing;
 mod sitting_out;
 mod standing;
@@ -12,13 +14,15 @@ use std::time::Duration;
 
 use holding::Holding;
 use leading::Leading;
+use ousting::Ousting;
+use parting::Parting;
 use releasing::{Releasing, Then};
 use sitting_out::SittingOut;
 use standing::Standing;
 use stopping::Stopping;
 use verifying::Verifying;
 
-use super::event::{Action, Answer, CommandEnd, NotStarted, Outcome, Signal, Term};
+use super::event::{Action, Answer, CommandEnd, LeaderKey, NotStarted, Outcome, Signal, Term};
 use super::sabotage::Sabotage;
 use super::time::Time;
 use super::timing::{Lease, TimingError};
@@ -27,6 +31,10 @@ use super::{Core, Phase};
 
 /// How long a win may wait for its verification where the store grants no ttl.
 const VERIFY_WITHIN: Duration = Duration::from_secs(10);
+/// How often people are told that a killed tree is still there.
+pub(super) const UNCONFIRMED_AGAIN: Duration = Duration::from_secs(60);
+/// How often the campaigner sweeps the tree that a dead keeper left it.
+pub(super) const SWEEP_AGAIN: Duration = Duration::from_millis(5);
 
 /// An event that has been found to concern us now.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +42,10 @@ pub(super) enum Input {
     Time,
     Answer(Answer),
     Hint,
+    Leader(Option<LeaderKey>),
     Ousted,
     Started(i32),
+    Idle,
     NotStarted(NotStarted),
     Exited(CommandEnd),
     Expired,
@@ -53,8 +63,10 @@ pub(super) enum State {
     Leading(Leading),
     Stopping(Stopping),
     Holding(Holding),
+    Ousting(Ousting),
     Releasing(Releasing),
     SittingOut(SittingOut),
+    Parting(Parting),
     Ended,
 }
 
@@ -70,8 +82,10 @@ impl State {
             State::Leading(leading) => leading.next(core, now, input),
             State::Stopping(stopping) => stopping.next(core, now, input),
             State::Holding(holding) => holding.next(core, now, input),
+            State::Ousting(ousting) => ousting.next(core, now, input),
             State::Releasing(releasing) => releasing.next(core, now, input),
             State::SittingOut(sitting_out) => sitting_out.next(core, now, input),
+            State::Parting(parting) => parting.next(core, input),
             State::Ended => State::Ended,
         }
     }
@@ -80,25 +94,47 @@ impl State {
     pub(super) fn settle(self, core: &mut Core, now: Time) -> State {
         match self {
             State::Holding(holding) => holding.restart_if_due(core, now),
-            State::Standing(_)
-            | State::Verifying(_)
-            | State::Leading(_)
+            State::Verifying(verifying) => verifying.lead_if_alone(core, now),
+            State::Parting(parting) => parting.end_if_alone(core),
+            State::Standing(_) => {
+                core.start_follower_if_due(now);
+                self
+            }
+            State::Leading(_)
             | State::Stopping(_)
+            | State::Ousting(_)
             | State::Releasing(_)
             | State::SittingOut(_)
             | State::Ended => self,
         }
     }
 
-    /// The two states that may hold a live leader command.
+    /// The two states that may hold a live leader command, and the one in which the hook after it runs. A follower is
+    /// nobody's but its own ([`Follower`](super::follower::Follower)).
     pub(super) fn may_hold_a_tree(&self) -> bool {
         match self {
-            State::Leading(_) | State::Stopping(_) => true,
+            State::Leading(_) | State::Stopping(_) | State::Ousting(_) => true,
             State::Standing(_)
             | State::Verifying(_)
             | State::Holding(_)
             | State::Releasing(_)
             | State::SittingOut(_)
+            | State::Parting(_)
+            | State::Ended => false,
+        }
+    }
+
+    /// Whether a hook may be started beside whatever runs: nothing is being stopped, and nothing is about to be given back.
+    pub(super) fn has_room_for_asides(&self, core: &Core) -> bool {
+        match self {
+            State::Standing(_) | State::SittingOut(_) => core.follower.is_undisturbed(),
+            State::Leading(leading) => leading.has_begun(),
+            State::Verifying(_)
+            | State::Stopping(_)
+            | State::Holding(_)
+            | State::Ousting(_)
+            | State::Releasing(_)
+            | State::Parting(_)
             | State::Ended => false,
         }
     }
@@ -109,7 +145,8 @@ impl State {
             State::Leading(leading) => Some(leading.term),
             State::Stopping(stopping) => Some(stopping.term),
             State::Holding(holding) => Some(holding.term),
-            State::Standing(_) | State::Releasing(_) | State::SittingOut(_) | State::Ended => None,
+            State::Ousting(ousting) => Some(ousting.term),
+            State::Standing(_) | State::Releasing(_) | State::SittingOut(_) | State::Parting(_) | State::Ended => None,
         }
     }
 
@@ -120,8 +157,10 @@ impl State {
             State::Leading(_) => Phase::Leading,
             State::Stopping(_) => Phase::Stopping,
             State::Holding(_) => Phase::Holding,
+            State::Ousting(_) => Phase::Ousting,
             State::Releasing(_) => Phase::Releasing,
             State::SittingOut(_) => Phase::SittingOut,
+            State::Parting(_) => Phase::Parting,
             State::Ended => Phase::Ended,
         }
     }
@@ -134,19 +173,30 @@ impl State {
             State::Standing(standing) => standing.gives_up_at(core).min(request_at(standing.ask_at)),
             State::Verifying(verifying) => verifying.give_up_at.min(request_at(verifying.renew_at)),
             State::Leading(leading) => {
-                leading.lease.stop_by.min(leading.resigns_at()).min(request_at(leading.renew_at))
+                leading.lease.stop_by.min(leading.gives_up_at()).min(request_at(leading.renew_at))
             }
             State::Stopping(stopping) => stopping.wake_at(idle),
             State::Holding(holding) => holding.wake_at(idle),
-            State::SittingOut(sitting_out) => sitting_out.until,
+            State::Ousting(ousting) => ousting.wake_at(idle),
+            State::SittingOut(sitting_out) => sitting_out.wake_at(core),
             State::Releasing(releasing) => releasing.until.min(request_at(releasing.ask_at)),
-            State::Ended => Time::NEVER,
+            State::Parting(_) | State::Ended => Time::NEVER,
         }
     }
 }
 
+/// A follower that is still there is waited for.
 fn become_ended(core: &mut Core, outcome: Outcome) -> State {
     core.requests.abandon();
+    if core.follower.is_gone() { end(core, outcome) } else { State::Parting(Parting { outcome }) }
+}
+
+fn end(core: &mut Core, outcome: Outcome) -> State {
+    let outcome = match (outcome, core.follower.last_word()) {
+        // A follower is a command: its status is ours if that is what was stopped.
+        (Outcome::Stopped(_), Some(end)) => Outcome::Command(end),
+        (outcome, _) => outcome,
+    };
     core.act(Action::End(outcome));
     State::Ended
 }

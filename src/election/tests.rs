@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::*;
 
+mod following;
+mod hooks;
 mod supervising;
 mod waiting;
 
@@ -18,6 +20,7 @@ const fn at(millis: u64) -> Time {
 }
 
 const TERM: Signal = Signal(15);
+const COMMAND: Job = Job::Command { term: 7 };
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A candidate with the default timings (L 10 s, R 2 s, A 1 s, B 250 to 500 ms, G 2 s), at a time that only moves on.
@@ -65,7 +68,7 @@ impl Scene {
     fn leads(&mut self) {
         let verifying = self.wins();
         let actions = self.credited(at(0), verifying, at(0));
-        assert!(actions.contains(&Action::Start { term: 7, run: 1 }), "{actions:?}");
+        assert!(actions.contains(&Action::Start { job: COMMAND, run: 1 }), "{actions:?}");
         self.hears(at(0), Event::Keeper(FromKeeper::Started { run: 1, pid: 4711 }));
         self.hears(at(0), Event::Keeper(FromKeeper::Pong));
     }
@@ -202,13 +205,13 @@ fn the_command_starts_with_more_than_one_renewal_left_or_after_the_next_credit()
             }
         }
         let actions = scene.credited(at(now), verifying, at(0));
-        let started = actions.contains(&Action::Start { term: 7, run: 1 });
+        let started = actions.contains(&Action::Start { job: COMMAND, run: 1 });
         assert_eq!(started, starts, "at {now}: {actions:?}");
         if !starts {
             let again = renewal(&actions);
             let actions = scene.credited(at(now + 1), again, at(now));
             let armed = actions.iter().position(|action| matches!(action, Action::Arm { term: 7, .. }));
-            let started = actions.iter().position(|action| *action == Action::Start { term: 7, run: 1 });
+            let started = actions.iter().position(|action| *action == Action::Start { job: COMMAND, run: 1 });
             assert!(armed.is_some() && armed < started, "armed before it is started: {actions:?}");
         }
     }
@@ -236,7 +239,7 @@ fn a_keeper_that_finds_it_too_late_is_asked_again_after_one_hurried_renewal_and_
     let too_late = |run| Event::Keeper(FromKeeper::NotStarted { run, why: NotStarted::TooLate });
     let hurried = renewal(&scene.hears(at(100), too_late(1)));
     let actions = scene.credited(at(101), hurried, at(100));
-    assert!(actions.contains(&Action::Start { term: 7, run: 2 }), "{actions:?}");
+    assert!(actions.contains(&Action::Start { job: COMMAND, run: 2 }), "{actions:?}");
     // The second time the usual pace is kept, and a ttl after the first refusal it is over.
     let mut run = 2;
     let actions = scene.hears(at(102), too_late(run));
@@ -247,7 +250,7 @@ fn a_keeper_that_finds_it_too_late_is_asked_again_after_one_hurried_renewal_and_
         if let Some(Action::Renew(asked)) = actions.iter().find(|action| matches!(action, Action::Renew(_))) {
             let actions = scene.credited(scene.now, *asked, scene.now);
             run += 1;
-            assert!(actions.contains(&Action::Start { term: 7, run }), "{actions:?}");
+            assert!(actions.contains(&Action::Start { job: COMMAND, run }), "{actions:?}");
             scene.hears(scene.now, too_late(run));
         }
     }
@@ -282,6 +285,7 @@ fn a_stop_of_ours_has_the_stop_timeout_and_renewals_go_on_meanwhile() {
                 | Action::KillKeeper
                 | Action::Sweep
                 | Action::EndHold
+                | Action::StartAside(_)
                 | Action::Report(_) => {}
             }
         }
@@ -388,6 +392,7 @@ fn a_stop_whose_lease_runs_out_is_killed_by_then_and_spoken_of_half_a_second_lat
                 | Action::KillKeeper
                 | Action::Sweep
                 | Action::EndHold
+                | Action::StartAside(_)
                 | Action::Report(_)
                 | Action::End(_) => {}
             }

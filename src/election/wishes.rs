@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::event::Signal;
 use super::time::Time;
 
 /// The wishes of one candidate, the same for as long as it exists. By default it never gives up.
@@ -16,6 +17,44 @@ pub struct Wishes {
     pub min_hold: Duration,
     /// Whether a command that ended by itself is started again.
     pub restart: Restart,
+    /// Whether there is a follower, and what a change of the leader means for it.
+    pub follower: Option<OnChange>,
+    /// Which hooks there are.
+    pub hooks: Hooks,
+}
+
+/// What a change of the leader means for a follower that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnChange {
+    /// It is stopped, and started again.
+    Restart,
+    /// Its main process gets this signal.
+    Signal(Signal),
+    /// Nothing.
+    Ignore,
+}
+
+/// Which hooks there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
+pub struct Hooks {
+    /// Whether one has to succeed before the command starts.
+    pub on_elected: bool,
+    /// Whether one runs before the boundary is given back.
+    pub on_ousted: bool,
+    /// Whether one hears of each change of the leader.
+    pub on_change: bool,
+    /// Whether one hears of troubles with the store.
+    pub on_error: bool,
+    /// How long each of them may take, all that it starts included.
+    pub timeout: Duration,
+}
+
+impl Default for Hooks {
+    fn default() -> Hooks {
+        let timeout = Duration::from_secs(5);
+        Hooks { on_elected: false, on_ousted: false, on_change: false, on_error: false, timeout }
+    }
 }
 
 /// How long a candidate stands without being elected. It counts from the first question to the store, and anew from the

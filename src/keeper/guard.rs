@@ -1,5 +1,7 @@
 //! The keeper's own loop: one socket, one deadline, one tree.
 //!
+//! What starts it is in [`start`]; hooks that run beside it are in [`beside`].
+//!
 //! ```text
 //!           start            exec           stop · main ended          kill_at · deadline · kill
 //! Empty ──────────▶ Starting ─────▶ Running ───────────────▶ stopping ─────────────────────────▶ killing ──▶ Empty
@@ -8,6 +10,9 @@
 //! It knows no store and no network. Whatever happens, in this order: the deadlines are enforced, the dead are reaped,
 //! the campaigner is listened to. The end of the campaigner is a stop request that nobody can withdraw (K2);
 //! with a `--min-hold` that still runs, the claim is kept until it is over, or left to a lease that ends before that.
+
+mod beside;
+mod start;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -24,12 +29,14 @@ use nix::unistd::Pid;
 use super::containment::Tier;
 use super::namespace::Init;
 use super::protocol::{Channel, Claim, LONGEST, Received, ToKeeper};
-use super::spawn::{ExecStatus, Program, Spawned, spawn};
+use super::spawn::{ExecStatus, Program, Spawned};
 use super::sys::{self, Inherited, Reaped};
 use super::terminal::Terminal;
 use super::tree::{Killed, Scanner};
 use crate::clock::{self, Alarm};
-use crate::election::{AtTerminal, CommandEnd, FromKeeper, NotStarted, Run, Term, Time};
+use crate::election::{AtTerminal, CommandEnd, FromKeeper, Job, Run, Term, Time};
+use beside::Beside;
+use start::Ousted;
 
 /// How many messages, or ends of children, are dealt with before the deadlines are looked at again: neither a campaigner
 /// that never stops talking nor a hail of orphans may put a kill off.
@@ -43,7 +50,9 @@ pub struct Guard {
     campaigner: Campaigner,
     deadline: Option<Deadline>,
     tree: Tree,
+    beside: Option<Beside>,
     run: Run,
+    ousted: Option<Ousted>,
     hold: Option<Hold>,
     claim: Option<Claim>,
     program: Option<Program>,
@@ -86,11 +95,14 @@ enum Tree {
     Empty,
     /// The main process leads a group of its own, which keeps the number when the process is gone.
     Alive {
+        job: Job,
         main: Main,
         group: i32,
         stop: Stop,
         /// Of its namespace, in that tier, until it has been reaped.
         init: Option<Init>,
+        /// SIGKILL at this time: a hook's time-out.
+        until: Time,
     },
 }
 
@@ -112,6 +124,8 @@ enum Main {
     Running(i32),
     /// Its end has been reported; what descends from it may live (K10).
     Ended,
+    /// There is no command: the tree is one until it is stopped, whoever is in it.
+    Nothing,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -141,7 +155,9 @@ impl Guard {
             campaigner: Campaigner::Present,
             deadline: None,
             tree: Tree::Empty,
+            beside: None,
             run: 0,
+            ousted: None,
             hold: None,
             claim: None,
             program,
@@ -184,15 +200,20 @@ impl Guard {
 
     /// Whether all is done, and with which claim to be released.
     fn part(&mut self) -> ControlFlow<Option<Claim>> {
-        match (&self.tree, self.campaigner) {
-            (Tree::Empty, Campaigner::Dismissed) => ControlFlow::Break(None),
-            (Tree::Empty, Campaigner::Gone) if clock::now() >= self.held_until() => {
-                ControlFlow::Break(self.claim.take())
-            }
-            (Tree::Empty, Campaigner::Gone) if self.outlives_its_lease() => ControlFlow::Break(None),
+        if !matches!(self.tree, Tree::Empty) || !self.is_alone() {
+            return ControlFlow::Continue(());
+        }
+        let held = clock::now() < self.held_until();
+        match self.campaigner {
+            Campaigner::Dismissed => ControlFlow::Break(None),
             // The claim is kept, or the campaigner keeps it.
-            (Tree::Empty, Campaigner::Gone | Campaigner::Present) | (Tree::Alive { .. }, _) => {
-                ControlFlow::Continue(())
+            Campaigner::Gone if held && !self.outlives_its_lease() => ControlFlow::Continue(()),
+            Campaigner::Present => ControlFlow::Continue(()),
+            Campaigner::Gone => {
+                if self.ousts() {
+                    return ControlFlow::Continue(());
+                }
+                ControlFlow::Break(self.claim.take().filter(|_| !held))
             }
         }
     }
@@ -222,21 +243,23 @@ impl Guard {
     fn exec_pipe(&self) -> Option<&OwnedFd> {
         match &self.tree {
             Tree::Alive { main: Main::Starting(spawned), .. } => Some(&spawned.status),
-            Tree::Alive { main: Main::Running(_) | Main::Ended, .. } | Tree::Empty => None,
+            Tree::Alive { main: Main::Running(_) | Main::Ended | Main::Nothing, .. } | Tree::Empty => None,
         }
     }
 
     fn wake_at(&self) -> Time {
-        let Tree::Alive { stop, .. } = &self.tree else { return self.held_until() };
-        let deadline = match self.deadline {
+        let beside = self.beside_wakes_at();
+        let Tree::Alive { job, stop, until, .. } = &self.tree else { return self.held_until().min(beside) };
+        let deadline = match self.deadline.filter(|_| job.governed_by().is_some()) {
             Some(Deadline { expired: false, kill_by, .. }) => kill_by,
             Some(Deadline { expired: true, .. }) | None => Time::NEVER,
         };
-        match *stop {
-            Stop::NotAsked => deadline.min(self.terminal.look_at()),
-            Stop::Asked { kill_at } => deadline.min(kill_at),
-            Stop::Killing { again_at, .. } => deadline.min(again_at),
-        }
+        let stop = match *stop {
+            Stop::NotAsked => self.terminal.look_at().min(*until),
+            Stop::Asked { kill_at } => kill_at.min(*until),
+            Stop::Killing { again_at, .. } => again_at,
+        };
+        deadline.min(stop).min(beside)
     }
 
     // ---- the hold
@@ -258,16 +281,18 @@ impl Guard {
 
     // ---- deadlines
 
-    /// K1: past a deadline the tree is killed, whatever anybody says.
+    /// K1: past a deadline the tree is killed, whatever anybody says; but for a follower and the hook after a term, which have
+    /// nothing to do with it.
     fn enforce(&mut self, now: Time) {
-        let Tree::Alive { stop, .. } = &self.tree else { return };
-        let stop = *stop;
-        let due = match stop {
-            Stop::NotAsked => false,
-            Stop::Asked { kill_at } => now >= kill_at,
+        self.enforce_beside(now);
+        let Tree::Alive { job, stop, until, .. } = &self.tree else { return };
+        let due = match *stop {
+            Stop::NotAsked => now >= *until,
+            Stop::Asked { kill_at } => now >= kill_at.min(*until),
             Stop::Killing { again_at, .. } => now >= again_at,
         };
-        let expired = self.deadline.filter(|deadline| !deadline.expired && now >= deadline.kill_by);
+        let governed = job.governed_by().is_some();
+        let expired = self.deadline.filter(|deadline| governed && !deadline.expired && now >= deadline.kill_by);
         if due || expired.is_some() {
             self.kill();
         }
@@ -303,6 +328,7 @@ impl Guard {
     fn stop(&mut self, kill_at: Time) {
         let Some(program) = &self.program else { return };
         let stop_signal = program.stop_signal;
+        let beside = self.group_beside();
         let Tree::Alive { main, stop, .. } = &mut self.tree else { return };
         match *stop {
             Stop::Asked { kill_at: before } => {
@@ -316,6 +342,10 @@ impl Guard {
             signal_group(pid, stop_signal);
             // A stopped process takes no signal but SIGKILL and this one.
             signal_group(pid, libc::SIGCONT);
+            if let Some(group) = beside {
+                signal_group(group, stop_signal);
+                signal_group(group, libc::SIGCONT);
+            }
         } else {
             self.signal_those(stop_signal, |_| true);
         }
@@ -335,6 +365,8 @@ impl Guard {
                 Reaped::Child { pid, status } => {
                     if self.main_pid() == Some(pid) {
                         self.main_ended(status);
+                    } else {
+                        self.beside_ended(pid, status);
                     }
                     if let Tree::Alive { init, .. } = &mut self.tree {
                         // Its number may be somebody else's from now on.
@@ -345,13 +377,17 @@ impl Guard {
                 // K6: no descendant is left, for a subreaper's descendants have nowhere else to go; and nobody else in
                 // the leaf either.
                 Reaped::NoChildren => {
-                    if matches!(self.tree, Tree::Alive { .. }) {
-                        if self.tier.is_populated() {
-                            return Remaining::Inmates;
+                    if self.tier.is_populated() && !(matches!(self.tree, Tree::Empty) && self.is_alone()) {
+                        return Remaining::Inmates;
+                    }
+                    self.nothing_is_beside();
+                    match self.tree {
+                        Tree::Empty | Tree::Alive { main: Main::Nothing, stop: Stop::NotAsked, .. } => {}
+                        Tree::Alive { .. } => {
+                            self.tree = Tree::Empty;
+                            sys::schedule_first();
+                            self.outbox.push_back(FromKeeper::Empty { run: self.run });
                         }
-                        self.tree = Tree::Empty;
-                        sys::schedule_first();
-                        self.outbox.push_back(FromKeeper::Empty { run: self.run });
                     }
                     return Remaining::Living;
                 }
@@ -368,14 +404,15 @@ impl Guard {
     }
 
     fn look_at_exec(&mut self) {
-        let Tree::Alive { main, init, .. } = &mut self.tree else { return };
+        let Tree::Alive { job, main, init, .. } = &mut self.tree else { return };
+        let job = *job;
         let Main::Starting(spawned) = main else { return };
         match spawned.exec_status() {
             ExecStatus::Pending => {}
             ExecStatus::Succeeded => {
                 let pid = spawned.pid;
                 *main = Main::Running(pid);
-                if let (Some(program), Some(Deadline { term, .. })) = (&self.program, self.deadline)
+                if let (Some(program), Job::Command { term }) = (&self.program, job)
                     && self.hold.is_none_or(|hold| hold.term != term)
                 {
                     self.hold = Some(Hold { term, until: clock::now() + program.min_hold });
@@ -418,16 +455,17 @@ impl Guard {
     fn stop_the_rest(&mut self) {
         let Some(program) = &self.program else { return };
         let (signal, timeout) = (program.stop_signal, program.stop_timeout);
+        let beside = self.group_beside();
         let Tree::Alive { group, stop, .. } = &mut self.tree else { return };
-        let group = *group;
+        let groups = [Some(*group), beside];
         match *stop {
             Stop::NotAsked => {
                 *stop = Stop::Asked { kill_at: clock::now() + timeout };
                 self.signal_those(signal, |_| true);
             }
-            // Its group has had the signal already, and to some a second one means "at once".
+            // Its group has had the signal already, and that of a hook beside it; to some a second one means "at once".
             Stop::Asked { .. } => self.signal_those(signal, |pid| {
-                nix::unistd::getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| of.as_raw() != group)
+                nix::unistd::getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| !groups.contains(&Some(of.as_raw())))
             }),
             Stop::Killing { .. } => {}
         }
@@ -436,7 +474,8 @@ impl Guard {
     // ---- the terminal
 
     fn look_at_terminal(&mut self) {
-        let Tree::Alive { main, group, stop, .. } = &self.tree else { return };
+        // The terminal is for the command: a follower, or a hook, is as it is.
+        let Tree::Alive { job: Job::Command { .. }, main, group, stop, .. } = &self.tree else { return };
         let (Some(pid), group, stop) = (main.pid(), *group, *stop) else { return };
         // Also just before its exec: what came for it while it had signals blocked stops it there.
         if let Some(signal) = sys::stop_of(pid) {
@@ -457,7 +496,7 @@ impl Guard {
 
     /// From a main process that has ended. What a person has ended with Ctrl-C is not to be started again.
     fn take_terminal_back(&mut self, end: CommandEnd, asked: bool) {
-        let Tree::Alive { group, .. } = self.tree else { return };
+        let Tree::Alive { job: Job::Command { .. }, group, .. } = self.tree else { return };
         let killed = matches!(end, CommandEnd::Killed { .. });
         let had_it = self.terminal.take_back(group, killed, self.own_pid, &mut self.scanner);
         if let CommandEnd::Killed { signal, .. } = end
@@ -497,15 +536,19 @@ impl Guard {
         match message {
             ToKeeper::Claim(claim) => self.claim = Some(claim),
             ToKeeper::Arm { term, kill_by } => self.arm(term, kill_by),
-            ToKeeper::Start { term, run, identity } => self.start(term, run, &identity),
-            ToKeeper::Stop { kill_at } => match self.tree {
-                Tree::Empty => self.outbox.push_back(FromKeeper::Empty { run: self.run }),
-                Tree::Alive { .. } => self.stop(kill_at),
-            },
-            ToKeeper::Kill => match self.tree {
-                Tree::Empty => self.outbox.push_back(FromKeeper::Empty { run: self.run }),
-                Tree::Alive { .. } => self.kill(),
-            },
+            ToKeeper::Start { job, run, identity } => self.start(job, run, identity),
+            ToKeeper::Aside { aside, identity } => self.start_aside(aside, &identity),
+            ToKeeper::Stop { .. } | ToKeeper::Kill if matches!(self.tree, Tree::Empty) && self.is_alone() => {
+                self.outbox.push_back(FromKeeper::Empty { run: self.run });
+            }
+            ToKeeper::Stop { kill_at } => {
+                self.gather(Job::Follower);
+                self.stop(kill_at);
+            }
+            ToKeeper::Kill => {
+                self.gather(Job::Follower);
+                self.kill();
+            }
             ToKeeper::Forward { signal } => {
                 if let Some(pid) = self.main_pid() {
                     let _ = sys::kill(pid, signal);
@@ -521,7 +564,8 @@ impl Guard {
             }
             ToKeeper::Resume => {
                 if let Some(group) = self.running_group() {
-                    self.terminal.resume(group);
+                    let command = matches!(self.tree, Tree::Alive { job: Job::Command { .. }, .. });
+                    self.terminal.resume(group, command);
                 }
             }
             ToKeeper::EndHold => self.hold = None,
@@ -541,8 +585,24 @@ impl Guard {
     fn stop_for_good(&mut self) {
         self.outbox.clear();
         let timeout = self.program.as_ref().map_or(Duration::ZERO, |program| program.stop_timeout);
-        let kill_by = self.deadline.map_or(Time::NEVER, |deadline| deadline.kill_by);
-        self.stop((clock::now() + timeout).min(kill_by));
+        let job = match &self.tree {
+            // Nothing is left to be told by a hook that runs beside nothing.
+            Tree::Empty if !self.is_alone() => {
+                self.gather(Job::Follower);
+                return self.kill();
+            }
+            Tree::Empty => return,
+            Tree::Alive { job, .. } => *job,
+        };
+        let kill_at = clock::now() + timeout;
+        let deadline = self.deadline.filter(|_| job.governed_by().is_some());
+        match job {
+            Job::Command { .. } | Job::OnElected { .. } | Job::Follower => {
+                self.stop(kill_at.min(deadline.map_or(Time::NEVER, |deadline| deadline.kill_by)));
+            }
+            // It has its time, and is not run again.
+            Job::OnOusted { .. } => {}
+        }
     }
 
     /// K1: a new term opens only over an empty tree; within a term the deadline only moves forward, and not once it
@@ -562,36 +622,6 @@ impl Guard {
             (_, Tree::Alive { .. }) => return,
         };
         self.outbox.push_back(FromKeeper::Armed { term: deadline.term, kill_by: deadline.kill_by });
-    }
-
-    fn start(&mut self, term: Term, run: Run, identity: &[(std::ffi::OsString, std::ffi::OsString)]) {
-        let armed = self.deadline.filter(|deadline| deadline.term == term && clock::now() < deadline.kill_by);
-        let outcome = match (&self.tree, armed, &self.program) {
-            (Tree::Alive { .. }, _, _) => {
-                // Two trees at once: never. The campaigner is told of its mistake and nothing else changes.
-                let why = NotStarted::Failed(libc::EBUSY);
-                self.outbox.push_back(FromKeeper::NotStarted { run, why });
-                return;
-            }
-            (Tree::Empty, Some(deadline), Some(program)) => {
-                let lock = self.claim.as_ref().and_then(|claim| claim.descriptors.first());
-                spawn(&self.tier, program, identity, self.inherited, lock, deadline.kill_by, &mut self.terminal)
-                    .map_err(|error| NotStarted::Failed(error.raw_os_error().unwrap_or(libc::EIO)))
-            }
-            (Tree::Empty, None, _) => Err(NotStarted::TooLate),
-            (Tree::Empty, Some(_), None) => Err(NotStarted::Failed(libc::ENOENT)),
-        };
-        self.run = run;
-        match outcome {
-            Ok(mut spawned) => {
-                let (group, init) = (spawned.pid, spawned.init.take());
-                self.tree = Tree::Alive { main: Main::Starting(spawned), group, stop: Stop::NotAsked, init };
-            }
-            Err(why) => {
-                self.outbox.push_back(FromKeeper::NotStarted { run, why });
-                self.outbox.push_back(FromKeeper::Empty { run });
-            }
-        }
     }
 
     /// Without waiting (K3): what finds no room stays until there is some.
@@ -615,7 +645,7 @@ impl Main {
         match self {
             Main::Starting(spawned) => Some(spawned.pid),
             Main::Running(pid) => Some(*pid),
-            Main::Ended => None,
+            Main::Ended | Main::Nothing => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What campaigner and keeper say to each other, as datagrams on one `SOCK_SEQPACKET` socket.
 //!
-//! A message is a tag, then its numbers in native order, then, in a [`ToKeeper::Start`] or [`ToKeeper::Claim`], bytes.
+//! A message is a tag, then its numbers in native order, then bytes, where a message has some.
 //! Both ends are the same program in the same version on the same host, so there is no version to negotiate; a message
 //! that cannot be read is dropped all the same, and changes nothing.
 
@@ -13,7 +13,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 
 use super::sys;
-use crate::election::{AtTerminal, CommandEnd, FromKeeper, NotStarted, Run, Signal, Term, Time};
+use crate::election::{
+    Aside, AsideEnd, AtTerminal, CommandEnd, FromKeeper, Job, NotStarted, Run, Signal, Term, Time,
+};
 
 /// Longer messages are refused by their sender.
 pub const LONGEST: usize = 64 * 1024;
@@ -36,8 +38,10 @@ pub enum ToKeeper {
     Claim(Claim),
     /// Opens a term with its deadline, or moves the deadline of the present one forward (K1).
     Arm { term: Term, kill_by: Time },
-    /// Start the command.
-    Start { term: Term, run: Run, identity: Vec<(OsString, OsString)> },
+    /// Start one of the programs, over an empty tree.
+    Start { job: Job, run: Run, identity: Vec<(OsString, OsString)> },
+    /// Start a hook beside whatever runs.
+    Aside { aside: Aside, identity: Vec<(OsString, OsString)> },
     /// The stop signal now, SIGKILL at the given time.
     Stop { kill_at: Time },
     /// SIGKILL now.
@@ -62,21 +66,17 @@ impl ToKeeper {
         match self {
             ToKeeper::Claim(claim) => message.tag(1).bytes(&claim.payload),
             ToKeeper::Arm { term, kill_by } => message.tag(2).number(*term).number(kill_by.as_nanos()),
-            ToKeeper::Start { term, run, identity } => {
-                message.tag(3).number(*term).number(*run);
-                for (name, value) in identity {
-                    message.bytes(name.as_bytes()).bytes(value.as_bytes());
-                }
-                &mut message
-            }
+            ToKeeper::Start { job, run, identity } => message.tag(3).job(*job).number(*run).identity(identity),
+            ToKeeper::Aside { aside: Aside::OnChange, identity } => message.tag(10).identity(identity),
+            ToKeeper::Aside { aside: Aside::OnError, identity } => message.tag(11).identity(identity),
             ToKeeper::Stop { kill_at } => message.tag(4).number(kill_at.as_nanos()),
             ToKeeper::Kill => message.tag(5),
             ToKeeper::Forward { signal } => message.tag(6).signed(*signal),
             ToKeeper::Ping => message.tag(7),
             ToKeeper::Dismiss => message.tag(8),
             ToKeeper::EndHold => message.tag(9),
-            ToKeeper::Suspend => message.tag(10),
-            ToKeeper::Resume => message.tag(11),
+            ToKeeper::Suspend => message.tag(12),
+            ToKeeper::Resume => message.tag(13),
         };
         message.0
     }
@@ -87,23 +87,17 @@ impl ToKeeper {
         let decoded = match message.tag()? {
             1 => ToKeeper::Claim(Claim { payload: message.bytes()?.to_vec(), descriptors }),
             2 => ToKeeper::Arm { term: message.number()?, kill_by: Time::from_nanos(message.number()?) },
-            3 => {
-                let (term, run) = (message.number()?, message.number()?);
-                let mut identity = Vec::new();
-                while !message.0.is_empty() {
-                    let (name, value) = (message.bytes()?.to_vec(), message.bytes()?.to_vec());
-                    identity.push((OsString::from_vec(name), OsString::from_vec(value)));
-                }
-                ToKeeper::Start { term, run, identity }
-            }
+            3 => ToKeeper::Start { job: message.job()?, run: message.number()?, identity: message.identity()? },
+            10 => ToKeeper::Aside { aside: Aside::OnChange, identity: message.identity()? },
+            11 => ToKeeper::Aside { aside: Aside::OnError, identity: message.identity()? },
             4 => ToKeeper::Stop { kill_at: Time::from_nanos(message.number()?) },
             5 => ToKeeper::Kill,
             6 => ToKeeper::Forward { signal: message.signed()? },
             7 => ToKeeper::Ping,
             8 => ToKeeper::Dismiss,
             9 => ToKeeper::EndHold,
-            10 => ToKeeper::Suspend,
-            11 => ToKeeper::Resume,
+            12 => ToKeeper::Suspend,
+            13 => ToKeeper::Resume,
             _ => return None,
         };
         message.0.is_empty().then_some(decoded)
@@ -126,9 +120,18 @@ fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
         }
         FromKeeper::Expired { term } => message.tag(8).number(term),
         FromKeeper::Empty { run } => message.tag(9).number(run),
-        FromKeeper::Terminal(AtTerminal::Suspended(signal)) => message.tag(10).signed(signal.0),
-        FromKeeper::Terminal(AtTerminal::Stopped(signal)) => message.tag(11).signed(signal.0),
-        FromKeeper::Terminal(AtTerminal::Interrupted(signal)) => message.tag(12).signed(signal.0),
+        FromKeeper::Terminal(AtTerminal::Suspended(signal)) => message.tag(15).signed(signal.0),
+        FromKeeper::Terminal(AtTerminal::Stopped(signal)) => message.tag(16).signed(signal.0),
+        FromKeeper::Terminal(AtTerminal::Interrupted(signal)) => message.tag(17).signed(signal.0),
+        FromKeeper::Idle { run } => message.tag(10).number(run),
+        FromKeeper::AsideEnded(AsideEnd::Ended(CommandEnd::Exited(status))) => {
+            message.tag(11).signed(i32::from(status))
+        }
+        FromKeeper::AsideEnded(AsideEnd::Ended(CommandEnd::Killed { signal, escalated })) => {
+            message.tag(12).signed(signal.0).signed(i32::from(escalated))
+        }
+        FromKeeper::AsideEnded(AsideEnd::Failed(errno)) => message.tag(13).signed(errno),
+        FromKeeper::AsideEnded(AsideEnd::NotNow) => message.tag(14),
     };
     message.0
 }
@@ -141,19 +144,18 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
         3 => FromKeeper::Started { run: message.number()?, pid: message.signed()? },
         4 => FromKeeper::NotStarted { run: message.number()?, why: NotStarted::TooLate },
         5 => FromKeeper::NotStarted { run: message.number()?, why: NotStarted::Failed(message.signed()?) },
-        6 => FromKeeper::Exited {
-            run: message.number()?,
-            end: CommandEnd::Exited(u8::try_from(message.signed()?).ok()?),
-        },
-        7 => FromKeeper::Exited {
-            run: message.number()?,
-            end: CommandEnd::Killed { signal: Signal(message.signed()?), escalated: message.signed()? != 0 },
-        },
+        6 => FromKeeper::Exited { run: message.number()?, end: message.exited()? },
+        7 => FromKeeper::Exited { run: message.number()?, end: message.killed()? },
         8 => FromKeeper::Expired { term: message.number()? },
         9 => FromKeeper::Empty { run: message.number()? },
-        10 => FromKeeper::Terminal(AtTerminal::Suspended(Signal(message.signed()?))),
-        11 => FromKeeper::Terminal(AtTerminal::Stopped(Signal(message.signed()?))),
-        12 => FromKeeper::Terminal(AtTerminal::Interrupted(Signal(message.signed()?))),
+        15 => FromKeeper::Terminal(AtTerminal::Suspended(Signal(message.signed()?))),
+        16 => FromKeeper::Terminal(AtTerminal::Stopped(Signal(message.signed()?))),
+        17 => FromKeeper::Terminal(AtTerminal::Interrupted(Signal(message.signed()?))),
+        10 => FromKeeper::Idle { run: message.number()? },
+        11 => FromKeeper::AsideEnded(AsideEnd::Ended(message.exited()?)),
+        12 => FromKeeper::AsideEnded(AsideEnd::Ended(message.killed()?)),
+        13 => FromKeeper::AsideEnded(AsideEnd::Failed(message.signed()?)),
+        14 => FromKeeper::AsideEnded(AsideEnd::NotNow),
         _ => return None,
     };
     message.0.is_empty().then_some(decoded)
@@ -183,6 +185,23 @@ impl Writer {
         self.0.extend(bytes);
         self
     }
+
+    fn job(&mut self, job: Job) -> &mut Writer {
+        match job {
+            Job::Command { term } => self.tag(1).number(term),
+            Job::OnElected { term } => self.tag(2).number(term),
+            Job::OnOusted { term } => self.tag(3).number(term),
+            Job::Follower => self.tag(4).number(0),
+        }
+    }
+
+    /// The last of a message.
+    fn identity(&mut self, identity: &[(OsString, OsString)]) -> &mut Writer {
+        for (name, value) in identity {
+            self.bytes(name.as_bytes()).bytes(value.as_bytes());
+        }
+        self
+    }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -204,6 +223,35 @@ impl<'a> Reader<'a> {
 
     fn signed(&mut self) -> Option<i32> {
         self.take().map(i32::from_ne_bytes)
+    }
+
+    fn exited(&mut self) -> Option<CommandEnd> {
+        Some(CommandEnd::Exited(u8::try_from(self.signed()?).ok()?))
+    }
+
+    fn killed(&mut self) -> Option<CommandEnd> {
+        Some(CommandEnd::Killed { signal: Signal(self.signed()?), escalated: self.signed()? != 0 })
+    }
+
+    fn job(&mut self) -> Option<Job> {
+        let (tag, term) = (self.tag()?, self.number()?);
+        Some(match tag {
+            1 => Job::Command { term },
+            2 => Job::OnElected { term },
+            3 => Job::OnOusted { term },
+            4 => Job::Follower,
+            _ => return None,
+        })
+    }
+
+    /// All that is left.
+    fn identity(&mut self) -> Option<Vec<(OsString, OsString)>> {
+        let mut identity = Vec::new();
+        while !self.0.is_empty() {
+            let (name, value) = (self.bytes()?.to_vec(), self.bytes()?.to_vec());
+            identity.push((OsString::from_vec(name), OsString::from_vec(value)));
+        }
+        Some(identity)
     }
 
     fn bytes(&mut self) -> Option<&'a [u8]> {
@@ -318,11 +366,17 @@ mod tests {
     use super::*;
 
     fn every_message() -> Vec<ToKeeper> {
+        let start = |job| ToKeeper::Start { job, run: 1, identity: Vec::new() };
         vec![
+            start(Job::OnElected { term: 7 }),
+            start(Job::OnOusted { term: 7 }),
+            start(Job::Follower),
+            ToKeeper::Aside { aside: Aside::OnChange, identity: Vec::new() },
+            ToKeeper::Aside { aside: Aside::OnError, identity: vec![("ELECT_ERROR".into(), "down".into())] },
             ToKeeper::Claim(Claim { payload: b"{}".to_vec(), descriptors: Vec::new() }),
             ToKeeper::Arm { term: 7, kill_by: Time::NEVER },
             ToKeeper::Start {
-                term: 7,
+                job: Job::Command { term: 7 },
                 run: 1,
                 identity: vec![("ELECT_TERM".into(), "7".into()), ("A".into(), "".into())],
             },
@@ -337,8 +391,14 @@ mod tests {
         ]
     }
 
-    fn every_answer() -> [FromKeeper; 13] {
-        [
+    fn every_answer() -> Vec<FromKeeper> {
+        let killed = CommandEnd::Killed { signal: Signal(9), escalated: true };
+        vec![
+            FromKeeper::Idle { run: 1 },
+            FromKeeper::AsideEnded(AsideEnd::Ended(CommandEnd::Exited(3))),
+            FromKeeper::AsideEnded(AsideEnd::Ended(killed)),
+            FromKeeper::AsideEnded(AsideEnd::Failed(11)),
+            FromKeeper::AsideEnded(AsideEnd::NotNow),
             FromKeeper::Armed { term: 7, kill_by: Time::NEVER },
             FromKeeper::Pong,
             FromKeeper::Started { run: 1, pid: 4711 },
@@ -370,13 +430,13 @@ mod tests {
     fn a_message_cut_short_or_drawn_out_is_none() {
         for bytes in every_message().into_iter().map(|message| message.encode()) {
             // A start may lose whole pairs of its environment and still be one; nothing else may.
-            let shortest = if bytes[0] == 3 { bytes.len() } else { 0 };
+            let shortest = if [3, 10, 11].contains(&bytes[0]) { bytes.len() } else { 0 };
             for length in shortest..bytes.len() {
                 assert!(ToKeeper::decode(&bytes[..length], Vec::new()).is_none(), "{bytes:?} cut to {length}");
             }
             assert!(ToKeeper::decode(&[&bytes[..], b"!"].concat(), Vec::new()).is_none());
         }
-        for bytes in every_answer().map(|answer| encode_answer(&answer)) {
+        for bytes in every_answer().iter().map(encode_answer) {
             for length in 0..bytes.len() {
                 assert!(decode_answer(&bytes[..length]).is_none(), "{bytes:?} cut to {length}");
             }

@@ -16,13 +16,13 @@ use super::namespace::Init;
 use super::sys::{self, Exec, Forked, Inherited, Pointers};
 use super::terminal::{self, Terminal};
 use crate::clock;
-use crate::election::{NotStarted, Time};
+use crate::election::{Aside, Job, NotStarted, Time};
 
 /// The lock of the file store arrives in the command at this descriptor or the next free one (K9, 5.1).
 const LOWEST_PASSED: i32 = 100;
 
 /// Variables that say who and where a command is. Inherited ones are somebody else's and never passed on.
-const IDENTITY: [&str; 11] = [
+const IDENTITY: [&str; 12] = [
     "ELECT_BOUNDARY",
     "ELECT_ROLE",
     "ELECT_ID",
@@ -34,14 +34,18 @@ const IDENTITY: [&str; 11] = [
     "ELECT_LEADER_HOST",
     "ELECT_LEADER_PORT",
     "ELECT_LEADER_ADDR",
+    "ELECT_ERROR",
 ];
+
+/// What reads a follower's and a hook's command line.
+const SHELL: &str = "/bin/sh";
 
 /// What is run while leading, and how it is stopped. Fixed before the keeper is forked.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// The file to execute, found beforehand ([`find`]).
     pub path: PathBuf,
-    /// The words of the command line, its name first.
+    /// The words of the command line, its name first. Without any there is no command.
     pub words: Vec<OsString>,
     /// The signal that asks it to stop.
     pub stop_signal: i32,
@@ -49,6 +53,65 @@ pub struct Program {
     pub stop_timeout: Duration,
     /// How long the claim is kept from its first start in a term, even if nobody is left to keep it but the keeper.
     pub min_hold: Duration,
+    /// What else is run.
+    pub scripts: Scripts,
+}
+
+/// What is run beside the leader command, each by a shell.
+#[derive(Debug, Clone, Default)]
+pub struct Scripts {
+    /// While another leads.
+    pub follower: Option<OsString>,
+    /// Before the leader command.
+    pub on_elected: Option<OsString>,
+    /// After it, and before the boundary is given back.
+    pub on_ousted: Option<OsString>,
+    /// When the leader changes.
+    pub on_change: Option<OsString>,
+    /// When the store is in trouble.
+    pub on_error: Option<OsString>,
+    /// How long a hook may take.
+    pub hook_timeout: Duration,
+}
+
+/// A file to be executed.
+#[derive(Debug)]
+pub struct Executable {
+    path: PathBuf,
+    words: Vec<OsString>,
+    /// The leader command reads what elect was given to read, others nothing (K9).
+    reads: bool,
+}
+
+impl Program {
+    /// What is to be executed for a job; `None`: there is nothing.
+    pub fn executable(&self, job: Job) -> Option<Executable> {
+        let script = match job {
+            Job::Command { .. } => {
+                let given = || Executable { path: self.path.clone(), words: self.words.clone(), reads: true };
+                return (!self.words.is_empty()).then(given);
+            }
+            Job::OnElected { .. } => &self.scripts.on_elected,
+            Job::OnOusted { .. } => &self.scripts.on_ousted,
+            Job::Follower => &self.scripts.follower,
+        };
+        script.as_ref().map(Executable::script)
+    }
+
+    /// The same for a hook that runs beside the rest, with the time that it has.
+    pub fn aside(&self, aside: Aside) -> Option<(Executable, Duration)> {
+        let script = match aside {
+            Aside::OnChange => &self.scripts.on_change,
+            Aside::OnError => &self.scripts.on_error,
+        };
+        script.as_ref().map(|script| (Executable::script(script), self.scripts.hook_timeout))
+    }
+}
+
+impl Executable {
+    fn script(script: &OsString) -> Executable {
+        Executable { path: SHELL.into(), words: vec!["sh".into(), "-c".into(), script.clone()], reads: false }
+    }
 }
 
 /// Why a command cannot be executed.
@@ -138,12 +201,12 @@ const TOO_LATE: i32 = -1;
 /// Fork failed, or a word holds a NUL byte.
 pub fn spawn(
     tier: &Tier,
-    program: &Program,
+    program: &Executable,
     identity: &[(OsString, OsString)],
     inherited: Inherited,
     lock: Option<&OwnedFd>,
     kill_by: Time,
-    terminal: &mut Terminal,
+    terminal: Option<&mut Terminal>,
 ) -> io::Result<Spawned> {
     let path = c_string(program.path.as_os_str())?;
     let words = program.words.iter().map(|word| c_string(word)).collect::<io::Result<Vec<_>>>()?;
@@ -162,20 +225,25 @@ pub fn spawn(
         pass: lock.map(|lock| (lock.as_fd(), LOWEST_PASSED)),
     };
     match tier {
-        Tier::Tree | Tier::Cgroup { .. } => bear(&exec, kill_by, tier, terminal),
+        Tier::Tree | Tier::Cgroup { .. } => bear(&exec, (kill_by, program.reads), tier, terminal),
         Tier::Pidns(home) => {
-            let (spawned, init) = home.settle(inherited, || bear(&exec, kill_by, tier, terminal))?;
-            // It cannot see from in there that the terminal is elect's, and so does not take it.
-            terminal.lend_to(spawned.pid);
+            let (spawned, init) = home.settle(inherited, || bear(&exec, (kill_by, program.reads), tier, terminal))?;
             Ok(Spawned { init: Some(init), ..spawned })
         }
     }
 }
 
-fn bear(exec: &Exec<'_>, kill_by: Time, tier: &Tier, terminal: &mut Terminal) -> io::Result<Spawned> {
+fn bear(
+    exec: &Exec<'_>,
+    (kill_by, reads): (Time, bool),
+    tier: &Tier,
+    terminal: Option<&mut Terminal>,
+) -> io::Result<Spawned> {
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    let home = terminal.home();
-    let lent = terminal.lend();
+    let lent = terminal.and_then(|terminal| {
+        let home = terminal.home();
+        terminal.lend().map(|tty| (tty, home))
+    });
     // SAFETY: the keeper has one thread, so no lock is held by another.
     match unsafe { sys::fork()? } {
         Forked::Parent(pid) => {
@@ -192,10 +260,11 @@ fn bear(exec: &Exec<'_>, kill_by: Time, tier: &Tier, terminal: &mut Terminal) ->
             if sys::is_abandoned(&report) {
                 sys::exit_now(libc::EXIT_FAILURE);
             }
-            if let Some(tty) = lent {
+            if let Some((tty, home)) = lent {
                 terminal::take(tty, home);
             }
-            let errno = match tier.enter() {
+            let ready = if reads { Ok(()) } else { read_nothing().map_err(io::Error::from) };
+            let errno = match ready.and_then(|()| tier.enter()) {
                 Ok(()) => sys::exec(exec, || clock::now() < kill_by).unwrap_or(TOO_LATE),
                 Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
             };
@@ -203,6 +272,12 @@ fn bear(exec: &Exec<'_>, kill_by: Time, tier: &Tier, terminal: &mut Terminal) ->
             sys::exit_now(127)
         }
     }
+}
+
+/// K9: what is not the leader command finds the end of file.
+fn read_nothing() -> nix::Result<()> {
+    let nothing = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    nix::unistd::dup2_stdin(nothing)
 }
 
 impl Spawned {

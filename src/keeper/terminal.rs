@@ -85,13 +85,6 @@ impl Terminal {
         self.lent.as_ref().map(|lent| lent.tty.as_fd())
     }
 
-    /// After a start: the same, from outside.
-    pub fn lend_to(&mut self, group: i32) {
-        if !self.shared {
-            self.hand_over(group);
-        }
-    }
-
     /// Remembers how the terminal is, if home is in its foreground.
     fn borrow_from_home(&mut self) -> Option<&Lent> {
         // Zero: not to be seen from this PID namespace, so it could not be given back.
@@ -143,8 +136,8 @@ impl Terminal {
     }
 
     /// The job goes on: in the foreground with the terminal, in the background without.
-    pub fn resume(&mut self, group: i32) {
-        let wants = !self.shared || self.lent.is_some() || matches!(self.rest, Rest::Waits { .. });
+    pub fn resume(&mut self, group: i32, reads: bool) {
+        let wants = reads && (!self.shared || self.lent.is_some() || matches!(self.rest, Rest::Waits { .. }));
         let has = wants && self.hand_over(group);
         match self.rest {
             Rest::Suspended => {}

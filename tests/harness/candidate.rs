@@ -38,6 +38,27 @@ impl Witness {
         self.with("--close")
     }
 
+    /// What is started while another leads.
+    pub fn follower(self) -> Witness {
+        self.with("--follower")
+    }
+
+    /// Ends with this status when it is asked to.
+    pub fn exits_with(self, status: u8) -> Witness {
+        self.with(&format!("--exit={status}"))
+    }
+
+    /// The command line of a hook that leaves a note of this name.
+    pub fn notes(name: &str) -> String {
+        Witness::new().with(&format!("--note={name}")).line()
+    }
+
+    /// As one line for a shell, which does not stay in between.
+    pub fn line(&self) -> String {
+        let words: Vec<String> = self.command().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        format!("exec {}", words.join(" "))
+    }
+
     fn with(mut self, word: &str) -> Witness {
         self.words.push(word.to_owned());
         self

@@ -22,6 +22,53 @@ pub struct History {
     pub ends: Vec<Entry>,
     /// `flock -u` was called on the lock that elect passed on.
     pub unlocks: Vec<Entry>,
+    /// What hooks have noted, by its name.
+    pub notes: Vec<(String, Entry)>,
+    /// Starts, ends and notes as they were written, by their names.
+    pub order: Vec<String>,
+}
+
+/// What a follower, or a leader's command, was told of its leader, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// `follow`, `unfollow`, `signal`, or `lead`.
+    pub what: String,
+    pub id: String,
+    pub leader: String,
+    pub host: String,
+    pub port: String,
+    pub address: String,
+    pub term: String,
+    pub role: String,
+    pub pid: i32,
+    pub at: Duration,
+}
+
+impl Told {
+    pub fn parse(line: &str) -> Told {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [what, id, leader, host, port, address, term, role, pid, at] = words[..] else {
+            panic!("not a line of the followers' journal: {line:?}")
+        };
+        let text = str::to_owned;
+        Told {
+            what: text(what),
+            id: text(id),
+            leader: text(leader),
+            host: text(host),
+            port: text(port),
+            address: text(address),
+            term: text(term),
+            role: text(role),
+            pid: pid.parse().expect("a process"),
+            at: Duration::from_nanos(at.parse().expect("a time")),
+        }
+    }
+
+    /// Where the leader is, as one was told.
+    pub fn leader(&self) -> [&str; 4] {
+        [&self.leader, &self.host, &self.port, &self.address]
+    }
 }
 
 impl History {
@@ -35,13 +82,17 @@ impl History {
                 pid: pid.parse().expect("a process"),
                 at: Duration::from_nanos(at.parse().expect("a time")),
             };
+            history.order.push(what.trim_start_matches("note:").to_owned());
             match what {
                 "start" => history.starts.push(entry),
                 "grandchild" => history.grandchildren.push(entry),
                 "overlap" => history.overlaps.push(entry),
                 "end" => history.ends.push(entry),
                 "unlock" => history.unlocks.push(entry),
-                _ => panic!("not a line of the journal: {line:?}"),
+                _ => match what.strip_prefix("note:") {
+                    Some(name) => history.notes.push((name.to_owned(), entry)),
+                    None => panic!("not a line of the journal: {line:?}"),
+                },
             }
         }
         history

@@ -27,7 +27,7 @@ pub mod usage;
 pub mod wait;
 
 pub use candidate::{Candidate, Elect, Ended, Witness};
-pub use history::{Figures, History, millis};
+pub use history::{Figures, History, Told, millis};
 pub use place::Place;
 pub use relay::Relay;
 pub use wait::{eventually, until};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::history::History;
+use super::history::{History, Told};
 use super::processes::{self, Process};
 use super::{eventually, until, wait};
 
@@ -94,6 +94,12 @@ impl Place {
     pub fn history(&self) -> History {
         let text = fs::read_to_string(self.path().join("journal")).unwrap_or_default();
         History::parse(&text)
+    }
+
+    /// What followers, and leaders' commands, were told.
+    pub fn followers(&self) -> Vec<Told> {
+        let text = fs::read_to_string(self.path().join("followers")).unwrap_or_default();
+        text.lines().map(Told::parse).collect()
     }
 
     /// The journal once `enough` of it has been written.

@@ -3,6 +3,10 @@
 //! For as long as it or its grandchild lives, `flock(LOCK_EX)` on one file of the place is held. A refused lock is proof of
 //! an overlap; it is noted, and the witness lives on as if nothing were wrong. A second lock, on a file named after its
 //! process, tells the harness when the last of this tree is gone.
+//!
+//! As a follower it takes another lock than as a leader, one for each candidate, which its leader command takes as well: a
+//! candidate's follower has to be gone by then. What each was told of its leader is noted in a journal of its own.
+//! As a hook it leaves a note, and is gone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -32,6 +36,29 @@ impl Journal {
             .expect("the place takes a journal");
         file.write_all(line.as_bytes()).expect("the journal takes a line");
     }
+
+    /// What this process is told of its leader, as far as it is.
+    fn note_leader(&self, what: &str, at: Duration) {
+        let told = ["ID", "LEADER_ID", "LEADER_HOST", "LEADER_PORT", "LEADER_ADDR", "TERM", "ROLE"];
+        let told = told.map(|name| std::env::var(format!("ELECT_{name}")).unwrap_or_else(|_| "-".to_owned()));
+        let line = format!("{what} {} {} {}\n", told.join(" "), std::process::id(), at.as_nanos());
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.place.join("followers"))
+            .expect("the place takes a journal");
+        file.write_all(line.as_bytes()).expect("the journal takes a line");
+    }
+
+    /// Taken by a candidate's follower, and by its leader command.
+    fn lock_of_this_candidate(&self) -> File {
+        let id = std::env::var("ELECT_ID").unwrap_or_default();
+        let lock = inheritable(&self.place.join(format!("candidate-{id}.lock")));
+        if lock.try_lock().is_err() {
+            self.note("overlap", now());
+        }
+        lock
+    }
 }
 
 fn main() -> ExitCode {
@@ -40,6 +67,11 @@ fn main() -> ExitCode {
     let has = |word: &str| words.iter().any(|one| one == word);
     let place = PathBuf::from(std::env::var_os("WITNESS_PLACE").expect("the harness names a place"));
     let journal = Journal { place, term: std::env::var("ELECT_TERM").unwrap_or_else(|_| "0".to_owned()) };
+
+    if let Some(note) = words.iter().find_map(|word| word.strip_prefix("--note=")) {
+        journal.note(&format!("note:{note}"), born);
+        return ExitCode::SUCCESS;
+    }
 
     // Blocked and read from a descriptor; a stubborn one does not care for what it reads.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGUSR1]);
@@ -51,6 +83,8 @@ fn main() -> ExitCode {
         // Born with the locks of the witness.
         journal.note("grandchild", born);
         None
+    } else if has("--follower") {
+        Some(follow(&journal, born))
     } else {
         Some(bear_witness(&journal, born))
     };
@@ -60,15 +94,22 @@ fn main() -> ExitCode {
     let descriptor = SignalFd::new(&signals).expect("a descriptor for signals");
     loop {
         let Ok(Some(received)) = descriptor.read_signal() else { continue };
-        if received.ssi_signo == Signal::SIGUSR1 as u32 {
+        if received.ssi_signo == Signal::SIGUSR1 as u32 && has("--follower") {
+            journal.note_leader("signal", now());
+        } else if received.ssi_signo == Signal::SIGUSR1 as u32 {
             unlock(&journal);
         } else if !has("--stubborn") {
             break;
         }
     }
-    journal.note("end", now());
+    if has("--follower") {
+        journal.note_leader("unfollow", now());
+    } else {
+        journal.note("end", now());
+    }
     drop(kept);
-    ExitCode::SUCCESS
+    let status = words.iter().find_map(|word| word.strip_prefix("--exit="));
+    status.and_then(|status| status.parse::<u8>().ok()).map_or(ExitCode::SUCCESS, ExitCode::from)
 }
 
 /// Our process id as the harness sees it, from outside of a PID namespace that we may be in.
@@ -82,15 +123,27 @@ fn now() -> Duration {
 }
 
 /// Takes the locks, and says so.
-fn bear_witness(journal: &Journal, born: Duration) -> [File; 2] {
+fn bear_witness(journal: &Journal, born: Duration) -> [File; 3] {
+    let candidate = journal.lock_of_this_candidate();
     let life = inheritable(&journal.place.join("life").join(own_number()));
     life.try_lock().expect("nobody else has this number");
     let lock = inheritable(&journal.place.join("witness.lock"));
     if lock.try_lock().is_err() {
         journal.note("overlap", now());
     }
+    journal.note_leader("lead", born);
     journal.note("start", born);
-    [life, lock]
+    [life, lock, candidate]
+}
+
+/// The same for a follower, of which there may be many.
+fn follow(journal: &Journal, born: Duration) -> [File; 3] {
+    let life = inheritable(&journal.place.join("life").join(std::process::id().to_string()));
+    life.try_lock().expect("nobody else has this number");
+    let candidate = journal.lock_of_this_candidate();
+    journal.note_leader("follow", born);
+    let own = inheritable(&journal.place.join("life").join(format!("{}.follower", std::process::id())));
+    [life, candidate, own]
 }
 
 /// Open for the grandchild too, through every exec.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::Phase;
-use super::super::event::{Action, Answer, Attempt, Campaigned, Event, FromKeeper, Report};
+use super::super::event::{Action, Answer, Attempt, Campaigned, Event, FromKeeper, Job, Report};
 use super::super::time::Time;
 use super::clock::ms;
 use super::coverage::Seen;
@@ -53,6 +53,9 @@ impl World {
                             self.coverage.count(Seen::FoundOwnTake);
                         }
                         self.deliver(h, Event::Answer { attempt, answer });
+                        if matches!(answer, Answer::Campaign(Campaigned::Waiting { .. })) {
+                            self.sighting(h);
+                        }
                     }
                     None => {}
                 }
@@ -71,6 +74,7 @@ impl World {
             self.note(h, || transcript::event(clock, &event));
         }
         self.supervision_hears(h, now, event);
+        self.following_hears(h, event);
         let lost = self.note_event(h, now, event);
         if lost {
             self.supervision_loses(h);
@@ -120,8 +124,11 @@ impl World {
         }
         match *action {
             Action::Campaign(attempt) => {
-                self.check_empty(h, "2.3: a candidate whose tree is alive stands again");
+                if self.hosts[h].tree.job != Some(Job::Follower) {
+                    self.check_empty(h, "2.3: a candidate whose tree is alive stands again");
+                }
                 self.supervision_stands(h, now);
+                self.following_stands(h);
                 self.ask(h, now, Ask::Campaign, attempt);
             }
             Action::Renew(attempt) => {
@@ -129,8 +136,11 @@ impl World {
                 self.ask(h, now, Ask::Renew, attempt);
             }
             Action::Release(attempt) => {
-                self.check_empty(h, "2.3: a boundary was released while the tree was alive");
+                if self.hosts[h].tree.job != Some(Job::Follower) {
+                    self.check_empty(h, "2.3: a boundary was released while the tree was alive");
+                }
                 self.supervision_releases(h, now);
+                self.following_releases(h);
                 self.ask(h, now, Ask::Release, attempt);
             }
             Action::Arm { term, kill_by } => {
@@ -143,17 +153,19 @@ impl World {
                 }
             }
             Action::EndHold => self.tell_keeper(h, ToKeeper::EndHold),
-            Action::Start { term, run } => {
-                self.check_empty(h, "2.3: a command was started before the old one's tree was empty");
-                self.supervision_starts(h, now, term);
-                self.tell_keeper(h, ToKeeper::Start { term, run });
+            Action::Start { job, run } => {
+                self.following_starts(h, job, run);
+                if let Job::Command { term } = job {
+                    self.supervision_starts(h, now, term);
+                }
+                self.tell_keeper(h, ToKeeper::Start { job, run });
             }
             Action::Stop { kill_at } => self.tell_keeper(h, ToKeeper::Stop { kill_at }),
             Action::Kill => {
                 self.tell_keeper(h, ToKeeper::Kill);
                 self.kill_tree(h);
             }
-            Action::Forward(_) => {}
+            Action::StartAside(_) | Action::Forward(_) => {}
             Action::Ping => {
                 self.check_pings(h);
                 self.tell_keeper(h, ToKeeper::Ping);
@@ -167,6 +179,7 @@ impl World {
             Action::End(ref outcome) => {
                 self.patience_ends(h, outcome);
                 self.supervision_ends(h, outcome);
+                self.following_leaves(h);
                 self.check_empty(h, "2.3: a candidate ended while its tree was alive");
                 self.hosts[h].campaigner = Life::Dead;
                 self.tell_keeper(h, ToKeeper::Dismiss);
@@ -186,6 +199,7 @@ impl World {
     fn reported(&mut self, h: usize, report: &Report) {
         self.patience_reports(h, report);
         self.supervision_reports(h, report);
+        self.following_reports(h, report);
         match report {
             Report::Won { term } => self.hosts[h].books.new_term(*term),
             Report::Elected { .. } => {
@@ -205,7 +219,9 @@ impl World {
                                 | Phase::Verifying
                                 | Phase::Leading
                                 | Phase::Holding
+                                | Phase::Ousting
                                 | Phase::Releasing
+                                | Phase::Parting
                                 | Phase::Ended,
                                 _,
                             ) => {}
@@ -223,6 +239,13 @@ impl World {
             | Report::Holding { .. }
             | Report::LostAtRest { .. }
             | Report::GivenUp { .. }
+            | Report::NotAccepted { .. }
+            | Report::HookFailed { .. }
+            | Report::FollowerStarted { .. }
+            | Report::FollowerEnded { .. }
+            | Report::FollowerCannotStart(_)
+            | Report::FollowerStopping { .. }
+            | Report::FollowerUnconfirmed
             | Report::StandsAgain
             | Report::Unusable(_)
             | Report::NotElected
@@ -247,6 +270,9 @@ impl World {
     pub(super) fn kill_campaigner(&mut self, h: usize) {
         self.note(h, || "campaigner killed".into());
         self.coverage.count(Seen::CampaignerKilled);
+        if matches!(self.hosts[h].tree.job, Some(Job::OnOusted { .. })) && self.hosts[h].tree.is_alive() {
+            self.coverage.count(Seen::OustedOnlyOnce);
+        }
         let host = &mut self.hosts[h];
         host.campaigner = Life::Dead;
         host.books.died_at = self.now;

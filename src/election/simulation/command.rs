@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::super::event::{CommandEnd, Run, Signal, Term};
+use super::super::event::{CommandEnd, Job, Run, Signal, Term};
 use super::clock::{Dice, ms};
 use crate::election::KILL_ALLOWANCE;
 
@@ -24,6 +24,18 @@ pub(super) struct Nature {
 }
 
 impl Nature {
+    /// A hook: mostly short, now and then for longer than it may.
+    pub(super) fn hook(dice: &mut Dice, timeout: Duration, stop_timeout: Duration) -> Nature {
+        let nature = Nature::draw(dice, timeout, stop_timeout);
+        let lifetime = dice.percent(80).then(|| dice.between(ms(1), timeout * 3 / 4));
+        Nature { lifetime, ..nature }
+    }
+
+    /// What there is where there is no command: nothing that would have to be waited for.
+    pub(super) fn nothing() -> Nature {
+        Nature { on_stop: vec![Some(ms(0))], ..Nature::calm() }
+    }
+
     /// Obedient, and running until it is stopped.
     pub(super) fn calm() -> Nature {
         Nature { fails: false, lifetime: None, on_stop: vec![Some(ms(20))], stuck: None }
@@ -56,12 +68,14 @@ struct Process {
 /// The processes of one start.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
+    pub job: Option<Job>,
     pub run: Run,
     pub term: Term,
     processes: Vec<Process>,
     pub stuck: Option<Duration>,
     pub stopped: Option<Duration>,
     pub killed: Option<Duration>,
+    pub born_at: Duration,
     /// Whether the main process ended before anybody had asked it to.
     pub ended_first: Option<Duration>,
     /// Whether campaigner or keeper was stopped or killed while it lived: then it may die early.
@@ -71,14 +85,24 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn born(now: Duration, term: Term, run: Run, nature: &Nature, status: u8) -> Tree {
+    pub(super) fn born(now: Duration, job: Job, run: Run, nature: &Nature, status: u8) -> Tree {
         let never = Duration::MAX;
         let end = CommandEnd::Exited(status);
         let mut processes: Vec<_> =
             nature.on_stop.iter().map(|&on_stop| Process { alive: true, dies_at: never, on_stop, end }).collect();
         processes[0].dies_at = nature.lifetime.map_or(never, |lifetime| now + lifetime);
-        let lasting = nature.lifetime.is_none();
-        Tree { run, term, processes, stuck: nature.stuck, lasting, ..Tree::default() }
+        let lasting = nature.lifetime.is_none() && matches!(job, Job::Command { .. });
+        let term = job.governed_by().unwrap_or_default();
+        Tree { job: Some(job), born_at: now, run, term, processes, stuck: nature.stuck, lasting, ..Tree::default() }
+    }
+
+    /// Whether a deadline governs it: the command's, or that of the hook before it.
+    pub(super) fn is_governed(&self) -> bool {
+        self.job.is_some_and(|job| job.governed_by().is_some())
+    }
+
+    pub(super) fn is_command(&self) -> bool {
+        matches!(self.job, Some(Job::Command { .. }))
     }
 
     pub(super) fn is_alive(&self) -> bool {

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::event::{Attempt, Event, FromKeeper, Run, Term};
+use super::super::event::{Attempt, Event, FromKeeper, Job, Run, Term};
 use super::super::time::Time;
 use super::super::{Candidate, Phase};
 use super::clock::Clock;
 use super::command::Tree;
+use super::following::Following;
 use super::ledger::Books;
 use super::patience::Patient;
 use super::store::{Client, Reply};
@@ -69,7 +70,7 @@ pub(super) enum ToKeeper {
         kill_by: Time,
     },
     Start {
-        term: Term,
+        job: Job,
         run: Run,
     },
     Stop {
@@ -104,6 +105,10 @@ pub(super) struct Keeper {
     pub inbox: VecDeque<ToKeeper>,
     pub deadline: Option<Deadline>,
     pub kill_at: Time,
+    /// When a hook has had its time.
+    pub until: Time,
+    /// The term after which the hook is still to run.
+    pub ousted_due: Option<Term>,
     pub run: Run,
     /// Of which term, and until when, the claim is kept should the campaigner die.
     pub hold: Option<(Term, Time)>,
@@ -143,6 +148,7 @@ pub(super) struct Host {
     pub books: Books,
     pub patient: Patient,
     pub supervised: Supervised,
+    pub following: Following,
 }
 
 impl Host {
@@ -163,6 +169,8 @@ impl Keeper {
             inbox: VecDeque::new(),
             deadline: None,
             kill_at: Time::NEVER,
+            until: Time::NEVER,
+            ousted_due: None,
             run: 0,
             hold: None,
             campaigner: Campaigner::Present,

@@ -1,6 +1,6 @@
 //! The keeper of the model, rule by rule as the program's own (K1, K2, K5, K6, K10).
 
-use super::super::event::{FromKeeper, NotStarted, Run, Term};
+use super::super::event::{FromKeeper, Job, NotStarted, Run, Term};
 use super::super::time::Time;
 use super::clock::ms;
 use super::command::{Nature, Tree};
@@ -75,7 +75,7 @@ impl World {
         let run = self.hosts[h].keeper.run;
         match message {
             ToKeeper::Arm { term, kill_by } => self.arm(h, term, kill_by),
-            ToKeeper::Start { term, run } => self.start(h, term, run),
+            ToKeeper::Start { job, run } => self.start(h, job, run),
             ToKeeper::Stop { .. } | ToKeeper::Kill if !alive => self.answer(h, FromKeeper::Empty { run }),
             ToKeeper::Stop { kill_at } => self.stop_tree(h, kill_at),
             ToKeeper::Kill => self.kill_tree(h),
@@ -91,7 +91,8 @@ impl World {
     fn stop_for_good(&mut self, h: usize, campaigner: Campaigner) {
         let host = &mut self.hosts[h];
         host.keeper.campaigner = campaigner;
-        let kill_by = host.keeper.deadline.map_or(Time::NEVER, |deadline| deadline.kill_by);
+        let governed = host.keeper.deadline.filter(|_| host.tree.is_governed());
+        let kill_by = governed.map_or(Time::NEVER, |deadline| deadline.kill_by);
         let kill_at = (host.clock.at(self.now) + host.stop_timeout).min(kill_by);
         if self.keeper_sees_a_tree(h) {
             self.stop_tree(h, kill_at);
@@ -123,7 +124,43 @@ impl World {
         self.answer(h, FromKeeper::Armed { term: deadline.term, kill_by: deadline.kill_by });
     }
 
-    fn start(&mut self, h: usize, term: Term, run: Run) {
+    /// How the program will behave that is about to start, and with which status it will end.
+    fn nature(&mut self, h: usize, job: Job) -> (Nature, u8) {
+        let host = &self.hosts[h];
+        let (timeout, stop_timeout) = (host.supervised.wishes.hooks.timeout, host.stop_timeout);
+        let ttl = host.books.ttl.or(host.books.asked.ttl).expect("asked for");
+        // In a history of restarts many commands end soon, and many of those fail.
+        let restless = self.setup.supervised && !self.quiet;
+        match (job, &self.setup.nature) {
+            (Job::OnElected { .. } | Job::OnOusted { .. }, _) if self.quiet => {
+                (Nature { lifetime: Some(ms(20)), ..Nature::calm() }, 0)
+            }
+            (Job::OnElected { .. } | Job::OnOusted { .. }, _) => {
+                let status = u8::from(self.dice.percent(15));
+                (Nature::hook(&mut self.dice, timeout, stop_timeout), status)
+            }
+            (Job::Follower, _) if self.quiet => (Nature::calm(), 0),
+            (Job::Follower, _) => {
+                let status = u8::from(self.dice.percent(50));
+                (Nature::draw(&mut self.dice, ttl, stop_timeout), status)
+            }
+            (Job::Command { .. }, Some(nature)) => (nature.clone(), 0),
+            (Job::Command { .. }, None) => {
+                let nature = match () {
+                    () if self.quiet => Nature::calm(),
+                    () if restless && self.dice.percent(60) => {
+                        let lifetime = self.dice.between(ms(1), ttl / 4);
+                        Nature { lifetime: Some(lifetime), ..Nature::draw(&mut self.dice, ttl, stop_timeout) }
+                    }
+                    () => Nature::draw(&mut self.dice, ttl, stop_timeout),
+                };
+                let status = if restless && self.dice.percent(70) { self.dice.rng.u8(1..=3) } else { 0 };
+                (nature, status)
+            }
+        }
+    }
+
+    fn start(&mut self, h: usize, job: Job, run: Run) {
         if self.keeper_sees_a_tree(h) {
             self.answer(h, FromKeeper::NotStarted { run, why: NotStarted::Failed(EBUSY) });
             return;
@@ -131,23 +168,19 @@ impl World {
         let host = &mut self.hosts[h];
         host.keeper.run = run;
         let now = host.clock.at(self.now);
-        let armed = host.keeper.deadline.filter(|deadline| deadline.term == term && !deadline.expired);
+        let governed = job.governed_by();
+        let armed = host.keeper.deadline.filter(|deadline| governed == Some(deadline.term) && !deadline.expired);
         // K5: checked immediately before exec.
-        let in_time =
-            armed.is_some_and(|deadline| now < deadline.kill_by) || self.broken == Some(Broken::StartsTooLate);
-        let ttl = host.books.ttl.or(host.books.asked.ttl).expect("asked for");
-        // In a history of restarts many commands end soon, and many of those fail.
-        let restless = self.setup.supervised && !self.quiet;
-        let nature = match self.setup.nature {
-            Some(ref nature) => nature.clone(),
-            None if self.quiet => Nature::calm(),
-            None if restless && self.dice.percent(60) => {
-                let lifetime = self.dice.between(ms(1), ttl / 4);
-                Nature { lifetime: Some(lifetime), ..Nature::draw(&mut self.dice, ttl, host.stop_timeout) }
-            }
-            None => Nature::draw(&mut self.dice, ttl, host.stop_timeout),
-        };
-        let status = if restless && self.dice.percent(70) { self.dice.rng.u8(1..=3) } else { 0 };
+        let in_time = governed.is_none()
+            || armed.is_some_and(|deadline| now < deadline.kill_by)
+            || self.broken == Some(Broken::StartsTooLate);
+        match job {
+            Job::Command { term } | Job::OnElected { term } => host.keeper.ousted_due = Some(term),
+            Job::OnOusted { .. } if self.broken != Some(Broken::KeeperOustsAgain) => host.keeper.ousted_due = None,
+            Job::OnOusted { .. } | Job::Follower => {}
+        }
+        let idle = matches!(job, Job::Command { .. }) && self.setup.following && h % 5 == 4;
+        let (nature, status) = if idle { (Nature::nothing(), 0) } else { self.nature(h, job) };
         let why = if !in_time {
             self.coverage.count(Seen::TooLate);
             self.hosts[h].books.too_late_before = true;
@@ -158,26 +191,47 @@ impl World {
         } else {
             None
         };
+        if in_time {
+            self.following_bears(h, job);
+        }
         if let Some(why) = why {
             self.answer(h, FromKeeper::NotStarted { run, why });
             self.answer(h, FromKeeper::Empty { run });
             return;
         }
-        self.note(h, || format!("    command of term {term} starts: {nature:?}"));
-        self.check_birth(h, term);
-        self.supervision_bears(h, term);
-        self.coverage.count(Seen::Started);
+        match job {
+            Job::Command { term } => self.note(h, || format!("    command of term {term} starts: {nature:?}")),
+            Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => {
+                self.note(h, || format!("    {job:?} starts: {nature:?}"));
+            }
+        }
+        if let Some(term) = governed {
+            self.check_birth(h, term);
+        }
+        if let Job::Command { term } = job {
+            self.supervision_bears(h, term);
+            self.coverage.count(if idle { Seen::LedWithoutCommand } else { Seen::Started });
+        }
         let host = &mut self.hosts[h];
         if std::mem::take(&mut host.books.too_late_before) {
             self.coverage.count(Seen::StartedAfterAll);
         }
-        if host.keeper.hold.is_none_or(|(of, _)| of != term) {
-            host.keeper.hold = Some((term, now + host.supervised.wishes.min_hold));
+        let wishes = host.supervised.wishes;
+        if let Job::Command { term } = job
+            && host.keeper.hold.is_none_or(|(of, _)| of != term)
+        {
+            host.keeper.hold = Some((term, now + wishes.min_hold));
         }
-        host.tree = Tree::born(self.now, term, run, &nature, status);
+        host.tree = Tree::born(self.now, job, run, &nature, status);
+        host.tree.disturbed = !host.campaigner.is_running();
         host.keeper.kill_at = Time::NEVER;
-        (host.keeper.end_reported, host.keeper.empty_reported) = (false, false);
-        self.answer(h, FromKeeper::Started { run, pid: 4711 });
+        host.keeper.until = match job {
+            Job::OnElected { .. } | Job::OnOusted { .. } => now + wishes.hooks.timeout,
+            Job::Command { .. } | Job::Follower => Time::NEVER,
+        };
+        (host.keeper.end_reported, host.keeper.empty_reported) = (idle, false);
+        let word = if idle { FromKeeper::Idle { run } } else { FromKeeper::Started { run, pid: 4711 } };
+        self.answer(h, word);
         self.expect_death(h);
     }
 
@@ -202,7 +256,8 @@ impl World {
         self.note(h, || "    command killed".into());
         let host = &mut self.hosts[h];
         if host.tree.stopped.is_some() {
-            self.coverage.count(Seen::Escalated);
+            let follows = host.tree.job == Some(Job::Follower);
+            self.coverage.count(if follows { Seen::FollowerEscalated } else { Seen::Escalated });
         }
         host.tree.kill(self.now, &mut self.dice);
         self.expect_death(h);
@@ -232,7 +287,9 @@ impl World {
         let now = host.clock.at(self.now);
         let passed = |deadline: &Deadline| !deadline.expired && now >= deadline.kill_by;
         let unbroken = self.broken != Some(Broken::NoKeeperDeadline);
-        let expired = host.keeper.deadline.as_mut().filter(|deadline| passed(deadline) && unbroken);
+        // The deadline of a term says nothing of what runs outside of it.
+        let governed = host.tree.is_governed() || self.broken == Some(Broken::DeadlineForAll);
+        let expired = host.keeper.deadline.as_mut().filter(|deadline| passed(deadline) && unbroken && governed);
         if let Some(deadline) = expired {
             deadline.expired = true;
             let term = deadline.term;
@@ -242,8 +299,9 @@ impl World {
             self.kill_tree(h);
             self.answer(h, FromKeeper::Expired { term });
         }
-        if now >= self.hosts[h].keeper.kill_at {
-            self.hosts[h].keeper.kill_at = Time::NEVER;
+        let keeper = &mut self.hosts[h].keeper;
+        if now >= keeper.kill_at.min(keeper.until) {
+            (keeper.kill_at, keeper.until) = (Time::NEVER, Time::NEVER);
             self.kill_tree(h);
         }
     }
@@ -280,7 +338,7 @@ impl World {
             !host.tree.is_alive() || (self.broken == Some(Broken::MainAloneCounts) && host.tree.main_end().is_some());
         if empty && !host.keeper.empty_reported {
             host.keeper.empty_reported = true;
-            host.keeper.kill_at = Time::NEVER;
+            (host.keeper.kill_at, host.keeper.until) = (Time::NEVER, Time::NEVER);
             self.note(h, || "    tree empty".into());
             self.answer(h, FromKeeper::Empty { run });
         }
@@ -311,7 +369,23 @@ impl World {
         self.hosts[h].clock.at(self.now) < self.held_until(h) && !self.outlives_its_lease(h)
     }
 
+    /// K2: without a campaigner the keeper runs the last hook itself. Returns whether there is one now.
+    fn keeper_ousts(&mut self, h: usize) -> bool {
+        let host = &mut self.hosts[h];
+        let wished = host.supervised.wishes.hooks.on_ousted && self.broken != Some(Broken::KeeperForgetsOusted);
+        let gone = host.keeper.campaigner == Campaigner::Gone && wished;
+        let Some(term) = host.keeper.ousted_due.take_if(|_| gone) else { return false };
+        self.coverage.count(Seen::OustedByKeeper);
+        let run = self.hosts[h].keeper.run + 1;
+        self.start(h, Job::OnOusted { term }, run);
+        !self.hosts[h].keeper.empty_reported
+    }
+
     fn keeper_ends(&mut self, h: usize) {
+        if self.keeper_ousts(h) {
+            self.set_timer(h);
+            return;
+        }
         let held = self.hosts[h].clock.at(self.now) < self.held_until(h);
         let host = &mut self.hosts[h];
         host.keeper.life = Life::Dead;
@@ -319,6 +393,7 @@ impl World {
             self.coverage.count(Seen::KeeperLeftTheHoldToTheLease);
         } else if host.keeper.campaigner == Campaigner::Gone {
             self.supervision_bequeathes(h);
+            self.following_bequeathes(h);
             self.note(h, || "    keeper releases".into());
             self.check_empty(h, "2.3: a keeper released while the tree was alive");
             let request = self.hosts[h].client.bequest();
@@ -331,10 +406,14 @@ impl World {
         let hold = if self.keeper_holds(h) { self.held_until(h) } else { Time::NEVER };
         let host = &mut self.hosts[h];
         let deadline = match host.keeper.deadline {
-            Some(Deadline { expired: false, kill_by, .. }) if !host.keeper.empty_reported => kill_by,
+            Some(Deadline { expired: false, kill_by, .. })
+                if !host.keeper.empty_reported && host.tree.is_governed() =>
+            {
+                kill_by
+            }
             Some(_) | None => Time::NEVER,
         };
-        let due = deadline.min(host.keeper.kill_at).min(hold);
+        let due = deadline.min(host.keeper.kill_at).min(host.keeper.until).min(hold);
         if due == host.keeper.due {
             return;
         }

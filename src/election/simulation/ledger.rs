@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::event::{Answer, Attempt, Event, Renewed, Term};
+use super::super::event::{Answer, Attempt, Event, Job, Renewed, Term};
 use super::super::time::Time;
 use super::super::timing::Asked;
 use super::super::{KILL_ALLOWANCE, Phase};
@@ -168,6 +168,8 @@ impl World {
             Event::Ousted { .. }
             | Event::Tick
             | Event::Hint
+            | Event::Leader(_)
+            | Event::Due(_)
             | Event::Keeper(_)
             | Event::KeeperDied
             | Event::Swept { .. }
@@ -240,6 +242,9 @@ impl World {
     pub(super) fn check_kill(&mut self, h: usize) {
         let host = &self.hosts[h];
         let (tree, books) = (&host.tree, &host.books);
+        if !tree.is_command() {
+            return self.check_ungoverned_kill(h);
+        }
         let now = host.clock.at(self.now);
         let ours = match (books.stop_at, tree.ended_first.map(|at| host.clock.at(at))) {
             (Some(asked), Some(ended)) => asked.min(ended),
@@ -253,13 +258,28 @@ impl World {
         }
     }
 
+    /// What no deadline governs is killed for a stop or for its own time-out, and for nothing else.
+    fn check_ungoverned_kill(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        let (tree, books) = (&host.tree, &host.books);
+        let excused = tree.stopped.is_some() || tree.disturbed || books.stopped_twice || tree.killed.is_some();
+        if tree.is_governed() || excused || !tree.is_alive() {
+            return;
+        }
+        let timed = matches!(tree.job, Some(Job::OnOusted { .. }));
+        let timeout = host.clock.lasts(host.supervised.wishes.hooks.timeout);
+        if !timed || self.now + ms(1) < host.following.ordered_at(tree) + timeout {
+            self.violate("K1: something was killed for the deadline of a term that is not its own", h);
+        }
+    }
+
     /// K1: while a tree lives, the keeper's deadline is its term's and only moves forward.
     pub(super) fn check_deadline(&mut self, h: usize) {
         let host = &mut self.hosts[h];
         let Some(deadline) = host.keeper.deadline else { return };
         let before = host.books.deadline.replace((deadline.term, deadline.kill_by));
         let back = before.is_some_and(|(term, kill_by)| term == deadline.term && deadline.kill_by < kill_by);
-        let foreign = host.tree.is_alive() && host.tree.term != deadline.term;
+        let foreign = host.tree.is_alive() && host.tree.is_governed() && host.tree.term != deadline.term;
         if back {
             self.violate("K1: the keeper's deadline moved back", h);
         } else if foreign {
@@ -274,8 +294,9 @@ impl World {
             let h = self.present[index];
             self.check_running_out(h);
             self.check_patience(h);
+            self.check_follower(h);
             let host = &self.hosts[h];
-            if !host.tree.is_alive() {
+            if !host.tree.is_alive() || !host.tree.is_governed() {
                 continue;
             }
             let excused = host.tree.is_stuck(self.now) && (!self.setup.calm || host.tree.disturbed);

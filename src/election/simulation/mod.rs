@@ -8,7 +8,7 @@
 //! ```text
 //! setup ──▶ world ──▶ step, step, step … ──▶ quiet: all faults end ──▶ settled: somebody leads, and goes on leading
 //!             │         └ after each: ledger (the invariants), patience (those of who waits and who does not),
-//!             │           supervision (restarts and holds)
+//!             │           supervision (restarts and holds), following (followers and hooks)
 //!             ├ host: campaigner (the driver's part) · keeper · command · clock
 //!             ├ network ─▶ store: queue (like etcd) · record (5.3) · lock (no ttl)
 //!             └ faults
@@ -28,6 +28,7 @@ mod clock;
 mod command;
 mod coverage;
 mod faults;
+mod following;
 mod host;
 mod keeper;
 mod ledger;

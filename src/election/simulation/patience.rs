@@ -28,6 +28,8 @@ pub(super) struct Patient {
     won: bool,
     /// When a win that is not verified is given back.
     verified_until: Time,
+    /// A win that a follower keeps waiting, or that is not verified yet.
+    verifying: bool,
     /// It has led at least once.
     led: bool,
     /// In this term somebody asked it to stop, or the command ended by itself, before anything was lost.
@@ -51,6 +53,7 @@ impl Patient {
             behind: false,
             won: false,
             verified_until: Time::NEVER,
+            verifying: false,
             led: false,
             ended_well: false,
         }
@@ -99,8 +102,16 @@ impl World {
                 patient.said = Some(Said::NotYou);
             }
             (Event::Stop(_), Phase::Leading | Phase::Stopping) => patient.ended_well = true,
-            (Event::Keeper(FromKeeper::Exited { end, .. }), Phase::Leading) if !host.supervised.restarts_after(end) => {
+            (Event::Keeper(FromKeeper::Exited { run, end }), Phase::Leading)
+                if host.following.is_command(run) && !host.supervised.restarts_after(end) =>
+            {
                 patient.ended_well |= books.lease.is_some_and(|lease| now < lease.stop_by);
+            }
+            // Verified, and kept waiting by a follower.
+            (Event::Answer { answer: Answer::Renew(Renewed::Credited { .. }), .. }, Phase::Verifying)
+                if in_time && host.candidate.has_a_follower() =>
+            {
+                patient.verified_until = now + books.ttl.unwrap_or(Duration::from_secs(10));
             }
             (
                 Event::Answer { .. }
@@ -109,6 +120,8 @@ impl World {
                 | Event::Keeper(_)
                 | Event::Tick
                 | Event::Hint
+                | Event::Leader(_)
+                | Event::Due(_)
                 | Event::KeeperDied
                 | Event::Swept { .. }
                 | Event::Forward(_),
@@ -144,19 +157,23 @@ impl World {
             Report::Won { .. } => {
                 // Whatever is not verified was not heard of again.
                 (patient.said, patient.won, patient.ended_well) = (Some(Said::Nothing), true, false);
-                patient.verified_until = now + verify_within;
+                (patient.verified_until, patient.verifying) = (now + verify_within, true);
             }
             Report::Elected { .. } => {
                 let (behind, late) = (patient.behind, now >= patient.until());
                 let bounded = patient.wishes.patience != Patience::Endless;
                 (patient.since, patient.said, patient.led) = (None, None, true);
-                (patient.behind, patient.won) = (false, false);
+                (patient.behind, patient.won, patient.verifying) = (false, false, false);
                 if bounded && behind {
                     self.coverage.count(Seen::ElectedInTime);
                 }
                 if late {
                     self.coverage.count(Seen::VerifiedLate);
                 }
+            }
+            // K11: it was the store's word, and we could not follow it.
+            Report::FollowerUnconfirmed if patient.verifying && now < patient.verified_until => {
+                patient.said = Some(Said::NotYou);
             }
             Report::NotElected => {
                 let at_once = patient.wishes.patience == Patience::AtMost(Duration::ZERO);
@@ -179,6 +196,13 @@ impl World {
             | Report::Holding { .. }
             | Report::LostAtRest { .. }
             | Report::GivenUp { .. }
+            | Report::NotAccepted { .. }
+            | Report::HookFailed { .. }
+            | Report::FollowerStarted { .. }
+            | Report::FollowerEnded { .. }
+            | Report::FollowerCannotStart(_)
+            | Report::FollowerStopping { .. }
+            | Report::FollowerUnconfirmed
             | Report::StandsAgain
             | Report::Unconfirmed { .. }
             | Report::Released { .. }
@@ -230,6 +254,7 @@ impl World {
             patient.standing = None;
             return;
         }
+        patient.verifying = false;
         let since = *patient.standing.get_or_insert(self.now);
         let due = host.clock.when(patient.until() + host.books.request_timeout()).max(since);
         if due != Duration::MAX && self.now > due + SLACK {

@@ -27,6 +27,12 @@ pub(super) enum Broken {
     KeeperIgnoresTheEnd,
     /// K2: the keeper releases although a hold still runs.
     KeeperForgetsTheHold,
+    /// K2: the keeper releases without the hook that is to run before.
+    KeeperForgetsOusted,
+    /// K2: the keeper runs that hook although the campaigner has.
+    KeeperOustsAgain,
+    /// K1: the deadline of a term kills what no deadline governs.
+    DeadlineForAll,
     /// K5: the keeper starts the command however late it is.
     StartsTooLate,
     /// K6: the end of the main process counts as an empty tree.
@@ -75,6 +81,15 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::Core(Sabotage::NoSittingOut), "6: whoever restarted too often sits out"),
     (Broken::Core(Sabotage::NoHold), "6: --min-hold"),
     (Broken::KeeperForgetsTheHold, "K2: the keeper respects a --min-hold"),
+    (Broken::Core(Sabotage::FollowerBesideLeader), "K11: a win waits for the end of the follower"),
+    (Broken::Core(Sabotage::StandsBesideStuckFollower), "2.3: no candidacy beside a killed follower"),
+    (Broken::Core(Sabotage::CommandAfterFailedHook), "6: on-elected has to succeed"),
+    (Broken::Core(Sabotage::NoSittingOutAfterHook), "6: whoever is not accepted sits out"),
+    (Broken::Core(Sabotage::ReleaseBeforeOusted), "K6: a release waits for the end of on-ousted"),
+    (Broken::Core(Sabotage::NotOustedWhenLost), "6: on-ousted runs after a loss, too"),
+    (Broken::KeeperForgetsOusted, "K2: without its campaigner the keeper runs on-ousted"),
+    (Broken::KeeperOustsAgain, "K2: and not a second time"),
+    (Broken::DeadlineForAll, "K1: a deadline governs its own term alone"),
     (Broken::HeldTakenAtOnce, "5.3: a held record is waited for"),
     (Broken::MissingTakenAtOnce, "5.3: a missing record is waited for"),
     (Broken::OwnTtlCounts, "5.3: for the record's own ttl"),

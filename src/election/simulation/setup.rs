@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::super::event::Signal;
 use super::super::timing::Asked;
-use super::super::{OnLost, Patience, Restart, RestartWhen, Timing, Wishes};
+use super::super::{Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Timing, Wishes};
 use super::clock::{Dice, FASTEST, ms};
 use super::command::Nature;
 use super::faults::Fault;
@@ -47,6 +48,8 @@ pub(super) struct Setup {
     pub impatient: bool,
     /// Some candidates restart their command, or keep the boundary for a while.
     pub supervised: bool,
+    /// Most candidates have a follower, or hooks.
+    pub following: bool,
     pub quiet_at: Duration,
     /// The nature of every command; drawn for each if not given.
     pub nature: Option<Nature>,
@@ -82,6 +85,8 @@ impl Setup {
             impatient: seed % 4 == 3,
             // By chance of their own as well; no seed that has failed once is among them.
             supervised: seed.is_multiple_of(4),
+            // By chance of their own too, and many of those whose commands are restarted among them.
+            following: matches!(seed % 8, 0 | 2),
             quiet_at: ttl * 10,
             nature: None,
             faults: vec![(dice.between(ms(1), ttl), Fault::Any)],
@@ -104,6 +109,7 @@ impl Setup {
             rejoin: false,
             impatient: false,
             supervised: false,
+            following: false,
             quiet_at,
             nature: Some(Nature::calm()),
             faults: Vec::new(),
@@ -125,6 +131,23 @@ impl Setup {
 
     /// What a candidate wants besides leading.
     pub(super) fn wishes(&self, h: usize) -> Wishes {
+        let wishes = self.wishes_without_followers(h);
+        if !self.following {
+            return wishes;
+        }
+        let mut dice = self.dice_of(h, 0x0f01_1077);
+        let on_change =
+            dice.of(&[OnChange::Restart, OnChange::Restart, OnChange::Signal(Signal(10)), OnChange::Ignore]);
+        let hooks = Hooks {
+            on_elected: dice.percent(50),
+            on_ousted: dice.percent(60),
+            timeout: dice.of(&[ms(300), ms(1_000), self.ttl]),
+            ..Hooks::default()
+        };
+        Wishes { follower: dice.percent(70).then_some(on_change), hooks, ..wishes }
+    }
+
+    fn wishes_without_followers(&self, h: usize) -> Wishes {
         if self.supervised {
             return self.supervision(h);
         }
@@ -155,7 +178,7 @@ impl Setup {
         let patience =
             if dice.percent(80) { Patience::Endless } else { Patience::AtMost(dice.between(ms(0), self.ttl)) };
         let on_lost = if dice.percent(25) { OnLost::End } else { OnLost::Recampaign };
-        Wishes { patience, on_lost, min_hold, restart }
+        Wishes { patience, on_lost, min_hold, restart, ..Wishes::default() }
     }
 
     fn dice_of(&self, h: usize, kind: u64) -> Dice {

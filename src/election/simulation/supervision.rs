@@ -7,6 +7,7 @@ use super::super::event::{CommandEnd, Event, FromKeeper, Outcome, Reason, Report
 use super::super::time::Time;
 use super::super::{OnLost, Phase, RestartWhen, Wishes};
 use super::coverage::Seen;
+use super::host::Host;
 use super::world::World;
 
 /// What the ledger knows of one candidate's command and how it fares.
@@ -80,12 +81,13 @@ impl World {
     pub(super) fn supervision_hears(&mut self, h: usize, now: Time, event: Event) {
         let over_at = self.over_at(h);
         let phase = self.hosts[h].candidate.phase();
-        let supervised = &mut self.hosts[h].supervised;
+        let Host { supervised, following, .. } = &mut self.hosts[h];
+        let is_command = |run| following.is_command(run);
         match (event, phase) {
             (Event::Keeper(FromKeeper::Started { .. }), Phase::Leading | Phase::Stopping) => {
                 supervised.began.get_or_insert(now);
             }
-            (Event::Keeper(FromKeeper::Exited { end, .. }), Phase::Leading) if now < over_at => {
+            (Event::Keeper(FromKeeper::Exited { run, end }), Phase::Leading) if now < over_at && is_command(run) => {
                 supervised.end = Some((end, now));
             }
             (Event::Stop(_), Phase::Leading | Phase::Stopping | Phase::Holding) => {
@@ -96,8 +98,10 @@ impl World {
                     | Phase::Verifying
                     | Phase::Leading
                     | Phase::Stopping
+                    | Phase::Ousting
                     | Phase::Releasing
                     | Phase::SittingOut
+                    | Phase::Parting
                     | Phase::Ended => {}
                 }
                 self.hosts[h].supervised.asked = true;
@@ -107,6 +111,8 @@ impl World {
                 Event::Tick
                 | Event::Answer { .. }
                 | Event::Hint
+                | Event::Leader(_)
+                | Event::Due(_)
                 | Event::Ousted { .. }
                 | Event::Keeper(_)
                 | Event::Swept { .. }
@@ -213,6 +219,13 @@ impl World {
             | Report::CommandEnded { .. }
             | Report::Stopping { .. }
             | Report::Restarting { .. }
+            | Report::NotAccepted { .. }
+            | Report::HookFailed { .. }
+            | Report::FollowerStarted { .. }
+            | Report::FollowerEnded { .. }
+            | Report::FollowerCannotStart(_)
+            | Report::FollowerStopping { .. }
+            | Report::FollowerUnconfirmed
             | Report::StandsAgain
             | Report::Unconfirmed { .. }
             | Report::Released { .. }
@@ -226,8 +239,9 @@ impl World {
     }
 
     pub(super) fn supervision_ends(&mut self, h: usize, outcome: &Outcome) {
-        let supervised = &self.hosts[h].supervised;
-        if matches!(outcome, Outcome::Command(_)) && supervised.is_to_restart() && !supervised.asked {
+        let Host { supervised, following, .. } = &self.hosts[h];
+        let commands = matches!(outcome, Outcome::Command(_)) && !following.is_following();
+        if commands && supervised.is_to_restart() && !supervised.asked {
             self.violate("6: a candidate ended whose command was to be started again", h);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::event::{Action, Answer, Campaigned, Event, FromKeeper, Renewed};
+use super::super::event::{Action, Answer, Campaigned, Event, FromKeeper, Job, Renewed};
 use super::super::time::Time;
 use super::clock::Clock;
 use super::store::{Reply, Request};
@@ -21,7 +21,9 @@ pub(super) fn action(clock: Clock, action: &Action) -> String {
         Action::Renew(attempt) => format!("→ #{} renew", attempt.0),
         Action::Release(attempt) => format!("→ #{} release", attempt.0),
         Action::Arm { term, kill_by } => format!("→ keeper: kill term {term} at {}", at(clock, *kill_by)),
-        Action::Start { term, run } => format!("→ keeper: start run {run} in term {term}"),
+        Action::Start { job: Job::Command { term }, run } => format!("→ keeper: start run {run} in term {term}"),
+        Action::Start { job, run } => format!("→ keeper: start run {run}: {job:?}"),
+        Action::StartAside(aside) => format!("→ keeper: start {aside:?}"),
         Action::Stop { kill_at } => format!("→ keeper: stop, kill at {}", at(clock, *kill_at)),
         Action::Kill => "→ keeper: kill".into(),
         Action::Forward(signal) => format!("→ keeper: forward {signal:?}"),
@@ -39,6 +41,8 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
         Event::Tick => "wakes".into(),
         Event::Answer { attempt, answer } => format!("← #{} {}", attempt.0, answered(clock, answer)),
         Event::Hint => "← hint".into(),
+        Event::Leader(leader) => format!("← leader: {leader:?}"),
+        Event::Due(aside) => format!("due: {aside:?}"),
         Event::Ousted { term } => format!("← the key of term {term} is gone"),
         Event::Keeper(FromKeeper::Armed { term, kill_by }) => {
             format!("← keeper: will kill term {term} at {}", at(clock, *kill_by))
@@ -46,6 +50,8 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
         Event::Keeper(
             word @ (FromKeeper::Pong
             | FromKeeper::Started { .. }
+            | FromKeeper::Idle { .. }
+            | FromKeeper::AsideEnded(_)
             | FromKeeper::NotStarted { .. }
             | FromKeeper::Exited { .. }
             | FromKeeper::Expired { .. }

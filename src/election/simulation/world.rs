@@ -10,6 +10,7 @@ use super::super::{Candidate, Timing};
 use super::clock::{Clock, Dice, FASTEST, ms};
 use super::coverage::{Coverage, Seen};
 use super::faults::Fault;
+use super::following::Following;
 use super::host::{Host, Keeper, Letter, Life, ToKeeper};
 use super::ledger::Books;
 use super::network::Weather;
@@ -252,6 +253,7 @@ impl World {
             books: Books::new(asked, timing.ttl()),
             patient: Patient::new(wishes),
             supervised: Supervised::new(wishes),
+            following: Following::new(wishes),
         });
         self.present.push(h);
         self.note(h, || format!("joins, ttl {:?}", asked.ttl.expect("asked for")));
@@ -312,7 +314,8 @@ impl World {
             (before, times) if before == leader && leader.is_some() => (leader, times + 1),
             (_, _) => (leader, 0),
         };
-        let patience = if self.setup.supervised { 16 * self.setup.longest_ttl() } else { ms(0) };
+        let patience =
+            if self.setup.supervised || self.setup.following { 16 * self.setup.longest_ttl() } else { ms(0) };
         let bound = 9 * self.setup.longest_ttl() + 2 * self.setup.stop_timeout + Duration::from_secs(20) + patience;
         if self.settled.1 >= 5 {
             self.finished = true;

@@ -2,7 +2,9 @@
 //! than the command took. The lease is renewed; there is no tree that could outlive it.
 
 use super::leading::restart;
-use super::releasing::{Then, become_releasing};
+use super::ousting::become_ousting;
+use super::releasing::Then;
+use super::stopping::Hold;
 use super::{Input, State, after_loss, credit};
 use crate::election::Core;
 use crate::election::event::{Answer, Outcome, Reason, Renewed, Report, Term};
@@ -81,7 +83,8 @@ impl Holding {
                         Then::End(Outcome::Stopped(signal))
                     }
                 };
-                return become_releasing(core, now, Some(self.term), then);
+                let held = (self.term, Hold::Lease(self.lease));
+                return become_ousting(core, now, held, self.renew_at, (then, true));
             }
             Input::KeeperDied => {
                 core.report(Report::KeeperDied);
@@ -90,7 +93,9 @@ impl Holding {
             }
             Input::Answer(Answer::Campaign(_) | Answer::Release(_))
             | Input::Hint
+            | Input::Leader(_)
             | Input::Started(_)
+            | Input::Idle
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired
@@ -106,7 +111,10 @@ impl Holding {
             Next::Start { .. } | Next::StartWhenCredited if now >= self.lease.stop_by => {
                 return self.run_out(core, now);
             }
-            Next::Leave { at, then } if now >= at => return become_releasing(core, now, Some(self.term), then),
+            Next::Leave { at, then } if now >= at => {
+                let held = (self.term, Hold::Lease(self.lease));
+                return become_ousting(core, now, held, self.renew_at, (then, false));
+            }
             Next::Start { .. } | Next::StartWhenCredited | Next::Leave { .. } => {}
         }
         if core.requests.is_idle() && now >= self.renew_at {
@@ -134,19 +142,17 @@ impl Holding {
     fn run_out(self, core: &mut Core, now: Time) -> State {
         core.report(Report::LostAtRest { term: self.term, reason: Reason::RunningOut });
         let then = after_loss(core);
-        become_releasing(core, now, Some(self.term), then)
+        become_ousting(core, now, (self.term, Hold::Over(self.lease)), self.renew_at, (then, false))
     }
 
     /// There is nothing to kill and nothing to give back.
     fn lose(self, core: &mut Core, now: Time) -> State {
         core.report(Report::LostAtRest { term: self.term, reason: Reason::Lost });
-        core.end_hold(now);
-        core.keeper.rest();
         let then = match self.next {
             Next::Start { .. } | Next::StartWhenCredited => after_loss(core),
             Next::Leave { then, .. } => then,
         };
-        then.follow(core, now)
+        become_ousting(core, now, (self.term, Hold::Nothing), self.renew_at, (then, false))
     }
 
     pub(super) fn wake_at(&self, idle: bool) -> Time {

@@ -61,8 +61,10 @@ impl Releasing {
             }
             Input::Answer(Answer::Campaign(_) | Answer::Renew(_))
             | Input::Hint
+            | Input::Leader(_)
             | Input::Ousted
             | Input::Started(_)
+            | Input::Idle
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired
@@ -84,12 +86,14 @@ impl Releasing {
 impl Then {
     pub(super) fn follow(self, core: &mut Core, now: Time) -> State {
         match self {
+            // 2.3: a follower that was killed and is still there.
+            Then::Stand(setback) if core.is_held_up(now) => become_sitting_out(core, now, setback),
             Then::Stand(setback) => {
                 let ask_at = now + core.backoff();
                 become_standing(core, ask_at, setback)
             }
             Then::SitOut(_) if core.breaks(Sabotage::NoSittingOut) => become_standing(core, now, None),
-            Then::SitOut(duration) => become_sitting_out(core, now + duration),
+            Then::SitOut(duration) => become_sitting_out(core, now + duration, None),
             Then::End(outcome) => become_ended(core, outcome),
         }
     }

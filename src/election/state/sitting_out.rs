@@ -1,7 +1,7 @@
-//! Not the leader, and not a candidate for a while: the command has failed here too often, and another host is to try.
-//! Nothing runs, and the store holds nothing for us.
+//! Not the leader, and not a candidate for a while: the command has failed here too often, or the hook before it, and another
+//! host is to try. Or a follower that was killed is still there (2.3). Nothing is started, and the store holds nothing for us.
 
-use super::standing::become_standing;
+use super::standing::{Setback, become_standing};
 use super::{Input, State, become_ended};
 use crate::election::Core;
 use crate::election::event::{Outcome, Report};
@@ -10,19 +10,21 @@ use crate::election::time::Time;
 #[derive(Debug)]
 pub(in crate::election) struct SittingOut {
     pub(super) until: Time,
+    /// What came of the last attempt to be elected, if that led to nothing.
+    setback: Option<Setback>,
 }
 
-pub(super) fn become_sitting_out(core: &mut Core, until: Time) -> State {
+pub(super) fn become_sitting_out(core: &mut Core, until: Time, setback: Option<Setback>) -> State {
     core.requests.abandon();
-    State::SittingOut(SittingOut { until })
+    State::SittingOut(SittingOut { until, setback })
 }
 
 impl SittingOut {
     pub(super) fn next(self, core: &mut Core, now: Time, input: Input) -> State {
         match input {
-            Input::Time if now >= self.until => {
+            Input::Time if now >= self.until && !core.is_held_up(now) => {
                 core.report(Report::StandsAgain);
-                return become_standing(core, now, None).next(core, now, Input::Time);
+                return become_standing(core, now, self.setback).next(core, now, Input::Time);
             }
             Input::Stop(signal) => return become_ended(core, Outcome::Stopped(signal)),
             Input::KeeperDied => {
@@ -31,10 +33,12 @@ impl SittingOut {
             }
             // That the boundary is free is not for us yet.
             Input::Hint
+            | Input::Leader(_)
             | Input::Time
             | Input::Answer(_)
             | Input::Ousted
             | Input::Started(_)
+            | Input::Idle
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired
@@ -43,5 +47,10 @@ impl SittingOut {
             | Input::Forward(_) => {}
         }
         State::SittingOut(self)
+    }
+
+    /// The end of a follower that is in the way comes by itself.
+    pub(super) fn wake_at(&self, core: &Core) -> Time {
+        if core.follower.is_gone() { self.until } else { Time::NEVER }
     }
 }

@@ -55,6 +55,10 @@ impl Standing {
                 {
                     return give_up(core, now, None, setback);
                 }
+                // 2.3: no candidacy beside a killed tree that is still there; our place in the queue goes to others.
+                if core.is_held_up(now) {
+                    return become_releasing(core, now, None, Then::Stand(self.setback));
+                }
                 if core.requests.is_idle() && now >= self.ask_at {
                     self.hinted = false;
                     core.ask_for_the_boundary(now);
@@ -87,6 +91,7 @@ impl Standing {
                     self.ask_at = now;
                 }
             }
+            Input::Leader(leader) => core.leader_is(now, leader),
             Input::Stop(signal) => {
                 return become_releasing(core, now, None, Then::End(Outcome::Stopped(signal)));
             }
@@ -97,6 +102,7 @@ impl Standing {
             Input::Answer(Answer::Renew(_) | Answer::Release(_))
             | Input::Ousted
             | Input::Started(_)
+            | Input::Idle
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired

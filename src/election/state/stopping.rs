@@ -2,22 +2,16 @@
 
 use super::holding::{Next, become_holding};
 use super::leading::Leading;
-use super::releasing::{Then, become_releasing};
-use super::{Input, State, after_loss, credit};
-use std::time::Duration;
-
+use super::ousting::become_ousting;
+use super::releasing::Then;
+use super::{Input, SWEEP_AGAIN, State, UNCONFIRMED_AGAIN, after_loss, credit};
 use crate::election::Core;
-use crate::election::event::{Action, Answer, CommandEnd, Outcome, Reason, Renewed, Report, Term};
+use crate::election::event::{Action, Answer, CommandEnd, Job, Outcome, Reason, Renewed, Report, Term};
 use crate::election::runs::Sequel;
 use crate::election::sabotage::Sabotage;
 use crate::election::time::Time;
 use crate::election::timing::{KILL_ALLOWANCE, Lease};
 use crate::election::wishes::OnLost;
-
-/// How often people are told that a killed tree is still there.
-const UNCONFIRMED_AGAIN: Duration = Duration::from_secs(60);
-/// How often the campaigner sweeps the tree that a dead keeper left it.
-const SWEEP_AGAIN: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(in crate::election) struct Stopping {
@@ -49,12 +43,31 @@ pub(super) enum Hold {
 
 /// Who empties the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reaper {
+pub(super) enum Reaper {
     Keeper,
     /// The keeper is dead; the campaigner inherited its children and sweeps at this time (K4).
     Campaigner {
         sweep_at: Time,
     },
+}
+
+impl Reaper {
+    pub(super) fn sweep_if_due(&mut self, core: &mut Core, now: Time) {
+        match self {
+            Reaper::Campaigner { sweep_at } if now >= *sweep_at => {
+                *sweep_at = now + SWEEP_AGAIN;
+                core.act(Action::Sweep);
+            }
+            Reaper::Campaigner { .. } | Reaper::Keeper => {}
+        }
+    }
+
+    pub(super) fn wake_at(self) -> Time {
+        match self {
+            Reaper::Campaigner { sweep_at } => sweep_at,
+            Reaper::Keeper => Time::NEVER,
+        }
+    }
 }
 
 impl Leading {
@@ -65,7 +78,9 @@ impl Leading {
             Reason::Lost | Reason::KeeperDied => now,
             Reason::RunningOut => self.lease.kill_by,
             // T4: the lease is renewed meanwhile. Should it run out all the same, that has deadlines of its own.
-            Reason::CommandEnded | Reason::CannotStart(_) | Reason::Asked(_) => now + core.stop_timeout,
+            Reason::CommandEnded | Reason::CannotStart(_) | Reason::NotAccepted | Reason::Asked(_) => {
+                now + core.stop_timeout
+            }
         };
         core.report(Report::Stopping { term: self.term, reason });
         let mut stopping = Stopping {
@@ -117,14 +132,21 @@ impl Stopping {
                 (Renewed::Lost, Hold::Lease(_) | Hold::Over(_) | Hold::Nothing) => self.lose(core),
             },
             Input::Ousted => self.lose(core),
-            Input::Started(pid) => {
-                core.report(Report::Started { term: self.term, pid });
-                core.runs.started(now);
-            }
-            Input::Exited(end) => {
-                core.report(Report::CommandEnded { term: self.term, end });
-                self.end = Some(end);
-            }
+            Input::Started(pid) => match core.job {
+                Job::Command { .. } => {
+                    core.report(Report::Started { term: self.term, pid });
+                    core.runs.started(now);
+                }
+                Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => {}
+            },
+            Input::Exited(end) => match core.job {
+                Job::Command { .. } => {
+                    core.report(Report::CommandEnded { term: self.term, end });
+                    self.end = Some(end);
+                }
+                // A hook that was stopped in the middle: its status is nobody's.
+                Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => {}
+            },
             Input::Expired => {
                 self.expired = true;
                 self.kill(core);
@@ -135,7 +157,7 @@ impl Stopping {
                 self.reason = Reason::KeeperDied;
                 self.reaper = Reaper::Campaigner { sweep_at: now };
                 self.killed = true;
-                self.sweep(core, now);
+                self.reaper.sweep_if_due(core, now);
             }
             Input::Swept { empty } => match self.reaper {
                 Reaper::Campaigner { .. } if empty => return self.emptied(core, now),
@@ -148,12 +170,16 @@ impl Stopping {
                 self.stop_asked = true;
                 match self.reason {
                     // The command may go on to end by itself, but the candidate does not stand again.
-                    Reason::RunningOut | Reason::Lost => self.reason = Reason::Asked(signal),
+                    Reason::RunningOut | Reason::Lost | Reason::NotAccepted => self.reason = Reason::Asked(signal),
                     Reason::CommandEnded | Reason::CannotStart(_) | Reason::Asked(_) | Reason::KeeperDied => {}
                 }
             }
             Input::Forward(signal) => core.act(Action::Forward(signal)),
-            Input::Hint | Input::NotStarted(_) | Input::Answer(Answer::Campaign(_) | Answer::Release(_)) => {}
+            Input::Hint
+            | Input::Leader(_)
+            | Input::Idle
+            | Input::NotStarted(_)
+            | Input::Answer(Answer::Campaign(_) | Answer::Release(_)) => {}
         }
         if core.breaks(Sabotage::ReleaseBeforeEmpty) && self.reason != Reason::KeeperDied {
             return self.emptied(core, now);
@@ -178,11 +204,7 @@ impl Stopping {
             core.report(Report::Unconfirmed { term: self.term });
             self.tell_at = now + UNCONFIRMED_AGAIN;
         }
-        if let Reaper::Campaigner { sweep_at } = self.reaper
-            && now >= sweep_at
-        {
-            self.sweep(core, now);
-        }
+        self.reaper.sweep_if_due(core, now);
         // 2.3: as long as the tree is not confirmed empty, the others are held off.
         if core.requests.is_idle() && now >= self.renew_at && !matches!(self.hold, Hold::Nothing) {
             core.renew(now);
@@ -203,11 +225,6 @@ impl Stopping {
         }
     }
 
-    fn sweep(&mut self, core: &mut Core, now: Time) {
-        self.reaper = Reaper::Campaigner { sweep_at: now + SWEEP_AGAIN };
-        core.act(Action::Sweep);
-    }
-
     /// The tree is confirmed empty: the only way out of this state.
     fn emptied(self, core: &mut Core, now: Time) -> State {
         let then = match (self.reason, self.end) {
@@ -216,21 +233,28 @@ impl Stopping {
             (Reason::CommandEnded, Some(end)) if !self.stop_asked => return self.ended(core, now, end),
             (Reason::CommandEnded | Reason::Asked(_), Some(end)) => Then::End(Outcome::Command(end)),
             (Reason::Asked(signal), None) => Then::End(Outcome::Stopped(signal)),
+            (Reason::NotAccepted, _) => self.not_accepted(core),
             (Reason::RunningOut | Reason::Lost | Reason::CommandEnded, _) => after_loss(core),
         };
         self.leave(core, now, then)
     }
 
-    /// Nothing runs any more, and the boundary goes to whoever is next.
+    /// Nothing of the command runs any more.
     fn leave(self, core: &mut Core, now: Time, then: Then) -> State {
-        match self.hold {
-            Hold::Lease(_) | Hold::Over(_) => become_releasing(core, now, Some(self.term), then),
-            Hold::Nothing => {
-                core.keeper.rest();
-                core.end_hold(now);
-                then.follow(core, now)
-            }
-        }
+        become_ousting(core, now, (self.term, self.hold), self.renew_at, (then, self.stop_asked))
+    }
+
+    /// The hook before the command failed: another candidate's turn.
+    fn not_accepted(&self, core: &mut Core) -> Then {
+        let sits_out = core.runs.not_accepted(core.timing.ttl());
+        let then = match core.wishes.on_lost {
+            OnLost::Recampaign if core.breaks(Sabotage::NoSittingOutAfterHook) => Then::Stand(None),
+            OnLost::Recampaign => Then::SitOut(sits_out),
+            OnLost::End => Then::End(Outcome::LeadershipLost),
+        };
+        let sits_out = matches!(then, Then::SitOut(_)).then_some(sits_out);
+        core.report(Report::NotAccepted { term: self.term, sits_out });
+        then
     }
 
     /// The command ended by itself, and nothing is left of its tree: it may be started again, or the boundary kept.
@@ -281,10 +305,6 @@ impl Stopping {
             Hold::Lease(_) | Hold::Over(_) if idle => self.renew_at,
             Hold::Lease(_) | Hold::Over(_) | Hold::Nothing => Time::NEVER,
         };
-        let sweep_at = match self.reaper {
-            Reaper::Campaigner { sweep_at } => sweep_at,
-            Reaper::Keeper => Time::NEVER,
-        };
-        deadline.min(renew_at).min(sweep_at).min(self.tell_at)
+        deadline.min(renew_at).min(self.reaper.wake_at()).min(self.tell_at)
     }
 }

@@ -1,13 +1,15 @@
-//! The store says that we won. Nothing may run before a renewal, sent after that word, has been credited.
+//! The store says that we won. Nothing may run before a renewal, sent after that word, has been credited; nor before the
+//! follower is gone, for which the renewals go on.
 
 use super::leading::become_leading;
 use super::releasing::{Then, become_releasing};
 use super::standing::{Setback, give_up};
-use super::{Input, State, VERIFY_WITHIN, credit};
+use super::{Input, State, VERIFY_WITHIN, credit, next_renewal};
 use crate::election::Core;
 use crate::election::event::{Answer, Outcome, Renewed, Report, Term};
 use crate::election::sabotage::Sabotage;
 use crate::election::time::Time;
+use crate::election::timing::Lease;
 
 #[derive(Debug)]
 pub(in crate::election) struct Verifying {
@@ -15,6 +17,8 @@ pub(in crate::election) struct Verifying {
     pub(super) renew_at: Time,
     /// If no renewal has been credited by then, the win is given back (K5).
     pub(super) give_up_at: Time,
+    /// What was credited last: we lead as soon as the follower is gone.
+    lease: Option<Lease>,
 }
 
 pub(super) fn become_verifying(core: &mut Core, now: Time, term: Term) -> State {
@@ -24,7 +28,7 @@ pub(super) fn become_verifying(core: &mut Core, now: Time, term: Term) -> State 
         return become_leading(core, now, term, lease);
     }
     let give_up_at = now + core.timing.ttl().unwrap_or(VERIFY_WITHIN);
-    State::Verifying(Verifying { term, renew_at: now, give_up_at })
+    State::Verifying(Verifying { term, renew_at: now, give_up_at, lease: None })
 }
 
 impl Verifying {
@@ -34,6 +38,10 @@ impl Verifying {
                 if now >= self.give_up_at {
                     return self.unverified(core, now);
                 }
+                // K11: a follower that cannot be emptied.
+                if core.is_held_up(now) {
+                    return become_releasing(core, now, Some(self.term), Then::Stand(Some(Setback::Behind)));
+                }
                 if core.requests.is_idle() && now >= self.renew_at {
                     core.renew(now);
                 }
@@ -42,7 +50,12 @@ impl Verifying {
                 Renewed::Credited { sent, ttl } => match credit(core, sent, ttl) {
                     // K5: with one renewal or less left in it, the next credit decides.
                     Ok(lease) if lease.stop_by.since(now) > core.timing.renew() => {
-                        return become_leading(core, now, self.term, lease);
+                        if core.is_without_follower() {
+                            return become_leading(core, now, self.term, lease);
+                        }
+                        self.lease = Some(lease);
+                        self.renew_at = next_renewal(core, now, lease);
+                        self.give_up_at = now + core.timing.ttl().unwrap_or(VERIFY_WITHIN);
                     }
                     Ok(_) => self.renew_at = now,
                     Err(error) => {
@@ -63,13 +76,30 @@ impl Verifying {
             }
             Input::Answer(Answer::Campaign(_) | Answer::Release(_))
             | Input::Hint
+            | Input::Leader(_)
             | Input::Started(_)
+            | Input::Idle
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired
             | Input::Empty
             | Input::Swept { .. }
             | Input::Forward(_) => {}
+        }
+        State::Verifying(self)
+    }
+
+    /// The follower is gone; what was credited meanwhile counts if more than one renewal is left in it (K5).
+    pub(super) fn lead_if_alone(mut self, core: &mut Core, now: Time) -> State {
+        if !core.follower.is_gone() {
+            return State::Verifying(self);
+        }
+        match self.lease.take() {
+            Some(lease) if lease.stop_by.since(now) > core.timing.renew() => {
+                return become_leading(core, now, self.term, lease);
+            }
+            Some(_) => self.renew_at = now,
+            None => {}
         }
         State::Verifying(self)
     }

@@ -109,7 +109,7 @@ fn a_restart_is_in_the_same_term_and_armed_before() {
     scene.command_ends(at(100), DONE);
     let actions = scene.lives_until("a restart", |action| matches!(action, Action::Start { .. }));
     let armed = actions.iter().position(|action| matches!(action, Action::Arm { term: 7, .. }));
-    let started = actions.iter().position(|action| *action == Action::Start { term: 7, run: 2 });
+    let started = actions.iter().position(|action| *action == Action::Start { job: COMMAND, run: 2 });
     assert!(armed.is_some() && armed < started, "{actions:?}");
 }
 
@@ -178,7 +178,7 @@ fn after_too_many_restarts_the_boundary_is_given_back_and_not_sought_for_a_while
         let actions = scene.answered(scene.now, asked, Answer::Campaign(Campaigned::Won(term)));
         let actions = scene.credited(scene.now, renewal(&actions), scene.now);
         let run = scene.candidate.core.run;
-        assert!(actions.contains(&Action::Start { term, run }), "{actions:?}");
+        assert!(actions.contains(&Action::Start { job: Job::Command { term }, run }), "{actions:?}");
         scene.keeper_tells(scene.now, FromKeeper::Started { run, pid: 4711 });
         sits_out = (sits_out * 2).min(ms(300_000));
     }
@@ -316,7 +316,7 @@ fn a_restart_waits_for_a_lease_with_more_than_one_renewal_left_in_it() {
     let asked = asked.expect("it has been renewing");
     let sent = scene.now - ms(100);
     let actions = scene.credited(scene.now, asked, sent);
-    if !actions.contains(&Action::Start { term: 7, run: 2 }) {
+    if !actions.contains(&Action::Start { job: COMMAND, run: 2 }) {
         // It had been given up just before.
         scene.starts_again();
     }

@@ -150,7 +150,7 @@ fn a_win_is_verified_whatever_the_patience() {
         assert!(scene.now > at(100), "{:?}", scene.now);
         let sent = scene.now;
         let actions = scene.credited(sent, verifying, sent);
-        assert!(actions.contains(&Action::Start { term: 7, run: 1 }), "{actions:?}");
+        assert!(actions.contains(&Action::Start { job: COMMAND, run: 1 }), "{actions:?}");
     }
 }
 

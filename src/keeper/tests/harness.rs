@@ -23,9 +23,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 
 use crate::clock;
-use crate::election::{CommandEnd, FromKeeper, Run, Signal, Term, Time};
+use crate::election::{Aside, CommandEnd, FromKeeper, Job, Run, Signal, Term, Time};
 use crate::keeper::sys::{self, Forked, Reaped};
-use crate::keeper::{Claim, Containment, Keeper, Program, Received, ToKeeper};
+use crate::keeper::{Claim, Containment, Keeper, Program, Received, Scripts, ToKeeper};
 
 /// A test that waits longer than this for anything has failed.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -246,6 +246,7 @@ pub fn program(directory: &Path, path: impl Into<PathBuf>, words: &[&str]) -> Se
         stop_signal: libc::SIGTERM,
         // What waits for this has failed.
         stop_timeout: 10 * LIMIT,
+        scripts: Scripts::default(),
     };
     Setting { directory: directory.to_owned(), program, containment: Containment::Tree }
 }
@@ -264,6 +265,30 @@ impl Setting {
     /// By default the tree alone, which holds in every tier.
     pub fn contained(mut self, containment: Containment) -> Setting {
         self.containment = containment;
+        self
+    }
+
+    /// What else there is to run, each a shell script in which descriptor 9 is the witness.
+    pub fn scripts(mut self, set: impl FnOnce(&mut Scripts)) -> Setting {
+        set(&mut self.program.scripts);
+        let scripts = &mut self.program.scripts;
+        for script in [&mut scripts.follower, &mut scripts.on_elected, &mut scripts.on_ousted]
+            .into_iter()
+            .chain([&mut scripts.on_change, &mut scripts.on_error])
+            .flatten()
+        {
+            let mut text = OsString::from("exec 9>\"$WITNESS\" 2>/dev/null\n");
+            text.push(&*script);
+            *script = text;
+        }
+        if scripts.hook_timeout == Duration::ZERO {
+            scripts.hook_timeout = 10 * LIMIT;
+        }
+        self
+    }
+
+    pub fn without_a_command(mut self) -> Setting {
+        self.program.words = Vec::new();
         self
     }
 
@@ -333,10 +358,28 @@ impl Scene {
     }
 
     pub fn order_start(&mut self, term: Term, identity: &[(&str, &str)]) -> Run {
+        self.order(Job::Command { term }, identity)
+    }
+
+    /// Starts one of the programs, and waits until it runs. Returns its process id.
+    pub fn start_job(&mut self, job: Job) -> i32 {
+        let run = self.order(job, &[]);
+        let answer = self.answer();
+        let FromKeeper::Started { pid, .. } = answer else { panic!("not started: {answer:?}") };
+        assert_eq!(answer, FromKeeper::Started { run, pid });
+        pid
+    }
+
+    pub fn order_aside(&self, aside: Aside) {
+        let witness = (OsString::from("WITNESS"), self.witness.path.clone().into_os_string());
+        self.send(&ToKeeper::Aside { aside, identity: vec![witness] });
+    }
+
+    pub fn order(&mut self, job: Job, identity: &[(&str, &str)]) -> Run {
         self.run += 1;
         let witness = (OsString::from("WITNESS"), self.witness.path.clone().into_os_string());
         let identity = identity.iter().map(|&(name, value)| (name.into(), value.into())).chain([witness]).collect();
-        self.send(&ToKeeper::Start { term, run: self.run, identity });
+        self.send(&ToKeeper::Start { job, run: self.run, identity });
         self.run
     }
 

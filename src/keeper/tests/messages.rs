@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::clock;
-use crate::election::{CommandEnd, FromKeeper, NotStarted, Time};
+use crate::election::{CommandEnd, FromKeeper, Job, NotStarted, Time};
 use crate::keeper::ToKeeper;
 
 fn too_late(scene: &mut Scene, term: u64) {
@@ -98,7 +98,7 @@ fn a_second_command_beside_the_rest_of_the_first_is_refused() {
         scene.arm(TERM, Time::NEVER);
         scene.start_until(&["grandchild"]);
         scene.exited(CommandEnd::Exited(7));
-        scene.send(&ToKeeper::Start { term: TERM, run: 9, identity: Vec::new() });
+        scene.send(&ToKeeper::Start { job: Job::Command { term: TERM }, run: 9, identity: Vec::new() });
         scene.hears(FromKeeper::NotStarted { run: 9, why: NotStarted::Failed(libc::EBUSY) });
         scene.hears_no_more();
         assert!(!scene.witness.is_gone());
@@ -135,7 +135,7 @@ fn a_message_that_is_too_long_is_none_even_if_its_head_could_be_one() {
         let scene = script(directory, SLEEPER).fork();
         scene.arm(TERM, Time::NEVER);
         let longest = 64 * 1024;
-        let mut start = vec![3];
+        let mut start = vec![3, 1];
         start.extend(TERM.to_ne_bytes());
         start.extend(1u64.to_ne_bytes());
         start.extend(1u64.to_ne_bytes());
@@ -151,7 +151,7 @@ fn a_message_that_is_too_long_is_none_even_if_its_head_could_be_one() {
         scene.hears(FromKeeper::Empty { run: 0 });
         scene.hears_no_more();
         let error = scene.keeper.send(&ToKeeper::Start {
-            term: TERM,
+            job: Job::Command { term: TERM },
             run: 1,
             identity: vec![("A".into(), "x".repeat(longest).into())],
         });

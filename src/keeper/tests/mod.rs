@@ -2,12 +2,14 @@
 //!
 //! No store, no election and no runtime takes part. See [`harness`] for how a test is set up.
 
+mod beside;
 mod containment;
 mod deadline;
 mod end_of_file;
 mod harness;
 mod holding;
 mod itself;
+mod jobs;
 mod messages;
 mod orphans;
 mod starting;

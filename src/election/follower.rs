@@ -1,0 +1,338 @@
+//! The follower: what runs while another leads.
+//!
+//! ```text
+//!          a leader is known          another leads (restart) · ended by itself · no longer standing
+//! Gone ─────────────────────▶ Running ──────────────────────────────────────────────────────────────▶ Stopping ──▶ Gone
+//! ```
+//!
+//! It stands beside the states, for it has no say in them: it is started in `Standing` alone, and whatever state follows,
+//! it is stopped. What it can do is keep them waiting: the command of our own leadership does not start, and the program does
+//! not end, before its tree is confirmed empty; if it cannot be emptied, the boundary is given back (K11) and not asked
+//! for again (2.3).
+
+use std::time::Duration;
+
+use super::Core;
+use super::event::{Action, CommandEnd, Job, LeaderKey, Report, Run};
+use super::runs::Pace;
+use super::sabotage::Sabotage;
+use super::state::{Input, SWEEP_AGAIN, UNCONFIRMED_AGAIN};
+use super::time::Time;
+use super::timing::KILL_ALLOWANCE;
+use super::wishes::{OnChange, Restart};
+
+/// There is no limit to a follower's restarts, so there is one to their pace.
+const SHORTEST_DELAY: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Follower {
+    /// `None`: there is none.
+    on_change: Option<OnChange>,
+    pace: Pace,
+    /// Who leads, as far as is known.
+    leader: Option<LeaderKey>,
+    /// Whom the last run was told of.
+    told: Option<LeaderKey>,
+    /// How the main process of the last run ended.
+    end: Option<CommandEnd>,
+    /// Somebody asked us to stop while it was there.
+    stop_asked: bool,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Its tree is empty. It is started at this time if a leader is known then; never, if that takes another leader.
+    Gone {
+        start_at: Time,
+    },
+    Running {
+        run: Run,
+        main: Main,
+    },
+    Stopping(Stopping),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Main {
+    /// The keeper has been told to start it.
+    Starting,
+    Running,
+}
+
+#[derive(Debug)]
+struct Stopping {
+    run: Run,
+    why: Why,
+    /// When SIGKILL is due, whoever sends it.
+    kill_at: Time,
+    killed: bool,
+    /// When people are told, again, that it is still there.
+    tell_at: Time,
+    /// When the campaigner sweeps what a dead keeper left it; never, if that lives (K4).
+    sweep_at: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It ended by itself, and is to be started again after this long, if at all.
+    Ended { again: Option<Duration> },
+    /// Another leads.
+    Another,
+    /// We do not follow any longer.
+    Dismissed,
+}
+
+impl Follower {
+    pub(super) fn new(on_change: Option<OnChange>, restart: Restart) -> Follower {
+        let restart = Restart { delay: restart.delay.max(SHORTEST_DELAY), ..restart };
+        Follower {
+            on_change,
+            pace: Pace::new(restart),
+            leader: None,
+            told: None,
+            end: None,
+            stop_asked: false,
+            stage: Stage::Gone { start_at: Time::NEVER },
+        }
+    }
+
+    /// Whether its tree is confirmed empty.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.stage, Stage::Gone { .. })
+    }
+
+    /// Whether it runs, or is about to, and nobody has asked it to stop.
+    pub(super) fn is_undisturbed(&self) -> bool {
+        match self.stage {
+            Stage::Gone { .. } | Stage::Running { .. } => true,
+            Stage::Stopping(_) => false,
+        }
+    }
+
+    /// Whether it has been killed and is still there (2.3).
+    pub(super) fn is_stuck(&self, now: Time) -> bool {
+        match &self.stage {
+            Stage::Stopping(stopping) => now >= stopping.stuck_at(),
+            Stage::Gone { .. } | Stage::Running { .. } => false,
+        }
+    }
+
+    pub(super) fn is_run(&self, run: Run) -> bool {
+        match &self.stage {
+            Stage::Running { run: own, .. } | Stage::Stopping(Stopping { run: own, .. }) => *own == run,
+            Stage::Gone { .. } => false,
+        }
+    }
+
+    fn is_swept(&self) -> bool {
+        matches!(&self.stage, Stage::Stopping(Stopping { sweep_at, .. }) if *sweep_at != Time::NEVER)
+    }
+
+    /// How it ended, for a program that was asked to stop while it followed: then its status is the program's.
+    pub(super) fn last_word(&self) -> Option<CommandEnd> {
+        self.end.filter(|_| self.stop_asked)
+    }
+
+    fn start_at(&self) -> Time {
+        match self.stage {
+            Stage::Gone { start_at } if self.leader.is_some() => start_at,
+            Stage::Gone { .. } | Stage::Running { .. } | Stage::Stopping(_) => Time::NEVER,
+        }
+    }
+
+    /// Starts are due in `Standing` only.
+    pub(super) fn wake_at(&self, stands: bool) -> Time {
+        let start_at = if stands { self.start_at() } else { Time::NEVER };
+        let Stage::Stopping(stopping) = &self.stage else { return start_at };
+        let kill_at = if stopping.killed { Time::NEVER } else { stopping.kill_at };
+        // Once, for those whom it keeps waiting, and then again and again for people.
+        kill_at.min(stopping.tell_at).min(stopping.sweep_at)
+    }
+}
+
+impl Stopping {
+    fn stuck_at(&self) -> Time {
+        self.kill_at + KILL_ALLOWANCE
+    }
+}
+
+impl Core {
+    /// A waiter has been told who leads.
+    pub(super) fn leader_is(&mut self, now: Time, leader: Option<LeaderKey>) {
+        let Some(on_change) = self.follower.on_change else { return };
+        self.follower.leader = leader;
+        // It goes on while nobody leads: the next leader may be the same.
+        let Some(leader) = leader.filter(|leader| Some(*leader) != self.follower.told) else { return };
+        match (&mut self.follower.stage, on_change) {
+            (Stage::Gone { start_at }, _) => *start_at = now,
+            (Stage::Running { .. }, OnChange::Restart) => self.stop_follower(now, Why::Another),
+            (Stage::Running { main: Main::Running, .. }, OnChange::Signal(signal)) => {
+                self.follower.told = Some(leader);
+                self.act(Action::Forward(signal));
+            }
+            (Stage::Running { .. }, OnChange::Ignore) => self.follower.told = Some(leader),
+            // Told as soon as it runs; or started again with whoever leads then.
+            (Stage::Running { main: Main::Starting, .. }, OnChange::Signal(_)) | (Stage::Stopping(_), _) => {}
+        }
+    }
+
+    /// Only while the candidate stands.
+    pub(super) fn start_follower_if_due(&mut self, now: Time) {
+        if now < self.follower.start_at() {
+            return;
+        }
+        let run = self.start(Job::Follower);
+        self.follower.told = self.follower.leader;
+        (self.follower.end, self.follower.stop_asked) = (None, false);
+        self.follower.stage = Stage::Running { run, main: Main::Starting };
+    }
+
+    /// The keeper has spoken of its run.
+    pub(super) fn follower_hears(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Started(pid) => {
+                self.report(Report::FollowerStarted { pid });
+                self.follower.pace.started(now);
+                if let Stage::Running { main, .. } = &mut self.follower.stage {
+                    *main = Main::Running;
+                    // Another may lead since the order to start it.
+                    let leader = self.follower.leader;
+                    self.leader_is(now, leader);
+                }
+            }
+            Input::NotStarted(why) => {
+                self.report(Report::FollowerCannotStart(why));
+                self.follower_ended(now, None);
+            }
+            Input::Exited(end) => {
+                self.report(Report::FollowerEnded { end });
+                self.follower_ended(now, Some(end));
+            }
+            Input::Empty => self.follower_is_gone(now),
+            Input::Time
+            | Input::Answer(_)
+            | Input::Hint
+            | Input::Leader(_)
+            | Input::Ousted
+            | Input::Idle
+            | Input::Expired
+            | Input::KeeperDied
+            | Input::Swept { .. }
+            | Input::Stop(_)
+            | Input::Forward(_) => {}
+        }
+    }
+
+    /// Its main process has ended. What remains of its tree has the stop time-out (K10).
+    fn follower_ended(&mut self, now: Time, end: Option<CommandEnd>) {
+        self.follower.end = end;
+        match &self.follower.stage {
+            Stage::Running { .. } => {
+                self.follower.pace.ended(now);
+                let again = self.follower.pace.goes_on_after(end).then(|| self.follower.pace.delay(&mut self.jitter));
+                self.stop_follower(now, Why::Ended { again });
+            }
+            Stage::Stopping(_) | Stage::Gone { .. } => {}
+        }
+    }
+
+    /// Its tree is confirmed empty.
+    fn follower_is_gone(&mut self, now: Time) {
+        let Stage::Stopping(stopping) = &self.follower.stage else { return };
+        let another = self.follower.leader.is_some() && self.follower.leader != self.follower.told;
+        let start_at = match stopping.why {
+            Why::Ended { .. } | Why::Another if another => now,
+            Why::Ended { again: Some(delay) } => now + delay,
+            Why::Another => now,
+            Why::Ended { again: None } | Why::Dismissed => Time::NEVER,
+        };
+        self.follower.stage = Stage::Gone { start_at };
+    }
+
+    /// The candidate does not stand: whoever leads, it is nobody to be followed.
+    pub(super) fn dismiss_follower(&mut self, now: Time) {
+        if self.follower.on_change.is_none() {
+            return;
+        }
+        (self.follower.leader, self.follower.told) = (None, None);
+        match &mut self.follower.stage {
+            Stage::Gone { start_at } => *start_at = Time::NEVER,
+            Stage::Running { .. } => self.stop_follower(now, Why::Dismissed),
+            Stage::Stopping(stopping) => stopping.why = Why::Dismissed,
+        }
+    }
+
+    /// The stop signal, then SIGKILL; to one that has ended, that is for what it left behind.
+    fn stop_follower(&mut self, now: Time, why: Why) {
+        let Stage::Running { run, .. } = self.follower.stage else { return };
+        match why {
+            Why::Ended { .. } => {}
+            Why::Another => self.report(Report::FollowerStopping { for_another: true }),
+            Why::Dismissed => self.report(Report::FollowerStopping { for_another: false }),
+        }
+        let kill_at = now + self.stop_timeout;
+        self.act(Action::Stop { kill_at });
+        let tell_at = kill_at + KILL_ALLOWANCE;
+        let stopping = Stopping { run, why, kill_at, killed: false, tell_at, sweep_at: Time::NEVER };
+        self.follower.stage = Stage::Stopping(stopping);
+    }
+
+    /// Somebody asks us to stop; the second time they mean at once.
+    pub(super) fn follower_is_asked(&mut self, now: Time) {
+        if self.follower.is_gone() {
+            return;
+        }
+        if std::mem::replace(&mut self.follower.stop_asked, true)
+            && let Stage::Stopping(stopping) = &mut self.follower.stage
+        {
+            stopping.kill_at = stopping.kill_at.min(now);
+            stopping.tell_at = stopping.tell_at.min(now + KILL_ALLOWANCE);
+            self.follower_passes_time(now);
+        }
+    }
+
+    /// The keeper is dead: the campaigner inherits the tree and empties it itself (K4).
+    pub(super) fn follower_is_bereaved(&mut self, now: Time) {
+        self.stop_follower(now, Why::Dismissed);
+        if let Stage::Stopping(stopping) = &mut self.follower.stage {
+            (stopping.killed, stopping.sweep_at) = (true, now);
+            stopping.kill_at = stopping.kill_at.min(now);
+            self.follower_passes_time(now);
+        }
+    }
+
+    /// A sweep has been made. Returns whether it was this tree's.
+    pub(super) fn follower_is_swept(&mut self, now: Time, empty: bool) -> bool {
+        let own = self.follower.is_swept();
+        if own && empty {
+            self.follower_is_gone(now);
+        }
+        own
+    }
+
+    pub(super) fn follower_passes_time(&mut self, now: Time) {
+        let Stage::Stopping(stopping) = &mut self.follower.stage else { return };
+        if now >= stopping.kill_at && !std::mem::replace(&mut stopping.killed, true) {
+            self.actions.push(Action::Kill);
+        }
+        if now >= stopping.tell_at {
+            stopping.tell_at = now + UNCONFIRMED_AGAIN;
+            self.actions.push(Action::Report(Report::FollowerUnconfirmed));
+        }
+        if now >= stopping.sweep_at {
+            stopping.sweep_at = now + SWEEP_AGAIN;
+            self.actions.push(Action::Sweep);
+        }
+    }
+
+    /// Whether nothing of it is in the way of our own leadership.
+    pub(super) fn is_without_follower(&self) -> bool {
+        self.follower.is_gone() || self.breaks(Sabotage::FollowerBesideLeader)
+    }
+
+    /// Whether a killed follower is still there: nothing is asked for then (2.3).
+    pub(super) fn is_held_up(&self, now: Time) -> bool {
+        self.follower.is_stuck(now) && !self.breaks(Sabotage::StandsBesideStuckFollower)
+    }
+}

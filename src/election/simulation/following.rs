@@ -1,0 +1,280 @@
+//! Followers and hooks, once more: what may be started beside what, what has to have run before a command starts and before a
+//! boundary is given back. Computed from what was ordered and what was born; the core is never asked.
+
+use std::time::Duration;
+
+use super::super::event::{CommandEnd, Event, FromKeeper, Hook, HookFailure, Job, LeaderKey, Report, Run, Term};
+use super::super::{Phase, Wishes};
+use super::command::Tree;
+use super::coverage::Seen;
+use super::host::Life;
+use super::ledger::SLACK;
+use super::world::World;
+
+/// What the ledger knows of one candidate's follower and hooks.
+#[derive(Debug)]
+pub(super) struct Following {
+    wishes: Wishes,
+    /// What was ordered last.
+    ordered: Option<(Job, Run)>,
+    ordered_at: Duration,
+    /// The term in which the hook before the command said yes.
+    accepted: Option<Term>,
+    /// The term in which something of ours was ordered by the campaigner, and was born.
+    led: Option<Term>,
+    born: Option<Term>,
+    /// The term after which the hook was ordered, by the campaigner, and was started or found not to start.
+    ousted: Option<Term>,
+    ousted_born: Option<Term>,
+    /// The boundary was given back since the last win.
+    released: bool,
+    /// A killed follower was in the way of a win.
+    stuck: bool,
+    /// When a hook has said no, and for how long the candidate sits out at least.
+    refused: Option<(Duration, Duration)>,
+    not_standing_since: Option<Duration>,
+}
+
+impl Following {
+    pub(super) fn new(wishes: Wishes) -> Following {
+        Following {
+            wishes,
+            ordered: None,
+            ordered_at: Duration::ZERO,
+            accepted: None,
+            led: None,
+            born: None,
+            ousted: None,
+            ousted_born: None,
+            released: false,
+            stuck: false,
+            refused: None,
+            not_standing_since: None,
+        }
+    }
+}
+
+impl Following {
+    /// Whether a run is one of the command.
+    pub(super) fn is_command(&self, run: Run) -> bool {
+        matches!(self.ordered, Some((Job::Command { .. }, ordered)) if ordered == run)
+    }
+}
+
+impl Following {
+    /// Whether a follower was the last to run.
+    pub(super) fn is_following(&self) -> bool {
+        matches!(self.ordered, Some((Job::Follower, _)))
+    }
+}
+
+impl Following {
+    /// From when the time counts that a hook has: for the campaigner from its order, for the keeper from its start.
+    pub(super) fn ordered_at(&self, tree: &Tree) -> Duration {
+        let ordered = self.ordered.is_some_and(|(_, run)| run == tree.run);
+        if ordered { self.ordered_at } else { tree.born_at }
+    }
+}
+
+impl World {
+    /// Whom a waiter is told of: whoever thinks that it leads.
+    pub(super) fn sighting(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        if host.following.wishes.follower.is_none() || !host.campaigner.is_running() {
+            return;
+        }
+        let others = self.present.iter().filter(|other| **other != h).map(|other| &self.hosts[*other]);
+        let leader = others.filter(|other| other.candidate.phase() == Phase::Leading).find_map(|other| other.books.won);
+        self.deliver(h, Event::Leader(leader.map(LeaderKey)));
+    }
+
+    /// Before the candidate hears of an event.
+    pub(super) fn following_hears(&mut self, h: usize, event: Event) {
+        let following = &mut self.hosts[h].following;
+        if let (Event::Keeper(FromKeeper::Exited { run, end: CommandEnd::Exited(0) }), Some((job, ordered))) =
+            (event, following.ordered)
+            && let Job::OnElected { term } = job
+            && ordered == run
+        {
+            following.accepted = Some(term);
+        }
+    }
+
+    pub(super) fn following_starts(&mut self, h: usize, job: Job, run: Run) {
+        let host = &self.hosts[h];
+        if host.tree.is_alive() {
+            let rule = match (host.tree.job, job) {
+                (Some(Job::Follower), Job::Command { .. } | Job::OnElected { .. }) => {
+                    "K11: a leader's command was started beside the follower"
+                }
+                (Some(Job::Command { .. } | Job::OnElected { .. }), Job::OnOusted { .. }) => {
+                    "6: on-ousted was started before the tree was empty"
+                }
+                (_, Job::Follower) => "6: a follower was started beside something else",
+                (_, Job::Command { .. } | Job::OnElected { .. } | Job::OnOusted { .. }) => {
+                    "2.3: a command was started before the old one's tree was empty"
+                }
+            };
+            self.violate(rule, h);
+        }
+        let following = &mut self.hosts[h].following;
+        (following.ordered, following.ordered_at) = (Some((job, run)), self.now);
+        let unaccepted = following.wishes.hooks.on_elected && following.accepted != job.governed_by();
+        let released = following.released;
+        match job {
+            Job::Command { term } => {
+                following.led = Some(term);
+                if unaccepted {
+                    self.violate("6: a command was started without the hook's yes", h);
+                }
+            }
+            Job::OnElected { term } => following.led = Some(term),
+            Job::OnOusted { term } => {
+                following.ousted = Some(term);
+                if self.hosts[h].books.lost || self.hosts[h].books.ran_out {
+                    self.coverage.count(Seen::OustedAfterLoss);
+                }
+                if released {
+                    self.violate("6: on-ousted was started after the release", h);
+                }
+            }
+            Job::Follower => {}
+        }
+    }
+
+    /// The keeper starts something, or finds that it cannot.
+    pub(super) fn following_bears(&mut self, h: usize, job: Job) {
+        let following = &mut self.hosts[h].following;
+        match job {
+            Job::Command { term } | Job::OnElected { term } => following.born = Some(term),
+            Job::OnOusted { term } => {
+                if following.ousted_born.replace(term) == Some(term) {
+                    self.violate("6: on-ousted ran twice", h);
+                }
+            }
+            Job::Follower => self.coverage.count(Seen::Followed),
+        }
+    }
+
+    /// The candidate is about to stand again, to give the boundary back, or to end.
+    pub(super) fn following_leaves(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        let following = &host.following;
+        let due = following.wishes.hooks.on_ousted && following.led.is_some() && following.ousted != following.led;
+        if due && host.keeper.life != Life::Dead {
+            self.violate("6: a leadership was left without on-ousted", h);
+        }
+    }
+
+    pub(super) fn following_releases(&mut self, h: usize) {
+        self.following_leaves(h);
+        self.hosts[h].following.released = true;
+    }
+
+    pub(super) fn following_stands(&mut self, h: usize) {
+        self.following_leaves(h);
+        let now = self.now;
+        let following = &mut self.hosts[h].following;
+        let too_soon = following.refused.take().is_some_and(|(at, sits_out)| now < at + sits_out);
+        if std::mem::take(&mut following.stuck) {
+            self.coverage.count(Seen::StoodAgainWithoutFollower);
+        }
+        if too_soon {
+            self.violate("6: a candidate that was not accepted stands again at once", h);
+        }
+        let host = &self.hosts[h];
+        let knows = host.campaigner.since().saturating_add(SLACK) <= self.now;
+        let stuck = host.tree.is_alive() && knows && host.tree.is_stuck(self.now.saturating_sub(SLACK));
+        if stuck && host.tree.job == Some(Job::Follower) {
+            self.violate("2.3: a candidate asks for the boundary beside a killed follower", h);
+        }
+    }
+
+    /// K2: the keeper gives back, or leaves to its lease, what its dead campaigner had.
+    pub(super) fn following_bequeathes(&mut self, h: usize) {
+        let following = &self.hosts[h].following;
+        let due = following.wishes.hooks.on_ousted && following.born.is_some();
+        if due && following.ousted_born != following.born {
+            self.violate("K2: the keeper ends a leadership without on-ousted", h);
+        }
+    }
+
+    pub(super) fn following_reports(&mut self, h: usize, report: &Report) {
+        let now = self.now;
+        let follows = self.hosts[h].tree.job == Some(Job::Follower) && self.hosts[h].tree.is_alive();
+        let base = self.hosts[h].clock.lasts(self.hosts[h].books.ttl.unwrap_or(Duration::from_secs(10)));
+        let following = &mut self.hosts[h].following;
+        match report {
+            Report::Won { .. } => {
+                (following.led, following.released) = (None, false);
+                if follows {
+                    self.coverage.count(Seen::WonWithFollower);
+                }
+            }
+            Report::FollowerStopping { for_another: true } => self.coverage.count(Seen::FollowerRestarted),
+            Report::FollowerUnconfirmed => {
+                following.stuck = true;
+                self.coverage.count(Seen::FollowerStuck);
+            }
+            Report::NotAccepted { sits_out, .. } => {
+                if sits_out.is_some() || following.wishes.on_lost == super::super::OnLost::Recampaign {
+                    following.refused = Some((now, base));
+                }
+            }
+            Report::HookFailed { hook: Hook::OnElected, failure } => self.coverage.count(match failure {
+                HookFailure::TimedOut => Seen::ElectedTimedOut,
+                HookFailure::Ended(_) | HookFailure::CannotStart(_) | HookFailure::NoKeeper => Seen::ElectedFailed,
+            }),
+            Report::HookFailed { hook: Hook::OnOusted, failure } => self.coverage.count(match failure {
+                HookFailure::TimedOut => Seen::OustedTimedOut,
+                HookFailure::Ended(_) | HookFailure::CannotStart(_) => Seen::OustedFailed,
+                HookFailure::NoKeeper => Seen::OustedWithoutKeeper,
+            }),
+            Report::HookFailed { hook: Hook::Aside(_), .. }
+            | Report::FollowerStopping { for_another: false }
+            | Report::FollowerStarted { .. }
+            | Report::FollowerEnded { .. }
+            | Report::FollowerCannotStart(_)
+            | Report::Elected { .. }
+            | Report::Started { .. }
+            | Report::CommandEnded { .. }
+            | Report::Stopping { .. }
+            | Report::Restarting { .. }
+            | Report::Holding { .. }
+            | Report::LostAtRest { .. }
+            | Report::GivenUp { .. }
+            | Report::StandsAgain
+            | Report::Unconfirmed { .. }
+            | Report::Released { .. }
+            | Report::NotReleased { .. }
+            | Report::Unusable(_)
+            | Report::NotElected
+            | Report::Unavailable
+            | Report::KeeperSilent
+            | Report::KeeperDied => {}
+        }
+    }
+
+    /// After every step: a follower whose candidate does not stand is being stopped.
+    pub(super) fn check_follower(&mut self, h: usize) {
+        let host = &mut self.hosts[h];
+        if host.candidate.phase() == Phase::Standing && host.campaigner != Life::Dead {
+            host.following.not_standing_since = None;
+            return;
+        }
+        let not_standing = *host.following.not_standing_since.get_or_insert(self.now);
+        if host.tree.job != Some(Job::Follower) || !host.tree.is_alive() {
+            return;
+        }
+        let awake = match host.campaigner {
+            Life::Dead => host.keeper.life.since(),
+            Life::Running { since } => since.max(host.keeper.life.since()),
+            Life::Stopped => Duration::MAX,
+        };
+        let since = not_standing.max(awake);
+        let untouched = host.tree.stopped.is_none() && host.tree.killed.is_none();
+        if untouched && since != Duration::MAX && self.now > since + SLACK {
+            self.violate("6: a follower goes on although its candidate does not stand", h);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! From an order to a tree: the command, the hook before it, the hook after it, the follower. One at a time.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use super::{Campaigner, Guard, Main, Stop, Tree};
+use crate::clock;
+use crate::election::{FromKeeper, Job, NotStarted, Run, Term, Time};
+use crate::keeper::namespace::Init;
+use crate::keeper::spawn::spawn;
+
+/// Who and where a program is, as variables.
+pub type Identity = Vec<(OsString, OsString)>;
+
+/// The hook that is still to run after a term.
+#[derive(Debug)]
+pub struct Ousted {
+    term: Term,
+    identity: Identity,
+}
+
+impl Guard {
+    pub(super) fn start(&mut self, job: Job, run: Run, identity: Identity) {
+        if let Tree::Alive { .. } = self.tree {
+            // Two trees at once: never. The campaigner is told of its mistake and nothing else changes.
+            let why = NotStarted::Failed(libc::EBUSY);
+            self.outbox.push_back(FromKeeper::NotStarted { run, why });
+            return;
+        }
+        self.run = run;
+        match self.bear(job, &identity) {
+            Ok((main, init)) => {
+                if let Main::Nothing = main {
+                    self.outbox.push_back(FromKeeper::Idle { run });
+                }
+                let (group, until) = (main.pid().unwrap_or_default(), clock::now() + self.time_of(job));
+                self.tree = Tree::Alive { job, main, group, stop: Stop::NotAsked, init, until };
+                // What an earlier hook has left behind is from now on part of this tree.
+                self.adopt_what_is_beside();
+            }
+            Err(why) => {
+                self.outbox.push_back(FromKeeper::NotStarted { run, why });
+                // K6: a hook that runs beside nothing is not nothing; whoever wants it gone says so.
+                if self.is_alone() {
+                    self.outbox.push_back(FromKeeper::Empty { run });
+                }
+            }
+        }
+        match job {
+            Job::Command { term } | Job::OnElected { term } => self.ousted = Some(Ousted { term, identity }),
+            // Once: whoever ordered it.
+            Job::OnOusted { .. } => self.ousted = None,
+            Job::Follower => {}
+        }
+    }
+
+    fn bear(&mut self, job: Job, identity: &Identity) -> Result<(Main, Option<Init>), NotStarted> {
+        let kill_by = match job.governed_by() {
+            Some(term) => {
+                let armed = self.deadline.filter(|deadline| deadline.term == term && clock::now() < deadline.kill_by);
+                armed.ok_or(NotStarted::TooLate)?.kill_by
+            }
+            None => Time::NEVER,
+        };
+        let program = self.program.as_ref().ok_or(NotStarted::Failed(libc::ENOENT))?;
+        let executable = match (program.executable(job), job) {
+            (Some(executable), _) => executable,
+            (None, Job::Command { .. }) => return Ok((Main::Nothing, None)),
+            (None, Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower) => {
+                return Err(NotStarted::Failed(libc::ENOENT));
+            }
+        };
+        // K9: a follower that held the lock would keep it from whoever leads.
+        let holds_the_lock = match job {
+            Job::Command { .. } | Job::OnElected { .. } | Job::OnOusted { .. } => true,
+            Job::Follower => false,
+        };
+        let terminal = match job {
+            Job::Command { .. } => Some(&mut self.terminal),
+            Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => None,
+        };
+        let lock = self.claim.as_ref().and_then(|claim| claim.descriptors.first()).filter(|_| holds_the_lock);
+        let mut spawned = spawn(&self.tier, &executable, identity, self.inherited, lock, kill_by, terminal)
+            .map_err(|error| NotStarted::Failed(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        let init = spawned.init.take();
+        Ok((Main::Starting(spawned), init))
+    }
+
+    fn time_of(&self, job: Job) -> Duration {
+        match (job, &self.program) {
+            (Job::OnElected { .. } | Job::OnOusted { .. }, Some(program)) => program.scripts.hook_timeout,
+            (Job::OnElected { .. } | Job::OnOusted { .. }, None) | (Job::Command { .. } | Job::Follower, _) => {
+                Duration::MAX
+            }
+        }
+    }
+
+    /// K2: with its campaigner gone, and nothing else left of the term, the keeper runs the last hook itself. Returns whether
+    /// there is one now.
+    pub(super) fn ousts(&mut self) -> bool {
+        let wished = self.program.as_ref().is_some_and(|program| program.scripts.on_ousted.is_some());
+        let Some(Ousted { term, identity }) = self.ousted.take() else { return false };
+        if self.campaigner != Campaigner::Gone || !wished {
+            return false;
+        }
+        self.start(Job::OnOusted { term }, self.run + 1, identity);
+        matches!(self.tree, Tree::Alive { .. })
+    }
+}

@@ -1,0 +1,245 @@
+//! Who leads, as far as this candidate knows, and what the programs that it runs are told of that.
+
+use std::ffi::OsString;
+
+use crate::config::joined;
+use crate::election::{Aside, Job, LeaderKey, Term};
+use crate::store::{Candidacy, Identity, Leader};
+
+/// The longest text of a trouble that a hook is told.
+const LONGEST_ERROR: usize = 4 * 1024;
+
+/// Variables for a program.
+pub type Variables = Vec<(OsString, OsString)>;
+
+/// What is known.
+#[derive(Debug)]
+pub struct Roles {
+    boundary: String,
+    me: Identity,
+    known: Known,
+    /// Counts those who have led.
+    key: u64,
+    trouble: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Known {
+    Nobody,
+    Another(Other),
+    Ourselves(Term),
+}
+
+/// What a follower is told of its leader. Another leader is whoever differs in any of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Other {
+    id: String,
+    name: String,
+    host: Option<String>,
+    port: Option<u16>,
+    term: Option<Term>,
+}
+
+impl Roles {
+    /// Nobody is known to lead.
+    #[must_use]
+    pub fn new(candidacy: &Candidacy) -> Roles {
+        let (boundary, me) = (candidacy.boundary.to_string(), candidacy.identity.clone());
+        Roles { boundary, me, known: Known::Nobody, key: 0, trouble: String::new() }
+    }
+
+    /// The store has said who leads. Returns whether that is news.
+    pub fn sighted(&mut self, leader: Option<&Leader>) -> bool {
+        // Our own record, from before we knew of it or after we gave it up.
+        let other = leader.filter(|leader| leader.id != self.me.id).map(|leader| Other {
+            id: leader.id.clone(),
+            name: leader.name.clone(),
+            host: leader.host.clone(),
+            port: leader.port,
+            term: leader.term,
+        });
+        self.now_known(other.map_or(Known::Nobody, Known::Another))
+    }
+
+    /// We have been elected, or lead no longer. Returns whether that is news.
+    pub fn leads(&mut self, term: Option<Term>) -> bool {
+        match (term, &self.known) {
+            (Some(term), _) => self.now_known(Known::Ourselves(term)),
+            (None, Known::Ourselves(_)) => self.now_known(Known::Nobody),
+            (None, Known::Another(_) | Known::Nobody) => false,
+        }
+    }
+
+    fn now_known(&mut self, known: Known) -> bool {
+        let news = self.known != known;
+        if news {
+            self.key += 1;
+            self.known = known;
+        }
+        news
+    }
+
+    /// Somebody else who leads.
+    #[must_use]
+    pub fn leader(&self) -> Option<LeaderKey> {
+        match self.known {
+            Known::Another(_) => Some(LeaderKey(self.key)),
+            Known::Nobody | Known::Ourselves(_) => None,
+        }
+    }
+
+    /// The store is in trouble.
+    pub fn troubled(&mut self, trouble: &str) {
+        let mut length = trouble.len().min(LONGEST_ERROR);
+        while !trouble.is_char_boundary(length) {
+            length -= 1;
+        }
+        // A variable ends at the first such byte.
+        self.trouble = trouble[..length].replace('\0', " ");
+    }
+
+    /// What a program is told. The term is the fencing token, and for those alone that lead.
+    #[must_use]
+    pub fn variables(&self, job: Job) -> Variables {
+        match job {
+            Job::Command { term } | Job::OnElected { term } | Job::OnOusted { term } => self.of_leader(term),
+            Job::Follower => self.of_follower(),
+        }
+    }
+
+    /// The same for a hook that runs beside it.
+    #[must_use]
+    pub fn variables_beside(&self, aside: Aside) -> Variables {
+        let mut variables = match self.known {
+            Known::Ourselves(term) => self.of_leader(term),
+            Known::Nobody | Known::Another(_) => self.of_follower(),
+        };
+        match aside {
+            Aside::OnChange => {}
+            Aside::OnError => variables.push(("ELECT_ERROR".into(), self.trouble.clone().into())),
+        }
+        variables
+    }
+
+    /// A leader follows itself.
+    fn of_leader(&self, term: Term) -> Variables {
+        let me = &self.me;
+        let mut variables = self.own("leader");
+        variables.push(("ELECT_TERM", term.to_string()));
+        variables.extend(leader(&me.id, &me.name, Some(&me.host), me.port));
+        as_os_strings(variables)
+    }
+
+    /// What is not known is not said.
+    fn of_follower(&self) -> Variables {
+        let mut variables = self.own("follower");
+        if let Known::Another(Other { id, name, host, port, .. }) = &self.known {
+            variables.extend(leader(id, name, host.as_deref(), *port));
+        }
+        as_os_strings(variables)
+    }
+
+    fn own(&self, role: &str) -> Vec<(&'static str, String)> {
+        vec![
+            ("ELECT_BOUNDARY", self.boundary.clone()),
+            ("ELECT_ROLE", role.to_owned()),
+            ("ELECT_ID", self.me.id.clone()),
+            ("ELECT_NAME", self.me.name.clone()),
+        ]
+    }
+}
+
+fn leader(id: &str, name: &str, host: Option<&str>, port: Option<u16>) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("ELECT_LEADER_ID", id.to_owned()), ("ELECT_LEADER_NAME", name.to_owned())];
+    variables.extend(host.map(|host| ("ELECT_LEADER_HOST", host.to_owned())));
+    variables.extend(port.map(|port| ("ELECT_LEADER_PORT", port.to_string())));
+    variables.extend(host.and_then(|host| joined(host, port)).map(|address| ("ELECT_LEADER_ADDR", address)));
+    variables
+}
+
+/// A foreign record may hold anything, and a variable ends at a NUL byte.
+fn as_os_strings(variables: Vec<(&'static str, String)>) -> Variables {
+    variables.into_iter().map(|(name, value)| (name.into(), value.replace('\0', " ").into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn roles() -> Roles {
+        let identity = Identity { id: "me".into(), name: "mine".into(), host: "here".into(), port: Some(80) };
+        let boundary = "cron".parse().expect("a name");
+        Roles::new(&Candidacy { boundary, identity, ttl: Duration::from_secs(10) })
+    }
+
+    fn other(id: &str, port: Option<u16>, term: Term) -> Leader {
+        Leader {
+            id: id.into(),
+            name: "other".into(),
+            host: Some("::1".into()),
+            port,
+            term: Some(term),
+            since: None,
+            ttl: None,
+            lease_left: None,
+        }
+    }
+
+    fn told(variables: &Variables) -> Vec<String> {
+        let text = |(name, value): &(OsString, OsString)| format!("{}={}", name.display(), value.display());
+        variables.iter().map(text).collect()
+    }
+
+    #[test]
+    fn another_leader_is_whoever_differs_in_anything_and_ourselves_are_none() {
+        let mut roles = roles();
+        assert!(!roles.sighted(None), "nobody is no news at first");
+        assert!(!roles.sighted(Some(&other("me", None, 3))), "an old record of our own");
+        let mut keys = Vec::new();
+        for leader in [other("a", None, 4), other("a", Some(1), 4), other("a", Some(1), 5), other("b", Some(1), 5)] {
+            assert!(roles.sighted(Some(&leader)));
+            assert!(!roles.sighted(Some(&leader)), "no news");
+            keys.push(roles.leader().expect("somebody leads"));
+        }
+        keys.dedup();
+        assert_eq!(keys.len(), 4);
+        assert!(roles.sighted(None));
+        assert_eq!(roles.leader(), None);
+    }
+
+    #[test]
+    fn our_own_leadership_is_a_change_and_so_is_its_end() {
+        let mut roles = roles();
+        assert!(!roles.leads(None));
+        assert!(roles.sighted(Some(&other("a", None, 4))));
+        assert!(!roles.leads(None), "it is not ours that ends");
+        assert!(roles.leads(Some(5)));
+        assert_eq!(roles.leader(), None, "nobody follows itself");
+        assert!(!roles.leads(Some(5)));
+        assert!(roles.leads(None));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_said_and_a_term_is_for_leaders() {
+        let mut roles = roles();
+        let own = ["ELECT_BOUNDARY=cron", "ELECT_ROLE=follower", "ELECT_ID=me", "ELECT_NAME=mine"];
+        assert_eq!(told(&roles.variables(Job::Follower)), own);
+        roles.sighted(Some(&other("a", Some(8080), 4)));
+        let leader = [
+            "ELECT_LEADER_ID=a",
+            "ELECT_LEADER_NAME=other",
+            "ELECT_LEADER_HOST=::1",
+            "ELECT_LEADER_PORT=8080",
+            "ELECT_LEADER_ADDR=[::1]:8080",
+        ];
+        assert_eq!(told(&roles.variables(Job::Follower)), [&own[..], &leader[..]].concat());
+        roles.troubled("down\0");
+        let expected = [&own[..], &leader[..], &["ELECT_ERROR=down "][..]].concat();
+        assert_eq!(told(&roles.variables_beside(Aside::OnError)), expected);
+        roles.leads(Some(5));
+        let beside = told(&roles.variables_beside(Aside::OnChange));
+        assert_eq!(beside, told(&roles.variables(Job::Command { term: 5 })));
+        assert!(beside.contains(&"ELECT_TERM=5".to_owned()) && beside.contains(&"ELECT_LEADER_ID=me".to_owned()));
+    }
+}

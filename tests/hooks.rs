@@ -1,0 +1,336 @@
+//! What runs on the way into leadership and out of it, and beside it.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Candidate, Elect, Place, Witness, processes, until};
+
+/// Notes the beginning and the end of each hook, with time enough in between for whoever does not wait.
+fn hooked(place: &Place) -> Elect {
+    Elect::new(place).flag("--on-elected", &slowly("elected")).flag("--on-ousted", &slowly("ousted"))
+}
+
+fn slowly(name: &str) -> String {
+    let note = |name: &str| Witness::notes(name).replacen("exec ", "", 1);
+    format!("{}; sleep 0.2; {}", note(name), note(&format!("{name}.")))
+}
+
+/// The next in line, whose own hooks leave notes of other names.
+fn next(place: &Place) -> Candidate {
+    let next = Elect::new(place).witness(&Witness::new()).start();
+    next.waits();
+    next
+}
+
+/// All that happened, in the order in which it did, as it was written down and as it was stamped.
+#[track_caller]
+fn happened(place: &Place, expected: &[&str]) {
+    let history = place.history();
+    assert_eq!(history.order, expected, "{history:?}");
+    history.is_safe();
+    let text = fs::read_to_string(place.path().join("journal")).expect("a journal");
+    let stamps = text.lines().filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    assert!(stamps.is_sorted(), "{text}");
+}
+
+#[test]
+fn hooks_run_before_the_command_and_between_its_end_and_the_next_leader() {
+    let place = Place::new();
+    let mut leader = hooked(&place).witness(&Witness::new()).start();
+    place.starts(1);
+    let next = next(&place);
+    leader.signal(Signal::SIGTERM);
+    leader.ends_with(0);
+    place.starts(2);
+    happened(&place, &["elected", "elected.", "start", "end", "ousted", "ousted.", "start"]);
+    next.stops();
+    place.is_left_empty();
+}
+
+#[test]
+fn the_hook_after_the_command_also_runs_if_that_ends_by_itself_and_its_status_stays() {
+    let place = Place::new();
+    let ended = hooked(&place).shell(&format!("{}; exit 7", Witness::notes("command").replacen("exec ", "", 1))).run();
+    assert_eq!(ended.status.code(), Some(7), "{ended:?}");
+    happened(&place, &["elected", "elected.", "command", "ousted", "ousted."]);
+    // And if it fails, too.
+    let place = Place::new();
+    let ended = Elect::new(&place).flag("--on-ousted", "exit 3").shell("exit 7").run();
+    assert_eq!(ended.status.code(), Some(7), "{ended:?}");
+    ended.says(&["--on-ousted failed status=3"]);
+    place.is_left_empty();
+}
+
+#[test]
+fn a_killed_campaigners_keeper_runs_the_hook_before_the_next_leader() {
+    let place = Place::new();
+    let mut leader =
+        hooked(&place).witness(&Witness::new().daemon().stubborn()).flag("--stop-timeout", "300ms").start();
+    place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+    let next = next(&place);
+    leader.signal(Signal::SIGKILL);
+    leader.ends_by(Signal::SIGKILL);
+    place.starts(2);
+    happened(&place, &["elected", "elected.", "start", "grandchild", "ousted", "ousted.", "start"]);
+    next.stops();
+    place.is_left_empty();
+}
+
+#[test]
+fn a_campaigner_killed_while_the_hook_runs_has_it_run_once() {
+    let place = Place::new();
+    let mut leader = hooked(&place).witness(&Witness::new()).start();
+    place.starts(1);
+    let next = next(&place);
+    leader.signal(Signal::SIGTERM);
+    place.history_when("the hook", |history| history.notes.iter().any(|(name, _)| name == "ousted"));
+    leader.signal(Signal::SIGKILL);
+    leader.ends_by(Signal::SIGKILL);
+    place.starts(2);
+    happened(&place, &["elected", "elected.", "start", "end", "ousted", "ousted.", "start"]);
+    next.stops();
+    place.is_left_empty();
+}
+
+#[test]
+fn a_killed_keeper_runs_nothing_and_that_is_said() {
+    let place = Place::new();
+    let mut leader = hooked(&place).witness(&Witness::new()).start();
+    place.starts(1);
+    let next = next(&place);
+    processes::signal(leader.keeper(), Signal::SIGKILL);
+    leader.ends_with(125);
+    leader.says("--on-ousted is not run");
+    place.starts(2);
+    happened(&place, &["elected", "elected.", "start", "start"]);
+    next.stops();
+    place.is_left_empty();
+}
+
+#[test]
+fn a_hold_and_a_restart_limit_end_with_the_hook() {
+    let place = Place::new();
+    let ended = hooked(&place).flag("--min-hold", "1s").command(["true"]).run();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    happened(&place, &["elected", "elected.", "ousted", "ousted."]);
+    let notes = place.history().notes;
+    assert!(
+        notes[2].1.at.saturating_sub(notes[1].1.at) >= Duration::from_millis(900),
+        "at the end of the hold: {notes:?}"
+    );
+
+    let place = Place::new();
+    let leader = hooked(&place)
+        .flag("--restart", "always")
+        .flag("--restart-delay", "1ms")
+        .flag("--restart-limit", "2/2s")
+        .command(["true"])
+        .start();
+    leader.says("ends too often");
+    place.history_when("the hook", |history| history.notes.len() == 4);
+    happened(&place, &["elected", "elected.", "ousted", "ousted."]);
+    leader.says("standing again");
+    place.history_when("the next term", |history| history.notes.len() == 8);
+    leader.stops();
+    place.is_left_empty();
+}
+
+#[test]
+fn without_a_yes_another_candidate_leads() {
+    let place = Place::new();
+    let refuses = format!("{}; exit 1", Witness::notes("elected").replacen("exec ", "", 1));
+    let gate = Elect::new(&place).witness(&Witness::new()).start();
+    place.starts(1);
+    let mut first = Elect::new(&place).flag("--on-elected", &refuses).flag("--on-ousted", &Witness::notes("ousted"));
+    first = first.witness(&Witness::new());
+    let mut first = first.start();
+    first.waits();
+    let second = next(&place);
+    gate.stops();
+    place.starts(2);
+    let history = place.history();
+    assert!(!history.order.ends_with(&["elected".to_owned()]), "{history:?}");
+    // If it was the first to be asked, it has said no, and sits out.
+    if history.order.contains(&"elected".to_owned()) {
+        assert_eq!(history.order, ["start", "end", "elected", "ousted", "start"]);
+        first.says("stands again in 10s");
+    }
+    second.stops();
+    first.signal(Signal::SIGTERM);
+    first.wait();
+    place.is_left_empty();
+
+    let place = Place::new();
+    let ended = Elect::new(&place).switch("-n").flag("--on-elected", "exit 1").witness(&Witness::new()).run();
+    assert_eq!(ended.status.code(), Some(76), "{ended:?}");
+    ended.says(&["--on-elected failed status=1", "giving up"]);
+    assert!(place.history().starts.is_empty());
+    place.is_left_empty();
+}
+
+#[test]
+fn a_hook_that_takes_too_long_is_killed_with_all_that_it_started() {
+    let place = Place::new();
+    let stubborn = Witness::new().daemon().stubborn().line();
+    let ended = Elect::new(&place)
+        .switch("-n")
+        .flag("--hook-timeout", "1s")
+        .flag("--on-elected", &stubborn)
+        .flag("--on-ousted", "trap '' TERM; sleep 600")
+        .command(["true"])
+        .run();
+    assert_eq!(ended.status.code(), Some(76), "{ended:?}");
+    ended.says(&["--on-elected took longer than --hook-timeout", "--on-ousted took longer than --hook-timeout"]);
+    place.is_left_empty();
+}
+
+#[test]
+fn a_hook_that_leaves_a_daemon_behind_has_it_stopped_before_the_command_starts() {
+    let place = Place::new();
+    let daemon = "setsid --fork sleep 600; exit 0";
+    let leader = Elect::new(&place).flag("--on-elected", daemon).witness(&Witness::new()).start();
+    place.starts(1);
+    let names: Vec<String> = leader.tree().into_iter().map(|process| process.name).collect();
+    assert!(!names.contains(&"sleep".to_owned()), "{names:?}");
+    leader.stops();
+    place.is_left_empty();
+}
+
+#[test]
+fn hooks_are_told_what_the_command_is_told() {
+    let place = Place::new();
+    let env = "env | grep ^ELECT_ | sort | tr '\\n' ' '; echo";
+    let ended = Elect::new(&place).flag("--on-elected", env).flag("--on-ousted", env).shell(env).run();
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{ended:?}");
+    assert!(lines[0].contains("ELECT_ROLE=leader") && lines[0].contains("ELECT_TERM="), "{ended:?}");
+    assert_eq!((lines[0], lines[1]), (lines[1], lines[2]));
+}
+
+#[test]
+fn each_change_of_the_leader_is_told_to_ourselves_and_to_none_too() {
+    let place = Place::new();
+    let tells = "echo ${ELECT_LEADER_NAME:-nobody} $ELECT_ROLE";
+    let first = Elect::new(&place).flag("--name", "first").witness(&Witness::new()).start();
+    place.starts(1);
+    let second =
+        Elect::new(&place).flag("--name", "second").flag("--on-change", tells).witness(&Witness::new()).start();
+    until("it knows the first", || second.output().contains("first follower\n"));
+    first.stops();
+    until("it knows itself", || second.output().ends_with("second leader\n"));
+    second.stops();
+    place.is_left_empty();
+}
+
+#[test]
+fn a_hook_beside_a_candidate_that_ends_is_gone_with_it() {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let place = Place::new();
+        let leader = Elect::new(&place).witness(&Witness::new()).start();
+        place.starts(1);
+        let stubborn = "trap '' TERM; setsid --fork sleep 600; echo up; sleep 600; :";
+        let mut waiter = Elect::new(&place)
+            .flag("--on-change", stubborn)
+            .flag("--hook-timeout", "1h")
+            .witness(&Witness::new())
+            .start();
+        until("the hook runs", || waiter.output() == "up\n");
+        waiter.signal(signal);
+        waiter.wait();
+        until("nothing is left of it", || waiter.all().is_empty());
+        leader.stops();
+        place.is_left_empty();
+    }
+}
+
+#[cfg(feature = "etcd")]
+mod on_etcd {
+    use super::*;
+    use crate::harness::etcd::Etcd;
+    use crate::harness::proxy::{Mode, Proxy};
+    use crate::harness::wait::throughout;
+
+    fn on(place: &Place, etcd: &Etcd) -> Elect {
+        hooked(place).store(place.below(&etcd.url())).flag("--ttl", "3s")
+    }
+
+    fn waits(place: &Place, etcd: &Etcd) -> Candidate {
+        let next = Elect::new(place).store(place.below(&etcd.url())).flag("--ttl", "3s");
+        let next = next.witness(&Witness::new()).start();
+        next.waits();
+        next
+    }
+
+    #[test]
+    fn what_happens_while_a_hook_runs_is_folded_into_one_more() {
+        let etcd = Etcd::start();
+        let place = Place::new();
+        let on_etcd =
+            |name| Elect::new(&place).store(place.below(&etcd.url())).flag("--ttl", "3s").flag("--name", name);
+        let mut leaders = Vec::new();
+        for name in ["first", "second", "third"] {
+            leaders.push(on_etcd(name).witness(&Witness::new()).start());
+            // One after the other, so that the queue is in this order.
+            leaders.last().expect("one").says(if name == "first" { "elected" } else { "waiting: " });
+        }
+        let go = place.path().join("go");
+        let waits = format!("echo $ELECT_LEADER_NAME; until [ -e {} ]; do sleep 0.01; done", go.display());
+        let watcher = on_etcd("watcher").flag("--hook-timeout", "1h").flag("--on-change", &waits);
+        let watcher = watcher.witness(&Witness::new()).start();
+        until("the hook runs", || watcher.output() == "first\n");
+        for next in ["second", "third"] {
+            leaders.remove(0).stops();
+            watcher.says(&format!("waiting: {next} leads"));
+        }
+        assert_eq!(watcher.output(), "first\n", "one at a time");
+        fs::write(&go, "").expect("written");
+        until("one more has run", || watcher.output() == "first\nthird\n");
+        throughout(Duration::from_secs(1), "and no other", || watcher.output() == "first\nthird\n");
+        watcher.stops();
+        leaders.remove(0).stops();
+        place.is_left_empty();
+    }
+
+    #[test]
+    fn the_hook_runs_before_a_clean_release_and_a_keepers() {
+        let etcd = Etcd::start();
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            let place = Place::new();
+            let mut leader = on(&place, &etcd).witness(&Witness::new()).start();
+            place.starts(1);
+            let next = waits(&place, &etcd);
+            leader.signal(signal);
+            leader.wait();
+            place.starts(2);
+            happened(&place, &["elected", "elected.", "start", "end", "ousted", "ousted.", "start"]);
+            next.stops();
+            place.is_left_empty();
+        }
+    }
+
+    #[test]
+    fn the_hook_runs_after_a_lease_that_was_lost_or_ran_out() {
+        let etcd = Etcd::start();
+        let place = Place::new();
+        let proxy = Proxy::to(&etcd.address());
+        let store = place.below(&format!("etcd://{}", proxy.address()));
+        let tells = "echo \"$ELECT_ROLE $ELECT_ERROR\"";
+        let leader = on(&place, &etcd).store(store).flag("--on-error", tells).witness(&Witness::new()).start();
+        place.starts(1);
+        let next = waits(&place, &etcd);
+        proxy.mode(Mode::BlackHole);
+        let ousted = || place.history().notes.iter().filter(|(name, _)| name == "ousted.").count();
+        until("it has run", || ousted() == 1);
+        place.starts(2);
+        let order = place.history().order;
+        assert_eq!(order[..4], ["elected", "elected.", "start", "end"], "{order:?}");
+        until("the trouble was told", || leader.output().lines().any(|line| line.len() > "leader ".len()));
+        proxy.mode(Mode::Open);
+        leader.stops();
+        next.stops();
+        place.history().is_safe();
+        place.is_left_empty();
+    }
+}
