@@ -3,6 +3,7 @@
 mod flags;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -130,7 +131,7 @@ impl Config {
         for (flag, text) in
             [("--name", flags.name.as_deref()), ("--advertise", flags.advertise.as_ref().map(|to| to.host.as_str()))]
         {
-            if text.is_some_and(|text| text.len() > LONGEST_NAME || text.chars().any(char::is_control)) {
+            if text.is_some_and(|text| !is_nameable(text)) {
                 return Err(ConfigError::Name { flag });
             }
         }
@@ -227,6 +228,12 @@ impl FromStr for OnChangeFlag {
             },
         }))
     }
+}
+
+/// Whether a text may be a candidate's name or host: it goes into records, environments and terminals.
+#[must_use]
+pub fn is_nameable(text: &str) -> bool {
+    text.len() <= LONGEST_NAME && !text.chars().any(char::is_control)
 }
 
 /// Whoever waits for so long only is not to start all over again, unless that is said.
@@ -339,6 +346,13 @@ impl FromStr for Address {
     }
 }
 
+/// As it is written on a command line.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(joined(&self.host, self.port).as_deref().unwrap_or(&self.host))
+    }
+}
+
 /// Host and port as one text, IPv6 in brackets; `None` without a port.
 #[must_use]
 pub fn joined(host: &str, port: Option<u16>) -> Option<String> {
@@ -431,6 +445,9 @@ mod tests {
         assert_eq!("[::1]:8080".parse(), address("::1", Some(8080)));
         assert_eq!("[::1]".parse(), address("::1", None));
         assert_eq!("fe80::1".parse(), address("fe80::1", None));
+        for text in ["db.example", "10.0.0.5:8080", "[::1]:8080", "fe80::1"] {
+            assert_eq!(text.parse::<Address>().expect(text).to_string(), text);
+        }
         for text in ["", ":80", "host:", "host:http", "host:99999", "[::1", "[::1]8080", "a b", "a\n:1"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }

@@ -12,17 +12,20 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::clock::{self, Alarm};
-use crate::config::Config;
-use crate::election::{Action, Aside, AtTerminal, Candidate, Event, FromKeeper, Job, Outcome, Phase, Report, Signal};
+use crate::config::{self, Address, Config};
+use crate::election::{
+    Action, Aside, AtTerminal, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase, Report, Signal, Time,
+};
 use crate::keeper::{self, Keeper, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
 use crate::roles::Roles;
 use crate::signals::{SignalEvent, Signals};
 use crate::store::worker::{self, Question, StoreEvent, Story, Worker};
 use crate::store::{Access, Candidacy, Sighting, StoreUrl};
+use crate::surface::control::{Host, Visit, Visits, Wish};
 
 /// How long a keeper that has nothing left to do may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -44,6 +47,8 @@ pub struct Driver {
     signals: Signals,
     alarm: AsyncFd<Alarm>,
     narrator: Narrator,
+    /// Who speaks to us on this host; `None` where there is no place for a socket.
+    visits: Option<Visits>,
     /// What an action brought about at once.
     consequences: VecDeque<Event>,
     outcome: Option<Outcome>,
@@ -62,6 +67,8 @@ enum Woken {
     Store(StoreEvent),
     StoreGone,
     Timer,
+    Visitor(Visit),
+    NoMoreVisitors,
 }
 
 impl Driver {
@@ -94,7 +101,11 @@ impl Driver {
         if let Some(why) = keeper.fallback() {
             debug!("no cgroup for the command: {why}");
         }
-        let roles = Roles::new(&candidacy);
+        let mut roles = Roles::new(&candidacy);
+        let visits = receive_visits(&candidacy);
+        if let Some(visits) = &visits {
+            roles.listen_at(visits.path());
+        }
         let worker = Worker::start(store, candidacy, timing.request_timeout(), hints);
         Ok(Driver {
             candidate: Candidate::new(timing, config.stop_timeout, config.wishes, fastrand::u64(..)),
@@ -109,6 +120,7 @@ impl Driver {
             signals,
             alarm: watch(alarm).context("the timer cannot be watched")?,
             narrator: Narrator::default(),
+            visits,
             consequences: VecDeque::new(),
             outcome: None,
             leased: timing.ttl().is_some(),
@@ -142,6 +154,8 @@ impl Driver {
                 Woken::Store(event) => self.answered(event),
                 Woken::StoreGone => anyhow::bail!("the store's worker has ended"),
                 Woken::Timer => self.handle(Event::Tick),
+                Woken::Visitor(visit) => self.visited(visit),
+                Woken::NoMoreVisitors => self.visits = None,
             }
         }
     }
@@ -173,6 +187,7 @@ impl Driver {
                     ready.get_inner().silence();
                     return Ok(Woken::Timer);
                 }
+                visit = next_of(&mut self.visits) => return Ok(visit.map_or(Woken::NoMoreVisitors, Woken::Visitor)),
             }
         }
     }
@@ -314,6 +329,32 @@ impl Driver {
         }
     }
 
+    fn visited(&mut self, visit: Visit) {
+        let leads = self.leads();
+        let Some(visits) = &mut self.visits else { return };
+        let (petition, wish) = visits.admit(visit);
+        match wish {
+            Wish::Hello => visits.grant(petition, None, Time::NEVER),
+            Wish::Assert { term } => self.handle(Event::Ask { petition, term }),
+            Wish::Resign => self.handle(Event::Resign(petition)),
+            Wish::Proclaim { name, advertise } => match announced(name, advertise.as_deref()) {
+                None => visits.refuse(petition),
+                Some((name, advertise)) if leads => {
+                    let identity = self.roles.rename(name, advertise);
+                    info!(name = identity.name, host = identity.host, port = identity.port, "proclaimed");
+                    self.worker.rename(identity);
+                    // Answered by the renewal that takes it to the store.
+                    self.handle(Event::Ask { petition, term: None });
+                }
+                Some(_) => visits.deny(petition, Denial::NotLeading),
+            },
+        }
+    }
+
+    fn leads(&self) -> bool {
+        matches!(self.candidate.phase(), Phase::Leading | Phase::Holding)
+    }
+
     fn handle(&mut self, event: Event) {
         self.consequences.push_back(event);
         while let Some(event) = self.consequences.pop_front() {
@@ -370,6 +411,16 @@ impl Driver {
                 self.consequences.push_back(Event::Swept { empty });
             }
             Action::EndHold => self.send(ToKeeper::EndHold),
+            Action::Grant { petition, term, until } => {
+                if let Some(visits) = &mut self.visits {
+                    visits.grant(petition, term, until);
+                }
+            }
+            Action::Deny { petition, why } => {
+                if let Some(visits) = &mut self.visits {
+                    visits.deny(petition, why);
+                }
+            }
             Action::Report(report) => {
                 if let Report::Elected { term } = report
                     && self.roles.leads(Some(term))
@@ -419,6 +470,28 @@ impl Driver {
         if tokio::time::timeout(FAREWELL, gone).await.is_err() {
             self.keeper.get_ref().kill();
         }
+    }
+}
+
+/// A candidate that nobody can speak to is one all the same.
+fn receive_visits(candidacy: &Candidacy) -> Option<Visits> {
+    let (boundary, me) = (candidacy.boundary.to_string(), candidacy.identity.clone());
+    let visits = Visits::receive(Host { boundary, id: me.id, name: me.name });
+    visits.inspect_err(|why| warn!("no control socket, so no assert, extend, resign or proclaim: {why}")).ok()
+}
+
+/// A name and an address as the flags would take them; `None` if one of them is none.
+fn announced(name: Option<String>, advertise: Option<&str>) -> Option<(Option<String>, Option<Address>)> {
+    let advertise: Option<Address> = advertise.map(str::parse).transpose().ok()?;
+    let mut texts = name.iter().chain(advertise.iter().map(|address| &address.host));
+    texts.all(|text| config::is_nameable(text)).then_some((name, advertise))
+}
+
+/// The next visitor, if there can be one.
+async fn next_of(visits: &mut Option<Visits>) -> Option<Visit> {
+    match visits {
+        Some(visits) => visits.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -147,6 +147,7 @@ impl Narrator {
                 | Reason::CannotStart(_)
                 | Reason::NotAccepted
                 | Reason::Asked(_)
+                | Reason::Resigned
                 | Reason::KeeperDied => warn!(term, "leadership lost; nothing was running"),
             },
             Report::GivenUp { term, sits_out: Some(time) } => warn!(
@@ -223,6 +224,7 @@ fn stopping(term: u64, reason: Reason) {
             error!(term, "the leader command cannot be executed: {reason}");
         }
         Reason::Asked(signal) => info!(term, signal = name(signal), "asked to stop: stopping the leader command"),
+        Reason::Resigned => info!(term, "asked to resign: stopping the leader command"),
         Reason::RunningOut => warn!(term, "the lease runs out: stopping the leader command"),
         Reason::Lost => warn!(term, "leadership lost: killing the leader command"),
     }

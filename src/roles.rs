@@ -1,8 +1,9 @@
 //! Who leads, as far as this candidate knows, and what the programs that it runs are told of that.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use crate::config::joined;
+use crate::config::{Address, joined};
 use crate::election::{Aside, Job, LeaderKey, Term};
 use crate::store::{Candidacy, Identity, Leader};
 
@@ -21,6 +22,8 @@ pub struct Roles {
     /// Counts those who have led.
     key: u64,
     trouble: String,
+    /// Where our commands find us.
+    socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +48,23 @@ impl Roles {
     #[must_use]
     pub fn new(candidacy: &Candidacy) -> Roles {
         let (boundary, me) = (candidacy.boundary.to_string(), candidacy.identity.clone());
-        Roles { boundary, me, known: Known::Nobody, key: 0, trouble: String::new() }
+        Roles { boundary, me, known: Known::Nobody, key: 0, trouble: String::new(), socket: None }
+    }
+
+    /// We can be spoken to there.
+    pub fn listen_at(&mut self, socket: &Path) {
+        self.socket = Some(socket.to_owned());
+    }
+
+    /// Ourselves under another name or address; what is left out stays. What runs already has been told the old one.
+    pub fn rename(&mut self, name: Option<String>, address: Option<Address>) -> Identity {
+        if let Some(name) = name {
+            self.me.name = name;
+        }
+        if let Some(Address { host, port }) = address {
+            (self.me.host, self.me.port) = (host, port);
+        }
+        self.me.clone()
     }
 
     /// The store has said who leads. Returns whether that is news.
@@ -140,12 +159,15 @@ impl Roles {
     }
 
     fn own(&self, role: &str) -> Vec<(&'static str, String)> {
-        vec![
+        let mut variables = vec![
             ("ELECT_BOUNDARY", self.boundary.clone()),
             ("ELECT_ROLE", role.to_owned()),
             ("ELECT_ID", self.me.id.clone()),
             ("ELECT_NAME", self.me.name.clone()),
-        ]
+        ];
+        // The directory's name is ours, and plain.
+        variables.extend(self.socket.as_ref().map(|path| ("ELECT_SOCKET", path.display().to_string())));
+        variables
     }
 }
 

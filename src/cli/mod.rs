@@ -8,6 +8,7 @@ mod plan;
 mod relinquish;
 mod run;
 mod status;
+mod steer;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -68,6 +69,19 @@ Examples:
 fn run_help() -> String {
     [&format!("{VARIABLES}\n"), ENVIRONMENT, &format!("{SIGNALS}{}", exit::table()), RUN_EXAMPLES].join("\n")
 }
+const STEERING: &str = "\
+The candidate is spoken to over its control socket, by its own user or root: that of ELECT_SOCKET inside a command of
+elect's, otherwise the one on this host that campaigns for --boundary.
+
+Exit status: 0 yes; 3 the answer is no, and why; 69 there is no such candidate, or it ended without an answer;
+75 it did not answer in time; 77 it belongs to somebody else; 2 the command line makes no sense.
+
+Examples:
+  elect assert && mv new.db current.db      # inside a command: only while it still leads
+  elect extend && psql -c commit ...        # a fresh lease before the last step
+  elect resign -b cron && elect wait cron   # another one's turn; then wait for it to lead
+  elect proclaim -b web --advertise 10.0.0.6:8080
+";
 
 /// Run a command on exactly one machine.
 #[derive(Debug, Parser)]
@@ -84,6 +98,18 @@ enum Command {
     Run(Box<RunFlags>),
     /// Say who leads
     Status(StatusFlags),
+    /// Exit with 0 only if the candidate that this command belongs to leads now
+    #[command(after_long_help = STEERING)]
+    Assert(steer::Whom),
+    /// Have the candidate renew its lease now, and print what is left of it
+    #[command(after_long_help = STEERING)]
+    Extend(steer::Whom),
+    /// Have the leader on this host stop its command and stand behind the others
+    #[command(after_long_help = STEERING)]
+    Resign(steer::Whom),
+    /// Change the name or address that the leader on this host is known by, in the same term
+    #[command(after_long_help = STEERING)]
+    Proclaim(steer::ProclaimFlags),
     /// Show the timings that follow from the flags of run
     #[command(after_help = VARIABLES)]
     Plan(Box<RunFlags>),
@@ -134,6 +160,10 @@ pub fn main() -> ExitCode {
     match parse() {
         Ok(Cli { command: Command::Run(flags) }) => run::run(*flags),
         Ok(Cli { command: Command::Status(flags) }) => status::status(&flags),
+        Ok(Cli { command: Command::Assert(whom) }) => steer::assert(&whom),
+        Ok(Cli { command: Command::Extend(whom) }) => steer::extend(&whom),
+        Ok(Cli { command: Command::Resign(whom) }) => steer::resign(&whom),
+        Ok(Cli { command: Command::Proclaim(flags) }) => steer::proclaim(&flags),
         Ok(Cli { command: Command::Plan(flags) }) => plan::plan(&flags),
         Ok(Cli { command: Command::Relinquish { descriptor } }) => relinquish::relinquish(descriptor),
         Ok(Cli { command: Command::Completions { shell } }) => completions::print(shell),

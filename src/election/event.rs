@@ -269,6 +269,30 @@ pub enum Event {
     Stop(Signal),
     /// A signal for the main process.
     Forward(Signal),
+    /// Somebody wants to know whether we lead now.
+    Ask {
+        /// A number of its own.
+        petition: Petition,
+        /// If they care for one term alone.
+        term: Option<Term>,
+    },
+    /// Somebody wants another one to lead.
+    Resign(Petition),
+}
+
+/// The number of one wish that somebody on this host has; its answer carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Petition(pub u64);
+
+/// Why a wish did not come true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    /// We do not lead, or not in that term.
+    NotLeading,
+    /// We are about to stop leading anyway.
+    Stopping,
+    /// We have stopped, and the store did not confirm that the boundary is free.
+    NotReleased,
 }
 
 /// What a candidate wants done. None of it is waited for: what comes of it is an [`Event`].
@@ -311,6 +335,22 @@ pub enum Action {
     KillKeeper,
     /// Kill and reap what the dead keeper left us, and say whether anything remains.
     Sweep,
+    /// A wish has come true.
+    Grant {
+        /// Whose.
+        petition: Petition,
+        /// The term that is led in; `None`: it was about leading no longer.
+        term: Option<Term>,
+        /// When the term is over unless another renewal is credited; [`Time::NEVER`] where leadership has no end.
+        until: Time,
+    },
+    /// A wish has not come true.
+    Deny {
+        /// Whose.
+        petition: Petition,
+        /// Why not.
+        why: Denial,
+    },
     /// Tell people.
     Report(Report),
     /// The boundary is not kept any longer for the sake of a hold: tell the keeper, which keeps it if we die (K2).
@@ -452,6 +492,8 @@ pub enum Reason {
     CannotStart(i32),
     /// Somebody asked.
     Asked(Signal),
+    /// Somebody asked, and we are to stand again behind the others.
+    Resigned,
     /// The hook before it failed.
     NotAccepted,
     /// The lease could not be renewed in time.

@@ -220,7 +220,9 @@ impl Core {
             | Input::KeeperDied
             | Input::Swept { .. }
             | Input::Stop(_)
-            | Input::Forward(_) => {}
+            | Input::Forward(_)
+            | Input::Ask
+            | Input::Resign => {}
         }
     }
 

@@ -42,6 +42,7 @@ mod asides;
 mod event;
 mod follower;
 mod keeper_watch;
+mod petitions;
 mod requests;
 mod runs;
 mod sabotage;
@@ -55,7 +56,8 @@ mod timing;
 mod wishes;
 
 pub use event::{
-    Action, Answer, Aside, AsideEnd, AtTerminal, Attempt, Campaigned, CommandEnd, Event, FromKeeper, Hook, HookFailure, Job, LeaderKey, NotStarted, Outcome, Reason, Renewed, Report, Run, Signal, Term,
+    Action, Answer, Aside, AsideEnd, AtTerminal, Attempt, Campaigned, CommandEnd, Denial, Event, FromKeeper, Hook,
+    HookFailure, Job, LeaderKey, NotStarted, Outcome, Petition, Reason, Renewed, Report, Run, Signal, Term,
 };
 pub use time::Time;
 pub use timing::{Asked, KILL_ALLOWANCE, Lease, Short, Timing, TimingError, margin};
@@ -66,6 +68,7 @@ use std::time::Duration;
 use asides::Asides;
 use follower::Follower;
 use keeper_watch::KeeperWatch;
+use petitions::Petitions;
 use requests::{Kind, Requests};
 use runs::{Runs, Sequel};
 use sabotage::Sabotage;
@@ -94,6 +97,7 @@ struct Core {
     keeper_died: bool,
     runs: Runs,
     follower: Follower,
+    petitions: Petitions,
     asides: Asides,
     /// The last start of any program, and which it was.
     run: Run,
@@ -150,6 +154,7 @@ impl Candidate {
                 keeper_died: false,
                 runs: Runs::new(wishes.restart, wishes.min_hold),
                 follower: Follower::new(wishes.follower, wishes.restart),
+                petitions: Petitions::default(),
                 asides: Asides::default(),
                 run: 0,
                 job: Job::Follower,
@@ -176,6 +181,7 @@ impl Candidate {
         }
         let state = std::mem::replace(&mut self.state, State::Ended);
         self.state = state.settle(&mut self.core, now);
+        self.answer_petitions();
         if self.state.has_room_for_asides(&self.core)
             && let Some(aside) = self.core.asides.next()
         {
@@ -288,6 +294,45 @@ impl Candidate {
                 None
             }
             Event::Forward(signal) => Some(Input::Forward(signal)),
+            Event::Ask { petition, term } => {
+                if self.state.rules().is_some_and(|ours| term.is_none_or(|term| term == ours)) {
+                    self.core.petitions.asks(petition, now);
+                    return Some(Input::Ask);
+                }
+                self.core.act(Action::Deny { petition, why: Denial::NotLeading });
+                None
+            }
+            Event::Resign(petition) => {
+                match self.phase() {
+                    Phase::Leading | Phase::Holding => {
+                        self.core.petitions.resigns(petition);
+                        return Some(Input::Resign);
+                    }
+                    Phase::Stopping | Phase::Ousting => {
+                        self.core.act(Action::Deny { petition, why: Denial::Stopping });
+                    }
+                    Phase::Standing
+                    | Phase::Verifying
+                    | Phase::Releasing
+                    | Phase::SittingOut
+                    | Phase::Parting
+                    | Phase::Ended => self.core.act(Action::Deny { petition, why: Denial::NotLeading }),
+                }
+                None
+            }
+        }
+    }
+
+    /// Whoever still waits for a word from a state that cannot say it hears what has become of it.
+    fn answer_petitions(&mut self) {
+        if self.state.rules().is_none() {
+            self.core.actions.extend(self.core.petitions.leads_no_longer());
+        }
+        match self.phase() {
+            Phase::Leading | Phase::Holding | Phase::Stopping | Phase::Ousting | Phase::Releasing => {}
+            Phase::Standing | Phase::Verifying | Phase::SittingOut | Phase::Parting | Phase::Ended => {
+                self.core.actions.extend(self.core.petitions.has_given_up());
+            }
         }
     }
 

@@ -26,6 +26,8 @@ pub(super) enum Sabotage {
     GraceWhenLost,
     /// Wait for a silent keeper for ever.
     SilentKeeperSpared,
+    /// Answer whoever asks with a renewal that was sent before.
+    OldRenewalAnswers,
     /// Give up without giving back what the store may hold for us.
     PlaceKept,
     /// Stand on when patience is exhausted.

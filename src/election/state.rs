@@ -54,6 +54,8 @@ pub(super) enum Input {
     Swept { empty: bool },
     Stop(Signal),
     Forward(Signal),
+    Ask,
+    Resign,
 }
 
 #[derive(Debug)]
@@ -150,6 +152,22 @@ impl State {
         }
     }
 
+    /// The term that is led in, with a lease whose renewals count: whoever asks can be told that we lead.
+    pub(super) fn rules(&self) -> Option<Term> {
+        match self {
+            State::Leading(leading) => Some(leading.term),
+            State::Stopping(stopping) => stopping.rules().then_some(stopping.term),
+            State::Holding(holding) => Some(holding.term),
+            State::Standing(_)
+            | State::Verifying(_)
+            | State::Ousting(_)
+            | State::Releasing(_)
+            | State::SittingOut(_)
+            | State::Parting(_)
+            | State::Ended => None,
+        }
+    }
+
     pub(super) fn phase(&self) -> Phase {
         match self {
             State::Standing(_) => Phase::Standing,
@@ -210,14 +228,19 @@ fn after_loss(core: &Core) -> Then {
     }
 }
 
-fn next_renewal(core: &Core, now: Time, lease: Lease) -> Time {
-    (lease.sent + core.timing.renew()).max(now)
+/// After a renewal that was sent then: at once, if somebody waits for one that is sent from now on.
+fn next_renewal(core: &Core, now: Time, sent: Time) -> Time {
+    if core.petitions.wait_for_a_renewal() { now } else { (sent + core.timing.renew()).max(now) }
 }
 
 /// The lease that a credited renewal stands for, in the timings of the ttl that was granted (T3).
-fn credit(core: &mut Core, sent: Time, granted: Option<Duration>) -> Result<Lease, TimingError> {
+fn credit(core: &mut Core, term: Term, sent: Time, granted: Option<Duration>) -> Result<Lease, TimingError> {
     if let Some(ttl) = granted {
         core.timing = core.timing.for_granted(ttl)?;
     }
-    Ok(core.granted(sent))
+    let lease = core.granted(sent);
+    let any = core.breaks(Sabotage::OldRenewalAnswers);
+    let answers = core.petitions.credited(Some(term), lease, any);
+    core.actions.extend(answers);
+    Ok(lease)
 }

@@ -8,6 +8,7 @@ use super::*;
 
 mod following;
 mod hooks;
+mod petitioning;
 mod supervising;
 mod waiting;
 
@@ -286,6 +287,8 @@ fn a_stop_of_ours_has_the_stop_timeout_and_renewals_go_on_meanwhile() {
                 | Action::Sweep
                 | Action::EndHold
                 | Action::StartAside(_)
+                | Action::Grant { .. }
+                | Action::Deny { .. }
                 | Action::Report(_) => {}
             }
         }
@@ -393,6 +396,8 @@ fn a_stop_whose_lease_runs_out_is_killed_by_then_and_spoken_of_half_a_second_lat
                 | Action::Sweep
                 | Action::EndHold
                 | Action::StartAside(_)
+                | Action::Grant { .. }
+                | Action::Deny { .. }
                 | Action::Report(_)
                 | Action::End(_) => {}
             }

@@ -13,9 +13,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 
 use super::sys;
-use crate::election::{
-    Aside, AsideEnd, AtTerminal, CommandEnd, FromKeeper, Job, NotStarted, Run, Signal, Term, Time,
-};
+use crate::election::{Aside, AsideEnd, AtTerminal, CommandEnd, FromKeeper, Job, NotStarted, Run, Signal, Term, Time};
 
 /// Longer messages are refused by their sender.
 pub const LONGEST: usize = 64 * 1024;

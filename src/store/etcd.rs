@@ -170,11 +170,12 @@ impl Store for Etcd {
         }
     }
 
-    async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
+    async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
         let Some(seat) = self.seat.as_mut() else {
             return Ok(Renewal::Lost { why: "nothing was won".to_owned() });
         };
-        let renewal = self.members.with_each(async |mut client: Client| seat.renew(&mut client).await).await?;
+        let renew = async |mut client: Client| seat.renew(&mut client, candidacy).await;
+        let renewal = self.members.with_each(renew).await?;
         self.members.look_at_version();
         Ok(renewal)
     }

@@ -23,13 +23,13 @@ use async_trait::async_trait;
 
 use super::record::{Record, RecordState};
 use super::relinquish::Relinquish;
-use super::{Access, Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::{Access, Candidacy, Hints, Identity, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::election::Time;
 use crate::keeper::Claim;
-pub use directory::default_directory;
 use directory::{Directory, Files};
+pub use directory::{default_directory, encode, runtime_directory};
 use holders::Holders;
 use seat::{LockFile, Seat, Turn};
 
@@ -59,6 +59,8 @@ struct FileStore {
     /// What is waited for on a lock file that is not the last leader's.
     settled_at: Option<Time>,
     touch_at: Time,
+    /// What our record says of us.
+    announced: Option<Identity>,
     obstacle: Obstacle,
 }
 
@@ -82,6 +84,7 @@ fn open(url: &StoreUrl<'_>, _: &Access, hints: Hints) -> Result<Box<dyn Store>, 
         given: false,
         settled_at: None,
         touch_at: Time::BOOT,
+        announced: None,
         obstacle: Obstacle::default(),
     }))
 }
@@ -188,6 +191,11 @@ impl Store for FileStore {
             self.touch_at = now + TOUCH_EVERY;
             seat.touch(&files.record);
         }
+        // Won by finding our own record, or proclaimed since.
+        if self.announced.as_ref() != Some(&candidacy.identity) {
+            announce(&files, &candidacy.identity)?;
+            self.announced = Some(candidacy.identity.clone());
+        }
         Ok(Renewal::Credited { sent: now, ttl: None })
     }
 
@@ -245,6 +253,7 @@ impl FileStore {
         let term = next.max(millis);
         let record = FileRecord { record: Record::held(&candidacy.identity, term, None, millis), lock };
         files.write(&record)?;
+        self.announced = Some(candidacy.identity.clone());
         self.touch_at = clock::now() + TOUCH_EVERY;
         Ok(Standing::Won { term })
     }
@@ -338,6 +347,19 @@ fn look_at_record(files: &Files) -> Result<Sighting, StoreError> {
     let former = files.read().map_err(|error| error.into_store_error(files))?;
     let leader = former.filter(|former| former.record.state == RecordState::Held).map(|former| former.record.leader());
     Ok(Sighting { leader, ..Sighting::default() })
+}
+
+/// Writes what we are called, and where we are to be found, into our own record; the term stays.
+fn announce(files: &Files, identity: &Identity) -> Result<(), StoreError> {
+    match files.read() {
+        Ok(Some(mut record)) if record.record.is_held_by(&identity.id) => {
+            record.record.rename(identity);
+            files.write(&record)
+        }
+        // The lock decides who leads. A record that somebody took away comes back with the next leader.
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.into_store_error(files)),
+    }
 }
 
 /// Marks the record as free if it is still that of the candidate `id`; the term in it stays.

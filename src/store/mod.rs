@@ -35,6 +35,7 @@ use crate::election::{Term, Time};
 use crate::keeper::Claim;
 
 pub use access::{Access, Password};
+pub use file::{encode as encoded, runtime_directory};
 pub use record::{Leader, Sighting};
 use relinquish::Relinquish;
 
@@ -131,7 +132,8 @@ pub trait Store {
     /// Asks for the boundary, and keeps our place among those who wait.
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError>;
 
-    /// Renews what [`Store::campaign`] won, and verifies that it is ours.
+    /// Renews what [`Store::campaign`] won, and verifies that it is ours. The record says from then on what the candidacy does:
+    /// name and address may have changed since the last time.
     async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError>;
 
     /// Gives the boundary, or our place in the queue, back. Called with an empty tree only. Ours or not: it is gone then.

@@ -52,6 +52,13 @@ impl Record {
         }
     }
 
+    /// The same record under another name or address.
+    pub fn rename(&mut self, identity: &Identity) {
+        self.name.clone_from(&identity.name);
+        self.host.clone_from(&identity.host);
+        self.port = identity.port;
+    }
+
     pub fn is_held_by(&self, id: &str) -> bool {
         self.state == RecordState::Held && self.id == id
     }

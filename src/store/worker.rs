@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{Candidacy, Hints, Renewal, Sighting, Standing, Store, StoreError};
+use super::{Candidacy, Hints, Identity, Renewal, Sighting, Standing, Store, StoreError};
 use crate::election::{Answer, Attempt, Campaigned, Renewed, Term};
 use crate::keeper::Claim;
 
@@ -68,7 +68,15 @@ pub enum Story {
 /// The sending end: questions in, [`StoreEvent`]s out of the channel that [`channel`] made.
 #[derive(Debug)]
 pub struct Worker {
-    questions: mpsc::UnboundedSender<(Attempt, Question)>,
+    tasks: mpsc::UnboundedSender<Task>,
+}
+
+/// What the worker is given to do, in this order.
+#[derive(Debug)]
+enum Task {
+    Ask(Attempt, Question),
+    /// From the next question on we are called this.
+    Rename(Identity),
 }
 
 /// The channel that events come through, and the hints that a store sends by it.
@@ -84,26 +92,39 @@ impl Worker {
     /// Must be called inside a [`tokio::task::LocalSet`].
     #[must_use]
     pub fn start(store: Box<dyn Store>, candidacy: Candidacy, limit: Duration, events: Hints) -> Worker {
-        let (questions, receiver) = mpsc::unbounded_channel();
+        let (tasks, receiver) = mpsc::unbounded_channel();
         // Watched by its end of the channel: the driver takes a closed one for an event.
         tokio::task::spawn_local(work(store, candidacy, limit, receiver, events));
-        Worker { questions }
+        Worker { tasks }
     }
 
     /// Asks; the answer comes as an event. Returns whether there is still somebody to ask.
     pub fn ask(&self, attempt: Attempt, question: Question) -> bool {
-        self.questions.send((attempt, question)).is_ok()
+        self.tasks.send(Task::Ask(attempt, question)).is_ok()
+    }
+
+    /// From the next question on the candidate has this name and address. The id stays.
+    pub fn rename(&self, identity: Identity) {
+        // If nobody listens any more, the channel of events says so.
+        let _ = self.tasks.send(Task::Rename(identity));
     }
 }
 
 async fn work(
     mut store: Box<dyn Store>,
-    candidacy: Candidacy,
+    mut candidacy: Candidacy,
     limit: Duration,
-    mut questions: mpsc::UnboundedReceiver<(Attempt, Question)>,
+    mut tasks: mpsc::UnboundedReceiver<Task>,
     Hints(events): Hints,
 ) {
-    while let Some((attempt, question)) = questions.recv().await {
+    while let Some(task) = tasks.recv().await {
+        let (attempt, question) = match task {
+            Task::Ask(attempt, question) => (attempt, question),
+            Task::Rename(identity) => {
+                candidacy.identity = identity;
+                continue;
+            }
+        };
         let outcome = timeout(limit, attend(store.as_mut(), &candidacy, question, &events));
         let (answer, story) = match outcome.await {
             Ok(Ok(answered)) => answered,

@@ -1,3 +1,4 @@
 //! What a candidate and its boundary look like from outside.
 
+pub mod control;
 pub mod status;

@@ -24,7 +24,10 @@ fn control_z_hands_over_when_the_lease_runs_out_and_fg_makes_a_candidate_of_it_a
     next.waits();
     terminal.presses_control('z');
     until("elect stands still", || processes::state(elect) == Some('T'));
-    assert!(matches!(processes::state(led.pid), None | Some('T' | 'Z' | 'X')), "the command stands still, or its time is over");
+    assert!(
+        matches!(processes::state(led.pid), None | Some('T' | 'Z' | 'X')),
+        "the command stands still, or its time is over"
+    );
     terminal.is_back_with_the_shell();
     terminal.shows("the lease runs out unless fg or bg comes first");
     // The keeper does not stand still: it kills in time, and somebody else leads.

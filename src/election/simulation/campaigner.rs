@@ -88,6 +88,7 @@ impl World {
             self.check_killed_at_once(h);
         }
         self.set_alarm(h, now, event);
+        self.petition(h, event);
     }
 
     fn set_alarm(&mut self, h: usize, now: Time, event: Event) {
@@ -153,6 +154,8 @@ impl World {
                 }
             }
             Action::EndHold => self.tell_keeper(h, ToKeeper::EndHold),
+            Action::Grant { petition, term, until } => self.granted(h, petition, term, until),
+            Action::Deny { petition, .. } => self.denied(h, petition),
             Action::Start { job, run } => {
                 self.following_starts(h, job, run);
                 if let Job::Command { term } = job {

@@ -105,6 +105,9 @@ seen! {
     OustedByKeeper "on-ousted started by the keeper"
     OustedOnlyOnce "campaigner killed while on-ousted ran"
     LedWithoutCommand "led without a command"
+    Granted "told that it leads, and for how long"
+    Resigned "resigned when asked to"
+    Denied "told that it does not lead"
     PatientAgain "patience began anew after a leadership"
 }
 

@@ -11,6 +11,7 @@ use super::command::Tree;
 use super::following::Following;
 use super::ledger::Books;
 use super::patience::Patient;
+use super::petitioning::Petitioners;
 use super::store::{Client, Reply};
 use super::supervision::Supervised;
 
@@ -149,6 +150,7 @@ pub(super) struct Host {
     pub patient: Patient,
     pub supervised: Supervised,
     pub following: Following,
+    pub petitioners: Petitioners,
 }
 
 impl Host {

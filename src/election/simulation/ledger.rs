@@ -25,6 +25,8 @@ pub(super) struct Books {
     pub won: Option<Term>,
     pub request: Option<(Attempt, Time, Ask)>,
     pub lease: Option<HeldLease>,
+    /// When the last renewal that was credited was sent.
+    pub credited: Option<Time>,
     pub ran_out: bool,
     /// The store has said so.
     pub lost: bool,
@@ -60,6 +62,7 @@ impl Books {
             won: None,
             request: None,
             lease: None,
+            credited: None,
             ran_out: false,
             lost: false,
             attempts: 0,
@@ -122,6 +125,7 @@ impl World {
                         }
                         books.ttl = ttl;
                         books.attempts = 0;
+                        books.credited = Some(sent);
                         books.lease = Some(books.lease(term, sent));
                     }
                     (
@@ -135,6 +139,7 @@ impl World {
                                 self.coverage.count(Seen::FailedButKept);
                             }
                             books.attempts = 0;
+                            books.credited = Some(sent);
                             books.lease = Some(books.lease(term, sent));
                         } else {
                             self.coverage.count(Seen::LateSuccess);
@@ -173,7 +178,9 @@ impl World {
             | Event::Keeper(_)
             | Event::KeeperDied
             | Event::Swept { .. }
-            | Event::Forward(_) => {}
+            | Event::Forward(_)
+            | Event::Ask { .. }
+            | Event::Resign(_) => {}
         }
         false
     }

@@ -35,6 +35,7 @@ mod ledger;
 mod lock_store;
 mod network;
 mod patience;
+mod petitioning;
 mod queue_store;
 mod record_store;
 mod sabotage;

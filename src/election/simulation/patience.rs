@@ -124,6 +124,8 @@ impl World {
                 | Event::Due(_)
                 | Event::KeeperDied
                 | Event::Swept { .. }
+                | Event::Ask { .. }
+                | Event::Resign(_)
                 | Event::Forward(_),
                 _,
             ) => {}

@@ -90,6 +90,7 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::KeeperForgetsOusted, "K2: without its campaigner the keeper runs on-ousted"),
     (Broken::KeeperOustsAgain, "K2: and not a second time"),
     (Broken::DeadlineForAll, "K1: a deadline governs its own term alone"),
+    (Broken::Core(Sabotage::OldRenewalAnswers), "6: assert is answered by a renewal that was sent after it"),
     (Broken::HeldTakenAtOnce, "5.3: a held record is waited for"),
     (Broken::MissingTakenAtOnce, "5.3: a missing record is waited for"),
     (Broken::OwnTtlCounts, "5.3: for the record's own ttl"),

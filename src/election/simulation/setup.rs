@@ -50,6 +50,8 @@ pub(super) struct Setup {
     pub supervised: bool,
     /// Most candidates have a follower, or hooks.
     pub following: bool,
+    /// Somebody asks now and then whether it leads.
+    pub petitions: bool,
     pub quiet_at: Duration,
     /// The nature of every command; drawn for each if not given.
     pub nature: Option<Nature>,
@@ -87,6 +89,7 @@ impl Setup {
             supervised: seed.is_multiple_of(4),
             // By chance of their own too, and many of those whose commands are restarted among them.
             following: matches!(seed % 8, 0 | 2),
+            petitions: seed % 8 == 1,
             quiet_at: ttl * 10,
             nature: None,
             faults: vec![(dice.between(ms(1), ttl), Fault::Any)],
@@ -110,6 +113,7 @@ impl Setup {
             impatient: false,
             supervised: false,
             following: false,
+            petitions: false,
             quiet_at,
             nature: Some(Nature::calm()),
             faults: Vec::new(),

@@ -116,6 +116,8 @@ impl World {
                 | Event::Ousted { .. }
                 | Event::Keeper(_)
                 | Event::Swept { .. }
+                | Event::Ask { .. }
+                | Event::Resign(_)
                 | Event::Stop(_)
                 | Event::Forward(_),
                 _,

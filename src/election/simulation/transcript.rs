@@ -31,6 +31,11 @@ pub(super) fn action(clock: Clock, action: &Action) -> String {
         Action::KillKeeper => "kills its keeper".into(),
         Action::Sweep => "sweeps".into(),
         Action::Report(report) => format!("* {report:?}"),
+        Action::Grant { petition, term: Some(term), until } => {
+            format!("→ visitor {}: leads in term {term} until {}", petition.0, at(clock, *until))
+        }
+        Action::Grant { petition, term: None, .. } => format!("→ visitor {}: has resigned", petition.0),
+        Action::Deny { petition, why } => format!("→ visitor {}: {why:?}", petition.0),
         Action::EndHold => "→ keeper: nothing is held any more".into(),
         Action::End(outcome) => format!("ends: {outcome:?}"),
     }
@@ -63,6 +68,9 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
         Event::Swept { empty: false } => "swept: something is left".into(),
         Event::Stop(_) => "← asked to stop".into(),
         Event::Forward(signal) => format!("← {signal:?}"),
+        Event::Ask { petition, term: None } => format!("← visitor {}: do you lead?", petition.0),
+        Event::Ask { petition, term: Some(term) } => format!("← visitor {}: do you lead in term {term}?", petition.0),
+        Event::Resign(petition) => format!("← visitor {}: resign", petition.0),
     }
 }
 

@@ -15,6 +15,7 @@ use super::host::{Host, Keeper, Letter, Life, ToKeeper};
 use super::ledger::Books;
 use super::network::Weather;
 use super::patience::Patient;
+use super::petitioning::Petitioners;
 use super::sabotage::Broken;
 use super::setup::{Mode, Setup};
 use super::store::{Client, Effect, Request, Store};
@@ -254,6 +255,7 @@ impl World {
             patient: Patient::new(wishes),
             supervised: Supervised::new(wishes),
             following: Following::new(wishes),
+            petitioners: Petitioners::default(),
         });
         self.present.push(h);
         self.note(h, || format!("joins, ttl {:?}", asked.ttl.expect("asked for")));

@@ -5,7 +5,7 @@ use super::leading::restart;
 use super::ousting::become_ousting;
 use super::releasing::Then;
 use super::stopping::Hold;
-use super::{Input, State, after_loss, credit};
+use super::{Input, State, after_loss, credit, next_renewal};
 use crate::election::Core;
 use crate::election::event::{Answer, Outcome, Reason, Renewed, Report, Term};
 use crate::election::time::Time;
@@ -53,19 +53,19 @@ impl Holding {
         match input {
             Input::Time => return self.pass_time(core, now),
             Input::Answer(Answer::Renew(answer)) => match answer {
-                Renewed::Credited { sent, ttl } => match (credit(core, sent, ttl), &self.next) {
+                Renewed::Credited { sent, ttl } => match (credit(core, self.term, sent, ttl), &self.next) {
                     (Ok(new), _) => {
                         // Armed as ever: should the campaigner die now, the keeper knows how long there is a lease (K2).
                         if new.sent > self.lease.sent {
                             self.lease = new;
                             core.arm(self.term, new);
                         }
-                        self.renew_at = (sent + core.timing.renew()).max(now);
+                        self.renew_at = next_renewal(core, now, sent);
                         if matches!(self.next, Next::StartWhenCredited) {
                             self.next = Next::Start { at: now };
                         }
                     }
-                    (Err(_), Next::Leave { .. }) => self.renew_at = (sent + core.timing.renew()).max(now),
+                    (Err(_), Next::Leave { .. }) => self.renew_at = next_renewal(core, now, sent),
                     (Err(error), Next::Start { .. } | Next::StartWhenCredited) => {
                         core.report(Report::Unusable(error));
                         return self.run_out(core, now);
@@ -85,6 +85,15 @@ impl Holding {
                 };
                 let held = (self.term, Hold::Lease(self.lease));
                 return become_ousting(core, now, held, self.renew_at, (then, true));
+            }
+            Input::Ask => self.renew_at = now,
+            Input::Resign => {
+                let then = match self.next {
+                    Next::Leave { then, .. } => then,
+                    Next::Start { .. } | Next::StartWhenCredited => after_loss(core),
+                };
+                let held = (self.term, Hold::Lease(self.lease));
+                return become_ousting(core, now, held, self.renew_at, (then, false));
             }
             Input::KeeperDied => {
                 core.report(Report::KeeperDied);

@@ -46,7 +46,7 @@ pub(super) fn become_leading(core: &mut Core, now: Time, term: Term, lease: Leas
     core.runs.term_begins();
     core.arm(term, lease);
     let job = if core.wishes.hooks.on_elected { Job::OnElected { term } } else { Job::Command { term } };
-    let renew_at = next_renewal(core, now, lease);
+    let renew_at = next_renewal(core, now, lease.sent);
     Leading::starting(core, now, job, (term, lease), renew_at)
 }
 
@@ -127,6 +127,11 @@ impl Leading {
                 return state.next(core, now, Input::KeeperDied);
             }
             Input::Forward(signal) => self.forward(core, signal),
+            Input::Ask => self.renew_at = now,
+            Input::Resign => {
+                let hold = Hold::Lease(self.lease);
+                return self.become_stopping(core, now, Reason::Resigned, hold);
+            }
             // A hint is another candidate's business, or looked into by the next renewal. "Empty" without the end of a
             // main process is of a start that never ran.
             Input::Hint
@@ -184,7 +189,7 @@ impl Leading {
     }
 
     fn credited(mut self, core: &mut Core, now: Time, sent: Time, ttl: Option<Duration>) -> State {
-        match credit(core, sent, ttl) {
+        match credit(core, self.term, sent, ttl) {
             Ok(lease) => {
                 // Deadlines only move forward (K1).
                 if lease.sent > self.lease.sent {
@@ -195,7 +200,7 @@ impl Leading {
                     let job = self.job;
                     self.start(core, now, job);
                 }
-                self.renew_at = next_renewal(core, now, self.lease);
+                self.renew_at = next_renewal(core, now, self.lease.sent);
                 State::Leading(self)
             }
             Err(error) => {

@@ -132,7 +132,9 @@ impl Ousting {
             | Input::Idle
             | Input::Expired
             | Input::Answer(Answer::Campaign(_) | Answer::Release(_))
-            | Input::Forward(_) => {}
+            | Input::Forward(_)
+            | Input::Ask
+            | Input::Resign => {}
         }
         State::Ousting(self)
     }

@@ -30,7 +30,9 @@ impl Parting {
             | Input::Empty
             | Input::Swept { .. }
             | Input::Stop(_)
-            | Input::Forward(_) => {}
+            | Input::Forward(_)
+            | Input::Ask
+            | Input::Resign => {}
         }
         State::Parting(self)
     }

@@ -70,12 +70,15 @@ impl Releasing {
             | Input::Expired
             | Input::Empty
             | Input::Swept { .. }
-            | Input::Forward(_) => {}
+            | Input::Forward(_)
+            | Input::Ask
+            | Input::Resign => {}
         }
         State::Releasing(self)
     }
 
     fn finish(self, core: &mut Core, now: Time, released: bool) -> State {
+        core.petitions.release_ended(released);
         if let Some(term) = self.term {
             core.report(if released { Report::Released { term } } else { Report::NotReleased { term } });
         }

@@ -44,7 +44,9 @@ impl SittingOut {
             | Input::Expired
             | Input::Empty
             | Input::Swept { .. }
-            | Input::Forward(_) => {}
+            | Input::Forward(_)
+            | Input::Ask
+            | Input::Resign => {}
         }
         State::SittingOut(self)
     }

@@ -108,7 +108,9 @@ impl Standing {
             | Input::Expired
             | Input::Empty
             | Input::Swept { .. }
-            | Input::Forward(_) => {}
+            | Input::Forward(_)
+            | Input::Ask
+            | Input::Resign => {}
         }
         State::Standing(self)
     }

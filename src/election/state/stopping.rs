@@ -4,7 +4,7 @@ use super::holding::{Next, become_holding};
 use super::leading::Leading;
 use super::ousting::become_ousting;
 use super::releasing::Then;
-use super::{Input, SWEEP_AGAIN, State, UNCONFIRMED_AGAIN, after_loss, credit};
+use super::{Input, SWEEP_AGAIN, State, UNCONFIRMED_AGAIN, after_loss, credit, next_renewal};
 use crate::election::Core;
 use crate::election::event::{Action, Answer, CommandEnd, Job, Outcome, Reason, Renewed, Report, Term};
 use crate::election::runs::Sequel;
@@ -78,9 +78,11 @@ impl Leading {
             Reason::Lost | Reason::KeeperDied => now,
             Reason::RunningOut => self.lease.kill_by,
             // T4: the lease is renewed meanwhile. Should it run out all the same, that has deadlines of its own.
-            Reason::CommandEnded | Reason::CannotStart(_) | Reason::NotAccepted | Reason::Asked(_) => {
-                now + core.stop_timeout
-            }
+            Reason::CommandEnded
+            | Reason::CannotStart(_)
+            | Reason::NotAccepted
+            | Reason::Asked(_)
+            | Reason::Resigned => now + core.stop_timeout,
         };
         core.report(Report::Stopping { term: self.term, reason });
         let mut stopping = Stopping {
@@ -111,16 +113,16 @@ impl Stopping {
             Input::Time => self.pass_time(core, now),
             Input::Answer(Answer::Renew(answer)) => match (answer, self.hold) {
                 (Renewed::Credited { sent, ttl }, Hold::Lease(lease)) => {
-                    if let Ok(new) = credit(core, sent, ttl)
+                    if let Ok(new) = credit(core, self.term, sent, ttl)
                         && new.sent > lease.sent
                     {
                         self.hold = Hold::Lease(new);
                         core.arm(self.term, new);
                     }
-                    self.renew_at = (sent + core.timing.renew()).max(now);
+                    self.renew_at = next_renewal(core, now, sent);
                 }
                 (Renewed::Credited { sent, .. }, Hold::Over(_)) => {
-                    self.renew_at = (sent + core.timing.renew()).max(now);
+                    self.renew_at = next_renewal(core, now, sent);
                     // T2: a late success changes nothing. The store holds the others off, no more.
                     if core.breaks(Sabotage::LateSuccessCounts) {
                         self.hold = Hold::Lease(core.timing.lease(sent));
@@ -132,6 +134,7 @@ impl Stopping {
                 (Renewed::Lost, Hold::Lease(_) | Hold::Over(_) | Hold::Nothing) => self.lose(core),
             },
             Input::Ousted => self.lose(core),
+            Input::Ask => self.renew_at = now,
             Input::Started(pid) => match core.job {
                 Job::Command { .. } => {
                     core.report(Report::Started { term: self.term, pid });
@@ -170,7 +173,9 @@ impl Stopping {
                 self.stop_asked = true;
                 match self.reason {
                     // The command may go on to end by itself, but the candidate does not stand again.
-                    Reason::RunningOut | Reason::Lost | Reason::NotAccepted => self.reason = Reason::Asked(signal),
+                    Reason::RunningOut | Reason::Lost | Reason::NotAccepted | Reason::Resigned => {
+                        self.reason = Reason::Asked(signal);
+                    }
                     Reason::CommandEnded | Reason::CannotStart(_) | Reason::Asked(_) | Reason::KeeperDied => {}
                 }
             }
@@ -178,6 +183,7 @@ impl Stopping {
             Input::Hint
             | Input::Leader(_)
             | Input::Idle
+            | Input::Resign
             | Input::NotStarted(_)
             | Input::Answer(Answer::Campaign(_) | Answer::Release(_)) => {}
         }
@@ -234,7 +240,7 @@ impl Stopping {
             (Reason::CommandEnded | Reason::Asked(_), Some(end)) => Then::End(Outcome::Command(end)),
             (Reason::Asked(signal), None) => Then::End(Outcome::Stopped(signal)),
             (Reason::NotAccepted, _) => self.not_accepted(core),
-            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded, _) => after_loss(core),
+            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded | Reason::Resigned, _) => after_loss(core),
         };
         self.leave(core, now, then)
     }
@@ -293,6 +299,11 @@ impl Stopping {
             }
             Hold::Lease(_) | Hold::Over(_) | Hold::Nothing => self.leave(core, now, then),
         }
+    }
+
+    /// Whether the lease is renewed, and renewals count: the term is not over yet.
+    pub(super) fn rules(&self) -> bool {
+        matches!(self.hold, Hold::Lease(_)) && !self.expired
     }
 
     pub(super) fn wake_at(&self, idle: bool) -> Time {

@@ -47,14 +47,14 @@ impl Verifying {
                 }
             }
             Input::Answer(Answer::Renew(answer)) => match answer {
-                Renewed::Credited { sent, ttl } => match credit(core, sent, ttl) {
+                Renewed::Credited { sent, ttl } => match credit(core, self.term, sent, ttl) {
                     // K5: with one renewal or less left in it, the next credit decides.
                     Ok(lease) if lease.stop_by.since(now) > core.timing.renew() => {
                         if core.is_without_follower() {
                             return become_leading(core, now, self.term, lease);
                         }
                         self.lease = Some(lease);
-                        self.renew_at = next_renewal(core, now, lease);
+                        self.renew_at = next_renewal(core, now, lease.sent);
                         self.give_up_at = now + core.timing.ttl().unwrap_or(VERIFY_WITHIN);
                     }
                     Ok(_) => self.renew_at = now,
@@ -84,7 +84,9 @@ impl Verifying {
             | Input::Expired
             | Input::Empty
             | Input::Swept { .. }
-            | Input::Forward(_) => {}
+            | Input::Forward(_)
+            | Input::Ask
+            | Input::Resign => {}
         }
         State::Verifying(self)
     }

@@ -105,14 +105,8 @@ impl Guard {
     /// What runs beside no tree is one from here on, to be stopped or killed like any other.
     pub(super) fn gather(&mut self, job: Job) {
         if let Tree::Empty = self.tree {
-            self.tree = Tree::Alive {
-                job,
-                main: Main::Ended,
-                group: 0,
-                stop: Stop::NotAsked,
-                init: None,
-                until: Time::NEVER,
-            };
+            self.tree =
+                Tree::Alive { job, main: Main::Ended, group: 0, stop: Stop::NotAsked, init: None, until: Time::NEVER };
             self.adopt_what_is_beside();
         }
     }

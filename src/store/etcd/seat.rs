@@ -50,8 +50,10 @@ pub struct Seat {
     granted: bool,
     /// Our key's create revision, while we know the key to be there.
     created: Option<i64>,
-    /// Whether our key says that we lead, and since when.
+    /// Whether our key says that we lead, and who we are.
     announced: bool,
+    /// Since when we lead, in milliseconds since 1970.
+    since: Option<u64>,
     pulse: Option<Pulse>,
     own: Option<Watch>,
     predecessor: Option<Watch>,
@@ -104,6 +106,7 @@ impl Seat {
             granted: false,
             created: None,
             announced: false,
+            since: None,
             pulse: None,
             own: None,
             predecessor: None,
@@ -187,7 +190,7 @@ impl Seat {
             }
             // What is said of that key from now on is not said of the next.
             self.created = None;
-            self.announced = false;
+            (self.announced, self.since) = (false, None);
             self.own = None;
         }
         let absent = Compare::create_revision(self.key.as_str(), CompareOp::Equal, 0);
@@ -226,8 +229,12 @@ impl Seat {
     }
 
     /// Renews the lease, and verifies that the boundary is ours: see the rules above.
-    pub async fn renew(&mut self, client: &mut Client) -> Result<Renewal, StoreError> {
+    pub async fn renew(&mut self, client: &mut Client, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
         let Some(created) = self.created else { return Ok(lost("nothing was won")) };
+        let value = Value::of(candidacy);
+        if value != self.value {
+            (self.value, self.announced) = (value, false);
+        }
         for _ in 0..TERMS_TRIED {
             let sent = clock::now(); // T1
             let beat = self.beat(client).await?;
@@ -271,8 +278,9 @@ impl Seat {
         ]
     }
 
-    fn announcement(&self, created: i64) -> Value {
-        self.value.clone().leading(created.unsigned_abs(), clock::wall_millis())
+    fn announcement(&mut self, created: i64) -> Value {
+        let since = *self.since.get_or_insert_with(clock::wall_millis);
+        self.value.clone().leading(created.unsigned_abs(), since)
     }
 
     /// One keep-alive. `None`: that member knows no such lease, which a transaction has to confirm.

@@ -22,6 +22,17 @@ pub fn default_directory() -> PathBuf {
     if uid.is_root() { PathBuf::from("/run/elect") } else { PathBuf::from(format!("/tmp/elect-{uid}")) }
 }
 
+/// The directory by uid alone, made if it is missing and checked to be ours: for what else a candidate keeps on this host.
+///
+/// # Errors
+///
+/// It cannot be made, or is not ours.
+pub fn runtime_directory() -> Result<PathBuf, StoreError> {
+    let directory = Directory { path: default_directory(), is_default: true };
+    directory.prepare()?;
+    Ok(directory.path)
+}
+
 /// Where locks and records are.
 #[derive(Debug)]
 pub struct Directory {
@@ -266,7 +277,7 @@ impl ReadError {
 }
 
 /// A boundary as a file's name: what is not plain becomes `%XX`, a dot in front too, so that no two meet.
-fn encode(boundary: &str) -> String {
+pub fn encode(boundary: &str) -> String {
     let mut name = String::with_capacity(boundary.len());
     for (index, byte) in boundary.bytes().enumerate() {
         let plain = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' || (byte == b'.' && index > 0);

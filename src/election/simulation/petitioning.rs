@@ -1,0 +1,91 @@
+//! People who ask candidates whether they lead, or to resign, and answers that must be true: while "I lead" holds, the store
+//! gives the boundary to nobody else, and who has resigned runs nothing.
+
+use std::collections::BTreeMap;
+
+use super::super::Phase;
+use super::super::event::{Event, Petition, Term};
+use super::super::time::Time;
+use super::coverage::Seen;
+use super::world::World;
+
+/// What was asked of one candidate and has not been answered.
+#[derive(Debug, Default)]
+pub(super) struct Petitioners {
+    last: u64,
+    open: BTreeMap<Petition, Wanted>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Leader { heard: Time, about: Option<Term> },
+    Resignation,
+}
+
+impl World {
+    /// Now and then somebody asks, after whatever has just happened.
+    pub(super) fn petition(&mut self, h: usize, after: Event) {
+        let asked = matches!(after, Event::Ask { .. } | Event::Resign(_));
+        if !self.setup.petitions || asked || !self.hosts[h].campaigner.is_running() || !self.dice.percent(4) {
+            return;
+        }
+        let (heard, won) = (self.hosts[h].clock.at(self.now), self.hosts[h].books.won);
+        let resigns = !self.quiet && self.dice.percent(20);
+        let about = if self.dice.percent(30) { won } else { None };
+        let petitioners = &mut self.hosts[h].petitioners;
+        petitioners.last += 1;
+        let petition = Petition(petitioners.last);
+        let (wanted, event) = if resigns {
+            (Wanted::Resignation, Event::Resign(petition))
+        } else {
+            (Wanted::Leader { heard, about }, Event::Ask { petition, term: about })
+        };
+        petitioners.open.insert(petition, wanted);
+        self.deliver(h, event);
+    }
+
+    pub(super) fn granted(&mut self, h: usize, petition: Petition, term: Option<Term>, until: Time) {
+        match (self.hosts[h].petitioners.open.remove(&petition), term) {
+            (Some(Wanted::Leader { heard, about }), Some(term)) => {
+                if about.is_some_and(|about| about != term) {
+                    self.violate("6: asked about one term, and told of another", h);
+                }
+                if self.hosts[h].books.credited.is_none_or(|sent| sent < heard) {
+                    self.violate("6: told that it leads on the word of a renewal older than the question", h);
+                }
+                self.check_leads_until(h, term, until);
+            }
+            (Some(Wanted::Resignation), None) => {
+                self.coverage.count(Seen::Resigned);
+                self.check_empty(h, "2.3: told that it has resigned while its tree was alive");
+                if matches!(self.hosts[h].candidate.phase(), Phase::Leading | Phase::Stopping | Phase::Holding) {
+                    self.violate("6: told that it has resigned, and it leads", h);
+                }
+            }
+            (Some(Wanted::Leader { .. }), None) | (Some(Wanted::Resignation), Some(_)) | (None, _) => {
+                self.violate("6: an answer to another question, or a second one", h);
+            }
+        }
+    }
+
+    fn check_leads_until(&mut self, h: usize, term: Term, until: Time) {
+        let until = self.hosts[h].clock.when(until);
+        if until <= self.now {
+            // Whoever asked is told when that is, and takes it for a no.
+            return;
+        }
+        self.coverage.count(Seen::Granted);
+        // The lock store's term has no end, and no guard but the lock.
+        let guarded = self.guards.get(&term).is_none_or(|&guarded| guarded >= until);
+        if self.last_term > term || !guarded {
+            self.violate("6: told that it leads until then, while the store may give the boundary to another", h);
+        }
+    }
+
+    pub(super) fn denied(&mut self, h: usize, petition: Petition) {
+        if self.hosts[h].petitioners.open.remove(&petition).is_none() {
+            self.violate("6: an answer that nobody asked for, or a second one", h);
+        }
+        self.coverage.count(Seen::Denied);
+    }
+}

@@ -1,0 +1,64 @@
+//! Where control sockets are: in a directory of their own below the runtime directory, by uid alone (as in 5.1), under
+//! names that tell the boundary and the candidate.
+//!
+//! A socket's path has room for 107 bytes, a boundary may take more: its name stands there cut short, and whoever looks
+//! for one asks each candidate that it might be.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::store::{StoreError, encoded, runtime_directory};
+
+/// Of the boundary's name, as far as there is room.
+const SHOWN: usize = 24;
+const SUFFIX: &str = ".sock";
+
+/// The directory, made if it is missing and checked to be ours alone.
+///
+/// # Errors
+///
+/// It cannot be made, or is not ours.
+pub fn directory() -> Result<PathBuf, StoreError> {
+    let directory = runtime_directory()?.join("control");
+    match DirBuilder::new().mode(0o700).create(&directory) {
+        Ok(()) => Ok(directory),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(directory),
+        Err(error) => Err(StoreError::Unavailable(format!("{}: cannot be created: {error}", directory.display()))),
+    }
+}
+
+pub fn name_of(boundary: &str, id: &str) -> String {
+    format!("{}{id}{SUFFIX}", stem(boundary))
+}
+
+fn stem(boundary: &str) -> String {
+    let mut encoded = encoded(boundary);
+    encoded.truncate(SHOWN);
+    encoded.push('.');
+    encoded
+}
+
+/// The sockets of what may be candidates of the boundary, in a fixed order. None, if there is no directory.
+///
+/// # Errors
+///
+/// The directory cannot be read.
+pub fn candidates_of(directory: &Path, boundary: &str) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let stem = stem(boundary);
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .filter(|entry| {
+            entry.file_name().to_str().is_some_and(|name| name.starts_with(&stem) && name.ends_with(SUFFIX))
+        })
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    Ok(found)
+}

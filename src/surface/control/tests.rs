@@ -1,0 +1,141 @@
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream as Stream;
+use std::thread;
+
+use tokio::task::LocalSet;
+
+use super::rooms::name_of;
+use super::*;
+
+fn host() -> Host {
+    Host { boundary: "billing/nightly".to_owned(), id: "0b5e".to_owned(), name: "web-1".to_owned() }
+}
+
+/// A candidate that answers each wish with what `judge` says; `None` is no answer at all.
+fn with_door<T: Send + 'static>(
+    judge: impl Fn(&Wish) -> Option<Verdict> + 'static,
+    visit: impl FnOnce(PathBuf) -> T + Send + 'static,
+) -> T {
+    let directory = tempfile::tempdir().expect("a directory");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    LocalSet::new().block_on(&runtime.expect("a runtime"), async {
+        let (door, mut visits) = Door::open(directory.path(), host()).expect("a socket");
+        let path = door.path().to_owned();
+        let (done, mut finished) = oneshot::channel();
+        thread::spawn(move || drop(done.send(visit(path))));
+        // What is not answered is kept open.
+        let mut unanswered = Vec::new();
+        loop {
+            tokio::select! {
+                Some(visit) = visits.recv() => match judge(&visit.wish) {
+                    Some(verdict) => drop(visit.verdict.send(verdict)),
+                    None => unanswered.push(visit),
+                },
+                result = &mut finished => return result.expect("the visit went well"),
+            }
+        }
+    })
+}
+
+fn say(path: &Path, words: &[u8]) -> Option<Answer> {
+    let mut stream = Stream::connect(path).expect("somebody listens");
+    // It may have heard enough before everything was said.
+    let _ = stream.write_all(words);
+    let mut line = Vec::new();
+    let _ = stream.read_to_end(&mut line);
+    Answer::from_line(&line)
+}
+
+fn yes(term: u64) -> Verdict {
+    Verdict::Yes { term: Some(term), lease_left_ms: Some(1500) }
+}
+
+#[test]
+fn a_wish_is_answered_with_the_candidates_name_on_it() {
+    let answer = with_door(
+        |wish| Some(if *wish == (Wish::Assert { term: Some(7) }) { yes(7) } else { Verdict::no("another wish") }),
+        |path| say(&path, Wish::Assert { term: Some(7) }.to_line().as_bytes()),
+    );
+    let Host { boundary, id, name } = host();
+    assert_eq!(answer, Some(Answer { boundary, id, name, verdict: yes(7) }));
+}
+
+#[test]
+fn who_listens_is_told_without_the_election() {
+    let answer = with_door(|_| None, |path| say(&path, Wish::Hello.to_line().as_bytes())).expect("an answer");
+    assert_eq!((answer.boundary.as_str(), answer.id.as_str()), ("billing/nightly", "0b5e"));
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_goes_with_the_candidate() {
+    let path = with_door(
+        |_| None,
+        |path| {
+            assert_eq!(std::fs::metadata(&path).expect("a socket").mode() & 0o777, 0o600);
+            path
+        },
+    );
+    assert!(!path.exists());
+}
+
+#[test]
+fn nonsense_is_refused_and_the_next_visitor_is_heard() {
+    let answers = with_door(
+        |_| Some(yes(1)),
+        |path| {
+            let long = vec![b'x'; LONGEST * 3];
+            let deep = [b"[".repeat(3000), b"\n".to_vec()].concat();
+            let nonsense: [&[u8]; 6] =
+                [b"\n", b"{}\n", b"{\"wish\":\"rule\"}\n", b"\xff\xfe\n", long.as_slice(), deep.as_slice()];
+            let refused: Vec<_> = nonsense.iter().map(|words| say(&path, words)).collect();
+            (refused, say(&path, Wish::Resign.to_line().as_bytes()))
+        },
+    );
+    for answer in answers.0 {
+        // A visitor that goes on talking may lose the answer with the connection.
+        assert!(answer.is_none_or(|answer| answer.verdict == Verdict::misunderstood()));
+    }
+    assert_eq!(answers.1.expect("an answer").verdict, yes(1));
+}
+
+#[test]
+fn visitors_that_say_nothing_or_wait_for_ever_cost_their_places_only_for_a_while() {
+    let answer = with_door(
+        |wish| (*wish == Wish::Resign).then(|| yes(1)),
+        |path| {
+            // They wait for an answer that never comes, until they leave.
+            let waiting: Vec<Stream> = (0..PLACES)
+                .map(|_| {
+                    let mut stream = Stream::connect(&path).expect("room in the queue");
+                    stream.write_all(Wish::Assert { term: None }.to_line().as_bytes()).expect("sent");
+                    stream
+                })
+                .collect();
+            drop(waiting);
+            // These never say a word.
+            let _silent: Vec<Stream> =
+                (0..PLACES - 1).map(|_| Stream::connect(&path).expect("room in the queue")).collect();
+            say(&path, Wish::Resign.to_line().as_bytes())
+        },
+    );
+    assert_eq!(answer.expect("an answer").verdict, yes(1));
+}
+
+#[test]
+fn a_candidate_is_found_by_its_boundary_however_long_that_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let id = "0b5e3f4c-0000-4000-8000-000000000000";
+    let long = "é/".repeat(26);
+    for boundary in ["a", "a/b", "a2", &long] {
+        let path = directory.path().join(name_of(boundary, id));
+        assert!(path.file_name().expect("a name").len() <= 66, "{path:?}");
+        std::fs::write(&path, "").expect("written");
+    }
+    for boundary in ["a", "a/b", "a2", &long] {
+        let found = candidates_of(directory.path(), boundary).expect("readable");
+        assert_eq!(found, [directory.path().join(name_of(boundary, id))]);
+    }
+    assert!(candidates_of(directory.path(), "b").expect("readable").is_empty());
+    assert!(candidates_of(&directory.path().join("missing"), "a").expect("no such directory").is_empty());
+}
