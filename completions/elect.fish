@@ -28,6 +28,8 @@ complete -c elect -n "__fish_elect_needs_command" -s h -l help -d 'Print help (s
 complete -c elect -n "__fish_elect_needs_command" -s V -l version -d 'Print version'
 complete -c elect -n "__fish_elect_needs_command" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
 complete -c elect -n "__fish_elect_needs_command" -f -a "status" -d 'Say who leads'
+complete -c elect -n "__fish_elect_needs_command" -f -a "watch" -d 'Show every change of leadership as it happens'
+complete -c elect -n "__fish_elect_needs_command" -f -a "wait" -d 'Wait until somebody leads, or nobody'
 complete -c elect -n "__fish_elect_needs_command" -f -a "plan" -d 'Show the timings that follow from the flags of run'
 complete -c elect -n "__fish_elect_needs_command" -f -a "relinquish" -d 'What a keeper becomes whose campaigner is dead'
 complete -c elect -n "__fish_elect_needs_command" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
@@ -81,6 +83,24 @@ complete -c elect -n "__fish_elect_using_subcommand status" -l username -d 'The 
 complete -c elect -n "__fish_elect_using_subcommand status" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l json -d 'One JSON object per boundary'
 complete -c elect -n "__fish_elect_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand watch" -s s -l store -d 'Where the election is held' -r
+complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-key -d 'Its key (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand watch" -l username -d 'The user to the store' -r
+complete -c elect -n "__fish_elect_using_subcommand watch" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand watch" -l json -d 'One JSON object per change'
+complete -c elect -n "__fish_elect_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand wait" -l for -d 'What for: leader, none, name=NAME or id=ID' -r
+complete -c elect -n "__fish_elect_using_subcommand wait" -l timeout -d 'How long at most; 0: look once [default: for ever]' -r
+complete -c elect -n "__fish_elect_using_subcommand wait" -s s -l store -d 'Where the election is held' -r
+complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-key -d 'Its key (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand wait" -l username -d 'The user to the store' -r
+complete -c elect -n "__fish_elect_using_subcommand wait" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand wait" -l json -d 'The answer as a JSON object, like that of status'
+complete -c elect -n "__fish_elect_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand plan" -s b -l boundary -d 'What to campaign for: at most one command runs per boundary' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l name -d 'The name shown to people [default: the hostname]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l advertise -d 'What followers are told to connect to [default: the hostname, no port]' -r
@@ -124,9 +144,11 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -s v -l verbose -d 'Lo
 complete -c elect -n "__fish_elect_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand relinquish" -s h -l help -d 'Print help'
 complete -c elect -n "__fish_elect_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "status" -d 'Say who leads'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "plan" -d 'Show the timings that follow from the flags of run'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "relinquish" -d 'What a keeper becomes whose campaigner is dead'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status plan relinquish completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "status" -d 'Say who leads'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "watch" -d 'Show every change of leadership as it happens'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "wait" -d 'Wait until somebody leads, or nobody'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "plan" -d 'Show the timings that follow from the flags of run'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "relinquish" -d 'What a keeper becomes whose campaigner is dead'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

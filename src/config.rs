@@ -46,6 +46,8 @@ pub struct Config {
     pub command: Vec<OsString>,
     /// What runs beside it.
     pub scripts: Scripts,
+    /// The boundaries whose commands we run inside, the outermost first.
+    pub inside: Vec<String>,
 }
 
 /// A host, and a port if there is one.
@@ -109,8 +111,8 @@ pub enum ConfigError {
 pub struct Surroundings {
     /// Whether we are PID 1.
     pub is_init: bool,
-    /// The boundary whose command we run inside, if we do.
-    pub inside: Option<String>,
+    /// The boundaries whose commands we run inside, the outermost first.
+    pub inside: Vec<String>,
 }
 
 impl Config {
@@ -121,7 +123,8 @@ impl Config {
     /// [`ConfigError`] says what is wrong and what to change.
     pub fn new(flags: RunFlags, surroundings: &Surroundings) -> Result<Config, ConfigError> {
         let boundary: Boundary = flags.boundary.as_deref().ok_or(ConfigError::NoBoundary)?.parse()?;
-        if surroundings.inside.as_deref() == Some(boundary.as_str()) {
+        // By name alone: whether two stores are one cannot be told from their URLs.
+        if surroundings.inside.iter().any(|outer| outer == boundary.as_str()) {
             return Err(ConfigError::Inside(boundary));
         }
         if flags.command.is_empty() && !runs_anything_else(&flags) {
@@ -180,6 +183,7 @@ impl Config {
                 on_error: flags.hooks.on_error.map(OsString::from),
                 hook_timeout: flags.hooks.hook_timeout,
             },
+            inside: surroundings.inside.clone(),
         })
     }
 }

@@ -101,7 +101,7 @@ impl Driver {
         if let Some(why) = keeper.fallback() {
             debug!("no cgroup for the command: {why}");
         }
-        let mut roles = Roles::new(&candidacy);
+        let mut roles = Roles::new(&candidacy, &config.inside);
         let visits = receive_visits(&candidacy);
         if let Some(visits) = &visits {
             roles.listen_at(visits.path());

@@ -17,6 +17,8 @@ pub type Variables = Vec<(OsString, OsString)>;
 #[derive(Debug)]
 pub struct Roles {
     boundary: String,
+    /// The boundaries around ours, the outermost first.
+    inside: String,
     me: Identity,
     known: Known,
     /// Counts those who have led.
@@ -46,9 +48,17 @@ struct Other {
 impl Roles {
     /// Nobody is known to lead.
     #[must_use]
-    pub fn new(candidacy: &Candidacy) -> Roles {
+    pub fn new(candidacy: &Candidacy, inside: &[String]) -> Roles {
         let (boundary, me) = (candidacy.boundary.to_string(), candidacy.identity.clone());
-        Roles { boundary, me, known: Known::Nobody, key: 0, trouble: String::new(), socket: None }
+        Roles {
+            boundary,
+            inside: inside.join("\n"),
+            me,
+            known: Known::Nobody,
+            key: 0,
+            trouble: String::new(),
+            socket: None,
+        }
     }
 
     /// We can be spoken to there.
@@ -165,6 +175,9 @@ impl Roles {
             ("ELECT_ID", self.me.id.clone()),
             ("ELECT_NAME", self.me.name.clone()),
         ];
+        if !self.inside.is_empty() {
+            variables.push(("ELECT_INSIDE", self.inside.clone()));
+        }
         // The directory's name is ours, and plain.
         variables.extend(self.socket.as_ref().map(|path| ("ELECT_SOCKET", path.display().to_string())));
         variables
@@ -192,7 +205,7 @@ mod tests {
     fn roles() -> Roles {
         let identity = Identity { id: "me".into(), name: "mine".into(), host: "here".into(), port: Some(80) };
         let boundary = "cron".parse().expect("a name");
-        Roles::new(&Candidacy { boundary, identity, ttl: Duration::from_secs(10) })
+        Roles::new(&Candidacy { boundary, identity, ttl: Duration::from_secs(10) }, &[])
     }
 
     fn other(id: &str, port: Option<u16>, term: Term) -> Leader {

@@ -59,7 +59,8 @@ fn an_inherited_identity_is_replaced_or_removed() {
         .iter()
         .fold(Elect::new(&place), |elect, name| elect.variable(&format!("ELECT_{name}"), "inherited"))
         .variable("ELECT_ROLE", "follower");
-    let found = variables(&elect.command(["env"]).run());
+    let mut found = variables(&elect.command(["env"]).run());
+    assert_eq!(found.remove("ELECT_INSIDE").as_deref(), Some("inherited"), "that is where it is");
     assert!(!found.values().any(|value| value == "inherited"), "{found:?}");
     assert_eq!(found["ELECT_ROLE"], "leader");
     assert!(!found.contains_key("ELECT_LEADER_PORT"), "{found:?}");
@@ -90,6 +91,30 @@ fn the_boundary_that_one_is_inside_cannot_be_campaigned_for() {
     // Without a boundary of its own it is not meant for the outer one either.
     let inner: Vec<_> = Elect::new(&place).boundary(None).command(["echo", "inside"]).words();
     Elect::new(&place).switch("-q").command(inner).run().fails_with(2, &["no boundary"]);
+    place.is_left_empty();
+}
+
+#[test]
+fn none_of_the_boundaries_that_one_is_inside_can_be_campaigned_for() {
+    let place = Place::new();
+    let elect = |boundary: &'static str| Elect::new(&place).boundary(boundary).switch("-q");
+    for innermost in ["a", "b/b", "c"] {
+        let third = elect(innermost).command(["echo", "inside"]).words();
+        let ended = elect("a").command(elect("b/b").command(elect("c").command(third).words()).words()).run();
+        ended.fails_with(2, &[&format!("inside the command of boundary {innermost}:")]);
+        assert_eq!(ended.stdout, "");
+    }
+    // By name: another store is no other boundary.
+    let elsewhere = elect("a").store("always:".to_owned()).command(["echo", "inside"]).words();
+    elect("a").command(elect("b").command(elsewhere).words()).run().fails_with(2, &["of boundary a:"]);
+    // Only where one is inside, and not for what was left behind.
+    let alone = elect("a").variable("ELECT_INSIDE", "a\nb").command(["env"]).run();
+    assert!(!variables(&alone).contains_key("ELECT_INSIDE"), "{alone:?}");
+    let beside = elect("a").command(elect("b").command(["env"]).words()).run();
+    assert_eq!(variables(&beside)["ELECT_INSIDE"], "a");
+    let deeper =
+        elect("a").command(elect("b").command(elect("c").command(["printenv", "ELECT_INSIDE"]).words()).words());
+    assert_eq!(deeper.run().stdout, "a\nb\n");
     place.is_left_empty();
 }
 

@@ -18,6 +18,7 @@ mod hooks;
 mod init;
 mod lockfile;
 mod logs;
+mod observing;
 mod refusals;
 mod restarts;
 mod servers;

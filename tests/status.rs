@@ -61,9 +61,10 @@ fn without_a_name_every_boundary_is_shown() {
     let ended = status(&place, &[]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     let lines: Vec<&str> = ended.stdout.lines().collect();
-    assert_eq!(lines.len(), 2, "{ended:?}");
-    assert_eq!(lines[0], "Zürich ☂: no leader");
-    assert!(lines[1].starts_with("billing/nightly: "), "{ended:?}");
+    assert_eq!(lines.len(), 3, "{ended:?}");
+    assert!(lines[0].starts_with("BOUNDARY         LEADER  "), "{ended:?}");
+    assert!(lines[1].starts_with("Zürich ☂         -  "), "{ended:?}");
+    assert!(lines[2].starts_with("billing/nightly  "), "{ended:?}");
     let ended = status(&place, &["--json"]);
     let boundaries: Vec<Value> = ended
         .stdout

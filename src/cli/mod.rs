@@ -1,17 +1,24 @@
 //! The command line: what can be asked for, and one file per command that answers.
 
 mod access;
+mod asked;
+mod changes;
 mod completions;
 #[cfg(test)]
 mod generated;
+mod lines;
 mod plan;
 mod relinquish;
 mod run;
 mod status;
 mod steer;
+mod wait;
+mod watch;
+mod words;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -30,6 +37,8 @@ Examples:
       Give the backup a minute to end when it is asked to.
   elect status
       Who leads, for every boundary of the store.
+  elect watch nightly
+      Every change of leadership, as it happens.
 ";
 
 const VARIABLES: &str = "Each flag can be set by a variable as well: --stop-timeout by ELECT_STOP_TIMEOUT.";
@@ -38,7 +47,9 @@ const VARIABLES: &str = "Each flag can be set by a variable as well: --stop-time
 const ENVIRONMENT: &str = "\
 The command finds in its environment: ELECT_BOUNDARY, ELECT_ROLE (leader), ELECT_ID, ELECT_NAME, ELECT_TERM (the fencing \
 token: larger than that of every earlier leader), and ELECT_LEADER_ID, ELECT_LEADER_NAME, ELECT_LEADER_HOST, \
-ELECT_LEADER_PORT, ELECT_LEADER_ADDR. A follower finds the same, with ELECT_ROLE=follower and its leader's details, but for \
+ELECT_LEADER_PORT, ELECT_LEADER_ADDR. ELECT_SOCKET is where assert, extend, resign and proclaim find its candidate. Inside \
+the command of another boundary there is ELECT_INSIDE, too: the boundaries around this one, one per line, the outermost \
+first; none of them can be campaigned for inside, in whichever store. A follower finds the same, with ELECT_ROLE=follower and its leader's details, but for \
 the term, which only a leader has. Hooks find what the command does, or a follower would; all of these read /dev/null.
 ";
 
@@ -83,6 +94,36 @@ Examples:
   elect proclaim -b web --advertise 10.0.0.6:8080
 ";
 
+const STATUS_EXITS: &str = "\
+Exit status: 0 somebody leads; 3 nobody does; 69 the store cannot be reached; 77 it refuses. Without a boundary 0 means
+that the store has answered.";
+
+const WATCH_ABOUT: &str = "\
+Begins with the present state and ends with a signal (TERM, INT or HUP), or when nobody reads it any more. While the store is
+in trouble it says so once, tries on, and then says again who leads. The latest change is never missed, and terms never go
+back; of what came and went too fast, or while nobody looked, it says that terms were skipped, where the store knows: file
+and etcd do. Terms themselves are not consecutive.";
+
+const WATCH_EXITS: &str = "\
+Exit status: 0 it was told to stop; 77 the store refuses, at the start.";
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  elect watch                       # every boundary of the store
+  elect watch cron --json | jq --unbuffered -r .leader.address
+";
+
+const WAIT_EXITS: &str = "\
+Exit status: 0 it is so; 75 not within --timeout; 69 the store could not be reached when --timeout was over; 77 it refuses.
+Without --timeout a store that cannot be reached is waited for, too.";
+
+const WAIT_EXAMPLES: &str = "\
+Examples:
+  elect wait db && ./connect        # once there is a leader
+  elect wait nightly --for none --timeout 1h
+  elect wait web --for name=web-2   # once it is web-2 that leads
+";
+
 /// Run a command on exactly one machine.
 #[derive(Debug, Parser)]
 #[command(name = "elect", version, max_term_width = 110, after_long_help = EXAMPLES, disable_help_subcommand = false)]
@@ -97,6 +138,7 @@ enum Command {
     #[command(after_help = VARIABLES, after_long_help = run_help())]
     Run(Box<RunFlags>),
     /// Say who leads
+    #[command(after_help = STATUS_EXITS)]
     Status(StatusFlags),
     /// Exit with 0 only if the candidate that this command belongs to leads now
     #[command(after_long_help = STEERING)]
@@ -110,6 +152,12 @@ enum Command {
     /// Change the name or address that the leader on this host is known by, in the same term
     #[command(after_long_help = STEERING)]
     Proclaim(steer::ProclaimFlags),
+    /// Show every change of leadership as it happens
+    #[command(after_help = WATCH_EXITS, after_long_help = format!("{WATCH_ABOUT}\n\n{WATCH_EXITS}\n\n{WATCH_EXAMPLES}"))]
+    Watch(WatchFlags),
+    /// Wait until somebody leads, or nobody
+    #[command(after_help = WAIT_EXITS, after_long_help = format!("{WAIT_EXITS}\n\n{WAIT_EXAMPLES}"))]
+    Wait(WaitFlags),
     /// Show the timings that follow from the flags of run
     #[command(after_help = VARIABLES)]
     Plan(Box<RunFlags>),
@@ -149,6 +197,50 @@ struct StatusFlags {
     json: bool,
 }
 
+/// Flags of `elect watch`.
+#[derive(Debug, Args)]
+struct WatchFlags {
+    /// The boundary to watch [default: all of the store]
+    #[arg(value_name = "BOUNDARY")]
+    boundary: Option<String>,
+
+    #[command(flatten)]
+    store: StoreFlags,
+
+    /// One JSON object per change
+    ///
+    /// {"at","event","boundary","leader":{…}|null,"error","skipped","obstacle"}; event is one of leader, none, error and, as
+    /// the last one, done. skipped is true if terms came and went unseen since the line before, null if the store cannot
+    /// tell. leader is the same object as that of status --json.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of `elect wait`.
+#[derive(Debug, Args)]
+struct WaitFlags {
+    /// The boundary to wait for [default: all of the store]
+    ///
+    /// Of all boundaries, one with such a leader is enough; none means that nobody leads any.
+    #[arg(value_name = "BOUNDARY")]
+    boundary: Option<String>,
+
+    /// What for: leader, none, name=NAME or id=ID
+    #[arg(long = "for", value_name = "WHAT", default_value = "leader")]
+    until: wait::Awaited,
+
+    /// How long at most; 0: look once [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = crate::config::duration)]
+    timeout: Option<Duration>,
+
+    #[command(flatten)]
+    store: StoreFlags,
+
+    /// The answer as a JSON object, like that of status
+    #[arg(long)]
+    json: bool,
+}
+
 /// The command line, with the variables left out of its help: their names follow from the flags'.
 fn command() -> clap::Command {
     Cli::command().mut_subcommands(|command| command.mut_args(|flag| flag.hide_env(true)))
@@ -164,6 +256,8 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Extend(whom) }) => steer::extend(&whom),
         Ok(Cli { command: Command::Resign(whom) }) => steer::resign(&whom),
         Ok(Cli { command: Command::Proclaim(flags) }) => steer::proclaim(&flags),
+        Ok(Cli { command: Command::Watch(flags) }) => watch::watch(&flags),
+        Ok(Cli { command: Command::Wait(flags) }) => wait::wait(&flags),
         Ok(Cli { command: Command::Plan(flags) }) => plan::plan(&flags),
         Ok(Cli { command: Command::Relinquish { descriptor } }) => relinquish::relinquish(descriptor),
         Ok(Cli { command: Command::Completions { shell } }) => completions::print(shell),

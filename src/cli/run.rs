@@ -60,10 +60,13 @@ pub fn run(flags: RunFlags) -> ExitCode {
     }
 }
 
-/// The boundary of the command that we run inside, if we do.
-fn inside() -> Option<String> {
-    std::env::var_os("ELECT_ROLE")?;
-    std::env::var("ELECT_BOUNDARY").ok()
+/// The boundaries of the commands that we run inside, the outermost first: a command knows its own, and those around it.
+fn inside() -> Vec<String> {
+    if std::env::var_os("ELECT_ROLE").is_none() {
+        return Vec::new();
+    }
+    let outer = std::env::var("ELECT_INSIDE").unwrap_or_default();
+    outer.lines().map(str::to_owned).chain(std::env::var("ELECT_BOUNDARY")).collect()
 }
 
 fn program(config: &Config) -> Result<Program, FindError> {

@@ -22,8 +22,9 @@ use crate::election::{Aside, Job, NotStarted, Time};
 const LOWEST_PASSED: i32 = 100;
 
 /// Variables that say who and where a command is. Inherited ones are somebody else's and never passed on.
-const IDENTITY: [&str; 12] = [
+const IDENTITY: [&str; 13] = [
     "ELECT_BOUNDARY",
+    "ELECT_INSIDE",
     "ELECT_ROLE",
     "ELECT_ID",
     "ELECT_NAME",

@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::observer::Observer;
 use super::relinquish::{Parcel, Relinquish};
 use super::worker::{StoreEvent, channel};
-use super::{Access, Candidacy, Identity, Renewal, Standing, Store, StoreUrl};
+use super::{Access, Candidacy, Depth, Hints, Identity, Renewal, Sighting, Standing, Store, StoreUrl};
 use crate::boundary::Boundary;
 use crate::election::Term;
 use crate::keeper::Claim;
@@ -46,6 +47,10 @@ pub fn conforms(site: &Site) {
             (Test::Names, "boundaries with similar names are different boundaries"),
             (Test::Crowd, "of many candidates one leads at a time, and terms rise through every hand-over"),
             (Test::Identities, "whatever an identity is made of comes back as it was"),
+            (Test::Observed, "an observer sees each change, in order, with the term before where the store knows it"),
+            (Test::Surveyed, "a survey shows of each boundary what a look at it does"),
+            (Test::Hinted, "hints are cancel safe, and nothing is missed without them"),
+            (Test::Dead, "who is gone without a word leads no more once the lease is over"),
         ] {
             timeout(LIMIT, run(site, test)).await.unwrap_or_else(|_| panic!("{}: timed out: {name}", site.url));
         }
@@ -62,6 +67,10 @@ enum Test {
     Names,
     Crowd,
     Identities,
+    Observed,
+    Surveyed,
+    Hinted,
+    Dead,
 }
 
 async fn run(site: &Site, test: Test) {
@@ -75,6 +84,10 @@ async fn run(site: &Site, test: Test) {
         Test::Names => names(site).await,
         Test::Crowd => crowd(site).await,
         Test::Identities => identities(site).await,
+        Test::Observed => observed(site).await,
+        Test::Surveyed => surveyed(site).await,
+        Test::Hinted => hinted(site).await,
+        Test::Dead => dead(site).await,
     }
 }
 
@@ -227,7 +240,110 @@ async fn identities(site: &Site) {
     one.release().await;
 }
 
+async fn observed(site: &Site) {
+    let mut observer = site.observer("observed");
+    assert_eq!(observer.next().await.expect("an answer")[0].1.as_ref().expect("a sighting").leader, None);
+    let mut last = None;
+    for name in ["one", "two", "three"] {
+        let mut player = site.player("observed", name);
+        let term = player.win().await;
+        player.renews().await;
+        let seen = sees(&mut observer, Some(name)).await;
+        assert_eq!(seen.leader.expect("a leader").term, Some(term));
+        // Known or not known, but not wrong.
+        assert!(seen.former.is_none() || seen.former == last, "{:?}, not {last:?}", seen.former);
+        player.renews().await;
+        player.release().await;
+        let seen = sees(&mut observer, None).await;
+        assert!(seen.former.is_none_or(|former| former == term), "{seen:?}");
+        last = Some(term);
+    }
+}
+
+async fn surveyed(site: &Site) {
+    let mut players: Vec<Player> = ["s", "s/t", "s2"].iter().map(|name| site.player(name, name)).collect();
+    for player in &mut players[..2] {
+        player.win().await;
+        player.renews().await;
+    }
+    let mut second = site.player("s/t", "second");
+    second.waits_for().await;
+    let leader = |sighting: &Sighting| sighting.leader.as_ref().map(|leader| (leader.id.clone(), leader.term));
+    let mut store = site.store();
+    for depth in [Depth::Leaders, Depth::Leases] {
+        let seen = store.survey(depth).await.expect("surveyed");
+        assert!(seen.is_sorted_by_key(|(boundary, _)| boundary.clone()), "{seen:?}");
+        for player in &players[..2] {
+            let boundary = &player.candidacy.boundary;
+            let (_, at_once) = seen.iter().find(|(each, _)| each == boundary).expect("it is there");
+            let at_once = at_once.as_ref().expect("a sighting");
+            let alone = store.look(boundary).await.expect("looked");
+            assert_eq!((leader(at_once), &at_once.candidates), (leader(&alone), &alone.candidates));
+            assert_eq!(leader(at_once).map(|(id, _)| id).as_ref(), Some(&player.candidacy.identity.id));
+        }
+    }
+    for mut player in players.into_iter().chain([second]) {
+        player.release().await;
+    }
+}
+
+async fn hinted(site: &Site) {
+    let mut observer = site.observer("hinted");
+    let mut store = site.store();
+    let boundary = "hinted".parse().expect("a boundary");
+    for turn in 0..5 {
+        let mut player = site.player("hinted", &format!("player {turn}"));
+        store.look(&boundary).await.expect("looked");
+        for _ in 0..20 {
+            let _ = timeout(Duration::ZERO, store.changed(Some(&boundary))).await;
+        }
+        player.win().await;
+        player.renews().await;
+        sees(&mut observer, Some(&player.candidacy.identity.name)).await;
+        let seen = store.look(&boundary).await.expect("looked").leader.expect("a leader");
+        assert_eq!(seen.name, player.candidacy.identity.name);
+        player.release().await;
+        sees(&mut observer, None).await;
+    }
+}
+
+async fn dead(site: &Site) {
+    let mut observer = site.observer("dead");
+    let mut one = site.player("dead", "one");
+    one.candidacy.ttl = one.candidacy.ttl.min(Duration::from_secs(2));
+    let term = one.win().await;
+    one.renews().await;
+    sees(&mut observer, Some("one")).await;
+    drop(one);
+    let seen = sees(&mut observer, None).await;
+    assert!(seen.former.is_none_or(|former| former == term), "{seen:?}");
+    let (boundary, mut store) = ("dead".parse().expect("a boundary"), site.store());
+    assert_eq!(store.look(&boundary).await.expect("looked").leader, None);
+    let all = store.survey(Depth::Leases).await.expect("surveyed");
+    let shown = all.iter().find(|(each, _)| *each == boundary);
+    assert!(shown.is_none_or(|(_, seen)| seen.as_ref().is_ok_and(|seen| seen.leader.is_none())), "{all:?}");
+}
+
+/// What is seen once this one leads, or nobody.
+async fn sees(observer: &mut Observer, name: Option<&str>) -> Sighting {
+    loop {
+        let (_, sighting) = observer.next().await.expect("an answer").pop().expect("one boundary");
+        let sighting = sighting.expect("a sighting");
+        if sighting.leader.as_ref().map(|leader| leader.name.as_str()) == name {
+            return sighting;
+        }
+    }
+}
+
 impl Site {
+    fn store(&self) -> Box<dyn Store> {
+        StoreUrl::parse(&self.url).expect("a URL").open(&self.access, Hints::to_nobody()).expect("opened")
+    }
+
+    fn observer(&self, boundary: &str) -> Observer {
+        Observer::new(self.store(), Some(boundary.parse().expect("a boundary")), LIMIT)
+    }
+
     fn player(&self, boundary: &str, name: &str) -> Player {
         let url = StoreUrl::parse(&self.url).expect("a URL");
         let (hints, events) = channel();

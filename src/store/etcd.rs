@@ -6,6 +6,7 @@
 
 mod keys;
 mod members;
+mod observing;
 mod seat;
 mod settings;
 #[cfg(test)]
@@ -18,15 +19,15 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{Client, GetOptions, LeaseTimeToLiveOptions, SortOrder, SortTarget};
+use etcd_client::{Client, GetOptions};
 use serde::{Deserialize, Serialize};
 
 use super::relinquish::{Parcel, Relinquish};
-use super::{Access, Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::{Access, Candidacy, Depth, Glance, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
 use crate::boundary::Boundary;
 use crate::keeper::Claim;
-use keys::Entry;
 use members::{Members, explain};
+use observing::{Observing, Scope};
 use seat::Seat;
 use settings::{Settings, Target};
 
@@ -41,8 +42,6 @@ pub const KIND: Kind = Kind {
     relinquish: Relinquish::Executed(relinquish),
 };
 
-/// How long it may take to learn what is left of a lease.
-const GLANCE: Duration = Duration::from_millis(250);
 /// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
 const LONGEST_RELINQUISH: Duration = Duration::from_secs(30);
 
@@ -58,6 +57,7 @@ struct Etcd {
     former: Vec<i64>,
     /// Whether a question has been answered: who asks only once is not told about versions.
     stays: bool,
+    observing: Observing,
 }
 
 /// What the keeper needs: how to get in, and what to take back.
@@ -89,6 +89,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Sto
         given: false,
         former: Vec::new(),
         stays: false,
+        observing: Observing::default(),
     }))
 }
 
@@ -108,8 +109,19 @@ impl Store for Etcd {
     }
 
     async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
-        let election = keys::election(self.members.prefix(), boundary);
-        self.members.with_each(async |client| sighting(client, &election).await).await
+        let scope = Scope::new(self.members.prefix(), Some(boundary));
+        let mut seen = self.observing.look(&mut self.members, &scope, Depth::Leases).await?;
+        seen.pop().map_or_else(|| Ok(Sighting::default()), |(_, sighting)| sighting)
+    }
+
+    async fn survey(&mut self, depth: Depth) -> Result<Vec<Glance>, StoreError> {
+        let scope = Scope::new(self.members.prefix(), None);
+        self.observing.look(&mut self.members, &scope, depth).await
+    }
+
+    async fn changed(&mut self, boundary: Option<&Boundary>) {
+        let scope = Scope::new(self.members.prefix(), boundary);
+        self.observing.changed(&mut self.members, &scope).await;
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -209,24 +221,4 @@ impl Etcd {
 fn fresh_lease() -> i64 {
     let [high, low] = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(|uuid| uuid.as_fields().0);
     i64::from(high >> 1) << 32 | i64::from(low)
-}
-
-/// Everybody who stands, in the order of the queue; the first one leads.
-async fn sighting(mut client: Client, election: &str) -> Result<Sighting, StoreError> {
-    let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
-    let mut answer = client.get(election, Some(options)).await.map_err(explain)?;
-    let mut queue = answer.take_kvs().into_iter();
-    let Some(first) = queue.next() else {
-        return Ok(Sighting { candidates: Some(Vec::new()), ..Sighting::default() });
-    };
-    let mut leader = Entry::read(&first)?.leader(&first);
-    // For people: who may not ask for it sees everything else.
-    let asked = client.lease_time_to_live(first.lease(), None::<LeaseTimeToLiveOptions>);
-    if let Ok(Ok(lease)) = tokio::time::timeout(GLANCE, asked).await {
-        let seconds = |seconds: i64| u64::try_from(seconds).ok().map(Duration::from_secs);
-        leader.lease_left = seconds(lease.ttl());
-        leader.ttl = seconds(lease.granted_ttl()).or(leader.ttl);
-    }
-    let candidates = queue.map(|pair| Ok(Entry::read(&pair)?.candidate(&pair))).collect::<Result<_, StoreError>>()?;
-    Ok(Sighting { leader: Some(leader), candidates: Some(candidates), obstacle: None })
 }

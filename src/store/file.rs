@@ -13,7 +13,9 @@
 //! on another file than the leader's knows, and waits until that leader has noticed too.
 
 mod directory;
+mod folder;
 mod holders;
+mod observing;
 mod seat;
 
 use std::path::{Path, PathBuf};
@@ -23,14 +25,17 @@ use async_trait::async_trait;
 
 use super::record::{Record, RecordState};
 use super::relinquish::Relinquish;
-use super::{Access, Candidacy, Hints, Identity, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::{
+    Access, Candidacy, Depth, Glance, Hints, Identity, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl,
+};
 use crate::boundary::Boundary;
 use crate::clock;
-use crate::election::Time;
+use crate::election::{Term, Time};
 use crate::keeper::Claim;
 use directory::{Directory, Files};
 pub use directory::{default_directory, encode, runtime_directory};
 use holders::Holders;
+use observing::Observing;
 use seat::{LockFile, Seat, Turn};
 
 pub const KIND: Kind = Kind {
@@ -62,6 +67,7 @@ struct FileStore {
     /// What our record says of us.
     announced: Option<Identity>,
     obstacle: Obstacle,
+    observing: Observing,
 }
 
 fn check(url: &StoreUrl<'_>) -> Result<(), String> {
@@ -86,6 +92,7 @@ fn open(url: &StoreUrl<'_>, _: &Access, hints: Hints) -> Result<Box<dyn Store>, 
         touch_at: Time::BOOT,
         announced: None,
         obstacle: Obstacle::default(),
+        observing: Observing::default(),
     }))
 }
 
@@ -96,6 +103,9 @@ struct FileRecord {
     record: Record,
     /// Device and number of the lock file under which this was written.
     lock: LockFile,
+    /// The term before, for observers: whether there was one that they have not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    former: Option<Term>,
 }
 
 /// What the keeper is told, to release alone: everything else it finds out under the lock.
@@ -116,11 +126,27 @@ impl Store for FileStore {
         if !self.directory.check()? {
             return Ok(Sighting::default());
         }
-        look(&self.directory.files(boundary)).await
+        let files = self.directory.files(boundary);
+        let mut seen = self.observing.look(&[(boundary.clone(), files)]).await;
+        seen.pop().unwrap_or_else(|| Ok(Sighting::default()))
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
         self.directory.boundaries()
+    }
+
+    async fn survey(&mut self, _: Depth) -> Result<Vec<Glance>, StoreError> {
+        let with_files = |boundary: Boundary| {
+            let files = self.directory.files(&boundary);
+            (boundary, files)
+        };
+        let all: Vec<_> = self.directory.boundaries()?.into_iter().map(with_files).collect();
+        let seen = self.observing.look(&all).await;
+        Ok(all.into_iter().map(|(boundary, _)| boundary).zip(seen).collect())
+    }
+
+    async fn changed(&mut self, boundary: Option<&Boundary>) {
+        self.observing.changed(&self.directory, boundary).await;
     }
 
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
@@ -245,13 +271,14 @@ impl FileStore {
             return Ok(waiting);
         }
         let millis = clock::wall_millis();
-        let last = former.map_or(0, |former| former.record.term);
+        let former = former.map(|former| former.record.term);
+        let last = former.unwrap_or(0);
         let Some(next) = last.checked_add(1) else {
             let record = files.record.display();
             return Err(StoreError::Refused(format!("{record}: no term is larger than {last}: remove the record")));
         };
         let term = next.max(millis);
-        let record = FileRecord { record: Record::held(&candidacy.identity, term, None, millis), lock };
+        let record = FileRecord { record: Record::held(&candidacy.identity, term, None, millis), lock, former };
         files.write(&record)?;
         self.announced = Some(candidacy.identity.clone());
         self.touch_at = clock::now() + TOUCH_EVERY;
@@ -323,26 +350,7 @@ impl Obstacle {
     }
 }
 
-/// Who leads, without touching the lock: a record counts only while campaigner or keeper guards it.
-async fn look(files: &Files) -> Result<Sighting, StoreError> {
-    let unled = Sighting { leader: None, ..look_at_record(files)? };
-    // Held and not guarded is every leader for a moment, on its way; what is so twice is an obstacle.
-    for last in [false, true] {
-        if seat::is_guarded(&files.lock) {
-            return look_at_record(files);
-        }
-        let holders = Holders::of(&files.lock);
-        if !holders.is_held() {
-            break;
-        }
-        if last {
-            return Ok(Sighting { obstacle: Some(holders.describe()), ..unled });
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(unled)
-}
-
+/// What the record says, for those who wait for the lock that somebody holds.
 fn look_at_record(files: &Files) -> Result<Sighting, StoreError> {
     let former = files.read().map_err(|error| error.into_store_error(files))?;
     let leader = former.filter(|former| former.record.state == RecordState::Held).map(|former| former.record.leader());

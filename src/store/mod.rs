@@ -5,6 +5,9 @@
 //! short, ordinary async code; the [`worker`] bounds each in time and numbers its answer. Whatever may last, like waiting
 //! for a lock, goes on beside them and ends in a hint ([`Hints`]).
 //!
+//! Observers ask without taking part: [`Store::look`], [`Store::survey`], and [`Store::changed`] to learn when to ask again.
+//! None of these writes, or takes a lock, or can be noticed by a candidate.
+//!
 //! Adding a store: one file with an implementation of [`Store`], and its line in [`REGISTRY`]. Help texts, schemes and
 //! the conformance suite derive from that line.
 
@@ -20,6 +23,7 @@ mod conformance;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod file;
+pub mod observer;
 mod record;
 pub mod relinquish;
 pub mod worker;
@@ -120,11 +124,32 @@ pub trait Store {
     /// Whether leadership ends by itself when it is not renewed.
     fn grants_leases(&self) -> bool;
 
-    /// Who leads the boundary. Never changes anything.
+    /// Who leads the boundary, as of a moment after the question: two in a row never show things in the wrong order. A
+    /// record whose lease has run out by the store's own time, or whose lock nobody holds, is no leader. Never changes
+    /// anything.
     async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError>;
 
-    /// Every boundary that this store has heard of.
+    /// Every boundary that this store has heard of, in order.
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError>;
+
+    /// The same and what can be seen of each: one that cannot be read hides no other. Stores that can answer at once do.
+    async fn survey(&mut self, _: Depth) -> Result<Vec<Glance>, StoreError> {
+        let mut seen = Vec::new();
+        for boundary in self.boundaries().await? {
+            let sighting = self.look(&boundary).await;
+            seen.push((boundary, sighting));
+        }
+        Ok(seen)
+    }
+
+    /// Returns when something may have changed since the last look at this boundary, or the last survey for `None`. A hint,
+    /// which may be idle, late or missing: whoever waits for it asks now and then all the same, as for stores without
+    /// hints it never returns. Only a store that is opened anew may be asked about another boundary.
+    ///
+    /// Cancel safe. What is held for it is given up with the store.
+    async fn changed(&mut self, _: Option<&Boundary>) {
+        std::future::pending::<()>().await;
+    }
 
     /// What the keeper needs to give back what the next [`Store::campaign`] may take; `None` if it has that already.
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError>;
@@ -138,6 +163,18 @@ pub trait Store {
 
     /// Gives the boundary, or our place in the queue, back. Called with an empty tree only. Ours or not: it is gone then.
     async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError>;
+}
+
+/// One boundary of a survey.
+pub type Glance = (Boundary, Result<Sighting, StoreError>);
+
+/// How closely a survey looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// At who leads, and whatever else costs nothing more.
+    Leaders,
+    /// At what is left of each lease, too.
+    Leases,
 }
 
 /// How a store tells of changes nobody asked about. Hints may be lost and may be idle: the next question decides.

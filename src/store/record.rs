@@ -107,4 +107,7 @@ pub struct Sighting {
     pub candidates: Option<Vec<(String, String)>>,
     /// What keeps everybody out although nobody leads, for people.
     pub obstacle: Option<String>,
+    /// The term before the leader's or, if nobody leads, the last one; where the store knows it. Terms are not consecutive:
+    /// this alone tells an observer whether one began and ended that it has not seen.
+    pub former: Option<Term>,
 }

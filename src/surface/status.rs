@@ -22,8 +22,9 @@ pub struct Document<'a> {
     obstacle: Option<&'a str>,
 }
 
+/// Who leads, wherever that is shown.
 #[derive(Debug, Serialize)]
-struct LeaderDocument<'a> {
+pub(super) struct LeaderDocument<'a> {
     id: &'a str,
     name: &'a str,
     host: Option<&'a str>,
@@ -62,7 +63,7 @@ impl<'a> Document<'a> {
     }
 }
 
-fn leader(leader: &Leader) -> LeaderDocument<'_> {
+pub(super) fn leader(leader: &Leader) -> LeaderDocument<'_> {
     LeaderDocument {
         id: &leader.id,
         name: &leader.name,

@@ -187,8 +187,13 @@ impl Elect {
     }
 
     /// What is asked instead of `run`, without flags of its own but the store.
-    pub fn status(mut self, words: &[&str]) -> Elect {
-        self.verb = "status";
+    pub fn status(self, words: &[&str]) -> Elect {
+        self.asks("status", words)
+    }
+
+    /// The same with `watch` or `wait`.
+    pub fn asks(mut self, verb: &'static str, words: &[&str]) -> Elect {
+        self.verb = verb;
         self.boundary = None;
         self.flags.extend(words.iter().map(OsString::from));
         self

@@ -20,6 +20,7 @@ pub mod ports;
 pub mod processes;
 pub mod proxy;
 pub mod relay;
+pub mod sites;
 pub mod terminal;
 pub mod tiers;
 pub mod tool;

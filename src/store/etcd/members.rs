@@ -83,7 +83,8 @@ impl Members {
             // Boxed: what an attempt keeps between its calls is large.
             let attempt = Box::pin(async {
                 let client = member.take_connected(&self.settings).await?;
-                Ok((ask(client.clone()).await?, client))
+                let answer = ask(client.clone()).await.map_err(|error| member.named(error))?;
+                Ok((answer, client))
             });
             let error = match timeout(share, attempt).await {
                 Ok(Ok((answer, client))) => {
@@ -161,7 +162,12 @@ impl Member {
     }
 
     fn explain(&self, error: Error) -> StoreError {
-        match explain(error) {
+        self.named(explain(error))
+    }
+
+    /// With a word about who it was.
+    fn named(&self, error: StoreError) -> StoreError {
+        match error {
             StoreError::Unavailable(message) => StoreError::Unavailable(format!("{}: {message}", self.endpoint)),
             StoreError::Refused(message) => StoreError::Refused(format!("{}: {message}", self.endpoint)),
             misused @ StoreError::Misused(_) => misused,

@@ -155,6 +155,9 @@ impl Directory {
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(closed(&self.path, &self.path.display()));
+            }
             Err(error) => {
                 return Err(refused_if_permanent(&error, format!("{}: {error}", self.path.display())));
             }
@@ -165,6 +168,15 @@ impl Directory {
         boundaries.sort();
         Ok(boundaries)
     }
+}
+
+/// Another user's.
+fn closed(directory: &Path, what: &impl std::fmt::Display) -> StoreError {
+    let us = geteuid();
+    let whom = fs::metadata(directory).map_or("somebody else".to_owned(), |found| format!("uid {}", found.uid()));
+    StoreError::Refused(format!(
+        "{what} cannot be read by us (uid {us}): its directory belongs to {whom}, ask as that user"
+    ))
 }
 
 pub fn refused_if_permanent(error: &io::Error, message: String) -> StoreError {
@@ -265,6 +277,9 @@ impl ReadError {
     pub fn into_store_error(self, files: &Files) -> StoreError {
         let record = files.record.display();
         match self {
+            ReadError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                closed(&files.directory, &record)
+            }
             ReadError::Io(error) => refused_if_permanent(&error, format!("{record} cannot be read: {error}")),
             ReadError::Corrupt(reason) => {
                 StoreError::Unavailable(format!("{record} is not a record: {reason}; the next leader replaces it"))

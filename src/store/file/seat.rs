@@ -14,22 +14,28 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::directory::refused_if_permanent;
-use super::{Hints, StoreError};
+use super::{Hints, StoreError, holders};
 
 /// Which file it is, by device and number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct LockFile {
     pub(super) device: u64,
     pub(super) inode: u64,
 }
 
+impl From<&std::fs::Metadata> for LockFile {
+    fn from(found: &std::fs::Metadata) -> LockFile {
+        LockFile { device: found.dev(), inode: found.ino() }
+    }
+}
+
 impl LockFile {
     fn at(path: &Path) -> io::Result<LockFile> {
-        std::fs::symlink_metadata(path).map(|found| LockFile { device: found.dev(), inode: found.ino() })
+        std::fs::symlink_metadata(path).map(|found| LockFile::from(&found))
     }
 
     fn of(file: &File) -> io::Result<LockFile> {
-        file.metadata().map(|found| LockFile { device: found.dev(), inode: found.ino() })
+        file.metadata().map(|found| LockFile::from(&found))
     }
 }
 
@@ -248,10 +254,15 @@ fn wait_for_guard(guard: &File) -> io::Result<()> {
 }
 
 /// Whether some campaigner or keeper holds the guard of the lock file: found out by asking, not by taking it. True in
-/// every PID namespace, and for as long as one of the two lives.
+/// every PID namespace, and for as long as one of the two lives. Who may not open the file, which is so for other users
+/// unless the directory is shared with them, reads the kernel's list of locks instead.
 pub fn is_guarded(path: &Path) -> bool {
-    let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) else {
-        return false;
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return LockFile::at(path).is_ok_and(|file| holders::is_listed(file, "OFDLCK"));
+        }
+        Err(_) => return false,
     };
     let mut asked = whole_file(libc::F_WRLCK);
     fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked)).is_ok() && libc::c_int::from(asked.l_type) != libc::F_UNLCK

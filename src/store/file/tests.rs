@@ -234,3 +234,47 @@ fn locks_of_other_programs_are_seen_without_being_touched() {
         assert!(obstacle.contains(&std::process::id().to_string()), "{obstacle}");
     });
 }
+
+#[test]
+fn a_hint_has_an_echo_since_a_holders_end_is_told_before_its_lock_is_gone() {
+    let directory = directory();
+    let boundary = candidacy("first").boundary;
+    block_on(async {
+        let mut one = store(directory.path());
+        let lock = fs::File::create(directory.path().join("cron.lock")).expect("created");
+        // The first one says that it has begun.
+        one.changed(Some(&boundary)).await;
+        drop(lock);
+        for hint in ["the hint", "its echo"] {
+            let heard = tokio::time::timeout(Duration::from_secs(20), one.changed(Some(&boundary))).await;
+            assert!(heard.is_ok(), "{hint}");
+        }
+        let more = tokio::time::timeout(Duration::from_millis(100), one.changed(Some(&boundary))).await;
+        assert!(more.is_err(), "nothing else has happened");
+    });
+}
+
+#[test]
+fn a_directory_that_is_not_there_yet_is_heard_of_when_it_is_made() {
+    let directory = directory();
+    let boundary = candidacy("first").boundary;
+    let deeper = directory.path().join("a/b");
+    block_on(async {
+        let mut one = store(&deeper);
+        one.changed(Some(&boundary)).await;
+        for made in [directory.path().join("a"), deeper.clone()] {
+            fs::create_dir(made).expect("an empty place");
+            // That it is there, and that what happens in it will be heard.
+            for _ in 0..2 {
+                let heard = tokio::time::timeout(Duration::from_secs(20), one.changed(Some(&boundary))).await;
+                assert!(heard.is_ok());
+            }
+        }
+        fs::write(deeper.join("other.json"), "").expect("written");
+        let other = tokio::time::timeout(Duration::from_millis(100), one.changed(Some(&boundary))).await;
+        assert!(other.is_err(), "another boundary's");
+        fs::write(deeper.join("cron.json"), "").expect("written");
+        let heard = tokio::time::timeout(Duration::from_secs(20), one.changed(Some(&boundary))).await;
+        assert!(heard.is_ok());
+    });
+}

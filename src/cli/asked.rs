@@ -1,0 +1,47 @@
+//! What `status`, `watch` and `wait` have in common: whom they ask about what, and how.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::task::LocalSet;
+
+use super::access::access;
+use super::{fail, runtime};
+use crate::boundary::Boundary;
+use crate::config::StoreFlags;
+use crate::exit::Exit;
+use crate::store::{Access, StoreUrl};
+
+/// How long the store may take to answer somebody who looks at a screen.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A question to a store, before it is asked.
+pub struct Asked<'a> {
+    /// `None`: about all boundaries.
+    pub boundary: Option<Boundary>,
+    pub url: StoreUrl<'a>,
+    pub access: Access,
+}
+
+impl<'a> Asked<'a> {
+    /// Puts flags together; what is wrong with them has been said when this fails.
+    pub fn new(boundary: Option<&str>, store: &'a StoreFlags) -> Result<Asked<'a>, ExitCode> {
+        let usage = |error: &dyn std::error::Error| fail(Exit::Usage, &error.to_string());
+        let boundary = boundary.map(str::parse::<Boundary>).transpose().map_err(|error| usage(&error))?;
+        let url = StoreUrl::parse(&store.url).map_err(|error| usage(&error))?;
+        let access = access(store, PATIENCE).map_err(|error| fail(error.exit(), &error.to_string()))?;
+        Ok(Asked { boundary, url, access })
+    }
+}
+
+/// Runs a command that asks a store, to its exit status.
+pub fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(Exit::Failed, &format!("the runtime could not be started: {error}")),
+    };
+    let status = LocalSet::new().block_on(&runtime, command);
+    // Not waiting for a name that is still being looked up.
+    runtime.shutdown_background();
+    status
+}

@@ -1,0 +1,167 @@
+//! All boundaries of a store, one in a row.
+//!
+//! Into a pipe every column is there and nothing is cut, so that a script finds what it looks for; what is not known is `-`. On a
+//! terminal, columns of which nothing is known are left out, and the widest texts are cut until a row fits on a line.
+
+use crate::boundary::Boundary;
+use crate::cli::words::{age, place, printable, rough};
+use crate::store::Sighting;
+
+/// Where it is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// Of the terminal, if it is one.
+    pub width: Option<usize>,
+    /// Whether the first line stands out.
+    pub bold: bool,
+}
+
+const HEADER: [&str; 7] = ["BOUNDARY", "LEADER", "ADDRESS", "TERM", "FOR", "LEASE", "WAITING"];
+const ADDRESS: usize = 2;
+/// Those that may be cut.
+const TEXTS: [usize; 3] = [0, 1, ADDRESS];
+/// Nothing is cut shorter than this.
+const SHORTEST: usize = 8;
+const UNKNOWN: &str = "-";
+const BETWEEN: &str = "  ";
+
+pub fn table(seen: &[(Boundary, Sighting)], look: Look) -> String {
+    let rows: Vec<[String; 7]> = seen.iter().map(|(boundary, sighting)| row(boundary, sighting)).collect();
+    let is_known = |column: &usize| rows.iter().any(|row| row[*column] != UNKNOWN);
+    // The first two say that there is nothing, too.
+    let columns: Vec<usize> =
+        (0..HEADER.len()).filter(|column| look.width.is_none() || *column < 2 || is_known(column)).collect();
+    let width_of = |column: usize| rows.iter().map(|row| width(&row[column])).fold(HEADER[column].len(), usize::max);
+    let mut widths: Vec<usize> = (0..HEADER.len()).map(width_of).collect();
+    if let Some(room) = look.width {
+        fit(&mut widths, &columns, room);
+    }
+    let line = |cells: &[String; 7]| {
+        let cells: Vec<String> = columns.iter().map(|&column| cell(column, &cells[column], widths[column])).collect();
+        cells.join(BETWEEN).trim_end().to_owned()
+    };
+    let header = line(&HEADER.map(str::to_owned));
+    let mut text = if look.bold { format!("\u{1b}[1m{header}\u{1b}[0m\n") } else { header + "\n" };
+    for row in &rows {
+        text.push_str(&line(row));
+        text.push('\n');
+    }
+    text
+}
+
+fn row(boundary: &Boundary, sighting: &Sighting) -> [String; 7] {
+    let unknown = || UNKNOWN.to_owned();
+    let waiting = sighting.candidates.as_ref().map_or_else(unknown, |waiting| waiting.len().to_string());
+    let Some(leader) = &sighting.leader else {
+        return [boundary.to_string(), unknown(), unknown(), unknown(), unknown(), unknown(), waiting];
+    };
+    // Like a missing one, a name of nothing would shift what follows it.
+    let name = Some(printable(&leader.name)).filter(|name| !name.trim().is_empty());
+    [
+        boundary.to_string(),
+        name.unwrap_or_else(|| "?".to_owned()),
+        place(leader).unwrap_or_else(unknown),
+        leader.term.map_or_else(unknown, |term| term.to_string()),
+        age(leader).map_or_else(unknown, |age| age.replace(' ', "")),
+        leader.lease_left.map_or_else(unknown, |left| rough(left).replace(' ', "")),
+        waiting,
+    ]
+}
+
+/// Cuts the widest text, again and again, until all of a row fits or nothing can be cut any more.
+fn fit(widths: &mut [usize], columns: &[usize], room: usize) {
+    let total = |widths: &[usize]| {
+        columns.iter().map(|&column| widths[column]).sum::<usize>() + BETWEEN.len() * columns.len().saturating_sub(1)
+    };
+    while total(widths) > room {
+        let texts = TEXTS.into_iter().filter(|column| columns.contains(column) && widths[*column] > SHORTEST);
+        let Some(widest) = texts.max_by_key(|&column| widths[column]) else { return };
+        widths[widest] -= 1;
+    }
+}
+
+/// Of what is shown. Characters that take two columns are rare in names, and shift a row at worst.
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn cell(column: usize, text: &str, room: usize) -> String {
+    if width(text) <= room {
+        return format!("{text:<room$}");
+    }
+    let room = room.saturating_sub(1);
+    if column == ADDRESS {
+        // Its port is at the end, and what is before it is often the name.
+        let kept: String = text.chars().skip(width(text) - room).collect();
+        return format!("…{kept}");
+    }
+    let kept: String = text.chars().take(room).collect();
+    kept + "…"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Leader;
+    use std::time::Duration;
+
+    fn leader(name: &str, host: &str, lease: Option<u64>) -> Sighting {
+        let leader = Leader {
+            id: "id".to_owned(),
+            name: name.to_owned(),
+            host: Some(host.to_owned()),
+            port: Some(8080),
+            term: Some(1_795_194_000_123),
+            since: None,
+            ttl: None,
+            lease_left: lease.map(Duration::from_secs),
+        };
+        Sighting { leader: Some(leader), candidates: lease.map(|_| Vec::new()), ..Sighting::default() }
+    }
+
+    fn seen(all: Vec<(&str, Sighting)>) -> Vec<(Boundary, Sighting)> {
+        all.into_iter().map(|(name, sighting)| (name.parse().expect("a name"), sighting)).collect()
+    }
+
+    #[test]
+    fn columns_are_aligned_and_a_pipe_gets_all_of_them() {
+        let seen = seen(vec![("cron", leader("web-1", "10.0.0.5", None)), ("Zürich ☂", Sighting::default())]);
+        let expected = "\
+BOUNDARY  LEADER  ADDRESS        TERM           FOR  LEASE  WAITING
+cron      web-1   10.0.0.5:8080  1795194000123  -    -      -
+Zürich ☂  -       -              -              -    -      -
+";
+        assert_eq!(table(&seen, Look { width: None, bold: false }), expected);
+        let expected = "\
+\u{1b}[1mBOUNDARY  LEADER  ADDRESS        TERM\u{1b}[0m
+cron      web-1   10.0.0.5:8080  1795194000123
+Zürich ☂  -       -              -
+";
+        assert_eq!(table(&seen, Look { width: Some(80), bold: true }), expected);
+    }
+
+    #[test]
+    fn a_row_is_as_wide_as_the_terminal_at_most() {
+        let long = "x".repeat(80);
+        let seen = seen(vec![
+            (&long, leader("a-host-with-a-long-name.example.com", "a-host-with-a-long-name.example.com", Some(9))),
+            ("b", leader("web-1", "10.0.0.5", Some(10))),
+        ]);
+        for room in [80, 100, 132] {
+            let table = table(&seen, Look { width: Some(room), bold: false });
+            assert!(table.lines().all(|line| width(line) <= room), "{room}:\n{table}");
+            assert!(table.contains("…") && table.contains("1795194000123") && table.contains("m:8080"), "{table}");
+        }
+        let table = table(&seen, Look { width: None, bold: false });
+        assert!(table.contains(&long), "{table}");
+    }
+
+    #[test]
+    fn what_would_steer_a_terminal_is_left_out_and_an_empty_name_is_no_hole() {
+        let seen = seen(vec![("a", leader("\u{1b}[2Jevil\n", "h", None)), ("b", leader("", "h", None))]);
+        let table = table(&seen, Look { width: None, bold: false });
+        assert_eq!(table.lines().count(), 3, "{table}");
+        assert!(!table.contains('\u{1b}') && table.contains("[2Jevil"), "{table}");
+        assert!(table.lines().last().is_some_and(|line| line.starts_with("b         ?")), "{table}");
+    }
+}

@@ -1,0 +1,305 @@
+//! Looking on: one range for what is there now, and one watch, beside it, for hints and for what came and went.
+//!
+//! What a range says is what counts. The watch begins behind it, hints when an oldest key has come, gone or been written to,
+//! and replays the queues meanwhile: a key that was the oldest between two ranges is a term that nobody was shown
+//! ([`Sighting::former`]). Where the two do not agree, for a watch that is late or was compacted away, the range is right and
+//! the former term not known.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use etcd_client::{
+    Client, Event, EventType, GetOptions, GetResponse, KeyValue, LeaseTimeToLiveOptions, SortOrder, SortTarget,
+    WatchOptions, WatchStream,
+};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::debug;
+
+use super::keys::{self, Entry};
+use super::members::{Members, explain};
+use crate::boundary::Boundary;
+use crate::clock;
+use crate::election::Time;
+use crate::store::{Depth, Glance, Leader, Sighting, StoreError};
+
+/// How long it may take to learn what is left of leases, of one or of all.
+const GLANCE: Duration = Duration::from_millis(250);
+/// How long a watch may lag behind a range: it was about to hint at the same thing.
+const LAG: Duration = Duration::from_millis(250);
+/// A watch that ended sooner than this is no reason to look: that would make a storm.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Boundaries that somebody once led are remembered while there are not more of them than this.
+const MOST_REMEMBERED: usize = 1000;
+
+/// What is looked at: keys with a prefix, of one boundary or of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    prefix: String,
+    boundary: Option<Boundary>,
+}
+
+impl Scope {
+    pub fn new(prefix: &str, boundary: Option<&Boundary>) -> Scope {
+        let below = boundary.map_or_else(|| prefix.to_owned(), |boundary| keys::election(prefix, boundary));
+        Scope { prefix: below, boundary: boundary.cloned() }
+    }
+
+    /// The boundary that a key is about.
+    fn of(&self, key: &[u8]) -> Option<Boundary> {
+        match &self.boundary {
+            Some(boundary) => Some(boundary.clone()),
+            None => keys::boundary(&self.prefix, key),
+        }
+    }
+}
+
+/// What an observer remembers from one range to the next.
+#[derive(Default)]
+pub struct Observing {
+    past: Option<Past>,
+    stream: Option<(Time, WatchStream)>,
+}
+
+/// The queues as of a revision.
+struct Past {
+    scope: Scope,
+    /// Nothing up to it is news.
+    revision: i64,
+    /// The watch has told of everything up to it.
+    heard: i64,
+    queues: BTreeMap<Boundary, Queue>,
+}
+
+/// The candidates' keys of a boundary by their create revisions; the first one leads.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Queue {
+    keys: BTreeMap<i64, Vec<u8>>,
+    /// The last key that was the oldest, before the one that is now.
+    former: Option<i64>,
+}
+
+impl Queue {
+    fn oldest(&self) -> Option<i64> {
+        self.keys.keys().next().copied()
+    }
+
+    /// Returns whether it may make a difference to who leads.
+    fn replay(&mut self, event: &Event, pair: &KeyValue) -> bool {
+        let before = self.oldest();
+        let created = match event.event_type() {
+            EventType::Put => {
+                self.keys.insert(pair.create_revision(), pair.key().to_vec());
+                Some(pair.create_revision())
+            }
+            EventType::Delete => {
+                self.keys.retain(|_, key| key != pair.key());
+                None
+            }
+        };
+        let after = self.oldest();
+        if before.is_some() && before != after {
+            self.former = before;
+        }
+        before != after || created.is_some() && created == after
+    }
+}
+
+impl Observing {
+    /// Everybody who stands, for each boundary in scope that anybody stands for, or has since the first look.
+    pub async fn look(
+        &mut self,
+        members: &mut Members,
+        scope: &Scope,
+        depth: Depth,
+    ) -> Result<Vec<Glance>, StoreError> {
+        let prefix = scope.prefix.as_str();
+        let (client, mut answer) = members
+            .with_each(async |mut client: Client| {
+                let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
+                let answer: GetResponse = client.get(prefix, Some(options)).await.map_err(explain)?;
+                Ok((client, answer))
+            })
+            .await?;
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let mut found: BTreeMap<Boundary, Vec<KeyValue>> = BTreeMap::new();
+        for pair in answer.take_kvs() {
+            if let Some(boundary) = scope.of(pair.key()) {
+                found.entry(boundary).or_default().push(pair);
+            }
+        }
+        let formers = self.catch_up(scope, revision, &found).await;
+        for boundary in scope.boundary.iter().chain(formers.keys()) {
+            found.entry(boundary.clone()).or_default();
+        }
+        let leases = match depth {
+            Depth::Leases => leases(&client, found.values().filter_map(|queue| Some(queue.first()?.lease()))).await,
+            Depth::Leaders => BTreeMap::new(),
+        };
+        let glance = |(boundary, queue): (Boundary, Vec<KeyValue>)| {
+            let former = formers.get(&boundary).copied().flatten().map(i64::unsigned_abs);
+            let sighting = sighting(&queue, &leases).map(|sighting| Sighting { former, ..sighting });
+            (boundary, sighting)
+        };
+        Ok(found.into_iter().map(glance).collect())
+    }
+
+    /// See [`Store::changed`](crate::store::Store::changed).
+    pub async fn changed(&mut self, members: &mut Members, scope: &Scope) {
+        let Some(past) = self.past.as_mut().filter(|past| past.scope == *scope) else {
+            return std::future::pending().await;
+        };
+        let (prefix, from) = (scope.prefix.as_str(), past.heard + 1);
+        if self.stream.is_none() {
+            let watch = async |mut client: Client| {
+                let options = WatchOptions::new().with_prefix().with_start_revision(from);
+                client.watch(prefix, Some(options)).await.map_err(explain)
+            };
+            self.stream = members.with_each(watch).await.ok().map(|stream| (clock::now(), stream));
+        }
+        // If there is none to be had, the next look says why.
+        let Some((since, stream)) = &mut self.stream else { return std::future::pending().await };
+        let since = *since;
+        let reason = loop {
+            let answer = match stream.message().await {
+                Ok(Some(answer)) => answer,
+                Ok(None) => break "the server ended it".to_owned(),
+                Err(error) => break error.to_string(),
+            };
+            let mut matters = false;
+            for event in answer.events() {
+                matters |= past.hear(event);
+            }
+            if answer.canceled() {
+                if answer.compact_revision() > 0 {
+                    self.past = None;
+                }
+                break answer.cancel_reason().to_owned();
+            }
+            if matters {
+                return;
+            }
+        };
+        debug!(prefix, "the watch has ended: {reason}");
+        self.stream = None;
+        if clock::now().since(since) < SETTLED {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Replays what the watch says happened up to this range, then goes on from what it found. Returns the term before the
+    /// present or last one, for each boundary where that is known.
+    async fn catch_up(
+        &mut self,
+        scope: &Scope,
+        revision: i64,
+        found: &BTreeMap<Boundary, Vec<KeyValue>>,
+    ) -> BTreeMap<Boundary, Option<i64>> {
+        // A store whose revisions go back is another one.
+        if self.past.as_ref().is_some_and(|past| past.scope != *scope || past.revision > revision) {
+            (self.past, self.stream) = (None, None);
+        }
+        let oldest = |boundary: &Boundary| found.get(boundary)?.first().map(KeyValue::create_revision);
+        let agrees = |past: &Past| {
+            past.queues.iter().all(|(boundary, queue)| queue.oldest() == oldest(boundary))
+                && found.keys().all(|boundary| past.queues.contains_key(boundary))
+        };
+        let mut early = Vec::new();
+        if let (Some(past), Some((_, stream))) = (&mut self.past, &mut self.stream) {
+            let deadline = Instant::now() + LAG;
+            while !agrees(past) {
+                // What ends it is found out by who waits for a change.
+                let Ok(Ok(Some(answer))) = timeout_at(deadline, stream.message()).await else { break };
+                if answer.canceled() {
+                    self.stream = None;
+                    break;
+                }
+                for event in answer.events() {
+                    if event.kv().is_some_and(|pair| pair.mod_revision() > revision) {
+                        early.push(event.clone());
+                    } else {
+                        past.hear(event);
+                    }
+                }
+            }
+        }
+        let replayed = self.past.take();
+        let mut queues: BTreeMap<Boundary, Queue> = BTreeMap::new();
+        for (boundary, pairs) in found {
+            let keys = pairs.iter().map(|pair| (pair.create_revision(), pair.key().to_vec())).collect();
+            queues.insert(boundary.clone(), Queue { keys, former: None });
+        }
+        for (boundary, replayed) in replayed.iter().flat_map(|past| &past.queues) {
+            // Who has led once is remembered, with nobody there any more.
+            let queue = queues.entry(boundary.clone()).or_default();
+            if queue.oldest() == replayed.oldest() {
+                queue.former = replayed.former;
+            }
+        }
+        if queues.len() > MOST_REMEMBERED {
+            queues.retain(|_, queue| !queue.keys.is_empty());
+        }
+        let formers = queues.iter().map(|(boundary, queue)| (boundary.clone(), queue.former)).collect();
+        let heard = replayed.map_or(revision, |past| past.heard.max(revision));
+        let mut past = Past { scope: scope.clone(), revision, heard, queues };
+        for event in early {
+            past.hear(&event);
+        }
+        self.past = Some(past);
+        formers
+    }
+}
+
+impl Past {
+    /// Returns whether it may make a difference to who leads.
+    fn hear(&mut self, event: &Event) -> bool {
+        let Some(pair) = event.kv() else { return false };
+        self.heard = self.heard.max(pair.mod_revision());
+        if pair.mod_revision() <= self.revision {
+            return false;
+        }
+        let Some(boundary) = self.scope.of(pair.key()) else { return false };
+        self.queues.entry(boundary).or_default().replay(event, pair)
+    }
+}
+
+/// The first one of the queue leads, the others wait.
+fn sighting(queue: &[KeyValue], leases: &BTreeMap<i64, Lease>) -> Result<Sighting, StoreError> {
+    let Some((first, others)) = queue.split_first() else {
+        return Ok(Sighting { candidates: Some(Vec::new()), ..Sighting::default() });
+    };
+    let leader = Entry::read(first)?.leader(first);
+    let leader = match leases.get(&first.lease()) {
+        Some(lease) => Leader { ttl: lease.granted.or(leader.ttl), lease_left: lease.left, ..leader },
+        None => leader,
+    };
+    let candidates = others.iter().map(|pair| Ok(Entry::read(pair)?.candidate(pair))).collect::<Result<_, _>>()?;
+    Ok(Sighting { leader: Some(leader), candidates: Some(candidates), ..Sighting::default() })
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    granted: Option<Duration>,
+    left: Option<Duration>,
+}
+
+/// For people: who may not ask for it, or would have to wait for it, sees everything else.
+async fn leases(client: &Client, ids: impl Iterator<Item = i64>) -> BTreeMap<i64, Lease> {
+    let mut asked = JoinSet::new();
+    for id in ids {
+        let mut client = client.clone();
+        asked.spawn_local(async move { (id, client.lease_time_to_live(id, None::<LeaseTimeToLiveOptions>).await) });
+    }
+    let mut known = BTreeMap::new();
+    let seconds = |seconds: i64| u64::try_from(seconds).ok().map(Duration::from_secs);
+    let all = async {
+        while let Some(answered) = asked.join_next().await {
+            if let Ok((id, Ok(lease))) = answered {
+                known.insert(id, Lease { granted: seconds(lease.granted_ttl()), left: seconds(lease.ttl()) });
+            }
+        }
+    };
+    let _ = timeout(GLANCE, all).await;
+    known
+}

@@ -1,0 +1,74 @@
+//! Looking at a store again and again, for whoever shows or awaits what happens there.
+//!
+//! A store's hint ([`Store::changed`]) makes the next look come at once, and nothing more: each look is a question of its own,
+//! asked every [`EVERY`] without any hint, and what it says is what counts. Looks follow each other, so that what they show
+//! is in order; what came and went between two of them is not shown (but see [`Sighting::former`]).
+//!
+//! Not here: what is a change, which is the business of who shows it.
+//!
+//! [`Sighting::former`]: super::Sighting::former
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::{Depth, Glance, Store, StoreError};
+use crate::boundary::Boundary;
+
+/// How long a change without a hint goes unseen: as long as a renewal takes with the defaults (T2).
+const EVERY: Duration = Duration::from_secs(2);
+/// The same while the store is in trouble.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Between two looks, however many hints there are.
+const BREATH: Duration = Duration::from_millis(10);
+
+/// Somebody who looks at one boundary, or at all.
+pub struct Observer {
+    store: Box<dyn Store>,
+    scope: Option<Boundary>,
+    patience: Duration,
+    /// When the next look is due without a hint; `None`: at once.
+    due: Option<Duration>,
+}
+
+impl Observer {
+    /// Nothing is asked yet. The store has `patience` to answer.
+    pub fn new(store: Box<dyn Store>, scope: Option<Boundary>, patience: Duration) -> Observer {
+        Observer { store, scope, patience, due: None }
+    }
+
+    /// What is observed; `None`: all of the store.
+    pub fn scope(&self) -> Option<&Boundary> {
+        self.scope.as_ref()
+    }
+
+    /// The present state; from the second call on when it may be another one.
+    ///
+    /// Cancel safe: a look that was under way is made anew.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be asked. A boundary that cannot be read, among others, is an error of its own.
+    pub async fn next(&mut self) -> Result<Vec<Glance>, StoreError> {
+        if let Some(due) = self.due {
+            sleep(BREATH).await;
+            // Without a hint in that time it is time all the same.
+            let _ = timeout(due, self.store.changed(self.scope.as_ref())).await;
+        }
+        self.due = None;
+        let patience = self.patience;
+        let answer = timeout(patience, self.look()).await.unwrap_or_else(|_| {
+            let patience = humantime::format_duration(patience);
+            Err(StoreError::Unavailable(format!("the store did not answer within {patience}")))
+        });
+        self.due = Some(if answer.is_ok() { EVERY } else { AGAIN });
+        answer
+    }
+
+    async fn look(&mut self) -> Result<Vec<Glance>, StoreError> {
+        match &self.scope {
+            Some(boundary) => Ok(vec![(boundary.clone(), Ok(self.store.look(boundary).await?))]),
+            None => self.store.survey(Depth::Leaders).await,
+        }
+    }
+}
