@@ -42,6 +42,9 @@ pub struct Config {
     pub containment: Containment,
     /// How long to wait for leadership, and what follows its loss, or the end of the command.
     pub wishes: Wishes,
+    /// Where the pages are.
+    #[cfg(feature = "listen")]
+    pub listen: Option<crate::surface::listen::Address>,
     /// The leader command; without any words there is none.
     pub command: Vec<OsString>,
     /// What runs beside it.
@@ -174,6 +177,8 @@ impl Config {
             stop_timeout: flags.stop_timeout,
             containment: flags.containment,
             wishes,
+            #[cfg(feature = "listen")]
+            listen: flags.listen,
             command: flags.command,
             scripts: Scripts {
                 follower: flags.following.follower.map(OsString::from),

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,7 +18,7 @@ use tracing::{debug, info, warn};
 use crate::clock::{self, Alarm};
 use crate::config::{self, Address, Config};
 use crate::election::{
-    Action, Aside, AtTerminal, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase, Report, Signal, Time,
+    Action, Aside, AtTerminal, Attempt, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase, Report, Signal, Time,
 };
 use crate::keeper::{self, Keeper, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
@@ -26,6 +27,7 @@ use crate::signals::{SignalEvent, Signals};
 use crate::store::worker::{self, Question, StoreEvent, Story, Worker};
 use crate::store::{Access, Candidacy, Sighting, StoreUrl};
 use crate::surface::control::{Host, Visit, Visits, Wish};
+use crate::surface::{Pages, Surface, View};
 
 /// How long a keeper that has nothing left to do may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -49,6 +51,8 @@ pub struct Driver {
     narrator: Narrator,
     /// Who speaks to us on this host; `None` where there is no place for a socket.
     visits: Option<Visits>,
+    surface: Surface,
+    pages: Pages,
     /// What an action brought about at once.
     consequences: VecDeque<Event>,
     outcome: Option<Outcome>,
@@ -66,6 +70,7 @@ enum Woken {
     KeeperListens,
     Store(StoreEvent),
     StoreGone,
+    PagesGone,
     Timer,
     Visitor(Visit),
     NoMoreVisitors,
@@ -83,6 +88,7 @@ impl Driver {
         url: StoreUrl<'_>,
         access: &Access,
         keeper: Keeper,
+        listener: Option<TcpListener>,
     ) -> anyhow::Result<Driver> {
         let signals = Signals::listen().context("signals cannot be handled")?;
         let alarm = Alarm::new().context("no timer")?;
@@ -106,6 +112,10 @@ impl Driver {
         if let Some(visits) = &visits {
             roles.listen_at(visits.path());
         }
+        let has_command = !config.command.is_empty();
+        let pace = (timing.renew(), timing.request_timeout());
+        let surface = Surface::new(View::new(&candidacy, url.kind().name(), has_command, pace));
+        let pages = Pages::serve(listener, &surface).context("nobody can be listened to")?;
         let worker = Worker::start(store, candidacy, timing.request_timeout(), hints);
         Ok(Driver {
             candidate: Candidate::new(timing, config.stop_timeout, config.wishes, fastrand::u64(..)),
@@ -121,6 +131,8 @@ impl Driver {
             alarm: watch(alarm).context("the timer cannot be watched")?,
             narrator: Narrator::default(),
             visits,
+            surface,
+            pages,
             consequences: VecDeque::new(),
             outcome: None,
             leased: timing.ttl().is_some(),
@@ -137,11 +149,13 @@ impl Driver {
         // Also the first tick. A keeper that died before there was a handler sent its signal to nobody.
         self.signalled(SignalEvent::Child);
         loop {
+            let due = self.candidate.wake_at();
+            let told_at = self.surface.before_waiting(clock::now(), due);
             if let Some(outcome) = self.outcome.take() {
                 self.part(&outcome).await;
                 return Ok(outcome);
             }
-            self.alarm.get_ref().set(self.candidate.wake_at());
+            self.alarm.get_ref().set(due.min(told_at));
             match self.wait().await? {
                 Woken::Signal(signal) => self.signalled(signal),
                 Woken::Keeper(word) => self.told(word),
@@ -153,6 +167,7 @@ impl Driver {
                 Woken::KeeperListens => self.flush(),
                 Woken::Store(event) => self.answered(event),
                 Woken::StoreGone => anyhow::bail!("the store's worker has ended"),
+                Woken::PagesGone => anyhow::bail!("the server of the pages has ended"),
                 Woken::Timer => self.handle(Event::Tick),
                 Woken::Visitor(visit) => self.visited(visit),
                 Woken::NoMoreVisitors => self.visits = None,
@@ -188,6 +203,7 @@ impl Driver {
                     return Ok(Woken::Timer);
                 }
                 visit = next_of(&mut self.visits) => return Ok(visit.map_or(Woken::NoMoreVisitors, Woken::Visitor)),
+                () = self.pages.ended() => return Ok(Woken::PagesGone),
             }
         }
     }
@@ -288,6 +304,11 @@ impl Driver {
     fn answered(&mut self, event: StoreEvent) {
         match event {
             StoreEvent::Answer { attempt, answer, story } => {
+                let now = clock::now();
+                self.surface.answered(now, &answer);
+                if let Story::Sighting(sighting) = &story {
+                    self.surface.sighted(now, sighting);
+                }
                 if matches!(story, Story::None | Story::Lost(_)) {
                     self.narrator.tell(clock::now(), &story);
                     self.handle(Event::Answer { attempt, answer });
@@ -341,6 +362,7 @@ impl Driver {
                 None => visits.refuse(petition),
                 Some((name, advertise)) if leads => {
                     let identity = self.roles.rename(name, advertise);
+                    self.surface.rename(&identity);
                     info!(name = identity.name, host = identity.host, port = identity.port, "proclaimed");
                     self.worker.rename(identity);
                     // Answered by the renewal that takes it to the store.
@@ -356,6 +378,9 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) {
+        if matches!(event, Event::Stop(_)) {
+            self.surface.leave();
+        }
         self.consequences.push_back(event);
         while let Some(event) = self.consequences.pop_front() {
             for action in self.candidate.handle(clock::now(), event) {
@@ -374,15 +399,16 @@ impl Driver {
                 self.consequences.push_back(Event::Due(Aside::OnChange));
             }
         }
+        self.surface.settle(clock::now(), &self.candidate);
     }
 
     // ---- actions
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Campaign(attempt) => drop(self.worker.ask(attempt, Question::Campaign)),
-            Action::Renew(attempt) => drop(self.worker.ask(attempt, Question::Renew)),
-            Action::Release(attempt) => drop(self.worker.ask(attempt, Question::Release)),
+            Action::Campaign(attempt) => self.ask(attempt, Question::Campaign),
+            Action::Renew(attempt) => self.ask(attempt, Question::Renew),
+            Action::Release(attempt) => self.ask(attempt, Question::Release),
             Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
             Action::Start { job, run } => {
                 if let Job::Command { .. } = job {
@@ -428,12 +454,19 @@ impl Driver {
                     self.consequences.push_back(Event::Due(Aside::OnChange));
                 }
                 self.narrator.report(&report);
+                self.surface.report(clock::now(), &report);
             }
             Action::End(outcome) => {
                 self.narrator.ended(&outcome);
                 self.outcome = Some(outcome);
             }
         }
+    }
+
+    fn ask(&mut self, attempt: Attempt, question: Question) {
+        self.surface.asked(clock::now());
+        // A worker that has ended is an event of its own.
+        let _ = self.worker.ask(attempt, question);
     }
 
     /// In order, and without waiting: what finds no room is sent when there is some.

@@ -4,6 +4,8 @@
 
 mod harness;
 
+#[cfg(feature = "listen")]
+mod balancer;
 mod containment;
 mod controls;
 mod directories;
@@ -16,13 +18,17 @@ mod handover;
 mod holding;
 mod hooks;
 mod init;
+#[cfg(feature = "listen")]
+mod listen;
 mod lockfile;
 mod logs;
+mod notify;
 mod observing;
 mod refusals;
 mod restarts;
 mod servers;
 mod signals;
 mod status;
+mod systemd;
 mod terminal;
 mod waiting;

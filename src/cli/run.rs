@@ -93,9 +93,13 @@ fn campaign(
         identity: identity(config),
         ttl: config.timing.ttl().unwrap_or_default(),
     };
+    #[cfg(feature = "listen")]
+    let listener = config.listen.as_ref().map(crate::surface::listen::bind).transpose()?;
+    #[cfg(not(feature = "listen"))]
+    let listener = None;
     let runtime = runtime().context("the runtime could not be started")?;
     let outcome = LocalSet::new().block_on(&runtime, async {
-        let driver = Driver::new(config, candidacy, store, access, keeper)?;
+        let driver = Driver::new(config, candidacy, store, access, keeper, listener)?;
         driver.run().await
     });
     // Not waiting for a name that is still being looked up.

@@ -158,6 +158,15 @@ pub struct RunFlags {
     #[arg(long, value_name = "WHAT", env = "ELECT_ON_LOST", help_heading = "Waiting")]
     pub on_lost: Option<OnLostFlag>,
 
+    /// Health checks, status and metrics over HTTP
+    ///
+    /// At :PORT (everywhere) or ADDRESS:PORT. Pages: /livez (the loops turn), /readyz (campaigning), /leader (200 from the
+    /// command's exec to the first moment of stopping, else 503: for load balancers), /follower, /status (JSON), /metrics
+    /// (Prometheus). For reading only, without a password: give an address that only those reach who may know.
+    #[cfg(feature = "listen")]
+    #[arg(long, value_name = "ADDR", env = "ELECT_LISTEN", help_heading = "Output")]
+    pub listen: Option<crate::surface::listen::Address>,
+
     #[command(flatten)]
     pub following: FollowerFlags,
 

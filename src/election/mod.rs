@@ -217,6 +217,18 @@ impl Candidate {
         self.state.phase()
     }
 
+    /// The term that is being verified, or led.
+    #[must_use]
+    pub fn term(&self) -> Option<Term> {
+        self.state.term()
+    }
+
+    /// The lease that the leadership rests on, while there is one.
+    #[must_use]
+    pub fn lease(&self) -> Option<Lease> {
+        self.state.lease()
+    }
+
     fn pass_time(&mut self, now: Time) {
         self.core.follower_passes_time(now);
         self.step(now, Input::Time);

@@ -168,6 +168,21 @@ impl State {
         }
     }
 
+    pub(super) fn lease(&self) -> Option<Lease> {
+        match self {
+            State::Leading(leading) => Some(leading.lease),
+            State::Stopping(stopping) => stopping.lease(),
+            State::Holding(holding) => Some(holding.lease),
+            State::Standing(_)
+            | State::Verifying(_)
+            | State::Ousting(_)
+            | State::Releasing(_)
+            | State::SittingOut(_)
+            | State::Parting(_)
+            | State::Ended => None,
+        }
+    }
+
     pub(super) fn phase(&self) -> Phase {
         match self {
             State::Standing(_) => Phase::Standing,

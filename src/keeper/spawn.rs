@@ -40,6 +40,9 @@ const IDENTITY: [&str; 13] = [
 
 /// What reads a follower's and a hook's command line.
 const SHELL: &str = "/bin/sh";
+/// What systemd tells elect, and nobody else: a command that took it for its own would speak in elect's name.
+const SYSTEMDS: [&str; 7] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
 
 /// What is run while leading, and how it is stopped. Fixed before the keeper is forked.
 #[derive(Debug, Clone)]
@@ -300,10 +303,11 @@ fn c_string(word: &OsStr) -> io::Result<CString> {
     CString::new(word.as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-/// What elect was started with, less the identity of another command, plus that of this one.
+/// What elect was started with, less the identity of another command and what is for elect alone, plus who this one is.
 fn environment(identity: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
-    let replaced =
-        |name: &OsString| IDENTITY.iter().any(|own| name == own) || identity.iter().any(|(own, _)| name == own);
+    let replaced = |name: &OsString| {
+        IDENTITY.iter().chain(&SYSTEMDS).any(|own| name == own) || identity.iter().any(|(own, _)| name == own)
+    };
     std::env::vars_os()
         .filter(|(name, _)| !replaced(name))
         .chain(identity.iter().cloned())

@@ -1,4 +1,4 @@
-//! The status of a boundary as a JSON document: `status --json`, and later the page of the same name.
+//! The status of a boundary as a JSON document: `status --json`, and the page of the same name, there with `self`.
 //!
 //! Fields are added, never renamed; what is not known is null.
 
@@ -20,6 +20,25 @@ pub struct Document<'a> {
     candidates: Option<Vec<CandidateDocument<'a>>>,
     /// What keeps everybody out although nobody leads.
     obstacle: Option<&'a str>,
+    #[serde(rename = "self", skip_serializing_if = "Option::is_none")]
+    own: Option<Own<'a>>,
+}
+
+/// The candidate that is asked.
+#[derive(Debug, Serialize)]
+pub struct Own<'a> {
+    /// New at each start.
+    pub id: &'a str,
+    /// For people.
+    pub name: &'a str,
+    /// Where it is, in one word.
+    pub state: &'a str,
+    /// Whether it leads, and has not begun to stop.
+    pub is_leader: bool,
+    /// Whether a command of its own runs.
+    pub running: bool,
+    /// Its main process.
+    pub pid: Option<i32>,
 }
 
 /// Who leads, wherever that is shown.
@@ -53,7 +72,15 @@ impl<'a> Document<'a> {
             leader: sighting.leader.as_ref().map(leader),
             candidates: candidates.map(|all| all.iter().map(|(id, name)| CandidateDocument { id, name }).collect()),
             obstacle: sighting.obstacle.as_deref(),
+            own: None,
         }
+    }
+
+    /// With the candidate that is asked.
+    #[must_use]
+    #[cfg(feature = "listen")]
+    pub fn with(self, own: Own<'a>) -> Document<'a> {
+        Document { own: Some(own), ..self }
     }
 
     /// On one line.
@@ -87,4 +114,10 @@ fn rfc3339(millis: u64) -> Option<String> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A record may be somebody else's: what would steer a terminal, or end a line, is left out.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }

@@ -7,6 +7,8 @@ mod handover;
 mod holding;
 mod keys;
 mod load;
+#[cfg(feature = "listen")]
+mod pages;
 mod peers;
 mod terminal;
 

@@ -306,6 +306,13 @@ impl Stopping {
         matches!(self.hold, Hold::Lease(_)) && !self.expired
     }
 
+    pub(super) fn lease(&self) -> Option<Lease> {
+        match self.hold {
+            Hold::Lease(lease) | Hold::Over(lease) => Some(lease),
+            Hold::Nothing => None,
+        }
+    }
+
     pub(super) fn wake_at(&self, idle: bool) -> Time {
         let deadline = match self.hold {
             Hold::Lease(lease) => lease.stop_by,

@@ -1,0 +1,174 @@
+//! `--listen`: the pages over HTTP, in a way that whoever asks, however often or slowly, costs little and delays nothing.
+//!
+//! Each connection has a few seconds for its one request. There are so many at most; one more, and the oldest goes, so that
+//! a thousand idle ones keep no health check out.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::rc::Rc;
+use std::str::FromStr;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, info};
+
+use super::{Shown, Surface, pages};
+use crate::clock;
+
+/// Connections at one time.
+const MOST: usize = 64;
+/// From its acceptance to the last byte of the answer.
+const LONGEST: Duration = Duration::from_secs(5);
+/// Of a request's head, in bytes. hyper takes no less.
+const LARGEST: usize = 8 * 1024;
+const MOST_HEADERS: usize = 64;
+/// After the kernel had no descriptor for us.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Where to listen, as people write it: `:8080`, `127.0.0.1:8080`, `[::1]:8080`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address(String);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        let form = || "write it as :PORT, ADDRESS:PORT or [IPV6]:PORT, like 127.0.0.1:8080".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
+        port.parse::<u16>().map_err(|_| form())?;
+        let is_bracketed = host.starts_with('[') && host.ends_with(']');
+        if host.contains(':') && !is_bracketed || host.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(form());
+        }
+        Ok(Address(text.to_owned()))
+    }
+}
+
+/// Takes the address. Nothing is answered yet.
+///
+/// Not before the keeper has been forked: it would keep the address taken after we are gone.
+///
+/// # Errors
+///
+/// It is in use, not ours, or nobody's.
+pub fn bind(Address(address): &Address) -> anyhow::Result<TcpListener> {
+    let bound = match address.strip_prefix(':').map(str::parse::<u16>) {
+        // Everywhere: one socket for both families, or the old one alone where there is no new one.
+        Some(Ok(port)) => {
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|error| match error.raw_os_error() {
+                Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)),
+                Some(_) | None => Err(error),
+            })
+        }
+        Some(Err(_)) | None => {
+            address.to_socket_addrs().and_then(|found| TcpListener::bind(found.collect::<Vec<SocketAddr>>().as_slice()))
+        }
+    };
+    let listener = bound.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    listener.map_err(|error| anyhow::anyhow!("--listen {address}: {error}; choose another address, or stop who has it"))
+}
+
+/// The server of the pages, if there is one. It ends when this is dropped, and every connection with it.
+#[derive(Debug)]
+pub struct Pages(Option<JoinHandle<Infallible>>);
+
+impl Pages {
+    /// Serves what the surface shows, if there is an address to serve it at.
+    ///
+    /// Must be called inside a [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    ///
+    /// The listener cannot be watched.
+    pub fn serve(listener: Option<TcpListener>, surface: &Surface) -> io::Result<Pages> {
+        let Some(listener) = listener else { return Ok(Pages(None)) };
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        info!(address = %listener.local_addr()?, "listening");
+        // Watched by the driver, in `ended`.
+        Ok(Pages(Some(tokio::task::spawn_local(serve(listener, Rc::clone(&surface.shown))))))
+    }
+
+    /// Never, unless the server has a defect. Cancel safe.
+    pub async fn ended(&mut self) {
+        match &mut self.0 {
+            Some(server) => {
+                let Err(_) = server.await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            server.abort();
+        }
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, shown: Rc<Shown>) -> Infallible {
+    let mut connections = JoinSet::new();
+    let mut open = VecDeque::with_capacity(MOST);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                while connections.try_join_next().is_some() {}
+                open.retain(|one: &tokio::task::AbortHandle| !one.is_finished());
+                while open.len() >= MOST {
+                    open.pop_front().inspect(tokio::task::AbortHandle::abort);
+                }
+                open.push_back(connections.spawn_local(converse(stream, Rc::clone(&shown))));
+            }
+            Err(error) => {
+                debug!("a connection was not accepted: {error}");
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+/// One request, one answer.
+async fn converse(stream: TcpStream, shown: Rc<Shown>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let has_body = !request.body().is_end_stream();
+        let page = pages::answer(&shown, clock::now(), request.method(), request.uri().path(), has_body);
+        std::future::ready(Ok::<_, Infallible>(page))
+    });
+    let mut server = http1::Builder::new();
+    server.keep_alive(false).header_read_timeout(None).max_headers(MOST_HEADERS).max_buf_size(LARGEST);
+    // Whoever is too slow, goes away or talks nonsense: there is nobody to tell.
+    let _ = tokio::time::timeout(LONGEST, server.serve_connection(TokioIo::new(stream), service)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_port_and_perhaps_a_host() {
+        for text in [":8080", "127.0.0.1:0", "[::1]:8080", "localhost:80"] {
+            assert_eq!(text.parse(), Ok(Address(text.to_owned())));
+        }
+        for text in ["", "8080", "127.0.0.1", ":", ":http", ":65536", "::1:8080", "a b:80", "host:-1"] {
+            let error = text.parse::<Address>().expect_err(text);
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_in_use_is_named_with_what_to_do() {
+        let first = bind(&"127.0.0.1:0".parse().expect("an address")).expect("any port");
+        let taken: Address = first.local_addr().expect("bound").to_string().parse().expect("an address");
+        let error = bind(&taken).expect_err("taken").to_string();
+        assert!(error.contains("in use") && error.contains(&taken.0) && error.lines().count() == 1, "{error}");
+    }
+}

@@ -1,0 +1,170 @@
+//! A systemd of the test's own: PID 1 in namespaces, with a cgroup tree and a `/run` of its own and no units but the test's.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::candidate::{Witness, elect};
+use super::processes::{self, MARK};
+use super::{Place, eventually, until};
+
+/// The unit that README shows.
+pub fn unit() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/elect@.service")
+}
+
+/// What units expect to be there; nothing in them here.
+const TARGETS: [&str; 5] = ["sysinit", "basic", "shutdown", "network-online", "multi-user"];
+
+/// Mounts nothing that outlives it, and ends, everything in it too, when nobody holds its input open any longer.
+const OUTSIDE: &str = r#"
+set -eu
+place=$1 name=$2
+mount --make-rprivate /
+mkdir "$place/cgroup"
+mount -t cgroup2 none "$place/cgroup"
+group=$place/cgroup/$name
+mkdir "$group"
+sh -c 'echo $$ >"$1/cgroup.procs"
+       exec unshare --pid --fork --kill-child --cgroup --mount --mount-proc --uts --ipc --net -- sh -euc "$2" sh "$3"' \
+  sh "$group" "$INSIDE" "$place" </dev/null &
+read -r _ || :
+kill -KILL $!
+wait $! 2>/dev/null || :
+# Its processes take a moment to be gone.
+until find "$group" -depth -type d -exec rmdir {} + 2>/dev/null; do sleep 0.01; done
+"#;
+
+/// The machine itself cannot be written to, but for the place of the test.
+const INSIDE: &str = r#"
+place=$1
+umount "$place/cgroup"
+mount --bind "$place" "$place"
+mount -o remount,bind,ro /
+mount -t tmpfs tmpfs /run
+mount --bind "$place/bin" /usr/local/bin
+mount -t cgroup2 none /sys/fs/cgroup
+if [ -e /dev/console ]; then mount --bind "$place/console" /dev/console; fi
+exec env -i container=elect "WITNESS_MARK=$WITNESS_MARK" "PATH=$PATH" "SYSTEMD_UNIT_PATH=$place/units" \
+  /lib/systemd/systemd --system --unit=multi-user.target --show-status=no --log-target=console
+"#;
+
+#[derive(Debug)]
+pub struct Systemd<'a> {
+    place: &'a Place,
+    outside: Child,
+    init: i32,
+    log: PathBuf,
+}
+
+impl Systemd<'_> {
+    /// With the unit of elect, to which `settings` are added, and `/usr/local/bin/cron` as the job.
+    #[track_caller]
+    pub fn boot<'a>(place: &'a Place, settings: &[&str], witness: &Witness) -> Systemd<'a> {
+        let (units, programs) = (place.path().join("units"), place.path().join("bin"));
+        fs::create_dir(&units).expect("created");
+        fs::create_dir(&programs).expect("created");
+        for target in TARGETS {
+            fs::write(units.join(format!("{target}.target")), "[Unit]\nDescription=nothing\n").expect("written");
+        }
+        fs::copy(unit(), units.join("elect@.service")).expect("the unit is there");
+        symlink(elect(), programs.join("elect")).expect("linked");
+        let number = place.next();
+        let log = place.log_of(number);
+        let mark = format!("{}{number};", place.mark());
+        let drop_in = [
+            "[Service]".to_owned(),
+            format!("Environment={MARK}={mark} WITNESS_PLACE={}", place.path().display()),
+            format!("Environment=ELECT_STORE={}", place.store()),
+            format!("StandardOutput=append:{0}\nStandardError=append:{0}", log.display()),
+        ];
+        let drop_in: Vec<&str> = drop_in.iter().map(String::as_str).chain(settings.iter().copied()).collect();
+        fs::create_dir(units.join("elect@.service.d")).expect("created");
+        fs::write(units.join("elect@.service.d/test.conf"), drop_in.join("\n") + "\n").expect("written");
+        fs::write(place.path().join("console"), "").expect("written");
+        let job = witness.command().iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
+        let systemd = Systemd::start(place, log, &mark);
+        systemd.job(&format!("exec {}", job.join(" ")));
+        systemd
+    }
+
+    #[track_caller]
+    fn start<'a>(place: &'a Place, log: PathBuf, mark: &str) -> Systemd<'a> {
+        let name = place.path().file_name().expect("a directory has a name");
+        let outside = Command::new("unshare")
+            .args(["--mount", "sh", "-c", OUTSIDE, "sh"])
+            .args([place.path().as_os_str(), name])
+            .env("INSIDE", INSIDE)
+            .env(MARK, mark)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("unshare is there");
+        let top = i32::try_from(outside.id()).expect("process ids are small");
+        let init = eventually("systemd runs (this test needs root; in a container, --privileged)", || {
+            let below = |pid: i32| processes::children(pid);
+            let is_init = |pid: &i32| processes::name(*pid).as_deref() == Some("systemd");
+            below(top).into_iter().flat_map(below).find(is_init)
+        });
+        let systemd = Systemd { place, outside, init, log };
+        until("systemd has booted", || systemd.control(&["is-system-running"]).is_ok());
+        systemd
+    }
+
+    /// What the unit's command does: a line of shell.
+    pub fn job(&self, script: &str) {
+        let path = self.place.path().join("bin/cron");
+        let new = path.with_extension("new");
+        fs::write(&new, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+        fs::rename(new, path).expect("renamed");
+    }
+
+    /// `systemctl`.
+    pub fn control(&self, words: &[&str]) -> Result<String, String> {
+        let init = self.init.to_string();
+        let enter = ["nsenter", "-t", &init, "-a", "systemctl"];
+        super::tool::attempt(enter.into_iter().chain(words.iter().copied()))
+    }
+
+    #[track_caller]
+    pub fn does(&self, words: &[&str]) -> String {
+        self.control(words).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// A property of the unit.
+    #[track_caller]
+    pub fn property(&self, name: &str) -> String {
+        self.does(&["show", "--value", "-p", name, "elect@cron"]).trim().to_owned()
+    }
+
+    #[track_caller]
+    pub fn comes_to(&self, name: &str, value: &str) {
+        until(&format!("{name} is {value}"), || self.property(name) == value);
+    }
+
+    /// The campaigner, as this machine numbers it.
+    #[track_caller]
+    pub fn campaigner(&self) -> i32 {
+        eventually("the unit runs", || {
+            let below = processes::children(self.init).into_iter();
+            below.into_iter().find(|&pid| processes::name(pid).as_deref() == Some("elect"))
+        })
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Systemd<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let console = fs::read_to_string(self.place.path().join("console")).unwrap_or_default();
+            let lines: Vec<&str> = console.lines().collect();
+            eprintln!("---- systemd:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+        }
+        drop(self.outside.stdin.take());
+        let _ = self.outside.wait();
+    }
+}
