@@ -16,8 +16,14 @@ _elect() {
             ",$1")
                 cmd="elect"
                 ;;
+            elect,assert)
+                cmd="elect__subcmd__assert"
+                ;;
             elect,completions)
                 cmd="elect__subcmd__completions"
+                ;;
+            elect,extend)
+                cmd="elect__subcmd__extend"
                 ;;
             elect,help)
                 cmd="elect__subcmd__help"
@@ -25,8 +31,14 @@ _elect() {
             elect,plan)
                 cmd="elect__subcmd__plan"
                 ;;
+            elect,proclaim)
+                cmd="elect__subcmd__proclaim"
+                ;;
             elect,relinquish)
                 cmd="elect__subcmd__relinquish"
+                ;;
+            elect,resign)
+                cmd="elect__subcmd__resign"
                 ;;
             elect,run)
                 cmd="elect__subcmd__run"
@@ -40,8 +52,14 @@ _elect() {
             elect,watch)
                 cmd="elect__subcmd__watch"
                 ;;
+            elect__subcmd__help,assert)
+                cmd="elect__subcmd__help__subcmd__assert"
+                ;;
             elect__subcmd__help,completions)
                 cmd="elect__subcmd__help__subcmd__completions"
+                ;;
+            elect__subcmd__help,extend)
+                cmd="elect__subcmd__help__subcmd__extend"
                 ;;
             elect__subcmd__help,help)
                 cmd="elect__subcmd__help__subcmd__help"
@@ -49,8 +67,14 @@ _elect() {
             elect__subcmd__help,plan)
                 cmd="elect__subcmd__help__subcmd__plan"
                 ;;
+            elect__subcmd__help,proclaim)
+                cmd="elect__subcmd__help__subcmd__proclaim"
+                ;;
             elect__subcmd__help,relinquish)
                 cmd="elect__subcmd__help__subcmd__relinquish"
+                ;;
+            elect__subcmd__help,resign)
+                cmd="elect__subcmd__help__subcmd__resign"
                 ;;
             elect__subcmd__help,run)
                 cmd="elect__subcmd__help__subcmd__run"
@@ -71,12 +95,42 @@ _elect() {
 
     case "${cmd}" in
         elect)
-            opts="-h -V --help --version run status watch wait plan relinquish completions help"
+            opts="-h -V --help --version run status assert extend resign proclaim watch wait plan relinquish completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        elect__subcmd__assert)
+            opts="-b -h --boundary --id --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --boundary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -98,8 +152,38 @@ _elect() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        elect__subcmd__extend)
+            opts="-b -h --boundary --id --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --boundary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         elect__subcmd__help)
-            opts="run status watch wait plan relinquish completions help"
+            opts="run status assert extend resign proclaim watch wait plan relinquish completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -112,7 +196,35 @@ _elect() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        elect__subcmd__help__subcmd__assert)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         elect__subcmd__help__subcmd__completions)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        elect__subcmd__help__subcmd__extend)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -154,7 +266,35 @@ _elect() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        elect__subcmd__help__subcmd__proclaim)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         elect__subcmd__help__subcmd__relinquish)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        elect__subcmd__help__subcmd__resign)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -225,7 +365,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__plan)
-            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --quiet --verbose --log-format --help"
+            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --quiet --verbose --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -333,6 +473,10 @@ _elect() {
                     ;;
                 --on-lost)
                     COMPREPLY=($(compgen -W "recampaign exit" -- "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --follower)
@@ -382,6 +526,44 @@ _elect() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        elect__subcmd__proclaim)
+            opts="-b -h --name --advertise --boundary --id --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --advertise)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --boundary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         elect__subcmd__relinquish)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -396,8 +578,38 @@ _elect() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        elect__subcmd__resign)
+            opts="-b -h --boundary --id --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --boundary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         elect__subcmd__run)
-            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --quiet --verbose --log-format --help"
+            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --quiet --verbose --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -505,6 +717,10 @@ _elect() {
                     ;;
                 --on-lost)
                     COMPREPLY=($(compgen -W "recampaign exit" -- "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --follower)

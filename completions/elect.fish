@@ -28,6 +28,10 @@ complete -c elect -n "__fish_elect_needs_command" -s h -l help -d 'Print help (s
 complete -c elect -n "__fish_elect_needs_command" -s V -l version -d 'Print version'
 complete -c elect -n "__fish_elect_needs_command" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
 complete -c elect -n "__fish_elect_needs_command" -f -a "status" -d 'Say who leads'
+complete -c elect -n "__fish_elect_needs_command" -f -a "assert" -d 'Exit with 0 only if the candidate that this command belongs to leads now'
+complete -c elect -n "__fish_elect_needs_command" -f -a "extend" -d 'Have the candidate renew its lease now, and print what is left of it'
+complete -c elect -n "__fish_elect_needs_command" -f -a "resign" -d 'Have the leader on this host stop its command and stand behind the others'
+complete -c elect -n "__fish_elect_needs_command" -f -a "proclaim" -d 'Change the name or address that the leader on this host is known by, in the same term'
 complete -c elect -n "__fish_elect_needs_command" -f -a "watch" -d 'Show every change of leadership as it happens'
 complete -c elect -n "__fish_elect_needs_command" -f -a "wait" -d 'Wait until somebody leads, or nobody'
 complete -c elect -n "__fish_elect_needs_command" -f -a "plan" -d 'Show the timings that follow from the flags of run'
@@ -63,6 +67,7 @@ complete -c elect -n "__fish_elect_using_subcommand run" -s n -l no-wait -d 'Do 
 complete -c elect -n "__fish_elect_using_subcommand run" -l wait -d 'Wait so long at most, then exit as with --no-wait [default: for ever]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-lost -d 'What follows a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Stand again'
 exit\t'Exit with 76'"
+complete -c elect -n "__fish_elect_using_subcommand run" -l listen -d 'Health checks, status and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l follower -d 'What to run while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l follower-on-change -d 'What another leader means for it: restart, a signal to its main process, or ignore [default: restart]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-elected -d 'What to run before the command, which starts only after a 0' -r
@@ -83,6 +88,24 @@ complete -c elect -n "__fish_elect_using_subcommand status" -l username -d 'The 
 complete -c elect -n "__fish_elect_using_subcommand status" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l json -d 'One JSON object per boundary'
 complete -c elect -n "__fish_elect_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand assert" -s b -l boundary -d 'The boundary [default: inside a command of elect\'s, that command\'s own candidate]' -r
+complete -c elect -n "__fish_elect_using_subcommand assert" -l id -d 'The candidate, where several on this host campaign for it' -r
+complete -c elect -n "__fish_elect_using_subcommand assert" -l timeout -d 'How long to wait for the answer' -r
+complete -c elect -n "__fish_elect_using_subcommand assert" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand extend" -s b -l boundary -d 'The boundary [default: inside a command of elect\'s, that command\'s own candidate]' -r
+complete -c elect -n "__fish_elect_using_subcommand extend" -l id -d 'The candidate, where several on this host campaign for it' -r
+complete -c elect -n "__fish_elect_using_subcommand extend" -l timeout -d 'How long to wait for the answer' -r
+complete -c elect -n "__fish_elect_using_subcommand extend" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand resign" -s b -l boundary -d 'The boundary [default: inside a command of elect\'s, that command\'s own candidate]' -r
+complete -c elect -n "__fish_elect_using_subcommand resign" -l id -d 'The candidate, where several on this host campaign for it' -r
+complete -c elect -n "__fish_elect_using_subcommand resign" -l timeout -d 'How long to wait for the answer' -r
+complete -c elect -n "__fish_elect_using_subcommand resign" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand proclaim" -l name -d 'What people are shown' -r
+complete -c elect -n "__fish_elect_using_subcommand proclaim" -l advertise -d 'What followers are told' -r
+complete -c elect -n "__fish_elect_using_subcommand proclaim" -s b -l boundary -d 'The boundary [default: inside a command of elect\'s, that command\'s own candidate]' -r
+complete -c elect -n "__fish_elect_using_subcommand proclaim" -l id -d 'The candidate, where several on this host campaign for it' -r
+complete -c elect -n "__fish_elect_using_subcommand proclaim" -l timeout -d 'How long to wait for the answer' -r
+complete -c elect -n "__fish_elect_using_subcommand proclaim" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand watch" -s s -l store -d 'Where the election is held' -r
 complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
@@ -130,6 +153,7 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -s n -l no-wait -d 'Do
 complete -c elect -n "__fish_elect_using_subcommand plan" -l wait -d 'Wait so long at most, then exit as with --no-wait [default: for ever]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-lost -d 'What follows a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Stand again'
 exit\t'Exit with 76'"
+complete -c elect -n "__fish_elect_using_subcommand plan" -l listen -d 'Health checks, status and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower -d 'What to run while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower-on-change -d 'What another leader means for it: restart, a signal to its main process, or ignore [default: restart]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-elected -d 'What to run before the command, which starts only after a 0' -r
@@ -144,11 +168,15 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -s v -l verbose -d 'Lo
 complete -c elect -n "__fish_elect_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand relinquish" -s h -l help -d 'Print help'
 complete -c elect -n "__fish_elect_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "status" -d 'Say who leads'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "watch" -d 'Show every change of leadership as it happens'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "wait" -d 'Wait until somebody leads, or nobody'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "plan" -d 'Show the timings that follow from the flags of run'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "relinquish" -d 'What a keeper becomes whose campaigner is dead'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status watch wait plan relinquish completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "status" -d 'Say who leads'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "assert" -d 'Exit with 0 only if the candidate that this command belongs to leads now'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "extend" -d 'Have the candidate renew its lease now, and print what is left of it'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "resign" -d 'Have the leader on this host stop its command and stand behind the others'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "proclaim" -d 'Change the name or address that the leader on this host is known by, in the same term'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "watch" -d 'Show every change of leadership as it happens'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "wait" -d 'Wait until somebody leads, or nobody'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "plan" -d 'Show the timings that follow from the flags of run'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "relinquish" -d 'What a keeper becomes whose campaigner is dead'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan relinquish completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

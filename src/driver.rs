@@ -35,6 +35,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// One candidacy, from the first question to the end of the program.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and none excludes another")]
 pub struct Driver {
     candidate: Candidate,
     roles: Roles,
@@ -228,7 +229,6 @@ impl Driver {
                 }
                 self.handle(if died { Event::KeeperDied } else { Event::Tick });
             }
-            SignalEvent::Suspend => self.suspend(),
             SignalEvent::Continued => self.go_on(),
         }
     }
@@ -260,9 +260,7 @@ impl Driver {
             // Whoever is being stopped is continued by the keeper, and nobody stands still for it.
             AtTerminal::Suspended(_) | AtTerminal::Stopped(_) if self.candidate.phase() != Phase::Leading => {}
             AtTerminal::Stopped(signal) => narrator::command_stopped(signal),
-            // The whole job stands still, or the shell would not ask for the next command. We are part of it.
-            AtTerminal::Suspended(_) if self.signals.can_be_suspended() => keeper::signal_own_group(libc::SIGTSTP),
-            AtTerminal::Suspended(_) => self.send(ToKeeper::Resume),
+            AtTerminal::Suspended(_) => self.suspend(),
             // Ctrl-C reached the command alone. It is meant for all of the job, and not to be answered with a restart.
             AtTerminal::Interrupted(Signal(number)) => {
                 self.echo = Some(number);
@@ -272,20 +270,15 @@ impl Driver {
         }
     }
 
-    /// Ctrl-Z: the command stands still, and so do we. The keeper does not: it kills by the deadline as ever (K1).
+    /// Ctrl-Z has reached the command, and the whole job stands still with it, or the shell would not ask for the next command
+    /// line. The keeper does not: it kills by the deadline as ever (K1).
     fn suspend(&mut self) {
-        let has_command = self.has_command();
-        if has_command {
-            narrator::suspended(self.leased);
-            self.send(ToKeeper::Suspend);
-            // Who is about to stand still for as long as a person likes may wait for his own last line.
-            std::thread::sleep(LAST_WORDS);
-        }
-        keeper::suspend_self();
-        // Here again: continued, or not stopped at all because nobody could ever have continued us.
-        if has_command {
-            narrator::goes_on();
-        }
+        narrator::suspended(self.leased);
+        // Who is about to stand still for as long as a person likes may wait for his own last line.
+        std::thread::sleep(LAST_WORDS);
+        keeper::signal_own_group(libc::SIGTSTP);
+        // Here again: continued, or not stopped at all because nobody could ever have continued us (an orphaned group, PID 1).
+        narrator::goes_on();
         self.go_on();
     }
 

@@ -16,8 +16,6 @@ pub enum SignalEvent {
     Forward(i32),
     /// A child has ended.
     Child,
-    /// TSTP, as Ctrl-Z sends it: the job is to stand still.
-    Suspend,
     /// We were stopped and go on: look at the deadlines.
     Continued,
 }
@@ -29,8 +27,9 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. A SIGHUP that was ignored when we started stays ignored (nohup), and so does a SIGTSTP (no shell
-    /// with job control started us). A terminal never stops us for what we log while others have it (SIGTTOU).
+    /// Installs the handlers. A SIGHUP that was ignored when we started stays ignored (nohup). A terminal never stops us for
+    /// what we log while others have it (SIGTTOU), and a Ctrl-Z that is meant for us does, by the kernel's own hand: only so is
+    /// a job suspended, and continued, all at once.
     ///
     /// # Errors
     ///
@@ -39,31 +38,21 @@ impl Signals {
         let stop = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].map(|number| (number, SignalEvent::Stop(number)));
         let forward = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH]
             .map(|number| (number, SignalEvent::Forward(number)));
-        let own = [
-            (libc::SIGCHLD, SignalEvent::Child),
-            (libc::SIGTSTP, SignalEvent::Suspend),
-            (libc::SIGCONT, SignalEvent::Continued),
-        ];
+        let own = [(libc::SIGCHLD, SignalEvent::Child), (libc::SIGCONT, SignalEvent::Continued)];
+        let ignored = keeper::is_ignored(libc::SIGHUP);
         for number in [libc::SIGTTOU, libc::SIGTTIN] {
             keeper::ignore(number);
         }
         let listened = stop.into_iter().chain(forward).chain(own);
         let mut streams = Vec::new();
         let mut heard = SigSet::empty();
-        for (number, event) in listened.filter(|&(number, _)| !(may_stay_ignored(number) && keeper::is_ignored(number)))
-        {
+        for (number, event) in listened.filter(|&(number, _)| !(number == libc::SIGHUP && ignored)) {
             streams.push((event, signal(SignalKind::from_raw(number))?));
             heard.add(number.try_into()?);
         }
         // Whoever started us may have had them blocked; the command gets that mask back, we cannot live with it.
         heard.thread_unblock()?;
         Ok(Signals { streams })
-    }
-
-    /// Whether a Ctrl-Z is heard.
-    #[must_use]
-    pub fn can_be_suspended(&self) -> bool {
-        self.streams.iter().any(|(event, _)| *event == SignalEvent::Suspend)
     }
 
     /// The next signal. Cancel safe: what is not returned is kept.
@@ -78,8 +67,4 @@ impl Signals {
         })
         .await
     }
-}
-
-fn may_stay_ignored(number: i32) -> bool {
-    [libc::SIGHUP, libc::SIGTSTP].contains(&number)
 }

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use crate::harness::faults::{self, Fault};
 use crate::harness::history::median;
 use crate::harness::tiers::{is_to_be_had, leaves, own_cgroup, tiers};
 use crate::harness::wait::throughout;
-use crate::harness::{Elect, Figures, Place, Relay, Witness, eventually, few, millis, processes, runs, until, wait};
+use crate::harness::{
+    Candidate, Elect, Figures, Place, Relay, Witness, eventually, few, millis, processes, runs, until, wait,
+};
 
 // ---- the faults of a hand-over, in each tier
 
@@ -243,30 +245,10 @@ fn the_leaf_of_two_that_were_killed_is_removed_by_the_next() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-#[test]
-fn one_who_moves_to_another_cgroup_does_not_survive() {
-    if !is_to_be_had("cgroup") {
-        return;
-    }
-    let place = Place::new();
-    nix::unistd::mkfifo(&place.path().join("go"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    let mut leader = Elect::new(&place)
-        .flag("--containment", "cgroup")
-        .flag("--stop-timeout", "300ms")
-        .shell("trap '' TERM; read -r up < \"$WITNESS_PLACE/go\"; setsid sh -c 'echo $$ > \"$0/cgroup.procs\" && echo out; \
-            sleep 600; :' \"$up\" & sleep 600; :")
-        .start();
-    leader.says("leader command started");
-    let leaf = leaves(leader.pid()).pop().expect("a leaf");
-    let elsewhere = leaf.with_file_name(format!("elsewhere-{}", leader.pid()));
-    fs::create_dir(&elsewhere).expect("made");
-    fs::write(place.path().join("go"), format!("{}\n", elsewhere.display())).expect("written");
-    until("it has moved", || leader.output().contains("out"));
-    leader.signal(Signal::SIGTERM);
-    leader.ends_with(137);
-    place.is_left_empty();
-    fs::remove_dir(&elsewhere).expect("nobody is in it");
-}
+/// In the leaf until it is told to end by the file `go`.
+const UNTIL_TOLD: &str = r#"
+    touch "$WITNESS_PLACE/leads"
+    until [ -e "$WITNESS_PLACE/go" ]; do sleep 0.05; done"#;
 
 #[test]
 fn one_who_is_no_descendant_and_in_the_leaf_keeps_the_next_leader_out() {
@@ -274,23 +256,44 @@ fn one_who_is_no_descendant_and_in_the_leaf_keeps_the_next_leader_out() {
         return;
     }
     let place = Place::new();
+    let leader =
+        Elect::new(&place).flag("--containment", "cgroup").flag("--stop-timeout", "2s").shell(UNTIL_TOLD).start();
+    until("it leads", || place.path().join("leads").exists());
+    let inmate = Stranger::in_cgroup(&leaves(leader.pid()).pop().expect("a leaf"));
+    keeps_the_next_leader_out(&place, &leader, inmate.pid());
+}
+
+#[test]
+fn one_who_has_moved_to_another_cgroup_keeps_the_next_leader_out() {
+    if !is_to_be_had("cgroup") {
+        return;
+    }
+    let place = Place::new();
+    let elsewhere = Cgroup::make("elsewhere");
+    let leaves = r#"trap '' TERM; echo $$ > "$ELSEWHERE/cgroup.procs" && echo $$; sleep 600; :"#;
     let leader = Elect::new(&place)
         .flag("--containment", "cgroup")
         .flag("--stop-timeout", "2s")
-        .shell("touch \"$WITNESS_PLACE/leads\"; until [ -e \"$WITNESS_PLACE/go\" ]; do sleep 0.05; done")
+        .variable("ELSEWHERE", &elsewhere.0.display().to_string())
+        .variable("LEAVES", leaves)
+        .shell(&format!("setsid sh -c \"$LEAVES\" & {UNTIL_TOLD}"))
         .start();
-    until("it leads", || place.path().join("leads").exists());
-    let inmate = Stranger::in_cgroup(&leaves(leader.pid()).pop().expect("a leaf"));
-    let next = Elect::new(&place).flag("--containment", "cgroup").witness(&Witness::new()).start();
+    let escaped = eventually("it has moved", || leader.output().lines().next()?.parse().ok());
+    keeps_the_next_leader_out(&place, &leader, escaped);
+}
+
+/// The main process ends, and until the stop time-out is over that is all.
+#[track_caller]
+fn keeps_the_next_leader_out(place: &Place, leader: &Candidate, other: i32) {
+    let next = Elect::new(place).flag("--containment", "cgroup").witness(&Witness::new()).start();
     next.waits();
     fs::write(place.path().join("go"), "").expect("written");
     leader.says("leader command ended");
-    throughout(Duration::from_secs(1), "somebody is in the leaf, and nobody leads", || {
-        processes::is_alive(inmate.pid()) && place.history().starts.is_empty()
+    throughout(Duration::from_secs(1), "the other is alive, and nobody leads", || {
+        processes::is_alive(other) && place.history().starts.is_empty()
     });
-    // It is killed when the stop time-out is over.
     place.starts(1);
-    assert!(!processes::is_alive(inmate.pid()));
+    assert!(!processes::is_alive(other), "killed before the next one leads");
     next.stops();
     place.is_left_empty();
 }
@@ -303,7 +306,7 @@ fn one_who_has_become_another_user_is_killed_in_the_leaf() {
         return;
     }
     let place = Place::new().open_to_all();
-    let (delegated, elect) = (Delegated::to(NOBODY), copy_of_elect(&place));
+    let (delegated, elect) = (Cgroup::delegated_to(NOBODY), copy_of_elect(&place));
     // A program that anybody may become root by.
     let ladder = place.path().join("ladder");
     fs::copy("/usr/bin/setpriv", &ladder).expect("the place takes a copy");
@@ -314,6 +317,7 @@ fn one_who_has_become_another_user_is_killed_in_the_leaf() {
         .flag("--containment", "cgroup")
         .flag("--stop-timeout", "300ms")
         .under(delegated.entering())
+        .under(become_user(NOBODY))
         .command(["sh", "-c", CLIMB, &ladder.display().to_string()])
         .start();
     until("it is up", || leader.output().contains("up"));
@@ -385,7 +389,7 @@ fn a_machine_without_a_unified_hierarchy_has_the_tree() {
 
 // ---- helpers of these tests
 
-fn copy_of_elect(place: &Place) -> std::path::PathBuf {
+fn copy_of_elect(place: &Place) -> PathBuf {
     assert!(nix::unistd::geteuid().is_root(), "this test becomes another user: run it as root");
     let elect = place.path().join("elect");
     fs::copy(env!("CARGO_BIN_EXE_elect"), &elect).expect("the place takes a copy");
@@ -420,30 +424,40 @@ impl Drop for Stranger {
     }
 }
 
-/// A cgroup that another user may do with as it likes, as with `Delegate=yes` in a unit.
-struct Delegated(std::path::PathBuf, u32);
+/// A cgroup beside those of elect's. Nothing is left of it with this handle.
+struct Cgroup(PathBuf);
 
-impl Delegated {
-    fn to(user: u32) -> Delegated {
-        let directory = own_cgroup().expect("a cgroup").join(format!("delegated-{}", std::process::id()));
+impl Cgroup {
+    fn make(kind: &str) -> Cgroup {
+        let directory = own_cgroup().expect("a cgroup").join(format!("{kind}-{}", std::process::id()));
         fs::create_dir(&directory).expect("made");
-        for path in [directory.clone(), directory.join("cgroup.procs"), directory.join("cgroup.subtree_control")] {
-            chown(path, Some(user), Some(user)).expect("given away");
-        }
-        Delegated(directory, user)
+        Cgroup(directory)
     }
 
-    /// What somebody is started by to be in it, as that user.
+    /// One that another user may do with as it likes, as with `Delegate=yes` in a unit.
+    fn delegated_to(user: u32) -> Cgroup {
+        let made = Cgroup::make("delegated");
+        for path in [made.0.clone(), made.0.join("cgroup.procs"), made.0.join("cgroup.subtree_control")] {
+            chown(path, Some(user), Some(user)).expect("given away");
+        }
+        made
+    }
+
+    /// What somebody is started by to be in it.
     fn entering(&self) -> Vec<String> {
         let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
-        ["sh", "-c", &enter, "sh"].map(str::to_owned).into_iter().chain(become_user(self.1)).collect()
+        ["sh", "-c", &enter, "sh"].map(str::to_owned).to_vec()
     }
 }
 
-impl Drop for Delegated {
+impl Drop for Cgroup {
     fn drop(&mut self) {
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
         // Whoever was in it may still be on its way out.
         for _ in 0..1000 {
+            for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(entry.path());
+            }
             if fs::remove_dir(&self.0).is_ok() {
                 return;
             }

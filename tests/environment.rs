@@ -25,6 +25,7 @@ fn a_command_knows_who_it_is() {
         "ELECT_LEADER_NAME",
         "ELECT_NAME",
         "ELECT_ROLE",
+        "ELECT_SOCKET",
         "ELECT_TERM",
     ];
     assert_eq!(names, known, "what is not known is unset, not empty");

@@ -174,7 +174,7 @@ fn a_follower_inherits_nothing_that_is_a_leaders() {
     until("it has said all", || follower.output().contains("/dev/null"));
     let output = follower.output();
     let names: Vec<&str> = output.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-    let known = ["BOUNDARY", "ID", "LEADER_HOST", "LEADER_ID", "LEADER_NAME", "NAME", "ROLE"];
+    let known = ["BOUNDARY", "ID", "LEADER_HOST", "LEADER_ID", "LEADER_NAME", "NAME", "ROLE", "SOCKET"];
     assert_eq!(names, known.map(|name| format!("ELECT_{name}")), "{output}");
     assert!(output.contains("ELECT_ROLE=follower") && output.contains("ELECT_LEADER_HOST=db.example"), "{output}");
     let mut numbers: Vec<&str> = output.lines().filter(|line| line.parse::<u32>().is_ok()).collect();

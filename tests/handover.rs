@@ -95,7 +95,8 @@ fn orphan_a_daemon(tier: &str) {
 #[test]
 fn a_leader_that_is_dead_is_not_said_to_lead() {
     let place = Place::new();
-    let leader = Elect::new(&place).witness(&Witness::new().daemon()).start();
+    // A namespace would take the daemon along.
+    let leader = Elect::new(&place).flag("--containment", "tree").witness(&Witness::new().daemon()).start();
     place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
     let next = Elect::new(&place).witness(&Witness::new()).start();
     next.waits();

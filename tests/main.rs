@@ -29,6 +29,7 @@ mod restarts;
 mod servers;
 mod signals;
 mod status;
+mod steering;
 mod systemd;
 mod terminal;
 mod waiting;

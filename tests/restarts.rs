@@ -193,6 +193,7 @@ fn a_leadership_that_is_lost_between_two_runs_is_sought_again_or_ends_it() {
         } else {
             until("it leads again", || runs(&place).len() == 2);
             assert_ne!(runs(&place)[0], runs(&place)[1], "in a new term");
+            until("that run has ended", || leader.log().matches("is started again in").count() == 2);
             leader.signal(Signal::SIGTERM);
             leader.ends_by(Signal::SIGTERM);
         }

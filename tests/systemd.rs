@@ -70,6 +70,17 @@ fn a_campaigner_that_hangs_is_replaced_and_never_do_two_commands_run() {
 }
 
 #[test]
+fn a_campaigner_that_is_killed_is_replaced_and_never_do_two_commands_run() {
+    let place = Place::new();
+    let systemd = Systemd::boot(&place, &[SOON], &Witness::new().daemon().stubborn());
+    systemd.does(&["start", "elect@cron"]);
+    place.history_when("a grandchild", |history| !history.grandchildren.is_empty());
+    processes::signal(systemd.campaigner(), Signal::SIGKILL);
+    place.starts(2).is_safe();
+    systemd.does(&["kill", "--signal=KILL", "elect@cron"]);
+}
+
+#[test]
 fn when_both_processes_are_killed_systemd_kills_what_is_left_and_starts_again() {
     let place = Place::new();
     let systemd = Systemd::boot(&place, &[SOON], &Witness::new().daemon().stubborn());

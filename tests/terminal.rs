@@ -243,8 +243,8 @@ fn a_pipeline_shares_the_terminal() {
     terminal.types("this\n");
     terminal.shows("got=this.");
     // Ctrl-C is for all of them.
-    terminal.types(&format!("sleep 600 | {}\n", job(&["cat"])));
-    let all = ["sleep", "cat"].map(|name| terminal.process(name));
+    terminal.types(&format!("sleep 600 | {}\n", job(&["tail", "-f", "/dev/null"])));
+    let all = ["sleep", "tail"].map(|name| terminal.process(name));
     terminal.presses_control('c');
     until("nobody is left", || !all.into_iter().any(processes::is_alive));
     terminal.is_back_with_the_shell();

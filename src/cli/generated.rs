@@ -20,6 +20,8 @@ fn is_current(path: &Path, expected: &[u8]) {
 #[test]
 fn man_pages_are_current() {
     let mut command = super::command().disable_help_subcommand(true);
+    // What the short help leaves out has its place on a page.
+    command = command.mut_subcommands(|command| command.mut_args(|flag| flag.hide_short_help(false)));
     command.build();
     let pages = std::iter::once(command.clone()).chain(command.get_subcommands().cloned());
     for page in pages {

@@ -66,7 +66,8 @@ struct Stopping {
     why: Why,
     /// When SIGKILL is due, whoever sends it.
     kill_at: Time,
-    killed: bool,
+    /// When we had it sent. A campaigner that was asleep when it was due has not waited for what follows.
+    killed_at: Option<Time>,
     /// When people are told, again, that it is still there.
     tell_at: Time,
     /// When the campaigner sweeps what a dead keeper left it; never, if that lives (K4).
@@ -113,7 +114,7 @@ impl Follower {
     /// Whether it has been killed and is still there (2.3).
     pub(super) fn is_stuck(&self, now: Time) -> bool {
         match &self.stage {
-            Stage::Stopping(stopping) => now >= stopping.stuck_at(),
+            Stage::Stopping(stopping) => stopping.killed_at.is_some_and(|at| now >= at + KILL_ALLOWANCE),
             Stage::Gone { .. } | Stage::Running { .. } => false,
         }
     }
@@ -145,15 +146,9 @@ impl Follower {
     pub(super) fn wake_at(&self, stands: bool) -> Time {
         let start_at = if stands { self.start_at() } else { Time::NEVER };
         let Stage::Stopping(stopping) = &self.stage else { return start_at };
-        let kill_at = if stopping.killed { Time::NEVER } else { stopping.kill_at };
-        // Once, for those whom it keeps waiting, and then again and again for people.
+        let kill_at = if stopping.killed_at.is_some() { Time::NEVER } else { stopping.kill_at };
+        // Once for those whom it keeps waiting as well, and then again and again for people.
         kill_at.min(stopping.tell_at).min(stopping.sweep_at)
-    }
-}
-
-impl Stopping {
-    fn stuck_at(&self) -> Time {
-        self.kill_at + KILL_ALLOWANCE
     }
 }
 
@@ -275,8 +270,8 @@ impl Core {
         }
         let kill_at = now + self.stop_timeout;
         self.act(Action::Stop { kill_at });
-        let tell_at = kill_at + KILL_ALLOWANCE;
-        let stopping = Stopping { run, why, kill_at, killed: false, tell_at, sweep_at: Time::NEVER };
+        let (tell_at, sweep_at) = (Time::NEVER, Time::NEVER);
+        let stopping = Stopping { run, why, kill_at, killed_at: None, tell_at, sweep_at };
         self.follower.stage = Stage::Stopping(stopping);
     }
 
@@ -289,7 +284,6 @@ impl Core {
             && let Stage::Stopping(stopping) = &mut self.follower.stage
         {
             stopping.kill_at = stopping.kill_at.min(now);
-            stopping.tell_at = stopping.tell_at.min(now + KILL_ALLOWANCE);
             self.follower_passes_time(now);
         }
     }
@@ -298,8 +292,9 @@ impl Core {
     pub(super) fn follower_is_bereaved(&mut self, now: Time) {
         self.stop_follower(now, Why::Dismissed);
         if let Stage::Stopping(stopping) = &mut self.follower.stage {
-            (stopping.killed, stopping.sweep_at) = (true, now);
-            stopping.kill_at = stopping.kill_at.min(now);
+            // A sweep is a kill.
+            stopping.killed_at.get_or_insert(now);
+            (stopping.sweep_at, stopping.tell_at) = (now, stopping.tell_at.min(now + KILL_ALLOWANCE));
             self.follower_passes_time(now);
         }
     }
@@ -315,7 +310,8 @@ impl Core {
 
     pub(super) fn follower_passes_time(&mut self, now: Time) {
         let Stage::Stopping(stopping) = &mut self.follower.stage else { return };
-        if now >= stopping.kill_at && !std::mem::replace(&mut stopping.killed, true) {
+        if now >= stopping.kill_at && stopping.killed_at.is_none() {
+            (stopping.killed_at, stopping.tell_at) = (Some(now), now + KILL_ALLOWANCE);
             self.actions.push(Action::Kill);
         }
         if now >= stopping.tell_at {

@@ -331,6 +331,20 @@ fn a_lease_that_runs_out_leaves_the_fence_grace_and_no_way_back() {
 }
 
 #[test]
+fn a_stop_just_after_the_command_has_ended_does_not_cut_its_release_short_and_a_second_one_does() {
+    let mut scene = Scene::new();
+    scene.leads();
+    let end = CommandEnd::Exited(0);
+    scene.hears(at(100), Event::Keeper(FromKeeper::Exited { run: 1, end }));
+    let actions = scene.hears(at(100), Event::Keeper(FromKeeper::Empty { run: 1 }));
+    release(&actions);
+    assert_eq!(scene.hears(at(101), Event::Stop(TERM)), []);
+    assert_eq!(scene.candidate.phase(), Phase::Releasing);
+    let actions = scene.hears(at(102), Event::Stop(TERM));
+    assert!(actions.contains(&Action::End(Outcome::Command(end))), "{actions:?}");
+}
+
+#[test]
 fn while_stopping_the_pace_of_renewals_is_the_usual_one() {
     let mut scene = Scene::new();
     scene.leads();

@@ -200,7 +200,8 @@ impl Guard {
 
     /// Whether all is done, and with which claim to be released.
     fn part(&mut self) -> ControlFlow<Option<Claim>> {
-        if !matches!(self.tree, Tree::Empty) || !self.is_alone() {
+        // Whatever ran beside nothing was made a tree when the campaigner went.
+        if !matches!(self.tree, Tree::Empty) {
             return ControlFlow::Continue(());
         }
         let held = clock::now() < self.held_until();
@@ -557,11 +558,6 @@ impl Guard {
             // One answer is enough for all that it has not read an answer to.
             ToKeeper::Ping if self.outbox.contains(&FromKeeper::Pong) => {}
             ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
-            ToKeeper::Suspend => {
-                if let Some(group) = self.running_group() {
-                    self.terminal.suspend(group);
-                }
-            }
             ToKeeper::Resume => {
                 if let Some(group) = self.running_group() {
                     let command = matches!(self.tree, Tree::Alive { job: Job::Command { .. }, .. });

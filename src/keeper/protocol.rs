@@ -48,9 +48,7 @@ pub enum ToKeeper {
     Forward { signal: i32 },
     /// A sign of life, please.
     Ping,
-    /// The job that elect belongs to is being suspended: the command with it.
-    Suspend,
-    /// It goes on.
+    /// The job that elect belongs to goes on.
     Resume,
     /// A hold that still runs is over: whoever dies now, what is claimed is released at once.
     EndHold,
@@ -73,8 +71,7 @@ impl ToKeeper {
             ToKeeper::Ping => message.tag(7),
             ToKeeper::Dismiss => message.tag(8),
             ToKeeper::EndHold => message.tag(9),
-            ToKeeper::Suspend => message.tag(12),
-            ToKeeper::Resume => message.tag(13),
+            ToKeeper::Resume => message.tag(12),
         };
         message.0
     }
@@ -94,8 +91,7 @@ impl ToKeeper {
             7 => ToKeeper::Ping,
             8 => ToKeeper::Dismiss,
             9 => ToKeeper::EndHold,
-            12 => ToKeeper::Suspend,
-            13 => ToKeeper::Resume,
+            12 => ToKeeper::Resume,
             _ => return None,
         };
         message.0.is_empty().then_some(decoded)
@@ -384,7 +380,6 @@ mod tests {
             ToKeeper::Ping,
             ToKeeper::Dismiss,
             ToKeeper::EndHold,
-            ToKeeper::Suspend,
             ToKeeper::Resume,
         ]
     }

@@ -130,26 +130,10 @@ pub fn ignore(signal: c_int) {
     set_disposition(signal, libc::SIG_IGN);
 }
 
-/// As a terminal does it: to every process of our group, this one included.
+/// As a terminal does it: to every process of our group, this one included, which obeys before this returns.
 pub fn signal_own_group(signal: c_int) {
-    // Our own group is there as long as we are.
+    // Our own group is there as long as we are. The kernel gives a signal to the main thread, which is this one, if it can.
     let _ = kill(0, signal);
-}
-
-/// Stops this process as if it had no handler for SIGTSTP, and returns when it goes on: at once if there is nobody who could
-/// ever continue it, for then the kernel does not stop it (an orphaned process group, PID 1).
-pub fn suspend_self() {
-    // SAFETY: both actions are valid, the second one being what the kernel has just told us; raise aims at this very thread, so
-    // that we are stopped before it returns.
-    unsafe {
-        let mut handled: libc::sigaction = std::mem::zeroed();
-        let mut default: libc::sigaction = std::mem::zeroed();
-        default.sa_sigaction = libc::SIG_DFL;
-        if libc::sigaction(libc::SIGTSTP, &raw const default, &raw mut handled) == 0 {
-            libc::raise(libc::SIGTSTP);
-            libc::sigaction(libc::SIGTSTP, &raw const handled, std::ptr::null_mut());
-        }
-    }
 }
 
 /// Closes what elect was started with beyond standard input, output and error: the command does not get it (K9), and a lock or

@@ -127,14 +127,6 @@ impl Terminal {
         Some(AtTerminal::Stopped(Signal(signal)))
     }
 
-    /// The job is being suspended, and the command with it.
-    pub fn suspend(&mut self, group: i32) {
-        if self.rest == Rest::None {
-            self.rest = Rest::Suspended;
-            let _ = sys::kill(-group, libc::SIGTSTP);
-        }
-    }
-
     /// The job goes on: in the foreground with the terminal, in the background without.
     pub fn resume(&mut self, group: i32, reads: bool) {
         let wants = reads && (!self.shared || self.lent.is_some() || matches!(self.rest, Rest::Waits { .. }));

@@ -113,16 +113,14 @@ async fn receive(listener: UnixListener, host: Host, petitions: mpsc::UnboundedS
 }
 
 async fn attend(mut stream: UnixStream, host: Host, petitions: mpsc::UnboundedSender<Visit>) {
-    let verdict = if admitted(&stream) {
-        match tokio::time::timeout(DAWDLING, read_wish(&mut stream)).await {
-            Ok(Ok(Some(Wish::Hello))) => Some(Verdict::Yes { term: None, lease_left_ms: None }),
-            Ok(Ok(Some(wish))) => consider(wish, &mut stream, &petitions).await,
-            Ok(Ok(None)) => Some(Verdict::misunderstood()),
-            // It has left, or says nothing.
-            Ok(Err(_)) | Err(_) => None,
-        }
-    } else {
-        Some(Verdict::foreign())
+    // Heard out in any case: a connection that is closed on unread words loses the answer with them.
+    let verdict = match tokio::time::timeout(DAWDLING, read_wish(&mut stream)).await {
+        Ok(Ok(_)) if !admitted(&stream) => Some(Verdict::foreign()),
+        Ok(Ok(Some(Wish::Hello))) => Some(Verdict::Yes { term: None, lease_left_ms: None }),
+        Ok(Ok(Some(wish))) => consider(wish, &mut stream, &petitions).await,
+        Ok(Ok(None)) => Some(Verdict::misunderstood()),
+        // It has left, or says nothing.
+        Ok(Err(_)) | Err(_) => None,
     };
     let Some(verdict) = verdict else { return };
     let answer = Answer { boundary: host.boundary, id: host.id, name: host.name, verdict };

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use nix::sys::signal::Signal;
 
 use super::processes::{self, MARK, Process};
-use super::{Place, eventually, until};
+use super::{Place, eventually, tiers, until};
 
 /// The command that proves what runs when: `tests/harness/witness.rs`.
 #[derive(Debug, Clone, Default)]
@@ -391,5 +391,6 @@ impl Drop for Candidate {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+        tiers::clear_away(self.pid());
     }
 }

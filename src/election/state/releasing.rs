@@ -17,6 +17,8 @@ pub(in crate::election) struct Releasing {
     /// Bounded: after that the lease runs out by itself.
     pub(super) until: Time,
     pub(super) then: Then,
+    /// Somebody asked us to stop while we were at it.
+    asked: bool,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub(super) fn become_releasing(core: &mut Core, now: Time, term: Option<Term>, t
     core.keeper.rest();
     core.end_hold(now);
     let until = now + 3 * core.timing.request_timeout();
-    Releasing { term, ask_at: now, until, then }.next(core, now, Input::Time)
+    Releasing { term, ask_at: now, until, then, asked: false }.next(core, now, Input::Time)
 }
 
 impl Releasing {
@@ -52,6 +54,9 @@ impl Releasing {
             Input::Answer(Answer::Release(false)) => self.ask_at = now + core.backoff(),
             Input::Stop(signal) => match self.then {
                 Then::Stand(_) | Then::SitOut(_) => self.then = Then::End(Outcome::Stopped(signal)),
+                // A command that ended just before the stop that was meant for it: the others are not to wait for a lease
+                // because of that.
+                Then::End(Outcome::Command(_)) if !self.asked => self.asked = true,
                 // The second time they mean at once.
                 Then::End(_) => return self.finish(core, now, false),
             },

@@ -179,7 +179,11 @@ impl Stopping {
                     Reason::CommandEnded | Reason::CannotStart(_) | Reason::Asked(_) | Reason::KeeperDied => {}
                 }
             }
-            Input::Forward(signal) => core.act(Action::Forward(signal)),
+            Input::Forward(signal) => match core.job {
+                Job::Command { .. } => core.act(Action::Forward(signal)),
+                // Signals are for the command, and for nobody before it.
+                Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => {}
+            },
             Input::Hint
             | Input::Leader(_)
             | Input::Idle

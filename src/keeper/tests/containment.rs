@@ -253,6 +253,9 @@ fn it_sleeps_while_there_is_nothing_to_do_in_each_tier() {
         let go_on_at = clock::now() + ms(300);
         until("a while", || clock::now() >= go_on_at);
         assert_eq!(switches(), before, "it woke for nothing");
+        // Nobody else would for as long as it sleeps.
+        scene.send(&ToKeeper::Kill);
+        scene.empty();
     });
 }
 

@@ -29,6 +29,13 @@ fn set(scripts: &mut Scripts, job: Job, hook: &str) {
     if job == ELECTED { scripts.on_elected = Some(hook.into()) } else { scripts.on_ousted = Some(hook.into()) }
 }
 
+/// What elect was given to read, which is not for those that have to do without.
+fn something_to_read(directory: &Path) {
+    let path = directory.join("input");
+    fs::write(&path, "input").expect("written");
+    nix::unistd::dup2_stdin(fs::File::open(&path).expect("opened")).expect("copied");
+}
+
 fn past(kill_by: Time) {
     until("the deadline has passed", || clock::now() > kill_by + ms(200));
 }
@@ -52,6 +59,7 @@ fn a_follower_outlives_the_deadline_of_a_term() {
 #[test]
 fn a_follower_reads_nothing_and_does_not_hold_the_lock() {
     alone(|directory| {
+        something_to_read(directory);
         let lock = fs::File::create(directory.join("lock")).expect("created");
         let follower = "readlink /proc/self/fd/0 >&9; ls /proc/$$/fd | tr '\\n' ' ' >&9; echo >&9";
         let mut scene = script(directory, SLEEPER).scripts(|scripts| scripts.follower = Some(follower.into())).fork();
@@ -68,6 +76,7 @@ fn a_follower_reads_nothing_and_does_not_hold_the_lock() {
 fn the_hooks_of_a_leader_read_nothing_and_hold_the_lock() {
     for job in [ELECTED, OUSTED] {
         alone(|directory| {
+            something_to_read(directory);
             let lock = fs::File::create(directory.join("lock")).expect("created");
             let hook = "readlink /proc/$$/fd/0 >&9; readlink /proc/$$/fd/100 >&9";
             let mut scene = script(directory, SLEEPER).scripts(|scripts| set(scripts, job, hook)).fork();

@@ -28,7 +28,7 @@ pub fn default_directory() -> PathBuf {
 ///
 /// It cannot be made, or is not ours.
 pub fn runtime_directory() -> Result<PathBuf, StoreError> {
-    let directory = Directory { path: default_directory(), is_default: true };
+    let directory = Directory { path: default_directory(), is_default: true, for_locks: false };
     directory.prepare()?;
     Ok(directory.path)
 }
@@ -39,6 +39,8 @@ pub struct Directory {
     path: PathBuf,
     /// Chosen by elect, so that its owner and mode can be insisted on. A named one may be shared.
     is_default: bool,
+    /// Whether another one may be named instead.
+    for_locks: bool,
 }
 
 /// File systems whose locks do not reach as far as their files do, or only sometimes.
@@ -75,10 +77,10 @@ impl Directory {
             }
         };
         if path.is_empty() {
-            return Ok(Directory { path: default_directory(), is_default: true });
+            return Ok(Directory { path: default_directory(), is_default: true, for_locks: true });
         }
         let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-        Ok(Directory { path, is_default: false })
+        Ok(Directory { path, is_default: false, for_locks: true })
     }
 
     pub fn path(&self) -> &Path {
@@ -130,7 +132,8 @@ impl Directory {
         match fault {
             None => Ok(true),
             Some(fault) => {
-                Err(StoreError::Refused(format!("{shown} {fault}: name another directory with --store file:DIR")))
+                let advice = if self.for_locks { ": name another directory with --store file:DIR" } else { "" };
+                Err(StoreError::Refused(format!("{shown} {fault}{advice}")))
             }
         }
     }

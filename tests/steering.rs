@@ -1,0 +1,283 @@
+//! A word with a candidate on this host: `assert`, `extend`, `resign`, `proclaim`. Each test holds for every store.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::harness::candidate::elect;
+use crate::harness::sites::{Site, each};
+use crate::harness::{Candidate, Elect, Ended, Place, Witness, eventually, is_long, until};
+
+/// Sockets are found by the boundary's name alone, and all tests are the same user.
+fn boundary() -> &'static str {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    let number = LAST.fetch_add(1, Ordering::Relaxed);
+    format!("steered/{}-{number}", std::process::id()).leak()
+}
+
+fn candidate(site: &Site, boundary: &'static str, name: &str) -> Elect {
+    site.candidate(name).boundary(boundary).witness(&Witness::new())
+}
+
+#[track_caller]
+fn leader(site: &Site, boundary: &'static str, name: &str) -> Candidate {
+    let before = site.place.history().starts.len();
+    let leader = candidate(site, boundary, name).start();
+    site.place.starts(before + 1);
+    leader
+}
+
+/// One of the four, about that boundary.
+fn steer(site: &Site, verb: &'static str, boundary: &str, words: &[&str]) -> Ended {
+    let words = [&["--boundary", boundary], words].concat();
+    Elect::new(&site.place).store(None).asks(verb, &words).run()
+}
+
+#[track_caller]
+fn says_yes(ended: &Ended) {
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+}
+
+fn status(site: &Site, boundary: &str) -> Value {
+    let ended = site.asks("status", &[boundary, "--json"]).run();
+    serde_json::from_str(ended.stdout.trim()).unwrap_or_else(|_| panic!("an object: {ended:?}"))
+}
+
+#[track_caller]
+fn leads(site: &Site, boundary: &str, name: &str) -> Value {
+    eventually(&format!("{name} leads"), || {
+        let leader = status(site, boundary)["leader"].clone();
+        (leader["name"] == name).then_some(leader)
+    })
+}
+
+#[test]
+fn a_command_asks_whether_it_leads_and_how_long_for() {
+    each(|site| {
+        let script = "$PROGRAM assert; echo $?; $PROGRAM extend; echo $?; ELECT_TERM=1 $PROGRAM assert; echo $?";
+        let program = elect().display().to_string();
+        let ended = site.candidate("web-1").boundary(boundary()).variable("PROGRAM", &program).shell(script).run();
+        let told: Vec<&str> = ended.stdout.lines().collect();
+        let left = if site.has_server() { "s" } else { "no end" };
+        let [asserted, extended, status, other_term] = told[..] else { panic!("{ended:?}") };
+        assert_eq!((asserted, status, other_term), ("0", "0", "3"), "{ended:?}");
+        assert!(extended.ends_with(left), "what is left of the lease: {ended:?}");
+        ended.says(&["elect: not the leader"]);
+    });
+}
+
+#[test]
+fn from_outside_a_candidate_is_found_by_its_boundary_or_by_its_id() {
+    each(|site| {
+        let boundary = boundary();
+        let first = leader(&site, boundary, "web-1");
+        says_yes(&steer(&site, "assert", boundary, &[]));
+        let extended = steer(&site, "extend", boundary, &[]);
+        says_yes(&extended);
+        assert_eq!(extended.stdout.lines().count(), 1);
+        let second = candidate(&site, boundary, "web-2").start();
+        second.says("web-1 leads");
+        let several = steer(&site, "assert", boundary, &[]);
+        several.fails_with(2, &["several candidates", "--id"]);
+        let leads = leads(&site, boundary, "web-1")["id"].as_str().expect("an id").to_owned();
+        let listed = several.stderr.trim().rsplit(": ").next().expect("a list").split(", ").map(str::to_owned);
+        let waits = listed.into_iter().find(|id| *id != leads).expect("two are listed");
+        says_yes(&steer(&site, "assert", boundary, &["--id", &leads]));
+        for verb in ["assert", "extend", "resign"] {
+            steer(&site, verb, boundary, &["--id", &waits]).fails_with(3, &["not the leader"]);
+        }
+        steer(&site, "proclaim", boundary, &["--id", &waits, "--name", "x"]).fails_with(3, &["not the leader"]);
+        steer(&site, "assert", boundary, &["--id", "nobody"]).fails_with(69, &[boundary, "nobody"]);
+        second.stops();
+        first.stops();
+        steer(&site, "assert", boundary, &[]).fails_with(69, &["no candidate", boundary]);
+    });
+}
+
+#[test]
+fn a_leader_that_resigns_makes_room_and_stands_behind_the_others() {
+    each(|site| {
+        let boundary = boundary();
+        let one = leader(&site, boundary, "web-1");
+        let other = candidate(&site, boundary, "web-2").start();
+        other.says("web-1 leads");
+        let rounds = if is_long() { 100 } else { 6 };
+        for round in 0..rounds {
+            let (from, to, resigns) =
+                if round % 2 == 0 { ("web-1", "web-2", &one) } else { ("web-2", "web-1", &other) };
+            let id = leads(&site, boundary, from)["id"].as_str().expect("an id").to_owned();
+            let ended = steer(&site, "resign", boundary, &["--id", &id]);
+            says_yes(&ended);
+            // As a deployment script does.
+            let waited = site.asks("wait", &[boundary, "--for", &format!("name={to}"), "--timeout", "20s"]).run();
+            assert_eq!(waited.status.code(), Some(0), "{waited:?}");
+            site.place.starts(round + 2);
+            let stands = format!("waiting: {to} leads");
+            until("it stands again", || resigns.log().matches(&stands).count() > round / 2 + round % 2);
+        }
+        one.stops();
+        other.stops();
+        site.place.history().is_safe();
+    });
+}
+
+#[test]
+fn a_leader_proclaims_another_name_and_address_in_the_same_term() {
+    each(|site| {
+        let boundary = boundary();
+        let leader = leader(&site, boundary, "web-1");
+        let before = leads(&site, boundary, "web-1");
+        let watch = site.asks("watch", &[boundary, "--json"]).start();
+        until("the watch has begun", || watch.output().contains("web-1"));
+        says_yes(&steer(&site, "proclaim", boundary, &["--name", "blue", "--advertise", "[::1]:8080"]));
+        let after = leads(&site, boundary, "blue");
+        assert_eq!((&after["host"], &after["port"]), (&"::1".into(), &8080.into()));
+        for same in ["id", "term", "since"] {
+            assert_eq!(after[same], before[same], "{same}");
+        }
+        until("the watch tells", || watch.output().contains("blue"));
+        // What is left out stays, and what is no name is none.
+        says_yes(&steer(&site, "proclaim", boundary, &["--name", "green"]));
+        assert_eq!(leads(&site, boundary, "green")["host"], "::1");
+        steer(&site, "proclaim", boundary, &[]).fails_with(2, &["--name", "--advertise"]);
+        steer(&site, "proclaim", boundary, &["--name", "a\nb"]).fails_with(2, &["--name"]);
+        steer(&site, "proclaim", boundary, &["--advertise", "a b"]).fails_with(2, &["--advertise"]);
+        watch.stops();
+        leader.stops();
+    });
+}
+
+/// The variables of the leader's command.
+fn variables(site: &Site) -> Vec<(String, String)> {
+    let witness = site.place.running().into_iter().find(|process| process.name == "witness").expect("it runs");
+    let environment = fs::read(format!("/proc/{}/environ", witness.pid)).expect("ours");
+    let text = String::from_utf8_lossy(&environment).into_owned();
+    let all = text.split('\0').filter_map(|pair| pair.split_once('='));
+    all.filter(|(name, _)| name.starts_with("ELECT_")).map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// `elect assert` as a process of that command, which may have outlived it.
+fn assert_as(site: &Site, variables: &[(String, String)], words: &[&str]) -> Elect {
+    let asks = Elect::new(&site.place).store(None).asks("assert", words);
+    variables.iter().fold(asks, |asks, (name, value)| asks.variable(name, value))
+}
+
+#[test]
+fn a_term_that_is_over_is_over_also_for_whoever_outlived_it() {
+    each(|site| {
+        let boundary = boundary();
+        let leader = leader(&site, boundary, "web-1");
+        let first = variables(&site);
+        says_yes(&assert_as(&site, &first, &[]).run());
+        // Nobody else is there: the same candidate leads again, in another term.
+        let before = site.place.history().starts.len();
+        says_yes(&steer(&site, "resign", boundary, &[]));
+        site.place.starts(before + 1);
+        let second = variables(&site);
+        says_yes(&assert_as(&site, &second, &[]).run());
+        assert_as(&site, &first, &[]).run().fails_with(3, &["not the leader"]);
+        // A candidate that stands still says nothing, and nothing is no yes.
+        leader.signal(Signal::SIGSTOP);
+        assert_as(&site, &second, &["--timeout", "300ms"]).run().fails_with(75, &["did not answer"]);
+        leader.signal(Signal::SIGCONT);
+        leader.stops();
+        assert_as(&site, &second, &[]).run().fails_with(69, &[]);
+    });
+}
+
+#[test]
+fn a_host_that_was_frozen_for_longer_than_the_ttl_gets_no_yes() {
+    each(|site| {
+        if !site.has_server() {
+            // A lock has no end that could be slept through.
+            return;
+        }
+        let leader = leader(&site, boundary(), "web-1");
+        let variables = variables(&site);
+        let everybody: Vec<i32> = site.place.running().into_iter().map(|process| process.pid).collect();
+        for &pid in &everybody {
+            crate::harness::processes::signal(pid, Signal::SIGSTOP);
+        }
+        let mut asking = assert_as(&site, &variables, &["--timeout", "1m"]).start();
+        until("the lease has run out", || has_expired(&site));
+        for &pid in everybody.iter().rev() {
+            crate::harness::processes::signal(pid, Signal::SIGCONT);
+        }
+        assert_ne!(asking.wait().code(), Some(0), "{}", asking.log());
+        leader.stops();
+    });
+}
+
+/// Whether the store has forgotten everybody.
+fn has_expired(site: &Site) -> bool {
+    let all = site.asks("status", &["--json"]).run().stdout;
+    all.lines().all(|line| serde_json::from_str::<Value>(line).is_ok_and(|object| object["leader"].is_null()))
+}
+
+#[test]
+fn another_user_is_refused() {
+    let place = Place::new().open_to_all();
+    let site_boundary = boundary();
+    let leader = Elect::new(&place).boundary(site_boundary).witness(&Witness::new()).start();
+    place.starts(1);
+    let binary = place.path().join("elect");
+    fs::copy(elect(), &binary).expect("the place takes a copy");
+    let socket = socket_of(&leader, site_boundary);
+    let asks = |words: &[&str]| {
+        let asks = Elect::new(&place).store(None).binary(&binary).asks("assert", words);
+        asks.under(["setpriv", "--reuid", "65534", "--clear-groups", "--"])
+    };
+    asks(&[]).variable("ELECT_SOCKET", &socket.display().to_string()).run().fails_with(77, &["ermission denied"]);
+    asks(&["--boundary", site_boundary]).run().fails_with(69, &["no candidate of this user"]);
+    // Past the directory: it is the peer's uid that counts.
+    let open = place.path().join("open.sock");
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).expect("ours");
+    fs::hard_link(&socket, &open).or_else(|_| std::os::unix::fs::symlink(&socket, &open)).expect("a second name");
+    let asked = asks(&[]).variable("ELECT_SOCKET", &open.display().to_string()).run();
+    asked.fails_with(77, &["belongs to another user"]);
+    leader.stops();
+}
+
+/// Of the one candidate of that boundary.
+fn socket_of(leader: &Candidate, boundary: &str) -> PathBuf {
+    let stem: String = boundary.replace('/', "%2F").chars().take(24).collect();
+    let found = fs::read_dir("/run/elect/control").expect("tests run as root").flatten().map(|entry| entry.path());
+    let ours = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&stem));
+    found.into_iter().find(ours).unwrap_or_else(|| panic!("no socket of {boundary}: {}", leader.log()))
+}
+
+#[test]
+fn a_socket_that_a_crash_left_behind_is_nobodys_and_is_taken_away() {
+    let place = Place::new();
+    let boundary = boundary();
+    let mut leader = Elect::new(&place).boundary(boundary).witness(&Witness::new()).start();
+    place.starts(1);
+    let socket = socket_of(&leader, boundary);
+    leader.signal(Signal::SIGKILL);
+    leader.wait();
+    assert!(socket.exists());
+    let asked = Elect::new(&place).store(None).asks("assert", &["--boundary", boundary]).run();
+    asked.fails_with(69, &["no candidate"]);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_runtime_directory_that_is_not_to_be_had_is_a_warning() {
+    let place = Place::new().open_to_all();
+    let binary = place.path().join("elect");
+    fs::copy(elect(), &binary).expect("the place takes a copy");
+    // By uid alone, and this one is nobody else's.
+    let uid = "64123";
+    let directory = Path::new("/tmp").join(format!("elect-{uid}"));
+    fs::write(&directory, "not a directory").expect("root may");
+    let elect = Elect::new(&place).store("always:".to_owned()).binary(&binary).shell("env");
+    let ended = elect.under(["setpriv", "--reuid", uid, "--clear-groups", "--"]).run();
+    fs::remove_file(&directory).expect("ours");
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    ended.says(&["warning: no control socket", "is not a directory\n"]);
+    assert!(!ended.stdout.contains("ELECT_SOCKET"), "{ended:?}");
+}
