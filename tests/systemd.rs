@@ -43,12 +43,38 @@ fn the_unit_starts_tells_what_it_does_and_stops() {
     systemd.does(&["start", "elect@cron"]);
     let leader = &place.starts(1).starts[0];
     systemd.comes_to("StatusText", &format!("leading, term {}, pid {}", leader.term, leader.pid));
-    // Delegated: elect may hold the command together by a cgroup below the unit's own.
     assert_eq!((systemd.property("ActiveState"), systemd.property("Delegate")), ("active".into(), "yes".into()));
     systemd.does(&["stop", "elect@cron"]);
     assert_eq!((systemd.property("ActiveState"), systemd.property("Result")), ("inactive".into(), "success".into()));
     place.history().is_safe();
     assert!(systemd.log().contains("released"), "{}", systemd.log());
+    drop(systemd);
+    place.is_left_empty();
+}
+
+#[test]
+fn the_command_is_held_together_by_a_cgroup_below_the_units_own() {
+    let place = Place::new();
+    let tier = "Environment=ELECT_CONTAINMENT=cgroup";
+    let systemd = Systemd::boot(&place, &[tier, SOON], &Witness::new().daemon());
+    systemd.does(&["start", "elect@cron"]);
+    place.starts(1);
+    let witness = place.running().into_iter().find(|process| process.name == "witness").expect("it runs");
+    assert!(systemd.log().contains("containment=\"cgroup\""), "{}", systemd.log());
+    let cgroup = |pid: i32| {
+        let all = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+        let unified = all.lines().find_map(|line| line.strip_prefix("0::")).expect("cgroup v2 is there");
+        unified.to_owned()
+    };
+    let (own, commands) = (cgroup(systemd.campaigner()), cgroup(witness.pid));
+    assert!(own.ends_with("/elect@cron.service"), "elect itself is outside: {own}");
+    assert!(commands.starts_with(&format!("{own}/elect-")), "{commands} is not below {own}");
+    // What is left of a killed elect is systemd's to kill, the leaf included.
+    let keeper = processes::children(systemd.campaigner())[0];
+    processes::signal(keeper, Signal::SIGKILL);
+    place.starts(2).is_safe();
+    systemd.does(&["stop", "elect@cron"]);
+    place.history().is_safe();
     drop(systemd);
     place.is_left_empty();
 }
