@@ -8,8 +8,7 @@ use crate::election::Term;
 pub const LONGEST: usize = 4096;
 
 /// What a visitor wants of a candidate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "wish", rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
     /// Who are you?
     Hello,
@@ -29,23 +28,8 @@ pub enum Wish {
     },
 }
 
-impl Wish {
-    /// `None`: not one.
-    pub fn from_line(line: &[u8]) -> Option<Wish> {
-        let end = line.iter().position(|&byte| byte == b'\n').filter(|&end| end <= LONGEST)?;
-        serde_json::from_slice(&line[..end]).ok()
-    }
-
-    /// With its line break.
-    pub fn to_line(&self) -> String {
-        let mut line = serde_json::to_string(self).expect("texts and numbers become JSON");
-        line.push('\n');
-        line
-    }
-}
-
 /// Who answers, and what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// What is campaigned for.
     pub boundary: String,
@@ -54,27 +38,11 @@ pub struct Answer {
     /// For people.
     pub name: String,
     /// The answer proper.
-    #[serde(flatten)]
     pub verdict: Verdict,
 }
 
-impl Answer {
-    /// `None`: not one.
-    pub fn from_line(line: &[u8]) -> Option<Answer> {
-        serde_json::from_slice(line).ok()
-    }
-
-    /// With its line break.
-    pub fn to_line(&self) -> String {
-        let mut line = serde_json::to_string(self).expect("texts and numbers become JSON");
-        line.push('\n');
-        line
-    }
-}
-
 /// Whether a wish came true.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It did.
     Yes {
@@ -93,6 +61,92 @@ pub enum Verdict {
         /// For people.
         why: String,
     },
+}
+
+/// A request as it is written. Flat: what serde makes of enums with tags is more than the rest of the program's JSON.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Request {
+    wish: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    term: Option<Term>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    advertise: Option<String>,
+}
+
+/// An answer as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+struct Reply {
+    boundary: String,
+    id: String,
+    name: String,
+    answer: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    term: Option<Term>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease_left_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+impl Wish {
+    /// `None`: not one.
+    pub fn from_line(line: &[u8]) -> Option<Wish> {
+        let end = line.iter().position(|&byte| byte == b'\n').filter(|&end| end <= LONGEST)?;
+        let Request { wish, term, name, advertise } = serde_json::from_slice(&line[..end]).ok()?;
+        match wish.as_str() {
+            "hello" => Some(Wish::Hello),
+            "assert" => Some(Wish::Assert { term }),
+            "resign" => Some(Wish::Resign),
+            "proclaim" => Some(Wish::Proclaim { name, advertise }),
+            _ => None,
+        }
+    }
+
+    /// With its line break.
+    pub fn to_line(&self) -> String {
+        let wish = |wish: &str| Request { wish: wish.to_owned(), ..Request::default() };
+        line(&match self {
+            Wish::Hello => wish("hello"),
+            Wish::Assert { term } => Request { term: *term, ..wish("assert") },
+            Wish::Resign => wish("resign"),
+            Wish::Proclaim { name, advertise } => {
+                Request { name: name.clone(), advertise: advertise.clone(), ..wish("proclaim") }
+            }
+        })
+    }
+}
+
+impl Answer {
+    /// `None`: not one.
+    pub fn from_line(line: &[u8]) -> Option<Answer> {
+        let Reply { boundary, id, name, answer, term, lease_left_ms, why } = serde_json::from_slice(line).ok()?;
+        let verdict = match (answer.as_str(), why) {
+            ("yes", _) => Verdict::Yes { term, lease_left_ms },
+            ("no", Some(why)) => Verdict::No { why },
+            ("refused", Some(why)) => Verdict::Refused { why },
+            _ => return None,
+        };
+        Some(Answer { boundary, id, name, verdict })
+    }
+
+    /// With its line break.
+    pub fn to_line(&self) -> String {
+        let (answer, term, lease_left_ms, why) = match &self.verdict {
+            Verdict::Yes { term, lease_left_ms } => ("yes", *term, *lease_left_ms, None),
+            Verdict::No { why } => ("no", None, None, Some(why.clone())),
+            Verdict::Refused { why } => ("refused", None, None, Some(why.clone())),
+        };
+        let (boundary, id, name) = (self.boundary.clone(), self.id.clone(), self.name.clone());
+        line(&Reply { boundary, id, name, answer: answer.to_owned(), term, lease_left_ms, why })
+    }
+}
+
+fn line(value: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(value).expect("texts and numbers become JSON");
+    line.push('\n');
+    line
 }
 
 impl Verdict {
