@@ -128,7 +128,7 @@ impl SpeakError {
 
 fn speak(whom: &Whom, wish: &Wish, by_default: Option<Duration>, yes: impl FnOnce(Option<Duration>)) -> ExitCode {
     let patience = whom.timeout.or(by_default);
-    let found = match find(whom) {
+    let found = match find(whom, wish) {
         Ok(path) => path,
         Err(error) => return fail(error.exit(), &error.to_string()),
     };
@@ -167,7 +167,7 @@ fn own_socket(whom: &Whom) -> Option<PathBuf> {
     (same_boundary && same_id).then(|| path.into())
 }
 
-fn find(whom: &Whom) -> Result<PathBuf, SpeakError> {
+fn find(whom: &Whom, wish: &Wish) -> Result<PathBuf, SpeakError> {
     if let Some(path) = own_socket(whom) {
         return Ok(path);
     }
@@ -198,7 +198,18 @@ fn find(whom: &Whom) -> Result<PathBuf, SpeakError> {
         ([(path, _)], _) => Ok(path.clone()),
         ([], Some(silent)) => Err(silent),
         ([], None) => Err(nobody()),
+        // Whether *this* one leads is no question about several; what only a leader can do is for the one that leads.
         ([_, _, ..], _) => {
+            if !matches!(wish, Wish::Assert { .. }) {
+                let leads = |path: &PathBuf| {
+                    let answer = ask(path, &Wish::Assert { term: None }, Some(HELLO));
+                    answer.is_ok_and(|answer| matches!(answer.verdict, Verdict::Yes { .. }))
+                };
+                let mut leaders = found.iter().filter(|(path, _)| leads(path));
+                if let (Some((path, _)), None) = (leaders.next(), leaders.next()) {
+                    return Ok(path.clone());
+                }
+            }
             let ids = found.into_iter().map(|(_, id)| id).collect();
             Err(SpeakError::Several { boundary: boundary.to_string(), ids })
         }
