@@ -196,7 +196,11 @@ impl Config {
 /// Whether there is anything that a candidate without a leader command could be for.
 fn runs_anything_else(flags: &RunFlags) -> bool {
     let HookFlags { on_elected, on_ousted, on_change, on_error, hook_timeout: _ } = &flags.hooks;
-    [&flags.following.follower, on_elected, on_ousted, on_change, on_error].into_iter().any(Option::is_some)
+    #[cfg(feature = "listen")]
+    let listens = flags.listen.is_some();
+    #[cfg(not(feature = "listen"))]
+    let listens = false;
+    listens || [&flags.following.follower, on_elected, on_ousted, on_change, on_error].into_iter().any(Option::is_some)
 }
 
 fn follower(flags: &FollowerFlags) -> Result<Option<OnChange>, ConfigError> {

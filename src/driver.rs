@@ -31,6 +31,8 @@ use crate::surface::{Pages, Surface, View};
 
 /// How long a keeper that has nothing left to do may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How soon what a killed keeper left is looked at again.
+const SWEEP_AGAIN: Duration = Duration::from_millis(5);
 /// How long the last words before a suspension have to reach the screen.
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
@@ -410,9 +412,9 @@ impl Driver {
                 let identity = self.roles.variables(job);
                 self.send(ToKeeper::Start { job, run, identity });
             }
-            Action::StartAside(aside) => {
+            Action::StartAside { aside, beside } => {
                 let identity = self.roles.variables_beside(aside);
-                self.send(ToKeeper::Aside { aside, identity });
+                self.send(ToKeeper::Aside { aside, beside, identity });
             }
             Action::Stop { kill_at } => self.send(ToKeeper::Stop { kill_at }),
             Action::Kill => {
@@ -494,7 +496,16 @@ impl Driver {
             }
         };
         if tokio::time::timeout(FAREWELL, gone).await.is_err() {
-            self.keeper.get_ref().kill();
+            // Whatever keeps it, nothing of ours outlives us.
+            let keeper = self.keeper.get_mut();
+            keeper.kill_tree();
+            keeper.kill();
+            let swept = async {
+                while !(self.keeper.get_mut().reap() && self.keeper.get_mut().sweep()) {
+                    tokio::time::sleep(SWEEP_AGAIN).await;
+                }
+            };
+            let _ = tokio::time::timeout(FAREWELL, swept).await;
         }
     }
 }

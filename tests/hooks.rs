@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Candidate, Elect, Place, Witness, processes, until};
+use crate::harness::{Candidate, Elect, Place, Witness, processes, runs, until};
 
 /// Notes the beginning and the end of each hook, with time enough in between for whoever does not wait.
 fn hooked(place: &Place) -> Elect {
@@ -331,6 +331,23 @@ mod on_etcd {
         leader.stops();
         next.stops();
         place.history().is_safe();
+        place.is_left_empty();
+    }
+}
+
+#[test]
+fn a_hook_that_is_due_when_the_command_ends_holds_nothing_up() {
+    // The order to start it crosses the word that the command has ended: it is dropped, with whatever it would have left.
+    for _ in 0..runs() * 3 {
+        let place = Place::new();
+        let elect = Elect::new(&place)
+            .flag("--on-change", "sleep 30")
+            .flag("--on-ousted", "echo ousted")
+            .flag("--stop-timeout", "500ms")
+            .flag("--hook-timeout", "30s");
+        let ended = elect.command(["true"]).run();
+        assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), "ousted\n"), "{ended:?}");
+        assert!(!ended.stderr.contains("cannot be started"), "{ended:?}");
         place.is_left_empty();
     }
 }

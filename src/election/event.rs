@@ -319,7 +319,13 @@ pub enum Action {
         run: Run,
     },
     /// Start a hook beside whatever runs. Its end is waited for before the next one.
-    StartAside(Aside),
+    StartAside {
+        /// Which.
+        aside: Aside,
+        /// The run that is alive, and that it belongs to; `None`: nothing is. The keeper knows better: what has ended
+        /// meanwhile must not find a hook started in its place.
+        beside: Option<Run>,
+    },
     /// The stop signal to the tree now, SIGKILL at the given time.
     Stop {
         /// Absolute; an earlier one already in force stays.

@@ -111,6 +111,14 @@ impl Follower {
         }
     }
 
+    /// Its run, if it is alive.
+    pub(super) fn running(&self) -> Option<Run> {
+        match self.stage {
+            Stage::Running { run, .. } => Some(run),
+            Stage::Gone { .. } | Stage::Stopping(_) => None,
+        }
+    }
+
     /// Whether it has been killed and is still there (2.3).
     pub(super) fn is_stuck(&self, now: Time) -> bool {
         match &self.stage {

@@ -182,10 +182,10 @@ impl Candidate {
         let state = std::mem::replace(&mut self.state, State::Ended);
         self.state = state.settle(&mut self.core, now);
         self.answer_petitions();
-        if self.state.has_room_for_asides(&self.core)
+        if let Some(beside) = self.state.room_for_asides(&self.core)
             && let Some(aside) = self.core.asides.next()
         {
-            self.core.act(Action::StartAside(aside));
+            self.core.act(Action::StartAside { aside, beside });
         }
         if event == Event::Tick && self.may_hold_a_tree() && self.core.keeper.gives_up(now) {
             self.core.report(Report::KeeperSilent);
@@ -209,6 +209,12 @@ impl Candidate {
     #[must_use]
     pub fn has_a_follower(&self) -> bool {
         !self.core.follower.is_gone()
+    }
+
+    /// Whether it leads and its command runs, or would if there were one.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.state.has_begun()
     }
 
     /// Where the candidate is.

@@ -22,7 +22,7 @@ use standing::Standing;
 use stopping::Stopping;
 use verifying::Verifying;
 
-use super::event::{Action, Answer, CommandEnd, LeaderKey, NotStarted, Outcome, Signal, Term};
+use super::event::{Action, Answer, CommandEnd, LeaderKey, NotStarted, Outcome, Run, Signal, Term};
 use super::sabotage::Sabotage;
 use super::time::Time;
 use super::timing::{Lease, TimingError};
@@ -127,15 +127,32 @@ impl State {
     }
 
     /// Whether a hook may be started beside whatever runs: nothing is being stopped, and nothing is about to be given back.
-    pub(super) fn has_room_for_asides(&self, core: &Core) -> bool {
+    pub(super) fn room_for_asides(&self, core: &Core) -> Option<Option<Run>> {
         match self {
-            State::Standing(_) | State::SittingOut(_) => core.follower.is_undisturbed(),
-            State::Leading(leading) => leading.has_begun(),
+            State::Standing(_) | State::SittingOut(_) => {
+                core.follower.is_undisturbed().then(|| core.follower.running())
+            }
+            State::Leading(leading) => leading.has_begun().then_some(Some(core.run)),
             State::Verifying(_)
             | State::Stopping(_)
             | State::Holding(_)
             | State::Ousting(_)
             | State::Releasing(_)
+            | State::Parting(_)
+            | State::Ended => None,
+        }
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        match self {
+            State::Leading(leading) => leading.has_begun(),
+            State::Standing(_)
+            | State::Verifying(_)
+            | State::Stopping(_)
+            | State::Holding(_)
+            | State::Ousting(_)
+            | State::Releasing(_)
+            | State::SittingOut(_)
             | State::Parting(_)
             | State::Ended => false,
         }
@@ -251,7 +268,11 @@ fn next_renewal(core: &Core, now: Time, sent: Time) -> Time {
 /// The lease that a credited renewal stands for, in the timings of the ttl that was granted (T3).
 fn credit(core: &mut Core, term: Term, sent: Time, granted: Option<Duration>) -> Result<Lease, TimingError> {
     if let Some(ttl) = granted {
-        core.timing = core.timing.for_granted(ttl)?;
+        core.timing = core.timing.for_granted(ttl).inspect_err(|_| {
+            // Nobody can be told how long that lasts, and nobody is to be renewed for.
+            let answers = core.petitions.leads_no_longer();
+            core.actions.extend(answers);
+        })?;
     }
     let lease = core.granted(sent);
     let any = core.breaks(Sabotage::OldRenewalAnswers);

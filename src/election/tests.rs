@@ -286,7 +286,7 @@ fn a_stop_of_ours_has_the_stop_timeout_and_renewals_go_on_meanwhile() {
                 | Action::KillKeeper
                 | Action::Sweep
                 | Action::EndHold
-                | Action::StartAside(_)
+                | Action::StartAside { .. }
                 | Action::Grant { .. }
                 | Action::Deny { .. }
                 | Action::Report(_) => {}
@@ -409,7 +409,7 @@ fn a_stop_whose_lease_runs_out_is_killed_by_then_and_spoken_of_half_a_second_lat
                 | Action::KillKeeper
                 | Action::Sweep
                 | Action::EndHold
-                | Action::StartAside(_)
+                | Action::StartAside { .. }
                 | Action::Grant { .. }
                 | Action::Deny { .. }
                 | Action::Report(_)

@@ -61,6 +61,8 @@ pub struct Guard {
     terminal: Terminal,
     /// Answers that the socket had no room for.
     outbox: VecDeque<FromKeeper>,
+    /// Of hooks whose leftovers are the tree's: dropped, it would take them along at once.
+    inits: Vec<Init>,
     scanner: Scanner,
     own_pid: i32,
     buffer: Vec<u8>,
@@ -165,6 +167,7 @@ impl Guard {
             tier,
             terminal,
             outbox: VecDeque::with_capacity(64),
+            inits: Vec::new(),
             scanner: Scanner::new(),
             own_pid: std::process::id().cast_signed(),
             buffer: vec![0; LONGEST],
@@ -369,8 +372,9 @@ impl Guard {
                     } else {
                         self.beside_ended(pid, status);
                     }
+                    // Its number may be somebody else's from now on.
+                    self.inits.retain(|init| init.pid != pid);
                     if let Tree::Alive { init, .. } = &mut self.tree {
-                        // Its number may be somebody else's from now on.
                         init.take_if(|init| init.pid == pid);
                     }
                 }
@@ -448,8 +452,8 @@ impl Guard {
             },
         };
         self.outbox.push_back(FromKeeper::Exited { run: self.run, end });
-        self.take_terminal_back(end, asked);
         self.stop_the_rest();
+        self.take_terminal_back(end, asked);
     }
 
     /// K10: what remains gets the stop signal and, within the time-out that already runs or starts now, SIGKILL.
@@ -538,7 +542,7 @@ impl Guard {
             ToKeeper::Claim(claim) => self.claim = Some(claim),
             ToKeeper::Arm { term, kill_by } => self.arm(term, kill_by),
             ToKeeper::Start { job, run, identity } => self.start(job, run, identity),
-            ToKeeper::Aside { aside, identity } => self.start_aside(aside, &identity),
+            ToKeeper::Aside { aside, beside, identity } => self.start_aside(aside, beside, &identity),
             ToKeeper::Stop { .. } | ToKeeper::Kill if matches!(self.tree, Tree::Empty) && self.is_alone() => {
                 self.outbox.push_back(FromKeeper::Empty { run: self.run });
             }
@@ -580,6 +584,11 @@ impl Guard {
 
     fn stop_for_good(&mut self) {
         self.outbox.clear();
+        if self.campaigner == Campaigner::Dismissed {
+            // There should be nothing left, and nobody is left to wait for it.
+            self.gather(Job::Follower);
+            return self.kill();
+        }
         let timeout = self.program.as_ref().map_or(Duration::ZERO, |program| program.stop_timeout);
         let job = match &self.tree {
             // Nothing is left to be told by a hook that runs beside nothing.

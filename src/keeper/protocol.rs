@@ -38,8 +38,8 @@ pub enum ToKeeper {
     Arm { term: Term, kill_by: Time },
     /// Start one of the programs, over an empty tree.
     Start { job: Job, run: Run, identity: Vec<(OsString, OsString)> },
-    /// Start a hook beside whatever runs.
-    Aside { aside: Aside, identity: Vec<(OsString, OsString)> },
+    /// Start a hook beside that run, or beside nothing; if it is otherwise by now, not at all.
+    Aside { aside: Aside, beside: Option<Run>, identity: Vec<(OsString, OsString)> },
     /// The stop signal now, SIGKILL at the given time.
     Stop { kill_at: Time },
     /// SIGKILL now.
@@ -63,8 +63,13 @@ impl ToKeeper {
             ToKeeper::Claim(claim) => message.tag(1).bytes(&claim.payload),
             ToKeeper::Arm { term, kill_by } => message.tag(2).number(*term).number(kill_by.as_nanos()),
             ToKeeper::Start { job, run, identity } => message.tag(3).job(*job).number(*run).identity(identity),
-            ToKeeper::Aside { aside: Aside::OnChange, identity } => message.tag(10).identity(identity),
-            ToKeeper::Aside { aside: Aside::OnError, identity } => message.tag(11).identity(identity),
+            ToKeeper::Aside { aside, beside, identity } => {
+                let tag = match aside {
+                    Aside::OnChange => 10,
+                    Aside::OnError => 11,
+                };
+                message.tag(tag).run(*beside).identity(identity)
+            }
             ToKeeper::Stop { kill_at } => message.tag(4).number(kill_at.as_nanos()),
             ToKeeper::Kill => message.tag(5),
             ToKeeper::Forward { signal } => message.tag(6).signed(*signal),
@@ -83,8 +88,11 @@ impl ToKeeper {
             1 => ToKeeper::Claim(Claim { payload: message.bytes()?.to_vec(), descriptors }),
             2 => ToKeeper::Arm { term: message.number()?, kill_by: Time::from_nanos(message.number()?) },
             3 => ToKeeper::Start { job: message.job()?, run: message.number()?, identity: message.identity()? },
-            10 => ToKeeper::Aside { aside: Aside::OnChange, identity: message.identity()? },
-            11 => ToKeeper::Aside { aside: Aside::OnError, identity: message.identity()? },
+            tag @ (10 | 11) => ToKeeper::Aside {
+                aside: if tag == 10 { Aside::OnChange } else { Aside::OnError },
+                beside: message.run()?,
+                identity: message.identity()?,
+            },
             4 => ToKeeper::Stop { kill_at: Time::from_nanos(message.number()?) },
             5 => ToKeeper::Kill,
             6 => ToKeeper::Forward { signal: message.signed()? },
@@ -189,6 +197,11 @@ impl Writer {
         }
     }
 
+    /// Runs are counted from one.
+    fn run(&mut self, run: Option<Run>) -> &mut Writer {
+        self.number(run.unwrap_or(0))
+    }
+
     /// The last of a message.
     fn identity(&mut self, identity: &[(OsString, OsString)]) -> &mut Writer {
         for (name, value) in identity {
@@ -236,6 +249,10 @@ impl<'a> Reader<'a> {
             4 => Job::Follower,
             _ => return None,
         })
+    }
+
+    fn run(&mut self) -> Option<Option<Run>> {
+        self.number().map(|run| (run != 0).then_some(run))
     }
 
     /// All that is left.
@@ -365,8 +382,12 @@ mod tests {
             start(Job::OnElected { term: 7 }),
             start(Job::OnOusted { term: 7 }),
             start(Job::Follower),
-            ToKeeper::Aside { aside: Aside::OnChange, identity: Vec::new() },
-            ToKeeper::Aside { aside: Aside::OnError, identity: vec![("ELECT_ERROR".into(), "down".into())] },
+            ToKeeper::Aside { aside: Aside::OnChange, beside: None, identity: Vec::new() },
+            ToKeeper::Aside {
+                aside: Aside::OnError,
+                beside: Some(7),
+                identity: vec![("ELECT_ERROR".into(), "down".into())],
+            },
             ToKeeper::Claim(Claim { payload: b"{}".to_vec(), descriptors: Vec::new() }),
             ToKeeper::Arm { term: 7, kill_by: Time::NEVER },
             ToKeeper::Start {

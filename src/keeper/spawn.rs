@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, pipe2, setpgid};
+use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::containment::Tier;
 use super::namespace::Init;
@@ -244,6 +244,7 @@ fn bear(
     terminal: Option<&mut Terminal>,
 ) -> io::Result<Spawned> {
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let keeper = getpid();
     let lent = terminal.and_then(|terminal| {
         let home = terminal.home();
         terminal.lend().map(|tty| (tty, home))
@@ -261,7 +262,9 @@ fn bear(
             // are to report; getppid would see nothing through the wall of a namespace.
             let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
             drop(status);
-            if sys::is_abandoned(&report) {
+            // A sibling that has not executed yet holds a copy of that end; where the keeper can be seen, it is looked for.
+            let orphaned = !matches!(tier, Tier::Pidns(_)) && getppid() != keeper;
+            if orphaned || sys::is_abandoned(&report) {
                 sys::exit_now(libc::EXIT_FAILURE);
             }
             if let Some((tty, home)) = lent {

@@ -70,10 +70,12 @@ impl Door {
     /// The socket cannot be made there.
     pub fn open(directory: &Path, host: Host) -> io::Result<(Door, mpsc::UnboundedReceiver<Visit>)> {
         let path = directory.join(rooms::name_of(&host.boundary, &host.id));
-        // The directory is its owner's alone, so nobody comes in between.
-        let listener = UnixListener::bind(&path)?;
-        let door = Door { path };
+        // Under a name that nobody looks for: a socket that does not listen yet is taken for one that a crash left behind.
+        let mut door = Door { path: directory.join(format!(".{}", host.id)) };
+        let listener = UnixListener::bind(&door.path)?;
         std::fs::set_permissions(&door.path, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&door.path, &path)?;
+        door.path = path;
         let (petitions, heard) = mpsc::unbounded_channel();
         // Watched by its end of the channel.
         tokio::task::spawn_local(receive(listener, host, petitions));

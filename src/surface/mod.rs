@@ -36,6 +36,7 @@ pub use listen::Pages;
 #[cfg(feature = "listen")]
 use metrics::Metrics;
 use systemd::Systemd;
+use view::Runs;
 pub use view::View;
 
 /// Everything that shows this candidate to others; the driver's side of it.
@@ -156,8 +157,8 @@ impl Surface {
     /// Where the election is, after each event.
     pub fn settle(&mut self, now: Time, candidate: &Candidate) {
         let phase = candidate.phase();
-        let follows = candidate.has_a_follower();
-        self.shown.view.borrow_mut().settle(phase, candidate.term(), candidate.lease(), follows);
+        let runs = Runs { follows: candidate.has_a_follower(), has_begun: candidate.has_begun() };
+        self.shown.view.borrow_mut().settle(phase, candidate.term(), candidate.lease(), runs);
         if phase == Phase::Stopping {
             self.stopping_since.get_or_insert(now);
         } else if let Some(since) = self.stopping_since.take() {

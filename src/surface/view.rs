@@ -30,11 +30,22 @@ pub struct View {
     lease: Option<Lease>,
     /// The main process of the leader command, or of the follower.
     pid: Option<i32>,
+    /// The command has been started, or would have been if there were one.
+    has_begun: bool,
     /// Asked to stop, or over: this candidate will not stand again.
     leaving: bool,
     seen: Sighting,
     seen_at: Time,
     loops: Loops,
+}
+
+/// What runs, as the election knows it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Runs {
+    /// A follower, or what is left of it.
+    pub follows: bool,
+    /// The command, or nothing because there is none; not yet a hook before it.
+    pub has_begun: bool,
 }
 
 /// Whether the driver and the store's worker turn.
@@ -67,6 +78,7 @@ impl View {
             term: None,
             lease: None,
             pid: None,
+            has_begun: false,
             leaving: false,
             seen: Sighting::default(),
             seen_at: Time::BOOT,
@@ -82,11 +94,12 @@ impl View {
     // ---- what the driver tells
 
     /// Where the election is after an event.
-    pub fn settle(&mut self, phase: Phase, term: Option<Term>, lease: Option<Lease>, follows: bool) {
+    pub fn settle(&mut self, phase: Phase, term: Option<Term>, lease: Option<Lease>, runs: Runs) {
         let led = self.leads();
         (self.phase, self.term, self.lease) = (phase, term, lease);
         self.leaving |= phase == Phase::Ended;
-        if !matches!(phase, Phase::Leading | Phase::Stopping) && !follows {
+        self.has_begun = runs.has_begun;
+        if !matches!(phase, Phase::Leading | Phase::Stopping) && !runs.follows {
             self.pid = None;
         }
         if led && !self.leads() && self.seen.leader.as_ref().is_some_and(|leader| leader.id == self.identity.id) {
@@ -208,7 +221,7 @@ impl View {
     /// Whether the leader command can be talked to: from its exec to the first moment of stopping.
     #[must_use]
     pub fn serves(&self, now: Time) -> bool {
-        self.is_leader(now) && (self.pid.is_some() || !self.has_command)
+        self.is_leader(now) && self.has_begun && (self.pid.is_some() || !self.has_command)
     }
 
     /// Whether it stands, and waits for a leader or for its turn.
@@ -329,6 +342,8 @@ fn short(text: &str) -> String {
 pub(super) mod tests {
     use super::*;
 
+    const BEGUN: Runs = Runs { follows: false, has_begun: true };
+
     pub const SECOND: Duration = Duration::from_secs(1);
     /// Late enough for a lease to be in the past.
     pub const NOW: Time = Time::from_nanos(100_000_000_000);
@@ -347,7 +362,7 @@ pub(super) mod tests {
     fn leading() -> View {
         let mut view = view();
         view.elected(NOW, 43, 0);
-        view.settle(Phase::Leading, Some(43), Some(lease(NOW)), false);
+        view.settle(Phase::Leading, Some(43), Some(lease(NOW)), BEGUN);
         view.runs(Some(4711));
         view
     }
@@ -369,14 +384,14 @@ pub(super) mod tests {
     #[test]
     fn a_leader_serves_from_exec_to_the_first_moment_of_stopping() {
         let mut view = view();
-        view.settle(Phase::Verifying, Some(43), None, false);
+        view.settle(Phase::Verifying, Some(43), None, Runs::default());
         assert!(!view.serves(NOW) && !view.is_leader(NOW));
         view.elected(NOW, 43, 0);
-        view.settle(Phase::Leading, Some(43), Some(lease(NOW)), false);
+        view.settle(Phase::Leading, Some(43), Some(lease(NOW)), BEGUN);
         assert!(!view.serves(NOW) && view.is_leader(NOW), "nothing runs yet");
         view.runs(Some(4711));
         assert!(view.serves(NOW) && view.is_leader(NOW));
-        view.settle(Phase::Stopping, Some(43), Some(lease(NOW)), false);
+        view.settle(Phase::Stopping, Some(43), Some(lease(NOW)), BEGUN);
         assert!(!view.serves(NOW) && !view.is_leader(NOW));
         let mut view = leading();
         view.leave();
@@ -436,11 +451,11 @@ pub(super) mod tests {
         assert_eq!((view.to_string().as_str(), view.state()), ("waiting: held by orphans", "campaigning"));
         let mut view = leading();
         assert_eq!(view.to_string(), "leading, term 43, pid 4711");
-        view.settle(Phase::Stopping, Some(43), Some(lease(NOW)), false);
+        view.settle(Phase::Stopping, Some(43), Some(lease(NOW)), BEGUN);
         assert_eq!(view.to_string(), "stopping, term 43");
-        view.settle(Phase::Releasing, None, None, false);
+        view.settle(Phase::Releasing, None, None, Runs::default());
         assert_eq!(view.to_string(), "releasing");
-        view.settle(Phase::Standing, None, None, false);
+        view.settle(Phase::Standing, None, None, Runs::default());
         assert_eq!(view.to_string(), "campaigning", "it is not its own follower");
         view.leave();
         assert_eq!(view.to_string(), "stopping");

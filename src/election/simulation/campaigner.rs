@@ -168,7 +168,7 @@ impl World {
                 self.tell_keeper(h, ToKeeper::Kill);
                 self.kill_tree(h);
             }
-            Action::StartAside(_) | Action::Forward(_) => {}
+            Action::StartAside { .. } | Action::Forward(_) => {}
             Action::Ping => {
                 self.check_pings(h);
                 self.tell_keeper(h, ToKeeper::Ping);

@@ -23,7 +23,7 @@ pub(super) fn action(clock: Clock, action: &Action) -> String {
         Action::Arm { term, kill_by } => format!("→ keeper: kill term {term} at {}", at(clock, *kill_by)),
         Action::Start { job: Job::Command { term }, run } => format!("→ keeper: start run {run} in term {term}"),
         Action::Start { job, run } => format!("→ keeper: start run {run}: {job:?}"),
-        Action::StartAside(aside) => format!("→ keeper: start {aside:?}"),
+        Action::StartAside { aside, beside } => format!("→ keeper: start {aside:?} beside {beside:?}"),
         Action::Stop { kill_at } => format!("→ keeper: stop, kill at {}", at(clock, *kill_at)),
         Action::Kill => "→ keeper: kill".into(),
         Action::Forward(signal) => format!("→ keeper: forward {signal:?}"),

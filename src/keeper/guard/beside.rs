@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::start::Identity;
 use super::{Campaigner, Guard, Main, SWEEP_AGAIN, SWEEP_AGAIN_LONGEST, Stop, Tree, signal_group};
 use crate::clock;
-use crate::election::{Aside, AsideEnd, CommandEnd, FromKeeper, Job, Time};
+use crate::election::{Aside, AsideEnd, CommandEnd, FromKeeper, Job, Run, Time};
 use crate::keeper::namespace::Init;
 use crate::keeper::spawn::spawn;
 use crate::keeper::{sys, tree};
@@ -26,13 +26,15 @@ pub struct Beside {
 }
 
 impl Guard {
-    pub(super) fn start_aside(&mut self, aside: Aside, identity: &Identity) {
-        let being_stopped = match &self.tree {
-            Tree::Alive { stop: Stop::NotAsked, .. } | Tree::Empty => false,
-            Tree::Alive { stop: Stop::Asked { .. } | Stop::Killing { .. }, .. } => true,
+    pub(super) fn start_aside(&mut self, aside: Aside, beside: Option<Run>, identity: &Identity) {
+        // What is being stopped becomes no larger; and what has ended since this was ordered is not to be followed by a hook
+        // that nobody expects to find there.
+        let as_expected = match (&self.tree, beside) {
+            (Tree::Alive { stop: Stop::NotAsked, .. }, Some(run)) => run == self.run,
+            (Tree::Empty, None) => true,
+            (Tree::Alive { .. }, _) | (Tree::Empty, Some(_)) => false,
         };
-        // What is being stopped becomes no larger.
-        if being_stopped || self.beside.is_some() || self.campaigner != Campaigner::Present {
+        if !as_expected || self.beside.is_some() || self.campaigner != Campaigner::Present {
             self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::NotNow));
             return;
         }
@@ -96,8 +98,8 @@ impl Guard {
 
     /// What an ended hook left behind is the tree's from here on.
     pub(super) fn adopt_what_is_beside(&mut self) {
-        if let Some(Beside { main: Err(end), .. }) = self.beside {
-            self.beside = None;
+        if let Some(Beside { main: Err(end), init, .. }) = self.beside.take_if(|beside| beside.main.is_err()) {
+            self.inits.extend(init);
             self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::Ended(end)));
         }
     }

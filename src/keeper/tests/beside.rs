@@ -95,6 +95,21 @@ fn nothing_is_started_beside_what_is_being_stopped() {
 }
 
 #[test]
+fn nothing_is_started_beside_what_has_ended() {
+    alone(|directory| {
+        let mut scene = beside(script(directory, "exit 3"), "echo hook >&9").fork();
+        scene.arm(TERM, Time::NEVER);
+        scene.start();
+        scene.exited(CommandEnd::Exited(3));
+        scene.empty();
+        // Ordered while the campaigner had not heard of that.
+        scene.order_aside(Aside::OnChange);
+        scene.hears(NOT_NOW);
+        scene.hears_no_more();
+    });
+}
+
+#[test]
 fn it_has_its_time_and_what_it_left_behind_no_more() {
     for (hook, end) in [(STUBBORN, killed(libc::SIGKILL, true)), (LEAVES_ONE_BEHIND, CommandEnd::Exited(7))] {
         alone(|directory| {

@@ -370,9 +370,11 @@ impl Scene {
         pid
     }
 
+    /// Beside the last run, as if it were alive, or beside nothing.
     pub fn order_aside(&self, aside: Aside) {
         let witness = (OsString::from("WITNESS"), self.witness.path.clone().into_os_string());
-        self.send(&ToKeeper::Aside { aside, identity: vec![witness] });
+        let beside = (self.run > 0).then_some(self.run);
+        self.send(&ToKeeper::Aside { aside, beside, identity: vec![witness] });
     }
 
     pub fn order(&mut self, job: Job, identity: &[(&str, &str)]) -> Run {
