@@ -58,6 +58,7 @@ impl fmt::Display for Boundary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
 
     #[test]
     fn a_name_is_one_to_eighty_bytes_of_anything_printable() {
@@ -78,5 +79,16 @@ mod tests {
             assert_eq!(message.lines().count(), 1, "{message}");
             assert!(message.len() < 120, "{message}");
         }
+    }
+
+    #[test]
+    fn any_text_is_a_name_or_is_told_why_not() {
+        fuzz::holds(fuzz::CHEAP, &(fuzz::text(), 0..4_usize), |(text, times)| {
+            let name = text.repeat(times);
+            match name.parse::<Boundary>() {
+                Ok(boundary) => assert_eq!(boundary.as_str(), name),
+                Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+            }
+        });
     }
 }

@@ -4,6 +4,7 @@ mod flags;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -343,6 +344,8 @@ impl FromStr for Address {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, after) = rest.split_once(']').ok_or_else(form)?;
+                // Anything else with a colon would be read as host and port the next time.
+                host.split('%').next().unwrap_or_default().parse::<Ipv6Addr>().map_err(|_| form())?;
                 (host, if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or_else(form)?) })
             }
             // More than one colon without brackets is an IPv6 address alone.
@@ -375,7 +378,10 @@ pub fn joined(host: &str, port: Option<u16>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz;
 
     #[test]
     fn durations_are_what_people_write() {
@@ -467,5 +473,41 @@ mod tests {
         assert_eq!(joined("::1", Some(80)).as_deref(), Some("[::1]:80"));
         assert_eq!(joined("db", Some(80)).as_deref(), Some("db:80"));
         assert_eq!(joined("db", None), None);
+    }
+
+    #[test]
+    fn any_text_is_a_value_or_is_told_why_not() {
+        fn error<T: FromStr<Err = String>>(text: &str) -> Option<String> {
+            text.parse::<T>().err()
+        }
+        let unit = proptest::sample::select(vec!["", "s", "ms", "m", "h", "d", "/1m", "y", "ns", "e9", "."]);
+        let amount = (any::<u64>(), unit).prop_map(|(number, unit)| format!("{number}{unit}"));
+        let bracketed = (fuzz::punctuation(), fuzz::punctuation()).prop_map(|(one, other)| format!("[{one}]{other}"));
+        let texts = prop_oneof![fuzz::text(), fuzz::punctuation(), bracketed, amount];
+        fuzz::holds(fuzz::CHEAP, &texts, |text| {
+            let errors = [
+                duration(&text).err(),
+                error::<RestartLimit>(&text),
+                error::<SignalName>(&text),
+                error::<OnChangeFlag>(&text),
+                error::<Address>(&text),
+            ];
+            for error in errors.into_iter().flatten() {
+                assert_eq!(error.lines().count(), 1, "{error}");
+            }
+            if let Ok(address) = text.parse::<Address>() {
+                assert_eq!(address.to_string().parse(), Ok(address));
+            }
+        });
+    }
+
+    #[test]
+    fn any_duration_comes_back_as_it_is_written() {
+        let year = 366_u64 * 24 * 60 * 60;
+        fuzz::holds(fuzz::CHEAP, &(0..year, 0..1_000_000_000_u32), |(seconds, nanos)| {
+            let written = Duration::new(seconds, nanos);
+            assert_eq!(duration(&humantime::format_duration(written).to_string()), Ok(written));
+            assert_eq!(duration(&seconds.to_string()), Ok(Duration::from_secs(seconds)));
+        });
     }
 }

@@ -10,6 +10,8 @@ mod config;
 mod driver;
 mod election;
 mod exit;
+#[cfg(test)]
+mod fuzz;
 mod keeper;
 mod log;
 mod narrator;

@@ -26,6 +26,8 @@ mod notify;
 mod observing;
 mod refusals;
 mod restarts;
+#[cfg(feature = "etcd")]
+mod secrets;
 mod servers;
 mod signals;
 mod status;

@@ -295,6 +295,15 @@ pub enum Denial {
     NotReleased,
 }
 
+/// What a hook is started beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// A run that is alive, and that it belongs to.
+    Run(Run),
+    /// Nothing.
+    Nothing,
+}
+
 /// What a candidate wants done. None of it is waited for: what comes of it is an [`Event`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -322,9 +331,8 @@ pub enum Action {
     StartAside {
         /// Which.
         aside: Aside,
-        /// The run that is alive, and that it belongs to; `None`: nothing is. The keeper knows better: what has ended
-        /// meanwhile must not find a hook started in its place.
-        beside: Option<Run>,
+        /// Beside what. The keeper knows better: what has ended meanwhile must not find a hook started in its place.
+        beside: Beside,
     },
     /// The stop signal to the tree now, SIGKILL at the given time.
     Stop {

@@ -56,8 +56,8 @@ mod timing;
 mod wishes;
 
 pub use event::{
-    Action, Answer, Aside, AsideEnd, AtTerminal, Attempt, Campaigned, CommandEnd, Denial, Event, FromKeeper, Hook,
-    HookFailure, Job, LeaderKey, NotStarted, Outcome, Petition, Reason, Renewed, Report, Run, Signal, Term,
+    Action, Answer, Aside, AsideEnd, AtTerminal, Attempt, Beside, Campaigned, CommandEnd, Denial, Event, FromKeeper,
+    Hook, HookFailure, Job, LeaderKey, NotStarted, Outcome, Petition, Reason, Renewed, Report, Run, Signal, Term,
 };
 pub use time::Time;
 pub use timing::{Asked, KILL_ALLOWANCE, Lease, Short, Timing, TimingError, margin};

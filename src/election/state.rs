@@ -22,7 +22,7 @@ use standing::Standing;
 use stopping::Stopping;
 use verifying::Verifying;
 
-use super::event::{Action, Answer, CommandEnd, LeaderKey, NotStarted, Outcome, Run, Signal, Term};
+use super::event::{Action, Answer, Beside, CommandEnd, LeaderKey, NotStarted, Outcome, Signal, Term};
 use super::sabotage::Sabotage;
 use super::time::Time;
 use super::timing::{Lease, TimingError};
@@ -127,12 +127,12 @@ impl State {
     }
 
     /// Whether a hook may be started beside whatever runs: nothing is being stopped, and nothing is about to be given back.
-    pub(super) fn room_for_asides(&self, core: &Core) -> Option<Option<Run>> {
+    pub(super) fn room_for_asides(&self, core: &Core) -> Option<Beside> {
         match self {
             State::Standing(_) | State::SittingOut(_) => {
-                core.follower.is_undisturbed().then(|| core.follower.running())
+                core.follower.is_undisturbed().then(|| core.follower.running().map_or(Beside::Nothing, Beside::Run))
             }
-            State::Leading(leading) => leading.has_begun().then_some(Some(core.run)),
+            State::Leading(leading) => leading.has_begun().then_some(Beside::Run(core.run)),
             State::Verifying(_)
             | State::Stopping(_)
             | State::Holding(_)

@@ -13,7 +13,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 
 use super::sys;
-use crate::election::{Aside, AsideEnd, AtTerminal, CommandEnd, FromKeeper, Job, NotStarted, Run, Signal, Term, Time};
+use crate::election::{
+    Aside, AsideEnd, AtTerminal, Beside, CommandEnd, FromKeeper, Job, NotStarted, Run, Signal, Term, Time,
+};
 
 /// Longer messages are refused by their sender.
 pub const LONGEST: usize = 64 * 1024;
@@ -39,7 +41,7 @@ pub enum ToKeeper {
     /// Start one of the programs, over an empty tree.
     Start { job: Job, run: Run, identity: Vec<(OsString, OsString)> },
     /// Start a hook beside that run, or beside nothing; if it is otherwise by now, not at all.
-    Aside { aside: Aside, beside: Option<Run>, identity: Vec<(OsString, OsString)> },
+    Aside { aside: Aside, beside: Beside, identity: Vec<(OsString, OsString)> },
     /// The stop signal now, SIGKILL at the given time.
     Stop { kill_at: Time },
     /// SIGKILL now.
@@ -68,7 +70,7 @@ impl ToKeeper {
                     Aside::OnChange => 10,
                     Aside::OnError => 11,
                 };
-                message.tag(tag).run(*beside).identity(identity)
+                message.tag(tag).beside(*beside).identity(identity)
             }
             ToKeeper::Stop { kill_at } => message.tag(4).number(kill_at.as_nanos()),
             ToKeeper::Kill => message.tag(5),
@@ -90,7 +92,7 @@ impl ToKeeper {
             3 => ToKeeper::Start { job: message.job()?, run: message.number()?, identity: message.identity()? },
             tag @ (10 | 11) => ToKeeper::Aside {
                 aside: if tag == 10 { Aside::OnChange } else { Aside::OnError },
-                beside: message.run()?,
+                beside: message.beside()?,
                 identity: message.identity()?,
             },
             4 => ToKeeper::Stop { kill_at: Time::from_nanos(message.number()?) },
@@ -198,8 +200,11 @@ impl Writer {
     }
 
     /// Runs are counted from one.
-    fn run(&mut self, run: Option<Run>) -> &mut Writer {
-        self.number(run.unwrap_or(0))
+    fn beside(&mut self, beside: Beside) -> &mut Writer {
+        match beside {
+            Beside::Run(run) => self.number(run),
+            Beside::Nothing => self.number(0),
+        }
     }
 
     /// The last of a message.
@@ -251,8 +256,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn run(&mut self) -> Option<Option<Run>> {
-        self.number().map(|run| (run != 0).then_some(run))
+    fn beside(&mut self) -> Option<Beside> {
+        self.number().map(|run| if run == 0 { Beside::Nothing } else { Beside::Run(run) })
     }
 
     /// All that is left.
@@ -374,7 +379,12 @@ impl Channel {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz;
 
     fn every_message() -> Vec<ToKeeper> {
         let start = |job| ToKeeper::Start { job, run: 1, identity: Vec::new() };
@@ -382,10 +392,10 @@ mod tests {
             start(Job::OnElected { term: 7 }),
             start(Job::OnOusted { term: 7 }),
             start(Job::Follower),
-            ToKeeper::Aside { aside: Aside::OnChange, beside: None, identity: Vec::new() },
+            ToKeeper::Aside { aside: Aside::OnChange, beside: Beside::Nothing, identity: Vec::new() },
             ToKeeper::Aside {
                 aside: Aside::OnError,
-                beside: Some(7),
+                beside: Beside::Run(7),
                 identity: vec![("ELECT_ERROR".into(), "down".into())],
             },
             ToKeeper::Claim(Claim { payload: b"{}".to_vec(), descriptors: Vec::new() }),
@@ -458,14 +468,104 @@ mod tests {
         }
     }
 
+    fn messages() -> impl Strategy<Value = ToKeeper> {
+        let text = || vec(any::<u8>(), 0..20).prop_map(OsString::from_vec);
+        let identity = vec((text(), text()), 0..4).boxed();
+        let job = prop_oneof![
+            any::<Term>().prop_map(|term| Job::Command { term }),
+            any::<Term>().prop_map(|term| Job::OnElected { term }),
+            any::<Term>().prop_map(|term| Job::OnOusted { term }),
+            Just(Job::Follower),
+        ];
+        let aside = prop_oneof![Just(Aside::OnChange), Just(Aside::OnError)];
+        prop_oneof![
+            vec(any::<u8>(), 0..60).prop_map(|payload| ToKeeper::Claim(Claim { payload, descriptors: Vec::new() })),
+            any::<[u64; 2]>().prop_map(|[term, at]| ToKeeper::Arm { term, kill_by: Time::from_nanos(at) }),
+            (job, any::<u64>(), identity.clone()).prop_map(|(job, run, identity)| ToKeeper::Start {
+                job,
+                run,
+                identity
+            }),
+            (aside, 0..3_u64, identity).prop_map(|(aside, run, identity)| ToKeeper::Aside {
+                aside,
+                beside: if run == 0 { Beside::Nothing } else { Beside::Run(run) },
+                identity,
+            }),
+            any::<u64>().prop_map(|at| ToKeeper::Stop { kill_at: Time::from_nanos(at) }),
+            any::<i32>().prop_map(|signal| ToKeeper::Forward { signal }),
+        ]
+    }
+
+    fn answers() -> impl Strategy<Value = FromKeeper> {
+        let end = prop_oneof![
+            any::<u8>().prop_map(CommandEnd::Exited),
+            any::<(i32, bool)>()
+                .prop_map(|(signal, escalated)| CommandEnd::Killed { signal: Signal(signal), escalated }),
+        ];
+        prop_oneof![
+            any::<[u64; 2]>().prop_map(|[term, at]| FromKeeper::Armed { term, kill_by: Time::from_nanos(at) }),
+            any::<(u64, i32)>().prop_map(|(run, pid)| FromKeeper::Started { run, pid }),
+            any::<(u64, i32)>().prop_map(|(run, errno)| FromKeeper::NotStarted { run, why: NotStarted::Failed(errno) }),
+            (any::<u64>(), end.clone()).prop_map(|(run, end)| FromKeeper::Exited { run, end }),
+            end.prop_map(|end| FromKeeper::AsideEnded(AsideEnd::Ended(end))),
+            any::<i32>().prop_map(|signal| FromKeeper::Terminal(AtTerminal::Stopped(Signal(signal)))),
+        ]
+    }
+
+    /// Tags that exist, with whatever follows them.
+    fn babble() -> impl Strategy<Value = Vec<u8>> {
+        (0..20_u8, vec(any::<u8>(), 0..60)).prop_map(|(tag, rest)| [vec![tag], rest].concat())
+    }
+
     #[test]
-    fn noise_is_never_more_than_no_message() {
-        let mut noise = fastrand::Rng::with_seed(1);
-        for _ in 0..200_000 {
-            let bytes: Vec<u8> = (0..noise.usize(..40)).map(|_| noise.u8(..)).collect();
-            // Neither panics, and neither asks for memory by the length that the noise names.
-            let _ = ToKeeper::decode(&bytes, Vec::new());
-            let _ = decode_answer(&bytes);
-        }
+    fn whatever_is_sent_is_what_is_received() {
+        fuzz::holds(fuzz::CHEAP, &messages(), |message| {
+            let decoded = ToKeeper::decode(&message.encode(), Vec::new()).expect("readable");
+            assert_eq!(format!("{decoded:?}"), format!("{message:?}"));
+        });
+        fuzz::holds(fuzz::CHEAP, &answers(), |answer| {
+            assert_eq!(decode_answer(&encode_answer(&answer)), Some(answer));
+        });
+    }
+
+    #[test]
+    fn whatever_arrives_is_a_message_or_none() {
+        // Neither asks for memory by the length that the noise names.
+        let said = prop_oneof![fuzz::noise(), babble(), fuzz::mangled(messages().prop_map(|message| message.encode()))];
+        fuzz::holds(fuzz::CHEAP, &said, |bytes| {
+            if let Some(message) = ToKeeper::decode(&bytes, Vec::new()) {
+                let again = ToKeeper::decode(&message.encode(), Vec::new()).expect("readable");
+                assert_eq!(format!("{again:?}"), format!("{message:?}"));
+            }
+        });
+        let said =
+            prop_oneof![fuzz::noise(), babble(), fuzz::mangled(answers().prop_map(|answer| encode_answer(&answer)))];
+        fuzz::holds(fuzz::CHEAP, &said, |bytes| {
+            if let Some(answer) = decode_answer(&bytes) {
+                assert_eq!(decode_answer(&encode_answer(&answer)), Some(answer));
+            }
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_read_leaves_the_socket_as_it_was() {
+        let kind = (AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
+        let (one, other) = socketpair(kind.0, kind.1, None, kind.2).expect("a pair");
+        let (one, other) = (Channel::new(one), Channel::new(other));
+        let mut buffer = vec![0; LONGEST];
+        let buffer = std::cell::RefCell::new(&mut buffer);
+        // No message is empty.
+        let said = (0..20_u8, vec(any::<u8>(), 0..200)).prop_map(|(tag, rest)| [vec![tag], rest].concat());
+        fuzz::holds(fuzz::DEAR, &said, |bytes| {
+            one.transmit(&bytes, &[]).expect("room");
+            one.send(&ToKeeper::Ping).expect("room");
+            assert!(matches!(other.receive(*buffer.borrow_mut()), Received::Message(_)), "read, or known to be none");
+            assert!(matches!(other.receive(*buffer.borrow_mut()), Received::Message(Some(ToKeeper::Ping))));
+            other.transmit(&bytes, &[]).expect("room");
+            other.answer(&FromKeeper::Pong).expect("room");
+            assert!(matches!(one.receive_answer(), Received::Message(_)), "read, or known to be none");
+            assert!(matches!(one.receive_answer(), Received::Message(Some(FromKeeper::Pong))));
+            assert!(matches!(one.receive_answer(), Received::Nothing));
+        });
     }
 }

@@ -261,7 +261,7 @@ pub enum StoreUrlError {
         given: String,
     },
     /// A scheme that is not in the registry.
-    #[error("--store {scheme}: is not a kind of store that this elect knows: {}", forms())]
+    #[error("--store {}: is not a kind of store that this elect knows: {}", scheme.escape_debug(), forms())]
     Unknown {
         /// The scheme alone: the rest may hold a password.
         scheme: String,
@@ -338,8 +338,24 @@ impl fmt::Display for StoreUrl<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz;
+
+    /// Credentials with a password in a URL, or what people take for one, in all the wrong places; the password.
+    pub fn careless() -> impl Strategy<Value = (String, &'static str)> {
+        // The second could be a port.
+        let password = prop_oneof![Just("hunter2"), Just("31415")];
+        let scheme =
+            proptest::sample::select(vec!["etcd:", "etcds:", "always:", "redis:", "file:/", "https:", "", ":"]);
+        let slashes = prop_oneof![4 => Just("//".to_owned()), 1 => fuzz::punctuation()];
+        let rest = (fuzz::punctuation(), fuzz::punctuation(), prop_oneof![fuzz::punctuation(), fuzz::text()]);
+        (scheme, slashes, password, rest).prop_map(|(scheme, slashes, password, (before, after, host))| {
+            (format!("{scheme}{slashes}{before}user:{password}{after}@{host}"), password)
+        })
+    }
 
     #[test]
     fn a_url_names_its_kind_of_store() {
@@ -358,5 +374,25 @@ mod tests {
         );
         let message = StoreUrl::parse("/var/lock").expect_err("no scheme").to_string();
         assert!(message.contains("file:DIR"), "{message}");
+    }
+
+    #[test]
+    fn no_password_in_a_url_is_ever_repeated() {
+        fuzz::holds(fuzz::CHEAP, &careless(), |(url, password)| match StoreUrl::parse(&url) {
+            Err(error) => assert!(!error.to_string().contains(password), "{error}"),
+            // A directory may have any name, and is shown.
+            Ok(url) => assert!(url.kind().name() == "file" || !url.to_string().contains(password), "{url}"),
+        });
+    }
+
+    #[test]
+    fn any_text_is_a_url_or_none() {
+        let scheme = proptest::sample::select(vec!["", "file:", "etcd:", "etcds://", "etcd:///", "always:"]);
+        let texts = (scheme, prop_oneof![fuzz::text(), fuzz::punctuation()]);
+        fuzz::holds(fuzz::CHEAP, &texts, |(scheme, rest)| {
+            if let Err(error) = StoreUrl::parse(&format!("{scheme}{rest}")) {
+                assert_eq!(error.to_string().lines().count(), 1, "{error}");
+            }
+        });
     }
 }

@@ -151,7 +151,14 @@ async fn converse(stream: TcpStream, shown: Rc<Shown>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+
+    use proptest::prelude::*;
+
+    use super::super::view::tests::view;
     use super::*;
+    use crate::fuzz;
 
     #[test]
     fn an_address_has_a_port_and_perhaps_a_host() {
@@ -170,5 +177,44 @@ mod tests {
         let taken: Address = first.local_addr().expect("bound").to_string().parse().expect("an address");
         let error = bind(&taken).expect_err("taken").to_string();
         assert!(error.contains("in use") && error.contains(&taken.0) && error.lines().count() == 1, "{error}");
+    }
+
+    fn say(address: SocketAddr, words: &[u8]) -> Vec<u8> {
+        let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+        // It may be closed before all is sent.
+        let _ = stream.write_all(words).and_then(|()| stream.shutdown(Shutdown::Write));
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer
+    }
+
+    #[test]
+    fn whatever_is_sent_is_answered_in_http_or_not_at_all_and_the_next_one_is_heard() {
+        let listener = bind(&"127.0.0.1:0".parse().expect("an address")).expect("any port");
+        let address = listener.local_addr().expect("bound");
+        let requests = (fuzz::text(), fuzz::noise()).prop_map(|(path, rest)| {
+            [format!("GET /{path} HTTP/1.1\r\n").into_bytes(), rest, b"\r\n\r\n".to_vec()].concat()
+        });
+        let whole = || Just(b"GET /leader HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".to_vec());
+        let said = prop_oneof![fuzz::noise(), requests, fuzz::mangled(whole())];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let mut pages = Pages::serve(Some(listener), &Surface::new(view())).expect("a server");
+            let visitor = tokio::task::spawn_blocking(move || {
+                fuzz::holds(fuzz::DEAR, &said, |words| {
+                    let answer = say(address, &words);
+                    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{answer:?}");
+                });
+                let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+                stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).expect("an answer");
+                assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+            });
+            tokio::select! {
+                visited = visitor => visited.expect("the visits went well"),
+                () = pages.ended() => {}
+            }
+        });
     }
 }

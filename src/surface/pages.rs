@@ -80,3 +80,37 @@ fn with_methods(mut page: Page) -> Page {
     page.headers_mut().insert(ALLOW, METHODS);
     page
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Surface;
+    use super::super::view::tests::{NOW, view};
+    use super::*;
+    use crate::fuzz;
+
+    const PATHS: [&str; 7] = ["/", "/livez", "/readyz", "/leader", "/follower", "/status", "/metrics"];
+
+    #[test]
+    fn whatever_is_asked_for_only_reading_what_is_there_is_answered_with_it() {
+        let surface = Surface::new(view());
+        let path = prop_oneof![fuzz::text(), proptest::sample::select(PATHS.to_vec()).prop_map(str::to_owned)];
+        let near = (proptest::sample::select(PATHS.to_vec()), fuzz::punctuation()).prop_map(|(a, b)| format!("{a}{b}"));
+        let known = proptest::sample::select(vec!["GET", "HEAD", "OPTIONS", "POST", "DELETE", "CONNECT", "get"]);
+        let method = prop_oneof![known.prop_map(str::to_owned), "[!-~]{1,9}"];
+        let asked = (method, prop_oneof![path, near], any::<bool>());
+        fuzz::holds(fuzz::CHEAP, &asked, |(method, path, has_body)| {
+            let Ok(method) = Method::from_bytes(method.as_bytes()) else { return };
+            let status = answer(&surface.shown, NOW, &method, &path, has_body).status().as_u16();
+            let expected: &[u16] = match (PATHS.contains(&path.as_str()), method.as_str()) {
+                (false, _) => &[404],
+                (true, "GET" | "HEAD") if has_body => &[413],
+                (true, "GET" | "HEAD") => &[200, 503],
+                (true, "OPTIONS") => &[204],
+                (true, _) => &[405],
+            };
+            assert!(expected.contains(&status), "{status}");
+        });
+    }
+}

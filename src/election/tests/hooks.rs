@@ -324,7 +324,7 @@ fn a_leader_without_a_command_leads_until_it_is_stopped() {
 fn what_runs_beside_does_so_while_nothing_is_being_stopped() {
     let mut scene = Scene::wishing(hooks(true, true));
     let run = scene.is_elected();
-    let change = Action::StartAside { aside: Aside::OnChange, beside: Some(run + 1) };
+    let change = Action::StartAside { aside: Aside::OnChange, beside: Beside::Run(run + 1) };
     assert_eq!(scene.hears(at(1), Event::Due(Aside::OnChange)), [], "K10 would stop it with what the hook left");
     scene.ends_at(at(10), run, YES);
     let actions = scene.says_at(at(10), FromKeeper::Started { run: run + 1, pid: 4712 });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::start::Identity;
 use super::{Campaigner, Guard, Main, SWEEP_AGAIN, SWEEP_AGAIN_LONGEST, Stop, Tree, signal_group};
 use crate::clock;
-use crate::election::{Aside, AsideEnd, CommandEnd, FromKeeper, Job, Run, Time};
+use crate::election::{self, Aside, AsideEnd, CommandEnd, FromKeeper, Job, Time};
 use crate::keeper::namespace::Init;
 use crate::keeper::spawn::spawn;
 use crate::keeper::{sys, tree};
@@ -26,13 +26,13 @@ pub struct Beside {
 }
 
 impl Guard {
-    pub(super) fn start_aside(&mut self, aside: Aside, beside: Option<Run>, identity: &Identity) {
+    pub(super) fn start_aside(&mut self, aside: Aside, beside: election::Beside, identity: &Identity) {
         // What is being stopped becomes no larger; and what has ended since this was ordered is not to be followed by a hook
         // that nobody expects to find there.
         let as_expected = match (&self.tree, beside) {
-            (Tree::Alive { stop: Stop::NotAsked, .. }, Some(run)) => run == self.run,
-            (Tree::Empty, None) => true,
-            (Tree::Alive { .. }, _) | (Tree::Empty, Some(_)) => false,
+            (Tree::Alive { stop: Stop::NotAsked, .. }, election::Beside::Run(run)) => run == self.run,
+            (Tree::Empty, election::Beside::Nothing) => true,
+            (Tree::Alive { .. }, _) | (Tree::Empty, election::Beside::Run(_)) => false,
         };
         if !as_expected || self.beside.is_some() || self.campaigner != Campaigner::Present {
             self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::NotNow));

@@ -23,7 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 
 use crate::clock;
-use crate::election::{Aside, CommandEnd, FromKeeper, Job, Run, Signal, Term, Time};
+use crate::election::{Aside, Beside, CommandEnd, FromKeeper, Job, Run, Signal, Term, Time};
 use crate::keeper::sys::{self, Forked, Reaped};
 use crate::keeper::{Claim, Containment, Keeper, Program, Received, Scripts, ToKeeper};
 
@@ -373,7 +373,7 @@ impl Scene {
     /// Beside the last run, as if it were alive, or beside nothing.
     pub fn order_aside(&self, aside: Aside) {
         let witness = (OsString::from("WITNESS"), self.witness.path.clone().into_os_string());
-        let beside = (self.run > 0).then_some(self.run);
+        let beside = if self.run > 0 { Beside::Run(self.run) } else { Beside::Nothing };
         self.send(&ToKeeper::Aside { aside, beside, identity: vec![witness] });
     }
 

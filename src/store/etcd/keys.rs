@@ -50,7 +50,9 @@ pub fn boundary(prefix: &str, key: &[u8]) -> Option<Boundary> {
     if lease.is_empty() || !lease.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
-    percent_decode(name).decode_utf8().ok()?.parse().ok()
+    let boundary: Boundary = percent_decode(name).decode_utf8().ok()?.parse().ok()?;
+    // Written in another way it would be a second queue for the same name.
+    (encode(&boundary).as_bytes() == name).then_some(boundary)
 }
 
 /// What a candidate's key holds. Fields are added, never renamed; unknown ones are ignored.
@@ -114,21 +116,25 @@ impl Entry {
     ///
     /// [`StoreError::Refused`]: it was written by a newer elect.
     pub fn read(pair: &KeyValue) -> Result<Entry, StoreError> {
+        Entry::parse(pair.value())
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Entry, StoreError> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
             #[serde(rename = "id")]
             _id: String,
         }
-        let foreign = || Entry::Foreign(String::from_utf8_lossy(pair.value()).into_owned());
+        let foreign = || Entry::Foreign(String::from_utf8_lossy(bytes).into_owned());
         // A version alone may be anybody's; with an id it is ours.
-        let Ok(Version { version, .. }) = serde_json::from_slice(pair.value()) else { return Ok(foreign()) };
+        let Ok(Version { version, .. }) = serde_json::from_slice(bytes) else { return Ok(foreign()) };
         if version > VERSION {
             return Err(StoreError::Refused(format!(
                 "a candidate writes records of format {version}, and this elect knows {VERSION}: upgrade it"
             )));
         }
-        Ok(serde_json::from_slice(pair.value()).map_or_else(|_| foreign(), Entry::Ours))
+        Ok(serde_json::from_slice(bytes).map_or_else(|_| foreign(), Entry::Ours))
     }
 
     /// Id and name of a candidate.
@@ -174,7 +180,10 @@ pub fn term(pair: &KeyValue) -> Term {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz;
 
     fn name(text: &str) -> Boundary {
         text.parse().expect("a name")
@@ -198,5 +207,51 @@ mod tests {
         for key in ["/elect/", "/elect/a", "/elect/a/", "/elect/a/xyz", "/other/a/1", "/elect/a/b/1", "/elect//1"] {
             assert_eq!(boundary("/elect/", key.as_bytes()), None, "{key}");
         }
+    }
+
+    #[test]
+    fn any_key_is_nobodys_or_lies_below_one_boundary() {
+        let path = || prop_oneof![fuzz::text(), fuzz::punctuation()];
+        let keys = (path(), path()).prop_map(|(one, other)| format!("/elect/{one}/{other}").into_bytes());
+        fuzz::holds(fuzz::CHEAP, &prop_oneof![fuzz::noise(), keys], |key| {
+            if let Some(found) = boundary("/elect/", &key) {
+                assert!(key.starts_with(election("/elect/", &found).as_bytes()));
+            }
+        });
+        fuzz::holds(fuzz::CHEAP, &(path(), 1..=i64::MAX), |(text, lease)| {
+            if let Ok(name) = text.parse() {
+                assert_eq!(boundary("/elect/", candidate("/elect/", &name, lease).as_bytes()), Some(name));
+            }
+        });
+    }
+
+    #[test]
+    fn any_value_is_ours_or_another_programs_or_too_new() {
+        let who = (fuzz::text(), fuzz::text(), fuzz::text(), any::<Option<u16>>());
+        let numbers = (0..=VERSION, any::<u64>(), any::<Option<Term>>(), any::<Option<u64>>());
+        let values = (who, numbers)
+            .prop_map(|((id, name, host, port), (version, ttl, term, since))| Value {
+                version,
+                id,
+                name,
+                host,
+                port,
+                ttl,
+                term,
+                since,
+            })
+            .boxed();
+        fuzz::holds(fuzz::CHEAP, &values, |value| {
+            assert!(matches!(Entry::parse(&value.to_json()), Ok(Entry::Ours(read)) if read == value));
+        });
+        let json = || values.clone().prop_map(|value| value.to_json());
+        let found = prop_oneof![fuzz::noise(), fuzz::mangled(json()), fuzz::miswritten(json())];
+        fuzz::holds(fuzz::CHEAP, &found, |bytes| match Entry::parse(&bytes) {
+            Ok(Entry::Ours(value)) => {
+                assert!(matches!(Entry::parse(&value.to_json()), Ok(Entry::Ours(again)) if again == value));
+            }
+            Ok(Entry::Foreign(name)) => assert_eq!(name, String::from_utf8_lossy(&bytes)),
+            Err(error) => assert!(matches!(error, StoreError::Refused(_)), "{error}"),
+        });
     }
 }

@@ -67,6 +67,10 @@ impl Target {
             return Ok(Target { endpoints: Vec::new(), prefix: DEFAULT_PREFIX.to_owned(), tls });
         }
         let rest = url.rest.strip_prefix("//").ok_or_else(form)?;
+        // Wherever it is: a password may hold the slash that seems to begin the prefix, which is shown to people.
+        if rest.contains('@') {
+            return Err(NO_USER.to_owned());
+        }
         let (hosts, path) = rest.split_once('/').map_or((rest, ""), |(hosts, path)| (hosts, path));
         if rest.contains(['?', '#']) {
             return Err("nothing follows the prefix: there are no options in the URL of an etcd".to_owned());
@@ -158,9 +162,8 @@ fn endpoints_from(variable: Option<String>) -> Result<(Vec<String>, Option<bool>
         let (scheme, host) = match part.split_once("://") {
             Some(("https", host)) => (Some(true), host),
             Some(("http", host)) => (Some(false), host),
-            Some((other, _)) => {
-                return Err(misused("ETCD3_ENDPOINT", &format!("{other}:// is neither http nor https")));
-            }
+            // Not repeated: it may be a password.
+            Some(_) => return Err(misused("ETCD3_ENDPOINT", "what stands before :// is neither http nor https")),
             None => (None, part),
         };
         if encrypted.is_some() && scheme != encrypted {
@@ -230,6 +233,8 @@ fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
+    use crate::store::tests::careless;
 
     fn settings(url: &str, access: &Access, variables: &[(&str, &str)]) -> Result<Settings, String> {
         let url = StoreUrl::parse(url).map_err(|error| error.to_string())?;
@@ -347,5 +352,16 @@ mod tests {
         ] {
             assert!(settings("etcd:", &Access::default(), &[(name, value)]).expect_err(value).contains(name));
         }
+    }
+
+    #[test]
+    fn no_password_in_a_variable_is_ever_repeated() {
+        fuzz::holds(fuzz::CHEAP, &careless(), |(text, password)| {
+            for name in ["ETCD3_ENDPOINT", "ETCD3_USER"] {
+                if let Err(error) = settings("etcd:", &Access::default(), &[(name, &text)]) {
+                    assert!(!error.contains(password) && error.lines().count() == 1, "{name}: {error}");
+                }
+            }
+        });
     }
 }

@@ -328,7 +328,13 @@ fn decode(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::super::record::{Record, RecordState};
+    use super::super::LockFile;
     use super::*;
+    use crate::election::Term;
+    use crate::fuzz;
 
     #[test]
     fn names_in_files_never_meet_and_come_back() {
@@ -367,12 +373,63 @@ mod tests {
         assert!(matches!(parse(b"{\"version\":2,\"whatever\":[]}"), Err(ReadError::Newer(2))));
     }
 
+    fn records() -> impl Strategy<Value = FileRecord> {
+        let state = prop_oneof![Just(RecordState::Held), Just(RecordState::Free)];
+        let who = (fuzz::text(), fuzz::text(), fuzz::text(), any::<Option<u16>>());
+        let numbers = (0..=VERSION, any::<Term>(), any::<Option<u64>>(), any::<u64>());
+        (state, who, numbers, any::<[u64; 2]>(), any::<Option<Term>>()).prop_map(
+            |(state, (id, name, host, port), (version, term, ttl, since), [device, inode], former)| FileRecord {
+                record: Record { version, state, id, name, host, port, term, ttl, since },
+                lock: LockFile { device, inode },
+                former,
+            },
+        )
+    }
+
     #[test]
-    fn no_noise_is_taken_for_a_record() {
-        let mut noise = fastrand::Rng::with_seed(7);
-        for _ in 0..50_000 {
-            let bytes: Vec<u8> = (0..noise.usize(..120)).map(|_| noise.u8(b' '..=b'~')).collect();
-            assert!(parse(&bytes).is_err());
-        }
+    fn what_is_written_is_what_is_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = Files::new(directory.path(), "cron");
+        fuzz::holds(fuzz::DEAR, &records(), |record| {
+            files.write(&record).expect("written");
+            assert_eq!(files.read().expect("a record"), Some(record));
+        });
+    }
+
+    #[test]
+    fn whatever_is_found_in_a_record_is_read_without_harm_and_stays() {
+        let json = || records().prop_map(|record| serde_json::to_vec(&record).expect("JSON"));
+        let found = prop_oneof![fuzz::noise(), fuzz::mangled(json()), fuzz::miswritten(json())];
+        fuzz::holds(fuzz::CHEAP, &found, |bytes| {
+            if let Ok(record) = parse(&bytes) {
+                let again = serde_json::to_vec(&record).expect("JSON");
+                assert_eq!(parse(&again).expect("a record"), record);
+            }
+        });
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = Files::new(directory.path(), "cron");
+        fuzz::holds(fuzz::DEAR, &found, |bytes| {
+            fs::write(&files.record, &bytes).expect("written");
+            if let Err(error) = files.read() {
+                assert_eq!(error.into_store_error(&files).to_string().lines().count(), 1);
+            }
+            assert_eq!(fs::read(&files.record).expect("still there"), bytes);
+        });
+    }
+
+    #[test]
+    fn noise_is_no_record() {
+        fuzz::holds(fuzz::CHEAP, &fuzz::noise(), |bytes| assert!(parse(&bytes).is_err()));
+    }
+
+    #[test]
+    fn any_name_of_a_file_is_nobodys_or_one_boundarys() {
+        let names = prop_oneof![fuzz::text(), fuzz::punctuation(), fuzz::text().prop_map(|name| encode(&name))];
+        fuzz::holds(fuzz::CHEAP, &names, |name| {
+            if let Some(boundary) = decode(&name) {
+                assert_eq!(encode(&boundary), name);
+            }
+            assert_eq!(decode(&encode(&name)), Some(name));
+        });
     }
 }

@@ -166,3 +166,68 @@ impl Verdict {
         Verdict::no("this candidate is ending")
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fuzz;
+
+    pub fn wishes() -> impl Strategy<Value = Wish> {
+        let text = || proptest::option::of(fuzz::text());
+        prop_oneof![
+            Just(Wish::Hello),
+            any::<Option<Term>>().prop_map(|term| Wish::Assert { term }),
+            Just(Wish::Resign),
+            (text(), text()).prop_map(|(name, advertise)| Wish::Proclaim { name, advertise }),
+        ]
+    }
+
+    /// What a visitor may say that has something else in mind, or nothing.
+    pub fn babble() -> impl Strategy<Value = Vec<u8>> {
+        let line = || wishes().prop_map(|wish| wish.to_line().into_bytes());
+        prop_oneof![fuzz::noise(), fuzz::mangled(line()), fuzz::miswritten(line())].prop_map(|mut line| {
+            line.push(b'\n');
+            line
+        })
+    }
+
+    fn answers() -> impl Strategy<Value = Answer> {
+        let verdict = prop_oneof![
+            any::<(Option<Term>, Option<u64>)>().prop_map(|(term, lease_left_ms)| Verdict::Yes { term, lease_left_ms }),
+            fuzz::text().prop_map(|why| Verdict::No { why }),
+            fuzz::text().prop_map(|why| Verdict::Refused { why }),
+        ];
+        (fuzz::text(), fuzz::text(), fuzz::text(), verdict).prop_map(|(boundary, id, name, verdict)| Answer {
+            boundary,
+            id,
+            name,
+            verdict,
+        })
+    }
+
+    #[test]
+    fn what_is_said_is_what_is_heard() {
+        fuzz::holds(fuzz::CHEAP, &wishes(), |wish| assert_eq!(Wish::from_line(wish.to_line().as_bytes()), Some(wish)));
+        fuzz::holds(fuzz::CHEAP, &answers(), |answer| {
+            assert_eq!(Answer::from_line(answer.to_line().as_bytes()), Some(answer));
+        });
+    }
+
+    #[test]
+    fn whatever_is_said_is_a_wish_or_none_and_the_same_goes_for_answers() {
+        fuzz::holds(fuzz::CHEAP, &babble(), |line| {
+            if let Some(wish) = Wish::from_line(&line) {
+                assert_eq!(Wish::from_line(wish.to_line().as_bytes()), Some(wish));
+            }
+        });
+        let line = || answers().prop_map(|answer| answer.to_line().into_bytes());
+        let said = prop_oneof![fuzz::noise(), fuzz::mangled(line()), fuzz::miswritten(line())];
+        fuzz::holds(fuzz::CHEAP, &said, |line| {
+            if let Some(answer) = Answer::from_line(&line) {
+                assert_eq!(Answer::from_line(answer.to_line().as_bytes()), Some(answer));
+            }
+        });
+    }
+}

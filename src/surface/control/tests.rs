@@ -5,8 +5,10 @@ use std::thread;
 
 use tokio::task::LocalSet;
 
+use super::protocol::tests::babble;
 use super::rooms::name_of;
 use super::*;
+use crate::fuzz;
 
 fn host() -> Host {
     Host { boundary: "billing/nightly".to_owned(), id: "0b5e".to_owned(), name: "web-1".to_owned() }
@@ -97,6 +99,26 @@ fn nonsense_is_refused_and_the_next_visitor_is_heard() {
         assert!(answer.is_none_or(|answer| answer.verdict == Verdict::misunderstood()));
     }
     assert_eq!(answers.1.expect("an answer").verdict, yes(1));
+}
+
+#[test]
+fn whatever_is_said_at_the_door_nothing_but_a_wish_comes_in() {
+    let visitor = |path: PathBuf| {
+        fuzz::holds(fuzz::DEAR, &babble(), |words| {
+            let wish = Wish::from_line(&words);
+            let verdict = say(&path, &words).map(|answer| answer.verdict);
+            match wish {
+                // Not told apart here from what the election says.
+                Some(Wish::Hello) => {}
+                // The judge has heard just that wish.
+                Some(wish) => assert_eq!(verdict, Some(Verdict::no(format!("{wish:?}")))),
+                None => assert_eq!(verdict, Some(Verdict::misunderstood())),
+            }
+        });
+        say(&path, Wish::Resign.to_line().as_bytes())
+    };
+    let answer = with_door(|wish| Some(Verdict::no(format!("{wish:?}"))), visitor).expect("an answer");
+    assert_eq!(answer.verdict, Verdict::no("Resign"));
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! A password is nowhere but where it was given: not in logs, answers, pages or errors, and in nobody's command line.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::etcd::{Etcd, PASSWORD};
+use crate::harness::ports::free_port;
+use crate::harness::wait::throughout;
+use crate::harness::{Candidate, Elect, Ended, Place, Witness, until};
+
+/// What all lines of a place's logs and outputs, and its files, say.
+fn written(place: &Place) -> Vec<(String, String)> {
+    let files = fs::read_dir(place.path()).expect("a place").filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let is_the_given_one = path.ends_with("password");
+        let text = fs::read(&path).ok().filter(|_| !is_the_given_one)?;
+        Some((path.display().to_string(), String::from_utf8_lossy(&text).into_owned()))
+    });
+    files.collect()
+}
+
+#[track_caller]
+fn is_nowhere_in(place: &Place) {
+    for (path, text) in written(place) {
+        assert!(!text.contains(PASSWORD), "{path}: {text}");
+    }
+}
+
+/// Looks at the command lines of everybody who works in a place, over and over, for as long as something goes on there.
+fn under_watch<T>(place: &Place, act: impl FnOnce() -> T) -> T {
+    let (is_over, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                for process in place.running() {
+                    let Ok(words) = fs::read(format!("/proc/{}/cmdline", process.pid)) else { continue };
+                    let words = String::from_utf8_lossy(&words).into_owned();
+                    assert!(!words.contains(PASSWORD), "{process:?}: {words}");
+                    seen.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        // A panic in here must not leave the watcher on its own for ever.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+        until("the watcher has seen somebody", || watcher.is_finished() || seen.load(Ordering::SeqCst) > 0);
+        is_over.store(true, Ordering::SeqCst);
+        let watched = watcher.join();
+        let outcome = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        watched.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        outcome
+    })
+}
+
+/// The ways in which people give a password.
+const WAYS: [&str; 4] = ["file", "variable", "etcd's", "both in one"];
+
+fn login(elect: Elect, place: &Place, way: &str, password: &str) -> Elect {
+    match way {
+        "file" => {
+            let path = place.path().join("password");
+            fs::write(&path, format!("{password}\n")).expect("written");
+            elect.flag("--username", "elect").flag("--password-file", &path.display().to_string())
+        }
+        "variable" => elect.flag("--username", "elect").variable("ELECT_PASSWORD", password),
+        "etcd's" => elect.variable("ETCD3_USER", "elect").variable("ETCD3_PASSWORD", password),
+        "both in one" => elect.variable("ETCD3_USER", &format!("elect:{password}")),
+        other => panic!("no such way: {other}"),
+    }
+}
+
+/// Prints every command line that there is, once.
+const CONFESS: &str = "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$file; echo; done 2>/dev/null";
+
+#[test]
+fn a_password_is_in_no_log_no_answer_no_page_and_no_command_line() {
+    let etcd = Etcd::start();
+    etcd.enable_auth();
+    let store = format!("etcd://{}", etcd.address());
+    for way in WAYS {
+        let place = Place::new();
+        under_watch(&place, || everything(&place, &store, way));
+        is_nowhere_in(&place);
+    }
+}
+
+fn everything(place: &Place, store: &str, way: &str) {
+    let elect = |format: &str| {
+        let elect = login(Elect::new(place).store(store.to_owned()), place, way, PASSWORD).flag("--ttl", "3s");
+        elect.switch("-vv").flag("--log-format", format)
+    };
+    let hooked = |elect: Elect, name: &str| {
+        ["--on-elected", "--on-change", "--on-error", "--on-ousted"]
+            .into_iter()
+            .fold(elect, |elect, hook| elect.flag(hook, &format!("({CONFESS}) >\"$WITNESS_PLACE/{name}{hook}\"")))
+    };
+    let confessing = |format: &str, name: &str| {
+        let elect = hooked(elect(format), name);
+        #[cfg(feature = "listen")]
+        let elect = elect.flag("--listen", "127.0.0.1:0");
+        elect
+            .flag("--name", name)
+            .flag("--follower", &format!("{CONFESS}; exec sleep 600"))
+            .shell(&format!("{CONFESS}; touch \"$WITNESS_PLACE/{name}-leads\"; exec sleep 600"))
+            .start()
+    };
+    let leads = |name: &str| until(&format!("{name} leads"), || place.path().join(format!("{name}-leads")).exists());
+    let mut leader = confessing("text", "web-1");
+    leads("web-1");
+    let next = confessing("json", "web-2");
+    until("its follower has confessed", || next.output().contains("--follower"));
+
+    let asked = |verb, words: &[&str]| {
+        let elect = Elect::new(place).store(store.to_owned()).asks(verb, words);
+        login(elect, place, way, PASSWORD)
+    };
+    let watch = asked("watch", &["cron", "--json"]).start();
+    until("it sees the leader", || watch.output().contains("web-1"));
+    for words in [&["cron"][..], &["cron", "--json"], &[]] {
+        let ended = asked("status", words).run();
+        assert!(ended.stdout.contains("web-1"), "{ended:?}");
+    }
+    pages(&next);
+    if way == "file" {
+        let environments = leader
+            .tree()
+            .iter()
+            .filter_map(|one| fs::read(format!("/proc/{}/environ", one.pid)).ok())
+            .collect::<Vec<_>>();
+        assert!(!environments.is_empty());
+        for environment in environments {
+            assert!(!String::from_utf8_lossy(&environment).contains(PASSWORD), "a file is not passed on");
+        }
+    }
+
+    // Its keeper becomes elect anew, with all that it needs to log in.
+    leader.signal(Signal::SIGKILL);
+    leader.wait();
+    leads("web-2");
+    until("it sees the other", || watch.output().contains("web-2"));
+    watch.stops();
+    next.stops();
+}
+
+#[cfg(feature = "listen")]
+fn pages(candidate: &Candidate) {
+    let port = crate::harness::eventually("it listens", || {
+        let line = candidate.log().lines().find(|line| line.contains("\"listening\""))?.to_owned();
+        let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+        line["address"].as_str()?.rsplit(':').next()?.parse().ok()
+    });
+    for path in ["/", "/livez", "/readyz", "/leader", "/follower", "/status", "/metrics"] {
+        let page = crate::harness::page::get(port, path).expect("a page");
+        assert!(page.starts_with("HTTP/") && !page.contains(PASSWORD), "{page}");
+    }
+}
+
+#[cfg(not(feature = "listen"))]
+fn pages(_: &Candidate) {}
+
+#[test]
+fn a_password_that_does_not_fit_or_has_nobody_to_be_told_to_is_not_repeated() {
+    let etcd = Etcd::start();
+    etcd.enable_auth();
+    let (up, down) = (format!("etcd://{}", etcd.address()), format!("etcd://127.0.0.1:{}", free_port()));
+    let place = Place::new();
+    let elect = |store: &str| Elect::new(&place).store(store.to_owned()).switch("-vv").command(["true"]);
+    let ends = |ended: Ended, status: i32| assert_eq!(ended.status.code(), Some(status), "{ended:?}");
+    // Almost right, so that it holds what must not be shown.
+    let wrong = format!("{PASSWORD}r");
+    under_watch(&place, || {
+        for way in WAYS {
+            ends(login(elect(&up), &place, way, &wrong).run(), 77);
+            ends(login(elect(&down).switch("-n"), &place, way, PASSWORD).run(), 69);
+            let asked = Elect::new(&place).store(up.clone()).status(&["cron"]);
+            ends(login(asked, &place, way, &wrong).run(), 77);
+        }
+        let waiting = login(elect(&down), &place, "variable", PASSWORD).witness(&Witness::new()).start();
+        waiting.says("cannot be reached");
+        throughout(Duration::from_millis(300), "it is under watch", || waiting.log().lines().count() > 0);
+        waiting.stops();
+    });
+    is_nowhere_in(&place);
+}
+
+#[test]
+fn a_password_in_the_url_or_the_user_is_refused_without_repeating_it() {
+    let place = Place::new();
+    let address = "127.0.0.1:1";
+    for store in [
+        format!("etcd://elect:{PASSWORD}@{address}"),
+        format!("etcd://:{PASSWORD}@{address}"),
+        format!("etcd://elect:1/{PASSWORD}@{address}"),
+        format!("etcd:elect:{PASSWORD}@{address}"),
+        format!("redis://elect:{PASSWORD}@{address}"),
+        format!("always://elect:{PASSWORD}@{address}"),
+    ] {
+        for elect in [
+            Elect::new(&place).store(store.clone()).switch("-vv").command(["true"]),
+            // As systemd and containers give it.
+            Elect::new(&place).store(None).variable("ELECT_STORE", &store).command(["true"]),
+            Elect::new(&place).store(store.clone()).status(&["cron"]),
+            Elect::new(&place).store(store.clone()).asks("watch", &["cron"]),
+        ] {
+            elect.run().fails_with(2, &["--store"]);
+        }
+    }
+    let ended = Elect::new(&place)
+        .store("etcd:".to_owned())
+        .variable("ETCD3_ENDPOINT", &format!("http://elect:{PASSWORD}@{address}"))
+        .command(["true"])
+        .run();
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    let user = format!("elect:{PASSWORD}");
+    let ended = Elect::new(&place).store("etcd:".to_owned()).flag("--username", &user).command(["true"]).run();
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    is_nowhere_in(&place);
+}
+
+/// Or nothing above shows anything.
+#[test]
+fn a_password_that_is_told_would_be_found() {
+    let place = Place::new();
+    let told = format!("echo '{PASSWORD}'; sleep 600");
+    let watched = std::panic::catch_unwind(|| {
+        under_watch(&place, || {
+            let leader = Elect::new(&place).shell(&told).start();
+            until("it runs", || leader.output().contains(PASSWORD));
+            until("it is seen", || leader.tree().iter().any(|process| process.name == "sleep"));
+            throughout(Duration::from_millis(300), "it is under watch", || leader.output().contains(PASSWORD));
+            leader.stops();
+        });
+    });
+    assert!(watched.is_err(), "in a command line");
+    assert!(
+        written(&place).iter().any(|(path, text)| path.contains("log-") && text.contains(PASSWORD)),
+        "in an output"
+    );
+}
