@@ -152,6 +152,38 @@ fn a_leader_proclaims_another_name_and_address_in_the_same_term() {
     });
 }
 
+#[test]
+fn a_name_that_is_proclaimed_while_another_takes_over_is_never_the_others() {
+    each(|site| {
+        let boundary = boundary();
+        let one = leader(&site, boundary, "web-1");
+        let other = candidate(&site, boundary, "web-2").start();
+        other.says("web-1 leads");
+        for round in 0..if is_long() { 20 } else { 4 } {
+            let id = status(&site, boundary)["leader"]["id"].as_str().expect("a leader").to_owned();
+            let mine = format!("name-{round}");
+            std::thread::scope(|scope| {
+                let proclaims = scope.spawn(|| steer(&site, "proclaim", boundary, &["--id", &id, "--name", &mine]));
+                let resigns = scope.spawn(|| steer(&site, "resign", boundary, &["--id", &id]));
+                says_yes(&resigns.join().expect("it ends"));
+                let proclaimed = proclaims.join().expect("it ends");
+                assert!([Some(0), Some(3)].contains(&proclaimed.status.code()), "{proclaimed:?}");
+            });
+            let next = eventually("somebody leads", || {
+                let leader = status(&site, boundary)["leader"].clone();
+                (!leader.is_null()).then_some(leader)
+            });
+            // Whoever it is: a name goes with its own candidate.
+            if next["id"] != id.as_str() {
+                assert_ne!(next["name"], mine.as_str(), "{next}");
+            }
+        }
+        one.stops();
+        other.stops();
+        site.place.history().is_safe();
+    });
+}
+
 /// The variables of the leader's command.
 fn variables(site: &Site) -> Vec<(String, String)> {
     let witness = site.place.running().into_iter().find(|process| process.name == "witness").expect("it runs");

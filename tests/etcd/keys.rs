@@ -55,8 +55,9 @@ impl Hall {
             strike();
             let struck = now();
             let started = self.place.starts(run + 1).latest();
-            figures.survivors += leader.tree().len();
             let ended = end.join().expect("the watch on the old tree");
+            // Not before: the next one did not wait for it.
+            figures.survivors += leader.tree().len();
             figures.endings.push(ended.saturating_sub(struck));
             figures.handovers.push(started.at.max(ended).saturating_sub(ended));
             leader.says("leadership lost: killing the leader command");
@@ -71,7 +72,7 @@ impl Hall {
         let terms: Vec<u64> = self.place.history().starts.iter().map(|start| start.term).collect();
         assert!(terms.is_sorted_by(|one, next| one < next), "{terms:?}");
         let latest = figures.endings.iter().max().copied().unwrap_or_default();
-        assert!(latest < LEASE / 12, "killed at once, by the watch and not by a renewal: {latest:?}");
+        assert!(latest < LEASE / 6, "killed at once, by the watch and not by a renewal: {latest:?}");
     }
 }
 
