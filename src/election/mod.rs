@@ -12,7 +12,7 @@
 //! ```
 //!
 //! With hooks, `Leading` begins with `--on-elected`, and whatever leads out of a leadership leads through `Ousting`, where
-//! `--on-ousted` runs over an empty tree. A [follower](follower) is a small machine beside this one; a win waits for its
+//! `--on-ousted` runs over an empty tree. A [follower] is a small machine beside this one; a win waits for its
 //! end in `Verifying`, the end of the program in `Parting`.
 //!
 //! A command that has ended by itself may be started again, or the boundary kept for a while ([`Wishes`]):
