@@ -13,6 +13,7 @@
 
 mod beside;
 mod start;
+mod terminal;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -34,7 +35,7 @@ use super::sys::{self, Inherited, Reaped};
 use super::terminal::Terminal;
 use super::tree::{Killed, Scanner};
 use crate::clock::{self, Alarm};
-use crate::election::{AtTerminal, CommandEnd, FromKeeper, Job, Run, Term, Time};
+use crate::election::{CommandEnd, FromKeeper, Job, Run, Term, Time};
 use beside::Beside;
 use start::Ousted;
 
@@ -473,51 +474,6 @@ impl Guard {
                 nix::unistd::getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| !groups.contains(&Some(of.as_raw())))
             }),
             Stop::Killing { .. } => {}
-        }
-    }
-
-    // ---- the terminal
-
-    fn look_at_terminal(&mut self) {
-        // The terminal is for the command: a follower, or a hook, is as it is.
-        let Tree::Alive { job: Job::Command { .. }, main, group, stop, .. } = &self.tree else { return };
-        let (Some(pid), group, stop) = (main.pid(), *group, *stop) else { return };
-        // Also just before its exec: what came for it while it had signals blocked stops it there.
-        if let Some(signal) = sys::stop_of(pid) {
-            match stop {
-                Stop::NotAsked => {
-                    let word = self.terminal.stopped(group, signal, self.own_pid, &mut self.scanner);
-                    self.outbox.extend(word.map(FromKeeper::Terminal));
-                }
-                // Whoever has been asked to end is not to stand still.
-                Stop::Asked { .. } => signal_group(pid, libc::SIGCONT),
-                Stop::Killing { .. } => {}
-            }
-        }
-        if matches!(stop, Stop::NotAsked) {
-            self.terminal.look_again(clock::now(), group);
-        }
-    }
-
-    /// From a main process that has ended. What a person has ended with Ctrl-C is not to be started again.
-    fn take_terminal_back(&mut self, end: CommandEnd, asked: bool) {
-        let Tree::Alive { job: Job::Command { .. }, group, .. } = self.tree else { return };
-        let killed = matches!(end, CommandEnd::Killed { .. });
-        let had_it = self.terminal.take_back(group, killed, self.own_pid, &mut self.scanner);
-        if let CommandEnd::Killed { signal, .. } = end
-            && [libc::SIGINT, libc::SIGQUIT].contains(&signal.0)
-            && had_it
-            && !asked
-        {
-            self.outbox.push_back(FromKeeper::Terminal(AtTerminal::Interrupted(signal)));
-        }
-    }
-
-    /// The group of a command that runs and has not been asked to end.
-    fn running_group(&self) -> Option<i32> {
-        match &self.tree {
-            Tree::Alive { main: Main::Running(_) | Main::Starting(_), group, stop: Stop::NotAsked, .. } => Some(*group),
-            Tree::Alive { .. } | Tree::Empty => None,
         }
     }
 
