@@ -2,6 +2,10 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures, and what is known about a failure")]
 
+#[cfg_attr(
+    not(all(feature = "etcd", feature = "listen", feature = "redis")),
+    expect(dead_code, reason = "the harness is one for the tests of every feature")
+)]
 mod harness;
 
 #[cfg(feature = "listen")]
@@ -18,12 +22,16 @@ mod handover;
 mod holding;
 mod hooks;
 mod init;
+#[cfg(any(feature = "etcd", feature = "redis"))]
+mod leases;
 #[cfg(feature = "listen")]
 mod listen;
 mod lockfile;
 mod logs;
 mod notify;
 mod observing;
+#[cfg(feature = "redis")]
+mod redis;
 mod refusals;
 mod restarts;
 #[cfg(feature = "etcd")]

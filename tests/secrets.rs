@@ -195,7 +195,7 @@ fn a_password_in_the_url_or_the_user_is_refused_without_repeating_it() {
         format!("etcd://:{PASSWORD}@{address}"),
         format!("etcd://elect:1/{PASSWORD}@{address}"),
         format!("etcd:elect:{PASSWORD}@{address}"),
-        format!("redis://elect:{PASSWORD}@{address}"),
+        format!("redis://elect:{PASSWORD}@{address}/elect"),
         format!("always://elect:{PASSWORD}@{address}"),
     ] {
         for elect in [

@@ -134,6 +134,9 @@ pub enum Campaigned {
     Waiting {
         /// Ask again after this long even if nothing seems to change; `None`: after a renewal interval.
         again: Option<Duration>,
+        /// Whether that is settled for now. If not, there may be nobody: a store that has to be observed tells the living
+        /// from the dead by the next renewal only, and takes from the dead what has stood for long enough.
+        decided: bool,
     },
     /// The store will not have us (permission, authentication, a newer record format).
     Refused,

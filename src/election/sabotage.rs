@@ -32,6 +32,8 @@ pub(super) enum Sabotage {
     PlaceKept,
     /// Stand on when patience is exhausted.
     StandsOn,
+    /// Give up at the first look although it settles nothing.
+    UndecidedCounts,
     /// Stand again after a leadership that was to be the last.
     StandsAgain,
     /// Start the command again as soon as its main process has ended.

@@ -146,7 +146,7 @@ fn a_refusal_ends_a_candidacy_that_never_had_an_answer_and_troubles_one_that_had
 
     let mut scene = Scene::new();
     let asked = campaign(&scene.ticks(at(0)));
-    scene.answered(at(1), asked, Answer::Campaign(Campaigned::Waiting { again: None }));
+    scene.answered(at(1), asked, Answer::Campaign(Campaigned::Waiting { again: None, decided: true }));
     let asked = campaign(&scene.ticks(at(2_001)));
     assert_eq!(scene.answered(at(2_002), asked, Answer::Campaign(Campaigned::Refused)), []);
     assert_eq!(scene.candidate.phase(), Phase::Standing);
@@ -167,7 +167,7 @@ fn troubles_double_the_rest_between_questions_up_to_a_renewal_interval() {
     scene.answered(scene.now, asked, Answer::Campaign(Campaigned::Failed));
     assert_eq!(scene.hears(scene.now, Event::Hint), []);
     let asked = campaign(&scene.ticks(scene.candidate.wake_at()));
-    scene.answered(scene.now, asked, Answer::Campaign(Campaigned::Waiting { again: None }));
+    scene.answered(scene.now, asked, Answer::Campaign(Campaigned::Waiting { again: None, decided: true }));
     assert_eq!(scene.candidate.wake_at(), scene.now + ms(2_000));
     campaign(&scene.hears(scene.now, Event::Hint));
 }
@@ -177,7 +177,7 @@ fn a_waiter_asks_when_it_was_told_to_but_at_least_once_in_an_interval() {
     for (again, expected) in [(None, 2_000), (Some(ms(300)), 300), (Some(ms(60_000)), 2_000), (Some(ms(0)), 0)] {
         let mut scene = Scene::new();
         let asked = campaign(&scene.ticks(at(0)));
-        let actions = scene.answered(at(10), asked, Answer::Campaign(Campaigned::Waiting { again }));
+        let actions = scene.answered(at(10), asked, Answer::Campaign(Campaigned::Waiting { again, decided: true }));
         if expected == 0 {
             campaign(&actions);
         } else {
@@ -188,7 +188,7 @@ fn a_waiter_asks_when_it_was_told_to_but_at_least_once_in_an_interval() {
     let mut scene = Scene::new();
     let asked = campaign(&scene.ticks(at(0)));
     assert_eq!(scene.hears(at(5), Event::Hint), []);
-    campaign(&scene.answered(at(10), asked, Answer::Campaign(Campaigned::Waiting { again: None })));
+    campaign(&scene.answered(at(10), asked, Answer::Campaign(Campaigned::Waiting { again: None, decided: true })));
 }
 
 #[test]

@@ -179,6 +179,10 @@ async fn claims(site: &Site) {
 async fn names(site: &Site) {
     let names = ["n", "n/m", "n2", "n.json", ".n", "N", "n m", "ñ", "n%2Fm"];
     let mut players: Vec<Player> = names.iter().map(|name| site.player(name, name)).collect();
+    // A store that is observed wants to be looked at for a while, and all of them can do that at once.
+    for player in &mut players {
+        player.ask().await;
+    }
     for player in &mut players {
         player.win().await;
         player.renews().await;
@@ -262,6 +266,10 @@ async fn observed(site: &Site) {
 
 async fn surveyed(site: &Site) {
     let mut players: Vec<Player> = ["s", "s/t", "s2"].iter().map(|name| site.player(name, name)).collect();
+    // At once, as above.
+    for player in &mut players[..2] {
+        player.ask().await;
+    }
     for player in &mut players[..2] {
         player.win().await;
         player.renews().await;
@@ -271,6 +279,9 @@ async fn surveyed(site: &Site) {
     let leader = |sighting: &Sighting| sighting.leader.as_ref().map(|leader| (leader.id.clone(), leader.term));
     let mut store = site.store();
     for depth in [Depth::Leaders, Depth::Leases] {
+        for player in &mut players[..2] {
+            player.renews().await;
+        }
         let seen = store.survey(depth).await.expect("surveyed");
         assert!(seen.is_sorted_by_key(|(boundary, _)| boundary.clone()), "{seen:?}");
         for player in &players[..2] {

@@ -187,12 +187,12 @@ impl Store for FileStore {
             // Replaced while we waited for it: the next question opens the one that is there now.
             Turn::Taken => {
                 self.give_up_seat();
-                Ok(Standing::Waiting { sighting: Sighting::default(), again: Some(Duration::ZERO) })
+                Ok(Standing::Waiting { sighting: Sighting::default(), again: Some(Duration::ZERO), decided: true })
             }
             Turn::Waits => {
                 let mut sighting = look_at_record(&files)?;
                 self.obstacle.look(&files, &mut sighting);
-                Ok(Standing::Waiting { sighting, again: None })
+                Ok(Standing::Waiting { sighting, again: None, decided: true })
             }
         }
     }
@@ -309,7 +309,7 @@ impl FileStore {
         };
         let sighting = Sighting { obstacle: Some(obstacle?), ..Sighting::default() };
         let again = settled_at.since(now).max(Duration::from_millis(100));
-        Some(Standing::Waiting { sighting, again: Some(again) })
+        Some(Standing::Waiting { sighting, again: Some(again), decided: true })
     }
 
     fn give_up_seat(&mut self) {

@@ -12,7 +12,7 @@
 //! the conformance suite derive from that line.
 
 #![cfg_attr(
-    not(feature = "etcd"),
+    not(any(feature = "etcd", feature = "redis")),
     expect(dead_code, reason = "what stores on the network need, in a build without one")
 )]
 
@@ -25,7 +25,11 @@ mod etcd;
 mod file;
 pub mod observer;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod relinquish;
+#[cfg(any(feature = "redis", test))]
+pub mod takeover;
 pub mod worker;
 
 use std::fmt;
@@ -81,6 +85,9 @@ pub enum Standing {
         sighting: Sighting,
         /// Ask again after this long even without a hint; `None`: at the usual pace.
         again: Option<Duration>,
+        /// Whether somebody is known to lead, or to be before us. Not so on a store that has to be observed, as long as
+        /// what is there may have been left by the dead: whoever asks only once goes on asking then.
+        decided: bool,
     },
 }
 
@@ -189,6 +196,10 @@ impl Hints {
     }
 
     /// Our own record is gone: as final as an answer that says so (K11).
+    #[cfg_attr(
+        all(feature = "redis", not(feature = "etcd")),
+        expect(dead_code, reason = "what is announced by a Redis is never final")
+    )]
     pub fn ousted(&self, term: Term) {
         let _ = self.0.send(worker::StoreEvent::Ousted { term });
     }
@@ -233,6 +244,8 @@ pub const REGISTRY: &[Kind] = &[
     file::KIND,
     #[cfg(feature = "etcd")]
     etcd::KIND,
+    #[cfg(feature = "redis")]
+    redis::KIND,
     always::KIND,
 ];
 

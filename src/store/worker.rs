@@ -157,8 +157,8 @@ async fn attend(
             }
             match store.campaign(candidacy).await? {
                 Standing::Won { term } => (Answer::Campaign(Campaigned::Won(term)), Story::None),
-                Standing::Waiting { sighting, again } => {
-                    (Answer::Campaign(Campaigned::Waiting { again }), Story::Sighting(sighting))
+                Standing::Waiting { sighting, again, decided } => {
+                    (Answer::Campaign(Campaigned::Waiting { again, decided }), Story::Sighting(sighting))
                 }
             }
         }

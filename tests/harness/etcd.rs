@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::certificates::{Certificates, Identity};
 use super::disk::StalledDisk;
 use super::ports::free_port;
+use super::server::Server;
 use super::tool::attempt;
 use super::usage::Usage;
 use super::{eventually, page, processes, until};
@@ -101,6 +102,27 @@ pub struct Etcd {
     directory: TempDir,
     /// After the process that writes to it.
     disk: Option<StalledDisk>,
+}
+
+impl Server for Etcd {
+    const NAME: &'static str = "etcd";
+    const SCHEME: &'static str = "etcd";
+
+    fn start() -> Etcd {
+        Etcd::with(&Options::new())
+    }
+
+    fn seen_at(host: &str) -> Etcd {
+        Etcd::with(&Options::new().seen_at(host))
+    }
+
+    fn address(&self) -> String {
+        Etcd::address(self)
+    }
+
+    fn renewals(&self) -> u64 {
+        self.messages().get("LeaseKeepAlive").copied().unwrap_or_default()
+    }
 }
 
 impl Etcd {

@@ -21,7 +21,10 @@ pub mod place;
 pub mod ports;
 pub mod processes;
 pub mod proxy;
+pub mod redis;
 pub mod relay;
+pub mod sentinel;
+pub mod server;
 pub mod sites;
 pub mod systemd;
 pub mod terminal;
@@ -29,6 +32,7 @@ pub mod tiers;
 pub mod tool;
 pub mod usage;
 pub mod wait;
+pub mod wallclock;
 
 pub use candidate::{Candidate, Elect, Ended, Witness};
 pub use history::{Figures, History, Told, millis};

@@ -41,8 +41,12 @@ impl Place {
 
     /// A store on the network that many share, with a prefix that is this place's alone.
     pub fn below(&self, url: &str) -> String {
-        let name = self.path().file_name().expect("a directory has a name");
-        format!("{url}/{}", name.to_string_lossy())
+        let name = self.path().file_name().expect("a directory has a name").to_string_lossy();
+        match url.split_once('?') {
+            Some((url, options)) if url.starts_with("redis") => format!("{url}?{options}&prefix={name}:"),
+            None if url.starts_with("redis") => format!("{url}?prefix={name}:"),
+            _ => format!("{url}/{name}"),
+        }
     }
 
     pub fn lock_file(&self) -> PathBuf {

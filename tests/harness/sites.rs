@@ -8,6 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 #[cfg(feature = "etcd")]
 use super::etcd::Etcd;
 use super::etcd::PASSWORD;
+#[cfg(feature = "redis")]
+use super::redis::{self, Redis};
+#[cfg(feature = "redis")]
+use super::server::Server;
 use super::{Candidate, Elect, Place, Witness};
 
 /// Short enough to be waited for, long enough for a laden machine.
@@ -23,6 +27,8 @@ pub enum Kind {
     File,
     #[cfg(feature = "etcd")]
     Etcd(Box<Etcd>),
+    #[cfg(feature = "redis")]
+    Redis(Box<Redis>),
 }
 
 /// The test on each of them, at once.
@@ -31,6 +37,9 @@ pub fn each(test: impl Fn(Site) + Sync) {
         || Kind::File,
         #[cfg(feature = "etcd")]
         || Kind::Etcd(Box::new(Etcd::start())),
+        // What it knows is on its disk: whoever forgets a leader is waited for (see tests/redis/memory.rs).
+        #[cfg(feature = "redis")]
+        || Kind::Redis(Box::new(Redis::with(&redis::Options::new().durable()))),
     ];
     let start = |kind: &fn() -> Kind| Site { place: Place::new().open_to_all(), kind: kind() };
     let (test, start) = (&test, &start);
@@ -49,6 +58,8 @@ impl Site {
             Kind::File => "file",
             #[cfg(feature = "etcd")]
             Kind::Etcd(_) => "etcd",
+            #[cfg(feature = "redis")]
+            Kind::Redis(_) => "redis",
         }
     }
 
@@ -57,6 +68,8 @@ impl Site {
             Kind::File => self.place.store(),
             #[cfg(feature = "etcd")]
             Kind::Etcd(etcd) => etcd.url(),
+            #[cfg(feature = "redis")]
+            Kind::Redis(redis) => redis.url(),
         }
     }
 
@@ -94,6 +107,8 @@ impl Site {
             Kind::File => {}
             #[cfg(feature = "etcd")]
             Kind::Etcd(etcd) => etcd.kill(),
+            #[cfg(feature = "redis")]
+            Kind::Redis(redis) => redis.kill(),
         }
     }
 
@@ -103,6 +118,8 @@ impl Site {
             Kind::File => {}
             #[cfg(feature = "etcd")]
             Kind::Etcd(etcd) => etcd.restart(),
+            #[cfg(feature = "redis")]
+            Kind::Redis(redis) => redis.restart(),
         }
     }
 
@@ -118,6 +135,10 @@ impl Site {
         #[cfg(feature = "etcd")]
         if let Kind::Etcd(etcd) = &self.kind {
             etcd.enable_auth();
+        }
+        #[cfg(feature = "redis")]
+        if let Kind::Redis(redis) = &self.kind {
+            redis.cli(&["acl", "setuser", "stranger", "on", &format!(">{PASSWORD}"), "-@all"]);
         }
         let is_file = matches!(self.kind, Kind::File);
         move |elect| {

@@ -8,7 +8,7 @@ use super::super::time::Time;
 use super::clock::ms;
 use super::coverage::Seen;
 use super::host::{Letter, Life, ToKeeper};
-use super::store::{Ask, Next, Reply};
+use super::store::{Ask, Next, Reply, Request};
 use super::transcript;
 use super::world::{What, World};
 
@@ -46,7 +46,12 @@ impl World {
                 let host = &mut self.hosts[h];
                 let now = host.clock.at(self.now);
                 match host.client.reply(now, attempt, leg, reply, &mut self.dice) {
-                    Some((leg, Next::Call(request))) => self.send(h, Some(attempt), leg, request),
+                    Some((leg, Next::Call(request))) => {
+                        if matches!(request, Request::Free { .. }) {
+                            self.coverage.count(Seen::GaveBack);
+                        }
+                        self.send(h, Some(attempt), leg, request);
+                    }
                     Some((_, Next::Answer(answer))) => {
                         let won = matches!(answer, Answer::Campaign(Campaigned::Won(_)));
                         if won && matches!(reply, Reply::Observed(_)) {

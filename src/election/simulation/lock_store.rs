@@ -69,7 +69,7 @@ impl LockClient {
     pub(super) fn reply(sent: Time, reply: Reply) -> Next {
         Next::Answer(match reply {
             Reply::Locked(Some(term)) => Answer::Campaign(Campaigned::Won(term)),
-            Reply::Locked(None) => Answer::Campaign(Campaigned::Waiting { again: None }),
+            Reply::Locked(None) => Answer::Campaign(Campaigned::Waiting { again: None, decided: true }),
             Reply::LockIs(true) => Answer::Renew(Renewed::Credited { sent, ttl: None }),
             Reply::LockIs(false) => Answer::Renew(Renewed::Lost),
             Reply::Done => Answer::Release(true),

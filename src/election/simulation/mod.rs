@@ -14,6 +14,8 @@
 //!             └ faults
 //! ```
 //!
+//! What an observed store's candidate may take is decided by the program's own `takeover`, as the program does.
+//!
 //! The invariants are computed from what the model really did, in true time; the core is never asked. What must
 //! have happened at least once in a run is counted in `coverage`, and each rule is broken once on purpose in `sabotage`.
 //!
@@ -42,7 +44,6 @@ mod sabotage;
 mod setup;
 mod store;
 mod supervision;
-mod take_rule;
 mod transcript;
 mod world;
 

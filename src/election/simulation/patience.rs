@@ -21,6 +21,8 @@ pub(super) struct Patient {
     /// How the last attempt to be elected failed.
     said: Option<Said>,
     last_asked: Ask,
+    /// When it was last told that its only question was not settled yet.
+    undecided: Option<Time>,
     /// Since when in truth it has been standing without a break.
     standing: Option<Duration>,
     /// In this stand it has been behind somebody, or has won.
@@ -49,6 +51,7 @@ impl Patient {
             since: None,
             said: None,
             last_asked: Ask::Campaign,
+            undecided: None,
             standing: None,
             behind: false,
             won: false,
@@ -88,6 +91,12 @@ impl World {
         }
         match (event, phase) {
             (Event::Answer { answer: Answer::Campaign(answer), .. }, Phase::Standing) if in_time => match answer {
+                // Not settled: whoever asks only once goes on asking.
+                Campaigned::Waiting { decided: false, .. }
+                    if patient.wishes.patience == Patience::AtMost(Duration::ZERO) =>
+                {
+                    patient.undecided = Some(now);
+                }
                 Campaigned::Waiting { .. } => patient.hear(now, Said::NotYou),
                 Campaigned::Refused | Campaigned::Failed => patient.hear(now, Said::Nothing),
                 Campaigned::Won(_) => {}
@@ -164,6 +173,7 @@ impl World {
             Report::Elected { .. } => {
                 let (behind, late) = (patient.behind, now >= patient.until());
                 let bounded = patient.wishes.patience != Patience::Endless;
+                let undecided = patient.undecided.take().is_some();
                 (patient.since, patient.said, patient.led) = (None, None, true);
                 (patient.behind, patient.won, patient.verifying) = (false, false, false);
                 if bounded && behind {
@@ -172,6 +182,9 @@ impl World {
                 if late {
                     self.coverage.count(Seen::VerifiedLate);
                 }
+                if undecided {
+                    self.coverage.count(Seen::ElectedAfterAll);
+                }
             }
             // K11: it was the store's word, and we could not follow it.
             Report::FollowerUnconfirmed if patient.verifying && now < patient.verified_until => {
@@ -179,7 +192,10 @@ impl World {
             }
             Report::NotElected => {
                 let at_once = patient.wishes.patience == Patience::AtMost(Duration::ZERO);
-                let won = patient.won;
+                let (won, undecided) = (patient.won, patient.undecided.is_some());
+                if undecided {
+                    self.coverage.count(Seen::NotElectedAfterAll);
+                }
                 self.coverage.count(if at_once { Seen::NotElectedAtOnce } else { Seen::NotElectedInTime });
                 if won {
                     self.coverage.count(Seen::WonInVain);
@@ -258,7 +274,11 @@ impl World {
         }
         patient.verifying = false;
         let since = *patient.standing.get_or_insert(self.now);
-        let due = host.clock.when(patient.until() + host.books.request_timeout()).max(since);
+        // What is not settled is asked again at the usual pace.
+        let pace = host.books.ttl.unwrap_or_default();
+        let until = patient.undecided.map_or(patient.until(), |at| patient.until().max(at + pace));
+        let since = if patient.undecided.is_some() { since + 2 * host.books.request_timeout() } else { since };
+        let due = host.clock.when(until + host.books.request_timeout()).max(since);
         if due != Duration::MAX && self.now > due + SLACK {
             self.violate("6: a candidate stands for longer than it was to wait", h);
         }

@@ -165,12 +165,13 @@ impl QueueClient {
         match (reply, ask) {
             (Reply::Entered { revision, first }, _) => {
                 (self.fresh, self.revision) = (false, revision);
-                let answer = if first { Campaigned::Won(revision) } else { Campaigned::Waiting { again: None } };
+                let answer =
+                    if first { Campaigned::Won(revision) } else { Campaigned::Waiting { again: None, decided: true } };
                 Next::Answer(Answer::Campaign(answer))
             }
             (Reply::Gone, Ask::Campaign) => {
                 self.let_go = true;
-                Next::Answer(Answer::Campaign(Campaigned::Waiting { again: Some(ms(1)) }))
+                Next::Answer(Answer::Campaign(Campaigned::Waiting { again: Some(ms(1)), decided: true }))
             }
             (Reply::Gone, Ask::Renew | Ask::Release) | (Reply::Checked { leads: false }, _) => {
                 self.let_go = true;

@@ -4,30 +4,16 @@ use std::time::Duration;
 
 use super::super::event::{Answer, Campaigned, Renewed, Term};
 use super::super::time::Time;
+use crate::store::takeover::{Bid, Decision, Takeover, Trace, View};
+
 use super::clock::{Dice, ms};
 use super::sabotage::Broken;
 use super::store::{Ask, Effect, Next, Reply, Request};
-use super::take_rule::{Decision, TakeRule};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record {
-    pub holder: usize,
-    pub term: Term,
-    /// Fresh with every write.
-    pub nonce: u64,
-    pub ttl: Duration,
-    pub held: bool,
-    /// Which life of the server it was taken in. Only a take writes it: a renewal proves nothing about what a
-    /// restart may have lost.
-    pub incarnation: u64,
-}
+type Record = Trace<u64>;
 
 /// What a candidate saw, and what its take insists on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Observed {
-    pub incarnation: u64,
-    pub record: Option<Record>,
-}
+pub(super) type Observed = View<u64>;
 
 /// By what a release knows that the record is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +56,7 @@ impl RecordServer {
         match request {
             Request::Read => Reply::Observed(self.now),
             Request::Take { holder, nonce, ttl, expected, floor } => {
+                let name = name(holder);
                 if expected != self.now {
                     return Reply::Conflict;
                 }
@@ -78,14 +65,14 @@ impl RecordServer {
                 let term = (old + 1).max(clock).max(floor);
                 let incarnation = self.now.incarnation;
                 self.newest = nonce;
-                self.now.record = Some(Record { holder, term, nonce, ttl, held: true, incarnation });
+                self.now.record = Some(Record { holder: name, term, nonce, ttl, held: true, incarnation });
                 effects.push(Effect::Given(term, holder));
                 effects.push(Effect::Written(term, ttl));
                 effects.push(Effect::HintAll);
                 Reply::Taken(term)
             }
             Request::RenewRecord { holder, term, nonce } => match &mut self.now.record {
-                Some(record) if record.holder == holder && record.term == term && record.held => {
+                Some(record) if record.holder == name(holder) && record.term == term && record.held => {
                     // One that comes twice must not set the version back to what somebody has seen before.
                     if nonce > record.nonce || self.broken == Some(Broken::VersionMayReturn) {
                         if nonce > self.newest {
@@ -103,7 +90,7 @@ impl RecordServer {
             },
             Request::Free { holder, claim, nonce } => {
                 match &mut self.now.record {
-                    Some(record) if record.holder == holder && record.held && claim.covers(record) => {
+                    Some(record) if record.holder == name(holder) && record.held && claim.covers(record) => {
                         record.held = false;
                         record.nonce = nonce;
                         effects.push(Effect::Freed(record.term));
@@ -149,23 +136,18 @@ impl Claim {
 pub(super) struct RecordClient {
     holder: usize,
     ttl: Duration,
-    rule: TakeRule,
+    rule: Takeover<u64>,
     term: Option<Term>,
     /// Its release has been asked for.
     let_go: bool,
-    nonces: u64,
     broken: Option<Broken>,
 }
 
 impl RecordClient {
     pub(super) fn new(holder: usize, ttl: Duration, broken: Option<Broken>) -> RecordClient {
-        let rule = TakeRule::new(holder, ttl, broken);
-        RecordClient { holder, ttl, rule, term: None, let_go: false, nonces: 0, broken }
-    }
-
-    fn nonce(&mut self) -> u64 {
-        self.nonces += 1;
-        u64::try_from(self.holder).expect("few hosts") * 1_000_000 + self.nonces
+        let sabotage = if let Some(Broken::Takeover(rule)) = broken { Some(rule) } else { None };
+        let rule = Takeover::new(name(holder), ttl).breaking(sabotage);
+        RecordClient { holder, ttl, rule, term: None, let_go: false, broken }
     }
 
     pub(super) fn begin(&mut self, ask: Ask) -> Request {
@@ -173,55 +155,59 @@ impl RecordClient {
             Ask::Campaign => {
                 if std::mem::take(&mut self.let_go) {
                     // What was released is not mine any more, even if the release has not arrived: it may yet.
-                    self.rule.outstanding = None;
+                    self.rule.forget();
                     self.term = None;
                 }
                 Request::Read
             }
             Ask::Renew => {
-                Request::RenewRecord { holder: self.holder, term: self.term.unwrap_or(0), nonce: self.nonce() }
+                Request::RenewRecord { holder: self.holder, term: self.term.unwrap_or(0), nonce: self.rule.nonce() }
             }
             Ask::Release => {
                 let claim = match self.term {
                     Some(_) | None if self.broken == Some(Broken::ReleaseByIdAlone) => Claim::Holder,
                     Some(term) => Claim::Term(term),
-                    None => Claim::Nonce(self.rule.outstanding),
+                    None => Claim::Nonce(self.rule.outstanding()),
                 };
                 self.let_go = true;
-                Request::Free { holder: self.holder, claim, nonce: self.nonce() }
+                Request::Free { holder: self.holder, claim, nonce: self.rule.nonce() }
             }
         }
     }
 
-    pub(super) fn reply(&mut self, now: Time, sent: Time, reply: Reply, dice: &mut Dice) -> Next {
+    pub(super) fn reply(&mut self, ask: Ask, now: Time, sent: Time, reply: Reply, dice: &mut Dice) -> Next {
+        // T1: an observer counts from after receiving.
+        let seen_at = if self.broken == Some(Broken::ObserverCountsFromSending) { sent } else { now };
+        let waiting = |again, decided| Next::Answer(Answer::Campaign(Campaigned::Waiting { again, decided }));
         match reply {
-            Reply::Observed(observed) => match self.rule.decide(sent, now, observed) {
+            Reply::Observed(observed) => match self.rule.decide(seen_at, &observed) {
                 Decision::Mine(term) => {
                     self.term = Some(term);
                     Next::Answer(Answer::Campaign(Campaigned::Won(term)))
                 }
                 Decision::Take => {
-                    let nonce = self.nonce();
-                    self.rule.outstanding = Some(nonce);
+                    let Bid { nonce, floor } = self.rule.bid();
                     self.term = None;
-                    let floor = self.rule.highest_term + 1;
                     Next::Call(Request::Take { holder: self.holder, nonce, ttl: self.ttl, expected: observed, floor })
                 }
-                Decision::Wait(left) => {
-                    Next::Answer(Answer::Campaign(Campaigned::Waiting { again: Some(left.max(ms(1))) }))
+                Decision::GiveBack(term) => {
+                    let (claim, nonce) = (Claim::Term(term), self.rule.nonce());
+                    Next::Call(Request::Free { holder: self.holder, claim, nonce })
                 }
+                Decision::Wait { left, decided } => waiting(Some(left.max(ms(1))), decided),
             },
             Reply::Taken(term) => {
                 self.term = Some(term);
                 Next::Answer(Answer::Campaign(Campaigned::Won(term)))
             }
             Reply::Conflict => {
-                self.rule.outstanding = None;
-                let again = dice.between(ms(1), ms(100));
-                Next::Answer(Answer::Campaign(Campaigned::Waiting { again: Some(again) }))
+                self.rule.forget();
+                // Whoever it was that was quicker: that shows in the next look.
+                waiting(Some(dice.between(ms(1), ms(100))), false)
             }
             Reply::Renewed(ttl) => Next::Answer(Answer::Renew(Renewed::Credited { sent, ttl: Some(ttl) })),
             Reply::NotYours => Next::Answer(Answer::Renew(Renewed::Lost)),
+            Reply::Done if ask == Ask::Campaign => waiting(Some(ms(1)), false),
             Reply::Done => Next::Answer(Answer::Release(true)),
             Reply::Entered { .. }
             | Reply::Gone
@@ -237,4 +223,9 @@ impl RecordClient {
     pub(super) fn bequest(&self) -> Request {
         Request::Free { holder: self.holder, claim: Claim::Holder, nonce: u64::MAX }
     }
+}
+
+/// Of a candidate in its records.
+fn name(holder: usize) -> u64 {
+    u64::try_from(holder).expect("few hosts")
 }

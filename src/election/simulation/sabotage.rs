@@ -1,6 +1,8 @@
 //! The rules that are broken on purpose (P4), in the core or in the model, and the proof that each is noticed.
 
 use super::super::sabotage::Sabotage;
+use crate::store::takeover;
+
 use super::setup::Setup;
 use super::world::World;
 
@@ -37,14 +39,7 @@ pub(super) enum Broken {
     StartsTooLate,
     /// K6: the end of the main process counts as an empty tree.
     MainAloneCounts,
-    /// 5.3: a held record is taken at once.
-    HeldTakenAtOnce,
-    /// 5.3: a missing record, or one of another incarnation, is taken at once.
-    MissingTakenAtOnce,
-    /// 5.3: a candidate waits for its own ttl instead of the record's.
-    OwnTtlCounts,
-    /// 5: a record with my name is mine, whatever its nonce.
-    MineByIdAlone,
+    Takeover(takeover::Sabotage),
     /// 5.3: a renewal that comes twice sets the version back.
     VersionMayReturn,
     /// 5.3: a renewal makes the record of an earlier incarnation a fresh one.
@@ -75,6 +70,7 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::Core(Sabotage::GraceWhenLost), "K11: a lease that is lost leaves no grace"),
     (Broken::Core(Sabotage::PlaceKept), "6: whoever gives up gives its place back"),
     (Broken::Core(Sabotage::StandsOn), "6: whoever is out of patience stands no longer"),
+    (Broken::Core(Sabotage::UndecidedCounts), "6: whoever asks only once asks until that is settled"),
     (Broken::Core(Sabotage::StandsAgain), "6: with --on-lost exit nobody stands again"),
     (Broken::Core(Sabotage::RestartBesideTheOld), "2.3: a restart waits for the whole old tree"),
     (Broken::Core(Sabotage::NoRestartLimit), "6: --restart-limit"),
@@ -91,10 +87,12 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::KeeperOustsAgain, "K2: and not a second time"),
     (Broken::DeadlineForAll, "K1: a deadline governs its own term alone"),
     (Broken::Core(Sabotage::OldRenewalAnswers), "6: assert is answered by a renewal that was sent after it"),
-    (Broken::HeldTakenAtOnce, "5.3: a held record is waited for"),
-    (Broken::MissingTakenAtOnce, "5.3: a missing record is waited for"),
-    (Broken::OwnTtlCounts, "5.3: for the record's own ttl"),
-    (Broken::MineByIdAlone, "5: only the nonce of my outstanding write is mine"),
+    (Broken::Takeover(takeover::Sabotage::HeldTakenAtOnce), "5.3: a held record is waited for"),
+    (Broken::Takeover(takeover::Sabotage::MissingTakenAtOnce), "5.3: a missing record is waited for"),
+    (Broken::Takeover(takeover::Sabotage::OldFreeTakenAtOnce), "5.3: a free one of another incarnation too"),
+    (Broken::Takeover(takeover::Sabotage::OwnTtlCounts), "5.3: for the record's own ttl"),
+    (Broken::Takeover(takeover::Sabotage::OthersTtlsForgotten), "5.3: or the longest that was seen"),
+    (Broken::Takeover(takeover::Sabotage::MineByIdAlone), "5: only the nonce of my outstanding write is mine"),
     (Broken::VersionMayReturn, "5.3: a version never comes back"),
     (Broken::RenewalRefreshes, "5.3: only a take makes a record a fresh one"),
     (Broken::ReleaseByIdAlone, "5.3: a release checks the term"),

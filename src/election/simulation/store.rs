@@ -189,7 +189,7 @@ impl Client {
                 Ask::Release => Answer::Release(false),
             }),
             Kind::Queue(client) => client.reply(open.ask, sent, reply),
-            Kind::Record(client) => client.reply(now, sent, reply, dice),
+            Kind::Record(client) => client.reply(open.ask, now, sent, reply, dice),
             Kind::Lock(_) => LockClient::reply(sent, reply),
         };
         match next {
@@ -215,7 +215,7 @@ fn stale(reply: Reply, sent: Time) -> Option<Answer> {
             Some(Answer::Campaign(Campaigned::Won(revision)))
         }
         Reply::Entered { first: false, .. } | Reply::Conflict => {
-            Some(Answer::Campaign(Campaigned::Waiting { again: None }))
+            Some(Answer::Campaign(Campaigned::Waiting { again: None, decided: true }))
         }
         Reply::Renewed(ttl) => Some(Answer::Renew(Renewed::Credited { sent, ttl: Some(ttl) })),
         Reply::Checked { leads: true } => Some(Answer::Renew(Renewed::Credited { sent, ttl: None })),

@@ -77,8 +77,10 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
 fn answered(clock: Clock, answer: &Answer) -> String {
     match answer {
         Answer::Campaign(Campaigned::Won(term)) => format!("won term {term}"),
-        Answer::Campaign(Campaigned::Waiting { again: None }) => "waiting".into(),
-        Answer::Campaign(Campaigned::Waiting { again: Some(again) }) => format!("waiting, ask again after {again:.3?}"),
+        Answer::Campaign(Campaigned::Waiting { again: None, .. }) => "waiting".into(),
+        Answer::Campaign(Campaigned::Waiting { again: Some(again), .. }) => {
+            format!("waiting, ask again after {again:.3?}")
+        }
         Answer::Campaign(Campaigned::Refused) => "refused".into(),
         Answer::Renew(Renewed::Credited { sent, ttl }) => {
             let ttl = ttl.map_or_else(|| "no end".into(), |ttl| format!("{ttl:?}"));

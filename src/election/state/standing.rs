@@ -1,12 +1,14 @@
 //! Not the leader: the store is asked for the boundary, again and again, for as long as there is patience.
 
+use std::time::Duration;
+
 use super::releasing::{Then, become_releasing};
 use super::verifying::become_verifying;
 use super::{Input, State, become_ended};
-use crate::election::Core;
 use crate::election::event::{Answer, Campaigned, Outcome, Report, Term};
 use crate::election::sabotage::Sabotage;
 use crate::election::time::Time;
+use crate::election::{Core, Patience};
 
 #[derive(Debug)]
 pub(in crate::election) struct Standing {
@@ -69,10 +71,14 @@ impl Standing {
                     core.store_answered = true;
                     return become_verifying(core, now, term);
                 }
-                Campaigned::Waiting { again } => {
+                Campaigned::Waiting { again, decided } => {
                     core.store_answered = true;
                     self.failures = 0;
-                    self.setback = Some(Setback::Behind);
+                    // Whoever asks only once asks until that is answered.
+                    let asks_once = core.wishes.patience == Patience::AtMost(Duration::ZERO);
+                    if decided || !asks_once || core.breaks(Sabotage::UndecidedCounts) {
+                        self.setback = Some(Setback::Behind);
+                    }
                     let rest = again.unwrap_or(core.timing.renew()).min(core.timing.renew());
                     self.ask_at = if self.hinted { now } else { now + rest };
                 }

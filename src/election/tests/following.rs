@@ -8,7 +8,7 @@ const LEADER: LeaderKey = LeaderKey(1);
 const OTHER: LeaderKey = LeaderKey(2);
 const USR1: Signal = Signal(10);
 const FAILED: CommandEnd = CommandEnd::Exited(3);
-const WAITING: Answer = Answer::Campaign(Campaigned::Waiting { again: None });
+const WAITING: Answer = Answer::Campaign(Campaigned::Waiting { again: None, decided: true });
 
 fn scene(on_change: OnChange) -> Scene {
     Scene::wishing(Wishes { follower: Some(on_change), ..Wishes::default() })

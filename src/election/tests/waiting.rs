@@ -2,7 +2,7 @@
 
 use super::*;
 
-const BEHIND: Answer = Answer::Campaign(Campaigned::Waiting { again: None });
+const BEHIND: Answer = Answer::Campaign(Campaigned::Waiting { again: None, decided: true });
 const FAILED: Answer = Answer::Campaign(Campaigned::Failed);
 const EXITED: CommandEnd = CommandEnd::Exited(3);
 
@@ -82,9 +82,47 @@ fn without_patience_the_first_no_is_the_end_and_the_place_is_given_back() {
         let mut scene = waiting(ms(0));
         let asked = scene.asks(at(0));
         assert_eq!(scene.ticks(at(5)), [], "the question has its time");
-        let actions = scene.answered(at(6), asked, Answer::Campaign(Campaigned::Waiting { again }));
+        let actions = scene.answered(at(6), asked, Answer::Campaign(Campaigned::Waiting { again, decided: true }));
         scene.ends_not_elected(&actions);
     }
+}
+
+#[test]
+fn without_patience_a_question_that_is_not_settled_is_asked_until_it_is() {
+    let undecided = |left| Answer::Campaign(Campaigned::Waiting { again: Some(left), decided: false });
+    let mut scene = waiting(ms(0));
+    let asked = scene.asks(at(0));
+    assert_eq!(scene.answered(at(6), asked, undecided(ms(10_000))), []);
+    // It looks again at the usual pace, and goes as soon as it is known that somebody leads.
+    assert_eq!(scene.candidate.wake_at(), at(2_006));
+    let asked = scene.asks(at(2_006));
+    assert_eq!(scene.answered(at(2_007), asked, undecided(ms(700))), []);
+    assert_eq!(scene.candidate.wake_at(), at(2_707));
+    let asked = scene.asks(at(2_707));
+    let actions = scene.answered(at(2_708), asked, BEHIND);
+    scene.ends_not_elected(&actions);
+    // Nobody does.
+    let mut scene = waiting(ms(0));
+    let asked = scene.asks(at(0));
+    scene.answered(at(6), asked, undecided(ms(1_000)));
+    let asked = scene.asks(at(1_006));
+    scene.answered(at(1_007), asked, Answer::Campaign(Campaigned::Won(7)));
+    assert_eq!(scene.candidate.phase(), Phase::Verifying);
+    // The store falls silent.
+    let mut scene = waiting(ms(0));
+    let asked = scene.asks(at(0));
+    scene.answered(at(6), asked, undecided(ms(1_000)));
+    let asked = scene.asks(at(1_006));
+    let actions = scene.answered(at(1_007), asked, FAILED);
+    scene.ends_unavailable(&actions);
+}
+
+#[test]
+fn whoever_waits_for_so_long_waits_no_longer_for_what_is_not_settled() {
+    let mut scene = waiting(ms(3_000));
+    let actions = scene.stands_with(Answer::Campaign(Campaigned::Waiting { again: None, decided: false }));
+    assert_eq!(scene.now, at(3_000));
+    scene.ends_not_elected(&actions);
 }
 
 #[test]

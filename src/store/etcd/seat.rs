@@ -155,7 +155,7 @@ impl Seat {
         self.pulse = pulse;
         let leader = Entry::read(&place.oldest)?.leader(&place.oldest);
         let sighting = Sighting { leader: Some(leader), ..Sighting::default() };
-        Ok(Some(Standing::Waiting { sighting, again: None }))
+        Ok(Some(Standing::Waiting { sighting, again: None, decided: true }))
     }
 
     /// Grants the lease, or prolongs it. Whether it is gone is found out by what hangs on it.
@@ -351,6 +351,7 @@ pub fn rejoins() -> Standing {
     Standing::Waiting {
         sighting: Sighting { obstacle: Some("our lease was gone: queueing again".to_owned()), ..Sighting::default() },
         again: Some(REJOIN),
+        decided: true,
     }
 }
 

@@ -1,0 +1,215 @@
+//! `redis://`: one hash for each boundary, compared and swapped by scripts (DESIGN.md 5.3 and 5.4).
+//!
+//! Redis grants no leases here (a key that expires by itself is taken by the next one while the last one still runs, and after a
+//! restart or a failover there may be two of it). Candidates observe the record, and [`takeover`](super::takeover) says when
+//! it may be taken. What makes it safe is in [`seat`]; what it cannot promise is in the manual.
+
+mod entry;
+mod observing;
+mod seat;
+mod server;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod trouble;
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::relinquish::{Parcel, Relinquish};
+use super::{Access, Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use crate::boundary::Boundary;
+use crate::clock;
+use crate::keeper::Claim;
+use observing::Heard;
+use seat::{Scripts, Seat};
+use server::Server;
+use settings::{Settings, Target};
+
+pub const KIND: Kind = Kind {
+    schemes: &["redis", "rediss", "redis+sentinel", "rediss+sentinel"],
+    form: "redis://HOST:PORT/DB",
+    about: "a Redis, rediss:// for TLS; redis+sentinel://HOST:PORT,…/NAME asks Sentinels for the primary",
+    reach: "every host that reaches this Redis",
+    check: |url| Target::parse(url).map(drop),
+    show: |url| Target::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
+    open,
+    relinquish: Relinquish::Executed(relinquish),
+};
+
+/// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
+const LONGEST_RELINQUISH: Duration = Duration::from_secs(30);
+
+struct Redis {
+    settings: Settings,
+    hints: Hints,
+    scripts: Scripts,
+    /// `None`: to be connected to by the next attempt.
+    server: Option<Server>,
+    seat: Option<Seat>,
+    /// Whether the keeper has the claim: we are asked to campaign only then.
+    given: bool,
+}
+
+/// What the keeper needs: how to get in, and whose record to free.
+#[derive(Debug, Serialize, Deserialize)]
+struct RedisClaim {
+    settings: Settings,
+    boundary: String,
+    id: String,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "other kinds of store have more to open")]
+fn opened(settings: Settings, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+    Ok(Box::new(Redis { settings, hints, scripts: Scripts::new(), server: None, seat: None, given: false }))
+}
+
+fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+    opened(Settings::new(url, access)?, hints)
+}
+
+/// Once the campaigner is dead and its tree is empty, in a process of its own.
+fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
+    Box::pin(async move {
+        let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a Redis: {error}"));
+        let RedisClaim { settings, boundary, id } = serde_json::from_value(claim).map_err(|error| misused(&error))?;
+        let boundary: Boundary = boundary.parse().map_err(|error| misused(&error))?;
+        let scripts = Scripts::new();
+        let key = settings.key(&boundary);
+        attempt(&settings, &mut None, async |server| seat::bequeath(server, &scripts, &key, &id).await).await
+    })
+}
+
+/// One attempt, connecting included. The connection is kept if nothing speaks against it.
+///
+/// Cancellation: may be dropped at any time; what was under way takes its connection along.
+async fn attempt<T>(
+    settings: &Settings,
+    slot: &mut Option<Server>,
+    ask: impl AsyncFnOnce(&mut Server) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let deadline = clock::now() + settings.request_timeout;
+    // Boxed: what an attempt keeps between its calls is large.
+    let attempt = Box::pin(async {
+        let mut server = match slot.take() {
+            Some(server) => server,
+            None => Server::connect(settings).await?,
+        };
+        server.deadline = deadline;
+        let answer = ask(&mut server).await;
+        if server.is_sound {
+            *slot = Some(server);
+        }
+        answer
+    });
+    timeout(settings.request_timeout, attempt)
+        .await
+        .unwrap_or_else(|_| Err(StoreError::Unavailable("the server did not answer in time".to_owned())))
+}
+
+#[async_trait(?Send)]
+impl Store for Redis {
+    fn grants_leases(&self) -> bool {
+        true
+    }
+
+    async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
+        let (key, scripts) = (self.settings.key(boundary), &self.scripts);
+        attempt(&self.settings, &mut self.server, async |server| seat::sighting(server, scripts, &key).await).await
+    }
+
+    async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
+        let prefix = &self.settings.prefix;
+        let pattern = format!("{}*", literally(prefix));
+        attempt(&self.settings, &mut self.server, async |server| {
+            let (mut known, mut cursor) = (BTreeSet::new(), 0_u64);
+            loop {
+                let mut scan = redis::cmd("SCAN");
+                scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000).arg("TYPE").arg("hash");
+                let (next, keys): (u64, Vec<String>) = server.ask(&scan).await?;
+                known.extend(keys.iter().filter_map(|key| key.strip_prefix(prefix.as_str())?.parse::<Boundary>().ok()));
+                if next == 0 {
+                    return Ok(known.into_iter().collect());
+                }
+                cursor = next;
+            }
+        })
+        .await
+    }
+
+    async fn changed(&mut self, boundary: Option<&Boundary>) {
+        let settings = &self.settings;
+        let heard = match &mut self.server {
+            Some(server) => match boundary {
+                Some(boundary) => observing::changed(server, &settings.key(boundary), false).await,
+                None => observing::changed(server, &format!("{}*", literally(&settings.prefix)), true).await,
+            },
+            // The next look connects, and says why if it cannot.
+            None => Heard::Nothing,
+        };
+        match heard {
+            Heard::Change => {}
+            Heard::Nothing => std::future::pending().await,
+            Heard::End { soon } => {
+                self.server = None;
+                if soon {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
+    fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
+        if self.given {
+            return Ok(None);
+        }
+        let claim = RedisClaim {
+            settings: self.settings.clone(),
+            boundary: candidacy.boundary.to_string(),
+            id: candidacy.identity.id.clone(),
+        };
+        Ok(Some(Parcel::pack(&KIND, candidacy.ttl.min(LONGEST_RELINQUISH), &claim)))
+    }
+
+    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+        self.given = true;
+        let (scripts, hints, settings) = (&self.scripts, &self.hints, &self.settings);
+        let seat = self.seat.get_or_insert_with(|| Seat::new(settings, candidacy));
+        attempt(settings, &mut self.server, async |server| {
+            seat.listen(server, hints).await?;
+            seat.stand(server, scripts, candidacy).await
+        })
+        .await
+    }
+
+    async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
+        let (scripts, settings) = (&self.scripts, &self.settings);
+        let Some(seat) = self.seat.as_mut() else {
+            return Ok(Renewal::Lost { why: "nothing was won".to_owned() });
+        };
+        attempt(settings, &mut self.server, async |server| seat.renew(server, scripts, candidacy).await).await
+    }
+
+    async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
+        let (scripts, settings) = (&self.scripts, &self.settings);
+        let Some(seat) = self.seat.as_mut().filter(|seat| seat.may_hold()) else { return Ok(()) };
+        attempt(settings, &mut self.server, async |server| seat.release(server, scripts).await).await
+    }
+}
+
+/// A text in a pattern that matches nothing else.
+fn literally(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}

@@ -1,0 +1,18 @@
+-- KEYS: record. ARGV: id, by what it is known to be ours ('term', 'nonce' or 'id') and which, nonce, channel.
+-- By the id alone only when its candidate is dead.
+local key = KEYS[1]
+local seen = redis.pcall('HMGET', key, 'id', 'state', 'term', 'nonce')
+if seen.err then
+  return unread(seen)
+end
+local ours = seen[1] == ARGV[1] and seen[2] == 'held'
+if ARGV[2] == 'term' then
+  ours = ours and seen[3] == ARGV[3]
+elseif ARGV[2] == 'nonce' then
+  ours = ours and seen[4] == ARGV[3]
+end
+if ours then
+  redis.call('HSET', key, 'state', 'free', 'nonce', ARGV[4], 'renewed', whole(now()))
+  announce(ARGV[5], 'freed')
+end
+return { ours and 'freed' or 'not ours' }

@@ -1,0 +1,397 @@
+//! From URL and flags to what a connection needs.
+//!
+//! `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` as hosting providers write it into `$REDIS_URL`; with Sentinel
+//! `redis+sentinel://HOST[:PORT],…/PRIMARY[/DB]`. What the flags say about user and password counts before the URL.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use url::Host;
+
+use crate::boundary::Boundary;
+use crate::store::{Access, Password, StoreError, StoreUrl};
+
+const DEFAULT_PORT: u16 = 6379;
+const DEFAULT_SENTINEL_PORT: u16 = 26379;
+const DEFAULT_PREFIX: &str = "elect:";
+const OPTIONS: &str = "the options are replicas=all, replicas=N, prefix=TEXT and sentinel-auth=1";
+
+/// Everything that is needed to reach a Redis; it also travels in claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    pub route: Route,
+    /// Of the database.
+    pub db: i64,
+    /// Before every key of ours, and every channel.
+    pub prefix: String,
+    pub replicas: Replicas,
+    /// `None`: in the clear.
+    pub tls: Option<Tls>,
+    pub username: Option<String>,
+    pub password: Option<Password>,
+    /// How long one attempt may take, all its calls together.
+    pub request_timeout: Duration,
+}
+
+/// How the primary is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Route {
+    /// It is the one at this address.
+    Direct(Address),
+    /// These know.
+    Sentinels {
+        /// At least one.
+        sentinels: Vec<Address>,
+        /// The name by which they know it.
+        primary: String,
+        /// Whether they are to be told user and password too.
+        auth: bool,
+    },
+}
+
+/// A host, without brackets, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    pub host: String,
+    pub port: u16,
+}
+
+/// How many replicas have to confirm a write before it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Replicas {
+    /// As many as have ever been seen.
+    All,
+    /// So many.
+    Number(u64),
+}
+
+/// How the server proves who it is, and we do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// `None`: the authorities that this system trusts.
+    pub ca: Option<PathBuf>,
+    /// Certificate and key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// What a URL says by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    route: Route,
+    db: i64,
+    prefix: String,
+    replicas: Replicas,
+    encrypted: bool,
+    username: Option<String>,
+    password: Option<Password>,
+}
+
+impl Target {
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// Says what is not understood; never repeats what may be a password.
+    pub fn parse(url: &StoreUrl<'_>) -> Result<Target, String> {
+        let (encrypted, sentinel) = (url.scheme.starts_with("rediss"), url.scheme.ends_with("+sentinel"));
+        let rest = match url.rest {
+            "" => "",
+            rest => rest.strip_prefix("//").ok_or_else(|| form(sentinel))?,
+        };
+        if rest.contains('#') {
+            return Err("a # in a password is written %23".to_owned());
+        }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
+        let (username, password) = user.map_or(Ok((None, None)), credentials)?;
+        let options = options(query, sentinel)?;
+        let (route, db) = if sentinel {
+            let hosts = hosts.split(',').filter(|host| !host.is_empty());
+            let sentinels =
+                hosts.map(|host| address(host, DEFAULT_SENTINEL_PORT)).collect::<Result<Vec<Address>, String>>()?;
+            let (primary, db) = path.split_once('/').unwrap_or((path, ""));
+            if sentinels.is_empty() || primary.is_empty() {
+                return Err(form(sentinel));
+            }
+            (Route::Sentinels { sentinels, primary: decoded(primary)?, auth: options.sentinel_auth }, db)
+        } else {
+            let host = if hosts.is_empty() { "127.0.0.1" } else { hosts };
+            (Route::Direct(address(host, DEFAULT_PORT)?), path)
+        };
+        let db = match db.trim_end_matches('/') {
+            "" => 0,
+            number => {
+                number.parse::<u16>().map_err(|_| "what follows the host is the number of a database".to_owned())?
+            }
+        };
+        Ok(Target {
+            route,
+            db: db.into(),
+            prefix: options.prefix,
+            replicas: options.replicas,
+            encrypted,
+            username,
+            password,
+        })
+    }
+
+    /// For people: without credentials.
+    pub fn address(&self) -> String {
+        let scheme = if self.encrypted { "rediss" } else { "redis" };
+        let db = if self.db == 0 { String::new() } else { format!("/{}", self.db) };
+        match &self.route {
+            Route::Direct(address) => format!("{scheme}://{address}{db}"),
+            Route::Sentinels { sentinels, primary, .. } => {
+                let sentinels: Vec<String> = sentinels.iter().map(Address::to_string).collect();
+                format!("{scheme}+sentinel://{}/{primary}{db}", sentinels.join(","))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Address { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+fn form(sentinel: bool) -> String {
+    if sentinel {
+        "write it as redis+sentinel://HOST:PORT,HOST:PORT/NAME, where NAME is how the Sentinels call the primary"
+            .to_owned()
+    } else {
+        "write it as redis://HOST:PORT/DB, or redis: for the one at 127.0.0.1:6379".to_owned()
+    }
+}
+
+fn decoded(text: &str) -> Result<String, String> {
+    let text = percent_decode_str(text).decode_utf8();
+    text.map(std::borrow::Cow::into_owned).map_err(|_| "a part of it is not UTF-8".to_owned())
+}
+
+fn credentials(text: &str) -> Result<(Option<String>, Option<Password>), String> {
+    let (name, password) = text.split_once(':').map_or((text, None), |(name, password)| (name, Some(password)));
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    let password = password.map(decoded).transpose()?.and_then(some);
+    Ok((some(decoded(name)?), password.map(Password)))
+}
+
+/// `host`, `host:port` or `[v6]:port` with the port that is usual if there is none.
+fn address(text: &str, usual_port: u16) -> Result<Address, String> {
+    // Not repeated: it may be a password.
+    let wrong = || "one of the hosts is no HOST:PORT (what is special in a password has to be %-encoded)".to_owned();
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
+        Some(_) | None => (text, usual_port),
+    };
+    if host.contains(',') {
+        return Err("of hosts there is one, but for redis+sentinel://".to_owned());
+    }
+    let host = match Host::parse(host).map_err(|_| wrong())? {
+        Host::Domain(name) => name,
+        Host::Ipv4(address) => address.to_string(),
+        Host::Ipv6(address) => address.to_string(),
+    };
+    Ok(Address { host, port })
+}
+
+struct Options {
+    replicas: Replicas,
+    prefix: String,
+    sentinel_auth: bool,
+}
+
+fn options(query: &str, sentinel: bool) -> Result<Options, String> {
+    let mut options = Options { replicas: Replicas::All, prefix: DEFAULT_PREFIX.to_owned(), sentinel_auth: false };
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        match name {
+            "replicas" if value == "all" => options.replicas = Replicas::All,
+            "replicas" => {
+                let number = value.parse().map_err(|_| "replicas= takes a number, or all".to_owned())?;
+                options.replicas = Replicas::Number(number);
+            }
+            "prefix" => {
+                options.prefix = decoded(value)?;
+                if options.prefix.is_empty() || options.prefix.chars().any(char::is_control) {
+                    return Err("prefix= takes a text without control characters".to_owned());
+                }
+            }
+            "sentinel-auth" if sentinel && matches!(value, "1" | "0") => options.sentinel_auth = value == "1",
+            // Dropped in silence, a misspelt one would be missed when it is needed.
+            _ => return Err(format!("an option after the ? is not known: {OPTIONS}")),
+        }
+    }
+    Ok(options)
+}
+
+impl Settings {
+    /// Puts together what URL and flags say.
+    ///
+    /// # Errors
+    ///
+    /// They do not fit together.
+    pub fn new(url: &StoreUrl<'_>, access: &Access) -> Result<Settings, StoreError> {
+        let target = Target::parse(url).map_err(StoreError::Misused)?;
+        if !target.encrypted
+            && let Some(flag) = access.first_tls_flag()
+        {
+            return Err(StoreError::Misused(format!("{flag} needs an encrypted connection: write --store rediss://…")));
+        }
+        let username = access.username.clone().or(target.username);
+        let password = access.password.clone().or(target.password);
+        if let (Some(name), None) = (&username, &password) {
+            return Err(StoreError::Misused(format!(
+                "user {name:?} has no password: give it with --password-file or ELECT_PASSWORD"
+            )));
+        }
+        Ok(Settings {
+            route: target.route,
+            db: target.db,
+            prefix: target.prefix,
+            replicas: target.replicas,
+            tls: if target.encrypted { Some(tls(access)?) } else { None },
+            username,
+            password,
+            request_timeout: access.request_timeout,
+        })
+    }
+
+    /// Redis takes the name as it is.
+    pub fn key(&self, boundary: &Boundary) -> String {
+        format!("{}{boundary}", self.prefix)
+    }
+}
+
+fn tls(access: &Access) -> Result<Tls, StoreError> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let identity = match (&access.tls_cert, &access.tls_key) {
+        (Some(cert), Some(key)) => Some((absolute(cert), absolute(key))),
+        (None, None) => None,
+        (Some(_), None) => return Err(StoreError::Misused("--tls-cert needs its key: give --tls-key too".to_owned())),
+        (None, Some(_)) => {
+            return Err(StoreError::Misused("--tls-key needs its certificate: give --tls-cert too".to_owned()));
+        }
+    };
+    Ok(Tls { ca: access.tls_ca.as_ref().map(absolute), identity })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str, access: &Access) -> Result<Settings, String> {
+        let url = StoreUrl::parse(url).map_err(|error| error.to_string())?;
+        Settings::new(&url, access).map_err(|error| error.to_string())
+    }
+
+    fn plain(url: &str) -> Settings {
+        settings(url, &Access::default()).expect(url)
+    }
+
+    fn direct(url: &str) -> String {
+        match plain(url).route {
+            Route::Direct(address) => address.to_string(),
+            Route::Sentinels { .. } => panic!("{url} names no Sentinels"),
+        }
+    }
+
+    #[test]
+    fn a_url_names_a_host_and_a_database_and_what_is_left_out_is_usual() {
+        assert_eq!(direct("redis:"), "127.0.0.1:6379");
+        assert_eq!(direct("redis://h"), "h:6379");
+        assert_eq!(direct("redis://[::1]:5"), "[::1]:5");
+        assert_eq!((plain("redis://h").db, plain("redis://h/3").db, plain("redis://h:1/3/").db), (0, 3, 3));
+        assert_eq!(plain("redis://h").prefix, "elect:");
+        assert_eq!(plain("redis://h").replicas, Replicas::All);
+        assert_eq!(plain("redis://h?replicas=2&prefix=team%3Aa%3A").replicas, Replicas::Number(2));
+        assert_eq!(plain("redis://h?replicas=2&prefix=team%3Aa%3A").prefix, "team:a:");
+        assert_eq!(plain("redis://h").tls, None);
+        assert_eq!(plain("rediss://h").tls, Some(Tls::default()));
+        assert_eq!(plain("redis://h").key(&"billing/nightly".parse().expect("a name")), "elect:billing/nightly");
+    }
+
+    #[test]
+    fn a_url_is_taken_as_hosting_providers_write_it() {
+        for (url, host, user, password) in [
+            ("redis://red-abc:6379", "red-abc:6379", None, None),
+            ("redis://default:p%40ss@db.example:25061/0", "db.example:25061", Some("default"), Some("p@ss")),
+            ("rediss://:key=@x.redis.cache.windows.net:6380", "x.redis.cache.windows.net:6380", None, Some("key=")),
+            ("redis://h:pa55@ec2-1-2-3-4.example:12345", "ec2-1-2-3-4.example:12345", Some("h"), Some("pa55")),
+            ("rediss://default:a:b@fly-x.upstash.io:6379", "fly-x.upstash.io:6379", Some("default"), Some("a:b")),
+        ] {
+            let read = plain(url);
+            assert_eq!(direct(url), host);
+            assert_eq!(
+                (read.username.as_deref(), read.password),
+                (user, password.map(|text| Password(text.to_owned())))
+            );
+        }
+    }
+
+    #[test]
+    fn sentinels_are_named_with_their_primary() {
+        let read = plain("redis+sentinel://me:pw@h1,h2:5/mymaster/3?sentinel-auth=1");
+        let Route::Sentinels { sentinels, primary, auth } = read.route else { panic!("they are named") };
+        let sentinels: Vec<String> = sentinels.iter().map(Address::to_string).collect();
+        assert_eq!((sentinels.join(","), primary.as_str(), auth), ("h1:26379,h2:5".to_owned(), "mymaster", true));
+        assert_eq!((read.db, read.username.as_deref()), (3, Some("me")));
+        assert_eq!(plain("rediss+sentinel://h1/mymaster").tls, Some(Tls::default()));
+    }
+
+    #[test]
+    fn what_people_see_has_no_password() {
+        for (url, shown) in [
+            ("redis://u:hunter2@h/2?replicas=1", "redis://h:6379/2"),
+            ("rediss://:hunter2@h", "rediss://h:6379"),
+            ("redis+sentinel://u:hunter2@h1,h2/m", "redis+sentinel://h1:26379,h2:26379/m"),
+            ("redis:", "redis://127.0.0.1:6379"),
+        ] {
+            assert_eq!(StoreUrl::parse(url).expect(url).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_told_apart_without_repeating_a_password() {
+        for (url, said) in [
+            ("redis:h1", "redis://HOST:PORT"),
+            ("redis://h:port", "no HOST:PORT"),
+            ("redis://u:hunter2", "no HOST:PORT"),
+            ("redis://u:hun/ter2@h", "no HOST:PORT"),
+            ("redis://u:hunter2#@h", "%23"),
+            ("redis://h1,h2", "redis+sentinel://"),
+            ("redis://h/db", "number of a database"),
+            ("redis://h/99999", "number of a database"),
+            ("redis://h?replica=1", "replicas=all"),
+            ("redis://h?replicas=some", "takes a number"),
+            ("redis+sentinel://h1", "NAME"),
+            ("redis+sentinel:", "NAME"),
+            ("redis://h?sentinel-auth=1", "not known"),
+        ] {
+            let message = settings(url, &Access::default()).expect_err(url);
+            assert!(message.contains(said) && !message.contains("hunter2"), "{url}: {message}");
+        }
+    }
+
+    #[test]
+    fn flags_count_before_the_url() {
+        let access = Access {
+            username: Some("me".to_owned()),
+            password: Some(Password("mine".to_owned())),
+            ..Access::default()
+        };
+        let read = settings("redis://u:p@h", &access).expect("it makes sense");
+        assert_eq!((read.username.as_deref(), read.password), (Some("me"), Some(Password("mine".to_owned()))));
+        let name = Access { username: Some("me".to_owned()), ..Access::default() };
+        assert_eq!(settings("redis://:p@h", &name).expect("it makes sense").username.as_deref(), Some("me"));
+        assert!(settings("redis://h", &name).expect_err("half").contains("--password-file"));
+        let ca = Access { tls_ca: Some("/ca".into()), ..Access::default() };
+        assert!(settings("redis://h", &ca).expect_err("in the clear").contains("rediss://"));
+        let cert = Access { tls_cert: Some("/cert".into()), ..Access::default() };
+        assert!(settings("rediss://h", &cert).expect_err("half").contains("--tls-key"));
+    }
+}

@@ -1,0 +1,215 @@
+//! The conformance suite on a real Redis, and what its scripts do with each other's records.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::task::LocalSet;
+
+use super::super::worker::channel;
+use super::super::{Access, Candidacy, Identity, Renewal, Standing, Store, StoreError, StoreUrl};
+use crate::clock;
+use crate::election::Term;
+use crate::store::conformance::{Site, conforms};
+
+/// Without persistence, gone with the handle.
+struct Running {
+    child: Child,
+    address: String,
+    _data: tempfile::TempDir,
+}
+
+impl Running {
+    fn start() -> Running {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(data.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed: tests/run installs it");
+        let server = Running { child, address: format!("127.0.0.1:{port}"), _data: data };
+        let limit = clock::now() + Duration::from_secs(30);
+        while TcpStream::connect(&server.address).is_err() {
+            assert!(clock::now() < limit, "redis-server does not come up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_conforms() {
+    let server = Running::start();
+    let access = Access { request_timeout: Duration::from_secs(5), ..Access::default() };
+    // Every boundary's first record is waited for, for a ttl.
+    conforms(&Site { url: format!("redis://{}/3", server.address), access, ttl: Duration::from_secs(2) });
+}
+
+/// A candidate's end of the store, without anything around it.
+struct Player {
+    store: Box<dyn Store>,
+    candidacy: Candidacy,
+}
+
+impl Player {
+    fn at(server: &Running, options: &str, name: &str) -> Player {
+        let url = format!("redis://{}{options}", server.address);
+        let access = Access { request_timeout: Duration::from_millis(600), ..Access::default() };
+        let store = StoreUrl::parse(&url).map(|url| url.open(&access, channel().0)).expect("a URL");
+        let identity = Identity {
+            id: uuid::Uuid::new_v4().to_string(),
+            name: name.to_owned(),
+            host: "host.example".to_owned(),
+            port: None,
+        };
+        let boundary = "cron".parse().expect("a name");
+        let ttl = Duration::from_millis(300);
+        Player { store: store.expect("opened"), candidacy: Candidacy { boundary, identity, ttl } }
+    }
+
+    async fn ask(&mut self) -> Result<Standing, StoreError> {
+        self.store.campaign(&self.candidacy).await
+    }
+
+    /// Asks until it has won.
+    async fn wins(&mut self) -> Term {
+        loop {
+            match self.ask().await.expect("an answer") {
+                Standing::Won { term } => return term,
+                Standing::Waiting { again, .. } => tokio::time::sleep(again.unwrap_or_default()).await,
+            }
+        }
+    }
+
+    async fn renews(&mut self) -> Result<Renewal, StoreError> {
+        self.store.renew(&self.candidacy).await
+    }
+}
+
+fn with_server(test: impl AsyncFnOnce(&Running)) {
+    let server = Running::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, test(&server));
+}
+
+#[test]
+fn a_write_that_no_replica_has_is_not_credited_and_the_take_is_found_all_the_same() {
+    with_server(async |server| {
+        Player::at(server, "", "before").wins().await;
+        let mut one = Player::at(server, "?replicas=1", "one");
+        // To the candidate this is an answer that never came: it may lead, and does not know.
+        let unknown = loop {
+            match one.ask().await {
+                Ok(Standing::Won { .. }) => panic!("won without a replica"),
+                Ok(Standing::Waiting { again, .. }) => tokio::time::sleep(again.unwrap_or_default()).await,
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(unknown.contains("0 of 1 replicas have confirmed"), "{unknown}");
+        // It finds its own take by the nonce at the next look, and does not wait for itself.
+        assert!(matches!(one.ask().await, Ok(Standing::Won { .. })));
+        let unconfirmed = one.renews().await.expect_err("nothing is credited").to_string();
+        assert!(unconfirmed.contains("0 of 1 replicas have confirmed"), "{unconfirmed}");
+    });
+}
+
+#[test]
+fn what_is_held_under_ones_name_by_a_term_that_is_over_is_given_back_first() {
+    with_server(async |server| {
+        let mut one = Player::at(server, "", "one");
+        let first = one.wins().await;
+        assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+        // As after a lease that ran out and a release that was lost.
+        let began = clock::now();
+        let second = one.wins().await;
+        assert!(second > first, "a term that is over does not come back: {second} after {first}");
+        assert!(clock::now().since(began) < one.candidacy.ttl, "nor is it waited for");
+    });
+}
+
+#[test]
+fn a_take_that_is_late_takes_nothing() {
+    with_server(async |server| {
+        let (mut one, mut two) = (Player::at(server, "", "one"), Player::at(server, "", "two"));
+        // Both wait for the same record that is not there; what the second one has seen is not so any more.
+        let (first, second) = tokio::join!(one.wins(), async {
+            let _ = two.ask().await;
+            tokio::time::sleep(two.candidacy.ttl * 2).await;
+            two.ask().await
+        });
+        assert!(first > 0);
+        assert!(matches!(second, Ok(Standing::Waiting { .. })), "{second:?}");
+        assert!(matches!(two.renews().await, Ok(Renewal::Lost { .. })));
+        assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+    });
+}
+
+/// For a leader that is looked at before it has to renew, on a laden machine too.
+const LONG: Duration = Duration::from_secs(4);
+
+/// The first record has been waited for, and is free.
+async fn led_before(server: &Running) {
+    let mut first = Player::at(server, "", "first");
+    first.wins().await;
+    first.store.release(&first.candidacy).await.expect("released");
+}
+
+#[test]
+fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
+    with_server(async |server| {
+        let (mut one, mut two) = (Player::at(server, "", "one"), Player::at(server, "", "two"));
+        let mut observer = Player::at(server, "", "observer");
+        led_before(server).await;
+        (one.candidacy.ttl, two.candidacy.ttl) = (LONG, LONG);
+        one.wins().await;
+        one.candidacy.identity.name = "renamed".to_owned();
+        one.candidacy.identity.port = Some(9000);
+        assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+        let sighting = observer.store.look(&one.candidacy.boundary).await.expect("looked");
+        let leader = sighting.leader.expect("a leader");
+        assert_eq!((leader.name.as_str(), leader.port), ("renamed", Some(9000)));
+        let term = two.wins().await;
+        one.candidacy.identity.name = "too late".to_owned();
+        assert!(matches!(one.renews().await, Ok(Renewal::Lost { .. })));
+        assert!(matches!(two.renews().await, Ok(Renewal::Credited { .. })));
+        let leader = observer.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+        assert_eq!((leader.name.as_str(), leader.term), ("two", Some(term)));
+    });
+}
+
+/// Whoever hears nothing here waits for ever.
+#[test]
+fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
+    with_server(async |server| {
+        led_before(server).await;
+        let boundary = Player::at(server, "", "nobody").candidacy.boundary;
+        for scope in [Some(&boundary), None] {
+            let (mut one, mut observer) = (Player::at(server, "", "one"), Player::at(server, "", "observer"));
+            one.candidacy.ttl = LONG;
+            observer.store.look(&boundary).await.expect("looked");
+            // That it listens from now on.
+            observer.store.changed(scope).await;
+            one.wins().await;
+            observer.store.changed(scope).await;
+            assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+            one.candidacy.identity.host = format!("new for {scope:?}");
+            assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+            observer.store.changed(scope).await;
+            let leader = observer.store.look(&boundary).await.expect("looked").leader.expect("a leader");
+            assert_eq!(leader.host, Some(one.candidacy.identity.host.clone()), "the renewal before was no news");
+            one.store.release(&one.candidacy).await.expect("released");
+            observer.store.changed(scope).await;
+            assert_eq!(observer.store.look(&boundary).await.expect("looked").leader, None);
+        }
+    });
+}

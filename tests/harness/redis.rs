@@ -1,0 +1,270 @@
+//! A Redis: started on a free port, killed, stopped, restarted with or without its data, and gone at the end of the test.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::certificates::{Certificates, Identity};
+use super::ports::free_port;
+use super::server::Server;
+use super::tool::attempt;
+use super::usage::Usage;
+use super::{eventually, processes, until};
+
+/// How a Redis is started, where it differs from a plain one that forgets everything when it ends.
+#[derive(Debug, Clone)]
+pub struct Options {
+    flags: Vec<String>,
+    certificates: Option<Arc<Certificates>>,
+    host: String,
+    wrapper: Vec<String>,
+}
+
+impl Options {
+    pub fn new() -> Options {
+        let flags =
+            ["--save", "", "--repl-timeout", "2", "--repl-diskless-sync-delay", "0"].map(str::to_owned).to_vec();
+        Options { flags, certificates: None, host: "127.0.0.1".to_owned(), wrapper: Vec::new() }
+    }
+
+    /// Any other setting of its configuration.
+    pub fn flag(mut self, name: &str, values: &[&str]) -> Options {
+        self.flags.push(format!("--{name}"));
+        self.flags.extend(values.iter().map(|value| (*value).to_owned()));
+        self
+    }
+
+    /// Whatever was acknowledged is on the disk.
+    pub fn durable(self) -> Options {
+        self.flag("appendonly", &["yes"]).flag("appendfsync", &["always"])
+    }
+
+    /// TLS alone, and clients must show a certificate.
+    pub fn tls(mut self, certificates: &Arc<Certificates>) -> Options {
+        self.certificates = Some(Arc::clone(certificates));
+        self
+    }
+
+    pub fn seen_at(mut self, host: &str) -> Options {
+        host.clone_into(&mut self.host);
+        self
+    }
+
+    /// What it is started by, which becomes it: `env`.
+    pub fn under(mut self, words: Vec<String>) -> Options {
+        self.wrapper = words;
+        self
+    }
+}
+
+pub struct Redis {
+    options: Options,
+    pub port: u16,
+    process: Mutex<Option<Child>>,
+    directory: TempDir,
+}
+
+impl Server for Redis {
+    const NAME: &'static str = "redis";
+    const SCHEME: &'static str = "redis";
+
+    fn start() -> Redis {
+        Redis::with(&Options::new())
+    }
+
+    fn seen_at(host: &str) -> Redis {
+        Redis::with(&Options::new().seen_at(host))
+    }
+
+    fn address(&self) -> String {
+        format!("{}:{}", self.options.host, self.port)
+    }
+
+    fn renewals(&self) -> u64 {
+        self.calls("evalsha")
+    }
+
+    fn url(&self) -> String {
+        let scheme = if self.options.certificates.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://{}", self.address())
+    }
+}
+
+impl Redis {
+    #[track_caller]
+    pub fn with(options: &Options) -> Redis {
+        eventually("a port that stays free", || {
+            let redis = Redis {
+                options: options.clone(),
+                port: free_port(),
+                process: Mutex::new(None),
+                directory: tempfile::Builder::new().prefix("elect-redis-").tempdir().expect("a temporary directory"),
+            };
+            redis.spawn();
+            redis.comes_up().then_some(redis)
+        })
+    }
+
+    /// False when another program has taken its port.
+    #[track_caller]
+    fn comes_up(&self) -> bool {
+        eventually("redis answers", || match self.has_ended() {
+            Some(_) if self.log().contains("Address already in use") => Some(false),
+            Some(status) => panic!("redis has ended, {status}:\n{}", self.log()),
+            // Without a password it says so, which is an answer too.
+            None => match self.try_cli(&["ping"]) {
+                Ok(answer) if answer.contains("PONG") || answer.contains("NOAUTH") => Some(true),
+                Ok(_) | Err(_) => None,
+            },
+        })
+    }
+
+    pub fn pid(&self) -> i32 {
+        let process = self.process.lock().expect("nobody panics with it");
+        i32::try_from(process.as_ref().expect("it runs").id()).expect("process ids are small")
+    }
+
+    /// SIGKILL; it is gone when this returns.
+    #[track_caller]
+    pub fn kill(&self) {
+        self.end(Signal::SIGKILL);
+    }
+
+    #[track_caller]
+    pub fn stop(&self) {
+        processes::signal(self.pid(), Signal::SIGSTOP);
+        until("redis stands still", || processes::state(self.pid()) == Some('T'));
+    }
+
+    pub fn cont(&self) {
+        processes::signal(self.pid(), Signal::SIGCONT);
+    }
+
+    /// On the same port, with what it has on its disk, after SIGKILL if it still runs.
+    #[track_caller]
+    pub fn restart(&self) {
+        self.kill();
+        self.start_again();
+    }
+
+    #[track_caller]
+    pub fn start_again(&self) {
+        self.spawn();
+        assert!(self.comes_up(), "somebody else has its port:\n{}", self.log());
+    }
+
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.pid())
+    }
+
+    /// How often a command has been called by clients.
+    pub fn calls(&self, command: &str) -> u64 {
+        let stats = self.cli(&["info", "commandstats"]);
+        let prefix = format!("cmdstat_{command}:calls=");
+        let count = stats.lines().find_map(|line| line.strip_prefix(&prefix)?.split(',').next()?.parse().ok());
+        count.unwrap_or_default()
+    }
+
+    /// All commands processed so far, those that scripts call included.
+    pub fn commands(&self) -> u64 {
+        self.info("stats", "total_commands_processed").parse().expect("a number")
+    }
+
+    pub fn info(&self, section: &str, field: &str) -> String {
+        let info = self.cli(&["info", section]);
+        let prefix = format!("{field}:");
+        info.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().trim().to_owned()
+    }
+
+    pub fn try_cli(&self, words: &[&str]) -> Result<String, String> {
+        let mut own = vec!["redis-cli".to_owned(), "-h".to_owned(), self.options.host.clone()];
+        own.extend(["-p".to_owned(), self.port.to_string()]);
+        if let Some(certificates) = &self.options.certificates {
+            let Identity { certificate, key } = certificates.client();
+            let words = ["--tls", "--cacert", &certificates.ca(), "--cert", &certificate, "--key", &key];
+            own.extend(words.map(str::to_owned));
+        }
+        attempt(own.iter().map(String::as_str).chain(words.iter().copied()))
+    }
+
+    #[track_caller]
+    pub fn cli(&self, words: &[&str]) -> String {
+        self.try_cli(words).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    fn spawn(&self) {
+        let path = self.directory.path().join("log");
+        let log = File::options().create(true).append(true).open(path).expect("an open directory");
+        let mut words = self.options.wrapper.clone();
+        words.push("redis-server".to_owned());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(self.flags())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("one more descriptor"))
+            .stderr(log);
+        *self.process.lock().expect("nobody panics with it") = Some(command.spawn().expect("redis-server is there"));
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let directory = self.directory.path();
+        let text = |path: &Path| path.display().to_string();
+        let (plain, encrypted) =
+            if self.options.certificates.is_some() { ("0".to_owned(), self.port) } else { (self.port.to_string(), 0) };
+        let mut flags: Vec<String> =
+            ["--port", &plain, "--bind", &self.options.host, "--dir", &text(directory)].map(str::to_owned).to_vec();
+        // Without a password it would else listen to nobody from another address.
+        flags.extend(["--protected-mode", "no", "--enable-debug-command", "yes"].map(str::to_owned));
+        if let Some(certificates) = &self.options.certificates {
+            let Identity { certificate, key } = certificates.server();
+            let port = encrypted.to_string();
+            let words = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+            flags.extend(words.map(str::to_owned));
+            flags.extend(["--tls-ca-cert-file".to_owned(), certificates.ca()]);
+        }
+        flags.extend(self.options.flags.iter().cloned());
+        flags
+    }
+
+    fn has_ended(&self) -> Option<ExitStatus> {
+        let mut process = self.process.lock().expect("nobody panics with it");
+        process.as_mut().expect("it was started").try_wait().expect("a child of ours")
+    }
+
+    #[track_caller]
+    fn end(&self, signal: Signal) {
+        if self.process.lock().expect("nobody panics with it").is_none() {
+            return;
+        }
+        if self.has_ended().is_none() {
+            processes::signal(self.pid(), signal);
+        }
+        until("redis ends", || self.has_ended().is_some());
+        *self.process.lock().expect("nobody panics with it") = None;
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("---- redis on {}:\n{}", self.port, lines[lines.len().saturating_sub(15)..].join("\n"));
+        }
+        if let Ok(mut process) = self.process.lock()
+            && let Some(mut child) = process.take()
+        {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

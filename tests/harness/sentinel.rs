@@ -1,0 +1,106 @@
+//! A primary, two replicas and a Sentinel. What passes between the primary and the others can be cut, whatever its clients do.
+//!
+//! ```text
+//!              ┌───────── proxy ◀── replica 1, replica 2
+//! primary ◀────┤
+//!              └───────── proxy ◀── Sentinel, and whoever asks it
+//! ```
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::ports::free_port;
+use super::proxy::{Mode, Proxy};
+use super::redis::{Options, Redis};
+use super::server::Server;
+use super::tool::attempt;
+use super::{eventually, until};
+
+pub struct Sentinel {
+    pub primary: Redis,
+    pub replicas: Vec<Redis>,
+    to_replicas: Proxy,
+    to_others: Proxy,
+    port: u16,
+    child: Child,
+    _directory: TempDir,
+}
+
+impl Sentinel {
+    /// All of it is up, and the Sentinel knows of all.
+    #[track_caller]
+    pub fn start() -> Sentinel {
+        let primary = Redis::with(&Options::new());
+        let to_replicas = Proxy::to(&primary.address());
+        let to_others = Proxy::to(&primary.address());
+        let port_of = |address: String| address.rsplit_once(':').expect("host and port").1.to_owned();
+        let behind = port_of(to_replicas.address());
+        let replicas: Vec<Redis> =
+            (0..2).map(|_| Redis::with(&Options::new().flag("replicaof", &["127.0.0.1", &behind]))).collect();
+        until("the replicas follow", || primary.info("replication", "connected_slaves") == "2");
+        for replica in &replicas {
+            until("it has everything", || replica.info("replication", "master_link_status") == "up");
+        }
+        let directory = tempfile::Builder::new().prefix("elect-sentinel-").tempdir().expect("a temporary directory");
+        let port = free_port();
+        let configuration = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n",
+            directory.path().display(),
+            port_of(to_others.address())
+        );
+        let path = directory.path().join("sentinel.conf");
+        fs::write(&path, configuration).expect("an empty directory takes a file");
+        let log = fs::File::create(directory.path().join("log")).expect("an open directory");
+        let child = Command::new("redis-sentinel").arg(&path).stdin(Stdio::null()).stdout(log).spawn();
+        let child = child.expect("redis-sentinel is there");
+        let sentinel = Sentinel { primary, replicas, to_replicas, to_others, port, child, _directory: directory };
+        until("the Sentinel knows the replicas", || {
+            sentinel.cli(&["sentinel", "replicas", "main"]).matches("runid").count() == 2
+        });
+        sentinel
+    }
+
+    /// For `--store`.
+    pub fn url(&self) -> String {
+        format!("redis+sentinel://127.0.0.1:{}/main", self.port)
+    }
+
+    /// Neither replicas nor Sentinel reach the primary; its clients do.
+    pub fn cut_off(&self) {
+        self.to_replicas.mode(Mode::BlackHole);
+        self.to_others.mode(Mode::BlackHole);
+    }
+
+    pub fn heal(&self) {
+        self.to_replicas.mode(Mode::Open);
+        self.to_others.mode(Mode::Open);
+    }
+
+    /// The port of whoever is the primary by its word.
+    pub fn primary_port(&self) -> String {
+        self.cli(&["sentinel", "get-master-addr-by-name", "main"]).lines().nth(1).unwrap_or_default().to_owned()
+    }
+
+    /// Which replica has been made the primary.
+    #[track_caller]
+    pub fn promoted(&self) -> &Redis {
+        eventually("a replica is made the primary", || {
+            self.replicas.iter().find(|one| one.try_cli(&["role"]).is_ok_and(|role| role.starts_with("master")))
+        })
+    }
+
+    fn cli(&self, words: &[&str]) -> String {
+        let port = self.port.to_string();
+        attempt(["redis-cli", "-p", &port].into_iter().chain(words.iter().copied())).unwrap_or_default()
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

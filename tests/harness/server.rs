@@ -1,0 +1,37 @@
+//! What tests want of a server, whatever kind of store it is: the same test then runs on each.
+
+use super::Place;
+
+pub trait Server: Sized + Sync {
+    /// In figures.
+    const NAME: &'static str;
+    /// Of its URLs.
+    const SCHEME: &'static str;
+
+    /// Alone, with an empty store; it answers.
+    fn start() -> Self;
+
+    /// The same, for clients at another address than 127.0.0.1: that of a [`Network`](super::network::Network).
+    fn seen_at(host: &str) -> Self;
+
+    /// Host and port, for clients.
+    fn address(&self) -> String;
+
+    /// How many renewals it has heard. Exact as long as nobody but one leader asks it anything.
+    fn renewals(&self) -> u64;
+
+    /// For `--store`.
+    fn url(&self) -> String {
+        Self::url_of(&self.address())
+    }
+
+    /// The same through something else.
+    fn url_of(address: &str) -> String {
+        format!("{}://{address}", Self::SCHEME)
+    }
+
+    /// The same, with keys that are this place's alone.
+    fn url_for(&self, place: &Place) -> String {
+        place.below(&self.url())
+    }
+}

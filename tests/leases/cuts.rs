@@ -1,0 +1,233 @@
+//! The network goes away while somebody leads: who is cut off is dead before anybody else starts.
+
+use std::time::Duration;
+
+use super::{LEASE, Rivals, TTL, Wire};
+use crate::harness::network::Network;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::server::Server;
+use crate::harness::wait::{eventually, now, since, until};
+use crate::harness::{Elect, Figures, Place, Witness, few, side_by_side};
+
+#[track_caller]
+fn is_clean<S: Server>(kind: &str, figures: &Figures) {
+    figures.print(&format!("{}: {kind}", S::NAME));
+    assert_eq!((figures.overlaps, figures.survivors), (0, 0), "{kind}: {figures}");
+    let latest = figures.endings.iter().max().copied().unwrap_or_default();
+    assert!(latest < LEASE, "dead within the lease: {latest:?}");
+}
+
+/// The leader is cut off, the other takes over; then the way is open again, and the first is one who waits.
+fn cut_off<S: Server>(wire: Wire, server: &S, mode: Mode) -> Figures {
+    let rivals = Rivals::over(wire, server, &Witness::new().daemon());
+    let led = rivals.place.history().latest();
+    let end = rivals.place.watch_the_end_of(led.pid);
+    let struck = now();
+    rivals.wire.mode(mode);
+    let started = rivals.place.starts(2).latest();
+    let mut figures = Figures { survivors: rivals.leader.tree().len(), ..Figures::default() };
+    let ended = end.join().expect("the watch on the old tree");
+    figures.endings.push(ended.saturating_sub(struck));
+    figures.handovers.push(started.at.saturating_sub(ended));
+    assert!(started.term > led.term);
+    rivals.wire.mode(Mode::Open);
+    rivals.leader.waits();
+    figures.overlaps = rivals.place.history().overlaps.len();
+    rivals.end();
+    figures
+}
+
+fn all(figures: Vec<Figures>) -> Figures {
+    figures.into_iter().fold(Figures::default(), |mut all, one| {
+        all.add(one);
+        all
+    })
+}
+
+fn cut_off_each<S: Server>(mode: Mode) -> Figures {
+    let server = S::start();
+    all(side_by_side(few(), || cut_off(Wire::Proxied(Proxy::to(&server.address())), &server, mode)))
+}
+
+/// A network with one host, and a server that it sees: each of its own.
+fn cabled<S: Server>() -> (Wire, S) {
+    let network = Network::of(&["leader"]);
+    let server = S::seen_at(&network.address());
+    (Wire::Cabled(network, "leader"), server)
+}
+
+/// Each with a server of its own: not so many at once that they get in each other's way.
+fn a_few_at_once<T: Send>(each: impl Fn() -> T + Sync) -> Vec<T> {
+    let at_once = 4;
+    (0..few().div_ceil(at_once)).flat_map(|batch| side_by_side(at_once.min(few() - batch * at_once), &each)).collect()
+}
+
+fn in_networks<S: Server, T: Send>(each: impl Fn(Wire, &S) -> T + Sync) -> Vec<T> {
+    a_few_at_once(|| {
+        let (wire, server) = cabled();
+        each(wire, &server)
+    })
+}
+
+pub fn a_leader_behind_a_black_hole_is_dead_before_the_next_one_starts<S: Server>() {
+    is_clean::<S>("cut off both ways", &cut_off_each::<S>(Mode::BlackHole));
+}
+
+pub fn a_leader_whose_requests_are_lost_is_dead_before_the_next_one_starts<S: Server>() {
+    is_clean::<S>("requests lost", &cut_off_each::<S>(Mode::RequestsHeld));
+}
+
+pub fn a_leader_whose_answers_are_lost_is_dead_although_its_lease_is_renewed<S: Server>() {
+    // Its keep-alives are heard: the next one waits until the leader, out of time, gives up asking.
+    is_clean::<S>("answers lost", &cut_off_each::<S>(Mode::AnswersHeld));
+}
+
+pub fn a_leader_whose_connections_are_refused_is_dead_before_the_next_one_starts<S: Server>() {
+    is_clean::<S>("connections reset and refused", &cut_off_each::<S>(Mode::Closed));
+}
+
+pub fn a_leader_whose_cable_is_cut_is_dead_before_the_next_one_starts<S: Server>() {
+    for (kind, mode) in [
+        ("cable cut", Mode::BlackHole),
+        ("cable cut for requests", Mode::RequestsHeld),
+        ("cable cut for answers", Mode::AnswersHeld),
+    ] {
+        is_clean::<S>(
+            &format!("network namespace, {kind}"),
+            &all(in_networks(|wire, server: &S| cut_off(wire, server, mode))),
+        );
+    }
+}
+
+// ---- outages that are survived, and those that are not
+
+/// A row of `elect plan`, as a duration.
+fn planned(row: &str) -> Duration {
+    let place = Place::new();
+    let plan = Elect::new(&place).verb("plan").flag("--ttl", TTL).run().stdout;
+    let line = plan.lines().find(|line| line.starts_with(row)).expect("a row of the plan");
+    let column: String = line[row.len()..].trim_start().chars().take_while(|c| !c.is_whitespace()).collect();
+    let (number, unit) = column.split_at(column.find(|c: char| c.is_alphabetic()).expect("a unit"));
+    let number: f64 = number.parse().expect("a number");
+    match unit {
+        "ms" => Duration::from_secs_f64(number / 1000.0),
+        "s" => Duration::from_secs_f64(number),
+        other => panic!("{other:?} is no unit of the plan"),
+    }
+}
+
+/// Cuts right before a renewal leaves. If the machine was too slow for that, the way is open again at once, and the next
+/// renewal is waited for.
+fn cut_at_the_worst_moment(wire: &Wire, server: &impl Server, mode: Mode) -> Duration {
+    let beats = || server.renewals();
+    let nearly = planned("renewal").saturating_sub(Duration::from_millis(25));
+    eventually("the worst moment", || {
+        let before = beats();
+        let sent = eventually("a renewal", || (beats() > before).then(now));
+        let heard = beats();
+        until("the next one is near", || now() >= sent + nearly);
+        wire.mode(mode);
+        let cut = now();
+        if beats() == heard {
+            return Some(cut);
+        }
+        wire.mode(Mode::Open);
+        None
+    })
+}
+
+/// An outage that begins right before a renewal. Returns whether it demoted the leader.
+fn outage(wire: &Wire, server: &impl Server, mode: Mode, length: Duration) -> bool {
+    let place = Place::new();
+    let leader = wire.candidate(&place, server).witness(&Witness::new()).start();
+    place.starts(1);
+    let cut = cut_at_the_worst_moment(wire, server, mode);
+    until("the outage has lasted", || now() >= cut + length);
+    wire.mode(Mode::Open);
+    let over = now();
+    let demoted = eventually("a verdict", || {
+        let stopped = leader.log().contains("the lease runs out");
+        (stopped || since(over) > LEASE).then_some(stopped)
+    });
+    leader.stops();
+    place.history().is_safe();
+    demoted
+}
+
+/// How many leaders outages of that length demote: each with a server of its own, so that its renewals can be counted.
+fn demoted_by<S: Server>(mode: Mode, length: Duration) -> usize {
+    let through_proxies = a_few_at_once(|| {
+        let server = S::start();
+        outage(&Wire::Proxied(Proxy::to(&server.address())), &server, mode, length)
+    });
+    let demoted = through_proxies.into_iter().filter(|demoted| *demoted).count();
+    let name = S::NAME;
+    println!("figures: {name}: {mode:?} for {length:?} at the worst moment: {} runs, {demoted} demoted", few());
+    demoted
+}
+
+fn demoted_by_a_cut_cable<S: Server>(mode: Mode, length: Duration) -> usize {
+    let in_networks = in_networks(|wire, server: &S| outage(&wire, server, mode, length));
+    let demoted = in_networks.into_iter().filter(|demoted| *demoted).count();
+    let name = S::NAME;
+    println!(
+        "figures: {name}: network namespace, {mode:?} for {length:?} at the worst moment: {} runs, {demoted} demoted",
+        few()
+    );
+    demoted
+}
+
+const ONE_WAY_OR_BOTH: [Mode; 3] = [Mode::BlackHole, Mode::RequestsHeld, Mode::AnswersHeld];
+
+pub fn an_outage_as_long_as_planned_demotes_nobody_even_at_the_worst_moment<S: Server>() {
+    let length = planned("outage");
+    for mode in ONE_WAY_OR_BOTH {
+        assert_eq!(demoted_by::<S>(mode, length), 0, "{mode:?} for {length:?}");
+        assert_eq!(demoted_by_a_cut_cable::<S>(mode, length), 0, "cable, {mode:?} for {length:?}");
+    }
+    assert_eq!(demoted_by::<S>(Mode::Closed, length), 0, "refused for {length:?}");
+}
+
+pub fn an_outage_longer_by_a_renewal_always_demotes<S: Server>() {
+    let length = planned("outage") + planned("renewal");
+    for mode in ONE_WAY_OR_BOTH {
+        assert_eq!(demoted_by::<S>(mode, length), few(), "{mode:?} for {length:?}");
+        assert_eq!(demoted_by_a_cut_cable::<S>(mode, length), few(), "cable, {mode:?} for {length:?}");
+    }
+    assert_eq!(demoted_by::<S>(Mode::Closed, length), few(), "refused for {length:?}");
+}
+
+/// Makes tests of these, on one kind of server.
+macro_rules! on {
+    ($server:ty) => {
+        #[test]
+        fn a_leader_behind_a_black_hole_is_dead_before_the_next_one_starts() {
+            crate::leases::cuts::a_leader_behind_a_black_hole_is_dead_before_the_next_one_starts::<$server>();
+        }
+        #[test]
+        fn a_leader_whose_requests_are_lost_is_dead_before_the_next_one_starts() {
+            crate::leases::cuts::a_leader_whose_requests_are_lost_is_dead_before_the_next_one_starts::<$server>();
+        }
+        #[test]
+        fn a_leader_whose_answers_are_lost_is_dead_although_its_lease_is_renewed() {
+            crate::leases::cuts::a_leader_whose_answers_are_lost_is_dead_although_its_lease_is_renewed::<$server>();
+        }
+        #[test]
+        fn a_leader_whose_connections_are_refused_is_dead_before_the_next_one_starts() {
+            crate::leases::cuts::a_leader_whose_connections_are_refused_is_dead_before_the_next_one_starts::<$server>();
+        }
+        #[test]
+        fn a_leader_whose_cable_is_cut_is_dead_before_the_next_one_starts() {
+            crate::leases::cuts::a_leader_whose_cable_is_cut_is_dead_before_the_next_one_starts::<$server>();
+        }
+        #[test]
+        fn an_outage_as_long_as_planned_demotes_nobody_even_at_the_worst_moment() {
+            crate::leases::cuts::an_outage_as_long_as_planned_demotes_nobody_even_at_the_worst_moment::<$server>();
+        }
+        #[test]
+        fn an_outage_longer_by_a_renewal_always_demotes() {
+            crate::leases::cuts::an_outage_longer_by_a_renewal_always_demotes::<$server>();
+        }
+    };
+}
+pub(crate) use on;

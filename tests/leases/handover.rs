@@ -1,0 +1,153 @@
+//! The faults of the file store's tests, and those that only a lease has: whatever happens to the leader, the next one starts
+//! when nothing of it is left.
+
+use std::time::Duration;
+
+use super::{LEASE, Rivals, relay};
+use crate::harness::faults::{self, Fault, SIDE_BY_SIDE};
+use crate::harness::proxy::Mode;
+use crate::harness::server::Server;
+use crate::harness::wait::{now, since};
+use crate::harness::{Figures, Witness, few};
+
+fn strikes<S: Server>(fault: &Fault) -> Figures {
+    fault.strikes(relay(few(), &S::start()), &format!("{}: ", S::NAME))
+}
+
+pub fn a_leader_that_is_asked_to_stop_hands_over<S: Server>() {
+    strikes::<S>(&faults::STOPPED);
+}
+
+pub fn a_killed_campaigner_hands_over_at_once<S: Server>() {
+    let figures = strikes::<S>(&faults::CAMPAIGNER_KILLED);
+    let latest = figures.handovers.iter().max().copied().unwrap_or_default();
+    assert!(latest < LEASE / 2, "the keeper gives back what the campaigner held: {latest:?}");
+}
+
+pub fn a_killed_keeper_takes_the_command_along_and_hands_over<S: Server>() {
+    strikes::<S>(&faults::KEEPER_KILLED);
+}
+
+pub fn a_stopped_keeper_is_found_silent_and_its_tree_is_killed_without_it<S: Server>() {
+    strikes::<S>(&faults::KEEPER_FROZEN);
+}
+
+pub fn a_stopped_campaigners_command_is_killed_by_the_keeper_before_the_lease_is_over<S: Server>() {
+    strikes::<S>(&faults::CAMPAIGNER_FROZEN);
+}
+
+pub fn a_command_that_ignores_the_stop_signal_is_killed_with_its_daemon<S: Server>() {
+    strikes::<S>(&faults::STUBBORN_STOPPED);
+}
+
+pub fn a_killed_campaigner_hands_over_although_the_command_ignores_the_stop_signal<S: Server>() {
+    strikes::<S>(&faults::STUBBORN_CAMPAIGNER_KILLED);
+}
+
+pub fn a_command_with_a_long_grace_is_killed_by_the_deadline_when_its_campaigner_is<S: Server>() {
+    let figures = strikes::<S>(&faults::SLOW_CAMPAIGNER_KILLED);
+    let latest = figures.endings.iter().max().copied().unwrap_or_default();
+    assert!(latest < LEASE, "killed within the lease: {latest:?}");
+}
+
+pub fn both_killed_at_once_hand_over_when_the_lease_has_run_out<S: Server>() {
+    let server = S::start();
+    let relay = relay(few(), &server).side_by_side(SIDE_BY_SIDE);
+    is_within_a_lease(&faults::BOTH_KILLED.strikes(relay, &format!("{}: ", S::NAME)));
+}
+
+pub fn a_lost_host_hands_over_when_the_lease_has_run_out<S: Server>() {
+    let server = S::start();
+    let mut figures = Figures::default();
+    std::thread::scope(|scope| {
+        let hosts: Vec<_> = (0..few()).map(|_| scope.spawn(|| lose_the_host(&server))).collect();
+        for host in hosts {
+            figures.add(host.join().expect("one host"));
+        }
+    });
+    let kind = format!("{}: host lost: network gone, then both processes", S::NAME);
+    figures.print(&kind);
+    assert_eq!((figures.overlaps, figures.survivors), (0, 0), "{kind}: {figures}");
+    is_within_a_lease(&figures);
+}
+
+/// The network is the first to go, so that the server hears nothing of the end.
+fn lose_the_host(server: &impl Server) -> Figures {
+    let rivals = Rivals::at(server, &Witness::new());
+    let led = rivals.place.history().latest();
+    let end = rivals.place.watch_the_end_of(led.pid);
+    let struck = now();
+    rivals.wire.mode(Mode::BlackHole);
+    rivals.leader.kill_with_keeper();
+    let started = rivals.place.starts(2).latest();
+    let ended = end.join().expect("the watch on the old tree");
+    let mut figures = Figures::default();
+    figures.endings.push(ended.saturating_sub(struck));
+    figures.handovers.push(started.at.saturating_sub(ended));
+    figures.survivors = rivals.leader.all().len();
+    assert!(since(struck) < LEASE * 20);
+    rivals.next.stops();
+    figures.overlaps = rivals.place.history().overlaps.len();
+    rivals.place.history().is_safe();
+    figures
+}
+
+/// A `ttl` and a second: etcd looks for leases that are over twice a second.
+#[track_caller]
+fn is_within_a_lease(figures: &Figures) {
+    let latest = figures.handovers.iter().max().copied().unwrap_or_default();
+    assert!(latest <= LEASE + Duration::from_secs(1), "ttl + 1 s, and it took {latest:?}");
+}
+
+/// Makes tests of these, on one kind of server.
+macro_rules! on {
+    ($server:ty) => {
+        #[test]
+        fn a_leader_that_is_asked_to_stop_hands_over() {
+            crate::leases::handover::a_leader_that_is_asked_to_stop_hands_over::<$server>();
+        }
+        #[test]
+        fn a_killed_campaigner_hands_over_at_once() {
+            crate::leases::handover::a_killed_campaigner_hands_over_at_once::<$server>();
+        }
+        #[test]
+        fn a_killed_keeper_takes_the_command_along_and_hands_over() {
+            crate::leases::handover::a_killed_keeper_takes_the_command_along_and_hands_over::<$server>();
+        }
+        #[test]
+        fn a_stopped_keeper_is_found_silent_and_its_tree_is_killed_without_it() {
+            crate::leases::handover::a_stopped_keeper_is_found_silent_and_its_tree_is_killed_without_it::<$server>();
+        }
+        #[test]
+        fn a_stopped_campaigners_command_is_killed_by_the_keeper_before_the_lease_is_over() {
+            crate::leases::handover::a_stopped_campaigners_command_is_killed_by_the_keeper_before_the_lease_is_over::<
+                $server,
+            >();
+        }
+        #[test]
+        fn a_command_that_ignores_the_stop_signal_is_killed_with_its_daemon() {
+            crate::leases::handover::a_command_that_ignores_the_stop_signal_is_killed_with_its_daemon::<$server>();
+        }
+        #[test]
+        fn a_killed_campaigner_hands_over_although_the_command_ignores_the_stop_signal() {
+            crate::leases::handover::a_killed_campaigner_hands_over_although_the_command_ignores_the_stop_signal::<
+                $server,
+            >();
+        }
+        #[test]
+        fn a_command_with_a_long_grace_is_killed_by_the_deadline_when_its_campaigner_is() {
+            crate::leases::handover::a_command_with_a_long_grace_is_killed_by_the_deadline_when_its_campaigner_is::<
+                $server,
+            >();
+        }
+        #[test]
+        fn both_killed_at_once_hand_over_when_the_lease_has_run_out() {
+            crate::leases::handover::both_killed_at_once_hand_over_when_the_lease_has_run_out::<$server>();
+        }
+        #[test]
+        fn a_lost_host_hands_over_when_the_lease_has_run_out() {
+            crate::leases::handover::a_lost_host_hands_over_when_the_lease_has_run_out::<$server>();
+        }
+    };
+}
+pub(crate) use on;
