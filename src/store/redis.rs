@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::relinquish::{Parcel, Relinquish};
-use super::{Access, Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::{Access, Candidacy, Depth, Glance, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::keeper::Claim;
@@ -140,6 +140,15 @@ impl Store for Redis {
             }
         })
         .await
+    }
+
+    async fn survey(&mut self, _: Depth) -> Result<Vec<Glance>, StoreError> {
+        let boundaries = self.boundaries().await?;
+        let keys: Vec<String> = boundaries.iter().map(|boundary| self.settings.key(boundary)).collect();
+        let scripts = &self.scripts;
+        let look = async |server: &mut Server| seat::sightings(server, scripts, &keys).await;
+        let seen = attempt(&self.settings, &mut self.server, look).await?;
+        Ok(boundaries.into_iter().zip(seen).collect())
     }
 
     async fn changed(&mut self, boundary: Option<&Boundary>) {

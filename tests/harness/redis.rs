@@ -137,7 +137,11 @@ impl Redis {
     #[track_caller]
     pub fn stop(&self) {
         processes::signal(self.pid(), Signal::SIGSTOP);
-        until("redis stands still", || processes::state(self.pid()) == Some('T'));
+        until("redis stands still", || self.stands_still());
+    }
+
+    pub fn stands_still(&self) -> bool {
+        processes::state(self.pid()) == Some('T')
     }
 
     pub fn cont(&self) {
@@ -153,7 +157,17 @@ impl Redis {
 
     #[track_caller]
     pub fn start_again(&self) {
+        self.begin_again();
+        self.is_up_again();
+    }
+
+    /// Starts to load what it has on its disk.
+    pub fn begin_again(&self) {
         self.spawn();
+    }
+
+    #[track_caller]
+    pub fn is_up_again(&self) {
         assert!(self.comes_up(), "somebody else has its port:\n{}", self.log());
     }
 
@@ -181,19 +195,30 @@ impl Redis {
     }
 
     pub fn try_cli(&self, words: &[&str]) -> Result<String, String> {
-        let mut own = vec!["redis-cli".to_owned(), "-h".to_owned(), self.options.host.clone()];
-        own.extend(["-p".to_owned(), self.port.to_string()]);
+        attempt(self.client(words).iter().map(String::as_str))
+    }
+
+    fn client(&self, words: &[&str]) -> Vec<String> {
+        let mut all = vec!["redis-cli".to_owned(), "-h".to_owned(), self.options.host.clone()];
+        all.extend(["-p".to_owned(), self.port.to_string()]);
         if let Some(certificates) = &self.options.certificates {
             let Identity { certificate, key } = certificates.client();
             let words = ["--tls", "--cacert", &certificates.ca(), "--cert", &certificate, "--key", &key];
-            own.extend(words.map(str::to_owned));
+            all.extend(words.map(str::to_owned));
         }
-        attempt(own.iter().map(String::as_str).chain(words.iter().copied()))
+        all.extend(words.iter().map(|word| (*word).to_owned()));
+        all
     }
 
     #[track_caller]
     pub fn cli(&self, words: &[&str]) -> String {
         self.try_cli(words).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// For what takes long, and shall: nobody waits for the answer.
+    pub fn begin(&self, words: &[&str]) {
+        let words = self.client(words);
+        std::thread::spawn(move || attempt(words.iter().map(String::as_str)));
     }
 
     pub fn log(&self) -> String {

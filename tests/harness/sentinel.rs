@@ -84,11 +84,12 @@ impl Sentinel {
         self.cli(&["sentinel", "get-master-addr-by-name", "main"]).lines().nth(1).unwrap_or_default().to_owned()
     }
 
-    /// Which replica has been made the primary.
+    /// Which replica has been made the primary. One that stands still is not asked: it would not answer.
     #[track_caller]
     pub fn promoted(&self) -> &Redis {
+        let leads = |one: &&Redis| one.try_cli(&["role"]).is_ok_and(|role| role.starts_with("master"));
         eventually("a replica is made the primary", || {
-            self.replicas.iter().find(|one| one.try_cli(&["role"]).is_ok_and(|role| role.starts_with("master")))
+            self.replicas.iter().filter(|one| !one.stands_still()).find(leads)
         })
     }
 

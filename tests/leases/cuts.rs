@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LEASE, Rivals, TTL, Wire};
+use super::{LEASE, Rivals, TTL, Wire, a_few_at_once};
 use crate::harness::network::Network;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::server::Server;
@@ -56,14 +56,8 @@ fn cabled<S: Server>() -> (Wire, S) {
     (Wire::Cabled(network, "leader"), server)
 }
 
-/// Each with a server of its own: not so many at once that they get in each other's way.
-fn a_few_at_once<T: Send>(each: impl Fn() -> T + Sync) -> Vec<T> {
-    let at_once = 4;
-    (0..few().div_ceil(at_once)).flat_map(|batch| side_by_side(at_once.min(few() - batch * at_once), &each)).collect()
-}
-
 fn in_networks<S: Server, T: Send>(each: impl Fn(Wire, &S) -> T + Sync) -> Vec<T> {
-    a_few_at_once(|| {
+    a_few_at_once(few(), || {
         let (wire, server) = cabled();
         each(wire, &server)
     })
@@ -156,7 +150,7 @@ fn outage(wire: &Wire, server: &impl Server, mode: Mode, length: Duration) -> bo
 
 /// How many leaders outages of that length demote: each with a server of its own, so that its renewals can be counted.
 fn demoted_by<S: Server>(mode: Mode, length: Duration) -> usize {
-    let through_proxies = a_few_at_once(|| {
+    let through_proxies = a_few_at_once(few(), || {
         let server = S::start();
         outage(&Wire::Proxied(Proxy::to(&server.address())), &server, mode, length)
     });

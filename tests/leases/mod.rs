@@ -9,7 +9,7 @@ use crate::harness::network::Network;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::server::Server;
 use crate::harness::wait::until;
-use crate::harness::{Candidate, Elect, Place, Relay, Witness};
+use crate::harness::{Candidate, Elect, Place, Relay, Witness, side_by_side};
 
 /// Short enough to be waited for, long enough for a laden machine.
 pub const TTL: &str = "3s";
@@ -30,6 +30,12 @@ pub fn candidate_for(place: &Place, store: String, ttl: &str) -> Elect {
 
 pub fn relay(runs: usize, server: &impl Server) -> Relay<'static> {
     Relay::of(runs).store(&server.url()).flag("--ttl", TTL)
+}
+
+/// As often, each with servers of its own: not so many at once that they get in each other's way.
+pub fn a_few_at_once<T: Send>(count: usize, each: impl Fn() -> T + Sync) -> Vec<T> {
+    let at_once = 4;
+    (0..count.div_ceil(at_once)).flat_map(|batch| side_by_side(at_once.min(count - batch * at_once), &each)).collect()
 }
 
 /// A count or a size, for rates and means.

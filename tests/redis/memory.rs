@@ -8,17 +8,24 @@ use crate::harness::redis::{Options, Redis};
 use crate::harness::server::Server;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::wallclock::WallClock;
-use crate::harness::{Place, processes};
+use crate::harness::{Candidate, Elect, Place, processes};
 
 const LONG_AND_SHORT: [&str; 2] = ["60s", "5s"];
 const EQUAL: [&str; 2] = ["3s", "3s"];
+
+/// The leader learns it before anybody else starts.
+#[track_caller]
+fn learns(pair: &Pair, why: &str) {
+    until(why, || pair.leader.log().contains(why) || pair.place.history().starts.len() > 1);
+    assert!(pair.leader.log().contains(why), "another one was quicker: {}", pair.leader.log());
+}
 
 /// The leader learns with its next renewal that nothing is its own any more. The candidate has seen its ttl, and does not
 /// start before that has passed: for a minute nobody does.
 #[track_caller]
 fn is_lost_and_not_followed_shortly(pair: Pair, why: &str) {
     // Twelve seconds between renewals, at the longest.
-    pair.leader.says(why);
+    learns(&pair, why);
     let lost = now();
     until("the command is dead", || pair.leader.tree().is_empty());
     throughout(SHORTLY, "nobody starts on a wait of its own ttl", || pair.place.history().starts.len() == 1);
@@ -29,7 +36,7 @@ fn is_lost_and_not_followed_shortly(pair: Pair, why: &str) {
 /// With equal ttls somebody leads again soon, under a larger term.
 #[track_caller]
 fn is_lost_and_followed(pair: Pair, why: &str) {
-    pair.leader.says(why);
+    learns(&pair, why);
     pair.place.starts(2);
     pair.place.history().is_safe();
     pair.ends();
@@ -80,23 +87,32 @@ fn a_server_that_forgot_everything_is_not_trusted() {
     is_lost_and_followed(pair, "the record is gone");
 }
 
-/// A snapshot in which somebody leads who is alive and leads no more.
+/// What a snapshot says that is older than the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Snapshot {
+    /// Somebody leads who is alive, and a candidate again.
+    NamesAnExLeader,
+    NamesNobody,
+}
+
 #[track_caller]
-fn restart_with_an_old_snapshot(redis: &Redis, [first, later]: [&str; 2]) -> (Pair, crate::harness::Candidate) {
+fn restart_with(snapshot: Snapshot, redis: &Redis, [first, later]: [&str; 2]) -> (Pair, Candidate) {
     let place = Place::new();
     led_before(&place, redis);
-    let ex_leader = elect(&place, redis, first).flag("--restart", "always").flag("--restart-limit", "1/20s").start();
+    if snapshot == Snapshot::NamesNobody {
+        redis.cli(&["save"]);
+    }
+    let ex_leader = elect(&place, redis, first).start();
     place.starts(1);
-    redis.cli(&["save"]);
+    if snapshot == Snapshot::NamesAnExLeader {
+        redis.cli(&["save"]);
+    }
     let leader = elect(&place, redis, first).start();
     leader.waits();
-    // Its command ends twice: it gives up its place, and sits out.
-    for run in 1..=2 {
-        let led = place.starts(run).latest();
-        processes::signal(led.pid, nix::sys::signal::Signal::SIGKILL);
-    }
-    ex_leader.says("another candidate's turn");
-    until("the other leads", || leader.log().contains("leader command started"));
+    let id = redis.cli(&["hget", &key(&place), "id"]);
+    let resign = Elect::new(&place).store(None).asks("resign", &["--boundary", "cron", "--id", id.trim()]).run();
+    assert!(resign.status.success(), "{resign:?}");
+    leader.says("leader command started");
     let next = elect(&place, redis, later).start();
     next.waits();
     // What it would save now is not what it shall find.
@@ -106,24 +122,25 @@ fn restart_with_an_old_snapshot(redis: &Redis, [first, later]: [&str; 2]) -> (Pa
 
 #[test]
 fn a_server_that_comes_back_with_an_old_snapshot_is_not_trusted() {
-    for ttls in [LONG_AND_SHORT, EQUAL] {
-        let redis = Redis::start();
-        let (pair, ex_leader) = restart_with_an_old_snapshot(&redis, ttls);
-        pair.leader.says("leads");
-        pair.leader.says("leadership lost");
-        let starts = pair.place.history().starts.len();
-        if ttls == EQUAL {
-            pair.place.starts(starts + 1);
-        } else {
-            let quiet = || pair.place.history().starts.len() == starts;
-            throughout(SHORTLY, "nobody starts on a wait of its own ttl", quiet);
+    for snapshot in [Snapshot::NamesAnExLeader, Snapshot::NamesNobody] {
+        for ttls in [LONG_AND_SHORT, EQUAL] {
+            let redis = Redis::start();
+            let (pair, ex_leader) = restart_with(snapshot, &redis, ttls);
+            let starts = || pair.place.history().starts.len();
+            until("the leader knows", || pair.leader.log().contains("leadership lost") || starts() > 2);
+            assert!(pair.leader.log().contains("leadership lost"), "another one was quicker: {snapshot:?}, {ttls:?}");
+            if ttls == EQUAL {
+                pair.place.starts(3);
+            } else {
+                throughout(SHORTLY, "nobody starts on a wait of its own ttl", || starts() == 2);
+            }
+            assert!(pair.place.history().overlaps.is_empty(), "{snapshot:?}, {ttls:?}");
+            ex_leader.stops();
+            let Pair { place, leader, next } = pair;
+            next.stops();
+            leader.stops();
+            assert!(place.history().overlaps.is_empty(), "{snapshot:?}, {ttls:?}");
         }
-        assert!(pair.place.history().overlaps.is_empty());
-        ex_leader.stops();
-        let Pair { place, leader, next } = pair;
-        next.stops();
-        leader.stops();
-        assert!(place.history().overlaps.is_empty());
     }
 }
 

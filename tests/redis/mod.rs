@@ -6,6 +6,7 @@ mod leases;
 mod load;
 mod memory;
 mod replicas;
+mod troubles;
 
 use std::time::Duration;
 

@@ -8,8 +8,8 @@ use crate::harness::redis::{Options, Redis};
 use crate::harness::sentinel::Sentinel;
 use crate::harness::server::Server;
 use crate::harness::wait::{now, since, throughout, until};
-use crate::harness::{Candidate, Elect, Place, Witness, few, millis, side_by_side};
-use crate::leases::{LEASE, candidate};
+use crate::harness::{Candidate, Elect, Place, Witness, few, millis};
+use crate::leases::{LEASE, a_few_at_once, candidate};
 
 /// Longer than it takes to promote a replica, and for a lease to run out after that.
 const LONG_ENOUGH: Duration = Duration::from_secs(12);
@@ -44,41 +44,82 @@ impl Stage {
     }
 }
 
+/// What else befalls them while the primary is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Besides {
+    Nothing,
+    AReplicaStandsStill,
+    ConnectionsBreak,
+}
+
+/// The classic split: the primary is cut off from its replicas and from the Sentinel, but not from its leader, nor from one who
+/// comes to that side later.
+fn is_split(besides: Besides) {
+    let stage = Stage::set();
+    let leader = stage.loyal("").start();
+    stage.place.starts(1);
+    let next = stage.follower("").start();
+    next.waits();
+    let led = stage.place.history().latest();
+    let end = stage.place.watch_the_end_of(led.pid);
+    if besides == Besides::AReplicaStandsStill {
+        stage.sentinel.replicas[0].stop();
+    }
+    let cut = now();
+    stage.sentinel.cut_off();
+    let late = stage.loyal("").start();
+    // Whoever goes on leading there is found by the one who leads on the other side.
+    until("it is dead, or another one leads", || {
+        if besides == Besides::ConnectionsBreak {
+            // Both sit in WAIT, again and again: on the connection that follows nothing was written.
+            let _ = stage.sentinel.primary.try_cli(&["client", "kill", "type", "normal"]);
+        }
+        end.is_finished() || stage.place.history().starts.len() > 1
+    });
+    stage.is_safe();
+    let ended = end.join().expect("the watch on the old tree");
+    if besides != Besides::ConnectionsBreak {
+        leader.says("replicas have confirmed");
+    }
+    assert!(ended.saturating_sub(cut) < LEASE, "dead within its lease");
+    stage.sentinel.promoted();
+    // The new primary has two replicas to wait for, and one of them is the old primary: nobody leads until it is back. Nor
+    // does anybody on the other side.
+    throughout(LONG_ENOUGH, "nobody leads", || stage.place.history().starts.len() == 1);
+    late.says("of 2 replicas have confirmed");
+    stage.sentinel.heal();
+    if besides == Besides::AReplicaStandsStill {
+        stage.sentinel.replicas[0].cont();
+    }
+    let healed = now();
+    let started = stage.place.starts(2).latest();
+    println!(
+        "figures: redis: primary cut off from its replicas, not from its leader ({besides:?} besides): dead after {}, next one \
+         {} after the way is open",
+        millis(ended.saturating_sub(cut)),
+        millis(since(healed))
+    );
+    assert!(started.term > led.term);
+    stage.is_safe();
+    late.ends_killed();
+    drop(leader);
+    next.stops();
+    stage.is_safe();
+}
+
 #[test]
 fn a_leader_on_a_primary_that_was_cut_off_is_dead_before_the_next_one_starts() {
-    side_by_side(few().min(4), || {
-        let stage = Stage::set();
-        let leader = stage.loyal("").start();
-        stage.place.starts(1);
-        let next = stage.follower("").start();
-        next.waits();
-        let led = stage.place.history().latest();
-        let end = stage.place.watch_the_end_of(led.pid);
-        let cut = now();
-        stage.sentinel.cut_off();
-        // And one who comes to the isolated side.
-        let late = stage.loyal("").start();
-        let ended = end.join().expect("the watch on the old tree");
-        leader.says("replicas have confirmed");
-        assert!(ended.saturating_sub(cut) < LEASE, "dead within its lease");
-        stage.sentinel.promoted();
-        // The new primary has two replicas to wait for, and one of them is the old primary: nobody leads until it is back.
-        throughout(LONG_ENOUGH, "nobody leads", || stage.place.history().starts.len() == 1);
-        stage.sentinel.heal();
-        let healed = now();
-        let started = stage.place.starts(2).latest();
-        println!(
-            "figures: redis: primary cut off from its replicas, not from its leader: dead after {}, next one {} after the way is open",
-            millis(ended.saturating_sub(cut)),
-            millis(since(healed))
-        );
-        assert!(started.term > led.term);
-        stage.is_safe();
-        late.ends_killed();
-        drop(leader);
-        next.stops();
-        stage.is_safe();
-    });
+    a_few_at_once(few(), || is_split(Besides::Nothing));
+}
+
+#[test]
+fn a_split_with_a_replica_that_stands_still_lets_nobody_lead() {
+    a_few_at_once(few(), || is_split(Besides::AReplicaStandsStill));
+}
+
+#[test]
+fn a_split_with_connections_that_break_lets_nobody_lead() {
+    a_few_at_once(few(), || is_split(Besides::ConnectionsBreak));
 }
 
 #[test]

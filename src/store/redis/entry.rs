@@ -8,6 +8,9 @@ use crate::store::record::{Record, RecordState, VERSION};
 use crate::store::takeover::{Trace, View};
 use crate::store::{Leader, StoreError};
 
+/// To a script whole numbers are exact so far.
+pub const MOST: u64 = 1 << 53;
+
 /// What a script saw in one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glance {
@@ -46,6 +49,9 @@ impl Entry {
         let foreign = || StoreError::Refused(foreign(key));
         let text = |name: &str| fields.get(name).cloned().ok_or_else(foreign);
         let number = |name: &str| text(name)?.parse::<u64>().map_err(|_| foreign());
+        // The scripts count no further.
+        let counted =
+            |name: &str| number(name).and_then(|number| Some(number).filter(|n| *n <= MOST).ok_or_else(foreign));
         let version = u32::try_from(number("version")?).map_err(|_| foreign())?;
         if version > VERSION {
             return Err(StoreError::Refused(format!(
@@ -68,11 +74,11 @@ impl Entry {
             name: text("name")?,
             host: text("host")?,
             port,
-            term: number("term")?,
+            term: counted("term")?,
             ttl: Some(number("ttl")?),
             since: number("since")?,
         };
-        let (nonce, renewed) = (number("nonce")?, number("renewed")?);
+        let (nonce, renewed) = (counted("nonce")?, number("renewed")?);
         let former = match fields.get("former").map(String::as_str) {
             None | Some("") => None,
             Some(term) => Some(term.parse().map_err(|_| foreign())?),
@@ -209,6 +215,8 @@ mod tests {
             with("port", "99999"),
             with("version", ""),
             with("former", "?"),
+            with("term", "18446744073709551615"),
+            with("nonce", "9007199254740993"),
         ] {
             assert!(refusal(fields).contains("\"elect:cron\""));
         }

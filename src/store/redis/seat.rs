@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::entry::{Entry, Glance, foreign};
+use super::entry::{Entry, Glance, MOST, foreign};
 use super::server::{Script, Server, announced};
 use super::settings::{Replicas, Route, Settings};
 use crate::clock;
@@ -27,7 +27,7 @@ use crate::store::{Candidacy, Hints, Identity, Renewal, Sighting, Standing, Stor
 /// How often a record that changes under our hands is looked at again within an attempt.
 const LOOKS: usize = 4;
 /// Of a release that a keeper makes: larger than any that its campaigner came to.
-const LAST_NONCE: u64 = 1 << 53;
+const LAST_NONCE: u64 = MOST;
 
 /// The scripts, by their hashes.
 pub struct Scripts {
@@ -316,15 +316,21 @@ fn expected(entry: &Entry) -> [String; 4] {
 }
 
 async fn look(server: &mut Server, scripts: &Scripts, key: &str) -> Result<Glance, StoreError> {
-    let answer: Vec<Value> = server.run(&scripts.look, key, &[]).await?;
+    read(key, server.run(&scripts.look, key, &[]).await?)
+}
+
+/// What a script saw of a key.
+fn read(key: &str, answer: Vec<Value>) -> Result<Glance, StoreError> {
+    let foreign = || StoreError::Refused(foreign(key));
     let mut parts = answer.into_iter();
     let (Some(life), Some(now), Some(replicas), Some(fields)) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(StoreError::Refused(foreign(key)));
+        return Err(foreign());
     };
     let text = |value: Value| redis::from_redis_value::<String>(value).map_err(|_| nonsense());
-    let fields = redis::from_redis_value(fields).map_err(|_| nonsense())?;
+    // Whatever is not text was not written by elect.
+    let fields = redis::from_redis_value(fields).map_err(|_| foreign())?;
     Ok(Glance {
         life: text(life)?,
         now: number(&text(now)?)?,
@@ -335,7 +341,22 @@ async fn look(server: &mut Server, scripts: &Scripts, key: &str) -> Result<Glanc
 
 /// Who leads, for those who look on: to them an abandoned record is no leader, and nothing more.
 pub async fn sighting(server: &mut Server, scripts: &Scripts, key: &str) -> Result<Sighting, StoreError> {
-    Ok(Sighting { obstacle: None, ..observed(&look(server, scripts, key).await?) })
+    Ok(from_outside(&look(server, scripts, key).await?))
+}
+
+/// The same of many keys.
+pub async fn sightings(
+    server: &mut Server,
+    scripts: &Scripts,
+    keys: &[String],
+) -> Result<Vec<Result<Sighting, StoreError>>, StoreError> {
+    let answers = server.run_on_each(&scripts.look, keys).await?;
+    let sighting = |(key, answer): (&String, Result<_, _>)| Ok(from_outside(&read(key, answer?)?));
+    Ok(keys.iter().zip(answers).map(sighting).collect())
+}
+
+fn from_outside(glance: &Glance) -> Sighting {
+    Sighting { obstacle: None, ..observed(glance) }
 }
 
 fn observed(glance: &Glance) -> Sighting {

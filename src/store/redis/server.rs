@@ -25,6 +25,9 @@ pub type Announcements = mpsc::UnboundedReceiver<PushInfo>;
 /// For replicas to confirm a write, in milliseconds; an attempt is over long before that.
 const LONGEST_WAIT: u64 = 3_600_000;
 
+/// Keys that are asked about in one pipeline: what others ask meanwhile waits for it.
+const AT_ONCE: usize = 200;
+
 pub struct Server {
     connection: MultiplexedConnection,
     /// Of the primary.
@@ -149,9 +152,7 @@ impl Server {
         replicas: Option<u64>,
     ) -> Result<(T, u64), StoreError> {
         let mut answers = self.pipeline("EVALSHA", &script.hash, key, arguments, replicas).await?;
-        if let Some(Value::ServerError(error)) = answers.first()
-            && error.code() == "NOSCRIPT"
-        {
+        if is_unknown(answers.first()) {
             // Nothing was executed. From now on the server knows it.
             answers = self.pipeline("EVAL", &script.text, key, arguments, replicas).await?;
         }
@@ -164,6 +165,39 @@ impl Server {
         };
         let answer = answers.pop();
         Ok((self.value(answer)?, confirmed))
+    }
+
+    /// Runs a script that changes nothing on each of these keys, without waiting for one answer before the next question.
+    ///
+    /// # Errors
+    ///
+    /// None can be asked. What speaks against one of them is with that one.
+    pub async fn run_on_each<T: FromRedisValue>(
+        &mut self,
+        script: &Script,
+        keys: &[String],
+    ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
+        let mut all = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(AT_ONCE) {
+            let mut pipeline = Pipeline::new();
+            for (number, key) in keys.iter().enumerate() {
+                // By the first the server comes to know it.
+                let (how, script) = if number == 0 { ("EVAL", &script.text) } else { ("EVALSHA", &script.hash) };
+                pipeline.cmd(how).arg(script).arg(1).arg(key);
+            }
+            let answers = self.connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+            let answers = answers.map_err(|error| self.judge(&error))?;
+            for (key, answer) in keys.iter().zip(answers) {
+                // It may be made to forget it in between.
+                let read =
+                    if is_unknown(Some(&answer)) { self.run(script, key, &[]).await } else { self.value(Some(answer)) };
+                match read {
+                    Err(StoreError::Unavailable(why)) => return Err(StoreError::Unavailable(why)),
+                    read => all.push(read),
+                }
+            }
+        }
+        Ok(all)
     }
 
     async fn pipeline(
@@ -200,6 +234,11 @@ impl Server {
         self.is_sound &= !speaks_for_another;
         error
     }
+}
+
+/// Whether the server does not know the script that it was asked to run.
+fn is_unknown(answer: Option<&Value>) -> bool {
+    matches!(answer, Some(Value::ServerError(error)) if error.code() == "NOSCRIPT")
 }
 
 fn login(settings: &Settings, with_user: bool) -> RedisConnectionInfo {
@@ -253,7 +292,8 @@ fn certificates(tls: &Tls) -> Result<TlsCertificates, StoreError> {
     Ok(TlsCertificates { client_tls, root_cert: tls.ca.as_ref().map(read).transpose()? })
 }
 
-/// The primary as the first Sentinel that answers knows it. Each has half of what is left of the attempt, but for the last.
+/// The primary as the first Sentinel that answers knows it. Each has a quarter of what is left of the attempt, the last one
+/// half: the primary is still to be asked.
 async fn ask_sentinels(
     settings: &Settings,
     sentinels: &[Address],

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 
 use super::super::worker::channel;
-use super::super::{Access, Candidacy, Identity, Renewal, Standing, Store, StoreError, StoreUrl};
+use super::super::{Access, Candidacy, Depth, Identity, Renewal, Standing, Store, StoreError, StoreUrl};
 use crate::clock;
 use crate::election::Term;
 use crate::store::conformance::{Site, conforms};
@@ -37,6 +37,15 @@ impl Running {
             std::thread::sleep(Duration::from_millis(20));
         }
         server
+    }
+}
+
+impl Running {
+    /// As somebody else who has access to it.
+    fn cli(&self, words: &[&str]) -> String {
+        let (host, port) = self.address.split_once(':').expect("host and port");
+        let output = Command::new("redis-cli").args(["-h", host, "-p", port]).args(words).output();
+        String::from_utf8_lossy(&output.expect("redis-cli is installed").stdout).trim().to_owned()
     }
 }
 
@@ -210,6 +219,55 @@ fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
             one.store.release(&one.candidacy).await.expect("released");
             observer.store.changed(scope).await;
             assert_eq!(observer.store.look(&boundary).await.expect("looked").leader, None);
+        }
+    });
+}
+
+#[test]
+fn a_survey_of_many_boundaries_asks_at_once_and_one_that_is_not_elects_hides_no_other() {
+    with_server(async |server| {
+        led_before(server).await;
+        let mut one = Player::at(server, "", "one");
+        one.candidacy.ttl = Duration::from_secs(60);
+        one.wins().await;
+        // More than are asked about at once.
+        let copy = "for i = 1, 600 do redis.call('COPY', KEYS[1], KEYS[1] .. i); redis.call('HSET', KEYS[1] .. i, 'name', i) end";
+        server.cli(&["eval", copy, "1", "elect:cron"]);
+        server.cli(&["hset", "elect:cron300", "name", "\u{e4}", "of the future", "x"]);
+        for foreign in ["elect:foreign", "elect:cron301"] {
+            server.cli(&["eval", "redis.call('HSET', KEYS[1], 'name', '\\255\\254')", "1", foreign]);
+        }
+        server.cli(&["script", "flush"]);
+        let mut observer = Player::at(server, "", "observer");
+        let seen = observer.store.survey(Depth::Leases).await.expect("surveyed");
+        assert_eq!(seen.len(), 602);
+        for (boundary, sighting) in seen {
+            match (boundary.as_str(), sighting) {
+                ("cron", sighting) => assert_eq!(sighting.expect("one").leader.expect("a leader").name, "one"),
+                ("cron300", sighting) => assert_eq!(sighting.expect("one").leader.expect("a leader").name, "\u{e4}"),
+                ("foreign" | "cron301", sighting) => {
+                    let error = sighting.expect_err("not a record");
+                    assert!(matches!(&error, StoreError::Refused(why) if why.contains("not elect's")), "{error}");
+                }
+                (name, sighting) => {
+                    let leader = sighting.expect("one").leader.expect("a leader");
+                    assert_eq!(format!("cron{}", leader.name), name);
+                }
+            }
+        }
+    });
+}
+
+/// A script that would count further would count the same twice.
+#[test]
+fn a_term_that_cannot_be_followed_is_refused() {
+    with_server(async |server| {
+        led_before(server).await;
+        for (term, said) in [("9007199254740991", "too large"), ("18446744073709551615", "not elect's")] {
+            server.cli(&["hset", "elect:cron", "term", term]);
+            let refused = Player::at(server, "", "one").ask().await.expect_err("refused");
+            assert!(matches!(&refused, StoreError::Refused(why) if why.contains(said)), "{refused}");
+            assert_eq!(server.cli(&["hget", "elect:cron", "term"]), term);
         }
     });
 }

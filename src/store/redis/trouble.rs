@@ -20,7 +20,7 @@ pub fn explain(server: &str, error: &RedisError) -> Trouble {
     let refused =
         |what: String| Trouble { error: StoreError::Refused(format!("{server} {what}")), speaks_for_another: false };
     let said = error.detail().unwrap_or_default();
-    match error.code() {
+    match error.code().map(|code| behind(code, said)) {
         Some("LOADING") => return unavailable("is still loading its data".to_owned(), true),
         Some("READONLY") => return unavailable("is a replica, and not the primary any more".to_owned(), true),
         Some("MASTERDOWN") => return unavailable("is a replica without a primary".to_owned(), true),
@@ -67,6 +67,14 @@ pub fn explain(server: &str, error: &RedisError) -> Trouble {
     }
 }
 
+/// What an error is about. A Redis 6 wraps what befalls a script: `ERR Error running script (call to f_…): @user_script: 12:
+/// -READONLY You can't write …`.
+fn behind<'a>(code: &'a str, said: &'a str) -> &'a str {
+    let wrapped = said.strip_prefix("Error running script").filter(|_| code == "ERR");
+    let cause = wrapped.and_then(|text| text.split_once(": -")).and_then(|(_, cause)| cause.split_whitespace().next());
+    cause.unwrap_or(code)
+}
+
 /// The innermost cause: the outer ones say only that there was an error.
 fn reason(error: &RedisError) -> String {
     let mut innermost: &dyn std::error::Error = error;
@@ -79,4 +87,49 @@ fn reason(error: &RedisError) -> String {
 /// Whether TLS failed for what either side has to show: asking again changes nothing.
 fn is_about_certificates(reason: &str) -> bool {
     reason.contains("invalid peer certificate") || reason.contains("received fatal alert")
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    fn explained(answer: &[u8]) -> Trouble {
+        let Ok(Value::ServerError(error)) = redis::parse_redis_value(answer) else { panic!("no error: {answer:?}") };
+        explain("redis:6379", &RedisError::from(error))
+    }
+
+    #[test]
+    fn what_befalls_a_script_is_the_same_however_it_is_wrapped() {
+        for (answer, means, elsewhere) in [
+            (
+                "READONLY You can't write against a read only replica. script: 7c, on @user_script:31.",
+                "is a replica",
+                true,
+            ),
+            (
+                "ERR Error running script (call to f_7c): @user_script:31: @user_script: 31: -READONLY You can't write \
+                 against a read only replica. ",
+                "is a replica",
+                true,
+            ),
+            (
+                "ERR Error running script (call to f_7c): @user_script:31: @user_script: 31: -OOM command not allowed when \
+                 used memory > 'maxmemory'. ",
+                "is out of memory",
+                false,
+            ),
+            (
+                "ERR Error running script (call to f_7c): @user_script:3: attempt to index a nil value",
+                "says ERR Error running script",
+                false,
+            ),
+        ] {
+            let trouble = explained(format!("-{answer}\r\n").as_bytes());
+            assert_eq!(trouble.speaks_for_another, elsewhere, "{answer}");
+            let StoreError::Unavailable(said) = trouble.error else { panic!("{answer}: {:?}", trouble.error) };
+            assert!(said.contains(means), "{answer}: {said}");
+        }
+    }
 }
