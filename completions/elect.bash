@@ -34,9 +34,6 @@ _elect() {
             elect,proclaim)
                 cmd="elect__subcmd__proclaim"
                 ;;
-            elect,relinquish)
-                cmd="elect__subcmd__relinquish"
-                ;;
             elect,resign)
                 cmd="elect__subcmd__resign"
                 ;;
@@ -70,9 +67,6 @@ _elect() {
             elect__subcmd__help,proclaim)
                 cmd="elect__subcmd__help__subcmd__proclaim"
                 ;;
-            elect__subcmd__help,relinquish)
-                cmd="elect__subcmd__help__subcmd__relinquish"
-                ;;
             elect__subcmd__help,resign)
                 cmd="elect__subcmd__help__subcmd__resign"
                 ;;
@@ -95,7 +89,7 @@ _elect() {
 
     case "${cmd}" in
         elect)
-            opts="-h -V --help --version run status assert extend resign proclaim watch wait plan relinquish completions help"
+            opts="-h -V --help --version run status assert extend resign proclaim watch wait plan completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -183,7 +177,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__help)
-            opts="run status assert extend resign proclaim watch wait plan relinquish completions help"
+            opts="run status assert extend resign proclaim watch wait plan completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -267,20 +261,6 @@ _elect() {
             return 0
             ;;
         elect__subcmd__help__subcmd__proclaim)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        elect__subcmd__help__subcmd__relinquish)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -557,20 +537,6 @@ _elect() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        elect__subcmd__relinquish)
-            opts="-h --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

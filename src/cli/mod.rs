@@ -27,7 +27,6 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::{self, Exit};
 use crate::store::StoreError;
-use crate::store::relinquish::SUBCOMMAND;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -161,12 +160,6 @@ enum Command {
     /// Show the timings that follow from the flags of run
     #[command(after_help = VARIABLES)]
     Plan(Box<RunFlags>),
-    /// What a keeper becomes whose campaigner is dead
-    #[command(name = SUBCOMMAND, hide = true)]
-    Relinquish {
-        /// The claim's
-        descriptor: i32,
-    },
     /// Print the completions of a shell, to be put where it looks for them
     Completions {
         /// Whose
@@ -249,6 +242,9 @@ fn command() -> clap::Command {
 /// The whole program: reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(descriptor) = relinquish::asked_of_us() {
+        return relinquish::relinquish(descriptor);
+    }
     match parse() {
         Ok(Cli { command: Command::Run(flags) }) => run::run(*flags),
         Ok(Cli { command: Command::Status(flags) }) => status::status(&flags),
@@ -259,7 +255,6 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Watch(flags) }) => watch::watch(&flags),
         Ok(Cli { command: Command::Wait(flags) }) => wait::wait(&flags),
         Ok(Cli { command: Command::Plan(flags) }) => plan::plan(&flags),
-        Ok(Cli { command: Command::Relinquish { descriptor } }) => relinquish::relinquish(descriptor),
         Ok(Cli { command: Command::Completions { shell } }) => completions::print(shell),
         Err(status) => status,
     }

@@ -11,7 +11,16 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::runtime;
 use crate::exit::Exit;
-use crate::store::relinquish::Parcel;
+use crate::store::relinquish::{Parcel, SUBCOMMAND};
+
+/// The descriptor of the claim, if it is this that we were executed for. Not part of the command line that people see, and
+/// that is completed for them.
+pub fn asked_of_us() -> Option<RawFd> {
+    let mut words = std::env::args_os().skip(1);
+    words.next().filter(|word| word == SUBCOMMAND)?;
+    let descriptor = words.next()?.to_str()?.parse().ok()?;
+    words.next().is_none().then_some(descriptor)
+}
 
 /// Reads the claim from a descriptor of ours, and gives it back.
 pub fn relinquish(descriptor: RawFd) -> ExitCode {
