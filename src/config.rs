@@ -67,7 +67,7 @@ pub struct Address {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Nothing to campaign for.
-    #[error("no boundary: name what is campaigned for with --boundary NAME (or ELECT_BOUNDARY)")]
+    #[error("no boundary: name what is campaigned for with --boundary NAME before the command, or by ELECT_BOUNDARY")]
     NoBoundary,
     /// An impossible name.
     #[error(transparent)]

@@ -18,7 +18,8 @@ use tracing::{debug, info, warn};
 use crate::clock::{self, Alarm};
 use crate::config::{self, Address, Config};
 use crate::election::{
-    Action, Aside, AtTerminal, Attempt, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase, Report, Signal, Time,
+    Action, Answer, Aside, AtTerminal, Attempt, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase, Report,
+    Signal, Time,
 };
 use crate::keeper::{self, Keeper, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
@@ -101,7 +102,7 @@ impl Driver {
         info!(
             boundary = %candidacy.boundary,
             store = %url,
-            reach = url.kind().reach,
+            reach = url.reach(),
             containment = keeper.containment(),
             name = candidacy.identity.name,
             "campaigning"
@@ -303,6 +304,11 @@ impl Driver {
                 self.surface.answered(now, &answer);
                 if let Story::Sighting(sighting) = &story {
                     self.surface.sighted(now, sighting);
+                }
+                if answer == Answer::Release(true) {
+                    // What was never asked for is given back without a word to the store: that it answers is not said.
+                    self.handle(Event::Answer { attempt, answer });
+                    return;
                 }
                 if matches!(story, Story::None | Story::Lost(_)) {
                     self.narrator.tell(clock::now(), &story);

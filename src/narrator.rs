@@ -90,7 +90,8 @@ impl Narrator {
                 self.troubled = Some(Trouble { since: now, told_at: now, untold: 0 });
                 match self.stage {
                     Stage::Unavailable => error!("store: {trouble}"),
-                    Stage::Standing | Stage::Elected | Stage::NotElected => warn!("store: {trouble}"),
+                    Stage::Standing => warn!("store: {trouble}; trying again"),
+                    Stage::Elected | Stage::NotElected => warn!("store: {trouble}"),
                 }
             }
             Some(known) if now >= known.told_at + AGAIN => {
@@ -221,7 +222,9 @@ fn stopping(term: u64, reason: Reason) {
         Reason::CommandEnded | Reason::NotAccepted | Reason::KeeperDied => {}
         Reason::CannotStart(errno) => {
             let reason = std::io::Error::from_raw_os_error(errno);
-            error!(term, "the leader command cannot be executed: {reason}");
+            // It is there: that was found out before campaigning.
+            let advice = if errno == libc::ENOENT { "; is the interpreter that it names there?" } else { "" };
+            error!(term, "the leader command cannot be executed: {reason}{advice}");
         }
         Reason::Asked(signal) => info!(term, signal = name(signal), "asked to stop: stopping the leader command"),
         Reason::Resigned => info!(term, "asked to resign: stopping the leader command"),
@@ -351,7 +354,10 @@ mod tests {
             narrator.tell(NOW, &down());
             narrator.ended(&Outcome::Unavailable);
         });
-        assert_eq!(lines, ["WARN store: down", "INFO the store does not answer, and is waited for no longer"]);
+        assert_eq!(
+            lines,
+            ["WARN store: down; trying again", "INFO the store does not answer, and is waited for no longer"]
+        );
     }
 
     #[test]

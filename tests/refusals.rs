@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Elect, Place};
+use crate::harness::{Elect, Place, manual};
 
 #[test]
 fn a_name_that_no_terminal_should_see_is_refused() {
@@ -85,6 +85,22 @@ fn other_flags_that_make_no_sense_are_named() {
 }
 
 #[test]
+fn what_was_probably_meant_is_said() {
+    let place = Place::new();
+    let elect = |words: &[&str]| {
+        let program = std::iter::once(manual::elect()).chain(words.iter().copied());
+        Elect::new(&place).instead(program).run()
+    };
+    elect(&["run", "-b", "cron", "--folower", "x", "--", "true"]).fails_with(2, &["--folower", "'--follower'"]);
+    elect(&["stats"]).fails_with(2, &["'stats'", "'status'"]);
+    // A flag of the command's, before it.
+    elect(&["run", "-b", "cron", "--port", "80", "--", "true"]).fails_with(2, &["--port", "'-- --port'"]);
+    elect(&["--boundary", "cron", "--", "true"]).fails_with(2, &["--boundary", "elect run"]);
+    elect(&["run", "true", "-b", "cron"]).fails_with(2, &["no boundary", "before the command"]);
+    place.is_left_empty();
+}
+
+#[test]
 fn a_command_that_is_not_there_is_found_out_before_campaigning() {
     let place = Place::new();
     for command in ["no-such-command", "/no/such/command", "./no-such-command"] {
@@ -116,7 +132,7 @@ fn a_command_that_fails_to_execute_gives_the_boundary_back() {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a file of ours");
     let ended = Elect::new(&place).command([&script]).run();
     assert_eq!(ended.status.code(), Some(127), "{ended:?}");
-    ended.says(&["cannot be executed", "No such file"]);
+    ended.says(&["cannot be executed", "No such file", "interpreter"]);
     place.is_left_empty();
     assert_eq!(Elect::new(&place).command(["true"]).run().status.code(), Some(0), "the boundary is free");
 }

@@ -206,6 +206,16 @@ fn a_store_that_does_not_work_is_named_in_one_line_however_quiet() {
 }
 
 #[test]
+fn a_store_that_never_answered_is_not_said_to_at_the_end() {
+    let place = unavailable();
+    let mut candidate = Elect::new(&place).command(["true"]).start();
+    candidate.says("; trying again");
+    candidate.signal(Signal::SIGTERM);
+    candidate.ends_by(Signal::SIGTERM);
+    assert!(!candidate.log().contains("answers again"), "{}", candidate.log());
+}
+
+#[test]
 fn a_bounded_wait_outlasts_a_trouble_of_the_store() {
     let place = unavailable();
     let mut waiter = Elect::new(&place).flag("--wait", "5m").shell("exit 7").start();

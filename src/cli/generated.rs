@@ -17,6 +17,9 @@ fn is_current(path: &Path, expected: &[u8]) {
     assert!(found == expected, "{} is out of date: run UPDATE=1 cargo test", path.display());
 }
 
+/// The pages that are written by hand, at the end of each generated one.
+const SEE_ALSO: &str = ".SH \"SEE ALSO\"\n\\fBelect\\fR(1), \\fBelect\\-stores\\fR(7), \\fBelect\\-safety\\fR(7)\n";
+
 #[test]
 fn man_pages_are_current() {
     let mut command = super::command().disable_help_subcommand(true);
@@ -29,6 +32,7 @@ fn man_pages_are_current() {
         let name: &'static str = page.get_display_name().unwrap_or("elect").to_owned().leak();
         let mut text = Vec::new();
         clap_mangen::Man::new(page.name(name)).date("").render(&mut text).expect("rendered");
+        text.extend_from_slice(SEE_ALSO.as_bytes());
         is_current(&root().join(format!("man/{name}.1")), &text);
     }
 }

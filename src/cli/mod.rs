@@ -284,12 +284,18 @@ fn parse() -> Result<Cli, ExitCode> {
     })
 }
 
-/// clap explains itself in paragraphs; the first one says what is wrong.
+/// clap explains itself in paragraphs: the first one says what is wrong, one may say what was meant.
 fn in_one_line(error: &clap::Error) -> String {
     let rendered = error.render().to_string();
-    let first = rendered.split("\n\n").next().unwrap_or_default();
-    let words: Vec<&str> = first.strip_prefix("error: ").unwrap_or(first).split_whitespace().collect();
-    format!("{} (see elect help)", words.join(" "))
+    let line = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<&str>>().join(" ");
+    let paragraphs: Vec<String> = rendered.split("\n\n").map(line).collect();
+    let first = paragraphs.first().map_or("", |first| first.strip_prefix("error: ").unwrap_or(first));
+    let tip = paragraphs.iter().find_map(|paragraph| paragraph.strip_prefix("tip: "));
+    let meant = tip.map_or(String::new(), |tip| format!("; {tip}"));
+    // A flag of a command's, where the command itself was left out.
+    let named = std::env::args_os().nth(1).is_some_and(|word| !word.to_string_lossy().starts_with('-'));
+    let advice = if named { "see elect help" } else { "a command comes first, as in elect run; see elect help" };
+    format!("{first}{meant} ({advice})")
 }
 
 /// One line that says what is wrong, and the status that goes with it.

@@ -122,7 +122,7 @@ impl Executable {
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// No such file, here or on the path (exit status 127).
-    #[error("{}: command not found", Path::new(name).display())]
+    #[error("{}: command not found{}", Path::new(name).display(), advice(name))]
     NotFound {
         /// The command as given.
         name: OsString,
@@ -168,6 +168,17 @@ pub fn find(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> 
         }
     }
     Err(refused.unwrap_or_else(not_found))
+}
+
+/// What people most often meant by a name that stands for nothing.
+fn advice(name: &OsStr) -> &'static str {
+    if name.as_bytes().contains(&b' ') {
+        "; it is taken as one word: give a line of shell to sh -c"
+    } else if !name.as_bytes().contains(&b'/') && Path::new(name).is_file() {
+        "; there is one here: write ./ before it"
+    } else {
+        ""
+    }
 }
 
 fn executable(path: &Path) -> io::Result<()> {
@@ -342,6 +353,11 @@ mod tests {
         assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
         let error = find(OsStr::new("no-such-job"), Some(&search)).expect_err("not there");
         assert_eq!(error.to_string(), "no-such-job: command not found");
+        let error = find(OsStr::new("no such job --all"), Some(&search)).expect_err("not there");
+        assert!(error.to_string().ends_with("sh -c"), "{error}");
+        // Where tests are run from there is one.
+        let error = find(OsStr::new("Cargo.toml"), Some(&search)).expect_err("not there");
+        assert!(error.to_string().ends_with("write ./ before it"), "{error}");
         assert!(matches!(find(OsStr::new(""), None), Err(FindError::NotFound { .. })));
         let error = find(directory.path().as_os_str(), None).expect_err("a directory");
         assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::{elect, led_before};
 use crate::harness::certificates::Certificates;
+use crate::harness::manual;
 use crate::harness::ports::free_port;
 use crate::harness::redis::{Options, Redis};
 use crate::harness::server::Server;
@@ -77,6 +78,17 @@ fn a_user_with_what_the_manual_names_leads_hands_over_and_is_seen() {
     assert!(since(killed) < LEASE / 2, "by its keeper, not by the lease: {:?}", since(killed));
     next.stops();
     place.history().is_safe();
+}
+
+#[test]
+fn the_manual_names_the_rules_of_that_user() {
+    let page = manual::page("elect-stores.7");
+    let block = page.split_once(".\\\" acl\n").expect("its rules").1.split_once(".\\\" end").expect("their end").0;
+    let block = manual::plain(block);
+    let (mut named, mut given): (Vec<&str>, Vec<&str>) = (block.split_whitespace().collect(), RULES[2..].to_vec());
+    named.sort_unstable();
+    given.sort_unstable();
+    assert_eq!(named, given);
 }
 
 #[test]

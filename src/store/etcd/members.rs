@@ -202,7 +202,13 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    let reason = innermost.to_string();
+    // In h2's words, for what is no HTTP/2 at all.
+    if reason.contains("frame with invalid size") {
+        format!("it does not speak as an etcd does ({reason})")
+    } else {
+        reason
+    }
 }
 
 /// Whether TLS failed for what either side has to show: asking again changes nothing. Told by rustls's own words, since

@@ -86,7 +86,9 @@ impl Seat {
                     "{shown} is a symbolic link, which a lock file never is: remove it"
                 ));
             }
-            let message = format!("{} cannot be opened: {error}", path.display());
+            let is_anothers = error.kind() == io::ErrorKind::PermissionDenied;
+            let advice = if is_anothers { "; --store file:DIR names another directory" } else { "" };
+            let message = format!("{} cannot be opened: {error}{advice}", path.display());
             // Removed at this moment, it or the directory: the next question makes it again.
             if error.kind() == io::ErrorKind::NotFound {
                 return StoreError::Unavailable(message);
