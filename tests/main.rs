@@ -28,8 +28,13 @@ mod leases;
 mod listen;
 mod lockfile;
 mod logs;
+#[cfg(all(feature = "etcd", feature = "redis"))]
+mod manuals;
 mod notify;
 mod observing;
+mod packages;
+#[cfg(all(feature = "etcd", feature = "listen", feature = "redis"))]
+mod recipes;
 #[cfg(feature = "redis")]
 mod redis;
 mod refusals;

@@ -24,6 +24,12 @@ impl Haproxy {
         for (number, (serves, asked)) in servers.iter().enumerate() {
             let _ = writeln!(text, " server candidate-{number} 127.0.0.1:{serves} check port {asked}");
         }
+        Haproxy::with(place, port, &text)
+    }
+
+    /// With this configuration, which listens at this port.
+    #[track_caller]
+    pub fn with(place: &Place, port: u16, text: &str) -> Haproxy {
         let file = place.path().join("haproxy.cfg");
         fs::write(&file, text).expect("written");
         let log = fs::File::create(place.path().join("haproxy.log")).expect("created");

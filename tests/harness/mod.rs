@@ -15,6 +15,7 @@ pub mod etcd;
 pub mod faults;
 pub mod haproxy;
 pub mod history;
+pub mod manual;
 pub mod network;
 pub mod page;
 pub mod place;

@@ -1,0 +1,3 @@
+CREATE TABLE fence (boundary TEXT PRIMARY KEY, term BIGINT NOT NULL);
+CREATE TABLE ledger (term BIGINT NOT NULL, entry TEXT NOT NULL);
+INSERT INTO fence VALUES ('billing', 0);

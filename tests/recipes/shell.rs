@@ -1,0 +1,255 @@
+//! Command lines and scripts.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use super::{Desk, block};
+use crate::harness::{Candidate, eventually, manual, processes, tool, until};
+
+/// In elect's stead: has the words understood without doing anything, since other candidates of this user are not to be
+/// asked to resign. What each comes to is noted.
+const LISTENER: &str = r#"#!/bin/sh
+words="$*" last=
+for word; do
+  case $last in
+    # Where nobody can be reached.
+    -s|--store) unshare --net timeout 5 "$ELECT" status --store "$word" >/dev/null 2>>said
+      [ $? != 2 ] || echo "2 $words" >>asked ;;
+  esac
+  last=$word
+done
+case $1 in
+  run) shift; set -- plan "$@" ;;
+  plan) ;;
+  *) set -- "$@" --help ;;
+esac
+"$ELECT" "$@" >/dev/null 2>>said
+echo "$? $words" >>asked
+"#;
+
+const VERBS: [&str; 10] =
+    ["run", "status", "assert", "extend", "resign", "proclaim", "watch", "wait", "plan", "completions"];
+
+/// Every line of a block of shell in README or of the manual that is one of elect's.
+fn command_lines() -> Vec<String> {
+    let readme = manual::read("README.md");
+    let blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut lines: Vec<String> = blocks.flat_map(str::lines).map(str::to_owned).collect();
+    for entry in fs::read_dir(manual::root().join("man")).expect("man pages") {
+        let page = fs::read_to_string(entry.expect("a page").path()).expect("readable");
+        lines.extend(manual::plain(&page).lines().map(|line| line.trim().to_owned()));
+    }
+    lines.retain(|line| {
+        let words: Vec<&str> = line.split_whitespace().skip_while(|word| word.contains('=')).take(2).collect();
+        words.len() == 2 && words[0] == "elect" && VERBS.contains(&words[1]) && !line.contains("[-h|--help]")
+    });
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+#[test]
+fn every_command_line_that_is_shown_is_understood() {
+    let desk = Desk::new();
+    fs::remove_file(desk.path("bin/elect")).expect("it is there");
+    desk.script("bin/elect", LISTENER);
+    let lines = command_lines();
+    assert!(lines.len() >= 20, "{lines:?}");
+    for line in &lines {
+        let before = desk.lines("asked");
+        desk.types(&format!("{line}\nwait"))
+            .variable("ELECT", manual::elect())
+            .variable("REDIS_URL", "redis://:secret@127.0.0.1:6379/2")
+            .run();
+        assert!(desk.lines("asked") > before, "nothing was asked by {line:?}");
+    }
+    let asked = fs::read_to_string(desk.path("asked")).expect("noted");
+    let said = fs::read_to_string(desk.path("said")).unwrap_or_default();
+    let wrong: Vec<&str> = asked.lines().filter(|line| !line.starts_with("0 ")).collect();
+    assert_eq!(wrong, [""; 0], "{said}");
+}
+
+#[test]
+fn a_command_line_that_is_not_understood_would_be_noticed() {
+    let desk = Desk::new();
+    fs::remove_file(desk.path("bin/elect")).expect("it is there");
+    desk.script("bin/elect", LISTENER);
+    for line in [
+        "elect run -b web --folower x -- ./serve",
+        "elect run -s redis: -b x --ttl 1ms -- x",
+        "elect run -s redus: -b x -- x",
+        "elect resign -b web --no-such-flag",
+        "elect wait web --for green",
+    ] {
+        desk.types(line).variable("ELECT", manual::elect()).run();
+    }
+    let asked = fs::read_to_string(desk.path("asked")).expect("noted");
+    assert_eq!(asked.lines().filter(|line| line.starts_with("2 ")).count(), 5, "{asked}");
+}
+
+#[test]
+fn the_first_minute_goes_as_it_is_told() {
+    let desk = Desk::new();
+    let line = format!("exec {}", block("## The first minute"));
+    let first = desk.types(&line).start();
+    first.says("leader command started");
+    let second = desk.types(&line).start();
+    second.says("waiting: ");
+    let asks = block("stopped (Ctrl-C), or is killed. Meanwhile, in a third:");
+    for ask in asks.lines().filter(|ask| !ask.starts_with("elect watch")) {
+        let ended = desk.types(ask).run();
+        assert_eq!(ended.status.code(), Some(0), "{ask}: {ended:?}");
+        assert!(ended.stdout.contains("demo") || ask.starts_with("elect plan"), "{ask}: {ended:?}");
+    }
+    let mut watch = desk.types("exec elect watch demo").start();
+    until("it says who leads", || watch.output().contains(" leads"));
+    watch.signal(Signal::SIGTERM);
+    watch.wait();
+    first.stops();
+    second.says("leader command started");
+    second.stops();
+}
+
+/// The schedule's command, as cron gives it to sh.
+fn job() -> String {
+    let crontab = manual::read("recipes/crontab");
+    let line = crontab.lines().find(|line| line.starts_with(char::is_numeric)).expect("a job");
+    let mut rest = line;
+    for _ in 0..5 {
+        rest = rest.trim_start().split_once(char::is_whitespace).expect("five fields").1;
+    }
+    rest.trim().to_owned()
+}
+
+#[test]
+fn a_job_in_three_crontabs_runs_once_and_with_a_plain_run_three_times() {
+    assert!(job().starts_with("elect run "), "{}", job());
+    let plain = job().replace("-q -n --min-hold 1m ", "");
+    assert_ne!(plain, job());
+    for (job, runs) in [(job(), 1), (plain, 3)] {
+        let desk = Desk::new();
+        desk.script("nightly.sh", "#!/bin/sh\necho ran >>runs\n");
+        let mut hosts: Vec<Candidate> = (0..3).map(|_| desk.types(&format!("exec {job}")).start()).collect();
+        if runs == 1 {
+            until("all but the leader have ended", || {
+                hosts.iter_mut().filter_map(|host| host.has_ended().then_some(())).count() == 2
+            });
+            until("it has run", || desk.lines("runs") == 1);
+            let losers: Vec<&Candidate> = hosts.iter().filter(|host| !processes::is_alive(host.pid())).collect();
+            assert!(losers.iter().all(|loser| loser.log().is_empty()), "they print nothing");
+            // For whoever comes within the minute, it still leads.
+            let late = desk.types(&format!("exec {job}")).run();
+            assert_eq!((late.status.code(), late.stderr.as_str()), (Some(75), ""), "{late:?}");
+        } else {
+            until("all have ended", || hosts.iter_mut().all(Candidate::has_ended));
+        }
+        assert_eq!(desk.lines("runs"), runs);
+    }
+}
+
+#[test]
+fn cron_takes_the_crontab() {
+    let crontab = manual::root().join("recipes/crontab");
+    tool::attempt(["crontab", "-n", crontab.to_str().expect("plain text")]).expect("cron checks it");
+    let desk = Desk::new();
+    let broken = desk.path("crontab");
+    fs::write(&broken, manual::read("recipes/crontab").replace("0 3 *", "0 33 *")).expect("written");
+    tool::attempt(["crontab", "-n", broken.to_str().expect("plain text")]).expect_err("there is no such hour");
+}
+
+#[test]
+fn a_write_of_a_term_that_is_over_is_refused_by_the_database() {
+    let desk = Desk::new();
+    let database = desk.path("database");
+    let database = database.to_str().expect("plain text");
+    let sql = |text: &str| tool::attempt(["sqlite3", database, text]).expect("sqlite3: tests/run installs it");
+    sql(&manual::read("recipes/fence.sql"));
+    desk.script("ledger.sh", &manual::read("recipes/ledger.sh"));
+    let write =
+        |term: &str| desk.types("./ledger.sh").variable("DATABASE", database).variable("ELECT_TERM", term).run();
+    let lead = || {
+        let ended = desk.types("elect run -b billing -- sh -c './ledger.sh && ./ledger.sh'");
+        let ended = ended.variable("DATABASE", database).run();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        sql("SELECT max(term) FROM ledger").trim().to_owned()
+    };
+    let first = lead();
+    let second = lead();
+    assert!(first.parse::<u64>().expect("a term") < second.parse::<u64>().expect("a term"));
+    // It was frozen, and thaws.
+    let stale = write(&first);
+    assert_eq!(stale.status.code(), Some(1), "{stale:?}");
+    assert!(stale.stderr.contains(&format!("term {first} is over")), "{stale:?}");
+    assert_eq!(write(&second).status.code(), Some(0), "the latest may go on");
+    assert_eq!(sql(&format!("SELECT count(*) FROM ledger WHERE term = {first}")).trim(), "2");
+    assert_eq!(sql("SELECT count(*) FROM ledger").trim(), "5");
+    // All at once: whatever the order, no earlier term follows a later one.
+    let writers: Vec<Candidate> = (1..=20_u64)
+        .map(|n| {
+            let term = (second.parse::<u64>().expect("a term") + n).to_string();
+            desk.types("./ledger.sh").variable("DATABASE", database).variable("ELECT_TERM", &term).start()
+        })
+        .collect();
+    for mut writer in writers {
+        writer.wait();
+    }
+    let terms = sql("SELECT term FROM ledger ORDER BY rowid");
+    let terms: Vec<u64> = terms.lines().map(|term| term.parse().expect("a term")).collect();
+    assert!(terms.is_sorted() && terms.len() > 5, "{terms:?}");
+}
+
+#[test]
+fn green_is_warm_before_blue_ends_and_one_of_them_serves() {
+    let desk = Desk::new();
+    // Whoever steers meets every candidate of this user on this host: those of other tests, too.
+    let web = format!("web-{}", std::process::id());
+    let recipe = manual::read("recipes/blue-green.sh").replace("-b web", &format!("-b {web}"));
+    desk.script("blue-green.sh", &recipe.replace("wait web", &format!("wait {web}")));
+    let serve = "#!/bin/sh\necho \"$ELECT_NAME\" >>served\nexec flock -n serving sleep 600\n";
+    desk.script("serve", serve);
+    desk.script("green/serve", serve);
+    desk.script("green/standby", "#!/bin/sh\n: >green/warm\nexec sleep 600\n");
+    let mut blue = desk.types(&format!("exec elect run -b {web} --name blue -- ./serve")).start();
+    until("blue serves", || desk.lines("served") == 1);
+    let deployment = desk.types(&format!("exec ./blue-green.sh {}", blue.pid())).start();
+    until("green serves", || desk.lines("served") == 2);
+    blue.wait();
+    assert_eq!(fs::read_to_string(desk.path("served")).expect("noted"), "blue\ngreen\n");
+    assert!(desk.path("green/warm").exists());
+    let leader = eventually("green leads", || {
+        let seen = desk.types(&format!("elect status {web}")).run();
+        seen.status.success().then_some(seen.stdout)
+    });
+    assert!(leader.contains("green"), "{leader}");
+    drop(deployment);
+}
+
+/// What README says of it.
+#[test]
+fn flock_leaves_its_command_behind_and_the_lock_with_it() {
+    let desk = Desk::new();
+    let mut flock = desk.types("exec flock lock sh -c 'echo $$ >pid; exec sleep 600'").start();
+    let command: i32 = eventually("it runs", || fs::read_to_string(desk.path("pid")).ok()?.trim().parse().ok());
+    flock.signal(Signal::SIGKILL);
+    flock.wait();
+    assert!(processes::is_alive(command), "the command runs on");
+    assert_eq!(desk.types("flock -n lock true").run().status.code(), Some(1), "and keeps the lock");
+}
+
+#[test]
+fn the_picture_of_a_hand_over_is_made_from_a_run() {
+    let desk = Desk::new();
+    let (script, picture) = (manual::root().join("doc/handover.py"), desk.path("picture.svg"));
+    let line = format!("exec python3 {} {} {}", script.display(), manual::elect(), picture.display());
+    let ended = desk.types(&line).run();
+    assert!(ended.status.success(), "{ended:?}");
+    let check = "import sys, xml.dom.minidom as m; print(len(m.parse(sys.argv[1]).getElementsByTagName('rect')))";
+    for picture in [picture, manual::root().join("doc/handover.svg")] {
+        let rectangles =
+            tool::attempt(["python3", "-c", check, picture.to_str().expect("plain text")]).expect("it is XML");
+        assert_eq!(rectangles.trim(), "4", "the background, and three who led");
+        let text = fs::read_to_string(picture).expect("readable");
+        assert_eq!((text.matches("next after").count(), text.matches("kill -9").count()), (2, 1), "{text}");
+    }
+}
