@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::event::{CommandEnd, Event, FromKeeper, Hook, HookFailure, Job, LeaderKey, Report, Run, Term};
 use super::super::{KILL_ALLOWANCE, Phase, Wishes};
+use super::clock::{Clock, FASTEST, ms};
 use super::command::Tree;
 use super::coverage::Seen;
 use super::host::Life;
@@ -74,6 +75,13 @@ impl Following {
         let ordered = self.ordered.is_some_and(|(_, run)| run == tree.run);
         if ordered { self.ordered_at } else { tree.born_at }
     }
+}
+
+/// By when a campaigner that has been awake since then knows of a killed follower that it is stuck. It counts by its own
+/// clock; one that was asleep may hear only then that the main process has ended, and gives the rest its time (K10).
+fn stuck_is_known_at(clock: Clock, killed: Duration, awake: Duration, stop_timeout: Duration) -> Duration {
+    let gave_it_its_time = awake.saturating_add(clock.lasts(stop_timeout));
+    killed.max(gave_it_its_time).saturating_add(clock.lasts(KILL_ALLOWANCE) + SLACK)
 }
 
 impl World {
@@ -183,11 +191,9 @@ impl World {
             self.violate("6: a candidate that was not accepted stands again at once", h);
         }
         let host = &self.hosts[h];
-        // One that was asleep may hear only then that it has ended, and gives it its time.
-        let time = host.stop_timeout + KILL_ALLOWANCE + SLACK;
-        let knows = host.campaigner.since().saturating_add(time) <= self.now;
-        let stuck = host.tree.is_alive() && knows && host.tree.is_stuck(self.now.saturating_sub(SLACK));
-        if stuck && host.tree.job == Some(Job::Follower) {
+        let killed = host.tree.killed.filter(|_| host.tree.is_alive() && host.tree.job == Some(Job::Follower));
+        let knows_at = |killed| stuck_is_known_at(host.clock, killed, host.campaigner.since(), host.stop_timeout);
+        if killed.is_some_and(|killed| self.now >= knows_at(killed)) {
             self.violate("2.3: a candidate asks for the boundary beside a killed follower", h);
         }
     }
@@ -279,5 +285,22 @@ impl World {
         if untouched && since != Duration::MAX && self.now > since + SLACK {
             self.violate("6: a follower goes on although its candidate does not stand", h);
         }
+    }
+}
+
+#[test]
+fn a_campaigner_knows_of_a_stuck_follower_as_soon_as_its_own_clock_allows_and_no_sooner() {
+    let (asleep_until, stop_timeout) = (ms(14_110), ms(8_000));
+    for rate in [-FASTEST, 0, FASTEST] {
+        let clock = Clock { offset: ms(3_000), rate };
+        let kills_at = clock.at(asleep_until) + stop_timeout;
+        // As the core counts, the keeper having killed it long before.
+        let knows_at = clock.when(kills_at + KILL_ALLOWANCE);
+        let asked = stuck_is_known_at(clock, ms(16_002), asleep_until, stop_timeout);
+        assert!(asked >= knows_at && asked <= knows_at + SLACK, "{asked:?}, {knows_at:?} at {rate}");
+        // Awake all the time: killed at the same moment by both.
+        let knows_at = clock.when(clock.at(ms(16_002)) + KILL_ALLOWANCE);
+        let asked = stuck_is_known_at(clock, ms(16_002), ms(0), stop_timeout);
+        assert!(asked >= knows_at && asked <= knows_at + SLACK, "{asked:?}, {knows_at:?} at {rate}");
     }
 }

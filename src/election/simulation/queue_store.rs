@@ -107,7 +107,8 @@ impl QueueServer {
                 continue;
             }
             if key.vanishes_at < key.expires_at {
-                key.vanishes_at = key.expires_at + slack;
+                // From now on: the server may have been down when it ran out.
+                key.vanishes_at = now + slack;
                 effects.push(Effect::LookAgain(key.vanishes_at));
             } else if now >= key.vanishes_at {
                 effects.push(Effect::Expired);

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::super::event::{CommandEnd, Event, FromKeeper, Outcome, Reason, Report, Term};
 use super::super::time::Time;
 use super::super::{OnLost, Phase, RestartWhen, Wishes};
+use super::clock::ms;
 use super::coverage::Seen;
 use super::host::Host;
+use super::setup::{Mode, Setup};
 use super::world::World;
 
 /// What the ledger knows of one candidate's command and how it fares.
@@ -161,8 +163,12 @@ impl World {
 
     pub(super) fn supervision_releases(&mut self, h: usize, now: Time) {
         let over_at = self.over_at(h);
-        let supervised = &self.hosts[h].supervised;
+        let Host { supervised, books, .. } = &self.hosts[h];
         let Some((_, ended_at)) = supervised.end else { return };
+        // K11: the lease is not ours any more. What is given back then is a place among those who wait.
+        if books.lost {
+            return;
+        }
         let held_until = supervised.held_until();
         let lost = supervised.is_to_restart() && now >= over_at;
         if now < held_until && !supervised.asked && !supervised.excused && !lost {
@@ -272,5 +278,18 @@ impl World {
         } else if died_at < held_until {
             self.coverage.count(Seen::KeeperHeld);
         }
+    }
+}
+
+#[test]
+fn a_boundary_is_to_be_kept_until_the_store_says_that_it_is_lost() {
+    for lost in [false, true] {
+        let mut world = World::new(Setup::plain(Mode::Record, 1, ms(1_000)), None, false);
+        let Host { supervised, books, .. } = &mut world.hosts[0];
+        supervised.wishes.min_hold = ms(10_000);
+        (supervised.began, supervised.end) = (Some(Time::BOOT), Some((CommandEnd::Exited(0), Time::BOOT)));
+        books.lost = lost;
+        world.supervision_releases(0, Time::BOOT + ms(5_000));
+        assert_eq!(world.violation.is_none(), lost, "{:?}", world.violation);
     }
 }

@@ -155,6 +155,7 @@ impl World {
     fn play(mut self) -> (World, Option<&'static str>) {
         let mut steps = 0;
         while let Some(due) = self.queue.pop() {
+            assert!(due.at >= self.now, "time runs backwards in seed {}: {:?}", self.setup.seed, due.what);
             self.now = due.at;
             self.step(due.what);
             self.check_all();
