@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures, and what is known about a failure")]
 
 #[cfg_attr(
-    not(all(feature = "etcd", feature = "listen", feature = "redis")),
+    not(all(feature = "etcd", feature = "listen", feature = "mongodb", feature = "redis")),
     expect(dead_code, reason = "the harness is one for the tests of every feature")
 )]
 mod harness;
@@ -22,7 +22,7 @@ mod handover;
 mod holding;
 mod hooks;
 mod init;
-#[cfg(any(feature = "etcd", feature = "redis"))]
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod leases;
 #[cfg(feature = "listen")]
 mod listen;
@@ -30,6 +30,8 @@ mod lockfile;
 mod logs;
 #[cfg(all(feature = "etcd", feature = "redis"))]
 mod manuals;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 mod notify;
 mod observing;
 mod packages;

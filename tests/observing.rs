@@ -198,7 +198,11 @@ fn after_two_hundred_changes_and_a_restart_of_the_store_the_last_word_is_right_a
             let sure = told.iter().filter(|line| line["skipped"].is_boolean()).count();
             assert!(sure > told.len() / 2, "the store knows what came before: {sure} of {} lines", told.len());
             assert_eq!(told.last().and_then(|line| line["leader"]["term"].as_u64()), terms.last().copied());
-            assert!(leaders > terms.len() / 4, "most of it is to be seen: {leaders} of {}", terms.len());
+            assert!(
+                leaders > terms.len() / 4 || !site.tells_changes(),
+                "most of it is to be seen: {leaders} of {}",
+                terms.len()
+            );
             watch.stops();
         }
         leader.stops();
@@ -499,7 +503,8 @@ fn a_change_is_shown_when_it_happens() {
                 median * 1e3,
                 longest * 1e3
             );
-            assert!(median < 1.0, "not found by asking every two seconds: {delays:?}");
+            assert!(median < 1.0 || !site.tells_changes(), "not found by asking every two seconds: {delays:?}");
+            assert!(longest < 5.0, "but by asking it is: {delays:?}");
         }
     });
 }

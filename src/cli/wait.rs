@@ -86,9 +86,11 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
         let mut wait = Wait {
             flags,
             store: asked.url.kind().name(),
+            shown: asked.url.to_string(),
             observer: Observer::new(store, asked.boundary.clone(), PATIENCE),
             changes: Changes::default(),
             present: BTreeMap::new(),
+            has_answered: false,
             trouble: None,
         };
         match flags.timeout {
@@ -108,10 +110,14 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
 struct Wait<'a> {
     flags: &'a WaitFlags,
     store: &'static str,
+    /// The same as people see it.
+    shown: String,
     observer: Observer,
     changes: Changes,
     /// Who leads, as far as that is known.
     present: BTreeMap<Boundary, Leader>,
+    /// Whether the store has ever answered.
+    has_answered: bool,
     /// What the store's last answer was, if it was none; and when that was last mentioned.
     trouble: Option<(String, Time)>,
 }
@@ -129,7 +135,10 @@ impl Wait<'_> {
     async fn look(&mut self) -> Option<ExitCode> {
         let seen = self.observer.next().await;
         match &seen {
-            Ok(_) => self.trouble = None,
+            Ok(_) => {
+                self.has_answered = true;
+                self.trouble = None;
+            }
             Err(error @ (StoreError::Refused(_) | StoreError::Misused(_))) => {
                 return Some(fail(exit_for(error), &error.to_string()));
             }
@@ -191,6 +200,9 @@ impl Wait<'_> {
         let limit = humantime::format_duration(self.flags.timeout.unwrap_or_default());
         match &self.trouble {
             Some((trouble, _)) => fail(Exit::Unavailable, &format!("{trouble}; waited for {limit}")),
+            None if !self.has_answered => {
+                fail(Exit::Unavailable, &format!("{} has not answered; waited for {limit}", self.shown))
+            }
             None => fail(Exit::NotElected, &format!("{} within {limit}", self.what_did_not_come())),
         }
     }

@@ -12,7 +12,7 @@
 //! the conformance suite derive from that line.
 
 #![cfg_attr(
-    not(any(feature = "etcd", feature = "redis")),
+    not(any(feature = "etcd", feature = "mongodb", feature = "redis")),
     expect(dead_code, reason = "what stores on the network need, in a build without one")
 )]
 
@@ -23,12 +23,14 @@ mod conformance;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod file;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 pub mod observer;
 mod record;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod relinquish;
-#[cfg(any(feature = "redis", test))]
+#[cfg(any(feature = "mongodb", feature = "redis", test))]
 pub mod takeover;
 pub mod worker;
 
@@ -197,7 +199,7 @@ impl Hints {
 
     /// Our own record is gone: as final as an answer that says so (K11).
     #[cfg_attr(
-        all(feature = "redis", not(feature = "etcd")),
+        all(feature = "redis", not(any(feature = "etcd", feature = "mongodb"))),
         expect(dead_code, reason = "what is announced by a Redis is never final")
     )]
     pub fn ousted(&self, term: Term) {
@@ -244,6 +246,8 @@ pub const REGISTRY: &[Kind] = &[
     file::KIND,
     #[cfg(feature = "etcd")]
     etcd::KIND,
+    #[cfg(feature = "mongodb")]
+    mongodb::KIND,
     #[cfg(feature = "redis")]
     redis::KIND,
     always::KIND,
@@ -368,8 +372,18 @@ pub mod tests {
     pub fn careless() -> impl Strategy<Value = (String, &'static str)> {
         // The second could be a port.
         let password = prop_oneof![Just("hunter2"), Just("31415")];
-        let scheme =
-            proptest::sample::select(vec!["etcd:", "etcds:", "always:", "redis:", "file:/", "https:", "", ":"]);
+        let scheme = proptest::sample::select(vec![
+            "etcd:",
+            "etcds:",
+            "always:",
+            "redis:",
+            "mongodb:",
+            "mongodb+srv:",
+            "file:/",
+            "https:",
+            "",
+            ":",
+        ]);
         let slashes = prop_oneof![4 => Just("//".to_owned()), 1 => fuzz::punctuation()];
         let rest = (fuzz::punctuation(), fuzz::punctuation(), prop_oneof![fuzz::punctuation(), fuzz::text()]);
         (scheme, slashes, password, rest).prop_map(|(scheme, slashes, password, (before, after, host))| {
@@ -409,7 +423,16 @@ pub mod tests {
 
     #[test]
     fn any_text_is_a_url_or_none() {
-        let scheme = proptest::sample::select(vec!["", "file:", "etcd:", "etcds://", "etcd:///", "always:"]);
+        let scheme = proptest::sample::select(vec![
+            "",
+            "file:",
+            "etcd:",
+            "etcds://",
+            "etcd:///",
+            "always:",
+            "mongodb://",
+            "mongodb+srv://",
+        ]);
         let texts = (scheme, prop_oneof![fuzz::text(), fuzz::punctuation()]);
         fuzz::holds(fuzz::CHEAP, &texts, |(scheme, rest)| {
             if let Err(error) = StoreUrl::parse(&format!("{scheme}{rest}")) {

@@ -6,7 +6,7 @@
 //!
 //! - a record that says *free* is taken at once: whoever freed it has nothing running;
 //! - a record that says *held* is taken after it has stood unchanged for the ttl that is in it, its holder's;
-//! - where there is no record that can be trusted, because it is missing or because it was written in another life of the
+//! - where there is no record that can be trusted, because it is missing from a store that may have lost it, or because it was written in another life of the
 //!   server and may be older than what was lost since, the wait is the longest ttl that anybody may be counting on.
 //!
 //! Each take names the version that was observed, and the store takes nothing if it has changed since. A version never comes
@@ -44,6 +44,15 @@ pub struct View<N> {
     pub record: Option<Trace<N>>,
 }
 
+/// What a missing record means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The store may have forgotten it, and a leader with it.
+    Fleeting,
+    /// There has been none: the store forgets nothing that it has confirmed. A person who deletes a record is not waited for.
+    Lasting,
+}
+
 /// What may be done about what was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -77,6 +86,7 @@ pub struct Bid {
 pub struct Takeover<N> {
     me: N,
     ttl: Duration,
+    memory: Memory,
     /// What is there, and since when nothing else has been.
     seen: Option<(View<N>, Time)>,
     /// Somebody else has written a held record since we began to look.
@@ -109,10 +119,11 @@ pub enum Sabotage {
 
 impl<N: Clone + PartialEq> Takeover<N> {
     /// Of a candidate that has seen nothing yet, and asks for this ttl.
-    pub fn new(me: N, ttl: Duration) -> Takeover<N> {
+    pub fn new(me: N, ttl: Duration, memory: Memory) -> Takeover<N> {
         Takeover {
             me,
             ttl,
+            memory,
             seen: None,
             led: false,
             longest_ttl: ttl,
@@ -122,6 +133,12 @@ impl<N: Clone + PartialEq> Takeover<N> {
             #[cfg(test)]
             sabotage: None,
         }
+    }
+
+    /// What was taken for granted about the store has turned out to be otherwise.
+    #[cfg(feature = "mongodb")]
+    pub fn trusts(&mut self, memory: Memory) {
+        self.memory = memory;
     }
 
     /// The same with a rule broken.
@@ -140,7 +157,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
     pub fn bid(&mut self) -> Bid {
         let nonce = self.nonce();
         self.outstanding = Some(nonce);
-        Bid { nonce, floor: self.highest_term + 1 }
+        Bid { nonce, floor: self.highest_term.saturating_add(1) }
     }
 
     /// How long it takes at most until a record that nobody touches is taken. For people.
@@ -170,6 +187,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
             Some(_) if self.breaks(Sabotage::HeldTakenAtOnce) => return Decision::Take,
             Some(_) if self.breaks(Sabotage::OwnTtlCounts) => self.ttl,
             Some(record) => record.ttl,
+            None if view.record.is_none() && self.memory == Memory::Lasting => return Decision::Take,
             None if self.breaks(Sabotage::MissingTakenAtOnce) => return Decision::Take,
             None if self.breaks(Sabotage::OldFreeTakenAtOnce) && view.record.as_ref().is_some_and(|old| !old.held) => {
                 return Decision::Take;
@@ -232,7 +250,7 @@ mod tests {
 
     /// A candidate called 1 with a ttl of 10 s.
     fn me() -> Takeover<u8> {
-        Takeover::new(1, s(10))
+        Takeover::new(1, s(10), Memory::Fleeting)
     }
 
     fn held(holder: u8, nonce: u64) -> Trace<u8> {
@@ -278,6 +296,17 @@ mod tests {
         one.decide(at(0), &view(Trace { ttl: s(60), ..held(2, 1) }));
         assert_eq!(one.decide(at(1), &view(None)), wait(60, false), "a ttl that was seen once");
         assert_eq!(one.decide(at(61), &view(None)), Decision::Take);
+    }
+
+    #[test]
+    fn a_missing_record_is_taken_at_once_where_none_is_ever_lost() {
+        let mut one = Takeover::new(1, s(10), Memory::Lasting);
+        assert_eq!(one.decide(at(0), &view(None)), Decision::Take);
+        assert_eq!(one.decide(at(1), &view(held(2, 1))), wait(10, true), "somebody was quicker");
+        assert_eq!(one.decide(at(2), &view(None)), Decision::Take, "it was deleted");
+        assert_eq!(one.bid().floor, 8, "terms rise all the same");
+        let old = View { incarnation: 101, ..view(held(2, 1)) };
+        assert_eq!(one.decide(at(3), &old), wait(10, true), "one that is there is not missing");
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl Status {
 }
 
 /// Whose end of a connection it is, among processes on this machine.
-fn owner(client: &TcpStream, pids: &[AtomicI32]) -> Option<usize> {
+pub(super) fn owner(client: &TcpStream, pids: &[AtomicI32]) -> Option<usize> {
     let (here, there) = (client.local_addr().ok()?.port(), client.peer_addr().ok()?.port());
     // Port numbers are the last four digits.
     let (from, to) = (format!(":{there:04X}"), format!(":{here:04X}"));

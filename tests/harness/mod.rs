@@ -16,6 +16,8 @@ pub mod faults;
 pub mod haproxy;
 pub mod history;
 pub mod manual;
+#[cfg(feature = "mongodb")]
+pub mod mongod;
 pub mod network;
 pub mod page;
 pub mod place;
@@ -24,6 +26,8 @@ pub mod processes;
 pub mod proxy;
 pub mod redis;
 pub mod relay;
+#[cfg(feature = "mongodb")]
+pub mod replicas;
 pub mod sentinel;
 pub mod server;
 pub mod sites;

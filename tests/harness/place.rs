@@ -39,10 +39,19 @@ impl Place {
         format!("file:{}", self.locks().display())
     }
 
-    /// A store on the network that many share, with a prefix that is this place's alone.
+    /// Its name, also for what must be its own on a server that many share: a MongoDB's database.
+    pub fn database(&self) -> String {
+        self.path().file_name().expect("a directory has a name").to_string_lossy().into_owned()
+    }
+
+    /// A store on the network that many share, with a prefix or a database that is this place's alone.
     pub fn below(&self, url: &str) -> String {
-        let name = self.path().file_name().expect("a directory has a name").to_string_lossy();
+        let name = self.database();
         match url.split_once('?') {
+            Some((url, options)) if url.starts_with("mongodb") => {
+                format!("{}/{name}?{options}", url.trim_end_matches('/'))
+            }
+            None if url.starts_with("mongodb") => format!("{}/{name}", url.trim_end_matches('/')),
             Some((url, options)) if url.starts_with("redis") => format!("{url}?{options}&prefix={name}:"),
             None if url.starts_with("redis") => format!("{url}?prefix={name}:"),
             _ => format!("{url}/{name}"),

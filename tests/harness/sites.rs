@@ -8,9 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 #[cfg(feature = "etcd")]
 use super::etcd::Etcd;
 use super::etcd::PASSWORD;
+#[cfg(feature = "mongodb")]
+use super::mongod::{Mongod, SetOfOne};
 #[cfg(feature = "redis")]
 use super::redis::{self, Redis};
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "mongodb", feature = "redis"))]
 use super::server::Server;
 use super::{Candidate, Elect, Place, Witness};
 
@@ -27,6 +29,12 @@ pub enum Kind {
     File,
     #[cfg(feature = "etcd")]
     Etcd(Box<Etcd>),
+    /// As it mostly is: with change streams.
+    #[cfg(feature = "mongodb")]
+    Mongodb(Box<SetOfOne>),
+    /// Without them.
+    #[cfg(feature = "mongodb")]
+    MongodbAlone(Box<Mongod>),
     #[cfg(feature = "redis")]
     Redis(Box<Redis>),
 }
@@ -37,6 +45,10 @@ pub fn each(test: impl Fn(Site) + Sync) {
         || Kind::File,
         #[cfg(feature = "etcd")]
         || Kind::Etcd(Box::new(Etcd::start())),
+        #[cfg(feature = "mongodb")]
+        || Kind::Mongodb(Box::new(SetOfOne::start())),
+        #[cfg(feature = "mongodb")]
+        || Kind::MongodbAlone(Box::new(Mongod::start())),
         // What it knows is on its disk: whoever forgets a leader is waited for (see tests/redis/memory.rs).
         #[cfg(feature = "redis")]
         || Kind::Redis(Box::new(Redis::with(&redis::Options::new().durable()))),
@@ -58,6 +70,8 @@ impl Site {
             Kind::File => "file",
             #[cfg(feature = "etcd")]
             Kind::Etcd(_) => "etcd",
+            #[cfg(feature = "mongodb")]
+            Kind::Mongodb(_) | Kind::MongodbAlone(_) => "mongodb",
             #[cfg(feature = "redis")]
             Kind::Redis(_) => "redis",
         }
@@ -68,6 +82,10 @@ impl Site {
             Kind::File => self.place.store(),
             #[cfg(feature = "etcd")]
             Kind::Etcd(etcd) => etcd.url(),
+            #[cfg(feature = "mongodb")]
+            Kind::Mongodb(mongod) => mongod.url(),
+            #[cfg(feature = "mongodb")]
+            Kind::MongodbAlone(mongod) => mongod.url(),
             #[cfg(feature = "redis")]
             Kind::Redis(redis) => redis.url(),
         }
@@ -102,11 +120,30 @@ impl Site {
         !matches!(self.kind, Kind::File)
     }
 
+    /// Whether those who look on hear of changes, or have to ask now and then.
+    pub fn tells_changes(&self) -> bool {
+        match &self.kind {
+            #[cfg(feature = "mongodb")]
+            Kind::MongodbAlone(_) => false,
+            Kind::File => true,
+            #[cfg(feature = "etcd")]
+            Kind::Etcd(_) => true,
+            #[cfg(feature = "mongodb")]
+            Kind::Mongodb(_) => true,
+            #[cfg(feature = "redis")]
+            Kind::Redis(_) => true,
+        }
+    }
+
     pub fn goes_down(&self) {
         match &self.kind {
             Kind::File => {}
             #[cfg(feature = "etcd")]
             Kind::Etcd(etcd) => etcd.kill(),
+            #[cfg(feature = "mongodb")]
+            Kind::Mongodb(mongod) => mongod.kill(),
+            #[cfg(feature = "mongodb")]
+            Kind::MongodbAlone(mongod) => mongod.kill(),
             #[cfg(feature = "redis")]
             Kind::Redis(redis) => redis.kill(),
         }
@@ -118,6 +155,10 @@ impl Site {
             Kind::File => {}
             #[cfg(feature = "etcd")]
             Kind::Etcd(etcd) => etcd.restart(),
+            #[cfg(feature = "mongodb")]
+            Kind::Mongodb(mongod) => mongod.restart(),
+            #[cfg(feature = "mongodb")]
+            Kind::MongodbAlone(mongod) => mongod.restart(),
             #[cfg(feature = "redis")]
             Kind::Redis(redis) => redis.restart(),
         }
@@ -135,6 +176,14 @@ impl Site {
         #[cfg(feature = "etcd")]
         if let Kind::Etcd(etcd) = &self.kind {
             etcd.enable_auth();
+        }
+        #[cfg(feature = "mongodb")]
+        if let Kind::Mongodb(mongod) = &self.kind {
+            mongod.enable_auth();
+        }
+        #[cfg(feature = "mongodb")]
+        if let Kind::MongodbAlone(mongod) = &self.kind {
+            mongod.enable_auth();
         }
         #[cfg(feature = "redis")]
         if let Kind::Redis(redis) = &self.kind {

@@ -1,5 +1,6 @@
 //! The network goes away while somebody leads: who is cut off is dead before anybody else starts.
 
+use std::thread;
 use std::time::Duration;
 
 use super::{LEASE, Rivals, TTL, Wire, a_few_at_once};
@@ -49,6 +50,16 @@ fn cut_off_each<S: Server>(mode: Mode) -> Figures {
     all(side_by_side(few(), || cut_off(Wire::Proxied(Proxy::to(&server.address())), &server, mode)))
 }
 
+/// At the same time.
+fn for_each<T: Send, const N: usize>(all: [T; N], each: impl Fn(T) + Sync) {
+    let each = &each;
+    thread::scope(|scope| {
+        for one in all.map(|one| scope.spawn(move || each(one))) {
+            one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
+}
+
 /// A network with one host, and a server that it sees: each of its own.
 fn cabled<S: Server>() -> (Wire, S) {
     let network = Network::of(&["leader"]);
@@ -81,16 +92,19 @@ pub fn a_leader_whose_connections_are_refused_is_dead_before_the_next_one_starts
 }
 
 pub fn a_leader_whose_cable_is_cut_is_dead_before_the_next_one_starts<S: Server>() {
-    for (kind, mode) in [
-        ("cable cut", Mode::BlackHole),
-        ("cable cut for requests", Mode::RequestsHeld),
-        ("cable cut for answers", Mode::AnswersHeld),
-    ] {
-        is_clean::<S>(
-            &format!("network namespace, {kind}"),
-            &all(in_networks(|wire, server: &S| cut_off(wire, server, mode))),
-        );
-    }
+    for_each(
+        [
+            ("cable cut", Mode::BlackHole),
+            ("cable cut for requests", Mode::RequestsHeld),
+            ("cable cut for answers", Mode::AnswersHeld),
+        ],
+        |(kind, mode)| {
+            is_clean::<S>(
+                &format!("network namespace, {kind}"),
+                &all(in_networks(|wire, server: &S| cut_off(wire, server, mode))),
+            );
+        },
+    );
 }
 
 // ---- outages that are survived, and those that are not
@@ -171,13 +185,23 @@ fn demoted_by_a_cut_cable<S: Server>(mode: Mode, length: Duration) -> usize {
     demoted
 }
 
+/// Through proxies, and by cut cables, at the same time.
+fn demoted_by_either<S: Server>(mode: Mode, length: Duration) -> [usize; 2] {
+    let ways: [fn(Mode, Duration) -> usize; 2] = [demoted_by::<S>, demoted_by_a_cut_cable::<S>];
+    thread::scope(|scope| {
+        ways.map(|way| scope.spawn(move || way(mode, length)))
+            .map(|way| way.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 const ONE_WAY_OR_BOTH: [Mode; 3] = [Mode::BlackHole, Mode::RequestsHeld, Mode::AnswersHeld];
 
 pub fn an_outage_as_long_as_planned_demotes_nobody_even_at_the_worst_moment<S: Server>() {
     let length = planned("outage");
     for mode in ONE_WAY_OR_BOTH {
-        assert_eq!(demoted_by::<S>(mode, length), 0, "{mode:?} for {length:?}");
-        assert_eq!(demoted_by_a_cut_cable::<S>(mode, length), 0, "cable, {mode:?} for {length:?}");
+        let [proxied, cabled] = demoted_by_either::<S>(mode, length);
+        assert_eq!(proxied, 0, "{mode:?} for {length:?}");
+        assert_eq!(cabled, 0, "cable, {mode:?} for {length:?}");
     }
     assert_eq!(demoted_by::<S>(Mode::Closed, length), 0, "refused for {length:?}");
 }
@@ -185,8 +209,9 @@ pub fn an_outage_as_long_as_planned_demotes_nobody_even_at_the_worst_moment<S: S
 pub fn an_outage_longer_by_a_renewal_always_demotes<S: Server>() {
     let length = planned("outage") + planned("renewal");
     for mode in ONE_WAY_OR_BOTH {
-        assert_eq!(demoted_by::<S>(mode, length), few(), "{mode:?} for {length:?}");
-        assert_eq!(demoted_by_a_cut_cable::<S>(mode, length), few(), "cable, {mode:?} for {length:?}");
+        let [proxied, cabled] = demoted_by_either::<S>(mode, length);
+        assert_eq!(proxied, few(), "{mode:?} for {length:?}");
+        assert_eq!(cabled, few(), "cable, {mode:?} for {length:?}");
     }
     assert_eq!(demoted_by::<S>(Mode::Closed, length), few(), "refused for {length:?}");
 }

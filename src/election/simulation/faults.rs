@@ -139,9 +139,10 @@ impl World {
         self.push(self.now + length, What::Fault(fault));
     }
 
-    /// A record is lost only where all have the same ttl: the design promises nothing else (2.2).
+    /// A record is lost only by a store that may lose it, and where all have the same ttl: the design promises nothing else
+    /// (2.2).
     fn restart_by_chance(&mut self) -> AfterRestart {
-        if self.setup.unequal {
+        if self.setup.unequal || self.setup.mode == Mode::LastingRecord {
             return AfterRestart::Kept;
         }
         self.dice.of(&[AfterRestart::Kept, AfterRestart::RolledBack, AfterRestart::Lost])

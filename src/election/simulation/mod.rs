@@ -10,7 +10,7 @@
 //!             │         └ after each: ledger (the invariants), patience (those of who waits and who does not),
 //!             │           supervision (restarts and holds), following (followers and hooks)
 //!             ├ host: campaigner (the driver's part) · keeper · command · clock
-//!             ├ network ─▶ store: queue (like etcd) · record (5.3) · lock (no ttl)
+//!             ├ network ─▶ store: queue (like etcd) · record (5.3), lasting or not · lock (no ttl)
 //!             └ faults
 //! ```
 //!

@@ -1,10 +1,10 @@
-//! A store that is observed, like Redis or MongoDB: one record, compared and swapped (5.3).
+//! A store that is observed, like Redis, which may forget, or MongoDB, which does not: one record, compared and swapped (5.3).
 
 use std::time::Duration;
 
 use super::super::event::{Answer, Campaigned, Renewed, Term};
 use super::super::time::Time;
-use crate::store::takeover::{Bid, Decision, Takeover, Trace, View};
+use crate::store::takeover::{Bid, Decision, Memory, Takeover, Trace, View};
 
 use super::clock::{Dice, ms};
 use super::sabotage::Broken;
@@ -40,13 +40,14 @@ pub(super) struct RecordServer {
     saves_every: Duration,
     /// The last nonce of the present term, for the books.
     newest: u64,
+    pub(super) memory: Memory,
     broken: Option<Broken>,
 }
 
 impl RecordServer {
-    pub(super) fn new(saves_every: Duration, broken: Option<Broken>) -> RecordServer {
+    pub(super) fn new(saves_every: Duration, memory: Memory, broken: Option<Broken>) -> RecordServer {
         let now = Observed { incarnation: 1, record: None };
-        RecordServer { now, saved: None, saved_at: ms(0), saves_every, newest: 0, broken }
+        RecordServer { now, saved: None, saved_at: ms(0), saves_every, newest: 0, memory, broken }
     }
 
     pub(super) fn apply(&mut self, now: Duration, request: Request, effects: &mut Vec<Effect>) -> Reply {
@@ -111,6 +112,9 @@ impl RecordServer {
     }
 
     pub(super) fn restart(&mut self, after: AfterRestart) {
+        if self.memory == Memory::Lasting {
+            return;
+        }
         self.now.incarnation += 1;
         match after {
             AfterRestart::Kept => {}
@@ -144,9 +148,9 @@ pub(super) struct RecordClient {
 }
 
 impl RecordClient {
-    pub(super) fn new(holder: usize, ttl: Duration, broken: Option<Broken>) -> RecordClient {
+    pub(super) fn new(holder: usize, ttl: Duration, memory: Memory, broken: Option<Broken>) -> RecordClient {
         let sabotage = if let Some(Broken::Takeover(rule)) = broken { Some(rule) } else { None };
-        let rule = Takeover::new(name(holder), ttl).breaking(sabotage);
+        let rule = Takeover::new(name(holder), ttl, memory).breaking(sabotage);
         RecordClient { holder, ttl, rule, term: None, let_go: false, broken }
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::super::event::Signal;
 use super::super::timing::Asked;
 use super::super::{Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Timing, Wishes};
+use crate::store::takeover::Memory;
+
 use super::clock::{Dice, FASTEST, ms};
 use super::command::Nature;
 use super::faults::Fault;
@@ -21,6 +23,8 @@ pub(super) enum Mode {
     Queue,
     /// One record, observed.
     Record,
+    /// The same, where no record is ever lost.
+    LastingRecord,
     /// A lock, without a ttl.
     Lock,
 }
@@ -67,6 +71,8 @@ impl Setup {
         let ttl = dice.of(&TTLS);
         let mode = match dice.rng.u32(0..100) {
             0..40 => Mode::Queue,
+            // By chance of their own; no seed that had failed before is among them.
+            40..88 if seed % 5 == 2 => Mode::LastingRecord,
             40..88 => Mode::Record,
             _ => Mode::Lock,
         };
@@ -85,10 +91,10 @@ impl Setup {
             // One in four, and by chance of their own: the histories of the patient, and with them the seeds that have
             // failed once, stay what they were.
             impatient: seed % 4 == 3,
-            // By chance of their own as well; no seed that has failed once is among them.
+            // By chance of their own as well; no seed that had failed before is among them.
             supervised: seed.is_multiple_of(4),
-            // By chance of their own too, and half of those whose commands are restarted among them; but for a seed that has
-            // failed once.
+            // By chance of their own too, and half of those whose commands are restarted among them; but for a seed that had
+            // failed before.
             following: matches!(seed % 8, 0 | 6) && seed != 94,
             petitions: seed % 8 == 1,
             quiet_at: ttl * 10,
@@ -129,7 +135,10 @@ impl Setup {
                 let odd = !self.calm && dice.percent(20);
                 Store::Queue(QueueServer::new(rate, if odd { ms(5_000) } else { ms(0) }))
             }
-            Mode::Record => Store::Record(RecordServer::new(dice.of(&[ms(1_000), self.ttl]), broken)),
+            Mode::Record | Mode::LastingRecord => {
+                let memory = if self.mode == Mode::Record { Memory::Fleeting } else { Memory::Lasting };
+                Store::Record(RecordServer::new(dice.of(&[ms(1_000), self.ttl]), memory, broken))
+            }
             Mode::Lock => Store::Lock(LockServer::default()),
         }
     }

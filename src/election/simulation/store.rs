@@ -146,7 +146,7 @@ impl Client {
     pub(super) fn new(store: &Store, holder: usize, ttl: Duration, broken: Option<Broken>) -> Client {
         let kind = match store {
             Store::Queue(_) => Kind::Queue(QueueClient::new(holder, ttl)),
-            Store::Record(_) => Kind::Record(RecordClient::new(holder, ttl, broken)),
+            Store::Record(server) => Kind::Record(RecordClient::new(holder, ttl, server.memory, broken)),
             Store::Lock(_) => Kind::Lock(LockClient { holder }),
         };
         Client { kind, open: None, past: Vec::new(), broken }

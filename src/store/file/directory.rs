@@ -285,6 +285,8 @@ impl ReadError {
             }
             ReadError::Io(error) => refused_if_permanent(&error, format!("{record} cannot be read: {error}")),
             ReadError::Corrupt(reason) => {
+                // It repeats what it does not know, line breaks and all.
+                let reason = reason.replace(|c: char| c.is_control(), " ");
                 StoreError::Unavailable(format!("{record} is not a record: {reason}; the next leader replaces it"))
             }
             ReadError::Newer(version) => StoreError::Refused(format!(

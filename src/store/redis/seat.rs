@@ -21,7 +21,7 @@ use super::settings::{Replicas, Route, Settings};
 use crate::clock;
 use crate::election::{Term, Time};
 use crate::store::record::VERSION;
-use crate::store::takeover::{Bid, Decision, Takeover};
+use crate::store::takeover::{Bid, Decision, Memory, Takeover};
 use crate::store::{Candidacy, Hints, Identity, Renewal, Sighting, Standing, StoreError};
 
 /// How often a record that changes under our hands is looked at again within an attempt.
@@ -72,7 +72,7 @@ impl Seat {
         let id = candidacy.identity.id.clone();
         Seat {
             key: settings.key(&candidacy.boundary),
-            rule: Takeover::new(id.clone(), candidacy.ttl),
+            rule: Takeover::new(id.clone(), candidacy.ttl, Memory::Fleeting),
             id,
             term: None,
             let_go: false,
@@ -221,6 +221,8 @@ impl Seat {
             ["renewed", ttl, replicas] => {
                 let ttl = Duration::from_millis(number(ttl)?);
                 self.confirm(server, confirmed, replicas)?;
+                // The take is no longer unanswered: found again as it was, it would be an old state of the record.
+                self.rule.forget();
                 Ok(Renewal::Credited { sent, ttl: Some(ttl) })
             }
             ["lost", id, state, name] => Ok(lost(match (id, state) {

@@ -1,0 +1,237 @@
+//! One document for each boundary: what is in it, and what it says.
+//!
+//! ```text
+//! _id              the boundary, as it is
+//! leaderUUID       id, name, host and port of the candidate
+//! leaderName
+//! leaderHostname
+//! leaderPort       or null
+//! ttlExpire        last write + ttl, by the server's time; or when it was freed. For people, observers and housekeeping
+//! term             64 bits, as the next two
+//! seq              the nonce: another one with every write
+//! ttlMs
+//! state            "held" or "free"
+//! since            when leadership began, by the server's time. For people
+//! former           the term before, or null
+//! version          of this format
+//! ```
+//!
+//! Fields are added, never renamed; unknown ones are ignored. Whoever edits a record by hand may turn its numbers into others
+//! of the same value.
+
+use std::time::Duration;
+
+use ::mongodb::bson::{Bson, Document};
+
+use crate::boundary::Boundary;
+use crate::election::Term;
+use crate::store::record::{Record, RecordState, VERSION};
+use crate::store::takeover::{Trace, View};
+use crate::store::{Leader, Sighting, StoreError};
+
+/// The field in which a look returns the server's time.
+pub const NOW: &str = "serverTime";
+
+/// A record, and what only this store keeps with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub record: Record,
+    pub nonce: u64,
+    /// In milliseconds since 1970, on the server's wall clock. For people.
+    pub expires: u64,
+    /// When it was looked at, on the same clock.
+    pub now: u64,
+    pub former: Option<Term>,
+}
+
+impl Entry {
+    /// Reads what a look has found.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Refused`]: it was written by a newer elect, or by somebody else.
+    pub fn read(document: &Document) -> Result<Entry, StoreError> {
+        let foreign = || {
+            let id = document.get("_id").map(Bson::to_string).unwrap_or_default();
+            StoreError::Refused(format!(
+                "the document with the _id {id} in the collection boundaries is not elect's: delete it, or name another database"
+            ))
+        };
+        let text = |name: &str| document.get_str(name).map(str::to_owned).map_err(|_| foreign());
+        let number = |name: &str| document.get(name).and_then(number).ok_or_else(foreign);
+        let time = |name: &str| {
+            let millis = document.get_datetime(name).map_err(|_| foreign())?.timestamp_millis();
+            Ok::<u64, StoreError>(u64::try_from(millis).unwrap_or(0))
+        };
+        let nullable = |name: &str| match document.get(name) {
+            None | Some(Bson::Null) => Ok(None),
+            Some(_) => number(name).map(Some),
+        };
+        let version = u32::try_from(number("version")?).map_err(|_| foreign())?;
+        if version > VERSION {
+            return Err(StoreError::Refused(format!(
+                "a candidate writes records of format {version}, and this elect knows {VERSION}: upgrade it"
+            )));
+        }
+        let state = match text("state")?.as_str() {
+            "held" => RecordState::Held,
+            "free" => RecordState::Free,
+            _ => return Err(foreign()),
+        };
+        let port = nullable("leaderPort")?.map(u16::try_from).transpose().map_err(|_| foreign())?;
+        let record = Record {
+            version,
+            state,
+            id: text("leaderUUID")?,
+            name: text("leaderName")?,
+            host: text("leaderHostname")?,
+            port,
+            term: number("term")?,
+            ttl: Some(number("ttlMs")?),
+            since: time("since")?,
+        };
+        Ok(Entry {
+            record,
+            nonce: number("seq")?,
+            expires: time("ttlExpire")?,
+            now: time(NOW)?,
+            former: nullable("former")?,
+        })
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.record.state == RecordState::Held
+    }
+
+    fn ttl(&self) -> Duration {
+        Duration::from_millis(self.record.ttl.unwrap_or(u64::MAX))
+    }
+
+    /// As an observer sees it: who leads, or who seems to have died leading.
+    pub fn sighting(&self) -> Sighting {
+        if !self.is_held() {
+            return Sighting { former: Some(self.record.term), ..Sighting::default() };
+        }
+        if let Some(left) = self.expires.checked_sub(self.now).filter(|left| *left > 0) {
+            // A clock that was set back would promise too much.
+            let lease_left = Some(Duration::from_millis(left).min(self.ttl()));
+            let leader = Leader { lease_left, ..self.record.leader() };
+            return Sighting { leader: Some(leader), former: self.former, ..Sighting::default() };
+        }
+        let Record { name, term, .. } = &self.record;
+        let obstacle = format!("{name} led in term {term} and has not renewed its lease");
+        Sighting { obstacle: Some(obstacle), former: Some(*term), ..Sighting::default() }
+    }
+}
+
+/// As the rule of takes sees it. The server has only one life: what a majority has is not forgotten.
+pub fn view(entry: Option<&Entry>) -> View<String> {
+    let trace = |entry: &Entry| Trace {
+        holder: entry.record.id.clone(),
+        term: entry.record.term,
+        nonce: entry.nonce,
+        ttl: entry.ttl(),
+        held: entry.is_held(),
+        incarnation: String::new(),
+    };
+    View { incarnation: String::new(), record: entry.map(trace) }
+}
+
+/// The boundary that a document is about. Others may be in the collection, and are none of our business.
+pub fn boundary(document: &Document) -> Option<Boundary> {
+    document.get_str("_id").ok()?.parse().ok()
+}
+
+/// A whole number that is not negative, whatever way it is written.
+pub fn number(value: &Bson) -> Option<u64> {
+    /// Above, a double is no exact number any more.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "no other type is a number here, whatever is added to BSON")]
+    match value {
+        Bson::Int32(number) => u64::try_from(*number).ok(),
+        Bson::Int64(number) => u64::try_from(*number).ok(),
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: it is whole, and fits")]
+        Bson::Double(number) if number.fract() == 0.0 && (0.0..EXACT).contains(number) => Some(*number as u64),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::mongodb::bson::{DateTime, doc};
+
+    use super::*;
+
+    fn document() -> Document {
+        doc! {
+            "_id": "cron", "leaderUUID": "i", "leaderName": "web-1", "leaderHostname": "h", "leaderPort": 8080,
+            "ttlExpire": DateTime::from_millis(60_000), "term": 7_i64, "seq": 3_i64, "ttlMs": 10_000_i64,
+            "state": "held", "since": DateTime::from_millis(1_000), "former": 5_i64, "version": 1,
+            "ofTheFuture": "x", NOW: DateTime::from_millis(52_000),
+        }
+    }
+
+    fn with(name: &str, value: impl Into<Bson>) -> Document {
+        let mut document = document();
+        document.insert(name, value);
+        document
+    }
+
+    fn seen_at(now: i64) -> Sighting {
+        Entry::read(&with(NOW, DateTime::from_millis(now))).expect("a record").sighting()
+    }
+
+    #[test]
+    fn a_record_is_read_whatever_its_numbers_were_turned_into() {
+        for (term, port) in [(Bson::Int64(7), Bson::Int32(8080)), (Bson::Int32(7), Bson::Double(8080.0))] {
+            let mut document = with("term", term);
+            document.insert("leaderPort", port);
+            let entry = Entry::read(&document).expect("a record");
+            assert_eq!((entry.record.term, entry.nonce, entry.record.port), (7, 3, Some(8080)));
+        }
+        assert_eq!(Entry::read(&with("leaderPort", Bson::Null)).expect("a record").record.port, None);
+        let mut document = document();
+        document.remove("leaderPort");
+        document.remove("former");
+        assert_eq!(Entry::read(&document).expect("a record").former, None);
+    }
+
+    #[test]
+    fn a_newer_format_and_what_is_not_ours_are_refused() {
+        let refusal = |document: &Document| Entry::read(document).expect_err("refused").to_string();
+        assert!(refusal(&with("version", 2)).contains("upgrade"));
+        let predecessors = doc! {
+            "_id": "cron", "leaderUUID": "i", "leaderHostname": "h", "leaderPort": 1, "ttlExpire": DateTime::from_millis(1),
+        };
+        for document in [
+            predecessors,
+            with("state", "perhaps"),
+            with("term", -1),
+            with("term", 1.5),
+            with("term", "7"),
+            with("leaderPort", 99_999),
+            with("version", ""),
+            with("former", "?"),
+            with("since", 5),
+        ] {
+            assert!(refusal(&document).contains("\"cron\""), "{document}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_has_run_out_by_the_servers_time_names_nobody() {
+        let left = |now| seen_at(now).leader.and_then(|leader| leader.lease_left);
+        assert_eq!([52_000, 60_000].map(|now| seen_at(now).former), [Some(5), Some(7)]);
+        assert_eq!(left(52_000), Some(Duration::from_secs(8)));
+        assert_eq!(left(59_999), Some(Duration::from_millis(1)));
+        assert_eq!(left(60_000), None);
+        assert!(seen_at(60_000).obstacle.is_some_and(|why| why.contains("web-1 led in term 7")));
+        assert_eq!(left(1), Some(Duration::from_secs(10)), "its clock was set back");
+    }
+
+    #[test]
+    fn a_free_record_names_nobody_and_the_last_term() {
+        let seen = Entry::read(&with("state", "free")).expect("a record").sighting();
+        assert_eq!((seen.leader, seen.obstacle, seen.former), (None, None, Some(7)));
+    }
+}

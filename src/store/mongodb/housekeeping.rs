@@ -1,0 +1,67 @@
+//! The index by which the server removes boundaries that nobody has used for a week.
+//!
+//! It is none of the election's business: it covers free records alone, and whoever may not create it holds elections all the
+//! same. One line says so. An index that somebody else has made, and that covers held records, is another matter: where the
+//! server may remove the record of a leader, a missing one proves nothing.
+
+use std::time::Duration;
+
+use ::mongodb::bson::{Document, doc};
+use ::mongodb::options::{CommitQuorum, IndexOptions};
+use ::mongodb::{Collection, IndexModel};
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use super::trouble::in_short;
+
+const NAME: &str = "elect_unused";
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Whoever has to wait longer goes without.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Creates the index if it is not there. Whatever becomes of that, it has been said.
+pub async fn tidy(boundaries: Collection<Document>, is_replicated: bool) {
+    if timeout(PATIENCE, see_to(boundaries, is_replicated)).await.is_err() {
+        info!("boundaries that nobody uses are kept: no index {NAME} on ttlExpire: it takes too long");
+    }
+}
+
+async fn see_to(boundaries: Collection<Document>, is_replicated: bool) {
+    let options = IndexOptions::builder()
+        .name(NAME.to_owned())
+        .expire_after(UNUSED)
+        .partial_filter_expression(doc! { "state": "free" })
+        .build();
+    let index = IndexModel::builder().keys(doc! { "ttlExpire": 1 }).options(options).build();
+    let mut creation = boundaries.create_index(index);
+    if is_replicated {
+        // All would be the default, the dead ones too.
+        creation = creation.commit_quorum(CommitQuorum::Majority);
+    }
+    if let Err(error) = creation.await {
+        info!("boundaries that nobody uses are kept: no index {NAME} on ttlExpire: {}", in_short(&error));
+    }
+}
+
+/// The index, if there is one, by which the server may remove the record of a leader.
+pub async fn threat(boundaries: &Collection<Document>) -> Option<String> {
+    let mut indexes = match boundaries.list_indexes().await {
+        Ok(indexes) => indexes,
+        Err(error) => {
+            // No permission, or no collection.
+            debug!("the indexes of the collection boundaries are not known: {}", in_short(&error));
+            return None;
+        }
+    };
+    while let Ok(true) = indexes.advance().await {
+        let Ok(IndexModel { options: Some(found), .. }) = indexes.deserialize_current() else { continue };
+        let spares_leaders = found
+            .partial_filter_expression
+            .is_some_and(|filter| filter.get_str("state").is_ok_and(|state| state == "free"));
+        if found.expire_after.is_some() && !spares_leaders {
+            return Some(found.name.unwrap_or_default());
+        }
+    }
+    None
+}

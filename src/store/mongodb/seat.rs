@@ -1,0 +1,339 @@
+//! One candidacy: what was seen of the record, what was written to it, and what that is worth.
+//!
+//! The rules that make it safe:
+//!
+//! - What is written is compared first, in one operation: a take insists on the very version that was observed, or that there
+//!   is none; renewal and release on id, term and *held*.
+//! - A write counts once a majority has it on its disks. One whose confirmation failed or did not come is unknown: a take is
+//!   recognized by its nonce, and starts no lease; a renewal follows.
+//! - What is read, a majority has. That may be old: a primary that was cut off does not know it yet. So takes name what was
+//!   seen, and a record that is older than our own take, or missing, is no proof that it is not ours any more.
+//! - Change streams are hints ([`watch`](super::watch)). Whoever misses them asks at the usual pace.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ::mongodb::bson::{Bson, Document, doc};
+use ::mongodb::options::ReturnDocument;
+
+use super::entry::{Entry, number, view};
+use super::housekeeping::tidy;
+use super::server::Server;
+use super::trouble::is_duplicate;
+use super::watch::{Own, Seen, Watch};
+use crate::clock;
+use crate::election::{Term, Time};
+use crate::store::record::{RecordState, VERSION};
+use crate::store::takeover::{Bid, Decision, Memory, Takeover};
+use crate::store::{Candidacy, Hints, Renewal, Sighting, Standing, StoreError};
+
+/// How often a record that changes under our hands is looked at again within an attempt.
+const LOOKS: usize = 4;
+/// Of a release that a keeper makes: larger than any that its campaigner came to.
+const LAST_NONCE: u64 = 1 << 53;
+/// How often a record is looked at of which is not known whether anybody is behind it: its next renewal tells.
+const CURIOUS: Duration = Duration::from_millis(500);
+/// Above, numbers are not exact everywhere.
+const LARGEST_TERM: Term = (1 << 53) - 1;
+
+/// One candidate for one boundary.
+pub struct Seat {
+    boundary: String,
+    rule: Takeover<String>,
+    own: Own,
+    /// Its release has been asked for: whatever becomes of that, it is over.
+    let_go: bool,
+    ttl: Duration,
+    /// Whoever has just resigned leaves the record to the others for so long, where they have to ask to know that it is free.
+    stands_back_until: Option<Time>,
+}
+
+impl Seat {
+    pub fn new(candidacy: &Candidacy) -> Seat {
+        let id = candidacy.identity.id.clone();
+        Seat {
+            boundary: candidacy.boundary.to_string(),
+            rule: Takeover::new(id.clone(), candidacy.ttl, Memory::Lasting),
+            own: Own { id, term: Rc::new(Cell::new(None)) },
+            let_go: false,
+            ttl: candidacy.ttl,
+            stands_back_until: None,
+        }
+    }
+
+    /// Records may be gone although nobody has deleted them: a missing one is waited for, as on a store that forgets.
+    pub fn distrust(&mut self) {
+        self.rule.trusts(Memory::Fleeting);
+    }
+
+    /// Whether there is anything that could be given back.
+    pub fn may_hold(&self) -> bool {
+        self.own.term.get().is_some() || self.rule.outstanding().is_some()
+    }
+
+    /// Has changes told, where nobody does yet; and before that, if so asked, sees to the index. One after the other, so that
+    /// one connection serves both. Must be called inside a [`tokio::task::LocalSet`].
+    pub fn listen(&self, server: &mut Server, hints: &Hints, tidies: bool) {
+        let tidying = tidies.then(|| tidy(server.boundaries.clone(), server.is_replicated));
+        if !server.is_replicated {
+            if let Some(tidying) = tidying {
+                // Not watched: the election does not need it.
+                tokio::task::spawn_local(tidying);
+            }
+            return;
+        }
+        if server.watch.as_ref().is_some_and(Watch::is_alive) {
+            return;
+        }
+        let hints = hints.clone();
+        let tell = move |seen| match seen {
+            Seen::Change => hints.changed(),
+            Seen::Ousted(term) => {
+                hints.ousted(term);
+                // Whoever had lost it already is one who waits.
+                hints.changed();
+            }
+        };
+        let (boundaries, boundary) = (server.boundaries.clone(), Some(self.boundary.clone()));
+        server.watch = Some(Watch::begin(boundaries, boundary, Some(self.own.clone()), tidying, tell));
+    }
+
+    /// Looks at the record, and takes it if that is allowed.
+    pub async fn stand(&mut self, server: &Server, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+        if std::mem::take(&mut self.let_go) {
+            // What was released is not ours any more, even if the release has not arrived: it may yet.
+            self.rule.forget();
+            self.own.term.set(None);
+        }
+        let mut last = Sighting::default();
+        for _ in 0..LOOKS {
+            let seen = server.look(&self.boundary).await?;
+            let received = clock::now(); // T1
+            match self.rule.decide(received, &view(seen.as_ref())) {
+                Decision::Mine(term) if term > LARGEST_TERM => return Err(self.too_large(server)),
+                Decision::Mine(term) => {
+                    self.own.term.set(Some(term));
+                    return Ok(Standing::Won { term });
+                }
+                Decision::GiveBack(term) => {
+                    let nonce = self.rule.nonce();
+                    free(server, &self.boundary, self.ours(term), nonce).await?;
+                    self.rule.forget();
+                }
+                Decision::Take => {
+                    let freed_by_us =
+                        seen.as_ref().is_some_and(|seen| !seen.is_held() && seen.record.id == self.own.id);
+                    if let Some(left) = self.stands_back(received).filter(|_| freed_by_us) {
+                        let sighting = seen.as_ref().map(Entry::sighting).unwrap_or_default();
+                        return Ok(Standing::Waiting { sighting, again: Some(left), decided: false });
+                    }
+                    if let Some(term) = self.take(server, candidacy, seen.as_ref()).await? {
+                        return Ok(Standing::Won { term });
+                    }
+                }
+                Decision::Wait { left, decided } => {
+                    let sighting = seen.as_ref().map(Entry::sighting).unwrap_or_default();
+                    let again = Some(if decided { left } else { left.min(CURIOUS) });
+                    return Ok(Standing::Waiting { sighting, again, decided });
+                }
+            }
+            last = seen.as_ref().map(Entry::sighting).unwrap_or_default();
+        }
+        // It goes from hand to hand.
+        let again = Some(Duration::from_millis(fastrand::u64(1..100)));
+        Ok(Standing::Waiting { sighting: last, again, decided: false })
+    }
+
+    /// `None`: it is not any more what we have seen.
+    async fn take(
+        &mut self,
+        server: &Server,
+        candidacy: &Candidacy,
+        seen: Option<&Entry>,
+    ) -> Result<Option<Term>, StoreError> {
+        let Bid { nonce, floor } = self.rule.bid();
+        if floor > LARGEST_TERM {
+            self.rule.forget();
+            return Err(self.too_large(server));
+        }
+        self.own.term.set(None);
+        let (filter, follows, former) = match seen {
+            Some(seen) => (expected(&self.boundary, seen), doc! { "$add": ["$term", 1] }, "$term".into()),
+            // Matches nothing: this can only insert, and does not if there is anything with that name.
+            None => (doc! { "_id": &self.boundary, "state": { "$in": [] } }, doc! { "$literal": 1 }, Bson::Null),
+        };
+        let mut record = told(candidacy);
+        let ttl = long(u64::try_from(candidacy.ttl.as_millis()).unwrap_or(u64::MAX));
+        record.extend(doc! {
+            "leaderUUID": literal(&self.own.id),
+            "ttlExpire": { "$add": ["$$NOW", ttl.clone()] },
+            "term": { "$max": [{ "$toLong": follows }, { "$toLong": "$$NOW" }, long(floor)] },
+            "seq": long(nonce),
+            "ttlMs": ttl,
+            "state": "held",
+            "since": "$$NOW",
+            "former": former,
+            "version": i64::from(VERSION),
+        });
+        let write = server.change(filter, record).upsert(seen.is_none());
+        let write = write.projection(doc! { "term": 1 }).return_document(ReturnDocument::After);
+        let taken = match write.await {
+            Ok(Some(taken)) => taken,
+            Ok(None) => {
+                self.rule.forget();
+                return Ok(None);
+            }
+            Err(error) if is_duplicate(&error) => {
+                self.rule.forget();
+                return Ok(None);
+            }
+            Err(error) => return Err(server.explain(&error)),
+        };
+        let term = taken
+            .get("term")
+            .and_then(number)
+            .filter(|term| *term <= LARGEST_TERM)
+            .ok_or_else(|| self.too_large(server))?;
+        self.own.term.set(Some(term));
+        Ok(Some(term))
+    }
+
+    fn too_large(&self, server: &Server) -> StoreError {
+        let (name, address) = (&self.boundary, &server.address);
+        StoreError::Refused(format!("the term of {name:?} in {address} is too large to be followed"))
+    }
+
+    /// Renews, and verifies that the record is ours.
+    pub async fn renew(&mut self, server: &Server, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
+        let Some(term) = self.own.term.get() else { return Ok(lost("nothing was won".to_owned())) };
+        let nonce = self.rule.nonce();
+        let mut filter = self.ours(term);
+        // One that comes late must not bring back a version that somebody has seen before.
+        filter.insert("seq", doc! { "$lt": long(nonce) });
+        let mut change = told(candidacy);
+        change.extend(doc! { "seq": long(nonce), "ttlExpire": { "$add": ["$$NOW", "$ttlMs"] } });
+        let sent: Time = clock::now(); // T1
+        let write = server.change(filter, change);
+        let write = write.projection(doc! { "ttlMs": 1 }).return_document(ReturnDocument::After);
+        let renewed = write.await.map_err(|error| server.explain(&error))?;
+        let renewal = match renewed.as_ref().map(|record| record.get("ttlMs").and_then(number)) {
+            Some(Some(ttl)) => Renewal::Credited { sent, ttl: Some(Duration::from_millis(ttl)) },
+            Some(None) => lost("the record has been overwritten".to_owned()),
+            None => self.doubt(server, term).await?,
+        };
+        // The take is no longer unanswered: found again as it was, it would be an old state of the record.
+        self.rule.forget();
+        if matches!(renewal, Renewal::Lost { .. }) {
+            self.own.term.set(None);
+        }
+        Ok(renewal)
+    }
+
+    /// Why a renewal has found nothing. Only what cannot be older than our take says that the record is not ours (K11).
+    async fn doubt(&self, server: &Server, term: Term) -> Result<Renewal, StoreError> {
+        let entry = match server.look(&self.boundary).await {
+            Ok(Some(entry)) if entry.record.term >= term => entry,
+            _ => match server.look_beyond_doubt(&self.boundary).await? {
+                None => return Ok(lost("the record is gone".to_owned())),
+                Some(Err(_)) => return Ok(lost("the record has been overwritten".to_owned())),
+                Some(Ok(entry)) => entry,
+            },
+        };
+        let record = &entry.record;
+        Ok(match record.state {
+            RecordState::Held if record.id != self.own.id => lost(format!("{} leads", record.name)),
+            RecordState::Held if record.term != term => lost("it is of another term".to_owned()),
+            RecordState::Free => lost("it was released".to_owned()),
+            RecordState::Held => {
+                return Err(server.is_behind());
+            }
+        })
+    }
+
+    /// How much longer what we have freed is left to the others.
+    fn stands_back(&self, now: Time) -> Option<Duration> {
+        let left = self.stands_back_until?.since(now);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Frees the record, if it is ours.
+    pub async fn release(&mut self, server: &Server) -> Result<(), StoreError> {
+        self.let_go = true;
+        // They ask once in a renewal interval, a fifth of the ttl if nothing else was said, and have an attempt's time for it.
+        let is_told = server.watch.as_ref().is_some_and(Watch::hears);
+        self.stands_back_until = (!is_told).then(|| clock::now() + self.ttl * 3 / 10);
+        let filter = match (self.own.term.get(), self.rule.outstanding()) {
+            (Some(term), _) => self.ours(term),
+            (None, Some(nonce)) => {
+                let mut filter = held(&self.boundary, &self.own.id);
+                filter.insert("seq", long(nonce));
+                filter
+            }
+            (None, None) => return Ok(()),
+        };
+        let nonce = self.rule.nonce();
+        free(server, &self.boundary, filter, nonce).await
+    }
+
+    fn ours(&self, term: Term) -> Document {
+        let mut filter = held(&self.boundary, &self.own.id);
+        filter.insert("term", long(term));
+        filter
+    }
+}
+
+/// The keeper's release: whatever this candidate holds, which is dead.
+pub async fn bequeath(server: &Server, boundary: &str, id: &str) -> Result<(), StoreError> {
+    free(server, boundary, held(boundary, id), LAST_NONCE).await
+}
+
+fn held(boundary: &str, id: &str) -> Document {
+    doc! { "_id": boundary, "leaderUUID": id, "state": "held" }
+}
+
+/// The version that was seen.
+fn expected(boundary: &str, seen: &Entry) -> Document {
+    let state = if seen.is_held() { "held" } else { "free" };
+    doc! {
+        "_id": boundary, "leaderUUID": &seen.record.id, "term": long(seen.record.term), "seq": long(seen.nonce),
+        "state": state,
+    }
+}
+
+/// Not ours, or not there any more: there is nothing to be given back.
+async fn free(server: &Server, boundary: &str, ours: Document, nonce: u64) -> Result<(), StoreError> {
+    let id = ours.get("leaderUUID").cloned();
+    let change = doc! { "state": "free", "seq": long(nonce), "ttlExpire": "$$NOW" };
+    let write = server.change(ours, change).projection(doc! { "_id": 1 });
+    if write.await.map_err(|error| server.explain(&error))?.is_some() || !server.is_replicated {
+        return Ok(());
+    }
+    // A primary that was cut off may not have heard of our take.
+    match server.look_beyond_doubt(boundary).await? {
+        Some(Ok(entry)) if entry.is_held() && id.as_ref().and_then(Bson::as_str) == Some(&entry.record.id) => {
+            Err(server.is_behind())
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What the record says of its leader, and may be proclaimed anew.
+fn told(candidacy: &Candidacy) -> Document {
+    let identity = &candidacy.identity;
+    let port = identity.port.map_or(Bson::Null, |port| Bson::Int32(port.into()));
+    doc! { "leaderName": literal(&identity.name), "leaderHostname": literal(&identity.host), "leaderPort": port }
+}
+
+/// A text, whatever it looks like: with a dollar in front it would be a field.
+fn literal(text: &str) -> Bson {
+    Bson::Document(doc! { "$literal": text })
+}
+
+fn long(number: u64) -> Bson {
+    Bson::Int64(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn lost(why: String) -> Renewal {
+    Renewal::Lost { why }
+}

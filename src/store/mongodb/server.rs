@@ -1,0 +1,260 @@
+//! The driver's client, as this store uses it: majority or nothing, one attempt's time, few connections.
+//!
+//! The driver knows the members of a replica set and finds the primary again by itself. What it does not have is a time-out
+//! for a connection that says nothing any more, nor any haste to find the next primary; so whatever an attempt fails with is
+//! thrown away, all connections included, and the next attempt begins with new ones.
+
+use std::cell::Cell;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::mongodb::action::{Aggregate, FindOneAndUpdate};
+use ::mongodb::bson::{Document, doc};
+use ::mongodb::error::Error;
+use ::mongodb::options::{
+    Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerMonitoringMode,
+    Tls as DriversTls, TlsOptions, WriteConcern,
+};
+use ::mongodb::{Client, Collection};
+use tokio::time::timeout;
+
+use super::entry::{Entry, NOW};
+use super::settings::{Settings, Tls};
+use super::trouble::{explain, is_unconfirmed};
+use super::watch::Watch;
+use crate::store::StoreError;
+
+const COLLECTION: &str = "boundaries";
+/// Between two looks at each member, without any reason. With one, which every failed call is, it looks at once.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// For a primary. Observers have more time, but want to hear that there is none.
+const LONGEST_SEARCH: Duration = Duration::from_secs(2);
+/// One for calls, and one for the change stream.
+const MOST_CONNECTIONS: u32 = 2;
+/// A connection that is not needed any more.
+const IDLE: Duration = Duration::from_secs(60);
+
+pub struct Server {
+    pub boundaries: Collection<Document>,
+    /// As people know it.
+    pub address: String,
+    /// Whether there are change streams, and may be a primary that is none any more.
+    pub is_replicated: bool,
+    /// `None`: to be begun.
+    pub watch: Option<Watch>,
+    request_timeout: Duration,
+    condition: Cell<Condition>,
+}
+
+/// Of a client and its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Sound,
+    Doubtful,
+    /// The driver is to look at all members anew: left alone it would look for another primary once in a heartbeat.
+    Unsound,
+}
+
+/// One attempt, connecting included. The connections are kept if nothing was wrong with them.
+///
+/// Cancellation: may be dropped at any time; what was under way takes its connections along.
+pub async fn attempt<T>(
+    settings: &Settings,
+    slot: &mut Option<Server>,
+    ask: impl AsyncFnOnce(&mut Server) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    // Boxed: what an attempt keeps between its calls is large.
+    let is_first = slot.is_none();
+    let outcome = timeout(
+        settings.request_timeout,
+        Box::pin(async {
+            let server = match slot {
+                Some(server) => server,
+                None => slot.insert(Server::connect(settings).await?),
+            };
+            let answer = ask(server).await;
+            if answer.is_ok() {
+                server.condition.set(Condition::Sound);
+            }
+            answer
+        }),
+    )
+    .await;
+    if let Ok(answer) = outcome {
+        slot.take_if(|server| server.condition.get() == Condition::Unsound);
+        return answer;
+    }
+    // Connecting has cost time that the next attempt will have.
+    let is_new = is_first && slot.is_some();
+    slot.take_if(|_| !is_new);
+    let how_far = if is_first && !is_new { "could not be connected to in time" } else { "did not answer in time" };
+    Err(StoreError::Unavailable(format!("{} {how_far}", settings.shown)))
+}
+
+impl Server {
+    /// Finds the primary, and what it is part of.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be reached, or will not have us.
+    async fn connect(settings: &Settings) -> Result<Server, StoreError> {
+        let explain = |error: Error| explain(&settings.shown, &error);
+        let options = ClientOptions::parse(&settings.url.0).await.map_err(explain)?;
+        // Held until the driver has read what is in it.
+        let (options, _identity) = demand(options, settings)?;
+        let database = Client::with_options(options).map_err(explain)?.database(&settings.database);
+        let hello = database.run_command(doc! { "hello": 1 }).await.map_err(explain)?;
+        if hello.get_bool("isWritablePrimary").is_ok_and(|is_primary| !is_primary) {
+            let what = "is a member that is not the primary: name all members, without directConnection";
+            return Err(StoreError::Unavailable(format!("{} {what}", settings.shown)));
+        }
+        Ok(Server {
+            boundaries: database.collection(COLLECTION),
+            address: settings.shown.clone(),
+            // A member of a set, or what stands in front of several of them.
+            is_replicated: hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|what| what == "isdbgrid"),
+            watch: None,
+            condition: Cell::new(Condition::Sound),
+            request_timeout: settings.request_timeout,
+        })
+    }
+
+    /// The record with this boundary's name as a majority has it, and the server's time.
+    pub async fn look(&self, boundary: &str) -> Result<Option<Entry>, StoreError> {
+        let mut found = self.find(doc! { "_id": boundary }).await?;
+        self.next(&mut found).await?.map(|document| Entry::read(&document)).transpose()
+    }
+
+    /// All of them, in the order of their names.
+    pub async fn look_at_all(&self) -> Result<Vec<Document>, StoreError> {
+        let mut found = self.find(doc! {}).await?;
+        let mut all = Vec::new();
+        while let Some(document) = self.next(&mut found).await? {
+            all.push(document);
+        }
+        Ok(all)
+    }
+
+    /// As [`Server::look`], by a primary that has made sure that it still is one. Slow.
+    /// What is there and is no record is an answer, too.
+    pub async fn look_beyond_doubt(&self, boundary: &str) -> Result<Option<Result<Entry, StoreError>>, StoreError> {
+        let mut looking = self.aggregate(doc! { "_id": boundary });
+        if self.is_replicated {
+            looking = looking.read_concern(ReadConcern::linearizable());
+        }
+        let mut found = looking.await.map_err(|error| self.explain(&error))?;
+        Ok(self.next(&mut found).await?.map(|document| Entry::read(&document)))
+    }
+
+    fn aggregate(&self, filter: Document) -> Aggregate<'_> {
+        let pipeline = [doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }, doc! { "$set": { NOW: "$$NOW" } }];
+        self.boundaries.aggregate(pipeline).max_time(self.request_timeout)
+    }
+
+    async fn find(&self, filter: Document) -> Result<::mongodb::Cursor<Document>, StoreError> {
+        self.aggregate(filter).await.map_err(|error| self.explain(&error))
+    }
+
+    async fn next(&self, found: &mut ::mongodb::Cursor<Document>) -> Result<Option<Document>, StoreError> {
+        if !found.advance().await.map_err(|error| self.explain(&error))? {
+            return Ok(None);
+        }
+        found.deserialize_current().map(Some).map_err(|error| self.explain(&error))
+    }
+
+    /// Compares and swaps, both in the server. Confirmed by a majority, and on its disks, or an error.
+    pub fn change(&self, filter: Document, change: Document) -> FindOneAndUpdate<'_, Document> {
+        self.boundaries.find_one_and_update(filter, vec![doc! { "$set": change }]).max_time(self.request_timeout)
+    }
+
+    /// What a failure means; and whether these connections are worth another attempt.
+    pub fn explain(&self, error: &Error) -> StoreError {
+        let last = self.condition.get();
+        self.condition.set(match last {
+            // It has answered, and is short of a majority. Once: whoever is cut off says the same.
+            Condition::Sound if is_unconfirmed(error) => Condition::Doubtful,
+            Condition::Sound | Condition::Doubtful | Condition::Unsound => Condition::Unsound,
+        });
+        explain(&self.address, error)
+    }
+
+    /// It is a primary that does not know yet that it is none.
+    pub fn is_behind(&self) -> StoreError {
+        self.condition.set(Condition::Unsound);
+        let why = "has answered for an older state of the record: it is not the primary any more";
+        StoreError::Unavailable(format!("{} {why}", self.address))
+    }
+}
+
+/// What elect insists on, whatever the URL says.
+fn demand(options: ClientOptions, settings: &Settings) -> Result<(ClientOptions, Option<Identity>), StoreError> {
+    // Sooner than the attempt's time is up: so that the answer says what was missing.
+    let patience = settings.request_timeout * 3 / 4;
+    let mut options = options;
+    options.write_concern =
+        Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(patience).build());
+    options.read_concern = Some(ReadConcern::majority());
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    options.server_selection_timeout = Some(patience.min(LONGEST_SEARCH));
+    options.connect_timeout = Some(settings.request_timeout);
+    options.heartbeat_freq = Some(HEARTBEAT);
+    // The other modes keep two connections to each member busy instead of one at rest.
+    options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
+    options.max_pool_size = Some(MOST_CONNECTIONS);
+    options.min_pool_size = None;
+    options.max_idle_time = Some(IDLE);
+    options.app_name.get_or_insert_with(|| "elect".to_owned());
+    let mut tls = match options.tls.take() {
+        Some(DriversTls::Enabled(tls)) => tls,
+        in_the_clear if !settings.tls.is_given() => {
+            options.tls = in_the_clear;
+            return Ok((options, None));
+        }
+        Some(DriversTls::Disabled) | None => TlsOptions::default(),
+    };
+    let Tls { ca, identity: files } = &settings.tls;
+    // The driver brings authorities of its own, and this system may know others.
+    tls.ca_file_path = ca.clone().or(tls.ca_file_path).or_else(systems_authorities);
+    let identity = files.as_ref().map(|(cert, key)| Identity::of(cert, key)).transpose()?;
+    if let Some(file) = &identity {
+        tls.cert_key_file_path = Some(file.path());
+    }
+    options.tls = Some(DriversTls::Enabled(tls));
+    Ok((options, identity))
+}
+
+/// Where this system keeps the authorities that it trusts, in one file; `None`: in none of the usual ones.
+fn systems_authorities() -> Option<PathBuf> {
+    let usual = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    ];
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    named.into_iter().chain(usual.map(PathBuf::from)).find(|path| path.is_file())
+}
+
+/// Certificate and key in one file, as the driver wants them; on no disk.
+struct Identity(std::fs::File);
+
+impl Identity {
+    fn of(cert: &PathBuf, key: &PathBuf) -> Result<Identity, StoreError> {
+        use std::io::Write;
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
+        };
+        let both = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
+        let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
+        let failed = |error: std::io::Error| StoreError::Refused(format!("a file in memory: {error}"));
+        let file = nix::sys::memfd::memfd_create(c"identity", flags).map_err(|error| failed(error.into()))?;
+        let mut file = std::fs::File::from(file);
+        file.write_all(&both).map_err(failed)?;
+        Ok(Identity(file))
+    }
+
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+}

@@ -1,0 +1,446 @@
+//! The conformance suite on real servers, and what is worth knowing about each other's writes.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use ::mongodb::bson::{DateTime, Document, doc};
+use ::mongodb::{Client, Collection, IndexModel};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+use super::super::worker::{StoreEvent, channel};
+use super::super::{Access, Candidacy, Identity, Renewal, Standing, Store, StoreError, StoreUrl};
+use crate::clock;
+use crate::election::Term;
+use crate::store::conformance::{Site, conforms};
+
+/// Longer than anything takes; only a test that fails waits so long.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Standalone,
+    /// A replica set of one: it has change streams.
+    ReplicaSet,
+}
+
+/// Gone with the handle.
+struct Running {
+    child: Child,
+    address: String,
+    _data: tempfile::TempDir,
+}
+
+impl Running {
+    fn start(kind: Kind) -> Running {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        let mut command = Command::new("mongod");
+        // With test commands a server can be made to fail at what it is told to.
+        command
+            .args(["--port", &port.to_string(), "--bind_ip", "127.0.0.1", "--nounixsocket", "--oplogSize", "16"])
+            .args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "enableTestCommands=1", "--dbpath"])
+            .arg(data.path());
+        if kind == Kind::ReplicaSet {
+            command.args(["--replSet", "rs"]);
+        }
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.expect("mongod is installed, and in PATH: tests/run sees to that");
+        let server = Running { child, address: format!("127.0.0.1:{port}"), _data: data };
+        let limit = clock::now() + LIMIT;
+        while TcpStream::connect(&server.address).is_err() {
+            assert!(clock::now() < limit, "mongod does not come up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if kind == Kind::ReplicaSet {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(server.initiate());
+        }
+        server
+    }
+
+    async fn client(&self) -> Client {
+        let url = format!("mongodb://{}/?directConnection=true", self.address);
+        Client::with_uri_str(url).await.expect("a client")
+    }
+
+    async fn initiate(&self) {
+        let admin = self.client().await.database("admin");
+        let members = vec![doc! { "_id": 0, "host": &self.address }];
+        let config = doc! { "_id": "rs", "members": members };
+        admin.run_command(doc! { "replSetInitiate": config }).await.expect("initiated");
+        loop {
+            let hello = admin.run_command(doc! { "hello": 1 }).await.expect("an answer");
+            if hello.get_bool("isWritablePrimary").expect("it knows") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn boundaries(&self) -> Collection<Document> {
+        self.client().await.database("elect").collection("boundaries")
+    }
+
+    /// So many writes from now on are done, and their confirmation is not.
+    async fn confirms_not(&self, writes: u32) {
+        let failure = doc! {
+            "failCommands": ["findAndModify"],
+            "writeConcernError": { "code": 64, "errmsg": "waiting for replication timed out" },
+        };
+        let order = doc! { "configureFailPoint": "failCommand", "mode": { "times": writes }, "data": failure };
+        self.client().await.database("admin").run_command(order).await.expect("it takes orders");
+    }
+
+    /// The next write of whoever calls itself so is under way for so long before it is made.
+    async fn delays(&self, name: &str, time: Duration) {
+        let time = i64::try_from(time.as_millis()).expect("a short time");
+        let delay = doc! {
+            "failCommands": ["findAndModify"], "appName": name, "blockConnection": true, "blockTimeMS": time,
+        };
+        let order = doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": delay };
+        self.client().await.database("admin").run_command(order).await.expect("it takes orders");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn conforming(kind: Kind) {
+    let server = Running::start(kind);
+    let access = Access { request_timeout: Duration::from_secs(5), ..Access::default() };
+    conforms(&Site { url: format!("mongodb://{}/team", server.address), access, ttl: Duration::from_secs(6) });
+}
+
+#[test]
+fn it_conforms_on_a_standalone_server() {
+    conforming(Kind::Standalone);
+}
+
+#[test]
+fn it_conforms_on_a_replica_set() {
+    conforming(Kind::ReplicaSet);
+}
+
+/// A candidate's end of the store, without anything around it.
+struct Player {
+    store: Box<dyn Store>,
+    candidacy: Candidacy,
+    events: mpsc::UnboundedReceiver<StoreEvent>,
+}
+
+impl Player {
+    fn at(server: &Running, name: &str) -> Player {
+        let url = format!("mongodb://{}/?appName={name}", server.address);
+        let access = Access { request_timeout: Duration::from_secs(5), ..Access::default() };
+        let (hints, events) = channel();
+        let store = StoreUrl::parse(&url).map(|url| url.open(&access, hints)).expect("a URL");
+        let identity = Identity {
+            id: uuid::Uuid::new_v4().to_string(),
+            name: name.to_owned(),
+            host: "host.example".to_owned(),
+            port: None,
+        };
+        let boundary = "cron".parse().expect("a name");
+        let candidacy = Candidacy { boundary, identity, ttl: Duration::from_secs(30) };
+        Player { store: store.expect("opened"), candidacy, events }
+    }
+
+    async fn ask(&mut self) -> Result<Standing, StoreError> {
+        self.store.campaign(&self.candidacy).await
+    }
+
+    /// Asks until it has won.
+    async fn wins(&mut self) -> Term {
+        loop {
+            match self.ask().await.expect("an answer") {
+                Standing::Won { term } => return term,
+                Standing::Waiting { again, .. } => tokio::time::sleep(again.unwrap_or_default()).await,
+            }
+        }
+    }
+
+    async fn renews(&mut self) -> Result<Renewal, StoreError> {
+        self.store.renew(&self.candidacy).await
+    }
+
+    async fn is_credited(&mut self) {
+        let renewal = self.renews().await;
+        assert!(matches!(renewal, Ok(Renewal::Credited { .. })), "{renewal:?}");
+    }
+
+    async fn lost(&mut self) -> String {
+        match self.renews().await {
+            Ok(Renewal::Lost { why }) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until the stream listens: it hints as soon as it does.
+    async fn listens(&mut self) {
+        assert!(matches!(self.events.recv().await, Some(StoreEvent::Hint)));
+    }
+
+    /// Waits for word that a term is over.
+    async fn ousted(&mut self) -> Term {
+        loop {
+            if let StoreEvent::Ousted { term } = self.events.recv().await.expect("the store lives") {
+                return term;
+            }
+        }
+    }
+}
+
+fn with_server(kind: Kind, test: impl AsyncFnOnce(&Running)) {
+    let server = Running::start(kind);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, async { timeout(LIMIT, test(&server)).await.expect("in time") });
+}
+
+#[test]
+fn a_write_that_no_majority_has_confirmed_is_not_credited_and_the_take_is_found_all_the_same() {
+    with_server(Kind::ReplicaSet, async |server| {
+        let mut one = Player::at(server, "one");
+        server.confirms_not(1).await;
+        // To the candidate this is an answer that never came: it may lead, and does not know.
+        let unknown = one.ask().await.expect_err("not confirmed").to_string();
+        assert!(unknown.contains("majority"), "{unknown}");
+        // It finds its own take by the nonce at the next look, and does not wait for itself.
+        assert!(matches!(one.ask().await, Ok(Standing::Won { .. })));
+        server.confirms_not(1).await;
+        let unconfirmed = one.renews().await.expect_err("nothing is credited").to_string();
+        assert!(unconfirmed.contains("majority"), "{unconfirmed}");
+        one.is_credited().await;
+    });
+}
+
+#[test]
+fn a_take_of_a_version_that_is_over_when_it_arrives_takes_nothing() {
+    with_server(Kind::Standalone, async |server| {
+        let (mut leader, mut other) = (Player::at(server, "leader"), Player::at(server, "other"));
+        let ttl = Duration::from_secs(1);
+        leader.candidacy.ttl = ttl;
+        leader.wins().await;
+        leader.is_credited().await;
+        // It has stood unchanged for its ttl, and is renewed while the take is under way.
+        assert!(matches!(other.ask().await, Ok(Standing::Waiting { .. })));
+        tokio::time::sleep(ttl).await;
+        server.delays("other", ttl).await;
+        let renewed = async {
+            tokio::time::sleep(ttl / 3).await;
+            leader.is_credited().await;
+        };
+        let (taken, ()) = tokio::join!(other.ask(), renewed);
+        assert!(matches!(taken, Ok(Standing::Waiting { .. })), "{taken:?}");
+        leader.is_credited().await;
+    });
+}
+
+#[test]
+fn a_missing_record_is_taken_at_once_by_one_alone() {
+    with_server(Kind::Standalone, async |server| {
+        let began = clock::now();
+        let mut players: Vec<Player> = (0..8).map(|number| Player::at(server, &format!("{number}"))).collect();
+        let mut tasks = tokio::task::JoinSet::new();
+        for mut player in players.drain(..) {
+            tasks.spawn_local(async move { matches!(player.ask().await.expect("an answer"), Standing::Won { .. }) });
+        }
+        let won = tasks.join_all().await.into_iter().filter(|won| *won).count();
+        assert_eq!(won, 1);
+        assert!(clock::now().since(began) < Duration::from_secs(30), "nor is it waited for");
+    });
+}
+
+#[test]
+fn what_is_held_under_ones_name_by_a_term_that_is_over_is_given_back_first() {
+    with_server(Kind::Standalone, async |server| {
+        let mut one = Player::at(server, "one");
+        let first = one.wins().await;
+        one.is_credited().await;
+        // As after a lease that ran out and a release that was lost.
+        let began = clock::now();
+        let second = one.wins().await;
+        assert!(second > first, "a term that is over does not come back: {second} after {first}");
+        assert!(clock::now().since(began) < one.candidacy.ttl, "nor is it waited for");
+    });
+}
+
+#[test]
+fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
+    with_server(Kind::Standalone, async |server| {
+        let (mut one, mut two) = (Player::at(server, "one"), Player::at(server, "two"));
+        let mut observer = Player::at(server, "observer");
+        one.wins().await;
+        one.candidacy.identity.name = "$term".to_owned();
+        one.candidacy.identity.port = Some(9000);
+        one.is_credited().await;
+        let sighting = observer.store.look(&one.candidacy.boundary).await.expect("looked");
+        let leader = sighting.leader.expect("a leader");
+        assert_eq!((leader.name.as_str(), leader.port), ("$term", Some(9000)));
+        // As if it had been away for a ttl.
+        let boundaries = server.boundaries().await;
+        boundaries.update_one(doc! {}, doc! { "$set": { "state": "free" } }).await.expect("edited");
+        let term = two.wins().await;
+        one.candidacy.identity.name = "too late".to_owned();
+        assert!(one.lost().await.contains("two leads"));
+        two.is_credited().await;
+        let leader = observer.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+        assert_eq!((leader.name.as_str(), leader.term), ("two", Some(term)));
+    });
+}
+
+#[test]
+fn whatever_is_done_to_the_record_by_hand_is_told_from_an_older_state_of_it() {
+    for kind in [Kind::Standalone, Kind::ReplicaSet] {
+        with_server(kind, async |server| {
+            let boundaries = server.boundaries().await;
+            for (edit, said) in [
+                (doc! { "$set": { "state": "free" } }, "released"),
+                (doc! { "$set": { "leaderUUID": "x", "leaderName": "somebody" } }, "somebody leads"),
+                (doc! { "$set": { "term": 5 } }, "another term"),
+            ] {
+                let mut one = Player::at(server, "one");
+                one.wins().await;
+                one.is_credited().await;
+                boundaries.update_one(doc! {}, edit).await.expect("edited");
+                let why = one.lost().await;
+                assert!(why.contains(said), "{why}");
+                boundaries.delete_many(doc! {}).await.expect("deleted");
+            }
+            let mut one = Player::at(server, "one");
+            one.wins().await;
+            boundaries.delete_many(doc! {}).await.expect("deleted");
+            assert!(one.lost().await.contains("gone"));
+        });
+    }
+}
+
+#[test]
+fn a_leader_whose_record_goes_hears_of_it_at_once_on_a_replica_set() {
+    with_server(Kind::ReplicaSet, async |server| {
+        let boundaries = server.boundaries().await;
+        let of_another = doc! { "_id": "of another boundary" };
+        boundaries.insert_one(of_another.clone()).await.expect("inserted");
+        let edits = [None, Some(doc! { "$set": { "leaderUUID": "x" } }), Some(doc! { "$unset": { "state": 1 } })];
+        for edit in edits {
+            for listens_first in [true, false] {
+                let mut one = Player::at(server, "one");
+                if listens_first {
+                    let mut holder = Player::at(server, "holder");
+                    holder.wins().await;
+                    assert!(matches!(one.ask().await, Ok(Standing::Waiting { .. })));
+                    one.listens().await;
+                    holder.store.release(&holder.candidacy).await.expect("released");
+                }
+                let term = one.wins().await;
+                if !listens_first {
+                    one.listens().await;
+                }
+                // What is its own doing, and what happens elsewhere, ousts nobody.
+                one.candidacy.identity.name = "proclaimed".to_owned();
+                one.is_credited().await;
+                boundaries
+                    .update_one(of_another.clone(), doc! { "$set": { "x": term.to_string() } })
+                    .await
+                    .expect("edited");
+                while let Ok(event) = one.events.try_recv() {
+                    assert!(matches!(event, StoreEvent::Hint), "{event:?}");
+                }
+                let record = doc! { "_id": "cron" };
+                if let Some(edit) = &edit {
+                    boundaries.update_one(record.clone(), edit.clone()).await.expect("edited");
+                } else {
+                    boundaries.delete_one(record.clone()).await.expect("deleted");
+                }
+                assert_eq!(one.ousted().await, term);
+                boundaries.delete_one(record).await.expect("deleted");
+            }
+        }
+    });
+}
+
+/// Whoever hears nothing here waits for ever.
+#[test]
+fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
+    with_server(Kind::ReplicaSet, async |server| {
+        let boundary = Player::at(server, "nobody").candidacy.boundary;
+        for scope in [Some(&boundary), None] {
+            let (mut one, mut observer) = (Player::at(server, "one"), Player::at(server, "observer"));
+            observer.store.look(&boundary).await.expect("looked");
+            // That it listens from now on.
+            observer.store.changed(scope).await;
+            one.wins().await;
+            observer.store.changed(scope).await;
+            one.is_credited().await;
+            one.candidacy.identity.host = format!("new for {scope:?}");
+            one.is_credited().await;
+            observer.store.changed(scope).await;
+            let leader = observer.store.look(&boundary).await.expect("looked").leader.expect("a leader");
+            assert_eq!(leader.host, Some(one.candidacy.identity.host.clone()), "the renewal before was no news");
+            one.store.release(&one.candidacy).await.expect("released");
+            observer.store.changed(scope).await;
+            assert_eq!(observer.store.look(&boundary).await.expect("looked").leader, None);
+        }
+    });
+}
+
+#[test]
+fn what_is_not_elects_is_refused_and_hides_no_other_boundary() {
+    with_server(Kind::Standalone, async |server| {
+        let boundaries = server.boundaries().await;
+        let predecessors = doc! {
+            "_id": "cron", "leaderUUID": "i", "leaderHostname": "h", "leaderPort": 1, "ttlExpire": DateTime::from_millis(1),
+        };
+        boundaries.insert_one(predecessors.clone()).await.expect("inserted");
+        boundaries.insert_one(doc! { "_id": 5 }).await.expect("inserted");
+        let mut one = Player::at(server, "one");
+        let refusal = one.ask().await.expect_err("refused");
+        assert!(matches!(&refusal, StoreError::Refused(why) if why.contains("delete it")), "{refusal}");
+        assert_eq!(boundaries.find_one(doc! { "_id": "cron" }).await.expect("found"), Some(predecessors));
+        let mut other = Player::at(server, "other");
+        other.candidacy.boundary = "another".parse().expect("a name");
+        other.wins().await;
+        let seen = other.store.survey(super::Depth::Leases).await.expect("surveyed");
+        let seen: Vec<_> = seen.iter().map(|(boundary, seen)| (boundary.as_str(), seen.is_ok())).collect();
+        assert_eq!(seen, [("another", true), ("cron", false)]);
+    });
+}
+
+#[test]
+fn the_index_spares_leaders_and_is_never_required() {
+    for kind in [Kind::Standalone, Kind::ReplicaSet] {
+        with_server(kind, async |server| {
+            let boundaries = server.boundaries().await;
+            let mut one = Player::at(server, "one");
+            one.wins().await;
+            let ours = loop {
+                let mut indexes = boundaries.list_indexes().await.expect("listed");
+                let mut found = Vec::new();
+                while indexes.advance().await.expect("listed") {
+                    found.push(indexes.deserialize_current().expect("an index"));
+                }
+                if let Some(index) = found.into_iter().find(|index| index.keys == doc! { "ttlExpire": 1 }) {
+                    break index.options.expect("it has options");
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            };
+            assert_eq!(ours.partial_filter_expression, Some(doc! { "state": "free" }));
+            assert_eq!(ours.expire_after, Some(Duration::from_secs(7 * 24 * 60 * 60)));
+            boundaries.drop().await.expect("dropped");
+            // Of the same name, and something else.
+            let name = ours.name.expect("it has a name");
+            let options = ::mongodb::options::IndexOptions::builder().name(name).build();
+            let other = IndexModel::builder().keys(doc! { "since": 1 }).options(options).build();
+            boundaries.create_index(other).await.expect("created");
+            let mut one = Player::at(server, "one");
+            one.wins().await;
+            one.is_credited().await;
+        });
+    }
+}

@@ -1,0 +1,179 @@
+//! What the errors of the driver and of the servers mean for us.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "the driver may come to fail in ways that it does not yet")]
+
+use ::mongodb::error::{CommandError, Error, ErrorKind, WriteFailure};
+
+use crate::store::StoreError;
+
+/// A document with this `_id` is there already.
+const DUPLICATE_KEY: i32 = 11_000;
+
+/// Whether somebody else was quicker with a first record.
+pub fn is_duplicate(error: &Error) -> bool {
+    match error.kind.as_ref() {
+        ErrorKind::Command(error) => error.code == DUPLICATE_KEY,
+        ErrorKind::Write(WriteFailure::WriteError(error)) => error.code == DUPLICATE_KEY,
+        _ => false,
+    }
+}
+
+/// Whether the server has answered that a write is not confirmed, or a question not answered, in time.
+pub fn is_unconfirmed(error: &Error) -> bool {
+    match error.kind.as_ref() {
+        ErrorKind::Command(error) => matches!(error.code, 50 | 64),
+        ErrorKind::Write(WriteFailure::WriteConcernError(_)) => true,
+        _ => false,
+    }
+}
+
+/// The server's word behind an error of the driver's.
+fn code_behind(error: &Error) -> Option<i32> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<Error>()
+            && let ErrorKind::Command(error) = error.kind.as_ref()
+        {
+            return Some(error.code);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What a failure means.
+pub fn explain(address: &str, error: &Error) -> StoreError {
+    let unavailable = |what: String| StoreError::Unavailable(in_one_line(&format!("{address} {what}")));
+    let refused = |what: String| StoreError::Refused(in_one_line(&format!("{address} {what}")));
+    match error.kind.as_ref() {
+        // Of a server that is about to end, or has just begun, a login fails as well.
+        ErrorKind::Authentication { message, .. } => match code_behind(error) {
+            None | Some(13 | 18 | 334 | 8000) => refused(format!("does not let us in: {message}")),
+            Some(code) => unavailable(format!("could not let us in: error {code}: {message}")),
+        },
+        ErrorKind::Command(error) => explain_command(address, error),
+        ErrorKind::Write(WriteFailure::WriteConcernError(error)) => {
+            unavailable(format!("has not had the write confirmed by a majority: {}", error.message))
+        }
+        ErrorKind::ServerSelection { message, .. } if is_about_certificates(message) => {
+            refused(format!("cannot be trusted, or does not trust us: {}", reason(message)))
+        }
+        // It says nothing more to whoever has not shown what it wants to see.
+        ErrorKind::ServerSelection { message, .. } if message.contains("close_notify") => unavailable(format!(
+            "has broken off the TLS handshake: it may want a certificate of ours (--tls-cert and --tls-key), or not trust it: {}",
+            reason(message)
+        )),
+        ErrorKind::ServerSelection { message, .. } => unavailable(format!("has no primary: {}", reason(message))),
+        ErrorKind::InvalidTlsConfig { message, .. } => {
+            refused(format!("cannot be spoken to with these certificates: {message}"))
+        }
+        ErrorKind::InvalidArgument { message, .. } => refused(format!("cannot be asked: {message}")),
+        ErrorKind::IncompatibleServer { message, .. } => refused(format!("is not a server for elections: {message}")),
+        ErrorKind::DnsResolve { message, .. } => unavailable(format!("is not known by name: {message}")),
+        ErrorKind::Io(error) if is_about_certificates(&error.to_string()) => {
+            refused(format!("cannot be trusted, or does not trust us: {error}"))
+        }
+        ErrorKind::Io(error) => unavailable(format!("has ended the connection: {error}")),
+        ErrorKind::ConnectionPoolCleared { .. } => unavailable("has ended the connection".to_owned()),
+        other => unavailable(format!("failed: {other}")),
+    }
+}
+
+fn explain_command(address: &str, error: &CommandError) -> StoreError {
+    let CommandError { code, code_name, message, .. } = error;
+    let unavailable = |what: String| StoreError::Unavailable(in_one_line(&format!("{address} {what}")));
+    let refused = |what: String| StoreError::Refused(in_one_line(&format!("{address} {what}")));
+    match code {
+        13 if message.contains("requires authentication") => {
+            refused("asks for a user: give --username, and --password-file or ELECT_PASSWORD".to_owned())
+        }
+        13 => refused(format!(
+            "says permission denied: {} (a user needs find, insert and update on the collection boundaries)",
+            brief(message)
+        )),
+        2 => refused(format!("cannot do what elections need: {}", brief(message))),
+        18 | 8000 => refused(format!("does not let us in: {message}")),
+        50 | 64 => unavailable("has not done it, or not had it confirmed by a majority, in time".to_owned()),
+        // All the codes of a member that is not the primary, or not any more, or is about to end.
+        91 | 189 | 10_058 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436 => {
+            unavailable(format!("is not the primary, or not for long: {code_name}"))
+        }
+        _ if code_name.is_empty() => unavailable(format!("says error {code}: {message}")),
+        _ => unavailable(format!("says {code_name}: {message}")),
+    }
+}
+
+/// Whether a change stream is not to be had, now or later: no permission, or no server that has them.
+pub fn is_never(error: &Error) -> bool {
+    match error.kind.as_ref() {
+        ErrorKind::Command(error) => matches!(error.code, 13 | 59 | 73 | 115 | 238 | 40_324 | 40_573),
+        _ => false,
+    }
+}
+
+/// What went wrong, for the log, where it is nobody's fault.
+pub fn in_short(error: &Error) -> String {
+    match error.kind.as_ref() {
+        ErrorKind::Command(error) => in_one_line(&brief(&error.message)),
+        other => in_one_line(&other.to_string()),
+    }
+}
+
+/// Servers repeat the whole command that they do not execute: its name is enough.
+fn brief(message: &str) -> String {
+    match message.split_once(" { ") {
+        Some((what, command)) => format!("{what} {}", command.split(':').next().unwrap_or_default()),
+        None => message.to_owned(),
+    }
+}
+
+/// The causes in the driver's description of a whole topology, each once.
+fn reason(message: &str) -> String {
+    let mut causes: Vec<&str> = Vec::new();
+    for part in message.split("Error: ").skip(1) {
+        let end = part.find(" }").unwrap_or(part.len());
+        let cause = part.get(..end).unwrap_or(part);
+        // Its own words around the kind of the error.
+        let cause = cause.strip_prefix("Kind: ").unwrap_or(cause);
+        let cause = cause.split(", labels: ").next().unwrap_or(cause).trim();
+        if !causes.contains(&cause) {
+            causes.push(cause);
+        }
+    }
+    match causes[..] {
+        [] if message.contains("None of the available servers") => "no member that answers is one".to_owned(),
+        [] => "nobody answers".to_owned(),
+        _ => causes.join("; "),
+    }
+}
+
+/// Whether TLS failed for what either side has to show: asking again changes nothing.
+fn is_about_certificates(reason: &str) -> bool {
+    reason.contains("invalid peer certificate") || reason.contains("received fatal alert")
+}
+
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_topology_is_told_in_its_causes() {
+        let message = "Server selection timeout: No available servers. Topology: { Type: ReplicaSetNoPrimary, Servers: [ \
+            { Address: h1:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} }, \
+            { Address: h2:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} }, \
+            { Address: h3:1, Type: Unknown, Error: Kind: I/O error: timed out, labels: {} } ] }";
+        assert_eq!(reason(message), "I/O error: Connection refused (os error 111); I/O error: timed out");
+        assert_eq!(reason("Server selection timeout: No available servers. Topology: { }"), "nobody answers");
+    }
+
+    #[test]
+    fn of_a_command_that_is_refused_the_name_is_repeated() {
+        let message = "not authorized on elect to execute command { aggregate: \"boundaries\", x: { y: 1 } }";
+        assert_eq!(brief(message), "not authorized on elect to execute command aggregate");
+        assert_eq!(brief("requires authentication"), "requires authentication");
+    }
+}

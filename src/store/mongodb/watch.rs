@@ -1,0 +1,192 @@
+//! Change streams: learning at once what would show with the next question anyway.
+//!
+//! A hint and nothing more, but for one thing: a leader whose own record is seen to go learns that here, and what a stream
+//! tells has been confirmed by a majority (K11). A stream may tell what happened before that leader's own take, so only what
+//! comes behind it counts. Renewals are no news, and the server keeps them to itself.
+//!
+//! A stream that has ended is begun anew with the next question.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ::mongodb::Collection;
+use ::mongodb::bson::{Bson, Document, doc};
+use ::mongodb::change_stream::event::{ChangeStreamEvent, OperationType};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::entry::number;
+use super::trouble::{in_short, is_never};
+use crate::clock;
+use crate::election::Term;
+
+/// How long the server holds back an empty answer.
+const QUIET: Duration = Duration::from_secs(10);
+/// How much longer it may take to come.
+const LATE: Duration = Duration::from_secs(2);
+/// A stream that was broken off sooner than this is not worth a question of its own: that would make a storm.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// What a stream has to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Worth a question.
+    Change,
+    /// What we have won is not ours any more.
+    Ousted(Term),
+}
+
+/// Whose record is watched by the one who may hold it.
+#[derive(Debug, Clone)]
+pub struct Own {
+    pub id: String,
+    /// What is won, until it is lost or let go.
+    pub term: Rc<Cell<Option<Term>>>,
+}
+
+/// Watches until the stream ends, or the handle is gone.
+#[derive(Debug)]
+pub struct Watch {
+    task: JoinHandle<()>,
+    hears: Rc<Cell<bool>>,
+}
+
+impl Watch {
+    /// One boundary, or all; but something else first. Must be called inside a [`tokio::task::LocalSet`].
+    pub fn begin(
+        boundaries: Collection<Document>,
+        boundary: Option<String>,
+        own: Option<Own>,
+        first: Option<impl Future<Output = ()> + 'static>,
+        tell: impl Fn(Seen) + 'static,
+    ) -> Watch {
+        // What was won before the stream begins, begins before it.
+        let term = own.as_ref().and_then(|own| own.term.get());
+        let hears = Rc::new(Cell::new(false));
+        let listens = Rc::clone(&hears);
+        // Watched by `is_alive`, with every question.
+        let task = tokio::task::spawn_local(async move {
+            if let Some(first) = first {
+                first.await;
+            }
+            let began = clock::now();
+            let mut own = own.map(|own| Position { own, term });
+            let Err(reason) = follow(boundaries, boundary, |event| {
+                listens.set(true);
+                let ousted = event.and_then(|event| own.as_mut()?.hear(event));
+                tell(ousted.map_or(Seen::Change, Seen::Ousted));
+            })
+            .await;
+            debug!("the change stream has ended: {reason}");
+            if clock::now().since(began) >= SETTLED {
+                tell(Seen::Change);
+            }
+        });
+        Watch { task, hears }
+    }
+
+    /// Whether it still watches.
+    pub fn is_alive(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Whether the server has agreed to tell, and goes on telling.
+    pub fn hears(&self) -> bool {
+        self.is_alive() && self.hears.get()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Tells that it listens from now on, and then every event.
+async fn follow(
+    boundaries: Collection<Document>,
+    boundary: Option<String>,
+    mut tell: impl FnMut(Option<&ChangeStreamEvent<Document>>),
+) -> Result<std::convert::Infallible, String> {
+    let opening = boundaries.watch().pipeline(news(boundary)).max_await_time(QUIET);
+    let mut stream = match timeout(QUIET, opening).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if is_never(&error) => {
+            debug!("there is no change stream to be had: {}", in_short(&error));
+            // Nor is it asked for again, until there are other connections.
+            return std::future::pending().await;
+        }
+        Ok(Err(error)) => return Err(in_short(&error)),
+        Err(_) => return Err("it was not begun in time".to_owned()),
+    };
+    tell(None);
+    while stream.is_alive() {
+        let next = timeout(QUIET + LATE, stream.next_if_any()).await.map_err(|_| "it says nothing".to_owned())?;
+        if let Some(event) = next.map_err(|error| in_short(&error))? {
+            tell(Some(&event));
+        }
+    }
+    Err("the server ended it".to_owned())
+}
+
+/// Everything but renewals, as far as the boundary is concerned.
+fn news(boundary: Option<String>) -> [Document; 1] {
+    let changed = ["state", "term", "leaderUUID", "leaderName", "leaderHostname", "leaderPort"];
+    let mut alternatives = vec![
+        doc! { "operationType": { "$ne": "update" } },
+        doc! { "updateDescription.removedFields": { "$nin": [[], Bson::Null] } },
+    ];
+    for field in changed {
+        let field = format!("updateDescription.updatedFields.{field}");
+        alternatives.push(doc! { field: { "$exists": true } });
+    }
+    let matters = doc! { "$or": alternatives };
+    let of_ours = match boundary {
+        // What befalls the whole collection has no key.
+        Some(boundary) => doc! { "documentKey._id": { "$in": [boundary, Bson::Null] } },
+        None => doc! {},
+    };
+    [doc! { "$match": { "$and": [matters, of_ours] } }]
+}
+
+/// Where in the course of events the watcher's own take is.
+struct Position {
+    own: Own,
+    /// The term of the record as of the last event, or when the stream began. No two takes have the same.
+    term: Option<Term>,
+}
+
+impl Position {
+    /// The term that this event has ended, if it is ours.
+    fn hear(&mut self, event: &ChangeStreamEvent<Document>) -> Option<Term> {
+        use OperationType::{Delete, Drop, DropDatabase, Insert, Rename, Replace, Update};
+        let before = self.term;
+        let (no_fields, nothing_removed) = (Document::new(), Vec::new());
+        let still_names_us = if matches!(event.operation_type, Insert | Replace) {
+            let fields = event.full_document.as_ref().unwrap_or(&no_fields);
+            self.term = fields.get("term").and_then(number);
+            fields.get_str("leaderUUID").is_ok_and(|id| id == self.own.id)
+                && fields.get_str("state").is_ok_and(|state| state == "held")
+        } else if matches!(event.operation_type, Update) {
+            let update = event.update_description.as_ref();
+            let fields = update.map_or(&no_fields, |update| &update.updated_fields);
+            let removed = update.map_or(&nothing_removed, |update| &update.removed_fields);
+            if let Some(term) = fields.get("term") {
+                self.term = number(term);
+            }
+            // What is not named has not changed.
+            fields.get("leaderUUID").is_none_or(|id| id.as_str() == Some(&self.own.id))
+                && fields.get("state").is_none_or(|state| state.as_str() == Some("held"))
+                && !removed.iter().any(|field| matches!(field.as_str(), "leaderUUID" | "state" | "term"))
+        } else if matches!(event.operation_type, Delete | Drop | Rename | DropDatabase) {
+            self.term = None;
+            false
+        } else {
+            return None;
+        };
+        let ours = self.own.term.get()?;
+        (before == Some(ours) && !(still_names_us && self.term == before)).then_some(ours)
+    }
+}

@@ -1,0 +1,54 @@
+//! The wall clock of the server, and those of candidates, are stepped by an hour: nothing changes.
+
+use super::{SHORTLY, elect};
+use crate::harness::Place;
+use crate::harness::mongod::{Mongod, Options, SetOfOne};
+use crate::harness::server::Server;
+use crate::harness::wait::{throughout, until};
+use crate::harness::wallclock::WallClock;
+
+const HOUR: i64 = 3600;
+
+/// Milliseconds by the server's wall clock.
+fn shown(mongod: &Mongod) -> i64 {
+    let hello = mongod.admin(::mongodb::bson::doc! { "hello": 1 });
+    hello.get_datetime("localTime").expect("a time").timestamp_millis()
+}
+
+fn changes_nothing<S: Server>(start: impl FnOnce(&Options) -> S, asked: impl Fn(&S) -> &Mongod) {
+    let (clock, ahead, behind) = (WallClock::new(), WallClock::new(), WallClock::new());
+    ahead.step_to(HOUR);
+    behind.step_to(-HOUR);
+    let server = start(&Options::new().under(clock.words()));
+    let place = Place::new();
+    let leader = elect(&place, &server, "3s").under(behind.words()).start();
+    let led = place.starts(1).latest();
+    let next = elect(&place, &server, "3s").under(ahead.words()).start();
+    next.waits();
+    let mongod = asked(&server);
+    let before = shown(mongod);
+    for step in [HOUR, -HOUR, 0] {
+        clock.step_to(step);
+        until("the server's clock is stepped", || ((shown(mongod) - before) / 1000 - step).abs() < HOUR / 6);
+        ahead.step_to(-step);
+        behind.step_to(step);
+        throughout(SHORTLY, "it goes on leading", || place.history().starts.len() == 1);
+    }
+    assert!(!leader.log().contains("the lease runs out"), "{}", leader.log());
+    // Terms rise all the same, with a clock that was set back as well.
+    clock.step_to(-HOUR);
+    leader.stops();
+    assert!(place.starts(2).latest().term > led.term);
+    next.stops();
+    place.history().is_safe();
+}
+
+#[test]
+fn a_set_whose_wall_clock_is_stepped_by_an_hour_changes_nothing() {
+    changes_nothing(SetOfOne::with, |set| set);
+}
+
+#[test]
+fn a_server_alone_whose_wall_clock_is_stepped_by_an_hour_changes_nothing() {
+    changes_nothing(Mongod::with, |mongod| mongod);
+}

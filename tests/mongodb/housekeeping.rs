@@ -1,0 +1,94 @@
+//! What is kept in the collection, for people and for other programs, and what is cleared away.
+
+use std::time::Duration;
+
+use ::mongodb::bson::{Bson, DateTime, doc};
+
+use super::elect;
+use crate::harness::mongod::{Options, SetOfOne, has};
+use crate::harness::server::Server;
+use crate::harness::wait::{now, since, throughout, until};
+use crate::harness::{Elect, Place};
+use crate::leases::candidate_for;
+
+const DAY: i64 = 24 * 60 * 60 * 1000;
+
+#[test]
+fn a_record_reads_like_that_of_mongoelector() {
+    let (set, place) = (SetOfOne::start(), Place::new());
+    let leader = elect(&place, &set, "3s").flag("--name", "web-1").flag("--advertise", "10.0.0.5:8080").start();
+    let led = place.starts(1).latest();
+    let shown = || set.record(&place).expect("a record of cron");
+    let record = shown();
+    println!("figures: mongodb: a record: {record}");
+    assert!(has(&record, "_id", "cron"), "{record}");
+    let id = record.get_str("leaderUUID").expect("a text");
+    assert_eq!(id.len(), 36, "{record}");
+    assert!(has(&record, "leaderHostname", "10.0.0.5"), "{record}");
+    let port = record.get("leaderPort").and_then(|port| port.as_i64().or(port.as_i32().map(i64::from)));
+    assert_eq!(port, Some(8080), "{record}");
+    assert!(has(&record, "leaderName", "web-1"), "{record}");
+    assert!(has(&record, "term", i64::try_from(led.term).expect("a term")), "{record}");
+    // When the lease ends if it is not renewed, by the server's clock: both are this machine's.
+    let left =
+        record.get_datetime("ttlExpire").expect("a time").timestamp_millis() - DateTime::now().timestamp_millis();
+    assert!((-3000..=3000).contains(&left), "{left} ms: {record}");
+    let seen = Elect::new(&place).store(set.url_for(&place)).status(&["cron", "--json"]).run();
+    assert!(seen.stdout.contains(id), "{seen:?}");
+    until("a renewal moves its end", || shown().get("ttlExpire") != record.get("ttlExpire"));
+    leader.stops();
+    let free = shown();
+    assert!(has(&free, "state", "free"), "{free}");
+}
+
+#[test]
+fn a_boundary_that_was_abandoned_for_seven_days_is_cleared_away_and_no_other() {
+    let set = SetOfOne::with(&Options::new().parameter("ttlMonitorSleepSecs", "1"));
+    let place = Place::new();
+    let ages = [("long-free", 8, "free"), ("free", 6, "free"), ("long-held", 8, "held"), ("just-free", 0, "free")];
+    for (boundary, _, _) in ages {
+        let ended = candidate_for(&place, set.url_for(&place), "2200ms").boundary(boundary).command(["true"]).run();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    }
+    let leader = elect(&place, &set, "3s").start();
+    place.starts(1);
+    let highest = set.records(&place).iter().filter_map(|record| record.get_i64("term").ok()).max();
+    for (boundary, days, state) in ages {
+        let then = DateTime::from_millis(DateTime::now().timestamp_millis() - days * DAY - 60_000);
+        let found =
+            set.update(&place, doc! { "_id": boundary }, doc! { "$set": { "ttlExpire": then, "state": state } });
+        assert_eq!(found, 1);
+    }
+    let known = || {
+        let records = set.records(&place);
+        let names = records.iter().filter_map(|record| record.get_str("_id").ok().map(str::to_owned));
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    until("the abandoned one is gone", || !known().contains(&"long-free".to_owned()));
+    let kept = ["cron", "free", "just-free", "long-held"];
+    throughout(Duration::from_secs(4), "the others stay", || known() == kept);
+    assert_eq!(place.history().starts.len(), 1);
+    // Whoever comes back leads at once.
+    let began = now();
+    let ended = candidate_for(&place, set.url_for(&place), "30s").boundary("long-free").shell("echo $ELECT_TERM").run();
+    assert!(since(began) < Duration::from_secs(10), "{:?}", since(began));
+    let term: i64 = ended.stdout.trim().parse().expect("a term");
+    assert!(Some(term) > highest, "terms rise although it was forgotten: {term} after {highest:?}");
+    leader.stops();
+}
+
+#[test]
+fn the_index_that_clears_away_looks_at_free_boundaries_alone() {
+    let (set, place) = (SetOfOne::start(), Place::new());
+    let ended = candidate_for(&place, set.url_for(&place), "3s").command(["true"]).run();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let indexes = set.indexes(&place);
+    let ours: Vec<_> = indexes.iter().filter(|index| index.contains_key("expireAfterSeconds")).collect();
+    assert_eq!(ours.len(), 1, "{indexes:?}");
+    let seconds = ours[0].get("expireAfterSeconds").and_then(|age| age.as_i64().or(age.as_i32().map(i64::from)));
+    assert_eq!(seconds, Some(7 * DAY / 1000), "{ours:?}");
+    let only = ours[0].get_document("partialFilterExpression").expect("a part of the records");
+    assert_eq!(only.get("state"), Some(&Bson::from("free")), "{ours:?}");
+}

@@ -1,0 +1,98 @@
+//! Many candidates on one mongod.
+
+use std::time::Duration;
+
+use super::elect;
+use crate::harness::mongod::{Mongod, SetOfOne};
+use crate::harness::server::Server;
+use crate::harness::usage::Usage;
+use crate::harness::wait::{now, since, until};
+use crate::harness::{Candidate, Place, is_long, millis};
+use crate::leases::{candidate_for, real};
+
+fn cpu(candidate: &Candidate) -> Duration {
+    Usage::of(candidate.pid()).cpu + Usage::of(candidate.keeper()).cpu
+}
+
+fn is_quick(server: &impl Server, mongod: &Mongod, name: &str) {
+    let count = if is_long() { 200 } else { 20 };
+    let place = Place::new();
+    let start = || elect(&place, server, "10s").start();
+    let mut leader = start();
+    place.starts(1);
+    let mut waiters: Vec<Candidate> = (1..count).map(|_| start()).collect();
+    waiters.iter().for_each(Candidate::waits);
+    let (rounds, mut handovers, mut asked) = (5, Vec::new(), 0);
+    let window = Duration::from_secs(4);
+    let (began, before, used) = (now(), mongod.operations(), mongod.usage().cpu);
+    until("they have waited for a while", || since(began) >= window);
+    let seconds = since(began).as_secs_f64();
+    let rate = real(mongod.operations() - before) / seconds;
+    let share = mongod.usage().cpu.saturating_sub(used).as_secs_f64() / seconds * 100.0;
+    let connections = mongod.connections();
+    for round in 1..=rounds {
+        let led = place.history().latest();
+        let end = place.watch_the_end_of(led.pid);
+        let calls = mongod.commands("findAndModify");
+        leader.stops();
+        let started = place.starts(round + 1).latest();
+        handovers.push(started.at.saturating_sub(end.join().expect("the watch on the old tree")));
+        asked += mongod.commands("findAndModify") - calls;
+        let leads = |waiter: &Candidate| waiter.tree().iter().any(|process| process.pid == started.pid);
+        leader = waiters.swap_remove(waiters.iter().position(leads).expect("one of them leads"));
+    }
+    handovers.sort();
+    println!(
+        "figures: {name}: {count} candidates on one boundary, ttl 10 s: {rate:.0} operations a second, {share:.1} % of a core, \
+         {connections} connections; a hand-over takes {} (median of {rounds}, maximum {}) and {} writes",
+        millis(handovers[rounds / 2]),
+        millis(handovers[rounds - 1]),
+        asked / rounds as u64,
+    );
+    drop((leader, waiters));
+    place.history().is_safe();
+}
+
+#[test]
+fn a_hand_over_among_many_is_quick() {
+    let set = SetOfOne::start();
+    is_quick(&set, &set, SetOfOne::NAME);
+}
+
+#[test]
+fn a_hand_over_among_many_on_a_server_alone_is_made_by_asking() {
+    let mongod = Mongod::start();
+    is_quick(&mongod, &mongod, Mongod::NAME);
+}
+
+#[test]
+fn many_boundaries_share_a_server() {
+    let count = if is_long() { 300 } else { 30 };
+    let (set, place) = (SetOfOne::start(), Place::new());
+    let candidates: Vec<Candidate> = (0..count)
+        .map(|number| {
+            let boundary: &'static str = format!("boundary-{number}").leak();
+            candidate_for(&place, set.url(), "10s").boundary(boundary).command(["sleep", "600"]).start()
+        })
+        .collect();
+    for candidate in &candidates {
+        candidate.says("leader command started");
+    }
+    let used = || -> Duration { candidates.iter().map(cpu).sum() };
+    let (began, before, cpu_before, server) = (now(), set.operations(), used(), set.usage());
+    let window = Duration::from_secs(if is_long() { 20 } else { 5 });
+    until("they have been watched for a while", || since(began) >= window);
+    let seconds = since(began).as_secs_f64();
+    println!(
+        "figures: mongodb: {count} boundaries with a leader each, ttl 10 s: {:.0} operations a second at the server, its CPU {:.1} % of \
+         a core and {:.0} MB, {} connections; each candidate {:.2} % of a core",
+        real(set.operations() - before) / seconds,
+        set.usage().cpu.saturating_sub(server.cpu).as_secs_f64() / seconds * 100.0,
+        real(set.usage().resident) / 1e6,
+        set.connections(),
+        used().saturating_sub(cpu_before).as_secs_f64() / seconds * 100.0
+            / f64::from(u32::try_from(count).expect("few")),
+    );
+    let troubled = candidates.iter().filter(|candidate| candidate.log().contains("store: ")).count();
+    assert_eq!(troubled, 0, "nobody was kept waiting");
+}
