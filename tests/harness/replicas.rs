@@ -43,8 +43,11 @@ impl ReplicaSet {
             let launch = |index: usize| {
                 let pids = Arc::clone(&pids);
                 let tell = Box::new(move |pid| pids[index].store(pid, Ordering::SeqCst));
-                // A secondary whose source is cut off would else ask it for ten seconds more, and confirm nothing.
-                let options = Options::new().parameter("oplogNetworkTimeoutBufferSeconds", "1");
+                // A secondary whose source is cut off or stands still would else ask it for ten seconds more, or a minute if it
+                // had just begun to, and confirm nothing.
+                let options = Options::new()
+                    .parameter("oplogNetworkTimeoutBufferSeconds", "1")
+                    .parameter("oplogInitialFindMaxSeconds", "2");
                 Mongod::launch(options.in_a_set(), ports[index], tell)
             };
             let members: Vec<Mongod> = (0..COUNT).map(launch).collect();

@@ -92,11 +92,13 @@ fn lose_the_host(server: &impl Server) -> Figures {
     figures
 }
 
-/// A `ttl` and a second: etcd looks for leases that are over twice a second.
+/// A `ttl`, a renewal interval and a second: a record that is observed is looked at once in a renewal interval, and etcd looks
+/// for leases that are over twice a second.
 #[track_caller]
 fn is_within_a_lease(figures: &Figures) {
     let latest = figures.handovers.iter().max().copied().unwrap_or_default();
-    assert!(latest <= LEASE + Duration::from_secs(1), "ttl + 1 s, and it took {latest:?}");
+    let limit = LEASE + LEASE / 5 + Duration::from_secs(1);
+    assert!(latest <= limit, "at most {limit:?}, and it took {latest:?}");
 }
 
 /// Makes tests of these, on one kind of server.
