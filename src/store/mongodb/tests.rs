@@ -322,6 +322,17 @@ fn whatever_is_done_to_the_record_by_hand_is_told_from_an_older_state_of_it() {
 }
 
 #[test]
+fn what_was_done_to_a_record_before_the_stream_began_is_found_when_it_does() {
+    with_server(Kind::ReplicaSet, async |server| {
+        let mut one = Player::at(server, "one");
+        let term = one.wins().await;
+        // The index is seen to first: the stream comes later.
+        server.boundaries().await.delete_one(doc! { "_id": "cron" }).await.expect("deleted");
+        assert_eq!(one.ousted().await, term);
+    });
+}
+
+#[test]
 fn a_leader_whose_record_goes_hears_of_it_at_once_on_a_replica_set() {
     with_server(Kind::ReplicaSet, async |server| {
         let boundaries = server.boundaries().await;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ::mongodb::Collection;
 use ::mongodb::bson::{Bson, Document, doc};
 use ::mongodb::change_stream::event::{ChangeStreamEvent, OperationType};
+use ::mongodb::options::ReadConcern;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::debug;
@@ -72,13 +73,24 @@ impl Watch {
                 first.await;
             }
             let began = clock::now();
-            let mut own = own.map(|own| Position { own, term });
-            let Err(reason) = follow(boundaries, boundary, |event| {
-                listens.set(true);
-                let ousted = event.and_then(|event| own.as_mut()?.hear(event));
+            let mut position = own.clone().map(|own| Position { own, term });
+            let heard = |event: &ChangeStreamEvent<Document>| {
+                let ousted = position.as_mut().and_then(|position| position.hear(event));
                 tell(ousted.map_or(Seen::Change, Seen::Ousted));
-            })
-            .await;
+            };
+            // What was done to the record before the stream was there, it does not tell.
+            let collection = boundaries.clone();
+            let begins = async || {
+                listens.set(true);
+                tell(Seen::Change);
+                if let (Some(own), Some(boundary)) = (&own, &boundary)
+                    && let Some(term) = own.term.get()
+                    && !is_still(&collection, boundary, &own.id, term).await
+                {
+                    tell(Seen::Ousted(term));
+                }
+            };
+            let Err(reason) = follow(boundaries, boundary.clone(), begins, heard).await;
             debug!("the change stream has ended: {reason}");
             if clock::now().since(began) >= SETTLED {
                 tell(Seen::Change);
@@ -104,11 +116,28 @@ impl Drop for Watch {
     }
 }
 
-/// Tells that it listens from now on, and then every event.
+/// Whether the record is held by this candidate under this term, as far as that can be known now. Asked beyond doubt: a
+/// primary that was cut off may know nothing of our take.
+async fn is_still(boundaries: &Collection<Document>, boundary: &str, id: &str, term: Term) -> bool {
+    let filter = doc! { "_id": boundary };
+    let asking = boundaries.find_one(filter).read_concern(ReadConcern::linearizable()).max_time(LATE);
+    match timeout(LATE, asking).await {
+        Ok(Ok(found)) => found.is_some_and(|record| {
+            record.get_str("leaderUUID").is_ok_and(|found| found == id)
+                && record.get_str("state").is_ok_and(|state| state == "held")
+                && record.get("term").and_then(number) == Some(term)
+        }),
+        // The next renewal finds out.
+        Ok(Err(_)) | Err(_) => true,
+    }
+}
+
+/// Does the first when the stream has begun, and then the second with every event.
 async fn follow(
     boundaries: Collection<Document>,
     boundary: Option<String>,
-    mut tell: impl FnMut(Option<&ChangeStreamEvent<Document>>),
+    begins: impl AsyncFnOnce(),
+    mut heard: impl FnMut(&ChangeStreamEvent<Document>),
 ) -> Result<std::convert::Infallible, String> {
     let opening = boundaries.watch().pipeline(news(boundary)).max_await_time(QUIET);
     let mut stream = match timeout(QUIET, opening).await {
@@ -121,11 +150,11 @@ async fn follow(
         Ok(Err(error)) => return Err(in_short(&error)),
         Err(_) => return Err("it was not begun in time".to_owned()),
     };
-    tell(None);
+    begins().await;
     while stream.is_alive() {
         let next = timeout(QUIET + LATE, stream.next_if_any()).await.map_err(|_| "it says nothing".to_owned())?;
         if let Some(event) = next.map_err(|error| in_short(&error))? {
-            tell(Some(&event));
+            heard(&event);
         }
     }
     Err("the server ended it".to_owned())
