@@ -22,6 +22,8 @@ fn control_z_hands_over_when_the_lease_runs_out_and_fg_makes_a_candidate_of_it_a
     terminal.is_given_to(led.pid);
     let next = candidate().start();
     next.waits();
+    // Before that the command may be between vfork and exec, where nobody can be suspended alone.
+    until("the daemon is there", || place.history().grandchildren.len() == 1);
     terminal.presses_control('z');
     until("elect stands still", || processes::state(elect) == Some('T'));
     assert!(

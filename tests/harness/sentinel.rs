@@ -9,6 +9,7 @@
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::ports::free_port;
@@ -16,7 +17,7 @@ use super::proxy::{Mode, Proxy};
 use super::redis::{Options, Redis};
 use super::server::Server;
 use super::tool::attempt;
-use super::{eventually, until};
+use super::{eventually, processes, until};
 
 pub struct Sentinel {
     pub primary: Redis,
@@ -66,6 +67,12 @@ impl Sentinel {
     /// For `--store`.
     pub fn url(&self) -> String {
         format!("redis+sentinel://127.0.0.1:{}/main", self.port)
+    }
+
+    /// It promotes nobody any more.
+    pub fn stop(&self) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        processes::signal(pid, Signal::SIGSTOP);
     }
 
     /// Neither replicas nor Sentinel reach the primary; its clients do.

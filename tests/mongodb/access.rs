@@ -215,7 +215,7 @@ fn urls_and_flags_that_do_not_fit_together_are_usage_errors() {
         ("mongodb://h/local", "the database local"),
         ("mongodb://h1,h2/?directConnection=true", "directConnection"),
         ("mongodb://h/?timeoutMS=5", "timeoutms"),
-        ("mongodb://h/?replicaSet=a&directConnection=perhaps", "directConnection"),
+        ("mongodb://h/?replicaSet=a&directConnection=perhaps", "directconnection"),
     ] {
         let ended = elect(url).run();
         assert_eq!(ended.status.code(), Some(2), "{ended:?}");

@@ -189,6 +189,8 @@ fn a_connection_that_breaks_between_write_and_confirmation_confirms_nothing() {
     let stage = Stage::set();
     let leader = stage.loyal("").start();
     stage.place.starts(1);
+    // Its connections are killed as well, and it would take the primary for dead.
+    stage.sentinel.stop();
     stage.sentinel.replicas.iter().for_each(Redis::stop);
     // It sits in WAIT, again and again: on the connection that follows nothing was written, and two replicas would have it.
     let struck = now();
