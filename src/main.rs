@@ -13,12 +13,14 @@ mod exit;
 #[cfg(test)]
 mod fuzz;
 mod keeper;
+mod limits;
 mod log;
 mod narrator;
 mod roles;
 mod signals;
 mod store;
 mod surface;
+mod text;
 
 fn main() -> std::process::ExitCode {
     cli::main()

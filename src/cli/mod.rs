@@ -310,7 +310,7 @@ fn exit_for(error: &StoreError) -> Exit {
     match error {
         StoreError::Misused(_) => Exit::Usage,
         StoreError::Refused(_) => Exit::Refused,
-        StoreError::Unavailable(_) => Exit::Unavailable,
+        StoreError::Unavailable(_) | StoreError::Obstacle(_) => Exit::Unavailable,
     }
 }
 

@@ -142,7 +142,7 @@ impl Wait<'_> {
             Err(error @ (StoreError::Refused(_) | StoreError::Misused(_))) => {
                 return Some(fail(exit_for(error), &error.to_string()));
             }
-            Err(StoreError::Unavailable(trouble)) => {
+            Err(StoreError::Unavailable(trouble) | StoreError::Obstacle(trouble)) => {
                 self.mention(trouble);
                 return None;
             }

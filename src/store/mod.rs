@@ -119,6 +119,12 @@ pub enum StoreError {
     /// It will not have us, and asking again will not change that by itself.
     #[error("{0}")]
     Refused(String),
+    /// The record is such that no candidate of this elect may campaign beside it: of a newer format, another scheme of terms,
+    /// too large, or not elect's at all. It is read again every renewal interval, because another program may change it. Never
+    /// a reason for exit status 77 (S6).
+    #[error("{0}")]
+    #[allow(dead_code, reason = "the readers of records use it from the next commits on")]
+    Obstacle(String),
     /// What we were told about it does not fit together: a usage error, found when the store is opened.
     #[error("{0}")]
     Misused(String),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::{Depth, Glance, Store, StoreError};
+use super::{Depth, Glance, Sighting, Store, StoreError};
 use crate::boundary::Boundary;
 
 /// How long a change without a hint goes unseen: as long as a renewal takes with the defaults (T2).
@@ -67,7 +67,10 @@ impl Observer {
 
     async fn look(&mut self) -> Result<Vec<Glance>, StoreError> {
         match &self.scope {
-            Some(boundary) => Ok(vec![(boundary.clone(), Ok(self.store.look(boundary).await?))]),
+            Some(boundary) => {
+                let sighting = self.store.look(boundary).await.or_else(Sighting::obstructed)?;
+                Ok(vec![(boundary.clone(), Ok(sighting))])
+            }
             None => self.store.survey(Depth::Leaders).await,
         }
     }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Identity;
+use super::{Identity, StoreError};
 use crate::election::Term;
 
 /// The newest record format that this elect writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A record as the stores keep it. Fields are added, never renamed; unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,4 +110,19 @@ pub struct Sighting {
     /// The term before the leader's or, if nobody leads, the last one; where the store knows it. Terms are not consecutive:
     /// this alone tells an observer whether one began and ended that it has not seen.
     pub former: Option<Term>,
+}
+
+impl Sighting {
+    /// A boundary whose record no candidate of this elect may campaign beside: it has no leader that can be shown, and the
+    /// obstacle says why.
+    ///
+    /// # Errors
+    ///
+    /// Every other error, as it is.
+    pub fn obstructed(error: StoreError) -> Result<Sighting, StoreError> {
+        match error {
+            StoreError::Obstacle(obstacle) => Ok(Sighting { obstacle: Some(obstacle), ..Sighting::default() }),
+            StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Misused(_) => Err(error),
+        }
+    }
 }

@@ -155,7 +155,7 @@ async fn attend(
                     return Err(StoreError::Unavailable("the keeper could not be given the claim".to_owned()));
                 }
             }
-            match store.campaign(candidacy).await? {
+            match store.campaign(candidacy).await.or_else(obstructed)? {
                 Standing::Won { term } => (Answer::Campaign(Campaigned::Won(term)), Story::None),
                 Standing::Waiting { sighting, again, decided } => {
                     (Answer::Campaign(Campaigned::Waiting { again, decided }), Story::Sighting(sighting))
@@ -173,10 +173,18 @@ async fn attend(
     })
 }
 
+/// A record beside which this elect does not campaign keeps it waiting, like a leader.
+fn obstructed(error: StoreError) -> Result<Standing, StoreError> {
+    let sighting = Sighting::obstructed(error)?;
+    Ok(Standing::Waiting { sighting, again: None, decided: true })
+}
+
 fn failed(question: Question, error: StoreError) -> (Answer, Story) {
     let answer = match (question, &error) {
         (Question::Campaign, StoreError::Refused(_) | StoreError::Misused(_)) => Answer::Campaign(Campaigned::Refused),
-        (Question::Campaign, StoreError::Unavailable(_)) => Answer::Campaign(Campaigned::Failed),
+        (Question::Campaign, StoreError::Unavailable(_) | StoreError::Obstacle(_)) => {
+            Answer::Campaign(Campaigned::Failed)
+        }
         (Question::Renew, _) => Answer::Renew(Renewed::Failed),
         (Question::Release, _) => Answer::Release(false),
     };

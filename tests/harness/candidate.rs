@@ -74,13 +74,18 @@ impl Witness {
     }
 }
 
+/// The program under test: the one that cargo built beside the tests, or the one that `ELECT_TEST_BINARY` names, so that a new
+/// test can be run against an old build, on which it must fail.
 pub fn elect() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_elect"))
+    static BINARY: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    BINARY.get_or_init(|| {
+        std::env::var_os("ELECT_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_elect").into(), PathBuf::from)
+    })
 }
 
 /// Examples are built by a plain `cargo test`, beside the program.
 fn example(name: &str) -> PathBuf {
-    let path = elect().with_file_name("examples").join(name);
+    let path = Path::new(env!("CARGO_BIN_EXE_elect")).with_file_name("examples").join(name);
     assert!(path.exists(), "{} is missing: cargo build --examples makes it", path.display());
     path
 }

@@ -170,7 +170,7 @@ impl Member {
         match error {
             StoreError::Unavailable(message) => StoreError::Unavailable(format!("{}: {message}", self.endpoint)),
             StoreError::Refused(message) => StoreError::Refused(format!("{}: {message}", self.endpoint)),
-            misused @ StoreError::Misused(_) => misused,
+            same @ (StoreError::Misused(_) | StoreError::Obstacle(_)) => same,
         }
     }
 }

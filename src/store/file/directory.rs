@@ -372,7 +372,7 @@ mod tests {
         assert!(matches!(parse(b""), Err(ReadError::Corrupt(_))));
         assert!(matches!(parse(b"\0\0\0\0"), Err(ReadError::Corrupt(_))));
         assert!(matches!(parse(b"{\"version\":1}"), Err(ReadError::Corrupt(_))));
-        assert!(matches!(parse(b"{\"version\":2,\"whatever\":[]}"), Err(ReadError::Newer(2))));
+        assert!(matches!(parse(b"{\"version\":3,\"whatever\":[]}"), Err(ReadError::Newer(3))));
     }
 
     fn records() -> impl Strategy<Value = FileRecord> {

@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_newer_format_and_what_is_not_ours_are_refused() {
         let refusal = |document: &Document| Entry::read(document).expect_err("refused").to_string();
-        assert!(refusal(&with("version", 2)).contains("upgrade"));
+        assert!(refusal(&with("version", 3)).contains("upgrade"));
         let predecessors = doc! {
             "_id": "cron", "leaderUUID": "i", "leaderHostname": "h", "leaderPort": 1, "ttlExpire": DateTime::from_millis(1),
         };

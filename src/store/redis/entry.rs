@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_newer_format_and_what_is_not_ours_are_refused() {
         let refusal = |fields| Entry::read("elect:cron", &fields).expect_err("refused").to_string();
-        assert!(refusal(with("version", "2")).contains("upgrade"));
+        assert!(refusal(with("version", "3")).contains("upgrade"));
         let mut torn = fields();
         torn.remove("term");
         for fields in [

@@ -1,0 +1,50 @@
+//! The one place where text from outside elect is made safe to show (DESIGN.md 2.5).
+//!
+//! Names and hosts from records, answers of servers, names of processes and paths may hold anything. Shown as they are, they
+//! could end a line, forge the next one or steer the terminal.
+
+#![allow(dead_code, reason = "readers that use them follow in the next commits")]
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// The text with each character escaped that could end a line, steer a terminal or change the order in which text is shown:
+/// controls (C0, DEL, C1), line and paragraph separators, and the marks that change the direction of text. All other text stays.
+#[must_use]
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_unsafe(c) {
+            // Writing to a string cannot fail.
+            let _ = write!(safe, "{}", c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// Whether a character does more than show itself.
+#[must_use]
+pub fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}')
+        || ('\u{202a}'..='\u{202e}').contains(&c)
+        || ('\u{2066}'..='\u{2069}').contains(&c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controls_are_escaped_and_everything_else_stays() {
+        assert_eq!(escaped("web-1 Zürich 東京"), "web-1 Zürich 東京");
+        assert_eq!(escaped("a\r\nb"), "a\\r\\nb");
+        assert_eq!(escaped("\u{1b}[2J\u{9b}\u{7f}"), "\\u{1b}[2J\\u{9b}\\u{7f}");
+        assert_eq!(escaped("x\u{202e}y\u{2028}z"), "x\\u{202e}y\\u{2028}z");
+    }
+}
