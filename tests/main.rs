@@ -22,6 +22,7 @@ mod handover;
 mod holding;
 mod hooks;
 mod init;
+mod keepers;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod leases;
 #[cfg(feature = "listen")]

@@ -108,6 +108,9 @@ impl ToKeeper {
     }
 }
 
+/// The tag of [`FromKeeper::Progress`], which is all of its message.
+const PROGRESS: u8 = 18;
+
 fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
     let mut message = Writer::default();
     match *answer {
@@ -136,6 +139,8 @@ fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
         }
         FromKeeper::AsideEnded(AsideEnd::Failed(errno)) => message.tag(13).signed(errno),
         FromKeeper::AsideEnded(AsideEnd::NotNow) => message.tag(14),
+        FromKeeper::Progress => message.tag(PROGRESS),
+        FromKeeper::Cleared { run } => message.tag(19).number(run),
     };
     message.0
 }
@@ -160,6 +165,8 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
         12 => FromKeeper::AsideEnded(AsideEnd::Ended(message.killed()?)),
         13 => FromKeeper::AsideEnded(AsideEnd::Failed(message.signed()?)),
         14 => FromKeeper::AsideEnded(AsideEnd::NotNow),
+        PROGRESS => FromKeeper::Progress,
+        19 => FromKeeper::Cleared { run: message.number()? },
         _ => return None,
     };
     message.0.is_empty().then_some(decoded)
@@ -323,6 +330,12 @@ impl Channel {
         self.transmit(&encode_answer(answer), &[])
     }
 
+    /// Tells the campaigner that the keeper lives. Allocates nothing (K3), and is not said where there is no room.
+    pub fn report_progress(&self) {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let _ = nix::sys::socket::send(self.0.as_raw_fd(), &[PROGRESS], flags);
+    }
+
     fn transmit(&self, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
         if bytes.len() > LONGEST || descriptors.len() > MOST_DESCRIPTORS {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
@@ -425,6 +438,8 @@ mod tests {
             FromKeeper::AsideEnded(AsideEnd::NotNow),
             FromKeeper::Armed { term: 7, kill_by: Time::NEVER },
             FromKeeper::Pong,
+            FromKeeper::Progress,
+            FromKeeper::Cleared { run: 1 },
             FromKeeper::Started { run: 1, pid: 4711 },
             FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate },
             FromKeeper::NotStarted { run: 1, why: NotStarted::Failed(13) },

@@ -307,6 +307,8 @@ impl Spawned {
                 TOO_LATE => NotStarted::TooLate,
                 errno => NotStarted::Failed(errno),
             }),
+            // The end of it is exec, or the child's own: somebody has killed it before.
+            Ok(_) if sys::is_forked_only(self.pid) => ExecStatus::Failed(NotStarted::Failed(libc::ECANCELED)),
             Ok(_) => ExecStatus::Succeeded,
             Err(_) => ExecStatus::Pending,
         }

@@ -192,6 +192,67 @@ pub fn reap(pid: i32) -> Reaped {
     }
 }
 
+/// A child that has ended and is still to be reaped: this one, or any (`None`).
+pub fn ended_child(pid: Option<i32>) -> Option<i32> {
+    let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    let (kind, number) = pid.map_or((libc::P_ALL, 0), |pid| (libc::P_PID, pid.unsigned_abs()));
+    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the field is there in
+    // every answer that waitid gives.
+    unsafe {
+        let answered = libc::waitid(kind, number, found.as_mut_ptr(), flags) == 0;
+        let ended = found.assume_init().si_pid();
+        (answered && ended != 0).then_some(ended)
+    }
+}
+
+/// Whether this child of ours lives: it is there, and has not ended.
+pub fn is_living_child(pid: i32) -> bool {
+    let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: as in `ended_child`.
+    unsafe {
+        let answered = libc::waitid(libc::P_PID, pid.unsigned_abs(), found.as_mut_ptr(), flags) == 0;
+        answered && found.assume_init().si_pid() == 0
+    }
+}
+
+/// One number from `/proc/<pid>/stat`, counted as in its manual (from 3: the second one is a name). `None`: there is no such
+/// process; other errors are the caller's to judge.
+///
+/// # Errors
+///
+/// No descriptor, no memory, no permission.
+pub fn stat_field(pid: i32, field: usize) -> io::Result<Option<u64>> {
+    let text = match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    // The name may hold anything, a parenthesis too.
+    let name_ends = text.iter().rposition(|&byte| byte == b')').unwrap_or_default();
+    let rest = String::from_utf8_lossy(&text[name_ends..]);
+    Ok(rest.split_ascii_whitespace().nth(field - 2).and_then(|number| number.parse().ok()))
+}
+
+/// When a process began, in ticks since boot: with its number, that is nobody else's.
+///
+/// # Errors
+///
+/// As [`stat_field`].
+pub fn start_of(pid: i32) -> io::Result<Option<u64>> {
+    stat_field(pid, 22)
+}
+
+/// Whether this process has been forked and has executed nothing since; `false` also where that cannot be told.
+pub fn is_forked_only(pid: i32) -> bool {
+    /// `PF_FORKNOEXEC` of the kernel, which shows these flags to everybody.
+    const FORKED_ONLY: u64 = 0x40;
+    stat_field(pid, 9).ok().flatten().is_some_and(|flags| flags & FORKED_ONLY != 0)
+}
+
 /// The signal that has stopped this child, if one has since we asked last. Its end is left to [`reap`].
 pub fn stop_of(pid: i32) -> Option<c_int> {
     let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();

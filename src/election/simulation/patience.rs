@@ -130,6 +130,7 @@ impl World {
                 | Event::Tick
                 | Event::Hint
                 | Event::Leader(_)
+                | Event::TermSeen(_)
                 | Event::Due(_)
                 | Event::KeeperDied
                 | Event::Swept { .. }
@@ -223,6 +224,7 @@ impl World {
             | Report::FollowerUnconfirmed
             | Report::StandsAgain
             | Report::Unconfirmed { .. }
+            | Report::TermTooLow { .. }
             | Report::Released { .. }
             | Report::NotReleased { .. }
             | Report::Unusable(_)

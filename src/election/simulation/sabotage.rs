@@ -66,6 +66,7 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::KeeperIgnoresTheEnd, "K2: without its campaigner the keeper stops the tree"),
     (Broken::Core(Sabotage::SilentKeeperSpared), "K4: a silent keeper is killed"),
     (Broken::StartsTooLate, "K5: the deadline is checked before exec"),
+    (Broken::Core(Sabotage::StartsBesideRefused), "K5: a refused start is retried after the keeper's confirmation"),
     (Broken::MainAloneCounts, "K6: the end of the main process proves nothing"),
     (Broken::Core(Sabotage::GraceWhenLost), "K11: a lease that is lost leaves no grace"),
     (Broken::Core(Sabotage::PlaceKept), "6: whoever gives up gives its place back"),

@@ -105,6 +105,7 @@ impl Holding {
             | Input::Leader(_)
             | Input::Started(_)
             | Input::Idle
+            | Input::Cleared
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired

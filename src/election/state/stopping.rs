@@ -187,6 +187,7 @@ impl Stopping {
             Input::Hint
             | Input::Leader(_)
             | Input::Idle
+            | Input::Cleared
             | Input::Resign
             | Input::NotStarted(_)
             | Input::Answer(Answer::Campaign(_) | Answer::Release(_)) => {}
