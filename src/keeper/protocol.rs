@@ -20,7 +20,7 @@ use crate::election::{
 /// Longer messages are refused by their sender.
 pub const LONGEST: usize = 64 * 1024;
 /// How many descriptors may come with a claim.
-const MOST_DESCRIPTORS: usize = 2;
+const MOST_DESCRIPTORS: usize = 3;
 
 /// What the store gave us, or will, in a form that lets the keeper give it back alone (K2).
 #[derive(Debug)]

@@ -45,7 +45,7 @@ use crate::election::{Term, Time};
 use crate::keeper::Claim;
 
 pub use access::{Access, Password};
-pub use file::{encode as encoded, runtime_directory};
+pub use file::{encode as encoded, make_private, runtime_directory};
 pub use record::{Leader, Sighting};
 use relinquish::Relinquish;
 
