@@ -10,7 +10,7 @@ use super::{exit_for, fail, prepare, runtime};
 use crate::config::{Config, RunFlags, Surroundings};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
-use crate::keeper::{FindError, ForkError, Keeper, Program, close_inherited, find};
+use crate::keeper::{FindError, ForkError, Keeper, Program, close_inherited, find, ignore_file_size_signal};
 use crate::log::{self, StartError, Verbosity};
 use crate::setup::Setup;
 use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
@@ -20,6 +20,8 @@ use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
 const DESCRIPTORS_NEEDED: usize = 28;
 
 pub fn run(flags: RunFlags) -> ExitCode {
+    // A log or a record beyond the limit on the size of files is an error, as on a full disk.
+    ignore_file_size_signal();
     let verbosity = Verbosity { quiet: flags.log.quiet, verbose: flags.log.verbose };
     let format = flags.log.log_format;
     let surroundings = Surroundings { is_init: std::process::id() == 1, inside: inside() };
