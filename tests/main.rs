@@ -24,6 +24,8 @@ mod hooks;
 mod init;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod leases;
+#[cfg(all(feature = "etcd", feature = "mongodb", feature = "redis"))]
+mod limits;
 #[cfg(feature = "listen")]
 mod listen;
 mod lockfile;
