@@ -25,6 +25,8 @@ mod init;
 mod keepers;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod leases;
+#[cfg(all(feature = "etcd", feature = "mongodb", feature = "redis"))]
+mod limits;
 #[cfg(feature = "listen")]
 mod listen;
 mod lockfile;

@@ -16,6 +16,7 @@
 
 mod cgroup;
 mod containment;
+mod descriptors;
 mod execute;
 mod guard;
 mod namespace;
@@ -39,7 +40,7 @@ pub use containment::{Containment, NoContainment};
 pub use execute::execute_self;
 pub use protocol::{Claim, Received, ToKeeper};
 pub use spawn::{FindError, Program, Scripts, find};
-pub use sys::{close_inherited, die_by, ignore, is_ignored, signal_own_group};
+pub use sys::{close_inherited, die_by, ignore, ignore_file_size_signal, is_ignored, signal_own_group};
 pub use terminal::Terminal;
 
 use crate::election::FromKeeper;

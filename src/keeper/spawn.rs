@@ -18,7 +18,8 @@ use super::terminal::{self, Terminal};
 use crate::clock;
 use crate::election::{Aside, Job, NotStarted, Time};
 
-/// The lock of the file store arrives in the command at this descriptor or the next free one (K9, 5.1).
+/// The lock of the file store arrives in the command at this descriptor or the next free one, or at the highest free one that the
+/// limit allows (K9, 5.1).
 const LOWEST_PASSED: i32 = 100;
 
 /// Variables that say who and where a command is. Inherited ones are somebody else's and never passed on.

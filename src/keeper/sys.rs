@@ -8,18 +8,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
-/// Whether SIGPIPE was ignored when elect was started. Rust's runtime ignores it before `main`, so it is looked at earlier.
-static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+use super::descriptors;
 
-extern "C" fn remember_sigpipe() {
-    PIPE_IGNORED.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+/// Signals that elect ignores and that the command gets back as elect found them: a write into a closed pipe, or beyond the limit on
+/// the size of files, is an error for elect and not its end.
+const IGNORED_SIGNALS: [c_int; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
+/// Which of these were ignored when elect was started. Rust's runtime ignores SIGPIPE before `main`, so it is looked at earlier.
+static IGNORED_AT_START: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+
+extern "C" fn remember_ignored() {
+    for (signal, ignored) in IGNORED_SIGNALS.into_iter().zip(&IGNORED_AT_START) {
+        ignored.store(is_ignored(signal), Ordering::Relaxed);
+    }
+}
+
+/// From now on a write beyond the limit on the size of files (RLIMIT_FSIZE) fails with EFBIG.
+pub fn ignore_file_size_signal() {
+    set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
 }
 
 // SAFETY: the loader calls the entries of this section once, before `main`, as functions without arguments that matter;
-// the function touches nothing but its own atomic.
+// the function touches nothing but its own atomics.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static REMEMBER_SIGPIPE: extern "C" fn() = remember_sigpipe;
+static REMEMBER_IGNORED: extern "C" fn() = remember_ignored;
 
 /// The state that elect was started with and that the keeper gives up, to be given to the command (rust #39185, #101077).
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +64,10 @@ impl Inherited {
     /// Puts scheduling, mask and dispositions back. For the child between fork and exec.
     fn restore(self) {
         self.schedule_as_before();
-        if !PIPE_IGNORED.load(Ordering::Relaxed) {
-            set_disposition(libc::SIGPIPE, libc::SIG_DFL);
+        for (signal, ignored) in IGNORED_SIGNALS.into_iter().zip(&IGNORED_AT_START) {
+            if !ignored.load(Ordering::Relaxed) {
+                set_disposition(signal, libc::SIG_DFL);
+            }
         }
         if self.child_ignored {
             set_disposition(libc::SIGCHLD, libc::SIG_IGN);
@@ -140,7 +154,7 @@ pub fn signal_own_group(signal: c_int) {
 /// the end of a pipe is not ours to keep from whoever waits for it. To be called while nothing is open.
 pub fn close_inherited() {
     // SAFETY: nothing in this process owns any of these, as the caller promises: they are what it was started with.
-    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0) };
+    unsafe { descriptors::close_from(3) };
 }
 
 /// Ends this process by the given signal, without a core dump; returns if the signal did not do it (PID 1).
@@ -316,7 +330,7 @@ pub fn keep_only(fd: OwnedFd) -> OwnedFd {
         if number != 0 {
             libc::dup2(number, 0);
         }
-        libc::syscall(libc::SYS_close_range, 1u32, u32::MAX, 0);
+        descriptors::close_from(1);
         own(0)
     }
 }
@@ -409,13 +423,11 @@ pub struct Exec<'a> {
 ///
 /// Returns only if it did not happen: the `errno`, or `None` if it was not allowed.
 pub fn exec(exec: &Exec<'_>, allowed: impl FnOnce() -> bool) -> Option<c_int> {
-    // SAFETY: close_range with this flag closes nothing: it marks everything above 2 to be closed by exec (K9).
-    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if let Some((fd, number)) = exec.pass {
-        // SAFETY: F_DUPFD takes integers; the copy is left open for the command on purpose.
-        if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, number) } == -1 {
-            return Some(errno());
-        }
+    descriptors::close_at_exec_from(3);
+    if let Some((fd, number)) = exec.pass
+        && let Err(errno) = descriptors::pass(fd, number)
+    {
+        return Some(errno);
     }
     exec.inherited.restore();
     if !allowed() {
@@ -432,6 +444,6 @@ pub fn exec(exec: &Exec<'_>, allowed: impl FnOnce() -> bool) -> Option<c_int> {
     Some(errno())
 }
 
-fn errno() -> c_int {
+pub fn errno() -> c_int {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }

@@ -4,6 +4,7 @@
 //! leases, transactions and watches, not on the election service, which can name a leader that holds no key (etcd
 //! #19597, #17623). What makes it safe is in [`seat`].
 
+mod dialing;
 mod keys;
 mod members;
 mod observing;

@@ -30,6 +30,8 @@ mod record;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod relinquish;
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+pub mod resolver;
 #[cfg(any(feature = "mongodb", feature = "redis", test))]
 pub mod takeover;
 pub mod worker;
@@ -348,6 +350,12 @@ impl<'a> StoreUrl<'a> {
     /// URL, flags and variables do not fit together, or what they name will not have us.
     pub fn open(&self, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
         (self.kind.open)(self, access, hints)
+    }
+
+    /// Whether the store is asked over a network, by names that may have to be looked up.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self.kind.relinquish, Relinquish::Executed(_))
     }
 
     /// What the keeper calls to give back a claim of this kind of store.

@@ -15,6 +15,7 @@ use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tracing::{debug, warn};
 
+use super::dialing::Dialer;
 use super::settings::{Settings, Tls};
 use super::unverified::Unverified;
 use crate::clock;
@@ -149,7 +150,7 @@ impl Member {
         if let Some(tls) = &settings.tls {
             endpoint = encrypted(endpoint, tls)?;
         }
-        let channel = endpoint.connect().await.map_err(|error| {
+        let channel = endpoint.connect_with_connector(Dialer { dial_timeout: dial }).await.map_err(|error| {
             let reason = reason(&error);
             let message = format!("{} cannot be reached: {reason}", self.endpoint);
             if is_about_certificates(&reason) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }

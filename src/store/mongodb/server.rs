@@ -23,7 +23,7 @@ use super::entry::{Entry, NOW};
 use super::settings::{Settings, Tls};
 use super::trouble::{explain, is_unconfirmed};
 use super::watch::Watch;
-use crate::store::StoreError;
+use crate::store::{StoreError, resolver};
 
 const COLLECTION: &str = "boundaries";
 /// Between two looks at each member, without any reason. With one, which every failed call is, it looks at once.
@@ -100,6 +100,8 @@ impl Server {
     /// It cannot be reached, or will not have us.
     async fn connect(settings: &Settings) -> Result<Server, StoreError> {
         let explain = |error: Error| explain(&settings.shown, &error);
+        // The driver looks up names in the runtime's pool, which has to have its thread by now.
+        resolver::ensure_prepared().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let options = ClientOptions::parse(&settings.url.0).await.map_err(explain)?;
         // Held until the driver has read what is in it.
         let (options, _identity) = demand(options, settings)?;
