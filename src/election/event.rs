@@ -154,6 +154,9 @@ pub enum Renewed {
         /// What the store granted; `None` where leadership has no end.
         ttl: Option<Duration>,
     },
+    /// The boundary is ours to lead, but not under the term of the win: the store keeps a newer one. The boundary is asked for
+    /// again. Only a win that has not been verified is answered in this way, and it is no loss.
+    Outdated,
     /// The store says that it is not ours (K11).
     Lost,
     /// No answer, or none that tells anything.

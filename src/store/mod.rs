@@ -105,6 +105,10 @@ pub enum Renewal {
         /// What was granted; `None` where leadership has no end.
         ttl: Option<Duration>,
     },
+    /// Ours, but not under the term of the win, which was not verified: the store keeps a newer one. The next question finds
+    /// the same place and names another term. Neither a credit nor a loss.
+    #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "an etcd alone keeps terms apart from candidates"))]
+    Outdated,
     /// Not ours. Final.
     Lost {
         /// What the store saw, in a few words for the log.

@@ -77,6 +77,7 @@ impl LockClient {
             | Reply::Gone
             | Reply::Kept { .. }
             | Reply::Checked { .. }
+            | Reply::OtherTerm
             | Reply::Observed(_)
             | Reply::Taken(_)
             | Reply::Conflict

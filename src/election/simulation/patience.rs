@@ -107,6 +107,12 @@ impl World {
             {
                 patient.said = Some(Said::NotYou);
             }
+            // Neither a word for nor against: the same place is asked for again.
+            (Event::Answer { answer: Answer::Renew(Renewed::Outdated), .. }, Phase::Verifying)
+                if in_time && now < patient.verified_until =>
+            {
+                patient.said = None;
+            }
             (Event::Ousted { term }, Phase::Verifying) if books.won == Some(term) && now < patient.verified_until => {
                 patient.said = Some(Said::NotYou);
             }

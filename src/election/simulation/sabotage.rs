@@ -39,6 +39,12 @@ pub(super) enum Broken {
     StartsTooLate,
     /// K6: the end of the main process counts as an empty tree.
     MainAloneCounts,
+    /// 5.2: a win is verified whatever term is kept by then.
+    TermNotCompared,
+    /// 5.2: the last term is read when a candidate begins to wait, and not again when it is the oldest.
+    TermReadEarly,
+    /// 5.2: the term is not kept by the transaction that verifies it.
+    TermNotKept,
     Takeover(takeover::Sabotage),
     /// 5.3: a renewal that comes twice sets the version back.
     VersionMayReturn,
@@ -88,6 +94,9 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::KeeperOustsAgain, "K2: and not a second time"),
     (Broken::DeadlineForAll, "K1: a deadline governs its own term alone"),
     (Broken::Core(Sabotage::OldRenewalAnswers), "6: assert is answered by a renewal that was sent after it"),
+    (Broken::TermNotCompared, "5.2: the last term is compared when a win is verified"),
+    (Broken::TermReadEarly, "5.2: it is read when the candidate is the oldest"),
+    (Broken::TermNotKept, "5.2: it is kept by the transaction that verifies the win"),
     (Broken::Takeover(takeover::Sabotage::HeldTakenAtOnce), "5.3: a held record is waited for"),
     (Broken::Takeover(takeover::Sabotage::MissingTakenAtOnce), "5.3: a missing record is waited for"),
     (Broken::Takeover(takeover::Sabotage::OldFreeTakenAtOnce), "5.3: a free one of another incarnation too"),

@@ -89,6 +89,7 @@ fn answered(clock: Clock, answer: &Answer) -> String {
             let ttl = ttl.map_or_else(|| "no end".into(), |ttl| format!("{ttl:?}"));
             format!("credited: {ttl} from {}", at(clock, *sent))
         }
+        Answer::Renew(Renewed::Outdated) => "outdated".into(),
         Answer::Renew(Renewed::Lost) => "lost".into(),
         Answer::Campaign(Campaigned::Failed) | Answer::Renew(Renewed::Failed) | Answer::Release(false) => {
             "failed".into()

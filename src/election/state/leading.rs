@@ -92,7 +92,7 @@ impl Leading {
             Input::Answer(Answer::Renew(answer)) => match answer {
                 Renewed::Credited { sent, ttl } => return self.credited(core, now, sent, ttl),
                 Renewed::Lost => return self.become_stopping(core, now, Reason::Lost, Hold::Nothing),
-                Renewed::Failed => self.renew_at = now + core.backoff(),
+                Renewed::Outdated | Renewed::Failed => self.renew_at = now + core.backoff(),
             },
             Input::Ousted => return self.become_stopping(core, now, Reason::Lost, Hold::Nothing),
             Input::Started(pid) => {

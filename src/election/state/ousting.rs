@@ -83,9 +83,11 @@ impl Ousting {
                 (Renewed::Credited { sent, .. }, Hold::Lease(_) | Hold::Over(_)) => {
                     self.renew_at = (sent + core.timing.renew()).max(now);
                 }
-                (Renewed::Failed, Hold::Lease(_) | Hold::Over(_)) => self.renew_at = now + core.backoff(),
+                (Renewed::Outdated | Renewed::Failed, Hold::Lease(_) | Hold::Over(_)) => {
+                    self.renew_at = now + core.backoff();
+                }
                 (Renewed::Lost, _) => self.lose(core),
-                (Renewed::Credited { .. } | Renewed::Failed, Hold::Nothing) => {}
+                (Renewed::Credited { .. } | Renewed::Outdated | Renewed::Failed, Hold::Nothing) => {}
             },
             Input::Ousted => self.lose(core),
             Input::NotStarted(why) => {

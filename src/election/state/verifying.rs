@@ -79,6 +79,8 @@ impl Verifying {
                         return become_releasing(core, now, Some(self.term), Then::End(Outcome::Unusable(error)));
                     }
                 },
+                // The same place in the store, another term: not a setback.
+                Renewed::Outdated => return Then::Stand(None).follow(core, now),
                 Renewed::Lost => return Then::Stand(Some(Setback::Behind)).follow(core, now),
                 Renewed::Failed => self.renew_at = now + core.backoff(),
             },
