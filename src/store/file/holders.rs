@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{major, minor};
 
 use super::LockFile;
+use crate::text::escaped;
 
 /// The processes that hold the `flock` on a file, as far as this user may see.
 #[derive(Debug, Default)]
@@ -130,5 +131,9 @@ fn carries_a_lock(info: &Path) -> bool {
 }
 
 fn name(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "gone".to_owned(), |name| name.trim().to_owned())
+    // A process may call itself anything, in bytes that are no text too.
+    fs::read(format!("/proc/{pid}/comm")).map_or_else(
+        |_| "gone".to_owned(),
+        |name| escaped(String::from_utf8_lossy(&name).trim_end_matches('\n')).into_owned(),
+    )
 }
