@@ -291,7 +291,7 @@ impl FileStore {
     fn unsettled(&mut self, former: Option<&FileRecord>, files: &Files) -> Option<Standing> {
         let seat = self.seat.as_ref()?;
         let lost = match former {
-            Some(former) if former.lock == seat.file() || former.record.state == RecordState::Free => return None,
+            Some(former) if former.lock == seat.file() || former.record.state != RecordState::Held => return None,
             Some(former) => Some(former.lock),
             None => None,
         };
