@@ -13,12 +13,11 @@ use crate::election::{
     Asked, Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Signal, Timing, TimingError, Wishes,
 };
 use crate::keeper::{Containment, Scripts};
+use crate::limits::{INSIDE_BYTES_MAX, NAME_BYTES_MAX, TTL_MAX};
 use crate::store::{StoreUrl, StoreUrlError};
 use flags::{FollowerFlags, HookFlags};
 pub use flags::{OnLostFlag, RestartFlag, RunFlags, StoreFlags};
 
-/// Of a name or a host: as long as a host's name can be.
-const LONGEST_NAME: usize = 255;
 /// Each restart that counts is remembered.
 const MOST_RESTARTS: u32 = 1_000;
 
@@ -73,7 +72,7 @@ pub enum ConfigError {
     #[error(transparent)]
     Boundary(#[from] BoundaryError),
     /// Names go into records, environments and terminals.
-    #[error("{flag} takes at most {LONGEST_NAME} bytes without control characters")]
+    #[error("{flag} takes at most {NAME_BYTES_MAX} bytes without control characters")]
     Name {
         /// The flag at fault.
         flag: &'static str,
@@ -96,6 +95,21 @@ pub enum ConfigError {
     /// Timings that do not hold together.
     #[error(transparent)]
     Timing(#[from] TimingError),
+    /// A lease that nobody may count on: a record that says more is not believed (S6).
+    #[error("--ttl {} is longer than 24h, the most that a record is believed: give a shorter one", humantime::format_duration(*.0))]
+    TtlTooLong(Duration),
+    /// A text whose limit keeps all that the keeper is told within one message.
+    #[error("{what} has {found} bytes, and at most {most} are taken: {advice}")]
+    TooLong {
+        /// A flag or a variable.
+        what: &'static str,
+        /// Its size.
+        found: usize,
+        /// The limit.
+        most: usize,
+        /// A way out.
+        advice: &'static str,
+    },
     /// Two answers to one question. Not left to clap, for which a variable of 0 is as good as a 1.
     #[error("--no-wait and --wait exclude each other (ELECT_NO_WAIT and ELECT_WAIT count as well): give one of them")]
     TwoPatiences,
@@ -142,6 +156,12 @@ impl Config {
                 return Err(ConfigError::Name { flag });
             }
         }
+        let inside = surroundings.inside.iter().map(|outer| outer.len() + "\n".len()).sum();
+        if inside > INSIDE_BYTES_MAX {
+            let advice = "too many commands of elect's are inside each other";
+            return Err(ConfigError::TooLong { what: "ELECT_INSIDE", found: inside, most: INSIDE_BYTES_MAX, advice });
+        }
+        is_believed(flags.ttl)?;
         let timing = Timing::prove(Asked {
             ttl: flags.ttl,
             renew: flags.renew,
@@ -247,7 +267,16 @@ impl FromStr for OnChangeFlag {
 /// Whether a text may be a candidate's name or host: it goes into records, environments and terminals.
 #[must_use]
 pub fn is_nameable(text: &str) -> bool {
-    text.len() <= LONGEST_NAME && !text.chars().any(char::is_control)
+    text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control)
+}
+
+/// Whether others will believe this ttl.
+///
+/// # Errors
+///
+/// It is longer than [`TTL_MAX`].
+pub fn is_believed(ttl: Option<Duration>) -> Result<(), ConfigError> {
+    ttl.filter(|ttl| *ttl > TTL_MAX).map_or(Ok(()), |ttl| Err(ConfigError::TtlTooLong(ttl)))
 }
 
 /// Whoever waits for so long only is not to start all over again, unless that is said.

@@ -13,15 +13,15 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Alarm};
 use crate::config::{self, Address, Config};
 use crate::election::{
-    Action, Answer, Aside, AtTerminal, Attempt, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase, Report,
-    Signal, Time,
+    Action, Answer, Aside, AsideEnd, AtTerminal, Attempt, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase,
+    Report, Signal, Time,
 };
-use crate::keeper::{self, Keeper, Received, ToKeeper};
+use crate::keeper::{self, Keeper, Outbox, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
 use crate::roles::Roles;
 use crate::signals::{SignalEvent, Signals};
@@ -49,7 +49,7 @@ pub struct Driver {
     /// A tree is being killed from here, and there may be more of it than the last batch.
     killing: bool,
     /// What the keeper's socket had no room for, in order.
-    unsent: VecDeque<ToKeeper>,
+    unsent: Outbox,
     worker: Worker,
     events: mpsc::UnboundedReceiver<StoreEvent>,
     signals: Signals,
@@ -131,7 +131,7 @@ impl Driver {
             keeper_speaks: true,
             keeper_died: false,
             killing: false,
-            unsent: VecDeque::new(),
+            unsent: Outbox::default(),
             worker,
             events,
             signals,
@@ -156,6 +156,9 @@ impl Driver {
         // Also the first tick. A keeper that died before there was a handler sent its signal to nobody.
         self.signalled(SignalEvent::Child);
         loop {
+            if !self.consequences.is_empty() {
+                self.handle(Event::Tick);
+            }
             let due = if self.kill_more() { Time::BOOT } else { self.candidate.wake_at() };
             let told_at = self.surface.before_waiting(clock::now(), due);
             if let Some(outcome) = self.outcome.take() {
@@ -360,7 +363,7 @@ impl Driver {
     fn visited(&mut self, visit: Visit) {
         let leads = self.leads();
         let Some(visits) = &mut self.visits else { return };
-        let (petition, wish) = visits.admit(visit);
+        let Some((petition, wish)) = visits.admit(visit) else { return };
         match wish {
             Wish::Hello => visits.grant(petition, None, Time::NEVER),
             Wish::Assert { term } => self.handle(Event::Ask { petition, term }),
@@ -492,20 +495,20 @@ impl Driver {
 
     /// In order, and without waiting: what finds no room is sent when there is some.
     fn send(&mut self, message: ToKeeper) {
-        self.unsent.push_back(message);
+        self.unsent.push(message);
         self.flush();
     }
 
     fn flush(&mut self) {
-        while let Some(message) = self.unsent.front() {
-            match self.keeper.get_ref().send(message) {
-                Ok(()) => drop(self.unsent.pop_front()),
-                // It is dead, which comes as an event of its own.
-                Err(error) if [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset].contains(&error.kind()) => {
-                    self.unsent.clear();
-                }
-                // No room, or no memory: again with the next message, at the latest the next ping.
-                Err(_) => return,
+        let keeper = self.keeper.get_ref();
+        for message in self.unsent.flush(|message| keeper.send(message)) {
+            if let ToKeeper::Aside { .. } = message {
+                let ended = FromKeeper::AsideEnded(AsideEnd::Failed(libc::E2BIG));
+                self.consequences.push_back(Event::Keeper(ended));
+            } else {
+                // The election counts on it: without it a keeper is of no use, and its death is handled (K4).
+                error!("the keeper cannot be told what to do, and is killed");
+                keeper.kill();
             }
         }
     }

@@ -16,6 +16,20 @@ pub const ID_BYTES_MAX: usize = 64;
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
 /// Longest text that a store, a server or another process may add to a message for people.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
+/// Longest error or obstacle as a whole: a text from outside, with elect's own words around it.
+pub const TEXT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// Longest id of a candidate of another program, which elect only shows and compares.
+pub const FOREIGN_ID_BYTES_MAX: usize = 512;
+/// Most candidates of one boundary that are kept and shown.
+pub const CANDIDATES_MAX: usize = 1_000;
+/// Longest line of the log in text form, and of an error on stderr: a pipe takes so much in one piece.
+pub const LINE_BYTES_MAX: usize = 4096;
+/// Longest value of `--store`, with the user and the password that may be in it.
+pub const STORE_URL_BYTES_MAX: usize = 8 * 1024;
+/// Longest `--username`, and longest password.
+pub const CREDENTIAL_BYTES_MAX: usize = 4 * 1024;
+/// Longest `ELECT_INSIDE`: about a hundred commands, one inside another.
+pub const INSIDE_BYTES_MAX: usize = 8 * 1024;
 /// Longest ttl. A flag that asks for more is a usage error; a record that says more counts as this.
 pub const TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Largest term that is believed: every term up to here, and the next 2^40, are exact in a double.
@@ -29,6 +43,17 @@ pub fn cut(mut text: String, bytes_max: usize) -> String {
         text.shrink_to_fit();
     }
     text
+}
+
+/// The text cut to at most so many bytes, with an ellipsis where something is missing.
+#[must_use]
+pub fn cut_visibly(text: &str, bytes_max: usize) -> std::borrow::Cow<'_, str> {
+    const ELLIPSIS: &str = "…";
+    if text.len() <= bytes_max {
+        return text.into();
+    }
+    let kept = text.floor_char_boundary(bytes_max.saturating_sub(ELLIPSIS.len()));
+    [&text[..kept], ELLIPSIS].concat().into()
 }
 
 /// A name or a host from a record, cut to [`NAME_BYTES_MAX`].
@@ -69,6 +94,13 @@ mod tests {
         assert_eq!(cut("abcd".to_owned(), 3), "abc");
         assert_eq!(cut("aß".to_owned(), 2), "a");
         assert_eq!(cut_name("é".repeat(70_000)).len(), NAME_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_line_that_is_cut_says_so_and_is_no_longer_than_it_may_be() {
+        assert_eq!(cut_visibly("abcdef", 6), "abcdef");
+        assert_eq!(cut_visibly("abcdefg", 6), "abc…");
+        assert_eq!(cut_visibly("ßßßß", 6), "ß…");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, UNIX_EPOCH};
 
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
@@ -18,7 +19,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock;
+use crate::limits::{LINE_BYTES_MAX, cut_visibly};
 use crate::setup::SetupError;
+use crate::text::escaped;
 
 pub use writer::Guard;
 
@@ -131,7 +134,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let colours = writer.has_ansi_escapes();
         let (dim, plain) = if colours { ("\u{1b}[2m", "\u{1b}[0m") } else { ("", "") };
         if self.stamps != Stamps::None {
@@ -156,7 +159,116 @@ where
         } else {
             write!(writer, "{name}")?;
         }
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut fields = Fields { text: String::new(), colours };
+        event.record(&mut fields);
+        writeln!(writer, "{}", fields.text)
+    }
+}
+
+/// Message and fields of an event: `leader command started term=1 pid=2`.
+///
+/// This is where every text from outside becomes part of a line: each value is escaped, and cut where the line has no room
+/// left, whatever the caller has put into it (DESIGN.md 2.5).
+struct Fields {
+    text: String,
+    colours: bool,
+}
+
+impl Fields {
+    /// For what is in front of the fields.
+    const PREFIX_BYTES_MAX: usize = 96;
+
+    fn field(&mut self, name: &str, value: &str) {
+        // Of the library that hands on what others log: not for people.
+        if name.starts_with("log.") {
+            return;
+        }
+        let label = match (name.strip_prefix("r#").unwrap_or(name), self.colours) {
+            ("message", _) => String::new(),
+            (name, false) => format!("{name}="),
+            (name, true) => format!("\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m"),
+        };
+        let space = if self.text.is_empty() { "" } else { " " };
+        let taken = Fields::PREFIX_BYTES_MAX + self.text.len() + space.len() + label.len();
+        let room = LINE_BYTES_MAX.saturating_sub(taken);
+        if room < "…".len() {
+            return;
+        }
+        self.text.push_str(space);
+        self.text.push_str(&label);
+        self.text.push_str(&cut_visibly(&escaped(value), room));
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.field("message", value);
+        } else {
+            self.field(field.name(), &format!("{value:?}"));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.field(field.name(), &format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use proptest::prelude::*;
+    use tracing::{info, warn};
+
+    use super::*;
+    use crate::fuzz;
+    use crate::text::is_unsafe;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("one thread").extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is written of these events.
+    fn written(colours: bool, stamps: Stamps, log: impl FnOnce()) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_ansi(colours);
+        let subscriber = tracing_subscriber::registry().with(layer.event_format(Line { stamps }));
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = written.0.lock().expect("one thread").clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn a_line_is_message_and_fields() {
+        let line = written(false, Stamps::None, || {
+            info!(host = "h", port = Some(80), term = 7, id = %"x", "{}: {} leads", "waiting", "web-1");
+        });
+        assert_eq!(line, "elect: waiting: web-1 leads host=\"h\" port=Some(80) term=7 id=x\n");
+        let line = written(true, Stamps::None, || warn!(term = 7, "lost"));
+        assert_eq!(line, "elect: \u{1b}[33mwarning: \u{1b}[0mlost \u{1b}[3mterm\u{1b}[0m\u{1b}[2m=\u{1b}[0m7\n");
+    }
+
+    #[test]
+    fn whatever_a_text_holds_it_is_one_line_of_limited_size() {
+        let text = || (fuzz::text(), prop_oneof![Just(1_usize), 1..3_000_usize]);
+        fuzz::holds(fuzz::DEAR, &(text(), text()), |((message, times), (value, again))| {
+            let (message, value) = (message.repeat(times), value.repeat(again));
+            let line = written(false, Stamps::Full, || warn!(name = value, shown = %value, last = 1, "x {message}"));
+            let line = line.strip_suffix('\n').expect("a whole line");
+            assert!(!line.chars().any(is_unsafe), "{line}");
+            assert!(line.len() < LINE_BYTES_MAX, "{} bytes", line.len());
+        });
     }
 }

@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Address, joined};
 use crate::election::{Aside, Job, LeaderKey, Term};
-use crate::limits::is_believed_term;
+use crate::limits::{self, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX, is_believed_term};
 use crate::store::{Candidacy, Identity, Leader};
-
-/// The longest text of a trouble that a hook is told.
-const LONGEST_ERROR: usize = 4 * 1024;
+use crate::text;
 
 /// Variables for a program.
 pub type Variables = Vec<(OsString, OsString)>;
@@ -82,9 +80,9 @@ impl Roles {
     pub fn sighted(&mut self, leader: Option<&Leader>) -> bool {
         // Our own record, from before we knew of it or after we gave it up.
         let other = leader.filter(|leader| leader.id != self.me.id).map(|leader| Other {
-            id: leader.id.clone(),
-            name: leader.name.clone(),
-            host: leader.host.clone(),
+            id: limits::cut(leader.id.clone(), FOREIGN_ID_BYTES_MAX),
+            name: limits::cut_name(leader.name.clone()),
+            host: leader.host.clone().map(limits::cut_name),
             port: leader.port,
             term: leader.term,
         });
@@ -126,12 +124,9 @@ impl Roles {
 
     /// The store is in trouble.
     pub fn troubled(&mut self, trouble: &str) {
-        let mut length = trouble.len().min(LONGEST_ERROR);
-        while !trouble.is_char_boundary(length) {
-            length -= 1;
-        }
-        // A variable ends at the first such byte.
-        self.trouble = trouble[..length].replace('\0', " ");
+        // A hook may show it as it is.
+        let trouble = text::escaped(trouble).into_owned();
+        self.trouble = limits::cut(trouble, TEXT_BYTES_MAX);
     }
 
     /// What a program is told. The term is the fencing token, and for those alone that lead.
@@ -251,6 +246,19 @@ mod tests {
     }
 
     #[test]
+    fn what_programs_are_told_is_limited_whatever_a_record_or_an_error_says() {
+        let mut roles = roles();
+        let huge = "\u{1b}".repeat(100_000);
+        let leader = Leader { name: huge.clone(), host: Some(huge.clone()), ..other(&huge, Some(1), 4) };
+        assert!(roles.sighted(Some(&leader)));
+        assert!(!roles.sighted(Some(&leader)), "no news");
+        roles.troubled(&huge);
+        let sizes = |variables: Variables| variables.iter().map(|(_, value)| value.len()).sum::<usize>();
+        assert!(sizes(roles.variables(Job::Follower)) < 4 * 1024);
+        assert!(sizes(roles.variables_beside(Aside::OnError)) < 8 * 1024);
+    }
+
+    #[test]
     fn our_own_leadership_is_a_change_and_so_is_its_end() {
         let mut roles = roles();
         assert!(!roles.leads(None));
@@ -276,8 +284,8 @@ mod tests {
             "ELECT_LEADER_ADDR=[::1]:8080",
         ];
         assert_eq!(told(&roles.variables(Job::Follower)), [&own[..], &leader[..]].concat());
-        roles.troubled("down\0");
-        let expected = [&own[..], &leader[..], &["ELECT_ERROR=down "][..]].concat();
+        roles.troubled("down\0\u{1b}[2J");
+        let expected = [&own[..], &leader[..], &["ELECT_ERROR=down\\u{0}\\u{1b}[2J"][..]].concat();
         assert_eq!(told(&roles.variables_beside(Aside::OnError)), expected);
         roles.leads(Some(5));
         let beside = told(&roles.variables_beside(Aside::OnChange));

@@ -3,8 +3,6 @@
 //! Names and hosts from records, answers of servers, names of processes and paths may hold anything. Shown as they are, they
 //! could end a line, forge the next one or steer the terminal.
 
-#![allow(dead_code, reason = "readers that use them follow in the next commits")]
-
 use std::borrow::Cow;
 use std::fmt::Write as _;
 

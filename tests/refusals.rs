@@ -8,9 +8,9 @@ use crate::harness::{Elect, Place, manual};
 #[test]
 fn a_name_that_no_terminal_should_see_is_refused() {
     let place = Place::new();
-    let long = "x".repeat(256);
+    let long = "x".repeat(257);
     for (flag, value) in [("--name", "a\u{1b}[2J"), ("--name", &long), ("--advertise", &long)] {
-        Elect::new(&place).flag(flag, value).command(["true"]).run().fails_with(2, &[flag, "at most 255 bytes"]);
+        Elect::new(&place).flag(flag, value).command(["true"]).run().fails_with(2, &[flag, "at most 256 bytes"]);
     }
 }
 

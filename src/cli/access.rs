@@ -1,10 +1,12 @@
 //! From the flags to what gets us into a store: reads the password from where it is kept.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::StoreFlags;
 use crate::exit::Exit;
+use crate::limits::CREDENTIAL_BYTES_MAX;
 use crate::store::{Access, Password};
 
 /// A password that cannot be had.
@@ -18,6 +20,9 @@ pub enum AccessError {
         /// Why not.
         error: std::io::Error,
     },
+    /// More than a password.
+    #[error("{} has more than {CREDENTIAL_BYTES_MAX} bytes: it should hold the {} alone", .0, .1)]
+    TooLong(String, &'static str),
     /// It is empty.
     #[error("--password-file {} is empty: it should hold the password alone", path.display())]
     Empty {
@@ -33,7 +38,7 @@ impl AccessError {
             AccessError::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 Exit::Refused
             }
-            AccessError::Unreadable { .. } | AccessError::Empty { .. } => Exit::Usage,
+            AccessError::Unreadable { .. } | AccessError::Empty { .. } | AccessError::TooLong(..) => Exit::Usage,
         }
     }
 }
@@ -46,17 +51,28 @@ impl AccessError {
 pub fn access(flags: &StoreFlags, request_timeout: Duration) -> Result<Access, AccessError> {
     let password = match &flags.password_file {
         Some(path) => {
-            let text =
-                std::fs::read_to_string(path).map_err(|error| AccessError::Unreadable { path: path.clone(), error })?;
+            let mut text = String::new();
+            // What ends with it, and one more, to tell a password of that size from a longer one.
+            let limit = CREDENTIAL_BYTES_MAX + "\r\n".len() + 1;
+            std::fs::File::open(path)
+                .and_then(|file| file.take(limit as u64).read_to_string(&mut text))
+                .map_err(|error| AccessError::Unreadable { path: path.clone(), error })?;
             // Editors end a file with a line break; no password does.
             let password = text.trim_end_matches(['\n', '\r']);
             if password.is_empty() {
                 return Err(AccessError::Empty { path: path.clone() });
             }
+            is_short(password, || format!("--password-file {}", path.display()), "password")?;
             Some(Password(password.to_owned()))
         }
         None => std::env::var("ELECT_PASSWORD").ok().filter(|text| !text.is_empty()).map(Password),
     };
+    if let Some(Password(password)) = &password {
+        is_short(password, || "ELECT_PASSWORD".to_owned(), "password")?;
+    }
+    if let Some(username) = &flags.username {
+        is_short(username, || "--username".to_owned(), "user's name")?;
+    }
     Ok(Access {
         tls_ca: flags.tls_ca.clone(),
         tls_cert: flags.tls_cert.clone(),
@@ -65,4 +81,8 @@ pub fn access(flags: &StoreFlags, request_timeout: Duration) -> Result<Access, A
         password,
         request_timeout,
     })
+}
+
+fn is_short(text: &str, place: impl FnOnce() -> String, kind: &'static str) -> Result<(), AccessError> {
+    if text.len() > CREDENTIAL_BYTES_MAX { Err(AccessError::TooLong(place(), kind)) } else { Ok(()) }
 }

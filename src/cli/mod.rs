@@ -27,10 +27,12 @@ use tokio::runtime::Runtime;
 
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::{self, Exit};
+use crate::limits::{LINE_BYTES_MAX, cut_visibly};
 use crate::setup::{self, SetupError};
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 use crate::store::resolver;
 use crate::store::{StoreError, StoreUrl};
+use crate::text::escaped;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -304,9 +306,17 @@ fn in_one_line(error: &clap::Error) -> String {
 
 /// One line that says what is wrong, and the status that goes with it.
 fn fail(exit: Exit, message: &str) -> ExitCode {
-    // Into a closed pipe or a full disk: the status says it too.
-    let _ = writeln!(std::io::stderr(), "elect: {message}");
+    complain(message);
     exit.into()
+}
+
+/// One line on stderr. Every text that is not a log line and not an answer gets there through this function, which escapes
+/// it and limits its length: servers, files and users may have put anything into it.
+fn complain(message: &str) {
+    let message = escaped(message);
+    let message = cut_visibly(&message, LINE_BYTES_MAX - "elect: \n".len());
+    // Into a closed pipe or a full disk: the exit status says it too.
+    let _ = writeln!(std::io::stderr(), "elect: {message}");
 }
 
 /// What a store's trouble exits with, where nothing else is to be done about it.

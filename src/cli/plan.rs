@@ -6,11 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::fail;
-use crate::config::RunFlags;
+use crate::config::{self, RunFlags};
 use crate::election::{Asked, KILL_ALLOWANCE, Short, Time, Timing, margin};
 use crate::exit::Exit;
 
 pub fn plan(flags: &RunFlags) -> ExitCode {
+    if let Err(error) = config::is_believed(flags.ttl) {
+        return fail(Exit::Usage, &error.to_string());
+    }
     let asked = Asked {
         ttl: flags.ttl,
         renew: flags.renew,

@@ -2,7 +2,8 @@
 //!
 //! Says nothing on 1 and 2, which were the command's (K3), and takes no signal: the keeper's mask is still in force.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::{DESCRIPTORS_TO_ASK, runtime};
 use crate::exit::Exit;
+use crate::keeper::MESSAGE_BYTES_MAX as MESSAGE_TO_KEEPER_BYTES_MAX;
 use crate::store::relinquish::{Parcel, SUBCOMMAND};
 
 /// The descriptor of the claim, if it is this that we were executed for. Not part of the command line that people see, and
@@ -39,6 +41,9 @@ pub fn relinquish(descriptor: RawFd) -> ExitCode {
 }
 
 fn receive(descriptor: RawFd) -> Option<Parcel> {
-    let text = fs::read(format!("/proc/self/fd/{descriptor}")).ok()?;
+    let mut text = Vec::new();
+    // The keeper got it in one message.
+    let file = File::open(format!("/proc/self/fd/{descriptor}")).ok()?;
+    file.take(MESSAGE_TO_KEEPER_BYTES_MAX as u64).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }

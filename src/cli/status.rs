@@ -7,12 +7,13 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use super::asked::{Asked, PATIENCE, run};
-use super::words::{age, has_colours, leads, printable, rough};
-use super::{StatusFlags, exit_for, fail};
+use super::words::{age, has_colours, leads, rough};
+use super::{StatusFlags, complain, exit_for, fail};
 use crate::boundary::Boundary;
 use crate::exit::Exit;
 use crate::store::{Depth, Glance, Hints, Sighting, StoreError};
 use crate::surface::status::Document;
+use crate::text::escaped;
 use table::{Look, table};
 
 /// How many of those who wait are named.
@@ -40,7 +41,7 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
             for (boundary, obstacle) in
                 seen.iter().filter_map(|(boundary, seen)| Some((boundary, seen.obstacle.as_ref()?)))
             {
-                let _ = writeln!(io::stderr(), "elect: {boundary}: {}", printable(obstacle));
+                complain(&format!("{boundary}: {obstacle}"));
             }
         }
         match &asked.boundary {
@@ -54,7 +55,11 @@ async fn look(asked: &Asked<'_>) -> Result<Vec<(Boundary, Sighting)>, StoreError
     let mut store = asked.url.open(&asked.access, Hints::to_nobody())?;
     let looked = async {
         match &asked.boundary {
-            Some(boundary) => Ok(vec![(boundary.clone(), store.look(boundary).await?)]),
+            Some(boundary) => {
+                // A record beside which this elect does not campaign is an answer: there is no leader that can be shown.
+                let sighting = store.look(boundary).await.or_else(Sighting::obstructed)?;
+                Ok(vec![(boundary.clone(), sighting)])
+            }
             None => Ok(store.survey(Depth::Leases).await?.into_iter().map(readable).collect()),
         }
     };
@@ -83,12 +88,13 @@ fn here() -> Look {
 
 /// The most important line first; the others are what a person may want to know next.
 fn in_full(boundary: &Boundary, sighting: &Sighting) -> String {
+    let boundary = escaped(boundary.as_str());
     let mut text = match (&sighting.leader, &sighting.obstacle) {
         (Some(leader), _) => {
             let age = age(leader).map_or_else(String::new, |age| format!(", for {age}"));
             format!("{boundary}: {}{age}\n", leads(leader))
         }
-        (None, Some(obstacle)) => format!("{boundary}: no leader; {}\n", printable(obstacle)),
+        (None, Some(obstacle)) => format!("{boundary}: no leader; {}\n", escaped(obstacle)),
         (None, None) => format!("{boundary}: no leader\n"),
     };
     if let Some(leader) = &sighting.leader {
@@ -96,10 +102,10 @@ fn in_full(boundary: &Boundary, sighting: &Sighting) -> String {
             let of = leader.ttl.map_or_else(String::new, |ttl| format!(" of {}", rough(ttl)));
             let _ = writeln!(text, "  lease left {}{of}", rough(left));
         }
-        let _ = writeln!(text, "  id {}", printable(&leader.id));
+        let _ = writeln!(text, "  id {}", escaped(&leader.id));
     }
     if let Some(waiting) = sighting.candidates.as_ref().filter(|waiting| !waiting.is_empty()) {
-        let names: Vec<String> = waiting.iter().take(SHOWN).map(|(_, name)| printable(name)).collect();
+        let names: Vec<_> = waiting.iter().take(SHOWN).map(|(_, name)| escaped(name)).collect();
         let more = match waiting.len() {
             count if count > SHOWN => format!(" and {} more", count - SHOWN),
             _ => String::new(),

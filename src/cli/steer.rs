@@ -18,7 +18,7 @@ use crate::surface::control::{self, Answer, Verdict, Wish};
 /// How long a candidate that may be the one may take to say who it is.
 const HELLO: Duration = Duration::from_secs(2);
 /// An answer is shorter.
-const LONGEST_ANSWER: u64 = 64 * 1024;
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// Which candidate is meant.
 #[derive(Debug, Args)]
@@ -224,12 +224,31 @@ fn ask(path: &Path, wish: &Wish, patience: Option<Duration>) -> Result<Answer, S
         _ => unreachable(error),
     };
     let mut stream = UnixStream::connect(path).map_err(unreachable)?;
+    let by = patience.map(|patience| clock::now() + patience);
     // A time-out of zero would be none.
-    let limit = patience.map(|patience| patience.max(Duration::from_millis(1)));
-    stream.set_read_timeout(limit).and_then(|()| stream.set_write_timeout(limit)).map_err(unreachable)?;
+    let left = || by.map(|by| by.since(clock::now()).max(Duration::from_millis(1)));
+    stream.set_write_timeout(left()).map_err(unreachable)?;
     stream.write_all(wish.to_line().as_bytes()).map_err(trouble)?;
     let mut line = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut line).map_err(trouble)?;
+    let mut chunk = [0; 1024];
+    loop {
+        // For all of it: an answer that comes byte by byte has no more time than any other.
+        stream.set_read_timeout(left()).map_err(unreachable)?;
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(read) => line.extend_from_slice(&chunk[..read]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(trouble(error)),
+        }
+        if line.len() > ANSWER_BYTES_MAX {
+            return Err(SpeakError::Nonsense);
+        }
+        if let (Some(patience), Some(by)) = (patience, by)
+            && clock::now() >= by
+        {
+            return Err(SpeakError::TimedOut(patience));
+        }
+    }
     if line.is_empty() {
         return Err(SpeakError::HungUp);
     }

@@ -1,6 +1,6 @@
 //! `elect wait`: blocks until somebody leads, or nobody, or a certain one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::asked::{Asked, PATIENCE, run};
 use super::changes::{Change, Changes, What};
 use super::words::leads;
-use super::{WaitFlags, exit_for, fail};
+use super::{WaitFlags, complain, exit_for, fail};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::election::Time;
@@ -19,6 +19,7 @@ use crate::exit::Exit;
 use crate::store::observer::Observer;
 use crate::store::{Hints, Leader, Sighting, StoreError};
 use crate::surface::status::Document;
+use crate::text::escaped;
 
 /// How long a trouble that goes on is not mentioned again.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -90,6 +91,7 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
             observer: Observer::new(store, asked.boundary.clone(), PATIENCE),
             changes: Changes::default(),
             present: BTreeMap::new(),
+            unknown: BTreeSet::new(),
             has_answered: false,
             trouble: None,
         };
@@ -116,6 +118,8 @@ struct Wait<'a> {
     changes: Changes,
     /// Who leads, as far as that is known.
     present: BTreeMap<Boundary, Leader>,
+    /// Boundaries whose record cannot be read: somebody may lead them.
+    unknown: BTreeSet<Boundary>,
     /// Whether the store has ever answered.
     has_answered: bool,
     /// What the store's last answer was, if it was none; and when that was last mentioned.
@@ -139,24 +143,32 @@ impl Wait<'_> {
                 self.has_answered = true;
                 self.trouble = None;
             }
-            Err(error @ (StoreError::Refused(_) | StoreError::Misused(_))) => {
+            // A refusal is an answer at the first contact alone: later it may be over as it came (S6).
+            Err(error @ (StoreError::Refused(_) | StoreError::Misused(_))) if !self.has_answered => {
                 return Some(fail(exit_for(error), &error.to_string()));
             }
-            Err(StoreError::Unavailable(trouble) | StoreError::Obstacle(trouble)) => {
-                self.mention(trouble);
+            Err(error) => {
+                self.mention(&error.to_string());
                 return None;
             }
         }
         for Change { boundary, what } in self.changes.note(clock::now(), self.observer.scope(), seen) {
             let Some(boundary) = boundary else { continue };
+            self.unknown.remove(&boundary);
             match what {
                 What::Leads { leader, .. } => drop(self.present.insert(boundary, leader)),
-                // Who led before a trouble is not known to lead now.
-                What::Nobody { .. } | What::Trouble(_) => drop(self.present.remove(&boundary)),
+                What::Nobody { .. } => drop(self.present.remove(&boundary)),
+                // Who led before a trouble is not known to lead now, nor is it known that nobody does.
+                What::Trouble(trouble) => {
+                    complain(&format!("{boundary}: {trouble}; still waiting"));
+                    self.present.remove(&boundary);
+                    self.unknown.insert(boundary);
+                }
             }
         }
         match self.flags.until.by(&self.present) {
             Met::Not => None,
+            Met::ByNobody if !self.unknown.is_empty() => None,
             met @ (Met::ByNobody | Met::By(..)) => {
                 self.tell(met);
                 Some(Exit::Success.into())
@@ -174,7 +186,7 @@ impl Wait<'_> {
         }
         // With a short time-out there is a word soon enough.
         if self.flags.timeout.is_none_or(|limit| limit > AGAIN) {
-            let _ = writeln!(io::stderr(), "elect: {trouble}; still waiting");
+            complain(&format!("{trouble}; still waiting"));
         }
         self.trouble = Some((trouble.to_owned(), now));
     }
@@ -191,6 +203,7 @@ impl Wait<'_> {
             let sighting = Sighting { leader: leader.cloned(), ..Sighting::default() };
             Document::new(boundary, self.store, &sighting).to_json()
         } else {
+            let boundary = escaped(boundary.as_str());
             format!("{boundary}: {}", leader.map_or("no leader".to_owned(), leads))
         };
         let _ = writeln!(io::stdout(), "{text}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::asked::{Asked, PATIENCE, run};
 use super::changes::{Change, Changes, Skipped, What};
 use super::lines::Lines;
-use super::words::{leads, printable, stamp};
+use super::words::{leads, stamp};
 use super::{WatchFlags, exit_for, fail};
 use crate::clock;
 use crate::exit::Exit;
@@ -15,6 +15,7 @@ use crate::signals::{SignalEvent, Signals};
 use crate::store::observer::Observer;
 use crate::store::{Glance, Hints, StoreError};
 use crate::surface::occurrence::Occurrence;
+use crate::text::escaped;
 
 /// How long the last line may take: its reader may be stuck.
 const LAST_WORD: Duration = Duration::from_millis(200);
@@ -132,7 +133,7 @@ fn line(change: &Change, form: Form) -> String {
         Form::Json => json(change, at),
         Form::Text { .. } => {
             let boundary = change.boundary.as_ref().map_or_else(String::new, |boundary| format!("{boundary}: "));
-            format!("{at} {boundary}{}", text(&change.what))
+            escaped(&format!("{at} {boundary}{}", text(&change.what))).into_owned()
         }
     };
     line + "\n"
@@ -143,7 +144,7 @@ fn text(what: &What) -> String {
         What::Leads { leader, skipped } => format!("{}{}", leads(leader), gap(*skipped)),
         What::Nobody { obstacle: None, skipped } => format!("no leader{}", gap(*skipped)),
         What::Nobody { obstacle: Some(obstacle), skipped } => format!("no leader; {obstacle}{}", gap(*skipped)),
-        What::Trouble(trouble) => format!("error: {}", printable(trouble)),
+        What::Trouble(trouble) => format!("error: {trouble}"),
     }
 }
 
@@ -168,5 +169,21 @@ fn json(change: &Change, at: String) -> String {
             Occurrence::none(at, boundary, obstacle.as_deref(), known(*skipped)).to_json()
         }
         What::Trouble(trouble) => Occurrence::error(at, boundary, trouble).to_json(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_an_obstacle_or_an_error_holds_it_is_one_line() {
+        let evil = "\u{1b}[2J\r\nforged: x leads\u{202e}";
+        let obstacle = What::Nobody { obstacle: Some(evil.to_owned()), skipped: Skipped::No };
+        for what in [obstacle, What::Trouble(evil.to_owned())] {
+            let change = Change { boundary: Some("cron".parse().expect("a name")), what };
+            let line = line(&change, Form::Text { is_terminal: false });
+            assert!(line.ends_with('\n') && !line.trim_end_matches('\n').chars().any(crate::text::is_unsafe), "{line}");
+        }
     }
 }

@@ -7,15 +7,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::clock;
 use crate::config::joined;
 use crate::store::Leader;
-
-/// A record may be somebody else's: what would steer the terminal is left out.
-pub fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
-}
+use crate::text::escaped;
 
 /// `web-1 leads at 10.0.0.5:8080, term 42`
 pub fn leads(leader: &Leader) -> String {
-    let mut words = format!("{} leads", printable(&leader.name));
+    let mut words = format!("{} leads", escaped(&leader.name));
     if let Some(place) = place(leader) {
         let _ = write!(words, " at {place}");
     }
@@ -27,8 +23,9 @@ pub fn leads(leader: &Leader) -> String {
 
 /// Where followers are told to connect, as far as that says more than the name.
 pub fn place(leader: &Leader) -> Option<String> {
-    let host = printable(leader.host.as_deref().unwrap_or_default());
-    joined(&host, leader.port).or_else(|| (host != leader.name && !host.is_empty()).then_some(host))
+    let host = leader.host.as_deref().unwrap_or_default();
+    let shown = escaped(host);
+    joined(&shown, leader.port).or_else(|| (host != leader.name && !host.is_empty()).then(|| shown.into_owned()))
 }
 
 /// How long it has led.

@@ -20,6 +20,7 @@ mod descriptors;
 mod execute;
 mod guard;
 mod namespace;
+mod outbox;
 mod protocol;
 mod spawn;
 mod sys;
@@ -38,7 +39,8 @@ use nix::unistd::{Pid, setpgid};
 
 pub use containment::{Containment, NoContainment};
 pub use execute::execute_self;
-pub use protocol::{Claim, Received, ToKeeper};
+pub use outbox::Outbox;
+pub use protocol::{Claim, LONGEST as MESSAGE_BYTES_MAX, Received, ToKeeper};
 pub use spawn::{FindError, Program, Scripts, find};
 pub use sys::{close_inherited, die_by, ignore, ignore_file_size_signal, is_ignored, signal_own_group};
 pub use terminal::Terminal;

@@ -16,9 +16,12 @@ use super::sys;
 use crate::election::{
     Aside, AsideEnd, AtTerminal, Beside, CommandEnd, FromKeeper, Job, NotStarted, Run, Signal, Term, Time,
 };
+use crate::limits;
 
 /// Longer messages are refused by their sender.
 pub const LONGEST: usize = 64 * 1024;
+/// Longest value of a variable in a message that was too large as it was.
+pub const VALUE_BYTES_MAX: usize = 1024;
 /// How many descriptors may come with a claim.
 const MOST_DESCRIPTORS: usize = 3;
 
@@ -81,6 +84,32 @@ impl ToKeeper {
             ToKeeper::Resume => message.tag(12),
         };
         message.0
+    }
+
+    /// Cuts each value of the environment that the message carries to [`VALUE_BYTES_MAX`], at the boundary of a character.
+    /// Returns whether anything has become smaller.
+    pub(super) fn shrink(&mut self) -> bool {
+        let identity = match self {
+            ToKeeper::Start { identity, .. } | ToKeeper::Aside { identity, .. } => identity,
+            ToKeeper::Claim(_)
+            | ToKeeper::Arm { .. }
+            | ToKeeper::Stop { .. }
+            | ToKeeper::Kill
+            | ToKeeper::Forward { .. }
+            | ToKeeper::Ping
+            | ToKeeper::Resume
+            | ToKeeper::EndHold
+            | ToKeeper::Dismiss => return false,
+        };
+        let mut is_smaller = false;
+        for (name, value) in identity {
+            // ELECT_INSIDE is complete or wrong, and its size is checked at the start.
+            if value.len() > VALUE_BYTES_MAX && name != "ELECT_INSIDE" {
+                *value = limits::cut(value.to_string_lossy().into_owned(), VALUE_BYTES_MAX).into();
+                is_smaller = true;
+            }
+        }
+        is_smaller
     }
 
     /// `None`: not a message.

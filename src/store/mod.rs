@@ -18,6 +18,7 @@
 
 mod access;
 mod always;
+mod bounds;
 #[cfg(test)]
 mod conformance;
 #[cfg(feature = "etcd")]
@@ -45,8 +46,11 @@ use tokio::sync::mpsc;
 use crate::boundary::Boundary;
 use crate::election::{Term, Time};
 use crate::keeper::Claim;
+use crate::limits::{STORE_URL_BYTES_MAX, cut_visibly};
+use crate::text::escaped;
 
 pub use access::{Access, Password};
+use bounds::Bounded;
 pub use file::{encode as encoded, make_private, runtime_directory};
 pub use record::{Leader, Sighting};
 use relinquish::Relinquish;
@@ -129,7 +133,6 @@ pub enum StoreError {
     /// too large, or not elect's at all. It is read again every renewal interval, because another program may change it. Never
     /// a reason for exit status 77 (S6).
     #[error("{0}")]
-    #[allow(dead_code, reason = "the readers of records use it from the next commits on")]
     Obstacle(String),
     /// What we were told about it does not fit together: a usage error, found when the store is opened.
     #[error("{0}")]
@@ -284,17 +287,20 @@ impl fmt::Debug for Kind {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreUrlError {
     /// No `scheme:` in front.
-    #[error("--store {given:?} names no kind of store: write it as {}", forms())]
+    #[error("--store {:?} names no kind of store: write it as {}", cut_visibly(given, 80), forms())]
     NoScheme {
         /// The text.
         given: String,
     },
     /// A scheme that is not in the registry.
-    #[error("--store {}: is not a kind of store that this elect knows: {}", scheme.escape_debug(), forms())]
+    #[error("--store {}: is not a kind of store that this elect knows: {}", cut_visibly(&escaped(scheme), 40), forms())]
     Unknown {
         /// The scheme alone: the rest may hold a password.
         scheme: String,
     },
+    /// More than any server and its options need.
+    #[error("--store has {0} bytes, and at most {STORE_URL_BYTES_MAX} are taken: shorten the URL")]
+    TooLong(usize),
     /// The rest of the URL does not fit its kind.
     #[error("--store {scheme}:… is not understood: {reason}")]
     Malformed {
@@ -316,6 +322,9 @@ impl<'a> StoreUrl<'a> {
     ///
     /// [`StoreUrlError`], without any credentials that the URL holds.
     pub fn parse(url: &'a str) -> Result<StoreUrl<'a>, StoreUrlError> {
+        if url.len() > STORE_URL_BYTES_MAX {
+            return Err(StoreUrlError::TooLong(url.len()));
+        }
         let Some((scheme, rest)) = url.split_once(':') else {
             return Err(StoreUrlError::NoScheme { given: url.to_owned() });
         };
@@ -353,7 +362,8 @@ impl<'a> StoreUrl<'a> {
     ///
     /// URL, flags and variables do not fit together, or what they name will not have us.
     pub fn open(&self, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
-        (self.kind.open)(self, access, hints)
+        let store = (self.kind.open)(self, access, hints).map_err(StoreError::bounded)?;
+        Ok(Box::new(Bounded(store)))
     }
 
     /// Whether the store is asked over a network, by names that may have to be looked up.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::{Depth, Glance, Sighting, Store, StoreError};
+use super::{Depth, Glance, Store, StoreError};
 use crate::boundary::Boundary;
 
 /// How long a change without a hint goes unseen: as long as a renewal takes with the defaults (T2).
@@ -68,8 +68,12 @@ impl Observer {
     async fn look(&mut self) -> Result<Vec<Glance>, StoreError> {
         match &self.scope {
             Some(boundary) => {
-                let sighting = self.store.look(boundary).await.or_else(Sighting::obstructed)?;
-                Ok(vec![(boundary.clone(), Ok(sighting))])
+                let seen = match self.store.look(boundary).await {
+                    // The store has answered: it is this record that cannot be followed, as in a survey.
+                    Err(error @ StoreError::Obstacle(_)) => Err(error),
+                    seen => Ok(seen?),
+                };
+                Ok(vec![(boundary.clone(), seen)])
             }
             None => self.store.survey(Depth::Leaders).await,
         }

@@ -35,6 +35,8 @@ pub enum RecordState {
     Held,
     /// Released.
     Free,
+    /// Nobody is known to lead, or to have led: written by a candidate that has found no record (S2).
+    Vacant,
 }
 
 impl Record {

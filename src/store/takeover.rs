@@ -1,16 +1,40 @@
-//! When a candidate may take the record of an observed store (DESIGN.md 5.3). Pure: what was seen and when goes in, what may
-//! be done comes out. Redis and MongoDB share it, and the simulation of the election runs this very code.
+//! When a candidate may take the record of an observed store, and which of its renewals count (DESIGN.md 5.3, 5.4, S2, S3).
+//! Pure: observations and their times go in, decisions come out. Every observed store uses it, and the simulation of the
+//! election runs this very code.
 //!
-//! Such a store grants no leases: it compares and swaps one record, and candidates watch each other. What a candidate knows
-//! of time is how long *it* has seen nothing change, on its own boot clock. So
+//! Such a store grants no leases: it compares and swaps one record, and candidates watch each other. A candidate measures only
+//! how long *it* has seen nothing change, on its own boot clock. So
 //!
-//! - a record that says *free* is taken at once: whoever freed it has nothing running;
+//! - a record that says *free* is taken at once, as long as the server can have forgotten nothing since the leader that freed it
+//!   had its last credited renewal;
 //! - a record that says *held* is taken after it has stood unchanged for the ttl that is in it, its holder's;
-//! - where there is no record that can be trusted, because it is missing from a store that may have lost it, or because it was written in another life of the
-//!   server and may be older than what was lost since, the wait is the longest ttl that anybody may be counting on.
+//! - absence is no version: "none, led, none" looks like "none". A candidate that finds no record writes one that says *vacant*,
+//!   and waits on that for the longest ttl that any leader may be counting on. The same wait applies to a record of another
+//!   incarnation of the server, which may be older than one that was lost;
+//! - on a server with replicas a wait counts only while enough of them are attached, and starts again whenever one has attached
+//!   anew: until then that replica may have confirmed the renewals of a leader elsewhere.
 //!
 //! Each take names the version that was observed, and the store takes nothing if it has changed since. A version never comes
 //! back: the nonce is fresh with every write.
+//!
+//! # How a store uses it
+//!
+//! 1. [`Takeover::new`] once for each candidate and boundary; the store keeps it for as long as it lives. [`Basis::of`] is the
+//!    basis of a server without replicas; a store whose server never forgets has one incarnation for ever.
+//! 2. Campaign: read the record and the present basis as a [`View`], ask [`Takeover::decide`], and do what it says:
+//!    - [`Decision::Vacate`]: write the [`Takeover::vacancy`] (state `vacant`, a random id that is new each time) unless a record
+//!      has appeared, with no replica's confirmation, and `decide` on a fresh view. A store may do this in the same request that
+//!      reads. A vacant record is no leader, has the index of free records, and needs no announcement;
+//!    - [`Decision::Take`]: compare the whole view, incarnation and epoch included, and write the [`Takeover::bid`], with the
+//!      present basis in it. The new term is [`limits::next_term`](crate::limits::next_term) of the record's term, the server's
+//!      clock and the bid's floor. Then [`Takeover::took`]; if the record had changed, [`Takeover::forget`];
+//!    - [`Decision::Mine`]: the take whose answer was lost: [`Takeover::took`] with the basis in the record;
+//!    - [`Decision::GiveBack`]: free the record, leave its basis as it is, [`Takeover::forget`];
+//!    - [`Decision::Wait`]: ask again.
+//! 3. Renew: write a [`Takeover::nonce`] if it is above the record's, and [`Takeover::settled`] as the record's basis where there
+//!    is one. Describe the answer as a [`Write`] and ask [`Takeover::credit`]; no other renewal is credited.
+//! 4. Release: free the record with [`Takeover::settled`] as its basis; where there is none, leave the basis that is in it. The
+//!    keeper's claim carries the same, and is made anew whenever [`Takeover::settled`] changes.
 //!
 //! What is not here: requests, answers, and what a holder does.
 
@@ -18,38 +42,48 @@ use std::time::Duration;
 
 use crate::election::{Term, Time};
 
-/// A record, as far as the rule is concerned. `N` is how candidates and lives of the server are named.
+pub use super::record::RecordState;
+use tenure::Tenure;
+pub use tenure::{Basis, Credit, Epoch, Write, is_effective};
+
+mod tenure;
+#[cfg(test)]
+mod tests;
+
+/// A record, as far as the rule is concerned. `N` is how candidates and incarnations of the server are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace<N> {
-    /// Which candidate wrote it.
+    /// The id of the candidate that wrote it.
     pub holder: N,
-    /// Under which term.
+    /// Its term; of a vacant record the highest term that its writer had seen.
     pub term: Term,
     /// Fresh with every write of that holder, and larger than the one before.
     pub nonce: u64,
-    /// What the holder counts on after each write.
+    /// The lease that the holder counts on after each write; of a vacant record the longest that its writer had seen.
     pub ttl: Duration,
-    /// Whether it leads; otherwise it has released.
-    pub held: bool,
-    /// The life of the server in which it was *taken*: a renewal proves nothing about what a restart may have lost.
-    pub incarnation: N,
+    /// Whether its holder leads.
+    pub state: RecordState,
+    /// Where it was taken or, later, where its holder's last credited renewal was executed.
+    pub basis: Basis<N>,
 }
 
-/// What a store looked like at one moment.
+/// A store at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View<N> {
-    /// The present life of the server.
-    pub incarnation: N,
-    /// What it holds.
+    /// The present incarnation of the server, and the epoch of its replicas.
+    pub basis: Basis<N>,
+    /// Whether as many replicas are attached as have to confirm a write; always true where none has to.
+    pub is_attached: bool,
+    /// The record that the store holds.
     pub record: Option<Trace<N>>,
 }
 
-/// What a missing record means.
+/// The meaning of a missing record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
     /// The store may have forgotten it, and a leader with it.
     Fleeting,
-    /// There has been none: the store forgets nothing that it has confirmed. A person who deletes a record is not waited for.
+    /// The store forgets nothing that it has confirmed: there has been none, unless this candidate has seen one.
     Lasting,
 }
 
@@ -61,6 +95,8 @@ pub enum Decision {
     /// It is held under our name by a term that is over: to be released, so that nobody waits for it. Nothing of ours runs,
     /// or we would not be asking.
     GiveBack(Term),
+    /// There is no record: write a vacant one, on which every candidate can wait (S2).
+    Vacate,
     /// Take it, naming the view.
     Take,
     /// Not yet.
@@ -72,13 +108,24 @@ pub enum Decision {
     },
 }
 
-/// What distinguishes a take from all others.
+/// The mark of a take that tells it from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bid {
-    /// By which it is recognized.
+    /// The nonce by which it is recognized.
     pub nonce: u64,
     /// The term must be at least so large.
     pub floor: Term,
+}
+
+/// The contents of a vacant record, but for its random id (S2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vacancy {
+    /// Fresh, as that of every write.
+    pub nonce: u64,
+    /// The longest ttl seen in a record, zero if none was seen.
+    pub ttl: Duration,
+    /// The highest term seen in a record, 0 if none was seen.
+    pub term: Term,
 }
 
 /// One candidate's observations of one boundary.
@@ -87,15 +134,21 @@ pub struct Takeover<N> {
     me: N,
     ttl: Duration,
     memory: Memory,
-    /// What is there, and since when nothing else has been.
+    /// The present view, and since when it has not changed.
     seen: Option<(View<N>, Time)>,
+    /// How often a wait on this very record was restarted by a new epoch alone.
+    restarts: u32,
     /// Somebody else has written a held record since we began to look.
     led: bool,
+    has_seen_record: bool,
+    /// The longest ttl in a record, without our own.
     longest_ttl: Duration,
     highest_term: Term,
     /// Of the take whose outcome is not known.
     outstanding: Option<u64>,
     nonces: u64,
+    /// Of the term that was won last.
+    tenure: Option<Tenure<N>>,
     #[cfg(test)]
     sabotage: Option<Sabotage>,
 }
@@ -105,16 +158,36 @@ pub struct Takeover<N> {
 pub enum Sabotage {
     /// A held record is taken at once.
     HeldTakenAtOnce,
-    /// A missing record, or one of another life of the server, is taken at once.
+    /// A missing record, a vacant one, or one of another incarnation of the server, is taken at once.
     MissingTakenAtOnce,
+    /// A missing record is waited for as it is: without a version, "none, led, none" is not told from "none".
+    AbsenceHasNoVersion,
+    /// A vacant record is taken like a free one.
+    VacantIsFree,
+    /// On a store that forgets nothing, a record that has vanished is taken like one that never was.
+    VanishedIsMissing,
     /// The wait is for the candidate's own ttl instead of the record's.
     OwnTtlCounts,
     /// The wait without a record to be trusted forgets the ttls of others.
     OthersTtlsForgotten,
+    /// A vacant record does not tell the next candidate which ttls and terms its writer has seen.
+    VacancyTellsNothing,
     /// A record with my name is mine, whatever its nonce.
     MineByIdAlone,
-    /// A free record is taken at once whatever life of the server it was taken in.
+    /// A free record is taken at once whatever incarnation of the server it was freed in.
     OldFreeTakenAtOnce,
+    /// A replica that attaches restarts no wait, and keeps no record from being free.
+    EpochIgnored,
+    /// A wait goes on while too few replicas are attached.
+    WaitsWithoutReplicas,
+    /// A renewal that changed nothing is credited.
+    StaleCredited,
+    /// The first renewal of a term is credited whatever happened to the server since its take.
+    FirstCreditedAnywhere,
+    /// The first write that is confirmed at all is credited.
+    FirstConfirmationCredited,
+    /// A credit after the end of the lease moves the basis of the record all the same.
+    LateCreditSettles,
 }
 
 impl<N: Clone + PartialEq> Takeover<N> {
@@ -125,11 +198,14 @@ impl<N: Clone + PartialEq> Takeover<N> {
             ttl,
             memory,
             seen: None,
+            restarts: 0,
             led: false,
-            longest_ttl: ttl,
+            has_seen_record: false,
+            longest_ttl: Duration::ZERO,
             highest_term: 0,
             outstanding: None,
             nonces: 0,
+            tenure: None,
             #[cfg(test)]
             sabotage: None,
         }
@@ -157,13 +233,28 @@ impl<N: Clone + PartialEq> Takeover<N> {
     pub fn bid(&mut self) -> Bid {
         let nonce = self.nonce();
         self.outstanding = Some(nonce);
+        self.tenure = None;
         Bid { nonce, floor: self.highest_term.saturating_add(1) }
     }
 
-    /// How long it takes at most until a record that nobody touches is taken. For people.
-    #[cfg(feature = "redis")]
+    /// For a vacant record. It hands on what was seen, so that a candidate that comes later waits as long as this one.
+    pub fn vacancy(&mut self) -> Vacancy {
+        let nonce = self.nonce();
+        if self.breaks(Sabotage::VacancyTellsNothing) {
+            return Vacancy { nonce, ttl: Duration::ZERO, term: 0 };
+        }
+        Vacancy { nonce, ttl: self.longest_ttl, term: self.highest_term }
+    }
+
+    /// How long it takes at most until a record that nobody touches is taken.
     pub fn longest_wait(&self) -> Duration {
-        self.longest_ttl
+        if self.breaks(Sabotage::OthersTtlsForgotten) { self.ttl } else { self.longest_ttl.max(self.ttl) }
+    }
+
+    /// How often the present wait has started again only because a replica had attached (5.4).
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "of a store with replicas"))]
+    pub fn epoch_restarts(&self) -> u32 {
+        self.restarts
     }
 
     /// The nonce of a take whose outcome is not known.
@@ -176,25 +267,71 @@ impl<N: Clone + PartialEq> Takeover<N> {
         self.outstanding = None;
     }
 
+    /// A take has reached the store; it was executed on this basis. `is_confirmed`: as many replicas have confirmed it as have
+    /// to; true where none has to.
+    pub fn took(&mut self, basis: Basis<N>, is_confirmed: bool) {
+        self.tenure = Some(Tenure::new(basis, is_confirmed));
+    }
+
+    /// Whether a renewal that has reached the record is credited. Nothing else may credit one (S3).
+    pub fn credit(&mut self, write: &Write<N>) -> Credit {
+        #[cfg(test)]
+        let sabotage = self.sabotage;
+        #[cfg(not(test))]
+        let sabotage = None;
+        let Some(tenure) = &mut self.tenure else { return Credit::GiveBack };
+        let credit = tenure.credit(write, sabotage);
+        if credit == Credit::Counts {
+            // The take is no longer unanswered: found again as it was, it would be an old state of the record.
+            self.outstanding = None;
+        }
+        credit
+    }
+
+    /// The basis of the last credited renewal: what renewals, the release and the keeper's claim write into the record. `None`:
+    /// none was credited yet, and the take's, which is in the record, stays.
+    pub fn settled(&self) -> Option<&Basis<N>> {
+        self.tenure.as_ref()?.settled()
+    }
+
     /// Looks at an answer that had arrived by `received` (T1: an observer counts from after receiving).
     pub fn decide(&mut self, received: Time, view: &View<N>) -> Decision {
+        let had_seen_record = self.has_seen_record;
         let since = self.note(received, view);
-        let fresh = view.record.as_ref().filter(|record| record.incarnation == view.incarnation);
-        let rest = match fresh {
-            Some(record) if self.is_mine(record) => return Decision::Mine(record.term),
-            Some(record) if record.held && record.holder == self.me => return Decision::GiveBack(record.term),
-            Some(record) if !record.held => return Decision::Take,
-            Some(_) if self.breaks(Sabotage::HeldTakenAtOnce) => return Decision::Take,
-            Some(_) if self.breaks(Sabotage::OwnTtlCounts) => self.ttl,
-            Some(record) => record.ttl,
-            None if view.record.is_none() && self.memory == Memory::Lasting => return Decision::Take,
-            None if self.breaks(Sabotage::MissingTakenAtOnce) => return Decision::Take,
-            None if self.breaks(Sabotage::OldFreeTakenAtOnce) && view.record.as_ref().is_some_and(|old| !old.held) => {
+        let Some(record) = &view.record else {
+            let never_was = self.memory == Memory::Lasting && !had_seen_record;
+            return match () {
+                () if never_was || self.breaks(Sabotage::MissingTakenAtOnce) => Decision::Take,
+                () if self.memory == Memory::Lasting && self.breaks(Sabotage::VanishedIsMissing) => Decision::Take,
+                () if self.breaks(Sabotage::AbsenceHasNoVersion) => self.wait(received, since, self.longest_wait()),
+                () => Decision::Vacate,
+            };
+        };
+        let is_fresh = record.basis.incarnation == view.basis.incarnation;
+        let is_continuous = self.continues(&view.basis, &record.basis);
+        let rest = match record.state {
+            RecordState::Held if is_fresh && self.is_mine(record) => return Decision::Mine(record.term),
+            RecordState::Held if is_fresh && record.holder == self.me => return Decision::GiveBack(record.term),
+            RecordState::Free if is_continuous && view.is_attached => return Decision::Take,
+            RecordState::Free if self.breaks(Sabotage::OldFreeTakenAtOnce) => return Decision::Take,
+            RecordState::Vacant if self.breaks(Sabotage::VacantIsFree) => return Decision::Take,
+            RecordState::Held if is_fresh && self.breaks(Sabotage::HeldTakenAtOnce) => return Decision::Take,
+            RecordState::Held if is_fresh && self.breaks(Sabotage::OwnTtlCounts) => self.ttl,
+            RecordState::Held if is_fresh => record.ttl,
+            RecordState::Held | RecordState::Free | RecordState::Vacant
+                if self.breaks(Sabotage::MissingTakenAtOnce) =>
+            {
                 return Decision::Take;
             }
-            None if self.breaks(Sabotage::OthersTtlsForgotten) => self.ttl,
-            None => self.longest_ttl,
+            RecordState::Held | RecordState::Free | RecordState::Vacant => self.longest_wait(),
         };
+        if !view.is_attached && !self.breaks(Sabotage::WaitsWithoutReplicas) {
+            return Decision::Wait { left: rest, decided: self.led };
+        }
+        self.wait(received, since, rest)
+    }
+
+    fn wait(&self, received: Time, since: Time, rest: Duration) -> Decision {
         match rest.saturating_sub(received.since(since)) {
             Duration::ZERO => Decision::Take,
             left => Decision::Wait { left, decided: self.led },
@@ -204,24 +341,37 @@ impl<N: Clone + PartialEq> Takeover<N> {
     /// Takes the view in. Returns since when it has been like this, as far as we have seen.
     fn note(&mut self, received: Time, view: &View<N>) -> Time {
         if let Some(record) = &view.record {
+            self.has_seen_record = true;
             self.highest_term = self.highest_term.max(record.term);
             self.longest_ttl = self.longest_ttl.max(record.ttl);
         }
-        match &self.seen {
-            Some((before, since)) if before == view => *since,
-            before => {
-                // A server that was started again has written nothing by that.
-                let written = before.as_ref().is_some_and(|(before, _)| before.record != view.record);
-                self.led |= written && view.record.as_ref().is_some_and(|now| now.held && now.holder != self.me);
-                self.seen = Some((view.clone(), received));
-                received
-            }
+        let Some((before, since)) = &self.seen else {
+            self.seen = Some((view.clone(), received));
+            return received;
+        };
+        let is_same_record = before.record == view.record && before.basis.incarnation == view.basis.incarnation;
+        let is_same_epoch = self.continues(&view.basis, &before.basis);
+        let was_attached = (before.is_attached && view.is_attached) || self.breaks(Sabotage::WaitsWithoutReplicas);
+        let since = if is_same_record && is_same_epoch && was_attached { *since } else { received };
+        // A server that was started again has written nothing by that.
+        let is_written = before.record != view.record;
+        self.restarts = if is_same_record { self.restarts + u32::from(!is_same_epoch) } else { 0 };
+        self.led |= is_written
+            && view.record.as_ref().is_some_and(|now| now.state == RecordState::Held && now.holder != self.me);
+        self.seen = Some((view.clone(), since));
+        since
+    }
+
+    fn continues(&self, later: &Basis<N>, earlier: &Basis<N>) -> bool {
+        if self.breaks(Sabotage::EpochIgnored) {
+            return later.incarnation == earlier.incarnation;
         }
+        later.continues(earlier)
     }
 
     fn is_mine(&self, record: &Trace<N>) -> bool {
         let by_nonce = Some(record.nonce) == self.outstanding;
-        record.held && record.holder == self.me && (by_nonce || self.breaks(Sabotage::MineByIdAlone))
+        record.holder == self.me && (by_nonce || self.breaks(Sabotage::MineByIdAlone))
     }
 
     #[cfg(test)]
@@ -233,159 +383,5 @@ impl<N: Clone + PartialEq> Takeover<N> {
     #[expect(clippy::unused_self, reason = "the same question as in the tests")]
     const fn breaks(&self, _: Sabotage) -> bool {
         false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn s(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn at(seconds: u64) -> Time {
-        Time::BOOT + s(seconds)
-    }
-
-    /// A candidate called 1 with a ttl of 10 s.
-    fn me() -> Takeover<u8> {
-        Takeover::new(1, s(10), Memory::Fleeting)
-    }
-
-    fn held(holder: u8, nonce: u64) -> Trace<u8> {
-        Trace { holder, term: 7, nonce, ttl: s(10), held: true, incarnation: 100 }
-    }
-
-    fn free(holder: u8, nonce: u64) -> Trace<u8> {
-        Trace { held: false, ..held(holder, nonce) }
-    }
-
-    fn view(record: impl Into<Option<Trace<u8>>>) -> View<u8> {
-        View { incarnation: 100, record: record.into() }
-    }
-
-    const fn wait(seconds: u64, decided: bool) -> Decision {
-        Decision::Wait { left: s(seconds), decided }
-    }
-
-    #[test]
-    fn a_free_record_is_taken_at_once() {
-        assert_eq!(me().decide(at(5), &view(free(2, 1))), Decision::Take);
-    }
-
-    #[test]
-    fn a_held_record_is_taken_when_it_has_stood_unchanged_for_its_own_ttl() {
-        let mut me = me();
-        let short = view(Trace { ttl: s(4), ..held(2, 1) });
-        assert_eq!(me.decide(at(5), &short), wait(4, false));
-        assert_eq!(me.decide(at(8), &short), wait(1, false));
-        assert_eq!(me.decide(at(9), &short), Decision::Take);
-        let long = view(Trace { ttl: s(60), ..held(2, 2) });
-        assert_eq!(me.decide(at(9), &long), wait(60, true), "a renewal: all over again");
-        assert_eq!(me.decide(at(68), &long), wait(1, true));
-        assert_eq!(me.decide(at(69), &long), Decision::Take);
-    }
-
-    #[test]
-    fn a_missing_record_is_waited_for_as_long_as_anybody_may_count_on() {
-        let mut one = me();
-        assert_eq!(one.decide(at(0), &view(None)), wait(10, false));
-        assert_eq!(one.decide(at(10), &view(None)), Decision::Take);
-        let mut one = me();
-        one.decide(at(0), &view(Trace { ttl: s(60), ..held(2, 1) }));
-        assert_eq!(one.decide(at(1), &view(None)), wait(60, false), "a ttl that was seen once");
-        assert_eq!(one.decide(at(61), &view(None)), Decision::Take);
-    }
-
-    #[test]
-    fn a_missing_record_is_taken_at_once_where_none_is_ever_lost() {
-        let mut one = Takeover::new(1, s(10), Memory::Lasting);
-        assert_eq!(one.decide(at(0), &view(None)), Decision::Take);
-        assert_eq!(one.decide(at(1), &view(held(2, 1))), wait(10, true), "somebody was quicker");
-        assert_eq!(one.decide(at(2), &view(None)), Decision::Take, "it was deleted");
-        assert_eq!(one.bid().floor, 8, "terms rise all the same");
-        let old = View { incarnation: 101, ..view(held(2, 1)) };
-        assert_eq!(one.decide(at(3), &old), wait(10, true), "one that is there is not missing");
-    }
-
-    #[test]
-    fn a_record_of_another_life_of_the_server_is_waited_for_whatever_it_says() {
-        for record in [held(2, 1), free(2, 1), free(1, 1), held(1, 1)] {
-            let mut me = me();
-            let old = View { incarnation: 101, record: Some(Trace { ttl: s(20), ..record }) };
-            assert_eq!(me.decide(at(0), &old), wait(20, false), "{record:?}");
-            assert_eq!(me.decide(at(20), &old), Decision::Take, "{record:?}");
-        }
-    }
-
-    #[test]
-    fn a_server_that_is_started_again_starts_the_wait_again_and_leads_nothing() {
-        let mut me = me();
-        me.decide(at(0), &view(held(2, 1)));
-        let restarted = View { incarnation: 101, ..view(held(2, 1)) };
-        assert_eq!(me.decide(at(9), &restarted), wait(10, false));
-        let again = View { incarnation: 102, ..restarted };
-        assert_eq!(me.decide(at(18), &again), wait(10, false));
-        assert_eq!(me.decide(at(28), &again), Decision::Take);
-    }
-
-    #[test]
-    fn a_take_whose_answer_was_lost_is_found_by_its_nonce_alone() {
-        let mut me = me();
-        me.decide(at(0), &view(free(2, 1)));
-        let Bid { nonce, floor } = me.bid();
-        assert_eq!(floor, 8);
-        let mine = Trace { term: floor, nonce, ..held(1, nonce) };
-        assert_eq!(me.decide(at(1), &view(mine)), Decision::Mine(floor));
-        let somebody_elses = view(Trace { holder: 2, ..mine });
-        assert!(matches!(me.decide(at(1), &somebody_elses), Decision::Wait { .. }), "the same number is not enough");
-        me.forget();
-        assert_eq!(me.decide(at(2), &view(mine)), Decision::GiveBack(floor), "what is over must not come back");
-    }
-
-    #[test]
-    fn nobody_waits_for_himself() {
-        let mut me = me();
-        assert_eq!(me.decide(at(0), &view(held(1, 40))), Decision::GiveBack(7));
-        assert_eq!(me.decide(at(0), &view(free(1, 41))), Decision::Take);
-    }
-
-    #[test]
-    fn terms_rise_above_everything_that_was_ever_seen() {
-        let mut me = me();
-        me.decide(at(0), &view(Trace { term: 500, ..held(2, 1) }));
-        me.decide(at(1), &view(None));
-        assert_eq!(me.bid().floor, 501);
-        me.decide(at(2), &view(Trace { term: 3, ..held(2, 2) }));
-        assert_eq!(me.bid().floor, 501);
-    }
-
-    #[test]
-    fn no_two_writes_have_the_same_nonce() {
-        let mut me = me();
-        let nonces = [me.nonce(), me.bid().nonce, me.nonce(), me.bid().nonce];
-        assert!(nonces.windows(2).all(|pair| pair[0] < pair[1]), "{nonces:?}");
-        assert_eq!(me.outstanding(), Some(nonces[3]));
-    }
-
-    #[test]
-    fn somebody_leads_once_a_held_record_was_seen_to_change() {
-        let decided = |views: &[View<u8>]| {
-            let mut me = me();
-            let last = views.iter().zip(0..).map(|(view, time)| me.decide(at(time), view)).last();
-            let Some(Decision::Wait { decided, .. }) = last else { panic!("{last:?}") };
-            decided
-        };
-        assert!(!decided(&[view(held(2, 1))]));
-        assert!(!decided(&[view(held(2, 1)), view(held(2, 1))]));
-        assert!(decided(&[view(held(2, 1)), view(held(2, 2))]), "renewed");
-        assert!(decided(&[view(None), view(held(2, 1))]), "taken before our eyes");
-        assert!(decided(&[view(free(2, 1)), view(held(3, 1))]), "somebody was quicker");
-        assert!(!decided(&[view(held(2, 1)), view(None)]), "lost is not led");
-        // After a restart a renewal is one all the same.
-        let restarted = |nonce| View { incarnation: 101, ..view(held(2, nonce)) };
-        assert!(!decided(&[view(held(2, 1)), restarted(1)]));
-        assert!(decided(&[restarted(1), restarted(2)]));
     }
 }

@@ -117,6 +117,8 @@ async fn work(
     mut tasks: mpsc::UnboundedReceiver<Task>,
     Hints(events): Hints,
 ) {
+    // Whether the store has ever answered. A refusal is a reason to end only before that (S6).
+    let mut has_answered = false;
     while let Some(task) = tasks.recv().await {
         let (attempt, question) = match task {
             Task::Ask(attempt, question) => (attempt, question),
@@ -127,7 +129,11 @@ async fn work(
         };
         let outcome = timeout(limit, attend(store.as_mut(), &candidacy, question, &events));
         let (answer, story) = match outcome.await {
-            Ok(Ok(answered)) => answered,
+            Ok(Ok(answered)) => {
+                has_answered = true;
+                answered
+            }
+            Ok(Err(error)) if has_answered => failed_later(question, error),
             Ok(Err(error)) => failed(question, error),
             Err(_) => {
                 let limit = humantime::format_duration(limit);
@@ -180,6 +186,18 @@ fn obstructed(error: StoreError) -> Result<Standing, StoreError> {
     Ok(Standing::Waiting { sighting, again: None, decided: true })
 }
 
+/// After the first contact a refusal keeps a candidate waiting, as an obstacle that is read again every renewal interval: a
+/// permission may come back, and a server may be replaced (S6).
+fn failed_later(question: Question, error: StoreError) -> (Answer, Story) {
+    match (question, error) {
+        (Question::Campaign, StoreError::Refused(why) | StoreError::Misused(why)) => {
+            let sighting = Sighting { obstacle: Some(why), ..Sighting::default() };
+            (Answer::Campaign(Campaigned::Waiting { again: None, decided: true }), Story::Sighting(sighting))
+        }
+        (_, error) => failed(question, error),
+    }
+}
+
 fn failed(question: Question, error: StoreError) -> (Answer, Story) {
     let answer = match (question, &error) {
         (Question::Campaign, StoreError::Refused(_) | StoreError::Misused(_)) => Answer::Campaign(Campaigned::Refused),
@@ -201,8 +219,11 @@ mod tests {
     use tokio::task::LocalSet;
 
     /// A store that hangs where it is told to.
+    #[derive(Default)]
     struct Stuck {
         hangs_in_campaign: bool,
+        /// What the campaigns are answered with, the last one first; after that they are won.
+        errors: Vec<Option<StoreError>>,
     }
 
     #[async_trait(?Send)]
@@ -223,7 +244,7 @@ mod tests {
             if self.hangs_in_campaign {
                 std::future::pending::<()>().await;
             }
-            Ok(Standing::Won { term: 7 })
+            self.errors.pop().flatten().map_or(Ok(Standing::Won { term: 7 }), Err)
         }
         async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
             Ok(Renewal::Lost { why: "it is somebody else's".to_owned() })
@@ -243,11 +264,14 @@ mod tests {
         hangs_in_campaign: bool,
         test: impl AsyncFnOnce(Worker, mpsc::UnboundedReceiver<StoreEvent>) -> T,
     ) -> T {
+        with_store(Stuck { hangs_in_campaign, ..Stuck::default() }, test)
+    }
+
+    fn with_store<T>(store: Stuck, test: impl AsyncFnOnce(Worker, mpsc::UnboundedReceiver<StoreEvent>) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         LocalSet::new().block_on(&runtime.expect("a runtime"), async {
             let (hints, events) = channel();
-            let store = Box::new(Stuck { hangs_in_campaign });
-            let worker = Worker::start(store, candidacy(), Duration::from_secs(1), hints);
+            let worker = Worker::start(Box::new(store), candidacy(), Duration::from_secs(1), hints);
             test(worker, events).await
         })
     }
@@ -297,6 +321,41 @@ mod tests {
             ];
             assert_eq!(answers, expected);
         });
+    }
+
+    #[test]
+    fn a_refusal_ends_a_candidacy_at_the_first_contact_alone_and_an_obstacle_never() {
+        let refused = || StoreError::Refused("no permission".to_owned());
+        let obstacle = || StoreError::Obstacle("a newer format".to_owned());
+        let down = || StoreError::Unavailable("down".to_owned());
+        // In the order of the questions: what is answered, and what it counts as.
+        let ends = || Answer::Campaign(Campaigned::Refused);
+        let waits = || Answer::Campaign(Campaigned::Waiting { again: None, decided: true });
+        let fails = || Answer::Campaign(Campaigned::Failed);
+        for answered in [
+            vec![(Some(refused()), ends())],
+            vec![(Some(down()), fails()), (Some(refused()), ends())],
+            vec![(Some(obstacle()), waits()), (Some(refused()), waits()), (Some(down()), fails())],
+            vec![(None, Answer::Campaign(Campaigned::Won(7))), (Some(refused()), waits()), (Some(obstacle()), waits())],
+        ] {
+            let (mut said, expected): (Vec<_>, Vec<_>) = answered.into_iter().unzip();
+            said.reverse();
+            let count = expected.len();
+            let store = Stuck { errors: said, ..Stuck::default() };
+            let answers = with_store(store, async |worker, mut events| {
+                assert!((1..=count as u64).all(|attempt| worker.ask(Attempt(attempt), Question::Campaign)));
+                let mut answers = Vec::new();
+                while answers.len() < count {
+                    match events.recv().await.expect("the worker lives") {
+                        StoreEvent::Claim { given, .. } => given.send(true).expect("the worker waits"),
+                        StoreEvent::Answer { answer, .. } => answers.push(answer),
+                        StoreEvent::Hint | StoreEvent::Ousted { .. } => {}
+                    }
+                }
+                answers
+            });
+            assert_eq!(answers, expected);
+        }
     }
 
     #[test]

@@ -16,11 +16,12 @@ mod visits;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::debug;
 
@@ -30,6 +31,9 @@ pub use visits::Visits;
 
 /// How many visitors are heard at once; the others wait in the kernel's queue.
 const PLACES: usize = 32;
+/// How many connections there are at once, with those that wait for their answer: they take no place from those that are
+/// still to be heard.
+const CONNECTIONS_MAX: usize = 128;
 /// How long a visitor may take to say what it wants, or to take its answer.
 const DAWDLING: Duration = Duration::from_secs(5);
 /// How long to wait when the kernel has no descriptor for a visitor.
@@ -97,11 +101,18 @@ impl Drop for Door {
 
 async fn receive(listener: UnixListener, host: Host, petitions: mpsc::UnboundedSender<Visit>) {
     let mut visitors = JoinSet::new();
+    let places = Arc::new(Semaphore::new(PLACES));
     loop {
+        let has_room = visitors.len() < CONNECTIONS_MAX;
+        let next = async {
+            // The semaphore is never closed.
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
         tokio::select! {
-            accepted = listener.accept(), if visitors.len() < PLACES => match accepted {
-                Ok((stream, _)) => {
-                    visitors.spawn_local(attend(stream, host.clone(), petitions.clone()));
+            accepted = next, if has_room => match accepted {
+                Ok((stream, place)) => {
+                    visitors.spawn_local(attend(stream, host.clone(), petitions.clone(), place));
                 }
                 Err(error) => {
                     debug!("control socket: {error}");
@@ -114,9 +125,16 @@ async fn receive(listener: UnixListener, host: Host, petitions: mpsc::UnboundedS
     }
 }
 
-async fn attend(mut stream: UnixStream, host: Host, petitions: mpsc::UnboundedSender<Visit>) {
+async fn attend(
+    mut stream: UnixStream,
+    host: Host,
+    petitions: mpsc::UnboundedSender<Visit>,
+    place: Option<OwnedSemaphorePermit>,
+) {
     // Heard out in any case: a connection that is closed on unread words loses the answer with them.
-    let verdict = match tokio::time::timeout(DAWDLING, read_wish(&mut stream)).await {
+    let heard = tokio::time::timeout(DAWDLING, read_wish(&mut stream)).await;
+    drop(place);
+    let verdict = match heard {
         Ok(Ok(_)) if !admitted(&stream) => Some(Verdict::foreign()),
         Ok(Ok(Some(Wish::Hello))) => Some(Verdict::Yes { term: None, lease_left_ms: None }),
         Ok(Ok(Some(wish))) => consider(wish, &mut stream, &petitions).await,

@@ -115,9 +115,3 @@ fn rfc3339(millis: u64) -> Option<String> {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
-
-/// A record may be somebody else's: what would steer a terminal, or end a line, is left out.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
-}

@@ -10,10 +10,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use super::status::{Own, printable};
+use super::status::Own;
 use crate::boundary::Boundary;
 use crate::election::{Lease, Phase, Term, Time};
 use crate::store::{Candidacy, Identity, Leader, Sighting};
+use crate::text::escaped;
 
 /// As much of somebody else's text as fits on a line.
 const MOST_SHOWN: usize = 100;
@@ -335,7 +336,7 @@ impl fmt::Display for View {
 }
 
 fn short(text: &str) -> String {
-    printable(text).chars().take(MOST_SHOWN).collect()
+    escaped(text).chars().take(MOST_SHOWN).collect()
 }
 
 #[cfg(test)]

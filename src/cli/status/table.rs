@@ -4,8 +4,9 @@
 //! terminal, columns of which nothing is known are left out, and the widest texts are cut until a row fits on a line.
 
 use crate::boundary::Boundary;
-use crate::cli::words::{age, place, printable, rough};
+use crate::cli::words::{age, place, rough};
 use crate::store::Sighting;
+use crate::text::escaped;
 
 /// Where it is shown.
 #[derive(Debug, Clone, Copy)]
@@ -53,19 +54,23 @@ fn row(boundary: &Boundary, sighting: &Sighting) -> [String; 7] {
     let unknown = || UNKNOWN.to_owned();
     let waiting = sighting.candidates.as_ref().map_or_else(unknown, |waiting| waiting.len().to_string());
     let Some(leader) = &sighting.leader else {
-        return [boundary.to_string(), unknown(), unknown(), unknown(), unknown(), unknown(), waiting];
+        return [shown(boundary), unknown(), unknown(), unknown(), unknown(), unknown(), waiting];
     };
     // Like a missing one, a name of nothing would shift what follows it.
-    let name = Some(printable(&leader.name)).filter(|name| !name.trim().is_empty());
+    let name = Some(escaped(&leader.name)).filter(|name| !name.trim().is_empty());
     [
-        boundary.to_string(),
-        name.unwrap_or_else(|| "?".to_owned()),
+        shown(boundary),
+        name.map_or_else(|| "?".to_owned(), std::borrow::Cow::into_owned),
         place(leader).unwrap_or_else(unknown),
         leader.term.map_or_else(unknown, |term| term.to_string()),
         age(leader).map_or_else(unknown, |age| age.replace(' ', "")),
         leader.lease_left.map_or_else(unknown, |left| rough(left).replace(' ', "")),
         waiting,
     ]
+}
+
+fn shown(boundary: &Boundary) -> String {
+    escaped(boundary.as_str()).into_owned()
 }
 
 /// Cuts the widest text, again and again, until all of a row fits or nothing can be cut any more.
@@ -87,7 +92,8 @@ fn width(text: &str) -> usize {
 
 fn cell(column: usize, text: &str, room: usize) -> String {
     if width(text) <= room {
-        return format!("{text:<room$}");
+        // The width of a format cannot be larger than 65,535.
+        return [text, &" ".repeat(room - width(text))].concat();
     }
     let room = room.saturating_sub(1);
     if column == ADDRESS {
@@ -157,11 +163,21 @@ Zürich ☂  -       -              -
     }
 
     #[test]
-    fn what_would_steer_a_terminal_is_left_out_and_an_empty_name_is_no_hole() {
+    fn texts_of_any_length_are_shown() {
+        for length in [65_535, 65_536, 200_000] {
+            let seen = seen(vec![("a", leader(&"x".repeat(length), "h", None)), ("b", leader("y", "h", None))]);
+            for width in [None, Some(80)] {
+                assert_eq!(table(&seen, Look { width, bold: false }).lines().count(), 3);
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_steer_a_terminal_is_escaped_and_an_empty_name_is_no_hole() {
         let seen = seen(vec![("a", leader("\u{1b}[2Jevil\n", "h", None)), ("b", leader("", "h", None))]);
         let table = table(&seen, Look { width: None, bold: false });
         assert_eq!(table.lines().count(), 3, "{table}");
-        assert!(!table.contains('\u{1b}') && table.contains("[2Jevil"), "{table}");
+        assert!(!table.contains('\u{1b}') && table.contains("\\u{1b}[2Jevil\\n "), "{table}");
         assert!(table.lines().last().is_some_and(|line| line.starts_with("b         ?")), "{table}");
     }
 }

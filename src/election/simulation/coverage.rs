@@ -42,6 +42,7 @@ seen! {
     FoundOwnTake "unanswered take found by its nonce"
     RecordLost "record lost by a restart"
     RecordRolledBack "record rolled back by a restart"
+    RecordFlushed "record deleted from a store that went on"
     RecordKept "store restarted, record kept"
     GrantedLonger "longer lease granted than asked for"
     CampaignerKilled "campaigner killed"

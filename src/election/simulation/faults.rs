@@ -131,6 +131,11 @@ impl World {
                 }
             }
             79..84 if both_run && self.setup.mode == Mode::Lock => self.kill_both(h),
+            // 2.2: not where a forgotten leader may have a longer ttl than its successor has seen.
+            79..86 if network && self.setup.mode == Mode::Record && !self.setup.unequal => {
+                self.coverage.count(Seen::RecordFlushed);
+                self.restart_store(AfterRestart::Flushed);
+            }
             _ => {}
         }
     }
@@ -152,14 +157,18 @@ impl World {
         if !std::mem::take(&mut self.store_is_down) {
             return;
         }
-        self.note(usize::MAX, || format!("store back: {after:?}"));
         if matches!(self.store, Store::Record(_)) {
             self.coverage.count(match after {
                 AfterRestart::Kept => Seen::RecordKept,
                 AfterRestart::RolledBack => Seen::RecordRolledBack,
-                AfterRestart::Lost => Seen::RecordLost,
+                AfterRestart::Lost | AfterRestart::Flushed => Seen::RecordLost,
             });
         }
+        self.restart_store(after);
+    }
+
+    fn restart_store(&mut self, after: AfterRestart) {
+        self.note(usize::MAX, || format!("store back: {after:?}"));
         let mut effects = std::mem::take(&mut self.effects);
         self.store.restart(self.now, after, &mut effects);
         self.follow(&mut effects);

@@ -34,6 +34,7 @@ impl LockServer {
             | Request::Check { .. }
             | Request::Revoke { .. }
             | Request::Read
+            | Request::Vacate { .. }
             | Request::Take { .. }
             | Request::RenewRecord { .. }
             | Request::Free { .. } => unreachable!("not asked of this store"),
@@ -79,9 +80,9 @@ impl LockClient {
             | Reply::Checked { .. }
             | Reply::OtherTerm
             | Reply::Observed(_)
-            | Reply::Taken(_)
+            | Reply::Taken(..)
             | Reply::Conflict
-            | Reply::Renewed(_)
+            | Reply::Renewed { .. }
             | Reply::NotYours
             | Reply::Unreachable => unreachable!("not answered by this store"),
         })

@@ -80,6 +80,7 @@ impl QueueServer {
                 Reply::Done
             }
             Request::Read
+            | Request::Vacate { .. }
             | Request::Take { .. }
             | Request::RenewRecord { .. }
             | Request::Free { .. }
@@ -268,9 +269,9 @@ impl QueueClient {
             (Reply::Done, _) => Next::Answer(Answer::Release(true)),
             (
                 Reply::Observed(_)
-                | Reply::Taken(_)
+                | Reply::Taken(..)
                 | Reply::Conflict
-                | Reply::Renewed(_)
+                | Reply::Renewed { .. }
                 | Reply::NotYours
                 | Reply::Locked(_)
                 | Reply::LockIs(_)

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::super::event::{Answer, Campaigned, Renewed, Term};
 use super::super::time::Time;
-use crate::store::takeover::{Bid, Decision, Memory, Takeover, Trace, View};
+use crate::store::takeover::{
+    Basis, Bid, Credit, Decision, Memory, RecordState, Takeover, Trace, Vacancy, View, Write, is_effective,
+};
 
 use super::clock::{Dice, ms};
 use super::sabotage::Broken;
@@ -29,6 +31,8 @@ pub(super) enum AfterRestart {
     Kept,
     RolledBack,
     Lost,
+    /// Not by a restart: somebody has deleted everything (FLUSHALL).
+    Flushed,
 }
 
 #[derive(Debug)]
@@ -46,7 +50,7 @@ pub(super) struct RecordServer {
 
 impl RecordServer {
     pub(super) fn new(saves_every: Duration, memory: Memory, broken: Option<Broken>) -> RecordServer {
-        let now = Observed { incarnation: 1, record: None };
+        let now = Observed { basis: Basis::of(1), is_attached: true, record: None };
         RecordServer { now, saved: None, saved_at: ms(0), saves_every, newest: 0, memory, broken }
     }
 
@@ -64,36 +68,51 @@ impl RecordServer {
                 let clock = u64::try_from(now.as_millis()).expect("a history is short");
                 let old = self.now.record.map_or(0, |record| record.term);
                 let term = (old + 1).max(clock).max(floor);
-                let incarnation = self.now.incarnation;
+                let basis = self.now.basis;
                 self.newest = nonce;
-                self.now.record = Some(Record { holder: name, term, nonce, ttl, held: true, incarnation });
+                self.now.record = Some(Record { holder: name, term, nonce, ttl, state: RecordState::Held, basis });
                 effects.push(Effect::Given(term, holder));
                 effects.push(Effect::Written(term, ttl));
                 effects.push(Effect::HintAll);
-                Reply::Taken(term)
+                Reply::Taken(term, basis)
             }
-            Request::RenewRecord { holder, term, nonce } => match &mut self.now.record {
-                Some(record) if record.holder == name(holder) && record.term == term && record.held => {
+            Request::Vacate { holder, vacancy } => {
+                if self.now.record.is_none() {
+                    let Vacancy { nonce, ttl, term } = vacancy;
+                    // As good as random: no other candidate has this one, and with the nonce it is new each time.
+                    let (holder, basis) = (u64::MAX - name(holder), self.now.basis);
+                    self.now.record = Some(Record { holder, term, nonce, ttl, state: RecordState::Vacant, basis });
+                }
+                Reply::Observed(self.now)
+            }
+            Request::RenewRecord { holder, term, nonce, settled } => match &mut self.now.record {
+                Some(record) if record.is_held_by(holder) && record.term == term => {
+                    let found = record.nonce;
                     // One that comes twice must not set the version back to what somebody has seen before.
-                    if nonce > record.nonce || self.broken == Some(Broken::VersionMayReturn) {
+                    if is_effective(nonce, found) || self.broken == Some(Broken::VersionMayReturn) {
                         if nonce > self.newest {
                             self.newest = nonce;
                             effects.push(Effect::Written(term, record.ttl));
                         }
                         record.nonce = nonce;
+                        record.basis = settled.unwrap_or(record.basis);
                         if self.broken == Some(Broken::RenewalRefreshes) {
-                            record.incarnation = self.now.incarnation;
+                            record.basis = self.now.basis;
                         }
                     }
-                    Reply::Renewed(record.ttl)
+                    Reply::Renewed { ttl: record.ttl, nonce, found, basis: self.now.basis }
                 }
                 Some(_) | None => Reply::NotYours,
             },
-            Request::Free { holder, claim, nonce } => {
+            Request::Free { holder, claim, nonce, settled } => {
                 match &mut self.now.record {
-                    Some(record) if record.holder == name(holder) && record.held && claim.covers(record) => {
-                        record.held = false;
+                    Some(record) if record.is_held_by(holder) && claim.covers(record) => {
+                        record.state = RecordState::Free;
                         record.nonce = nonce;
+                        record.basis = settled.unwrap_or(record.basis);
+                        if self.broken == Some(Broken::ReleaseRefreshes) {
+                            record.basis = self.now.basis;
+                        }
                         effects.push(Effect::Freed(record.term));
                         effects.push(Effect::HintAll);
                     }
@@ -115,13 +134,21 @@ impl RecordServer {
         if self.memory == Memory::Lasting {
             return;
         }
-        self.now.incarnation += 1;
+        if after != AfterRestart::Flushed {
+            self.now.basis.incarnation += 1;
+        }
         match after {
             AfterRestart::Kept => {}
             AfterRestart::RolledBack => self.now.record = self.saved,
-            AfterRestart::Lost => self.now.record = None,
+            AfterRestart::Lost | AfterRestart::Flushed => self.now.record = None,
         }
         self.saved = self.now.record;
+    }
+}
+
+impl Record {
+    fn is_held_by(&self, holder: usize) -> bool {
+        self.state == RecordState::Held && self.holder == name(holder)
     }
 }
 
@@ -165,7 +192,8 @@ impl RecordClient {
                 Request::Read
             }
             Ask::Renew => {
-                Request::RenewRecord { holder: self.holder, term: self.term.unwrap_or(0), nonce: self.rule.nonce() }
+                let (holder, term, nonce) = (self.holder, self.term.unwrap_or(0), self.rule.nonce());
+                Request::RenewRecord { holder, term, nonce, settled: self.rule.settled().copied() }
             }
             Ask::Release => {
                 let claim = match self.term {
@@ -174,7 +202,8 @@ impl RecordClient {
                     None => Claim::Nonce(self.rule.outstanding()),
                 };
                 self.let_go = true;
-                Request::Free { holder: self.holder, claim, nonce: self.rule.nonce() }
+                let settled = self.rule.settled().copied();
+                Request::Free { holder: self.holder, claim, nonce: self.rule.nonce(), settled }
             }
         }
     }
@@ -185,7 +214,10 @@ impl RecordClient {
         let waiting = |again, decided| Next::Answer(Answer::Campaign(Campaigned::Waiting { again, decided }));
         match reply {
             Reply::Observed(observed) => match self.rule.decide(seen_at, &observed) {
+                Decision::Vacate => Next::Call(Request::Vacate { holder: self.holder, vacancy: self.rule.vacancy() }),
                 Decision::Mine(term) => {
+                    let taken = observed.record.map_or(observed.basis, |record| record.basis);
+                    self.rule.took(taken, true);
                     self.term = Some(term);
                     Next::Answer(Answer::Campaign(Campaigned::Won(term)))
                 }
@@ -196,11 +228,12 @@ impl RecordClient {
                 }
                 Decision::GiveBack(term) => {
                     let (claim, nonce) = (Claim::Term(term), self.rule.nonce());
-                    Next::Call(Request::Free { holder: self.holder, claim, nonce })
+                    Next::Call(Request::Free { holder: self.holder, claim, nonce, settled: None })
                 }
                 Decision::Wait { left, decided } => waiting(Some(left.max(ms(1))), decided),
             },
-            Reply::Taken(term) => {
+            Reply::Taken(term, basis) => {
+                self.rule.took(basis, true);
                 self.term = Some(term);
                 Next::Answer(Answer::Campaign(Campaigned::Won(term)))
             }
@@ -209,8 +242,19 @@ impl RecordClient {
                 // Whoever it was that was quicker: that shows in the next look.
                 waiting(Some(dice.between(ms(1), ms(100))), false)
             }
-            Reply::Renewed(ttl) => Next::Answer(Answer::Renew(Renewed::Credited { sent, ttl: Some(ttl) })),
+            Reply::Renewed { ttl, nonce, found, basis } => {
+                let write = Write { sent, received: now, ttl, nonce, found, is_confirmed: true, basis };
+                match self.rule.credit(&write) {
+                    Credit::Counts => Next::Answer(Answer::Renew(Renewed::Credited { sent, ttl: Some(ttl) })),
+                    Credit::Stale | Credit::Unconfirmed => Next::Answer(Answer::Renew(Renewed::Failed)),
+                    Credit::GiveBack => {
+                        let (claim, nonce) = (Claim::Term(self.term.unwrap_or(0)), self.rule.nonce());
+                        Next::Call(Request::Free { holder: self.holder, claim, nonce, settled: None })
+                    }
+                }
+            }
             Reply::NotYours => Next::Answer(Answer::Renew(Renewed::Lost)),
+            Reply::Done if ask == Ask::Renew => Next::Answer(Answer::Renew(Renewed::Lost)),
             Reply::Done if ask == Ask::Campaign => waiting(Some(ms(1)), false),
             Reply::Done => Next::Answer(Answer::Release(true)),
             Reply::Entered { .. }
@@ -226,7 +270,8 @@ impl RecordClient {
 
     /// What the keeper releases when the campaigner is dead.
     pub(super) fn bequest(&self) -> Request {
-        Request::Free { holder: self.holder, claim: Claim::Holder, nonce: u64::MAX }
+        let settled = self.rule.settled().copied();
+        Request::Free { holder: self.holder, claim: Claim::Holder, nonce: u64::MAX, settled }
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) enum Broken {
     VersionMayReturn,
     /// 5.3: a renewal makes the record of an earlier incarnation a fresh one.
     RenewalRefreshes,
+    /// 5.4: a release names the present incarnation instead of that of the last credited renewal.
+    ReleaseRefreshes,
     /// 5.3: a release does not check the term.
     ReleaseByIdAlone,
 }
@@ -104,7 +106,11 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::Takeover(takeover::Sabotage::OthersTtlsForgotten), "5.3: or the longest that was seen"),
     (Broken::Takeover(takeover::Sabotage::MineByIdAlone), "5: only the nonce of my outstanding write is mine"),
     (Broken::VersionMayReturn, "5.3: a version never comes back"),
-    (Broken::RenewalRefreshes, "5.3: only a take makes a record a fresh one"),
+    (Broken::Takeover(takeover::Sabotage::AbsenceHasNoVersion), "S2: absence becomes a version"),
+    (Broken::Takeover(takeover::Sabotage::VacantIsFree), "S2: a vacant record is waited for"),
+    (Broken::Takeover(takeover::Sabotage::LateCreditSettles), "5.4: a late credit makes no record a fresh one"),
+    (Broken::RenewalRefreshes, "5.3: only what was credited makes a record a fresh one"),
+    (Broken::ReleaseRefreshes, "5.4: a release names the basis of the last credit"),
     (Broken::ReleaseByIdAlone, "5.3: a release checks the term"),
 ];
 

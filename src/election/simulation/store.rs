@@ -9,6 +9,7 @@ use super::lock_store::{LockClient, LockServer};
 use super::queue_store::{QueueClient, QueueServer};
 use super::record_store::{AfterRestart, Claim, Observed, RecordClient, RecordServer};
 use super::sabotage::Broken;
+use crate::store::takeover::{Basis, Vacancy};
 
 /// What the candidate asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +29,9 @@ pub(super) enum Request {
     // Of an observed store.
     Read,
     Take { holder: usize, nonce: u64, ttl: Duration, expected: Observed, floor: Term },
-    RenewRecord { holder: usize, term: Term, nonce: u64 },
-    Free { holder: usize, claim: Claim, nonce: u64 },
+    Vacate { holder: usize, vacancy: Vacancy },
+    RenewRecord { holder: usize, term: Term, nonce: u64, settled: Option<Basis<u64>> },
+    Free { holder: usize, claim: Claim, nonce: u64, settled: Option<Basis<u64>> },
     // Of a lock.
     Lock { holder: usize },
     LookAtLock { holder: usize },
@@ -55,9 +57,14 @@ pub(super) enum Reply {
     /// Ours, but the term that is kept is not the one that was read.
     OtherTerm,
     Observed(Observed),
-    Taken(Term),
+    Taken(Term, Basis<u64>),
     Conflict,
-    Renewed(Duration),
+    Renewed {
+        ttl: Duration,
+        nonce: u64,
+        found: u64,
+        basis: Basis<u64>,
+    },
     NotYours,
     Locked(Option<Term>),
     LockIs(bool),
@@ -199,6 +206,10 @@ impl Client {
         dice: &mut Dice,
     ) -> Option<(u8, Next)> {
         let Some(open) = self.open.as_mut().filter(|open| open.attempt == attempt && open.leg == leg) else {
+            // A worker gives one answer to an attempt: a doubled reply to an earlier call of it decides nothing.
+            if self.open.as_ref().is_some_and(|open| open.attempt == attempt) {
+                return None;
+            }
             let &(_, sent) = self.past.iter().find(|(past, _)| *past == attempt)?;
             return stale(reply, sent).map(|answer| (leg, Next::Answer(answer)));
         };
@@ -233,7 +244,7 @@ impl Client {
 /// What a careless worker would make of a reply that nobody waits for any more.
 fn stale(reply: Reply, sent: Time) -> Option<Answer> {
     match reply {
-        Reply::Entered { led: Some(term), first: true, .. } | Reply::Taken(term) => {
+        Reply::Entered { led: Some(term), first: true, .. } | Reply::Taken(term, _) => {
             Some(Answer::Campaign(Campaigned::Won(term)))
         }
         Reply::Entered { revision, stored, first: true, .. } => {
@@ -243,7 +254,7 @@ fn stale(reply: Reply, sent: Time) -> Option<Answer> {
         Reply::Entered { first: false, .. } | Reply::Conflict => {
             Some(Answer::Campaign(Campaigned::Waiting { again: None, decided: true }))
         }
-        Reply::Renewed(ttl) => Some(Answer::Renew(Renewed::Credited { sent, ttl: Some(ttl) })),
+        Reply::Renewed { ttl, .. } => Some(Answer::Renew(Renewed::Credited { sent, ttl: Some(ttl) })),
         Reply::Checked { leads: true } => Some(Answer::Renew(Renewed::Credited { sent, ttl: None })),
         Reply::Gone | Reply::NotYours | Reply::Checked { leads: false } => Some(Answer::Renew(Renewed::Lost)),
         Reply::Done => Some(Answer::Release(true)),

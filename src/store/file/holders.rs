@@ -238,7 +238,11 @@ fn carries_a_lock(info: &Path) -> bool {
 }
 
 fn name(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "gone".to_owned(), |name| name.trim().to_owned())
+    // A process may call itself anything, in bytes that are no text too.
+    fs::read(format!("/proc/{pid}/comm")).map_or_else(
+        |_| "gone".to_owned(),
+        |name| escaped(String::from_utf8_lossy(&name).trim_end_matches('\n')).into_owned(),
+    )
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use ::mongodb::bson::{Bson, Document};
 use crate::boundary::Boundary;
 use crate::election::Term;
 use crate::store::record::{Record, RecordState, VERSION};
-use crate::store::takeover::{Trace, View};
+use crate::store::takeover::{Basis, Trace, View};
 use crate::store::{Leader, Sighting, StoreError};
 
 /// The field in which a look returns the server's time.
@@ -76,6 +76,7 @@ impl Entry {
         let state = match text("state")?.as_str() {
             "held" => RecordState::Held,
             "free" => RecordState::Free,
+            "vacant" => RecordState::Vacant,
             _ => return Err(foreign()),
         };
         let port = nullable("leaderPort")?.map(u16::try_from).transpose().map_err(|_| foreign())?;
@@ -110,7 +111,9 @@ impl Entry {
     /// As an observer sees it: who leads, or who seems to have died leading.
     pub fn sighting(&self) -> Sighting {
         if !self.is_held() {
-            return Sighting { former: Some(self.record.term), ..Sighting::default() };
+            // A vacant record says nothing of the leader before.
+            let former = Some(self.record.term).filter(|_| self.record.state == RecordState::Free);
+            return Sighting { former, ..Sighting::default() };
         }
         if let Some(left) = self.expires.checked_sub(self.now).filter(|left| *left > 0) {
             // A clock that was set back would promise too much.
@@ -131,10 +134,10 @@ pub fn view(entry: Option<&Entry>) -> View<String> {
         term: entry.record.term,
         nonce: entry.nonce,
         ttl: entry.ttl(),
-        held: entry.is_held(),
-        incarnation: String::new(),
+        state: entry.record.state,
+        basis: Basis::of(String::new()),
     };
-    View { incarnation: String::new(), record: entry.map(trace) }
+    View { basis: Basis::of(String::new()), is_attached: true, record: entry.map(trace) }
 }
 
 /// The boundary that a document is about. Others may be in the collection, and are none of our business.

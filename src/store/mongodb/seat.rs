@@ -25,7 +25,7 @@ use super::watch::{Own, Seen, Watch};
 use crate::clock;
 use crate::election::{Term, Time};
 use crate::store::record::{RecordState, VERSION};
-use crate::store::takeover::{Bid, Decision, Memory, Takeover};
+use crate::store::takeover::{Basis, Bid, Credit, Decision, Memory, Takeover, Vacancy, Write};
 use crate::store::{Candidacy, Hints, Renewal, Sighting, Standing, StoreError};
 
 /// How often a record that changes under our hands is looked at again within an attempt.
@@ -113,6 +113,7 @@ impl Seat {
             match self.rule.decide(received, &view(seen.as_ref())) {
                 Decision::Mine(term) if term > LARGEST_TERM => return Err(self.too_large(server)),
                 Decision::Mine(term) => {
+                    self.rule.took(Basis::of(String::new()), true);
                     self.own.term.set(Some(term));
                     return Ok(Standing::Won { term });
                 }
@@ -121,6 +122,7 @@ impl Seat {
                     free(server, &self.boundary, self.ours(term), nonce).await?;
                     self.rule.forget();
                 }
+                Decision::Vacate => self.vacate(server).await?,
                 Decision::Take => {
                     let freed_by_us =
                         seen.as_ref().is_some_and(|seen| !seen.is_held() && seen.record.id == self.own.id);
@@ -159,7 +161,11 @@ impl Seat {
         }
         self.own.term.set(None);
         let (filter, follows, former) = match seen {
-            Some(seen) => (expected(&self.boundary, seen), doc! { "$add": ["$term", 1] }, "$term".into()),
+            Some(seen) => {
+                // A vacant record says nothing of the leader before.
+                let former = if seen.record.state == RecordState::Vacant { Bson::Null } else { "$term".into() };
+                (expected(&self.boundary, seen), doc! { "$add": ["$term", 1] }, former)
+            }
             // Matches nothing: this can only insert, and does not if there is anything with that name.
             None => (doc! { "_id": &self.boundary, "state": { "$in": [] } }, doc! { "$literal": 1 }, Bson::Null),
         };
@@ -195,8 +201,26 @@ impl Seat {
             .and_then(number)
             .filter(|term| *term <= LARGEST_TERM)
             .ok_or_else(|| self.too_large(server))?;
+        self.rule.took(Basis::of(String::new()), true);
         self.own.term.set(Some(term));
         Ok(Some(term))
+    }
+
+    /// Writes a record on which every candidate can wait (S2), unless there is one.
+    async fn vacate(&mut self, server: &Server) -> Result<(), StoreError> {
+        let Vacancy { nonce, ttl, term } = self.rule.vacancy();
+        let record = doc! {
+            "leaderUUID": literal(&uuid::Uuid::new_v4().to_string()), "leaderName": "", "leaderHostname": "",
+            "leaderPort": Bson::Null, "ttlExpire": "$$NOW", "term": long(term), "seq": long(nonce),
+            "ttlMs": long(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)), "state": "vacant", "since": "$$NOW",
+            "former": Bson::Null, "version": i64::from(VERSION),
+        };
+        // Matches nothing: this can only insert, and does not if there is anything with that name.
+        let absent = doc! { "_id": &self.boundary, "state": { "$in": [] } };
+        match server.change(absent, record).upsert(true).projection(doc! { "_id": 1 }).await {
+            Err(error) if !is_duplicate(&error) => Err(server.explain(&error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn too_large(&self, server: &Server) -> StoreError {
@@ -217,8 +241,18 @@ impl Seat {
         let write = server.change(filter, change);
         let write = write.projection(doc! { "ttlMs": 1 }).return_document(ReturnDocument::After);
         let renewed = write.await.map_err(|error| server.explain(&error))?;
+        let received = clock::now();
         let renewal = match renewed.as_ref().map(|record| record.get("ttlMs").and_then(number)) {
-            Some(Some(ttl)) => Renewal::Credited { sent, ttl: Some(Duration::from_millis(ttl)) },
+            Some(Some(ttl)) => {
+                let ttl = Duration::from_millis(ttl);
+                // A majority has it, and the filter lets no smaller nonce through.
+                let basis = Basis::of(String::new());
+                let write = Write { sent, received, ttl, nonce, found: 0, is_confirmed: true, basis };
+                match self.rule.credit(&write) {
+                    Credit::Counts => Renewal::Credited { sent, ttl: Some(ttl) },
+                    Credit::Stale | Credit::Unconfirmed | Credit::GiveBack => return Err(server.is_behind()),
+                }
+            }
             Some(None) => lost("the record has been overwritten".to_owned()),
             None => self.doubt(server, term).await?,
         };
@@ -244,7 +278,7 @@ impl Seat {
         Ok(match record.state {
             RecordState::Held if record.id != self.own.id => lost(format!("{} leads", record.name)),
             RecordState::Held if record.term != term => lost("it is of another term".to_owned()),
-            RecordState::Free => lost("it was released".to_owned()),
+            RecordState::Free | RecordState::Vacant => lost("it was released".to_owned()),
             RecordState::Held => {
                 return Err(server.is_behind());
             }
@@ -294,7 +328,11 @@ fn held(boundary: &str, id: &str) -> Document {
 
 /// The version that was seen.
 fn expected(boundary: &str, seen: &Entry) -> Document {
-    let state = if seen.is_held() { "held" } else { "free" };
+    let state = match seen.record.state {
+        RecordState::Held => "held",
+        RecordState::Free => "free",
+        RecordState::Vacant => "vacant",
+    };
     doc! {
         "_id": boundary, "leaderUUID": &seen.record.id, "term": long(seen.record.term), "seq": long(seen.nonce),
         "state": state,

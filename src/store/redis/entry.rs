@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::election::Term;
 use crate::store::record::{Record, RecordState, VERSION};
-use crate::store::takeover::{Trace, View};
+use crate::store::takeover::{Basis, Trace, View};
 use crate::store::{Leader, StoreError};
 
 /// To a script whole numbers are exact so far.
@@ -61,6 +61,7 @@ impl Entry {
         let state = match text("state")?.as_str() {
             "held" => RecordState::Held,
             "free" => RecordState::Free,
+            "vacant" => RecordState::Vacant,
             _ => return Err(foreign()),
         };
         let port = match text("port")?.as_str() {
@@ -112,10 +113,10 @@ impl Glance {
             term: entry.record.term,
             nonce: entry.nonce,
             ttl: Duration::from_millis(entry.ttl()),
-            held: entry.record.state == RecordState::Held,
-            incarnation: entry.incarnation.clone(),
+            state: entry.record.state,
+            basis: Basis::of(entry.incarnation.clone()),
         });
-        View { incarnation: self.life.clone(), record }
+        View { basis: Basis::of(self.life.clone()), is_attached: true, record }
     }
 
     /// Who leads, or who seems to have died leading.

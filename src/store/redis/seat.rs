@@ -21,7 +21,7 @@ use super::settings::{Replicas, Route, Settings};
 use crate::clock;
 use crate::election::{Term, Time};
 use crate::store::record::VERSION;
-use crate::store::takeover::{Bid, Decision, Memory, Takeover};
+use crate::store::takeover::{Basis, Bid, Decision, Memory, RecordState, Takeover, Vacancy};
 use crate::store::{Candidacy, Hints, Identity, Renewal, Sighting, Standing, StoreError};
 
 /// How often a record that changes under our hands is looked at again within an attempt.
@@ -33,6 +33,7 @@ const LAST_NONCE: u64 = MOST;
 pub struct Scripts {
     look: Script,
     take: Script,
+    vacate: Script,
     renew: Script,
     release: Script,
 }
@@ -43,6 +44,7 @@ impl Scripts {
         Scripts {
             look: script(include_str!("look.lua")),
             take: script(include_str!("take.lua")),
+            vacate: script(include_str!("vacate.lua")),
             renew: script(include_str!("renew.lua")),
             release: script(include_str!("release.lua")),
         }
@@ -131,7 +133,9 @@ impl Seat {
             self.replicas = glance.replicas;
             let decision = self.rule.decide(received, &glance.view());
             match decision {
+                Decision::Vacate => self.vacate(server, scripts).await?,
                 Decision::Mine(term) => {
+                    self.rule.took(glance.view().basis, true);
                     self.term = Some(term);
                     return Ok(Standing::Won { term });
                 }
@@ -156,6 +160,16 @@ impl Seat {
         // It goes from hand to hand.
         let again = Some(Duration::from_millis(fastrand::u64(1..100)));
         Ok(Standing::Waiting { sighting: last, again, decided: false })
+    }
+
+    /// Writes a record on which every candidate can wait (S2), unless there is one.
+    async fn vacate(&mut self, server: &mut Server, scripts: &Scripts) -> Result<(), StoreError> {
+        let Vacancy { nonce, ttl, term } = self.rule.vacancy();
+        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let id = uuid::Uuid::new_v4().to_string();
+        let arguments = [VERSION.to_string(), id, ttl.to_string(), term.to_string(), nonce.to_string()];
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        server.run::<Vec<String>>(&scripts.vacate, &self.key, &arguments).await.map(drop)
     }
 
     /// `None`: it is not any more what we have seen.
@@ -192,6 +206,7 @@ impl Seat {
             ["taken", term, replicas] => {
                 let term = number(term)?;
                 self.confirm(server, confirmed, replicas)?;
+                self.rule.took(Basis::of(glance.life.clone()), true);
                 self.term = Some(term);
                 Ok(Some(term))
             }
@@ -311,8 +326,9 @@ fn told_of(identity: &Identity) -> [String; 3] {
 /// What the version that was seen is recognized by.
 fn expected(entry: &Entry) -> [String; 4] {
     let state = match entry.record.state {
-        crate::store::record::RecordState::Held => "held",
-        crate::store::record::RecordState::Free => "free",
+        RecordState::Held => "held",
+        RecordState::Free => "free",
+        RecordState::Vacant => "vacant",
     };
     [entry.record.id.clone(), entry.record.term.to_string(), entry.nonce.to_string(), state.to_owned()]
 }

@@ -145,6 +145,44 @@ fn visitors_that_say_nothing_or_wait_for_ever_cost_their_places_only_for_a_while
 }
 
 #[test]
+fn visitors_that_wait_for_an_answer_keep_nobody_from_being_heard() {
+    let answer = with_door(
+        |wish| (*wish != Wish::Resign).then(|| yes(1)),
+        |path| {
+            // Their answer never comes, and they stay.
+            let _waiting: Vec<Stream> = (0..2 * PLACES)
+                .map(|_| {
+                    let mut stream = Stream::connect(&path).expect("room in the queue");
+                    stream.write_all(Wish::Resign.to_line().as_bytes()).expect("sent");
+                    stream
+                })
+                .collect();
+            say(&path, Wish::Assert { term: None }.to_line().as_bytes())
+        },
+    );
+    assert_eq!(answer.expect("an answer").verdict, yes(1));
+}
+
+#[test]
+fn a_request_of_any_length_is_answered_or_ended() {
+    let answer = with_door(
+        |_| Some(yes(1)),
+        |path| {
+            for length in [LONGEST - 1, LONGEST, LONGEST + 1, 100_000, 5_000_000] {
+                let mut stream = Stream::connect(&path).expect("room in the queue");
+                // It may be closed before all is sent.
+                let _ = stream.write_all("x".repeat(length).as_bytes()).and_then(|()| stream.write_all(b"\n"));
+                let mut answer = String::new();
+                let _ = stream.read_to_string(&mut answer);
+                assert!(answer.is_empty() || answer.contains("refused"), "{answer}");
+            }
+            say(&path, Wish::Assert { term: None }.to_line().as_bytes())
+        },
+    );
+    assert_eq!(answer.expect("an answer").verdict, yes(1));
+}
+
+#[test]
 fn a_candidate_is_found_by_its_boundary_however_long_that_is() {
     let directory = tempfile::tempdir().expect("a directory");
     let id = "0b5e3f4c-0000-4000-8000-000000000000";

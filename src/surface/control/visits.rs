@@ -9,6 +9,10 @@ use super::{Door, Host, Verdict, Visit, Wish, rooms};
 use crate::clock;
 use crate::election::{Denial, Petition, Term, Time};
 
+/// How many wishes wait for the election's answer at once, with those of visitors that have left: the election remembers them
+/// until it answers, and a command may take hours to stop.
+const PETITIONS_MAX: usize = 256;
+
 /// The candidate's side of the control socket.
 #[derive(Debug)]
 pub struct Visits {
@@ -43,14 +47,18 @@ impl Visits {
         self.heard.recv().await
     }
 
-    /// A number for a wish, which its answer will carry.
-    pub fn admit(&mut self, visit: Visit) -> (Petition, Wish) {
-        // Those who have left wait for nothing.
-        self.open.retain(|_, verdict| !verdict.is_closed());
+    /// A number for a wish, which its answer will carry. `None`: too many wait already, which the visitor has been told.
+    pub fn admit(&mut self, Visit { wish, verdict }: Visit) -> Option<(Petition, Wish)> {
+        if self.open.len() >= PETITIONS_MAX {
+            // It may have left.
+            let _ =
+                verdict.send(Verdict::no("too many requests wait for an answer of this candidate: try again later"));
+            return None;
+        }
         self.last += 1;
         let petition = Petition(self.last);
-        self.open.insert(petition, visit.verdict);
-        (petition, visit.wish)
+        self.open.insert(petition, verdict);
+        Some((petition, wish))
     }
 
     /// It has come true.
@@ -90,3 +98,32 @@ impl Visits {
 }
 
 const NOT_LEADING: &str = "not the leader";
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    #[test]
+    fn no_more_than_so_many_wishes_wait_and_those_whose_visitors_have_left_count() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let host = Host { boundary: "cron".to_owned(), id: "0b5e".to_owned(), name: "web-1".to_owned() };
+            let (door, heard) = Door::open(directory.path(), host).expect("a socket");
+            let mut visits = Visits { door, heard, open: HashMap::new(), last: 0 };
+            let visit = || {
+                let (verdict, said) = oneshot::channel();
+                (Visit { wish: Wish::Resign, verdict }, said)
+            };
+            let admitted: Vec<Petition> = (0..10_000).filter_map(|_| Some(visits.admit(visit().0)?.0)).collect();
+            assert_eq!((admitted.len(), visits.open.len()), (PETITIONS_MAX, PETITIONS_MAX));
+            let (one_more, said) = visit();
+            assert!(visits.admit(one_more).is_none());
+            assert!(matches!(said.await, Ok(Verdict::No { why }) if why.contains("try again")));
+            visits.grant(admitted[0], None, Time::NEVER);
+            assert!(visits.admit(visit().0).is_some(), "an answer makes room");
+        });
+    }
+}

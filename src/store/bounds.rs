@@ -1,0 +1,234 @@
+//! Limits on everything that a store says, in one place (DESIGN.md 2.5, S6).
+//!
+//! Every store is opened through [`Bounded`]. Each store limits what it reads before it keeps it; this layer makes sure that no
+//! store, present or future, passes on more: names and hosts, ids, lists, obstacles and errors.
+
+use async_trait::async_trait;
+
+use super::{Candidacy, Depth, Glance, Leader, Renewal, Sighting, Standing, Store, StoreError};
+use crate::boundary::Boundary;
+use crate::keeper::Claim;
+use crate::limits::{self, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
+
+/// A store whose answers are limited in size.
+pub struct Bounded(pub Box<dyn Store>);
+
+#[async_trait(?Send)]
+impl Store for Bounded {
+    fn grants_leases(&self) -> bool {
+        self.0.grants_leases()
+    }
+
+    async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
+        self.0.look(boundary).await.map(Sighting::bounded).map_err(StoreError::bounded)
+    }
+
+    async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
+        self.0.boundaries().await.map_err(StoreError::bounded)
+    }
+
+    async fn survey(&mut self, depth: Depth) -> Result<Vec<Glance>, StoreError> {
+        let seen = self.0.survey(depth).await.map_err(StoreError::bounded)?;
+        let bounded = |(boundary, seen): Glance| (boundary, seen.map(Sighting::bounded).map_err(StoreError::bounded));
+        Ok(seen.into_iter().map(bounded).collect())
+    }
+
+    async fn changed(&mut self, boundary: Option<&Boundary>) {
+        self.0.changed(boundary).await;
+    }
+
+    fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
+        self.0.claim(candidacy).map_err(StoreError::bounded)
+    }
+
+    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+        Ok(match self.0.campaign(candidacy).await.map_err(StoreError::bounded)? {
+            Standing::Waiting { sighting, again, decided } => {
+                Standing::Waiting { sighting: sighting.bounded(), again, decided }
+            }
+            won @ Standing::Won { .. } => won,
+        })
+    }
+
+    async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
+        Ok(match self.0.renew(candidacy).await.map_err(StoreError::bounded)? {
+            Renewal::Lost { why } => Renewal::Lost { why: limits::cut(why, TEXT_BYTES_MAX) },
+            same @ (Renewal::Credited { .. } | Renewal::Outdated) => same,
+        })
+    }
+
+    async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError> {
+        self.0.release(candidacy).await.map_err(StoreError::bounded)
+    }
+}
+
+impl Sighting {
+    /// The same with every text and list cut to its limit.
+    #[must_use]
+    pub fn bounded(self) -> Sighting {
+        let Sighting { leader, candidates, obstacle, former } = self;
+        let candidate = |(id, name)| (limits::cut(id, FOREIGN_ID_BYTES_MAX), limits::cut_name(name));
+        Sighting {
+            leader: leader.map(Leader::bounded),
+            candidates: candidates.map(|all| all.into_iter().take(CANDIDATES_MAX).map(candidate).collect()),
+            obstacle: obstacle.map(|text| limits::cut(text, TEXT_BYTES_MAX)),
+            former,
+        }
+    }
+}
+
+impl Leader {
+    fn bounded(self) -> Leader {
+        let Leader { id, name, host, port, term, since, ttl, lease_left } = self;
+        Leader {
+            id: limits::cut(id, FOREIGN_ID_BYTES_MAX),
+            name: limits::cut_name(name),
+            host: host.map(limits::cut_name),
+            port,
+            term,
+            since,
+            ttl: ttl.map(|ttl| ttl.min(limits::TTL_MAX)),
+            lease_left: lease_left.map(|left| left.min(limits::TTL_MAX)),
+        }
+    }
+}
+
+impl StoreError {
+    /// The same with its text cut to the limit.
+    #[must_use]
+    pub fn bounded(self) -> StoreError {
+        let cut = |text| limits::cut(text, TEXT_BYTES_MAX);
+        match self {
+            StoreError::Unavailable(text) => StoreError::Unavailable(cut(text)),
+            StoreError::Refused(text) => StoreError::Refused(cut(text)),
+            StoreError::Obstacle(text) => StoreError::Obstacle(cut(text)),
+            StoreError::Misused(text) => StoreError::Misused(cut(text)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use tokio::runtime;
+
+    use super::*;
+    use crate::fuzz;
+    use crate::limits::NAME_BYTES_MAX;
+    use crate::store::Identity;
+
+    /// A store that says too much, whatever it is asked.
+    struct Flood {
+        text: String,
+        count: usize,
+        fails: fn(String) -> StoreError,
+    }
+
+    impl Flood {
+        fn sighting(&self) -> Sighting {
+            let text = || self.text.clone();
+            let leader = Leader {
+                id: text(),
+                name: text(),
+                host: Some(text()),
+                port: None,
+                term: Some(1),
+                since: Some(u64::MAX),
+                ttl: Some(Duration::MAX),
+                lease_left: Some(Duration::MAX),
+            };
+            let short = || self.text.chars().take(300).collect::<String>();
+            Sighting {
+                leader: Some(leader),
+                candidates: Some((0..self.count).map(|_| (short(), short())).collect()),
+                obstacle: Some(text()),
+                former: None,
+            }
+        }
+
+        fn error<T>(&self) -> Result<T, StoreError> {
+            Err((self.fails)(self.text.clone()))
+        }
+    }
+
+    #[async_trait(?Send)]
+    impl Store for Flood {
+        fn grants_leases(&self) -> bool {
+            true
+        }
+        async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
+            if boundary.as_str() == "error" { self.error() } else { Ok(self.sighting()) }
+        }
+        async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
+            Ok(["error", "cron"].iter().map(|name| name.parse().expect("a name")).collect())
+        }
+        fn claim(&mut self, _: &Candidacy) -> Result<Option<Claim>, StoreError> {
+            self.error()
+        }
+        async fn campaign(&mut self, _: &Candidacy) -> Result<Standing, StoreError> {
+            Ok(Standing::Waiting { sighting: self.sighting(), again: None, decided: true })
+        }
+        async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
+            Ok(Renewal::Lost { why: self.text.clone() })
+        }
+        async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
+            self.error()
+        }
+    }
+
+    fn is_small(sighting: &Sighting) {
+        let leader = sighting.leader.as_ref().expect("there is one");
+        assert!(leader.id.len() <= FOREIGN_ID_BYTES_MAX && leader.name.len() <= NAME_BYTES_MAX);
+        assert!(leader.host.as_ref().is_some_and(|host| host.len() <= NAME_BYTES_MAX));
+        assert!(leader.ttl <= Some(limits::TTL_MAX) && leader.lease_left <= Some(limits::TTL_MAX));
+        let candidates = sighting.candidates.as_ref().expect("they are known");
+        assert!(candidates.len() <= CANDIDATES_MAX);
+        for (id, name) in candidates {
+            assert!(id.len() <= FOREIGN_ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX);
+        }
+        assert!(sighting.obstacle.as_ref().is_some_and(|text| text.len() <= TEXT_BYTES_MAX));
+    }
+
+    fn is_brief<T>(answer: Result<T, StoreError>) {
+        let error = answer.err().expect("an error");
+        assert!(error.to_string().len() <= TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn whatever_a_store_says_is_passed_on_within_the_limits() {
+        let identity = Identity { id: "id".into(), name: "name".into(), host: "host".into(), port: None };
+        let boundary: Boundary = "cron".parse().expect("a name");
+        let candidacy = Candidacy { boundary: boundary.clone(), identity, ttl: Duration::from_secs(10) };
+        let text = (vec(any::<char>(), 1..8), 1..40_000_usize)
+            .prop_map(|(chars, times)| String::from_iter(chars).repeat(times));
+        let error = prop_oneof![
+            Just(StoreError::Unavailable as fn(String) -> StoreError),
+            Just(StoreError::Refused as fn(String) -> StoreError),
+            Just(StoreError::Obstacle as fn(String) -> StoreError),
+            Just(StoreError::Misused as fn(String) -> StoreError),
+        ];
+        let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
+        fuzz::holds(fuzz::DEAR, &(text, 0..3 * CANDIDATES_MAX, error), |(text, count, fails)| {
+            runtime.block_on(async {
+                let mut store = Bounded(Box::new(Flood { text, count, fails }));
+                is_small(&store.look(&boundary).await.expect("seen"));
+                is_brief(store.look(&"error".parse().expect("a name")).await);
+                for (_, seen) in store.survey(Depth::Leases).await.expect("seen") {
+                    match seen {
+                        Ok(sighting) => is_small(&sighting),
+                        error @ Err(_) => is_brief(error),
+                    }
+                }
+                is_brief(store.claim(&candidacy));
+                is_brief(store.release(&candidacy).await);
+                let Ok(Standing::Waiting { sighting, .. }) = store.campaign(&candidacy).await else { panic!("won") };
+                is_small(&sighting);
+                let Ok(Renewal::Lost { why }) = store.renew(&candidacy).await else { panic!("credited") };
+                assert!(why.len() <= TEXT_BYTES_MAX);
+            });
+        });
+    }
+}
