@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::clock::{self, Alarm};
@@ -25,7 +24,7 @@ use crate::keeper::{self, Keeper, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
 use crate::roles::Roles;
 use crate::signals::{SignalEvent, Signals};
-use crate::store::worker::{self, Question, StoreEvent, Story, Worker};
+use crate::store::worker::{self, Events, Question, StoreEvent, Story, Worker};
 use crate::store::{Access, Candidacy, Sighting, StoreUrl};
 use crate::surface::control::{Host, Visit, Visits, Wish};
 use crate::surface::{Pages, Surface, View};
@@ -49,7 +48,7 @@ pub struct Driver {
     /// What the keeper's socket had no room for, in order.
     unsent: VecDeque<ToKeeper>,
     worker: Worker,
-    events: mpsc::UnboundedReceiver<StoreEvent>,
+    events: Events,
     signals: Signals,
     alarm: AsyncFd<Alarm>,
     narrator: Narrator,

@@ -43,7 +43,7 @@ pub struct Scripts {
 
 impl Scripts {
     pub fn new() -> Scripts {
-        let script = |text: &str| Script::new(format!("{}\n{text}", include_str!("life.lua")));
+        let script = |text: &str| Script::new(&format!("{}\n{text}", include_str!("life.lua")));
         Scripts {
             look: script(include_str!("look.lua")),
             take: script(include_str!("take.lua")),

@@ -55,8 +55,17 @@ pub struct Script {
     hash: String,
 }
 
+/// Before every script: what a server shows that has become a replica may be old, and a candidate that only reads would never
+/// learn of its new role.
+const ROLE_CHECK: &str = "\
+if string.find(redis.call('INFO', 'replication'), 'role:slave', 1, true) then
+  return { 'replica' }
+end
+";
+
 impl Script {
-    pub fn new(text: String) -> Script {
+    pub fn new(text: &str) -> Script {
+        let text = format!("{ROLE_CHECK}{text}");
         let hash = redis::Script::new(&text).get_hash().to_owned();
         Script { text, hash }
     }
@@ -215,15 +224,11 @@ impl Server {
             // Nothing was executed. From now on the server knows it.
             answers = self.pipeline("EVAL", &script.text, key, arguments, replicas).await?;
         }
-        let confirmed = match (replicas, answers.pop()) {
-            (None, answer) => {
-                answers.extend(answer);
-                0
-            }
-            (Some(_), answer) => self.value(answer)?,
-        };
+        let confirmed = replicas.map(|_| answers.pop());
         let answer = answers.pop();
-        Ok((self.value(answer)?, confirmed))
+        // The script's answer first: a replica refuses the other command for a reason that says less.
+        let answer = self.value(answer)?;
+        Ok((answer, confirmed.map_or(Ok(0), |confirmed| self.value(confirmed))?))
     }
 
     /// Runs a script that changes nothing on each of these keys, without waiting for one answer before the next question.
@@ -280,6 +285,11 @@ impl Server {
     }
 
     fn value<T: FromRedisValue>(&mut self, answer: Option<Value>) -> Result<T, StoreError> {
+        if is_from_replica(answer.as_ref()) {
+            self.is_sound = false;
+            let address = &self.address;
+            return Err(StoreError::Unavailable(format!("{address} is a replica, and not the primary any more")));
+        }
         let read = match answer {
             Some(Value::ServerError(error)) => Err(RedisError::from(error)),
             Some(value) => redis::from_redis_value(value).map_err(RedisError::from),
@@ -298,6 +308,12 @@ impl Server {
 /// Whether the server does not know the script that it was asked to run.
 fn is_unknown(answer: Option<&Value>) -> bool {
     matches!(answer, Some(Value::ServerError(error)) if error.code() == "NOSCRIPT")
+}
+
+/// Whether [`ROLE_CHECK`] has ended the script.
+fn is_from_replica(answer: Option<&Value>) -> bool {
+    let Some(Value::Array(values)) = answer else { return false };
+    matches!(&values[..], [Value::BulkString(word)] if word == b"replica")
 }
 
 /// Who we are to a server, without a database and a protocol.
