@@ -27,6 +27,8 @@ const REPLY_VALUES_MAX: usize = 1 << 16;
 const DEPTH_MAX: usize = 16;
 /// Of the beginning of a push message, until its kind is known.
 const HELD_BYTES_MAX: usize = 64;
+/// Of an announcement that is remembered, to find the next one that is the same without reading it.
+const REPEATED_BYTES_MAX: usize = 256;
 /// Of a line or a string, as far as it is looked at: a number, the kind of a push message, an announced word.
 const TEXT_BYTES_MAX: usize = 24;
 /// What is read at once.
@@ -155,13 +157,23 @@ struct Scanner {
     text: Vec<u8>,
     /// Whether the last byte of a line was a carriage return.
     is_ending: bool,
+    /// The present push message, as far as it is remembered.
     held: Vec<u8>,
+    is_long: bool,
+    /// The last announcement, if it was short, and its word: in a flood, most are the same.
+    repeated: Vec<u8>,
+    word: Vec<u8>,
 }
 
 impl Scanner {
     /// Hands on the replies, and tells of the announcements.
     fn scan(&mut self, mut bytes: &[u8], passed: &mut Vec<u8>, ear: &Ear) -> Result<(), Excess> {
         while let Some(&first) = bytes.first() {
+            if self.is_between() && !self.repeated.is_empty() && bytes.starts_with(&self.repeated) {
+                ear.hears(&self.word);
+                bytes = &bytes[self.repeated.len()..];
+                continue;
+            }
             let (run, is_whole) = match self.part {
                 Part::Type => {
                     self.begin(first)?;
@@ -180,6 +192,11 @@ impl Scanner {
         Ok(())
     }
 
+    /// Whether the next byte is the first one of a reply or a push message.
+    fn is_between(&self) -> bool {
+        matches!(self.part, Part::Type) && self.open.is_empty()
+    }
+
     /// The first byte of a value.
     fn begin(&mut self, kind: u8) -> Result<(), Excess> {
         if !b"+-:_#,($!=*~%|>".contains(&kind) {
@@ -187,6 +204,8 @@ impl Scanner {
         }
         if self.open.is_empty() {
             self.single = 0;
+            self.is_long = false;
+            self.held.clear();
             self.fate = if kind == b'>' { Fate::Held } else { Fate::Passed };
         }
         if self.fate == Fate::Passed {
@@ -233,7 +252,13 @@ impl Scanner {
 
     fn hand_on(&mut self, bytes: &[u8], passed: &mut Vec<u8>) -> Result<(), Excess> {
         match self.fate {
-            Fate::Dropped => Ok(()),
+            Fate::Dropped => {
+                self.is_long |= self.held.len() + bytes.len() > REPEATED_BYTES_MAX;
+                if !self.is_long {
+                    self.held.extend_from_slice(bytes);
+                }
+                Ok(())
+            }
             Fate::Held if self.held.len() + bytes.len() <= HELD_BYTES_MAX => {
                 self.held.extend_from_slice(bytes);
                 Ok(())
@@ -322,7 +347,11 @@ impl Scanner {
             self.open.pop();
         }
         if self.fate == Fate::Dropped {
-            ear.hears(self.text.strip_suffix(b"\r").unwrap_or(&self.text));
+            self.word = self.text.strip_suffix(b"\r").unwrap_or(&self.text).to_vec();
+            ear.hears(&self.word);
+            if !self.is_long {
+                std::mem::swap(&mut self.repeated, &mut self.held);
+            }
         }
         Ok(())
     }
@@ -331,7 +360,6 @@ impl Scanner {
     fn judge(&mut self, passed: &mut Vec<u8>) -> Result<(), Excess> {
         let kind = self.text.strip_suffix(b"\r").unwrap_or(&self.text);
         if !self.open.is_empty() && matches!(kind, b"message" | b"pmessage" | b"smessage") {
-            self.held.clear();
             self.fate = Fate::Dropped;
             return Ok(());
         }
@@ -383,7 +411,10 @@ mod tests {
             let (mut stream, mut expected) = (Vec::new(), Vec::new());
             for reply in REPLIES {
                 stream.extend(announcement("message", &["elect:cron", "taken"]));
+                stream.extend(announcement("message", &["elect:cron", "taken"]));
                 stream.extend(reply);
+                stream.extend(announcement("message", &["elect:cron", "taken"]));
+                stream.extend(announcement("message", &["elect:cron", &"x".repeat(300)]));
                 stream.extend(announcement("pmessage", &["elect:*", "elect:cron", "\r\n>3\r\n$7"]));
                 expected.extend(reply);
             }
@@ -400,6 +431,10 @@ mod tests {
                 let stream = announcement("message", &["elect:cron", word]);
                 assert_eq!(passed(&stream, piece, &ear), Ok(Vec::new()));
                 assert_eq!((ear.take(), ear.take()), (Some(heard), None), "{word}");
+                // The second is found to be the same as the first.
+                let stream = [announcement("message", &["elect:cron", "renewed"]), stream.clone(), stream].concat();
+                assert_eq!(passed(&stream, piece, &ear), Ok(Vec::new()));
+                assert_eq!(ear.take(), Some(heard), "{word}");
             }
         }
     }
@@ -486,7 +521,10 @@ mod tests {
             let (mut scanner, mut kept) = (Scanner::default(), Vec::new());
             for piece in stream.chunks(piece) {
                 let fine = scanner.scan(piece, &mut kept, &Ear::default());
-                assert!(scanner.held.len() <= HELD_BYTES_MAX && scanner.text.len() <= TEXT_BYTES_MAX);
+                assert!(
+                    scanner.held.len().max(scanner.repeated.len()) <= REPEATED_BYTES_MAX
+                        && scanner.text.len() <= TEXT_BYTES_MAX
+                );
                 assert!(scanner.open.len() <= DEPTH_MAX && kept.len() <= stream.len());
                 if fine.is_err() {
                     return;
