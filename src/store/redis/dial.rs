@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::ear::Ear;
 use super::settings::{Address, Settings, Tls};
-use super::trouble::explain;
+use super::trouble::{Trouble, explain};
 use super::wire::Wire;
 use crate::store::StoreError;
 
@@ -31,6 +31,16 @@ pub struct Connection {
     pub client: MultiplexedConnection,
     ear: Arc<Ear>,
     task: JoinHandle<()>,
+}
+
+impl Connection {
+    /// What the failure of a call on it means.
+    pub fn explain(&self, who: &str, error: &RedisError) -> Trouble {
+        match self.ear.excess() {
+            Some(excess) => explain(who, &RedisError::from(io::Error::from(excess))),
+            None => explain(who, error),
+        }
+    }
 }
 
 impl Drop for Connection {

@@ -1,11 +1,15 @@
-//! Announcements on the channels of ours, as flags: a thousand of them say no more than one.
+//! What is heard on a connection beside the replies: announcements, as flags, because a thousand of them say no more than one,
+//! and why it has ended.
 //!
 //! The stream of a connection sets the flags ([`wire`](super::wire)), one listener waits for them. Nothing is queued, so that
 //! no flood of announcements can fill the memory.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
+
+use super::wire::Excess;
 
 /// What came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,7 @@ pub struct Ear {
     has_change: AtomicBool,
     has_renewal: AtomicBool,
     has_end: AtomicBool,
+    excess: OnceLock<Excess>,
     bell: Notify,
 }
 
@@ -43,6 +48,17 @@ impl Ear {
     pub fn ends(&self) {
         self.has_end.store(true, Ordering::Relaxed);
         self.bell.notify_one();
+    }
+
+    /// The connection is ended because of this. The client loses the cause of an end when it awaits more than one reply.
+    pub fn exceeds(&self, excess: Excess) {
+        // The first one is the cause.
+        let _ = self.excess.set(excess);
+    }
+
+    /// Whether, and by what, the limits on what a server may send were exceeded.
+    pub fn excess(&self) -> Option<Excess> {
+        self.excess.get().copied()
     }
 
     /// What has come in since the last call, the most important first.

@@ -20,7 +20,6 @@ use super::dial::open;
 use super::ear::Ear;
 use super::server::login;
 use super::settings::{Address, Settings};
-use super::trouble::explain;
 use crate::election::Time;
 use crate::store::StoreError;
 
@@ -123,12 +122,13 @@ pub async fn ask_all(
 
 async fn ask(settings: &Settings, sentinel: &Address, primary: &str, with_user: bool) -> Result<Answer, StoreError> {
     let who = format!("the Sentinel {sentinel}");
-    let failed = |error: RedisError| explain(&who, &error).error;
     let mut connection = open(settings, sentinel, &who, login(settings, with_user), &Arc::new(Ear::default())).await?;
     let mut questions = redis::Pipeline::new();
     questions.cmd("SENTINEL").arg("get-master-addr-by-name").arg(primary);
     questions.cmd("SENTINEL").arg("master").arg(primary);
-    let answers = connection.client.send_packed_commands(&questions, 0, 2).await.map_err(failed)?;
+    let answers = connection.client.send_packed_commands(&questions, 0, 2).await;
+    let failed = |error: RedisError| connection.explain(&who, &error).error;
+    let answers = answers.map_err(failed)?;
     let mut answers = answers.into_iter();
     let known: Option<(String, u16)> = match answers.next() {
         Some(Value::ServerError(error)) => return Err(failed(error.into())),

@@ -14,7 +14,7 @@ use super::dial::{Connection, open};
 use super::ear::Ear;
 use super::sentinel::{Answer, Setbacks, ask_all};
 use super::settings::{Address, Route, Settings};
-use super::trouble::{Trouble, explain, outside};
+use super::trouble::{Trouble, outside};
 use crate::clock;
 use crate::election::Time;
 use crate::store::StoreError;
@@ -299,7 +299,7 @@ impl Server {
     }
 
     fn judge(&mut self, error: &RedisError) -> StoreError {
-        let Trouble { error, speaks_for_another } = explain(&self.address.to_string(), error);
+        let Trouble { error, speaks_for_another } = self.connection.explain(&self.address.to_string(), error);
         self.is_sound &= !speaks_for_another;
         error
     }

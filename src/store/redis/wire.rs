@@ -90,7 +90,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
             if chunk.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            wire.scanner.scan(chunk.filled(), &mut wire.passed, &wire.ear)?;
+            let scanned = wire.scanner.scan(chunk.filled(), &mut wire.passed, &wire.ear);
+            scanned.inspect_err(|&excess| wire.ear.exceeds(excess))?;
         }
         cx.waker().wake_by_ref();
         Poll::Pending
