@@ -21,6 +21,8 @@ pub struct Access {
     pub password: Option<Password>,
     /// How long one attempt may take, all its calls together; the worker sees to it that it takes no longer.
     pub request_timeout: Duration,
+    /// How often an observed record is read, and for how long an address that was of no use stays behind others.
+    pub renew_interval: Duration,
 }
 
 impl Access {

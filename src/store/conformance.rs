@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::observer::Observer;
 use super::relinquish::{Parcel, Relinquish};
-use super::worker::{StoreEvent, channel};
+use super::worker::{Events, channel};
 use super::{Access, Candidacy, Depth, Hints, Identity, Renewal, Sighting, Standing, Store, StoreUrl};
 use crate::boundary::Boundary;
 use crate::election::Term;
@@ -374,7 +374,7 @@ impl Site {
 struct Player {
     store: Box<dyn Store>,
     candidacy: Candidacy,
-    events: mpsc::UnboundedReceiver<StoreEvent>,
+    events: Events,
     claim: Option<Claim>,
 }
 

@@ -38,6 +38,8 @@ pub mod takeover;
 pub mod worker;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -203,13 +205,19 @@ pub enum Depth {
 
 /// How a store tells of changes nobody asked about. Hints may be lost and may be idle: the next question decides.
 #[derive(Debug, Clone)]
-pub struct Hints(mpsc::UnboundedSender<worker::StoreEvent>);
+pub struct Hints {
+    events: mpsc::UnboundedSender<worker::StoreEvent>,
+    /// Whether one is on its way that has not been received.
+    has_hint: Arc<AtomicBool>,
+}
 
 impl Hints {
     /// Something changed: worth asking again.
     pub fn changed(&self) {
         // Nobody listens any more: the program is about to end.
-        let _ = self.0.send(worker::StoreEvent::Hint);
+        if !self.has_hint.swap(true, Ordering::Relaxed) {
+            let _ = self.events.send(worker::StoreEvent::Hint);
+        }
     }
 
     /// Our own record is gone: as final as an answer that says so (K11).
@@ -218,13 +226,13 @@ impl Hints {
         expect(dead_code, reason = "what is announced by a Redis is never final")
     )]
     pub fn ousted(&self, term: Term) {
-        let _ = self.0.send(worker::StoreEvent::Ousted { term });
+        let _ = self.events.send(worker::StoreEvent::Ousted { term });
     }
 
     /// For observers that campaign for nothing.
     #[must_use]
     pub fn to_nobody() -> Hints {
-        Hints(mpsc::unbounded_channel().0)
+        worker::channel().0
     }
 }
 

@@ -4,14 +4,18 @@
 //! restart or a failover there may be two of it). Candidates observe the record, and [`takeover`](super::takeover) says when
 //! it may be taken. What makes it safe is in [`seat`]; what it cannot promise is in the manual.
 
+mod dial;
+mod ear;
 mod entry;
 mod observing;
 mod seat;
+mod sentinel;
 mod server;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -26,9 +30,9 @@ use super::{Access, Candidacy, Depth, Glance, Hints, Kind, Renewal, Sighting, St
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::keeper::Claim;
-use observing::Heard;
+use observing::News;
 use seat::{Scripts, Seat};
-use server::Server;
+use server::{Link, Server};
 use settings::{Settings, Target};
 
 pub const KIND: Kind = Kind {
@@ -49,8 +53,7 @@ struct Redis {
     settings: Settings,
     hints: Hints,
     scripts: Scripts,
-    /// `None`: to be connected to by the next attempt.
-    server: Option<Server>,
+    link: Link,
     seat: Option<Seat>,
     /// Whether the keeper has the claim: we are asked to campaign only then.
     given: bool,
@@ -66,7 +69,7 @@ struct RedisClaim {
 
 #[expect(clippy::unnecessary_wraps, reason = "other kinds of store have more to open")]
 fn opened(settings: Settings, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
-    Ok(Box::new(Redis { settings, hints, scripts: Scripts::new(), server: None, seat: None, given: false }))
+    Ok(Box::new(Redis { settings, hints, scripts: Scripts::new(), link: Link::default(), seat: None, given: false }))
 }
 
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
@@ -81,7 +84,7 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
         let boundary: Boundary = boundary.parse().map_err(|error| misused(&error))?;
         let scripts = Scripts::new();
         let key = settings.key(&boundary);
-        attempt(&settings, &mut None, async |server| seat::bequeath(server, &scripts, &key, &id).await).await
+        attempt(&settings, &mut Link::default(), async |server| seat::bequeath(server, &scripts, &key, &id).await).await
     })
 }
 
@@ -90,20 +93,17 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
 /// Cancellation: may be dropped at any time; what was under way takes its connection along.
 async fn attempt<T>(
     settings: &Settings,
-    slot: &mut Option<Server>,
+    link: &mut Link,
     ask: impl AsyncFnOnce(&mut Server) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let deadline = clock::now() + settings.request_timeout;
     // Boxed: what an attempt keeps between its calls is large.
     let attempt = Box::pin(async {
-        let mut server = match slot.take() {
-            Some(server) => server,
-            None => Server::connect(settings).await?,
-        };
+        let mut server = link.take(settings).await?;
         server.deadline = deadline;
         let answer = ask(&mut server).await;
         if server.is_sound {
-            *slot = Some(server);
+            link.server = Some(server);
         }
         answer
     });
@@ -120,13 +120,13 @@ impl Store for Redis {
 
     async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
         let (key, scripts) = (self.settings.key(boundary), &self.scripts);
-        attempt(&self.settings, &mut self.server, async |server| seat::sighting(server, scripts, &key).await).await
+        attempt(&self.settings, &mut self.link, async |server| seat::sighting(server, scripts, &key).await).await
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
         let prefix = &self.settings.prefix;
         let pattern = format!("{}*", literally(prefix));
-        attempt(&self.settings, &mut self.server, async |server| {
+        attempt(&self.settings, &mut self.link, async |server| {
             let (mut known, mut cursor) = (BTreeSet::new(), 0_u64);
             loop {
                 let mut scan = redis::cmd("SCAN");
@@ -147,25 +147,25 @@ impl Store for Redis {
         let keys: Vec<String> = boundaries.iter().map(|boundary| self.settings.key(boundary)).collect();
         let scripts = &self.scripts;
         let look = async |server: &mut Server| seat::sightings(server, scripts, &keys).await;
-        let seen = attempt(&self.settings, &mut self.server, look).await?;
+        let seen = attempt(&self.settings, &mut self.link, look).await?;
         Ok(boundaries.into_iter().zip(seen).collect())
     }
 
     async fn changed(&mut self, boundary: Option<&Boundary>) {
         let settings = &self.settings;
-        let heard = match &mut self.server {
+        let heard = match &mut self.link.server {
             Some(server) => match boundary {
                 Some(boundary) => observing::changed(server, &settings.key(boundary), false).await,
                 None => observing::changed(server, &format!("{}*", literally(&settings.prefix)), true).await,
             },
             // The next look connects, and says why if it cannot.
-            None => Heard::Nothing,
+            None => News::None,
         };
         match heard {
-            Heard::Change => {}
-            Heard::Nothing => std::future::pending().await,
-            Heard::End { soon } => {
-                self.server = None;
+            News::Change => {}
+            News::None => std::future::pending().await,
+            News::End { soon } => {
+                self.link.server = None;
                 if soon {
                     std::future::pending::<()>().await;
                 }
@@ -189,7 +189,7 @@ impl Store for Redis {
         self.given = true;
         let (scripts, hints, settings) = (&self.scripts, &self.hints, &self.settings);
         let seat = self.seat.get_or_insert_with(|| Seat::new(settings, candidacy));
-        attempt(settings, &mut self.server, async |server| {
+        attempt(settings, &mut self.link, async |server| {
             seat.listen(server, hints).await?;
             seat.stand(server, scripts, candidacy).await
         })
@@ -201,13 +201,13 @@ impl Store for Redis {
         let Some(seat) = self.seat.as_mut() else {
             return Ok(Renewal::Lost { why: "nothing was won".to_owned() });
         };
-        attempt(settings, &mut self.server, async |server| seat.renew(server, scripts, candidacy).await).await
+        attempt(settings, &mut self.link, async |server| seat.renew(server, scripts, candidacy).await).await
     }
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
         let (scripts, settings) = (&self.scripts, &self.settings);
         let Some(seat) = self.seat.as_mut().filter(|seat| seat.may_hold()) else { return Ok(()) };
-        attempt(settings, &mut self.server, async |server| seat.release(server, scripts).await).await
+        attempt(settings, &mut self.link, async |server| seat.release(server, scripts).await).await
     }
 }
 

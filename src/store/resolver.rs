@@ -192,25 +192,6 @@ async fn answer_of(mut answer: watch::Receiver<Option<Found>>) -> Found {
     }
 }
 
-/// For redis' client.
-#[cfg(feature = "redis")]
-#[derive(Debug, Clone, Copy)]
-pub struct RedisResolver;
-
-#[cfg(feature = "redis")]
-impl ::redis::io::AsyncDNSResolver for RedisResolver {
-    fn resolve<'a, 'b: 'a>(
-        &'a self,
-        host: &'b str,
-        port: u16,
-    ) -> ::redis::RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
-        Box::pin(async move {
-            let addresses = lookup(host, port).await?;
-            Ok(Box::new(addresses.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod disk;
 pub mod ear;
 pub mod etcd;
+pub mod fake_redis;
 pub mod faults;
 pub mod gate;
 pub mod haproxy;

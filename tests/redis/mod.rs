@@ -2,10 +2,12 @@
 
 mod access;
 mod asking;
+mod floods;
 mod leases;
 mod load;
 mod memory;
 mod replicas;
+mod sentinels;
 mod troubles;
 
 use std::time::Duration;

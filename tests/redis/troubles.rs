@@ -65,7 +65,7 @@ const TROUBLES: [Trouble; 5] = [
             redis.cli(&["config", "set", "replica-serve-stale-data", "no"]);
             follow_nobody(redis);
         },
-        leader: "is a replica without a primary",
+        leader: "is a replica, and not the primary any more",
         newcomer: Some("is a replica"),
         end: |redis| drop(redis.cli(&["replicaof", "no", "one"])),
     },

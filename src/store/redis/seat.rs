@@ -11,12 +11,14 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 
+use super::ear::Heard;
 use super::entry::{Entry, Glance, MOST, foreign};
-use super::server::{Script, Server, announced};
+use super::server::{Script, Server};
 use super::settings::{Replicas, Route, Settings};
 use crate::clock;
 use crate::election::{Term, Time};
@@ -26,6 +28,8 @@ use crate::store::{Candidacy, Hints, Identity, Renewal, Sighting, Standing, Stor
 
 /// How often a record that changes under our hands is looked at again within an attempt.
 const LOOKS: usize = 4;
+/// Between two hints, however many announcements there are.
+const HINT_INTERVAL: Duration = Duration::from_millis(10);
 /// Of a release that a keeper makes: larger than any that its campaigner came to.
 const LAST_NONCE: u64 = MOST;
 
@@ -40,7 +44,7 @@ pub struct Scripts {
 
 impl Scripts {
     pub fn new() -> Scripts {
-        let script = |text: &str| Script::new(format!("{}\n{text}", include_str!("life.lua")));
+        let script = |text: &str| Script::new(&format!("{}\n{text}", include_str!("life.lua")));
         Scripts {
             look: script(include_str!("look.lua")),
             take: script(include_str!("take.lua")),
@@ -93,24 +97,27 @@ impl Seat {
     /// Has changes announced, on a connection where that has not been asked for yet. Must be called inside a
     /// [`tokio::task::LocalSet`].
     pub async fn listen(&mut self, server: &mut Server, hints: &Hints) -> Result<(), StoreError> {
-        if server.announcements.is_none() {
+        if server.is_heard {
             return Ok(());
         }
         // The channel is named like the key. Channels know no databases: what is said of another one's is idle.
         server.subscribe(&self.key, false).await?;
-        let (hints, undecided) = (hints.clone(), Rc::clone(&self.undecided));
-        if let Some(mut announcements) = server.announcements.take() {
-            // Not watched: it ends with the connection, and then the next question begins another.
-            tokio::task::spawn_local(async move {
-                while let Some(push) = announcements.recv().await {
-                    match announced(&push).as_deref() {
-                        Some("renewed") if !undecided.get() => {}
-                        Some(_) => hints.changed(),
-                        None => {}
+        server.is_heard = true;
+        let (hints, undecided, ear) = (hints.clone(), Rc::clone(&self.undecided), Arc::clone(&server.ear));
+        // Not watched: it ends with the connection, and then the next question begins another.
+        tokio::task::spawn_local(async move {
+            loop {
+                match ear.next().await {
+                    Heard::Renewal if !undecided.get() => {}
+                    Heard::Renewal | Heard::Change => {
+                        hints.changed();
+                        // A flood of announcements must not become a flood of questions.
+                        tokio::time::sleep(HINT_INTERVAL).await;
                     }
+                    Heard::End => return,
                 }
-            });
-        }
+            }
+        });
         Ok(())
     }
 

@@ -33,6 +33,8 @@ pub struct Settings {
     pub password: Option<Password>,
     /// How long one attempt may take, all its calls together.
     pub request_timeout: Duration,
+    /// How long a Sentinel's answer that was of no use stays behind the others.
+    pub renew_interval: Duration,
 }
 
 /// How the primary is found.
@@ -52,7 +54,7 @@ pub enum Route {
 }
 
 /// A host, without brackets, and a port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Address {
     pub host: String,
     pub port: u16,
@@ -258,6 +260,7 @@ impl Settings {
             username,
             password,
             request_timeout: access.request_timeout,
+            renew_interval: access.renew_interval,
         })
     }
 
