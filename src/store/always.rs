@@ -1,4 +1,5 @@
-//! `always:`: no election. Leader at once, term 1, always (DESIGN.md 5.6).
+//! `always:`: no election. Leader at once and always; the term is the start time in milliseconds since 1970, in the number space
+//! of every other store (DESIGN.md 5.8, S1).
 //!
 //! For development, for tests, and for turning the election off (`ELECT_STORE=always:`). It excludes nobody.
 
@@ -8,6 +9,7 @@ use super::relinquish::Relinquish;
 use super::{Access, Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
 use crate::boundary::Boundary;
 use crate::clock;
+use crate::election::Term;
 use crate::keeper::Claim;
 
 pub const KIND: Kind = Kind {
@@ -21,7 +23,9 @@ pub const KIND: Kind = Kind {
     relinquish: Relinquish::InPlace(|_| ()),
 };
 
-struct Always;
+struct Always {
+    term: Term,
+}
 
 fn check(url: &StoreUrl<'_>) -> Result<(), String> {
     if url.rest.is_empty() { Ok(()) } else { Err("nothing follows the colon".to_owned()) }
@@ -29,7 +33,7 @@ fn check(url: &StoreUrl<'_>) -> Result<(), String> {
 
 #[expect(clippy::unnecessary_wraps, reason = "other kinds of store can fail to open")]
 fn open(_: &StoreUrl<'_>, _: &Access, _: Hints) -> Result<Box<dyn Store>, StoreError> {
-    Ok(Box::new(Always))
+    Ok(Box::new(Always { term: clock::wall_millis() }))
 }
 
 #[async_trait(?Send)]
@@ -52,7 +56,7 @@ impl Store for Always {
     }
 
     async fn campaign(&mut self, _: &Candidacy) -> Result<Standing, StoreError> {
-        Ok(Standing::Won { term: 1 })
+        Ok(Standing::Won { term: self.term })
     }
 
     async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
