@@ -52,4 +52,6 @@ mod status;
 mod steering;
 mod systemd;
 mod terminal;
+#[cfg(all(feature = "etcd", feature = "mongodb", feature = "redis"))]
+mod terms;
 mod waiting;

@@ -21,6 +21,7 @@ pub mod manual;
 #[cfg(feature = "mongodb")]
 pub mod mongod;
 pub mod network;
+pub mod pace;
 pub mod page;
 pub mod place;
 pub mod ports;
