@@ -196,10 +196,13 @@ fn is_at_rest(pid: i32) -> bool {
 #[cfg(feature = "redis")]
 mod late {
     use super::*;
+    use crate::harness::millis;
+    use crate::harness::proxy::{Mode, Proxy};
     use crate::harness::redis::Redis;
     use crate::harness::server::Server;
+    use crate::harness::tool::attempt;
     use crate::harness::wait::{now, since};
-    use crate::leases::{LEASE, candidate};
+    use crate::leases::{LEASE, candidate, candidate_for, through};
 
     /// A start that comes too late while a hook runs beside it, and one that is made to wait again.
     #[test]
@@ -240,5 +243,44 @@ mod late {
             drop(next);
             place.is_left_empty();
         });
+    }
+
+    /// So many that to kill them takes a keeper longer than it may be silent.
+    const CROWD: usize = 6_000;
+
+    /// The lease of a leader with a large tree runs out: the keeper that is busy killing is not taken for a silent one.
+    #[test]
+    fn a_keeper_that_is_busy_killing_a_crowd_is_not_given_up() {
+        let server = Redis::start();
+        let place = Place::new();
+        let proxy = Proxy::to(&server.address());
+        let crowd = place.path().join("crowd").display().to_string();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/harness/crowd.c");
+        attempt(["cc", "-O1", "-o", &crowd, source]).expect("cc is there");
+        let there = place.path().join("there");
+        let command = [crowd, CROWD.to_string(), there.display().to_string()];
+        let mut leader = candidate_for(&place, through::<Redis>(&proxy, &place), "4s")
+            .flag("--containment", "tree")
+            .command(command)
+            .start();
+        leader.says("leader command started");
+        until("all of them are there", || fs::exists(&there).expect("the place"));
+        let struck = now();
+        proxy.mode(Mode::Closed);
+        until("the tree is dead", || {
+            assert!(!leader.has_ended(), "{}", leader.log());
+            leader.log().contains("leader command ended")
+        });
+        until("it campaigns again", || {
+            assert!(!leader.has_ended(), "{}", leader.log());
+            processes::children(leader.keeper()).is_empty()
+        });
+        println!("{CROWD} processes: gone {} after the cut, ttl 4 s", millis(since(struck)));
+        proxy.mode(Mode::Open);
+        fs::remove_file(&there).expect("it was made");
+        until("it leads again", || leader.log().matches("leader command started").count() == 2);
+        assert!(!leader.log().contains("keeper"), "{}", leader.log());
+        leader.stops();
+        place.is_left_empty();
     }
 }

@@ -100,6 +100,8 @@ impl World {
     fn stop_for_good(&mut self, h: usize, campaigner: Campaigner) {
         let host = &mut self.hosts[h];
         host.keeper.campaigner = campaigner;
+        // What is left of a refused start is waited for by the keeper itself.
+        host.keeper.refused = None;
         let governed = host.keeper.deadline.filter(|_| host.tree.is_governed());
         let kill_by = governed.map_or(Time::NEVER, |deadline| deadline.kill_by);
         let kill_at = (host.clock.at(self.now) + host.stop_timeout).min(kill_by);
