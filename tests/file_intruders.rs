@@ -77,7 +77,8 @@ fn intrude(file: fn(&Place) -> PathBuf, is_lost: bool) {
                     let led = place.history().latest();
                     throughout(Duration::from_secs(3), kind, || processes::is_alive(led.pid));
                     let newcomer = Elect::new(&place).witness(&Witness::new()).start();
-                    newcomer.waits();
+                    let said = ["waiting: ", "the next leader replaces it", "remove it"];
+                    until("it has looked", || said.iter().any(|words| newcomer.log().contains(words)));
                     newcomer.stops();
                 }
                 leader.stops();

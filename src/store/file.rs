@@ -355,8 +355,9 @@ impl FileStore {
         let label = Label::of(&files.shown_lock()).map_err(trouble)?;
         let settled = self.settling.settled(seat, &label, former.as_ref(), &self.hints).await.map_err(trouble)?;
         if let Err(unsettled) = settled {
-            let sighting = Sighting { obstacle: Some(unsettled.obstacle), ..Sighting::default() };
-            return Ok(Standing::Waiting { sighting, again: Some(unsettled.again), decided: true });
+            let sighting = Sighting { obstacle: unsettled.obstacle, ..Sighting::default() };
+            let decided = sighting.obstacle.is_some();
+            return Ok(Standing::Waiting { sighting, again: Some(unsettled.again), decided });
         }
         if let Some(error) = replaced {
             tracing::warn!("{}", error.into_store_error(files));
