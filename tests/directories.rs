@@ -22,7 +22,7 @@ impl Nobody {
     fn new(place: &Place, uid: u32) -> Nobody {
         assert!(nix::unistd::geteuid().is_root(), "these tests become other users: run them as root");
         let elect = place.path().join("elect");
-        fs::copy(env!("CARGO_BIN_EXE_elect"), &elect).expect("the place takes a copy");
+        fs::copy(crate::harness::candidate::elect(), &elect).expect("the place takes a copy");
         let default_directory = PathBuf::from(format!("/tmp/elect-{uid}"));
         assert!(fs::symlink_metadata(&default_directory).is_err(), "{} is in the way", default_directory.display());
         Nobody { uid, default_directory, elect }
