@@ -17,6 +17,8 @@ mod environment;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod exits;
+mod file_intruders;
+mod file_paths;
 mod followers;
 mod handover;
 mod holding;
