@@ -2,6 +2,7 @@
 
 mod access;
 mod asking;
+mod epochs;
 mod leases;
 mod load;
 mod memory;

@@ -75,6 +75,8 @@ pub struct Seat {
     all: Option<u64>,
     /// Whether a number of replicas that is too small has been reported.
     is_warned: bool,
+    /// The same of a wait that is restarted again and again.
+    is_restart_reported: bool,
     /// Whether another server may be the primary by now.
     may_move: bool,
     /// Whether a renewal of whoever leads would be news.
@@ -96,6 +98,7 @@ impl Seat {
             replicas: Count::default(),
             all: None,
             is_warned: false,
+            is_restart_reported: false,
             may_move: matches!(settings.route, Route::Sentinels { .. }),
             undecided: Rc::new(Cell::new(false)),
         }
@@ -219,9 +222,10 @@ impl Seat {
         Ok(quorum)
     }
 
-    fn report_restarts(&self, server: &Server) {
+    fn report_restarts(&mut self, server: &Server) {
         let restarts = self.rule.epoch_restarts();
-        if restarts == RESTARTS_REPORTED {
+        let is_reported = std::mem::replace(&mut self.is_restart_reported, restarts >= RESTARTS_REPORTED);
+        if restarts >= RESTARTS_REPORTED && !is_reported {
             warn!(
                 "the wait for {:?} has started again {restarts} times, because sync_full + sync_partial_ok of {} has changed or was \
                  reset: find the replica or dump that connects again and again",
