@@ -115,8 +115,12 @@ impl Player {
 
 fn with_server(test: impl AsyncFnOnce(&Running)) {
     let server = Running::start();
+    within(async || test(&server).await);
+}
+
+fn within(test: impl AsyncFnOnce()) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, test(&server));
+    LocalSet::new().block_on(&runtime, test());
 }
 
 #[test]

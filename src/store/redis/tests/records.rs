@@ -186,3 +186,37 @@ fn terms_rise_above_those_of_records_that_are_gone() {
         assert!(one.wins().await > 8_000_000_000_000_000);
     });
 }
+
+/// A renewal that arrives after the end of its lease may find an old state of the record, which a restart has brought back: it
+/// must not make that record a fresh one, in which no leader can have been forgotten.
+#[test]
+fn a_late_renewal_and_the_release_after_it_do_not_vouch_for_a_server_that_was_replaced() {
+    let server = Running::with(&["--enable-debug-command", "yes"]);
+    within(async || {
+        let server = &server;
+        for is_in_time in [true, false] {
+            server.cli(&["flushall"]);
+            let mut one = Player::at(server, "", "one");
+            one.candidacy.ttl = if is_in_time { Duration::from_secs(60) } else { Duration::from_millis(300) };
+            one.wins().await;
+            assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+            let before = server.cli(&["hget", "elect:cron", "incarnation"]);
+            server.cli(&["debug", "change-repl-id"]);
+            if !is_in_time {
+                tokio::time::sleep(one.candidacy.ttl).await;
+            }
+            for _ in 0..2 {
+                assert!(
+                    matches!(one.renews().await, Ok(Renewal::Credited { .. })),
+                    "the election knows that it is late"
+                );
+            }
+            let after = server.cli(&["hget", "elect:cron", "incarnation"]);
+            assert_eq!(after != before, is_in_time);
+            one.store.release(&one.candidacy).await.expect("released");
+            assert_eq!(server.cli(&["hget", "elect:cron", "incarnation"]), after);
+            let answer = Player::at(server, "", "next").ask().await;
+            assert_eq!(matches!(answer, Ok(Standing::Won { .. })), is_in_time, "{answer:?}");
+        }
+    });
+}
