@@ -180,6 +180,12 @@ pub trait Store {
     /// What the keeper needs to give back what the next [`Store::campaign`] may take; `None` if it has that already.
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError>;
 
+    /// What the keeper needs after a credited renewal, if that is not what it has: a claim may have to say where the last
+    /// credited renewal was executed (5.4). A keeper that does not get it gives back what it has, which costs a ttl at most.
+    fn renewed_claim(&mut self, _: &Candidacy) -> Option<Claim> {
+        None
+    }
+
     /// Asks for the boundary, and keeps our place among those who wait.
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError>;
 

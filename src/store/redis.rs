@@ -8,6 +8,7 @@ mod dial;
 mod ear;
 mod entry;
 mod observing;
+mod quorum;
 mod seat;
 mod sentinel;
 mod server;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::relinquish::{Parcel, Relinquish};
+use super::takeover::Basis;
 use super::{Access, Candidacy, Depth, Glance, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
 use crate::boundary::Boundary;
 use crate::clock;
@@ -57,6 +59,8 @@ struct Redis {
     seat: Option<Seat>,
     /// Whether the keeper has the claim: we are asked to campaign only then.
     given: bool,
+    /// Where the last credited renewal was executed, as the keeper knows it.
+    settled: Option<Basis<String>>,
 }
 
 /// What the keeper needs: how to get in, and whose record to free.
@@ -65,11 +69,22 @@ struct RedisClaim {
     settings: Settings,
     boundary: String,
     id: String,
+    /// Where the last credited renewal was executed; `None`: none was credited yet.
+    #[serde(default)]
+    settled: Option<Basis<String>>,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "other kinds of store have more to open")]
 fn opened(settings: Settings, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
-    Ok(Box::new(Redis { settings, hints, scripts: Scripts::new(), link: Link::default(), seat: None, given: false }))
+    Ok(Box::new(Redis {
+        settings,
+        hints,
+        scripts: Scripts::new(),
+        link: Link::default(),
+        seat: None,
+        given: false,
+        settled: None,
+    }))
 }
 
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
@@ -80,11 +95,15 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Sto
 fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
     Box::pin(async move {
         let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a Redis: {error}"));
-        let RedisClaim { settings, boundary, id } = serde_json::from_value(claim).map_err(|error| misused(&error))?;
+        let RedisClaim { settings, boundary, id, settled } =
+            serde_json::from_value(claim).map_err(|error| misused(&error))?;
         let boundary: Boundary = boundary.parse().map_err(|error| misused(&error))?;
         let scripts = Scripts::new();
         let key = settings.key(&boundary);
-        attempt(&settings, &mut Link::default(), async |server| seat::bequeath(server, &scripts, &key, &id).await).await
+        attempt(&settings, &mut Link::default(), async |server| {
+            seat::bequeath(server, &scripts, &key, &id, settled.as_ref()).await
+        })
+        .await
     })
 }
 
@@ -110,6 +129,18 @@ async fn attempt<T>(
     timeout(settings.request_timeout, attempt)
         .await
         .unwrap_or_else(|_| Err(StoreError::Unavailable("the server did not answer in time".to_owned())))
+}
+
+impl Redis {
+    fn pack(&self, candidacy: &Candidacy) -> Claim {
+        let claim = RedisClaim {
+            settings: self.settings.clone(),
+            boundary: candidacy.boundary.to_string(),
+            id: candidacy.identity.id.clone(),
+            settled: self.settled.clone(),
+        };
+        Parcel::pack(&KIND, candidacy.ttl.min(LONGEST_RELINQUISH), &claim)
+    }
 }
 
 #[async_trait(?Send)]
@@ -177,12 +208,16 @@ impl Store for Redis {
         if self.given {
             return Ok(None);
         }
-        let claim = RedisClaim {
-            settings: self.settings.clone(),
-            boundary: candidacy.boundary.to_string(),
-            id: candidacy.identity.id.clone(),
-        };
-        Ok(Some(Parcel::pack(&KIND, candidacy.ttl.min(LONGEST_RELINQUISH), &claim)))
+        Ok(Some(self.pack(candidacy)))
+    }
+
+    fn renewed_claim(&mut self, candidacy: &Candidacy) -> Option<Claim> {
+        let settled = self.seat.as_ref().and_then(Seat::settled)?;
+        if self.settled.as_ref().is_some_and(|known| settled.continues(known)) {
+            return None;
+        }
+        self.settled = Some(settled.clone());
+        Some(self.pack(candidacy))
     }
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {

@@ -202,7 +202,13 @@ async fn attend(
             }
         }
         Question::Renew => match store.renew(candidacy).await? {
-            Renewal::Credited { sent, ttl } => (Answer::Renew(Renewed::Credited { sent, ttl }), Story::None),
+            Renewal::Credited { sent, ttl } => {
+                if let Some(claim) = store.renewed_claim(candidacy) {
+                    // Not waited for: nothing depends on it but how soon another candidate may lead after our death.
+                    let _ = events.send(StoreEvent::Claim { claim, given: oneshot::channel().0 });
+                }
+                (Answer::Renew(Renewed::Credited { sent, ttl }), Story::None)
+            }
             Renewal::Outdated => (Answer::Renew(Renewed::Outdated), Story::None),
             Renewal::Lost { why } => (Answer::Renew(Renewed::Lost), Story::Lost(why)),
         },

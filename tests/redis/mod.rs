@@ -2,6 +2,7 @@
 
 mod access;
 mod asking;
+mod epochs;
 mod floods;
 mod leases;
 mod load;
