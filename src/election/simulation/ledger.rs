@@ -145,7 +145,9 @@ impl World {
                             self.coverage.count(Seen::LateSuccess);
                         }
                     }
-                    (Answer::Renew(Renewed::Outdated), Some(_), Phase::Verifying) => self.coverage.count(Seen::Outdated),
+                    (Answer::Renew(Renewed::Outdated), Some(_), Phase::Verifying) => {
+                        self.coverage.count(Seen::Outdated)
+                    }
                     (
                         Answer::Renew(Renewed::Lost),
                         Some(_),

@@ -158,7 +158,11 @@ impl Entry {
         }
         let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Ok(foreign()) };
         if value.id.len() > limits::ID_BYTES_MAX {
-            return Err(format!("has an id of {} bytes, and elect reads {} at most", value.id.len(), limits::ID_BYTES_MAX));
+            return Err(format!(
+                "has an id of {} bytes, and elect reads {} at most",
+                value.id.len(),
+                limits::ID_BYTES_MAX
+            ));
         }
         if let Some(term) = value.term.filter(|&term| !limits::is_believed_term(term)) {
             return Err(format!("leads under term {term}, which is not believed: stop it, and delete its key"));
@@ -324,7 +328,9 @@ mod tests {
                 assert!(matches!(Entry::parse(&value.to_json()), Ok(Entry::Ours(again)) if again == value));
             }
             Ok(Entry::Foreign(name)) => assert_eq!(name, excerpt(&bytes, limits::NAME_BYTES_MAX)),
-            Err(error) => assert!(error.contains("format") || error.contains("id") || error.contains("term"), "{error}"),
+            Err(error) => {
+                assert!(error.contains("format") || error.contains("id") || error.contains("term"), "{error}")
+            }
         });
     }
 }

@@ -269,7 +269,8 @@ mod tests {
 
     #[test]
     fn the_words_of_a_server_are_short_and_steer_no_terminal() {
-        let status = |message: &str| explain(Error::GRpcStatus(tonic::Status::new(Code::Unavailable, message))).to_string();
+        let status =
+            |message: &str| explain(Error::GRpcStatus(tonic::Status::new(Code::Unavailable, message))).to_string();
         assert_eq!(status("etcdserver: no leader"), "no leader");
         assert_eq!(status("a\r\nb\u{1b}[2J"), "a\\r\\nb\\u{1b}[2J");
         for endless in ["x".repeat(1_000_000), "\u{1b}".repeat(1_000_000), "é\n".repeat(1_000_000)] {

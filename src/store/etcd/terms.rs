@@ -142,13 +142,15 @@ impl Terms {
     /// [`StoreError::Obstacle`]: there is none above all that have been seen, and no candidate leads under a smaller one.
     pub fn following(&self, stored: Stored, created: i64) -> Result<Term, StoreError> {
         match self.scheme {
-            Scheme::Stored => limits::next_term(stored.term, clock::wall_millis(), self.highest_seen).ok_or_else(|| {
-                StoreError::Obstacle(format!(
-                    "no term is left above {}: correct this host's clock, or the key {}",
-                    self.highest_seen.max(stored.term),
-                    escaped(&self.key)
-                ))
-            }),
+            Scheme::Stored => {
+                limits::next_term(stored.term, clock::wall_millis(), self.highest_seen).ok_or_else(|| {
+                    StoreError::Obstacle(format!(
+                        "no term is left above {}: correct this host's clock, or the key {}",
+                        self.highest_seen.max(stored.term),
+                        escaped(&self.key)
+                    ))
+                })
+            }
             Scheme::Revision => {
                 let term = created.unsigned_abs();
                 if term <= self.highest_seen {
@@ -255,7 +257,9 @@ mod tests {
     fn schemes_agree_or_the_message_names_the_holder_and_both() {
         assert!(agree(Scheme::Stored, None, "web-1").is_ok());
         assert!(agree(Scheme::Revision, Some("revision"), "web-1").is_ok());
-        for (ours, theirs) in [(Scheme::Stored, Some("revision")), (Scheme::Revision, None), (Scheme::Revision, Some("x"))] {
+        for (ours, theirs) in
+            [(Scheme::Stored, Some("revision")), (Scheme::Revision, None), (Scheme::Revision, Some("x"))]
+        {
             let message = agree(ours, theirs, "web-1").expect_err("they differ").to_string();
             assert!(message.contains("web-1") && message.contains("?term=revision"), "{message}");
         }

@@ -67,7 +67,11 @@ async fn until_deleted(mut client: Client, key: &str, revision: i64) -> Result<(
             return Ok(());
         }
         if answer.canceled() {
-            return Err(format!("cancelled, compacted at {}: {}", answer.compact_revision(), shown(answer.cancel_reason())));
+            return Err(format!(
+                "cancelled, compacted at {}: {}",
+                answer.compact_revision(),
+                shown(answer.cancel_reason())
+            ));
         }
     }
     Err("the server ended it".to_owned())
