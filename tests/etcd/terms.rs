@@ -51,7 +51,7 @@ fn an_etcd_that_is_rebuilt_is_led_under_a_higher_term_by_those_who_waited_too() 
     let second = hall.start();
     second.waits();
     // Nothing but what the second one has seen tells it of that term: it has another clock.
-    first.ends_killed();
+    first.kill_with_keeper();
     hall.etcd.rebuild();
     let next = hall.place.starts(2).latest();
     assert!(next.term > led.term, "{next:?} after {led:?}");
@@ -64,7 +64,9 @@ fn an_etcd_that_is_restored_from_an_older_backup_is_led_under_higher_terms() {
     let hall = Hall::new();
     let ahead = WallClock::new();
     ahead.step_to(3600);
-    hall.start().stops();
+    let first = hall.start();
+    hall.place.starts(1);
+    first.stops();
     let snapshot = hall.place.path().join("snapshot");
     hall.etcd.etcdctl(&["snapshot", "save", &snapshot.display().to_string()]);
     let second = hall.candidate().witness(&Witness::new()).under(ahead.words()).start();
