@@ -69,7 +69,7 @@ impl Members {
     ///
     /// # Errors
     ///
-    /// The first member's trouble; a refusal only if none had any other.
+    /// The first member's trouble; a refusal only if none had any other. An obstacle is an answer.
     pub async fn with_each<T>(
         &mut self,
         mut ask: impl AsyncFnMut(Client) -> Result<T, StoreError>,
@@ -86,14 +86,17 @@ impl Members {
             // Boxed: what an attempt keeps between its calls is large.
             let attempt = Box::pin(async {
                 let client = member.take_connected(&self.settings).await?;
-                let answer = ask(client.clone()).await.map_err(|error| member.named(error))?;
-                Ok((answer, client))
+                match ask(client.clone()).await {
+                    // What is in the way is in the store: this member is well, and the others say the same.
+                    answer @ (Ok(_) | Err(StoreError::Obstacle(_))) => Ok((answer, client)),
+                    Err(error) => Err(member.named(error)),
+                }
             });
             let error = match timeout(share, attempt).await {
                 Ok(Ok((answer, client))) => {
                     self.current = index;
                     member.client = Some(client);
-                    return Ok(answer);
+                    return answer;
                 }
                 Ok(Err(error)) => error,
                 Err(_) => StoreError::Unavailable(format!("{} did not answer in time", member.endpoint)),

@@ -299,8 +299,9 @@ impl Seat {
             // What is said of that key from now on is not said of the next.
             (self.created, self.announced) = (None, false);
             self.own = None;
-            if let [Some(oldest), _] = found(&answer) {
-                self.sees(&oldest, terms)?;
+            match found(&answer) {
+                [Some(oldest), _] => self.sees(&oldest, terms)?,
+                [None, _] => self.leader = None,
             }
         }
         let absent = Compare::create_revision(self.key.as_str(), CompareOp::Equal, 0);
