@@ -77,3 +77,45 @@ impl AsRawFd for Alarm {
         self.as_fd().as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    /// Set where the boot clock is a day ahead of all others.
+    const A_DAY_AHEAD: &str = "TEST_BOOT_CLOCK_A_DAY_AHEAD";
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Suspended time is told from running time by nothing but this: in a time namespace whose boot clock is a day ahead, the
+    /// time is that of the boot clock, and so is that of an alarm.
+    #[test]
+    fn the_time_and_the_alarm_are_those_of_the_boot_clock() {
+        if std::env::var_os(A_DAY_AHEAD).is_none() {
+            let own = std::env::current_exe().expect("a path");
+            let words = ["--time", "--boottime", "86400", "--fork"];
+            let name = "clock::tests::the_time_and_the_alarm_are_those_of_the_boot_clock";
+            let status = std::process::Command::new("unshare")
+                .args(words)
+                .arg(own)
+                .args(["--exact", name, "--nocapture"])
+                .env(A_DAY_AHEAD, "1")
+                .status()
+                .expect("unshare of util-linux");
+            assert!(status.success(), "{status}; this test needs root, in a container --privileged");
+            return;
+        }
+        let monotonic = Time::BOOT + Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock"));
+        assert!(now() >= monotonic + DAY, "the time is not that of the boot clock");
+        let alarm = Alarm::new().expect("a descriptor");
+        let goes_off = |at| {
+            alarm.set(at);
+            let mut ready = [PollFd::new(alarm.as_fd(), PollFlags::POLLIN)];
+            poll(&mut ready, PollTimeout::from(60_000u16)).expect("polled") == 1
+        };
+        let at = now() + Duration::from_millis(10);
+        assert!(goes_off(at), "an alarm of another clock");
+        assert!(now() >= at, "it went off early");
+    }
+}

@@ -46,6 +46,8 @@ pub struct Driver {
     keeper: AsyncFd<Keeper>,
     keeper_speaks: bool,
     keeper_died: bool,
+    /// A tree is being killed from here, and there may be more of it than the last batch.
+    killing: bool,
     /// What the keeper's socket had no room for, in order.
     unsent: Outbox,
     worker: Worker,
@@ -128,6 +130,7 @@ impl Driver {
             keeper: watch(keeper).context("the keeper's socket cannot be watched")?,
             keeper_speaks: true,
             keeper_died: false,
+            killing: false,
             unsent: Outbox::default(),
             worker,
             events,
@@ -156,7 +159,7 @@ impl Driver {
             if !self.consequences.is_empty() {
                 self.handle(Event::Tick);
             }
-            let due = self.candidate.wake_at();
+            let due = if self.kill_more() { Time::BOOT } else { self.candidate.wake_at() };
             let told_at = self.surface.before_waiting(clock::now(), due);
             if let Some(outcome) = self.outcome.take() {
                 self.part(&outcome).await;
@@ -307,6 +310,9 @@ impl Driver {
                 self.surface.answered(now, &answer);
                 if let Story::Sighting(sighting) = &story {
                     self.surface.sighted(now, sighting);
+                    if let Some(term) = sighting.leader.as_ref().and_then(|leader| self.roles.term_of_another(leader)) {
+                        self.handle(Event::TermSeen(term));
+                    }
                 }
                 if answer == Answer::Release(true) {
                     // What was never asked for is given back without a word to the store: that it answers is not said.
@@ -428,7 +434,7 @@ impl Driver {
             Action::Stop { kill_at } => self.send(ToKeeper::Stop { kill_at }),
             Action::Kill => {
                 self.send(ToKeeper::Kill);
-                self.keeper.get_mut().kill_tree();
+                self.killing = self.keeper.get_mut().kill_tree();
             }
             Action::Forward(Signal(signal)) => self.send(ToKeeper::Forward { signal }),
             Action::Ping => {
@@ -467,6 +473,20 @@ impl Driver {
         }
     }
 
+    /// The next batch of those that are killed from here, so that nothing else waits for all of them. Returns whether there
+    /// may be more; not when the keeper has confirmed that its tree is empty.
+    fn kill_more(&mut self) -> bool {
+        let keeper = self.keeper.get_mut();
+        if self.keeper_died {
+            if keeper.is_sweeping() && !self.candidate.may_hold_a_tree() {
+                let _ = keeper.sweep();
+            }
+            return keeper.is_sweeping();
+        }
+        self.killing = self.killing && self.candidate.may_hold_a_tree() && keeper.kill_more();
+        self.killing
+    }
+
     fn ask(&mut self, attempt: Attempt, question: Question) {
         self.surface.asked(clock::now());
         // A worker that has ended is an event of its own.
@@ -495,6 +515,11 @@ impl Driver {
 
     /// Sends the keeper home, and waits for it: what it holds of the store goes with it.
     async fn part(&mut self, outcome: &Outcome) {
+        if self.keeper_died {
+            while self.keeper.get_ref().is_sweeping() {
+                let _ = self.keeper.get_mut().sweep();
+            }
+        }
         if *outcome == Outcome::KeeperDied {
             return;
         }
@@ -507,7 +532,7 @@ impl Driver {
         if tokio::time::timeout(FAREWELL, gone).await.is_err() {
             // Whatever keeps it, nothing of ours outlives us.
             let keeper = self.keeper.get_mut();
-            keeper.kill_tree();
+            let _ = keeper.kill_tree();
             keeper.kill();
             let swept = async {
                 while !(self.keeper.get_mut().reap() && self.keeper.get_mut().sweep()) {

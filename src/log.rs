@@ -1,5 +1,7 @@
 //! Where log lines go: to stderr, through a thread, so that a full pipe never delays a renewal or a kill.
 
+mod writer;
+
 use std::fmt;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +10,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
@@ -19,10 +20,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock;
 use crate::limits::{LINE_BYTES_MAX, cut_visibly};
+use crate::setup::SetupError;
 use crate::text::escaped;
 
-/// Lines that wait while nobody reads stderr; later ones are dropped.
-const MOST_LINES: usize = 512;
+pub use writer::Guard;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -42,14 +43,25 @@ pub struct Verbosity {
     pub verbose: u8,
 }
 
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// `ELECT_LOG` is not understood.
+    #[error("{0}")]
+    Filter(String),
+    /// The kernel gives no thread.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
 /// Starts logging. What is still to be written is written when the guard is dropped, or given up after a second.
 ///
 /// Starts a thread: not to be called before the keeper has been forked.
 ///
 /// # Errors
 ///
-/// `ELECT_LOG` is not a filter.
-pub fn start(format: Format, verbosity: Verbosity, filter: Option<&str>) -> anyhow::Result<WorkerGuard> {
+/// `ELECT_LOG` is not a filter, or no thread can be made.
+pub fn start(format: Format, verbosity: Verbosity, filter: Option<&str>) -> Result<Guard, StartError> {
     let level = match (verbosity.quiet, verbosity.verbose) {
         (true, _) => LevelFilter::WARN,
         (false, 0) => LevelFilter::INFO,
@@ -58,12 +70,14 @@ pub fn start(format: Format, verbosity: Verbosity, filter: Option<&str>) -> anyh
     };
     let targets = match filter {
         Some(filter) => filter.parse::<Targets>().map_err(|error| {
-            anyhow::anyhow!("ELECT_LOG {filter:?} is not a filter like debug or elect=debug: {error}")
+            StartError::Filter(format!("ELECT_LOG {filter:?} is not a filter like debug or elect=debug: {error}"))
         })?,
         None => Targets::new().with_default(LevelFilter::WARN).with_target("elect", level),
     };
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(MOST_LINES).lossy(true).finish(std::io::stderr());
+    let (writer, guard) = writer::start(std::io::stderr()).map_err(|error| {
+        let what = std::io::Error::new(error.kind(), format!("no thread can be made to write the log ({error})"));
+        StartError::Setup(SetupError::Thread(what))
+    })?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let subscriber = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);

@@ -17,6 +17,7 @@ mod limits;
 mod log;
 mod narrator;
 mod roles;
+mod setup;
 mod signals;
 mod store;
 mod surface;

@@ -123,6 +123,15 @@ impl Narrator {
                 self.stage = Stage::Standing;
                 debug!(term, "won, to be verified");
             }
+            Report::TermTooLow { term, seen } => {
+                self.stage = Stage::Standing;
+                warn!(
+                    term,
+                    seen,
+                    "the store gave a term that is not above one seen before: the boundary is given back, and sought again \
+                     later; were records deleted, or the store restored from a backup?"
+                );
+            }
             Report::Elected { term } => {
                 (self.stage, self.seen) = (Stage::Elected, None);
                 info!(term, "elected");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Address, joined};
 use crate::election::{Aside, Job, LeaderKey, Term};
-use crate::limits::{self, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{self, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX, is_believed_term};
 use crate::store::{Candidacy, Identity, Leader};
 use crate::text;
 
@@ -87,6 +87,12 @@ impl Roles {
             term: leader.term,
         });
         self.now_known(other.map_or(Known::Nobody, Known::Another))
+    }
+
+    /// The term of a leader that is not this candidate, as far as it is believed (S1).
+    #[must_use]
+    pub fn term_of_another(&self, leader: &Leader) -> Option<Term> {
+        leader.term.filter(|&term| leader.id != self.me.id && is_believed_term(term))
     }
 
     /// We have been elected, or lead no longer. Returns whether that is news.

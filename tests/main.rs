@@ -23,8 +23,11 @@ mod handover;
 mod holding;
 mod hooks;
 mod init;
+mod keepers;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod leases;
+#[cfg(all(feature = "etcd", feature = "mongodb", feature = "redis"))]
+mod limits;
 #[cfg(feature = "listen")]
 mod listen;
 mod lockfile;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 
 use super::access::access;
-use super::{fail, runtime};
+use super::{DESCRIPTORS_TO_ASK, fail, prepare, runtime};
 use crate::boundary::Boundary;
 use crate::config::StoreFlags;
 use crate::exit::Exit;
+use crate::setup::Setup;
 use crate::store::{Access, StoreUrl};
 
 /// How long the store may take to answer somebody who looks at a screen.
@@ -34,13 +35,20 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Runs a command that asks a store, to its exit status.
-pub fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
-    let runtime = match runtime() {
+/// Runs a command that asks this store, to its exit status.
+pub fn run(store: StoreUrl<'_>, command: impl Future<Output = ExitCode>) -> ExitCode {
+    let setup = Setup::begin();
+    let runtime = match runtime(DESCRIPTORS_TO_ASK) {
         Ok(runtime) => runtime,
-        Err(error) => return fail(Exit::Failed, &format!("the runtime could not be started: {error}")),
+        Err(error) => return fail(Exit::Failed, &error.to_string()),
     };
-    let status = LocalSet::new().block_on(&runtime, command);
+    let status = LocalSet::new().block_on(&runtime, async {
+        if let Err(error) = prepare(&store).await {
+            return fail(Exit::Failed, &error.to_string());
+        }
+        drop(setup);
+        command.await
+    });
     // Not waiting for a name that is still being looked up.
     runtime.shutdown_background();
     status

@@ -23,11 +23,15 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use tokio::runtime::Runtime;
 
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::{self, Exit};
 use crate::limits::{LINE_BYTES_MAX, cut_visibly};
-use crate::store::StoreError;
+use crate::setup::{self, SetupError};
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+use crate::store::resolver;
+use crate::store::{StoreError, StoreUrl};
 use crate::text::escaped;
 
 const EXAMPLES: &str = "\
@@ -324,9 +328,37 @@ fn exit_for(error: &StoreError) -> Exit {
     }
 }
 
-/// One thread, for whatever talks to a store.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()
+/// Descriptors for the runtime, for signals, and for connections that ask a store once.
+const DESCRIPTORS_TO_ASK: usize = 16;
+
+/// One thread, for whatever talks to a store, and the few that look up names.
+///
+/// # Errors
+///
+/// The kernel gives no descriptors.
+fn runtime(descriptors_needed: usize) -> Result<Runtime, SetupError> {
+    setup::demand_descriptors(descriptors_needed)?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_io().enable_time();
+    #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+    builder.max_blocking_threads(resolver::THREADS_MAX).thread_keep_alive(resolver::THREAD_KEEP_ALIVE);
+    builder.build().map_err(SetupError::Runtime)
+}
+
+/// Makes what a store needs that is asked over a network.
+///
+/// # Errors
+///
+/// The kernel gives no thread.
+#[cfg_attr(not(any(feature = "etcd", feature = "mongodb", feature = "redis")), expect(clippy::unused_async))]
+async fn prepare(store: &StoreUrl<'_>) -> Result<(), SetupError> {
+    #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+    if store.is_remote() {
+        resolver::prepare().await.map_err(SetupError::Thread)?;
+    }
+    #[cfg(not(any(feature = "etcd", feature = "mongodb", feature = "redis")))]
+    let _ = store;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use nix::sys::prctl;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::runtime;
+use super::{DESCRIPTORS_TO_ASK, runtime};
 use crate::exit::Exit;
 use crate::keeper::MESSAGE_BYTES_MAX as MESSAGE_TO_KEEPER_BYTES_MAX;
 use crate::store::relinquish::{Parcel, SUBCOMMAND};
@@ -26,7 +26,7 @@ pub fn asked_of_us() -> Option<RawFd> {
 
 /// Reads the claim from a descriptor of ours, and gives it back.
 pub fn relinquish(descriptor: RawFd) -> ExitCode {
-    std::panic::set_hook(Box::new(|_| ()));
+    std::panic::set_hook(Box::new(|_| std::process::exit(Exit::Failed as i32)));
     // Whoever waits for the end of the command's output does not wait for us.
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         let _ = dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null));
@@ -34,7 +34,7 @@ pub fn relinquish(descriptor: RawFd) -> ExitCode {
     // So that `pkill elect` goes on passing it by.
     let _ = prctl::set_name(c"keeper");
     let Some(parcel) = receive(descriptor) else { return Exit::Failed.into() };
-    let Ok(runtime) = runtime() else { return Exit::Failed.into() };
+    let Ok(runtime) = runtime(DESCRIPTORS_TO_ASK) else { return Exit::Failed.into() };
     let outcome = runtime.block_on(parcel.relinquish());
     runtime.shutdown_background();
     if outcome.is_ok() { Exit::Success.into() } else { Exit::Unavailable.into() }

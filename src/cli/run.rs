@@ -2,20 +2,26 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use super::access::access;
-use super::{exit_for, fail, runtime};
+use super::{exit_for, fail, prepare, runtime};
 use crate::config::{Config, RunFlags, Surroundings};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
-use crate::keeper::{FindError, ForkError, Keeper, Program, close_inherited, find};
-use crate::log::{self, Verbosity};
+use crate::keeper::{FindError, ForkError, Keeper, Program, close_inherited, find, ignore_file_size_signal};
+use crate::log::{self, StartError, Verbosity};
+use crate::setup::Setup;
 use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
 
+/// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the files or
+/// connections of a store, for a reconnect, and for requests on this host.
+const DESCRIPTORS_NEEDED: usize = 28;
+
 pub fn run(flags: RunFlags) -> ExitCode {
+    // A log or a record beyond the limit on the size of files is an error, as on a full disk.
+    ignore_file_size_signal();
     let verbosity = Verbosity { quiet: flags.log.quiet, verbose: flags.log.verbose };
     let format = flags.log.log_format;
     let surroundings = Surroundings { is_init: std::process::id() == 1, inside: inside() };
@@ -47,7 +53,8 @@ pub fn run(flags: RunFlags) -> ExitCode {
     let filter = std::env::var("ELECT_LOG").ok();
     let guard = match log::start(format, verbosity, filter.as_deref()) {
         Ok(guard) => guard,
-        Err(error) => return fail(Exit::Usage, &error.to_string()),
+        Err(error @ StartError::Filter(_)) => return fail(Exit::Usage, &error.to_string()),
+        Err(error @ StartError::Setup(_)) => return fail(Exit::Failed, &error.to_string()),
     };
     let outcome = campaign(&config, store, &access, keeper);
     drop(guard);
@@ -97,9 +104,12 @@ fn campaign(
     let listener = config.listen.as_ref().map(crate::surface::listen::bind).transpose()?;
     #[cfg(not(feature = "listen"))]
     let listener = None;
-    let runtime = runtime().context("the runtime could not be started")?;
+    let setup = Setup::begin();
+    let runtime = runtime(DESCRIPTORS_NEEDED)?;
     let outcome = LocalSet::new().block_on(&runtime, async {
+        prepare(&store).await?;
         let driver = Driver::new(config, candidacy, store, access, keeper, listener)?;
+        drop(setup);
         driver.run().await
     });
     // Not waiting for a name that is still being looked up.

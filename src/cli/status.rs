@@ -24,7 +24,7 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
         Ok(asked) => asked,
         Err(status) => return status,
     };
-    run(async {
+    run(asked.url, async {
         let seen = match look(&asked).await {
             Ok(seen) => seen,
             Err(error) => return fail(exit_for(&error), &error.to_string()),

@@ -25,7 +25,7 @@ pub fn watch(flags: &WatchFlags) -> ExitCode {
         Ok(asked) => asked,
         Err(status) => return status,
     };
-    run(async {
+    run(asked.url, async {
         let store = match asked.url.open(&asked.access, Hints::to_nobody()) {
             Ok(store) => store,
             Err(error) => return fail(exit_for(&error), &error.to_string()),

@@ -154,6 +154,9 @@ pub enum Renewed {
         /// What the store granted; `None` where leadership has no end.
         ttl: Option<Duration>,
     },
+    /// The boundary is ours to lead, but not under the term of the win: the store keeps a newer one. The boundary is asked for
+    /// again. Only a win that has not been verified is answered in this way, and it is no loss.
+    Outdated,
     /// The store says that it is not ours (K11).
     Lost,
     /// No answer, or none that tells anything.
@@ -183,6 +186,9 @@ pub enum FromKeeper {
     },
     /// The answer to a ping.
     Pong,
+    /// Many are being killed, and so many have been since the last word: as good as an answer to a ping, and the next one is
+    /// due soon (K4).
+    Progress,
     /// The main process runs.
     Started {
         /// Of this start.
@@ -217,6 +223,11 @@ pub enum FromKeeper {
     /// No descendant is left (K6).
     Empty {
         /// The last start that the keeper had heard of.
+        run: Run,
+    },
+    /// Nothing is left of a start that was refused; a hook that runs beside it may go on (K5). Less than [`FromKeeper::Empty`].
+    Cleared {
+        /// Of this start.
         run: Run,
     },
     /// What a person at the terminal has done to the command: nothing that an election is about.
@@ -255,6 +266,8 @@ pub enum Event {
         /// The term that was ours.
         term: Term,
     },
+    /// The store has shown a leader of this term, or of one that was before: ours has to be above it (S1).
+    TermSeen(Term),
     /// Who leads, as far as a waiter is told; `None`: nobody.
     Leader(Option<LeaderKey>),
     /// Something has happened that this hook is for.
@@ -383,6 +396,13 @@ pub enum Report {
     Won {
         /// The new term.
         term: Term,
+    },
+    /// The store says we won, under a term that is not above every term seen: the boundary is given back (S1).
+    TermTooLow {
+        /// The term that the store gave.
+        term: Term,
+        /// The highest one seen before.
+        seen: Term,
     },
     /// Verified: we lead.
     Elected {

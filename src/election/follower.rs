@@ -219,6 +219,7 @@ impl Core {
             | Input::Leader(_)
             | Input::Ousted
             | Input::Idle
+            | Input::Cleared
             | Input::Expired
             | Input::KeeperDied
             | Input::Swept { .. }

@@ -58,6 +58,13 @@ impl KeeperWatch {
         self.asked = None;
     }
 
+    /// It is busy killing, and says so: as good as an answer, and the next word is due within half the kill allowance.
+    pub(super) fn progressed(&mut self, now: Time) {
+        if let Some(asked) = &mut self.asked {
+            *asked = now.max(*asked);
+        }
+    }
+
     /// The tree is empty: silence costs nothing until the next term.
     pub(super) fn rest(&mut self) {
         self.armed = None;
@@ -144,6 +151,28 @@ mod tests {
         assert!(!watch.gives_up(at(10_999)));
         assert_eq!(watch.wake_at(), at(11_000));
         assert!(watch.gives_up(at(11_000)));
+    }
+
+    #[test]
+    fn a_keeper_that_reports_progress_has_half_the_kill_allowance_until_its_next_word() {
+        let mut watch = KeeperWatch::new();
+        watch.sent(7, at(3_000));
+        assert!(watch.asks(at(3_000), &timing()));
+        for word in [3_200, 3_400, 3_600, 3_800] {
+            watch.progressed(at(word));
+            assert!(!watch.gives_up(at(word + 249)), "{word}");
+            assert_eq!(watch.wake_at(), at(word + 250));
+        }
+        assert!(watch.gives_up(at(4_050)), "progress is no answer that lasts");
+    }
+
+    #[test]
+    fn progress_before_a_question_answers_none() {
+        let mut watch = KeeperWatch::new();
+        watch.sent(7, at(3_000));
+        watch.progressed(at(2_999));
+        assert!(watch.asks(at(3_000), &timing()));
+        assert!(watch.gives_up(at(3_250)));
     }
 
     #[test]

@@ -102,6 +102,10 @@ struct Core {
     /// The last start of any program, and which it was.
     run: Run,
     job: Job,
+    /// The highest term that any leader was seen to have, this candidate included (S1).
+    highest_term: Term,
+    /// Wins in a row whose terms were not above it.
+    low_terms: u32,
     /// Whether the store has ever answered: refusals after that are troubles to be waited out.
     store_answered: bool,
     jitter: fastrand::Rng,
@@ -158,6 +162,8 @@ impl Candidate {
                 asides: Asides::default(),
                 run: 0,
                 job: Job::Follower,
+                highest_term: 0,
+                low_terms: 0,
                 store_answered: false,
                 jitter: fastrand::Rng::with_seed(seed),
                 actions: Vec::new(),
@@ -271,12 +277,21 @@ impl Candidate {
                 self.core.keeper.answered();
                 None
             }
+            Event::Keeper(FromKeeper::Progress) => {
+                self.core.keeper.progressed(now);
+                None
+            }
+            Event::TermSeen(term) => {
+                self.core.highest_term = self.core.highest_term.max(term);
+                None
+            }
             Event::Keeper(FromKeeper::Started { run, pid }) => self.of_run(now, run, Input::Started(pid)),
             Event::Keeper(FromKeeper::Idle { run }) => self.of_run(now, run, Input::Idle),
             Event::Keeper(FromKeeper::NotStarted { run, why }) => self.of_run(now, run, Input::NotStarted(why)),
             Event::Keeper(FromKeeper::Exited { run, end }) => self.of_run(now, run, Input::Exited(end)),
             Event::Keeper(FromKeeper::Expired { term }) => self.is_current(term).then_some(Input::Expired),
             Event::Keeper(FromKeeper::Empty { run }) => self.of_run(now, run, Input::Empty),
+            Event::Keeper(FromKeeper::Cleared { run }) => self.of_run(now, run, Input::Cleared),
             Event::Keeper(FromKeeper::AsideEnded(end)) => {
                 if let Some((aside, failure)) = self.core.asides.ended(end) {
                     self.core.report(Report::HookFailed { hook: Hook::Aside(aside), failure });
@@ -363,7 +378,9 @@ impl Candidate {
         self.is_run(run).then_some(input)
     }
 
-    fn may_hold_a_tree(&self) -> bool {
+    /// Whether something that was started here may be alive.
+    #[must_use]
+    pub fn may_hold_a_tree(&self) -> bool {
         self.state.may_hold_a_tree() || self.has_a_follower()
     }
 

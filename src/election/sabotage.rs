@@ -42,6 +42,8 @@ pub(super) enum Sabotage {
     NoRestartLimit,
     /// Stand again right after the limit was reached.
     NoSittingOut,
+    /// Start again before the keeper has said that nothing is left of the refused start.
+    StartsBesideRefused,
     /// Give the boundary back as soon as the command has ended.
     NoHold,
     /// Start the command while the follower is still being stopped.

@@ -50,6 +50,7 @@ pub(super) enum Input {
     Exited(CommandEnd),
     Expired,
     Empty,
+    Cleared,
     KeeperDied,
     Swept { empty: bool },
     Stop(Signal),

@@ -239,6 +239,8 @@ fn a_keeper_that_finds_it_too_late_is_asked_again_after_one_hurried_renewal_and_
     scene.credited(at(0), verifying, at(0));
     let too_late = |run| Event::Keeper(FromKeeper::NotStarted { run, why: NotStarted::TooLate });
     let hurried = renewal(&scene.hears(at(100), too_late(1)));
+    let empty = |run| Event::Keeper(FromKeeper::Empty { run });
+    assert_eq!(scene.hears(at(100), empty(1)), [], "after the next credit");
     let actions = scene.credited(at(101), hurried, at(100));
     assert!(actions.contains(&Action::Start { job: COMMAND, run: 2 }), "{actions:?}");
     // The second time the usual pace is kept, and a ttl after the first refusal it is over.
@@ -249,6 +251,7 @@ fn a_keeper_that_finds_it_too_late_is_asked_again_after_one_hurried_renewal_and_
         assert!(scene.now < at(10_100), "resigns a ttl after the first refusal");
         let actions = scene.ticks(scene.candidate.wake_at());
         if let Some(Action::Renew(asked)) = actions.iter().find(|action| matches!(action, Action::Renew(_))) {
+            scene.hears(scene.now, empty(run));
             let actions = scene.credited(scene.now, *asked, scene.now);
             run += 1;
             assert!(actions.contains(&Action::Start { job: COMMAND, run }), "{actions:?}");
@@ -256,6 +259,144 @@ fn a_keeper_that_finds_it_too_late_is_asked_again_after_one_hurried_renewal_and_
         }
     }
     assert_eq!(scene.now, at(10_100));
+}
+
+#[test]
+fn a_refused_start_is_retried_only_after_the_keeper_has_confirmed_that_nothing_of_it_is_left() {
+    let too_late = Event::Keeper(FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate });
+    for confirmation in [FromKeeper::Empty { run: 1 }, FromKeeper::Cleared { run: 1 }] {
+        let mut scene = Scene::new();
+        let verifying = scene.wins();
+        scene.credited(at(0), verifying, at(0));
+        let hurried = renewal(&scene.hears(at(100), too_late));
+        let actions = scene.credited(at(101), hurried, at(100));
+        assert!(!actions.iter().any(|action| matches!(action, Action::Start { .. })), "{actions:?}");
+        // Of another run: nothing.
+        assert_eq!(scene.hears(at(102), Event::Keeper(FromKeeper::Cleared { run: 9 })), []);
+        let actions = scene.hears(at(103), Event::Keeper(confirmation));
+        assert_eq!(actions, [Action::Start { job: COMMAND, run: 2 }], "with what was credited meanwhile");
+        assert_eq!(scene.hears(at(104), Event::Keeper(confirmation)), [], "said once");
+    }
+}
+
+#[test]
+fn a_refused_start_that_is_confirmed_late_waits_for_a_lease_with_more_than_one_renewal_left_in_it() {
+    let mut scene = Scene::new();
+    let verifying = scene.wins();
+    scene.credited(at(0), verifying, at(0));
+    let hurried =
+        renewal(&scene.hears(at(100), Event::Keeper(FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate })));
+    scene.credited(at(101), hurried, at(100));
+    // The store is silent from here on. stop_by is 6.6 s, R is 2 s.
+    while scene.candidate.wake_at() < at(5_000) {
+        scene.ticks(scene.candidate.wake_at());
+    }
+    let actions = scene.hears(at(5_000), Event::Keeper(FromKeeper::Cleared { run: 1 }));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Start { .. })), "K5: {actions:?}");
+    let asked = actions.iter().find_map(|action| match action {
+        Action::Renew(asked) => Some(*asked),
+        _ => None,
+    });
+    let asked = asked.unwrap_or_else(|| {
+        let due = scene.candidate.wake_at();
+        renewal(&scene.ticks(due))
+    });
+    let now = scene.now;
+    let actions = scene.credited(now, asked, now);
+    assert!(actions.contains(&Action::Start { job: COMMAND, run: 2 }), "{actions:?}");
+}
+
+#[test]
+fn a_refused_start_that_is_never_confirmed_is_stopped_and_nothing_is_released() {
+    let mut scene = Scene::new();
+    let verifying = scene.wins();
+    scene.credited(at(0), verifying, at(0));
+    let hurried =
+        renewal(&scene.hears(at(100), Event::Keeper(FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate })));
+    scene.credited(at(101), hurried, at(100));
+    let mut said = Vec::new();
+    while scene.candidate.phase() == Phase::Leading {
+        assert!(scene.now <= at(10_100), "resigns a ttl after the refusal");
+        let actions = scene.ticks(scene.candidate.wake_at());
+        if let Some(Action::Renew(asked)) = actions.iter().find(|action| matches!(action, Action::Renew(_))) {
+            let (asked, now) = (*asked, scene.now);
+            said.extend(scene.credited(now, asked, now));
+        }
+        said.extend(actions);
+    }
+    assert!(!said.iter().any(|action| matches!(action, Action::Start { .. } | Action::Release(_))), "{said:?}");
+    assert_eq!(scene.candidate.phase(), Phase::Stopping);
+    let now = scene.now;
+    assert_eq!(scene.hears(now, Event::Keeper(FromKeeper::Cleared { run: 1 })), [], "2.3: the hook beside it may live");
+    let actions = scene.hears(now, Event::Keeper(FromKeeper::Empty { run: 1 }));
+    assert!(actions.iter().any(|action| matches!(action, Action::Release(_))), "{actions:?}");
+}
+
+#[test]
+fn a_term_that_is_not_above_every_term_seen_is_given_back_and_sought_again_ever_later() {
+    let mut scene = Scene::new();
+    scene.hears(at(0), Event::TermSeen(7));
+    let asked = campaign(&scene.ticks(at(0)));
+    let mut actions = scene.answered(at(0), asked, Answer::Campaign(Campaigned::Won(7)));
+    let mut rests = Vec::new();
+    for _ in 0..8 {
+        assert!(actions.contains(&Action::Report(Report::TermTooLow { term: 7, seen: 7 })), "{actions:?}");
+        assert!(!actions.iter().any(|action| matches!(action, Action::Renew(_))), "{actions:?}");
+        let (asked, now) = (release(&actions), scene.now);
+        scene.answered(now, asked, Answer::Release(true));
+        let due = scene.candidate.wake_at();
+        rests.push(due.since(now));
+        let asked = campaign(&scene.ticks(due));
+        actions = scene.answered(due, asked, Answer::Campaign(Campaigned::Won(7)));
+    }
+    assert!(rests[0] <= ms(500), "{rests:?}");
+    assert_eq!(rests.last(), Some(&ms(10_000)), "no more than a ttl: {rests:?}");
+    // One that is above all of them is led in.
+    let (asked, now) = (release(&actions), scene.now);
+    scene.answered(now, asked, Answer::Release(true));
+    let due = scene.candidate.wake_at();
+    let asked = campaign(&scene.ticks(due));
+    renewal(&scene.answered(due, asked, Answer::Campaign(Campaigned::Won(8))));
+    assert_eq!(scene.candidate.phase(), Phase::Verifying);
+}
+
+#[test]
+fn nobody_leads_twice_in_one_term_nor_after_a_higher_one_was_seen() {
+    let mut scene = Scene::new();
+    scene.leads();
+    scene.hears(at(1), Event::Ousted { term: 7 });
+    scene.hears(at(1), Event::Keeper(FromKeeper::Empty { run: 1 }));
+    let due = scene.candidate.wake_at();
+    let asked = campaign(&scene.ticks(due));
+    let actions = scene.answered(due, asked, Answer::Campaign(Campaigned::Won(7)));
+    assert!(actions.contains(&Action::Report(Report::TermTooLow { term: 7, seen: 7 })), "{actions:?}");
+
+    // Seen while the win was being verified.
+    let mut scene = Scene::new();
+    let verifying = scene.wins();
+    scene.hears(at(0), Event::TermSeen(9));
+    let actions = scene.credited(at(0), verifying, at(0));
+    assert!(actions.contains(&Action::Report(Report::TermTooLow { term: 7, seen: 9 })), "{actions:?}");
+    release(&actions);
+}
+
+#[test]
+fn without_patience_a_term_that_is_too_low_is_a_no() {
+    let wishes = Wishes { patience: Patience::AtMost(Duration::ZERO), ..Wishes::default() };
+    let mut scene = Scene::wishing(wishes);
+    scene.hears(at(0), Event::TermSeen(7));
+    let asked = campaign(&scene.ticks(at(0)));
+    let actions = scene.answered(at(0), asked, Answer::Campaign(Campaigned::Won(7)));
+    let mut actions = scene.answered(at(0), release(&actions), Answer::Release(true));
+    while scene.candidate.phase() != Phase::Ended {
+        let due = scene.candidate.wake_at();
+        actions = scene.ticks(due);
+        if let Some(Action::Release(asked)) = actions.iter().find(|action| matches!(action, Action::Release(_))) {
+            let asked = *asked;
+            actions = scene.answered(due, asked, Answer::Release(true));
+        }
+    }
+    assert_eq!(actions.last(), Some(&Action::End(Outcome::NotElected)), "{actions:?}");
 }
 
 #[test]
@@ -468,7 +609,10 @@ fn a_signal_is_passed_on_once_there_is_a_main_process_to_take_it() {
     assert_eq!(scene.hears(at(0), Event::Forward(usr1)), []);
     scene.credited(at(0), verifying, at(0));
     assert_eq!(scene.hears(at(0), Event::Forward(usr1)), [], "not started yet");
-    scene.hears(at(0), Event::Keeper(FromKeeper::Started { run: 1, pid: 4711 }));
+    assert_eq!(scene.hears(at(0), Event::Forward(usr1)), [], "kept once");
+    let actions = scene.hears(at(0), Event::Keeper(FromKeeper::Started { run: 1, pid: 4711 }));
+    assert_eq!(actions.last(), Some(&Action::Forward(usr1)), "what was kept comes after the start: {actions:?}");
+    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Forward(_))).count(), 1);
     assert_eq!(scene.hears(at(0), Event::Forward(usr1)), [Action::Forward(usr1)]);
     scene.hears(at(1), Event::Stop(TERM));
     assert_eq!(scene.hears(at(1), Event::Forward(usr1)), [Action::Forward(usr1)]);

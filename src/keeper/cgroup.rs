@@ -6,9 +6,11 @@
 //!
 //! Not here: controllers and limits. The leaf has none; a `MemoryMax=` belongs to the unit.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -199,9 +201,10 @@ fn remove_abandoned(parent: &Path) {
 /// The directory of our own cgroup.
 fn own() -> io::Result<PathBuf> {
     let missing = |what: &str| io::Error::new(io::ErrorKind::NotFound, what.to_owned());
-    let cgroups = fs::read_to_string("/proc/self/cgroup")?;
+    // Names of cgroups and mount points are bytes: one that is no text says nothing about the others.
+    let cgroups = fs::read("/proc/self/cgroup")?;
     let own = own_path(&cgroups).ok_or_else(|| missing("no unified cgroup hierarchy (v2)"))?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = fs::read("/proc/self/mountinfo")?;
     directories(&mounts, own)
         .into_iter()
         .find(|directory| directory.join("cgroup.procs").exists())
@@ -209,41 +212,46 @@ fn own() -> io::Result<PathBuf> {
 }
 
 /// Our place in the unified hierarchy, from `/proc/self/cgroup`.
-fn own_path(cgroups: &str) -> Option<&Path> {
-    cgroups.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new)
+fn own_path(cgroups: &[u8]) -> Option<&Path> {
+    lines(cgroups).find_map(|line| line.strip_prefix(b"0::")).map(|path| Path::new(OsStr::from_bytes(path)))
 }
 
 /// Where that is in the file system, from `/proc/self/mountinfo`; more than one if it is mounted more than once.
-fn directories(mounts: &str, own: &Path) -> Vec<PathBuf> {
-    let directory = |line: &str| {
-        let (place, kind) = line.split_once(" - ")?;
-        // id, parent, device, root of the mount in its file system, mount point.
-        let [_, _, _, root, point] = place.split(' ').take(5).collect::<Vec<_>>()[..] else { return None };
+fn directories(mounts: &[u8], own: &Path) -> Vec<PathBuf> {
+    let directory = |line: &[u8]| {
+        let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+        // id, parent, device, root of the mount in its file system, mount point; more; a dash, and the kind of file system.
+        let [_, _, _, root, point, ref more @ ..] = words[..] else { return None };
+        let dash = more.iter().position(|&word| word == b"-")?;
         let below = own.strip_prefix(unescaped(root)).ok()?;
-        (kind.split(' ').next() == Some("cgroup2")).then(|| {
-            let mut directory = PathBuf::from(unescaped(point));
+        (more.get(dash + 1) == Some(&&b"cgroup2"[..])).then(|| {
+            let mut directory = unescaped(point);
             directory.extend(below);
             directory
         })
     };
-    mounts.lines().filter_map(directory).collect()
+    lines(mounts).filter_map(directory).collect()
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|&byte| byte == b'\n')
 }
 
 /// `\040` and its like, as the kernel writes what would not survive in a line of words.
-fn unescaped(word: &str) -> String {
-    let mut parts = word.split('\\');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let code = part.split_at_checked(3);
-        if let Some((byte, rest)) = code.and_then(|(code, rest)| Some((u8::from_str_radix(code, 8).ok()?, rest))) {
-            text.push(char::from(byte));
-            text.push_str(rest);
+fn unescaped(word: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let [first, after @ ..] = rest {
+        let code = after.get(..3).filter(|_| *first == b'\\').and_then(|code| std::str::from_utf8(code).ok());
+        if let Some(byte) = code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
+            bytes.push(byte);
+            rest = &after[3..];
         } else {
-            text.push('\\');
-            text.push_str(part);
+            bytes.push(*first);
+            rest = after;
         }
     }
-    text
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -257,7 +265,9 @@ mod tests {
 36 31 0:33 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw
 ";
-        let found = |mounts, cgroups| directories(mounts, own_path(cgroups).expect("a place"));
+        let found = |mounts: &str, cgroups: &str| {
+            directories(mounts.as_bytes(), own_path(cgroups.as_bytes()).expect("a place"))
+        };
         let own = "9:name=systemd:/\n8:pids:/x\n0::/system.slice/cron.service\n";
         assert_eq!(found(hybrid, own), [Path::new("/sys/fs/cgroup/unified/system.slice/cron.service")]);
         let container = "700 690 0:26 /docker/abc /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw,nsdelegate\n";
@@ -267,7 +277,15 @@ mod tests {
         assert!(found(container, "0::/docker/abcd\n").is_empty());
         let spaced = r"41 31 0:38 / /mnt/two\040words rw - cgroup2 none rw";
         assert_eq!(found(spaced, "0::/\n"), [Path::new("/mnt/two words")]);
-        assert_eq!(own_path("8:pids:/x\n"), None);
+        assert_eq!(own_path(b"8:pids:/x\n"), None);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_no_cgroup() {
+        let mounts = b"30 1 0:27 / /mnt/caf\xe9 rw shared:1 - tmpfs tmpfs rw\n\
+            41 31 0:38 / /mnt/\\303\\251\xff rw,relatime shared:9 master:1 - cgroup2 cgroup2 rw\n";
+        let own = own_path(b"1:name=\xff:/\n0::/a\xe9b\n").expect("a place");
+        assert_eq!(directories(mounts, own), [Path::new(OsStr::from_bytes(b"/mnt/\xc3\xa9\xff/a\xe9b"))]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::io;
 
 use super::cgroup::Leaf;
 use super::namespace::Home;
-use super::tree::{self, Killed, Scanner};
+use super::tree::{self, Killed, Scanner, Slice};
 
 /// So many are killed one by one: it takes but a fraction of a kill allowance.
 const AT_HAND: usize = 2 * 1024;
@@ -128,16 +128,30 @@ impl Tier {
     /// kernel's: whoever moves a process between two cgroups, anywhere on the machine, holds it until every fork under way is
     /// done, and in a storm those that are forking wait for their turn among all the others. That took up to 2 s, in which a
     /// storm went on; it is over by then if those who can be killed without the lock are.
-    pub fn kill(&self, scanner: &mut Scanner, root: i32, except: &[i32]) -> Killed {
-        let Some(leaf) = self.leaf() else { return scanner.kill(root, except, tree::MOST) };
-        match scanner.kill(root, except, AT_HAND) {
+    pub fn kill(&self, scanner: &mut Scanner, root: i32, except: &[i32], progress: &mut dyn FnMut()) -> Killed {
+        let Some(leaf) = self.leaf() else { return scanner.kill(root, except, tree::MOST, progress) };
+        match scanner.kill(root, except, AT_HAND, progress) {
             Killed::All(found) if found > 0 || !leaf.is_populated() => Killed::All(found),
             // They are too fast or too many, have become a user whom we may not signal, or are nobody's descendants.
             Killed::All(_) | Killed::Some | Killed::Unknown => {
                 leaf.kill();
-                scanner.kill(root, except, tree::MOST)
+                scanner.kill(root, except, tree::MOST, progress)
             }
         }
+    }
+
+    /// The same a batch at a time ([`Scanner::kill_slice`]), for whoever has other things to do.
+    pub fn kill_slice(&self, scanner: &mut Scanner, root: i32, except: &[i32]) -> Slice {
+        let before = scanner.hunted();
+        let slice = scanner.kill_slice(root, except);
+        if let Some(leaf) = self.leaf() {
+            let hunted = scanner.hunted();
+            let too_many = before <= AT_HAND && hunted > AT_HAND;
+            if too_many || (!matches!(slice, Slice::More) && hunted == 0 && leaf.is_populated()) {
+                leaf.kill();
+            }
+        }
+        slice
     }
 
     /// The second half of K6: `true` until it is certain that nobody is inside.

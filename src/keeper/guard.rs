@@ -46,13 +46,19 @@ const AT_ONCE: usize = 64;
 const SWEEP_AGAIN: Duration = Duration::from_millis(5);
 const SWEEP_AGAIN_LONGEST: Duration = Duration::from_millis(100);
 
+/// How often progress is reported at most.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
+
 pub struct Guard {
     channel: Channel,
     campaigner: Campaigner,
     deadline: Option<Deadline>,
     tree: Tree,
     beside: Option<Beside>,
+    /// The one that the tree is of.
     run: Run,
+    /// The last one that was ordered: what is empty is so after that order, whatever became of it.
+    heard: Run,
     ousted: Option<Ousted>,
     hold: Option<Hold>,
     claim: Option<Claim>,
@@ -62,6 +68,8 @@ pub struct Guard {
     terminal: Terminal,
     /// Answers that the socket had no room for.
     outbox: VecDeque<FromKeeper>,
+    /// Signals for a main process that has not executed yet: it would be ended by them, or never see them.
+    kept: Vec<i32>,
     /// Of hooks whose leftovers are the tree's: dropped, it would take them along at once.
     inits: Vec<Init>,
     scanner: Scanner,
@@ -125,6 +133,8 @@ enum Main {
     /// Forked; whether exec succeeds is still open.
     Starting(Spawned),
     Running(i32),
+    /// It has refused to execute, and that is reported; the child, until it has been reaped (K5).
+    Refused(Option<i32>),
     /// Its end has been reported; what descends from it may live (K10).
     Ended,
     /// There is no command: the tree is one until it is stopped, whoever is in it.
@@ -153,6 +163,7 @@ impl Guard {
         tier: Tier,
         terminal: Terminal,
     ) -> Guard {
+        let own_pid = std::process::id().cast_signed();
         Guard {
             channel,
             campaigner: Campaigner::Present,
@@ -160,6 +171,7 @@ impl Guard {
             tree: Tree::Empty,
             beside: None,
             run: 0,
+            heard: 0,
             ousted: None,
             hold: None,
             claim: None,
@@ -168,9 +180,10 @@ impl Guard {
             tier,
             terminal,
             outbox: VecDeque::with_capacity(64),
+            kept: Vec::new(),
             inits: Vec::new(),
-            scanner: Scanner::new(),
-            own_pid: std::process::id().cast_signed(),
+            scanner: Scanner::new(&[own_pid]),
+            own_pid,
             buffer: vec![0; LONGEST],
         }
     }
@@ -189,7 +202,6 @@ impl Guard {
         loop {
             self.enforce(clock::now());
             self.listen(&mut buffer);
-            self.enforce(clock::now());
             let remaining = self.reap();
             self.look_at_terminal();
             self.send();
@@ -248,7 +260,8 @@ impl Guard {
     fn exec_pipe(&self) -> Option<&OwnedFd> {
         match &self.tree {
             Tree::Alive { main: Main::Starting(spawned), .. } => Some(&spawned.status),
-            Tree::Alive { main: Main::Running(_) | Main::Ended | Main::Nothing, .. } | Tree::Empty => None,
+            Tree::Alive { main: Main::Running(_) | Main::Refused(_) | Main::Ended | Main::Nothing, .. }
+            | Tree::Empty => None,
         }
     }
 
@@ -317,7 +330,8 @@ impl Guard {
         if let Some(pid) = main.pid() {
             signal_group(pid, libc::SIGKILL);
         }
-        if let Killed::All(_) = self.tier.kill(&mut self.scanner, self.own_pid, &[]) {
+        let progress = &mut Progress::of(&self.channel, self.campaigner);
+        if let Killed::All(_) = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report()) {
             // What is left is to see them die. To reap somebody whom `ps` is looking at takes until that has let go, which
             // the kernel waits for in a busy loop, and whoever goes before all others keeps `ps` from it: for a second.
             self.inherited.schedule_as_before();
@@ -335,13 +349,9 @@ impl Guard {
         let stop_signal = program.stop_signal;
         let beside = self.group_beside();
         let Tree::Alive { main, stop, .. } = &mut self.tree else { return };
-        match *stop {
-            Stop::Asked { kill_at: before } => {
-                *stop = Stop::Asked { kill_at: before.min(kill_at) };
-                return;
-            }
-            Stop::Killing { .. } => return,
-            Stop::NotAsked => *stop = Stop::Asked { kill_at },
+        let before = std::mem::replace(stop, stop.asked(kill_at));
+        if !matches!(before, Stop::NotAsked) {
+            return;
         }
         if let Some(pid) = main.pid() {
             signal_group(pid, stop_signal);
@@ -366,9 +376,13 @@ impl Guard {
     fn reap(&mut self) -> Remaining {
         self.look_at_exec();
         for _ in 0..AT_ONCE {
-            match sys::reap(-1) {
+            match self.reap_next() {
                 Reaped::Child { pid, status } => {
-                    if self.main_pid() == Some(pid) {
+                    if let Tree::Alive { main: Main::Refused(child), .. } = &mut self.tree
+                        && *child == Some(pid)
+                    {
+                        *child = None;
+                    } else if self.main_pid() == Some(pid) {
                         self.main_ended(status);
                     } else {
                         self.beside_ended(pid, status);
@@ -378,6 +392,7 @@ impl Guard {
                     if let Tree::Alive { init, .. } = &mut self.tree {
                         init.take_if(|init| init.pid == pid);
                     }
+                    self.clear_what_was_refused();
                 }
                 Reaped::NoneEnded => return Remaining::Living,
                 // K6: no descendant is left, for a subreaper's descendants have nowhere else to go; and nobody else in
@@ -392,7 +407,7 @@ impl Guard {
                         Tree::Alive { .. } => {
                             self.tree = Tree::Empty;
                             sys::schedule_first();
-                            self.outbox.push_back(FromKeeper::Empty { run: self.run });
+                            self.outbox.push_back(FromKeeper::Empty { run: self.heard });
                         }
                     }
                     return Remaining::Living;
@@ -400,6 +415,33 @@ impl Guard {
             }
         }
         Remaining::Dead
+    }
+
+    /// One that has ended. Before a main process is reaped whose exec is still open, it is looked at: only then can it be told
+    /// whether it ended before.
+    fn reap_next(&mut self) -> Reaped {
+        if let Tree::Alive { main: Main::Starting(spawned), .. } = &self.tree
+            && let Some(pid) = sys::ended_child(None)
+        {
+            if pid == spawned.pid {
+                self.look_at_exec();
+            }
+            return sys::reap(pid);
+        }
+        sys::reap(-1)
+    }
+
+    /// K5: of a start that was refused nothing is left once its child, and the init of its namespace, have been reaped. A hook
+    /// that runs beside it goes on, beside nothing. Where none does, the end of all children tells.
+    fn clear_what_was_refused(&mut self) {
+        let Tree::Alive { main: Main::Refused(None), init: None, stop: Stop::NotAsked, .. } = self.tree else { return };
+        let Some(beside) = &self.beside else { return };
+        let left_behind = beside.has_ended();
+        self.tree = Tree::Empty;
+        self.outbox.push_back(FromKeeper::Cleared { run: self.run });
+        if left_behind {
+            self.stop_what_a_hook_left();
+        }
     }
 
     fn main_pid(&self) -> Option<i32> {
@@ -424,10 +466,16 @@ impl Guard {
                     self.hold = Some(Hold { term, until: clock::now() + program.min_hold });
                 }
                 self.outbox.push_back(FromKeeper::Started { run: self.run, pid });
+                // What an earlier hook has left behind is from now on part of this tree.
+                self.adopt_what_is_beside();
+                for signal in std::mem::take(&mut self.kept) {
+                    let _ = sys::kill(pid, signal);
+                }
             }
             // The child that says so ends by itself, and is reaped as nobody's main process.
             ExecStatus::Failed(why) => {
-                *main = Main::Ended;
+                *main = Main::Refused(Some(spawned.pid));
+                self.kept.clear();
                 init.iter().for_each(Init::dismiss);
                 self.outbox.push_back(FromKeeper::NotStarted { run: self.run, why });
                 self.take_terminal_back(CommandEnd::Exited(127), true);
@@ -442,6 +490,10 @@ impl Guard {
         if matches!(main, Main::Ended) {
             return;
         }
+        if matches!(main, Main::Refused(_)) {
+            *main = Main::Refused(None);
+            return;
+        }
         *main = Main::Ended;
         init.iter().for_each(Init::dismiss);
         let (escalated, asked) = (matches!(stop, Stop::Killing { .. }), !matches!(stop, Stop::NotAsked));
@@ -453,6 +505,7 @@ impl Guard {
             },
         };
         self.outbox.push_back(FromKeeper::Exited { run: self.run, end });
+        self.adopt_what_is_beside();
         self.stop_the_rest();
         self.take_terminal_back(end, asked);
     }
@@ -466,7 +519,7 @@ impl Guard {
         let groups = [Some(*group), beside];
         match *stop {
             Stop::NotAsked => {
-                *stop = Stop::Asked { kill_at: clock::now() + timeout };
+                *stop = stop.asked(clock::now() + timeout);
                 self.signal_those(signal, |_| true);
             }
             // Its group has had the signal already, and that of a hook beside it; to some a second one means "at once".
@@ -500,7 +553,7 @@ impl Guard {
             ToKeeper::Start { job, run, identity } => self.start(job, run, identity),
             ToKeeper::Aside { aside, beside, identity } => self.start_aside(aside, beside, &identity),
             ToKeeper::Stop { .. } | ToKeeper::Kill if matches!(self.tree, Tree::Empty) && self.is_alone() => {
-                self.outbox.push_back(FromKeeper::Empty { run: self.run });
+                self.outbox.push_back(FromKeeper::Empty { run: self.heard });
             }
             ToKeeper::Stop { kill_at } => {
                 self.gather(Job::Follower);
@@ -510,11 +563,7 @@ impl Guard {
                 self.gather(Job::Follower);
                 self.kill();
             }
-            ToKeeper::Forward { signal } => {
-                if let Some(pid) = self.main_pid() {
-                    let _ = sys::kill(pid, signal);
-                }
-            }
+            ToKeeper::Forward { signal } => self.forward(signal),
             // One answer is enough for all that it has not read an answer to.
             ToKeeper::Ping if self.outbox.contains(&FromKeeper::Pong) => {}
             ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
@@ -529,6 +578,16 @@ impl Guard {
                 self.campaigner = Campaigner::Dismissed;
                 self.stop_for_good();
             }
+        }
+    }
+
+    /// To the main process, once it has executed.
+    fn forward(&mut self, signal: i32) {
+        match &self.tree {
+            Tree::Alive { main: Main::Running(pid), .. } => drop(sys::kill(*pid, signal)),
+            // Each once, as a process keeps what it blocks.
+            Tree::Alive { main: Main::Starting(_), .. } if !self.kept.contains(&signal) => self.kept.push(signal),
+            Tree::Alive { .. } | Tree::Empty => {}
         }
     }
 
@@ -566,8 +625,9 @@ impl Guard {
         }
     }
 
-    /// K1: a new term opens only over an empty tree; within a term the deadline only moves forward, and not once it
-    /// has killed. A message for another term changes nothing.
+    /// K1: a new term opens only over an empty tree, and there any does: the store that gives them may have been rebuilt. Within a
+    /// term the deadline only moves forward, and not once it has killed. While a tree lives, a message for another term changes
+    /// nothing.
     fn arm(&mut self, term: Term, kill_by: Time) {
         let nothing_to_kill = matches!(self.tree, Tree::Empty);
         let deadline = match (&mut self.deadline, &self.tree) {
@@ -578,7 +638,6 @@ impl Guard {
                 }
                 *deadline
             }
-            (Some(deadline), Tree::Empty) if deadline.term > term => *deadline,
             (deadline, Tree::Empty) => *deadline.insert(Deadline { term, kill_by, expired: false }),
             (_, Tree::Alive { .. }) => return,
         };
@@ -601,12 +660,47 @@ impl Guard {
     }
 }
 
+impl Stop {
+    /// What a stop that is asked for now makes of it: a date is only ever moved forward, and a kill that has begun is never
+    /// turned back into a stop (K1).
+    fn asked(self, kill_at: Time) -> Stop {
+        match self {
+            Stop::NotAsked => Stop::Asked { kill_at },
+            Stop::Asked { kill_at: before } => Stop::Asked { kill_at: before.min(kill_at) },
+            Stop::Killing { .. } => self,
+        }
+    }
+}
+
 impl Main {
     fn pid(&self) -> Option<i32> {
         match self {
             Main::Starting(spawned) => Some(spawned.pid),
             Main::Running(pid) => Some(*pid),
+            Main::Refused(child) => *child,
             Main::Ended | Main::Nothing => None,
+        }
+    }
+}
+
+/// Tells the campaigner, while many are being killed, that the keeper lives (K4). What finds no room is not said.
+struct Progress<'a> {
+    channel: Option<&'a Channel>,
+    last: Time,
+}
+
+impl Progress<'_> {
+    fn of(channel: &Channel, campaigner: Campaigner) -> Progress<'_> {
+        Progress { channel: Some(channel).filter(|_| campaigner == Campaigner::Present), last: clock::now() }
+    }
+
+    fn report(&mut self) {
+        let now = clock::now();
+        if let Some(channel) = self.channel
+            && now.since(self.last) >= PROGRESS_INTERVAL
+        {
+            self.last = now;
+            channel.report_progress();
         }
     }
 }
@@ -616,5 +710,29 @@ fn signal_group(main: i32, signal: i32) {
     let _ = sys::kill(-main, signal);
     if nix::unistd::getpgid(Some(Pid::from_raw(main))).is_ok_and(|group| group.as_raw() != main) {
         let _ = sys::kill(main, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Time = Time::from_nanos(1_000);
+    const LATER: Time = Time::from_nanos(2_000);
+
+    #[test]
+    fn a_kill_that_has_begun_is_never_turned_back_into_a_stop() {
+        let killing = Stop::Killing { again_at: SOON, rest: SWEEP_AGAIN };
+        for kill_at in [Time::BOOT, SOON, LATER, Time::NEVER] {
+            assert!(matches!(killing.asked(kill_at), Stop::Killing { again_at: SOON, rest: SWEEP_AGAIN }));
+        }
+    }
+
+    #[test]
+    fn a_kill_that_is_due_is_not_put_off_by_another_stop() {
+        let asked = Stop::NotAsked.asked(SOON);
+        assert!(matches!(asked, Stop::Asked { kill_at: SOON }));
+        assert!(matches!(asked.asked(LATER), Stop::Asked { kill_at: SOON }));
+        assert!(matches!(asked.asked(Time::BOOT), Stop::Asked { kill_at: Time::BOOT }));
     }
 }

@@ -16,6 +16,7 @@
 
 mod cgroup;
 mod containment;
+mod descriptors;
 mod execute;
 mod guard;
 mod namespace;
@@ -41,7 +42,7 @@ pub use execute::execute_self;
 pub use outbox::Outbox;
 pub use protocol::{Claim, LONGEST as MESSAGE_BYTES_MAX, Received, ToKeeper};
 pub use spawn::{FindError, Program, Scripts, find};
-pub use sys::{close_inherited, die_by, ignore, is_ignored, signal_own_group};
+pub use sys::{close_inherited, die_by, ignore, ignore_file_size_signal, is_ignored, signal_own_group};
 pub use terminal::Terminal;
 
 use crate::election::FromKeeper;
@@ -49,7 +50,7 @@ use containment::Tier;
 use guard::Guard;
 use protocol::Channel;
 use sys::{Forked, Inherited, Reaped};
-use tree::Scanner;
+use tree::{Scanner, Slice};
 
 /// How many of the dead are reaped before others have their turn.
 const AT_ONCE: usize = 256;
@@ -66,13 +67,33 @@ pub struct Keeper {
     channel: Channel,
     scanner: Scanner,
     /// Children that elect was born with, and what descends from them: nobody's tree, to be left alone.
-    strangers: Vec<i32>,
+    strangers: Vec<Stranger>,
+    /// A sweep has begun, and has not seen everybody yet.
+    sweeping: bool,
     /// Held here too: to kill without the keeper's help, and to know when nobody is left after its death.
     tier: Tier,
     /// Why it is no better one than a tree, where that was left to us.
     fallback: Option<io::Error>,
     /// For the day when the keeper is dead.
     terminal: Terminal,
+}
+
+/// A process that is not of the command's tree, by number and start: its number may become that of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stranger {
+    pid: i32,
+    start: u64,
+}
+
+impl Stranger {
+    fn of(pid: i32) -> Option<Stranger> {
+        sys::start_of(pid).ok().flatten().map(|start| Stranger { pid, start })
+    }
+
+    /// Whether it is still there. Where that cannot be told, it counts as there: it is not ours to kill.
+    fn is_there(self) -> bool {
+        sys::start_of(self.pid).is_err() || Stranger::of(self.pid) == Some(self)
+    }
 }
 
 /// Why there is no keeper.
@@ -100,7 +121,7 @@ impl Keeper {
     /// `/proc` cannot list children, the containment cannot be had, or the kernel gives no socket or process.
     pub fn fork(program: Option<Program>, release: Release, containment: Containment) -> Result<Keeper, ForkError> {
         tree::probe()?;
-        let strangers = tree::own_children()?;
+        let strangers = tree::own_children()?.into_iter().filter_map(Stranger::of).collect();
         let inherited = Inherited::take();
         let (tier, fallback) = containment.establish()?;
         let terminal = Terminal::of_this_job();
@@ -119,8 +140,10 @@ impl Keeper {
         match forked {
             Ok(Forked::Parent(pid)) => {
                 inherited.unblock();
-                let (channel, scanner) = (Channel::new(ours), Scanner::new());
-                Ok(Keeper { pid, reaped: false, channel, scanner, strangers, tier, fallback, terminal })
+                let own = std::process::id().cast_signed();
+                let (channel, scanner) = (Channel::new(ours), Scanner::new(&[pid, own]));
+                let (reaped, sweeping) = (false, false);
+                Ok(Keeper { pid, reaped, channel, scanner, strangers, sweeping, tier, fallback, terminal })
             }
             Err(error) => {
                 inherited.unblock();
@@ -175,11 +198,16 @@ impl Keeper {
         }
     }
 
-    /// SIGKILL to everything below the keeper, without its help: the second of the two that kill by the deadline.
-    pub fn kill_tree(&mut self) {
-        if !self.reaped {
-            let _ = self.tier.kill(&mut self.scanner, self.pid, &[]);
-        }
+    /// SIGKILL to everything below the keeper, without its help: the second of the two that kill by the deadline. A batch at a
+    /// time: returns whether [`Keeper::kill_more`] is to be called for the next.
+    pub fn kill_tree(&mut self) -> bool {
+        self.scanner.begin_hunt();
+        self.kill_more()
+    }
+
+    /// The next batch of them.
+    pub fn kill_more(&mut self) -> bool {
+        !self.reaped && self.tier.kill_slice(&mut self.scanner, self.pid, &[]) == Slice::More
     }
 
     /// Reaps what has ended: as PID 1 any process may become our child. Returns whether the keeper has, now or before.
@@ -187,7 +215,7 @@ impl Keeper {
         for _ in 0..AT_ONCE {
             let Reaped::Child { pid, .. } = sys::reap(-1) else { return self.reaped };
             self.reaped |= pid == self.pid;
-            self.strangers.retain(|&stranger| stranger != pid);
+            self.strangers.retain(|stranger| stranger.pid != pid);
         }
         // A hail of orphans holds nothing else up: the rest when we are told again.
         let _ = sys::kill(std::process::id().cast_signed(), libc::SIGCHLD);
@@ -202,25 +230,54 @@ impl Keeper {
     /// After the keeper's death: what the command had of the terminal.
     pub fn take_terminal_back(&mut self) {
         let own = std::process::id().cast_signed();
-        let _ = self.terminal.take_back(0, true, own, &mut self.scanner);
+        let strangers = self.living_strangers();
+        let _ = self.terminal.take_back(0, true, (own, &strangers), &mut self.scanner);
     }
 
     /// Keeps the list of strangers current while the keeper lives: until then every other child of ours is one.
+    ///
+    /// With the keeper's death its tree becomes ours. So the new list counts only if the keeper is known to have lived when
+    /// the last of it was read (K4); a number that passed to the tree meanwhile is below the keeper at the second look.
     pub fn note_strangers(&mut self) {
-        if self.strangers.is_empty() {
+        if self.strangers.is_empty() || self.reaped {
             return;
         }
-        let keeper = [self.pid];
-        self.strangers = self.scanner.descendants(std::process::id().cast_signed(), &keeper).to_vec();
+        let (own, keeper) = (std::process::id().cast_signed(), [self.pid]);
+        let found = self.scanner.descendants(own, &keeper).to_vec();
+        let mut strangers: Vec<Stranger> = found.into_iter().filter_map(Stranger::of).collect();
+        let mut again = self.scanner.descendants(own, &keeper).to_vec();
+        again.sort_unstable();
+        strangers.retain(|stranger| again.binary_search(&stranger.pid).is_ok());
+        if sys::is_living_child(self.pid) {
+            self.strangers = strangers;
+        }
     }
 
-    /// After the keeper's death: kills and reaps what it left us. Returns whether nothing is left (K4, K6).
+    /// The numbers of those strangers that are still there.
+    fn living_strangers(&mut self) -> Vec<i32> {
+        self.strangers.retain(|stranger| stranger.is_there());
+        self.strangers.iter().map(|stranger| stranger.pid).collect()
+    }
+
+    /// Whether a sweep has more to kill than one batch.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweeping
+    }
+
+    /// After the keeper's death: kills and reaps what it left us, a batch at a time. Returns whether nothing is left (K4, K6).
     pub fn sweep(&mut self) -> bool {
         let own = std::process::id().cast_signed();
         self.reap();
-        let left = self.tier.kill(&mut self.scanner, own, &self.strangers);
+        if !std::mem::replace(&mut self.sweeping, true) {
+            self.scanner.begin_hunt();
+        }
+        let strangers = self.living_strangers();
+        let slice = self.tier.kill_slice(&mut self.scanner, own, &strangers);
+        self.sweeping = slice == Slice::More;
         self.reap();
-        let empty = left.is_none_found() && !self.tier.is_populated();
+        // A number that was a stranger's before the look, and is not after it, may have hidden one of the tree.
+        let empty =
+            slice == Slice::Done { left: 0 } && self.living_strangers() == strangers && !self.tier.is_populated();
         if empty {
             self.tier.remove();
         }

@@ -23,7 +23,7 @@ pub const LONGEST: usize = 64 * 1024;
 /// Longest value of a variable in a message that was too large as it was.
 pub const VALUE_BYTES_MAX: usize = 1024;
 /// How many descriptors may come with a claim.
-const MOST_DESCRIPTORS: usize = 2;
+const MOST_DESCRIPTORS: usize = 3;
 
 /// What the store gave us, or will, in a form that lets the keeper give it back alone (K2).
 #[derive(Debug)]
@@ -137,6 +137,9 @@ impl ToKeeper {
     }
 }
 
+/// The tag of [`FromKeeper::Progress`], which is all of its message.
+const PROGRESS: u8 = 18;
+
 fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
     let mut message = Writer::default();
     match *answer {
@@ -165,6 +168,8 @@ fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
         }
         FromKeeper::AsideEnded(AsideEnd::Failed(errno)) => message.tag(13).signed(errno),
         FromKeeper::AsideEnded(AsideEnd::NotNow) => message.tag(14),
+        FromKeeper::Progress => message.tag(PROGRESS),
+        FromKeeper::Cleared { run } => message.tag(19).number(run),
     };
     message.0
 }
@@ -189,6 +194,8 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
         12 => FromKeeper::AsideEnded(AsideEnd::Ended(message.killed()?)),
         13 => FromKeeper::AsideEnded(AsideEnd::Failed(message.signed()?)),
         14 => FromKeeper::AsideEnded(AsideEnd::NotNow),
+        PROGRESS => FromKeeper::Progress,
+        19 => FromKeeper::Cleared { run: message.number()? },
         _ => return None,
     };
     message.0.is_empty().then_some(decoded)
@@ -352,6 +359,12 @@ impl Channel {
         self.transmit(&encode_answer(answer), &[])
     }
 
+    /// Tells the campaigner that the keeper lives. Allocates nothing (K3), and is not said where there is no room.
+    pub fn report_progress(&self) {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let _ = nix::sys::socket::send(self.0.as_raw_fd(), &[PROGRESS], flags);
+    }
+
     fn transmit(&self, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
         if bytes.len() > LONGEST || descriptors.len() > MOST_DESCRIPTORS {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
@@ -454,6 +467,8 @@ mod tests {
             FromKeeper::AsideEnded(AsideEnd::NotNow),
             FromKeeper::Armed { term: 7, kill_by: Time::NEVER },
             FromKeeper::Pong,
+            FromKeeper::Progress,
+            FromKeeper::Cleared { run: 1 },
             FromKeeper::Started { run: 1, pid: 4711 },
             FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate },
             FromKeeper::NotStarted { run: 1, why: NotStarted::Failed(13) },

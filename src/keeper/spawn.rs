@@ -18,7 +18,8 @@ use super::terminal::{self, Terminal};
 use crate::clock;
 use crate::election::{Aside, Job, NotStarted, Time};
 
-/// The lock of the file store arrives in the command at this descriptor or the next free one (K9, 5.1).
+/// The lock of the file store arrives in the command at this descriptor or the next free one, or at the highest free one that the
+/// limit allows (K9, 5.1).
 const LOWEST_PASSED: i32 = 100;
 
 /// Variables that say who and where a command is. Inherited ones are somebody else's and never passed on.
@@ -307,6 +308,8 @@ impl Spawned {
                 TOO_LATE => NotStarted::TooLate,
                 errno => NotStarted::Failed(errno),
             }),
+            // The end of it is exec, or the child's own: somebody has killed it before.
+            Ok(_) if sys::is_forked_only(self.pid) => ExecStatus::Failed(NotStarted::Failed(libc::ECANCELED)),
             Ok(_) => ExecStatus::Succeeded,
             Err(_) => ExecStatus::Pending,
         }

@@ -8,18 +8,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
-/// Whether SIGPIPE was ignored when elect was started. Rust's runtime ignores it before `main`, so it is looked at earlier.
-static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+use super::descriptors;
 
-extern "C" fn remember_sigpipe() {
-    PIPE_IGNORED.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+/// Signals that elect ignores and that the command gets back as elect found them: a write into a closed pipe, or beyond the limit on
+/// the size of files, is an error for elect and not its end.
+const IGNORED_SIGNALS: [c_int; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
+/// Which of these were ignored when elect was started. Rust's runtime ignores SIGPIPE before `main`, so it is looked at earlier.
+static IGNORED_AT_START: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+
+extern "C" fn remember_ignored() {
+    for (signal, ignored) in IGNORED_SIGNALS.into_iter().zip(&IGNORED_AT_START) {
+        ignored.store(is_ignored(signal), Ordering::Relaxed);
+    }
+}
+
+/// From now on a write beyond the limit on the size of files (RLIMIT_FSIZE) fails with EFBIG.
+pub fn ignore_file_size_signal() {
+    set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
 }
 
 // SAFETY: the loader calls the entries of this section once, before `main`, as functions without arguments that matter;
-// the function touches nothing but its own atomic.
+// the function touches nothing but its own atomics.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static REMEMBER_SIGPIPE: extern "C" fn() = remember_sigpipe;
+static REMEMBER_IGNORED: extern "C" fn() = remember_ignored;
 
 /// The state that elect was started with and that the keeper gives up, to be given to the command (rust #39185, #101077).
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +64,10 @@ impl Inherited {
     /// Puts scheduling, mask and dispositions back. For the child between fork and exec.
     fn restore(self) {
         self.schedule_as_before();
-        if !PIPE_IGNORED.load(Ordering::Relaxed) {
-            set_disposition(libc::SIGPIPE, libc::SIG_DFL);
+        for (signal, ignored) in IGNORED_SIGNALS.into_iter().zip(&IGNORED_AT_START) {
+            if !ignored.load(Ordering::Relaxed) {
+                set_disposition(signal, libc::SIG_DFL);
+            }
         }
         if self.child_ignored {
             set_disposition(libc::SIGCHLD, libc::SIG_IGN);
@@ -140,7 +154,7 @@ pub fn signal_own_group(signal: c_int) {
 /// the end of a pipe is not ours to keep from whoever waits for it. To be called while nothing is open.
 pub fn close_inherited() {
     // SAFETY: nothing in this process owns any of these, as the caller promises: they are what it was started with.
-    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0) };
+    unsafe { descriptors::close_from(3) };
 }
 
 /// Ends this process by the given signal, without a core dump; returns if the signal did not do it (PID 1).
@@ -190,6 +204,67 @@ pub fn reap(pid: i32) -> Reaped {
         -1 => Reaped::NoneEnded,
         pid => Reaped::Child { pid, status },
     }
+}
+
+/// A child that has ended and is still to be reaped: this one, or any (`None`).
+pub fn ended_child(pid: Option<i32>) -> Option<i32> {
+    let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    let (kind, number) = pid.map_or((libc::P_ALL, 0), |pid| (libc::P_PID, pid.unsigned_abs()));
+    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the field is there in
+    // every answer that waitid gives.
+    unsafe {
+        let answered = libc::waitid(kind, number, found.as_mut_ptr(), flags) == 0;
+        let ended = found.assume_init().si_pid();
+        (answered && ended != 0).then_some(ended)
+    }
+}
+
+/// Whether this child of ours lives: it is there, and has not ended.
+pub fn is_living_child(pid: i32) -> bool {
+    let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: as in `ended_child`.
+    unsafe {
+        let answered = libc::waitid(libc::P_PID, pid.unsigned_abs(), found.as_mut_ptr(), flags) == 0;
+        answered && found.assume_init().si_pid() == 0
+    }
+}
+
+/// One number from `/proc/<pid>/stat`, counted as in its manual (from 3: the second one is a name). `None`: there is no such
+/// process; other errors are the caller's to judge.
+///
+/// # Errors
+///
+/// No descriptor, no memory, no permission.
+pub fn stat_field(pid: i32, field: usize) -> io::Result<Option<u64>> {
+    let text = match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    // The name may hold anything, a parenthesis too.
+    let name_ends = text.iter().rposition(|&byte| byte == b')').unwrap_or_default();
+    let rest = String::from_utf8_lossy(&text[name_ends..]);
+    Ok(rest.split_ascii_whitespace().nth(field - 2).and_then(|number| number.parse().ok()))
+}
+
+/// When a process began, in ticks since boot: with its number, that is nobody else's.
+///
+/// # Errors
+///
+/// As [`stat_field`].
+pub fn start_of(pid: i32) -> io::Result<Option<u64>> {
+    stat_field(pid, 22)
+}
+
+/// Whether this process has been forked and has executed nothing since; `false` also where that cannot be told.
+pub fn is_forked_only(pid: i32) -> bool {
+    /// `PF_FORKNOEXEC` of the kernel, which shows these flags to everybody.
+    const FORKED_ONLY: u64 = 0x40;
+    stat_field(pid, 9).ok().flatten().is_some_and(|flags| flags & FORKED_ONLY != 0)
 }
 
 /// The signal that has stopped this child, if one has since we asked last. Its end is left to [`reap`].
@@ -255,7 +330,7 @@ pub fn keep_only(fd: OwnedFd) -> OwnedFd {
         if number != 0 {
             libc::dup2(number, 0);
         }
-        libc::syscall(libc::SYS_close_range, 1u32, u32::MAX, 0);
+        descriptors::close_from(1);
         own(0)
     }
 }
@@ -348,13 +423,11 @@ pub struct Exec<'a> {
 ///
 /// Returns only if it did not happen: the `errno`, or `None` if it was not allowed.
 pub fn exec(exec: &Exec<'_>, allowed: impl FnOnce() -> bool) -> Option<c_int> {
-    // SAFETY: close_range with this flag closes nothing: it marks everything above 2 to be closed by exec (K9).
-    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if let Some((fd, number)) = exec.pass {
-        // SAFETY: F_DUPFD takes integers; the copy is left open for the command on purpose.
-        if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, number) } == -1 {
-            return Some(errno());
-        }
+    descriptors::close_at_exec_from(3);
+    if let Some((fd, number)) = exec.pass
+        && let Err(errno) = descriptors::pass(fd, number)
+    {
+        return Some(errno);
     }
     exec.inherited.restore();
     if !allowed() {
@@ -371,6 +444,6 @@ pub fn exec(exec: &Exec<'_>, allowed: impl FnOnce() -> bool) -> Option<c_int> {
     Some(errno())
 }
 
-fn errno() -> c_int {
+pub fn errno() -> c_int {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }

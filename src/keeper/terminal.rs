@@ -110,7 +110,7 @@ impl Terminal {
             return None;
         }
         if let Some(lent) = &mut self.lent
-            && is_ours(lent.tty.as_fd(), group, root, scanner)
+            && is_ours(lent.tty.as_fd(), group, (root, &[]), scanner)
         {
             lent.commands = Modes::of(lent.tty.as_fd());
             lent.give_back(self.home, true);
@@ -162,12 +162,19 @@ impl Terminal {
 
     /// Takes the terminal back from the command, whose main process has ended; with the modes that it had before if a signal
     /// ended it, which leaves nobody time to clean up. Returns whether the command's tree had it.
-    pub fn take_back(&mut self, group: i32, killed: bool, root: i32, scanner: &mut Scanner) -> bool {
+    /// Whatever descends from `except` is not of the tree.
+    pub fn take_back(
+        &mut self,
+        group: i32,
+        killed: bool,
+        (root, except): (i32, &[i32]),
+        scanner: &mut Scanner,
+    ) -> bool {
         self.rest = Rest::None;
         // Whoever has taken it without being asked is in the tree as well.
         let unasked = || open_terminal().map(|tty| Lent { tty, modes: None, commands: None });
         let Some(lent) = self.lent.take().or_else(unasked) else { return false };
-        let ours = self.home > 0 && is_ours(lent.tty.as_fd(), group, root, scanner);
+        let ours = self.home > 0 && is_ours(lent.tty.as_fd(), group, (root, except), scanner);
         if ours {
             lent.give_back(self.home, killed);
         }
@@ -196,13 +203,13 @@ pub fn take(tty: BorrowedFd<'_>, home: i32) {
 
 /// Whether what is in the foreground belongs to the command: its group, that of a descendant (a shell's job), or one whose
 /// last process is gone.
-fn is_ours(tty: BorrowedFd<'_>, group: i32, root: i32, scanner: &mut Scanner) -> bool {
+fn is_ours(tty: BorrowedFd<'_>, group: i32, (root, except): (i32, &[i32]), scanner: &mut Scanner) -> bool {
     match foreground(tty) {
         None | Some(..=0) => false,
         Some(front) => {
             let is_gone = || sys::kill(-front, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH));
             let is_in_front = |&pid: &i32| getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| of.as_raw() == front);
-            front == group || is_gone() || scanner.descendants(root, &[]).iter().any(is_in_front)
+            front == group || is_gone() || scanner.descendants(root, except).iter().any(is_in_front)
         }
     }
 }

@@ -6,11 +6,12 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
+use nix::unistd::{Whence, lseek};
 
 use super::sys;
 
@@ -18,6 +19,8 @@ use super::sys;
 pub const MOST: usize = 32 * 1024;
 /// How often a tree that keeps growing is looked at again before others have their turn.
 const ROUNDS: usize = 8;
+/// How many processes are dealt with between two reports of progress, and in one slice of [`Scanner::kill_slice`].
+pub const BATCH: usize = 256;
 
 /// Walks trees of processes with memory taken once.
 #[derive(Debug)]
@@ -26,40 +29,62 @@ pub struct Scanner {
     seen: Seen,
     entries: Box<[u8; 4096]>,
     text: Box<[u8; 4096]>,
+    /// The lists of the main threads' children of these processes, open from the start: where no descriptor is to be had any
+    /// more (`ENFILE`, `EMFILE`), a tree is killed from its top, whose orphans become children of the same process.
+    roots: Vec<(i32, OwnedFd)>,
+    /// How many new ones the present hunt has found.
+    hunted: usize,
 }
 
 impl Scanner {
-    pub fn new() -> Scanner {
+    /// For the trees of these processes.
+    pub fn new(roots: &[i32]) -> Scanner {
+        let opened = |&pid: &i32| {
+            let path = Path::of(format_args!("/proc/{pid}/task/{pid}/children"));
+            open(path.as_str(), READ, NO_MODE).ok().map(|children| (pid, children))
+        };
         Scanner {
             found: Vec::with_capacity(MOST),
             seen: Seen::new(),
             entries: Box::new([0; 4096]),
             text: Box::new([0; 4096]),
+            roots: roots.iter().filter_map(opened).collect(),
+            hunted: 0,
         }
     }
 
     /// Every descendant of `root` (a process, all its threads), `except` and what descends from it left out.
     pub fn descendants(&mut self, root: i32, except: &[i32]) -> &[i32] {
         self.seen.clear();
-        self.walk(root, except, MOST, |_| ());
+        self.walk(root, except, MOST, |_| (), &mut || ());
         &self.found
     }
 
     /// Finds every descendant, and shows each to `visit` before it is asked for its own children, unless it has been asked
-    /// before; no more than so many. Returns whether the root could be asked for its own, and how many were new.
-    fn walk(&mut self, root: i32, except: &[i32], most: usize, visit: impl Fn(i32)) -> (bool, usize) {
+    /// before; no more than so many. Reports progress after each batch.
+    fn walk(
+        &mut self,
+        root: i32,
+        except: &[i32],
+        most: usize,
+        visit: impl Fn(i32),
+        progress: &mut dyn FnMut(),
+    ) -> Walked {
         self.found.clear();
-        let listed = self.children(root, except);
-        let (mut next, mut new) = (0, 0);
+        let mut walked = Walked { root_listed: self.children(root, except), all_listed: true, new: 0 };
+        let mut next = 0;
         while let Some(&pid) = self.found.get(next).filter(|_| next < most) {
             visit(pid);
             if self.seen.is_new(pid) {
-                new += 1;
-                self.children(pid, except);
+                walked.new += 1;
+                walked.all_listed &= self.children(pid, except);
             }
             next += 1;
+            if next.is_multiple_of(BATCH) {
+                progress();
+            }
         }
-        (listed, new)
+        walked
     }
 
     /// Appends the children of all threads of a process. Returns false if they cannot be listed although it lives.
@@ -67,8 +92,10 @@ impl Scanner {
         let path = Path::of(format_args!("/proc/{pid}/task"));
         let tasks = match open(path.as_str(), READ | OFlag::O_DIRECTORY, NO_MODE) {
             Ok(tasks) => tasks,
-            Err(errno) => return errno == Errno::ENOENT,
+            Err(Errno::ENOENT) => return true,
+            Err(_) => return self.children_of_root(pid, except),
         };
+        let before = self.found.len();
         let mut listed = true;
         while let Ok(filled @ 1..) = sys::read_directory(tasks.as_fd(), &mut self.entries[..]) {
             let mut rest = &self.entries[..filled];
@@ -82,7 +109,19 @@ impl Scanner {
                 rest = rest.get(length..).unwrap_or_default();
             }
         }
-        listed
+        if !listed {
+            // The directory could be opened, and then no more.
+            self.found.truncate(before);
+            return self.children_of_root(pid, except);
+        }
+        true
+    }
+
+    /// The same without a new descriptor, for a root; of its main thread, which is the only one that the trees here have.
+    fn children_of_root(&mut self, pid: i32, except: &[i32]) -> bool {
+        let Some((_, children)) = self.roots.iter().find(|(root, _)| *root == pid) else { return false };
+        lseek(children, 0, Whence::SeekSet).is_ok()
+            && read_numbers(children.as_fd(), &mut self.text, &mut self.found, except)
     }
 
     /// Sends a signal to those descendants that `chosen` picks.
@@ -99,31 +138,92 @@ impl Scanner {
     /// Each is stopped before its children are looked for: from then on it has no more of them, and cannot reap one and
     /// free a number that is about to be killed. So they are looked for once: the dead, of whom a storm leaves many, would
     /// otherwise take all the time in which the living have children.
-    pub fn kill(&mut self, root: i32, except: &[i32], most: usize) -> Killed {
+    ///
+    /// `progress` is called after each batch: the caller says that it lives (K4).
+    pub fn kill(&mut self, root: i32, except: &[i32], most: usize, progress: &mut dyn FnMut()) -> Killed {
         self.seen.clear();
         let mut all = 0;
         for _ in 0..ROUNDS {
             let refused = Cell::new(false);
-            let (listed, new) = self.walk(root, except, most, |pid| {
+            let stop = |pid| {
                 let stopped = sys::kill(pid, libc::SIGSTOP);
                 refused.set(refused.get() || stopped.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied));
-            });
-            for &pid in &self.found {
-                let _ = sys::kill(pid, libc::SIGKILL);
+            };
+            let walked = self.walk(root, except, most, stop, progress);
+            for batch in self.found.chunks(BATCH) {
+                for &pid in batch {
+                    let _ = sys::kill(pid, libc::SIGKILL);
+                }
+                progress();
             }
-            all += new;
-            if !listed {
+            all += walked.new;
+            if !walked.root_listed {
                 return Killed::Unknown;
             }
-            if refused.get() || self.found.len() > most {
+            if refused.get() || !walked.all_listed || self.found.len() > most {
                 return Killed::Some;
             }
-            if new == 0 {
+            if walked.new == 0 {
                 return Killed::All(all);
             }
         }
         Killed::Some
     }
+
+    /// Begins a hunt by slices: nobody has been seen.
+    pub fn begin_hunt(&mut self) {
+        self.seen.clear();
+        self.hunted = 0;
+    }
+
+    /// How many the present hunt has found.
+    pub fn hunted(&self) -> usize {
+        self.hunted
+    }
+
+    /// Stops and kills a batch of those that the present hunt has not seen yet, so that whoever has other things to do is held
+    /// up by no more than that. The walk begins at the root each time: no number is kept from one slice to the next, for it
+    /// may be somebody else's by then. Whoever loses its parent to a slice is a child of the root by the next.
+    pub fn kill_slice(&mut self, root: i32, except: &[i32]) -> Slice {
+        self.found.clear();
+        if !self.children(root, except) {
+            return Slice::Unknown;
+        }
+        let (mut next, mut new, mut all_listed) = (0, 0, true);
+        while let Some(&pid) = self.found.get(next) {
+            if new == BATCH {
+                self.hunted += new;
+                return Slice::More;
+            }
+            if self.seen.is_new(pid) {
+                new += 1;
+                let _ = sys::kill(pid, libc::SIGSTOP);
+                all_listed &= self.children(pid, except);
+                let _ = sys::kill(pid, libc::SIGKILL);
+            }
+            next += 1;
+        }
+        self.hunted += new;
+        if new > 0 || !all_listed { Slice::More } else { Slice::Done { left: self.found.len() } }
+    }
+}
+
+/// What a walk has come to.
+struct Walked {
+    root_listed: bool,
+    all_listed: bool,
+    new: usize,
+}
+
+/// What one slice of a hunt has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slice {
+    /// Every one has been killed before; so many are still to be reaped.
+    Done { left: usize },
+    /// There may be more.
+    More,
+    /// They could not be listed.
+    Unknown,
 }
 
 /// What killing them one by one has come to.
@@ -135,13 +235,6 @@ pub enum Killed {
     Some,
     /// They could not be listed.
     Unknown,
-}
-
-impl Killed {
-    /// A list that could not be read is not an empty one.
-    pub fn is_none_found(self) -> bool {
-        matches!(self, Killed::All(0))
-    }
 }
 
 /// Which numbers of processes have been seen: a bit for each that there can be.
@@ -196,9 +289,14 @@ fn list(path: &str, text: &mut [u8; 4096], found: &mut Vec<i32>, except: &[i32])
         Ok(file) => file,
         Err(errno) => return errno == Errno::ENOENT,
     };
+    read_numbers(file.as_fd(), text, found, except)
+}
+
+/// The same for a file that is open.
+fn read_numbers(file: BorrowedFd<'_>, text: &mut [u8; 4096], found: &mut Vec<i32>, except: &[i32]) -> bool {
     let mut number = 0i32;
     loop {
-        let read = match nix::unistd::read(&file, &mut text[..]) {
+        let read = match nix::unistd::read(file, &mut text[..]) {
             Ok(0) | Err(Errno::ESRCH) => return true,
             Ok(read) => read,
             Err(_) => return false,
@@ -255,7 +353,7 @@ impl std::fmt::Write for Path {
 /// As [`probe`].
 pub fn own_children() -> io::Result<Vec<i32>> {
     probe()?;
-    let mut scanner = Scanner::new();
+    let mut scanner = Scanner::new(&[]);
     scanner.children(std::process::id().cast_signed(), &[]);
     Ok(scanner.found)
 }

@@ -1,4 +1,4 @@
-//! `always:`: no election. Leader at once, term 1, always (DESIGN.md 5.6).
+//! `always:`: no election. Leader at once, and always; the term is the time in milliseconds (DESIGN.md 5.8, S1).
 //!
 //! For development, for tests, and for turning the election off (`ELECT_STORE=always:`). It excludes nobody.
 
@@ -8,7 +8,9 @@ use super::relinquish::Relinquish;
 use super::{Access, Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
 use crate::boundary::Boundary;
 use crate::clock;
+use crate::election::Term;
 use crate::keeper::Claim;
+use crate::limits::next_term;
 
 pub const KIND: Kind = Kind {
     schemes: &["always"],
@@ -21,7 +23,11 @@ pub const KIND: Kind = Kind {
     relinquish: Relinquish::InPlace(|_| ()),
 };
 
-struct Always;
+#[derive(Default)]
+struct Always {
+    /// The term of the last leadership.
+    term: Term,
+}
 
 fn check(url: &StoreUrl<'_>) -> Result<(), String> {
     if url.rest.is_empty() { Ok(()) } else { Err("nothing follows the colon".to_owned()) }
@@ -29,7 +35,7 @@ fn check(url: &StoreUrl<'_>) -> Result<(), String> {
 
 #[expect(clippy::unnecessary_wraps, reason = "other kinds of store can fail to open")]
 fn open(_: &StoreUrl<'_>, _: &Access, _: Hints) -> Result<Box<dyn Store>, StoreError> {
-    Ok(Box::new(Always))
+    Ok(Box::new(Always::default()))
 }
 
 #[async_trait(?Send)]
@@ -52,7 +58,9 @@ impl Store for Always {
     }
 
     async fn campaign(&mut self, _: &Candidacy) -> Result<Standing, StoreError> {
-        Ok(Standing::Won { term: 1 })
+        let none = || StoreError::Obstacle("the wall clock is so far ahead that no term is left".to_owned());
+        self.term = next_term(self.term, clock::wall_millis(), 0).ok_or_else(none)?;
+        Ok(Standing::Won { term: self.term })
     }
 
     async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {

@@ -53,7 +53,7 @@ impl Store for Bounded {
     async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
         Ok(match self.0.renew(candidacy).await.map_err(StoreError::bounded)? {
             Renewal::Lost { why } => Renewal::Lost { why: limits::cut(why, TEXT_BYTES_MAX) },
-            credited @ Renewal::Credited { .. } => credited,
+            other @ (Renewal::Credited { .. } | Renewal::Outdated) => other,
         })
     }
 

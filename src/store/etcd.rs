@@ -4,11 +4,13 @@
 //! leases, transactions and watches, not on the election service, which can name a leader that holds no key (etcd
 //! #19597, #17623). What makes it safe is in [`seat`].
 
+mod dialing;
 mod keys;
 mod members;
 mod observing;
 mod seat;
 mod settings;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod unverified;
@@ -30,6 +32,7 @@ use members::{Members, explain};
 use observing::{Observing, Scope};
 use seat::Seat;
 use settings::{Settings, Target};
+use terms::Terms;
 
 pub const KIND: Kind = Kind {
     schemes: &["etcd", "etcds"],
@@ -55,6 +58,8 @@ struct Etcd {
     /// Leases that we gave up without hearing that they are gone. What hangs on them must not make us leader again, under
     /// a term that is over.
     former: Vec<i64>,
+    /// Of the boundary that is campaigned for: kept from one seat to the next.
+    terms: Option<Terms>,
     /// Whether a question has been answered: who asks only once is not told about versions.
     stays: bool,
     observing: Observing,
@@ -74,7 +79,10 @@ fn environment(name: &str) -> Option<String> {
 /// With what the variables fill in, since that is where the election is held.
 fn show(url: &StoreUrl<'_>) -> String {
     match Settings::new(url, &Access::default(), environment) {
-        Ok(settings) => format!("{}{}", settings.address(), settings.prefix.trim_end_matches('/')),
+        Ok(settings) => {
+            let option = settings.terms.name().map_or_else(String::new, |name| format!("?term={name}"));
+            format!("{}{}{option}", settings.address(), settings.prefix.trim_end_matches('/'))
+        }
         Err(_) => format!("{}:{}", url.scheme, url.rest),
     }
 }
@@ -88,6 +96,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Sto
         seat: None,
         given: false,
         former: Vec::new(),
+        terms: None,
         stays: false,
         observing: Observing::default(),
     }))
@@ -109,18 +118,18 @@ impl Store for Etcd {
     }
 
     async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
-        let scope = Scope::new(self.members.prefix(), Some(boundary));
+        let scope = Scope::new(&self.settings, Some(boundary));
         let mut seen = self.observing.look(&mut self.members, &scope, Depth::Leases).await?;
         seen.pop().map_or_else(|| Ok(Sighting::default()), |(_, sighting)| sighting)
     }
 
     async fn survey(&mut self, depth: Depth) -> Result<Vec<Glance>, StoreError> {
-        let scope = Scope::new(self.members.prefix(), None);
+        let scope = Scope::new(&self.settings, None);
         self.observing.look(&mut self.members, &scope, depth).await
     }
 
     async fn changed(&mut self, boundary: Option<&Boundary>) {
-        let scope = Scope::new(self.members.prefix(), boundary);
+        let scope = Scope::new(&self.settings, boundary);
         self.observing.changed(&mut self.members, &scope).await;
     }
 
@@ -145,8 +154,8 @@ impl Store for Etcd {
         if self.given {
             return Ok(None);
         }
-        let (prefix, hints) = (self.members.prefix(), &self.hints);
-        let seat = self.seat.get_or_insert_with(|| Seat::new(fresh_lease(), prefix, candidacy, hints.clone()));
+        let (prefix, hints, scheme) = (self.members.prefix(), &self.hints, self.settings.terms);
+        let seat = self.seat.get_or_insert_with(|| Seat::new(fresh_lease(), prefix, candidacy, scheme, hints.clone()));
         let claim = EtcdClaim { settings: self.settings.clone(), lease: seat.lease() };
         Ok(Some(Parcel::pack(&KIND, candidacy.ttl.min(LONGEST_RELINQUISH), &claim)))
     }
@@ -157,8 +166,11 @@ impl Store for Etcd {
         let Some(seat) = self.seat.as_mut() else {
             return Err(StoreError::Unavailable("nobody has claimed a lease".to_owned()));
         };
-        let standing =
-            self.members.with_each(async |mut client: Client| seat.stand(&mut client, candidacy.ttl).await).await;
+        let prefix = self.settings.prefix.as_str();
+        let new = || Terms::new(self.settings.terms, prefix, &keys::election(prefix, &candidacy.boundary));
+        let terms = self.terms.get_or_insert_with(new);
+        let stand = async |mut client: Client| seat.stand(&mut client, candidacy.ttl, terms).await;
+        let standing = self.members.with_each(stand).await;
         match standing {
             Ok(Some(standing)) => {
                 if std::mem::replace(&mut self.stays, true) {
@@ -168,25 +180,27 @@ impl Store for Etcd {
             }
             // The keeper has to know of another lease before there is one.
             Ok(None) => {
-                self.seat = None;
                 self.given = false;
-                Ok(seat::rejoins())
+                let seat = self.seat.take().ok_or_else(|| StoreError::Unavailable("no candidate stands".to_owned()))?;
+                Ok(seat.rejoins())
             }
-            // Who is not to stand does not stay in the queue.
-            Err(refused @ StoreError::Refused(_)) => {
-                self.give_up_seat();
-                let _ = self.settle().await;
-                Err(refused)
+            // A candidate that is not to campaign does not stay in the queue.
+            Err(error @ (StoreError::Refused(_) | StoreError::Obstacle(_))) => {
+                if self.seat.as_ref().is_some_and(Seat::is_touched) {
+                    self.give_up_seat();
+                    let _ = self.settle().await;
+                }
+                Err(error)
             }
             Err(error) => Err(error),
         }
     }
 
     async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
-        let Some(seat) = self.seat.as_mut() else {
+        let (Some(seat), Some(terms)) = (self.seat.as_mut(), self.terms.as_mut()) else {
             return Ok(Renewal::Lost { why: "nothing was won".to_owned() });
         };
-        let renew = async |mut client: Client| seat.renew(&mut client, candidacy).await;
+        let renew = async |mut client: Client| seat.renew(&mut client, candidacy, terms).await;
         let renewal = self.members.with_each(renew).await?;
         self.members.look_at_version();
         Ok(renewal)

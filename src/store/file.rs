@@ -9,19 +9,28 @@
 //! - a byte-range lock on a second description that only campaigner and keeper share. The command inherited the first and
 //!   may drop it (`flock -u`); nobody can start before campaigner and keeper have noticed and emptied the tree.
 //!
-//! A lock file that somebody replaced is a different lock. Its number is in the record, so a candidate that finds itself
-//! on another file than the leader's knows, and waits until that leader has noticed too.
+//! A lock file that somebody replaced, or to which the path no longer leads, is a different lock. The leader resolves the path
+//! as given once a second ([`path_watch`]). A lock file says under which real path it was locked ([`label`]); one that does
+//! not was made just now, and before its candidate leads it looks for holders of an earlier one ([`settling`]).
 
+mod anchor;
 mod directory;
 mod folder;
 mod holders;
+mod label;
 mod observing;
+mod opening;
+mod path_watch;
+mod record_file;
 mod seat;
+mod settling;
+mod stand_back;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+
+use serde_json::Map;
 
 use super::record::{Record, RecordState};
 use super::relinquish::Relinquish;
@@ -32,11 +41,18 @@ use crate::boundary::Boundary;
 use crate::clock;
 use crate::election::{Term, Time};
 use crate::keeper::Claim;
-use directory::{Directory, Files};
-pub use directory::{default_directory, encode, runtime_directory};
+use crate::limits;
+use anchor::Anchor;
+use directory::{Directory, refused_if_permanent};
+pub use directory::{default_directory, encode, make_private, runtime_directory};
 use holders::Holders;
+use label::Label;
 use observing::Observing;
-use seat::{LockFile, Seat, Turn};
+use path_watch::{PathWatch, Resolved};
+use record_file::{FileRecord, Files};
+use seat::{Seat, Turn};
+use settling::Settling;
+use stand_back::StandBack;
 
 pub const KIND: Kind = Kind {
     schemes: &["file"],
@@ -49,20 +65,26 @@ pub const KIND: Kind = Kind {
     relinquish: Relinquish::InPlace(release_claim),
 };
 
-/// A leader looks after its lock once a second; a lock file other than the one that a living leader holds is therefore
-/// noticed, and the command killed, well within this time.
-const SETTLE: Duration = Duration::from_secs(3);
 /// How often the files are touched: cleaners of temporary directories go by age, in days.
 const TOUCH_EVERY: Duration = Duration::from_secs(600);
+
+/// How long a path that is still being resolved is waited for before it is asked about again.
+const RESOLVE_INTERVAL: Duration = Duration::from_millis(100);
 
 struct FileStore {
     directory: Directory,
     hints: Hints,
+    watch: Option<PathWatch>,
     seat: Option<Seat>,
     /// Whether the keeper has the claim to this seat: we are asked to campaign only then.
     given: bool,
-    /// What is waited for on a lock file that is not the last leader's.
-    settled_at: Option<Time>,
+    settling: Settling,
+    stand_back: Option<StandBack>,
+    /// Of every record of this boundary that was read: no term is taken that is not above it (S1).
+    highest_seen: Term,
+    /// The term that was won, and whether the path was seen to lead to our lock file since.
+    term: Option<Term>,
+    confirmed: bool,
     touch_at: Time,
     /// What our record says of us.
     announced: Option<Identity>,
@@ -83,35 +105,12 @@ fn show(url: &StoreUrl<'_>) -> String {
 
 fn open(url: &StoreUrl<'_>, _: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
     let directory = Directory::parse(url.rest).map_err(StoreError::Refused)?;
-    Ok(Box::new(FileStore {
-        directory,
-        hints,
-        seat: None,
-        given: false,
-        settled_at: None,
-        touch_at: Time::BOOT,
-        announced: None,
-        obstacle: Obstacle::default(),
-        observing: Observing::default(),
-    }))
+    Ok(Box::new(FileStore::new(directory, hints)))
 }
 
-/// What the record says beyond what every store's does.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct FileRecord {
-    #[serde(flatten)]
-    record: Record,
-    /// Device and number of the lock file under which this was written.
-    lock: LockFile,
-    /// The term before, for observers: whether there was one that they have not seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    former: Option<Term>,
-}
-
-/// What the keeper is told, to release alone: everything else it finds out under the lock.
+/// What the keeper is told, to release alone: everything else it finds out under the lock, in the directory that it is given.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct FileClaim {
-    directory: PathBuf,
     boundary: String,
     id: String,
 }
@@ -150,23 +149,32 @@ impl Store for FileStore {
     }
 
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
-        self.directory.prepare()?;
-        let files = self.directory.files(&candidacy.boundary);
+        if self.watch.as_ref().is_some_and(PathWatch::has_ousted) {
+            self.lose();
+        }
+        // Nothing is asked for yet.
+        if self.stand_back.is_some() {
+            return Ok(None);
+        }
         if let Some(seat) = &self.seat
             && self.given
-            && seat.is_on(&files.lock)
             && !seat.is_lost()
         {
             return Ok(None);
         }
-        (self.settled_at, self.given) = (None, false);
+        (self.settling, self.given) = (Settling::default(), false);
         self.give_up_seat();
-        let seat = Seat::open(&files.lock, self.directory.sharing())?;
-        let payload = FileClaim {
-            directory: self.directory.path().to_owned(),
-            boundary: candidacy.boundary.to_string(),
-            id: candidacy.identity.id.clone(),
-        };
+        self.directory.prepare()?;
+        let shown = self.directory.path().display();
+        let opened = Anchor::open(self.directory.path());
+        let anchor = opened.map_err(|error| StoreError::Unavailable(format!("{shown} cannot be opened: {error}")))?;
+        let seat = Seat::open(anchor, candidacy.boundary.as_str(), self.directory.sharing())?;
+        let files = self.directory.files(&candidacy.boundary);
+        if self.watch.is_none() {
+            let started = PathWatch::start(files.lock.clone(), self.hints.clone());
+            self.watch = Some(started.map_err(|error| files.trouble("cannot be watched", &error))?);
+        }
+        let payload = FileClaim { boundary: candidacy.boundary.to_string(), id: candidacy.identity.id.clone() };
         let claim = Claim {
             payload: serde_json::to_vec(&payload).map_err(|error| StoreError::Unavailable(error.to_string()))?,
             descriptors: seat.copies().map_err(|error| files.trouble("cannot be shared with the keeper", &error))?,
@@ -176,21 +184,36 @@ impl Store for FileStore {
     }
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+        if let Some(stand_back) = &self.stand_back {
+            let waiting = stand_back.waiting(&self.directory.files(&candidacy.boundary));
+            if waiting.is_none() {
+                self.stand_back = None;
+            }
+            // The next question brings the claim.
+            return Ok(waiting.unwrap_or_else(at_once));
+        }
         self.given = true;
-        let files = self.directory.files(&candidacy.boundary);
-        let Some(seat) = &mut self.seat else {
+        let (Some(seat), Some(watch)) = (&mut self.seat, &self.watch) else {
             return Err(StoreError::Unavailable("the lock file is not open".to_owned()));
         };
+        let files = seat.files(candidacy.boundary.as_str());
         let turn = seat.take(&self.hints).map_err(|error| files.trouble("cannot be locked", &error))?;
-        match turn {
-            Turn::Taken if seat.is_on(&files.lock) => self.locked(candidacy, &files),
+        match (turn, watch.resolve(seat.file()).await) {
             // Replaced while we waited for it: the next question opens the one that is there now.
-            Turn::Taken => {
+            (_, Resolved::Other(_)) => {
                 self.give_up_seat();
-                Ok(Standing::Waiting { sighting: Sighting::default(), again: Some(Duration::ZERO), decided: true })
+                Ok(at_once())
             }
-            Turn::Waits => {
+            (Turn::Taken, Resolved::Same) => self.locked(candidacy, &files).await,
+            (Turn::Taken, Resolved::Late) => Ok(unresolved(&files)),
+            (Turn::Taken, Resolved::Unknown(error)) => {
+                self.give_up_seat();
+                Err(self.directory.files(&candidacy.boundary).trouble("cannot be found", &error))
+            }
+            (Turn::Waits, _) => {
                 let mut sighting = look_at_record(&files)?;
+                let seen = sighting.leader.as_ref().and_then(|leader| leader.term);
+                self.highest_seen = self.highest_seen.max(seen.unwrap_or_default());
                 self.obstacle.look(&files, &mut sighting);
                 Ok(Standing::Waiting { sighting, again: None, decided: true })
             }
@@ -199,20 +222,35 @@ impl Store for FileStore {
 
     async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
         let now = clock::now();
-        let files = self.directory.files(&candidacy.boundary);
-        let Some(seat) = &mut self.seat else { return Ok(Renewal::Lost { why: "the lock is not held".to_owned() }) };
-        let lost = if !seat.is_on(&files.lock) {
-            Some("the lock file was deleted or replaced")
-        } else if !seat.still_locked() {
-            Some("the lock was dropped, and somebody else took it")
-        } else {
-            None
+        let (Some(seat), Some(watch)) = (&self.seat, &self.watch) else {
+            return Ok(Renewal::Lost { why: "the lock is not held".to_owned() });
+        };
+        let resolved = watch.resolve(seat.file()).await;
+        let lost = match resolved {
+            Resolved::Other(why) => Some(why),
+            _ if !seat.still_locked() => Some("the lock was dropped, and somebody else took it"),
+            Resolved::Same | Resolved::Late | Resolved::Unknown(_) => None,
         };
         if let Some(why) = lost {
             // The guard stays until the tree is empty and we campaign again, or end.
-            seat.lose();
+            self.lose();
             return Ok(Renewal::Lost { why: why.to_owned() });
         }
+        let files = seat.files(candidacy.boundary.as_str());
+        match resolved {
+            Resolved::Same => self.confirmed = true,
+            // A file system that does not answer takes nothing away, but nothing is begun on it.
+            Resolved::Unknown(error) if !self.confirmed => {
+                return Err(self.directory.files(&candidacy.boundary).trouble("cannot be found", &error));
+            }
+            Resolved::Late if !self.confirmed => {
+                let shown = self.directory.files(&candidacy.boundary).shown_lock();
+                return Err(StoreError::Unavailable(format!("{} is still being resolved", shown.display())));
+            }
+            Resolved::Other(_) | Resolved::Late | Resolved::Unknown(_) => {}
+        }
+        // A shell that opens the lock file to write empties it. Where the disk is full, the other signs remain.
+        let _ = Label::of(&files.shown_lock()).and_then(|label| seat.write_label(&label));
         if now >= self.touch_at {
             self.touch_at = now + TOUCH_EVERY;
             seat.touch(&files.record);
@@ -226,21 +264,66 @@ impl Store for FileStore {
     }
 
     async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError> {
-        let files = self.directory.files(&candidacy.boundary);
         let Some(seat) = self.seat.take() else { return Ok(()) };
-        let ours = seat.is_on(&files.lock) && seat.has_lock();
+        let term = self.term.take();
+        if let Some(watch) = &self.watch {
+            watch.leads(None);
+        }
+        let files = seat.files(candidacy.boundary.as_str());
+        let ours = seat.has_lock() && seat.is_on(&files.lock);
         let freed = if ours { free_record(&files, &candidacy.identity.id) } else { Ok(()) };
+        if ours && term.is_some() {
+            self.stand_back = StandBack::behind_others(seat.file(), term);
+        }
         // Whatever became of the record: nothing of ours runs, so the lock goes.
         seat.give_up();
         freed
     }
 }
 
+/// Ask again, nothing is known yet.
+fn at_once() -> Standing {
+    Standing::Waiting { sighting: Sighting::default(), again: Some(Duration::ZERO), decided: false }
+}
+
+fn unresolved(files: &Files) -> Standing {
+    let obstacle = format!("the path to {} is still being resolved", files.shown_lock().display());
+    let sighting = Sighting { obstacle: Some(obstacle), ..Sighting::default() };
+    Standing::Waiting { sighting, again: Some(RESOLVE_INTERVAL), decided: true }
+}
+
 impl FileStore {
+    fn new(directory: Directory, hints: Hints) -> FileStore {
+        FileStore {
+            directory,
+            hints,
+            watch: None,
+            seat: None,
+            given: false,
+            settling: Settling::default(),
+            stand_back: None,
+            highest_seen: 0,
+            term: None,
+            confirmed: false,
+            touch_at: Time::BOOT,
+            announced: None,
+            obstacle: Obstacle::default(),
+            observing: Observing::default(),
+        }
+    }
+
     /// Both locks are ours, on the file that is there: the record decides the rest.
-    fn locked(&mut self, candidacy: &Candidacy, files: &Files) -> Result<Standing, StoreError> {
-        match self.succeed(candidacy, files) {
-            Ok(standing) => Ok(standing),
+    async fn locked(&mut self, candidacy: &Candidacy, files: &Files) -> Result<Standing, StoreError> {
+        match self.succeed(candidacy, files).await {
+            Ok(standing) => {
+                if let Standing::Won { term } = standing {
+                    (self.term, self.confirmed) = (Some(term), false);
+                    if let Some(watch) = &self.watch {
+                        watch.leads(Some(term));
+                    }
+                }
+                Ok(standing)
+            }
             Err(error) => {
                 self.give_up_seat();
                 Err(error)
@@ -248,68 +331,59 @@ impl FileStore {
         }
     }
 
-    fn succeed(&mut self, candidacy: &Candidacy, files: &Files) -> Result<Standing, StoreError> {
-        let Some(lock) = self.seat.as_ref().map(Seat::file) else {
+    async fn succeed(&mut self, candidacy: &Candidacy, files: &Files) -> Result<Standing, StoreError> {
+        let Some(seat) = &self.seat else {
             return Err(StoreError::Unavailable("the lock file is not open".to_owned()));
         };
-        let former = match files.read() {
-            Ok(former) => former,
-            // The lock excludes whoever wrote it; all that is lost is the last term, as in a directory that was emptied.
-            Err(directory::ReadError::Corrupt(reason)) => {
-                tracing::warn!(record = %files.record.display(), reason, "the record is not readable and will be replaced");
-                None
-            }
+        let lock = seat.file();
+        // The lock excludes whoever wrote a record that is none; all that is lost is the last term, as in a directory that was
+        // emptied.
+        let (former, replaced) = match files.read() {
+            Ok(former) => (former, None),
+            Err(error) if error.is_replaced() => (None, Some(error)),
             Err(error) => return Err(error.into_store_error(files)),
         };
+        let last = former.as_ref().map(|former| former.record.term);
+        self.highest_seen = self.highest_seen.max(last.unwrap_or_default());
         if let Some(former) = &former
             && former.record.is_held_by(&candidacy.identity.id)
             && former.lock == lock
         {
             return Ok(Standing::Won { term: former.record.term });
         }
-        if let Some(waiting) = self.unsettled(former.as_ref(), files) {
-            return Ok(waiting);
+        let trouble = |error: std::io::Error| files.trouble("cannot be used", &error);
+        let label = Label::of(&files.shown_lock()).map_err(trouble)?;
+        let settled = self.settling.settled(seat, &label, former.as_ref(), &self.hints).await.map_err(trouble)?;
+        if let Err(unsettled) = settled {
+            let sighting = Sighting { obstacle: Some(unsettled.obstacle), ..Sighting::default() };
+            return Ok(Standing::Waiting { sighting, again: Some(unsettled.again), decided: true });
+        }
+        if let Some(error) = replaced {
+            tracing::warn!("{}", error.into_store_error(files));
         }
         let millis = clock::wall_millis();
-        let former = former.map(|former| former.record.term);
-        let last = former.unwrap_or(0);
-        let Some(next) = last.checked_add(1) else {
-            let record = files.record.display();
-            return Err(StoreError::Refused(format!("{record}: no term is larger than {last}: remove the record")));
+        let Some(term) = limits::next_term(last.unwrap_or_default(), millis, self.highest_seen) else {
+            let (record, highest) = (files.shown_record(), self.highest_seen.max(millis));
+            let record = record.display();
+            return Err(StoreError::Obstacle(format!("{record}: no term above {highest} is believed: move it away")));
         };
-        let term = next.max(millis);
-        let record = FileRecord { record: Record::held(&candidacy.identity, term, None, millis), lock, former };
-        files.write(&record)?;
+        seat.write_label(&label).map_err(|error| full(files, &error))?;
+        let unknown = former.map_or_else(Map::new, |former| former.unknown);
+        let record = Record::held(&candidacy.identity, term, None, millis);
+        files.write(&FileRecord { record, lock, former: last, unknown })?;
         self.announced = Some(candidacy.identity.clone());
         self.touch_at = clock::now() + TOUCH_EVERY;
         Ok(Standing::Won { term })
     }
 
-    /// On a lock file other than the one that the last leader locked, the lock proves nothing about that leader. It has to
-    /// have noticed, which takes a moment, and its tree has to be gone: its campaigner may be dead, or stopped, while its
-    /// command still lives through a grace. For as long as it does, somebody holds the lock on the file that is gone.
-    fn unsettled(&mut self, former: Option<&FileRecord>, files: &Files) -> Option<Standing> {
-        let seat = self.seat.as_ref()?;
-        let lost = match former {
-            Some(former) if former.lock == seat.file() || former.record.state != RecordState::Held => return None,
-            Some(former) => Some(former.lock),
-            None => None,
-        };
-        let now = clock::now();
-        // Without a record there is nobody to wait for, unless the whole directory was emptied under a leader.
-        let settled_at = match lost {
-            Some(_) => *self.settled_at.get_or_insert(now + SETTLE),
-            None => now,
-        };
-        let obstacle = if now < settled_at {
-            Some("the lock file is a new one: waiting for the last leader to notice".to_owned())
-        } else {
-            let holders = lost.map_or_else(|| Holders::of_deleted(&files.lock), Holders::on);
-            holders.any().then(|| format!("the lock file is a new one; on the old one {}", holders.describe()))
-        };
-        let sighting = Sighting { obstacle: Some(obstacle?), ..Sighting::default() };
-        let again = settled_at.since(now).max(Duration::from_millis(100));
-        Some(Standing::Waiting { sighting, again: Some(again), decided: true })
+    fn lose(&mut self) {
+        if let Some(seat) = &mut self.seat {
+            seat.lose();
+        }
+        if let Some(watch) = &self.watch {
+            watch.leads(None);
+        }
+        self.term = None;
     }
 
     fn give_up_seat(&mut self) {
@@ -317,6 +391,13 @@ impl FileStore {
             seat.give_up();
         }
     }
+}
+
+/// The lock file could not be written, on a disk that is full as a rule.
+fn full(files: &Files, error: &std::io::Error) -> StoreError {
+    let advice =
+        if error.raw_os_error() == Some(libc::EFBIG) { ": raise the limit of file sizes (ulimit -f)" } else { "" };
+    refused_if_permanent(error, format!("{} cannot be written: {error}{advice}", files.shown_lock().display()))
 }
 
 /// What keeps a waiter out although no leader lives: orphans of one, or another program.
@@ -384,11 +465,11 @@ fn free_record(files: &Files, id: &str) -> Result<(), StoreError> {
 
 /// K2: the same as [`Store::release`], in the keeper's process, after the campaigner's death. The tree is empty.
 fn release_claim(claim: Claim) {
-    let Ok(FileClaim { directory, boundary, id }) = serde_json::from_slice(&claim.payload) else { return };
+    let Ok(FileClaim { boundary, id }) = serde_json::from_slice(&claim.payload) else { return };
     let Some(seat) = Seat::inherit(claim.descriptors) else { return };
-    let files = Files::new(Path::new(&directory), &boundary);
     // The lock is on a description that we share; if it is not on it, somebody else's record is none of our business.
     if seat.still_locked() {
+        let files = seat.files(&boundary);
         if seat.is_on(&files.lock) {
             // A record that cannot be written is that of a leader whose lock is free: nobody takes it for one.
             let _ = free_record(&files, &id);

@@ -31,6 +31,8 @@ mod record;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod relinquish;
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+pub mod resolver;
 #[cfg(any(feature = "mongodb", feature = "redis", test))]
 pub mod takeover;
 pub mod worker;
@@ -49,7 +51,7 @@ use crate::text::escaped;
 
 pub use access::{Access, Password};
 use bounds::Bounded;
-pub use file::{encode as encoded, runtime_directory};
+pub use file::{encode as encoded, make_private, runtime_directory};
 pub use record::{Leader, Sighting};
 use relinquish::Relinquish;
 
@@ -107,6 +109,10 @@ pub enum Renewal {
         /// What was granted; `None` where leadership has no end.
         ttl: Option<Duration>,
     },
+    /// Ours, but not under the term of the win, which was not verified: the store keeps a newer one. The next question finds
+    /// the same place and names another term. Neither a credit nor a loss.
+    #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "an etcd alone keeps terms apart from candidates"))]
+    Outdated,
     /// Not ours. Final.
     Lost {
         /// What the store saw, in a few words for the log.
@@ -358,6 +364,12 @@ impl<'a> StoreUrl<'a> {
     pub fn open(&self, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
         let store = (self.kind.open)(self, access, hints).map_err(StoreError::bounded)?;
         Ok(Box::new(Bounded(store)))
+    }
+
+    /// Whether the store is asked over a network, by names that may have to be looked up.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self.kind.relinquish, Relinquish::Executed(_))
     }
 
     /// What the keeper calls to give back a claim of this kind of store.

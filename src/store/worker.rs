@@ -170,6 +170,7 @@ async fn attend(
         }
         Question::Renew => match store.renew(candidacy).await? {
             Renewal::Credited { sent, ttl } => (Answer::Renew(Renewed::Credited { sent, ttl }), Story::None),
+            Renewal::Outdated => (Answer::Renew(Renewed::Outdated), Story::None),
             Renewal::Lost { why } => (Answer::Renew(Renewed::Lost), Story::Lost(why)),
         },
         Question::Release => {

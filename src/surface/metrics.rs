@@ -85,7 +85,7 @@ impl Metrics {
         match fact {
             Fact::Renewal(Renewed::Credited { .. }) => self.renewals.with_label_values(&["credited"]).inc(),
             Fact::Renewal(Renewed::Lost) => self.renewals.with_label_values(&["lost"]).inc(),
-            Fact::Renewal(Renewed::Failed) => self.renewals.with_label_values(&["failed"]).inc(),
+            Fact::Renewal(Renewed::Outdated | Renewed::Failed) => self.renewals.with_label_values(&["failed"]).inc(),
             Fact::LeaseLeft(left) => self.lease_left.observe(left.as_secs_f64()),
             Fact::LeaderChanged => self.leader_changes.inc(),
             Fact::Restarted => self.restarts.inc(),

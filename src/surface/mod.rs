@@ -99,6 +99,7 @@ impl Surface {
             Report::FollowerStarted { pid } => self.shown.view.borrow_mut().runs(Some(*pid)),
             Report::CommandEnded { .. } | Report::FollowerEnded { .. } => self.shown.view.borrow_mut().runs(None),
             Report::Won { .. }
+            | Report::TermTooLow { .. }
             | Report::Stopping { .. }
             | Report::Restarting { .. }
             | Report::Holding { .. }

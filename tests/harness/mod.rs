@@ -13,6 +13,7 @@ pub mod disk;
 pub mod ear;
 pub mod etcd;
 pub mod faults;
+pub mod gate;
 pub mod haproxy;
 pub mod history;
 pub mod manual;

@@ -155,7 +155,7 @@ impl World {
                 heard.push((term, kill_by));
                 if self.setup.strays && self.dice.percent(5) {
                     let (term, kill_by) = self.dice.of(&self.hosts[h].keeper.heard);
-                    self.tell_keeper(h, ToKeeper::Arm { term, kill_by });
+                    self.tell_keeper(h, ToKeeper::Stray { term, kill_by });
                 }
             }
             Action::EndHold => self.tell_keeper(h, ToKeeper::EndHold),
@@ -210,7 +210,8 @@ impl World {
         self.following_reports(h, report);
         match report {
             Report::Won { term } => self.hosts[h].books.new_term(*term),
-            Report::Elected { .. } => {
+            Report::Elected { term } => {
+                self.check_term(h, *term);
                 self.coverage.count(Seen::Elected);
                 if self.hosts[h].books.lost_before {
                     self.coverage.count(Seen::Regained);
@@ -241,6 +242,7 @@ impl World {
             Report::Released { .. } => self.coverage.count(Seen::Released),
             Report::NotReleased { .. } => self.coverage.count(Seen::NotReleased),
             Report::CommandEnded { .. }
+            | Report::TermTooLow { .. }
             | Report::Started { .. }
             | Report::Stopping { .. }
             | Report::Restarting { .. }

@@ -36,6 +36,7 @@ seen! {
     TakenWhileStopping "elected while another was stopping"
     ElectedBesideSleeper "elected while a stopped campaigner thinks it leads"
     LeaseExpired "lease expired at the store"
+    Outdated "won, and another term was kept before it was verified"
     Conflict "take refused: the record had changed"
     GaveBack "found own record of a term that is over"
     FoundOwnTake "unanswered take found by its nonce"

@@ -88,12 +88,19 @@ impl World {
     /// Whom a waiter is told of: whoever thinks that it leads.
     pub(super) fn sighting(&mut self, h: usize) {
         let host = &self.hosts[h];
-        if host.following.wishes.follower.is_none() || !host.campaigner.is_running() {
+        if !host.campaigner.is_running() {
             return;
         }
         let others = self.present.iter().filter(|other| **other != h).map(|other| &self.hosts[*other]);
         let leader = others.filter(|other| other.candidate.phase() == Phase::Leading).find_map(|other| other.books.won);
-        self.deliver(h, Event::Leader(leader.map(LeaderKey)));
+        if let Some(term) = leader {
+            let books = &mut self.hosts[h].books;
+            books.highest_term = books.highest_term.max(term);
+            self.deliver(h, Event::TermSeen(term));
+        }
+        if self.hosts[h].following.wishes.follower.is_some() {
+            self.deliver(h, Event::Leader(leader.map(LeaderKey)));
+        }
     }
 
     /// Before the candidate hears of an event.
@@ -254,6 +261,7 @@ impl World {
             | Report::GivenUp { .. }
             | Report::StandsAgain
             | Report::Unconfirmed { .. }
+            | Report::TermTooLow { .. }
             | Report::Released { .. }
             | Report::NotReleased { .. }
             | Report::Unusable(_)

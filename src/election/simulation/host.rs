@@ -70,6 +70,11 @@ pub(super) enum ToKeeper {
         term: Term,
         kill_by: Time,
     },
+    /// The same, out of the past.
+    Stray {
+        term: Term,
+        kill_by: Time,
+    },
     Start {
         job: Job,
         run: Run,
@@ -111,6 +116,8 @@ pub(super) struct Keeper {
     /// The term after which the hook is still to run.
     pub ousted_due: Option<Term>,
     pub run: Run,
+    /// A start that was refused, of which something is still left; and whether a stop has been asked for since.
+    pub refused: Option<(Run, bool)>,
     /// Of which term, and until when, the claim is kept should the campaigner die.
     pub hold: Option<(Term, Time)>,
     pub campaigner: Campaigner,
@@ -174,6 +181,7 @@ impl Keeper {
             until: Time::NEVER,
             ousted_due: None,
             run: 0,
+            refused: None,
             hold: None,
             campaigner: Campaigner::Present,
             end_reported: true,

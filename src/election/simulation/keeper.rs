@@ -75,6 +75,15 @@ impl World {
         let run = self.hosts[h].keeper.run;
         match message {
             ToKeeper::Arm { term, kill_by } => self.arm(h, term, kill_by),
+            // Over an empty tree any term may be armed: there it would be a new one.
+            ToKeeper::Stray { term, kill_by } => {
+                if alive || self.hosts[h].keeper.deadline.is_some_and(|deadline| deadline.term == term) {
+                    self.arm(h, term, kill_by);
+                }
+            }
+            ToKeeper::Stop { .. } | ToKeeper::Kill if self.hosts[h].keeper.refused.is_some() => {
+                self.hosts[h].keeper.refused = Some((run, true));
+            }
             ToKeeper::Start { job, run } => self.start(h, job, run),
             ToKeeper::Stop { .. } | ToKeeper::Kill if !alive => self.answer(h, FromKeeper::Empty { run }),
             ToKeeper::Stop { kill_at } => self.stop_tree(h, kill_at),
@@ -114,7 +123,7 @@ impl World {
                 let kill_by = if passed { old.kill_by } else { old.kill_by.max(kill_by) };
                 Deadline { kill_by, ..old }
             }
-            Some(old) if alive || old.term > term => old,
+            Some(old) if alive => old,
             Some(_) | None => fresh,
         };
         host.keeper.deadline = Some(deadline);
@@ -161,6 +170,10 @@ impl World {
     }
 
     fn start(&mut self, h: usize, job: Job, run: Run) {
+        if self.hosts[h].keeper.refused.is_some() {
+            self.violate("K5: a start before the keeper has confirmed that nothing is left of the refused one", h);
+            return;
+        }
         if self.keeper_sees_a_tree(h) {
             self.answer(h, FromKeeper::NotStarted { run, why: NotStarted::Failed(EBUSY) });
             return;
@@ -196,7 +209,12 @@ impl World {
         }
         if let Some(why) = why {
             self.answer(h, FromKeeper::NotStarted { run, why });
-            self.answer(h, FromKeeper::Empty { run });
+            // The child has to be reaped, which may take long where it cannot be executed or killed at once.
+            let ttl = self.hosts[h].books.ttl.or(self.hosts[h].books.asked.ttl).expect("asked for");
+            let longest = if self.dice.percent(20) && !self.quiet { ttl } else { ms(5) };
+            let at = self.now + self.dice.between(ms(0), longest);
+            self.hosts[h].keeper.refused = Some((run, false));
+            self.push(at, What::Cleared(h, run));
             return;
         }
         match job {
@@ -233,6 +251,19 @@ impl World {
         let word = if idle { FromKeeper::Idle { run } } else { FromKeeper::Started { run, pid: 4711 } };
         self.answer(h, word);
         self.expect_death(h);
+    }
+
+    /// Nothing is left of a refused start, or of nothing at all if there is no hook beside it or everything was to stop.
+    pub(super) fn clears(&mut self, h: usize, run: Run) {
+        match self.hosts[h].keeper.life {
+            Life::Dead => {}
+            Life::Stopped => self.push(self.now + ms(10), What::Cleared(h, run)),
+            Life::Running { .. } => {
+                let Some((_, asked)) = self.hosts[h].keeper.refused.take() else { return };
+                let beside = !asked && self.dice.percent(50);
+                self.answer(h, if beside { FromKeeper::Cleared { run } } else { FromKeeper::Empty { run } });
+            }
+        }
     }
 
     /// The stop signal now, SIGKILL at `kill_at` or when it was already due, whichever is first.

@@ -23,6 +23,8 @@ pub(super) struct Books {
     /// In force: as asked, or as granted.
     pub ttl: Option<Duration>,
     pub won: Option<Term>,
+    /// The highest term that it was told of, or has led in (S1).
+    pub highest_term: Term,
     pub request: Option<(Attempt, Time, Ask)>,
     pub lease: Option<HeldLease>,
     /// When the last renewal that was credited was sent.
@@ -60,6 +62,7 @@ impl Books {
             asked,
             ttl,
             won: None,
+            highest_term: 0,
             request: None,
             lease: None,
             credited: None,
@@ -145,6 +148,9 @@ impl World {
                             self.coverage.count(Seen::LateSuccess);
                         }
                     }
+                    (Answer::Renew(Renewed::Outdated), Some(_), Phase::Verifying) => {
+                        self.coverage.count(Seen::Outdated)
+                    }
                     (
                         Answer::Renew(Renewed::Lost),
                         Some(_),
@@ -174,6 +180,7 @@ impl World {
             | Event::Tick
             | Event::Hint
             | Event::Leader(_)
+            | Event::TermSeen(_)
             | Event::Due(_)
             | Event::Keeper(_)
             | Event::KeeperDied
@@ -224,6 +231,16 @@ impl World {
         *pings += 1;
         if *pings > 5 {
             self.violate("K4: the keeper is pinged without pause", h);
+        }
+    }
+
+    /// S1: at the beginning of a leadership.
+    pub(super) fn check_term(&mut self, h: usize, term: Term) {
+        let books = &mut self.hosts[h].books;
+        let seen = books.highest_term;
+        books.highest_term = seen.max(term);
+        if term <= seen {
+            self.violate("S1: a leader whose term is not above every term that it has seen", h);
         }
     }
 

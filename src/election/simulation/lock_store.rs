@@ -78,6 +78,7 @@ impl LockClient {
             | Reply::Gone
             | Reply::Kept { .. }
             | Reply::Checked { .. }
+            | Reply::OtherTerm
             | Reply::Observed(_)
             | Reply::Taken(..)
             | Reply::Conflict

@@ -150,6 +150,7 @@ impl World {
                     self.written.remove(&term);
                 }
                 Effect::Expired => self.coverage.count(Seen::LeaseExpired),
+                Effect::Wrong(rule) => self.violate(rule, 0),
                 Effect::Ousted(h, term) => self.tell(h, Letter::Ousted(term)),
                 Effect::Hint(h) => self.tell(h, Letter::Hint),
                 Effect::HintAll => {

@@ -107,6 +107,12 @@ impl World {
             {
                 patient.said = Some(Said::NotYou);
             }
+            // Neither a word for nor against: the same place is asked for again.
+            (Event::Answer { answer: Answer::Renew(Renewed::Outdated), .. }, Phase::Verifying)
+                if in_time && now < patient.verified_until =>
+            {
+                patient.said = None;
+            }
             (Event::Ousted { term }, Phase::Verifying) if books.won == Some(term) && now < patient.verified_until => {
                 patient.said = Some(Said::NotYou);
             }
@@ -130,6 +136,7 @@ impl World {
                 | Event::Tick
                 | Event::Hint
                 | Event::Leader(_)
+                | Event::TermSeen(_)
                 | Event::Due(_)
                 | Event::KeeperDied
                 | Event::Swept { .. }
@@ -223,6 +230,7 @@ impl World {
             | Report::FollowerUnconfirmed
             | Report::StandsAgain
             | Report::Unconfirmed { .. }
+            | Report::TermTooLow { .. }
             | Report::Released { .. }
             | Report::NotReleased { .. }
             | Report::Unusable(_)

@@ -1,17 +1,26 @@
-//! A store with leases of its own and a queue, like etcd: the lowest create revision leads (5.2).
+//! A store with leases of its own and a queue, like etcd: the lowest create revision leads, and the last term is kept apart from
+//! the candidates (5.2).
 
 use std::time::Duration;
 
 use super::super::event::{Answer, Campaigned, Renewed, Term};
 use super::super::time::Time;
 use super::clock::{lasts_at, ms};
-use super::store::{Ask, Effect, Next, Reply, Request};
+use super::sabotage::Broken;
+use super::store::{Ask, Effect, Next, Reply, Request, Stored, Win};
+
+/// Every so many wins the last term is raised by other hands, between the answer and the verification.
+const WINS_PER_EDIT: u64 = 7;
+/// By how much.
+const EDIT: Term = 1_000;
 
 #[derive(Debug)]
 struct Key {
     lease: u64,
     holder: usize,
     revision: Term,
+    /// Once the win is verified.
+    term: Option<Term>,
     ttl: Duration,
     expires_at: Duration,
     /// The server takes its time to remove what has expired.
@@ -22,6 +31,9 @@ struct Key {
 pub(super) struct QueueServer {
     keys: Vec<Key>,
     revision: Term,
+    stored: Stored,
+    wins: u64,
+    broken: Option<Broken>,
     /// How much faster than true time its clock is, in millionths.
     rate: i64,
     /// It grants no shorter lease than this.
@@ -29,8 +41,8 @@ pub(super) struct QueueServer {
 }
 
 impl QueueServer {
-    pub(super) fn new(rate: i64, shortest: Duration) -> QueueServer {
-        QueueServer { keys: Vec::new(), revision: 1, rate, shortest }
+    pub(super) fn new(rate: i64, shortest: Duration, broken: Option<Broken>) -> QueueServer {
+        QueueServer { keys: Vec::new(), revision: 1, stored: Stored::default(), wins: 0, broken, rate, shortest }
     }
 
     pub(super) fn apply(&mut self, now: Duration, request: Request, effects: &mut Vec<Effect>) -> Reply {
@@ -42,27 +54,27 @@ impl QueueServer {
                     }
                     self.revision += 1;
                     let (ttl, revision) = (ttl.max(self.shortest), self.revision);
-                    self.keys.push(Key { lease, holder, revision, ttl, expires_at: now, vanishes_at: now });
+                    self.keys.push(Key { lease, holder, revision, term: None, ttl, expires_at: now, vanishes_at: now });
                     self.extend(now, self.keys.len() - 1, effects);
                 } else if self.keep_alive(now, lease, effects).is_none() {
                     return Reply::Gone;
                 }
                 let mine = self.keys.iter().find(|key| key.lease == lease).expect("entered");
                 let first = self.keys.iter().all(|key| key.revision >= mine.revision);
-                Reply::Entered { revision: mine.revision, first }
+                let (revision, led, stored) = (mine.revision, mine.term, self.stored);
+                if first && led.is_none() {
+                    self.is_edited();
+                }
+                Reply::Entered { revision, first, stored, led }
             }
             Request::KeepAlive { lease } => match self.keep_alive(now, lease, effects) {
                 Some(ttl) => Reply::Kept { ttl },
                 None => Reply::Gone,
             },
-            Request::Check { lease, revision } => {
-                let first = self.keys.iter().min_by_key(|key| key.revision);
-                let leads = first.is_some_and(|key| key.lease == lease && key.revision == revision);
-                Reply::Checked { leads }
-            }
+            Request::Check { lease, revision, win } => self.check(lease, revision, win, effects),
             Request::Revoke { lease } => {
                 if let Some(index) = self.keys.iter().position(|key| key.lease == lease) {
-                    effects.push(Effect::Freed(self.keys[index].revision));
+                    effects.extend(self.keys[index].term.map(Effect::Freed));
                     self.remove(index, effects);
                 }
                 Reply::Done
@@ -78,6 +90,41 @@ impl QueueServer {
         }
     }
 
+    /// By other hands, now and then.
+    fn is_edited(&mut self) {
+        self.wins += 1;
+        if self.wins.is_multiple_of(WINS_PER_EDIT) {
+            self.revision += 1;
+            self.stored = Stored { term: self.stored.term + EDIT, modified: self.revision };
+        }
+    }
+
+    /// The transaction that decides.
+    fn check(&mut self, lease: u64, revision: Term, win: Option<Win>, effects: &mut Vec<Effect>) -> Reply {
+        let Some(first) = (0..self.keys.len()).min_by_key(|&index| self.keys[index].revision) else {
+            return Reply::Checked { leads: false };
+        };
+        let key = &mut self.keys[first];
+        if key.lease != lease || key.revision != revision {
+            return Reply::Checked { leads: false };
+        }
+        // A win that shows has been verified: the last term is of no account any more.
+        let Some(win) = win.filter(|_| key.term.is_none()) else { return Reply::Checked { leads: true } };
+        if win.stored.modified != self.stored.modified && self.broken != Some(Broken::TermNotCompared) {
+            return Reply::OtherTerm;
+        }
+        if win.term <= self.stored.term {
+            effects.push(Effect::Wrong("S1: the last term that is kept does not rise"));
+        }
+        key.term = Some(win.term);
+        effects.push(Effect::Guarded(win.term, key.expires_at));
+        if self.broken != Some(Broken::TermNotKept) {
+            self.revision += 1;
+            self.stored = Stored { term: win.term, modified: self.revision };
+        }
+        Reply::Checked { leads: true }
+    }
+
     fn keep_alive(&mut self, now: Duration, lease: u64, effects: &mut Vec<Effect>) -> Option<Duration> {
         let index = self.keys.iter().position(|key| key.lease == lease && now < key.expires_at)?;
         self.extend(now, index, effects);
@@ -87,13 +134,13 @@ impl QueueServer {
     fn extend(&mut self, now: Duration, index: usize, effects: &mut Vec<Effect>) {
         let key = &mut self.keys[index];
         key.expires_at = now + lasts_at(self.rate, key.ttl);
-        effects.push(Effect::Guarded(key.revision, key.expires_at));
+        effects.extend(key.term.map(|term| Effect::Guarded(term, key.expires_at)));
         effects.push(Effect::LookAgain(key.expires_at));
     }
 
     fn remove(&mut self, index: usize, effects: &mut Vec<Effect>) {
         let key = self.keys.remove(index);
-        effects.push(Effect::Ousted(key.holder, key.revision));
+        effects.push(key.term.map_or(Effect::Hint(key.holder), |term| Effect::Ousted(key.holder, term)));
         let next = self.keys.iter().filter(|other| other.revision > key.revision).min_by_key(|other| other.revision);
         if let Some(next) = next {
             effects.push(Effect::Hint(next.holder));
@@ -128,6 +175,11 @@ impl QueueServer {
     }
 }
 
+/// By a host's own clock, which stands for its wall clock: clocks of hosts differ by hours.
+fn millis(at: Time) -> Term {
+    u64::try_from(at.since(Time::BOOT).as_millis()).expect("histories are short")
+}
+
 /// The candidate's side.
 #[derive(Debug)]
 pub(super) struct QueueClient {
@@ -139,20 +191,38 @@ pub(super) struct QueueClient {
     /// Released or lost: of no further use.
     let_go: bool,
     revision: Term,
+    /// What the next check has to verify.
+    win: Option<Win>,
+    /// The largest term that this candidate has won.
+    highest_seen: Term,
+    /// As it was read first on this lease.
+    early: Option<Stored>,
     granted: Duration,
+    broken: Option<Broken>,
 }
 
 impl QueueClient {
-    pub(super) fn new(holder: usize, ttl: Duration) -> QueueClient {
-        let lease = u64::try_from(holder).expect("few hosts") * 1_000_000;
-        QueueClient { holder, ttl, lease, fresh: true, let_go: false, revision: 0, granted: ttl }
+    pub(super) fn new(holder: usize, ttl: Duration, broken: Option<Broken>) -> QueueClient {
+        QueueClient {
+            holder,
+            ttl,
+            lease: u64::try_from(holder).expect("few hosts") * 1_000_000,
+            fresh: true,
+            let_go: false,
+            revision: 0,
+            win: None,
+            highest_seen: 0,
+            early: None,
+            granted: ttl,
+            broken,
+        }
     }
 
     pub(super) fn begin(&mut self, ask: Ask) -> Request {
         // To stand again takes a new lease, at the back of the queue.
         if ask == Ask::Campaign && self.let_go {
             self.lease += 1;
-            (self.fresh, self.let_go) = (true, false);
+            (self.fresh, self.let_go, self.win, self.early) = (true, false, None, None);
         }
         self.let_go |= ask == Ask::Release;
         let lease = self.lease;
@@ -165,11 +235,21 @@ impl QueueClient {
 
     pub(super) fn reply(&mut self, ask: Ask, sent: Time, reply: Reply) -> Next {
         match (reply, ask) {
-            (Reply::Entered { revision, first }, _) => {
+            (Reply::Entered { revision, first, stored, led }, _) => {
                 (self.fresh, self.revision) = (false, revision);
-                let answer =
-                    if first { Campaigned::Won(revision) } else { Campaigned::Waiting { again: None, decided: true } };
+                let early = *self.early.get_or_insert(stored);
+                let stored = if self.broken == Some(Broken::TermReadEarly) { early } else { stored };
+                let answer = if first {
+                    Campaigned::Won(self.wins(sent, stored, led))
+                } else {
+                    Campaigned::Waiting { again: None, decided: true }
+                };
                 Next::Answer(Answer::Campaign(answer))
+            }
+            // The same place; what is kept is read anew.
+            (Reply::OtherTerm, _) => {
+                self.win = None;
+                Next::Answer(Answer::Renew(Renewed::Outdated))
             }
             (Reply::Gone, Ask::Campaign) => {
                 self.let_go = true;
@@ -181,7 +261,7 @@ impl QueueClient {
             }
             (Reply::Kept { ttl }, _) => {
                 self.granted = ttl;
-                Next::Call(Request::Check { lease: self.lease, revision: self.revision })
+                Next::Call(Request::Check { lease: self.lease, revision: self.revision, win: self.win })
             }
             (Reply::Checked { leads: true }, _) => {
                 Next::Answer(Answer::Renew(Renewed::Credited { sent, ttl: Some(self.granted) }))
@@ -199,6 +279,18 @@ impl QueueClient {
                 _,
             ) => unreachable!("not answered by this store"),
         }
+    }
+
+    /// The term of a place that has become the first one: the same for the same question asked twice.
+    fn wins(&mut self, sent: Time, stored: Stored, led: Option<Term>) -> Term {
+        let term = match (led, self.win) {
+            (Some(term), _) => term,
+            (None, Some(win)) if win.stored == stored => win.term,
+            (None, _) => (stored.term + 1).max(millis(sent)).max(self.highest_seen + 1),
+        };
+        self.win = led.is_none().then_some(Win { term, stored });
+        self.highest_seen = self.highest_seen.max(term);
+        term
     }
 
     /// What the keeper releases when the campaigner is dead.

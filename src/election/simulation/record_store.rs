@@ -261,6 +261,7 @@ impl RecordClient {
             | Reply::Gone
             | Reply::Kept { .. }
             | Reply::Checked { .. }
+            | Reply::OtherTerm
             | Reply::Locked(_)
             | Reply::LockIs(_)
             | Reply::Unreachable => unreachable!("not answered by this store"),

@@ -39,6 +39,12 @@ pub(super) enum Broken {
     StartsTooLate,
     /// K6: the end of the main process counts as an empty tree.
     MainAloneCounts,
+    /// 5.2: a win is verified whatever term is kept by then.
+    TermNotCompared,
+    /// 5.2: the last term is read when a candidate begins to wait, and not again when it is the oldest.
+    TermReadEarly,
+    /// 5.2: the term is not kept by the transaction that verifies it.
+    TermNotKept,
     Takeover(takeover::Sabotage),
     /// 5.3: a renewal that comes twice sets the version back.
     VersionMayReturn,
@@ -68,6 +74,7 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::KeeperIgnoresTheEnd, "K2: without its campaigner the keeper stops the tree"),
     (Broken::Core(Sabotage::SilentKeeperSpared), "K4: a silent keeper is killed"),
     (Broken::StartsTooLate, "K5: the deadline is checked before exec"),
+    (Broken::Core(Sabotage::StartsBesideRefused), "K5: a refused start is retried after the keeper's confirmation"),
     (Broken::MainAloneCounts, "K6: the end of the main process proves nothing"),
     (Broken::Core(Sabotage::GraceWhenLost), "K11: a lease that is lost leaves no grace"),
     (Broken::Core(Sabotage::PlaceKept), "6: whoever gives up gives its place back"),
@@ -89,6 +96,9 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::KeeperOustsAgain, "K2: and not a second time"),
     (Broken::DeadlineForAll, "K1: a deadline governs its own term alone"),
     (Broken::Core(Sabotage::OldRenewalAnswers), "6: assert is answered by a renewal that was sent after it"),
+    (Broken::TermNotCompared, "5.2: the last term is compared when a win is verified"),
+    (Broken::TermReadEarly, "5.2: it is read when the candidate is the oldest"),
+    (Broken::TermNotKept, "5.2: it is kept by the transaction that verifies the win"),
     (Broken::Takeover(takeover::Sabotage::HeldTakenAtOnce), "5.3: a held record is waited for"),
     (Broken::Takeover(takeover::Sabotage::MissingTakenAtOnce), "5.3: a missing record is waited for"),
     (Broken::Takeover(takeover::Sabotage::OldFreeTakenAtOnce), "5.3: a free one of another incarnation too"),

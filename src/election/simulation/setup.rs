@@ -133,7 +133,7 @@ impl Setup {
                 let rate = if self.drift { dice.rng.i64(-FASTEST..=FASTEST) } else { 0 };
                 // Now and then a server that grants no lease as short as was asked for.
                 let odd = !self.calm && dice.percent(20);
-                Store::Queue(QueueServer::new(rate, if odd { ms(5_000) } else { ms(0) }))
+                Store::Queue(QueueServer::new(rate, if odd { ms(5_000) } else { ms(0) }, broken))
             }
             Mode::Record | Mode::LastingRecord => {
                 let memory = if self.mode == Mode::Record { Memory::Fleeting } else { Memory::Lasting };

@@ -24,7 +24,7 @@ pub(super) enum Request {
     // Of a store with a queue.
     Enter { lease: u64, holder: usize, ttl: Duration, fresh: bool },
     KeepAlive { lease: u64 },
-    Check { lease: u64, revision: Term },
+    Check { lease: u64, revision: Term, win: Option<Win> },
     Revoke { lease: u64 },
     // Of an observed store.
     Read,
@@ -43,6 +43,9 @@ pub(super) enum Reply {
     Entered {
         revision: Term,
         first: bool,
+        stored: Stored,
+        /// The term that the key shows: of a win that has been verified.
+        led: Option<Term>,
     },
     Gone,
     Kept {
@@ -51,6 +54,8 @@ pub(super) enum Reply {
     Checked {
         leads: bool,
     },
+    /// Ours, but the term that is kept is not the one that was read.
+    OtherTerm,
     Observed(Observed),
     Taken(Term, Basis<u64>),
     Conflict,
@@ -68,6 +73,21 @@ pub(super) enum Reply {
     Unreachable,
 }
 
+/// The last term as a store with a queue keeps it, apart from the candidates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub term: Term,
+    /// When it was written: what is compared.
+    pub modified: Term,
+}
+
+/// What verifies a win: written if the last term is still the one that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Win {
+    pub term: Term,
+    pub stored: Stored,
+}
+
 /// What a call meant for others, and for the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -80,6 +100,8 @@ pub(super) enum Effect {
     Freed(Term),
     Expired,
     Ousted(usize, Term),
+    /// A rule of the store's own that does not hold.
+    Wrong(&'static str),
     Hint(usize),
     HintAll,
     LookAgain(Duration),
@@ -152,7 +174,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(store: &Store, holder: usize, ttl: Duration, broken: Option<Broken>) -> Client {
         let kind = match store {
-            Store::Queue(_) => Kind::Queue(QueueClient::new(holder, ttl)),
+            Store::Queue(_) => Kind::Queue(QueueClient::new(holder, ttl, broken)),
             Store::Record(server) => Kind::Record(RecordClient::new(holder, ttl, server.memory, broken)),
             Store::Lock(_) => Kind::Lock(LockClient { holder }),
         };
@@ -222,9 +244,13 @@ impl Client {
 /// What a careless worker would make of a reply that nobody waits for any more.
 fn stale(reply: Reply, sent: Time) -> Option<Answer> {
     match reply {
-        Reply::Entered { revision, first: true } | Reply::Taken(revision, _) => {
-            Some(Answer::Campaign(Campaigned::Won(revision)))
+        Reply::Entered { led: Some(term), first: true, .. } | Reply::Taken(term, _) => {
+            Some(Answer::Campaign(Campaigned::Won(term)))
         }
+        Reply::Entered { revision, stored, first: true, .. } => {
+            Some(Answer::Campaign(Campaigned::Won(stored.term.max(revision) + 1)))
+        }
+        Reply::OtherTerm => Some(Answer::Renew(Renewed::Outdated)),
         Reply::Entered { first: false, .. } | Reply::Conflict => {
             Some(Answer::Campaign(Campaigned::Waiting { again: None, decided: true }))
         }

@@ -114,6 +114,7 @@ impl World {
                 | Event::Answer { .. }
                 | Event::Hint
                 | Event::Leader(_)
+                | Event::TermSeen(_)
                 | Event::Due(_)
                 | Event::Ousted { .. }
                 | Event::Keeper(_)
@@ -236,6 +237,7 @@ impl World {
             | Report::FollowerUnconfirmed
             | Report::StandsAgain
             | Report::Unconfirmed { .. }
+            | Report::TermTooLow { .. }
             | Report::Released { .. }
             | Report::NotReleased { .. }
             | Report::Unusable(_)

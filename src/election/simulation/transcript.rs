@@ -46,6 +46,7 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
         Event::Tick => "wakes".into(),
         Event::Answer { attempt, answer } => format!("← #{} {}", attempt.0, answered(clock, answer)),
         Event::Hint => "← hint".into(),
+        Event::TermSeen(term) => format!("← term {term} was seen"),
         Event::Leader(leader) => format!("← leader: {leader:?}"),
         Event::Due(aside) => format!("due: {aside:?}"),
         Event::Ousted { term } => format!("← the key of term {term} is gone"),
@@ -61,6 +62,8 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
             | FromKeeper::Exited { .. }
             | FromKeeper::Expired { .. }
             | FromKeeper::Empty { .. }
+            | FromKeeper::Progress
+            | FromKeeper::Cleared { .. }
             | FromKeeper::Terminal(_)),
         ) => format!("← keeper: {word:?}"),
         Event::KeeperDied => "← the keeper is dead".into(),
@@ -86,6 +89,7 @@ fn answered(clock: Clock, answer: &Answer) -> String {
             let ttl = ttl.map_or_else(|| "no end".into(), |ttl| format!("{ttl:?}"));
             format!("credited: {ttl} from {}", at(clock, *sent))
         }
+        Answer::Renew(Renewed::Outdated) => "outdated".into(),
         Answer::Renew(Renewed::Lost) => "lost".into(),
         Answer::Campaign(Campaigned::Failed) | Answer::Renew(Renewed::Failed) | Answer::Release(false) => {
             "failed".into()

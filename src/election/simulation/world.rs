@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use super::super::event::{Attempt, Event, Term};
+use super::super::event::{Attempt, Event, Run, Term};
 use super::super::time::Time;
 use super::super::{Candidate, Timing};
 use super::clock::{Clock, Dice, FASTEST, ms};
@@ -31,6 +31,7 @@ pub(super) enum What {
     ToKeeper(usize, ToKeeper),
     KeeperTimer(usize, u64),
     Death(usize),
+    Cleared(usize, Run),
     AtStore { host: usize, attempt: Option<Attempt>, leg: u8, request: Request },
     Look,
     Join,
@@ -178,6 +179,7 @@ impl World {
             What::ToKeeper(h, message) => self.keeper_hears(h, message),
             What::KeeperTimer(h, generation) => self.keeper_timer(h, generation),
             What::Death(h) => self.death(h),
+            What::Cleared(h, run) => self.clears(h, run),
             What::AtStore { host, attempt, leg, request } => self.request_arrives(host, attempt, leg, request),
             What::Look => self.look_at_leases(),
             What::Join => {

@@ -72,7 +72,7 @@ impl Holding {
                     }
                 },
                 Renewed::Lost => return self.lose(core, now),
-                Renewed::Failed => self.renew_at = now + core.backoff(),
+                Renewed::Outdated | Renewed::Failed => self.renew_at = now + core.backoff(),
             },
             Input::Ousted => return self.lose(core, now),
             // Nothing runs that would have to be waited for, and a hold is for those who let it run its course.
@@ -105,6 +105,7 @@ impl Holding {
             | Input::Leader(_)
             | Input::Started(_)
             | Input::Idle
+            | Input::Cleared
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired

@@ -23,6 +23,8 @@ pub(in crate::election) struct Leading {
     resign_at: Time,
     /// If the hook is not over by then, it counts as failed, and so does a keeper that lets it go on.
     accept_by: Time,
+    /// Signals for the command, which does not run yet.
+    kept: Vec<Signal>,
 }
 
 /// Of the present job.
@@ -30,8 +32,14 @@ pub(in crate::election) struct Leading {
 enum Stage {
     /// The keeper has been told to start it.
     Starting,
-    /// It was too late for the lease that was armed: again after the next credited renewal (K5).
-    Deferred,
+    /// It was too late for the lease that was armed: again after the next credited renewal, and once the keeper has said that
+    /// nothing is left of the start that it refused (K5).
+    Deferred {
+        /// The keeper has said so, or there was none.
+        cleared: bool,
+        /// A renewal has been credited since.
+        credited: bool,
+    },
     Running,
     /// The hook said yes; what it left behind is being stopped (K10).
     Accepted,
@@ -42,6 +50,8 @@ enum Stage {
 /// Only with a lease that was credited, with more than one renewal left in it (K5), and without a follower.
 pub(super) fn become_leading(core: &mut Core, now: Time, term: Term, lease: Lease) -> State {
     core.report(Report::Elected { term });
+    core.highest_term = core.highest_term.max(term);
+    core.low_terms = 0;
     core.stands_until = None;
     core.runs.term_begins();
     core.arm(term, lease);
@@ -60,7 +70,8 @@ pub(super) fn restart(core: &mut Core, now: Time, term: Term, lease: Lease, rene
 impl Leading {
     fn starting(core: &mut Core, now: Time, job: Job, (term, lease): (Term, Lease), renew_at: Time) -> State {
         let (stage, never) = (Stage::Starting, Time::NEVER);
-        let mut leading = Leading { term, lease, renew_at, job, stage, resign_at: never, accept_by: never };
+        let (resign_at, accept_by, kept) = (never, never, Vec::new());
+        let mut leading = Leading { term, lease, renew_at, job, stage, resign_at, accept_by, kept };
         leading.start(core, now, job);
         State::Leading(leading)
     }
@@ -81,19 +92,22 @@ impl Leading {
             Input::Answer(Answer::Renew(answer)) => match answer {
                 Renewed::Credited { sent, ttl } => return self.credited(core, now, sent, ttl),
                 Renewed::Lost => return self.become_stopping(core, now, Reason::Lost, Hold::Nothing),
-                Renewed::Failed => self.renew_at = now + core.backoff(),
+                Renewed::Outdated | Renewed::Failed => self.renew_at = now + core.backoff(),
             },
             Input::Ousted => return self.become_stopping(core, now, Reason::Lost, Hold::Nothing),
             Input::Started(pid) => {
                 if self.is_command() {
                     core.report(Report::Started { term: self.term, pid });
                     core.runs.started(now);
+                    for signal in std::mem::take(&mut self.kept) {
+                        core.act(Action::Forward(signal));
+                    }
                 }
                 self.stage = Stage::Running;
             }
             Input::Idle => self.stage = Stage::Idle,
             Input::NotStarted(NotStarted::TooLate) => {
-                self.stage = Stage::Deferred;
+                self.stage = Stage::Deferred { cleared: false, credited: false };
                 self.accept_by = Time::NEVER;
                 // The first time only: a keeper that refuses again is not asked as fast as the store can answer.
                 if self.resign_at == Time::NEVER {
@@ -112,6 +126,7 @@ impl Leading {
             Input::Exited(end) => return self.hook_ended(core, now, end),
             // K10: only now is there nothing left of the hook.
             Input::Empty if self.stage == Stage::Accepted => self.go_on(core, now),
+            Input::Empty | Input::Cleared => self.cleared(core, now),
             // The keeper's clock is ours; if it was first by a hair, the term is over all the same.
             Input::Expired => {
                 let hold = Hold::Over(self.lease);
@@ -132,11 +147,9 @@ impl Leading {
                 let hold = Hold::Lease(self.lease);
                 return self.become_stopping(core, now, Reason::Resigned, hold);
             }
-            // A hint is another candidate's business, or looked into by the next renewal. "Empty" without the end of a
-            // main process is of a start that never ran.
+            // A hint is another candidate's business, or looked into by the next renewal.
             Input::Hint
             | Input::Leader(_)
-            | Input::Empty
             | Input::Swept { .. }
             | Input::Answer(Answer::Campaign(_) | Answer::Release(_)) => {}
         }
@@ -148,7 +161,7 @@ impl Leading {
             let hold = Hold::Over(self.lease);
             return self.become_stopping(core, now, Reason::RunningOut, hold);
         }
-        if self.stage == Stage::Deferred && now >= self.resign_at {
+        if matches!(self.stage, Stage::Deferred { .. }) && now >= self.resign_at {
             let hold = Hold::Lease(self.lease);
             return self.become_stopping(core, now, Reason::RunningOut, hold);
         }
@@ -173,17 +186,24 @@ impl Leading {
         self.is_command() && matches!(self.stage, Stage::Running | Stage::Idle)
     }
 
-    /// Signals are for the command, and for nobody before it.
-    fn forward(&self, core: &mut Core, signal: Signal) {
-        if self.is_command() && self.stage == Stage::Running {
-            core.act(Action::Forward(signal));
+    /// Signals are for the command, and for nobody before it: until it has executed they are kept, each once, as a process keeps
+    /// what it blocks.
+    fn forward(&mut self, core: &mut Core, signal: Signal) {
+        match self.stage {
+            Stage::Running if self.is_command() => core.act(Action::Forward(signal)),
+            Stage::Idle => {}
+            Stage::Starting | Stage::Deferred { .. } | Stage::Accepted | Stage::Running => {
+                if !self.kept.contains(&signal) {
+                    self.kept.push(signal);
+                }
+            }
         }
     }
 
     /// When a start that was too late, or a hook, has had its time.
     pub(super) fn gives_up_at(&self) -> Time {
         match self.stage {
-            Stage::Deferred => self.resign_at,
+            Stage::Deferred { .. } => self.resign_at,
             Stage::Starting | Stage::Running | Stage::Accepted | Stage::Idle => self.accept_by,
         }
     }
@@ -196,11 +216,11 @@ impl Leading {
                     self.lease = lease;
                     core.arm(self.term, lease);
                 }
-                if self.stage == Stage::Deferred {
-                    let job = self.job;
-                    self.start(core, now, job);
-                }
                 self.renew_at = next_renewal(core, now, self.lease.sent);
+                if let Stage::Deferred { credited, .. } = &mut self.stage {
+                    *credited = true;
+                    self.start_again(core, now);
+                }
                 State::Leading(self)
             }
             Err(error) => {
@@ -248,9 +268,33 @@ impl Leading {
             self.start(core, now, job);
             return;
         }
-        (self.job, self.stage, self.accept_by) = (job, Stage::Deferred, Time::NEVER);
+        (self.job, self.accept_by) = (job, Time::NEVER);
+        self.stage = Stage::Deferred { cleared: true, credited: false };
         self.resign_at = now + core.timing.ttl().unwrap_or(VERIFY_WITHIN);
         self.renew_at = now;
+    }
+
+    /// Nothing is left of a start that was refused. Of any other stage this word says nothing.
+    fn cleared(&mut self, core: &mut Core, now: Time) {
+        if let Stage::Deferred { cleared, .. } = &mut self.stage {
+            *cleared = true;
+            self.start_again(core, now);
+        }
+    }
+
+    /// K5: a refused start is retried with a credited renewal of which more than one interval is left, and only once the keeper
+    /// has confirmed that nothing of the refused one is left.
+    fn start_again(&mut self, core: &mut Core, now: Time) {
+        let Stage::Deferred { cleared, credited } = self.stage else { return };
+        if !credited || !(cleared || core.breaks(Sabotage::StartsBesideRefused)) {
+            return;
+        }
+        if self.lease.stop_by.since(now) > core.timing.renew() {
+            let job = self.job;
+            return self.start(core, now, job);
+        }
+        self.stage = Stage::Deferred { cleared, credited: false };
+        self.renew_at = self.renew_at.min(now);
     }
 
     /// We are not to lead after all.

@@ -18,7 +18,8 @@ pub(in crate::election) struct Ousting {
     hold: Hold,
     renew_at: Time,
     then: Then,
-    /// When it is killed from here, should the keeper not have done it.
+    /// When it is killed from here, should the keeper not have done it. Never before it runs: the order to start it may have
+    /// to wait for room in the keeper's socket, and a hook that has not had its time is not killed for that.
     kill_at: Time,
     killed: bool,
     stop_asked: bool,
@@ -44,17 +45,15 @@ pub(super) fn become_ousting(
     }
     core.end_hold(now);
     core.start(Job::OnOusted { term });
-    // The keeper's to enforce: it counts from the start.
-    let kill_at = now + core.wishes.hooks.timeout + KILL_ALLOWANCE;
     let ousting = Ousting {
         term,
         hold,
         renew_at,
         then,
-        kill_at,
+        kill_at: Time::NEVER,
         killed: false,
         stop_asked,
-        tell_at: kill_at + KILL_ALLOWANCE,
+        tell_at: Time::NEVER,
         reaper: Reaper::Keeper,
     };
     if core.breaks(Sabotage::ReleaseBeforeOusted) {
@@ -84,9 +83,11 @@ impl Ousting {
                 (Renewed::Credited { sent, .. }, Hold::Lease(_) | Hold::Over(_)) => {
                     self.renew_at = (sent + core.timing.renew()).max(now);
                 }
-                (Renewed::Failed, Hold::Lease(_) | Hold::Over(_)) => self.renew_at = now + core.backoff(),
+                (Renewed::Outdated | Renewed::Failed, Hold::Lease(_) | Hold::Over(_)) => {
+                    self.renew_at = now + core.backoff();
+                }
                 (Renewed::Lost, _) => self.lose(core),
-                (Renewed::Credited { .. } | Renewed::Failed, Hold::Nothing) => {}
+                (Renewed::Credited { .. } | Renewed::Outdated | Renewed::Failed, Hold::Nothing) => {}
             },
             Input::Ousted => self.lose(core),
             Input::NotStarted(why) => {
@@ -96,6 +97,7 @@ impl Ousting {
                 };
                 failed(core, HookFailure::CannotStart(errno));
                 // Should the keeper think that something else is there, it is stopped.
+                self.expect_its_end(core, now);
                 core.act(Action::Stop { kill_at: self.kill_at });
             }
             Input::Exited(CommandEnd::Killed { escalated: true, .. }) => failed(core, HookFailure::TimedOut),
@@ -107,6 +109,7 @@ impl Ousting {
                 self.then = Then::End(Outcome::KeeperDied);
                 self.killed = true;
                 self.reaper = Reaper::Campaigner { sweep_at: now };
+                self.tell_at = self.tell_at.min(now + KILL_ALLOWANCE);
                 self.pass_time(core, now);
             }
             Input::Swept { empty } => match self.reaper {
@@ -121,15 +124,18 @@ impl Ousting {
                     self.pass_time(core, now);
                 }
                 match self.then {
-                    Then::Stand(_) | Then::SitOut(_) => self.then = Then::End(Outcome::Stopped(signal)),
+                    Then::Stand(_) | Then::StandAfter(_) | Then::SitOut(_) => {
+                        self.then = Then::End(Outcome::Stopped(signal))
+                    }
                     Then::End(_) => {}
                 }
             }
+            Input::Started(_) => self.expect_its_end(core, now),
             Input::Exited(_)
             | Input::Hint
             | Input::Leader(_)
-            | Input::Started(_)
             | Input::Idle
+            | Input::Cleared
             | Input::Expired
             | Input::Answer(Answer::Campaign(_) | Answer::Release(_))
             | Input::Forward(_)
@@ -151,6 +157,12 @@ impl Ousting {
         if core.requests.is_idle() && now >= self.renew_at && !matches!(self.hold, Hold::Nothing) {
             core.renew(now);
         }
+    }
+
+    /// The time-out is the keeper's to enforce: it counts from the start.
+    fn expect_its_end(&mut self, core: &Core, now: Time) {
+        self.kill_at = self.kill_at.min(now + core.wishes.hooks.timeout + KILL_ALLOWANCE);
+        self.tell_at = self.tell_at.min(self.kill_at + KILL_ALLOWANCE);
     }
 
     /// There is nothing to kill for it: the hook is for this case, too.

@@ -24,6 +24,7 @@ impl Parting {
             | Input::Ousted
             | Input::Started(_)
             | Input::Idle
+            | Input::Cleared
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired

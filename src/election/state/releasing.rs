@@ -25,6 +25,8 @@ pub(in crate::election) struct Releasing {
 pub(super) enum Then {
     /// With what came of the last attempt, if that was none that led to leadership.
     Stand(Option<Setback>),
+    /// The store gave a term that is too low: again after so long (S1).
+    StandAfter(Duration),
     /// Not before so long.
     SitOut(Duration),
     End(Outcome),
@@ -53,7 +55,9 @@ impl Releasing {
             Input::Answer(Answer::Release(true)) => return self.finish(core, now, true),
             Input::Answer(Answer::Release(false)) => self.ask_at = now + core.backoff(),
             Input::Stop(signal) => match self.then {
-                Then::Stand(_) | Then::SitOut(_) => self.then = Then::End(Outcome::Stopped(signal)),
+                Then::Stand(_) | Then::StandAfter(_) | Then::SitOut(_) => {
+                    self.then = Then::End(Outcome::Stopped(signal))
+                }
                 // A command that ended just before the stop that was meant for it: the others are not to wait for a lease
                 // because of that.
                 Then::End(Outcome::Command(_)) if !self.asked => self.asked = true,
@@ -70,6 +74,7 @@ impl Releasing {
             | Input::Ousted
             | Input::Started(_)
             | Input::Idle
+            | Input::Cleared
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired
@@ -100,6 +105,7 @@ impl Then {
                 let ask_at = now + core.backoff();
                 become_standing(core, ask_at, setback)
             }
+            Then::StandAfter(rest) => become_standing(core, now + rest, Some(Setback::Behind)),
             Then::SitOut(_) if core.breaks(Sabotage::NoSittingOut) => become_standing(core, now, None),
             Then::SitOut(duration) => become_sitting_out(core, now + duration, None),
             Then::End(outcome) => become_ended(core, outcome),

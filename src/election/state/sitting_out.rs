@@ -39,6 +39,7 @@ impl SittingOut {
             | Input::Ousted
             | Input::Started(_)
             | Input::Idle
+            | Input::Cleared
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired

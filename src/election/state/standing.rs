@@ -109,6 +109,7 @@ impl Standing {
             | Input::Ousted
             | Input::Started(_)
             | Input::Idle
+            | Input::Cleared
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired

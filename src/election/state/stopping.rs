@@ -129,8 +129,10 @@ impl Stopping {
                         core.arm(self.term, core.timing.lease(sent));
                     }
                 }
-                (Renewed::Credited { .. } | Renewed::Failed, Hold::Nothing) => {}
-                (Renewed::Failed, Hold::Lease(_) | Hold::Over(_)) => self.renew_at = now + core.backoff(),
+                (Renewed::Credited { .. } | Renewed::Outdated | Renewed::Failed, Hold::Nothing) => {}
+                (Renewed::Outdated | Renewed::Failed, Hold::Lease(_) | Hold::Over(_)) => {
+                    self.renew_at = now + core.backoff();
+                }
                 (Renewed::Lost, Hold::Lease(_) | Hold::Over(_) | Hold::Nothing) => self.lose(core),
             },
             Input::Ousted => self.lose(core),
@@ -187,6 +189,7 @@ impl Stopping {
             Input::Hint
             | Input::Leader(_)
             | Input::Idle
+            | Input::Cleared
             | Input::Resign
             | Input::NotStarted(_)
             | Input::Answer(Answer::Campaign(_) | Answer::Release(_)) => {}

@@ -22,6 +22,10 @@ pub(in crate::election) struct Verifying {
 }
 
 pub(super) fn become_verifying(core: &mut Core, now: Time, term: Term) -> State {
+    // S1: whoever compares terms would refuse this leader.
+    if term <= core.highest_term {
+        return give_back_low_term(core, now, term);
+    }
     core.report(Report::Won { term });
     if core.breaks(Sabotage::NoVerification) {
         let lease = core.timing.lease(now);
@@ -29,6 +33,15 @@ pub(super) fn become_verifying(core: &mut Core, now: Time, term: Term) -> State 
     }
     let give_up_at = now + core.timing.ttl().unwrap_or(VERIFY_WITHIN);
     State::Verifying(Verifying { term, renew_at: now, give_up_at, lease: None })
+}
+
+/// S1: the term is not above every term seen. Others may lead meanwhile; each time in a row the rest is twice as long.
+fn give_back_low_term(core: &mut Core, now: Time, term: Term) -> State {
+    core.report(Report::TermTooLow { term, seen: core.highest_term });
+    let rest_max = core.timing.ttl().unwrap_or(VERIFY_WITHIN);
+    let rest = (core.backoff() * 2u32.pow(core.low_terms.min(16))).min(rest_max);
+    core.low_terms += 1;
+    become_releasing(core, now, Some(term), Then::StandAfter(rest))
 }
 
 impl Verifying {
@@ -50,6 +63,9 @@ impl Verifying {
                 Renewed::Credited { sent, ttl } => match credit(core, self.term, sent, ttl) {
                     // K5: with one renewal or less left in it, the next credit decides.
                     Ok(lease) if lease.stop_by.since(now) > core.timing.renew() => {
+                        if self.term < core.highest_term {
+                            return give_back_low_term(core, now, self.term);
+                        }
                         if core.is_without_follower() {
                             return become_leading(core, now, self.term, lease);
                         }
@@ -63,6 +79,8 @@ impl Verifying {
                         return become_releasing(core, now, Some(self.term), Then::End(Outcome::Unusable(error)));
                     }
                 },
+                // The same place in the store, another term: not a setback.
+                Renewed::Outdated => return Then::Stand(None).follow(core, now),
                 Renewed::Lost => return Then::Stand(Some(Setback::Behind)).follow(core, now),
                 Renewed::Failed => self.renew_at = now + core.backoff(),
             },
@@ -79,6 +97,7 @@ impl Verifying {
             | Input::Leader(_)
             | Input::Started(_)
             | Input::Idle
+            | Input::Cleared
             | Input::NotStarted(_)
             | Input::Exited(_)
             | Input::Expired
@@ -97,6 +116,9 @@ impl Verifying {
             return State::Verifying(self);
         }
         match self.lease.take() {
+            Some(_) if self.term < core.highest_term => {
+                return give_back_low_term(core, now, self.term);
+            }
             Some(lease) if lease.stop_by.since(now) > core.timing.renew() => {
                 return become_leading(core, now, self.term, lease);
             }

@@ -218,6 +218,7 @@ fn the_boundary_is_given_back_when_the_hook_after_the_command_is_gone() {
 fn renewals_hold_the_others_off_while_it_runs_and_no_deadline_kills_it() {
     let mut scene = Scene::wishing(hooks(false, true));
     let run = scene.is_ousted();
+    scene.says_at(at(100), FromKeeper::Started { run, pid: 4713 });
     let asked = renewal(&scene.ticks(at(2_000)));
     scene.answered(at(2_001), asked, Answer::Renew(Renewed::Failed));
     // Its own time-out is the keeper's to enforce; half a second later nobody waits for that.
@@ -241,6 +242,39 @@ fn renewals_hold_the_others_off_while_it_runs_and_no_deadline_kills_it() {
     assert_eq!(killed, Some(at(5_600)));
     assert!(renewed >= 2, "{renewed}");
     release(&scene.says_at(at(5_700), FromKeeper::Empty { run }));
+}
+
+#[test]
+fn its_time_counts_from_its_start_however_long_the_order_has_waited_for_room_in_the_socket() {
+    let mut scene = Scene::wishing(hooks(false, true));
+    let run = scene.is_ousted();
+    let killed = |actions: &[Action]| actions.contains(&Action::Kill);
+    while scene.now < at(60_000) {
+        let now = scene.candidate.wake_at();
+        for action in scene.ticks(now) {
+            assert!(!killed(&[action.clone()]), "at {now:?}, and it has not begun");
+            match action {
+                Action::Renew(asked) => drop(scene.credited(now, asked, now)),
+                // The keeper lives, and reads slowly.
+                Action::Ping => drop(scene.says_at(now, FromKeeper::Pong)),
+                _ => {}
+            }
+        }
+    }
+    let began = scene.now;
+    scene.says_at(began, FromKeeper::Started { run, pid: 4713 });
+    while scene.now < began + ms(5_499) {
+        let now = scene.candidate.wake_at().min(began + ms(5_499));
+        for action in scene.ticks(now) {
+            assert!(!killed(&[action.clone()]), "at {now:?}, before its time is over");
+            match action {
+                Action::Renew(asked) => drop(scene.credited(now, asked, now)),
+                Action::Ping => drop(scene.says_at(now, FromKeeper::Pong)),
+                _ => {}
+            }
+        }
+    }
+    assert!(killed(&scene.ticks(began + ms(5_500))));
 }
 
 #[test]

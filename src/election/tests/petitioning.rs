@@ -92,6 +92,18 @@ fn a_command_that_was_asked_to_stop_still_leads_until_the_lease_is_lost() {
 }
 
 #[test]
+fn after_the_keepers_deadline_nobody_is_told_that_we_lead() {
+    let mut scene = Scene::new();
+    scene.leads();
+    scene.hears(at(100), Event::Stop(TERM));
+    // The keeper was first, by its own clock; the lease as we count it has not run out.
+    scene.hears(at(200), Event::Keeper(FromKeeper::Expired { term: 7 }));
+    let actions = scene.hears(at(300), ask(None));
+    assert!(actions.contains(&no(Denial::NotLeading)), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Grant { .. })), "{actions:?}");
+}
+
+#[test]
 fn a_host_that_was_frozen_answers_with_what_is_left_and_that_is_nothing() {
     let mut scene = Scene::new();
     scene.leads();

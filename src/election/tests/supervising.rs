@@ -370,6 +370,21 @@ fn a_hold_goes_on_asking_a_store_that_does_not_answer() {
 }
 
 #[test]
+fn a_credit_arms_the_keeper_although_nothing_runs() {
+    let rest = || restarting(RestartWhen::Always, OnLost::Recampaign);
+    for scene in [holding(ms(60_000)), rest()] {
+        let mut scene = scene;
+        scene.leads();
+        scene.command_ends(at(1_900), DONE);
+        assert_eq!(scene.candidate.phase(), Phase::Holding);
+        let asked = renewal(&scene.hears(at(1_950), Event::Ask { petition: Petition(1), term: None }));
+        // Should the campaigner die now, the keeper has to know how long there is a lease (K2).
+        let actions = scene.credited(at(1_960), asked, at(1_950));
+        assert!(actions.contains(&Action::Arm { term: 7, kill_by: at(10_450) }), "{actions:?}");
+    }
+}
+
+#[test]
 fn a_dead_keeper_ends_no_hold() {
     let mut scene = holding(ms(60_000));
     scene.leads();

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::start::Identity;
-use super::{Campaigner, Guard, Main, SWEEP_AGAIN, SWEEP_AGAIN_LONGEST, Stop, Tree, signal_group};
+use super::{Campaigner, Guard, Main, Progress, SWEEP_AGAIN, SWEEP_AGAIN_LONGEST, Stop, Tree, signal_group};
 use crate::clock;
 use crate::election::{self, Aside, AsideEnd, CommandEnd, FromKeeper, Job, Time};
 use crate::keeper::namespace::Init;
@@ -23,6 +23,13 @@ pub struct Beside {
     /// SIGKILL at this time, and again after ever longer rests.
     kill_at: Time,
     rest: Option<Duration>,
+}
+
+impl Beside {
+    /// Whether no more than what it has left behind may be there.
+    pub(super) fn has_ended(&self) -> bool {
+        self.main.is_err()
+    }
 }
 
 impl Guard {
@@ -86,13 +93,18 @@ impl Guard {
                 escalated: beside.rest.is_some() && signal == libc::SIGKILL,
             },
         });
-        match self.tree {
+        match &self.tree {
+            // It is the tree's if that comes to be one.
+            Tree::Alive { main: Main::Starting(_) | Main::Refused(_), stop: Stop::NotAsked, .. } => {}
             Tree::Alive { .. } => self.adopt_what_is_beside(),
-            Tree::Empty => {
-                if let Some(signal) = self.program.as_ref().map(|program| program.stop_signal) {
-                    self.signal_those(signal, |_| true);
-                }
-            }
+            Tree::Empty => self.stop_what_a_hook_left(),
+        }
+    }
+
+    /// Where there is no tree.
+    pub(super) fn stop_what_a_hook_left(&mut self) {
+        if let Some(signal) = self.program.as_ref().map(|program| program.stop_signal) {
+            self.signal_those(signal, |_| true);
         }
     }
 
@@ -107,8 +119,12 @@ impl Guard {
     /// What runs beside no tree is one from here on, to be stopped or killed like any other.
     pub(super) fn gather(&mut self, job: Job) {
         if let Tree::Empty = self.tree {
-            self.tree =
-                Tree::Alive { job, main: Main::Ended, group: 0, stop: Stop::NotAsked, init: None, until: Time::NEVER };
+            // K1: a kill that has begun goes on.
+            let stop = match self.beside.as_ref().and_then(|beside| Some((beside.kill_at, beside.rest?))) {
+                Some((again_at, rest)) => Stop::Killing { again_at, rest },
+                None => Stop::NotAsked,
+            };
+            self.tree = Tree::Alive { job, main: Main::Ended, group: 0, stop, init: None, until: Time::NEVER };
             self.adopt_what_is_beside();
         }
     }
@@ -119,7 +135,8 @@ impl Guard {
         let rest = beside.rest.map_or(SWEEP_AGAIN, |rest| (rest * 2).min(SWEEP_AGAIN_LONGEST));
         (beside.rest, beside.kill_at) = (Some(rest), now + rest);
         if let Ok(pid) = beside.main {
-            let _ = self.scanner.kill(pid, &[], tree::MOST);
+            let progress = &mut Progress::of(&self.channel, self.campaigner);
+            let _ = self.scanner.kill(pid, &[], tree::MOST, &mut || progress.report());
             signal_group(pid, libc::SIGKILL);
         }
         if let Some(init) = &beside.init {
@@ -127,7 +144,8 @@ impl Guard {
             let _ = sys::kill(init.pid, libc::SIGKILL);
         }
         if let Tree::Empty = self.tree {
-            let _ = self.tier.kill(&mut self.scanner, self.own_pid, &[]);
+            let progress = &mut Progress::of(&self.channel, self.campaigner);
+            let _ = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report());
         }
     }
 

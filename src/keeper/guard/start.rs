@@ -22,28 +22,34 @@ pub struct Ousted {
 impl Guard {
     pub(super) fn start(&mut self, job: Job, run: Run, identity: Identity) {
         if let Tree::Alive { .. } = self.tree {
-            // Two trees at once: never. The campaigner is told of its mistake and nothing else changes.
+            // Two trees at once: never. The campaigner is told of its mistake; what is empty from here on is so after it.
+            self.heard = run;
             let why = NotStarted::Failed(libc::EBUSY);
             self.outbox.push_back(FromKeeper::NotStarted { run, why });
             return;
         }
-        self.run = run;
+        (self.run, self.heard) = (run, run);
+        self.kept.clear();
         match self.bear(job, &identity) {
             Ok((main, init)) => {
                 if let Main::Nothing = main {
                     self.outbox.push_back(FromKeeper::Idle { run });
                 }
                 let (group, until) = (main.pid().unwrap_or_default(), clock::now() + self.time_of(job));
+                let executes = matches!(main, Main::Starting(_));
                 self.tree = Tree::Alive { job, main, group, stop: Stop::NotAsked, init, until };
-                // What an earlier hook has left behind is from now on part of this tree.
-                self.adopt_what_is_beside();
+                if !executes {
+                    self.adopt_what_is_beside();
+                }
             }
             Err(why) => {
                 self.outbox.push_back(FromKeeper::NotStarted { run, why });
                 // K6: a hook that runs beside nothing is not nothing; whoever wants it gone says so.
-                if self.is_alone() {
-                    self.outbox.push_back(FromKeeper::Empty { run });
-                }
+                self.outbox.push_back(if self.is_alone() {
+                    FromKeeper::Empty { run }
+                } else {
+                    FromKeeper::Cleared { run }
+                });
             }
         }
         match job {

@@ -31,7 +31,7 @@ impl Guard {
     pub(super) fn take_terminal_back(&mut self, end: CommandEnd, asked: bool) {
         let Tree::Alive { job: Job::Command { .. }, group, .. } = self.tree else { return };
         let killed = matches!(end, CommandEnd::Killed { .. });
-        let had_it = self.terminal.take_back(group, killed, self.own_pid, &mut self.scanner);
+        let had_it = self.terminal.take_back(group, killed, (self.own_pid, &[]), &mut self.scanner);
         if let CommandEnd::Killed { signal, .. } = end
             && [libc::SIGINT, libc::SIGQUIT].contains(&signal.0)
             && had_it

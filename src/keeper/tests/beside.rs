@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::clock;
-use crate::election::{Aside, AsideEnd, CommandEnd, FromKeeper, Job, Time};
+use crate::election::{Aside, AsideEnd, CommandEnd, FromKeeper, Job, NotStarted, Time};
 use crate::keeper::ToKeeper;
 
 const DONE: FromKeeper = FromKeeper::AsideEnded(AsideEnd::Ended(CommandEnd::Exited(0)));
@@ -163,9 +163,94 @@ fn beside_nothing_a_stop_is_for_it() {
         // No deadline is armed: it is found too late, and nothing but the hook is there.
         let run = scene.order(Job::Command { term: TERM }, &[]);
         assert!(matches!(scene.answer(), FromKeeper::NotStarted { .. }), "run {run}");
+        // Nothing of that start; a hook beside nothing is not nothing.
+        scene.hears(FromKeeper::Cleared { run });
         scene.hears_no_more();
         scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
         scene.hears(ended(killed(libc::SIGTERM, false)));
+        scene.empty();
+    });
+}
+
+#[test]
+fn a_start_that_is_refused_at_exec_leaves_the_hook_beside_it_alone_and_is_made_again() {
+    alone(|directory| {
+        let setting = program(directory, directory.join("not-there"), &["job"]);
+        let mut scene = beside(setting, "echo hook >&9; exec sleep 100").fork();
+        scene.order_aside(Aside::OnChange);
+        scene.witness.hears(&["hook"]);
+        scene.arm(TERM, Time::NEVER);
+        for _ in 0..3 {
+            let run = scene.order_start(TERM, &[]);
+            scene.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::ENOENT) });
+            scene.hears(FromKeeper::Cleared { run });
+            scene.hears_no_more();
+            assert!(!scene.witness.is_gone(), "the hook goes on");
+        }
+        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        scene.hears(ended(killed(libc::SIGTERM, false)));
+        scene.empty();
+    });
+}
+
+#[test]
+fn a_refused_start_beside_a_hook_that_was_stopped_meanwhile_is_empty_only_without_the_hook() {
+    alone(|directory| {
+        let setting = program(directory, directory.join("not-there"), &["job"]);
+        let mut scene = beside(setting, "trap '' TERM; echo hook >&9; sleep 100; :").fork();
+        scene.order_aside(Aside::OnChange);
+        scene.witness.hears(&["hook"]);
+        scene.arm(TERM, Time::NEVER);
+        let run = scene.order_start(TERM, &[]);
+        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        scene.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::ENOENT) });
+        scene.send(&ToKeeper::Ping);
+        loop {
+            match scene.answer() {
+                FromKeeper::Pong => break,
+                // Before the stop was read.
+                FromKeeper::Cleared { run: cleared } => assert_eq!(cleared, run),
+                other => panic!("{other:?} although the hook lives"),
+            }
+        }
+        scene.send(&ToKeeper::Kill);
+        scene.hears(ended(killed(libc::SIGKILL, true)));
+        scene.empty();
+    });
+}
+
+#[test]
+fn what_an_ended_hook_left_beside_nothing_is_a_stops_at_once() {
+    alone(|directory| {
+        let scene = beside(script(directory, SLEEPER), LEAVES_ONE_BEHIND).fork();
+        scene.order_aside(Aside::OnChange);
+        let mut scene = scene;
+        scene.witness.hears(&["grandchild"]);
+        // Its main process has ended by the time that this is answered, or will have: then what it left gets the stop.
+        until("the end of its main process", || scene.children() == 1 && scene.grandchildren() == 1);
+        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        scene.hears(ended(CommandEnd::Exited(7)));
+        assert!(!scene.witness.is_gone(), "said of the hook, while what it left is waited for");
+        scene.send(&ToKeeper::Kill);
+        scene.empty();
+    });
+}
+
+#[test]
+fn a_hook_that_is_being_killed_is_not_merely_stopped_by_a_stop() {
+    alone(|directory| {
+        // What it has left behind ignores the stop signal, and cannot be found below it.
+        let setting = beside(script(directory, SLEEPER), STUBBORN).scripts(|scripts| scripts.hook_timeout = SOON);
+        let mut scene = setting.fork();
+        scene.order_aside(Aside::OnError);
+        scene.witness.hears(&["main", "grandchild"]);
+        // Whether this comes before or after the first SIGKILL, that is not put off.
+        signal(scene.keeper.pid(), libc::SIGSTOP);
+        let over = clock::now() + SOON;
+        until("its time is over", || clock::now() >= over);
+        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        signal(scene.keeper.pid(), libc::SIGCONT);
+        scene.hears(ended(killed(libc::SIGKILL, true)));
         scene.empty();
     });
 }

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::election::{CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, Time};
 use crate::keeper::containment::Tier;
 use crate::keeper::sys::{self, Forked};
-use crate::keeper::{Containment, Keeper, ToKeeper};
+use crate::keeper::{Containment, Keeper, Stranger, ToKeeper};
 
 /// The same in each tier, each time in a process and a directory of its own.
 fn in_each(body: impl Fn(&Path, Containment)) {
@@ -348,7 +348,7 @@ fn a_sweep_waits_for_an_empty_leaf_too() {
         scene.start_until(&["main", "grandchild"]);
         let mut inmate = stranger();
         enter(&leaf(&scene), inmate.id());
-        scene.keeper.strangers = vec![inmate.id().cast_signed()];
+        scene.keeper.strangers = Stranger::of(inmate.id().cast_signed()).into_iter().collect();
         let leaf = leaf(&scene);
         scene.keeper.kill();
         until("its end", || scene.keeper.reap());

@@ -326,6 +326,8 @@ impl Scene {
         let give_up_at = clock::now() + LIMIT;
         loop {
             match self.keeper.receive() {
+                // How often it is said depends on the machine.
+                Received::Message(Some(FromKeeper::Progress)) => continue,
                 Received::Message(Some(answer)) => return answer,
                 Received::Message(None) => panic!("the keeper said something unreadable"),
                 Received::Nothing => assert!(clock::now() < give_up_at, "the keeper is silent"),
@@ -421,6 +423,16 @@ impl Scene {
         assert!(self.witness.is_gone(), "reported empty, and somebody lives");
     }
 
+    /// How many children the keeper has.
+    pub fn children(&self) -> usize {
+        children_of(self.keeper.pid()).len()
+    }
+
+    /// And they.
+    pub fn grandchildren(&self) -> usize {
+        children_of(self.keeper.pid()).into_iter().map(|pid| children_of(pid).len()).sum()
+    }
+
     /// Makes the file that a command waits for.
     pub fn go(&self) {
         File::create(self.directory.join("witness.go")).expect("created");
@@ -430,6 +442,11 @@ impl Scene {
     pub fn bereave(self) -> Orphan {
         Orphan { pid: self.keeper.pid(), witness: self.witness, directory: self.directory }
     }
+}
+
+fn children_of(pid: i32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// A keeper without a campaigner.

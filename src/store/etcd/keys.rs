@@ -4,16 +4,21 @@
 //! programs read and write the same keys.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use etcd_client::KeyValue;
 use percent_encoding::{AsciiSet, percent_decode, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
+use super::terms::{self, Scheme};
 use crate::boundary::Boundary;
 use crate::election::Term;
+use crate::limits;
 use crate::store::record::VERSION;
 use crate::store::{Candidacy, Leader, StoreError};
+use crate::text::escaped;
+
+/// As much of a text as a message for people repeats of it.
+pub const EXCERPT_BYTES_MAX: usize = 64;
 
 /// `a/b` must not be found below `a`, and what stands for a slash must not be written by hand.
 const RESERVED: &AsciiSet = &AsciiSet::EMPTY.add(b'/').add(b'%');
@@ -65,7 +70,10 @@ pub struct Value {
     port: Option<u16>,
     /// Milliseconds.
     ttl: u64,
-    /// Known once it leads: the create revision.
+    /// How this candidate counts its terms, if not as usual: see [`Scheme::name`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scheme: Option<String>,
+    /// Written by the transaction that verifies the win: a candidate without it does not lead yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     term: Option<Term>,
     /// Likewise: when leadership began, in milliseconds since 1970 on the leader's wall clock. For people.
@@ -75,7 +83,7 @@ pub struct Value {
 
 impl Value {
     /// Of a candidate that waits.
-    pub fn of(candidacy: &Candidacy) -> Value {
+    pub fn of(candidacy: &Candidacy, scheme: Scheme) -> Value {
         let identity = &candidacy.identity;
         Value {
             version: VERSION,
@@ -84,6 +92,7 @@ impl Value {
             host: identity.host.clone(),
             port: identity.port,
             ttl: u64::try_from(candidacy.ttl.as_millis()).unwrap_or(u64::MAX),
+            scheme: scheme.name().map(str::to_owned),
             term: None,
             since: None,
         }
@@ -92,6 +101,14 @@ impl Value {
     /// Of a candidate that leads.
     pub fn leading(self, term: Term, since: u64) -> Value {
         Value { term: Some(term), since: Some(since), ..self }
+    }
+
+    /// The term and its beginning that a value of ours shows.
+    pub fn led(&self, pair: &KeyValue) -> Option<(Term, u64)> {
+        match Entry::read(pair) {
+            Ok(Entry::Ours(value)) if value.id == self.id => value.term.zip(value.since),
+            Ok(Entry::Ours(_) | Entry::Foreign(_)) | Err(_) => None,
+        }
     }
 
     /// As it is stored.
@@ -105,36 +122,65 @@ impl Value {
 #[derive(Debug)]
 pub enum Entry {
     Ours(Value),
-    /// Its value, shown as a name; `etcdctl elect NAME PROPOSAL` stores the proposal.
+    /// The beginning of its value, shown as a name; `etcdctl elect NAME PROPOSAL` stores the proposal.
     Foreign(String),
 }
 
 impl Entry {
-    /// Reads a value.
+    /// Reads a value. Names and hosts are cut, as S6 wants it.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Refused`]: it was written by a newer elect.
+    /// [`StoreError::Obstacle`]: it is too large, was written by a newer elect, or shows an id or a term that is not believed.
     pub fn read(pair: &KeyValue) -> Result<Entry, StoreError> {
-        Entry::parse(pair.value())
+        Entry::parse(pair.value()).map_err(|why| StoreError::Obstacle(format!("{} {why}", holder(pair))))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Entry, StoreError> {
+    fn parse(bytes: &[u8]) -> Result<Entry, String> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
             #[serde(rename = "id")]
             _id: String,
         }
-        let foreign = || Entry::Foreign(String::from_utf8_lossy(bytes).into_owned());
-        // A version alone may be anybody's; with an id it is ours.
+        if bytes.len() > limits::RECORD_BYTES_MAX {
+            return Err(format!(
+                "has a value of {} bytes, and elect reads {} at most: make it shorter",
+                bytes.len(),
+                limits::RECORD_BYTES_MAX
+            ));
+        }
+        let foreign = || Entry::Foreign(excerpt(bytes, limits::NAME_BYTES_MAX));
+        // A version alone may be another program's; with an id it is ours.
         let Ok(Version { version, .. }) = serde_json::from_slice(bytes) else { return Ok(foreign()) };
         if version > VERSION {
-            return Err(StoreError::Refused(format!(
-                "a candidate writes records of format {version}, and this elect knows {VERSION}: upgrade it"
-            )));
+            return Err(format!("writes records of format {version}, and this elect knows {VERSION}: upgrade it"));
         }
-        Ok(serde_json::from_slice(bytes).map_or_else(|_| foreign(), Entry::Ours))
+        let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Ok(foreign()) };
+        if value.id.len() > limits::ID_BYTES_MAX {
+            return Err(format!(
+                "has an id of {} bytes, and elect reads {} at most",
+                value.id.len(),
+                limits::ID_BYTES_MAX
+            ));
+        }
+        if let Some(term) = value.term.filter(|&term| !limits::is_believed_term(term)) {
+            return Err(format!("leads under term {term}, which is not believed: stop it, and delete its key"));
+        }
+        Ok(Entry::Ours(Value { name: limits::cut_name(value.name), host: limits::cut_name(value.host), ..value }))
+    }
+
+    /// Whether a candidate of this scheme may campaign beside it. Candidates of elect 0.1.0 (format 1) are waited for in either
+    /// scheme, as other programs are.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Obstacle`]: it counts its terms in another way.
+    pub fn check(&self, scheme: Scheme, pair: &KeyValue) -> Result<(), StoreError> {
+        match self {
+            Entry::Ours(value) if value.version >= 2 => terms::agree(scheme, value.scheme.as_deref(), &holder(pair)),
+            Entry::Ours(_) | Entry::Foreign(_) => Ok(()),
+        }
     }
 
     /// Id and name of a candidate.
@@ -145,37 +191,64 @@ impl Entry {
         }
     }
 
-    /// The leader that it stands for.
-    pub fn leader(self, pair: &KeyValue) -> Leader {
-        let term = Some(term(pair));
+    /// The leader that the oldest candidate stands for: one of ours leads once its key shows the term, another program's at
+    /// once. Where terms are not revisions, those of other programs are not known.
+    pub fn leader(self, pair: &KeyValue, scheme: Scheme) -> Option<Leader> {
         match self {
-            Entry::Ours(value) => Leader {
+            Entry::Ours(value) => Some(Leader {
+                term: Some(value.term?),
                 id: value.id,
                 name: value.name,
                 host: Some(value.host),
                 port: value.port,
-                term,
                 since: value.since,
-                ttl: Some(Duration::from_millis(value.ttl)),
+                ttl: Some(limits::believed_ttl(value.ttl)),
                 lease_left: None,
-            },
-            Entry::Foreign(name) => Leader {
+            }),
+            Entry::Foreign(name) => Some(Leader {
                 id: format!("{:x}", pair.lease()),
                 name,
                 host: None,
                 port: None,
-                term,
+                term: (scheme == Scheme::Revision).then(|| pair.create_revision().unsigned_abs()),
                 since: None,
                 ttl: None,
                 lease_left: None,
-            },
+            }),
         }
     }
 }
 
-/// The fencing token: the revision that created the key.
-pub fn term(pair: &KeyValue) -> Term {
-    pair.create_revision().unsigned_abs()
+/// Id and name of a candidate that waits, whatever its key holds.
+pub fn waiting(pair: &KeyValue) -> (String, String) {
+    match Entry::read(pair) {
+        Ok(entry) => entry.candidate(pair),
+        Err(_) => (format!("{:x}", pair.lease()), excerpt(pair.value(), limits::NAME_BYTES_MAX)),
+    }
+}
+
+/// The term that a key shows, if it is that of a leader.
+pub fn term(pair: &KeyValue, scheme: Scheme) -> Option<Term> {
+    Entry::read(pair).ok()?.leader(pair, scheme)?.term
+}
+
+/// A candidate as messages name it: its name, or the beginning of what it wrote, and its key.
+fn holder(pair: &KeyValue) -> String {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let bytes = pair.value();
+    let name = match serde_json::from_slice(&bytes[..bytes.len().min(limits::RECORD_BYTES_MAX)]) {
+        Ok(Named { name }) => limits::cut(name, EXCERPT_BYTES_MAX),
+        Err(_) => excerpt(bytes, EXCERPT_BYTES_MAX),
+    };
+    let key = excerpt(pair.key(), limits::NAME_BYTES_MAX);
+    format!("the candidate \"{}\" (key {})", escaped(&name), escaped(&key))
+}
+
+fn excerpt(bytes: &[u8], bytes_max: usize) -> String {
+    limits::cut(String::from_utf8_lossy(&bytes[..bytes.len().min(bytes_max)]).into_owned(), bytes_max)
 }
 
 #[cfg(test)]
@@ -228,18 +301,22 @@ mod tests {
     #[test]
     fn any_value_is_ours_or_another_programs_or_too_new() {
         let who = (fuzz::text(), fuzz::text(), fuzz::text(), any::<Option<u16>>());
-        let numbers = (0..=VERSION, any::<u64>(), any::<Option<Term>>(), any::<Option<u64>>());
-        let values = (who, numbers)
-            .prop_map(|((id, name, host, port), (version, ttl, term, since))| Value {
+        let term = proptest::option::of(0..=limits::TERM_MAX);
+        let numbers = (0..=VERSION, any::<u64>(), term, any::<Option<u64>>());
+        let scheme = proptest::option::of(fuzz::text());
+        let values = (who, numbers, scheme)
+            .prop_map(|((id, name, host, port), (version, ttl, term, since), scheme)| Value {
                 version,
                 id,
                 name,
                 host,
                 port,
                 ttl,
+                scheme,
                 term,
                 since,
             })
+            .prop_filter("no longer than an id", |value| value.id.len() <= limits::ID_BYTES_MAX)
             .boxed();
         fuzz::holds(fuzz::CHEAP, &values, |value| {
             assert!(matches!(Entry::parse(&value.to_json()), Ok(Entry::Ours(read)) if read == value));
@@ -250,8 +327,10 @@ mod tests {
             Ok(Entry::Ours(value)) => {
                 assert!(matches!(Entry::parse(&value.to_json()), Ok(Entry::Ours(again)) if again == value));
             }
-            Ok(Entry::Foreign(name)) => assert_eq!(name, String::from_utf8_lossy(&bytes)),
-            Err(error) => assert!(matches!(error, StoreError::Refused(_)), "{error}"),
+            Ok(Entry::Foreign(name)) => assert_eq!(name, excerpt(&bytes, limits::NAME_BYTES_MAX)),
+            Err(error) => {
+                assert!(error.contains("format") || error.contains("id") || error.contains("term"), "{error}")
+            }
         });
     }
 }

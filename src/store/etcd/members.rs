@@ -15,10 +15,13 @@ use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tracing::{debug, warn};
 
+use super::dialing::Dialer;
 use super::settings::{Settings, Tls};
 use super::unverified::Unverified;
 use crate::clock;
+use crate::limits;
 use crate::store::StoreError;
+use crate::text::escaped;
 
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
 const PING_EVERY: Duration = Duration::from_secs(6);
@@ -121,7 +124,7 @@ async fn warn_of_known_bugs(mut client: Client, endpoint: String) {
     let Ok(status) = client.status().await else { return };
     if !is_sound(status.version()) {
         warn!(
-            version = status.version(),
+            version = shown(status.version()),
             "etcd at {endpoint} has known lease bugs, mended in 3.4.42, 3.5.28 and 3.6.9: upgrade it"
         );
     }
@@ -149,7 +152,7 @@ impl Member {
         if let Some(tls) = &settings.tls {
             endpoint = encrypted(endpoint, tls)?;
         }
-        let channel = endpoint.connect().await.map_err(|error| {
+        let channel = endpoint.connect_with_connector(Dialer { dial_timeout: dial }).await.map_err(|error| {
             let reason = reason(&error);
             let message = format!("{} cannot be reached: {reason}", self.endpoint);
             if is_about_certificates(&reason) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }
@@ -202,7 +205,7 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    let reason = innermost.to_string();
+    let reason = shown(&innermost.to_string());
     // In h2's words, for what is no HTTP/2 at all.
     if reason.contains("frame with invalid size") {
         format!("it does not speak as an etcd does ({reason})")
@@ -217,9 +220,15 @@ fn is_about_certificates(reason: &str) -> bool {
     reason.starts_with("invalid peer certificate") || reason.starts_with("received fatal alert")
 }
 
+/// The words of a server, or of a library about one, as far as they are repeated.
+pub fn shown(message: &str) -> String {
+    let message = &message[..message.floor_char_boundary(limits::MESSAGE_BYTES_MAX)];
+    limits::cut(escaped(message).into_owned(), limits::MESSAGE_BYTES_MAX)
+}
+
 /// What a call's failure means for us.
 pub fn explain(error: Error) -> StoreError {
-    let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(error.to_string()) };
+    let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(shown(&error.to_string())) };
     if status.source().is_some() {
         // Not the server's word: the connection's. A server says only after the handshake that it wants a certificate.
         let message = reason(&status);
@@ -229,7 +238,7 @@ pub fn explain(error: Error) -> StoreError {
             StoreError::Unavailable(message)
         };
     }
-    let message = status.message().trim_start_matches("etcdserver: ");
+    let message = shown(status.message().trim_start_matches("etcdserver: "));
     let code = status.code();
     // That is how etcd says that a user is missing, or a password wrong, or that there is no need for either.
     if code == Code::PermissionDenied {
@@ -241,8 +250,7 @@ pub fn explain(error: Error) -> StoreError {
     } else if code == Code::FailedPrecondition && message.contains("authentication is not enabled") {
         StoreError::Refused("a user was given, but authentication is not enabled there".to_owned())
     } else {
-        let message = if message.is_empty() { code.description() } else { message };
-        StoreError::Unavailable(message.to_owned())
+        StoreError::Unavailable(if message.is_empty() { code.description().to_owned() } else { message })
     }
 }
 
@@ -259,6 +267,19 @@ fn is_sound(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_of_a_server_are_short_and_steer_no_terminal() {
+        let status =
+            |message: &str| explain(Error::GRpcStatus(tonic::Status::new(Code::Unavailable, message))).to_string();
+        assert_eq!(status("etcdserver: no leader"), "no leader");
+        assert_eq!(status("a\r\nb\u{1b}[2J"), "a\\r\\nb\\u{1b}[2J");
+        for endless in ["x".repeat(1_000_000), "\u{1b}".repeat(1_000_000), "é\n".repeat(1_000_000)] {
+            assert!(status(&endless).len() <= limits::MESSAGE_BYTES_MAX);
+            let denied = explain(Error::GRpcStatus(tonic::Status::new(Code::PermissionDenied, endless))).to_string();
+            assert!(denied.len() <= limits::MESSAGE_BYTES_MAX + 64 && denied.lines().count() == 1);
+        }
+    }
 
     #[test]
     fn versions_with_known_bugs_are_told_from_mended_ones() {

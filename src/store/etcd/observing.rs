@@ -17,10 +17,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::keys::{self, Entry};
-use super::members::{Members, explain};
+use super::members::{Members, explain, shown};
+use super::settings::Settings;
+use super::terms::Scheme;
 use crate::boundary::Boundary;
 use crate::clock;
-use crate::election::Time;
+use crate::election::{Term, Time};
 use crate::store::{Depth, Glance, Leader, Sighting, StoreError};
 
 /// How long it may take to learn what is left of leases, of one or of all.
@@ -38,12 +40,14 @@ const MOST_REMEMBERED: usize = 1000;
 pub struct Scope {
     prefix: String,
     boundary: Option<Boundary>,
+    terms: Scheme,
 }
 
 impl Scope {
-    pub fn new(prefix: &str, boundary: Option<&Boundary>) -> Scope {
+    pub fn new(settings: &Settings, boundary: Option<&Boundary>) -> Scope {
+        let prefix = settings.prefix.as_str();
         let below = boundary.map_or_else(|| prefix.to_owned(), |boundary| keys::election(prefix, boundary));
-        Scope { prefix: below, boundary: boundary.cloned() }
+        Scope { prefix: below, boundary: boundary.cloned(), terms: settings.terms }
     }
 
     /// The boundary that a key is about.
@@ -72,37 +76,52 @@ struct Past {
     queues: BTreeMap<Boundary, Queue>,
 }
 
-/// The candidates' keys of a boundary by their create revisions; the first one leads.
+/// The candidates of a boundary by their keys' create revisions; the first one leads, or is about to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Queue {
-    keys: BTreeMap<i64, Vec<u8>>,
-    /// The last key that was the oldest, before the one that is now.
-    former: Option<i64>,
+    candidates: BTreeMap<i64, Candidate>,
+    /// The term of the last leader before the one that leads now.
+    former: Option<Term>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Candidate {
+    key: Vec<u8>,
+    /// Once it leads.
+    term: Option<Term>,
+}
+
+impl Candidate {
+    fn new(pair: &KeyValue, scheme: Scheme) -> Candidate {
+        Candidate { key: pair.key().to_vec(), term: keys::term(pair, scheme) }
+    }
 }
 
 impl Queue {
-    fn oldest(&self) -> Option<i64> {
-        self.keys.keys().next().copied()
+    fn oldest(&self) -> Option<(i64, Option<Term>)> {
+        self.candidates.first_key_value().map(|(&created, candidate)| (created, candidate.term))
     }
 
     /// Returns whether it may make a difference to who leads.
-    fn replay(&mut self, event: &Event, pair: &KeyValue) -> bool {
+    fn replay(&mut self, event: &Event, pair: &KeyValue, scheme: Scheme) -> bool {
         let before = self.oldest();
         let created = match event.event_type() {
             EventType::Put => {
-                self.keys.insert(pair.create_revision(), pair.key().to_vec());
+                self.candidates.insert(pair.create_revision(), Candidate::new(pair, scheme));
                 Some(pair.create_revision())
             }
             EventType::Delete => {
-                self.keys.retain(|_, key| key != pair.key());
+                self.candidates.retain(|_, candidate| candidate.key != pair.key());
                 None
             }
         };
         let after = self.oldest();
-        if before.is_some() && before != after {
-            self.former = before;
+        if let Some((before, Some(term))) = before
+            && after.is_none_or(|(after, _)| after != before)
+        {
+            self.former = Some(term);
         }
-        before != after || created.is_some() && created == after
+        before != after || created.is_some() && created == after.map(|(after, _)| after)
     }
 }
 
@@ -138,8 +157,8 @@ impl Observing {
             Depth::Leaders => BTreeMap::new(),
         };
         let glance = |(boundary, queue): (Boundary, Vec<KeyValue>)| {
-            let former = formers.get(&boundary).copied().flatten().map(i64::unsigned_abs);
-            let sighting = sighting(&queue, &leases).map(|sighting| Sighting { former, ..sighting });
+            let former = formers.get(&boundary).copied().flatten();
+            let sighting = sighting(&queue, &leases, scope.terms).map(|sighting| Sighting { former, ..sighting });
             (boundary, sighting)
         };
         Ok(found.into_iter().map(glance).collect())
@@ -165,7 +184,7 @@ impl Observing {
             let answer = match stream.message().await {
                 Ok(Some(answer)) => answer,
                 Ok(None) => break "the server ended it".to_owned(),
-                Err(error) => break error.to_string(),
+                Err(error) => break shown(&error.to_string()),
             };
             let mut matters = false;
             for event in answer.events() {
@@ -175,7 +194,7 @@ impl Observing {
                 if answer.compact_revision() > 0 {
                     self.past = None;
                 }
-                break answer.cancel_reason().to_owned();
+                break shown(answer.cancel_reason());
             }
             if matters {
                 return;
@@ -195,12 +214,14 @@ impl Observing {
         scope: &Scope,
         revision: i64,
         found: &BTreeMap<Boundary, Vec<KeyValue>>,
-    ) -> BTreeMap<Boundary, Option<i64>> {
+    ) -> BTreeMap<Boundary, Option<Term>> {
         // A store whose revisions go back is another one.
         if self.past.as_ref().is_some_and(|past| past.scope != *scope || past.revision > revision) {
             (self.past, self.stream) = (None, None);
         }
-        let oldest = |boundary: &Boundary| found.get(boundary)?.first().map(KeyValue::create_revision);
+        let oldest = |boundary: &Boundary| {
+            found.get(boundary)?.first().map(|pair| (pair.create_revision(), keys::term(pair, scope.terms)))
+        };
         let agrees = |past: &Past| {
             past.queues.iter().all(|(boundary, queue)| queue.oldest() == oldest(boundary))
                 && found.keys().all(|boundary| past.queues.contains_key(boundary))
@@ -227,8 +248,8 @@ impl Observing {
         let replayed = self.past.take();
         let mut queues: BTreeMap<Boundary, Queue> = BTreeMap::new();
         for (boundary, pairs) in found {
-            let keys = pairs.iter().map(|pair| (pair.create_revision(), pair.key().to_vec())).collect();
-            queues.insert(boundary.clone(), Queue { keys, former: None });
+            let candidates = pairs.iter().map(|pair| (pair.create_revision(), Candidate::new(pair, scope.terms)));
+            queues.insert(boundary.clone(), Queue { candidates: candidates.collect(), former: None });
         }
         for (boundary, replayed) in replayed.iter().flat_map(|past| &past.queues) {
             // Who has led once is remembered, with nobody there any more.
@@ -238,7 +259,7 @@ impl Observing {
             }
         }
         if queues.len() > MOST_REMEMBERED {
-            queues.retain(|_, queue| !queue.keys.is_empty());
+            queues.retain(|_, queue| !queue.candidates.is_empty());
         }
         let formers = queues.iter().map(|(boundary, queue)| (boundary.clone(), queue.former)).collect();
         let heard = replayed.map_or(revision, |past| past.heard.max(revision));
@@ -260,22 +281,23 @@ impl Past {
             return false;
         }
         let Some(boundary) = self.scope.of(pair.key()) else { return false };
-        self.queues.entry(boundary).or_default().replay(event, pair)
+        self.queues.entry(boundary).or_default().replay(event, pair, self.scope.terms)
     }
 }
 
-/// The first one of the queue leads, the others wait.
-fn sighting(queue: &[KeyValue], leases: &BTreeMap<i64, Lease>) -> Result<Sighting, StoreError> {
+/// The first one of the queue leads, once its key shows a term; the others wait.
+fn sighting(queue: &[KeyValue], leases: &BTreeMap<i64, Lease>, scheme: Scheme) -> Result<Sighting, StoreError> {
     let Some((first, others)) = queue.split_first() else {
         return Ok(Sighting { candidates: Some(Vec::new()), ..Sighting::default() });
     };
-    let leader = Entry::read(first)?.leader(first);
-    let leader = match leases.get(&first.lease()) {
+    let leader = Entry::read(first)?.leader(first, scheme);
+    let waiting = if leader.is_some() { others } else { queue };
+    let leader = leader.map(|leader| match leases.get(&first.lease()) {
         Some(lease) => Leader { ttl: lease.granted.or(leader.ttl), lease_left: lease.left, ..leader },
         None => leader,
-    };
-    let candidates = others.iter().map(|pair| Ok(Entry::read(pair)?.candidate(pair))).collect::<Result<_, _>>()?;
-    Ok(Sighting { leader: Some(leader), candidates: Some(candidates), ..Sighting::default() })
+    });
+    let candidates = Some(waiting.iter().map(keys::waiting).collect());
+    Ok(Sighting { leader, candidates, ..Sighting::default() })
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -13,6 +13,8 @@
 //!   answer from local state, and a member that is cut off or stalled would say yes for ever.
 //! - A keep-alive proves nothing by itself: a leader of the cluster that was replaced without knowing still answers them. It
 //!   counts if the transaction, sent after its answer, was served in the same raft term.
+//! - The term is fixed when our key is seen to be the oldest, and kept in the same transaction that verifies it
+//!   ([`terms`](super::terms)). A key of ours that shows a term has been verified: that answer may have been lost, the win is not.
 //! - A key, once seen to be gone, is never taken for granted again: a waiter without a key gets a new one, at the back, before
 //!   it can lead (etcd's own election service does not look: etcd #19597).
 
@@ -25,18 +27,25 @@ use etcd_client::{
     LeaseKeeper, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 use tonic::Code;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::keys::{self, Entry, Value};
 use super::members::explain;
+use super::terms::{Scheme, Stored, Terms};
 use super::watch::{Seen, Watch};
 use crate::clock;
 use crate::election::Term;
-use crate::store::{Candidacy, Hints, Renewal, Sighting, Standing, StoreError};
+use crate::limits::TTL_MAX;
+use crate::store::{Candidacy, Hints, Leader, Renewal, Sighting, Standing, StoreError};
 
 /// How soon a candidate whose lease vanished while it waited comes back with a new one.
 const REJOIN: Duration = Duration::from_millis(100);
-/// How often a renewal is tried within an attempt if the cluster changes its leader in the middle.
+/// How soon a waiter asks again when the oldest candidate does not show a term yet: doubled each time.
+const UNVERIFIED: Duration = Duration::from_millis(50);
+/// How often it does so before it says that nobody leads.
+const UNVERIFIED_TRIED: u32 = 4;
+/// How often a renewal is tried within an attempt if the cluster changes its leader in the middle, or if the win turns out to have
+/// been verified before.
 const TERMS_TRIED: usize = 2;
 
 /// Where a candidate stands, and on which lease.
@@ -52,8 +61,10 @@ pub struct Seat {
     created: Option<i64>,
     /// Whether our key says that we lead, and who we are.
     announced: bool,
-    /// Since when we lead, in milliseconds since 1970.
-    since: Option<u64>,
+    win: Option<Win>,
+    /// Who led when that was last known, and how often since then the oldest candidate was one that does not lead yet.
+    leader: Option<Leader>,
+    unverified: u32,
     pulse: Option<Pulse>,
     own: Option<Watch>,
     predecessor: Option<Watch>,
@@ -73,6 +84,18 @@ enum Rule {
     Over,
 }
 
+/// Our key was the oldest.
+#[derive(Debug, Clone, Copy)]
+struct Win {
+    term: Term,
+    /// In milliseconds since 1970.
+    since: u64,
+    /// The term key, as it was read with the range that showed our key as the oldest.
+    stored: Stored,
+    /// Whether our key shows the term: verified, and the term key is of no account any more.
+    verified: bool,
+}
+
 /// The stream of keep-alives. Dropped at the first trouble: a late answer must not be taken for the next one's.
 struct Pulse {
     keeper: LeaseKeeper,
@@ -90,23 +113,27 @@ struct Beat {
 struct Place {
     created: i64,
     oldest: KeyValue,
+    /// The term key, read in the same transaction.
+    last_term: Option<KeyValue>,
     /// Of the answer: watches begin behind it.
     revision: i64,
 }
 
 impl Seat {
     /// Nothing is asked of the server yet. The lease's id is ours to choose, so that a keeper can know it before it exists.
-    pub fn new(lease: i64, prefix: &str, candidacy: &Candidacy, hints: Hints) -> Seat {
+    pub fn new(lease: i64, prefix: &str, candidacy: &Candidacy, scheme: Scheme, hints: Hints) -> Seat {
         Seat {
             lease,
             election: keys::election(prefix, &candidacy.boundary),
             key: keys::candidate(prefix, &candidacy.boundary, lease),
-            value: Value::of(candidacy),
+            value: Value::of(candidacy, scheme),
             hints,
             granted: false,
             created: None,
             announced: false,
-            since: None,
+            win: None,
+            leader: None,
+            unverified: 0,
             pulse: None,
             own: None,
             predecessor: None,
@@ -129,33 +156,114 @@ impl Seat {
         self.touched
     }
 
-    /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this seat.
-    pub async fn stand(&mut self, client: &mut Client, ttl: Duration) -> Result<Option<Standing>, StoreError> {
+    /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this seat; who leads is known
+    /// all the same ([`Seat::rejoins`]).
+    pub async fn stand(
+        &mut self,
+        client: &mut Client,
+        ttl: Duration,
+        terms: &mut Terms,
+    ) -> Result<Option<Standing>, StoreError> {
         self.rule.set(Rule::NotYet);
+        // The answer to an earlier question may have been lost: the same place, the same term.
+        let before = self.win.take();
         if self.created.is_none() {
-            // A newer format is found out about before there is anything of ours.
-            if let Some(oldest) = self.oldest(client).await? {
-                Entry::read(&oldest)?;
-            }
+            // An obstacle is found before there is anything of ours.
+            self.look_first(client, terms).await?;
         }
         self.keep(client, ttl).await?;
         // The stream goes with the connection if what follows fails.
         let pulse = self.pulse.take();
-        let Some(place) = self.place(client).await? else { return Ok(None) };
+        let Some(place) = self.place(client, terms).await? else { return Ok(None) };
         self.created = Some(place.created);
         self.watch_own(client, place.revision);
         if place.oldest.create_revision() == place.created {
-            let term = keys::term(&place.oldest);
+            let win = self.win(&place, before, terms)?;
+            (self.win, self.announced) = (Some(win), self.announced && win.verified);
             self.predecessor = None;
-            self.rule.set(Rule::Leads(term));
+            self.rule.set(Rule::Leads(win.term));
             self.pulse = pulse;
-            return Ok(Some(Standing::Won { term }));
+            return Ok(Some(Standing::Won { term: win.term }));
         }
+        self.sees(&place.oldest, terms)?;
         self.watch_predecessor(client, place.created).await?;
         self.pulse = pulse;
-        let leader = Entry::read(&place.oldest)?.leader(&place.oldest);
-        let sighting = Sighting { leader: Some(leader), ..Sighting::default() };
-        Ok(Some(Standing::Waiting { sighting, again: None, decided: true }))
+        Ok(Some(self.waits()))
+    }
+
+    /// The first look of a seat: at the oldest candidate and the term key. The first one of all also finds out whether we may
+    /// write the term key.
+    async fn look_first(&mut self, client: &mut Client, terms: &mut Terms) -> Result<(), StoreError> {
+        let reads = [self.get_oldest(), terms.get()];
+        let txn = match terms.put(0).filter(|_| !terms.may_write) {
+            Some(put) => Txn::new().when([terms.never()]).and_then([put]).or_else(reads),
+            None => Txn::new().and_then(reads),
+        };
+        let answer = match client.txn(txn).await {
+            Ok(answer) => answer,
+            Err(Error::GRpcStatus(status)) if status.code() == Code::PermissionDenied => {
+                // Of the two, is it the term key that we have no right to?
+                client.get(self.election.as_str(), Some(the_oldest())).await.map_err(explain)?;
+                return Err(terms.refused());
+            }
+            Err(error) => return Err(explain(error)),
+        };
+        terms.may_write = true;
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let [oldest, last_term] = found(&answer);
+        terms.read(last_term.as_ref())?;
+        match oldest {
+            Some(oldest) => self.sees(&oldest, terms)?,
+            None => (self.leader, self.unverified) = (None, 0),
+        }
+        terms.check_next(revision)
+    }
+
+    /// Our key is the oldest: the term under which it leads.
+    fn win(&self, place: &Place, before: Option<Win>, terms: &mut Terms) -> Result<Win, StoreError> {
+        let stored = terms.read(place.last_term.as_ref())?;
+        if let Some((term, since)) = self.value.led(&place.oldest) {
+            return Ok(Win { term, since, stored, verified: true });
+        }
+        if let Some(before) = before.filter(|before| before.stored == stored && !before.verified) {
+            return Ok(before);
+        }
+        let term = terms.following(stored, place.created)?;
+        Ok(Win { term, since: clock::wall_millis(), stored, verified: false })
+    }
+
+    /// Somebody else is the oldest candidate.
+    fn sees(&mut self, oldest: &KeyValue, terms: &mut Terms) -> Result<(), StoreError> {
+        let entry = Entry::read(oldest)?;
+        entry.check(terms.scheme, oldest)?;
+        match entry.leader(oldest, terms.scheme) {
+            Some(leader) => {
+                leader.term.into_iter().for_each(|term| terms.saw(term));
+                (self.leader, self.unverified) = (Some(leader), 0);
+            }
+            // Verified within a moment, as a rule: until then, those who wait keep to the leader they know.
+            None => {
+                self.unverified = self.unverified.saturating_add(1);
+                if self.unverified > UNVERIFIED_TRIED {
+                    self.leader = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn waits(&self) -> Standing {
+        let sighting = Sighting { leader: self.leader.clone(), ..Sighting::default() };
+        let again = self.unverified.checked_sub(1).map(|times| UNVERIFIED * 2u32.pow(times.min(16)));
+        Standing::Waiting { sighting, again, decided: true }
+    }
+
+    /// The answer of a candidate whose lease is gone: it comes back with a new one, at the back of the queue. It knows who leads
+    /// as well as before.
+    pub fn rejoins(self) -> Standing {
+        info!("the lease of this candidate was gone while it waited: it queues again");
+        let sighting = Sighting { leader: self.leader, ..Sighting::default() };
+        Standing::Waiting { sighting, again: Some(REJOIN), decided: true }
     }
 
     /// Grants the lease, or prolongs it. Whether it is gone is found out by what hangs on it.
@@ -179,27 +287,31 @@ impl Seat {
     }
 
     /// Our key, made if it is not there; `None` if there is no lease to hang it on.
-    async fn place(&mut self, client: &mut Client) -> Result<Option<Place>, StoreError> {
+    async fn place(&mut self, client: &mut Client, terms: &mut Terms) -> Result<Option<Place>, StoreError> {
+        let reads = [self.get_oldest(), terms.get()];
         if let Some(created) = self.created {
             let same = Compare::create_revision(self.key.as_str(), CompareOp::Equal, created);
-            let reads = [self.get_oldest()];
-            let answer = client.txn(Txn::new().when([same]).and_then(reads.clone()).or_else(reads)).await;
+            let answer = client.txn(Txn::new().when([same]).and_then(reads.clone()).or_else(reads.clone())).await;
             let answer = answer.map_err(explain)?;
             if answer.succeeded() {
                 return place(created, &answer).map(Some);
             }
             // What is said of that key from now on is not said of the next.
-            self.created = None;
-            (self.announced, self.since) = (false, None);
+            (self.created, self.announced) = (None, false);
             self.own = None;
+            if let [Some(oldest), _] = found(&answer) {
+                self.sees(&oldest, terms)?;
+            }
         }
         let absent = Compare::create_revision(self.key.as_str(), CompareOp::Equal, 0);
         let hung = PutOptions::new().with_lease(self.lease);
+        let [oldest, last_term] = reads;
         let put = TxnOp::put(self.key.as_str(), self.value.to_json(), Some(hung));
-        let txn = Txn::new()
-            .when([absent])
-            .and_then([put, self.get_oldest()])
-            .or_else([TxnOp::get(self.key.as_str(), None), self.get_oldest()]);
+        let txn = Txn::new().when([absent]).and_then([put, oldest.clone(), last_term.clone()]).or_else([
+            TxnOp::get(self.key.as_str(), None),
+            oldest,
+            last_term,
+        ]);
         let answer = match client.txn(txn).await {
             Ok(answer) => answer,
             Err(Error::GRpcStatus(status)) if status.code() == Code::NotFound => return Ok(None),
@@ -210,18 +322,16 @@ impl Seat {
             return place(revision, &answer).map(Some);
         }
         // An earlier request was heard although its answer was not.
-        let own = first_pair(&answer).filter(|pair| pair.key() == self.key.as_bytes());
+        let [own, oldest, last_term] = found(&answer);
         match own {
-            Some(own) if own.lease() == self.lease => place(own.create_revision(), &answer).map(Some),
-            // Somebody wrote to it: it is nobody's any more.
+            Some(own) if own.lease() == self.lease => {
+                let oldest = oldest.ok_or_else(nonsense)?;
+                Ok(Some(Place { created: own.create_revision(), oldest, last_term, revision }))
+            }
+            // Another program wrote to it: it counts for no candidate any more.
             Some(_) => Ok(None),
             None => Err(nonsense()),
         }
-    }
-
-    async fn oldest(&self, client: &mut Client) -> Result<Option<KeyValue>, StoreError> {
-        let mut answer = client.get(self.election.as_str(), Some(the_oldest())).await.map_err(explain)?;
-        Ok(answer.take_kvs().into_iter().next())
     }
 
     fn get_oldest(&self) -> TxnOp {
@@ -229,9 +339,14 @@ impl Seat {
     }
 
     /// Renews the lease, and verifies that the boundary is ours: see the rules above.
-    pub async fn renew(&mut self, client: &mut Client, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
-        let Some(created) = self.created else { return Ok(lost("nothing was won")) };
-        let value = Value::of(candidacy);
+    pub async fn renew(
+        &mut self,
+        client: &mut Client,
+        candidacy: &Candidacy,
+        terms: &mut Terms,
+    ) -> Result<Renewal, StoreError> {
+        let (Some(created), Some(mut win)) = (self.created, self.win) else { return Ok(lost("nothing was won")) };
+        let value = Value::of(candidacy, terms.scheme);
         if value != self.value {
             (self.value, self.announced) = (value, false);
         }
@@ -240,21 +355,32 @@ impl Seat {
             let beat = self.beat(client).await?;
             // Nothing of the renewal is credited if what follows fails: the stream goes with the connection.
             let pulse = self.pulse.take();
-            let announced = if self.announced { None } else { Some(self.announcement(created)) };
-            let put = announced.map(|value| {
-                let hung = PutOptions::new().with_lease(self.lease);
-                TxnOp::put(self.key.as_str(), value.to_json(), Some(hung))
-            });
-            let get_own = TxnOp::get(self.key.as_str(), None);
-            let branch: Vec<TxnOp> = put.into_iter().chain([get_own.clone()]).collect();
-            let txn = Txn::new().when(self.is_ours(created)).and_then(branch).or_else([get_own, self.get_oldest()]);
-            let answer = client.txn(txn).await.map_err(explain)?;
+            let answer = client.txn(self.check(created, win, terms)).await.map_err(explain)?;
             if !answer.succeeded() {
-                self.rule.set(Rule::Over);
-                return Ok(lost(if first_pair(&answer).is_some() { "another leads" } else { "our key is gone" }));
+                match self.fails(created, &answer) {
+                    // The answer was lost, the win was not: the term key has been written.
+                    Failed::Verified(term) if term == win.term && !win.verified => {
+                        win.verified = true;
+                        self.win = Some(win);
+                        self.pulse = pulse;
+                        continue;
+                    }
+                    Failed::Verified(_) | Failed::TermKey => {
+                        info!(term = win.term, "another term was stored before this win was verified: asking again");
+                        self.rule.set(Rule::NotYet);
+                        (self.win, self.pulse) = (None, pulse);
+                        return Ok(Renewal::Outdated);
+                    }
+                    Failed::Lost(why) => {
+                        self.rule.set(Rule::Over);
+                        return Ok(lost(why));
+                    }
+                }
             }
-            self.announced = true;
             let header = answer.header().ok_or_else(nonsense)?;
+            (self.announced, win.verified) = (true, true);
+            self.win = Some(win);
+            terms.saw(win.term);
             self.watch_own(client, header.revision());
             let Some(beat) = beat else {
                 return Err(StoreError::Unavailable("the lease is not found although our key hangs on it".to_owned()));
@@ -269,6 +395,36 @@ impl Seat {
         Err(StoreError::Unavailable("the cluster keeps changing its leader".to_owned()))
     }
 
+    /// The transaction that decides: the boundary is ours and, before our key shows the term, no other one has been stored. It
+    /// writes what our key does not show yet.
+    fn check(&self, created: i64, win: Win, terms: &Terms) -> Txn {
+        let mut compares = self.is_ours(created);
+        let mut branch = Vec::new();
+        if !win.verified {
+            compares.push(terms.is_still(win.stored));
+            branch.extend(terms.put(win.term));
+        }
+        if !self.announced {
+            let hung = PutOptions::new().with_lease(self.lease);
+            let value = self.value.clone().leading(win.term, win.since);
+            branch.push(TxnOp::put(self.key.as_str(), value.to_json(), Some(hung)));
+        }
+        let get_own = TxnOp::get(self.key.as_str(), None);
+        branch.push(get_own.clone());
+        Txn::new().when(compares).and_then(branch).or_else([get_own, self.get_oldest(), terms.get()])
+    }
+
+    /// Which of the comparisons does not hold.
+    fn fails(&self, created: i64, answer: &TxnResponse) -> Failed {
+        let [own, oldest, _] = found(answer);
+        let Some(own) = own else { return Failed::Lost("our key is gone") };
+        let is_ours = own.create_revision() == created && own.lease() == self.lease;
+        if !is_ours || oldest.is_none_or(|oldest| oldest.create_revision() != created) {
+            return Failed::Lost("another leads");
+        }
+        self.value.led(&own).map_or(Failed::TermKey, |(term, _)| Failed::Verified(term))
+    }
+
     fn is_ours(&self, created: i64) -> Vec<Compare> {
         vec![
             Compare::create_revision(self.key.as_str(), CompareOp::Equal, created),
@@ -276,11 +432,6 @@ impl Seat {
             // Of every key of the boundary.
             Compare::create_revision(self.election.as_str(), CompareOp::Greater, created - 1).with_prefix(),
         ]
-    }
-
-    fn announcement(&mut self, created: i64) -> Value {
-        let since = *self.since.get_or_insert_with(clock::wall_millis);
-        self.value.clone().leading(created.unsigned_abs(), since)
     }
 
     /// One keep-alive. `None`: that member knows no such lease, which a transaction has to confirm.
@@ -303,7 +454,7 @@ impl Seat {
         }
         let raft_term = answer.header().ok_or_else(nonsense)?.raft_term();
         self.pulse = Some(pulse);
-        Ok(Some(Beat { ttl: Duration::from_secs(ttl), raft_term }))
+        Ok(Some(Beat { ttl: Duration::from_secs(ttl).min(TTL_MAX), raft_term }))
     }
 
     fn watch_own(&mut self, client: &Client, revision: i64) {
@@ -346,13 +497,14 @@ impl Seat {
     }
 }
 
-/// What a candidate answers whose lease is gone: it comes back with a new one, at the back of the queue.
-pub fn rejoins() -> Standing {
-    Standing::Waiting {
-        sighting: Sighting { obstacle: Some("our lease was gone: queueing again".to_owned()), ..Sighting::default() },
-        again: Some(REJOIN),
-        decided: true,
-    }
+/// Why the transaction that decides does not go through.
+#[derive(Debug)]
+enum Failed {
+    /// It has gone through before, under this term.
+    Verified(Term),
+    /// The boundary is ours, and only the term key is not what it was.
+    TermKey,
+    Lost(&'static str),
 }
 
 /// Takes a lease back, with all that hangs on it. That there is no such lease (any more) is what was wanted.
@@ -375,21 +527,20 @@ fn whole_seconds(ttl: Duration) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
+/// From an answer that ends with the ranges of the oldest key and of the term key.
 fn place(created: i64, answer: &TxnResponse) -> Result<Place, StoreError> {
-    let oldest = answer.op_responses().into_iter().rev().find_map(|answer| match answer {
-        TxnOpResponse::Get(mut range) => range.take_kvs().into_iter().next(),
-        TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
-    });
     let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-    Ok(Place { created, oldest: oldest.ok_or_else(nonsense)?, revision })
+    let [oldest, last_term] = found(answer);
+    Ok(Place { created, oldest: oldest.ok_or_else(nonsense)?, last_term, revision })
 }
 
-/// What the first range of a transaction found.
-fn first_pair(answer: &TxnResponse) -> Option<KeyValue> {
-    match answer.op_responses().into_iter().next()? {
-        TxnOpResponse::Get(mut range) => range.take_kvs().into_iter().next(),
+/// The first pair of each range of a transaction, in their order.
+fn found<const RANGES: usize>(answer: &TxnResponse) -> [Option<KeyValue>; RANGES] {
+    let mut ranges = answer.op_responses().into_iter().filter_map(|answer| match answer {
+        TxnOpResponse::Get(mut range) => Some(range.take_kvs().into_iter().next()),
         TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
-    }
+    });
+    std::array::from_fn(|_| ranges.next().flatten())
 }
 
 fn lost(why: &str) -> Renewal {

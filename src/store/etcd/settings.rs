@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::Host;
 
+use super::terms::Scheme;
 use crate::config::duration;
 use crate::store::{Access, Password, StoreError, StoreUrl};
 
@@ -24,6 +25,9 @@ pub struct Settings {
     pub endpoints: Vec<String>,
     /// Before every key of ours; ends with a slash.
     pub prefix: String,
+    /// How terms are counted.
+    #[serde(default)]
+    pub terms: Scheme,
     /// `None`: in the clear.
     pub tls: Option<Tls>,
     /// Name and password.
@@ -50,35 +54,47 @@ pub struct Tls {
 pub struct Target {
     endpoints: Vec<String>,
     prefix: String,
+    terms: Scheme,
     /// `None`: left open, as in `etcd:`.
     tls: Option<bool>,
 }
 
 impl Target {
-    /// Reads `//h1:2379,h2:2379/prefix`, or nothing, which leaves all of it open.
+    /// Reads `//h1:2379,h2:2379/prefix?term=revision`, or less, which leaves the rest open.
     ///
     /// # Errors
     ///
     /// Says what is not understood; never repeats what may be a password.
     pub fn parse(url: &StoreUrl<'_>) -> Result<Target, String> {
         let encrypted = url.scheme == "etcds";
-        if url.rest.is_empty() {
-            let tls = encrypted.then_some(true);
-            return Ok(Target { endpoints: Vec::new(), prefix: DEFAULT_PREFIX.to_owned(), tls });
-        }
-        let rest = url.rest.strip_prefix("//").ok_or_else(form)?;
-        // Wherever it is: a password may hold the slash that seems to begin the prefix, which is shown to people.
-        if rest.contains('@') {
+        // Wherever it is: a password may hold the character that seems to begin the prefix, which is shown to people.
+        if url.rest.starts_with("//") && url.rest.contains('@') {
             return Err(NO_USER.to_owned());
         }
-        let (hosts, path) = rest.split_once('/').map_or((rest, ""), |(hosts, path)| (hosts, path));
-        if rest.contains(['?', '#']) {
-            return Err("nothing follows the prefix: there are no options in the URL of an etcd".to_owned());
+        let (place, options) = url.rest.split_once('?').map_or((url.rest, None), |(place, rest)| (place, Some(rest)));
+        let terms = options.map_or(Ok(Scheme::default()), scheme)?;
+        if place.is_empty() {
+            let tls = encrypted.then_some(true);
+            return Ok(Target { endpoints: Vec::new(), prefix: DEFAULT_PREFIX.to_owned(), terms, tls });
         }
+        let rest = place.strip_prefix("//").ok_or_else(form)?;
+        if rest.contains('#') {
+            return Err("nothing but ?term=revision follows the prefix in the URL of an etcd".to_owned());
+        }
+        let (hosts, path) = rest.split_once('/').map_or((rest, ""), |(hosts, path)| (hosts, path));
         let endpoints =
             hosts.split(',').filter(|host| !host.is_empty()).map(endpoint).collect::<Result<Vec<_>, _>>()?;
         let tls = if endpoints.is_empty() { encrypted.then_some(true) } else { Some(encrypted) };
-        Ok(Target { endpoints, prefix: prefix(path)?, tls })
+        Ok(Target { endpoints, prefix: prefix(path)?, terms, tls })
+    }
+}
+
+/// The options: one, so far.
+fn scheme(options: &str) -> Result<Scheme, String> {
+    // Not repeated: it may be a password.
+    match options {
+        "term=revision" => Ok(Scheme::Revision),
+        _ => Err("the only option in the URL of an etcd is ?term=revision".to_owned()),
     }
 }
 
@@ -134,6 +150,7 @@ impl Settings {
         Ok(Settings {
             endpoints,
             prefix: target.prefix,
+            terms: target.terms,
             tls: encrypted.then(|| tls.unwrap_or_default()),
             user: user(access, &variable)?,
             request_timeout: access.request_timeout,
@@ -263,6 +280,11 @@ mod tests {
         assert_eq!(plain("etcds://h").tls, Some(Tls::default()));
         assert_eq!(plain("etcds:").tls, Some(Tls::default()));
         assert_eq!(plain("etcds://h").address(), "etcds://h:2379");
+        assert_eq!(plain("etcd://h/p").terms, Scheme::Stored);
+        for url in ["etcd:?term=revision", "etcd://h?term=revision", "etcd://h/p?term=revision"] {
+            assert_eq!(plain(url).terms, Scheme::Revision, "{url}");
+        }
+        assert_eq!(plain("etcd://h/p?term=revision").prefix, "/p/");
     }
 
     #[test]
@@ -274,7 +296,10 @@ mod tests {
             ("etcd://::1", "no HOST:PORT"),
             ("etcd://root:hunter2@h", "--password-file"),
             ("etcd://root:hunter2", "no HOST:PORT"),
-            ("etcd://h/p?x=1", "no options"),
+            ("etcd://h/p?x=1", "?term=revision"),
+            ("etcd://h/p?term=hunter2", "?term=revision"),
+            ("etcd://h/p#x", "?term=revision"),
+            ("etcd:?", "?term=revision"),
             ("etcd://h/%ff", "UTF-8"),
         ] {
             let message = settings(url, &Access::default(), &[]).expect_err(url);

@@ -9,6 +9,7 @@ use etcd_client::{Client, EventType, WatchOptions};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
+use super::members::shown;
 use crate::clock;
 
 /// A watch that was broken off sooner than this is not worth a question of its own: that would make a storm.
@@ -60,13 +61,17 @@ impl Drop for Watch {
 /// Returns when the key has been deleted.
 async fn until_deleted(mut client: Client, key: &str, revision: i64) -> Result<(), String> {
     let options = WatchOptions::new().with_start_revision(revision);
-    let mut stream = client.watch(key, Some(options)).await.map_err(|error| error.to_string())?;
-    while let Some(answer) = stream.message().await.map_err(|error| error.to_string())? {
+    let mut stream = client.watch(key, Some(options)).await.map_err(|error| shown(&error.to_string()))?;
+    while let Some(answer) = stream.message().await.map_err(|error| shown(&error.to_string()))? {
         if answer.events().iter().any(|event| event.event_type() == EventType::Delete) {
             return Ok(());
         }
         if answer.canceled() {
-            return Err(format!("cancelled, compacted at {}: {}", answer.compact_revision(), answer.cancel_reason()));
+            return Err(format!(
+                "cancelled, compacted at {}: {}",
+                answer.compact_revision(),
+                shown(answer.cancel_reason())
+            ));
         }
     }
     Err("the server ended it".to_owned())

@@ -1,20 +1,18 @@
-//! The directory, the names in it, and the record: everything about files but the locks.
+//! The directory, and the names in it.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::geteuid;
 
-use super::super::record::VERSION;
-use super::{FileRecord, StoreError};
+use super::StoreError;
+use super::record_file::Files;
 use crate::boundary::Boundary;
-
-/// A record is less than a kilobyte; whatever is longer is none.
-const LONGEST_RECORD: u64 = 64 * 1024;
 
 /// By uid alone, so that a terminal, a crontab and a unit meet.
 pub fn default_directory() -> PathBuf {
@@ -79,8 +77,14 @@ impl Directory {
         if path.is_empty() {
             return Ok(Directory { path: default_directory(), is_default: true, for_locks: true });
         }
-        let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-        Ok(Directory { path, is_default: false, for_locks: true })
+        if !path.starts_with('/') {
+            let here = std::env::current_dir().map_or_else(|_| PathBuf::from("/DIR"), |here| here.join(path));
+            return Err(format!(
+                "{path:?} is a relative path, which leads to another election in each working directory: write file:{}",
+                here.display()
+            ));
+        }
+        Ok(Directory { path: PathBuf::from(path), is_default: false, for_locks: true })
     }
 
     pub fn path(&self) -> &Path {
@@ -88,18 +92,14 @@ impl Directory {
     }
 
     pub fn files(&self, boundary: &Boundary) -> Files {
-        Files::new(&self.path, boundary.as_str())
+        Files::new(&self.path, self.path.clone(), boundary.as_str())
     }
 
     /// Makes the directory if it is missing, and checks that locks in it mean what they should.
     pub fn prepare(&self) -> Result<(), StoreError> {
         let shown = self.path.display();
-        let mode = if self.is_default { 0o700 } else { 0o777 };
-        match DirBuilder::new().recursive(!self.is_default).mode(mode).create(&self.path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(refused_if_permanent(&error, format!("{shown}: cannot be created: {error}"))),
-        }
+        let made = if self.is_default { make_private(&self.path) } else { make_all(&self.path) };
+        made.map_err(|error| refused_if_permanent(&error, format!("{shown}: cannot be created: {error}")))?;
         match self.check() {
             Ok(true) => Ok(()),
             Ok(false) => Err(StoreError::Unavailable(format!("{shown} was removed"))),
@@ -173,8 +173,50 @@ impl Directory {
     }
 }
 
+/// Makes a directory for this user alone, whatever the umask; one that is there keeps its mode, unless it is this user's and
+/// shut to its owner, as elect itself made it under a umask of 777.
+///
+/// # Errors
+///
+/// It cannot be made, or not be opened to its owner.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => open_to_owner(path),
+    }
+}
+
+/// Makes a directory and those above it. The umask decides, but never shuts out this user.
+fn make_all(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o777).create(path) {
+        Ok(()) => open_to_owner(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let Some(parent) = path.parent() else { return Err(error) };
+            make_all(parent)?;
+            match DirBuilder::new().mode(0o777).create(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                Ok(()) | Err(_) => open_to_owner(path),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A directory of this user's is given the three bits that its owner needs.
+fn open_to_owner(path: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() || found.uid() != geteuid().as_raw() || found.mode() & 0o700 == 0o700 {
+        return Ok(());
+    }
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let directory = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let mode = directory.metadata()?.mode() & 0o7777 | 0o700;
+    fs::set_permissions(format!("/proc/self/fd/{}", directory.as_raw_fd()), fs::Permissions::from_mode(mode))
+}
+
 /// Another user's.
-fn closed(directory: &Path, what: &impl std::fmt::Display) -> StoreError {
+pub fn closed(directory: &Path, what: &impl std::fmt::Display) -> StoreError {
     let us = geteuid();
     let whom = fs::metadata(directory).map_or("somebody else".to_owned(), |found| format!("uid {}", found.uid()));
     StoreError::Refused(format!(
@@ -190,110 +232,6 @@ pub fn refused_if_permanent(error: &io::Error, message: String) -> StoreError {
         io::ErrorKind::NotFound,
     ];
     if permanent.contains(&error.kind()) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }
-}
-
-/// The two files of one boundary.
-#[derive(Debug)]
-pub struct Files {
-    directory: PathBuf,
-    pub lock: PathBuf,
-    pub record: PathBuf,
-    temporary: PathBuf,
-}
-
-/// Why there is no record to be read.
-#[derive(Debug)]
-pub enum ReadError {
-    Io(io::Error),
-    /// Written by something that is not elect, or cut short.
-    Corrupt(String),
-    /// Written by a newer elect: this one must not stand beside it.
-    Newer(u32),
-}
-
-impl Files {
-    pub fn new(directory: &Path, boundary: &str) -> Files {
-        let name = encode(boundary);
-        Files {
-            directory: directory.to_owned(),
-            lock: directory.join(format!("{name}.lock")),
-            record: directory.join(format!("{name}.json")),
-            temporary: directory.join(format!(".{name}.json.new")),
-        }
-    }
-
-    pub fn trouble(&self, what: &str, error: &io::Error) -> StoreError {
-        refused_if_permanent(error, format!("{} {what}: {error}", self.lock.display()))
-    }
-
-    /// The record; `None` if there is none yet.
-    pub fn read(&self) -> Result<Option<FileRecord>, ReadError> {
-        let file =
-            match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.record) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(ReadError::Io(error)),
-            };
-        let mut bytes = Vec::new();
-        file.take(LONGEST_RECORD).read_to_end(&mut bytes).map_err(ReadError::Io)?;
-        parse(&bytes).map(Some)
-    }
-
-    /// Replaces the record, so that a reader finds the old one or the new one and a crash leaves one of them. Under the lock.
-    pub fn write(&self, record: &FileRecord) -> Result<(), StoreError> {
-        let replaced = || -> io::Result<()> {
-            let mut bytes = serde_json::to_vec(record)?;
-            bytes.push(b'\n');
-            // Left over from a crash, or put there by somebody: not to be followed.
-            match fs::remove_file(&self.temporary) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&self.temporary)?;
-            file.write_all(&bytes)?;
-            file.set_permissions(fs::Permissions::from_mode(0o644))?;
-            file.sync_all()?;
-            fs::rename(&self.temporary, &self.record)?;
-            File::open(&self.directory)?.sync_all()
-        };
-        replaced().map_err(|error| {
-            let _ = fs::remove_file(&self.temporary);
-            refused_if_permanent(&error, format!("{} cannot be written: {error}", self.record.display()))
-        })
-    }
-}
-
-fn parse(bytes: &[u8]) -> Result<FileRecord, ReadError> {
-    #[derive(serde::Deserialize)]
-    struct Format {
-        version: u32,
-    }
-    let corrupt = |error: serde_json::Error| ReadError::Corrupt(error.to_string());
-    let Format { version } = serde_json::from_slice(bytes).map_err(corrupt)?;
-    if version > VERSION {
-        return Err(ReadError::Newer(version));
-    }
-    serde_json::from_slice(bytes).map_err(corrupt)
-}
-
-impl ReadError {
-    pub fn into_store_error(self, files: &Files) -> StoreError {
-        let record = files.record.display();
-        match self {
-            ReadError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                closed(&files.directory, &record)
-            }
-            ReadError::Io(error) => refused_if_permanent(&error, format!("{record} cannot be read: {error}")),
-            ReadError::Corrupt(reason) => {
-                // It repeats what it does not know, line breaks and all.
-                let reason = reason.replace(|c: char| c.is_control(), " ");
-                StoreError::Unavailable(format!("{record} is not a record: {reason}; the next leader replaces it"))
-            }
-            ReadError::Newer(version) => StoreError::Refused(format!(
-                "{record} was written by a newer elect (format {version}, this one knows {VERSION}): upgrade this one"
-            )),
-        }
-    }
 }
 
 /// A boundary as a file's name: what is not plain becomes `%XX`, a dot in front too, so that no two meet.
@@ -332,10 +270,7 @@ fn decode(name: &str) -> Option<String> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::super::record::{Record, RecordState};
-    use super::super::LockFile;
     use super::*;
-    use crate::election::Term;
     use crate::fuzz;
 
     #[test]
@@ -346,9 +281,8 @@ mod tests {
             let encoded = encode(name);
             assert!(!encoded.starts_with('.') && !encoded.contains('/'), "{encoded}");
             assert_eq!(decode(&encoded).as_deref(), Some(name));
-            let files = Files::new(Path::new("/d"), name);
-            let longest = files.temporary.file_name().expect("a name").len();
-            assert!(longest <= 255, "{longest}");
+            // As in `Files`, with the longest suffix.
+            assert!(format!(".{encoded}.json.12345678").len() <= 255, "{encoded}");
         }
         assert_eq!(encode("a/b"), "a%2Fb");
         assert_eq!(encode(".a"), "%2Ea");
@@ -362,66 +296,34 @@ mod tests {
         assert_eq!(Directory::parse("/srv/locks").expect("a path").path(), Path::new("/srv/locks"));
         assert_eq!(Directory::parse("///srv/locks").expect("a path").path(), Path::new("/srv/locks"));
         assert!(Directory::parse("").expect("the default").is_default);
-        assert!(Directory::parse("locks").expect("a path").path().is_absolute());
+        for relative in ["locks", "./locks", "../locks"] {
+            let message = Directory::parse(relative).expect_err("relative");
+            let absolute = std::env::current_dir().expect("here").join(relative);
+            assert!(message.contains(&format!("file:{}", absolute.display())), "{message}");
+        }
         let message = Directory::parse("//srv/locks").expect_err("a host");
         assert!(message.contains("file:///DIR"), "{message}");
     }
 
     #[test]
-    fn a_record_that_is_none_is_told_from_one_that_is_newer() {
-        assert!(matches!(parse(b""), Err(ReadError::Corrupt(_))));
-        assert!(matches!(parse(b"\0\0\0\0"), Err(ReadError::Corrupt(_))));
-        assert!(matches!(parse(b"{\"version\":1}"), Err(ReadError::Corrupt(_))));
-        assert!(matches!(parse(b"{\"version\":3,\"whatever\":[]}"), Err(ReadError::Newer(3))));
-    }
-
-    fn records() -> impl Strategy<Value = FileRecord> {
-        let state = prop_oneof![Just(RecordState::Held), Just(RecordState::Free)];
-        let who = (fuzz::text(), fuzz::text(), fuzz::text(), any::<Option<u16>>());
-        let numbers = (0..=VERSION, any::<Term>(), any::<Option<u64>>(), any::<u64>());
-        (state, who, numbers, any::<[u64; 2]>(), any::<Option<Term>>()).prop_map(
-            |(state, (id, name, host, port), (version, term, ttl, since), [device, inode], former)| FileRecord {
-                record: Record { version, state, id, name, host, port, term, ttl, since },
-                lock: LockFile { device, inode },
-                former,
-            },
-        )
-    }
-
-    #[test]
-    fn what_is_written_is_what_is_read() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let files = Files::new(directory.path(), "cron");
-        fuzz::holds(fuzz::DEAR, &records(), |record| {
-            files.write(&record).expect("written");
-            assert_eq!(files.read().expect("a record"), Some(record));
-        });
-    }
-
-    #[test]
-    fn whatever_is_found_in_a_record_is_read_without_harm_and_stays() {
-        let json = || records().prop_map(|record| serde_json::to_vec(&record).expect("JSON"));
-        let found = prop_oneof![fuzz::noise(), fuzz::mangled(json()), fuzz::miswritten(json())];
-        fuzz::holds(fuzz::CHEAP, &found, |bytes| {
-            if let Ok(record) = parse(&bytes) {
-                let again = serde_json::to_vec(&record).expect("JSON");
-                assert_eq!(parse(&again).expect("a record"), record);
-            }
-        });
-        let directory = tempfile::tempdir().expect("a directory");
-        let files = Files::new(directory.path(), "cron");
-        fuzz::holds(fuzz::DEAR, &found, |bytes| {
-            fs::write(&files.record, &bytes).expect("written");
-            if let Err(error) = files.read() {
-                assert_eq!(error.into_store_error(&files).to_string().lines().count(), 1);
-            }
-            assert_eq!(fs::read(&files.record).expect("still there"), bytes);
-        });
-    }
-
-    #[test]
-    fn noise_is_no_record() {
-        fuzz::holds(fuzz::CHEAP, &fuzz::noise(), |bytes| assert!(parse(&bytes).is_err()));
+    fn a_directory_that_was_shut_to_its_owner_is_opened_and_others_keep_their_mode() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("private");
+        let mode = |path: &Path| fs::metadata(path).expect("there").mode() & 0o7777;
+        make_private(&path).expect("made");
+        assert_eq!(mode(&path), 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0)).expect("ours");
+        make_private(&path).expect("opened");
+        assert_eq!(mode(&path), 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+        make_private(&path).expect("there");
+        assert_eq!(mode(&path), 0o755);
+        make_all(&path.join("a/b/c")).expect("made");
+        make_all(&path.join("a/b/c")).expect("there");
+        assert_eq!(mode(&path.join("a/b")) & 0o700, 0o700);
+        std::os::unix::fs::symlink("private", place.path().join("link")).expect("a link");
+        make_private(&place.path().join("link")).expect("refused later, by Directory::check");
+        assert_eq!(mode(&path), 0o755);
     }
 
     #[test]

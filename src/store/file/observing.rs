@@ -7,10 +7,11 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::directory::{Directory, Files};
+use super::directory::Directory;
 use super::folder::Folder;
 use super::holders::Holders;
-use super::{FileRecord, holders, seat};
+use super::record_file::{FileRecord, Files};
+use super::{holders, seat};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::election::Time;

@@ -3,17 +3,22 @@
 //! No type here unlocks when it is dropped: a copy of the description may be the keeper's or the command's. Giving up is
 //! a call, [`Seat::give_up`], made where the tree is known to be empty.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::geteuid;
 
+use super::anchor::Anchor;
 use super::directory::refused_if_permanent;
+use super::label::Label;
+use super::opening::{NotOpened, open_regular};
+use super::record_file::Files;
 use super::{Hints, StoreError, holders};
 
 /// Which file it is, by device and number.
@@ -54,6 +59,8 @@ pub struct Seat {
     lock: Arc<File>,
     /// A byte-range lock on a description of its own; shared with the keeper alone.
     guard: Arc<File>,
+    /// Where lock and record are; shared with the keeper alone.
+    anchor: Anchor,
     file: LockFile,
     wait: Wait,
 }
@@ -77,73 +84,80 @@ const FAILED: u8 = 2;
 const ABANDONED: u8 = 3;
 
 impl Seat {
-    /// Opens the lock file, which is made if it is missing and is never removed.
-    pub fn open(path: &Path, mode: u32) -> Result<Seat, StoreError> {
-        let trouble = |error: io::Error| {
-            if error.raw_os_error() == Some(libc::ELOOP) {
-                let shown = path.display();
-                return StoreError::Refused(format!(
-                    "{shown} is a symbolic link, which a lock file never is: remove it"
-                ));
-            }
+    /// Opens the lock file of a boundary, which is made if it is missing and is never removed.
+    pub fn open(anchor: Anchor, boundary: &str, mode: u32) -> Result<Seat, StoreError> {
+        let files = anchor.files(boundary);
+        let shown = files.shown_lock();
+        let shown = shown.display();
+        let failed = |error: io::Error| {
             let is_anothers = error.kind() == io::ErrorKind::PermissionDenied;
             let advice = if is_anothers { "; --store file:DIR names another directory" } else { "" };
-            let message = format!("{} cannot be opened: {error}{advice}", path.display());
+            let message = format!("{shown} cannot be opened: {error}{advice}");
             // Removed at this moment, it or the directory: the next question makes it again.
             if error.kind() == io::ErrorKind::NotFound {
                 return StoreError::Unavailable(message);
             }
             refused_if_permanent(&error, message)
         };
-        let open = |create: bool| {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(create)
-                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-                .open(path)
+        let trouble = |error: NotOpened| match error {
+            NotOpened::Io(error) => failed(error),
+            NotOpened::NotRegular(_) => {
+                StoreError::Refused(format!("{shown} {error}, as a lock file always is: remove it"))
+            }
         };
-        let lock = match open(false) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match open(true) {
-                Ok(file) => {
-                    // Whatever the umask says: who may take part follows from the directory.
-                    file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(trouble)?;
-                    file
-                }
+        let lock = match open_regular(&files.lock, true) {
+            Err(error) if error.is_missing() => match make(&files.lock, mode) {
                 // Somebody was faster.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(false).map_err(trouble)?,
-                Err(error) => return Err(trouble(error)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    open_regular(&files.lock, true).map_err(trouble)?
+                }
+                made => made.map_err(failed)?,
             },
             opened => opened.map_err(trouble)?,
         };
-        if !lock.metadata().map_err(trouble)?.is_file() {
-            return Err(StoreError::Refused(format!("{} is not a regular file", path.display())));
+        let guard = open_regular(&files.lock, true).map_err(trouble)?;
+        let file = LockFile::of(&lock).map_err(failed)?;
+        if LockFile::of(&guard).map_err(failed)? != file {
+            return Err(StoreError::Unavailable(format!("{shown} was replaced while it was opened")));
         }
-        let guard = open(false).map_err(trouble)?;
-        let file = LockFile::of(&lock).map_err(trouble)?;
-        if LockFile::of(&guard).map_err(trouble)? != file {
-            return Err(StoreError::Unavailable(format!("{} was replaced while it was opened", path.display())));
-        }
-        Ok(Seat { lock: Arc::new(lock), guard: Arc::new(guard), file, wait: Wait::Idle })
+        Ok(Seat { lock: Arc::new(lock), guard: Arc::new(guard), anchor, file, wait: Wait::Idle })
     }
 
-    /// The seat behind descriptors that another process opened: lock, then guard.
+    /// The seat behind descriptors that another process opened: lock, guard and directory.
     pub fn inherit(descriptors: Vec<OwnedFd>) -> Option<Seat> {
-        let [lock, guard] = <[OwnedFd; 2]>::try_from(descriptors).ok()?.map(File::from);
+        let [lock, guard, directory] = <[OwnedFd; 3]>::try_from(descriptors).ok()?;
+        let (lock, guard) = (File::from(lock), File::from(guard));
         let file = LockFile::of(&lock).ok()?;
-        Some(Seat { lock: Arc::new(lock), guard: Arc::new(guard), file, wait: Wait::Taken })
+        let anchor = Anchor::inherit(directory);
+        Some(Seat { lock: Arc::new(lock), guard: Arc::new(guard), anchor, file, wait: Wait::Taken })
     }
 
     /// Copies for the keeper, lock first. They are the same descriptions: a lock on one is a lock on all.
     pub fn copies(&self) -> io::Result<Vec<OwnedFd>> {
-        Ok(vec![self.lock.as_fd().try_clone_to_owned()?, self.guard.as_fd().try_clone_to_owned()?])
+        let (lock, guard) = (self.lock.as_fd().try_clone_to_owned()?, self.guard.as_fd().try_clone_to_owned()?);
+        Ok(vec![lock, guard, self.anchor.copy()?])
+    }
+
+    /// The files in the directory in which the lock file was opened, whatever has become of its path.
+    pub fn files(&self, boundary: &str) -> Files {
+        self.anchor.files(boundary)
+    }
+
+    /// What the lock file says of itself.
+    pub fn label(&self) -> io::Result<Option<Label>> {
+        Label::read(&self.lock)
+    }
+
+    /// Has the lock file say under which path it was locked. Under the lock.
+    pub fn write_label(&self, label: &Label) -> io::Result<()> {
+        label.write(&self.lock)
     }
 
     pub fn file(&self) -> LockFile {
         self.file
     }
 
-    /// Whether the path still leads to the file that we have open.
+    /// Whether the path leads to the file that we have open.
     pub fn is_on(&self, path: &Path) -> bool {
         LockFile::at(path).is_ok_and(|file| file == self.file)
     }
@@ -214,7 +228,12 @@ impl Seat {
         let now = std::fs::FileTimes::new().set_accessed(crate::clock::wall()).set_modified(crate::clock::wall());
         // A lock file that cannot be touched is still a lock.
         let _ = self.lock.set_times(now);
-        let _ = OpenOptions::new().write(true).open(record).and_then(|record| record.set_times(now));
+        // Another user may have put something else in the place of the record: that is left alone.
+        if let Ok(record) = open_regular(record, false)
+            && record.metadata().is_ok_and(|found| found.uid() == geteuid().as_raw() && found.nlink() == 1)
+        {
+            let _ = record.set_times(now);
+        }
     }
 
     /// Unlocks, for every copy there is. Only with an empty tree (2.3).
@@ -232,7 +251,57 @@ impl Seat {
 fn unlock(lock: &File, guard: &File) {
     // The flock goes last: whoever has that is on the way to lead.
     let _ = fcntl(guard, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)));
+    #[cfg(test)]
+    between_unlocks::reached(lock);
     let _ = lock.unlock();
+}
+
+#[cfg(test)]
+pub fn drop_guard(guard: &File) {
+    fcntl(guard, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK))).expect("unlocked");
+}
+
+/// For tests: what is seen when the first of the two locks is gone.
+#[cfg(test)]
+pub mod between_unlocks {
+    use std::cell::Cell;
+    use std::fs::File;
+
+    thread_local! {
+        static PROBE: Cell<Option<fn(&File)>> = const { Cell::new(None) };
+    }
+
+    pub fn probe(probe: fn(&File)) {
+        PROBE.set(Some(probe));
+    }
+
+    pub fn reached(lock: &File) {
+        if let Some(probe) = PROBE.get() {
+            probe(lock);
+        }
+    }
+}
+
+/// Makes the lock file. Whatever the umask says: who may take part follows from the directory. It has its mode before it has
+/// its name, so that no other candidate meets a file that it may not open.
+fn make(path: &Path, mode: u32) -> io::Result<File> {
+    let new = |path: &Path| {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        file.set_permissions(fs::Permissions::from_mode(mode)).map(|()| file)
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut suffix = uuid::Uuid::new_v4().simple().to_string();
+    suffix.truncate(8);
+    let temporary = path.with_file_name(format!(".{name}.{suffix}"));
+    let file = new(&temporary)?;
+    let linked = fs::hard_link(&temporary, path);
+    let _ = fs::remove_file(&temporary);
+    match linked {
+        Ok(()) => Ok(file),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // A file system without hard links.
+        Err(_) => new(path),
+    }
 }
 
 fn try_flock(lock: &File) -> io::Result<bool> {
@@ -243,7 +312,7 @@ fn try_flock(lock: &File) -> io::Result<bool> {
     }
 }
 
-fn try_guard(guard: &File) -> io::Result<bool> {
+pub(super) fn try_guard(guard: &File) -> io::Result<bool> {
     match fcntl(guard, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
         Ok(_) => Ok(true),
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
@@ -259,9 +328,9 @@ fn wait_for_guard(guard: &File) -> io::Result<()> {
 /// every PID namespace, and for as long as one of the two lives. Who may not open the file, which is so for other users
 /// unless the directory is shared with them, reads the kernel's list of locks instead.
 pub fn is_guarded(path: &Path) -> bool {
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+    let file = match open_regular(path, false) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+        Err(NotOpened::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             return LockFile::at(path).is_ok_and(|file| holders::is_listed(file, "OFDLCK"));
         }
         Err(_) => return false,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::settling::SETTLE;
 use super::*;
 use crate::store::conformance::{Site, conforms};
 use crate::store::{Access, Identity, StoreUrl};
@@ -20,6 +21,16 @@ fn candidacy(id: &str) -> Candidacy {
     Candidacy { boundary: "cron".parse().expect("a name"), identity, ttl: Duration::from_secs(10) }
 }
 
+fn files(directory: &Path) -> Files {
+    Files::new(directory, directory.to_owned(), "cron")
+}
+
+/// The store itself, for what cannot be seen from outside.
+fn inner(directory: &Path) -> FileStore {
+    let directory = Directory::parse(&directory.display().to_string()).expect("a path");
+    FileStore::new(directory, Hints::to_nobody())
+}
+
 fn store(directory: &Path) -> Box<dyn Store> {
     let url = format!("file:{}", directory.display());
     StoreUrl::parse(&url).expect("a URL").open(&Access::default(), Hints::to_nobody()).expect("opened")
@@ -27,6 +38,16 @@ fn store(directory: &Path) -> Box<dyn Store> {
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+/// Neither of the two locks is held.
+#[track_caller]
+fn free_to_all(directory: &Path) {
+    let path = directory.join("cron.lock");
+    let probe = fs::File::open(&path).expect("opened");
+    probe.try_lock().expect("the lock is left to those who can read the record");
+    probe.unlock().expect("ours");
+    assert!(!seat::is_guarded(&path));
 }
 
 /// Asks until the answer is a win; every question is bounded, and the whole by the caller's patience.
@@ -155,19 +176,23 @@ fn a_claim_that_did_not_reach_the_keeper_is_offered_again() {
 }
 
 #[test]
-fn a_record_whose_term_cannot_rise_is_refused() {
+fn a_record_whose_term_cannot_rise_is_an_obstacle() {
     let directory = directory();
     block_on(async {
         let first = candidacy("first");
         let mut one = store(directory.path());
         win(one.as_mut(), &first).await;
         one.release(&first).await.expect("released");
-        let files = Files::new(directory.path(), "cron");
+        let files = files(directory.path());
         let mut record = files.read().expect("read").expect("a record");
-        (record.record.term, record.record.since) = (u64::MAX, u64::MAX);
-        files.write(&record).expect("written");
-        let _claim = one.claim(&first).expect("a claim");
-        assert!(matches!(one.campaign(&first).await, Err(StoreError::Refused(_))));
+        for term in [limits::TERM_MAX, limits::TERM_MAX + 1, u64::MAX] {
+            (record.record.term, record.record.since) = (term, u64::MAX);
+            files.write(&record).expect("written");
+            let _claim = one.claim(&first).expect("a claim");
+            let error = one.campaign(&first).await.expect_err("an obstacle");
+            assert!(matches!(&error, StoreError::Obstacle(message) if message.contains("believed")), "{error:?}");
+            free_to_all(directory.path());
+        }
         let sighting = Sighting { leader: Some(record.record.leader()), ..Sighting::default() };
         let document = crate::surface::status::Document::new(&first.boundary, "file", &sighting).to_json();
         assert!(document.contains("\"since\":null"), "no calendar has such a date: {document}");
@@ -177,15 +202,17 @@ fn a_record_whose_term_cannot_rise_is_refused() {
 #[test]
 fn a_record_of_a_newer_format_keeps_a_candidate_from_standing() {
     let directory = directory();
-    fs::write(directory.path().join("cron.json"), "{\"version\":2,\"state\":\"sealed\"}").expect("written");
+    let newer = r#"{"version":3,"state":"sealed","name":"web-9","host":"10.0.0.9"}"#;
+    fs::write(directory.path().join("cron.json"), newer).expect("written");
     block_on(async {
         let first = candidacy("first");
         let mut one = store(directory.path());
         let _claim = one.claim(&first).expect("a claim");
-        let error = one.campaign(&first).await.expect_err("refused");
-        assert!(matches!(&error, StoreError::Refused(message) if message.contains("newer")), "{error}");
-        let probe = fs::File::open(directory.path().join("cron.lock")).expect("opened");
-        probe.try_lock().expect("the lock is left to those who can read the record");
+        let error = one.campaign(&first).await.expect_err("an obstacle");
+        let said = |message: &String| message.contains("newer") && message.contains("web-9 at 10.0.0.9");
+        assert!(matches!(&error, StoreError::Obstacle(message) if said(message)), "{error:?}");
+        free_to_all(directory.path());
+        assert!(matches!(one.look(&first.boundary).await, Err(StoreError::Obstacle(_))));
     });
 }
 
@@ -211,7 +238,7 @@ fn a_term_is_larger_than_the_last_one_even_when_the_wall_clock_is_behind() {
         let mut one = store(directory.path());
         win(one.as_mut(), &first).await;
         one.release(&first).await.expect("released");
-        let files = Files::new(directory.path(), "cron");
+        let files = files(directory.path());
         let mut record = files.read().expect("read").expect("a record");
         record.record.term += 1_000_000_000;
         files.write(&record).expect("written");
@@ -276,5 +303,365 @@ fn a_directory_that_is_not_there_yet_is_heard_of_when_it_is_made() {
         fs::write(deeper.join("cron.json"), "").expect("written");
         let heard = tokio::time::timeout(Duration::from_secs(20), one.changed(Some(&boundary))).await;
         assert!(heard.is_ok());
+    });
+}
+
+/// A lock of a process of its own on the whole file, as the guard is one.
+fn guard(path: &Path) -> Option<fs::File> {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("opened");
+    seat::try_guard(&file).expect("asked").then_some(file)
+}
+
+#[test]
+fn a_guard_that_another_candidate_has_taken_costs_the_leadership() {
+    let directory = directory();
+    let lock = directory.path().join("cron.lock");
+    block_on(async {
+        let first = candidacy("first");
+        let mut one = store(directory.path());
+        let claim = one.claim(&first).expect("a claim").expect("the first one");
+        assert!(matches!(one.campaign(&first).await, Ok(Standing::Won { .. })));
+        assert!(guard(&lock).is_none(), "guarded");
+        let shared = fs::File::from(claim.descriptors[1].try_clone().expect("a copy"));
+        seat::drop_guard(&shared);
+        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert!(guard(&lock).is_none(), "taken again");
+        seat::drop_guard(&shared);
+        let other = guard(&lock).expect("it is free");
+        assert!(matches!(one.renew(&first).await, Ok(Renewal::Lost { .. })));
+        drop(other);
+    });
+}
+
+#[test]
+fn a_lock_that_was_waited_for_on_a_file_that_is_gone_is_no_win() {
+    let directory = directory();
+    block_on(async {
+        let (first, second) = (candidacy("first"), candidacy("second"));
+        let (mut one, mut two) = (store(directory.path()), store(directory.path()));
+        win(one.as_mut(), &first).await;
+        let _claim = two.claim(&second).expect("a claim");
+        assert!(matches!(two.campaign(&second).await, Ok(Standing::Waiting { .. })));
+        fs::rename(directory.path().join("cron.lock"), directory.path().join("gone")).expect("renamed");
+        one.release(&first).await.expect("released");
+        // The thread of the second one has the lock in a moment; it is on a file that nobody will meet.
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while !seat::is_guarded(&directory.path().join("gone")) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the waiter has both locks");
+        for _ in 0..3 {
+            let answer = two.campaign(&second).await;
+            assert!(!matches!(answer, Ok(Standing::Won { .. })), "{answer:?}");
+        }
+        assert!(!seat::is_guarded(&directory.path().join("gone")), "given up");
+    });
+}
+
+#[test]
+fn the_guard_is_given_up_before_the_flock() {
+    let directory = directory();
+    block_on(async {
+        let first = candidacy("first");
+        let mut one = store(directory.path());
+        win(one.as_mut(), &first).await;
+        seat::between_unlocks::probe(|lock| {
+            use std::os::fd::AsRawFd;
+            let path = fs::read_link(format!("/proc/self/fd/{}", lock.as_raw_fd())).expect("a path");
+            assert!(!seat::is_guarded(&path), "the guard goes first");
+            let other = fs::File::open(&path).expect("opened");
+            assert!(other.try_lock().is_err(), "the flock goes last");
+            fs::write(path.with_file_name("seen"), "").expect("written");
+        });
+        one.release(&first).await.expect("released");
+        assert!(directory.path().join("seen").exists());
+    });
+}
+
+#[test]
+fn the_keeper_leaves_the_record_alone_under_a_lock_file_that_was_replaced() {
+    let directory = directory();
+    let state = || files(directory.path()).read().expect("read").expect("a record").record.state;
+    block_on(async {
+        let first = candidacy("first");
+        for is_replaced in [true, false] {
+            let mut one = store(directory.path());
+            let claim = one.claim(&first).expect("a claim").expect("the first one");
+            while !matches!(one.campaign(&first).await, Ok(Standing::Won { .. })) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            if is_replaced {
+                fs::rename(directory.path().join("cron.lock"), directory.path().join("gone")).expect("renamed");
+                fs::write(directory.path().join("cron.lock"), "").expect("written");
+            }
+            drop(one);
+            release_claim(claim);
+            assert_eq!(state() == RecordState::Held, is_replaced);
+            let _ = fs::remove_file(directory.path().join("gone"));
+        }
+    });
+}
+
+#[test]
+fn the_keeper_writes_beside_the_lock_file_that_it_holds_and_nowhere_else() {
+    let place = directory();
+    let (before, after) = (place.path().join("locks"), place.path().join("moved"));
+    block_on(async {
+        let first = candidacy("first");
+        let mut one = store(&before);
+        let claim = one.claim(&first).expect("a claim").expect("the first one");
+        assert!(matches!(one.campaign(&first).await, Ok(Standing::Won { .. })));
+        fs::rename(&before, &after).expect("renamed");
+        fs::create_dir(&before).expect("made");
+        let copied = fs::read(after.join("cron.json")).expect("read");
+        fs::write(before.join("cron.json"), &copied).expect("written");
+        drop(one);
+        release_claim(claim);
+        assert_eq!(fs::read(before.join("cron.json")).expect("read"), copied, "none of its business");
+        assert_eq!(files(&after).read().expect("read").expect("a record").record.state, RecordState::Free);
+    });
+}
+
+#[test]
+fn the_files_in_use_are_touched_now_and_then() {
+    let directory = directory();
+    let paths = ["cron.lock", "cron.json"].map(|name| directory.path().join(name));
+    let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let age = |path: &Path| {
+        let file = fs::File::open(path).expect("opened");
+        file.set_times(fs::FileTimes::new().set_modified(old).set_accessed(old)).expect("ours");
+    };
+    let is_old = |path: &std::path::PathBuf| fs::metadata(path).expect("there").modified().expect("a time") == old;
+    block_on(async {
+        let first = candidacy("first");
+        let mut one = inner(directory.path());
+        win(&mut one, &first).await;
+        for path in &paths {
+            age(path);
+        }
+        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert!(paths.iter().all(is_old), "not each time");
+        assert!(one.touch_at <= clock::now() + TOUCH_EVERY, "but before a cleaner of temporary directories comes");
+        one.touch_at = Time::BOOT;
+        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert!(!paths.iter().any(is_old), "touched");
+        // What another user has put in the place of the record is neither followed, nor waited for, nor touched.
+        let private = directory.path().join("private");
+        fs::write(&private, "private").expect("written");
+        let makers: [fn(&Path, &Path); 4] = [
+            |private, path| std::os::unix::fs::symlink(private, path).expect("a link"),
+            |private, path| fs::hard_link(private, path).expect("a second name"),
+            |_, path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO"),
+            |_, path| fs::create_dir(path).expect("a directory"),
+        ];
+        for make in makers {
+            fs::remove_file(&paths[1]).expect("there");
+            make(&private, &paths[1]);
+            age(&private);
+            one.touch_at = Time::BOOT;
+            assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })), "it leads on");
+            assert!(is_old(&private));
+        }
+    });
+}
+
+#[test]
+fn a_lock_file_says_under_which_path_it_was_locked_also_when_it_was_emptied() {
+    let place = directory();
+    let (real, link) = (place.path().join("real"), place.path().join("link"));
+    fs::create_dir(&real).expect("made");
+    std::os::unix::fs::symlink("real", &link).expect("a link");
+    let said = || Label::read(&fs::File::open(real.join("cron.lock")).expect("opened")).expect("read");
+    block_on(async {
+        let first = candidacy("first");
+        let mut one = store(&link);
+        win(one.as_mut(), &first).await;
+        let label = Label::of(&real.join("cron.lock")).expect("a namespace");
+        assert_eq!(said(), Some(label.clone()));
+        fs::write(real.join("cron.lock"), "").expect("emptied");
+        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert_eq!(said(), Some(label));
+    });
+}
+
+#[test]
+fn a_leader_behind_a_link_is_found_however_its_directory_went_away() {
+    let losses: [fn(&Path); 4] = [
+        |place| {
+            for name in ["cron.lock", "cron.json"] {
+                fs::remove_file(place.join("real").join(name)).expect("there");
+            }
+        },
+        |place| {
+            fs::rename(place.join("real"), place.join("gone")).expect("renamed");
+            fs::create_dir(place.join("real")).expect("made");
+        },
+        |place| fs::remove_dir_all(place.join("real")).and_then(|()| fs::create_dir(place.join("real"))).expect("ours"),
+        // Of another elect, or of flock(1), with nothing in it.
+        |place| {
+            fs::rename(place.join("real"), place.join("gone")).expect("renamed");
+            fs::create_dir(place.join("real")).expect("made");
+            fs::write(place.join("real/cron.lock"), "").expect("written");
+        },
+    ];
+    for lose in losses {
+        let place = directory();
+        fs::create_dir(place.path().join("real")).expect("made");
+        std::os::unix::fs::symlink("real", place.path().join("link")).expect("a link");
+        block_on(async {
+            let (first, second) = (candidacy("first"), candidacy("second"));
+            let (mut one, mut two) = (store(&place.path().join("link")), store(&place.path().join("link")));
+            let term = win(one.as_mut(), &first).await;
+            lose(place.path());
+            let _claim = two.claim(&second).expect("a claim");
+            let began = clock::now();
+            // The first one is stopped: nobody notices for it, and no time is enough.
+            while clock::now().since(began) < SETTLE + Duration::from_secs(1) {
+                let answer = two.campaign(&second).await;
+                let Ok(Standing::Waiting { sighting, .. }) = answer else {
+                    panic!("leads beside the first: {answer:?}")
+                };
+                let obstacle = sighting.obstacle.expect("one is said");
+                assert!(obstacle.starts_with("the lock file is a new one"), "{obstacle}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            assert!(matches!(one.renew(&first).await, Ok(Renewal::Lost { .. })), "it notices when it goes on");
+            one.release(&first).await.expect("released");
+            assert!(win(two.as_mut(), &second).await >= term);
+        });
+    }
+}
+
+#[test]
+fn a_link_that_is_turned_to_another_directory_costs_the_leadership() {
+    let place = directory();
+    for name in ["blue", "green"] {
+        fs::create_dir(place.path().join(name)).expect("made");
+    }
+    let link = place.path().join("link");
+    std::os::unix::fs::symlink("blue", &link).expect("a link");
+    block_on(async {
+        let (first, second) = (candidacy("first"), candidacy("second"));
+        let (mut one, mut two) = (store(&link), store(&link));
+        win(one.as_mut(), &first).await;
+        let _claim = two.claim(&second).expect("a claim");
+        assert!(matches!(two.campaign(&second).await, Ok(Standing::Waiting { .. })));
+        fs::remove_file(&link).expect("there");
+        std::os::unix::fs::symlink("green", &link).expect("a link");
+        assert!(matches!(one.renew(&first).await, Ok(Renewal::Lost { .. })));
+        one.release(&first).await.expect("released");
+        win(two.as_mut(), &second).await;
+        assert!(place.path().join("green/cron.json").exists(), "the waiter has followed");
+        assert_eq!(
+            files(&place.path().join("blue")).read().expect("read").expect("a record").record.state,
+            RecordState::Free
+        );
+    });
+}
+
+#[test]
+fn a_path_that_cannot_be_resolved_takes_nothing_away_and_begins_nothing() {
+    let place = directory();
+    let (real, link) = (place.path().join("real"), place.path().join("link"));
+    fs::create_dir(&real).expect("made");
+    std::os::unix::fs::symlink("real", &link).expect("a link");
+    let circle = || {
+        fs::remove_file(&link).expect("there");
+        std::os::unix::fs::symlink("link", &link).expect("a link to itself");
+    };
+    block_on(async {
+        let first = candidacy("first");
+        let mut one = store(&link);
+        win(one.as_mut(), &first).await;
+        circle();
+        assert!(matches!(one.renew(&first).await, Err(StoreError::Unavailable(_))), "not verified yet");
+        fs::remove_file(&link).expect("there");
+        std::os::unix::fs::symlink("real", &link).expect("a link");
+        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        circle();
+        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })), "it leads on");
+    });
+}
+
+#[test]
+fn a_term_rises_above_every_term_that_this_candidate_has_seen() {
+    let directory = directory();
+    block_on(async {
+        let first = candidacy("first");
+        let mut one = store(directory.path());
+        win(one.as_mut(), &first).await;
+        one.release(&first).await.expect("released");
+        let files = files(directory.path());
+        let mut record = files.read().expect("read").expect("a record");
+        record.record.term += 1_000_000_000;
+        files.write(&record).expect("written");
+        let high = win(one.as_mut(), &first).await;
+        one.release(&first).await.expect("released");
+        for name in ["cron.json", "cron.lock"] {
+            fs::remove_file(directory.path().join(name)).expect("there");
+        }
+        assert!(win(one.as_mut(), &first).await > high, "although the record is gone and the clock is behind");
+    });
+}
+
+#[test]
+fn what_a_newer_elect_has_added_to_the_record_stays_in_it() {
+    let directory = directory();
+    let record = || fs::read_to_string(directory.path().join("cron.json")).expect("read");
+    block_on(async {
+        let mut first = candidacy("first");
+        let mut one = store(directory.path());
+        win(one.as_mut(), &first).await;
+        let added = record().replacen('{', "{\"weight\":{\"of\":[1,null,\"x\"]},", 1);
+        fs::write(directory.path().join("cron.json"), added).expect("written");
+        first.identity.name = "another".to_owned();
+        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert!(record().contains("another") && record().contains(r#""weight":{"of":[1,null,"x"]}"#), "{}", record());
+        one.release(&first).await.expect("released");
+        assert!(record().contains("free") && record().contains(r#""weight":{"of":[1,null,"x"]}"#), "{}", record());
+        win(one.as_mut(), &first).await;
+        assert!(record().contains("held") && record().contains(r#""weight":{"of":[1,null,"x"]}"#), "{}", record());
+    });
+}
+
+#[test]
+fn a_leader_that_gave_up_its_lock_stands_behind_those_who_wait() {
+    let directory = directory();
+    block_on(async {
+        let (first, second) = (candidacy("first"), candidacy("second"));
+        let (mut one, mut two) = (store(directory.path()), store(directory.path()));
+        win(one.as_mut(), &first).await;
+        one.release(&first).await.expect("released");
+        // Nobody waits: at once.
+        let _claim = one.claim(&first).expect("a claim").expect("a new seat");
+        assert!(matches!(one.campaign(&first).await, Ok(Standing::Won { .. })));
+        let lock = fs::File::open(directory.path().join("cron.lock")).expect("opened");
+        let waiter = std::thread::spawn(move || lock.lock().map(|()| lock));
+        let file = seat::LockFile::from(&fs::metadata(directory.path().join("cron.lock")).expect("there"));
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while !holders::is_waited_for(file) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("it waits");
+        one.release(&first).await.expect("released");
+        // Somebody has the lock and not the guard: it may be on its way.
+        for _ in 0..3 {
+            assert!(one.claim(&first).expect("an answer").is_none(), "nothing is asked for");
+            assert!(matches!(one.campaign(&first).await, Ok(Standing::Waiting { decided: false, .. })));
+        }
+        drop(waiter.join().expect("it ends").expect("locked"));
+        let term = win(two.as_mut(), &second).await;
+        // As soon as another one leads, there is nothing to wait for but the lock.
+        assert!(matches!(one.campaign(&first).await, Ok(Standing::Waiting { .. })));
+        assert!(one.claim(&first).expect("a claim").is_some(), "it stands again");
+        assert!(
+            matches!(one.campaign(&first).await, Ok(Standing::Waiting { sighting, .. }) if sighting.leader.is_some())
+        );
+        two.release(&second).await.expect("released");
+        assert!(win(one.as_mut(), &first).await > term);
     });
 }

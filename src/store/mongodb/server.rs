@@ -25,7 +25,7 @@ use super::trouble::{explain, is_unconfirmed};
 use super::watch::Watch;
 use crate::boundary;
 use crate::limits::RECORD_BYTES_MAX;
-use crate::store::StoreError;
+use crate::store::{StoreError, resolver};
 
 const COLLECTION: &str = "boundaries";
 /// Of so many boundaries at most a survey tells, in the order of their names.
@@ -104,6 +104,8 @@ impl Server {
     /// It cannot be reached, or will not have us.
     async fn connect(settings: &Settings) -> Result<Server, StoreError> {
         let explain = |error: Error| explain(&settings.shown, &error);
+        // The driver looks up names in the runtime's pool, which has to have its thread by now.
+        resolver::ensure_prepared().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let options = ClientOptions::parse(&settings.url.0).await.map_err(explain)?;
         // Held until the driver has read what is in it.
         let (options, _identity) = demand(options, settings)?;

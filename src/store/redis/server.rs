@@ -18,6 +18,7 @@ use super::trouble::{Trouble, explain};
 use crate::clock;
 use crate::election::Time;
 use crate::store::StoreError;
+use crate::store::resolver::RedisResolver;
 
 /// What others announce on the channel, as it comes in.
 pub type Announcements = mpsc::UnboundedReceiver<PushInfo>;
@@ -277,7 +278,7 @@ async fn open(
             Client::build_with_tls(target, certificates(tls)?)
         }
     };
-    let config = config.set_connection_timeout(None).set_response_timeout(None);
+    let config = config.set_connection_timeout(None).set_response_timeout(None).set_dns_resolver(RedisResolver);
     client.map_err(explain)?.get_multiplexed_async_connection_with_config(&config).await.map_err(explain)
 }
 

@@ -4,12 +4,11 @@
 //! A socket's path has room for 107 bytes, a boundary may take more: its name stands there cut short, and whoever looks
 //! for one asks each candidate that it might be.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::store::{StoreError, encoded, runtime_directory};
+use crate::store::{StoreError, encoded, make_private, runtime_directory};
 
 /// Of the boundary's name, as far as there is room.
 const SHOWN: usize = 24;
@@ -22,9 +21,8 @@ const SUFFIX: &str = ".sock";
 /// It cannot be made, or is not ours.
 pub fn directory() -> Result<PathBuf, StoreError> {
     let directory = runtime_directory()?.join("control");
-    match DirBuilder::new().mode(0o700).create(&directory) {
+    match make_private(&directory) {
         Ok(()) => Ok(directory),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(directory),
         Err(error) => Err(StoreError::Unavailable(format!("{}: cannot be created: {error}", directory.display()))),
     }
 }

@@ -1,0 +1,82 @@
+//! The moment in which elect gets from the kernel what it needs: threads, descriptors, signal handlers (DESIGN.md K13).
+//!
+//! Libraries panic where the kernel refuses a descriptor. At start that is a limit that is too low, and one sentence says so;
+//! later nothing is needed any more whose refusal could be a panic.
+
+use std::any::Any;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::panic::PanicHookInfo;
+
+use crate::exit::Exit;
+
+/// Why elect cannot be set up. Exit status 125.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Too few descriptors are free.
+    #[error("{needed} more open files are needed and only {free} can be had: {error}; raise the limit (ulimit -n)")]
+    Descriptors {
+        /// As many as elect opens at most.
+        needed: usize,
+        /// As many as the kernel gave.
+        free: usize,
+        /// What it said then.
+        error: io::Error,
+    },
+    /// No thread.
+    #[error("{0}; raise the limit on processes (ulimit -u, or TasksMax= of a systemd unit)")]
+    Thread(io::Error),
+    /// No poll, or no timer.
+    #[error("the runtime cannot be started: {0}")]
+    Runtime(io::Error),
+}
+
+/// Makes sure that so many more descriptors can be opened.
+///
+/// # Errors
+///
+/// [`SetupError::Descriptors`].
+pub fn demand_descriptors(needed: usize) -> Result<(), SetupError> {
+    let mut opened: Vec<File> = Vec::with_capacity(needed);
+    while opened.len() < needed {
+        match File::open("/dev/null") {
+            Ok(file) => opened.push(file),
+            Err(error) => return Err(SetupError::Descriptors { needed, free: opened.len(), error }),
+        }
+    }
+    Ok(())
+}
+
+/// While it lives, a panic ends elect with one sentence and exit status 125. For what other processes may use up after
+/// [`demand_descriptors`]: open files of the whole system, memory of the kernel.
+#[derive(Debug)]
+#[must_use]
+pub struct Setup(());
+
+impl Setup {
+    /// Until it is dropped.
+    pub fn begin() -> Setup {
+        std::panic::set_hook(Box::new(end));
+        Setup(())
+    }
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        // Not while panicking, and then the process has ended before.
+        drop(std::panic::take_hook());
+    }
+}
+
+fn end(panic: &PanicHookInfo<'_>) {
+    let why = said(panic.payload()).lines().next().unwrap_or_default();
+    // Into a closed pipe or a full disk: the status says it too.
+    let _ =
+        writeln!(io::stderr(), "elect: the setup failed, perhaps for a limit that is too low (see ulimit -a): {why}");
+    std::process::exit(Exit::Failed as i32);
+}
+
+fn said(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a library has panicked")
+}

@@ -1,0 +1,55 @@
+//! TCP connections to members, with addresses from elect's own resolver (DESIGN.md K13).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tonic::codegen::Service;
+use tonic::codegen::http::Uri;
+
+use crate::store::resolver;
+
+const PORT: u16 = 2379;
+
+/// Connects to the host of a URI. TLS, if there is any, comes on top and verifies the name in the URI.
+pub struct Dialer {
+    /// For all addresses of the host together.
+    pub dial_timeout: Duration,
+}
+
+impl Service<Uri> for Dialer {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(dial(uri, self.dial_timeout))
+    }
+}
+
+/// Tries the addresses in turn. None of them can use up the time of the others.
+async fn dial(uri: Uri, dial_timeout: Duration) -> io::Result<TokioIo<TcpStream>> {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let addresses = resolver::lookup(host, uri.port_u16().unwrap_or(PORT)).await?;
+    let share = dial_timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in addresses {
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(TokioIo::new(stream));
+            }
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer in time")),
+        }
+    }
+    Err(failure)
+}

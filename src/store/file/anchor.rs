@@ -1,0 +1,47 @@
+//! The directory of the lock file, held open: lock and record stay in the same directory, whatever happens to its path.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::record_file::Files;
+
+/// An open directory. Files are reached through it, and shown by its real path.
+#[derive(Debug)]
+pub struct Anchor {
+    directory: File,
+    real: PathBuf,
+}
+
+impl Anchor {
+    /// Opens the directory to which the path leads now.
+    pub fn open(path: &Path) -> io::Result<Anchor> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let directory = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let real = fs::read_link(access(&directory))?;
+        Ok(Anchor { directory, real })
+    }
+
+    /// The directory behind a descriptor that another process opened.
+    pub fn inherit(descriptor: OwnedFd) -> Anchor {
+        let directory = File::from(descriptor);
+        let real = fs::read_link(access(&directory)).unwrap_or_default();
+        Anchor { directory, real }
+    }
+
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        self.directory.as_fd().try_clone_to_owned()
+    }
+
+    /// Shown by the path that the directory had when it was opened, without links.
+    pub fn files(&self, boundary: &str) -> Files {
+        Files::new(&self.real, access(&self.directory), boundary)
+    }
+}
+
+/// A path that leads to the open directory in this process.
+fn access(directory: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+}

@@ -1,0 +1,101 @@
+//! What a lock file says of itself: under which path, and in which mount namespace, it was locked.
+//!
+//! The content is written under the lock, before the record, once it is certain that nobody holds an earlier lock file of the
+//! same path. A candidate that finds the file without it therefore looks for such a holder itself.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Longer than any path and any name of a namespace.
+const LABEL_BYTES_MAX: u64 = 8 * 1024;
+
+/// The path of a lock file, and the mount namespace in which it has that path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    pub path: PathBuf,
+    pub namespace: String,
+}
+
+impl Label {
+    /// Of the lock file at this real path, for this process.
+    pub fn of(path: &Path) -> io::Result<Label> {
+        let namespace = fs::read_link("/proc/self/ns/mnt")?.to_string_lossy().into_owned();
+        Ok(Label { path: path.to_owned(), namespace })
+    }
+
+    /// What the file says; `None` if it says nothing, or nothing that elect wrote in full.
+    pub fn read(file: &File) -> io::Result<Option<Label>> {
+        let mut bytes = Vec::new();
+        let mut at = At { file, offset: 0 };
+        (&mut at).take(LABEL_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(Label::parse(&bytes))
+    }
+
+    /// Writes it, unless the file says so already. Under the lock.
+    pub fn write(&self, file: &File) -> io::Result<()> {
+        if Label::read(file)?.as_ref() == Some(self) {
+            return Ok(());
+        }
+        let bytes = self.bytes();
+        file.set_len(0)?;
+        file.write_all_at(&bytes, 0)
+    }
+
+    /// The namespace first, since a path may have line breaks in it.
+    fn bytes(&self) -> Vec<u8> {
+        [self.namespace.as_bytes(), b"\n", self.path.as_os_str().as_bytes(), b"\n"].concat()
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Label> {
+        let text = bytes.strip_suffix(b"\n")?;
+        let end = text.iter().position(|&byte| byte == b'\n')?;
+        let namespace = std::str::from_utf8(&text[..end]).ok().filter(|text| text.starts_with("mnt:["))?;
+        let path = &text[end + 1..];
+        path.starts_with(b"/")
+            .then(|| Label { path: PathBuf::from(OsString::from_vec(path.to_vec())), namespace: namespace.to_owned() })
+    }
+}
+
+/// Reads without moving the offset, which all copies of a descriptor share.
+struct At<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::*;
+    use crate::fuzz;
+
+    #[test]
+    fn what_is_written_is_what_is_read_and_nothing_else_is() {
+        let file = tempfile::tempfile().expect("a file");
+        let path = proptest::collection::vec(1..=255_u8, 0..60);
+        fuzz::holds(fuzz::DEAR, &path, |path| {
+            let path = PathBuf::from(OsString::from_vec([b"/".as_slice(), &path].concat()));
+            let label = Label::of(&path).expect("a namespace");
+            label.write(&file).expect("written");
+            assert_eq!(Label::read(&file).expect("read"), Some(label));
+        });
+        fuzz::holds(fuzz::CHEAP, &fuzz::noise(), |noise| {
+            assert_eq!(Label::parse(&noise), None);
+        });
+        let full = Label { path: "/a/b".into(), namespace: "mnt:[1]".to_owned() }.bytes();
+        for cut in 0..full.len() {
+            assert_eq!(Label::parse(&full[..cut]), None, "cut short at {cut}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Whether a lock file that we have locked excludes the last leader: it may have locked an earlier one, under the same path.
+//!
+//! The path may have been emptied, renamed, mounted over or replaced by a link. A living leader notices that within a second,
+//! and its command is killed; one whose campaigner is dead or stopped is found by the lock that its tree holds.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::holders::{Earlier, Search};
+use super::label::Label;
+use super::record_file::FileRecord;
+use super::seat::Seat;
+use crate::clock;
+use crate::election::Time;
+use crate::store::Hints;
+use crate::store::record::RecordState;
+
+/// A leader looks after its lock once a second; a lock file other than the one that a living leader holds is therefore
+/// noticed, and the command killed, well within this time.
+pub const SETTLE: Duration = Duration::from_secs(3);
+/// How long a question waits for the search. A later result is announced by a hint.
+const SEARCH_WAIT_MAX: Duration = Duration::from_millis(50);
+/// Between two searches while an earlier lock file is held; longer where a search takes long.
+const SEARCH_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// What is known about earlier lock files of the path.
+#[derive(Debug, Default)]
+pub struct Settling {
+    since: Option<Time>,
+    search: Option<(Time, oneshot::Receiver<Search>)>,
+    /// Nobody was seen to hold one; why somebody may have been overlooked.
+    clean: Option<Option<&'static str>>,
+}
+
+/// Not yet.
+#[derive(Debug)]
+pub struct Unsettled {
+    pub obstacle: String,
+    pub again: Duration,
+}
+
+impl Settling {
+    /// Asked under both locks of the seat.
+    ///
+    /// Cancel safe.
+    pub async fn settled(
+        &mut self,
+        seat: &Seat,
+        label: &Label,
+        former: Option<&FileRecord>,
+        hints: &Hints,
+    ) -> io::Result<Result<(), Unsettled>> {
+        let present = seat.file();
+        let said = seat.label()?;
+        let is_recorded = former.is_some_and(|former| former.lock == present);
+        let led = former.filter(|former| former.lock != present && former.record.state == RecordState::Held);
+        let lost = led.map(|former| former.lock);
+        // Whoever wrote that, or led here, had found out already. Of another path and this file a look is enough.
+        if lost.is_none() && (said.as_ref() == Some(label) || said.is_none() && is_recorded) {
+            return Ok(Ok(()));
+        }
+        let now = clock::now();
+        let due = *self.since.get_or_insert(now) + SETTLE;
+        let unsettled = |obstacle: String, again: Duration| Ok(Err(Unsettled { obstacle, again }));
+        if lost.is_some() && now < due {
+            let obstacle = "the lock file is a new one: waiting for the last leader to notice";
+            return unsettled(obstacle.to_owned(), due.since(now).max(SEARCH_INTERVAL_MIN));
+        }
+        if self.clean.is_none() {
+            let earlier = Earlier { present, label: label.clone(), recorded: lost };
+            let Some((took, found)) = self.search(earlier, hints).await? else {
+                let obstacle = "the lock file is a new one: looking for processes that hold an earlier one";
+                return unsettled(obstacle.to_owned(), SEARCH_INTERVAL_MIN);
+            };
+            if found.holders.any() {
+                let obstacle = format!("the lock file is a new one; on the old one {}", found.holders.describe());
+                return unsettled(obstacle, SEARCH_INTERVAL_MIN.max(took * 10));
+            }
+            self.clean = Some(found.blind);
+        }
+        match self.clean.flatten() {
+            Some(blind) if said.is_none() && clock::now() < due => {
+                let obstacle = format!("the lock file is a new one: a leader has 3 s to notice, because {blind}");
+                unsettled(obstacle, due.since(clock::now()).max(Duration::from_millis(1)))
+            }
+            _ => Ok(Ok(())),
+        }
+    }
+
+    /// The result of a search in a thread of its own, and how long it took; `None`: it goes on.
+    async fn search(&mut self, earlier: Earlier, hints: &Hints) -> io::Result<Option<(Duration, Search)>> {
+        if self.search.is_none() {
+            let (sender, receiver) = oneshot::channel();
+            let hints = hints.clone();
+            std::thread::Builder::new().name("search".to_owned()).stack_size(256 * 1024).spawn(move || {
+                if sender.send(earlier.search()).is_ok() {
+                    hints.changed();
+                }
+            })?;
+            self.search = Some((clock::now(), receiver));
+        }
+        let Some((began, receiver)) = &mut self.search else { return Ok(None) };
+        let began = *began;
+        let Ok(answer) = timeout(SEARCH_WAIT_MAX, receiver).await else { return Ok(None) };
+        self.search = None;
+        let found = answer.map_err(|_| io::Error::other("the search for earlier locks has ended"))?;
+        Ok(Some((clock::now().since(began), found)))
+    }
+}

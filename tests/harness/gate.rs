@@ -1,0 +1,73 @@
+//! A place in elect where a process can be held, so that a fault strikes between two steps.
+
+use std::fs::{self, File};
+
+use tempfile::TempDir;
+
+use super::tool::attempt;
+use super::{Elect, until};
+
+/// Where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// The campaigner, before it lists its own children.
+    Walk,
+    /// A child of the keeper, between fork and exec.
+    Exec,
+    /// The campaigner cannot hand a claim to its keeper: the socket is full.
+    Claim,
+}
+
+/// Open until it is closed.
+#[derive(Debug)]
+pub struct Gate {
+    directory: TempDir,
+    at: At,
+}
+
+impl Gate {
+    pub fn new(at: At) -> Gate {
+        let directory = tempfile::Builder::new().prefix("elect-gate-").tempdir().expect("a temporary directory");
+        let gate = Gate { directory, at };
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/harness/gate.c");
+        attempt(["cc", "-shared", "-fPIC", "-O1", "-o", &gate.path("gate.so"), source]).expect("cc is there");
+        gate
+    }
+
+    /// An elect that passes this gate.
+    pub fn before(&self, elect: Elect) -> Elect {
+        let name = match self.at {
+            At::Walk => "GATE_WALK",
+            At::Exec => "GATE_EXEC",
+            At::Claim => "GATE_CLAIM",
+        };
+        elect.variable("LD_PRELOAD", &self.path("gate.so")).variable(name, &self.path(""))
+    }
+
+    pub fn close(&self) {
+        File::create(self.path("armed")).expect("a directory of ours");
+    }
+
+    /// Waits until somebody stands before it.
+    #[track_caller]
+    pub fn is_reached(&self) {
+        until("somebody stands before the gate", || self.was_reached());
+    }
+
+    pub fn was_reached(&self) -> bool {
+        fs::exists(self.mark()).expect("a directory of ours")
+    }
+
+    /// Made by whoever stands before it.
+    pub fn mark(&self) -> String {
+        self.path("reached")
+    }
+
+    pub fn open(&self) {
+        fs::remove_file(self.path("armed")).expect("it was closed");
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+}

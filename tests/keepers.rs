@@ -1,0 +1,244 @@
+//! The keeper between two steps: what dies, stands still or is slow just where it would hurt.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::gate::{At, Gate};
+use crate::harness::{Candidate, Elect, Place, Witness, few, processes, until};
+
+/// With a child that elect is born with, and that is none of its own: `$1` is what that does.
+fn beside_a_stranger(elect: Elect, stranger: &str) -> Elect {
+    elect.under(["sh", "-c", &format!("{stranger} & exec \"$@\""), "sh"])
+}
+
+/// Its number, once it runs.
+fn child_named(candidate: &Candidate, name: &str) -> i32 {
+    crate::harness::eventually(&format!("{name} runs"), || {
+        let mut children = processes::children(candidate.pid()).into_iter();
+        children.find(|&pid| processes::name(pid).as_deref() == Some(name))
+    })
+}
+
+/// It has died, and nobody has reaped it.
+fn is_dead_and_unreaped(pid: i32) {
+    until("the keeper is dead", || processes::state(pid) == Some('Z'));
+}
+
+/// A keeper that dies while the campaigner looks for those that are not its own: its tree is taken for strangers.
+fn keeper_dies_at_the_gate(elect: fn(Elect) -> Elect, hits: usize) {
+    for _ in 0..few() {
+        let place = Place::new();
+        let gate = Gate::new(At::Walk);
+        let leader = Elect::new(&place).flag("--containment", "tree").witness(&Witness::new().daemon().closing());
+        let mut leader = beside_a_stranger(elect(gate.before(leader)), "sleep 1000").start();
+        place.starts(1);
+        until("the grandchild is there", || place.history().grandchildren.len() == 1);
+        let stranger = child_named(&leader, "sleep");
+        let next = Elect::new(&place).witness(&Witness::new()).start();
+        next.waits();
+        let keeper = leader.keeper();
+        for hit in 1..=hits {
+            gate.close();
+            gate.is_reached();
+            if hit == hits {
+                processes::signal(keeper, Signal::SIGKILL);
+                is_dead_and_unreaped(keeper);
+            }
+            gate.open();
+        }
+        leader.ends_with(125);
+        place.starts(2);
+        place.history().is_safe();
+        assert!(processes::is_alive(stranger), "a child that elect was born with is left alone");
+        next.stops();
+        place.history().is_safe();
+        drop(leader);
+        place.is_left_empty();
+    }
+}
+
+#[test]
+fn a_tree_whose_keeper_dies_while_strangers_are_looked_for_is_no_stranger() {
+    keeper_dies_at_the_gate(|elect| elect, 1);
+}
+
+#[test]
+fn a_tree_whose_keeper_dies_at_the_second_look_for_strangers_is_no_stranger() {
+    keeper_dies_at_the_gate(|elect| elect, 2);
+}
+
+#[test]
+fn a_tree_whose_keeper_dies_is_no_stranger_with_hooks_and_a_short_ttl() {
+    keeper_dies_at_the_gate(
+        |elect| elect.flag("--on-elected", "true").flag("--on-ousted", "true").flag("--ttl", "3s"),
+        1,
+    );
+}
+
+#[test]
+fn an_orphan_of_a_stranger_is_a_stranger() {
+    let place = Place::new();
+    let gate = Gate::new(At::Walk);
+    let leader = gate.before(Elect::new(&place).flag("--containment", "tree").witness(&Witness::new()));
+    // The inner one outlives its parent, and is a child of elect from then on.
+    let stranger = "sh -c 'sleep 1001 & sleep 1000; :'";
+    let mut leader = beside_a_stranger(leader, stranger).start();
+    place.starts(1);
+    let outer = child_named(&leader, "sh");
+    let inner = crate::harness::eventually("the inner one runs", || {
+        let sleeps =
+            |&pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words == b"sleep\x001001\0");
+        processes::children(outer).into_iter().find(sleeps)
+    });
+    processes::signal(outer, Signal::SIGKILL);
+    until("it is a child of elect", || processes::stat(inner, 1) == Some(leader.pid()));
+    // Twice: the look that was under way may have begun before.
+    for _ in 0..2 {
+        gate.close();
+        gate.is_reached();
+        gate.open();
+        fs::remove_file(gate.mark()).expect("it was reached");
+    }
+    // And a third time to know that the second look is over.
+    gate.close();
+    gate.is_reached();
+    gate.open();
+    let keeper = leader.keeper();
+    processes::signal(keeper, Signal::SIGKILL);
+    leader.ends_with(125);
+    assert!(processes::is_alive(inner), "what descends from a child that elect was born with is left alone");
+}
+
+#[test]
+fn a_child_that_finds_its_keeper_dead_before_exec_does_not_execute() {
+    let place = Place::new();
+    let gate = Gate::new(At::Exec);
+    gate.close();
+    let leader = gate.before(Elect::new(&place).flag("--containment", "tree").witness(&Witness::new())).start();
+    gate.is_reached();
+    let keeper = leader.keeper();
+    let child = crate::harness::eventually("the child is there", || processes::children(keeper).into_iter().next());
+    leader.kill_with_keeper();
+    until("both are dead", || !processes::is_alive(keeper) && !processes::is_alive(leader.pid()));
+    until("its parent is another", || processes::stat(child, 1) != Some(keeper));
+    gate.open();
+    until("the child is gone", || !processes::is_alive(child));
+    assert_eq!(place.history().starts.len(), 0, "nobody was left to kill it");
+}
+
+#[test]
+fn a_command_is_started_only_when_the_keeper_has_the_claim() {
+    let place = Place::new();
+    let gate = Gate::new(At::Claim);
+    gate.close();
+    let leader = gate.before(Elect::new(&place).witness(&Witness::new())).start();
+    gate.is_reached();
+    leader.says("the keeper could not be given the claim");
+    assert_eq!(place.history().starts.len(), 0, "no claim, no leader");
+    gate.open();
+    place.starts(1);
+    leader.stops();
+    place.is_left_empty();
+}
+
+#[test]
+fn a_frozen_keepers_tree_is_killed_by_the_campaigner_before_the_keeper_is_given_up() {
+    let place = Place::new();
+    let leader = Elect::new(&place)
+        .flag("--containment", "tree")
+        .flag("--stop-timeout", "1h")
+        .witness(&Witness::new().daemon().stubborn())
+        .start();
+    place.starts(1);
+    until("the grandchild is there", || place.history().grandchildren.len() == 1);
+    let keeper = leader.keeper();
+    processes::signal(keeper, Signal::SIGSTOP);
+    until("the keeper stands still", || processes::state(keeper) == Some('T'));
+    leader.signal(Signal::SIGTERM);
+    leader.says("asked to stop");
+    leader.signal(Signal::SIGTERM);
+    // The second one means at once. Whoever is dead waits for the keeper to reap it.
+    until("the tree is dead", || leader.tree().iter().all(|process| !processes::is_alive(process.pid)));
+    assert_eq!(processes::state(keeper), Some('T'), "and the keeper had no part in it");
+    leader.ends_killed();
+}
+
+#[test]
+fn the_last_words_of_a_keeper_are_heard_before_its_death() {
+    let place = Place::new();
+    let go = place.path().join("go");
+    let script = format!("until [ -e {} ]; do sleep 0.01; done; exit 7", go.display());
+    let mut leader = Elect::new(&place).flag("--containment", "tree").shell(&script).start();
+    leader.says("leader command started");
+    let keeper = leader.keeper();
+    leader.signal(Signal::SIGSTOP);
+    until("the campaigner stands still", || processes::state(leader.pid()) == Some('T'));
+    fs::write(&go, "").expect("the place takes a file");
+    // It says so in the same turn in which it has reaped the last of them, before it sleeps again.
+    until("nothing is left", || processes::children(keeper).is_empty());
+    until("the keeper sleeps", || processes::state(keeper) == Some('S') && is_at_rest(keeper));
+    processes::signal(keeper, Signal::SIGKILL);
+    is_dead_and_unreaped(keeper);
+    leader.signal(Signal::SIGCONT);
+    leader.ends_with(125);
+    let log = leader.log();
+    assert!(log.contains("leader command ended") && log.contains("status=7"), "{log}");
+}
+
+/// Waits in `poll`, which it calls after everything has been said.
+fn is_at_rest(pid: i32) -> bool {
+    let call = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("syscall")).unwrap_or_default();
+    call.split(' ').next().is_some_and(|number| [7, 271, 73].iter().any(|poll| number == poll.to_string()))
+}
+
+#[cfg(feature = "redis")]
+mod late {
+    use super::*;
+    use crate::harness::redis::Redis;
+    use crate::harness::server::Server;
+    use crate::harness::wait::{now, since};
+    use crate::leases::{LEASE, candidate};
+
+    /// A start that comes too late while a hook runs beside it, and one that is made to wait again.
+    #[test]
+    fn a_start_that_was_too_late_is_made_again_beside_a_hook_that_goes_on() {
+        let server = Redis::start();
+        crate::harness::side_by_side(few(), || {
+            let place = Place::new();
+            let gate = Gate::new(At::Exec);
+            let leader = candidate(&place, server.url_for(&place)).witness(&Witness::new()).start();
+            place.starts(1);
+            let next = candidate(&place, server.url_for(&place))
+                .flag("--on-change", "sleep 1000")
+                .flag("--hook-timeout", "1h")
+                .flag("--stop-timeout", "5s")
+                .switch("-v")
+                .witness(&Witness::new().daemon());
+            let mut next = gate.before(next).start();
+            next.waits();
+            until("the hook runs", || next.tree().iter().any(|process| process.name == "sleep"));
+            gate.close();
+            leader.stops();
+            gate.is_reached();
+            let reached = now();
+            let third = candidate(&place, server.url_for(&place)).witness(&Witness::new()).start();
+            third.waits();
+            // The deadline that this start has is over; renewals go on meanwhile.
+            until("a lease has passed", || since(reached) > LEASE);
+            assert_eq!(place.history().starts.len(), 1);
+            gate.open();
+            next.says("leader command not started why=TooLate");
+            place.starts(2);
+            assert!(next.tree().iter().any(|process| process.name == "sleep"), "the hook goes on");
+            next.signal(Signal::SIGTERM);
+            next.ends_with(0);
+            place.starts(3);
+            place.history().is_safe();
+            third.stops();
+            drop(next);
+            place.is_left_empty();
+        });
+    }
+}

@@ -1,0 +1,58 @@
+//! RLIMIT_FSIZE: a log that reaches it is like a full disk, and no end.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::redis::Redis;
+use crate::harness::server::Server;
+use crate::harness::{Place, until};
+use crate::leases::candidate_for;
+
+const LIMIT: u64 = 300;
+
+#[test]
+fn a_log_beyond_the_limit_ends_nothing_and_the_command_has_the_signal_as_it_was() {
+    let redis = Redis::start();
+    let place = Place::new();
+    let found = place.path().join("found");
+    let script = format!(
+        "head -c 1000 /dev/zero > {0}.big; echo $? > {0}; trap 'exit 7' TERM; while :; do sleep 1000 & wait; done",
+        found.display()
+    );
+    let elect = candidate_for(&place, redis.url_for(&place), "3s").switch("-vv").shell(&script);
+    let mut leader = elect.under(["prlimit", &format!("--fsize={LIMIT}"), "--"]).start();
+    until("the command has met the limit", || fs::read_to_string(&found).is_ok_and(|text| !text.is_empty()));
+    assert_eq!(fs::read_to_string(&found).expect("written"), "153\n", "128 and SIGXFSZ");
+    let renewals = redis.renewals();
+    until("the log is full, and the leader renews", || {
+        assert!(!leader.has_ended(), "{}", leader.log());
+        leader.log().len() as u64 >= LIMIT && redis.renewals() >= renewals + 3
+    });
+    assert_eq!(leader.log().len() as u64, LIMIT);
+    leader.signal(Signal::SIGTERM);
+    leader.ends_with(7);
+    place.is_left_empty();
+}
+
+/// Whoever ignores the signal has a command that does.
+#[test]
+fn a_signal_that_was_ignored_stays_ignored() {
+    let redis = Redis::start();
+    let place = Place::new();
+    let script = "head -c 1000 /dev/zero > big 2> /dev/null; exit $?";
+    let elect = candidate_for(&place, redis.url_for(&place), "3s").switch("-q").shell(script);
+    let ended = elect.under(["sh", "-c", r#"cd "$1"; shift; trap "" XFSZ; exec prlimit --fsize=300 "$@""#, "sh"]);
+    let ended = ended.under([place.path()]).run();
+    assert_eq!(ended.status.code(), Some(1), "head says that it cannot write: {ended:?}");
+    place.is_left_empty();
+}
+
+/// A usage error, a refusal: the status says it, where the sentence cannot.
+#[test]
+fn an_error_that_cannot_be_written_has_its_status() {
+    let place = Place::new();
+    let elect = crate::harness::Elect::new(&place).flag("--ttl", "soon").command(["true"]);
+    let ended = elect.under(["prlimit", "--fsize=10", "--"]).run();
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+}

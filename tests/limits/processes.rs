@@ -1,0 +1,146 @@
+//! RLIMIT_NPROC, and a process table that is full.
+
+use super::{User, is_orderly};
+use crate::harness::etcd::Etcd;
+use crate::harness::mongod::Mongod;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::redis::Redis;
+use crate::harness::server::Server;
+use crate::harness::{Elect, Place, Witness, until};
+use crate::leases::candidate_for;
+
+/// Enough for elect, its threads, the keeper and one command.
+const ENOUGH: usize = 8;
+
+#[test]
+fn on_a_file_a_low_limit_is_one_sentence_or_none_at_all() {
+    for processes in 1..=20 {
+        let place = Place::new();
+        let user = User::new(&place);
+        let ended = user.runs(Elect::new(&place).switch("-q").command(["true"]), processes).run();
+        let works = is_orderly(&ended, &format!("nproc {processes}"), &[125, 126]);
+        assert!(works || processes < ENOUGH, "nproc {processes}: {ended:?}");
+        println!("file, nproc {processes}: {:?} {}", ended.status.code(), ended.stderr.trim_end());
+        place.is_left_empty();
+    }
+}
+
+fn low_limits_on<S: Server>() {
+    let server = S::start();
+    for processes in (1..=ENOUGH).chain([20]) {
+        let place = Place::new();
+        let user = User::new(&place);
+        let elect = candidate_for(&place, at_localhost(&server.url_for(&place)), "2s").switch("-q").command(["true"]);
+        let ended = user.runs(elect, processes).run();
+        let works = is_orderly(&ended, &format!("{}, nproc {processes}", S::NAME), &[125, 126]);
+        assert!(works || processes < ENOUGH, "nproc {processes}: {ended:?}");
+        println!("{}, nproc {processes}: {:?} {}", S::NAME, ended.status.code(), ended.stderr.trim_end());
+        place.is_left_empty();
+    }
+}
+
+#[test]
+fn on_redis_a_low_limit_is_one_sentence_or_none_at_all() {
+    low_limits_on::<Redis>();
+}
+
+#[test]
+fn on_etcd_a_low_limit_is_one_sentence_or_none_at_all() {
+    low_limits_on::<Etcd>();
+}
+
+#[test]
+fn on_mongodb_a_low_limit_is_one_sentence_or_none_at_all() {
+    low_limits_on::<Mongod>();
+}
+
+/// A name that has to be looked up each time.
+fn at_localhost(url: &str) -> String {
+    assert!(url.contains("127.0.0.1"), "{url}");
+    url.replace("127.0.0.1", "localhost")
+}
+
+/// The schedule of A7: the connection breaks while no process and no thread can be made.
+fn keeps_its_lease_on<S: Server>() {
+    let server = S::start();
+    let place = Place::new();
+    let mut user = User::new(&place);
+    let proxy = Proxy::to(&server.address());
+    let url = at_localhost(&place.below(&S::url_of(&proxy.address())));
+    let elect = candidate_for(&place, url, "6s").witness(&Witness::new());
+    let mut leader = user.runs(elect, 20).start();
+    place.starts(1);
+    user.crowds(20);
+    for _ in 0..3 {
+        let (renewals, connections) = (server.renewals(), proxy.carried().connections);
+        proxy.mode(Mode::Closed);
+        proxy.mode(Mode::Open);
+        until("the leader has connected again, and renews", || {
+            assert!(!leader.has_ended(), "{}", leader.log());
+            proxy.carried().connections > connections && server.renewals() >= renewals + 3
+        });
+    }
+    let history = place.history();
+    assert_eq!((history.starts.len(), history.ends.len()), (1, 0), "{}", leader.log());
+    leader.stops();
+    place.history().is_safe();
+    place.is_left_empty();
+}
+
+#[test]
+fn a_leader_reconnects_to_redis_while_no_thread_can_be_made() {
+    keeps_its_lease_on::<Redis>();
+}
+
+#[test]
+fn a_leader_reconnects_to_etcd_while_no_thread_can_be_made() {
+    keeps_its_lease_on::<Etcd>();
+}
+
+#[test]
+fn a_leader_reconnects_to_mongodb_while_no_thread_can_be_made() {
+    keeps_its_lease_on::<Mongod>();
+}
+
+#[test]
+fn a_killed_client_of_redis_is_followed_by_another_while_no_thread_can_be_made() {
+    let redis = Redis::start();
+    let place = Place::new();
+    let mut user = User::new(&place);
+    let elect = candidate_for(&place, at_localhost(&redis.url_for(&place)), "6s").witness(&Witness::new());
+    let mut leader = user.runs(elect, 20).start();
+    place.starts(1);
+    user.crowds(20);
+    for _ in 0..3 {
+        let renewals = redis.renewals();
+        redis.cli(&["client", "kill", "type", "normal", "skipme", "yes"]);
+        redis.cli(&["client", "kill", "type", "pubsub", "skipme", "yes"]);
+        until("the leader renews", || {
+            assert!(!leader.has_ended(), "{}", leader.log());
+            redis.renewals() >= renewals + 3
+        });
+    }
+    assert_eq!(place.history().ends.len(), 0, "{}", leader.log());
+    leader.stops();
+    place.is_left_empty();
+}
+
+/// Fork is refused for a hook: the boundary is taken and given back all the same.
+#[test]
+fn a_waiter_whose_hooks_cannot_be_started_waits_on() {
+    let redis = Redis::start();
+    let place = Place::new();
+    let mut user = User::new(&place);
+    let leader = candidate_for(&place, redis.url_for(&place), "6s").witness(&Witness::new()).start();
+    place.starts(1);
+    let waiter = candidate_for(&place, at_localhost(&redis.url_for(&place)), "6s").flag("--on-change", "true");
+    let mut waiter = user.runs(waiter.witness(&Witness::new()), 20).start();
+    waiter.waits();
+    user.crowds(20);
+    leader.stops();
+    // It wins, cannot start the command, and says so; or waits for room.
+    until("the waiter is heard of", || waiter.has_ended() || waiter.log().contains("elected"));
+    assert!(!waiter.log().contains("panicked"), "{}", waiter.log());
+    drop(user);
+    place.history().is_safe();
+}
