@@ -262,7 +262,8 @@ impl Identity {
     fn of(cert: &PathBuf, key: &PathBuf) -> Result<Identity, StoreError> {
         use std::io::Write;
         let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
+            crate::limits::read_file(path, crate::limits::PEM_BYTES_MAX)
+                .map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
         };
         let both = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
         let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;

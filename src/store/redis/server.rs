@@ -284,7 +284,8 @@ async fn open(
 
 fn certificates(tls: &Tls) -> Result<TlsCertificates, StoreError> {
     let read = |path: &std::path::PathBuf| {
-        std::fs::read(path).map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
+        crate::limits::read_file(path, crate::limits::PEM_BYTES_MAX)
+            .map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
     };
     let client_tls = match &tls.identity {
         Some((cert, key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
