@@ -20,7 +20,7 @@ pub enum Exit {
     NotElected = 75,
     /// Leadership was lost, and was not to be sought again.
     LeadershipLost = 76,
-    /// The store will not have us: permission, authentication, a newer format.
+    /// The store will not have us at the first contact: permission, authentication. Never because of a record (S6).
     Refused = 77,
     /// elect itself failed.
     Failed = 125,
@@ -44,7 +44,7 @@ pub const OF_RUN: [(Exit, &str); 9] = [
     (Exit::Unavailable, "the store cannot be reached, and --no-wait or --wait sets an end to trying"),
     (Exit::NotElected, "not elected, and --no-wait or --wait sets an end to waiting"),
     (Exit::LeadershipLost, "leadership was lost, and --on-lost is exit (as it is with --no-wait or --wait)"),
-    (Exit::Refused, "the store refuses: permission, authentication, a newer format"),
+    (Exit::Refused, "the store refuses at the first contact: permission, authentication"),
     (Exit::Failed, "elect itself failed"),
     (Exit::NotExecutable, "the command cannot be executed"),
     (Exit::NotFound, "the command was not found"),

@@ -4,6 +4,9 @@
 
 #![allow(dead_code, reason = "readers that use them follow in the next commits")]
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::election::Term;
@@ -28,6 +31,8 @@ pub const LINE_BYTES_MAX: usize = 4096;
 pub const STORE_URL_BYTES_MAX: usize = 8 * 1024;
 /// Longest `--username`, and longest password.
 pub const CREDENTIAL_BYTES_MAX: usize = 4 * 1024;
+/// Largest file with certificates or a key.
+pub const PEM_BYTES_MAX: usize = 1024 * 1024;
 /// Longest `ELECT_INSIDE`: about a hundred commands, one inside another.
 pub const INSIDE_BYTES_MAX: usize = 8 * 1024;
 /// Longest ttl. A flag that asks for more is a usage error; a record that says more counts as this.
@@ -54,6 +59,20 @@ pub fn cut_visibly(text: &str, bytes_max: usize) -> std::borrow::Cow<'_, str> {
     }
     let kept = text.floor_char_boundary(bytes_max.saturating_sub(ELLIPSIS.len()));
     [&text[..kept], ELLIPSIS].concat().into()
+}
+
+/// The contents of a file that may be anything: a device without end, too.
+///
+/// # Errors
+///
+/// It cannot be read, or is larger than that.
+pub fn read_file(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > bytes_max {
+        return Err(io::Error::other(format!("it has more than {bytes_max} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// A name or a host from a record, cut to [`NAME_BYTES_MAX`].
@@ -101,6 +120,15 @@ mod tests {
         assert_eq!(cut_visibly("abcdef", 6), "abcdef");
         assert_eq!(cut_visibly("abcdefg", 6), "abc…");
         assert_eq!(cut_visibly("ßßßß", 6), "ß…");
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit_even_if_it_has_no_end() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), [7; 10]).expect("written");
+        assert_eq!(read_file(file.path(), 10).expect("small enough"), [7; 10]);
+        assert!(read_file(file.path(), 9).is_err());
+        assert!(read_file(Path::new("/dev/zero"), PEM_BYTES_MAX).is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod harness;
 
 #[cfg(feature = "listen")]
 mod balancer;
+mod bounds;
 mod containment;
 mod controls;
 mod directories;

@@ -6,8 +6,10 @@ use crate::harness::mongod::{Mongod, Options, SetOfOne};
 use crate::harness::server::Server;
 use crate::harness::wait::{throughout, until};
 use crate::harness::wallclock::WallClock;
+use crate::leases::candidate_for;
 
 const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
 
 /// Milliseconds by the server's wall clock.
 fn shown(mongod: &Mongod) -> i64 {
@@ -51,4 +53,38 @@ fn a_set_whose_wall_clock_is_stepped_by_an_hour_changes_nothing() {
 #[test]
 fn a_server_alone_whose_wall_clock_is_stepped_by_an_hour_changes_nothing() {
     changes_nothing(Mongod::with, |mongod| mongod);
+}
+
+/// Terms follow the server's clock, and the server removes unused records by the same clock (S1).
+#[test]
+fn terms_rise_although_one_was_taken_by_a_clock_that_was_a_month_ahead_and_the_record_is_cleared_away() {
+    let clock = WallClock::new();
+    let options = Options::new().under(clock.words()).parameter("ttlMonitorSleepSecs", "1");
+    let server = Mongod::with(&options);
+    let before = shown(&server);
+    let step = |seconds: i64| {
+        clock.step_to(seconds);
+        until("the server's clock is stepped", || ((shown(&server) - before) / 1000 - seconds).abs() < HOUR / 6);
+    };
+    let place = Place::new();
+    let elect = || candidate_for(&place, server.url_for(&place), "3s").shell("echo $ELECT_TERM");
+    let term = || {
+        let ended = elect().run();
+        ended.stdout.trim().parse::<u64>().unwrap_or_else(|error| panic!("{error}: {ended:?}"))
+    };
+    assert!(term() > 0);
+    step(30 * DAY);
+    let ahead = term();
+    step(0);
+    // Released by a clock that is right again.
+    let latest = term();
+    assert!(latest > ahead, "{latest} after {ahead}");
+    step(8 * DAY);
+    throughout(SHORTLY, "the server keeps the record", || server.record(&place).is_some());
+    let later = term();
+    assert!(later > latest, "{later} after {latest}");
+    step(45 * DAY);
+    until("the server removes the record", || server.record(&place).is_none());
+    let last = term();
+    assert!(last > later, "{last} after {later}");
 }

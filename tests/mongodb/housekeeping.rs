@@ -80,6 +80,31 @@ fn a_boundary_that_was_abandoned_for_seven_days_is_cleared_away_and_no_other() {
 }
 
 #[test]
+fn a_boundary_that_is_waited_for_is_cleared_away_like_a_free_one_and_only_then() {
+    let set = SetOfOne::with(&Options::new().parameter("ttlMonitorSleepSecs", "1"));
+    let place = Place::new();
+    let leader = elect(&place, &set, "30s").start();
+    let led = place.starts(1).latest();
+    let next = elect(&place, &set, "30s").start();
+    next.waits();
+    set.delete(&place, doc! { "_id": "cron" });
+    until("absence has become a version", || {
+        set.record(&place).is_some_and(|record| has(&record, "vacant", true) && has(&record, "state", "free"))
+    });
+    let vacant = set.record(&place).expect("a record");
+    assert!(has(&vacant, "term", i64::try_from(led.term).expect("a term")) && has(&vacant, "ttlMs", 30_000_i64));
+    // To people nobody leads, and nobody has led.
+    let seen = Elect::new(&place).store(set.url_for(&place)).status(&["cron"]).run();
+    assert_eq!((seen.status.code(), seen.stdout.as_str()), (Some(3), "cron: no leader\n"), "{seen:?}");
+    throughout(Duration::from_secs(3), "the server keeps it", || set.record(&place).is_some());
+    leader.stops();
+    next.stops();
+    let then = DateTime::from_millis(DateTime::now().timestamp_millis() - 8 * DAY);
+    assert_eq!(set.update(&place, doc! { "_id": "cron" }, doc! { "$set": { "ttlExpire": then } }), 1);
+    until("it is cleared away", || set.record(&place).is_none());
+}
+
+#[test]
 fn the_index_that_clears_away_looks_at_free_boundaries_alone() {
     let (set, place) = (SetOfOne::start(), Place::new());
     let ended = candidate_for(&place, set.url_for(&place), "3s").command(["true"]).run();

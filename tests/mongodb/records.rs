@@ -22,7 +22,9 @@ struct Deed {
 /// What is there afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
-    /// Nothing, or a free record: taken at once.
+    /// A free record: taken at once.
+    Free,
+    /// Nothing: whoever has seen a record waits for as long as its leader may count on it (S2).
     Nothing,
     /// Somebody who does not exist seems to lead.
     Leader,
@@ -62,7 +64,7 @@ const DEEDS: [Deed; 8] = [
     },
     Deed {
         what: "record freed",
-        leaves: Left::Nothing,
+        leaves: Left::Free,
         act: |mongod, place| set(mongod, place, doc! { "state": "free" }),
     },
     Deed {
@@ -89,17 +91,21 @@ impl Deed {
         let ended = end.join().expect("the watch on the old tree").saturating_sub(struck);
         leader.says("leadership lost: killing the leader command");
         match self.leaves {
-            Left::Nothing => {}
+            Left::Nothing | Left::Free => {}
             Left::Leader => mongod.delete(&place, cron()),
             Left::Stranger => {
                 next.says("not elect's");
-                let late = candidate(&place, server.url_for(&place)).witness(&Witness::new()).run();
-                assert_eq!(late.status.code(), Some(77), "{}: {late:?}", self.what);
+                let late = candidate(&place, server.url_for(&place)).switch("-n").witness(&Witness::new()).run();
+                assert_eq!(late.status.code(), Some(75), "{}: {late:?}", self.what);
+                late.says(&["not elect's"]);
                 assert_eq!(place.history().starts.len(), 1, "nobody leads");
                 mongod.delete(&place, cron());
             }
         }
-        place.starts(2);
+        // A wait of a minute is not awaited.
+        if ttl == TTL || self.leaves == Left::Free {
+            place.starts(2);
+        }
         next.stops();
         leader.stops();
         let terms: Vec<u64> = place.history().starts.iter().map(|start| start.term).collect();
@@ -192,9 +198,12 @@ fn records_of_newer_formats_and_of_other_programs_are_left_alone_and_said_so() {
     for (record, said) in [(predecessors, &["not elect's"][..]), (newer, &["format 99", "upgrade"])] {
         let place = Place::new();
         server.insert(&place, record.clone());
-        let ended = elect(&place, &server, TTL).run();
-        assert_eq!(ended.status.code(), Some(77), "{ended:?}");
+        let ended = elect(&place, &server, TTL).switch("-n").run();
+        assert_eq!(ended.status.code(), Some(75), "{ended:?}");
         ended.says(said);
+        let seen = Elect::new(&place).store(server.url_for(&place)).status(&["cron"]).run();
+        assert_eq!(seen.status.code(), Some(3), "{seen:?}");
+        assert!(said.iter().all(|said| seen.stdout.contains(said)), "{seen:?}");
         assert_eq!(server.record(&place), Some(record), "left as it was");
         assert!(place.history().starts.is_empty());
     }

@@ -199,7 +199,8 @@ fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
 
 /// Each time anew: certificates are replaced while we run.
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    std::fs::read(path).map_err(|error| StoreError::Refused(format!("{} cannot be read: {error}", path.display())))
+    crate::limits::read_file(path, crate::limits::PEM_BYTES_MAX)
+        .map_err(|error| StoreError::Refused(format!("{} cannot be read: {error}", path.display())))
 }
 
 /// The innermost reason: what is around it says "transport error".

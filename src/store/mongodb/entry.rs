@@ -6,11 +6,13 @@
 //! leaderName
 //! leaderHostname
 //! leaderPort       or null
-//! ttlExpire        last write + ttl, by the server's time; or when it was freed. For people, observers and housekeeping
+//! ttlExpire        last write + ttl, by the server's time; or when it was freed, and not before the time that its term names:
+//!                  the server removes it seven days later, and terms may not fall (S1). For people, observers and housekeeping
 //! term             64 bits, as the next two
 //! seq              the nonce: another one with every write
 //! ttlMs
 //! state            "held" or "free"
+//! vacant           true in a free record that no leader has freed: a candidate has found none (S2). Otherwise absent
 //! since            when leadership began, by the server's time. For people
 //! former           the term before, or null
 //! version          of this format
@@ -25,12 +27,16 @@ use ::mongodb::bson::{Bson, Document};
 
 use crate::boundary::Boundary;
 use crate::election::Term;
+use crate::limits::{self, ID_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::store::record::{Record, RecordState, VERSION};
 use crate::store::takeover::{Basis, Trace, View};
 use crate::store::{Leader, Sighting, StoreError};
+use crate::text::escaped;
 
 /// The field in which a look returns the server's time.
 pub const NOW: &str = "serverTime";
+/// The field that a look returns instead of a document that is larger than [`RECORD_BYTES_MAX`].
+pub const TOO_LARGE: &str = "tooLarge";
 
 /// A record, and what only this store keeps with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +55,26 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Refused`]: it was written by a newer elect, or by somebody else.
+    /// [`StoreError::Obstacle`]: it was written by a newer elect, or by another program, or is beyond the limits of a record.
     pub fn read(document: &Document) -> Result<Entry, StoreError> {
+        let name_of = |field: &str| {
+            let text = document.get_str(field).unwrap_or_default();
+            escaped(&limits::cut_visibly(text, NAME_BYTES_MAX)).into_owned()
+        };
         let foreign = || {
-            let id = document.get("_id").map(Bson::to_string).unwrap_or_default();
-            StoreError::Refused(format!(
-                "the document with the _id {id} in the collection boundaries is not elect's: delete it, or name another database"
+            let id = name_of("_id");
+            StoreError::Obstacle(format!(
+                "the document with the _id {id:?} in the collection boundaries is not elect's: delete it, or name another database"
             ))
         };
-        let text = |name: &str| document.get_str(name).map(str::to_owned).map_err(|_| foreign());
+        if document.contains_key(TOO_LARGE) {
+            let id = name_of("_id");
+            return Err(StoreError::Obstacle(format!(
+                "the document with the _id {id:?} in the collection boundaries is larger than {RECORD_BYTES_MAX} bytes, and no \
+                 record: delete it, or name another database"
+            )));
+        }
+        let text = |name: &str| document.get_str(name).map_err(|_| foreign());
         let number = |name: &str| document.get(name).and_then(number).ok_or_else(foreign);
         let time = |name: &str| {
             let millis = document.get_datetime(name).map_err(|_| foreign())?.timestamp_millis();
@@ -69,25 +86,38 @@ impl Entry {
         };
         let version = u32::try_from(number("version")?).map_err(|_| foreign())?;
         if version > VERSION {
-            return Err(StoreError::Refused(format!(
-                "a candidate writes records of format {version}, and this elect knows {VERSION}: upgrade it"
+            let holder = name_of("leaderName");
+            return Err(StoreError::Obstacle(format!(
+                "{holder:?} has written a record of format {version}, and this elect knows {VERSION}: upgrade it"
             )));
         }
-        let state = match text("state")?.as_str() {
+        let state = match text("state")? {
             "held" => RecordState::Held,
+            "free" if document.get_bool("vacant").is_ok_and(|vacant| vacant) => RecordState::Vacant,
             "free" => RecordState::Free,
-            "vacant" => RecordState::Vacant,
             _ => return Err(foreign()),
         };
+        let id = text("leaderUUID")?;
+        if id.len() > ID_BYTES_MAX {
+            return Err(foreign());
+        }
+        let term = number("term")?;
+        if !limits::is_believed_term(term) {
+            let (boundary, holder) = (name_of("_id"), name_of("leaderName"));
+            return Err(StoreError::Obstacle(format!(
+                "the record of {boundary:?}, last written by {holder:?}, has the term {term}, which is too large to be followed: \
+                 delete it once nothing runs under it"
+            )));
+        }
         let port = nullable("leaderPort")?.map(u16::try_from).transpose().map_err(|_| foreign())?;
         let record = Record {
             version,
             state,
-            id: text("leaderUUID")?,
-            name: text("leaderName")?,
-            host: text("leaderHostname")?,
+            id: id.to_owned(),
+            name: limits::cut(text("leaderName")?.to_owned(), NAME_BYTES_MAX),
+            host: limits::cut(text("leaderHostname")?.to_owned(), NAME_BYTES_MAX),
             port,
-            term: number("term")?,
+            term,
             ttl: Some(number("ttlMs")?),
             since: time("since")?,
         };
@@ -105,7 +135,7 @@ impl Entry {
     }
 
     fn ttl(&self) -> Duration {
-        Duration::from_millis(self.record.ttl.unwrap_or(u64::MAX))
+        limits::believed_ttl(self.record.ttl.unwrap_or(u64::MAX))
     }
 
     /// As an observer sees it: who leads, or who seems to have died leading.
@@ -162,8 +192,10 @@ pub fn number(value: &Bson) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use ::mongodb::bson::{DateTime, doc};
+    use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz;
 
     fn document() -> Document {
         doc! {
@@ -197,6 +229,76 @@ mod tests {
         document.remove("leaderPort");
         document.remove("former");
         assert_eq!(Entry::read(&document).expect("a record").former, None);
+    }
+
+    /// Fields that elect reads, with something in them that nobody expects there.
+    fn miswritten() -> impl Strategy<Value = Document> {
+        let fields = document().keys().cloned().collect::<Vec<_>>();
+        let text = (fuzz::text(), 0..3_000_usize).prop_map(|(text, times)| text.repeat(times));
+        let value = prop_oneof![
+            text.prop_map(Bson::from),
+            any::<i64>().prop_map(Bson::from),
+            any::<i32>().prop_map(Bson::from),
+            any::<f64>().prop_map(Bson::from),
+            any::<bool>().prop_map(Bson::from),
+            any::<i64>().prop_map(|millis| DateTime::from_millis(millis).into()),
+            Just(Bson::Null),
+            Just(Bson::Array(vec![Bson::Null; 9_000])),
+        ];
+        let change = (proptest::sample::select(fields), value);
+        proptest::collection::vec(change, 1..4).prop_map(|changes| {
+            let mut document = document();
+            changes.into_iter().for_each(|(name, value)| drop(document.insert(name, value)));
+            document
+        })
+    }
+
+    #[test]
+    fn whatever_a_document_holds_it_is_a_record_within_the_limits_or_an_obstacle() {
+        fuzz::holds(fuzz::DEAR, &miswritten(), |document| match Entry::read(&document) {
+            Ok(entry) => {
+                let Record { id, name, host, term, .. } = &entry.record;
+                assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
+                assert!(limits::is_believed_term(*term) && entry.ttl() <= limits::TTL_MAX);
+                assert!(view(Some(&entry)).record.is_some_and(|trace| trace.ttl <= limits::TTL_MAX));
+            }
+            Err(StoreError::Obstacle(text)) => {
+                assert!(text.len() < 4096 && !text.chars().any(crate::text::is_unsafe), "{text}");
+            }
+            Err(error) => panic!("not by its content: {error}"),
+        });
+    }
+
+    #[test]
+    fn texts_are_cut_and_numbers_believed_up_to_their_limits() {
+        let long = "ü".repeat(40_000);
+        let mut document = with("leaderName", long.as_str());
+        document.extend(doc! { "leaderHostname": long, "ttlMs": i64::MAX });
+        let entry = Entry::read(&document).expect("a record");
+        assert_eq!((entry.record.name.len(), entry.record.host.len()), (NAME_BYTES_MAX, NAME_BYTES_MAX));
+        assert_eq!(entry.ttl(), limits::TTL_MAX);
+        let obstacle = |document: &Document| {
+            let error = Entry::read(document).expect_err("an obstacle");
+            assert!(matches!(error, StoreError::Obstacle(_)), "{error}");
+            error.to_string()
+        };
+        obstacle(&with("leaderUUID", "i".repeat(ID_BYTES_MAX + 1)));
+        let term = |term: Term| with("term", i64::try_from(term).expect("a term"));
+        assert!(Entry::read(&term(limits::TERM_MAX)).is_ok());
+        assert!(obstacle(&term(limits::TERM_MAX + 1)).contains("web-1"));
+        assert!(obstacle(&with("version", 3)).contains("\"web-1\""), "the holder is named");
+        assert!(obstacle(&with(TOO_LARGE, true)).contains("larger"));
+        assert_eq!(Entry::read(&with("version", 1)).expect("of elect 0.1.0").record.version, 1);
+    }
+
+    #[test]
+    fn a_vacant_record_is_a_free_one_with_a_mark() {
+        let state = |document: &Document| Entry::read(document).expect("a record").record.state;
+        let mut vacant = with("state", "free");
+        assert_eq!(state(&vacant), RecordState::Free);
+        vacant.insert("vacant", true);
+        assert_eq!(state(&vacant), RecordState::Vacant);
+        assert_eq!(state(&with("vacant", true)), RecordState::Held);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ::mongodb::bson::{Bson, Document, doc};
 use ::mongodb::options::ReturnDocument;
+use tracing::warn;
 
 use super::entry::{Entry, number, view};
 use super::housekeeping::tidy;
@@ -24,9 +25,11 @@ use super::trouble::is_duplicate;
 use super::watch::{Own, Seen, Watch};
 use crate::clock;
 use crate::election::{Term, Time};
+use crate::limits;
 use crate::store::record::{RecordState, VERSION};
 use crate::store::takeover::{Basis, Bid, Credit, Decision, Memory, Takeover, Vacancy, Write};
 use crate::store::{Candidacy, Hints, Renewal, Sighting, Standing, StoreError};
+use crate::text::escaped;
 
 /// How often a record that changes under our hands is looked at again within an attempt.
 const LOOKS: usize = 4;
@@ -34,8 +37,6 @@ const LOOKS: usize = 4;
 const LAST_NONCE: u64 = 1 << 53;
 /// How often a record is looked at of which is not known whether anybody is behind it: its next renewal tells.
 const CURIOUS: Duration = Duration::from_millis(500);
-/// Above, numbers are not exact everywhere.
-const LARGEST_TERM: Term = (1 << 53) - 1;
 
 /// One candidate for one boundary.
 pub struct Seat {
@@ -47,6 +48,8 @@ pub struct Seat {
     ttl: Duration,
     /// Whoever has just resigned leaves the record to the others for so long, where they have to ask to know that it is free.
     stands_back_until: Option<Time>,
+    /// A ttl that is not believed has been reported.
+    has_warned: bool,
 }
 
 impl Seat {
@@ -59,6 +62,7 @@ impl Seat {
             let_go: false,
             ttl: candidacy.ttl,
             stands_back_until: None,
+            has_warned: false,
         }
     }
 
@@ -110,8 +114,8 @@ impl Seat {
         for _ in 0..LOOKS {
             let seen = server.look(&self.boundary).await?;
             let received = clock::now(); // T1
+            self.doubt_ttl(seen.as_ref());
             match self.rule.decide(received, &view(seen.as_ref())) {
-                Decision::Mine(term) if term > LARGEST_TERM => return Err(self.too_large(server)),
                 Decision::Mine(term) => {
                     self.rule.took(Basis::of(String::new()), true);
                     self.own.term.set(Some(term));
@@ -122,7 +126,7 @@ impl Seat {
                     free(server, &self.boundary, self.ours(term), nonce).await?;
                     self.rule.forget();
                 }
-                Decision::Vacate => self.vacate(server).await?,
+                Decision::Vacate => self.vacate(server).await?, // S2
                 Decision::Take => {
                     let freed_by_us =
                         seen.as_ref().is_some_and(|seen| !seen.is_held() && seen.record.id == self.own.id);
@@ -147,6 +151,15 @@ impl Seat {
         Ok(Standing::Waiting { sighting: last, again, decided: false })
     }
 
+    /// A record that says more than a day counts as a day, which is reported once (S6).
+    fn doubt_ttl(&mut self, seen: Option<&Entry>) {
+        let Some(Entry { record, .. }) = seen else { return };
+        let ttl = Duration::from_millis(record.ttl.unwrap_or(u64::MAX));
+        if ttl > limits::TTL_MAX && !std::mem::replace(&mut self.has_warned, true) {
+            warn!("the record of {} has a ttl of {} ms, which counts as 24h", record.name, ttl.as_millis());
+        }
+    }
+
     /// `None`: it is not any more what we have seen.
     async fn take(
         &mut self,
@@ -155,7 +168,9 @@ impl Seat {
         seen: Option<&Entry>,
     ) -> Result<Option<Term>, StoreError> {
         let Bid { nonce, floor } = self.rule.bid();
-        if floor > LARGEST_TERM {
+        // The wall clock is the server's, and joins in there (S1).
+        let last = seen.map_or(0, |seen| seen.record.term);
+        if limits::next_term(last, 0, floor.saturating_sub(1)).is_none() {
             self.rule.forget();
             return Err(self.too_large(server));
         }
@@ -170,7 +185,7 @@ impl Seat {
             None => (doc! { "_id": &self.boundary, "state": { "$in": [] } }, doc! { "$literal": 1 }, Bson::Null),
         };
         let mut record = told(candidacy);
-        let ttl = long(u64::try_from(candidacy.ttl.as_millis()).unwrap_or(u64::MAX));
+        let ttl = long(millis(candidacy.ttl));
         record.extend(doc! {
             "leaderUUID": literal(&self.own.id),
             "ttlExpire": { "$add": ["$$NOW", ttl.clone()] },
@@ -178,6 +193,7 @@ impl Seat {
             "seq": long(nonce),
             "ttlMs": ttl,
             "state": "held",
+            "vacant": "$$REMOVE",
             "since": "$$NOW",
             "former": former,
             "version": i64::from(VERSION),
@@ -196,11 +212,13 @@ impl Seat {
             }
             Err(error) => return Err(server.explain(&error)),
         };
-        let term = taken
-            .get("term")
-            .and_then(number)
-            .filter(|term| *term <= LARGEST_TERM)
-            .ok_or_else(|| self.too_large(server))?;
+        let Some(term) = taken.get("term").and_then(number).filter(|term| limits::is_believed_term(*term)) else {
+            // By a wall clock from beyond belief. Nothing runs under it, and nothing is to follow it (S1).
+            let nonce = self.rule.nonce();
+            free(server, &self.boundary, held(&self.boundary, &self.own.id), nonce).await?;
+            self.rule.forget();
+            return Err(self.too_large(server));
+        };
         self.rule.took(Basis::of(String::new()), true);
         self.own.term.set(Some(term));
         Ok(Some(term))
@@ -209,11 +227,13 @@ impl Seat {
     /// Writes a record on which every candidate can wait (S2), unless there is one.
     async fn vacate(&mut self, server: &Server) -> Result<(), StoreError> {
         let Vacancy { nonce, ttl, term } = self.rule.vacancy();
+        // Where somebody else's index removes what has expired, it is to outlive the wait.
+        let stays = long(millis(self.rule.longest_wait().saturating_mul(2)));
         let record = doc! {
             "leaderUUID": literal(&uuid::Uuid::new_v4().to_string()), "leaderName": "", "leaderHostname": "",
-            "leaderPort": Bson::Null, "ttlExpire": "$$NOW", "term": long(term), "seq": long(nonce),
-            "ttlMs": long(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)), "state": "vacant", "since": "$$NOW",
-            "former": Bson::Null, "version": i64::from(VERSION),
+            "leaderPort": Bson::Null, "ttlExpire": unused_from(doc! { "$add": ["$$NOW", stays] }, long(term)),
+            "term": long(term), "seq": long(nonce), "ttlMs": long(millis(ttl)), "state": "free", "vacant": true,
+            "since": "$$NOW", "former": Bson::Null, "version": i64::from(VERSION),
         };
         // Matches nothing: this can only insert, and does not if there is anything with that name.
         let absent = doc! { "_id": &self.boundary, "state": { "$in": [] } };
@@ -225,7 +245,7 @@ impl Seat {
 
     fn too_large(&self, server: &Server) -> StoreError {
         let (name, address) = (&self.boundary, &server.address);
-        StoreError::Refused(format!("the term of {name:?} in {address} is too large to be followed"))
+        StoreError::Obstacle(format!("the term of {name:?} in {address} is too large to be followed"))
     }
 
     /// Renews, and verifies that the record is ours.
@@ -244,7 +264,7 @@ impl Seat {
         let received = clock::now();
         let renewal = match renewed.as_ref().map(|record| record.get("ttlMs").and_then(number)) {
             Some(Some(ttl)) => {
-                let ttl = Duration::from_millis(ttl);
+                let ttl = limits::believed_ttl(ttl);
                 // A majority has it, and the filter lets no smaller nonce through.
                 let basis = Basis::of(String::new());
                 let write = Write { sent, received, ttl, nonce, found: 0, is_confirmed: true, basis };
@@ -276,7 +296,7 @@ impl Seat {
         };
         let record = &entry.record;
         Ok(match record.state {
-            RecordState::Held if record.id != self.own.id => lost(format!("{} leads", record.name)),
+            RecordState::Held if record.id != self.own.id => lost(format!("{} leads", escaped(&record.name))),
             RecordState::Held if record.term != term => lost("it is of another term".to_owned()),
             RecordState::Free | RecordState::Vacant => lost("it was released".to_owned()),
             RecordState::Held => {
@@ -328,11 +348,7 @@ fn held(boundary: &str, id: &str) -> Document {
 
 /// The version that was seen.
 fn expected(boundary: &str, seen: &Entry) -> Document {
-    let state = match seen.record.state {
-        RecordState::Held => "held",
-        RecordState::Free => "free",
-        RecordState::Vacant => "vacant",
-    };
+    let state = if seen.is_held() { "held" } else { "free" };
     doc! {
         "_id": boundary, "leaderUUID": &seen.record.id, "term": long(seen.record.term), "seq": long(seen.nonce),
         "state": state,
@@ -342,7 +358,7 @@ fn expected(boundary: &str, seen: &Entry) -> Document {
 /// Not ours, or not there any more: there is nothing to be given back.
 async fn free(server: &Server, boundary: &str, ours: Document, nonce: u64) -> Result<(), StoreError> {
     let id = ours.get("leaderUUID").cloned();
-    let change = doc! { "state": "free", "seq": long(nonce), "ttlExpire": "$$NOW" };
+    let change = doc! { "state": "free", "seq": long(nonce), "ttlExpire": unused_from("$$NOW", "$term") };
     let write = server.change(ours, change).projection(doc! { "_id": 1 });
     if write.await.map_err(|error| server.explain(&error))?.is_some() || !server.is_replicated {
         return Ok(());
@@ -366,6 +382,16 @@ fn told(candidacy: &Candidacy) -> Document {
 /// A text, whatever it looks like: with a dollar in front it would be a field.
 fn literal(text: &str) -> Bson {
     Bson::Document(doc! { "$literal": text })
+}
+
+/// From when a record that nobody holds counts as unused: not before the time that its term names. The server removes it
+/// seven days later, and the next term follows its wall clock alone; that clock may have been ahead when the term was taken (S1).
+fn unused_from(now: impl Into<Bson>, term: impl Into<Bson>) -> Bson {
+    Bson::Document(doc! { "$max": [now.into(), { "$toDate": { "$toLong": term.into() } }] })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn long(number: u64) -> Bson {

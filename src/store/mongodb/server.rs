@@ -19,13 +19,17 @@ use ::mongodb::options::{
 use ::mongodb::{Client, Collection};
 use tokio::time::timeout;
 
-use super::entry::{Entry, NOW};
+use super::entry::{Entry, NOW, TOO_LARGE};
 use super::settings::{Settings, Tls};
 use super::trouble::{explain, is_unconfirmed};
 use super::watch::Watch;
+use crate::boundary;
+use crate::limits::RECORD_BYTES_MAX;
 use crate::store::{StoreError, resolver};
 
 const COLLECTION: &str = "boundaries";
+/// Of so many boundaries at most a survey tells, in the order of their names.
+const BOUNDARIES_MAX: i64 = 10_000;
 /// Between two looks at each member, without any reason. With one, which every failed call is, it looks at once.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// For a primary. Observers have more time, but want to hear that there is none.
@@ -130,7 +134,10 @@ impl Server {
 
     /// All of them, in the order of their names.
     pub async fn look_at_all(&self) -> Result<Vec<Document>, StoreError> {
-        let mut found = self.find(doc! {}).await?;
+        // Documents whose _id is no boundary's name may be in the collection, and are none of elect's business.
+        let name_size = i64::try_from(boundary::LONGEST + "name".len() + 16).unwrap_or(i64::MAX);
+        let is_short = doc! { "$lte": [{ "$bsonSize": { "name": "$_id" } }, name_size] };
+        let mut found = self.find(doc! { "_id": { "$type": "string" }, "$expr": is_short }).await?;
         let mut all = Vec::new();
         while let Some(document) = self.next(&mut found).await? {
             all.push(document);
@@ -150,7 +157,17 @@ impl Server {
     }
 
     fn aggregate(&self, filter: Document) -> Aggregate<'_> {
-        let pipeline = [doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }, doc! { "$set": { NOW: "$$NOW" } }];
+        // What is no record for its size alone stays where it is, but for its name.
+        let limit = i64::try_from(RECORD_BYTES_MAX).unwrap_or(i64::MAX);
+        let is_larger = doc! { "$gt": [{ "$bsonSize": "$$ROOT" }, limit] };
+        let bounded = doc! { "$cond": [is_larger, { "_id": "$_id", TOO_LARGE: true }, "$$ROOT"] };
+        let pipeline = [
+            doc! { "$match": filter },
+            doc! { "$sort": { "_id": 1 } },
+            doc! { "$limit": BOUNDARIES_MAX },
+            doc! { "$replaceWith": bounded },
+            doc! { "$set": { NOW: "$$NOW" } },
+        ];
         self.boundaries.aggregate(pipeline).max_time(self.request_timeout)
     }
 
@@ -245,7 +262,8 @@ impl Identity {
     fn of(cert: &PathBuf, key: &PathBuf) -> Result<Identity, StoreError> {
         use std::io::Write;
         let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
+            crate::limits::read_file(path, crate::limits::PEM_BYTES_MAX)
+                .map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
         };
         let both = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
         let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;

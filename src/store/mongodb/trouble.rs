@@ -4,7 +4,9 @@
 
 use ::mongodb::error::{CommandError, Error, ErrorKind, WriteFailure};
 
+use crate::limits::{MESSAGE_BYTES_MAX, cut_visibly};
 use crate::store::StoreError;
+use crate::text::escaped;
 
 /// A document with this `_id` is there already.
 const DUPLICATE_KEY: i32 = 11_000;
@@ -152,8 +154,11 @@ fn is_about_certificates(reason: &str) -> bool {
     reason.contains("invalid peer certificate") || reason.contains("received fatal alert")
 }
 
+/// What a server says may hold anything, and be of any length.
 fn in_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    // First, so that no more is looked at than is shown.
+    let text = cut_visibly(text, MESSAGE_BYTES_MAX);
+    escaped(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ async fn follow(
 }
 
 /// Everything but renewals, as far as the boundary is concerned.
-fn news(boundary: Option<String>) -> [Document; 1] {
+fn news(boundary: Option<String>) -> [Document; 2] {
     let changed = ["state", "term", "leaderUUID", "leaderName", "leaderHostname", "leaderPort"];
     let mut alternatives = vec![
         doc! { "operationType": { "$ne": "update" } },
@@ -177,7 +177,14 @@ fn news(boundary: Option<String>) -> [Document; 1] {
         Some(boundary) => doc! { "documentKey._id": { "$in": [boundary, Bson::Null] } },
         None => doc! {},
     };
-    [doc! { "$match": { "$and": [matters, of_ours] } }]
+    // Nothing else of a document is looked at, whatever is in it and however large it is.
+    let told = doc! {
+        "operationType": 1, "documentKey": 1, "ns": 1, "to": 1,
+        "fullDocument.term": 1, "fullDocument.leaderUUID": 1, "fullDocument.state": 1,
+        "updateDescription.updatedFields.term": 1, "updateDescription.updatedFields.leaderUUID": 1,
+        "updateDescription.updatedFields.state": 1, "updateDescription.removedFields": 1,
+    };
+    [doc! { "$match": { "$and": [matters, of_ours] } }, doc! { "$project": told }]
 }
 
 /// Where in the course of events the watcher's own take is.

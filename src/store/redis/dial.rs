@@ -21,6 +21,7 @@ use super::ear::Ear;
 use super::settings::{Address, Settings, Tls};
 use super::trouble::{Trouble, explain};
 use super::wire::Wire;
+use crate::limits;
 use crate::store::{StoreError, resolver};
 
 /// Addresses of one name that are tried, all at once.
@@ -157,7 +158,7 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, StoreErr
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, StoreError> {
-    std::fs::read(path).map_err(|error| unusable(path, &error))
+    limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unusable(path, &error))
 }
 
 fn unusable(path: &PathBuf, reason: &(impl std::fmt::Display + ?Sized)) -> StoreError {
