@@ -6,7 +6,10 @@
 use std::any::Any;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd;
 use std::panic::PanicHookInfo;
+
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::exit::Exit;
 
@@ -45,6 +48,16 @@ pub fn demand_descriptors(needed: usize) -> Result<(), SetupError> {
         }
     }
     Ok(())
+}
+
+/// Descriptors that connections from outside leave free: for a reconnect to the store, and for the files that it needs.
+const DESCRIPTORS_RESERVED: u64 = 8;
+
+/// Whether a connection from outside has taken one of the last descriptors, which are not for it: the kernel gives the lowest
+/// number that is free.
+pub fn is_reserved(connection: &impl AsRawFd) -> bool {
+    let number = u64::try_from(connection.as_raw_fd()).unwrap_or_default();
+    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(soft, _)| number.saturating_add(DESCRIPTORS_RESERVED) >= soft)
 }
 
 /// While it lives, a panic ends elect with one sentence and exit status 125. For what other processes may use up after

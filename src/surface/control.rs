@@ -24,6 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use crate::setup;
+
 pub use protocol::{Answer, LONGEST, Verdict, Wish};
 pub use rooms::{candidates_of, directory};
 pub use visits::Visits;
@@ -100,6 +102,8 @@ async fn receive(listener: UnixListener, host: Host, petitions: mpsc::UnboundedS
     loop {
         tokio::select! {
             accepted = listener.accept(), if visitors.len() < PLACES => match accepted {
+                // Closed: the store goes first.
+                Ok((stream, _)) if setup::is_reserved(&stream) => drop(stream),
                 Ok((stream, _)) => {
                     visitors.spawn_local(attend(stream, host.clone(), petitions.clone()));
                 }

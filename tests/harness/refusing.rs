@@ -45,10 +45,8 @@ fn main() -> ExitCode {
         filter.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | error, 0, 0));
     }
     filter.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0));
-    let program = libc::sock_fprog {
-        len: u16::try_from(filter.len()).expect("a short filter"),
-        filter: filter.as_mut_ptr(),
-    };
+    let program =
+        libc::sock_fprog { len: u16::try_from(filter.len()).expect("a short filter"), filter: filter.as_mut_ptr() };
     let words: Vec<CString> = std::env::args_os()
         .skip(end + 2)
         .map(|word| CString::new(word.into_vec()).expect("a word of a command line"))

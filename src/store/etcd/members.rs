@@ -20,6 +20,7 @@ use super::settings::{Settings, Tls};
 use super::unverified::Unverified;
 use crate::clock;
 use crate::store::StoreError;
+use crate::store::access::unreadable;
 
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
 const PING_EVERY: Duration = Duration::from_secs(6);
@@ -194,7 +195,7 @@ fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
 
 /// Each time anew: certificates are replaced while we run.
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    std::fs::read(path).map_err(|error| StoreError::Refused(format!("{} cannot be read: {error}", path.display())))
+    std::fs::read(path).map_err(|error| unreadable(path, &error))
 }
 
 /// The innermost reason: what is around it says "transport error".

@@ -23,6 +23,7 @@ use super::entry::{Entry, NOW};
 use super::settings::{Settings, Tls};
 use super::trouble::{explain, is_unconfirmed};
 use super::watch::Watch;
+use crate::store::access::unreadable;
 use crate::store::{StoreError, resolver};
 
 const COLLECTION: &str = "boundaries";
@@ -244,9 +245,7 @@ struct Identity(std::fs::File);
 impl Identity {
     fn of(cert: &PathBuf, key: &PathBuf) -> Result<Identity, StoreError> {
         use std::io::Write;
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
-        };
+        let read = |path: &PathBuf| std::fs::read(path).map_err(|error| unreadable(path, &error));
         let both = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
         let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
         let failed = |error: std::io::Error| StoreError::Refused(format!("a file in memory: {error}"));

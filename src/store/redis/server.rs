@@ -18,6 +18,7 @@ use super::trouble::{Trouble, explain};
 use crate::clock;
 use crate::election::Time;
 use crate::store::StoreError;
+use crate::store::access::unreadable;
 use crate::store::resolver::RedisResolver;
 
 /// What others announce on the channel, as it comes in.
@@ -283,9 +284,7 @@ async fn open(
 }
 
 fn certificates(tls: &Tls) -> Result<TlsCertificates, StoreError> {
-    let read = |path: &std::path::PathBuf| {
-        std::fs::read(path).map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
-    };
+    let read = |path: &std::path::PathBuf| std::fs::read(path).map_err(|error| unreadable(path, &error));
     let client_tls = match &tls.identity {
         Some((cert, key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
         None => None,
