@@ -27,11 +27,23 @@ pub enum SetupError {
         error: io::Error,
     },
     /// No thread.
-    #[error("{0}; raise the limit on processes (ulimit -u, or TasksMax= of a systemd unit)")]
-    Thread(io::Error),
+    #[error("{error}; {}", advice(error))]
+    Thread {
+        /// For what, and why not.
+        error: io::Error,
+    },
     /// No poll, or no timer.
-    #[error("the runtime cannot be started: {0}")]
+    #[error("the runtime cannot be started: {0}; see ulimit -a for a limit that is too low")]
     Runtime(io::Error),
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "allow clone3 in the filter for system calls (seccomp), or have it answer ENOSYS"
+        }
+        _ => "raise the limit on processes (ulimit -u, or TasksMax= of a systemd unit)",
+    }
 }
 
 /// Makes sure that so many more descriptors can be opened.

@@ -27,6 +27,7 @@ use tokio::runtime::Runtime;
 
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::{self, Exit};
+use crate::keeper;
 use crate::setup::{self, SetupError};
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 use crate::store::resolver;
@@ -304,7 +305,8 @@ fn in_one_line(error: &clap::Error) -> String {
 
 /// One line that says what is wrong, and the status that goes with it.
 fn fail(exit: Exit, message: &str) -> ExitCode {
-    // Into a closed pipe or a full disk: the status says it too.
+    // Into a closed pipe, a full disk or a file that may not grow: the status says it too.
+    keeper::ignore_file_size_signal();
     let _ = writeln!(std::io::stderr(), "elect: {message}");
     exit.into()
 }
@@ -344,7 +346,7 @@ fn runtime(descriptors_needed: usize) -> Result<Runtime, SetupError> {
 async fn prepare(store: &StoreUrl<'_>) -> Result<(), SetupError> {
     #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
     if store.is_remote() {
-        resolver::prepare().await.map_err(SetupError::Thread)?;
+        resolver::prepare().await.map_err(|error| SetupError::Thread { error })?;
     }
     #[cfg(not(any(feature = "etcd", feature = "mongodb", feature = "redis")))]
     let _ = store;

@@ -45,9 +45,11 @@ pub async fn prepare() -> io::Result<()> {
         file.write_all(b"\0").await?;
         file.flush().await
     };
-    write
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("no thread can be made to look up names ({error})")))?;
+    write.await.map_err(|error| {
+        // The runtime does not pass on what the kernel said; the kernel says it again.
+        let error = std::thread::Builder::new().spawn(|| ()).err().unwrap_or(error);
+        io::Error::new(error.kind(), format!("no thread can be made to look up names ({error})"))
+    })?;
     PREPARED.store(true, Ordering::Relaxed);
     Ok(())
 }
