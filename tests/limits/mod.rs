@@ -3,6 +3,7 @@
 mod descriptors;
 mod files;
 mod filters;
+mod mounts;
 mod processes;
 
 use std::fs::{self, Permissions};
