@@ -54,7 +54,7 @@ fn advice(error: &io::Error) -> &'static str {
 pub fn demand_descriptors(needed: usize) -> Result<(), SetupError> {
     let mut opened: Vec<File> = Vec::with_capacity(needed);
     while opened.len() < needed {
-        match File::open("/dev/null") {
+        match File::open("/proc/self/stat") {
             Ok(file) => opened.push(file),
             Err(error) => return Err(SetupError::Descriptors { needed, free: opened.len(), error }),
         }
