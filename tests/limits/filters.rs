@@ -20,7 +20,7 @@ fn without_clone3_elect_works_or_says_why_not() {
     for (call, works) in [("clone3=ENOSYS", true), ("clone3=EPERM", false), ("clone3=EAGAIN", false)] {
         let place = Place::new();
         for store in [place.store(), redis.url_for(&place).replace("127.0.0.1", "localhost")] {
-            let elect = candidate_for(&place, store, "2s").switch("-q").command(["true"]).under(refusing(&[call]));
+            let elect = candidate_for(&place, store, "3s").switch("-q").command(["true"]).under(refusing(&[call]));
             let ended = elect.run();
             assert_eq!(is_orderly(&ended, call, &[125]), works, "{call}: {ended:?}");
             if !works {
