@@ -30,7 +30,7 @@ fn low_limits_on<S: Server>() {
     for processes in (1..=ENOUGH).chain([20]) {
         let place = Place::new();
         let user = User::new(&place);
-        let elect = candidate_for(&place, at_localhost(&server.url_for(&place)), "2s").switch("-q").command(["true"]);
+        let elect = candidate_for(&place, at_localhost(&server.url_for(&place)), "3s").switch("-q").command(["true"]);
         let ended = user.runs(elect, processes).run();
         let works = is_orderly(&ended, &format!("{}, nproc {processes}", S::NAME), &[125, 126]);
         assert!(works || processes < ENOUGH, "nproc {processes}: {ended:?}");

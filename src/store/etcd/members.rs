@@ -21,6 +21,7 @@ use super::unverified::Unverified;
 use crate::clock;
 use crate::limits;
 use crate::store::StoreError;
+use crate::store::access::unreadable;
 use crate::text::escaped;
 
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
@@ -199,8 +200,7 @@ fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
 
 /// Each time anew: certificates are replaced while we run.
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    crate::limits::read_file(path, crate::limits::PEM_BYTES_MAX)
-        .map_err(|error| StoreError::Refused(format!("{} cannot be read: {error}", path.display())))
+    limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
 }
 
 /// The innermost reason: what is around it says "transport error".

@@ -22,6 +22,7 @@ use super::settings::{Address, Settings, Tls};
 use super::trouble::{Trouble, explain};
 use super::wire::Wire;
 use crate::limits;
+use crate::store::access::unreadable;
 use crate::store::{StoreError, resolver};
 
 /// Addresses of one name that are tried, all at once.
@@ -158,7 +159,7 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, StoreErr
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, StoreError> {
-    limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unusable(path, &error))
+    limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
 }
 
 fn unusable(path: &PathBuf, reason: &(impl std::fmt::Display + ?Sized)) -> StoreError {
