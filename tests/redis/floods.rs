@@ -184,13 +184,13 @@ fn is_cut(moment: &'static str, is_observed: bool, &(what, first, then): &(&str,
     until(&format!("it has tried several times: {what} for {moment}"), || {
         server.seen().iter().filter(|words| words[0] == moment).count() >= often
     });
-    // The first of those is an answer to the question, if a wrong one.
-    if what != "answers to nothing" {
-        campaigner.says("larger answer");
-    }
     is_small(&format!("campaigner, {what} for {moment}"), &campaigner);
     if let Some(watch) = watch {
         is_small(&format!("watch, {what} for {moment}"), &watch);
+    }
+    // The first of those is an answer to the question, if a wrong one.
+    if what != "answers to nothing" {
+        campaigner.says("larger answer");
     }
     campaigner.stops();
     assert!(place.history().starts.is_empty());

@@ -65,7 +65,7 @@ const TROUBLES: [Trouble; 5] = [
             redis.cli(&["config", "set", "replica-serve-stale-data", "no"]);
             follow_nobody(redis);
         },
-        leader: "is a replica, and not the primary any more",
+        leader: "is a replica without a primary",
         newcomer: Some("is a replica"),
         end: |redis| drop(redis.cli(&["replicaof", "no", "one"])),
     },
@@ -119,6 +119,7 @@ fn a_server_that_still_loads_its_data_is_waited_for() {
     redis.cli(&["save"]);
     redis.kill();
     redis.begin_again();
+    until("it listens", || std::net::TcpStream::connect(redis.address()).is_ok());
     newcomer_is_told(&pair.place, &redis, "is still loading its data");
     redis.is_up_again();
     has_passed(pair, &redis);
