@@ -233,7 +233,7 @@ pub async fn a_renewal_is_counted_from_before_its_request_leaves(site: &Site) {
         let before = clock::now();
         match player.store.renew(&player.candidacy).await {
             Ok(Renewal::Credited { sent, .. }) => break (sent, before),
-            Ok(Renewal::Lost { why }) => panic!("lost: {why}"),
+            Ok(other) => panic!("not credited: {other:?}"),
             Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error}"),
         }
     };
