@@ -118,14 +118,54 @@ fn a_child_that_finds_its_keeper_dead_before_exec_does_not_execute() {
     gate.close();
     let leader = gate.before(Elect::new(&place).flag("--containment", "tree").witness(&Witness::new())).start();
     gate.is_reached();
-    let keeper = leader.keeper();
-    let child = crate::harness::eventually("the child is there", || processes::children(keeper).into_iter().next());
+    let (keeper, child) = (leader.keeper(), child_before_exec(&leader));
     leader.kill_with_keeper();
     until("both are dead", || !processes::is_alive(keeper) && !processes::is_alive(leader.pid()));
     until("its parent is another", || processes::stat(child, 1) != Some(keeper));
     gate.open();
     until("the child is gone", || !processes::is_alive(child));
     assert_eq!(place.history().starts.len(), 0, "nobody was left to kill it");
+}
+
+/// The child of the keeper that stands before the gate.
+fn child_before_exec(leader: &Candidate) -> i32 {
+    let keeper = leader.keeper();
+    crate::harness::eventually("the child is there", || processes::children(keeper).into_iter().next())
+}
+
+#[test]
+fn a_signal_that_comes_before_exec_is_kept_for_the_command() {
+    let place = Place::new();
+    let gate = Gate::new(At::Exec);
+    gate.close();
+    let elect = Elect::new(&place).flag("--containment", "tree").command(["sleep", "1000"]);
+    let mut leader = gate.before(elect).start();
+    gate.is_reached();
+    for _ in 0..3 {
+        leader.signal(Signal::SIGUSR1);
+    }
+    gate.open();
+    leader.ends_by(Signal::SIGUSR1);
+    let log = leader.log();
+    let (started, ended) = (log.find("leader command started"), log.find("leader command ended"));
+    assert!(started.is_some() && started < ended, "{log}");
+    place.is_left_empty();
+}
+
+#[test]
+fn a_child_that_is_killed_before_exec_is_not_said_to_have_started() {
+    let place = Place::new();
+    let gate = Gate::new(At::Exec);
+    gate.close();
+    let elect = Elect::new(&place).flag("--containment", "tree").witness(&Witness::new());
+    let mut leader = gate.before(elect).start();
+    gate.is_reached();
+    processes::signal(child_before_exec(&leader), Signal::SIGKILL);
+    leader.ends_with(126);
+    let log = leader.log();
+    assert!(!log.contains("leader command started") && !log.contains("leader command ended"), "{log}");
+    assert_eq!(place.history().starts.len(), 0);
+    place.is_left_empty();
 }
 
 #[test]
