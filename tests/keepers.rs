@@ -287,7 +287,7 @@ mod late {
     }
 
     /// So many that to kill them takes a keeper longer than it may be silent.
-    const CROWD: usize = 6_000;
+    const CROWD: usize = 12_000;
 
     /// The lease of a leader with a large tree runs out: the keeper that is busy killing is not taken for a silent one.
     #[test]
