@@ -263,6 +263,9 @@ impl World {
             Life::Running { .. } => {
                 let Some((_, asked)) = self.hosts[h].keeper.refused.take() else { return };
                 let beside = !asked && self.dice.percent(50);
+                if beside {
+                    self.coverage.count(Seen::Cleared);
+                }
                 self.answer(h, if beside { FromKeeper::Cleared { run } } else { FromKeeper::Empty { run } });
             }
         }

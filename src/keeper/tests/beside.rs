@@ -216,7 +216,7 @@ fn a_refused_start_beside_a_hook_that_was_stopped_meanwhile_is_empty_only_withou
             }
         }
         scene.send(&ToKeeper::Kill);
-        scene.hears(ended(killed(libc::SIGKILL, true)));
+        scene.hears(ended(killed(libc::SIGKILL, false)));
         scene.empty();
     });
 }
