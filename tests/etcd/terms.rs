@@ -218,9 +218,12 @@ fn two_ways_of_counting_on_one_boundary_keep_out_of_each_others_way() {
     throughout(LEASE, "it does not lead", || hall.place.history().starts.len() == 2 && hall.queue().is_empty());
     assert!(since(began) >= LEASE);
     hall.etcd.etcdctl(&["del", TERM_KEY]);
+    // It has seen larger ones; another one has not.
+    revision.says("restart this candidate");
+    let fresh = by_revision(&hall).start();
     hall.place.starts(3);
+    fresh.stops();
     revision.stops();
-    hall.place.history();
 }
 
 #[test]
@@ -232,7 +235,7 @@ fn a_revision_below_a_term_that_was_seen_leads_nothing() {
     let leader = by_revision(&hall).start();
     let led = hall.place.starts(1).latest();
     hall.etcd.rebuild();
-    leader.says("rebuilt or restored");
+    leader.says("before this etcd was rebuilt");
     throughout(LEASE, "it does not lead", || hall.place.history().starts.len() == 1);
     while field(&hall.etcd, "/elsewhere", "Revision") <= led.term {
         hall.etcd.etcdctl(&["put", "/elsewhere", ""]);
