@@ -22,7 +22,10 @@ fn a_log_beyond_the_limit_ends_nothing_and_the_command_has_the_signal_as_it_was(
     );
     let elect = candidate_for(&place, redis.url_for(&place), "3s").switch("-vv").shell(&script);
     let mut leader = elect.under(["prlimit", &format!("--fsize={LIMIT}"), "--"]).start();
-    until("the command has met the limit", || fs::read_to_string(&found).is_ok_and(|text| !text.is_empty()));
+    until("the command has met the limit", || {
+        assert!(!leader.has_ended(), "{}", leader.log());
+        fs::read_to_string(&found).is_ok_and(|text| !text.is_empty())
+    });
     assert_eq!(fs::read_to_string(&found).expect("written"), "153\n", "128 and SIGXFSZ");
     let renewals = redis.renewals();
     until("the log is full, and the leader renews", || {
