@@ -233,7 +233,7 @@ pub async fn a_renewal_is_counted_from_before_its_request_leaves(site: &Site) {
         let before = clock::now();
         match player.store.renew(&player.candidacy).await {
             Ok(Renewal::Credited { sent, .. }) => break (sent, before),
-            Ok(Renewal::Lost { why }) => panic!("lost: {why}"),
+            Ok(other) => panic!("{other:?}"),
             Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error}"),
         }
     };
@@ -262,7 +262,6 @@ pub async fn a_server_that_is_away_is_unavailable_and_is_found_again(site: &Site
     gate.open();
     // It leads as before.
     one.renews().await;
-    assert_eq!(one.win().await, term);
     gate.close();
     is_unavailable("release", one.store.release(&one.candidacy).await);
     gate.open();
