@@ -34,14 +34,6 @@ pub async fn hints_are_cancel_safe_and_nothing_is_missed_without_them(site: &Sit
     }
 }
 
-/// Looks at the usual pace: hints begin after the first look, and end with a connection.
-async fn settles(store: &mut dyn Store, scope: Option<&Boundary>) {
-    for _ in 0..ROUNDS {
-        leader(store, scope, "").await;
-        let _ = timeout(PATIENCE, store.changed(scope)).await;
-    }
-}
-
 /// Whether a boundary is led, asked for as an observer of this scope does, until there is an answer.
 async fn leader(store: &mut dyn Store, scope: Option<&Boundary>, name: &str) -> Option<String> {
     let seen = loop {
@@ -58,12 +50,33 @@ async fn leader(store: &mut dyn Store, scope: Option<&Boundary>, name: &str) -> 
     sighting.expect("a sighting").leader.map(|leader| leader.name)
 }
 
-/// From here on only hints are a reason to look.
-async fn is_told(store: &mut dyn Store, scope: Option<&Boundary>, boundary: &str, expected: Option<&str>) {
-    loop {
-        store.changed(scope).await;
-        if leader(store, scope, boundary).await.as_deref() == expected {
-            return;
+/// An observer whose only reason to look is a hint, where there are any.
+struct Listener {
+    store: Box<dyn Store>,
+    scope: Option<Boundary>,
+    has_hints: bool,
+}
+
+impl Listener {
+    /// Looks at the usual pace: hints begin after the first look, and end with a connection.
+    async fn settles(&mut self) {
+        for _ in 0..ROUNDS {
+            leader(self.store.as_mut(), self.scope.as_ref(), "").await;
+            let _ = timeout(PATIENCE, self.store.changed(self.scope.as_ref())).await;
+        }
+    }
+
+    async fn is_told(&mut self, boundary: &str, expected: Option<&str>) {
+        loop {
+            if self.has_hints {
+                self.store.changed(self.scope.as_ref()).await;
+            } else {
+                let told = timeout(PATIENCE, self.store.changed(self.scope.as_ref())).await;
+                assert!(told.is_err(), "a store without hints returns none");
+            }
+            if leader(self.store.as_mut(), self.scope.as_ref(), boundary).await.as_deref() == expected {
+                return;
+            }
         }
     }
 }
@@ -73,17 +86,17 @@ pub async fn an_observer_of_all_boundaries_is_told_of_takes_and_releases(site: &
     // Nobody else is heard of there.
     let site = site.apart("all");
     was_led(&site, "known").await;
-    let mut store = site.store();
+    let mut listener = Listener { store: site.store(), scope: None, has_hints: site.has_hints().await };
     for name in ["known", "unknown"] {
-        settles(store.as_mut(), None).await;
+        listener.settles().await;
         let mut player = site.player(name, "one");
         player.candidacy.ttl = player.candidacy.ttl.max(Duration::from_secs(10));
-        let ((), ()) = tokio::join!(is_told(store.as_mut(), None, name, Some("one")), async {
+        let ((), ()) = tokio::join!(listener.is_told(name, Some("one")), async {
             player.win().await;
             player.renews().await;
         });
         player.renews().await;
-        tokio::join!(is_told(store.as_mut(), None, name, None), player.release());
+        tokio::join!(listener.is_told(name, None), player.release());
     }
 }
 
@@ -92,18 +105,19 @@ pub async fn an_observer_is_told_of_changes_after_its_connection_was_lost(site: 
     was_led(site, name).await;
     let boundary: Boundary = name.parse().expect("a boundary");
     let gate = Gate::to(site.address()).await;
-    let mut store = site.through(&gate).store();
+    let (store, has_hints) = (site.through(&gate).store(), site.has_hints().await);
+    let mut listener = Listener { store, scope: Some(boundary), has_hints };
     let mut player = site.player(name, "one");
     player.candidacy.ttl = LONG;
-    settles(store.as_mut(), Some(&boundary)).await;
+    listener.settles().await;
     for _ in 0..2 {
         gate.cut();
-        settles(store.as_mut(), Some(&boundary)).await;
-        let ((), ()) = tokio::join!(is_told(store.as_mut(), Some(&boundary), name, Some("one")), async {
+        listener.settles().await;
+        let ((), ()) = tokio::join!(listener.is_told(name, Some("one")), async {
             player.win().await;
             player.renews().await;
         });
-        tokio::join!(is_told(store.as_mut(), Some(&boundary), name, None), player.release());
+        tokio::join!(listener.is_told(name, None), player.release());
     }
 }
 
@@ -113,6 +127,7 @@ pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &
     let gate = Gate::to(site.address()).await;
     let (mut one, mut two) = (site.player(name, "one"), site.through(&gate).player(name, "two"));
     (one.candidacy.ttl, two.candidacy.ttl) = (LONG, LONG);
+    let has_hints = site.has_hints().await;
     for _ in 0..2 {
         let term = one.win().await;
         one.renews().await;
@@ -131,9 +146,13 @@ pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &
         one.release().await;
         // And now only when it is told to.
         let next = loop {
-            match two.events.recv().await.expect("the store lives") {
-                StoreEvent::Hint => {}
-                other => panic!("{other:?}"),
+            if has_hints {
+                match two.events.recv().await.expect("the store lives") {
+                    StoreEvent::Hint => {}
+                    other => panic!("{other:?}"),
+                }
+            } else {
+                tokio::time::sleep(PATIENCE).await;
             }
             if let Some(term) = two.wins_at_once().await {
                 break term;

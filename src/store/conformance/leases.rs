@@ -32,9 +32,8 @@ pub async fn a_leader_that_is_gone_without_a_word_leads_no_more_once_its_lease_i
     assert!(shown.is_none_or(|(_, seen)| seen.as_ref().is_ok_and(|seen| seen.leader.is_none())), "{all:?}");
 }
 
-/// Elected, renewed, and gone: since when its last lease counts, and for how long.
+/// A leader that renews, and is gone: since when its last lease counts, and for how long.
 async fn dies_leading(mut leader: Player) -> (Time, Duration) {
-    leader.win().await;
     let Ok(Renewal::Credited { sent, ttl: Some(ttl) }) = leader.store.renew(&leader.candidacy).await else {
         panic!("not credited")
     };
@@ -87,6 +86,7 @@ pub async fn a_long_lease_is_waited_for_by_a_candidate_that_asks_for_a_short_one
     leader.candidacy.ttl = SHORT * 2;
     let mut waiter = site.player(name, "waiter");
     waiter.candidacy.ttl = SHORT;
+    leader.win().await;
     let (sent, ttl) = dies_leading(leader).await;
     assert!(ttl >= SHORT * 2);
     waiter.win().await;
@@ -103,6 +103,7 @@ pub async fn a_short_lease_is_not_waited_for_longer_by_a_candidate_that_asks_for
     leader.candidacy.ttl = SHORT;
     let mut waiter = site.player(name, "waiter");
     waiter.candidacy.ttl = LONG;
+    leader.win().await;
     let (sent, ttl) = dies_leading(leader).await;
     // The case is given up long before the waiter's own ttl is over.
     waiter.win().await;

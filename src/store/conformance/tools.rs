@@ -90,6 +90,15 @@ impl Site {
         }
     }
 
+    /// Whether the store tells of changes: all do but a MongoDB that is not a member of a set.
+    pub async fn has_hints(&self) -> bool {
+        match self.kind() {
+            #[cfg(feature = "mongodb")]
+            "mongodb" => mongodb::is_replicated(self).await,
+            _ => true,
+        }
+    }
+
     fn file(&self, boundary: &str, extension: &str) -> PathBuf {
         let directory = self.url.strip_prefix("file:").expect("a directory");
         PathBuf::from(directory).join(format!("{boundary}.{extension}"))
@@ -178,14 +187,22 @@ mod redis {
 #[cfg(feature = "mongodb")]
 mod mongodb {
     use ::mongodb::bson::{Document, doc};
-    use ::mongodb::{Client, Collection};
+    use ::mongodb::{Client, Collection, Database};
 
     use super::{Edit, Plant, Site};
 
-    async fn boundaries(site: &Site) -> Collection<Document> {
+    async fn database(site: &Site) -> Database {
         let url = format!("mongodb://{}/?directConnection=true&w=majority", site.address());
-        let client = Client::with_uri_str(url).await.expect("a MongoDB");
-        client.database(site.database()).collection("boundaries")
+        Client::with_uri_str(url).await.expect("a MongoDB").database(site.database())
+    }
+
+    async fn boundaries(site: &Site) -> Collection<Document> {
+        database(site).await.collection("boundaries")
+    }
+
+    pub async fn is_replicated(site: &Site) -> bool {
+        let hello = database(site).await.run_command(doc! { "hello": 1 }).await.expect("an answer");
+        hello.contains_key("setName")
     }
 
     pub async fn plant(site: &Site, boundary: &str, plant: Plant) {
