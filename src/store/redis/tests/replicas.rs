@@ -69,9 +69,19 @@ fn pretender(server: &Running, port: Option<u16>, confirms: Option<u64>) -> TcpS
     stream
 }
 
+/// With a lease that does not run out meanwhile.
 async fn leads(server: &Running, options: &str) -> Player {
+    leads_for(server, options, Duration::from_secs(60)).await
+}
+
+async fn leads_for(server: &Running, options: &str, ttl: Duration) -> Player {
     let mut one = Player::at(server, options, "one");
-    one.candidacy.ttl = LONG;
+    // The first record is waited for by a candidate with a short ttl.
+    let mut first = Player::at(server, options, "first");
+    first.wins().await;
+    credited(&mut first).await;
+    first.store.release(&first.candidacy).await.expect("released");
+    one.candidacy.ttl = ttl;
     one.wins().await;
     credited(&mut one).await;
     one
@@ -278,7 +288,7 @@ fn a_release_after_something_has_changed_and_before_a_credit_is_waited_for() {
 fn a_replica_that_attaches_between_take_and_first_renewal_costs_the_take() {
     with_server(async |server| {
         let replica = server.replica();
-        let mut one = leads(server, "").await;
+        let mut one = leads_for(server, "", LONG).await;
         credited(&mut one).await;
         one.store.release(&one.candidacy).await.expect("released");
         let mut next = Player::at(server, "", "next");
@@ -301,7 +311,7 @@ fn a_replica_that_attaches_between_take_and_first_renewal_costs_the_take() {
 fn candidates_that_require_different_numbers_do_not_meet_unless_one_replaces_the_other() {
     with_server(async |server| {
         let replicas = [server.replica(), server.replica()];
-        let mut one = leads(server, "").await;
+        let mut one = leads_for(server, "", LONG).await;
         credited(&mut one).await;
         assert_eq!(server.field("required"), "2");
         for (options, means) in [
@@ -336,7 +346,7 @@ fn candidates_that_require_different_numbers_do_not_meet_unless_one_replaces_the
 fn all_starts_anew_where_a_replica_is_gone_for_good() {
     with_server(async |server| {
         let replicas = [server.replica(), server.replica()];
-        let mut one = leads(server, "").await;
+        let mut one = leads_for(server, "", LONG).await;
         credited(&mut one).await;
         one.store.release(&one.candidacy).await.expect("released");
         let [stays, goes] = replicas;
