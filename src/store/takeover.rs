@@ -44,7 +44,9 @@ use crate::election::{Term, Time};
 
 pub use super::record::RecordState;
 use tenure::Tenure;
-pub use tenure::{Basis, Credit, Epoch, Write, is_effective};
+#[cfg_attr(not(test), allow(unused_imports, reason = "of stores that do not compare nonces themselves"))]
+pub use tenure::is_effective;
+pub use tenure::{Basis, Credit, Epoch, Write};
 
 mod tenure;
 #[cfg(test)]

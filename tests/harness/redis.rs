@@ -26,8 +26,11 @@ pub struct Options {
 
 impl Options {
     pub fn new() -> Options {
+        // A primary that is written nothing has to say more often than in its time-out that it is there.
         let flags =
-            ["--save", "", "--repl-timeout", "2", "--repl-diskless-sync-delay", "0"].map(str::to_owned).to_vec();
+            ["--save", "", "--repl-timeout", "2", "--repl-ping-replica-period", "1", "--repl-diskless-sync-delay", "0"]
+                .map(str::to_owned)
+                .to_vec();
         Options { flags, certificates: None, host: "127.0.0.1".to_owned(), wrapper: Vec::new() }
     }
 
@@ -186,6 +189,13 @@ impl Redis {
     /// All commands processed so far, those that scripts call included.
     pub fn commands(&self) -> u64 {
         self.info("stats", "total_commands_processed").parse().expect("a number")
+    }
+
+    /// A copy of its data, as of a backup. To the server it looks like a replica for a moment.
+    #[track_caller]
+    pub fn dump(&self) {
+        let path = self.directory.path().join("copy.rdb");
+        self.cli(&["--rdb", &path.display().to_string()]);
     }
 
     pub fn info(&self, section: &str, field: &str) -> String {

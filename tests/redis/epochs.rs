@@ -151,7 +151,7 @@ fn a_debug_client_or_a_dump_demotes_nobody_and_keeps_nobody_from_being_elected()
     let mut client = debug_client(&redis);
     throughout(LEASE * 2, "it goes on leading", || processes::is_alive(led.pid));
     client.kill().and_then(|()| client.wait()).expect("a child of ours");
-    redis.cli(&["--rdb", "/dev/null"]);
+    redis.dump();
     throughout(LEASE, "it goes on leading", || processes::is_alive(led.pid));
     assert_eq!(redis.field(&pair.place, "replicas"), "0");
     let Pair { place, leader, next } = pair;
@@ -184,7 +184,7 @@ fn hand_over(under: Under, is_killed: bool) -> Duration {
             replica = Some(Redis::with(&behind));
             until("it has confirmed something", || redis.confirming() == 1);
         }
-        Under::ADump => drop(redis.cli(&["--rdb", "/dev/null"])),
+        Under::ADump => redis.dump(),
         Under::ARestart => redis.restart(),
     }
     let [run, history] = incarnation();
@@ -276,7 +276,6 @@ fn candidates_with_another_number_are_told_the_way_out_and_go_on_once_it_is_take
     assert_eq!(ended.status.code(), Some(75), "a record is never a reason for 77: {ended:?}");
     ended.says(&["?replicas=1&replicas-was=2"]);
     let next = trio.at(&trio.primary, "?replicas=1&replicas-was=2", "3s").start();
-    next.says("only 1 of 2");
     trio.place.starts(1);
     assert_eq!(trio.primary.field(&trio.place, "required"), "1");
     next.stops();
@@ -299,7 +298,7 @@ fn a_wait_that_is_restarted_again_and_again_is_reported() {
     leader.kill_with_keeper();
     // Each of them is seen by a look of its own; a candidate with this ttl looks every twelve seconds, or when it is told to.
     until("it is reported", || {
-        redis.cli(&["--rdb", "/dev/null"]);
+        redis.dump();
         redis.cli(&["publish", &key(&place), "taken"]);
         next.log().contains("sync_full + sync_partial_ok")
     });

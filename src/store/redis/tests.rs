@@ -31,7 +31,8 @@ impl Running {
         let data = tempfile::tempdir().expect("a temporary directory");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
         let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--repl-ping-replica-period", "1"])
+            .args(["--repl-diskless-sync-delay", "0", "--dir"])
             .arg(data.path())
             .args(flags)
             .stdout(Stdio::null())

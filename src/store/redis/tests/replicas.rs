@@ -1,6 +1,7 @@
 //! What the replicas of a server do to takes and credits, one step at a time.
 
 use std::io::{Read, Write as _};
+use std::net::Shutdown;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -25,6 +26,12 @@ impl Running {
     fn replicas(&self) -> usize {
         let info = self.cli(&["info", "replication"]);
         info.lines().filter(|line| line.contains("state=online") && !line.contains("offset=0,")).count()
+    }
+
+    /// A copy of its data, as of a backup. To the server it looks like a replica for a moment.
+    fn dump(&self) {
+        let path = self._data.path().join("copy.rdb");
+        self.cli(&["--rdb", &path.display().to_string()]);
     }
 
     fn field(&self, name: &str) -> String {
@@ -54,17 +61,27 @@ fn pretender(server: &Running, port: Option<u16>, confirms: Option<u64>) -> TcpS
         let mut sink = [0; 4096];
         while reader.read(&mut sink).is_ok_and(|count| count > 0) {}
     });
-    let number = |server: &Running| server.cli(&["info", "replication"]).matches("state=online").count();
-    until(|| number(server) > 0);
+    let line = format!("port={},state=online", port.unwrap_or_default());
+    until(|| server.cli(&["info", "replication"]).contains(&line));
     if let Some(offset) = confirms {
         stream.write_all(format!("REPLCONF ACK {offset}\r\n").as_bytes()).expect("it reads");
     }
     stream
 }
 
+/// With a lease that does not run out meanwhile.
 async fn leads(server: &Running, options: &str) -> Player {
+    leads_for(server, options, Duration::from_secs(60)).await
+}
+
+async fn leads_for(server: &Running, options: &str, ttl: Duration) -> Player {
     let mut one = Player::at(server, options, "one");
-    one.candidacy.ttl = LONG;
+    // The first record is waited for by a candidate with a short ttl.
+    let mut first = Player::at(server, options, "first");
+    first.wins().await;
+    credited(&mut first).await;
+    first.store.release(&first.candidacy).await.expect("released");
+    one.candidacy.ttl = ttl;
     one.wins().await;
     credited(&mut one).await;
     one
@@ -141,12 +158,15 @@ fn the_number_of_all_replicas_grows_with_what_all_of_them_have_confirmed() {
         let mut one = leads(server, "").await;
         assert_eq!((server.field("replicas"), server.field("required")), ("0".to_owned(), "0".to_owned()));
         let first = server.replica();
-        credited(&mut one).await;
-        credited(&mut one).await;
+        // One sees it, one is confirmed by it, one writes its number.
+        for _ in 0..3 {
+            credited(&mut one).await;
+        }
         assert_eq!((server.field("replicas"), server.field("required")), ("1".to_owned(), "1".to_owned()));
         let second = server.replica();
-        credited(&mut one).await;
-        credited(&mut one).await;
+        for _ in 0..3 {
+            credited(&mut one).await;
+        }
         assert_eq!((server.field("replicas"), server.field("required")), ("2".to_owned(), "2".to_owned()));
         second.signal(Signal::SIGSTOP);
         let short = one.renews().await.expect_err("not credited").to_string();
@@ -181,7 +201,7 @@ fn nothing_that_merely_looks_like_a_replica_raises_the_number() {
             credited(&mut one).await;
         }
         debug.kill().and_then(|()| debug.wait()).expect("a child of ours");
-        server.cli(&["--rdb", "/dev/null"]);
+        server.dump();
         credited(&mut one).await;
         // A link that is half open has confirmed something once; one with the address of another is none of its own.
         for (port, confirms) in
@@ -196,7 +216,7 @@ fn nothing_that_merely_looks_like_a_replica_raises_the_number() {
                 ("0".to_owned(), "0".to_owned()),
                 "{port:?}, {confirms:?}"
             );
-            drop(link);
+            link.shutdown(Shutdown::Both).expect("it is open");
             until(|| !server.cli(&["info", "replication"]).contains("state=online"));
         }
     });
@@ -210,14 +230,14 @@ fn a_stranger_that_confirms_everything_credits_nobody() {
         let mut one = leads(server, "").await;
         credited(&mut one).await;
         assert_eq!(server.field("required"), "1");
-        replica.signal(Signal::SIGSTOP);
         let link = pretender(server, None, Some(1 << 50));
-        until(|| server.cli(&["info", "replication"]).contains("port=0,"));
+        until(|| server.cli(&["info", "replication"]).contains("port=0,state=online,offset=1125899906842624"));
+        replica.signal(Signal::SIGSTOP);
         for _ in 0..3 {
             let renewal = one.renews().await;
             assert!(renewal.is_err(), "{renewal:?}");
         }
-        drop(link);
+        link.shutdown(Shutdown::Both).expect("it is open");
         replica.signal(Signal::SIGCONT);
     });
 }
@@ -227,21 +247,20 @@ fn a_stranger_that_confirms_everything_credits_nobody() {
 fn a_hand_over_after_a_dump_a_debug_client_or_a_new_replica_waits_for_nothing() {
     with_server(async |server| {
         let mut one = leads(server, "").await;
-        server.cli(&["--rdb", "/dev/null"]);
+        server.dump();
         credited(&mut one).await;
         is_free_at_once(server, one).await;
 
         let mut one = leads(server, "").await;
-        let before = server.cli(&["info", "replication"]);
         let replica = server.replica();
-        credited(&mut one).await;
-        credited(&mut one).await;
+        for _ in 0..4 {
+            credited(&mut one).await;
+        }
         assert_eq!(server.field("required"), "1");
         is_free_at_once(server, one).await;
-        drop(before);
 
         let mut one = leads(server, "").await;
-        server.cli(&["--rdb", "/dev/null"]);
+        server.dump();
         credited(&mut one).await;
         is_free_at_once(server, one).await;
         drop(replica);
@@ -254,7 +273,7 @@ fn a_release_after_something_has_changed_and_before_a_credit_is_waited_for() {
         let replica = server.replica();
         let mut one = leads(server, "").await;
         credited(&mut one).await;
-        server.cli(&["--rdb", "/dev/null"]);
+        server.dump();
         one.store.release(&one.candidacy).await.expect("released");
         let mut next = Player::at(server, "", "next");
         let answer = next.ask().await.expect("an answer");
@@ -269,12 +288,12 @@ fn a_release_after_something_has_changed_and_before_a_credit_is_waited_for() {
 fn a_replica_that_attaches_between_take_and_first_renewal_costs_the_take() {
     with_server(async |server| {
         let replica = server.replica();
-        let mut one = leads(server, "").await;
+        let mut one = leads_for(server, "", LONG).await;
         credited(&mut one).await;
         one.store.release(&one.candidacy).await.expect("released");
         let mut next = Player::at(server, "", "next");
         assert!(matches!(next.ask().await, Ok(Standing::Won { .. })));
-        server.cli(&["--rdb", "/dev/null"]);
+        server.dump();
         let renewal = next.renews().await;
         let Ok(Renewal::Lost { why }) = renewal else { panic!("{renewal:?}") };
         assert!(why.contains("given back"), "{why}");
@@ -292,7 +311,7 @@ fn a_replica_that_attaches_between_take_and_first_renewal_costs_the_take() {
 fn candidates_that_require_different_numbers_do_not_meet_unless_one_replaces_the_other() {
     with_server(async |server| {
         let replicas = [server.replica(), server.replica()];
-        let mut one = leads(server, "").await;
+        let mut one = leads_for(server, "", LONG).await;
         credited(&mut one).await;
         assert_eq!(server.field("required"), "2");
         for (options, means) in [
@@ -327,7 +346,7 @@ fn candidates_that_require_different_numbers_do_not_meet_unless_one_replaces_the
 fn all_starts_anew_where_a_replica_is_gone_for_good() {
     with_server(async |server| {
         let replicas = [server.replica(), server.replica()];
-        let mut one = leads(server, "").await;
+        let mut one = leads_for(server, "", LONG).await;
         credited(&mut one).await;
         one.store.release(&one.candidacy).await.expect("released");
         let [stays, goes] = replicas;
