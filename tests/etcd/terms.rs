@@ -69,6 +69,9 @@ fn an_etcd_that_is_restored_from_an_older_backup_is_led_under_higher_terms() {
     first.stops();
     let snapshot = hall.place.path().join("snapshot");
     hall.etcd.etcdctl(&["snapshot", "save", &snapshot.display().to_string()]);
+    for round in 0..50 {
+        hall.etcd.etcdctl(&["put", "/elsewhere", &round.to_string()]);
+    }
     let second = hall.candidate().witness(&Witness::new()).under(ahead.words()).start();
     hall.place.starts(2);
     let third = hall.start();
