@@ -64,7 +64,6 @@ fn terms_rise_although_one_was_taken_by_a_clock_that_was_a_month_ahead_and_the_r
     let server = Mongod::with(&Options::new().under(clock.words()).parameter("ttlMonitorSleepSecs", "1"));
     let goes_on_at = |seconds: i64| {
         clock.step_to(seconds);
-        server.kill();
         server.restart();
     };
     let place = Place::new();
