@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Alarm};
@@ -25,7 +24,7 @@ use crate::keeper::{self, Keeper, Outbox, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
 use crate::roles::Roles;
 use crate::signals::{SignalEvent, Signals};
-use crate::store::worker::{self, Question, StoreEvent, Story, Worker};
+use crate::store::worker::{self, Events, Question, StoreEvent, Story, Worker};
 use crate::store::{Access, Candidacy, Sighting, StoreUrl};
 use crate::surface::control::{Host, Visit, Visits, Wish};
 use crate::surface::{Pages, Surface, View};
@@ -51,7 +50,7 @@ pub struct Driver {
     /// What the keeper's socket had no room for, in order.
     unsent: Outbox,
     worker: Worker,
-    events: mpsc::UnboundedReceiver<StoreEvent>,
+    events: Events,
     signals: Signals,
     alarm: AsyncFd<Alarm>,
     narrator: Narrator,

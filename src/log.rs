@@ -75,8 +75,8 @@ pub fn start(format: Format, verbosity: Verbosity, filter: Option<&str>) -> Resu
         None => Targets::new().with_default(LevelFilter::WARN).with_target("elect", level),
     };
     let (writer, guard) = writer::start(std::io::stderr()).map_err(|error| {
-        let what = std::io::Error::new(error.kind(), format!("no thread can be made to write the log ({error})"));
-        StartError::Setup(SetupError::Thread(what))
+        let error = std::io::Error::new(error.kind(), format!("no thread can be made to write the log ({error})"));
+        StartError::Setup(SetupError::Thread { error })
     })?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let subscriber = tracing_subscriber::registry().with(targets);

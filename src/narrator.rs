@@ -232,7 +232,13 @@ fn stopping(term: u64, reason: Reason) {
         Reason::CannotStart(errno) => {
             let reason = std::io::Error::from_raw_os_error(errno);
             // It is there: that was found out before campaigning.
-            let advice = if errno == libc::ENOENT { "; is the interpreter that it names there?" } else { "" };
+            let advice = match errno {
+                libc::ENOENT => "; is the interpreter that it names there?",
+                libc::ECANCELED => {
+                    "; its process was killed before exec: look for the sender (the OOM killer?) in the system's log"
+                }
+                _ => "",
+            };
             error!(term, "the leader command cannot be executed: {reason}{advice}");
         }
         Reason::Asked(signal) => info!(term, signal = name(signal), "asked to stop: stopping the leader command"),

@@ -6,7 +6,10 @@
 use std::any::Any;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd;
 use std::panic::PanicHookInfo;
+
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::exit::Exit;
 
@@ -24,11 +27,23 @@ pub enum SetupError {
         error: io::Error,
     },
     /// No thread.
-    #[error("{0}; raise the limit on processes (ulimit -u, or TasksMax= of a systemd unit)")]
-    Thread(io::Error),
+    #[error("{error}; {}", advice(error))]
+    Thread {
+        /// For what, and why not.
+        error: io::Error,
+    },
     /// No poll, or no timer.
-    #[error("the runtime cannot be started: {0}")]
+    #[error("the runtime cannot be started: {0}; see ulimit -a for a limit that is too low")]
     Runtime(io::Error),
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "allow clone3 in the filter for system calls (seccomp), or have it answer ENOSYS"
+        }
+        _ => "raise the limit on processes (ulimit -u, or TasksMax= of a systemd unit)",
+    }
 }
 
 /// Makes sure that so many more descriptors can be opened.
@@ -39,12 +54,22 @@ pub enum SetupError {
 pub fn demand_descriptors(needed: usize) -> Result<(), SetupError> {
     let mut opened: Vec<File> = Vec::with_capacity(needed);
     while opened.len() < needed {
-        match File::open("/dev/null") {
+        match File::open("/proc/self/stat") {
             Ok(file) => opened.push(file),
             Err(error) => return Err(SetupError::Descriptors { needed, free: opened.len(), error }),
         }
     }
     Ok(())
+}
+
+/// Descriptors that connections from outside leave free: for a reconnect to the store, and for the files that it needs.
+const DESCRIPTORS_RESERVED: u64 = 8;
+
+/// Whether a connection from outside has taken one of the last descriptors, which are not for it: the kernel gives the lowest
+/// number that is free.
+pub fn is_reserved(connection: &impl AsRawFd) -> bool {
+    let number = u64::try_from(connection.as_raw_fd()).unwrap_or_default();
+    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(soft, _)| number.saturating_add(DESCRIPTORS_RESERVED) >= soft)
 }
 
 /// While it lives, a panic ends elect with one sentence and exit status 125. For what other processes may use up after

@@ -22,7 +22,7 @@ impl Nobody {
     fn new(place: &Place, uid: u32) -> Nobody {
         assert!(nix::unistd::geteuid().is_root(), "these tests become other users: run them as root");
         let elect = place.path().join("elect");
-        fs::copy(env!("CARGO_BIN_EXE_elect"), &elect).expect("the place takes a copy");
+        fs::copy(crate::harness::candidate::elect(), &elect).expect("the place takes a copy");
         let default_directory = PathBuf::from(format!("/tmp/elect-{uid}"));
         assert!(fs::symlink_metadata(&default_directory).is_err(), "{} is in the way", default_directory.display());
         Nobody { uid, default_directory, elect }
@@ -258,12 +258,78 @@ fn a_record_that_breaks_under_a_leader_keeps_nobody_from_succeeding_it() {
 }
 
 #[test]
-fn a_record_of_a_newer_format_is_not_stood_beside() {
+fn a_record_beside_which_elect_does_not_campaign_is_waited_out() {
+    let oversized = format!(r#"{{"version":2,"long":"{}"}}"#, "x".repeat(20_000));
+    let held = r#""state":"held","name":"web-9","host":"10.0.0.9","port":null,"ttl":null,"since":1,"lock":{"device":1,"inode":2}"#;
+    let term = format!(r#"{{"version":2,"id":"i","term":9100000000000000,{held}}}"#);
+    let scheme = format!(r#"{{"version":2,"id":"i","term":7,"scheme":"revision",{held}}}"#);
+    let id = format!(r#"{{"version":2,"id":"{}","term":7,{held}}}"#, "i".repeat(65));
+    let records = [
+        (
+            r#"{"version":9,"something":"else","name":"web-9","host":"10.0.0.9"}"#,
+            &["newer elect", "format 9", "web-9 at 10.0.0.9"][..],
+        ),
+        (&oversized, &["larger than 16384 bytes"]),
+        (&term, &["term 9100000000000000, held by web-9"]),
+        (&scheme, &["another scheme (revision), held by web-9"]),
+        (&id, &["an id longer than 64 bytes, held by web-9"]),
+    ];
+    for (record, said) in records {
+        let place = Place::new();
+        fs::create_dir(place.locks()).expect("an empty place");
+        fs::write(place.record(), record).expect("a record");
+        let ended = Elect::new(&place).switch("--no-wait").command(["true"]).run();
+        assert_eq!(ended.status.code(), Some(75), "{ended:?}");
+        ended.says(said);
+        let candidate = Elect::new(&place).witness(&Witness::new()).start();
+        candidate.says(said[0]);
+        assert_eq!(fs::read_to_string(place.record()).expect("the record"), *record, "left as it was");
+        assert!(place.history().starts.is_empty());
+        fs::remove_file(place.record()).expect("it is there");
+        place.starts(1);
+        candidate.stops();
+        place.is_left_empty();
+    }
+}
+
+#[test]
+fn a_relative_path_is_a_usage_error_that_shows_the_absolute_one() {
     let place = Place::new();
-    fs::create_dir(place.locks()).expect("an empty place");
-    fs::write(place.record(), r#"{"version":9,"something":"else"}"#).expect("a record");
-    let ended = Elect::new(&place).switch("-q").command(["true"]).run();
-    is_refused(&place, &ended, &["newer elect", "format 9"]);
-    let kept = fs::read_to_string(place.record()).expect("the record");
-    assert!(kept.contains("\"version\":9"), "left as it was: {kept}");
+    let here = std::env::current_dir().expect("here");
+    for relative in ["locks", "./locks", "../locks"] {
+        let ended = Elect::new(&place).store(format!("file:{relative}")).command(["true"]).run();
+        let absolute = format!("file:{}", here.join(relative).display());
+        ended.fails_with(2, &["relative path", &absolute]);
+        let asked = Elect::new(&place).store(format!("file:{relative}")).status(&[]).run();
+        asked.fails_with(2, &["relative path", &absolute]);
+    }
+    assert!(!here.join("locks").exists());
+    place.is_left_empty();
+}
+
+#[test]
+fn a_umask_that_shuts_everybody_out_does_not_shut_out_elect() {
+    let place = Place::new().open_to_all();
+    let nobody = Nobody::new(&place, 47_106);
+    let own = place.path().join("own");
+    fs::create_dir(&own).expect("an empty place");
+    chown(&own, Some(nobody.uid), Some(nobody.uid)).expect("root may");
+    let named = own.join("a/b/locks");
+    for store in [None, Some(format!("file:{}", named.display()))] {
+        for _ in 0..2 {
+            let elect = nobody.runs(Elect::new(&place).store(store.clone()));
+            let elect = elect.under(["sh", "-c", r#"umask 777; exec "$@""#, "sh"]).switch("-q");
+            let ended = elect.shell("echo $ELECT_SOCKET").run();
+            assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+            assert!(!ended.stderr.contains("no control socket"), "{ended:?}");
+            assert!(ended.stdout.contains("/control/"), "it has a control socket: {ended:?}");
+        }
+    }
+    let mode = |path: &Path| fs::metadata(path).expect("it was made").mode() & 0o7777;
+    assert_eq!(mode(&nobody.default_directory), 0o700);
+    assert_eq!((mode(&named), mode(&named.join("cron.lock"))), (0o700, 0o600));
+    // As elect 0.1.0 left it behind.
+    fs::set_permissions(&nobody.default_directory, fs::Permissions::from_mode(0)).expect("root may");
+    assert_eq!(nobody.runs_by_default(&place).status.code(), Some(0));
+    place.is_left_empty();
 }

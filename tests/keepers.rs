@@ -99,7 +99,6 @@ fn an_orphan_of_a_stranger_is_a_stranger() {
         gate.close();
         gate.is_reached();
         gate.open();
-        fs::remove_file(gate.mark()).expect("it was reached");
     }
     // And a third time to know that the second look is over.
     gate.close();
@@ -118,14 +117,54 @@ fn a_child_that_finds_its_keeper_dead_before_exec_does_not_execute() {
     gate.close();
     let leader = gate.before(Elect::new(&place).flag("--containment", "tree").witness(&Witness::new())).start();
     gate.is_reached();
-    let keeper = leader.keeper();
-    let child = crate::harness::eventually("the child is there", || processes::children(keeper).into_iter().next());
+    let (keeper, child) = (leader.keeper(), child_before_exec(&leader));
     leader.kill_with_keeper();
     until("both are dead", || !processes::is_alive(keeper) && !processes::is_alive(leader.pid()));
     until("its parent is another", || processes::stat(child, 1) != Some(keeper));
     gate.open();
     until("the child is gone", || !processes::is_alive(child));
     assert_eq!(place.history().starts.len(), 0, "nobody was left to kill it");
+}
+
+/// The child of the keeper that stands before the gate.
+fn child_before_exec(leader: &Candidate) -> i32 {
+    let keeper = leader.keeper();
+    crate::harness::eventually("the child is there", || processes::children(keeper).into_iter().next())
+}
+
+#[test]
+fn a_signal_that_comes_before_exec_is_kept_for_the_command() {
+    let place = Place::new();
+    let gate = Gate::new(At::Exec);
+    gate.close();
+    let elect = Elect::new(&place).flag("--containment", "tree").command(["sleep", "1000"]);
+    let mut leader = gate.before(elect).start();
+    gate.is_reached();
+    for _ in 0..3 {
+        leader.signal(Signal::SIGUSR1);
+    }
+    gate.open();
+    leader.ends_by(Signal::SIGUSR1);
+    let log = leader.log();
+    let (started, ended) = (log.find("leader command started"), log.find("leader command ended"));
+    assert!(started.is_some() && started < ended, "{log}");
+    place.is_left_empty();
+}
+
+#[test]
+fn a_child_that_is_killed_before_exec_is_not_said_to_have_started() {
+    let place = Place::new();
+    let gate = Gate::new(At::Exec);
+    gate.close();
+    let elect = Elect::new(&place).flag("--containment", "tree").witness(&Witness::new());
+    let mut leader = gate.before(elect).start();
+    gate.is_reached();
+    processes::signal(child_before_exec(&leader), Signal::SIGKILL);
+    leader.ends_with(126);
+    let log = leader.log();
+    assert!(!log.contains("leader command started") && !log.contains("leader command ended"), "{log}");
+    assert_eq!(place.history().starts.len(), 0);
+    place.is_left_empty();
 }
 
 #[test]
@@ -158,9 +197,11 @@ fn a_frozen_keepers_tree_is_killed_by_the_campaigner_before_the_keeper_is_given_
     until("the keeper stands still", || processes::state(keeper) == Some('T'));
     leader.signal(Signal::SIGTERM);
     leader.says("asked to stop");
-    leader.signal(Signal::SIGTERM);
-    // The second one means at once. Whoever is dead waits for the keeper to reap it.
-    until("the tree is dead", || leader.tree().iter().all(|process| !processes::is_alive(process.pid)));
+    // The second one means at once, and more change nothing. Whoever is dead waits for the keeper to reap it.
+    until("the tree is dead", || {
+        leader.signal(Signal::SIGTERM);
+        leader.tree().iter().all(|process| !processes::is_alive(process.pid))
+    });
     assert_eq!(processes::state(keeper), Some('T'), "and the keeper had no part in it");
     leader.ends_killed();
 }
@@ -196,10 +237,13 @@ fn is_at_rest(pid: i32) -> bool {
 #[cfg(feature = "redis")]
 mod late {
     use super::*;
+    use crate::harness::millis;
+    use crate::harness::proxy::{Mode, Proxy};
     use crate::harness::redis::Redis;
     use crate::harness::server::Server;
+    use crate::harness::tool::attempt;
     use crate::harness::wait::{now, since};
-    use crate::leases::{LEASE, candidate};
+    use crate::leases::{LEASE, candidate, candidate_for, through};
 
     /// A start that comes too late while a hook runs beside it, and one that is made to wait again.
     #[test]
@@ -240,5 +284,44 @@ mod late {
             drop(next);
             place.is_left_empty();
         });
+    }
+
+    /// So many that to kill them takes a keeper longer than it may be silent.
+    const CROWD: usize = 12_000;
+
+    /// The lease of a leader with a large tree runs out: the keeper that is busy killing is not taken for a silent one.
+    #[test]
+    fn a_keeper_that_is_busy_killing_a_crowd_is_not_given_up() {
+        let server = Redis::start();
+        let place = Place::new();
+        let proxy = Proxy::to(&server.address());
+        let crowd = place.path().join("crowd").display().to_string();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/harness/crowd.c");
+        attempt(["cc", "-O1", "-o", &crowd, source]).expect("cc is there");
+        let there = place.path().join("there");
+        let command = [crowd, CROWD.to_string(), there.display().to_string()];
+        let mut leader = candidate_for(&place, through::<Redis>(&proxy, &place), "4s")
+            .flag("--containment", "tree")
+            .command(command)
+            .start();
+        leader.says("leader command started");
+        until("all of them are there", || fs::exists(&there).expect("the place"));
+        let struck = now();
+        proxy.mode(Mode::Closed);
+        until("the tree is dead", || {
+            assert!(!leader.has_ended(), "{}", leader.log());
+            leader.log().contains("leader command ended")
+        });
+        until("it campaigns again", || {
+            assert!(!leader.has_ended(), "{}", leader.log());
+            processes::children(leader.keeper()).is_empty()
+        });
+        println!("{CROWD} processes: gone {} after the cut, ttl 4 s", millis(since(struck)));
+        proxy.mode(Mode::Open);
+        fs::remove_file(&there).expect("it was made");
+        until("it leads again", || leader.log().matches("leader command started").count() == 2);
+        assert!(!leader.log().contains("keeper"), "{}", leader.log());
+        leader.stops();
+        place.is_left_empty();
     }
 }

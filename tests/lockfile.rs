@@ -253,8 +253,7 @@ fn terms_rise_across_a_directory_that_was_emptied_or_removed_while_nobody_led() 
     place.is_left_empty();
 }
 
-/// Whoever deletes the records too has taken away what newcomers are warned by (DESIGN 2.2): an overlap until the leader
-/// notices is possible then. The terms tell the two apart, and the older one is dead soon.
+/// Without the record a newcomer finds the leader by the lock that it still holds. The older command is dead soon.
 #[test]
 fn terms_rise_across_a_directory_that_was_emptied_under_a_leader() {
     let ended_after = in_parallel(runs(), || {

@@ -18,6 +18,8 @@ mod environment;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod exits;
+mod file_intruders;
+mod file_paths;
 mod followers;
 mod handover;
 mod holding;
@@ -53,4 +55,6 @@ mod status;
 mod steering;
 mod systemd;
 mod terminal;
+#[cfg(all(feature = "etcd", feature = "mongodb", feature = "redis"))]
+mod terms;
 mod waiting;

@@ -12,6 +12,9 @@ use crate::harness::candidate::elect;
 use crate::harness::sites::{Site, each};
 use crate::harness::{Candidate, Elect, Ended, Place, Witness, eventually, is_long, until};
 
+/// The lease of candidates that must not lose it, however laden the machine is.
+const LONG_TTL: &str = "12s";
+
 /// Sockets are found by the boundary's name alone, and all tests are the same user.
 fn boundary() -> &'static str {
     static LAST: AtomicUsize = AtomicUsize::new(0);
@@ -20,7 +23,8 @@ fn boundary() -> &'static str {
 }
 
 fn candidate(site: &Site, boundary: &'static str, name: &str) -> Elect {
-    site.candidate(name).boundary(boundary).witness(&Witness::new())
+    let candidate = Elect::new(&site.place).store(site.url()).flag("--ttl", LONG_TTL).flag("--name", name);
+    candidate.boundary(boundary).witness(&Witness::new())
 }
 
 #[track_caller]

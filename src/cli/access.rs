@@ -48,7 +48,7 @@ impl AccessError {
 /// # Errors
 ///
 /// The file cannot be read, or holds nothing.
-pub fn access(flags: &StoreFlags, request_timeout: Duration) -> Result<Access, AccessError> {
+pub fn access(flags: &StoreFlags, request_timeout: Duration, renew_interval: Duration) -> Result<Access, AccessError> {
     let password = match &flags.password_file {
         Some(path) => {
             let mut text = String::new();
@@ -80,6 +80,7 @@ pub fn access(flags: &StoreFlags, request_timeout: Duration) -> Result<Access, A
         username: flags.username.clone(),
         password,
         request_timeout,
+        renew_interval,
     })
 }
 

@@ -27,6 +27,7 @@ use tokio::runtime::Runtime;
 
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::{self, Exit};
+use crate::keeper;
 use crate::limits::{LINE_BYTES_MAX, cut_visibly};
 use crate::setup::{self, SetupError};
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
@@ -315,7 +316,8 @@ fn fail(exit: Exit, message: &str) -> ExitCode {
 fn complain(message: &str) {
     let message = escaped(message);
     let message = cut_visibly(&message, LINE_BYTES_MAX - "elect: \n".len());
-    // Into a closed pipe or a full disk: the exit status says it too.
+    // Into a closed pipe, a full disk or a file that may not grow: the exit status says it too.
+    keeper::ignore_file_size_signal();
     let _ = writeln!(std::io::stderr(), "elect: {message}");
 }
 
@@ -354,7 +356,7 @@ fn runtime(descriptors_needed: usize) -> Result<Runtime, SetupError> {
 async fn prepare(store: &StoreUrl<'_>) -> Result<(), SetupError> {
     #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
     if store.is_remote() {
-        resolver::prepare().await.map_err(SetupError::Thread)?;
+        resolver::prepare().await.map_err(|error| SetupError::Thread { error })?;
     }
     #[cfg(not(any(feature = "etcd", feature = "mongodb", feature = "redis")))]
     let _ = store;

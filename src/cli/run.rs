@@ -39,7 +39,7 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Ok(store) => store,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
-    let access = match access(&store_flags, config.timing.request_timeout()) {
+    let access = match access(&store_flags, config.timing.request_timeout(), config.timing.renew()) {
         Ok(access) => access,
         Err(error) => return fail(error.exit(), &error.to_string()),
     };

@@ -77,6 +77,21 @@ impl Leaf {
         Ok(Leaf { path: path.to_owned(), _directory: directory, procs, kill, events })
     }
 
+    /// One that nobody can enter.
+    #[cfg(test)]
+    pub fn full(directory: &Path) -> Leaf {
+        let events = directory.join("cgroup.events");
+        fs::write(&events, "populated 0\n").expect("written");
+        let writes_to = |path: &str| OpenOptions::new().write(true).open(path).expect("opened");
+        Leaf {
+            path: directory.to_owned(),
+            _directory: File::open(directory).expect("opened"),
+            procs: writes_to("/dev/full"),
+            kill: writes_to("/dev/null"),
+            events: File::open(events).expect("opened"),
+        }
+    }
+
     fn prove(&self) -> io::Result<()> {
         // SAFETY: no other thread exists yet, and the child calls nothing but the kernel.
         let child = match unsafe { sys::fork() }? {

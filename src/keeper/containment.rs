@@ -171,3 +171,17 @@ impl Tier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaf_that_cannot_be_entered_costs_the_start_where_it_is_a_must() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        for is_mandatory in [true, false] {
+            let tier = Tier::Cgroup { leaf: Leaf::full(directory.path()), is_mandatory };
+            assert_eq!(tier.enter().is_err(), is_mandatory);
+        }
+    }
+}

@@ -68,6 +68,8 @@ pub struct Keeper {
     scanner: Scanner,
     /// Children that elect was born with, and what descends from them: nobody's tree, to be left alone.
     strangers: Vec<Stranger>,
+    /// There were such: whoever of theirs is orphaned later becomes a child of ours, when they may all be gone.
+    has_strangers: bool,
     /// A sweep has begun, and has not seen everybody yet.
     sweeping: bool,
     /// Held here too: to kill without the keeper's help, and to know when nobody is left after its death.
@@ -121,7 +123,8 @@ impl Keeper {
     /// `/proc` cannot list children, the containment cannot be had, or the kernel gives no socket or process.
     pub fn fork(program: Option<Program>, release: Release, containment: Containment) -> Result<Keeper, ForkError> {
         tree::probe()?;
-        let strangers = tree::own_children()?.into_iter().filter_map(Stranger::of).collect();
+        let strangers: Vec<Stranger> = tree::own_descendants()?.into_iter().filter_map(Stranger::of).collect();
+        let has_strangers = !strangers.is_empty();
         let inherited = Inherited::take();
         let (tier, fallback) = containment.establish()?;
         let terminal = Terminal::of_this_job();
@@ -143,7 +146,18 @@ impl Keeper {
                 let own = std::process::id().cast_signed();
                 let (channel, scanner) = (Channel::new(ours), Scanner::new(&[pid, own]));
                 let (reaped, sweeping) = (false, false);
-                Ok(Keeper { pid, reaped, channel, scanner, strangers, sweeping, tier, fallback, terminal })
+                Ok(Keeper {
+                    pid,
+                    reaped,
+                    channel,
+                    scanner,
+                    strangers,
+                    has_strangers,
+                    sweeping,
+                    tier,
+                    fallback,
+                    terminal,
+                })
             }
             Err(error) => {
                 inherited.unblock();
@@ -239,7 +253,7 @@ impl Keeper {
     /// With the keeper's death its tree becomes ours. So the new list counts only if the keeper is known to have lived when
     /// the last of it was read (K4); a number that passed to the tree meanwhile is below the keeper at the second look.
     pub fn note_strangers(&mut self) {
-        if self.strangers.is_empty() || self.reaped {
+        if !self.has_strangers || self.reaped {
             return;
         }
         let (own, keeper) = (std::process::id().cast_signed(), [self.pid]);

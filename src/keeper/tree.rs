@@ -346,14 +346,13 @@ impl std::fmt::Write for Path {
     }
 }
 
-/// The children of this process right now.
+/// All that descends from this process right now.
 ///
 /// # Errors
 ///
 /// As [`probe`].
-pub fn own_children() -> io::Result<Vec<i32>> {
+pub fn own_descendants() -> io::Result<Vec<i32>> {
     probe()?;
     let mut scanner = Scanner::new(&[]);
-    scanner.children(std::process::id().cast_signed(), &[]);
-    Ok(scanner.found)
+    Ok(scanner.descendants(std::process::id().cast_signed(), &[]).to_vec())
 }

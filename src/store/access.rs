@@ -21,6 +21,8 @@ pub struct Access {
     pub password: Option<Password>,
     /// How long one attempt may take, all its calls together; the worker sees to it that it takes no longer.
     pub request_timeout: Duration,
+    /// How often an observed record is read, and for how long an address that was of no use stays behind others.
+    pub renew_interval: Duration,
 }
 
 impl Access {
@@ -43,5 +45,16 @@ pub struct Password(pub String);
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(a password)")
+    }
+}
+
+/// A certificate or key that cannot be read. For want of descriptors or memory it may be read later; otherwise a person has to do
+/// something about it.
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+pub fn unreadable(path: &std::path::Path, error: &std::io::Error) -> super::StoreError {
+    let message = format!("{} cannot be read: {error}", path.display());
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN) => super::StoreError::Unavailable(message),
+        Some(_) | None => super::StoreError::Refused(message),
     }
 }

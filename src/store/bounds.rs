@@ -41,6 +41,10 @@ impl Store for Bounded {
         self.0.claim(candidacy).map_err(StoreError::bounded)
     }
 
+    fn renewed_claim(&mut self, candidacy: &Candidacy) -> Option<Claim> {
+        self.0.renewed_claim(candidacy)
+    }
+
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
         Ok(match self.0.campaign(candidacy).await.map_err(StoreError::bounded)? {
             Standing::Waiting { sighting, again, decided } => {
@@ -53,7 +57,7 @@ impl Store for Bounded {
     async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
         Ok(match self.0.renew(candidacy).await.map_err(StoreError::bounded)? {
             Renewal::Lost { why } => Renewal::Lost { why: limits::cut(why, TEXT_BYTES_MAX) },
-            other @ (Renewal::Credited { .. } | Renewal::Outdated) => other,
+            same @ (Renewal::Credited { .. } | Renewal::Outdated) => same,
         })
     }
 

@@ -1,29 +1,53 @@
-//! What every store promises, checked against the real thing.
+//! The behaviour that every store has, checked on the real one.
 //!
 //! The suite knows nothing but [`Store`]. A store's own tests hand it a [`Site`]: a place that holds elections, as often
-//! opened as asked, empty at first. `always:` is the exception: it excludes nobody, and says so.
+//! opened as asked, empty at first. Each case has boundaries of its own, so that several run at once.
+//!
+//! - [`basics`]: winning, waiting, renewing and releasing;
+//! - [`leases`]: the end of a lease, and of a record;
+//! - [`faults`]: requests given up, answers lost, writes that come late;
+//! - [`records`]: records of others;
+//! - [`hints`]: what observers and waiters are told.
+//!
+//! Where a case needs to touch what is between a candidate and the store, it does so by [`gate`] and [`tools`].
+//!
+//! Not here: `always:`, which excludes no one; its own tests say what it has in common with the others.
 
-use std::collections::BTreeSet;
+mod basics;
+mod faults;
+mod gate;
+mod hints;
+mod leases;
+mod records;
+mod tools;
+
+use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::observer::Observer;
 use super::relinquish::{Parcel, Relinquish};
-use super::worker::{StoreEvent, channel};
-use super::{Access, Candidacy, Depth, Hints, Identity, Renewal, Sighting, Standing, Store, StoreUrl};
-use crate::boundary::Boundary;
+use super::worker::{Events, channel};
+use super::{Access, Candidacy, Hints, Identity, Password, Renewal, Sighting, Standing, Store, StoreUrl};
 use crate::election::Term;
 use crate::keeper::Claim;
+use gate::Gate;
 
-/// Longer than anything a healthy store takes; only a test that fails waits so long.
-const LIMIT: Duration = Duration::from_secs(20);
+/// Longer than any case takes on a laden machine; only one that fails waits so long.
+const LIMIT: Duration = Duration::from_secs(90);
 /// How long a waiter waits for a hint before it asks by itself.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// Cases that run at once: most of them wait most of the time.
+const AT_ONCE: usize = 8;
+/// Of a user whom no server knows.
+const WRONG_PASSWORD: &str = "hunter2";
 
 /// A store to be tested.
+#[derive(Debug, Clone)]
 pub struct Site {
     /// Where it is.
     pub url: String,
@@ -33,309 +57,95 @@ pub struct Site {
     pub ttl: Duration,
 }
 
-/// Every test of the suite, on one site. Boundaries keep them apart.
+type Running = Pin<Box<dyn Future<Output = ()>>>;
+
+/// One behaviour of every store, and its name.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    run: fn(Rc<Site>) -> Running,
+}
+
+macro_rules! cases {
+    ($($module:ident::$case:ident),* $(,)?) => {
+        &[$(Case { name: stringify!($case), run: |site| Box::pin(async move { $module::$case(&site).await }) }),*]
+    };
+}
+
+const EVERYWHERE: &[Case] = cases![
+    basics::a_candidate_alone_wins_and_its_renewal_is_credited,
+    basics::terms_are_not_below_the_wall_clock_in_milliseconds,
+    basics::a_second_candidate_waits_knows_the_leader_and_follows_with_a_larger_term,
+    basics::asking_again_after_winning_gives_the_same_term,
+    basics::a_renewal_without_a_win_is_lost_and_a_release_without_one_disturbs_no_leader,
+    basics::a_waiter_that_gave_up_takes_nothing_later,
+    basics::a_claim_gives_back_what_a_dead_campaigner_held_leading_or_waiting,
+    basics::a_claim_without_a_campaign_takes_nothing_and_gives_back_nothing,
+    basics::boundaries_with_similar_names_are_different_boundaries,
+    basics::of_many_candidates_one_leads_at_a_time_and_terms_rise_through_every_hand_over,
+    basics::an_identity_comes_back_as_it_was_whatever_it_is_made_of,
+    basics::a_renewal_renames_the_leader_in_its_own_record_alone,
+    basics::an_observer_sees_each_change_in_order_with_the_term_before_where_the_store_knows_it,
+    basics::a_survey_shows_of_each_boundary_what_a_look_at_it_does,
+    basics::a_renewal_counts_from_after_it_was_asked_for_and_from_before_its_answer,
+    leases::a_leader_that_is_gone_without_a_word_leads_no_more_once_its_lease_is_over,
+    leases::a_renewal_is_lost_once_the_record_is_deleted_and_the_next_term_is_larger,
+    faults::a_request_that_is_dropped_at_any_await_is_found_by_the_next_question,
+    faults::a_server_that_will_not_have_us_refuses,
+    records::a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_boundary,
+    records::a_leader_is_not_credited_beside_a_record_that_is_not_its_own,
+    records::a_name_that_is_too_long_is_cut_where_it_is_read,
+    hints::hints_are_cancel_safe_and_nothing_is_missed_without_them,
+    hints::an_observer_of_all_boundaries_is_told_of_takes_and_releases,
+];
+
+/// Where leases end by themselves, and a network is between a candidate and the store.
+const WITH_LEASES: &[Case] = cases![
+    leases::a_dead_leader_is_followed_after_its_ttl_and_not_before,
+    leases::a_long_lease_is_waited_for_by_a_candidate_that_asks_for_a_short_one,
+    leases::a_short_lease_is_not_waited_for_longer_by_a_candidate_that_asks_for_a_long_one,
+    leases::a_renewal_is_lost_once_another_has_taken_the_boundary,
+    faults::a_write_whose_answer_is_lost_is_found_by_the_next_question,
+    faults::a_take_that_comes_late_takes_nothing,
+    faults::a_renewal_that_comes_late_changes_nothing_of_the_next_leader,
+    faults::a_renewal_that_comes_late_to_its_own_leader_does_no_harm,
+    faults::a_release_that_comes_late_frees_nothing_of_the_next_term,
+    faults::a_renewal_is_counted_from_before_its_request_leaves,
+    faults::a_server_that_is_away_is_unavailable_and_is_found_again,
+    hints::an_observer_is_told_of_changes_after_its_connection_was_lost,
+    hints::a_waiter_is_told_of_a_release_after_its_connection_was_lost,
+];
+
+/// Where a lock ends with its holders.
+const WITHOUT_LEASES: &[Case] = cases![leases::a_dead_campaigners_keeper_keeps_the_boundary_until_it_is_gone_too];
+
+/// Every case of the suite, on one site. `ELECT_CASE` names one, or a part of its name.
 pub fn conforms(site: &Site) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, async {
-        for (test, name) in [
-            (Test::Alone, "a candidate alone wins, and its renewal is credited"),
-            (Test::Two, "a second candidate waits, knows the leader, and follows with a larger term"),
-            (Test::AskedAgain, "asking again after winning gives the same term"),
-            (Test::Strangers, "a renewal without a win is lost, and a release without one disturbs nobody"),
-            (Test::GaveUp, "a waiter that gave up takes nothing later"),
-            (Test::Claims, "a claim gives back what a dead campaigner held, leading or waiting"),
-            (Test::Names, "boundaries with similar names are different boundaries"),
-            (Test::Crowd, "of many candidates one leads at a time, and terms rise through every hand-over"),
-            (Test::Identities, "whatever an identity is made of comes back as it was"),
-            (Test::Observed, "an observer sees each change, in order, with the term before where the store knows it"),
-            (Test::Surveyed, "a survey shows of each boundary what a look at it does"),
-            (Test::Hinted, "hints are cancel safe, and nothing is missed without them"),
-            (Test::Dead, "who is gone without a word leads no more once the lease is over"),
-        ] {
-            timeout(LIMIT, run(site, test)).await.unwrap_or_else(|_| panic!("{}: timed out: {name}", site.url));
+    let wanted = std::env::var("ELECT_CASE").unwrap_or_default();
+    let failed = LocalSet::new().block_on(&runtime, async {
+        let more = if site.store().grants_leases() { WITH_LEASES } else { WITHOUT_LEASES };
+        let (permits, site) = (Rc::new(Semaphore::new(AT_ONCE)), Rc::new(site.clone()));
+        let mut running = JoinSet::new();
+        for &Case { name, run } in EVERYWHERE.iter().chain(more).filter(|case| case.name.contains(&wanted)) {
+            let (permits, site) = (Rc::clone(&permits), Rc::clone(&site));
+            running.spawn_local(async move {
+                let _permit = permits.acquire().await.expect("never closed");
+                // A task of its own: its panic is a result.
+                let case = timeout(LIMIT, tokio::task::spawn_local(run(site))).await;
+                match case {
+                    Ok(Ok(())) => None,
+                    Ok(Err(_)) => Some(name.to_owned()),
+                    Err(_) => Some(format!("{name} (not over after {} s)", LIMIT.as_secs())),
+                }
+            });
         }
+        running.join_all().await.into_iter().flatten().collect::<Vec<_>>()
     });
+    assert!(failed.is_empty(), "{}: {} cases fail:\n{}", site.url, failed.len(), failed.join("\n"));
 }
 
-enum Test {
-    Alone,
-    Two,
-    AskedAgain,
-    Strangers,
-    GaveUp,
-    Claims,
-    Names,
-    Crowd,
-    Identities,
-    Observed,
-    Surveyed,
-    Hinted,
-    Dead,
-}
-
-async fn run(site: &Site, test: Test) {
-    match test {
-        Test::Alone => alone(site).await,
-        Test::Two => two(site).await,
-        Test::AskedAgain => asked_again(site).await,
-        Test::Strangers => strangers(site).await,
-        Test::GaveUp => gave_up(site).await,
-        Test::Claims => claims(site).await,
-        Test::Names => names(site).await,
-        Test::Crowd => crowd(site).await,
-        Test::Identities => identities(site).await,
-        Test::Observed => observed(site).await,
-        Test::Surveyed => surveyed(site).await,
-        Test::Hinted => hinted(site).await,
-        Test::Dead => dead(site).await,
-    }
-}
-
-async fn alone(site: &Site) {
-    let mut one = site.player("alone", "one");
-    assert_eq!(one.leader().await, None);
-    let term = one.win().await;
-    assert!(term > 0);
-    one.renews().await;
-    let seen = one.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
-    let identity = &one.candidacy.identity;
-    assert_eq!(
-        (&seen.id, &seen.name, seen.host.as_ref(), seen.port),
-        (&identity.id, &identity.name, Some(&identity.host), identity.port)
-    );
-    assert_eq!(seen.term, Some(term));
-    assert!(seen.since.is_some());
-    one.release().await;
-    assert_eq!(one.leader().await, None);
-    assert!(one.win().await > term, "its own second term is larger too");
-    one.release().await;
-}
-
-async fn two(site: &Site) {
-    let (mut one, mut two) = (site.player("two", "one"), site.player("two", "two"));
-    let first = one.win().await;
-    one.renews().await;
-    assert_eq!(two.waits_for().await.as_deref(), Some("one"));
-    one.release().await;
-    let second = two.win().await;
-    two.renews().await;
-    assert!(second > first, "{second} after {first}");
-    assert_eq!(one.waits_for().await.as_deref(), Some("two"));
-    assert_eq!(one.leader().await.as_deref(), Some("two"));
-    one.release().await;
-    two.release().await;
-}
-
-async fn asked_again(site: &Site) {
-    let mut one = site.player("again", "one");
-    let term = one.win().await;
-    assert_eq!(one.win().await, term, "the answer may have been lost on its way");
-    one.renews().await;
-    one.release().await;
-}
-
-async fn strangers(site: &Site) {
-    let (mut one, mut two) = (site.player("strangers", "one"), site.player("strangers", "two"));
-    one.win().await;
-    one.renews().await;
-    assert!(matches!(two.store.renew(&two.candidacy).await, Ok(Renewal::Lost { .. })));
-    two.release().await;
-    two.release().await;
-    one.renews().await;
-    assert_eq!(two.leader().await.as_deref(), Some("one"));
-    one.release().await;
-    assert!(matches!(one.store.renew(&one.candidacy).await, Ok(Renewal::Lost { .. })), "released is not ours any more");
-}
-
-async fn gave_up(site: &Site) {
-    let (mut one, mut two) = (site.player("gave-up", "one"), site.player("gave-up", "two"));
-    one.win().await;
-    one.renews().await;
-    two.waits_for().await;
-    two.release().await;
-    one.release().await;
-    let mut three = site.player("gave-up", "three");
-    three.win().await;
-    three.renews().await;
-    assert_eq!(two.leader().await.as_deref(), Some("three"));
-    three.release().await;
-}
-
-async fn claims(site: &Site) {
-    let (mut one, mut two) = (site.player("claims", "one"), site.player("claims", "two"));
-    let mut three = site.player("claims", "three");
-    let first = one.win().await;
-    one.renews().await;
-    two.waits_for().await;
-    three.waits_for().await;
-    // The waiter's campaigner dies first, then the leader's; both keepers give back what they have a claim to.
-    two.dies(site).await;
-    one.dies(site).await;
-    assert!(three.win().await > first);
-    three.renews().await;
-    three.release().await;
-}
-
-async fn names(site: &Site) {
-    let names = ["n", "n/m", "n2", "n.json", ".n", "N", "n m", "ñ", "n%2Fm"];
-    let mut players: Vec<Player> = names.iter().map(|name| site.player(name, name)).collect();
-    // A store that is observed wants to be looked at for a while, and all of them can do that at once.
-    for player in &mut players {
-        player.ask().await;
-    }
-    for player in &mut players {
-        player.win().await;
-        player.renews().await;
-    }
-    for (player, name) in players.iter_mut().zip(names) {
-        assert_eq!(player.leader().await.as_deref(), Some(name));
-    }
-    let known = players[0].store.boundaries().await.expect("listed");
-    let known: BTreeSet<&str> = known.iter().map(Boundary::as_str).collect();
-    assert!(names.iter().all(|name| known.contains(name)), "{known:?}");
-    for player in &mut players {
-        player.release().await;
-    }
-}
-
-async fn crowd(site: &Site) {
-    let (sender, mut terms) = mpsc::unbounded_channel();
-    let turns = 4;
-    for number in 0..8 {
-        let mut player = site.player("crowd", &format!("player {number}"));
-        let sender = sender.clone();
-        tokio::task::spawn_local(async move {
-            for _ in 0..turns {
-                let term = player.win().await;
-                player.renews().await;
-                sender.send((term, true)).expect("the test listens");
-                tokio::task::yield_now().await;
-                player.renews().await;
-                sender.send((term, false)).expect("the test listens");
-                player.release().await;
-            }
-        });
-    }
-    drop(sender);
-    let (mut last, mut leading) = (0, None);
-    while let Some((term, begins)) = terms.recv().await {
-        if begins {
-            assert_eq!(leading, None, "two lead");
-            assert!(term > last, "{term} after {last}");
-            (last, leading) = (term, Some(term));
-        } else {
-            assert_eq!(leading.take(), Some(term));
-        }
-    }
-    assert!(last > 0);
-}
-
-async fn identities(site: &Site) {
-    let mut one = site.player("identity", "\"O'Brien\" <Ümläut> \\ {}\n");
-    one.candidacy.identity.host = "fe80::1%eth0".to_owned();
-    one.candidacy.identity.port = Some(65_535);
-    one.win().await;
-    one.renews().await;
-    let seen = one.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
-    assert_eq!(
-        (seen.name, seen.host, seen.port),
-        (one.candidacy.identity.name.clone(), Some("fe80::1%eth0".into()), Some(65_535))
-    );
-    one.release().await;
-}
-
-async fn observed(site: &Site) {
-    let mut observer = site.observer("observed");
-    assert_eq!(observer.next().await.expect("an answer")[0].1.as_ref().expect("a sighting").leader, None);
-    let mut last = None;
-    for name in ["one", "two", "three"] {
-        let mut player = site.player("observed", name);
-        let term = player.win().await;
-        player.renews().await;
-        let seen = sees(&mut observer, Some(name)).await;
-        assert_eq!(seen.leader.expect("a leader").term, Some(term));
-        // Known or not known, but not wrong.
-        assert!(seen.former.is_none() || seen.former == last, "{:?}, not {last:?}", seen.former);
-        player.renews().await;
-        player.release().await;
-        let seen = sees(&mut observer, None).await;
-        assert!(seen.former.is_none_or(|former| former == term), "{seen:?}");
-        last = Some(term);
-    }
-}
-
-async fn surveyed(site: &Site) {
-    let mut players: Vec<Player> = ["s", "s/t", "s2"].iter().map(|name| site.player(name, name)).collect();
-    // At once, as above.
-    for player in &mut players[..2] {
-        player.ask().await;
-    }
-    for player in &mut players[..2] {
-        player.win().await;
-        player.renews().await;
-    }
-    let mut second = site.player("s/t", "second");
-    second.waits_for().await;
-    let leader = |sighting: &Sighting| sighting.leader.as_ref().map(|leader| (leader.id.clone(), leader.term));
-    let mut store = site.store();
-    for depth in [Depth::Leaders, Depth::Leases] {
-        for player in &mut players[..2] {
-            player.renews().await;
-        }
-        let seen = store.survey(depth).await.expect("surveyed");
-        assert!(seen.is_sorted_by_key(|(boundary, _)| boundary.clone()), "{seen:?}");
-        for player in &players[..2] {
-            let boundary = &player.candidacy.boundary;
-            let (_, at_once) = seen.iter().find(|(each, _)| each == boundary).expect("it is there");
-            let at_once = at_once.as_ref().expect("a sighting");
-            let alone = store.look(boundary).await.expect("looked");
-            assert_eq!((leader(at_once), &at_once.candidates), (leader(&alone), &alone.candidates));
-            assert_eq!(leader(at_once).map(|(id, _)| id).as_ref(), Some(&player.candidacy.identity.id));
-        }
-    }
-    for mut player in players.into_iter().chain([second]) {
-        player.release().await;
-    }
-}
-
-async fn hinted(site: &Site) {
-    let mut observer = site.observer("hinted");
-    let mut store = site.store();
-    let boundary = "hinted".parse().expect("a boundary");
-    for turn in 0..5 {
-        let mut player = site.player("hinted", &format!("player {turn}"));
-        store.look(&boundary).await.expect("looked");
-        for _ in 0..20 {
-            let _ = timeout(Duration::ZERO, store.changed(Some(&boundary))).await;
-        }
-        player.win().await;
-        player.renews().await;
-        sees(&mut observer, Some(&player.candidacy.identity.name)).await;
-        let seen = store.look(&boundary).await.expect("looked").leader.expect("a leader");
-        assert_eq!(seen.name, player.candidacy.identity.name);
-        player.release().await;
-        sees(&mut observer, None).await;
-    }
-}
-
-async fn dead(site: &Site) {
-    let mut observer = site.observer("dead");
-    let mut one = site.player("dead", "one");
-    one.candidacy.ttl = one.candidacy.ttl.min(Duration::from_secs(2));
-    let term = one.win().await;
-    one.renews().await;
-    sees(&mut observer, Some("one")).await;
-    drop(one);
-    let seen = sees(&mut observer, None).await;
-    assert!(seen.former.is_none_or(|former| former == term), "{seen:?}");
-    let (boundary, mut store) = ("dead".parse().expect("a boundary"), site.store());
-    assert_eq!(store.look(&boundary).await.expect("looked").leader, None);
-    let all = store.survey(Depth::Leases).await.expect("surveyed");
-    let shown = all.iter().find(|(each, _)| *each == boundary);
-    assert!(shown.is_none_or(|(_, seen)| seen.as_ref().is_ok_and(|seen| seen.leader.is_none())), "{all:?}");
-}
-
-/// What is seen once this one leads, or nobody.
+/// The sighting in which this one leads, or no one.
 async fn sees(observer: &mut Observer, name: Option<&str>) -> Sighting {
     loop {
         let (_, sighting) = observer.next().await.expect("an answer").pop().expect("one boundary");
@@ -347,6 +157,54 @@ async fn sees(observer: &mut Observer, name: Option<&str>) -> Sighting {
 }
 
 impl Site {
+    /// As `status` calls it.
+    fn kind(&self) -> &'static str {
+        StoreUrl::parse(&self.url).expect("a URL").kind().name()
+    }
+
+    /// Host and port of its server.
+    fn address(&self) -> &str {
+        let (_, rest) = self.url.split_once("//").expect("a server");
+        &rest[..rest.find(['/', '?']).unwrap_or(rest.len())]
+    }
+
+    /// The database of a MongoDB.
+    fn database(&self) -> &str {
+        let (_, path) = self.url.rsplit_once('/').expect("a database");
+        path.split('?').next().unwrap_or_default()
+    }
+
+    /// The same server behind a gate.
+    fn through(&self, gate: &Gate) -> Site {
+        let url = self.url.replacen(self.address(), gate.address(), 1);
+        // A replica set tells its members' own addresses.
+        let url = if self.kind() == "mongodb" { format!("{url}?directConnection=true") } else { url };
+        Site { url, ..self.clone() }
+    }
+
+    /// A part of the same store in which no other case has boundaries.
+    fn apart(&self, name: &str) -> Site {
+        let url = match self.kind() {
+            "redis" => format!("{}?prefix={name}:", self.url),
+            "mongodb" => format!("{}-{name}", self.url),
+            _ => format!("{}/{name}", self.url),
+        };
+        Site { url, ..self.clone() }
+    }
+
+    /// A candidate that the store will not have.
+    fn shut_out(&self) -> Player {
+        if self.kind() != "file" {
+            let mut site = self.clone();
+            site.access.username = Some("nobody".to_owned());
+            site.access.password = Some(Password(WRONG_PASSWORD.to_owned()));
+            return site.player("shut-out", "one");
+        }
+        let site = self.apart("not-a-directory");
+        std::fs::write(site.url.strip_prefix("file:").expect("a path"), "").expect("a file");
+        site.player("shut-out", "one")
+    }
+
     fn store(&self) -> Box<dyn Store> {
         StoreUrl::parse(&self.url).expect("a URL").open(&self.access, Hints::to_nobody()).expect("opened")
     }
@@ -374,16 +232,29 @@ impl Site {
 struct Player {
     store: Box<dyn Store>,
     candidacy: Candidacy,
-    events: mpsc::UnboundedReceiver<StoreEvent>,
+    events: Events,
     claim: Option<Claim>,
 }
 
 impl Player {
-    async fn ask(&mut self) -> Standing {
+    /// The keeper gets the claim, if there is a new one.
+    fn claims(&mut self) {
         if let Some(claim) = self.store.claim(&self.candidacy).expect("a claim") {
             self.claim = Some(claim);
         }
+    }
+
+    async fn ask(&mut self) -> Standing {
+        self.claims();
         self.store.campaign(&self.candidacy).await.expect("an answer")
+    }
+
+    /// Asks once.
+    async fn wins_at_once(&mut self) -> Option<Term> {
+        match self.ask().await {
+            Standing::Won { term } => Some(term),
+            Standing::Waiting { .. } => None,
+        }
     }
 
     async fn win(&mut self) -> Term {
@@ -415,6 +286,11 @@ impl Player {
         assert_eq!(ttl.is_some(), self.store.grants_leases());
     }
 
+    async fn has_lost(&mut self) {
+        let renewal = self.store.renew(&self.candidacy).await;
+        assert!(matches!(renewal, Ok(Renewal::Lost { .. })), "{renewal:?}");
+    }
+
     async fn release(&mut self) {
         self.store.release(&self.candidacy).await.expect("released");
     }
@@ -436,5 +312,53 @@ impl Player {
                 parcel.relinquish().await.expect("relinquished");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod always {
+    //! What `always:` has in common with the other stores.
+
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::{Access, Site};
+    use crate::clock;
+    use crate::store::{Renewal, Standing};
+
+    /// The items of the suite that make sense without an election.
+    #[test]
+    fn it_behaves_like_a_store_on_which_everyone_leads() {
+        let site = Site { url: "always:".to_owned(), access: Access::default(), ttl: Duration::from_secs(10) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let before = clock::wall_millis();
+            let (mut one, mut two) = (site.player("cron", "one"), site.player("cron", "two"));
+            assert!(one.store.claim(&one.candidacy).expect("none").is_none(), "there is nothing to give back");
+            let term = one.win().await;
+            // DESIGN.md 5.8 and S1.
+            assert!(term >= before && term <= clock::wall_millis(), "{term} is not a time since {before}");
+            assert_eq!(one.win().await, term, "its term is that of its start");
+            assert!(two.wins_at_once().await.is_some(), "everyone leads");
+            for name in ["one", "renamed"] {
+                name.clone_into(&mut one.candidacy.identity.name);
+                let before = clock::now();
+                let Ok(Renewal::Credited { sent, ttl: None }) = one.store.renew(&one.candidacy).await else {
+                    panic!("not credited")
+                };
+                assert!(before <= sent && sent <= clock::now());
+            }
+            // No election, so no leader to be shown and no hint.
+            let boundary = one.candidacy.boundary.clone();
+            let seen = two.store.look(&boundary).await.expect("looked");
+            assert!(seen.leader.is_none() && seen.obstacle.is_some(), "{seen:?}");
+            assert!(two.store.boundaries().await.expect("none").is_empty());
+            assert!(timeout(Duration::ZERO, two.store.changed(None)).await.is_err());
+            assert!(timeout(Duration::ZERO, two.store.changed(Some(&boundary))).await.is_err());
+            one.release().await;
+            two.renews().await;
+            assert!(matches!(one.ask().await, Standing::Won { .. }));
+        });
     }
 }

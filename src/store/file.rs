@@ -152,9 +152,12 @@ impl Store for FileStore {
         if self.watch.as_ref().is_some_and(PathWatch::has_ousted) {
             self.lose();
         }
-        // Nothing is asked for yet.
-        if self.stand_back.is_some() {
-            return Ok(None);
+        if let Some(stand_back) = &self.stand_back {
+            if stand_back.waiting(&self.directory.files(&candidacy.boundary)).is_some() {
+                // Nothing is asked for yet.
+                return Ok(None);
+            }
+            self.stand_back = None;
         }
         if let Some(seat) = &self.seat
             && self.given
@@ -185,12 +188,8 @@ impl Store for FileStore {
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
         if let Some(stand_back) = &self.stand_back {
-            let waiting = stand_back.waiting(&self.directory.files(&candidacy.boundary));
-            if waiting.is_none() {
-                self.stand_back = None;
-            }
-            // The next question brings the claim.
-            return Ok(waiting.unwrap_or_else(at_once));
+            // Over by now, perhaps: the next question brings the claim.
+            return Ok(stand_back.waiting(&self.directory.files(&candidacy.boundary)).unwrap_or_else(at_once));
         }
         self.given = true;
         let (Some(seat), Some(watch)) = (&mut self.seat, &self.watch) else {
@@ -318,6 +317,7 @@ impl FileStore {
             Ok(standing) => {
                 if let Standing::Won { term } = standing {
                     (self.term, self.confirmed) = (Some(term), false);
+                    self.highest_seen = self.highest_seen.max(term);
                     if let Some(watch) = &self.watch {
                         watch.leads(Some(term));
                     }
@@ -355,8 +355,9 @@ impl FileStore {
         let label = Label::of(&files.shown_lock()).map_err(trouble)?;
         let settled = self.settling.settled(seat, &label, former.as_ref(), &self.hints).await.map_err(trouble)?;
         if let Err(unsettled) = settled {
-            let sighting = Sighting { obstacle: Some(unsettled.obstacle), ..Sighting::default() };
-            return Ok(Standing::Waiting { sighting, again: Some(unsettled.again), decided: true });
+            let sighting = Sighting { obstacle: unsettled.obstacle, ..Sighting::default() };
+            let decided = sighting.obstacle.is_some();
+            return Ok(Standing::Waiting { sighting, again: Some(unsettled.again), decided });
         }
         if let Some(error) = replaced {
             tracing::warn!("{}", error.into_store_error(files));

@@ -38,6 +38,8 @@ pub mod takeover;
 pub mod worker;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -178,6 +180,12 @@ pub trait Store {
     /// What the keeper needs to give back what the next [`Store::campaign`] may take; `None` if it has that already.
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError>;
 
+    /// What the keeper needs after a credited renewal, if that is not what it has: a claim may have to say where the last
+    /// credited renewal was executed (5.4). A keeper that does not get it gives back what it has, which costs a ttl at most.
+    fn renewed_claim(&mut self, _: &Candidacy) -> Option<Claim> {
+        None
+    }
+
     /// Asks for the boundary, and keeps our place among those who wait.
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError>;
 
@@ -203,13 +211,19 @@ pub enum Depth {
 
 /// How a store tells of changes nobody asked about. Hints may be lost and may be idle: the next question decides.
 #[derive(Debug, Clone)]
-pub struct Hints(mpsc::UnboundedSender<worker::StoreEvent>);
+pub struct Hints {
+    events: mpsc::UnboundedSender<worker::StoreEvent>,
+    /// Whether one is on its way that has not been received.
+    has_hint: Arc<AtomicBool>,
+}
 
 impl Hints {
     /// Something changed: worth asking again.
     pub fn changed(&self) {
         // Nobody listens any more: the program is about to end.
-        let _ = self.0.send(worker::StoreEvent::Hint);
+        if !self.has_hint.swap(true, Ordering::Relaxed) {
+            let _ = self.events.send(worker::StoreEvent::Hint);
+        }
     }
 
     /// Our own record is gone: as final as an answer that says so (K11).
@@ -218,13 +232,13 @@ impl Hints {
         expect(dead_code, reason = "what is announced by a Redis is never final")
     )]
     pub fn ousted(&self, term: Term) {
-        let _ = self.0.send(worker::StoreEvent::Ousted { term });
+        let _ = self.events.send(worker::StoreEvent::Ousted { term });
     }
 
     /// For observers that campaign for nothing.
     #[must_use]
     pub fn to_nobody() -> Hints {
-        Hints(mpsc::unbounded_channel().0)
+        worker::channel().0
     }
 }
 

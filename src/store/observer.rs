@@ -1,7 +1,7 @@
 //! Looking at a store again and again, for whoever shows or awaits what happens there.
 //!
 //! A store's hint ([`Store::changed`]) makes the next look come at once, and nothing more: each look is a question of its own,
-//! asked every [`EVERY`] without any hint, and what it says is what counts. Looks follow each other, so that what they show
+//! asked every [`LOOK_INTERVAL`] without any hint, and what it says is what counts. Looks follow each other, so that what they show
 //! is in order; what came and went between two of them is not shown (but see [`Sighting::former`]).
 //!
 //! Not here: what is a change, which is the business of who shows it.
@@ -16,7 +16,7 @@ use super::{Depth, Glance, Store, StoreError};
 use crate::boundary::Boundary;
 
 /// How long a change without a hint goes unseen: as long as a renewal takes with the defaults (T2).
-const EVERY: Duration = Duration::from_secs(2);
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// The same while the store is in trouble.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Between two looks, however many hints there are.
@@ -61,7 +61,7 @@ impl Observer {
             let patience = humantime::format_duration(patience);
             Err(StoreError::Unavailable(format!("the store did not answer within {patience}")))
         });
-        self.due = Some(if answer.is_ok() { EVERY } else { AGAIN });
+        self.due = Some(if answer.is_ok() { LOOK_INTERVAL } else { AGAIN });
         answer
     }
 

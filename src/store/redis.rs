@@ -4,14 +4,19 @@
 //! restart or a failover there may be two of it). Candidates observe the record, and [`takeover`](super::takeover) says when
 //! it may be taken. What makes it safe is in [`seat`]; what it cannot promise is in the manual.
 
+mod dial;
+mod ear;
 mod entry;
 mod observing;
+mod quorum;
 mod seat;
+mod sentinel;
 mod server;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -22,13 +27,14 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::relinquish::{Parcel, Relinquish};
+use super::takeover::Basis;
 use super::{Access, Candidacy, Depth, Glance, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::keeper::Claim;
-use observing::Heard;
+use observing::News;
 use seat::{Scripts, Seat};
-use server::Server;
+use server::{Link, Server};
 use settings::{Settings, Target};
 
 pub const KIND: Kind = Kind {
@@ -49,11 +55,12 @@ struct Redis {
     settings: Settings,
     hints: Hints,
     scripts: Scripts,
-    /// `None`: to be connected to by the next attempt.
-    server: Option<Server>,
+    link: Link,
     seat: Option<Seat>,
     /// Whether the keeper has the claim: we are asked to campaign only then.
     given: bool,
+    /// Where the last credited renewal was executed, as the keeper knows it.
+    settled: Option<Basis<String>>,
 }
 
 /// What the keeper needs: how to get in, and whose record to free.
@@ -62,11 +69,22 @@ struct RedisClaim {
     settings: Settings,
     boundary: String,
     id: String,
+    /// Where the last credited renewal was executed; `None`: none was credited yet.
+    #[serde(default)]
+    settled: Option<Basis<String>>,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "other kinds of store have more to open")]
 fn opened(settings: Settings, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
-    Ok(Box::new(Redis { settings, hints, scripts: Scripts::new(), server: None, seat: None, given: false }))
+    Ok(Box::new(Redis {
+        settings,
+        hints,
+        scripts: Scripts::new(),
+        link: Link::default(),
+        seat: None,
+        given: false,
+        settled: None,
+    }))
 }
 
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
@@ -77,11 +95,15 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Sto
 fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
     Box::pin(async move {
         let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a Redis: {error}"));
-        let RedisClaim { settings, boundary, id } = serde_json::from_value(claim).map_err(|error| misused(&error))?;
+        let RedisClaim { settings, boundary, id, settled } =
+            serde_json::from_value(claim).map_err(|error| misused(&error))?;
         let boundary: Boundary = boundary.parse().map_err(|error| misused(&error))?;
         let scripts = Scripts::new();
         let key = settings.key(&boundary);
-        attempt(&settings, &mut None, async |server| seat::bequeath(server, &scripts, &key, &id).await).await
+        attempt(&settings, &mut Link::default(), async |server| {
+            seat::bequeath(server, &scripts, &key, &id, settled.as_ref()).await
+        })
+        .await
     })
 }
 
@@ -90,26 +112,35 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
 /// Cancellation: may be dropped at any time; what was under way takes its connection along.
 async fn attempt<T>(
     settings: &Settings,
-    slot: &mut Option<Server>,
+    link: &mut Link,
     ask: impl AsyncFnOnce(&mut Server) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let deadline = clock::now() + settings.request_timeout;
     // Boxed: what an attempt keeps between its calls is large.
     let attempt = Box::pin(async {
-        let mut server = match slot.take() {
-            Some(server) => server,
-            None => Server::connect(settings).await?,
-        };
+        let mut server = link.take(settings).await?;
         server.deadline = deadline;
         let answer = ask(&mut server).await;
         if server.is_sound {
-            *slot = Some(server);
+            link.server = Some(server);
         }
         answer
     });
     timeout(settings.request_timeout, attempt)
         .await
         .unwrap_or_else(|_| Err(StoreError::Unavailable("the server did not answer in time".to_owned())))
+}
+
+impl Redis {
+    fn pack(&self, candidacy: &Candidacy) -> Claim {
+        let claim = RedisClaim {
+            settings: self.settings.clone(),
+            boundary: candidacy.boundary.to_string(),
+            id: candidacy.identity.id.clone(),
+            settled: self.settled.clone(),
+        };
+        Parcel::pack(&KIND, candidacy.ttl.min(LONGEST_RELINQUISH), &claim)
+    }
 }
 
 #[async_trait(?Send)]
@@ -120,13 +151,13 @@ impl Store for Redis {
 
     async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
         let (key, scripts) = (self.settings.key(boundary), &self.scripts);
-        attempt(&self.settings, &mut self.server, async |server| seat::sighting(server, scripts, &key).await).await
+        attempt(&self.settings, &mut self.link, async |server| seat::sighting(server, scripts, &key).await).await
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
         let prefix = &self.settings.prefix;
         let pattern = format!("{}*", literally(prefix));
-        attempt(&self.settings, &mut self.server, async |server| {
+        attempt(&self.settings, &mut self.link, async |server| {
             let (mut known, mut cursor) = (BTreeSet::new(), 0_u64);
             loop {
                 let mut scan = redis::cmd("SCAN");
@@ -147,25 +178,25 @@ impl Store for Redis {
         let keys: Vec<String> = boundaries.iter().map(|boundary| self.settings.key(boundary)).collect();
         let scripts = &self.scripts;
         let look = async |server: &mut Server| seat::sightings(server, scripts, &keys).await;
-        let seen = attempt(&self.settings, &mut self.server, look).await?;
+        let seen = attempt(&self.settings, &mut self.link, look).await?;
         Ok(boundaries.into_iter().zip(seen).collect())
     }
 
     async fn changed(&mut self, boundary: Option<&Boundary>) {
         let settings = &self.settings;
-        let heard = match &mut self.server {
+        let heard = match &mut self.link.server {
             Some(server) => match boundary {
                 Some(boundary) => observing::changed(server, &settings.key(boundary), false).await,
                 None => observing::changed(server, &format!("{}*", literally(&settings.prefix)), true).await,
             },
             // The next look connects, and says why if it cannot.
-            None => Heard::Nothing,
+            None => News::None,
         };
         match heard {
-            Heard::Change => {}
-            Heard::Nothing => std::future::pending().await,
-            Heard::End { soon } => {
-                self.server = None;
+            News::Change => {}
+            News::None => std::future::pending().await,
+            News::End { soon } => {
+                self.link.server = None;
                 if soon {
                     std::future::pending::<()>().await;
                 }
@@ -177,19 +208,23 @@ impl Store for Redis {
         if self.given {
             return Ok(None);
         }
-        let claim = RedisClaim {
-            settings: self.settings.clone(),
-            boundary: candidacy.boundary.to_string(),
-            id: candidacy.identity.id.clone(),
-        };
-        Ok(Some(Parcel::pack(&KIND, candidacy.ttl.min(LONGEST_RELINQUISH), &claim)))
+        Ok(Some(self.pack(candidacy)))
+    }
+
+    fn renewed_claim(&mut self, candidacy: &Candidacy) -> Option<Claim> {
+        let settled = self.seat.as_ref().and_then(Seat::settled)?;
+        if self.settled.as_ref().is_some_and(|known| settled.continues(known)) {
+            return None;
+        }
+        self.settled = Some(settled.clone());
+        Some(self.pack(candidacy))
     }
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
         self.given = true;
         let (scripts, hints, settings) = (&self.scripts, &self.hints, &self.settings);
         let seat = self.seat.get_or_insert_with(|| Seat::new(settings, candidacy));
-        attempt(settings, &mut self.server, async |server| {
+        attempt(settings, &mut self.link, async |server| {
             seat.listen(server, hints).await?;
             seat.stand(server, scripts, candidacy).await
         })
@@ -201,13 +236,13 @@ impl Store for Redis {
         let Some(seat) = self.seat.as_mut() else {
             return Ok(Renewal::Lost { why: "nothing was won".to_owned() });
         };
-        attempt(settings, &mut self.server, async |server| seat.renew(server, scripts, candidacy).await).await
+        attempt(settings, &mut self.link, async |server| seat.renew(server, scripts, candidacy).await).await
     }
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
         let (scripts, settings) = (&self.scripts, &self.settings);
         let Some(seat) = self.seat.as_mut().filter(|seat| seat.may_hold()) else { return Ok(()) };
-        attempt(settings, &mut self.server, async |server| seat.release(server, scripts).await).await
+        attempt(settings, &mut self.link, async |server| seat.release(server, scripts).await).await
     }
 }
 

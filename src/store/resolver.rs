@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -40,14 +41,16 @@ static PREPARED: AtomicBool = AtomicBool::new(false);
 pub async fn prepare() -> io::Result<()> {
     let write = async {
         // Of all that runs in the pool, a file's writes are what the runtime does not panic for if there is no thread.
-        let file = std::fs::File::options().write(true).open("/dev/null")?;
-        let mut file = tokio::fs::File::from_std(file);
+        let file = memfd_create(c"resolver", MFdFlags::MFD_CLOEXEC)?;
+        let mut file = tokio::fs::File::from_std(file.into());
         file.write_all(b"\0").await?;
         file.flush().await
     };
-    write
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("no thread can be made to look up names ({error})")))?;
+    write.await.map_err(|error| {
+        // The runtime does not pass on what the kernel said; the kernel says it again.
+        let error = std::thread::Builder::new().spawn(|| ()).err().unwrap_or(error);
+        io::Error::new(error.kind(), format!("no thread can be made to look up names ({error})"))
+    })?;
     PREPARED.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -189,25 +192,6 @@ async fn answer_of(mut answer: watch::Receiver<Option<Found>>) -> Found {
         Ok(found) => found.clone().unwrap_or_else(ended),
         // The runtime ends.
         Err(_) => ended(),
-    }
-}
-
-/// For redis' client.
-#[cfg(feature = "redis")]
-#[derive(Debug, Clone, Copy)]
-pub struct RedisResolver;
-
-#[cfg(feature = "redis")]
-impl ::redis::io::AsyncDNSResolver for RedisResolver {
-    fn resolve<'a, 'b: 'a>(
-        &'a self,
-        host: &'b str,
-        port: u16,
-    ) -> ::redis::RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
-        Box::pin(async move {
-            let addresses = lookup(host, port).await?;
-            Ok(Box::new(addresses.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
-        })
     }
 }
 

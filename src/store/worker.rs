@@ -4,6 +4,8 @@
 //! to an attempt that the election has given up on is told from a current one by that number alone. A request that
 //! arrives while another is under way waits at most until that one's time is up.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -81,9 +83,40 @@ enum Task {
 
 /// The channel that events come through, and the hints that a store sends by it.
 #[must_use]
-pub fn channel() -> (Hints, mpsc::UnboundedReceiver<StoreEvent>) {
+pub fn channel() -> (Hints, Events) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Hints(sender), receiver)
+    let has_hint = Arc::default();
+    (Hints { events: sender, has_hint: Arc::clone(&has_hint) }, Events { receiver, has_hint })
+}
+
+/// The receiving end. There is at most one hint in it, however many a store sends before it is received.
+#[derive(Debug)]
+pub struct Events {
+    receiver: mpsc::UnboundedReceiver<StoreEvent>,
+    has_hint: Arc<AtomicBool>,
+}
+
+impl Events {
+    /// The next; `None` once the worker has ended. Cancel safe.
+    pub async fn recv(&mut self) -> Option<StoreEvent> {
+        let event = self.receiver.recv().await;
+        self.note(event.as_ref());
+        event
+    }
+
+    /// The next, if it is there.
+    #[cfg(test)]
+    pub fn try_recv(&mut self) -> Result<StoreEvent, mpsc::error::TryRecvError> {
+        let event = self.receiver.try_recv();
+        self.note(event.as_ref().ok());
+        event
+    }
+
+    fn note(&self, event: Option<&StoreEvent>) {
+        if let Some(StoreEvent::Hint) = event {
+            self.has_hint.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Worker {
@@ -115,7 +148,7 @@ async fn work(
     mut candidacy: Candidacy,
     limit: Duration,
     mut tasks: mpsc::UnboundedReceiver<Task>,
-    Hints(events): Hints,
+    Hints { events, .. }: Hints,
 ) {
     // Whether the store has ever answered. A refusal is a reason to end only before that (S6).
     let mut has_answered = false;
@@ -169,7 +202,13 @@ async fn attend(
             }
         }
         Question::Renew => match store.renew(candidacy).await? {
-            Renewal::Credited { sent, ttl } => (Answer::Renew(Renewed::Credited { sent, ttl }), Story::None),
+            Renewal::Credited { sent, ttl } => {
+                if let Some(claim) = store.renewed_claim(candidacy) {
+                    // Not waited for: nothing depends on it but how soon another candidate may lead after our death.
+                    let _ = events.send(StoreEvent::Claim { claim, given: oneshot::channel().0 });
+                }
+                (Answer::Renew(Renewed::Credited { sent, ttl }), Story::None)
+            }
             Renewal::Outdated => (Answer::Renew(Renewed::Outdated), Story::None),
             Renewal::Lost { why } => (Answer::Renew(Renewed::Lost), Story::Lost(why)),
         },
@@ -260,14 +299,11 @@ mod tests {
         Candidacy { boundary, identity, ttl: Duration::from_secs(10) }
     }
 
-    fn with_worker<T>(
-        hangs_in_campaign: bool,
-        test: impl AsyncFnOnce(Worker, mpsc::UnboundedReceiver<StoreEvent>) -> T,
-    ) -> T {
+    fn with_worker<T>(hangs_in_campaign: bool, test: impl AsyncFnOnce(Worker, Events) -> T) -> T {
         with_store(Stuck { hangs_in_campaign, ..Stuck::default() }, test)
     }
 
-    fn with_store<T>(store: Stuck, test: impl AsyncFnOnce(Worker, mpsc::UnboundedReceiver<StoreEvent>) -> T) -> T {
+    fn with_store<T>(store: Stuck, test: impl AsyncFnOnce(Worker, Events) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         LocalSet::new().block_on(&runtime.expect("a runtime"), async {
             let (hints, events) = channel();
@@ -356,6 +392,21 @@ mod tests {
             });
             assert_eq!(answers, expected);
         }
+    }
+
+    #[test]
+    fn hints_that_nobody_has_received_are_one() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let (hints, mut events) = channel();
+            for _ in 0..3 {
+                (0..100_000).for_each(|_| hints.clone().changed());
+                hints.ousted(1);
+                assert!(matches!(events.recv().await, Some(StoreEvent::Hint)));
+                assert!(matches!(events.recv().await, Some(StoreEvent::Ousted { .. })));
+                assert!(events.try_recv().is_err());
+            }
+        });
     }
 
     #[test]

@@ -25,6 +25,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use crate::setup;
+
 pub use protocol::{Answer, LONGEST, Verdict, Wish};
 pub use rooms::{candidates_of, directory};
 pub use visits::Visits;
@@ -111,6 +113,8 @@ async fn receive(listener: UnixListener, host: Host, petitions: mpsc::UnboundedS
         };
         tokio::select! {
             accepted = next, if has_room => match accepted {
+                // Closed: the store goes first.
+                Ok((stream, _)) if setup::is_reserved(&stream) => drop(stream),
                 Ok((stream, place)) => {
                     visitors.spawn_local(attend(stream, host.clone(), petitions.clone(), place));
                 }

@@ -22,6 +22,7 @@ use tracing::{debug, info};
 
 use super::{Shown, Surface, pages};
 use crate::clock;
+use crate::setup;
 
 /// Connections at one time.
 const MOST: usize = 64;
@@ -120,6 +121,8 @@ async fn serve(listener: tokio::net::TcpListener, shown: Rc<Shown>) -> Infallibl
     let mut open = VecDeque::with_capacity(MOST);
     loop {
         match listener.accept().await {
+            // Closed: the store goes first.
+            Ok((stream, _)) if setup::is_reserved(&stream) => drop(stream),
             Ok((stream, _)) => {
                 while connections.try_join_next().is_some() {}
                 open.retain(|one: &tokio::task::AbortHandle| !one.is_finished());

@@ -112,6 +112,30 @@ fn who_may_not_is_told_so_and_ends() {
 }
 
 #[test]
+fn a_user_who_may_not_keep_terms_is_told_the_command_that_grants_it() {
+    let etcd = Etcd::start();
+    etcd.enable_auth();
+    let place = Place::new();
+    let store = format!("etcd://{}", etcd.address());
+    let elect = |store: &str| as_user(candidate(&place, store.to_owned()), "narrow", PASSWORD).witness(&Witness::new());
+    let command = |right: &str| format!("role grant-permission ROLE --prefix {right} elect.term//elect/");
+    let ended = elect(&store).run();
+    is_refused(&ended, &["elect.term//elect/cron/", &command("readwrite")]);
+    is_refused(&elect(&format!("{store}?term=revision")).run(), &[&command("read")]);
+    assert!(etcd.etcdctl(&["get", "--prefix", ""]).is_empty(), "nothing is left behind");
+    // To look on needs no right to the terms.
+    let status = as_user(Elect::new(&place).store(store.clone()).status(&["cron"]), "narrow", PASSWORD).run();
+    assert!(status.stdout.contains("no leader"), "{status:?}");
+    // As it is printed.
+    let advice = ended.stderr.split_once("run etcdctl ").expect("the command").1.lines().next().expect("a line");
+    let words: Vec<&str> = advice.split(' ').map(|word| if word == "ROLE" { "narrow" } else { word }).collect();
+    etcd.etcdctl(&words);
+    let leader = elect(&store).start();
+    place.starts(1);
+    leader.stops();
+}
+
+#[test]
 fn a_user_where_none_is_asked_for_is_told_so() {
     let etcd = Etcd::start();
     let place = Place::new();

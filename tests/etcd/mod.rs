@@ -11,6 +11,10 @@ mod load;
 mod pages;
 mod peers;
 mod terminal;
+mod terms;
+mod values;
+#[cfg(feature = "listen")]
+mod waiters;
 
 use crate::harness::Place;
 use crate::harness::etcd::Etcd;

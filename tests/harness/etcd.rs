@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -230,6 +230,31 @@ impl Etcd {
         self.spawn();
     }
 
+    /// With the same ports, and nothing in its store.
+    #[track_caller]
+    pub fn rebuild(&self) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("its data");
+        self.restart();
+    }
+
+    /// With what was in its store when this snapshot was saved.
+    #[track_caller]
+    pub fn restore(&self, snapshot: &Path) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("its data");
+        let (snapshot, data) = (snapshot.display().to_string(), self.data().display().to_string());
+        let words = ["env", "ETCDCTL_API=3", "etcdctl", "snapshot", "restore", &snapshot, "--data-dir", &data];
+        let peers = ["--name", &self.peers.name, "--initial-cluster", &self.peers.cluster];
+        let advertised = ["--initial-advertise-peer-urls", &self.peers.advertised];
+        attempt(words.into_iter().chain(peers).chain(advertised)).expect("restored");
+        self.restart();
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
     /// The disk under its log.
     #[track_caller]
     pub fn disk(&self) -> &StalledDisk {
@@ -283,15 +308,18 @@ impl Etcd {
         words
     }
 
-    /// From now on it asks for users, all with the [`PASSWORD`]: `root`; `elect`, who may read and write below `/elect/`;
-    /// `stranger`, who may nothing.
+    /// From now on it asks for users, all with the [`PASSWORD`]: `root`; `elect`, who may read and write below `/elect/` and the
+    /// terms kept for it; `narrow`, who may not use the terms; `stranger`, who may nothing.
     pub fn enable_auth(&self) {
-        for user in ["root", "elect", "stranger"] {
+        for user in ["root", "elect", "narrow", "stranger"] {
             self.etcdctl(&["user", "add", &format!("{user}:{PASSWORD}")]);
         }
-        self.etcdctl(&["role", "add", "elect"]);
-        self.etcdctl(&["role", "grant-permission", "elect", "--prefix", "readwrite", "/elect/"]);
-        self.etcdctl(&["user", "grant-role", "elect", "elect"]);
+        for role in ["elect", "narrow"] {
+            self.etcdctl(&["role", "add", role]);
+            self.etcdctl(&["role", "grant-permission", role, "--prefix", "readwrite", "/elect/"]);
+            self.etcdctl(&["user", "grant-role", role, role]);
+        }
+        self.etcdctl(&["role", "grant-permission", "elect", "--prefix", "readwrite", "elect.term//elect/"]);
         self.etcdctl(&["user", "grant-role", "root", "root"]);
         self.etcdctl(&["auth", "enable"]);
         self.asks_for_users.store(true, Ordering::SeqCst);
@@ -333,7 +361,7 @@ impl Etcd {
         let [heartbeat, election] = options.timing.map(|time| time.to_string());
         let mut flags: Vec<String> = [
             ["--name", &peers.name],
-            ["--data-dir", &text(&self.directory.path().join("data"))],
+            ["--data-dir", &text(&self.data())],
             ["--listen-client-urls", &clients],
             ["--advertise-client-urls", &clients],
             ["--listen-metrics-urls", &format!("http://127.0.0.1:{}", self.page_port)],

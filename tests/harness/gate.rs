@@ -55,16 +55,17 @@ impl Gate {
     }
 
     pub fn was_reached(&self) -> bool {
-        fs::exists(self.mark()).expect("a directory of ours")
+        fs::exists(self.path("reached")).expect("a directory of ours")
     }
 
-    /// Made by whoever stands before it.
-    pub fn mark(&self) -> String {
-        self.path("reached")
-    }
-
+    /// Returns when whoever stood before it has gone through.
+    #[track_caller]
     pub fn open(&self) {
+        let stands = self.was_reached() && self.at != At::Claim;
         fs::remove_file(self.path("armed")).expect("it was closed");
+        if stands {
+            until("it has gone through", || !self.was_reached());
+        }
     }
 
     fn path(&self, name: &str) -> String {

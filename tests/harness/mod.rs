@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod disk;
 pub mod ear;
 pub mod etcd;
+pub mod fake_redis;
 pub mod faults;
 pub mod gate;
 pub mod haproxy;
@@ -20,6 +21,7 @@ pub mod manual;
 #[cfg(feature = "mongodb")]
 pub mod mongod;
 pub mod network;
+pub mod pace;
 pub mod page;
 pub mod place;
 pub mod ports;

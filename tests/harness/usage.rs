@@ -15,12 +15,23 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Bytes of memory, the program's own pages included, at the moment when it had most.
+    #[track_caller]
+    pub fn most_memory(pid: i32) -> u64 {
+        kilobytes(pid, "VmHWM:") << 10
+    }
+
     #[track_caller]
     pub fn of(pid: i32) -> Usage {
         let clock = clock_getcpuclockid(Pid::from_raw(pid)).expect("a process that is there");
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that is there");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process that has not ended");
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-        Usage { cpu: clock_gettime(clock).expect("a process that is there").into(), resident: kilobytes << 10 }
+        let resident = kilobytes(pid, "VmRSS:") << 10;
+        Usage { cpu: clock_gettime(clock).expect("a process that is there").into(), resident }
     }
+}
+
+#[track_caller]
+fn kilobytes(pid: i32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that is there");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a process that has not ended");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

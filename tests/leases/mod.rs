@@ -29,7 +29,16 @@ pub fn candidate_for(place: &Place, store: String, ttl: &str) -> Elect {
 }
 
 pub fn relay(runs: usize, server: &impl Server) -> Relay<'static> {
-    Relay::of(runs).store(&server.url()).flag("--ttl", TTL)
+    relay_for(runs, server, TTL)
+}
+
+pub fn relay_for<'a>(runs: usize, server: &impl Server, ttl: &'a str) -> Relay<'a> {
+    Relay::of(runs).store(&server.url()).flag("--ttl", ttl)
+}
+
+/// As elect's flags take it.
+pub fn written(lease: Duration) -> String {
+    format!("{}ms", lease.as_millis())
 }
 
 /// As often, each with servers of its own: not so many at once that they get in each other's way.
@@ -60,10 +69,11 @@ impl Wire {
     }
 
     /// A candidate at this end of it.
-    pub fn candidate<S: Server>(&self, place: &Place, server: &S) -> Elect {
+    pub fn candidate<S: Server>(&self, place: &Place, server: &S, lease: Duration) -> Elect {
+        let ttl = written(lease);
         match self {
-            Wire::Proxied(proxy) => candidate(place, through::<S>(proxy, place)),
-            Wire::Cabled(network, host) => candidate(place, server.url_for(place)).under(network.host(host)),
+            Wire::Proxied(proxy) => candidate_for(place, through::<S>(proxy, place), &ttl),
+            Wire::Cabled(network, host) => candidate_for(place, server.url_for(place), &ttl).under(network.host(host)),
         }
     }
 }
@@ -77,15 +87,15 @@ pub struct Rivals {
 }
 
 impl Rivals {
-    pub fn at(server: &impl Server, witness: &Witness) -> Rivals {
-        Rivals::over(Wire::Proxied(Proxy::to(&server.address())), server, witness)
+    pub fn at(server: &impl Server, witness: &Witness, lease: Duration) -> Rivals {
+        Rivals::over(Wire::Proxied(Proxy::to(&server.address())), server, witness, lease)
     }
 
-    pub fn over(wire: Wire, server: &impl Server, witness: &Witness) -> Rivals {
+    pub fn over(wire: Wire, server: &impl Server, witness: &Witness, lease: Duration) -> Rivals {
         let place = Place::new();
-        let leader = wire.candidate(&place, server).witness(witness).start();
+        let leader = wire.candidate(&place, server, lease).witness(witness).start();
         place.starts(1);
-        let next = candidate(&place, server.url_for(&place)).witness(witness).start();
+        let next = candidate_for(&place, server.url_for(&place), &written(lease)).witness(witness).start();
         next.waits();
         Rivals { place, wire, leader, next }
     }

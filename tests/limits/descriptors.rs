@@ -11,6 +11,8 @@ use crate::leases::candidate_for;
 
 /// From here on elect works with every store.
 const ENOUGH: usize = 40;
+/// Below this no store can be asked at all: each is tried.
+const TOO_FEW: usize = 12;
 
 fn with_at_most(elect: Elect, descriptors: usize) -> Elect {
     elect.under(["prlimit", &format!("--nofile={descriptors}"), "--"])
@@ -19,7 +21,7 @@ fn with_at_most(elect: Elect, descriptors: usize) -> Elect {
 /// The command has the lock, at the lowest number from 100 on that the limit allows, or at the highest below.
 #[test]
 fn on_a_file_the_command_has_the_lock_below_every_limit() {
-    for descriptors in 12..=101 {
+    for descriptors in TOO_FEW..=101 {
         let place = Place::new();
         let script = "for fd in /proc/$$/fd/*; do echo ${fd##*/} $(readlink $fd); done";
         let elect = Elect::new(&place).switch("-q").shell(script);
@@ -43,9 +45,9 @@ fn low_limits_on<S: Server>() {
     let server = S::start();
     let proxy = Proxy::to(&server.address());
     let mut lowest = None;
-    for descriptors in 12..=101 {
+    for descriptors in TOO_FEW..=101 {
         let place = Place::new();
-        let elect = candidate_for(&place, server.url_for(&place), "2s").switch("-q").command(["true"]);
+        let elect = candidate_for(&place, server.url_for(&place), "3s").switch("-q").command(["true"]);
         let ended = with_at_most(elect, descriptors).run();
         let what = format!("{}, nofile {descriptors}", S::NAME);
         if is_orderly(&ended, &what, &[125]) {

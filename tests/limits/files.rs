@@ -17,12 +17,15 @@ fn a_log_beyond_the_limit_ends_nothing_and_the_command_has_the_signal_as_it_was(
     let place = Place::new();
     let found = place.path().join("found");
     let script = format!(
-        "head -c 1000 /dev/zero > {0}.big; echo $? > {0}; trap 'exit 7' TERM; while :; do sleep 1000 & wait; done",
+        "exec 2> /dev/null; head -c 1000 /dev/zero > {0}.big; echo $? > {0}; trap 'exit 7' TERM; while :; do sleep 1000 & wait; done",
         found.display()
     );
     let elect = candidate_for(&place, redis.url_for(&place), "3s").switch("-vv").shell(&script);
     let mut leader = elect.under(["prlimit", &format!("--fsize={LIMIT}"), "--"]).start();
-    until("the command has met the limit", || fs::read_to_string(&found).is_ok_and(|text| !text.is_empty()));
+    until("the command has met the limit", || {
+        assert!(!leader.has_ended(), "{}", leader.log());
+        fs::read_to_string(&found).is_ok_and(|text| !text.is_empty())
+    });
     assert_eq!(fs::read_to_string(&found).expect("written"), "153\n", "128 and SIGXFSZ");
     let renewals = redis.renewals();
     until("the log is full, and the leader renews", || {
@@ -42,7 +45,7 @@ fn a_signal_that_was_ignored_stays_ignored() {
     let place = Place::new();
     let script = "head -c 1000 /dev/zero > big 2> /dev/null; exit $?";
     let elect = candidate_for(&place, redis.url_for(&place), "3s").switch("-q").shell(script);
-    let ended = elect.under(["sh", "-c", r#"cd "$1"; shift; trap "" XFSZ; exec prlimit --fsize=300 "$@""#, "sh"]);
+    let ended = elect.under(["sh", "-c", r#"cd "$1"; shift; trap "" XFSZ; exec prlimit --fsize=300 -- "$@""#, "sh"]);
     let ended = ended.under([place.path()]).run();
     assert_eq!(ended.status.code(), Some(1), "head says that it cannot write: {ended:?}");
     place.is_left_empty();

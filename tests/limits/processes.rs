@@ -30,7 +30,7 @@ fn low_limits_on<S: Server>() {
     for processes in (1..=ENOUGH).chain([20]) {
         let place = Place::new();
         let user = User::new(&place);
-        let elect = candidate_for(&place, at_localhost(&server.url_for(&place)), "2s").switch("-q").command(["true"]);
+        let elect = candidate_for(&place, at_localhost(&server.url_for(&place)), "3s").switch("-q").command(["true"]);
         let ended = user.runs(elect, processes).run();
         let works = is_orderly(&ended, &format!("{}, nproc {processes}", S::NAME), &[125, 126]);
         assert!(works || processes < ENOUGH, "nproc {processes}: {ended:?}");
@@ -54,6 +54,9 @@ fn on_mongodb_a_low_limit_is_one_sentence_or_none_at_all() {
     low_limits_on::<Mongod>();
 }
 
+/// Renewals in longer than the ten seconds for which a runtime keeps an idle thread, unless it is told otherwise.
+const RENEWALS_IN_TEN_SECONDS: u64 = 10;
+
 /// A name that has to be looked up each time.
 fn at_localhost(url: &str) -> String {
     assert!(url.contains("127.0.0.1"), "{url}");
@@ -70,6 +73,8 @@ fn keeps_its_lease_on<S: Server>() {
     let elect = candidate_for(&place, url, "6s").witness(&Witness::new());
     let mut leader = user.runs(elect, 20).start();
     place.starts(1);
+    let renewals = server.renewals();
+    until("threads that are not kept are gone", || server.renewals() >= renewals + RENEWALS_IN_TEN_SECONDS);
     user.crowds(20);
     for _ in 0..3 {
         let (renewals, connections) = (server.renewals(), proxy.carried().connections);
@@ -110,6 +115,8 @@ fn a_killed_client_of_redis_is_followed_by_another_while_no_thread_can_be_made()
     let elect = candidate_for(&place, at_localhost(&redis.url_for(&place)), "6s").witness(&Witness::new());
     let mut leader = user.runs(elect, 20).start();
     place.starts(1);
+    let renewals = redis.renewals();
+    until("threads that are not kept are gone", || redis.renewals() >= renewals + RENEWALS_IN_TEN_SECONDS);
     user.crowds(20);
     for _ in 0..3 {
         let renewals = redis.renewals();

@@ -2,10 +2,13 @@
 
 mod access;
 mod asking;
+mod epochs;
+mod floods;
 mod leases;
 mod load;
 mod memory;
 mod replicas;
+mod sentinels;
 mod troubles;
 
 use std::time::Duration;

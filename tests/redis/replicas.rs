@@ -86,7 +86,7 @@ fn is_split(besides: Besides) {
     // The new primary has two replicas to wait for, and one of them is the old primary: nobody leads until it is back. Nor
     // does anybody on the other side.
     throughout(LONG_ENOUGH, "nobody leads", || stage.place.history().starts.len() == 1);
-    late.says("of 2 replicas have confirmed");
+    late.says("of 2 replicas are attached");
     stage.sentinel.heal();
     if besides == Besides::AReplicaStandsStill {
         stage.sentinel.replicas[0].cont();
@@ -176,8 +176,8 @@ fn a_replica_that_is_gone_for_good_is_done_without_if_that_is_said() {
     let stage = Stage::set();
     stage.sentinel.replicas[0].kill();
     let all = stage.loyal("").start();
-    all.says("of 2 replicas have confirmed");
-    let one = stage.loyal("?replicas=1").start();
+    all.says("of 2 replicas are attached");
+    let one = stage.loyal("?replicas=1&replicas-was=2").start();
     all.stops();
     stage.place.starts(1);
     one.stops();
@@ -209,9 +209,9 @@ fn a_connection_that_breaks_between_write_and_confirmation_confirms_nothing() {
 fn without_replicas_that_confirm_two_may_lead_as_the_manual_warns() {
     // The control: this harness finds two at once where there are two.
     let stage = Stage::set();
-    let leader = stage.loyal("?replicas=0").start();
+    let leader = stage.loyal("?replicas=0&replicas-was=2").start();
     stage.place.starts(1);
-    let next = stage.follower("?replicas=0").start();
+    let next = stage.follower("?replicas=0&replicas-was=2").start();
     next.waits();
     stage.sentinel.cut_off();
     stage.sentinel.promoted();

@@ -119,6 +119,7 @@ fn a_server_that_still_loads_its_data_is_waited_for() {
     redis.cli(&["save"]);
     redis.kill();
     redis.begin_again();
+    until("it listens", || std::net::TcpStream::connect(redis.address()).is_ok());
     newcomer_is_told(&pair.place, &redis, "is still loading its data");
     redis.is_up_again();
     has_passed(pair, &redis);

@@ -74,7 +74,7 @@ impl World {
             return;
         }
         let now = self.hosts[h].clock.at(self.now);
-        if event != Event::Tick && event != Event::Keeper(FromKeeper::Pong) {
+        if !matches!(event, Event::Tick | Event::TermSeen(_) | Event::Keeper(FromKeeper::Pong)) {
             let clock = self.hosts[h].clock;
             self.note(h, || transcript::event(clock, &event));
         }

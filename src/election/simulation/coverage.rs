@@ -58,6 +58,7 @@ seen! {
     KeeperExpired "killed by the keeper's own deadline"
     KeeperReleased "released by the keeper"
     TooLate "start too late"
+    Cleared "nothing left of a start that was refused beside a hook"
     StartedAfterAll "started after having been too late"
     CannotStart "command cannot be started"
     EndedItself "command ended by itself"

@@ -100,6 +100,8 @@ impl World {
     fn stop_for_good(&mut self, h: usize, campaigner: Campaigner) {
         let host = &mut self.hosts[h];
         host.keeper.campaigner = campaigner;
+        // What is left of a refused start is waited for by the keeper itself.
+        host.keeper.refused = None;
         let governed = host.keeper.deadline.filter(|_| host.tree.is_governed());
         let kill_by = governed.map_or(Time::NEVER, |deadline| deadline.kill_by);
         let kill_at = (host.clock.at(self.now) + host.stop_timeout).min(kill_by);
@@ -261,6 +263,9 @@ impl World {
             Life::Running { .. } => {
                 let Some((_, asked)) = self.hosts[h].keeper.refused.take() else { return };
                 let beside = !asked && self.dice.percent(50);
+                if beside {
+                    self.coverage.count(Seen::Cleared);
+                }
                 self.answer(h, if beside { FromKeeper::Cleared { run } } else { FromKeeper::Empty { run } });
             }
         }

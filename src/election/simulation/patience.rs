@@ -111,7 +111,7 @@ impl World {
             (Event::Answer { answer: Answer::Renew(Renewed::Outdated), .. }, Phase::Verifying)
                 if in_time && now < patient.verified_until =>
             {
-                patient.said = None;
+                (patient.said, patient.undecided) = (None, Some(now));
             }
             (Event::Ousted { term }, Phase::Verifying) if books.won == Some(term) && now < patient.verified_until => {
                 patient.said = Some(Said::NotYou);

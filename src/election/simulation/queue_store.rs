@@ -193,6 +193,8 @@ pub(super) struct QueueClient {
     revision: Term,
     /// What the next check has to verify.
     win: Option<Win>,
+    /// The last check found that win outdated.
+    outdated: bool,
     /// The largest term that this candidate has won.
     highest_seen: Term,
     /// As it was read first on this lease.
@@ -211,6 +213,7 @@ impl QueueClient {
             let_go: false,
             revision: 0,
             win: None,
+            outdated: false,
             highest_seen: 0,
             early: None,
             granted: ttl,
@@ -222,7 +225,8 @@ impl QueueClient {
         // To stand again takes a new lease, at the back of the queue.
         if ask == Ask::Campaign && self.let_go {
             self.lease += 1;
-            (self.fresh, self.let_go, self.win, self.early) = (true, false, None, None);
+            (self.fresh, self.let_go) = (true, false);
+            (self.win, self.outdated, self.early) = (None, false, None);
         }
         self.let_go |= ask == Ask::Release;
         let lease = self.lease;
@@ -248,7 +252,7 @@ impl QueueClient {
             }
             // The same place; what is kept is read anew.
             (Reply::OtherTerm, _) => {
-                self.win = None;
+                (self.win, self.outdated) = (None, true);
                 Next::Answer(Answer::Renew(Renewed::Outdated))
             }
             (Reply::Gone, Ask::Campaign) => {
@@ -259,6 +263,8 @@ impl QueueClient {
                 self.let_go = true;
                 Next::Answer(Answer::Renew(Renewed::Lost))
             }
+            // That has been said, and may not have been heard.
+            (Reply::Kept { .. }, _) if self.outdated => Next::Answer(Answer::Renew(Renewed::Outdated)),
             (Reply::Kept { ttl }, _) => {
                 self.granted = ttl;
                 Next::Call(Request::Check { lease: self.lease, revision: self.revision, win: self.win })
@@ -288,7 +294,7 @@ impl QueueClient {
             (None, Some(win)) if win.stored == stored => win.term,
             (None, _) => (stored.term + 1).max(millis(sent)).max(self.highest_seen + 1),
         };
-        self.win = led.is_none().then_some(Win { term, stored });
+        (self.win, self.outdated) = (led.is_none().then_some(Win { term, stored }), false);
         self.highest_seen = self.highest_seen.max(term);
         term
     }

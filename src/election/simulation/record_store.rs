@@ -96,9 +96,6 @@ impl RecordServer {
                         }
                         record.nonce = nonce;
                         record.basis = settled.unwrap_or(record.basis);
-                        if self.broken == Some(Broken::RenewalRefreshes) {
-                            record.basis = self.now.basis;
-                        }
                     }
                     Reply::Renewed { ttl: record.ttl, nonce, found, basis: self.now.basis }
                 }

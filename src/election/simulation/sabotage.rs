@@ -48,8 +48,6 @@ pub(super) enum Broken {
     Takeover(takeover::Sabotage),
     /// 5.3: a renewal that comes twice sets the version back.
     VersionMayReturn,
-    /// 5.3: a renewal makes the record of an earlier incarnation a fresh one.
-    RenewalRefreshes,
     /// 5.4: a release names the present incarnation instead of that of the last credited renewal.
     ReleaseRefreshes,
     /// 5.3: a release does not check the term.
@@ -108,8 +106,6 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::VersionMayReturn, "5.3: a version never comes back"),
     (Broken::Takeover(takeover::Sabotage::AbsenceHasNoVersion), "S2: absence becomes a version"),
     (Broken::Takeover(takeover::Sabotage::VacantIsFree), "S2: a vacant record is waited for"),
-    (Broken::Takeover(takeover::Sabotage::LateCreditSettles), "5.4: a late credit makes no record a fresh one"),
-    (Broken::RenewalRefreshes, "5.3: only what was credited makes a record a fresh one"),
     (Broken::ReleaseRefreshes, "5.4: a release names the basis of the last credit"),
     (Broken::ReleaseByIdAlone, "5.3: a release checks the term"),
 ];

@@ -218,7 +218,6 @@ fn the_boundary_is_given_back_when_the_hook_after_the_command_is_gone() {
 fn renewals_hold_the_others_off_while_it_runs_and_no_deadline_kills_it() {
     let mut scene = Scene::wishing(hooks(false, true));
     let run = scene.is_ousted();
-    scene.says_at(at(100), FromKeeper::Started { run, pid: 4713 });
     let asked = renewal(&scene.ticks(at(2_000)));
     scene.answered(at(2_001), asked, Answer::Renew(Renewed::Failed));
     // Its own time-out is the keeper's to enforce; half a second later nobody waits for that.
@@ -247,7 +246,9 @@ fn renewals_hold_the_others_off_while_it_runs_and_no_deadline_kills_it() {
 #[test]
 fn its_time_counts_from_its_start_however_long_the_order_has_waited_for_room_in_the_socket() {
     let mut scene = Scene::wishing(hooks(false, true));
-    let run = scene.is_ousted();
+    scene.leads();
+    let actions = scene.ends_at(at(100), 1, DONE);
+    let run = started(&actions, OUSTED).expect("the hook");
     let killed = |actions: &[Action]| actions.contains(&Action::Kill);
     while scene.now < at(60_000) {
         let now = scene.candidate.wake_at();

@@ -395,6 +395,7 @@ fn a_leadership_that_is_given_up_because_nothing_could_start_is_lost_too() {
     let mut actions = scene.keeper_says(at(0), too_late(run));
     while scene.candidate.phase() == Phase::Leading {
         if let Some(Action::Renew(asked)) = actions.iter().find(|action| matches!(action, Action::Renew(_))) {
+            scene.keeper_says(scene.now, FromKeeper::Empty { run });
             scene.credited(scene.now, *asked, scene.now);
             run += 1;
             scene.keeper_says(scene.now, too_late(run));

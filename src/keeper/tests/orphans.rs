@@ -63,11 +63,21 @@ fn a_tree_that_cannot_be_listed_is_not_called_empty() {
     });
 }
 
+/// As many descriptors as a process needs in order to wait: the kernel counts those that it waits for.
+const FEW: i32 = 8;
+
+/// Has the first of them in use, here and in the keeper to come.
+fn use_up_descriptors() {
+    use std::os::fd::IntoRawFd;
+    while std::fs::File::open("/dev/null").expect("opened").into_raw_fd() < FEW {}
+}
+
 /// No descriptor can be opened any more by that process.
 fn without_descriptors(pid: i32) {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let few = FEW.unsigned_abs().into();
+    let few = libc::rlimit { rlim_cur: few, rlim_max: few };
     // SAFETY: the limit is read, and no place for the old one is given.
-    let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const none, std::ptr::null_mut()) };
+    let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const few, std::ptr::null_mut()) };
     assert_eq!(set, 0, "a limit of our own or of a child");
 }
 
@@ -81,6 +91,7 @@ const DYNASTY: &str = "
 #[test]
 fn without_a_descriptor_to_be_had_the_keeper_kills_its_tree_all_the_same() {
     alone(|directory| {
+        use_up_descriptors();
         let mut scene = script(directory, DYNASTY).fork();
         scene.arm(TERM, Time::NEVER);
         scene.start_until(&["main", "second", "third"]);
@@ -94,6 +105,7 @@ fn without_a_descriptor_to_be_had_the_keeper_kills_its_tree_all_the_same() {
 #[test]
 fn without_a_descriptor_to_be_had_what_remains_of_a_tree_gets_the_stop_signal() {
     alone(|directory| {
+        use_up_descriptors();
         let mut scene = script(
             directory,
             "(setsid sh -c 'trap \"echo asked >&9; exit\" TERM; echo second >&9; while :; do sleep 0.01; done' &)
@@ -114,6 +126,7 @@ fn without_a_descriptor_to_be_had_what_remains_of_a_tree_gets_the_stop_signal() 
 #[test]
 fn without_a_descriptor_to_be_had_a_dead_keepers_tree_is_swept_all_the_same() {
     alone(|directory| {
+        use_up_descriptors();
         let mut scene = script(directory, DYNASTY).fork();
         scene.arm(TERM, Time::NEVER);
         scene.start_until(&["main", "second", "third"]);
@@ -128,6 +141,7 @@ fn without_a_descriptor_to_be_had_a_dead_keepers_tree_is_swept_all_the_same() {
 #[test]
 fn without_a_descriptor_to_be_had_the_campaigner_kills_below_a_stopped_keeper_all_the_same() {
     alone(|directory| {
+        use_up_descriptors();
         let mut scene = script(directory, DYNASTY).fork();
         scene.arm(TERM, Time::NEVER);
         scene.start_until(&["main", "second", "third"]);
@@ -173,7 +187,7 @@ fn a_number_that_was_a_strangers_once_spares_nobody() {
         scene.keeper.kill();
         until("its end", || scene.keeper.reap());
         // As if each of the tree had the number of one that has ended.
-        let tree = super::super::tree::own_children().expect("listed");
+        let tree = super::super::tree::own_descendants().expect("listed");
         assert!(!tree.is_empty(), "the grandchild is ours now");
         scene.keeper.strangers = tree.into_iter().map(|pid| Stranger { pid, start: 1 }).collect();
         until("an empty tree", || scene.keeper.sweep());

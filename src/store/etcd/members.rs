@@ -21,6 +21,7 @@ use super::unverified::Unverified;
 use crate::clock;
 use crate::limits;
 use crate::store::StoreError;
+use crate::store::access::unreadable;
 use crate::text::escaped;
 
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
@@ -69,7 +70,7 @@ impl Members {
     ///
     /// # Errors
     ///
-    /// The first member's trouble; a refusal only if none had any other.
+    /// The first member's trouble; a refusal only if none had any other. An obstacle is an answer.
     pub async fn with_each<T>(
         &mut self,
         mut ask: impl AsyncFnMut(Client) -> Result<T, StoreError>,
@@ -86,14 +87,17 @@ impl Members {
             // Boxed: what an attempt keeps between its calls is large.
             let attempt = Box::pin(async {
                 let client = member.take_connected(&self.settings).await?;
-                let answer = ask(client.clone()).await.map_err(|error| member.named(error))?;
-                Ok((answer, client))
+                match ask(client.clone()).await {
+                    // What is in the way is in the store: this member is well, and the others say the same.
+                    answer @ (Ok(_) | Err(StoreError::Obstacle(_))) => Ok((answer, client)),
+                    Err(error) => Err(member.named(error)),
+                }
             });
             let error = match timeout(share, attempt).await {
                 Ok(Ok((answer, client))) => {
                     self.current = index;
                     member.client = Some(client);
-                    return Ok(answer);
+                    return answer;
                 }
                 Ok(Err(error)) => error,
                 Err(_) => StoreError::Unavailable(format!("{} did not answer in time", member.endpoint)),
@@ -196,8 +200,7 @@ fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
 
 /// Each time anew: certificates are replaced while we run.
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    crate::limits::read_file(path, crate::limits::PEM_BYTES_MAX)
-        .map_err(|error| StoreError::Refused(format!("{} cannot be read: {error}", path.display())))
+    limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
 }
 
 /// The innermost reason: what is around it says "transport error".

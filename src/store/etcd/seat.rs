@@ -211,11 +211,11 @@ impl Seat {
         terms.may_write = true;
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         let [oldest, last_term] = found(&answer);
-        terms.read(last_term.as_ref())?;
         match oldest {
             Some(oldest) => self.sees(&oldest, terms)?,
             None => (self.leader, self.unverified) = (None, 0),
         }
+        terms.read(last_term.as_ref())?;
         terms.check_next(revision)
     }
 
@@ -235,10 +235,10 @@ impl Seat {
     /// Somebody else is the oldest candidate.
     fn sees(&mut self, oldest: &KeyValue, terms: &mut Terms) -> Result<(), StoreError> {
         let entry = Entry::read(oldest)?;
+        keys::term(oldest, terms.scheme).into_iter().for_each(|term| terms.saw(term));
         entry.check(terms.scheme, oldest)?;
         match entry.leader(oldest, terms.scheme) {
             Some(leader) => {
-                leader.term.into_iter().for_each(|term| terms.saw(term));
                 (self.leader, self.unverified) = (Some(leader), 0);
             }
             // Verified within a moment, as a rule: until then, those who wait keep to the leader they know.
@@ -299,8 +299,9 @@ impl Seat {
             // What is said of that key from now on is not said of the next.
             (self.created, self.announced) = (None, false);
             self.own = None;
-            if let [Some(oldest), _] = found(&answer) {
-                self.sees(&oldest, terms)?;
+            match found(&answer) {
+                [Some(oldest), _] => self.sees(&oldest, terms)?,
+                [None, _] => self.leader = None,
             }
         }
         let absent = Compare::create_revision(self.key.as_str(), CompareOp::Equal, 0);
@@ -345,7 +346,9 @@ impl Seat {
         candidacy: &Candidacy,
         terms: &mut Terms,
     ) -> Result<Renewal, StoreError> {
-        let (Some(created), Some(mut win)) = (self.created, self.win) else { return Ok(lost("nothing was won")) };
+        let Some(created) = self.created else { return Ok(lost("nothing was won")) };
+        // That the win was outdated has been said, and may not have been heard.
+        let Some(mut win) = self.win else { return Ok(Renewal::Outdated) };
         let value = Value::of(candidacy, terms.scheme);
         if value != self.value {
             (self.value, self.announced) = (value, false);

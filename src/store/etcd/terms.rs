@@ -95,6 +95,9 @@ impl Terms {
     /// [`StoreError::Obstacle`]: it holds no term that is believed, or the scheme does not allow it.
     pub fn read(&mut self, pair: Option<&KeyValue>) -> Result<Stored, StoreError> {
         let Some(pair) = pair else { return Ok(Stored::default()) };
+        let digits = Some(pair.value()).filter(|digits| digits.len() <= 20 && digits.iter().all(u8::is_ascii_digit));
+        let term = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        let term = term.filter(|&term| limits::is_believed_term(term)).inspect(|&term| self.saw(term));
         let key = escaped(&self.key);
         if self.scheme == Scheme::Revision {
             return Err(StoreError::Obstacle(format!(
@@ -102,13 +105,8 @@ impl Terms {
                  than etcd's revisions; drop the option"
             )));
         }
-        let digits = Some(pair.value()).filter(|digits| digits.len() <= 20 && digits.iter().all(u8::is_ascii_digit));
-        let term = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-        match term.filter(|&term| limits::is_believed_term(term)) {
-            Some(term) => {
-                self.saw(term);
-                Ok(Stored { term, modified: pair.mod_revision() })
-            }
+        match term {
+            Some(term) => Ok(Stored { term, modified: pair.mod_revision() }),
             None => Err(StoreError::Obstacle(format!(
                 "the key {key} holds no term that is believed: see it with etcdctl get, and put the last leader's term there, or \
                  delete it"
@@ -155,8 +153,8 @@ impl Terms {
                 let term = created.unsigned_abs();
                 if term <= self.highest_seen {
                     return Err(StoreError::Obstacle(format!(
-                        "etcd's revision {term} is not above term {}, which has been led: this etcd was rebuilt or restored; \
-                         drop ?term=revision, or restart this candidate if nothing compares terms",
+                        "etcd's revision {term} is not above term {}, which was led before this etcd was rebuilt, or without \
+                         ?term=revision: drop the option, or restart this candidate if nothing compares terms",
                         self.highest_seen
                     )));
                 }

@@ -4,9 +4,15 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+use tokio::task::LocalSet;
+
 use crate::clock;
-use crate::store::Access;
+use crate::election::Term;
 use crate::store::conformance::{Site, conforms};
+use crate::store::{Access, Candidacy, Hints, Identity, Renewal, Standing, Store, StoreUrl};
+
+const TERM_KEY: &str = "elect.term//elect/cron/";
 
 /// One member, gone with the handle.
 struct Server {
@@ -52,9 +58,98 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
+impl Server {
+    fn etcdctl(&self, words: &[&str]) -> String {
+        let output =
+            Command::new("etcdctl").env("ETCDCTL_API", "3").args(["--endpoints", &self.address]).args(words).output();
+        let output = output.expect("etcdctl is installed: tests/run installs it");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+}
+
+/// A candidate without a command.
+struct Player {
+    store: Box<dyn Store>,
+    candidacy: Candidacy,
+}
+
+impl Player {
+    fn new(server: &Server) -> Player {
+        let url = format!("etcd://{}", server.address);
+        let store = StoreUrl::parse(&url).expect("a URL").open(&access(), Hints::to_nobody()).expect("opened");
+        let identity = Identity { id: "id".into(), name: "name".into(), host: "host".into(), port: None };
+        let boundary = "cron".parse().expect("a boundary");
+        Player { store, candidacy: Candidacy { boundary, identity, ttl: Duration::from_secs(10) } }
+    }
+
+    async fn wins(&mut self) -> Term {
+        self.store.claim(&self.candidacy).expect("a claim");
+        match self.store.campaign(&self.candidacy).await.expect("an answer") {
+            Standing::Won { term } => term,
+            waiting @ Standing::Waiting { .. } => panic!("{waiting:?}"),
+        }
+    }
+
+    async fn renews(&mut self) -> Renewal {
+        self.store.renew(&self.candidacy).await.expect("an answer")
+    }
+}
+
+fn access() -> Access {
+    Access { request_timeout: Duration::from_secs(5), ..Access::default() }
+}
+
+fn with_player(test: impl AsyncFnOnce(&Server, Player)) {
+    let server = Server::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, async { test(&server, Player::new(&server)).await });
+}
+
+#[test]
+fn a_last_term_that_is_raised_before_the_win_is_verified_is_no_loss_and_the_term_is_higher() {
+    with_player(async |server, mut player| {
+        for raise in [1_000_000_000, 1] {
+            let term = player.wins().await;
+            assert_eq!(player.wins().await, term, "the same place, the same term");
+            server.etcdctl(&["put", TERM_KEY, &(term + raise).to_string()]);
+            assert_eq!(player.renews().await, Renewal::Outdated);
+            let next = player.wins().await;
+            assert!(next > term + raise, "{next}");
+            assert!(matches!(player.renews().await, Renewal::Credited { .. }));
+            assert_eq!(server.etcdctl(&["get", "--print-value-only", TERM_KEY]), next.to_string());
+            // Verified: it is of no account any more.
+            server.etcdctl(&["del", TERM_KEY]);
+            assert!(matches!(player.renews().await, Renewal::Credited { .. }));
+            server.etcdctl(&["put", TERM_KEY, &next.to_string()]);
+            player.store.release(&player.candidacy).await.expect("released");
+        }
+    });
+}
+
+#[test]
+fn a_win_that_was_verified_by_a_request_whose_answer_was_lost_stays_the_same_win() {
+    with_player(async |server, mut player| {
+        let term = player.wins().await;
+        // As that request leaves it: both keys are written.
+        let keys = server.etcdctl(&["get", "--prefix", "/elect/cron/"]);
+        let (key, value) = keys.split_once('\n').expect("a key and its value");
+        let lease = key.rsplit('/').next().expect("the last part");
+        let mut value: Value = serde_json::from_str(value).expect("ours");
+        (value["term"], value["since"]) = (term.into(), 1.into());
+        server.etcdctl(&["put", "--lease", lease, key, &value.to_string()]);
+        server.etcdctl(&["put", TERM_KEY, &term.to_string()]);
+        assert!(matches!(player.renews().await, Renewal::Credited { .. }), "the same win");
+        // And if the boundary was asked for again, too.
+        assert_eq!(player.wins().await, term);
+        assert!(matches!(player.renews().await, Renewal::Credited { .. }));
+        assert_eq!(server.etcdctl(&["get", "--print-value-only", TERM_KEY]), term.to_string());
+    });
+}
+
 #[test]
 fn it_conforms() {
     let server = Server::start();
-    let access = Access { request_timeout: Duration::from_secs(5), ..Access::default() };
+    let access = access();
     conforms(&Site { url: format!("etcd://{}", server.address), access, ttl: Duration::from_secs(10) });
 }

@@ -400,6 +400,7 @@ mod tests {
         ];
         let record = parse(valid().to_string().as_bytes()).expect("a record");
         for make in makers {
+            clear(&files.record);
             make(&private, &files.record);
             assert!(files.read().is_err());
             let is_directory = files.record.is_dir();

@@ -106,15 +106,13 @@ impl Seat {
             }
         };
         let lock = match open_regular(&files.lock, true) {
-            Err(error) if error.is_missing() => match make(&files.lock, mode) {
-                // Somebody was faster.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    open_regular(&files.lock, true).map_err(trouble)?
-                }
-                made => made.map_err(failed)?,
-            },
-            opened => opened.map_err(trouble)?,
+            Err(error) if error.is_missing() => {
+                make(&files.lock, mode).map_err(failed)?;
+                open_regular(&files.lock, true)
+            }
+            opened => opened,
         };
+        let lock = lock.map_err(trouble)?;
         let guard = open_regular(&files.lock, true).map_err(trouble)?;
         let file = LockFile::of(&lock).map_err(failed)?;
         if LockFile::of(&guard).map_err(failed)? != file {
@@ -284,24 +282,29 @@ pub mod between_unlocks {
 
 /// Makes the lock file. Whatever the umask says: who may take part follows from the directory. It has its mode before it has
 /// its name, so that no other candidate meets a file that it may not open.
-fn make(path: &Path, mode: u32) -> io::Result<File> {
+fn make(path: &Path, mode: u32) -> io::Result<()> {
     let new = |path: &Path| {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        file.set_permissions(fs::Permissions::from_mode(mode)).map(|()| file)
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut suffix = uuid::Uuid::new_v4().simple().to_string();
     suffix.truncate(8);
     let temporary = path.with_file_name(format!(".{name}.{suffix}"));
-    let file = new(&temporary)?;
-    let linked = fs::hard_link(&temporary, path);
+    let made = new(&temporary).and_then(|()| fs::hard_link(&temporary, path));
     let _ = fs::remove_file(&temporary);
-    match linked {
-        Ok(()) => Ok(file),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        // A file system without hard links.
-        Err(_) => new(path),
+    match made {
+        Err(error) if [libc::EPERM, libc::EOPNOTSUPP, libc::ENOSYS].map(Some).contains(&error.raw_os_error()) => {
+            // A file system without hard links.
+            new(path).or_else(exists)
+        }
+        made => made.or_else(exists),
     }
+}
+
+/// Somebody was faster.
+fn exists(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
 }
 
 fn try_flock(lock: &File) -> io::Result<bool> {

@@ -38,7 +38,8 @@ pub struct Settling {
 /// Not yet.
 #[derive(Debug)]
 pub struct Unsettled {
-    pub obstacle: String,
+    /// `None`: it is being found out.
+    pub obstacle: Option<String>,
     pub again: Duration,
 }
 
@@ -64,7 +65,7 @@ impl Settling {
         }
         let now = clock::now();
         let due = *self.since.get_or_insert(now) + SETTLE;
-        let unsettled = |obstacle: String, again: Duration| Ok(Err(Unsettled { obstacle, again }));
+        let unsettled = |obstacle: String, again: Duration| Ok(Err(Unsettled { obstacle: Some(obstacle), again }));
         if lost.is_some() && now < due {
             let obstacle = "the lock file is a new one: waiting for the last leader to notice";
             return unsettled(obstacle.to_owned(), due.since(now).max(SEARCH_INTERVAL_MIN));
@@ -72,8 +73,7 @@ impl Settling {
         if self.clean.is_none() {
             let earlier = Earlier { present, label: label.clone(), recorded: lost };
             let Some((took, found)) = self.search(earlier, hints).await? else {
-                let obstacle = "the lock file is a new one: looking for processes that hold an earlier one";
-                return unsettled(obstacle.to_owned(), SEARCH_INTERVAL_MIN);
+                return Ok(Err(Unsettled { obstacle: None, again: SEARCH_INTERVAL_MIN }));
             };
             if found.holders.any() {
                 let obstacle = format!("the lock file is a new one; on the old one {}", found.holders.describe());

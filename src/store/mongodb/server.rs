@@ -24,7 +24,8 @@ use super::settings::{Settings, Tls};
 use super::trouble::{explain, is_unconfirmed};
 use super::watch::Watch;
 use crate::boundary;
-use crate::limits::RECORD_BYTES_MAX;
+use crate::limits::{self, RECORD_BYTES_MAX};
+use crate::store::access::unreadable;
 use crate::store::{StoreError, resolver};
 
 const COLLECTION: &str = "boundaries";
@@ -261,10 +262,8 @@ struct Identity(std::fs::File);
 impl Identity {
     fn of(cert: &PathBuf, key: &PathBuf) -> Result<Identity, StoreError> {
         use std::io::Write;
-        let read = |path: &PathBuf| {
-            crate::limits::read_file(path, crate::limits::PEM_BYTES_MAX)
-                .map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
-        };
+        let read =
+            |path: &PathBuf| limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error));
         let both = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
         let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
         let failed = |error: std::io::Error| StoreError::Refused(format!("a file in memory: {error}"));

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use ::mongodb::bson::{DateTime, Document, doc};
 use ::mongodb::{Client, Collection, IndexModel};
-use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-use super::super::worker::{StoreEvent, channel};
+use super::super::worker::{Events, StoreEvent, channel};
 use super::super::{Access, Candidacy, Identity, Renewal, Standing, Store, StoreError, StoreUrl};
 use crate::clock;
 use crate::election::Term;
@@ -132,7 +131,7 @@ fn it_conforms_on_a_replica_set() {
 struct Player {
     store: Box<dyn Store>,
     candidacy: Candidacy,
-    events: mpsc::UnboundedReceiver<StoreEvent>,
+    events: Events,
 }
 
 impl Player {

@@ -1,38 +1,50 @@
 //! One hash for each boundary: what is in it, and what it says.
+//!
+//! Everything that is read is limited here (S6): names and hosts are cut, a ttl counts as a day at most, and a record that this
+//! elect cannot campaign beside is an obstacle, which names its holder.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::quorum::Count;
 use crate::election::Term;
+use crate::limits::{ID_BYTES_MAX, believed_ttl, cut_name, is_believed_term};
 use crate::store::record::{Record, RecordState, VERSION};
-use crate::store::takeover::{Basis, Trace, View};
+use crate::store::takeover::{Basis, Epoch, Trace, View};
 use crate::store::{Leader, StoreError};
+use crate::text::escaped;
 
-/// To a script whole numbers are exact so far.
-pub const MOST: u64 = 1 << 53;
+/// The largest nonce: to a script whole numbers are exact so far.
+pub const NONCE_MAX: u64 = 1 << 53;
 
 /// What a script saw in one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glance {
-    /// The present life of the server.
+    /// The present incarnation of the server.
     pub life: String,
     /// Its wall clock. For people.
     pub now: u64,
-    /// The most replicas that it, or the record, has ever seen.
-    pub replicas: u64,
+    pub epoch: Epoch,
+    pub replicas: Count,
     pub entry: Option<Entry>,
 }
 
-/// A record, and what only this store keeps with it. Fields are added, never renamed; unknown ones are ignored.
+/// A record, and what only this store keeps with it. Fields are added, never renamed; unknown ones are ignored and kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub record: Record,
     pub nonce: u64,
     /// When it was last written, on the server's wall clock. For people.
     pub renewed: u64,
-    /// The life of the server in which it was taken.
+    /// Where it was taken, or its last credited renewal was executed: the incarnation of the server,
     pub incarnation: String,
-    /// The term before, if that was in the same life.
+    /// and the epoch of its replicas.
+    pub epoch: Epoch,
+    /// The number of all replicas; `None`: not established.
+    pub replicas: Option<u64>,
+    /// How many replicas have to confirm each write; `None`: not established.
+    pub required: Option<u64>,
+    /// The term before, if that was in the same incarnation.
     pub former: Option<Term>,
 }
 
@@ -41,21 +53,32 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Refused`]: it was written by a newer elect, or by somebody else.
+    /// [`StoreError::Obstacle`]: it was written by a newer elect, or by another program.
     pub fn read(key: &str, fields: &HashMap<String, String>) -> Result<Option<Entry>, StoreError> {
         if fields.is_empty() {
             return Ok(None);
         }
-        let foreign = || StoreError::Refused(foreign(key));
+        let foreign = || StoreError::Obstacle(foreign(key));
         let text = |name: &str| fields.get(name).cloned().ok_or_else(foreign);
+        let name = |name: &str| text(name).map(cut_name);
         let number = |name: &str| text(name)?.parse::<u64>().map_err(|_| foreign());
-        // The scripts count no further.
-        let counted =
-            |name: &str| number(name).and_then(|number| Some(number).filter(|n| *n <= MOST).ok_or_else(foreign));
+        let optional = |name: &str| match fields.get(name).map(String::as_str) {
+            None | Some("") => Ok(None),
+            Some(number) => number.parse::<u64>().map(Some).map_err(|_| foreign()),
+        };
         let version = u32::try_from(number("version")?).map_err(|_| foreign())?;
+        let holder = || escaped(&name("name").unwrap_or_default()).into_owned();
         if version > VERSION {
-            return Err(StoreError::Refused(format!(
-                "a candidate writes records of format {version}, and this elect knows {VERSION}: upgrade it"
+            return Err(StoreError::Obstacle(format!(
+                "{} writes records of format {version}, and this elect knows {VERSION}: upgrade it",
+                holder()
+            )));
+        }
+        if let Some(scheme) = fields.get("scheme").filter(|scheme| !scheme.is_empty()) {
+            return Err(StoreError::Obstacle(format!(
+                "the terms of {} follow another scheme ({}): give all candidates the same store options",
+                holder(),
+                escaped(&cut_name(scheme.clone()))
             )));
         }
         let state = match text("state")?.as_str() {
@@ -64,38 +87,57 @@ impl Entry {
             "vacant" => RecordState::Vacant,
             _ => return Err(foreign()),
         };
-        let port = match text("port")?.as_str() {
-            "" => None,
-            port => Some(port.parse().map_err(|_| foreign())?),
-        };
+        let id = text("id")?;
+        if id.len() > ID_BYTES_MAX {
+            return Err(StoreError::Obstacle(format!(
+                "the id of {} in {key:?} is longer than {ID_BYTES_MAX} bytes: delete the key",
+                holder()
+            )));
+        }
+        let term = number("term")?;
+        if !is_believed_term(term) {
+            return Err(StoreError::Obstacle(format!(
+                "the term {term} of {} in {key:?} is too large to be followed: delete the key once nobody leads",
+                holder()
+            )));
+        }
+        let port = optional("port")?.map(u16::try_from).transpose().map_err(|_| foreign())?;
         let record = Record {
             version,
             state,
-            id: text("id")?,
-            name: text("name")?,
-            host: text("host")?,
+            id,
+            name: name("name")?,
+            host: name("host")?,
             port,
-            term: counted("term")?,
-            ttl: Some(number("ttl")?),
+            term,
+            ttl: Some(u64::try_from(believed_ttl(number("ttl")?).as_millis()).unwrap_or(u64::MAX)),
             since: number("since")?,
         };
-        let (nonce, renewed) = (counted("nonce")?, number("renewed")?);
-        let former = match fields.get("former").map(String::as_str) {
-            None | Some("") => None,
-            Some(term) => Some(term.parse().map_err(|_| foreign())?),
-        };
-        Ok(Some(Entry { record, nonce, renewed, incarnation: text("incarnation")?, former }))
+        Ok(Some(Entry {
+            record,
+            nonce: Some(number("nonce")?).filter(|nonce| *nonce <= NONCE_MAX).ok_or_else(foreign)?,
+            renewed: number("renewed")?,
+            incarnation: text("incarnation")?,
+            epoch: match fields.get("epoch") {
+                None => Epoch::default(),
+                Some(text) => epoch(text).ok_or_else(foreign)?,
+            },
+            replicas: optional("replicas")?,
+            required: optional("required")?,
+            former: optional("former")?,
+        }))
     }
 
-    fn ttl(&self) -> u64 {
-        self.record.ttl.unwrap_or(u64::MAX)
+    fn ttl(&self) -> Duration {
+        believed_ttl(self.record.ttl.unwrap_or(u64::MAX))
     }
 
     /// The leader that it names, unless its lease has run out by the server's clock.
     fn leader(&self, now: u64) -> Option<Leader> {
-        let left = self.renewed.saturating_add(self.ttl()).checked_sub(now).filter(|left| *left > 0)?;
+        let ttl = u64::try_from(self.ttl().as_millis()).unwrap_or(u64::MAX);
+        let left = self.renewed.saturating_add(ttl).checked_sub(now).filter(|left| *left > 0)?;
         // A clock that was set back would promise too much.
-        let lease_left = Some(Duration::from_millis(left.min(self.ttl())));
+        let lease_left = Some(Duration::from_millis(left.min(ttl)));
         Some(Leader { lease_left, ..self.record.leader() })
     }
 }
@@ -105,18 +147,47 @@ pub fn foreign(key: &str) -> String {
     format!("the key {key:?} holds something that is not elect's: delete it, or choose other keys with ?prefix=")
 }
 
+/// Attachments and commands.
+pub fn epoch(text: &str) -> Option<Epoch> {
+    let [attachments, commands] = numbers(text)?;
+    Some(Epoch { attachments, commands })
+}
+
+/// Attached and prompt replicas, and strangers.
+pub fn count(text: &str) -> Option<Count> {
+    let [attached, prompt, strangers] = numbers(text)?;
+    Some(Count { attached, prompt, strangers })
+}
+
+fn numbers<const COUNT: usize>(text: &str) -> Option<[u64; COUNT]> {
+    let numbers: Option<Vec<u64>> = text.split('/').map(|number| number.parse().ok()).collect();
+    numbers?.try_into().ok()
+}
+
+/// An epoch as records have it.
+pub fn epoch_text(epoch: Epoch) -> String {
+    format!("{}/{}", epoch.attachments, epoch.commands)
+}
+
+/// Where something was executed. Where no replica has to confirm anything, it is all the same when they attach.
+pub fn basis(incarnation: String, epoch: Epoch, required: u64) -> Basis<String> {
+    if required == 0 { Basis::of(incarnation) } else { Basis { incarnation, epoch } }
+}
+
 impl Glance {
-    /// As the rule of takes sees it.
-    pub fn view(&self) -> View<String> {
+    /// As the rule of takes sees it where so many replicas are required, and with a record that `replaces` another number of
+    /// them taken for one of another incarnation.
+    pub fn view(&self, required: u64, replaces: bool) -> View<String> {
         let record = self.entry.as_ref().map(|entry| Trace {
             holder: entry.record.id.clone(),
             term: entry.record.term,
             nonce: entry.nonce,
-            ttl: Duration::from_millis(entry.ttl()),
+            ttl: entry.ttl(),
             state: entry.record.state,
-            basis: Basis::of(entry.incarnation.clone()),
+            basis: basis(if replaces { String::new() } else { entry.incarnation.clone() }, entry.epoch, required),
         });
-        View { basis: Basis::of(self.life.clone()), is_attached: true, record }
+        let is_attached = self.replicas.attached >= required;
+        View { basis: basis(self.life.clone(), self.epoch, required), is_attached, record }
     }
 
     /// Who leads, or who seems to have died leading.
@@ -136,8 +207,15 @@ impl Glance {
         let entry = self.entry.as_ref()?;
         match self.leader() {
             Ok(Some(_)) => entry.former,
+            // A vacant record does not know whether its term was the last one.
+            Ok(None) if entry.record.state == RecordState::Vacant => None,
             Ok(None) | Err(_) => Some(entry.record.term).filter(|_| self.is_fresh()),
         }
+    }
+
+    /// Whether no replica has attached since the last credited renewal of the record's holder.
+    pub fn is_continuous(&self) -> bool {
+        self.entry.as_ref().is_none_or(|entry| self.epoch.continues(entry.epoch))
     }
 
     /// Whether the record, if there is one, was taken in this life of the server.
@@ -192,7 +270,7 @@ mod tests {
 
     fn glance(now: u64) -> Glance {
         let entry = Entry::read("k", &fields()).expect("a record");
-        Glance { life: "a/b".to_owned(), now, replicas: 2, entry }
+        Glance { life: "a/b".to_owned(), now, epoch: Epoch::default(), replicas: Count::default(), entry }
     }
 
     #[test]
@@ -204,9 +282,24 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_and_what_is_not_ours_are_refused() {
-        let refusal = |fields| Entry::read("elect:cron", &fields).expect_err("refused").to_string();
-        assert!(refusal(with("version", "3")).contains("upgrade"));
+    fn a_record_that_nobody_can_campaign_beside_is_an_obstacle_and_never_a_reason_to_end() {
+        let refusal = |fields| match Entry::read("elect:cron", &fields).expect_err("refused") {
+            StoreError::Obstacle(why) => why,
+            error => panic!("{error:?}"),
+        };
+        let newer = refusal(with("version", "3"));
+        assert!(newer.contains("upgrade") && newer.contains("web-1"), "{newer}");
+        let scheme = refusal(with("scheme", "revision"));
+        assert!(scheme.contains("scheme") && scheme.contains("web-1"), "{scheme}");
+        let long = refusal(with("id", &"x".repeat(65)));
+        assert!(long.contains("longer than 64") && long.contains("web-1"), "{long}");
+        for term in [9_006_099_743_113_217_u64, 9_007_199_254_740_991, u64::MAX] {
+            let large = refusal(with("term", &term.to_string()));
+            assert!(large.contains("too large") && large.contains("web-1"), "{large}");
+        }
+        let mut forged = with("version", "3");
+        forged.insert("name".to_owned(), "a\r\n\u{1b}[2Jb".to_owned());
+        assert!(refusal(forged).contains("a\\r\\n\\u{1b}[2Jb"));
         let mut torn = fields();
         torn.remove("term");
         for fields in [
@@ -216,11 +309,38 @@ mod tests {
             with("port", "99999"),
             with("version", ""),
             with("former", "?"),
-            with("term", "18446744073709551615"),
             with("nonce", "9007199254740993"),
+            with("nonce", "1e3"),
+            with("ttl", "-1"),
+            with("epoch", "7"),
+            with("epoch", "7/x"),
+            with("required", "some"),
+            with("replicas", "-1"),
         ] {
             assert!(refusal(fields).contains("\"elect:cron\""));
         }
+    }
+
+    #[test]
+    fn long_names_are_cut_and_a_forged_ttl_counts_as_a_day() {
+        let read = |fields| Entry::read("k", &fields).expect("a record").expect("one");
+        for field in ["name", "host"] {
+            let Record { name, host, .. } = read(with(field, &"\u{e4}".repeat(40_000))).record;
+            assert!(name.len() <= 256 && host.len() <= 256, "{field}");
+        }
+        for ttl in ["86400001", "18446744073709551615"] {
+            assert_eq!(read(with("ttl", ttl)).ttl(), Duration::from_secs(86_400), "{ttl}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_elect_before_epochs_is_read() {
+        let entry = Entry::read("k", &fields()).expect("a record").expect("one");
+        assert_eq!((entry.epoch, entry.replicas, entry.required), (Epoch::default(), Some(2), None));
+        let mut newer = with("epoch", "5/900");
+        newer.insert("required".to_owned(), "1".to_owned());
+        let entry = Entry::read("k", &newer).expect("a record").expect("one");
+        assert_eq!((entry.epoch.attachments, entry.epoch.commands, entry.required), (5, 900, Some(1)));
     }
 
     #[test]

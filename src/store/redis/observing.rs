@@ -5,18 +5,17 @@
 
 use std::time::Duration;
 
-use redis::PushKind;
-
-use super::server::{Server, announced};
+use super::ear::Heard;
+use super::server::Server;
 use crate::clock;
 
 /// What came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum News {
     /// It may be worth a look.
     Change,
     /// And nothing will: nobody may listen here.
-    Nothing,
+    None,
     /// The connection has ended.
     End {
         /// Sooner than would be a reason to look: that would make a storm.
@@ -28,23 +27,20 @@ pub enum Heard {
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// Waits for what is announced on one channel, or on all that match a pattern. Cancel safe: asking twice is asking once.
-pub async fn changed(server: &mut Server, channel: &str, is_pattern: bool) -> Heard {
+pub async fn changed(server: &mut Server, channel: &str, is_pattern: bool) -> News {
     if !server.is_heard {
         // Who may not listen is told nothing; so is who lost the connection over it, until the next look.
         if server.subscribe(channel, is_pattern).await.is_err() {
-            return Heard::Nothing;
+            return News::None;
         }
         server.is_heard = true;
-        return Heard::Change;
+        return News::Change;
     }
-    let Some(announcements) = server.announcements.as_mut() else { return Heard::Nothing };
-    while let Some(push) = announcements.recv().await {
-        if push.kind == PushKind::Disconnection {
-            break;
-        }
-        if announced(&push).is_some_and(|word| word != "renewed") {
-            return Heard::Change;
+    loop {
+        match server.ear.next().await {
+            Heard::Change => return News::Change,
+            Heard::Renewal => {}
+            Heard::End => return News::End { soon: clock::now().since(server.since) < SETTLED },
         }
     }
-    Heard::End { soon: clock::now().since(server.since) < SETTLED }
 }

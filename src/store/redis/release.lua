@@ -1,4 +1,5 @@
--- KEYS: record. ARGV: id, by what it is known to be ours ('term', 'nonce' or 'id') and which, nonce, channel.
+-- KEYS: record. ARGV: id, by what it is known to be ours ('term', 'nonce' or 'id') and which, nonce, channel, and where our last
+-- credited renewal was executed (incarnation and epoch, both empty: what the record says is right).
 -- By the id alone only when its candidate is dead.
 local key = KEYS[1]
 local seen = redis.pcall('HMGET', key, 'id', 'state', 'term', 'nonce')
@@ -13,6 +14,9 @@ elseif ARGV[2] == 'nonce' then
 end
 if ours then
   redis.call('HSET', key, 'state', 'free', 'nonce', ARGV[4], 'renewed', whole(now()))
+  if ARGV[6] ~= '' then
+    redis.call('HSET', key, 'incarnation', ARGV[6], 'epoch', ARGV[7])
+  end
   announce(ARGV[5], 'freed')
 end
 return { ours and 'freed' or 'not ours' }

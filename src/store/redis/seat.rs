@@ -2,49 +2,58 @@
 //!
 //! The rules that make it safe:
 //!
-//! - What is written is compared first, in one script: a take insists on the very version that was observed, in the life of
-//!   the server in which it was; renewal and release on id, term and *held*.
-//! - A write counts only once the replicas have it too: all that the record has ever seen, unless the URL says how many.
-//!   A primary that was cut off from them sees none, and whoever still leads there is not credited any more.
+//! - What is written is compared first, in one script: a take insists on the very version that was observed, in the incarnation of
+//!   the server and the epoch of its replicas in which it was; renewal and release on id, term and *held*.
+//! - A write counts only once the replicas have it too, as many as the [`quorum`](super::quorum) says.
+//!   A primary that was cut off from them sees none, and a leader that stays with it is not credited any more.
 //! - A write whose answer did not come is unknown. A take is recognized by its nonce, and starts no lease: a renewal follows.
-//! - The channel is a hint. Whoever misses it asks at the usual pace.
+//! - Which renewals are credited is decided by [`takeover`](crate::store::takeover) alone.
+//! - The channel is a hint. A candidate that misses it asks at the usual pace.
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
+use tracing::warn;
 
-use super::entry::{Entry, Glance, MOST, foreign};
-use super::server::{Script, Server, announced};
-use super::settings::{Replicas, Route, Settings};
+use super::ear::Heard;
+use super::entry::{Entry, Glance, NONCE_MAX, basis, count, epoch, epoch_text, foreign};
+use super::quorum::{Count, Quorum, Replicas};
+use super::server::{Script, Server};
+use super::settings::{Route, Settings};
 use crate::clock;
 use crate::election::{Term, Time};
+use crate::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, TERM_MAX, believed_ttl, cut};
 use crate::store::record::VERSION;
-use crate::store::takeover::{Basis, Bid, Decision, Memory, RecordState, Takeover, Vacancy};
+use crate::store::takeover::{Basis, Bid, Credit, Decision, Memory, RecordState, Takeover, Vacancy, Write};
 use crate::store::{Candidacy, Hints, Identity, Renewal, Sighting, Standing, StoreError};
+use crate::text::escaped;
 
 /// How often a record that changes under our hands is looked at again within an attempt.
 const LOOKS: usize = 4;
+/// Between two hints, however many announcements there are.
+const HINT_INTERVAL: Duration = Duration::from_millis(10);
 /// Of a release that a keeper makes: larger than any that its campaigner came to.
-const LAST_NONCE: u64 = MOST;
+const LAST_NONCE: u64 = NONCE_MAX;
+/// So many restarts of one wait by replicas that attach are reported.
+const RESTARTS_REPORTED: u32 = 3;
 
 /// The scripts, by their hashes.
 pub struct Scripts {
     look: Script,
     take: Script,
-    vacate: Script,
     renew: Script,
     release: Script,
 }
 
 impl Scripts {
     pub fn new() -> Scripts {
-        let script = |text: &str| Script::new(format!("{}\n{text}", include_str!("life.lua")));
+        let script = |text: &str| Script::new(&format!("{}\n{text}", include_str!("life.lua")));
         Scripts {
             look: script(include_str!("look.lua")),
             take: script(include_str!("take.lua")),
-            vacate: script(include_str!("vacate.lua")),
             renew: script(include_str!("renew.lua")),
             release: script(include_str!("release.lua")),
         }
@@ -60,9 +69,18 @@ pub struct Seat {
     term: Option<Term>,
     /// Its release has been asked for: whatever becomes of that, it is over.
     let_go: bool,
-    required: Replicas,
-    /// As many as the record has ever seen, as far as we know.
-    replicas: u64,
+    option: Replicas,
+    was: Option<u64>,
+    /// By the record that was seen last, or by our own.
+    quorum: Option<Quorum>,
+    /// The replicas of the server as they were last.
+    replicas: Count,
+    /// The number of all replicas in the last record that had one.
+    all: Option<u64>,
+    /// Whether a number of replicas that is too small has been reported.
+    is_warned: bool,
+    /// The same of a wait that is restarted again and again.
+    is_restart_reported: bool,
     /// Whether another server may be the primary by now.
     may_move: bool,
     /// Whether a renewal of whoever leads would be news.
@@ -78,8 +96,13 @@ impl Seat {
             id,
             term: None,
             let_go: false,
-            required: settings.replicas,
-            replicas: 0,
+            option: settings.replicas,
+            was: settings.replicas_was,
+            quorum: None,
+            replicas: Count::default(),
+            all: None,
+            is_warned: false,
+            is_restart_reported: false,
             may_move: matches!(settings.route, Route::Sentinels { .. }),
             undecided: Rc::new(Cell::new(false)),
         }
@@ -90,27 +113,35 @@ impl Seat {
         self.term.is_some() || self.rule.outstanding().is_some()
     }
 
+    /// Where the last credited renewal was executed.
+    pub fn settled(&self) -> Option<&Basis<String>> {
+        self.rule.settled()
+    }
+
     /// Has changes announced, on a connection where that has not been asked for yet. Must be called inside a
     /// [`tokio::task::LocalSet`].
     pub async fn listen(&mut self, server: &mut Server, hints: &Hints) -> Result<(), StoreError> {
-        if server.announcements.is_none() {
+        if server.is_heard {
             return Ok(());
         }
         // The channel is named like the key. Channels know no databases: what is said of another one's is idle.
         server.subscribe(&self.key, false).await?;
-        let (hints, undecided) = (hints.clone(), Rc::clone(&self.undecided));
-        if let Some(mut announcements) = server.announcements.take() {
-            // Not watched: it ends with the connection, and then the next question begins another.
-            tokio::task::spawn_local(async move {
-                while let Some(push) = announcements.recv().await {
-                    match announced(&push).as_deref() {
-                        Some("renewed") if !undecided.get() => {}
-                        Some(_) => hints.changed(),
-                        None => {}
+        server.is_heard = true;
+        let (hints, undecided, ear) = (hints.clone(), Rc::clone(&self.undecided), Arc::clone(&server.ear));
+        // Not watched: it ends with the connection, and then the next question begins another.
+        tokio::task::spawn_local(async move {
+            loop {
+                match ear.next().await {
+                    Heard::Renewal if !undecided.get() => {}
+                    Heard::Renewal | Heard::Change => {
+                        hints.changed();
+                        // A flood of announcements must not become a flood of questions.
+                        tokio::time::sleep(HINT_INTERVAL).await;
                     }
+                    Heard::End => return,
                 }
-            });
-        }
+            }
+        });
         Ok(())
     }
 
@@ -128,29 +159,33 @@ impl Seat {
         }
         let mut last = Sighting::default();
         for _ in 0..LOOKS {
-            let glance = look(server, scripts, &self.key).await?;
+            let glance = self.look_or_vacate(server, scripts).await?;
             let received = clock::now(); // T1
-            self.replicas = glance.replicas;
-            let decision = self.rule.decide(received, &glance.view());
-            match decision {
-                Decision::Vacate => self.vacate(server, scripts).await?,
+            let quorum = self.agree(server, &glance)?;
+            let view = glance.view(quorum.required, quorum.replaces);
+            match self.rule.decide(received, &view) {
                 Decision::Mine(term) => {
-                    self.rule.took(glance.view().basis, true);
+                    let taken = view.record.map_or(view.basis, |record| record.basis);
+                    self.rule.took(taken, quorum.required == 0);
                     self.term = Some(term);
                     return Ok(Standing::Won { term });
                 }
                 Decision::GiveBack(term) => {
-                    free(server, scripts, &self.key, &self.id, ("term", term), self.rule.nonce()).await?;
+                    let nonce = self.rule.nonce();
+                    free(server, scripts, &self.key, &self.id, ("term", term), nonce, None).await?;
                     self.rule.forget();
                 }
                 Decision::Take => {
-                    if let Some(term) = self.take(server, scripts, candidacy, &glance).await? {
+                    if let Some(term) = self.take(server, scripts, candidacy, &glance, quorum).await? {
                         self.undecided.set(false);
                         return Ok(Standing::Won { term });
                     }
                 }
+                // The record that the look has written was deleted at once.
+                Decision::Vacate => {}
                 Decision::Wait { left, decided } => {
                     self.undecided.set(!decided);
+                    self.report_restarts(server);
                     let sighting = self.told(&glance);
                     return Ok(Standing::Waiting { sighting, again: Some(left), decided });
                 }
@@ -162,14 +197,48 @@ impl Seat {
         Ok(Standing::Waiting { sighting: last, again, decided: false })
     }
 
-    /// Writes a record on which every candidate can wait (S2), unless there is one.
-    async fn vacate(&mut self, server: &mut Server, scripts: &Scripts) -> Result<(), StoreError> {
+    /// Looks at the record; where there is none, one is written in the same moment on which every candidate can wait (S2).
+    async fn look_or_vacate(&mut self, server: &mut Server, scripts: &Scripts) -> Result<Glance, StoreError> {
         let Vacancy { nonce, ttl, term } = self.rule.vacancy();
-        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let id = uuid::Uuid::new_v4().to_string();
-        let arguments = [VERSION.to_string(), id, ttl.to_string(), term.to_string(), nonce.to_string()];
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        server.run::<Vec<String>>(&scripts.vacate, &self.key, &arguments).await.map(drop)
+        let vacant = [
+            VERSION.to_string(),
+            uuid::Uuid::new_v4().to_string(),
+            millis(ttl),
+            term.to_string(),
+            nonce.to_string(),
+            self.all.map(|all| all.to_string()).unwrap_or_default(),
+        ];
+        let vacant: Vec<&str> = vacant.iter().map(String::as_str).collect();
+        read(&self.key, server.run(&scripts.look, &self.key, &vacant).await?)
+    }
+
+    /// By how many replicas we campaign beside what was seen.
+    fn agree(&mut self, server: &Server, glance: &Glance) -> Result<Quorum, StoreError> {
+        self.replicas = glance.replicas;
+        let quorum = Quorum::of(self.option, self.was, glance.entry.as_ref(), self.all, glance.replicas)?;
+        self.all = quorum.all.or(self.all.filter(|_| !quorum.replaces));
+        self.quorum = Some(quorum);
+        if quorum.is_minority(glance.replicas) && !std::mem::replace(&mut self.is_warned, true) {
+            let all = quorum.all.unwrap_or_default().max(glance.replicas.attached);
+            warn!(
+                "replicas={}: only {} of {all} replicas of {} confirm a write, so a failover may forget a leader, and two may lead; \
+                 majority is the least that is safe",
+                self.option, quorum.required, server.address
+            );
+        }
+        Ok(quorum)
+    }
+
+    fn report_restarts(&mut self, server: &Server) {
+        let restarts = self.rule.epoch_restarts();
+        let is_reported = std::mem::replace(&mut self.is_restart_reported, restarts >= RESTARTS_REPORTED);
+        if restarts >= RESTARTS_REPORTED && !is_reported {
+            warn!(
+                "the wait for {:?} has started again {restarts} times, because sync_full + sync_partial_ok of {} has changed or was \
+                 reset: find the replica or dump that connects again and again",
+                self.key, server.address
+            );
+        }
     }
 
     /// `None`: it is not any more what we have seen.
@@ -179,34 +248,51 @@ impl Seat {
         scripts: &Scripts,
         candidacy: &Candidacy,
         glance: &Glance,
+        mut quorum: Quorum,
     ) -> Result<Option<Term>, StoreError> {
         let Bid { nonce, floor } = self.rule.bid();
         self.term = None;
-        let seen = glance.entry.as_ref().map(expected).unwrap_or_default();
+        let [id, term, seen_nonce, state, required] = glance.entry.as_ref().map(expected).unwrap_or_default();
+        let [attachments, commands] = match quorum.required {
+            0 => [String::new(), String::new()],
+            _ => [glance.epoch.attachments.to_string(), glance.epoch.commands.to_string()],
+        };
         let [name, host, port] = told_of(&candidacy.identity);
-        let ttl = u64::try_from(candidacy.ttl.as_millis()).unwrap_or(u64::MAX);
         let arguments = [
+            id,
+            term,
+            seen_nonce,
+            state,
+            required,
             glance.life.clone(),
-            seen[0].clone(),
-            seen[1].clone(),
-            seen[2].clone(),
-            seen[3].clone(),
+            attachments,
+            commands,
             self.key.clone(),
             floor.to_string(),
+            TERM_MAX.to_string(),
             VERSION.to_string(),
             self.id.clone(),
             name,
             host,
             port,
-            ttl.to_string(),
+            millis(candidacy.ttl),
             nonce.to_string(),
+            quorum.all_in_record(),
+            quorum.required_in_record(),
         ];
-        let (answer, confirmed) = self.write(server, &scripts.take, &arguments).await?;
+        let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
         match words(&answer)[..] {
-            ["taken", term, replicas] => {
-                let term = number(term)?;
-                self.confirm(server, confirmed, replicas)?;
-                self.rule.took(Basis::of(glance.life.clone()), true);
+            ["taken", term, life, at, replicas] => {
+                let (term, at) = (number(term)?, epoch(at).ok_or_else(nonsense)?);
+                self.replicas = count(replicas).ok_or_else(nonsense)?;
+                if quorum.all.is_none() {
+                    // As many as there were when it was written.
+                    quorum.required = self.option.of(self.replicas.attached);
+                }
+                quorum.learn(confirmed, self.replicas);
+                self.quorum = Some(quorum);
+                self.confirm(server, confirmed, quorum)?;
+                self.rule.took(basis(life.to_owned(), at, quorum.required), true);
                 self.term = Some(term);
                 Ok(Some(term))
             }
@@ -214,7 +300,13 @@ impl Seat {
                 self.rule.forget();
                 Ok(None)
             }
-            ["overflow"] => Err(StoreError::Refused(format!("the term in {:?} is too large to be followed", self.key))),
+            ["overflow"] => {
+                self.rule.forget();
+                let key = &self.key;
+                Err(StoreError::Obstacle(format!(
+                    "the term in {key:?}, or the server's clock, is too large: delete the key once nobody leads"
+                )))
+            }
             _ => Err(nonsense()),
         }
     }
@@ -226,28 +318,96 @@ impl Seat {
         scripts: &Scripts,
         candidacy: &Candidacy,
     ) -> Result<Renewal, StoreError> {
-        let Some(term) = self.term else { return Ok(lost("nothing was won".to_owned())) };
+        let (Some(term), Some(mut quorum)) = (self.term, self.quorum) else {
+            return Ok(lost("nothing was won".to_owned()));
+        };
         let nonce = self.rule.nonce();
         let sent: Time = clock::now(); // T1
         let [name, host, port] = told_of(&candidacy.identity);
-        let arguments = [self.id.clone(), term.to_string(), nonce.to_string(), self.key.clone(), name, host, port];
-        let (answer, confirmed) = self.write(server, &scripts.renew, &arguments).await?;
+        let [life, settled_epoch] = in_record(self.rule.settled());
+        let [grown, grown_required] = quorum.growth_in_record();
+        let arguments = [
+            self.id.clone(),
+            term.to_string(),
+            nonce.to_string(),
+            self.key.clone(),
+            name,
+            host,
+            port,
+            life,
+            settled_epoch,
+            quorum.required_in_record(),
+            grown,
+            grown_required,
+        ];
+        let (answer, confirmed) = self.write(server, &scripts.renew, &arguments, quorum).await?;
+        let received = clock::now();
         match words(&answer)[..] {
-            ["renewed", ttl, replicas] => {
-                let ttl = Duration::from_millis(number(ttl)?);
-                self.confirm(server, confirmed, replicas)?;
-                // The take is no longer unanswered: found again as it was, it would be an old state of the record.
-                self.rule.forget();
-                Ok(Renewal::Credited { sent, ttl: Some(ttl) })
+            ["renewed", ttl, found, life, at, replicas, all, _] => {
+                let ttl = believed_ttl(number(ttl)?).min(candidacy.ttl);
+                self.replicas = count(replicas).ok_or_else(nonsense)?;
+                // A growth that this write brings governs the next one.
+                let governing = quorum.required;
+                quorum.adopt(all.parse().ok());
+                quorum.learn(confirmed, self.replicas);
+                (self.quorum, self.all) = (Some(quorum), quorum.all);
+                let at = epoch(at).ok_or_else(nonsense)?;
+                let write = Write {
+                    sent,
+                    received,
+                    ttl,
+                    nonce,
+                    found: number(found)?,
+                    is_confirmed: quorum.is_confirmed(confirmed, self.replicas),
+                    basis: basis(life.to_owned(), at, governing),
+                };
+                self.judge(server, scripts, term, confirmed, &write).await
             }
             ["lost", id, state, name] => Ok(lost(match (id, state) {
                 ("", _) => "the record is gone".to_owned(),
-                (id, "held") if id != self.id => format!("{name} leads"),
+                (id, "held") if id != self.id => format!("{} leads", escaped(name)),
                 (_, "held") => "it is of another term".to_owned(),
                 _ => "it was released".to_owned(),
             })),
+            ["resized", required] => {
+                Ok(lost(format!("the record asks for {:?} replicas instead of {}", escaped(required), quorum.required)))
+            }
             ["foreign"] => Ok(lost("the record was overwritten with something else".to_owned())),
             _ => Err(nonsense()),
+        }
+    }
+
+    /// What a renewal is worth that has reached the record.
+    async fn judge(
+        &mut self,
+        server: &mut Server,
+        scripts: &Scripts,
+        term: Term,
+        confirmed: u64,
+        write: &Write<String>,
+    ) -> Result<Renewal, StoreError> {
+        match self.rule.credit(write) {
+            Credit::Counts => Ok(Renewal::Credited { sent: write.sent, ttl: Some(write.ttl) }),
+            Credit::Stale => Err(StoreError::Unavailable(format!(
+                "{}: the nonce in {:?} is {}, and a renewal with {} changes nothing: another program has written to the record",
+                server.address, self.key, write.found, write.nonce
+            ))),
+            Credit::Unconfirmed => {
+                if let Some(quorum) = self.quorum {
+                    self.confirm(server, confirmed, quorum)?;
+                }
+                Err(StoreError::Unavailable(format!(
+                    "{}: the first write that enough replicas have confirmed is followed by another one before it counts",
+                    server.address
+                )))
+            }
+            Credit::GiveBack => {
+                let nonce = self.rule.nonce();
+                free(server, scripts, &self.key, &self.id, ("term", term), nonce, None).await?;
+                self.rule.forget();
+                self.term = None;
+                Ok(lost("the server or its replicas have changed since the take, which is given back".to_owned()))
+            }
         }
     }
 
@@ -259,7 +419,8 @@ impl Seat {
             (None, Some(nonce)) => ("nonce", nonce),
             (None, None) => return Ok(()),
         };
-        free(server, scripts, &self.key, &self.id, claim, self.rule.nonce()).await
+        let nonce = self.rule.nonce();
+        free(server, scripts, &self.key, &self.id, claim, nonce, self.rule.settled()).await
     }
 
     async fn write(
@@ -267,51 +428,74 @@ impl Seat {
         server: &mut Server,
         script: &Script,
         arguments: &[String],
+        quorum: Quorum,
     ) -> Result<(Vec<String>, u64), StoreError> {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let replicas = match self.required {
-            Replicas::Number(number) => number,
-            Replicas::All => self.replicas,
-        };
-        server.run_confirmed(script, &self.key, &arguments, Some(replicas).filter(|&replicas| replicas > 0)).await
+        let wanted = Some(quorum.wanted(self.replicas)).filter(|&wanted| wanted > 0);
+        let (answer, confirmed) = server.run_confirmed::<Vec<Vec<u8>>>(script, &self.key, &arguments, wanted).await?;
+        // A name that another program has written need not be text.
+        let answer = answer.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        Ok((answer, confirmed))
     }
 
     /// What the replicas do not have is worth nothing: a failover would forget it.
-    fn confirm(&mut self, server: &mut Server, confirmed: u64, ever_seen: &str) -> Result<(), StoreError> {
-        self.replicas = number(ever_seen)?;
-        let required = match self.required {
-            Replicas::Number(number) => number,
-            Replicas::All => self.replicas,
-        };
-        if confirmed >= required {
+    fn confirm(&self, server: &mut Server, confirmed: u64, quorum: Quorum) -> Result<(), StoreError> {
+        if quorum.is_confirmed(confirmed, self.replicas) {
             return Ok(());
         }
         if self.may_move {
             server.is_sound = false;
         }
         Err(StoreError::Unavailable(format!(
-            "{}: {confirmed} of {required} replicas have confirmed the write; if one is gone for good, say ?replicas=N",
-            server.address
+            "{}: {confirmed} of {} replicas have confirmed the write{}",
+            server.address,
+            quorum.required + self.replicas.strangers,
+            self.way_out(quorum)
         )))
+    }
+
+    /// How to go on without a replica that is gone for good.
+    fn way_out(&self, quorum: Quorum) -> String {
+        let was = quorum.required;
+        let option = match self.option {
+            Replicas::Number(_) => "N".to_owned(),
+            Replicas::All | Replicas::Majority => self.option.to_string(),
+        };
+        format!("; if one is gone for good, start all candidates with ?replicas={option}&replicas-was={was}")
     }
 
     /// For people.
     fn told(&self, glance: &Glance) -> Sighting {
         let wait = humantime::format_duration(self.rule.longest_wait());
         let known = observed(glance);
-        if known.leader.is_some() || known.obstacle.is_some() {
+        if known.leader.is_some() {
             return known;
         }
-        let obstacle = if glance.entry.is_none() {
+        if let Some(quorum) = self.quorum.filter(|quorum| glance.replicas.attached < quorum.required) {
+            let attached = glance.replicas.attached;
+            let obstacle = format!(
+                "{attached} of {} replicas are attached, so nobody can be elected{}",
+                quorum.required,
+                self.way_out(quorum)
+            );
+            return Sighting { obstacle: Some(obstacle), ..known };
+        }
+        if known.obstacle.is_some() {
+            return known;
+        }
+        let state = glance.entry.as_ref().map(|entry| entry.record.state);
+        let obstacle = if matches!(state, None | Some(RecordState::Vacant)) {
             format!(
                 "there is no record of this boundary yet, or it was lost: to be taken when there is none for {wait}"
             )
-        } else if glance.is_fresh() {
-            return known;
-        } else {
+        } else if !glance.is_fresh() {
             format!(
                 "the server has been started again or replaced, and may have forgotten a leader: to be taken after {wait}"
             )
+        } else if glance.is_continuous() || self.quorum.is_none_or(|quorum| quorum.required == 0) {
+            return known;
+        } else {
+            format!("a replica has attached since the last leader: to be taken after {wait}")
         };
         Sighting { obstacle: Some(obstacle), ..known }
     }
@@ -324,13 +508,23 @@ fn told_of(identity: &Identity) -> [String; 3] {
 }
 
 /// What the version that was seen is recognized by.
-fn expected(entry: &Entry) -> [String; 4] {
+fn expected(entry: &Entry) -> [String; 5] {
     let state = match entry.record.state {
         RecordState::Held => "held",
         RecordState::Free => "free",
         RecordState::Vacant => "vacant",
     };
-    [entry.record.id.clone(), entry.record.term.to_string(), entry.nonce.to_string(), state.to_owned()]
+    let required = entry.required.map(|required| required.to_string()).unwrap_or_default();
+    [entry.record.id.clone(), entry.record.term.to_string(), entry.nonce.to_string(), state.to_owned(), required]
+}
+
+/// Where something was executed, as a record has it; nothing leaves the record as it is.
+fn in_record(settled: Option<&Basis<String>>) -> [String; 2] {
+    settled.map(|basis| [basis.incarnation.clone(), epoch_text(basis.epoch)]).unwrap_or_default()
+}
+
+fn millis(duration: Duration) -> String {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).to_string()
 }
 
 async fn look(server: &mut Server, scripts: &Scripts, key: &str) -> Result<Glance, StoreError> {
@@ -339,22 +533,30 @@ async fn look(server: &mut Server, scripts: &Scripts, key: &str) -> Result<Glanc
 
 /// What a script saw of a key.
 fn read(key: &str, answer: Vec<Value>) -> Result<Glance, StoreError> {
-    let foreign = || StoreError::Refused(foreign(key));
+    let bytes = |value: Value| redis::from_redis_value::<Vec<u8>>(value).map_err(|_| nonsense());
+    let text = |value: Value| Ok(String::from_utf8_lossy(&bytes(value)?).into_owned());
     let mut parts = answer.into_iter();
-    let (Some(life), Some(now), Some(replicas), Some(fields)) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(foreign());
-    };
-    let text = |value: Value| redis::from_redis_value::<String>(value).map_err(|_| nonsense());
-    // Whatever is not text was not written by elect.
-    let fields = redis::from_redis_value(fields).map_err(|_| foreign())?;
-    Ok(Glance {
-        life: text(life)?,
-        now: number(&text(now)?)?,
-        replicas: number(&text(replicas)?)?,
-        entry: Entry::read(key, &fields)?,
-    })
+    match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(life), Some(now), Some(at), Some(replicas), Some(fields)) => {
+            // What is not text was not written by elect.
+            let fields = redis::from_redis_value(fields).map_err(|_| StoreError::Obstacle(foreign(key)))?;
+            Ok(Glance {
+                life: text(life)?,
+                now: number(&text(now)?)?,
+                epoch: epoch(&text(at)?).ok_or_else(nonsense)?,
+                replicas: count(&text(replicas)?).ok_or_else(nonsense)?,
+                entry: Entry::read(key, &fields)?,
+            })
+        }
+        (Some(_), Some(name), None, None, None) => {
+            let name = cut(text(name)?, NAME_BYTES_MAX);
+            Err(StoreError::Obstacle(format!(
+                "the record of {:?} in {key:?} has more than {RECORD_BYTES_MAX} bytes or 256 fields: delete the key",
+                escaped(&name)
+            )))
+        }
+        _ => Err(StoreError::Obstacle(foreign(key))),
+    }
 }
 
 /// Who leads, for those who look on: to them an abandoned record is no leader, and nothing more.
@@ -386,8 +588,14 @@ fn observed(glance: &Glance) -> Sighting {
 }
 
 /// The keeper's release: whatever this candidate holds, which is dead.
-pub async fn bequeath(server: &mut Server, scripts: &Scripts, key: &str, id: &str) -> Result<(), StoreError> {
-    free(server, scripts, key, id, ("id", 0), LAST_NONCE).await
+pub async fn bequeath(
+    server: &mut Server,
+    scripts: &Scripts,
+    key: &str,
+    id: &str,
+    settled: Option<&Basis<String>>,
+) -> Result<(), StoreError> {
+    free(server, scripts, key, id, ("id", 0), LAST_NONCE, settled).await
 }
 
 async fn free(
@@ -397,10 +605,12 @@ async fn free(
     id: &str,
     (by, which): (&str, u64),
     nonce: u64,
+    settled: Option<&Basis<String>>,
 ) -> Result<(), StoreError> {
-    let (which, nonce) = (which.to_string(), nonce.to_string());
+    let (which, nonce, [life, epoch]) = (which.to_string(), nonce.to_string(), in_record(settled));
     // Not ours, or not a record any more: there is nothing to be given back.
-    server.run::<Vec<String>>(&scripts.release, key, &[id, by, &which, &nonce, key]).await.map(drop)
+    let arguments = [id, by, &which, &nonce, key, &life, &epoch];
+    server.run::<Vec<String>>(&scripts.release, key, &arguments).await.map(drop)
 }
 
 fn words(answer: &[String]) -> Vec<&str> {

@@ -3,25 +3,21 @@
 //! It is never mended behind our back. What is asked in one pipeline is served on one connection, and a connection that broke
 //! is followed by a new one with the next attempt, not sooner: that is as often as the election asks.
 
-use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo,
-    Pipeline, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, TlsCertificates, Value,
-};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, Value};
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::settings::{Address, Route, Settings, Tls};
-use super::trouble::{Trouble, explain};
+use super::dial::{Connection, open};
+use super::ear::Ear;
+use super::sentinel::{Answer, Setbacks, ask_all};
+use super::settings::{Address, Route, Settings};
+use super::trouble::{Trouble, outside};
 use crate::clock;
 use crate::election::Time;
 use crate::store::StoreError;
-use crate::store::resolver::RedisResolver;
-
-/// What others announce on the channel, as it comes in.
-pub type Announcements = mpsc::UnboundedReceiver<PushInfo>;
 
 /// For replicas to confirm a write, in milliseconds; an attempt is over long before that.
 const LONGEST_WAIT: u64 = 3_600_000;
@@ -29,16 +25,25 @@ const LONGEST_WAIT: u64 = 3_600_000;
 /// Keys that are asked about in one pipeline: what others ask meanwhile waits for it.
 const AT_ONCE: usize = 200;
 
+/// The connection that is kept between attempts, if there is one, and what is remembered from one connection to the next.
+#[derive(Default)]
+pub struct Link {
+    /// `None`: to be connected to by the next attempt.
+    pub server: Option<Server>,
+    setbacks: Setbacks,
+}
+
 pub struct Server {
-    connection: MultiplexedConnection,
+    connection: Connection,
     /// Of the primary.
     pub address: Address,
     /// Nothing has happened since its last answer that speaks for another one.
     pub is_sound: bool,
     /// Of the present attempt.
     pub deadline: Time,
-    pub announcements: Option<Announcements>,
-    /// Whether an observer has asked for them.
+    /// What is announced on the channels that were subscribed to.
+    pub ear: Arc<Ear>,
+    /// Whether somebody listens to it.
     pub is_heard: bool,
     /// When it was connected to.
     pub since: Time,
@@ -50,34 +55,96 @@ pub struct Script {
     hash: String,
 }
 
+/// Before every script: what a server shows that has become a replica may be old, and a candidate that only reads would never
+/// learn of its new role.
+const ROLE_CHECK: &str = "\
+if string.find(redis.call('INFO', 'replication'), 'role:slave', 1, true) then
+  return { 'replica' }
+end
+";
+
 impl Script {
-    pub fn new(text: String) -> Script {
+    pub fn new(text: &str) -> Script {
+        let text = format!("{ROLE_CHECK}{text}");
         let hash = redis::Script::new(&text).get_hash().to_owned();
         Script { text, hash }
     }
 }
 
-impl Server {
-    /// The primary, with every doubt about it removed that can be removed by asking.
+impl Link {
+    /// The connection of the attempt before, or a new one to the primary.
+    ///
+    /// Cancellation: may be dropped at any time.
     ///
     /// # Errors
     ///
     /// It cannot be reached, will not have us, or is no server that holds elections.
-    pub async fn connect(settings: &Settings) -> Result<Server, StoreError> {
-        let address = match &settings.route {
-            Route::Direct(address) => address.clone(),
-            Route::Sentinels { sentinels, primary, auth } => ask_sentinels(settings, sentinels, primary, *auth).await?,
-        };
-        let (sender, announcements) = mpsc::unbounded_channel();
-        let config = AsyncConnectionConfig::new().set_push_sender(sender);
+    pub async fn take(&mut self, settings: &Settings) -> Result<Server, StoreError> {
+        if let Some(server) = self.server.take() {
+            return Ok(server);
+        }
+        match &settings.route {
+            Route::Direct(address) => Server::connect(settings, address).await,
+            Route::Sentinels { sentinels, primary, auth } => {
+                self.follow_sentinels(settings, sentinels, primary, *auth).await
+            }
+        }
+    }
+
+    /// The first of the servers which the Sentinels name that is a working primary. A quarter of the attempt is left to Sentinels
+    /// that are slower than others, and to each server half of what is then left, the last one excepted.
+    async fn follow_sentinels(
+        &mut self,
+        settings: &Settings,
+        sentinels: &[Address],
+        primary: &str,
+        with_user: bool,
+    ) -> Result<Server, StoreError> {
+        let (start, limit) = (Instant::now(), settings.request_timeout);
+        let soon = start + limit / 4;
+        let answers = ask_all(settings, sentinels, primary, with_user, soon, start + limit * 3 / 4).await?;
+        let order = self.setbacks.order(clock::now(), settings.renew_interval, &answers);
+        let mut failure = None;
+        for (number, answer) in order.iter().enumerate() {
+            let left = (start + limit).saturating_duration_since(Instant::now());
+            let share = if number + 1 == order.len() { left } else { left / 2 };
+            self.setbacks.begin(answer, clock::now());
+            let error = match connect_within(settings, answer, share).await {
+                Ok(server) => {
+                    self.setbacks.succeed(answer);
+                    return Ok(server);
+                }
+                Err(error) => error,
+            };
+            debug!(server = %answer.server, epoch = answer.epoch, "redis: {error}");
+            if !matches!(failure, Some(StoreError::Unavailable(_))) {
+                failure = Some(error);
+            }
+        }
+        Err(failure.unwrap_or_else(|| StoreError::Unavailable("the Sentinels name no primary".to_owned())))
+    }
+}
+
+async fn connect_within(settings: &Settings, answer: &Answer, limit: Duration) -> Result<Server, StoreError> {
+    let connected = timeout_at(Instant::now() + limit, Server::connect(settings, &answer.server)).await;
+    connected.unwrap_or_else(|_| {
+        let server = &answer.server;
+        Err(StoreError::Unavailable(format!("{server}, named by the Sentinels, did not answer in time")))
+    })
+}
+
+impl Server {
+    /// A primary, with every doubt about it removed that can be removed by asking.
+    async fn connect(settings: &Settings, address: &Address) -> Result<Server, StoreError> {
+        let ear = Arc::new(Ear::default());
         let login = login(settings, true).set_db(settings.db).set_protocol(ProtocolVersion::RESP3);
-        let connection = open(settings, &address, login, config).await?;
+        let connection = open(settings, address, &address.to_string(), login, &ear).await?;
         let mut server = Server {
             connection,
-            address,
+            address: address.clone(),
             is_sound: true,
             deadline: Time::NEVER,
-            announcements: Some(announcements),
+            ear,
             is_heard: false,
             since: clock::now(),
         };
@@ -100,7 +167,7 @@ impl Server {
             _ => {}
         }
         if field("maxmemory_policy").starts_with("allkeys") {
-            let policy = field("maxmemory_policy");
+            let policy = outside(field("maxmemory_policy"));
             return refuse(&format!(
                 "its maxmemory-policy is {policy}, which may evict the record of who leads: set noeviction or volatile-lru"
             ));
@@ -120,16 +187,16 @@ impl Server {
     /// From now on the announcements of this channel come in, or of all channels that match it.
     pub async fn subscribe(&mut self, channel: &str, is_pattern: bool) -> Result<(), StoreError> {
         let subscribed = if is_pattern {
-            self.connection.psubscribe(channel).await
+            self.connection.client.psubscribe(channel).await
         } else {
-            self.connection.subscribe(channel).await
+            self.connection.client.subscribe(channel).await
         };
         subscribed.map_err(|error| self.judge(&error))
     }
 
     /// One command.
     pub async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, StoreError> {
-        let answer = command.query_async(&mut self.connection).await;
+        let answer = command.query_async(&mut self.connection.client).await;
         answer.map_err(|error| self.judge(&error))
     }
 
@@ -157,15 +224,11 @@ impl Server {
             // Nothing was executed. From now on the server knows it.
             answers = self.pipeline("EVAL", &script.text, key, arguments, replicas).await?;
         }
-        let confirmed = match (replicas, answers.pop()) {
-            (None, answer) => {
-                answers.extend(answer);
-                0
-            }
-            (Some(_), answer) => self.value(answer)?,
-        };
+        let confirmed = replicas.map(|_| answers.pop());
         let answer = answers.pop();
-        Ok((self.value(answer)?, confirmed))
+        // The script's answer first: a replica refuses the other command for a reason that says less.
+        let answer = self.value(answer)?;
+        Ok((answer, confirmed.map_or(Ok(0), |confirmed| self.value(confirmed))?))
     }
 
     /// Runs a script that changes nothing on each of these keys, without waiting for one answer before the next question.
@@ -186,7 +249,7 @@ impl Server {
                 let (how, script) = if number == 0 { ("EVAL", &script.text) } else { ("EVALSHA", &script.hash) };
                 pipeline.cmd(how).arg(script).arg(1).arg(key);
             }
-            let answers = self.connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+            let answers = self.connection.client.send_packed_commands(&pipeline, 0, pipeline.len()).await;
             let answers = answers.map_err(|error| self.judge(&error))?;
             for (key, answer) in keys.iter().zip(answers) {
                 // It may be made to forget it in between.
@@ -217,11 +280,16 @@ impl Server {
             let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).clamp(1, LONGEST_WAIT);
             pipeline.cmd("WAIT").arg(replicas).arg(limit);
         }
-        let answers = self.connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+        let answers = self.connection.client.send_packed_commands(&pipeline, 0, pipeline.len()).await;
         answers.map_err(|error| self.judge(&error))
     }
 
     fn value<T: FromRedisValue>(&mut self, answer: Option<Value>) -> Result<T, StoreError> {
+        if is_from_replica(answer.as_ref()) {
+            self.is_sound = false;
+            let address = &self.address;
+            return Err(StoreError::Unavailable(format!("{address} is a replica, and not the primary any more")));
+        }
         let read = match answer {
             Some(Value::ServerError(error)) => Err(RedisError::from(error)),
             Some(value) => redis::from_redis_value(value).map_err(RedisError::from),
@@ -231,7 +299,7 @@ impl Server {
     }
 
     fn judge(&mut self, error: &RedisError) -> StoreError {
-        let Trouble { error, speaks_for_another } = explain(&self.address.to_string(), error);
+        let Trouble { error, speaks_for_another } = self.connection.explain(&self.address.to_string(), error);
         self.is_sound &= !speaks_for_another;
         error
     }
@@ -242,7 +310,14 @@ fn is_unknown(answer: Option<&Value>) -> bool {
     matches!(answer, Some(Value::ServerError(error)) if error.code() == "NOSCRIPT")
 }
 
-fn login(settings: &Settings, with_user: bool) -> RedisConnectionInfo {
+/// Whether [`ROLE_CHECK`] has ended the script.
+fn is_from_replica(answer: Option<&Value>) -> bool {
+    let Some(Value::Array(values)) = answer else { return false };
+    matches!(&values[..], [Value::BulkString(word)] if word == b"replica")
+}
+
+/// Who we are to a server, without a database and a protocol.
+pub fn login(settings: &Settings, with_user: bool) -> RedisConnectionInfo {
     let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
     if with_user {
         if let Some(name) = &settings.username {
@@ -253,98 +328,4 @@ fn login(settings: &Settings, with_user: bool) -> RedisConnectionInfo {
         }
     }
     login
-}
-
-/// Bounded by whoever asks: nothing here has a time-out of its own.
-async fn open(
-    settings: &Settings,
-    address: &Address,
-    login: RedisConnectionInfo,
-    config: AsyncConnectionConfig,
-) -> Result<MultiplexedConnection, StoreError> {
-    let (host, port) = (address.host.clone(), address.port);
-    let target = match settings.tls {
-        None => ConnectionAddr::Tcp(host, port),
-        Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
-    };
-    let explain = |error: RedisError| explain(&address.to_string(), &error).error;
-    let target = target.into_connection_info().map_err(explain)?;
-    let target = target.set_redis_settings(login).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    let client = match &settings.tls {
-        None => Client::open(target),
-        Some(tls) => {
-            // The first one stays: etcd's client asks for the same.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            Client::build_with_tls(target, certificates(tls)?)
-        }
-    };
-    let config = config.set_connection_timeout(None).set_response_timeout(None).set_dns_resolver(RedisResolver);
-    client.map_err(explain)?.get_multiplexed_async_connection_with_config(&config).await.map_err(explain)
-}
-
-fn certificates(tls: &Tls) -> Result<TlsCertificates, StoreError> {
-    let read = |path: &std::path::PathBuf| {
-        crate::limits::read_file(path, crate::limits::PEM_BYTES_MAX)
-            .map_err(|error| StoreError::Refused(format!("{}: {error}", path.display())))
-    };
-    let client_tls = match &tls.identity {
-        Some((cert, key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
-        None => None,
-    };
-    Ok(TlsCertificates { client_tls, root_cert: tls.ca.as_ref().map(read).transpose()? })
-}
-
-/// The primary as the first Sentinel that answers knows it. Each has a quarter of what is left of the attempt, the last one
-/// half: the primary is still to be asked.
-async fn ask_sentinels(
-    settings: &Settings,
-    sentinels: &[Address],
-    primary: &str,
-    auth: bool,
-) -> Result<Address, StoreError> {
-    let deadline = clock::now() + settings.request_timeout;
-    let mut failure = None;
-    for (number, sentinel) in sentinels.iter().enumerate() {
-        let left = deadline.since(clock::now());
-        let share = if number + 1 == sentinels.len() { left } else { left / 2 };
-        let asked = timeout(share / 2, ask_sentinel(settings, sentinel, primary, auth)).await;
-        let error = match asked {
-            Ok(Ok(address)) => return Ok(address),
-            Ok(Err(error)) => error,
-            Err(_) => StoreError::Unavailable(format!("the Sentinel {sentinel} did not answer in time")),
-        };
-        debug!(%sentinel, "redis: {error}");
-        if !matches!(failure, Some(StoreError::Unavailable(_))) {
-            failure = Some(error);
-        }
-    }
-    Err(failure.unwrap_or_else(|| StoreError::Unavailable("there is no Sentinel to ask".to_owned())))
-}
-
-async fn ask_sentinel(
-    settings: &Settings,
-    sentinel: &Address,
-    primary: &str,
-    auth: bool,
-) -> Result<Address, StoreError> {
-    let explain = |error: RedisError| explain(&format!("the Sentinel {sentinel}"), &error).error;
-    let mut connection = open(settings, sentinel, login(settings, auth), AsyncConnectionConfig::new()).await?;
-    let known: Option<(String, u16)> = redis::cmd("SENTINEL")
-        .arg("get-master-addr-by-name")
-        .arg(primary)
-        .query_async(&mut connection)
-        .await
-        .map_err(explain)?;
-    let Some((host, port)) = known else {
-        return Err(StoreError::Refused(format!("the Sentinel {sentinel} knows no primary named {primary:?}")));
-    };
-    Ok(Address { host, port })
-}
-
-/// The word that was announced on a channel.
-pub fn announced(push: &PushInfo) -> Option<String> {
-    // Behind the channel, and behind the pattern that it matches.
-    let place = if push.kind == PushKind::PMessage { 2 } else { 1 };
-    let word = push.data.get(place).filter(|_| matches!(push.kind, PushKind::Message | PushKind::PMessage))?;
-    String::from_redis_value_ref(word).ok()
 }

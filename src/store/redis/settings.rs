@@ -10,13 +10,17 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::Host;
 
+use super::quorum::Replicas;
 use crate::boundary::Boundary;
 use crate::store::{Access, Password, StoreError, StoreUrl};
 
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_SENTINEL_PORT: u16 = 26379;
+/// Largest number of replicas that may be required.
+const REPLICAS_MAX: u64 = 1000;
 const DEFAULT_PREFIX: &str = "elect:";
-const OPTIONS: &str = "the options are replicas=all, replicas=N, prefix=TEXT and sentinel-auth=1";
+const OPTIONS: &str =
+    "the options are replicas=all, replicas=majority, replicas=N, replicas-was=M, prefix=TEXT and sentinel-auth=1";
 
 /// Everything that is needed to reach a Redis; it also travels in claims.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,12 +31,16 @@ pub struct Settings {
     /// Before every key of ours, and every channel.
     pub prefix: String,
     pub replicas: Replicas,
+    /// Another required number that a record may have, which this one is to replace.
+    pub replicas_was: Option<u64>,
     /// `None`: in the clear.
     pub tls: Option<Tls>,
     pub username: Option<String>,
     pub password: Option<Password>,
     /// How long one attempt may take, all its calls together.
     pub request_timeout: Duration,
+    /// How long a Sentinel's answer that was of no use stays behind the others.
+    pub renew_interval: Duration,
 }
 
 /// How the primary is found.
@@ -52,19 +60,10 @@ pub enum Route {
 }
 
 /// A host, without brackets, and a port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Address {
     pub host: String,
     pub port: u16,
-}
-
-/// How many replicas have to confirm a write before it counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Replicas {
-    /// As many as have ever been seen.
-    All,
-    /// So many.
-    Number(u64),
 }
 
 /// How the server proves who it is, and we do.
@@ -83,6 +82,7 @@ pub struct Target {
     db: i64,
     prefix: String,
     replicas: Replicas,
+    replicas_was: Option<u64>,
     encrypted: bool,
     username: Option<String>,
     password: Option<Password>,
@@ -132,6 +132,7 @@ impl Target {
             db: db.into(),
             prefix: options.prefix,
             replicas: options.replicas,
+            replicas_was: options.replicas_was,
             encrypted,
             username,
             password,
@@ -201,20 +202,31 @@ fn address(text: &str, usual_port: u16) -> Result<Address, String> {
 
 struct Options {
     replicas: Replicas,
+    replicas_was: Option<u64>,
     prefix: String,
     sentinel_auth: bool,
 }
 
 fn options(query: &str, sentinel: bool) -> Result<Options, String> {
-    let mut options = Options { replicas: Replicas::All, prefix: DEFAULT_PREFIX.to_owned(), sentinel_auth: false };
+    let mut options = Options {
+        replicas: Replicas::All,
+        replicas_was: None,
+        prefix: DEFAULT_PREFIX.to_owned(),
+        sentinel_auth: false,
+    };
+    let number = |name: &str, value: &str| match value.parse::<u64>() {
+        Ok(number) if number <= REPLICAS_MAX => Ok(number),
+        Ok(_) => Err(format!("{name}= takes a number of at most {REPLICAS_MAX}")),
+        Err(_) if name == "replicas" => Err("replicas= takes a number, all or majority".to_owned()),
+        Err(_) => Err(format!("{name}= takes a number")),
+    };
     for part in query.split('&').filter(|part| !part.is_empty()) {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         match name {
             "replicas" if value == "all" => options.replicas = Replicas::All,
-            "replicas" => {
-                let number = value.parse().map_err(|_| "replicas= takes a number, or all".to_owned())?;
-                options.replicas = Replicas::Number(number);
-            }
+            "replicas" if value == "majority" => options.replicas = Replicas::Majority,
+            "replicas" => options.replicas = Replicas::Number(number(name, value)?),
+            "replicas-was" => options.replicas_was = Some(number(name, value)?),
             "prefix" => {
                 options.prefix = decoded(value)?;
                 if options.prefix.is_empty() || options.prefix.chars().any(char::is_control) {
@@ -254,10 +266,12 @@ impl Settings {
             db: target.db,
             prefix: target.prefix,
             replicas: target.replicas,
+            replicas_was: target.replicas_was,
             tls: if target.encrypted { Some(tls(access)?) } else { None },
             username,
             password,
             request_timeout: access.request_timeout,
+            renew_interval: access.renew_interval,
         })
     }
 
@@ -310,6 +324,8 @@ mod tests {
         assert_eq!(plain("redis://h").replicas, Replicas::All);
         assert_eq!(plain("redis://h?replicas=2&prefix=team%3Aa%3A").replicas, Replicas::Number(2));
         assert_eq!(plain("redis://h?replicas=2&prefix=team%3Aa%3A").prefix, "team:a:");
+        let changed = plain("redis://h?replicas=majority&replicas-was=2");
+        assert_eq!((changed.replicas, changed.replicas_was), (Replicas::Majority, Some(2)));
         assert_eq!(plain("redis://h").tls, None);
         assert_eq!(plain("rediss://h").tls, Some(Tls::default()));
         assert_eq!(plain("redis://h").key(&"billing/nightly".parse().expect("a name")), "elect:billing/nightly");
@@ -367,7 +383,10 @@ mod tests {
             ("redis://h/db", "number of a database"),
             ("redis://h/99999", "number of a database"),
             ("redis://h?replica=1", "replicas=all"),
-            ("redis://h?replicas=some", "takes a number"),
+            ("redis://h?replicas=some", "takes a number, all or majority"),
+            ("redis://h?replicas=1001", "at most 1000"),
+            ("redis://h?replicas-was=all", "replicas-was= takes a number"),
+            ("redis://h?replicas-was=", "replicas-was= takes a number"),
             ("redis+sentinel://h1", "NAME"),
             ("redis+sentinel:", "NAME"),
             ("redis://h?sentinel-auth=1", "not known"),

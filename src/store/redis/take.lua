@@ -1,29 +1,32 @@
--- KEYS: record. ARGV: what was seen (life, id, term, nonce, state; an empty id if there was no record), then the
--- channel, the least term, and the new record (version, id, name, host, port, ttl, nonce).
+-- KEYS: record. ARGV: what was seen of it (id, term, nonce, state, required replicas) and of the server (incarnation; attachments
+-- and commands, both empty where replicas do not matter); then the channel, the least and the largest term, and the new record
+-- (version, id, name, host, port, ttl, nonce, the number of all replicas, the number of required ones).
 local key = KEYS[1]
-local present, replicas = life()
-local seen = redis.pcall('HMGET', key, 'id', 'term', 'nonce', 'state', 'incarnation')
+local present, epoch, replicas = life()
+local seen = redis.pcall('HMGET', key, 'id', 'term', 'nonce', 'state', 'required', 'incarnation')
 if seen.err then
   return unread(seen)
 end
-local same = present == ARGV[1]
-for index = 1, 4 do
-  same = same and (seen[index] or '') == ARGV[index + 1]
+local same = present == ARGV[6]
+for index = 1, 5 do
+  same = same and (seen[index] or '') == ARGV[index]
+end
+if ARGV[7] ~= '' then
+  same = same and epoch[1] == tonumber(ARGV[7]) and epoch[2] >= tonumber(ARGV[8])
 end
 if not same then
   return { 'changed' }
 end
 local time = now()
-local term = math.max((tonumber(seen[2] or 0) or 0) + 1, time, tonumber(ARGV[7]))
-if not (term < 9007199254740992) then
+local term = math.max((tonumber(seen[2] or 0) or 0) + 1, time, tonumber(ARGV[10]))
+if not (term <= tonumber(ARGV[11])) then
   return { 'overflow' }
 end
-replicas = most(key, replicas)
--- Between a record of another life and this one there may have been leaders that were forgotten since.
-local former = seen[5] == present and seen[2] or ''
+-- Between a record of another incarnation, or a vacant one, and this one there may have been leaders that were forgotten since.
+local former = seen[6] == present and seen[4] ~= 'vacant' and seen[2] or ''
 redis.call('HSET', key,
-  'version', ARGV[8], 'state', 'held', 'id', ARGV[9], 'name', ARGV[10], 'host', ARGV[11], 'port', ARGV[12],
-  'ttl', ARGV[13], 'nonce', ARGV[14], 'term', whole(term), 'since', whole(time), 'renewed', whole(time),
-  'incarnation', present, 'replicas', whole(replicas), 'former', former)
-announce(ARGV[6], 'taken')
-return { 'taken', whole(term), whole(replicas) }
+  'version', ARGV[12], 'state', 'held', 'id', ARGV[13], 'name', ARGV[14], 'host', ARGV[15], 'port', ARGV[16],
+  'ttl', ARGV[17], 'nonce', ARGV[18], 'replicas', ARGV[19], 'required', ARGV[20], 'term', whole(term),
+  'since', whole(time), 'renewed', whole(time), 'incarnation', present, 'epoch', joined(epoch), 'former', former)
+announce(ARGV[9], 'taken')
+return { 'taken', whole(term), present, joined(epoch), joined(replicas) }

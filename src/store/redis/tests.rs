@@ -4,6 +4,9 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+mod records;
+mod replicas;
+
 use tokio::task::LocalSet;
 
 use super::super::worker::channel;
@@ -21,11 +24,16 @@ struct Running {
 
 impl Running {
     fn start() -> Running {
+        Running::with(&[])
+    }
+
+    fn with(flags: &[&str]) -> Running {
         let data = tempfile::tempdir().expect("a temporary directory");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(data.path())
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -107,29 +115,12 @@ impl Player {
 
 fn with_server(test: impl AsyncFnOnce(&Running)) {
     let server = Running::start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, test(&server));
+    within(async || test(&server).await);
 }
 
-#[test]
-fn a_write_that_no_replica_has_is_not_credited_and_the_take_is_found_all_the_same() {
-    with_server(async |server| {
-        Player::at(server, "", "before").wins().await;
-        let mut one = Player::at(server, "?replicas=1", "one");
-        // To the candidate this is an answer that never came: it may lead, and does not know.
-        let unknown = loop {
-            match one.ask().await {
-                Ok(Standing::Won { .. }) => panic!("won without a replica"),
-                Ok(Standing::Waiting { again, .. }) => tokio::time::sleep(again.unwrap_or_default()).await,
-                Err(error) => break error.to_string(),
-            }
-        };
-        assert!(unknown.contains("0 of 1 replicas have confirmed"), "{unknown}");
-        // It finds its own take by the nonce at the next look, and does not wait for itself.
-        assert!(matches!(one.ask().await, Ok(Standing::Won { .. })));
-        let unconfirmed = one.renews().await.expect_err("nothing is credited").to_string();
-        assert!(unconfirmed.contains("0 of 1 replicas have confirmed"), "{unconfirmed}");
-    });
+fn within(test: impl AsyncFnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, test());
 }
 
 #[test]
@@ -247,27 +238,13 @@ fn a_survey_of_many_boundaries_asks_at_once_and_one_that_is_not_elects_hides_no_
                 ("cron300", sighting) => assert_eq!(sighting.expect("one").leader.expect("a leader").name, "\u{e4}"),
                 ("foreign" | "cron301", sighting) => {
                     let error = sighting.expect_err("not a record");
-                    assert!(matches!(&error, StoreError::Refused(why) if why.contains("not elect's")), "{error}");
+                    assert!(matches!(&error, StoreError::Obstacle(why) if why.contains("not elect's")), "{error}");
                 }
                 (name, sighting) => {
                     let leader = sighting.expect("one").leader.expect("a leader");
                     assert_eq!(format!("cron{}", leader.name), name);
                 }
             }
-        }
-    });
-}
-
-/// A script that would count further would count the same twice.
-#[test]
-fn a_term_that_cannot_be_followed_is_refused() {
-    with_server(async |server| {
-        led_before(server).await;
-        for (term, said) in [("9007199254740991", "too large"), ("18446744073709551615", "not elect's")] {
-            server.cli(&["hset", "elect:cron", "term", term]);
-            let refused = Player::at(server, "", "one").ask().await.expect_err("refused");
-            assert!(matches!(&refused, StoreError::Refused(why) if why.contains(said)), "{refused}");
-            assert_eq!(server.cli(&["hget", "elect:cron", "term"]), term);
         }
     });
 }

@@ -1,8 +1,15 @@
 //! What the errors of a Redis mean for us.
 
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
 use redis::{ErrorKind, RedisError};
 
+use super::wire::Excess;
+use crate::limits::{MESSAGE_BYTES_MAX, cut};
 use crate::store::StoreError;
+use crate::text::escaped;
 
 /// A call that failed.
 pub struct Trouble {
@@ -11,7 +18,13 @@ pub struct Trouble {
     pub speaks_for_another: bool,
 }
 
-/// What a call's failure means.
+/// A text of the server's, made safe to show.
+pub fn outside(text: &str) -> String {
+    let text = cut(text.to_owned(), MESSAGE_BYTES_MAX);
+    cut(escaped(&text).into_owned(), MESSAGE_BYTES_MAX)
+}
+
+/// What a call's failure means. `server` is how people call it.
 pub fn explain(server: &str, error: &RedisError) -> Trouble {
     let unavailable = |what: String, speaks_for_another| Trouble {
         error: StoreError::Unavailable(format!("{server} {what}")),
@@ -19,7 +32,8 @@ pub fn explain(server: &str, error: &RedisError) -> Trouble {
     };
     let refused =
         |what: String| Trouble { error: StoreError::Refused(format!("{server} {what}")), speaks_for_another: false };
-    let said = error.detail().unwrap_or_default();
+    let said = outside(error.detail().unwrap_or_default());
+    let said = said.as_str();
     match error.code().map(|code| behind(code, said)) {
         Some("LOADING") => return unavailable("is still loading its data".to_owned(), true),
         Some("READONLY") => return unavailable("is a replica, and not the primary any more".to_owned(), true),
@@ -54,10 +68,13 @@ pub fn explain(server: &str, error: &RedisError) -> Trouble {
         return refused("is too old: Redis 6 is the oldest that elect works with".to_owned());
     }
     if matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension) {
-        let code = error.code().unwrap_or_default();
+        let code = outside(error.code().unwrap_or_default());
         return unavailable(format!("says {code} {said}").trim_end().to_owned(), false);
     }
-    let reason = reason(error);
+    if let Some(excess) = excess(error) {
+        return unavailable(excess.to_string(), true);
+    }
+    let reason = outside(&reason(error));
     if is_about_certificates(&reason) {
         refused(format!("cannot be trusted, or does not trust us: {reason}"))
     } else if error.is_connection_refusal() || !error.is_connection_dropped() {
@@ -77,11 +94,17 @@ fn behind<'a>(code: &'a str, said: &'a str) -> &'a str {
 
 /// The innermost cause: the outer ones say only that there was an error.
 fn reason(error: &RedisError) -> String {
-    let mut innermost: &dyn std::error::Error = error;
+    let mut innermost: &dyn Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
     innermost.to_string()
+}
+
+/// Whether the limits on what a server may send were the cause.
+fn excess(error: &RedisError) -> Option<Excess> {
+    let cause = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref().copied()
 }
 
 /// Whether TLS failed for what either side has to show: asking again changes nothing.
@@ -130,6 +153,34 @@ mod tests {
             assert_eq!(trouble.speaks_for_another, elsewhere, "{answer}");
             let StoreError::Unavailable(said) = trouble.error else { panic!("{answer}: {:?}", trouble.error) };
             assert!(said.contains(means), "{answer}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_is_cut_and_steers_no_terminal() {
+        let long = "x".repeat(100_000);
+        for answer in [
+            "ERR \u{1b}[2J\u{9b}2J".to_owned(),
+            "\u{1b}[2J gone".to_owned(),
+            "NOPERM \u{1b}]0;title\u{7}".to_owned(),
+            "ERR one\rforged line".to_owned(),
+            format!("ERR {long}"),
+            format!("{long} a"),
+            format!("NOPERM {}", "\u{1b}".repeat(10_000)),
+            "WEIRD \u{202e}desrever".to_owned(),
+        ] {
+            let said = explained(format!("-{answer}\r\n").as_bytes()).error.to_string();
+            assert!(said.len() < 3 * MESSAGE_BYTES_MAX, "{}", said.len());
+            assert!(!said.chars().any(crate::text::is_unsafe), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_named_and_not_taken_for_an_outage() {
+        for excess in [Excess::Size, Excess::Form] {
+            let trouble = explain("redis:6379", &RedisError::from(io::Error::from(excess)));
+            assert!(trouble.speaks_for_another);
+            assert_eq!(trouble.error.to_string(), format!("redis:6379 {excess}"));
         }
     }
 }

@@ -1,0 +1,97 @@
+//! Records of others: of a newer elect, of another program, or edited by hand (S1, S6).
+
+use super::leases::was_led;
+use super::tools::{PLANTS, Plant};
+use super::{Player, Site};
+use crate::limits::{NAME_BYTES_MAX, is_believed_term};
+use crate::store::{Depth, Renewal, Standing, StoreError};
+
+/// What keeps a candidate out beside such a record, for people.
+async fn obstacle(player: &mut Player, plant: Plant) -> String {
+    player.claims();
+    match player.store.campaign(&player.candidacy).await {
+        Err(StoreError::Obstacle(obstacle)) => obstacle,
+        Ok(Standing::Waiting { sighting, .. }) if sighting.obstacle.is_some() => sighting.obstacle.unwrap_or_default(),
+        other => panic!("{plant:?}: {other:?}"),
+    }
+}
+
+/// The candidate does not campaign, does not end (never 77), and hides no other boundary; it goes on when the record is gone.
+pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_boundary(site: &Site) {
+    let mut fine = site.player("fine", "fine");
+    fine.win().await;
+    fine.renews().await;
+    for plant in PLANTS.into_iter().filter(|plant| plant.is_possible(site)) {
+        let name = format!("planted-{plant:?}");
+        was_led(site, &name).await;
+        site.plant(&name, plant).await;
+        let mut one = site.player(&name, "one");
+        for _ in 0..2 {
+            let said = obstacle(&mut one, plant).await;
+            assert!(!said.is_empty() && said.len() <= 2048 && !said.contains(char::is_control), "{plant:?}: {said:?}");
+        }
+        // What it has left in the store takes nothing and keeps no one out.
+        one.release().await;
+        let boundary = one.candidacy.boundary.clone();
+        match one.store.look(&boundary).await {
+            Err(StoreError::Obstacle(_)) => {}
+            Ok(seen) => assert_eq!(seen.leader, None, "{plant:?}"),
+            Err(error) => panic!("{plant:?}: {error:?}"),
+        }
+        fine.renews().await;
+        let seen = one.store.survey(Depth::Leases).await.expect("surveyed");
+        let (_, sighting) = seen.iter().find(|(each, _)| *each == fine.candidacy.boundary).expect("it is there");
+        let leader = sighting.as_ref().expect("a sighting").leader.as_ref();
+        assert_eq!(leader.map(|leader| &leader.id), Some(&fine.candidacy.identity.id));
+        let mut observer = site.observer(&name);
+        let seen = observer.next().await.expect("an obstacle is an answer").pop().expect("one boundary");
+        assert_eq!(seen.1.expect("a sighting").leader, None, "{plant:?}");
+        site.delete(&name).await;
+        let term = one.win().await;
+        assert!(is_believed_term(term), "{plant:?}: {term}");
+        one.renews().await;
+        one.release().await;
+    }
+    fine.release().await;
+}
+
+/// A leader whose record was overwritten has lost it, or its renewal has failed; nothing is credited, and nothing refused.
+pub async fn a_leader_is_not_credited_beside_a_record_that_is_not_its_own(site: &Site) {
+    for plant in [Plant::LongId, Plant::HugeTerm, Plant::Foreign].into_iter().filter(|plant| plant.is_possible(site)) {
+        let name = format!("overwritten-{plant:?}");
+        let mut one = site.player(&name, "one");
+        one.win().await;
+        one.renews().await;
+        site.plant(&name, plant).await;
+        let renewal = one.store.renew(&one.candidacy).await;
+        match (&renewal, site.kind()) {
+            (Ok(Renewal::Lost { .. }) | Err(StoreError::Unavailable(_) | StoreError::Obstacle(_)), _) => {}
+            // There the lock decides, or the age of keys: a record beside it changes nothing.
+            (Ok(Renewal::Credited { .. }), "file" | "etcd") => {}
+            other => panic!("{plant:?}: {other:?}"),
+        }
+    }
+}
+
+/// No flag allows such a name, but records of other programs may have it.
+pub async fn a_name_that_is_too_long_is_cut_where_it_is_read(site: &Site) {
+    let (mut one, mut two) = (site.player("long-name", "one"), site.player("long-name", "two"));
+    one.candidacy.identity.name = "é".repeat(NAME_BYTES_MAX);
+    one.candidacy.identity.host = "h".repeat(NAME_BYTES_MAX + 1);
+    one.win().await;
+    one.renews().await;
+    let boundary = one.candidacy.boundary.clone();
+    let seen = two.store.look(&boundary).await.expect("looked").leader.expect("a leader");
+    let Standing::Waiting { sighting, .. } = two.ask().await else { panic!("won beside a leader") };
+    let waited_for = sighting.leader.expect("a leader");
+    let surveyed = two.store.survey(Depth::Leaders).await.expect("surveyed");
+    let surveyed = surveyed.into_iter().find(|(each, _)| *each == boundary).expect("it is there").1;
+    let surveyed = surveyed.expect("a sighting").leader.expect("a leader");
+    for leader in [seen, waited_for, surveyed] {
+        assert_eq!(leader.name, "é".repeat(NAME_BYTES_MAX / 2));
+        assert_eq!(leader.host, Some("h".repeat(NAME_BYTES_MAX)));
+    }
+    two.release().await;
+    one.renews().await;
+    one.release().await;
+}

@@ -1,0 +1,113 @@
+//! What is heard on a connection beside the replies: announcements, as flags, because a thousand of them say no more than one,
+//! and why it has ended.
+//!
+//! The stream of a connection sets the flags ([`wire`](super::wire)), one listener waits for them. Nothing is queued, so that
+//! no flood of announcements can fill the memory.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+
+use super::wire::Excess;
+
+/// What came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// The record may be another one.
+    Change,
+    /// The lease was renewed, and nothing else has changed.
+    Renewal,
+    /// The connection has ended; nothing more will come.
+    End,
+}
+
+/// The word that announces a renewal.
+const RENEWAL: &[u8] = b"renewed";
+
+/// The ear of one connection.
+#[derive(Debug, Default)]
+pub struct Ear {
+    has_change: AtomicBool,
+    has_renewal: AtomicBool,
+    has_end: AtomicBool,
+    excess: OnceLock<Excess>,
+    bell: Notify,
+}
+
+impl Ear {
+    /// A word was announced on a channel.
+    pub fn hears(&self, word: &[u8]) {
+        let flag = if word == RENEWAL { &self.has_renewal } else { &self.has_change };
+        if !flag.swap(true, Ordering::Relaxed) {
+            self.bell.notify_one();
+        }
+    }
+
+    /// The connection has ended.
+    pub fn ends(&self) {
+        self.has_end.store(true, Ordering::Relaxed);
+        self.bell.notify_one();
+    }
+
+    /// The connection is ended because of this. The client loses the cause of an end when it awaits more than one reply.
+    pub fn exceeds(&self, excess: Excess) {
+        // The first one is the cause.
+        let _ = self.excess.set(excess);
+    }
+
+    /// Whether, and by what, the limits on what a server may send were exceeded.
+    pub fn excess(&self) -> Option<Excess> {
+        self.excess.get().copied()
+    }
+
+    /// What has come in since the last call, the most important first.
+    pub fn take(&self) -> Option<Heard> {
+        if self.has_change.swap(false, Ordering::Relaxed) {
+            // A change is told, and who reads the record sees the renewal too.
+            self.has_renewal.store(false, Ordering::Relaxed);
+            return Some(Heard::Change);
+        }
+        if self.has_end.load(Ordering::Relaxed) {
+            return Some(Heard::End);
+        }
+        self.has_renewal.swap(false, Ordering::Relaxed).then_some(Heard::Renewal)
+    }
+
+    /// Waits for the next. Cancel safe.
+    pub async fn next(&self) -> Heard {
+        loop {
+            if let Some(heard) = self.take() {
+                return heard;
+            }
+            self.bell.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_announcements_is_one() {
+        let ear = Ear::default();
+        for word in [&b"renewed"[..], b"taken", b"renewed", b"freed"] {
+            (0..1000).for_each(|_| ear.hears(word));
+        }
+        assert_eq!([ear.take(), ear.take()], [Some(Heard::Change), None]);
+        ear.hears(b"renewed");
+        ear.ends();
+        assert_eq!([ear.take(), ear.take()], [Some(Heard::End), Some(Heard::End)]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken() {
+        let ear = std::sync::Arc::new(Ear::default());
+        let other = std::sync::Arc::clone(&ear);
+        let waiting = tokio::spawn(async move { other.next().await });
+        tokio::task::yield_now().await;
+        ear.hears(b"freed");
+        assert_eq!(waiting.await.expect("it ends"), Heard::Change);
+    }
+}

@@ -1,0 +1,189 @@
+//! A program that answers like a Redis or a Sentinel, and worse: the answer to each command is up to the test.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::eventually;
+use super::ports::free_port;
+
+/// What is sent for a command.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    Bytes(Vec<u8>),
+    /// The first, and then the second again and again until the connection ends.
+    Flood(Vec<u8>, Vec<u8>),
+    /// Nothing, and the connection stays.
+    Silence,
+}
+
+impl Answer {
+    pub fn text(text: &str) -> Answer {
+        Answer::Bytes(text.as_bytes().to_vec())
+    }
+
+    pub fn bulk(text: &str) -> Answer {
+        Answer::Bytes(bulk(text))
+    }
+
+    pub fn list(words: &[&str]) -> Answer {
+        let words: Vec<u8> = words.iter().flat_map(|word| bulk(word)).collect();
+        Answer::Bytes([format!("*{}\r\n", words_of(&words)).into_bytes(), words].concat())
+    }
+
+    /// The second is repeated in large pieces: one write per piece must not be the limit.
+    pub fn flood(first: &str, then: &str) -> Answer {
+        Answer::Flood(first.as_bytes().to_vec(), then.as_bytes().repeat(65_536 / then.len()))
+    }
+}
+
+fn bulk(text: &str) -> Vec<u8> {
+    format!("${}\r\n{text}\r\n", text.len()).into_bytes()
+}
+
+/// How many of them there are.
+fn words_of(bulks: &[u8]) -> usize {
+    bulks.iter().filter(|&&byte| byte == b'$').count()
+}
+
+/// Words of one command, in lower case but for its arguments.
+pub type Words = Vec<String>;
+type Script = dyn Fn(&[String]) -> Answer + Send + Sync;
+
+pub struct FakeRedis {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Words>>>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl FakeRedis {
+    pub fn start(script: impl Fn(&[String]) -> Answer + Send + Sync + 'static) -> FakeRedis {
+        let door = eventually("a free port", || TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).ok());
+        let address = door.local_addr().expect("a bound socket has an address");
+        let (seen, is_over) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let (script, notes, ends): (Arc<Script>, _, _) = (Arc::new(script), Arc::clone(&seen), Arc::clone(&is_over));
+        thread::spawn(move || {
+            for stream in door.incoming() {
+                if ends.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (script, notes): (Arc<Script>, Arc<Mutex<Vec<Words>>>) = (Arc::clone(&script), Arc::clone(&notes));
+                let Ok(stream) = stream else { continue };
+                thread::spawn(move || serve(stream, script.as_ref(), &notes));
+            }
+        });
+        FakeRedis { address, seen, is_over }
+    }
+
+    /// A Sentinel that names this port of this host as the primary `main`, with this epoch.
+    pub fn sentinel(primary: u16, epoch: u64) -> FakeRedis {
+        FakeRedis::start(move |words| names(words, "127.0.0.1", primary, epoch))
+    }
+
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// All commands so far.
+    pub fn seen(&self) -> Vec<Words> {
+        self.seen.lock().expect("nobody panics with it").clone()
+    }
+
+    pub fn has_seen(&self, word: &str) -> bool {
+        self.seen().iter().flatten().any(|seen| seen == word)
+    }
+}
+
+impl Drop for FakeRedis {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        // The door is waited at.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// What a Sentinel says of the primary.
+pub fn names(words: &[String], host: &str, port: u16, epoch: u64) -> Answer {
+    let (port, epoch) = (port.to_string(), epoch.to_string());
+    match words.get(1).map(String::as_str) {
+        Some("get-master-addr-by-name") => Answer::list(&[host, &port]),
+        Some("master") => Answer::list(&["name", "main", "ip", host, "port", &port, "config-epoch", &epoch]),
+        _ => Answer::text("+OK\r\n"),
+    }
+}
+
+/// How a Redis answers until it is asked for `INFO` of a primary that elect accepts.
+pub fn as_redis(words: &[String]) -> Answer {
+    match words[0].as_str() {
+        "hello" => Answer::text("%1\r\n$5\r\nproto\r\n:3\r\n"),
+        "info" => {
+            let lines = [
+                "redis_mode:standalone",
+                "role:master",
+                "run_id:aa",
+                "master_replid:bb",
+                "maxmemory_policy:noeviction",
+            ];
+            Answer::bulk(&lines.join("\r\n"))
+        }
+        "subscribe" | "psubscribe" => {
+            let channel = &words[1];
+            Answer::text(&format!(
+                ">3\r\n${}\r\n{}\r\n${}\r\n{channel}\r\n:1\r\n",
+                words[0].len(),
+                words[0],
+                channel.len()
+            ))
+        }
+        _ => Answer::text("+OK\r\n"),
+    }
+}
+
+fn serve(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Words>>) {
+    let Ok(mut out) = stream.try_clone() else { return };
+    let mut input = BufReader::new(stream);
+    while let Some(mut words) = command(&mut input) {
+        words[0].make_ascii_lowercase();
+        seen.lock().expect("nobody panics with it").push(words.clone());
+        let sent = match script(&words) {
+            Answer::Bytes(bytes) => out.write_all(&bytes),
+            Answer::Silence => Ok(()),
+            Answer::Flood(first, then) => {
+                let mut sent = out.write_all(&first);
+                while sent.is_ok() {
+                    sent = out.write_all(&then);
+                }
+                sent
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// The next command: an array of strings.
+fn command(input: &mut impl BufRead) -> Option<Words> {
+    let count = number(input, '*')?;
+    let words: Option<Words> = (0..count)
+        .map(|_| {
+            let mut word = vec![0; number(input, '$')? + 2];
+            input.read_exact(&mut word).ok()?;
+            word.truncate(word.len() - 2);
+            Some(String::from_utf8_lossy(&word).into_owned())
+        })
+        .collect();
+    words.filter(|words| !words.is_empty())
+}
+
+fn number(input: &mut impl BufRead, kind: char) -> Option<usize> {
+    let mut line = String::new();
+    input.read_line(&mut line).ok()?;
+    line.trim().strip_prefix(kind)?.parse().ok()
+}
