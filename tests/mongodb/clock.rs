@@ -65,6 +65,8 @@ fn terms_rise_although_one_was_taken_by_a_clock_that_was_a_month_ahead_and_the_r
     let goes_on_at = |seconds: i64| {
         clock.step_to(seconds);
         server.restart();
+        // Not over a connection from before.
+        until("it answers", || server.try_admin(::mongodb::bson::doc! { "ping": 1 }).is_ok());
     };
     let place = Place::new();
     let term = || {
