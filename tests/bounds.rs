@@ -89,7 +89,7 @@ fn an_orphan_of_any_name_forges_no_line_of_the_log() {
     let holder = holder.command(["echo held; exec \"$0\" 600".to_owned(), evil.display().to_string()]).start();
     until("flock has the lock", || holder.output().contains("held"));
     let candidate = Elect::new(&place).witness(&Witness::new()).start();
-    candidate.says("waiting: ");
+    candidate.says("the lock is held");
     let seen = Elect::new(&place).status(&["cron"]).run();
     is_plain(&seen.stdout);
     is_plain_log(&candidate.log());
