@@ -255,7 +255,7 @@ mod tests {
         let line = written(false, Stamps::None, || {
             info!(host = "h", port = Some(80), term = 7, id = %"x", "{}: {} leads", "waiting", "web-1");
         });
-        assert_eq!(line, "elect: waiting: web-1 leads host=\"h\" port=Some(80) term=7 id=x\n");
+        assert_eq!(line, "elect: waiting: web-1 leads host=\"h\" port=80 term=7 id=x\n");
         let line = written(true, Stamps::None, || warn!(term = 7, "lost"));
         assert_eq!(line, "elect: \u{1b}[33mwarning: \u{1b}[0mlost \u{1b}[3mterm\u{1b}[0m\u{1b}[2m=\u{1b}[0m7\n");
     }

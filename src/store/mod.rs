@@ -316,7 +316,7 @@ pub enum StoreUrlError {
     #[error("--store has {0} bytes, and at most {STORE_URL_BYTES_MAX} are taken: shorten the URL")]
     TooLong(usize),
     /// The rest of the URL does not fit its kind.
-    #[error("--store {scheme}:… is not understood: {reason}")]
+    #[error("--store {scheme}:… is not understood: {}", escaped(reason))]
     Malformed {
         /// The kind.
         scheme: &'static str,

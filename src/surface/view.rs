@@ -467,6 +467,6 @@ pub(super) mod tests {
         let mut view = view();
         view.sighted(NOW, &seen(&format!("x\nSTOPPING=1\u{1b}[2J{}", "y".repeat(10_000))));
         let line = view.to_string();
-        assert!(line.starts_with("following xSTOPPING=1[2Jyyy") && line.len() < 200, "{line}");
+        assert!(line.starts_with("following x\\nSTOPPING=1\\u{1b}[2Jyyy") && line.len() < 200, "{line}");
     }
 }

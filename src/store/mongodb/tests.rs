@@ -411,7 +411,7 @@ fn what_is_not_elects_is_refused_and_hides_no_other_boundary() {
         boundaries.insert_one(doc! { "_id": 5 }).await.expect("inserted");
         let mut one = Player::at(server, "one");
         let refusal = one.ask().await.expect_err("refused");
-        assert!(matches!(&refusal, StoreError::Refused(why) if why.contains("delete it")), "{refusal}");
+        assert!(matches!(&refusal, StoreError::Obstacle(why) if why.contains("delete it")), "{refusal}");
         assert_eq!(boundaries.find_one(doc! { "_id": "cron" }).await.expect("found"), Some(predecessors));
         let mut other = Player::at(server, "other");
         other.candidacy.boundary = "another".parse().expect("a name");
@@ -419,6 +419,30 @@ fn what_is_not_elects_is_refused_and_hides_no_other_boundary() {
         let seen = other.store.survey(super::Depth::Leases).await.expect("surveyed");
         let seen: Vec<_> = seen.iter().map(|(boundary, seen)| (boundary.as_str(), seen.is_ok())).collect();
         assert_eq!(seen, [("another", true), ("cron", false)]);
+    });
+}
+
+#[test]
+fn where_records_may_be_removed_a_missing_one_becomes_a_version_that_a_removal_changes() {
+    with_server(Kind::Standalone, async |server| {
+        let boundaries = server.boundaries().await;
+        // It removes the records of leaders.
+        let options = ::mongodb::options::IndexOptions::builder().expire_after(Duration::from_secs(60)).build();
+        let index = IndexModel::builder().keys(doc! { "ttlExpire": 1 }).options(options).build();
+        boundaries.create_index(index).await.expect("created");
+        let mut one = Player::at(server, "one");
+        let mut versions = Vec::new();
+        for _ in 0..3 {
+            let standing = one.ask().await.expect("an answer");
+            assert!(matches!(standing, Standing::Waiting { decided: false, .. }), "{standing:?}");
+            let vacant = boundaries.find_one(doc! { "_id": "cron" }).await.expect("found").expect("a record");
+            assert!(vacant.get_bool("vacant").is_ok_and(|vacant| vacant), "{vacant}");
+            assert_eq!(vacant.get_str("state").ok(), Some("free"), "it is cleared away like a free one");
+            versions.push(vacant.get_str("leaderUUID").expect("an id").to_owned());
+            boundaries.delete_one(doc! { "_id": "cron" }).await.expect("deleted");
+        }
+        versions.dedup();
+        assert_eq!(versions.len(), 3, "each absence is one of its own");
     });
 }
 
