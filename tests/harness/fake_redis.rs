@@ -29,8 +29,8 @@ impl Answer {
     }
 
     pub fn list(words: &[&str]) -> Answer {
-        let words: Vec<u8> = words.iter().flat_map(|word| bulk(word)).collect();
-        Answer::Bytes([format!("*{}\r\n", words_of(&words)).into_bytes(), words].concat())
+        let strings: Vec<u8> = words.iter().flat_map(|word| bulk(word)).collect();
+        Answer::Bytes([format!("*{}\r\n", words.len()).into_bytes(), strings].concat())
     }
 
     /// The second is repeated in large pieces: one write per piece must not be the limit.
@@ -41,11 +41,6 @@ impl Answer {
 
 fn bulk(text: &str) -> Vec<u8> {
     format!("${}\r\n{text}\r\n", text.len()).into_bytes()
-}
-
-/// How many of them there are.
-fn words_of(bulks: &[u8]) -> usize {
-    bulks.iter().filter(|&&byte| byte == b'$').count()
 }
 
 /// Words of one command, in lower case but for its arguments.

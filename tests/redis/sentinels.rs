@@ -12,7 +12,7 @@ use crate::harness::ports::free_port;
 use crate::harness::redis::{Options, Redis};
 use crate::harness::server::Server;
 use crate::harness::wait::{throughout, until};
-use crate::harness::{Elect, Place, Witness};
+use crate::harness::{Candidate, Elect, Place, Witness};
 use crate::leases::candidate;
 
 const PASSWORD: &str = "correct horse";
@@ -155,7 +155,7 @@ fn candidates_follow_when_the_sentinels_change_their_minds() {
     until("somebody writes to the new primary", || renewed() != seen);
     until("somebody leads", || second.cli(&["hget", &key, "state"]).contains("held"));
     assert!(place.history().latest().term >= before.term);
-    candidates.into_iter().for_each(|candidate| candidate.stops());
+    candidates.into_iter().for_each(Candidate::stops);
     place.history().is_safe();
 }
 

@@ -4,7 +4,7 @@
 //! so that a certificate is verified as the flags say, whether the address was configured or learned from a Sentinel (S4).
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::ear::Ear;
@@ -32,7 +32,8 @@ const ADDRESSES_MAX: usize = 16;
 pub struct Connection {
     pub client: MultiplexedConnection,
     ear: Arc<Ear>,
-    task: JoinHandle<()>,
+    /// Aborted when it is dropped.
+    _task: JoinSet<()>,
 }
 
 impl Connection {
@@ -47,7 +48,6 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.task.abort();
         self.ear.ends();
     }
 }
@@ -92,11 +92,12 @@ async fn serve(
     let opened = MultiplexedConnection::new_with_config(login, wire, config).await;
     let (client, driver) = opened.map_err(|error| explain(who, &error).error)?;
     let listener = Arc::clone(ear);
-    let task = tokio::spawn(async move {
+    let mut task = JoinSet::new();
+    task.spawn(async move {
         driver.await;
         listener.ends();
     });
-    Ok(Connection { client, ear: Arc::clone(ear), task })
+    Ok(Connection { client, ear: Arc::clone(ear), _task: task })
 }
 
 /// The first of the addresses of a name that accepts a connection.
@@ -162,6 +163,6 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, StoreError> {
     limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
 }
 
-fn unusable(path: &PathBuf, reason: &(impl std::fmt::Display + ?Sized)) -> StoreError {
+fn unusable(path: &Path, reason: &(impl std::fmt::Display + ?Sized)) -> StoreError {
     StoreError::Refused(format!("{}: {reason}", path.display()))
 }

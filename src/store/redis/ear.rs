@@ -103,11 +103,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_woken() {
-        let ear = std::sync::Arc::new(Ear::default());
-        let other = std::sync::Arc::clone(&ear);
-        let waiting = tokio::spawn(async move { other.next().await });
-        tokio::task::yield_now().await;
-        ear.hears(b"freed");
-        assert_eq!(waiting.await.expect("it ends"), Heard::Change);
+        let ear = Ear::default();
+        let announces = async {
+            tokio::task::yield_now().await;
+            ear.hears(b"freed");
+        };
+        assert_eq!(tokio::join!(ear.next(), announces).0, Heard::Change);
     }
 }

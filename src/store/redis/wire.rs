@@ -370,6 +370,8 @@ impl Scanner {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::fuzz;
     use crate::store::redis::ear::Heard;
@@ -386,7 +388,7 @@ mod tests {
     fn announcement(kind: &str, parts: &[&str]) -> Vec<u8> {
         let mut bytes = format!(">{}\r\n${}\r\n{kind}\r\n", parts.len() + 1, kind.len());
         for part in parts {
-            bytes.push_str(&format!("${}\r\n{part}\r\n", part.len()));
+            let _ = write!(bytes, "${}\r\n{part}\r\n", part.len());
         }
         bytes.into_bytes()
     }
@@ -447,8 +449,9 @@ mod tests {
         let size = 100 << 20;
         let header = format!(">3\r\n+message\r\n$1\r\nc\r\n${size}\r\n");
         scanner.scan(header.as_bytes(), &mut kept, &ear).expect("one of many");
+        let much = vec![b'x'; 1 << 20];
         for _ in 0..100 {
-            scanner.scan(&[b'x'; 1 << 20], &mut kept, &ear).expect("more of it");
+            scanner.scan(&much, &mut kept, &ear).expect("more of it");
         }
         assert_eq!(ear.take(), None, "it is not complete");
         scanner.scan(b"\r\n+OK\r\n", &mut kept, &ear).expect("its end");
