@@ -39,7 +39,9 @@ pub async fn a_request_that_is_dropped_at_any_await_is_found_by_the_next_questio
     let name = "dropped";
     was_led(site, name).await;
     let (mut one, mut two) = (site.player(name, "one"), site.player(name, "two"));
-    (one.candidacy.ttl, two.candidacy.ttl) = (LONG, LONG);
+    // A candidate that has released stands back for a part of it where others have to ask.
+    let ttl = site.ttl.max(SHORT * 3);
+    (one.candidacy.ttl, two.candidacy.ttl) = (ttl, ttl);
     let mut last = 0;
     for awaits in 0..AWAITS {
         one.claims();

@@ -45,7 +45,10 @@ pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_b
         assert_eq!(leader.map(|leader| &leader.id), Some(&fine.candidacy.identity.id));
         let mut observer = site.observer(&name);
         let seen = observer.next().await.expect("an obstacle is an answer").pop().expect("one boundary");
-        assert_eq!(seen.1.expect("a sighting").leader, None, "{plant:?}");
+        match seen.1 {
+            Ok(seen) => assert_eq!(seen.leader, None, "{plant:?}"),
+            Err(error) => assert!(matches!(error, StoreError::Obstacle(_)), "{plant:?}: {error:?}"),
+        }
         site.delete(&name).await;
         let term = one.win().await;
         assert!(is_believed_term(term), "{plant:?}: {term}");
