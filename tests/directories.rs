@@ -329,7 +329,7 @@ fn a_umask_that_shuts_everybody_out_does_not_shut_out_elect() {
     assert_eq!(mode(&nobody.default_directory), 0o700);
     assert_eq!((mode(&named), mode(&named.join("cron.lock"))), (0o700, 0o600));
     // As elect 0.1.0 left it behind.
-    fs::set_permissions(&nobody.default_directory, fs::Permissions::from_mode(0)).expect("root may");
+    fs::set_permissions(&nobody.default_directory, fs::Permissions::from_mode(0o000)).expect("root may");
     assert_eq!(nobody.runs_by_default(&place).status.code(), Some(0));
     place.is_left_empty();
 }

@@ -312,7 +312,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("there").mode() & 0o7777;
         make_private(&path).expect("made");
         assert_eq!(mode(&path), 0o700);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).expect("ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("ours");
         make_private(&path).expect("opened");
         assert_eq!(mode(&path), 0o700);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");

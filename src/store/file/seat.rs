@@ -259,27 +259,6 @@ pub fn drop_guard(guard: &File) {
     fcntl(guard, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK))).expect("unlocked");
 }
 
-/// For tests: what is seen when the first of the two locks is gone.
-#[cfg(test)]
-pub mod between_unlocks {
-    use std::cell::Cell;
-    use std::fs::File;
-
-    thread_local! {
-        static PROBE: Cell<Option<fn(&File)>> = const { Cell::new(None) };
-    }
-
-    pub fn probe(probe: fn(&File)) {
-        PROBE.set(Some(probe));
-    }
-
-    pub fn reached(lock: &File) {
-        if let Some(probe) = PROBE.get() {
-            probe(lock);
-        }
-    }
-}
-
 /// Makes the lock file. Whatever the umask says: who may take part follows from the directory. It has its mode before it has
 /// its name, so that no other candidate meets a file that it may not open.
 fn make(path: &Path, mode: u32) -> io::Result<()> {
@@ -353,5 +332,26 @@ fn whole_file(kind: libc::c_int) -> libc::flock {
         l_start: 0,
         l_len: 0,
         l_pid: 0,
+    }
+}
+
+/// For tests: what is seen when the first of the two locks is gone.
+#[cfg(test)]
+pub mod between_unlocks {
+    use std::cell::Cell;
+    use std::fs::File;
+
+    thread_local! {
+        static PROBE: Cell<Option<fn(&File)>> = const { Cell::new(None) };
+    }
+
+    pub fn probe(probe: fn(&File)) {
+        PROBE.set(Some(probe));
+    }
+
+    pub fn reached(lock: &File) {
+        if let Some(probe) = PROBE.get() {
+            probe(lock);
+        }
     }
 }

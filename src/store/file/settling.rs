@@ -31,8 +31,10 @@ const SEARCH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 pub struct Settling {
     since: Option<Time>,
     search: Option<(Time, oneshot::Receiver<Search>)>,
-    /// Nobody was seen to hold one; why somebody may have been overlooked.
-    clean: Option<Option<&'static str>>,
+    /// Nobody was seen to hold one.
+    is_clean: bool,
+    /// Why somebody may have been overlooked all the same.
+    blind: Option<&'static str>,
 }
 
 /// Not yet.
@@ -70,7 +72,7 @@ impl Settling {
             let obstacle = "the lock file is a new one: waiting for the last leader to notice";
             return unsettled(obstacle.to_owned(), due.since(now).max(SEARCH_INTERVAL_MIN));
         }
-        if self.clean.is_none() {
+        if !self.is_clean {
             let earlier = Earlier { present, label: label.clone(), recorded: lost };
             let Some((took, found)) = self.search(earlier, hints).await? else {
                 return Ok(Err(Unsettled { obstacle: None, again: SEARCH_INTERVAL_MIN }));
@@ -79,9 +81,9 @@ impl Settling {
                 let obstacle = format!("the lock file is a new one; on the old one {}", found.holders.describe());
                 return unsettled(obstacle, SEARCH_INTERVAL_MIN.max(took * 10));
             }
-            self.clean = Some(found.blind);
+            (self.is_clean, self.blind) = (true, found.blind);
         }
-        match self.clean.flatten() {
+        match self.blind {
             Some(blind) if said.is_none() && clock::now() < due => {
                 let obstacle = format!("the lock file is a new one: a leader has 3 s to notice, because {blind}");
                 unsettled(obstacle, due.since(clock::now()).max(Duration::from_millis(1)))
