@@ -357,7 +357,8 @@ impl Seat {
                 self.judge(server, scripts, term, confirmed, &write).await
             }
             ["lost", id, state, name] => Ok(lost(match (id, state) {
-                ("", _) => "the record is gone".to_owned(),
+                // A candidate that has found none has written a vacant one since.
+                ("", _) | (_, "vacant") => "the record is gone".to_owned(),
                 (id, "held") if id != self.id => format!("{} leads", escaped(name)),
                 (_, "held") => "it is of another term".to_owned(),
                 _ => "it was released".to_owned(),

@@ -81,8 +81,12 @@ struct Player {
 
 impl Player {
     fn at(server: &Running, options: &str, name: &str) -> Player {
+        Player::asking_for(Duration::from_millis(600), server, options, name)
+    }
+
+    fn asking_for(request_timeout: Duration, server: &Running, options: &str, name: &str) -> Player {
         let url = format!("redis://{}{options}", server.address);
-        let access = Access { request_timeout: Duration::from_millis(600), ..Access::default() };
+        let access = Access { request_timeout, ..Access::default() };
         let store = StoreUrl::parse(&url).map(|url| url.open(&access, channel().0)).expect("a URL");
         let identity = Identity {
             id: uuid::Uuid::new_v4().to_string(),
