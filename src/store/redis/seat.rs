@@ -57,6 +57,7 @@ impl Scripts {
 }
 
 /// One candidate for one boundary.
+#[expect(clippy::struct_excessive_bools, reason = "each is true or false by itself")]
 pub struct Seat {
     key: String,
     id: String,

@@ -19,7 +19,7 @@ use crate::store::conformance::{Site, conforms};
 struct Running {
     child: Child,
     address: String,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl Running {
@@ -39,7 +39,7 @@ impl Running {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed: tests/run installs it");
-        let server = Running { child, address: format!("127.0.0.1:{port}"), _data: data };
+        let server = Running { child, address: format!("127.0.0.1:{port}"), data };
         let limit = clock::now() + Duration::from_secs(30);
         while TcpStream::connect(&server.address).is_err() {
             assert!(clock::now() < limit, "redis-server does not come up");

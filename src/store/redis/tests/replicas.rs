@@ -30,7 +30,7 @@ impl Running {
 
     /// A copy of its data, as of a backup. To the server it looks like a replica for a moment.
     fn dump(&self) {
-        let path = self._data.path().join("copy.rdb");
+        let path = self.data.path().join("copy.rdb");
         self.cli(&["--rdb", &path.display().to_string()]);
     }
 
