@@ -164,9 +164,9 @@ fn a_debug_client_or_a_dump_demotes_nobody_and_keeps_nobody_from_being_elected()
 /// What happens to a server under a leader that goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Under {
-    AReplicaAttaches,
-    ADump,
-    ARestart,
+    NewReplica,
+    Dump,
+    Restart,
 }
 
 /// From the end of the leader's command to the start of the next one's.
@@ -179,13 +179,13 @@ fn hand_over(under: Under, is_killed: bool) -> Duration {
     };
     let mut replica = None;
     match under {
-        Under::AReplicaAttaches => {
+        Under::NewReplica => {
             let behind = Options::new().flag("replicaof", &["127.0.0.1", &redis.port.to_string()]);
             replica = Some(Redis::with(&behind));
             until("it has confirmed something", || redis.confirming() == 1);
         }
-        Under::ADump => redis.dump(),
-        Under::ARestart => redis.restart(),
+        Under::Dump => redis.dump(),
+        Under::Restart => redis.restart(),
     }
     let [run, history] = incarnation();
     // The renewal that writes where the one before was credited.
@@ -217,7 +217,7 @@ fn hand_over(under: Under, is_killed: bool) -> Duration {
 /// FAULTS.md B6.
 #[test]
 fn a_hand_over_waits_for_nothing_that_the_leader_has_lived_through() {
-    for under in [Under::ADump, Under::AReplicaAttaches, Under::ARestart] {
+    for under in [Under::Dump, Under::NewReplica, Under::Restart] {
         for is_killed in [false, true] {
             let took = hand_over(under, is_killed);
             let how = if is_killed { "campaigner killed" } else { "clean stop" };

@@ -283,9 +283,10 @@ mod tests {
 
     #[test]
     fn a_record_that_nobody_can_campaign_beside_is_an_obstacle_and_never_a_reason_to_end() {
-        let refusal = |fields| match Entry::read("elect:cron", &fields).expect_err("refused") {
-            StoreError::Obstacle(why) => why,
-            error => panic!("{error:?}"),
+        let refusal = |fields| {
+            let error = Entry::read("elect:cron", &fields).expect_err("refused");
+            let StoreError::Obstacle(why) = error else { panic!("{error:?}") };
+            why
         };
         let newer = refusal(with("version", "3"));
         assert!(newer.contains("upgrade") && newer.contains("web-1"), "{newer}");

@@ -61,6 +61,7 @@ impl Scripts {
 }
 
 /// One candidate for one boundary.
+#[expect(clippy::struct_excessive_bools, reason = "each is true or false by itself")]
 pub struct Seat {
     key: String,
     id: String,
@@ -364,7 +365,8 @@ impl Seat {
                 self.judge(server, scripts, term, confirmed, &write).await
             }
             ["lost", id, state, name] => Ok(lost(match (id, state) {
-                ("", _) => "the record is gone".to_owned(),
+                // A candidate that has found none has written a vacant one since.
+                ("", _) | (_, "vacant") => "the record is gone".to_owned(),
                 (id, "held") if id != self.id => format!("{} leads", escaped(name)),
                 (_, "held") => "it is of another term".to_owned(),
                 _ => "it was released".to_owned(),

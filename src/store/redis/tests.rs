@@ -19,7 +19,7 @@ use crate::store::conformance::{Site, conforms};
 struct Running {
     child: Child,
     address: String,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl Running {
@@ -39,7 +39,7 @@ impl Running {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed: tests/run installs it");
-        let server = Running { child, address: format!("127.0.0.1:{port}"), _data: data };
+        let server = Running { child, address: format!("127.0.0.1:{port}"), data };
         let limit = clock::now() + Duration::from_secs(30);
         while TcpStream::connect(&server.address).is_err() {
             assert!(clock::now() < limit, "redis-server does not come up");
@@ -81,8 +81,12 @@ struct Player {
 
 impl Player {
     fn at(server: &Running, options: &str, name: &str) -> Player {
+        Player::asking_for(Duration::from_millis(600), server, options, name)
+    }
+
+    fn asking_for(request_timeout: Duration, server: &Running, options: &str, name: &str) -> Player {
         let url = format!("redis://{}{options}", server.address);
-        let access = Access { request_timeout: Duration::from_millis(600), ..Access::default() };
+        let access = Access { request_timeout, ..Access::default() };
         let store = StoreUrl::parse(&url).map(|url| url.open(&access, channel().0)).expect("a URL");
         let identity = Identity {
             id: uuid::Uuid::new_v4().to_string(),

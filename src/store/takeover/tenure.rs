@@ -142,7 +142,7 @@ impl<N: Clone + PartialEq> Tenure<N> {
         });
         if is_fact {
             // Clocks may differ by as much as the margin allows (T2).
-            let until = write.sent + (write.ttl - write.ttl / 10);
+            let until = write.sent + write.ttl.saturating_sub(write.ttl / 10);
             self.credited = Some(Credited { basis: write.basis.clone(), until });
         }
         Credit::Counts

@@ -1,6 +1,6 @@
 //! What the replicas of a server do to takes and credits, one step at a time.
 
-use std::io::{Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
 
 use nix::sys::signal::{Signal, kill};
@@ -11,8 +11,8 @@ use super::*;
 impl Running {
     fn replica(&self) -> Running {
         let port = self.address.rsplit_once(':').expect("host and port").1;
-        let replica = Running::with(&["--replicaof", "127.0.0.1", port, "--repl-diskless-sync-delay", "0"]);
         let number = self.replicas() + 1;
+        let replica = Running::with(&["--replicaof", "127.0.0.1", port]);
         until(|| self.replicas() >= number);
         replica
     }
@@ -30,7 +30,7 @@ impl Running {
 
     /// A copy of its data, as of a backup. To the server it looks like a replica for a moment.
     fn dump(&self) {
-        let path = self._data.path().join("copy.rdb");
+        let path = self.data.path().join("copy.rdb");
         self.cli(&["--rdb", &path.display().to_string()]);
     }
 
@@ -50,13 +50,17 @@ fn until(condition: impl Fn() -> bool) {
 /// A client that looks like a replica as far as it is told to: it confirms so much once, and then nothing.
 fn pretender(server: &Running, port: Option<u16>, confirms: Option<u64>) -> TcpStream {
     let mut stream = TcpStream::connect(&server.address).expect("it listens");
+    let mut reader = BufReader::new(stream.try_clone().expect("one more descriptor"));
     let mut says = |words: &str| stream.write_all(format!("{words}\r\n").as_bytes()).expect("it reads");
+    // A synchronization is refused while an answer is on its way.
+    let mut is_answered = || reader.read_line(&mut String::new()).expect("it answers");
     if let Some(port) = port {
         says(&format!("REPLCONF listening-port {port}"));
+        is_answered();
     }
     says("REPLCONF capa eof capa psync2");
+    is_answered();
     says("PSYNC ? -1");
-    let mut reader = stream.try_clone().expect("one more descriptor");
     std::thread::spawn(move || {
         let mut sink = [0; 4096];
         while reader.read(&mut sink).is_ok_and(|count| count > 0) {}
@@ -69,15 +73,20 @@ fn pretender(server: &Running, port: Option<u16>, confirms: Option<u64>) -> TcpS
     stream
 }
 
+/// One that leaves replicas the time to confirm a write, on a laden machine too.
+fn patient(server: &Running, options: &str, name: &str) -> Player {
+    Player::asking_for(Duration::from_secs(4), server, options, name)
+}
+
 /// With a lease that does not run out meanwhile.
 async fn leads(server: &Running, options: &str) -> Player {
     leads_for(server, options, Duration::from_secs(60)).await
 }
 
 async fn leads_for(server: &Running, options: &str, ttl: Duration) -> Player {
-    let mut one = Player::at(server, options, "one");
+    let mut one = patient(server, options, "one");
     // The first record is waited for by a candidate with a short ttl.
-    let mut first = Player::at(server, options, "first");
+    let mut first = patient(server, options, "first");
     first.wins().await;
     credited(&mut first).await;
     first.store.release(&first.candidacy).await.expect("released");
@@ -99,7 +108,7 @@ async fn credited(player: &mut Player) {
 /// The next one takes it without any wait.
 async fn is_free_at_once(server: &Running, mut one: Player) {
     one.store.release(&one.candidacy).await.expect("released");
-    let mut next = Player::at(server, "", "next");
+    let mut next = patient(server, "", "next");
     next.candidacy.ttl = Duration::from_secs(60);
     assert!(matches!(next.ask().await, Ok(Standing::Won { .. })));
     is_credited(&next.renews().await);
@@ -109,7 +118,7 @@ async fn is_free_at_once(server: &Running, mut one: Player) {
 #[test]
 fn nobody_is_elected_where_too_few_replicas_are_attached() {
     with_server(async |server| {
-        let mut one = Player::at(server, "?replicas=1", "one");
+        let mut one = patient(server, "?replicas=1", "one");
         for _ in 0..5 {
             let answer = one.ask().await.expect("an answer");
             let Standing::Waiting { sighting, again, .. } = answer else { panic!("{answer:?}") };
@@ -125,7 +134,7 @@ fn nobody_is_elected_where_too_few_replicas_are_attached() {
 fn a_take_that_no_replica_has_is_found_and_counts_with_the_second_write_that_they_have() {
     with_server(async |server| {
         let replica = server.replica();
-        let mut one = Player::at(server, "?replicas=1", "one");
+        let mut one = patient(server, "?replicas=1", "one");
         // To the candidate this is an answer that never came: it may lead, and does not know.
         replica.signal(Signal::SIGSTOP);
         let unknown = loop {
@@ -275,7 +284,7 @@ fn a_release_after_something_has_changed_and_before_a_credit_is_waited_for() {
         credited(&mut one).await;
         server.dump();
         one.store.release(&one.candidacy).await.expect("released");
-        let mut next = Player::at(server, "", "next");
+        let mut next = patient(server, "", "next");
         let answer = next.ask().await.expect("an answer");
         let Standing::Waiting { sighting, .. } = answer else { panic!("{answer:?}") };
         let why = sighting.obstacle.expect("a reason");
@@ -291,7 +300,7 @@ fn a_replica_that_attaches_between_take_and_first_renewal_costs_the_take() {
         let mut one = leads_for(server, "", LONG).await;
         credited(&mut one).await;
         one.store.release(&one.candidacy).await.expect("released");
-        let mut next = Player::at(server, "", "next");
+        let mut next = patient(server, "", "next");
         assert!(matches!(next.ask().await, Ok(Standing::Won { .. })));
         server.dump();
         let renewal = next.renews().await;
@@ -320,12 +329,12 @@ fn candidates_that_require_different_numbers_do_not_meet_unless_one_replaces_the
             ("?replicas=0", "0"),
             ("?replicas=1&replicas-was=3", "1"),
         ] {
-            let error = Player::at(server, options, "other").ask().await.expect_err("an obstacle");
+            let error = patient(server, options, "other").ask().await.expect_err("an obstacle");
             let StoreError::Obstacle(why) = error else { panic!("{error:?}") };
             assert!(why.contains("2 replicas confirm each write") && why.contains(&format!("means {means}")), "{why}");
             assert!(why.contains("&replicas-was=2"), "{why}");
         }
-        let mut other = Player::at(server, "?replicas=majority&replicas-was=2", "other");
+        let mut other = patient(server, "?replicas=majority&replicas-was=2", "other");
         let Ok(Standing::Waiting { .. }) = other.ask().await else { panic!("it did not wait") };
         one.store.release(&one.candidacy).await.expect("released");
         let answer = other.ask().await;
@@ -352,10 +361,10 @@ fn all_starts_anew_where_a_replica_is_gone_for_good() {
         let [stays, goes] = replicas;
         drop(goes);
         until(|| server.replicas() == 1);
-        let answer = Player::at(server, "", "stuck").ask().await.expect("an answer");
+        let answer = patient(server, "", "stuck").ask().await.expect("an answer");
         let Standing::Waiting { sighting, .. } = answer else { panic!("{answer:?}") };
         assert!(sighting.obstacle.expect("a reason").contains("1 of 2 replicas are attached"));
-        let mut next = Player::at(server, "?replicas=all&replicas-was=2", "next");
+        let mut next = patient(server, "?replicas=all&replicas-was=2", "next");
         next.candidacy.ttl = LONG;
         next.wins().await;
         credited(&mut next).await;
