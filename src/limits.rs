@@ -44,7 +44,7 @@ pub const TERM_MAX: Term = (1 << 53) - (1 << 40);
 #[must_use]
 pub fn cut(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
-        text.truncate(text.floor_char_boundary(bytes_max));
+        text.truncate(char_boundary(&text, bytes_max));
         text.shrink_to_fit();
     }
     text
@@ -57,8 +57,13 @@ pub fn cut_visibly(text: &str, bytes_max: usize) -> std::borrow::Cow<'_, str> {
     if text.len() <= bytes_max {
         return text.into();
     }
-    let kept = text.floor_char_boundary(bytes_max.saturating_sub(ELLIPSIS.len()));
+    let kept = char_boundary(text, bytes_max.saturating_sub(ELLIPSIS.len()));
     [&text[..kept], ELLIPSIS].concat().into()
+}
+
+/// The last boundary of a character at or before an index (`str::floor_char_boundary` needs Rust 1.91).
+fn char_boundary(text: &str, index: usize) -> usize {
+    (0..=index.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
 /// The contents of a file that may be anything: a device without end, too.
