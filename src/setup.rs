@@ -38,6 +38,7 @@ pub enum SetupError {
 }
 
 fn advice(error: &io::Error) -> &'static str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other error is the limit on processes or memory")]
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "allow clone3 in the filter for system calls (seccomp), or have it answer ENOSYS"

@@ -81,9 +81,12 @@ fn campaign(actions: &[Action]) -> Attempt {
     asked.unwrap_or_else(|| panic!("no campaign in {actions:?}"))
 }
 
+fn renewal_asked(action: &Action) -> Option<Attempt> {
+    if let Action::Renew(asked) = action { Some(*asked) } else { None }
+}
+
 fn renewal(actions: &[Action]) -> Attempt {
-    let asked = actions.iter().find_map(|action| if let Action::Renew(asked) = action { Some(*asked) } else { None });
-    asked.unwrap_or_else(|| panic!("no renewal in {actions:?}"))
+    actions.iter().find_map(renewal_asked).unwrap_or_else(|| panic!("no renewal in {actions:?}"))
 }
 
 fn release(actions: &[Action]) -> Attempt {
@@ -293,20 +296,14 @@ fn a_refused_start_that_is_confirmed_late_waits_for_a_lease_with_more_than_one_r
     }
     let actions = scene.hears(at(5_000), Event::Keeper(FromKeeper::Cleared { run: 1 }));
     assert!(!actions.iter().any(|action| matches!(action, Action::Start { .. })), "K5: {actions:?}");
-    let asked = actions.iter().find_map(|action| match action {
-        Action::Renew(asked) => Some(*asked),
-        _ => None,
-    });
+    let asked = actions.iter().find_map(renewal_asked);
     let mut asked = asked;
     let asked = loop {
         if let Some(asked) = asked {
             break asked;
         }
         let due = scene.candidate.wake_at();
-        asked = scene.ticks(due).iter().find_map(|action| match action {
-            Action::Renew(asked) => Some(*asked),
-            _ => None,
-        });
+        asked = scene.ticks(due).iter().find_map(renewal_asked);
     };
     let now = scene.now;
     let actions = scene.credited(now, asked, now);

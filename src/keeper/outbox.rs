@@ -38,6 +38,7 @@ impl Outbox {
                 self.waiting.pop_front();
                 continue;
             };
+            #[expect(clippy::wildcard_enum_match_arm, reason = "every other error is final for this message")]
             match error.kind() {
                 // The keeper is dead, which comes as an event of its own.
                 ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => self.waiting.clear(),

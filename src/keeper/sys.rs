@@ -22,7 +22,7 @@ extern "C" fn remember_ignored() {
     }
 }
 
-/// From now on a write beyond the limit on the size of files (RLIMIT_FSIZE) fails with EFBIG.
+/// From now on a write beyond the limit on the size of files (`RLIMIT_FSIZE`) fails with EFBIG.
 pub fn ignore_file_size_signal() {
     set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
 }

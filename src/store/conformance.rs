@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::observer::Observer;
 use super::relinquish::{Parcel, Relinquish};
 use super::worker::{Events, channel};
-use super::{Access, Candidacy, Hints, Identity, Password, Renewal, Sighting, Standing, Store, StoreUrl};
+use super::{Access, Candidacy, Hints, Identity, Password, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
 use crate::election::Term;
 use crate::keeper::Claim;
 use gate::Gate;
@@ -281,7 +281,13 @@ impl Player {
     }
 
     async fn renews(&mut self) {
-        let renewal = self.store.renew(&self.candidacy).await.expect("an answer");
+        let mut renewal = self.store.renew(&self.candidacy).await;
+        // A thread that resolves a path may be late. Without a lease nothing ends by that, and the question is repeated.
+        while !self.store.grants_leases() && matches!(renewal, Err(StoreError::Unavailable(_))) {
+            tokio::time::sleep(PATIENCE).await;
+            renewal = self.store.renew(&self.candidacy).await;
+        }
+        let renewal = renewal.expect("an answer");
         let Renewal::Credited { ttl, .. } = renewal else { panic!("not credited: {renewal:?}") };
         assert_eq!(ttl.is_some(), self.store.grants_leases());
     }

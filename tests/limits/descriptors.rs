@@ -1,4 +1,4 @@
-//! RLIMIT_NOFILE.
+//! `RLIMIT_NOFILE`.
 
 use super::is_orderly;
 use crate::harness::etcd::Etcd;

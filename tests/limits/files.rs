@@ -1,4 +1,4 @@
-//! RLIMIT_FSIZE: a log that reaches it is like a full disk, and no end.
+//! `RLIMIT_FSIZE`: a log that reaches it is like a full disk, and no end.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! RLIMIT_NPROC, and a process table that is full.
+//! `RLIMIT_NPROC`, and a process table that is full.
 
 use super::{User, is_orderly};
 use crate::harness::etcd::Etcd;

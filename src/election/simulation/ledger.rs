@@ -149,7 +149,7 @@ impl World {
                         }
                     }
                     (Answer::Renew(Renewed::Outdated), Some(_), Phase::Verifying) => {
-                        self.coverage.count(Seen::Outdated)
+                        self.coverage.count(Seen::Outdated);
                     }
                     (
                         Answer::Renew(Renewed::Lost),

@@ -125,7 +125,7 @@ impl Ousting {
                 }
                 match self.then {
                     Then::Stand(_) | Then::StandAfter(_) | Then::SitOut(_) => {
-                        self.then = Then::End(Outcome::Stopped(signal))
+                        self.then = Then::End(Outcome::Stopped(signal));
                     }
                     Then::End(_) => {}
                 }

@@ -56,7 +56,7 @@ impl Releasing {
             Input::Answer(Answer::Release(false)) => self.ask_at = now + core.backoff(),
             Input::Stop(signal) => match self.then {
                 Then::Stand(_) | Then::StandAfter(_) | Then::SitOut(_) => {
-                    self.then = Then::End(Outcome::Stopped(signal))
+                    self.then = Then::End(Outcome::Stopped(signal));
                 }
                 // A command that ended just before the stop that was meant for it: the others are not to wait for a lease
                 // because of that.

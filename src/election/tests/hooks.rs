@@ -253,7 +253,7 @@ fn its_time_counts_from_its_start_however_long_the_order_has_waited_for_room_in_
     while scene.now < at(60_000) {
         let now = scene.candidate.wake_at();
         for action in scene.ticks(now) {
-            assert!(!killed(&[action.clone()]), "at {now:?}, and it has not begun");
+            assert!(!killed(std::slice::from_ref(&action)), "at {now:?}, and it has not begun");
             match action {
                 Action::Renew(asked) => drop(scene.credited(now, asked, now)),
                 // The keeper lives, and reads slowly.
@@ -267,7 +267,7 @@ fn its_time_counts_from_its_start_however_long_the_order_has_waited_for_room_in_
     while scene.now < began + ms(5_499) {
         let now = scene.candidate.wake_at().min(began + ms(5_499));
         for action in scene.ticks(now) {
-            assert!(!killed(&[action.clone()]), "at {now:?}, before its time is over");
+            assert!(!killed(std::slice::from_ref(&action)), "at {now:?}, before its time is over");
             match action {
                 Action::Renew(asked) => drop(scene.credited(now, asked, now)),
                 Action::Ping => drop(scene.says_at(now, FromKeeper::Pong)),

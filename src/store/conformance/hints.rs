@@ -147,10 +147,8 @@ pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &
         // And now only when it is told to.
         let next = loop {
             if has_hints {
-                match two.events.recv().await.expect("the store lives") {
-                    StoreEvent::Hint => {}
-                    other => panic!("{other:?}"),
-                }
+                let event = two.events.recv().await.expect("the store lives");
+                assert!(matches!(event, StoreEvent::Hint), "{event:?}");
             } else {
                 tokio::time::sleep(PATIENCE).await;
             }

@@ -329,7 +329,7 @@ mod tests {
             }
             Ok(Entry::Foreign(name)) => assert_eq!(name, excerpt(&bytes, limits::NAME_BYTES_MAX)),
             Err(error) => {
-                assert!(error.contains("format") || error.contains("id") || error.contains("term"), "{error}")
+                assert!(error.contains("format") || error.contains("id") || error.contains("term"), "{error}");
             }
         });
     }

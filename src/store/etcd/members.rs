@@ -226,8 +226,8 @@ fn is_about_certificates(reason: &str) -> bool {
 
 /// The words of a server, or of a library about one, as far as they are repeated.
 pub fn shown(message: &str) -> String {
-    let message = &message[..message.floor_char_boundary(limits::MESSAGE_BYTES_MAX)];
-    limits::cut(escaped(message).into_owned(), limits::MESSAGE_BYTES_MAX)
+    let message = limits::cut(message.to_owned(), limits::MESSAGE_BYTES_MAX);
+    limits::cut(escaped(&message).into_owned(), limits::MESSAGE_BYTES_MAX)
 }
 
 /// What a call's failure means for us.

@@ -78,6 +78,8 @@ pub struct Seat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
     NotYet,
+    /// It won, and another term was stored before that was verified: it asks again.
+    Outdated,
     /// For as long as our key is there.
     Leads(Term),
     /// It has, and a term that is over must not come back: only another seat may lead.
@@ -211,9 +213,10 @@ impl Seat {
         terms.may_write = true;
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         let [oldest, last_term] = found(&answer);
-        match oldest {
-            Some(oldest) => self.sees(&oldest, terms)?,
-            None => (self.leader, self.unverified) = (None, 0),
+        if let Some(oldest) = oldest {
+            self.sees(&oldest, terms)?;
+        } else {
+            (self.leader, self.unverified) = (None, 0);
         }
         terms.read(last_term.as_ref())?;
         terms.check_next(revision)
@@ -235,19 +238,18 @@ impl Seat {
     /// Somebody else is the oldest candidate.
     fn sees(&mut self, oldest: &KeyValue, terms: &mut Terms) -> Result<(), StoreError> {
         let entry = Entry::read(oldest)?;
-        keys::term(oldest, terms.scheme).into_iter().for_each(|term| terms.saw(term));
+        if let Some(term) = keys::term(oldest, terms.scheme) {
+            terms.saw(term);
+        }
         entry.check(terms.scheme, oldest)?;
-        match entry.leader(oldest, terms.scheme) {
-            Some(leader) => {
-                (self.leader, self.unverified) = (Some(leader), 0);
-            }
-            // Verified within a moment, as a rule: until then, those who wait keep to the leader they know.
-            None => {
-                self.unverified = self.unverified.saturating_add(1);
-                if self.unverified > UNVERIFIED_TRIED {
-                    self.leader = None;
-                }
-            }
+        if let Some(leader) = entry.leader(oldest, terms.scheme) {
+            (self.leader, self.unverified) = (Some(leader), 0);
+            return Ok(());
+        }
+        // Verified within a moment, as a rule: until then, those who wait keep to the leader they know.
+        self.unverified = self.unverified.saturating_add(1);
+        if self.unverified > UNVERIFIED_TRIED {
+            self.leader = None;
         }
         Ok(())
     }
@@ -347,8 +349,10 @@ impl Seat {
         terms: &mut Terms,
     ) -> Result<Renewal, StoreError> {
         let Some(created) = self.created else { return Ok(lost("nothing was won")) };
-        // That the win was outdated has been said, and may not have been heard.
-        let Some(mut win) = self.win else { return Ok(Renewal::Outdated) };
+        let Some(mut win) = self.win else {
+            // That the win was outdated has been said, and may not have been heard.
+            return Ok(if self.rule.get() == Rule::Outdated { Renewal::Outdated } else { lost("nothing was won") });
+        };
         let value = Value::of(candidacy, terms.scheme);
         if value != self.value {
             (self.value, self.announced) = (value, false);
@@ -370,7 +374,7 @@ impl Seat {
                     }
                     Failed::Verified(_) | Failed::TermKey => {
                         info!(term = win.term, "another term was stored before this win was verified: asking again");
-                        self.rule.set(Rule::NotYet);
+                        self.rule.set(Rule::Outdated);
                         (self.win, self.pulse) = (None, pulse);
                         return Ok(Renewal::Outdated);
                     }
@@ -470,7 +474,7 @@ impl Seat {
                 rule.set(Rule::Over);
                 hints.ousted(term);
             }
-            (Seen::Deleted, Rule::NotYet | Rule::Over) | (Seen::Broken, _) => hints.changed(),
+            (Seen::Deleted, Rule::NotYet | Rule::Outdated | Rule::Over) | (Seen::Broken, _) => hints.changed(),
         };
         self.own = Some(Watch::after(revision, client.clone(), self.key.clone(), tell));
     }

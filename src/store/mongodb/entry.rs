@@ -248,7 +248,7 @@ mod tests {
         let change = (proptest::sample::select(fields), value);
         proptest::collection::vec(change, 1..4).prop_map(|changes| {
             let mut document = document();
-            changes.into_iter().for_each(|(name, value)| drop(document.insert(name, value)));
+            document.extend(changes.into_iter().map(|(name, value)| (name.clone(), value)));
             document
         })
     }

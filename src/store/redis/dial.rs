@@ -151,7 +151,7 @@ fn roots(ca: Option<&PathBuf>) -> Result<RootCertStore, StoreError> {
     Ok(roots)
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
@@ -159,7 +159,7 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, StoreErr
     }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, StoreError> {
+fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
     limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
 }
 
