@@ -197,11 +197,9 @@ fn a_frozen_keepers_tree_is_killed_by_the_campaigner_before_the_keeper_is_given_
     until("the keeper stands still", || processes::state(keeper) == Some('T'));
     leader.signal(Signal::SIGTERM);
     leader.says("asked to stop");
-    // The second one means at once, and more change nothing. Whoever is dead waits for the keeper to reap it.
-    until("the tree is dead", || {
-        leader.signal(Signal::SIGTERM);
-        leader.tree().iter().all(|process| !processes::is_alive(process.pid))
-    });
+    // The second signal kills at once. The dead wait for the keeper to reap them.
+    leader.signal(Signal::SIGTERM);
+    until("the tree is dead", || leader.tree().iter().all(|process| !processes::is_alive(process.pid)));
     assert_eq!(processes::state(keeper), Some('T'), "and the keeper had no part in it");
     leader.ends_killed();
 }

@@ -352,7 +352,6 @@ fn runtime(descriptors_needed: usize) -> Result<Runtime, SetupError> {
 /// # Errors
 ///
 /// The kernel gives no thread.
-#[cfg_attr(not(any(feature = "etcd", feature = "mongodb", feature = "redis")), expect(clippy::unused_async))]
 async fn prepare(store: &StoreUrl<'_>) -> Result<(), SetupError> {
     #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
     if store.is_remote() {
