@@ -357,8 +357,14 @@ async fn prepare(store: &StoreUrl<'_>) -> Result<(), SetupError> {
     if store.is_remote() {
         resolver::prepare().await.map_err(|error| SetupError::Thread { error })?;
     }
-    #[cfg(not(any(feature = "etcd", feature = "mongodb", feature = "redis")))]
-    let _ = store;
+    if !store.is_remote() {
+        // The file store resolves its path in a thread. Whether there can be one is found out before anything else is done.
+        let thread = std::thread::Builder::new().stack_size(64 * 1024).spawn(|| ());
+        let why = |error: std::io::Error| {
+            std::io::Error::new(error.kind(), format!("no thread can be made to watch a path ({error})"))
+        };
+        drop(thread.map_err(|error| SetupError::Thread { error: why(error) })?.join());
+    }
     Ok(())
 }
 

@@ -75,7 +75,13 @@ pub(super) enum State {
 
 impl State {
     pub(super) fn new() -> State {
-        State::Standing(Standing { ask_at: Time::BOOT, hinted: false, failures: 0, setback: None })
+        State::Standing(Standing {
+            ask_at: Time::BOOT,
+            rests_until: Time::BOOT,
+            hinted: false,
+            failures: 0,
+            setback: None,
+        })
     }
 
     pub(super) fn next(self, core: &mut Core, now: Time, input: Input) -> State {

@@ -1,7 +1,7 @@
 //! Nothing of ours runs: the boundary, or our place in the queue, is given back, within a bounded time.
 
 use super::sitting_out::become_sitting_out;
-use super::standing::{Setback, become_standing};
+use super::standing::{Setback, become_resting, become_standing};
 use super::{Input, State, become_ended};
 use std::time::Duration;
 
@@ -103,9 +103,9 @@ impl Then {
             Then::Stand(setback) if core.is_held_up(now) => become_sitting_out(core, now, setback),
             Then::Stand(setback) => {
                 let ask_at = now + core.backoff();
-                become_standing(core, ask_at, setback)
+                become_resting(core, ask_at, setback)
             }
-            Then::StandAfter(rest) => become_standing(core, now + rest, Some(Setback::Behind)),
+            Then::StandAfter(rest) => become_resting(core, now + rest, Some(Setback::Behind)),
             Then::SitOut(_) if core.breaks(Sabotage::NoSittingOut) => become_standing(core, now, None),
             Then::SitOut(duration) => become_sitting_out(core, now + duration, None),
             Then::End(outcome) => become_ended(core, outcome),

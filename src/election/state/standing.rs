@@ -13,6 +13,8 @@ use crate::election::{Core, Patience};
 #[derive(Debug)]
 pub(in crate::election) struct Standing {
     pub(super) ask_at: Time,
+    /// After a release: until then hints are left to the other candidates, for the first of them tells of that release.
+    pub(super) rests_until: Time,
     /// A hint came while a request was under way: its answer may be older than the hint.
     pub(super) hinted: bool,
     /// Attempts that failed in a row.
@@ -32,7 +34,13 @@ pub(super) enum Setback {
 
 pub(super) fn become_standing(core: &mut Core, ask_at: Time, setback: Option<Setback>) -> State {
     core.requests.abandon();
-    State::Standing(Standing { ask_at, hinted: false, failures: 0, setback })
+    State::Standing(Standing { ask_at, rests_until: Time::BOOT, hinted: false, failures: 0, setback })
+}
+
+/// After a release the other candidates are first: no hint brings the next question forward.
+pub(super) fn become_resting(core: &mut Core, ask_at: Time, setback: Option<Setback>) -> State {
+    core.requests.abandon();
+    State::Standing(Standing { ask_at, rests_until: ask_at, hinted: false, failures: 0, setback })
 }
 
 /// The end for want of patience. Whatever the store holds for us, a place in the queue too, is given back first.
@@ -93,7 +101,7 @@ impl Standing {
             },
             Input::Hint => {
                 self.hinted = true;
-                if self.failures == 0 {
+                if self.failures == 0 && now >= self.rests_until {
                     self.ask_at = now;
                 }
             }

@@ -127,7 +127,12 @@ fn a_leader_that_resigns_stops_its_command_releases_and_stands_again() {
     assert!(actions.contains(&Action::Grant { petition: WHO, term: None, until: Time::NEVER }), "{actions:?}");
     assert_eq!(scene.candidate.phase(), Phase::Standing);
     // Behind the others: it does not ask again at once.
-    assert!(scene.candidate.wake_at() >= at(470), "{:?}", scene.candidate.wake_at());
+    let due = scene.candidate.wake_at();
+    assert!(due >= at(470), "{due:?}");
+    // The first hint is that of its own release.
+    let actions = scene.hears(at(221), Event::Hint);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Campaign(_))), "{actions:?}");
+    assert_eq!(scene.candidate.wake_at(), due);
 }
 
 #[test]

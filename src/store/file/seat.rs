@@ -101,6 +101,10 @@ impl Seat {
         };
         let trouble = |error: NotOpened| match error {
             NotOpened::Io(error) => failed(error),
+            // Removed by a person, as for a mount point that is not mounted yet.
+            NotOpened::NotRegular("a directory") => {
+                StoreError::Unavailable(format!("{shown} {error}, as a lock file always is: remove it"))
+            }
             NotOpened::NotRegular(_) => {
                 StoreError::Refused(format!("{shown} {error}, as a lock file always is: remove it"))
             }

@@ -4,6 +4,7 @@
 //! and its command is killed; one whose campaigner is dead or stopped is found by the lock that its tree holds.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -96,13 +97,19 @@ impl Settling {
     async fn search(&mut self, earlier: Earlier, hints: &Hints) -> io::Result<Option<(Duration, Search)>> {
         if self.search.is_none() {
             let (sender, receiver) = oneshot::channel();
-            let hints = hints.clone();
-            std::thread::Builder::new().name("search".to_owned()).stack_size(256 * 1024).spawn(move || {
-                if sender.send(earlier.search()).is_ok() {
+            let (began, hints, earlier) = (clock::now(), hints.clone(), Arc::new(earlier));
+            let beside = Arc::clone(&earlier);
+            let job = move || {
+                if sender.send(beside.search()).is_ok() {
                     hints.changed();
                 }
-            })?;
-            self.search = Some((clock::now(), receiver));
+            };
+            if std::thread::Builder::new().name("search".to_owned()).stack_size(256 * 1024).spawn(job).is_err() {
+                // At a full process table the search is made here: nothing is held yet that it could delay.
+                let found = earlier.search();
+                return Ok(Some((clock::now().since(began), found)));
+            }
+            self.search = Some((began, receiver));
         }
         let Some((began, receiver)) = &mut self.search else { return Ok(None) };
         let began = *began;
