@@ -106,6 +106,8 @@ fn cannot_start(errno: i32) -> Exit {
         | libc::ETXTBSY
         | libc::ELIBBAD
         | libc::ENAMETOOLONG
+        // Killed before exec, and never run.
+        | libc::ECANCELED
         | libc::EINVAL => Exit::NotExecutable,
         _ => Exit::Failed,
     }

@@ -95,6 +95,12 @@ impl Changes {
         let mut changes = Vec::new();
         for (boundary, sighting) in seen {
             gone.retain(|known| *known != boundary);
+            // Seen among others, and never led: a record that candidates wait for is no change (S2).
+            if scope.is_none() && !self.known.contains_key(&boundary) && sighting.as_ref().is_ok_and(Sighting::is_unled)
+            {
+                self.known.entry(boundary).or_default().said = Said::Nobody;
+                continue;
+            }
             self.note_one(now, &boundary, sighting, &mut changes);
         }
         for boundary in gone {

@@ -115,6 +115,12 @@ pub struct Sighting {
 }
 
 impl Sighting {
+    /// Whether nothing is known of the boundary but its name: no leader, no term before, no obstacle.
+    #[must_use]
+    pub fn is_unled(&self) -> bool {
+        self.leader.is_none() && self.former.is_none() && self.obstacle.is_none()
+    }
+
     /// A boundary whose record no candidate of this elect may campaign beside: it has no leader that can be shown, and the
     /// obstacle says why.
     ///
