@@ -239,7 +239,7 @@ mod tests {
         }
     }
 
-    /// What is written of these events.
+    /// The lines that are written for these events.
     fn written(colours: bool, stamps: Stamps, log: impl FnOnce()) -> String {
         let written = Written::default();
         let writer = written.clone();

@@ -23,7 +23,7 @@ pub enum SetupError {
         needed: usize,
         /// As many as the kernel gave.
         free: usize,
-        /// What it said then.
+        /// Its error then.
         error: io::Error,
     },
     /// No thread.

@@ -15,7 +15,7 @@ use crate::harness::{Elect, Place, Witness, until};
 /// Puts something at the second path; the first one leads to a file that must stay as it is.
 type Put = fn(&Path, &Path);
 
-/// What another user may put in the place of a file.
+/// The kinds of files that another user may put in the place of one.
 const INTRUDERS: [(&str, Put); 5] = [
     ("a FIFO", |_, path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO")),
     ("a link", |private, path| symlink(private, path).expect("a link")),

@@ -52,7 +52,7 @@ pub fn access(flags: &StoreFlags, request_timeout: Duration, renew_interval: Dur
     let password = match &flags.password_file {
         Some(path) => {
             let mut text = String::new();
-            // What ends with it, and one more, to tell a password of that size from a longer one.
+            // The line end and one byte more, which tells a password of that size from a longer one.
             let limit = CREDENTIAL_BYTES_MAX + "\r\n".len() + 1;
             std::fs::File::open(path)
                 .and_then(|file| file.take(limit as u64).read_to_string(&mut text))

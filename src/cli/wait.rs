@@ -158,7 +158,7 @@ impl Wait<'_> {
             match what {
                 What::Leads { leader, .. } => drop(self.present.insert(boundary, leader)),
                 What::Nobody { .. } => drop(self.present.remove(&boundary)),
-                // Who led before a trouble is not known to lead now, nor is it known that nobody does.
+                // After a trouble it is not known whether the last leader still leads.
                 What::Trouble(trouble) => {
                     complain(&format!("{boundary}: {trouble}; still waiting"));
                     self.present.remove(&boundary);

@@ -81,6 +81,18 @@ fn campaign(actions: &[Action]) -> Attempt {
     asked.unwrap_or_else(|| panic!("no campaign in {actions:?}"))
 }
 
+/// A leader whose first start was refused as too late, at 100 ms, and whose hurried renewal was credited.
+fn refused_start() -> Scene {
+    let mut scene = Scene::new();
+    let verifying = scene.wins();
+    scene.credited(at(0), verifying, at(0));
+    let too_late = Event::Keeper(FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate });
+    let hurried = renewal(&scene.hears(at(100), too_late));
+    let actions = scene.credited(at(101), hurried, at(100));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Start { .. })), "{actions:?}");
+    scene
+}
+
 fn renewal_asked(action: &Action) -> Option<Attempt> {
     if let Action::Renew(asked) = action { Some(*asked) } else { None }
 }
@@ -266,14 +278,8 @@ fn a_keeper_that_finds_it_too_late_is_asked_again_after_one_hurried_renewal_and_
 
 #[test]
 fn a_refused_start_is_retried_only_after_the_keeper_has_confirmed_that_nothing_of_it_is_left() {
-    let too_late = Event::Keeper(FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate });
     for confirmation in [FromKeeper::Empty { run: 1 }, FromKeeper::Cleared { run: 1 }] {
-        let mut scene = Scene::new();
-        let verifying = scene.wins();
-        scene.credited(at(0), verifying, at(0));
-        let hurried = renewal(&scene.hears(at(100), too_late));
-        let actions = scene.credited(at(101), hurried, at(100));
-        assert!(!actions.iter().any(|action| matches!(action, Action::Start { .. })), "{actions:?}");
+        let mut scene = refused_start();
         // Of another run: nothing.
         assert_eq!(scene.hears(at(102), Event::Keeper(FromKeeper::Cleared { run: 9 })), []);
         let actions = scene.hears(at(103), Event::Keeper(confirmation));
@@ -284,20 +290,14 @@ fn a_refused_start_is_retried_only_after_the_keeper_has_confirmed_that_nothing_o
 
 #[test]
 fn a_refused_start_that_is_confirmed_late_waits_for_a_lease_with_more_than_one_renewal_left_in_it() {
-    let mut scene = Scene::new();
-    let verifying = scene.wins();
-    scene.credited(at(0), verifying, at(0));
-    let hurried =
-        renewal(&scene.hears(at(100), Event::Keeper(FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate })));
-    scene.credited(at(101), hurried, at(100));
+    let mut scene = refused_start();
     // The store is silent from here on. stop_by is 6.6 s, R is 2 s.
     while scene.candidate.wake_at() < at(5_000) {
         scene.ticks(scene.candidate.wake_at());
     }
     let actions = scene.hears(at(5_000), Event::Keeper(FromKeeper::Cleared { run: 1 }));
     assert!(!actions.iter().any(|action| matches!(action, Action::Start { .. })), "K5: {actions:?}");
-    let asked = actions.iter().find_map(renewal_asked);
-    let mut asked = asked;
+    let mut asked = actions.iter().find_map(renewal_asked);
     let asked = loop {
         if let Some(asked) = asked {
             break asked;
@@ -312,12 +312,7 @@ fn a_refused_start_that_is_confirmed_late_waits_for_a_lease_with_more_than_one_r
 
 #[test]
 fn a_refused_start_that_is_never_confirmed_is_stopped_and_nothing_is_released() {
-    let mut scene = Scene::new();
-    let verifying = scene.wins();
-    scene.credited(at(0), verifying, at(0));
-    let hurried =
-        renewal(&scene.hears(at(100), Event::Keeper(FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate })));
-    scene.credited(at(101), hurried, at(100));
+    let mut scene = refused_start();
     let mut said = Vec::new();
     while scene.candidate.phase() == Phase::Leading {
         assert!(scene.now <= at(10_100), "resigns a ttl after the refusal");

@@ -466,7 +466,7 @@ impl Guard {
                     self.hold = Some(Hold { term, until: clock::now() + program.min_hold });
                 }
                 self.outbox.push_back(FromKeeper::Started { run: self.run, pid });
-                // What an earlier hook has left behind is from now on part of this tree.
+                // Processes that an earlier hook has left behind are from now on part of this tree.
                 self.adopt_what_is_beside();
                 for signal in std::mem::take(&mut self.kept) {
                     let _ = sys::kill(pid, signal);
@@ -661,7 +661,7 @@ impl Guard {
 }
 
 impl Stop {
-    /// What a stop that is asked for now makes of it: a date is only ever moved forward, and a kill that has begun is never
+    /// The state after another stop was requested: a date is only ever moved forward, and a kill that has begun is never
     /// turned back into a stop (K1).
     fn asked(self, kill_at: Time) -> Stop {
         match self {

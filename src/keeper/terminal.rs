@@ -162,7 +162,7 @@ impl Terminal {
 
     /// Takes the terminal back from the command, whose main process has ended; with the modes that it had before if a signal
     /// ended it, which leaves nobody time to clean up. Returns whether the command's tree had it.
-    /// Whatever descends from `except` is not of the tree.
+    /// Descendants of `except` are not part of the tree.
     pub fn take_back(
         &mut self,
         group: i32,

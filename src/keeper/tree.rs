@@ -208,14 +208,14 @@ impl Scanner {
     }
 }
 
-/// What a walk has come to.
+/// The result of a walk.
 struct Walked {
     root_listed: bool,
     all_listed: bool,
     new: usize,
 }
 
-/// What one slice of a hunt has come to.
+/// The result of one slice of a hunt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slice {
     /// Every one has been killed before; so many are still to be reaped.

@@ -323,7 +323,7 @@ impl Player {
 
 #[cfg(test)]
 mod always {
-    //! What `always:` has in common with the other stores.
+    //! The cases that `always:` has in common with the other stores.
 
     use std::time::Duration;
 

@@ -108,7 +108,7 @@ fn open(url: &StoreUrl<'_>, _: &Access, hints: Hints) -> Result<Box<dyn Store>, 
     Ok(Box::new(FileStore::new(directory, hints)))
 }
 
-/// What the keeper is told, to release alone: everything else it finds out under the lock, in the directory that it is given.
+/// The keeper's data for a release of its own: it finds out everything else under the lock, in the directory that it is given.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct FileClaim {
     boundary: String,

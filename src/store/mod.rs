@@ -180,7 +180,7 @@ pub trait Store {
     /// What the keeper needs to give back what the next [`Store::campaign`] may take; `None` if it has that already.
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError>;
 
-    /// What the keeper needs after a credited renewal, if that is not what it has: a claim may have to say where the last
+    /// The claim that the keeper needs after a credited renewal, if that is not the one it has: a claim may have to say where the last
     /// credited renewal was executed (5.4). A keeper that does not get it gives back what it has, which costs a ttl at most.
     fn renewed_claim(&mut self, _: &Candidacy) -> Option<Claim> {
         None
@@ -227,10 +227,6 @@ impl Hints {
     }
 
     /// Our own record is gone: as final as an answer that says so (K11).
-    #[cfg_attr(
-        all(feature = "redis", not(any(feature = "etcd", feature = "mongodb"))),
-        expect(dead_code, reason = "what is announced by a Redis is never final")
-    )]
     pub fn ousted(&self, term: Term) {
         let _ = self.events.send(worker::StoreEvent::Ousted { term });
     }

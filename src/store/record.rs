@@ -35,7 +35,7 @@ pub enum RecordState {
     Held,
     /// Released.
     Free,
-    /// Nobody is known to lead, or to have led: written by a candidate that has found no record (S2).
+    /// No candidate is known to lead, or to have led: written by a candidate that has found no record (S2).
     Vacant,
 }
 

@@ -7,6 +7,11 @@
 //!
 //! The driver of MongoDB resolves names by itself, in the same pool: it has the thread, but not the remembered addresses.
 
+#![cfg_attr(
+    not(any(feature = "etcd", feature = "redis")),
+    allow(dead_code, reason = "MongoDB's driver looks names up itself, and needs the prepared thread alone")
+)]
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,7 +86,7 @@ fn ask_the_system(host: &str) -> io::Result<Vec<SocketAddr>> {
     Ok((host, 0).to_socket_addrs()?.collect())
 }
 
-/// What a lookup has found. An error is kept as its kind and its text.
+/// The result of a lookup. An error is kept as its kind and its text.
 type Found = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
 /// Names, and how one is looked up.

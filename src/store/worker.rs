@@ -261,7 +261,7 @@ mod tests {
     #[derive(Default)]
     struct Stuck {
         hangs_in_campaign: bool,
-        /// What the campaigns are answered with, the last one first; after that they are won.
+        /// The answers to campaigns, the last one first; after that they are won.
         errors: Vec<Option<StoreError>>,
     }
 

@@ -1,4 +1,4 @@
-//! What those who wait are told while their own lease, and nothing else, is lost.
+//! Waiters whose own lease, and nothing else, is lost are told of no change.
 
 use super::keys::Hall;
 use crate::harness::processes::Process;
@@ -36,13 +36,19 @@ fn notes_of(place: &Place) -> String {
     std::fs::read_to_string(place.path().join("notes")).unwrap_or_default()
 }
 
+/// A leader, and a waiter behind it.
+fn queued(hall: &Hall) -> (Candidate, Waiter) {
+    let leader = hall.start();
+    hall.place.starts(1);
+    let waiter = Waiter::start(hall);
+    until("it stands in the queue", || hall.queue().len() == 2);
+    (leader, waiter)
+}
+
 /// The waiter loses its place and comes back; it is told of no change.
 fn is_told_of_no_change(strike: impl Fn(&Hall)) {
     let hall = Hall::new();
-    let leader = hall.start();
-    hall.place.starts(1);
-    let waiter = Waiter::start(&hall);
-    until("it stands in the queue", || hall.queue().len() == 2);
+    let (leader, waiter) = queued(&hall);
     let (led, notes) = (waiter.leader(), notes_of(&hall.place));
     assert!(led.len() > 10, "an id: {led}");
     for _ in 0..3 {
@@ -74,10 +80,7 @@ fn a_waiter_whose_lease_is_revoked_still_knows_who_leads() {
 fn a_waiter_that_slept_through_its_lease_still_knows_who_leads() {
     use nix::sys::signal::Signal;
     let hall = Hall::new();
-    let leader = hall.start();
-    hall.place.starts(1);
-    let waiter = Waiter::start(&hall);
-    until("it stands in the queue", || hall.queue().len() == 2);
+    let (leader, waiter) = queued(&hall);
     let (led, notes) = (waiter.leader(), notes_of(&hall.place));
     waiter.candidate.signal(Signal::SIGSTOP);
     until("its key is gone", || hall.queue().len() == 1);

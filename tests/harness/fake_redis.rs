@@ -9,7 +9,7 @@ use std::thread;
 use super::eventually;
 use super::ports::free_port;
 
-/// What is sent for a command.
+/// The reply to a command.
 #[derive(Debug, Clone)]
 pub enum Answer {
     Bytes(Vec<u8>),
@@ -103,7 +103,7 @@ impl Drop for FakeRedis {
     }
 }
 
-/// What a Sentinel says of the primary.
+/// The answer of a Sentinel about the primary.
 pub fn names(words: &[String], host: &str, port: u16, epoch: u64) -> Answer {
     let (port, epoch) = (port.to_string(), epoch.to_string());
     match words.get(1).map(String::as_str) {

@@ -38,7 +38,7 @@ fn a_log_beyond_the_limit_ends_nothing_and_the_command_has_the_signal_as_it_was(
     place.is_left_empty();
 }
 
-/// Whoever ignores the signal has a command that does.
+/// A parent that ignores the signal has a command that ignores it too.
 #[test]
 fn a_signal_that_was_ignored_stays_ignored() {
     let redis = Redis::start();

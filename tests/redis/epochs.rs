@@ -161,7 +161,7 @@ fn a_debug_client_or_a_dump_demotes_nobody_and_keeps_nobody_from_being_elected()
     place.history().is_safe();
 }
 
-/// What happens to a server under a leader that goes on.
+/// The events at a server under a leader that goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Under {
     NewReplica,

@@ -26,7 +26,7 @@ fn is_small(what: &str, candidate: &Candidate) {
     assert!(most < MEMORY_BYTES_MAX, "{what}: {} MB", most >> 20);
 }
 
-/// Somebody who publishes one word as fast as the server takes it.
+/// A client that publishes one word as fast as the server takes it.
 struct Publisher {
     is_over: Arc<AtomicBool>,
     published: Arc<AtomicU64>,

@@ -100,7 +100,7 @@ impl World {
     fn stop_for_good(&mut self, h: usize, campaigner: Campaigner) {
         let host = &mut self.hosts[h];
         host.keeper.campaigner = campaigner;
-        // What is left of a refused start is waited for by the keeper itself.
+        // The keeper itself waits for the rest of a refused start.
         host.keeper.refused = None;
         let governed = host.keeper.deadline.filter(|_| host.tree.is_governed());
         let kill_by = governed.map_or(Time::NEVER, |deadline| deadline.kill_by);

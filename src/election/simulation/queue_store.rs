@@ -191,7 +191,7 @@ pub(super) struct QueueClient {
     /// Released or lost: of no further use.
     let_go: bool,
     revision: Term,
-    /// What the next check has to verify.
+    /// The win that the next check has to verify.
     win: Option<Win>,
     /// The last check found that win outdated.
     outdated: bool,

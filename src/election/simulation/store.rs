@@ -81,7 +81,7 @@ pub(super) struct Stored {
     pub modified: Term,
 }
 
-/// What verifies a win: written if the last term is still the one that was read.
+/// The write that verifies a win: executed if the last term is still the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Win {
     pub term: Term,

@@ -242,7 +242,7 @@ fn what_an_ended_hook_left_beside_nothing_is_a_stops_at_once() {
 #[test]
 fn a_hook_that_is_being_killed_is_not_merely_stopped_by_a_stop() {
     alone(|directory| {
-        // What it has left behind ignores the stop signal, and cannot be found below it.
+        // Its descendant ignores the stop signal, and cannot be found below it.
         let setting = beside(script(directory, SLEEPER), STUBBORN).scripts(|scripts| scripts.hook_timeout = SOON);
         let mut scene = setting.fork();
         scene.order_aside(Aside::OnError);

@@ -195,7 +195,7 @@ fn a_number_that_was_a_strangers_once_spares_nobody() {
     });
 }
 
-/// Whoever has the terminal is not asked here: only whose tree it would be.
+/// This test does not ask which process has the terminal, only whose tree it would be.
 #[test]
 fn a_thousand_are_swept_in_batches() {
     alone(|directory| {

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::clock;
 use crate::election::Time;
 
-/// What happens to the request that is caught.
+/// The treatment of the request that is caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trap {
     /// It is held back, with everything that follows on its connection, until [`Gate::deliver`].
@@ -39,7 +39,7 @@ struct Orders {
     cuts: u64,
 }
 
-/// What the connections and the test share.
+/// The state that the connections and the test share.
 #[derive(Default)]
 struct Book {
     trap: RefCell<Option<(Trap, Vec<u8>)>>,
@@ -159,7 +159,7 @@ struct Line {
     known: Orders,
     trap: Option<Trap>,
     held: Vec<u8>,
-    /// What was sent last, for bytes that come in two parts.
+    /// The end of the last part, for bytes that come in two parts.
     tail: Vec<u8>,
     client_is_there: bool,
     /// Whether the next answer is the one to the request that was caught.
@@ -235,7 +235,7 @@ impl Line {
         self.trap == Some(Trap::Hold) || self.awaits_answer
     }
 
-    /// What of a request passes.
+    /// The part of a request that passes.
     fn request(&mut self, sent: &[u8]) -> Option<Vec<u8>> {
         if self.trap.is_none() {
             self.tail.extend(sent);

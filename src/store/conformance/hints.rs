@@ -83,7 +83,7 @@ impl Listener {
 
 /// Of boundaries that were there, and of one that is new.
 pub async fn an_observer_of_all_boundaries_is_told_of_takes_and_releases(site: &Site) {
-    // Nobody else is heard of there.
+    // No other candidate is heard of there.
     let site = site.apart("all");
     was_led(&site, "known").await;
     let mut listener = Listener { store: site.store(), scope: None, has_hints: site.has_hints().await };

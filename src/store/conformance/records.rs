@@ -6,7 +6,7 @@ use super::{Player, Site};
 use crate::limits::{NAME_BYTES_MAX, is_believed_term};
 use crate::store::{Depth, Renewal, Standing, StoreError};
 
-/// What keeps a candidate out beside such a record, for people.
+/// The obstacle that is shown for such a record.
 async fn obstacle(player: &mut Player, plant: Plant) -> String {
     player.claims();
     match player.store.campaign(&player.candidacy).await {
@@ -30,7 +30,7 @@ pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_b
             let said = obstacle(&mut one, plant).await;
             assert!(!said.is_empty() && said.len() <= 2048 && !said.contains(char::is_control), "{plant:?}: {said:?}");
         }
-        // What it has left in the store takes nothing and keeps no one out.
+        // The rest of it in the store takes nothing and keeps no candidate out.
         one.release().await;
         let boundary = one.candidacy.boundary.clone();
         match one.store.look(&boundary).await {

@@ -88,7 +88,7 @@ impl Members {
             let attempt = Box::pin(async {
                 let client = member.take_connected(&self.settings).await?;
                 match ask(client.clone()).await {
-                    // What is in the way is in the store: this member is well, and the others say the same.
+                    // The obstacle is in the store: this member is well, and the others give the same answer.
                     answer @ (Ok(_) | Err(StoreError::Obstacle(_))) => Ok((answer, client)),
                     Err(error) => Err(member.named(error)),
                 }

@@ -62,7 +62,7 @@ pub struct Seat {
     /// Whether our key says that we lead, and who we are.
     announced: bool,
     win: Option<Win>,
-    /// Who led when that was last known, and how often since then the oldest candidate was one that does not lead yet.
+    /// The last leader that was known, and how often since then the oldest candidate was one that does not lead yet.
     leader: Option<Leader>,
     unverified: u32,
     pulse: Option<Pulse>,
@@ -235,7 +235,7 @@ impl Seat {
         Ok(Win { term, since: clock::wall_millis(), stored, verified: false })
     }
 
-    /// Somebody else is the oldest candidate.
+    /// Another candidate is the oldest.
     fn sees(&mut self, oldest: &KeyValue, terms: &mut Terms) -> Result<(), StoreError> {
         let entry = Entry::read(oldest)?;
         if let Some(term) = keys::term(oldest, terms.scheme) {

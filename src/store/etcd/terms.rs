@@ -80,7 +80,7 @@ impl Terms {
         Compare::mod_revision(self.key.as_str(), CompareOp::Equal, stored.modified)
     }
 
-    /// What winning this term writes, if anything.
+    /// The write that goes with winning this term, if there is one.
     pub fn put(&self, term: Term) -> Option<TxnOp> {
         match self.scheme {
             Scheme::Stored => Some(TxnOp::put(self.key.as_str(), term.to_string(), None)),
@@ -189,7 +189,7 @@ fn quoted(word: &str) -> String {
     if is_plain { word.into_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-/// What a candidate's value and the URL may disagree about.
+/// The scheme of terms, about which a candidate's value and the URL may disagree.
 ///
 /// # Errors
 ///

@@ -92,7 +92,7 @@ pub struct Earlier {
     pub recorded: Option<LockFile>,
 }
 
-/// What a look through `/proc` has found.
+/// The result of a look through `/proc`.
 #[derive(Debug, Clone)]
 pub struct Search {
     pub holders: Holders,
@@ -142,7 +142,7 @@ impl Earlier {
     }
 }
 
-/// What a file says that is reached by another process's descriptor, which is a link that has to be followed.
+/// The contents of a file that is reached by another process's descriptor, which is a link that has to be followed.
 fn read_label(descriptor: &Path) -> Option<Label> {
     if !fs::metadata(descriptor).ok()?.is_file() {
         return None;

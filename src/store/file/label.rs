@@ -1,4 +1,4 @@
-//! What a lock file says of itself: under which path, and in which mount namespace, it was locked.
+//! The contents of a lock file: under which path, and in which mount namespace, it was locked.
 //!
 //! The content is written under the lock, before the record, once it is certain that nobody holds an earlier lock file of the
 //! same path. A candidate that finds the file without it therefore looks for such a holder itself.
@@ -27,7 +27,7 @@ impl Label {
         Ok(Label { path: path.to_owned(), namespace })
     }
 
-    /// What the file says; `None` if it says nothing, or nothing that elect wrote in full.
+    /// The contents; `None` if the file is empty, or holds nothing that elect wrote in full.
     pub fn read(file: &File) -> io::Result<Option<Label>> {
         let mut bytes = Vec::new();
         let mut at = At { file, offset: 0 };

@@ -148,7 +148,7 @@ mod tests {
         let watch = PathWatch::start("/nonexistent/cron.lock".into(), hints).expect("a thread");
         watch.leads(Some(7));
         block_on(async {
-            // Nobody waits for the answer any more.
+            // The answer is no longer waited for.
             let (answer, _) = oneshot::channel();
             watch.questions.send(Question { file: LockFile { device: 0, inode: 0 }, answer }).expect("asked");
             let event = events.recv().await.expect("an event");

@@ -18,7 +18,7 @@ use crate::limits::{
 use crate::store::record::{Record, VERSION};
 use crate::text::escaped;
 
-/// What the record says beyond what every store's does.
+/// The record with the fields that only this store has.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FileRecord {
     #[serde(flatten)]
@@ -186,7 +186,7 @@ fn parse(bytes: &[u8]) -> Result<FileRecord, ReadError> {
     Ok(found)
 }
 
-/// Who holds a record that cannot be read as one, as far as it says so.
+/// The holder of a record that cannot be read as one, as far as it is named.
 fn holder(found: &Value) -> String {
     let text = |field: &str| found.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     let name = shown(text("name").or_else(|| text("id")).unwrap_or("an unnamed candidate"), NAME_BYTES_MAX);

@@ -145,7 +145,7 @@ impl Seat {
         self.anchor.files(boundary)
     }
 
-    /// What the lock file says of itself.
+    /// The contents of the lock file.
     pub fn label(&self) -> io::Result<Option<Label>> {
         Label::read(&self.lock)
     }
@@ -285,7 +285,7 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Somebody was faster.
+/// Another process was faster.
 fn exists(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
 }

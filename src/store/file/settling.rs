@@ -27,12 +27,12 @@ const SEARCH_WAIT_MAX: Duration = Duration::from_millis(50);
 /// Between two searches while an earlier lock file is held; longer where a search takes long.
 const SEARCH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// What is known about earlier lock files of the path.
+/// The knowledge about earlier lock files of the path.
 #[derive(Debug, Default)]
 pub struct Settling {
     since: Option<Time>,
     search: Option<(Time, oneshot::Receiver<Search>)>,
-    /// Nobody was seen to hold one.
+    /// No process was seen to hold one.
     is_clean: bool,
     /// Why somebody may have been overlooked all the same.
     blind: Option<&'static str>,
@@ -62,7 +62,7 @@ impl Settling {
         let is_recorded = former.is_some_and(|former| former.lock == present);
         let led = former.filter(|former| former.lock != present && former.record.state == RecordState::Held);
         let lost = led.map(|former| former.lock);
-        // Whoever wrote that, or led here, had found out already. Of another path and this file a look is enough.
+        // The process that wrote that, or led here, had found out already. Of another path and this file a look is enough.
         if lost.is_none() && (said.as_ref() == Some(label) || said.is_none() && is_recorded) {
             return Ok(Ok(()));
         }

@@ -447,7 +447,7 @@ fn the_files_in_use_are_touched_now_and_then() {
         one.touch_at = Time::BOOT;
         assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
         assert!(!paths.iter().any(is_old), "touched");
-        // What another user has put in the place of the record is neither followed, nor waited for, nor touched.
+        // A file that another user has put in the place of the record is neither followed, nor waited for, nor touched.
         let private = directory.path().join("private");
         fs::write(&private, "private").expect("written");
         let makers: [fn(&Path, &Path); 4] = [
@@ -630,7 +630,7 @@ fn a_leader_that_gave_up_its_lock_stands_behind_those_who_wait() {
         let (mut one, mut two) = (store(directory.path()), store(directory.path()));
         win(one.as_mut(), &first).await;
         one.release(&first).await.expect("released");
-        // Nobody waits: at once.
+        // No candidate waits: at once.
         let _claim = one.claim(&first).expect("a claim").expect("a new seat");
         assert!(matches!(one.campaign(&first).await, Ok(Standing::Won { .. })));
         let lock = fs::File::open(directory.path().join("cron.lock")).expect("opened");
@@ -644,7 +644,7 @@ fn a_leader_that_gave_up_its_lock_stands_behind_those_who_wait() {
         .await
         .expect("it waits");
         one.release(&first).await.expect("released");
-        // Somebody has the lock and not the guard: it may be on its way.
+        // A process has the lock and not the guard: it may be on its way.
         for _ in 0..3 {
             assert!(one.claim(&first).expect("an answer").is_none(), "nothing is asked for");
             assert!(matches!(one.campaign(&first).await, Ok(Standing::Waiting { decided: false, .. })));

@@ -158,7 +158,7 @@ impl Server {
     }
 
     fn aggregate(&self, filter: Document) -> Aggregate<'_> {
-        // What is no record for its size alone stays where it is, but for its name.
+        // A document that is too large to be a record is not transferred, but for its name.
         let limit = i64::try_from(RECORD_BYTES_MAX).unwrap_or(i64::MAX);
         let is_larger = doc! { "$gt": [{ "$bsonSize": "$$ROOT" }, limit] };
         let bounded = doc! { "$cond": [is_larger, { "_id": "$_id", TOO_LARGE: true }, "$$ROOT"] };

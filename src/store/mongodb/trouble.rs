@@ -154,7 +154,7 @@ fn is_about_certificates(reason: &str) -> bool {
     reason.contains("invalid peer certificate") || reason.contains("received fatal alert")
 }
 
-/// What a server says may hold anything, and be of any length.
+/// A text of a server may hold anything, and be of any length.
 fn in_one_line(text: &str) -> String {
     // First, so that no more is looked at than is shown.
     let text = cut_visibly(text, MESSAGE_BYTES_MAX);

@@ -37,7 +37,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// What the failure of a call on it means.
+    /// The meaning of a failed call on it.
     pub fn explain(&self, who: &str, error: &RedisError) -> Trouble {
         match self.ear.excess() {
             Some(excess) => explain(who, &RedisError::from(io::Error::from(excess))),

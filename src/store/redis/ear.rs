@@ -1,4 +1,4 @@
-//! What is heard on a connection beside the replies: announcements, as flags, because a thousand of them say no more than one,
+//! Announcements on a connection, beside the replies, as flags, because a thousand of them say no more than one,
 //! and why it has ended.
 //!
 //! The stream of a connection sets the flags ([`wire`](super::wire)), one listener waits for them. Nothing is queued, so that
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::wire::Excess;
 
-/// What came in.
+/// The kinds of announcements that came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
     /// The record may be another one.
@@ -61,7 +61,7 @@ impl Ear {
         self.excess.get().copied()
     }
 
-    /// What has come in since the last call, the most important first.
+    /// The announcements since the last call, the most important first.
     pub fn take(&self) -> Option<Heard> {
         if self.has_change.swap(false, Ordering::Relaxed) {
             // A change is told, and who reads the record sees the renewal too.

@@ -231,7 +231,7 @@ mod tests {
             let replaced = of(option, Some(2), &two, count(2, 2)).expect("accepted");
             assert_eq!(replaced, (None, option.of(2), true));
         }
-        // What it is to be is what it is: the option that was left behind changes nothing, unless a replica is gone.
+        // The number is the required one already: the option that was left in the URL changes nothing, unless a replica is gone.
         assert_eq!(of(Replicas::All, Some(2), &two, count(2, 2)), Ok((Some(2), 2, false)));
         assert_eq!(of(Replicas::All, Some(2), &two, count(3, 3)), Ok((Some(2), 2, false)));
         assert_eq!(of(Replicas::All, Some(2), &two, count(1, 1)), Ok((None, 1, true)));

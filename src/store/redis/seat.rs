@@ -379,7 +379,7 @@ impl Seat {
         }
     }
 
-    /// What a renewal is worth that has reached the record.
+    /// The worth of a renewal that has reached the record.
     async fn judge(
         &mut self,
         server: &mut Server,
@@ -540,7 +540,7 @@ fn read(key: &str, answer: Vec<Value>) -> Result<Glance, StoreError> {
     let mut parts = answer.into_iter();
     match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(life), Some(now), Some(at), Some(replicas), Some(fields)) => {
-            // What is not text was not written by elect.
+            // elect writes nothing but text.
             let fields = redis::from_redis_value(fields).map_err(|_| StoreError::Obstacle(foreign(key)))?;
             Ok(Glance {
                 life: text(life)?,

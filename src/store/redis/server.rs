@@ -41,7 +41,7 @@ pub struct Server {
     pub is_sound: bool,
     /// Of the present attempt.
     pub deadline: Time,
-    /// What is announced on the channels that were subscribed to.
+    /// The announcements on the channels that were subscribed to.
     pub ear: Arc<Ear>,
     /// Whether somebody listens to it.
     pub is_heard: bool,
@@ -316,7 +316,7 @@ fn is_from_replica(answer: Option<&Value>) -> bool {
     matches!(&values[..], [Value::BulkString(word)] if word == b"replica")
 }
 
-/// Who we are to a server, without a database and a protocol.
+/// The login at a server, without a database and a protocol.
 pub fn login(settings: &Settings, with_user: bool) -> RedisConnectionInfo {
     let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
     if with_user {

@@ -24,7 +24,7 @@ pub fn outside(text: &str) -> String {
     cut(escaped(&text).into_owned(), MESSAGE_BYTES_MAX)
 }
 
-/// What a call's failure means. `server` is how people call it.
+/// The meaning of a failed call. `server` is how people call it.
 pub fn explain(server: &str, error: &RedisError) -> Trouble {
     let unavailable = |what: String, speaks_for_another| Trouble {
         error: StoreError::Unavailable(format!("{server} {what}")),

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ear::Ear;
 
-/// What a server may send between two requests, its announcements not counted. The largest answer that elect asks for is that to
+/// Most that a server may send between two requests, its announcements not counted. The largest answer that elect asks for is that to
 /// a survey: two hundred records.
 pub const REPLY_BYTES_MAX: usize = 4 << 20;
 /// The same of one reply: the client stores it twice.
@@ -31,7 +31,7 @@ const HELD_BYTES_MAX: usize = 64;
 const REPEATED_BYTES_MAX: usize = 256;
 /// Of a line or a string, as far as it is looked at: a number, the kind of a push message, an announced word.
 const TEXT_BYTES_MAX: usize = 24;
-/// What is read at once.
+/// Size of one read.
 const CHUNK_BYTES: usize = 16 << 10;
 /// How many chunks without anything for the client are read before other tasks have their turn.
 const CHUNKS_MAX: usize = 16;
@@ -114,7 +114,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 }
 
-/// What was passed on since the last request.
+/// The amount that was passed on since the last request.
 #[derive(Debug, Clone, Copy, Default)]
 struct Spent {
     bytes: usize,
@@ -133,7 +133,7 @@ enum Part {
     String(u64),
 }
 
-/// What becomes of the bytes of the present value.
+/// The treatment of the bytes of the present value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Fate {
     #[default]

@@ -28,7 +28,7 @@ pub struct Epoch {
     pub commands: u64,
 }
 
-/// What a server can be said to remember: everything that was written on the same basis.
+/// The memory of a server: everything that was written on the same basis is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Basis<N> {
     /// A name that is new whenever the server may have forgotten something.
@@ -78,7 +78,7 @@ pub struct Write<N> {
     pub basis: Basis<N>,
 }
 
-/// What a renewal is worth.
+/// The worth of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credit {
     /// The lease counts from its sending.

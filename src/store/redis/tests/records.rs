@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What keeps a candidate waiting, for people.
+/// The obstacle that keeps a candidate waiting.
 async fn obstacle(player: &mut Player) -> String {
     match player.ask().await {
         Err(StoreError::Obstacle(why)) => why,

@@ -1,4 +1,4 @@
-//! What the replicas of a server do to takes and credits, one step at a time.
+//! The effect of a server's replicas on takes and credits, one step at a time.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
@@ -231,7 +231,7 @@ fn nothing_that_merely_looks_like_a_replica_raises_the_number() {
     });
 }
 
-/// What confirms and is no replica cannot stand in for one.
+/// A client that confirms and is no replica cannot stand in for one.
 #[test]
 fn a_stranger_that_confirms_everything_credits_nobody() {
     with_server(async |server| {
@@ -343,7 +343,7 @@ fn candidates_that_require_different_numbers_do_not_meet_unless_one_replaces_the
         credited(&mut other).await;
         credited(&mut other).await;
         assert_eq!((server.field("replicas"), server.field("required")), ("2".to_owned(), "1".to_owned()));
-        // Who led by the old number has lost, whatever else the record says.
+        // The leader by the old number has lost, whatever else the record says.
         server.cli(&["hset", "elect:cron", "required", "2"]);
         let renewal = other.renews().await;
         assert!(matches!(&renewal, Ok(Renewal::Lost { why }) if why.contains("asks for")), "{renewal:?}");
