@@ -43,10 +43,12 @@ use std::time::Duration;
 use crate::election::{Term, Time};
 
 pub use super::record::RecordState;
+#[cfg(any(feature = "redis", test))]
+pub use tenure::Epoch;
 use tenure::Tenure;
 #[cfg_attr(not(test), allow(unused_imports, reason = "of stores that do not compare nonces themselves"))]
 pub use tenure::is_effective;
-pub use tenure::{Basis, Credit, Epoch, Write};
+pub use tenure::{Basis, Credit, Write};
 
 mod tenure;
 #[cfg(test)]
@@ -292,6 +294,10 @@ impl<N: Clone + PartialEq> Takeover<N> {
 
     /// The basis of the last credited renewal: what renewals, the release and the keeper's claim write into the record. `None`:
     /// none was credited yet, and the take's, which is in the record, stays.
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "of a store whose claims name the basis of the last credit")
+    )]
     pub fn settled(&self) -> Option<&Basis<N>> {
         self.tenure.as_ref()?.settled()
     }

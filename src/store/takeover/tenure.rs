@@ -117,6 +117,10 @@ impl<N: Clone + PartialEq> Tenure<N> {
         Tenure { taken, is_confirmed, credited: None }
     }
 
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "of a store whose claims name the basis of the last credit")
+    )]
     pub(super) fn settled(&self) -> Option<&Basis<N>> {
         self.credited.as_ref().map(|credited| &credited.basis)
     }
