@@ -12,7 +12,7 @@ use crate::boundary::{Boundary, BoundaryError};
 use crate::election::{
     Asked, Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Signal, Timing, TimingError, Wishes,
 };
-use crate::keeper::{Containment, Scripts};
+use crate::keeper::{Containment, HookScripts};
 use crate::limits::{INSIDE_BYTES_MAX, NAME_BYTES_MAX, TTL_MAX};
 use crate::store::{StoreUrl, StoreUrlError};
 use flags::{FollowerFlags, HookFlags};
@@ -48,7 +48,7 @@ pub struct Config {
     /// The leader command; without any words there is none.
     pub command: Vec<OsString>,
     /// What runs beside it.
-    pub scripts: Scripts,
+    pub scripts: HookScripts,
     /// The boundaries whose commands we run inside, the outermost first.
     pub inside: Vec<String>,
 }
@@ -201,7 +201,7 @@ impl Config {
             #[cfg(feature = "listen")]
             listen: flags.listen,
             command: flags.command,
-            scripts: Scripts {
+            scripts: HookScripts {
                 follower: flags.following.follower.map(OsString::from),
                 on_elected: flags.hooks.on_elected.map(OsString::from),
                 on_ousted: flags.hooks.on_ousted.map(OsString::from),

@@ -24,8 +24,8 @@ use crate::keeper::{self, Keeper, Outbox, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
 use crate::roles::Roles;
 use crate::signals::{SignalEvent, Signals};
-use crate::store::worker::{self, Events, Question, StoreEvent, Story, Worker};
-use crate::store::{Access, Candidacy, Sighting, StoreUrl};
+use crate::store::worker::{self, Events, StoreEvent, StoreNote, StoreRequest, Worker};
+use crate::store::{Access, Candidacy, Observation, StoreUrl};
 use crate::surface::control::{Host, Visit, Visits, Wish};
 use crate::surface::{Pages, Surface, View};
 
@@ -307,7 +307,7 @@ impl Driver {
             StoreEvent::Answer { attempt, answer, story } => {
                 let now = clock::now();
                 self.surface.answered(now, &answer);
-                if let Story::Sighting(sighting) = &story {
+                if let StoreNote::Observation(sighting) = &story {
                     self.surface.sighted(now, sighting);
                     if let Some(term) = sighting.leader.as_ref().and_then(|leader| self.roles.term_of_another(leader)) {
                         self.handle(Event::TermSeen(term));
@@ -318,7 +318,7 @@ impl Driver {
                     self.handle(Event::Answer { attempt, answer });
                     return;
                 }
-                if matches!(story, Story::None | Story::Lost(_)) {
+                if matches!(story, StoreNote::None | StoreNote::Lost(_)) {
                     self.narrator.tell(clock::now(), &story);
                     self.handle(Event::Answer { attempt, answer });
                     return;
@@ -333,7 +333,7 @@ impl Driver {
                     self.roles.troubled(&warning);
                     self.handle(Event::Due(Aside::OnError));
                 }
-                if let Story::Sighting(sighting) = story {
+                if let StoreNote::Observation(sighting) = story {
                     self.sighted(&sighting);
                 }
             }
@@ -348,7 +348,7 @@ impl Driver {
     }
 
     /// Who leads is of interest to those who wait; others have heard of it too late.
-    fn sighted(&mut self, sighting: &Sighting) {
+    fn sighted(&mut self, sighting: &Observation) {
         if self.candidate.phase() != Phase::Standing {
             return;
         }
@@ -415,9 +415,9 @@ impl Driver {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Campaign(attempt) => self.ask(attempt, Question::Campaign),
-            Action::Renew(attempt) => self.ask(attempt, Question::Renew),
-            Action::Release(attempt) => self.ask(attempt, Question::Release),
+            Action::Campaign(attempt) => self.ask(attempt, StoreRequest::Campaign),
+            Action::Renew(attempt) => self.ask(attempt, StoreRequest::Renew),
+            Action::Release(attempt) => self.ask(attempt, StoreRequest::Release),
             Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
             Action::Start { job, run } => {
                 if let Job::Command { .. } = job {
@@ -486,7 +486,7 @@ impl Driver {
         self.killing
     }
 
-    fn ask(&mut self, attempt: Attempt, question: Question) {
+    fn ask(&mut self, attempt: Attempt, question: StoreRequest) {
         self.surface.asked(clock::now());
         // A worker that has ended is an event of its own.
         let _ = self.worker.ask(attempt, question);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use crate::election::{Aside, CommandEnd, Hook, HookFailure, NotStarted, Outcome, Reason, Report, Short, Signal, Time};
-use crate::store::worker::Story;
-use crate::store::{Sighting, StoreError};
+use crate::store::worker::StoreNote;
+use crate::store::{Observation, StoreError};
 
 /// How long a trouble that stays the same is not mentioned again.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -42,14 +42,14 @@ struct Trouble {
 
 impl Narrator {
     /// What the store said beyond its answer. Returns the text of a trouble if people are warned of it.
-    pub fn tell(&mut self, now: Time, story: &Story) -> Option<String> {
+    pub fn tell(&mut self, now: Time, story: &StoreNote) -> Option<String> {
         match story {
-            Story::None => self.well_again(now),
-            Story::Sighting(sighting) => {
+            StoreNote::None => self.well_again(now),
+            StoreNote::Observation(sighting) => {
                 self.well_again(now);
                 self.sighting(sighting);
             }
-            Story::Lost(why) => {
+            StoreNote::Lost(why) => {
                 self.well_again(now);
                 match self.stage {
                     Stage::Elected => warn!(why, "the store says that the boundary is not ours"),
@@ -58,12 +58,12 @@ impl Narrator {
                     }
                 }
             }
-            Story::Trouble(error) => return self.trouble(now, error).then(|| error.to_string()),
+            StoreNote::Error(error) => return self.trouble(now, error).then(|| error.to_string()),
         }
         None
     }
 
-    fn sighting(&mut self, sighting: &Sighting) {
+    fn sighting(&mut self, sighting: &Observation) {
         let seen = (sighting.leader.as_ref().map(|leader| leader.id.clone()), sighting.obstacle.clone());
         if self.seen.as_ref() == Some(&seen) {
             return;
@@ -306,8 +306,8 @@ pub fn command_stopped(signal: Signal) {
 }
 
 /// Why the store would not have us: the last line.
-pub fn refused(story: &Story) {
-    if let Story::Trouble(refusal) = story {
+pub fn refused(story: &StoreNote) {
+    if let StoreNote::Error(refusal) = story {
         error!("store: {refusal}");
     }
 }
@@ -347,8 +347,8 @@ mod tests {
         text.lines().map(|line| line.trim_start().to_owned()).collect()
     }
 
-    fn down() -> Story {
-        Story::Trouble(StoreError::Unavailable("down".to_owned()))
+    fn down() -> StoreNote {
+        StoreNote::Error(StoreError::Unavailable("down".to_owned()))
     }
 
     const NOW: Time = Time::BOOT;
@@ -358,7 +358,7 @@ mod tests {
         let lines = told(|narrator| {
             narrator.report(&Report::Unavailable);
             narrator.tell(NOW, &down());
-            narrator.tell(NOW, &Story::None);
+            narrator.tell(NOW, &StoreNote::None);
             narrator.ended(&Outcome::Unavailable);
         });
         assert_eq!(lines, ["ERROR store: down"]);
@@ -388,8 +388,8 @@ mod tests {
     #[test]
     fn what_a_waiter_is_warned_of_is_no_warning_for_a_loser() {
         let stands = |narrator: &mut Narrator| {
-            let sighting = Sighting { obstacle: Some("held by orphans".to_owned()), ..Sighting::default() };
-            narrator.tell(NOW, &Story::Sighting(sighting));
+            let sighting = Observation { obstacle: Some("held by orphans".to_owned()), ..Observation::default() };
+            narrator.tell(NOW, &StoreNote::Observation(sighting));
         };
         assert_eq!(told(stands), ["WARN waiting: held by orphans"]);
         let loses = |narrator: &mut Narrator| {
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_lost_leadership_is_a_warning_and_a_lost_win_is_none() {
-        let lost = || Story::Lost("it is not there".to_owned());
+        let lost = || StoreNote::Lost("it is not there".to_owned());
         let lines = told(|narrator| {
             narrator.report(&Report::Elected { term: 7 });
             narrator.tell(NOW, &lost());

@@ -11,7 +11,7 @@ use crate::boundary::Boundary;
 use crate::config::StoreFlags;
 use crate::exit::Exit;
 use crate::setup::Setup;
-use crate::store::observer::LOOK_INTERVAL;
+use crate::store::observer::POLL_INTERVAL;
 use crate::store::{Access, StoreUrl};
 
 /// How long the store may take to answer somebody who looks at a screen.
@@ -31,7 +31,7 @@ impl<'a> Asked<'a> {
         let usage = |error: &dyn std::error::Error| fail(Exit::Usage, &error.to_string());
         let boundary = boundary.map(str::parse::<Boundary>).transpose().map_err(|error| usage(&error))?;
         let url = StoreUrl::parse(&store.url).map_err(|error| usage(&error))?;
-        let access = access(store, PATIENCE, LOOK_INTERVAL).map_err(|error| fail(error.exit(), &error.to_string()))?;
+        let access = access(store, PATIENCE, POLL_INTERVAL).map_err(|error| fail(error.exit(), &error.to_string()))?;
         Ok(Asked { boundary, url, access })
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::boundary::Boundary;
 use crate::election::{Term, Time};
-use crate::store::{Glance, Leader, Sighting, StoreError};
+use crate::store::{Leader, Listing, Observation, StoreError};
 
 /// How long a term that was over has to be seen again to be believed: the record of a leader that died is in the way of the
 /// next one for a moment, under whose lock it looks alive.
@@ -79,7 +79,7 @@ enum Said {
 
 impl Changes {
     /// What is to be said of this look at `scope`, `None` for all of the store.
-    pub fn note(&mut self, now: Time, scope: Option<&Boundary>, seen: Result<Vec<Glance>, StoreError>) -> Vec<Change> {
+    pub fn note(&mut self, now: Time, scope: Option<&Boundary>, seen: Result<Vec<Listing>, StoreError>) -> Vec<Change> {
         let seen = match seen {
             Ok(seen) => seen,
             Err(error) => {
@@ -96,7 +96,9 @@ impl Changes {
         for (boundary, sighting) in seen {
             gone.retain(|known| *known != boundary);
             // Seen among others, and never led: a record that candidates wait for is no change (S2).
-            if scope.is_none() && !self.known.contains_key(&boundary) && sighting.as_ref().is_ok_and(Sighting::is_unled)
+            if scope.is_none()
+                && !self.known.contains_key(&boundary)
+                && sighting.as_ref().is_ok_and(Observation::is_unled)
             {
                 self.known.entry(boundary).or_default().said = Said::Nobody;
                 continue;
@@ -107,7 +109,7 @@ impl Changes {
             // Not heard of any more. That nobody leads it need not be said again.
             let known = self.known.entry(boundary.clone()).or_default();
             known.stale &= !matches!(known.said, Said::Nobody);
-            self.note_one(now, &boundary, Ok(Sighting::default()), &mut changes);
+            self.note_one(now, &boundary, Ok(Observation::default()), &mut changes);
         }
         if self.known.len() > MOST_REMEMBERED {
             self.known.retain(|_, known| matches!(known.said, Said::Leads(_)));
@@ -119,7 +121,7 @@ impl Changes {
         &mut self,
         now: Time,
         boundary: &Boundary,
-        sighting: Result<Sighting, StoreError>,
+        sighting: Result<Observation, StoreError>,
         changes: &mut Vec<Change>,
     ) {
         let known = self.known.entry(boundary.clone()).or_default();
@@ -136,7 +138,7 @@ impl Changes {
 }
 
 impl Known {
-    fn note(&mut self, now: Time, sighting: Sighting) -> Vec<What> {
+    fn note(&mut self, now: Time, sighting: Observation) -> Vec<What> {
         self.troubled = false;
         let former = sighting.former;
         if let Some(leader) = sighting.leader {
@@ -222,12 +224,12 @@ mod tests {
         }
     }
 
-    fn led(term: Term, former: impl Into<Option<Term>>) -> Sighting {
-        Sighting { leader: Some(leader(term)), former: former.into(), ..Sighting::default() }
+    fn led(term: Term, former: impl Into<Option<Term>>) -> Observation {
+        Observation { leader: Some(leader(term)), former: former.into(), ..Observation::default() }
     }
 
-    fn unled(former: impl Into<Option<Term>>) -> Sighting {
-        Sighting { former: former.into(), ..Sighting::default() }
+    fn unled(former: impl Into<Option<Term>>) -> Observation {
+        Observation { former: former.into(), ..Observation::default() }
     }
 
     fn down() -> StoreError {
@@ -250,11 +252,11 @@ mod tests {
     }
 
     impl Changes {
-        fn sees_at(&mut self, now: Time, sighting: Sighting) -> Vec<String> {
+        fn sees_at(&mut self, now: Time, sighting: Observation) -> Vec<String> {
             told(self.note(now, Some(&boundary()), Ok(vec![(boundary(), Ok(sighting))])))
         }
 
-        fn sees(&mut self, sighting: Sighting) -> Vec<String> {
+        fn sees(&mut self, sighting: Observation) -> Vec<String> {
             self.sees_at(NOW, sighting)
         }
     }
@@ -280,8 +282,8 @@ mod tests {
         let renamed = Leader { name: "other".to_owned(), ..leader(5) };
         let mut renewed = Leader { lease_left: Some(Duration::from_secs(1)), ..renamed.clone() };
         renewed.since = Some(1);
-        assert_eq!(changes.sees(Sighting { leader: Some(renamed), ..Sighting::default() }), ["5"]);
-        assert_eq!(changes.sees(Sighting { leader: Some(renewed), ..Sighting::default() }), NOTHING);
+        assert_eq!(changes.sees(Observation { leader: Some(renamed), ..Observation::default() }), ["5"]);
+        assert_eq!(changes.sees(Observation { leader: Some(renewed), ..Observation::default() }), NOTHING);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use super::{DESCRIPTORS_TO_ASK, runtime};
 use crate::exit::Exit;
 use crate::keeper::MESSAGE_BYTES_MAX as MESSAGE_TO_KEEPER_BYTES_MAX;
-use crate::store::relinquish::{Parcel, SUBCOMMAND};
+use crate::store::claim_release::{SUBCOMMAND, StoredClaim};
 
 /// The descriptor of the claim, if it is this that we were executed for. Not part of the command line that people see, and
 /// that is completed for them.
@@ -40,7 +40,7 @@ pub fn relinquish(descriptor: RawFd) -> ExitCode {
     if outcome.is_ok() { Exit::Success.into() } else { Exit::Unavailable.into() }
 }
 
-fn receive(descriptor: RawFd) -> Option<Parcel> {
+fn receive(descriptor: RawFd) -> Option<StoredClaim> {
     let mut text = Vec::new();
     // The keeper got it in one message.
     let file = File::open(format!("/proc/self/fd/{descriptor}")).ok()?;

@@ -10,7 +10,7 @@ use super::{exit_for, fail, prepare, runtime};
 use crate::config::{Config, RunFlags, Surroundings};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
-use crate::keeper::{FindError, ForkError, Keeper, Program, close_inherited, find, ignore_file_size_signal};
+use crate::keeper::{CommandSpec, FindError, ForkError, Keeper, close_inherited, find, ignore_file_size_signal};
 use crate::log::{self, StartError, Verbosity};
 use crate::setup::Setup;
 use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
@@ -76,10 +76,10 @@ fn inside() -> Vec<String> {
     outer.lines().map(str::to_owned).chain(std::env::var("ELECT_BOUNDARY")).collect()
 }
 
-fn program(config: &Config) -> Result<Program, FindError> {
+fn program(config: &Config) -> Result<CommandSpec, FindError> {
     let search = std::env::var_os("PATH");
     let path = config.command.first().map(|name| find(name, search.as_deref())).transpose()?.unwrap_or_default();
-    Ok(Program {
+    Ok(CommandSpec {
         path,
         words: config.command.clone(),
         stop_signal: config.stop_signal,

@@ -11,7 +11,7 @@ use super::words::{age, has_colours, leads, rough};
 use super::{StatusFlags, complain, exit_for, fail};
 use crate::boundary::Boundary;
 use crate::exit::Exit;
-use crate::store::{Depth, Glance, Hints, Sighting, StoreError};
+use crate::store::{Detail, Listing, Notifier, Observation, StoreError};
 use crate::surface::status::Document;
 use crate::text::escaped;
 use table::{Look, table};
@@ -51,16 +51,16 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
     })
 }
 
-async fn look(asked: &Asked<'_>) -> Result<Vec<(Boundary, Sighting)>, StoreError> {
-    let mut store = asked.url.open(&asked.access, Hints::to_nobody())?;
+async fn look(asked: &Asked<'_>) -> Result<Vec<(Boundary, Observation)>, StoreError> {
+    let mut store = asked.url.open(&asked.access, Notifier::to_nobody())?;
     let looked = async {
         match &asked.boundary {
             Some(boundary) => {
                 // A record beside which this elect does not campaign is an answer: there is no leader that can be shown.
-                let sighting = store.look(boundary).await.or_else(Sighting::obstructed)?;
+                let sighting = store.look(boundary).await.or_else(Observation::obstructed)?;
                 Ok(vec![(boundary.clone(), sighting)])
             }
-            None => Ok(store.survey(Depth::Leases).await?.into_iter().map(readable).collect()),
+            None => Ok(store.survey(Detail::Lease).await?.into_iter().map(readable).collect()),
         }
     };
     tokio::time::timeout(PATIENCE, looked).await.unwrap_or_else(|_| {
@@ -70,12 +70,12 @@ async fn look(asked: &Asked<'_>) -> Result<Vec<(Boundary, Sighting)>, StoreError
 }
 
 /// One that cannot be read hides no other.
-fn readable((boundary, seen): Glance) -> (Boundary, Sighting) {
-    let unreadable = |error: StoreError| Sighting { obstacle: Some(error.to_string()), ..Sighting::default() };
+fn readable((boundary, seen): Listing) -> (Boundary, Observation) {
+    let unreadable = |error: StoreError| Observation { obstacle: Some(error.to_string()), ..Observation::default() };
     (boundary, seen.unwrap_or_else(unreadable))
 }
 
-fn json(store: &str, seen: &[(Boundary, Sighting)]) -> String {
+fn json(store: &str, seen: &[(Boundary, Observation)]) -> String {
     seen.iter().map(|(boundary, sighting)| Document::new(boundary, store, sighting).to_json() + "\n").collect()
 }
 
@@ -87,7 +87,7 @@ fn here() -> Look {
 }
 
 /// The most important line first; the others are what a person may want to know next.
-fn in_full(boundary: &Boundary, sighting: &Sighting) -> String {
+fn in_full(boundary: &Boundary, sighting: &Observation) -> String {
     let boundary = escaped(boundary.as_str());
     let mut text = match (&sighting.leader, &sighting.obstacle) {
         (Some(leader), _) => {

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::election::Time;
 use crate::exit::Exit;
 use crate::store::observer::Observer;
-use crate::store::{Hints, Leader, Sighting, StoreError};
+use crate::store::{Leader, Notifier, Observation, StoreError};
 use crate::surface::status::Document;
 use crate::text::escaped;
 
@@ -80,7 +80,7 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
         Err(status) => return status,
     };
     run(asked.url, async {
-        let store = match asked.url.open(&asked.access, Hints::to_nobody()) {
+        let store = match asked.url.open(&asked.access, Notifier::to_nobody()) {
             Ok(store) => store,
             Err(error) => return fail(exit_for(&error), &error.to_string()),
         };
@@ -200,7 +200,7 @@ impl Wait<'_> {
             (Met::ByNobody, None) | (Met::Not, _) => return,
         };
         let text = if self.flags.json {
-            let sighting = Sighting { leader: leader.cloned(), ..Sighting::default() };
+            let sighting = Observation { leader: leader.cloned(), ..Observation::default() };
             Document::new(boundary, self.store, &sighting).to_json()
         } else {
             let boundary = escaped(boundary.as_str());

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::exit::Exit;
 use crate::signals::{SignalEvent, Signals};
 use crate::store::observer::Observer;
-use crate::store::{Glance, Hints, StoreError};
+use crate::store::{Listing, Notifier, StoreError};
 use crate::surface::occurrence::Occurrence;
 use crate::text::escaped;
 
@@ -26,7 +26,7 @@ pub fn watch(flags: &WatchFlags) -> ExitCode {
         Err(status) => return status,
     };
     run(asked.url, async {
-        let store = match asked.url.open(&asked.access, Hints::to_nobody()) {
+        let store = match asked.url.open(&asked.access, Notifier::to_nobody()) {
             Ok(store) => store,
             Err(error) => return fail(exit_for(&error), &error.to_string()),
         };
@@ -112,7 +112,7 @@ impl Watch {
         }
     }
 
-    fn tell(&mut self, seen: Result<Vec<Glance>, StoreError>) -> String {
+    fn tell(&mut self, seen: Result<Vec<Listing>, StoreError>) -> String {
         let changes = self.changes.note(clock::now(), self.observer.scope(), seen);
         changes.iter().map(|change| line(change, self.form)).collect()
     }

@@ -22,10 +22,10 @@ const PREFIX: &str = "elect-";
 /// Whoever looks for abandoned leaves may take a new one for such; then there is another.
 const ATTEMPTS: usize = 3;
 /// How long what is to be killed as a proof lives if it is not.
-const PROOF: Duration = Duration::from_secs(1);
+const PROBE_CHILD_LIFETIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub struct Leaf {
+pub struct CommandCgroup {
     path: PathBuf,
     /// Locked for life.
     _directory: File,
@@ -34,13 +34,13 @@ pub struct Leaf {
     events: File,
 }
 
-impl Leaf {
+impl CommandCgroup {
     /// Makes one below our own cgroup, and proves that a child can be moved into it and is killed in it.
     ///
     /// # Errors
     ///
     /// No unified hierarchy, no permission, a kernel without `cgroup.kill`.
-    pub fn make() -> io::Result<Leaf> {
+    pub fn make() -> io::Result<CommandCgroup> {
         let parent = own()?;
         remove_abandoned(&parent);
         let mut last = io::ErrorKind::NotFound.into();
@@ -48,7 +48,7 @@ impl Leaf {
             let path = parent.join(name(std::process::id(), fastrand::u64(..)));
             // Two cannot make the same directory.
             fs::create_dir(&path).map_err(|error| on(&path, &error))?;
-            match Leaf::open(&path).and_then(|leaf| leaf.prove().map(|()| leaf)) {
+            match CommandCgroup::open(&path).and_then(|leaf| leaf.prove().map(|()| leaf)) {
                 Ok(leaf) => return Ok(leaf),
                 Err(error) => {
                     let _ = fs::remove_dir(&path);
@@ -59,7 +59,7 @@ impl Leaf {
         Err(last)
     }
 
-    fn open(path: &Path) -> io::Result<Leaf> {
+    fn open(path: &Path) -> io::Result<CommandCgroup> {
         let directory = open_directory(path)?;
         directory.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
@@ -74,16 +74,16 @@ impl Leaf {
         })?;
         let procs = OpenOptions::new().write(true).open(path.join("cgroup.procs"))?;
         let events = File::open(path.join("cgroup.events"))?;
-        Ok(Leaf { path: path.to_owned(), _directory: directory, procs, kill, events })
+        Ok(CommandCgroup { path: path.to_owned(), _directory: directory, procs, kill, events })
     }
 
     /// One that nobody can enter.
     #[cfg(test)]
-    pub fn full(directory: &Path) -> Leaf {
+    pub fn full(directory: &Path) -> CommandCgroup {
         let events = directory.join("cgroup.events");
         fs::write(&events, "populated 0\n").expect("written");
         let writes_to = |path: &str| OpenOptions::new().write(true).open(path).expect("opened");
-        Leaf {
+        CommandCgroup {
             path: directory.to_owned(),
             _directory: File::open(directory).expect("opened"),
             procs: writes_to("/dev/full"),
@@ -97,7 +97,7 @@ impl Leaf {
         let child = match unsafe { sys::fork() }? {
             Forked::Parent(child) => child,
             Forked::Child => {
-                std::thread::sleep(PROOF);
+                std::thread::sleep(PROBE_CHILD_LIFETIME);
                 sys::exit_now(libc::EXIT_SUCCESS)
             }
         };
@@ -148,7 +148,7 @@ impl Leaf {
         }
     }
 
-    /// Ready (`POLLPRI`) when something has changed since [`Leaf::is_populated`] looked.
+    /// Ready (`POLLPRI`) when something has changed since [`CommandCgroup::is_populated`] looked.
     pub fn events(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }

@@ -8,12 +8,12 @@
 
 use std::io;
 
-use super::cgroup::Leaf;
-use super::namespace::Home;
-use super::tree::{self, Killed, Scanner, Slice};
+use super::cgroup::CommandCgroup;
+use super::namespace::ParentPidNs;
+use super::tree::{self, KillSweep, Scanner, SweepSlice};
 
 /// So many are killed one by one: it takes but a fraction of a kill allowance.
-const AT_HAND: usize = 2 * 1024;
+const INDIVIDUAL_KILLS_MAX: usize = 2 * 1024;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -33,12 +33,12 @@ pub enum Containment {
 pub enum Tier {
     /// A cgroup for the command, below the one that elect is in.
     Cgroup {
-        leaf: Leaf,
+        leaf: CommandCgroup,
         /// Asked for by name: without it nothing is started.
         is_mandatory: bool,
     },
     /// A PID namespace for each start of the command.
-    Pidns(Home),
+    Pidns(ParentPidNs),
     Tree,
 }
 
@@ -70,11 +70,11 @@ impl Containment {
     /// A tier that was named cannot be had.
     pub fn establish(self) -> Result<(Tier, Option<io::Error>), NoContainment> {
         match self {
-            Containment::Auto => Ok(match Leaf::make() {
+            Containment::Auto => Ok(match CommandCgroup::make() {
                 Ok(leaf) => (Tier::Cgroup { leaf, is_mandatory: false }, None),
                 Err(error) => (Tier::Tree, Some(error)),
             }),
-            Containment::Cgroup => match Leaf::make() {
+            Containment::Cgroup => match CommandCgroup::make() {
                 Ok(leaf) => Ok((Tier::Cgroup { leaf, is_mandatory: true }, None)),
                 Err(reason) => Err(NoContainment {
                     tier: "cgroup",
@@ -82,7 +82,7 @@ impl Containment {
                     reason,
                 }),
             },
-            Containment::Pidns => match Home::probe() {
+            Containment::Pidns => match ParentPidNs::probe() {
                 Ok(home) => Ok((Tier::Pidns(home), None)),
                 Err(reason) => Err(NoContainment { tier: "pidns", remedy: "it takes root (CAP_SYS_ADMIN)", reason }),
             },
@@ -101,7 +101,7 @@ impl Tier {
         }
     }
 
-    fn leaf(&self) -> Option<&Leaf> {
+    fn leaf(&self) -> Option<&CommandCgroup> {
         match self {
             Tier::Cgroup { leaf, .. } => Some(leaf),
             Tier::Pidns(_) | Tier::Tree => None,
@@ -128,26 +128,26 @@ impl Tier {
     /// kernel's: whoever moves a process between two cgroups, anywhere on the machine, holds it until every fork under way is
     /// done, and in a storm those that are forking wait for their turn among all the others. That took up to 2 s, in which a
     /// storm went on; it is over by then if those who can be killed without the lock are.
-    pub fn kill(&self, scanner: &mut Scanner, root: i32, except: &[i32], progress: &mut dyn FnMut()) -> Killed {
-        let Some(leaf) = self.leaf() else { return scanner.kill(root, except, tree::MOST, progress) };
-        match scanner.kill(root, except, AT_HAND, progress) {
-            Killed::All(found) if found > 0 || !leaf.is_populated() => Killed::All(found),
+    pub fn kill(&self, scanner: &mut Scanner, root: i32, except: &[i32], progress: &mut dyn FnMut()) -> KillSweep {
+        let Some(leaf) = self.leaf() else { return scanner.kill(root, except, tree::DESCENDANTS_MAX, progress) };
+        match scanner.kill(root, except, INDIVIDUAL_KILLS_MAX, progress) {
+            KillSweep::Complete(found) if found > 0 || !leaf.is_populated() => KillSweep::Complete(found),
             // They are too fast or too many, have become a user whom we may not signal, or are nobody's descendants.
-            Killed::All(_) | Killed::Some | Killed::Unknown => {
+            KillSweep::Complete(_) | KillSweep::Partial | KillSweep::Unlistable => {
                 leaf.kill();
-                scanner.kill(root, except, tree::MOST, progress)
+                scanner.kill(root, except, tree::DESCENDANTS_MAX, progress)
             }
         }
     }
 
     /// The same a batch at a time ([`Scanner::kill_slice`]), for whoever has other things to do.
-    pub fn kill_slice(&self, scanner: &mut Scanner, root: i32, except: &[i32]) -> Slice {
+    pub fn kill_slice(&self, scanner: &mut Scanner, root: i32, except: &[i32]) -> SweepSlice {
         let before = scanner.hunted();
         let slice = scanner.kill_slice(root, except);
         if let Some(leaf) = self.leaf() {
             let hunted = scanner.hunted();
-            let too_many = before <= AT_HAND && hunted > AT_HAND;
-            if too_many || (!matches!(slice, Slice::More) && hunted == 0 && leaf.is_populated()) {
+            let too_many = before <= INDIVIDUAL_KILLS_MAX && hunted > INDIVIDUAL_KILLS_MAX;
+            if too_many || (!matches!(slice, SweepSlice::More) && hunted == 0 && leaf.is_populated()) {
                 leaf.kill();
             }
         }
@@ -156,12 +156,12 @@ impl Tier {
 
     /// The second half of K6: `true` until it is certain that nobody is inside.
     pub fn is_populated(&self) -> bool {
-        self.leaf().is_some_and(Leaf::is_populated)
+        self.leaf().is_some_and(CommandCgroup::is_populated)
     }
 
     /// What becomes ready (`POLLPRI`) when that changes.
     pub fn events(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.leaf().map(Leaf::events)
+        self.leaf().map(CommandCgroup::events)
     }
 
     /// Takes away what has been made. To be called when it is empty and nothing will be started any more.
@@ -180,7 +180,7 @@ mod tests {
     fn a_leaf_that_cannot_be_entered_costs_the_start_where_it_is_a_must() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for is_mandatory in [true, false] {
-            let tier = Tier::Cgroup { leaf: Leaf::full(directory.path()), is_mandatory };
+            let tier = Tier::Cgroup { leaf: CommandCgroup::full(directory.path()), is_mandatory };
             assert_eq!(tier.enter().is_err(), is_mandatory);
         }
     }

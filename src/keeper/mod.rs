@@ -17,11 +17,11 @@
 mod cgroup;
 mod containment;
 mod descriptors;
-mod execute;
-mod guard;
+mod event_loop;
 mod namespace;
 mod outbox;
 mod protocol;
+mod reexec;
 mod spawn;
 mod sys;
 mod terminal;
@@ -38,22 +38,22 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, setpgid};
 
 pub use containment::{Containment, NoContainment};
-pub use execute::execute_self;
 pub use outbox::Outbox;
-pub use protocol::{Claim, LONGEST as MESSAGE_BYTES_MAX, Received, ToKeeper};
-pub use spawn::{FindError, Program, Scripts, find};
+pub use protocol::{Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
+pub use reexec::execute_self;
+pub use spawn::{CommandSpec, FindError, HookScripts, find};
 pub use sys::{close_inherited, die_by, ignore, ignore_file_size_signal, is_ignored, signal_own_group};
 pub use terminal::Terminal;
 
 use crate::election::FromKeeper;
 use containment::Tier;
-use guard::Guard;
+use event_loop::KeeperLoop;
 use protocol::Channel;
 use sys::{Forked, Inherited, Reaped};
-use tree::{Scanner, Slice};
+use tree::{Scanner, SweepSlice};
 
 /// How many of the dead are reaped before others have their turn.
-const AT_ONCE: usize = 256;
+const REAP_BATCH: usize = 256;
 
 /// Gives a claim back in the store's own way, in the keeper's process, after the campaigner's death (K2).
 pub type Release = fn(Claim);
@@ -67,7 +67,7 @@ pub struct Keeper {
     channel: Channel,
     scanner: Scanner,
     /// Children that elect was born with, and what descends from them: nobody's tree, to be left alone.
-    strangers: Vec<Stranger>,
+    strangers: Vec<PreexistingChild>,
     /// There were such: whoever of theirs is orphaned later becomes a child of ours, when they may all be gone.
     has_strangers: bool,
     /// A sweep has begun, and has not seen everybody yet.
@@ -82,19 +82,19 @@ pub struct Keeper {
 
 /// A process that is not of the command's tree, by number and start: its number may become that of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stranger {
+struct PreexistingChild {
     pid: i32,
     start: u64,
 }
 
-impl Stranger {
-    fn of(pid: i32) -> Option<Stranger> {
-        sys::start_of(pid).ok().flatten().map(|start| Stranger { pid, start })
+impl PreexistingChild {
+    fn of(pid: i32) -> Option<PreexistingChild> {
+        sys::start_of(pid).ok().flatten().map(|start| PreexistingChild { pid, start })
     }
 
     /// Whether it is still there. Where that cannot be told, it counts as there: it is not ours to kill.
     fn is_there(self) -> bool {
-        sys::start_of(self.pid).is_err() || Stranger::of(self.pid) == Some(self)
+        sys::start_of(self.pid).is_err() || PreexistingChild::of(self.pid) == Some(self)
     }
 }
 
@@ -121,9 +121,10 @@ impl Keeper {
     /// # Errors
     ///
     /// `/proc` cannot list children, the containment cannot be had, or the kernel gives no socket or process.
-    pub fn fork(program: Option<Program>, release: Release, containment: Containment) -> Result<Keeper, ForkError> {
+    pub fn fork(program: Option<CommandSpec>, release: Release, containment: Containment) -> Result<Keeper, ForkError> {
         tree::probe()?;
-        let strangers: Vec<Stranger> = tree::own_descendants()?.into_iter().filter_map(Stranger::of).collect();
+        let strangers: Vec<PreexistingChild> =
+            tree::own_descendants()?.into_iter().filter_map(PreexistingChild::of).collect();
         let has_strangers = !strangers.is_empty();
         let inherited = Inherited::take();
         let (tier, fallback) = containment.establish()?;
@@ -221,12 +222,12 @@ impl Keeper {
 
     /// The next batch of them.
     pub fn kill_more(&mut self) -> bool {
-        !self.reaped && self.tier.kill_slice(&mut self.scanner, self.pid, &[]) == Slice::More
+        !self.reaped && self.tier.kill_slice(&mut self.scanner, self.pid, &[]) == SweepSlice::More
     }
 
     /// Reaps what has ended: as PID 1 any process may become our child. Returns whether the keeper has, now or before.
     pub fn reap(&mut self) -> bool {
-        for _ in 0..AT_ONCE {
+        for _ in 0..REAP_BATCH {
             let Reaped::Child { pid, .. } = sys::reap(-1) else { return self.reaped };
             self.reaped |= pid == self.pid;
             self.strangers.retain(|stranger| stranger.pid != pid);
@@ -258,7 +259,7 @@ impl Keeper {
         }
         let (own, keeper) = (std::process::id().cast_signed(), [self.pid]);
         let found = self.scanner.descendants(own, &keeper).to_vec();
-        let mut strangers: Vec<Stranger> = found.into_iter().filter_map(Stranger::of).collect();
+        let mut strangers: Vec<PreexistingChild> = found.into_iter().filter_map(PreexistingChild::of).collect();
         let mut again = self.scanner.descendants(own, &keeper).to_vec();
         again.sort_unstable();
         strangers.retain(|stranger| again.binary_search(&stranger.pid).is_ok());
@@ -287,11 +288,11 @@ impl Keeper {
         }
         let strangers = self.living_strangers();
         let slice = self.tier.kill_slice(&mut self.scanner, own, &strangers);
-        self.sweeping = slice == Slice::More;
+        self.sweeping = slice == SweepSlice::More;
         self.reap();
         // A number that was a stranger's before the look, and is not after it, may have hidden one of the tree.
         let empty =
-            slice == Slice::Done { left: 0 } && self.living_strangers() == strangers && !self.tier.is_populated();
+            slice == SweepSlice::Done { left: 0 } && self.living_strangers() == strangers && !self.tier.is_populated();
         if empty {
             self.tier.remove();
         }
@@ -308,7 +309,7 @@ impl AsRawFd for Keeper {
 /// The life of the keeper, in its own process. Returns its exit status.
 fn live(
     socket: OwnedFd,
-    program: Option<Program>,
+    program: Option<CommandSpec>,
     release: Release,
     inherited: Inherited,
     (tier, terminal): (Tier, Terminal),
@@ -323,7 +324,7 @@ fn live(
     if prepared.is_err() {
         return libc::EXIT_FAILURE;
     }
-    let guard = Guard::new(Channel::new(socket), program, inherited, tier, terminal);
+    let guard = KeeperLoop::new(Channel::new(socket), program, inherited, tier, terminal);
     sys::schedule_first();
     // Where the limit allows it. What exists by now is all that killing needs; later memory stays out of it, lest an
     // allocation fail for a limit on locked pages.

@@ -29,16 +29,16 @@ use super::sys::{self, Forked, Inherited};
 
 /// The namespace that we live in ourselves, and in which later children are born again.
 #[derive(Debug)]
-pub struct Home(File);
+pub struct ParentPidNs(File);
 
-impl Home {
+impl ParentPidNs {
     /// Looks whether a namespace can be made and left behind.
     ///
     /// # Errors
     ///
     /// No permission.
-    pub fn probe() -> io::Result<Home> {
-        let home = Home(File::open("/proc/self/ns/pid")?);
+    pub fn probe() -> io::Result<ParentPidNs> {
+        let home = ParentPidNs(File::open("/proc/self/ns/pid")?);
         unshare(CloneFlags::CLONE_NEWPID)?;
         home.come_back()?;
         Ok(home)

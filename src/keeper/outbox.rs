@@ -71,7 +71,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::protocol::{Channel, LONGEST, Received, VALUE_BYTES_MAX};
+    use super::super::protocol::{Channel, MESSAGE_BYTES_MAX, Received, VALUE_BYTES_MAX};
     use super::*;
     use crate::election::{Aside, Beside, Job, Time};
     use crate::fuzz;
@@ -104,7 +104,7 @@ mod tests {
         let (ours, theirs) = pair();
         let (ours, theirs) = (Channel::new(ours), Channel::new(theirs));
         let mut outbox = Outbox::default();
-        let huge = "ü".repeat(LONGEST);
+        let huge = "ü".repeat(MESSAGE_BYTES_MAX);
         for message in [start(&huge), ToKeeper::Stop { kill_at: Time::BOOT }, aside(&huge), ToKeeper::Kill] {
             outbox.push(message);
         }
@@ -112,7 +112,7 @@ mod tests {
         assert!(outbox.is_empty());
         let cut = "ü".repeat(VALUE_BYTES_MAX / 2);
         let sent = [start(&cut), ToKeeper::Stop { kill_at: Time::BOOT }, aside(&cut), ToKeeper::Kill];
-        assert_eq!(received(&theirs, &mut vec![0; LONGEST]), sent.map(|message| format!("{message:?}")));
+        assert_eq!(received(&theirs, &mut vec![0; MESSAGE_BYTES_MAX]), sent.map(|message| format!("{message:?}")));
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
         outbox.push(ToKeeper::Kill);
         let undeliverable = outbox.flush(|message| ours.send(message));
         assert!(matches!(undeliverable[..], [ToKeeper::Start { run: 3, .. }]), "{undeliverable:?}");
-        assert_eq!(received(&theirs, &mut vec![0; LONGEST]), ["Kill"]);
+        assert_eq!(received(&theirs, &mut vec![0; MESSAGE_BYTES_MAX]), ["Kill"]);
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
         let (ours, theirs) = pair();
         setsockopt(&ours, sockopt::SndBuf, &1).expect("set");
         let (ours, theirs) = (Channel::new(ours), Channel::new(theirs));
-        let (mut outbox, mut buffer) = (Outbox::default(), vec![0; LONGEST]);
+        let (mut outbox, mut buffer) = (Outbox::default(), vec![0; MESSAGE_BYTES_MAX]);
         let all: Vec<String> = (0..100).map(|signal| format!("{:?}", ToKeeper::Forward { signal })).collect();
         (0..100).for_each(|signal| outbox.push(ToKeeper::Forward { signal }));
         let mut arrived = Vec::new();
@@ -150,7 +150,7 @@ mod tests {
     fn whatever_is_in_an_environment_the_keeper_reads_it_and_the_kill_behind_it() {
         let (ours, theirs) = pair();
         let (ours, theirs) = (Channel::new(ours), Channel::new(theirs));
-        let buffer = std::cell::RefCell::new(vec![0; LONGEST]);
+        let buffer = std::cell::RefCell::new(vec![0; MESSAGE_BYTES_MAX]);
         let size = prop_oneof![Just(0_usize), 1..2_000_usize, 60_000..70_000_usize, 100_000..200_000_usize];
         let character = prop_oneof![Just('x'), Just('\0'), Just('ü'), Just('\u{1f600}')];
         let identities = vec((size, character), 0..14).prop_map(|values| {

@@ -19,11 +19,11 @@ use crate::election::{
 use crate::limits;
 
 /// Longer messages are refused by their sender.
-pub const LONGEST: usize = 64 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Longest value of a variable in a message that was too large as it was.
 pub const VALUE_BYTES_MAX: usize = 1024;
 /// How many descriptors may come with a claim.
-const MOST_DESCRIPTORS: usize = 3;
+const DESCRIPTORS_MAX: usize = 3;
 
 /// What the store gave us, or will, in a form that lets the keeper give it back alone (K2).
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub enum ToKeeper {
 
 impl ToKeeper {
     fn encode(&self) -> Vec<u8> {
-        let mut message = Writer::default();
+        let mut message = Encoder::default();
         match self {
             ToKeeper::Claim(claim) => message.tag(1).bytes(&claim.payload),
             ToKeeper::Arm { term, kill_by } => message.tag(2).number(*term).number(kill_by.as_nanos()),
@@ -114,7 +114,7 @@ impl ToKeeper {
 
     /// `None`: not a message.
     fn decode(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Option<ToKeeper> {
-        let mut message = Reader(bytes);
+        let mut message = Decoder(bytes);
         let decoded = match message.tag()? {
             1 => ToKeeper::Claim(Claim { payload: message.bytes()?.to_vec(), descriptors }),
             2 => ToKeeper::Arm { term: message.number()?, kill_by: Time::from_nanos(message.number()?) },
@@ -141,7 +141,7 @@ impl ToKeeper {
 const PROGRESS: u8 = 18;
 
 fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
-    let mut message = Writer::default();
+    let mut message = Encoder::default();
     match *answer {
         FromKeeper::Armed { term, kill_by } => message.tag(1).number(term).number(kill_by.as_nanos()),
         FromKeeper::Pong => message.tag(2),
@@ -175,7 +175,7 @@ fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
 }
 
 fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
-    let mut message = Reader(bytes);
+    let mut message = Decoder(bytes);
     let decoded = match message.tag()? {
         1 => FromKeeper::Armed { term: message.number()?, kill_by: Time::from_nanos(message.number()?) },
         2 => FromKeeper::Pong,
@@ -202,31 +202,31 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
 }
 
 #[derive(Default)]
-struct Writer(Vec<u8>);
+struct Encoder(Vec<u8>);
 
-impl Writer {
-    fn tag(&mut self, tag: u8) -> &mut Writer {
+impl Encoder {
+    fn tag(&mut self, tag: u8) -> &mut Encoder {
         self.0.push(tag);
         self
     }
 
-    fn number(&mut self, number: u64) -> &mut Writer {
+    fn number(&mut self, number: u64) -> &mut Encoder {
         self.0.extend(number.to_ne_bytes());
         self
     }
 
-    fn signed(&mut self, number: i32) -> &mut Writer {
+    fn signed(&mut self, number: i32) -> &mut Encoder {
         self.0.extend(number.to_ne_bytes());
         self
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Writer {
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Encoder {
         self.number(bytes.len() as u64);
         self.0.extend(bytes);
         self
     }
 
-    fn job(&mut self, job: Job) -> &mut Writer {
+    fn job(&mut self, job: Job) -> &mut Encoder {
         match job {
             Job::Command { term } => self.tag(1).number(term),
             Job::OnElected { term } => self.tag(2).number(term),
@@ -236,7 +236,7 @@ impl Writer {
     }
 
     /// Runs are counted from one.
-    fn beside(&mut self, beside: Beside) -> &mut Writer {
+    fn beside(&mut self, beside: Beside) -> &mut Encoder {
         match beside {
             Beside::Run(run) => self.number(run),
             Beside::Nothing => self.number(0),
@@ -244,7 +244,7 @@ impl Writer {
     }
 
     /// The last of a message.
-    fn identity(&mut self, identity: &[(OsString, OsString)]) -> &mut Writer {
+    fn identity(&mut self, identity: &[(OsString, OsString)]) -> &mut Encoder {
         for (name, value) in identity {
             self.bytes(name.as_bytes()).bytes(value.as_bytes());
         }
@@ -252,9 +252,9 @@ impl Writer {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+struct Decoder<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> Decoder<'a> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -366,7 +366,7 @@ impl Channel {
     }
 
     fn transmit(&self, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
-        if bytes.len() > LONGEST || descriptors.len() > MOST_DESCRIPTORS {
+        if bytes.len() > MESSAGE_BYTES_MAX || descriptors.len() > DESCRIPTORS_MAX {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
         let rights = [ControlMessage::ScmRights(descriptors)];
@@ -387,7 +387,7 @@ impl Channel {
     }
 
     fn receive_with<T>(&self, buffer: &mut [u8], decode: impl FnOnce(&[u8], Vec<OwnedFd>) -> T) -> Received<T> {
-        let mut rights = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+        let mut rights = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
         let mut slices = [IoSliceMut::new(buffer)];
         let (length, whole, descriptors) = loop {
@@ -596,7 +596,7 @@ mod tests {
         let kind = (AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
         let (one, other) = socketpair(kind.0, kind.1, None, kind.2).expect("a pair");
         let (one, other) = (Channel::new(one), Channel::new(other));
-        let mut buffer = vec![0; LONGEST];
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         let buffer = std::cell::RefCell::new(&mut buffer);
         // No message is empty.
         let said = (0..20_u8, vec(any::<u8>(), 0..200)).prop_map(|(tag, rest)| [vec![tag], rest].concat());

@@ -1,4 +1,4 @@
-//! From a [`Program`] to a running main process: fork, the few things a child must do, exec.
+//! From a [`CommandSpec`] to a running main process: fork, the few things a child must do, exec.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -20,10 +20,10 @@ use crate::election::{Aside, Job, NotStarted, Time};
 
 /// The lock of the file store arrives in the command at this descriptor or the next free one, or at the highest free one that the
 /// limit allows (K9, 5.1).
-const LOWEST_PASSED: i32 = 100;
+const LOCK_FD_MIN: i32 = 100;
 
 /// Variables that say who and where a command is. Inherited ones are somebody else's and never passed on.
-const IDENTITY: [&str; 13] = [
+const IDENTITY_VARS: [&str; 13] = [
     "ELECT_BOUNDARY",
     "ELECT_INSIDE",
     "ELECT_ROLE",
@@ -42,12 +42,12 @@ const IDENTITY: [&str; 13] = [
 /// What reads a follower's and a hook's command line.
 const SHELL: &str = "/bin/sh";
 /// What systemd tells elect, and nobody else: a command that took it for its own would speak in elect's name.
-const SYSTEMDS: [&str; 7] =
+const SYSTEMD_VARS: [&str; 7] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
 
 /// What is run while leading, and how it is stopped. Fixed before the keeper is forked.
 #[derive(Debug, Clone)]
-pub struct Program {
+pub struct CommandSpec {
     /// The file to execute, found beforehand ([`find`]).
     pub path: PathBuf,
     /// The words of the command line, its name first. Without any there is no command.
@@ -59,12 +59,12 @@ pub struct Program {
     /// How long the claim is kept from its first start in a term, even if nobody is left to keep it but the keeper.
     pub min_hold: Duration,
     /// What else is run.
-    pub scripts: Scripts,
+    pub scripts: HookScripts,
 }
 
 /// What is run beside the leader command, each by a shell.
 #[derive(Debug, Clone, Default)]
-pub struct Scripts {
+pub struct HookScripts {
     /// While another leads.
     pub follower: Option<OsString>,
     /// Before the leader command.
@@ -88,7 +88,7 @@ pub struct Executable {
     reads: bool,
 }
 
-impl Program {
+impl CommandSpec {
     /// What is to be executed for a job; `None`: there is nothing.
     pub fn executable(&self, job: Job) -> Option<Executable> {
         let script = match job {
@@ -238,7 +238,7 @@ pub fn spawn(
         shell_arguments: &shell_arguments,
         environment: &environment,
         inherited,
-        pass: lock.map(|lock| (lock.as_fd(), LOWEST_PASSED)),
+        pass: lock.map(|lock| (lock.as_fd(), LOCK_FD_MIN)),
     };
     match tier {
         Tier::Tree | Tier::Cgroup { .. } => bear(&exec, (kill_by, program.reads), tier, terminal),
@@ -323,7 +323,7 @@ fn c_string(word: &OsStr) -> io::Result<CString> {
 /// What elect was started with, less the identity of another command and what is for elect alone, plus who this one is.
 fn environment(identity: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
     let replaced = |name: &OsString| {
-        IDENTITY.iter().chain(&SYSTEMDS).any(|own| name == own) || identity.iter().any(|(own, _)| name == own)
+        IDENTITY_VARS.iter().chain(&SYSTEMD_VARS).any(|own| name == own) || identity.iter().any(|(own, _)| name == own)
     };
     std::env::vars_os()
         .filter(|(name, _)| !replaced(name))

@@ -32,7 +32,7 @@ use crate::clock;
 use crate::election::{AtTerminal, Signal, Time};
 
 /// How soon it is looked again whether a command that waits for the terminal may have it: a shell's `fg` tells nobody.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const FOREGROUND_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What elect's job has of its terminal, and what the command has.
 #[derive(Debug)]
@@ -40,12 +40,12 @@ pub struct Terminal {
     home: i32,
     /// Others of the job may need the terminal as well: it is lent to a command that asks for it, by reading.
     shared: bool,
-    lent: Option<Lent>,
-    rest: Rest,
+    lent: Option<TerminalLoan>,
+    rest: StopState,
 }
 
 #[derive(Debug)]
-struct Lent {
+struct TerminalLoan {
     tty: OwnedFd,
     /// As they were before.
     modes: Option<Modes>,
@@ -55,7 +55,7 @@ struct Lent {
 
 /// Whether the command stands still, as far as the terminal is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rest {
+enum StopState {
     None,
     /// With the whole job; continued with it.
     Suspended,
@@ -68,7 +68,7 @@ enum Rest {
 impl Terminal {
     /// The one of this process's group. To be called before that group is left.
     pub fn of_this_job() -> Terminal {
-        Terminal { home: getpgrp().as_raw(), shared: is_pipeline(), lent: None, rest: Rest::None }
+        Terminal { home: getpgrp().as_raw(), shared: is_pipeline(), lent: None, rest: StopState::None }
     }
 
     /// The group that elect was started in.
@@ -86,12 +86,12 @@ impl Terminal {
     }
 
     /// Remembers how the terminal is, if home is in its foreground.
-    fn borrow_from_home(&mut self) -> Option<&Lent> {
+    fn borrow_from_home(&mut self) -> Option<&TerminalLoan> {
         // Zero: not to be seen from this PID namespace, so it could not be given back.
         let tty = open_terminal().filter(|tty| self.home > 0 && foreground(tty.as_fd()) == Some(self.home))?;
         let modes = Modes::of(tty.as_fd());
         let (before, commands) = self.lent.take().map_or((modes, None), |lent| (modes.or(lent.modes), lent.commands));
-        Some(self.lent.insert(Lent { tty, modes: before, commands }))
+        Some(self.lent.insert(TerminalLoan { tty, modes: before, commands }))
     }
 
     /// To a command that runs already; as it had left the terminal, if it had it before.
@@ -106,7 +106,7 @@ impl Terminal {
 
     /// The main process was stopped, by the terminal or by hand. Returns what is to be said about it.
     pub fn stopped(&mut self, group: i32, signal: i32, root: i32, scanner: &mut Scanner) -> Option<AtTerminal> {
-        if self.rest == Rest::Suspended {
+        if self.rest == StopState::Suspended {
             return None;
         }
         if let Some(lent) = &mut self.lent
@@ -114,7 +114,7 @@ impl Terminal {
         {
             lent.commands = Modes::of(lent.tty.as_fd());
             lent.give_back(self.home, true);
-            self.rest = Rest::Suspended;
+            self.rest = StopState::Suspended;
             return Some(AtTerminal::Suspended(Signal(signal)));
         }
         if signal == libc::SIGTTIN || signal == libc::SIGTTOU {
@@ -122,32 +122,32 @@ impl Terminal {
                 proceed(group);
                 return None;
             }
-            self.rest = Rest::Waits { look_at: clock::now() + LOOK_AGAIN };
+            self.rest = StopState::Waits { look_at: clock::now() + FOREGROUND_POLL_INTERVAL };
         }
         Some(AtTerminal::Stopped(Signal(signal)))
     }
 
     /// The job goes on: in the foreground with the terminal, in the background without.
     pub fn resume(&mut self, group: i32, reads: bool) {
-        let wants = reads && (!self.shared || self.lent.is_some() || matches!(self.rest, Rest::Waits { .. }));
+        let wants = reads && (!self.shared || self.lent.is_some() || matches!(self.rest, StopState::Waits { .. }));
         let has = wants && self.hand_over(group);
         match self.rest {
-            Rest::Suspended => {}
-            Rest::Waits { .. } if has => {}
-            Rest::None | Rest::Waits { .. } => return,
+            StopState::Suspended => {}
+            StopState::Waits { .. } if has => {}
+            StopState::None | StopState::Waits { .. } => return,
         }
-        self.rest = Rest::None;
+        self.rest = StopState::None;
         proceed(group);
     }
 
     /// Whether a command that waits for the terminal may have it by now.
     pub fn look_again(&mut self, now: Time, group: i32) {
         match &mut self.rest {
-            Rest::Waits { look_at } if now >= *look_at => *look_at = now + LOOK_AGAIN,
-            Rest::None | Rest::Suspended | Rest::Waits { .. } => return,
+            StopState::Waits { look_at } if now >= *look_at => *look_at = now + FOREGROUND_POLL_INTERVAL,
+            StopState::None | StopState::Suspended | StopState::Waits { .. } => return,
         }
         if self.hand_over(group) {
-            self.rest = Rest::None;
+            self.rest = StopState::None;
             proceed(group);
         }
     }
@@ -155,8 +155,8 @@ impl Terminal {
     /// When to [`Terminal::look_again`].
     pub fn look_at(&self) -> Time {
         match self.rest {
-            Rest::Waits { look_at } => look_at,
-            Rest::None | Rest::Suspended => Time::NEVER,
+            StopState::Waits { look_at } => look_at,
+            StopState::None | StopState::Suspended => Time::NEVER,
         }
     }
 
@@ -170,9 +170,9 @@ impl Terminal {
         (root, except): (i32, &[i32]),
         scanner: &mut Scanner,
     ) -> bool {
-        self.rest = Rest::None;
+        self.rest = StopState::None;
         // Whoever has taken it without being asked is in the tree as well.
-        let unasked = || open_terminal().map(|tty| Lent { tty, modes: None, commands: None });
+        let unasked = || open_terminal().map(|tty| TerminalLoan { tty, modes: None, commands: None });
         let Some(lent) = self.lent.take().or_else(unasked) else { return false };
         let ours = self.home > 0 && is_ours(lent.tty.as_fd(), group, (root, except), scanner);
         if ours {
@@ -182,7 +182,7 @@ impl Terminal {
     }
 }
 
-impl Lent {
+impl TerminalLoan {
     fn give_back(&self, home: i32, with_modes: bool) {
         if let Some(modes) = self.modes.as_ref().filter(|_| with_modes) {
             modes.set(self.tty.as_fd());

@@ -16,9 +16,9 @@ use nix::unistd::{Whence, lseek};
 use super::sys;
 
 /// More descendants than this are found in several rounds.
-pub const MOST: usize = 32 * 1024;
+pub const DESCENDANTS_MAX: usize = 32 * 1024;
 /// How often a tree that keeps growing is looked at again before others have their turn.
-const ROUNDS: usize = 8;
+const SWEEP_ROUNDS_MAX: usize = 8;
 /// How many processes are dealt with between two reports of progress, and in one slice of [`Scanner::kill_slice`].
 pub const BATCH: usize = 256;
 
@@ -26,7 +26,7 @@ pub const BATCH: usize = 256;
 #[derive(Debug)]
 pub struct Scanner {
     found: Vec<i32>,
-    seen: Seen,
+    seen: PidSet,
     entries: Box<[u8; 4096]>,
     text: Box<[u8; 4096]>,
     /// The lists of the main threads' children of these processes, open from the start: where no descriptor is to be had any
@@ -44,8 +44,8 @@ impl Scanner {
             open(path.as_str(), READ, NO_MODE).ok().map(|children| (pid, children))
         };
         Scanner {
-            found: Vec::with_capacity(MOST),
-            seen: Seen::new(),
+            found: Vec::with_capacity(DESCENDANTS_MAX),
+            seen: PidSet::new(),
             entries: Box::new([0; 4096]),
             text: Box::new([0; 4096]),
             roots: roots.iter().filter_map(opened).collect(),
@@ -56,7 +56,7 @@ impl Scanner {
     /// Every descendant of `root` (a process, all its threads), `except` and what descends from it left out.
     pub fn descendants(&mut self, root: i32, except: &[i32]) -> &[i32] {
         self.seen.clear();
-        self.walk(root, except, MOST, |_| (), &mut || ());
+        self.walk(root, except, DESCENDANTS_MAX, |_| (), &mut || ());
         &self.found
     }
 
@@ -140,10 +140,10 @@ impl Scanner {
     /// otherwise take all the time in which the living have children.
     ///
     /// `progress` is called after each batch: the caller says that it lives (K4).
-    pub fn kill(&mut self, root: i32, except: &[i32], most: usize, progress: &mut dyn FnMut()) -> Killed {
+    pub fn kill(&mut self, root: i32, except: &[i32], most: usize, progress: &mut dyn FnMut()) -> KillSweep {
         self.seen.clear();
         let mut all = 0;
-        for _ in 0..ROUNDS {
+        for _ in 0..SWEEP_ROUNDS_MAX {
             let refused = Cell::new(false);
             let stop = |pid| {
                 let stopped = sys::kill(pid, libc::SIGSTOP);
@@ -158,16 +158,16 @@ impl Scanner {
             }
             all += walked.new;
             if !walked.root_listed {
-                return Killed::Unknown;
+                return KillSweep::Unlistable;
             }
             if refused.get() || !walked.all_listed || self.found.len() > most {
-                return Killed::Some;
+                return KillSweep::Partial;
             }
             if walked.new == 0 {
-                return Killed::All(all);
+                return KillSweep::Complete(all);
             }
         }
-        Killed::Some
+        KillSweep::Partial
     }
 
     /// Begins a hunt by slices: nobody has been seen.
@@ -184,16 +184,16 @@ impl Scanner {
     /// Stops and kills a batch of those that the present hunt has not seen yet, so that whoever has other things to do is held
     /// up by no more than that. The walk begins at the root each time: no number is kept from one slice to the next, for it
     /// may be somebody else's by then. Whoever loses its parent to a slice is a child of the root by the next.
-    pub fn kill_slice(&mut self, root: i32, except: &[i32]) -> Slice {
+    pub fn kill_slice(&mut self, root: i32, except: &[i32]) -> SweepSlice {
         self.found.clear();
         if !self.children(root, except) {
-            return Slice::Unknown;
+            return SweepSlice::Unknown;
         }
         let (mut next, mut new, mut all_listed) = (0, 0, true);
         while let Some(&pid) = self.found.get(next) {
             if new == BATCH {
                 self.hunted += new;
-                return Slice::More;
+                return SweepSlice::More;
             }
             if self.seen.is_new(pid) {
                 new += 1;
@@ -204,7 +204,7 @@ impl Scanner {
             next += 1;
         }
         self.hunted += new;
-        if new > 0 || !all_listed { Slice::More } else { Slice::Done { left: self.found.len() } }
+        if new > 0 || !all_listed { SweepSlice::More } else { SweepSlice::Done { left: self.found.len() } }
     }
 }
 
@@ -217,7 +217,7 @@ struct Walked {
 
 /// The result of one slice of a hunt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slice {
+pub enum SweepSlice {
     /// Every one has been killed before; so many are still to be reaped.
     Done { left: usize },
     /// There may be more.
@@ -228,25 +228,25 @@ pub enum Slice {
 
 /// What killing them one by one has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Killed {
+pub enum KillSweep {
     /// So many there were, and no more: it is over when they are reaped.
-    All(usize),
+    Complete(usize),
     /// There may be more: they are too fast, too many, or somebody else's.
-    Some,
+    Partial,
     /// They could not be listed.
-    Unknown,
+    Unlistable,
 }
 
 /// Which numbers of processes have been seen: a bit for each that there can be.
 #[derive(Debug)]
-struct Seen(Vec<u64>);
+struct PidSet(Vec<u64>);
 
-impl Seen {
+impl PidSet {
     /// `PID_MAX_LIMIT` of a 64-bit kernel.
     const NUMBERS: usize = 4 * 1024 * 1024;
 
-    fn new() -> Seen {
-        Seen(vec![0; Seen::NUMBERS / 64])
+    fn new() -> PidSet {
+        PidSet(vec![0; PidSet::NUMBERS / 64])
     }
 
     fn clear(&mut self) {
@@ -255,7 +255,7 @@ impl Seen {
 
     /// Whether it had not been seen before.
     fn is_new(&mut self, pid: i32) -> bool {
-        let number = pid.unsigned_abs() as usize % Seen::NUMBERS;
+        let number = pid.unsigned_abs() as usize % PidSet::NUMBERS;
         let (word, bit) = (&mut self.0[number / 64], 1 << (number % 64));
         let is_new = *word & bit == 0;
         *word |= bit;
@@ -305,7 +305,7 @@ fn read_numbers(file: BorrowedFd<'_>, text: &mut [u8; 4096], found: &mut Vec<i32
             if byte.is_ascii_digit() {
                 number = number.wrapping_mul(10).wrapping_add(i32::from(byte - b'0'));
             } else if number > 0 {
-                if found.len() < MOST && !except.contains(&number) {
+                if found.len() < DESCENDANTS_MAX && !except.contains(&number) {
                     found.push(number);
                 }
                 number = 0;

@@ -4,15 +4,17 @@
 
 use async_trait::async_trait;
 
-use super::relinquish::Relinquish;
-use super::{Access, Candidacy, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::claim_release::ClaimRelease;
+use super::{
+    Access, CampaignResult, Candidacy, Notifier, Observation, RenewResult, Store, StoreError, StoreKind, StoreUrl,
+};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::election::Term;
 use crate::keeper::Claim;
 use crate::limits::next_term;
 
-pub const KIND: Kind = Kind {
+pub const KIND: StoreKind = StoreKind {
     schemes: &["always"],
     form: "always:",
     about: "no election: leader at once, always (for development, and for turning the election off)",
@@ -20,7 +22,7 @@ pub const KIND: Kind = Kind {
     check,
     show: |_| "always:".to_owned(),
     open,
-    relinquish: Relinquish::InPlace(|_| ()),
+    relinquish: ClaimRelease::InPlace(|_| ()),
 };
 
 #[derive(Default)]
@@ -35,7 +37,7 @@ fn check(url: &StoreUrl<'_>) -> Result<(), String> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "other kinds of store can fail to open")]
-fn open(_: &StoreUrl<'_>, _: &Access, _: Hints) -> Result<Box<dyn Store>, StoreError> {
+fn open(_: &StoreUrl<'_>, _: &Access, _: Notifier) -> Result<Box<dyn Store>, StoreError> {
     Ok(Box::new(Always::default()))
 }
 
@@ -45,9 +47,9 @@ impl Store for Always {
         false
     }
 
-    async fn look(&mut self, _: &Boundary) -> Result<Sighting, StoreError> {
+    async fn look(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
         let obstacle = Some("no election is held here: whoever stands leads".to_owned());
-        Ok(Sighting { obstacle, ..Sighting::default() })
+        Ok(Observation { obstacle, ..Observation::default() })
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -58,18 +60,18 @@ impl Store for Always {
         Ok(None)
     }
 
-    async fn campaign(&mut self, _: &Candidacy) -> Result<Standing, StoreError> {
+    async fn campaign(&mut self, _: &Candidacy) -> Result<CampaignResult, StoreError> {
         if self.leads {
-            return Ok(Standing::Won { term: self.term });
+            return Ok(CampaignResult::Won { term: self.term });
         }
         let none = || StoreError::Obstacle("the wall clock is so far ahead that no term is left".to_owned());
         self.term = next_term(self.term, clock::wall_millis(), 0).ok_or_else(none)?;
         self.leads = true;
-        Ok(Standing::Won { term: self.term })
+        Ok(CampaignResult::Won { term: self.term })
     }
 
-    async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
-        Ok(Renewal::Credited { sent: clock::now(), ttl: None })
+    async fn renew(&mut self, _: &Candidacy) -> Result<RenewResult, StoreError> {
+        Ok(RenewResult::Credited { sent: clock::now(), ttl: None })
     }
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {

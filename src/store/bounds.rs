@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 
-use super::{Candidacy, Depth, Glance, Leader, Renewal, Sighting, Standing, Store, StoreError};
+use super::{CampaignResult, Candidacy, Detail, Leader, Listing, Observation, RenewResult, Store, StoreError};
 use crate::boundary::Boundary;
 use crate::keeper::Claim;
 use crate::limits::{self, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
@@ -19,17 +19,18 @@ impl Store for Bounded {
         self.0.grants_leases()
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
-        self.0.look(boundary).await.map(Sighting::bounded).map_err(StoreError::bounded)
+    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
+        self.0.look(boundary).await.map(Observation::bounded).map_err(StoreError::bounded)
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
         self.0.boundaries().await.map_err(StoreError::bounded)
     }
 
-    async fn survey(&mut self, depth: Depth) -> Result<Vec<Glance>, StoreError> {
+    async fn survey(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
         let seen = self.0.survey(depth).await.map_err(StoreError::bounded)?;
-        let bounded = |(boundary, seen): Glance| (boundary, seen.map(Sighting::bounded).map_err(StoreError::bounded));
+        let bounded =
+            |(boundary, seen): Listing| (boundary, seen.map(Observation::bounded).map_err(StoreError::bounded));
         Ok(seen.into_iter().map(bounded).collect())
     }
 
@@ -45,19 +46,19 @@ impl Store for Bounded {
         self.0.renewed_claim(candidacy)
     }
 
-    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         Ok(match self.0.campaign(candidacy).await.map_err(StoreError::bounded)? {
-            Standing::Waiting { sighting, again, decided } => {
-                Standing::Waiting { sighting: sighting.bounded(), again, decided }
+            CampaignResult::Waiting { sighting, again, decided } => {
+                CampaignResult::Waiting { sighting: sighting.bounded(), again, decided }
             }
-            won @ Standing::Won { .. } => won,
+            won @ CampaignResult::Won { .. } => won,
         })
     }
 
-    async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
+    async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
         Ok(match self.0.renew(candidacy).await.map_err(StoreError::bounded)? {
-            Renewal::Lost { why } => Renewal::Lost { why: limits::cut(why, TEXT_BYTES_MAX) },
-            same @ (Renewal::Credited { .. } | Renewal::Outdated) => same,
+            RenewResult::Lost { why } => RenewResult::Lost { why: limits::cut(why, TEXT_BYTES_MAX) },
+            same @ (RenewResult::Credited { .. } | RenewResult::Outdated) => same,
         })
     }
 
@@ -66,13 +67,13 @@ impl Store for Bounded {
     }
 }
 
-impl Sighting {
+impl Observation {
     /// The same with every text and list cut to its limit.
     #[must_use]
-    pub fn bounded(self) -> Sighting {
-        let Sighting { leader, candidates, obstacle, former } = self;
+    pub fn bounded(self) -> Observation {
+        let Observation { leader, candidates, obstacle, former } = self;
         let candidate = |(id, name)| (limits::cut(id, FOREIGN_ID_BYTES_MAX), limits::cut_name(name));
-        Sighting {
+        Observation {
             leader: leader.map(Leader::bounded),
             candidates: candidates.map(|all| all.into_iter().take(CANDIDATES_MAX).map(candidate).collect()),
             obstacle: obstacle.map(|text| limits::cut(text, TEXT_BYTES_MAX)),
@@ -132,7 +133,7 @@ mod tests {
     }
 
     impl Flood {
-        fn sighting(&self) -> Sighting {
+        fn sighting(&self) -> Observation {
             let text = || self.text.clone();
             let leader = Leader {
                 id: text(),
@@ -145,7 +146,7 @@ mod tests {
                 lease_left: Some(Duration::MAX),
             };
             let short = || self.text.chars().take(300).collect::<String>();
-            Sighting {
+            Observation {
                 leader: Some(leader),
                 candidates: Some((0..self.count).map(|_| (short(), short())).collect()),
                 obstacle: Some(text()),
@@ -163,7 +164,7 @@ mod tests {
         fn grants_leases(&self) -> bool {
             true
         }
-        async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
+        async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
             if boundary.as_str() == "error" { self.error() } else { Ok(self.sighting()) }
         }
         async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -172,18 +173,18 @@ mod tests {
         fn claim(&mut self, _: &Candidacy) -> Result<Option<Claim>, StoreError> {
             self.error()
         }
-        async fn campaign(&mut self, _: &Candidacy) -> Result<Standing, StoreError> {
-            Ok(Standing::Waiting { sighting: self.sighting(), again: None, decided: true })
+        async fn campaign(&mut self, _: &Candidacy) -> Result<CampaignResult, StoreError> {
+            Ok(CampaignResult::Waiting { sighting: self.sighting(), again: None, decided: true })
         }
-        async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
-            Ok(Renewal::Lost { why: self.text.clone() })
+        async fn renew(&mut self, _: &Candidacy) -> Result<RenewResult, StoreError> {
+            Ok(RenewResult::Lost { why: self.text.clone() })
         }
         async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
             self.error()
         }
     }
 
-    fn is_small(sighting: &Sighting) {
+    fn is_small(sighting: &Observation) {
         let leader = sighting.leader.as_ref().expect("there is one");
         assert!(leader.id.len() <= FOREIGN_ID_BYTES_MAX && leader.name.len() <= NAME_BYTES_MAX);
         assert!(leader.host.as_ref().is_some_and(|host| host.len() <= NAME_BYTES_MAX));
@@ -220,7 +221,7 @@ mod tests {
                 let mut store = Bounded(Box::new(Flood { text, count, fails }));
                 is_small(&store.look(&boundary).await.expect("seen"));
                 is_brief(store.look(&"error".parse().expect("a name")).await);
-                for (_, seen) in store.survey(Depth::Leases).await.expect("seen") {
+                for (_, seen) in store.survey(Detail::Lease).await.expect("seen") {
                     match seen {
                         Ok(sighting) => is_small(&sighting),
                         error @ Err(_) => is_brief(error),
@@ -228,9 +229,11 @@ mod tests {
                 }
                 is_brief(store.claim(&candidacy));
                 is_brief(store.release(&candidacy).await);
-                let Ok(Standing::Waiting { sighting, .. }) = store.campaign(&candidacy).await else { panic!("won") };
+                let Ok(CampaignResult::Waiting { sighting, .. }) = store.campaign(&candidacy).await else {
+                    panic!("won")
+                };
                 is_small(&sighting);
-                let Ok(Renewal::Lost { why }) = store.renew(&candidacy).await else { panic!("credited") };
+                let Ok(RenewResult::Lost { why }) = store.renew(&candidacy).await else { panic!("credited") };
                 assert!(why.len() <= TEXT_BYTES_MAX);
             });
         });

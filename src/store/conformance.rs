@@ -1,6 +1,6 @@
 //! The behaviour that every store has, checked on the real one.
 //!
-//! The suite knows nothing but [`Store`]. A store's own tests hand it a [`Site`]: a place that holds elections, as often
+//! The suite knows nothing but [`Store`]. A store's own tests hand it a [`StoreUnderTest`]: a place that holds elections, as often
 //! opened as asked, empty at first. Each case has boundaries of its own, so that several run at once.
 //!
 //! - [`basics`]: winning, waiting, renewing and releasing;
@@ -29,10 +29,13 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::claim_release::{ClaimRelease, StoredClaim};
 use super::observer::Observer;
-use super::relinquish::{Parcel, Relinquish};
 use super::worker::{Events, channel};
-use super::{Access, Candidacy, Hints, Identity, Password, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::{
+    Access, CampaignResult, Candidacy, Identity, Notifier, Observation, Password, RenewResult, Store, StoreError,
+    StoreUrl,
+};
 use crate::election::Term;
 use crate::keeper::Claim;
 use gate::Gate;
@@ -48,7 +51,7 @@ const WRONG_PASSWORD: &str = "hunter2";
 
 /// A store to be tested.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub struct StoreUnderTest {
     /// Where it is.
     pub url: String,
     /// What gets us in.
@@ -57,13 +60,13 @@ pub struct Site {
     pub ttl: Duration,
 }
 
-type Running = Pin<Box<dyn Future<Output = ()>>>;
+type CaseFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// One behaviour of every store, and its name.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
-    run: fn(Rc<Site>) -> Running,
+    run: fn(Rc<StoreUnderTest>) -> CaseFuture,
 }
 
 macro_rules! cases {
@@ -120,7 +123,7 @@ const WITH_LEASES: &[Case] = cases![
 const WITHOUT_LEASES: &[Case] = cases![leases::a_dead_campaigners_keeper_keeps_the_boundary_until_it_is_gone_too];
 
 /// Every case of the suite, on one site. `ELECT_CASE` names one, or a part of its name.
-pub fn conforms(site: &Site) {
+pub fn conforms(site: &StoreUnderTest) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let wanted = std::env::var("ELECT_CASE").unwrap_or_default();
     let failed = LocalSet::new().block_on(&runtime, async {
@@ -146,7 +149,7 @@ pub fn conforms(site: &Site) {
 }
 
 /// The sighting in which this one leads, or no one.
-async fn sees(observer: &mut Observer, name: Option<&str>) -> Sighting {
+async fn sees(observer: &mut Observer, name: Option<&str>) -> Observation {
     loop {
         let (_, sighting) = observer.next().await.expect("an answer").pop().expect("one boundary");
         let sighting = sighting.expect("a sighting");
@@ -156,7 +159,7 @@ async fn sees(observer: &mut Observer, name: Option<&str>) -> Sighting {
     }
 }
 
-impl Site {
+impl StoreUnderTest {
     /// As `status` calls it.
     fn kind(&self) -> &'static str {
         StoreUrl::parse(&self.url).expect("a URL").kind().name()
@@ -175,25 +178,25 @@ impl Site {
     }
 
     /// The same server behind a gate.
-    fn through(&self, gate: &Gate) -> Site {
+    fn through(&self, gate: &Gate) -> StoreUnderTest {
         let url = self.url.replacen(self.address(), gate.address(), 1);
         // A replica set tells its members' own addresses.
         let url = if self.kind() == "mongodb" { format!("{url}?directConnection=true") } else { url };
-        Site { url, ..self.clone() }
+        StoreUnderTest { url, ..self.clone() }
     }
 
     /// A part of the same store in which no other case has boundaries.
-    fn apart(&self, name: &str) -> Site {
+    fn apart(&self, name: &str) -> StoreUnderTest {
         let url = match self.kind() {
             "redis" => format!("{}?prefix={name}:", self.url),
             "mongodb" => format!("{}-{name}", self.url),
             _ => format!("{}/{name}", self.url),
         };
-        Site { url, ..self.clone() }
+        StoreUnderTest { url, ..self.clone() }
     }
 
     /// A candidate that the store will not have.
-    fn shut_out(&self) -> Player {
+    fn shut_out(&self) -> TestCandidate {
         if self.kind() != "file" {
             let mut site = self.clone();
             site.access.username = Some("nobody".to_owned());
@@ -206,14 +209,14 @@ impl Site {
     }
 
     fn store(&self) -> Box<dyn Store> {
-        StoreUrl::parse(&self.url).expect("a URL").open(&self.access, Hints::to_nobody()).expect("opened")
+        StoreUrl::parse(&self.url).expect("a URL").open(&self.access, Notifier::to_nobody()).expect("opened")
     }
 
     fn observer(&self, boundary: &str) -> Observer {
         Observer::new(self.store(), Some(boundary.parse().expect("a boundary")), LIMIT)
     }
 
-    fn player(&self, boundary: &str, name: &str) -> Player {
+    fn player(&self, boundary: &str, name: &str) -> TestCandidate {
         let url = StoreUrl::parse(&self.url).expect("a URL");
         let (hints, events) = channel();
         let identity = Identity {
@@ -224,19 +227,19 @@ impl Site {
         };
         let boundary = boundary.parse().expect("a boundary");
         let candidacy = Candidacy { boundary, identity, ttl: self.ttl };
-        Player { store: url.open(&self.access, hints).expect("opened"), candidacy, events, claim: None }
+        TestCandidate { store: url.open(&self.access, hints).expect("opened"), candidacy, events, claim: None }
     }
 }
 
 /// A candidate without a command.
-struct Player {
+struct TestCandidate {
     store: Box<dyn Store>,
     candidacy: Candidacy,
     events: Events,
     claim: Option<Claim>,
 }
 
-impl Player {
+impl TestCandidate {
     /// The keeper gets the claim, if there is a new one.
     fn claims(&mut self) {
         if let Some(claim) = self.store.claim(&self.candidacy).expect("a claim") {
@@ -244,7 +247,7 @@ impl Player {
         }
     }
 
-    async fn ask(&mut self) -> Standing {
+    async fn ask(&mut self) -> CampaignResult {
         self.claims();
         self.store.campaign(&self.candidacy).await.expect("an answer")
     }
@@ -252,16 +255,16 @@ impl Player {
     /// Asks once.
     async fn wins_at_once(&mut self) -> Option<Term> {
         match self.ask().await {
-            Standing::Won { term } => Some(term),
-            Standing::Waiting { .. } => None,
+            CampaignResult::Won { term } => Some(term),
+            CampaignResult::Waiting { .. } => None,
         }
     }
 
     async fn win(&mut self) -> Term {
         loop {
             match self.ask().await {
-                Standing::Won { term } => return term,
-                Standing::Waiting { again, .. } => {
+                CampaignResult::Won { term } => return term,
+                CampaignResult::Waiting { again, .. } => {
                     let until = Instant::now() + again.unwrap_or(PATIENCE).min(PATIENCE);
                     tokio::select! {
                         _ = self.events.recv() => {}
@@ -275,8 +278,8 @@ impl Player {
     /// Asks once, does not win, and says who leads as far as the store knows.
     async fn waits_for(&mut self) -> Option<String> {
         match self.ask().await {
-            Standing::Won { term } => panic!("won term {term} beside a leader"),
-            Standing::Waiting { sighting, .. } => sighting.leader.map(|leader| leader.name),
+            CampaignResult::Won { term } => panic!("won term {term} beside a leader"),
+            CampaignResult::Waiting { sighting, .. } => sighting.leader.map(|leader| leader.name),
         }
     }
 
@@ -288,13 +291,13 @@ impl Player {
             renewal = self.store.renew(&self.candidacy).await;
         }
         let renewal = renewal.expect("an answer");
-        let Renewal::Credited { ttl, .. } = renewal else { panic!("not credited: {renewal:?}") };
+        let RenewResult::Credited { ttl, .. } = renewal else { panic!("not credited: {renewal:?}") };
         assert_eq!(ttl.is_some(), self.store.grants_leases());
     }
 
     async fn has_lost(&mut self) {
         let renewal = self.store.renew(&self.candidacy).await;
-        assert!(matches!(renewal, Ok(Renewal::Lost { .. })), "{renewal:?}");
+        assert!(matches!(renewal, Ok(RenewResult::Lost { .. })), "{renewal:?}");
     }
 
     async fn release(&mut self) {
@@ -307,14 +310,14 @@ impl Player {
     }
 
     /// As if the campaigner were killed: its store is gone without a word, and the keeper has the claim.
-    async fn dies(self, site: &Site) {
-        let Player { store, claim, .. } = self;
+    async fn dies(self, site: &StoreUnderTest) {
+        let TestCandidate { store, claim, .. } = self;
         drop(store);
         let claim = claim.expect("the keeper had a claim");
         match StoreUrl::parse(&site.url).expect("a URL").kind.relinquish {
-            Relinquish::InPlace(release) => release(claim),
-            Relinquish::Executed(_) => {
-                let parcel: Parcel = serde_json::from_slice(&claim.payload).expect("a parcel");
+            ClaimRelease::InPlace(release) => release(claim),
+            ClaimRelease::Executed(_) => {
+                let parcel: StoredClaim = serde_json::from_slice(&claim.payload).expect("a parcel");
                 parcel.relinquish().await.expect("relinquished");
             }
         }
@@ -329,14 +332,15 @@ mod always {
 
     use tokio::time::timeout;
 
-    use super::{Access, Site};
+    use super::{Access, StoreUnderTest};
     use crate::clock;
-    use crate::store::{Renewal, Standing};
+    use crate::store::{CampaignResult, RenewResult};
 
     /// The items of the suite that make sense without an election.
     #[test]
     fn it_behaves_like_a_store_on_which_everyone_leads() {
-        let site = Site { url: "always:".to_owned(), access: Access::default(), ttl: Duration::from_secs(10) };
+        let site =
+            StoreUnderTest { url: "always:".to_owned(), access: Access::default(), ttl: Duration::from_secs(10) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let before = clock::wall_millis();
@@ -350,7 +354,7 @@ mod always {
             for name in ["one", "renamed"] {
                 name.clone_into(&mut one.candidacy.identity.name);
                 let before = clock::now();
-                let Ok(Renewal::Credited { sent, ttl: None }) = one.store.renew(&one.candidacy).await else {
+                let Ok(RenewResult::Credited { sent, ttl: None }) = one.store.renew(&one.candidacy).await else {
                     panic!("not credited")
                 };
                 assert!(before <= sent && sent <= clock::now());
@@ -364,7 +368,7 @@ mod always {
             assert!(timeout(Duration::ZERO, two.store.changed(Some(&boundary))).await.is_err());
             one.release().await;
             two.renews().await;
-            assert!(matches!(one.ask().await, Standing::Won { .. }));
+            assert!(matches!(one.ask().await, CampaignResult::Won { .. }));
         });
     }
 }

@@ -4,16 +4,16 @@
 //! leases, transactions and watches, not on the election service, which can name a leader that holds no key (etcd
 //! #19597, #17623). What makes it safe is in [`seat`].
 
-mod dialing;
+mod dialer;
+mod endpoints;
+mod insecure_tls;
 mod keys;
-mod members;
-mod observing;
-mod seat;
+mod observer;
+mod session;
 mod settings;
 mod terms;
 #[cfg(test)]
 mod tests;
-mod unverified;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -24,35 +24,38 @@ use async_trait::async_trait;
 use etcd_client::{Client, GetOptions};
 use serde::{Deserialize, Serialize};
 
-use super::relinquish::{Parcel, Relinquish};
-use super::{Access, Candidacy, Depth, Glance, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::claim_release::{ClaimRelease, StoredClaim};
+use super::{
+    Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
+    StoreKind, StoreUrl,
+};
 use crate::boundary::Boundary;
 use crate::keeper::Claim;
-use members::{Members, explain};
-use observing::{Observing, Scope};
-use seat::Seat;
-use settings::{Settings, Target};
+use endpoints::{Endpoints, explain};
+use observer::{QueueObserver, Scope};
+use session::Session;
+use settings::{EtcdUrl, Settings};
 use terms::Terms;
 
-pub const KIND: Kind = Kind {
+pub const KIND: StoreKind = StoreKind {
     schemes: &["etcd", "etcds"],
     form: "etcd://HOST:PORT,…/PREFIX",
     about: "an etcd, etcds:// for TLS (etcd: alone is the one on this host)",
     reach: "every host that reaches this etcd",
-    check: |url| Target::parse(url).map(drop),
+    check: |url| EtcdUrl::parse(url).map(drop),
     show,
     open,
-    relinquish: Relinquish::Executed(relinquish),
+    relinquish: ClaimRelease::Executed(relinquish),
 };
 
 /// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
-const LONGEST_RELINQUISH: Duration = Duration::from_secs(30);
+const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 struct Etcd {
     settings: Settings,
-    members: Members,
-    hints: Hints,
-    seat: Option<Seat>,
+    members: Endpoints,
+    hints: Notifier,
+    seat: Option<Session>,
     /// Whether the keeper has the claim to this seat: we are asked to campaign only then.
     given: bool,
     /// Leases that we gave up without hearing that they are gone. What hangs on them must not make us leader again, under
@@ -62,7 +65,7 @@ struct Etcd {
     terms: Option<Terms>,
     /// Whether a question has been answered: who asks only once is not told about versions.
     stays: bool,
-    observing: Observing,
+    observing: QueueObserver,
 }
 
 /// What the keeper needs: how to get in, and what to take back.
@@ -87,10 +90,10 @@ fn show(url: &StoreUrl<'_>) -> String {
     }
 }
 
-fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     let settings = Settings::new(url, access, environment)?;
     Ok(Box::new(Etcd {
-        members: Members::new(settings.clone()),
+        members: Endpoints::new(settings.clone()),
         settings,
         hints,
         seat: None,
@@ -98,7 +101,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Sto
         former: Vec::new(),
         terms: None,
         stays: false,
-        observing: Observing::default(),
+        observing: QueueObserver::default(),
     }))
 }
 
@@ -107,7 +110,7 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
     Box::pin(async move {
         let EtcdClaim { settings, lease } = serde_json::from_value(claim)
             .map_err(|error| StoreError::Misused(format!("not a claim on an etcd: {error}")))?;
-        Members::new(settings).with_each(async |mut client: Client| seat::revoke(&mut client, lease).await).await
+        Endpoints::new(settings).with_each(async |mut client: Client| session::revoke(&mut client, lease).await).await
     })
 }
 
@@ -117,13 +120,13 @@ impl Store for Etcd {
         true
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
+    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let scope = Scope::new(&self.settings, Some(boundary));
-        let mut seen = self.observing.look(&mut self.members, &scope, Depth::Leases).await?;
-        seen.pop().map_or_else(|| Ok(Sighting::default()), |(_, sighting)| sighting)
+        let mut seen = self.observing.look(&mut self.members, &scope, Detail::Lease).await?;
+        seen.pop().map_or_else(|| Ok(Observation::default()), |(_, sighting)| sighting)
     }
 
-    async fn survey(&mut self, depth: Depth) -> Result<Vec<Glance>, StoreError> {
+    async fn survey(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
         let scope = Scope::new(&self.settings, None);
         self.observing.look(&mut self.members, &scope, depth).await
     }
@@ -148,19 +151,20 @@ impl Store for Etcd {
     }
 
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
-        if self.seat.as_ref().is_some_and(Seat::is_over) {
+        if self.seat.as_ref().is_some_and(Session::is_over) {
             self.give_up_seat();
         }
         if self.given {
             return Ok(None);
         }
         let (prefix, hints, scheme) = (self.members.prefix(), &self.hints, self.settings.terms);
-        let seat = self.seat.get_or_insert_with(|| Seat::new(fresh_lease(), prefix, candidacy, scheme, hints.clone()));
+        let seat =
+            self.seat.get_or_insert_with(|| Session::new(fresh_lease(), prefix, candidacy, scheme, hints.clone()));
         let claim = EtcdClaim { settings: self.settings.clone(), lease: seat.lease() };
-        Ok(Some(Parcel::pack(&KIND, candidacy.ttl.min(LONGEST_RELINQUISH), &claim)))
+        Ok(Some(StoredClaim::pack(&KIND, candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
     }
 
-    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         self.given = true;
         self.settle().await?;
         let Some(seat) = self.seat.as_mut() else {
@@ -186,7 +190,7 @@ impl Store for Etcd {
             }
             // A candidate that is not to campaign does not stay in the queue.
             Err(error @ (StoreError::Refused(_) | StoreError::Obstacle(_))) => {
-                if self.seat.as_ref().is_some_and(Seat::is_touched) {
+                if self.seat.as_ref().is_some_and(Session::is_touched) {
                     self.give_up_seat();
                     let _ = self.settle().await;
                 }
@@ -196,9 +200,9 @@ impl Store for Etcd {
         }
     }
 
-    async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
+    async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
         let (Some(seat), Some(terms)) = (self.seat.as_mut(), self.terms.as_mut()) else {
-            return Ok(Renewal::Lost { why: "nothing was won".to_owned() });
+            return Ok(RenewResult::Lost { why: "nothing was won".to_owned() });
         };
         let renew = async |mut client: Client| seat.renew(&mut client, candidacy, terms).await;
         let renewal = self.members.with_each(renew).await?;
@@ -224,7 +228,7 @@ impl Etcd {
     /// Sees to it that what was given up is gone.
     async fn settle(&mut self) -> Result<(), StoreError> {
         while let Some(&former) = self.former.last() {
-            self.members.with_each(async |mut client: Client| seat::revoke(&mut client, former).await).await?;
+            self.members.with_each(async |mut client: Client| session::revoke(&mut client, former).await).await?;
             self.former.pop();
         }
         Ok(())

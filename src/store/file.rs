@@ -13,18 +13,18 @@
 //! as given once a second ([`path_watch`]). A lock file says under which real path it was locked ([`label`]); one that does
 //! not was made just now, and before its candidate leads it looks for holders of an earlier one ([`settling`]).
 
-mod anchor;
 mod directory;
-mod folder;
-mod holders;
-mod label;
-mod observing;
-mod opening;
+mod directory_handle;
+mod directory_watch;
+mod lock_holders;
+mod lock_label;
+mod newcomer_wait;
+mod observer;
+mod open_regular;
 mod path_watch;
 mod record_file;
-mod seat;
-mod settling;
-mod stand_back;
+mod session;
+mod yielding;
 
 use std::time::Duration;
 
@@ -32,29 +32,30 @@ use async_trait::async_trait;
 
 use serde_json::Map;
 
+use super::claim_release::ClaimRelease;
 use super::record::{Record, RecordState};
-use super::relinquish::Relinquish;
 use super::{
-    Access, Candidacy, Depth, Glance, Hints, Identity, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl,
+    Access, CampaignResult, Candidacy, Detail, Identity, Listing, Notifier, Observation, RenewResult, Store,
+    StoreError, StoreKind, StoreUrl,
 };
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::election::{Term, Time};
 use crate::keeper::Claim;
 use crate::limits;
-use anchor::Anchor;
 use directory::{Directory, refused_if_permanent};
 pub use directory::{default_directory, encode, make_private, runtime_directory};
-use holders::Holders;
-use label::Label;
-use observing::Observing;
+use directory_handle::DirectoryHandle;
+use lock_holders::LockHolders;
+use lock_label::LockLabel;
+use newcomer_wait::NewcomerWait;
+use observer::FileObserver;
 use path_watch::{PathWatch, Resolved};
 use record_file::{FileRecord, Files};
-use seat::{Seat, Turn};
-use settling::Settling;
-use stand_back::StandBack;
+use session::{LockAttempt, Session};
+use yielding::Yielding;
 
-pub const KIND: Kind = Kind {
+pub const KIND: StoreKind = StoreKind {
     schemes: &["file"],
     form: "file:DIR",
     about: "a lock file on this host, no server (the default, in a directory by uid)",
@@ -62,24 +63,24 @@ pub const KIND: Kind = Kind {
     check,
     show,
     open,
-    relinquish: Relinquish::InPlace(release_claim),
+    relinquish: ClaimRelease::InPlace(release_claim),
 };
 
 /// How often the files are touched: cleaners of temporary directories go by age, in days.
-const TOUCH_EVERY: Duration = Duration::from_secs(600);
+const TOUCH_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How long a path that is still being resolved is waited for before it is asked about again.
 const RESOLVE_INTERVAL: Duration = Duration::from_millis(100);
 
 struct FileStore {
     directory: Directory,
-    hints: Hints,
+    hints: Notifier,
     watch: Option<PathWatch>,
-    seat: Option<Seat>,
+    seat: Option<Session>,
     /// Whether the keeper has the claim to this seat: we are asked to campaign only then.
     given: bool,
-    settling: Settling,
-    stand_back: Option<StandBack>,
+    settling: NewcomerWait,
+    stand_back: Option<Yielding>,
     /// Of every record of this boundary that was read: no term is taken that is not above it (S1).
     highest_seen: Term,
     /// The term that was won, and whether the path was seen to lead to our lock file since.
@@ -88,8 +89,8 @@ struct FileStore {
     touch_at: Time,
     /// What our record says of us.
     announced: Option<Identity>,
-    obstacle: Obstacle,
-    observing: Observing,
+    obstacle: LockObstacle,
+    observing: FileObserver,
 }
 
 fn check(url: &StoreUrl<'_>) -> Result<(), String> {
@@ -103,7 +104,7 @@ fn show(url: &StoreUrl<'_>) -> String {
     }
 }
 
-fn open(url: &StoreUrl<'_>, _: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+fn open(url: &StoreUrl<'_>, _: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     let directory = Directory::parse(url.rest).map_err(StoreError::Refused)?;
     Ok(Box::new(FileStore::new(directory, hints)))
 }
@@ -121,20 +122,20 @@ impl Store for FileStore {
         false
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
+    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         if !self.directory.check()? {
-            return Ok(Sighting::default());
+            return Ok(Observation::default());
         }
         let files = self.directory.files(boundary);
         let mut seen = self.observing.look(&[(boundary.clone(), files)]).await;
-        seen.pop().unwrap_or_else(|| Ok(Sighting::default()))
+        seen.pop().unwrap_or_else(|| Ok(Observation::default()))
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
         self.directory.boundaries()
     }
 
-    async fn survey(&mut self, _: Depth) -> Result<Vec<Glance>, StoreError> {
+    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         let with_files = |boundary: Boundary| {
             let files = self.directory.files(&boundary);
             (boundary, files)
@@ -165,13 +166,13 @@ impl Store for FileStore {
         {
             return Ok(None);
         }
-        (self.settling, self.given) = (Settling::default(), false);
+        (self.settling, self.given) = (NewcomerWait::default(), false);
         self.give_up_seat();
         self.directory.prepare()?;
         let shown = self.directory.path().display();
-        let opened = Anchor::open(self.directory.path());
+        let opened = DirectoryHandle::open(self.directory.path());
         let anchor = opened.map_err(|error| StoreError::Unavailable(format!("{shown} cannot be opened: {error}")))?;
-        let seat = Seat::open(anchor, candidacy.boundary.as_str(), self.directory.sharing())?;
+        let seat = Session::open(anchor, candidacy.boundary.as_str(), self.directory.sharing())?;
         let files = self.directory.files(&candidacy.boundary);
         if self.watch.is_none() {
             let started = PathWatch::start(files.lock.clone(), self.hints.clone());
@@ -186,7 +187,7 @@ impl Store for FileStore {
         Ok(Some(claim))
     }
 
-    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         if let Some(stand_back) = &self.stand_back {
             // Over by now, perhaps: the next question brings the claim.
             return Ok(stand_back.waiting(&self.directory.files(&candidacy.boundary)).unwrap_or_else(at_once));
@@ -203,26 +204,26 @@ impl Store for FileStore {
                 self.give_up_seat();
                 Ok(at_once())
             }
-            (Turn::Taken, Resolved::Same) => self.locked(candidacy, &files).await,
-            (Turn::Taken, Resolved::Late) => Ok(unresolved(&files)),
-            (Turn::Taken, Resolved::Unknown(error)) => {
+            (LockAttempt::Taken, Resolved::Same) => self.locked(candidacy, &files).await,
+            (LockAttempt::Taken, Resolved::Late) => Ok(unresolved(&files)),
+            (LockAttempt::Taken, Resolved::Unknown(error)) => {
                 self.give_up_seat();
                 Err(self.directory.files(&candidacy.boundary).trouble("cannot be found", &error))
             }
-            (Turn::Waits, _) => {
+            (LockAttempt::Waits, _) => {
                 let mut sighting = look_at_record(&files)?;
                 let seen = sighting.leader.as_ref().and_then(|leader| leader.term);
                 self.highest_seen = self.highest_seen.max(seen.unwrap_or_default());
                 self.obstacle.look(&files, &mut sighting);
-                Ok(Standing::Waiting { sighting, again: None, decided: true })
+                Ok(CampaignResult::Waiting { sighting, again: None, decided: true })
             }
         }
     }
 
-    async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
+    async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
         let now = clock::now();
         let (Some(seat), Some(watch)) = (&self.seat, &self.watch) else {
-            return Ok(Renewal::Lost { why: "the lock is not held".to_owned() });
+            return Ok(RenewResult::Lost { why: "the lock is not held".to_owned() });
         };
         let resolved = watch.resolve(seat.file()).await;
         let lost = match resolved {
@@ -233,7 +234,7 @@ impl Store for FileStore {
         if let Some(why) = lost {
             // The guard stays until the tree is empty and we campaign again, or end.
             self.lose();
-            return Ok(Renewal::Lost { why: why.to_owned() });
+            return Ok(RenewResult::Lost { why: why.to_owned() });
         }
         let files = seat.files(candidacy.boundary.as_str());
         match resolved {
@@ -249,9 +250,9 @@ impl Store for FileStore {
             Resolved::Other(_) | Resolved::Late | Resolved::Unknown(_) => {}
         }
         // A shell that opens the lock file to write empties it. Where the disk is full, the other signs remain.
-        let _ = Label::of(&files.shown_lock()).and_then(|label| seat.write_label(&label));
+        let _ = LockLabel::of(&files.shown_lock()).and_then(|label| seat.write_label(&label));
         if now >= self.touch_at {
-            self.touch_at = now + TOUCH_EVERY;
+            self.touch_at = now + TOUCH_INTERVAL;
             seat.touch(&files.record);
         }
         // Won by finding our own record, or proclaimed since.
@@ -259,7 +260,7 @@ impl Store for FileStore {
             announce(&files, &candidacy.identity)?;
             self.announced = Some(candidacy.identity.clone());
         }
-        Ok(Renewal::Credited { sent: now, ttl: None })
+        Ok(RenewResult::Credited { sent: now, ttl: None })
     }
 
     async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError> {
@@ -272,7 +273,7 @@ impl Store for FileStore {
         let ours = seat.has_lock() && seat.is_on(&files.lock);
         let freed = if ours { free_record(&files, &candidacy.identity.id) } else { Ok(()) };
         if ours && term.is_some() {
-            self.stand_back = StandBack::behind_others(seat.file(), term);
+            self.stand_back = Yielding::behind_others(seat.file(), term);
         }
         // Whatever became of the record: nothing of ours runs, so the lock goes.
         seat.give_up();
@@ -281,41 +282,41 @@ impl Store for FileStore {
 }
 
 /// Ask again, nothing is known yet.
-fn at_once() -> Standing {
-    Standing::Waiting { sighting: Sighting::default(), again: Some(Duration::ZERO), decided: false }
+fn at_once() -> CampaignResult {
+    CampaignResult::Waiting { sighting: Observation::default(), again: Some(Duration::ZERO), decided: false }
 }
 
-fn unresolved(files: &Files) -> Standing {
+fn unresolved(files: &Files) -> CampaignResult {
     let obstacle = format!("the path to {} is still being resolved", files.shown_lock().display());
-    let sighting = Sighting { obstacle: Some(obstacle), ..Sighting::default() };
-    Standing::Waiting { sighting, again: Some(RESOLVE_INTERVAL), decided: true }
+    let sighting = Observation { obstacle: Some(obstacle), ..Observation::default() };
+    CampaignResult::Waiting { sighting, again: Some(RESOLVE_INTERVAL), decided: true }
 }
 
 impl FileStore {
-    fn new(directory: Directory, hints: Hints) -> FileStore {
+    fn new(directory: Directory, hints: Notifier) -> FileStore {
         FileStore {
             directory,
             hints,
             watch: None,
             seat: None,
             given: false,
-            settling: Settling::default(),
+            settling: NewcomerWait::default(),
             stand_back: None,
             highest_seen: 0,
             term: None,
             confirmed: false,
             touch_at: Time::BOOT,
             announced: None,
-            obstacle: Obstacle::default(),
-            observing: Observing::default(),
+            obstacle: LockObstacle::default(),
+            observing: FileObserver::default(),
         }
     }
 
     /// Both locks are ours, on the file that is there: the record decides the rest.
-    async fn locked(&mut self, candidacy: &Candidacy, files: &Files) -> Result<Standing, StoreError> {
+    async fn locked(&mut self, candidacy: &Candidacy, files: &Files) -> Result<CampaignResult, StoreError> {
         match self.succeed(candidacy, files).await {
             Ok(standing) => {
-                if let Standing::Won { term } = standing {
+                if let CampaignResult::Won { term } = standing {
                     (self.term, self.confirmed) = (Some(term), false);
                     self.highest_seen = self.highest_seen.max(term);
                     if let Some(watch) = &self.watch {
@@ -331,7 +332,7 @@ impl FileStore {
         }
     }
 
-    async fn succeed(&mut self, candidacy: &Candidacy, files: &Files) -> Result<Standing, StoreError> {
+    async fn succeed(&mut self, candidacy: &Candidacy, files: &Files) -> Result<CampaignResult, StoreError> {
         let Some(seat) = &self.seat else {
             return Err(StoreError::Unavailable("the lock file is not open".to_owned()));
         };
@@ -349,15 +350,15 @@ impl FileStore {
             && former.record.is_held_by(&candidacy.identity.id)
             && former.lock == lock
         {
-            return Ok(Standing::Won { term: former.record.term });
+            return Ok(CampaignResult::Won { term: former.record.term });
         }
         let trouble = |error: std::io::Error| files.trouble("cannot be used", &error);
-        let label = Label::of(&files.shown_lock()).map_err(trouble)?;
+        let label = LockLabel::of(&files.shown_lock()).map_err(trouble)?;
         let settled = self.settling.settled(seat, &label, former.as_ref(), &self.hints).await.map_err(trouble)?;
         if let Err(unsettled) = settled {
-            let sighting = Sighting { obstacle: unsettled.obstacle, ..Sighting::default() };
+            let sighting = Observation { obstacle: unsettled.obstacle, ..Observation::default() };
             let decided = sighting.obstacle.is_some();
-            return Ok(Standing::Waiting { sighting, again: Some(unsettled.again), decided });
+            return Ok(CampaignResult::Waiting { sighting, again: Some(unsettled.again), decided });
         }
         if let Some(error) = replaced {
             tracing::warn!("{}", error.into_store_error(files));
@@ -373,8 +374,8 @@ impl FileStore {
         let record = Record::held(&candidacy.identity, term, None, millis);
         files.write(&FileRecord { record, lock, former: last, unknown })?;
         self.announced = Some(candidacy.identity.clone());
-        self.touch_at = clock::now() + TOUCH_EVERY;
-        Ok(Standing::Won { term })
+        self.touch_at = clock::now() + TOUCH_INTERVAL;
+        Ok(CampaignResult::Won { term })
     }
 
     fn lose(&mut self) {
@@ -403,40 +404,40 @@ fn full(files: &Files, error: &std::io::Error) -> StoreError {
 
 /// What keeps a waiter out although no leader lives: orphans of one, or another program.
 #[derive(Debug, Default)]
-struct Obstacle {
+struct LockObstacle {
     /// Since when nobody has been seen to guard the lock that is held.
     unguarded: Option<Time>,
     described: Option<(Time, String)>,
 }
 
-impl Obstacle {
+impl LockObstacle {
     /// Longer than any leader takes from its lock to its guard.
-    const SUSPICIOUS: Duration = Duration::from_millis(500);
+    const UNGUARDED_GRACE: Duration = Duration::from_millis(500);
     /// Finding out who holds a lock reads all of `/proc`.
-    const LOOK_AGAIN: Duration = Duration::from_secs(10);
+    const DESCRIBE_INTERVAL: Duration = Duration::from_secs(10);
 
-    fn look(&mut self, files: &Files, sighting: &mut Sighting) {
-        if seat::is_guarded(&files.lock) {
-            *self = Obstacle::default();
+    fn look(&mut self, files: &Files, sighting: &mut Observation) {
+        if session::is_guarded(&files.lock) {
+            *self = LockObstacle::default();
             return;
         }
         let now = clock::now();
-        if now.since(*self.unguarded.get_or_insert(now)) < Obstacle::SUSPICIOUS {
+        if now.since(*self.unguarded.get_or_insert(now)) < LockObstacle::UNGUARDED_GRACE {
             return;
         }
         sighting.leader = None;
-        let current = self.described.take_if(|(at, _)| now.since(*at) < Obstacle::LOOK_AGAIN);
-        let (at, described) = current.unwrap_or_else(|| (now, Holders::of(&files.lock).describe()));
+        let current = self.described.take_if(|(at, _)| now.since(*at) < LockObstacle::DESCRIBE_INTERVAL);
+        let (at, described) = current.unwrap_or_else(|| (now, LockHolders::of(&files.lock).describe()));
         sighting.obstacle = Some(described.clone());
         self.described = Some((at, described));
     }
 }
 
 /// What the record says, for those who wait for the lock that somebody holds.
-fn look_at_record(files: &Files) -> Result<Sighting, StoreError> {
+fn look_at_record(files: &Files) -> Result<Observation, StoreError> {
     let former = files.read().map_err(|error| error.into_store_error(files))?;
     let leader = former.filter(|former| former.record.state == RecordState::Held).map(|former| former.record.leader());
-    Ok(Sighting { leader, ..Sighting::default() })
+    Ok(Observation { leader, ..Observation::default() })
 }
 
 /// Writes what we are called, and where we are to be found, into our own record; the term stays.
@@ -467,7 +468,7 @@ fn free_record(files: &Files, id: &str) -> Result<(), StoreError> {
 /// K2: the same as [`Store::release`], in the keeper's process, after the campaigner's death. The tree is empty.
 fn release_claim(claim: Claim) {
     let Ok(FileClaim { boundary, id }) = serde_json::from_slice(&claim.payload) else { return };
-    let Some(seat) = Seat::inherit(claim.descriptors) else { return };
+    let Some(seat) = Session::inherit(claim.descriptors) else { return };
     // The lock is on a description that we share; if it is not on it, somebody else's record is none of our business.
     if seat.still_locked() {
         let files = seat.files(&boundary);

@@ -3,7 +3,7 @@
 //! A store answers four questions about a boundary (who leads, may I lead, is it still mine, take it back) and nothing
 //! else: when to ask, what an answer means for the command and how long to wait is the election's business. Requests are
 //! short, ordinary async code; the [`worker`] bounds each in time and numbers its answer. Whatever may last, like waiting
-//! for a lock, goes on beside them and ends in a hint ([`Hints`]).
+//! for a lock, goes on beside them and ends in a hint ([`Notifier`]).
 //!
 //! Observers ask without taking part: [`Store::look`], [`Store::survey`], and [`Store::changed`] to learn when to ask again.
 //! None of these writes, or takes a lock, or can be noticed by a candidate.
@@ -19,6 +19,7 @@
 mod access;
 mod always;
 mod bounds;
+pub mod claim_release;
 #[cfg(test)]
 mod conformance;
 #[cfg(feature = "etcd")]
@@ -30,7 +31,6 @@ pub mod observer;
 mod record;
 #[cfg(feature = "redis")]
 mod redis;
-pub mod relinquish;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 pub mod resolver;
 #[cfg(any(feature = "mongodb", feature = "redis", test))]
@@ -53,9 +53,9 @@ use crate::text::escaped;
 
 pub use access::{Access, Password};
 use bounds::Bounded;
+use claim_release::ClaimRelease;
 pub use file::{encode as encoded, make_private, runtime_directory};
-pub use record::{Leader, Sighting};
-use relinquish::Relinquish;
+pub use record::{Leader, Observation};
 
 /// Who stands: what a record says of its leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub struct Candidacy {
 
 /// The answer to a campaign's question.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Standing {
+pub enum CampaignResult {
     /// The boundary is ours under this term; a renewal has to confirm it before anything runs.
     Won {
         /// Larger than every earlier leader's.
@@ -92,7 +92,7 @@ pub enum Standing {
     /// Not yet.
     Waiting {
         /// Who leads, as far as the store knows.
-        sighting: Sighting,
+        sighting: Observation,
         /// Ask again after this long even without a hint; `None`: at the usual pace.
         again: Option<Duration>,
         /// Whether somebody is known to lead, or to be before us. Not so on a store that has to be observed, as long as
@@ -103,7 +103,7 @@ pub enum Standing {
 
 /// The answer to a renewal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Renewal {
+pub enum RenewResult {
     /// Ours, from when the request was sent.
     Credited {
         /// On the boot clock, before the first byte left.
@@ -153,13 +153,13 @@ pub trait Store {
     /// Who leads the boundary, as of a moment after the question: two in a row never show things in the wrong order. A
     /// record whose lease has run out by the store's own time, or whose lock nobody holds, is no leader. Never changes
     /// anything.
-    async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError>;
+    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError>;
 
     /// Every boundary that this store has heard of, in order.
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError>;
 
     /// The same and what can be seen of each: one that cannot be read hides no other. Stores that can answer at once do.
-    async fn survey(&mut self, _: Depth) -> Result<Vec<Glance>, StoreError> {
+    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         let mut seen = Vec::new();
         for boundary in self.boundaries().await? {
             let sighting = self.look(&boundary).await;
@@ -187,37 +187,37 @@ pub trait Store {
     }
 
     /// Asks for the boundary, and keeps our place among those who wait.
-    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError>;
+    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError>;
 
     /// Renews what [`Store::campaign`] won, and verifies that it is ours. The record says from then on what the candidacy does:
     /// name and address may have changed since the last time.
-    async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError>;
+    async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError>;
 
     /// Gives the boundary, or our place in the queue, back. Called with an empty tree only. Ours or not: it is gone then.
     async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError>;
 }
 
 /// One boundary of a survey.
-pub type Glance = (Boundary, Result<Sighting, StoreError>);
+pub type Listing = (Boundary, Result<Observation, StoreError>);
 
 /// How closely a survey looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
+pub enum Detail {
     /// At who leads, and whatever else costs nothing more.
-    Leaders,
+    Leader,
     /// At what is left of each lease, too.
-    Leases,
+    Lease,
 }
 
-/// How a store tells of changes nobody asked about. Hints may be lost and may be idle: the next question decides.
+/// How a store tells of changes nobody asked about. Notifier may be lost and may be idle: the next question decides.
 #[derive(Debug, Clone)]
-pub struct Hints {
+pub struct Notifier {
     events: mpsc::UnboundedSender<worker::StoreEvent>,
     /// Whether one is on its way that has not been received.
     has_hint: Arc<AtomicBool>,
 }
 
-impl Hints {
+impl Notifier {
     /// Something changed: worth asking again.
     pub fn changed(&self) {
         // Nobody listens any more: the program is about to end.
@@ -233,15 +233,15 @@ impl Hints {
 
     /// For observers that campaign for nothing.
     #[must_use]
-    pub fn to_nobody() -> Hints {
+    pub fn to_nobody() -> Notifier {
         worker::channel().0
     }
 }
 
-type Open = fn(&StoreUrl<'_>, &Access, Hints) -> Result<Box<dyn Store>, StoreError>;
+type OpenStore = fn(&StoreUrl<'_>, &Access, Notifier) -> Result<Box<dyn Store>, StoreError>;
 
 /// One kind of store.
-pub struct Kind {
+pub struct StoreKind {
     /// The schemes of its URLs; the first is its name in `status`.
     pub schemes: &'static [&'static str],
     /// How its URLs look.
@@ -254,11 +254,11 @@ pub struct Kind {
     check: fn(&StoreUrl<'_>) -> Result<(), String>,
     /// The URL as people see it, in logs too: never with credentials.
     show: fn(&StoreUrl<'_>) -> String,
-    open: Open,
-    relinquish: Relinquish,
+    open: OpenStore,
+    relinquish: ClaimRelease,
 }
 
-impl Kind {
+impl StoreKind {
     /// What it is called in `status`.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -267,7 +267,7 @@ impl Kind {
 }
 
 /// Every store in this build.
-pub const REGISTRY: &[Kind] = &[
+pub const REGISTRY: &[StoreKind] = &[
     file::KIND,
     #[cfg(feature = "etcd")]
     etcd::KIND,
@@ -281,13 +281,13 @@ pub const REGISTRY: &[Kind] = &[
 /// Where an election is held: a kind of store, and the rest of its URL.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreUrl<'a> {
-    kind: &'static Kind,
+    kind: &'static StoreKind,
     scheme: &'static str,
     /// What follows the colon.
     rest: &'a str,
 }
 
-impl fmt::Debug for Kind {
+impl fmt::Debug for StoreKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -349,7 +349,7 @@ impl<'a> StoreUrl<'a> {
 
     /// Its kind.
     #[must_use]
-    pub fn kind(&self) -> &'static Kind {
+    pub fn kind(&self) -> &'static StoreKind {
         self.kind
     }
 
@@ -371,7 +371,7 @@ impl<'a> StoreUrl<'a> {
     /// # Errors
     ///
     /// URL, flags and variables do not fit together, or what they name will not have us.
-    pub fn open(&self, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+    pub fn open(&self, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
         let store = (self.kind.open)(self, access, hints).map_err(StoreError::bounded)?;
         Ok(Box::new(Bounded(store)))
     }
@@ -379,15 +379,15 @@ impl<'a> StoreUrl<'a> {
     /// Whether the store is asked over a network, by names that may have to be looked up.
     #[must_use]
     pub fn is_remote(&self) -> bool {
-        matches!(self.kind.relinquish, Relinquish::Executed(_))
+        matches!(self.kind.relinquish, ClaimRelease::Executed(_))
     }
 
     /// What the keeper calls to give back a claim of this kind of store.
     #[must_use]
     pub fn release(&self) -> fn(Claim) {
         match self.kind.relinquish {
-            Relinquish::InPlace(release) => release,
-            Relinquish::Executed(_) => relinquish::execute,
+            ClaimRelease::InPlace(release) => release,
+            ClaimRelease::Executed(_) => claim_release::execute,
         }
     }
 }

@@ -3,14 +3,14 @@
 //! MongoDB grants no leases (its TTL monitor comes once a minute). Candidates observe the record, and
 //! [`takeover`](super::takeover) says when it may be taken. What makes it safe is in [`seat`].
 
-mod entry;
-mod housekeeping;
-mod seat;
+mod errors;
 mod server;
+mod session;
 mod settings;
+mod stored_record;
 #[cfg(test)]
 mod tests;
-mod trouble;
+mod ttl_index;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -23,36 +23,39 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::relinquish::{Parcel, Relinquish};
-use super::{Access, Candidacy, Depth, Glance, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::claim_release::{ClaimRelease, StoredClaim};
+use super::{
+    Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
+    StoreKind, StoreUrl,
+};
 use crate::boundary::Boundary;
 use crate::keeper::Claim;
-use entry::Entry;
-use seat::Seat;
-use server::{Server, attempt};
-use settings::{Settings, Target};
-use watch::Watch;
+use server::{MongoServer, attempt};
+use session::Session;
+use settings::{MongoUrl, Settings};
+use stored_record::StoredRecord;
+use watch::ChangeStreamWatch;
 
-pub const KIND: Kind = Kind {
+pub const KIND: StoreKind = StoreKind {
     schemes: &["mongodb", "mongodb+srv"],
     form: "mongodb://HOST:PORT/DB",
     about: "a MongoDB; mongodb+srv://NAME/DB asks the DNS for its members",
     reach: "every host that reaches this MongoDB",
-    check: |url| Target::parse(url).map(drop),
-    show: |url| Target::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
+    check: |url| MongoUrl::parse(url).map(drop),
+    show: |url| MongoUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
-    relinquish: Relinquish::Executed(relinquish),
+    relinquish: ClaimRelease::Executed(relinquish),
 };
 
 /// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
-const LONGEST_RELINQUISH: Duration = Duration::from_secs(30);
+const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 struct MongoDb {
     settings: Settings,
-    hints: Hints,
+    hints: Notifier,
     /// `None`: to be connected to by the next attempt.
-    server: Option<Server>,
-    seat: Option<Seat>,
+    server: Option<MongoServer>,
+    seat: Option<Session>,
     /// Whether the keeper has the claim: we are asked to campaign only then.
     given: bool,
     /// Whether the collection's indexes have been looked at, and one of our own has been seen to.
@@ -69,7 +72,7 @@ struct MongoDbClaim {
     id: String,
 }
 
-fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     let settings = Settings::new(url, access)?;
     let news = Rc::new(Notify::new());
     Ok(Box::new(MongoDb { settings, hints, server: None, seat: None, given: false, tidied: false, news }))
@@ -80,7 +83,7 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
     Box::pin(async move {
         let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a MongoDB: {error}"));
         let MongoDbClaim { settings, boundary, id } = serde_json::from_value(claim).map_err(|error| misused(&error))?;
-        attempt(&settings, &mut None, async |server| seat::bequeath(server, &boundary, &id).await).await
+        attempt(&settings, &mut None, async |server| session::bequeath(server, &boundary, &id).await).await
     })
 }
 
@@ -90,25 +93,26 @@ impl Store for MongoDb {
         true
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
+    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let seen =
             attempt(&self.settings, &mut self.server, async |server| server.look(boundary.as_str()).await).await?;
         // To those who look on, an abandoned record is no leader, and nothing more.
-        Ok(seen.map_or_else(Sighting::default, |entry| Sighting { obstacle: None, ..entry.sighting() }))
+        Ok(seen.map_or_else(Observation::default, |entry| Observation { obstacle: None, ..entry.sighting() }))
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
         let all = attempt(&self.settings, &mut self.server, async |server| server.look_at_all().await).await?;
-        let known: BTreeSet<Boundary> = all.iter().filter_map(entry::boundary).collect();
+        let known: BTreeSet<Boundary> = all.iter().filter_map(stored_record::boundary).collect();
         Ok(known.into_iter().collect())
     }
 
-    async fn survey(&mut self, _: Depth) -> Result<Vec<Glance>, StoreError> {
+    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         let all = attempt(&self.settings, &mut self.server, async |server| server.look_at_all().await).await?;
-        let mut seen: Vec<Glance> = Vec::new();
+        let mut seen: Vec<Listing> = Vec::new();
         for document in &all {
-            if let Some(boundary) = entry::boundary(document) {
-                let sighting = Entry::read(document).map(|entry| Sighting { obstacle: None, ..entry.sighting() });
+            if let Some(boundary) = stored_record::boundary(document) {
+                let sighting =
+                    StoredRecord::read(document).map(|entry| Observation { obstacle: None, ..entry.sighting() });
                 seen.push((boundary, sighting));
             }
         }
@@ -121,10 +125,10 @@ impl Store for MongoDb {
         let Some(server) = self.server.as_mut().filter(|server| server.is_replicated) else {
             return std::future::pending().await;
         };
-        if !server.watch.as_ref().is_some_and(Watch::is_alive) {
+        if !server.watch.as_ref().is_some_and(ChangeStreamWatch::is_alive) {
             let news = Rc::clone(&self.news);
             let boundary = boundary.map(Boundary::to_string);
-            server.watch = Some(Watch::begin(
+            server.watch = Some(ChangeStreamWatch::begin(
                 server.boundaries.clone(),
                 boundary,
                 None,
@@ -144,15 +148,15 @@ impl Store for MongoDb {
             boundary: candidacy.boundary.to_string(),
             id: candidacy.identity.id.clone(),
         };
-        Ok(Some(Parcel::pack(&KIND, candidacy.ttl.min(LONGEST_RELINQUISH), &claim)))
+        Ok(Some(StoredClaim::pack(&KIND, candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
     }
 
-    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         self.given = true;
         let (hints, tidied) = (&self.hints, &mut self.tidied);
-        let seat = self.seat.get_or_insert_with(|| Seat::new(candidacy));
+        let seat = self.seat.get_or_insert_with(|| Session::new(candidacy));
         attempt(&self.settings, &mut self.server, async |server| {
-            if !*tidied && let Some(index) = housekeeping::threat(&server.boundaries).await {
+            if !*tidied && let Some(index) = ttl_index::threat(&server.boundaries).await {
                 warn!("the index {index} on the collection boundaries may remove the record of a leader: drop it");
                 seat.distrust();
             }
@@ -164,10 +168,10 @@ impl Store for MongoDb {
         .await
     }
 
-    async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
+    async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
         let hints = &self.hints;
         let Some(seat) = self.seat.as_mut() else {
-            return Ok(Renewal::Lost { why: "nothing was won".to_owned() });
+            return Ok(RenewResult::Lost { why: "nothing was won".to_owned() });
         };
         attempt(&self.settings, &mut self.server, async |server| {
             let renewal = seat.renew(server, candidacy).await?;

@@ -1,26 +1,26 @@
 //! Looking at a store again and again, for whoever shows or awaits what happens there.
 //!
 //! A store's hint ([`Store::changed`]) makes the next look come at once, and nothing more: each look is a question of its own,
-//! asked every [`LOOK_INTERVAL`] without any hint, and what it says is what counts. Looks follow each other, so that what they show
-//! is in order; what came and went between two of them is not shown (but see [`Sighting::former`]).
+//! asked every [`POLL_INTERVAL`] without any hint, and what it says is what counts. Looks follow each other, so that what they show
+//! is in order; what came and went between two of them is not shown (but see [`Observation::former`]).
 //!
 //! Not here: what is a change, which is the business of who shows it.
 //!
-//! [`Sighting::former`]: super::Sighting::former
+//! [`Observation::former`]: super::Observation::former
 
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::{Depth, Glance, Store, StoreError};
+use super::{Detail, Listing, Store, StoreError};
 use crate::boundary::Boundary;
 
 /// How long a change without a hint goes unseen: as long as a renewal takes with the defaults (T2).
-pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The same while the store is in trouble.
-const AGAIN: Duration = Duration::from_millis(500);
+const ERROR_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two looks, however many hints there are.
-const BREATH: Duration = Duration::from_millis(10);
+const POLL_GAP_MIN: Duration = Duration::from_millis(10);
 
 /// Somebody who looks at one boundary, or at all.
 pub struct Observer {
@@ -49,9 +49,9 @@ impl Observer {
     /// # Errors
     ///
     /// The store cannot be asked. A boundary that cannot be read, among others, is an error of its own.
-    pub async fn next(&mut self) -> Result<Vec<Glance>, StoreError> {
+    pub async fn next(&mut self) -> Result<Vec<Listing>, StoreError> {
         if let Some(due) = self.due {
-            sleep(BREATH).await;
+            sleep(POLL_GAP_MIN).await;
             // Without a hint in that time it is time all the same.
             let _ = timeout(due, self.store.changed(self.scope.as_ref())).await;
         }
@@ -61,11 +61,11 @@ impl Observer {
             let patience = humantime::format_duration(patience);
             Err(StoreError::Unavailable(format!("the store did not answer within {patience}")))
         });
-        self.due = Some(if answer.is_ok() { LOOK_INTERVAL } else { AGAIN });
+        self.due = Some(if answer.is_ok() { POLL_INTERVAL } else { ERROR_POLL_INTERVAL });
         answer
     }
 
-    async fn look(&mut self) -> Result<Vec<Glance>, StoreError> {
+    async fn look(&mut self) -> Result<Vec<Listing>, StoreError> {
         match &self.scope {
             Some(boundary) => {
                 let seen = match self.store.look(boundary).await {
@@ -75,7 +75,7 @@ impl Observer {
                 };
                 Ok(vec![(boundary.clone(), seen)])
             }
-            None => self.store.survey(Depth::Leaders).await,
+            None => self.store.survey(Detail::Leader).await,
         }
     }
 }

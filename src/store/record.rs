@@ -102,7 +102,7 @@ pub struct Leader {
 
 /// What can be seen of a boundary at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Sighting {
+pub struct Observation {
     /// Who leads; `None`: nobody, as far as the store can tell.
     pub leader: Option<Leader>,
     /// Those who wait, in their order, where the store knows them: id and name.
@@ -114,7 +114,7 @@ pub struct Sighting {
     pub former: Option<Term>,
 }
 
-impl Sighting {
+impl Observation {
     /// Whether nothing is known of the boundary but its name: no leader, no term before, no obstacle.
     #[must_use]
     pub fn is_unled(&self) -> bool {
@@ -127,9 +127,9 @@ impl Sighting {
     /// # Errors
     ///
     /// Every other error, as it is.
-    pub fn obstructed(error: StoreError) -> Result<Sighting, StoreError> {
+    pub fn obstructed(error: StoreError) -> Result<Observation, StoreError> {
         match error {
-            StoreError::Obstacle(obstacle) => Ok(Sighting { obstacle: Some(obstacle), ..Sighting::default() }),
+            StoreError::Obstacle(obstacle) => Ok(Observation { obstacle: Some(obstacle), ..Observation::default() }),
             StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Misused(_) => Err(error),
         }
     }

@@ -4,19 +4,19 @@
 //! restart or a failover there may be two of it). Candidates observe the record, and [`takeover`](super::takeover) says when
 //! it may be taken. What makes it safe is in [`seat`]; what it cannot promise is in the manual.
 
-mod dial;
-mod ear;
-mod entry;
-mod observing;
+mod connection;
+mod errors;
+mod hint_flags;
+mod observer;
 mod quorum;
-mod seat;
+mod reply_filter;
 mod sentinel;
 mod server;
+mod session;
 mod settings;
+mod stored_record;
 #[cfg(test)]
 mod tests;
-mod trouble;
-mod wire;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -26,37 +26,40 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::relinquish::{Parcel, Relinquish};
+use super::claim_release::{ClaimRelease, StoredClaim};
 use super::takeover::Basis;
-use super::{Access, Candidacy, Depth, Glance, Hints, Kind, Renewal, Sighting, Standing, Store, StoreError, StoreUrl};
+use super::{
+    Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
+    StoreKind, StoreUrl,
+};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::keeper::Claim;
-use observing::News;
-use seat::{Scripts, Seat};
-use server::{Link, Server};
-use settings::{Settings, Target};
+use observer::HintResult;
+use server::{Link, RedisServer};
+use session::{LuaScripts, Session};
+use settings::{RedisUrl, Settings};
 
-pub const KIND: Kind = Kind {
+pub const KIND: StoreKind = StoreKind {
     schemes: &["redis", "rediss", "redis+sentinel", "rediss+sentinel"],
     form: "redis://HOST:PORT/DB",
     about: "a Redis, rediss:// for TLS; redis+sentinel://HOST:PORT,…/NAME asks Sentinels for the primary",
     reach: "every host that reaches this Redis",
-    check: |url| Target::parse(url).map(drop),
-    show: |url| Target::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
+    check: |url| RedisUrl::parse(url).map(drop),
+    show: |url| RedisUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
-    relinquish: Relinquish::Executed(relinquish),
+    relinquish: ClaimRelease::Executed(relinquish),
 };
 
 /// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
-const LONGEST_RELINQUISH: Duration = Duration::from_secs(30);
+const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 struct Redis {
     settings: Settings,
-    hints: Hints,
-    scripts: Scripts,
+    hints: Notifier,
+    scripts: LuaScripts,
     link: Link,
-    seat: Option<Seat>,
+    seat: Option<Session>,
     /// Whether the keeper has the claim: we are asked to campaign only then.
     given: bool,
     /// Where the last credited renewal was executed, as the keeper knows it.
@@ -75,11 +78,11 @@ struct RedisClaim {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "other kinds of store have more to open")]
-fn opened(settings: Settings, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+fn opened(settings: Settings, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     Ok(Box::new(Redis {
         settings,
         hints,
-        scripts: Scripts::new(),
+        scripts: LuaScripts::new(),
         link: Link::default(),
         seat: None,
         given: false,
@@ -87,7 +90,7 @@ fn opened(settings: Settings, hints: Hints) -> Result<Box<dyn Store>, StoreError
     }))
 }
 
-fn open(url: &StoreUrl<'_>, access: &Access, hints: Hints) -> Result<Box<dyn Store>, StoreError> {
+fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     opened(Settings::new(url, access)?, hints)
 }
 
@@ -98,10 +101,10 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
         let RedisClaim { settings, boundary, id, settled } =
             serde_json::from_value(claim).map_err(|error| misused(&error))?;
         let boundary: Boundary = boundary.parse().map_err(|error| misused(&error))?;
-        let scripts = Scripts::new();
+        let scripts = LuaScripts::new();
         let key = settings.key(&boundary);
         attempt(&settings, &mut Link::default(), async |server| {
-            seat::bequeath(server, &scripts, &key, &id, settled.as_ref()).await
+            session::bequeath(server, &scripts, &key, &id, settled.as_ref()).await
         })
         .await
     })
@@ -113,7 +116,7 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
 async fn attempt<T>(
     settings: &Settings,
     link: &mut Link,
-    ask: impl AsyncFnOnce(&mut Server) -> Result<T, StoreError>,
+    ask: impl AsyncFnOnce(&mut RedisServer) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let deadline = clock::now() + settings.request_timeout;
     // Boxed: what an attempt keeps between its calls is large.
@@ -139,7 +142,7 @@ impl Redis {
             id: candidacy.identity.id.clone(),
             settled: self.settled.clone(),
         };
-        Parcel::pack(&KIND, candidacy.ttl.min(LONGEST_RELINQUISH), &claim)
+        StoredClaim::pack(&KIND, candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)
     }
 }
 
@@ -149,9 +152,9 @@ impl Store for Redis {
         true
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Sighting, StoreError> {
+    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let (key, scripts) = (self.settings.key(boundary), &self.scripts);
-        attempt(&self.settings, &mut self.link, async |server| seat::sighting(server, scripts, &key).await).await
+        attempt(&self.settings, &mut self.link, async |server| session::sighting(server, scripts, &key).await).await
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -173,11 +176,11 @@ impl Store for Redis {
         .await
     }
 
-    async fn survey(&mut self, _: Depth) -> Result<Vec<Glance>, StoreError> {
+    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         let boundaries = self.boundaries().await?;
         let keys: Vec<String> = boundaries.iter().map(|boundary| self.settings.key(boundary)).collect();
         let scripts = &self.scripts;
-        let look = async |server: &mut Server| seat::sightings(server, scripts, &keys).await;
+        let look = async |server: &mut RedisServer| session::sightings(server, scripts, &keys).await;
         let seen = attempt(&self.settings, &mut self.link, look).await?;
         Ok(boundaries.into_iter().zip(seen).collect())
     }
@@ -186,16 +189,16 @@ impl Store for Redis {
         let settings = &self.settings;
         let heard = match &mut self.link.server {
             Some(server) => match boundary {
-                Some(boundary) => observing::changed(server, &settings.key(boundary), false).await,
-                None => observing::changed(server, &format!("{}*", literally(&settings.prefix)), true).await,
+                Some(boundary) => observer::changed(server, &settings.key(boundary), false).await,
+                None => observer::changed(server, &format!("{}*", literally(&settings.prefix)), true).await,
             },
             // The next look connects, and says why if it cannot.
-            None => News::None,
+            None => HintResult::None,
         };
         match heard {
-            News::Change => {}
-            News::None => std::future::pending().await,
-            News::End { soon } => {
+            HintResult::Change => {}
+            HintResult::None => std::future::pending().await,
+            HintResult::End { soon } => {
                 self.link.server = None;
                 if soon {
                     std::future::pending::<()>().await;
@@ -212,7 +215,7 @@ impl Store for Redis {
     }
 
     fn renewed_claim(&mut self, candidacy: &Candidacy) -> Option<Claim> {
-        let settled = self.seat.as_ref().and_then(Seat::settled)?;
+        let settled = self.seat.as_ref().and_then(Session::settled)?;
         if self.settled.as_ref().is_some_and(|known| settled.continues(known)) {
             return None;
         }
@@ -220,10 +223,10 @@ impl Store for Redis {
         Some(self.pack(candidacy))
     }
 
-    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         self.given = true;
         let (scripts, hints, settings) = (&self.scripts, &self.hints, &self.settings);
-        let seat = self.seat.get_or_insert_with(|| Seat::new(settings, candidacy));
+        let seat = self.seat.get_or_insert_with(|| Session::new(settings, candidacy));
         attempt(settings, &mut self.link, async |server| {
             seat.listen(server, hints).await?;
             seat.stand(server, scripts, candidacy).await
@@ -231,10 +234,10 @@ impl Store for Redis {
         .await
     }
 
-    async fn renew(&mut self, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
+    async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
         let (scripts, settings) = (&self.scripts, &self.settings);
         let Some(seat) = self.seat.as_mut() else {
-            return Ok(Renewal::Lost { why: "nothing was won".to_owned() });
+            return Ok(RenewResult::Lost { why: "nothing was won".to_owned() });
         };
         attempt(settings, &mut self.link, async |server| seat.renew(server, scripts, candidacy).await).await
     }

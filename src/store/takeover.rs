@@ -21,15 +21,15 @@
 //!
 //! 1. [`Takeover::new`] once for each candidate and boundary; the store keeps it for as long as it lives. [`Basis::of`] is the
 //!    basis of a server without replicas; a store whose server never forgets has one incarnation for ever.
-//! 2. Campaign: read the record and the present basis as a [`View`], ask [`Takeover::decide`], and do what it says:
+//! 2. Campaign: read the record and the present basis as a [`StoreState`], ask [`Takeover::decide`], and do what it says:
 //!    - [`Decision::Vacate`]: write the [`Takeover::vacancy`] (state `vacant`, a random id that is new each time) unless a record
 //!      has appeared, with no replica's confirmation, and `decide` on a fresh view. A store may do this in the same request that
 //!      reads. A vacant record is no leader, has the index of free records, and needs no announcement;
 //!    - [`Decision::Take`]: compare the whole view, incarnation and epoch included, and write the [`Takeover::bid`], with the
 //!      present basis in it. The new term is [`limits::next_term`](crate::limits::next_term) of the record's term, the server's
 //!      clock and the bid's floor. Then [`Takeover::took`]; if the record had changed, [`Takeover::forget`];
-//!    - [`Decision::Mine`]: the take whose answer was lost: [`Takeover::took`] with the basis in the record;
-//!    - [`Decision::GiveBack`]: free the record, leave its basis as it is, [`Takeover::forget`];
+//!    - [`Decision::AlreadyOurs`]: the take whose answer was lost: [`Takeover::took`] with the basis in the record;
+//!    - [`Decision::ReleaseStale`]: free the record, leave its basis as it is, [`Takeover::forget`];
 //!    - [`Decision::Wait`]: ask again.
 //! 3. Renew: write a [`Takeover::nonce`] if it is above the record's, and [`Takeover::settled`] as the record's basis where there
 //!    is one. Describe the answer as a [`Write`] and ask [`Takeover::credit`]; no other renewal is credited.
@@ -56,7 +56,7 @@ mod tests;
 
 /// A record, as far as the rule is concerned. `N` is how candidates and incarnations of the server are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trace<N> {
+pub struct ObservedRecord<N> {
     /// The id of the candidate that wrote it.
     pub holder: N,
     /// Its term; of a vacant record the highest term that its writer had seen.
@@ -73,32 +73,32 @@ pub struct Trace<N> {
 
 /// A store at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct View<N> {
+pub struct StoreState<N> {
     /// The present incarnation of the server, and the epoch of its replicas.
     pub basis: Basis<N>,
     /// Whether as many replicas are attached as have to confirm a write; always true where none has to.
     pub is_attached: bool,
     /// The record that the store holds.
-    pub record: Option<Trace<N>>,
+    pub record: Option<ObservedRecord<N>>,
 }
 
 /// The meaning of a missing record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
+pub enum Durability {
     /// The store may have forgotten it, and a leader with it.
-    Fleeting,
+    Volatile,
     /// The store forgets nothing that it has confirmed: there has been none, unless this candidate has seen one.
-    Lasting,
+    Durable,
 }
 
 /// What may be done about what was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The take whose answer never came has reached the store.
-    Mine(Term),
+    AlreadyOurs(Term),
     /// It is held under our name by a term that is over: to be released, so that nobody waits for it. Nothing of ours runs,
     /// or we would not be asking.
-    GiveBack(Term),
+    ReleaseStale(Term),
     /// There is no record: write a vacant one, on which every candidate can wait (S2).
     Vacate,
     /// Take it, naming the view.
@@ -114,7 +114,7 @@ pub enum Decision {
 
 /// The mark of a take that tells it from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bid {
+pub struct TakeRequest {
     /// The nonce by which it is recognized.
     pub nonce: u64,
     /// The term must be at least so large.
@@ -137,9 +137,9 @@ pub struct Vacancy {
 pub struct Takeover<N> {
     me: N,
     ttl: Duration,
-    memory: Memory,
+    memory: Durability,
     /// The present view, and since when it has not changed.
-    seen: Option<(View<N>, Time)>,
+    seen: Option<(StoreState<N>, Time)>,
     /// How often a wait on this very record was restarted by a new epoch alone.
     restarts: u32,
     /// Somebody else has written a held record since we began to look.
@@ -154,12 +154,12 @@ pub struct Takeover<N> {
     /// Of the term that was won last.
     tenure: Option<Tenure<N>>,
     #[cfg(test)]
-    sabotage: Option<Sabotage>,
+    sabotage: Option<RuleMutation>,
 }
 
 /// Rules that tests break on purpose (P4). Outside tests nothing does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sabotage {
+pub enum RuleMutation {
     /// A held record is taken at once.
     HeldTakenAtOnce,
     /// A missing record, a vacant one, or one of another incarnation of the server, is taken at once.
@@ -196,7 +196,7 @@ pub enum Sabotage {
 
 impl<N: Clone + PartialEq> Takeover<N> {
     /// Of a candidate that has seen nothing yet, and asks for this ttl.
-    pub fn new(me: N, ttl: Duration, memory: Memory) -> Takeover<N> {
+    pub fn new(me: N, ttl: Duration, memory: Durability) -> Takeover<N> {
         Takeover {
             me,
             ttl,
@@ -217,13 +217,13 @@ impl<N: Clone + PartialEq> Takeover<N> {
 
     /// What was taken for granted about the store has turned out to be otherwise.
     #[cfg(feature = "mongodb")]
-    pub fn trusts(&mut self, memory: Memory) {
+    pub fn trusts(&mut self, memory: Durability) {
         self.memory = memory;
     }
 
     /// The same with a rule broken.
     #[cfg(test)]
-    pub fn breaking(self, sabotage: Option<Sabotage>) -> Takeover<N> {
+    pub fn breaking(self, sabotage: Option<RuleMutation>) -> Takeover<N> {
         Takeover { sabotage, ..self }
     }
 
@@ -234,17 +234,17 @@ impl<N: Clone + PartialEq> Takeover<N> {
     }
 
     /// For a take: from now on it may be found in the store.
-    pub fn bid(&mut self) -> Bid {
+    pub fn bid(&mut self) -> TakeRequest {
         let nonce = self.nonce();
         self.outstanding = Some(nonce);
         self.tenure = None;
-        Bid { nonce, floor: self.highest_term.saturating_add(1) }
+        TakeRequest { nonce, floor: self.highest_term.saturating_add(1) }
     }
 
     /// For a vacant record. It hands on what was seen, so that a candidate that comes later waits as long as this one.
     pub fn vacancy(&mut self) -> Vacancy {
         let nonce = self.nonce();
-        if self.breaks(Sabotage::VacancyTellsNothing) {
+        if self.breaks(RuleMutation::VacancyTellsNothing) {
             return Vacancy { nonce, ttl: Duration::ZERO, term: 0 };
         }
         Vacancy { nonce, ttl: self.longest_ttl, term: self.highest_term }
@@ -252,7 +252,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
 
     /// How long it takes at most until a record that nobody touches is taken.
     pub fn longest_wait(&self) -> Duration {
-        if self.breaks(Sabotage::OthersTtlsForgotten) { self.ttl } else { self.longest_ttl.max(self.ttl) }
+        if self.breaks(RuleMutation::OthersTtlsForgotten) { self.ttl } else { self.longest_ttl.max(self.ttl) }
     }
 
     /// How often the present wait has started again only because a replica had attached (5.4).
@@ -303,37 +303,39 @@ impl<N: Clone + PartialEq> Takeover<N> {
     }
 
     /// Looks at an answer that had arrived by `received` (T1: an observer counts from after receiving).
-    pub fn decide(&mut self, received: Time, view: &View<N>) -> Decision {
+    pub fn decide(&mut self, received: Time, view: &StoreState<N>) -> Decision {
         let had_seen_record = self.has_seen_record;
         let since = self.note(received, view);
         let Some(record) = &view.record else {
-            let never_was = self.memory == Memory::Lasting && !had_seen_record;
+            let never_was = self.memory == Durability::Durable && !had_seen_record;
             return match () {
-                () if never_was || self.breaks(Sabotage::MissingTakenAtOnce) => Decision::Take,
-                () if self.memory == Memory::Lasting && self.breaks(Sabotage::VanishedIsMissing) => Decision::Take,
-                () if self.breaks(Sabotage::AbsenceHasNoVersion) => self.wait(received, since, self.longest_wait()),
+                () if never_was || self.breaks(RuleMutation::MissingTakenAtOnce) => Decision::Take,
+                () if self.memory == Durability::Durable && self.breaks(RuleMutation::VanishedIsMissing) => {
+                    Decision::Take
+                }
+                () if self.breaks(RuleMutation::AbsenceHasNoVersion) => self.wait(received, since, self.longest_wait()),
                 () => Decision::Vacate,
             };
         };
         let is_fresh = record.basis.incarnation == view.basis.incarnation;
         let is_continuous = self.continues(&view.basis, &record.basis);
         let rest = match record.state {
-            RecordState::Held if is_fresh && self.is_mine(record) => return Decision::Mine(record.term),
-            RecordState::Held if is_fresh && record.holder == self.me => return Decision::GiveBack(record.term),
+            RecordState::Held if is_fresh && self.is_mine(record) => return Decision::AlreadyOurs(record.term),
+            RecordState::Held if is_fresh && record.holder == self.me => return Decision::ReleaseStale(record.term),
             RecordState::Free if is_continuous && view.is_attached => return Decision::Take,
-            RecordState::Free if self.breaks(Sabotage::OldFreeTakenAtOnce) => return Decision::Take,
-            RecordState::Vacant if self.breaks(Sabotage::VacantIsFree) => return Decision::Take,
-            RecordState::Held if is_fresh && self.breaks(Sabotage::HeldTakenAtOnce) => return Decision::Take,
-            RecordState::Held if is_fresh && self.breaks(Sabotage::OwnTtlCounts) => self.ttl,
+            RecordState::Free if self.breaks(RuleMutation::OldFreeTakenAtOnce) => return Decision::Take,
+            RecordState::Vacant if self.breaks(RuleMutation::VacantIsFree) => return Decision::Take,
+            RecordState::Held if is_fresh && self.breaks(RuleMutation::HeldTakenAtOnce) => return Decision::Take,
+            RecordState::Held if is_fresh && self.breaks(RuleMutation::OwnTtlCounts) => self.ttl,
             RecordState::Held if is_fresh => record.ttl,
             RecordState::Held | RecordState::Free | RecordState::Vacant
-                if self.breaks(Sabotage::MissingTakenAtOnce) =>
+                if self.breaks(RuleMutation::MissingTakenAtOnce) =>
             {
                 return Decision::Take;
             }
             RecordState::Held | RecordState::Free | RecordState::Vacant => self.longest_wait(),
         };
-        if !view.is_attached && !self.breaks(Sabotage::WaitsWithoutReplicas) {
+        if !view.is_attached && !self.breaks(RuleMutation::WaitsWithoutReplicas) {
             return Decision::Wait { left: rest, decided: self.led };
         }
         self.wait(received, since, rest)
@@ -347,7 +349,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
     }
 
     /// Takes the view in. Returns since when it has been like this, as far as we have seen.
-    fn note(&mut self, received: Time, view: &View<N>) -> Time {
+    fn note(&mut self, received: Time, view: &StoreState<N>) -> Time {
         if let Some(record) = &view.record {
             self.has_seen_record = true;
             self.highest_term = self.highest_term.max(record.term);
@@ -359,7 +361,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         };
         let is_same_record = before.record == view.record && before.basis.incarnation == view.basis.incarnation;
         let is_same_epoch = self.continues(&view.basis, &before.basis);
-        let was_attached = (before.is_attached && view.is_attached) || self.breaks(Sabotage::WaitsWithoutReplicas);
+        let was_attached = (before.is_attached && view.is_attached) || self.breaks(RuleMutation::WaitsWithoutReplicas);
         let since = if is_same_record && is_same_epoch && was_attached { *since } else { received };
         // A server that was started again has written nothing by that.
         let is_written = before.record != view.record;
@@ -371,25 +373,25 @@ impl<N: Clone + PartialEq> Takeover<N> {
     }
 
     fn continues(&self, later: &Basis<N>, earlier: &Basis<N>) -> bool {
-        if self.breaks(Sabotage::EpochIgnored) {
+        if self.breaks(RuleMutation::EpochIgnored) {
             return later.incarnation == earlier.incarnation;
         }
         later.continues(earlier)
     }
 
-    fn is_mine(&self, record: &Trace<N>) -> bool {
+    fn is_mine(&self, record: &ObservedRecord<N>) -> bool {
         let by_nonce = Some(record.nonce) == self.outstanding;
-        record.holder == self.me && (by_nonce || self.breaks(Sabotage::MineByIdAlone))
+        record.holder == self.me && (by_nonce || self.breaks(RuleMutation::MineByIdAlone))
     }
 
     #[cfg(test)]
-    fn breaks(&self, rule: Sabotage) -> bool {
+    fn breaks(&self, rule: RuleMutation) -> bool {
         self.sabotage == Some(rule)
     }
 
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "the same question as in the tests")]
-    const fn breaks(&self, _: Sabotage) -> bool {
+    const fn breaks(&self, _: RuleMutation) -> bool {
         false
     }
 }

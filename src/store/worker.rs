@@ -11,13 +11,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{Candidacy, Hints, Identity, Renewal, Sighting, Standing, Store, StoreError};
+use super::{CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, Store, StoreError};
 use crate::election::{Answer, Attempt, Campaigned, Renewed, Term};
 use crate::keeper::Claim;
 
 /// What the election asks of the store.
 #[derive(Debug, Clone, Copy)]
-pub enum Question {
+pub enum StoreRequest {
     /// May I lead?
     Campaign,
     /// Is it still mine?
@@ -36,7 +36,7 @@ pub enum StoreEvent {
         /// As the election understands it.
         answer: Answer,
         /// As people do.
-        story: Story,
+        story: StoreNote,
     },
     /// The keeper must have this before the worker goes on (K2).
     Claim {
@@ -56,15 +56,15 @@ pub enum StoreEvent {
 
 /// What an answer says beyond what the election needs.
 #[derive(Debug)]
-pub enum Story {
+pub enum StoreNote {
     /// Nothing.
     None,
     /// Who leads.
-    Sighting(Sighting),
+    Observation(Observation),
     /// Why the lease is gone.
     Lost(String),
     /// What went wrong.
-    Trouble(StoreError),
+    Error(StoreError),
 }
 
 /// The sending end: questions in, [`StoreEvent`]s out of the channel that [`channel`] made.
@@ -76,17 +76,17 @@ pub struct Worker {
 /// What the worker is given to do, in this order.
 #[derive(Debug)]
 enum Task {
-    Ask(Attempt, Question),
+    Ask(Attempt, StoreRequest),
     /// From the next question on we are called this.
     Rename(Identity),
 }
 
 /// The channel that events come through, and the hints that a store sends by it.
 #[must_use]
-pub fn channel() -> (Hints, Events) {
+pub fn channel() -> (Notifier, Events) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let has_hint = Arc::default();
-    (Hints { events: sender, has_hint: Arc::clone(&has_hint) }, Events { receiver, has_hint })
+    (Notifier { events: sender, has_hint: Arc::clone(&has_hint) }, Events { receiver, has_hint })
 }
 
 /// The receiving end. There is at most one hint in it, however many a store sends before it is received.
@@ -124,7 +124,7 @@ impl Worker {
     ///
     /// Must be called inside a [`tokio::task::LocalSet`].
     #[must_use]
-    pub fn start(store: Box<dyn Store>, candidacy: Candidacy, limit: Duration, events: Hints) -> Worker {
+    pub fn start(store: Box<dyn Store>, candidacy: Candidacy, limit: Duration, events: Notifier) -> Worker {
         let (tasks, receiver) = mpsc::unbounded_channel();
         // Watched by its end of the channel: the driver takes a closed one for an event.
         tokio::task::spawn_local(work(store, candidacy, limit, receiver, events));
@@ -132,7 +132,7 @@ impl Worker {
     }
 
     /// Asks; the answer comes as an event. Returns whether there is still somebody to ask.
-    pub fn ask(&self, attempt: Attempt, question: Question) -> bool {
+    pub fn ask(&self, attempt: Attempt, question: StoreRequest) -> bool {
         self.tasks.send(Task::Ask(attempt, question)).is_ok()
     }
 
@@ -148,7 +148,7 @@ async fn work(
     mut candidacy: Candidacy,
     limit: Duration,
     mut tasks: mpsc::UnboundedReceiver<Task>,
-    Hints { events, .. }: Hints,
+    Notifier { events, .. }: Notifier,
 ) {
     // Whether the store has ever answered. A refusal is a reason to end only before that (S6).
     let mut has_answered = false;
@@ -182,11 +182,11 @@ async fn work(
 async fn attend(
     store: &mut dyn Store,
     candidacy: &Candidacy,
-    question: Question,
+    question: StoreRequest,
     events: &mpsc::UnboundedSender<StoreEvent>,
-) -> Result<(Answer, Story), StoreError> {
+) -> Result<(Answer, StoreNote), StoreError> {
     Ok(match question {
-        Question::Campaign => {
+        StoreRequest::Campaign => {
             if let Some(claim) = store.claim(candidacy)? {
                 let (given, outcome) = oneshot::channel();
                 let asked = events.send(StoreEvent::Claim { claim, given }).is_ok();
@@ -195,58 +195,60 @@ async fn attend(
                 }
             }
             match store.campaign(candidacy).await.or_else(obstructed)? {
-                Standing::Won { term } => (Answer::Campaign(Campaigned::Won(term)), Story::None),
-                Standing::Waiting { sighting, again, decided } => {
-                    (Answer::Campaign(Campaigned::Waiting { again, decided }), Story::Sighting(sighting))
+                CampaignResult::Won { term } => (Answer::Campaign(Campaigned::Won(term)), StoreNote::None),
+                CampaignResult::Waiting { sighting, again, decided } => {
+                    (Answer::Campaign(Campaigned::Waiting { again, decided }), StoreNote::Observation(sighting))
                 }
             }
         }
-        Question::Renew => match store.renew(candidacy).await? {
-            Renewal::Credited { sent, ttl } => {
+        StoreRequest::Renew => match store.renew(candidacy).await? {
+            RenewResult::Credited { sent, ttl } => {
                 if let Some(claim) = store.renewed_claim(candidacy) {
                     // Not waited for: nothing depends on it but how soon another candidate may lead after our death.
                     let _ = events.send(StoreEvent::Claim { claim, given: oneshot::channel().0 });
                 }
-                (Answer::Renew(Renewed::Credited { sent, ttl }), Story::None)
+                (Answer::Renew(Renewed::Credited { sent, ttl }), StoreNote::None)
             }
-            Renewal::Outdated => (Answer::Renew(Renewed::Outdated), Story::None),
-            Renewal::Lost { why } => (Answer::Renew(Renewed::Lost), Story::Lost(why)),
+            RenewResult::Outdated => (Answer::Renew(Renewed::Outdated), StoreNote::None),
+            RenewResult::Lost { why } => (Answer::Renew(Renewed::Lost), StoreNote::Lost(why)),
         },
-        Question::Release => {
+        StoreRequest::Release => {
             store.release(candidacy).await?;
-            (Answer::Release(true), Story::None)
+            (Answer::Release(true), StoreNote::None)
         }
     })
 }
 
 /// A record beside which this elect does not campaign keeps it waiting, like a leader.
-fn obstructed(error: StoreError) -> Result<Standing, StoreError> {
-    let sighting = Sighting::obstructed(error)?;
-    Ok(Standing::Waiting { sighting, again: None, decided: true })
+fn obstructed(error: StoreError) -> Result<CampaignResult, StoreError> {
+    let sighting = Observation::obstructed(error)?;
+    Ok(CampaignResult::Waiting { sighting, again: None, decided: true })
 }
 
 /// After the first contact a refusal keeps a candidate waiting, as an obstacle that is read again every renewal interval: a
 /// permission may come back, and a server may be replaced (S6).
-fn failed_later(question: Question, error: StoreError) -> (Answer, Story) {
+fn failed_later(question: StoreRequest, error: StoreError) -> (Answer, StoreNote) {
     match (question, error) {
-        (Question::Campaign, StoreError::Refused(why) | StoreError::Misused(why)) => {
-            let sighting = Sighting { obstacle: Some(why), ..Sighting::default() };
-            (Answer::Campaign(Campaigned::Waiting { again: None, decided: true }), Story::Sighting(sighting))
+        (StoreRequest::Campaign, StoreError::Refused(why) | StoreError::Misused(why)) => {
+            let sighting = Observation { obstacle: Some(why), ..Observation::default() };
+            (Answer::Campaign(Campaigned::Waiting { again: None, decided: true }), StoreNote::Observation(sighting))
         }
         (_, error) => failed(question, error),
     }
 }
 
-fn failed(question: Question, error: StoreError) -> (Answer, Story) {
+fn failed(question: StoreRequest, error: StoreError) -> (Answer, StoreNote) {
     let answer = match (question, &error) {
-        (Question::Campaign, StoreError::Refused(_) | StoreError::Misused(_)) => Answer::Campaign(Campaigned::Refused),
-        (Question::Campaign, StoreError::Unavailable(_) | StoreError::Obstacle(_)) => {
+        (StoreRequest::Campaign, StoreError::Refused(_) | StoreError::Misused(_)) => {
+            Answer::Campaign(Campaigned::Refused)
+        }
+        (StoreRequest::Campaign, StoreError::Unavailable(_) | StoreError::Obstacle(_)) => {
             Answer::Campaign(Campaigned::Failed)
         }
-        (Question::Renew, _) => Answer::Renew(Renewed::Failed),
-        (Question::Release, _) => Answer::Release(false),
+        (StoreRequest::Renew, _) => Answer::Renew(Renewed::Failed),
+        (StoreRequest::Release, _) => Answer::Release(false),
     };
-    (answer, Story::Trouble(error))
+    (answer, StoreNote::Error(error))
 }
 
 #[cfg(test)]
@@ -270,8 +272,8 @@ mod tests {
         fn grants_leases(&self) -> bool {
             true
         }
-        async fn look(&mut self, _: &Boundary) -> Result<Sighting, StoreError> {
-            Ok(Sighting::default())
+        async fn look(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
+            Ok(Observation::default())
         }
         async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
             Ok(Vec::new())
@@ -279,14 +281,14 @@ mod tests {
         fn claim(&mut self, _: &Candidacy) -> Result<Option<Claim>, StoreError> {
             Ok(Some(Claim { payload: b"mine".to_vec(), descriptors: Vec::new() }))
         }
-        async fn campaign(&mut self, _: &Candidacy) -> Result<Standing, StoreError> {
+        async fn campaign(&mut self, _: &Candidacy) -> Result<CampaignResult, StoreError> {
             if self.hangs_in_campaign {
                 std::future::pending::<()>().await;
             }
-            self.errors.pop().flatten().map_or(Ok(Standing::Won { term: 7 }), Err)
+            self.errors.pop().flatten().map_or(Ok(CampaignResult::Won { term: 7 }), Err)
         }
-        async fn renew(&mut self, _: &Candidacy) -> Result<Renewal, StoreError> {
-            Ok(Renewal::Lost { why: "it is somebody else's".to_owned() })
+        async fn renew(&mut self, _: &Candidacy) -> Result<RenewResult, StoreError> {
+            Ok(RenewResult::Lost { why: "it is somebody else's".to_owned() })
         }
         async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
             Err(StoreError::Unavailable("down".to_owned()))
@@ -315,7 +317,7 @@ mod tests {
     #[test]
     fn the_keeper_has_the_claim_before_the_store_is_asked() {
         with_worker(false, async |worker, mut events| {
-            worker.ask(Attempt(1), Question::Campaign);
+            worker.ask(Attempt(1), StoreRequest::Campaign);
             let Some(StoreEvent::Claim { claim, given }) = events.recv().await else { panic!("no claim first") };
             assert_eq!(claim.payload, b"mine");
             assert!(events.try_recv().is_err(), "nothing was asked before the keeper had it");
@@ -328,7 +330,7 @@ mod tests {
     #[test]
     fn a_claim_that_the_keeper_does_not_have_stops_the_campaign() {
         with_worker(false, async |worker, mut events| {
-            worker.ask(Attempt(1), Question::Campaign);
+            worker.ask(Attempt(1), StoreRequest::Campaign);
             let Some(StoreEvent::Claim { given, .. }) = events.recv().await else { panic!("no claim first") };
             given.send(false).expect("the worker waits");
             let Some(StoreEvent::Answer { answer, .. }) = events.recv().await else { panic!("no answer") };
@@ -339,9 +341,9 @@ mod tests {
     #[test]
     fn a_store_that_hangs_is_given_up_on_and_the_next_question_is_heard() {
         with_worker(true, async |worker, mut events| {
-            worker.ask(Attempt(1), Question::Campaign);
-            worker.ask(Attempt(2), Question::Renew);
-            worker.ask(Attempt(3), Question::Release);
+            worker.ask(Attempt(1), StoreRequest::Campaign);
+            worker.ask(Attempt(2), StoreRequest::Renew);
+            worker.ask(Attempt(3), StoreRequest::Release);
             let mut answers = Vec::new();
             while answers.len() < 3 {
                 match events.recv().await.expect("the worker lives") {
@@ -379,7 +381,7 @@ mod tests {
             let count = expected.len();
             let store = Stuck { errors: said, ..Stuck::default() };
             let answers = with_store(store, async |worker, mut events| {
-                assert!((1..=count as u64).all(|attempt| worker.ask(Attempt(attempt), Question::Campaign)));
+                assert!((1..=count as u64).all(|attempt| worker.ask(Attempt(attempt), StoreRequest::Campaign)));
                 let mut answers = Vec::new();
                 while answers.len() < count {
                     match events.recv().await.expect("the worker lives") {

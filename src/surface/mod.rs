@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::election::{Answer, Candidate, Phase, Renewed, Report, Term, Time};
-use crate::store::{Identity, Sighting};
+use crate::store::{Identity, Observation};
 #[cfg(not(feature = "listen"))]
 use listen::Metrics;
 pub use listen::Pages;
@@ -123,7 +123,7 @@ impl Surface {
     }
 
     /// Who leads, as far as the store can tell.
-    pub fn sighted(&mut self, now: Time, sighting: &Sighting) {
+    pub fn sighted(&mut self, now: Time, sighting: &Observation) {
         self.shown.view.borrow_mut().sighted(now, sighting);
         self.leader_may_have_changed();
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::boundary::Boundary;
 use crate::config::joined;
-use crate::store::{Leader, Sighting};
+use crate::store::{Leader, Observation};
 
 /// One boundary.
 #[derive(Debug, Serialize)]
@@ -64,7 +64,7 @@ struct CandidateDocument<'a> {
 impl<'a> Document<'a> {
     /// The document of one boundary in a store of the named kind.
     #[must_use]
-    pub fn new(boundary: &'a Boundary, store: &'a str, sighting: &'a Sighting) -> Document<'a> {
+    pub fn new(boundary: &'a Boundary, store: &'a str, sighting: &'a Observation) -> Document<'a> {
         let candidates = sighting.candidates.as_ref();
         Document {
             boundary: boundary.as_str(),

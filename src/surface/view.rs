@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::status::Own;
 use crate::boundary::Boundary;
 use crate::election::{Lease, Phase, Term, Time};
-use crate::store::{Candidacy, Identity, Leader, Sighting};
+use crate::store::{Candidacy, Identity, Leader, Observation};
 use crate::text::escaped;
 
 /// As much of somebody else's text as fits on a line.
@@ -35,7 +35,7 @@ pub struct View {
     has_begun: bool,
     /// Asked to stop, or over: this candidate will not stand again.
     leaving: bool,
-    seen: Sighting,
+    seen: Observation,
     seen_at: Time,
     loops: Loops,
 }
@@ -81,7 +81,7 @@ impl View {
             pid: None,
             has_begun: false,
             leaving: false,
-            seen: Sighting::default(),
+            seen: Observation::default(),
             seen_at: Time::BOOT,
             loops: Loops {
                 wakes_at: Time::NEVER,
@@ -104,7 +104,7 @@ impl View {
             self.pid = None;
         }
         if led && !self.leads() && self.seen.leader.as_ref().is_some_and(|leader| leader.id == self.identity.id) {
-            self.seen = Sighting::default();
+            self.seen = Observation::default();
         }
     }
 
@@ -121,12 +121,12 @@ impl View {
             ttl: None,
             lease_left: None,
         };
-        self.seen = Sighting { leader: Some(leader), ..Sighting::default() };
+        self.seen = Observation { leader: Some(leader), ..Observation::default() };
         self.seen_at = now;
     }
 
     /// What the store says of the leader.
-    pub fn sighted(&mut self, now: Time, sighting: &Sighting) {
+    pub fn sighted(&mut self, now: Time, sighting: &Observation) {
         self.seen = sighting.clone();
         self.seen_at = now;
     }
@@ -263,7 +263,7 @@ impl View {
 
     /// The boundary as it looks from here, with what is left of the leader's lease by now.
     #[must_use]
-    pub fn sighting(&self, now: Time) -> Sighting {
+    pub fn sighting(&self, now: Time) -> Observation {
         let mut sighting = self.seen.clone();
         if let Some(leader) = &mut sighting.leader {
             if leader.id == self.identity.id {
@@ -368,7 +368,7 @@ pub(super) mod tests {
         view
     }
 
-    pub fn seen(name: &str) -> Sighting {
+    pub fn seen(name: &str) -> Observation {
         let leader = Leader {
             id: "other".into(),
             name: name.into(),
@@ -379,7 +379,7 @@ pub(super) mod tests {
             ttl: Some(10 * SECOND),
             lease_left: Some(8 * SECOND),
         };
-        Sighting { leader: Some(leader), ..Sighting::default() }
+        Observation { leader: Some(leader), ..Observation::default() }
     }
 
     #[test]
@@ -448,7 +448,7 @@ pub(super) mod tests {
         assert_eq!(view.to_string(), "campaigning");
         view.sighted(NOW, &seen("web-1"));
         assert_eq!((view.to_string().as_str(), view.state()), ("following web-1 (term 42)", "following"));
-        view.sighted(NOW, &Sighting { obstacle: Some("held by orphans".into()), ..Sighting::default() });
+        view.sighted(NOW, &Observation { obstacle: Some("held by orphans".into()), ..Observation::default() });
         assert_eq!((view.to_string().as_str(), view.state()), ("waiting: held by orphans", "campaigning"));
         let mut view = leading();
         assert_eq!(view.to_string(), "leading, term 43, pid 4711");

@@ -5,7 +5,7 @@
 
 use crate::boundary::Boundary;
 use crate::cli::words::{age, place, rough};
-use crate::store::Sighting;
+use crate::store::Observation;
 use crate::text::escaped;
 
 /// Where it is shown.
@@ -26,7 +26,7 @@ const SHORTEST: usize = 8;
 const UNKNOWN: &str = "-";
 const BETWEEN: &str = "  ";
 
-pub fn table(seen: &[(Boundary, Sighting)], look: Look) -> String {
+pub fn table(seen: &[(Boundary, Observation)], look: Look) -> String {
     let rows: Vec<[String; 7]> = seen.iter().map(|(boundary, sighting)| row(boundary, sighting)).collect();
     let is_known = |column: &usize| rows.iter().any(|row| row[*column] != UNKNOWN);
     // The first two say that there is nothing, too.
@@ -50,7 +50,7 @@ pub fn table(seen: &[(Boundary, Sighting)], look: Look) -> String {
     text
 }
 
-fn row(boundary: &Boundary, sighting: &Sighting) -> [String; 7] {
+fn row(boundary: &Boundary, sighting: &Observation) -> [String; 7] {
     let unknown = || UNKNOWN.to_owned();
     let waiting = sighting.candidates.as_ref().map_or_else(unknown, |waiting| waiting.len().to_string());
     let Some(leader) = &sighting.leader else {
@@ -111,7 +111,7 @@ mod tests {
     use crate::store::Leader;
     use std::time::Duration;
 
-    fn leader(name: &str, host: &str, lease: Option<u64>) -> Sighting {
+    fn leader(name: &str, host: &str, lease: Option<u64>) -> Observation {
         let leader = Leader {
             id: "id".to_owned(),
             name: name.to_owned(),
@@ -122,16 +122,16 @@ mod tests {
             ttl: None,
             lease_left: lease.map(Duration::from_secs),
         };
-        Sighting { leader: Some(leader), candidates: lease.map(|_| Vec::new()), ..Sighting::default() }
+        Observation { leader: Some(leader), candidates: lease.map(|_| Vec::new()), ..Observation::default() }
     }
 
-    fn seen(all: Vec<(&str, Sighting)>) -> Vec<(Boundary, Sighting)> {
+    fn seen(all: Vec<(&str, Observation)>) -> Vec<(Boundary, Observation)> {
         all.into_iter().map(|(name, sighting)| (name.parse().expect("a name"), sighting)).collect()
     }
 
     #[test]
     fn columns_are_aligned_and_a_pipe_gets_all_of_them() {
-        let seen = seen(vec![("cron", leader("web-1", "10.0.0.5", None)), ("Zürich ☂", Sighting::default())]);
+        let seen = seen(vec![("cron", leader("web-1", "10.0.0.5", None)), ("Zürich ☂", Observation::default())]);
         let expected = "\
 BOUNDARY  LEADER  ADDRESS        TERM           FOR  LEASE  WAITING
 cron      web-1   10.0.0.5:8080  1795194000123  -    -      -

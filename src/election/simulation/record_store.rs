@@ -5,17 +5,18 @@ use std::time::Duration;
 use super::super::event::{Answer, Campaigned, Renewed, Term};
 use super::super::time::Time;
 use crate::store::takeover::{
-    Basis, Bid, Credit, Decision, Memory, RecordState, Takeover, Trace, Vacancy, View, Write, is_effective,
+    Basis, Credit, Decision, Durability, ObservedRecord, RecordState, StoreState, TakeRequest, Takeover, Vacancy,
+    Write, is_effective,
 };
 
 use super::clock::{Dice, ms};
 use super::sabotage::Broken;
 use super::store::{Ask, Effect, Next, Reply, Request};
 
-type Record = Trace<u64>;
+type Record = ObservedRecord<u64>;
 
 /// What a candidate saw, and what its take insists on.
-pub(super) type Observed = View<u64>;
+pub(super) type Observed = StoreState<u64>;
 
 /// By what a release knows that the record is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +45,12 @@ pub(super) struct RecordServer {
     saves_every: Duration,
     /// The last nonce of the present term, for the books.
     newest: u64,
-    pub(super) memory: Memory,
+    pub(super) memory: Durability,
     broken: Option<Broken>,
 }
 
 impl RecordServer {
-    pub(super) fn new(saves_every: Duration, memory: Memory, broken: Option<Broken>) -> RecordServer {
+    pub(super) fn new(saves_every: Duration, memory: Durability, broken: Option<Broken>) -> RecordServer {
         let now = Observed { basis: Basis::of(1), is_attached: true, record: None };
         RecordServer { now, saved: None, saved_at: ms(0), saves_every, newest: 0, memory, broken }
     }
@@ -128,7 +129,7 @@ impl RecordServer {
     }
 
     pub(super) fn restart(&mut self, after: AfterRestart) {
-        if self.memory == Memory::Lasting {
+        if self.memory == Durability::Durable {
             return;
         }
         if after != AfterRestart::Flushed {
@@ -172,7 +173,7 @@ pub(super) struct RecordClient {
 }
 
 impl RecordClient {
-    pub(super) fn new(holder: usize, ttl: Duration, memory: Memory, broken: Option<Broken>) -> RecordClient {
+    pub(super) fn new(holder: usize, ttl: Duration, memory: Durability, broken: Option<Broken>) -> RecordClient {
         let sabotage = if let Some(Broken::Takeover(rule)) = broken { Some(rule) } else { None };
         let rule = Takeover::new(name(holder), ttl, memory).breaking(sabotage);
         RecordClient { holder, ttl, rule, term: None, let_go: false, broken }
@@ -212,18 +213,18 @@ impl RecordClient {
         match reply {
             Reply::Observed(observed) => match self.rule.decide(seen_at, &observed) {
                 Decision::Vacate => Next::Call(Request::Vacate { holder: self.holder, vacancy: self.rule.vacancy() }),
-                Decision::Mine(term) => {
+                Decision::AlreadyOurs(term) => {
                     let taken = observed.record.map_or(observed.basis, |record| record.basis);
                     self.rule.took(taken, true);
                     self.term = Some(term);
                     Next::Answer(Answer::Campaign(Campaigned::Won(term)))
                 }
                 Decision::Take => {
-                    let Bid { nonce, floor } = self.rule.bid();
+                    let TakeRequest { nonce, floor } = self.rule.bid();
                     self.term = None;
                     Next::Call(Request::Take { holder: self.holder, nonce, ttl: self.ttl, expected: observed, floor })
                 }
-                Decision::GiveBack(term) => {
+                Decision::ReleaseStale(term) => {
                     let (claim, nonce) = (Claim::Term(term), self.rule.nonce());
                     Next::Call(Request::Free { holder: self.holder, claim, nonce, settled: None })
                 }

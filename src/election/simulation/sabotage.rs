@@ -45,7 +45,7 @@ pub(super) enum Broken {
     TermReadEarly,
     /// 5.2: the term is not kept by the transaction that verifies it.
     TermNotKept,
-    Takeover(takeover::Sabotage),
+    Takeover(takeover::RuleMutation),
     /// 5.3: a renewal that comes twice sets the version back.
     VersionMayReturn,
     /// 5.4: a release names the present incarnation instead of that of the last credited renewal.
@@ -97,15 +97,15 @@ const RULES: &[(Broken, &str)] = &[
     (Broken::TermNotCompared, "5.2: the last term is compared when a win is verified"),
     (Broken::TermReadEarly, "5.2: it is read when the candidate is the oldest"),
     (Broken::TermNotKept, "5.2: it is kept by the transaction that verifies the win"),
-    (Broken::Takeover(takeover::Sabotage::HeldTakenAtOnce), "5.3: a held record is waited for"),
-    (Broken::Takeover(takeover::Sabotage::MissingTakenAtOnce), "5.3: a missing record is waited for"),
-    (Broken::Takeover(takeover::Sabotage::OldFreeTakenAtOnce), "5.3: a free one of another incarnation too"),
-    (Broken::Takeover(takeover::Sabotage::OwnTtlCounts), "5.3: for the record's own ttl"),
-    (Broken::Takeover(takeover::Sabotage::OthersTtlsForgotten), "5.3: or the longest that was seen"),
-    (Broken::Takeover(takeover::Sabotage::MineByIdAlone), "5: only the nonce of my outstanding write is mine"),
+    (Broken::Takeover(takeover::RuleMutation::HeldTakenAtOnce), "5.3: a held record is waited for"),
+    (Broken::Takeover(takeover::RuleMutation::MissingTakenAtOnce), "5.3: a missing record is waited for"),
+    (Broken::Takeover(takeover::RuleMutation::OldFreeTakenAtOnce), "5.3: a free one of another incarnation too"),
+    (Broken::Takeover(takeover::RuleMutation::OwnTtlCounts), "5.3: for the record's own ttl"),
+    (Broken::Takeover(takeover::RuleMutation::OthersTtlsForgotten), "5.3: or the longest that was seen"),
+    (Broken::Takeover(takeover::RuleMutation::MineByIdAlone), "5: only the nonce of my outstanding write is mine"),
     (Broken::VersionMayReturn, "5.3: a version never comes back"),
-    (Broken::Takeover(takeover::Sabotage::AbsenceHasNoVersion), "S2: absence becomes a version"),
-    (Broken::Takeover(takeover::Sabotage::VacantIsFree), "S2: a vacant record is waited for"),
+    (Broken::Takeover(takeover::RuleMutation::AbsenceHasNoVersion), "S2: absence becomes a version"),
+    (Broken::Takeover(takeover::RuleMutation::VacantIsFree), "S2: a vacant record is waited for"),
     (Broken::ReleaseRefreshes, "5.4: a release names the basis of the last credit"),
     (Broken::ReleaseByIdAlone, "5.3: a release checks the term"),
 ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::event::Signal;
 use super::super::timing::Asked;
 use super::super::{Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Timing, Wishes};
-use crate::store::takeover::Memory;
+use crate::store::takeover::Durability;
 
 use super::clock::{Dice, FASTEST, ms};
 use super::command::Nature;
@@ -136,7 +136,7 @@ impl Setup {
                 Store::Queue(QueueServer::new(rate, if odd { ms(5_000) } else { ms(0) }, broken))
             }
             Mode::Record | Mode::LastingRecord => {
-                let memory = if self.mode == Mode::Record { Memory::Fleeting } else { Memory::Lasting };
+                let memory = if self.mode == Mode::Record { Durability::Volatile } else { Durability::Durable };
                 Store::Record(RecordServer::new(dice.of(&[ms(1_000), self.ttl]), memory, broken))
             }
             Mode::Lock => Store::Lock(LockServer::default()),

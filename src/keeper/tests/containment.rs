@@ -9,7 +9,7 @@ use crate::clock;
 use crate::election::{CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, Time};
 use crate::keeper::containment::Tier;
 use crate::keeper::sys::{self, Forked};
-use crate::keeper::{Containment, Keeper, Stranger, ToKeeper};
+use crate::keeper::{Containment, Keeper, PreexistingChild, ToKeeper};
 
 /// The same in each tier, each time in a process and a directory of its own.
 fn in_each(body: impl Fn(&Path, Containment)) {
@@ -19,7 +19,7 @@ fn in_each(body: impl Fn(&Path, Containment)) {
     }
 }
 
-fn leaf(scene: &Scene) -> PathBuf {
+fn leaf(scene: &KeeperFixture) -> PathBuf {
     let Tier::Cgroup { leaf, .. } = &scene.keeper.tier else { panic!("no leaf: {:?}", scene.keeper.tier) };
     leaf.path().to_owned()
 }
@@ -356,7 +356,7 @@ fn a_sweep_waits_for_an_empty_leaf_too() {
         scene.start_until(&["main", "grandchild"]);
         let mut inmate = stranger();
         enter(&leaf(&scene), inmate.id());
-        scene.keeper.strangers = Stranger::of(inmate.id().cast_signed()).into_iter().collect();
+        scene.keeper.strangers = PreexistingChild::of(inmate.id().cast_signed()).into_iter().collect();
         let leaf = leaf(&scene);
         scene.keeper.kill();
         until("its end", || scene.keeper.reap());

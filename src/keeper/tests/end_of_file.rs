@@ -13,14 +13,14 @@ use crate::keeper::sys::{self, Forked};
 
 const STOP_TIMEOUT: std::time::Duration = ms(300);
 
-fn claimed(setting: Setting) -> Scene {
+fn claimed(setting: Setting) -> KeeperFixture {
     let scene = setting.fork();
     scene.claim("one");
     scene
 }
 
 /// Without reading it.
-fn await_an_answer(scene: &Scene) {
+fn await_an_answer(scene: &KeeperFixture) {
     until("an answer in the socket", || {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         recv(scene.keeper.as_raw_fd(), &mut [0; 64], flags).is_ok_and(|length| length > 0)

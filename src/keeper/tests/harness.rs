@@ -25,7 +25,7 @@ use nix::sys::stat::Mode;
 use crate::clock;
 use crate::election::{Aside, Beside, CommandEnd, FromKeeper, Job, Run, Signal, Term, Time};
 use crate::keeper::sys::{self, Forked, Reaped};
-use crate::keeper::{Claim, Containment, Keeper, Program, Received, Scripts, ToKeeper};
+use crate::keeper::{Claim, CommandSpec, Containment, HookScripts, Keeper, Received, ToKeeper};
 
 /// A test that waits longer than this for anything has failed.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -220,7 +220,7 @@ pub const SOON: Duration = Duration::from_secs(2);
 /// A command that is going to be run, by default with a long stop time-out.
 pub struct Setting {
     directory: PathBuf,
-    program: Program,
+    program: CommandSpec,
     containment: Containment,
 }
 
@@ -239,14 +239,14 @@ pub fn itself(test: &str) -> String {
 }
 
 pub fn program(directory: &Path, path: impl Into<PathBuf>, words: &[&str]) -> Setting {
-    let program = Program {
+    let program = CommandSpec {
         min_hold: Duration::ZERO,
         path: path.into(),
         words: words.iter().map(OsString::from).collect(),
         stop_signal: libc::SIGTERM,
         // What waits for this has failed.
         stop_timeout: 10 * LIMIT,
-        scripts: Scripts::default(),
+        scripts: HookScripts::default(),
     };
     Setting { directory: directory.to_owned(), program, containment: Containment::Tree }
 }
@@ -269,7 +269,7 @@ impl Setting {
     }
 
     /// What else there is to run, each a shell script in which descriptor 9 is the witness.
-    pub fn scripts(mut self, set: impl FnOnce(&mut Scripts)) -> Setting {
+    pub fn scripts(mut self, set: impl FnOnce(&mut HookScripts)) -> Setting {
         set(&mut self.program.scripts);
         let scripts = &mut self.program.scripts;
         for script in [&mut scripts.follower, &mut scripts.on_elected, &mut scripts.on_ousted]
@@ -292,26 +292,26 @@ impl Setting {
         self
     }
 
-    pub fn fork(self) -> Scene {
+    pub fn fork(self) -> KeeperFixture {
         let witness = Witness::new(&self.directory);
         self.fork_watched_by(witness)
     }
 
-    pub fn fork_watched_by(self, witness: Witness) -> Scene {
+    pub fn fork_watched_by(self, witness: Witness) -> KeeperFixture {
         let keeper = Keeper::fork(Some(self.program), record_release, self.containment).expect("a keeper");
-        Scene { keeper, witness, directory: self.directory, run: 0 }
+        KeeperFixture { keeper, witness, directory: self.directory, run: 0 }
     }
 }
 
 /// A keeper, and what there is to observe of its command.
-pub struct Scene {
+pub struct KeeperFixture {
     pub keeper: Keeper,
     pub witness: Witness,
     pub directory: PathBuf,
     run: Run,
 }
 
-impl Scene {
+impl KeeperFixture {
     pub fn send(&self, message: &ToKeeper) {
         self.keeper.send(message).expect("sent");
     }

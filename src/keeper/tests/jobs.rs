@@ -8,7 +8,7 @@ use std::path::Path;
 use super::harness::*;
 use crate::clock;
 use crate::election::{CommandEnd, FromKeeper, Job, NotStarted, Time};
-use crate::keeper::{Scripts, ToKeeper};
+use crate::keeper::{HookScripts, ToKeeper};
 
 const ELECTED: Job = Job::OnElected { term: TERM };
 const OUSTED: Job = Job::OnOusted { term: TERM };
@@ -25,7 +25,7 @@ fn ousting(directory: &Path, command: &str) -> Setting {
     script(directory, command).scripts(|scripts| scripts.on_ousted = Some(OUSTS.into()))
 }
 
-fn set(scripts: &mut Scripts, job: Job, hook: &str) {
+fn set(scripts: &mut HookScripts, job: Job, hook: &str) {
     if job == ELECTED { scripts.on_elected = Some(hook.into()) } else { scripts.on_ousted = Some(hook.into()) }
 }
 

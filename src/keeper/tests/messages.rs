@@ -5,7 +5,7 @@ use crate::clock;
 use crate::election::{CommandEnd, FromKeeper, Job, NotStarted, Time};
 use crate::keeper::ToKeeper;
 
-fn too_late(scene: &mut Scene, term: u64) {
+fn too_late(scene: &mut KeeperFixture, term: u64) {
     let run = scene.order_start(term, &[]);
     scene.hears(FromKeeper::NotStarted { run, why: NotStarted::TooLate });
     scene.empty();

@@ -2,15 +2,15 @@
 //!
 //! No store, no election and no runtime takes part. See [`harness`] for how a test is set up.
 
-mod beside;
+mod background_hooks;
 mod containment;
 mod deadline;
 mod end_of_file;
 mod harness;
-mod holding;
-mod itself;
 mod jobs;
+mod keeper_process;
 mod messages;
+mod min_hold;
 mod orphans;
 mod starting;
 mod stopping;

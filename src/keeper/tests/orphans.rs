@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use super::harness::*;
 use crate::election::{FromKeeper, Time};
 use crate::keeper::tree::Scanner;
-use crate::keeper::{Stranger, ToKeeper, sys};
+use crate::keeper::{PreexistingChild, ToKeeper, sys};
 
 #[test]
 fn the_main_process_dies_with_the_keeper() {
@@ -189,7 +189,7 @@ fn a_number_that_was_a_strangers_once_spares_nobody() {
         // As if each of the tree had the number of one that has ended.
         let tree = super::super::tree::own_descendants().expect("listed");
         assert!(!tree.is_empty(), "the grandchild is ours now");
-        scene.keeper.strangers = tree.into_iter().map(|pid| Stranger { pid, start: 1 }).collect();
+        scene.keeper.strangers = tree.into_iter().map(|pid| PreexistingChild { pid, start: 1 }).collect();
         until("an empty tree", || scene.keeper.sweep());
         assert!(scene.witness.is_gone(), "swept, and somebody lives");
     });
@@ -247,7 +247,7 @@ fn everybody_is_stopped_before_anybody_is_killed() {
         let main = scene.start_until(&["main"]);
         let mut states = None;
         let root = scene.keeper.pid();
-        let _ = scene.keeper.scanner.kill(root, &[], super::super::tree::MOST, &mut || {
+        let _ = scene.keeper.scanner.kill(root, &[], super::super::tree::DESCENDANTS_MAX, &mut || {
             // The first batch has been looked at, and nobody has been killed: their states are told in a moment.
             states.get_or_insert_with(|| {
                 until("the main process stands still", || status_of(main, "State").starts_with('T'));

@@ -11,7 +11,7 @@ const REST_THAT_IS_ASKED: &str = "
     until [ -e \"$WITNESS.go\" ]; do sleep 0.01; done
     exit 7";
 
-fn started(setting: Setting, lines: &[&str]) -> Scene {
+fn started(setting: Setting, lines: &[&str]) -> KeeperFixture {
     let mut scene = setting.fork();
     scene.arm(TERM, Time::NEVER);
     scene.start_until(lines);

@@ -12,7 +12,7 @@ use crate::election::{FromKeeper, KILL_ALLOWANCE, Time};
 use crate::keeper::{Containment, ToKeeper, sys};
 
 /// More processes of a storm than this there are never. It goes on for ever: who finds it reached ends and makes room.
-const MOST: i32 = 150;
+const DESCENDANTS_MAX: i32 = 150;
 /// It is in full swing when so many have been born.
 const SEEN: i32 = 500;
 
@@ -111,7 +111,7 @@ fn storm_of_forks() {
     }
     let mut is_main = true;
     loop {
-        if alive.fetch_add(1, Ordering::Relaxed) >= MOST {
+        if alive.fetch_add(1, Ordering::Relaxed) >= DESCENDANTS_MAX {
             alive.fetch_sub(if is_main { 1 } else { 2 }, Ordering::Relaxed);
             if is_main {
                 std::thread::yield_now();

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Player, Site};
+use super::{StoreUnderTest, TestCandidate};
 use crate::boundary::Boundary;
 use crate::clock;
-use crate::store::{Depth, Renewal, Sighting};
+use crate::store::{Detail, Observation, RenewResult};
 
-pub async fn a_candidate_alone_wins_and_its_renewal_is_credited(site: &Site) {
+pub async fn a_candidate_alone_wins_and_its_renewal_is_credited(site: &StoreUnderTest) {
     let mut one = site.player("alone", "one");
     assert_eq!(one.leader().await, None);
     let term = one.win().await;
@@ -31,7 +31,7 @@ pub async fn a_candidate_alone_wins_and_its_renewal_is_credited(site: &Site) {
 }
 
 /// S1: a boundary may move from any store to any other.
-pub async fn terms_are_not_below_the_wall_clock_in_milliseconds(site: &Site) {
+pub async fn terms_are_not_below_the_wall_clock_in_milliseconds(site: &StoreUnderTest) {
     let before = clock::wall_millis();
     let mut one = site.player("wall-clock", "one");
     let term = one.win().await;
@@ -41,7 +41,7 @@ pub async fn terms_are_not_below_the_wall_clock_in_milliseconds(site: &Site) {
     one.release().await;
 }
 
-pub async fn a_second_candidate_waits_knows_the_leader_and_follows_with_a_larger_term(site: &Site) {
+pub async fn a_second_candidate_waits_knows_the_leader_and_follows_with_a_larger_term(site: &StoreUnderTest) {
     let (mut one, mut two) = (site.player("two", "one"), site.player("two", "two"));
     let first = one.win().await;
     one.renews().await;
@@ -56,7 +56,7 @@ pub async fn a_second_candidate_waits_knows_the_leader_and_follows_with_a_larger
     two.release().await;
 }
 
-pub async fn asking_again_after_winning_gives_the_same_term(site: &Site) {
+pub async fn asking_again_after_winning_gives_the_same_term(site: &StoreUnderTest) {
     let mut one = site.player("again", "one");
     let term = one.win().await;
     assert_eq!(one.win().await, term, "the answer may have been lost on its way");
@@ -64,7 +64,7 @@ pub async fn asking_again_after_winning_gives_the_same_term(site: &Site) {
     one.release().await;
 }
 
-pub async fn a_renewal_without_a_win_is_lost_and_a_release_without_one_disturbs_no_leader(site: &Site) {
+pub async fn a_renewal_without_a_win_is_lost_and_a_release_without_one_disturbs_no_leader(site: &StoreUnderTest) {
     let (mut one, mut two) = (site.player("strangers", "one"), site.player("strangers", "two"));
     one.win().await;
     one.renews().await;
@@ -74,10 +74,13 @@ pub async fn a_renewal_without_a_win_is_lost_and_a_release_without_one_disturbs_
     one.renews().await;
     assert_eq!(two.leader().await.as_deref(), Some("one"));
     one.release().await;
-    assert!(matches!(one.store.renew(&one.candidacy).await, Ok(Renewal::Lost { .. })), "released is not ours any more");
+    assert!(
+        matches!(one.store.renew(&one.candidacy).await, Ok(RenewResult::Lost { .. })),
+        "released is not ours any more"
+    );
 }
 
-pub async fn a_waiter_that_gave_up_takes_nothing_later(site: &Site) {
+pub async fn a_waiter_that_gave_up_takes_nothing_later(site: &StoreUnderTest) {
     let (mut one, mut two) = (site.player("gave-up", "one"), site.player("gave-up", "two"));
     one.win().await;
     one.renews().await;
@@ -91,7 +94,7 @@ pub async fn a_waiter_that_gave_up_takes_nothing_later(site: &Site) {
     three.release().await;
 }
 
-pub async fn a_claim_gives_back_what_a_dead_campaigner_held_leading_or_waiting(site: &Site) {
+pub async fn a_claim_gives_back_what_a_dead_campaigner_held_leading_or_waiting(site: &StoreUnderTest) {
     let (mut one, mut two) = (site.player("claims", "one"), site.player("claims", "two"));
     let mut three = site.player("claims", "three");
     let first = one.win().await;
@@ -107,7 +110,7 @@ pub async fn a_claim_gives_back_what_a_dead_campaigner_held_leading_or_waiting(s
 }
 
 /// The keeper has the claim before the first request is sent (K2), so a campaigner may die between the two.
-pub async fn a_claim_without_a_campaign_takes_nothing_and_gives_back_nothing(site: &Site) {
+pub async fn a_claim_without_a_campaign_takes_nothing_and_gives_back_nothing(site: &StoreUnderTest) {
     let name = "claim-alone";
     let mut early = site.player(name, "early");
     early.claims();
@@ -136,7 +139,7 @@ pub async fn a_claim_without_a_campaign_takes_nothing_and_gives_back_nothing(sit
 }
 
 /// 80 bytes are the most that a boundary's name has.
-pub async fn boundaries_with_similar_names_are_different_boundaries(site: &Site) {
+pub async fn boundaries_with_similar_names_are_different_boundaries(site: &StoreUnderTest) {
     let long = "l".repeat(crate::boundary::LONGEST);
     let long_below = format!("{}/", "l".repeat(crate::boundary::LONGEST - 1));
     let wide = "ü€".repeat(crate::boundary::LONGEST / 5);
@@ -169,7 +172,7 @@ pub async fn boundaries_with_similar_names_are_different_boundaries(site: &Site)
         "elect.term",
     ];
     names.extend([long.as_str(), &long_below, &wide]);
-    let mut players: Vec<Player> = names.iter().map(|name| site.player(name, name)).collect();
+    let mut players: Vec<TestCandidate> = names.iter().map(|name| site.player(name, name)).collect();
     // A store that is observed wants to be looked at for a while, and all of them can do that at once.
     for player in &mut players {
         // Until the last one has renewed.
@@ -186,7 +189,7 @@ pub async fn boundaries_with_similar_names_are_different_boundaries(site: &Site)
     let known = players[0].store.boundaries().await.expect("listed");
     let known: BTreeSet<&str> = known.iter().map(Boundary::as_str).collect();
     assert!(names.iter().all(|name| known.contains(name)), "{known:?}");
-    let seen = players[0].store.survey(Depth::Leaders).await.expect("surveyed");
+    let seen = players[0].store.survey(Detail::Leader).await.expect("surveyed");
     for (player, name) in players.iter().zip(&names) {
         let (_, sighting) = seen.iter().find(|(boundary, _)| boundary.as_str() == *name).expect("it is there");
         let leader = sighting.as_ref().expect("a sighting").leader.as_ref();
@@ -200,7 +203,7 @@ pub async fn boundaries_with_similar_names_are_different_boundaries(site: &Site)
     }
 }
 
-pub async fn of_many_candidates_one_leads_at_a_time_and_terms_rise_through_every_hand_over(site: &Site) {
+pub async fn of_many_candidates_one_leads_at_a_time_and_terms_rise_through_every_hand_over(site: &StoreUnderTest) {
     let (sender, mut terms) = mpsc::unbounded_channel();
     let turns = 4;
     for number in 0..8 {
@@ -232,7 +235,7 @@ pub async fn of_many_candidates_one_leads_at_a_time_and_terms_rise_through_every
     assert!(last > 0);
 }
 
-pub async fn an_identity_comes_back_as_it_was_whatever_it_is_made_of(site: &Site) {
+pub async fn an_identity_comes_back_as_it_was_whatever_it_is_made_of(site: &StoreUnderTest) {
     let mut one = site.player("identity", "\"O'Brien\" <Ümläut> \\ {}\n");
     one.candidacy.identity.host = "fe80::1%eth0".to_owned();
     one.candidacy.identity.port = Some(65_535);
@@ -247,7 +250,7 @@ pub async fn an_identity_comes_back_as_it_was_whatever_it_is_made_of(site: &Site
 }
 
 /// A proclamation is a renewal under another name and address: the id, the term and the beginning stay.
-pub async fn a_renewal_renames_the_leader_in_its_own_record_alone(site: &Site) {
+pub async fn a_renewal_renames_the_leader_in_its_own_record_alone(site: &StoreUnderTest) {
     let mut one = site.player("renamed", "one");
     let mut two = site.player("renamed", "two");
     let term = one.win().await;
@@ -273,7 +276,9 @@ pub async fn a_renewal_renames_the_leader_in_its_own_record_alone(site: &Site) {
     two.release().await;
 }
 
-pub async fn an_observer_sees_each_change_in_order_with_the_term_before_where_the_store_knows_it(site: &Site) {
+pub async fn an_observer_sees_each_change_in_order_with_the_term_before_where_the_store_knows_it(
+    site: &StoreUnderTest,
+) {
     let mut observer = site.observer("observed");
     assert_eq!(observer.next().await.expect("an answer")[0].1.as_ref().expect("a sighting").leader, None);
     let mut last = None;
@@ -293,8 +298,8 @@ pub async fn an_observer_sees_each_change_in_order_with_the_term_before_where_th
     }
 }
 
-pub async fn a_survey_shows_of_each_boundary_what_a_look_at_it_does(site: &Site) {
-    let mut players: Vec<Player> = ["s", "s/t", "s2"].iter().map(|name| site.player(name, name)).collect();
+pub async fn a_survey_shows_of_each_boundary_what_a_look_at_it_does(site: &StoreUnderTest) {
+    let mut players: Vec<TestCandidate> = ["s", "s/t", "s2"].iter().map(|name| site.player(name, name)).collect();
     // At once, as above.
     for player in &mut players[..2] {
         player.ask().await;
@@ -305,9 +310,9 @@ pub async fn a_survey_shows_of_each_boundary_what_a_look_at_it_does(site: &Site)
     }
     let mut second = site.player("s/t", "second");
     second.waits_for().await;
-    let leader = |sighting: &Sighting| sighting.leader.as_ref().map(|leader| (leader.id.clone(), leader.term));
+    let leader = |sighting: &Observation| sighting.leader.as_ref().map(|leader| (leader.id.clone(), leader.term));
     let mut store = site.store();
-    for depth in [Depth::Leaders, Depth::Leases] {
+    for depth in [Detail::Leader, Detail::Lease] {
         for player in &mut players[..2] {
             player.renews().await;
         }
@@ -328,13 +333,15 @@ pub async fn a_survey_shows_of_each_boundary_what_a_look_at_it_does(site: &Site)
 }
 
 /// T1, from the inside: see `faults` for the time at which the request leaves.
-pub async fn a_renewal_counts_from_after_it_was_asked_for_and_from_before_its_answer(site: &Site) {
+pub async fn a_renewal_counts_from_after_it_was_asked_for_and_from_before_its_answer(site: &StoreUnderTest) {
     let mut one = site.player("sent", "one");
     one.win().await;
     let mut last = clock::now();
     for _ in 0..5 {
         let before = clock::now();
-        let Ok(Renewal::Credited { sent, ttl }) = one.store.renew(&one.candidacy).await else { panic!("not credited") };
+        let Ok(RenewResult::Credited { sent, ttl }) = one.store.renew(&one.candidacy).await else {
+            panic!("not credited")
+        };
         assert!(before <= sent && sent <= clock::now(), "{before:?} {sent:?}");
         assert!(last <= sent, "a credit does not go back");
         assert!(ttl.is_none_or(|ttl| ttl >= one.candidacy.ttl && ttl <= one.candidacy.ttl + Duration::from_secs(1)));

@@ -5,9 +5,9 @@ use std::task::Poll;
 
 use super::gate::{Gate, Trap};
 use super::leases::{LONG, SHORT, was_led};
-use super::{Player, Site};
+use super::{StoreUnderTest, TestCandidate};
 use crate::clock;
-use crate::store::{Renewal, StoreError};
+use crate::store::{RenewResult, StoreError};
 
 /// As often as a request of any store waits for something.
 const AWAITS: usize = 12;
@@ -35,7 +35,7 @@ async fn given_up<T>(gate: &Gate, request: impl Future<Output = T>) {
     }
 }
 
-pub async fn a_request_that_is_dropped_at_any_await_is_found_by_the_next_question(site: &Site) {
+pub async fn a_request_that_is_dropped_at_any_await_is_found_by_the_next_question(site: &StoreUnderTest) {
     let name = "dropped";
     was_led(site, name).await;
     let (mut one, mut two) = (site.player(name, "one"), site.player(name, "two"));
@@ -81,7 +81,7 @@ pub async fn a_request_that_is_dropped_at_any_await_is_found_by_the_next_questio
     }
 }
 
-pub async fn a_write_whose_answer_is_lost_is_found_by_the_next_question(site: &Site) {
+pub async fn a_write_whose_answer_is_lost_is_found_by_the_next_question(site: &StoreUnderTest) {
     let name = "lost-answer";
     was_led(site, name).await;
     let gate = Gate::to(site.address()).await;
@@ -117,7 +117,7 @@ pub async fn a_write_whose_answer_is_lost_is_found_by_the_next_question(site: &S
     two.release().await;
 }
 
-pub async fn a_take_that_comes_late_takes_nothing(site: &Site) {
+pub async fn a_take_that_comes_late_takes_nothing(site: &StoreUnderTest) {
     let name = "late-take";
     was_led(site, name).await;
     let gate = Gate::to(site.address()).await;
@@ -139,7 +139,7 @@ pub async fn a_take_that_comes_late_takes_nothing(site: &Site) {
     one.release().await;
 }
 
-pub async fn a_renewal_that_comes_late_changes_nothing_of_the_next_leader(site: &Site) {
+pub async fn a_renewal_that_comes_late_changes_nothing_of_the_next_leader(site: &StoreUnderTest) {
     let name = "late-renewal";
     was_led(site, name).await;
     let gate = Gate::to(site.address()).await;
@@ -163,7 +163,7 @@ pub async fn a_renewal_that_comes_late_changes_nothing_of_the_next_leader(site: 
 }
 
 /// It is older than one that was credited since.
-pub async fn a_renewal_that_comes_late_to_its_own_leader_does_no_harm(site: &Site) {
+pub async fn a_renewal_that_comes_late_to_its_own_leader_does_no_harm(site: &StoreUnderTest) {
     let name = "late-own-renewal";
     was_led(site, name).await;
     let gate = Gate::to(site.address()).await;
@@ -186,7 +186,7 @@ pub async fn a_renewal_that_comes_late_to_its_own_leader_does_no_harm(site: &Sit
     one.release().await;
 }
 
-pub async fn a_release_that_comes_late_frees_nothing_of_the_next_term(site: &Site) {
+pub async fn a_release_that_comes_late_frees_nothing_of_the_next_term(site: &StoreUnderTest) {
     let name = "late-release";
     was_led(site, name).await;
     let gate = Gate::to(site.address()).await;
@@ -209,7 +209,7 @@ pub async fn a_release_that_comes_late_frees_nothing_of_the_next_term(site: &Sit
 }
 
 /// T1: the lease counts from before the first byte has left.
-pub async fn a_renewal_is_counted_from_before_its_request_leaves(site: &Site) {
+pub async fn a_renewal_is_counted_from_before_its_request_leaves(site: &StoreUnderTest) {
     let name = "sent-first";
     was_led(site, name).await;
     let gate = Gate::to(site.address()).await;
@@ -223,7 +223,7 @@ pub async fn a_renewal_is_counted_from_before_its_request_leaves(site: &Site) {
         gate.set(Trap::Note, &host);
         let before = clock::now();
         let renewal = one.store.renew(&one.candidacy).await.expect("an answer");
-        let Renewal::Credited { sent, .. } = renewal else { panic!("not credited: {renewal:?}") };
+        let RenewResult::Credited { sent, .. } = renewal else { panic!("not credited: {renewal:?}") };
         let left = gate.caught().await;
         assert!(before <= sent && sent <= left, "counted from {sent:?}, asked at {before:?}, left at {left:?}");
     }
@@ -234,7 +234,7 @@ pub async fn a_renewal_is_counted_from_before_its_request_leaves(site: &Site) {
     let (sent, before) = loop {
         let before = clock::now();
         match player.store.renew(&player.candidacy).await {
-            Ok(Renewal::Credited { sent, .. }) => break (sent, before),
+            Ok(RenewResult::Credited { sent, .. }) => break (sent, before),
             Ok(other) => panic!("not credited: {other:?}"),
             Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error}"),
         }
@@ -244,7 +244,7 @@ pub async fn a_renewal_is_counted_from_before_its_request_leaves(site: &Site) {
 }
 
 /// A server that is away may come back; one that will not have us is not asked again (exit status 69 and 77).
-pub async fn a_server_that_is_away_is_unavailable_and_is_found_again(site: &Site) {
+pub async fn a_server_that_is_away_is_unavailable_and_is_found_again(site: &StoreUnderTest) {
     let name = "away";
     was_led(site, name).await;
     let gate = Gate::to(site.address()).await;
@@ -286,7 +286,7 @@ fn is_one_line(said: &str) {
     assert!(!said.is_empty() && said.len() < 1024 && !said.contains(char::is_control), "{said:?}");
 }
 
-pub async fn a_server_that_will_not_have_us_refuses(site: &Site) {
+pub async fn a_server_that_will_not_have_us_refuses(site: &StoreUnderTest) {
     let mut shut_out = site.shut_out();
     let boundary = shut_out.candidacy.boundary.clone();
     let claimed = shut_out.store.claim(&shut_out.candidacy);
@@ -303,8 +303,8 @@ pub async fn a_server_that_will_not_have_us_refuses(site: &Site) {
 }
 
 /// In requests of this candidate, also in those that say neither its name nor its address.
-impl Player {
-    fn in_every_request(&self, site: &Site) -> &str {
+impl TestCandidate {
+    fn in_every_request(&self, site: &StoreUnderTest) -> &str {
         // There it is a lease, as a number.
         if site.kind() == "etcd" { "" } else { &self.candidacy.identity.id }
     }

@@ -94,7 +94,7 @@ impl Gate {
                 let (book, orders, server) = (Rc::clone(&shared), received.clone(), server.clone());
                 tokio::task::spawn_local(async move {
                     if let Ok(server) = TcpStream::connect(server).await {
-                        Line::new(book, orders).carry(client, server).await;
+                        GateConnection::new(book, orders).carry(client, server).await;
                     }
                 });
             }
@@ -153,7 +153,7 @@ impl Gate {
 }
 
 /// One connection.
-struct Line {
+struct GateConnection {
     book: Rc<Book>,
     orders: watch::Receiver<Orders>,
     known: Orders,
@@ -166,10 +166,10 @@ struct Line {
     awaits_answer: bool,
 }
 
-impl Line {
-    fn new(book: Rc<Book>, mut orders: watch::Receiver<Orders>) -> Line {
+impl GateConnection {
+    fn new(book: Rc<Book>, mut orders: watch::Receiver<Orders>) -> GateConnection {
         let known = *orders.borrow_and_update();
-        Line {
+        GateConnection {
             book,
             orders,
             known,

@@ -6,15 +6,15 @@ use tokio::time::timeout;
 
 use super::gate::Gate;
 use super::leases::{LONG, was_led};
-use super::{PATIENCE, Site, sees};
+use super::{PATIENCE, StoreUnderTest, sees};
 use crate::boundary::Boundary;
 use crate::store::worker::StoreEvent;
-use crate::store::{Depth, Standing, Store, StoreError};
+use crate::store::{CampaignResult, Detail, Store, StoreError};
 
 /// Questions at the usual pace until hints come in again.
 const ROUNDS: usize = 8;
 
-pub async fn hints_are_cancel_safe_and_nothing_is_missed_without_them(site: &Site) {
+pub async fn hints_are_cancel_safe_and_nothing_is_missed_without_them(site: &StoreUnderTest) {
     let mut observer = site.observer("hinted");
     let mut store = site.store();
     let boundary = "hinted".parse().expect("a boundary");
@@ -39,7 +39,7 @@ async fn leader(store: &mut dyn Store, scope: Option<&Boundary>, name: &str) -> 
     let seen = loop {
         let answer = match scope {
             Some(boundary) => store.look(boundary).await.map(|sighting| vec![(boundary.clone(), Ok(sighting))]),
-            None => store.survey(Depth::Leaders).await,
+            None => store.survey(Detail::Leader).await,
         };
         match answer {
             Ok(seen) => break seen,
@@ -82,7 +82,7 @@ impl Listener {
 }
 
 /// Of boundaries that were there, and of one that is new.
-pub async fn an_observer_of_all_boundaries_is_told_of_takes_and_releases(site: &Site) {
+pub async fn an_observer_of_all_boundaries_is_told_of_takes_and_releases(site: &StoreUnderTest) {
     // No other candidate is heard of there.
     let site = site.apart("all");
     was_led(&site, "known").await;
@@ -100,7 +100,7 @@ pub async fn an_observer_of_all_boundaries_is_told_of_takes_and_releases(site: &
     }
 }
 
-pub async fn an_observer_is_told_of_changes_after_its_connection_was_lost(site: &Site) {
+pub async fn an_observer_is_told_of_changes_after_its_connection_was_lost(site: &StoreUnderTest) {
     let name = "told-again";
     was_led(site, name).await;
     let boundary: Boundary = name.parse().expect("a boundary");
@@ -121,7 +121,7 @@ pub async fn an_observer_is_told_of_changes_after_its_connection_was_lost(site: 
     }
 }
 
-pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &Site) {
+pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &StoreUnderTest) {
     let name = "told-to-take";
     was_led(site, name).await;
     let gate = Gate::to(site.address()).await;
@@ -137,7 +137,7 @@ pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &
         for _ in 0..ROUNDS {
             two.claims();
             match two.store.campaign(&two.candidacy).await {
-                Ok(Standing::Waiting { .. }) | Err(StoreError::Unavailable(_)) => {}
+                Ok(CampaignResult::Waiting { .. }) | Err(StoreError::Unavailable(_)) => {}
                 other => panic!("{other:?}"),
             }
             tokio::time::sleep(PATIENCE).await;

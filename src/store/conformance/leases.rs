@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{PATIENCE, Player, Site, sees};
+use super::{PATIENCE, StoreUnderTest, TestCandidate, sees};
 use crate::clock;
 use crate::election::Time;
 use crate::limits::is_believed_term;
-use crate::store::{Depth, Renewal, Standing};
+use crate::store::{CampaignResult, Detail, RenewResult};
 
 /// As short as a lease can be on every store.
 pub const SHORT: Duration = Duration::from_secs(2);
 /// Longer than any case may take.
 pub const LONG: Duration = Duration::from_secs(120);
 
-pub async fn a_leader_that_is_gone_without_a_word_leads_no_more_once_its_lease_is_over(site: &Site) {
+pub async fn a_leader_that_is_gone_without_a_word_leads_no_more_once_its_lease_is_over(site: &StoreUnderTest) {
     let mut observer = site.observer("dead");
     let mut one = site.player("dead", "one");
     one.candidacy.ttl = one.candidacy.ttl.min(SHORT);
@@ -27,21 +27,21 @@ pub async fn a_leader_that_is_gone_without_a_word_leads_no_more_once_its_lease_i
     assert!(seen.former.is_none_or(|former| former == term), "{seen:?}");
     let (boundary, mut store) = ("dead".parse().expect("a boundary"), site.store());
     assert_eq!(store.look(&boundary).await.expect("looked").leader, None);
-    let all = store.survey(Depth::Leases).await.expect("surveyed");
+    let all = store.survey(Detail::Lease).await.expect("surveyed");
     let shown = all.iter().find(|(each, _)| *each == boundary);
     assert!(shown.is_none_or(|(_, seen)| seen.as_ref().is_ok_and(|seen| seen.leader.is_none())), "{all:?}");
 }
 
 /// A leader that renews, and is gone: since when its last lease counts, and for how long.
-async fn dies_leading(mut leader: Player) -> (Time, Duration) {
-    let Ok(Renewal::Credited { sent, ttl: Some(ttl) }) = leader.store.renew(&leader.candidacy).await else {
+async fn dies_leading(mut leader: TestCandidate) -> (Time, Duration) {
+    let Ok(RenewResult::Credited { sent, ttl: Some(ttl) }) = leader.store.renew(&leader.candidacy).await else {
         panic!("not credited")
     };
     (sent, ttl)
 }
 
 /// A fresh record is waited for on some stores: somebody has led here before.
-pub async fn was_led(site: &Site, boundary: &str) {
+pub async fn was_led(site: &StoreUnderTest, boundary: &str) {
     let mut before = site.player(boundary, "before");
     before.win().await;
     before.renews().await;
@@ -49,7 +49,7 @@ pub async fn was_led(site: &Site, boundary: &str) {
 }
 
 /// From the leader's last credited renewal on: nothing of a lease may be left when the next one is elected (T1).
-pub async fn a_dead_leader_is_followed_after_its_ttl_and_not_before(site: &Site) {
+pub async fn a_dead_leader_is_followed_after_its_ttl_and_not_before(site: &StoreUnderTest) {
     let name = "dead-followed";
     was_led(site, name).await;
     let mut leader = site.player(name, "leader");
@@ -66,9 +66,9 @@ pub async fn a_dead_leader_is_followed_after_its_ttl_and_not_before(site: &Site)
     let (won, term) = loop {
         let (first, second) = tokio::join!(one.ask(), two.ask());
         match (first, second) {
-            (Standing::Won { .. }, Standing::Won { .. }) => panic!("both won"),
-            (Standing::Won { term }, _) => break (one, term),
-            (_, Standing::Won { term }) => break (two, term),
+            (CampaignResult::Won { .. }, CampaignResult::Won { .. }) => panic!("both won"),
+            (CampaignResult::Won { term }, _) => break (one, term),
+            (_, CampaignResult::Won { term }) => break (two, term),
             _ => sleep(PATIENCE / 4).await,
         }
     };
@@ -79,7 +79,7 @@ pub async fn a_dead_leader_is_followed_after_its_ttl_and_not_before(site: &Site)
     won.release().await;
 }
 
-pub async fn a_long_lease_is_waited_for_by_a_candidate_that_asks_for_a_short_one(site: &Site) {
+pub async fn a_long_lease_is_waited_for_by_a_candidate_that_asks_for_a_short_one(site: &StoreUnderTest) {
     let name = "long-lease";
     was_led(site, name).await;
     let mut leader = site.player(name, "leader");
@@ -96,7 +96,7 @@ pub async fn a_long_lease_is_waited_for_by_a_candidate_that_asks_for_a_short_one
     waiter.release().await;
 }
 
-pub async fn a_short_lease_is_not_waited_for_longer_by_a_candidate_that_asks_for_a_long_one(site: &Site) {
+pub async fn a_short_lease_is_not_waited_for_longer_by_a_candidate_that_asks_for_a_long_one(site: &StoreUnderTest) {
     let name = "short-lease";
     was_led(site, name).await;
     let mut leader = site.player(name, "leader");
@@ -114,7 +114,7 @@ pub async fn a_short_lease_is_not_waited_for_longer_by_a_candidate_that_asks_for
 }
 
 /// A leader that was stopped for longer than its lease, and goes on.
-pub async fn a_renewal_is_lost_once_another_has_taken_the_boundary(site: &Site) {
+pub async fn a_renewal_is_lost_once_another_has_taken_the_boundary(site: &StoreUnderTest) {
     let name = "lost-on-take";
     was_led(site, name).await;
     let (mut one, mut two) = (site.player(name, "one"), site.player(name, "two"));
@@ -140,7 +140,7 @@ pub async fn a_renewal_is_lost_once_another_has_taken_the_boundary(site: &Site) 
 }
 
 /// Records are deleted by hand. The leader notices, and the next term is above all that a candidate has seen (S1).
-pub async fn a_renewal_is_lost_once_the_record_is_deleted_and_the_next_term_is_larger(site: &Site) {
+pub async fn a_renewal_is_lost_once_the_record_is_deleted_and_the_next_term_is_larger(site: &StoreUnderTest) {
     let name = "lost-on-deletion";
     was_led(site, name).await;
     let (mut one, mut two) = (site.player(name, "one"), site.player(name, "two"));
@@ -163,12 +163,12 @@ pub async fn a_renewal_is_lost_once_the_record_is_deleted_and_the_next_term_is_l
 }
 
 /// Without a lease a leader is not followed while its keeper lives.
-pub async fn a_dead_campaigners_keeper_keeps_the_boundary_until_it_is_gone_too(site: &Site) {
+pub async fn a_dead_campaigners_keeper_keeps_the_boundary_until_it_is_gone_too(site: &StoreUnderTest) {
     let name = "keeper-holds";
     let (mut one, mut two) = (site.player(name, "one"), site.player(name, "two"));
     let first = one.win().await;
     one.renews().await;
-    let Player { store, claim, .. } = one;
+    let TestCandidate { store, claim, .. } = one;
     drop(store);
     for _ in 0..3 {
         assert_eq!(two.waits_for().await.as_deref(), Some("one"));

@@ -2,22 +2,24 @@
 
 use super::leases::was_led;
 use super::tools::{PLANTS, Plant};
-use super::{Player, Site};
+use super::{StoreUnderTest, TestCandidate};
 use crate::limits::{NAME_BYTES_MAX, is_believed_term};
-use crate::store::{Depth, Renewal, Standing, StoreError};
+use crate::store::{CampaignResult, Detail, RenewResult, StoreError};
 
 /// The obstacle that is shown for such a record.
-async fn obstacle(player: &mut Player, plant: Plant) -> String {
+async fn obstacle(player: &mut TestCandidate, plant: Plant) -> String {
     player.claims();
     match player.store.campaign(&player.candidacy).await {
         Err(StoreError::Obstacle(obstacle)) => obstacle,
-        Ok(Standing::Waiting { sighting, .. }) if sighting.obstacle.is_some() => sighting.obstacle.unwrap_or_default(),
+        Ok(CampaignResult::Waiting { sighting, .. }) if sighting.obstacle.is_some() => {
+            sighting.obstacle.unwrap_or_default()
+        }
         other => panic!("{plant:?}: {other:?}"),
     }
 }
 
 /// The candidate does not campaign, does not end (never 77), and hides no other boundary; it goes on when the record is gone.
-pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_boundary(site: &Site) {
+pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_boundary(site: &StoreUnderTest) {
     let mut fine = site.player("fine", "fine");
     fine.win().await;
     fine.renews().await;
@@ -39,7 +41,7 @@ pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_b
             Err(error) => panic!("{plant:?}: {error:?}"),
         }
         fine.renews().await;
-        let seen = one.store.survey(Depth::Leases).await.expect("surveyed");
+        let seen = one.store.survey(Detail::Lease).await.expect("surveyed");
         let (_, sighting) = seen.iter().find(|(each, _)| *each == fine.candidacy.boundary).expect("it is there");
         let leader = sighting.as_ref().expect("a sighting").leader.as_ref();
         assert_eq!(leader.map(|leader| &leader.id), Some(&fine.candidacy.identity.id));
@@ -59,7 +61,7 @@ pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_b
 }
 
 /// A leader whose record was overwritten has lost it, or its renewal has failed; nothing is credited, and nothing refused.
-pub async fn a_leader_is_not_credited_beside_a_record_that_is_not_its_own(site: &Site) {
+pub async fn a_leader_is_not_credited_beside_a_record_that_is_not_its_own(site: &StoreUnderTest) {
     for plant in [Plant::LongId, Plant::HugeTerm, Plant::Foreign].into_iter().filter(|plant| plant.is_possible(site)) {
         let name = format!("overwritten-{plant:?}");
         let mut one = site.player(&name, "one");
@@ -68,15 +70,15 @@ pub async fn a_leader_is_not_credited_beside_a_record_that_is_not_its_own(site: 
         site.plant(&name, plant).await;
         let renewal = one.store.renew(&one.candidacy).await;
         let is_uncredited =
-            matches!(renewal, Ok(Renewal::Lost { .. }) | Err(StoreError::Unavailable(_) | StoreError::Obstacle(_)));
+            matches!(renewal, Ok(RenewResult::Lost { .. }) | Err(StoreError::Unavailable(_) | StoreError::Obstacle(_)));
         // There the lock decides, or the age of keys: a record beside it changes nothing.
-        let is_beside = matches!((&renewal, site.kind()), (Ok(Renewal::Credited { .. }), "file" | "etcd"));
+        let is_beside = matches!((&renewal, site.kind()), (Ok(RenewResult::Credited { .. }), "file" | "etcd"));
         assert!(is_uncredited || is_beside, "{plant:?}: {renewal:?}");
     }
 }
 
 /// No flag allows such a name, but records of other programs may have it.
-pub async fn a_name_that_is_too_long_is_cut_where_it_is_read(site: &Site) {
+pub async fn a_name_that_is_too_long_is_cut_where_it_is_read(site: &StoreUnderTest) {
     let (mut one, mut two) = (site.player("long-name", "one"), site.player("long-name", "two"));
     one.candidacy.identity.name = "é".repeat(NAME_BYTES_MAX);
     one.candidacy.identity.host = "h".repeat(NAME_BYTES_MAX + 1);
@@ -84,9 +86,9 @@ pub async fn a_name_that_is_too_long_is_cut_where_it_is_read(site: &Site) {
     one.renews().await;
     let boundary = one.candidacy.boundary.clone();
     let seen = two.store.look(&boundary).await.expect("looked").leader.expect("a leader");
-    let Standing::Waiting { sighting, .. } = two.ask().await else { panic!("won beside a leader") };
+    let CampaignResult::Waiting { sighting, .. } = two.ask().await else { panic!("won beside a leader") };
     let waited_for = sighting.leader.expect("a leader");
-    let surveyed = two.store.survey(Depth::Leaders).await.expect("surveyed");
+    let surveyed = two.store.survey(Detail::Leader).await.expect("surveyed");
     let surveyed = surveyed.into_iter().find(|(each, _)| *each == boundary).expect("it is there").1;
     let surveyed = surveyed.expect("a sighting").leader.expect("a leader");
     for leader in [seen, waited_for, surveyed] {

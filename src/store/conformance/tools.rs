@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::Site;
+use super::StoreUnderTest;
 use crate::limits;
 
 /// A record beside which no candidate of this elect campaigns (S1, S6).
@@ -35,7 +35,7 @@ enum Edit {
 impl Plant {
     /// Not every store can hold each: in an etcd a value that is not elect's is another program's candidate, and the lock
     /// excludes the writer of a file that is not a record.
-    pub fn is_possible(self, site: &Site) -> bool {
+    pub fn is_possible(self, site: &StoreUnderTest) -> bool {
         match self {
             Plant::Foreign => !matches!(site.kind(), "etcd" | "file"),
             // BSON has no such number.
@@ -56,7 +56,7 @@ impl Plant {
     }
 }
 
-impl Site {
+impl StoreUnderTest {
     /// Changes a record that is there: of a boundary that was led, and has a plain name. (In an etcd nothing is there then: the
     /// record is that of one more candidate.)
     pub async fn plant(&self, boundary: &str, plant: Plant) {
@@ -121,15 +121,15 @@ impl Site {
 mod etcd {
     use etcd_client::{Client, DeleteOptions};
 
-    use super::{Edit, Plant, Site};
+    use super::{Edit, Plant, StoreUnderTest};
 
-    async fn client(site: &Site) -> (Client, String) {
+    async fn client(site: &StoreUnderTest) -> (Client, String) {
         let client = Client::connect([site.address()], None).await.expect("an etcd");
         let rest = site.url.split_once("//").map_or("", |(_, rest)| rest);
         (client, rest.split_once('/').map_or_else(|| "/elect/".to_owned(), |(_, prefix)| format!("/{prefix}/")))
     }
 
-    pub async fn plant(site: &Site, boundary: &str, plant: Plant) {
+    pub async fn plant(site: &StoreUnderTest, boundary: &str, plant: Plant) {
         let (mut client, prefix) = client(site).await;
         let mut value = serde_json::json!({
             "version": 2, "id": "planted", "name": "planted", "host": "host", "port": null, "ttl": 10_000, "term": 1,
@@ -142,7 +142,7 @@ mod etcd {
         client.put(format!("{prefix}{boundary}/1f"), value.to_string(), None).await.expect("put");
     }
 
-    pub async fn delete(site: &Site, boundary: &str) {
+    pub async fn delete(site: &StoreUnderTest, boundary: &str) {
         let (mut client, prefix) = client(site).await;
         let below = DeleteOptions::new().with_prefix();
         client.delete(format!("{prefix}{boundary}/"), Some(below)).await.expect("deleted");
@@ -154,15 +154,15 @@ mod redis {
     use ::redis::aio::MultiplexedConnection;
     use ::redis::{Client, cmd};
 
-    use super::{Edit, Plant, Site};
+    use super::{Edit, Plant, StoreUnderTest};
 
-    async fn connection(site: &Site) -> (MultiplexedConnection, String) {
+    async fn connection(site: &StoreUnderTest) -> (MultiplexedConnection, String) {
         let (url, prefix) = site.url.split_once("?prefix=").unwrap_or((&site.url, "elect:"));
         let client = Client::open(url).expect("a URL");
         (client.get_multiplexed_async_connection().await.expect("a Redis"), prefix.to_owned())
     }
 
-    pub async fn plant(site: &Site, boundary: &str, plant: Plant) {
+    pub async fn plant(site: &StoreUnderTest, boundary: &str, plant: Plant) {
         let (mut connection, prefix) = connection(site).await;
         let key = format!("{prefix}{boundary}");
         let mut command = cmd("HSET");
@@ -178,7 +178,7 @@ mod redis {
         command.exec_async(&mut connection).await.expect("edited");
     }
 
-    pub async fn delete(site: &Site, boundary: &str) {
+    pub async fn delete(site: &StoreUnderTest, boundary: &str) {
         let (mut connection, prefix) = connection(site).await;
         cmd("DEL").arg(format!("{prefix}{boundary}")).exec_async(&mut connection).await.expect("deleted");
     }
@@ -189,23 +189,23 @@ mod mongodb {
     use ::mongodb::bson::{Document, doc};
     use ::mongodb::{Client, Collection, Database};
 
-    use super::{Edit, Plant, Site};
+    use super::{Edit, Plant, StoreUnderTest};
 
-    async fn database(site: &Site) -> Database {
+    async fn database(site: &StoreUnderTest) -> Database {
         let url = format!("mongodb://{}/?directConnection=true&w=majority", site.address());
         Client::with_uri_str(url).await.expect("a MongoDB").database(site.database())
     }
 
-    async fn boundaries(site: &Site) -> Collection<Document> {
+    async fn boundaries(site: &StoreUnderTest) -> Collection<Document> {
         database(site).await.collection("boundaries")
     }
 
-    pub async fn is_replicated(site: &Site) -> bool {
+    pub async fn is_replicated(site: &StoreUnderTest) -> bool {
         let hello = database(site).await.run_command(doc! { "hello": 1 }).await.expect("an answer");
         hello.contains_key("setName")
     }
 
-    pub async fn plant(site: &Site, boundary: &str, plant: Plant) {
+    pub async fn plant(site: &StoreUnderTest, boundary: &str, plant: Plant) {
         let change = match plant.edit() {
             Some(Edit::Text("id", text)) => doc! { "$set": { "leaderUUID": text } },
             Some(Edit::Text(_, text)) => doc! { "$set": { "leaderName": text } },
@@ -218,7 +218,7 @@ mod mongodb {
         assert_eq!(done.matched_count, 1, "it was led");
     }
 
-    pub async fn delete(site: &Site, boundary: &str) {
+    pub async fn delete(site: &StoreUnderTest, boundary: &str) {
         boundaries(site).await.delete_one(doc! { "_id": boundary }).await.expect("deleted");
     }
 }

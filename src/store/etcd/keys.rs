@@ -105,9 +105,9 @@ impl Value {
 
     /// The term and its beginning that a value of ours shows.
     pub fn led(&self, pair: &KeyValue) -> Option<(Term, u64)> {
-        match Entry::read(pair) {
-            Ok(Entry::Ours(value)) if value.id == self.id => value.term.zip(value.since),
-            Ok(Entry::Ours(_) | Entry::Foreign(_)) | Err(_) => None,
+        match StoredRecord::read(pair) {
+            Ok(StoredRecord::Ours(value)) if value.id == self.id => value.term.zip(value.since),
+            Ok(StoredRecord::Ours(_) | StoredRecord::Foreign(_)) | Err(_) => None,
         }
     }
 
@@ -120,23 +120,23 @@ impl Value {
 
 /// A candidate as its key shows it, ours or another program's.
 #[derive(Debug)]
-pub enum Entry {
+pub enum StoredRecord {
     Ours(Value),
     /// The beginning of its value, shown as a name; `etcdctl elect NAME PROPOSAL` stores the proposal.
     Foreign(String),
 }
 
-impl Entry {
+impl StoredRecord {
     /// Reads a value. Names and hosts are cut, as S6 wants it.
     ///
     /// # Errors
     ///
     /// [`StoreError::Obstacle`]: it is too large, was written by a newer elect, or shows an id or a term that is not believed.
-    pub fn read(pair: &KeyValue) -> Result<Entry, StoreError> {
-        Entry::parse(pair.value()).map_err(|why| StoreError::Obstacle(format!("{} {why}", holder(pair))))
+    pub fn read(pair: &KeyValue) -> Result<StoredRecord, StoreError> {
+        StoredRecord::parse(pair.value()).map_err(|why| StoreError::Obstacle(format!("{} {why}", holder(pair))))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Entry, String> {
+    fn parse(bytes: &[u8]) -> Result<StoredRecord, String> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
@@ -150,7 +150,7 @@ impl Entry {
                 limits::RECORD_BYTES_MAX
             ));
         }
-        let foreign = || Entry::Foreign(excerpt(bytes, limits::NAME_BYTES_MAX));
+        let foreign = || StoredRecord::Foreign(excerpt(bytes, limits::NAME_BYTES_MAX));
         // A version alone may be another program's; with an id it is ours.
         let Ok(Version { version, .. }) = serde_json::from_slice(bytes) else { return Ok(foreign()) };
         if version > VERSION {
@@ -167,7 +167,11 @@ impl Entry {
         if let Some(term) = value.term.filter(|&term| !limits::is_believed_term(term)) {
             return Err(format!("leads under term {term}, which is not believed: stop it, and delete its key"));
         }
-        Ok(Entry::Ours(Value { name: limits::cut_name(value.name), host: limits::cut_name(value.host), ..value }))
+        Ok(StoredRecord::Ours(Value {
+            name: limits::cut_name(value.name),
+            host: limits::cut_name(value.host),
+            ..value
+        }))
     }
 
     /// Whether a candidate of this scheme may campaign beside it. Candidates of elect 0.1.0 (format 1) are waited for in either
@@ -178,16 +182,18 @@ impl Entry {
     /// [`StoreError::Obstacle`]: it counts its terms in another way.
     pub fn check(&self, scheme: Scheme, pair: &KeyValue) -> Result<(), StoreError> {
         match self {
-            Entry::Ours(value) if value.version >= 2 => terms::agree(scheme, value.scheme.as_deref(), &holder(pair)),
-            Entry::Ours(_) | Entry::Foreign(_) => Ok(()),
+            StoredRecord::Ours(value) if value.version >= 2 => {
+                terms::agree(scheme, value.scheme.as_deref(), &holder(pair))
+            }
+            StoredRecord::Ours(_) | StoredRecord::Foreign(_) => Ok(()),
         }
     }
 
     /// Id and name of a candidate.
     pub fn candidate(self, pair: &KeyValue) -> (String, String) {
         match self {
-            Entry::Ours(value) => (value.id, value.name),
-            Entry::Foreign(name) => (format!("{:x}", pair.lease()), name),
+            StoredRecord::Ours(value) => (value.id, value.name),
+            StoredRecord::Foreign(name) => (format!("{:x}", pair.lease()), name),
         }
     }
 
@@ -195,7 +201,7 @@ impl Entry {
     /// once. Where terms are not revisions, those of other programs are not known.
     pub fn leader(self, pair: &KeyValue, scheme: Scheme) -> Option<Leader> {
         match self {
-            Entry::Ours(value) => Some(Leader {
+            StoredRecord::Ours(value) => Some(Leader {
                 term: Some(value.term?),
                 id: value.id,
                 name: value.name,
@@ -205,7 +211,7 @@ impl Entry {
                 ttl: Some(limits::believed_ttl(value.ttl)),
                 lease_left: None,
             }),
-            Entry::Foreign(name) => Some(Leader {
+            StoredRecord::Foreign(name) => Some(Leader {
                 id: format!("{:x}", pair.lease()),
                 name,
                 host: None,
@@ -221,7 +227,7 @@ impl Entry {
 
 /// Id and name of a candidate that waits, whatever its key holds.
 pub fn waiting(pair: &KeyValue) -> (String, String) {
-    match Entry::read(pair) {
+    match StoredRecord::read(pair) {
         Ok(entry) => entry.candidate(pair),
         Err(_) => (format!("{:x}", pair.lease()), excerpt(pair.value(), limits::NAME_BYTES_MAX)),
     }
@@ -229,7 +235,7 @@ pub fn waiting(pair: &KeyValue) -> (String, String) {
 
 /// The term that a key shows, if it is that of a leader.
 pub fn term(pair: &KeyValue, scheme: Scheme) -> Option<Term> {
-    Entry::read(pair).ok()?.leader(pair, scheme)?.term
+    StoredRecord::read(pair).ok()?.leader(pair, scheme)?.term
 }
 
 /// A candidate as messages name it: its name, or the beginning of what it wrote, and its key.
@@ -319,15 +325,17 @@ mod tests {
             .prop_filter("no longer than an id", |value| value.id.len() <= limits::ID_BYTES_MAX)
             .boxed();
         fuzz::holds(fuzz::CHEAP, &values, |value| {
-            assert!(matches!(Entry::parse(&value.to_json()), Ok(Entry::Ours(read)) if read == value));
+            assert!(matches!(StoredRecord::parse(&value.to_json()), Ok(StoredRecord::Ours(read)) if read == value));
         });
         let json = || values.clone().prop_map(|value| value.to_json());
         let found = prop_oneof![fuzz::noise(), fuzz::mangled(json()), fuzz::miswritten(json())];
-        fuzz::holds(fuzz::CHEAP, &found, |bytes| match Entry::parse(&bytes) {
-            Ok(Entry::Ours(value)) => {
-                assert!(matches!(Entry::parse(&value.to_json()), Ok(Entry::Ours(again)) if again == value));
+        fuzz::holds(fuzz::CHEAP, &found, |bytes| match StoredRecord::parse(&bytes) {
+            Ok(StoredRecord::Ours(value)) => {
+                assert!(
+                    matches!(StoredRecord::parse(&value.to_json()), Ok(StoredRecord::Ours(again)) if again == value)
+                );
             }
-            Ok(Entry::Foreign(name)) => assert_eq!(name, excerpt(&bytes, limits::NAME_BYTES_MAX)),
+            Ok(StoredRecord::Foreign(name)) => assert_eq!(name, excerpt(&bytes, limits::NAME_BYTES_MAX)),
             Err(error) => {
                 assert!(error.contains("format") || error.contains("id") || error.contains("term"), "{error}");
             }

@@ -51,7 +51,7 @@ pub struct Tls {
 
 /// What a URL says by itself.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct EtcdUrl {
     endpoints: Vec<String>,
     prefix: String,
     terms: Scheme,
@@ -59,13 +59,13 @@ pub struct Target {
     tls: Option<bool>,
 }
 
-impl Target {
+impl EtcdUrl {
     /// Reads `//h1:2379,h2:2379/prefix?term=revision`, or less, which leaves the rest open.
     ///
     /// # Errors
     ///
     /// Says what is not understood; never repeats what may be a password.
-    pub fn parse(url: &StoreUrl<'_>) -> Result<Target, String> {
+    pub fn parse(url: &StoreUrl<'_>) -> Result<EtcdUrl, String> {
         let encrypted = url.scheme == "etcds";
         // Wherever it is: a password may hold the character that seems to begin the prefix, which is shown to people.
         if url.rest.starts_with("//") && url.rest.contains('@') {
@@ -75,7 +75,7 @@ impl Target {
         let terms = options.map_or(Ok(Scheme::default()), scheme)?;
         if place.is_empty() {
             let tls = encrypted.then_some(true);
-            return Ok(Target { endpoints: Vec::new(), prefix: DEFAULT_PREFIX.to_owned(), terms, tls });
+            return Ok(EtcdUrl { endpoints: Vec::new(), prefix: DEFAULT_PREFIX.to_owned(), terms, tls });
         }
         let rest = place.strip_prefix("//").ok_or_else(form)?;
         if rest.contains('#') {
@@ -85,7 +85,7 @@ impl Target {
         let endpoints =
             hosts.split(',').filter(|host| !host.is_empty()).map(endpoint).collect::<Result<Vec<_>, _>>()?;
         let tls = if endpoints.is_empty() { encrypted.then_some(true) } else { Some(encrypted) };
-        Ok(Target { endpoints, prefix: prefix(path)?, terms, tls })
+        Ok(EtcdUrl { endpoints, prefix: prefix(path)?, terms, tls })
     }
 }
 
@@ -135,7 +135,7 @@ impl Settings {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Settings, StoreError> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let target = Target::parse(url).map_err(StoreError::Misused)?;
+        let target = EtcdUrl::parse(url).map_err(StoreError::Misused)?;
         let (endpoints, encrypted_endpoints) = match target.endpoints {
             named if !named.is_empty() => (named, None),
             _ => endpoints_from(variable("ETCD3_ENDPOINT"))?,

@@ -54,7 +54,7 @@ pub struct Terms {
 
 /// The term key as it was read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredTerm {
     /// 0 if there is none.
     term: Term,
     /// The key's mod revision, 0 if there is none.
@@ -76,7 +76,7 @@ impl Terms {
         Compare::version(self.key.as_str(), CompareOp::Less, 0)
     }
 
-    pub fn is_still(&self, stored: Stored) -> Compare {
+    pub fn is_still(&self, stored: StoredTerm) -> Compare {
         Compare::mod_revision(self.key.as_str(), CompareOp::Equal, stored.modified)
     }
 
@@ -93,8 +93,8 @@ impl Terms {
     /// # Errors
     ///
     /// [`StoreError::Obstacle`]: it holds no term that is believed, or the scheme does not allow it.
-    pub fn read(&mut self, pair: Option<&KeyValue>) -> Result<Stored, StoreError> {
-        let Some(pair) = pair else { return Ok(Stored::default()) };
+    pub fn read(&mut self, pair: Option<&KeyValue>) -> Result<StoredTerm, StoreError> {
+        let Some(pair) = pair else { return Ok(StoredTerm::default()) };
         let digits = Some(pair.value()).filter(|digits| digits.len() <= 20 && digits.iter().all(u8::is_ascii_digit));
         let term = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
         let term = term.filter(|&term| limits::is_believed_term(term)).inspect(|&term| self.saw(term));
@@ -106,7 +106,7 @@ impl Terms {
             )));
         }
         match term {
-            Some(term) => Ok(Stored { term, modified: pair.mod_revision() }),
+            Some(term) => Ok(StoredTerm { term, modified: pair.mod_revision() }),
             None => Err(StoreError::Obstacle(format!(
                 "the key {key} holds no term that is believed: see it with etcdctl get, and put the last leader's term there, or \
                  delete it"
@@ -129,7 +129,7 @@ impl Terms {
     pub fn check_next(&self, revision: i64) -> Result<(), StoreError> {
         match self.scheme {
             Scheme::Stored => Ok(()),
-            Scheme::Revision => self.following(Stored::default(), revision.saturating_add(1)).map(drop),
+            Scheme::Revision => self.following(StoredTerm::default(), revision.saturating_add(1)).map(drop),
         }
     }
 
@@ -138,7 +138,7 @@ impl Terms {
     /// # Errors
     ///
     /// [`StoreError::Obstacle`]: there is none above all that have been seen, and no candidate leads under a smaller one.
-    pub fn following(&self, stored: Stored, created: i64) -> Result<Term, StoreError> {
+    pub fn following(&self, stored: StoredTerm, created: i64) -> Result<Term, StoreError> {
         match self.scheme {
             Scheme::Stored => {
                 limits::next_term(stored.term, clock::wall_millis(), self.highest_seen).ok_or_else(|| {
@@ -221,26 +221,26 @@ mod tests {
     fn the_next_term_is_above_what_is_stored_and_above_what_was_seen_elsewhere() {
         let mut terms = terms(Scheme::Stored);
         let now = clock::wall_millis();
-        assert!(terms.following(Stored::default(), 3).expect("a term") >= now, "in the number space of all stores");
+        assert!(terms.following(StoredTerm::default(), 3).expect("a term") >= now, "in the number space of all stores");
         let ahead = now + 1_000_000_000;
-        assert_eq!(terms.following(Stored { term: ahead, modified: 7 }, 3).expect("a term"), ahead + 1);
+        assert_eq!(terms.following(StoredTerm { term: ahead, modified: 7 }, 3).expect("a term"), ahead + 1);
         terms.saw(ahead + 5);
-        assert_eq!(terms.following(Stored::default(), 3).expect("a term"), ahead + 6, "an etcd that was rebuilt");
+        assert_eq!(terms.following(StoredTerm::default(), 3).expect("a term"), ahead + 6, "an etcd that was rebuilt");
         terms.saw(u64::MAX);
-        assert_eq!(terms.following(Stored::default(), 3).expect("not believed"), ahead + 6);
+        assert_eq!(terms.following(StoredTerm::default(), 3).expect("not believed"), ahead + 6);
         terms.saw(limits::TERM_MAX);
-        assert!(matches!(terms.following(Stored::default(), 3), Err(StoreError::Obstacle(_))));
+        assert!(matches!(terms.following(StoredTerm::default(), 3), Err(StoreError::Obstacle(_))));
     }
 
     #[test]
     fn a_revision_that_is_not_above_every_term_seen_is_no_term() {
         let mut terms = terms(Scheme::Revision);
-        assert_eq!(terms.following(Stored::default(), 3).expect("a term"), 3);
+        assert_eq!(terms.following(StoredTerm::default(), 3).expect("a term"), 3);
         terms.saw(9);
         for revision in [3, 9] {
-            assert!(matches!(terms.following(Stored::default(), revision), Err(StoreError::Obstacle(_))));
+            assert!(matches!(terms.following(StoredTerm::default(), revision), Err(StoreError::Obstacle(_))));
         }
-        assert_eq!(terms.following(Stored::default(), 10).expect("a term"), 10);
+        assert_eq!(terms.following(StoredTerm::default(), 10).expect("a term"), 10);
         assert!(terms.check_next(8).is_err() && terms.check_next(9).is_ok());
     }
 

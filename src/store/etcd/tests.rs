@@ -9,20 +9,20 @@ use tokio::task::LocalSet;
 
 use crate::clock;
 use crate::election::Term;
-use crate::store::conformance::{Site, conforms};
-use crate::store::{Access, Candidacy, Hints, Identity, Renewal, Standing, Store, StoreUrl};
+use crate::store::conformance::{StoreUnderTest, conforms};
+use crate::store::{Access, CampaignResult, Candidacy, Identity, Notifier, RenewResult, Store, StoreUrl};
 
 const TERM_KEY: &str = "elect.term//elect/cron/";
 
 /// One member, gone with the handle.
-struct Server {
+struct EtcdProcess {
     child: Child,
     address: String,
     _data: tempfile::TempDir,
 }
 
-impl Server {
-    fn start() -> Server {
+impl EtcdProcess {
+    fn start() -> EtcdProcess {
         let data = tempfile::tempdir().expect("a temporary directory");
         let [client, peer] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
         let child = Command::new("etcd")
@@ -37,7 +37,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("etcd is installed: tests/run installs it");
-        let server = Server { child, address: client, _data: data };
+        let server = EtcdProcess { child, address: client, _data: data };
         let limit = clock::now() + Duration::from_secs(30);
         while TcpStream::connect(&server.address).is_err() {
             assert!(clock::now() < limit, "etcd does not come up");
@@ -47,7 +47,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for EtcdProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -58,7 +58,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-impl Server {
+impl EtcdProcess {
     fn etcdctl(&self, words: &[&str]) -> String {
         let output =
             Command::new("etcdctl").env("ETCDCTL_API", "3").args(["--endpoints", &self.address]).args(words).output();
@@ -69,29 +69,29 @@ impl Server {
 }
 
 /// A candidate without a command.
-struct Player {
+struct EtcdCandidate {
     store: Box<dyn Store>,
     candidacy: Candidacy,
 }
 
-impl Player {
-    fn new(server: &Server) -> Player {
+impl EtcdCandidate {
+    fn new(server: &EtcdProcess) -> EtcdCandidate {
         let url = format!("etcd://{}", server.address);
-        let store = StoreUrl::parse(&url).expect("a URL").open(&access(), Hints::to_nobody()).expect("opened");
+        let store = StoreUrl::parse(&url).expect("a URL").open(&access(), Notifier::to_nobody()).expect("opened");
         let identity = Identity { id: "id".into(), name: "name".into(), host: "host".into(), port: None };
         let boundary = "cron".parse().expect("a boundary");
-        Player { store, candidacy: Candidacy { boundary, identity, ttl: Duration::from_secs(10) } }
+        EtcdCandidate { store, candidacy: Candidacy { boundary, identity, ttl: Duration::from_secs(10) } }
     }
 
     async fn wins(&mut self) -> Term {
         self.store.claim(&self.candidacy).expect("a claim");
         match self.store.campaign(&self.candidacy).await.expect("an answer") {
-            Standing::Won { term } => term,
-            waiting @ Standing::Waiting { .. } => panic!("{waiting:?}"),
+            CampaignResult::Won { term } => term,
+            waiting @ CampaignResult::Waiting { .. } => panic!("{waiting:?}"),
         }
     }
 
-    async fn renews(&mut self) -> Renewal {
+    async fn renews(&mut self) -> RenewResult {
         self.store.renew(&self.candidacy).await.expect("an answer")
     }
 }
@@ -100,10 +100,10 @@ fn access() -> Access {
     Access { request_timeout: Duration::from_secs(5), ..Access::default() }
 }
 
-fn with_player(test: impl AsyncFnOnce(&Server, Player)) {
-    let server = Server::start();
+fn with_player(test: impl AsyncFnOnce(&EtcdProcess, EtcdCandidate)) {
+    let server = EtcdProcess::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, async { test(&server, Player::new(&server)).await });
+    LocalSet::new().block_on(&runtime, async { test(&server, EtcdCandidate::new(&server)).await });
 }
 
 #[test]
@@ -113,14 +113,14 @@ fn a_last_term_that_is_raised_before_the_win_is_verified_is_no_loss_and_the_term
             let term = player.wins().await;
             assert_eq!(player.wins().await, term, "the same place, the same term");
             server.etcdctl(&["put", TERM_KEY, &(term + raise).to_string()]);
-            assert_eq!(player.renews().await, Renewal::Outdated);
+            assert_eq!(player.renews().await, RenewResult::Outdated);
             let next = player.wins().await;
             assert!(next > term + raise, "{next}");
-            assert!(matches!(player.renews().await, Renewal::Credited { .. }));
+            assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
             assert_eq!(server.etcdctl(&["get", "--print-value-only", TERM_KEY]), next.to_string());
             // Verified: it is of no account any more.
             server.etcdctl(&["del", TERM_KEY]);
-            assert!(matches!(player.renews().await, Renewal::Credited { .. }));
+            assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
             server.etcdctl(&["put", TERM_KEY, &next.to_string()]);
             player.store.release(&player.candidacy).await.expect("released");
         }
@@ -139,17 +139,17 @@ fn a_win_that_was_verified_by_a_request_whose_answer_was_lost_stays_the_same_win
         (value["term"], value["since"]) = (term.into(), 1.into());
         server.etcdctl(&["put", "--lease", lease, key, &value.to_string()]);
         server.etcdctl(&["put", TERM_KEY, &term.to_string()]);
-        assert!(matches!(player.renews().await, Renewal::Credited { .. }), "the same win");
+        assert!(matches!(player.renews().await, RenewResult::Credited { .. }), "the same win");
         // And if the boundary was asked for again, too.
         assert_eq!(player.wins().await, term);
-        assert!(matches!(player.renews().await, Renewal::Credited { .. }));
+        assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
         assert_eq!(server.etcdctl(&["get", "--print-value-only", TERM_KEY]), term.to_string());
     });
 }
 
 #[test]
 fn it_conforms() {
-    let server = Server::start();
+    let server = EtcdProcess::start();
     let access = access();
-    conforms(&Site { url: format!("etcd://{}", server.address), access, ttl: Duration::from_secs(10) });
+    conforms(&StoreUnderTest { url: format!("etcd://{}", server.address), access, ttl: Duration::from_secs(10) });
 }

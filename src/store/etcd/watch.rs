@@ -9,15 +9,15 @@ use etcd_client::{Client, EventType, WatchOptions};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-use super::members::shown;
+use super::endpoints::shown;
 use crate::clock;
 
 /// A watch that was broken off sooner than this is not worth a question of its own: that would make a storm.
-const SETTLED: Duration = Duration::from_secs(1);
+const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// What a watch has to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum KeyEvent {
     /// The key is gone.
     Deleted,
     /// The watch is: whatever happens to the key goes unseen until somebody asks.
@@ -26,20 +26,20 @@ pub enum Seen {
 
 /// Watches one key until that is gone, or the handle is.
 #[derive(Debug)]
-pub struct Watch(JoinHandle<()>);
+pub struct KeyWatch(JoinHandle<()>);
 
-impl Watch {
+impl KeyWatch {
     /// Begins with what happens after `revision`. Must be called inside a [`tokio::task::LocalSet`].
-    pub fn after(revision: i64, client: Client, key: String, tell: impl Fn(Seen) + 'static) -> Watch {
+    pub fn after(revision: i64, client: Client, key: String, tell: impl Fn(KeyEvent) + 'static) -> KeyWatch {
         // Watched by `is_alive`, with every question.
-        Watch(tokio::task::spawn_local(async move {
+        KeyWatch(tokio::task::spawn_local(async move {
             let began = clock::now();
             match until_deleted(client, &key, revision + 1).await {
-                Ok(()) => tell(Seen::Deleted),
+                Ok(()) => tell(KeyEvent::Deleted),
                 Err(reason) => {
                     debug!(key, "the watch has ended: {reason}");
-                    if clock::now().since(began) >= SETTLED {
-                        tell(Seen::Broken);
+                    if clock::now().since(began) >= WATCH_LIFETIME_MIN {
+                        tell(KeyEvent::Broken);
                     }
                 }
             }
@@ -52,7 +52,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for KeyWatch {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::seat::LockFile;
+use super::session::LockFile;
 use crate::election::Term;
-use crate::store::Hints;
+use crate::store::Notifier;
 
 /// How long a question waits for the answer of the thread. A later answer that costs the leadership is reported all the same.
 const ANSWER_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -34,13 +34,13 @@ pub enum Resolved {
 /// The thread.
 #[derive(Debug)]
 pub struct PathWatch {
-    questions: SyncSender<Question>,
+    questions: SyncSender<PathQuery>,
     leading: Arc<AtomicU64>,
     ousted: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
-struct Question {
+struct PathQuery {
     file: LockFile,
     answer: oneshot::Sender<Resolved>,
 }
@@ -50,13 +50,13 @@ const NO_TERM: Term = 0;
 
 impl PathWatch {
     /// Starts the thread, which ends with this handle.
-    pub fn start(path: PathBuf, hints: Hints) -> io::Result<PathWatch> {
-        let (questions, asked) = sync_channel::<Question>(1);
+    pub fn start(path: PathBuf, hints: Notifier) -> io::Result<PathWatch> {
+        let (questions, asked) = sync_channel::<PathQuery>(1);
         let leading = Arc::new(AtomicU64::new(NO_TERM));
         let (term, ousted) = (Arc::clone(&leading), Arc::new(AtomicBool::new(false)));
         let told = Arc::clone(&ousted);
         std::thread::Builder::new().name("path".to_owned()).stack_size(64 * 1024).spawn(move || {
-            while let Ok(Question { file, answer }) = asked.recv() {
+            while let Ok(PathQuery { file, answer }) = asked.recv() {
                 let late = answer.send(resolve(&path, file)).err();
                 let term = term.load(Ordering::Acquire);
                 if matches!(late, Some(Resolved::Other(_))) && term != NO_TERM {
@@ -83,7 +83,7 @@ impl PathWatch {
     /// Cancel safe.
     pub async fn resolve(&self, file: LockFile) -> Resolved {
         let (answer, answered) = oneshot::channel();
-        match self.questions.try_send(Question { file, answer }) {
+        match self.questions.try_send(PathQuery { file, answer }) {
             Ok(()) => {}
             // The thread is still at an earlier question.
             Err(TrySendError::Full(_)) => return Resolved::Late,
@@ -150,7 +150,7 @@ mod tests {
         block_on(async {
             // The answer is no longer waited for.
             let (answer, _) = oneshot::channel();
-            watch.questions.send(Question { file: LockFile { device: 0, inode: 0 }, answer }).expect("asked");
+            watch.questions.send(PathQuery { file: LockFile { device: 0, inode: 0 }, answer }).expect("asked");
             let event = events.recv().await.expect("an event");
             assert!(matches!(event, crate::store::worker::StoreEvent::Ousted { term: 7 }), "{event:?}");
             assert!(matches!(watch.resolve(LockFile { device: 0, inode: 0 }).await, Resolved::Other(_)));

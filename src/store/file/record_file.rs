@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::StoreError;
 use super::directory::{closed, encode, refused_if_permanent};
-use super::opening::{NotOpened, open_regular};
-use super::seat::LockFile;
+use super::open_regular::{NotOpened, open_regular};
+use super::session::LockFile;
 use crate::election::Term;
 use crate::limits::{
     ID_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, believed_ttl, cut, cut_name, is_believed_term,
@@ -53,7 +53,7 @@ pub enum ReadError {
     /// Written by something that is not elect, or cut short.
     Corrupt(String),
     /// This elect does not campaign beside it.
-    Obstacle(String),
+    LockObstacle(String),
 }
 
 impl Files {
@@ -88,7 +88,7 @@ impl Files {
             Ok(file) => file,
             Err(error) if error.is_missing() => return Ok(None),
             Err(NotOpened::NotRegular("a directory")) => {
-                return Err(ReadError::Obstacle("is a directory, not a record: remove it".to_owned()));
+                return Err(ReadError::LockObstacle("is a directory, not a record: remove it".to_owned()));
             }
             Err(NotOpened::NotRegular(kind)) => return Err(ReadError::NotRegular(kind)),
             Err(NotOpened::Io(error)) => return Err(ReadError::Io(error)),
@@ -151,13 +151,13 @@ impl Files {
 fn parse(bytes: &[u8]) -> Result<FileRecord, ReadError> {
     if bytes.len() > RECORD_BYTES_MAX {
         let message = format!("is larger than {RECORD_BYTES_MAX} bytes, which no record is: move it away");
-        return Err(ReadError::Obstacle(message));
+        return Err(ReadError::LockObstacle(message));
     }
     let corrupt = |error: serde_json::Error| ReadError::Corrupt(error.to_string());
     let found: Value = serde_json::from_slice(bytes).map_err(corrupt)?;
     if let Some(version) = found.get("version").and_then(Value::as_u64).filter(|&version| version > u64::from(VERSION))
     {
-        return Err(ReadError::Obstacle(format!(
+        return Err(ReadError::LockObstacle(format!(
             "was written by a newer elect (format {version}, this one knows {VERSION}) for {}: upgrade this one",
             holder(&found)
         )));
@@ -165,19 +165,19 @@ fn parse(bytes: &[u8]) -> Result<FileRecord, ReadError> {
     if let Some(scheme) = found.get("scheme").filter(|scheme| !scheme.is_null()) {
         let scheme = shown(scheme.as_str().unwrap_or("?"), MESSAGE_BYTES_MAX);
         let message = format!("has terms of another scheme ({scheme}), held by {}", holder(&found));
-        return Err(ReadError::Obstacle(message));
+        return Err(ReadError::LockObstacle(message));
     }
     let mut found: FileRecord = serde_json::from_value(found).map_err(corrupt)?;
     let record = &mut found.record;
     if record.id.len() > ID_BYTES_MAX {
         let name = shown(&record.name, NAME_BYTES_MAX);
         let message = format!("has an id longer than {ID_BYTES_MAX} bytes, held by {name}: move it away");
-        return Err(ReadError::Obstacle(message));
+        return Err(ReadError::LockObstacle(message));
     }
     if !is_believed_term(record.term) {
         let (term, name) = (record.term, shown(&record.name, NAME_BYTES_MAX));
         let message = format!("has term {term}, held by {name}, and no larger one is believed: move it away");
-        return Err(ReadError::Obstacle(message));
+        return Err(ReadError::LockObstacle(message));
     }
     record.name = cut_name(std::mem::take(&mut record.name));
     record.host = cut_name(std::mem::take(&mut record.host));
@@ -220,7 +220,7 @@ impl ReadError {
                 let reason = shown(&reason, MESSAGE_BYTES_MAX);
                 StoreError::Unavailable(format!("{record} is not a record: {reason}; the next leader replaces it"))
             }
-            ReadError::Obstacle(message) => StoreError::Obstacle(format!("{record} {message}")),
+            ReadError::LockObstacle(message) => StoreError::Obstacle(format!("{record} {message}")),
         }
     }
 }

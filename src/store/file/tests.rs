@@ -3,13 +3,17 @@
 use std::fs;
 use std::path::Path;
 
-use super::settling::SETTLE;
+use super::newcomer_wait::NEWCOMER_WAIT;
 use super::*;
-use crate::store::conformance::{Site, conforms};
+use crate::store::conformance::{StoreUnderTest, conforms};
 use crate::store::{Access, Identity, StoreUrl};
 
-fn site(directory: &Path) -> Site {
-    Site { url: format!("file:{}", directory.display()), access: Access::default(), ttl: Duration::from_secs(10) }
+fn site(directory: &Path) -> StoreUnderTest {
+    StoreUnderTest {
+        url: format!("file:{}", directory.display()),
+        access: Access::default(),
+        ttl: Duration::from_secs(10),
+    }
 }
 
 fn directory() -> tempfile::TempDir {
@@ -28,12 +32,12 @@ fn files(directory: &Path) -> Files {
 /// The store itself, for what cannot be seen from outside.
 fn inner(directory: &Path) -> FileStore {
     let directory = Directory::parse(&directory.display().to_string()).expect("a path");
-    FileStore::new(directory, Hints::to_nobody())
+    FileStore::new(directory, Notifier::to_nobody())
 }
 
 fn store(directory: &Path) -> Box<dyn Store> {
     let url = format!("file:{}", directory.display());
-    StoreUrl::parse(&url).expect("a URL").open(&Access::default(), Hints::to_nobody()).expect("opened")
+    StoreUrl::parse(&url).expect("a URL").open(&Access::default(), Notifier::to_nobody()).expect("opened")
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -47,7 +51,7 @@ fn free_to_all(directory: &Path) {
     let probe = fs::File::open(&path).expect("opened");
     probe.try_lock().expect("the lock is left to those who can read the record");
     probe.unlock().expect("ours");
-    assert!(!seat::is_guarded(&path));
+    assert!(!session::is_guarded(&path));
 }
 
 /// Asks until the answer is a win; every question is bounded, and the whole by the caller's patience.
@@ -57,8 +61,8 @@ async fn win(store: &mut dyn Store, candidacy: &Candidacy) -> u64 {
         loop {
             claims.extend(store.claim(candidacy).expect("a claim"));
             match store.campaign(candidacy).await.expect("an answer") {
-                Standing::Won { term } => return term,
-                Standing::Waiting { .. } => tokio::time::sleep(Duration::from_millis(10)).await,
+                CampaignResult::Won { term } => return term,
+                CampaignResult::Waiting { .. } => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }
     })
@@ -71,8 +75,8 @@ async fn campaign_until_won(store: &mut dyn Store, candidacy: &Candidacy) -> u64
     tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             match store.campaign(candidacy).await.expect("an answer") {
-                Standing::Won { term } => return term,
-                Standing::Waiting { .. } => tokio::time::sleep(Duration::from_millis(10)).await,
+                CampaignResult::Won { term } => return term,
+                CampaignResult::Waiting { .. } => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }
     })
@@ -95,7 +99,7 @@ fn a_waiter_does_not_lead_while_a_leader_has_yet_to_notice_that_its_lock_was_dro
         let claim = one.claim(&first).expect("a claim").expect("the first one");
         campaign_until_won(one.as_mut(), &first).await;
         let _ = two.claim(&second).expect("a claim");
-        assert!(matches!(two.campaign(&second).await, Ok(Standing::Waiting { .. })));
+        assert!(matches!(two.campaign(&second).await, Ok(CampaignResult::Waiting { .. })));
         // What `flock -u` does in a command: it unlocks the description that it shares with its leader.
         let shared = claim.descriptors[0].try_clone().map(fs::File::from).expect("a copy");
         shared.unlock().expect("unlocked");
@@ -109,12 +113,12 @@ fn a_waiter_does_not_lead_while_a_leader_has_yet_to_notice_that_its_lock_was_dro
         })
         .await
         .expect("the waiter has the flock");
-        assert!(matches!(two.campaign(&second).await, Ok(Standing::Waiting { .. })), "the leader may still run");
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Lost { .. })), "the leader notices");
-        assert!(matches!(two.campaign(&second).await, Ok(Standing::Waiting { .. })), "its tree may still live");
+        assert!(matches!(two.campaign(&second).await, Ok(CampaignResult::Waiting { .. })), "the leader may still run");
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Lost { .. })), "the leader notices");
+        assert!(matches!(two.campaign(&second).await, Ok(CampaignResult::Waiting { .. })), "its tree may still live");
         // It campaigns again, which it does with an empty tree only: behind the other, under a new claim.
         assert!(one.claim(&first).expect("a claim").is_some());
-        assert!(matches!(one.campaign(&first).await, Ok(Standing::Waiting { .. })));
+        assert!(matches!(one.campaign(&first).await, Ok(CampaignResult::Waiting { .. })));
         let term = win(two.as_mut(), &second).await;
         two.release(&second).await.expect("released");
         assert!(win(one.as_mut(), &first).await > term);
@@ -131,7 +135,7 @@ fn an_unlock_that_nobody_used_is_undone_by_the_next_renewal() {
         let claim = one.claim(&first).expect("a claim").expect("the first one");
         campaign_until_won(one.as_mut(), &first).await;
         claim.descriptors[0].try_clone().map(fs::File::from).expect("a copy").unlock().expect("unlocked");
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
         let probe = fs::File::open(directory.path().join("cron.lock")).expect("opened");
         assert!(probe.try_lock().is_err(), "locked again");
     });
@@ -149,7 +153,7 @@ fn on_a_lock_file_other_than_the_leaders_a_candidate_waits_until_that_leader_has
         let _claim = two.claim(&second).expect("a claim");
         let obstacle = tokio::time::timeout(Duration::from_secs(20), async {
             loop {
-                let Ok(Standing::Waiting { sighting, .. }) = two.campaign(&second).await else {
+                let Ok(CampaignResult::Waiting { sighting, .. }) = two.campaign(&second).await else {
                     panic!("leads while the other has its lock")
                 };
                 match sighting.obstacle {
@@ -163,15 +167,15 @@ fn on_a_lock_file_other_than_the_leaders_a_candidate_waits_until_that_leader_has
         // Time alone is not enough: somebody holds the lock on the other file, and is named.
         let obstacle = obstacle.await.expect("said in time");
         assert!(obstacle.contains(&std::process::id().to_string()), "{obstacle}");
-        assert!(clock::now().since(before) >= SETTLE, "not before the old leader has noticed");
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Lost { .. })));
+        assert!(clock::now().since(before) >= NEWCOMER_WAIT, "not before the old leader has noticed");
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Lost { .. })));
         // It campaigns again, with an empty tree, and gives up what it had.
         assert!(one.claim(&first).expect("a claim").is_some());
         let next = win(two.as_mut(), &second).await;
         assert!(next > term);
         // The old leader's release is none of the new one's business.
         one.release(&first).await.expect("released");
-        assert!(matches!(two.renew(&second).await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(two.renew(&second).await, Ok(RenewResult::Credited { .. })));
         assert_eq!(two.look(&second.boundary).await.expect("looked").leader.expect("a leader").id, "second");
     });
 }
@@ -207,7 +211,7 @@ fn a_record_whose_term_cannot_rise_is_an_obstacle() {
             assert!(matches!(&error, StoreError::Obstacle(message) if message.contains("believed")), "{error:?}");
             free_to_all(directory.path());
         }
-        let sighting = Sighting { leader: Some(record.record.leader()), ..Sighting::default() };
+        let sighting = Observation { leader: Some(record.record.leader()), ..Observation::default() };
         let document = crate::surface::status::Document::new(&first.boundary, "file", &sighting).to_json();
         assert!(document.contains("\"since\":null"), "no calendar has such a date: {document}");
     });
@@ -266,7 +270,7 @@ fn locks_of_other_programs_are_seen_without_being_touched() {
     block_on(async {
         let first = candidacy("first");
         let mut one = store(directory.path());
-        assert_eq!(one.look(&first.boundary).await.expect("looked"), Sighting::default());
+        assert_eq!(one.look(&first.boundary).await.expect("looked"), Observation::default());
         let other = fs::File::create(directory.path().join("cron.lock")).expect("created");
         other.lock().expect("locked");
         let sighting = one.look(&first.boundary).await.expect("looked");
@@ -323,7 +327,7 @@ fn a_directory_that_is_not_there_yet_is_heard_of_when_it_is_made() {
 /// A lock of a process of its own on the whole file, as the guard is one.
 fn guard(path: &Path) -> Option<fs::File> {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("opened");
-    seat::try_guard(&file).expect("asked").then_some(file)
+    session::try_guard(&file).expect("asked").then_some(file)
 }
 
 #[test]
@@ -337,12 +341,12 @@ fn a_guard_that_another_candidate_has_taken_costs_the_leadership() {
         campaign_until_won(one.as_mut(), &first).await;
         assert!(guard(&lock).is_none(), "guarded");
         let shared = fs::File::from(claim.descriptors[1].try_clone().expect("a copy"));
-        seat::drop_guard(&shared);
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        session::drop_guard(&shared);
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
         assert!(guard(&lock).is_none(), "taken again");
-        seat::drop_guard(&shared);
+        session::drop_guard(&shared);
         let other = guard(&lock).expect("it is free");
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Lost { .. })));
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Lost { .. })));
         drop(other);
     });
 }
@@ -355,12 +359,12 @@ fn a_lock_that_was_waited_for_on_a_file_that_is_gone_is_no_win() {
         let (mut one, mut two) = (store(directory.path()), store(directory.path()));
         win(one.as_mut(), &first).await;
         let _claim = two.claim(&second).expect("a claim");
-        assert!(matches!(two.campaign(&second).await, Ok(Standing::Waiting { .. })));
+        assert!(matches!(two.campaign(&second).await, Ok(CampaignResult::Waiting { .. })));
         fs::rename(directory.path().join("cron.lock"), directory.path().join("gone")).expect("renamed");
         one.release(&first).await.expect("released");
         // The thread of the second one has the lock in a moment; it is on a file that nobody will meet.
         tokio::time::timeout(Duration::from_secs(20), async {
-            while !seat::is_guarded(&directory.path().join("gone")) {
+            while !session::is_guarded(&directory.path().join("gone")) {
                 tokio::task::yield_now().await;
             }
         })
@@ -368,9 +372,9 @@ fn a_lock_that_was_waited_for_on_a_file_that_is_gone_is_no_win() {
         .expect("the waiter has both locks");
         for _ in 0..3 {
             let answer = two.campaign(&second).await;
-            assert!(!matches!(answer, Ok(Standing::Won { .. })), "{answer:?}");
+            assert!(!matches!(answer, Ok(CampaignResult::Won { .. })), "{answer:?}");
         }
-        assert!(!seat::is_guarded(&directory.path().join("gone")), "given up");
+        assert!(!session::is_guarded(&directory.path().join("gone")), "given up");
     });
 }
 
@@ -381,10 +385,10 @@ fn the_guard_is_given_up_before_the_flock() {
         let first = candidacy("first");
         let mut one = store(directory.path());
         win(one.as_mut(), &first).await;
-        seat::between_unlocks::probe(|lock| {
+        session::between_unlocks::probe(|lock| {
             use std::os::fd::AsRawFd;
             let path = fs::read_link(format!("/proc/self/fd/{}", lock.as_raw_fd())).expect("a path");
-            assert!(!seat::is_guarded(&path), "the guard goes first");
+            assert!(!session::is_guarded(&path), "the guard goes first");
             let other = fs::File::open(&path).expect("opened");
             assert!(other.try_lock().is_err(), "the flock goes last");
             fs::write(path.with_file_name("seen"), "").expect("written");
@@ -403,7 +407,7 @@ fn the_keeper_leaves_the_record_alone_under_a_lock_file_that_was_replaced() {
         for is_replaced in [true, false] {
             let mut one = store(directory.path());
             let claim = one.claim(&first).expect("a claim").expect("the first one");
-            while !matches!(one.campaign(&first).await, Ok(Standing::Won { .. })) {
+            while !matches!(one.campaign(&first).await, Ok(CampaignResult::Won { .. })) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             if is_replaced {
@@ -455,11 +459,11 @@ fn the_files_in_use_are_touched_now_and_then() {
         for path in &paths {
             age(path);
         }
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
         assert!(paths.iter().all(is_old), "not each time");
-        assert!(one.touch_at <= clock::now() + TOUCH_EVERY, "but before a cleaner of temporary directories comes");
+        assert!(one.touch_at <= clock::now() + TOUCH_INTERVAL, "but before a cleaner of temporary directories comes");
         one.touch_at = Time::BOOT;
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
         assert!(!paths.iter().any(is_old), "touched");
         // A file that another user has put in the place of the record is neither followed, nor waited for, nor touched.
         let private = directory.path().join("private");
@@ -475,7 +479,7 @@ fn the_files_in_use_are_touched_now_and_then() {
             make(&private, &paths[1]);
             age(&private);
             one.touch_at = Time::BOOT;
-            assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })), "it leads on");
+            assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })), "it leads on");
             assert!(is_old(&private));
         }
     });
@@ -487,15 +491,15 @@ fn a_lock_file_says_under_which_path_it_was_locked_also_when_it_was_emptied() {
     let (real, link) = (place.path().join("real"), place.path().join("link"));
     fs::create_dir(&real).expect("made");
     std::os::unix::fs::symlink("real", &link).expect("a link");
-    let said = || Label::read(&fs::File::open(real.join("cron.lock")).expect("opened")).expect("read");
+    let said = || LockLabel::read(&fs::File::open(real.join("cron.lock")).expect("opened")).expect("read");
     block_on(async {
         let first = candidacy("first");
         let mut one = store(&link);
         win(one.as_mut(), &first).await;
-        let label = Label::of(&real.join("cron.lock")).expect("a namespace");
+        let label = LockLabel::of(&real.join("cron.lock")).expect("a namespace");
         assert_eq!(said(), Some(label.clone()));
         fs::write(real.join("cron.lock"), "").expect("emptied");
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
         assert_eq!(said(), Some(label));
     });
 }
@@ -532,16 +536,16 @@ fn a_leader_behind_a_link_is_found_however_its_directory_went_away() {
             let _claim = two.claim(&second).expect("a claim");
             let began = clock::now();
             // The first one is stopped: nobody notices for it, and no time is enough.
-            while clock::now().since(began) < SETTLE + Duration::from_secs(1) {
+            while clock::now().since(began) < NEWCOMER_WAIT + Duration::from_secs(1) {
                 let answer = two.campaign(&second).await;
-                let Ok(Standing::Waiting { sighting, .. }) = answer else {
+                let Ok(CampaignResult::Waiting { sighting, .. }) = answer else {
                     panic!("leads beside the first: {answer:?}")
                 };
                 let obstacle = sighting.obstacle.unwrap_or_default();
                 assert!(obstacle.is_empty() || obstacle.starts_with("the lock file is a new one"), "{obstacle}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            assert!(matches!(one.renew(&first).await, Ok(Renewal::Lost { .. })), "it notices when it goes on");
+            assert!(matches!(one.renew(&first).await, Ok(RenewResult::Lost { .. })), "it notices when it goes on");
             one.release(&first).await.expect("released");
             assert!(win(two.as_mut(), &second).await >= term);
         });
@@ -561,10 +565,10 @@ fn a_link_that_is_turned_to_another_directory_costs_the_leadership() {
         let (mut one, mut two) = (store(&link), store(&link));
         win(one.as_mut(), &first).await;
         let _claim = two.claim(&second).expect("a claim");
-        assert!(matches!(two.campaign(&second).await, Ok(Standing::Waiting { .. })));
+        assert!(matches!(two.campaign(&second).await, Ok(CampaignResult::Waiting { .. })));
         fs::remove_file(&link).expect("there");
         std::os::unix::fs::symlink("green", &link).expect("a link");
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Lost { .. })));
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Lost { .. })));
         one.release(&first).await.expect("released");
         win(two.as_mut(), &second).await;
         assert!(place.path().join("green/cron.json").exists(), "the waiter has followed");
@@ -589,9 +593,9 @@ fn a_path_that_cannot_be_resolved_takes_nothing_away_and_begins_nothing() {
         assert!(matches!(one.renew(&first).await, Err(StoreError::Unavailable(_))), "not verified yet");
         fs::remove_file(&link).expect("there");
         std::os::unix::fs::symlink("real", &link).expect("a link");
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
         circle();
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })), "it leads on");
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })), "it leads on");
     });
 }
 
@@ -627,7 +631,7 @@ fn what_a_newer_elect_has_added_to_the_record_stays_in_it() {
         let added = record().replacen('{', "{\"weight\":{\"of\":[1,null,\"x\"]},", 1);
         fs::write(directory.path().join("cron.json"), added).expect("written");
         first.identity.name = "another".to_owned();
-        assert!(matches!(one.renew(&first).await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
         assert!(record().contains("another") && record().contains(r#""weight":{"of":[1,null,"x"]}"#), "{}", record());
         one.release(&first).await.expect("released");
         assert!(record().contains("free") && record().contains(r#""weight":{"of":[1,null,"x"]}"#), "{}", record());
@@ -649,9 +653,9 @@ fn a_leader_that_gave_up_its_lock_stands_behind_those_who_wait() {
         campaign_until_won(one.as_mut(), &first).await;
         let lock = fs::File::open(directory.path().join("cron.lock")).expect("opened");
         let waiter = std::thread::spawn(move || lock.lock().map(|()| lock));
-        let file = seat::LockFile::from(&fs::metadata(directory.path().join("cron.lock")).expect("there"));
+        let file = session::LockFile::from(&fs::metadata(directory.path().join("cron.lock")).expect("there"));
         tokio::time::timeout(Duration::from_secs(20), async {
-            while !holders::is_waited_for(file) {
+            while !lock_holders::is_waited_for(file) {
                 tokio::task::yield_now().await;
             }
         })
@@ -661,15 +665,15 @@ fn a_leader_that_gave_up_its_lock_stands_behind_those_who_wait() {
         // A process has the lock and not the guard: it may be on its way.
         for _ in 0..3 {
             assert!(one.claim(&first).expect("an answer").is_none(), "nothing is asked for");
-            assert!(matches!(one.campaign(&first).await, Ok(Standing::Waiting { decided: false, .. })));
+            assert!(matches!(one.campaign(&first).await, Ok(CampaignResult::Waiting { decided: false, .. })));
         }
         drop(waiter.join().expect("it ends").expect("locked"));
         let term = win(two.as_mut(), &second).await;
         // As soon as another one leads, there is nothing to wait for but the lock.
-        assert!(matches!(one.campaign(&first).await, Ok(Standing::Waiting { .. })));
+        assert!(matches!(one.campaign(&first).await, Ok(CampaignResult::Waiting { .. })));
         assert!(one.claim(&first).expect("a claim").is_some(), "it stands again");
         assert!(
-            matches!(one.campaign(&first).await, Ok(Standing::Waiting { sighting, .. }) if sighting.leader.is_some())
+            matches!(one.campaign(&first).await, Ok(CampaignResult::Waiting { sighting, .. }) if sighting.leader.is_some())
         );
         two.release(&second).await.expect("released");
         assert!(win(one.as_mut(), &first).await > term);

@@ -19,10 +19,10 @@ use ::mongodb::options::{
 use ::mongodb::{Client, Collection};
 use tokio::time::timeout;
 
-use super::entry::{Entry, NOW, TOO_LARGE};
+use super::errors::{explain, is_unconfirmed};
 use super::settings::{Settings, Tls};
-use super::trouble::{explain, is_unconfirmed};
-use super::watch::Watch;
+use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
+use super::watch::ChangeStreamWatch;
 use crate::boundary;
 use crate::limits::{self, RECORD_BYTES_MAX};
 use crate::store::access::unreadable;
@@ -32,29 +32,29 @@ const COLLECTION: &str = "boundaries";
 /// Of so many boundaries at most a survey tells, in the order of their names.
 const BOUNDARIES_MAX: i64 = 10_000;
 /// Between two looks at each member, without any reason. With one, which every failed call is, it looks at once.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// For a primary. Observers have more time, but want to hear that there is none.
-const LONGEST_SEARCH: Duration = Duration::from_secs(2);
+const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// One for calls, and one for the change stream.
-const MOST_CONNECTIONS: u32 = 2;
+const CONNECTIONS_MAX: u32 = 2;
 /// A connection that is not needed any more.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub struct Server {
+pub struct MongoServer {
     pub boundaries: Collection<Document>,
     /// As people know it.
     pub address: String,
     /// Whether there are change streams, and may be a primary that is none any more.
     pub is_replicated: bool,
     /// `None`: to be begun.
-    pub watch: Option<Watch>,
+    pub watch: Option<ChangeStreamWatch>,
     request_timeout: Duration,
-    condition: Cell<Condition>,
+    condition: Cell<ClientHealth>,
 }
 
 /// Of a client and its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
+enum ClientHealth {
     Sound,
     Doubtful,
     /// The driver is to look at all members anew: left alone it would look for another primary once in a heartbeat.
@@ -66,8 +66,8 @@ enum Condition {
 /// Cancellation: may be dropped at any time; what was under way takes its connections along.
 pub async fn attempt<T>(
     settings: &Settings,
-    slot: &mut Option<Server>,
-    ask: impl AsyncFnOnce(&mut Server) -> Result<T, StoreError>,
+    slot: &mut Option<MongoServer>,
+    ask: impl AsyncFnOnce(&mut MongoServer) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     // Boxed: what an attempt keeps between its calls is large.
     let is_first = slot.is_none();
@@ -76,18 +76,18 @@ pub async fn attempt<T>(
         Box::pin(async {
             let server = match slot {
                 Some(server) => server,
-                None => slot.insert(Server::connect(settings).await?),
+                None => slot.insert(MongoServer::connect(settings).await?),
             };
             let answer = ask(server).await;
             if answer.is_ok() {
-                server.condition.set(Condition::Sound);
+                server.condition.set(ClientHealth::Sound);
             }
             answer
         }),
     )
     .await;
     if let Ok(answer) = outcome {
-        slot.take_if(|server| server.condition.get() == Condition::Unsound);
+        slot.take_if(|server| server.condition.get() == ClientHealth::Unsound);
         return answer;
     }
     // Connecting has cost time that the next attempt will have.
@@ -97,13 +97,13 @@ pub async fn attempt<T>(
     Err(StoreError::Unavailable(format!("{} {how_far}", settings.shown)))
 }
 
-impl Server {
+impl MongoServer {
     /// Finds the primary, and what it is part of.
     ///
     /// # Errors
     ///
     /// It cannot be reached, or will not have us.
-    async fn connect(settings: &Settings) -> Result<Server, StoreError> {
+    async fn connect(settings: &Settings) -> Result<MongoServer, StoreError> {
         let explain = |error: Error| explain(&settings.shown, &error);
         // The driver looks up names in the runtime's pool, which has to have its thread by now.
         resolver::ensure_prepared().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -116,21 +116,21 @@ impl Server {
             let what = "is a member that is not the primary: name all members, without directConnection";
             return Err(StoreError::Unavailable(format!("{} {what}", settings.shown)));
         }
-        Ok(Server {
+        Ok(MongoServer {
             boundaries: database.collection(COLLECTION),
             address: settings.shown.clone(),
             // A member of a set, or what stands in front of several of them.
             is_replicated: hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|what| what == "isdbgrid"),
             watch: None,
-            condition: Cell::new(Condition::Sound),
+            condition: Cell::new(ClientHealth::Sound),
             request_timeout: settings.request_timeout,
         })
     }
 
     /// The record with this boundary's name as a majority has it, and the server's time.
-    pub async fn look(&self, boundary: &str) -> Result<Option<Entry>, StoreError> {
+    pub async fn look(&self, boundary: &str) -> Result<Option<StoredRecord>, StoreError> {
         let mut found = self.find(doc! { "_id": boundary }).await?;
-        self.next(&mut found).await?.map(|document| Entry::read(&document)).transpose()
+        self.next(&mut found).await?.map(|document| StoredRecord::read(&document)).transpose()
     }
 
     /// All of them, in the order of their names.
@@ -146,15 +146,18 @@ impl Server {
         Ok(all)
     }
 
-    /// As [`Server::look`], by a primary that has made sure that it still is one. Slow.
+    /// As [`MongoServer::look`], by a primary that has made sure that it still is one. Slow.
     /// What is there and is no record is an answer, too.
-    pub async fn look_beyond_doubt(&self, boundary: &str) -> Result<Option<Result<Entry, StoreError>>, StoreError> {
+    pub async fn look_beyond_doubt(
+        &self,
+        boundary: &str,
+    ) -> Result<Option<Result<StoredRecord, StoreError>>, StoreError> {
         let mut looking = self.aggregate(doc! { "_id": boundary });
         if self.is_replicated {
             looking = looking.read_concern(ReadConcern::linearizable());
         }
         let mut found = looking.await.map_err(|error| self.explain(&error))?;
-        Ok(self.next(&mut found).await?.map(|document| Entry::read(&document)))
+        Ok(self.next(&mut found).await?.map(|document| StoredRecord::read(&document)))
     }
 
     fn aggregate(&self, filter: Document) -> Aggregate<'_> {
@@ -193,22 +196,25 @@ impl Server {
         let last = self.condition.get();
         self.condition.set(match last {
             // It has answered, and is short of a majority. Once: whoever is cut off says the same.
-            Condition::Sound if is_unconfirmed(error) => Condition::Doubtful,
-            Condition::Sound | Condition::Doubtful | Condition::Unsound => Condition::Unsound,
+            ClientHealth::Sound if is_unconfirmed(error) => ClientHealth::Doubtful,
+            ClientHealth::Sound | ClientHealth::Doubtful | ClientHealth::Unsound => ClientHealth::Unsound,
         });
         explain(&self.address, error)
     }
 
     /// It is a primary that does not know yet that it is none.
     pub fn is_behind(&self) -> StoreError {
-        self.condition.set(Condition::Unsound);
+        self.condition.set(ClientHealth::Unsound);
         let why = "has answered for an older state of the record: it is not the primary any more";
         StoreError::Unavailable(format!("{} {why}", self.address))
     }
 }
 
 /// What elect insists on, whatever the URL says.
-fn demand(options: ClientOptions, settings: &Settings) -> Result<(ClientOptions, Option<Identity>), StoreError> {
+fn demand(
+    options: ClientOptions,
+    settings: &Settings,
+) -> Result<(ClientOptions, Option<ClientCertificate>), StoreError> {
     // Sooner than the attempt's time is up: so that the answer says what was missing.
     let patience = settings.request_timeout * 3 / 4;
     let mut options = options;
@@ -216,14 +222,14 @@ fn demand(options: ClientOptions, settings: &Settings) -> Result<(ClientOptions,
         Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(patience).build());
     options.read_concern = Some(ReadConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-    options.server_selection_timeout = Some(patience.min(LONGEST_SEARCH));
+    options.server_selection_timeout = Some(patience.min(SERVER_SELECTION_TIMEOUT));
     options.connect_timeout = Some(settings.request_timeout);
-    options.heartbeat_freq = Some(HEARTBEAT);
+    options.heartbeat_freq = Some(HEARTBEAT_INTERVAL);
     // The other modes keep two connections to each member busy instead of one at rest.
     options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
-    options.max_pool_size = Some(MOST_CONNECTIONS);
+    options.max_pool_size = Some(CONNECTIONS_MAX);
     options.min_pool_size = None;
-    options.max_idle_time = Some(IDLE);
+    options.max_idle_time = Some(IDLE_TIMEOUT);
     options.app_name.get_or_insert_with(|| "elect".to_owned());
     let mut tls = match options.tls.take() {
         Some(DriversTls::Enabled(tls)) => tls,
@@ -236,7 +242,7 @@ fn demand(options: ClientOptions, settings: &Settings) -> Result<(ClientOptions,
     let Tls { ca, identity: files } = &settings.tls;
     // The driver brings authorities of its own, and this system may know others.
     tls.ca_file_path = ca.clone().or(tls.ca_file_path).or_else(systems_authorities);
-    let identity = files.as_ref().map(|(cert, key)| Identity::of(cert, key)).transpose()?;
+    let identity = files.as_ref().map(|(cert, key)| ClientCertificate::of(cert, key)).transpose()?;
     if let Some(file) = &identity {
         tls.cert_key_file_path = Some(file.path());
     }
@@ -257,10 +263,10 @@ fn systems_authorities() -> Option<PathBuf> {
 }
 
 /// Certificate and key in one file, as the driver wants them; on no disk.
-struct Identity(std::fs::File);
+struct ClientCertificate(std::fs::File);
 
-impl Identity {
-    fn of(cert: &PathBuf, key: &PathBuf) -> Result<Identity, StoreError> {
+impl ClientCertificate {
+    fn of(cert: &PathBuf, key: &PathBuf) -> Result<ClientCertificate, StoreError> {
         use std::io::Write;
         let read =
             |path: &PathBuf| limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error));
@@ -270,7 +276,7 @@ impl Identity {
         let file = nix::sys::memfd::memfd_create(c"identity", flags).map_err(|error| failed(error.into()))?;
         let mut file = std::fs::File::from(file);
         file.write_all(&both).map_err(failed)?;
-        Ok(Identity(file))
+        Ok(ClientCertificate(file))
     }
 
     fn path(&self) -> PathBuf {

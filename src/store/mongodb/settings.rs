@@ -52,7 +52,7 @@ impl Tls {
 
 /// What a URL says by itself.
 #[derive(Debug)]
-pub struct Target {
+pub struct MongoUrl {
     scheme: &'static str,
     /// As in the URL, encoded.
     username: Option<String>,
@@ -65,13 +65,13 @@ pub struct Target {
     is_in_the_clear: bool,
 }
 
-impl Target {
+impl MongoUrl {
     /// Reads it.
     ///
     /// # Errors
     ///
     /// Says what is not understood; never repeats what may be a password.
-    pub fn parse(url: &StoreUrl<'_>) -> Result<Target, String> {
+    pub fn parse(url: &StoreUrl<'_>) -> Result<MongoUrl, String> {
         let rest = match url.rest {
             "" if url.scheme == "mongodb" => "127.0.0.1",
             rest => rest.strip_prefix("//").ok_or(FORM)?,
@@ -101,7 +101,7 @@ impl Target {
         if is_direct && hosts.contains(',') {
             return Err("directConnection is for one host, and there are several".to_owned());
         }
-        let mut target = Target {
+        let mut target = MongoUrl {
             scheme: url.scheme,
             username,
             password,
@@ -153,7 +153,7 @@ impl Target {
             }
             None => self.tail.clone(),
         };
-        let innocent = Target {
+        let innocent = MongoUrl {
             username: self.username.as_ref().map(|_| "user".to_owned()),
             password: self.password.as_ref().map(|_| Password("password".to_owned())),
             hosts: self.hosts.clone(),
@@ -209,7 +209,7 @@ impl Settings {
     /// They do not fit together.
     pub fn new(url: &StoreUrl<'_>, access: &Access) -> Result<Settings, StoreError> {
         let misused = |reason: String| Err(StoreError::Misused(reason));
-        let mut target = Target::parse(url).map_err(StoreError::Misused)?;
+        let mut target = MongoUrl::parse(url).map_err(StoreError::Misused)?;
         if target.is_in_the_clear
             && let Some(flag) = access.first_tls_flag()
         {

@@ -10,30 +10,30 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use super::super::worker::{Events, StoreEvent, channel};
-use super::super::{Access, Candidacy, Identity, Renewal, Standing, Store, StoreError, StoreUrl};
+use super::super::{Access, CampaignResult, Candidacy, Identity, RenewResult, Store, StoreError, StoreUrl};
 use crate::clock;
 use crate::election::Term;
-use crate::store::conformance::{Site, conforms};
+use crate::store::conformance::{StoreUnderTest, conforms};
 
 /// Longer than anything takes; only a test that fails waits so long.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Topology {
     Standalone,
     /// A replica set of one: it has change streams.
     ReplicaSet,
 }
 
 /// Gone with the handle.
-struct Running {
+struct MongodProcess {
     child: Child,
     address: String,
     _data: tempfile::TempDir,
 }
 
-impl Running {
-    fn start(kind: Kind) -> Running {
+impl MongodProcess {
+    fn start(kind: Topology) -> MongodProcess {
         let data = tempfile::tempdir().expect("a temporary directory");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
         let mut command = Command::new("mongod");
@@ -42,18 +42,18 @@ impl Running {
             .args(["--port", &port.to_string(), "--bind_ip", "127.0.0.1", "--nounixsocket", "--oplogSize", "16"])
             .args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "enableTestCommands=1", "--dbpath"])
             .arg(data.path());
-        if kind == Kind::ReplicaSet {
+        if kind == Topology::ReplicaSet {
             command.args(["--replSet", "rs"]);
         }
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.expect("mongod is installed, and in PATH: tests/run sees to that");
-        let server = Running { child, address: format!("127.0.0.1:{port}"), _data: data };
+        let server = MongodProcess { child, address: format!("127.0.0.1:{port}"), _data: data };
         let limit = clock::now() + LIMIT;
         while TcpStream::connect(&server.address).is_err() {
             assert!(clock::now() < limit, "mongod does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }
-        if kind == Kind::ReplicaSet {
+        if kind == Topology::ReplicaSet {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(server.initiate());
         }
@@ -104,38 +104,42 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for MongodProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn conforming(kind: Kind) {
-    let server = Running::start(kind);
+fn conforming(kind: Topology) {
+    let server = MongodProcess::start(kind);
     let access = Access { request_timeout: Duration::from_secs(5), ..Access::default() };
-    conforms(&Site { url: format!("mongodb://{}/team", server.address), access, ttl: Duration::from_secs(6) });
+    conforms(&StoreUnderTest {
+        url: format!("mongodb://{}/team", server.address),
+        access,
+        ttl: Duration::from_secs(6),
+    });
 }
 
 #[test]
 fn it_conforms_on_a_standalone_server() {
-    conforming(Kind::Standalone);
+    conforming(Topology::Standalone);
 }
 
 #[test]
 fn it_conforms_on_a_replica_set() {
-    conforming(Kind::ReplicaSet);
+    conforming(Topology::ReplicaSet);
 }
 
 /// A candidate's end of the store, without anything around it.
-struct Player {
+struct MongoCandidate {
     store: Box<dyn Store>,
     candidacy: Candidacy,
     events: Events,
 }
 
-impl Player {
-    fn at(server: &Running, name: &str) -> Player {
+impl MongoCandidate {
+    fn at(server: &MongodProcess, name: &str) -> MongoCandidate {
         let url = format!("mongodb://{}/?appName={name}", server.address);
         let access = Access { request_timeout: Duration::from_secs(5), ..Access::default() };
         let (hints, events) = channel();
@@ -148,10 +152,10 @@ impl Player {
         };
         let boundary = "cron".parse().expect("a name");
         let candidacy = Candidacy { boundary, identity, ttl: Duration::from_secs(30) };
-        Player { store: store.expect("opened"), candidacy, events }
+        MongoCandidate { store: store.expect("opened"), candidacy, events }
     }
 
-    async fn ask(&mut self) -> Result<Standing, StoreError> {
+    async fn ask(&mut self) -> Result<CampaignResult, StoreError> {
         self.store.campaign(&self.candidacy).await
     }
 
@@ -159,24 +163,24 @@ impl Player {
     async fn wins(&mut self) -> Term {
         loop {
             match self.ask().await.expect("an answer") {
-                Standing::Won { term } => return term,
-                Standing::Waiting { again, .. } => tokio::time::sleep(again.unwrap_or_default()).await,
+                CampaignResult::Won { term } => return term,
+                CampaignResult::Waiting { again, .. } => tokio::time::sleep(again.unwrap_or_default()).await,
             }
         }
     }
 
-    async fn renews(&mut self) -> Result<Renewal, StoreError> {
+    async fn renews(&mut self) -> Result<RenewResult, StoreError> {
         self.store.renew(&self.candidacy).await
     }
 
     async fn is_credited(&mut self) {
         let renewal = self.renews().await;
-        assert!(matches!(renewal, Ok(Renewal::Credited { .. })), "{renewal:?}");
+        assert!(matches!(renewal, Ok(RenewResult::Credited { .. })), "{renewal:?}");
     }
 
     async fn lost(&mut self) -> String {
         match self.renews().await {
-            Ok(Renewal::Lost { why }) => why,
+            Ok(RenewResult::Lost { why }) => why,
             other => panic!("{other:?}"),
         }
     }
@@ -196,22 +200,22 @@ impl Player {
     }
 }
 
-fn with_server(kind: Kind, test: impl AsyncFnOnce(&Running)) {
-    let server = Running::start(kind);
+fn with_server(kind: Topology, test: impl AsyncFnOnce(&MongodProcess)) {
+    let server = MongodProcess::start(kind);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async { timeout(LIMIT, test(&server)).await.expect("in time") });
 }
 
 #[test]
 fn a_write_that_no_majority_has_confirmed_is_not_credited_and_the_take_is_found_all_the_same() {
-    with_server(Kind::ReplicaSet, async |server| {
-        let mut one = Player::at(server, "one");
+    with_server(Topology::ReplicaSet, async |server| {
+        let mut one = MongoCandidate::at(server, "one");
         server.confirms_not(1).await;
         // To the candidate this is an answer that never came: it may lead, and does not know.
         let unknown = one.ask().await.expect_err("not confirmed").to_string();
         assert!(unknown.contains("majority"), "{unknown}");
         // It finds its own take by the nonce at the next look, and does not wait for itself.
-        assert!(matches!(one.ask().await, Ok(Standing::Won { .. })));
+        assert!(matches!(one.ask().await, Ok(CampaignResult::Won { .. })));
         server.confirms_not(1).await;
         let unconfirmed = one.renews().await.expect_err("nothing is credited").to_string();
         assert!(unconfirmed.contains("majority"), "{unconfirmed}");
@@ -221,14 +225,14 @@ fn a_write_that_no_majority_has_confirmed_is_not_credited_and_the_take_is_found_
 
 #[test]
 fn a_take_of_a_version_that_is_over_when_it_arrives_takes_nothing() {
-    with_server(Kind::Standalone, async |server| {
-        let (mut leader, mut other) = (Player::at(server, "leader"), Player::at(server, "other"));
+    with_server(Topology::Standalone, async |server| {
+        let (mut leader, mut other) = (MongoCandidate::at(server, "leader"), MongoCandidate::at(server, "other"));
         let ttl = Duration::from_secs(1);
         leader.candidacy.ttl = ttl;
         leader.wins().await;
         leader.is_credited().await;
         // It has stood unchanged for its ttl, and is renewed while the take is under way.
-        assert!(matches!(other.ask().await, Ok(Standing::Waiting { .. })));
+        assert!(matches!(other.ask().await, Ok(CampaignResult::Waiting { .. })));
         tokio::time::sleep(ttl).await;
         server.delays("other", ttl).await;
         let renewed = async {
@@ -236,19 +240,22 @@ fn a_take_of_a_version_that_is_over_when_it_arrives_takes_nothing() {
             leader.is_credited().await;
         };
         let (taken, ()) = tokio::join!(other.ask(), renewed);
-        assert!(matches!(taken, Ok(Standing::Waiting { .. })), "{taken:?}");
+        assert!(matches!(taken, Ok(CampaignResult::Waiting { .. })), "{taken:?}");
         leader.is_credited().await;
     });
 }
 
 #[test]
 fn a_missing_record_is_taken_at_once_by_one_alone() {
-    with_server(Kind::Standalone, async |server| {
+    with_server(Topology::Standalone, async |server| {
         let began = clock::now();
-        let mut players: Vec<Player> = (0..8).map(|number| Player::at(server, &format!("{number}"))).collect();
+        let mut players: Vec<MongoCandidate> =
+            (0..8).map(|number| MongoCandidate::at(server, &format!("{number}"))).collect();
         let mut tasks = tokio::task::JoinSet::new();
         for mut player in players.drain(..) {
-            tasks.spawn_local(async move { matches!(player.ask().await.expect("an answer"), Standing::Won { .. }) });
+            tasks.spawn_local(
+                async move { matches!(player.ask().await.expect("an answer"), CampaignResult::Won { .. }) },
+            );
         }
         let won = tasks.join_all().await.into_iter().filter(|won| *won).count();
         assert_eq!(won, 1);
@@ -258,8 +265,8 @@ fn a_missing_record_is_taken_at_once_by_one_alone() {
 
 #[test]
 fn what_is_held_under_ones_name_by_a_term_that_is_over_is_given_back_first() {
-    with_server(Kind::Standalone, async |server| {
-        let mut one = Player::at(server, "one");
+    with_server(Topology::Standalone, async |server| {
+        let mut one = MongoCandidate::at(server, "one");
         let first = one.wins().await;
         one.is_credited().await;
         // As after a lease that ran out and a release that was lost.
@@ -272,9 +279,9 @@ fn what_is_held_under_ones_name_by_a_term_that_is_over_is_given_back_first() {
 
 #[test]
 fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
-    with_server(Kind::Standalone, async |server| {
-        let (mut one, mut two) = (Player::at(server, "one"), Player::at(server, "two"));
-        let mut observer = Player::at(server, "observer");
+    with_server(Topology::Standalone, async |server| {
+        let (mut one, mut two) = (MongoCandidate::at(server, "one"), MongoCandidate::at(server, "two"));
+        let mut observer = MongoCandidate::at(server, "observer");
         one.wins().await;
         one.candidacy.identity.name = "$term".to_owned();
         one.candidacy.identity.port = Some(9000);
@@ -296,7 +303,7 @@ fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
 
 #[test]
 fn whatever_is_done_to_the_record_by_hand_is_told_from_an_older_state_of_it() {
-    for kind in [Kind::Standalone, Kind::ReplicaSet] {
+    for kind in [Topology::Standalone, Topology::ReplicaSet] {
         with_server(kind, async |server| {
             let boundaries = server.boundaries().await;
             for (edit, said) in [
@@ -304,7 +311,7 @@ fn whatever_is_done_to_the_record_by_hand_is_told_from_an_older_state_of_it() {
                 (doc! { "$set": { "leaderUUID": "x", "leaderName": "somebody" } }, "somebody leads"),
                 (doc! { "$set": { "term": 5 } }, "another term"),
             ] {
-                let mut one = Player::at(server, "one");
+                let mut one = MongoCandidate::at(server, "one");
                 one.wins().await;
                 one.is_credited().await;
                 boundaries.update_one(doc! {}, edit).await.expect("edited");
@@ -312,7 +319,7 @@ fn whatever_is_done_to_the_record_by_hand_is_told_from_an_older_state_of_it() {
                 assert!(why.contains(said), "{why}");
                 boundaries.delete_many(doc! {}).await.expect("deleted");
             }
-            let mut one = Player::at(server, "one");
+            let mut one = MongoCandidate::at(server, "one");
             one.wins().await;
             boundaries.delete_many(doc! {}).await.expect("deleted");
             assert!(one.lost().await.contains("gone"));
@@ -322,8 +329,8 @@ fn whatever_is_done_to_the_record_by_hand_is_told_from_an_older_state_of_it() {
 
 #[test]
 fn what_was_done_to_a_record_before_the_stream_began_is_found_when_it_does() {
-    with_server(Kind::ReplicaSet, async |server| {
-        let mut one = Player::at(server, "one");
+    with_server(Topology::ReplicaSet, async |server| {
+        let mut one = MongoCandidate::at(server, "one");
         let term = one.wins().await;
         // The index is seen to first: the stream comes later.
         server.boundaries().await.delete_one(doc! { "_id": "cron" }).await.expect("deleted");
@@ -333,18 +340,18 @@ fn what_was_done_to_a_record_before_the_stream_began_is_found_when_it_does() {
 
 #[test]
 fn a_leader_whose_record_goes_hears_of_it_at_once_on_a_replica_set() {
-    with_server(Kind::ReplicaSet, async |server| {
+    with_server(Topology::ReplicaSet, async |server| {
         let boundaries = server.boundaries().await;
         let of_another = doc! { "_id": "of another boundary" };
         boundaries.insert_one(of_another.clone()).await.expect("inserted");
         let edits = [None, Some(doc! { "$set": { "leaderUUID": "x" } }), Some(doc! { "$unset": { "state": 1 } })];
         for edit in edits {
             for listens_first in [true, false] {
-                let mut one = Player::at(server, "one");
+                let mut one = MongoCandidate::at(server, "one");
                 if listens_first {
-                    let mut holder = Player::at(server, "holder");
+                    let mut holder = MongoCandidate::at(server, "holder");
                     holder.wins().await;
-                    assert!(matches!(one.ask().await, Ok(Standing::Waiting { .. })));
+                    assert!(matches!(one.ask().await, Ok(CampaignResult::Waiting { .. })));
                     one.listens().await;
                     holder.store.release(&holder.candidacy).await.expect("released");
                 }
@@ -378,10 +385,10 @@ fn a_leader_whose_record_goes_hears_of_it_at_once_on_a_replica_set() {
 /// Whoever hears nothing here waits for ever.
 #[test]
 fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
-    with_server(Kind::ReplicaSet, async |server| {
-        let boundary = Player::at(server, "nobody").candidacy.boundary;
+    with_server(Topology::ReplicaSet, async |server| {
+        let boundary = MongoCandidate::at(server, "nobody").candidacy.boundary;
         for scope in [Some(&boundary), None] {
-            let (mut one, mut observer) = (Player::at(server, "one"), Player::at(server, "observer"));
+            let (mut one, mut observer) = (MongoCandidate::at(server, "one"), MongoCandidate::at(server, "observer"));
             observer.store.look(&boundary).await.expect("looked");
             // That it listens from now on.
             observer.store.changed(scope).await;
@@ -402,21 +409,21 @@ fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
 
 #[test]
 fn what_is_not_elects_is_refused_and_hides_no_other_boundary() {
-    with_server(Kind::Standalone, async |server| {
+    with_server(Topology::Standalone, async |server| {
         let boundaries = server.boundaries().await;
         let predecessors = doc! {
             "_id": "cron", "leaderUUID": "i", "leaderHostname": "h", "leaderPort": 1, "ttlExpire": DateTime::from_millis(1),
         };
         boundaries.insert_one(predecessors.clone()).await.expect("inserted");
         boundaries.insert_one(doc! { "_id": 5 }).await.expect("inserted");
-        let mut one = Player::at(server, "one");
+        let mut one = MongoCandidate::at(server, "one");
         let refusal = one.ask().await.expect_err("refused");
         assert!(matches!(&refusal, StoreError::Obstacle(why) if why.contains("delete it")), "{refusal}");
         assert_eq!(boundaries.find_one(doc! { "_id": "cron" }).await.expect("found"), Some(predecessors));
-        let mut other = Player::at(server, "other");
+        let mut other = MongoCandidate::at(server, "other");
         other.candidacy.boundary = "another".parse().expect("a name");
         other.wins().await;
-        let seen = other.store.survey(super::Depth::Leases).await.expect("surveyed");
+        let seen = other.store.survey(super::Detail::Lease).await.expect("surveyed");
         let seen: Vec<_> = seen.iter().map(|(boundary, seen)| (boundary.as_str(), seen.is_ok())).collect();
         assert_eq!(seen, [("another", true), ("cron", false)]);
     });
@@ -424,17 +431,17 @@ fn what_is_not_elects_is_refused_and_hides_no_other_boundary() {
 
 #[test]
 fn where_records_may_be_removed_a_missing_one_becomes_a_version_that_a_removal_changes() {
-    with_server(Kind::Standalone, async |server| {
+    with_server(Topology::Standalone, async |server| {
         let boundaries = server.boundaries().await;
         // It removes the records of leaders.
         let options = ::mongodb::options::IndexOptions::builder().expire_after(Duration::from_secs(60)).build();
         let index = IndexModel::builder().keys(doc! { "ttlExpire": 1 }).options(options).build();
         boundaries.create_index(index).await.expect("created");
-        let mut one = Player::at(server, "one");
+        let mut one = MongoCandidate::at(server, "one");
         let mut versions = Vec::new();
         for _ in 0..3 {
             let standing = one.ask().await.expect("an answer");
-            assert!(matches!(standing, Standing::Waiting { decided: false, .. }), "{standing:?}");
+            assert!(matches!(standing, CampaignResult::Waiting { decided: false, .. }), "{standing:?}");
             let vacant = boundaries.find_one(doc! { "_id": "cron" }).await.expect("found").expect("a record");
             assert!(vacant.get_bool("vacant").is_ok_and(|vacant| vacant), "{vacant}");
             assert_eq!(vacant.get_str("state").ok(), Some("free"), "it is cleared away like a free one");
@@ -448,10 +455,10 @@ fn where_records_may_be_removed_a_missing_one_becomes_a_version_that_a_removal_c
 
 #[test]
 fn the_index_spares_leaders_and_is_never_required() {
-    for kind in [Kind::Standalone, Kind::ReplicaSet] {
+    for kind in [Topology::Standalone, Topology::ReplicaSet] {
         with_server(kind, async |server| {
             let boundaries = server.boundaries().await;
-            let mut one = Player::at(server, "one");
+            let mut one = MongoCandidate::at(server, "one");
             one.wins().await;
             let ours = loop {
                 let mut indexes = boundaries.list_indexes().await.expect("listed");
@@ -472,7 +479,7 @@ fn the_index_spares_leaders_and_is_never_required() {
             let options = ::mongodb::options::IndexOptions::builder().name(name).build();
             let other = IndexModel::builder().keys(doc! { "since": 1 }).options(options).build();
             boundaries.create_index(other).await.expect("created");
-            let mut one = Player::at(server, "one");
+            let mut one = MongoCandidate::at(server, "one");
             one.wins().await;
             one.is_credited().await;
         });

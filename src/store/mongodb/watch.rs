@@ -18,21 +18,21 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::entry::number;
-use super::trouble::{in_short, is_never};
+use super::errors::{in_short, is_never};
+use super::stored_record::number;
 use crate::clock;
 use crate::election::Term;
 
 /// How long the server holds back an empty answer.
-const QUIET: Duration = Duration::from_secs(10);
+const EMPTY_BATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How much longer it may take to come.
-const LATE: Duration = Duration::from_secs(2);
+const BATCH_DELAY_MAX: Duration = Duration::from_secs(2);
 /// A stream that was broken off sooner than this is not worth a question of its own: that would make a storm.
-const SETTLED: Duration = Duration::from_secs(1);
+const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// What a stream has to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum ChangeHint {
     /// Worth a question.
     Change,
     /// What we have won is not ours any more.
@@ -41,7 +41,7 @@ pub enum Seen {
 
 /// Whose record is watched by the one who may hold it.
 #[derive(Debug, Clone)]
-pub struct Own {
+pub struct OwnRecord {
     pub id: String,
     /// What is won, until it is lost or let go.
     pub term: Rc<Cell<Option<Term>>>,
@@ -49,20 +49,20 @@ pub struct Own {
 
 /// Watches until the stream ends, or the handle is gone.
 #[derive(Debug)]
-pub struct Watch {
+pub struct ChangeStreamWatch {
     task: JoinHandle<()>,
     hears: Rc<Cell<bool>>,
 }
 
-impl Watch {
+impl ChangeStreamWatch {
     /// One boundary, or all; but something else first. Must be called inside a [`tokio::task::LocalSet`].
     pub fn begin(
         boundaries: Collection<Document>,
         boundary: Option<String>,
-        own: Option<Own>,
+        own: Option<OwnRecord>,
         first: Option<impl Future<Output = ()> + 'static>,
-        tell: impl Fn(Seen) + 'static,
-    ) -> Watch {
+        tell: impl Fn(ChangeHint) + 'static,
+    ) -> ChangeStreamWatch {
         // What was won before the stream begins, begins before it.
         let term = own.as_ref().and_then(|own| own.term.get());
         let hears = Rc::new(Cell::new(false));
@@ -76,27 +76,27 @@ impl Watch {
             let mut position = own.clone().map(|own| Position { own, term });
             let heard = |event: &ChangeStreamEvent<Document>| {
                 let ousted = position.as_mut().and_then(|position| position.hear(event));
-                tell(ousted.map_or(Seen::Change, Seen::Ousted));
+                tell(ousted.map_or(ChangeHint::Change, ChangeHint::Ousted));
             };
             // What was done to the record before the stream was there, it does not tell.
             let collection = boundaries.clone();
             let begins = async || {
                 listens.set(true);
-                tell(Seen::Change);
+                tell(ChangeHint::Change);
                 if let (Some(own), Some(boundary)) = (&own, &boundary)
                     && let Some(term) = own.term.get()
                     && !is_still(&collection, boundary, &own.id, term).await
                 {
-                    tell(Seen::Ousted(term));
+                    tell(ChangeHint::Ousted(term));
                 }
             };
             let Err(reason) = follow(boundaries, boundary.clone(), begins, heard).await;
             debug!("the change stream has ended: {reason}");
-            if clock::now().since(began) >= SETTLED {
-                tell(Seen::Change);
+            if clock::now().since(began) >= WATCH_LIFETIME_MIN {
+                tell(ChangeHint::Change);
             }
         });
-        Watch { task, hears }
+        ChangeStreamWatch { task, hears }
     }
 
     /// Whether it still watches.
@@ -110,7 +110,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for ChangeStreamWatch {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -120,8 +120,8 @@ impl Drop for Watch {
 /// primary that was cut off may know nothing of our take.
 async fn is_still(boundaries: &Collection<Document>, boundary: &str, id: &str, term: Term) -> bool {
     let filter = doc! { "_id": boundary };
-    let asking = boundaries.find_one(filter).read_concern(ReadConcern::linearizable()).max_time(LATE);
-    match timeout(LATE, asking).await {
+    let asking = boundaries.find_one(filter).read_concern(ReadConcern::linearizable()).max_time(BATCH_DELAY_MAX);
+    match timeout(BATCH_DELAY_MAX, asking).await {
         Ok(Ok(found)) => found.is_some_and(|record| {
             record.get_str("leaderUUID").is_ok_and(|found| found == id)
                 && record.get_str("state").is_ok_and(|state| state == "held")
@@ -139,8 +139,8 @@ async fn follow(
     begins: impl AsyncFnOnce(),
     mut heard: impl FnMut(&ChangeStreamEvent<Document>),
 ) -> Result<std::convert::Infallible, String> {
-    let opening = boundaries.watch().pipeline(news(boundary)).max_await_time(QUIET);
-    let mut stream = match timeout(QUIET, opening).await {
+    let opening = boundaries.watch().pipeline(news(boundary)).max_await_time(EMPTY_BATCH_INTERVAL);
+    let mut stream = match timeout(EMPTY_BATCH_INTERVAL, opening).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if is_never(&error) => {
             debug!("there is no change stream to be had: {}", in_short(&error));
@@ -152,7 +152,9 @@ async fn follow(
     };
     begins().await;
     while stream.is_alive() {
-        let next = timeout(QUIET + LATE, stream.next_if_any()).await.map_err(|_| "it says nothing".to_owned())?;
+        let next = timeout(EMPTY_BATCH_INTERVAL + BATCH_DELAY_MAX, stream.next_if_any())
+            .await
+            .map_err(|_| "it says nothing".to_owned())?;
         if let Some(event) = next.map_err(|error| in_short(&error))? {
             heard(&event);
         }
@@ -189,7 +191,7 @@ fn news(boundary: Option<String>) -> [Document; 2] {
 
 /// Where in the course of events the watcher's own take is.
 struct Position {
-    own: Own,
+    own: OwnRecord,
     /// The term of the record as of the last event, or when the stream began. No two takes have the same.
     term: Option<Term>,
 }

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::Entry;
+use super::stored_record::StoredRecord;
 use crate::store::StoreError;
 use crate::store::record::RecordState;
 
@@ -79,7 +79,7 @@ impl Quorum {
     pub fn of(
         option: Replicas,
         was: Option<u64>,
-        entry: Option<&Entry>,
+        entry: Option<&StoredRecord>,
         known: Option<u64>,
         count: Count,
     ) -> Result<Quorum, StoreError> {
@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    fn entry(state: &str, replicas: &str, required: &str) -> Entry {
+    fn entry(state: &str, replicas: &str, required: &str) -> StoredRecord {
         let fields = [
             ("version", "2"),
             ("state", state),
@@ -199,14 +199,19 @@ mod tests {
         ];
         let fields: HashMap<String, String> =
             fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
-        Entry::read("k", &fields).expect("a record").expect("one")
+        StoredRecord::read("k", &fields).expect("a record").expect("one")
     }
 
     const fn count(attached: u64, prompt: u64) -> Count {
         Count { attached, prompt, strangers: 0 }
     }
 
-    fn of(option: Replicas, was: Option<u64>, entry: &Entry, count: Count) -> Result<(Option<u64>, u64, bool), String> {
+    fn of(
+        option: Replicas,
+        was: Option<u64>,
+        entry: &StoredRecord,
+        count: Count,
+    ) -> Result<(Option<u64>, u64, bool), String> {
         let quorum = Quorum::of(option, was, Some(entry), None, count).map_err(|error| error.to_string())?;
         Ok((quorum.all, quorum.required, quorum.replaces))
     }

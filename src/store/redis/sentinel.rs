@@ -16,10 +16,10 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use url::Host;
 
-use super::dial::open;
-use super::ear::Ear;
+use super::connection::open;
+use super::hint_flags::HintFlags;
 use super::server::login;
-use super::settings::{Address, Settings};
+use super::settings::{ServerAddress, Settings};
 use crate::election::Time;
 use crate::store::StoreError;
 
@@ -28,24 +28,24 @@ const HOST_BYTES_MAX: usize = 253;
 
 /// One Sentinel's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Answer {
+pub struct SentinelReply {
     /// The primary.
-    pub server: Address,
+    pub server: ServerAddress,
     /// 0 if the Sentinel does not tell it.
     pub epoch: u64,
 }
 
 /// The answers that were of no use, and when that was seen.
 #[derive(Debug, Default)]
-pub struct Setbacks(HashMap<Answer, Time>);
+pub struct Setbacks(HashMap<SentinelReply, Time>);
 
 impl Setbacks {
     /// The answers, each once, in the order in which their servers are tried.
-    pub fn order(&mut self, now: Time, interval: Duration, answers: &[Answer]) -> Vec<Answer> {
+    pub fn order(&mut self, now: Time, interval: Duration, answers: &[SentinelReply]) -> Vec<SentinelReply> {
         // An answer that nobody gives any more has changed.
         self.0.retain(|answer, &mut since| now.since(since) < interval && answers.contains(answer));
-        let votes = |answer: &Answer| answers.iter().filter(|other| *other == answer).count();
-        let mut order: Vec<Answer> = Vec::new();
+        let votes = |answer: &SentinelReply| answers.iter().filter(|other| *other == answer).count();
+        let mut order: Vec<SentinelReply> = Vec::new();
         for answer in answers {
             if !order.contains(answer) {
                 order.push(answer.clone());
@@ -57,12 +57,12 @@ impl Setbacks {
     }
 
     /// The server of this answer is about to be tried. Noted before, because an attempt that runs out of time is dropped.
-    pub fn begin(&mut self, answer: &Answer, now: Time) {
+    pub fn begin(&mut self, answer: &SentinelReply, now: Time) {
         self.0.insert(answer.clone(), now);
     }
 
     /// It is a working primary.
-    pub fn succeed(&mut self, answer: &Answer) {
+    pub fn succeed(&mut self, answer: &SentinelReply) {
         self.0.remove(answer);
     }
 }
@@ -74,12 +74,12 @@ impl Setbacks {
 /// None has answered in time with an address. If asking again may help with one of them, so the error says.
 pub async fn ask_all(
     settings: &Settings,
-    sentinels: &[Address],
+    sentinels: &[ServerAddress],
     primary: &str,
     with_user: bool,
     soon: Instant,
     deadline: Instant,
-) -> Result<Vec<Answer>, StoreError> {
+) -> Result<Vec<SentinelReply>, StoreError> {
     let mut questions = JoinSet::new();
     for (number, sentinel) in sentinels.iter().enumerate() {
         let (settings, sentinel, primary) = (settings.clone(), sentinel.clone(), primary.to_owned());
@@ -120,9 +120,15 @@ pub async fn ask_all(
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-async fn ask(settings: &Settings, sentinel: &Address, primary: &str, with_user: bool) -> Result<Answer, StoreError> {
+async fn ask(
+    settings: &Settings,
+    sentinel: &ServerAddress,
+    primary: &str,
+    with_user: bool,
+) -> Result<SentinelReply, StoreError> {
     let who = format!("the Sentinel {sentinel}");
-    let mut connection = open(settings, sentinel, &who, login(settings, with_user), &Arc::new(Ear::default())).await?;
+    let mut connection =
+        open(settings, sentinel, &who, login(settings, with_user), &Arc::new(HintFlags::default())).await?;
     let mut questions = redis::Pipeline::new();
     questions.cmd("SENTINEL").arg("get-master-addr-by-name").arg(primary);
     questions.cmd("SENTINEL").arg("master").arg(primary);
@@ -142,11 +148,11 @@ async fn ask(settings: &Settings, sentinel: &Address, primary: &str, with_user: 
         .ok_or_else(|| StoreError::Unavailable(format!("{who} names a primary whose address cannot be used")))?;
     // Sentinels may forbid the second question to a user, or not know it; then the first one counts.
     let epoch = answers.next().and_then(|details| epoch(&details)).unwrap_or(0);
-    Ok(Answer { server, epoch })
+    Ok(SentinelReply { server, epoch })
 }
 
 /// An address from outside: a host name or an IP address, and nothing else.
-fn address(host: &str, port: u16) -> Option<Address> {
+fn address(host: &str, port: u16) -> Option<ServerAddress> {
     if host.len() > HOST_BYTES_MAX || port == 0 {
         return None;
     }
@@ -156,7 +162,7 @@ fn address(host: &str, port: u16) -> Option<Address> {
         Host::Ipv4(address) => address.to_string(),
         Host::Ipv6(address) => address.to_string(),
     };
-    Some(Address { host, port })
+    Some(ServerAddress { host, port })
 }
 
 fn epoch(details: &Value) -> Option<u64> {
@@ -170,15 +176,15 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(2);
 
-    fn answer(host: &str, epoch: u64) -> Answer {
-        Answer { server: Address { host: host.to_owned(), port: 6379 }, epoch }
+    fn answer(host: &str, epoch: u64) -> SentinelReply {
+        SentinelReply { server: ServerAddress { host: host.to_owned(), port: 6379 }, epoch }
     }
 
     fn at(millis: u64) -> Time {
         Time::BOOT + Duration::from_millis(millis)
     }
 
-    fn hosts(order: &[Answer]) -> Vec<&str> {
+    fn hosts(order: &[SentinelReply]) -> Vec<&str> {
         order.iter().map(|answer| answer.server.host.as_str()).collect()
     }
 

@@ -10,39 +10,39 @@ use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, RedisConn
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::dial::{Connection, open};
-use super::ear::Ear;
-use super::sentinel::{Answer, Setbacks, ask_all};
-use super::settings::{Address, Route, Settings};
-use super::trouble::{Trouble, outside};
+use super::connection::{Connection, open};
+use super::errors::{ClassifiedError, outside};
+use super::hint_flags::HintFlags;
+use super::sentinel::{SentinelReply, Setbacks, ask_all};
+use super::settings::{Route, ServerAddress, Settings};
 use crate::clock;
 use crate::election::Time;
 use crate::store::StoreError;
 
 /// For replicas to confirm a write, in milliseconds; an attempt is over long before that.
-const LONGEST_WAIT: u64 = 3_600_000;
+const REPLICA_WAIT_MS_MAX: u64 = 3_600_000;
 
 /// Keys that are asked about in one pipeline: what others ask meanwhile waits for it.
-const AT_ONCE: usize = 200;
+const PIPELINE_KEYS_MAX: usize = 200;
 
 /// The connection that is kept between attempts, if there is one, and what is remembered from one connection to the next.
 #[derive(Default)]
 pub struct Link {
     /// `None`: to be connected to by the next attempt.
-    pub server: Option<Server>,
+    pub server: Option<RedisServer>,
     setbacks: Setbacks,
 }
 
-pub struct Server {
+pub struct RedisServer {
     connection: Connection,
     /// Of the primary.
-    pub address: Address,
+    pub address: ServerAddress,
     /// Nothing has happened since its last answer that speaks for another one.
     pub is_sound: bool,
     /// Of the present attempt.
     pub deadline: Time,
     /// The announcements on the channels that were subscribed to.
-    pub ear: Arc<Ear>,
+    pub ear: Arc<HintFlags>,
     /// Whether somebody listens to it.
     pub is_heard: bool,
     /// When it was connected to.
@@ -50,7 +50,7 @@ pub struct Server {
 }
 
 /// A script, and the hash by which a server that has run it before knows it.
-pub struct Script {
+pub struct LuaScript {
     text: String,
     hash: String,
 }
@@ -63,11 +63,11 @@ if string.find(redis.call('INFO', 'replication'), 'role:slave', 1, true) then
 end
 ";
 
-impl Script {
-    pub fn new(text: &str) -> Script {
+impl LuaScript {
+    pub fn new(text: &str) -> LuaScript {
         let text = format!("{ROLE_CHECK}{text}");
         let hash = redis::Script::new(&text).get_hash().to_owned();
-        Script { text, hash }
+        LuaScript { text, hash }
     }
 }
 
@@ -79,12 +79,12 @@ impl Link {
     /// # Errors
     ///
     /// It cannot be reached, will not have us, or is no server that holds elections.
-    pub async fn take(&mut self, settings: &Settings) -> Result<Server, StoreError> {
+    pub async fn take(&mut self, settings: &Settings) -> Result<RedisServer, StoreError> {
         if let Some(server) = self.server.take() {
             return Ok(server);
         }
         match &settings.route {
-            Route::Direct(address) => Server::connect(settings, address).await,
+            Route::Direct(address) => RedisServer::connect(settings, address).await,
             Route::Sentinels { sentinels, primary, auth } => {
                 self.follow_sentinels(settings, sentinels, primary, *auth).await
             }
@@ -96,10 +96,10 @@ impl Link {
     async fn follow_sentinels(
         &mut self,
         settings: &Settings,
-        sentinels: &[Address],
+        sentinels: &[ServerAddress],
         primary: &str,
         with_user: bool,
-    ) -> Result<Server, StoreError> {
+    ) -> Result<RedisServer, StoreError> {
         let (start, limit) = (Instant::now(), settings.request_timeout);
         let soon = start + limit / 4;
         let answers = ask_all(settings, sentinels, primary, with_user, soon, start + limit * 3 / 4).await?;
@@ -125,21 +125,25 @@ impl Link {
     }
 }
 
-async fn connect_within(settings: &Settings, answer: &Answer, limit: Duration) -> Result<Server, StoreError> {
-    let connected = timeout_at(Instant::now() + limit, Server::connect(settings, &answer.server)).await;
+async fn connect_within(
+    settings: &Settings,
+    answer: &SentinelReply,
+    limit: Duration,
+) -> Result<RedisServer, StoreError> {
+    let connected = timeout_at(Instant::now() + limit, RedisServer::connect(settings, &answer.server)).await;
     connected.unwrap_or_else(|_| {
         let server = &answer.server;
         Err(StoreError::Unavailable(format!("{server}, named by the Sentinels, did not answer in time")))
     })
 }
 
-impl Server {
+impl RedisServer {
     /// A primary, with every doubt about it removed that can be removed by asking.
-    async fn connect(settings: &Settings, address: &Address) -> Result<Server, StoreError> {
-        let ear = Arc::new(Ear::default());
+    async fn connect(settings: &Settings, address: &ServerAddress) -> Result<RedisServer, StoreError> {
+        let ear = Arc::new(HintFlags::default());
         let login = login(settings, true).set_db(settings.db).set_protocol(ProtocolVersion::RESP3);
         let connection = open(settings, address, &address.to_string(), login, &ear).await?;
-        let mut server = Server {
+        let mut server = RedisServer {
             connection,
             address: address.clone(),
             is_sound: true,
@@ -203,7 +207,7 @@ impl Server {
     /// Runs a script on one key.
     pub async fn run<T: FromRedisValue>(
         &mut self,
-        script: &Script,
+        script: &LuaScript,
         key: &str,
         arguments: &[&str],
     ) -> Result<T, StoreError> {
@@ -214,7 +218,7 @@ impl Server {
     /// another connection, which has written nothing, the replicas would have everything.
     pub async fn run_confirmed<T: FromRedisValue>(
         &mut self,
-        script: &Script,
+        script: &LuaScript,
         key: &str,
         arguments: &[&str],
         replicas: Option<u64>,
@@ -238,11 +242,11 @@ impl Server {
     /// None can be asked. What speaks against one of them is with that one.
     pub async fn run_on_each<T: FromRedisValue>(
         &mut self,
-        script: &Script,
+        script: &LuaScript,
         keys: &[String],
     ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
         let mut all = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(AT_ONCE) {
+        for keys in keys.chunks(PIPELINE_KEYS_MAX) {
             let mut pipeline = Pipeline::new();
             for (number, key) in keys.iter().enumerate() {
                 // By the first the server comes to know it.
@@ -277,7 +281,7 @@ impl Server {
         if let Some(replicas) = replicas {
             // Its answer has to come before the attempt's time is up. Zero would be for ever.
             let limit = self.deadline.since(clock::now()) / 2;
-            let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).clamp(1, LONGEST_WAIT);
+            let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).clamp(1, REPLICA_WAIT_MS_MAX);
             pipeline.cmd("WAIT").arg(replicas).arg(limit);
         }
         let answers = self.connection.client.send_packed_commands(&pipeline, 0, pipeline.len()).await;
@@ -299,7 +303,7 @@ impl Server {
     }
 
     fn judge(&mut self, error: &RedisError) -> StoreError {
-        let Trouble { error, speaks_for_another } = self.connection.explain(&self.address.to_string(), error);
+        let ClassifiedError { error, speaks_for_another } = self.connection.explain(&self.address.to_string(), error);
         self.is_sound &= !speaks_for_another;
         error
     }

@@ -47,11 +47,11 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Route {
     /// It is the one at this address.
-    Direct(Address),
+    Direct(ServerAddress),
     /// These know.
     Sentinels {
         /// At least one.
-        sentinels: Vec<Address>,
+        sentinels: Vec<ServerAddress>,
         /// The name by which they know it.
         primary: String,
         /// Whether they are to be told user and password too.
@@ -61,7 +61,7 @@ pub enum Route {
 
 /// A host, without brackets, and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Address {
+pub struct ServerAddress {
     pub host: String,
     pub port: u16,
 }
@@ -77,7 +77,7 @@ pub struct Tls {
 
 /// What a URL says by itself.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct RedisUrl {
     route: Route,
     db: i64,
     prefix: String,
@@ -88,13 +88,13 @@ pub struct Target {
     password: Option<Password>,
 }
 
-impl Target {
+impl RedisUrl {
     /// Reads it.
     ///
     /// # Errors
     ///
     /// Says what is not understood; never repeats what may be a password.
-    pub fn parse(url: &StoreUrl<'_>) -> Result<Target, String> {
+    pub fn parse(url: &StoreUrl<'_>) -> Result<RedisUrl, String> {
         let (encrypted, sentinel) = (url.scheme.starts_with("rediss"), url.scheme.ends_with("+sentinel"));
         let rest = match url.rest {
             "" => "",
@@ -110,8 +110,9 @@ impl Target {
         let options = options(query, sentinel)?;
         let (route, db) = if sentinel {
             let hosts = hosts.split(',').filter(|host| !host.is_empty());
-            let sentinels =
-                hosts.map(|host| address(host, DEFAULT_SENTINEL_PORT)).collect::<Result<Vec<Address>, String>>()?;
+            let sentinels = hosts
+                .map(|host| address(host, DEFAULT_SENTINEL_PORT))
+                .collect::<Result<Vec<ServerAddress>, String>>()?;
             let (primary, db) = path.split_once('/').unwrap_or((path, ""));
             if sentinels.is_empty() || primary.is_empty() {
                 return Err(form(sentinel));
@@ -127,7 +128,7 @@ impl Target {
                 number.parse::<u16>().map_err(|_| "what follows the host is the number of a database".to_owned())?
             }
         };
-        Ok(Target {
+        Ok(RedisUrl {
             route,
             db: db.into(),
             prefix: options.prefix,
@@ -146,16 +147,16 @@ impl Target {
         match &self.route {
             Route::Direct(address) => format!("{scheme}://{address}{db}"),
             Route::Sentinels { sentinels, primary, .. } => {
-                let sentinels: Vec<String> = sentinels.iter().map(Address::to_string).collect();
+                let sentinels: Vec<String> = sentinels.iter().map(ServerAddress::to_string).collect();
                 format!("{scheme}+sentinel://{}/{primary}{db}", sentinels.join(","))
             }
         }
     }
 }
 
-impl std::fmt::Display for Address {
+impl std::fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Address { host, port } = self;
+        let ServerAddress { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
@@ -182,7 +183,7 @@ fn credentials(text: &str) -> Result<(Option<String>, Option<Password>), String>
 }
 
 /// `host`, `host:port` or `[v6]:port` with the port that is usual if there is none.
-fn address(text: &str, usual_port: u16) -> Result<Address, String> {
+fn address(text: &str, usual_port: u16) -> Result<ServerAddress, String> {
     // Not repeated: it may be a password.
     let wrong = || "one of the hosts is no HOST:PORT (what is special in a password has to be %-encoded)".to_owned();
     let (host, port) = match text.rsplit_once(':') {
@@ -197,7 +198,7 @@ fn address(text: &str, usual_port: u16) -> Result<Address, String> {
         Host::Ipv4(address) => address.to_string(),
         Host::Ipv6(address) => address.to_string(),
     };
-    Ok(Address { host, port })
+    Ok(ServerAddress { host, port })
 }
 
 struct Options {
@@ -248,7 +249,7 @@ impl Settings {
     ///
     /// They do not fit together.
     pub fn new(url: &StoreUrl<'_>, access: &Access) -> Result<Settings, StoreError> {
-        let target = Target::parse(url).map_err(StoreError::Misused)?;
+        let target = RedisUrl::parse(url).map_err(StoreError::Misused)?;
         if !target.encrypted
             && let Some(flag) = access.first_tls_flag()
         {
@@ -353,7 +354,7 @@ mod tests {
     fn sentinels_are_named_with_their_primary() {
         let read = plain("redis+sentinel://me:pw@h1,h2:5/mymaster/3?sentinel-auth=1");
         let Route::Sentinels { sentinels, primary, auth } = read.route else { panic!("they are named") };
-        let sentinels: Vec<String> = sentinels.iter().map(Address::to_string).collect();
+        let sentinels: Vec<String> = sentinels.iter().map(ServerAddress::to_string).collect();
         assert_eq!((sentinels.join(","), primary.as_str(), auth), ("h1:26379,h2:5".to_owned(), "mymaster", true));
         assert_eq!((read.db, read.username.as_deref()), (3, Some("me")));
         assert_eq!(plain("rediss+sentinel://h1/mymaster").tls, Some(Tls::default()));

@@ -10,24 +10,24 @@ mod replicas;
 use tokio::task::LocalSet;
 
 use super::super::worker::channel;
-use super::super::{Access, Candidacy, Depth, Identity, Renewal, Standing, Store, StoreError, StoreUrl};
+use super::super::{Access, CampaignResult, Candidacy, Detail, Identity, RenewResult, Store, StoreError, StoreUrl};
 use crate::clock;
 use crate::election::Term;
-use crate::store::conformance::{Site, conforms};
+use crate::store::conformance::{StoreUnderTest, conforms};
 
 /// Without persistence, gone with the handle.
-struct Running {
+struct RedisProcess {
     child: Child,
     address: String,
     data: tempfile::TempDir,
 }
 
-impl Running {
-    fn start() -> Running {
-        Running::with(&[])
+impl RedisProcess {
+    fn start() -> RedisProcess {
+        RedisProcess::with(&[])
     }
 
-    fn with(flags: &[&str]) -> Running {
+    fn with(flags: &[&str]) -> RedisProcess {
         let data = tempfile::tempdir().expect("a temporary directory");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
         let child = Command::new("redis-server")
@@ -39,7 +39,7 @@ impl Running {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed: tests/run installs it");
-        let server = Running { child, address: format!("127.0.0.1:{port}"), data };
+        let server = RedisProcess { child, address: format!("127.0.0.1:{port}"), data };
         let limit = clock::now() + Duration::from_secs(30);
         while TcpStream::connect(&server.address).is_err() {
             assert!(clock::now() < limit, "redis-server does not come up");
@@ -49,7 +49,7 @@ impl Running {
     }
 }
 
-impl Running {
+impl RedisProcess {
     /// As somebody else who has access to it.
     fn cli(&self, words: &[&str]) -> String {
         let (host, port) = self.address.split_once(':').expect("host and port");
@@ -58,7 +58,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RedisProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -67,24 +67,24 @@ impl Drop for Running {
 
 #[test]
 fn it_conforms() {
-    let server = Running::start();
+    let server = RedisProcess::start();
     let access = Access { request_timeout: Duration::from_secs(5), ..Access::default() };
     // Every boundary's first record is waited for, for a ttl.
-    conforms(&Site { url: format!("redis://{}/3", server.address), access, ttl: Duration::from_secs(2) });
+    conforms(&StoreUnderTest { url: format!("redis://{}/3", server.address), access, ttl: Duration::from_secs(2) });
 }
 
 /// A candidate's end of the store, without anything around it.
-struct Player {
+struct RedisCandidate {
     store: Box<dyn Store>,
     candidacy: Candidacy,
 }
 
-impl Player {
-    fn at(server: &Running, options: &str, name: &str) -> Player {
-        Player::asking_for(Duration::from_millis(600), server, options, name)
+impl RedisCandidate {
+    fn at(server: &RedisProcess, options: &str, name: &str) -> RedisCandidate {
+        RedisCandidate::asking_for(Duration::from_millis(600), server, options, name)
     }
 
-    fn asking_for(request_timeout: Duration, server: &Running, options: &str, name: &str) -> Player {
+    fn asking_for(request_timeout: Duration, server: &RedisProcess, options: &str, name: &str) -> RedisCandidate {
         let url = format!("redis://{}{options}", server.address);
         let access = Access { request_timeout, ..Access::default() };
         let store = StoreUrl::parse(&url).map(|url| url.open(&access, channel().0)).expect("a URL");
@@ -96,10 +96,10 @@ impl Player {
         };
         let boundary = "cron".parse().expect("a name");
         let ttl = Duration::from_millis(300);
-        Player { store: store.expect("opened"), candidacy: Candidacy { boundary, identity, ttl } }
+        RedisCandidate { store: store.expect("opened"), candidacy: Candidacy { boundary, identity, ttl } }
     }
 
-    async fn ask(&mut self) -> Result<Standing, StoreError> {
+    async fn ask(&mut self) -> Result<CampaignResult, StoreError> {
         self.store.campaign(&self.candidacy).await
     }
 
@@ -107,19 +107,19 @@ impl Player {
     async fn wins(&mut self) -> Term {
         loop {
             match self.ask().await.expect("an answer") {
-                Standing::Won { term } => return term,
-                Standing::Waiting { again, .. } => tokio::time::sleep(again.unwrap_or_default()).await,
+                CampaignResult::Won { term } => return term,
+                CampaignResult::Waiting { again, .. } => tokio::time::sleep(again.unwrap_or_default()).await,
             }
         }
     }
 
-    async fn renews(&mut self) -> Result<Renewal, StoreError> {
+    async fn renews(&mut self) -> Result<RenewResult, StoreError> {
         self.store.renew(&self.candidacy).await
     }
 }
 
-fn with_server(test: impl AsyncFnOnce(&Running)) {
-    let server = Running::start();
+fn with_server(test: impl AsyncFnOnce(&RedisProcess)) {
+    let server = RedisProcess::start();
     within(async || test(&server).await);
 }
 
@@ -131,9 +131,9 @@ fn within(test: impl AsyncFnOnce()) {
 #[test]
 fn what_is_held_under_ones_name_by_a_term_that_is_over_is_given_back_first() {
     with_server(async |server| {
-        let mut one = Player::at(server, "", "one");
+        let mut one = RedisCandidate::at(server, "", "one");
         let first = one.wins().await;
-        assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
         // As after a lease that ran out and a release that was lost.
         let began = clock::now();
         let second = one.wins().await;
@@ -145,7 +145,7 @@ fn what_is_held_under_ones_name_by_a_term_that_is_over_is_given_back_first() {
 #[test]
 fn a_take_that_is_late_takes_nothing() {
     with_server(async |server| {
-        let (mut one, mut two) = (Player::at(server, "", "one"), Player::at(server, "", "two"));
+        let (mut one, mut two) = (RedisCandidate::at(server, "", "one"), RedisCandidate::at(server, "", "two"));
         // Both wait for the same record that is not there; what the second one has seen is not so any more.
         let (first, second) = tokio::join!(one.wins(), async {
             let _ = two.ask().await;
@@ -153,9 +153,9 @@ fn a_take_that_is_late_takes_nothing() {
             two.ask().await
         });
         assert!(first > 0);
-        assert!(matches!(second, Ok(Standing::Waiting { .. })), "{second:?}");
-        assert!(matches!(two.renews().await, Ok(Renewal::Lost { .. })));
-        assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(second, Ok(CampaignResult::Waiting { .. })), "{second:?}");
+        assert!(matches!(two.renews().await, Ok(RenewResult::Lost { .. })));
+        assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
     });
 }
 
@@ -163,8 +163,8 @@ fn a_take_that_is_late_takes_nothing() {
 const LONG: Duration = Duration::from_secs(4);
 
 /// The first record has been waited for, and is free.
-async fn led_before(server: &Running) {
-    let mut first = Player::at(server, "", "first");
+async fn led_before(server: &RedisProcess) {
+    let mut first = RedisCandidate::at(server, "", "first");
     first.wins().await;
     first.store.release(&first.candidacy).await.expect("released");
 }
@@ -172,21 +172,21 @@ async fn led_before(server: &Running) {
 #[test]
 fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
     with_server(async |server| {
-        let (mut one, mut two) = (Player::at(server, "", "one"), Player::at(server, "", "two"));
-        let mut observer = Player::at(server, "", "observer");
+        let (mut one, mut two) = (RedisCandidate::at(server, "", "one"), RedisCandidate::at(server, "", "two"));
+        let mut observer = RedisCandidate::at(server, "", "observer");
         led_before(server).await;
         (one.candidacy.ttl, two.candidacy.ttl) = (LONG, LONG);
         one.wins().await;
         one.candidacy.identity.name = "renamed".to_owned();
         one.candidacy.identity.port = Some(9000);
-        assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
         let sighting = observer.store.look(&one.candidacy.boundary).await.expect("looked");
         let leader = sighting.leader.expect("a leader");
         assert_eq!((leader.name.as_str(), leader.port), ("renamed", Some(9000)));
         let term = two.wins().await;
         one.candidacy.identity.name = "too late".to_owned();
-        assert!(matches!(one.renews().await, Ok(Renewal::Lost { .. })));
-        assert!(matches!(two.renews().await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(one.renews().await, Ok(RenewResult::Lost { .. })));
+        assert!(matches!(two.renews().await, Ok(RenewResult::Credited { .. })));
         let leader = observer.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
         assert_eq!((leader.name.as_str(), leader.term), ("two", Some(term)));
     });
@@ -197,18 +197,19 @@ fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
 fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
     with_server(async |server| {
         led_before(server).await;
-        let boundary = Player::at(server, "", "nobody").candidacy.boundary;
+        let boundary = RedisCandidate::at(server, "", "nobody").candidacy.boundary;
         for scope in [Some(&boundary), None] {
-            let (mut one, mut observer) = (Player::at(server, "", "one"), Player::at(server, "", "observer"));
+            let (mut one, mut observer) =
+                (RedisCandidate::at(server, "", "one"), RedisCandidate::at(server, "", "observer"));
             one.candidacy.ttl = LONG;
             observer.store.look(&boundary).await.expect("looked");
             // That it listens from now on.
             observer.store.changed(scope).await;
             one.wins().await;
             observer.store.changed(scope).await;
-            assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+            assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
             one.candidacy.identity.host = format!("new for {scope:?}");
-            assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+            assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
             observer.store.changed(scope).await;
             let leader = observer.store.look(&boundary).await.expect("looked").leader.expect("a leader");
             assert_eq!(leader.host, Some(one.candidacy.identity.host.clone()), "the renewal before was no news");
@@ -223,7 +224,7 @@ fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
 fn a_survey_of_many_boundaries_asks_at_once_and_one_that_is_not_elects_hides_no_other() {
     with_server(async |server| {
         led_before(server).await;
-        let mut one = Player::at(server, "", "one");
+        let mut one = RedisCandidate::at(server, "", "one");
         one.candidacy.ttl = Duration::from_secs(60);
         one.wins().await;
         // More than are asked about at once.
@@ -234,8 +235,8 @@ fn a_survey_of_many_boundaries_asks_at_once_and_one_that_is_not_elects_hides_no_
             server.cli(&["eval", "redis.call('HSET', KEYS[1], 'name', '\\255\\254')", "1", foreign]);
         }
         server.cli(&["script", "flush"]);
-        let mut observer = Player::at(server, "", "observer");
-        let seen = observer.store.survey(Depth::Leases).await.expect("surveyed");
+        let mut observer = RedisCandidate::at(server, "", "observer");
+        let seen = observer.store.survey(Detail::Lease).await.expect("surveyed");
         assert_eq!(seen.len(), 602);
         for (boundary, sighting) in seen {
             match (boundary.as_str(), sighting) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Sabotage;
+use super::RuleMutation;
 use crate::election::Time;
 
 /// How often replicas have attached to a server, by its own counters.
@@ -125,24 +125,26 @@ impl<N: Clone + PartialEq> Tenure<N> {
         self.credited.as_ref().map(|credited| &credited.basis)
     }
 
-    pub(super) fn credit(&mut self, write: &Write<N>, sabotage: Option<Sabotage>) -> Credit {
+    pub(super) fn credit(&mut self, write: &Write<N>, sabotage: Option<RuleMutation>) -> Credit {
         let breaks = |rule| sabotage == Some(rule);
-        if !is_effective(write.nonce, write.found) && !breaks(Sabotage::StaleCredited) {
+        if !is_effective(write.nonce, write.found) && !breaks(RuleMutation::StaleCredited) {
             return Credit::Stale;
         }
-        let is_as_taken = write.basis.continues(&self.taken) || breaks(Sabotage::FirstCreditedAnywhere);
+        let is_as_taken = write.basis.continues(&self.taken) || breaks(RuleMutation::FirstCreditedAnywhere);
         if self.credited.is_none() && !is_as_taken {
             return Credit::GiveBack;
         }
         let was_confirmed = self.is_confirmed;
         self.is_confirmed |= write.is_confirmed;
-        if !write.is_confirmed || !(was_confirmed || breaks(Sabotage::FirstConfirmationCredited)) {
+        if !write.is_confirmed || !(was_confirmed || breaks(RuleMutation::FirstConfirmationCredited)) {
             return Credit::Unconfirmed;
         }
         // A credit that comes after the end of the lease may have found an old state of the record, which a restart has
         // brought back: another candidate may lead, and the record must not be called fresh.
         let is_fact = self.credited.as_ref().is_none_or(|last| {
-            write.basis.continues(&last.basis) || write.received <= last.until || breaks(Sabotage::LateCreditSettles)
+            write.basis.continues(&last.basis)
+                || write.received <= last.until
+                || breaks(RuleMutation::LateCreditSettles)
         });
         if is_fact {
             // Clocks may differ by as much as the margin allows (T2).

@@ -12,7 +12,7 @@ fn at(seconds: u64) -> Time {
 
 /// A candidate called 1 with a ttl of 10 s.
 fn me() -> Takeover<u8> {
-    Takeover::new(1, s(10), Memory::Fleeting)
+    Takeover::new(1, s(10), Durability::Volatile)
 }
 
 const fn basis(incarnation: u8, attachments: u64) -> Basis<u8> {
@@ -21,24 +21,24 @@ const fn basis(incarnation: u8, attachments: u64) -> Basis<u8> {
 
 const HERE: Basis<u8> = basis(100, 3);
 
-fn held(holder: u8, nonce: u64) -> Trace<u8> {
-    Trace { holder, term: 7, nonce, ttl: s(10), state: RecordState::Held, basis: HERE }
+fn held(holder: u8, nonce: u64) -> ObservedRecord<u8> {
+    ObservedRecord { holder, term: 7, nonce, ttl: s(10), state: RecordState::Held, basis: HERE }
 }
 
-fn free(holder: u8, nonce: u64) -> Trace<u8> {
-    Trace { state: RecordState::Free, ..held(holder, nonce) }
+fn free(holder: u8, nonce: u64) -> ObservedRecord<u8> {
+    ObservedRecord { state: RecordState::Free, ..held(holder, nonce) }
 }
 
-fn vacant(id: u8, ttl: Duration, term: Term) -> Trace<u8> {
-    Trace { term, ttl, state: RecordState::Vacant, ..held(id, 1) }
+fn vacant(id: u8, ttl: Duration, term: Term) -> ObservedRecord<u8> {
+    ObservedRecord { term, ttl, state: RecordState::Vacant, ..held(id, 1) }
 }
 
-fn view(record: impl Into<Option<Trace<u8>>>) -> View<u8> {
-    View { basis: HERE, is_attached: true, record: record.into() }
+fn view(record: impl Into<Option<ObservedRecord<u8>>>) -> StoreState<u8> {
+    StoreState { basis: HERE, is_attached: true, record: record.into() }
 }
 
-fn on(basis: Basis<u8>, record: Trace<u8>) -> View<u8> {
-    View { basis, ..view(record) }
+fn on(basis: Basis<u8>, record: ObservedRecord<u8>) -> StoreState<u8> {
+    StoreState { basis, ..view(record) }
 }
 
 const fn wait(seconds: u64, decided: bool) -> Decision {
@@ -53,11 +53,11 @@ fn a_free_record_is_taken_at_once() {
 #[test]
 fn a_held_record_is_taken_when_it_has_stood_unchanged_for_its_own_ttl() {
     let mut me = me();
-    let short = view(Trace { ttl: s(4), ..held(2, 1) });
+    let short = view(ObservedRecord { ttl: s(4), ..held(2, 1) });
     assert_eq!(me.decide(at(5), &short), wait(4, false));
     assert_eq!(me.decide(at(8), &short), wait(1, false));
     assert_eq!(me.decide(at(9), &short), Decision::Take);
-    let long = view(Trace { ttl: s(60), ..held(2, 2) });
+    let long = view(ObservedRecord { ttl: s(60), ..held(2, 2) });
     assert_eq!(me.decide(at(9), &long), wait(60, true), "a renewal: all over again");
     assert_eq!(me.decide(at(68), &long), wait(1, true));
     assert_eq!(me.decide(at(69), &long), Decision::Take);
@@ -74,7 +74,7 @@ fn a_missing_record_becomes_a_vacant_one_that_is_waited_for_as_long_as_anybody_m
     assert_eq!(one.bid().floor, 1);
 
     let mut one = me();
-    one.decide(at(0), &view(Trace { ttl: s(60), ..held(2, 1) }));
+    one.decide(at(0), &view(ObservedRecord { ttl: s(60), ..held(2, 1) }));
     assert_eq!(one.decide(at(1), &view(None)), Decision::Vacate);
     assert_eq!(one.vacancy(), Vacancy { nonce: 1, ttl: s(60), term: 7 }, "what was seen is handed on");
     assert_eq!(one.decide(at(2), &view(vacant(50, s(60), 7))), wait(60, false), "a ttl that was seen once");
@@ -99,7 +99,7 @@ fn none_then_led_then_none_is_not_none() {
 
 #[test]
 fn a_missing_record_is_taken_at_once_where_none_is_ever_lost_unless_one_was_seen() {
-    let mut one = Takeover::new(1, s(10), Memory::Lasting);
+    let mut one = Takeover::new(1, s(10), Durability::Durable);
     assert_eq!(one.decide(at(0), &view(None)), Decision::Take);
     assert_eq!(one.decide(at(1), &view(held(2, 1))), wait(10, true), "somebody was quicker");
     assert_eq!(one.decide(at(2), &view(None)), Decision::Vacate, "it was deleted under a leader");
@@ -114,7 +114,7 @@ fn a_missing_record_is_taken_at_once_where_none_is_ever_lost_unless_one_was_seen
 fn a_record_of_another_life_of_the_server_is_waited_for_whatever_it_says() {
     for record in [held(2, 1), free(2, 1), free(1, 1), held(1, 1), vacant(2, s(1), 0)] {
         let mut me = me();
-        let old = on(basis(101, 3), Trace { ttl: s(20), ..record });
+        let old = on(basis(101, 3), ObservedRecord { ttl: s(20), ..record });
         assert_eq!(me.decide(at(0), &old), wait(20, false), "{record:?}");
         assert_eq!(me.decide(at(20), &old), Decision::Take, "{record:?}");
     }
@@ -147,7 +147,7 @@ fn a_replica_that_attaches_starts_the_wait_again_and_keeps_a_record_from_being_f
 
 #[test]
 fn a_wait_begins_when_enough_replicas_are_attached() {
-    let without = |record| View { is_attached: false, ..view(record) };
+    let without = |record| StoreState { is_attached: false, ..view(record) };
     let mut me = me();
     assert_eq!(me.decide(at(0), &without(held(2, 1))), wait(10, false));
     assert_eq!(me.decide(at(60), &without(held(2, 1))), wait(10, false));
@@ -163,30 +163,30 @@ fn a_wait_begins_when_enough_replicas_are_attached() {
 fn a_take_whose_answer_was_lost_is_found_by_its_nonce_alone() {
     let mut me = me();
     me.decide(at(0), &view(free(2, 1)));
-    let Bid { nonce, floor } = me.bid();
+    let TakeRequest { nonce, floor } = me.bid();
     assert_eq!(floor, 8);
-    let mine = Trace { term: floor, nonce, ..held(1, nonce) };
-    assert_eq!(me.decide(at(1), &view(mine)), Decision::Mine(floor));
-    let somebody_elses = view(Trace { holder: 2, ..mine });
+    let mine = ObservedRecord { term: floor, nonce, ..held(1, nonce) };
+    assert_eq!(me.decide(at(1), &view(mine)), Decision::AlreadyOurs(floor));
+    let somebody_elses = view(ObservedRecord { holder: 2, ..mine });
     assert!(matches!(me.decide(at(1), &somebody_elses), Decision::Wait { .. }), "the same number is not enough");
     me.forget();
-    assert_eq!(me.decide(at(2), &view(mine)), Decision::GiveBack(floor), "what is over must not come back");
+    assert_eq!(me.decide(at(2), &view(mine)), Decision::ReleaseStale(floor), "what is over must not come back");
 }
 
 #[test]
 fn nobody_waits_for_himself() {
     let mut me = me();
-    assert_eq!(me.decide(at(0), &view(held(1, 40))), Decision::GiveBack(7));
+    assert_eq!(me.decide(at(0), &view(held(1, 40))), Decision::ReleaseStale(7));
     assert_eq!(me.decide(at(0), &view(free(1, 41))), Decision::Take);
 }
 
 #[test]
 fn terms_rise_above_everything_that_was_ever_seen() {
     let mut me = me();
-    me.decide(at(0), &view(Trace { term: 500, ..held(2, 1) }));
+    me.decide(at(0), &view(ObservedRecord { term: 500, ..held(2, 1) }));
     me.decide(at(1), &view(None));
     assert_eq!(me.bid().floor, 501);
-    me.decide(at(2), &view(Trace { term: 3, ..held(2, 2) }));
+    me.decide(at(2), &view(ObservedRecord { term: 3, ..held(2, 2) }));
     assert_eq!(me.bid().floor, 501);
 }
 
@@ -200,7 +200,7 @@ fn no_two_writes_have_the_same_nonce() {
 
 #[test]
 fn somebody_leads_once_a_held_record_was_seen_to_change() {
-    let decided = |views: &[View<u8>]| {
+    let decided = |views: &[StoreState<u8>]| {
         let mut me = me();
         let last = views.iter().zip(0..).map(|(view, time)| me.decide(at(time), view)).last();
         let Some(Decision::Wait { decided, .. }) = last else { panic!("{last:?}") };
@@ -297,34 +297,34 @@ fn a_credit_after_the_end_of_the_lease_says_nothing_of_a_server_that_was_restart
 }
 
 /// Everything that was decided and credited in a history that every rule has a part in.
-fn history(sabotage: Option<Sabotage>) -> Vec<String> {
+fn history(sabotage: Option<RuleMutation>) -> Vec<String> {
     let mut told = Vec::new();
     let new = |memory| Takeover::new(1, s(10), memory).breaking(sabotage);
-    let mut decides = |memory, views: &[(u64, View<u8>)]| {
+    let mut decides = |memory, views: &[(u64, StoreState<u8>)]| {
         let mut me = new(memory);
         for (second, view) in views {
             told.push(format!("{:?}", me.decide(at(*second), view)));
         }
         told.push(format!("{:?} {:?}", me.vacancy(), me.bid()));
     };
-    let long = Trace { ttl: s(60), ..held(2, 1) };
-    decides(Memory::Fleeting, &[(0, view(None)), (10, view(None))]);
-    decides(Memory::Fleeting, &[(0, view(vacant(50, s(0), 0)))]);
+    let long = ObservedRecord { ttl: s(60), ..held(2, 1) };
+    decides(Durability::Volatile, &[(0, view(None)), (10, view(None))]);
+    decides(Durability::Volatile, &[(0, view(vacant(50, s(0), 0)))]);
     decides(
-        Memory::Fleeting,
+        Durability::Volatile,
         &[(0, view(long)), (11, view(long)), (12, on(basis(101, 3), long)), (23, on(basis(101, 3), long))],
     );
-    decides(Memory::Lasting, &[(0, view(held(2, 1))), (1, view(None))]);
-    decides(Memory::Fleeting, &[(0, view(held(1, 40)))]);
-    decides(Memory::Fleeting, &[(0, on(basis(101, 3), free(2, 1)))]);
+    decides(Durability::Durable, &[(0, view(held(2, 1))), (1, view(None))]);
+    decides(Durability::Volatile, &[(0, view(held(1, 40)))]);
+    decides(Durability::Volatile, &[(0, on(basis(101, 3), free(2, 1)))]);
     decides(
-        Memory::Fleeting,
+        Durability::Volatile,
         &[(0, view(held(2, 1))), (9, on(basis(100, 4), held(2, 1))), (11, on(basis(100, 4), held(2, 1)))],
     );
-    let without = View { is_attached: false, ..view(held(2, 1)) };
-    decides(Memory::Fleeting, &[(0, without), (11, without)]);
+    let without = StoreState { is_attached: false, ..view(held(2, 1)) };
+    decides(Durability::Volatile, &[(0, without), (11, without)]);
     let mut credits = |is_confirmed, writes: &[Write<u8>]| {
-        let mut me = new(Memory::Fleeting);
+        let mut me = new(Durability::Volatile);
         me.took(HERE, is_confirmed);
         for write in writes {
             told.push(format!("{:?}", me.credit(write)));
@@ -342,22 +342,22 @@ fn history(sabotage: Option<Sabotage>) -> Vec<String> {
 fn every_rule_that_is_broken_on_purpose_changes_a_decision() {
     let right = history(None);
     for rule in [
-        Sabotage::HeldTakenAtOnce,
-        Sabotage::MissingTakenAtOnce,
-        Sabotage::AbsenceHasNoVersion,
-        Sabotage::VacantIsFree,
-        Sabotage::VanishedIsMissing,
-        Sabotage::OwnTtlCounts,
-        Sabotage::OthersTtlsForgotten,
-        Sabotage::VacancyTellsNothing,
-        Sabotage::MineByIdAlone,
-        Sabotage::OldFreeTakenAtOnce,
-        Sabotage::EpochIgnored,
-        Sabotage::WaitsWithoutReplicas,
-        Sabotage::StaleCredited,
-        Sabotage::FirstCreditedAnywhere,
-        Sabotage::FirstConfirmationCredited,
-        Sabotage::LateCreditSettles,
+        RuleMutation::HeldTakenAtOnce,
+        RuleMutation::MissingTakenAtOnce,
+        RuleMutation::AbsenceHasNoVersion,
+        RuleMutation::VacantIsFree,
+        RuleMutation::VanishedIsMissing,
+        RuleMutation::OwnTtlCounts,
+        RuleMutation::OthersTtlsForgotten,
+        RuleMutation::VacancyTellsNothing,
+        RuleMutation::MineByIdAlone,
+        RuleMutation::OldFreeTakenAtOnce,
+        RuleMutation::EpochIgnored,
+        RuleMutation::WaitsWithoutReplicas,
+        RuleMutation::StaleCredited,
+        RuleMutation::FirstCreditedAnywhere,
+        RuleMutation::FirstConfirmationCredited,
+        RuleMutation::LateCreditSettles,
     ] {
         assert_ne!(history(Some(rule)), right, "{rule:?}");
     }

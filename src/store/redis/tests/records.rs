@@ -3,10 +3,10 @@
 use super::*;
 
 /// The obstacle that keeps a candidate waiting.
-async fn obstacle(player: &mut Player) -> String {
+async fn obstacle(player: &mut RedisCandidate) -> String {
     match player.ask().await {
         Err(StoreError::Obstacle(why)) => why,
-        Ok(Standing::Waiting { sighting, .. }) => sighting.obstacle.unwrap_or_default(),
+        Ok(CampaignResult::Waiting { sighting, .. }) => sighting.obstacle.unwrap_or_default(),
         answer => panic!("{answer:?}"),
     }
 }
@@ -15,21 +15,23 @@ async fn obstacle(player: &mut Player) -> String {
 #[test]
 fn none_then_led_then_none_is_not_none() {
     with_server(async |server| {
-        let (mut one, mut two) = (Player::at(server, "", "one"), Player::at(server, "", "two"));
+        let (mut one, mut two) = (RedisCandidate::at(server, "", "one"), RedisCandidate::at(server, "", "two"));
         for forget in [&["flushall"][..], &["del", "elect:cron"], &["flushdb"]] {
             server.cli(forget);
             one.candidacy.ttl = Duration::from_secs(60);
-            assert!(matches!(two.ask().await, Ok(Standing::Waiting { .. })));
+            assert!(matches!(two.ask().await, Ok(CampaignResult::Waiting { .. })));
             assert_eq!(server.cli(&["hget", "elect:cron", "state"]), "vacant");
             let first = server.cli(&["hget", "elect:cron", "id"]);
             one.candidacy.ttl = Duration::from_millis(300);
             one.wins().await;
-            assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+            assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
             server.cli(forget);
-            let Ok(Standing::Waiting { again: Some(again), decided, .. }) = two.ask().await else { panic!("it took") };
+            let Ok(CampaignResult::Waiting { again: Some(again), decided, .. }) = two.ask().await else {
+                panic!("it took")
+            };
             assert!(again > two.candidacy.ttl / 2 && !decided, "all over again: {again:?}");
             assert_ne!(server.cli(&["hget", "elect:cron", "id"]), first);
-            assert!(matches!(one.renews().await, Ok(Renewal::Lost { .. })));
+            assert!(matches!(one.renews().await, Ok(RenewResult::Lost { .. })));
         }
     });
 }
@@ -37,14 +39,14 @@ fn none_then_led_then_none_is_not_none() {
 #[test]
 fn a_vacant_record_hands_on_what_its_writer_has_seen() {
     with_server(async |server| {
-        let (mut one, mut two) = (Player::at(server, "", "one"), Player::at(server, "", "two"));
+        let (mut one, mut two) = (RedisCandidate::at(server, "", "one"), RedisCandidate::at(server, "", "two"));
         let term = one.wins().await;
         server.cli(&["hset", "elect:cron", "ttl", "60000"]);
-        assert!(matches!(two.ask().await, Ok(Standing::Waiting { .. })));
+        assert!(matches!(two.ask().await, Ok(CampaignResult::Waiting { .. })));
         server.cli(&["flushall"]);
         two.ask().await.expect("an answer");
-        let mut late = Player::at(server, "", "late");
-        let Ok(Standing::Waiting { again: Some(again), .. }) = late.ask().await else { panic!("it took") };
+        let mut late = RedisCandidate::at(server, "", "late");
+        let Ok(CampaignResult::Waiting { again: Some(again), .. }) = late.ask().await else { panic!("it took") };
         assert!(again > Duration::from_secs(50), "{again:?}");
         assert_eq!(server.cli(&["hget", "elect:cron", "term"]), term.to_string());
         // To all others there is nothing.
@@ -66,9 +68,9 @@ fn a_renewal_that_writes_nothing_is_not_credited() {
             ("ttl", ""),
         ] {
             server.cli(&["flushall"]);
-            let mut one = Player::at(server, "", "one");
+            let mut one = RedisCandidate::at(server, "", "one");
             one.wins().await;
-            assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+            assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
             server.cli(&["hset", "elect:cron", field, value]);
             for _ in 0..3 {
                 let renewal = one.renews().await;
@@ -77,12 +79,12 @@ fn a_renewal_that_writes_nothing_is_not_credited() {
         }
         for (field, value) in [("id", "x"), ("term", "1"), ("state", "free"), ("state", "vacant"), ("required", "7")] {
             server.cli(&["flushall"]);
-            let mut one = Player::at(server, "", "one");
+            let mut one = RedisCandidate::at(server, "", "one");
             one.wins().await;
             one.renews().await.expect("an answer");
             server.cli(&["hset", "elect:cron", field, value]);
             let renewal = one.renews().await;
-            assert!(matches!(renewal, Ok(Renewal::Lost { .. })), "{field}={value}: {renewal:?}");
+            assert!(matches!(renewal, Ok(RenewResult::Lost { .. })), "{field}={value}: {renewal:?}");
         }
     });
 }
@@ -90,12 +92,12 @@ fn a_renewal_that_writes_nothing_is_not_credited() {
 #[test]
 fn a_lease_is_never_longer_than_was_asked_for_whatever_the_record_says() {
     with_server(async |server| {
-        let mut one = Player::at(server, "", "one");
+        let mut one = RedisCandidate::at(server, "", "one");
         one.wins().await;
         for (written, granted) in [("9223372036854775808", 300), ("100", 100), ("86400000", 300)] {
             server.cli(&["hset", "elect:cron", "ttl", written]);
             let renewal = one.renews().await;
-            let Ok(Renewal::Credited { ttl: Some(ttl), .. }) = renewal else { panic!("{written}: {renewal:?}") };
+            let Ok(RenewResult::Credited { ttl: Some(ttl), .. }) = renewal else { panic!("{written}: {renewal:?}") };
             assert_eq!(ttl, Duration::from_millis(granted), "{written}");
         }
     });
@@ -104,10 +106,10 @@ fn a_lease_is_never_longer_than_was_asked_for_whatever_the_record_says() {
 #[test]
 fn a_forged_ttl_delays_a_take_by_a_day_at_most() {
     with_server(async |server| {
-        let (mut one, mut two) = (Player::at(server, "", "one"), Player::at(server, "", "two"));
+        let (mut one, mut two) = (RedisCandidate::at(server, "", "one"), RedisCandidate::at(server, "", "two"));
         one.wins().await;
         server.cli(&["hset", "elect:cron", "ttl", "9223372036854775808"]);
-        let Ok(Standing::Waiting { again: Some(again), .. }) = two.ask().await else { panic!("it took") };
+        let Ok(CampaignResult::Waiting { again: Some(again), .. }) = two.ask().await else { panic!("it took") };
         assert!(again <= Duration::from_secs(86_400), "{again:?}");
     });
 }
@@ -126,10 +128,10 @@ fn a_record_that_cannot_be_campaigned_beside_is_an_obstacle_that_names_its_holde
             ("name", &long, "more than 16384 bytes"),
         ] {
             server.cli(&["flushall"]);
-            let mut one = Player::at(server, "", "one");
+            let mut one = RedisCandidate::at(server, "", "one");
             one.wins().await;
             server.cli(&["hset", "elect:cron", field, value]);
-            let mut two = Player::at(server, "", "two");
+            let mut two = RedisCandidate::at(server, "", "two");
             let why = obstacle(&mut two).await;
             let holder = if field == "name" { "xxx" } else { "one" };
             assert!(why.contains(said) && why.contains(holder) && why.len() < 1024, "{field}: {why}");
@@ -137,24 +139,24 @@ fn a_record_that_cannot_be_campaigned_beside_is_an_obstacle_that_names_its_holde
         }
         server.cli(&["flushall"]);
         server.cli(&["eval", "for i = 1, 300 do redis.call('HSET', KEYS[1], i, i) end", "1", "elect:cron"]);
-        assert!(obstacle(&mut Player::at(server, "", "two")).await.contains("256 fields"));
+        assert!(obstacle(&mut RedisCandidate::at(server, "", "two")).await.contains("256 fields"));
         server.cli(&["flushall"]);
         server.cli(&["set", "elect:cron", "mine"]);
-        assert!(obstacle(&mut Player::at(server, "", "two")).await.contains("not elect's"));
+        assert!(obstacle(&mut RedisCandidate::at(server, "", "two")).await.contains("not elect's"));
     });
 }
 
 #[test]
 fn fields_of_the_future_are_kept_and_long_names_are_cut() {
     with_server(async |server| {
-        let mut one = Player::at(server, "", "one");
+        let mut one = RedisCandidate::at(server, "", "one");
         one.wins().await;
         server.cli(&["hset", "elect:cron", "future", "x", "name", &"n".repeat(5_000), "host", &"h".repeat(5_000)]);
         let seen = one.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
         assert_eq!((seen.name.len(), seen.host.map(|host| host.len())), (256, Some(256)));
-        assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+        assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
         one.store.release(&one.candidacy).await.expect("released");
-        Player::at(server, "", "two").wins().await;
+        RedisCandidate::at(server, "", "two").wins().await;
         assert_eq!(server.cli(&["hget", "elect:cron", "future"]), "x");
     });
 }
@@ -162,12 +164,12 @@ fn fields_of_the_future_are_kept_and_long_names_are_cut() {
 #[test]
 fn a_name_that_is_no_text_hides_no_loss() {
     with_server(async |server| {
-        let mut one = Player::at(server, "", "one");
+        let mut one = RedisCandidate::at(server, "", "one");
         one.wins().await;
         let forge = "redis.call('HSET', KEYS[1], 'name', '\\255\\254\\r\\n', 'id', 'other')";
         server.cli(&["eval", forge, "1", "elect:cron"]);
         let renewal = one.renews().await;
-        let Ok(Renewal::Lost { why }) = renewal else { panic!("{renewal:?}") };
+        let Ok(RenewResult::Lost { why }) = renewal else { panic!("{renewal:?}") };
         assert!(why.contains("leads") && !why.contains('\n'), "{why:?}");
     });
 }
@@ -176,12 +178,12 @@ fn a_name_that_is_no_text_hides_no_loss() {
 #[test]
 fn terms_rise_above_those_of_records_that_are_gone() {
     with_server(async |server| {
-        let mut one = Player::at(server, "", "one");
+        let mut one = RedisCandidate::at(server, "", "one");
         one.wins().await;
         server.cli(&["hset", "elect:cron", "term", "8000000000000000", "state", "free"]);
         one.ask().await.expect("an answer");
         server.cli(&["flushall"]);
-        let mut two = Player::at(server, "", "two");
+        let mut two = RedisCandidate::at(server, "", "two");
         two.ask().await.expect("an answer");
         assert!(one.wins().await > 8_000_000_000_000_000);
     });
@@ -191,15 +193,15 @@ fn terms_rise_above_those_of_records_that_are_gone() {
 /// must not make that record a fresh one, in which no leader can have been forgotten.
 #[test]
 fn a_late_renewal_and_the_release_after_it_do_not_vouch_for_a_server_that_was_replaced() {
-    let server = Running::with(&["--enable-debug-command", "yes"]);
+    let server = RedisProcess::with(&["--enable-debug-command", "yes"]);
     within(async || {
         let server = &server;
         for is_in_time in [true, false] {
             server.cli(&["flushall"]);
-            let mut one = Player::at(server, "", "one");
+            let mut one = RedisCandidate::at(server, "", "one");
             one.candidacy.ttl = if is_in_time { Duration::from_secs(60) } else { Duration::from_millis(300) };
             one.wins().await;
-            assert!(matches!(one.renews().await, Ok(Renewal::Credited { .. })));
+            assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
             let before = server.cli(&["hget", "elect:cron", "incarnation"]);
             server.cli(&["debug", "change-repl-id"]);
             if !is_in_time {
@@ -207,7 +209,7 @@ fn a_late_renewal_and_the_release_after_it_do_not_vouch_for_a_server_that_was_re
             }
             for _ in 0..2 {
                 assert!(
-                    matches!(one.renews().await, Ok(Renewal::Credited { .. })),
+                    matches!(one.renews().await, Ok(RenewResult::Credited { .. })),
                     "the election knows that it is late"
                 );
             }
@@ -215,8 +217,8 @@ fn a_late_renewal_and_the_release_after_it_do_not_vouch_for_a_server_that_was_re
             assert_eq!(after != before, is_in_time);
             one.store.release(&one.candidacy).await.expect("released");
             assert_eq!(server.cli(&["hget", "elect:cron", "incarnation"]), after);
-            let answer = Player::at(server, "", "next").ask().await;
-            assert_eq!(matches!(answer, Ok(Standing::Won { .. })), is_in_time, "{answer:?}");
+            let answer = RedisCandidate::at(server, "", "next").ask().await;
+            assert_eq!(matches!(answer, Ok(CampaignResult::Won { .. })), is_in_time, "{answer:?}");
         }
     });
 }

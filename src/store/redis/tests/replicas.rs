@@ -8,11 +8,11 @@ use nix::unistd::Pid;
 
 use super::*;
 
-impl Running {
-    fn replica(&self) -> Running {
+impl RedisProcess {
+    fn replica(&self) -> RedisProcess {
         let port = self.address.rsplit_once(':').expect("host and port").1;
         let number = self.replicas() + 1;
-        let replica = Running::with(&["--replicaof", "127.0.0.1", port]);
+        let replica = RedisProcess::with(&["--replicaof", "127.0.0.1", port]);
         until(|| self.replicas() >= number);
         replica
     }
@@ -48,7 +48,7 @@ fn until(condition: impl Fn() -> bool) {
 }
 
 /// A client that looks like a replica as far as it is told to: it confirms so much once, and then nothing.
-fn pretender(server: &Running, port: Option<u16>, confirms: Option<u64>) -> TcpStream {
+fn pretender(server: &RedisProcess, port: Option<u16>, confirms: Option<u64>) -> TcpStream {
     let mut stream = TcpStream::connect(&server.address).expect("it listens");
     let mut reader = BufReader::new(stream.try_clone().expect("one more descriptor"));
     let mut says = |words: &str| stream.write_all(format!("{words}\r\n").as_bytes()).expect("it reads");
@@ -74,16 +74,16 @@ fn pretender(server: &Running, port: Option<u16>, confirms: Option<u64>) -> TcpS
 }
 
 /// One that leaves replicas the time to confirm a write, on a laden machine too.
-fn patient(server: &Running, options: &str, name: &str) -> Player {
-    Player::asking_for(Duration::from_secs(4), server, options, name)
+fn patient(server: &RedisProcess, options: &str, name: &str) -> RedisCandidate {
+    RedisCandidate::asking_for(Duration::from_secs(4), server, options, name)
 }
 
 /// With a lease that does not run out meanwhile.
-async fn leads(server: &Running, options: &str) -> Player {
+async fn leads(server: &RedisProcess, options: &str) -> RedisCandidate {
     leads_for(server, options, Duration::from_secs(60)).await
 }
 
-async fn leads_for(server: &Running, options: &str, ttl: Duration) -> Player {
+async fn leads_for(server: &RedisProcess, options: &str, ttl: Duration) -> RedisCandidate {
     let mut one = patient(server, options, "one");
     // The first record is waited for by a candidate with a short ttl.
     let mut first = patient(server, options, "first");
@@ -97,20 +97,20 @@ async fn leads_for(server: &Running, options: &str, ttl: Duration) -> Player {
 }
 
 #[track_caller]
-fn is_credited(renewal: &Result<Renewal, StoreError>) {
-    assert!(matches!(renewal, Ok(Renewal::Credited { .. })), "{renewal:?}");
+fn is_credited(renewal: &Result<RenewResult, StoreError>) {
+    assert!(matches!(renewal, Ok(RenewResult::Credited { .. })), "{renewal:?}");
 }
 
-async fn credited(player: &mut Player) {
+async fn credited(player: &mut RedisCandidate) {
     is_credited(&player.renews().await);
 }
 
 /// The next one takes it without any wait.
-async fn is_free_at_once(server: &Running, mut one: Player) {
+async fn is_free_at_once(server: &RedisProcess, mut one: RedisCandidate) {
     one.store.release(&one.candidacy).await.expect("released");
     let mut next = patient(server, "", "next");
     next.candidacy.ttl = Duration::from_secs(60);
-    assert!(matches!(next.ask().await, Ok(Standing::Won { .. })));
+    assert!(matches!(next.ask().await, Ok(CampaignResult::Won { .. })));
     is_credited(&next.renews().await);
     next.store.release(&next.candidacy).await.expect("released");
 }
@@ -121,7 +121,7 @@ fn nobody_is_elected_where_too_few_replicas_are_attached() {
         let mut one = patient(server, "?replicas=1", "one");
         for _ in 0..5 {
             let answer = one.ask().await.expect("an answer");
-            let Standing::Waiting { sighting, again, .. } = answer else { panic!("{answer:?}") };
+            let CampaignResult::Waiting { sighting, again, .. } = answer else { panic!("{answer:?}") };
             let why = sighting.obstacle.expect("a reason");
             assert!(why.contains("0 of 1 replicas are attached") && why.contains("replicas-was=1"), "{why}");
             tokio::time::sleep(again.expect("a time").min(one.candidacy.ttl / 2)).await;
@@ -139,14 +139,14 @@ fn a_take_that_no_replica_has_is_found_and_counts_with_the_second_write_that_the
         replica.signal(Signal::SIGSTOP);
         let unknown = loop {
             match one.ask().await {
-                Ok(Standing::Won { .. }) => panic!("won without a replica"),
-                Ok(Standing::Waiting { again, .. }) => tokio::time::sleep(again.unwrap_or_default()).await,
+                Ok(CampaignResult::Won { .. }) => panic!("won without a replica"),
+                Ok(CampaignResult::Waiting { again, .. }) => tokio::time::sleep(again.unwrap_or_default()).await,
                 Err(error) => break error.to_string(),
             }
         };
         assert!(unknown.contains("0 of 1 replicas have confirmed"), "{unknown}");
         // It finds its own take by the nonce at the next look, and does not wait for itself.
-        assert!(matches!(one.ask().await, Ok(Standing::Won { .. })));
+        assert!(matches!(one.ask().await, Ok(CampaignResult::Won { .. })));
         let unconfirmed = one.renews().await.expect_err("nothing is credited").to_string();
         assert!(unconfirmed.contains("0 of 1 replicas have confirmed"), "{unconfirmed}");
         replica.signal(Signal::SIGCONT);
@@ -286,7 +286,7 @@ fn a_release_after_something_has_changed_and_before_a_credit_is_waited_for() {
         one.store.release(&one.candidacy).await.expect("released");
         let mut next = patient(server, "", "next");
         let answer = next.ask().await.expect("an answer");
-        let Standing::Waiting { sighting, .. } = answer else { panic!("{answer:?}") };
+        let CampaignResult::Waiting { sighting, .. } = answer else { panic!("{answer:?}") };
         let why = sighting.obstacle.expect("a reason");
         assert!(why.contains("a replica has attached since the last leader"), "{why}");
         drop(replica);
@@ -301,17 +301,17 @@ fn a_replica_that_attaches_between_take_and_first_renewal_costs_the_take() {
         credited(&mut one).await;
         one.store.release(&one.candidacy).await.expect("released");
         let mut next = patient(server, "", "next");
-        assert!(matches!(next.ask().await, Ok(Standing::Won { .. })));
+        assert!(matches!(next.ask().await, Ok(CampaignResult::Won { .. })));
         server.dump();
         let renewal = next.renews().await;
-        let Ok(Renewal::Lost { why }) = renewal else { panic!("{renewal:?}") };
+        let Ok(RenewResult::Lost { why }) = renewal else { panic!("{renewal:?}") };
         assert!(why.contains("given back"), "{why}");
         assert_eq!(server.field("state"), "free");
         // Counters that were set back may hide as many replicas.
         next.wins().await;
         server.cli(&["config", "resetstat"]);
         let renewal = next.renews().await;
-        assert!(matches!(renewal, Ok(Renewal::Lost { .. })), "{renewal:?}");
+        assert!(matches!(renewal, Ok(RenewResult::Lost { .. })), "{renewal:?}");
         drop(replica);
     });
 }
@@ -335,10 +335,10 @@ fn candidates_that_require_different_numbers_do_not_meet_unless_one_replaces_the
             assert!(why.contains("&replicas-was=2"), "{why}");
         }
         let mut other = patient(server, "?replicas=majority&replicas-was=2", "other");
-        let Ok(Standing::Waiting { .. }) = other.ask().await else { panic!("it did not wait") };
+        let Ok(CampaignResult::Waiting { .. }) = other.ask().await else { panic!("it did not wait") };
         one.store.release(&one.candidacy).await.expect("released");
         let answer = other.ask().await;
-        assert!(matches!(answer, Ok(Standing::Waiting { .. })), "free or not, it is of another kind: {answer:?}");
+        assert!(matches!(answer, Ok(CampaignResult::Waiting { .. })), "free or not, it is of another kind: {answer:?}");
         other.wins().await;
         credited(&mut other).await;
         credited(&mut other).await;
@@ -346,7 +346,7 @@ fn candidates_that_require_different_numbers_do_not_meet_unless_one_replaces_the
         // The leader by the old number has lost, whatever else the record says.
         server.cli(&["hset", "elect:cron", "required", "2"]);
         let renewal = other.renews().await;
-        assert!(matches!(&renewal, Ok(Renewal::Lost { why }) if why.contains("asks for")), "{renewal:?}");
+        assert!(matches!(&renewal, Ok(RenewResult::Lost { why }) if why.contains("asks for")), "{renewal:?}");
         drop(replicas);
     });
 }
@@ -362,7 +362,7 @@ fn all_starts_anew_where_a_replica_is_gone_for_good() {
         drop(goes);
         until(|| server.replicas() == 1);
         let answer = patient(server, "", "stuck").ask().await.expect("an answer");
-        let Standing::Waiting { sighting, .. } = answer else { panic!("{answer:?}") };
+        let CampaignResult::Waiting { sighting, .. } = answer else { panic!("{answer:?}") };
         assert!(sighting.obstacle.expect("a reason").contains("1 of 2 replicas are attached"));
         let mut next = patient(server, "?replicas=all&replicas-was=2", "next");
         next.candidacy.ttl = LONG;

@@ -8,35 +8,35 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::directory::Directory;
-use super::folder::Folder;
-use super::holders::Holders;
+use super::directory_watch::DirectoryWatch;
+use super::lock_holders::LockHolders;
 use super::record_file::{FileRecord, Files};
-use super::{holders, seat};
+use super::{lock_holders, session};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::election::Time;
 use crate::store::record::RecordState;
-use crate::store::{Sighting, StoreError};
+use crate::store::{Observation, StoreError};
 
 /// How long every leader may take, on its way, from its lock to its guard.
-const ON_THE_WAY: Duration = Duration::from_millis(20);
+const GUARD_LAG: Duration = Duration::from_millis(20);
 /// Finding out who holds a lock reads all of `/proc`; the kernel's own list, which says less, costs little.
-const SCAN_AGAIN: Duration = Duration::from_secs(10);
+const SCAN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What an observer remembers from one look to the next.
 #[derive(Debug, Default)]
-pub struct Observing {
-    folder: Option<Folder>,
+pub struct FileObserver {
+    folder: Option<DirectoryWatch>,
     /// Who was found to hold the lock, and when, where nobody leads.
     obstacles: BTreeMap<Boundary, (Time, Option<String>)>,
 }
 
-impl Observing {
+impl FileObserver {
     /// One sighting for each of them, in their order.
-    pub async fn look(&mut self, all: &[(Boundary, Files)]) -> Vec<Result<Sighting, StoreError>> {
+    pub async fn look(&mut self, all: &[(Boundary, Files)]) -> Vec<Result<Observation, StoreError>> {
         let mut seen: Vec<_> = all.iter().map(|(_, files)| see(files)).collect();
         for ((boundary, _), seen) in all.iter().zip(&seen) {
-            if !matches!(seen, Ok(Seen::Unguarded(_))) {
+            if !matches!(seen, Ok(GuardedRecord::Unguarded(_))) {
                 self.obstacles.remove(boundary);
             }
         }
@@ -44,19 +44,19 @@ impl Observing {
         for last in [false, true] {
             let now = clock::now();
             let unknown: Vec<usize> = (0..all.len())
-                .filter(|&index| matches!(seen[index], Ok(Seen::Unguarded(_))))
+                .filter(|&index| matches!(seen[index], Ok(GuardedRecord::Unguarded(_))))
                 .filter(|&index| {
                     let (boundary, files) = &all[index];
                     match self.obstacles.get(boundary) {
-                        Some((at, _)) if now.since(*at) >= SCAN_AGAIN => true,
-                        Some((_, found)) => found.is_none() && holders::is_listed_at(&files.lock),
+                        Some((at, _)) if now.since(*at) >= SCAN_INTERVAL => true,
+                        Some((_, found)) => found.is_none() && lock_holders::is_listed_at(&files.lock),
                         None => true,
                     }
                 })
                 .collect();
             let paths: Vec<&Path> = unknown.iter().map(|&index| all[index].1.lock.as_path()).collect();
             let mut held = Vec::new();
-            for (index, holders) in unknown.into_iter().zip(Holders::of_each(&paths)) {
+            for (index, holders) in unknown.into_iter().zip(LockHolders::of_each(&paths)) {
                 if holders.is_held() && !last {
                     held.push(index);
                 } else {
@@ -67,12 +67,12 @@ impl Observing {
             if held.is_empty() {
                 break;
             }
-            tokio::time::sleep(ON_THE_WAY).await;
+            tokio::time::sleep(GUARD_LAG).await;
             for index in held {
                 seen[index] = see(&all[index].1);
             }
         }
-        let told = |(seen, (boundary, _)): (Result<Seen, StoreError>, &(Boundary, Files))| {
+        let told = |(seen, (boundary, _)): (Result<GuardedRecord, StoreError>, &(Boundary, Files))| {
             let obstacle = self.obstacles.get(boundary).and_then(|(_, described)| described.clone());
             seen.map(|seen| seen.into_sighting(obstacle))
         };
@@ -82,7 +82,7 @@ impl Observing {
     /// See [`Store::changed`](crate::store::Store::changed). A directory that may not be watched gives no hints.
     pub async fn changed(&mut self, directory: &Directory, boundary: Option<&Boundary>) {
         let Some(folder) = &mut self.folder else {
-            match Folder::open(directory.path()) {
+            match DirectoryWatch::open(directory.path()) {
                 // What happened before this went unseen.
                 Ok(folder) => self.folder = Some(folder),
                 Err(_) => std::future::pending().await,
@@ -101,29 +101,35 @@ impl Observing {
 }
 
 /// What one boundary's files show.
-enum Seen {
+enum GuardedRecord {
     /// Campaigner or keeper lives: the record counts.
     Guarded(Option<FileRecord>),
     /// Whatever the record says, nobody leads.
     Unguarded(Option<FileRecord>),
 }
 
-fn see(files: &Files) -> Result<Seen, StoreError> {
+fn see(files: &Files) -> Result<GuardedRecord, StoreError> {
     let read = || files.read().map_err(|error| error.into_store_error(files));
     // In this order: a record that is written later than the guard was looked for is not that of somebody who is gone.
     let before = read()?;
-    if seat::is_guarded(&files.lock) { Ok(Seen::Guarded(read()?)) } else { Ok(Seen::Unguarded(before)) }
+    if session::is_guarded(&files.lock) {
+        Ok(GuardedRecord::Guarded(read()?))
+    } else {
+        Ok(GuardedRecord::Unguarded(before))
+    }
 }
 
-impl Seen {
-    fn into_sighting(self, obstacle: Option<String>) -> Sighting {
+impl GuardedRecord {
+    fn into_sighting(self, obstacle: Option<String>) -> Observation {
         let last = |found: &FileRecord| found.record.term;
         match self {
-            Seen::Guarded(Some(found)) if found.record.state == RecordState::Held => {
-                Sighting { leader: Some(found.record.leader()), former: found.former, ..Sighting::default() }
+            GuardedRecord::Guarded(Some(found)) if found.record.state == RecordState::Held => {
+                Observation { leader: Some(found.record.leader()), former: found.former, ..Observation::default() }
             }
-            Seen::Guarded(found) => Sighting { former: found.as_ref().map(last), ..Sighting::default() },
-            Seen::Unguarded(found) => Sighting { former: found.as_ref().map(last), obstacle, ..Sighting::default() },
+            GuardedRecord::Guarded(found) => Observation { former: found.as_ref().map(last), ..Observation::default() },
+            GuardedRecord::Unguarded(found) => {
+                Observation { former: found.as_ref().map(last), obstacle, ..Observation::default() }
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From an address to a client on a connection: name, TCP, TLS, login.
 //!
-//! The client of the redis crate gets a stream of ours, so that all that the server sends is limited ([`wire`](super::wire)), and
+//! The client of the redis crate gets a stream of ours, so that all that the server sends is limited ([`reply_filter`](super::reply_filter)), and
 //! so that a certificate is verified as the flags say, whether the address was configured or learned from a Sentinel (S4).
 
 use std::io;
@@ -17,10 +17,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::ear::Ear;
-use super::settings::{Address, Settings, Tls};
-use super::trouble::{Trouble, explain};
-use super::wire::Wire;
+use super::errors::{ClassifiedError, explain};
+use super::hint_flags::HintFlags;
+use super::reply_filter::ReplyFilter;
+use super::settings::{ServerAddress, Settings, Tls};
 use crate::limits;
 use crate::store::access::unreadable;
 use crate::store::{StoreError, resolver};
@@ -31,14 +31,14 @@ const ADDRESSES_MAX: usize = 16;
 /// A client, and the task that serves it.
 pub struct Connection {
     pub client: MultiplexedConnection,
-    ear: Arc<Ear>,
+    ear: Arc<HintFlags>,
     /// Aborted when it is dropped.
     _task: JoinSet<()>,
 }
 
 impl Connection {
     /// The meaning of a failed call on it.
-    pub fn explain(&self, who: &str, error: &RedisError) -> Trouble {
+    pub fn explain(&self, who: &str, error: &RedisError) -> ClassifiedError {
         match self.ear.excess() {
             Some(excess) => explain(who, &RedisError::from(io::Error::from(excess))),
             None => explain(who, error),
@@ -60,10 +60,10 @@ impl Drop for Connection {
 /// message.
 pub async fn open(
     settings: &Settings,
-    address: &Address,
+    address: &ServerAddress,
     who: &str,
     login: RedisConnectionInfo,
-    ear: &Arc<Ear>,
+    ear: &Arc<HintFlags>,
 ) -> Result<Connection, StoreError> {
     let failed = |error: io::Error| explain(who, &RedisError::from(error)).error;
     let connector = settings.tls.as_ref().map(connector).transpose()?;
@@ -85,10 +85,10 @@ async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     who: &str,
     login: &RedisConnectionInfo,
-    ear: &Arc<Ear>,
+    ear: &Arc<HintFlags>,
 ) -> Result<Connection, StoreError> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let wire = Wire::new(stream, Arc::clone(ear));
+    let wire = ReplyFilter::new(stream, Arc::clone(ear));
     let opened = MultiplexedConnection::new_with_config(login, wire, config).await;
     let (client, driver) = opened.map_err(|error| explain(who, &error).error)?;
     let listener = Arc::clone(ear);
@@ -101,7 +101,7 @@ async fn serve(
 }
 
 /// The first of the addresses of a name that accepts a connection.
-async fn connect(address: &Address) -> io::Result<TcpStream> {
+async fn connect(address: &ServerAddress) -> io::Result<TcpStream> {
     let addresses = resolver::lookup(&address.host, address.port).await?;
     let mut dials = JoinSet::new();
     for address in addresses.into_iter().take(ADDRESSES_MAX) {

@@ -1,6 +1,6 @@
 //! The keeper's own loop: one socket, one deadline, one tree.
 //!
-//! What starts it is in [`start`]; hooks that run beside it are in [`beside`].
+//! What starts it is in [`start`]; hooks that run beside it are in [`running_hook`].
 //!
 //! ```text
 //!           start            exec           stop · main ended          kill_at · deadline · kill
@@ -11,7 +11,7 @@
 //! the campaigner is listened to. The end of the campaigner is a stop request that nobody can withdraw (K2);
 //! with a `--min-hold` that still runs, the claim is kept until it is over, or left to a lease that ends before that.
 
-mod beside;
+mod running_hook;
 mod start;
 mod terminal;
 
@@ -29,40 +29,40 @@ use nix::unistd::Pid;
 
 use super::containment::Tier;
 use super::namespace::Init;
-use super::protocol::{Channel, Claim, LONGEST, Received, ToKeeper};
-use super::spawn::{ExecStatus, Program, Spawned};
+use super::protocol::{Channel, Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
+use super::spawn::{CommandSpec, ExecStatus, Spawned};
 use super::sys::{self, Inherited, Reaped};
 use super::terminal::Terminal;
-use super::tree::{Killed, Scanner};
+use super::tree::{KillSweep, Scanner};
 use crate::clock::{self, Alarm};
 use crate::election::{CommandEnd, FromKeeper, Job, Run, Term, Time};
-use beside::Beside;
-use start::Ousted;
+use running_hook::RunningHook;
+use start::PendingOustedHook;
 
 /// How many messages, or ends of children, are dealt with before the deadlines are looked at again: neither a campaigner
 /// that never stops talking nor a hail of orphans may put a kill off.
-const AT_ONCE: usize = 64;
+const EVENT_BATCH: usize = 64;
 /// How soon a killed tree is looked at again if no child's end says so first; doubled up to the longest.
-const SWEEP_AGAIN: Duration = Duration::from_millis(5);
-const SWEEP_AGAIN_LONGEST: Duration = Duration::from_millis(100);
+const SWEEP_INTERVAL: Duration = Duration::from_millis(5);
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_millis(100);
 
 /// How often progress is reported at most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
 
-pub struct Guard {
+pub struct KeeperLoop {
     channel: Channel,
-    campaigner: Campaigner,
-    deadline: Option<Deadline>,
-    tree: Tree,
-    beside: Option<Beside>,
+    campaigner: CampaignerState,
+    deadline: Option<KillDeadline>,
+    tree: CommandTree,
+    beside: Option<RunningHook>,
     /// The one that the tree is of.
     run: Run,
     /// The last one that was ordered: what is empty is so after that order, whatever became of it.
     heard: Run,
-    ousted: Option<Ousted>,
-    hold: Option<Hold>,
+    ousted: Option<PendingOustedHook>,
+    hold: Option<ClaimHold>,
     claim: Option<Claim>,
-    program: Option<Program>,
+    program: Option<CommandSpec>,
     inherited: Inherited,
     tier: Tier,
     terminal: Terminal,
@@ -78,7 +78,7 @@ pub struct Guard {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Campaigner {
+enum CampaignerState {
     Present,
     /// It ends in good order: nothing is left to release.
     Dismissed,
@@ -88,7 +88,7 @@ enum Campaigner {
 
 /// K1: the time after which nothing of this term may live.
 #[derive(Debug, Clone, Copy)]
-struct Deadline {
+struct KillDeadline {
     term: Term,
     kill_by: Time,
     expired: bool,
@@ -96,18 +96,18 @@ struct Deadline {
 
 /// K2: until when the claim is kept even if the campaigner dies: for so long after the first start in a term.
 #[derive(Debug, Clone, Copy)]
-struct Hold {
+struct ClaimHold {
     term: Term,
     until: Time,
 }
 
 #[derive(Debug)]
-enum Tree {
+enum CommandTree {
     Empty,
     /// The main process leads a group of its own, which keeps the number when the process is gone.
     Alive {
         job: Job,
-        main: Main,
+        main: MainProcess,
         group: i32,
         stop: Stop,
         /// Of its namespace, in that tier, until it has been reaped.
@@ -119,17 +119,17 @@ enum Tree {
 
 /// What is left to be done when the dead have been reaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Remaining {
+enum ReapResult {
     /// More of them, at once.
-    Dead,
+    MoreZombies,
     /// Children, who tell of their end.
-    Living,
+    ChildrenAlive,
     /// No child, and still somebody in the leaf, which tells of it (K6).
-    Inmates,
+    CgroupPopulated,
 }
 
 #[derive(Debug)]
-enum Main {
+enum MainProcess {
     /// Forked; whether exec succeeds is still open.
     Starting(Spawned),
     Running(i32),
@@ -143,9 +143,9 @@ enum Main {
 
 #[derive(Debug, Clone, Copy)]
 enum Stop {
-    NotAsked,
+    NotRequested,
     /// The stop signal was sent; SIGKILL follows.
-    Asked {
+    Terminating {
         kill_at: Time,
     },
     /// SIGKILL was sent, and is sent again until nothing is left.
@@ -155,20 +155,20 @@ enum Stop {
     },
 }
 
-impl Guard {
+impl KeeperLoop {
     pub fn new(
         channel: Channel,
-        program: Option<Program>,
+        program: Option<CommandSpec>,
         inherited: Inherited,
         tier: Tier,
         terminal: Terminal,
-    ) -> Guard {
+    ) -> KeeperLoop {
         let own_pid = std::process::id().cast_signed();
-        Guard {
+        KeeperLoop {
             channel,
-            campaigner: Campaigner::Present,
+            campaigner: CampaignerState::Present,
             deadline: None,
-            tree: Tree::Empty,
+            tree: CommandTree::Empty,
             beside: None,
             run: 0,
             heard: 0,
@@ -184,7 +184,7 @@ impl Guard {
             inits: Vec::new(),
             scanner: Scanner::new(&[own_pid]),
             own_pid,
-            buffer: vec![0; LONGEST],
+            buffer: vec![0; MESSAGE_BYTES_MAX],
         }
     }
 
@@ -217,16 +217,16 @@ impl Guard {
     /// Whether all is done, and with which claim to be released.
     fn part(&mut self) -> ControlFlow<Option<Claim>> {
         // Whatever ran beside nothing was made a tree when the campaigner went.
-        if !matches!(self.tree, Tree::Empty) {
+        if !matches!(self.tree, CommandTree::Empty) {
             return ControlFlow::Continue(());
         }
         let held = clock::now() < self.held_until();
         match self.campaigner {
-            Campaigner::Dismissed => ControlFlow::Break(None),
+            CampaignerState::Dismissed => ControlFlow::Break(None),
             // The claim is kept, or the campaigner keeps it.
-            Campaigner::Gone if held && !self.outlives_its_lease() => ControlFlow::Continue(()),
-            Campaigner::Present => ControlFlow::Continue(()),
-            Campaigner::Gone => {
+            CampaignerState::Gone if held && !self.outlives_its_lease() => ControlFlow::Continue(()),
+            CampaignerState::Present => ControlFlow::Continue(()),
+            CampaignerState::Gone => {
                 if self.ousts() {
                     return ControlFlow::Continue(());
                 }
@@ -236,21 +236,21 @@ impl Guard {
     }
 
     /// Sleeps until something happens. Which of them it was does not matter: the loop looks at everything.
-    fn wait(&self, children: &SignalFd, alarm: &Alarm, remaining: Remaining) {
+    fn wait(&self, children: &SignalFd, alarm: &Alarm, remaining: ReapResult) {
         let child = || PollFd::new(children.as_fd(), PollFlags::POLLIN);
         let clock = PollFd::new(alarm.as_fd(), PollFlags::POLLIN);
         // A socket whose other end is gone is always ready: it is left out then. What is left out is one more look at the
         // children.
         let socket = match self.campaigner {
-            Campaigner::Present if self.outbox.is_empty() => Some(PollFlags::POLLIN),
-            Campaigner::Present => Some(PollFlags::POLLIN | PollFlags::POLLOUT),
-            Campaigner::Dismissed | Campaigner::Gone => None,
+            CampaignerState::Present if self.outbox.is_empty() => Some(PollFlags::POLLIN),
+            CampaignerState::Present => Some(PollFlags::POLLIN | PollFlags::POLLOUT),
+            CampaignerState::Dismissed | CampaignerState::Gone => None,
         };
         let socket = socket.map_or_else(child, |events| PollFd::new(self.channel.socket().as_fd(), events));
         let exec = self.exec_pipe().map_or_else(child, |pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
-        let leaf = self.tier.events().filter(|_| remaining == Remaining::Inmates);
+        let leaf = self.tier.events().filter(|_| remaining == ReapResult::CgroupPopulated);
         let leaf = leaf.map_or_else(child, |events| PollFd::new(events, PollFlags::POLLPRI));
-        let longest = if remaining == Remaining::Dead { PollTimeout::ZERO } else { PollTimeout::NONE };
+        let longest = if remaining == ReapResult::MoreZombies { PollTimeout::ZERO } else { PollTimeout::NONE };
         let result = poll(&mut [child(), clock, socket, exec, leaf], longest);
         debug_assert!(matches!(result, Ok(_) | Err(Errno::EINTR)), "{result:?}");
         while let Ok(Some(_)) = children.read_signal() {}
@@ -259,22 +259,25 @@ impl Guard {
 
     fn exec_pipe(&self) -> Option<&OwnedFd> {
         match &self.tree {
-            Tree::Alive { main: Main::Starting(spawned), .. } => Some(&spawned.status),
-            Tree::Alive { main: Main::Running(_) | Main::Refused(_) | Main::Ended | Main::Nothing, .. }
-            | Tree::Empty => None,
+            CommandTree::Alive { main: MainProcess::Starting(spawned), .. } => Some(&spawned.status),
+            CommandTree::Alive {
+                main: MainProcess::Running(_) | MainProcess::Refused(_) | MainProcess::Ended | MainProcess::Nothing,
+                ..
+            }
+            | CommandTree::Empty => None,
         }
     }
 
     fn wake_at(&self) -> Time {
         let beside = self.beside_wakes_at();
-        let Tree::Alive { job, stop, until, .. } = &self.tree else { return self.held_until().min(beside) };
+        let CommandTree::Alive { job, stop, until, .. } = &self.tree else { return self.held_until().min(beside) };
         let deadline = match self.deadline.filter(|_| job.governed_by().is_some()) {
-            Some(Deadline { expired: false, kill_by, .. }) => kill_by,
-            Some(Deadline { expired: true, .. }) | None => Time::NEVER,
+            Some(KillDeadline { expired: false, kill_by, .. }) => kill_by,
+            Some(KillDeadline { expired: true, .. }) | None => Time::NEVER,
         };
         let stop = match *stop {
-            Stop::NotAsked => self.terminal.look_at().min(*until),
-            Stop::Asked { kill_at } => kill_at.min(*until),
+            Stop::NotRequested => self.terminal.look_at().min(*until),
+            Stop::Terminating { kill_at } => kill_at.min(*until),
             Stop::Killing { again_at, .. } => again_at,
         };
         deadline.min(stop).min(beside)
@@ -285,9 +288,9 @@ impl Guard {
     /// When to look at the hold: never, as long as the campaigner is there to do it.
     fn held_until(&self) -> Time {
         match (self.hold, self.campaigner) {
-            (Some(hold), Campaigner::Gone) => hold.until,
-            (_, Campaigner::Present | Campaigner::Dismissed) => Time::NEVER,
-            (None, Campaigner::Gone) => Time::BOOT,
+            (Some(hold), CampaignerState::Gone) => hold.until,
+            (_, CampaignerState::Present | CampaignerState::Dismissed) => Time::NEVER,
+            (None, CampaignerState::Gone) => Time::BOOT,
         }
     }
 
@@ -303,10 +306,10 @@ impl Guard {
     /// nothing to do with it.
     fn enforce(&mut self, now: Time) {
         self.enforce_beside(now);
-        let Tree::Alive { job, stop, until, .. } = &self.tree else { return };
+        let CommandTree::Alive { job, stop, until, .. } = &self.tree else { return };
         let due = match *stop {
-            Stop::NotAsked => now >= *until,
-            Stop::Asked { kill_at } => now >= kill_at.min(*until),
+            Stop::NotRequested => now >= *until,
+            Stop::Terminating { kill_at } => now >= kill_at.min(*until),
             Stop::Killing { again_at, .. } => now >= again_at,
         };
         let governed = job.governed_by().is_some();
@@ -314,14 +317,14 @@ impl Guard {
         if due || expired.is_some() {
             self.kill();
         }
-        if let (Some(Deadline { term, .. }), Some(deadline)) = (expired, self.deadline.as_mut()) {
+        if let (Some(KillDeadline { term, .. }), Some(deadline)) = (expired, self.deadline.as_mut()) {
             deadline.expired = true;
             self.outbox.push_back(FromKeeper::Expired { term });
         }
     }
 
     fn kill(&mut self) {
-        let Tree::Alive { main, stop, init, .. } = &mut self.tree else { return };
+        let CommandTree::Alive { main, stop, init, .. } = &mut self.tree else { return };
         sys::schedule_first();
         // Each of these kills many in one call, before those that find the others.
         if let Some(init) = init {
@@ -331,14 +334,15 @@ impl Guard {
             signal_group(pid, libc::SIGKILL);
         }
         let progress = &mut Progress::of(&self.channel, self.campaigner);
-        if let Killed::All(_) = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report()) {
+        if let KillSweep::Complete(_) = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report())
+        {
             // What is left is to see them die. To reap somebody whom `ps` is looking at takes until that has let go, which
             // the kernel waits for in a busy loop, and whoever goes before all others keeps `ps` from it: for a second.
             self.inherited.schedule_as_before();
         }
         let rest = match *stop {
-            Stop::Killing { rest, .. } => (rest * 2).min(SWEEP_AGAIN_LONGEST),
-            Stop::NotAsked | Stop::Asked { .. } => SWEEP_AGAIN,
+            Stop::Killing { rest, .. } => (rest * 2).min(SWEEP_INTERVAL_MAX),
+            Stop::NotRequested | Stop::Terminating { .. } => SWEEP_INTERVAL,
         };
         *stop = Stop::Killing { again_at: clock::now() + rest, rest };
     }
@@ -348,9 +352,9 @@ impl Guard {
         let Some(program) = &self.program else { return };
         let stop_signal = program.stop_signal;
         let beside = self.group_beside();
-        let Tree::Alive { main, stop, .. } = &mut self.tree else { return };
+        let CommandTree::Alive { main, stop, .. } = &mut self.tree else { return };
         let before = std::mem::replace(stop, stop.asked(kill_at));
-        if !matches!(before, Stop::NotAsked) {
+        if !matches!(before, Stop::NotRequested) {
             return;
         }
         if let Some(pid) = main.pid() {
@@ -373,12 +377,12 @@ impl Guard {
 
     // ---- children
 
-    fn reap(&mut self) -> Remaining {
+    fn reap(&mut self) -> ReapResult {
         self.look_at_exec();
-        for _ in 0..AT_ONCE {
+        for _ in 0..EVENT_BATCH {
             match self.reap_next() {
                 Reaped::Child { pid, status } => {
-                    if let Tree::Alive { main: Main::Refused(child), .. } = &mut self.tree
+                    if let CommandTree::Alive { main: MainProcess::Refused(child), .. } = &mut self.tree
                         && *child == Some(pid)
                     {
                         *child = None;
@@ -389,38 +393,39 @@ impl Guard {
                     }
                     // Its number may be somebody else's from now on.
                     self.inits.retain(|init| init.pid != pid);
-                    if let Tree::Alive { init, .. } = &mut self.tree {
+                    if let CommandTree::Alive { init, .. } = &mut self.tree {
                         init.take_if(|init| init.pid == pid);
                     }
                     self.clear_what_was_refused();
                 }
-                Reaped::NoneEnded => return Remaining::Living,
+                Reaped::NoneEnded => return ReapResult::ChildrenAlive,
                 // K6: no descendant is left, for a subreaper's descendants have nowhere else to go; and nobody else in
                 // the leaf either.
                 Reaped::NoChildren => {
-                    if self.tier.is_populated() && !(matches!(self.tree, Tree::Empty) && self.is_alone()) {
-                        return Remaining::Inmates;
+                    if self.tier.is_populated() && !(matches!(self.tree, CommandTree::Empty) && self.is_alone()) {
+                        return ReapResult::CgroupPopulated;
                     }
                     self.nothing_is_beside();
                     match self.tree {
-                        Tree::Empty | Tree::Alive { main: Main::Nothing, stop: Stop::NotAsked, .. } => {}
-                        Tree::Alive { .. } => {
-                            self.tree = Tree::Empty;
+                        CommandTree::Empty
+                        | CommandTree::Alive { main: MainProcess::Nothing, stop: Stop::NotRequested, .. } => {}
+                        CommandTree::Alive { .. } => {
+                            self.tree = CommandTree::Empty;
                             sys::schedule_first();
                             self.outbox.push_back(FromKeeper::Empty { run: self.heard });
                         }
                     }
-                    return Remaining::Living;
+                    return ReapResult::ChildrenAlive;
                 }
             }
         }
-        Remaining::Dead
+        ReapResult::MoreZombies
     }
 
     /// One that has ended. Before a main process is reaped whose exec is still open, it is looked at: only then can it be told
     /// whether it ended before.
     fn reap_next(&mut self) -> Reaped {
-        if let Tree::Alive { main: Main::Starting(spawned), .. } = &self.tree
+        if let CommandTree::Alive { main: MainProcess::Starting(spawned), .. } = &self.tree
             && let Some(pid) = sys::ended_child(None)
         {
             if pid == spawned.pid {
@@ -434,10 +439,14 @@ impl Guard {
     /// K5: of a start that was refused nothing is left once its child, and the init of its namespace, have been reaped. A hook
     /// that runs beside it goes on, beside nothing. Where none does, the end of all children tells.
     fn clear_what_was_refused(&mut self) {
-        let Tree::Alive { main: Main::Refused(None), init: None, stop: Stop::NotAsked, .. } = self.tree else { return };
+        let CommandTree::Alive { main: MainProcess::Refused(None), init: None, stop: Stop::NotRequested, .. } =
+            self.tree
+        else {
+            return;
+        };
         let Some(beside) = &self.beside else { return };
         let left_behind = beside.has_ended();
-        self.tree = Tree::Empty;
+        self.tree = CommandTree::Empty;
         self.outbox.push_back(FromKeeper::Cleared { run: self.run });
         if left_behind {
             self.stop_what_a_hook_left();
@@ -446,24 +455,24 @@ impl Guard {
 
     fn main_pid(&self) -> Option<i32> {
         match &self.tree {
-            Tree::Alive { main, .. } => main.pid(),
-            Tree::Empty => None,
+            CommandTree::Alive { main, .. } => main.pid(),
+            CommandTree::Empty => None,
         }
     }
 
     fn look_at_exec(&mut self) {
-        let Tree::Alive { job, main, init, .. } = &mut self.tree else { return };
+        let CommandTree::Alive { job, main, init, .. } = &mut self.tree else { return };
         let job = *job;
-        let Main::Starting(spawned) = main else { return };
+        let MainProcess::Starting(spawned) = main else { return };
         match spawned.exec_status() {
             ExecStatus::Pending => {}
             ExecStatus::Succeeded => {
                 let pid = spawned.pid;
-                *main = Main::Running(pid);
+                *main = MainProcess::Running(pid);
                 if let (Some(program), Job::Command { term }) = (&self.program, job)
                     && self.hold.is_none_or(|hold| hold.term != term)
                 {
-                    self.hold = Some(Hold { term, until: clock::now() + program.min_hold });
+                    self.hold = Some(ClaimHold { term, until: clock::now() + program.min_hold });
                 }
                 self.outbox.push_back(FromKeeper::Started { run: self.run, pid });
                 // Processes that an earlier hook has left behind are from now on part of this tree.
@@ -474,7 +483,7 @@ impl Guard {
             }
             // The child that says so ends by itself, and is reaped as nobody's main process.
             ExecStatus::Failed(why) => {
-                *main = Main::Refused(Some(spawned.pid));
+                *main = MainProcess::Refused(Some(spawned.pid));
                 self.kept.clear();
                 init.iter().for_each(Init::dismiss);
                 self.outbox.push_back(FromKeeper::NotStarted { run: self.run, why });
@@ -486,17 +495,17 @@ impl Guard {
     fn main_ended(&mut self, status: i32) {
         // It may have been faster than the word that it started.
         self.look_at_exec();
-        let Tree::Alive { main, stop, init, .. } = &mut self.tree else { return };
-        if matches!(main, Main::Ended) {
+        let CommandTree::Alive { main, stop, init, .. } = &mut self.tree else { return };
+        if matches!(main, MainProcess::Ended) {
             return;
         }
-        if matches!(main, Main::Refused(_)) {
-            *main = Main::Refused(None);
+        if matches!(main, MainProcess::Refused(_)) {
+            *main = MainProcess::Refused(None);
             return;
         }
-        *main = Main::Ended;
+        *main = MainProcess::Ended;
         init.iter().for_each(Init::dismiss);
-        let (escalated, asked) = (matches!(stop, Stop::Killing { .. }), !matches!(stop, Stop::NotAsked));
+        let (escalated, asked) = (matches!(stop, Stop::Killing { .. }), !matches!(stop, Stop::NotRequested));
         let end = match sys::decode(status) {
             Ok(status) => CommandEnd::Exited(status),
             Err(signal) => CommandEnd::Killed {
@@ -515,15 +524,15 @@ impl Guard {
         let Some(program) = &self.program else { return };
         let (signal, timeout) = (program.stop_signal, program.stop_timeout);
         let beside = self.group_beside();
-        let Tree::Alive { group, stop, .. } = &mut self.tree else { return };
+        let CommandTree::Alive { group, stop, .. } = &mut self.tree else { return };
         let groups = [Some(*group), beside];
         match *stop {
-            Stop::NotAsked => {
+            Stop::NotRequested => {
                 *stop = stop.asked(clock::now() + timeout);
                 self.signal_those(signal, |_| true);
             }
             // Its group has had the signal already, and that of a hook beside it; to some a second one means "at once".
-            Stop::Asked { .. } => self.signal_those(signal, |pid| {
+            Stop::Terminating { .. } => self.signal_those(signal, |pid| {
                 nix::unistd::getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| !groups.contains(&Some(of.as_raw())))
             }),
             Stop::Killing { .. } => {}
@@ -533,8 +542,8 @@ impl Guard {
     // ---- the campaigner
 
     fn listen(&mut self, buffer: &mut [u8]) {
-        for _ in 0..AT_ONCE {
-            if self.campaigner != Campaigner::Present {
+        for _ in 0..EVENT_BATCH {
+            if self.campaigner != CampaignerState::Present {
                 return;
             }
             match self.channel.receive(buffer) {
@@ -552,7 +561,7 @@ impl Guard {
             ToKeeper::Arm { term, kill_by } => self.arm(term, kill_by),
             ToKeeper::Start { job, run, identity } => self.start(job, run, identity),
             ToKeeper::Aside { aside, beside, identity } => self.start_aside(aside, beside, &identity),
-            ToKeeper::Stop { .. } | ToKeeper::Kill if matches!(self.tree, Tree::Empty) && self.is_alone() => {
+            ToKeeper::Stop { .. } | ToKeeper::Kill if matches!(self.tree, CommandTree::Empty) && self.is_alone() => {
                 self.outbox.push_back(FromKeeper::Empty { run: self.heard });
             }
             ToKeeper::Stop { kill_at } => {
@@ -569,13 +578,13 @@ impl Guard {
             ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
             ToKeeper::Resume => {
                 if let Some(group) = self.running_group() {
-                    let command = matches!(self.tree, Tree::Alive { job: Job::Command { .. }, .. });
+                    let command = matches!(self.tree, CommandTree::Alive { job: Job::Command { .. }, .. });
                     self.terminal.resume(group, command);
                 }
             }
             ToKeeper::EndHold => self.hold = None,
             ToKeeper::Dismiss => {
-                self.campaigner = Campaigner::Dismissed;
+                self.campaigner = CampaignerState::Dismissed;
                 self.stop_for_good();
             }
         }
@@ -584,22 +593,24 @@ impl Guard {
     /// To the main process, once it has executed.
     fn forward(&mut self, signal: i32) {
         match &self.tree {
-            Tree::Alive { main: Main::Running(pid), .. } => drop(sys::kill(*pid, signal)),
+            CommandTree::Alive { main: MainProcess::Running(pid), .. } => drop(sys::kill(*pid, signal)),
             // Each once, as a process keeps what it blocks.
-            Tree::Alive { main: Main::Starting(_), .. } if !self.kept.contains(&signal) => self.kept.push(signal),
-            Tree::Alive { .. } | Tree::Empty => {}
+            CommandTree::Alive { main: MainProcess::Starting(_), .. } if !self.kept.contains(&signal) => {
+                self.kept.push(signal)
+            }
+            CommandTree::Alive { .. } | CommandTree::Empty => {}
         }
     }
 
     /// K2: nobody is left to ask, so the tree is stopped within the deadline in force.
     fn bereaved(&mut self) {
-        self.campaigner = Campaigner::Gone;
+        self.campaigner = CampaignerState::Gone;
         self.stop_for_good();
     }
 
     fn stop_for_good(&mut self) {
         self.outbox.clear();
-        if self.campaigner == Campaigner::Dismissed {
+        if self.campaigner == CampaignerState::Dismissed {
             // There should be nothing left, and nobody is left to wait for it.
             self.gather(Job::Follower);
             return self.kill();
@@ -607,12 +618,12 @@ impl Guard {
         let timeout = self.program.as_ref().map_or(Duration::ZERO, |program| program.stop_timeout);
         let job = match &self.tree {
             // Nothing is left to be told by a hook that runs beside nothing.
-            Tree::Empty if !self.is_alone() => {
+            CommandTree::Empty if !self.is_alone() => {
                 self.gather(Job::Follower);
                 return self.kill();
             }
-            Tree::Empty => return,
-            Tree::Alive { job, .. } => *job,
+            CommandTree::Empty => return,
+            CommandTree::Alive { job, .. } => *job,
         };
         let kill_at = clock::now() + timeout;
         let deadline = self.deadline.filter(|_| job.governed_by().is_some());
@@ -629,7 +640,7 @@ impl Guard {
     /// term the deadline only moves forward, and not once it has killed. While a tree lives, a message for another term changes
     /// nothing.
     fn arm(&mut self, term: Term, kill_by: Time) {
-        let nothing_to_kill = matches!(self.tree, Tree::Empty);
+        let nothing_to_kill = matches!(self.tree, CommandTree::Empty);
         let deadline = match (&mut self.deadline, &self.tree) {
             (Some(deadline), _) if deadline.term == term => {
                 // One that found nothing to kill was for a start that came too late: the next renewal is for the next.
@@ -638,8 +649,8 @@ impl Guard {
                 }
                 *deadline
             }
-            (deadline, Tree::Empty) => *deadline.insert(Deadline { term, kill_by, expired: false }),
-            (_, Tree::Alive { .. }) => return,
+            (deadline, CommandTree::Empty) => *deadline.insert(KillDeadline { term, kill_by, expired: false }),
+            (_, CommandTree::Alive { .. }) => return,
         };
         self.outbox.push_back(FromKeeper::Armed { term: deadline.term, kill_by: deadline.kill_by });
     }
@@ -665,20 +676,20 @@ impl Stop {
     /// turned back into a stop (K1).
     fn asked(self, kill_at: Time) -> Stop {
         match self {
-            Stop::NotAsked => Stop::Asked { kill_at },
-            Stop::Asked { kill_at: before } => Stop::Asked { kill_at: before.min(kill_at) },
+            Stop::NotRequested => Stop::Terminating { kill_at },
+            Stop::Terminating { kill_at: before } => Stop::Terminating { kill_at: before.min(kill_at) },
             Stop::Killing { .. } => self,
         }
     }
 }
 
-impl Main {
+impl MainProcess {
     fn pid(&self) -> Option<i32> {
         match self {
-            Main::Starting(spawned) => Some(spawned.pid),
-            Main::Running(pid) => Some(*pid),
-            Main::Refused(child) => *child,
-            Main::Ended | Main::Nothing => None,
+            MainProcess::Starting(spawned) => Some(spawned.pid),
+            MainProcess::Running(pid) => Some(*pid),
+            MainProcess::Refused(child) => *child,
+            MainProcess::Ended | MainProcess::Nothing => None,
         }
     }
 }
@@ -690,8 +701,8 @@ struct Progress<'a> {
 }
 
 impl Progress<'_> {
-    fn of(channel: &Channel, campaigner: Campaigner) -> Progress<'_> {
-        Progress { channel: Some(channel).filter(|_| campaigner == Campaigner::Present), last: clock::now() }
+    fn of(channel: &Channel, campaigner: CampaignerState) -> Progress<'_> {
+        Progress { channel: Some(channel).filter(|_| campaigner == CampaignerState::Present), last: clock::now() }
     }
 
     fn report(&mut self) {
@@ -722,17 +733,17 @@ mod tests {
 
     #[test]
     fn a_kill_that_has_begun_is_never_turned_back_into_a_stop() {
-        let killing = Stop::Killing { again_at: SOON, rest: SWEEP_AGAIN };
+        let killing = Stop::Killing { again_at: SOON, rest: SWEEP_INTERVAL };
         for kill_at in [Time::BOOT, SOON, LATER, Time::NEVER] {
-            assert!(matches!(killing.asked(kill_at), Stop::Killing { again_at: SOON, rest: SWEEP_AGAIN }));
+            assert!(matches!(killing.asked(kill_at), Stop::Killing { again_at: SOON, rest: SWEEP_INTERVAL }));
         }
     }
 
     #[test]
     fn a_kill_that_is_due_is_not_put_off_by_another_stop() {
-        let asked = Stop::NotAsked.asked(SOON);
-        assert!(matches!(asked, Stop::Asked { kill_at: SOON }));
-        assert!(matches!(asked.asked(LATER), Stop::Asked { kill_at: SOON }));
-        assert!(matches!(asked.asked(Time::BOOT), Stop::Asked { kill_at: Time::BOOT }));
+        let asked = Stop::NotRequested.asked(SOON);
+        assert!(matches!(asked, Stop::Terminating { kill_at: SOON }));
+        assert!(matches!(asked.asked(LATER), Stop::Terminating { kill_at: SOON }));
+        assert!(matches!(asked.asked(Time::BOOT), Stop::Terminating { kill_at: Time::BOOT }));
     }
 }

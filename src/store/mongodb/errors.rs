@@ -136,7 +136,7 @@ fn reason(message: &str) -> String {
         let end = part.find(" }").unwrap_or(part.len());
         let cause = part.get(..end).unwrap_or(part);
         // Its own words around the kind of the error.
-        let cause = cause.strip_prefix("Kind: ").unwrap_or(cause);
+        let cause = cause.strip_prefix("StoreKind: ").unwrap_or(cause);
         let cause = cause.split(", labels: ").next().unwrap_or(cause).trim();
         if !causes.contains(&cause) {
             causes.push(cause);
@@ -167,12 +167,12 @@ mod tests {
 
     #[test]
     fn a_whole_topology_is_told_in_its_causes() {
-        let message = "Server selection timeout: No available servers. Topology: { Type: ReplicaSetNoPrimary, Servers: [ \
-            { Address: h1:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} }, \
-            { Address: h2:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} }, \
-            { Address: h3:1, Type: Unknown, Error: Kind: I/O error: timed out, labels: {} } ] }";
+        let message = "MongoServer selection timeout: No available servers. Topology: { Type: ReplicaSetNoPrimary, Servers: [ \
+            { Address: h1:1, Type: Unknown, Error: StoreKind: I/O error: Connection refused (os error 111), labels: {} }, \
+            { Address: h2:1, Type: Unknown, Error: StoreKind: I/O error: Connection refused (os error 111), labels: {} }, \
+            { Address: h3:1, Type: Unknown, Error: StoreKind: I/O error: timed out, labels: {} } ] }";
         assert_eq!(reason(message), "I/O error: Connection refused (os error 111); I/O error: timed out");
-        assert_eq!(reason("Server selection timeout: No available servers. Topology: { }"), "nobody answers");
+        assert_eq!(reason("MongoServer selection timeout: No available servers. Topology: { }"), "nobody answers");
     }
 
     #[test]

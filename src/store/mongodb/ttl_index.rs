@@ -12,25 +12,25 @@ use ::mongodb::{Collection, IndexModel};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::trouble::in_short;
+use super::errors::in_short;
 
-const NAME: &str = "elect_unused";
-const UNUSED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const INDEX_NAME: &str = "elect_unused";
+const UNUSED_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Whoever has to wait longer goes without.
-const PATIENCE: Duration = Duration::from_secs(10);
+const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Creates the index if it is not there. Whatever becomes of that, it has been said.
 pub async fn tidy(boundaries: Collection<Document>, is_replicated: bool) {
-    if timeout(PATIENCE, see_to(boundaries, is_replicated)).await.is_err() {
-        info!("boundaries that nobody uses are kept: no index {NAME} on ttlExpire: it takes too long");
+    if timeout(INDEX_TIMEOUT, see_to(boundaries, is_replicated)).await.is_err() {
+        info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: it takes too long");
     }
 }
 
 async fn see_to(boundaries: Collection<Document>, is_replicated: bool) {
     let options = IndexOptions::builder()
-        .name(NAME.to_owned())
-        .expire_after(UNUSED)
+        .name(INDEX_NAME.to_owned())
+        .expire_after(UNUSED_LIFETIME)
         .partial_filter_expression(doc! { "state": "free" })
         .build();
     let index = IndexModel::builder().keys(doc! { "ttlExpire": 1 }).options(options).build();
@@ -40,7 +40,7 @@ async fn see_to(boundaries: Collection<Document>, is_replicated: bool) {
         creation = creation.commit_quorum(CommitQuorum::Majority);
     }
     if let Err(error) = creation.await {
-        info!("boundaries that nobody uses are kept: no index {NAME} on ttlExpire: {}", in_short(&error));
+        info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: {}", in_short(&error));
     }
 }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 
-use super::label::Label;
-use super::seat::LockFile;
+use super::lock_label::LockLabel;
+use super::session::LockFile;
 use crate::text::escaped;
 
 /// The PID namespace of the host has this name on every kernel.
@@ -19,25 +19,25 @@ const NAMED_MAX: usize = 8;
 
 /// The processes that hold the `flock` on a file, as far as this user may see.
 #[derive(Debug, Clone, Default)]
-pub struct Holders {
+pub struct LockHolders {
     held: bool,
     pids: Vec<u32>,
 }
 
-impl Holders {
+impl LockHolders {
     /// Looks in the kernel's list of locks, and at the descriptors of every process that we may look at: the list names
     /// who took the lock, which may be dead, and leaves out those of another PID namespace.
-    pub fn of(path: &Path) -> Holders {
-        Holders::of_each(&[path]).pop().unwrap_or_default()
+    pub fn of(path: &Path) -> LockHolders {
+        LockHolders::of_each(&[path]).pop().unwrap_or_default()
     }
 
     /// The same for many files, in their order, at the cost of one.
-    pub fn of_each(paths: &[&Path]) -> Vec<Holders> {
+    pub fn of_each(paths: &[&Path]) -> Vec<LockHolders> {
         let file = |path: &&Path| fs::symlink_metadata(path).ok().map(|found| LockFile::from(&found));
         let files: Vec<Option<LockFile>> = paths.iter().map(file).collect();
         let mut pids: HashMap<LockFile, Vec<u32>> = files.iter().flatten().map(|&file| (file, Vec::new())).collect();
         if pids.is_empty() {
-            return files.iter().map(|_| Holders::default()).collect();
+            return files.iter().map(|_| LockHolders::default()).collect();
         }
         for pid in processes() {
             for (descriptor, _) in locked_descriptors(pid).into_iter().flatten() {
@@ -49,9 +49,9 @@ impl Holders {
             }
         }
         let holders = |file: Option<LockFile>| {
-            let Some(file) = file else { return Holders::default() };
+            let Some(file) = file else { return LockHolders::default() };
             let pids = pids.get(&file).cloned().unwrap_or_default();
-            Holders { held: !pids.is_empty() || is_listed(file, "FLOCK"), pids }
+            LockHolders { held: !pids.is_empty() || is_listed(file, "FLOCK"), pids }
         };
         files.into_iter().map(holders).collect()
     }
@@ -87,7 +87,7 @@ pub struct Earlier {
     /// The lock file that is there now.
     pub present: LockFile,
     /// How a lock file of this path describes itself.
-    pub label: Label,
+    pub label: LockLabel,
     /// The lock file of which the record tells.
     pub recorded: Option<LockFile>,
 }
@@ -95,7 +95,7 @@ pub struct Earlier {
 /// The result of a look through `/proc`.
 #[derive(Debug, Clone)]
 pub struct Search {
-    pub holders: Holders,
+    pub holders: LockHolders,
     /// Why a holder may exist that could not be seen.
     pub blind: Option<&'static str>,
 }
@@ -125,7 +125,7 @@ impl Earlier {
             }
         }
         let blind = blindness(shut_out, &seen);
-        Search { holders: Holders { held: !pids.is_empty(), pids }, blind }
+        Search { holders: LockHolders { held: !pids.is_empty(), pids }, blind }
     }
 
     fn is_one(&self, descriptor: &Path, file: LockFile, target: &Path) -> bool {
@@ -143,13 +143,13 @@ impl Earlier {
 }
 
 /// The contents of a file that is reached by another process's descriptor, which is a link that has to be followed.
-fn read_label(descriptor: &Path) -> Option<Label> {
+fn read_label(descriptor: &Path) -> Option<LockLabel> {
     if !fs::metadata(descriptor).ok()?.is_file() {
         return None;
     }
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(descriptor).ok()?;
-    Label::read(&file).ok()?
+    LockLabel::read(&file).ok()?
 }
 
 /// Why some holder may be out of sight.

@@ -15,29 +15,29 @@ const LABEL_BYTES_MAX: u64 = 8 * 1024;
 
 /// The path of a lock file, and the mount namespace in which it has that path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Label {
+pub struct LockLabel {
     pub path: PathBuf,
     pub namespace: String,
 }
 
-impl Label {
+impl LockLabel {
     /// Of the lock file at this real path, for this process.
-    pub fn of(path: &Path) -> io::Result<Label> {
+    pub fn of(path: &Path) -> io::Result<LockLabel> {
         let namespace = fs::read_link("/proc/self/ns/mnt")?.to_string_lossy().into_owned();
-        Ok(Label { path: path.to_owned(), namespace })
+        Ok(LockLabel { path: path.to_owned(), namespace })
     }
 
     /// The contents; `None` if the file is empty, or holds nothing that elect wrote in full.
-    pub fn read(file: &File) -> io::Result<Option<Label>> {
+    pub fn read(file: &File) -> io::Result<Option<LockLabel>> {
         let mut bytes = Vec::new();
-        let mut at = At { file, offset: 0 };
+        let mut at = ReadAt { file, offset: 0 };
         (&mut at).take(LABEL_BYTES_MAX).read_to_end(&mut bytes)?;
-        Ok(Label::parse(&bytes))
+        Ok(LockLabel::parse(&bytes))
     }
 
     /// Writes it, unless the file says so already. Under the lock.
     pub fn write(&self, file: &File) -> io::Result<()> {
-        if Label::read(file)?.as_ref() == Some(self) {
+        if LockLabel::read(file)?.as_ref() == Some(self) {
             return Ok(());
         }
         let bytes = self.bytes();
@@ -50,23 +50,25 @@ impl Label {
         [self.namespace.as_bytes(), b"\n", self.path.as_os_str().as_bytes(), b"\n"].concat()
     }
 
-    fn parse(bytes: &[u8]) -> Option<Label> {
+    fn parse(bytes: &[u8]) -> Option<LockLabel> {
         let text = bytes.strip_suffix(b"\n")?;
         let end = text.iter().position(|&byte| byte == b'\n')?;
         let namespace = std::str::from_utf8(&text[..end]).ok().filter(|text| text.starts_with("mnt:["))?;
         let path = &text[end + 1..];
-        path.starts_with(b"/")
-            .then(|| Label { path: PathBuf::from(OsString::from_vec(path.to_vec())), namespace: namespace.to_owned() })
+        path.starts_with(b"/").then(|| LockLabel {
+            path: PathBuf::from(OsString::from_vec(path.to_vec())),
+            namespace: namespace.to_owned(),
+        })
     }
 }
 
 /// Reads without moving the offset, which all copies of a descriptor share.
-struct At<'a> {
+struct ReadAt<'a> {
     file: &'a File,
     offset: u64,
 }
 
-impl Read for At<'_> {
+impl Read for ReadAt<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read_at(buffer, self.offset)?;
         self.offset += count as u64;
@@ -86,16 +88,16 @@ mod tests {
         let path = proptest::collection::vec(1..=255_u8, 0..60);
         fuzz::holds(fuzz::DEAR, &path, |path| {
             let path = PathBuf::from(OsString::from_vec([b"/".as_slice(), &path].concat()));
-            let label = Label::of(&path).expect("a namespace");
+            let label = LockLabel::of(&path).expect("a namespace");
             label.write(&file).expect("written");
-            assert_eq!(Label::read(&file).expect("read"), Some(label));
+            assert_eq!(LockLabel::read(&file).expect("read"), Some(label));
         });
         fuzz::holds(fuzz::CHEAP, &fuzz::noise(), |noise| {
-            assert_eq!(Label::parse(&noise), None);
+            assert_eq!(LockLabel::parse(&noise), None);
         });
-        let full = Label { path: "/a/b".into(), namespace: "mnt:[1]".to_owned() }.bytes();
+        let full = LockLabel { path: "/a/b".into(), namespace: "mnt:[1]".to_owned() }.bytes();
         for cut in 0..full.len() {
-            assert_eq!(Label::parse(&full[..cut]), None, "cut short at {cut}");
+            assert_eq!(LockLabel::parse(&full[..cut]), None, "cut short at {cut}");
         }
     }
 }

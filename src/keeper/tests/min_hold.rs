@@ -11,7 +11,7 @@ const HOLD: std::time::Duration = ms(700);
 const ENDS: &str = "exit 3";
 
 /// Has run a command that ended by itself. Returns the time before its start as well.
-fn after_a_command(setting: Setting, kill_by: Time) -> (Scene, Time) {
+fn after_a_command(setting: Setting, kill_by: Time) -> (KeeperFixture, Time) {
     let mut scene = setting.fork();
     scene.claim("one");
     scene.arm(TERM, kill_by);

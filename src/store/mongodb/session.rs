@@ -18,31 +18,31 @@ use ::mongodb::bson::{Bson, Document, doc};
 use ::mongodb::options::ReturnDocument;
 use tracing::warn;
 
-use super::entry::{Entry, number, view};
-use super::housekeeping::tidy;
-use super::server::Server;
-use super::trouble::is_duplicate;
-use super::watch::{Own, Seen, Watch};
+use super::errors::is_duplicate;
+use super::server::MongoServer;
+use super::stored_record::{StoredRecord, number, view};
+use super::ttl_index::tidy;
+use super::watch::{ChangeHint, ChangeStreamWatch, OwnRecord};
 use crate::clock;
 use crate::election::{Term, Time};
 use crate::limits;
 use crate::store::record::{RecordState, VERSION};
-use crate::store::takeover::{Basis, Bid, Credit, Decision, Memory, Takeover, Vacancy, Write};
-use crate::store::{Candidacy, Hints, Renewal, Sighting, Standing, StoreError};
+use crate::store::takeover::{Basis, Credit, Decision, Durability, TakeRequest, Takeover, Vacancy, Write};
+use crate::store::{CampaignResult, Candidacy, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
 
 /// How often a record that changes under our hands is looked at again within an attempt.
-const LOOKS: usize = 4;
+const TAKE_ATTEMPTS_MAX: usize = 4;
 /// Of a release that a keeper makes: larger than any that its campaigner came to.
-const LAST_NONCE: u64 = 1 << 53;
+const KEEPER_RELEASE_NONCE: u64 = 1 << 53;
 /// How often a record is looked at of which is not known whether anybody is behind it: its next renewal tells.
-const CURIOUS: Duration = Duration::from_millis(500);
+const UNDECIDED_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// One candidate for one boundary.
-pub struct Seat {
+pub struct Session {
     boundary: String,
     rule: Takeover<String>,
-    own: Own,
+    own: OwnRecord,
     /// Its release has been asked for: whatever becomes of that, it is over.
     let_go: bool,
     ttl: Duration,
@@ -52,13 +52,13 @@ pub struct Seat {
     has_warned: bool,
 }
 
-impl Seat {
-    pub fn new(candidacy: &Candidacy) -> Seat {
+impl Session {
+    pub fn new(candidacy: &Candidacy) -> Session {
         let id = candidacy.identity.id.clone();
-        Seat {
+        Session {
             boundary: candidacy.boundary.to_string(),
-            rule: Takeover::new(id.clone(), candidacy.ttl, Memory::Lasting),
-            own: Own { id, term: Rc::new(Cell::new(None)) },
+            rule: Takeover::new(id.clone(), candidacy.ttl, Durability::Durable),
+            own: OwnRecord { id, term: Rc::new(Cell::new(None)) },
             let_go: false,
             ttl: candidacy.ttl,
             stands_back_until: None,
@@ -68,7 +68,7 @@ impl Seat {
 
     /// Records may be gone although nobody has deleted them: a missing one is waited for, as on a store that forgets.
     pub fn distrust(&mut self) {
-        self.rule.trusts(Memory::Fleeting);
+        self.rule.trusts(Durability::Volatile);
     }
 
     /// Whether there is anything that could be given back.
@@ -78,7 +78,7 @@ impl Seat {
 
     /// Has changes told, where nobody does yet; and before that, if so asked, sees to the index. One after the other, so that
     /// one connection serves both. Must be called inside a [`tokio::task::LocalSet`].
-    pub fn listen(&self, server: &mut Server, hints: &Hints, tidies: bool) {
+    pub fn listen(&self, server: &mut MongoServer, hints: &Notifier, tidies: bool) {
         let tidying = tidies.then(|| tidy(server.boundaries.clone(), server.is_replicated));
         if !server.is_replicated {
             if let Some(tidying) = tidying {
@@ -87,41 +87,41 @@ impl Seat {
             }
             return;
         }
-        if server.watch.as_ref().is_some_and(Watch::is_alive) {
+        if server.watch.as_ref().is_some_and(ChangeStreamWatch::is_alive) {
             return;
         }
         let hints = hints.clone();
         let tell = move |seen| match seen {
-            Seen::Change => hints.changed(),
-            Seen::Ousted(term) => {
+            ChangeHint::Change => hints.changed(),
+            ChangeHint::Ousted(term) => {
                 hints.ousted(term);
                 // Whoever had lost it already is one who waits.
                 hints.changed();
             }
         };
         let (boundaries, boundary) = (server.boundaries.clone(), Some(self.boundary.clone()));
-        server.watch = Some(Watch::begin(boundaries, boundary, Some(self.own.clone()), tidying, tell));
+        server.watch = Some(ChangeStreamWatch::begin(boundaries, boundary, Some(self.own.clone()), tidying, tell));
     }
 
     /// Looks at the record, and takes it if that is allowed.
-    pub async fn stand(&mut self, server: &Server, candidacy: &Candidacy) -> Result<Standing, StoreError> {
+    pub async fn stand(&mut self, server: &MongoServer, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         if std::mem::take(&mut self.let_go) {
             // What was released is not ours any more, even if the release has not arrived: it may yet.
             self.rule.forget();
             self.own.term.set(None);
         }
-        let mut last = Sighting::default();
-        for _ in 0..LOOKS {
+        let mut last = Observation::default();
+        for _ in 0..TAKE_ATTEMPTS_MAX {
             let seen = server.look(&self.boundary).await?;
             let received = clock::now(); // T1
             self.doubt_ttl(seen.as_ref());
             match self.rule.decide(received, &view(seen.as_ref())) {
-                Decision::Mine(term) => {
+                Decision::AlreadyOurs(term) => {
                     self.rule.took(Basis::of(String::new()), true);
                     self.own.term.set(Some(term));
-                    return Ok(Standing::Won { term });
+                    return Ok(CampaignResult::Won { term });
                 }
-                Decision::GiveBack(term) => {
+                Decision::ReleaseStale(term) => {
                     let nonce = self.rule.nonce();
                     free(server, &self.boundary, self.ours(term), nonce).await?;
                     self.rule.forget();
@@ -131,29 +131,29 @@ impl Seat {
                     let freed_by_us =
                         seen.as_ref().is_some_and(|seen| !seen.is_held() && seen.record.id == self.own.id);
                     if let Some(left) = self.stands_back(received).filter(|_| freed_by_us) {
-                        let sighting = seen.as_ref().map(Entry::sighting).unwrap_or_default();
-                        return Ok(Standing::Waiting { sighting, again: Some(left), decided: false });
+                        let sighting = seen.as_ref().map(StoredRecord::sighting).unwrap_or_default();
+                        return Ok(CampaignResult::Waiting { sighting, again: Some(left), decided: false });
                     }
                     if let Some(term) = self.take(server, candidacy, seen.as_ref()).await? {
-                        return Ok(Standing::Won { term });
+                        return Ok(CampaignResult::Won { term });
                     }
                 }
                 Decision::Wait { left, decided } => {
-                    let sighting = seen.as_ref().map(Entry::sighting).unwrap_or_default();
-                    let again = Some(if decided { left } else { left.min(CURIOUS) });
-                    return Ok(Standing::Waiting { sighting, again, decided });
+                    let sighting = seen.as_ref().map(StoredRecord::sighting).unwrap_or_default();
+                    let again = Some(if decided { left } else { left.min(UNDECIDED_POLL_INTERVAL) });
+                    return Ok(CampaignResult::Waiting { sighting, again, decided });
                 }
             }
-            last = seen.as_ref().map(Entry::sighting).unwrap_or_default();
+            last = seen.as_ref().map(StoredRecord::sighting).unwrap_or_default();
         }
         // It goes from hand to hand.
         let again = Some(Duration::from_millis(fastrand::u64(1..100)));
-        Ok(Standing::Waiting { sighting: last, again, decided: false })
+        Ok(CampaignResult::Waiting { sighting: last, again, decided: false })
     }
 
     /// A record that says more than a day counts as a day, which is reported once (S6).
-    fn doubt_ttl(&mut self, seen: Option<&Entry>) {
-        let Some(Entry { record, .. }) = seen else { return };
+    fn doubt_ttl(&mut self, seen: Option<&StoredRecord>) {
+        let Some(StoredRecord { record, .. }) = seen else { return };
         let ttl = Duration::from_millis(record.ttl.unwrap_or(u64::MAX));
         if ttl > limits::TTL_MAX && !std::mem::replace(&mut self.has_warned, true) {
             warn!("the record of {} has a ttl of {} ms, which counts as 24h", record.name, ttl.as_millis());
@@ -163,11 +163,11 @@ impl Seat {
     /// `None`: it is not any more what we have seen.
     async fn take(
         &mut self,
-        server: &Server,
+        server: &MongoServer,
         candidacy: &Candidacy,
-        seen: Option<&Entry>,
+        seen: Option<&StoredRecord>,
     ) -> Result<Option<Term>, StoreError> {
-        let Bid { nonce, floor } = self.rule.bid();
+        let TakeRequest { nonce, floor } = self.rule.bid();
         // The wall clock is the server's, and joins in there (S1).
         let last = seen.map_or(0, |seen| seen.record.term);
         if limits::next_term(last, 0, floor.saturating_sub(1)).is_none() {
@@ -225,7 +225,7 @@ impl Seat {
     }
 
     /// Writes a record on which every candidate can wait (S2), unless there is one.
-    async fn vacate(&mut self, server: &Server) -> Result<(), StoreError> {
+    async fn vacate(&mut self, server: &MongoServer) -> Result<(), StoreError> {
         let Vacancy { nonce, ttl, term } = self.rule.vacancy();
         // Where somebody else's index removes what has expired, it is to outlive the wait.
         let stays = long(millis(self.rule.longest_wait().saturating_mul(2)));
@@ -243,13 +243,13 @@ impl Seat {
         }
     }
 
-    fn too_large(&self, server: &Server) -> StoreError {
+    fn too_large(&self, server: &MongoServer) -> StoreError {
         let (name, address) = (&self.boundary, &server.address);
         StoreError::Obstacle(format!("the term of {name:?} in {address} is too large to be followed"))
     }
 
     /// Renews, and verifies that the record is ours.
-    pub async fn renew(&mut self, server: &Server, candidacy: &Candidacy) -> Result<Renewal, StoreError> {
+    pub async fn renew(&mut self, server: &MongoServer, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
         let Some(term) = self.own.term.get() else { return Ok(lost("nothing was won".to_owned())) };
         let nonce = self.rule.nonce();
         let mut filter = self.ours(term);
@@ -269,7 +269,7 @@ impl Seat {
                 let basis = Basis::of(String::new());
                 let write = Write { sent, received, ttl, nonce, found: 0, is_confirmed: true, basis };
                 match self.rule.credit(&write) {
-                    Credit::Counts => Renewal::Credited { sent, ttl: Some(ttl) },
+                    Credit::Counts => RenewResult::Credited { sent, ttl: Some(ttl) },
                     Credit::Stale | Credit::Unconfirmed | Credit::GiveBack => return Err(server.is_behind()),
                 }
             }
@@ -278,14 +278,14 @@ impl Seat {
         };
         // The take is no longer unanswered: found again as it was, it would be an old state of the record.
         self.rule.forget();
-        if matches!(renewal, Renewal::Lost { .. }) {
+        if matches!(renewal, RenewResult::Lost { .. }) {
             self.own.term.set(None);
         }
         Ok(renewal)
     }
 
     /// Why a renewal has found nothing. Only what cannot be older than our take says that the record is not ours (K11).
-    async fn doubt(&self, server: &Server, term: Term) -> Result<Renewal, StoreError> {
+    async fn doubt(&self, server: &MongoServer, term: Term) -> Result<RenewResult, StoreError> {
         let entry = match server.look(&self.boundary).await {
             Ok(Some(entry)) if entry.record.term >= term => entry,
             _ => match server.look_beyond_doubt(&self.boundary).await? {
@@ -312,10 +312,10 @@ impl Seat {
     }
 
     /// Frees the record, if it is ours.
-    pub async fn release(&mut self, server: &Server) -> Result<(), StoreError> {
+    pub async fn release(&mut self, server: &MongoServer) -> Result<(), StoreError> {
         self.let_go = true;
         // They ask once in a renewal interval, a fifth of the ttl if nothing else was said, and have an attempt's time for it.
-        let is_told = server.watch.as_ref().is_some_and(Watch::hears);
+        let is_told = server.watch.as_ref().is_some_and(ChangeStreamWatch::hears);
         self.stands_back_until = (!is_told).then(|| clock::now() + self.ttl * 3 / 10);
         let filter = match (self.own.term.get(), self.rule.outstanding()) {
             (Some(term), _) => self.ours(term),
@@ -338,8 +338,8 @@ impl Seat {
 }
 
 /// The keeper's release: whatever this candidate holds, which is dead.
-pub async fn bequeath(server: &Server, boundary: &str, id: &str) -> Result<(), StoreError> {
-    free(server, boundary, held(boundary, id), LAST_NONCE).await
+pub async fn bequeath(server: &MongoServer, boundary: &str, id: &str) -> Result<(), StoreError> {
+    free(server, boundary, held(boundary, id), KEEPER_RELEASE_NONCE).await
 }
 
 fn held(boundary: &str, id: &str) -> Document {
@@ -347,7 +347,7 @@ fn held(boundary: &str, id: &str) -> Document {
 }
 
 /// The version that was seen.
-fn expected(boundary: &str, seen: &Entry) -> Document {
+fn expected(boundary: &str, seen: &StoredRecord) -> Document {
     let state = if seen.is_held() { "held" } else { "free" };
     doc! {
         "_id": boundary, "leaderUUID": &seen.record.id, "term": long(seen.record.term), "seq": long(seen.nonce),
@@ -356,7 +356,7 @@ fn expected(boundary: &str, seen: &Entry) -> Document {
 }
 
 /// Not ours, or not there any more: there is nothing to be given back.
-async fn free(server: &Server, boundary: &str, ours: Document, nonce: u64) -> Result<(), StoreError> {
+async fn free(server: &MongoServer, boundary: &str, ours: Document, nonce: u64) -> Result<(), StoreError> {
     let id = ours.get("leaderUUID").cloned();
     let change = doc! { "state": "free", "seq": long(nonce), "ttlExpire": unused_from("$$NOW", "$term") };
     let write = server.change(ours, change).projection(doc! { "_id": 1 });
@@ -398,6 +398,6 @@ fn long(number: u64) -> Bson {
     Bson::Int64(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-fn lost(why: String) -> Renewal {
-    Renewal::Lost { why }
+fn lost(why: String) -> RenewResult {
+    RenewResult::Lost { why }
 }

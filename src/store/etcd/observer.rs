@@ -2,7 +2,7 @@
 //!
 //! What a range says is what counts. The watch begins behind it, hints when an oldest key has come, gone or been written to,
 //! and replays the queues meanwhile: a key that was the oldest between two ranges is a term that nobody was shown
-//! ([`Sighting::former`]). Where the two do not agree, for a watch that is late or was compacted away, the range is right and
+//! ([`Observation::former`]). Where the two do not agree, for a watch that is late or was compacted away, the range is right and
 //! the former term not known.
 
 use std::collections::BTreeMap;
@@ -16,24 +16,24 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::keys::{self, Entry};
-use super::members::{Members, explain, shown};
+use super::endpoints::{Endpoints, explain, shown};
+use super::keys::{self, StoredRecord};
 use super::settings::Settings;
 use super::terms::Scheme;
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::election::{Term, Time};
-use crate::store::{Depth, Glance, Leader, Sighting, StoreError};
+use crate::store::{Detail, Leader, Listing, Observation, StoreError};
 
 /// How long it may take to learn what is left of leases, of one or of all.
-const GLANCE: Duration = Duration::from_millis(250);
+const LEASES_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a watch may lag behind a range: it was about to hint at the same thing.
-const LAG: Duration = Duration::from_millis(250);
+const WATCH_LAG_MAX: Duration = Duration::from_millis(250);
 /// A watch that ended sooner than this is no reason to look: that would make a storm.
-const SETTLED: Duration = Duration::from_secs(1);
+const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// Boundaries that somebody once led are remembered while there are not more of them than this.
-const MOST_REMEMBERED: usize = 1000;
+const REMEMBERED_BOUNDARIES_MAX: usize = 1000;
 
 /// What is looked at: keys with a prefix, of one boundary or of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,13 +61,13 @@ impl Scope {
 
 /// What an observer remembers from one range to the next.
 #[derive(Default)]
-pub struct Observing {
-    past: Option<Past>,
+pub struct QueueObserver {
+    past: Option<QueueHistory>,
     stream: Option<(Time, WatchStream)>,
 }
 
 /// The queues as of a revision.
-struct Past {
+struct QueueHistory {
     scope: Scope,
     /// Nothing up to it is news.
     revision: i64,
@@ -79,21 +79,21 @@ struct Past {
 /// The candidates of a boundary by their keys' create revisions; the first one leads, or is about to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Queue {
-    candidates: BTreeMap<i64, Candidate>,
+    candidates: BTreeMap<i64, QueuedCandidate>,
     /// The term of the last leader before the one that leads now.
     former: Option<Term>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Candidate {
+struct QueuedCandidate {
     key: Vec<u8>,
     /// Once it leads.
     term: Option<Term>,
 }
 
-impl Candidate {
-    fn new(pair: &KeyValue, scheme: Scheme) -> Candidate {
-        Candidate { key: pair.key().to_vec(), term: keys::term(pair, scheme) }
+impl QueuedCandidate {
+    fn new(pair: &KeyValue, scheme: Scheme) -> QueuedCandidate {
+        QueuedCandidate { key: pair.key().to_vec(), term: keys::term(pair, scheme) }
     }
 }
 
@@ -107,7 +107,7 @@ impl Queue {
         let before = self.oldest();
         let created = match event.event_type() {
             EventType::Put => {
-                self.candidates.insert(pair.create_revision(), Candidate::new(pair, scheme));
+                self.candidates.insert(pair.create_revision(), QueuedCandidate::new(pair, scheme));
                 Some(pair.create_revision())
             }
             EventType::Delete => {
@@ -125,14 +125,14 @@ impl Queue {
     }
 }
 
-impl Observing {
+impl QueueObserver {
     /// Everybody who stands, for each boundary in scope that anybody stands for, or has since the first look.
     pub async fn look(
         &mut self,
-        members: &mut Members,
+        members: &mut Endpoints,
         scope: &Scope,
-        depth: Depth,
-    ) -> Result<Vec<Glance>, StoreError> {
+        depth: Detail,
+    ) -> Result<Vec<Listing>, StoreError> {
         let prefix = scope.prefix.as_str();
         let (client, mut answer) = members
             .with_each(async |mut client: Client| {
@@ -153,19 +153,19 @@ impl Observing {
             found.entry(boundary.clone()).or_default();
         }
         let leases = match depth {
-            Depth::Leases => leases(&client, found.values().filter_map(|queue| Some(queue.first()?.lease()))).await,
-            Depth::Leaders => BTreeMap::new(),
+            Detail::Lease => leases(&client, found.values().filter_map(|queue| Some(queue.first()?.lease()))).await,
+            Detail::Leader => BTreeMap::new(),
         };
         let glance = |(boundary, queue): (Boundary, Vec<KeyValue>)| {
             let former = formers.get(&boundary).copied().flatten();
-            let sighting = sighting(&queue, &leases, scope.terms).map(|sighting| Sighting { former, ..sighting });
+            let sighting = sighting(&queue, &leases, scope.terms).map(|sighting| Observation { former, ..sighting });
             (boundary, sighting)
         };
         Ok(found.into_iter().map(glance).collect())
     }
 
     /// See [`Store::changed`](crate::store::Store::changed).
-    pub async fn changed(&mut self, members: &mut Members, scope: &Scope) {
+    pub async fn changed(&mut self, members: &mut Endpoints, scope: &Scope) {
         let Some(past) = self.past.as_mut().filter(|past| past.scope == *scope) else {
             return std::future::pending().await;
         };
@@ -202,7 +202,7 @@ impl Observing {
         };
         debug!(prefix, "the watch has ended: {reason}");
         self.stream = None;
-        if clock::now().since(since) < SETTLED {
+        if clock::now().since(since) < WATCH_LIFETIME_MIN {
             std::future::pending::<()>().await;
         }
     }
@@ -222,13 +222,13 @@ impl Observing {
         let oldest = |boundary: &Boundary| {
             found.get(boundary)?.first().map(|pair| (pair.create_revision(), keys::term(pair, scope.terms)))
         };
-        let agrees = |past: &Past| {
+        let agrees = |past: &QueueHistory| {
             past.queues.iter().all(|(boundary, queue)| queue.oldest() == oldest(boundary))
                 && found.keys().all(|boundary| past.queues.contains_key(boundary))
         };
         let mut early = Vec::new();
         if let (Some(past), Some((_, stream))) = (&mut self.past, &mut self.stream) {
-            let deadline = Instant::now() + LAG;
+            let deadline = Instant::now() + WATCH_LAG_MAX;
             while !agrees(past) {
                 // What ends it is found out by who waits for a change.
                 let Ok(Ok(Some(answer))) = timeout_at(deadline, stream.message()).await else { break };
@@ -248,7 +248,7 @@ impl Observing {
         let replayed = self.past.take();
         let mut queues: BTreeMap<Boundary, Queue> = BTreeMap::new();
         for (boundary, pairs) in found {
-            let candidates = pairs.iter().map(|pair| (pair.create_revision(), Candidate::new(pair, scope.terms)));
+            let candidates = pairs.iter().map(|pair| (pair.create_revision(), QueuedCandidate::new(pair, scope.terms)));
             queues.insert(boundary.clone(), Queue { candidates: candidates.collect(), former: None });
         }
         for (boundary, replayed) in replayed.iter().flat_map(|past| &past.queues) {
@@ -258,12 +258,12 @@ impl Observing {
                 queue.former = replayed.former;
             }
         }
-        if queues.len() > MOST_REMEMBERED {
+        if queues.len() > REMEMBERED_BOUNDARIES_MAX {
             queues.retain(|_, queue| !queue.candidates.is_empty());
         }
         let formers = queues.iter().map(|(boundary, queue)| (boundary.clone(), queue.former)).collect();
         let heard = replayed.map_or(revision, |past| past.heard.max(revision));
-        let mut past = Past { scope: scope.clone(), revision, heard, queues };
+        let mut past = QueueHistory { scope: scope.clone(), revision, heard, queues };
         for event in early {
             past.hear(&event);
         }
@@ -272,7 +272,7 @@ impl Observing {
     }
 }
 
-impl Past {
+impl QueueHistory {
     /// Returns whether it may make a difference to who leads.
     fn hear(&mut self, event: &Event) -> bool {
         let Some(pair) = event.kv() else { return false };
@@ -286,28 +286,28 @@ impl Past {
 }
 
 /// The first one of the queue leads, once its key shows a term; the others wait.
-fn sighting(queue: &[KeyValue], leases: &BTreeMap<i64, Lease>, scheme: Scheme) -> Result<Sighting, StoreError> {
+fn sighting(queue: &[KeyValue], leases: &BTreeMap<i64, LeaseState>, scheme: Scheme) -> Result<Observation, StoreError> {
     let Some((first, others)) = queue.split_first() else {
-        return Ok(Sighting { candidates: Some(Vec::new()), ..Sighting::default() });
+        return Ok(Observation { candidates: Some(Vec::new()), ..Observation::default() });
     };
-    let leader = Entry::read(first)?.leader(first, scheme);
+    let leader = StoredRecord::read(first)?.leader(first, scheme);
     let waiting = if leader.is_some() { others } else { queue };
     let leader = leader.map(|leader| match leases.get(&first.lease()) {
         Some(lease) => Leader { ttl: lease.granted.or(leader.ttl), lease_left: lease.left, ..leader },
         None => leader,
     });
     let candidates = Some(waiting.iter().map(keys::waiting).collect());
-    Ok(Sighting { leader, candidates, ..Sighting::default() })
+    Ok(Observation { leader, candidates, ..Observation::default() })
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Lease {
+struct LeaseState {
     granted: Option<Duration>,
     left: Option<Duration>,
 }
 
 /// For people: who may not ask for it, or would have to wait for it, sees everything else.
-async fn leases(client: &Client, ids: impl Iterator<Item = i64>) -> BTreeMap<i64, Lease> {
+async fn leases(client: &Client, ids: impl Iterator<Item = i64>) -> BTreeMap<i64, LeaseState> {
     let mut asked = JoinSet::new();
     for id in ids {
         let mut client = client.clone();
@@ -318,10 +318,10 @@ async fn leases(client: &Client, ids: impl Iterator<Item = i64>) -> BTreeMap<i64
     let all = async {
         while let Some(answered) = asked.join_next().await {
             if let Ok((id, Ok(lease))) = answered {
-                known.insert(id, Lease { granted: seconds(lease.granted_ttl()), left: seconds(lease.ttl()) });
+                known.insert(id, LeaseState { granted: seconds(lease.granted_ttl()), left: seconds(lease.ttl()) });
             }
         }
     };
-    let _ = timeout(GLANCE, all).await;
+    let _ = timeout(LEASES_TIMEOUT, all).await;
     known
 }

@@ -29,8 +29,8 @@ use crate::boundary::Boundary;
 use crate::election::Term;
 use crate::limits::{self, ID_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::store::record::{Record, RecordState, VERSION};
-use crate::store::takeover::{Basis, Trace, View};
-use crate::store::{Leader, Sighting, StoreError};
+use crate::store::takeover::{Basis, ObservedRecord, StoreState};
+use crate::store::{Leader, Observation, StoreError};
 use crate::text::escaped;
 
 /// The field in which a look returns the server's time.
@@ -40,7 +40,7 @@ pub const TOO_LARGE: &str = "tooLarge";
 
 /// A record, and what only this store keeps with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct StoredRecord {
     pub record: Record,
     pub nonce: u64,
     /// In milliseconds since 1970, on the server's wall clock. For people.
@@ -50,13 +50,13 @@ pub struct Entry {
     pub former: Option<Term>,
 }
 
-impl Entry {
+impl StoredRecord {
     /// Reads what a look has found.
     ///
     /// # Errors
     ///
     /// [`StoreError::Obstacle`]: it was written by a newer elect, or by another program, or is beyond the limits of a record.
-    pub fn read(document: &Document) -> Result<Entry, StoreError> {
+    pub fn read(document: &Document) -> Result<StoredRecord, StoreError> {
         let name_of = |field: &str| {
             let text = document.get_str(field).unwrap_or_default();
             escaped(&limits::cut_visibly(text, NAME_BYTES_MAX)).into_owned()
@@ -121,7 +121,7 @@ impl Entry {
             ttl: Some(number("ttlMs")?),
             since: time("since")?,
         };
-        Ok(Entry {
+        Ok(StoredRecord {
             record,
             nonce: number("seq")?,
             expires: time("ttlExpire")?,
@@ -139,27 +139,27 @@ impl Entry {
     }
 
     /// As an observer sees it: who leads, or who seems to have died leading.
-    pub fn sighting(&self) -> Sighting {
+    pub fn sighting(&self) -> Observation {
         if !self.is_held() {
             // A vacant record says nothing of the leader before.
             let former = Some(self.record.term).filter(|_| self.record.state == RecordState::Free);
-            return Sighting { former, ..Sighting::default() };
+            return Observation { former, ..Observation::default() };
         }
         if let Some(left) = self.expires.checked_sub(self.now).filter(|left| *left > 0) {
             // A clock that was set back would promise too much.
             let lease_left = Some(Duration::from_millis(left).min(self.ttl()));
             let leader = Leader { lease_left, ..self.record.leader() };
-            return Sighting { leader: Some(leader), former: self.former, ..Sighting::default() };
+            return Observation { leader: Some(leader), former: self.former, ..Observation::default() };
         }
         let Record { name, term, .. } = &self.record;
         let obstacle = format!("{name} led in term {term} and has not renewed its lease");
-        Sighting { obstacle: Some(obstacle), former: Some(*term), ..Sighting::default() }
+        Observation { obstacle: Some(obstacle), former: Some(*term), ..Observation::default() }
     }
 }
 
 /// As the rule of takes sees it. The server has only one life: what a majority has is not forgotten.
-pub fn view(entry: Option<&Entry>) -> View<String> {
-    let trace = |entry: &Entry| Trace {
+pub fn view(entry: Option<&StoredRecord>) -> StoreState<String> {
+    let trace = |entry: &StoredRecord| ObservedRecord {
         holder: entry.record.id.clone(),
         term: entry.record.term,
         nonce: entry.nonce,
@@ -167,7 +167,7 @@ pub fn view(entry: Option<&Entry>) -> View<String> {
         state: entry.record.state,
         basis: Basis::of(String::new()),
     };
-    View { basis: Basis::of(String::new()), is_attached: true, record: entry.map(trace) }
+    StoreState { basis: Basis::of(String::new()), is_attached: true, record: entry.map(trace) }
 }
 
 /// The boundary that a document is about. Others may be in the collection, and are none of our business.
@@ -212,8 +212,8 @@ mod tests {
         document
     }
 
-    fn seen_at(now: i64) -> Sighting {
-        Entry::read(&with(NOW, DateTime::from_millis(now))).expect("a record").sighting()
+    fn seen_at(now: i64) -> Observation {
+        StoredRecord::read(&with(NOW, DateTime::from_millis(now))).expect("a record").sighting()
     }
 
     #[test]
@@ -221,14 +221,14 @@ mod tests {
         for (term, port) in [(Bson::Int64(7), Bson::Int32(8080)), (Bson::Int32(7), Bson::Double(8080.0))] {
             let mut document = with("term", term);
             document.insert("leaderPort", port);
-            let entry = Entry::read(&document).expect("a record");
+            let entry = StoredRecord::read(&document).expect("a record");
             assert_eq!((entry.record.term, entry.nonce, entry.record.port), (7, 3, Some(8080)));
         }
-        assert_eq!(Entry::read(&with("leaderPort", Bson::Null)).expect("a record").record.port, None);
+        assert_eq!(StoredRecord::read(&with("leaderPort", Bson::Null)).expect("a record").record.port, None);
         let mut document = document();
         document.remove("leaderPort");
         document.remove("former");
-        assert_eq!(Entry::read(&document).expect("a record").former, None);
+        assert_eq!(StoredRecord::read(&document).expect("a record").former, None);
     }
 
     /// Fields that elect reads, with something in them that nobody expects there.
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn whatever_a_document_holds_it_is_a_record_within_the_limits_or_an_obstacle() {
-        fuzz::holds(fuzz::DEAR, &miswritten(), |document| match Entry::read(&document) {
+        fuzz::holds(fuzz::DEAR, &miswritten(), |document| match StoredRecord::read(&document) {
             Ok(entry) => {
                 let Record { id, name, host, term, .. } = &entry.record;
                 assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
@@ -274,26 +274,26 @@ mod tests {
         let long = "ü".repeat(40_000);
         let mut document = with("leaderName", long.as_str());
         document.extend(doc! { "leaderHostname": long, "ttlMs": i64::MAX });
-        let entry = Entry::read(&document).expect("a record");
+        let entry = StoredRecord::read(&document).expect("a record");
         assert_eq!((entry.record.name.len(), entry.record.host.len()), (NAME_BYTES_MAX, NAME_BYTES_MAX));
         assert_eq!(entry.ttl(), limits::TTL_MAX);
         let obstacle = |document: &Document| {
-            let error = Entry::read(document).expect_err("an obstacle");
+            let error = StoredRecord::read(document).expect_err("an obstacle");
             assert!(matches!(error, StoreError::Obstacle(_)), "{error}");
             error.to_string()
         };
         obstacle(&with("leaderUUID", "i".repeat(ID_BYTES_MAX + 1)));
         let term = |term: Term| with("term", i64::try_from(term).expect("a term"));
-        assert!(Entry::read(&term(limits::TERM_MAX)).is_ok());
+        assert!(StoredRecord::read(&term(limits::TERM_MAX)).is_ok());
         assert!(obstacle(&term(limits::TERM_MAX + 1)).contains("web-1"));
         assert!(obstacle(&with("version", 3)).contains("\"web-1\""), "the holder is named");
         assert!(obstacle(&with(TOO_LARGE, true)).contains("larger"));
-        assert_eq!(Entry::read(&with("version", 1)).expect("of elect 0.1.0").record.version, 1);
+        assert_eq!(StoredRecord::read(&with("version", 1)).expect("of elect 0.1.0").record.version, 1);
     }
 
     #[test]
     fn a_vacant_record_is_a_free_one_with_a_mark() {
-        let state = |document: &Document| Entry::read(document).expect("a record").record.state;
+        let state = |document: &Document| StoredRecord::read(document).expect("a record").record.state;
         let mut vacant = with("state", "free");
         assert_eq!(state(&vacant), RecordState::Free);
         vacant.insert("vacant", true);
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_and_what_is_not_ours_are_refused() {
-        let refusal = |document: &Document| Entry::read(document).expect_err("refused").to_string();
+        let refusal = |document: &Document| StoredRecord::read(document).expect_err("refused").to_string();
         assert!(refusal(&with("version", 3)).contains("upgrade"));
         let predecessors = doc! {
             "_id": "cron", "leaderUUID": "i", "leaderHostname": "h", "leaderPort": 1, "ttlExpire": DateTime::from_millis(1),
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_free_record_names_nobody_and_the_last_term() {
-        let seen = Entry::read(&with("state", "free")).expect("a record").sighting();
+        let seen = StoredRecord::read(&with("state", "free")).expect("a record").sighting();
         assert_eq!((seen.leader, seen.obstacle, seen.former), (None, None, Some(7)));
     }
 }

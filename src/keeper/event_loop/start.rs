@@ -3,25 +3,25 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::{Campaigner, Guard, Main, Stop, Tree};
+use super::{CampaignerState, CommandTree, KeeperLoop, MainProcess, Stop};
 use crate::clock;
 use crate::election::{FromKeeper, Job, NotStarted, Run, Term, Time};
 use crate::keeper::namespace::Init;
 use crate::keeper::spawn::spawn;
 
 /// Who and where a program is, as variables.
-pub type Identity = Vec<(OsString, OsString)>;
+pub type IdentityVars = Vec<(OsString, OsString)>;
 
 /// The hook that is still to run after a term.
 #[derive(Debug)]
-pub struct Ousted {
+pub struct PendingOustedHook {
     term: Term,
-    identity: Identity,
+    identity: IdentityVars,
 }
 
-impl Guard {
-    pub(super) fn start(&mut self, job: Job, run: Run, identity: Identity) {
-        if let Tree::Alive { .. } = self.tree {
+impl KeeperLoop {
+    pub(super) fn start(&mut self, job: Job, run: Run, identity: IdentityVars) {
+        if let CommandTree::Alive { .. } = self.tree {
             // Two trees at once: never. The campaigner is told of its mistake; what is empty from here on is so after it.
             self.heard = run;
             let why = NotStarted::Failed(libc::EBUSY);
@@ -32,12 +32,12 @@ impl Guard {
         self.kept.clear();
         match self.bear(job, &identity) {
             Ok((main, init)) => {
-                if let Main::Nothing = main {
+                if let MainProcess::Nothing = main {
                     self.outbox.push_back(FromKeeper::Idle { run });
                 }
                 let (group, until) = (main.pid().unwrap_or_default(), clock::now() + self.time_of(job));
-                let executes = matches!(main, Main::Starting(_));
-                self.tree = Tree::Alive { job, main, group, stop: Stop::NotAsked, init, until };
+                let executes = matches!(main, MainProcess::Starting(_));
+                self.tree = CommandTree::Alive { job, main, group, stop: Stop::NotRequested, init, until };
                 if !executes {
                     self.adopt_what_is_beside();
                 }
@@ -53,14 +53,14 @@ impl Guard {
             }
         }
         match job {
-            Job::Command { term } | Job::OnElected { term } => self.ousted = Some(Ousted { term, identity }),
+            Job::Command { term } | Job::OnElected { term } => self.ousted = Some(PendingOustedHook { term, identity }),
             // Once: whoever ordered it.
             Job::OnOusted { .. } => self.ousted = None,
             Job::Follower => {}
         }
     }
 
-    fn bear(&mut self, job: Job, identity: &Identity) -> Result<(Main, Option<Init>), NotStarted> {
+    fn bear(&mut self, job: Job, identity: &IdentityVars) -> Result<(MainProcess, Option<Init>), NotStarted> {
         let kill_by = match job.governed_by() {
             Some(term) => {
                 let armed = self.deadline.filter(|deadline| deadline.term == term && clock::now() < deadline.kill_by);
@@ -71,7 +71,7 @@ impl Guard {
         let program = self.program.as_ref().ok_or(NotStarted::Failed(libc::ENOENT))?;
         let executable = match (program.executable(job), job) {
             (Some(executable), _) => executable,
-            (None, Job::Command { .. }) => return Ok((Main::Nothing, None)),
+            (None, Job::Command { .. }) => return Ok((MainProcess::Nothing, None)),
             (None, Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower) => {
                 return Err(NotStarted::Failed(libc::ENOENT));
             }
@@ -89,7 +89,7 @@ impl Guard {
         let mut spawned = spawn(&self.tier, &executable, identity, self.inherited, lock, kill_by, terminal)
             .map_err(|error| NotStarted::Failed(error.raw_os_error().unwrap_or(libc::EIO)))?;
         let init = spawned.init.take();
-        Ok((Main::Starting(spawned), init))
+        Ok((MainProcess::Starting(spawned), init))
     }
 
     fn time_of(&self, job: Job) -> Duration {
@@ -105,11 +105,11 @@ impl Guard {
     /// there is one now.
     pub(super) fn ousts(&mut self) -> bool {
         let wished = self.program.as_ref().is_some_and(|program| program.scripts.on_ousted.is_some());
-        let Some(Ousted { term, identity }) = self.ousted.take() else { return false };
-        if self.campaigner != Campaigner::Gone || !wished {
+        let Some(PendingOustedHook { term, identity }) = self.ousted.take() else { return false };
+        if self.campaigner != CampaignerState::Gone || !wished {
             return false;
         }
         self.start(Job::OnOusted { term }, self.run + 1, identity);
-        matches!(self.tree, Tree::Alive { .. })
+        matches!(self.tree, CommandTree::Alive { .. })
     }
 }

@@ -15,9 +15,9 @@ use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tracing::{debug, warn};
 
-use super::dialing::Dialer;
+use super::dialer::Dialer;
+use super::insecure_tls::AcceptAnyServerCert;
 use super::settings::{Settings, Tls};
-use super::unverified::Unverified;
 use crate::clock;
 use crate::limits;
 use crate::store::StoreError;
@@ -25,37 +25,41 @@ use crate::store::access::unreadable;
 use crate::text::escaped;
 
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
-const PING_EVERY: Duration = Duration::from_secs(6);
+const PING_INTERVAL: Duration = Duration::from_secs(6);
 /// How long it may take to learn a member's version: nothing depends on it.
-const GLANCE: Duration = Duration::from_secs(5);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Versions from which on known lease bugs are mended, by minor version.
-const SOUND: [(u64, u64, u64); 3] = [(3, 4, 42), (3, 5, 28), (3, 6, 9)];
+const FIXED_VERSIONS: [(u64, u64, u64); 3] = [(3, 4, 42), (3, 5, 28), (3, 6, 9)];
 
 #[derive(Debug)]
-pub struct Members {
+pub struct Endpoints {
     settings: Settings,
-    all: Vec<Member>,
+    all: Vec<ConnectedEndpoint>,
     /// Where the next attempt begins: at the one that answered last.
     current: usize,
 }
 
-struct Member {
+struct ConnectedEndpoint {
     endpoint: String,
     client: Option<Client>,
     version_looked_at: bool,
 }
 
-impl std::fmt::Debug for Member {
+impl std::fmt::Debug for ConnectedEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.endpoint)
     }
 }
 
-impl Members {
-    pub fn new(settings: Settings) -> Members {
-        let member = |endpoint: &String| Member { endpoint: endpoint.clone(), client: None, version_looked_at: false };
+impl Endpoints {
+    pub fn new(settings: Settings) -> Endpoints {
+        let member = |endpoint: &String| ConnectedEndpoint {
+            endpoint: endpoint.clone(),
+            client: None,
+            version_looked_at: false,
+        };
         let all = settings.endpoints.iter().map(member).collect();
-        Members { settings, all, current: 0 }
+        Endpoints { settings, all, current: 0 }
     }
 
     pub fn prefix(&self) -> &str {
@@ -119,7 +123,7 @@ impl Members {
         let Some(client) = member.client.clone().filter(|_| !member.version_looked_at) else { return };
         member.version_looked_at = true;
         // Not watched: it ends by itself, and nothing depends on it.
-        tokio::task::spawn_local(timeout(GLANCE, warn_of_known_bugs(client, member.endpoint.clone())));
+        tokio::task::spawn_local(timeout(VERSION_TIMEOUT, warn_of_known_bugs(client, member.endpoint.clone())));
     }
 }
 
@@ -134,7 +138,7 @@ async fn warn_of_known_bugs(mut client: Client, endpoint: String) {
     }
 }
 
-impl Member {
+impl ConnectedEndpoint {
     /// The connection, or a new one. It is taken out: whoever had success with it puts it back.
     async fn take_connected(&mut self, settings: &Settings) -> Result<Client, StoreError> {
         match self.client.take() {
@@ -149,7 +153,7 @@ impl Member {
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", self.endpoint))
             .map_err(|error| StoreError::Misused(format!("{}: {error}", self.endpoint)))?
             .connect_timeout(dial)
-            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(settings.request_timeout)
             // Without a stream etcd takes even one ping for too many.
             .keep_alive_while_idle(false);
@@ -189,7 +193,7 @@ fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
     }
     let unusable = |error: tonic::transport::Error| StoreError::Refused(format!("TLS: {}", reason(&error)));
     if tls.skip_verify {
-        return endpoint.tls_config_with_verifier(config, Arc::new(Unverified::new())).map_err(unusable);
+        return endpoint.tls_config_with_verifier(config, Arc::new(AcceptAnyServerCert::new())).map_err(unusable);
     }
     config = match &tls.ca {
         Some(ca) => config.ca_certificate(Certificate::from_pem(read(ca)?)),
@@ -262,7 +266,7 @@ pub fn explain(error: Error) -> StoreError {
 fn is_sound(version: &str) -> bool {
     let mut numbers = version.split(['.', '-', '+']).map_while(|number| number.parse::<u64>().ok());
     let (Some(major), Some(minor), Some(patch)) = (numbers.next(), numbers.next(), numbers.next()) else { return true };
-    match SOUND.iter().find(|&&(known, line, _)| (known, line) == (major, minor)) {
+    match FIXED_VERSIONS.iter().find(|&&(known, line, _)| (known, line) == (major, minor)) {
         Some(&(_, _, mended)) => patch >= mended,
         None => (major, minor) > (3, 4),
     }

@@ -16,37 +16,37 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 /// From the word of a holder's end to the end of its lock: more than the kernel takes.
-const ECHO: Duration = Duration::from_millis(20);
+const LOCK_RELEASE_LAG: Duration = Duration::from_millis(20);
 
 /// A directory that is watched, or one that is to come.
 #[derive(Debug)]
-pub struct Folder {
-    inotify: AsyncFd<Descriptor>,
+pub struct DirectoryWatch {
+    inotify: AsyncFd<InotifyFd>,
     /// Of the directory, or on the way to it, while it is not there: what has to be made before anything else.
     missing: Option<OsString>,
     echo: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Descriptor(Inotify);
+struct InotifyFd(Inotify);
 
-impl AsRawFd for Descriptor {
+impl AsRawFd for InotifyFd {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_fd().as_raw_fd()
     }
 }
 
-impl Folder {
+impl DirectoryWatch {
     /// Begins; what happened before goes unseen. If the directory is not there, its making is waited for.
-    pub fn open(path: &Path) -> io::Result<Folder> {
-        let mut missing = match Folder::watch(path, None) {
+    pub fn open(path: &Path) -> io::Result<DirectoryWatch> {
+        let mut missing = match DirectoryWatch::watch(path, None) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => error,
             opened => return opened,
         };
         for (parent, child) in path.ancestors().skip(1).zip(path.ancestors()) {
-            match Folder::watch(parent, child.file_name().map(OsStr::to_owned)) {
+            match DirectoryWatch::watch(parent, child.file_name().map(OsStr::to_owned)) {
                 // Made in this moment: there is nothing to be waited for.
-                Ok(_) if child.exists() => return Folder::watch(path, None),
+                Ok(_) if child.exists() => return DirectoryWatch::watch(path, None),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => missing = error,
                 opened => return opened,
             }
@@ -58,7 +58,7 @@ impl Folder {
         deprecated,
         reason = "its successor is unsafe to call, and what it guards against is a descriptor closed early"
     )]
-    fn watch(path: &Path, missing: Option<OsString>) -> io::Result<Folder> {
+    fn watch(path: &Path, missing: Option<OsString>) -> io::Result<DirectoryWatch> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let made = AddWatchFlags::IN_MOVE | AddWatchFlags::IN_CREATE;
         let gone = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_CLOSE_WRITE;
@@ -66,7 +66,7 @@ impl Folder {
         // Others make and remove much beside a directory that is not there yet.
         let heard = if missing.is_some() { made | itself } else { made | gone | itself };
         inotify.add_watch(path, heard)?;
-        Ok(Folder { inotify: AsyncFd::new(Descriptor(inotify))?, missing, echo: None })
+        Ok(DirectoryWatch { inotify: AsyncFd::new(InotifyFd(inotify))?, missing, echo: None })
     }
 
     /// Returns when something has happened to a file that `matters`; an error if nothing more will be heard from here.
@@ -102,7 +102,7 @@ impl Folder {
                     }
                     // Too many to be kept have no name: each of them may have mattered.
                     if events.iter().any(|event| event.name.as_deref().is_none_or(&matters)) {
-                        self.echo = Some(Instant::now() + ECHO);
+                        self.echo = Some(Instant::now() + LOCK_RELEASE_LAG);
                         return Ok(());
                     }
                 }

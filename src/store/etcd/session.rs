@@ -29,54 +29,54 @@ use etcd_client::{
 use tonic::Code;
 use tracing::{debug, info};
 
-use super::keys::{self, Entry, Value};
-use super::members::explain;
-use super::terms::{Scheme, Stored, Terms};
-use super::watch::{Seen, Watch};
+use super::endpoints::explain;
+use super::keys::{self, StoredRecord, Value};
+use super::terms::{Scheme, StoredTerm, Terms};
+use super::watch::{KeyEvent, KeyWatch};
 use crate::clock;
 use crate::election::Term;
 use crate::limits::TTL_MAX;
-use crate::store::{Candidacy, Hints, Leader, Renewal, Sighting, Standing, StoreError};
+use crate::store::{CampaignResult, Candidacy, Leader, Notifier, Observation, RenewResult, StoreError};
 
 /// How soon a candidate whose lease vanished while it waited comes back with a new one.
-const REJOIN: Duration = Duration::from_millis(100);
+const REQUEUE_DELAY: Duration = Duration::from_millis(100);
 /// How soon a waiter asks again when the oldest candidate does not show a term yet: doubled each time.
-const UNVERIFIED: Duration = Duration::from_millis(50);
+const UNVERIFIED_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it does so before it says that nobody leads.
-const UNVERIFIED_TRIED: u32 = 4;
+const UNVERIFIED_POLLS_MAX: u32 = 4;
 /// How often a renewal is tried within an attempt if the cluster changes its leader in the middle, or if the win turns out to have
 /// been verified before.
-const TERMS_TRIED: usize = 2;
+const RAFT_TERM_RETRIES: usize = 2;
 
 /// Where a candidate stands, and on which lease.
-pub struct Seat {
+pub struct Session {
     lease: i64,
     election: String,
     key: String,
     value: Value,
-    hints: Hints,
+    hints: Notifier,
     /// Whether the server has the lease, as far as we know.
     granted: bool,
     /// Our key's create revision, while we know the key to be there.
     created: Option<i64>,
     /// Whether our key says that we lead, and who we are.
     announced: bool,
-    win: Option<Win>,
+    win: Option<WonTerm>,
     /// The last leader that was known, and how often since then the oldest candidate was one that does not lead yet.
     leader: Option<Leader>,
     unverified: u32,
-    pulse: Option<Pulse>,
-    own: Option<Watch>,
-    predecessor: Option<Watch>,
+    pulse: Option<KeepAliveStream>,
+    own: Option<KeyWatch>,
+    predecessor: Option<KeyWatch>,
     /// Whether the server has been asked for the lease: if not, there is nothing to take back.
     touched: bool,
     /// The watch on our key outlives the change from waiting to leading.
-    rule: Rc<Cell<Rule>>,
+    rule: Rc<Cell<LeadState>>,
 }
 
 /// Whether this seat leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
+enum LeadState {
     NotYet,
     /// It won, and another term was stored before that was verified: it asks again.
     Outdated,
@@ -88,31 +88,31 @@ enum Rule {
 
 /// Our key was the oldest.
 #[derive(Debug, Clone, Copy)]
-struct Win {
+struct WonTerm {
     term: Term,
     /// In milliseconds since 1970.
     since: u64,
     /// The term key, as it was read with the range that showed our key as the oldest.
-    stored: Stored,
+    stored: StoredTerm,
     /// Whether our key shows the term: verified, and the term key is of no account any more.
     verified: bool,
 }
 
 /// The stream of keep-alives. Dropped at the first trouble: a late answer must not be taken for the next one's.
-struct Pulse {
+struct KeepAliveStream {
     keeper: LeaseKeeper,
     answers: LeaseKeepAliveStream,
 }
 
 /// The answer to a keep-alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Beat {
+struct KeepAliveReply {
     ttl: Duration,
     raft_term: u64,
 }
 
 /// What our place in the queue looks like.
-struct Place {
+struct QueuePosition {
     created: i64,
     oldest: KeyValue,
     /// The term key, read in the same transaction.
@@ -121,10 +121,10 @@ struct Place {
     revision: i64,
 }
 
-impl Seat {
+impl Session {
     /// Nothing is asked of the server yet. The lease's id is ours to choose, so that a keeper can know it before it exists.
-    pub fn new(lease: i64, prefix: &str, candidacy: &Candidacy, scheme: Scheme, hints: Hints) -> Seat {
-        Seat {
+    pub fn new(lease: i64, prefix: &str, candidacy: &Candidacy, scheme: Scheme, hints: Notifier) -> Session {
+        Session {
             lease,
             election: keys::election(prefix, &candidacy.boundary),
             key: keys::candidate(prefix, &candidacy.boundary, lease),
@@ -140,7 +140,7 @@ impl Seat {
             own: None,
             predecessor: None,
             touched: false,
-            rule: Rc::new(Cell::new(Rule::NotYet)),
+            rule: Rc::new(Cell::new(LeadState::NotYet)),
         }
     }
 
@@ -150,7 +150,7 @@ impl Seat {
 
     /// Whether it has led and does not any more.
     pub fn is_over(&self) -> bool {
-        self.rule.get() == Rule::Over
+        self.rule.get() == LeadState::Over
     }
 
     /// Whether the server may know of it.
@@ -159,14 +159,14 @@ impl Seat {
     }
 
     /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this seat; who leads is known
-    /// all the same ([`Seat::rejoins`]).
+    /// all the same ([`Session::rejoins`]).
     pub async fn stand(
         &mut self,
         client: &mut Client,
         ttl: Duration,
         terms: &mut Terms,
-    ) -> Result<Option<Standing>, StoreError> {
-        self.rule.set(Rule::NotYet);
+    ) -> Result<Option<CampaignResult>, StoreError> {
+        self.rule.set(LeadState::NotYet);
         // The answer to an earlier question may have been lost: the same place, the same term.
         let before = self.win.take();
         if self.created.is_none() {
@@ -183,9 +183,9 @@ impl Seat {
             let win = self.win(&place, before, terms)?;
             (self.win, self.announced) = (Some(win), self.announced && win.verified);
             self.predecessor = None;
-            self.rule.set(Rule::Leads(win.term));
+            self.rule.set(LeadState::Leads(win.term));
             self.pulse = pulse;
-            return Ok(Some(Standing::Won { term: win.term }));
+            return Ok(Some(CampaignResult::Won { term: win.term }));
         }
         self.sees(&place.oldest, terms)?;
         self.watch_predecessor(client, place.created).await?;
@@ -223,21 +223,21 @@ impl Seat {
     }
 
     /// Our key is the oldest: the term under which it leads.
-    fn win(&self, place: &Place, before: Option<Win>, terms: &mut Terms) -> Result<Win, StoreError> {
+    fn win(&self, place: &QueuePosition, before: Option<WonTerm>, terms: &mut Terms) -> Result<WonTerm, StoreError> {
         let stored = terms.read(place.last_term.as_ref())?;
         if let Some((term, since)) = self.value.led(&place.oldest) {
-            return Ok(Win { term, since, stored, verified: true });
+            return Ok(WonTerm { term, since, stored, verified: true });
         }
         if let Some(before) = before.filter(|before| before.stored == stored && !before.verified) {
             return Ok(before);
         }
         let term = terms.following(stored, place.created)?;
-        Ok(Win { term, since: clock::wall_millis(), stored, verified: false })
+        Ok(WonTerm { term, since: clock::wall_millis(), stored, verified: false })
     }
 
     /// Another candidate is the oldest.
     fn sees(&mut self, oldest: &KeyValue, terms: &mut Terms) -> Result<(), StoreError> {
-        let entry = Entry::read(oldest)?;
+        let entry = StoredRecord::read(oldest)?;
         if let Some(term) = keys::term(oldest, terms.scheme) {
             terms.saw(term);
         }
@@ -248,24 +248,24 @@ impl Seat {
         }
         // Verified within a moment, as a rule: until then, those who wait keep to the leader they know.
         self.unverified = self.unverified.saturating_add(1);
-        if self.unverified > UNVERIFIED_TRIED {
+        if self.unverified > UNVERIFIED_POLLS_MAX {
             self.leader = None;
         }
         Ok(())
     }
 
-    fn waits(&self) -> Standing {
-        let sighting = Sighting { leader: self.leader.clone(), ..Sighting::default() };
-        let again = self.unverified.checked_sub(1).map(|times| UNVERIFIED * 2u32.pow(times.min(16)));
-        Standing::Waiting { sighting, again, decided: true }
+    fn waits(&self) -> CampaignResult {
+        let sighting = Observation { leader: self.leader.clone(), ..Observation::default() };
+        let again = self.unverified.checked_sub(1).map(|times| UNVERIFIED_POLL_INTERVAL * 2u32.pow(times.min(16)));
+        CampaignResult::Waiting { sighting, again, decided: true }
     }
 
     /// The answer of a candidate whose lease is gone: it comes back with a new one, at the back of the queue. It knows who leads
     /// as well as before.
-    pub fn rejoins(self) -> Standing {
+    pub fn rejoins(self) -> CampaignResult {
         info!("the lease of this candidate was gone while it waited: it queues again");
-        let sighting = Sighting { leader: self.leader, ..Sighting::default() };
-        Standing::Waiting { sighting, again: Some(REJOIN), decided: true }
+        let sighting = Observation { leader: self.leader, ..Observation::default() };
+        CampaignResult::Waiting { sighting, again: Some(REQUEUE_DELAY), decided: true }
     }
 
     /// Grants the lease, or prolongs it. Whether it is gone is found out by what hangs on it.
@@ -289,7 +289,7 @@ impl Seat {
     }
 
     /// Our key, made if it is not there; `None` if there is no lease to hang it on.
-    async fn place(&mut self, client: &mut Client, terms: &mut Terms) -> Result<Option<Place>, StoreError> {
+    async fn place(&mut self, client: &mut Client, terms: &mut Terms) -> Result<Option<QueuePosition>, StoreError> {
         let reads = [self.get_oldest(), terms.get()];
         if let Some(created) = self.created {
             let same = Compare::create_revision(self.key.as_str(), CompareOp::Equal, created);
@@ -329,7 +329,7 @@ impl Seat {
         match own {
             Some(own) if own.lease() == self.lease => {
                 let oldest = oldest.ok_or_else(nonsense)?;
-                Ok(Some(Place { created: own.create_revision(), oldest, last_term, revision }))
+                Ok(Some(QueuePosition { created: own.create_revision(), oldest, last_term, revision }))
             }
             // Another program wrote to it: it counts for no candidate any more.
             Some(_) => Ok(None),
@@ -347,17 +347,21 @@ impl Seat {
         client: &mut Client,
         candidacy: &Candidacy,
         terms: &mut Terms,
-    ) -> Result<Renewal, StoreError> {
+    ) -> Result<RenewResult, StoreError> {
         let Some(created) = self.created else { return Ok(lost("nothing was won")) };
         let Some(mut win) = self.win else {
             // That the win was outdated has been said, and may not have been heard.
-            return Ok(if self.rule.get() == Rule::Outdated { Renewal::Outdated } else { lost("nothing was won") });
+            return Ok(if self.rule.get() == LeadState::Outdated {
+                RenewResult::Outdated
+            } else {
+                lost("nothing was won")
+            });
         };
         let value = Value::of(candidacy, terms.scheme);
         if value != self.value {
             (self.value, self.announced) = (value, false);
         }
-        for _ in 0..TERMS_TRIED {
+        for _ in 0..RAFT_TERM_RETRIES {
             let sent = clock::now(); // T1
             let beat = self.beat(client).await?;
             // Nothing of the renewal is credited if what follows fails: the stream goes with the connection.
@@ -374,12 +378,12 @@ impl Seat {
                     }
                     Failed::Verified(_) | Failed::TermKey => {
                         info!(term = win.term, "another term was stored before this win was verified: asking again");
-                        self.rule.set(Rule::Outdated);
+                        self.rule.set(LeadState::Outdated);
                         (self.win, self.pulse) = (None, pulse);
-                        return Ok(Renewal::Outdated);
+                        return Ok(RenewResult::Outdated);
                     }
                     Failed::Lost(why) => {
-                        self.rule.set(Rule::Over);
+                        self.rule.set(LeadState::Over);
                         return Ok(lost(why));
                     }
                 }
@@ -394,7 +398,7 @@ impl Seat {
             };
             self.pulse = pulse;
             if beat.raft_term == header.raft_term() {
-                return Ok(Renewal::Credited { sent, ttl: Some(beat.ttl) });
+                return Ok(RenewResult::Credited { sent, ttl: Some(beat.ttl) });
             }
             let (answered, checked) = (beat.raft_term, header.raft_term());
             debug!("the keep-alive of raft term {answered} counts for nothing: the check was served in {checked}");
@@ -404,7 +408,7 @@ impl Seat {
 
     /// The transaction that decides: the boundary is ours and, before our key shows the term, no other one has been stored. It
     /// writes what our key does not show yet.
-    fn check(&self, created: i64, win: Win, terms: &Terms) -> Txn {
+    fn check(&self, created: i64, win: WonTerm, terms: &Terms) -> Txn {
         let mut compares = self.is_ours(created);
         let mut branch = Vec::new();
         if !win.verified {
@@ -442,11 +446,11 @@ impl Seat {
     }
 
     /// One keep-alive. `None`: that member knows no such lease, which a transaction has to confirm.
-    async fn beat(&mut self, client: &mut Client) -> Result<Option<Beat>, StoreError> {
+    async fn beat(&mut self, client: &mut Client) -> Result<Option<KeepAliveReply>, StoreError> {
         let mut pulse = match self.pulse.take() {
             Some(pulse) => pulse,
             None => match client.lease_keep_alive(self.lease).await {
-                Ok((keeper, answers)) => Pulse { keeper, answers },
+                Ok((keeper, answers)) => KeepAliveStream { keeper, answers },
                 Err(Error::LeaseKeepAliveError(_)) => return Ok(None),
                 Err(error) => return Err(explain(error)),
             },
@@ -461,27 +465,29 @@ impl Seat {
         }
         let raft_term = answer.header().ok_or_else(nonsense)?.raft_term();
         self.pulse = Some(pulse);
-        Ok(Some(Beat { ttl: Duration::from_secs(ttl).min(TTL_MAX), raft_term }))
+        Ok(Some(KeepAliveReply { ttl: Duration::from_secs(ttl).min(TTL_MAX), raft_term }))
     }
 
     fn watch_own(&mut self, client: &Client, revision: i64) {
-        if self.own.as_ref().is_some_and(Watch::is_alive) {
+        if self.own.as_ref().is_some_and(KeyWatch::is_alive) {
             return;
         }
         let (hints, rule) = (self.hints.clone(), Rc::clone(&self.rule));
         let tell = move |seen| match (seen, rule.get()) {
-            (Seen::Deleted, Rule::Leads(term)) => {
-                rule.set(Rule::Over);
+            (KeyEvent::Deleted, LeadState::Leads(term)) => {
+                rule.set(LeadState::Over);
                 hints.ousted(term);
             }
-            (Seen::Deleted, Rule::NotYet | Rule::Outdated | Rule::Over) | (Seen::Broken, _) => hints.changed(),
+            (KeyEvent::Deleted, LeadState::NotYet | LeadState::Outdated | LeadState::Over) | (KeyEvent::Broken, _) => {
+                hints.changed()
+            }
         };
-        self.own = Some(Watch::after(revision, client.clone(), self.key.clone(), tell));
+        self.own = Some(KeyWatch::after(revision, client.clone(), self.key.clone(), tell));
     }
 
     /// Only the candidate right before us is watched, so that a leader's end wakes one waiter.
     async fn watch_predecessor(&mut self, client: &mut Client, created: i64) -> Result<(), StoreError> {
-        if self.predecessor.as_ref().is_some_and(Watch::is_alive) {
+        if self.predecessor.as_ref().is_some_and(KeyWatch::is_alive) {
             return Ok(());
         }
         let options = GetOptions::new()
@@ -499,7 +505,7 @@ impl Seat {
         let key = String::from_utf8_lossy(predecessor.key()).into_owned();
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         let hints = self.hints.clone();
-        self.predecessor = Some(Watch::after(revision, client.clone(), key, move |_| hints.changed()));
+        self.predecessor = Some(KeyWatch::after(revision, client.clone(), key, move |_| hints.changed()));
         Ok(())
     }
 }
@@ -535,10 +541,10 @@ fn whole_seconds(ttl: Duration) -> i64 {
 }
 
 /// From an answer that ends with the ranges of the oldest key and of the term key.
-fn place(created: i64, answer: &TxnResponse) -> Result<Place, StoreError> {
+fn place(created: i64, answer: &TxnResponse) -> Result<QueuePosition, StoreError> {
     let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
     let [oldest, last_term] = found(answer);
-    Ok(Place { created, oldest: oldest.ok_or_else(nonsense)?, last_term, revision })
+    Ok(QueuePosition { created, oldest: oldest.ok_or_else(nonsense)?, last_term, revision })
 }
 
 /// The first pair of each range of a transaction, in their order.
@@ -550,8 +556,8 @@ fn found<const RANGES: usize>(answer: &TxnResponse) -> [Option<KeyValue>; RANGES
     std::array::from_fn(|_| ranges.next().flatten())
 }
 
-fn lost(why: &str) -> Renewal {
-    Renewal::Lost { why: why.to_owned() }
+fn lost(why: &str) -> RenewResult {
+    RenewResult::Lost { why: why.to_owned() }
 }
 
 fn nonsense() -> StoreError {

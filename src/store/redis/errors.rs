@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
-use super::wire::Excess;
+use super::reply_filter::Excess;
 use crate::limits::{MESSAGE_BYTES_MAX, cut};
 use crate::store::StoreError;
 use crate::text::escaped;
 
 /// A call that failed.
-pub struct Trouble {
+pub struct ClassifiedError {
     pub error: StoreError,
     /// Whether this connection, or this server, is not the one to ask again.
     pub speaks_for_another: bool,
@@ -25,13 +25,15 @@ pub fn outside(text: &str) -> String {
 }
 
 /// The meaning of a failed call. `server` is how people call it.
-pub fn explain(server: &str, error: &RedisError) -> Trouble {
-    let unavailable = |what: String, speaks_for_another| Trouble {
+pub fn explain(server: &str, error: &RedisError) -> ClassifiedError {
+    let unavailable = |what: String, speaks_for_another| ClassifiedError {
         error: StoreError::Unavailable(format!("{server} {what}")),
         speaks_for_another,
     };
-    let refused =
-        |what: String| Trouble { error: StoreError::Refused(format!("{server} {what}")), speaks_for_another: false };
+    let refused = |what: String| ClassifiedError {
+        error: StoreError::Refused(format!("{server} {what}")),
+        speaks_for_another: false,
+    };
     let said = outside(error.detail().unwrap_or_default());
     let said = said.as_str();
     match error.code().map(|code| behind(code, said)) {
@@ -118,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    fn explained(answer: &[u8]) -> Trouble {
+    fn explained(answer: &[u8]) -> ClassifiedError {
         let Ok(Value::ServerError(error)) = redis::parse_redis_value(answer) else { panic!("no error: {answer:?}") };
         explain("redis:6379", &RedisError::from(error))
     }

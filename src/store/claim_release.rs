@@ -9,29 +9,29 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::{Kind, REGISTRY, StoreError};
+use super::{REGISTRY, StoreError, StoreKind};
 use crate::keeper::{self, Claim};
 
 /// The hidden subcommand; its argument is the number of the claim's descriptor.
 pub const SUBCOMMAND: &str = "relinquish";
 /// Between two attempts, for a server that is just coming back.
-const REST: Duration = Duration::from_millis(200);
+const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// How a claim on a kind of store is given back once nobody is left to ask.
 #[derive(Clone, Copy)]
-pub enum Relinquish {
+pub enum ClaimRelease {
     /// By the keeper itself: there is no network in it.
     InPlace(fn(Claim)),
     /// By elect executed anew.
-    Executed(Remote),
+    Executed(RemoteRelease),
 }
 
-/// One attempt, with what [`Parcel::claim`] holds. What is not ours any more is given back already.
-pub type Remote = fn(serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>>;
+/// One attempt, with what [`StoredClaim::claim`] holds. What is not ours any more is given back already.
+pub type RemoteRelease = fn(serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>>;
 
 /// What travels from the keeper to the process that it becomes.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Parcel {
+pub struct StoredClaim {
     /// Which kind of store understands it.
     kind: String,
     /// How long there is anything to give back: after that the lease has run out by itself.
@@ -40,12 +40,12 @@ pub struct Parcel {
     claim: serde_json::Value,
 }
 
-impl Parcel {
+impl StoredClaim {
     /// Packs a store's claim.
-    pub fn pack(kind: &Kind, within: Duration, claim: &impl Serialize) -> Claim {
+    pub fn pack(kind: &StoreKind, within: Duration, claim: &impl Serialize) -> Claim {
         // Maps with keys that are no strings are all that JSON cannot say.
         let claim = serde_json::to_value(claim).unwrap_or_default();
-        let parcel = Parcel { kind: kind.name().to_owned(), within, claim };
+        let parcel = StoredClaim { kind: kind.name().to_owned(), within, claim };
         Claim { payload: serde_json::to_vec(&parcel).unwrap_or_default(), descriptors: Vec::new() }
     }
 
@@ -56,7 +56,7 @@ impl Parcel {
     /// The last attempt's.
     pub async fn relinquish(self) -> Result<(), StoreError> {
         let kind = REGISTRY.iter().find(|kind| kind.name() == self.kind);
-        let Some(Kind { relinquish: Relinquish::Executed(attempt), .. }) = kind else {
+        let Some(StoreKind { relinquish: ClaimRelease::Executed(attempt), .. }) = kind else {
             return Err(StoreError::Refused(format!("this elect knows no store {:?} with claims", self.kind)));
         };
         let attempts = async {
@@ -65,7 +65,7 @@ impl Parcel {
                     Err(StoreError::Unavailable(trouble)) => debug!("store: {trouble}"),
                     settled => return settled,
                 }
-                tokio::time::sleep(REST).await;
+                tokio::time::sleep(RELEASE_RETRY_DELAY).await;
             }
         };
         tokio::time::timeout(self.within, attempts)

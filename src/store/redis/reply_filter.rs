@@ -3,7 +3,7 @@
 //! The client stores a reply until it is complete, and passes every announcement on. A server, or any program that may publish
 //! on a channel of ours, could fill the memory with either. So the bytes are counted before the client sees them: a reply that
 //! is too large ends the connection, and announcements are taken out of the stream, whatever their size and number; only a flag
-//! of them remains ([`Ear`]).
+//! of them remains ([`HintFlags`]).
 //!
 //! Not here: what a reply means. Only as much of the protocol (RESP, versions 2 and 3) is read as is needed to find its ends.
 
@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::ear::Ear;
+use super::hint_flags::HintFlags;
 
 /// Most that a server may send between two requests, its announcements not counted. The largest answer that elect asks for is that to
 /// a survey: two hundred records.
@@ -54,10 +54,10 @@ impl From<Excess> for io::Error {
 }
 
 /// A stream to a server.
-pub struct Wire<S> {
+pub struct ReplyFilter<S> {
     stream: S,
-    scanner: Scanner,
-    ear: Arc<Ear>,
+    scanner: ReplyScanner,
+    ear: Arc<HintFlags>,
     chunk: Box<[u8]>,
     /// For the client.
     passed: Vec<u8>,
@@ -65,14 +65,14 @@ pub struct Wire<S> {
     given: usize,
 }
 
-impl<S> Wire<S> {
-    pub fn new(stream: S, ear: Arc<Ear>) -> Wire<S> {
+impl<S> ReplyFilter<S> {
+    pub fn new(stream: S, ear: Arc<HintFlags>) -> ReplyFilter<S> {
         let chunk = vec![0; CHUNK_BYTES].into_boxed_slice();
-        Wire { stream, scanner: Scanner::default(), ear, chunk, passed: Vec::new(), given: 0 }
+        ReplyFilter { stream, scanner: ReplyScanner::default(), ear, chunk, passed: Vec::new(), given: 0 }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ReplyFilter<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
         for _ in 0..CHUNKS_MAX {
@@ -98,7 +98,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ReplyFilter<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
         wire.scanner.spent = Spent::default();
@@ -146,7 +146,7 @@ enum Fate {
 
 /// Finds the ends of values in a stream, across the limits of what is read at once.
 #[derive(Debug, Default)]
-struct Scanner {
+struct ReplyScanner {
     spent: Spent,
     /// Bytes passed on of the present value.
     single: usize,
@@ -166,9 +166,9 @@ struct Scanner {
     word: Vec<u8>,
 }
 
-impl Scanner {
+impl ReplyScanner {
     /// Hands on the replies, and tells of the announcements.
-    fn scan(&mut self, mut bytes: &[u8], passed: &mut Vec<u8>, ear: &Ear) -> Result<(), Excess> {
+    fn scan(&mut self, mut bytes: &[u8], passed: &mut Vec<u8>, ear: &HintFlags) -> Result<(), Excess> {
         while let Some(&first) = bytes.first() {
             if self.is_between() && !self.repeated.is_empty() && bytes.starts_with(&self.repeated) {
                 ear.hears(&self.word);
@@ -289,7 +289,7 @@ impl Scanner {
     }
 
     /// A line or a string is complete.
-    fn advance(&mut self, passed: &mut Vec<u8>, ear: &Ear) -> Result<(), Excess> {
+    fn advance(&mut self, passed: &mut Vec<u8>, ear: &HintFlags) -> Result<(), Excess> {
         let Part::Line(kind) = self.part else { return self.end(passed, ear) };
         match kind {
             b'$' | b'!' | b'=' => {
@@ -334,7 +334,7 @@ impl Scanner {
     }
 
     /// A value is complete, and with it perhaps those that it belongs to.
-    fn end(&mut self, passed: &mut Vec<u8>, ear: &Ear) -> Result<(), Excess> {
+    fn end(&mut self, passed: &mut Vec<u8>, ear: &HintFlags) -> Result<(), Excess> {
         self.part = Part::Type;
         loop {
             if self.fate == Fate::Held && self.open.len() < 2 {
@@ -374,11 +374,11 @@ mod tests {
 
     use super::*;
     use crate::fuzz;
-    use crate::store::redis::ear::Heard;
+    use crate::store::redis::hint_flags::HintKind;
 
     /// The bytes that the client gets, when the stream arrives in pieces of this size.
-    fn passed(stream: &[u8], piece: usize, ear: &Ear) -> Result<Vec<u8>, Excess> {
-        let (mut scanner, mut passed) = (Scanner::default(), Vec::new());
+    fn passed(stream: &[u8], piece: usize, ear: &HintFlags) -> Result<Vec<u8>, Excess> {
+        let (mut scanner, mut passed) = (ReplyScanner::default(), Vec::new());
         for piece in stream.chunks(piece.max(1)) {
             scanner.scan(piece, &mut passed, ear)?;
         }
@@ -421,15 +421,17 @@ mod tests {
                 stream.extend(announcement("pmessage", &["elect:*", "elect:cron", "\r\n>3\r\n$7"]));
                 expected.extend(reply);
             }
-            assert_eq!(passed(&stream, piece, &Ear::default()), Ok(expected), "in pieces of {piece}");
+            assert_eq!(passed(&stream, piece, &HintFlags::default()), Ok(expected), "in pieces of {piece}");
         }
     }
 
     #[test]
     fn an_announcement_is_told_by_its_word() {
         for piece in [1, 1000] {
-            for (word, heard) in [("renewed", Heard::Renewal), ("freed", Heard::Change), ("renewed?", Heard::Change)] {
-                let ear = Ear::default();
+            for (word, heard) in
+                [("renewed", HintKind::Renewal), ("freed", HintKind::Change), ("renewed?", HintKind::Change)]
+            {
+                let ear = HintFlags::default();
                 assert_eq!(ear.take(), None);
                 let stream = announcement("message", &["elect:cron", word]);
                 assert_eq!(passed(&stream, piece, &ear), Ok(Vec::new()));
@@ -444,8 +446,8 @@ mod tests {
 
     #[test]
     fn an_announcement_of_any_size_costs_nothing() {
-        let ear = Ear::default();
-        let (mut scanner, mut kept) = (Scanner::default(), Vec::new());
+        let ear = HintFlags::default();
+        let (mut scanner, mut kept) = (ReplyScanner::default(), Vec::new());
         let size = 100 << 20;
         let header = format!(">3\r\n+message\r\n$1\r\nc\r\n${size}\r\n");
         scanner.scan(header.as_bytes(), &mut kept, &ear).expect("one of many");
@@ -455,7 +457,7 @@ mod tests {
         }
         assert_eq!(ear.take(), None, "it is not complete");
         scanner.scan(b"\r\n+OK\r\n", &mut kept, &ear).expect("its end");
-        assert_eq!((kept.as_slice(), ear.take()), (b"+OK\r\n".as_slice(), Some(Heard::Change)));
+        assert_eq!((kept.as_slice(), ear.take()), (b"+OK\r\n".as_slice(), Some(HintKind::Change)));
         assert!(scanner.text.capacity() + scanner.held.capacity() < 1024);
     }
 
@@ -464,7 +466,7 @@ mod tests {
         let endless =
             [&b"$2000000000\r\n"[..], b"$9223372036854775807\r\n", b"*9223372036854775807\r\n", b"%5000000000\r\n"];
         for header in endless {
-            assert_eq!(passed(header, 5, &Ear::default()), Err(Excess::Size), "{header:?}");
+            assert_eq!(passed(header, 5, &HintFlags::default()), Err(Excess::Size), "{header:?}");
         }
         let large = |unit: &[u8], size: usize| unit.repeat(size.div_ceil(unit.len()));
         let prefixed = |header: &[u8], unit: &[u8], size| [header, &large(unit, size)].concat();
@@ -477,25 +479,25 @@ mod tests {
             (large(b"+OK\r\n", REPLY_BYTES_MAX + 1), "replies without a question"),
             (large(b"*1\r\n", 4 * (DEPTH_MAX + 1)), "levels"),
         ] {
-            assert_eq!(passed(&stream, 1 << 14, &Ear::default()), Err(Excess::Size), "{what}");
+            assert_eq!(passed(&stream, 1 << 14, &HintFlags::default()), Err(Excess::Size), "{what}");
         }
     }
 
     #[test]
     fn another_protocol_is_told_by_its_first_byte() {
         for stream in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"\x15\x03\x01", b"$x\r\n", b"*\r\n"] {
-            assert_eq!(passed(stream, 1 << 14, &Ear::default()), Err(Excess::Form));
+            assert_eq!(passed(stream, 1 << 14, &HintFlags::default()), Err(Excess::Form));
         }
     }
 
     #[test]
     fn a_request_begins_a_new_account() {
-        let (mut scanner, mut kept) = (Scanner::default(), Vec::new());
+        let (mut scanner, mut kept) = (ReplyScanner::default(), Vec::new());
         for _ in 0..20 {
             scanner.spent = Spent::default();
             kept.clear();
             let reply = b"+OK\r\n".repeat(REPLY_VALUES_MAX / 2);
-            scanner.scan(&reply, &mut kept, &Ear::default()).expect("within the limits");
+            scanner.scan(&reply, &mut kept, &HintFlags::default()).expect("within the limits");
             assert_eq!(kept, reply);
         }
     }
@@ -522,9 +524,9 @@ mod tests {
         let streams = (proptest::collection::vec(fragments, 0..200), 1..40_usize);
         fuzz::holds(fuzz::CHEAP, &streams, |(fragments, piece)| {
             let stream = fragments.concat();
-            let (mut scanner, mut kept) = (Scanner::default(), Vec::new());
+            let (mut scanner, mut kept) = (ReplyScanner::default(), Vec::new());
             for piece in stream.chunks(piece) {
-                let fine = scanner.scan(piece, &mut kept, &Ear::default());
+                let fine = scanner.scan(piece, &mut kept, &HintFlags::default());
                 assert!(
                     scanner.held.len().max(scanner.repeated.len()) <= REPEATED_BYTES_MAX
                         && scanner.text.len() <= TEXT_BYTES_MAX

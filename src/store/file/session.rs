@@ -1,7 +1,7 @@
 //! One candidate's place at one lock file: two descriptions, two locks, and a thread that waits.
 //!
 //! No type here unlocks when it is dropped: a copy of the description may be the keeper's or the command's. Giving up is
-//! a call, [`Seat::give_up`], made where the tree is known to be empty.
+//! a call, [`Session::give_up`], made where the tree is known to be empty.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::geteuid;
 
-use super::anchor::Anchor;
 use super::directory::refused_if_permanent;
-use super::label::Label;
-use super::opening::{NotOpened, open_regular};
+use super::directory_handle::DirectoryHandle;
+use super::lock_label::LockLabel;
+use super::open_regular::{NotOpened, open_regular};
 use super::record_file::Files;
-use super::{Hints, StoreError, holders};
+use super::{Notifier, StoreError, lock_holders};
 
 /// Which file it is, by device and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -46,7 +46,7 @@ impl LockFile {
 
 /// What came of asking for the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum LockAttempt {
     Taken,
     /// A thread waits for it, and hints when it has it.
     Waits,
@@ -54,19 +54,19 @@ pub enum Turn {
 
 /// A place at a lock file.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Session {
     /// `flock`; shared with the keeper and the command.
     lock: Arc<File>,
     /// A byte-range lock on a description of its own; shared with the keeper alone.
     guard: Arc<File>,
     /// Where lock and record are; shared with the keeper alone.
-    anchor: Anchor,
+    anchor: DirectoryHandle,
     file: LockFile,
-    wait: Wait,
+    wait: LockState,
 }
 
 #[derive(Debug)]
-enum Wait {
+enum LockState {
     /// Nothing asked yet.
     Idle,
     /// A thread is in the kernel.
@@ -83,9 +83,9 @@ const GOT: u8 = 1;
 const FAILED: u8 = 2;
 const ABANDONED: u8 = 3;
 
-impl Seat {
+impl Session {
     /// Opens the lock file of a boundary, which is made if it is missing and is never removed.
-    pub fn open(anchor: Anchor, boundary: &str, mode: u32) -> Result<Seat, StoreError> {
+    pub fn open(anchor: DirectoryHandle, boundary: &str, mode: u32) -> Result<Session, StoreError> {
         let files = anchor.files(boundary);
         let shown = files.shown_lock();
         let shown = shown.display();
@@ -122,16 +122,16 @@ impl Seat {
         if LockFile::of(&guard).map_err(failed)? != file {
             return Err(StoreError::Unavailable(format!("{shown} was replaced while it was opened")));
         }
-        Ok(Seat { lock: Arc::new(lock), guard: Arc::new(guard), anchor, file, wait: Wait::Idle })
+        Ok(Session { lock: Arc::new(lock), guard: Arc::new(guard), anchor, file, wait: LockState::Idle })
     }
 
     /// The seat behind descriptors that another process opened: lock, guard and directory.
-    pub fn inherit(descriptors: Vec<OwnedFd>) -> Option<Seat> {
+    pub fn inherit(descriptors: Vec<OwnedFd>) -> Option<Session> {
         let [lock, guard, directory] = <[OwnedFd; 3]>::try_from(descriptors).ok()?;
         let (lock, guard) = (File::from(lock), File::from(guard));
         let file = LockFile::of(&lock).ok()?;
-        let anchor = Anchor::inherit(directory);
-        Some(Seat { lock: Arc::new(lock), guard: Arc::new(guard), anchor, file, wait: Wait::Taken })
+        let anchor = DirectoryHandle::inherit(directory);
+        Some(Session { lock: Arc::new(lock), guard: Arc::new(guard), anchor, file, wait: LockState::Taken })
     }
 
     /// Copies for the keeper, lock first. They are the same descriptions: a lock on one is a lock on all.
@@ -146,12 +146,12 @@ impl Seat {
     }
 
     /// The contents of the lock file.
-    pub fn label(&self) -> io::Result<Option<Label>> {
-        Label::read(&self.lock)
+    pub fn label(&self) -> io::Result<Option<LockLabel>> {
+        LockLabel::read(&self.lock)
     }
 
     /// Has the lock file say under which path it was locked. Under the lock.
-    pub fn write_label(&self, label: &Label) -> io::Result<()> {
+    pub fn write_label(&self, label: &LockLabel) -> io::Result<()> {
         label.write(&self.lock)
     }
 
@@ -165,24 +165,24 @@ impl Seat {
     }
 
     /// Takes both locks, or leaves a thread that waits for them.
-    pub fn take(&mut self, hints: &Hints) -> io::Result<Turn> {
+    pub fn take(&mut self, hints: &Notifier) -> io::Result<LockAttempt> {
         match &self.wait {
-            Wait::Taken => return Ok(Turn::Taken),
-            Wait::Asked(word) => match word.load(Ordering::Acquire) {
+            LockState::Taken => return Ok(LockAttempt::Taken),
+            LockState::Asked(word) => match word.load(Ordering::Acquire) {
                 GOT => {
-                    self.wait = Wait::Taken;
-                    return Ok(Turn::Taken);
+                    self.wait = LockState::Taken;
+                    return Ok(LockAttempt::Taken);
                 }
-                FAILED => self.wait = Wait::Idle,
-                _ => return Ok(Turn::Waits),
+                FAILED => self.wait = LockState::Idle,
+                _ => return Ok(LockAttempt::Waits),
             },
-            Wait::Idle | Wait::Lost => {}
+            LockState::Idle | LockState::Lost => {}
         }
         // The order is the same for everybody. A guard that is still held is that of a leader who has lost its flock and
         // has yet to notice.
         if try_flock(&self.lock)? && try_guard(&self.guard).inspect_err(|_| unlock(&self.lock, &self.guard))? {
-            self.wait = Wait::Taken;
-            return Ok(Turn::Taken);
+            self.wait = LockState::Taken;
+            return Ok(LockAttempt::Taken);
         }
         let word = Arc::new(AtomicU8::new(WAITING));
         let (lock, guard, hints) = (Arc::clone(&self.lock), Arc::clone(&self.guard), hints.clone());
@@ -198,25 +198,25 @@ impl Seat {
         if let Err(error) = waiter {
             // Nobody waits, so the half that we may have got is given back.
             unlock(&self.lock, &self.guard);
-            self.wait = Wait::Idle;
+            self.wait = LockState::Idle;
             return Err(error);
         }
-        self.wait = Wait::Asked(word);
-        Ok(Turn::Waits)
+        self.wait = LockState::Asked(word);
+        Ok(LockAttempt::Waits)
     }
 
     /// Whether we have taken both locks and not given them up.
     pub fn has_lock(&self) -> bool {
-        matches!(self.wait, Wait::Taken)
+        matches!(self.wait, LockState::Taken)
     }
 
     /// Whether leadership by this seat was lost: it is no place to wait at.
     pub fn is_lost(&self) -> bool {
-        matches!(self.wait, Wait::Lost)
+        matches!(self.wait, LockState::Lost)
     }
 
     pub fn lose(&mut self) {
-        self.wait = Wait::Lost;
+        self.wait = LockState::Lost;
     }
 
     /// Asks the kernel for what we should have already. A command that unlocked its copy is undone by this, unless
@@ -240,7 +240,7 @@ impl Seat {
 
     /// Unlocks, for every copy there is. Only with an empty tree (2.3).
     pub fn give_up(self) {
-        if let Wait::Asked(word) = &self.wait
+        if let LockState::Asked(word) = &self.wait
             && word.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
         {
             // The thread unlocks what it gets.
@@ -317,7 +317,7 @@ pub fn is_guarded(path: &Path) -> bool {
     let file = match open_regular(path, false) {
         Ok(file) => file,
         Err(NotOpened::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return LockFile::at(path).is_ok_and(|file| holders::is_listed(file, "OFDLCK"));
+            return LockFile::at(path).is_ok_and(|file| lock_holders::is_listed(file, "OFDLCK"));
         }
         Err(_) => return false,
     };

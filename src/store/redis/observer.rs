@@ -1,17 +1,17 @@
-//! Hints for observers: what candidates announce of the records, heard on the connection that the looks go over.
+//! Notifier for observers: what candidates announce of the records, heard on the connection that the looks go over.
 //!
 //! Announcements begin after the first look, and with every connection anew: the first hint is that they have begun. A renewal
 //! changes nothing that would have to be shown at once.
 
 use std::time::Duration;
 
-use super::ear::Heard;
-use super::server::Server;
+use super::hint_flags::HintKind;
+use super::server::RedisServer;
 use crate::clock;
 
 /// What came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub enum HintResult {
     /// It may be worth a look.
     Change,
     /// And nothing will: nobody may listen here.
@@ -24,23 +24,23 @@ pub enum News {
 }
 
 /// A connection that ended sooner than this is no reason to look.
-const SETTLED: Duration = Duration::from_secs(1);
+const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// Waits for what is announced on one channel, or on all that match a pattern. Cancel safe: asking twice is asking once.
-pub async fn changed(server: &mut Server, channel: &str, is_pattern: bool) -> News {
+pub async fn changed(server: &mut RedisServer, channel: &str, is_pattern: bool) -> HintResult {
     if !server.is_heard {
         // Who may not listen is told nothing; so is who lost the connection over it, until the next look.
         if server.subscribe(channel, is_pattern).await.is_err() {
-            return News::None;
+            return HintResult::None;
         }
         server.is_heard = true;
-        return News::Change;
+        return HintResult::Change;
     }
     loop {
         match server.ear.next().await {
-            Heard::Change => return News::Change,
-            Heard::Renewal => {}
-            Heard::End => return News::End { soon: clock::now().since(server.since) < SETTLED },
+            HintKind::Change => return HintResult::Change,
+            HintKind::Renewal => {}
+            HintKind::End => return HintResult::End { soon: clock::now().since(server.since) < WATCH_LIFETIME_MIN },
         }
     }
 }

@@ -1,35 +1,35 @@
 //! The terminal, as far as the tree in it is concerned: it is for the command, and for none of the others.
 
-use super::{Guard, Main, Stop, Tree, signal_group};
+use super::{CommandTree, KeeperLoop, MainProcess, Stop, signal_group};
 use crate::clock;
 use crate::election::{AtTerminal, CommandEnd, FromKeeper, Job};
 use crate::keeper::sys;
 
-impl Guard {
+impl KeeperLoop {
     pub(super) fn look_at_terminal(&mut self) {
         // The terminal is for the command: a follower, or a hook, is as it is.
-        let Tree::Alive { job: Job::Command { .. }, main, group, stop, .. } = &self.tree else { return };
+        let CommandTree::Alive { job: Job::Command { .. }, main, group, stop, .. } = &self.tree else { return };
         let (Some(pid), group, stop) = (main.pid(), *group, *stop) else { return };
         // Also just before its exec: what came for it while it had signals blocked stops it there.
         if let Some(signal) = sys::stop_of(pid) {
             match stop {
-                Stop::NotAsked => {
+                Stop::NotRequested => {
                     let word = self.terminal.stopped(group, signal, self.own_pid, &mut self.scanner);
                     self.outbox.extend(word.map(FromKeeper::Terminal));
                 }
                 // Whoever has been asked to end is not to stand still.
-                Stop::Asked { .. } => signal_group(pid, libc::SIGCONT),
+                Stop::Terminating { .. } => signal_group(pid, libc::SIGCONT),
                 Stop::Killing { .. } => {}
             }
         }
-        if matches!(stop, Stop::NotAsked) {
+        if matches!(stop, Stop::NotRequested) {
             self.terminal.look_again(clock::now(), group);
         }
     }
 
     /// From a main process that has ended. What a person has ended with Ctrl-C is not to be started again.
     pub(super) fn take_terminal_back(&mut self, end: CommandEnd, asked: bool) {
-        let Tree::Alive { job: Job::Command { .. }, group, .. } = self.tree else { return };
+        let CommandTree::Alive { job: Job::Command { .. }, group, .. } = self.tree else { return };
         let killed = matches!(end, CommandEnd::Killed { .. });
         let had_it = self.terminal.take_back(group, killed, (self.own_pid, &[]), &mut self.scanner);
         if let CommandEnd::Killed { signal, .. } = end
@@ -44,8 +44,13 @@ impl Guard {
     /// The group of a command that runs and has not been asked to end.
     pub(super) fn running_group(&self) -> Option<i32> {
         match &self.tree {
-            Tree::Alive { main: Main::Running(_) | Main::Starting(_), group, stop: Stop::NotAsked, .. } => Some(*group),
-            Tree::Alive { .. } | Tree::Empty => None,
+            CommandTree::Alive {
+                main: MainProcess::Running(_) | MainProcess::Starting(_),
+                group,
+                stop: Stop::NotRequested,
+                ..
+            } => Some(*group),
+            CommandTree::Alive { .. } | CommandTree::Empty => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::quorum::Count;
 use crate::election::Term;
 use crate::limits::{ID_BYTES_MAX, believed_ttl, cut_name, is_believed_term};
 use crate::store::record::{Record, RecordState, VERSION};
-use crate::store::takeover::{Basis, Epoch, Trace, View};
+use crate::store::takeover::{Basis, Epoch, ObservedRecord, StoreState};
 use crate::store::{Leader, StoreError};
 use crate::text::escaped;
 
@@ -19,19 +19,19 @@ pub const NONCE_MAX: u64 = 1 << 53;
 
 /// What a script saw in one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glance {
+pub struct Snapshot {
     /// The present incarnation of the server.
     pub life: String,
     /// Its wall clock. For people.
     pub now: u64,
     pub epoch: Epoch,
     pub replicas: Count,
-    pub entry: Option<Entry>,
+    pub entry: Option<StoredRecord>,
 }
 
 /// A record, and what only this store keeps with it. Fields are added, never renamed; unknown ones are ignored and kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct StoredRecord {
     pub record: Record,
     pub nonce: u64,
     /// When it was last written, on the server's wall clock. For people.
@@ -48,13 +48,13 @@ pub struct Entry {
     pub former: Option<Term>,
 }
 
-impl Entry {
+impl StoredRecord {
     /// Reads a hash; none is one without fields.
     ///
     /// # Errors
     ///
     /// [`StoreError::Obstacle`]: it was written by a newer elect, or by another program.
-    pub fn read(key: &str, fields: &HashMap<String, String>) -> Result<Option<Entry>, StoreError> {
+    pub fn read(key: &str, fields: &HashMap<String, String>) -> Result<Option<StoredRecord>, StoreError> {
         if fields.is_empty() {
             return Ok(None);
         }
@@ -113,7 +113,7 @@ impl Entry {
             ttl: Some(u64::try_from(believed_ttl(number("ttl")?).as_millis()).unwrap_or(u64::MAX)),
             since: number("since")?,
         };
-        Ok(Some(Entry {
+        Ok(Some(StoredRecord {
             record,
             nonce: Some(number("nonce")?).filter(|nonce| *nonce <= NONCE_MAX).ok_or_else(foreign)?,
             renewed: number("renewed")?,
@@ -174,11 +174,11 @@ pub fn basis(incarnation: String, epoch: Epoch, required: u64) -> Basis<String> 
     if required == 0 { Basis::of(incarnation) } else { Basis { incarnation, epoch } }
 }
 
-impl Glance {
+impl Snapshot {
     /// As the rule of takes sees it where so many replicas are required, and with a record that `replaces` another number of
     /// them taken for one of another incarnation.
-    pub fn view(&self, required: u64, replaces: bool) -> View<String> {
-        let record = self.entry.as_ref().map(|entry| Trace {
+    pub fn view(&self, required: u64, replaces: bool) -> StoreState<String> {
+        let record = self.entry.as_ref().map(|entry| ObservedRecord {
             holder: entry.record.id.clone(),
             term: entry.record.term,
             nonce: entry.nonce,
@@ -187,7 +187,7 @@ impl Glance {
             basis: basis(if replaces { String::new() } else { entry.incarnation.clone() }, entry.epoch, required),
         });
         let is_attached = self.replicas.attached >= required;
-        View { basis: basis(self.life.clone(), self.epoch, required), is_attached, record }
+        StoreState { basis: basis(self.life.clone(), self.epoch, required), is_attached, record }
     }
 
     /// Who leads, or who seems to have died leading.
@@ -268,23 +268,23 @@ mod tests {
         fields
     }
 
-    fn glance(now: u64) -> Glance {
-        let entry = Entry::read("k", &fields()).expect("a record");
-        Glance { life: "a/b".to_owned(), now, epoch: Epoch::default(), replicas: Count::default(), entry }
+    fn glance(now: u64) -> Snapshot {
+        let entry = StoredRecord::read("k", &fields()).expect("a record");
+        Snapshot { life: "a/b".to_owned(), now, epoch: Epoch::default(), replicas: Count::default(), entry }
     }
 
     #[test]
     fn a_record_is_read_and_an_empty_hash_is_none() {
-        let entry = Entry::read("k", &fields()).expect("a record").expect("one");
+        let entry = StoredRecord::read("k", &fields()).expect("a record").expect("one");
         assert_eq!((entry.record.term, entry.nonce, entry.record.port), (7, 3, Some(8080)));
-        assert_eq!(Entry::read("k", &HashMap::new()).expect("none"), None);
-        assert_eq!(Entry::read("k", &with("port", "")).expect("a record").expect("one").record.port, None);
+        assert_eq!(StoredRecord::read("k", &HashMap::new()).expect("none"), None);
+        assert_eq!(StoredRecord::read("k", &with("port", "")).expect("a record").expect("one").record.port, None);
     }
 
     #[test]
     fn a_record_that_nobody_can_campaign_beside_is_an_obstacle_and_never_a_reason_to_end() {
         let refusal = |fields| {
-            let error = Entry::read("elect:cron", &fields).expect_err("refused");
+            let error = StoredRecord::read("elect:cron", &fields).expect_err("refused");
             let StoreError::Obstacle(why) = error else { panic!("{error:?}") };
             why
         };
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn long_names_are_cut_and_a_forged_ttl_counts_as_a_day() {
-        let read = |fields| Entry::read("k", &fields).expect("a record").expect("one");
+        let read = |fields| StoredRecord::read("k", &fields).expect("a record").expect("one");
         for field in ["name", "host"] {
             let Record { name, host, .. } = read(with(field, &"\u{e4}".repeat(40_000))).record;
             assert!(name.len() <= 256 && host.len() <= 256, "{field}");
@@ -336,11 +336,11 @@ mod tests {
 
     #[test]
     fn a_record_of_an_elect_before_epochs_is_read() {
-        let entry = Entry::read("k", &fields()).expect("a record").expect("one");
+        let entry = StoredRecord::read("k", &fields()).expect("a record").expect("one");
         assert_eq!((entry.epoch, entry.replicas, entry.required), (Epoch::default(), Some(2), None));
         let mut newer = with("epoch", "5/900");
         newer.insert("required".to_owned(), "1".to_owned());
-        let entry = Entry::read("k", &newer).expect("a record").expect("one");
+        let entry = StoredRecord::read("k", &newer).expect("a record").expect("one");
         assert_eq!((entry.epoch.attachments, entry.epoch.commands, entry.required), (5, 900, Some(1)));
     }
 

@@ -10,25 +10,25 @@ use super::record_file::Files;
 
 /// An open directory. Files are reached through it, and shown by its real path.
 #[derive(Debug)]
-pub struct Anchor {
+pub struct DirectoryHandle {
     directory: File,
     real: PathBuf,
 }
 
-impl Anchor {
+impl DirectoryHandle {
     /// Opens the directory to which the path leads now.
-    pub fn open(path: &Path) -> io::Result<Anchor> {
+    pub fn open(path: &Path) -> io::Result<DirectoryHandle> {
         let flags = libc::O_PATH | libc::O_DIRECTORY;
         let directory = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         let real = fs::read_link(access(&directory))?;
-        Ok(Anchor { directory, real })
+        Ok(DirectoryHandle { directory, real })
     }
 
     /// The directory behind a descriptor that another process opened.
-    pub fn inherit(descriptor: OwnedFd) -> Anchor {
+    pub fn inherit(descriptor: OwnedFd) -> DirectoryHandle {
         let directory = File::from(descriptor);
         let real = fs::read_link(access(&directory)).unwrap_or_default();
-        Anchor { directory, real }
+        DirectoryHandle { directory, real }
     }
 
     pub fn copy(&self) -> io::Result<OwnedFd> {

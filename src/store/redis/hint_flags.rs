@@ -1,7 +1,7 @@
 //! Announcements on a connection, beside the replies, as flags, because a thousand of them say no more than one,
 //! and why it has ended.
 //!
-//! The stream of a connection sets the flags ([`wire`](super::wire)), one listener waits for them. Nothing is queued, so that
+//! The stream of a connection sets the flags ([`reply_filter`](super::reply_filter)), one listener waits for them. Nothing is queued, so that
 //! no flood of announcements can fill the memory.
 
 use std::sync::OnceLock;
@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-use super::wire::Excess;
+use super::reply_filter::Excess;
 
 /// The kinds of announcements that came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum HintKind {
     /// The record may be another one.
     Change,
     /// The lease was renewed, and nothing else has changed.
@@ -27,7 +27,7 @@ const RENEWAL: &[u8] = b"renewed";
 
 /// The ear of one connection.
 #[derive(Debug, Default)]
-pub struct Ear {
+pub struct HintFlags {
     has_change: AtomicBool,
     has_renewal: AtomicBool,
     has_end: AtomicBool,
@@ -35,7 +35,7 @@ pub struct Ear {
     bell: Notify,
 }
 
-impl Ear {
+impl HintFlags {
     /// A word was announced on a channel.
     pub fn hears(&self, word: &[u8]) {
         let flag = if word == RENEWAL { &self.has_renewal } else { &self.has_change };
@@ -62,20 +62,20 @@ impl Ear {
     }
 
     /// The announcements since the last call, the most important first.
-    pub fn take(&self) -> Option<Heard> {
+    pub fn take(&self) -> Option<HintKind> {
         if self.has_change.swap(false, Ordering::Relaxed) {
             // A change is told, and who reads the record sees the renewal too.
             self.has_renewal.store(false, Ordering::Relaxed);
-            return Some(Heard::Change);
+            return Some(HintKind::Change);
         }
         if self.has_end.load(Ordering::Relaxed) {
-            return Some(Heard::End);
+            return Some(HintKind::End);
         }
-        self.has_renewal.swap(false, Ordering::Relaxed).then_some(Heard::Renewal)
+        self.has_renewal.swap(false, Ordering::Relaxed).then_some(HintKind::Renewal)
     }
 
     /// Waits for the next. Cancel safe.
-    pub async fn next(&self) -> Heard {
+    pub async fn next(&self) -> HintKind {
         loop {
             if let Some(heard) = self.take() {
                 return heard;
@@ -91,23 +91,23 @@ mod tests {
 
     #[test]
     fn any_number_of_announcements_is_one() {
-        let ear = Ear::default();
+        let ear = HintFlags::default();
         for word in [&b"renewed"[..], b"taken", b"renewed", b"freed"] {
             (0..1000).for_each(|_| ear.hears(word));
         }
-        assert_eq!([ear.take(), ear.take()], [Some(Heard::Change), None]);
+        assert_eq!([ear.take(), ear.take()], [Some(HintKind::Change), None]);
         ear.hears(b"renewed");
         ear.ends();
-        assert_eq!([ear.take(), ear.take()], [Some(Heard::End), Some(Heard::End)]);
+        assert_eq!([ear.take(), ear.take()], [Some(HintKind::End), Some(HintKind::End)]);
     }
 
     #[tokio::test]
     async fn who_waits_is_woken() {
-        let ear = Ear::default();
+        let ear = HintFlags::default();
         let announces = async {
             tokio::task::yield_now().await;
             ear.hears(b"freed");
         };
-        assert_eq!(tokio::join!(ear.next(), announces).0, Heard::Change);
+        assert_eq!(tokio::join!(ear.next(), announces).0, HintKind::Change);
     }
 }

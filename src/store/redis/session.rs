@@ -18,41 +18,41 @@ use std::time::Duration;
 use redis::Value;
 use tracing::warn;
 
-use super::ear::Heard;
-use super::entry::{Entry, Glance, NONCE_MAX, basis, count, epoch, epoch_text, foreign};
+use super::hint_flags::HintKind;
 use super::quorum::{Count, Quorum, Replicas};
-use super::server::{Script, Server};
+use super::server::{LuaScript, RedisServer};
 use super::settings::{Route, Settings};
+use super::stored_record::{NONCE_MAX, Snapshot, StoredRecord, basis, count, epoch, epoch_text, foreign};
 use crate::clock;
 use crate::election::{Term, Time};
 use crate::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, TERM_MAX, believed_ttl, cut};
 use crate::store::record::VERSION;
-use crate::store::takeover::{Basis, Bid, Credit, Decision, Memory, RecordState, Takeover, Vacancy, Write};
-use crate::store::{Candidacy, Hints, Identity, Renewal, Sighting, Standing, StoreError};
+use crate::store::takeover::{Basis, Credit, Decision, Durability, RecordState, TakeRequest, Takeover, Vacancy, Write};
+use crate::store::{CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
 
 /// How often a record that changes under our hands is looked at again within an attempt.
-const LOOKS: usize = 4;
+const TAKE_ATTEMPTS_MAX: usize = 4;
 /// Between two hints, however many announcements there are.
 const HINT_INTERVAL: Duration = Duration::from_millis(10);
 /// Of a release that a keeper makes: larger than any that its campaigner came to.
-const LAST_NONCE: u64 = NONCE_MAX;
+const KEEPER_RELEASE_NONCE: u64 = NONCE_MAX;
 /// So many restarts of one wait by replicas that attach are reported.
 const RESTARTS_REPORTED: u32 = 3;
 
 /// The scripts, by their hashes.
-pub struct Scripts {
-    look: Script,
-    take: Script,
-    renew: Script,
-    release: Script,
+pub struct LuaScripts {
+    look: LuaScript,
+    take: LuaScript,
+    renew: LuaScript,
+    release: LuaScript,
 }
 
-impl Scripts {
-    pub fn new() -> Scripts {
-        let script = |text: &str| Script::new(&format!("{}\n{text}", include_str!("life.lua")));
-        Scripts {
-            look: script(include_str!("look.lua")),
+impl LuaScripts {
+    pub fn new() -> LuaScripts {
+        let script = |text: &str| LuaScript::new(&format!("{}\n{text}", include_str!("server.lua")));
+        LuaScripts {
+            look: script(include_str!("observe.lua")),
             take: script(include_str!("take.lua")),
             renew: script(include_str!("renew.lua")),
             release: script(include_str!("release.lua")),
@@ -62,7 +62,7 @@ impl Scripts {
 
 /// One candidate for one boundary.
 #[expect(clippy::struct_excessive_bools, reason = "each is true or false by itself")]
-pub struct Seat {
+pub struct Session {
     key: String,
     id: String,
     rule: Takeover<String>,
@@ -88,12 +88,12 @@ pub struct Seat {
     undecided: Rc<Cell<bool>>,
 }
 
-impl Seat {
-    pub fn new(settings: &Settings, candidacy: &Candidacy) -> Seat {
+impl Session {
+    pub fn new(settings: &Settings, candidacy: &Candidacy) -> Session {
         let id = candidacy.identity.id.clone();
-        Seat {
+        Session {
             key: settings.key(&candidacy.boundary),
-            rule: Takeover::new(id.clone(), candidacy.ttl, Memory::Fleeting),
+            rule: Takeover::new(id.clone(), candidacy.ttl, Durability::Volatile),
             id,
             term: None,
             let_go: false,
@@ -121,7 +121,7 @@ impl Seat {
 
     /// Has changes announced, on a connection where that has not been asked for yet. Must be called inside a
     /// [`tokio::task::LocalSet`].
-    pub async fn listen(&mut self, server: &mut Server, hints: &Hints) -> Result<(), StoreError> {
+    pub async fn listen(&mut self, server: &mut RedisServer, hints: &Notifier) -> Result<(), StoreError> {
         if server.is_heard {
             return Ok(());
         }
@@ -133,13 +133,13 @@ impl Seat {
         tokio::task::spawn_local(async move {
             loop {
                 match ear.next().await {
-                    Heard::Renewal if !undecided.get() => {}
-                    Heard::Renewal | Heard::Change => {
+                    HintKind::Renewal if !undecided.get() => {}
+                    HintKind::Renewal | HintKind::Change => {
                         hints.changed();
                         // A flood of announcements must not become a flood of questions.
                         tokio::time::sleep(HINT_INTERVAL).await;
                     }
-                    Heard::End => return,
+                    HintKind::End => return,
                 }
             }
         });
@@ -149,29 +149,29 @@ impl Seat {
     /// Looks at the record, and takes it if that is allowed.
     pub async fn stand(
         &mut self,
-        server: &mut Server,
-        scripts: &Scripts,
+        server: &mut RedisServer,
+        scripts: &LuaScripts,
         candidacy: &Candidacy,
-    ) -> Result<Standing, StoreError> {
+    ) -> Result<CampaignResult, StoreError> {
         if std::mem::take(&mut self.let_go) {
             // What was released is not ours any more, even if the release has not arrived: it may yet.
             self.rule.forget();
             self.term = None;
         }
-        let mut last = Sighting::default();
-        for _ in 0..LOOKS {
+        let mut last = Observation::default();
+        for _ in 0..TAKE_ATTEMPTS_MAX {
             let glance = self.look_or_vacate(server, scripts).await?;
             let received = clock::now(); // T1
             let quorum = self.agree(server, &glance)?;
             let view = glance.view(quorum.required, quorum.replaces);
             match self.rule.decide(received, &view) {
-                Decision::Mine(term) => {
+                Decision::AlreadyOurs(term) => {
                     let taken = view.record.map_or(view.basis, |record| record.basis);
                     self.rule.took(taken, quorum.required == 0);
                     self.term = Some(term);
-                    return Ok(Standing::Won { term });
+                    return Ok(CampaignResult::Won { term });
                 }
-                Decision::GiveBack(term) => {
+                Decision::ReleaseStale(term) => {
                     let nonce = self.rule.nonce();
                     free(server, scripts, &self.key, &self.id, ("term", term), nonce, None).await?;
                     self.rule.forget();
@@ -179,7 +179,7 @@ impl Seat {
                 Decision::Take => {
                     if let Some(term) = self.take(server, scripts, candidacy, &glance, quorum).await? {
                         self.undecided.set(false);
-                        return Ok(Standing::Won { term });
+                        return Ok(CampaignResult::Won { term });
                     }
                 }
                 // The record that the look has written was deleted at once.
@@ -188,18 +188,18 @@ impl Seat {
                     self.undecided.set(!decided);
                     self.report_restarts(server);
                     let sighting = self.told(&glance);
-                    return Ok(Standing::Waiting { sighting, again: Some(left), decided });
+                    return Ok(CampaignResult::Waiting { sighting, again: Some(left), decided });
                 }
             }
             last = self.told(&glance);
         }
         // It goes from hand to hand.
         let again = Some(Duration::from_millis(fastrand::u64(1..100)));
-        Ok(Standing::Waiting { sighting: last, again, decided: false })
+        Ok(CampaignResult::Waiting { sighting: last, again, decided: false })
     }
 
     /// Looks at the record; where there is none, one is written in the same moment on which every candidate can wait (S2).
-    async fn look_or_vacate(&mut self, server: &mut Server, scripts: &Scripts) -> Result<Glance, StoreError> {
+    async fn look_or_vacate(&mut self, server: &mut RedisServer, scripts: &LuaScripts) -> Result<Snapshot, StoreError> {
         let Vacancy { nonce, ttl, term } = self.rule.vacancy();
         let vacant = [
             VERSION.to_string(),
@@ -214,7 +214,7 @@ impl Seat {
     }
 
     /// By how many replicas we campaign beside what was seen.
-    fn agree(&mut self, server: &Server, glance: &Glance) -> Result<Quorum, StoreError> {
+    fn agree(&mut self, server: &RedisServer, glance: &Snapshot) -> Result<Quorum, StoreError> {
         self.replicas = glance.replicas;
         let quorum = Quorum::of(self.option, self.was, glance.entry.as_ref(), self.all, glance.replicas)?;
         self.all = quorum.all.or(self.all.filter(|_| !quorum.replaces));
@@ -230,7 +230,7 @@ impl Seat {
         Ok(quorum)
     }
 
-    fn report_restarts(&mut self, server: &Server) {
+    fn report_restarts(&mut self, server: &RedisServer) {
         let restarts = self.rule.epoch_restarts();
         let is_reported = std::mem::replace(&mut self.is_restart_reported, restarts >= RESTARTS_REPORTED);
         if restarts >= RESTARTS_REPORTED && !is_reported {
@@ -245,13 +245,13 @@ impl Seat {
     /// `None`: it is not any more what we have seen.
     async fn take(
         &mut self,
-        server: &mut Server,
-        scripts: &Scripts,
+        server: &mut RedisServer,
+        scripts: &LuaScripts,
         candidacy: &Candidacy,
-        glance: &Glance,
+        glance: &Snapshot,
         mut quorum: Quorum,
     ) -> Result<Option<Term>, StoreError> {
-        let Bid { nonce, floor } = self.rule.bid();
+        let TakeRequest { nonce, floor } = self.rule.bid();
         self.term = None;
         let [id, term, seen_nonce, state, required] = glance.entry.as_ref().map(expected).unwrap_or_default();
         let [attachments, commands] = match quorum.required {
@@ -315,10 +315,10 @@ impl Seat {
     /// Renews, and verifies that the record is ours.
     pub async fn renew(
         &mut self,
-        server: &mut Server,
-        scripts: &Scripts,
+        server: &mut RedisServer,
+        scripts: &LuaScripts,
         candidacy: &Candidacy,
-    ) -> Result<Renewal, StoreError> {
+    ) -> Result<RenewResult, StoreError> {
         let (Some(term), Some(mut quorum)) = (self.term, self.quorum) else {
             return Ok(lost("nothing was won".to_owned()));
         };
@@ -382,14 +382,14 @@ impl Seat {
     /// The worth of a renewal that has reached the record.
     async fn judge(
         &mut self,
-        server: &mut Server,
-        scripts: &Scripts,
+        server: &mut RedisServer,
+        scripts: &LuaScripts,
         term: Term,
         confirmed: u64,
         write: &Write<String>,
-    ) -> Result<Renewal, StoreError> {
+    ) -> Result<RenewResult, StoreError> {
         match self.rule.credit(write) {
-            Credit::Counts => Ok(Renewal::Credited { sent: write.sent, ttl: Some(write.ttl) }),
+            Credit::Counts => Ok(RenewResult::Credited { sent: write.sent, ttl: Some(write.ttl) }),
             Credit::Stale => Err(StoreError::Unavailable(format!(
                 "{}: the nonce in {:?} is {}, and a renewal with {} changes nothing: another program has written to the record",
                 server.address, self.key, write.found, write.nonce
@@ -414,7 +414,7 @@ impl Seat {
     }
 
     /// Frees the record, if it is ours.
-    pub async fn release(&mut self, server: &mut Server, scripts: &Scripts) -> Result<(), StoreError> {
+    pub async fn release(&mut self, server: &mut RedisServer, scripts: &LuaScripts) -> Result<(), StoreError> {
         self.let_go = true;
         let claim = match (self.term, self.rule.outstanding()) {
             (Some(term), _) => ("term", term),
@@ -427,8 +427,8 @@ impl Seat {
 
     async fn write(
         &self,
-        server: &mut Server,
-        script: &Script,
+        server: &mut RedisServer,
+        script: &LuaScript,
         arguments: &[String],
         quorum: Quorum,
     ) -> Result<(Vec<String>, u64), StoreError> {
@@ -441,7 +441,7 @@ impl Seat {
     }
 
     /// What the replicas do not have is worth nothing: a failover would forget it.
-    fn confirm(&self, server: &mut Server, confirmed: u64, quorum: Quorum) -> Result<(), StoreError> {
+    fn confirm(&self, server: &mut RedisServer, confirmed: u64, quorum: Quorum) -> Result<(), StoreError> {
         if quorum.is_confirmed(confirmed, self.replicas) {
             return Ok(());
         }
@@ -467,7 +467,7 @@ impl Seat {
     }
 
     /// For people.
-    fn told(&self, glance: &Glance) -> Sighting {
+    fn told(&self, glance: &Snapshot) -> Observation {
         let wait = humantime::format_duration(self.rule.longest_wait());
         let known = observed(glance);
         if known.leader.is_some() {
@@ -480,7 +480,7 @@ impl Seat {
                 quorum.required,
                 self.way_out(quorum)
             );
-            return Sighting { obstacle: Some(obstacle), ..known };
+            return Observation { obstacle: Some(obstacle), ..known };
         }
         if known.obstacle.is_some() {
             return known;
@@ -499,7 +499,7 @@ impl Seat {
         } else {
             format!("a replica has attached since the last leader: to be taken after {wait}")
         };
-        Sighting { obstacle: Some(obstacle), ..known }
+        Observation { obstacle: Some(obstacle), ..known }
     }
 }
 
@@ -510,7 +510,7 @@ fn told_of(identity: &Identity) -> [String; 3] {
 }
 
 /// What the version that was seen is recognized by.
-fn expected(entry: &Entry) -> [String; 5] {
+fn expected(entry: &StoredRecord) -> [String; 5] {
     let state = match entry.record.state {
         RecordState::Held => "held",
         RecordState::Free => "free",
@@ -529,12 +529,12 @@ fn millis(duration: Duration) -> String {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).to_string()
 }
 
-async fn look(server: &mut Server, scripts: &Scripts, key: &str) -> Result<Glance, StoreError> {
+async fn look(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Snapshot, StoreError> {
     read(key, server.run(&scripts.look, key, &[]).await?)
 }
 
 /// What a script saw of a key.
-fn read(key: &str, answer: Vec<Value>) -> Result<Glance, StoreError> {
+fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
     let bytes = |value: Value| redis::from_redis_value::<Vec<u8>>(value).map_err(|_| nonsense());
     let text = |value: Value| Ok(String::from_utf8_lossy(&bytes(value)?).into_owned());
     let mut parts = answer.into_iter();
@@ -542,12 +542,12 @@ fn read(key: &str, answer: Vec<Value>) -> Result<Glance, StoreError> {
         (Some(life), Some(now), Some(at), Some(replicas), Some(fields)) => {
             // elect writes nothing but text.
             let fields = redis::from_redis_value(fields).map_err(|_| StoreError::Obstacle(foreign(key)))?;
-            Ok(Glance {
+            Ok(Snapshot {
                 life: text(life)?,
                 now: number(&text(now)?)?,
                 epoch: epoch(&text(at)?).ok_or_else(nonsense)?,
                 replicas: count(&text(replicas)?).ok_or_else(nonsense)?,
-                entry: Entry::read(key, &fields)?,
+                entry: StoredRecord::read(key, &fields)?,
             })
         }
         (Some(_), Some(name), None, None, None) => {
@@ -562,47 +562,47 @@ fn read(key: &str, answer: Vec<Value>) -> Result<Glance, StoreError> {
 }
 
 /// Who leads, for those who look on: to them an abandoned record is no leader, and nothing more.
-pub async fn sighting(server: &mut Server, scripts: &Scripts, key: &str) -> Result<Sighting, StoreError> {
+pub async fn sighting(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Observation, StoreError> {
     Ok(from_outside(&look(server, scripts, key).await?))
 }
 
 /// The same of many keys.
 pub async fn sightings(
-    server: &mut Server,
-    scripts: &Scripts,
+    server: &mut RedisServer,
+    scripts: &LuaScripts,
     keys: &[String],
-) -> Result<Vec<Result<Sighting, StoreError>>, StoreError> {
+) -> Result<Vec<Result<Observation, StoreError>>, StoreError> {
     let answers = server.run_on_each(&scripts.look, keys).await?;
     let sighting = |(key, answer): (&String, Result<_, _>)| Ok(from_outside(&read(key, answer?)?));
     Ok(keys.iter().zip(answers).map(sighting).collect())
 }
 
-fn from_outside(glance: &Glance) -> Sighting {
-    Sighting { obstacle: None, ..observed(glance) }
+fn from_outside(glance: &Snapshot) -> Observation {
+    Observation { obstacle: None, ..observed(glance) }
 }
 
-fn observed(glance: &Glance) -> Sighting {
+fn observed(glance: &Snapshot) -> Observation {
     let former = glance.former();
     match glance.leader() {
-        Ok(leader) => Sighting { leader, former, ..Sighting::default() },
-        Err(abandoned) => Sighting { obstacle: Some(abandoned.to_string()), former, ..Sighting::default() },
+        Ok(leader) => Observation { leader, former, ..Observation::default() },
+        Err(abandoned) => Observation { obstacle: Some(abandoned.to_string()), former, ..Observation::default() },
     }
 }
 
 /// The keeper's release: whatever this candidate holds, which is dead.
 pub async fn bequeath(
-    server: &mut Server,
-    scripts: &Scripts,
+    server: &mut RedisServer,
+    scripts: &LuaScripts,
     key: &str,
     id: &str,
     settled: Option<&Basis<String>>,
 ) -> Result<(), StoreError> {
-    free(server, scripts, key, id, ("id", 0), LAST_NONCE, settled).await
+    free(server, scripts, key, id, ("id", 0), KEEPER_RELEASE_NONCE, settled).await
 }
 
 async fn free(
-    server: &mut Server,
-    scripts: &Scripts,
+    server: &mut RedisServer,
+    scripts: &LuaScripts,
     key: &str,
     id: &str,
     (by, which): (&str, u64),
@@ -623,8 +623,8 @@ fn number(text: &str) -> Result<u64, StoreError> {
     text.parse().map_err(|_| nonsense())
 }
 
-fn lost(why: String) -> Renewal {
-    Renewal::Lost { why }
+fn lost(why: String) -> RenewResult {
+    RenewResult::Lost { why }
 }
 
 fn nonsense() -> StoreError {

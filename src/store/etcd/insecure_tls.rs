@@ -6,17 +6,17 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
 #[derive(Debug)]
-pub struct Unverified {
+pub struct AcceptAnyServerCert {
     provider: CryptoProvider,
 }
 
-impl Unverified {
-    pub fn new() -> Unverified {
-        Unverified { provider: ring::default_provider() }
+impl AcceptAnyServerCert {
+    pub fn new() -> AcceptAnyServerCert {
+        AcceptAnyServerCert { provider: ring::default_provider() }
     }
 }
 
-impl ServerCertVerifier for Unverified {
+impl ServerCertVerifier for AcceptAnyServerCert {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

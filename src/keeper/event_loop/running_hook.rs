@@ -4,8 +4,11 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::start::Identity;
-use super::{Campaigner, Guard, Main, Progress, SWEEP_AGAIN, SWEEP_AGAIN_LONGEST, Stop, Tree, signal_group};
+use super::start::IdentityVars;
+use super::{
+    CampaignerState, CommandTree, KeeperLoop, MainProcess, Progress, SWEEP_INTERVAL, SWEEP_INTERVAL_MAX, Stop,
+    signal_group,
+};
 use crate::clock;
 use crate::election::{self, Aside, AsideEnd, CommandEnd, FromKeeper, Job, Time};
 use crate::keeper::namespace::Init;
@@ -14,7 +17,7 @@ use crate::keeper::{sys, tree};
 
 /// A hook that runs beside, or what it has left behind where there is no tree.
 #[derive(Debug)]
-pub struct Beside {
+pub struct RunningHook {
     main: Result<i32, CommandEnd>,
     /// Of its namespace, in that tier, until it has been reaped.
     init: Option<Init>,
@@ -25,23 +28,23 @@ pub struct Beside {
     rest: Option<Duration>,
 }
 
-impl Beside {
+impl RunningHook {
     /// Whether no more than what it has left behind may be there.
     pub(super) fn has_ended(&self) -> bool {
         self.main.is_err()
     }
 }
 
-impl Guard {
-    pub(super) fn start_aside(&mut self, aside: Aside, beside: election::Beside, identity: &Identity) {
+impl KeeperLoop {
+    pub(super) fn start_aside(&mut self, aside: Aside, beside: election::Beside, identity: &IdentityVars) {
         // What is being stopped becomes no larger; and what has ended since this was ordered is not to be followed by a hook
         // that nobody expects to find there.
         let as_expected = match (&self.tree, beside) {
-            (Tree::Alive { stop: Stop::NotAsked, .. }, election::Beside::Run(run)) => run == self.run,
-            (Tree::Empty, election::Beside::Nothing) => true,
-            (Tree::Alive { .. }, _) | (Tree::Empty, election::Beside::Run(_)) => false,
+            (CommandTree::Alive { stop: Stop::NotRequested, .. }, election::Beside::Run(run)) => run == self.run,
+            (CommandTree::Empty, election::Beside::Nothing) => true,
+            (CommandTree::Alive { .. }, _) | (CommandTree::Empty, election::Beside::Run(_)) => false,
         };
-        if !as_expected || self.beside.is_some() || self.campaigner != Campaigner::Present {
+        if !as_expected || self.beside.is_some() || self.campaigner != CampaignerState::Present {
             self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::NotNow));
             return;
         }
@@ -55,7 +58,7 @@ impl Guard {
                 let kill_at = clock::now() + timeout;
                 let init = spawned.init.take();
                 let (main, status) = (Ok(spawned.pid), spawned.status);
-                self.beside = Some(Beside { main, init, _status: status, kill_at, rest: None });
+                self.beside = Some(RunningHook { main, init, _status: status, kill_at, rest: None });
             }
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -95,9 +98,13 @@ impl Guard {
         });
         match &self.tree {
             // It is the tree's if that comes to be one.
-            Tree::Alive { main: Main::Starting(_) | Main::Refused(_), stop: Stop::NotAsked, .. } => {}
-            Tree::Alive { .. } => self.adopt_what_is_beside(),
-            Tree::Empty => self.stop_what_a_hook_left(),
+            CommandTree::Alive {
+                main: MainProcess::Starting(_) | MainProcess::Refused(_),
+                stop: Stop::NotRequested,
+                ..
+            } => {}
+            CommandTree::Alive { .. } => self.adopt_what_is_beside(),
+            CommandTree::Empty => self.stop_what_a_hook_left(),
         }
     }
 
@@ -110,7 +117,7 @@ impl Guard {
 
     /// What an ended hook left behind is the tree's from here on.
     pub(super) fn adopt_what_is_beside(&mut self) {
-        if let Some(Beside { main: Err(end), init, .. }) = self.beside.take_if(|beside| beside.main.is_err()) {
+        if let Some(RunningHook { main: Err(end), init, .. }) = self.beside.take_if(|beside| beside.main.is_err()) {
             self.inits.extend(init);
             self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::Ended(end)));
         }
@@ -118,13 +125,14 @@ impl Guard {
 
     /// What runs beside no tree is one from here on, to be stopped or killed like any other.
     pub(super) fn gather(&mut self, job: Job) {
-        if let Tree::Empty = self.tree {
+        if let CommandTree::Empty = self.tree {
             // K1: a kill that has begun goes on.
             let stop = match self.beside.as_ref().and_then(|beside| Some((beside.kill_at, beside.rest?))) {
                 Some((again_at, rest)) => Stop::Killing { again_at, rest },
-                None => Stop::NotAsked,
+                None => Stop::NotRequested,
             };
-            self.tree = Tree::Alive { job, main: Main::Ended, group: 0, stop, init: None, until: Time::NEVER };
+            self.tree =
+                CommandTree::Alive { job, main: MainProcess::Ended, group: 0, stop, init: None, until: Time::NEVER };
             self.adopt_what_is_beside();
         }
     }
@@ -132,18 +140,18 @@ impl Guard {
     /// Its time-out: the group, and what descends from it; and where there is no tree, everything.
     pub(super) fn enforce_beside(&mut self, now: Time) {
         let Some(beside) = self.beside.as_mut().filter(|beside| now >= beside.kill_at) else { return };
-        let rest = beside.rest.map_or(SWEEP_AGAIN, |rest| (rest * 2).min(SWEEP_AGAIN_LONGEST));
+        let rest = beside.rest.map_or(SWEEP_INTERVAL, |rest| (rest * 2).min(SWEEP_INTERVAL_MAX));
         (beside.rest, beside.kill_at) = (Some(rest), now + rest);
         if let Ok(pid) = beside.main {
             let progress = &mut Progress::of(&self.channel, self.campaigner);
-            let _ = self.scanner.kill(pid, &[], tree::MOST, &mut || progress.report());
+            let _ = self.scanner.kill(pid, &[], tree::DESCENDANTS_MAX, &mut || progress.report());
             signal_group(pid, libc::SIGKILL);
         }
         if let Some(init) = &beside.init {
             // With it everything in its namespace.
             let _ = sys::kill(init.pid, libc::SIGKILL);
         }
-        if let Tree::Empty = self.tree {
+        if let CommandTree::Empty = self.tree {
             let progress = &mut Progress::of(&self.channel, self.campaigner);
             let _ = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report());
         }

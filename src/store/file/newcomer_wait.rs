@@ -10,18 +10,18 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::holders::{Earlier, Search};
-use super::label::Label;
+use super::lock_holders::{Earlier, Search};
+use super::lock_label::LockLabel;
 use super::record_file::FileRecord;
-use super::seat::Seat;
+use super::session::Session;
 use crate::clock;
 use crate::election::Time;
-use crate::store::Hints;
+use crate::store::Notifier;
 use crate::store::record::RecordState;
 
 /// A leader looks after its lock once a second; a lock file other than the one that a living leader holds is therefore
 /// noticed, and the command killed, well within this time.
-pub const SETTLE: Duration = Duration::from_secs(3);
+pub const NEWCOMER_WAIT: Duration = Duration::from_secs(3);
 /// How long a question waits for the search. A later result is announced by a hint.
 const SEARCH_WAIT_MAX: Duration = Duration::from_millis(50);
 /// Between two searches while an earlier lock file is held; longer where a search takes long.
@@ -29,7 +29,7 @@ const SEARCH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// The knowledge about earlier lock files of the path.
 #[derive(Debug, Default)]
-pub struct Settling {
+pub struct NewcomerWait {
     since: Option<Time>,
     search: Option<(Time, oneshot::Receiver<Search>)>,
     /// No process was seen to hold one.
@@ -40,23 +40,23 @@ pub struct Settling {
 
 /// Not yet.
 #[derive(Debug)]
-pub struct Unsettled {
+pub struct NewcomerMustWait {
     /// `None`: it is being found out.
     pub obstacle: Option<String>,
     pub again: Duration,
 }
 
-impl Settling {
+impl NewcomerWait {
     /// Asked under both locks of the seat.
     ///
     /// Cancel safe.
     pub async fn settled(
         &mut self,
-        seat: &Seat,
-        label: &Label,
+        seat: &Session,
+        label: &LockLabel,
         former: Option<&FileRecord>,
-        hints: &Hints,
-    ) -> io::Result<Result<(), Unsettled>> {
+        hints: &Notifier,
+    ) -> io::Result<Result<(), NewcomerMustWait>> {
         let present = seat.file();
         let said = seat.label()?;
         let is_recorded = former.is_some_and(|former| former.lock == present);
@@ -67,8 +67,9 @@ impl Settling {
             return Ok(Ok(()));
         }
         let now = clock::now();
-        let due = *self.since.get_or_insert(now) + SETTLE;
-        let unsettled = |obstacle: String, again: Duration| Ok(Err(Unsettled { obstacle: Some(obstacle), again }));
+        let due = *self.since.get_or_insert(now) + NEWCOMER_WAIT;
+        let unsettled =
+            |obstacle: String, again: Duration| Ok(Err(NewcomerMustWait { obstacle: Some(obstacle), again }));
         if lost.is_some() && now < due {
             let obstacle = "the lock file is a new one: waiting for the last leader to notice";
             return unsettled(obstacle.to_owned(), due.since(now).max(SEARCH_INTERVAL_MIN));
@@ -76,7 +77,7 @@ impl Settling {
         if !self.is_clean {
             let earlier = Earlier { present, label: label.clone(), recorded: lost };
             let Some((took, found)) = self.search(earlier, hints).await? else {
-                return Ok(Err(Unsettled { obstacle: None, again: SEARCH_INTERVAL_MIN }));
+                return Ok(Err(NewcomerMustWait { obstacle: None, again: SEARCH_INTERVAL_MIN }));
             };
             if found.holders.any() {
                 let obstacle = format!("the lock file is a new one; on the old one {}", found.holders.describe());
@@ -94,7 +95,7 @@ impl Settling {
     }
 
     /// The result of a search in a thread of its own, and how long it took; `None`: it goes on.
-    async fn search(&mut self, earlier: Earlier, hints: &Hints) -> io::Result<Option<(Duration, Search)>> {
+    async fn search(&mut self, earlier: Earlier, hints: &Notifier) -> io::Result<Option<(Duration, Search)>> {
         if self.search.is_none() {
             let (sender, receiver) = oneshot::channel();
             let (began, hints, earlier) = (clock::now(), hints.clone(), Arc::new(earlier));
