@@ -107,15 +107,15 @@ fn leading() {
 
 fn report(role: &str, candidate: &Running) {
     let pids = [candidate.pid(), keeper_of(candidate.pid())];
-    let before = pids.map(Usage::of);
+    let before = pids.map(IdleUsage::of);
     std::thread::sleep(WATCHED);
-    let after = pids.map(Usage::of);
-    let mut sum = Usage::default();
+    let after = pids.map(IdleUsage::of);
+    let mut sum = IdleUsage::default();
     for (name, (before, after)) in ["campaigner", "keeper"].iter().zip(before.into_iter().zip(after)) {
         let used =
-            Usage { wakeups: after.wakeups - before.wakeups, cpu: after.cpu.saturating_sub(before.cpu), ..after };
+            IdleUsage { wakeups: after.wakeups - before.wakeups, cpu: after.cpu.saturating_sub(before.cpu), ..after };
         used.print(&format!("{role}: {name}"));
-        sum = Usage {
+        sum = IdleUsage {
             pss: sum.pss + used.pss,
             private: sum.private + used.private,
             wakeups: sum.wakeups + used.wakeups,
@@ -134,21 +134,21 @@ fn keeper_of(pid: i32) -> i32 {
 
 /// Of one process.
 #[derive(Debug, Default, Clone, Copy)]
-struct Usage {
+struct IdleUsage {
     pss: u64,
     private: u64,
     wakeups: u64,
     cpu: Duration,
 }
 
-impl Usage {
-    fn of(pid: i32) -> Usage {
+impl IdleUsage {
+    fn of(pid: i32) -> IdleUsage {
         let maps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it runs, and is ours");
         let kilobytes = |name: &str| number_after(&maps, name);
-        let mut usage = Usage {
+        let mut usage = IdleUsage {
             pss: kilobytes("Pss:"),
             private: kilobytes("Private_Clean:") + kilobytes("Private_Dirty:"),
-            ..Usage::default()
+            ..IdleUsage::default()
         };
         for task in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten() {
             let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
@@ -162,7 +162,7 @@ impl Usage {
     }
 
     fn print(&self, who: &str) {
-        let Usage { pss, private, wakeups, cpu } = self;
+        let IdleUsage { pss, private, wakeups, cpu } = self;
         println!("{who:<22} {pss:>11} kB {private:>11} kB {wakeups:>13} {:>10}", millis(*cpu));
     }
 }

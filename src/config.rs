@@ -44,7 +44,7 @@ pub struct Config {
     pub wishes: Wishes,
     /// Where the pages are.
     #[cfg(feature = "listen")]
-    pub listen: Option<crate::surface::listen::Address>,
+    pub listen: Option<crate::http::ListenAddress>,
     /// The leader command; without any words there is none.
     pub command: Vec<OsString>,
     /// What runs beside it.

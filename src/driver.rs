@@ -16,18 +16,19 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Alarm};
 use crate::config::{self, Address, Config};
+use crate::control::{CandidateInfo, ControlRequest, ControlServer, IncomingRequest};
 use crate::election::{
     Action, Answer, Aside, AsideEnd, AtTerminal, Attempt, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase,
     Report, Signal, Time,
 };
+use crate::http::HttpServer;
 use crate::keeper::{self, Keeper, Outbox, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
 use crate::roles::Roles;
 use crate::signals::{SignalEvent, Signals};
+use crate::status::{StatusPublisher, StatusSnapshot};
 use crate::store::worker::{self, Events, StoreEvent, StoreNote, StoreRequest, Worker};
 use crate::store::{Access, Candidacy, Observation, StoreUrl};
-use crate::surface::control::{Host, Visit, Visits, Wish};
-use crate::surface::{Pages, Surface, View};
 
 /// How long a keeper that has nothing left to do may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -55,9 +56,9 @@ pub struct Driver {
     alarm: AsyncFd<Alarm>,
     narrator: Narrator,
     /// Who speaks to us on this host; `None` where there is no place for a socket.
-    visits: Option<Visits>,
-    surface: Surface,
-    pages: Pages,
+    control: Option<ControlServer>,
+    status: StatusPublisher,
+    http_server: HttpServer,
     /// What an action brought about at once.
     consequences: VecDeque<Event>,
     outcome: Option<Outcome>,
@@ -75,9 +76,9 @@ enum Woken {
     KeeperListens,
     Store(StoreEvent),
     StoreGone,
-    PagesGone,
+    HttpServerExited,
     Timer,
-    Visitor(Visit),
+    Visitor(IncomingRequest),
     NoMoreVisitors,
 }
 
@@ -113,14 +114,14 @@ impl Driver {
             debug!("no cgroup for the command: {why}");
         }
         let mut roles = Roles::new(&candidacy, &config.inside);
-        let visits = receive_visits(&candidacy);
-        if let Some(visits) = &visits {
-            roles.listen_at(visits.path());
+        let control = open_control_socket(&candidacy);
+        if let Some(control) = &control {
+            roles.listen_at(control.path());
         }
         let has_command = !config.command.is_empty();
         let pace = (timing.renew(), timing.request_timeout());
-        let surface = Surface::new(View::new(&candidacy, url.kind().name(), has_command, pace));
-        let pages = Pages::serve(listener, &surface).context("nobody can be listened to")?;
+        let status = StatusPublisher::new(StatusSnapshot::new(&candidacy, url.kind().name(), has_command, pace));
+        let http_server = HttpServer::serve(listener, &status).context("nobody can be listened to")?;
         let worker = Worker::start(store, candidacy, timing.request_timeout(), hints);
         Ok(Driver {
             candidate: Candidate::new(timing, config.stop_timeout, config.wishes, fastrand::u64(..)),
@@ -136,9 +137,9 @@ impl Driver {
             signals,
             alarm: watch(alarm).context("the timer cannot be watched")?,
             narrator: Narrator::default(),
-            visits,
-            surface,
-            pages,
+            control,
+            status,
+            http_server,
             consequences: VecDeque::new(),
             outcome: None,
             leased: timing.ttl().is_some(),
@@ -159,7 +160,7 @@ impl Driver {
                 self.handle(Event::Tick);
             }
             let due = if self.kill_more() { Time::BOOT } else { self.candidate.wake_at() };
-            let told_at = self.surface.before_waiting(clock::now(), due);
+            let told_at = self.status.flush(clock::now(), due);
             if let Some(outcome) = self.outcome.take() {
                 self.part(&outcome).await;
                 return Ok(outcome);
@@ -176,10 +177,10 @@ impl Driver {
                 Woken::KeeperListens => self.flush(),
                 Woken::Store(event) => self.answered(event),
                 Woken::StoreGone => anyhow::bail!("the store's worker has ended"),
-                Woken::PagesGone => anyhow::bail!("the server of the pages has ended"),
+                Woken::HttpServerExited => anyhow::bail!("the server of the pages has ended"),
                 Woken::Timer => self.handle(Event::Tick),
                 Woken::Visitor(visit) => self.visited(visit),
-                Woken::NoMoreVisitors => self.visits = None,
+                Woken::NoMoreVisitors => self.control = None,
             }
         }
     }
@@ -211,8 +212,8 @@ impl Driver {
                     ready.get_inner().silence();
                     return Ok(Woken::Timer);
                 }
-                visit = next_of(&mut self.visits) => return Ok(visit.map_or(Woken::NoMoreVisitors, Woken::Visitor)),
-                () = self.pages.ended() => return Ok(Woken::PagesGone),
+                visit = next_of(&mut self.control) => return Ok(visit.map_or(Woken::NoMoreVisitors, Woken::Visitor)),
+                () = self.http_server.ended() => return Ok(Woken::HttpServerExited),
             }
         }
     }
@@ -306,9 +307,9 @@ impl Driver {
         match event {
             StoreEvent::Answer { attempt, answer, story } => {
                 let now = clock::now();
-                self.surface.answered(now, &answer);
+                self.status.request_answered(now, &answer);
                 if let StoreNote::Observation(sighting) = &story {
-                    self.surface.sighted(now, sighting);
+                    self.status.set_observation(now, sighting);
                     if let Some(term) = sighting.leader.as_ref().and_then(|leader| self.roles.term_of_another(leader)) {
                         self.handle(Event::TermSeen(term));
                     }
@@ -359,25 +360,25 @@ impl Driver {
         }
     }
 
-    fn visited(&mut self, visit: Visit) {
+    fn visited(&mut self, visit: IncomingRequest) {
         let leads = self.leads();
-        let Some(visits) = &mut self.visits else { return };
-        let Some((petition, wish)) = visits.admit(visit) else { return };
-        match wish {
-            Wish::Hello => visits.grant(petition, None, Time::NEVER),
-            Wish::Assert { term } => self.handle(Event::Ask { petition, term }),
-            Wish::Resign => self.handle(Event::Resign(petition)),
-            Wish::Proclaim { name, advertise } => match announced(name, advertise.as_deref()) {
-                None => visits.refuse(petition),
+        let Some(control) = &mut self.control else { return };
+        let Some((petition, request)) = control.register(visit) else { return };
+        match request {
+            ControlRequest::Hello => control.grant(petition, None, Time::NEVER),
+            ControlRequest::Assert { term } => self.handle(Event::Ask { petition, term }),
+            ControlRequest::Resign => self.handle(Event::Resign(petition)),
+            ControlRequest::Proclaim { name, advertise } => match announced(name, advertise.as_deref()) {
+                None => control.reject(petition),
                 Some((name, advertise)) if leads => {
                     let identity = self.roles.rename(name, advertise);
-                    self.surface.rename(&identity);
+                    self.status.rename(&identity);
                     info!(name = identity.name, host = identity.host, port = identity.port, "proclaimed");
                     self.worker.rename(identity);
                     // Answered by the renewal that takes it to the store.
                     self.handle(Event::Ask { petition, term: None });
                 }
-                Some(_) => visits.deny(petition, Denial::NotLeading),
+                Some(_) => control.deny(petition, Denial::NotLeading),
             },
         }
     }
@@ -388,7 +389,7 @@ impl Driver {
 
     fn handle(&mut self, event: Event) {
         if matches!(event, Event::Stop(_)) {
-            self.surface.leave();
+            self.status.begin_shutdown();
         }
         self.consequences.push_back(event);
         while let Some(event) = self.consequences.pop_front() {
@@ -408,7 +409,7 @@ impl Driver {
                 self.consequences.push_back(Event::Due(Aside::OnChange));
             }
         }
-        self.surface.settle(clock::now(), &self.candidate);
+        self.status.update(clock::now(), &self.candidate);
     }
 
     // ---- actions
@@ -447,13 +448,13 @@ impl Driver {
             }
             Action::EndHold => self.send(ToKeeper::EndHold),
             Action::Grant { petition, term, until } => {
-                if let Some(visits) = &mut self.visits {
-                    visits.grant(petition, term, until);
+                if let Some(control) = &mut self.control {
+                    control.grant(petition, term, until);
                 }
             }
             Action::Deny { petition, why } => {
-                if let Some(visits) = &mut self.visits {
-                    visits.deny(petition, why);
+                if let Some(control) = &mut self.control {
+                    control.deny(petition, why);
                 }
             }
             Action::Report(report) => {
@@ -463,7 +464,7 @@ impl Driver {
                     self.consequences.push_back(Event::Due(Aside::OnChange));
                 }
                 self.narrator.report(&report);
-                self.surface.report(clock::now(), &report);
+                self.status.report(clock::now(), &report);
             }
             Action::End(outcome) => {
                 self.narrator.ended(&outcome);
@@ -487,7 +488,7 @@ impl Driver {
     }
 
     fn ask(&mut self, attempt: Attempt, question: StoreRequest) {
-        self.surface.asked(clock::now());
+        self.status.request_sent(clock::now());
         // A worker that has ended is an event of its own.
         let _ = self.worker.ask(attempt, question);
     }
@@ -544,10 +545,10 @@ impl Driver {
 }
 
 /// A candidate that nobody can speak to is one all the same.
-fn receive_visits(candidacy: &Candidacy) -> Option<Visits> {
+fn open_control_socket(candidacy: &Candidacy) -> Option<ControlServer> {
     let (boundary, me) = (candidacy.boundary.to_string(), candidacy.identity.clone());
-    let visits = Visits::receive(Host { boundary, id: me.id, name: me.name });
-    visits.inspect_err(|why| warn!("no control socket, so no assert, extend, resign or proclaim: {why}")).ok()
+    let control = ControlServer::open(CandidateInfo { boundary, id: me.id, name: me.name });
+    control.inspect_err(|why| warn!("no control socket, so no assert, extend, resign or proclaim: {why}")).ok()
 }
 
 /// A name and an address as the flags would take them; `None` if one of them is none.
@@ -558,9 +559,9 @@ fn announced(name: Option<String>, advertise: Option<&str>) -> Option<(Option<St
 }
 
 /// The next visitor, if there can be one.
-async fn next_of(visits: &mut Option<Visits>) -> Option<Visit> {
-    match visits {
-        Some(visits) => visits.next().await,
+async fn next_of(control: &mut Option<ControlServer>) -> Option<IncomingRequest> {
+    match control {
+        Some(control) => control.next().await,
         None => std::future::pending().await,
     }
 }

@@ -7,11 +7,13 @@ mod boundary;
 mod cli;
 mod clock;
 mod config;
+mod control;
 mod driver;
 mod election;
 mod exit;
 #[cfg(test)]
 mod fuzz;
+mod http;
 mod keeper;
 mod limits;
 mod log;
@@ -19,8 +21,9 @@ mod narrator;
 mod roles;
 mod setup;
 mod signals;
+mod status;
 mod store;
-mod surface;
+mod systemd;
 mod text;
 
 fn main() -> std::process::ExitCode {

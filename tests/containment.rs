@@ -10,24 +10,25 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::faults::{self, Fault};
-use crate::harness::history::median;
-use crate::harness::tiers::{is_to_be_had, leaves, own_cgroup, tiers};
+use crate::harness::containment_support::{is_to_be_had, leaves, own_cgroup, tiers};
+use crate::harness::faults::{self, LeaderFault};
+use crate::harness::journal::median;
 use crate::harness::wait::throughout;
 use crate::harness::{
-    Candidate, Elect, Figures, Place, Relay, Witness, eventually, few, millis, processes, runs, until, wait,
+    CandidateProcess, ElectCmd, HandoverRuns, Measurements, Sandbox, Witness, eventually, few, millis, processes, runs,
+    until, wait,
 };
 
 // ---- the faults of a hand-over, in each tier
 
-fn strikes_in_each(fault: &Fault) {
+fn strikes_in_each(fault: &LeaderFault) {
     for tier in tiers() {
         strikes(fault, tier);
     }
 }
 
-fn strikes(fault: &Fault, tier: &str) -> Figures {
-    fault.strikes(Relay::of(few()).flag("--containment", tier), &format!("{tier}: "))
+fn strikes(fault: &LeaderFault, tier: &str) -> Measurements {
+    fault.run(HandoverRuns::of(few()).flag("--containment", tier), &format!("{tier}: "))
 }
 
 #[test]
@@ -99,33 +100,33 @@ const STORM: &str = r#"
 #[test]
 fn a_fork_storm_is_over_within_the_kill_allowance_in_each_tier() {
     for tier in tiers() {
-        let mut figures = Figures::default();
+        let mut measurements = Measurements::default();
         for _ in 0..runs() {
-            let place = Place::new();
-            let tokens = place.path().join("tokens");
+            let sandbox = Sandbox::new();
+            let tokens = sandbox.path().join("tokens");
             fs::create_dir(&tokens).expect("made");
             for number in 0..250 {
                 fs::create_dir(tokens.join(number.to_string())).expect("made");
             }
-            let mut leader = Elect::new(&place)
+            let mut leader = ElectCmd::new(&sandbox)
                 .flag("--containment", tier)
                 .flag("--stop-timeout", "1h")
-                .variable("PLACE", &place.path().display().to_string())
+                .variable("PLACE", &sandbox.path().display().to_string())
                 .shell(STORM)
                 .start();
             until("it is in full swing", || leader.tree().len() >= 50);
             leader.signal(Signal::SIGTERM);
-            leader.says("asked to stop");
+            leader.wait_for_log("asked to stop");
             // A second one kills at once.
             let struck = wait::now();
             leader.signal(Signal::SIGTERM);
             leader.ends_with(137);
-            figures.endings.push(wait::since(struck));
-            place.is_left_empty();
+            measurements.endings.push(wait::since(struck));
+            sandbox.is_left_empty();
         }
-        figures.print(&format!("{tier}: fork storm, from the second SIGTERM to the end of elect"));
+        measurements.print(&format!("{tier}: fork storm, from the second SIGTERM to the end of elect"));
         // K of DESIGN.md section 4.
-        assert!(figures.endings.iter().all(|&time| time <= Duration::from_millis(500)), "{tier}: {figures}");
+        assert!(measurements.endings.iter().all(|&time| time <= Duration::from_millis(500)), "{tier}: {measurements}");
     }
 }
 
@@ -133,45 +134,45 @@ fn a_fork_storm_is_over_within_the_kill_allowance_in_each_tier() {
 
 #[test]
 fn the_tier_is_said_in_the_first_line() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let best = if is_to_be_had("cgroup") { "cgroup" } else { "tree" };
     for (asked, had) in tiers().into_iter().map(|tier| (tier, tier)).chain([("auto", best)]) {
-        let ended = Elect::new(&place).flag("--containment", asked).command(["true"]).run();
+        let ended = ElectCmd::new(&sandbox).flag("--containment", asked).command(["true"]).run();
         let first = ended.stderr.lines().next().expect("a line");
         assert!(
             first.contains(&format!("containment={had}")) || first.contains(&format!("containment=\"{had}\"")),
             "{first}"
         );
     }
-    let ended = Elect::new(&place).variable("ELECT_CONTAINMENT", "tree").command(["true"]).run();
-    ended.says(&["tree"]);
-    Elect::new(&place).flag("--containment", "jail").command(["true"]).run().fails_with(2, &["jail", "pidns"]);
+    let ended = ElectCmd::new(&sandbox).variable("ELECT_CONTAINMENT", "tree").command(["true"]).run();
+    ended.stderr_contains(&["tree"]);
+    ElectCmd::new(&sandbox).flag("--containment", "jail").command(["true"]).run().fails_with(2, &["jail", "pidns"]);
 }
 
 #[test]
 fn an_end_comes_through_in_each_tier() {
     use std::os::unix::process::ExitStatusExt;
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for tier in tiers() {
         for status in [0, 7, 255] {
-            let ended = Elect::new(&place).flag("--containment", tier).shell(&format!("exit {status}")).run();
+            let ended = ElectCmd::new(&sandbox).flag("--containment", tier).shell(&format!("exit {status}")).run();
             assert_eq!(ended.status.code(), Some(status), "{tier}: {ended:?}");
         }
         for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGUSR1, Signal::SIGSEGV] {
             let ended =
-                Elect::new(&place).flag("--containment", tier).shell(&format!("kill -{} $$", signal as i32)).run();
+                ElectCmd::new(&sandbox).flag("--containment", tier).shell(&format!("kill -{} $$", signal as i32)).run();
             assert_eq!(ended.status.signal(), Some(signal as i32), "{tier}: {ended:?}");
             assert!(!ended.status.core_dumped(), "{tier}: {ended:?}");
         }
     }
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn signals_are_passed_on_in_each_tier() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for tier in tiers() {
-        let mut leader = Elect::new(&place)
+        let mut leader = ElectCmd::new(&sandbox)
             .flag("--containment", tier)
             .flag("--stop-signal", "USR2")
             .shell(
@@ -188,18 +189,18 @@ fn signals_are_passed_on_in_each_tier() {
         leader.ends_with(3);
         assert!(leader.output().ends_with("USR2\n"), "{tier}: {}", leader.output());
     }
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_command_has_the_lock_and_its_identity_in_each_tier() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for tier in tiers() {
-        let ended = Elect::new(&place)
+        let ended = ElectCmd::new(&sandbox)
             .flag("--containment", tier)
             .shell("readlink /proc/self/fd/100; echo $ELECT_BOUNDARY $ELECT_ROLE")
             .run();
-        let lock = place.lock_file().display().to_string();
+        let lock = sandbox.lock_file().display().to_string();
         assert_eq!(ended.stdout, format!("{lock}\ncron leader\n"), "{tier}: {ended:?}");
     }
 }
@@ -209,11 +210,12 @@ fn no_leaf_is_left_however_elect_ends() {
     if !is_to_be_had("cgroup") {
         return;
     }
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for (run, end) in (1..).zip(["stopped", "campaigner killed", "keeper killed"]) {
-        let mut leader = Elect::new(&place).flag("--containment", "cgroup").witness(&Witness::new().daemon()).start();
-        place.history_when("the grandchild", |history| history.grandchildren.len() == run);
-        leader.says("leader command started");
+        let mut leader =
+            ElectCmd::new(&sandbox).flag("--containment", "cgroup").witness(&Witness::new().daemon()).start();
+        sandbox.history_when("the grandchild", |history| history.grandchildren.len() == run);
+        leader.wait_for_log("leader command started");
         assert_eq!(leaves(leader.pid()).len(), 1, "{end}");
         match end {
             "stopped" => leader.signal(Signal::SIGTERM),
@@ -232,14 +234,14 @@ fn the_leaf_of_two_that_were_killed_is_removed_by_the_next() {
     if !is_to_be_had("cgroup") {
         return;
     }
-    let place = Place::new();
-    let mut leader = Elect::new(&place).flag("--containment", "cgroup").witness(&Witness::new()).start();
-    let led = place.starts(1).latest();
+    let sandbox = Sandbox::new();
+    let mut leader = ElectCmd::new(&sandbox).flag("--containment", "cgroup").witness(&Witness::new()).start();
+    let led = sandbox.starts(1).latest();
     leader.kill_with_keeper();
     leader.wait();
     until("the main process has died with its keeper", || !processes::is_alive(led.pid));
     eventually("the leaf that nobody could remove", || leaves(leader.pid()).pop());
-    let ended = Elect::new(&place).flag("--containment", "cgroup").command(["true"]).run();
+    let ended = ElectCmd::new(&sandbox).flag("--containment", "cgroup").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     let left = leaves(leader.pid());
     assert!(left.is_empty(), "{left:?}");
@@ -255,12 +257,12 @@ fn one_who_is_no_descendant_and_in_the_leaf_keeps_the_next_leader_out() {
     if !is_to_be_had("cgroup") {
         return;
     }
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let leader =
-        Elect::new(&place).flag("--containment", "cgroup").flag("--stop-timeout", "2s").shell(UNTIL_TOLD).start();
-    until("it leads", || place.path().join("leads").exists());
-    let inmate = Stranger::in_cgroup(&leaves(leader.pid()).pop().expect("a leaf"));
-    keeps_the_next_leader_out(&place, &leader, inmate.pid());
+        ElectCmd::new(&sandbox).flag("--containment", "cgroup").flag("--stop-timeout", "2s").shell(UNTIL_TOLD).start();
+    until("it leads", || sandbox.path().join("leads").exists());
+    let inmate = ForeignProcess::in_cgroup(&leaves(leader.pid()).pop().expect("a leaf"));
+    keeps_the_next_leader_out(&sandbox, &leader, inmate.pid());
 }
 
 #[test]
@@ -268,10 +270,10 @@ fn one_who_has_moved_to_another_cgroup_keeps_the_next_leader_out() {
     if !is_to_be_had("cgroup") {
         return;
     }
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let elsewhere = Cgroup::make("elsewhere");
     let leaves = r#"trap '' TERM; echo $$ > "$ELSEWHERE/cgroup.procs" && echo $$; sleep 600; :"#;
-    let leader = Elect::new(&place)
+    let leader = ElectCmd::new(&sandbox)
         .flag("--containment", "cgroup")
         .flag("--stop-timeout", "2s")
         .variable("ELSEWHERE", &elsewhere.0.display().to_string())
@@ -279,23 +281,23 @@ fn one_who_has_moved_to_another_cgroup_keeps_the_next_leader_out() {
         .shell(&format!("setsid sh -c \"$LEAVES\" & {UNTIL_TOLD}"))
         .start();
     let escaped = eventually("it has moved", || leader.output().lines().next()?.parse().ok());
-    keeps_the_next_leader_out(&place, &leader, escaped);
+    keeps_the_next_leader_out(&sandbox, &leader, escaped);
 }
 
 /// The main process ends, and until the stop time-out is over that is all.
 #[track_caller]
-fn keeps_the_next_leader_out(place: &Place, leader: &Candidate, other: i32) {
-    let next = Elect::new(place).flag("--containment", "cgroup").witness(&Witness::new()).start();
-    next.waits();
-    fs::write(place.path().join("go"), "").expect("written");
-    leader.says("leader command ended");
+fn keeps_the_next_leader_out(sandbox: &Sandbox, leader: &CandidateProcess, other: i32) {
+    let next = ElectCmd::new(sandbox).flag("--containment", "cgroup").witness(&Witness::new()).start();
+    next.wait_until_waiting();
+    fs::write(sandbox.path().join("go"), "").expect("written");
+    leader.wait_for_log("leader command ended");
     throughout(Duration::from_secs(1), "the other is alive, and nobody leads", || {
-        processes::is_alive(other) && place.history().starts.is_empty()
+        processes::is_alive(other) && sandbox.history().starts.is_empty()
     });
-    place.starts(1);
+    sandbox.starts(1);
     assert!(!processes::is_alive(other), "killed before the next one leads");
-    next.stops();
-    place.is_left_empty();
+    next.terminate();
+    sandbox.is_left_empty();
 }
 
 const CLIMB: &str = r#""$0" --reuid 0 --regid 0 --clear-groups sh -c 'echo up; sleep 600; :'"#;
@@ -305,19 +307,19 @@ fn one_who_has_become_another_user_is_killed_in_the_leaf() {
     if !is_to_be_had("cgroup") {
         return;
     }
-    let place = Place::new().open_to_all();
-    let (delegated, elect) = (Cgroup::delegated_to(NOBODY), copy_of_elect(&place));
+    let sandbox = Sandbox::new().open_to_all();
+    let (delegated, elect) = (Cgroup::delegated_to(NOBODY), copy_of_elect(&sandbox));
     // A program that anybody may become root by.
-    let ladder = place.path().join("ladder");
+    let ladder = sandbox.path().join("ladder");
     fs::copy("/usr/bin/setpriv", &ladder).expect("the place takes a copy");
     fs::set_permissions(&ladder, fs::Permissions::from_mode(0o4755)).expect("a file of ours");
-    let mut leader = Elect::new(&place)
+    let mut leader = ElectCmd::new(&sandbox)
         .binary(&elect)
         .store("always:".to_owned())
         .flag("--containment", "cgroup")
         .flag("--stop-timeout", "300ms")
-        .under(delegated.entering())
-        .under(become_user(NOBODY))
+        .wrapped_by(delegated.entering())
+        .wrapped_by(become_user(NOBODY))
         .command(["sh", "-c", CLIMB, &ladder.display().to_string()])
         .start();
     until("it is up", || leader.output().contains("up"));
@@ -325,7 +327,7 @@ fn one_who_has_become_another_user_is_killed_in_the_leaf() {
     assert!(climber.is_some(), "it has become root: {:?}", leader.tree());
     leader.signal(Signal::SIGTERM);
     leader.wait();
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 // ---- figures
@@ -335,13 +337,13 @@ fn a_tier_costs_little() {
     for tier in tiers() {
         let (mut started, mut stopped) = (Vec::new(), Vec::new());
         for _ in 0..runs() {
-            let place = Place::new();
+            let sandbox = Sandbox::new();
             let begun = wait::now();
-            let leader = Elect::new(&place).flag("--containment", tier).witness(&Witness::new()).start();
-            let led = place.starts(1).latest();
+            let leader = ElectCmd::new(&sandbox).flag("--containment", tier).witness(&Witness::new()).start();
+            let led = sandbox.starts(1).latest();
             started.push(led.at.saturating_sub(begun));
             let struck = wait::now();
-            leader.stops();
+            leader.terminate();
             stopped.push(wait::since(struck));
         }
         let of = |times: &[Duration]| median(times).map(millis).unwrap_or_default();
@@ -355,32 +357,33 @@ const NOBODY: u32 = 65533;
 
 #[test]
 fn a_tier_that_is_named_and_not_to_be_had_is_refused_in_one_line_and_auto_makes_do() {
-    let place = Place::new().open_to_all();
-    let elect = copy_of_elect(&place);
-    let nobody =
-        |place: &Place| Elect::new(place).binary(&elect).store("always:".to_owned()).under(become_user(NOBODY));
+    let sandbox = Sandbox::new().open_to_all();
+    let elect = copy_of_elect(&sandbox);
+    let nobody = |sandbox: &Sandbox| {
+        ElectCmd::new(sandbox).binary(&elect).store("always:".to_owned()).wrapped_by(become_user(NOBODY))
+    };
     for tier in ["cgroup", "pidns"] {
-        let ended = nobody(&place).flag("--containment", tier).command(["true"]).run();
+        let ended = nobody(&sandbox).flag("--containment", tier).command(["true"]).run();
         // Where there is no unified hierarchy, no permission is lacking.
         let status = if tier == "pidns" || own_cgroup().is_some() { 77 } else { 125 };
         ended.fails_with(status, &[&format!("--containment {tier}"), "--containment auto"]);
     }
-    let ended = nobody(&place).variable("ELECT_LOG", "elect=debug").command(["true"]).run();
+    let ended = nobody(&sandbox).variable("ELECT_LOG", "elect=debug").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    ended.says(&["containment=\"tree\"", "no cgroup for the command: "]);
-    assert!(!nobody(&place).command(["true"]).run().stderr.contains("no cgroup"), "it is no trouble");
+    ended.stderr_contains(&["containment=\"tree\"", "no cgroup for the command: "]);
+    assert!(!nobody(&sandbox).command(["true"]).run().stderr.contains("no cgroup"), "it is no trouble");
 }
 
 #[test]
 fn a_machine_without_a_unified_hierarchy_has_the_tree() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     if Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success()) {
         let hidden = ["unshare", "--mount", "sh", "-c", r#"umount -a -l -t cgroup2; exec "$@""#, "sh"];
-        let ended = Elect::new(&place).under(hidden).flag("--containment", "cgroup").command(["true"]).run();
+        let ended = ElectCmd::new(&sandbox).wrapped_by(hidden).flag("--containment", "cgroup").command(["true"]).run();
         ended.fails_with(125, &["--containment cgroup", "cgroup hierarchy (v2)"]);
-        let ended = Elect::new(&place).under(hidden).command(["true"]).run();
+        let ended = ElectCmd::new(&sandbox).wrapped_by(hidden).command(["true"]).run();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-        ended.says(&["containment=\"tree\""]);
+        ended.stderr_contains(&["containment=\"tree\""]);
     } else {
         // Nothing can be hidden from elect here, and nothing can be made for it.
         assert_eq!(tiers(), ["tree"]);
@@ -389,9 +392,9 @@ fn a_machine_without_a_unified_hierarchy_has_the_tree() {
 
 // ---- helpers of these tests
 
-fn copy_of_elect(place: &Place) -> PathBuf {
+fn copy_of_elect(sandbox: &Sandbox) -> PathBuf {
     assert!(nix::unistd::geteuid().is_root(), "this test becomes another user: run it as root");
-    let elect = place.path().join("elect");
+    let elect = sandbox.path().join("elect");
     fs::copy(env!("CARGO_BIN_EXE_elect"), &elect).expect("the place takes a copy");
     elect
 }
@@ -402,12 +405,12 @@ fn become_user(user: u32) -> [String; 6] {
 }
 
 /// A process that descends from no elect, and ends with this handle.
-struct Stranger(Child);
+struct ForeignProcess(Child);
 
-impl Stranger {
-    fn in_cgroup(cgroup: &Path) -> Stranger {
+impl ForeignProcess {
+    fn in_cgroup(cgroup: &Path) -> ForeignProcess {
         let child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("sleep is there");
-        let stranger = Stranger(child);
+        let stranger = ForeignProcess(child);
         fs::write(cgroup.join("cgroup.procs"), stranger.pid().to_string()).expect("moved");
         stranger
     }
@@ -417,7 +420,7 @@ impl Stranger {
     }
 }
 
-impl Drop for Stranger {
+impl Drop for ForeignProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{Elect, Ended, Place, Witness};
+use crate::harness::{ElectCmd, Ended, Sandbox, Witness};
 
 /// The `ELECT_` variables that `env` has printed.
 fn variables(ended: &Ended) -> BTreeMap<String, String> {
@@ -13,8 +13,8 @@ fn variables(ended: &Ended) -> BTreeMap<String, String> {
 
 #[test]
 fn a_command_knows_who_it_is() {
-    let place = Place::new();
-    let found = variables(&Elect::new(&place).command(["env"]).run());
+    let sandbox = Sandbox::new();
+    let found = variables(&ElectCmd::new(&sandbox).command(["env"]).run());
     let hostname = nix::unistd::gethostname().expect("this host has a name").into_string().expect("a plain one");
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
     let known = [
@@ -33,19 +33,19 @@ fn a_command_knows_who_it_is() {
     assert_eq!((&found["ELECT_NAME"], &found["ELECT_LEADER_HOST"]), (&hostname, &hostname));
     assert_eq!(found["ELECT_ID"], found["ELECT_LEADER_ID"]);
     assert!(found["ELECT_TERM"].parse::<u64>().is_ok_and(|term| term > 0), "{found:?}");
-    let again = variables(&Elect::new(&place).command(["env"]).run());
+    let again = variables(&ElectCmd::new(&sandbox).command(["env"]).run());
     assert_ne!(found["ELECT_ID"], again["ELECT_ID"], "new at each start");
 }
 
 #[test]
 fn an_advertised_address_comes_apart() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for (given, host, port, address) in [
         ("10.0.0.5:8080", "10.0.0.5", Some("8080"), Some("10.0.0.5:8080")),
         ("[::1]:8080", "::1", Some("8080"), Some("[::1]:8080")),
         ("db.example", "db.example", None, None),
     ] {
-        let found = variables(&Elect::new(&place).flag("--advertise", given).command(["env"]).run());
+        let found = variables(&ElectCmd::new(&sandbox).flag("--advertise", given).command(["env"]).run());
         assert_eq!(found["ELECT_LEADER_HOST"], host);
         assert_eq!(found.get("ELECT_LEADER_PORT").map(String::as_str), port);
         assert_eq!(found.get("ELECT_LEADER_ADDR").map(String::as_str), address);
@@ -54,11 +54,11 @@ fn an_advertised_address_comes_apart() {
 
 #[test]
 fn an_inherited_identity_is_replaced_or_removed() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let identity = ["BOUNDARY", "NAME", "ID", "TERM", "SOCKET", "LEADER_ID", "LEADER_PORT", "LEADER_ADDR"];
     let elect = identity
         .iter()
-        .fold(Elect::new(&place), |elect, name| elect.variable(&format!("ELECT_{name}"), "inherited"))
+        .fold(ElectCmd::new(&sandbox), |elect, name| elect.variable(&format!("ELECT_{name}"), "inherited"))
         .variable("ELECT_ROLE", "follower");
     let mut found = variables(&elect.command(["env"]).run());
     assert_eq!(found.remove("ELECT_INSIDE").as_deref(), Some("inherited"), "that is where it is");
@@ -69,36 +69,36 @@ fn an_inherited_identity_is_replaced_or_removed() {
 
 #[test]
 fn flags_have_variables() {
-    let place = Place::new();
-    let elect = Elect::new(&place).boundary(None).store(None);
+    let sandbox = Sandbox::new();
+    let elect = ElectCmd::new(&sandbox).boundary(None).store(None);
     let elect = elect
         .variable("ELECT_BOUNDARY", "by/variable")
         .variable("ELECT_NAME", "me")
-        .variable("ELECT_STORE", &place.store())
+        .variable("ELECT_STORE", &sandbox.store())
         .variable("ELECT_QUIET", "1");
     let ended = elect.command(["env"]).run();
     let found = variables(&ended);
     assert_eq!((found["ELECT_BOUNDARY"].as_str(), found["ELECT_NAME"].as_str()), ("by/variable", "me"));
     assert_eq!(ended.stderr, "");
-    assert!(place.locks().join("by%2Fvariable.lock").exists());
+    assert!(sandbox.locks().join("by%2Fvariable.lock").exists());
 }
 
 #[test]
 fn the_boundary_that_one_is_inside_cannot_be_campaigned_for() {
-    let place = Place::new();
-    let inner: Vec<_> = Elect::new(&place).command(["echo", "inside"]).words();
-    let ended = Elect::new(&place).switch("-q").command(inner).run();
+    let sandbox = Sandbox::new();
+    let inner: Vec<_> = ElectCmd::new(&sandbox).command(["echo", "inside"]).words();
+    let ended = ElectCmd::new(&sandbox).switch("-q").command(inner).run();
     ended.fails_with(2, &["inside the command of boundary cron"]);
     // Without a boundary of its own it is not meant for the outer one either.
-    let inner: Vec<_> = Elect::new(&place).boundary(None).command(["echo", "inside"]).words();
-    Elect::new(&place).switch("-q").command(inner).run().fails_with(2, &["no boundary"]);
-    place.is_left_empty();
+    let inner: Vec<_> = ElectCmd::new(&sandbox).boundary(None).command(["echo", "inside"]).words();
+    ElectCmd::new(&sandbox).switch("-q").command(inner).run().fails_with(2, &["no boundary"]);
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn none_of_the_boundaries_that_one_is_inside_can_be_campaigned_for() {
-    let place = Place::new();
-    let elect = |boundary: &'static str| Elect::new(&place).boundary(boundary).switch("-q");
+    let sandbox = Sandbox::new();
+    let elect = |boundary: &'static str| ElectCmd::new(&sandbox).boundary(boundary).switch("-q");
     for innermost in ["a", "b/b", "c"] {
         let third = elect(innermost).command(["echo", "inside"]).words();
         let ended = elect("a").command(elect("b/b").command(elect("c").command(third).words()).words()).run();
@@ -116,70 +116,71 @@ fn none_of_the_boundaries_that_one_is_inside_can_be_campaigned_for() {
     let deeper =
         elect("a").command(elect("b").command(elect("c").command(["printenv", "ELECT_INSIDE"]).words()).words());
     assert_eq!(deeper.run().stdout, "a\nb\n");
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn another_boundary_can_be_campaigned_for_inside_with_an_identity_of_its_own() {
-    let place = Place::new();
-    let inner: Vec<_> = Elect::new(&place).boundary("inner").command(["env"]).words();
-    let found = variables(&Elect::new(&place).flag("--name", "outer").command(inner).run());
+    let sandbox = Sandbox::new();
+    let inner: Vec<_> = ElectCmd::new(&sandbox).boundary("inner").command(["env"]).words();
+    let found = variables(&ElectCmd::new(&sandbox).flag("--name", "outer").command(inner).run());
     assert_eq!(found["ELECT_BOUNDARY"], "inner");
     assert_ne!(found["ELECT_NAME"], "outer");
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_command_inherits_three_descriptors_and_the_lock() {
-    let place = Place::new();
-    let ended = Elect::new(&place)
-        .under(["bash", "-c", r#"exec 7</dev/null; exec "$@""#, "bash"])
+    let sandbox = Sandbox::new();
+    let ended = ElectCmd::new(&sandbox)
+        .wrapped_by(["bash", "-c", r#"exec 7</dev/null; exec "$@""#, "bash"])
         .shell("ls /proc/$$/fd; readlink /proc/$$/fd/100")
         .run();
     let mut lines: Vec<&str> = ended.stdout.lines().collect();
-    assert_eq!(lines.pop(), place.lock_file().to_str(), "{ended:?}");
+    assert_eq!(lines.pop(), sandbox.lock_file().to_str(), "{ended:?}");
     lines.sort_unstable();
     assert_eq!(lines, ["0", "1", "100", "2"], "{ended:?}");
 }
 
 #[test]
 fn elect_keeps_nothing_open_that_it_was_not_given_to_keep() {
-    let place = Place::new();
-    let lock = place.path().join("callers.lock");
+    let sandbox = Sandbox::new();
+    let lock = sandbox.path().join("callers.lock");
     // As a script does it: the lock is the script's, and ends with it.
     let script = format!(r#"exec 9>{}; flock 9; "$@" &"#, lock.display());
-    let mut caller = Elect::new(&place).under(["bash", "-c", &script, "bash"]).witness(&Witness::new()).start();
+    let mut caller =
+        ElectCmd::new(&sandbox).wrapped_by(["bash", "-c", &script, "bash"]).witness(&Witness::new()).start();
     caller.ends_with(0);
-    place.starts(1);
+    sandbox.starts(1);
     let free = std::process::Command::new("flock").args(["--nonblock"]).arg(&lock).arg("true").status();
     assert!(free.expect("flock is there").success(), "somebody keeps the lock of a script that has ended");
 }
 
 #[test]
 fn signals_are_blocked_and_ignored_as_if_elect_were_not_there() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let words = ["grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status"];
-    let without = Elect::new(&place).instead(["env"]).command(words).run();
-    let with = Elect::new(&place).command(words).run();
+    let without = ElectCmd::new(&sandbox).program(["env"]).command(words).run();
+    let with = ElectCmd::new(&sandbox).command(words).run();
     assert_eq!(with.stdout.lines().count(), 2, "{with:?}");
     assert_eq!(with.stdout, without.stdout);
     let ignoring = ["sh", "-c", r#"trap '' USR2 HUP; exec "$@""#, "sh"];
-    let without = Elect::new(&place).instead(ignoring).command(words).run();
-    let with = Elect::new(&place).under(ignoring).command(words).run();
+    let without = ElectCmd::new(&sandbox).program(ignoring).command(words).run();
+    let with = ElectCmd::new(&sandbox).wrapped_by(ignoring).command(words).run();
     assert_eq!(with.stdout, without.stdout, "as with nohup");
 }
 
 #[test]
 fn a_command_reads_what_elect_was_given_to_read() {
-    let place = Place::new();
-    let ended = Elect::new(&place).under(["sh", "-c", r#"echo hello | "$@""#, "sh"]).command(["cat"]).run();
+    let sandbox = Sandbox::new();
+    let ended = ElectCmd::new(&sandbox).wrapped_by(["sh", "-c", r#"echo hello | "$@""#, "sh"]).command(["cat"]).run();
     assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), "hello\n"), "{ended:?}");
 }
 
 #[test]
 fn words_reach_the_command_as_they_are() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let words = ["printf", "%s\\n", "two words", "--flag", "", "$HOME", "*", "--"];
-    let ended = Elect::new(&place).command(words).run();
+    let ended = ElectCmd::new(&sandbox).command(words).run();
     assert_eq!(ended.stdout, "two words\n--flag\n\n$HOME\n*\n--\n", "{ended:?}");
 }

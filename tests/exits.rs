@@ -5,115 +5,118 @@ use std::os::unix::process::ExitStatusExt;
 use nix::sys::signal::Signal;
 
 use crate::harness::wait::eventually;
-use crate::harness::{Elect, Place, Witness, processes, until};
+use crate::harness::{ElectCmd, Sandbox, Witness, processes, until};
 
 #[test]
 fn the_commands_own_status_is_passed_on() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for status in [0, 1, 7, 75, 125, 255] {
-        let ended = Elect::new(&place).shell(&format!("exit {status}")).run();
+        let ended = ElectCmd::new(&sandbox).shell(&format!("exit {status}")).run();
         assert_eq!(ended.status.code(), Some(status), "{ended:?}");
     }
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_signal_that_ends_the_command_ends_elect_too() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGPIPE, Signal::SIGSEGV]
     {
-        let ended = Elect::new(&place).shell(&format!("kill -{} $$", signal as i32)).run();
+        let ended = ElectCmd::new(&sandbox).shell(&format!("kill -{} $$", signal as i32)).run();
         assert_eq!(ended.status.signal(), Some(signal as i32), "{ended:?}");
         assert!(!ended.status.core_dumped(), "elect itself is not what crashed: {ended:?}");
     }
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_candidate_without_a_command_ends_by_the_signal_that_stops_it() {
-    let place = Place::new();
-    let leader = Elect::new(&place).witness(&Witness::new()).start();
-    place.starts(1);
+    let sandbox = Sandbox::new();
+    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
-        let mut waiter = Elect::new(&place).witness(&Witness::new()).start();
-        waiter.waits();
+        let mut waiter = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+        waiter.wait_until_waiting();
         waiter.signal(signal);
         waiter.ends_by(signal);
     }
-    leader.stops();
-    place.is_left_empty();
+    leader.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
-    let place = Place::new();
-    let leader = Elect::new(&place).witness(&Witness::new()).start();
-    place.starts(1);
-    let mut waiter = Elect::new(&place).under(["nohup"]).witness(&Witness::new()).start();
-    waiter.waits();
+    let sandbox = Sandbox::new();
+    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let mut waiter = ElectCmd::new(&sandbox).wrapped_by(["nohup"]).witness(&Witness::new()).start();
+    waiter.wait_until_waiting();
     waiter.signal(Signal::SIGHUP);
     waiter.signal(Signal::SIGTERM);
     waiter.ends_by(Signal::SIGTERM);
-    leader.stops();
+    leader.terminate();
 }
 
 #[test]
 fn signals_that_were_blocked_at_the_start_are_heard_all_the_same() {
     const BLOCKED: &str = "import os, signal, sys; \
         signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); os.execvp(sys.argv[1], sys.argv[1:])";
-    let place = Place::new();
-    let mut leader = Elect::new(&place).under(["python3", "-c", BLOCKED]).witness(&Witness::new()).start();
-    place.starts(1);
+    let sandbox = Sandbox::new();
+    let mut leader = ElectCmd::new(&sandbox).wrapped_by(["python3", "-c", BLOCKED]).witness(&Witness::new()).start();
+    sandbox.starts(1);
     processes::signal(leader.keeper(), Signal::SIGKILL);
     leader.ends_with(125);
-    place.is_left_empty();
-    let mut leader = Elect::new(&place).under(["python3", "-c", BLOCKED]).witness(&Witness::new()).start();
-    place.starts(2);
+    sandbox.is_left_empty();
+    let mut leader = ElectCmd::new(&sandbox).wrapped_by(["python3", "-c", BLOCKED]).witness(&Witness::new()).start();
+    sandbox.starts(2);
     leader.signal(Signal::SIGTERM);
     // The command was started with the same mask, and is killed for not hearing its own.
     leader.wait();
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn errors_that_nobody_can_read_change_no_status() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let deaf = ["sh", "-c", r#"exec "$@" 2>/dev/full"#, "sh"];
-    assert_eq!(Elect::new(&place).under(deaf).command(["no-such-command"]).run().status.code(), Some(127));
-    assert_eq!(Elect::new(&place).under(deaf).flag("--ttl", "1s").command(["true"]).run().status.code(), Some(2));
+    assert_eq!(ElectCmd::new(&sandbox).wrapped_by(deaf).command(["no-such-command"]).run().status.code(), Some(127));
+    assert_eq!(
+        ElectCmd::new(&sandbox).wrapped_by(deaf).flag("--ttl", "1s").command(["true"]).run().status.code(),
+        Some(2)
+    );
 }
 
 #[test]
 fn a_keeper_that_dies_before_it_is_listened_to_is_noticed() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for _ in 0..10 {
         // In this tier the keeper is its first child.
-        let mut leader = Elect::new(&place).flag("--containment", "tree").witness(&Witness::new()).start();
+        let mut leader = ElectCmd::new(&sandbox).flag("--containment", "tree").witness(&Witness::new()).start();
         // As early as it can be seen, which is mostly before its campaigner listens to signals.
         let keeper = eventually("the keeper", || processes::children(leader.pid()).first().copied());
         processes::signal(keeper, Signal::SIGKILL);
         leader.ends_with(125);
     }
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn each_stop_signal_stops_the_command() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for (run, signal) in (1..).zip([Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT]) {
-        let mut leader = Elect::new(&place).witness(&Witness::new().daemon()).start();
-        place.history_when("the grandchild", |history| history.grandchildren.len() == run);
+        let mut leader = ElectCmd::new(&sandbox).witness(&Witness::new().daemon()).start();
+        sandbox.history_when("the grandchild", |history| history.grandchildren.len() == run);
         leader.signal(signal);
         leader.ends_with(0);
-        place.is_left_empty();
+        sandbox.is_left_empty();
     }
-    assert_eq!(place.history().ends.len(), 6, "all were asked, none was killed");
+    assert_eq!(sandbox.history().ends.len(), 6, "all were asked, none was killed");
 }
 
 #[test]
 fn the_stop_signal_is_the_one_that_was_named() {
-    let place = Place::new();
-    let mut leader = Elect::new(&place)
+    let sandbox = Sandbox::new();
+    let mut leader = ElectCmd::new(&sandbox)
         .flag("--stop-signal", "USR2")
         .shell("trap 'echo usr2; exit 3' USR2; trap 'echo term; exit 4' TERM; echo ready; while :; do sleep 0.05; done")
         .start();
@@ -125,22 +128,22 @@ fn the_stop_signal_is_the_one_that_was_named() {
 
 #[test]
 fn a_second_stop_signal_kills_at_once() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let mut leader =
-        Elect::new(&place).flag("--stop-timeout", "1h").witness(&Witness::new().daemon().stubborn()).start();
-    place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+        ElectCmd::new(&sandbox).flag("--stop-timeout", "1h").witness(&Witness::new().daemon().stubborn()).start();
+    sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());
     leader.signal(Signal::SIGTERM);
-    leader.says("asked to stop");
+    leader.wait_for_log("asked to stop");
     assert!(!leader.has_ended(), "it has an hour");
     leader.signal(Signal::SIGTERM);
     leader.ends_with(137);
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn other_signals_are_passed_on_to_the_main_process() {
-    let place = Place::new();
-    let mut leader = Elect::new(&place)
+    let sandbox = Sandbox::new();
+    let mut leader = ElectCmd::new(&sandbox)
         .shell("for s in HUP USR1 USR2 WINCH; do trap \"echo $s\" $s; done; echo ready; while :; do sleep 0.05; done")
         .start();
     until("the command is ready", || leader.output().contains("ready"));
@@ -151,28 +154,30 @@ fn other_signals_are_passed_on_to_the_main_process() {
         until(&format!("{name} has arrived"), || leader.output().contains(name));
     }
     assert!(!leader.has_ended());
-    leader.stops();
-    place.is_left_empty();
+    leader.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn what_the_main_process_leaves_behind_is_stopped_before_elect_ends() {
-    let place = Place::new();
-    let ended = Elect::new(&place).shell("setsid --fork sleep 600; sleep 600 & exit 4").run();
+    let sandbox = Sandbox::new();
+    let ended = ElectCmd::new(&sandbox).shell("setsid --fork sleep 600; sleep 600 & exit 4").run();
     assert_eq!(ended.status.code(), Some(4), "{ended:?}");
-    place.is_left_empty();
-    let ended =
-        Elect::new(&place).flag("--stop-timeout", "300ms").shell("trap '' TERM; setsid --fork sleep 600; exit 4").run();
+    sandbox.is_left_empty();
+    let ended = ElectCmd::new(&sandbox)
+        .flag("--stop-timeout", "300ms")
+        .shell("trap '' TERM; setsid --fork sleep 600; exit 4")
+        .run();
     assert_eq!(ended.status.code(), Some(4), "the status is the main process's: {ended:?}");
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn children_that_elect_was_born_with_are_left_alone() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let born_with = ["sh", "-c", r#"sleep 600 & exec "$@""#, "sh"];
-    let mut leader = Elect::new(&place).under(born_with).witness(&Witness::new().daemon()).start();
-    place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+    let mut leader = ElectCmd::new(&sandbox).wrapped_by(born_with).witness(&Witness::new().daemon()).start();
+    sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());
     processes::signal(leader.keeper(), Signal::SIGKILL);
     leader.ends_with(125);
     let left: Vec<String> = leader.tree().into_iter().map(|process| process.name).collect();

@@ -8,9 +8,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::harness::candidate::elect;
-use crate::harness::tool::{as_root, clean_up};
+use crate::harness::host_tools::{as_root, clean_up};
 use crate::harness::wait::throughout;
-use crate::harness::{Elect, Place, Witness, is_long, side_by_side};
+use crate::harness::{ElectCmd, Sandbox, Witness, is_long, side_by_side};
 
 /// How often the two schedules are tried that led to two leaders at once in elect 0.1.0.
 const KNOWN_RUNS: usize = 20;
@@ -21,36 +21,36 @@ const OTHER_USER: u32 = 47_302;
 
 /// How a place is laid out: the directory as given, and what happens to it.
 #[derive(Clone, Copy)]
-struct Loss {
+struct PathLoss {
     /// Makes the directory; returns the path that `--store` gets.
-    lay_out: fn(&Place) -> PathBuf,
-    strike: fn(&Place),
+    lay_out: fn(&Sandbox) -> PathBuf,
+    strike: fn(&Sandbox),
 }
 
-fn behind_a_link(place: &Place) -> PathBuf {
-    fs::create_dir(place.locks()).expect("an empty place");
-    let link = place.path().join("link");
+fn behind_a_link(sandbox: &Sandbox) -> PathBuf {
+    fs::create_dir(sandbox.locks()).expect("an empty place");
+    let link = sandbox.path().join("link");
     symlink("locks", &link).expect("a link");
     link
 }
 
 /// As `/var/run` and `/var/lock` are on most hosts: a link in the middle of the path, to another link.
-fn behind_two_links(place: &Place) -> PathBuf {
-    fs::create_dir_all(place.path().join("run/lock/elect")).expect("an empty place");
-    symlink(place.path().join("run/lock"), place.path().join("lock")).expect("a link");
-    fs::create_dir(place.path().join("var")).expect("an empty place");
-    symlink("../lock", place.path().join("var/lock")).expect("a link");
-    place.path().join("var/lock/elect")
+fn behind_two_links(sandbox: &Sandbox) -> PathBuf {
+    fs::create_dir_all(sandbox.path().join("run/lock/elect")).expect("an empty place");
+    symlink(sandbox.path().join("run/lock"), sandbox.path().join("lock")).expect("a link");
+    fs::create_dir(sandbox.path().join("var")).expect("an empty place");
+    symlink("../lock", sandbox.path().join("var/lock")).expect("a link");
+    sandbox.path().join("var/lock/elect")
 }
 
-fn without_links(place: &Place) -> PathBuf {
-    fs::create_dir(place.locks()).expect("an empty place");
-    place.locks()
+fn without_links(sandbox: &Sandbox) -> PathBuf {
+    fs::create_dir(sandbox.locks()).expect("an empty place");
+    sandbox.locks()
 }
 
-fn below_a_parent(place: &Place) -> PathBuf {
-    fs::create_dir_all(place.path().join("parent/locks")).expect("an empty place");
-    place.path().join("parent/locks")
+fn below_a_parent(sandbox: &Sandbox) -> PathBuf {
+    fs::create_dir_all(sandbox.path().join("parent/locks")).expect("an empty place");
+    sandbox.path().join("parent/locks")
 }
 
 fn empty(directory: &Path) {
@@ -64,47 +64,49 @@ fn replace(path: &Path) {
     fs::create_dir_all(path).expect("the place is free");
 }
 
-const EMPTIED: Loss = Loss { lay_out: behind_a_link, strike: |place| empty(&place.locks()) };
-const RENAMED: Loss = Loss { lay_out: behind_a_link, strike: |place| replace(&place.locks()) };
-const RENAMED_WITHOUT_A_LINK: Loss = Loss { lay_out: without_links, strike: |place| replace(&place.locks()) };
-const LOCK_DELETED: Loss =
-    Loss { lay_out: behind_a_link, strike: |place| fs::remove_file(place.lock_file()).expect("it is there") };
-const PARENT_RENAMED: Loss = Loss {
+const EMPTIED: PathLoss = PathLoss { lay_out: behind_a_link, strike: |sandbox| empty(&sandbox.locks()) };
+const RENAMED: PathLoss = PathLoss { lay_out: behind_a_link, strike: |sandbox| replace(&sandbox.locks()) };
+const RENAMED_WITHOUT_A_LINK: PathLoss =
+    PathLoss { lay_out: without_links, strike: |sandbox| replace(&sandbox.locks()) };
+const LOCK_DELETED: PathLoss =
+    PathLoss { lay_out: behind_a_link, strike: |sandbox| fs::remove_file(sandbox.lock_file()).expect("it is there") };
+const PARENT_RENAMED: PathLoss = PathLoss {
     lay_out: below_a_parent,
-    strike: |place| {
-        fs::rename(place.path().join("parent"), place.path().join("gone")).expect("it is there");
-        fs::create_dir_all(place.path().join("parent/locks")).expect("the place is free");
+    strike: |sandbox| {
+        fs::rename(sandbox.path().join("parent"), sandbox.path().join("gone")).expect("it is there");
+        fs::create_dir_all(sandbox.path().join("parent/locks")).expect("the place is free");
     },
 };
-const EMPTIED_BEHIND_TWO_LINKS: Loss =
-    Loss { lay_out: behind_two_links, strike: |place| empty(&place.path().join("run/lock/elect")) };
-const REMOVED_BEHIND_TWO_LINKS: Loss = Loss {
+const EMPTIED_BEHIND_TWO_LINKS: PathLoss =
+    PathLoss { lay_out: behind_two_links, strike: |sandbox| empty(&sandbox.path().join("run/lock/elect")) };
+const REMOVED_BEHIND_TWO_LINKS: PathLoss = PathLoss {
     lay_out: behind_two_links,
-    strike: |place| fs::remove_dir_all(place.path().join("run/lock/elect")).expect("it is there"),
+    strike: |sandbox| fs::remove_dir_all(sandbox.path().join("run/lock/elect")).expect("it is there"),
 };
 
 /// A leader that is alive notices; nobody else leads before its tree is gone.
-fn is_noticed(runs: usize, loss: Loss) {
+fn is_noticed(runs: usize, loss: PathLoss) {
     let mut overlaps = 0;
     for batch in (0..runs).step_by(BATCH) {
         overlaps += side_by_side(BATCH.min(runs - batch), || {
-            let place = Place::new();
-            let store = format!("file:{}", (loss.lay_out)(&place).display());
+            let sandbox = Sandbox::new();
+            let store = format!("file:{}", (loss.lay_out)(&sandbox).display());
             let witness = Witness::new().daemon().stubborn();
-            let candidate =
-                || Elect::new(&place).store(store.clone()).flag("--stop-timeout", "300ms").witness(&witness).start();
+            let candidate = || {
+                ElectCmd::new(&sandbox).store(store.clone()).flag("--stop-timeout", "300ms").witness(&witness).start()
+            };
             let first = candidate();
-            place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
-            (loss.strike)(&place);
+            sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+            (loss.strike)(&sandbox);
             let second = candidate();
-            place.starts(2);
-            first.says("leadership lost");
-            first.stops();
-            second.stops();
-            place.is_left_empty();
-            let terms: Vec<u64> = place.history().starts.iter().map(|start| start.term).collect();
+            sandbox.starts(2);
+            first.wait_for_log("leadership lost");
+            first.terminate();
+            second.terminate();
+            sandbox.is_left_empty();
+            let terms: Vec<u64> = sandbox.history().starts.iter().map(|start| start.term).collect();
             assert!(terms.is_sorted_by(|earlier, later| earlier < later), "{terms:?}");
-            place.history().overlaps.len()
+            sandbox.history().overlaps.len()
         })
         .into_iter()
         .sum::<usize>();
@@ -114,24 +116,25 @@ fn is_noticed(runs: usize, loss: Loss) {
 }
 
 /// A leader whose campaigner stands still cannot notice: its command keeps the others out.
-fn is_found(loss: Loss) {
-    let place = Place::new();
-    let store = format!("file:{}", (loss.lay_out)(&place).display());
-    let candidate = || Elect::new(&place).store(store.clone()).witness(&Witness::new().daemon().stubborn()).start();
+fn is_found(loss: PathLoss) {
+    let sandbox = Sandbox::new();
+    let store = format!("file:{}", (loss.lay_out)(&sandbox).display());
+    let candidate =
+        || ElectCmd::new(&sandbox).store(store.clone()).witness(&Witness::new().daemon().stubborn()).start();
     let leader = candidate();
-    place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+    sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());
     leader.signal(Signal::SIGSTOP);
-    (loss.strike)(&place);
+    (loss.strike)(&sandbox);
     let newcomer = candidate();
-    newcomer.says("the lock file is a new one; on the old one the lock is held");
+    newcomer.wait_for_log("the lock file is a new one; on the old one the lock is held");
     // Longer than any candidate waits that finds nobody.
-    throughout(Duration::from_secs(4), "it does not lead", || place.history().starts.len() == 1);
+    throughout(Duration::from_secs(4), "it does not lead", || sandbox.history().starts.len() == 1);
     leader.signal(Signal::SIGCONT);
-    place.starts(2);
-    leader.stops();
-    newcomer.stops();
-    place.history().is_safe();
-    place.is_left_empty();
+    sandbox.starts(2);
+    leader.terminate();
+    newcomer.terminate();
+    sandbox.history().is_safe();
+    sandbox.is_left_empty();
 }
 
 #[test]
@@ -163,17 +166,17 @@ fn a_leader_that_cannot_notice_is_found_by_its_lock() {
 }
 
 /// A directory that is mounted over another for as long as this lives.
-struct Over(String);
+struct MountOver(String);
 
-impl Over {
-    fn mount(below: &Path, over: &Path) -> Over {
+impl MountOver {
+    fn mount(below: &Path, over: &Path) -> MountOver {
         let (below, over) = (below.display().to_string(), over.display().to_string());
         as_root(["mount", "--bind", &below, &over]);
-        Over(over)
+        MountOver(over)
     }
 }
 
-impl Drop for Over {
+impl Drop for MountOver {
     fn drop(&mut self) {
         clean_up(["umount", "--lazy", &self.0]);
     }
@@ -182,35 +185,35 @@ impl Drop for Over {
 #[test]
 fn a_directory_that_is_mounted_over_has_one_leader() {
     for is_stopped in [false, true] {
-        let place = Place::new();
-        fs::create_dir(place.locks()).expect("an empty place");
-        let other = place.path().join("other");
+        let sandbox = Sandbox::new();
+        fs::create_dir(sandbox.locks()).expect("an empty place");
+        let other = sandbox.path().join("other");
         fs::create_dir(&other).expect("an empty place");
         let witness = Witness::new().daemon().stubborn();
-        let candidate = || Elect::new(&place).flag("--stop-timeout", "300ms").witness(&witness).start();
+        let candidate = || ElectCmd::new(&sandbox).flag("--stop-timeout", "300ms").witness(&witness).start();
         let first = candidate();
-        place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+        sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());
         if is_stopped {
             first.signal(Signal::SIGSTOP);
         }
-        let over = Over::mount(&other, &place.locks());
+        let over = MountOver::mount(&other, &sandbox.locks());
         let second = candidate();
         if is_stopped {
-            second.says("the lock file is a new one; on the old one the lock is held");
+            second.wait_for_log("the lock file is a new one; on the old one the lock is held");
             first.signal(Signal::SIGCONT);
         }
-        place.starts(2);
-        first.says("leadership lost");
-        first.stops();
-        second.stops();
-        place.history().is_safe();
-        place.is_left_empty();
+        sandbox.starts(2);
+        first.wait_for_log("leadership lost");
+        first.terminate();
+        second.terminate();
+        sandbox.history().is_safe();
+        sandbox.is_left_empty();
         drop(over);
     }
 }
 
-fn copy_of_elect(place: &Place) -> PathBuf {
-    let binary = place.path().join("elect");
+fn copy_of_elect(sandbox: &Sandbox) -> PathBuf {
+    let binary = sandbox.path().join("elect");
     fs::copy(elect(), &binary).expect("the place takes a copy");
     binary
 }
@@ -221,42 +224,42 @@ fn as_user(uid: u32) -> Vec<String> {
 }
 
 /// The journal and the locks of the witness are for everybody then.
-fn shared_place() -> Place {
-    let place = Place::new().open_to_all();
-    for path in [place.path().to_owned(), place.path().join("life")] {
+fn shared_place() -> Sandbox {
+    let sandbox = Sandbox::new().open_to_all();
+    for path in [sandbox.path().to_owned(), sandbox.path().join("life")] {
         fs::set_permissions(path, Permissions::from_mode(0o777)).expect("ours");
     }
     for name in ["journal", "followers", "witness.lock"] {
-        fs::write(place.path().join(name), "").expect("written");
-        fs::set_permissions(place.path().join(name), Permissions::from_mode(0o666)).expect("ours");
+        fs::write(sandbox.path().join(name), "").expect("written");
+        fs::set_permissions(sandbox.path().join(name), Permissions::from_mode(0o666)).expect("ours");
     }
-    fs::create_dir(place.locks()).expect("an empty place");
-    fs::set_permissions(place.locks(), Permissions::from_mode(0o777)).expect("ours");
-    place
+    fs::create_dir(sandbox.locks()).expect("an empty place");
+    fs::set_permissions(sandbox.locks(), Permissions::from_mode(0o777)).expect("ours");
+    sandbox
 }
 
 /// A leader of one user, and a newcomer that may not look at its processes.
 fn is_waited_for(loses: &str, newcomer: Vec<String>) {
-    let place = shared_place();
-    let binary = copy_of_elect(&place);
-    let leader = Elect::new(&place).binary(&binary).under(as_user(USER)).flag("--stop-timeout", "300ms");
+    let sandbox = shared_place();
+    let binary = copy_of_elect(&sandbox);
+    let leader = ElectCmd::new(&sandbox).binary(&binary).wrapped_by(as_user(USER)).flag("--stop-timeout", "300ms");
     let leader = leader.witness(&Witness::new().daemon().stubborn()).start();
-    place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+    sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());
     if loses == "emptied" {
-        empty(&place.locks());
+        empty(&sandbox.locks());
     } else {
-        replace(&place.locks());
-        fs::set_permissions(place.locks(), Permissions::from_mode(0o777)).expect("ours");
+        replace(&sandbox.locks());
+        fs::set_permissions(sandbox.locks(), Permissions::from_mode(0o777)).expect("ours");
     }
-    let next = Elect::new(&place).binary(&binary).under(newcomer).witness(&Witness::new()).start();
-    next.says("a leader has 3 s to notice, because");
-    leader.says("leadership lost");
-    place.starts(2);
-    leader.stops();
+    let next = ElectCmd::new(&sandbox).binary(&binary).wrapped_by(newcomer).witness(&Witness::new()).start();
+    next.wait_for_log("a leader has 3 s to notice, because");
+    leader.wait_for_log("leadership lost");
+    sandbox.starts(2);
+    leader.terminate();
     // The first process of a namespace does not pass a signal on.
     drop(next);
-    assert_eq!(place.history().overlaps, [], "{loses}");
-    place.is_left_empty();
+    assert_eq!(sandbox.history().overlaps, [], "{loses}");
+    sandbox.is_left_empty();
 }
 
 #[test]
@@ -279,38 +282,40 @@ fn a_candidate_that_may_not_look_at_all_holders_gives_a_leader_the_time_to_notic
 
 #[test]
 fn a_user_whose_directory_is_lost_has_one_leader_too() {
-    let place = shared_place();
-    chown(place.locks(), Some(USER), Some(USER)).expect("root may");
-    fs::set_permissions(place.locks(), Permissions::from_mode(0o700)).expect("ours");
-    let binary = copy_of_elect(&place);
+    let sandbox = shared_place();
+    chown(sandbox.locks(), Some(USER), Some(USER)).expect("root may");
+    fs::set_permissions(sandbox.locks(), Permissions::from_mode(0o700)).expect("ours");
+    let binary = copy_of_elect(&sandbox);
     let candidate = || {
-        let candidate = Elect::new(&place).binary(&binary).under(as_user(USER)).flag("--stop-timeout", "300ms");
+        let candidate =
+            ElectCmd::new(&sandbox).binary(&binary).wrapped_by(as_user(USER)).flag("--stop-timeout", "300ms");
         candidate.witness(&Witness::new().daemon().stubborn()).start()
     };
     let leader = candidate();
-    place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+    sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());
     leader.signal(Signal::SIGSTOP);
-    empty(&place.locks());
+    empty(&sandbox.locks());
     let next = candidate();
-    next.says("the lock file is a new one; on the old one the lock is held");
-    throughout(Duration::from_secs(4), "it does not lead", || place.history().starts.len() == 1);
+    next.wait_for_log("the lock file is a new one; on the old one the lock is held");
+    throughout(Duration::from_secs(4), "it does not lead", || sandbox.history().starts.len() == 1);
     leader.signal(Signal::SIGCONT);
-    place.starts(2);
-    leader.stops();
-    next.stops();
-    place.history().is_safe();
-    place.is_left_empty();
+    sandbox.starts(2);
+    leader.terminate();
+    next.terminate();
+    sandbox.history().is_safe();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_lock_file_that_is_there_is_taken_without_a_look_at_other_processes() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let script = r#"strace -f -qq -e trace=openat -o "$TRACE" "$@""#;
-    let trace = place.path().join("trace");
+    let trace = sandbox.path().join("trace");
     let mut looks = Vec::new();
     for _ in 0..2 {
-        let elect =
-            Elect::new(&place).under(["sh", "-c", script, "sh"]).variable("TRACE", &trace.display().to_string());
+        let elect = ElectCmd::new(&sandbox)
+            .wrapped_by(["sh", "-c", script, "sh"])
+            .variable("TRACE", &trace.display().to_string());
         let ended = elect.switch("-q").flag("--containment", "tree").command(["true"]).run();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         let opened = fs::read_to_string(&trace).expect("a trace");

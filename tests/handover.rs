@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::faults::{self, Fault, SIDE_BY_SIDE};
-use crate::harness::tiers::tiers;
+use crate::harness::containment_support::tiers;
+use crate::harness::faults::{self, LeaderFault, SIDE_BY_SIDE};
 use crate::harness::wait::{throughout, until};
-use crate::harness::{Candidate, Elect, Figures, Place, Relay, Witness, is_long, processes, runs};
+use crate::harness::{
+    CandidateProcess, ElectCmd, HandoverRuns, Measurements, Sandbox, Witness, is_long, processes, runs,
+};
 
-fn strikes(fault: &Fault) {
-    fault.strikes(Relay::of(runs()), "");
+fn strikes(fault: &LeaderFault) {
+    fault.run(HandoverRuns::of(runs()), "");
 }
 
 #[test]
@@ -60,50 +62,50 @@ fn both_killed_at_once_hand_over_to_nobody_while_a_daemon_of_theirs_lives() {
 }
 
 fn orphan_a_daemon(tier: &str) {
-    let place = Place::new();
-    let mut figures = Figures::default();
+    let sandbox = Sandbox::new();
+    let mut measurements = Measurements::default();
     let witness = Witness::new().daemon();
-    let mut leader = Elect::new(&place).flag("--containment", tier).witness(&witness).start();
+    let mut leader = ElectCmd::new(&sandbox).flag("--containment", tier).witness(&witness).start();
     for run in 1..=runs() {
-        let led = place.starts(run).latest();
-        let history = place.history_when("the grandchild", |history| history.grandchildren.len() >= run);
+        let led = sandbox.starts(run).latest();
+        let history = sandbox.history_when("the grandchild", |history| history.grandchildren.len() >= run);
         let orphan = history.grandchildren[run - 1].pid;
-        let next = Elect::new(&place).flag("--containment", tier).witness(&witness).start();
-        next.waits();
+        let next = ElectCmd::new(&sandbox).flag("--containment", tier).witness(&witness).start();
+        next.wait_until_waiting();
         leader.kill_with_keeper();
         leader.wait();
         until("the main process dies with its keeper", || !processes::is_alive(led.pid));
         // Said by somebody who asked for the lock and did not get it.
-        next.says(&format!("process {orphan} ("));
-        assert_eq!(place.history().starts.len(), run, "the orphan has the lock");
+        next.wait_for_log(&format!("process {orphan} ("));
+        assert_eq!(sandbox.history().starts.len(), run, "the orphan has the lock");
         assert!(processes::is_alive(orphan), "nobody kills it");
-        let end = place.watch_the_end_of(led.pid);
+        let end = sandbox.watch_the_end_of(led.pid);
         processes::signal(orphan, Signal::SIGKILL);
-        let started = place.starts(run + 1).latest();
-        figures.survivors += leader.all().len();
-        figures.handovers.push(started.at.saturating_sub(end.join().expect("the watch on the old tree")));
+        let started = sandbox.starts(run + 1).latest();
+        measurements.survivors += leader.all().len();
+        measurements.handovers.push(started.at.saturating_sub(end.join().expect("the watch on the old tree")));
         leader = next;
     }
-    leader.stops();
-    figures.overlaps = place.history().overlaps.len();
-    place.history().is_safe();
+    leader.terminate();
+    measurements.overlaps = sandbox.history().overlaps.len();
+    sandbox.history().is_safe();
     let kind = format!("{tier}: campaigner and keeper SIGKILLed together, orphaned grandchild ended later");
-    figures.print(&kind);
-    assert_eq!((figures.overlaps, figures.survivors), (0, 0), "{kind}: {figures}");
+    measurements.print(&kind);
+    assert_eq!((measurements.overlaps, measurements.survivors), (0, 0), "{kind}: {measurements}");
 }
 
 #[test]
 fn a_leader_that_is_dead_is_not_said_to_lead() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     // A namespace would take the daemon along.
-    let leader = Elect::new(&place).flag("--containment", "tree").witness(&Witness::new().daemon()).start();
-    place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
-    let next = Elect::new(&place).witness(&Witness::new()).start();
-    next.waits();
+    let leader = ElectCmd::new(&sandbox).flag("--containment", "tree").witness(&Witness::new().daemon()).start();
+    sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+    let next = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    next.wait_until_waiting();
     // Not waited for: a corpse that nobody reaps leads no more than one that is gone.
     leader.kill_with_keeper();
-    next.says("no leader is alive");
-    assert_eq!(Elect::new(&place).status(&["cron"]).run().status.code(), Some(3), "nobody leads");
+    next.wait_for_log("no leader is alive");
+    assert_eq!(ElectCmd::new(&sandbox).status(&["cron"]).run().status.code(), Some(3), "nobody leads");
     let told = || next.log().lines().filter(|line| line.contains("waiting: ")).count();
     throughout(Duration::from_secs(3), "the last word is the orphan's", || told() == 2);
 }
@@ -125,54 +127,54 @@ fn a_stopped_campaigner_goes_on_leading_and_nobody_else_starts() {
 }
 
 fn stop_and_continue(window: Duration) {
-    let place = Place::new();
-    let mut leader = Elect::new(&place).witness(&Witness::new().daemon()).start();
-    let led = place.starts(1).latest();
-    let next = Elect::new(&place).witness(&Witness::new()).start();
-    next.waits();
+    let sandbox = Sandbox::new();
+    let mut leader = ElectCmd::new(&sandbox).witness(&Witness::new().daemon()).start();
+    let led = sandbox.starts(1).latest();
+    let next = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    next.wait_until_waiting();
     leader.signal(Signal::SIGSTOP);
-    throughout(window, "it leads, alone", || place.history().starts.len() == 1 && processes::is_alive(led.pid));
+    throughout(window, "it leads, alone", || sandbox.history().starts.len() == 1 && processes::is_alive(led.pid));
     leader.signal(Signal::SIGCONT);
     throughout(Duration::from_millis(1500), "it goes on", || {
-        place.history().starts.len() == 1 && processes::is_alive(led.pid)
+        sandbox.history().starts.len() == 1 && processes::is_alive(led.pid)
     });
     leader.signal(Signal::SIGTERM);
-    let started = place.starts(2).latest();
+    let started = sandbox.starts(2).latest();
     assert!(started.term > led.term);
     leader.ends_with(0);
-    next.stops();
-    place.history().is_safe();
-    place.is_left_empty();
+    next.terminate();
+    sandbox.history().is_safe();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_waiter_that_is_stopped_or_killed_leaves_the_leader_alone() {
-    let place = Place::new();
-    let leader = Elect::new(&place).witness(&Witness::new()).start();
-    place.starts(1);
+    let sandbox = Sandbox::new();
+    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let mut waiter = Elect::new(&place).witness(&Witness::new()).start();
-        waiter.waits();
+        let mut waiter = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+        waiter.wait_until_waiting();
         waiter.signal(signal);
         assert_eq!(waiter.wait().signal(), Some(signal as i32));
         until("its keeper is gone", || waiter.all().is_empty());
     }
-    assert_eq!(place.history().starts.len(), 1);
-    leader.stops();
-    place.is_left_empty();
+    assert_eq!(sandbox.history().starts.len(), 1);
+    leader.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn five_candidates_take_turns() {
-    let place = Place::new();
-    let mut candidates: Vec<Candidate> =
-        (0..5).map(|_| Elect::new(&place).witness(&Witness::new().daemon()).start()).collect();
+    let sandbox = Sandbox::new();
+    let mut candidates: Vec<CandidateProcess> =
+        (0..5).map(|_| ElectCmd::new(&sandbox).witness(&Witness::new().daemon()).start()).collect();
     for turn in 1..=5 {
-        let led = place.starts(turn).latest();
-        let leads = |candidate: &Candidate| candidate.tree().iter().any(|process| process.pid == led.pid);
+        let led = sandbox.starts(turn).latest();
+        let leads = |candidate: &CandidateProcess| candidate.tree().iter().any(|process| process.pid == led.pid);
         let position = candidates.iter().position(leads).expect("one of them leads");
-        candidates.swap_remove(position).stops();
+        candidates.swap_remove(position).terminate();
     }
-    place.history().is_safe();
-    place.is_left_empty();
+    sandbox.history().is_safe();
+    sandbox.is_left_empty();
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Candidate, Elect, Place, Witness, processes, runs, until};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, processes, runs, until};
 
 /// Notes the beginning and the end of each hook, with time enough in between for whoever does not wait.
-fn hooked(place: &Place) -> Elect {
-    Elect::new(place).flag("--on-elected", &slowly("elected")).flag("--on-ousted", &slowly("ousted"))
+fn hooked(sandbox: &Sandbox) -> ElectCmd {
+    ElectCmd::new(sandbox).flag("--on-elected", &slowly("elected")).flag("--on-ousted", &slowly("ousted"))
 }
 
 fn slowly(name: &str) -> String {
@@ -18,163 +18,165 @@ fn slowly(name: &str) -> String {
 }
 
 /// The next in line, whose own hooks leave notes of other names.
-fn next(place: &Place) -> Candidate {
-    let next = Elect::new(place).witness(&Witness::new()).start();
-    next.waits();
+fn next(sandbox: &Sandbox) -> CandidateProcess {
+    let next = ElectCmd::new(sandbox).witness(&Witness::new()).start();
+    next.wait_until_waiting();
     next
 }
 
 /// All that happened, in the order in which it did, as it was written down and as it was stamped.
 #[track_caller]
-fn happened(place: &Place, expected: &[&str]) {
-    let history = place.history();
+fn happened(sandbox: &Sandbox, expected: &[&str]) {
+    let history = sandbox.history();
     assert_eq!(history.order, expected, "{history:?}");
     history.is_safe();
-    let text = fs::read_to_string(place.path().join("journal")).expect("a journal");
+    let text = fs::read_to_string(sandbox.path().join("journal")).expect("a journal");
     let stamps = text.lines().filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
     assert!(stamps.is_sorted(), "{text}");
 }
 
 #[test]
 fn hooks_run_before_the_command_and_between_its_end_and_the_next_leader() {
-    let place = Place::new();
-    let mut leader = hooked(&place).witness(&Witness::new()).start();
-    place.starts(1);
-    let next = next(&place);
+    let sandbox = Sandbox::new();
+    let mut leader = hooked(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let next = next(&sandbox);
     leader.signal(Signal::SIGTERM);
     leader.ends_with(0);
-    place.starts(2);
-    happened(&place, &["elected", "elected.", "start", "end", "ousted", "ousted.", "start"]);
-    next.stops();
-    place.is_left_empty();
+    sandbox.starts(2);
+    happened(&sandbox, &["elected", "elected.", "start", "end", "ousted", "ousted.", "start"]);
+    next.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn the_hook_after_the_command_also_runs_if_that_ends_by_itself_and_its_status_stays() {
-    let place = Place::new();
-    let ended = hooked(&place).shell(&format!("{}; exit 7", Witness::notes("command").replacen("exec ", "", 1))).run();
+    let sandbox = Sandbox::new();
+    let ended =
+        hooked(&sandbox).shell(&format!("{}; exit 7", Witness::notes("command").replacen("exec ", "", 1))).run();
     assert_eq!(ended.status.code(), Some(7), "{ended:?}");
-    happened(&place, &["elected", "elected.", "command", "ousted", "ousted."]);
+    happened(&sandbox, &["elected", "elected.", "command", "ousted", "ousted."]);
     // And if it fails, too.
-    let place = Place::new();
-    let ended = Elect::new(&place).flag("--on-ousted", "exit 3").shell("exit 7").run();
+    let sandbox = Sandbox::new();
+    let ended = ElectCmd::new(&sandbox).flag("--on-ousted", "exit 3").shell("exit 7").run();
     assert_eq!(ended.status.code(), Some(7), "{ended:?}");
-    ended.says(&["--on-ousted failed status=3"]);
-    place.is_left_empty();
+    ended.stderr_contains(&["--on-ousted failed status=3"]);
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_killed_campaigners_keeper_runs_the_hook_before_the_next_leader() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let mut leader =
-        hooked(&place).witness(&Witness::new().daemon().stubborn()).flag("--stop-timeout", "300ms").start();
-    place.history_when("the grandchild", |history| !history.grandchildren.is_empty());
-    let next = next(&place);
+        hooked(&sandbox).witness(&Witness::new().daemon().stubborn()).flag("--stop-timeout", "300ms").start();
+    sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+    let next = next(&sandbox);
     leader.signal(Signal::SIGKILL);
     leader.ends_by(Signal::SIGKILL);
-    place.starts(2);
-    happened(&place, &["elected", "elected.", "start", "grandchild", "ousted", "ousted.", "start"]);
-    next.stops();
-    place.is_left_empty();
+    sandbox.starts(2);
+    happened(&sandbox, &["elected", "elected.", "start", "grandchild", "ousted", "ousted.", "start"]);
+    next.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_campaigner_killed_while_the_hook_runs_has_it_run_once() {
-    let place = Place::new();
-    let mut leader = hooked(&place).witness(&Witness::new()).start();
-    place.starts(1);
-    let next = next(&place);
+    let sandbox = Sandbox::new();
+    let mut leader = hooked(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let next = next(&sandbox);
     leader.signal(Signal::SIGTERM);
-    place.history_when("the hook", |history| history.notes.iter().any(|(name, _)| name == "ousted"));
+    sandbox.history_when("the hook", |history| history.notes.iter().any(|(name, _)| name == "ousted"));
     leader.signal(Signal::SIGKILL);
     leader.ends_by(Signal::SIGKILL);
-    place.starts(2);
-    happened(&place, &["elected", "elected.", "start", "end", "ousted", "ousted.", "start"]);
-    next.stops();
-    place.is_left_empty();
+    sandbox.starts(2);
+    happened(&sandbox, &["elected", "elected.", "start", "end", "ousted", "ousted.", "start"]);
+    next.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_killed_keeper_runs_nothing_and_that_is_said() {
-    let place = Place::new();
-    let mut leader = hooked(&place).witness(&Witness::new()).start();
-    place.starts(1);
-    let next = next(&place);
+    let sandbox = Sandbox::new();
+    let mut leader = hooked(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let next = next(&sandbox);
     processes::signal(leader.keeper(), Signal::SIGKILL);
     leader.ends_with(125);
-    leader.says("--on-ousted is not run");
-    place.starts(2);
-    happened(&place, &["elected", "elected.", "start", "start"]);
-    next.stops();
-    place.is_left_empty();
+    leader.wait_for_log("--on-ousted is not run");
+    sandbox.starts(2);
+    happened(&sandbox, &["elected", "elected.", "start", "start"]);
+    next.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_hold_and_a_restart_limit_end_with_the_hook() {
-    let place = Place::new();
-    let ended = hooked(&place).flag("--min-hold", "1s").command(["true"]).run();
+    let sandbox = Sandbox::new();
+    let ended = hooked(&sandbox).flag("--min-hold", "1s").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    happened(&place, &["elected", "elected.", "ousted", "ousted."]);
-    let notes = place.history().notes;
+    happened(&sandbox, &["elected", "elected.", "ousted", "ousted."]);
+    let notes = sandbox.history().notes;
     assert!(
         notes[2].1.at.saturating_sub(notes[1].1.at) >= Duration::from_millis(900),
         "at the end of the hold: {notes:?}"
     );
 
-    let place = Place::new();
-    let leader = hooked(&place)
+    let sandbox = Sandbox::new();
+    let leader = hooked(&sandbox)
         .flag("--restart", "always")
         .flag("--restart-delay", "1ms")
         .flag("--restart-limit", "2/2s")
         .command(["true"])
         .start();
-    leader.says("ends too often");
-    place.history_when("the hook", |history| history.notes.len() == 4);
-    happened(&place, &["elected", "elected.", "ousted", "ousted."]);
-    leader.says("standing again");
-    place.history_when("the next term", |history| history.notes.len() == 8);
-    leader.stops();
-    place.is_left_empty();
+    leader.wait_for_log("ends too often");
+    sandbox.history_when("the hook", |history| history.notes.len() == 4);
+    happened(&sandbox, &["elected", "elected.", "ousted", "ousted."]);
+    leader.wait_for_log("standing again");
+    sandbox.history_when("the next term", |history| history.notes.len() == 8);
+    leader.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn without_a_yes_another_candidate_leads() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let refuses = format!("{}; exit 1", Witness::notes("elected").replacen("exec ", "", 1));
-    let gate = Elect::new(&place).witness(&Witness::new()).start();
-    place.starts(1);
-    let mut first = Elect::new(&place).flag("--on-elected", &refuses).flag("--on-ousted", &Witness::notes("ousted"));
+    let gate = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let mut first =
+        ElectCmd::new(&sandbox).flag("--on-elected", &refuses).flag("--on-ousted", &Witness::notes("ousted"));
     first = first.witness(&Witness::new());
     let mut first = first.start();
-    first.waits();
-    let second = next(&place);
-    gate.stops();
-    place.starts(2);
-    let history = place.history();
+    first.wait_until_waiting();
+    let second = next(&sandbox);
+    gate.terminate();
+    sandbox.starts(2);
+    let history = sandbox.history();
     assert!(!history.order.ends_with(&["elected".to_owned()]), "{history:?}");
     // If it was the first to be asked, it has said no, and sits out.
     if history.order.contains(&"elected".to_owned()) {
         assert_eq!(history.order, ["start", "end", "elected", "ousted", "start"]);
-        first.says("stands again in 10s");
+        first.wait_for_log("stands again in 10s");
     }
-    second.stops();
+    second.terminate();
     first.signal(Signal::SIGTERM);
     first.wait();
-    place.is_left_empty();
+    sandbox.is_left_empty();
 
-    let place = Place::new();
-    let ended = Elect::new(&place).switch("-n").flag("--on-elected", "exit 1").witness(&Witness::new()).run();
+    let sandbox = Sandbox::new();
+    let ended = ElectCmd::new(&sandbox).switch("-n").flag("--on-elected", "exit 1").witness(&Witness::new()).run();
     assert_eq!(ended.status.code(), Some(76), "{ended:?}");
-    ended.says(&["--on-elected failed status=1", "giving up"]);
-    assert!(place.history().starts.is_empty());
-    place.is_left_empty();
+    ended.stderr_contains(&["--on-elected failed status=1", "giving up"]);
+    assert!(sandbox.history().starts.is_empty());
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_hook_that_takes_too_long_is_killed_with_all_that_it_started() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let stubborn = Witness::new().daemon().stubborn().line();
-    let ended = Elect::new(&place)
+    let ended = ElectCmd::new(&sandbox)
         .switch("-n")
         .flag("--hook-timeout", "1s")
         .flag("--on-elected", &stubborn)
@@ -182,27 +184,30 @@ fn a_hook_that_takes_too_long_is_killed_with_all_that_it_started() {
         .command(["true"])
         .run();
     assert_eq!(ended.status.code(), Some(76), "{ended:?}");
-    ended.says(&["--on-elected took longer than --hook-timeout", "--on-ousted took longer than --hook-timeout"]);
-    place.is_left_empty();
+    ended.stderr_contains(&[
+        "--on-elected took longer than --hook-timeout",
+        "--on-ousted took longer than --hook-timeout",
+    ]);
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_hook_that_leaves_a_daemon_behind_has_it_stopped_before_the_command_starts() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let daemon = "setsid --fork sleep 600; exit 0";
-    let leader = Elect::new(&place).flag("--on-elected", daemon).witness(&Witness::new()).start();
-    place.starts(1);
+    let leader = ElectCmd::new(&sandbox).flag("--on-elected", daemon).witness(&Witness::new()).start();
+    sandbox.starts(1);
     let names: Vec<String> = leader.tree().into_iter().map(|process| process.name).collect();
     assert!(!names.contains(&"sleep".to_owned()), "{names:?}");
-    leader.stops();
-    place.is_left_empty();
+    leader.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn hooks_are_told_what_the_command_is_told() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let env = "env | grep ^ELECT_ | sort | tr '\\n' ' '; echo";
-    let ended = Elect::new(&place).flag("--on-elected", env).flag("--on-ousted", env).shell(env).run();
+    let ended = ElectCmd::new(&sandbox).flag("--on-elected", env).flag("--on-ousted", env).shell(env).run();
     let lines: Vec<&str> = ended.stdout.lines().collect();
     assert_eq!(lines.len(), 3, "{ended:?}");
     assert!(lines[0].contains("ELECT_ROLE=leader") && lines[0].contains("ELECT_TERM="), "{ended:?}");
@@ -211,27 +216,27 @@ fn hooks_are_told_what_the_command_is_told() {
 
 #[test]
 fn each_change_of_the_leader_is_told_to_ourselves_and_to_none_too() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let tells = "echo ${ELECT_LEADER_NAME:-nobody} $ELECT_ROLE";
-    let first = Elect::new(&place).flag("--name", "first").witness(&Witness::new()).start();
-    place.starts(1);
+    let first = ElectCmd::new(&sandbox).flag("--name", "first").witness(&Witness::new()).start();
+    sandbox.starts(1);
     let second =
-        Elect::new(&place).flag("--name", "second").flag("--on-change", tells).witness(&Witness::new()).start();
+        ElectCmd::new(&sandbox).flag("--name", "second").flag("--on-change", tells).witness(&Witness::new()).start();
     until("it knows the first", || second.output().contains("first follower\n"));
-    first.stops();
+    first.terminate();
     until("it knows itself", || second.output().ends_with("second leader\n"));
-    second.stops();
-    place.is_left_empty();
+    second.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_hook_beside_a_candidate_that_ends_is_gone_with_it() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let place = Place::new();
-        let leader = Elect::new(&place).witness(&Witness::new()).start();
-        place.starts(1);
+        let sandbox = Sandbox::new();
+        let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+        sandbox.starts(1);
         let stubborn = "trap '' TERM; setsid --fork sleep 600; echo up; sleep 600; :";
-        let mut waiter = Elect::new(&place)
+        let mut waiter = ElectCmd::new(&sandbox)
             .flag("--on-change", stubborn)
             .flag("--hook-timeout", "1h")
             .witness(&Witness::new())
@@ -240,98 +245,98 @@ fn a_hook_beside_a_candidate_that_ends_is_gone_with_it() {
         waiter.signal(signal);
         waiter.wait();
         until("nothing is left of it", || waiter.all().is_empty());
-        leader.stops();
-        place.is_left_empty();
+        leader.terminate();
+        sandbox.is_left_empty();
     }
 }
 
 #[cfg(feature = "etcd")]
 mod on_etcd {
     use super::*;
-    use crate::harness::etcd::Etcd;
-    use crate::harness::proxy::{Mode, Proxy};
+    use crate::harness::etcd::EtcdServer;
+    use crate::harness::proxy::{Proxy, ProxyMode};
     use crate::harness::wait::throughout;
 
-    fn on(place: &Place, etcd: &Etcd) -> Elect {
-        hooked(place).store(place.below(&etcd.url())).flag("--ttl", "3s")
+    fn on(sandbox: &Sandbox, etcd: &EtcdServer) -> ElectCmd {
+        hooked(sandbox).store(sandbox.below(&etcd.url())).flag("--ttl", "3s")
     }
 
-    fn waits(place: &Place, etcd: &Etcd) -> Candidate {
-        let next = Elect::new(place).store(place.below(&etcd.url())).flag("--ttl", "3s");
+    fn waits(sandbox: &Sandbox, etcd: &EtcdServer) -> CandidateProcess {
+        let next = ElectCmd::new(sandbox).store(sandbox.below(&etcd.url())).flag("--ttl", "3s");
         let next = next.witness(&Witness::new()).start();
-        next.waits();
+        next.wait_until_waiting();
         next
     }
 
     #[test]
     fn what_happens_while_a_hook_runs_is_folded_into_one_more() {
-        let etcd = Etcd::start();
-        let place = Place::new();
+        let etcd = EtcdServer::start();
+        let sandbox = Sandbox::new();
         let on_etcd =
-            |name| Elect::new(&place).store(place.below(&etcd.url())).flag("--ttl", "3s").flag("--name", name);
+            |name| ElectCmd::new(&sandbox).store(sandbox.below(&etcd.url())).flag("--ttl", "3s").flag("--name", name);
         let mut leaders = Vec::new();
         for name in ["first", "second", "third"] {
             leaders.push(on_etcd(name).witness(&Witness::new()).start());
             // One after the other, so that the queue is in this order.
-            leaders.last().expect("one").says(if name == "first" { "elected" } else { "waiting: " });
+            leaders.last().expect("one").wait_for_log(if name == "first" { "elected" } else { "waiting: " });
         }
-        let go = place.path().join("go");
+        let go = sandbox.path().join("go");
         let waits = format!("echo $ELECT_LEADER_NAME; until [ -e {} ]; do sleep 0.01; done", go.display());
         let watcher = on_etcd("watcher").flag("--hook-timeout", "1h").flag("--on-change", &waits);
         let watcher = watcher.witness(&Witness::new()).start();
         until("the hook runs", || watcher.output() == "first\n");
         for next in ["second", "third"] {
-            leaders.remove(0).stops();
-            watcher.says(&format!("waiting: {next} leads"));
+            leaders.remove(0).terminate();
+            watcher.wait_for_log(&format!("waiting: {next} leads"));
         }
         assert_eq!(watcher.output(), "first\n", "one at a time");
         fs::write(&go, "").expect("written");
         until("one more has run", || watcher.output() == "first\nthird\n");
         throughout(Duration::from_secs(1), "and no other", || watcher.output() == "first\nthird\n");
-        watcher.stops();
-        leaders.remove(0).stops();
-        place.is_left_empty();
+        watcher.terminate();
+        leaders.remove(0).terminate();
+        sandbox.is_left_empty();
     }
 
     #[test]
     fn the_hook_runs_before_a_clean_release_and_a_keepers() {
-        let etcd = Etcd::start();
+        let etcd = EtcdServer::start();
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            let place = Place::new();
-            let mut leader = on(&place, &etcd).witness(&Witness::new()).start();
-            place.starts(1);
-            let next = waits(&place, &etcd);
+            let sandbox = Sandbox::new();
+            let mut leader = on(&sandbox, &etcd).witness(&Witness::new()).start();
+            sandbox.starts(1);
+            let next = waits(&sandbox, &etcd);
             leader.signal(signal);
             leader.wait();
-            place.starts(2);
-            happened(&place, &["elected", "elected.", "start", "end", "ousted", "ousted.", "start"]);
-            next.stops();
-            place.is_left_empty();
+            sandbox.starts(2);
+            happened(&sandbox, &["elected", "elected.", "start", "end", "ousted", "ousted.", "start"]);
+            next.terminate();
+            sandbox.is_left_empty();
         }
     }
 
     #[test]
     fn the_hook_runs_after_a_lease_that_was_lost_or_ran_out() {
-        let etcd = Etcd::start();
-        let place = Place::new();
+        let etcd = EtcdServer::start();
+        let sandbox = Sandbox::new();
         let proxy = Proxy::to(&etcd.address());
-        let store = place.below(&format!("etcd://{}", proxy.address()));
+        let store = sandbox.below(&format!("etcd://{}", proxy.address()));
         let tells = "echo \"$ELECT_ROLE $ELECT_ERROR\"";
-        let leader = on(&place, &etcd).store(store).flag("--on-error", tells).witness(&Witness::new()).start();
-        place.starts(1);
-        let next = waits(&place, &etcd);
-        proxy.mode(Mode::BlackHole);
-        let ousted = || place.history().notes.iter().filter(|(name, _)| name == "ousted.").count();
+        let leader = on(&sandbox, &etcd).store(store).flag("--on-error", tells).witness(&Witness::new()).start();
+        sandbox.starts(1);
+        let next = waits(&sandbox, &etcd);
+        proxy.mode(ProxyMode::BlackHole);
+        let ousted = || sandbox.history().notes.iter().filter(|(name, _)| name == "ousted.").count();
         until("it has run", || ousted() == 1);
-        place.starts(2);
-        let order = place.history().order;
+        sandbox.starts(2);
+        let order = sandbox.history().order;
         assert_eq!(order[..4], ["elected", "elected.", "start", "end"], "{order:?}");
         until("the trouble was told", || leader.output().lines().any(|line| line.len() > "leader ".len()));
-        proxy.mode(Mode::Open);
-        leader.stops();
-        next.stops();
-        place.history().is_safe();
-        place.is_left_empty();
+        proxy.mode(ProxyMode::Open);
+        leader.terminate();
+        next.terminate();
+        sandbox.history().is_safe();
+        sandbox.is_left_empty();
     }
 }
 
@@ -339,8 +344,8 @@ mod on_etcd {
 fn a_hook_that_is_due_when_the_command_ends_holds_nothing_up() {
     // The order to start it crosses the word that the command has ended: it is dropped, with whatever it would have left.
     for _ in 0..runs() * 3 {
-        let place = Place::new();
-        let elect = Elect::new(&place)
+        let sandbox = Sandbox::new();
+        let elect = ElectCmd::new(&sandbox)
             .flag("--on-change", "sleep 30")
             .flag("--on-ousted", "echo ousted")
             .flag("--stop-timeout", "500ms")
@@ -348,6 +353,6 @@ fn a_hook_that_is_due_when_the_command_ends_holds_nothing_up() {
         let ended = elect.command(["true"]).run();
         assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), "ousted\n"), "{ended:?}");
         assert!(!ended.stderr.contains("cannot be started"), "{ended:?}");
-        place.is_left_empty();
+        sandbox.is_left_empty();
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::harness::wait::{now, since};
-use crate::harness::{Candidate, Elect, Place, Witness, eventually, millis, processes, until};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, eventually, millis, processes, until};
 
 /// Nobody else sees what it mounts, and elect is its PID 1.
 const AS_INIT: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
@@ -39,7 +39,7 @@ sys.exit(status)
 
 /// The elect that is PID 1 in there, as it is known out here.
 #[track_caller]
-fn init(candidate: &Candidate) -> i32 {
+fn init(candidate: &CandidateProcess) -> i32 {
     eventually("elect is PID 1", || {
         let child = processes::children(candidate.pid()).first().copied()?;
         (processes::name(child).as_deref() == Some("elect")).then_some(child)
@@ -64,59 +64,59 @@ fn count(number: usize) -> String {
 
 #[test]
 fn a_thousand_orphans_of_strangers_are_reaped_and_the_election_goes_on() {
-    let place = Place::new();
-    let mut leader = Elect::new(&place).under(AS_INIT).witness(&Witness::new()).start();
-    let led = place.starts(1).latest();
+    let sandbox = Sandbox::new();
+    let mut leader = ElectCmd::new(&sandbox).wrapped_by(AS_INIT).witness(&Witness::new()).start();
+    let led = sandbox.starts(1).latest();
     let init = init(&leader);
     let keeper = processes::children(init);
     assert_eq!(keeper.len(), 1, "the keeper alone");
-    let next = Elect::new(&place).witness(&Witness::new()).start();
-    next.waits();
+    let next = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    next.wait_until_waiting();
     let words = ["python3", "-c", ORPHANAGE, &count(ORPHANS), "0"];
     let made = inside(init, &words).output().expect("nsenter is there");
     assert_eq!(String::from_utf8_lossy(&made.stdout), format!("adopted {ORPHANS}\n"), "{made:?}");
     let made = now();
     until("all are reaped", || processes::children(init) == keeper);
     println!("of {ORPHANS} orphans of strangers the last one was reaped after {}", millis(since(made)));
-    assert!(processes::is_alive(led.pid) && place.history().starts.len() == 1, "it leads on");
+    assert!(processes::is_alive(led.pid) && sandbox.history().starts.len() == 1, "it leads on");
     // As `docker stop` does it.
     ask(init, "TERM");
     leader.ends_with(0);
-    place.starts(2);
-    next.stops();
-    place.history().is_safe();
+    sandbox.starts(2);
+    next.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn a_thousand_orphans_of_the_command_are_reaped_and_its_own_end_is_not_missed() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let started = now();
     let words = ["python3", "-c", ORPHANAGE, &count(ORPHANS), "7"];
-    let ended = Elect::new(&place).under(AS_INIT).command(words).run();
+    let ended = ElectCmd::new(&sandbox).wrapped_by(AS_INIT).command(words).run();
     assert_eq!(
         (ended.status.code(), ended.stdout.as_str()),
         (Some(7), format!("adopted {ORPHANS}\n").as_str()),
         "{ended:?}"
     );
     println!("{ORPHANS} orphans of the command were made and reaped in {}", millis(since(started)));
-    place.is_left_empty();
+    sandbox.is_left_empty();
     // The keeper has no more of them while the command lives.
     let script =
         format!("python3 -c '{ORPHANAGE}' {ORPHANS} 0; exec sleep 600", ORPHANAGE = ORPHANAGE.replace('\'', "\""));
-    let leader = Elect::new(&place).shell(&script).start();
+    let leader = ElectCmd::new(&sandbox).shell(&script).start();
     until("all are adopted", || leader.output().contains("adopted"));
     until("all are reaped", || processes::children(leader.keeper()).len() == 1);
-    leader.stops();
-    place.is_left_empty();
+    leader.terminate();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn orphans_of_children_that_elect_was_born_with_are_reaped_and_left_alone() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     // A stranger of elect's, whose child becomes elect's when it dies; that one lives on.
     let born_with = ["sh", "-c", r#"sh -c 'sleep 600 & sleep 0.2' & exec "$@""#, "sh"];
-    let mut leader = Elect::new(&place).under(born_with).witness(&Witness::new()).start();
-    place.starts(1);
+    let mut leader = ElectCmd::new(&sandbox).wrapped_by(born_with).witness(&Witness::new()).start();
+    sandbox.starts(1);
     let keeper = leader.keeper();
     let orphan = eventually("the orphan is elect's", || {
         let others: Vec<i32> = processes::children(leader.pid()).into_iter().filter(|&pid| pid != keeper).collect();
@@ -130,44 +130,45 @@ fn orphans_of_children_that_elect_was_born_with_are_reaped_and_left_alone() {
 
 #[test]
 fn a_stop_as_pid_1_ends_with_128_and_the_signals_number() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     // The command dies of the stop signal, obeys it, or has to be killed.
     for (script, status) in [
         ("echo ready; exec sleep 600", 143),
         ("trap 'exit 5' TERM; echo ready; while :; do sleep 0.02; done", 5),
         ("trap '' TERM; echo ready; sleep 600", 137),
     ] {
-        let mut leader = Elect::new(&place).flag("--stop-timeout", "300ms").under(AS_INIT).shell(script).start();
+        let mut leader =
+            ElectCmd::new(&sandbox).flag("--stop-timeout", "300ms").wrapped_by(AS_INIT).shell(script).start();
         until("it runs", || leader.output().contains("ready"));
         ask(init(&leader), "TERM");
         leader.ends_with(status);
-        place.is_left_empty();
+        sandbox.is_left_empty();
     }
-    let mut leader = Elect::new(&place)
+    let mut leader = ElectCmd::new(&sandbox)
         .flag("--stop-timeout", "1h")
-        .under(AS_INIT)
+        .wrapped_by(AS_INIT)
         .shell("trap '' TERM; echo ready; sleep 600")
         .start();
     until("it runs", || leader.output().contains("ready"));
     ask(init(&leader), "TERM");
-    leader.says("asked to stop");
+    leader.wait_for_log("asked to stop");
     ask(init(&leader), "INT");
     leader.ends_with(137);
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_waiter_as_pid_1_ends_with_128_and_the_signals_number() {
-    let place = Place::new();
-    let leader = Elect::new(&place).witness(&Witness::new()).start();
-    place.starts(1);
+    let sandbox = Sandbox::new();
+    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
     for (name, status) in [("HUP", 129), ("INT", 130), ("QUIT", 131), ("TERM", 143)] {
-        let mut waiter = Elect::new(&place).under(AS_INIT).witness(&Witness::new()).start();
-        waiter.waits();
+        let mut waiter = ElectCmd::new(&sandbox).wrapped_by(AS_INIT).witness(&Witness::new()).start();
+        waiter.wait_until_waiting();
         let started = now();
         ask(init(&waiter), name);
         waiter.ends_with(status);
         assert!(since(started) < Duration::from_secs(8), "it had nothing to wait for");
     }
-    leader.stops();
+    leader.terminate();
 }

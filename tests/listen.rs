@@ -9,19 +9,19 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::wait::{now, since};
-use crate::harness::{Candidate, Elect, Place, Witness, ports::free_port, processes, tool, until};
-use crate::harness::{eventually, page};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, host_tools, ports::free_port, processes, until};
+use crate::harness::{eventually, http_client};
 
 /// What the pages say, in the order of `CHECKS`.
 const CHECKS: [&str; 4] = ["/livez", "/readyz", "/leader", "/follower"];
 
-fn listening(place: &Place) -> Elect {
-    Elect::new(place).flag("--listen", "127.0.0.1:0")
+fn listening(sandbox: &Sandbox) -> ElectCmd {
+    ElectCmd::new(sandbox).flag("--listen", "127.0.0.1:0")
 }
 
 /// The port it got, once it has one.
 #[track_caller]
-pub fn port_of(candidate: &Candidate) -> u16 {
+pub fn port_of(candidate: &CandidateProcess) -> u16 {
     eventually("it listens", || {
         let log = candidate.log();
         let address = log.split("listening address=").nth(1)?.split_whitespace().next()?;
@@ -31,12 +31,12 @@ pub fn port_of(candidate: &Candidate) -> u16 {
 
 /// The status of a page; `None` if there is no answer.
 pub fn status(port: u16, path: &str) -> Option<u16> {
-    let page = page::get(port, path).ok()?;
+    let page = http_client::get(port, path).ok()?;
     page.split_whitespace().nth(1)?.parse().ok()
 }
 
 pub fn body(port: u16, path: &str) -> Option<String> {
-    Some(page::get(port, path).ok()?.split_once("\r\n\r\n")?.1.to_owned())
+    Some(http_client::get(port, path).ok()?.split_once("\r\n\r\n")?.1.to_owned())
 }
 
 pub fn document(port: u16) -> Option<Value> {
@@ -59,9 +59,9 @@ pub fn counter(port: u16, name: &str) -> Option<f64> {
 
 /// A leader, a follower, and the leader's end, as the pages of both show them.
 #[track_caller]
-pub fn each_state_is_shown(candidate: impl Fn(&Place) -> Elect) {
-    let place = Place::new();
-    let leader = candidate(&place)
+pub fn each_state_is_shown(candidate: impl Fn(&Sandbox) -> ElectCmd) {
+    let sandbox = Sandbox::new();
+    let leader = candidate(&sandbox)
         .flag("--listen", "127.0.0.1:0")
         .flag("--name", "web-1")
         .flag("--advertise", "10.0.0.5:8080")
@@ -70,7 +70,7 @@ pub fn each_state_is_shown(candidate: impl Fn(&Place) -> Elect) {
         .start();
     let port = port_of(&leader);
     come_to(port, [200, 200, 200, 503]);
-    let first = place.starts(1).starts[0];
+    let first = sandbox.starts(1).starts[0];
     let shown = document(port).expect("a document");
     assert_eq!((&shown["self"]["state"], &shown["self"]["is_leader"]), (&"leading".into(), &true.into()), "{shown}");
     assert_eq!((&shown["self"]["running"], &shown["self"]["pid"]), (&true.into(), &first.pid.into()), "{shown}");
@@ -78,7 +78,7 @@ pub fn each_state_is_shown(candidate: impl Fn(&Place) -> Elect) {
     assert_eq!(shown["leader"]["id"], shown["self"]["id"]);
 
     let follower =
-        candidate(&place).flag("--listen", "127.0.0.1:0").flag("--name", "web-2").witness(&Witness::new()).start();
+        candidate(&sandbox).flag("--listen", "127.0.0.1:0").flag("--name", "web-2").witness(&Witness::new()).start();
     let other = port_of(&follower);
     until("it has seen the leader", || document(other).is_some_and(|shown| shown["self"]["state"] == "following"));
     come_to(other, [200, 200, 503, 200]);
@@ -97,35 +97,35 @@ pub fn each_state_is_shown(candidate: impl Fn(&Place) -> Elect) {
 
     come_to(other, [200, 200, 200, 503]);
     assert_eq!(counter(other, "elect_leader_changes_total"), Some(2.0));
-    let leader = place.starts(2).starts[1];
+    let leader = sandbox.starts(2).starts[1];
     assert_eq!(document(other).expect("a document")["leader"]["term"], leader.term);
-    follower.stops();
+    follower.terminate();
     assert_eq!(status(other, "/livez"), None, "it is gone, and its pages with it");
-    place.history().is_safe();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn each_state_is_shown_by_the_pages() {
-    each_state_is_shown(Elect::new);
+    each_state_is_shown(ElectCmd::new);
 }
 
 #[test]
 fn a_boundary_that_is_held_without_a_command_has_a_leader_and_nothing_to_talk_to() {
-    let place = Place::new();
-    let candidate = listening(&place).flag("--min-hold", "1h").command(["true"]).start();
+    let sandbox = Sandbox::new();
+    let candidate = listening(&sandbox).flag("--min-hold", "1h").command(["true"]).start();
     let port = port_of(&candidate);
     until("it holds", || document(port).is_some_and(|shown| shown["self"]["state"] == "holding"));
     come_to(port, [200, 200, 503, 503]);
     let shown = document(port).expect("a document");
     assert_eq!((&shown["self"]["is_leader"], &shown["self"]["running"]), (&true.into(), &false.into()), "{shown}");
-    candidate.stops();
+    candidate.terminate();
 }
 
 #[test]
 fn counters_are_as_prometheus_wants_them_and_count() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let flags = [("--restart", "always"), ("--restart-delay", "1ms"), ("--restart-limit", "1000/1s")];
-    let elect = flags.iter().fold(listening(&place), |elect, (flag, value)| elect.flag(flag, value));
+    let elect = flags.iter().fold(listening(&sandbox), |elect, (flag, value)| elect.flag(flag, value));
     let candidate = elect.boundary("a \"quoted\" \\ boundary").command(["true"]).start();
     let port = port_of(&candidate);
     let reaches = |name: &str, least: f64| until(name, || counter(port, name).is_some_and(|count| count >= least));
@@ -135,11 +135,11 @@ fn counters_are_as_prometheus_wants_them_and_count() {
     assert_eq!(counter(port, "elect_renewals_total result=\"failed\""), Some(0.0));
     assert_eq!(counter(port, "elect_leader_changes_total"), Some(1.0));
     assert_eq!(counter(port, "elect_build_info"), Some(1.0));
-    let page = place.path().join("metrics");
+    let page = sandbox.path().join("metrics");
     std::fs::write(&page, body(port, "/metrics").expect("the page")).expect("written");
     let script = format!("promtool check metrics <{}", page.display());
-    assert_eq!(tool::attempt(["sh", "-c", &script]), Ok(String::new()), "it finds nothing");
-    candidate.stops();
+    assert_eq!(host_tools::attempt(["sh", "-c", &script]), Ok(String::new()), "it finds nothing");
+    candidate.terminate();
 }
 
 /// Sends it as it is, and returns everything that comes back until the connection is closed.
@@ -155,8 +155,8 @@ fn send(port: u16, bytes: &[u8]) -> String {
 
 #[test]
 fn the_pages_are_for_reading_and_nothing_else() {
-    let place = Place::new();
-    let candidate = listening(&place).witness(&Witness::new()).start();
+    let sandbox = Sandbox::new();
+    let candidate = listening(&sandbox).witness(&Witness::new()).start();
     let port = port_of(&candidate);
     come_to(port, [200, 200, 200, 503]);
     let request = |line: &str, more: &str| send(port, format!("{line} HTTP/1.1\r\nHost: x\r\n{more}\r\n").as_bytes());
@@ -189,30 +189,30 @@ fn the_pages_are_for_reading_and_nothing_else() {
     }
     assert_eq!(send(port, b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03 not TLS").get(..12), Some("HTTP/1.1 400"));
     come_to(port, [200, 200, 200, 503]);
-    candidate.stops();
+    candidate.terminate();
 }
 
 #[test]
 fn a_connection_that_says_nothing_is_closed() {
-    let place = Place::new();
-    let candidate = listening(&place).witness(&Witness::new()).start();
+    let sandbox = Sandbox::new();
+    let candidate = listening(&sandbox).witness(&Witness::new()).start();
     let port = port_of(&candidate);
     let start = now();
     assert_eq!(send(port, b"GET /leader HTTP/1.1\r\nHost:"), "");
     assert!(since(start) < Duration::from_secs(20), "after a few seconds, not {:?}", since(start));
-    candidate.stops();
+    candidate.terminate();
 }
 
 #[test]
 fn a_thousand_idle_connections_keep_no_health_check_out() {
-    let place = Place::new();
-    let candidate = listening(&place).witness(&Witness::new()).start();
+    let sandbox = Sandbox::new();
+    let candidate = listening(&sandbox).witness(&Witness::new()).start();
     let port = port_of(&candidate);
     come_to(port, [200, 200, 200, 503]);
     let idle = idle(port, 1000);
     assert_eq!(idle.len(), 1000);
     assert_eq!(status(port, "/livez"), Some(200), "before the first of them has had its time");
-    candidate.stops();
+    candidate.terminate();
 }
 
 /// Connections that nobody says anything on.
@@ -224,8 +224,8 @@ pub fn idle(port: u16, count: usize) -> Vec<TcpStream> {
 
 #[test]
 fn a_stalled_campaigner_answers_nobody_until_it_goes_on() {
-    let place = Place::new();
-    let candidate = listening(&place).witness(&Witness::new()).start();
+    let sandbox = Sandbox::new();
+    let candidate = listening(&sandbox).witness(&Witness::new()).start();
     let port = port_of(&candidate);
     come_to(port, [200, 200, 200, 503]);
     candidate.signal(Signal::SIGSTOP);
@@ -233,44 +233,44 @@ fn a_stalled_campaigner_answers_nobody_until_it_goes_on() {
     assert_eq!(status(port, "/livez"), None);
     candidate.signal(Signal::SIGCONT);
     come_to(port, [200, 200, 200, 503]);
-    candidate.stops();
+    candidate.terminate();
 }
 
 #[test]
 fn an_address_in_use_is_said_before_anything_else_happens() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = other.local_addr().expect("bound").to_string();
-    let ended = Elect::new(&place).flag("--listen", &address).command(["echo", "started"]).run();
+    let ended = ElectCmd::new(&sandbox).flag("--listen", &address).command(["echo", "started"]).run();
     ended.fails_with(125, &["--listen", &address, "in use"]);
     assert_eq!(ended.stdout, "");
-    assert!(!place.locks().exists(), "it has not campaigned");
+    assert!(!sandbox.locks().exists(), "it has not campaigned");
     for nonsense in ["8080", "127.0.0.1", "::1:80"] {
-        Elect::new(&place).flag("--listen", nonsense).command(["true"]).run().fails_with(2, &["--listen"]);
+        ElectCmd::new(&sandbox).flag("--listen", nonsense).command(["true"]).run().fails_with(2, &["--listen"]);
     }
 }
 
 #[test]
 fn a_port_alone_is_every_address_of_both_families() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let port = free_port();
-    let candidate = Elect::new(&place).flag("--listen", &format!(":{port}")).witness(&Witness::new()).start();
+    let candidate = ElectCmd::new(&sandbox).flag("--listen", &format!(":{port}")).witness(&Witness::new()).start();
     come_to(port, [200, 200, 200, 503]);
     if TcpListener::bind("[::1]:0").is_ok() {
         assert!(TcpStream::connect(("::1", port)).is_ok());
     }
-    candidate.stops();
+    candidate.terminate();
 }
 
 #[test]
 fn the_address_is_free_as_soon_as_the_campaigner_is_gone() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
-    let elect = || Elect::new(&place).flag("--listen", &address).flag("--stop-timeout", "3s");
+    let elect = || ElectCmd::new(&sandbox).flag("--listen", &address).flag("--stop-timeout", "3s");
     let mut killed = elect().witness(&Witness::new().stubborn()).start();
     come_to(port, [200, 200, 200, 503]);
-    place.starts(1);
+    sandbox.starts(1);
     let keeper = killed.keeper();
     killed.signal(Signal::SIGKILL);
     killed.wait();
@@ -279,6 +279,6 @@ fn the_address_is_free_as_soon_as_the_campaigner_is_gone() {
     come_to(port, [200, 200, 503, 200]);
     assert!(processes::is_alive(keeper), "or this shows nothing");
     come_to(port, [200, 200, 200, 503]);
-    next.stops();
-    place.history().is_safe();
+    next.terminate();
+    sandbox.history().is_safe();
 }

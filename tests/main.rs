@@ -8,53 +8,53 @@
 )]
 mod harness;
 
-#[cfg(feature = "listen")]
-mod balancer;
-mod bounds;
 mod containment;
-mod controls;
+mod control_commands;
 mod directories;
 mod environment;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod exits;
-mod file_intruders;
 mod file_paths;
+mod file_tampering;
 mod followers;
 mod handover;
-mod holding;
+#[cfg(feature = "listen")]
+mod haproxy;
+mod harness_self_test;
+mod harness_servers;
 mod hooks;
 mod init;
-mod keepers;
+mod input_limits;
+mod keeper_faults;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod leases;
-#[cfg(all(feature = "etcd", feature = "mongodb", feature = "redis"))]
-mod limits;
 #[cfg(feature = "listen")]
 mod listen;
 mod lockfile;
 mod logs;
 #[cfg(all(feature = "etcd", feature = "redis"))]
-mod manuals;
+mod man_pages;
+mod min_hold;
 #[cfg(feature = "mongodb")]
 mod mongodb;
-mod notify;
-mod observing;
 mod packages;
 #[cfg(all(feature = "etcd", feature = "listen", feature = "redis"))]
 mod recipes;
 #[cfg(feature = "redis")]
 mod redis;
-mod refusals;
+#[cfg(all(feature = "etcd", feature = "mongodb", feature = "redis"))]
+mod resource_limits;
 mod restarts;
 #[cfg(feature = "etcd")]
 mod secrets;
-mod servers;
 mod signals;
 mod status;
-mod steering;
+mod status_watch_wait;
 mod systemd;
+mod systemd_notify;
 mod terminal;
 #[cfg(all(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod terms;
-mod waiting;
+mod usage_errors;
+mod wait_flags;

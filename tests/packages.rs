@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::candidate::elect;
-use crate::harness::tool::{as_root, attempt};
-use crate::harness::{Place, is_long};
+use crate::harness::host_tools::{as_root, attempt};
+use crate::harness::{Sandbox, is_long};
 
 fn sources() -> &'static str {
     env!("CARGO_MANIFEST_DIR")
 }
 
 /// A package of the program under test, as cargo-deb makes it of a release.
-fn package(place: &Place) -> PathBuf {
-    let package = place.path().join("elect.deb");
-    let target = place.path().join("target");
+fn package(sandbox: &Sandbox) -> PathBuf {
+    let package = sandbox.path().join("elect.deb");
+    let target = sandbox.path().join("target");
     fs::create_dir_all(target.join("release")).expect("created");
     let release = target.join("release/elect");
     attempt(["strip", "-o", release.to_str().expect("plain"), elect().to_str().expect("plain")]).expect("stripped");
@@ -43,9 +43,9 @@ fn files(root: &Path) -> Vec<String> {
 
 #[test]
 fn a_debian_package_brings_everything_to_its_place_and_takes_it_away_again() {
-    let place = Place::new();
-    let package = package(&place).display().to_string();
-    let root = place.path().join("root");
+    let sandbox = Sandbox::new();
+    let package = package(&sandbox).display().to_string();
+    let root = sandbox.path().join("root");
     for directory in ["updates", "info"] {
         fs::create_dir_all(root.join("var/lib/dpkg").join(directory)).expect("created");
     }
@@ -77,8 +77,8 @@ fn a_debian_package_brings_everything_to_its_place_and_takes_it_away_again() {
 
 #[test]
 fn with_the_libraries_that_the_readme_names_it_is_pid_1_of_an_empty_root() {
-    let place = Place::new();
-    let root = place.path().join("root");
+    let sandbox = Sandbox::new();
+    let root = sandbox.path().join("root");
     let put = |from: &str| {
         let to = root.join(from.trim_start_matches('/'));
         fs::create_dir_all(to.parent().expect("a file has a directory")).expect("created");

@@ -2,30 +2,30 @@
 //! the format. (The unit is in `systemd.rs`.)
 
 mod containers;
-mod servers;
+mod load_balancer;
 mod shell;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use crate::harness::{Elect, Place, manual};
+use crate::harness::{ElectCmd, Sandbox, docs_under_test};
 
 /// A directory with elect in it, first on the path of what is run there.
-struct Desk {
-    place: Place,
+struct RecipeSandbox {
+    sandbox: Sandbox,
 }
 
-impl Desk {
-    fn new() -> Desk {
-        let place = Place::new();
-        fs::create_dir(place.path().join("bin")).expect("created");
-        symlink(manual::elect(), place.path().join("bin/elect")).expect("linked");
-        Desk { place }
+impl RecipeSandbox {
+    fn new() -> RecipeSandbox {
+        let sandbox = Sandbox::new();
+        fs::create_dir(sandbox.path().join("bin")).expect("created");
+        symlink(docs_under_test::elect(), sandbox.path().join("bin/elect")).expect("linked");
+        RecipeSandbox { sandbox }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
+        self.sandbox.path().join(name)
     }
 
     /// A script beside the others.
@@ -37,13 +37,13 @@ impl Desk {
     }
 
     /// Somebody types this here.
-    fn types(&self, line: &str) -> Elect {
+    fn types(&self, line: &str) -> ElectCmd {
         let path = std::env::var("PATH").unwrap_or_default();
-        Elect::new(&self.place)
-            .instead(["sh", "-c", "cd \"$1\" && eval \"$2\"", "sh"])
-            .command([self.place.path().to_str().expect("plain text"), line])
+        ElectCmd::new(&self.sandbox)
+            .program(["sh", "-c", "cd \"$1\" && eval \"$2\"", "sh"])
+            .command([self.sandbox.path().to_str().expect("plain text"), line])
             .variable("PATH", &format!("{}:{path}", self.path("bin").display()))
-            .variable("ELECT_STORE", &self.place.store())
+            .variable("ELECT_STORE", &self.sandbox.store())
     }
 
     fn lines(&self, name: &str) -> usize {
@@ -54,7 +54,7 @@ impl Desk {
 /// The first block of README with this marker before it, or after this heading.
 #[track_caller]
 fn block(marker: &str) -> String {
-    let readme = manual::read("README.md");
+    let readme = docs_under_test::read("README.md");
     let rest = readme.split_once(&format!("{marker}\n")).unwrap_or_else(|| panic!("README has no {marker}")).1;
     let rest = rest.split_once("```").expect("a block").1.split_once('\n').expect("a line").1;
     rest.split_once("```").expect("its end").0.to_owned()
@@ -63,16 +63,16 @@ fn block(marker: &str) -> String {
 #[test]
 fn the_readme_and_the_manual_show_the_recipes_as_they_are() {
     let mut seen = 0;
-    for entry in fs::read_dir(manual::root().join("recipes")).expect("recipes") {
+    for entry in fs::read_dir(docs_under_test::root().join("recipes")).expect("recipes") {
         let name = format!("recipes/{}", entry.expect("a recipe").file_name().display());
-        assert_eq!(block(&format!("<!-- {name} -->")), manual::read(&name), "{name}");
+        assert_eq!(block(&format!("<!-- {name} -->")), docs_under_test::read(&name), "{name}");
         seen += 1;
     }
     assert!(seen >= 6, "{seen}");
-    let page = manual::page("elect-safety.7");
+    let page = docs_under_test::page("elect-safety.7");
     for name in ["recipes/fence.sql", "recipes/ledger.sh"] {
         let shown = page.split_once(&format!(".\\\" recipe: {name}\n")).expect("it is shown").1;
         let shown = shown.split_once(".\\\" end\n").expect("its end").0;
-        assert_eq!(manual::plain(shown), manual::read(name).trim_end_matches('\n'), "{name}");
+        assert_eq!(docs_under_test::plain(shown), docs_under_test::read(name).trim_end_matches('\n'), "{name}");
     }
 }

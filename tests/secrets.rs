@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::etcd::{Etcd, PASSWORD};
+use crate::harness::etcd::{EtcdServer, PASSWORD};
 use crate::harness::ports::free_port;
 use crate::harness::wait::throughout;
-use crate::harness::{Candidate, Elect, Ended, Place, Witness, until};
+use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, until};
 
 /// What all lines of a place's logs and outputs, and its files, say.
-fn written(place: &Place) -> Vec<(String, String)> {
-    let files = fs::read_dir(place.path()).expect("a place").filter_map(|entry| {
+fn written(sandbox: &Sandbox) -> Vec<(String, String)> {
+    let files = fs::read_dir(sandbox.path()).expect("a place").filter_map(|entry| {
         let path = entry.ok()?.path();
         let is_the_given_one = path.ends_with("password");
         let text = fs::read(&path).ok().filter(|_| !is_the_given_one)?;
@@ -23,19 +23,19 @@ fn written(place: &Place) -> Vec<(String, String)> {
 }
 
 #[track_caller]
-fn is_nowhere_in(place: &Place) {
-    for (path, text) in written(place) {
+fn is_nowhere_in(sandbox: &Sandbox) {
+    for (path, text) in written(sandbox) {
         assert!(!text.contains(PASSWORD), "{path}: {text}");
     }
 }
 
 /// Looks at the command lines of everybody who works in a place, over and over, for as long as something goes on there.
-fn under_watch<T>(place: &Place, act: impl FnOnce() -> T) -> T {
+fn under_watch<T>(sandbox: &Sandbox, act: impl FnOnce() -> T) -> T {
     let (is_over, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             while !is_over.load(Ordering::SeqCst) {
-                for process in place.running() {
+                for process in sandbox.running() {
                     let Ok(words) = fs::read(format!("/proc/{}/cmdline", process.pid)) else { continue };
                     let words = String::from_utf8_lossy(&words).into_owned();
                     assert!(!words.contains(PASSWORD), "{process:?}: {words}");
@@ -57,10 +57,10 @@ fn under_watch<T>(place: &Place, act: impl FnOnce() -> T) -> T {
 /// The ways in which people give a password.
 const WAYS: [&str; 4] = ["file", "variable", "etcd's", "both in one"];
 
-fn login(elect: Elect, place: &Place, way: &str, password: &str) -> Elect {
+fn login(elect: ElectCmd, sandbox: &Sandbox, way: &str, password: &str) -> ElectCmd {
     match way {
         "file" => {
-            let path = place.path().join("password");
+            let path = sandbox.path().join("password");
             fs::write(&path, format!("{password}\n")).expect("written");
             elect.flag("--username", "elect").flag("--password-file", &path.display().to_string())
         }
@@ -77,22 +77,22 @@ const CONFESS: &str = "for each in /proc/[0-9]*; do grep -qsz \"^WITNESS_MARK=$W
 
 #[test]
 fn a_password_is_in_no_log_no_answer_no_page_and_no_command_line() {
-    let etcd = Etcd::start();
+    let etcd = EtcdServer::start();
     etcd.enable_auth();
     let store = format!("etcd://{}", etcd.address());
     for way in WAYS {
-        let place = Place::new();
-        under_watch(&place, || everything(&place, &store, way));
-        is_nowhere_in(&place);
+        let sandbox = Sandbox::new();
+        under_watch(&sandbox, || everything(&sandbox, &store, way));
+        is_nowhere_in(&sandbox);
     }
 }
 
-fn everything(place: &Place, store: &str, way: &str) {
+fn everything(sandbox: &Sandbox, store: &str, way: &str) {
     let elect = |format: &str| {
-        let elect = login(Elect::new(place).store(store.to_owned()), place, way, PASSWORD).flag("--ttl", "3s");
+        let elect = login(ElectCmd::new(sandbox).store(store.to_owned()), sandbox, way, PASSWORD).flag("--ttl", "3s");
         elect.switch("-vv").flag("--log-format", format)
     };
-    let hooked = |elect: Elect, name: &str| {
+    let hooked = |elect: ElectCmd, name: &str| {
         ["--on-elected", "--on-change", "--on-error", "--on-ousted"]
             .into_iter()
             .fold(elect, |elect, hook| elect.flag(hook, &format!("({CONFESS}) >\"$WITNESS_PLACE/{name}{hook}\"")))
@@ -107,15 +107,15 @@ fn everything(place: &Place, store: &str, way: &str) {
             .shell(&format!("{CONFESS}; touch \"$WITNESS_PLACE/{name}-leads\"; exec sleep 600"))
             .start()
     };
-    let leads = |name: &str| until(&format!("{name} leads"), || place.path().join(format!("{name}-leads")).exists());
+    let leads = |name: &str| until(&format!("{name} leads"), || sandbox.path().join(format!("{name}-leads")).exists());
     let mut leader = confessing("text", "web-1");
     leads("web-1");
     let next = confessing("json", "web-2");
     until("its follower has confessed", || next.output().contains("--follower"));
 
-    let asked = |verb, words: &[&str]| {
-        let elect = Elect::new(place).store(store.to_owned()).asks(verb, words);
-        login(elect, place, way, PASSWORD)
+    let asked = |subcommand, words: &[&str]| {
+        let elect = ElectCmd::new(sandbox).store(store.to_owned()).query(subcommand, words);
+        login(elect, sandbox, way, PASSWORD)
     };
     let watch = asked("watch", &["cron", "--json"]).start();
     until("it sees the leader", || watch.output().contains("web-1"));
@@ -141,54 +141,54 @@ fn everything(place: &Place, store: &str, way: &str) {
     leader.wait();
     leads("web-2");
     until("it sees the other", || watch.output().contains("web-2"));
-    watch.stops();
-    next.stops();
+    watch.terminate();
+    next.terminate();
 }
 
 #[cfg(feature = "listen")]
-fn pages(candidate: &Candidate) {
+fn pages(candidate: &CandidateProcess) {
     let port = crate::harness::eventually("it listens", || {
         let line = candidate.log().lines().find(|line| line.contains("\"listening\""))?.to_owned();
         let line: serde_json::Value = serde_json::from_str(&line).ok()?;
         line["address"].as_str()?.rsplit(':').next()?.parse().ok()
     });
     for path in ["/", "/livez", "/readyz", "/leader", "/follower", "/status", "/metrics"] {
-        let page = crate::harness::page::get(port, path).expect("a page");
+        let page = crate::harness::http_client::get(port, path).expect("a page");
         assert!(page.starts_with("HTTP/") && !page.contains(PASSWORD), "{page}");
     }
 }
 
 #[cfg(not(feature = "listen"))]
-fn pages(_: &Candidate) {}
+fn pages(_: &CandidateProcess) {}
 
 #[test]
 fn a_password_that_does_not_fit_or_has_nobody_to_be_told_to_is_not_repeated() {
-    let etcd = Etcd::start();
+    let etcd = EtcdServer::start();
     etcd.enable_auth();
     let (up, down) = (format!("etcd://{}", etcd.address()), format!("etcd://127.0.0.1:{}", free_port()));
-    let place = Place::new();
-    let elect = |store: &str| Elect::new(&place).store(store.to_owned()).switch("-vv").command(["true"]);
+    let sandbox = Sandbox::new();
+    let elect = |store: &str| ElectCmd::new(&sandbox).store(store.to_owned()).switch("-vv").command(["true"]);
     let ends = |ended: Ended, status: i32| assert_eq!(ended.status.code(), Some(status), "{ended:?}");
     // Almost right, so that it holds what must not be shown.
     let wrong = format!("{PASSWORD}r");
-    under_watch(&place, || {
+    under_watch(&sandbox, || {
         for way in WAYS {
-            ends(login(elect(&up), &place, way, &wrong).run(), 77);
-            ends(login(elect(&down).switch("-n"), &place, way, PASSWORD).run(), 69);
-            let asked = Elect::new(&place).store(up.clone()).status(&["cron"]);
-            ends(login(asked, &place, way, &wrong).run(), 77);
+            ends(login(elect(&up), &sandbox, way, &wrong).run(), 77);
+            ends(login(elect(&down).switch("-n"), &sandbox, way, PASSWORD).run(), 69);
+            let asked = ElectCmd::new(&sandbox).store(up.clone()).status(&["cron"]);
+            ends(login(asked, &sandbox, way, &wrong).run(), 77);
         }
-        let waiting = login(elect(&down), &place, "variable", PASSWORD).witness(&Witness::new()).start();
-        waiting.says("cannot be reached");
+        let waiting = login(elect(&down), &sandbox, "variable", PASSWORD).witness(&Witness::new()).start();
+        waiting.wait_for_log("cannot be reached");
         throughout(Duration::from_millis(300), "it is under watch", || waiting.log().lines().count() > 0);
-        waiting.stops();
+        waiting.terminate();
     });
-    is_nowhere_in(&place);
+    is_nowhere_in(&sandbox);
 }
 
 #[test]
 fn a_password_in_the_url_or_the_user_is_refused_without_repeating_it() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let address = "127.0.0.1:1";
     for store in [
         format!("etcd://elect:{PASSWORD}@{address}"),
@@ -199,44 +199,44 @@ fn a_password_in_the_url_or_the_user_is_refused_without_repeating_it() {
         format!("always://elect:{PASSWORD}@{address}"),
     ] {
         for elect in [
-            Elect::new(&place).store(store.clone()).switch("-vv").command(["true"]),
+            ElectCmd::new(&sandbox).store(store.clone()).switch("-vv").command(["true"]),
             // As systemd and containers give it.
-            Elect::new(&place).store(None).variable("ELECT_STORE", &store).command(["true"]),
-            Elect::new(&place).store(store.clone()).status(&["cron"]),
-            Elect::new(&place).store(store.clone()).asks("watch", &["cron"]),
+            ElectCmd::new(&sandbox).store(None).variable("ELECT_STORE", &store).command(["true"]),
+            ElectCmd::new(&sandbox).store(store.clone()).status(&["cron"]),
+            ElectCmd::new(&sandbox).store(store.clone()).query("watch", &["cron"]),
         ] {
             elect.run().fails_with(2, &["--store"]);
         }
     }
-    let ended = Elect::new(&place)
+    let ended = ElectCmd::new(&sandbox)
         .store("etcd:".to_owned())
         .variable("ETCD3_ENDPOINT", &format!("http://elect:{PASSWORD}@{address}"))
         .command(["true"])
         .run();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
     let user = format!("elect:{PASSWORD}");
-    let ended = Elect::new(&place).store("etcd:".to_owned()).flag("--username", &user).command(["true"]).run();
+    let ended = ElectCmd::new(&sandbox).store("etcd:".to_owned()).flag("--username", &user).command(["true"]).run();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
-    is_nowhere_in(&place);
+    is_nowhere_in(&sandbox);
 }
 
 /// Or nothing above shows anything.
 #[test]
 fn a_password_that_is_told_would_be_found() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let told = format!("echo '{PASSWORD}'; sleep 600");
     let watched = std::panic::catch_unwind(|| {
-        under_watch(&place, || {
-            let leader = Elect::new(&place).shell(&told).start();
+        under_watch(&sandbox, || {
+            let leader = ElectCmd::new(&sandbox).shell(&told).start();
             until("it runs", || leader.output().contains(PASSWORD));
             until("it is seen", || leader.tree().iter().any(|process| process.name == "sleep"));
             throughout(Duration::from_millis(300), "it is under watch", || leader.output().contains(PASSWORD));
-            leader.stops();
+            leader.terminate();
         });
     });
     assert!(watched.is_err(), "in a command line");
     assert!(
-        written(&place).iter().any(|(path, text)| path.contains("log-") && text.contains(PASSWORD)),
+        written(&sandbox).iter().any(|(path, text)| path.contains("log-") && text.contains(PASSWORD)),
         "in an output"
     );
 }

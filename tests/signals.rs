@@ -1,14 +1,14 @@
-//! What each signal does, state by state. A new state is a column more: see [`State`].
+//! What each signal does, state by state. A new state is a column more: see [`CandidateState`].
 
 use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Candidate, Elect, Place, Witness, processes, runs, until};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, processes, runs, until};
 
 /// Where the candidate is when the signal arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum CandidateState {
     /// Another leads, and nothing runs.
     Campaigning,
     Leading,
@@ -18,7 +18,7 @@ enum State {
 
 /// What the candidate does about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Does {
+enum SignalEffect {
     /// Its command hears this signal, and nothing ends.
     Passes(&'static str),
     /// Its command hears the stop signal, and ends elect with its own status.
@@ -31,10 +31,10 @@ enum Does {
     Ignores,
 }
 
-use Does::{Ends, Ignores, Kills, Passes, Stops};
+use SignalEffect::{Ends, Ignores, Kills, Passes, Stops};
 
-/// The whole table, in the order of [`State`].
-const TABLE: [(Signal, [Does; 3]); 8] = [
+/// The whole table, in the order of [`CandidateState`].
+const TABLE: [(Signal, [SignalEffect; 3]); 8] = [
     // signal          campaigning leading          stopping
     (Signal::SIGTERM, [Ends, Stops, Kills]),
     (Signal::SIGINT, [Ends, Stops, Kills]),
@@ -46,7 +46,7 @@ const TABLE: [(Signal, [Does; 3]); 8] = [
     (Signal::SIGCONT, [Ignores, Ignores, Ignores]),
 ];
 
-const STATES: [State; 3] = [State::Campaigning, State::Leading, State::Stopping];
+const STATES: [CandidateState; 3] = [CandidateState::Campaigning, CandidateState::Leading, CandidateState::Stopping];
 
 /// Says which signals it hears, and ends by those that stop it as soon as it may.
 const LISTENS: &str = "heard() { echo $1; [ $1 != TERM ] || [ ! -e $MAY_END ] || exit 5; }
@@ -54,23 +54,23 @@ const LISTENS: &str = "heard() { echo $1; [ $1 != TERM ] || [ ! -e $MAY_END ] ||
     echo ready; while :; do sleep 0.02; done";
 
 /// A candidate in that state; who holds the boundary meanwhile, if it is not itself.
-fn candidate_in(state: State, place: &Place) -> (Candidate, Option<Candidate>) {
-    let may_end = place.path().join("may-end");
+fn candidate_in(state: CandidateState, sandbox: &Sandbox) -> (CandidateProcess, Option<CandidateProcess>) {
+    let may_end = sandbox.path().join("may-end");
     let _ = fs::remove_file(&may_end);
-    let elect = |place: &Place| {
+    let elect = |sandbox: &Sandbox| {
         let path = may_end.to_str().expect("plain text");
-        Elect::new(place).flag("--stop-timeout", "1h").variable("MAY_END", path).shell(LISTENS)
+        ElectCmd::new(sandbox).flag("--stop-timeout", "1h").variable("MAY_END", path).shell(LISTENS)
     };
-    if state == State::Campaigning {
-        let leader = elect(place).start();
+    if state == CandidateState::Campaigning {
+        let leader = elect(sandbox).start();
         until("it leads", || leader.output().contains("ready"));
-        let waiter = elect(place).start();
-        waiter.waits();
+        let waiter = elect(sandbox).start();
+        waiter.wait_until_waiting();
         return (waiter, Some(leader));
     }
-    let leader = elect(place).start();
+    let leader = elect(sandbox).start();
     until("it leads", || leader.output().contains("ready"));
-    if state == State::Stopping {
+    if state == CandidateState::Stopping {
         leader.signal(Signal::SIGTERM);
         // The stop signal, and the one that wakes who stands still.
         until("it was asked", || leader.output() == "ready\nTERM\nCONT\n" || leader.output() == "ready\nCONT\nTERM\n");
@@ -80,7 +80,7 @@ fn candidate_in(state: State, place: &Place) -> (Candidate, Option<Candidate>) {
 }
 
 /// What the command has heard since `before`, but for the CONT that goes with a stop.
-fn heard(candidate: &Candidate, before: &str) -> Vec<String> {
+fn heard(candidate: &CandidateProcess, before: &str) -> Vec<String> {
     let output = candidate.output();
     let since = output.strip_prefix(before).expect("output only grows");
     since.lines().filter(|line| *line != "CONT").map(str::to_owned).collect()
@@ -90,8 +90,8 @@ fn heard(candidate: &Candidate, before: &str) -> Vec<String> {
 fn each_signal_does_in_each_state_what_the_table_says() {
     for (signal, row) in TABLE {
         for (state, does) in STATES.into_iter().zip(row) {
-            let place = Place::new();
-            let (mut candidate, leader) = candidate_in(state, &place);
+            let sandbox = Sandbox::new();
+            let (mut candidate, leader) = candidate_in(state, &sandbox);
             println!("{signal} {state:?}: {does:?}");
             let before = candidate.output();
             candidate.signal(signal);
@@ -115,26 +115,26 @@ fn each_signal_does_in_each_state_what_the_table_says() {
                 Ignores => survives(candidate, state, &before, &[]),
             }
             drop(leader);
-            place.is_left_empty();
+            sandbox.is_left_empty();
         }
     }
 }
 
 /// It is where it was, and stops from there as ever.
 #[track_caller]
-fn survives(mut candidate: Candidate, state: State, before: &str, known: &[&str]) {
+fn survives(mut candidate: CandidateProcess, state: CandidateState, before: &str, known: &[&str]) {
     candidate.signal(Signal::SIGTERM);
     let known = known.iter().copied();
     match state {
-        State::Campaigning => {
+        CandidateState::Campaigning => {
             candidate.ends_by(Signal::SIGTERM);
             assert_eq!(candidate.output(), "", "nothing was started");
         }
-        State::Leading => {
+        CandidateState::Leading => {
             candidate.ends_with(5);
             assert_eq!(heard(&candidate, before), known.chain(["TERM"]).collect::<Vec<_>>());
         }
-        State::Stopping => {
+        CandidateState::Stopping => {
             candidate.ends_with(137);
             assert_eq!(heard(&candidate, before), known.collect::<Vec<_>>());
         }
@@ -143,37 +143,37 @@ fn survives(mut candidate: Candidate, state: State, before: &str, known: &[&str]
 
 #[test]
 fn a_stop_that_comes_while_the_command_is_being_started_leaves_nothing_behind() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for run in 0..4 * runs() {
-        let mut candidate = Elect::new(&place).witness(&Witness::new().daemon()).start();
+        let mut candidate = ElectCmd::new(&sandbox).witness(&Witness::new().daemon()).start();
         // At another moment each time, from before the election to after the start.
         let moment = ["campaigning", "elected", "elected", "started"][run % 4];
-        candidate.says(moment);
+        candidate.wait_for_log(moment);
         candidate.signal(Signal::SIGTERM);
         candidate.wait();
-        place.is_left_empty();
+        sandbox.is_left_empty();
     }
-    place.history().is_safe();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn a_command_that_signals_its_own_group_does_not_reach_elect() {
-    let place = Place::new();
-    let ended = Elect::new(&place).shell("trap '' TERM; kill -TERM 0; exit 3").run();
+    let sandbox = Sandbox::new();
+    let ended = ElectCmd::new(&sandbox).shell("trap '' TERM; kill -TERM 0; exit 3").run();
     assert_eq!(ended.status.code(), Some(3), "{ended:?}");
     assert!(!ended.stderr.contains("asked to stop"), "{ended:?}");
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_stopped_command_without_a_terminal_is_reported_and_elect_leads_on() {
-    let place = Place::new();
-    let leader = Elect::new(&place).witness(&Witness::new()).start();
-    let led = place.starts(1).latest();
+    let sandbox = Sandbox::new();
+    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    let led = sandbox.starts(1).latest();
     processes::signal(led.pid, Signal::SIGSTOP);
-    leader.says("the leader command was stopped");
+    leader.wait_for_log("the leader command was stopped");
     assert_ne!(processes::state(leader.pid()), Some('T'));
     // Asked to end it ends all the same.
-    leader.stops();
-    assert_eq!(place.history().ends.len(), 1, "it was woken and asked, not killed");
+    leader.terminate();
+    assert_eq!(sandbox.history().ends.len(), 1, "it was woken and asked, not killed");
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 
 use crate::harness::systemd::{Systemd, unit};
-use crate::harness::{Place, Witness, processes, tool, until};
+use crate::harness::{Sandbox, Witness, host_tools, processes, until};
 
 /// Soon enough for a test.
 const SOON: &str = "RestartSec=50ms";
@@ -21,45 +21,45 @@ fn the_unit_is_what_the_readme_shows() {
 
 #[test]
 fn the_unit_is_in_order() {
-    let place = Place::new();
-    let programs = place.path().join("bin");
+    let sandbox = Sandbox::new();
+    let programs = sandbox.path().join("bin");
     fs::create_dir(&programs).expect("created");
     for name in ["elect", "cron"] {
         std::os::unix::fs::symlink("/bin/true", programs.join(name)).expect("linked");
     }
-    let copy = place.path().join("elect@cron.service");
+    let copy = sandbox.path().join("elect@cron.service");
     fs::copy(unit(), &copy).expect("copied");
     let script = r#"mount --bind "$1" /usr/local/bin && exec systemd-analyze verify --man=no "$2" 2>&1"#;
     let (programs, copy) = (programs.to_str().expect("plain"), copy.to_str().expect("plain"));
-    let said = tool::as_root(["unshare", "--mount", "sh", "-c", script, "sh", programs, copy]);
+    let said = host_tools::as_root(["unshare", "--mount", "sh", "-c", script, "sh", programs, copy]);
     let ours: Vec<&str> = said.lines().filter(|line| line.contains("elect")).collect();
     assert!(ours.is_empty(), "{ours:?}");
 }
 
 #[test]
 fn the_unit_starts_tells_what_it_does_and_stops() {
-    let place = Place::new();
-    let systemd = Systemd::boot(&place, &[], &Witness::new().daemon());
+    let sandbox = Sandbox::new();
+    let systemd = Systemd::boot(&sandbox, &[], &Witness::new().daemon());
     systemd.does(&["start", "elect@cron"]);
-    let leader = &place.starts(1).starts[0];
+    let leader = &sandbox.starts(1).starts[0];
     systemd.comes_to("StatusText", &format!("leading, term {}, pid {}", leader.term, leader.pid));
     assert_eq!((systemd.property("ActiveState"), systemd.property("Delegate")), ("active".into(), "yes".into()));
     systemd.does(&["stop", "elect@cron"]);
     assert_eq!((systemd.property("ActiveState"), systemd.property("Result")), ("inactive".into(), "success".into()));
-    place.history().is_safe();
+    sandbox.history().is_safe();
     assert!(systemd.log().contains("released"), "{}", systemd.log());
     drop(systemd);
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn the_command_is_held_together_by_a_cgroup_below_the_units_own() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let tier = "Environment=ELECT_CONTAINMENT=cgroup";
-    let systemd = Systemd::boot(&place, &[tier, SOON], &Witness::new().daemon());
+    let systemd = Systemd::boot(&sandbox, &[tier, SOON], &Witness::new().daemon());
     systemd.does(&["start", "elect@cron"]);
-    place.starts(1);
-    let witness = place.running().into_iter().find(|process| process.name == "witness").expect("it runs");
+    sandbox.starts(1);
+    let witness = sandbox.running().into_iter().find(|process| process.name == "witness").expect("it runs");
     assert!(systemd.log().contains("containment=\"cgroup\""), "{}", systemd.log());
     let cgroup = |pid: i32| {
         let all = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
@@ -72,66 +72,66 @@ fn the_command_is_held_together_by_a_cgroup_below_the_units_own() {
     // What is left of a killed elect is systemd's to kill, the leaf included.
     let keeper = processes::children(systemd.campaigner())[0];
     processes::signal(keeper, Signal::SIGKILL);
-    place.starts(2).is_safe();
+    sandbox.starts(2).is_safe();
     systemd.does(&["stop", "elect@cron"]);
-    place.history().is_safe();
+    sandbox.history().is_safe();
     drop(systemd);
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 #[test]
 fn a_campaigner_that_hangs_is_replaced_and_never_do_two_commands_run() {
-    let place = Place::new();
-    let systemd = Systemd::boot(&place, &["WatchdogSec=1s", SOON], &Witness::new().daemon());
+    let sandbox = Sandbox::new();
+    let systemd = Systemd::boot(&sandbox, &["WatchdogSec=1s", SOON], &Witness::new().daemon());
     systemd.does(&["start", "elect@cron"]);
-    place.starts(1);
+    sandbox.starts(1);
     let campaigner = systemd.campaigner();
     processes::signal(campaigner, Signal::SIGSTOP);
-    let history = place.starts(2);
+    let history = sandbox.starts(2);
     history.is_safe();
     assert!(!processes::is_alive(campaigner));
     assert_eq!(systemd.property("NRestarts"), "1");
     systemd.does(&["stop", "elect@cron"]);
-    place.history().is_safe();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn a_campaigner_that_is_killed_is_replaced_and_never_do_two_commands_run() {
-    let place = Place::new();
-    let systemd = Systemd::boot(&place, &[SOON], &Witness::new().daemon().stubborn());
+    let sandbox = Sandbox::new();
+    let systemd = Systemd::boot(&sandbox, &[SOON], &Witness::new().daemon().stubborn());
     systemd.does(&["start", "elect@cron"]);
-    place.history_when("a grandchild", |history| !history.grandchildren.is_empty());
+    sandbox.history_when("a grandchild", |history| !history.grandchildren.is_empty());
     processes::signal(systemd.campaigner(), Signal::SIGKILL);
-    place.starts(2).is_safe();
+    sandbox.starts(2).is_safe();
     systemd.does(&["kill", "--signal=KILL", "elect@cron"]);
 }
 
 #[test]
 fn when_both_processes_are_killed_systemd_kills_what_is_left_and_starts_again() {
-    let place = Place::new();
-    let systemd = Systemd::boot(&place, &[SOON], &Witness::new().daemon().stubborn());
+    let sandbox = Sandbox::new();
+    let systemd = Systemd::boot(&sandbox, &[SOON], &Witness::new().daemon().stubborn());
     systemd.does(&["start", "elect@cron"]);
-    let history = place.history_when("a grandchild", |history| !history.grandchildren.is_empty());
+    let history = sandbox.history_when("a grandchild", |history| !history.grandchildren.is_empty());
     let campaigner = systemd.campaigner();
     let keeper = processes::children(campaigner)[0];
     processes::signal(campaigner, Signal::SIGSTOP);
     until("the campaigner stands still", || processes::state(campaigner) == Some('T'));
     processes::signal(keeper, Signal::SIGKILL);
     processes::signal(campaigner, Signal::SIGKILL);
-    let after = place.starts(history.starts.len() + 1);
+    let after = sandbox.starts(history.starts.len() + 1);
     after.is_safe();
     systemd.does(&["kill", "--signal=KILL", "elect@cron"]);
 }
 
 #[test]
 fn a_command_that_fails_is_started_again_and_one_that_is_not_there_is_not() {
-    let place = Place::new();
-    let systemd = Systemd::boot(&place, &[SOON], &Witness::new());
+    let sandbox = Sandbox::new();
+    let systemd = Systemd::boot(&sandbox, &[SOON], &Witness::new());
     systemd.job("exit 3");
     systemd.does(&["start", "elect@cron"]);
     until("it was started again, and again", || systemd.property("NRestarts").parse::<u32>().is_ok_and(|n| n >= 2));
     systemd.does(&["stop", "elect@cron"]);
-    fs::remove_file(place.path().join("bin/cron")).expect("removed");
+    fs::remove_file(sandbox.path().join("bin/cron")).expect("removed");
     assert!(systemd.control(&["start", "elect@cron"]).is_err(), "it cannot start");
     systemd.comes_to("ActiveState", "failed");
     let ended = (systemd.property("ExecMainStatus"), systemd.property("NRestarts"));
@@ -140,11 +140,11 @@ fn a_command_that_fails_is_started_again_and_one_that_is_not_there_is_not() {
 
 #[test]
 fn a_stop_may_take_longer_than_systemd_would_wait() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let settings = ["TimeoutStopSec=1s", "Environment=ELECT_STOP_TIMEOUT=3s", "Restart=no"];
-    let systemd = Systemd::boot(&place, &settings, &Witness::new().stubborn());
+    let systemd = Systemd::boot(&sandbox, &settings, &Witness::new().stubborn());
     systemd.does(&["start", "elect@cron"]);
-    place.starts(1);
+    sandbox.starts(1);
     systemd.does(&["stop", "elect@cron"]);
     // Not "timeout": it was elect that killed the command, and had the time to release.
     let ended = (systemd.property("Result"), systemd.property("ExecMainStatus"));

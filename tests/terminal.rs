@@ -5,67 +5,67 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::terminal::{Terminal, typed};
+use crate::harness::terminal::{PseudoTerminal, typed};
 use crate::harness::wait::{throughout, until};
-use crate::harness::{Candidate, Elect, Place, Witness, processes};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, processes};
 
 /// A shell with two children: one who knows nothing, and one who bears witness.
-fn a_shell_with_children(place: &Place) -> Elect {
+fn a_shell_with_children(sandbox: &Sandbox) -> ElectCmd {
     let witness = Witness::new().command().remove(0).into_string().expect("plain text");
-    Elect::new(place).command(["sh", "-c", &format!("sleep 600 & '{witness}' & wait")])
+    ElectCmd::new(sandbox).command(["sh", "-c", &format!("sleep 600 & '{witness}' & wait")])
 }
 
 /// A terminal whose elect leads, and a candidate elsewhere that waits.
-fn a_leader_in_a_terminal(place: &Place, after: &str) -> (Terminal, Candidate) {
-    let mut terminal = Terminal::open(place);
-    terminal.runs(&a_shell_with_children(place), after);
-    place.starts(1);
-    let next = Elect::new(place).witness(&Witness::new()).start();
-    next.waits();
+fn a_leader_in_a_terminal(sandbox: &Sandbox, after: &str) -> (PseudoTerminal, CandidateProcess) {
+    let mut terminal = PseudoTerminal::open(sandbox);
+    terminal.runs(&a_shell_with_children(sandbox), after);
+    sandbox.starts(1);
+    let next = ElectCmd::new(sandbox).witness(&Witness::new()).start();
+    next.wait_until_waiting();
     (terminal, next)
 }
 
 #[track_caller]
-fn is_handed_over(place: &Place, terminal: &Terminal, next: Candidate) {
-    place.starts(2);
+fn is_handed_over(sandbox: &Sandbox, terminal: &PseudoTerminal, next: CandidateProcess) {
+    sandbox.starts(2);
     let left: Vec<_> =
         terminal.jobs().into_iter().filter(|process| !matches!(process.name.as_str(), "elect" | "keeper")).collect();
     assert_eq!(left, [], "left running in the terminal");
     until("elect is gone", || terminal.jobs().is_empty());
-    next.stops();
-    place.history().is_safe();
+    next.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn kill_9_of_the_job_takes_the_command_along() {
-    let place = Place::new();
-    let (mut terminal, next) = a_leader_in_a_terminal(&place, " &");
+    let sandbox = Sandbox::new();
+    let (mut terminal, next) = a_leader_in_a_terminal(&sandbox, " &");
     terminal.types("kill -9 %1\n");
-    is_handed_over(&place, &terminal, next);
+    is_handed_over(&sandbox, &terminal, next);
 }
 
 #[test]
 fn control_c_stops_the_command_and_hands_over() {
-    let place = Place::new();
-    let (mut terminal, next) = a_leader_in_a_terminal(&place, "; echo status=$?.");
+    let sandbox = Sandbox::new();
+    let (mut terminal, next) = a_leader_in_a_terminal(&sandbox, "; echo status=$?.");
     terminal.presses_control('c');
-    is_handed_over(&place, &terminal, next);
+    is_handed_over(&sandbox, &terminal, next);
 }
 
 #[test]
 fn control_backslash_stops_the_command_and_hands_over() {
-    let place = Place::new();
-    let (mut terminal, next) = a_leader_in_a_terminal(&place, "; echo status=$?.");
+    let sandbox = Sandbox::new();
+    let (mut terminal, next) = a_leader_in_a_terminal(&sandbox, "; echo status=$?.");
     terminal.presses_control('\\');
-    is_handed_over(&place, &terminal, next);
+    is_handed_over(&sandbox, &terminal, next);
 }
 
 #[test]
 fn control_z_suspends_the_leader_with_its_command_and_fg_goes_on() {
-    let place = Place::new();
-    let (mut terminal, next) = a_leader_in_a_terminal(&place, "");
+    let sandbox = Sandbox::new();
+    let (mut terminal, next) = a_leader_in_a_terminal(&sandbox, "");
     let (elect, main) = (terminal.elect(), terminal.process("sh"));
-    let led = place.history().latest();
+    let led = sandbox.history().latest();
     terminal.is_given_to(main);
     for _ in 0..2 {
         terminal.presses_control('z');
@@ -74,7 +74,7 @@ fn control_z_suspends_the_leader_with_its_command_and_fg_goes_on() {
         terminal.is_back_with_the_shell();
         terminal.shows("still leading");
         throughout(Duration::from_secs(1), "it leads, alone", || {
-            place.history().starts.len() == 1 && processes::is_alive(led.pid)
+            sandbox.history().starts.len() == 1 && processes::is_alive(led.pid)
         });
         terminal.types("fg\n");
         until("the campaigner goes on", || processes::state(elect) != Some('T'));
@@ -82,17 +82,17 @@ fn control_z_suspends_the_leader_with_its_command_and_fg_goes_on() {
         terminal.is_given_to(main);
     }
     throughout(Duration::from_secs(1), "it leads, alone", || {
-        place.history().starts.len() == 1 && processes::is_alive(led.pid)
+        sandbox.history().starts.len() == 1 && processes::is_alive(led.pid)
     });
     terminal.presses_control('c');
-    is_handed_over(&place, &terminal, next);
+    is_handed_over(&sandbox, &terminal, next);
 }
 
 #[test]
 fn control_z_and_bg_go_on_in_the_background_until_the_command_reads_and_fg_comes() {
-    let place = Place::new();
-    let mut terminal = Terminal::open(&place);
-    terminal.runs(&Elect::new(&place).command(["cat"]), "; echo status=$?.");
+    let sandbox = Sandbox::new();
+    let mut terminal = PseudoTerminal::open(&sandbox);
+    terminal.runs(&ElectCmd::new(&sandbox).command(["cat"]), "; echo status=$?.");
     let cat = terminal.process("cat");
     terminal.is_given_to(cat);
     terminal.presses_control('z');
@@ -117,10 +117,10 @@ const COUNTS: &str = "for s in INT TERM HUP; do trap \"echo $s >> $WITNESS_PLACE
 
 #[test]
 fn control_c_reaches_the_command_once_and_elect_not_at_all() {
-    let place = Place::new();
-    let heard = || fs::read_to_string(place.path().join("heard")).unwrap_or_default();
-    let mut terminal = Terminal::open(&place);
-    terminal.runs(&Elect::new(&place).shell(COUNTS), "; echo status=$?.");
+    let sandbox = Sandbox::new();
+    let heard = || fs::read_to_string(sandbox.path().join("heard")).unwrap_or_default();
+    let mut terminal = PseudoTerminal::open(&sandbox);
+    terminal.runs(&ElectCmd::new(&sandbox).shell(COUNTS), "; echo status=$?.");
     terminal.shows("\nruns");
     let main = terminal.process("sh");
     for count in 1..=3 {
@@ -136,13 +136,13 @@ fn control_c_reaches_the_command_once_and_elect_not_at_all() {
 
 #[test]
 fn what_control_c_ends_is_not_started_again_and_its_script_ends_too() {
-    let place = Place::new();
-    let mut terminal = Terminal::open(&place);
-    let job = Elect::new(&place).flag("--restart", "always").flag("--min-hold", "1h");
+    let sandbox = Sandbox::new();
+    let mut terminal = PseudoTerminal::open(&sandbox);
+    let job = ElectCmd::new(&sandbox).flag("--restart", "always").flag("--min-hold", "1h");
     let job = job.shell("echo one >> $WITNESS_PLACE/starts; exec sleep 600");
     // bash goes on after a child that handled the interrupt, and ends after one that died of it.
-    fs::write(place.path().join("script.sh"), format!("{}\necho went on\n", typed(&job))).expect("written");
-    terminal.types(&format!("bash {}\n", place.path().join("script.sh").display()));
+    fs::write(sandbox.path().join("script.sh"), format!("{}\necho went on\n", typed(&job))).expect("written");
+    terminal.types(&format!("bash {}\n", sandbox.path().join("script.sh").display()));
     let sleep = terminal.process("sleep");
     terminal.is_given_to(sleep);
     terminal.presses_control('c');
@@ -150,16 +150,16 @@ fn what_control_c_ends_is_not_started_again_and_its_script_ends_too() {
     terminal.types("echo status=$?.\n");
     terminal.shows("status=130.");
     assert!(!terminal.screen().contains("went on"), "{}", terminal.screen());
-    assert_eq!(fs::read_to_string(place.path().join("starts")).expect("it has run"), "one\n");
+    assert_eq!(fs::read_to_string(sandbox.path().join("starts")).expect("it has run"), "one\n");
     until("elect is gone", || terminal.jobs().is_empty());
 }
 
 #[test]
 fn an_interactive_shell_as_the_command_has_job_control() {
-    let place = Place::new();
-    let mut terminal = Terminal::open(&place);
+    let sandbox = Sandbox::new();
+    let mut terminal = PseudoTerminal::open(&sandbox);
     let shell = ["bash", "--norc", "--noprofile", "-i"];
-    terminal.runs(&Elect::new(&place).variable("PS1", "inner ").command(shell), "; echo status=$?.");
+    terminal.runs(&ElectCmd::new(&sandbox).variable("PS1", "inner ").command(shell), "; echo status=$?.");
     terminal.types("echo role=$ELECT_ROLE.\n");
     terminal.shows("role=leader.");
     let elect = terminal.elect();
@@ -190,34 +190,34 @@ fn an_interactive_shell_as_the_command_has_job_control() {
 fn the_terminal_is_as_it_was_after_a_command_that_was_killed() {
     const SPOILS: &str = "stty raw -echo; touch $WITNESS_PLACE/spoiled";
     for (victim, script, status) in [
-        (Victim::Itself, format!("{SPOILS}; kill -9 $$"), "137"),
+        (KillTarget::Itself, format!("{SPOILS}; kill -9 $$"), "137"),
         // With the terminal in the hands of a job of its own.
-        (Victim::Itself, format!("set -m; sh -c '{SPOILS}; kill -9 '$$; :"), "137"),
-        (Victim::Keeper, format!("{SPOILS}; exec sleep 600"), "125"),
+        (KillTarget::Itself, format!("set -m; sh -c '{SPOILS}; kill -9 '$$; :"), "137"),
+        (KillTarget::Keeper, format!("{SPOILS}; exec sleep 600"), "125"),
         // As in every shell: a program that ends by itself is meant to leave what it leaves.
-        (Victim::Nobody, "stty -echo; exit 0".to_owned(), "0"),
+        (KillTarget::Nobody, "stty -echo; exit 0".to_owned(), "0"),
     ] {
-        let place = Place::new();
-        let job = Elect::new(&place).switch("-q").shell(&script);
+        let sandbox = Sandbox::new();
+        let job = ElectCmd::new(&sandbox).switch("-q").shell(&script);
         // Interactive shells repair the terminal themselves; this one does not.
-        let note = |name: &str| format!("stty -g > {}", place.path().join(name).display());
+        let note = |name: &str| format!("stty -g > {}", sandbox.path().join(name).display());
         let script =
             format!("{}\n{}\necho status=$?.\n{}\necho over\nread line\n", note("before"), typed(&job), note("after"));
-        let terminal = Terminal::script(&place, &script);
-        if victim == Victim::Keeper {
-            until("the terminal is spoiled", || place.path().join("spoiled").exists());
+        let terminal = PseudoTerminal::script(&sandbox, &script);
+        if victim == KillTarget::Keeper {
+            until("the terminal is spoiled", || sandbox.path().join("spoiled").exists());
             processes::signal(terminal.process("keeper"), Signal::SIGKILL);
         }
         terminal.shows("over");
         terminal.shows(&format!("status={status}."));
         terminal.is_back_with_the_shell();
-        let modes = ["before", "after"].map(|name| fs::read_to_string(place.path().join(name)).expect("noted"));
-        assert_eq!(modes[0] == modes[1], victim != Victim::Nobody, "{modes:?} after {victim:?}");
+        let modes = ["before", "after"].map(|name| fs::read_to_string(sandbox.path().join(name)).expect("noted"));
+        assert_eq!(modes[0] == modes[1], victim != KillTarget::Nobody, "{modes:?} after {victim:?}");
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Victim {
+enum KillTarget {
     Itself,
     Keeper,
     Nobody,
@@ -225,9 +225,9 @@ enum Victim {
 
 #[test]
 fn a_pipeline_shares_the_terminal() {
-    let place = Place::new();
-    let mut terminal = Terminal::open(&place);
-    let job = |words: &[&str]| typed(&Elect::new(&place).switch("-q").command(words.iter().copied()));
+    let sandbox = Sandbox::new();
+    let mut terminal = PseudoTerminal::open(&sandbox);
+    let job = |words: &[&str]| typed(&ElectCmd::new(&sandbox).switch("-q").command(words.iter().copied()));
     let cat = job(&["cat"]);
     terminal.types(&format!("seq 3 | {cat} | tr '\\n' ,; echo \" ${{PIPESTATUS[@]}}\".\n"));
     terminal.shows("1,2,3, 0 0 0.");
@@ -255,11 +255,11 @@ fn a_pipeline_shares_the_terminal() {
 
 #[test]
 fn a_background_job_leaves_the_terminal_alone_and_is_not_stopped_by_it() {
-    let place = Place::new();
-    let mut terminal = Terminal::open(&place);
+    let sandbox = Sandbox::new();
+    let mut terminal = PseudoTerminal::open(&sandbox);
     // Whoever writes in the background is stopped by this terminal, if it lets itself be.
     terminal.types("stty tostop\n");
-    terminal.runs(&Elect::new(&place).shell("sleep 0.1; read word; echo got=$word. > $WITNESS_PLACE/got"), " &");
+    terminal.runs(&ElectCmd::new(&sandbox).shell("sleep 0.1; read word; echo got=$word. > $WITNESS_PLACE/got"), " &");
     let elect = terminal.elect();
     terminal.shows("the leader command waits for the terminal");
     throughout(Duration::from_millis(500), "elect runs, and the shell has the terminal", || {
@@ -271,17 +271,17 @@ fn a_background_job_leaves_the_terminal_alone_and_is_not_stopped_by_it() {
     terminal.types("fg\n");
     terminal.is_given_to(main);
     terminal.types("this\n");
-    until("it was read", || fs::read_to_string(place.path().join("got")).is_ok_and(|got| got == "got=this.\n"));
+    until("it was read", || fs::read_to_string(sandbox.path().join("got")).is_ok_and(|got| got == "got=this.\n"));
     until("elect is gone", || terminal.jobs().is_empty());
     terminal.is_back_with_the_shell();
 }
 
 #[test]
 fn control_z_stops_nobody_where_nobody_could_go_on() {
-    let place = Place::new();
-    let job = Elect::new(&place).shell("echo ready; read word; echo got=$word.; exit 4");
+    let sandbox = Sandbox::new();
+    let job = ElectCmd::new(&sandbox).shell("echo ready; read word; echo got=$word.; exit 4");
     // The leader of its session, as with ssh -t: no shell is there to continue it.
-    let mut terminal = Terminal::script(&place, &format!("exec {}\n", typed(&job)));
+    let mut terminal = PseudoTerminal::script(&sandbox, &format!("exec {}\n", typed(&job)));
     terminal.shows("\nready");
     let main = terminal.process("sh");
     terminal.is_given_to(main);
@@ -295,11 +295,11 @@ fn control_z_stops_nobody_where_nobody_could_go_on() {
 
 #[test]
 fn a_waiter_can_be_suspended_and_goes_on_waiting() {
-    let place = Place::new();
-    let leader = Elect::new(&place).witness(&Witness::new()).start();
-    place.starts(1);
-    let mut terminal = Terminal::open(&place);
-    terminal.runs(&a_shell_with_children(&place), "");
+    let sandbox = Sandbox::new();
+    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let mut terminal = PseudoTerminal::open(&sandbox);
+    terminal.runs(&a_shell_with_children(&sandbox), "");
     terminal.shows("waiting: ");
     let elect = terminal.elect();
     terminal.presses_control('z');
@@ -307,8 +307,8 @@ fn a_waiter_can_be_suspended_and_goes_on_waiting() {
     terminal.is_back_with_the_shell();
     terminal.types("fg\n");
     until("the campaigner goes on", || processes::state(elect) != Some('T'));
-    leader.stops();
-    place.starts(2);
+    leader.terminate();
+    sandbox.starts(2);
     // Elected while it was in the foreground.
     let main = terminal.process("sh");
     terminal.is_given_to(main);
@@ -316,15 +316,15 @@ fn a_waiter_can_be_suspended_and_goes_on_waiting() {
     terminal.is_back_with_the_shell();
     terminal.types("echo status=$?.\n");
     terminal.shows("status=130.");
-    place.history().is_safe();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn fg_after_a_stop_of_elect_alone_gives_the_terminal_to_the_command_again() {
-    let place = Place::new();
-    let mut terminal = Terminal::open(&place);
-    terminal.runs(&Elect::new(&place).witness(&Witness::new()), "");
-    let main = place.starts(1).latest().pid;
+    let sandbox = Sandbox::new();
+    let mut terminal = PseudoTerminal::open(&sandbox);
+    terminal.runs(&ElectCmd::new(&sandbox).witness(&Witness::new()), "");
+    let main = sandbox.starts(1).latest().pid;
     terminal.is_given_to(main);
     processes::signal(terminal.elect(), Signal::SIGSTOP);
     // The shell sees its job stopped, and takes what is the command's.
@@ -338,10 +338,11 @@ fn fg_after_a_stop_of_elect_alone_gives_the_terminal_to_the_command_again() {
 
 #[test]
 fn control_z_suspends_the_script_that_elect_runs_in() {
-    let place = Place::new();
-    let mut terminal = Terminal::open(&place);
-    let script = place.path().join("script.sh");
-    fs::write(&script, format!("{}\necho went on\n", typed(&Elect::new(&place).command(["cat"])))).expect("written");
+    let sandbox = Sandbox::new();
+    let mut terminal = PseudoTerminal::open(&sandbox);
+    let script = sandbox.path().join("script.sh");
+    fs::write(&script, format!("{}\necho went on\n", typed(&ElectCmd::new(&sandbox).command(["cat"]))))
+        .expect("written");
     terminal.types(&format!("sh {}\n", script.display()));
     let cat = terminal.process("cat");
     terminal.is_given_to(cat);
@@ -359,16 +360,16 @@ fn control_z_suspends_the_script_that_elect_runs_in() {
 fn control_z_does_not_put_off_a_command_that_is_being_stopped() {
     const SLOW: &str =
         "trap 'echo asked' TERM; echo ready; until [ -e $WITNESS_PLACE/go ]; do sleep 0.02; done; exit 4";
-    let place = Place::new();
-    let mut terminal = Terminal::open(&place);
-    terminal.runs(&Elect::new(&place).flag("--stop-timeout", "1h").shell(SLOW), "; echo status=$?.");
+    let sandbox = Sandbox::new();
+    let mut terminal = PseudoTerminal::open(&sandbox);
+    terminal.runs(&ElectCmd::new(&sandbox).flag("--stop-timeout", "1h").shell(SLOW), "; echo status=$?.");
     terminal.shows("\nready");
     let main = terminal.process("sh");
     processes::signal(terminal.elect(), Signal::SIGTERM);
     terminal.shows("\nasked");
     terminal.presses_control('z');
     terminal.shows("^Z");
-    fs::write(place.path().join("go"), "").expect("written");
+    fs::write(sandbox.path().join("go"), "").expect("written");
     terminal.shows("status=4.");
     assert!(!processes::is_alive(main));
     until("elect is gone", || terminal.jobs().is_empty());
@@ -376,38 +377,38 @@ fn control_z_does_not_put_off_a_command_that_is_being_stopped() {
 
 #[test]
 fn kill_9_after_control_z_takes_the_command_along() {
-    let place = Place::new();
-    let (mut terminal, next) = a_leader_in_a_terminal(&place, "");
+    let sandbox = Sandbox::new();
+    let (mut terminal, next) = a_leader_in_a_terminal(&sandbox, "");
     let elect = terminal.elect();
     terminal.presses_control('z');
     until("the campaigner stands still", || processes::state(elect) == Some('T'));
     terminal.types("kill -9 %1\n");
-    is_handed_over(&place, &terminal, next);
+    is_handed_over(&sandbox, &terminal, next);
 }
 
 #[test]
 fn usr1_to_the_group_ends_the_shell_and_with_it_its_children() {
-    let place = Place::new();
-    let (mut terminal, next) = a_leader_in_a_terminal(&place, " &");
+    let sandbox = Sandbox::new();
+    let (mut terminal, next) = a_leader_in_a_terminal(&sandbox, " &");
     terminal.types("kill -USR1 %1\n");
-    is_handed_over(&place, &terminal, next);
+    is_handed_over(&sandbox, &terminal, next);
 }
 
 #[test]
 fn a_closed_terminal_takes_the_command_along() {
-    let place = Place::new();
-    let (mut terminal, next) = a_leader_in_a_terminal(&place, "");
+    let sandbox = Sandbox::new();
+    let (mut terminal, next) = a_leader_in_a_terminal(&sandbox, "");
     terminal.close();
-    is_handed_over(&place, &terminal, next);
+    is_handed_over(&sandbox, &terminal, next);
 }
 
 #[test]
 fn a_signal_to_every_process_of_the_terminals_session_is_survived_by_the_keeper_alone() {
-    let place = Place::new();
-    let (terminal, next) = a_leader_in_a_terminal(&place, " &");
+    let sandbox = Sandbox::new();
+    let (terminal, next) = a_leader_in_a_terminal(&sandbox, " &");
     // As a session's end or `pkill` does it: to everybody at once, the keeper too.
     for process in terminal.jobs() {
         processes::signal(process.pid, Signal::SIGTERM);
     }
-    is_handed_over(&place, &terminal, next);
+    is_handed_over(&sandbox, &terminal, next);
 }

@@ -7,46 +7,46 @@ use std::path::PathBuf;
 
 use ::mongodb::bson::doc;
 
-use crate::harness::etcd::Etcd;
-use crate::harness::mongod::SetOfOne;
-use crate::harness::redis::Redis;
-use crate::harness::server::Server;
-use crate::harness::{Elect, Place, Witness, manual, tool};
+use crate::harness::etcd::EtcdServer;
+use crate::harness::mongod::SingleNodeReplicaSet;
+use crate::harness::redis::RedisServer;
+use crate::harness::server::StoreServer;
+use crate::harness::{ElectCmd, Sandbox, Witness, docs_under_test, host_tools};
 
 const TTL: &str = "3s";
 
 /// A database with README's fence, and a script that writes into it while it leads.
 struct Fence {
-    place: Place,
+    sandbox: Sandbox,
 }
 
 impl Fence {
     fn new() -> Fence {
-        let fence = Fence { place: Place::new() };
-        fence.sql(&manual::read("recipes/fence.sql"));
+        let fence = Fence { sandbox: Sandbox::new() };
+        fence.sql(&docs_under_test::read("recipes/fence.sql"));
         let script = fence.script();
-        fs::write(&script, manual::read("recipes/ledger.sh")).expect("written");
+        fs::write(&script, docs_under_test::read("recipes/ledger.sh")).expect("written");
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("executable");
         fence
     }
 
     fn script(&self) -> PathBuf {
-        self.place.path().join("ledger.sh")
+        self.sandbox.path().join("ledger.sh")
     }
 
     fn database(&self) -> String {
-        self.place.path().join("database").display().to_string()
+        self.sandbox.path().join("database").display().to_string()
     }
 
     #[track_caller]
     fn sql(&self, text: &str) -> String {
-        tool::attempt(["sqlite3", &self.database(), text]).expect("sqlite3: tests/run installs it")
+        host_tools::attempt(["sqlite3", &self.database(), text]).expect("sqlite3: tests/run installs it")
     }
 
     /// A leader writes, and ends. Returns its term.
     #[track_caller]
     fn leads(&self, store: &str) -> u64 {
-        let elect = Elect::new(&self.place).boundary("billing").store(store.to_owned()).flag("--ttl", TTL);
+        let elect = ElectCmd::new(&self.sandbox).boundary("billing").store(store.to_owned()).flag("--ttl", TTL);
         let ended = elect.variable("DATABASE", &self.database()).command([self.script()]).run();
         assert_eq!(ended.status.code(), Some(0), "the fence accepts the leader at {store}: {ended:?}");
         let term = self.sql("SELECT term FROM ledger ORDER BY rowid DESC LIMIT 1");
@@ -57,7 +57,7 @@ impl Fence {
     #[track_caller]
     fn refuses(&self, term: u64) {
         let script = self.script().display().to_string();
-        let late = Elect::new(&self.place).instead([script]).variable("DATABASE", &self.database());
+        let late = ElectCmd::new(&self.sandbox).program([script]).variable("DATABASE", &self.database());
         let late = late.variable("ELECT_TERM", &term.to_string()).run();
         assert_eq!(late.status.code(), Some(1), "{late:?}");
         assert!(late.stderr.contains(&format!("term {term} is over")), "{late:?}");
@@ -67,14 +67,19 @@ impl Fence {
 /// Of every kind, and none of them knows of another.
 struct Stores {
     file: String,
-    etcd: Etcd,
-    redis: Redis,
-    mongodb: SetOfOne,
+    etcd: EtcdServer,
+    redis: RedisServer,
+    mongodb: SingleNodeReplicaSet,
 }
 
 impl Stores {
-    fn start(place: &Place) -> Stores {
-        Stores { file: place.store(), etcd: Etcd::start(), redis: Redis::start(), mongodb: SetOfOne::start() }
+    fn start(sandbox: &Sandbox) -> Stores {
+        Stores {
+            file: sandbox.store(),
+            etcd: EtcdServer::start(),
+            redis: RedisServer::start(),
+            mongodb: SingleNodeReplicaSet::start(),
+        }
     }
 
     /// File → etcd → Redis → MongoDB → etcd → file.
@@ -87,7 +92,7 @@ impl Stores {
 #[test]
 fn terms_rise_while_a_boundary_moves_from_store_to_store_and_the_fence_accepts_each_leader() {
     let fence = Fence::new();
-    let stores = Stores::start(&fence.place);
+    let stores = Stores::start(&fence.sandbox);
     let mut terms: Vec<u64> = Vec::new();
     for store in stores.route() {
         // The second one follows the first in the same store.
@@ -107,33 +112,34 @@ fn terms_rise_while_a_boundary_moves_from_store_to_store_and_the_fence_accepts_e
 /// With a waiter in each store: the move is a stop here and a start there.
 #[test]
 fn terms_rise_while_candidates_wait_in_each_store_that_the_boundary_moves_to() {
-    let place = Place::new();
-    let stores = Stores::start(&place);
-    let candidate =
-        |store: &str| Elect::new(&place).store(store.to_owned()).flag("--ttl", TTL).witness(&Witness::new()).start();
+    let sandbox = Sandbox::new();
+    let stores = Stores::start(&sandbox);
+    let candidate = |store: &str| {
+        ElectCmd::new(&sandbox).store(store.to_owned()).flag("--ttl", TTL).witness(&Witness::new()).start()
+    };
     let mut starts = 0;
     for store in stores.route() {
         let leader = candidate(&store);
         starts += 1;
-        place.starts(starts);
+        sandbox.starts(starts);
         let waiter = candidate(&store);
-        waiter.waits();
-        leader.stops();
+        waiter.wait_until_waiting();
+        leader.terminate();
         starts += 1;
-        place.starts(starts);
-        waiter.stops();
+        sandbox.starts(starts);
+        waiter.terminate();
     }
-    let history = place.history();
+    let history = sandbox.history();
     history.is_safe();
     assert_eq!(history.starts.len(), 12);
-    place.is_left_empty();
+    sandbox.is_left_empty();
 }
 
 /// A store that has forgotten the boundary, all of it, is one more store to which it moves.
 #[test]
 fn terms_rise_through_stores_that_have_forgotten_the_boundary() {
     let fence = Fence::new();
-    let stores = Stores::start(&fence.place);
+    let stores = Stores::start(&fence.sandbox);
     let mut last = 0;
     for round in 0..2 {
         for store in stores.route() {
@@ -141,7 +147,7 @@ fn terms_rise_through_stores_that_have_forgotten_the_boundary() {
             assert!(term > last, "term {term} at {store} came after {last}, in round {round}");
             last = term;
         }
-        fs::remove_dir_all(fence.place.locks()).expect("it was led there");
+        fs::remove_dir_all(fence.sandbox.locks()).expect("it was led there");
         stores.etcd.etcdctl(&["del", "", "--prefix"]);
         stores.redis.cli(&["flushall"]);
         stores.mongodb.command("elect", doc! { "dropDatabase": 1 });

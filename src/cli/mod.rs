@@ -1,20 +1,20 @@
 //! The command line: what can be asked for, and one file per command that answers.
 
 mod access;
-mod asked;
-mod changes;
+mod change_tracker;
 mod completions;
+mod control_client;
+mod format;
 #[cfg(test)]
-mod generated;
-mod lines;
+mod generated_files;
 mod plan;
 mod relinquish;
 mod run;
 mod status;
-mod steer;
+mod stdout;
+mod store_query;
 mod wait;
 mod watch;
-mod words;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -86,7 +86,7 @@ Examples:
 fn run_help() -> String {
     [&format!("{VARIABLES}\n"), ENVIRONMENT, &format!("{SIGNALS}{}", exit::table()), RUN_EXAMPLES].join("\n")
 }
-const STEERING: &str = "\
+const CONTROL_COMMANDS: &str = "\
 The candidate is spoken to over its control socket, by its own user or root: that of ELECT_SOCKET inside a command of
 elect's, otherwise the one on this host that campaigns for --boundary.
 
@@ -147,17 +147,17 @@ enum Command {
     #[command(after_help = STATUS_EXITS)]
     Status(StatusFlags),
     /// Exit with 0 only if the candidate that this command belongs to leads now
-    #[command(after_long_help = STEERING)]
-    Assert(steer::Whom),
+    #[command(after_long_help = CONTROL_COMMANDS)]
+    Assert(control_client::ControlTarget),
     /// Have the candidate renew its lease now, and print what is left of it
-    #[command(after_long_help = STEERING)]
-    Extend(steer::Whom),
+    #[command(after_long_help = CONTROL_COMMANDS)]
+    Extend(control_client::ControlTarget),
     /// Have the leader on this host stop its command and stand behind the others
-    #[command(after_long_help = STEERING)]
-    Resign(steer::Whom),
+    #[command(after_long_help = CONTROL_COMMANDS)]
+    Resign(control_client::ControlTarget),
     /// Change the name or address that the leader on this host is known by, in the same term
-    #[command(after_long_help = STEERING)]
-    Proclaim(steer::ProclaimFlags),
+    #[command(after_long_help = CONTROL_COMMANDS)]
+    Proclaim(control_client::ProclaimFlags),
     /// Show every change of leadership as it happens
     #[command(after_help = WATCH_EXITS, after_long_help = format!("{WATCH_ABOUT}\n\n{WATCH_EXITS}\n\n{WATCH_EXAMPLES}"))]
     Watch(WatchFlags),
@@ -227,7 +227,7 @@ struct WaitFlags {
 
     /// What for: leader, none, name=NAME or id=ID
     #[arg(long = "for", value_name = "WHAT", default_value = "leader")]
-    until: wait::Awaited,
+    until: wait::WaitCondition,
 
     /// How long at most; 0: look once [default: for ever]
     #[arg(long, value_name = "DURATION", value_parser = crate::config::duration)]
@@ -249,16 +249,16 @@ fn command() -> clap::Command {
 /// The whole program: reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(descriptor) = relinquish::asked_of_us() {
+    if let Some(descriptor) = relinquish::claim_descriptor() {
         return relinquish::relinquish(descriptor);
     }
     match parse() {
         Ok(Cli { command: Command::Run(flags) }) => run::run(*flags),
         Ok(Cli { command: Command::Status(flags) }) => status::status(&flags),
-        Ok(Cli { command: Command::Assert(whom) }) => steer::assert(&whom),
-        Ok(Cli { command: Command::Extend(whom) }) => steer::extend(&whom),
-        Ok(Cli { command: Command::Resign(whom) }) => steer::resign(&whom),
-        Ok(Cli { command: Command::Proclaim(flags) }) => steer::proclaim(&flags),
+        Ok(Cli { command: Command::Assert(target) }) => control_client::assert(&target),
+        Ok(Cli { command: Command::Extend(target) }) => control_client::extend(&target),
+        Ok(Cli { command: Command::Resign(target) }) => control_client::resign(&target),
+        Ok(Cli { command: Command::Proclaim(flags) }) => control_client::proclaim(&flags),
         Ok(Cli { command: Command::Watch(flags) }) => watch::watch(&flags),
         Ok(Cli { command: Command::Wait(flags) }) => wait::wait(&flags),
         Ok(Cli { command: Command::Plan(flags) }) => plan::plan(&flags),
@@ -331,7 +331,7 @@ fn exit_for(error: &StoreError) -> Exit {
 }
 
 /// Descriptors for the runtime, for signals, and for connections that ask a store once.
-const DESCRIPTORS_TO_ASK: usize = 16;
+const DESCRIPTORS_FOR_QUERY: usize = 16;
 
 /// One thread, for whatever talks to a store, and the few that look up names.
 ///

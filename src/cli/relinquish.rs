@@ -10,14 +10,14 @@ use std::process::ExitCode;
 use nix::sys::prctl;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::{DESCRIPTORS_TO_ASK, runtime};
+use super::{DESCRIPTORS_FOR_QUERY, runtime};
 use crate::exit::Exit;
 use crate::keeper::MESSAGE_BYTES_MAX as MESSAGE_TO_KEEPER_BYTES_MAX;
 use crate::store::claim_release::{SUBCOMMAND, StoredClaim};
 
 /// The descriptor of the claim, if it is this that we were executed for. Not part of the command line that people see, and
 /// that is completed for them.
-pub fn asked_of_us() -> Option<RawFd> {
+pub fn claim_descriptor() -> Option<RawFd> {
     let mut words = std::env::args_os().skip(1);
     words.next().filter(|word| word == SUBCOMMAND)?;
     let descriptor = words.next()?.to_str()?.parse().ok()?;
@@ -34,7 +34,7 @@ pub fn relinquish(descriptor: RawFd) -> ExitCode {
     // So that `pkill elect` goes on passing it by.
     let _ = prctl::set_name(c"keeper");
     let Some(parcel) = receive(descriptor) else { return Exit::Failed.into() };
-    let Ok(runtime) = runtime(DESCRIPTORS_TO_ASK) else { return Exit::Failed.into() };
+    let Ok(runtime) = runtime(DESCRIPTORS_FOR_QUERY) else { return Exit::Failed.into() };
     let outcome = runtime.block_on(parcel.relinquish());
     runtime.shutdown_background();
     if outcome.is_ok() { Exit::Success.into() } else { Exit::Unavailable.into() }

@@ -101,7 +101,7 @@ fn campaign(
         ttl: config.timing.ttl().unwrap_or_default(),
     };
     #[cfg(feature = "listen")]
-    let listener = config.listen.as_ref().map(crate::surface::listen::bind).transpose()?;
+    let listener = config.listen.as_ref().map(crate::http::bind).transpose()?;
     #[cfg(not(feature = "listen"))]
     let listener = None;
     let setup = Setup::begin();

@@ -6,65 +6,65 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use super::asked::{Asked, PATIENCE, run};
-use super::words::{age, has_colours, leads, rough};
+use super::format::{leader_line, leading_for, rounded_duration, supports_bold};
+use super::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use super::{StatusFlags, complain, exit_for, fail};
 use crate::boundary::Boundary;
 use crate::exit::Exit;
+use crate::status::StatusDocument;
 use crate::store::{Detail, Listing, Notifier, Observation, StoreError};
-use crate::surface::status::Document;
 use crate::text::escaped;
-use table::{Look, table};
+use table::{TableStyle, table};
 
 /// How many of those who wait are named.
-const SHOWN: usize = 5;
+const WAITERS_NAMED_MAX: usize = 5;
 
 pub fn status(flags: &StatusFlags) -> ExitCode {
-    let asked = match Asked::new(flags.boundary.as_deref(), &flags.store) {
-        Ok(asked) => asked,
+    let query = match StoreQuery::new(flags.boundary.as_deref(), &flags.store) {
+        Ok(query) => query,
         Err(status) => return status,
     };
-    run(asked.url, async {
-        let seen = match look(&asked).await {
+    block_on(query.url, async {
+        let seen = match look(&query).await {
             Ok(seen) => seen,
             Err(error) => return fail(exit_for(&error), &error.to_string()),
         };
-        let text = match (flags.json, &asked.boundary) {
-            (true, _) => json(asked.url.kind().name(), &seen),
-            (false, Some(_)) => seen.iter().map(|(boundary, sighting)| in_full(boundary, sighting)).collect(),
-            (false, None) if seen.is_empty() => format!("no boundaries in {}\n", asked.url),
+        let text = match (flags.json, &query.boundary) {
+            (true, _) => json(query.url.kind().name(), &seen),
+            (false, Some(_)) => seen.iter().map(|(boundary, observation)| in_full(boundary, observation)).collect(),
+            (false, None) if seen.is_empty() => format!("no boundaries in {}\n", query.url),
             (false, None) => table(&seen, here()),
         };
         // Into a closed pipe: whoever asked has seen enough.
         let _ = io::stdout().write_all(text.as_bytes());
-        if asked.boundary.is_none() && !flags.json {
+        if query.boundary.is_none() && !flags.json {
             for (boundary, obstacle) in
                 seen.iter().filter_map(|(boundary, seen)| Some((boundary, seen.obstacle.as_ref()?)))
             {
                 complain(&format!("{boundary}: {obstacle}"));
             }
         }
-        match &asked.boundary {
-            Some(_) if seen.iter().all(|(_, sighting)| sighting.leader.is_none()) => Exit::No.into(),
+        match &query.boundary {
+            Some(_) if seen.iter().all(|(_, observation)| observation.leader.is_none()) => Exit::No.into(),
             Some(_) | None => Exit::Success.into(),
         }
     })
 }
 
-async fn look(asked: &Asked<'_>) -> Result<Vec<(Boundary, Observation)>, StoreError> {
-    let mut store = asked.url.open(&asked.access, Notifier::to_nobody())?;
+async fn look(query: &StoreQuery<'_>) -> Result<Vec<(Boundary, Observation)>, StoreError> {
+    let mut store = query.url.open(&query.access, Notifier::to_nobody())?;
     let looked = async {
-        match &asked.boundary {
+        match &query.boundary {
             Some(boundary) => {
                 // A record beside which this elect does not campaign is an answer: there is no leader that can be shown.
-                let sighting = store.look(boundary).await.or_else(Observation::obstructed)?;
-                Ok(vec![(boundary.clone(), sighting)])
+                let observation = store.look(boundary).await.or_else(Observation::obstructed)?;
+                Ok(vec![(boundary.clone(), observation)])
             }
             None => Ok(store.survey(Detail::Lease).await?.into_iter().map(readable).collect()),
         }
     };
-    tokio::time::timeout(PATIENCE, looked).await.unwrap_or_else(|_| {
-        let (url, limit) = (&asked.url, PATIENCE.as_secs());
+    tokio::time::timeout(QUERY_TIMEOUT, looked).await.unwrap_or_else(|_| {
+        let (url, limit) = (&query.url, QUERY_TIMEOUT.as_secs());
         Err(StoreError::Unavailable(format!("{url} did not answer within {limit} s")))
     })
 }
@@ -76,38 +76,40 @@ fn readable((boundary, seen): Listing) -> (Boundary, Observation) {
 }
 
 fn json(store: &str, seen: &[(Boundary, Observation)]) -> String {
-    seen.iter().map(|(boundary, sighting)| Document::new(boundary, store, sighting).to_json() + "\n").collect()
+    seen.iter()
+        .map(|(boundary, observation)| StatusDocument::new(boundary, store, observation).to_json() + "\n")
+        .collect()
 }
 
 /// How the table is to look on this stdout.
-fn here() -> Look {
+fn here() -> TableStyle {
     let is_terminal = io::stdout().is_terminal();
     let width = terminal_size::terminal_size().map(|(terminal_size::Width(width), _)| usize::from(width));
-    Look { width: width.filter(|_| is_terminal), bold: has_colours() }
+    TableStyle { width: width.filter(|_| is_terminal), bold: supports_bold() }
 }
 
 /// The most important line first; the others are what a person may want to know next.
-fn in_full(boundary: &Boundary, sighting: &Observation) -> String {
+fn in_full(boundary: &Boundary, observation: &Observation) -> String {
     let boundary = escaped(boundary.as_str());
-    let mut text = match (&sighting.leader, &sighting.obstacle) {
+    let mut text = match (&observation.leader, &observation.obstacle) {
         (Some(leader), _) => {
-            let age = age(leader).map_or_else(String::new, |age| format!(", for {age}"));
-            format!("{boundary}: {}{age}\n", leads(leader))
+            let age = leading_for(leader).map_or_else(String::new, |age| format!(", for {age}"));
+            format!("{boundary}: {}{age}\n", leader_line(leader))
         }
         (None, Some(obstacle)) => format!("{boundary}: no leader; {}\n", escaped(obstacle)),
         (None, None) => format!("{boundary}: no leader\n"),
     };
-    if let Some(leader) = &sighting.leader {
+    if let Some(leader) = &observation.leader {
         if let Some(left) = leader.lease_left {
-            let of = leader.ttl.map_or_else(String::new, |ttl| format!(" of {}", rough(ttl)));
-            let _ = writeln!(text, "  lease left {}{of}", rough(left));
+            let of = leader.ttl.map_or_else(String::new, |ttl| format!(" of {}", rounded_duration(ttl)));
+            let _ = writeln!(text, "  lease left {}{of}", rounded_duration(left));
         }
         let _ = writeln!(text, "  id {}", escaped(&leader.id));
     }
-    if let Some(waiting) = sighting.candidates.as_ref().filter(|waiting| !waiting.is_empty()) {
-        let names: Vec<_> = waiting.iter().take(SHOWN).map(|(_, name)| escaped(name)).collect();
+    if let Some(waiting) = observation.candidates.as_ref().filter(|waiting| !waiting.is_empty()) {
+        let names: Vec<_> = waiting.iter().take(WAITERS_NAMED_MAX).map(|(_, name)| escaped(name)).collect();
         let more = match waiting.len() {
-            count if count > SHOWN => format!(" and {} more", count - SHOWN),
+            count if count > WAITERS_NAMED_MAX => format!(" and {} more", count - WAITERS_NAMED_MAX),
             _ => String::new(),
         };
         let _ = writeln!(text, "  waiting: {}{more}", names.join(", "));

@@ -8,100 +8,100 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::asked::{Asked, PATIENCE, run};
-use super::changes::{Change, Changes, What};
-use super::words::leads;
+use super::change_tracker::{Change, ChangeKind, ChangeTracker};
+use super::format::leader_line;
+use super::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use super::{WaitFlags, complain, exit_for, fail};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::election::Time;
 use crate::exit::Exit;
+use crate::status::StatusDocument;
 use crate::store::observer::Observer;
 use crate::store::{Leader, Notifier, Observation, StoreError};
-use crate::surface::status::Document;
 use crate::text::escaped;
 
 /// How long a trouble that goes on is not mentioned again.
-const AGAIN: Duration = Duration::from_secs(30);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Awaited {
+pub enum WaitCondition {
     Leader,
-    Nobody,
+    NoLeader,
     Name(String),
     Id(String),
 }
 
-impl FromStr for Awaited {
+impl FromStr for WaitCondition {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Awaited, String> {
+    fn from_str(text: &str) -> Result<WaitCondition, String> {
         match (text, text.split_once('=')) {
-            ("leader", _) => Ok(Awaited::Leader),
-            ("none", _) => Ok(Awaited::Nobody),
-            (_, Some(("name", name))) if !name.is_empty() => Ok(Awaited::Name(name.to_owned())),
-            (_, Some(("id", id))) if !id.is_empty() => Ok(Awaited::Id(id.to_owned())),
+            ("leader", _) => Ok(WaitCondition::Leader),
+            ("none", _) => Ok(WaitCondition::NoLeader),
+            (_, Some(("name", name))) if !name.is_empty() => Ok(WaitCondition::Name(name.to_owned())),
+            (_, Some(("id", id))) if !id.is_empty() => Ok(WaitCondition::Id(id.to_owned())),
             _ => Err("say leader, none, name=NAME or id=ID".to_owned()),
         }
     }
 }
 
-impl Awaited {
+impl WaitCondition {
     /// Who makes it so that what is waited for is so, as far as that is somebody.
-    fn by<'a>(&self, present: &'a BTreeMap<Boundary, Leader>) -> Met<'a> {
+    fn evaluate<'a>(&self, leaders: &'a BTreeMap<Boundary, Leader>) -> ConditionMatch<'a> {
         let first = |fits: &dyn Fn(&Leader) -> bool| {
-            present
+            leaders
                 .iter()
                 .find(|(_, leader)| fits(leader))
-                .map_or(Met::Not, |(boundary, leader)| Met::By(boundary, leader))
+                .map_or(ConditionMatch::Unmet, |(boundary, leader)| ConditionMatch::Leader(boundary, leader))
         };
         match self {
-            Awaited::Leader => first(&|_| true),
-            Awaited::Nobody if present.is_empty() => Met::ByNobody,
-            Awaited::Nobody => Met::Not,
-            Awaited::Name(name) => first(&|leader| leader.name == *name),
-            Awaited::Id(id) => first(&|leader| leader.id == *id),
+            WaitCondition::Leader => first(&|_| true),
+            WaitCondition::NoLeader if leaders.is_empty() => ConditionMatch::NoLeader,
+            WaitCondition::NoLeader => ConditionMatch::Unmet,
+            WaitCondition::Name(name) => first(&|leader| leader.name == *name),
+            WaitCondition::Id(id) => first(&|leader| leader.id == *id),
         }
     }
 }
 
 /// Whether what is waited for is so.
 #[derive(Debug, Clone, Copy)]
-enum Met<'a> {
-    Not,
-    ByNobody,
-    By(&'a Boundary, &'a Leader),
+enum ConditionMatch<'a> {
+    Unmet,
+    NoLeader,
+    Leader(&'a Boundary, &'a Leader),
 }
 
 pub fn wait(flags: &WaitFlags) -> ExitCode {
-    let asked = match Asked::new(flags.boundary.as_deref(), &flags.store) {
-        Ok(asked) => asked,
+    let query = match StoreQuery::new(flags.boundary.as_deref(), &flags.store) {
+        Ok(query) => query,
         Err(status) => return status,
     };
-    run(asked.url, async {
-        let store = match asked.url.open(&asked.access, Notifier::to_nobody()) {
+    block_on(query.url, async {
+        let store = match query.url.open(&query.access, Notifier::to_nobody()) {
             Ok(store) => store,
             Err(error) => return fail(exit_for(&error), &error.to_string()),
         };
-        let mut wait = Wait {
+        let mut wait = WaitCommand {
             flags,
-            store: asked.url.kind().name(),
-            shown: asked.url.to_string(),
-            observer: Observer::new(store, asked.boundary.clone(), PATIENCE),
-            changes: Changes::default(),
-            present: BTreeMap::new(),
-            unknown: BTreeSet::new(),
+            store: query.url.kind().name(),
+            shown: query.url.to_string(),
+            observer: Observer::new(store, query.boundary.clone(), QUERY_TIMEOUT),
+            tracker: ChangeTracker::default(),
+            leaders: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
             has_answered: false,
-            trouble: None,
+            last_error: None,
         };
         match flags.timeout {
-            None => wait.until_met().await,
-            Some(Duration::ZERO) => match wait.look().await {
+            None => wait.run().await,
+            Some(Duration::ZERO) => match wait.poll().await {
                 Some(status) => status,
                 None => wait.timed_out(),
             },
-            Some(limit) => match timeout(limit, wait.until_met()).await {
+            Some(limit) => match timeout(limit, wait.run()).await {
                 Ok(status) => status,
                 Err(_) => wait.timed_out(),
             },
@@ -109,124 +109,124 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
     })
 }
 
-struct Wait<'a> {
+struct WaitCommand<'a> {
     flags: &'a WaitFlags,
     store: &'static str,
     /// The same as people see it.
     shown: String,
     observer: Observer,
-    changes: Changes,
+    tracker: ChangeTracker,
     /// Who leads, as far as that is known.
-    present: BTreeMap<Boundary, Leader>,
+    leaders: BTreeMap<Boundary, Leader>,
     /// Boundaries whose record cannot be read: somebody may lead them.
-    unknown: BTreeSet<Boundary>,
+    unreadable: BTreeSet<Boundary>,
     /// Whether the store has ever answered.
     has_answered: bool,
     /// What the store's last answer was, if it was none; and when that was last mentioned.
-    trouble: Option<(String, Time)>,
+    last_error: Option<(String, Time)>,
 }
 
-impl Wait<'_> {
-    async fn until_met(&mut self) -> ExitCode {
+impl WaitCommand<'_> {
+    async fn run(&mut self) -> ExitCode {
         loop {
-            if let Some(status) = self.look().await {
+            if let Some(status) = self.poll().await {
                 return status;
             }
         }
     }
 
     /// Looks once; the exit status if there is nothing more to be waited for.
-    async fn look(&mut self) -> Option<ExitCode> {
+    async fn poll(&mut self) -> Option<ExitCode> {
         let seen = self.observer.next().await;
         match &seen {
             Ok(_) => {
                 self.has_answered = true;
-                self.trouble = None;
+                self.last_error = None;
             }
             // A refusal is an answer at the first contact alone: later it may be over as it came (S6).
             Err(error @ (StoreError::Refused(_) | StoreError::Misused(_))) if !self.has_answered => {
                 return Some(fail(exit_for(error), &error.to_string()));
             }
             Err(error) => {
-                self.mention(&error.to_string());
+                self.report_error(&error.to_string());
                 return None;
             }
         }
-        for Change { boundary, what } in self.changes.note(clock::now(), self.observer.scope(), seen) {
+        for Change { boundary, kind } in self.tracker.observe(clock::now(), self.observer.scope(), seen) {
             let Some(boundary) = boundary else { continue };
-            self.unknown.remove(&boundary);
-            match what {
-                What::Leads { leader, .. } => drop(self.present.insert(boundary, leader)),
-                What::Nobody { .. } => drop(self.present.remove(&boundary)),
+            self.unreadable.remove(&boundary);
+            match kind {
+                ChangeKind::Leader { leader, .. } => drop(self.leaders.insert(boundary, leader)),
+                ChangeKind::NoLeader { .. } => drop(self.leaders.remove(&boundary)),
                 // After a trouble it is not known whether the last leader still leads.
-                What::Trouble(trouble) => {
-                    complain(&format!("{boundary}: {trouble}; still waiting"));
-                    self.present.remove(&boundary);
-                    self.unknown.insert(boundary);
+                ChangeKind::Error(error) => {
+                    complain(&format!("{boundary}: {error}; still waiting"));
+                    self.leaders.remove(&boundary);
+                    self.unreadable.insert(boundary);
                 }
             }
         }
-        match self.flags.until.by(&self.present) {
-            Met::Not => None,
-            Met::ByNobody if !self.unknown.is_empty() => None,
-            met @ (Met::ByNobody | Met::By(..)) => {
-                self.tell(met);
+        match self.flags.until.evaluate(&self.leaders) {
+            ConditionMatch::Unmet => None,
+            ConditionMatch::NoLeader if !self.unreadable.is_empty() => None,
+            matched @ (ConditionMatch::NoLeader | ConditionMatch::Leader(..)) => {
+                self.print(matched);
                 Some(Exit::Success.into())
             }
         }
     }
 
     /// At once, and now and then while it lasts: nobody knows how long that will be.
-    fn mention(&mut self, trouble: &str) {
+    fn report_error(&mut self, error: &str) {
         let now = clock::now();
-        if let Some((_, at)) = self.trouble
-            && now.since(at) < AGAIN
+        if let Some((_, at)) = self.last_error
+            && now.since(at) < REPEAT_INTERVAL
         {
             return;
         }
         // With a short time-out there is a word soon enough.
-        if self.flags.timeout.is_none_or(|limit| limit > AGAIN) {
-            complain(&format!("{trouble}; still waiting"));
+        if self.flags.timeout.is_none_or(|limit| limit > REPEAT_INTERVAL) {
+            complain(&format!("{error}; still waiting"));
         }
-        self.trouble = Some((trouble.to_owned(), now));
+        self.last_error = Some((error.to_owned(), now));
     }
 
     /// What has been waited for, as `status` has it. Into a closed pipe: the status says it too.
-    fn tell(&self, met: Met<'_>) {
-        let (boundary, leader) = match (met, self.observer.scope()) {
-            (Met::By(boundary, leader), _) => (boundary, Some(leader)),
-            (Met::ByNobody, Some(boundary)) => (boundary, None),
+    fn print(&self, matched: ConditionMatch<'_>) {
+        let (boundary, leader) = match (matched, self.observer.scope()) {
+            (ConditionMatch::Leader(boundary, leader), _) => (boundary, Some(leader)),
+            (ConditionMatch::NoLeader, Some(boundary)) => (boundary, None),
             // Of all boundaries there is nothing to be said one by one.
-            (Met::ByNobody, None) | (Met::Not, _) => return,
+            (ConditionMatch::NoLeader, None) | (ConditionMatch::Unmet, _) => return,
         };
         let text = if self.flags.json {
-            let sighting = Observation { leader: leader.cloned(), ..Observation::default() };
-            Document::new(boundary, self.store, &sighting).to_json()
+            let observation = Observation { leader: leader.cloned(), ..Observation::default() };
+            StatusDocument::new(boundary, self.store, &observation).to_json()
         } else {
             let boundary = escaped(boundary.as_str());
-            format!("{boundary}: {}", leader.map_or("no leader".to_owned(), leads))
+            format!("{boundary}: {}", leader.map_or("no leader".to_owned(), leader_line))
         };
         let _ = writeln!(io::stdout(), "{text}");
     }
 
     fn timed_out(&self) -> ExitCode {
         let limit = humantime::format_duration(self.flags.timeout.unwrap_or_default());
-        match &self.trouble {
-            Some((trouble, _)) => fail(Exit::Unavailable, &format!("{trouble}; waited for {limit}")),
+        match &self.last_error {
+            Some((error, _)) => fail(Exit::Unavailable, &format!("{error}; waited for {limit}")),
             None if !self.has_answered => {
                 fail(Exit::Unavailable, &format!("{} has not answered; waited for {limit}", self.shown))
             }
-            None => fail(Exit::NotElected, &format!("{} within {limit}", self.what_did_not_come())),
+            None => fail(Exit::NotElected, &format!("{} within {limit}", self.unmet_message())),
         }
     }
 
-    fn what_did_not_come(&self) -> String {
+    fn unmet_message(&self) -> String {
         let of = self.observer.scope().map_or("any boundary".to_owned(), |boundary| format!("boundary {boundary}"));
         match &self.flags.until {
-            Awaited::Leader => format!("nobody came to lead {of}"),
-            Awaited::Nobody => format!("{of} did not lose its leader"),
-            Awaited::Name(name) => format!("no candidate named {name:?} came to lead {of}"),
-            Awaited::Id(id) => format!("no candidate with the id {id:?} came to lead {of}"),
+            WaitCondition::Leader => format!("nobody came to lead {of}"),
+            WaitCondition::NoLeader => format!("{of} did not lose its leader"),
+            WaitCondition::Name(name) => format!("no candidate named {name:?} came to lead {of}"),
+            WaitCondition::Id(id) => format!("no candidate with the id {id:?} came to lead {of}"),
         }
     }
 }
@@ -237,12 +237,12 @@ mod tests {
 
     #[test]
     fn what_is_waited_for_has_four_forms() {
-        assert_eq!("leader".parse(), Ok(Awaited::Leader));
-        assert_eq!("none".parse(), Ok(Awaited::Nobody));
-        assert_eq!("name=a=b".parse(), Ok(Awaited::Name("a=b".to_owned())));
-        assert_eq!("id=x".parse(), Ok(Awaited::Id("x".to_owned())));
+        assert_eq!("leader".parse(), Ok(WaitCondition::Leader));
+        assert_eq!("none".parse(), Ok(WaitCondition::NoLeader));
+        assert_eq!("name=a=b".parse(), Ok(WaitCondition::Name("a=b".to_owned())));
+        assert_eq!("id=x".parse(), Ok(WaitCondition::Id("x".to_owned())));
         for text in ["", "Leader", "name", "name=", "id=", "term=5", "leader=x"] {
-            assert!(text.parse::<Awaited>().is_err(), "{text}");
+            assert!(text.parse::<WaitCondition>().is_err(), "{text}");
         }
     }
 }

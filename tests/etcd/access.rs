@@ -8,13 +8,13 @@ use nix::sys::signal::Signal;
 
 use super::{LEASE, candidate, candidate_for, real};
 use crate::harness::certificates::Certificates;
-use crate::harness::etcd::{Etcd, Options, PASSWORD};
+use crate::harness::etcd::{EtcdOptions, EtcdServer, PASSWORD};
 use crate::harness::ports::free_port;
-use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::wait::{now, since, throughout};
-use crate::harness::{Candidate, Elect, Ended, Place, Witness};
+use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness};
 
-fn as_user(elect: Elect, name: &str, password: &str) -> Elect {
+fn as_user(elect: ElectCmd, name: &str, password: &str) -> ElectCmd {
     elect.flag("--username", name).variable("ELECT_PASSWORD", password)
 }
 
@@ -22,7 +22,7 @@ fn as_user(elect: Elect, name: &str, password: &str) -> Elect {
 #[track_caller]
 fn is_refused(ended: &Ended, said: &[&str]) {
     assert_eq!(ended.status.code(), Some(77), "{ended:?}");
-    ended.says(said);
+    ended.stderr_contains(said);
     let errors = ended.stderr.lines().filter(|line| line.contains("error")).count();
     assert_eq!(errors, 1, "one line: {ended:?}");
     assert!(!ended.stderr.contains(PASSWORD), "{ended:?}");
@@ -30,72 +30,72 @@ fn is_refused(ended: &Ended, said: &[&str]) {
 
 /// Its keeper gives back what it held: the claim has all that this takes.
 #[track_caller]
-fn a_killed_campaigner_is_followed_at_once(place: &Place, mut leader: Candidate, next: Candidate) {
+fn a_killed_campaigner_is_followed_at_once(sandbox: &Sandbox, mut leader: CandidateProcess, next: CandidateProcess) {
     let killed = now();
     leader.signal(Signal::SIGKILL);
     leader.wait();
-    place.starts(2);
+    sandbox.starts(2);
     assert!(since(killed) < LEASE / 2, "by its keeper, not by the lease: {:?}", since(killed));
-    next.stops();
-    place.history().is_safe();
+    next.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn a_user_with_a_password_leads_and_hands_over() {
-    let etcd = Etcd::start();
+    let etcd = EtcdServer::start();
     etcd.enable_auth();
-    let place = Place::new();
-    let file = place.path().join("password");
+    let sandbox = Sandbox::new();
+    let file = sandbox.path().join("password");
     fs::write(&file, format!("{PASSWORD}\n")).expect("a file");
     let store = format!("etcd://{}", etcd.address());
-    let leader = as_user(candidate(&place, store.clone()), "elect", PASSWORD).witness(&Witness::new()).start();
-    place.starts(1);
-    let next = candidate(&place, store.clone())
+    let leader = as_user(candidate(&sandbox, store.clone()), "elect", PASSWORD).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let next = candidate(&sandbox, store.clone())
         .flag("--username", "elect")
         .flag("--password-file", &file.display().to_string())
         .witness(&Witness::new())
         .start();
-    next.waits();
-    let seen = as_user(Elect::new(&place).store(store).status(&["cron"]), "elect", PASSWORD).run();
+    next.wait_until_waiting();
+    let seen = as_user(ElectCmd::new(&sandbox).store(store).status(&["cron"]), "elect", PASSWORD).run();
     assert!(seen.stdout.contains(" leads"), "{seen:?}");
-    a_killed_campaigner_is_followed_at_once(&place, leader, next);
+    a_killed_campaigner_is_followed_at_once(&sandbox, leader, next);
 }
 
 #[test]
 fn a_token_that_expires_or_is_forgotten_is_replaced() {
-    let etcd = Etcd::with(&Options::new().token_ttl(1));
+    let etcd = EtcdServer::with(&EtcdOptions::new().token_ttl(1));
     etcd.enable_auth();
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     // A renewal every three seconds: each finds its token expired.
     let store = format!("etcd://{}", etcd.address());
-    let elect = |place: &Place| Elect::new(place).store(store.clone()).flag("--ttl", "15s");
-    let leader = as_user(elect(&place), "elect", PASSWORD).witness(&Witness::new()).start();
-    place.starts(1);
-    let next = as_user(elect(&place), "elect", PASSWORD).witness(&Witness::new()).start();
-    next.waits();
+    let elect = |sandbox: &Sandbox| ElectCmd::new(sandbox).store(store.clone()).flag("--ttl", "15s");
+    let leader = as_user(elect(&sandbox), "elect", PASSWORD).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let next = as_user(elect(&sandbox), "elect", PASSWORD).witness(&Witness::new()).start();
+    next.wait_until_waiting();
     let logins = || etcd.requests().get("Authenticate").copied().unwrap_or_default();
     let before = logins();
-    throughout(Duration::from_secs(7), "it goes on leading", || place.history().starts.len() == 1);
+    throughout(Duration::from_secs(7), "it goes on leading", || sandbox.history().starts.len() == 1);
     let after = logins();
     println!("figures: etcd: tokens of 1 s, a renewal each 3 s: {} logins in 7 s by two candidates", after - before);
     assert!(after > before, "a token has expired");
     // A server that is started again knows no token.
     etcd.restart();
-    throughout(Duration::from_secs(4), "it goes on leading", || place.history().starts.len() == 1);
+    throughout(Duration::from_secs(4), "it goes on leading", || sandbox.history().starts.len() == 1);
     assert!(!leader.log().contains("lease runs out"), "{}", leader.log());
-    leader.stops();
-    place.starts(2);
-    next.stops();
-    place.history().is_safe();
+    leader.terminate();
+    sandbox.starts(2);
+    next.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn who_may_not_is_told_so_and_ends() {
-    let etcd = Etcd::start();
+    let etcd = EtcdServer::start();
     etcd.enable_auth();
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let store = format!("etcd://{}", etcd.address());
-    let elect = || candidate(&place, store.clone()).witness(&Witness::new());
+    let elect = || candidate(&sandbox, store.clone()).witness(&Witness::new());
     let logins = || etcd.requests().get("Authenticate").copied().unwrap_or_default();
     let before = logins();
     is_refused(&as_user(elect(), "elect", "wrong").run(), &["authentication failed"]);
@@ -103,102 +103,103 @@ fn who_may_not_is_told_so_and_ends() {
     is_refused(&as_user(elect(), "nobody", PASSWORD).run(), &["authentication failed"]);
     is_refused(&as_user(elect(), "stranger", PASSWORD).run(), &["permission denied"]);
     is_refused(&elect().run(), &["--username", "--password-file"]);
-    let outside = candidate(&place, format!("{store}/elsewhere")).witness(&Witness::new());
+    let outside = candidate(&sandbox, format!("{store}/elsewhere")).witness(&Witness::new());
     is_refused(&as_user(outside, "elect", PASSWORD).run(), &["permission denied"]);
-    let status = |elect: Elect| elect.run();
-    let asked = status(as_user(Elect::new(&place).store(store.clone()).status(&["cron"]), "elect", "wrong"));
+    let status = |elect: ElectCmd| elect.run();
+    let asked = status(as_user(ElectCmd::new(&sandbox).store(store.clone()).status(&["cron"]), "elect", "wrong"));
     asked.fails_with(77, &["authentication failed"]);
-    assert!(place.history().starts.is_empty());
+    assert!(sandbox.history().starts.is_empty());
 }
 
 #[test]
 fn a_user_who_may_not_keep_terms_is_told_the_command_that_grants_it() {
-    let etcd = Etcd::start();
+    let etcd = EtcdServer::start();
     etcd.enable_auth();
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let store = format!("etcd://{}", etcd.address());
-    let elect = |store: &str| as_user(candidate(&place, store.to_owned()), "narrow", PASSWORD).witness(&Witness::new());
+    let elect =
+        |store: &str| as_user(candidate(&sandbox, store.to_owned()), "narrow", PASSWORD).witness(&Witness::new());
     let command = |right: &str| format!("role grant-permission ROLE --prefix {right} elect.term//elect/");
     let ended = elect(&store).run();
     is_refused(&ended, &["elect.term//elect/cron/", &command("readwrite")]);
     is_refused(&elect(&format!("{store}?term=revision")).run(), &[&command("read")]);
     assert!(etcd.etcdctl(&["get", "--prefix", ""]).is_empty(), "nothing is left behind");
     // To look on needs no right to the terms.
-    let status = as_user(Elect::new(&place).store(store.clone()).status(&["cron"]), "narrow", PASSWORD).run();
+    let status = as_user(ElectCmd::new(&sandbox).store(store.clone()).status(&["cron"]), "narrow", PASSWORD).run();
     assert!(status.stdout.contains("no leader"), "{status:?}");
     // As it is printed.
     let advice = ended.stderr.split_once("run etcdctl ").expect("the command").1.lines().next().expect("a line");
     let words: Vec<&str> = advice.split(' ').map(|word| if word == "ROLE" { "narrow" } else { word }).collect();
     etcd.etcdctl(&words);
     let leader = elect(&store).start();
-    place.starts(1);
-    leader.stops();
+    sandbox.starts(1);
+    leader.terminate();
 }
 
 #[test]
 fn a_user_where_none_is_asked_for_is_told_so() {
-    let etcd = Etcd::start();
-    let place = Place::new();
-    let elect = candidate(&place, etcd.url()).witness(&Witness::new());
+    let etcd = EtcdServer::start();
+    let sandbox = Sandbox::new();
+    let elect = candidate(&sandbox, etcd.url()).witness(&Witness::new());
     is_refused(&as_user(elect, "elect", PASSWORD).run(), &["authentication is not enabled"]);
 }
 
 #[test]
 fn a_permission_that_is_withdrawn_is_a_trouble_without_a_storm() {
-    let etcd = Etcd::start();
+    let etcd = EtcdServer::start();
     etcd.enable_auth();
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let store = format!("etcd://{}", etcd.address());
-    let leader = as_user(candidate(&place, store.clone()), "elect", PASSWORD).witness(&Witness::new()).start();
-    place.starts(1);
+    let leader = as_user(candidate(&sandbox, store.clone()), "elect", PASSWORD).witness(&Witness::new()).start();
+    sandbox.starts(1);
     etcd.etcdctl(&["user", "revoke-role", "elect", "elect"]);
-    leader.says("the lease runs out");
-    leader.says("permission denied");
+    leader.wait_for_log("the lease runs out");
+    leader.wait_for_log("permission denied");
     let (began, before): (_, u64) = (now(), etcd.messages().values().sum());
-    throughout(Duration::from_secs(3), "it does not lead", || place.history().starts.len() == 1);
+    throughout(Duration::from_secs(3), "it does not lead", || sandbox.history().starts.len() == 1);
     let rate = real(etcd.messages().values().sum::<u64>() - before) / since(began).as_secs_f64();
     println!("figures: etcd: permission withdrawn, ttl 3 s: {rate:.1} messages a second");
     assert!(rate < 20.0, "a storm: {rate}");
     etcd.etcdctl(&["user", "grant-role", "elect", "elect"]);
-    place.starts(2);
-    leader.stops();
-    place.history().is_safe();
+    sandbox.starts(2);
+    leader.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn certificates_of_both_sides_are_shown_and_checked() {
     let certificates = Arc::new(Certificates::new());
-    let etcd = Etcd::with(&Options::new().tls(&certificates));
-    let place = Place::new();
+    let etcd = EtcdServer::with(&EtcdOptions::new().tls(&certificates));
+    let sandbox = Sandbox::new();
     let (client, other) = (certificates.client(), certificates.other_client());
-    let elect = |ca: &str, identity: Option<&crate::harness::certificates::Identity>| {
-        let elect = candidate(&place, etcd.url()).witness(&Witness::new()).flag("--tls-ca", ca);
+    let elect = |ca: &str, identity: Option<&crate::harness::certificates::CertificateFiles>| {
+        let elect = candidate(&sandbox, etcd.url()).witness(&Witness::new()).flag("--tls-ca", ca);
         match identity {
             Some(identity) => elect.flag("--tls-cert", &identity.certificate).flag("--tls-key", &identity.key),
             None => elect,
         }
     };
     let leader = elect(&certificates.ca(), Some(&client)).start();
-    place.starts(1);
+    sandbox.starts(1);
     let next = elect(&certificates.ca(), Some(&client)).start();
-    next.waits();
-    a_killed_campaigner_is_followed_at_once(&place, leader, next);
+    next.wait_until_waiting();
+    a_killed_campaigner_is_followed_at_once(&sandbox, leader, next);
 
     is_refused(&elect(&certificates.other_ca(), Some(&client)).run(), &["certificate"]);
     is_refused(&elect(&certificates.ca(), None).run(), &["ertificate"]);
     is_refused(&elect(&certificates.ca(), Some(&other)).run(), &["ertificate"]);
     is_refused(&elect("/nonexistent/ca.pem", Some(&client)).run(), &["/nonexistent/ca.pem"]);
-    assert_eq!(place.history().starts.len(), 2);
+    assert_eq!(sandbox.history().starts.len(), 2);
 }
 
 #[test]
 fn variables_of_etcds_own_fill_in_what_is_left_open() {
     let certificates = Arc::new(Certificates::new());
-    let etcd = Etcd::with(&Options::new().tls(&certificates));
-    let place = Place::new();
+    let etcd = EtcdServer::with(&EtcdOptions::new().tls(&certificates));
+    let sandbox = Sandbox::new();
     let client = certificates.client();
     let with = |name: &str, value: &str| {
-        candidate(&place, "etcd:".to_owned())
+        candidate(&sandbox, "etcd:".to_owned())
             .variable("ETCD3_ENDPOINT", &etcd.address())
             .variable("ETCD3_TLS_CERT", &client.certificate)
             .variable("ETCD3_TLS_KEY", &client.key)
@@ -208,7 +209,7 @@ fn variables_of_etcds_own_fill_in_what_is_left_open() {
     };
     let ended = with("ETCD3_CA", &certificates.ca());
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    ended.says(&["store=etcds://", &etcd.address()]);
+    ended.stderr_contains(&["store=etcds://", &etcd.address()]);
     // Nothing vouches for this server but the wish to believe it.
     assert_eq!(with("ETCD3_SKIP_VERIFY", "1").status.code(), Some(0));
     assert_eq!(with("ETCD3_CA", &certificates.other_ca()).status.code(), Some(77));
@@ -217,69 +218,69 @@ fn variables_of_etcds_own_fill_in_what_is_left_open() {
 
 #[test]
 fn urls_and_flags_that_do_not_fit_together_are_usage_errors() {
-    let place = Place::new();
-    let elect = |store: &str| Elect::new(&place).store(store.to_owned()).command(["true"]);
+    let sandbox = Sandbox::new();
+    let elect = |store: &str| ElectCmd::new(&sandbox).store(store.to_owned()).command(["true"]);
     elect("etcd:localhost").run().fails_with(2, &["etcd://HOST:PORT"]);
     elect("etcd://me:secret@h").run().fails_with(2, &["--password-file"]);
     let ended = elect("etcd://h").flag("--tls-ca", "/ca").run();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
-    ended.says(&["--tls-ca", "etcds://"]);
+    ended.stderr_contains(&["--tls-ca", "etcds://"]);
     let ended = elect("etcd://h").flag("--username", "me").run();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
-    ended.says(&["--password-file"]);
+    ended.stderr_contains(&["--password-file"]);
     elect("etcd://h").flag("--password-file", "/nonexistent").run().fails_with(2, &["/nonexistent"]);
 }
 
 #[test]
 fn a_server_that_is_not_there_is_waited_for_and_mentioned_once_in_a_while() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let port = free_port();
-    let candidate = candidate(&place, format!("etcd://127.0.0.1:{port}")).witness(&Witness::new()).start();
-    candidate.says("cannot be reached");
+    let candidate = candidate(&sandbox, format!("etcd://127.0.0.1:{port}")).witness(&Witness::new()).start();
+    candidate.wait_for_log("cannot be reached");
     throughout(Duration::from_secs(3), "it keeps trying", || candidate.log().lines().count() <= 3);
-    candidate.stops();
-    assert!(place.history().starts.is_empty());
+    candidate.terminate();
+    assert!(sandbox.history().starts.is_empty());
 }
 
 #[test]
 fn a_server_that_comes_back_is_found_within_a_renewal() {
-    let etcd = Etcd::start();
-    let (place, proxy) = (Place::new(), Proxy::to(&etcd.address()));
-    proxy.mode(Mode::Closed);
-    let candidate = candidate(&place, super::through(&proxy, &place)).witness(&Witness::new()).start();
-    candidate.says("cannot be reached");
-    proxy.mode(Mode::Open);
+    let etcd = EtcdServer::start();
+    let (sandbox, proxy) = (Sandbox::new(), Proxy::to(&etcd.address()));
+    proxy.mode(ProxyMode::Closed);
+    let candidate = candidate(&sandbox, super::through(&proxy, &sandbox)).witness(&Witness::new()).start();
+    candidate.wait_for_log("cannot be reached");
+    proxy.mode(ProxyMode::Open);
     let opened = now();
-    place.starts(1);
+    sandbox.starts(1);
     println!("figures: etcd: leads {} ms after the server is there", since(opened).as_millis());
-    candidate.says("answers again");
-    candidate.stops();
+    candidate.wait_for_log("answers again");
+    candidate.terminate();
 }
 
 #[test]
 fn nobody_waits_who_does_not_want_to() {
-    let (place, etcd) = (Place::new(), Etcd::start());
+    let (sandbox, etcd) = (Sandbox::new(), EtcdServer::start());
     let gone = format!("etcd://127.0.0.1:{}", free_port());
-    let ended = candidate_for(&place, gone, "10s").switch("--no-wait").command(["true"]).run();
+    let ended = candidate_for(&sandbox, gone, "10s").switch("--no-wait").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
-    ended.says(&["cannot be reached"]);
-    let leader = candidate(&place, etcd.url()).witness(&Witness::new()).start();
-    place.starts(1);
-    let ended = candidate_for(&place, etcd.url(), "10s").switch("--no-wait").command(["true"]).run();
+    ended.stderr_contains(&["cannot be reached"]);
+    let leader = candidate(&sandbox, etcd.url()).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let ended = candidate_for(&sandbox, etcd.url(), "10s").switch("--no-wait").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(75), "{ended:?}");
-    let quiet = candidate_for(&place, etcd.url(), "10s").switch("-q").switch("-n").command(["true"]).run();
+    let quiet = candidate_for(&sandbox, etcd.url(), "10s").switch("-q").switch("-n").command(["true"]).run();
     assert_eq!((quiet.status.code(), quiet.stderr.as_str()), (Some(75), ""), "silent");
     let queue = etcd.etcdctl(&["get", "--prefix", "--keys-only", "/elect/"]);
     assert_eq!(queue.lines().filter(|line| !line.is_empty()).count(), 1, "its place was given back");
-    leader.stops();
+    leader.terminate();
 }
 
 #[test]
 fn a_version_with_known_bugs_is_mentioned_once() {
-    let etcd = Etcd::start();
+    let etcd = EtcdServer::start();
     let version = etcd.etcdctl(&["endpoint", "status", "-w", "json"]);
-    let place = Place::new();
-    let ended = candidate(&place, etcd.url()).command(["sleep", "1"]).run();
+    let sandbox = Sandbox::new();
+    let ended = candidate(&sandbox, etcd.url()).command(["sleep", "1"]).run();
     let told = ended.stderr.matches("known lease bugs").count();
     assert_eq!(told, usize::from(version.contains("\"version\":\"3.4.2")), "{ended:?} of {version}");
 }

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::{LEASE, candidate_for};
-use crate::harness::cluster::Cluster;
-use crate::harness::etcd::{Etcd, Options};
+use crate::harness::cluster::EtcdCluster;
+use crate::harness::etcd::{EtcdOptions, EtcdServer};
 use crate::harness::wait::{now, since, throughout, until};
-use crate::harness::{Candidate, Place, Witness, is_long, millis, processes};
+use crate::harness::{CandidateProcess, Sandbox, Witness, is_long, millis, processes};
 
 /// With etcd's elections of half a second, a lease of so long outlives one.
 const PATIENT: &str = "10s";
@@ -17,85 +17,85 @@ fn rounds() -> usize {
 }
 
 /// A leader that asks these members, in this order, and a waiter that asks all.
-struct Stage {
-    place: Place,
-    leader: Candidate,
-    next: Candidate,
+struct ClusterScenario {
+    sandbox: Sandbox,
+    leader: CandidateProcess,
+    next: CandidateProcess,
 }
 
-impl Stage {
-    fn on(cluster: &Cluster, members: &[usize], ttl: &str) -> Stage {
-        let place = Place::new();
+impl ClusterScenario {
+    fn on(cluster: &EtcdCluster, members: &[usize], ttl: &str) -> ClusterScenario {
+        let sandbox = Sandbox::new();
         let addresses: Vec<String> = members.iter().map(|&member| cluster.members[member].address()).collect();
         let start = |store: String| {
-            candidate_for(&place, place.below(&store), ttl)
+            candidate_for(&sandbox, sandbox.below(&store), ttl)
                 .variable("ELECT_LOG", "elect=debug")
                 .witness(&Witness::new().daemon())
                 .start()
         };
         let leader = start(format!("etcd://{}", addresses.join(",")));
-        place.starts(1);
+        sandbox.starts(1);
         // Last the one that is going to fail.
-        let mut others: Vec<String> = cluster.members.iter().map(Etcd::address).collect();
+        let mut others: Vec<String> = cluster.members.iter().map(EtcdServer::address).collect();
         others.retain(|address| *address != addresses[0]);
         others.push(addresses[0].clone());
         let next = start(format!("etcd://{}", others.join(",")));
-        next.waits();
-        Stage { place, leader, next }
+        next.wait_until_waiting();
+        ClusterScenario { sandbox, leader, next }
     }
 
     /// Nobody else starts, and the command lives, for longer than a lease would have taken to run out.
     #[track_caller]
     fn goes_on_leading(&self, window: Duration, what: &str) {
-        let led = self.place.history().latest();
-        throughout(window, what, || self.place.history().starts.len() == 1 && processes::is_alive(led.pid));
+        let led = self.sandbox.history().latest();
+        throughout(window, what, || self.sandbox.history().starts.len() == 1 && processes::is_alive(led.pid));
     }
 
     /// The command is dead before the other one starts. Says after how long it was, and how long after that the other.
     #[track_caller]
     fn hands_over(&self, what: &str, strike: impl FnOnce()) {
-        let led = self.place.history().latest();
-        let end = self.place.watch_the_end_of(led.pid);
+        let led = self.sandbox.history().latest();
+        let end = self.sandbox.watch_the_end_of(led.pid);
         let struck = now();
         strike();
-        let started = self.place.starts(2).latest();
+        let started = self.sandbox.starts(2).latest();
         assert_eq!(self.leader.tree(), [], "{what}");
         let ended = end.join().expect("the watch on the old tree");
-        self.place.history().is_safe();
+        self.sandbox.history().is_safe();
         let (gone, then) = (millis(ended.saturating_sub(struck)), millis(started.at.saturating_sub(ended)));
         println!("figures: etcd cluster: {what}: old tree gone after {gone}, hand-over {then}");
     }
 
     #[track_caller]
     fn end(self) {
-        let Stage { place, leader, next, .. } = self;
+        let ClusterScenario { sandbox, leader, next, .. } = self;
         // The waiter first: whoever leads at the end ends as a leader.
-        next.stops();
-        leader.stops();
-        place.history().is_safe();
-        until("nothing is left", || place.running().is_empty());
+        next.terminate();
+        leader.terminate();
+        sandbox.history().is_safe();
+        until("nothing is left", || sandbox.running().is_empty());
     }
 
     /// The waiter still takes over within milliseconds.
     #[track_caller]
     fn still_hands_over(self) {
-        let Stage { place, leader, next, .. } = self;
-        let starts = place.history().starts.len();
-        leader.stops();
-        place.starts(starts + 1);
-        next.stops();
-        place.history().is_safe();
-        until("nothing is left", || place.running().is_empty());
+        let ClusterScenario { sandbox, leader, next, .. } = self;
+        let starts = sandbox.history().starts.len();
+        leader.terminate();
+        sandbox.starts(starts + 1);
+        next.terminate();
+        sandbox.history().is_safe();
+        until("nothing is left", || sandbox.running().is_empty());
     }
 }
 
 /// A member that does not lead the cluster.
-fn follower(cluster: &Cluster) -> usize {
+fn follower(cluster: &EtcdCluster) -> usize {
     (cluster.leader() + 1) % 3
 }
 
 /// The log of the first member takes no more writes, and there is one to make.
-fn stall(cluster: &Cluster) {
+fn stall(cluster: &EtcdCluster) {
     cluster.members[0].disk().freeze();
     let written = cluster.members[0].try_etcdctl(&["put", "/elsewhere", "x", "--command-timeout=200ms"]);
     assert!(written.is_err(), "nothing can be written: {written:?}");
@@ -107,114 +107,117 @@ fn order_from(first: usize) -> [usize; 3] {
 
 #[test]
 fn the_member_we_talk_to_may_fail_in_any_way_and_we_go_on_leading() {
-    let cluster = Cluster::of(3);
+    let cluster = EtcdCluster::of(3);
     for _ in 0..rounds() {
         let ours = follower(&cluster);
-        for (what, fail, mend) in
-            [("killed", Etcd::kill as fn(&Etcd), Etcd::restart as fn(&Etcd)), ("stopped", Etcd::stop, Etcd::cont)]
-        {
-            let stage = Stage::on(&cluster, &order_from(ours), super::TTL);
+        for (what, fail, mend) in [
+            ("killed", EtcdServer::kill as fn(&EtcdServer), EtcdServer::restart as fn(&EtcdServer)),
+            ("stopped", EtcdServer::stop, EtcdServer::cont),
+        ] {
+            let scenario = ClusterScenario::on(&cluster, &order_from(ours), super::TTL);
             fail(&cluster.members[ours]);
-            stage.goes_on_leading(LEASE * 3 / 2, &format!("our member {what}"));
+            scenario.goes_on_leading(LEASE * 3 / 2, &format!("our member {what}"));
             println!("figures: etcd cluster: the member we talk to {what}, ttl 3 s: goes on leading");
-            stage.still_hands_over();
+            scenario.still_hands_over();
             mend(&cluster.members[ours]);
         }
-        let stage = Stage::on(&cluster, &order_from(ours), super::TTL);
+        let scenario = ClusterScenario::on(&cluster, &order_from(ours), super::TTL);
         cluster.cut_off(ours);
-        stage.goes_on_leading(LEASE * 3 / 2, "our member cut off");
+        scenario.goes_on_leading(LEASE * 3 / 2, "our member cut off");
         println!("figures: etcd cluster: the member we talk to cut off from the others, ttl 3 s: goes on leading");
-        stage.still_hands_over();
+        scenario.still_hands_over();
         cluster.heal(ours);
     }
 }
 
 #[test]
 fn who_talks_to_a_member_that_is_cut_off_and_to_nobody_else_is_dead_before_the_next_one_starts() {
-    let cluster = Cluster::of(3);
+    let cluster = EtcdCluster::of(3);
     for round in 0..rounds() * 2 {
         // A follower, and the leader of the cluster, which goes on answering keep-alives for a while.
         let leads = round % 2 == 1;
         let ours = if leads { cluster.leader() } else { follower(&cluster) };
-        let stage = Stage::on(&cluster, &[ours], super::TTL);
+        let scenario = ClusterScenario::on(&cluster, &[ours], super::TTL);
         let kind = if leads { "the cluster's leader" } else { "a follower" };
-        stage.hands_over(&format!("our only member, {kind}, cut off from the others"), || cluster.cut_off(ours));
+        scenario.hands_over(&format!("our only member, {kind}, cut off from the others"), || cluster.cut_off(ours));
         cluster.heal(ours);
-        stage.end();
+        scenario.end();
     }
 }
 
 #[test]
 fn a_new_leader_of_the_cluster_is_waited_for_by_a_lease_that_is_long_enough() {
-    let cluster = Cluster::of(3);
+    let cluster = EtcdCluster::of(3);
     for round in 0..rounds() {
         let leader = cluster.leader();
         // Asked first, or not at all at first.
         let first = if round % 2 == 0 { leader } else { follower(&cluster) };
-        let stage = Stage::on(&cluster, &order_from(first), PATIENT);
+        let scenario = ClusterScenario::on(&cluster, &order_from(first), PATIENT);
         cluster.members[leader].kill();
-        stage.goes_on_leading(Duration::from_secs(12), "the cluster's leader killed, ttl 10 s");
+        scenario.goes_on_leading(Duration::from_secs(12), "the cluster's leader killed, ttl 10 s");
         println!("figures: etcd cluster: the cluster's leader killed, ttl 10 s: goes on leading");
-        stage.still_hands_over();
+        scenario.still_hands_over();
         cluster.members[leader].restart();
     }
 }
 
 #[test]
 fn a_new_leader_of_the_cluster_with_a_short_lease_leaves_one_or_none() {
-    let cluster = Cluster::of(3);
+    let cluster = EtcdCluster::of(3);
     for _ in 0..rounds() {
         let leader = cluster.leader();
-        let stage = Stage::on(&cluster, &order_from(leader), super::TTL);
+        let scenario = ClusterScenario::on(&cluster, &order_from(leader), super::TTL);
         cluster.members[leader].kill();
-        throughout(LEASE * 3, "never two", || stage.place.history().verdict().is_ok());
-        let starts = stage.place.history().starts.len();
+        throughout(LEASE * 3, "never two", || scenario.sandbox.history().verdict().is_ok());
+        let starts = scenario.sandbox.history().starts.len();
         println!("figures: etcd cluster: the cluster's leader killed, ttl 3 s: {} demoted", starts - 1);
         cluster.members[leader].restart();
-        stage.end();
+        scenario.end();
     }
 }
 
 #[test]
 fn a_stalled_member_that_was_the_clusters_leader_does_not_keep_us_leading() {
-    let cluster = Cluster::with(3, |index| if index == 0 { Options::new().own_disk() } else { Options::new() });
+    let cluster =
+        EtcdCluster::with(3, |index| if index == 0 { EtcdOptions::new().own_disk() } else { EtcdOptions::new() });
     for _ in 0..rounds() {
         cluster.move_leader_to(0);
-        let stage = Stage::on(&cluster, &[0], super::TTL);
-        stage.hands_over("our only member's log stalled while the others elect a new leader", || {
+        let scenario = ClusterScenario::on(&cluster, &[0], super::TTL);
+        scenario.hands_over("our only member's log stalled while the others elect a new leader", || {
             stall(&cluster);
         });
         assert_ne!(cluster.leader(), 0, "the others have elected one of theirs");
         cluster.members[0].disk().thaw();
-        stage.end();
+        scenario.end();
     }
 }
 
 #[test]
 fn a_stalled_member_among_others_is_passed_by() {
-    let cluster = Cluster::with(3, |index| if index == 0 { Options::new().own_disk() } else { Options::new() });
+    let cluster =
+        EtcdCluster::with(3, |index| if index == 0 { EtcdOptions::new().own_disk() } else { EtcdOptions::new() });
     for _ in 0..rounds() {
         cluster.move_leader_to(0);
-        let stage = Stage::on(&cluster, &order_from(0), PATIENT);
+        let scenario = ClusterScenario::on(&cluster, &order_from(0), PATIENT);
         stall(&cluster);
-        stage.goes_on_leading(Duration::from_secs(12), "our member's log stalled, ttl 10 s");
+        scenario.goes_on_leading(Duration::from_secs(12), "our member's log stalled, ttl 10 s");
         println!(
             "figures: etcd cluster: the log of the cluster's leader stalled, all members known, ttl 10 s: goes on leading"
         );
         cluster.members[0].disk().thaw();
-        stage.still_hands_over();
+        scenario.still_hands_over();
     }
 }
 
 #[test]
 fn a_keep_alive_begun_under_another_leader_of_the_cluster_counts_for_nothing() {
-    let cluster = Cluster::of(3);
+    let cluster = EtcdCluster::of(3);
     for _ in 0..rounds() {
         let ours = follower(&cluster);
         // Renewals every six seconds, of at most three: the cluster's election falls into one.
-        let stage = Stage::on(&cluster, &[ours], "30s");
+        let scenario = ClusterScenario::on(&cluster, &[ours], "30s");
         let beats = || cluster.members[ours].messages().get("LeaseKeepAlive").copied().unwrap_or_default();
-        let told = || stage.leader.log().contains("counts for nothing");
+        let told = || scenario.leader.log().contains("counts for nothing");
         // Whether the election falls between a keep-alive and its check is the cluster's whim.
         for _ in 0..10 {
             let leader = cluster.leader();
@@ -231,38 +234,38 @@ fn a_keep_alive_begun_under_another_leader_of_the_cluster_counts_for_nothing() {
             cluster.move_leader_to((ours + 1) % 3);
         }
         assert!(told(), "ten elections in the middle of a renewal");
-        stage.goes_on_leading(Duration::from_secs(1), "the renewal was tried again");
-        stage.still_hands_over();
+        scenario.goes_on_leading(Duration::from_secs(1), "the renewal was tried again");
+        scenario.still_hands_over();
     }
 }
 
 #[test]
 fn a_rolling_restart_demotes_nobody() {
-    let cluster = Cluster::of(3);
-    let stage = Stage::on(&cluster, &order_from(cluster.leader()), PATIENT);
+    let cluster = EtcdCluster::of(3);
+    let scenario = ClusterScenario::on(&cluster, &order_from(cluster.leader()), PATIENT);
     for _ in 0..rounds() {
         for member in &cluster.members {
             member.restart();
             cluster.leader();
         }
     }
-    stage.goes_on_leading(Duration::from_secs(1), "through a rolling restart");
+    scenario.goes_on_leading(Duration::from_secs(1), "through a rolling restart");
     println!("figures: etcd cluster: rolling restart, {} rounds, ttl 10 s: goes on leading", rounds());
-    stage.still_hands_over();
+    scenario.still_hands_over();
 }
 
 #[test]
 fn a_restart_of_the_whole_cluster_leaves_one_or_none_and_then_one() {
-    let cluster = Cluster::of(3);
+    let cluster = EtcdCluster::of(3);
     for (round, ttl) in (0..rounds() * 2).map(|round| (round, if round % 2 == 0 { PATIENT } else { super::TTL })) {
-        let stage = Stage::on(&cluster, &order_from(round % 3), ttl);
+        let scenario = ClusterScenario::on(&cluster, &order_from(round % 3), ttl);
         let began = now();
         cluster.restart();
         let down = since(began);
-        let led = stage.place.history().starts.len();
-        throughout(LEASE, "never two", || stage.place.history().verdict().is_ok());
-        until("somebody leads", || processes::is_alive(stage.place.history().latest().pid));
-        let starts = stage.place.history().starts.len();
+        let led = scenario.sandbox.history().starts.len();
+        throughout(LEASE, "never two", || scenario.sandbox.history().verdict().is_ok());
+        until("somebody leads", || processes::is_alive(scenario.sandbox.history().latest().pid));
+        let starts = scenario.sandbox.history().starts.len();
         println!(
             "figures: etcd cluster: all members killed and started, down for {}, ttl {ttl}: {} demoted",
             millis(down),
@@ -271,6 +274,6 @@ fn a_restart_of_the_whole_cluster_leaves_one_or_none_and_then_one() {
         if ttl == PATIENT && down < Duration::from_secs(2) {
             assert_eq!(starts, 1, "an outage of {down:?} demotes nobody with a ttl of {ttl}");
         }
-        stage.end();
+        scenario.end();
     }
 }

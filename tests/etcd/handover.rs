@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use super::{candidate, relay};
-use crate::harness::etcd::{Etcd, Options};
+use super::{candidate, handover_runs};
+use crate::harness::containment_support::tiers;
+use crate::harness::etcd::{EtcdOptions, EtcdServer};
 use crate::harness::faults;
-use crate::harness::tiers::tiers;
 use crate::harness::wait::{now, since, throughout};
-use crate::harness::{Elect, Place, Witness, few, until};
+use crate::harness::{ElectCmd, Sandbox, Witness, few, until};
 
-crate::leases::handover::on!(Etcd);
+crate::leases::handover::lease_tests!(EtcdServer);
 
 /// Each fault in each tier, all those of one tier at once: what takes long is the leases.
 #[test]
 fn every_fault_hands_over_in_each_tier() {
-    let etcd = Etcd::start();
+    let etcd = EtcdServer::start();
     let all = [
         faults::STOPPED,
         faults::CAMPAIGNER_KILLED,
@@ -30,8 +30,8 @@ fn every_fault_hands_over_in_each_tier() {
         let both = if tier == "pidns" { faults::BOTH_KILLED_WITH_A_DAEMON } else { faults::BOTH_KILLED };
         std::thread::scope(|scope| {
             for fault in all.into_iter().chain([both]) {
-                let relay = relay(few(), &etcd).flag("--containment", tier);
-                scope.spawn(move || fault.strikes(relay, &format!("etcd: {tier}: ")));
+                let handover_runs = handover_runs(few(), &etcd).flag("--containment", tier);
+                scope.spawn(move || fault.run(handover_runs, &format!("etcd: {tier}: ")));
             }
         });
     }
@@ -40,11 +40,11 @@ fn every_fault_hands_over_in_each_tier() {
 #[test]
 fn a_lease_that_is_longer_than_asked_for_is_what_everything_is_counted_by() {
     // The shortest that this server grants is nine seconds; then a renewal is due every 1.8 s, not every 600 ms.
-    let etcd = Etcd::with(&Options::new().timing(500, 6000));
-    let place = Place::new();
-    let leader = candidate(&place, place.below(&etcd.url())).witness(&Witness::new()).start();
-    place.starts(1);
-    let status = Elect::new(&place).store(place.below(&etcd.url())).status(&["cron", "--json"]).run();
+    let etcd = EtcdServer::with(&EtcdOptions::new().timing(500, 6000));
+    let sandbox = Sandbox::new();
+    let leader = candidate(&sandbox, sandbox.below(&etcd.url())).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let status = ElectCmd::new(&sandbox).store(sandbox.below(&etcd.url())).status(&["cron", "--json"]).run();
     assert!(status.stdout.contains("\"ttl_ms\":9000"), "{status:?}");
     let beats = || etcd.messages().get("LeaseKeepAlive").copied().unwrap_or_default();
     let before = beats();
@@ -55,8 +55,8 @@ fn a_lease_that_is_longer_than_asked_for_is_what_everything_is_counted_by() {
     // And the deadlines are later: a stop at 4.8 s, not at 1.6 s, after the last renewal.
     etcd.stop();
     throughout(Duration::from_millis(2500), "it leads on", || !leader.log().contains("the lease runs out"));
-    leader.says("the lease runs out");
+    leader.wait_for_log("the lease runs out");
     etcd.cont();
-    leader.stops();
-    place.history().is_safe();
+    leader.terminate();
+    sandbox.history().is_safe();
 }

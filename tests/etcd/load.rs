@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::{candidate_for, real};
-use crate::harness::etcd::Etcd;
-use crate::harness::usage::Usage;
+use crate::harness::etcd::EtcdServer;
+use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::wait::{now, since, until};
-use crate::harness::{Candidate, Place, Witness, is_long, millis};
+use crate::harness::{CandidateProcess, Sandbox, Witness, is_long, millis};
 
 /// What the two processes of a candidate keep for themselves, and their share of what all have in common.
-fn proportional_set_size(candidate: &Candidate) -> u64 {
+fn proportional_set_size(candidate: &CandidateProcess) -> u64 {
     let of = |pid: i32| {
         let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process that is there");
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("a line for it");
@@ -18,20 +18,20 @@ fn proportional_set_size(candidate: &Candidate) -> u64 {
     of(candidate.pid()) + of(candidate.keeper())
 }
 
-fn cpu(candidate: &Candidate) -> Duration {
-    Usage::of(candidate.pid()).cpu + Usage::of(candidate.keeper()).cpu
+fn cpu(candidate: &CandidateProcess) -> Duration {
+    ResourceUsage::of(candidate.pid()).cpu + ResourceUsage::of(candidate.keeper()).cpu
 }
 
 #[test]
 fn a_hand_over_among_many_wakes_one_waiter() {
     let count = if is_long() { 200 } else { 20 };
-    let (etcd, place) = (Etcd::start(), Place::new());
+    let (etcd, sandbox) = (EtcdServer::start(), Sandbox::new());
     // Renewals so rare that what is counted is the hand-over's.
-    let start = || candidate_for(&place, etcd.url(), "1000s").witness(&Witness::new()).start();
+    let start = || candidate_for(&sandbox, etcd.url(), "1000s").witness(&Witness::new()).start();
     let leader = start();
-    place.starts(1);
-    let waiters: Vec<Candidate> = (1..count).map(|_| start()).collect();
-    waiters.iter().for_each(Candidate::waits);
+    sandbox.starts(1);
+    let waiters: Vec<CandidateProcess> = (1..count).map(|_| start()).collect();
+    waiters.iter().for_each(CandidateProcess::wait_until_waiting);
     let asked = || -> u64 {
         let messages = etcd.messages();
         ["Txn", "Range", "LeaseKeepAlive", "LeaseGrant"].iter().filter_map(|method| messages.get(*method)).sum()
@@ -40,12 +40,12 @@ fn a_hand_over_among_many_wakes_one_waiter() {
     let (rounds, mut handovers, mut leader) = (5, Vec::new(), leader);
     let mut waiters = waiters;
     for round in 1..=rounds {
-        let led = place.history().latest();
-        let end = place.watch_the_end_of(led.pid);
-        leader.stops();
-        let started = place.starts(round + 1).latest();
+        let led = sandbox.history().latest();
+        let end = sandbox.watch_the_end_of(led.pid);
+        leader.terminate();
+        let started = sandbox.starts(round + 1).latest();
         handovers.push(started.at.saturating_sub(end.join().expect("the watch on the old tree")));
-        let leads = |waiter: &Candidate| waiter.tree().iter().any(|process| process.pid == started.pid);
+        let leads = |waiter: &CandidateProcess| waiter.tree().iter().any(|process| process.pid == started.pid);
         leader = waiters.swap_remove(waiters.iter().position(leads).expect("one of them leads"));
     }
     let asked = asked() - quiet;
@@ -58,22 +58,22 @@ fn a_hand_over_among_many_wakes_one_waiter() {
     // Five by the one who takes over; another waiter that woke up would ask at least three more.
     assert!(asked <= 7 * rounds as u64, "{asked} requests in {rounds} hand-overs among {count}");
     drop((leader, waiters));
-    place.history().is_safe();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn many_boundaries_share_a_server() {
     let count = if is_long() { 300 } else { 30 };
-    let etcd = Etcd::start();
-    let place = Place::new();
-    let candidates: Vec<Candidate> = (0..count)
+    let etcd = EtcdServer::start();
+    let sandbox = Sandbox::new();
+    let candidates: Vec<CandidateProcess> = (0..count)
         .map(|number| {
             let boundary: &'static str = format!("boundary-{number}").leak();
-            candidate_for(&place, etcd.url(), "10s").boundary(boundary).command(["sleep", "600"]).start()
+            candidate_for(&sandbox, etcd.url(), "10s").boundary(boundary).command(["sleep", "600"]).start()
         })
         .collect();
     for candidate in &candidates {
-        candidate.says("leader command started");
+        candidate.wait_for_log("leader command started");
     }
     let messages = || etcd.messages().values().sum::<u64>();
     let used = || -> Duration { candidates.iter().map(cpu).sum() };

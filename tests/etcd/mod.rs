@@ -3,24 +3,24 @@
 mod access;
 mod cluster;
 mod cuts;
+mod etcdctl_comparison;
+mod foreign_values;
 mod handover;
-mod holding;
 mod keys;
-mod load;
 #[cfg(feature = "listen")]
-mod pages;
-mod peers;
+mod listen;
+mod load;
+mod min_hold;
 mod terminal;
 mod terms;
-mod values;
 #[cfg(feature = "listen")]
 mod waiters;
 
-use crate::harness::Place;
-use crate::harness::etcd::Etcd;
+use crate::harness::Sandbox;
+use crate::harness::etcd::EtcdServer;
 use crate::harness::proxy::Proxy;
-use crate::leases::{LEASE, TTL, candidate, candidate_for, real, relay};
+use crate::leases::{LEASE, TTL, candidate, candidate_for, handover_runs, real};
 
-fn through(proxy: &Proxy, place: &Place) -> String {
-    crate::leases::through::<Etcd>(proxy, place)
+fn through(proxy: &Proxy, sandbox: &Sandbox) -> String {
+    crate::leases::through::<EtcdServer>(proxy, sandbox)
 }

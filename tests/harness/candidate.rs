@@ -8,8 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::Signal;
 
-use super::processes::{self, MARK, Process};
-use super::{Place, eventually, tiers, until};
+use super::processes::{self, MARK, ProcessInfo};
+use super::{Sandbox, containment_support, eventually, until};
 
 /// The command that proves what runs when: `tests/harness/witness.rs`.
 #[derive(Debug, Clone, Default)]
@@ -92,113 +92,113 @@ fn example(name: &str) -> PathBuf {
 
 /// A command line in the making: `elect run` unless something else is said.
 #[derive(Debug)]
-pub struct Elect {
+pub struct ElectCmd {
     number: usize,
     mark: String,
     log: PathBuf,
-    place: PathBuf,
+    sandbox: PathBuf,
     boundary: Option<String>,
     store: Option<String>,
     flags: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
     binary: PathBuf,
-    verb: &'static str,
+    subcommand: &'static str,
     command: Vec<OsString>,
     wrapper: Vec<OsString>,
     program: Option<Vec<OsString>>,
 }
 
-impl Elect {
+impl ElectCmd {
     /// Campaigns for `cron` in the place's own directory.
-    pub fn new(place: &Place) -> Elect {
-        let number = place.next();
-        Elect {
+    pub fn new(sandbox: &Sandbox) -> ElectCmd {
+        let number = sandbox.next();
+        ElectCmd {
             number,
-            mark: format!("{}{number};", place.mark()),
-            log: place.log_of(number),
-            place: place.path().to_owned(),
+            mark: format!("{}{number};", sandbox.mark()),
+            log: sandbox.log_of(number),
+            sandbox: sandbox.path().to_owned(),
             boundary: Some("cron".to_owned()),
-            store: Some(place.store()),
+            store: Some(sandbox.store()),
             flags: Vec::new(),
             variables: Vec::new(),
             binary: elect().to_owned(),
-            verb: "run",
+            subcommand: "run",
             command: Vec::new(),
             wrapper: Vec::new(),
             program: None,
         }
     }
 
-    pub fn boundary(mut self, boundary: impl Into<Option<&'static str>>) -> Elect {
+    pub fn boundary(mut self, boundary: impl Into<Option<&'static str>>) -> ElectCmd {
         self.boundary = boundary.into().map(str::to_owned);
         self
     }
 
-    pub fn store(mut self, store: impl Into<Option<String>>) -> Elect {
+    pub fn store(mut self, store: impl Into<Option<String>>) -> ElectCmd {
         self.store = store.into();
         self
     }
 
-    pub fn flag(mut self, name: &str, value: &str) -> Elect {
+    pub fn flag(mut self, name: &str, value: &str) -> ElectCmd {
         self.flags.extend([name.into(), value.into()]);
         self
     }
 
-    pub fn switch(mut self, name: &str) -> Elect {
+    pub fn switch(mut self, name: &str) -> ElectCmd {
         self.flags.push(name.into());
         self
     }
 
-    pub fn variable(mut self, name: &str, value: &str) -> Elect {
+    pub fn variable(mut self, name: &str, value: &str) -> ElectCmd {
         self.variables.push((name.into(), value.into()));
         self
     }
 
-    pub fn command<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Elect {
+    pub fn command<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> ElectCmd {
         self.command = words.into_iter().map(Into::into).collect();
         self
     }
 
-    pub fn shell(self, script: &str) -> Elect {
+    pub fn shell(self, script: &str) -> ElectCmd {
         self.command(["sh", "-c", script])
     }
 
-    pub fn witness(self, witness: &Witness) -> Elect {
+    pub fn witness(self, witness: &Witness) -> ElectCmd {
         self.command(witness.command())
     }
 
     /// What elect is started by: `setpriv --reuid 65534`, `unshare --pid`.
-    pub fn under<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Elect {
+    pub fn wrapped_by<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> ElectCmd {
         self.wrapper.extend(words.into_iter().map(Into::into));
         self
     }
 
     /// Another program in elect's stead, followed by the command.
-    pub fn instead<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Elect {
+    pub fn program<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> ElectCmd {
         self.program = Some(words.into_iter().map(Into::into).collect());
         self
     }
 
     /// A copy of elect, for somebody who cannot reach the one that was built.
-    pub fn binary(mut self, path: &Path) -> Elect {
+    pub fn binary(mut self, path: &Path) -> ElectCmd {
         path.clone_into(&mut self.binary);
         self
     }
 
     /// Another subcommand with the flags of `run`.
-    pub fn verb(mut self, verb: &'static str) -> Elect {
-        self.verb = verb;
+    pub fn subcommand(mut self, subcommand: &'static str) -> ElectCmd {
+        self.subcommand = subcommand;
         self
     }
 
     /// What is asked instead of `run`, without flags of its own but the store.
-    pub fn status(self, words: &[&str]) -> Elect {
-        self.asks("status", words)
+    pub fn status(self, words: &[&str]) -> ElectCmd {
+        self.query("status", words)
     }
 
     /// The same with `watch` or `wait`.
-    pub fn asks(mut self, verb: &'static str, words: &[&str]) -> Elect {
-        self.verb = verb;
+    pub fn query(mut self, subcommand: &'static str, words: &[&str]) -> ElectCmd {
+        self.subcommand = subcommand;
         self.boundary = None;
         self.flags.extend(words.iter().map(OsString::from));
         self
@@ -208,7 +208,7 @@ impl Elect {
     pub fn words(&self) -> Vec<OsString> {
         let program = match &self.program {
             Some(program) => program.clone(),
-            None => [self.binary.clone().into(), self.verb.into()].into_iter().chain(self.own_words()).collect(),
+            None => [self.binary.clone().into(), self.subcommand.into()].into_iter().chain(self.own_words()).collect(),
         };
         self.wrapper.iter().cloned().chain(program).chain(self.command.iter().cloned()).collect()
     }
@@ -228,7 +228,7 @@ impl Elect {
     pub fn process(&self) -> Command {
         let words = self.words();
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).env(MARK, &self.mark).env("WITNESS_PLACE", &self.place);
+        command.args(&words[1..]).stdin(Stdio::null()).env(MARK, &self.mark).env("WITNESS_PLACE", &self.sandbox);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ELECT_")) {
             command.env_remove(name);
         }
@@ -240,11 +240,11 @@ impl Elect {
         command
     }
 
-    pub fn start(self) -> Candidate {
+    pub fn start(self) -> CandidateProcess {
         let log = File::create(&self.log).expect("the place takes a log");
         let output = File::create(self.log.with_extension("out")).expect("the place takes an output");
         let child = self.process().stdout(output).stderr(log).spawn().expect("the program is there");
-        Candidate { child, number: self.number, log: self.log, mark: self.mark, status: None }
+        CandidateProcess { child, number: self.number, log: self.log, mark: self.mark, status: None }
     }
 
     /// Starts it and waits for its end.
@@ -270,12 +270,12 @@ impl Ended {
     pub fn fails_with(&self, status: i32, said: &[&str]) {
         assert_eq!(self.status.code(), Some(status), "{self:?}");
         assert_eq!(self.stderr.lines().count(), 1, "one line: {self:?}");
-        self.says(said);
+        self.stderr_contains(said);
         assert!(self.stderr.starts_with("elect: "), "{self:?}");
     }
 
     #[track_caller]
-    pub fn says(&self, said: &[&str]) {
+    pub fn stderr_contains(&self, said: &[&str]) {
         for word in said {
             assert!(self.stderr.contains(word), "{word:?} is not in {:?}", self.stderr);
         }
@@ -284,7 +284,7 @@ impl Ended {
 
 /// A running `elect run`. Whatever it started ends with this handle.
 #[derive(Debug)]
-pub struct Candidate {
+pub struct CandidateProcess {
     child: Child,
     pub number: usize,
     log: PathBuf,
@@ -292,7 +292,7 @@ pub struct Candidate {
     status: Option<ExitStatus>,
 }
 
-impl Candidate {
+impl CandidateProcess {
     /// The campaigner.
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("process ids are small")
@@ -342,7 +342,7 @@ impl Candidate {
     }
 
     #[track_caller]
-    pub fn stops(mut self) {
+    pub fn terminate(mut self) {
         self.signal(Signal::SIGTERM);
         self.wait();
     }
@@ -366,29 +366,29 @@ impl Candidate {
     }
 
     #[track_caller]
-    pub fn says(&self, words: &str) {
+    pub fn wait_for_log(&self, words: &str) {
         until(&format!("{words:?} in the log of candidate {}", self.number), || self.log().contains(words));
     }
 
     /// It stands in the queue.
     #[track_caller]
-    pub fn waits(&self) {
-        self.says("waiting: ");
+    pub fn wait_until_waiting(&self) {
+        self.wait_for_log("waiting: ");
     }
 
     /// What descends from it, but for elect's own processes.
-    pub fn tree(&self) -> Vec<Process> {
-        let own = |process: &Process| matches!(process.name.as_str(), "elect" | "keeper" | "keeper-init");
+    pub fn tree(&self) -> Vec<ProcessInfo> {
+        let own = |process: &ProcessInfo| matches!(process.name.as_str(), "elect" | "keeper" | "keeper-init");
         self.all().into_iter().filter(|process| !own(process)).collect()
     }
 
     /// Everybody with its mark.
-    pub fn all(&self) -> Vec<Process> {
+    pub fn all(&self) -> Vec<ProcessInfo> {
         processes::marked(&self.mark)
     }
 }
 
-impl Drop for Candidate {
+impl Drop for CandidateProcess {
     fn drop(&mut self) {
         processes::kill_marked(&self.mark);
         if self.status.is_none() {
@@ -396,6 +396,6 @@ impl Drop for Candidate {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        tiers::clear_away(self.pid());
+        containment_support::clear_away(self.pid());
     }
 }

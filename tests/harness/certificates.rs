@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 /// A certificate and its key, as the paths of two PEM files.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct CertificateFiles {
     pub certificate: String,
     pub key: String,
 }
@@ -57,33 +57,33 @@ impl Certificates {
     }
 
     /// For `localhost` and 127.0.0.1.
-    pub fn server(&self) -> Identity {
+    pub fn server(&self) -> CertificateFiles {
         self.identity("server")
     }
 
     /// A client by the name of `elect`.
-    pub fn client(&self) -> Identity {
+    pub fn client(&self) -> CertificateFiles {
         self.identity("elect")
     }
 
     /// A client of the other authority.
-    pub fn other_client(&self) -> Identity {
+    pub fn other_client(&self) -> CertificateFiles {
         self.identity("other")
     }
 
-    fn identity(&self, name: &str) -> Identity {
-        Identity { certificate: self.path(&format!("{name}.crt")), key: self.path(&format!("{name}.key")) }
+    fn identity(&self, name: &str) -> CertificateFiles {
+        CertificateFiles { certificate: self.path(&format!("{name}.crt")), key: self.path(&format!("{name}.key")) }
     }
 
     fn make(&self, name: &str, authority: Option<&str>) {
-        let Identity { certificate, key } = self.identity(name);
+        let CertificateFiles { certificate, key } = self.identity(name);
         let mut openssl = Command::new("openssl");
         openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
         openssl.args(["-config", &self.path("openssl.cnf"), "-subj", &format!("/CN={name}")]);
         openssl.args(["-extensions", if authority.is_some() { "member" } else { "authority" }]);
         openssl.args(["-keyout", &key, "-out", &certificate]);
         if let Some(authority) = authority {
-            let Identity { certificate, key } = self.identity(authority);
+            let CertificateFiles { certificate, key } = self.identity(authority);
             openssl.args(["-CA", &certificate, "-CAkey", &key]);
         }
         let output = openssl.output().expect("openssl is there");

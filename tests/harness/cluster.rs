@@ -13,32 +13,32 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::etcd::{Etcd, Options, Peers, again};
+use super::etcd::{EtcdOptions, EtcdServer, Peers, again};
 use super::ports::free_port;
-use super::proxy::{Mode, Proxy};
+use super::proxy::{Proxy, ProxyMode};
 use super::{eventually, until};
 
-pub struct Cluster {
-    pub members: Vec<Etcd>,
+pub struct EtcdCluster {
+    pub members: Vec<EtcdServer>,
     proxies: Vec<Proxy>,
 }
 
 /// What a member says about itself.
-struct Status {
+struct MemberStatus {
     id: u64,
     leader: u64,
     term: u64,
 }
 
-impl Cluster {
+impl EtcdCluster {
     /// So many members; they have a leader.
     #[track_caller]
-    pub fn of(count: usize) -> Cluster {
-        Cluster::with(count, |_| Options::new())
+    pub fn of(count: usize) -> EtcdCluster {
+        EtcdCluster::with(count, |_| EtcdOptions::new())
     }
 
     #[track_caller]
-    pub fn with(count: usize, options: impl Fn(usize) -> Options) -> Cluster {
+    pub fn with(count: usize, options: impl Fn(usize) -> EtcdOptions) -> EtcdCluster {
         again(|| {
             let pids: Arc<[AtomicI32]> = (0..count).map(|_| AtomicI32::new(0)).collect();
             let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
@@ -48,7 +48,7 @@ impl Cluster {
             };
             let proxies: Vec<Proxy> = ports.iter().map(proxy).collect();
             let all = |mode| proxies.iter().for_each(|proxy: &Proxy| proxy.mode(mode));
-            all(Mode::Closed);
+            all(ProxyMode::Closed);
             let urls: Vec<String> = proxies.iter().map(|proxy| format!("http://{}", proxy.address())).collect();
             let cluster = urls.iter().enumerate().map(|(index, url)| format!("m{index}={url}"));
             let cluster = cluster.collect::<Vec<_>>().join(",");
@@ -61,14 +61,14 @@ impl Cluster {
                     cluster: cluster.clone(),
                     tell: Box::new(move |pid| pids[index].store(pid, Ordering::SeqCst)),
                 };
-                Etcd::launch(options(index), peers)
+                EtcdServer::launch(options(index), peers)
             };
             // A new member first asks the others for the cluster; none answers before it has got no answer itself, which
             // takes 2 s, unless they refuse.
-            let members: Vec<Etcd> = (0..count).map(launch).collect();
-            until("the members run", || members.iter().all(Etcd::has_begun));
-            all(Mode::Open);
-            members.iter().all(Etcd::comes_up).then_some(Cluster { members, proxies })
+            let members: Vec<EtcdServer> = (0..count).map(launch).collect();
+            until("the members run", || members.iter().all(EtcdServer::has_begun));
+            all(ProxyMode::Open);
+            members.iter().all(EtcdServer::comes_up).then_some(EtcdCluster { members, proxies })
         })
     }
 
@@ -83,8 +83,8 @@ impl Cluster {
     pub fn leader(&self) -> usize {
         eventually("the members have a leader", || {
             let said = self.statuses();
-            let leads = |status: &Status| {
-                let agree = |other: &&Status| (other.leader, other.term) == (status.id, status.term);
+            let leads = |status: &MemberStatus| {
+                let agree = |other: &&MemberStatus| (other.leader, other.term) == (status.id, status.term);
                 status.leader == status.id && said.iter().flatten().filter(agree).count() > self.members.len() / 2
             };
             said.iter().position(|status| status.as_ref().is_some_and(leads))
@@ -114,43 +114,43 @@ impl Cluster {
     /// All end, then all start again with their data.
     #[track_caller]
     pub fn restart(&self) {
-        self.members.iter().for_each(Etcd::kill);
-        self.members.iter().for_each(Etcd::start_again);
-        assert!(self.members.iter().all(Etcd::comes_up), "somebody else has their ports");
+        self.members.iter().for_each(EtcdServer::kill);
+        self.members.iter().for_each(EtcdServer::start_again);
+        assert!(self.members.iter().all(EtcdServer::comes_up), "somebody else has their ports");
     }
 
     /// Nothing passes between it and the others. Clients still reach it.
     pub fn cut_off(&self, index: usize) {
-        self.between_it_and_the_others(index, Mode::BlackHole);
+        self.between_it_and_the_others(index, ProxyMode::BlackHole);
     }
 
     /// What was held meanwhile is delivered. Who is cut off besides stays so.
     pub fn heal(&self, index: usize) {
-        self.between_it_and_the_others(index, Mode::Open);
+        self.between_it_and_the_others(index, ProxyMode::Open);
     }
 
-    fn between_it_and_the_others(&self, index: usize, mode: Mode) {
+    fn between_it_and_the_others(&self, index: usize, mode: ProxyMode) {
         for (other, proxy) in self.proxies.iter().enumerate() {
             if other == index { proxy.mode(mode) } else { proxy.mode_for(index, mode) }
         }
     }
 
     /// Of each member; of those that answer.
-    fn statuses(&self) -> Vec<Option<Status>> {
+    fn statuses(&self) -> Vec<Option<MemberStatus>> {
         let words = ["endpoint", "status", "--write-out=json", "--command-timeout=1s", "--dial-timeout=1s"];
         thread::scope(|scope| {
-            let ask = |member| scope.spawn(move || Status::parse(&Etcd::try_etcdctl(member, &words).ok()?));
+            let ask = |member| scope.spawn(move || MemberStatus::parse(&EtcdServer::try_etcdctl(member, &words).ok()?));
             let asked: Vec<_> = self.members.iter().map(ask).collect();
             asked.into_iter().map(|answer| answer.join().expect("a question does no harm")).collect()
         })
     }
 }
 
-impl Status {
-    fn parse(answer: &str) -> Option<Status> {
+impl MemberStatus {
+    fn parse(answer: &str) -> Option<MemberStatus> {
         let answer: Value = serde_json::from_str(answer).ok()?;
         let status = answer.get(0)?.get("Status")?;
-        Some(Status {
+        Some(MemberStatus {
             id: status["header"]["member_id"].as_u64()?,
             // Left out while there is none.
             leader: status["leader"].as_u64().unwrap_or(0),

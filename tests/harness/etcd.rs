@@ -11,20 +11,20 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::certificates::{Certificates, Identity};
-use super::disk::StalledDisk;
+use super::certificates::{CertificateFiles, Certificates};
+use super::host_tools::attempt;
 use super::ports::free_port;
-use super::server::Server;
-use super::tool::attempt;
-use super::usage::Usage;
-use super::{eventually, page, processes, until};
+use super::resource_usage::ResourceUsage;
+use super::server::StoreServer;
+use super::stalled_disk::StalledDisk;
+use super::{eventually, http_client, processes, until};
 
-/// Of every user that [`Etcd::enable_auth`] makes.
+/// Of every user that [`EtcdServer::enable_auth`] makes.
 pub const PASSWORD: &str = "correct horse";
 
 /// How an etcd is started, where it differs from a plain one.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct EtcdOptions {
     flags: Vec<String>,
     timing: [u32; 2],
     certificates: Option<Arc<Certificates>>,
@@ -44,10 +44,10 @@ pub(super) struct Peers {
     pub tell: Box<dyn Fn(i32) + Send + Sync>,
 }
 
-impl Options {
+impl EtcdOptions {
     /// Elections, where there are any, within half a second.
-    pub fn new() -> Options {
-        Options {
+    pub fn new() -> EtcdOptions {
+        EtcdOptions {
             flags: Vec::new(),
             timing: [100, 500],
             certificates: None,
@@ -57,43 +57,43 @@ impl Options {
     }
 
     /// Any other flag of etcd's.
-    pub fn flag(mut self, name: &str, value: &str) -> Options {
+    pub fn flag(mut self, name: &str, value: &str) -> EtcdOptions {
         self.flags.extend([name.to_owned(), value.to_owned()]);
         self
     }
 
     /// Milliseconds; etcd's own are 100 and 1000. The shortest lease that is granted follows from them: 1 s here, 2 s there.
-    pub fn timing(mut self, heartbeat: u32, election: u32) -> Options {
+    pub fn timing(mut self, heartbeat: u32, election: u32) -> EtcdOptions {
         self.timing = [heartbeat, election];
         self
     }
 
     /// TLS, and clients must show a certificate.
-    pub fn tls(mut self, certificates: &Arc<Certificates>) -> Options {
+    pub fn tls(mut self, certificates: &Arc<Certificates>) -> EtcdOptions {
         self.certificates = Some(Arc::clone(certificates));
         self
     }
 
     /// Seconds after which who has logged in must do so again, if it has asked nothing meanwhile.
-    pub fn token_ttl(self, seconds: u32) -> Options {
+    pub fn token_ttl(self, seconds: u32) -> EtcdOptions {
         self.flag("--auth-token-ttl", &seconds.to_string())
     }
 
     /// Another address than 127.0.0.1 for its clients: that of a [`Network`](super::network::Network).
-    pub fn seen_at(mut self, host: &str) -> Options {
+    pub fn seen_at(mut self, host: &str) -> EtcdOptions {
         host.clone_into(&mut self.host);
         self
     }
 
-    /// The log on a disk of its own: see [`Etcd::disk`].
-    pub fn own_disk(mut self) -> Options {
+    /// The log on a disk of its own: see [`EtcdServer::disk`].
+    pub fn own_disk(mut self) -> EtcdOptions {
         self.stalls = true;
         self
     }
 }
 
-pub struct Etcd {
-    options: Options,
+pub struct EtcdServer {
+    options: EtcdOptions,
     peers: Peers,
     port: u16,
     page_port: u16,
@@ -104,20 +104,20 @@ pub struct Etcd {
     disk: Option<StalledDisk>,
 }
 
-impl Server for Etcd {
+impl StoreServer for EtcdServer {
     const NAME: &'static str = "etcd";
     const SCHEME: &'static str = "etcd";
 
-    fn start() -> Etcd {
-        Etcd::with(&Options::new())
+    fn start() -> EtcdServer {
+        EtcdServer::with(&EtcdOptions::new())
     }
 
-    fn seen_at(host: &str) -> Etcd {
-        Etcd::with(&Options::new().seen_at(host))
+    fn seen_at(host: &str) -> EtcdServer {
+        EtcdServer::with(&EtcdOptions::new().seen_at(host))
     }
 
     fn address(&self) -> String {
-        Etcd::address(self)
+        EtcdServer::address(self)
     }
 
     fn renewals(&self) -> u64 {
@@ -125,27 +125,27 @@ impl Server for Etcd {
     }
 }
 
-impl Etcd {
+impl EtcdServer {
     /// One member, with an empty store; it answers.
-    pub fn start() -> Etcd {
-        Etcd::with(&Options::new())
+    pub fn start() -> EtcdServer {
+        EtcdServer::with(&EtcdOptions::new())
     }
 
     #[track_caller]
-    pub fn with(options: &Options) -> Etcd {
+    pub fn with(options: &EtcdOptions) -> EtcdServer {
         again(|| {
             let port = free_port();
             let url = format!("http://127.0.0.1:{port}");
             let (name, cluster) = ("m0".to_owned(), format!("m0={url}"));
             let peers = Peers { name, port, advertised: url, cluster, tell: Box::new(|_| ()) };
-            let etcd = Etcd::launch(options.clone(), peers);
+            let etcd = EtcdServer::launch(options.clone(), peers);
             etcd.comes_up().then_some(etcd)
         })
     }
 
     /// Starts it, without waiting for it.
-    pub(super) fn launch(options: Options, peers: Peers) -> Etcd {
-        let etcd = Etcd {
+    pub(super) fn launch(options: EtcdOptions, peers: Peers) -> EtcdServer {
+        let etcd = EtcdServer {
             port: free_port(),
             page_port: free_port(),
             asks_for_users: AtomicBool::new(false),
@@ -166,7 +166,7 @@ impl Etcd {
 
     /// Not asked more often than need be: each time leaves a connection behind, which the kernel remembers for a minute.
     fn answers(&self, path: &str, text: &str) -> bool {
-        let answers = page::get(self.page_port, path).is_ok_and(|page| page.contains(text));
+        let answers = http_client::get(self.page_port, path).is_ok_and(|page| page.contains(text));
         if !answers {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -275,12 +275,12 @@ impl Etcd {
 
     #[track_caller]
     fn counter(&self, name: &str) -> BTreeMap<String, u64> {
-        let page = page::get(self.page_port, "/metrics").expect("etcd shows its counters");
-        page::sums(&page, name, "grpc_method").into_iter().filter(|(_, count)| *count > 0).collect()
+        let page = http_client::get(self.page_port, "/metrics").expect("etcd shows its counters");
+        http_client::sums(&page, name, "grpc_method").into_iter().filter(|(_, count)| *count > 0).collect()
     }
 
-    pub fn usage(&self) -> Usage {
-        Usage::of(self.pid())
+    pub fn usage(&self) -> ResourceUsage {
+        ResourceUsage::of(self.pid())
     }
 
     /// As root, once there are users; with the client's certificate, where there are certificates. What the words say
@@ -299,7 +299,7 @@ impl Etcd {
     pub fn etcdctl_at(&self, address: &str) -> Vec<String> {
         let mut words = ["env", "ETCDCTL_API=3", "etcdctl", "--endpoints", address].map(str::to_owned).to_vec();
         if let Some(certificates) = &self.options.certificates {
-            let Identity { certificate, key } = certificates.client();
+            let CertificateFiles { certificate, key } = certificates.client();
             words.extend(["--cacert", &certificates.ca(), "--cert", &certificate, "--key", &key].map(str::to_owned));
         }
         if self.asks_for_users.load(Ordering::SeqCst) {
@@ -381,7 +381,7 @@ impl Etcd {
             flags.extend(["--wal-dir".to_owned(), text(&disk.path().join("wal"))]);
         }
         if let Some(certificates) = &options.certificates {
-            let Identity { certificate, key } = certificates.server();
+            let CertificateFiles { certificate, key } = certificates.server();
             let words = ["--client-cert-auth", "--trusted-ca-file", &certificates.ca()];
             flags.extend(words.into_iter().chain(["--cert-file", &certificate, "--key-file", &key]).map(str::to_owned));
         }
@@ -405,7 +405,7 @@ impl Etcd {
     }
 }
 
-impl Drop for Etcd {
+impl Drop for EtcdServer {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("---- etcd {} at {}:\n{}", self.peers.name, self.address(), self.last_words());

@@ -11,7 +11,7 @@ use super::ports::free_port;
 
 /// The reply to a command.
 #[derive(Debug, Clone)]
-pub enum Answer {
+pub enum FakeReply {
     Bytes(Vec<u8>),
     /// The first, and then the second again and again until the connection ends.
     Flood(Vec<u8>, Vec<u8>),
@@ -19,23 +19,23 @@ pub enum Answer {
     Silence,
 }
 
-impl Answer {
-    pub fn text(text: &str) -> Answer {
-        Answer::Bytes(text.as_bytes().to_vec())
+impl FakeReply {
+    pub fn text(text: &str) -> FakeReply {
+        FakeReply::Bytes(text.as_bytes().to_vec())
     }
 
-    pub fn bulk(text: &str) -> Answer {
-        Answer::Bytes(bulk(text))
+    pub fn bulk(text: &str) -> FakeReply {
+        FakeReply::Bytes(bulk(text))
     }
 
-    pub fn list(words: &[&str]) -> Answer {
+    pub fn list(words: &[&str]) -> FakeReply {
         let strings: Vec<u8> = words.iter().flat_map(|word| bulk(word)).collect();
-        Answer::Bytes([format!("*{}\r\n", words.len()).into_bytes(), strings].concat())
+        FakeReply::Bytes([format!("*{}\r\n", words.len()).into_bytes(), strings].concat())
     }
 
     /// The second is repeated in large pieces: one write per piece must not be the limit.
-    pub fn flood(first: &str, then: &str) -> Answer {
-        Answer::Flood(first.as_bytes().to_vec(), then.as_bytes().repeat(65_536 / then.len()))
+    pub fn flood(first: &str, then: &str) -> FakeReply {
+        FakeReply::Flood(first.as_bytes().to_vec(), then.as_bytes().repeat(65_536 / then.len()))
     }
 }
 
@@ -44,27 +44,29 @@ fn bulk(text: &str) -> Vec<u8> {
 }
 
 /// Words of one command, in lower case but for its arguments.
-pub type Words = Vec<String>;
-type Script = dyn Fn(&[String]) -> Answer + Send + Sync;
+pub type CommandWords = Vec<String>;
+type ReplyScript = dyn Fn(&[String]) -> FakeReply + Send + Sync;
 
 pub struct FakeRedis {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<Words>>>,
+    seen: Arc<Mutex<Vec<CommandWords>>>,
     is_over: Arc<AtomicBool>,
 }
 
 impl FakeRedis {
-    pub fn start(script: impl Fn(&[String]) -> Answer + Send + Sync + 'static) -> FakeRedis {
+    pub fn start(script: impl Fn(&[String]) -> FakeReply + Send + Sync + 'static) -> FakeRedis {
         let door = eventually("a free port", || TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).ok());
         let address = door.local_addr().expect("a bound socket has an address");
         let (seen, is_over) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-        let (script, notes, ends): (Arc<Script>, _, _) = (Arc::new(script), Arc::clone(&seen), Arc::clone(&is_over));
+        let (script, notes, ends): (Arc<ReplyScript>, _, _) =
+            (Arc::new(script), Arc::clone(&seen), Arc::clone(&is_over));
         thread::spawn(move || {
             for stream in door.incoming() {
                 if ends.load(Ordering::Relaxed) {
                     return;
                 }
-                let (script, notes): (Arc<Script>, Arc<Mutex<Vec<Words>>>) = (Arc::clone(&script), Arc::clone(&notes));
+                let (script, notes): (Arc<ReplyScript>, Arc<Mutex<Vec<CommandWords>>>) =
+                    (Arc::clone(&script), Arc::clone(&notes));
                 let Ok(stream) = stream else { continue };
                 thread::spawn(move || serve(stream, script.as_ref(), &notes));
             }
@@ -86,7 +88,7 @@ impl FakeRedis {
     }
 
     /// All commands so far.
-    pub fn seen(&self) -> Vec<Words> {
+    pub fn seen(&self) -> Vec<CommandWords> {
         self.seen.lock().expect("nobody panics with it").clone()
     }
 
@@ -104,19 +106,19 @@ impl Drop for FakeRedis {
 }
 
 /// The answer of a Sentinel about the primary.
-pub fn names(words: &[String], host: &str, port: u16, epoch: u64) -> Answer {
+pub fn names(words: &[String], host: &str, port: u16, epoch: u64) -> FakeReply {
     let (port, epoch) = (port.to_string(), epoch.to_string());
     match words.get(1).map(String::as_str) {
-        Some("get-master-addr-by-name") => Answer::list(&[host, &port]),
-        Some("master") => Answer::list(&["name", "main", "ip", host, "port", &port, "config-epoch", &epoch]),
-        _ => Answer::text("+OK\r\n"),
+        Some("get-master-addr-by-name") => FakeReply::list(&[host, &port]),
+        Some("master") => FakeReply::list(&["name", "main", "ip", host, "port", &port, "config-epoch", &epoch]),
+        _ => FakeReply::text("+OK\r\n"),
     }
 }
 
 /// How a Redis answers until it is asked for `INFO` of a primary that elect accepts.
-pub fn as_redis(words: &[String]) -> Answer {
+pub fn as_redis(words: &[String]) -> FakeReply {
     match words[0].as_str() {
-        "hello" => Answer::text("%1\r\n$5\r\nproto\r\n:3\r\n"),
+        "hello" => FakeReply::text("%1\r\n$5\r\nproto\r\n:3\r\n"),
         "info" => {
             let lines = [
                 "redis_mode:standalone",
@@ -125,31 +127,31 @@ pub fn as_redis(words: &[String]) -> Answer {
                 "master_replid:bb",
                 "maxmemory_policy:noeviction",
             ];
-            Answer::bulk(&lines.join("\r\n"))
+            FakeReply::bulk(&lines.join("\r\n"))
         }
         "subscribe" | "psubscribe" => {
             let channel = &words[1];
-            Answer::text(&format!(
+            FakeReply::text(&format!(
                 ">3\r\n${}\r\n{}\r\n${}\r\n{channel}\r\n:1\r\n",
                 words[0].len(),
                 words[0],
                 channel.len()
             ))
         }
-        _ => Answer::text("+OK\r\n"),
+        _ => FakeReply::text("+OK\r\n"),
     }
 }
 
-fn serve(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Words>>) {
+fn serve(stream: TcpStream, script: &ReplyScript, seen: &Mutex<Vec<CommandWords>>) {
     let Ok(mut out) = stream.try_clone() else { return };
     let mut input = BufReader::new(stream);
     while let Some(mut words) = command(&mut input) {
         words[0].make_ascii_lowercase();
         seen.lock().expect("nobody panics with it").push(words.clone());
         let sent = match script(&words) {
-            Answer::Bytes(bytes) => out.write_all(&bytes),
-            Answer::Silence => Ok(()),
-            Answer::Flood(first, then) => {
+            FakeReply::Bytes(bytes) => out.write_all(&bytes),
+            FakeReply::Silence => Ok(()),
+            FakeReply::Flood(first, then) => {
                 let mut sent = out.write_all(&first);
                 while sent.is_ok() {
                     sent = out.write_all(&then);
@@ -164,9 +166,9 @@ fn serve(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Words>>) {
 }
 
 /// The next command: an array of strings.
-fn command(input: &mut impl BufRead) -> Option<Words> {
+fn command(input: &mut impl BufRead) -> Option<CommandWords> {
     let count = number(input, '*')?;
-    let words: Option<Words> = (0..count)
+    let words: Option<CommandWords> = (0..count)
         .map(|_| {
             let mut word = vec![0; number(input, '$')? + 2];
             input.read_exact(&mut word).ok()?;

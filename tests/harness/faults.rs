@@ -2,25 +2,25 @@
 
 use nix::sys::signal::Signal;
 
-use super::history::Figures;
-use super::{Candidate, Relay, Witness, processes, until};
+use super::journal::Measurements;
+use super::{CandidateProcess, HandoverRuns, Witness, processes, until};
 
 /// How many relays go on at once where a fault is found late.
 pub const SIDE_BY_SIDE: usize = 10;
 
 /// One kind of fault.
 #[derive(Debug, Clone, Copy)]
-pub struct Fault {
+pub struct LeaderFault {
     pub kind: &'static str,
     witness: Option<fn() -> Witness>,
     /// Shorter than what any lease leaves.
     stops_soon: bool,
     found_late: bool,
-    strike: fn(&Candidate),
-    after: fn(&mut Candidate),
+    strike: fn(&CandidateProcess),
+    after: fn(&mut CandidateProcess),
 }
 
-const PLAIN: Fault = Fault {
+const PLAIN: LeaderFault = LeaderFault {
     kind: "leader stopped with SIGTERM, half with a daemonized grandchild",
     witness: None,
     stops_soon: false,
@@ -29,11 +29,12 @@ const PLAIN: Fault = Fault {
     after: |leader| leader.ends_with(0),
 };
 
-pub const STOPPED: Fault = PLAIN;
+pub const STOPPED: LeaderFault = PLAIN;
 
-pub const CAMPAIGNER_KILLED: Fault = Fault { kind: "campaigner SIGKILLed", strike: kill, after: is_killed, ..PLAIN };
+pub const CAMPAIGNER_KILLED: LeaderFault =
+    LeaderFault { kind: "campaigner SIGKILLed", strike: kill, after: is_killed, ..PLAIN };
 
-pub const KEEPER_KILLED: Fault = Fault {
+pub const KEEPER_KILLED: LeaderFault = LeaderFault {
     kind: "keeper SIGKILLed",
     strike: |leader| processes::signal(leader.keeper(), Signal::SIGKILL),
     after: failed,
@@ -41,7 +42,7 @@ pub const KEEPER_KILLED: Fault = Fault {
 };
 
 /// Without a lease it is missed when it is needed.
-pub const KEEPER_FROZEN_THEN_STOPPED: Fault = Fault {
+pub const KEEPER_FROZEN_THEN_STOPPED: LeaderFault = LeaderFault {
     kind: "keeper SIGSTOPped, then a stop",
     found_late: true,
     strike: |leader| {
@@ -53,17 +54,17 @@ pub const KEEPER_FROZEN_THEN_STOPPED: Fault = Fault {
 };
 
 /// With one it is missed by the deadline: it never goes on.
-pub const KEEPER_FROZEN: Fault =
-    Fault { kind: "keeper SIGSTOPped", found_late: true, strike: freeze_the_keeper, after: failed, ..PLAIN };
+pub const KEEPER_FROZEN: LeaderFault =
+    LeaderFault { kind: "keeper SIGSTOPped", found_late: true, strike: freeze_the_keeper, after: failed, ..PLAIN };
 
-pub const CAMPAIGNER_FROZEN: Fault = Fault {
+pub const CAMPAIGNER_FROZEN: LeaderFault = LeaderFault {
     kind: "campaigner SIGSTOPped for longer than the ttl",
     found_late: true,
     strike: |leader| leader.signal(Signal::SIGSTOP),
     after: |leader| {
         leader.signal(Signal::SIGCONT);
         // It finds that it leads no more, and stands again.
-        leader.says("the lease runs out");
+        leader.wait_for_log("the lease runs out");
         until("it waits again", || leader.log().matches("waiting: ").count() > 0);
         leader.signal(Signal::SIGTERM);
         leader.wait();
@@ -71,7 +72,7 @@ pub const CAMPAIGNER_FROZEN: Fault = Fault {
     ..PLAIN
 };
 
-pub const STUBBORN_STOPPED: Fault = Fault {
+pub const STUBBORN_STOPPED: LeaderFault = LeaderFault {
     kind: "command and daemonized grandchild ignoring SIGTERM",
     witness: Some(stubborn),
     stops_soon: true,
@@ -79,7 +80,7 @@ pub const STUBBORN_STOPPED: Fault = Fault {
     ..PLAIN
 };
 
-pub const STUBBORN_CAMPAIGNER_KILLED: Fault = Fault {
+pub const STUBBORN_CAMPAIGNER_KILLED: LeaderFault = LeaderFault {
     kind: "campaigner SIGKILLed, command and grandchild ignoring SIGTERM",
     witness: Some(stubborn),
     stops_soon: true,
@@ -89,7 +90,7 @@ pub const STUBBORN_CAMPAIGNER_KILLED: Fault = Fault {
 };
 
 /// Nobody renews any more: the stop time-out of eight seconds is cut to the deadline in force.
-pub const SLOW_CAMPAIGNER_KILLED: Fault = Fault {
+pub const SLOW_CAMPAIGNER_KILLED: LeaderFault = LeaderFault {
     kind: "campaigner SIGKILLed, stubborn command, stop time-out longer than the lease",
     witness: Some(stubborn),
     found_late: true,
@@ -98,32 +99,33 @@ pub const SLOW_CAMPAIGNER_KILLED: Fault = Fault {
     ..PLAIN
 };
 
-pub const BOTH_KILLED: Fault = Fault {
+pub const BOTH_KILLED: LeaderFault = LeaderFault {
     kind: "campaigner and keeper SIGKILLed together",
     witness: Some(Witness::new),
-    strike: Candidate::kill_with_keeper,
+    strike: CandidateProcess::kill_with_keeper,
     after: is_killed,
     ..PLAIN
 };
 
 /// For the tier that takes the descendants along.
-pub const BOTH_KILLED_WITH_A_DAEMON: Fault = Fault {
+pub const BOTH_KILLED_WITH_A_DAEMON: LeaderFault = LeaderFault {
     kind: "campaigner and keeper SIGKILLed together, with a stubborn daemonized grandchild",
     witness: Some(stubborn),
     ..BOTH_KILLED
 };
 
-impl Fault {
+impl LeaderFault {
     /// Strikes the leaders of a relay, one after the other. None overlaps with the next, and nobody survives.
     #[track_caller]
-    pub fn strikes(&self, relay: Relay, label: &str) -> Figures {
-        let relay = self.witness.iter().fold(relay, |relay, witness| relay.witness(witness()));
-        let relay = if self.stops_soon { relay.flag("--stop-timeout", "300ms") } else { relay };
-        let relay = if self.found_late { relay.side_by_side(SIDE_BY_SIDE) } else { relay };
-        let figures = relay.run(self.strike, self.after);
-        figures.print(&format!("{label}{}", self.kind));
-        assert_eq!((figures.overlaps, figures.survivors), (0, 0), "{label}{}: {figures}", self.kind);
-        figures
+    pub fn run(&self, handover_runs: HandoverRuns, label: &str) -> Measurements {
+        let handover_runs =
+            self.witness.iter().fold(handover_runs, |handover_runs, witness| handover_runs.witness(witness()));
+        let handover_runs = if self.stops_soon { handover_runs.flag("--stop-timeout", "300ms") } else { handover_runs };
+        let handover_runs = if self.found_late { handover_runs.side_by_side(SIDE_BY_SIDE) } else { handover_runs };
+        let measurements = handover_runs.run(self.strike, self.after);
+        measurements.print(&format!("{label}{}", self.kind));
+        assert_eq!((measurements.overlaps, measurements.survivors), (0, 0), "{label}{}: {measurements}", self.kind);
+        measurements
     }
 }
 
@@ -131,22 +133,22 @@ fn stubborn() -> Witness {
     Witness::new().daemon().stubborn()
 }
 
-fn stop(leader: &Candidate) {
+fn stop(leader: &CandidateProcess) {
     leader.signal(Signal::SIGTERM);
 }
 
-fn kill(leader: &Candidate) {
+fn kill(leader: &CandidateProcess) {
     leader.signal(Signal::SIGKILL);
 }
 
-fn freeze_the_keeper(leader: &Candidate) {
+fn freeze_the_keeper(leader: &CandidateProcess) {
     processes::signal(leader.keeper(), Signal::SIGSTOP);
 }
 
-fn is_killed(leader: &mut Candidate) {
+fn is_killed(leader: &mut CandidateProcess) {
     leader.ends_by(Signal::SIGKILL);
 }
 
-fn failed(leader: &mut Candidate) {
+fn failed(leader: &mut CandidateProcess) {
     leader.ends_with(125);
 }

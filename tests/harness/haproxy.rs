@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use super::{Place, page, until};
+use super::{Sandbox, http_client, until};
 
 #[derive(Debug)]
 pub struct Haproxy {
@@ -15,7 +15,7 @@ pub struct Haproxy {
 impl Haproxy {
     /// In front of servers at these ports, each with the port at which its candidate is asked whether it leads.
     #[track_caller]
-    pub fn start(place: &Place, port: u16, servers: &[(u16, u16)]) -> Haproxy {
+    pub fn start(sandbox: &Sandbox, port: u16, servers: &[(u16, u16)]) -> Haproxy {
         let mut text = format!(
             "defaults\n mode http\n retries 0\n timeout connect 1s\n timeout client 5s\n timeout server 5s\n\
              frontend all\n bind 127.0.0.1:{port}\n default_backend leader\n\
@@ -24,15 +24,15 @@ impl Haproxy {
         for (number, (serves, asked)) in servers.iter().enumerate() {
             let _ = writeln!(text, " server candidate-{number} 127.0.0.1:{serves} check port {asked}");
         }
-        Haproxy::with(place, port, &text)
+        Haproxy::with(sandbox, port, &text)
     }
 
     /// With this configuration, which listens at this port.
     #[track_caller]
-    pub fn with(place: &Place, port: u16, text: &str) -> Haproxy {
-        let file = place.path().join("haproxy.cfg");
+    pub fn with(sandbox: &Sandbox, port: u16, text: &str) -> Haproxy {
+        let file = sandbox.path().join("haproxy.cfg");
         fs::write(&file, text).expect("written");
-        let log = fs::File::create(place.path().join("haproxy.log")).expect("created");
+        let log = fs::File::create(sandbox.path().join("haproxy.log")).expect("created");
         let child = Command::new("haproxy")
             .args(["-db", "-q", "-f"])
             .arg(&file)
@@ -42,7 +42,7 @@ impl Haproxy {
             .spawn()
             .expect("haproxy is there: tests/run installs it");
         let haproxy = Haproxy { child, port };
-        until("haproxy answers", || page::get(port, "/").is_ok());
+        until("haproxy answers", || http_client::get(port, "/").is_ok());
         haproxy
     }
 }

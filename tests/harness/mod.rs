@@ -1,7 +1,7 @@
 //! What every end-to-end test stands on: a place of its own, candidates in it, and a journal that tells what ran when.
 //!
 //! ```text
-//! Place ── Elect (builder) ── Candidate ── … ── witness (the command) ── journal ── History (the verdict)
+//! Sandbox ── ElectCmd (builder) ── CandidateProcess ── … ── witness (the command) ── journal ── History (the verdict)
 //! ```
 //!
 //! Nothing here sleeps for a fixed time: waits are on conditions, with a limit that no healthy machine reaches.
@@ -9,43 +9,43 @@
 pub mod candidate;
 pub mod certificates;
 pub mod cluster;
-pub mod disk;
-pub mod ear;
+pub mod containment_support;
+pub mod docs_under_test;
 pub mod etcd;
 pub mod fake_redis;
 pub mod faults;
-pub mod gate;
+pub mod handover_runs;
 pub mod haproxy;
-pub mod history;
-pub mod manual;
+pub mod host_tools;
+pub mod http_client;
+pub mod journal;
 #[cfg(feature = "mongodb")]
 pub mod mongod;
 pub mod network;
-pub mod pace;
-pub mod page;
-pub mod place;
+pub mod notify_receiver;
 pub mod ports;
 pub mod processes;
 pub mod proxy;
 pub mod redis;
-pub mod relay;
 #[cfg(feature = "mongodb")]
 pub mod replicas;
+pub mod resource_usage;
+pub mod sandbox;
 pub mod sentinel;
 pub mod server;
-pub mod sites;
+pub mod stalled_disk;
+pub mod store_fixtures;
+pub mod syscall_gate;
 pub mod systemd;
 pub mod terminal;
-pub mod tiers;
-pub mod tool;
-pub mod usage;
+pub mod timing_verdict;
 pub mod wait;
 pub mod wallclock;
 
-pub use candidate::{Candidate, Elect, Ended, Witness};
-pub use history::{Figures, History, Told, millis};
-pub use place::Place;
-pub use relay::Relay;
+pub use candidate::{CandidateProcess, ElectCmd, Ended, Witness};
+pub use handover_runs::HandoverRuns;
+pub use journal::{History, LeaderEnv, Measurements, millis};
+pub use sandbox::Sandbox;
 pub use wait::{eventually, until};
 
 /// How often each fault is tried: a few times in every run, as often as the promise asks with `ELECT_LONG=1`.

@@ -15,11 +15,11 @@ use ::mongodb::options::{ClientOptions, Credential, ServerAddress, TlsOptions};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::certificates::{Certificates, Identity};
+use super::certificates::{CertificateFiles, Certificates};
 use super::ports::free_port;
-use super::server::Server;
-use super::usage::Usage;
-use super::{Place, eventually, processes, until};
+use super::resource_usage::ResourceUsage;
+use super::server::StoreServer;
+use super::{Sandbox, eventually, processes, until};
 
 /// Of every user that [`Mongod::enable_auth`] makes.
 pub const PASSWORD: &str = "correct horse";
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a mongod is started, where it differs from a plain one.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct MongodOptions {
     flags: Vec<String>,
     certificates: Option<Arc<Certificates>>,
     host: String,
@@ -46,16 +46,16 @@ pub struct Options {
     in_a_set: bool,
 }
 
-impl Options {
+impl MongodOptions {
     /// Small: of its files, the log of 300 MB that is laid out in advance is the one that would be felt.
-    pub fn new() -> Options {
+    pub fn new() -> MongodOptions {
         let flags = [
             ["--wiredTigerCacheSizeGB", "0.25"],
             ["--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=8MB)"],
             ["--oplogSize", "16"],
             ["--setParameter", "diagnosticDataCollectionEnabled=false"],
         ];
-        Options {
+        MongodOptions {
             flags: flags.concat().into_iter().map(str::to_owned).collect(),
             certificates: None,
             host: "127.0.0.1".to_owned(),
@@ -65,35 +65,35 @@ impl Options {
     }
 
     /// One of its parameters.
-    pub fn parameter(mut self, name: &str, value: &str) -> Options {
+    pub fn parameter(mut self, name: &str, value: &str) -> MongodOptions {
         self.flags.extend(["--setParameter".to_owned(), format!("{name}={value}")]);
         self
     }
 
     /// TLS alone, and clients must show a certificate.
-    pub fn tls(mut self, certificates: &Arc<Certificates>) -> Options {
+    pub fn tls(mut self, certificates: &Arc<Certificates>) -> MongodOptions {
         self.certificates = Some(Arc::clone(certificates));
         self
     }
 
-    pub fn seen_at(mut self, host: &str) -> Options {
+    pub fn seen_at(mut self, host: &str) -> MongodOptions {
         host.clone_into(&mut self.host);
         self
     }
 
     /// What it is started by, which becomes it: `env`.
-    pub fn under(mut self, words: Vec<String>) -> Options {
+    pub fn wrapped_by(mut self, words: Vec<String>) -> MongodOptions {
         self.wrapper = words;
         self
     }
 
     /// It can be told to fail: see [`Mongod::delays`].
-    pub fn with_faults(self) -> Options {
+    pub fn with_faults(self) -> MongodOptions {
         self.parameter("enableTestCommands", "1")
     }
 
     /// To become a member.
-    pub fn in_a_set(mut self) -> Options {
+    pub fn in_a_set(mut self) -> MongodOptions {
         self.in_a_set = true;
         self
     }
@@ -101,21 +101,21 @@ impl Options {
 
 /// One process, and whoever asks it something.
 pub struct Mongod {
-    options: Options,
+    options: MongodOptions,
     pub port: u16,
     process: Mutex<Option<Child>>,
     directory: TempDir,
     /// Kept between questions: some are asked every few milliseconds.
-    driver: Mutex<Option<Driver>>,
+    driver: Mutex<Option<MongoDriver>>,
     users: Mutex<bool>,
     /// Who wants to know the process whenever there is a new one.
     tell: Box<dyn Fn(i32) + Send + Sync>,
 }
 
 /// A replica set of one.
-pub struct SetOfOne(Mongod);
+pub struct SingleNodeReplicaSet(Mongod);
 
-struct Driver {
+struct MongoDriver {
     runtime: tokio::runtime::Runtime,
     client: Client,
 }
@@ -125,16 +125,16 @@ fn directly(address: &str) -> String {
     format!("mongodb://{address}/?directConnection=true")
 }
 
-impl Server for Mongod {
+impl StoreServer for Mongod {
     const NAME: &'static str = "mongodb alone";
     const SCHEME: &'static str = "mongodb";
 
     fn start() -> Mongod {
-        Mongod::with(&Options::new())
+        Mongod::with(&MongodOptions::new())
     }
 
     fn seen_at(host: &str) -> Mongod {
-        Mongod::with(&Options::new().seen_at(host))
+        Mongod::with(&MongodOptions::new().seen_at(host))
     }
 
     fn address(&self) -> String {
@@ -156,16 +156,16 @@ impl Server for Mongod {
     }
 }
 
-impl Server for SetOfOne {
+impl StoreServer for SingleNodeReplicaSet {
     const NAME: &'static str = "mongodb";
     const SCHEME: &'static str = "mongodb";
 
-    fn start() -> SetOfOne {
-        SetOfOne::with(&Options::new())
+    fn start() -> SingleNodeReplicaSet {
+        SingleNodeReplicaSet::with(&MongodOptions::new())
     }
 
-    fn seen_at(host: &str) -> SetOfOne {
-        SetOfOne::with(&Options::new().seen_at(host))
+    fn seen_at(host: &str) -> SingleNodeReplicaSet {
+        SingleNodeReplicaSet::with(&MongodOptions::new().seen_at(host))
     }
 
     fn address(&self) -> String {
@@ -187,7 +187,7 @@ impl Server for SetOfOne {
     }
 }
 
-impl std::ops::Deref for SetOfOne {
+impl std::ops::Deref for SingleNodeReplicaSet {
     type Target = Mongod;
 
     fn deref(&self) -> &Mongod {
@@ -195,14 +195,14 @@ impl std::ops::Deref for SetOfOne {
     }
 }
 
-impl SetOfOne {
+impl SingleNodeReplicaSet {
     /// It is the primary.
     #[track_caller]
-    pub fn with(options: &Options) -> SetOfOne {
+    pub fn with(options: &MongodOptions) -> SingleNodeReplicaSet {
         let mongod = Mongod::with(&options.clone().in_a_set());
         mongod.admin(initiation(&[mongod.address()]));
         mongod.is_primary();
-        SetOfOne(mongod)
+        SingleNodeReplicaSet(mongod)
     }
 
     /// On the same port, with what it has on its disk, after SIGKILL if it still runs; it is the primary.
@@ -232,7 +232,7 @@ pub(super) fn initiation(addresses: &[String]) -> Document {
 
 impl Mongod {
     #[track_caller]
-    pub fn with(options: &Options) -> Mongod {
+    pub fn with(options: &MongodOptions) -> Mongod {
         eventually("a port that stays free", || {
             let mongod = Mongod::launch(options.clone(), free_port(), Box::new(|_| ()));
             mongod.comes_up().then_some(mongod)
@@ -241,7 +241,7 @@ impl Mongod {
 
     /// Starts it, without waiting for it.
     #[track_caller]
-    pub(super) fn launch(options: Options, port: u16, tell: Box<dyn Fn(i32) + Send + Sync>) -> Mongod {
+    pub(super) fn launch(options: MongodOptions, port: u16, tell: Box<dyn Fn(i32) + Send + Sync>) -> Mongod {
         let mongod = Mongod {
             options,
             port,
@@ -310,8 +310,8 @@ impl Mongod {
         assert!(self.comes_up(), "somebody else has its port:\n{}", self.last_words());
     }
 
-    pub fn usage(&self) -> Usage {
-        Usage::of(self.pid())
+    pub fn usage(&self) -> ResourceUsage {
+        ResourceUsage::of(self.pid())
     }
 
     /// How often a command has been called since its start.
@@ -403,40 +403,40 @@ impl Mongod {
 
     /// The record of `cron` in this place's database.
     #[track_caller]
-    pub fn record(&self, place: &Place) -> Option<Document> {
-        self.records(place).into_iter().find(|record| has(record, "_id", "cron"))
+    pub fn record(&self, sandbox: &Sandbox) -> Option<Document> {
+        self.records(sandbox).into_iter().find(|record| has(record, "_id", "cron"))
     }
 
     /// All records in this place's database.
     #[track_caller]
-    pub fn records(&self, place: &Place) -> Vec<Document> {
-        let found = self.command(&place.database(), doc! { "find": COLLECTION, "batchSize": 1000 });
+    pub fn records(&self, sandbox: &Sandbox) -> Vec<Document> {
+        let found = self.command(&sandbox.database(), doc! { "find": COLLECTION, "batchSize": 1000 });
         let batch = found.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
         batch.expect("a batch").iter().filter_map(|record| record.as_document().cloned()).collect()
     }
 
     /// Changes records, with operators or a pipeline. Returns how many it found.
     #[track_caller]
-    pub fn update(&self, place: &Place, filter: Document, change: impl Into<Bson>) -> i32 {
+    pub fn update(&self, sandbox: &Sandbox, filter: Document, change: impl Into<Bson>) -> i32 {
         let updates = vec![doc! { "q": filter, "u": change.into(), "multi": false }];
-        let answer = self.command(&place.database(), doc! { "update": COLLECTION, "updates": updates });
+        let answer = self.command(&sandbox.database(), doc! { "update": COLLECTION, "updates": updates });
         answer.get_i32("n").expect("a count")
     }
 
     #[track_caller]
-    pub fn insert(&self, place: &Place, record: Document) {
-        self.command(&place.database(), doc! { "insert": COLLECTION, "documents": [record] });
+    pub fn insert(&self, sandbox: &Sandbox, record: Document) {
+        self.command(&sandbox.database(), doc! { "insert": COLLECTION, "documents": [record] });
     }
 
     #[track_caller]
-    pub fn delete(&self, place: &Place, filter: Document) {
+    pub fn delete(&self, sandbox: &Sandbox, filter: Document) {
         let deletes = vec![doc! { "q": filter, "limit": 0 }];
-        self.command(&place.database(), doc! { "delete": COLLECTION, "deletes": deletes });
+        self.command(&sandbox.database(), doc! { "delete": COLLECTION, "deletes": deletes });
     }
 
     #[track_caller]
-    pub fn indexes(&self, place: &Place) -> Vec<Document> {
-        let found = self.command(&place.database(), doc! { "listIndexes": COLLECTION });
+    pub fn indexes(&self, sandbox: &Sandbox) -> Vec<Document> {
+        let found = self.command(&sandbox.database(), doc! { "listIndexes": COLLECTION });
         let batch = found.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
         batch.expect("a batch").iter().filter_map(|index| index.as_document().cloned()).collect()
     }
@@ -478,7 +478,7 @@ impl Mongod {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    fn driver(&self) -> Result<Driver, String> {
+    fn driver(&self) -> Result<MongoDriver, String> {
         let has_users = *self.users.lock().expect("nobody panics with it");
         let host = ServerAddress::Tcp { host: self.options.host.clone(), port: Some(self.port) };
         let credential = Credential::builder().username("root".to_owned()).password(PASSWORD.to_owned()).build();
@@ -496,7 +496,7 @@ impl Mongod {
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let client = runtime.block_on(async { Client::with_options(options) }).map_err(|error| error.to_string())?;
-        Ok(Driver { runtime, client })
+        Ok(MongoDriver { runtime, client })
     }
 
     fn client_pem(&self, certificates: &Certificates) -> String {
@@ -504,7 +504,7 @@ impl Mongod {
     }
 
     /// Both in one file, as mongod and its driver want them.
-    fn pem(&self, name: &str, identity: &Identity) -> String {
+    fn pem(&self, name: &str, identity: &CertificateFiles) -> String {
         let read = |path: &str| fs::read_to_string(path).expect("a certificate or a key");
         fs::write(self.path(name), read(&identity.certificate) + &read(&identity.key)).expect("an open directory");
         self.path(name)

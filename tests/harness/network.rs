@@ -11,8 +11,8 @@
 
 use std::sync::Mutex;
 
-use super::proxy::Mode;
-use super::tool::{as_root, attempt, clean_up, needs_root};
+use super::host_tools::{as_root, attempt, clean_up, needs_root};
+use super::proxy::ProxyMode;
 
 /// Outside, inside, and of nobody.
 const OUTER: &str = "02:00:00:00:00:01";
@@ -44,7 +44,7 @@ impl Network {
     }
 
     /// Where the test's own servers are seen, from here and from every host: for
-    /// [`Options::seen_at`](super::etcd::Options::seen_at).
+    /// [`EtcdOptions::seen_at`](super::etcd::EtcdOptions::seen_at).
     pub fn address(&self) -> String {
         server(self.number)
     }
@@ -57,8 +57,8 @@ impl Network {
 
     /// What passes between that host and here: requests are what the host sends. What is lost is sent again by TCP.
     #[track_caller]
-    pub fn mode(&self, host: &str, mode: Mode) {
-        assert!(mode != Mode::Closed, "a cable cannot refuse");
+    pub fn mode(&self, host: &str, mode: ProxyMode) {
+        assert!(mode != ProxyMode::Closed, "a cable cannot refuse");
         let index = self.index(host);
         let to = |passes: bool, end: &'static str| if passes { end } else { NOBODY };
         self.inside(
@@ -93,7 +93,7 @@ impl Network {
         self.inside(index, &["route", "add", &self.address(), "dev", "eth0"]);
         as_root(["ip", "link", "set", &cable, "up"]);
         as_root(["ip", "route", "add", &client, "dev", &cable]);
-        self.mode(&self.hosts[index], Mode::Open);
+        self.mode(&self.hosts[index], ProxyMode::Open);
     }
 
     #[track_caller]

@@ -9,13 +9,13 @@ use nix::unistd::Pid;
 pub const MARK: &str = "WITNESS_MARK";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
+pub struct ProcessInfo {
     pub pid: i32,
     pub name: String,
 }
 
 /// Everybody whose mark begins with `mark`. The dead that nobody has reaped have no environment and do not count.
-pub fn marked(mark: &str) -> Vec<Process> {
+pub fn marked(mark: &str) -> Vec<ProcessInfo> {
     let wanted = format!("{MARK}={mark}");
     let is_marked = |pid: i32| {
         fs::read(format!("/proc/{pid}/environ"))
@@ -25,7 +25,7 @@ pub fn marked(mark: &str) -> Vec<Process> {
         .expect("/proc is there")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|&pid| is_marked(pid))
-        .map(|pid| Process { pid, name: name(pid).unwrap_or_default() })
+        .map(|pid| ProcessInfo { pid, name: name(pid).unwrap_or_default() })
         .collect()
 }
 

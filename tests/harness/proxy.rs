@@ -16,17 +16,17 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, Backlog, Shutdown};
 
-use self::line::Line;
+use self::connection::ProxiedConnection;
 use super::ports::free_port;
 
-mod line;
+mod connection;
 
 /// For a server that is dialled.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What becomes of the bytes. What is held is delivered once the way is open again, as TCP does after an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum ProxyMode {
     Open,
     /// Existing connections are reset, new ones refused.
     Closed,
@@ -38,13 +38,13 @@ pub enum Mode {
     AnswersHeld,
 }
 
-impl Mode {
+impl ProxyMode {
     pub fn passes_requests(self) -> bool {
-        matches!(self, Mode::Open | Mode::AnswersHeld)
+        matches!(self, ProxyMode::Open | ProxyMode::AnswersHeld)
     }
 
     pub fn passes_answers(self) -> bool {
-        matches!(self, Mode::Open | Mode::RequestsHeld)
+        matches!(self, ProxyMode::Open | ProxyMode::RequestsHeld)
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Carried {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    outside: Outside,
+    outside: OrderSender,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -79,19 +79,19 @@ impl Proxy {
             .find_map(Result::ok)
             .expect("one of so many ports is free");
         door.set_nonblocking(true).expect("a flag of an open socket");
-        let (bell, ear) = UnixStream::pair().expect("a pair of sockets");
-        ear.set_nonblocking(true).expect("a flag of an open socket");
+        let (bell, receiver) = UnixStream::pair().expect("a pair of sockets");
+        receiver.set_nonblocking(true).expect("a flag of an open socket");
         let (orders, inbox) = channel();
-        let outside = Outside { orders, bell };
+        let outside = OrderSender { orders, bell };
         let address = door.local_addr().expect("a bound socket has an address");
-        let exchange = Exchange {
+        let exchange = ProxyLoop {
             door,
-            ear,
+            receiver,
             inbox,
             outside: outside.another(),
             target: target.parse().expect("an address and a port"),
             origin,
-            mode: Mode::Open,
+            mode: ProxyMode::Open,
             modes: HashMap::new(),
             lines: Vec::new(),
             number: 0,
@@ -106,12 +106,12 @@ impl Proxy {
     }
 
     /// For all connections, existing and new. In force when this returns.
-    pub fn mode(&self, mode: Mode) {
+    pub fn mode(&self, mode: ProxyMode) {
         self.order(None, mode);
     }
 
-    /// For the connections from one origin only. Unless it is [`Mode::Open`], it counts there instead of the mode for all.
-    pub fn mode_for(&self, origin: usize, mode: Mode) {
+    /// For the connections from one origin only. Unless it is [`ProxyMode::Open`], it counts there instead of the mode for all.
+    pub fn mode_for(&self, origin: usize, mode: ProxyMode) {
         self.order(Some(origin), mode);
     }
 
@@ -119,7 +119,7 @@ impl Proxy {
         self.ask(Order::Count)
     }
 
-    fn order(&self, origin: Option<usize>, mode: Mode) {
+    fn order(&self, origin: Option<usize>, mode: ProxyMode) {
         self.ask(|done| Order::Set { origin, mode, done });
     }
 
@@ -140,27 +140,27 @@ impl Drop for Proxy {
 
 /// The way to the thread of a proxy.
 #[derive(Debug)]
-struct Outside {
+struct OrderSender {
     orders: Sender<Order>,
     bell: UnixStream,
 }
 
-impl Outside {
+impl OrderSender {
     /// Into the void, when the proxy has ended.
     fn send(&self, order: Order) {
         let _ = self.orders.send(order);
         let _ = (&self.bell).write_all(b"!");
     }
 
-    fn another(&self) -> Outside {
-        Outside { orders: self.orders.clone(), bell: self.bell.try_clone().expect("one more descriptor") }
+    fn another(&self) -> OrderSender {
+        OrderSender { orders: self.orders.clone(), bell: self.bell.try_clone().expect("one more descriptor") }
     }
 }
 
 enum Order {
     Set {
         origin: Option<usize>,
-        mode: Mode,
+        mode: ProxyMode,
         done: SyncSender<()>,
     },
     Count(SyncSender<Carried>),
@@ -173,22 +173,22 @@ enum Order {
 }
 
 /// What the thread of a proxy knows.
-struct Exchange {
+struct ProxyLoop {
     door: TcpListener,
-    ear: UnixStream,
+    receiver: UnixStream,
     inbox: Receiver<Order>,
-    outside: Outside,
+    outside: OrderSender,
     target: SocketAddr,
     origin: Origin,
-    mode: Mode,
-    modes: HashMap<usize, Mode>,
-    lines: Vec<Line>,
+    mode: ProxyMode,
+    modes: HashMap<usize, ProxyMode>,
+    lines: Vec<ProxiedConnection>,
     /// Of the next line.
     number: u64,
     carried: Carried,
 }
 
-impl Exchange {
+impl ProxyLoop {
     fn run(mut self) {
         while self.obey() {
             self.accept();
@@ -200,7 +200,7 @@ impl Exchange {
     /// Carries out what was ordered; false at the end.
     fn obey(&mut self) -> bool {
         // However often it rang.
-        let _ = (&self.ear).read(&mut [0; 64]);
+        let _ = (&self.receiver).read(&mut [0; 64]);
         while let Ok(order) = self.inbox.try_recv() {
             // Nobody waits for an answer any more if the test has panicked.
             match order {
@@ -222,7 +222,7 @@ impl Exchange {
         true
     }
 
-    fn set(&mut self, origin: Option<usize>, mode: Mode) {
+    fn set(&mut self, origin: Option<usize>, mode: ProxyMode) {
         match origin {
             Some(origin) => drop(self.modes.insert(origin, mode)),
             None => self.set_for_all(mode),
@@ -237,9 +237,9 @@ impl Exchange {
     }
 
     /// A socket that no longer listens refuses, and keeps its port.
-    fn set_for_all(&mut self, mode: Mode) {
+    fn set_for_all(&mut self, mode: ProxyMode) {
         let was = std::mem::replace(&mut self.mode, mode);
-        match (was == Mode::Closed, mode == Mode::Closed) {
+        match (was == ProxyMode::Closed, mode == ProxyMode::Closed) {
             (false, true) => socket::shutdown(self.door.as_raw_fd(), Shutdown::Read).expect("a listening socket"),
             (true, false) => socket::listen(&self.door, Backlog::MAXCONN).expect("a bound socket"),
             _ => (),
@@ -247,21 +247,21 @@ impl Exchange {
     }
 
     fn origin_matters(&self) -> bool {
-        self.modes.values().any(|&mode| mode != Mode::Open)
+        self.modes.values().any(|&mode| mode != ProxyMode::Open)
     }
 
-    fn mode_of(&self, line: &Line) -> Mode {
+    fn mode_of(&self, line: &ProxiedConnection) -> ProxyMode {
         let own = line.origin.and_then(|origin| self.modes.get(&origin).copied());
-        own.filter(|&own| own != Mode::Open).unwrap_or(self.mode)
+        own.filter(|&own| own != ProxyMode::Open).unwrap_or(self.mode)
     }
 
     fn accept(&mut self) {
-        while self.mode != Mode::Closed {
+        while self.mode != ProxyMode::Closed {
             match self.door.accept() {
                 Ok((client, _)) => {
                     self.carried.connections += 1;
                     self.number += 1;
-                    let mut line = Line::new(self.number, client);
+                    let mut line = ProxiedConnection::new(self.number, client);
                     if self.origin_matters() {
                         line.find_origin(&self.origin);
                     }
@@ -302,9 +302,9 @@ impl Exchange {
 
     /// Until there is an order, a client, or something to be moved.
     fn wait(&mut self) {
-        let mut sockets = vec![PollFd::new(self.ear.as_fd(), PollFlags::POLLIN)];
+        let mut sockets = vec![PollFd::new(self.receiver.as_fd(), PollFlags::POLLIN)];
         let mut lines = vec![None];
-        if self.mode != Mode::Closed {
+        if self.mode != ProxyMode::Closed {
             sockets.push(PollFd::new(self.door.as_fd(), PollFlags::POLLIN));
             lines.push(None);
         }

@@ -8,79 +8,79 @@ use std::sync::{Arc, Mutex};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::certificates::{Certificates, Identity};
+use super::certificates::{CertificateFiles, Certificates};
+use super::host_tools::attempt;
 use super::ports::free_port;
-use super::server::Server;
-use super::tool::attempt;
-use super::usage::Usage;
+use super::resource_usage::ResourceUsage;
+use super::server::StoreServer;
 use super::{eventually, processes, until};
 
 /// How a Redis is started, where it differs from a plain one that forgets everything when it ends.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct RedisOptions {
     flags: Vec<String>,
     certificates: Option<Arc<Certificates>>,
     host: String,
     wrapper: Vec<String>,
 }
 
-impl Options {
-    pub fn new() -> Options {
+impl RedisOptions {
+    pub fn new() -> RedisOptions {
         // A primary that is written nothing has to say more often than in its time-out that it is there.
         let flags =
             ["--save", "", "--repl-timeout", "2", "--repl-ping-replica-period", "1", "--repl-diskless-sync-delay", "0"]
                 .map(str::to_owned)
                 .to_vec();
-        Options { flags, certificates: None, host: "127.0.0.1".to_owned(), wrapper: Vec::new() }
+        RedisOptions { flags, certificates: None, host: "127.0.0.1".to_owned(), wrapper: Vec::new() }
     }
 
     /// Any other setting of its configuration.
-    pub fn flag(mut self, name: &str, values: &[&str]) -> Options {
+    pub fn flag(mut self, name: &str, values: &[&str]) -> RedisOptions {
         self.flags.push(format!("--{name}"));
         self.flags.extend(values.iter().map(|value| (*value).to_owned()));
         self
     }
 
     /// Whatever was acknowledged is on the disk.
-    pub fn durable(self) -> Options {
+    pub fn durable(self) -> RedisOptions {
         self.flag("appendonly", &["yes"]).flag("appendfsync", &["always"])
     }
 
     /// TLS alone, and clients must show a certificate.
-    pub fn tls(mut self, certificates: &Arc<Certificates>) -> Options {
+    pub fn tls(mut self, certificates: &Arc<Certificates>) -> RedisOptions {
         self.certificates = Some(Arc::clone(certificates));
         self
     }
 
-    pub fn seen_at(mut self, host: &str) -> Options {
+    pub fn seen_at(mut self, host: &str) -> RedisOptions {
         host.clone_into(&mut self.host);
         self
     }
 
     /// What it is started by, which becomes it: `env`.
-    pub fn under(mut self, words: Vec<String>) -> Options {
+    pub fn wrapped_by(mut self, words: Vec<String>) -> RedisOptions {
         self.wrapper = words;
         self
     }
 }
 
-pub struct Redis {
-    options: Options,
+pub struct RedisServer {
+    options: RedisOptions,
     pub port: u16,
     process: Mutex<Option<Child>>,
     directory: TempDir,
 }
 
-impl Server for Redis {
+impl StoreServer for RedisServer {
     const NAME: &'static str = "redis";
     const SCHEME: &'static str = "redis";
 
-    fn start() -> Redis {
-        Redis::with(&Options::new())
+    fn start() -> RedisServer {
+        RedisServer::with(&RedisOptions::new())
     }
 
-    fn seen_at(host: &str) -> Redis {
-        Redis::with(&Options::new().seen_at(host))
+    fn seen_at(host: &str) -> RedisServer {
+        RedisServer::with(&RedisOptions::new().seen_at(host))
     }
 
     fn address(&self) -> String {
@@ -97,11 +97,11 @@ impl Server for Redis {
     }
 }
 
-impl Redis {
+impl RedisServer {
     #[track_caller]
-    pub fn with(options: &Options) -> Redis {
+    pub fn with(options: &RedisOptions) -> RedisServer {
         eventually("a port that stays free", || {
-            let redis = Redis {
+            let redis = RedisServer {
                 options: options.clone(),
                 port: free_port(),
                 process: Mutex::new(None),
@@ -174,8 +174,8 @@ impl Redis {
         assert!(self.comes_up(), "somebody else has its port:\n{}", self.log());
     }
 
-    pub fn usage(&self) -> Usage {
-        Usage::of(self.pid())
+    pub fn usage(&self) -> ResourceUsage {
+        ResourceUsage::of(self.pid())
     }
 
     /// How often a command has been called by clients.
@@ -212,7 +212,7 @@ impl Redis {
         let mut all = vec!["redis-cli".to_owned(), "-h".to_owned(), self.options.host.clone()];
         all.extend(["-p".to_owned(), self.port.to_string()]);
         if let Some(certificates) = &self.options.certificates {
-            let Identity { certificate, key } = certificates.client();
+            let CertificateFiles { certificate, key } = certificates.client();
             let words = ["--tls", "--cacert", &certificates.ca(), "--cert", &certificate, "--key", &key];
             all.extend(words.map(str::to_owned));
         }
@@ -260,7 +260,7 @@ impl Redis {
         // Without a password it would else listen to nobody from another address.
         flags.extend(["--protected-mode", "no", "--enable-debug-command", "yes"].map(str::to_owned));
         if let Some(certificates) = &self.options.certificates {
-            let Identity { certificate, key } = certificates.server();
+            let CertificateFiles { certificate, key } = certificates.server();
             let port = encrypted.to_string();
             let words = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
             flags.extend(words.map(str::to_owned));
@@ -288,7 +288,7 @@ impl Redis {
     }
 }
 
-impl Drop for Redis {
+impl Drop for RedisServer {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();

@@ -13,10 +13,10 @@ use ::mongodb::bson::oid::ObjectId;
 use ::mongodb::bson::{Document, doc};
 
 use super::cluster::owner;
-use super::mongod::{Mongod, Options, SET, has, initiation};
+use super::mongod::{Mongod, MongodOptions, SET, has, initiation};
 use super::ports::free_port;
-use super::proxy::{Mode, Proxy};
-use super::{Candidate, eventually, until};
+use super::proxy::{Proxy, ProxyMode};
+use super::{CandidateProcess, eventually, until};
 
 const COUNT: usize = 3;
 /// Who is not a member and may be cut off as one is.
@@ -45,7 +45,7 @@ impl ReplicaSet {
                 let tell = Box::new(move |pid| pids[index].store(pid, Ordering::SeqCst));
                 // A secondary whose source is cut off or stands still would else ask it for ten seconds more, or a minute if it
                 // had just begun to, and confirm nothing.
-                let options = Options::new()
+                let options = MongodOptions::new()
                     .parameter("oplogNetworkTimeoutBufferSeconds", "1")
                     .parameter("oplogInitialFindMaxSeconds", "2");
                 Mongod::launch(options.in_a_set(), ports[index], tell)
@@ -139,27 +139,27 @@ impl ReplicaSet {
 
     /// Nothing passes between it and the others. Clients still reach it.
     pub fn cut_off(&self, index: usize) {
-        self.between_it_and_the_others(index, Mode::BlackHole);
+        self.between_it_and_the_others(index, ProxyMode::BlackHole);
     }
 
     /// The same, and this candidate is on its side: it reaches none of the others. Nobody else does what it does.
-    pub fn cut_off_with(&self, index: usize, candidate: &Candidate) {
+    pub fn cut_off_with(&self, index: usize, candidate: &CandidateProcess) {
         self.pids[GUEST].store(candidate.pid(), Ordering::SeqCst);
         self.cut_off(index);
         for (other, proxy) in self.proxies.iter().enumerate() {
             if other != index {
-                proxy.mode_for(GUEST, Mode::BlackHole);
+                proxy.mode_for(GUEST, ProxyMode::BlackHole);
             }
         }
     }
 
     /// What was held meanwhile is delivered.
     pub fn heal(&self, index: usize) {
-        self.between_it_and_the_others(index, Mode::Open);
-        self.proxies.iter().for_each(|proxy| proxy.mode_for(GUEST, Mode::Open));
+        self.between_it_and_the_others(index, ProxyMode::Open);
+        self.proxies.iter().for_each(|proxy| proxy.mode_for(GUEST, ProxyMode::Open));
     }
 
-    fn between_it_and_the_others(&self, index: usize, mode: Mode) {
+    fn between_it_and_the_others(&self, index: usize, mode: ProxyMode) {
         for (other, proxy) in self.proxies.iter().enumerate() {
             if other == index {
                 (0..COUNT).filter(|&from| from != index).for_each(|from| proxy.mode_for(from, mode));

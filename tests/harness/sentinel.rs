@@ -12,16 +12,16 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use super::host_tools::attempt;
 use super::ports::free_port;
-use super::proxy::{Mode, Proxy};
-use super::redis::{Options, Redis};
-use super::server::Server;
-use super::tool::attempt;
+use super::proxy::{Proxy, ProxyMode};
+use super::redis::{RedisOptions, RedisServer};
+use super::server::StoreServer;
 use super::{eventually, processes, until};
 
 pub struct Sentinel {
-    pub primary: Redis,
-    pub replicas: Vec<Redis>,
+    pub primary: RedisServer,
+    pub replicas: Vec<RedisServer>,
     to_replicas: Proxy,
     to_others: Proxy,
     port: u16,
@@ -33,13 +33,14 @@ impl Sentinel {
     /// All of it is up, and the Sentinel knows of all.
     #[track_caller]
     pub fn start() -> Sentinel {
-        let primary = Redis::with(&Options::new());
+        let primary = RedisServer::with(&RedisOptions::new());
         let to_replicas = Proxy::to(&primary.address());
         let to_others = Proxy::to(&primary.address());
         let port_of = |address: String| address.rsplit_once(':').expect("host and port").1.to_owned();
         let behind = port_of(to_replicas.address());
-        let replicas: Vec<Redis> =
-            (0..2).map(|_| Redis::with(&Options::new().flag("replicaof", &["127.0.0.1", &behind]))).collect();
+        let replicas: Vec<RedisServer> = (0..2)
+            .map(|_| RedisServer::with(&RedisOptions::new().flag("replicaof", &["127.0.0.1", &behind])))
+            .collect();
         until("the replicas follow", || primary.info("replication", "connected_slaves") == "2");
         for replica in &replicas {
             until("it has everything", || replica.info("replication", "master_link_status") == "up");
@@ -77,13 +78,13 @@ impl Sentinel {
 
     /// Neither replicas nor Sentinel reach the primary; its clients do.
     pub fn cut_off(&self) {
-        self.to_replicas.mode(Mode::BlackHole);
-        self.to_others.mode(Mode::BlackHole);
+        self.to_replicas.mode(ProxyMode::BlackHole);
+        self.to_others.mode(ProxyMode::BlackHole);
     }
 
     pub fn heal(&self) {
-        self.to_replicas.mode(Mode::Open);
-        self.to_others.mode(Mode::Open);
+        self.to_replicas.mode(ProxyMode::Open);
+        self.to_others.mode(ProxyMode::Open);
     }
 
     /// The port of whoever is the primary by its word.
@@ -93,8 +94,8 @@ impl Sentinel {
 
     /// Which replica has been made the primary. One that stands still is not asked: it would not answer.
     #[track_caller]
-    pub fn promoted(&self) -> &Redis {
-        let leads = |one: &&Redis| one.try_cli(&["role"]).is_ok_and(|role| role.starts_with("master"));
+    pub fn promoted(&self) -> &RedisServer {
+        let leads = |one: &&RedisServer| one.try_cli(&["role"]).is_ok_and(|role| role.starts_with("master"));
         eventually("a replica is made the primary", || {
             self.replicas.iter().filter(|one| !one.stands_still()).find(leads)
         })

@@ -1,8 +1,8 @@
 //! What tests want of a server, whatever kind of store it is: the same test then runs on each.
 
-use super::Place;
+use super::Sandbox;
 
-pub trait Server: Sized + Sync {
+pub trait StoreServer: Sized + Sync {
     /// In figures.
     const NAME: &'static str;
     /// Of its URLs.
@@ -31,7 +31,7 @@ pub trait Server: Sized + Sync {
     }
 
     /// The same, with keys that are this place's alone.
-    fn url_for(&self, place: &Place) -> String {
-        place.below(&self.url())
+    fn url_for(&self, sandbox: &Sandbox) -> String {
+        sandbox.below(&self.url())
     }
 }

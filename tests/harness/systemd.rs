@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::candidate::{Witness, elect};
 use super::processes::{self, MARK};
-use super::{Place, eventually, until};
+use super::{Sandbox, eventually, until};
 
 /// The unit that README shows.
 pub fn unit() -> PathBuf {
@@ -52,7 +52,7 @@ exec env -i container=elect "WITNESS_MARK=$WITNESS_MARK" "PATH=$PATH" "SYSTEMD_U
 
 #[derive(Debug)]
 pub struct Systemd<'a> {
-    place: &'a Place,
+    sandbox: &'a Sandbox,
     outside: Child,
     init: i32,
     log: PathBuf,
@@ -61,8 +61,8 @@ pub struct Systemd<'a> {
 impl Systemd<'_> {
     /// With the unit of elect, to which `settings` are added, and `/usr/local/bin/cron` as the job.
     #[track_caller]
-    pub fn boot<'a>(place: &'a Place, settings: &[&str], witness: &Witness) -> Systemd<'a> {
-        let (units, programs) = (place.path().join("units"), place.path().join("bin"));
+    pub fn boot<'a>(sandbox: &'a Sandbox, settings: &[&str], witness: &Witness) -> Systemd<'a> {
+        let (units, programs) = (sandbox.path().join("units"), sandbox.path().join("bin"));
         fs::create_dir(&units).expect("created");
         fs::create_dir(&programs).expect("created");
         for target in TARGETS {
@@ -70,31 +70,31 @@ impl Systemd<'_> {
         }
         fs::copy(unit(), units.join("elect@.service")).expect("the unit is there");
         symlink(elect(), programs.join("elect")).expect("linked");
-        let number = place.next();
-        let log = place.log_of(number);
-        let mark = format!("{}{number};", place.mark());
+        let number = sandbox.next();
+        let log = sandbox.log_of(number);
+        let mark = format!("{}{number};", sandbox.mark());
         let drop_in = [
             "[Service]".to_owned(),
-            format!("Environment={MARK}={mark} WITNESS_PLACE={}", place.path().display()),
-            format!("Environment=ELECT_STORE={}", place.store()),
+            format!("Environment={MARK}={mark} WITNESS_PLACE={}", sandbox.path().display()),
+            format!("Environment=ELECT_STORE={}", sandbox.store()),
             format!("StandardOutput=append:{0}\nStandardError=append:{0}", log.display()),
         ];
         let drop_in: Vec<&str> = drop_in.iter().map(String::as_str).chain(settings.iter().copied()).collect();
         fs::create_dir(units.join("elect@.service.d")).expect("created");
         fs::write(units.join("elect@.service.d/test.conf"), drop_in.join("\n") + "\n").expect("written");
-        fs::write(place.path().join("console"), "").expect("written");
+        fs::write(sandbox.path().join("console"), "").expect("written");
         let job = witness.command().iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
-        let systemd = Systemd::start(place, log, &mark);
+        let systemd = Systemd::start(sandbox, log, &mark);
         systemd.job(&format!("exec {}", job.join(" ")));
         systemd
     }
 
     #[track_caller]
-    fn start<'a>(place: &'a Place, log: PathBuf, mark: &str) -> Systemd<'a> {
-        let name = place.path().file_name().expect("a directory has a name");
+    fn start<'a>(sandbox: &'a Sandbox, log: PathBuf, mark: &str) -> Systemd<'a> {
+        let name = sandbox.path().file_name().expect("a directory has a name");
         let outside = Command::new("unshare")
             .args(["--mount", "sh", "-c", OUTSIDE, "sh"])
-            .args([place.path().as_os_str(), name])
+            .args([sandbox.path().as_os_str(), name])
             .env("INSIDE", INSIDE)
             .env(MARK, mark)
             .stdin(Stdio::piped())
@@ -106,14 +106,14 @@ impl Systemd<'_> {
             let is_init = |pid: &i32| processes::name(*pid).as_deref() == Some("systemd");
             below(top).into_iter().flat_map(below).find(is_init)
         });
-        let systemd = Systemd { place, outside, init, log };
+        let systemd = Systemd { sandbox, outside, init, log };
         until("systemd has booted", || systemd.control(&["is-system-running"]).is_ok());
         systemd
     }
 
     /// What the unit's command does: a line of shell.
     pub fn job(&self, script: &str) {
-        let path = self.place.path().join("bin/cron");
+        let path = self.sandbox.path().join("bin/cron");
         let new = path.with_extension("new");
         fs::write(&new, format!("#!/bin/sh\n{script}\n")).expect("written");
         fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
@@ -124,7 +124,7 @@ impl Systemd<'_> {
     pub fn control(&self, words: &[&str]) -> Result<String, String> {
         let init = self.init.to_string();
         let enter = ["nsenter", "-t", &init, "-a", "systemctl"];
-        super::tool::attempt(enter.into_iter().chain(words.iter().copied()))
+        super::host_tools::attempt(enter.into_iter().chain(words.iter().copied()))
     }
 
     #[track_caller]
@@ -160,7 +160,7 @@ impl Systemd<'_> {
 impl Drop for Systemd<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let console = fs::read_to_string(self.place.path().join("console")).unwrap_or_default();
+            let console = fs::read_to_string(self.sandbox.path().join("console")).unwrap_or_default();
             let lines: Vec<&str> = console.lines().collect();
             eprintln!("---- systemd:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
         }

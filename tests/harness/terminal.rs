@@ -5,43 +5,43 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-use super::processes::{self, MARK, Process};
-use super::{Elect, Place, eventually, until};
+use super::processes::{self, MARK, ProcessInfo};
+use super::{ElectCmd, Sandbox, eventually, until};
 
 #[derive(Debug)]
-pub struct Terminal {
+pub struct PseudoTerminal {
     script: Child,
     keyboard: Option<ChildStdin>,
     screen: PathBuf,
     mark: String,
 }
 
-impl Terminal {
+impl PseudoTerminal {
     /// `script` makes the terminal, bash takes the job control.
-    pub fn open(place: &Place) -> Terminal {
-        let terminal = Terminal::with(place, "bash --norc --noprofile -i");
+    pub fn open(sandbox: &Sandbox) -> PseudoTerminal {
+        let terminal = PseudoTerminal::with(sandbox, "bash --norc --noprofile -i");
         terminal.shows("bash-");
         terminal
     }
 
     /// Without job control: a script, whose commands are all one job, and which is itself the leader of the session.
-    pub fn script(place: &Place, text: &str) -> Terminal {
-        let file = place.path().join("script.sh");
+    pub fn script(sandbox: &Sandbox, text: &str) -> PseudoTerminal {
+        let file = sandbox.path().join("script.sh");
         fs::write(&file, text).expect("the place takes a script");
-        Terminal::with(place, &format!("sh {}", file.display()))
+        PseudoTerminal::with(sandbox, &format!("sh {}", file.display()))
     }
 
-    fn with(place: &Place, shell: &str) -> Terminal {
-        let number = place.next();
-        let screen = place.log_of(number);
-        let mark = format!("{}{number};", place.mark());
+    fn with(sandbox: &Sandbox, shell: &str) -> PseudoTerminal {
+        let number = sandbox.next();
+        let screen = sandbox.log_of(number);
+        let mark = format!("{}{number};", sandbox.mark());
         let file = File::create(&screen).expect("the place takes a log");
         let mut script = Command::new("script")
             .args(["--quiet", "--flush", "--command", &format!("exec {shell}"), "/dev/null"])
             // `script` runs it with this shell, whatever the machine's owner prefers.
             .env("SHELL", "/bin/sh")
             .env(MARK, &mark)
-            .env("WITNESS_PLACE", place.path())
+            .env("WITNESS_PLACE", sandbox.path())
             .env("TERM", "dumb")
             .env_remove("PROMPT_COMMAND")
             .stdin(Stdio::piped())
@@ -50,7 +50,7 @@ impl Terminal {
             .spawn()
             .expect("script is there");
         let keyboard = script.stdin.take();
-        Terminal { script, keyboard, screen, mark }
+        PseudoTerminal { script, keyboard, screen, mark }
     }
 
     /// The shell, which leads the session.
@@ -97,7 +97,7 @@ impl Terminal {
     }
 
     /// Types a command line of elect's.
-    pub fn runs(&mut self, elect: &Elect, after: &str) {
+    pub fn runs(&mut self, elect: &ElectCmd, after: &str) {
         self.types(&format!("{}{after}\n", typed(elect)));
     }
 
@@ -111,8 +111,8 @@ impl Terminal {
     }
 
     /// What was started in it, but for the shell and the terminal themselves.
-    pub fn jobs(&self) -> Vec<Process> {
-        let own = |process: &Process| matches!(process.name.as_str(), "script" | "bash");
+    pub fn jobs(&self) -> Vec<ProcessInfo> {
+        let own = |process: &ProcessInfo| matches!(process.name.as_str(), "script" | "bash");
         processes::marked(&self.mark).into_iter().filter(|process| !own(process)).collect()
     }
 
@@ -131,7 +131,7 @@ impl Terminal {
 }
 
 /// A command line of elect's, as a shell reads it.
-pub fn typed(elect: &Elect) -> String {
+pub fn typed(elect: &ElectCmd) -> String {
     let quoted = |word: &std::ffi::OsString| {
         let word = word.to_str().expect("plain text");
         format!("'{}'", word.replace('\'', r"'\''"))
@@ -139,7 +139,7 @@ pub fn typed(elect: &Elect) -> String {
     elect.words().iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-impl Drop for Terminal {
+impl Drop for PseudoTerminal {
     fn drop(&mut self) {
         self.close();
         processes::kill_marked(&self.mark);

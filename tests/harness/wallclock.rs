@@ -4,7 +4,7 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use super::tool::attempt;
+use super::host_tools::attempt;
 
 #[derive(Debug)]
 pub struct WallClock {

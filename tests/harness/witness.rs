@@ -21,7 +21,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::time::{ClockId, clock_gettime};
 
 struct Journal {
-    place: PathBuf,
+    sandbox: PathBuf,
     term: String,
 }
 
@@ -32,7 +32,7 @@ impl Journal {
         let mut file = OpenOptions::new()
             .create(true)
             .append(true)
-            .open(self.place.join("journal"))
+            .open(self.sandbox.join("journal"))
             .expect("the place takes a journal");
         file.write_all(line.as_bytes()).expect("the journal takes a line");
     }
@@ -45,7 +45,7 @@ impl Journal {
         let mut file = OpenOptions::new()
             .create(true)
             .append(true)
-            .open(self.place.join("followers"))
+            .open(self.sandbox.join("followers"))
             .expect("the place takes a journal");
         file.write_all(line.as_bytes()).expect("the journal takes a line");
     }
@@ -54,7 +54,7 @@ impl Journal {
     fn lock_of_this_candidate(&self) -> File {
         // Where there is no elect, as in the positive controls, everybody is one of their own.
         let id = std::env::var("ELECT_ID").unwrap_or_else(|_| std::process::id().to_string());
-        let lock = inheritable(&self.place.join(format!("candidate-{id}.lock")));
+        let lock = inheritable(&self.sandbox.join(format!("candidate-{id}.lock")));
         if lock.try_lock().is_err() {
             self.note("overlap", now());
         }
@@ -66,8 +66,8 @@ fn main() -> ExitCode {
     let born = now();
     let words: Vec<String> = std::env::args().skip(1).collect();
     let has = |word: &str| words.iter().any(|one| one == word);
-    let place = PathBuf::from(std::env::var_os("WITNESS_PLACE").expect("the harness names a place"));
-    let journal = Journal { place, term: std::env::var("ELECT_TERM").unwrap_or_else(|_| "0".to_owned()) };
+    let sandbox = PathBuf::from(std::env::var_os("WITNESS_PLACE").expect("the harness names a place"));
+    let journal = Journal { sandbox, term: std::env::var("ELECT_TERM").unwrap_or_else(|_| "0".to_owned()) };
 
     if let Some(note) = words.iter().find_map(|word| word.strip_prefix("--note=")) {
         journal.note(&format!("note:{note}"), born);
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     } else if has("--follower") {
         Some(follow(&journal, born))
     } else {
-        Some(bear_witness(&journal, born))
+        Some(hold_locks(&journal, born))
     };
     if has("--daemon") {
         daemonize(has("--stubborn"));
@@ -124,11 +124,11 @@ fn now() -> Duration {
 }
 
 /// Takes the locks, and says so.
-fn bear_witness(journal: &Journal, born: Duration) -> Vec<File> {
+fn hold_locks(journal: &Journal, born: Duration) -> Vec<File> {
     let candidate = journal.lock_of_this_candidate();
-    let life = inheritable(&journal.place.join("life").join(own_number()));
+    let life = inheritable(&journal.sandbox.join("life").join(own_number()));
     life.try_lock().expect("nobody else has this number");
-    let lock = inheritable(&journal.place.join("witness.lock"));
+    let lock = inheritable(&journal.sandbox.join("witness.lock"));
     if lock.try_lock().is_err() {
         journal.note("overlap", now());
     }
@@ -139,7 +139,7 @@ fn bear_witness(journal: &Journal, born: Duration) -> Vec<File> {
 
 /// The same for a follower, of which there may be many.
 fn follow(journal: &Journal, born: Duration) -> Vec<File> {
-    let life = inheritable(&journal.place.join("life").join(std::process::id().to_string()));
+    let life = inheritable(&journal.sandbox.join("life").join(std::process::id().to_string()));
     life.try_lock().expect("nobody else has this number");
     let candidate = journal.lock_of_this_candidate();
     journal.note_leader("follow", born);

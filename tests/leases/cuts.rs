@@ -3,53 +3,53 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{LEASE, Rivals, Wire, a_few_at_once, written};
+use super::{CandidatePair, LEASE, NetworkLink, a_few_at_once, written};
 use crate::harness::network::Network;
-use crate::harness::pace::{in_time, judged};
-use crate::harness::proxy::{Mode, Proxy};
-use crate::harness::server::Server;
+use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::server::StoreServer;
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::{eventually, now, since, until};
-use crate::harness::{Elect, Figures, Place, Witness, few, side_by_side};
+use crate::harness::{ElectCmd, Measurements, Sandbox, Witness, few, side_by_side};
 
 #[track_caller]
-fn is_clean<S: Server>(kind: &str, figures: &Figures, lease: Duration) {
-    figures.print(&format!("{}: {kind}", S::NAME));
-    assert_eq!((figures.overlaps, figures.survivors), (0, 0), "{kind}: {figures}");
-    let latest = figures.endings.iter().max().copied().unwrap_or_default();
-    in_time(latest < lease, || format!("{kind}: dead within the lease: {latest:?}"));
+fn is_clean<S: StoreServer>(kind: &str, measurements: &Measurements, lease: Duration) {
+    measurements.print(&format!("{}: {kind}", S::NAME));
+    assert_eq!((measurements.overlaps, measurements.survivors), (0, 0), "{kind}: {measurements}");
+    let latest = measurements.endings.iter().max().copied().unwrap_or_default();
+    assert_in_time(latest < lease, || format!("{kind}: dead within the lease: {latest:?}"));
 }
 
 /// The leader is cut off, the other takes over; then the way is open again, and the first is one who waits.
-fn cut_off<S: Server>(wire: Wire, server: &S, mode: Mode, lease: Duration) -> Figures {
-    let rivals = Rivals::over(wire, server, &Witness::new().daemon(), lease);
-    let led = rivals.place.history().latest();
-    let end = rivals.place.watch_the_end_of(led.pid);
+fn cut_off<S: StoreServer>(link: NetworkLink, server: &S, mode: ProxyMode, lease: Duration) -> Measurements {
+    let pair = CandidatePair::over(link, server, &Witness::new().daemon(), lease);
+    let led = pair.sandbox.history().latest();
+    let end = pair.sandbox.watch_the_end_of(led.pid);
     let struck = now();
-    rivals.wire.mode(mode);
-    let started = rivals.place.starts(2).latest();
-    let mut figures = Figures { survivors: rivals.leader.tree().len(), ..Figures::default() };
+    pair.link.mode(mode);
+    let started = pair.sandbox.starts(2).latest();
+    let mut measurements = Measurements { survivors: pair.leader.tree().len(), ..Measurements::default() };
     let ended = end.join().expect("the watch on the old tree");
-    figures.endings.push(ended.saturating_sub(struck));
-    figures.handovers.push(started.at.saturating_sub(ended));
+    measurements.endings.push(ended.saturating_sub(struck));
+    measurements.handovers.push(started.at.saturating_sub(ended));
     assert!(started.term > led.term);
-    rivals.wire.mode(Mode::Open);
-    rivals.leader.waits();
-    figures.overlaps = rivals.place.history().overlaps.len();
-    rivals.end();
-    figures
+    pair.link.mode(ProxyMode::Open);
+    pair.leader.wait_until_waiting();
+    measurements.overlaps = pair.sandbox.history().overlaps.len();
+    pair.end();
+    measurements
 }
 
-fn all(figures: Vec<Figures>) -> Figures {
-    figures.into_iter().fold(Figures::default(), |mut all, one| {
+fn all(measurements: Vec<Measurements>) -> Measurements {
+    measurements.into_iter().fold(Measurements::default(), |mut all, one| {
         all.add(one);
         all
     })
 }
 
-fn cut_off_each<S: Server>(kind: &str, mode: Mode) {
-    judged(&format!("{}: {kind}", S::NAME), LEASE, |lease| {
+fn cut_off_each<S: StoreServer>(kind: &str, mode: ProxyMode) {
+    retry_if_machine_slow(&format!("{}: {kind}", S::NAME), LEASE, |lease| {
         let server = S::start();
-        let each = || cut_off(Wire::Proxied(Proxy::to(&server.address())), &server, mode, lease);
+        let each = || cut_off(NetworkLink::Proxied(Proxy::to(&server.address())), &server, mode, lease);
         is_clean::<S>(kind, &all(side_by_side(few(), each)), lease);
     });
 }
@@ -65,47 +65,47 @@ fn for_each<T: Send, const N: usize>(all: [T; N], each: impl Fn(T) + Sync) {
 }
 
 /// A network with one host, and a server that it sees: each of its own.
-fn cabled<S: Server>() -> (Wire, S) {
+fn cabled<S: StoreServer>() -> (NetworkLink, S) {
     let network = Network::of(&["leader"]);
     let server = S::seen_at(&network.address());
-    (Wire::Cabled(network, "leader"), server)
+    (NetworkLink::Cabled(network, "leader"), server)
 }
 
-fn in_networks<S: Server, T: Send>(each: impl Fn(Wire, &S) -> T + Sync) -> Vec<T> {
+fn in_networks<S: StoreServer, T: Send>(each: impl Fn(NetworkLink, &S) -> T + Sync) -> Vec<T> {
     a_few_at_once(few(), || {
-        let (wire, server) = cabled();
-        each(wire, &server)
+        let (link, server) = cabled();
+        each(link, &server)
     })
 }
 
-pub fn a_leader_behind_a_black_hole_is_dead_before_the_next_one_starts<S: Server>() {
-    cut_off_each::<S>("cut off both ways", Mode::BlackHole);
+pub fn a_leader_behind_a_black_hole_is_dead_before_the_next_one_starts<S: StoreServer>() {
+    cut_off_each::<S>("cut off both ways", ProxyMode::BlackHole);
 }
 
-pub fn a_leader_whose_requests_are_lost_is_dead_before_the_next_one_starts<S: Server>() {
-    cut_off_each::<S>("requests lost", Mode::RequestsHeld);
+pub fn a_leader_whose_requests_are_lost_is_dead_before_the_next_one_starts<S: StoreServer>() {
+    cut_off_each::<S>("requests lost", ProxyMode::RequestsHeld);
 }
 
-pub fn a_leader_whose_answers_are_lost_is_dead_although_its_lease_is_renewed<S: Server>() {
+pub fn a_leader_whose_answers_are_lost_is_dead_although_its_lease_is_renewed<S: StoreServer>() {
     // Its keep-alives are heard: the next one waits until the leader, out of time, gives up asking.
-    cut_off_each::<S>("answers lost", Mode::AnswersHeld);
+    cut_off_each::<S>("answers lost", ProxyMode::AnswersHeld);
 }
 
-pub fn a_leader_whose_connections_are_refused_is_dead_before_the_next_one_starts<S: Server>() {
-    cut_off_each::<S>("connections reset and refused", Mode::Closed);
+pub fn a_leader_whose_connections_are_refused_is_dead_before_the_next_one_starts<S: StoreServer>() {
+    cut_off_each::<S>("connections reset and refused", ProxyMode::Closed);
 }
 
-pub fn a_leader_whose_cable_is_cut_is_dead_before_the_next_one_starts<S: Server>() {
+pub fn a_leader_whose_cable_is_cut_is_dead_before_the_next_one_starts<S: StoreServer>() {
     for_each(
         [
-            ("cable cut", Mode::BlackHole),
-            ("cable cut for requests", Mode::RequestsHeld),
-            ("cable cut for answers", Mode::AnswersHeld),
+            ("cable cut", ProxyMode::BlackHole),
+            ("cable cut for requests", ProxyMode::RequestsHeld),
+            ("cable cut for answers", ProxyMode::AnswersHeld),
         ],
         |(kind, mode)| {
-            judged(&format!("{}: {kind}", S::NAME), LEASE, |lease| {
-                let figures = all(in_networks(|wire, server: &S| cut_off(wire, server, mode, lease)));
-                is_clean::<S>(&format!("network namespace, {kind}"), &figures, lease);
+            retry_if_machine_slow(&format!("{}: {kind}", S::NAME), LEASE, |lease| {
+                let measurements = all(in_networks(|link, server: &S| cut_off(link, server, mode, lease)));
+                is_clean::<S>(&format!("network namespace, {kind}"), &measurements, lease);
             });
         },
     );
@@ -115,8 +115,8 @@ pub fn a_leader_whose_cable_is_cut_is_dead_before_the_next_one_starts<S: Server>
 
 /// A row of `elect plan`, as a duration.
 fn planned(row: &str, lease: Duration) -> Duration {
-    let place = Place::new();
-    let plan = Elect::new(&place).verb("plan").flag("--ttl", &written(lease)).run().stdout;
+    let sandbox = Sandbox::new();
+    let plan = ElectCmd::new(&sandbox).subcommand("plan").flag("--ttl", &written(lease)).run().stdout;
     let line = plan.lines().find(|line| line.starts_with(row)).expect("a row of the plan");
     let column = line[row.len()..].trim_start();
     // `1s 500ms`, up to the next column.
@@ -140,7 +140,12 @@ const MISSES_MAX: usize = 12;
 
 /// Cuts right before a renewal leaves. If the machine was too slow for that, the way is open again at once, and the next
 /// renewal is waited for.
-fn cut_at_the_worst_moment(wire: &Wire, server: &impl Server, mode: Mode, lease: Duration) -> Duration {
+fn cut_at_the_worst_moment(
+    link: &NetworkLink,
+    server: &impl StoreServer,
+    mode: ProxyMode,
+    lease: Duration,
+) -> Duration {
     let beats = || server.renewals();
     let renewal = planned("renewal", lease);
     let nearly = renewal.saturating_sub(renewal / 24);
@@ -149,40 +154,40 @@ fn cut_at_the_worst_moment(wire: &Wire, server: &impl Server, mode: Mode, lease:
         let sent = eventually("a renewal", || (beats() > before).then(now));
         let heard = beats();
         until("the next one is near", || now() >= sent + nearly);
-        wire.mode(mode);
+        link.mode(mode);
         let cut = now();
         if beats() == heard {
             return cut;
         }
-        wire.mode(Mode::Open);
+        link.mode(ProxyMode::Open);
     }
-    in_time(false, || format!("{MISSES_MAX} renewals left before the cut"));
+    assert_in_time(false, || format!("{MISSES_MAX} renewals left before the cut"));
     unreachable!("it was too late");
 }
 
 /// An outage that begins right before a renewal. Returns whether it demoted the leader.
-fn outage(wire: &Wire, server: &impl Server, mode: Mode, length: Duration, lease: Duration) -> bool {
-    let place = Place::new();
-    let leader = wire.candidate(&place, server, lease).witness(&Witness::new()).start();
-    place.starts(1);
-    let cut = cut_at_the_worst_moment(wire, server, mode, lease);
+fn outage(link: &NetworkLink, server: &impl StoreServer, mode: ProxyMode, length: Duration, lease: Duration) -> bool {
+    let sandbox = Sandbox::new();
+    let leader = link.candidate(&sandbox, server, lease).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let cut = cut_at_the_worst_moment(link, server, mode, lease);
     until("the outage has lasted", || now() >= cut + length);
-    wire.mode(Mode::Open);
+    link.mode(ProxyMode::Open);
     let over = now();
     let demoted = eventually("a verdict", || {
         let stopped = leader.log().contains("the lease runs out");
         (stopped || since(over) > lease).then_some(stopped)
     });
-    leader.stops();
-    place.history().is_safe();
+    leader.terminate();
+    sandbox.history().is_safe();
     demoted
 }
 
 /// How many leaders outages of that length demote: each with a server of its own, so that its renewals can be counted.
-fn demoted_by<S: Server>(mode: Mode, length: Duration, lease: Duration) -> usize {
+fn demoted_by<S: StoreServer>(mode: ProxyMode, length: Duration, lease: Duration) -> usize {
     let through_proxies = a_few_at_once(few(), || {
         let server = S::start();
-        outage(&Wire::Proxied(Proxy::to(&server.address())), &server, mode, length, lease)
+        outage(&NetworkLink::Proxied(Proxy::to(&server.address())), &server, mode, length, lease)
     });
     let demoted = through_proxies.into_iter().filter(|demoted| *demoted).count();
     let name = S::NAME;
@@ -190,8 +195,8 @@ fn demoted_by<S: Server>(mode: Mode, length: Duration, lease: Duration) -> usize
     demoted
 }
 
-fn demoted_by_a_cut_cable<S: Server>(mode: Mode, length: Duration, lease: Duration) -> usize {
-    let in_networks = in_networks(|wire, server: &S| outage(&wire, server, mode, length, lease));
+fn demoted_by_a_cut_cable<S: StoreServer>(mode: ProxyMode, length: Duration, lease: Duration) -> usize {
+    let in_networks = in_networks(|link, server: &S| outage(&link, server, mode, length, lease));
     let demoted = in_networks.into_iter().filter(|demoted| *demoted).count();
     let name = S::NAME;
     println!(
@@ -202,39 +207,42 @@ fn demoted_by_a_cut_cable<S: Server>(mode: Mode, length: Duration, lease: Durati
 }
 
 /// Through proxies, and by cut cables, at the same time; a cable cannot refuse.
-fn demoted_by_either<S: Server>(mode: Mode, length: Duration, lease: Duration) -> Vec<usize> {
-    let ways: [fn(Mode, Duration, Duration) -> usize; 2] = [demoted_by::<S>, demoted_by_a_cut_cable::<S>];
-    let ways = if mode == Mode::Closed { &ways[..1] } else { &ways[..] };
+fn demoted_by_either<S: StoreServer>(mode: ProxyMode, length: Duration, lease: Duration) -> Vec<usize> {
+    let ways: [fn(ProxyMode, Duration, Duration) -> usize; 2] = [demoted_by::<S>, demoted_by_a_cut_cable::<S>];
+    let ways = if mode == ProxyMode::Closed { &ways[..1] } else { &ways[..] };
     thread::scope(|scope| {
         let ways: Vec<_> = ways.iter().map(|way| scope.spawn(move || way(mode, length, lease))).collect();
         ways.into_iter().map(|way| way.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     })
 }
 
-const OUTAGES: [Mode; 4] = [Mode::BlackHole, Mode::RequestsHeld, Mode::AnswersHeld, Mode::Closed];
+const OUTAGES: [ProxyMode; 4] =
+    [ProxyMode::BlackHole, ProxyMode::RequestsHeld, ProxyMode::AnswersHeld, ProxyMode::Closed];
 
 /// Each outage on its own: one that has to be repeated takes no other along.
-fn each_demotes<S: Server>(expected: usize, length: impl Fn(Duration) -> Duration) {
+fn each_demotes<S: StoreServer>(expected: usize, length: impl Fn(Duration) -> Duration) {
     for mode in OUTAGES {
-        judged(&format!("{}: {mode:?} at the worst moment", S::NAME), LEASE, |lease| {
+        retry_if_machine_slow(&format!("{}: {mode:?} at the worst moment", S::NAME), LEASE, |lease| {
             let length = length(lease);
             for demoted in demoted_by_either::<S>(mode, length, lease) {
-                in_time(demoted == expected, || format!("{demoted}, not {expected} demoted: {mode:?} for {length:?}"));
+                assert_in_time(demoted == expected, || {
+                    format!("{demoted}, not {expected} demoted: {mode:?} for {length:?}")
+                });
             }
         });
     }
 }
 
-pub fn an_outage_as_long_as_planned_demotes_nobody_even_at_the_worst_moment<S: Server>() {
+pub fn an_outage_as_long_as_planned_demotes_nobody_even_at_the_worst_moment<S: StoreServer>() {
     each_demotes::<S>(0, |lease| planned("outage", lease));
 }
 
-pub fn an_outage_longer_by_a_renewal_always_demotes<S: Server>() {
+pub fn an_outage_longer_by_a_renewal_always_demotes<S: StoreServer>() {
     each_demotes::<S>(few(), |lease| planned("outage", lease) + planned("renewal", lease));
 }
 
 /// Makes tests of these, on one kind of server.
-macro_rules! on {
+macro_rules! lease_tests {
     ($server:ty) => {
         #[test]
         fn a_leader_behind_a_black_hole_is_dead_before_the_next_one_starts() {
@@ -266,4 +274,4 @@ macro_rules! on {
         }
     };
 }
-pub(crate) use on;
+pub(crate) use lease_tests;

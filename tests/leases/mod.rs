@@ -6,34 +6,34 @@ pub mod handover;
 use std::time::Duration;
 
 use crate::harness::network::Network;
-use crate::harness::proxy::{Mode, Proxy};
-use crate::harness::server::Server;
+use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::server::StoreServer;
 use crate::harness::wait::until;
-use crate::harness::{Candidate, Elect, Place, Relay, Witness, side_by_side};
+use crate::harness::{CandidateProcess, ElectCmd, HandoverRuns, Sandbox, Witness, side_by_side};
 
 /// Short enough to be waited for, long enough for a laden machine.
 pub const TTL: &str = "3s";
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// A store behind a proxy.
-pub fn through<S: Server>(proxy: &Proxy, place: &Place) -> String {
-    place.below(&S::url_of(&proxy.address()))
+pub fn through<S: StoreServer>(proxy: &Proxy, sandbox: &Sandbox) -> String {
+    sandbox.below(&S::url_of(&proxy.address()))
 }
 
-pub fn candidate(place: &Place, store: String) -> Elect {
-    candidate_for(place, store, TTL)
+pub fn candidate(sandbox: &Sandbox, store: String) -> ElectCmd {
+    candidate_for(sandbox, store, TTL)
 }
 
-pub fn candidate_for(place: &Place, store: String, ttl: &str) -> Elect {
-    Elect::new(place).store(store).flag("--ttl", ttl)
+pub fn candidate_for(sandbox: &Sandbox, store: String, ttl: &str) -> ElectCmd {
+    ElectCmd::new(sandbox).store(store).flag("--ttl", ttl)
 }
 
-pub fn relay(runs: usize, server: &impl Server) -> Relay<'static> {
+pub fn handover_runs(runs: usize, server: &impl StoreServer) -> HandoverRuns<'static> {
     relay_for(runs, server, TTL)
 }
 
-pub fn relay_for<'a>(runs: usize, server: &impl Server, ttl: &'a str) -> Relay<'a> {
-    Relay::of(runs).store(&server.url()).flag("--ttl", ttl)
+pub fn relay_for<'a>(runs: usize, server: &impl StoreServer, ttl: &'a str) -> HandoverRuns<'a> {
+    HandoverRuns::of(runs).store(&server.url()).flag("--ttl", ttl)
 }
 
 /// As elect's flags take it.
@@ -54,59 +54,61 @@ pub fn real(count: u64) -> f64 {
 }
 
 /// What is between a candidate and its server, and can be cut.
-pub enum Wire {
+pub enum NetworkLink {
     Proxied(Proxy),
     /// The candidate is on the host of this name.
     Cabled(Network, &'static str),
 }
 
-impl Wire {
-    pub fn mode(&self, mode: Mode) {
+impl NetworkLink {
+    pub fn mode(&self, mode: ProxyMode) {
         match self {
-            Wire::Proxied(proxy) => proxy.mode(mode),
-            Wire::Cabled(network, host) => network.mode(host, mode),
+            NetworkLink::Proxied(proxy) => proxy.mode(mode),
+            NetworkLink::Cabled(network, host) => network.mode(host, mode),
         }
     }
 
     /// A candidate at this end of it.
-    pub fn candidate<S: Server>(&self, place: &Place, server: &S, lease: Duration) -> Elect {
+    pub fn candidate<S: StoreServer>(&self, sandbox: &Sandbox, server: &S, lease: Duration) -> ElectCmd {
         let ttl = written(lease);
         match self {
-            Wire::Proxied(proxy) => candidate_for(place, through::<S>(proxy, place), &ttl),
-            Wire::Cabled(network, host) => candidate_for(place, server.url_for(place), &ttl).under(network.host(host)),
+            NetworkLink::Proxied(proxy) => candidate_for(sandbox, through::<S>(proxy, sandbox), &ttl),
+            NetworkLink::Cabled(network, host) => {
+                candidate_for(sandbox, server.url_for(sandbox), &ttl).wrapped_by(network.host(host))
+            }
         }
     }
 }
 
 /// A leader at the end of a wire of its own, and a waiter that sees the server as it is.
-pub struct Rivals {
-    pub place: Place,
-    pub wire: Wire,
-    pub leader: Candidate,
-    pub next: Candidate,
+pub struct CandidatePair {
+    pub sandbox: Sandbox,
+    pub link: NetworkLink,
+    pub leader: CandidateProcess,
+    pub next: CandidateProcess,
 }
 
-impl Rivals {
-    pub fn at(server: &impl Server, witness: &Witness, lease: Duration) -> Rivals {
-        Rivals::over(Wire::Proxied(Proxy::to(&server.address())), server, witness, lease)
+impl CandidatePair {
+    pub fn at(server: &impl StoreServer, witness: &Witness, lease: Duration) -> CandidatePair {
+        CandidatePair::over(NetworkLink::Proxied(Proxy::to(&server.address())), server, witness, lease)
     }
 
-    pub fn over(wire: Wire, server: &impl Server, witness: &Witness, lease: Duration) -> Rivals {
-        let place = Place::new();
-        let leader = wire.candidate(&place, server, lease).witness(witness).start();
-        place.starts(1);
-        let next = candidate_for(&place, server.url_for(&place), &written(lease)).witness(witness).start();
-        next.waits();
-        Rivals { place, wire, leader, next }
+    pub fn over(link: NetworkLink, server: &impl StoreServer, witness: &Witness, lease: Duration) -> CandidatePair {
+        let sandbox = Sandbox::new();
+        let leader = link.candidate(&sandbox, server, lease).witness(witness).start();
+        sandbox.starts(1);
+        let next = candidate_for(&sandbox, server.url_for(&sandbox), &written(lease)).witness(witness).start();
+        next.wait_until_waiting();
+        CandidatePair { sandbox, link, leader, next }
     }
 
     /// Both end, and nothing is left of either.
     #[track_caller]
     pub fn end(self) {
-        let Rivals { place, leader, next, .. } = self;
-        leader.stops();
-        next.stops();
-        place.history().is_safe();
-        until("nothing is left", || place.running().is_empty());
+        let CandidatePair { sandbox, leader, next, .. } = self;
+        leader.terminate();
+        next.terminate();
+        sandbox.history().is_safe();
+        until("nothing is left", || sandbox.running().is_empty());
     }
 }

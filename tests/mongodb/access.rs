@@ -8,13 +8,13 @@ use ::mongodb::bson::doc;
 use nix::sys::signal::Signal;
 
 use super::elect;
-use crate::harness::certificates::{Certificates, Identity};
-use crate::harness::mongod::{COLLECTION, Mongod, Options, PASSWORD, SET, SetOfOne};
+use crate::harness::certificates::{CertificateFiles, Certificates};
+use crate::harness::mongod::{COLLECTION, Mongod, MongodOptions, PASSWORD, SET, SingleNodeReplicaSet};
 use crate::harness::ports::free_port;
-use crate::harness::proxy::{Mode, Proxy};
-use crate::harness::server::Server;
+use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout};
-use crate::harness::{Candidate, Elect, Ended, Place, Witness};
+use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness};
 use crate::leases::{LEASE, candidate, candidate_for, through};
 
 /// What the manual says a user needs, and nothing else.
@@ -23,7 +23,7 @@ const ACTIONS: [&str; 6] = ["find", "insert", "update", "changeStream", "createI
 #[track_caller]
 fn is_refused(ended: &Ended, said: &[&str]) {
     assert_eq!(ended.status.code(), Some(77), "{ended:?}");
-    ended.says(said);
+    ended.stderr_contains(said);
     let errors = ended.stderr.lines().filter(|line| line.contains("error")).count();
     assert_eq!(errors, 1, "one line: {ended:?}");
     assert!(!ended.stderr.contains(PASSWORD), "{ended:?}");
@@ -38,28 +38,28 @@ fn make_users(mongod: &Mongod) {
 
 /// Its keeper gives back what it held: the claim has all that this takes.
 #[track_caller]
-fn a_killed_campaigner_is_followed_at_once(place: &Place, mut leader: Candidate, next: Candidate) {
+fn a_killed_campaigner_is_followed_at_once(sandbox: &Sandbox, mut leader: CandidateProcess, next: CandidateProcess) {
     let killed = now();
     leader.signal(Signal::SIGKILL);
     leader.wait();
-    place.starts(2);
+    sandbox.starts(2);
     assert!(since(killed) < LEASE / 2, "by its keeper, not by the lease: {:?}", since(killed));
-    next.stops();
-    place.history().is_safe();
+    next.terminate();
+    sandbox.history().is_safe();
 }
 
-fn leads_hands_over_and_is_seen(server: &impl Server) {
-    let place = Place::new();
-    let password = place.path().join("password");
+fn leads_hands_over_and_is_seen(server: &impl StoreServer) {
+    let sandbox = Sandbox::new();
+    let password = sandbox.path().join("password");
     fs::write(&password, format!("{PASSWORD}\n")).expect("a file");
-    let by_variable = |elect: Elect| elect.flag("--username", "elect").variable("ELECT_PASSWORD", PASSWORD);
-    let start = |elect: Elect| elect.flag("--ttl", "3s").witness(&Witness::new()).start();
-    let new = || Elect::new(&place).store(server.url());
+    let by_variable = |elect: ElectCmd| elect.flag("--username", "elect").variable("ELECT_PASSWORD", PASSWORD);
+    let start = |elect: ElectCmd| elect.flag("--ttl", "3s").witness(&Witness::new()).start();
+    let new = || ElectCmd::new(&sandbox).store(server.url());
     let leader = start(by_variable(new()));
-    place.starts(1);
+    sandbox.starts(1);
     let by_file = new().flag("--username", "elect").flag("--password-file", &password.display().to_string());
     let next = start(by_file);
-    next.waits();
+    next.wait_until_waiting();
     for words in [vec!["cron"], vec![]] {
         let seen = by_variable(new()).status(&words).run();
         assert!(seen.stdout.contains("cron") && seen.status.success(), "{seen:?}");
@@ -67,12 +67,12 @@ fn leads_hands_over_and_is_seen(server: &impl Server) {
     for log in [leader.log(), next.log()] {
         assert!(!log.contains("denied") && !log.contains("no index"), "{log}");
     }
-    a_killed_campaigner_is_followed_at_once(&place, leader, next);
+    a_killed_campaigner_is_followed_at_once(&sandbox, leader, next);
 }
 
 #[test]
 fn a_user_with_what_the_manual_names_leads_hands_over_and_is_seen() {
-    let set = SetOfOne::start();
+    let set = SingleNodeReplicaSet::start();
     set.enable_auth();
     make_users(&set);
     leads_hands_over_and_is_seen(&set);
@@ -84,12 +84,12 @@ fn a_user_with_what_the_manual_names_leads_hands_over_and_is_seen() {
 
 #[test]
 fn who_may_not_is_told_so_and_ends() {
-    let set = SetOfOne::start();
+    let set = SingleNodeReplicaSet::start();
     set.enable_auth();
     make_users(&set);
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let run = |user: &str, password: &str, store: &str| {
-        let elect = Elect::new(&place).store(store.to_owned()).flag("--username", user);
+        let elect = ElectCmd::new(&sandbox).store(store.to_owned()).flag("--username", user);
         elect.variable("ELECT_PASSWORD", password).command(["true"]).run()
     };
     let url = set.url();
@@ -98,42 +98,43 @@ fn who_may_not_is_told_so_and_ends() {
     is_refused(&run("stranger", PASSWORD, &url), &["permission denied"]);
     let elsewhere = format!("mongodb://{}/elsewhere?authSource=admin&replicaSet={SET}", set.address());
     is_refused(&run("elect", PASSWORD, &elsewhere), &["permission denied"]);
-    let none = Elect::new(&place).store(url.clone()).command(["true"]).run();
+    let none = ElectCmd::new(&sandbox).store(url.clone()).command(["true"]).run();
     is_refused(&none, &["--username", "--password-file"]);
-    let asked = Elect::new(&place).store(url).flag("--username", "elect").variable("ELECT_PASSWORD", "wrong");
+    let asked = ElectCmd::new(&sandbox).store(url).flag("--username", "elect").variable("ELECT_PASSWORD", "wrong");
     asked.status(&["cron"]).run().fails_with(77, &["uthentication failed"]);
 }
 
 #[test]
 fn a_url_with_a_password_is_taken_as_hosting_providers_write_it_and_never_shown() {
-    let set = SetOfOne::start();
+    let set = SingleNodeReplicaSet::start();
     set.enable_auth();
     make_users(&set);
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let url = format!(
         "mongodb://elect:correct%20horse@{}/elect?retryWrites=true&w=majority&authSource=admin&replicaSet={SET}&appName=x",
         set.address()
     );
-    let run = Elect::new(&place).store(None).variable("ELECT_STORE", &url).flag("--ttl", "3s").command(["true"]).run();
+    let run =
+        ElectCmd::new(&sandbox).store(None).variable("ELECT_STORE", &url).flag("--ttl", "3s").command(["true"]).run();
     assert_eq!(run.status.code(), Some(0), "{run:?}");
-    run.says(&[&format!("store=mongodb://{}/elect", set.address())]);
+    run.stderr_contains(&[&format!("store=mongodb://{}/elect", set.address())]);
     assert!(!run.stderr.contains("horse"), "{run:?}");
 }
 
 #[test]
 fn a_permission_that_is_withdrawn_is_a_trouble_without_a_storm() {
-    let set = SetOfOne::start();
+    let set = SingleNodeReplicaSet::start();
     set.enable_auth();
     make_users(&set);
-    let place = Place::new();
-    let elect = candidate(&place, set.url()).flag("--username", "elect").variable("ELECT_PASSWORD", PASSWORD);
+    let sandbox = Sandbox::new();
+    let elect = candidate(&sandbox, set.url()).flag("--username", "elect").variable("ELECT_PASSWORD", PASSWORD);
     let leader = elect.witness(&Witness::new()).start();
-    place.starts(1);
+    sandbox.starts(1);
     set.admin(doc! { "revokeRolesFromUser": "elect", "roles": ["elect"] });
-    leader.says("the lease runs out");
-    leader.says("permission denied");
+    leader.wait_for_log("the lease runs out");
+    leader.wait_for_log("permission denied");
     let (began, before) = (now(), set.operations());
-    throughout(Duration::from_secs(3), "it does not lead", || place.history().starts.len() == 1);
+    throughout(Duration::from_secs(3), "it does not lead", || sandbox.history().starts.len() == 1);
     // Of which the questions are one or two.
     let operations = set.operations() - before;
     println!(
@@ -142,12 +143,12 @@ fn a_permission_that_is_withdrawn_is_a_trouble_without_a_storm() {
     );
     assert!(operations < 150, "a storm: {operations}");
     set.admin(doc! { "grantRolesToUser": "elect", "roles": ["elect"] });
-    place.starts(2);
-    leader.stops();
-    place.history().is_safe();
+    sandbox.starts(2);
+    leader.terminate();
+    sandbox.history().is_safe();
 }
 
-fn with(elect: Elect, ca: &str, identity: Option<&Identity>) -> Elect {
+fn with(elect: ElectCmd, ca: &str, identity: Option<&CertificateFiles>) -> ElectCmd {
     let elect = elect.flag("--tls-ca", ca);
     match identity {
         Some(identity) => elect.flag("--tls-cert", &identity.certificate).flag("--tls-key", &identity.key),
@@ -158,33 +159,33 @@ fn with(elect: Elect, ca: &str, identity: Option<&Identity>) -> Elect {
 #[test]
 fn certificates_of_both_sides_are_shown_and_checked() {
     let certificates = Arc::new(Certificates::new());
-    let mongod = Mongod::with(&Options::new().tls(&certificates));
-    let place = Place::new();
+    let mongod = Mongod::with(&MongodOptions::new().tls(&certificates));
+    let sandbox = Sandbox::new();
     let (client, other) = (certificates.client(), certificates.other_client());
-    let elect = |ca: &str, identity: Option<&Identity>| {
-        with(candidate(&place, mongod.url()).witness(&Witness::new()), ca, identity)
+    let elect = |ca: &str, identity: Option<&CertificateFiles>| {
+        with(candidate(&sandbox, mongod.url()).witness(&Witness::new()), ca, identity)
     };
     let leader = elect(&certificates.ca(), Some(&client)).start();
-    place.starts(1);
+    sandbox.starts(1);
     let next = elect(&certificates.ca(), Some(&client)).start();
-    next.waits();
-    a_killed_campaigner_is_followed_at_once(&place, leader, next);
+    next.wait_until_waiting();
+    a_killed_campaigner_is_followed_at_once(&sandbox, leader, next);
     is_refused(&elect(&certificates.other_ca(), Some(&client)).run(), &["certificate"]);
     // It ends such a connection without a word, as a server does that is about to end: that may pass.
     for identity in [None, Some(&other)] {
         let ended = elect(&certificates.ca(), identity).switch("-n").run();
         assert_eq!(ended.status.code(), Some(69), "{ended:?}");
-        ended.says(&["certificate"]);
+        ended.stderr_contains(&["certificate"]);
     }
     is_refused(&elect("/nonexistent/ca.pem", Some(&client)).run(), &["/nonexistent/ca.pem"]);
-    assert_eq!(place.history().starts.len(), 2);
+    assert_eq!(sandbox.history().starts.len(), 2);
 }
 
 #[test]
 fn a_certificate_is_a_user_where_that_is_asked_for() {
     let certificates = Arc::new(Certificates::new());
     let mongod = Mongod::with(
-        &Options::new()
+        &MongodOptions::new()
             .tls(&certificates)
             .parameter("authenticationMechanisms", "MONGODB-X509,SCRAM-SHA-1,SCRAM-SHA-256"),
     );
@@ -192,15 +193,15 @@ fn a_certificate_is_a_user_where_that_is_asked_for() {
     make_users(&mongod);
     let role = doc! { "role": "elect", "db": "admin" };
     mongod.command("$external", doc! { "createUser": "CN=elect", "roles": [role] });
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let client = certificates.client();
     let store = format!("mongodb://{}/elect?tls=true&authMechanism=MONGODB-X509", mongod.address());
-    let elect = || with(candidate(&place, store.clone()).witness(&Witness::new()), &certificates.ca(), Some(&client));
+    let elect = || with(candidate(&sandbox, store.clone()).witness(&Witness::new()), &certificates.ca(), Some(&client));
     let leader = elect().start();
-    place.starts(1);
+    sandbox.starts(1);
     let next = elect().start();
-    next.waits();
-    a_killed_campaigner_is_followed_at_once(&place, leader, next);
+    next.wait_until_waiting();
+    a_killed_campaigner_is_followed_at_once(&sandbox, leader, next);
     // Nobody by that name.
     mongod.command("$external", doc! { "dropUser": "CN=elect" });
     is_refused(&elect().run(), &["uthentication failed"]);
@@ -208,8 +209,8 @@ fn a_certificate_is_a_user_where_that_is_asked_for() {
 
 #[test]
 fn urls_and_flags_that_do_not_fit_together_are_usage_errors() {
-    let place = Place::new();
-    let elect = |store: &str| Elect::new(&place).store(store.to_owned()).command(["true"]);
+    let sandbox = Sandbox::new();
+    let elect = |store: &str| ElectCmd::new(&sandbox).store(store.to_owned()).command(["true"]);
     elect("mongodb:localhost").run().fails_with(2, &["mongodb://HOST:PORT"]);
     for (url, said) in [
         ("mongodb://h/local", "the database local"),
@@ -219,72 +220,73 @@ fn urls_and_flags_that_do_not_fit_together_are_usage_errors() {
     ] {
         let ended = elect(url).run();
         assert_eq!(ended.status.code(), Some(2), "{ended:?}");
-        ended.says(&[said]);
+        ended.stderr_contains(&[said]);
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
     }
     let ended = elect("mongodb://h").flag("--username", "me").run();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
-    ended.says(&["--password-file"]);
+    ended.stderr_contains(&["--password-file"]);
     elect("mongodb://h").flag("--password-file", "/nonexistent").run().fails_with(2, &["/nonexistent"]);
 }
 
 #[test]
 fn a_server_that_is_not_there_is_waited_for_without_a_storm() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let port = free_port();
-    let candidate = candidate(&place, format!("mongodb://127.0.0.1:{port}")).witness(&Witness::new()).start();
-    candidate.says(&format!("127.0.0.1:{port}"));
-    candidate.says("refused");
+    let candidate = candidate(&sandbox, format!("mongodb://127.0.0.1:{port}")).witness(&Witness::new()).start();
+    candidate.wait_for_log(&format!("127.0.0.1:{port}"));
+    candidate.wait_for_log("refused");
     throughout(Duration::from_secs(3), "it keeps trying", || candidate.log().lines().count() <= 3);
-    candidate.stops();
-    assert!(place.history().starts.is_empty());
+    candidate.terminate();
+    assert!(sandbox.history().starts.is_empty());
 }
 
 #[test]
 fn a_server_that_comes_back_is_found_within_a_renewal() {
-    let set = SetOfOne::start();
-    let (place, proxy) = (Place::new(), Proxy::to(&set.address()));
-    proxy.mode(Mode::Closed);
-    let candidate = candidate(&place, through::<SetOfOne>(&proxy, &place)).witness(&Witness::new()).start();
-    candidate.says("refused");
-    proxy.mode(Mode::Open);
+    let set = SingleNodeReplicaSet::start();
+    let (sandbox, proxy) = (Sandbox::new(), Proxy::to(&set.address()));
+    proxy.mode(ProxyMode::Closed);
+    let candidate =
+        candidate(&sandbox, through::<SingleNodeReplicaSet>(&proxy, &sandbox)).witness(&Witness::new()).start();
+    candidate.wait_for_log("refused");
+    proxy.mode(ProxyMode::Open);
     let opened = now();
-    place.starts(1);
+    sandbox.starts(1);
     println!("figures: mongodb: leads {} ms after the server is there", since(opened).as_millis());
-    candidate.says("answers again");
-    candidate.stops();
+    candidate.wait_for_log("answers again");
+    candidate.terminate();
 }
 
 #[test]
 fn a_server_that_stands_still_is_not_stormed() {
-    let set = SetOfOne::start();
-    let place = Place::new();
-    let leader = elect(&place, &set, "3s").start();
-    place.starts(1);
+    let set = SingleNodeReplicaSet::start();
+    let sandbox = Sandbox::new();
+    let leader = elect(&sandbox, &set, "3s").start();
+    sandbox.starts(1);
     let before = set.connections_made();
     set.stop();
     let stopped = now();
-    leader.says("the lease runs out");
-    throughout(Duration::from_secs(4), "it does not lead", || place.history().starts.len() == 1);
+    leader.wait_for_log("the lease runs out");
+    throughout(Duration::from_secs(4), "it does not lead", || sandbox.history().starts.len() == 1);
     let stood = since(stopped).as_secs();
     set.cont();
-    place.starts(2);
+    sandbox.starts(2);
     let made = set.connections_made() - before;
     println!("figures: mongodb: server stopped for {stood} s, ttl 3 s: {made} connections by one candidate");
     assert!(made < 15 * (stood + 5), "a storm: {made}");
-    leader.stops();
-    place.history().is_safe();
+    leader.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn nobody_waits_who_does_not_want_to() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let gone = format!("mongodb://127.0.0.1:{}", free_port());
-    let ended = candidate_for(&place, gone, "10s").switch("--no-wait").command(["true"]).run();
+    let ended = candidate_for(&sandbox, gone, "10s").switch("--no-wait").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
-    ended.says(&["127.0.0.1:"]);
-    let other = SetOfOne::start();
+    ended.stderr_contains(&["127.0.0.1:"]);
+    let other = SingleNodeReplicaSet::start();
     let wrong = other.url().replace(SET, "other");
-    let ended = candidate_for(&place, wrong, "10s").switch("-n").command(["true"]).run();
+    let ended = candidate_for(&sandbox, wrong, "10s").switch("-n").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
 }

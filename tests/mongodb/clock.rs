@@ -1,9 +1,9 @@
 //! The wall clock of the server, and those of candidates, are stepped by an hour: nothing changes.
 
 use super::{SHORTLY, elect};
-use crate::harness::Place;
-use crate::harness::mongod::{Mongod, Options, SetOfOne};
-use crate::harness::server::Server;
+use crate::harness::Sandbox;
+use crate::harness::mongod::{Mongod, MongodOptions, SingleNodeReplicaSet};
+use crate::harness::server::StoreServer;
 use crate::harness::wait::{throughout, until};
 use crate::harness::wallclock::WallClock;
 use crate::leases::candidate_for;
@@ -17,16 +17,16 @@ fn shown(mongod: &Mongod) -> i64 {
     hello.get_datetime("localTime").expect("a time").timestamp_millis()
 }
 
-fn changes_nothing<S: Server>(start: impl FnOnce(&Options) -> S, asked: impl Fn(&S) -> &Mongod) {
+fn changes_nothing<S: StoreServer>(start: impl FnOnce(&MongodOptions) -> S, asked: impl Fn(&S) -> &Mongod) {
     let (clock, ahead, behind) = (WallClock::new(), WallClock::new(), WallClock::new());
     ahead.step_to(HOUR);
     behind.step_to(-HOUR);
-    let server = start(&Options::new().under(clock.words()));
-    let place = Place::new();
-    let leader = elect(&place, &server, "3s").under(behind.words()).start();
-    let led = place.starts(1).latest();
-    let next = elect(&place, &server, "3s").under(ahead.words()).start();
-    next.waits();
+    let server = start(&MongodOptions::new().wrapped_by(clock.words()));
+    let sandbox = Sandbox::new();
+    let leader = elect(&sandbox, &server, "3s").wrapped_by(behind.words()).start();
+    let led = sandbox.starts(1).latest();
+    let next = elect(&sandbox, &server, "3s").wrapped_by(ahead.words()).start();
+    next.wait_until_waiting();
     let mongod = asked(&server);
     let before = shown(mongod);
     for step in [HOUR, -HOUR, 0] {
@@ -34,20 +34,20 @@ fn changes_nothing<S: Server>(start: impl FnOnce(&Options) -> S, asked: impl Fn(
         until("the server's clock is stepped", || ((shown(mongod) - before) / 1000 - step).abs() < HOUR / 6);
         ahead.step_to(-step);
         behind.step_to(step);
-        throughout(SHORTLY, "it goes on leading", || place.history().starts.len() == 1);
+        throughout(SHORTLY, "it goes on leading", || sandbox.history().starts.len() == 1);
     }
     assert!(!leader.log().contains("the lease runs out"), "{}", leader.log());
     // Terms rise all the same, with a clock that was set back as well.
     clock.step_to(-HOUR);
-    leader.stops();
-    assert!(place.starts(2).latest().term > led.term);
-    next.stops();
-    place.history().is_safe();
+    leader.terminate();
+    assert!(sandbox.starts(2).latest().term > led.term);
+    next.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn a_set_whose_wall_clock_is_stepped_by_an_hour_changes_nothing() {
-    changes_nothing(SetOfOne::with, |set| set);
+    changes_nothing(SingleNodeReplicaSet::with, |set| set);
 }
 
 #[test]
@@ -61,16 +61,16 @@ fn terms_rise_although_one_was_taken_by_a_clock_that_was_a_month_ahead_and_the_r
     // By its own clock the server lives in the past, so that what it waits for until a time of that clock comes at once.
     let clock = WallClock::new();
     clock.step_to(-45 * DAY);
-    let server = Mongod::with(&Options::new().under(clock.words()).parameter("ttlMonitorSleepSecs", "1"));
+    let server = Mongod::with(&MongodOptions::new().wrapped_by(clock.words()).parameter("ttlMonitorSleepSecs", "1"));
     let goes_on_at = |seconds: i64| {
         clock.step_to(seconds);
         server.restart();
         // Not over a connection from before.
         until("it answers", || server.try_admin(::mongodb::bson::doc! { "ping": 1 }).is_ok());
     };
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let term = || {
-        let elect = candidate_for(&place, server.url_for(&place), "3s").shell("echo $ELECT_TERM");
+        let elect = candidate_for(&sandbox, server.url_for(&sandbox), "3s").shell("echo $ELECT_TERM");
         let ended = elect.run();
         ended.stdout.trim().parse::<u64>().unwrap_or_else(|error| panic!("{error}: {ended:?}"))
     };
@@ -83,11 +83,11 @@ fn terms_rise_although_one_was_taken_by_a_clock_that_was_a_month_ahead_and_the_r
     let latest = term();
     assert!(latest > ahead, "{latest} after {ahead}");
     goes_on_at(-37 * DAY);
-    throughout(SHORTLY, "the server keeps the record", || server.record(&place).is_some());
+    throughout(SHORTLY, "the server keeps the record", || server.record(&sandbox).is_some());
     let later = term();
     assert!(later > latest, "{later} after {latest}");
     goes_on_at(0);
-    until("the server removes the record", || server.record(&place).is_none());
+    until("the server removes the record", || server.record(&sandbox).is_none());
     let last = term();
     assert!(last > later, "{last} after {later}");
 }

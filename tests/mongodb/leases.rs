@@ -1,18 +1,18 @@
 //! What every store with leases has to stand: on a set of one, which has elections and change streams; and what a server
 //! without them has to do by asking now and then.
 
-use crate::harness::mongod::{Mongod, SetOfOne};
+use crate::harness::mongod::{Mongod, SingleNodeReplicaSet};
 
 mod handover {
-    use super::SetOfOne;
+    use super::SingleNodeReplicaSet;
 
-    crate::leases::handover::on!(SetOfOne);
+    crate::leases::handover::lease_tests!(SingleNodeReplicaSet);
 }
 
 mod cuts {
-    use super::SetOfOne;
+    use super::SingleNodeReplicaSet;
 
-    crate::leases::cuts::on!(SetOfOne);
+    crate::leases::cuts::lease_tests!(SingleNodeReplicaSet);
 }
 
 /// All at once: each waits most of the time, and has a server of its own.

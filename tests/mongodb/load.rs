@@ -3,25 +3,25 @@
 use std::time::Duration;
 
 use super::elect;
-use crate::harness::mongod::{Mongod, SetOfOne};
-use crate::harness::server::Server;
-use crate::harness::usage::Usage;
+use crate::harness::mongod::{Mongod, SingleNodeReplicaSet};
+use crate::harness::resource_usage::ResourceUsage;
+use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, until};
-use crate::harness::{Candidate, Place, is_long, millis};
+use crate::harness::{CandidateProcess, Sandbox, is_long, millis};
 use crate::leases::{candidate_for, real};
 
-fn cpu(candidate: &Candidate) -> Duration {
-    Usage::of(candidate.pid()).cpu + Usage::of(candidate.keeper()).cpu
+fn cpu(candidate: &CandidateProcess) -> Duration {
+    ResourceUsage::of(candidate.pid()).cpu + ResourceUsage::of(candidate.keeper()).cpu
 }
 
-fn is_quick(server: &impl Server, mongod: &Mongod, name: &str) {
+fn is_quick(server: &impl StoreServer, mongod: &Mongod, name: &str) {
     let count = if is_long() { 200 } else { 20 };
-    let place = Place::new();
-    let start = || elect(&place, server, "10s").start();
+    let sandbox = Sandbox::new();
+    let start = || elect(&sandbox, server, "10s").start();
     let mut leader = start();
-    place.starts(1);
-    let mut waiters: Vec<Candidate> = (1..count).map(|_| start()).collect();
-    waiters.iter().for_each(Candidate::waits);
+    sandbox.starts(1);
+    let mut waiters: Vec<CandidateProcess> = (1..count).map(|_| start()).collect();
+    waiters.iter().for_each(CandidateProcess::wait_until_waiting);
     let (rounds, mut handovers, mut asked) = (5, Vec::new(), 0);
     let window = Duration::from_secs(4);
     let (began, before, used) = (now(), mongod.operations(), mongod.usage().cpu);
@@ -31,14 +31,14 @@ fn is_quick(server: &impl Server, mongod: &Mongod, name: &str) {
     let share = mongod.usage().cpu.saturating_sub(used).as_secs_f64() / seconds * 100.0;
     let connections = mongod.connections();
     for round in 1..=rounds {
-        let led = place.history().latest();
-        let end = place.watch_the_end_of(led.pid);
+        let led = sandbox.history().latest();
+        let end = sandbox.watch_the_end_of(led.pid);
         let calls = mongod.commands("findAndModify");
-        leader.stops();
-        let started = place.starts(round + 1).latest();
+        leader.terminate();
+        let started = sandbox.starts(round + 1).latest();
         handovers.push(started.at.saturating_sub(end.join().expect("the watch on the old tree")));
         asked += mongod.commands("findAndModify") - calls;
-        let leads = |waiter: &Candidate| waiter.tree().iter().any(|process| process.pid == started.pid);
+        let leads = |waiter: &CandidateProcess| waiter.tree().iter().any(|process| process.pid == started.pid);
         leader = waiters.swap_remove(waiters.iter().position(leads).expect("one of them leads"));
     }
     handovers.sort();
@@ -50,13 +50,13 @@ fn is_quick(server: &impl Server, mongod: &Mongod, name: &str) {
         asked / rounds as u64,
     );
     drop((leader, waiters));
-    place.history().is_safe();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn a_hand_over_among_many_is_quick() {
-    let set = SetOfOne::start();
-    is_quick(&set, &set, SetOfOne::NAME);
+    let set = SingleNodeReplicaSet::start();
+    is_quick(&set, &set, SingleNodeReplicaSet::NAME);
 }
 
 #[test]
@@ -68,15 +68,15 @@ fn a_hand_over_among_many_on_a_server_alone_is_made_by_asking() {
 #[test]
 fn many_boundaries_share_a_server() {
     let count = if is_long() { 300 } else { 30 };
-    let (set, place) = (SetOfOne::start(), Place::new());
-    let candidates: Vec<Candidate> = (0..count)
+    let (set, sandbox) = (SingleNodeReplicaSet::start(), Sandbox::new());
+    let candidates: Vec<CandidateProcess> = (0..count)
         .map(|number| {
             let boundary: &'static str = format!("boundary-{number}").leak();
-            candidate_for(&place, set.url(), "10s").boundary(boundary).command(["sleep", "600"]).start()
+            candidate_for(&sandbox, set.url(), "10s").boundary(boundary).command(["sleep", "600"]).start()
         })
         .collect();
     for candidate in &candidates {
-        candidate.says("leader command started");
+        candidate.wait_for_log("leader command started");
     }
     let used = || -> Duration { candidates.iter().map(cpu).sum() };
     let (began, before, cpu_before, server) = (now(), set.operations(), used(), set.usage());

@@ -1,51 +1,51 @@
 //! MongoDB as its users meet it: real servers, alone, as a set of one and as sets of three, real cuts, real elections.
 
 mod access;
-mod asking;
 mod clock;
-mod housekeeping;
 mod leases;
 mod load;
+mod lost_replies;
 mod records;
 mod replicas;
+mod ttl_index;
 
 use std::time::Duration;
 
-use crate::harness::server::Server;
+use crate::harness::server::StoreServer;
 use crate::harness::wait::until;
-use crate::harness::{Candidate, Elect, Place, Witness};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::leases::candidate_for;
 
-fn elect(place: &Place, server: &impl Server, ttl: &str) -> Elect {
-    candidate_for(place, server.url_for(place), ttl).witness(&Witness::new())
+fn elect(sandbox: &Sandbox, server: &impl StoreServer, ttl: &str) -> ElectCmd {
+    candidate_for(sandbox, server.url_for(sandbox), ttl).witness(&Witness::new())
 }
 
 /// A leader, and a candidate that waits for it.
-struct Pair {
-    place: Place,
-    leader: Candidate,
-    next: Candidate,
+struct MongodbPair {
+    sandbox: Sandbox,
+    leader: CandidateProcess,
+    next: CandidateProcess,
 }
 
-impl Pair {
-    fn on(server: &impl Server, ttl: &str) -> Pair {
-        let place = Place::new();
-        let leader = elect(&place, server, ttl).start();
-        place.starts(1);
-        let next = elect(&place, server, ttl).start();
-        next.waits();
-        Pair { place, leader, next }
+impl MongodbPair {
+    fn on(server: &impl StoreServer, ttl: &str) -> MongodbPair {
+        let sandbox = Sandbox::new();
+        let leader = elect(&sandbox, server, ttl).start();
+        sandbox.starts(1);
+        let next = elect(&sandbox, server, ttl).start();
+        next.wait_until_waiting();
+        MongodbPair { sandbox, leader, next }
     }
 
     /// Whatever happens is safe, and in the end both stop.
     #[track_caller]
     fn ends(self) {
-        let Pair { place, leader, next } = self;
-        place.history().is_safe();
-        next.stops();
-        leader.stops();
-        place.history().is_safe();
-        until("nothing is left", || place.running().is_empty());
+        let MongodbPair { sandbox, leader, next } = self;
+        sandbox.history().is_safe();
+        next.terminate();
+        leader.terminate();
+        sandbox.history().is_safe();
+        until("nothing is left", || sandbox.running().is_empty());
     }
 }
 

@@ -6,77 +6,77 @@ use std::time::Duration;
 use crate::harness::mongod::Mongod;
 use crate::harness::replicas::ReplicaSet;
 use crate::harness::wait::{now, since, throughout, until};
-use crate::harness::{Candidate, Elect, Place, Witness, is_long, millis};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, is_long, millis};
 use crate::leases::{LEASE, candidate, candidate_for};
 
 /// What tells the two sides apart: who names the set follows its elections, who names one member stays with it.
-struct Stage {
-    place: Place,
+struct ReplicaSetScenario {
+    sandbox: Sandbox,
     set: ReplicaSet,
 }
 
-impl Stage {
-    fn set() -> Stage {
-        Stage { place: Place::new(), set: ReplicaSet::start() }
+impl ReplicaSetScenario {
+    fn set() -> ReplicaSetScenario {
+        ReplicaSetScenario { sandbox: Sandbox::new(), set: ReplicaSet::start() }
     }
 
-    fn follower(&self) -> Elect {
-        candidate(&self.place, self.place.below(&self.set.url())).witness(&Witness::new())
+    fn follower(&self) -> ElectCmd {
+        candidate(&self.sandbox, self.sandbox.below(&self.set.url())).witness(&Witness::new())
     }
 
     /// Always at this member.
-    fn loyal(&self, index: usize) -> Elect {
-        candidate(&self.place, self.place.below(&self.set.url_of(index))).witness(&Witness::new())
+    fn loyal(&self, index: usize) -> ElectCmd {
+        candidate(&self.sandbox, self.sandbox.below(&self.set.url_of(index))).witness(&Witness::new())
     }
 
     #[track_caller]
     fn is_safe(&self) {
-        self.place.history().is_safe();
+        self.sandbox.history().is_safe();
     }
 }
 
 /// What happens to a primary, and what brings it back.
-struct Blow {
+struct PrimaryFailure {
     kind: &'static str,
     strike: fn(&ReplicaSet, usize),
     mend: fn(&ReplicaSet, usize),
 }
 
-const BLOWS: [Blow; 4] = [
-    Blow {
+const PRIMARY_FAILURES: [PrimaryFailure; 4] = [
+    PrimaryFailure {
         kind: "killed",
         strike: |set, primary| set.members[primary].kill(),
         mend: |set, primary| set.members[primary].start_again(),
     },
-    Blow {
+    PrimaryFailure {
         kind: "stopped",
         strike: |set, primary| set.members[primary].stop(),
         mend: |set, primary| set.members[primary].cont(),
     },
-    Blow { kind: "stepped down", strike: ReplicaSet::step_down, mend: |_, _| () },
-    Blow { kind: "cut off from the others", strike: ReplicaSet::cut_off, mend: ReplicaSet::heal },
+    PrimaryFailure { kind: "stepped down", strike: ReplicaSet::step_down, mend: |_, _| () },
+    PrimaryFailure { kind: "cut off from the others", strike: ReplicaSet::cut_off, mend: ReplicaSet::heal },
 ];
 
 /// A leader with this ttl and one who waits for it, on a set that others use too.
-struct Team {
+struct ReplicaSetPair {
     ttl: u64,
-    place: Place,
-    candidates: [Candidate; 2],
+    sandbox: Sandbox,
+    candidates: [CandidateProcess; 2],
 }
 
-impl Team {
-    fn on(set: &ReplicaSet, ttl: u64) -> Team {
-        let place = Place::new();
+impl ReplicaSetPair {
+    fn on(set: &ReplicaSet, ttl: u64) -> ReplicaSetPair {
+        let sandbox = Sandbox::new();
         let start = || {
-            let store = place.below(&set.url());
-            candidate_for(&place, store, &format!("{ttl}s")).witness(&Witness::new()).start()
+            let store = sandbox.below(&set.url());
+            candidate_for(&sandbox, store, &format!("{ttl}s")).witness(&Witness::new()).start()
         };
         let leader = start();
-        place.starts(1);
+        sandbox.starts(1);
         let next = start();
-        next.waits();
+        next.wait_until_waiting();
         let candidates = [leader, next];
-        Team { ttl, place, candidates }
+        ReplicaSetPair { ttl, sandbox, candidates }
     }
 
     fn demotions(&self) -> usize {
@@ -88,30 +88,30 @@ impl Team {
 fn whatever_happens_to_a_primary_nobody_leads_twice_and_long_leases_ride_through_the_election() {
     let set = ReplicaSet::start();
     let ttls: &[u64] = if is_long() { &[3, 5, 8, 10, 12, 15, 20, 60] } else { &[3, 10, 15, 60] };
-    let teams: Vec<Team> = ttls.iter().map(|&ttl| Team::on(&set, ttl)).collect();
+    let pairs: Vec<ReplicaSetPair> = ttls.iter().map(|&ttl| ReplicaSetPair::on(&set, ttl)).collect();
     let rounds = if is_long() { 5 } else { 1 };
-    for Blow { kind, strike, mend } in BLOWS {
-        let (mut demoted, mut outages) = (vec![0; teams.len()], Vec::new());
+    for PrimaryFailure { kind, strike, mend } in PRIMARY_FAILURES {
+        let (mut demoted, mut outages) = (vec![0; pairs.len()], Vec::new());
         for _ in 0..rounds {
-            let before: Vec<usize> = teams.iter().map(Team::demotions).collect();
-            let starts: Vec<usize> = teams.iter().map(|team| team.place.history().starts.len()).collect();
+            let before: Vec<usize> = pairs.iter().map(ReplicaSetPair::demotions).collect();
+            let starts: Vec<usize> = pairs.iter().map(|pair| pair.sandbox.history().starts.len()).collect();
             let primary = set.primary();
             let struck = now();
             strike(&set, primary);
             set.primary_after(primary);
             outages.push(since(struck));
             // Whoever was demoted leads again, or another does; the others have renewed.
-            for (index, team) in teams.iter().enumerate() {
+            for (index, pair) in pairs.iter().enumerate() {
                 let is_led = || {
-                    let again = team.demotions() > before[index];
-                    !again || team.place.history().starts.len() > starts[index]
+                    let again = pair.demotions() > before[index];
+                    !again || pair.sandbox.history().starts.len() > starts[index]
                 };
-                let window = Duration::from_secs(team.ttl.min(6));
+                let window = Duration::from_secs(pair.ttl.min(6));
                 throughout(window.saturating_sub(since(struck)), "never two", || {
-                    team.place.history().verdict().is_ok()
+                    pair.sandbox.history().verdict().is_ok()
                 });
                 until("somebody leads", is_led);
-                demoted[index] += team.demotions() - before[index];
+                demoted[index] += pair.demotions() - before[index];
             }
             mend(&set, primary);
             set.is_whole();
@@ -127,30 +127,30 @@ fn whatever_happens_to_a_primary_nobody_leads_twice_and_long_leases_ride_through
         );
         assert_eq!(demoted.last(), Some(&0), "a minute is longer than any election");
     }
-    for Team { place, candidates, .. } in teams {
-        place.history().is_safe();
-        candidates.into_iter().for_each(Candidate::stops);
-        place.history().is_safe();
+    for ReplicaSetPair { sandbox, candidates, .. } in pairs {
+        sandbox.history().is_safe();
+        candidates.into_iter().for_each(CandidateProcess::terminate);
+        sandbox.history().is_safe();
     }
 }
 
 #[test]
 fn a_leader_on_a_primary_that_was_cut_off_is_dead_before_the_next_one_starts() {
-    let stage = Stage::set();
-    let leader = stage.follower().start();
-    stage.place.starts(1);
-    let next = stage.follower().start();
-    next.waits();
-    let led = stage.place.history().latest();
-    let end = stage.place.watch_the_end_of(led.pid);
-    let primary = stage.set.primary();
+    let scenario = ReplicaSetScenario::set();
+    let leader = scenario.follower().start();
+    scenario.sandbox.starts(1);
+    let next = scenario.follower().start();
+    next.wait_until_waiting();
+    let led = scenario.sandbox.history().latest();
+    let end = scenario.sandbox.watch_the_end_of(led.pid);
+    let primary = scenario.set.primary();
     let cut = now();
-    stage.set.cut_off_with(primary, &leader);
+    scenario.set.cut_off_with(primary, &leader);
     // And one who comes to the isolated side.
-    let late = stage.loyal(primary).start();
-    stage.set.primary_after(primary);
+    let late = scenario.loyal(primary).start();
+    scenario.set.primary_after(primary);
     let elected = since(cut);
-    let started = stage.place.starts(2).latest();
+    let started = scenario.sandbox.starts(2).latest();
     let ended = end.join().expect("the watch on the old tree");
     assert!(ended.saturating_sub(cut) < LEASE, "dead within its lease: {:?}", ended.saturating_sub(cut));
     println!(
@@ -160,86 +160,86 @@ fn a_leader_on_a_primary_that_was_cut_off_is_dead_before_the_next_one_starts() {
         millis(started.at.saturating_sub(cut))
     );
     assert!(started.term > led.term);
-    stage.set.heal(primary);
-    stage.set.is_whole();
-    leader.waits();
-    late.waits();
-    stage.is_safe();
-    next.stops();
+    scenario.set.heal(primary);
+    scenario.set.is_whole();
+    leader.wait_until_waiting();
+    late.wait_until_waiting();
+    scenario.is_safe();
+    next.terminate();
     // The minority's primary may have written what nobody confirmed: it is undone, and terms rise.
-    stage.place.starts(3);
-    late.stops();
-    leader.stops();
-    stage.is_safe();
+    scenario.sandbox.starts(3);
+    late.terminate();
+    leader.terminate();
+    scenario.is_safe();
 }
 
 #[test]
 fn a_primary_without_a_majority_confirms_nothing_as_long_as_it_takes_itself_for_one() {
     // So long that it does, for all of this.
-    let stage = Stage::set();
-    stage.set.elects_after(Duration::from_secs(20));
-    let primary = stage.set.primary();
-    let leader = stage.loyal(primary).start();
-    let led = stage.place.starts(1).latest();
-    let end = stage.place.watch_the_end_of(led.pid);
-    let seq = |member: &Mongod| member.record(&stage.place).map(|record| record.to_string());
+    let scenario = ReplicaSetScenario::set();
+    scenario.set.elects_after(Duration::from_secs(20));
+    let primary = scenario.set.primary();
+    let leader = scenario.loyal(primary).start();
+    let led = scenario.sandbox.starts(1).latest();
+    let end = scenario.sandbox.watch_the_end_of(led.pid);
+    let seq = |member: &Mongod| member.record(&scenario.sandbox).map(|record| record.to_string());
     let cut = now();
-    stage.set.cut_off(primary);
-    let before = seq(&stage.set.members[primary]);
+    scenario.set.cut_off(primary);
+    let before = seq(&scenario.set.members[primary]);
     let ended = end.join().expect("the watch on the old tree");
     assert!(ended.saturating_sub(cut) < LEASE, "dead within its lease: {:?}", ended.saturating_sub(cut));
-    let late = stage.loyal(primary).start();
-    throughout(LEASE * 4 / 3, "nobody leads", || stage.place.history().starts.len() == 1);
-    assert!(stage.set.is_primary(primary), "it still takes itself for one");
-    assert_ne!(seq(&stage.set.members[primary]), before, "it has written what nobody has confirmed");
-    stage.set.heal(primary);
-    stage.place.starts(2);
-    stage.is_safe();
-    late.stops();
-    leader.stops();
-    stage.is_safe();
+    let late = scenario.loyal(primary).start();
+    throughout(LEASE * 4 / 3, "nobody leads", || scenario.sandbox.history().starts.len() == 1);
+    assert!(scenario.set.is_primary(primary), "it still takes itself for one");
+    assert_ne!(seq(&scenario.set.members[primary]), before, "it has written what nobody has confirmed");
+    scenario.set.heal(primary);
+    scenario.sandbox.starts(2);
+    scenario.is_safe();
+    late.terminate();
+    leader.terminate();
+    scenario.is_safe();
 }
 
 #[test]
 fn a_primary_whose_secondaries_stand_still_credits_nobody() {
-    let stage = Stage::set();
-    let leader = stage.follower().start();
-    stage.place.starts(1);
-    let primary = stage.set.primary();
-    let others = || stage.set.members.iter().enumerate().filter(|(index, _)| *index != primary);
+    let scenario = ReplicaSetScenario::set();
+    let leader = scenario.follower().start();
+    scenario.sandbox.starts(1);
+    let primary = scenario.set.primary();
+    let others = || scenario.set.members.iter().enumerate().filter(|(index, _)| *index != primary);
     others().for_each(|(_, member)| member.stop());
-    leader.says("the lease runs out");
-    let late = stage.loyal(primary).start();
-    throughout(LEASE * 4 / 3, "nobody leads", || stage.place.history().starts.len() == 1);
+    leader.wait_for_log("the lease runs out");
+    let late = scenario.loyal(primary).start();
+    throughout(LEASE * 4 / 3, "nobody leads", || scenario.sandbox.history().starts.len() == 1);
     others().for_each(|(_, member)| member.cont());
-    stage.place.starts(2);
-    stage.is_safe();
+    scenario.sandbox.starts(2);
+    scenario.is_safe();
     drop((leader, late));
 }
 
 #[test]
 fn a_set_that_is_started_again_all_at_once_has_forgotten_nothing() {
-    let stage = Stage::set();
-    let store = stage.place.below(&stage.set.url());
-    let leader = candidate_for(&stage.place, store, "60s").witness(&Witness::new()).start();
-    let led = stage.place.starts(1).latest();
-    let next = stage.follower().start();
-    next.waits();
-    stage.set.members.iter().for_each(Mongod::kill);
-    stage.set.members.iter().for_each(Mongod::start_again);
-    stage.set.is_whole();
-    throughout(LEASE * 4 / 3, "it goes on leading", || stage.place.history().starts.len() == 1);
-    leader.stops();
-    assert!(stage.place.starts(2).latest().term > led.term);
-    next.stops();
-    stage.is_safe();
+    let scenario = ReplicaSetScenario::set();
+    let store = scenario.sandbox.below(&scenario.set.url());
+    let leader = candidate_for(&scenario.sandbox, store, "60s").witness(&Witness::new()).start();
+    let led = scenario.sandbox.starts(1).latest();
+    let next = scenario.follower().start();
+    next.wait_until_waiting();
+    scenario.set.members.iter().for_each(Mongod::kill);
+    scenario.set.members.iter().for_each(Mongod::start_again);
+    scenario.set.is_whole();
+    throughout(LEASE * 4 / 3, "it goes on leading", || scenario.sandbox.history().starts.len() == 1);
+    leader.terminate();
+    assert!(scenario.sandbox.starts(2).latest().term > led.term);
+    next.terminate();
+    scenario.is_safe();
 }
 
 #[test]
 fn whoever_names_a_secondary_alone_is_told_so() {
-    let stage = Stage::set();
-    let secondary = (stage.set.primary() + 1) % stage.set.members.len();
-    let ended = stage.loyal(secondary).switch("-n").run();
+    let scenario = ReplicaSetScenario::set();
+    let secondary = (scenario.set.primary() + 1) % scenario.set.members.len();
+    let ended = scenario.loyal(secondary).switch("-n").run();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
-    ended.says(&["primary"]);
+    ended.stderr_contains(&["primary"]);
 }

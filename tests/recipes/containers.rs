@@ -7,25 +7,28 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::Desk;
-use crate::harness::{Elect, eventually, manual, page, ports::free_port, processes, tool, until};
+use super::RecipeSandbox;
+use crate::harness::{
+    ElectCmd, docs_under_test, eventually, host_tools, http_client, ports::free_port, processes, until,
+};
 
 #[test]
 fn hadolint_takes_the_dockerfile_and_not_a_broken_one() {
-    let (hadolint, file) = (manual::tool("hadolint"), manual::root().join("recipes/Dockerfile"));
-    let said =
-        tool::attempt([hadolint.as_str(), file.to_str().expect("plain text")]).expect("tests/run installs hadolint");
+    let (hadolint, file) = (docs_under_test::tool("hadolint"), docs_under_test::root().join("recipes/Dockerfile"));
+    let said = host_tools::attempt([hadolint.as_str(), file.to_str().expect("plain text")])
+        .expect("tests/run installs hadolint");
     assert_eq!(said, "");
-    let desk = Desk::new();
-    let broken = desk.path("Dockerfile");
-    fs::write(&broken, manual::read("recipes/Dockerfile").replace("ENTRYPOINT [", "ENTRYPOINT ")).expect("written");
-    tool::attempt([hadolint.as_str(), broken.to_str().expect("plain text")]).expect_err("it is no JSON");
+    let workspace = RecipeSandbox::new();
+    let broken = workspace.path("Dockerfile");
+    fs::write(&broken, docs_under_test::read("recipes/Dockerfile").replace("ENTRYPOINT [", "ENTRYPOINT "))
+        .expect("written");
+    host_tools::attempt([hadolint.as_str(), broken.to_str().expect("plain text")]).expect_err("it is no JSON");
 }
 
 /// One instruction of the last stage.
 #[track_caller]
 fn instruction(name: &str) -> String {
-    let text = manual::read("recipes/Dockerfile");
+    let text = docs_under_test::read("recipes/Dockerfile");
     let last = text.rsplit_once("\nFROM ").expect("two stages").1;
     let line = last.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
     line.unwrap_or_else(|| panic!("no {name}")).to_owned()
@@ -39,22 +42,24 @@ fn put(root: &Path, program: &str, at: &str) {
         fs::copy(from, &to).unwrap_or_else(|error| panic!("{from}: {error}"));
     };
     copy(program, at);
-    for word in tool::attempt(["ldd", program]).expect("ldd").split_whitespace().filter(|word| word.starts_with('/')) {
+    for word in
+        host_tools::attempt(["ldd", program]).expect("ldd").split_whitespace().filter(|word| word.starts_with('/'))
+    {
         copy(word, word);
     }
 }
 
 #[test]
 fn what_the_dockerfile_makes_leads_as_process_1_and_stops_as_docker_asks() {
-    let desk = Desk::new();
-    let root = desk.path("root");
-    assert_eq!(manual::read("recipes/Dockerfile").matches("COPY ").count(), 3, "those below, and the source");
+    let workspace = RecipeSandbox::new();
+    let root = workspace.path("root");
+    assert_eq!(docs_under_test::read("recipes/Dockerfile").matches("COPY ").count(), 3, "those below, and the source");
     assert_eq!(instruction("COPY"), "--from=build /usr/local/bin/elect /usr/local/bin/elect");
-    put(&root, manual::elect(), "/usr/local/bin/elect");
+    put(&root, docs_under_test::elect(), "/usr/local/bin/elect");
     // As the base image has them.
     put(&root, "/bin/sh", "/bin/sh");
     put(&root, "/bin/sleep", "/bin/sleep");
-    desk.script(
+    workspace.script(
         "root/usr/local/bin/worker",
         "#!/bin/sh\necho working as process $$ of user $(exec sh -c 'echo $PPID')\nexec sleep 600\n",
     );
@@ -77,7 +82,7 @@ fn what_the_dockerfile_makes_leads_as_process_1_and_stops_as_docker_asks() {
         let script = r#"mount -t proc proc "$1/proc" && root=$1 uid=$2 gid=$3 && shift 3 &&
             exec chroot --userspec="$uid:$gid" "$root" "$@""#;
         let inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "sh", "-c", script, "sh"];
-        let elect = Elect::new(&desk.place).instead(inside).command(
+        let elect = ElectCmd::new(&workspace.sandbox).program(inside).command(
             [root.to_str().expect("plain text"), uid, gid].map(str::to_owned).into_iter().chain(entry.clone()),
         );
         let elect = elect.variable("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
@@ -85,9 +90,9 @@ fn what_the_dockerfile_makes_leads_as_process_1_and_stops_as_docker_asks() {
     };
     let told = run(None).run();
     assert_eq!(told.status.code(), Some(2), "{told:?}");
-    told.says(&["PID 1"]);
+    told.stderr_contains(&["PID 1"]);
     let mut container = run(Some("file:/locks")).start();
-    container.says("leader command started");
+    container.wait_for_log("leader command started");
     until("it works", || container.output().contains("working"));
     until("/leader says so", || is_well(port, "/leader"));
     let init = eventually("process 1", || {
@@ -102,28 +107,31 @@ fn what_the_dockerfile_makes_leads_as_process_1_and_stops_as_docker_asks() {
 
 /// As a probe sees it.
 fn is_well(port: u16, path: &str) -> bool {
-    page::get(port, path).is_ok_and(|answer| answer.lines().next().is_some_and(|line| line.ends_with(" 200 OK")))
+    http_client::get(port, path).is_ok_and(|answer| answer.lines().next().is_some_and(|line| line.ends_with(" 200 OK")))
 }
 
 /// The manifest as JSON.
 fn manifest() -> Value {
-    let file = manual::root().join("recipes/kubernetes.yaml");
+    let file = docs_under_test::root().join("recipes/kubernetes.yaml");
     let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
-    let python = manual::tool("python3");
-    let text = tool::attempt([python.as_str(), "-c", script, file.to_str().expect("plain text")]).expect("it is YAML");
+    let python = docs_under_test::tool("python3");
+    let text =
+        host_tools::attempt([python.as_str(), "-c", script, file.to_str().expect("plain text")]).expect("it is YAML");
     serde_json::from_str(&text).expect("JSON")
 }
 
 #[test]
 fn the_manifest_keeps_to_the_schema_of_kubernetes() {
-    let validate = manual::tool("kubernetes-validate");
-    let file = manual::root().join("recipes/kubernetes.yaml");
-    tool::attempt([validate.as_str(), "--strict", file.to_str().expect("plain text")]).expect("tests/run installs it");
-    let desk = Desk::new();
-    let broken = desk.path("broken.yaml");
-    fs::write(&broken, manual::read("recipes/kubernetes.yaml").replace("readinessProbe", "readynessProbe"))
+    let validate = docs_under_test::tool("kubernetes-validate");
+    let file = docs_under_test::root().join("recipes/kubernetes.yaml");
+    host_tools::attempt([validate.as_str(), "--strict", file.to_str().expect("plain text")])
+        .expect("tests/run installs it");
+    let workspace = RecipeSandbox::new();
+    let broken = workspace.path("broken.yaml");
+    fs::write(&broken, docs_under_test::read("recipes/kubernetes.yaml").replace("readinessProbe", "readynessProbe"))
         .expect("written");
-    tool::attempt([validate.as_str(), "--strict", broken.to_str().expect("plain text")]).expect_err("no such field");
+    host_tools::attempt([validate.as_str(), "--strict", broken.to_str().expect("plain text")])
+        .expect_err("no such field");
 }
 
 #[test]
@@ -132,20 +140,23 @@ fn what_the_manifest_asks_for_is_answered_by_the_containers_command() {
     let pod = &manifest["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     // Above the stop time-out, of which the manifest sets none.
-    let help = tool::attempt([manual::elect(), "run", "-h"]).expect("help");
+    let help = host_tools::attempt([docs_under_test::elect(), "run", "-h"]).expect("help");
     assert!(help.contains("[default: 8s]") && pod["terminationGracePeriodSeconds"].as_u64() > Some(8 + 2), "{pod}");
     assert_eq!(manifest["spec"]["selector"]["matchLabels"], manifest["spec"]["template"]["metadata"]["labels"]);
     // The image's entry point has to listen where the probes ask.
     let listens =
         container["ports"].as_array().expect("ports").iter().find(|port| port["name"] == "elect").expect("its port");
-    assert!(manual::read("recipes/Dockerfile").contains(&format!("\":{}\"", listens["containerPort"])), "{listens}");
+    assert!(
+        docs_under_test::read("recipes/Dockerfile").contains(&format!("\":{}\"", listens["containerPort"])),
+        "{listens}"
+    );
     assert_eq!(pod["containers"][0]["securityContext"]["runAsUser"].to_string() + ":65534", {
-        let user = manual::read("recipes/Dockerfile");
+        let user = docs_under_test::read("recipes/Dockerfile");
         user.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user").to_owned()
     });
-    let desk = Desk::new();
+    let workspace = RecipeSandbox::new();
     let port = free_port();
-    let leader = desk.types(&format!("exec elect run -b worker --listen 127.0.0.1:{port} -- sleep 600"));
+    let leader = workspace.types(&format!("exec elect run -b worker --listen 127.0.0.1:{port} -- sleep 600"));
     // Its variables, as the kubelet would fill them in; with the store of this test they are all taken.
     let mut elect = leader;
     for variable in container["env"].as_array().expect("variables") {
@@ -153,20 +164,20 @@ fn what_the_manifest_asks_for_is_answered_by_the_containers_command() {
         let value = variable["value"].as_str().unwrap_or("10.1.2.3").replace("$(POD_IP)", "10.1.2.3");
         if name == "ELECT_STORE" {
             assert!(value.starts_with("etcd://"), "{value}");
-            let plan = desk.types(&format!("elect plan --store {value}")).run();
+            let plan = workspace.types(&format!("elect plan --store {value}")).run();
             assert!(plan.status.success(), "{plan:?}");
         } else {
             elect = elect.variable(name, &value);
         }
     }
     let leader = elect.start();
-    leader.says("leader command started");
+    leader.wait_for_log("leader command started");
     for probe in ["readinessProbe", "livenessProbe"] {
         let path = container[probe]["httpGet"]["path"].as_str().expect("a path");
         assert_eq!(container[probe]["httpGet"]["port"], "elect");
         until(&format!("{path} answers"), || is_well(port, path));
     }
-    let status = page::get(port, "/status").expect("answered");
+    let status = http_client::get(port, "/status").expect("answered");
     assert!(status.contains("\"address\":\"10.1.2.3:8080\"") && status.contains("\"name\":\"10.1.2.3\""), "{status}");
-    leader.stops();
+    leader.terminate();
 }

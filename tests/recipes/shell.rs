@@ -4,8 +4,8 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use super::{Desk, block};
-use crate::harness::{Candidate, eventually, manual, processes, tool, until};
+use super::{RecipeSandbox, block};
+use crate::harness::{CandidateProcess, docs_under_test, eventually, host_tools, processes, until};
 
 /// In elect's stead: has the words understood without doing anything, since other candidates of this user are not to be
 /// asked to resign. What each comes to is noted.
@@ -33,12 +33,12 @@ const VERBS: [&str; 10] =
 
 /// Every line of a block of shell in README or of the manual that is one of elect's.
 fn command_lines() -> Vec<String> {
-    let readme = manual::read("README.md");
+    let readme = docs_under_test::read("README.md");
     let blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
     let mut lines: Vec<String> = blocks.flat_map(str::lines).map(str::to_owned).collect();
-    for entry in fs::read_dir(manual::root().join("man")).expect("man pages") {
+    for entry in fs::read_dir(docs_under_test::root().join("man")).expect("man pages") {
         let page = fs::read_to_string(entry.expect("a page").path()).expect("readable");
-        lines.extend(manual::plain(&page).lines().map(|line| line.trim().to_owned()));
+        lines.extend(docs_under_test::plain(&page).lines().map(|line| line.trim().to_owned()));
     }
     lines.retain(|line| {
         let words: Vec<&str> = line.split_whitespace().skip_while(|word| word.contains('=')).take(2).collect();
@@ -51,30 +51,31 @@ fn command_lines() -> Vec<String> {
 
 #[test]
 fn every_command_line_that_is_shown_is_understood() {
-    let desk = Desk::new();
-    fs::remove_file(desk.path("bin/elect")).expect("it is there");
-    desk.script("bin/elect", LISTENER);
+    let workspace = RecipeSandbox::new();
+    fs::remove_file(workspace.path("bin/elect")).expect("it is there");
+    workspace.script("bin/elect", LISTENER);
     let lines = command_lines();
     assert!(lines.len() >= 20, "{lines:?}");
     for line in &lines {
-        let before = desk.lines("asked");
-        desk.types(&format!("{line}\nwait"))
-            .variable("ELECT", manual::elect())
+        let before = workspace.lines("asked");
+        workspace
+            .types(&format!("{line}\nwait"))
+            .variable("ELECT", docs_under_test::elect())
             .variable("REDIS_URL", "redis://:secret@127.0.0.1:6379/2")
             .run();
-        assert!(desk.lines("asked") > before, "nothing was asked by {line:?}");
+        assert!(workspace.lines("asked") > before, "nothing was asked by {line:?}");
     }
-    let asked = fs::read_to_string(desk.path("asked")).expect("noted");
-    let said = fs::read_to_string(desk.path("said")).unwrap_or_default();
+    let asked = fs::read_to_string(workspace.path("asked")).expect("noted");
+    let said = fs::read_to_string(workspace.path("said")).unwrap_or_default();
     let wrong: Vec<&str> = asked.lines().filter(|line| !line.starts_with("0 ")).collect();
     assert_eq!(wrong, [""; 0], "{said}");
 }
 
 #[test]
 fn a_command_line_that_is_not_understood_would_be_noticed() {
-    let desk = Desk::new();
-    fs::remove_file(desk.path("bin/elect")).expect("it is there");
-    desk.script("bin/elect", LISTENER);
+    let workspace = RecipeSandbox::new();
+    fs::remove_file(workspace.path("bin/elect")).expect("it is there");
+    workspace.script("bin/elect", LISTENER);
     for line in [
         "elect run -b web --folower x -- ./serve",
         "elect run -s redis: -b x --ttl 1ms -- x",
@@ -82,38 +83,38 @@ fn a_command_line_that_is_not_understood_would_be_noticed() {
         "elect resign -b web --no-such-flag",
         "elect wait web --for green",
     ] {
-        desk.types(line).variable("ELECT", manual::elect()).run();
+        workspace.types(line).variable("ELECT", docs_under_test::elect()).run();
     }
-    let asked = fs::read_to_string(desk.path("asked")).expect("noted");
+    let asked = fs::read_to_string(workspace.path("asked")).expect("noted");
     assert_eq!(asked.lines().filter(|line| line.starts_with("2 ")).count(), 5, "{asked}");
 }
 
 #[test]
 fn the_first_minute_goes_as_it_is_told() {
-    let desk = Desk::new();
+    let workspace = RecipeSandbox::new();
     let line = format!("exec {}", block("## The first minute"));
-    let first = desk.types(&line).start();
-    first.says("leader command started");
-    let second = desk.types(&line).start();
-    second.says("waiting: ");
-    let asks = block("stopped (Ctrl-C), or is killed. Meanwhile, in a third:");
-    for ask in asks.lines().filter(|ask| !ask.starts_with("elect watch")) {
-        let ended = desk.types(ask).run();
+    let first = workspace.types(&line).start();
+    first.wait_for_log("leader command started");
+    let second = workspace.types(&line).start();
+    second.wait_for_log("waiting: ");
+    let query = block("stopped (Ctrl-C), or is killed. Meanwhile, in a third:");
+    for ask in query.lines().filter(|ask| !ask.starts_with("elect watch")) {
+        let ended = workspace.types(ask).run();
         assert_eq!(ended.status.code(), Some(0), "{ask}: {ended:?}");
         assert!(ended.stdout.contains("demo") || ask.starts_with("elect plan"), "{ask}: {ended:?}");
     }
-    let mut watch = desk.types("exec elect watch demo").start();
+    let mut watch = workspace.types("exec elect watch demo").start();
     until("it says who leads", || watch.output().contains(" leads"));
     watch.signal(Signal::SIGTERM);
     watch.wait();
-    first.stops();
-    second.says("leader command started");
-    second.stops();
+    first.terminate();
+    second.wait_for_log("leader command started");
+    second.terminate();
 }
 
 /// The schedule's command, as cron gives it to sh.
 fn job() -> String {
-    let crontab = manual::read("recipes/crontab");
+    let crontab = docs_under_test::read("recipes/crontab");
     let line = crontab.lines().find(|line| line.starts_with(char::is_numeric)).expect("a job");
     let mut rest = line;
     for _ in 0..5 {
@@ -128,48 +129,49 @@ fn a_job_in_three_crontabs_runs_once_and_with_a_plain_run_three_times() {
     let plain = job().replace("-q -n --min-hold 1m ", "");
     assert_ne!(plain, job());
     for (job, runs) in [(job(), 1), (plain, 3)] {
-        let desk = Desk::new();
-        desk.script("nightly.sh", "#!/bin/sh\necho ran >>runs\n");
-        let mut hosts: Vec<Candidate> = (0..3).map(|_| desk.types(&format!("exec {job}")).start()).collect();
+        let workspace = RecipeSandbox::new();
+        workspace.script("nightly.sh", "#!/bin/sh\necho ran >>runs\n");
+        let mut hosts: Vec<CandidateProcess> =
+            (0..3).map(|_| workspace.types(&format!("exec {job}")).start()).collect();
         if runs == 1 {
             until("all but the leader have ended", || {
                 hosts.iter_mut().filter_map(|host| host.has_ended().then_some(())).count() == 2
             });
-            until("it has run", || desk.lines("runs") == 1);
-            let losers: Vec<&Candidate> = hosts.iter().filter(|host| !processes::is_alive(host.pid())).collect();
+            until("it has run", || workspace.lines("runs") == 1);
+            let losers: Vec<&CandidateProcess> = hosts.iter().filter(|host| !processes::is_alive(host.pid())).collect();
             assert!(losers.iter().all(|loser| loser.log().is_empty()), "they print nothing");
             // For whoever comes within the minute, it still leads.
-            let late = desk.types(&format!("exec {job}")).run();
+            let late = workspace.types(&format!("exec {job}")).run();
             assert_eq!((late.status.code(), late.stderr.as_str()), (Some(75), ""), "{late:?}");
         } else {
-            until("all have ended", || hosts.iter_mut().all(Candidate::has_ended));
+            until("all have ended", || hosts.iter_mut().all(CandidateProcess::has_ended));
         }
-        assert_eq!(desk.lines("runs"), runs);
+        assert_eq!(workspace.lines("runs"), runs);
     }
 }
 
 #[test]
 fn cron_takes_the_crontab() {
-    let crontab = manual::root().join("recipes/crontab");
-    tool::attempt(["crontab", "-n", crontab.to_str().expect("plain text")]).expect("cron checks it");
-    let desk = Desk::new();
-    let broken = desk.path("crontab");
-    fs::write(&broken, manual::read("recipes/crontab").replace("0 3 *", "0 33 *")).expect("written");
-    tool::attempt(["crontab", "-n", broken.to_str().expect("plain text")]).expect_err("there is no such hour");
+    let crontab = docs_under_test::root().join("recipes/crontab");
+    host_tools::attempt(["crontab", "-n", crontab.to_str().expect("plain text")]).expect("cron checks it");
+    let workspace = RecipeSandbox::new();
+    let broken = workspace.path("crontab");
+    fs::write(&broken, docs_under_test::read("recipes/crontab").replace("0 3 *", "0 33 *")).expect("written");
+    host_tools::attempt(["crontab", "-n", broken.to_str().expect("plain text")]).expect_err("there is no such hour");
 }
 
 #[test]
 fn a_write_of_a_term_that_is_over_is_refused_by_the_database() {
-    let desk = Desk::new();
-    let database = desk.path("database");
+    let workspace = RecipeSandbox::new();
+    let database = workspace.path("database");
     let database = database.to_str().expect("plain text");
-    let sql = |text: &str| tool::attempt(["sqlite3", database, text]).expect("sqlite3: tests/run installs it");
-    sql(&manual::read("recipes/fence.sql"));
-    desk.script("ledger.sh", &manual::read("recipes/ledger.sh"));
+    let sql = |text: &str| host_tools::attempt(["sqlite3", database, text]).expect("sqlite3: tests/run installs it");
+    sql(&docs_under_test::read("recipes/fence.sql"));
+    workspace.script("ledger.sh", &docs_under_test::read("recipes/ledger.sh"));
     let write =
-        |term: &str| desk.types("./ledger.sh").variable("DATABASE", database).variable("ELECT_TERM", term).run();
+        |term: &str| workspace.types("./ledger.sh").variable("DATABASE", database).variable("ELECT_TERM", term).run();
     let lead = || {
-        let ended = desk.types("elect run -b billing -- sh -c './ledger.sh && ./ledger.sh'");
+        let ended = workspace.types("elect run -b billing -- sh -c './ledger.sh && ./ledger.sh'");
         let ended = ended.variable("DATABASE", database).run();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         sql("SELECT max(term) FROM ledger").trim().to_owned()
@@ -185,10 +187,10 @@ fn a_write_of_a_term_that_is_over_is_refused_by_the_database() {
     assert_eq!(sql(&format!("SELECT count(*) FROM ledger WHERE term = {first}")).trim(), "2");
     assert_eq!(sql("SELECT count(*) FROM ledger").trim(), "5");
     // All at once: whatever the order, no earlier term follows a later one.
-    let writers: Vec<Candidate> = (1..=20_u64)
+    let writers: Vec<CandidateProcess> = (1..=20_u64)
         .map(|n| {
             let term = (second.parse::<u64>().expect("a term") + n).to_string();
-            desk.types("./ledger.sh").variable("DATABASE", database).variable("ELECT_TERM", &term).start()
+            workspace.types("./ledger.sh").variable("DATABASE", database).variable("ELECT_TERM", &term).start()
         })
         .collect();
     for mut writer in writers {
@@ -201,24 +203,24 @@ fn a_write_of_a_term_that_is_over_is_refused_by_the_database() {
 
 #[test]
 fn green_is_warm_before_blue_ends_and_one_of_them_serves() {
-    let desk = Desk::new();
+    let workspace = RecipeSandbox::new();
     // Whoever steers meets every candidate of this user on this host: those of other tests, too.
     let web = format!("web-{}", std::process::id());
-    let recipe = manual::read("recipes/blue-green.sh").replace("-b web", &format!("-b {web}"));
-    desk.script("blue-green.sh", &recipe.replace("wait web", &format!("wait {web}")));
+    let recipe = docs_under_test::read("recipes/blue-green.sh").replace("-b web", &format!("-b {web}"));
+    workspace.script("blue-green.sh", &recipe.replace("wait web", &format!("wait {web}")));
     let serve = "#!/bin/sh\necho \"$ELECT_NAME\" >>served\nexec flock -n serving sleep 600\n";
-    desk.script("serve", serve);
-    desk.script("green/serve", serve);
-    desk.script("green/standby", "#!/bin/sh\n: >green/warm\nexec sleep 600\n");
-    let mut blue = desk.types(&format!("exec elect run -b {web} --name blue -- ./serve")).start();
-    until("blue serves", || desk.lines("served") == 1);
-    let deployment = desk.types(&format!("exec ./blue-green.sh {}", blue.pid())).start();
-    until("green serves", || desk.lines("served") == 2);
+    workspace.script("serve", serve);
+    workspace.script("green/serve", serve);
+    workspace.script("green/standby", "#!/bin/sh\n: >green/warm\nexec sleep 600\n");
+    let mut blue = workspace.types(&format!("exec elect run -b {web} --name blue -- ./serve")).start();
+    until("blue serves", || workspace.lines("served") == 1);
+    let deployment = workspace.types(&format!("exec ./blue-green.sh {}", blue.pid())).start();
+    until("green serves", || workspace.lines("served") == 2);
     blue.wait();
-    assert_eq!(fs::read_to_string(desk.path("served")).expect("noted"), "blue\ngreen\n");
-    assert!(desk.path("green/warm").exists());
+    assert_eq!(fs::read_to_string(workspace.path("served")).expect("noted"), "blue\ngreen\n");
+    assert!(workspace.path("green/warm").exists());
     let leader = eventually("green leads", || {
-        let seen = desk.types(&format!("elect status {web}")).run();
+        let seen = workspace.types(&format!("elect status {web}")).run();
         seen.status.success().then_some(seen.stdout)
     });
     assert!(leader.contains("green"), "{leader}");
@@ -228,26 +230,26 @@ fn green_is_warm_before_blue_ends_and_one_of_them_serves() {
 /// What README says of it.
 #[test]
 fn flock_leaves_its_command_behind_and_the_lock_with_it() {
-    let desk = Desk::new();
-    let mut flock = desk.types("exec flock lock sh -c 'echo $$ >pid; exec sleep 600'").start();
-    let command: i32 = eventually("it runs", || fs::read_to_string(desk.path("pid")).ok()?.trim().parse().ok());
+    let workspace = RecipeSandbox::new();
+    let mut flock = workspace.types("exec flock lock sh -c 'echo $$ >pid; exec sleep 600'").start();
+    let command: i32 = eventually("it runs", || fs::read_to_string(workspace.path("pid")).ok()?.trim().parse().ok());
     flock.signal(Signal::SIGKILL);
     flock.wait();
     assert!(processes::is_alive(command), "the command runs on");
-    assert_eq!(desk.types("flock -n lock true").run().status.code(), Some(1), "and keeps the lock");
+    assert_eq!(workspace.types("flock -n lock true").run().status.code(), Some(1), "and keeps the lock");
 }
 
 #[test]
 fn the_picture_of_a_hand_over_is_made_from_a_run() {
-    let desk = Desk::new();
-    let (script, picture) = (manual::root().join("doc/handover.py"), desk.path("picture.svg"));
-    let line = format!("exec python3 {} {} {}", script.display(), manual::elect(), picture.display());
-    let ended = desk.types(&line).run();
+    let workspace = RecipeSandbox::new();
+    let (script, picture) = (docs_under_test::root().join("doc/handover.py"), workspace.path("picture.svg"));
+    let line = format!("exec python3 {} {} {}", script.display(), docs_under_test::elect(), picture.display());
+    let ended = workspace.types(&line).run();
     assert!(ended.status.success(), "{ended:?}");
     let check = "import sys, xml.dom.minidom as m; print(len(m.parse(sys.argv[1]).getElementsByTagName('rect')))";
-    for picture in [picture, manual::root().join("doc/handover.svg")] {
+    for picture in [picture, docs_under_test::root().join("doc/handover.svg")] {
         let rectangles =
-            tool::attempt(["python3", "-c", check, picture.to_str().expect("plain text")]).expect("it is XML");
+            host_tools::attempt(["python3", "-c", check, picture.to_str().expect("plain text")]).expect("it is XML");
         assert_eq!(rectangles.trim(), "4", "the background, and three who led");
         let text = fs::read_to_string(picture).expect("readable");
         assert_eq!((text.matches("next after").count(), text.matches("kill -9").count()), (2, 1), "{text}");

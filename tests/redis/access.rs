@@ -7,12 +7,12 @@ use nix::sys::signal::Signal;
 
 use super::{elect, led_before};
 use crate::harness::certificates::Certificates;
-use crate::harness::manual;
+use crate::harness::docs_under_test;
 use crate::harness::ports::free_port;
-use crate::harness::redis::{Options, Redis};
-use crate::harness::server::Server;
+use crate::harness::redis::{RedisOptions, RedisServer};
+use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout};
-use crate::harness::{Elect, Ended, Place, Witness};
+use crate::harness::{ElectCmd, Ended, Sandbox, Witness};
 use crate::leases::{LEASE, candidate};
 
 const PASSWORD: &str = "correct horse";
@@ -42,14 +42,14 @@ const RULES: [&str; 18] = [
 #[track_caller]
 fn is_refused(ended: &Ended, said: &[&str]) {
     assert_eq!(ended.status.code(), Some(77), "{ended:?}");
-    ended.says(said);
+    ended.stderr_contains(said);
     let errors = ended.stderr.lines().filter(|line| line.contains("error")).count();
     assert_eq!(errors, 1, "one line: {ended:?}");
     assert!(!ended.stderr.contains(PASSWORD), "{ended:?}");
 }
 
-fn with_user() -> Redis {
-    let redis = Redis::start();
+fn with_user() -> RedisServer {
+    let redis = RedisServer::start();
     let words: Vec<&str> = ["acl", "setuser", "elect"].into_iter().chain(RULES).chain(["+select", "+scan"]).collect();
     redis.cli(&words);
     redis.cli(&["acl", "setuser", "default", "nopass", "on"]);
@@ -59,14 +59,14 @@ fn with_user() -> Redis {
 #[test]
 fn a_user_with_what_the_manual_names_leads_hands_over_and_is_seen() {
     let redis = with_user();
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let store = format!("redis://elect@{}/2", redis.address());
-    let elect = || Elect::new(&place).store(store.clone()).variable("ELECT_PASSWORD", PASSWORD);
+    let elect = || ElectCmd::new(&sandbox).store(store.clone()).variable("ELECT_PASSWORD", PASSWORD);
     let start = || elect().flag("--ttl", "3s").witness(&Witness::new()).start();
     let mut leader = start();
-    place.starts(1);
+    sandbox.starts(1);
     let next = start();
-    next.waits();
+    next.wait_until_waiting();
     for words in [vec!["cron"], vec![]] {
         let seen = elect().status(&words).run();
         assert!(seen.stdout.contains("cron") && seen.status.success(), "{seen:?}");
@@ -74,17 +74,17 @@ fn a_user_with_what_the_manual_names_leads_hands_over_and_is_seen() {
     let killed = now();
     leader.signal(Signal::SIGKILL);
     leader.wait();
-    place.starts(2);
+    sandbox.starts(2);
     assert!(since(killed) < LEASE / 2, "by its keeper, not by the lease: {:?}", since(killed));
-    next.stops();
-    place.history().is_safe();
+    next.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn the_manual_names_the_rules_of_that_user() {
-    let page = manual::page("elect-stores.7");
+    let page = docs_under_test::page("elect-stores.7");
     let block = page.split_once(".\\\" acl\n").expect("its rules").1.split_once(".\\\" end").expect("their end").0;
-    let block = manual::plain(block);
+    let block = docs_under_test::plain(block);
     let (mut named, mut given): (Vec<&str>, Vec<&str>) = (block.split_whitespace().collect(), RULES[2..].to_vec());
     named.sort_unstable();
     given.sort_unstable();
@@ -94,10 +94,10 @@ fn the_manual_names_the_rules_of_that_user() {
 #[test]
 fn who_may_not_is_told_so_and_ends() {
     let redis = with_user();
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let run = |user: &str, password: &str, options: &str| {
         let store = format!("redis://{}{options}", redis.address());
-        let elect = Elect::new(&place).store(store).flag("--username", user).variable("ELECT_PASSWORD", password);
+        let elect = ElectCmd::new(&sandbox).store(store).flag("--username", user).variable("ELECT_PASSWORD", password);
         elect.command(["true"]).run()
     };
     is_refused(&run("elect", "wrong", ""), &["does not take this user with this password"]);
@@ -106,105 +106,110 @@ fn who_may_not_is_told_so_and_ends() {
     redis.cli(&["acl", "setuser", "elect", "-info"]);
     is_refused(&run("elect", PASSWORD, ""), &["permission denied", "info"]);
     redis.cli(&["acl", "setuser", "default", "resetpass", ">other"]);
-    let none = Elect::new(&place).store(redis.url()).command(["true"]).run();
+    let none = ElectCmd::new(&sandbox).store(redis.url()).command(["true"]).run();
     is_refused(&none, &["--password-file"]);
 }
 
 #[test]
 fn a_url_with_a_password_is_taken_as_hosting_providers_write_it_and_never_shown() {
     let redis = with_user();
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let url = format!("redis://elect:correct%20horse@{}", redis.address());
-    let ended =
-        Elect::new(&place).store(None).variable("ELECT_STORE", &url).flag("--ttl", "2200ms").command(["true"]).run();
+    let ended = ElectCmd::new(&sandbox)
+        .store(None)
+        .variable("ELECT_STORE", &url)
+        .flag("--ttl", "2200ms")
+        .command(["true"])
+        .run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    ended.says(&[&format!("store=redis://{}", redis.address())]);
+    ended.stderr_contains(&[&format!("store=redis://{}", redis.address())]);
     assert!(!ended.stderr.contains("horse"), "{ended:?}");
 }
 
 #[test]
 fn certificates_of_both_sides_are_shown_and_checked() {
     let certificates = Arc::new(Certificates::new());
-    let redis = Redis::with(&Options::new().tls(&certificates));
-    let place = Place::new();
+    let redis = RedisServer::with(&RedisOptions::new().tls(&certificates));
+    let sandbox = Sandbox::new();
     let (client, other) = (certificates.client(), certificates.other_client());
-    let elect = |ca: &str, identity: Option<&crate::harness::certificates::Identity>| {
-        let elect = candidate(&place, redis.url()).witness(&Witness::new()).flag("--tls-ca", ca);
+    let elect = |ca: &str, identity: Option<&crate::harness::certificates::CertificateFiles>| {
+        let elect = candidate(&sandbox, redis.url()).witness(&Witness::new()).flag("--tls-ca", ca);
         match identity {
             Some(identity) => elect.flag("--tls-cert", &identity.certificate).flag("--tls-key", &identity.key),
             None => elect,
         }
     };
     let mut leader = elect(&certificates.ca(), Some(&client)).start();
-    place.starts(1);
+    sandbox.starts(1);
     let next = elect(&certificates.ca(), Some(&client)).start();
-    next.waits();
+    next.wait_until_waiting();
     let killed = now();
     leader.signal(Signal::SIGKILL);
     leader.wait();
-    place.starts(2);
+    sandbox.starts(2);
     assert!(since(killed) < LEASE / 2, "{:?}", since(killed));
-    next.stops();
+    next.terminate();
     is_refused(&elect(&certificates.other_ca(), Some(&client)).run(), &["certificate"]);
     is_refused(&elect(&certificates.ca(), None).run(), &["ertificate"]);
     is_refused(&elect(&certificates.ca(), Some(&other)).run(), &["rust"]);
     is_refused(&elect("/nonexistent/ca.pem", Some(&client)).run(), &["/nonexistent/ca.pem"]);
-    place.history().is_safe();
+    sandbox.history().is_safe();
 }
 
 #[test]
 fn a_server_that_cannot_hold_elections_is_refused() {
-    let place = Place::new();
-    let run = |redis: &Redis| candidate(&place, redis.url_for(&place)).command(["true"]).run();
+    let sandbox = Sandbox::new();
+    let run = |redis: &RedisServer| candidate(&sandbox, redis.url_for(&sandbox)).command(["true"]).run();
     let port = free_port().to_string();
-    let cluster = Redis::with(&Options::new().flag("cluster-enabled", &["yes"]).flag("cluster-port", &[&port]));
+    let cluster =
+        RedisServer::with(&RedisOptions::new().flag("cluster-enabled", &["yes"]).flag("cluster-port", &[&port]));
     is_refused(&run(&cluster), &["Redis Cluster"]);
-    let evicting = Redis::with(&Options::new().flag("maxmemory-policy", &["allkeys-lru"]));
+    let evicting = RedisServer::with(&RedisOptions::new().flag("maxmemory-policy", &["allkeys-lru"]));
     is_refused(&run(&evicting), &["maxmemory-policy is allkeys-lru", "noeviction"]);
 }
 
 #[test]
 fn what_a_server_is_short_of_is_said_and_waited_out() {
-    let redis = Redis::start();
-    let place = Place::new();
-    led_before(&place, &redis);
+    let redis = RedisServer::start();
+    let sandbox = Sandbox::new();
+    led_before(&sandbox, &redis);
     redis.cli(&["config", "set", "maxmemory", "1"]);
-    let candidate = elect(&place, &redis, "3s").start();
-    candidate.says("out of memory");
+    let candidate = elect(&sandbox, &redis, "3s").start();
+    candidate.wait_for_log("out of memory");
     redis.cli(&["config", "set", "maxmemory", "0"]);
-    place.starts(1);
-    candidate.stops();
+    sandbox.starts(1);
+    candidate.terminate();
 }
 
 #[test]
 fn a_server_that_is_not_there_is_waited_for_without_a_storm() {
-    let place = Place::new();
-    let candidate = candidate(&place, format!("redis://127.0.0.1:{}", free_port())).witness(&Witness::new()).start();
-    candidate.says("cannot be reached");
+    let sandbox = Sandbox::new();
+    let candidate = candidate(&sandbox, format!("redis://127.0.0.1:{}", free_port())).witness(&Witness::new()).start();
+    candidate.wait_for_log("cannot be reached");
     throughout(Duration::from_secs(3), "it keeps trying", || candidate.log().lines().count() <= 3);
-    candidate.stops();
-    assert!(place.history().starts.is_empty());
+    candidate.terminate();
+    assert!(sandbox.history().starts.is_empty());
 }
 
 #[test]
 fn a_server_that_stands_still_is_not_stormed() {
-    let redis = Redis::start();
-    let place = Place::new();
-    led_before(&place, &redis);
-    let leader = elect(&place, &redis, "3s").start();
-    place.starts(1);
+    let redis = RedisServer::start();
+    let sandbox = Sandbox::new();
+    led_before(&sandbox, &redis);
+    let leader = elect(&sandbox, &redis, "3s").start();
+    sandbox.starts(1);
     let connections = || redis.info("stats", "total_connections_received").parse::<u64>().expect("a number");
     let before = connections();
     redis.stop();
     let stopped = now();
-    leader.says("the lease runs out");
-    throughout(Duration::from_secs(4), "it does not lead", || place.history().starts.len() == 1);
+    leader.wait_for_log("the lease runs out");
+    throughout(Duration::from_secs(4), "it does not lead", || sandbox.history().starts.len() == 1);
     let stood = since(stopped).as_secs();
     redis.cont();
-    place.starts(2);
+    sandbox.starts(2);
     let made = connections() - before;
     println!("figures: redis: server stopped for {stood} s, ttl 3 s: {made} connections by one candidate");
     assert!(made < 5 * (stood + 5), "a storm: {made}");
-    leader.stops();
-    place.history().is_safe();
+    leader.terminate();
+    sandbox.history().is_safe();
 }

@@ -6,36 +6,36 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Pair, elect, key, led_before};
-use crate::harness::history::{median, millis};
-use crate::harness::redis::{Options, Redis};
+use super::{RedisPair, elect, key, led_before};
+use crate::harness::journal::{median, millis};
+use crate::harness::redis::{RedisOptions, RedisServer};
 use crate::harness::sentinel::Sentinel;
-use crate::harness::server::Server;
+use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout, until};
-use crate::harness::{Candidate, Place, Witness, few, processes};
+use crate::harness::{CandidateProcess, Sandbox, Witness, few, processes};
 use crate::leases::{LEASE, a_few_at_once, candidate, candidate_for};
 
 /// FAULTS.md B1: a candidate sees no record and is stopped; meanwhile another one waits, takes and leads; all is deleted.
 fn forgotten_between_two_looks() -> usize {
-    let (redis, place) = (Redis::start(), Place::new());
-    let next = elect(&place, &redis, "3s").start();
-    next.says("there is no record of this boundary yet");
+    let (redis, sandbox) = (RedisServer::start(), Sandbox::new());
+    let next = elect(&sandbox, &redis, "3s").start();
+    next.wait_for_log("there is no record of this boundary yet");
     processes::signal(next.pid(), Signal::SIGSTOP);
-    let leader = elect(&place, &redis, "3s").start();
-    let led = place.starts(1).latest();
-    let end = place.watch_the_end_of(led.pid);
+    let leader = elect(&sandbox, &redis, "3s").start();
+    let led = sandbox.starts(1).latest();
+    let end = sandbox.watch_the_end_of(led.pid);
     // It cannot learn of it before its lease is over.
     processes::signal(leader.pid(), Signal::SIGSTOP);
     redis.cli(&["flushall"]);
     processes::signal(next.pid(), Signal::SIGCONT);
-    let started = place.starts(2).latest();
+    let started = sandbox.starts(2).latest();
     let ended = end.join().expect("the watch on the old tree");
     processes::signal(leader.pid(), Signal::SIGCONT);
-    let history = place.history();
+    let history = sandbox.history();
     history.is_safe();
     assert!(started.at >= ended && started.term > led.term, "{history:?}");
-    leader.stops();
-    next.stops();
+    leader.terminate();
+    next.terminate();
     history.overlaps.len()
 }
 
@@ -47,38 +47,39 @@ fn a_leader_that_came_and_was_forgotten_between_two_looks_is_waited_for() {
 }
 
 /// A primary and two replicas, without anything that watches over them.
-struct Trio {
-    place: Place,
-    primary: Redis,
-    replicas: [Redis; 2],
+struct ReplicatedPrimary {
+    sandbox: Sandbox,
+    primary: RedisServer,
+    replicas: [RedisServer; 2],
 }
 
-impl Trio {
-    fn start(options: &str) -> Trio {
-        let primary = Redis::start();
-        let behind = || Redis::with(&Options::new().flag("replicaof", &["127.0.0.1", &primary.port.to_string()]));
-        let trio = Trio { place: Place::new(), replicas: [behind(), behind()], primary };
-        until("both replicas have confirmed something", || trio.primary.confirming() == 2);
-        let first = trio.at(&trio.primary, options, "2200ms").command(["true"]).run();
+impl ReplicatedPrimary {
+    fn start(options: &str) -> ReplicatedPrimary {
+        let primary = RedisServer::start();
+        let behind =
+            || RedisServer::with(&RedisOptions::new().flag("replicaof", &["127.0.0.1", &primary.port.to_string()]));
+        let nodes = ReplicatedPrimary { sandbox: Sandbox::new(), replicas: [behind(), behind()], primary };
+        until("both replicas have confirmed something", || nodes.primary.confirming() == 2);
+        let first = nodes.at(&nodes.primary, options, "2200ms").command(["true"]).run();
         assert_eq!(first.status.code(), Some(0), "{first:?}");
-        trio
+        nodes
     }
 
-    fn at(&self, server: &Redis, options: &str, ttl: &str) -> crate::harness::Elect {
-        candidate_for(&self.place, self.place.below(&format!("{}{options}", server.url())), ttl)
+    fn at(&self, server: &RedisServer, options: &str, ttl: &str) -> crate::harness::ElectCmd {
+        candidate_for(&self.sandbox, self.sandbox.below(&format!("{}{options}", server.url())), ttl)
             .witness(&Witness::new())
     }
 }
 
-impl Redis {
+impl RedisServer {
     /// Replicas that have confirmed something.
     fn confirming(&self) -> usize {
         let info = self.cli(&["info", "replication"]);
         info.lines().filter(|line| line.contains("state=online") && !line.contains("offset=0,")).count()
     }
 
-    fn field(&self, place: &Place, name: &str) -> String {
-        self.cli(&["hget", &key(place), name]).trim().to_owned()
+    fn field(&self, sandbox: &Sandbox, name: &str) -> String {
+        self.cli(&["hget", &key(sandbox), name]).trim().to_owned()
     }
 }
 
@@ -86,22 +87,22 @@ impl Redis {
 /// when a candidate has long waited beside the new one.
 fn moved_over(options: &str) -> Duration {
     let ttl = Duration::from_secs(4);
-    let trio = Trio::start(options);
-    let leader = trio.at(&trio.primary, options, "4s").start();
-    let led = trio.place.starts(1).latest();
-    let [promoted, moves] = &trio.replicas;
+    let nodes = ReplicatedPrimary::start(options);
+    let leader = nodes.at(&nodes.primary, options, "4s").start();
+    let led = nodes.sandbox.starts(1).latest();
+    let [promoted, moves] = &nodes.replicas;
     promoted.cli(&["replicaof", "no", "one"]);
-    let next = trio.at(promoted, options, "4s").start();
-    next.says("of 1 replicas");
+    let next = nodes.at(promoted, options, "4s").start();
+    next.wait_for_log("of 1 replicas");
     throughout(ttl * 3 / 2, "the first one goes on leading, and nobody else leads", || {
-        trio.place.history().starts.len() == 1 && processes::is_alive(led.pid)
+        nodes.sandbox.history().starts.len() == 1 && processes::is_alive(led.pid)
     });
-    let end = trio.place.watch_the_end_of(led.pid);
+    let end = nodes.sandbox.watch_the_end_of(led.pid);
     moves.cli(&["replicaof", "127.0.0.1", &promoted.port.to_string()]);
     let moved = now();
-    let started = trio.place.starts(2).latest();
+    let started = nodes.sandbox.starts(2).latest();
     let ended = end.join().expect("the watch on the old tree");
-    trio.place.history().is_safe();
+    nodes.sandbox.history().is_safe();
     assert!(started.at >= ended && started.term > led.term);
     drop((leader, next));
     started.at.saturating_sub(moved)
@@ -122,19 +123,19 @@ fn a_replica_that_moves_over_brings_its_leaders_lease_along() {
 /// FAULTS.md B5: the version stands still, whatever the leader writes.
 #[test]
 fn a_leader_whose_renewals_change_nothing_is_dead_before_the_next_one_starts() {
-    let redis = Redis::start();
-    let pair = Pair::on(&redis, ["3s", "3s"]);
-    let led = pair.place.history().latest();
-    let end = pair.place.watch_the_end_of(led.pid);
-    redis.cli(&["hset", &key(&pair.place), "nonce", "9007199254740991"]);
-    let started = pair.place.starts(2).latest();
+    let redis = RedisServer::start();
+    let pair = RedisPair::on(&redis, ["3s", "3s"]);
+    let led = pair.sandbox.history().latest();
+    let end = pair.sandbox.watch_the_end_of(led.pid);
+    redis.cli(&["hset", &key(&pair.sandbox), "nonce", "9007199254740991"]);
+    let started = pair.sandbox.starts(2).latest();
     let ended = end.join().expect("the watch on the old tree");
-    assert!(started.at >= ended, "{:?}", pair.place.history());
-    pair.leader.says("changes nothing");
+    assert!(started.at >= ended, "{:?}", pair.sandbox.history());
+    pair.leader.wait_for_log("changes nothing");
     pair.ends();
 }
 
-fn debug_client(redis: &Redis) -> Child {
+fn debug_client(redis: &RedisServer) -> Child {
     let mut command = Command::new("redis-cli");
     command.args(["-p", &redis.port.to_string(), "--replica"]).stdout(Stdio::null()).stderr(Stdio::null());
     let client = command.spawn().expect("redis-cli is there");
@@ -145,113 +146,114 @@ fn debug_client(redis: &Redis) -> Child {
 /// FAULTS.md B2.
 #[test]
 fn a_debug_client_or_a_dump_demotes_nobody_and_keeps_nobody_from_being_elected() {
-    let redis = Redis::start();
-    let pair = Pair::on(&redis, ["3s", "3s"]);
-    let led = pair.place.history().latest();
+    let redis = RedisServer::start();
+    let pair = RedisPair::on(&redis, ["3s", "3s"]);
+    let led = pair.sandbox.history().latest();
     let mut client = debug_client(&redis);
     throughout(LEASE * 2, "it goes on leading", || processes::is_alive(led.pid));
     client.kill().and_then(|()| client.wait()).expect("a child of ours");
     redis.dump();
     throughout(LEASE, "it goes on leading", || processes::is_alive(led.pid));
-    assert_eq!(redis.field(&pair.place, "replicas"), "0");
-    let Pair { place, leader, next } = pair;
-    leader.stops();
-    place.starts(2);
-    next.stops();
-    place.history().is_safe();
+    assert_eq!(redis.field(&pair.sandbox, "replicas"), "0");
+    let RedisPair { sandbox, leader, next } = pair;
+    leader.terminate();
+    sandbox.starts(2);
+    next.terminate();
+    sandbox.history().is_safe();
 }
 
 /// The events at a server under a leader that goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Under {
+enum ServerEvent {
     NewReplica,
     Dump,
     Restart,
 }
 
 /// From the end of the leader's command to the start of the next one's.
-fn hand_over(under: Under, is_killed: bool) -> Duration {
-    let redis = Redis::with(&Options::new().durable());
-    let pair = Pair::on(&redis, ["5s", "5s"]);
+fn hand_over(event: ServerEvent, is_killed: bool) -> Duration {
+    let redis = RedisServer::with(&RedisOptions::new().durable());
+    let pair = RedisPair::on(&redis, ["5s", "5s"]);
     let incarnation = || {
         ["run_id", "master_replid"]
             .map(|name| redis.info(if name == "run_id" { "server" } else { "replication" }, name))
     };
     let mut replica = None;
-    match under {
-        Under::NewReplica => {
-            let behind = Options::new().flag("replicaof", &["127.0.0.1", &redis.port.to_string()]);
-            replica = Some(Redis::with(&behind));
+    match event {
+        ServerEvent::NewReplica => {
+            let behind = RedisOptions::new().flag("replicaof", &["127.0.0.1", &redis.port.to_string()]);
+            replica = Some(RedisServer::with(&behind));
             until("it has confirmed something", || redis.confirming() == 1);
         }
-        Under::Dump => redis.dump(),
-        Under::Restart => redis.restart(),
+        ServerEvent::Dump => redis.dump(),
+        ServerEvent::Restart => redis.restart(),
     }
     let [run, history] = incarnation();
     // The renewal that writes where the one before was credited.
     until("the leader has been credited since", || {
-        redis.field(&pair.place, "incarnation") == format!("{run}/{history}")
-            && (replica.is_none() || redis.field(&pair.place, "required") == "1")
+        redis.field(&pair.sandbox, "incarnation") == format!("{run}/{history}")
+            && (replica.is_none() || redis.field(&pair.sandbox, "required") == "1")
     });
-    let nonce = redis.field(&pair.place, "nonce");
-    until("and once more", || redis.field(&pair.place, "nonce") != nonce);
-    let led = pair.place.history().latest();
-    let end = pair.place.watch_the_end_of(led.pid);
+    let nonce = redis.field(&pair.sandbox, "nonce");
+    until("and once more", || redis.field(&pair.sandbox, "nonce") != nonce);
+    let led = pair.sandbox.history().latest();
+    let end = pair.sandbox.watch_the_end_of(led.pid);
     if is_killed {
         processes::signal(pair.leader.pid(), Signal::SIGKILL);
     } else {
         processes::signal(pair.leader.pid(), Signal::SIGTERM);
     }
-    let started = pair.place.starts(2).latest();
+    let started = pair.sandbox.starts(2).latest();
     let ended = end.join().expect("the watch on the old tree");
-    pair.place.history().is_safe();
+    pair.sandbox.history().is_safe();
     let took = started.at.saturating_sub(ended);
-    assert!(took < Duration::from_secs(5) / 2, "{under:?}, killed: {is_killed}: {took:?}\n{}", pair.next.log());
-    let Pair { place, leader, next } = pair;
+    assert!(took < Duration::from_secs(5) / 2, "{event:?}, killed: {is_killed}: {took:?}\n{}", pair.next.log());
+    let RedisPair { sandbox, leader, next } = pair;
     drop(leader);
-    next.stops();
-    place.history().is_safe();
+    next.terminate();
+    sandbox.history().is_safe();
     took
 }
 
 /// FAULTS.md B6.
 #[test]
 fn a_hand_over_waits_for_nothing_that_the_leader_has_lived_through() {
-    for under in [Under::Dump, Under::NewReplica, Under::Restart] {
+    for event in [ServerEvent::Dump, ServerEvent::NewReplica, ServerEvent::Restart] {
         for is_killed in [false, true] {
-            let took = hand_over(under, is_killed);
+            let took = hand_over(event, is_killed);
             let how = if is_killed { "campaigner killed" } else { "clean stop" };
-            println!("figures: redis: ttl 5s, {under:?} under the leader, then {how}: next one after {}", millis(took));
+            println!("figures: redis: ttl 5s, {event:?} under the leader, then {how}: next one after {}", millis(took));
         }
     }
 }
 
 /// One of three servers is gone and does not come back.
 fn survives_the_loss_of(node: usize) -> Duration {
-    let (place, sentinel) = (Place::new(), Sentinel::start());
-    let store = || place.below(&format!("{}?replicas=majority", sentinel.url()));
-    let candidates: [Candidate; 2] = [(); 2].map(|()| candidate(&place, store()).witness(&Witness::new()).start());
-    place.starts(1);
-    until("the number of replicas is known", || sentinel.primary.field(&place, "replicas") == "2");
+    let (sandbox, sentinel) = (Sandbox::new(), Sentinel::start());
+    let store = || sandbox.below(&format!("{}?replicas=majority", sentinel.url()));
+    let candidates: [CandidateProcess; 2] =
+        [(); 2].map(|()| candidate(&sandbox, store()).witness(&Witness::new()).start());
+    sandbox.starts(1);
+    until("the number of replicas is known", || sentinel.primary.field(&sandbox, "replicas") == "2");
     let lost = now();
     if node == 0 {
         sentinel.primary.kill();
         sentinel.promoted();
-        let leads = || !place.running().is_empty() && candidates.iter().any(|one| !one.tree().is_empty());
+        let leads = || !sandbox.running().is_empty() && candidates.iter().any(|one| !one.tree().is_empty());
         until("somebody leads without it", leads);
     } else {
         sentinel.replicas[node - 1].kill();
-        let led = place.history().latest();
+        let led = sandbox.history().latest();
         throughout(LEASE * 2, "it goes on leading", || processes::is_alive(led.pid));
     }
     let took = since(lost);
     // For longer than a lease that nobody renews.
-    let starts = place.history().starts.len();
-    until("a renewal is credited", || place.history().starts.len() > starts || since(lost) > took + LEASE * 2);
+    let starts = sandbox.history().starts.len();
+    until("a renewal is credited", || sandbox.history().starts.len() > starts || since(lost) > took + LEASE * 2);
     until("and somebody leads", || candidates.iter().any(|one| !one.tree().is_empty()));
-    place.history().is_safe();
-    candidates.into_iter().for_each(Candidate::stops);
-    place.history().is_safe();
+    sandbox.history().is_safe();
+    candidates.into_iter().for_each(CandidateProcess::terminate);
+    sandbox.history().is_safe();
     took
 }
 
@@ -270,38 +272,38 @@ fn a_majority_of_three_survives_the_loss_of_any_one_of_them() {
 
 #[test]
 fn candidates_with_another_number_are_told_the_way_out_and_go_on_once_it_is_taken() {
-    let trio = Trio::start("");
-    assert_eq!(trio.primary.field(&trio.place, "required"), "2");
-    let ended = trio.at(&trio.primary, "?replicas=1", "3s").switch("-n").run();
+    let nodes = ReplicatedPrimary::start("");
+    assert_eq!(nodes.primary.field(&nodes.sandbox, "required"), "2");
+    let ended = nodes.at(&nodes.primary, "?replicas=1", "3s").switch("-n").run();
     assert_eq!(ended.status.code(), Some(75), "a record is never a reason for 77: {ended:?}");
-    ended.says(&["?replicas=1&replicas-was=2"]);
-    let next = trio.at(&trio.primary, "?replicas=1&replicas-was=2", "3s").start();
-    trio.place.starts(1);
-    assert_eq!(trio.primary.field(&trio.place, "required"), "1");
-    next.stops();
-    trio.place.history().is_safe();
+    ended.stderr_contains(&["?replicas=1&replicas-was=2"]);
+    let next = nodes.at(&nodes.primary, "?replicas=1&replicas-was=2", "3s").start();
+    nodes.sandbox.starts(1);
+    assert_eq!(nodes.primary.field(&nodes.sandbox, "required"), "1");
+    next.terminate();
+    nodes.sandbox.history().is_safe();
 }
 
 /// Not one wait is worth anything while replicas come and go.
 #[test]
 fn a_wait_that_is_restarted_again_and_again_is_reported() {
-    let redis = Redis::start();
-    let behind = || Redis::with(&Options::new().flag("replicaof", &["127.0.0.1", &redis.port.to_string()]));
+    let redis = RedisServer::start();
+    let behind = || RedisServer::with(&RedisOptions::new().flag("replicaof", &["127.0.0.1", &redis.port.to_string()]));
     let replica = behind();
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     until("it has confirmed something", || redis.confirming() == 1);
-    led_before(&place, &redis);
-    let leader = elect(&place, &redis, "60s").start();
-    place.starts(1);
-    let next = elect(&place, &redis, "60s").start();
-    next.waits();
+    led_before(&sandbox, &redis);
+    let leader = elect(&sandbox, &redis, "60s").start();
+    sandbox.starts(1);
+    let next = elect(&sandbox, &redis, "60s").start();
+    next.wait_until_waiting();
     leader.kill_with_keeper();
     // Each of them is seen by a look of its own; a candidate with this ttl looks every twelve seconds, or when it is told to.
     until("it is reported", || {
         redis.dump();
-        redis.cli(&["publish", &key(&place), "taken"]);
+        redis.cli(&["publish", &key(&sandbox), "taken"]);
         next.log().contains("sync_full + sync_partial_ok")
     });
-    next.stops();
+    next.terminate();
     drop((leader, replica));
 }

@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use super::{elect, key, led_before};
-use crate::harness::fake_redis::{Answer, FakeRedis, as_redis};
-use crate::harness::redis::{Options, Redis};
-use crate::harness::server::Server;
-use crate::harness::usage::Usage;
+use crate::harness::fake_redis::{FakeRedis, FakeReply, as_redis};
+use crate::harness::redis::{RedisOptions, RedisServer};
+use crate::harness::resource_usage::ResourceUsage;
+use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, until};
-use crate::harness::{Candidate, Elect, Place, Witness};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::leases::{candidate, candidate_for};
 
 /// The most memory that a process of elect may ever have had, whatever it was sent.
 const MEMORY_BYTES_MAX: u64 = 32 << 20;
 
 #[track_caller]
-fn is_small(what: &str, candidate: &Candidate) {
-    let most = Usage::most_memory(candidate.pid());
+fn is_small(what: &str, candidate: &CandidateProcess) {
+    let most = ResourceUsage::peak_memory(candidate.pid());
     println!("figures: redis: {what}: {} MB at most", most >> 20);
     assert!(most < MEMORY_BYTES_MAX, "{what}: {} MB", most >> 20);
 }
@@ -34,7 +34,7 @@ struct Publisher {
 }
 
 impl Publisher {
-    fn on(redis: &Redis, channel: &str, word: &str) -> Publisher {
+    fn on(redis: &RedisServer, channel: &str, word: &str) -> Publisher {
         let (is_over, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let size = (channel.len(), word.len());
         let command = format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{channel}\r\n${}\r\n{word}\r\n", size.0, size.1);
@@ -68,26 +68,26 @@ impl Drop for Publisher {
 }
 
 /// A server that does not end the connection of a subscriber that is slow: so the flood arrives in full.
-fn patient_server() -> Redis {
-    Redis::with(&Options::new().flag("client-output-buffer-limit", &["pubsub 0 0 0"]))
+fn patient_server() -> RedisServer {
+    RedisServer::with(&RedisOptions::new().flag("client-output-buffer-limit", &["pubsub 0 0 0"]))
 }
 
 #[test]
 fn a_flood_of_announcements_costs_no_memory_and_no_lease() {
     for word in ["taken", "renewed", &"x".repeat(1000)] {
         let redis = patient_server();
-        let place = Place::new();
-        led_before(&place, &redis);
-        let leader = elect(&place, &redis, "60s").flag("--renew", "1s").start();
-        let led = place.starts(1).latest();
-        let next = elect(&place, &redis, "60s").start();
-        next.waits();
-        let watch = Elect::new(&place).store(redis.url_for(&place)).asks("watch", &["cron"]).start();
-        let watch_all = Elect::new(&place).store(redis.url_for(&place)).asks("watch", &[]).start();
+        let sandbox = Sandbox::new();
+        led_before(&sandbox, &redis);
+        let leader = elect(&sandbox, &redis, "60s").flag("--renew", "1s").start();
+        let led = sandbox.starts(1).latest();
+        let next = elect(&sandbox, &redis, "60s").start();
+        next.wait_until_waiting();
+        let watch = ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).query("watch", &["cron"]).start();
+        let watch_all = ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).query("watch", &[]).start();
         until("both watch", || [&watch, &watch_all].iter().all(|watch| watch.output().contains("leads")));
-        let renewals = || redis.cli(&["hget", &key(&place), "nonce"]).trim().parse::<u64>().expect("a nonce");
+        let renewals = || redis.cli(&["hget", &key(&sandbox), "nonce"]).trim().parse::<u64>().expect("a nonce");
         let (before, begun) = (redis.calls("evalsha"), now());
-        let publisher = Publisher::on(&redis, &key(&place), word);
+        let publisher = Publisher::on(&redis, &key(&sandbox), word);
         until("much is published", || publisher.published() > 500_000.min(20_000_000 / word.len() as u64));
         let renewed = renewals();
         until("the leader renews in the middle of it", || renewals() > renewed + 1);
@@ -101,26 +101,26 @@ fn a_flood_of_announcements_costs_no_memory_and_no_lease() {
         for (what, one) in [("leader", &leader), ("waiter", &next), ("watch", &watch), ("watch of all", &watch_all)] {
             is_small(&format!("{what} under a flood of {}-byte words", word.len()), one);
         }
-        assert_eq!(place.history().starts.len(), 1, "the leader stays");
-        leader.stops();
-        assert!(place.starts(2).latest().term > led.term);
-        next.stops();
-        place.history().is_safe();
+        assert_eq!(sandbox.history().starts.len(), 1, "the leader stays");
+        leader.terminate();
+        assert!(sandbox.starts(2).latest().term > led.term);
+        next.terminate();
+        sandbox.history().is_safe();
     }
 }
 
 #[test]
 fn an_announcement_of_any_size_ends_no_connection() {
     let redis = patient_server();
-    let place = Place::new();
-    led_before(&place, &redis);
-    let leader = elect(&place, &redis, "60s").flag("--renew", "1s").start();
-    place.starts(1);
-    let next = elect(&place, &redis, "60s").start();
-    next.waits();
+    let sandbox = Sandbox::new();
+    led_before(&sandbox, &redis);
+    let leader = elect(&sandbox, &redis, "60s").flag("--renew", "1s").start();
+    sandbox.starts(1);
+    let next = elect(&sandbox, &redis, "60s").start();
+    next.wait_until_waiting();
     let connections = || redis.info("stats", "total_connections_received").parse::<u64>().expect("a number");
-    let renewals = || redis.cli(&["hget", &key(&place), "nonce"]).trim().parse::<u64>().expect("a nonce");
-    let (channel, size) = (key(&place), 50 << 20);
+    let renewals = || redis.cli(&["hget", &key(&sandbox), "nonce"]).trim().parse::<u64>().expect("a nonce");
+    let (channel, size) = (key(&sandbox), 50 << 20);
     let mut publisher = TcpStream::connect(redis.address()).expect("a server that is up");
     let before = connections();
     for _ in 0..3 {
@@ -141,10 +141,10 @@ fn an_announcement_of_any_size_ends_no_connection() {
     assert!(connections() - before < asked + 4, "nobody connects anew");
     is_small("leader after announcements of 50 MB", &leader);
     is_small("waiter after announcements of 50 MB", &next);
-    leader.stops();
-    place.starts(2);
-    next.stops();
-    place.history().is_safe();
+    leader.terminate();
+    sandbox.starts(2);
+    next.terminate();
+    sandbox.history().is_safe();
 }
 
 /// Answers that have no end.
@@ -175,11 +175,11 @@ fn an_answer_without_an_end_ends_the_connection_and_costs_no_memory() {
 #[track_caller]
 fn is_cut(moment: &'static str, is_observed: bool, &(what, first, then): &(&str, &'static str, &'static str)) {
     let server =
-        FakeRedis::start(move |words| if words[0] == moment { Answer::flood(first, then) } else { as_redis(words) });
-    let place = Place::new();
+        FakeRedis::start(move |words| if words[0] == moment { FakeReply::flood(first, then) } else { as_redis(words) });
+    let sandbox = Sandbox::new();
     let url = format!("redis://{}", server.address());
-    let campaigner = candidate_for(&place, url.clone(), "10s").witness(&Witness::new()).start();
-    let watch = is_observed.then(|| Elect::new(&place).store(url).asks("watch", &["cron"]).start());
+    let campaigner = candidate_for(&sandbox, url.clone(), "10s").witness(&Witness::new()).start();
+    let watch = is_observed.then(|| ElectCmd::new(&sandbox).store(url).query("watch", &["cron"]).start());
     let often = if is_observed { 6 } else { 3 };
     until(&format!("it has tried several times: {what} for {moment}"), || {
         server.seen().iter().filter(|words| words[0] == moment).count() >= often
@@ -190,30 +190,30 @@ fn is_cut(moment: &'static str, is_observed: bool, &(what, first, then): &(&str,
     }
     // The first of those is an answer to the question, if a wrong one.
     if what != "answers to nothing" {
-        campaigner.says("larger answer");
+        campaigner.wait_for_log("larger answer");
     }
-    campaigner.stops();
-    assert!(place.history().starts.is_empty());
+    campaigner.terminate();
+    assert!(sandbox.history().starts.is_empty());
 }
 
 #[test]
 fn a_record_of_many_megabytes_costs_no_memory() {
-    let redis = Redis::start();
-    let place = Place::new();
+    let redis = RedisServer::start();
+    let sandbox = Sandbox::new();
     for field in 0..50 {
         redis.cli(&[
             "eval",
             "redis.call('HSET', KEYS[1], ARGV[1], string.rep('x', 1048576))",
             "1",
-            &key(&place),
+            &key(&sandbox),
             &format!("{field}"),
         ]);
     }
-    let waiter = candidate(&place, redis.url_for(&place)).witness(&Witness::new()).start();
+    let waiter = candidate(&sandbox, redis.url_for(&sandbox)).witness(&Witness::new()).start();
     until("it has looked several times", || redis.calls("evalsha") + redis.calls("eval") > 55);
     is_small("campaigner beside a record of 50 MB", &waiter);
-    waiter.stops();
-    assert!(place.history().starts.is_empty());
+    waiter.terminate();
+    assert!(sandbox.history().starts.is_empty());
 }
 
 #[test]
@@ -221,11 +221,11 @@ fn what_a_server_says_steers_no_terminal() {
     const WORDS: &str = "-ERR \u{1b}[2J\u{9b}1m\u{202e}gone\r\n";
     for moment in ["hello", "info", "evalsha"] {
         let server =
-            FakeRedis::start(move |words| if words[0] == moment { Answer::text(WORDS) } else { as_redis(words) });
-        let place = Place::new();
+            FakeRedis::start(move |words| if words[0] == moment { FakeReply::text(WORDS) } else { as_redis(words) });
+        let sandbox = Sandbox::new();
         let url = format!("redis://{}", server.address());
-        let status = Elect::new(&place).store(url.clone()).status(&["cron"]).run();
-        let once = candidate(&place, url).switch("-n").command(["true"]).run();
+        let status = ElectCmd::new(&sandbox).store(url.clone()).status(&["cron"]).run();
+        let once = candidate(&sandbox, url).switch("-n").command(["true"]).run();
         for ended in [status, once] {
             let said = format!("{}{}", ended.stdout, ended.stderr);
             assert!(said.contains("gone"), "{moment}: {said:?}");

@@ -1,15 +1,15 @@
 //! What every store with leases has to stand.
 
-use crate::harness::redis::Redis;
+use crate::harness::redis::RedisServer;
 
 mod handover {
-    use super::Redis;
+    use super::RedisServer;
 
-    crate::leases::handover::on!(Redis);
+    crate::leases::handover::lease_tests!(RedisServer);
 }
 
 mod cuts {
-    use super::Redis;
+    use super::RedisServer;
 
-    crate::leases::cuts::on!(Redis);
+    crate::leases::cuts::lease_tests!(RedisServer);
 }

@@ -1,67 +1,67 @@
 //! Redis as its users meet it: real servers, real cuts, real failovers.
 
 mod access;
-mod asking;
+mod data_loss;
 mod epochs;
 mod floods;
 mod leases;
 mod load;
-mod memory;
+mod no_wait;
 mod replicas;
 mod sentinels;
-mod troubles;
+mod server_errors;
 
 use std::time::Duration;
 
-use crate::harness::redis::Redis;
-use crate::harness::server::Server;
+use crate::harness::redis::RedisServer;
+use crate::harness::server::StoreServer;
 use crate::harness::wait::until;
-use crate::harness::{Candidate, Elect, Place, Witness};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::leases::candidate_for;
 
-fn elect(place: &Place, redis: &Redis, ttl: &str) -> Elect {
-    candidate_for(place, redis.url_for(place), ttl).witness(&Witness::new())
+fn elect(sandbox: &Sandbox, redis: &RedisServer, ttl: &str) -> ElectCmd {
+    candidate_for(sandbox, redis.url_for(sandbox), ttl).witness(&Witness::new())
 }
 
 /// The key of this place's boundary.
-fn key(place: &Place) -> String {
-    format!("{}:cron", place.path().file_name().expect("a directory has a name").to_string_lossy())
+fn key(sandbox: &Sandbox) -> String {
+    format!("{}:cron", sandbox.path().file_name().expect("a directory has a name").to_string_lossy())
 }
 
 /// The first record of a boundary is waited for; not here, where that would take a minute. As if somebody had led before, and
 /// released: in this life of the server, unless it is started again.
-fn led_before(place: &Place, redis: &Redis) {
-    let first = candidate_for(place, redis.url_for(place), "2200ms").command(["true"]).run();
+fn led_before(sandbox: &Sandbox, redis: &RedisServer) {
+    let first = candidate_for(sandbox, redis.url_for(sandbox), "2200ms").command(["true"]).run();
     assert_eq!(first.status.code(), Some(0), "{first:?}");
 }
 
 /// A leader, and a candidate that waits for it.
-struct Pair {
-    place: Place,
-    leader: Candidate,
-    next: Candidate,
+struct RedisPair {
+    sandbox: Sandbox,
+    leader: CandidateProcess,
+    next: CandidateProcess,
 }
 
-impl Pair {
-    fn on(redis: &Redis, [leader, next]: [&str; 2]) -> Pair {
-        let place = Place::new();
-        led_before(&place, redis);
-        let leader = elect(&place, redis, leader).start();
-        place.starts(1);
-        let next = elect(&place, redis, next).start();
-        next.waits();
-        Pair { place, leader, next }
+impl RedisPair {
+    fn on(redis: &RedisServer, [leader, next]: [&str; 2]) -> RedisPair {
+        let sandbox = Sandbox::new();
+        led_before(&sandbox, redis);
+        let leader = elect(&sandbox, redis, leader).start();
+        sandbox.starts(1);
+        let next = elect(&sandbox, redis, next).start();
+        next.wait_until_waiting();
+        RedisPair { sandbox, leader, next }
     }
 
     /// Whatever happens is safe, and in the end both stop.
     #[track_caller]
     fn ends(self) {
-        let Pair { place, leader, next } = self;
-        place.history().is_safe();
-        next.stops();
-        leader.stops();
-        place.history().is_safe();
-        until("nothing is left", || place.running().is_empty());
+        let RedisPair { sandbox, leader, next } = self;
+        sandbox.history().is_safe();
+        next.terminate();
+        leader.terminate();
+        sandbox.history().is_safe();
+        until("nothing is left", || sandbox.running().is_empty());
     }
 }
 

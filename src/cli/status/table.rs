@@ -4,13 +4,13 @@
 //! terminal, columns of which nothing is known are left out, and the widest texts are cut until a row fits on a line.
 
 use crate::boundary::Boundary;
-use crate::cli::words::{age, place, rough};
+use crate::cli::format::{address, leading_for, rounded_duration};
 use crate::store::Observation;
 use crate::text::escaped;
 
 /// Where it is shown.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct TableStyle {
     /// Of the terminal, if it is one.
     pub width: Option<usize>,
     /// Whether the first line stands out.
@@ -18,31 +18,31 @@ pub struct Look {
 }
 
 const HEADER: [&str; 7] = ["BOUNDARY", "LEADER", "ADDRESS", "TERM", "FOR", "LEASE", "WAITING"];
-const ADDRESS: usize = 2;
+const ADDRESS_COLUMN: usize = 2;
 /// Those that may be cut.
-const TEXTS: [usize; 3] = [0, 1, ADDRESS];
+const TEXT_COLUMNS: [usize; 3] = [0, 1, ADDRESS_COLUMN];
 /// Nothing is cut shorter than this.
-const SHORTEST: usize = 8;
+const TEXT_WIDTH_MIN: usize = 8;
 const UNKNOWN: &str = "-";
-const BETWEEN: &str = "  ";
+const SEPARATOR: &str = "  ";
 
-pub fn table(seen: &[(Boundary, Observation)], look: Look) -> String {
-    let rows: Vec<[String; 7]> = seen.iter().map(|(boundary, sighting)| row(boundary, sighting)).collect();
+pub fn table(seen: &[(Boundary, Observation)], style: TableStyle) -> String {
+    let rows: Vec<[String; 7]> = seen.iter().map(|(boundary, observation)| row(boundary, observation)).collect();
     let is_known = |column: &usize| rows.iter().any(|row| row[*column] != UNKNOWN);
     // The first two say that there is nothing, too.
     let columns: Vec<usize> =
-        (0..HEADER.len()).filter(|column| look.width.is_none() || *column < 2 || is_known(column)).collect();
+        (0..HEADER.len()).filter(|column| style.width.is_none() || *column < 2 || is_known(column)).collect();
     let width_of = |column: usize| rows.iter().map(|row| width(&row[column])).fold(HEADER[column].len(), usize::max);
     let mut widths: Vec<usize> = (0..HEADER.len()).map(width_of).collect();
-    if let Some(room) = look.width {
-        fit(&mut widths, &columns, room);
+    if let Some(room) = style.width {
+        shrink(&mut widths, &columns, room);
     }
     let line = |cells: &[String; 7]| {
         let cells: Vec<String> = columns.iter().map(|&column| cell(column, &cells[column], widths[column])).collect();
-        cells.join(BETWEEN).trim_end().to_owned()
+        cells.join(SEPARATOR).trim_end().to_owned()
     };
     let header = line(&HEADER.map(str::to_owned));
-    let mut text = if look.bold { format!("\u{1b}[1m{header}\u{1b}[0m\n") } else { header + "\n" };
+    let mut text = if style.bold { format!("\u{1b}[1m{header}\u{1b}[0m\n") } else { header + "\n" };
     for row in &rows {
         text.push_str(&line(row));
         text.push('\n');
@@ -50,10 +50,10 @@ pub fn table(seen: &[(Boundary, Observation)], look: Look) -> String {
     text
 }
 
-fn row(boundary: &Boundary, sighting: &Observation) -> [String; 7] {
+fn row(boundary: &Boundary, observation: &Observation) -> [String; 7] {
     let unknown = || UNKNOWN.to_owned();
-    let waiting = sighting.candidates.as_ref().map_or_else(unknown, |waiting| waiting.len().to_string());
-    let Some(leader) = &sighting.leader else {
+    let waiting = observation.candidates.as_ref().map_or_else(unknown, |waiting| waiting.len().to_string());
+    let Some(leader) = &observation.leader else {
         return [shown(boundary), unknown(), unknown(), unknown(), unknown(), unknown(), waiting];
     };
     // Like a missing one, a name of nothing would shift what follows it.
@@ -61,10 +61,10 @@ fn row(boundary: &Boundary, sighting: &Observation) -> [String; 7] {
     [
         shown(boundary),
         name.map_or_else(|| "?".to_owned(), std::borrow::Cow::into_owned),
-        place(leader).unwrap_or_else(unknown),
+        address(leader).unwrap_or_else(unknown),
         leader.term.map_or_else(unknown, |term| term.to_string()),
-        age(leader).map_or_else(unknown, |age| age.replace(' ', "")),
-        leader.lease_left.map_or_else(unknown, |left| rough(left).replace(' ', "")),
+        leading_for(leader).map_or_else(unknown, |age| age.replace(' ', "")),
+        leader.lease_left.map_or_else(unknown, |left| rounded_duration(left).replace(' ', "")),
         waiting,
     ]
 }
@@ -74,12 +74,13 @@ fn shown(boundary: &Boundary) -> String {
 }
 
 /// Cuts the widest text, again and again, until all of a row fits or nothing can be cut any more.
-fn fit(widths: &mut [usize], columns: &[usize], room: usize) {
+fn shrink(widths: &mut [usize], columns: &[usize], room: usize) {
     let total = |widths: &[usize]| {
-        columns.iter().map(|&column| widths[column]).sum::<usize>() + BETWEEN.len() * columns.len().saturating_sub(1)
+        columns.iter().map(|&column| widths[column]).sum::<usize>() + SEPARATOR.len() * columns.len().saturating_sub(1)
     };
     while total(widths) > room {
-        let texts = TEXTS.into_iter().filter(|column| columns.contains(column) && widths[*column] > SHORTEST);
+        let texts =
+            TEXT_COLUMNS.into_iter().filter(|column| columns.contains(column) && widths[*column] > TEXT_WIDTH_MIN);
         let Some(widest) = texts.max_by_key(|&column| widths[column]) else { return };
         widths[widest] -= 1;
     }
@@ -96,7 +97,7 @@ fn cell(column: usize, text: &str, room: usize) -> String {
         return [text, &" ".repeat(room - width(text))].concat();
     }
     let room = room.saturating_sub(1);
-    if column == ADDRESS {
+    if column == ADDRESS_COLUMN {
         // Its port is at the end, and what is before it is often the name.
         let kept: String = text.chars().skip(width(text) - room).collect();
         return format!("…{kept}");
@@ -126,7 +127,7 @@ mod tests {
     }
 
     fn seen(all: Vec<(&str, Observation)>) -> Vec<(Boundary, Observation)> {
-        all.into_iter().map(|(name, sighting)| (name.parse().expect("a name"), sighting)).collect()
+        all.into_iter().map(|(name, observation)| (name.parse().expect("a name"), observation)).collect()
     }
 
     #[test]
@@ -137,13 +138,13 @@ BOUNDARY  LEADER  ADDRESS        TERM           FOR  LEASE  WAITING
 cron      web-1   10.0.0.5:8080  1795194000123  -    -      -
 Zürich ☂  -       -              -              -    -      -
 ";
-        assert_eq!(table(&seen, Look { width: None, bold: false }), expected);
+        assert_eq!(table(&seen, TableStyle { width: None, bold: false }), expected);
         let expected = "\
 \u{1b}[1mBOUNDARY  LEADER  ADDRESS        TERM\u{1b}[0m
 cron      web-1   10.0.0.5:8080  1795194000123
 Zürich ☂  -       -              -
 ";
-        assert_eq!(table(&seen, Look { width: Some(80), bold: true }), expected);
+        assert_eq!(table(&seen, TableStyle { width: Some(80), bold: true }), expected);
     }
 
     #[test]
@@ -154,11 +155,11 @@ Zürich ☂  -       -              -
             ("b", leader("web-1", "10.0.0.5", Some(10))),
         ]);
         for room in [80, 100, 132] {
-            let table = table(&seen, Look { width: Some(room), bold: false });
+            let table = table(&seen, TableStyle { width: Some(room), bold: false });
             assert!(table.lines().all(|line| width(line) <= room), "{room}:\n{table}");
             assert!(table.contains("…") && table.contains("1795194000123") && table.contains("m:8080"), "{table}");
         }
-        let table = table(&seen, Look { width: None, bold: false });
+        let table = table(&seen, TableStyle { width: None, bold: false });
         assert!(table.contains(&long), "{table}");
     }
 
@@ -167,7 +168,7 @@ Zürich ☂  -       -              -
         for length in [65_535, 65_536, 200_000] {
             let seen = seen(vec![("a", leader(&"x".repeat(length), "h", None)), ("b", leader("y", "h", None))]);
             for width in [None, Some(80)] {
-                assert_eq!(table(&seen, Look { width, bold: false }).lines().count(), 3);
+                assert_eq!(table(&seen, TableStyle { width, bold: false }).lines().count(), 3);
             }
         }
     }
@@ -175,7 +176,7 @@ Zürich ☂  -       -              -
     #[test]
     fn what_would_steer_a_terminal_is_escaped_and_an_empty_name_is_no_hole() {
         let seen = seen(vec![("a", leader("\u{1b}[2Jevil\n", "h", None)), ("b", leader("", "h", None))]);
-        let table = table(&seen, Look { width: None, bold: false });
+        let table = table(&seen, TableStyle { width: None, bold: false });
         assert_eq!(table.lines().count(), 3, "{table}");
         assert!(!table.contains('\u{1b}') && table.contains("\\u{1b}[2Jevil\\n "), "{table}");
         assert!(table.lines().last().is_some_and(|line| line.starts_with("b         ?")), "{table}");

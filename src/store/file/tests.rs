@@ -212,7 +212,7 @@ fn a_record_whose_term_cannot_rise_is_an_obstacle() {
             free_to_all(directory.path());
         }
         let sighting = Observation { leader: Some(record.record.leader()), ..Observation::default() };
-        let document = crate::surface::status::Document::new(&first.boundary, "file", &sighting).to_json();
+        let document = crate::status::StatusDocument::new(&first.boundary, "file", &sighting).to_json();
         assert!(document.contains("\"since\":null"), "no calendar has such a date: {document}");
     });
 }

@@ -1,0 +1,77 @@
+//! Leaders and times in words, for people.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::clock;
+use crate::config::joined;
+use crate::store::Leader;
+use crate::text::escaped;
+
+/// `web-1 leads at 10.0.0.5:8080, term 42`
+pub fn leader_line(leader: &Leader) -> String {
+    let mut words = format!("{} leads", escaped(&leader.name));
+    if let Some(address) = address(leader) {
+        let _ = write!(words, " at {address}");
+    }
+    if let Some(term) = leader.term {
+        let _ = write!(words, ", term {term}");
+    }
+    words
+}
+
+/// Where followers are told to connect, as far as that says more than the name.
+pub fn address(leader: &Leader) -> Option<String> {
+    let host = leader.host.as_deref().unwrap_or_default();
+    let shown = escaped(host);
+    joined(&shown, leader.port).or_else(|| (host != leader.name && !host.is_empty()).then(|| shown.into_owned()))
+}
+
+/// How long it has led.
+pub fn leading_for(leader: &Leader) -> Option<String> {
+    let since = leader.since?;
+    Some(rounded_duration(Duration::from_millis(clock::wall_millis().saturating_sub(since))))
+}
+
+/// In whole seconds, and of its units the two that matter most: `2days 3h`.
+pub fn rounded_duration(duration: Duration) -> String {
+    let whole = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
+    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// A time on the wall clock, in universal time: of the day alone for who sits before it, in full for everybody else.
+pub fn timestamp(millis: u64, is_terminal: bool) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(millis);
+    if is_terminal {
+        let full = humantime::format_rfc3339_seconds(at).to_string();
+        full.split_once('T').map_or(full.clone(), |(_, time)| time.to_owned())
+    } else {
+        humantime::format_rfc3339_millis(at).to_string()
+    }
+}
+
+/// Whether stdout is a terminal that shows text in bold, and nobody minds.
+pub fn supports_bold() -> bool {
+    std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_told_in_two_units() {
+        for (seconds, told) in [(0, "0s"), (59, "59s"), (61, "1m 1s"), (90_061, "1day 1h"), (3600, "1h")] {
+            assert_eq!(rounded_duration(Duration::from_secs(seconds) + Duration::from_millis(999)), told);
+        }
+    }
+
+    #[test]
+    fn a_time_is_told_in_full_but_to_who_sits_before_it() {
+        assert_eq!(timestamp(1_795_194_000_123, true), "17:00:00Z");
+        assert_eq!(timestamp(1_795_194_000_123, false), "2026-11-20T17:00:00.123Z");
+    }
+}

@@ -1,0 +1,80 @@
+//! Lines on stdout, from a loop that must go on: a reader that is slow keeps nobody from hearing a signal, and one that is gone
+//! is noticed with nothing to be said.
+
+use std::io::{self, Stdout};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What a pipe, or a terminal, that says it takes something takes without waiting.
+const WRITE_BYTES_MAX: usize = 4096;
+
+/// Stdout, which is shared with others and therefore left as it is: it may block.
+pub struct StdoutWriter {
+    stdout: Stdout,
+    /// `None` for files, which never make anybody wait.
+    readiness: Option<AsyncFd<StdoutFd>>,
+}
+
+struct StdoutFd(RawFd);
+
+impl AsRawFd for StdoutFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+impl StdoutWriter {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe to call, and what it guards against is a descriptor closed early: nobody closes stdout"
+    )]
+    pub fn open() -> StdoutWriter {
+        let stdout = io::stdout();
+        let descriptor = StdoutFd(stdout.as_fd().as_raw_fd());
+        let readiness = AsyncFd::with_interest(descriptor, Interest::WRITABLE | Interest::ERROR).ok();
+        StdoutWriter { stdout, readiness }
+    }
+
+    /// Writes all of it. Cancelled, it has written some.
+    ///
+    /// # Errors
+    ///
+    /// Nobody reads it, or there is no room.
+    pub async fn write(&self, text: &str) -> io::Result<()> {
+        let mut left = text.as_bytes();
+        while !left.is_empty() {
+            self.writable().await?;
+            let written = nix::unistd::write(self.stdout.as_fd(), &left[..left.len().min(WRITE_BYTES_MAX)]);
+            match written {
+                Ok(count) => left = &left[count..],
+                Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        let Some(readiness) = &self.readiness else { return Ok(()) };
+        loop {
+            let mut ready = readiness.writable().await?;
+            // What was so when we were told of it may not be so any more.
+            let mut asked = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLOUT)];
+            if poll(&mut asked, PollTimeout::ZERO)? > 0 {
+                return Ok(());
+            }
+            ready.clear_ready();
+        }
+    }
+
+    /// Returns when nobody will read any more. Cancel safe.
+    pub async fn reader_gone(&self) {
+        match &self.readiness {
+            Some(readiness) => drop(readiness.ready(Interest::ERROR).await),
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What `status`, `watch` and `wait` have in common: whom they ask about what, and how.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::task::LocalSet;
+
+use super::access::access;
+use super::{DESCRIPTORS_FOR_QUERY, fail, prepare, runtime};
+use crate::boundary::Boundary;
+use crate::config::StoreFlags;
+use crate::exit::Exit;
+use crate::setup::Setup;
+use crate::store::observer::POLL_INTERVAL;
+use crate::store::{Access, StoreUrl};
+
+/// How long the store may take to answer somebody who looks at a screen.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A question to a store, before it is asked.
+pub struct StoreQuery<'a> {
+    /// `None`: about all boundaries.
+    pub boundary: Option<Boundary>,
+    pub url: StoreUrl<'a>,
+    pub access: Access,
+}
+
+impl<'a> StoreQuery<'a> {
+    /// Puts flags together; what is wrong with them has been said when this fails.
+    pub fn new(boundary: Option<&str>, store: &'a StoreFlags) -> Result<StoreQuery<'a>, ExitCode> {
+        let usage = |error: &dyn std::error::Error| fail(Exit::Usage, &error.to_string());
+        let boundary = boundary.map(str::parse::<Boundary>).transpose().map_err(|error| usage(&error))?;
+        let url = StoreUrl::parse(&store.url).map_err(|error| usage(&error))?;
+        let access =
+            access(store, QUERY_TIMEOUT, POLL_INTERVAL).map_err(|error| fail(error.exit(), &error.to_string()))?;
+        Ok(StoreQuery { boundary, url, access })
+    }
+}
+
+/// Runs a command that asks this store, to its exit status.
+pub fn block_on(store: StoreUrl<'_>, command: impl Future<Output = ExitCode>) -> ExitCode {
+    let setup = Setup::begin();
+    let runtime = match runtime(DESCRIPTORS_FOR_QUERY) {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(Exit::Failed, &error.to_string()),
+    };
+    let status = LocalSet::new().block_on(&runtime, async {
+        if let Err(error) = prepare(&store).await {
+            return fail(Exit::Failed, &error.to_string());
+        }
+        drop(setup);
+        command.await
+    });
+    // Not waiting for a name that is still being looked up.
+    runtime.shutdown_background();
+    status
+}

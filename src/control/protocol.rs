@@ -1,0 +1,240 @@
+//! What is said over the control socket: a line of JSON each way.
+
+use serde::{Deserialize, Serialize};
+
+use crate::election::Term;
+
+/// A longer request is none.
+pub const REQUEST_BYTES_MAX: usize = 4096;
+
+/// What a visitor wants of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlRequest {
+    /// Who are you?
+    Hello,
+    /// Do you lead now, in this term if one is named? Answered by a renewal that was sent after the question.
+    Assert {
+        /// The term of the command that asks.
+        term: Option<Term>,
+    },
+    /// Give the boundary back, and stand behind the others.
+    Resign,
+    /// From now on we are called this, and are to be found there. What is left out stays as it is.
+    Proclaim {
+        /// For people.
+        name: Option<String>,
+        /// What followers are told, as `HOST[:PORT]`.
+        advertise: Option<String>,
+    },
+}
+
+/// Who answers, and what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlResponse {
+    /// What is campaigned for.
+    pub boundary: String,
+    /// The candidate's.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// The answer proper.
+    pub outcome: ControlOutcome,
+}
+
+/// Whether a wish came true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlOutcome {
+    /// It did.
+    Yes {
+        /// The term that is led in, while there is one.
+        term: Option<Term>,
+        /// What is left of the lease, in milliseconds; absent where leadership has no end, or there is none.
+        lease_left_ms: Option<u64>,
+    },
+    /// The answer is no, and this is why.
+    No {
+        /// For people.
+        why: String,
+    },
+    /// Not for you, or not understood.
+    Refused {
+        /// For people.
+        why: String,
+    },
+}
+
+/// A request as it is written. Flat: what serde makes of enums with tags is more than the rest of the program's JSON.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct RequestJson {
+    #[serde(rename = "wish")]
+    request: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    term: Option<Term>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    advertise: Option<String>,
+}
+
+/// An answer as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+struct ResponseJson {
+    boundary: String,
+    id: String,
+    name: String,
+    answer: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    term: Option<Term>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease_left_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+impl ControlRequest {
+    /// `None`: not one.
+    pub fn from_line(line: &[u8]) -> Option<ControlRequest> {
+        let end = line.iter().position(|&byte| byte == b'\n').filter(|&end| end <= REQUEST_BYTES_MAX)?;
+        let RequestJson { request, term, name, advertise } = serde_json::from_slice(&line[..end]).ok()?;
+        match request.as_str() {
+            "hello" => Some(ControlRequest::Hello),
+            "assert" => Some(ControlRequest::Assert { term }),
+            "resign" => Some(ControlRequest::Resign),
+            "proclaim" => Some(ControlRequest::Proclaim { name, advertise }),
+            _ => None,
+        }
+    }
+
+    /// With its line break.
+    pub fn to_line(&self) -> String {
+        let named = |name: &str| RequestJson { request: name.to_owned(), ..RequestJson::default() };
+        line(&match self {
+            ControlRequest::Hello => named("hello"),
+            ControlRequest::Assert { term } => RequestJson { term: *term, ..named("assert") },
+            ControlRequest::Resign => named("resign"),
+            ControlRequest::Proclaim { name, advertise } => {
+                RequestJson { name: name.clone(), advertise: advertise.clone(), ..named("proclaim") }
+            }
+        })
+    }
+}
+
+impl ControlResponse {
+    /// `None`: not one.
+    pub fn from_line(line: &[u8]) -> Option<ControlResponse> {
+        let ResponseJson { boundary, id, name, answer, term, lease_left_ms, why } =
+            serde_json::from_slice(line).ok()?;
+        let outcome = match (answer.as_str(), why) {
+            ("yes", _) => ControlOutcome::Yes { term, lease_left_ms },
+            ("no", Some(why)) => ControlOutcome::No { why },
+            ("refused", Some(why)) => ControlOutcome::Refused { why },
+            _ => return None,
+        };
+        Some(ControlResponse { boundary, id, name, outcome })
+    }
+
+    /// With its line break.
+    pub fn to_line(&self) -> String {
+        let (answer, term, lease_left_ms, why) = match &self.outcome {
+            ControlOutcome::Yes { term, lease_left_ms } => ("yes", *term, *lease_left_ms, None),
+            ControlOutcome::No { why } => ("no", None, None, Some(why.clone())),
+            ControlOutcome::Refused { why } => ("refused", None, None, Some(why.clone())),
+        };
+        let (boundary, id, name) = (self.boundary.clone(), self.id.clone(), self.name.clone());
+        line(&ResponseJson { boundary, id, name, answer: answer.to_owned(), term, lease_left_ms, why })
+    }
+}
+
+fn line(value: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(value).expect("texts and numbers become JSON");
+    line.push('\n');
+    line
+}
+
+impl ControlOutcome {
+    pub fn no(why: impl Into<String>) -> ControlOutcome {
+        ControlOutcome::No { why: why.into() }
+    }
+
+    pub fn other_user() -> ControlOutcome {
+        ControlOutcome::Refused { why: "this candidate belongs to another user".to_owned() }
+    }
+
+    pub fn not_understood() -> ControlOutcome {
+        ControlOutcome::Refused {
+            why: "this candidate does not understand: is it another version of elect?".to_owned(),
+        }
+    }
+
+    pub fn shutting_down() -> ControlOutcome {
+        ControlOutcome::no("this candidate is ending")
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fuzz;
+
+    pub fn requests() -> impl Strategy<Value = ControlRequest> {
+        let text = || proptest::option::of(fuzz::text());
+        prop_oneof![
+            Just(ControlRequest::Hello),
+            any::<Option<Term>>().prop_map(|term| ControlRequest::Assert { term }),
+            Just(ControlRequest::Resign),
+            (text(), text()).prop_map(|(name, advertise)| ControlRequest::Proclaim { name, advertise }),
+        ]
+    }
+
+    /// What a visitor may say that has something else in mind, or nothing.
+    pub fn malformed_requests() -> impl Strategy<Value = Vec<u8>> {
+        let line = || requests().prop_map(|request| request.to_line().into_bytes());
+        prop_oneof![fuzz::noise(), fuzz::mangled(line()), fuzz::miswritten(line())].prop_map(|mut line| {
+            line.push(b'\n');
+            line
+        })
+    }
+
+    fn responses() -> impl Strategy<Value = ControlResponse> {
+        let outcome = prop_oneof![
+            any::<(Option<Term>, Option<u64>)>()
+                .prop_map(|(term, lease_left_ms)| ControlOutcome::Yes { term, lease_left_ms }),
+            fuzz::text().prop_map(|why| ControlOutcome::No { why }),
+            fuzz::text().prop_map(|why| ControlOutcome::Refused { why }),
+        ];
+        (fuzz::text(), fuzz::text(), fuzz::text(), outcome).prop_map(|(boundary, id, name, outcome)| ControlResponse {
+            boundary,
+            id,
+            name,
+            outcome,
+        })
+    }
+
+    #[test]
+    fn what_is_said_is_what_is_heard() {
+        fuzz::holds(fuzz::CHEAP, &requests(), |request| {
+            assert_eq!(ControlRequest::from_line(request.to_line().as_bytes()), Some(request));
+        });
+        fuzz::holds(fuzz::CHEAP, &responses(), |answer| {
+            assert_eq!(ControlResponse::from_line(answer.to_line().as_bytes()), Some(answer));
+        });
+    }
+
+    #[test]
+    fn whatever_is_said_is_a_wish_or_none_and_the_same_goes_for_answers() {
+        fuzz::holds(fuzz::CHEAP, &malformed_requests(), |line| {
+            if let Some(request) = ControlRequest::from_line(&line) {
+                assert_eq!(ControlRequest::from_line(request.to_line().as_bytes()), Some(request));
+            }
+        });
+        let line = || responses().prop_map(|answer| answer.to_line().into_bytes());
+        let said = prop_oneof![fuzz::noise(), fuzz::mangled(line()), fuzz::miswritten(line())];
+        fuzz::holds(fuzz::CHEAP, &said, |line| {
+            if let Some(answer) = ControlResponse::from_line(&line) {
+                assert_eq!(ControlResponse::from_line(answer.to_line().as_bytes()), Some(answer));
+            }
+        });
+    }
+}

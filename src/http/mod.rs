@@ -1,0 +1,13 @@
+//! `--listen`: the status of this candidate over HTTP.
+
+#[cfg(not(feature = "listen"))]
+mod disabled;
+#[cfg(feature = "listen")]
+mod routes;
+#[cfg(feature = "listen")]
+mod server;
+
+#[cfg(not(feature = "listen"))]
+pub use disabled::HttpServer;
+#[cfg(feature = "listen")]
+pub use server::{HttpServer, ListenAddress, bind};

@@ -1,0 +1,224 @@
+//! `--listen`: the pages over HTTP, in a way that whoever asks, however often or slowly, costs little and delays nothing.
+//!
+//! Each connection has a few seconds for its one request. There are so many at most; one more, and the oldest goes, so that
+//! a thousand idle ones keep no health check out.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::rc::Rc;
+use std::str::FromStr;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, info};
+
+use super::routes;
+use crate::clock;
+use crate::setup;
+use crate::status::{SharedStatus, StatusPublisher};
+
+/// Connections at one time.
+const CONNECTIONS_MAX: usize = 64;
+/// From its acceptance to the last byte of the answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of a request's head, in bytes. hyper takes no less.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+const HEADERS_MAX: usize = 64;
+/// After the kernel had no descriptor for us.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Where to listen, as people write it: `:8080`, `127.0.0.1:8080`, `[::1]:8080`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress(String);
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ListenAddress, String> {
+        let form = || "write it as :PORT, ADDRESS:PORT or [IPV6]:PORT, like 127.0.0.1:8080".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
+        port.parse::<u16>().map_err(|_| form())?;
+        let is_bracketed = host.starts_with('[') && host.ends_with(']');
+        if host.contains(':') && !is_bracketed || host.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(form());
+        }
+        Ok(ListenAddress(text.to_owned()))
+    }
+}
+
+/// Takes the address. Nothing is answered yet.
+///
+/// Not before the keeper has been forked: it would keep the address taken after we are gone.
+///
+/// # Errors
+///
+/// It is in use, not ours, or nobody's.
+pub fn bind(ListenAddress(address): &ListenAddress) -> anyhow::Result<TcpListener> {
+    let bound = match address.strip_prefix(':').map(str::parse::<u16>) {
+        // Everywhere: one socket for both families, or the old one alone where there is no new one.
+        Some(Ok(port)) => {
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|error| match error.raw_os_error() {
+                Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)),
+                Some(_) | None => Err(error),
+            })
+        }
+        Some(Err(_)) | None => {
+            address.to_socket_addrs().and_then(|found| TcpListener::bind(found.collect::<Vec<SocketAddr>>().as_slice()))
+        }
+    };
+    let listener = bound.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    listener.map_err(|error| anyhow::anyhow!("--listen {address}: {error}; choose another address, or stop who has it"))
+}
+
+/// The server of the pages, if there is one. It ends when this is dropped, and every connection with it.
+#[derive(Debug)]
+pub struct HttpServer(Option<JoinHandle<Infallible>>);
+
+impl HttpServer {
+    /// Serves what the surface shows, if there is an address to serve it at.
+    ///
+    /// Must be called inside a [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    ///
+    /// The listener cannot be watched.
+    pub fn serve(listener: Option<TcpListener>, publisher: &StatusPublisher) -> io::Result<HttpServer> {
+        let Some(listener) = listener else { return Ok(HttpServer(None)) };
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        info!(address = %listener.local_addr()?, "listening");
+        // Watched by the driver, in `ended`.
+        Ok(HttpServer(Some(tokio::task::spawn_local(serve(listener, Rc::clone(&publisher.shared))))))
+    }
+
+    /// Never, unless the server has a defect. Cancel safe.
+    pub async fn ended(&mut self) {
+        match &mut self.0 {
+            Some(server) => {
+                let Err(_) = server.await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            server.abort();
+        }
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, status: Rc<SharedStatus>) -> Infallible {
+    let mut connections = JoinSet::new();
+    let mut open = VecDeque::with_capacity(CONNECTIONS_MAX);
+    loop {
+        match listener.accept().await {
+            // Closed: the store goes first.
+            Ok((stream, _)) if setup::is_reserved(&stream) => drop(stream),
+            Ok((stream, _)) => {
+                while connections.try_join_next().is_some() {}
+                open.retain(|one: &tokio::task::AbortHandle| !one.is_finished());
+                while open.len() >= CONNECTIONS_MAX {
+                    open.pop_front().inspect(tokio::task::AbortHandle::abort);
+                }
+                open.push_back(connections.spawn_local(serve_connection(stream, Rc::clone(&status))));
+            }
+            Err(error) => {
+                debug!("a connection was not accepted: {error}");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
+    }
+}
+
+/// One request, one answer.
+async fn serve_connection(stream: TcpStream, status: Rc<SharedStatus>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let has_body = !request.body().is_end_stream();
+        let response = routes::respond(&status, clock::now(), request.method(), request.uri().path(), has_body);
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let mut server = http1::Builder::new();
+    server.keep_alive(false).header_read_timeout(None).max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
+    // Whoever is too slow, goes away or talks nonsense: there is nobody to tell.
+    let _ = tokio::time::timeout(REQUEST_TIMEOUT, server.serve_connection(TokioIo::new(stream), service)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fuzz;
+    use crate::status::snapshot::tests::snapshot;
+
+    #[test]
+    fn an_address_has_a_port_and_perhaps_a_host() {
+        for text in [":8080", "127.0.0.1:0", "[::1]:8080", "localhost:80"] {
+            assert_eq!(text.parse(), Ok(ListenAddress(text.to_owned())));
+        }
+        for text in ["", "8080", "127.0.0.1", ":", ":http", ":65536", "::1:8080", "a b:80", "host:-1"] {
+            let error = text.parse::<ListenAddress>().expect_err(text);
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_in_use_is_named_with_what_to_do() {
+        let first = bind(&"127.0.0.1:0".parse().expect("an address")).expect("any port");
+        let taken: ListenAddress = first.local_addr().expect("bound").to_string().parse().expect("an address");
+        let error = bind(&taken).expect_err("taken").to_string();
+        assert!(error.contains("in use") && error.contains(&taken.0) && error.lines().count() == 1, "{error}");
+    }
+
+    fn say(address: SocketAddr, words: &[u8]) -> Vec<u8> {
+        let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+        // It may be closed before all is sent.
+        let _ = stream.write_all(words).and_then(|()| stream.shutdown(Shutdown::Write));
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer
+    }
+
+    #[test]
+    fn whatever_is_sent_is_answered_in_http_or_not_at_all_and_the_next_one_is_heard() {
+        let listener = bind(&"127.0.0.1:0".parse().expect("an address")).expect("any port");
+        let address = listener.local_addr().expect("bound");
+        let requests = (fuzz::text(), fuzz::noise()).prop_map(|(path, rest)| {
+            [format!("GET /{path} HTTP/1.1\r\n").into_bytes(), rest, b"\r\n\r\n".to_vec()].concat()
+        });
+        let whole = || Just(b"GET /leader HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".to_vec());
+        let said = prop_oneof![fuzz::noise(), requests, fuzz::mangled(whole())];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let mut server = HttpServer::serve(Some(listener), &StatusPublisher::new(snapshot())).expect("a server");
+            let visitor = tokio::task::spawn_blocking(move || {
+                fuzz::holds(fuzz::DEAR, &said, |words| {
+                    let answer = say(address, &words);
+                    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{answer:?}");
+                });
+                let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+                stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).expect("an answer");
+                assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+            });
+            tokio::select! {
+                visited = visitor => visited.expect("the visits went well"),
+                () = server.ended() => {}
+            }
+        });
+    }
+}

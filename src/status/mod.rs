@@ -1,0 +1,189 @@
+//! What a candidate and its boundary look like from outside.
+//!
+//! ```text
+//!                                                 ┌── systemd (told by the driver's own loop)
+//! driver ── StatusPublisher ── StatusSnapshot ┤
+//!                                                 └── http (asked over HTTP)
+//! ```
+//!
+//! Nothing here decides anything, and nothing here is waited for: what is shown is what the driver last wrote.
+
+mod change_document;
+mod document;
+#[cfg(feature = "listen")]
+mod metrics;
+#[cfg(not(feature = "listen"))]
+#[path = "metrics_disabled.rs"]
+mod metrics;
+pub(crate) mod snapshot;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::clock;
+use crate::election::{Answer, Candidate, Phase, Renewed, Report, Term, Time};
+use crate::store::{Identity, Observation};
+use crate::systemd::SystemdNotifier;
+pub use change_document::ChangeDocument;
+pub use document::StatusDocument;
+use metrics::Metrics;
+use snapshot::RunState;
+pub use snapshot::StatusSnapshot;
+
+/// Everything that shows this candidate to others; the driver's side of it.
+#[derive(Debug)]
+pub struct StatusPublisher {
+    pub(crate) shared: Rc<SharedStatus>,
+    systemd: SystemdNotifier,
+    /// The leader that was last seen, or that we were: a change is counted once.
+    last_leader: Option<(String, Option<Term>)>,
+    last_started_term: Option<Term>,
+    stopping_since: Option<Time>,
+}
+
+/// What can be asked for at any time. All of it lives on one thread, and nobody keeps a borrow across an await point.
+#[derive(Debug)]
+pub(crate) struct SharedStatus {
+    pub(crate) snapshot: RefCell<StatusSnapshot>,
+    pub(crate) metrics: Metrics,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "listen"), expect(dead_code, reason = "counted for the pages"))]
+pub(crate) enum MetricEvent {
+    Renewal(Renewed),
+    /// What was left of the lease that a renewal has replaced.
+    LeaseLeft(Duration),
+    LeaderChanged,
+    Restarted,
+    Stopped(Duration),
+}
+
+impl StatusPublisher {
+    /// Shows a candidate that has not done anything yet.
+    #[must_use]
+    pub fn new(snapshot: StatusSnapshot) -> StatusPublisher {
+        let shared = SharedStatus {
+            metrics: Metrics::new(snapshot.boundary(), snapshot.store()),
+            snapshot: RefCell::new(snapshot),
+        };
+        StatusPublisher {
+            shared: Rc::new(shared),
+            systemd: SystemdNotifier::from_environment(),
+            last_leader: None,
+            last_started_term: None,
+            stopping_since: None,
+        }
+    }
+
+    /// A transition of the election.
+    pub fn report(&mut self, now: Time, report: &Report) {
+        match report {
+            Report::Elected { term } => {
+                self.shared.snapshot.borrow_mut().elected(now, *term, clock::wall_millis());
+                self.count_leader_change();
+            }
+            Report::Started { term, pid } => {
+                self.shared.snapshot.borrow_mut().set_pid(Some(*pid));
+                if self.last_started_term.replace(*term) == Some(*term) {
+                    self.count(MetricEvent::Restarted);
+                }
+            }
+            Report::FollowerStarted { pid } => self.shared.snapshot.borrow_mut().set_pid(Some(*pid)),
+            Report::CommandEnded { .. } | Report::FollowerEnded { .. } => {
+                self.shared.snapshot.borrow_mut().set_pid(None);
+            }
+            Report::Won { .. }
+            | Report::TermTooLow { .. }
+            | Report::Stopping { .. }
+            | Report::Restarting { .. }
+            | Report::Holding { .. }
+            | Report::LostAtRest { .. }
+            | Report::GivenUp { .. }
+            | Report::NotAccepted { .. }
+            | Report::HookFailed { .. }
+            | Report::FollowerCannotStart(_)
+            | Report::FollowerStopping { .. }
+            | Report::FollowerUnconfirmed
+            | Report::StandsAgain
+            | Report::Unconfirmed { .. }
+            | Report::Released { .. }
+            | Report::NotReleased { .. }
+            | Report::Unusable(_)
+            | Report::NotElected
+            | Report::Unavailable
+            | Report::KeeperSilent
+            | Report::KeeperDied => {}
+        }
+    }
+
+    /// Who leads, as far as the store can tell.
+    pub fn set_observation(&mut self, now: Time, observation: &Observation) {
+        self.shared.snapshot.borrow_mut().set_observation(now, observation);
+        self.count_leader_change();
+    }
+
+    /// The store has been asked something.
+    pub fn request_sent(&mut self, now: Time) {
+        self.shared.snapshot.borrow_mut().request_sent(now);
+    }
+
+    /// It has answered; to be said before the election hears of it.
+    pub fn request_answered(&mut self, now: Time, answer: &Answer) {
+        self.shared.snapshot.borrow_mut().request_answered();
+        if let Answer::Renew(renewed) = answer {
+            self.count(MetricEvent::Renewal(*renewed));
+            let left = self.shared.snapshot.borrow().lease_left(now);
+            if let (Renewed::Credited { .. }, Some(left)) = (renewed, left) {
+                self.count(MetricEvent::LeaseLeft(left));
+            }
+        }
+    }
+
+    /// We are called this from now on.
+    pub fn rename(&mut self, identity: &Identity) {
+        self.shared.snapshot.borrow_mut().rename(identity);
+    }
+
+    /// Somebody wants elect to stop.
+    pub fn begin_shutdown(&mut self) {
+        self.shared.snapshot.borrow_mut().begin_shutdown();
+    }
+
+    /// Where the election is, after each event.
+    pub fn update(&mut self, now: Time, candidate: &Candidate) {
+        let phase = candidate.phase();
+        let run_state = RunState { has_follower: candidate.has_a_follower(), has_begun: candidate.has_begun() };
+        self.shared.snapshot.borrow_mut().update(phase, candidate.term(), candidate.lease(), run_state);
+        if phase == Phase::Stopping {
+            self.stopping_since.get_or_insert(now);
+        } else if let Some(since) = self.stopping_since.take() {
+            self.count(MetricEvent::Stopped(now.since(since)));
+        }
+    }
+
+    /// Tells systemd what is new or due. The driver's loop calls it each time before it waits, so that a loop that stalls is
+    /// noticed. Returns when to call again at the latest.
+    pub fn flush(&mut self, now: Time, wakes_at: Time) -> Time {
+        let mut snapshot = self.shared.snapshot.borrow_mut();
+        snapshot.set_wakeup(wakes_at);
+        self.systemd.notify(now, &snapshot);
+        self.systemd.wake_at()
+    }
+
+    fn count_leader_change(&mut self) {
+        let snapshot = self.shared.snapshot.borrow();
+        let seen = snapshot.leader().map(|(id, term)| (id.to_owned(), term));
+        drop(snapshot);
+        if seen.is_some() && seen != self.last_leader {
+            self.last_leader = seen;
+            self.count(MetricEvent::LeaderChanged);
+        }
+    }
+
+    fn count(&self, event: MetricEvent) {
+        self.shared.metrics.count(event);
+    }
+}

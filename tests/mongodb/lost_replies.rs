@@ -1,0 +1,244 @@
+//! Answers that never come: of writes that were made, and of writes that are made later than anybody waits for.
+
+use std::time::Duration;
+
+use super::elect;
+use crate::harness::mongod::{Mongod, MongodOptions, SingleNodeReplicaSet, has};
+use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::server::StoreServer;
+use crate::harness::wait::{eventually, now, since, throughout, until};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, few, millis, side_by_side};
+use crate::leases::{candidate_for, through};
+
+/// An attempt may take a tenth of it.
+const TTL: &str = "10s";
+const LEASE: Duration = Duration::from_secs(10);
+/// Shorter than an attempt: time enough to close the way back.
+const A_MOMENT: Duration = Duration::from_millis(700);
+/// Longer than an attempt.
+const TOO_LONG: Duration = Duration::from_millis(2500);
+/// A record is changed, or made, by one of these.
+const WRITES: [&str; 3] = ["findAndModify", "insert", "update"];
+
+/// A server that can be told to be late, and a way to it that can be cut.
+struct LostReplyScenario<S> {
+    server: S,
+    proxy: Proxy,
+    sandbox: Sandbox,
+}
+
+impl<S: StoreServer> LostReplyScenario<S> {
+    fn set(start: fn(&MongodOptions) -> S) -> LostReplyScenario<S> {
+        let server = start(&MongodOptions::new().with_faults());
+        LostReplyScenario { proxy: Proxy::to(&server.address()), server, sandbox: Sandbox::new() }
+    }
+
+    fn elect(&self) -> ElectCmd {
+        candidate_for(&self.sandbox, through::<S>(&self.proxy, &self.sandbox), TTL).witness(&Witness::new())
+    }
+
+    /// Somebody has led, and released.
+    fn led_before(&self) {
+        let first = candidate_for(&self.sandbox, self.server.url_for(&self.sandbox), TTL).command(["true"]).run();
+        assert_eq!(first.status.code(), Some(0), "{first:?}");
+    }
+
+    /// The next write is made, and its answer is lost with the connection. Returns when the way was open again.
+    fn loses_the_answer<T>(&self, mongod: &Mongod, meanwhile: impl FnOnce() -> T) -> (T, Duration) {
+        let seen = mongod.record(&self.sandbox);
+        let result = mongod.delays(&WRITES, A_MOMENT, meanwhile);
+        self.proxy.mode(ProxyMode::AnswersHeld);
+        assert_eq!(mongod.record(&self.sandbox), seen, "the way back was closed in time");
+        until("the write is made", || mongod.record(&self.sandbox) != seen);
+        self.proxy.mode(ProxyMode::Closed);
+        self.proxy.mode(ProxyMode::Open);
+        (result, now())
+    }
+}
+
+fn tell(name: &str, what: &str, took: Duration) {
+    println!("figures: {name}: {what}: leads {} after the way is open", millis(took));
+}
+
+/// It has taken the record and does not know: it finds out, and waits neither for itself nor twice.
+fn finds_its_own_take<S: StoreServer>(start: fn(&MongodOptions) -> S, asked: fn(&S) -> &Mongod, first: bool) {
+    let scenario = LostReplyScenario::set(start);
+    if !first {
+        scenario.led_before();
+    }
+    let (leader, opened) = scenario.loses_the_answer(asked(&scenario.server), || scenario.elect().start());
+    let taken = asked(&scenario.server).record(&scenario.sandbox).expect("a record").get_i64("term").expect("a term");
+    let led = scenario.sandbox.starts(1).latest();
+    tell(S::NAME, if first { "answer to the first take of all lost" } else { "answer to a take lost" }, since(opened));
+    assert!(since(opened) < LEASE / 2, "it does not wait for its own record: {:?}", since(opened));
+    assert!(led.term >= u64::try_from(taken).expect("a term"));
+    leader.terminate();
+    assert_eq!(scenario.sandbox.history().starts.len(), 1);
+    scenario.sandbox.history().is_safe();
+}
+
+#[test]
+fn a_take_whose_answer_was_lost_is_found_and_not_waited_for() {
+    for _ in 0..few().div_ceil(4) {
+        side_by_side(few().min(4), || finds_its_own_take(SingleNodeReplicaSet::with, |set| set, false));
+        side_by_side(few().min(4), || finds_its_own_take(Mongod::with, |mongod| mongod, false));
+    }
+}
+
+#[test]
+fn the_first_take_of_all_whose_answer_was_lost_is_found_and_not_waited_for() {
+    finds_its_own_take(SingleNodeReplicaSet::with, |set| set, true);
+    finds_its_own_take(Mongod::with, |mongod| mongod, true);
+}
+
+#[test]
+fn a_renewal_whose_answer_was_lost_costs_nobody_the_lead() {
+    let scenario = LostReplyScenario::set(SingleNodeReplicaSet::with);
+    let leader = scenario.elect().start();
+    scenario.sandbox.starts(1);
+    let next = elect(&scenario.sandbox, &scenario.server, TTL).start();
+    next.wait_until_waiting();
+    for _ in 0..few().min(5) {
+        scenario.loses_the_answer(&scenario.server, || ());
+    }
+    throughout(LEASE / 2, "it goes on leading", || scenario.sandbox.history().starts.len() == 1);
+    assert!(!leader.log().contains("lost"), "{}", leader.log());
+    leader.terminate();
+    next.terminate();
+    scenario.sandbox.history().is_safe();
+}
+
+#[test]
+fn a_release_whose_answer_was_lost_has_released() {
+    let scenario = LostReplyScenario::set(SingleNodeReplicaSet::with);
+    let leader = scenario.elect().start();
+    scenario.sandbox.starts(1);
+    let next = elect(&scenario.sandbox, &scenario.server, TTL).start();
+    next.wait_until_waiting();
+    leader.signal(nix::sys::signal::Signal::SIGTERM);
+    let stopped = now();
+    until("its command is gone", || leader.tree().is_empty());
+    scenario.proxy.mode(ProxyMode::AnswersHeld);
+    scenario.sandbox.starts(2);
+    assert!(since(stopped) < LEASE, "{:?}", since(stopped));
+    scenario.proxy.mode(ProxyMode::Closed);
+    drop(leader);
+    next.terminate();
+    scenario.sandbox.history().is_safe();
+}
+
+/// A write that nobody waits for any more: nobody leads by it, and nobody is ousted by it. The server may have seen its client
+/// go, and not make it at all.
+fn a_late_write<S: StoreServer>(start: fn(&MongodOptions) -> S, asked: fn(&S) -> &Mongod, first: bool) {
+    let scenario = LostReplyScenario::set(start);
+    if !first {
+        scenario.led_before();
+    }
+    let mongod = asked(&scenario.server);
+    let began = now();
+    let leader: CandidateProcess = mongod.delays(&WRITES, TOO_LONG, || scenario.elect().start());
+    let led = scenario.sandbox.starts(1).latest();
+    println!(
+        "figures: {}: {} that would be made {} after it was asked for: leads after {}",
+        S::NAME,
+        if first { "a first take" } else { "a take" },
+        millis(TOO_LONG),
+        millis(led.at.saturating_sub(began))
+    );
+    until("the late write is over", || since(began) > TOO_LONG * 2);
+    throughout(LEASE / 2, "it goes on leading", || scenario.sandbox.history().starts.len() == 1);
+    assert!(since(began) < LEASE * 3);
+    assert!(!leader.log().contains("leadership lost"), "{}", leader.log());
+    leader.terminate();
+    scenario.sandbox.history().is_safe();
+}
+
+#[test]
+fn a_take_that_takes_longer_than_anybody_waits_for_it_neither_leads_nor_ousts() {
+    std::thread::scope(|scope| {
+        for first in [false, true] {
+            scope.spawn(move || a_late_write(SingleNodeReplicaSet::with, |set| set, first));
+            scope.spawn(move || a_late_write(Mongod::with, |mongod| mongod, first));
+        }
+    });
+}
+
+#[test]
+fn a_renewal_that_is_made_late_does_not_bring_back_who_has_released() {
+    let scenario = LostReplyScenario::set(SingleNodeReplicaSet::with);
+    let leader = scenario.elect().start();
+    scenario.sandbox.starts(1);
+    // The renewal is under way, and its sender dies with all that belongs to it.
+    scenario.server.delays(&["findAndModify"], TOO_LONG, || ());
+    let next = elect(&scenario.sandbox, &scenario.server, TTL).start();
+    leader.terminate();
+    scenario.sandbox.starts(2);
+    throughout(TOO_LONG * 2, "the next one goes on leading", || scenario.sandbox.history().starts.len() == 2);
+    eventually("the record is its own", || {
+        let record = scenario.server.record(&scenario.sandbox)?;
+        let led = i64::try_from(scenario.sandbox.history().latest().term).expect("a term");
+        has(&record, "term", led).then_some(())
+    });
+    next.terminate();
+    scenario.sandbox.history().is_safe();
+}
+
+#[test]
+fn whoever_asks_only_once_goes_as_soon_as_somebody_is_seen_to_lead() {
+    let (set, sandbox) = (SingleNodeReplicaSet::start(), Sandbox::new());
+    let leader = elect(&sandbox, &set, "3s").start();
+    sandbox.starts(1);
+    for ttl in ["3s", "30s"] {
+        let began = now();
+        let ended = elect(&sandbox, &set, ttl).switch("-n").run();
+        println!("figures: mongodb: -n with ttl {ttl} beside a leader with ttl 3 s: 75 after {}", millis(since(began)));
+        assert_eq!(ended.status.code(), Some(75), "{ended:?}");
+        assert!(since(began) < Duration::from_secs(3), "with the leader's next renewal: {:?}", since(began));
+        let quiet = elect(&sandbox, &set, ttl).switch("-q").switch("-n").run();
+        assert_eq!((quiet.status.code(), quiet.stderr.as_str()), (Some(75), ""), "silent");
+    }
+    leader.terminate();
+    sandbox.history().is_safe();
+}
+
+#[test]
+fn a_leader_that_was_cut_off_alone_does_not_wait_for_itself() {
+    let (set, sandbox) = (SingleNodeReplicaSet::start(), Sandbox::new());
+    let proxy = Proxy::to(&set.address());
+    let leader = candidate_for(&sandbox, through::<SingleNodeReplicaSet>(&proxy, &sandbox), "3s")
+        .witness(&Witness::new())
+        .start();
+    sandbox.starts(1);
+    proxy.mode(ProxyMode::Closed);
+    leader.wait_for_log("the lease runs out");
+    until("its command is gone", || leader.tree().is_empty());
+    proxy.mode(ProxyMode::Open);
+    let opened = now();
+    sandbox.starts(2);
+    println!("figures: mongodb: alone after an outage: leads again after {}", millis(since(opened)));
+    assert!(since(opened) < Duration::from_secs(3), "{:?}", since(opened));
+    leader.terminate();
+    sandbox.history().is_safe();
+}
+
+#[test]
+fn thirty_who_begin_at_once_have_one_leader_at_a_time() {
+    let sandbox = Sandbox::new();
+    let set = SingleNodeReplicaSet::start();
+    let count = if few() > 2 { 30 } else { 10 };
+    let all: Vec<CandidateProcess> = (0..count).map(|_| elect(&sandbox, &set, "10s").start()).collect();
+    sandbox.starts(1);
+    let others = || all.iter().filter(|one| one.log().contains("waiting: ")).count();
+    until("the others wait", || others() == count - 1);
+    assert_eq!(sandbox.history().starts.len(), 1);
+    let mut all = all;
+    for round in 2..=4 {
+        let led = sandbox.history().latest();
+        let leads = |one: &CandidateProcess| one.tree().iter().any(|process| process.pid == led.pid);
+        all.swap_remove(all.iter().position(leads).expect("one of them leads")).terminate();
+        sandbox.starts(round);
+        // Each sees it, and looks again.
+        throughout(Duration::from_millis(500), "one leads", || sandbox.history().starts.len() == round);
+    }
+    sandbox.history().is_safe();
+}

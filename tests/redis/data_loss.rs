@@ -1,0 +1,248 @@
+//! What becomes of a leader, and of who waits for it, when the server forgets, remembers too much, or stands still. With a
+//! leader whose ttl is a minute, and one whose ttl is as long as the candidate's.
+
+use std::time::Duration;
+
+use super::{RedisPair, SHORTLY, elect, key, led_before};
+use crate::harness::redis::{RedisOptions, RedisServer};
+use crate::harness::server::StoreServer;
+use crate::harness::wait::{now, since, throughout, until};
+use crate::harness::wallclock::WallClock;
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, processes};
+
+const LONG_AND_SHORT: [&str; 2] = ["60s", "5s"];
+const EQUAL: [&str; 2] = ["3s", "3s"];
+
+/// The leader learns it before anybody else starts.
+#[track_caller]
+fn learns(pair: &RedisPair, why: &str) {
+    until(why, || pair.leader.log().contains(why) || pair.sandbox.history().starts.len() > 1);
+    assert!(pair.leader.log().contains(why), "another one was quicker: {}", pair.leader.log());
+}
+
+/// The leader learns with its next renewal that nothing is its own any more. The candidate has seen its ttl, and does not
+/// start before that has passed: for a minute nobody does.
+#[track_caller]
+fn is_lost_and_not_followed_shortly(pair: RedisPair, why: &str) {
+    // Twelve seconds between renewals, at the longest.
+    learns(&pair, why);
+    let lost = now();
+    until("the command is dead", || pair.leader.tree().is_empty());
+    throughout(SHORTLY, "nobody starts on a wait of its own ttl", || pair.sandbox.history().starts.len() == 1);
+    assert!(since(lost) >= SHORTLY);
+    pair.ends();
+}
+
+/// With equal ttls somebody leads again soon, under a larger term.
+#[track_caller]
+fn is_lost_and_followed(pair: RedisPair, why: &str) {
+    learns(&pair, why);
+    pair.sandbox.starts(2);
+    pair.sandbox.history().is_safe();
+    pair.ends();
+}
+
+#[track_caller]
+fn goes_on_leading(pair: RedisPair) {
+    let led = pair.sandbox.history().latest();
+    throughout(SHORTLY, "it goes on leading", || {
+        pair.sandbox.history().starts.len() == 1 && processes::is_alive(led.pid)
+    });
+    pair.ends();
+}
+
+#[test]
+fn a_server_that_comes_back_with_its_data_demotes_nobody() {
+    for ttls in [LONG_AND_SHORT, ["5s", "5s"]] {
+        let redis = RedisServer::with(&RedisOptions::new().durable());
+        let pair = RedisPair::on(&redis, ttls);
+        redis.restart();
+        goes_on_leading(pair);
+    }
+}
+
+#[test]
+fn after_a_restart_even_a_free_record_is_waited_for() {
+    let redis = RedisServer::with(&RedisOptions::new().durable());
+    let sandbox = Sandbox::new();
+    led_before(&sandbox, &redis);
+    redis.restart();
+    let began = now();
+    let leader = elect(&sandbox, &redis, "3s").start();
+    leader.wait_for_log("may have forgotten a leader");
+    sandbox.starts(1);
+    assert!(since(began) >= Duration::from_secs(3), "{:?}", since(began));
+    leader.terminate();
+    sandbox.history().is_safe();
+}
+
+#[test]
+fn a_server_that_forgot_everything_is_not_trusted() {
+    let redis = RedisServer::start();
+    let pair = RedisPair::on(&redis, LONG_AND_SHORT);
+    redis.restart();
+    is_lost_and_not_followed_shortly(pair, "the record is gone");
+    let pair = RedisPair::on(&redis, EQUAL);
+    redis.restart();
+    is_lost_and_followed(pair, "the record is gone");
+}
+
+/// What a snapshot says that is older than the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RdbSnapshot {
+    /// Somebody leads who is alive, and a candidate again.
+    NamesAnExLeader,
+    NamesNobody,
+}
+
+#[track_caller]
+fn restart_with(
+    snapshot: RdbSnapshot,
+    redis: &RedisServer,
+    [first, later]: [&str; 2],
+) -> (RedisPair, CandidateProcess) {
+    let sandbox = Sandbox::new();
+    led_before(&sandbox, redis);
+    if snapshot == RdbSnapshot::NamesNobody {
+        redis.cli(&["save"]);
+    }
+    let ex_leader = elect(&sandbox, redis, first).start();
+    sandbox.starts(1);
+    if snapshot == RdbSnapshot::NamesAnExLeader {
+        redis.cli(&["save"]);
+    }
+    let leader = elect(&sandbox, redis, first).start();
+    leader.wait_until_waiting();
+    let id = redis.cli(&["hget", &key(&sandbox), "id"]);
+    let resign = ElectCmd::new(&sandbox).store(None).query("resign", &["--boundary", "cron", "--id", id.trim()]).run();
+    assert!(resign.status.success(), "{resign:?}");
+    leader.wait_for_log("leader command started");
+    let next = elect(&sandbox, redis, later).start();
+    next.wait_until_waiting();
+    // What it would save now is not what it shall find.
+    redis.restart();
+    (RedisPair { sandbox, leader, next }, ex_leader)
+}
+
+#[test]
+fn a_server_that_comes_back_with_an_old_snapshot_is_not_trusted() {
+    for snapshot in [RdbSnapshot::NamesAnExLeader, RdbSnapshot::NamesNobody] {
+        for ttls in [LONG_AND_SHORT, EQUAL] {
+            let redis = RedisServer::start();
+            let (pair, ex_leader) = restart_with(snapshot, &redis, ttls);
+            let starts = || pair.sandbox.history().starts.len();
+            until("the leader knows", || pair.leader.log().contains("leadership lost") || starts() > 2);
+            assert!(pair.leader.log().contains("leadership lost"), "another one was quicker: {snapshot:?}, {ttls:?}");
+            if ttls == EQUAL {
+                pair.sandbox.starts(3);
+            } else {
+                throughout(SHORTLY, "nobody starts on a wait of its own ttl", || starts() == 2);
+            }
+            assert!(pair.sandbox.history().overlaps.is_empty(), "{snapshot:?}, {ttls:?}");
+            ex_leader.terminate();
+            let RedisPair { sandbox, leader, next } = pair;
+            next.terminate();
+            leader.terminate();
+            assert!(sandbox.history().overlaps.is_empty(), "{snapshot:?}, {ttls:?}");
+        }
+    }
+}
+
+type Deletion = fn(&RedisServer, &Sandbox);
+
+#[test]
+fn a_record_that_is_deleted_is_not_replaced_before_its_leader_knows() {
+    let redis = RedisServer::start();
+    let deletions: [(&str, Deletion); 2] = [
+        ("flushall", |redis, _| drop(redis.cli(&["flushall"]))),
+        ("del", |redis, sandbox| drop(redis.cli(&["del", &key(sandbox)]))),
+    ];
+    for (name, delete) in deletions {
+        let pair = RedisPair::on(&redis, LONG_AND_SHORT);
+        delete(&redis, &pair.sandbox);
+        println!("figures: redis: {name} under a leader with ttl 60s and a candidate with ttl 5s");
+        is_lost_and_not_followed_shortly(pair, "the record is gone");
+        let pair = RedisPair::on(&redis, EQUAL);
+        delete(&redis, &pair.sandbox);
+        is_lost_and_followed(pair, "the record is gone");
+    }
+}
+
+#[test]
+fn a_key_that_holds_something_else_is_nobodys_and_said_so() {
+    let redis = RedisServer::start();
+    for ttls in [LONG_AND_SHORT, EQUAL] {
+        let pair = RedisPair::on(&redis, ttls);
+        redis.cli(&["set", &key(&pair.sandbox), "mine"]);
+        pair.leader.wait_for_log("overwritten with something else");
+        until("the command is dead", || pair.leader.tree().is_empty());
+        pair.next.wait_for_log("holds something that is not elect's");
+        throughout(SHORTLY, "nobody starts", || pair.sandbox.history().starts.len() == 1);
+        let late = elect(&pair.sandbox, &redis, "3s").switch("-n").run();
+        assert_eq!(late.status.code(), Some(75), "{late:?}");
+        if ttls == EQUAL {
+            redis.cli(&["del", &key(&pair.sandbox)]);
+            pair.sandbox.starts(2);
+        }
+        pair.ends();
+    }
+}
+
+#[test]
+fn scripts_that_are_forgotten_and_connections_that_are_killed_are_replaced() {
+    let redis = RedisServer::start();
+    for ttls in [LONG_AND_SHORT, ["5s", "5s"]] {
+        let pair = RedisPair::on(&redis, ttls);
+        redis.cli(&["script", "flush"]);
+        for kind in ["normal", "pubsub"] {
+            redis.cli(&["client", "kill", "type", kind]);
+        }
+        goes_on_leading(pair);
+    }
+}
+
+#[test]
+fn a_server_that_stands_still_demotes_whoever_cannot_wait_and_nobody_else() {
+    let redis = RedisServer::start();
+    let pauses: [(&str, &[&str]); 2] =
+        [("CLIENT PAUSE", &["client", "pause", "4000"]), ("DEBUG SLEEP", &["debug", "sleep", "4"])];
+    for (name, pause) in pauses {
+        let patient = RedisPair::on(&redis, LONG_AND_SHORT);
+        let pair = RedisPair::on(&redis, EQUAL);
+        redis.cli(pause);
+        pair.leader.wait_for_log("the lease runs out");
+        pair.sandbox.starts(2);
+        println!("figures: redis: {name} for 4 s: a leader with ttl 3s is demoted, one with ttl 60s is not");
+        pair.ends();
+        assert_eq!(patient.sandbox.history().starts.len(), 1);
+        patient.ends();
+    }
+}
+
+#[test]
+fn wall_clocks_that_are_an_hour_off_or_are_stepped_change_nothing() {
+    let (clock, ahead, behind) = (WallClock::new(), WallClock::new(), WallClock::new());
+    ahead.step_to(3600);
+    behind.step_to(-3600);
+    let redis = RedisServer::with(&RedisOptions::new().wrapped_by(clock.words()));
+    let sandbox = Sandbox::new();
+    led_before(&sandbox, &redis);
+    let leader = elect(&sandbox, &redis, "3s").wrapped_by(behind.words()).start();
+    sandbox.starts(1);
+    let next = elect(&sandbox, &redis, "3s").wrapped_by(ahead.words()).start();
+    next.wait_until_waiting();
+    let seconds = || redis.cli(&["time"]).lines().next().and_then(|line| line.parse::<u64>().ok()).expect("seconds");
+    let before = seconds();
+    for step in [3600, -3600] {
+        clock.step_to(step);
+        until("the server's clock is stepped", || seconds().abs_diff(before) > 3000);
+        ahead.step_to(-step);
+        behind.step_to(step);
+        throughout(SHORTLY, "it goes on leading", || sandbox.history().starts.len() == 1);
+    }
+    // Terms rise all the same, with a clock that was set back as well.
+    leader.terminate();
+    sandbox.starts(2);
+    next.terminate();
+    sandbox.history().is_safe();
+}

@@ -1,0 +1,107 @@
+//! `RLIMIT_NOFILE`.
+
+use super::is_orderly;
+use crate::harness::etcd::EtcdServer;
+use crate::harness::mongod::Mongod;
+use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::redis::RedisServer;
+use crate::harness::server::StoreServer;
+use crate::harness::{ElectCmd, Sandbox, Witness, until};
+use crate::leases::candidate_for;
+
+/// From here on elect works with every store.
+const ENOUGH: usize = 40;
+/// Below this no store can be asked at all: each is tried.
+const TOO_FEW: usize = 12;
+
+fn with_at_most(elect: ElectCmd, descriptors: usize) -> ElectCmd {
+    elect.wrapped_by(["prlimit", &format!("--nofile={descriptors}"), "--"])
+}
+
+/// The command has the lock, at the lowest number from 100 on that the limit allows, or at the highest below.
+#[test]
+fn on_a_file_the_command_has_the_lock_below_every_limit() {
+    for descriptors in TOO_FEW..=101 {
+        let sandbox = Sandbox::new();
+        let script = "for fd in /proc/$$/fd/*; do echo ${fd##*/} $(readlink $fd); done";
+        let elect = ElectCmd::new(&sandbox).switch("-q").shell(script);
+        let ended = with_at_most(elect, descriptors).run();
+        let what = format!("nofile {descriptors}");
+        if is_orderly(&ended, &what, &[125]) {
+            let lock = format!(" {}", sandbox.lock_file().display());
+            let number = ended.stdout.lines().find_map(|line| line.strip_suffix(&lock)).map(str::parse);
+            assert_eq!(number, Some(Ok(descriptors.min(101) - 1)), "{what}: {ended:?}");
+        } else {
+            assert!(descriptors < ENOUGH, "{what}: {ended:?}");
+            assert!(ended.stderr.contains("ulimit -n"), "{what}: {ended:?}");
+        }
+        println!("file, {what}: {:?} {}", ended.status.code(), ended.stderr.trim_end());
+        sandbox.is_left_empty();
+    }
+}
+
+/// A limit at which elect starts is enough for a reconnect as well.
+fn low_limits_on<S: StoreServer>() {
+    let server = S::start();
+    let proxy = Proxy::to(&server.address());
+    let mut lowest = None;
+    for descriptors in TOO_FEW..=101 {
+        let sandbox = Sandbox::new();
+        let elect = candidate_for(&sandbox, server.url_for(&sandbox), "3s").switch("-q").command(["true"]);
+        let ended = with_at_most(elect, descriptors).run();
+        let what = format!("{}, nofile {descriptors}", S::NAME);
+        if is_orderly(&ended, &what, &[125]) {
+            lowest = Some(descriptors);
+            break;
+        }
+        assert!(descriptors < ENOUGH, "{what}: {ended:?}");
+        sandbox.is_left_empty();
+    }
+    let lowest = lowest.expect("one is enough");
+    println!("{}: starts with nofile {lowest}", S::NAME);
+    let sandbox = Sandbox::new();
+    let elect = candidate_for(&sandbox, sandbox.below(&S::url_of(&proxy.address())), "6s").witness(&Witness::new());
+    let mut leader = with_at_most(elect, lowest).start();
+    sandbox.starts(1);
+    for _ in 0..3 {
+        let renewals = server.renewals();
+        proxy.mode(ProxyMode::Closed);
+        proxy.mode(ProxyMode::Open);
+        until("the leader renews", || {
+            assert!(!leader.has_ended(), "{}", leader.log());
+            server.renewals() >= renewals + 3
+        });
+    }
+    assert_eq!(sandbox.history().ends.len(), 0, "{}", leader.log());
+    leader.terminate();
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn on_redis_a_limit_at_which_elect_starts_is_enough() {
+    low_limits_on::<RedisServer>();
+}
+
+#[test]
+fn on_etcd_a_limit_at_which_elect_starts_is_enough() {
+    low_limits_on::<EtcdServer>();
+}
+
+#[test]
+fn on_mongodb_a_limit_at_which_elect_starts_is_enough() {
+    low_limits_on::<Mongod>();
+}
+
+#[test]
+fn who_asks_gets_one_sentence_or_an_answer() {
+    let redis = RedisServer::start();
+    for descriptors in 4..=40 {
+        let sandbox = Sandbox::new();
+        let query = ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).status(&["cron"]);
+        let ended = with_at_most(query, descriptors).run();
+        assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+        let status = ended.status.code();
+        assert!(matches!(status, Some(3 | 125 | 127)), "nofile {descriptors}: {ended:?}");
+        assert_eq!(ended.stderr.lines().count(), usize::from(status != Some(3)), "nofile {descriptors}: {ended:?}");
+    }
+}

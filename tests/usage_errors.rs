@@ -1,0 +1,171 @@
+//! Bad input: one line that says what is wrong and what to do, a status of its own, and nothing left running.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::{ElectCmd, Sandbox, docs_under_test};
+
+#[test]
+fn a_name_that_no_terminal_should_see_is_refused() {
+    let sandbox = Sandbox::new();
+    let long = "x".repeat(257);
+    for (flag, value) in [("--name", "a\u{1b}[2J"), ("--name", &long), ("--advertise", &long)] {
+        ElectCmd::new(&sandbox).flag(flag, value).command(["true"]).run().fails_with(2, &[flag, "at most 256 bytes"]);
+    }
+}
+
+#[test]
+fn a_missing_boundary_is_asked_for() {
+    let sandbox = Sandbox::new();
+    ElectCmd::new(&sandbox).boundary(None).command(["true"]).run().fails_with(2, &["no boundary", "--boundary"]);
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn an_impossible_boundary_is_refused() {
+    let sandbox = Sandbox::new();
+    let too_long: &'static str = Box::leak("x".repeat(81).into_boxed_str());
+    for (boundary, reason) in [
+        ("", "at least one character"),
+        (too_long, "at most 80 bytes"),
+        ("a\nb", "control"),
+        ("a\u{1b}[31m", "control"),
+    ] {
+        ElectCmd::new(&sandbox).boundary(boundary).command(["true"]).run().fails_with(2, &["boundary", reason]);
+    }
+    assert!(!sandbox.locks().exists(), "nothing was asked of the store");
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn an_unknown_kind_of_store_is_named_without_its_password() {
+    let sandbox = Sandbox::new();
+    for store in ["postgres://user:secret@db/x", "secret", ""] {
+        let ended = ElectCmd::new(&sandbox).store(store.to_owned()).command(["true"]).run();
+        ended.fails_with(2, &["--store", "file:DIR"]);
+        assert!(!ended.stderr.contains("secret@"), "{ended:?}");
+    }
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn timings_that_cannot_hold_are_named_with_their_values() {
+    let sandbox = Sandbox::new();
+    for flags in [
+        &[("--ttl", "100ms")][..],
+        &[("--ttl", "10s"), ("--renew", "9s")],
+        &[("--ttl", "10s"), ("--request-timeout", "5s")],
+        &[("--ttl", "10s"), ("--fence-grace", "9s")],
+        &[("--ttl", "0s")],
+        &[("--renew", "0s")],
+        &[("--request-timeout", "0s")],
+    ] {
+        let elect = flags.iter().fold(ElectCmd::new(&sandbox), |elect, (flag, value)| elect.flag(flag, value));
+        let (flag, value) = flags.last().expect("one at least");
+        elect.command(["true"]).run().fails_with(2, &[flag, value]);
+    }
+    for value in ["soon", "-1s", "1 fortnight", "999y"] {
+        let ended = ElectCmd::new(&sandbox).switch(&format!("--ttl={value}")).command(["true"]).run();
+        ended.fails_with(2, &["--ttl", value]);
+    }
+    assert!(!sandbox.locks().exists(), "nothing was asked of the store");
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn other_flags_that_make_no_sense_are_named() {
+    let sandbox = Sandbox::new();
+    for (flag, value) in [("--stop-signal", "TERMINATE"), ("--advertise", "host:http"), ("--log-format", "xml")] {
+        ElectCmd::new(&sandbox).flag(flag, value).command(["true"]).run().fails_with(2, &[flag, value]);
+    }
+    ElectCmd::new(&sandbox).switch("--no-such-flag").command(["true"]).run().fails_with(2, &["--no-such-flag"]);
+    ElectCmd::new(&sandbox).run().fails_with(2, &["no command"]);
+    ElectCmd::new(&sandbox).variable("ELECT_TTL", "soon").command(["true"]).run().fails_with(2, &["--ttl", "soon"]);
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn what_was_probably_meant_is_said() {
+    let sandbox = Sandbox::new();
+    let elect = |words: &[&str]| {
+        let program = std::iter::once(docs_under_test::elect()).chain(words.iter().copied());
+        ElectCmd::new(&sandbox).program(program).run()
+    };
+    elect(&["run", "-b", "cron", "--folower", "x", "--", "true"]).fails_with(2, &["--folower", "'--follower'"]);
+    elect(&["stats"]).fails_with(2, &["'stats'", "'status'"]);
+    // A flag of the command's, before it.
+    elect(&["run", "-b", "cron", "--port", "80", "--", "true"]).fails_with(2, &["--port", "'-- --port'"]);
+    elect(&["--boundary", "cron", "--", "true"]).fails_with(2, &["--boundary", "elect run"]);
+    elect(&["run", "true", "-b", "cron"]).fails_with(2, &["no boundary", "before the command"]);
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn a_command_that_is_not_there_is_found_out_before_campaigning() {
+    let sandbox = Sandbox::new();
+    for command in ["no-such-command", "/no/such/command", "./no-such-command"] {
+        ElectCmd::new(&sandbox).command([command]).run().fails_with(127, &[command, "not found"]);
+    }
+    assert!(!sandbox.locks().exists(), "nobody campaigned");
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn a_command_that_cannot_be_executed_is_found_out_before_campaigning() {
+    let sandbox = Sandbox::new();
+    let script = sandbox.path().join("job.sh");
+    fs::write(&script, "#!/bin/sh\n").expect("the place takes a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).expect("a file of ours");
+    for command in [script.as_path(), sandbox.path()] {
+        let ended = ElectCmd::new(&sandbox).command([command]).run();
+        ended.fails_with(126, &[&command.display().to_string()]);
+    }
+    assert!(!sandbox.locks().exists(), "nobody campaigned");
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn a_command_that_fails_to_execute_gives_the_boundary_back() {
+    let sandbox = Sandbox::new();
+    let script = sandbox.path().join("job.sh");
+    fs::write(&script, "#!/no/such/interpreter\n").expect("the place takes a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a file of ours");
+    let ended = ElectCmd::new(&sandbox).command([&script]).run();
+    assert_eq!(ended.status.code(), Some(127), "{ended:?}");
+    ended.stderr_contains(&["cannot be executed", "No such file", "interpreter"]);
+    sandbox.is_left_empty();
+    assert_eq!(ElectCmd::new(&sandbox).command(["true"]).run().status.code(), Some(0), "the boundary is free");
+}
+
+#[test]
+fn a_file_that_is_no_script_runs_under_the_shell_as_everywhere() {
+    let sandbox = Sandbox::new();
+    let script = sandbox.path().join("job");
+    fs::write(&script, "echo \"$1\"; exit 5\n").expect("the place takes a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a file of ours");
+    let ended = ElectCmd::new(&sandbox).command([script.as_os_str(), "word".as_ref()]).run();
+    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(5), "word\n"), "{ended:?}");
+}
+
+/// Nobody else sees what it mounts, and it is PID 1.
+const AS_INIT: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+
+#[test]
+fn as_pid_1_the_file_store_has_to_be_named() {
+    let sandbox = Sandbox::new();
+    let ended = ElectCmd::new(&sandbox).store(None).wrapped_by(AS_INIT).command(["true"]).run();
+    ended.fails_with(2, &["PID 1", "--store file:DIR"]);
+    let ended = ElectCmd::new(&sandbox).store("file:".to_owned()).wrapped_by(AS_INIT).command(["true"]).run();
+    ended.fails_with(2, &["PID 1", "--store file:DIR"]);
+    let ended = ElectCmd::new(&sandbox).wrapped_by(AS_INIT).command(["sh", "-c", "exit 7"]).run();
+    assert_eq!(ended.status.code(), Some(7), "a named one will do: {ended:?}");
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn as_pid_1_a_signal_becomes_128_and_its_number() {
+    let sandbox = Sandbox::new();
+    let ended = ElectCmd::new(&sandbox).wrapped_by(AS_INIT).shell("kill -TERM $$").run();
+    assert_eq!(ended.status.code(), Some(143), "{ended:?}");
+    sandbox.is_left_empty();
+}
