@@ -1,6 +1,7 @@
 //! What elect costs: memory and wake-ups of a candidate that waits or leads, and the time from its start to the
 //! command's, beside flock(1)'s. `cargo bench` prints a table; figures, not verdicts.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a table for people")]
 
 use std::fs::{self, File};

@@ -9,12 +9,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::boundary::{Boundary, BoundaryError};
-use crate::election::{
-    Asked, Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Signal, Timing, TimingError, Wishes,
-};
-use crate::keeper::{Containment, HookScripts};
-use crate::limits::{INSIDE_BYTES_MAX, NAME_BYTES_MAX, TTL_MAX};
 use crate::store::{StoreUrl, StoreUrlError};
+use elect_core::limits::{INSIDE_BYTES_MAX, NAME_BYTES_MAX, TTL_MAX};
+use elect_core::{Asked, Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Signal, Timing, TimingError, Wishes};
+use elect_keeper::{Containment, HookScripts};
 use flags::{FollowerFlags, HookFlags};
 pub use flags::{OnLostFlag, RestartFlag, RunFlags, StoreFlags};
 
@@ -196,7 +194,7 @@ impl Config {
             timing,
             stop_signal: flags.stop_signal.0,
             stop_timeout: flags.stop_timeout,
-            containment: flags.containment,
+            containment: flags.containment.into(),
             wishes,
             #[cfg(feature = "listen")]
             listen: flags.listen,
@@ -410,7 +408,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fuzz;
+    use elect_core::fuzz;
 
     #[test]
     fn durations_are_what_people_write() {

@@ -14,21 +14,21 @@ use anyhow::Context;
 use tokio::io::unix::AsyncFd;
 use tracing::{debug, error, info, warn};
 
-use crate::clock::{self, Alarm};
 use crate::config::{self, Address, Config};
 use crate::control::{CandidateInfo, ControlRequest, ControlServer, IncomingRequest};
-use crate::election::{
-    Action, Answer, Aside, AsideEnd, AtTerminal, Attempt, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase,
-    Report, Signal, Time,
-};
 use crate::http::HttpServer;
-use crate::keeper::{self, Keeper, Outbox, Received, ToKeeper};
 use crate::narrator::{self, Narrator};
 use crate::roles::Roles;
 use crate::signals::{SignalEvent, Signals};
 use crate::status::{StatusPublisher, StatusSnapshot};
 use crate::store::worker::{self, Events, StoreEvent, StoreNote, StoreRequest, Worker};
 use crate::store::{Access, Candidacy, Observation, StoreUrl};
+use elect_core::{
+    Action, Answer, Aside, AsideEnd, AtTerminal, Attempt, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase,
+    Report, Signal, Time,
+};
+use elect_keeper::clock::{self, Alarm};
+use elect_keeper::{Keeper, Outbox, Received, ToKeeper};
 
 /// How long a keeper that has nothing left to do may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -273,7 +273,7 @@ impl Driver {
             // Ctrl-C reached the command alone. It is meant for all of the job, and not to be answered with a restart.
             AtTerminal::Interrupted(Signal(number)) => {
                 self.echo = Some(number);
-                keeper::signal_own_group(number);
+                elect_keeper::signal_own_group(number);
                 self.handle(Event::Stop(Signal(number)));
             }
         }
@@ -285,7 +285,7 @@ impl Driver {
         narrator::suspended(self.leased);
         // Who is about to stand still for as long as a person likes may wait for his own last line.
         std::thread::sleep(LAST_WORDS);
-        keeper::signal_own_group(libc::SIGTSTP);
+        elect_keeper::signal_own_group(libc::SIGTSTP);
         // Here again: continued, or not stopped at all because nobody could ever have continued us (an orphaned group, PID 1).
         narrator::goes_on();
         self.go_on();

@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::election::{CommandEnd, Outcome, Signal};
-use crate::keeper;
+use elect_core::{CommandEnd, Outcome, Signal};
 
 /// The statuses that are elect's own; a command's status is passed on as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,14 +113,14 @@ fn cannot_start(errno: i32) -> Exit {
 }
 
 fn by(Signal(signal): Signal) -> ExitCode {
-    keeper::die_by(signal);
+    elect_keeper::die_by(signal);
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::election::{Asked, Timing};
+    use elect_core::{Asked, Timing};
     use std::time::Duration;
 
     /// A ttl that nothing can be done within.

@@ -18,10 +18,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::clock;
-use crate::limits::{LINE_BYTES_MAX, cut_visibly};
 use crate::setup::SetupError;
 use crate::text::escaped;
+use elect_core::limits::{LINE_BYTES_MAX, cut_visibly};
+use elect_keeper::clock;
 
 pub use writer::Guard;
 
@@ -223,8 +223,8 @@ mod tests {
     use tracing::{info, warn};
 
     use super::*;
-    use crate::fuzz;
     use crate::text::is_unsafe;
+    use elect_core::fuzz;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);

@@ -1,21 +1,19 @@
 //! `elect` campaigns for a named boundary and runs a command only while it leads.
 
+#![forbid(unsafe_code)]
+
 #[cfg(not(target_os = "linux"))]
 compile_error!("elect is for Linux: it kills by cgroup, /proc and subreaper, which nothing else has");
 
 mod boundary;
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+mod bounded_file;
 mod cli;
-mod clock;
 mod config;
 mod control;
 mod driver;
-mod election;
 mod exit;
-#[cfg(test)]
-mod fuzz;
 mod http;
-mod keeper;
-mod limits;
 mod log;
 mod narrator;
 mod roles;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use crate::election::{Aside, CommandEnd, Hook, HookFailure, NotStarted, Outcome, Reason, Report, Short, Signal, Time};
 use crate::store::worker::StoreNote;
 use crate::store::{Observation, StoreError};
+use elect_core::{Aside, CommandEnd, Hook, HookFailure, NotStarted, Outcome, Reason, Report, Short, Signal, Time};
 
 /// How long a trouble that stays the same is not mentioned again.
 const AGAIN: Duration = Duration::from_secs(30);

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Address, joined};
-use crate::election::{Aside, Job, LeaderKey, Term};
-use crate::limits::{self, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX, is_believed_term};
 use crate::store::{Candidacy, Identity, Leader};
 use crate::text;
+use elect_core::limits::{self, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX, is_believed_term};
+use elect_core::{Aside, Job, LeaderKey, Term};
 
 /// Variables for a program.
 pub type Variables = Vec<(OsString, OsString)>;

@@ -5,8 +5,6 @@ use std::io;
 use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-use crate::keeper;
-
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalEvent {
@@ -39,9 +37,9 @@ impl Signals {
         let forward = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH]
             .map(|number| (number, SignalEvent::Forward(number)));
         let own = [(libc::SIGCHLD, SignalEvent::Child), (libc::SIGCONT, SignalEvent::Continued)];
-        let ignored = keeper::is_ignored(libc::SIGHUP);
+        let ignored = elect_keeper::is_ignored(libc::SIGHUP);
         for number in [libc::SIGTTOU, libc::SIGTTIN] {
-            keeper::ignore(number);
+            elect_keeper::ignore(number);
         }
         let listened = stop.into_iter().chain(forward).chain(own);
         let mut streams = Vec::new();

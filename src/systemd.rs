@@ -15,8 +15,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::debug;
 
-use crate::election::Time;
 use crate::status::StatusSnapshot;
+use elect_core::Time;
 
 /// How soon a message that found no room is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);

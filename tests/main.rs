@@ -1,5 +1,6 @@
 //! elect as its users meet it: the program itself, real processes, real files.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures, and what is known about a failure")]
 
 #[cfg_attr(

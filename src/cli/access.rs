@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::config::StoreFlags;
 use crate::exit::Exit;
-use crate::limits::CREDENTIAL_BYTES_MAX;
 use crate::store::{Access, Password};
+use elect_core::limits::CREDENTIAL_BYTES_MAX;
 
 /// A password that cannot be had.
 #[derive(Debug, thiserror::Error)]

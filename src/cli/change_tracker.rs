@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::boundary::Boundary;
-use crate::election::{Term, Time};
 use crate::store::{Leader, Listing, Observation, StoreError};
+use elect_core::{Term, Time};
 
 /// How long a term that was over has to be seen again to be believed: the record of a leader that died is in the way of the
 /// next one for a moment, under whose lock it looks alive.

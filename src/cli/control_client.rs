@@ -10,10 +10,10 @@ use clap::Args;
 
 use super::fail;
 use crate::boundary::Boundary;
-use crate::clock;
 use crate::config::{self, Address, ConfigError, duration};
 use crate::control::{self, ControlOutcome, ControlRequest, ControlResponse};
 use crate::exit::Exit;
+use elect_keeper::clock;
 
 /// How long a candidate that may be the one may take to say who it is.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::clock;
 use crate::config::joined;
 use crate::store::Leader;
 use crate::text::escaped;
+use elect_keeper::clock;
 
 /// `web-1 leads at 10.0.0.5:8080, term 42`
 pub fn leader_line(leader: &Leader) -> String {

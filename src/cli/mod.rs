@@ -27,13 +27,12 @@ use tokio::runtime::Runtime;
 
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::{self, Exit};
-use crate::keeper;
-use crate::limits::{LINE_BYTES_MAX, cut_visibly};
 use crate::setup::{self, SetupError};
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 use crate::store::resolver;
 use crate::store::{StoreError, StoreUrl};
 use crate::text::escaped;
+use elect_core::limits::{LINE_BYTES_MAX, cut_visibly};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -317,7 +316,7 @@ fn complain(message: &str) {
     let message = escaped(message);
     let message = cut_visibly(&message, LINE_BYTES_MAX - "elect: \n".len());
     // Into a closed pipe, a full disk or a file that may not grow: the exit status says it too.
-    keeper::ignore_file_size_signal();
+    elect_keeper::ignore_file_size_signal();
     let _ = writeln!(std::io::stderr(), "elect: {message}");
 }
 

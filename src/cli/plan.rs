@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::fail;
 use crate::config::{self, RunFlags};
-use crate::election::{Asked, KILL_ALLOWANCE, Short, Time, Timing, margin};
 use crate::exit::Exit;
+use elect_core::{Asked, KILL_ALLOWANCE, Short, Time, Timing, margin};
 
 pub fn plan(flags: &RunFlags) -> ExitCode {
     if let Err(error) = config::is_believed(flags.ttl) {

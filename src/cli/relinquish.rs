@@ -12,8 +12,8 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::{DESCRIPTORS_FOR_QUERY, runtime};
 use crate::exit::Exit;
-use crate::keeper::MESSAGE_BYTES_MAX as MESSAGE_TO_KEEPER_BYTES_MAX;
 use crate::store::claim_release::{SUBCOMMAND, StoredClaim};
+use elect_keeper::MESSAGE_BYTES_MAX as MESSAGE_TO_KEEPER_BYTES_MAX;
 
 /// The descriptor of the claim, if it is this that we were executed for. Not part of the command line that people see, and
 /// that is completed for them.

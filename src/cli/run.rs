@@ -10,10 +10,10 @@ use super::{exit_for, fail, prepare, runtime};
 use crate::config::{Config, RunFlags, Surroundings};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
-use crate::keeper::{CommandSpec, FindError, ForkError, Keeper, close_inherited, find, ignore_file_size_signal};
 use crate::log::{self, StartError, Verbosity};
 use crate::setup::Setup;
 use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
+use elect_keeper::{CommandSpec, FindError, ForkError, Keeper, close_inherited, find, ignore_file_size_signal};
 
 /// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the files or
 /// connections of a store, for a reconnect, and for requests on this host.
@@ -94,7 +94,7 @@ fn campaign(
     store: StoreUrl<'_>,
     access: &Access,
     keeper: Keeper,
-) -> anyhow::Result<crate::election::Outcome> {
+) -> anyhow::Result<elect_core::Outcome> {
     let candidacy = Candidacy {
         boundary: config.boundary.clone(),
         identity: identity(config),

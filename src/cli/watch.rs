@@ -9,13 +9,13 @@ use super::format::{leader_line, timestamp};
 use super::stdout::StdoutWriter;
 use super::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use super::{WatchFlags, exit_for, fail};
-use crate::clock;
 use crate::exit::Exit;
 use crate::signals::{SignalEvent, Signals};
 use crate::status::ChangeDocument;
 use crate::store::observer::Observer;
 use crate::store::{Listing, Notifier, StoreError};
 use crate::text::escaped;
+use elect_keeper::clock;
 
 /// How long the last line may take: its reader may be stuck.
 const FINAL_WRITE_TIMEOUT: Duration = Duration::from_millis(200);

@@ -8,8 +8,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::{Address, OnChangeFlag, RestartLimit, SignalName, duration};
-use crate::keeper::Containment;
 use crate::{log, store};
+use elect_keeper::Containment;
 
 /// Flags of `elect run`.
 #[derive(Debug, Args)]
@@ -82,7 +82,7 @@ pub struct RunFlags {
         hide_possible_values = true,
         help_heading = "Stopping"
     )]
-    pub containment: Containment,
+    pub containment: ContainmentFlag,
 
     /// Start a command that ended again, as the same leader
     ///
@@ -358,5 +358,29 @@ fn boolean(text: &str) -> Result<bool, String> {
         "1" | "true" => Ok(true),
         "0" | "false" | "" => Ok(false),
         _ => Err("say 1 or 0".to_owned()),
+    }
+}
+
+/// `--containment`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ContainmentFlag {
+    /// cgroup where one can be made, else tree
+    Auto,
+    /// A cgroup of its own below elect's (kernel 5.14): whatever forks in it, one call kills it
+    Cgroup,
+    /// A PID namespace of its own (root): it ends with elect even if all of elect is killed at once
+    Pidns,
+    /// No more than what is always done: every descendant is found and killed
+    Tree,
+}
+
+impl From<ContainmentFlag> for Containment {
+    fn from(flag: ContainmentFlag) -> Containment {
+        match flag {
+            ContainmentFlag::Auto => Containment::Auto,
+            ContainmentFlag::Cgroup => Containment::Cgroup,
+            ContainmentFlag::Pidns => Containment::Pidns,
+            ContainmentFlag::Tree => Containment::Tree,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::election::Term;
+use elect_core::Term;
 
 /// A longer request is none.
 pub const REQUEST_BYTES_MAX: usize = 4096;
@@ -176,7 +176,7 @@ pub mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fuzz;
+    use elect_core::fuzz;
 
     pub fn requests() -> impl Strategy<Value = ControlRequest> {
         let text = || proptest::option::of(fuzz::text());

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{CandidateInfo, ControlOutcome, ControlRequest, ControlSocket, IncomingRequest, socket_path};
-use crate::clock;
-use crate::election::{Denial, Petition, Term, Time};
+use elect_core::{Denial, Petition, Term, Time};
+use elect_keeper::clock;
 
 /// How many wishes wait for the election's answer at once, with those of visitors that have left: the election remembers them
 /// until it answers, and a command may take hours to stop.

@@ -8,7 +8,7 @@ use tokio::task::LocalSet;
 use super::protocol::tests::malformed_requests;
 use super::socket_path::socket_name;
 use super::*;
-use crate::fuzz;
+use elect_core::fuzz;
 
 fn info() -> CandidateInfo {
     CandidateInfo { boundary: "billing/nightly".to_owned(), id: "0b5e".to_owned(), name: "web-1".to_owned() }

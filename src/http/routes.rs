@@ -5,8 +5,8 @@ use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
-use crate::election::Time;
 use crate::status::{SharedStatus, StatusDocument};
+use elect_core::Time;
 
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 /// The version of the format, as Prometheus wants it named.
@@ -88,9 +88,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fuzz;
     use crate::status::StatusPublisher;
     use crate::status::snapshot::tests::{NOW, snapshot};
+    use elect_core::fuzz;
 
     const PATHS: [&str; 7] = ["/", "/livez", "/readyz", "/leader", "/follower", "/status", "/metrics"];
 

@@ -21,9 +21,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info};
 
 use super::routes;
-use crate::clock;
 use crate::setup;
 use crate::status::{SharedStatus, StatusPublisher};
+use elect_keeper::clock;
 
 /// Connections at one time.
 const CONNECTIONS_MAX: usize = 64;
@@ -161,8 +161,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fuzz;
     use crate::status::snapshot::tests::snapshot;
+    use elect_core::fuzz;
 
     #[test]
     fn an_address_has_a_port_and_perhaps_a_host() {

@@ -6,7 +6,7 @@ use prometheus::{
 
 use super::{MetricEvent, StatusSnapshot};
 use crate::boundary::Boundary;
-use crate::election::{Renewed, Time};
+use elect_core::{Renewed, Time};
 
 /// Seconds: from a lease that nearly ran out to a very long one.
 const LEASE_LEFT_BUCKETS: [f64; 12] = [0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 20.0, 60.0, 300.0];

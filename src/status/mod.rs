@@ -21,12 +21,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::clock;
-use crate::election::{Answer, Candidate, Phase, Renewed, Report, Term, Time};
 use crate::store::{Identity, Observation};
 use crate::systemd::SystemdNotifier;
 pub use change_document::ChangeDocument;
 pub use document::StatusDocument;
+use elect_core::{Answer, Candidate, Phase, Renewed, Report, Term, Time};
+use elect_keeper::clock;
 use metrics::Metrics;
 use snapshot::RunState;
 pub use snapshot::StatusSnapshot;

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use super::document::SelfStatus;
 use crate::boundary::Boundary;
-use crate::election::{Lease, Phase, Term, Time};
 use crate::store::{Candidacy, Identity, Leader, Observation};
 use crate::text::escaped;
+use elect_core::{Lease, Phase, Term, Time};
 
 /// As much of somebody else's text as fits on a line.
 const NAME_CHARS_MAX: usize = 100;

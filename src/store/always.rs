@@ -9,10 +9,10 @@ use super::{
     Access, CampaignResult, Candidacy, Notifier, Observation, RenewResult, Store, StoreError, StoreKind, StoreUrl,
 };
 use crate::boundary::Boundary;
-use crate::clock;
-use crate::election::Term;
-use crate::keeper::Claim;
-use crate::limits::next_term;
+use elect_core::Term;
+use elect_core::limits::next_term;
+use elect_keeper::Claim;
+use elect_keeper::clock;
 
 pub const KIND: StoreKind = StoreKind {
     schemes: &["always"],

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::{CampaignResult, Candidacy, Detail, Leader, Listing, Observation, RenewResult, Store, StoreError};
 use crate::boundary::Boundary;
-use crate::keeper::Claim;
-use crate::limits::{self, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
+use elect_core::limits::{self, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
+use elect_keeper::Claim;
 
 /// A store whose answers are limited in size.
 pub struct Bounded(pub Box<dyn Store>);
@@ -121,9 +121,9 @@ mod tests {
     use tokio::runtime;
 
     use super::*;
-    use crate::fuzz;
-    use crate::limits::NAME_BYTES_MAX;
     use crate::store::Identity;
+    use elect_core::fuzz;
+    use elect_core::limits::NAME_BYTES_MAX;
 
     /// A store that says too much, whatever it is asked.
     struct Flood {

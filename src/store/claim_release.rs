@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::{REGISTRY, StoreError, StoreKind};
-use crate::keeper::{self, Claim};
+use elect_keeper::Claim;
 
 /// The hidden subcommand; its argument is the number of the claim's descriptor.
 pub const SUBCOMMAND: &str = "relinquish";
@@ -76,5 +76,5 @@ impl StoredClaim {
 
 /// Called in the keeper's process: returns only if elect cannot be executed anew, and then the lease has to run out.
 pub fn execute(Claim { payload, .. }: Claim) {
-    keeper::execute_self(SUBCOMMAND, &payload);
+    elect_keeper::execute_self(SUBCOMMAND, &payload);
 }

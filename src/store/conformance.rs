@@ -36,8 +36,8 @@ use super::{
     Access, CampaignResult, Candidacy, Identity, Notifier, Observation, Password, RenewResult, Store, StoreError,
     StoreUrl,
 };
-use crate::election::Term;
-use crate::keeper::Claim;
+use elect_core::Term;
+use elect_keeper::Claim;
 use gate::Gate;
 
 /// Longer than any case takes on a laden machine; only one that fails waits so long.
@@ -333,8 +333,8 @@ mod always {
     use tokio::time::timeout;
 
     use super::{Access, StoreUnderTest};
-    use crate::clock;
     use crate::store::{CampaignResult, RenewResult};
+    use elect_keeper::clock;
 
     /// The items of the suite that make sense without an election.
     #[test]

@@ -30,7 +30,7 @@ use super::{
     StoreKind, StoreUrl,
 };
 use crate::boundary::Boundary;
-use crate::keeper::Claim;
+use elect_keeper::Claim;
 use endpoints::{Endpoints, explain};
 use observer::{QueueObserver, Scope};
 use session::Session;

@@ -39,13 +39,13 @@ use super::{
     StoreError, StoreKind, StoreUrl,
 };
 use crate::boundary::Boundary;
-use crate::clock;
-use crate::election::{Term, Time};
-use crate::keeper::Claim;
-use crate::limits;
 use directory::{Directory, refused_if_permanent};
 pub use directory::{default_directory, encode, make_private, runtime_directory};
 use directory_handle::DirectoryHandle;
+use elect_core::limits;
+use elect_core::{Term, Time};
+use elect_keeper::Claim;
+use elect_keeper::clock;
 use lock_holders::LockHolders;
 use lock_label::LockLabel;
 use newcomer_wait::NewcomerWait;

@@ -33,8 +33,6 @@ mod record;
 mod redis;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 pub mod resolver;
-#[cfg(any(feature = "mongodb", feature = "redis", test))]
-pub mod takeover;
 pub mod worker;
 
 use std::fmt;
@@ -46,10 +44,10 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::boundary::Boundary;
-use crate::election::{Term, Time};
-use crate::keeper::Claim;
-use crate::limits::{STORE_URL_BYTES_MAX, cut_visibly};
 use crate::text::escaped;
+use elect_core::limits::{STORE_URL_BYTES_MAX, cut_visibly};
+use elect_core::{Term, Time};
+use elect_keeper::Claim;
 
 pub use access::{Access, Password};
 use bounds::Bounded;
@@ -404,7 +402,7 @@ pub mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fuzz;
+    use elect_core::fuzz;
 
     /// Credentials with a password in a URL, or what people take for one, in all the wrong places; the password.
     pub fn careless() -> impl Strategy<Value = (String, &'static str)> {

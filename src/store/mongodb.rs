@@ -1,7 +1,7 @@
 //! `mongodb://`: one document for each boundary, compared and swapped by the server (DESIGN.md 5.3 and 5.5).
 //!
 //! MongoDB grants no leases (its TTL monitor comes once a minute). Candidates observe the record, and
-//! [`takeover`](super::takeover) says when it may be taken. What makes it safe is in [`seat`].
+//! [`takeover`](elect_core::takeover) says when it may be taken. What makes it safe is in [`seat`].
 
 mod errors;
 mod server;
@@ -29,7 +29,7 @@ use super::{
     StoreKind, StoreUrl,
 };
 use crate::boundary::Boundary;
-use crate::keeper::Claim;
+use elect_keeper::Claim;
 use server::{MongoServer, attempt};
 use session::Session;
 use settings::{MongoUrl, Settings};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Identity, StoreError};
-use crate::election::Term;
+use elect_core::Term;
+pub use elect_core::takeover::RecordState;
 
 /// The newest record format that this elect writes and reads.
 pub const VERSION: u32 = 2;
@@ -26,17 +27,6 @@ pub struct Record {
     pub ttl: Option<u64>,
     /// When leadership began, in milliseconds since 1970 on the store's wall clock. For people.
     pub since: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RecordState {
-    /// Somebody leads, or died leading.
-    Held,
-    /// Released.
-    Free,
-    /// No candidate is known to lead, or to have led: written by a candidate that has found no record (S2).
-    Vacant,
 }
 
 impl Record {

@@ -1,7 +1,7 @@
 //! `redis://`: one hash for each boundary, compared and swapped by scripts (DESIGN.md 5.3 and 5.4).
 //!
 //! Redis grants no leases here (a key that expires by itself is taken by the next one while the last one still runs, and after a
-//! restart or a failover there may be two of it). Candidates observe the record, and [`takeover`](super::takeover) says when
+//! restart or a failover there may be two of it). Candidates observe the record, and [`takeover`](elect_core::takeover) says when
 //! it may be taken. What makes it safe is in [`seat`]; what it cannot promise is in the manual.
 
 mod connection;
@@ -27,14 +27,14 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::claim_release::{ClaimRelease, StoredClaim};
-use super::takeover::Basis;
 use super::{
     Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
     StoreKind, StoreUrl,
 };
 use crate::boundary::Boundary;
-use crate::clock;
-use crate::keeper::Claim;
+use elect_core::takeover::Basis;
+use elect_keeper::Claim;
+use elect_keeper::clock;
 use observer::HintResult;
 use server::{Link, RedisServer};
 use session::{LuaScripts, Session};

@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, Store, StoreError};
-use crate::election::{Answer, Attempt, Campaigned, Renewed, Term};
-use crate::keeper::Claim;
+use elect_core::{Answer, Attempt, Campaigned, Renewed, Term};
+use elect_keeper::Claim;
 
 /// What the election asks of the store.
 #[derive(Debug, Clone, Copy)]

@@ -8,6 +8,8 @@
 //! candidate's follower has to be gone by then. What each was told of its leader is noted in a journal of its own.
 //! As a hook it leaves a note, and is gone.
 
+#![forbid(unsafe_code)]
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;

@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 
 use super::{StoreUnderTest, TestCandidate};
 use crate::boundary::Boundary;
-use crate::clock;
 use crate::store::{Detail, Observation, RenewResult};
+use elect_keeper::clock;
 
 pub async fn a_candidate_alone_wins_and_its_renewal_is_credited(site: &StoreUnderTest) {
     let mut one = site.player("alone", "one");

@@ -6,8 +6,8 @@ use std::task::Poll;
 use super::gate::{Gate, Trap};
 use super::leases::{LONG, SHORT, was_led};
 use super::{StoreUnderTest, TestCandidate};
-use crate::clock;
 use crate::store::{RenewResult, StoreError};
+use elect_keeper::clock;
 
 /// As often as a request of any store waits for something.
 const AWAITS: usize = 12;

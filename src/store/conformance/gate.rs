@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
-use crate::clock;
-use crate::election::Time;
+use elect_core::Time;
+use elect_keeper::clock;
 
 /// The treatment of the request that is caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

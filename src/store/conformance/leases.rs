@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{PATIENCE, StoreUnderTest, TestCandidate, sees};
-use crate::clock;
-use crate::election::Time;
-use crate::limits::is_believed_term;
 use crate::store::{CampaignResult, Detail, RenewResult};
+use elect_core::Time;
+use elect_core::limits::is_believed_term;
+use elect_keeper::clock;
 
 /// As short as a lease can be on every store.
 pub const SHORT: Duration = Duration::from_secs(2);

@@ -3,8 +3,8 @@
 use super::leases::was_led;
 use super::tools::{PLANTS, Plant};
 use super::{StoreUnderTest, TestCandidate};
-use crate::limits::{NAME_BYTES_MAX, is_believed_term};
 use crate::store::{CampaignResult, Detail, RenewResult, StoreError};
+use elect_core::limits::{NAME_BYTES_MAX, is_believed_term};
 
 /// The obstacle that is shown for such a record.
 async fn obstacle(player: &mut TestCandidate, plant: Plant) -> String {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::StoreUnderTest;
-use crate::limits;
+use elect_core::limits;
 
 /// A record beside which no candidate of this elect campaigns (S1, S6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,11 +18,11 @@ use tracing::{debug, warn};
 use super::dialer::Dialer;
 use super::insecure_tls::AcceptAnyServerCert;
 use super::settings::{Settings, Tls};
-use crate::clock;
-use crate::limits;
 use crate::store::StoreError;
 use crate::store::access::unreadable;
 use crate::text::escaped;
+use elect_core::limits;
+use elect_keeper::clock;
 
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
 const PING_INTERVAL: Duration = Duration::from_secs(6);
@@ -204,7 +204,7 @@ fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
 
 /// Each time anew: certificates are replaced while we run.
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
+    crate::bounded_file::read(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
 }
 
 /// The innermost reason: what is around it says "transport error".

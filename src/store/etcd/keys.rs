@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::terms::{self, Scheme};
 use crate::boundary::Boundary;
-use crate::election::Term;
-use crate::limits;
 use crate::store::record::VERSION;
 use crate::store::{Candidacy, Leader, StoreError};
 use crate::text::escaped;
+use elect_core::Term;
+use elect_core::limits;
 
 /// As much of a text as a message for people repeats of it.
 pub const EXCERPT_BYTES_MAX: usize = 64;
@@ -262,7 +262,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fuzz;
+    use elect_core::fuzz;
 
     fn name(text: &str) -> Boundary {
         text.parse().expect("a name")

@@ -21,9 +21,9 @@ use super::keys::{self, StoredRecord};
 use super::settings::Settings;
 use super::terms::Scheme;
 use crate::boundary::Boundary;
-use crate::clock;
-use crate::election::{Term, Time};
 use crate::store::{Detail, Leader, Listing, Observation, StoreError};
+use elect_core::{Term, Time};
+use elect_keeper::clock;
 
 /// How long it may take to learn what is left of leases, of one or of all.
 const LEASES_TIMEOUT: Duration = Duration::from_millis(250);

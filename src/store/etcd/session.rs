@@ -33,10 +33,10 @@ use super::endpoints::explain;
 use super::keys::{self, StoredRecord, Value};
 use super::terms::{Scheme, StoredTerm, Terms};
 use super::watch::{KeyEvent, KeyWatch};
-use crate::clock;
-use crate::election::Term;
-use crate::limits::TTL_MAX;
 use crate::store::{CampaignResult, Candidacy, Leader, Notifier, Observation, RenewResult, StoreError};
+use elect_core::Term;
+use elect_core::limits::TTL_MAX;
+use elect_keeper::clock;
 
 /// How soon a candidate whose lease vanished while it waited comes back with a new one.
 const REQUEUE_DELAY: Duration = Duration::from_millis(100);
@@ -479,7 +479,7 @@ impl Session {
                 hints.ousted(term);
             }
             (KeyEvent::Deleted, LeadState::NotYet | LeadState::Outdated | LeadState::Over) | (KeyEvent::Broken, _) => {
-                hints.changed()
+                hints.changed();
             }
         };
         self.own = Some(KeyWatch::after(revision, client.clone(), self.key.clone(), tell));

@@ -250,8 +250,8 @@ fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
     use crate::store::tests::careless;
+    use elect_core::fuzz;
 
     fn settings(url: &str, access: &Access, variables: &[(&str, &str)]) -> Result<Settings, String> {
         let url = StoreUrl::parse(url).map_err(|error| error.to_string())?;

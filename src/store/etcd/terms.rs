@@ -12,11 +12,11 @@ use etcd_client::{Compare, CompareOp, KeyValue, TxnOp};
 use serde::{Deserialize, Serialize};
 
 use super::keys;
-use crate::clock;
-use crate::election::Term;
-use crate::limits;
 use crate::store::StoreError;
 use crate::text::escaped;
+use elect_core::Term;
+use elect_core::limits;
+use elect_keeper::clock;
 
 /// How the candidates of a boundary count their terms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

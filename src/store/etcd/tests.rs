@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::LocalSet;
 
-use crate::clock;
-use crate::election::Term;
 use crate::store::conformance::{StoreUnderTest, conforms};
 use crate::store::{Access, CampaignResult, Candidacy, Identity, Notifier, RenewResult, Store, StoreUrl};
+use elect_core::Term;
+use elect_keeper::clock;
 
 const TERM_KEY: &str = "elect.term//elect/cron/";
 

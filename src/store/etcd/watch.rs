@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tracing::debug;
 
 use super::endpoints::shown;
-use crate::clock;
+use elect_keeper::clock;
 
 /// A watch that was broken off sooner than this is not worth a question of its own: that would make a storm.
 const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);

@@ -271,7 +271,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fuzz;
+    use elect_core::fuzz;
 
     #[test]
     fn names_in_files_never_meet_and_come_back() {

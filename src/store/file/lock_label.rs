@@ -80,7 +80,7 @@ impl Read for ReadAt<'_> {
 mod tests {
 
     use super::*;
-    use crate::fuzz;
+    use elect_core::fuzz;
 
     #[test]
     fn what_is_written_is_what_is_read_and_nothing_else_is() {

@@ -14,10 +14,10 @@ use super::lock_holders::{Earlier, Search};
 use super::lock_label::LockLabel;
 use super::record_file::FileRecord;
 use super::session::Session;
-use crate::clock;
-use crate::election::Time;
 use crate::store::Notifier;
 use crate::store::record::RecordState;
+use elect_core::Time;
+use elect_keeper::clock;
 
 /// A leader looks after its lock once a second; a lock file other than the one that a living leader holds is therefore
 /// noticed, and the command killed, well within this time.

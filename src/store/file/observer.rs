@@ -13,10 +13,10 @@ use super::lock_holders::LockHolders;
 use super::record_file::{FileRecord, Files};
 use super::{lock_holders, session};
 use crate::boundary::Boundary;
-use crate::clock;
-use crate::election::Time;
 use crate::store::record::RecordState;
 use crate::store::{Observation, StoreError};
+use elect_core::Time;
+use elect_keeper::clock;
 
 /// How long every leader may take, on its way, from its lock to its guard.
 const GUARD_LAG: Duration = Duration::from_millis(20);

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::session::LockFile;
-use crate::election::Term;
 use crate::store::Notifier;
+use elect_core::Term;
 
 /// How long a question waits for the answer of the thread. A later answer that costs the leadership is reported all the same.
 const ANSWER_WAIT_MAX: Duration = Duration::from_millis(500);

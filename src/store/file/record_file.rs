@@ -11,12 +11,12 @@ use super::StoreError;
 use super::directory::{closed, encode, refused_if_permanent};
 use super::open_regular::{NotOpened, open_regular};
 use super::session::LockFile;
-use crate::election::Term;
-use crate::limits::{
-    ID_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, believed_ttl, cut, cut_name, is_believed_term,
-};
 use crate::store::record::{Record, VERSION};
 use crate::text::escaped;
+use elect_core::Term;
+use elect_core::limits::{
+    ID_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, believed_ttl, cut, cut_name, is_believed_term,
+};
 
 /// The record with the fields that only this store has.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -230,9 +230,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fuzz;
-    use crate::limits::TERM_MAX;
     use crate::store::record::RecordState;
+    use elect_core::fuzz;
+    use elect_core::limits::TERM_MAX;
 
     fn files(directory: &Path) -> Files {
         Files::new(directory, directory.to_owned(), "cron")

@@ -227,7 +227,9 @@ impl Session {
 
     /// Lets cleaners that go by age see that the files are in use.
     pub fn touch(&self, record: &Path) {
-        let now = std::fs::FileTimes::new().set_accessed(crate::clock::wall()).set_modified(crate::clock::wall());
+        let now = std::fs::FileTimes::new()
+            .set_accessed(elect_keeper::clock::wall())
+            .set_modified(elect_keeper::clock::wall());
         // A lock file that cannot be touched is still a lock.
         let _ = self.lock.set_times(now);
         // Another user may have put something else in the place of the record: that is left alone.

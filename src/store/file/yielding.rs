@@ -1,4 +1,4 @@
-//! CampaignResult behind the others after a leadership: a lock that is given up is free until a waiter has been scheduled, and the
+//! Standing behind the others after a leadership: a lock that is given up is free until a waiter has been scheduled, and the
 //! one who gave it up would be the first to find it so.
 
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::lock_holders;
 use super::record_file::Files;
 use super::session::{self, LockFile};
-use crate::clock;
-use crate::election::{Term, Time};
 use crate::store::{CampaignResult, Observation};
+use elect_core::{Term, Time};
+use elect_keeper::clock;
 
 /// How long those are waited for who were seen to wait. Only one that is stopped, or dies in this moment, takes so long.
 const YIELD_MAX: Duration = Duration::from_secs(5);

@@ -4,9 +4,9 @@
 
 use ::mongodb::error::{CommandError, Error, ErrorKind, WriteFailure};
 
-use crate::limits::{MESSAGE_BYTES_MAX, cut_visibly};
 use crate::store::StoreError;
 use crate::text::escaped;
+use elect_core::limits::{MESSAGE_BYTES_MAX, cut_visibly};
 
 /// A document with this `_id` is there already.
 const DUPLICATE_KEY: i32 = 11_000;

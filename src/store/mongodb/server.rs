@@ -24,9 +24,9 @@ use super::settings::{Settings, Tls};
 use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
 use super::watch::ChangeStreamWatch;
 use crate::boundary;
-use crate::limits::{self, RECORD_BYTES_MAX};
 use crate::store::access::unreadable;
 use crate::store::{StoreError, resolver};
+use elect_core::limits::{self, RECORD_BYTES_MAX};
 
 const COLLECTION: &str = "boundaries";
 /// Of so many boundaries at most a survey tells, in the order of their names.
@@ -268,8 +268,9 @@ struct ClientCertificate(std::fs::File);
 impl ClientCertificate {
     fn of(cert: &PathBuf, key: &PathBuf) -> Result<ClientCertificate, StoreError> {
         use std::io::Write;
-        let read =
-            |path: &PathBuf| limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error));
+        let read = |path: &PathBuf| {
+            crate::bounded_file::read(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
+        };
         let both = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
         let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
         let failed = |error: std::io::Error| StoreError::Refused(format!("a file in memory: {error}"));

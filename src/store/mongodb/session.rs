@@ -23,13 +23,13 @@ use super::server::MongoServer;
 use super::stored_record::{StoredRecord, number, view};
 use super::ttl_index::tidy;
 use super::watch::{ChangeHint, ChangeStreamWatch, OwnRecord};
-use crate::clock;
-use crate::election::{Term, Time};
-use crate::limits;
 use crate::store::record::{RecordState, VERSION};
-use crate::store::takeover::{Basis, Credit, Decision, Durability, TakeRequest, Takeover, Vacancy, Write};
 use crate::store::{CampaignResult, Candidacy, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
+use elect_core::limits;
+use elect_core::takeover::{Basis, Credit, Decision, Durability, TakeRequest, Takeover, Vacancy, Write};
+use elect_core::{Term, Time};
+use elect_keeper::clock;
 
 /// How often a record that changes under our hands is looked at again within an attempt.
 const TAKE_ATTEMPTS_MAX: usize = 4;

@@ -26,12 +26,12 @@ use std::time::Duration;
 use ::mongodb::bson::{Bson, Document};
 
 use crate::boundary::Boundary;
-use crate::election::Term;
-use crate::limits::{self, ID_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::store::record::{Record, RecordState, VERSION};
-use crate::store::takeover::{Basis, ObservedRecord, StoreState};
 use crate::store::{Leader, Observation, StoreError};
 use crate::text::escaped;
+use elect_core::Term;
+use elect_core::limits::{self, ID_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
+use elect_core::takeover::{Basis, ObservedRecord, StoreState};
 
 /// The field in which a look returns the server's time.
 pub const NOW: &str = "serverTime";
@@ -195,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fuzz;
+    use elect_core::fuzz;
 
     fn document() -> Document {
         doc! {

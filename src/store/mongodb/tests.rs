@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use super::super::worker::{Events, StoreEvent, channel};
 use super::super::{Access, CampaignResult, Candidacy, Identity, RenewResult, Store, StoreError, StoreUrl};
-use crate::clock;
-use crate::election::Term;
 use crate::store::conformance::{StoreUnderTest, conforms};
+use elect_core::Term;
+use elect_keeper::clock;
 
 /// Longer than anything takes; only a test that fails waits so long.
 const LIMIT: Duration = Duration::from_secs(60);

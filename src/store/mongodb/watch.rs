@@ -20,8 +20,8 @@ use tracing::debug;
 
 use super::errors::{in_short, is_never};
 use super::stored_record::number;
-use crate::clock;
-use crate::election::Term;
+use elect_core::Term;
+use elect_keeper::clock;
 
 /// How long the server holds back an empty answer.
 const EMPTY_BATCH_INTERVAL: Duration = Duration::from_secs(10);

@@ -21,9 +21,9 @@ use super::errors::{ClassifiedError, explain};
 use super::hint_flags::HintFlags;
 use super::reply_filter::ReplyFilter;
 use super::settings::{ServerAddress, Settings, Tls};
-use crate::limits;
 use crate::store::access::unreadable;
 use crate::store::{StoreError, resolver};
+use elect_core::limits;
 
 /// Addresses of one name that are tried, all at once.
 const ADDRESSES_MAX: usize = 16;
@@ -160,7 +160,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError>
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    limits::read_file(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
+    crate::bounded_file::read(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
 }
 
 fn unusable(path: &Path, reason: &(impl std::fmt::Display + ?Sized)) -> StoreError {

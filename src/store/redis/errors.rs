@@ -7,9 +7,9 @@ use std::sync::Arc;
 use redis::{ErrorKind, RedisError};
 
 use super::reply_filter::Excess;
-use crate::limits::{MESSAGE_BYTES_MAX, cut};
 use crate::store::StoreError;
 use crate::text::escaped;
+use elect_core::limits::{MESSAGE_BYTES_MAX, cut};
 
 /// A call that failed.
 pub struct ClassifiedError {

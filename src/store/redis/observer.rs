@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::hint_flags::HintKind;
 use super::server::RedisServer;
-use crate::clock;
+use elect_keeper::clock;
 
 /// What came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

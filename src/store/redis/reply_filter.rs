@@ -373,8 +373,8 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
-    use crate::fuzz;
     use crate::store::redis::hint_flags::HintKind;
+    use elect_core::fuzz;
 
     /// The bytes that the client gets, when the stream arrives in pieces of this size.
     fn passed(stream: &[u8], piece: usize, ear: &HintFlags) -> Result<Vec<u8>, Excess> {

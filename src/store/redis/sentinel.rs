@@ -20,8 +20,8 @@ use super::connection::open;
 use super::hint_flags::HintFlags;
 use super::server::login;
 use super::settings::{ServerAddress, Settings};
-use crate::election::Time;
 use crate::store::StoreError;
+use elect_core::Time;
 
 /// The longest host that a Sentinel may name: that of a DNS name.
 const HOST_BYTES_MAX: usize = 253;

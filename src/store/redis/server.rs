@@ -15,9 +15,9 @@ use super::errors::{ClassifiedError, outside};
 use super::hint_flags::HintFlags;
 use super::sentinel::{SentinelReply, Setbacks, ask_all};
 use super::settings::{Route, ServerAddress, Settings};
-use crate::clock;
-use crate::election::Time;
 use crate::store::StoreError;
+use elect_core::Time;
+use elect_keeper::clock;
 
 /// For replicas to confirm a write, in milliseconds; an attempt is over long before that.
 const REPLICA_WAIT_MS_MAX: u64 = 3_600_000;

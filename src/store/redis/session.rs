@@ -7,7 +7,7 @@
 //! - A write counts only once the replicas have it too, as many as the [`quorum`](super::quorum) says.
 //!   A primary that was cut off from them sees none, and a leader that stays with it is not credited any more.
 //! - A write whose answer did not come is unknown. A take is recognized by its nonce, and starts no lease: a renewal follows.
-//! - Which renewals are credited is decided by [`takeover`](crate::store::takeover) alone.
+//! - Which renewals are credited is decided by [`takeover`](elect_core::takeover) alone.
 //! - The channel is a hint. A candidate that misses it asks at the usual pace.
 
 use std::cell::Cell;
@@ -23,13 +23,13 @@ use super::quorum::{Count, Quorum, Replicas};
 use super::server::{LuaScript, RedisServer};
 use super::settings::{Route, Settings};
 use super::stored_record::{NONCE_MAX, Snapshot, StoredRecord, basis, count, epoch, epoch_text, foreign};
-use crate::clock;
-use crate::election::{Term, Time};
-use crate::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, TERM_MAX, believed_ttl, cut};
 use crate::store::record::VERSION;
-use crate::store::takeover::{Basis, Credit, Decision, Durability, RecordState, TakeRequest, Takeover, Vacancy, Write};
 use crate::store::{CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
+use elect_core::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, TERM_MAX, believed_ttl, cut};
+use elect_core::takeover::{Basis, Credit, Decision, Durability, RecordState, TakeRequest, Takeover, Vacancy, Write};
+use elect_core::{Term, Time};
+use elect_keeper::clock;
 
 /// How often a record that changes under our hands is looked at again within an attempt.
 const TAKE_ATTEMPTS_MAX: usize = 4;

@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::quorum::Count;
-use crate::election::Term;
-use crate::limits::{ID_BYTES_MAX, believed_ttl, cut_name, is_believed_term};
 use crate::store::record::{Record, RecordState, VERSION};
-use crate::store::takeover::{Basis, Epoch, ObservedRecord, StoreState};
 use crate::store::{Leader, StoreError};
 use crate::text::escaped;
+use elect_core::Term;
+use elect_core::limits::{ID_BYTES_MAX, believed_ttl, cut_name, is_believed_term};
+use elect_core::takeover::{Basis, Epoch, ObservedRecord, StoreState};
 
 /// The largest nonce: to a script whole numbers are exact so far.
 pub const NONCE_MAX: u64 = 1 << 53;

@@ -11,9 +11,9 @@ use tokio::task::LocalSet;
 
 use super::super::worker::channel;
 use super::super::{Access, CampaignResult, Candidacy, Detail, Identity, RenewResult, Store, StoreError, StoreUrl};
-use crate::clock;
-use crate::election::Term;
 use crate::store::conformance::{StoreUnderTest, conforms};
+use elect_core::Term;
+use elect_keeper::clock;
 
 /// Without persistence, gone with the handle.
 struct RedisProcess {

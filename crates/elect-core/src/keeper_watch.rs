@@ -1,0 +1,223 @@
+//! Whether the keeper is alive (K4).
+//!
+//! A keeper that is stopped cannot kill, so it is asked for a sign of life once per renewal interval. It may be
+//! silent for ten seconds, but only for half the kill allowance once the deadline that *it* holds has passed: the one it
+//! confirmed, not the one that we sent. The patience counts from a question asked after we woke, so a campaigner that
+//! was itself suspended does not blame the keeper for it.
+
+use std::time::Duration;
+
+use super::event::Term;
+use super::time::Time;
+use super::timing::{KILL_ALLOWANCE, Timing};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct KeeperWatch {
+    /// The term whose deadline is being watched, and the deadline that the keeper holds.
+    armed: Option<(Term, Time)>,
+    confirmed: bool,
+    /// When the question that has no answer yet was asked.
+    asked: Option<Time>,
+    /// When any question was last asked.
+    last_asked: Time,
+    ask_at: Time,
+    killed: bool,
+}
+
+impl KeeperWatch {
+    pub(super) fn new() -> KeeperWatch {
+        KeeperWatch {
+            armed: None,
+            confirmed: false,
+            asked: None,
+            last_asked: Time::BOOT,
+            ask_at: Time::BOOT,
+            killed: false,
+        }
+    }
+
+    /// A deadline was sent. Until the keeper confirms one, the first counts as held.
+    pub(super) fn sent(&mut self, term: Term, kill_by: Time) {
+        if self.armed.is_none_or(|(of, _)| of != term) {
+            self.armed = Some((term, kill_by));
+            self.confirmed = false;
+        }
+    }
+
+    pub(super) fn confirmed(&mut self, term: Term, kill_by: Time) {
+        if let Some((of, held)) = self.armed.as_mut().filter(|(of, _)| *of == term) {
+            debug_assert_eq!(*of, term);
+            *held = if self.confirmed { (*held).max(kill_by) } else { kill_by };
+            self.confirmed = true;
+        }
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.asked = None;
+    }
+
+    /// It is busy killing, and says so: as good as an answer, and the next word is due within half the kill allowance.
+    pub(super) fn progressed(&mut self, now: Time) {
+        if let Some(asked) = &mut self.asked {
+            *asked = now.max(*asked);
+        }
+    }
+
+    /// The tree is empty: silence costs nothing until the next term.
+    pub(super) fn rest(&mut self) {
+        self.armed = None;
+        self.asked = None;
+    }
+
+    fn deadline(&self) -> Time {
+        self.armed.map_or(Time::NEVER, |(_, held)| held)
+    }
+
+    /// Whether to ask now: once per interval, and once more as soon as its deadline has passed.
+    pub(super) fn asks(&mut self, now: Time, timing: &Timing) -> bool {
+        let overdue = now >= self.deadline() && self.last_asked < self.deadline();
+        let due = self.asked.is_none() && now >= self.ask_at;
+        if self.killed || !(overdue || due) {
+            return false;
+        }
+        self.asked = Some(now);
+        self.last_asked = now;
+        self.ask_at = now + timing.renew();
+        true
+    }
+
+    /// Whether patience has run out, said once.
+    pub(super) fn gives_up(&mut self, now: Time) -> bool {
+        if self.killed || now < self.give_up_at() {
+            return false;
+        }
+        self.killed = true;
+        true
+    }
+
+    fn give_up_at(&self) -> Time {
+        let Some(asked) = self.asked else { return Time::NEVER };
+        let after_deadline = asked.max(self.deadline()) + KILL_ALLOWANCE / 2;
+        after_deadline.min(asked + PATIENCE)
+    }
+
+    pub(super) fn wake_at(&self) -> Time {
+        if self.killed {
+            return Time::NEVER;
+        }
+        let ask_at = if self.asked.is_none() { self.ask_at } else { Time::NEVER };
+        let overdue_at = if self.last_asked >= self.deadline() { Time::NEVER } else { self.deadline() };
+        ask_at.min(overdue_at).min(self.give_up_at())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timing::Asked;
+
+    const fn at(millis: u64) -> Time {
+        Time::from_nanos(millis * 1_000_000)
+    }
+
+    fn timing() -> Timing {
+        Timing::prove(Asked::default()).expect("defaults hold")
+    }
+
+    #[test]
+    fn a_silent_keeper_has_half_the_kill_allowance_after_the_deadline_it_confirmed() {
+        let mut watch = KeeperWatch::new();
+        watch.sent(7, at(8_500));
+        watch.confirmed(7, at(8_500));
+        // It stops here: later deadlines are sent, none is confirmed.
+        watch.sent(7, at(10_500));
+        assert!(watch.asks(at(2_000), &timing()));
+        assert!(!watch.gives_up(at(8_499)));
+        assert_eq!(watch.wake_at(), at(8_500));
+        assert!(watch.asks(at(8_500), &timing()), "asked again once the deadline has passed");
+        assert_eq!(watch.wake_at(), at(8_750));
+        assert!(!watch.gives_up(at(8_749)));
+        assert!(watch.gives_up(at(8_750)));
+        assert!(!watch.gives_up(at(9_000)), "said once");
+    }
+
+    #[test]
+    fn without_a_deadline_it_has_ten_seconds() {
+        let mut watch = KeeperWatch::new();
+        watch.sent(7, Time::NEVER);
+        assert!(watch.asks(at(1_000), &timing()));
+        assert!(!watch.gives_up(at(10_999)));
+        assert_eq!(watch.wake_at(), at(11_000));
+        assert!(watch.gives_up(at(11_000)));
+    }
+
+    #[test]
+    fn a_keeper_that_reports_progress_has_half_the_kill_allowance_until_its_next_word() {
+        let mut watch = KeeperWatch::new();
+        watch.sent(7, at(3_000));
+        assert!(watch.asks(at(3_000), &timing()));
+        for word in [3_200, 3_400, 3_600, 3_800] {
+            watch.progressed(at(word));
+            assert!(!watch.gives_up(at(word + 249)), "{word}");
+            assert_eq!(watch.wake_at(), at(word + 250));
+        }
+        assert!(watch.gives_up(at(4_050)), "progress is no answer that lasts");
+    }
+
+    #[test]
+    fn progress_before_a_question_answers_none() {
+        let mut watch = KeeperWatch::new();
+        watch.sent(7, at(3_000));
+        watch.progressed(at(2_999));
+        assert!(watch.asks(at(3_000), &timing()));
+        assert!(watch.gives_up(at(3_250)));
+    }
+
+    #[test]
+    fn an_answer_or_an_empty_tree_ends_the_wait() {
+        let mut watch = KeeperWatch::new();
+        watch.sent(7, at(3_000));
+        assert!(watch.asks(at(0), &timing()));
+        watch.answered();
+        assert!(!watch.gives_up(at(60_000)));
+        assert!(watch.asks(at(60_000), &timing()));
+        watch.rest();
+        assert!(!watch.gives_up(at(120_000)));
+    }
+
+    #[test]
+    fn a_campaigner_that_was_suspended_asks_before_it_blames() {
+        let mut watch = KeeperWatch::new();
+        watch.sent(7, at(3_000));
+        assert!(watch.asks(at(0), &timing()));
+        watch.answered();
+        // An hour asleep, the keeper with us.
+        assert!(watch.asks(at(3_600_000), &timing()));
+        assert!(!watch.gives_up(at(3_600_000)));
+        assert_eq!(watch.wake_at(), at(3_600_250));
+    }
+
+    #[test]
+    fn after_its_deadline_a_keeper_that_answers_is_asked_no_more_often_than_before() {
+        let mut watch = KeeperWatch::new();
+        watch.sent(7, at(3_000));
+        assert!(watch.asks(at(3_000), &timing()));
+        watch.answered();
+        assert!(!watch.asks(at(3_001), &timing()));
+        assert_eq!(watch.wake_at(), at(5_000));
+        assert!(watch.asks(at(5_000), &timing()));
+    }
+
+    #[test]
+    fn a_confirmation_of_another_term_is_not_one_of_ours() {
+        let mut watch = KeeperWatch::new();
+        watch.sent(7, at(3_000));
+        watch.confirmed(6, at(90_000));
+        assert_eq!(watch.deadline(), at(3_000));
+        watch.confirmed(7, at(4_000));
+        watch.confirmed(7, at(3_500));
+        assert_eq!(watch.deadline(), at(4_000), "deadlines only move forward");
+    }
+}

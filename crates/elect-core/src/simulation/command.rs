@@ -1,0 +1,173 @@
+//! The command: a main process, what descends from it, and how willingly they die.
+//!
+//! The model knows no PDEATHSIG (K8): nothing may depend on it.
+
+use std::time::Duration;
+
+use super::super::event::{CommandEnd, Job, Run, Signal, Term};
+use super::clock::{Dice, ms};
+use crate::KILL_ALLOWANCE;
+
+pub(super) const SIGTERM: Signal = Signal(15);
+pub(super) const SIGKILL: Signal = Signal(9);
+
+/// How one start of a command will behave, drawn before it starts.
+#[derive(Debug, Clone)]
+pub(super) struct Nature {
+    pub fails: bool,
+    /// The main process ends by itself after this long.
+    pub lifetime: Option<Duration>,
+    /// How long each process takes to end after the stop signal; `None` if it ignores it. The first is the main one.
+    pub on_stop: Vec<Option<Duration>>,
+    /// A task stuck in the kernel: so long after SIGKILL until it disappears.
+    pub stuck: Option<Duration>,
+}
+
+impl Nature {
+    /// A hook: mostly short, now and then for longer than it may.
+    pub(super) fn hook(dice: &mut Dice, timeout: Duration, stop_timeout: Duration) -> Nature {
+        let nature = Nature::draw(dice, timeout, stop_timeout);
+        let lifetime = dice.percent(80).then(|| dice.between(ms(1), timeout * 3 / 4));
+        Nature { lifetime, ..nature }
+    }
+
+    /// What there is where there is no command: nothing that would have to be waited for.
+    pub(super) fn nothing() -> Nature {
+        Nature { on_stop: vec![Some(ms(0))], ..Nature::calm() }
+    }
+
+    /// Obedient, and running until it is stopped.
+    pub(super) fn calm() -> Nature {
+        Nature { fails: false, lifetime: None, on_stop: vec![Some(ms(20))], stuck: None }
+    }
+
+    pub(super) fn draw(dice: &mut Dice, ttl: Duration, stop_timeout: Duration) -> Nature {
+        let descendants = if dice.percent(30) { dice.rng.usize(1..=2) } else { 0 };
+        let on_stop = |dice: &mut Dice| match dice.rng.u32(0..100) {
+            0..50 => Some(dice.between(ms(1), ms(200))),
+            50..75 => Some(dice.between(ms(200), stop_timeout * 3 / 2)),
+            _ => None,
+        };
+        Nature {
+            fails: dice.percent(3),
+            lifetime: dice.percent(20).then(|| dice.between(ms(5), ttl * 3 / 2)),
+            on_stop: (0..=descendants).map(|_| on_stop(dice)).collect(),
+            stuck: dice.percent(3).then(|| dice.between(KILL_ALLOWANCE, ttl * 3 / 2)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Process {
+    alive: bool,
+    dies_at: Duration,
+    on_stop: Option<Duration>,
+    end: CommandEnd,
+}
+
+/// The processes of one start.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    pub job: Option<Job>,
+    pub run: Run,
+    pub term: Term,
+    processes: Vec<Process>,
+    pub stuck: Option<Duration>,
+    pub stopped: Option<Duration>,
+    pub killed: Option<Duration>,
+    pub born_at: Duration,
+    /// Whether the main process ended before anybody had asked it to.
+    pub ended_first: Option<Duration>,
+    /// Whether campaigner or keeper was stopped or killed while it lived: then it may die early.
+    pub disturbed: bool,
+    /// Started when all faults had ended, or to run for ever.
+    pub lasting: bool,
+}
+
+impl Tree {
+    pub(super) fn born(now: Duration, job: Job, run: Run, nature: &Nature, status: u8) -> Tree {
+        let never = Duration::MAX;
+        let end = CommandEnd::Exited(status);
+        let mut processes: Vec<_> =
+            nature.on_stop.iter().map(|&on_stop| Process { alive: true, dies_at: never, on_stop, end }).collect();
+        processes[0].dies_at = nature.lifetime.map_or(never, |lifetime| now + lifetime);
+        let lasting = nature.lifetime.is_none() && matches!(job, Job::Command { .. });
+        let term = job.governed_by().unwrap_or_default();
+        Tree { job: Some(job), born_at: now, run, term, processes, stuck: nature.stuck, lasting, ..Tree::default() }
+    }
+
+    /// Whether a deadline governs it: the command's, or that of the hook before it.
+    pub(super) fn is_governed(&self) -> bool {
+        self.job.is_some_and(|job| job.governed_by().is_some())
+    }
+
+    pub(super) fn is_command(&self) -> bool {
+        matches!(self.job, Some(Job::Command { .. }))
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.processes.iter().any(|process| process.alive)
+    }
+
+    /// How the main process ended, if it has.
+    pub(super) fn main_end(&self) -> Option<CommandEnd> {
+        self.processes.first().filter(|main| !main.alive).map(|main| main.end)
+    }
+
+    /// The stop signal to all of them.
+    pub(super) fn stop(&mut self, now: Duration) {
+        self.stopped.get_or_insert(now);
+        for process in self.processes.iter_mut().filter(|process| process.alive) {
+            if let Some(after) = process.on_stop
+                && now + after < process.dies_at
+            {
+                process.dies_at = now + after;
+                process.end = CommandEnd::Killed { signal: SIGTERM, escalated: false };
+            }
+        }
+    }
+
+    /// SIGKILL to all of them. Each disappears within the kill allowance, unless it is stuck in the kernel.
+    pub(super) fn kill(&mut self, now: Duration, dice: &mut Dice) {
+        if self.killed.is_some() {
+            return;
+        }
+        self.killed = Some(now);
+        for process in self.processes.iter_mut().filter(|process| process.alive) {
+            let slowest = KILL_ALLOWANCE.saturating_sub(Duration::from_nanos(1));
+            let after = if dice.percent(20) { dice.between(ms(100), slowest) } else { dice.between(ms(0), ms(5)) };
+            let dies_at = now + self.stuck.unwrap_or(after);
+            // In the kernel nothing is obeyed.
+            if dies_at < process.dies_at || self.stuck.is_some() {
+                process.dies_at = dies_at;
+                process.end = CommandEnd::Killed { signal: SIGKILL, escalated: true };
+            }
+        }
+    }
+
+    /// When the next of them disappears.
+    pub(super) fn next_death(&self) -> Duration {
+        let living = self.processes.iter().filter(|process| process.alive);
+        living.map(|process| process.dies_at).min().unwrap_or(Duration::MAX)
+    }
+
+    /// Takes those away whose time has come. Returns whether any was.
+    pub(super) fn bury(&mut self, now: Duration) -> bool {
+        let mut any = false;
+        for (index, process) in self.processes.iter_mut().enumerate() {
+            if process.alive && process.dies_at <= now {
+                process.alive = false;
+                any = true;
+                if index == 0 && self.stopped.is_none() && self.killed.is_none() {
+                    self.ended_first = Some(now);
+                }
+            }
+        }
+        any
+    }
+
+    /// Whether it has outlived the allowance after SIGKILL, for which elect can do nothing (2.2).
+    pub(super) fn is_stuck(&self, now: Duration) -> bool {
+        self.stuck.is_some() && self.killed.is_some_and(|at| now >= at + KILL_ALLOWANCE)
+    }
+}

@@ -1,0 +1,279 @@
+//! A store that is observed, like Redis, which may forget, or MongoDB, which does not: one record, compared and swapped (5.3).
+
+use std::time::Duration;
+
+use super::super::event::{Answer, Campaigned, Renewed, Term};
+use super::super::time::Time;
+use crate::takeover::{
+    Basis, Credit, Decision, Durability, ObservedRecord, RecordState, StoreState, TakeRequest, Takeover, Vacancy,
+    Write, is_effective,
+};
+
+use super::clock::{Dice, ms};
+use super::sabotage::Broken;
+use super::store::{Ask, Effect, Next, Reply, Request};
+
+type Record = ObservedRecord<u64>;
+
+/// What a candidate saw, and what its take insists on.
+pub(super) type Observed = StoreState<u64>;
+
+/// By what a release knows that the record is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    Term(Term),
+    Nonce(Option<u64>),
+    /// The keeper's, whose campaigner is dead: whatever this candidate holds.
+    Holder,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterRestart {
+    Kept,
+    RolledBack,
+    Lost,
+    /// Not by a restart: somebody has deleted everything (FLUSHALL).
+    Flushed,
+}
+
+#[derive(Debug)]
+pub(super) struct RecordServer {
+    now: Observed,
+    /// What is safe on the disk, which is written now and then.
+    saved: Option<Record>,
+    saved_at: Duration,
+    saves_every: Duration,
+    /// The last nonce of the present term, for the books.
+    newest: u64,
+    pub(super) memory: Durability,
+    broken: Option<Broken>,
+}
+
+impl RecordServer {
+    pub(super) fn new(saves_every: Duration, memory: Durability, broken: Option<Broken>) -> RecordServer {
+        let now = Observed { basis: Basis::of(1), is_attached: true, record: None };
+        RecordServer { now, saved: None, saved_at: ms(0), saves_every, newest: 0, memory, broken }
+    }
+
+    pub(super) fn apply(&mut self, now: Duration, request: Request, effects: &mut Vec<Effect>) -> Reply {
+        if now >= self.saved_at + self.saves_every {
+            (self.saved, self.saved_at) = (self.now.record, now);
+        }
+        match request {
+            Request::Read => Reply::Observed(self.now),
+            Request::Take { holder, nonce, ttl, expected, floor } => {
+                let name = name(holder);
+                if expected != self.now {
+                    return Reply::Conflict;
+                }
+                let clock = u64::try_from(now.as_millis()).expect("a history is short");
+                let old = self.now.record.map_or(0, |record| record.term);
+                let term = (old + 1).max(clock).max(floor);
+                let basis = self.now.basis;
+                self.newest = nonce;
+                self.now.record = Some(Record { holder: name, term, nonce, ttl, state: RecordState::Held, basis });
+                effects.push(Effect::Given(term, holder));
+                effects.push(Effect::Written(term, ttl));
+                effects.push(Effect::HintAll);
+                Reply::Taken(term, basis)
+            }
+            Request::Vacate { holder, vacancy } => {
+                if self.now.record.is_none() {
+                    let Vacancy { nonce, ttl, term } = vacancy;
+                    // As good as random: no other candidate has this one, and with the nonce it is new each time.
+                    let (holder, basis) = (u64::MAX - name(holder), self.now.basis);
+                    self.now.record = Some(Record { holder, term, nonce, ttl, state: RecordState::Vacant, basis });
+                }
+                Reply::Observed(self.now)
+            }
+            Request::RenewRecord { holder, term, nonce, settled } => match &mut self.now.record {
+                Some(record) if record.is_held_by(holder) && record.term == term => {
+                    let found = record.nonce;
+                    // One that comes twice must not set the version back to what somebody has seen before.
+                    if is_effective(nonce, found) || self.broken == Some(Broken::VersionMayReturn) {
+                        if nonce > self.newest {
+                            self.newest = nonce;
+                            effects.push(Effect::Written(term, record.ttl));
+                        }
+                        record.nonce = nonce;
+                        record.basis = settled.unwrap_or(record.basis);
+                    }
+                    Reply::Renewed { ttl: record.ttl, nonce, found, basis: self.now.basis }
+                }
+                Some(_) | None => Reply::NotYours,
+            },
+            Request::Free { holder, claim, nonce, settled } => {
+                match &mut self.now.record {
+                    Some(record) if record.is_held_by(holder) && claim.covers(record) => {
+                        record.state = RecordState::Free;
+                        record.nonce = nonce;
+                        record.basis = settled.unwrap_or(record.basis);
+                        if self.broken == Some(Broken::ReleaseRefreshes) {
+                            record.basis = self.now.basis;
+                        }
+                        effects.push(Effect::Freed(record.term));
+                        effects.push(Effect::HintAll);
+                    }
+                    Some(_) | None => {}
+                }
+                Reply::Done
+            }
+            Request::Enter { .. }
+            | Request::KeepAlive { .. }
+            | Request::Check { .. }
+            | Request::Revoke { .. }
+            | Request::Lock { .. }
+            | Request::LookAtLock { .. }
+            | Request::Unlock { .. } => unreachable!("not asked of this store"),
+        }
+    }
+
+    pub(super) fn restart(&mut self, after: AfterRestart) {
+        if self.memory == Durability::Durable {
+            return;
+        }
+        if after != AfterRestart::Flushed {
+            self.now.basis.incarnation += 1;
+        }
+        match after {
+            AfterRestart::Kept => {}
+            AfterRestart::RolledBack => self.now.record = self.saved,
+            AfterRestart::Lost | AfterRestart::Flushed => self.now.record = None,
+        }
+        self.saved = self.now.record;
+    }
+}
+
+impl Record {
+    fn is_held_by(&self, holder: usize) -> bool {
+        self.state == RecordState::Held && self.holder == name(holder)
+    }
+}
+
+impl Claim {
+    fn covers(self, record: &Record) -> bool {
+        match self {
+            Claim::Term(term) => record.term == term,
+            Claim::Nonce(nonce) => Some(record.nonce) == nonce,
+            Claim::Holder => true,
+        }
+    }
+}
+
+/// The candidate's side.
+#[derive(Debug)]
+pub(super) struct RecordClient {
+    holder: usize,
+    ttl: Duration,
+    rule: Takeover<u64>,
+    term: Option<Term>,
+    /// Its release has been asked for.
+    let_go: bool,
+    broken: Option<Broken>,
+}
+
+impl RecordClient {
+    pub(super) fn new(holder: usize, ttl: Duration, memory: Durability, broken: Option<Broken>) -> RecordClient {
+        let sabotage = if let Some(Broken::Takeover(rule)) = broken { Some(rule) } else { None };
+        let rule = Takeover::new(name(holder), ttl, memory).breaking(sabotage);
+        RecordClient { holder, ttl, rule, term: None, let_go: false, broken }
+    }
+
+    pub(super) fn begin(&mut self, ask: Ask) -> Request {
+        match ask {
+            Ask::Campaign => {
+                if std::mem::take(&mut self.let_go) {
+                    // What was released is not mine any more, even if the release has not arrived: it may yet.
+                    self.rule.forget();
+                    self.term = None;
+                }
+                Request::Read
+            }
+            Ask::Renew => {
+                let (holder, term, nonce) = (self.holder, self.term.unwrap_or(0), self.rule.nonce());
+                Request::RenewRecord { holder, term, nonce, settled: self.rule.settled().copied() }
+            }
+            Ask::Release => {
+                let claim = match self.term {
+                    Some(_) | None if self.broken == Some(Broken::ReleaseByIdAlone) => Claim::Holder,
+                    Some(term) => Claim::Term(term),
+                    None => Claim::Nonce(self.rule.outstanding()),
+                };
+                self.let_go = true;
+                let settled = self.rule.settled().copied();
+                Request::Free { holder: self.holder, claim, nonce: self.rule.nonce(), settled }
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, ask: Ask, now: Time, sent: Time, reply: Reply, dice: &mut Dice) -> Next {
+        // T1: an observer counts from after receiving.
+        let seen_at = if self.broken == Some(Broken::ObserverCountsFromSending) { sent } else { now };
+        let waiting = |again, decided| Next::Answer(Answer::Campaign(Campaigned::Waiting { again, decided }));
+        match reply {
+            Reply::Observed(observed) => match self.rule.decide(seen_at, &observed) {
+                Decision::Vacate => Next::Call(Request::Vacate { holder: self.holder, vacancy: self.rule.vacancy() }),
+                Decision::AlreadyOurs(term) => {
+                    let taken = observed.record.map_or(observed.basis, |record| record.basis);
+                    self.rule.took(taken, true);
+                    self.term = Some(term);
+                    Next::Answer(Answer::Campaign(Campaigned::Won(term)))
+                }
+                Decision::Take => {
+                    let TakeRequest { nonce, floor } = self.rule.bid();
+                    self.term = None;
+                    Next::Call(Request::Take { holder: self.holder, nonce, ttl: self.ttl, expected: observed, floor })
+                }
+                Decision::ReleaseStale(term) => {
+                    let (claim, nonce) = (Claim::Term(term), self.rule.nonce());
+                    Next::Call(Request::Free { holder: self.holder, claim, nonce, settled: None })
+                }
+                Decision::Wait { left, decided } => waiting(Some(left.max(ms(1))), decided),
+            },
+            Reply::Taken(term, basis) => {
+                self.rule.took(basis, true);
+                self.term = Some(term);
+                Next::Answer(Answer::Campaign(Campaigned::Won(term)))
+            }
+            Reply::Conflict => {
+                self.rule.forget();
+                // Whoever it was that was quicker: that shows in the next look.
+                waiting(Some(dice.between(ms(1), ms(100))), false)
+            }
+            Reply::Renewed { ttl, nonce, found, basis } => {
+                let write = Write { sent, received: now, ttl, nonce, found, is_confirmed: true, basis };
+                match self.rule.credit(&write) {
+                    Credit::Counts => Next::Answer(Answer::Renew(Renewed::Credited { sent, ttl: Some(ttl) })),
+                    Credit::Stale | Credit::Unconfirmed => Next::Answer(Answer::Renew(Renewed::Failed)),
+                    Credit::GiveBack => {
+                        let (claim, nonce) = (Claim::Term(self.term.unwrap_or(0)), self.rule.nonce());
+                        Next::Call(Request::Free { holder: self.holder, claim, nonce, settled: None })
+                    }
+                }
+            }
+            Reply::NotYours => Next::Answer(Answer::Renew(Renewed::Lost)),
+            Reply::Done if ask == Ask::Renew => Next::Answer(Answer::Renew(Renewed::Lost)),
+            Reply::Done if ask == Ask::Campaign => waiting(Some(ms(1)), false),
+            Reply::Done => Next::Answer(Answer::Release(true)),
+            Reply::Entered { .. }
+            | Reply::Gone
+            | Reply::Kept { .. }
+            | Reply::Checked { .. }
+            | Reply::OtherTerm
+            | Reply::Locked(_)
+            | Reply::LockIs(_)
+            | Reply::Unreachable => unreachable!("not answered by this store"),
+        }
+    }
+
+    /// What the keeper releases when the campaigner is dead.
+    pub(super) fn bequest(&self) -> Request {
+        let settled = self.rule.settled().copied();
+        Request::Free { holder: self.holder, claim: Claim::Holder, nonce: u64::MAX, settled }
+    }
+}
+
+/// Of a candidate in its records.
+fn name(holder: usize) -> u64 {
+    u64::try_from(holder).expect("few hosts")
+}

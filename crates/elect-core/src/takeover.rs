@@ -1,0 +1,403 @@
+//! When a candidate may take the record of an observed store, and which of its renewals count (DESIGN.md 5.3, 5.4, S2, S3).
+//! Pure: observations and their times go in, decisions come out. Every observed store uses it, and the simulation of the
+//! election runs this very code.
+//!
+//! Such a store grants no leases: it compares and swaps one record, and candidates watch each other. A candidate measures only
+//! how long *it* has seen nothing change, on its own boot clock. So
+//!
+//! - a record that says *free* is taken at once, as long as the server can have forgotten nothing since the leader that freed it
+//!   had its last credited renewal;
+//! - a record that says *held* is taken after it has stood unchanged for the ttl that is in it, its holder's;
+//! - absence is no version: "none, led, none" looks like "none". A candidate that finds no record writes one that says *vacant*,
+//!   and waits on that for the longest ttl that any leader may be counting on. The same wait applies to a record of another
+//!   incarnation of the server, which may be older than one that was lost;
+//! - on a server with replicas a wait counts only while enough of them are attached, and starts again whenever one has attached
+//!   anew: until then that replica may have confirmed the renewals of a leader elsewhere.
+//!
+//! Each take names the version that was observed, and the store takes nothing if it has changed since. A version never comes
+//! back: the nonce is fresh with every write.
+//!
+//! # How a store uses it
+//!
+//! 1. [`Takeover::new`] once for each candidate and boundary; the store keeps it for as long as it lives. [`Basis::of`] is the
+//!    basis of a server without replicas; a store whose server never forgets has one incarnation for ever.
+//! 2. Campaign: read the record and the present basis as a [`StoreState`], ask [`Takeover::decide`], and do what it says:
+//!    - [`Decision::Vacate`]: write the [`Takeover::vacancy`] (state `vacant`, a random id that is new each time) unless a record
+//!      has appeared, with no replica's confirmation, and `decide` on a fresh view. A store may do this in the same request that
+//!      reads. A vacant record is no leader, has the index of free records, and needs no announcement;
+//!    - [`Decision::Take`]: compare the whole view, incarnation and epoch included, and write the [`Takeover::bid`], with the
+//!      present basis in it. The new term is [`limits::next_term`](crate::limits::next_term) of the record's term, the server's
+//!      clock and the bid's floor. Then [`Takeover::took`]; if the record had changed, [`Takeover::forget`];
+//!    - [`Decision::AlreadyOurs`]: the take whose answer was lost: [`Takeover::took`] with the basis in the record;
+//!    - [`Decision::ReleaseStale`]: free the record, leave its basis as it is, [`Takeover::forget`];
+//!    - [`Decision::Wait`]: ask again.
+//! 3. Renew: write a [`Takeover::nonce`] if it is above the record's, and [`Takeover::settled`] as the record's basis where there
+//!    is one. Describe the answer as a [`Write`] and ask [`Takeover::credit`]; no other renewal is credited.
+//! 4. Release: free the record with [`Takeover::settled`] as its basis; where there is none, leave the basis that is in it. The
+//!    keeper's claim carries the same, and is made anew whenever [`Takeover::settled`] changes.
+//!
+//! What is not here: requests, answers, and what a holder does.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Term, Time};
+
+pub use tenure::Epoch;
+use tenure::Tenure;
+pub use tenure::is_effective;
+pub use tenure::{Basis, Credit, Write};
+
+mod tenure;
+#[cfg(test)]
+mod tests;
+
+/// What a record says of its boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordState {
+    /// Somebody leads, or died leading.
+    Held,
+    /// Released.
+    Free,
+    /// No candidate is known to lead, or to have led: written by a candidate that has found no record (S2).
+    Vacant,
+}
+
+/// A record, as far as the rule is concerned. `N` is how candidates and incarnations of the server are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObservedRecord<N> {
+    /// The id of the candidate that wrote it.
+    pub holder: N,
+    /// Its term; of a vacant record the highest term that its writer had seen.
+    pub term: Term,
+    /// Fresh with every write of that holder, and larger than the one before.
+    pub nonce: u64,
+    /// The lease that the holder counts on after each write; of a vacant record the longest that its writer had seen.
+    pub ttl: Duration,
+    /// Whether its holder leads.
+    pub state: RecordState,
+    /// Where it was taken or, later, where its holder's last credited renewal was executed.
+    pub basis: Basis<N>,
+}
+
+/// A store at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreState<N> {
+    /// The present incarnation of the server, and the epoch of its replicas.
+    pub basis: Basis<N>,
+    /// Whether as many replicas are attached as have to confirm a write; always true where none has to.
+    pub is_attached: bool,
+    /// The record that the store holds.
+    pub record: Option<ObservedRecord<N>>,
+}
+
+/// The meaning of a missing record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The store may have forgotten it, and a leader with it.
+    Volatile,
+    /// The store forgets nothing that it has confirmed: there has been none, unless this candidate has seen one.
+    Durable,
+}
+
+/// What may be done about what was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// The take whose answer never came has reached the store.
+    AlreadyOurs(Term),
+    /// It is held under our name by a term that is over: to be released, so that nobody waits for it. Nothing of ours runs,
+    /// or we would not be asking.
+    ReleaseStale(Term),
+    /// There is no record: write a vacant one, on which every candidate can wait (S2).
+    Vacate,
+    /// Take it, naming the view.
+    Take,
+    /// Not yet.
+    Wait {
+        /// So much longer, if nothing changes.
+        left: Duration,
+        /// Whether that is because somebody leads. A holder that has not been seen to do anything may be dead as well.
+        decided: bool,
+    },
+}
+
+/// The mark of a take that tells it from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakeRequest {
+    /// The nonce by which it is recognized.
+    pub nonce: u64,
+    /// The term must be at least so large.
+    pub floor: Term,
+}
+
+/// The contents of a vacant record, but for its random id (S2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vacancy {
+    /// Fresh, as that of every write.
+    pub nonce: u64,
+    /// The longest ttl seen in a record, zero if none was seen.
+    pub ttl: Duration,
+    /// The highest term seen in a record, 0 if none was seen.
+    pub term: Term,
+}
+
+/// One candidate's observations of one boundary.
+#[derive(Debug)]
+pub struct Takeover<N> {
+    me: N,
+    ttl: Duration,
+    memory: Durability,
+    /// The present view, and since when it has not changed.
+    seen: Option<(StoreState<N>, Time)>,
+    /// How often a wait on this very record was restarted by a new epoch alone.
+    restarts: u32,
+    /// Somebody else has written a held record since we began to look.
+    led: bool,
+    has_seen_record: bool,
+    /// The longest ttl in a record, without our own.
+    longest_ttl: Duration,
+    highest_term: Term,
+    /// Of the take whose outcome is not known.
+    outstanding: Option<u64>,
+    nonces: u64,
+    /// Of the term that was won last.
+    tenure: Option<Tenure<N>>,
+    #[cfg(test)]
+    sabotage: Option<RuleMutation>,
+}
+
+/// Rules that tests break on purpose (P4). Outside tests nothing does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleMutation {
+    /// A held record is taken at once.
+    HeldTakenAtOnce,
+    /// A missing record, a vacant one, or one of another incarnation of the server, is taken at once.
+    MissingTakenAtOnce,
+    /// A missing record is waited for as it is: without a version, "none, led, none" is not told from "none".
+    AbsenceHasNoVersion,
+    /// A vacant record is taken like a free one.
+    VacantIsFree,
+    /// On a store that forgets nothing, a record that has vanished is taken like one that never was.
+    VanishedIsMissing,
+    /// The wait is for the candidate's own ttl instead of the record's.
+    OwnTtlCounts,
+    /// The wait without a record to be trusted forgets the ttls of others.
+    OthersTtlsForgotten,
+    /// A vacant record does not tell the next candidate which ttls and terms its writer has seen.
+    VacancyTellsNothing,
+    /// A record with my name is mine, whatever its nonce.
+    MineByIdAlone,
+    /// A free record is taken at once whatever incarnation of the server it was freed in.
+    OldFreeTakenAtOnce,
+    /// A replica that attaches restarts no wait, and keeps no record from being free.
+    EpochIgnored,
+    /// A wait goes on while too few replicas are attached.
+    WaitsWithoutReplicas,
+    /// A renewal that changed nothing is credited.
+    StaleCredited,
+    /// The first renewal of a term is credited whatever happened to the server since its take.
+    FirstCreditedAnywhere,
+    /// The first write that is confirmed at all is credited.
+    FirstConfirmationCredited,
+    /// A credit after the end of the lease moves the basis of the record all the same.
+    LateCreditSettles,
+}
+
+impl<N: Clone + PartialEq> Takeover<N> {
+    /// Of a candidate that has seen nothing yet, and asks for this ttl.
+    pub fn new(me: N, ttl: Duration, memory: Durability) -> Takeover<N> {
+        Takeover {
+            me,
+            ttl,
+            memory,
+            seen: None,
+            restarts: 0,
+            led: false,
+            has_seen_record: false,
+            longest_ttl: Duration::ZERO,
+            highest_term: 0,
+            outstanding: None,
+            nonces: 0,
+            tenure: None,
+            #[cfg(test)]
+            sabotage: None,
+        }
+    }
+
+    /// What was taken for granted about the store has turned out to be otherwise.
+    pub fn trusts(&mut self, memory: Durability) {
+        self.memory = memory;
+    }
+
+    /// The same with a rule broken.
+    #[cfg(test)]
+    #[must_use]
+    pub fn breaking(self, sabotage: Option<RuleMutation>) -> Takeover<N> {
+        Takeover { sabotage, ..self }
+    }
+
+    /// For a write of ours: every one has its own.
+    pub fn nonce(&mut self) -> u64 {
+        self.nonces += 1;
+        self.nonces
+    }
+
+    /// For a take: from now on it may be found in the store.
+    pub fn bid(&mut self) -> TakeRequest {
+        let nonce = self.nonce();
+        self.outstanding = Some(nonce);
+        self.tenure = None;
+        TakeRequest { nonce, floor: self.highest_term.saturating_add(1) }
+    }
+
+    /// For a vacant record. It hands on what was seen, so that a candidate that comes later waits as long as this one.
+    pub fn vacancy(&mut self) -> Vacancy {
+        let nonce = self.nonce();
+        if self.breaks(RuleMutation::VacancyTellsNothing) {
+            return Vacancy { nonce, ttl: Duration::ZERO, term: 0 };
+        }
+        Vacancy { nonce, ttl: self.longest_ttl, term: self.highest_term }
+    }
+
+    /// How long it takes at most until a record that nobody touches is taken.
+    pub fn longest_wait(&self) -> Duration {
+        if self.breaks(RuleMutation::OthersTtlsForgotten) { self.ttl } else { self.longest_ttl.max(self.ttl) }
+    }
+
+    /// How often the present wait has started again only because a replica had attached (5.4).
+    pub fn epoch_restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// The nonce of a take whose outcome is not known.
+    pub fn outstanding(&self) -> Option<u64> {
+        self.outstanding
+    }
+
+    /// There is nothing of ours to be found any more: a take was refused, or what it won was given back.
+    pub fn forget(&mut self) {
+        self.outstanding = None;
+    }
+
+    /// A take has reached the store; it was executed on this basis. `is_confirmed`: as many replicas have confirmed it as have
+    /// to; true where none has to.
+    pub fn took(&mut self, basis: Basis<N>, is_confirmed: bool) {
+        self.tenure = Some(Tenure::new(basis, is_confirmed));
+    }
+
+    /// Whether a renewal that has reached the record is credited. Nothing else may credit one (S3).
+    pub fn credit(&mut self, write: &Write<N>) -> Credit {
+        #[cfg(test)]
+        let sabotage = self.sabotage;
+        #[cfg(not(test))]
+        let sabotage = None;
+        let Some(tenure) = &mut self.tenure else { return Credit::GiveBack };
+        let credit = tenure.credit(write, sabotage);
+        if credit == Credit::Counts {
+            // The take is no longer unanswered: found again as it was, it would be an old state of the record.
+            self.outstanding = None;
+        }
+        credit
+    }
+
+    /// The basis of the last credited renewal: what renewals, the release and the keeper's claim write into the record. `None`:
+    /// none was credited yet, and the take's, which is in the record, stays.
+    pub fn settled(&self) -> Option<&Basis<N>> {
+        self.tenure.as_ref()?.settled()
+    }
+
+    /// Looks at an answer that had arrived by `received` (T1: an observer counts from after receiving).
+    pub fn decide(&mut self, received: Time, view: &StoreState<N>) -> Decision {
+        let had_seen_record = self.has_seen_record;
+        let since = self.note(received, view);
+        let Some(record) = &view.record else {
+            let never_was = self.memory == Durability::Durable && !had_seen_record;
+            return match () {
+                () if never_was || self.breaks(RuleMutation::MissingTakenAtOnce) => Decision::Take,
+                () if self.memory == Durability::Durable && self.breaks(RuleMutation::VanishedIsMissing) => {
+                    Decision::Take
+                }
+                () if self.breaks(RuleMutation::AbsenceHasNoVersion) => self.wait(received, since, self.longest_wait()),
+                () => Decision::Vacate,
+            };
+        };
+        let is_fresh = record.basis.incarnation == view.basis.incarnation;
+        let is_continuous = self.continues(&view.basis, &record.basis);
+        let rest = match record.state {
+            RecordState::Held if is_fresh && self.is_mine(record) => return Decision::AlreadyOurs(record.term),
+            RecordState::Held if is_fresh && record.holder == self.me => return Decision::ReleaseStale(record.term),
+            RecordState::Free if is_continuous && view.is_attached => return Decision::Take,
+            RecordState::Free if self.breaks(RuleMutation::OldFreeTakenAtOnce) => return Decision::Take,
+            RecordState::Vacant if self.breaks(RuleMutation::VacantIsFree) => return Decision::Take,
+            RecordState::Held if is_fresh && self.breaks(RuleMutation::HeldTakenAtOnce) => return Decision::Take,
+            RecordState::Held if is_fresh && self.breaks(RuleMutation::OwnTtlCounts) => self.ttl,
+            RecordState::Held if is_fresh => record.ttl,
+            RecordState::Held | RecordState::Free | RecordState::Vacant
+                if self.breaks(RuleMutation::MissingTakenAtOnce) =>
+            {
+                return Decision::Take;
+            }
+            RecordState::Held | RecordState::Free | RecordState::Vacant => self.longest_wait(),
+        };
+        if !view.is_attached && !self.breaks(RuleMutation::WaitsWithoutReplicas) {
+            return Decision::Wait { left: rest, decided: self.led };
+        }
+        self.wait(received, since, rest)
+    }
+
+    fn wait(&self, received: Time, since: Time, rest: Duration) -> Decision {
+        match rest.saturating_sub(received.since(since)) {
+            Duration::ZERO => Decision::Take,
+            left => Decision::Wait { left, decided: self.led },
+        }
+    }
+
+    /// Takes the view in. Returns since when it has been like this, as far as we have seen.
+    fn note(&mut self, received: Time, view: &StoreState<N>) -> Time {
+        if let Some(record) = &view.record {
+            self.has_seen_record = true;
+            self.highest_term = self.highest_term.max(record.term);
+            self.longest_ttl = self.longest_ttl.max(record.ttl);
+        }
+        let Some((before, since)) = &self.seen else {
+            self.seen = Some((view.clone(), received));
+            return received;
+        };
+        let is_same_record = before.record == view.record && before.basis.incarnation == view.basis.incarnation;
+        let is_same_epoch = self.continues(&view.basis, &before.basis);
+        let was_attached = (before.is_attached && view.is_attached) || self.breaks(RuleMutation::WaitsWithoutReplicas);
+        let since = if is_same_record && is_same_epoch && was_attached { *since } else { received };
+        // A server that was started again has written nothing by that.
+        let is_written = before.record != view.record;
+        self.restarts = if is_same_record { self.restarts + u32::from(!is_same_epoch) } else { 0 };
+        self.led |= is_written
+            && view.record.as_ref().is_some_and(|now| now.state == RecordState::Held && now.holder != self.me);
+        self.seen = Some((view.clone(), since));
+        since
+    }
+
+    fn continues(&self, later: &Basis<N>, earlier: &Basis<N>) -> bool {
+        if self.breaks(RuleMutation::EpochIgnored) {
+            return later.incarnation == earlier.incarnation;
+        }
+        later.continues(earlier)
+    }
+
+    fn is_mine(&self, record: &ObservedRecord<N>) -> bool {
+        let by_nonce = Some(record.nonce) == self.outstanding;
+        record.holder == self.me && (by_nonce || self.breaks(RuleMutation::MineByIdAlone))
+    }
+
+    #[cfg(test)]
+    fn breaks(&self, rule: RuleMutation) -> bool {
+        self.sabotage == Some(rule)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the same question as in the tests")]
+    const fn breaks(&self, _: RuleMutation) -> bool {
+        false
+    }
+}

@@ -1,0 +1,165 @@
+//! The hooks that run beside the tree, one at a time, and are part of it: stopped and killed with it, and it is not empty
+//! before they are gone (K6). Where there is no tree, they are one of their own.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::start::IdentityVars;
+use super::{
+    CampaignerState, CommandTree, KeeperLoop, MainProcess, Progress, SWEEP_INTERVAL, SWEEP_INTERVAL_MAX, Stop,
+    signal_group,
+};
+use crate::clock;
+use crate::namespace::Init;
+use crate::spawn::spawn;
+use crate::{sys, tree};
+use elect_core::{Aside, AsideEnd, CommandEnd, FromKeeper, Job, Time};
+
+/// A hook that runs beside, or what it has left behind where there is no tree.
+#[derive(Debug)]
+pub struct RunningHook {
+    main: Result<i32, CommandEnd>,
+    /// Of its namespace, in that tier, until it has been reaped.
+    init: Option<Init>,
+    /// Open for as long as it may have something to say.
+    _status: OwnedFd,
+    /// SIGKILL at this time, and again after ever longer rests.
+    kill_at: Time,
+    rest: Option<Duration>,
+}
+
+impl RunningHook {
+    /// Whether no more than what it has left behind may be there.
+    pub(super) fn has_ended(&self) -> bool {
+        self.main.is_err()
+    }
+}
+
+impl KeeperLoop {
+    pub(super) fn start_aside(&mut self, aside: Aside, beside: elect_core::Beside, identity: &IdentityVars) {
+        // What is being stopped becomes no larger; and what has ended since this was ordered is not to be followed by a hook
+        // that nobody expects to find there.
+        let as_expected = match (&self.tree, beside) {
+            (CommandTree::Alive { stop: Stop::NotRequested, .. }, elect_core::Beside::Run(run)) => run == self.run,
+            (CommandTree::Empty, elect_core::Beside::Nothing) => true,
+            (CommandTree::Alive { .. }, _) | (CommandTree::Empty, elect_core::Beside::Run(_)) => false,
+        };
+        if !as_expected || self.beside.is_some() || self.campaigner != CampaignerState::Present {
+            self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::NotNow));
+            return;
+        }
+        let Some((executable, timeout)) = self.program.as_ref().and_then(|program| program.aside(aside)) else {
+            self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::Failed(libc::ENOENT)));
+            return;
+        };
+        // K9: it is no leader's, and the lock is not for it.
+        match spawn(&self.tier, &executable, identity, self.inherited, None, Time::NEVER, None) {
+            Ok(mut spawned) => {
+                let kill_at = clock::now() + timeout;
+                let init = spawned.init.take();
+                let (main, status) = (Ok(spawned.pid), spawned.status);
+                self.beside = Some(RunningHook { main, init, _status: status, kill_at, rest: None });
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::Failed(errno)));
+            }
+        }
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.beside.is_none()
+    }
+
+    /// Its process group, while its main process lives.
+    pub(super) fn group_beside(&self) -> Option<i32> {
+        self.beside.as_ref().and_then(|beside| beside.main.ok())
+    }
+
+    pub(super) fn beside_wakes_at(&self) -> Time {
+        self.beside.as_ref().map_or(Time::NEVER, |beside| beside.kill_at)
+    }
+
+    /// A child has ended: if it was the hook's main process, what remains of it is the tree's, or has the rest of its time.
+    pub(super) fn beside_ended(&mut self, pid: i32, status: i32) {
+        let Some(beside) = self.beside.as_mut() else { return };
+        // Its number may be somebody else's from now on.
+        beside.init.take_if(|init| init.pid == pid);
+        if beside.main != Ok(pid) {
+            return;
+        }
+        beside.init.iter().for_each(Init::dismiss);
+        beside.main = Err(match sys::decode(status) {
+            Ok(status) => CommandEnd::Exited(status),
+            Err(signal) => CommandEnd::Killed {
+                signal: elect_core::Signal(signal),
+                escalated: beside.rest.is_some() && signal == libc::SIGKILL,
+            },
+        });
+        match &self.tree {
+            // It is the tree's if that comes to be one.
+            CommandTree::Alive {
+                main: MainProcess::Starting(_) | MainProcess::Refused(_),
+                stop: Stop::NotRequested,
+                ..
+            } => {}
+            CommandTree::Alive { .. } => self.adopt_what_is_beside(),
+            CommandTree::Empty => self.stop_what_a_hook_left(),
+        }
+    }
+
+    /// Where there is no tree.
+    pub(super) fn stop_what_a_hook_left(&mut self) {
+        if let Some(signal) = self.program.as_ref().map(|program| program.stop_signal) {
+            self.signal_those(signal, |_| true);
+        }
+    }
+
+    /// What an ended hook left behind is the tree's from here on.
+    pub(super) fn adopt_what_is_beside(&mut self) {
+        if let Some(RunningHook { main: Err(end), init, .. }) = self.beside.take_if(|beside| beside.main.is_err()) {
+            self.inits.extend(init);
+            self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::Ended(end)));
+        }
+    }
+
+    /// What runs beside no tree is one from here on, to be stopped or killed like any other.
+    pub(super) fn gather(&mut self, job: Job) {
+        if let CommandTree::Empty = self.tree {
+            // K1: a kill that has begun goes on.
+            let stop = match self.beside.as_ref().and_then(|beside| Some((beside.kill_at, beside.rest?))) {
+                Some((again_at, rest)) => Stop::Killing { again_at, rest },
+                None => Stop::NotRequested,
+            };
+            self.tree =
+                CommandTree::Alive { job, main: MainProcess::Ended, group: 0, stop, init: None, until: Time::NEVER };
+            self.adopt_what_is_beside();
+        }
+    }
+
+    /// Its time-out: the group, and what descends from it; and where there is no tree, everything.
+    pub(super) fn enforce_beside(&mut self, now: Time) {
+        let Some(beside) = self.beside.as_mut().filter(|beside| now >= beside.kill_at) else { return };
+        let rest = beside.rest.map_or(SWEEP_INTERVAL, |rest| (rest * 2).min(SWEEP_INTERVAL_MAX));
+        (beside.rest, beside.kill_at) = (Some(rest), now + rest);
+        if let Ok(pid) = beside.main {
+            let progress = &mut Progress::of(&self.channel, self.campaigner);
+            let _ = self.scanner.kill(pid, &[], tree::DESCENDANTS_MAX, &mut || progress.report());
+            signal_group(pid, libc::SIGKILL);
+        }
+        if let Some(init) = &beside.init {
+            // With it everything in its namespace.
+            let _ = sys::kill(init.pid, libc::SIGKILL);
+        }
+        if let CommandTree::Empty = self.tree {
+            let progress = &mut Progress::of(&self.channel, self.campaigner);
+            let _ = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report());
+        }
+    }
+
+    /// No child is left.
+    pub(super) fn nothing_is_beside(&mut self) {
+        self.adopt_what_is_beside();
+        debug_assert!(self.beside.is_none(), "its main process is reaped before that is known");
+    }
+}

@@ -1,0 +1,56 @@
+//! The terminal, as far as the tree in it is concerned: it is for the command, and for none of the others.
+
+use super::{CommandTree, KeeperLoop, MainProcess, Stop, signal_group};
+use crate::clock;
+use crate::sys;
+use elect_core::{AtTerminal, CommandEnd, FromKeeper, Job};
+
+impl KeeperLoop {
+    pub(super) fn look_at_terminal(&mut self) {
+        // The terminal is for the command: a follower, or a hook, is as it is.
+        let CommandTree::Alive { job: Job::Command { .. }, main, group, stop, .. } = &self.tree else { return };
+        let (Some(pid), group, stop) = (main.pid(), *group, *stop) else { return };
+        // Also just before its exec: what came for it while it had signals blocked stops it there.
+        if let Some(signal) = sys::stop_of(pid) {
+            match stop {
+                Stop::NotRequested => {
+                    let word = self.terminal.stopped(group, signal, self.own_pid, &mut self.scanner);
+                    self.outbox.extend(word.map(FromKeeper::Terminal));
+                }
+                // Whoever has been asked to end is not to stand still.
+                Stop::Terminating { .. } => signal_group(pid, libc::SIGCONT),
+                Stop::Killing { .. } => {}
+            }
+        }
+        if matches!(stop, Stop::NotRequested) {
+            self.terminal.look_again(clock::now(), group);
+        }
+    }
+
+    /// From a main process that has ended. What a person has ended with Ctrl-C is not to be started again.
+    pub(super) fn take_terminal_back(&mut self, end: CommandEnd, asked: bool) {
+        let CommandTree::Alive { job: Job::Command { .. }, group, .. } = self.tree else { return };
+        let killed = matches!(end, CommandEnd::Killed { .. });
+        let had_it = self.terminal.take_back(group, killed, (self.own_pid, &[]), &mut self.scanner);
+        if let CommandEnd::Killed { signal, .. } = end
+            && [libc::SIGINT, libc::SIGQUIT].contains(&signal.0)
+            && had_it
+            && !asked
+        {
+            self.outbox.push_back(FromKeeper::Terminal(AtTerminal::Interrupted(signal)));
+        }
+    }
+
+    /// The group of a command that runs and has not been asked to end.
+    pub(super) fn running_group(&self) -> Option<i32> {
+        match &self.tree {
+            CommandTree::Alive {
+                main: MainProcess::Running(_) | MainProcess::Starting(_),
+                group,
+                stop: Stop::NotRequested,
+                ..
+            } => Some(*group),
+            CommandTree::Alive { .. } | CommandTree::Empty => None,
+        }
+    }
+}

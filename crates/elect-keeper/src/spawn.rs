@@ -1,0 +1,368 @@
+//! From a [`CommandSpec`] to a running main process: fork, the few things a child must do, exec.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
+
+use super::containment::Tier;
+use super::namespace::Init;
+use super::sys::{self, Exec, Forked, Inherited, Pointers};
+use super::terminal::{self, Terminal};
+use crate::clock;
+use elect_core::{Aside, Job, NotStarted, Time};
+
+/// The lock of the file store arrives in the command at this descriptor or the next free one, or at the highest free one that the
+/// limit allows (K9, 5.1).
+const LOCK_FD_MIN: i32 = 100;
+
+/// Variables that say who and where a command is. Inherited ones are somebody else's and never passed on.
+const IDENTITY_VARS: [&str; 13] = [
+    "ELECT_BOUNDARY",
+    "ELECT_INSIDE",
+    "ELECT_ROLE",
+    "ELECT_ID",
+    "ELECT_NAME",
+    "ELECT_TERM",
+    "ELECT_SOCKET",
+    "ELECT_LEADER_ID",
+    "ELECT_LEADER_NAME",
+    "ELECT_LEADER_HOST",
+    "ELECT_LEADER_PORT",
+    "ELECT_LEADER_ADDR",
+    "ELECT_ERROR",
+];
+
+/// What reads a follower's and a hook's command line.
+const SHELL: &str = "/bin/sh";
+/// What systemd tells elect, and nobody else: a command that took it for its own would speak in elect's name.
+const SYSTEMD_VARS: [&str; 7] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
+
+/// What is run while leading, and how it is stopped. Fixed before the keeper is forked.
+#[derive(Debug, Clone)]
+pub struct CommandSpec {
+    /// The file to execute, found beforehand ([`find`]).
+    pub path: PathBuf,
+    /// The words of the command line, its name first. Without any there is no command.
+    pub words: Vec<OsString>,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+    /// How long it may take to.
+    pub stop_timeout: Duration,
+    /// How long the claim is kept from its first start in a term, even if nobody is left to keep it but the keeper.
+    pub min_hold: Duration,
+    /// What else is run.
+    pub scripts: HookScripts,
+}
+
+/// What is run beside the leader command, each by a shell.
+#[derive(Debug, Clone, Default)]
+pub struct HookScripts {
+    /// While another leads.
+    pub follower: Option<OsString>,
+    /// Before the leader command.
+    pub on_elected: Option<OsString>,
+    /// After it, and before the boundary is given back.
+    pub on_ousted: Option<OsString>,
+    /// When the leader changes.
+    pub on_change: Option<OsString>,
+    /// When the store is in trouble.
+    pub on_error: Option<OsString>,
+    /// How long a hook may take.
+    pub hook_timeout: Duration,
+}
+
+/// A file to be executed.
+#[derive(Debug)]
+pub struct Executable {
+    path: PathBuf,
+    words: Vec<OsString>,
+    /// The leader command reads what elect was given to read, others nothing (K9).
+    reads: bool,
+}
+
+impl CommandSpec {
+    /// What is to be executed for a job; `None`: there is nothing.
+    pub fn executable(&self, job: Job) -> Option<Executable> {
+        let script = match job {
+            Job::Command { .. } => {
+                let given = || Executable { path: self.path.clone(), words: self.words.clone(), reads: true };
+                return (!self.words.is_empty()).then(given);
+            }
+            Job::OnElected { .. } => &self.scripts.on_elected,
+            Job::OnOusted { .. } => &self.scripts.on_ousted,
+            Job::Follower => &self.scripts.follower,
+        };
+        script.as_ref().map(Executable::script)
+    }
+
+    /// The same for a hook that runs beside the rest, with the time that it has.
+    pub fn aside(&self, aside: Aside) -> Option<(Executable, Duration)> {
+        let script = match aside {
+            Aside::OnChange => &self.scripts.on_change,
+            Aside::OnError => &self.scripts.on_error,
+        };
+        script.as_ref().map(|script| (Executable::script(script), self.scripts.hook_timeout))
+    }
+}
+
+impl Executable {
+    fn script(script: &OsString) -> Executable {
+        Executable { path: SHELL.into(), words: vec!["sh".into(), "-c".into(), script.clone()], reads: false }
+    }
+}
+
+/// Why a command cannot be executed.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// No such file, here or on the path (exit status 127).
+    #[error("{}: command not found{}", Path::new(name).display(), advice(name))]
+    NotFound {
+        /// The command as given.
+        name: OsString,
+    },
+    /// There is one, and it cannot be executed (exit status 126).
+    #[error("{}: {reason}; is it a program, and executable (chmod +x)?", path.display())]
+    NotExecutable {
+        /// Where it is.
+        path: PathBuf,
+        /// What the kernel says.
+        reason: io::Error,
+    },
+}
+
+/// Finds the file that a command's name stands for, as a shell does.
+///
+/// # Errors
+///
+/// [`FindError`]: not there, or there but not executable.
+pub fn find(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> {
+    let not_found = || FindError::NotFound { name: name.to_owned() };
+    if name.is_empty() {
+        return Err(not_found());
+    }
+    if name.as_bytes().contains(&b'/') {
+        let path = PathBuf::from(name);
+        return match executable(&path) {
+            Ok(()) => Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found()),
+            Err(reason) => Err(FindError::NotExecutable { path, reason }),
+        };
+    }
+    let search = search.unwrap_or_else(|| OsStr::new("/usr/local/bin:/usr/bin:/bin"));
+    let mut refused = None;
+    for directory in std::env::split_paths(search) {
+        let path = if directory.as_os_str().is_empty() { Path::new(".").join(name) } else { directory.join(name) };
+        match executable(&path) {
+            Ok(()) => return Ok(path),
+            Err(reason) if reason.kind() == io::ErrorKind::PermissionDenied && path.is_file() => {
+                refused.get_or_insert(FindError::NotExecutable { path, reason });
+            }
+            Err(_) => {}
+        }
+    }
+    Err(refused.unwrap_or_else(not_found))
+}
+
+/// What people most often meant by a name that stands for nothing.
+fn advice(name: &OsStr) -> &'static str {
+    if name.as_bytes().contains(&b' ') {
+        "; it is taken as one word: give a line of shell to sh -c"
+    } else if !name.as_bytes().contains(&b'/') && Path::new(name).is_file() {
+        "; there is one here: write ./ before it"
+    } else {
+        ""
+    }
+}
+
+fn executable(path: &Path) -> io::Result<()> {
+    if std::fs::metadata(path)?.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).map_err(io::Error::from)
+}
+
+/// A main process on its way to exec.
+#[derive(Debug)]
+pub struct Spawned {
+    pub pid: i32,
+    /// Ends silently when exec succeeded; says why not otherwise.
+    pub status: OwnedFd,
+    /// Of its namespace, in that tier.
+    pub init: Option<Init>,
+}
+
+/// What becomes of a spawned process, read from its status pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecStatus {
+    Pending,
+    Succeeded,
+    Failed(NotStarted),
+}
+
+/// In the status pipe, where an errno would be: it was too late.
+const TOO_LATE: i32 = -1;
+
+/// Forks and executes, where the tier has it; the deadline is checked immediately before exec (K5).
+///
+/// # Errors
+///
+/// Fork failed, or a word holds a NUL byte.
+pub fn spawn(
+    tier: &Tier,
+    program: &Executable,
+    identity: &[(OsString, OsString)],
+    inherited: Inherited,
+    lock: Option<&OwnedFd>,
+    kill_by: Time,
+    terminal: Option<&mut Terminal>,
+) -> io::Result<Spawned> {
+    let path = c_string(program.path.as_os_str())?;
+    let words = program.words.iter().map(|word| c_string(word)).collect::<io::Result<Vec<_>>>()?;
+    let shell_words = std::iter::once(c_string(OsStr::new("sh")))
+        .chain([Ok(path.clone())])
+        .chain(words.iter().skip(1).cloned().map(Ok))
+        .collect::<io::Result<Vec<_>>>()?;
+    let (arguments, shell_arguments) = (Pointers::new(words), Pointers::new(shell_words));
+    let environment = Pointers::new(environment(identity)?);
+    let exec = Exec {
+        path: &path,
+        arguments: &arguments,
+        shell_arguments: &shell_arguments,
+        environment: &environment,
+        inherited,
+        pass: lock.map(|lock| (lock.as_fd(), LOCK_FD_MIN)),
+    };
+    match tier {
+        Tier::Tree | Tier::Cgroup { .. } => bear(&exec, (kill_by, program.reads), tier, terminal),
+        Tier::Pidns(home) => {
+            let (spawned, init) = home.settle(inherited, || bear(&exec, (kill_by, program.reads), tier, terminal))?;
+            Ok(Spawned { init: Some(init), ..spawned })
+        }
+    }
+}
+
+fn bear(
+    exec: &Exec<'_>,
+    (kill_by, reads): (Time, bool),
+    tier: &Tier,
+    terminal: Option<&mut Terminal>,
+) -> io::Result<Spawned> {
+    let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let keeper = getpid();
+    let lent = terminal.and_then(|terminal| {
+        let home = terminal.home();
+        terminal.lend().map(|tty| (tty, home))
+    });
+    // SAFETY: the keeper has one thread, so no lock is held by another.
+    match unsafe { sys::fork()? } {
+        Forked::Parent(pid) => {
+            // Both sides do it, so that the group exists for whoever is first. After its exec this fails, harmlessly.
+            let _ = setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
+            Ok(Spawned { pid, status, init: None })
+        }
+        Forked::Child => {
+            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+            // K8: if the keeper dies, so do we; if it died before this line, nobody will tell us. Nobody else reads what we
+            // are to report; getppid would see nothing through the wall of a namespace.
+            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+            drop(status);
+            // A sibling that has not executed yet holds a copy of that end; where the keeper can be seen, it is looked for.
+            let orphaned = !matches!(tier, Tier::Pidns(_)) && getppid() != keeper;
+            if orphaned || sys::is_abandoned(&report) {
+                sys::exit_now(libc::EXIT_FAILURE);
+            }
+            if let Some((tty, home)) = lent {
+                terminal::take(tty, home);
+            }
+            let ready = if reads { Ok(()) } else { read_nothing().map_err(io::Error::from) };
+            let errno = match ready.and_then(|()| tier.enter()) {
+                Ok(()) => sys::exec(exec, || clock::now() < kill_by).unwrap_or(TOO_LATE),
+                Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            };
+            let _ = nix::unistd::write(&report, &errno.to_ne_bytes());
+            sys::exit_now(127)
+        }
+    }
+}
+
+/// K9: what is not the leader command finds the end of file.
+fn read_nothing() -> nix::Result<()> {
+    let nothing = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    nix::unistd::dup2_stdin(nothing)
+}
+
+impl Spawned {
+    /// Looks, without waiting, whether exec has happened.
+    pub fn exec_status(&self) -> ExecStatus {
+        let mut errno = [0; 4];
+        match nix::unistd::read(&self.status, &mut errno) {
+            Ok(4) => ExecStatus::Failed(match i32::from_ne_bytes(errno) {
+                TOO_LATE => NotStarted::TooLate,
+                errno => NotStarted::Failed(errno),
+            }),
+            // The end of it is exec, or the child's own: somebody has killed it before.
+            Ok(_) if sys::is_forked_only(self.pid) => ExecStatus::Failed(NotStarted::Failed(libc::ECANCELED)),
+            Ok(_) => ExecStatus::Succeeded,
+            Err(_) => ExecStatus::Pending,
+        }
+    }
+}
+
+fn c_string(word: &OsStr) -> io::Result<CString> {
+    CString::new(word.as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// What elect was started with, less the identity of another command and what is for elect alone, plus who this one is.
+fn environment(identity: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
+    let replaced = |name: &OsString| {
+        IDENTITY_VARS.iter().chain(&SYSTEMD_VARS).any(|own| name == own) || identity.iter().any(|(own, _)| name == own)
+    };
+    std::env::vars_os()
+        .filter(|(name, _)| !replaced(name))
+        .chain(identity.iter().cloned())
+        .map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            CString::new(name.into_vec()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_command_is_found_as_a_shell_finds_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (first, second) = (directory.path().join("first"), directory.path().join("second"));
+        for (folder, mode) in [(&first, 0o644), (&second, 0o755)] {
+            std::fs::create_dir(folder).expect("created");
+            std::fs::write(folder.join("job"), "#!/bin/sh\n").expect("written");
+            std::fs::set_permissions(folder.join("job"), std::fs::Permissions::from_mode(mode)).expect("set");
+        }
+        let search = std::env::join_paths([&first, &second]).expect("joined");
+        assert_eq!(find(OsStr::new("job"), Some(&search)).expect("found"), second.join("job"));
+        let error = find(OsStr::new("job"), Some(first.as_os_str())).expect_err("not executable");
+        assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
+        let error = find(OsStr::new("no-such-job"), Some(&search)).expect_err("not there");
+        assert_eq!(error.to_string(), "no-such-job: command not found");
+        let error = find(OsStr::new("no such job --all"), Some(&search)).expect_err("not there");
+        assert!(error.to_string().ends_with("sh -c"), "{error}");
+        // Where tests are run from there is one.
+        let error = find(OsStr::new("Cargo.toml"), Some(&search)).expect_err("not there");
+        assert!(error.to_string().ends_with("write ./ before it"), "{error}");
+        assert!(matches!(find(OsStr::new(""), None), Err(FindError::NotFound { .. })));
+        let error = find(directory.path().as_os_str(), None).expect_err("a directory");
+        assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
+    }
+}

@@ -1,0 +1,199 @@
+//! What is late, foreign or garbled changes nothing.
+
+use super::harness::*;
+use crate::ToKeeper;
+use crate::clock;
+use elect_core::{CommandEnd, FromKeeper, Job, NotStarted, Time};
+
+fn too_late(scene: &mut KeeperFixture, term: u64) {
+    let run = scene.order_start(term, &[]);
+    scene.hears(FromKeeper::NotStarted { run, why: NotStarted::TooLate });
+    scene.empty();
+    scene.hears_no_more();
+}
+
+#[test]
+fn a_deadline_of_another_term_or_an_earlier_one_is_not_taken() {
+    alone(|directory| {
+        let mut scene = script(directory, SLEEPER).fork();
+        let kill_by = scene.arm_for(SOON);
+        scene.start_until(&["main"]);
+        for term in [0, TERM - 1, TERM + 1, u64::MAX] {
+            scene.send(&ToKeeper::Arm { term, kill_by: Time::NEVER });
+            scene.send(&ToKeeper::Arm { term, kill_by: Time::BOOT });
+        }
+        scene.hears_no_more();
+        for earlier in [Time::BOOT, clock::now(), kill_by - ms(500)] {
+            scene.send(&ToKeeper::Arm { term: TERM, kill_by: earlier });
+            scene.hears(FromKeeper::Armed { term: TERM, kill_by });
+        }
+        assert!(!scene.witness.is_gone() || clock::now() >= kill_by, "killed for another's deadline");
+        assert!(scene.witness.gone() >= kill_by, "killed before its deadline");
+        scene.hears(FromKeeper::Expired { term: TERM });
+    });
+}
+
+#[test]
+fn a_term_that_has_expired_stays_so() {
+    alone(|directory| {
+        let mut scene = script(directory, SLEEPER).fork();
+        let kill_by = scene.arm_for(SOON);
+        scene.start_until(&["main"]);
+        scene.witness.gone();
+        scene.hears(FromKeeper::Expired { term: TERM });
+        scene.exited(killed(libc::SIGKILL, true));
+        scene.empty();
+        // The deadline that holds is named, so the campaigner knows.
+        scene.send(&ToKeeper::Arm { term: TERM, kill_by: Time::NEVER });
+        scene.hears(FromKeeper::Armed { term: TERM, kill_by });
+        too_late(&mut scene, TERM);
+        // The next term is another matter.
+        scene.arm(TERM + 1, Time::NEVER);
+        scene.order_start(TERM + 1, &[]);
+        assert!(matches!(scene.answer(), FromKeeper::Started { .. }));
+    });
+}
+
+#[test]
+fn over_an_empty_tree_any_other_term_may_be_armed_for_a_store_may_have_been_rebuilt() {
+    alone(|directory| {
+        let mut scene = script(directory, SLEEPER).fork();
+        let run = {
+            scene.arm(TERM, Time::NEVER);
+            scene.order_start(TERM, &[])
+        };
+        assert!(matches!(scene.answer(), FromKeeper::Started { .. }), "run {run}");
+        scene.witness.hears(&["main"]);
+        scene.send(&ToKeeper::Kill);
+        scene.exited(killed(libc::SIGKILL, true));
+        scene.empty();
+        for term in [1, TERM - 1, TERM + 1, 2] {
+            scene.arm(term, Time::NEVER);
+            scene.order_start(term, &[]);
+            assert!(matches!(scene.answer(), FromKeeper::Started { .. }), "term {term}");
+            scene.witness.hears(&["main"]);
+            scene.send(&ToKeeper::Kill);
+            scene.exited(killed(libc::SIGKILL, true));
+            scene.empty();
+        }
+    });
+}
+
+#[test]
+fn nothing_starts_without_a_deadline_of_its_term_that_lies_ahead() {
+    alone(|directory| {
+        let mut scene = script(directory, SLEEPER).fork();
+        too_late(&mut scene, TERM);
+        for (term, past) in [(1, Time::BOOT), (2, Time::from_nanos(1)), (3, clock::now())] {
+            scene.arm(term, past);
+            too_late(&mut scene, term);
+        }
+        // K5: it has killed nothing, so a renewal of the same term moves it forward, for the next start.
+        scene.arm(3, clock::now() + ms(1_000_000));
+        scene.arm(4, Time::NEVER);
+        too_late(&mut scene, 3);
+        too_late(&mut scene, 5);
+    });
+}
+
+#[test]
+fn a_second_command_beside_a_living_one_is_refused() {
+    alone(|directory| {
+        let mut scene = script(directory, SLEEPER).fork();
+        scene.arm(TERM, Time::NEVER);
+        let pid = scene.start_until(&["main"]);
+        for term in [TERM, TERM + 1] {
+            let run = scene.order_start(term, &[]);
+            scene.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::EBUSY) });
+        }
+        scene.hears_no_more();
+        assert!(!scene.witness.is_gone(), "the first goes on");
+        signal(pid, libc::SIGUSR1);
+        scene.hears(FromKeeper::Exited { run: 1, end: killed(libc::SIGUSR1, false) });
+    });
+}
+
+#[test]
+fn a_second_command_beside_the_rest_of_the_first_is_refused() {
+    alone(|directory| {
+        let mut scene = script(directory, LEAVES_ONE_BEHIND).fork();
+        scene.arm(TERM, Time::NEVER);
+        scene.start_until(&["grandchild"]);
+        scene.exited(CommandEnd::Exited(7));
+        scene.send(&ToKeeper::Start { job: Job::Command { term: TERM }, run: 9, identity: Vec::new() });
+        scene.hears(FromKeeper::NotStarted { run: 9, why: NotStarted::Failed(libc::EBUSY) });
+        scene.hears_no_more();
+        assert!(!scene.witness.is_gone());
+        scene.send(&ToKeeper::Kill);
+        // A campaigner that takes the refused run for the present one is not left waiting for the end of another.
+        scene.hears(FromKeeper::Empty { run: 9 });
+        assert!(scene.witness.is_gone());
+    });
+}
+
+#[test]
+fn noise_changes_nothing() {
+    alone(|directory| {
+        let mut scene = script(directory, SLEEPER).fork();
+        scene.arm(TERM, Time::NEVER);
+        scene.start_until(&["main"]);
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..2_000 {
+            // Tags 3 to 8 could be messages that are meant.
+            let tag = random.u8(9..);
+            let noise: Vec<u8> = std::iter::once(tag).chain((0..random.usize(..200)).map(|_| random.u8(..))).collect();
+            scene.send_raw(&noise);
+            scene.hears_no_more();
+        }
+        for cut_short in [&[1][..], &[2, 7, 0], &[3, 1, 2, 3], &[4, 1], &[6, 9, 0, 0], &[5, 0], &[8, 8]] {
+            scene.send_raw(cut_short);
+            scene.hears_no_more();
+        }
+        assert!(!scene.witness.is_gone());
+    });
+}
+
+#[test]
+fn a_message_that_is_too_long_is_none_even_if_its_head_could_be_one() {
+    alone(|directory| {
+        let scene = script(directory, SLEEPER).fork();
+        scene.arm(TERM, Time::NEVER);
+        let longest = 64 * 1024;
+        let mut start = vec![3, 1];
+        start.extend(TERM.to_ne_bytes());
+        start.extend(1u64.to_ne_bytes());
+        start.extend(1u64.to_ne_bytes());
+        start.extend(b"A");
+        let value = vec![b'x'; longest - start.len() - 8];
+        start.extend(value.len().to_ne_bytes());
+        start.extend(value);
+        assert_eq!(start.len(), longest);
+        start.extend([0; 16]);
+        scene.send_raw(&start);
+        // That nothing was started shows only in the answer to this.
+        scene.send(&ToKeeper::Kill);
+        scene.hears(FromKeeper::Empty { run: 0 });
+        scene.hears_no_more();
+        let error = scene.keeper.send(&ToKeeper::Start {
+            job: Job::Command { term: TERM },
+            run: 1,
+            identity: vec![("A".into(), "x".repeat(longest).into())],
+        });
+        assert_eq!(error.expect_err("refused").raw_os_error(), Some(libc::EMSGSIZE));
+    });
+}
+
+#[test]
+fn a_stop_or_a_kill_of_nothing_is_answered_and_changes_nothing() {
+    alone(|directory| {
+        let mut scene = script(directory, SLEEPER).fork();
+        scene.send(&ToKeeper::Stop { kill_at: Time::BOOT });
+        scene.hears(FromKeeper::Empty { run: 0 });
+        scene.send(&ToKeeper::Kill);
+        scene.hears(FromKeeper::Empty { run: 0 });
+        scene.send(&ToKeeper::Forward { signal: libc::SIGKILL });
+        scene.hears_no_more();
+        scene.arm(TERM, Time::NEVER);
+        scene.start_until(&["main"]);
+    });
+}

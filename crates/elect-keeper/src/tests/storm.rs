@@ -1,0 +1,191 @@
+//! Trees that grow while they are being killed. Each is bounded, so that the machine survives a keeper that fails, and one at
+//! a time: two would be killed no later, but whoever dies needs the processor, and would wait for it among the other storm's.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::harness::*;
+use crate::clock;
+use crate::{Containment, ToKeeper, sys};
+use elect_core::{FromKeeper, KILL_ALLOWANCE, Time};
+
+/// More processes of a storm than this there are never. It goes on for ever: who finds it reached ends and makes room.
+const DESCENDANTS_MAX: i32 = 150;
+/// It is in full swing when so many have been born.
+const SEEN: i32 = 500;
+
+/// How often in each tier.
+fn storms() -> usize {
+    if std::env::var_os("ELECT_LONG").is_some() { 100 } else { 5 }
+}
+
+/// Held for as long as a storm lasts.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static SKY: Mutex<()> = Mutex::new(());
+    SKY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_over_in_time(tier: Containment) {
+    let _sky = one_at_a_time();
+    let figures = tempfile::NamedTempFile::new().expect("a temporary file");
+    for _ in 0..storms() {
+        within(tier, |directory| {
+            let (died, emptied) = passes_over(directory, tier);
+            writeln!(figures.as_file(), "{} {}", died.as_micros(), emptied.as_micros()).expect("written");
+        });
+    }
+    let text = std::fs::read_to_string(figures.path()).expect("read");
+    if text.is_empty() {
+        return;
+    }
+    let (died, emptied): (Vec<u64>, Vec<u64>) = text.lines().filter_map(|line| line.split_once(' ')).map(both).unzip();
+    println!(
+        "figures: {} storms in the tier {tier:?}: dead after {}, confirmed after {}",
+        died.len(),
+        of(died),
+        of(emptied)
+    );
+}
+
+fn both((one, other): (&str, &str)) -> (u64, u64) {
+    (one.parse().expect("a number"), other.parse().expect("a number"))
+}
+
+fn of(mut micros: Vec<u64>) -> String {
+    micros.sort_unstable();
+    let (median, most) = (micros[micros.len() / 2], micros[micros.len() - 1]);
+    format!("{}.{} ms (median), {}.{} ms (most)", median / 1000, median / 100 % 10, most / 1000, most / 100 % 10)
+}
+
+/// One storm; when it was dead and when that was known, counted from the order to kill.
+fn passes_over(directory: &std::path::Path, tier: Containment) -> (Duration, Duration) {
+    let mut scene = script(directory, &itself("storm::storm_of_forks")).contained(tier).fork();
+    scene.arm(TERM, Time::NEVER);
+    // What is measured is the keeper, not how long the storm keeps us from looking.
+    sys::schedule_first();
+    scene.start_until(&["in full swing"]);
+    let first = goes_first(scene.keeper.pid());
+    let killed_at = clock::now();
+    scene.send(&ToKeeper::Kill);
+    let died = scene.witness.gone().since(killed_at);
+    scene.exited(killed(libc::SIGKILL, true));
+    scene.empty();
+    let emptied = clock::now().since(killed_at);
+    // Without the right to go first, a storm may be faster than the keeper where it has to find them one by one (2.2):
+    // it dies all the same.
+    let may_be_late = !first && tier == Containment::Tree;
+    assert!(may_be_late || died <= KILL_ALLOWANCE, "dead after {died:?}, confirmed after {emptied:?}");
+    (died, emptied)
+}
+
+#[test]
+fn a_fork_storm_in_a_cgroup_is_dead_within_the_allowance() {
+    is_over_in_time(Containment::Cgroup);
+}
+
+#[test]
+fn a_fork_storm_in_a_namespace_is_dead_within_the_allowance() {
+    is_over_in_time(Containment::Pidns);
+}
+
+#[test]
+fn a_fork_storm_in_a_tree_is_dead_within_the_allowance() {
+    is_over_in_time(Containment::Tree);
+}
+
+/// Forks as fast as the kernel does it: children, sessions, and orphans of orphans, none of which ends when it is asked to.
+#[test]
+#[ignore = "the command of the tests above"]
+fn storm_of_forks() {
+    if std::env::var_os("WITNESS").is_none() {
+        return;
+    }
+    let (alive, born) = (shared_number(), shared_number());
+    alive.store(1, Ordering::Relaxed);
+    // SAFETY: SIG_IGN is no handler, and these have no other use in this process.
+    unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+    }
+    let mut is_main = true;
+    loop {
+        if alive.fetch_add(1, Ordering::Relaxed) >= DESCENDANTS_MAX {
+            alive.fetch_sub(if is_main { 1 } else { 2 }, Ordering::Relaxed);
+            if is_main {
+                std::thread::yield_now();
+                continue;
+            }
+            sys::exit_now(0);
+        }
+        let number = born.fetch_add(1, Ordering::Relaxed);
+        if number == SEEN {
+            let _ = std::fs::write("/proc/self/fd/9", "in full swing\n");
+        }
+        // SAFETY: the child calls the kernel, and goes on with this loop, which takes no lock.
+        let Ok(sys::Forked::Child) = (unsafe { sys::fork() }) else { continue };
+        is_main = false;
+        if number % 3 > 0 {
+            let _ = nix::unistd::setsid();
+        }
+        // SAFETY: as above.
+        if number % 3 > 1 && matches!(unsafe { sys::fork() }, Ok(sys::Forked::Parent(_))) {
+            sys::exit_now(0);
+        }
+    }
+}
+
+/// One that all descendants of this process share with it.
+fn shared_number() -> &'static AtomicI32 {
+    // SAFETY: a new page of zeros, which is what an atomic may begin with, never unmapped.
+    unsafe {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        let page = libc::mmap(std::ptr::null_mut(), size_of::<AtomicI32>(), access, kind, -1, 0);
+        assert_ne!(page, libc::MAP_FAILED);
+        &*page.cast::<AtomicI32>()
+    }
+}
+
+#[test]
+fn a_hail_of_orphans_does_not_put_the_deadline_off() {
+    let _sky = one_at_a_time();
+    alone(|directory| {
+        let text = "
+            for i in 1 2 3 4; do (setsid sh -c 'echo up >&9; while :; do (: &); done' &); done
+            echo main >&9
+            while :; do (: &); done";
+        let mut scene = script(directory, text).fork();
+        let kill_by = scene.arm_for(SOON);
+        scene.start_until(&["main", "up", "up", "up", "up"]);
+        let first = goes_first(scene.keeper.pid());
+        sys::schedule_first();
+        let died = scene.witness.gone();
+        note(&format!("a hail of orphans: dead {:?} after the deadline", died.since(kill_by)));
+        assert!(died >= kill_by);
+        assert!(!first || died <= kill_by + KILL_ALLOWANCE, "{:?} late", died.since(kill_by));
+        scene.hears(FromKeeper::Expired { term: TERM });
+    });
+}
+
+#[test]
+fn many_that_die_at_once_are_all_seen_to_have_ended() {
+    alone(|directory| {
+        let mut scene =
+            script(directory, "for i in $(seq 300); do (sh -c 'echo >&9; exec sleep 100' &); done; wait; sleep 100; :")
+                .fork();
+        scene.arm(TERM, Time::NEVER);
+        let group = scene.start();
+        for _ in 0..300 {
+            scene.witness.line();
+        }
+        // One SIGCHLD for all of them.
+        signal(scene.keeper.pid(), libc::SIGSTOP);
+        signal(-group, libc::SIGKILL);
+        scene.witness.gone();
+        until("the last of them is dead", || status_of(group, "State").starts_with('Z'));
+        signal(scene.keeper.pid(), libc::SIGCONT);
+        scene.exited(killed(libc::SIGKILL, false));
+        scene.empty();
+    });
+}
