@@ -8,8 +8,8 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::boundary::{Boundary, BoundaryError};
 use crate::store::{StoreUrl, StoreUrlError};
+use elect_core::boundary::{Boundary, BoundaryError};
 use elect_core::limits::{INSIDE_BYTES_MAX, NAME_BYTES_MAX, TTL_MAX};
 use elect_core::{Asked, Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Signal, Timing, TimingError, Wishes};
 use elect_keeper::{Containment, HookScripts};

@@ -5,7 +5,6 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("elect is for Linux: it kills by cgroup, /proc and subreaper, which nothing else has");
 
-mod boundary;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod bounded_file;
 mod cli;

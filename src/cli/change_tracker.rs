@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::boundary::Boundary;
 use crate::store::{Leader, Listing, Observation, StoreError};
+use elect_core::boundary::Boundary;
 use elect_core::{Term, Time};
 
 /// How long a term that was over has to be seen again to be believed: the record of a leader that died is in the way of the

@@ -9,10 +9,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::fail;
-use crate::boundary::Boundary;
 use crate::config::{self, Address, ConfigError, duration};
 use crate::control::{self, ControlOutcome, ControlRequest, ControlResponse};
 use crate::exit::Exit;
+use elect_core::boundary::Boundary;
 use elect_keeper::clock;
 
 /// How long a candidate that may be the one may take to say who it is.
@@ -99,7 +99,7 @@ enum ControlError {
     #[error("which boundary? name it with --boundary (inside a command of elect's it is known)")]
     NotNamed,
     #[error(transparent)]
-    Boundary(#[from] crate::boundary::BoundaryError),
+    Boundary(#[from] elect_core::boundary::BoundaryError),
     #[error("no candidate of this user campaigns for {boundary} on this host{}", of(.id.as_deref()))]
     NoCandidate { boundary: String, id: Option<String> },
     #[error("several candidates of this host campaign for {boundary}: choose one with --id: {}", .ids.join(", "))]

@@ -9,11 +9,11 @@ use std::process::ExitCode;
 use super::format::{leader_line, leading_for, rounded_duration, supports_bold};
 use super::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use super::{StatusFlags, complain, exit_for, fail};
-use crate::boundary::Boundary;
 use crate::exit::Exit;
 use crate::status::StatusDocument;
 use crate::store::{Detail, Listing, Notifier, Observation, StoreError};
 use crate::text::escaped;
+use elect_core::boundary::Boundary;
 use table::{TableStyle, table};
 
 /// How many of those who wait are named.

@@ -7,12 +7,12 @@ use tokio::task::LocalSet;
 
 use super::access::access;
 use super::{DESCRIPTORS_FOR_QUERY, fail, prepare, runtime};
-use crate::boundary::Boundary;
 use crate::config::StoreFlags;
 use crate::exit::Exit;
 use crate::setup::Setup;
 use crate::store::observer::POLL_INTERVAL;
 use crate::store::{Access, StoreUrl};
+use elect_core::boundary::Boundary;
 
 /// How long the store may take to answer somebody who looks at a screen.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -12,13 +12,13 @@ use super::change_tracker::{Change, ChangeKind, ChangeTracker};
 use super::format::leader_line;
 use super::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use super::{WaitFlags, complain, exit_for, fail};
-use crate::boundary::Boundary;
 use crate::exit::Exit;
 use crate::status::StatusDocument;
 use crate::store::observer::Observer;
 use crate::store::{Leader, Notifier, Observation, StoreError};
 use crate::text::escaped;
 use elect_core::Time;
+use elect_core::boundary::Boundary;
 use elect_keeper::clock;
 
 /// How long a trouble that goes on is not mentioned again.

@@ -5,8 +5,8 @@
 use serde::Serialize;
 
 use super::document::{LeaderDocument, leader_document};
-use crate::boundary::Boundary;
 use crate::store::Leader;
+use elect_core::boundary::Boundary;
 
 /// One change.
 #[derive(Debug, Default, Serialize)]

@@ -7,9 +7,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::boundary::Boundary;
 use crate::config::joined;
 use crate::store::{Leader, Observation};
+use elect_core::boundary::Boundary;
 
 /// One boundary.
 #[derive(Debug, Serialize)]

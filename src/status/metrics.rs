@@ -5,7 +5,7 @@ use prometheus::{
 };
 
 use super::{MetricEvent, StatusSnapshot};
-use crate::boundary::Boundary;
+use elect_core::boundary::Boundary;
 use elect_core::{Renewed, Time};
 
 /// Seconds: from a lease that nearly ran out to a very long one.

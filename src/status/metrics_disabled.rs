@@ -1,7 +1,7 @@
 //! A build without `--listen`: nothing is counted.
 
 use super::MetricEvent;
-use crate::boundary::Boundary;
+use elect_core::boundary::Boundary;
 
 /// No counters.
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::document::SelfStatus;
-use crate::boundary::Boundary;
 use crate::store::{Candidacy, Identity, Leader, Observation};
 use crate::text::escaped;
+use elect_core::boundary::Boundary;
 use elect_core::{Lease, Phase, Term, Time};
 
 /// As much of somebody else's text as fits on a line.

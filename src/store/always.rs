@@ -8,8 +8,8 @@ use super::claim_release::ClaimRelease;
 use super::{
     Access, CampaignResult, Candidacy, Notifier, Observation, RenewResult, Store, StoreError, StoreKind, StoreUrl,
 };
-use crate::boundary::Boundary;
 use elect_core::Term;
+use elect_core::boundary::Boundary;
 use elect_core::limits::next_term;
 use elect_keeper::Claim;
 use elect_keeper::clock;

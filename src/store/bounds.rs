@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 
 use super::{CampaignResult, Candidacy, Detail, Leader, Listing, Observation, RenewResult, Store, StoreError};
-use crate::boundary::Boundary;
+use elect_core::boundary::Boundary;
 use elect_core::limits::{self, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
 use elect_keeper::Claim;
 

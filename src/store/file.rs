@@ -38,10 +38,10 @@ use super::{
     Access, CampaignResult, Candidacy, Detail, Identity, Listing, Notifier, Observation, RenewResult, Store,
     StoreError, StoreKind, StoreUrl,
 };
-use crate::boundary::Boundary;
 use directory::{Directory, refused_if_permanent};
 pub use directory::{default_directory, encode, make_private, runtime_directory};
 use directory_handle::DirectoryHandle;
+use elect_core::boundary::Boundary;
 use elect_core::limits;
 use elect_core::{Term, Time};
 use elect_keeper::Claim;

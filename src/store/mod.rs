@@ -43,8 +43,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::boundary::Boundary;
 use crate::text::escaped;
+use elect_core::boundary::Boundary;
 use elect_core::limits::{STORE_URL_BYTES_MAX, cut_visibly};
 use elect_core::{Term, Time};
 use elect_keeper::Claim;

@@ -28,7 +28,7 @@ use super::{
     Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
     StoreKind, StoreUrl,
 };
-use crate::boundary::Boundary;
+use elect_core::boundary::Boundary;
 use elect_keeper::Claim;
 use server::{MongoServer, attempt};
 use session::Session;

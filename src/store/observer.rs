@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::{Detail, Listing, Store, StoreError};
-use crate::boundary::Boundary;
+use elect_core::boundary::Boundary;
 
 /// How long a change without a hint goes unseen: as long as a renewal takes with the defaults (T2).
 pub const POLL_INTERVAL: Duration = Duration::from_secs(2);

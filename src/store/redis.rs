@@ -31,7 +31,7 @@ use super::{
     Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
     StoreKind, StoreUrl,
 };
-use crate::boundary::Boundary;
+use elect_core::boundary::Boundary;
 use elect_core::takeover::Basis;
 use elect_keeper::Claim;
 use elect_keeper::clock;

@@ -254,9 +254,9 @@ fn failed(question: StoreRequest, error: StoreError) -> (Answer, StoreNote) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boundary::Boundary;
     use crate::store::Identity;
     use async_trait::async_trait;
+    use elect_core::boundary::Boundary;
     use tokio::task::LocalSet;
 
     /// A store that hangs where it is told to.

@@ -41,6 +41,7 @@
 #![forbid(unsafe_code)]
 
 mod asides;
+pub mod boundary;
 mod event;
 mod follower;
 #[cfg(feature = "test-support")]

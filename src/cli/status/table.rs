@@ -3,10 +3,10 @@
 //! Into a pipe every column is there and nothing is cut, so that a script finds what it looks for; what is not known is `-`. On a
 //! terminal, columns of which nothing is known are left out, and the widest texts are cut until a row fits on a line.
 
-use crate::boundary::Boundary;
 use crate::cli::format::{address, leading_for, rounded_duration};
 use crate::store::Observation;
 use crate::text::escaped;
+use elect_core::boundary::Boundary;
 
 /// Where it is shown.
 #[derive(Debug, Clone, Copy)]

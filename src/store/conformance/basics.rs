@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{StoreUnderTest, TestCandidate};
-use crate::boundary::Boundary;
 use crate::store::{Detail, Observation, RenewResult};
+use elect_core::boundary::Boundary;
 use elect_keeper::clock;
 
 pub async fn a_candidate_alone_wins_and_its_renewal_is_credited(site: &StoreUnderTest) {
@@ -140,9 +140,9 @@ pub async fn a_claim_without_a_campaign_takes_nothing_and_gives_back_nothing(sit
 
 /// 80 bytes are the most that a boundary's name has.
 pub async fn boundaries_with_similar_names_are_different_boundaries(site: &StoreUnderTest) {
-    let long = "l".repeat(crate::boundary::LONGEST);
-    let long_below = format!("{}/", "l".repeat(crate::boundary::LONGEST - 1));
-    let wide = "ü€".repeat(crate::boundary::LONGEST / 5);
+    let long = "l".repeat(elect_core::boundary::LONGEST);
+    let long_below = format!("{}/", "l".repeat(elect_core::boundary::LONGEST - 1));
+    let wide = "ü€".repeat(elect_core::boundary::LONGEST / 5);
     let mut names = vec![
         "n",
         "n/m",

@@ -7,9 +7,9 @@ use tokio::time::timeout;
 use super::gate::Gate;
 use super::leases::{LONG, was_led};
 use super::{PATIENCE, StoreUnderTest, sees};
-use crate::boundary::Boundary;
 use crate::store::worker::StoreEvent;
 use crate::store::{CampaignResult, Detail, Store, StoreError};
+use elect_core::boundary::Boundary;
 
 /// Questions at the usual pace until hints come in again.
 const ROUNDS: usize = 8;

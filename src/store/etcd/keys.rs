@@ -10,11 +10,11 @@ use percent_encoding::{AsciiSet, percent_decode, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::terms::{self, Scheme};
-use crate::boundary::Boundary;
 use crate::store::record::VERSION;
 use crate::store::{Candidacy, Leader, StoreError};
 use crate::text::escaped;
 use elect_core::Term;
+use elect_core::boundary::Boundary;
 use elect_core::limits;
 
 /// As much of a text as a message for people repeats of it.

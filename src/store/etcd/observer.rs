@@ -20,8 +20,8 @@ use super::endpoints::{Endpoints, explain, shown};
 use super::keys::{self, StoredRecord};
 use super::settings::Settings;
 use super::terms::Scheme;
-use crate::boundary::Boundary;
 use crate::store::{Detail, Leader, Listing, Observation, StoreError};
+use elect_core::boundary::Boundary;
 use elect_core::{Term, Time};
 use elect_keeper::clock;
 

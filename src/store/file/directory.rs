@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 
 use super::StoreError;
 use super::record_file::Files;
-use crate::boundary::Boundary;
+use elect_core::boundary::Boundary;
 
 /// By uid alone, so that a terminal, a crontab and a unit meet.
 pub fn default_directory() -> PathBuf {

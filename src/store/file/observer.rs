@@ -12,10 +12,10 @@ use super::directory_watch::DirectoryWatch;
 use super::lock_holders::LockHolders;
 use super::record_file::{FileRecord, Files};
 use super::{lock_holders, session};
-use crate::boundary::Boundary;
 use crate::store::record::RecordState;
 use crate::store::{Observation, StoreError};
 use elect_core::Time;
+use elect_core::boundary::Boundary;
 use elect_keeper::clock;
 
 /// How long every leader may take, on its way, from its lock to its guard.

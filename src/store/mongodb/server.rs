@@ -23,9 +23,9 @@ use super::errors::{explain, is_unconfirmed};
 use super::settings::{Settings, Tls};
 use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
 use super::watch::ChangeStreamWatch;
-use crate::boundary;
 use crate::store::access::unreadable;
 use crate::store::{StoreError, resolver};
+use elect_core::boundary;
 use elect_core::limits::{self, RECORD_BYTES_MAX};
 
 const COLLECTION: &str = "boundaries";

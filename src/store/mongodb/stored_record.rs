@@ -25,11 +25,11 @@ use std::time::Duration;
 
 use ::mongodb::bson::{Bson, Document};
 
-use crate::boundary::Boundary;
 use crate::store::record::{Record, RecordState, VERSION};
 use crate::store::{Leader, Observation, StoreError};
 use crate::text::escaped;
 use elect_core::Term;
+use elect_core::boundary::Boundary;
 use elect_core::limits::{self, ID_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
 use elect_core::takeover::{Basis, ObservedRecord, StoreState};
 

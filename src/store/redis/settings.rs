@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use url::Host;
 
 use super::quorum::Replicas;
-use crate::boundary::Boundary;
 use crate::store::{Access, Password, StoreError, StoreUrl};
+use elect_core::boundary::Boundary;
 
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_SENTINEL_PORT: u16 = 26379;

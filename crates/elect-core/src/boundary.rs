@@ -58,7 +58,7 @@ impl fmt::Display for Boundary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use elect_core::fuzz;
+    use crate::fuzz;
 
     #[test]
     fn a_name_is_one_to_eighty_bytes_of_anything_printable() {
