@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::harness::syscall_gate::{At, SyscallGate};
 use crate::harness::terminal::{PseudoTerminal, typed};
 use crate::harness::wait::{throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, processes};
@@ -86,6 +87,81 @@ fn control_z_suspends_the_leader_with_its_command_and_fg_goes_on() {
     });
     terminal.presses_control('c');
     is_handed_over(&sandbox, &terminal, next);
+}
+
+/// A terminal in which the leader command has been forked, and held at the gate before its exec.
+fn a_command_before_exec(sandbox: &Sandbox, gate: &SyscallGate, tier: &str) -> (PseudoTerminal, i32) {
+    gate.close();
+    let mut terminal = PseudoTerminal::open(sandbox);
+    let variables = gate.variables().map(|(name, value)| format!("{name}='{value}'")).join(" ");
+    let elect = ElectCmd::new(sandbox).flag("--ttl", "60s").flag("--containment", tier).witness(&Witness::new());
+    terminal.types(&format!("{variables} {}; echo status=$?.\n", typed(&elect)));
+    gate.is_reached();
+    let elect = terminal.elect();
+    (terminal, elect)
+}
+
+#[test]
+fn control_z_before_exec_suspends_the_job_and_fg_starts_the_command() {
+    for (tier, times) in [("tree", 1), ("tree", 3), ("auto", 1)] {
+        let sandbox = Sandbox::new();
+        let gate = SyscallGate::new(At::PseudoTerminal);
+        let (mut terminal, elect) = a_command_before_exec(&sandbox, &gate, tier);
+        for _ in 0..times {
+            terminal.presses_control('z');
+        }
+        terminal.shows("^Z");
+        gate.open();
+        until("the campaigner stands still", || processes::state(elect) == Some('T'));
+        terminal.is_back_with_the_shell();
+        assert_eq!(sandbox.history().starts.len(), 0, "it stands still before its exec");
+        terminal.types("fg\n");
+        let main = sandbox.starts(1).latest().pid;
+        terminal.is_given_to(main);
+        until("the campaigner goes on", || processes::state(elect) != Some('T'));
+        terminal.presses_control('c');
+        terminal.shows("status=");
+        terminal.is_back_with_the_shell();
+        until("elect is gone", || terminal.jobs().is_empty());
+    }
+}
+
+#[test]
+fn control_z_between_the_order_and_the_fork_suspends_the_campaigner_and_fg_gives_the_command_the_terminal() {
+    let sandbox = Sandbox::new();
+    let gate = SyscallGate::new(At::Exec);
+    let (mut terminal, elect) = a_command_before_exec(&sandbox, &gate, "tree");
+    // The command has no terminal yet, so this is for the campaigner.
+    terminal.presses_control('z');
+    until("the campaigner stands still", || processes::state(elect) == Some('T'));
+    terminal.is_back_with_the_shell();
+    gate.open();
+    let main = sandbox.starts(1).latest().pid;
+    terminal.types("fg\n");
+    terminal.is_given_to(main);
+    until("the campaigner goes on", || processes::state(elect) != Some('T'));
+    terminal.presses_control('z');
+    until("the campaigner stands still with its command", || processes::state(elect) == Some('T'));
+    until("the command stands still", || processes::state(main) == Some('T'));
+    terminal.types("fg\n");
+    terminal.is_given_to(main);
+    terminal.presses_control('c');
+    terminal.is_back_with_the_shell();
+    until("elect is gone", || terminal.jobs().is_empty());
+}
+
+#[test]
+fn kill_9_after_control_z_before_exec_takes_the_command_along() {
+    let sandbox = Sandbox::new();
+    let gate = SyscallGate::new(At::PseudoTerminal);
+    let (mut terminal, elect) = a_command_before_exec(&sandbox, &gate, "tree");
+    terminal.presses_control('z');
+    terminal.shows("^Z");
+    gate.open();
+    until("the campaigner stands still", || processes::state(elect) == Some('T'));
+    terminal.types("kill -9 %1\n");
+    until("elect is gone", || terminal.jobs().is_empty());
+    assert_eq!(sandbox.history().starts.len(), 0);
 }
 
 #[test]

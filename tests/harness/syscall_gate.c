@@ -2,6 +2,7 @@
  *
  * GATE_WALK names a directory: the campaigner waits before it lists its own threads' children.
  * GATE_EXEC names a directory: a child of the keeper waits between fork and exec.
+ * GATE_TERMINAL names a directory: a child of the keeper waits between fork and exec, once its group has the terminal.
  * GATE_CLAIM names a directory: a claim finds no room in the socket to the keeper.
  * In the directory, `armed` closes the gate, and `reached` is made by whoever waits at it. */
 #define _GNU_SOURCE
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -73,6 +75,13 @@ int open64(const char *path, int flags, ...) {
 int setpgid(pid_t pid, pid_t group) {
     if (pid == 0 && group == 0 && is_keeper()) pass("GATE_EXEC");
     return (int)syscall(SYS_setpgid, pid, group);
+}
+
+/* The keeper itself only ever gives the terminal to other groups. */
+int tcsetpgrp(int terminal, pid_t group) {
+    int given = ioctl(terminal, TIOCSPGRP, &group);
+    if (group == getpgrp() && is_keeper()) pass("GATE_TERMINAL");
+    return given;
 }
 
 /* The first byte of a message to the keeper says what it is; a claim is 1. */

@@ -14,6 +14,8 @@ pub enum GatePoint {
     Walk,
     /// A child of the keeper, between fork and exec.
     Exec,
+    /// The same, once the child's group has the terminal.
+    Terminal,
     /// The campaigner cannot hand a claim to its keeper: the socket is full.
     Claim,
 }
@@ -36,12 +38,18 @@ impl SyscallGate {
 
     /// An elect that passes this gate.
     pub fn before(&self, elect: ElectCmd) -> ElectCmd {
+        self.variables().into_iter().fold(elect, |elect, (name, value)| elect.variable(name, &value))
+    }
+
+    /// What an elect that passes this gate is to find in its environment.
+    pub fn variables(&self) -> [(&'static str, String); 2] {
         let name = match self.at {
             GatePoint::Walk => "GATE_WALK",
             GatePoint::Exec => "GATE_EXEC",
+            GatePoint::Terminal => "GATE_TERMINAL",
             GatePoint::Claim => "GATE_CLAIM",
         };
-        elect.variable("LD_PRELOAD", &self.path("gate.so")).variable(name, &self.path(""))
+        [("LD_PRELOAD", self.path("gate.so")), (name, self.path(""))]
     }
 
     pub fn close(&self) {
