@@ -53,6 +53,27 @@ fn a_leader_is_named_with_its_address_and_term() {
 }
 
 #[test]
+fn a_survey_shows_ten_thousand_boundaries_at_most_and_says_so() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.locks()).expect("not there yet");
+    let add = |number: usize| {
+        std::fs::write(sandbox.locks().join(format!("b{number:06}.json")), "").expect("written");
+    };
+    (0..9_999).for_each(add);
+    let ended = status(&sandbox, &["--json"]);
+    assert_eq!((ended.status.code(), ended.stdout.lines().count()), (Some(0), 9_999));
+    assert_eq!(ended.stderr, "");
+    (9_999..10_010).for_each(add);
+    for json in [true, false] {
+        let ended = status(&sandbox, if json { &["--json"] } else { &[] });
+        assert_eq!(ended.status.code(), Some(0));
+        assert!(ended.stdout.contains("b009999") && !ended.stdout.contains("b010000"), "json {json}");
+        let note = ended.stderr.lines().last().expect("a note");
+        assert!(note.contains("only the first 10000 boundaries"), "json {json}: {note}");
+    }
+}
+
+#[test]
 fn without_a_name_every_boundary_is_shown() {
     let sandbox = Sandbox::new();
     let one = ElectCmd::new(&sandbox).boundary("billing/nightly").witness(&Witness::new()).start();

@@ -14,6 +14,7 @@ use crate::status::StatusDocument;
 use crate::store::{Detail, Listing, Notifier, Observation, StoreError};
 use crate::text::escaped;
 use elect_core::boundary::Boundary;
+use elect_core::limits::BOUNDARIES_MAX;
 use table::{TableStyle, table};
 
 /// How many of those who wait are named.
@@ -43,6 +44,12 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
             {
                 complain(&format!("{boundary}: {obstacle}"));
             }
+        }
+        if query.boundary.is_none() && seen.len() >= BOUNDARIES_MAX {
+            complain(&format!(
+                "only the first {BOUNDARIES_MAX} boundaries of {} are shown, in the order of their names: name one to see another",
+                query.url
+            ));
         }
         match &query.boundary {
             Some(_) if seen.iter().all(|(_, observation)| observation.leader.is_none()) => Exit::No.into(),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{CampaignResult, Candidacy, Detail, Leader, Listing, Observation, RenewResult, Store, StoreError};
 use elect_core::boundary::Boundary;
-use elect_core::limits::{self, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
+use elect_core::limits::{self, BOUNDARIES_MAX, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
 use elect_keeper::Claim;
 
 /// A store whose answers are limited in size.
@@ -24,14 +24,16 @@ impl Store for Bounded {
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
-        self.0.boundaries().await.map_err(StoreError::bounded)
+        let mut found = self.0.boundaries().await.map_err(StoreError::bounded)?;
+        found.truncate(BOUNDARIES_MAX);
+        Ok(found)
     }
 
     async fn survey(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
         let seen = self.0.survey(depth).await.map_err(StoreError::bounded)?;
         let bounded =
             |(boundary, seen): Listing| (boundary, seen.map(Observation::bounded).map_err(StoreError::bounded));
-        Ok(seen.into_iter().map(bounded).collect())
+        Ok(seen.into_iter().take(BOUNDARIES_MAX).map(bounded).collect())
     }
 
     async fn changed(&mut self, boundary: Option<&Boundary>) {
@@ -124,6 +126,50 @@ mod tests {
     use crate::store::Identity;
     use elect_core::fuzz;
     use elect_core::limits::NAME_BYTES_MAX;
+
+    /// A store that has heard of more boundaries than a survey may show.
+    struct Crowd;
+
+    fn nobody<T>() -> Result<T, StoreError> {
+        Err(StoreError::Unavailable("no elections are held here".to_owned()))
+    }
+
+    #[async_trait(?Send)]
+    impl Store for Crowd {
+        fn grants_leases(&self) -> bool {
+            true
+        }
+        async fn look(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
+            Ok(Observation::default())
+        }
+        async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
+            Ok((0..BOUNDARIES_MAX + 5).map(|number| format!("b{number:06}").parse().expect("a name")).collect())
+        }
+        fn claim(&mut self, _: &Candidacy) -> Result<Option<Claim>, StoreError> {
+            nobody()
+        }
+        async fn campaign(&mut self, _: &Candidacy) -> Result<CampaignResult, StoreError> {
+            nobody()
+        }
+        async fn renew(&mut self, _: &Candidacy) -> Result<RenewResult, StoreError> {
+            nobody()
+        }
+        async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
+            nobody()
+        }
+    }
+
+    #[test]
+    fn a_survey_passes_on_no_more_boundaries_than_its_limit() {
+        let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut store = Bounded(Box::new(Crowd));
+            assert_eq!(store.boundaries().await.expect("known").len(), BOUNDARIES_MAX);
+            let seen = store.survey(Detail::Leader).await.expect("seen");
+            assert_eq!(seen.len(), BOUNDARIES_MAX);
+            assert_eq!(seen[0].0.as_str(), "b000000");
+        });
+    }
 
     /// A store that says too much, whatever it is asked.
     struct Flood {

@@ -30,6 +30,7 @@ use super::{
     StoreKind, StoreUrl,
 };
 use elect_core::boundary::Boundary;
+use elect_core::limits::insert_boundary;
 use elect_keeper::Claim;
 use endpoints::{Endpoints, explain};
 use observer::{QueueObserver, Scope};
@@ -145,8 +146,10 @@ impl Store for Etcd {
                 client.get(prefix.as_str(), Some(options)).await.map_err(explain)
             })
             .await?;
-        let known: BTreeSet<Boundary> =
-            keys.kvs().iter().filter_map(|pair| keys::boundary(&prefix, pair.key())).collect();
+        let mut known = BTreeSet::new();
+        for boundary in keys.kvs().iter().filter_map(|pair| keys::boundary(&prefix, pair.key())) {
+            insert_boundary(&mut known, boundary);
+        }
         Ok(known.into_iter().collect())
     }
 

@@ -32,6 +32,7 @@ use super::{
     StoreKind, StoreUrl,
 };
 use elect_core::boundary::Boundary;
+use elect_core::limits;
 use elect_core::takeover::Basis;
 use elect_keeper::Claim;
 use elect_keeper::clock;
@@ -166,7 +167,11 @@ impl Store for Redis {
                 let mut scan = redis::cmd("SCAN");
                 scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000).arg("TYPE").arg("hash");
                 let (next, keys): (u64, Vec<String>) = server.ask(&scan).await?;
-                known.extend(keys.iter().filter_map(|key| key.strip_prefix(prefix.as_str())?.parse::<Boundary>().ok()));
+                for key in &keys {
+                    if let Some(boundary) = key.strip_prefix(prefix.as_str()).and_then(|name| name.parse().ok()) {
+                        limits::insert_boundary(&mut known, boundary);
+                    }
+                }
                 if next == 0 {
                     return Ok(known.into_iter().collect());
                 }

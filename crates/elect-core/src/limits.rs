@@ -2,9 +2,11 @@
 //!
 //! Each reader applies them where it reads, before anything is stored or passed on. All sizes are bytes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::Term;
+use crate::boundary::Boundary;
 
 /// Longest name or host of a candidate. A longer one in a record is cut, a longer flag is a usage error.
 pub const NAME_BYTES_MAX: usize = 256;
@@ -20,6 +22,8 @@ pub const TEXT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 pub const FOREIGN_ID_BYTES_MAX: usize = 512;
 /// Most candidates of one boundary that are kept and shown.
 pub const CANDIDATES_MAX: usize = 1_000;
+/// Most boundaries that a survey of a store keeps and shows: the first ones in the order of their names.
+pub const BOUNDARIES_MAX: usize = 10_000;
 /// Longest line of the log in text form, and of an error on stderr: a pipe takes so much in one piece.
 pub const LINE_BYTES_MAX: usize = 4096;
 /// Longest value of `--store`, with the user and the password that may be in it.
@@ -67,6 +71,14 @@ pub fn cut_name(name: String) -> String {
     cut(name, NAME_BYTES_MAX)
 }
 
+/// Adds a boundary to those that a survey has found, of which it keeps the first [`BOUNDARIES_MAX`] in the order of their names.
+pub fn insert_boundary(found: &mut BTreeSet<Boundary>, boundary: Boundary) {
+    found.insert(boundary);
+    if found.len() > BOUNDARIES_MAX {
+        found.pop_last();
+    }
+}
+
 /// A ttl from a record, in milliseconds, as far as it is believed.
 #[must_use]
 pub fn believed_ttl(millis: u64) -> Duration {
@@ -106,6 +118,20 @@ mod tests {
         assert_eq!(cut_visibly("abcdef", 6), "abcdef");
         assert_eq!(cut_visibly("abcdefg", 6), "abc…");
         assert_eq!(cut_visibly("ßßßß", 6), "ß…");
+    }
+
+    #[test]
+    fn a_survey_keeps_the_first_boundaries_whatever_the_order_in_which_they_are_found() {
+        let name = |number: usize| format!("b{number:06}").parse::<Boundary>().expect("a name");
+        for is_reversed in [false, true] {
+            let mut found = BTreeSet::new();
+            let count = BOUNDARIES_MAX + 10;
+            for number in 0..count {
+                insert_boundary(&mut found, name(if is_reversed { count - 1 - number } else { number }));
+                assert!(found.len() <= BOUNDARIES_MAX);
+            }
+            assert_eq!((found.first(), found.last()), (Some(&name(0)), Some(&name(BOUNDARIES_MAX - 1))));
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::settings::Settings;
 use super::terms::Scheme;
 use crate::store::{Detail, Leader, Listing, Observation, StoreError};
 use elect_core::boundary::Boundary;
+use elect_core::limits::BOUNDARIES_MAX;
 use elect_core::{Term, Time};
 use elect_keeper::clock;
 
@@ -146,6 +147,9 @@ impl QueueObserver {
         for pair in answer.take_kvs() {
             if let Some(boundary) = scope.of(pair.key()) {
                 found.entry(boundary).or_default().push(pair);
+            }
+            if found.len() > BOUNDARIES_MAX {
+                found.pop_last();
             }
         }
         let formers = self.catch_up(scope, revision, &found).await;

@@ -1,5 +1,6 @@
 //! The directory, and the names in it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
@@ -13,6 +14,7 @@ use nix::unistd::geteuid;
 use super::StoreError;
 use super::record_file::Files;
 use elect_core::boundary::Boundary;
+use elect_core::limits::insert_boundary;
 
 /// By uid alone, so that a terminal, a crontab and a unit meet.
 pub fn default_directory() -> PathBuf {
@@ -165,11 +167,13 @@ impl Directory {
                 return Err(refused_if_permanent(&error, format!("{}: {error}", self.path.display())));
             }
         };
-        let mut boundaries: Vec<Boundary> = entries
-            .filter_map(|entry| decode(entry.ok()?.file_name().to_str()?.strip_suffix(".json")?)?.parse().ok())
-            .collect();
-        boundaries.sort();
-        Ok(boundaries)
+        let mut found = BTreeSet::new();
+        let names =
+            entries.filter_map(|entry| decode(entry.ok()?.file_name().to_str()?.strip_suffix(".json")?)?.parse().ok());
+        for boundary in names {
+            insert_boundary(&mut found, boundary);
+        }
+        Ok(found.into_iter().collect())
     }
 }
 

@@ -26,11 +26,9 @@ use super::watch::ChangeStreamWatch;
 use crate::store::access::unreadable;
 use crate::store::{StoreError, resolver};
 use elect_core::boundary;
-use elect_core::limits::{self, RECORD_BYTES_MAX};
+use elect_core::limits::{self, BOUNDARIES_MAX, RECORD_BYTES_MAX};
 
 const COLLECTION: &str = "boundaries";
-/// Of so many boundaries at most a survey tells, in the order of their names.
-const BOUNDARIES_MAX: i64 = 10_000;
 /// Between two looks at each member, without any reason. With one, which every failed call is, it looks at once.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// For a primary. Observers have more time, but want to hear that there is none.
@@ -168,7 +166,7 @@ impl MongoServer {
         let pipeline = [
             doc! { "$match": filter },
             doc! { "$sort": { "_id": 1 } },
-            doc! { "$limit": BOUNDARIES_MAX },
+            doc! { "$limit": i64::try_from(BOUNDARIES_MAX).unwrap_or(i64::MAX) },
             doc! { "$replaceWith": bounded },
             doc! { "$set": { NOW: "$$NOW" } },
         ];
