@@ -328,16 +328,34 @@ mod tests {
             assert!(matches!(StoredRecord::parse(&value.to_json()), Ok(StoredRecord::Ours(read)) if read == value));
         });
         let json = || values.clone().prop_map(|value| value.to_json());
-        let found = prop_oneof![fuzz::noise(), fuzz::mangled(json()), fuzz::miswritten(json())];
+        let oversized = (json(), prop::sample::select(vec!["id", "name", "host", "scheme"]), 0..20_000_usize);
+        let oversized = oversized.prop_map(|(json, field, count)| {
+            let mut value: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+            value[field] = "é".repeat(count).into();
+            value.to_string().into_bytes()
+        });
+        let deep =
+            (0..20_000_usize).prop_map(|depth| format!(r#"{{"version":2,"id":{}"#, "[".repeat(depth)).into_bytes());
+        let unbelieved = (json(), any::<u64>()).prop_map(|(json, term)| {
+            let mut value: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+            value["term"] = term.into();
+            value.to_string().into_bytes()
+        });
+        let found =
+            prop_oneof![fuzz::noise(), fuzz::mangled(json()), fuzz::miswritten(json()), oversized, deep, unbelieved];
         fuzz::holds(fuzz::CHEAP, &found, |bytes| match StoredRecord::parse(&bytes) {
             Ok(StoredRecord::Ours(value)) => {
+                assert!(value.id.len() <= limits::ID_BYTES_MAX);
+                assert!(value.name.len().max(value.host.len()) <= limits::NAME_BYTES_MAX);
+                assert!(value.term.is_none_or(limits::is_believed_term));
                 assert!(
                     matches!(StoredRecord::parse(&value.to_json()), Ok(StoredRecord::Ours(again)) if again == value)
                 );
             }
             Ok(StoredRecord::Foreign(name)) => assert_eq!(name, excerpt(&bytes, limits::NAME_BYTES_MAX)),
             Err(error) => {
-                assert!(error.contains("format") || error.contains("id") || error.contains("term"), "{error}");
+                let reasons = ["format", "id", "term", "value"];
+                assert!(error.len() < 200 && reasons.iter().any(|reason| error.contains(reason)), "{error}");
             }
         });
     }

@@ -227,12 +227,14 @@ impl ReadError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::store::record::RecordState;
     use elect_core::fuzz;
-    use elect_core::limits::TERM_MAX;
+    use elect_core::limits::{TERM_MAX, TTL_MAX};
 
     fn files(directory: &Path) -> Files {
         Files::new(directory, directory.to_owned(), "cron")
@@ -356,10 +358,22 @@ mod tests {
             record["name"] = (text + &"é".repeat(count)).into();
             record.to_string().into_bytes()
         });
-        let found = prop_oneof![fuzz::noise(), fuzz::mangled(json()), fuzz::miswritten(json()), long];
+        let deep = (0..16_000_usize).prop_map(|depth| {
+            valid().to_string().replacen('{', &format!(r#"{{"deep":{},"#, "[".repeat(depth)), 1).into_bytes()
+        });
+        let numbers = (prop::sample::select(vec!["term", "ttl", "former", "since"]), any::<u64>());
+        let numbers = numbers.prop_map(|(field, number)| {
+            let mut record = valid();
+            record[field] = number.into();
+            record.to_string().into_bytes()
+        });
+        let found = prop_oneof![fuzz::noise(), fuzz::mangled(json()), fuzz::miswritten(json()), long, deep, numbers];
         fuzz::holds(fuzz::CHEAP, &found, |bytes| {
             if let Ok(record) = parse(&bytes) {
-                assert!(record.record.name.len() <= NAME_BYTES_MAX && record.record.id.len() <= ID_BYTES_MAX);
+                let Record { id, name, host, term, ttl, .. } = &record.record;
+                assert!(name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX && id.len() <= ID_BYTES_MAX);
+                assert!(is_believed_term(*term) && record.former.is_none_or(is_believed_term));
+                assert!(ttl.is_none_or(|ttl| Duration::from_millis(ttl) <= TTL_MAX));
                 let again = serde_json::to_vec(&record).expect("JSON");
                 assert_eq!(parse(&again).expect("a record"), record);
             }

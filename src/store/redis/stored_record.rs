@@ -239,7 +239,11 @@ impl std::fmt::Display for Abandoned {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use elect_core::fuzz;
+    use elect_core::limits::{NAME_BYTES_MAX, TTL_MAX};
 
     fn fields() -> HashMap<String, String> {
         let fields = [
@@ -320,6 +324,56 @@ mod tests {
         ] {
             assert!(refusal(fields).contains("\"elect:cron\""));
         }
+    }
+
+    /// Records in which some fields are gone, too large, of another kind, or nobody's.
+    fn miswritten() -> impl Strategy<Value = HashMap<String, String>> {
+        let names = fields().into_keys().chain(["epoch", "required", "scheme"].map(str::to_owned)).collect::<Vec<_>>();
+        let text = (fuzz::text(), 0..3_000_usize).prop_map(|(text, times)| text.repeat(times));
+        let value = prop_oneof![
+            text.prop_map(Some),
+            fuzz::punctuation().prop_map(Some),
+            any::<u64>().prop_map(|number| Some(number.to_string())),
+            any::<i64>().prop_map(|number| Some(number.to_string())),
+            any::<f64>().prop_map(|number| Some(number.to_string())),
+            (any::<u64>(), any::<u64>()).prop_map(|(one, two)| Some(format!("{one}/{two}"))),
+            prop::sample::select(vec!["NaN", "inf", "-0", "+7", "1e3", "0x10", " 7", "7\n", "free", "vacant", ""])
+                .prop_map(|text| Some(text.to_owned())),
+            Just(Some("[".repeat(5_000))),
+            Just(Some("9".repeat(5_000))),
+            Just(None),
+        ];
+        let change = (prop::sample::select(names), value);
+        proptest::collection::vec(change, 1..4).prop_map(|changes| {
+            let mut fields = fields();
+            for (name, value) in changes {
+                match value {
+                    Some(value) => drop(fields.insert(name, value)),
+                    None => drop(fields.remove(&name)),
+                }
+            }
+            fields
+        })
+    }
+
+    #[test]
+    fn whatever_a_hash_holds_it_is_a_record_within_the_limits_or_an_obstacle() {
+        let cases = (miswritten(), any::<u64>());
+        fuzz::holds(fuzz::CHEAP, &cases, |(fields, now)| match StoredRecord::read("elect:cron", &fields) {
+            Ok(entry) => {
+                let entry = entry.expect("it has fields");
+                let Record { id, name, host, term, ttl, .. } = &entry.record;
+                assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
+                assert!(is_believed_term(*term) && entry.nonce <= NONCE_MAX);
+                assert!(ttl.is_some_and(|ttl| Duration::from_millis(ttl) <= TTL_MAX));
+                let leader = entry.leader(now);
+                assert!(leader.is_none_or(|leader| leader.lease_left <= Some(TTL_MAX) && leader.ttl <= Some(TTL_MAX)));
+            }
+            Err(StoreError::Obstacle(text)) => {
+                assert!(text.len() < 4096 && !text.chars().any(crate::text::is_unsafe), "{text}");
+            }
+            Err(error) => panic!("not by its content: {error}"),
+        });
     }
 
     #[test]
