@@ -4,6 +4,7 @@ mod access;
 mod cluster;
 mod cuts;
 mod etcdctl_comparison;
+mod floods;
 mod foreign_values;
 mod handover;
 mod keys;

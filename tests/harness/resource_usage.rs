@@ -14,6 +14,17 @@ pub struct ResourceUsage {
     pub resident: u64,
 }
 
+/// The most memory that a process of elect may ever have had, whatever it was sent.
+const MEMORY_BYTES_MAX: u64 = 32 << 20;
+
+/// Fails for a process that ever had more memory than elect may have.
+#[track_caller]
+pub fn is_small(what: &str, pid: i32) {
+    let most = ResourceUsage::peak_memory(pid);
+    println!("figures: {what}: {} MB at most", most >> 20);
+    assert!(most < MEMORY_BYTES_MAX, "{what}: {} MB", most >> 20);
+}
+
 impl ResourceUsage {
     /// Bytes of memory, the program's own pages included, at the moment when it had most.
     #[track_caller]

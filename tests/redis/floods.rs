@@ -10,20 +10,15 @@ use std::thread::{self, JoinHandle};
 use super::{elect, key, led_before};
 use crate::harness::fake_redis::{FakeRedis, FakeReply, as_redis};
 use crate::harness::redis::{RedisOptions, RedisServer};
-use crate::harness::resource_usage::ResourceUsage;
+use crate::harness::resource_usage;
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::leases::{candidate, candidate_for};
 
-/// The most memory that a process of elect may ever have had, whatever it was sent.
-const MEMORY_BYTES_MAX: u64 = 32 << 20;
-
 #[track_caller]
 fn is_small(what: &str, candidate: &CandidateProcess) {
-    let most = ResourceUsage::peak_memory(candidate.pid());
-    println!("figures: redis: {what}: {} MB at most", most >> 20);
-    assert!(most < MEMORY_BYTES_MAX, "{what}: {} MB", most >> 20);
+    usage::is_small(&format!("redis: {what}"), candidate.pid());
 }
 
 /// A client that publishes one word as fast as the server takes it.
