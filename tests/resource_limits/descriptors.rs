@@ -1,12 +1,16 @@
 //! `RLIMIT_NOFILE`.
 
+use std::time::Duration;
+
 use super::is_orderly;
 use crate::harness::etcd::EtcdServer;
+use crate::harness::host_tools::attempt;
 use crate::harness::mongod::Mongod;
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::redis::RedisServer;
 use crate::harness::server::StoreServer;
-use crate::harness::{ElectCmd, Sandbox, Witness, until};
+use crate::harness::wait::throughout;
+use crate::harness::{ElectCmd, Sandbox, Witness, processes, until};
 use crate::leases::candidate_for;
 
 /// From here on elect works with every store.
@@ -90,6 +94,57 @@ fn on_etcd_a_limit_at_which_elect_starts_is_enough() {
 #[test]
 fn on_mongodb_a_limit_at_which_elect_starts_is_enough() {
     low_limits_on::<Mongod>();
+}
+
+/// The connection breaks while the leader may open nothing: the attempts fail, and the first one after that succeeds.
+fn reconnects_after_a_full_table<S: StoreServer>() {
+    let server = S::start();
+    let proxy = Proxy::to(&server.address());
+    let sandbox = Sandbox::new();
+    let url = sandbox.below(&S::url_of(&proxy.address()));
+    let elect = candidate_for(&sandbox, url, "20s").flag("--renew", "1s").witness(&Witness::new());
+    let leader = elect.start();
+    sandbox.starts(1);
+    let limit = |descriptors: &str| {
+        let (pid, limit) = (leader.pid().to_string(), format!("--nofile={descriptors}:"));
+        attempt(["prlimit", "--pid", &pid, &limit]).expect("root may");
+    };
+    for _ in 0..2 {
+        limit("3");
+        proxy.mode(ProxyMode::Closed);
+        proxy.mode(ProxyMode::Open);
+        let (connections, renewals) = (proxy.carried().connections, server.renewals());
+        throughout(Duration::from_secs(3), "it lives, and reaches no server", || {
+            processes::is_alive(leader.pid())
+                && (proxy.carried().connections, server.renewals()) == (connections, renewals)
+        });
+        limit("1024");
+        until("the leader renews", || {
+            assert!(processes::is_alive(leader.pid()), "{}", leader.log());
+            server.renewals() >= renewals + 3
+        });
+    }
+    let log = leader.log();
+    assert!(!log.contains("panicked") && log.matches("answers again").count() == 2, "{log}");
+    let history = sandbox.history();
+    assert_eq!((history.starts.len(), history.ends.len()), (1, 0), "{log}");
+    leader.terminate();
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn a_leader_on_redis_reconnects_after_its_descriptors_ran_out() {
+    reconnects_after_a_full_table::<RedisServer>();
+}
+
+#[test]
+fn a_leader_on_etcd_reconnects_after_its_descriptors_ran_out() {
+    reconnects_after_a_full_table::<EtcdServer>();
+}
+
+#[test]
+fn a_leader_on_mongodb_reconnects_after_its_descriptors_ran_out() {
+    reconnects_after_a_full_table::<Mongod>();
 }
 
 #[test]
