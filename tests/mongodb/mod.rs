@@ -2,6 +2,7 @@
 
 mod access;
 mod clock;
+mod floods;
 mod leases;
 mod load;
 mod lost_replies;

@@ -90,7 +90,7 @@ impl ChangeStreamWatch {
                     tell(ChangeHint::Ousted(term));
                 }
             };
-            let Err(reason) = follow(boundaries, boundary.clone(), begins, heard).await;
+            let Err(reason) = follow(boundaries, news(boundary.clone(), own.is_some()), begins, heard).await;
             debug!("the change stream has ended: {reason}");
             if clock::now().since(began) >= WATCH_LIFETIME_MIN {
                 tell(ChangeHint::Change);
@@ -120,7 +120,13 @@ impl Drop for ChangeStreamWatch {
 /// primary that was cut off may know nothing of our take.
 async fn is_still(boundaries: &Collection<Document>, boundary: &str, id: &str, term: Term) -> bool {
     let filter = doc! { "_id": boundary };
-    let asking = boundaries.find_one(filter).read_concern(ReadConcern::linearizable()).max_time(BATCH_DELAY_MAX);
+    // Not the rest of the document, however large another hand has made it.
+    let fields = doc! { "leaderUUID": 1, "state": 1, "term": 1 };
+    let asking = boundaries
+        .find_one(filter)
+        .projection(fields)
+        .read_concern(ReadConcern::linearizable())
+        .max_time(BATCH_DELAY_MAX);
     match timeout(BATCH_DELAY_MAX, asking).await {
         Ok(Ok(found)) => found.is_some_and(|record| {
             record.get_str("leaderUUID").is_ok_and(|found| found == id)
@@ -135,11 +141,11 @@ async fn is_still(boundaries: &Collection<Document>, boundary: &str, id: &str, t
 /// Does the first when the stream has begun, and then the second with every event.
 async fn follow(
     boundaries: Collection<Document>,
-    boundary: Option<String>,
+    pipeline: [Document; 2],
     begins: impl AsyncFnOnce(),
     mut heard: impl FnMut(&ChangeStreamEvent<Document>),
 ) -> Result<std::convert::Infallible, String> {
-    let opening = boundaries.watch().pipeline(news(boundary)).max_await_time(EMPTY_BATCH_INTERVAL);
+    let opening = boundaries.watch().pipeline(pipeline).max_await_time(EMPTY_BATCH_INTERVAL);
     let mut stream = match timeout(EMPTY_BATCH_INTERVAL, opening).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if is_never(&error) => {
@@ -162,8 +168,8 @@ async fn follow(
     Err("the server ended it".to_owned())
 }
 
-/// Everything but renewals, as far as the boundary is concerned.
-fn news(boundary: Option<String>) -> [Document; 2] {
+/// Everything but renewals, as far as the boundary is concerned; the values only for a candidate, which may lose its record.
+fn news(boundary: Option<String>, with_values: bool) -> [Document; 2] {
     let changed = ["state", "term", "leaderUUID", "leaderName", "leaderHostname", "leaderPort"];
     let mut alternatives = vec![
         doc! { "operationType": { "$ne": "update" } },
@@ -180,12 +186,15 @@ fn news(boundary: Option<String>) -> [Document; 2] {
         None => doc! {},
     };
     // Nothing else of a document is looked at, whatever is in it and however large it is.
-    let told = doc! {
-        "operationType": 1, "documentKey": 1, "ns": 1, "to": 1,
+    let mut told = doc! { "operationType": 1, "documentKey": 1, "ns": 1, "to": 1 };
+    let values = doc! {
         "fullDocument.term": 1, "fullDocument.leaderUUID": 1, "fullDocument.state": 1,
         "updateDescription.updatedFields.term": 1, "updateDescription.updatedFields.leaderUUID": 1,
         "updateDescription.updatedFields.state": 1, "updateDescription.removedFields": 1,
     };
+    if with_values {
+        told.extend(values);
+    }
     [doc! { "$match": { "$and": [matters, of_ours] } }, doc! { "$project": told }]
 }
 
