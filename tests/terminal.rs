@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::syscall_gate::{At, SyscallGate};
+use crate::harness::syscall_gate::{GatePoint, SyscallGate};
 use crate::harness::terminal::{PseudoTerminal, typed};
 use crate::harness::wait::{throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, processes};
@@ -105,7 +105,7 @@ fn a_command_before_exec(sandbox: &Sandbox, gate: &SyscallGate, tier: &str) -> (
 fn control_z_before_exec_suspends_the_job_and_fg_starts_the_command() {
     for (tier, times) in [("tree", 1), ("tree", 3), ("auto", 1)] {
         let sandbox = Sandbox::new();
-        let gate = SyscallGate::new(At::PseudoTerminal);
+        let gate = SyscallGate::new(GatePoint::Terminal);
         let (mut terminal, elect) = a_command_before_exec(&sandbox, &gate, tier);
         for _ in 0..times {
             terminal.presses_control('z');
@@ -129,7 +129,7 @@ fn control_z_before_exec_suspends_the_job_and_fg_starts_the_command() {
 #[test]
 fn control_z_between_the_order_and_the_fork_suspends_the_campaigner_and_fg_gives_the_command_the_terminal() {
     let sandbox = Sandbox::new();
-    let gate = SyscallGate::new(At::Exec);
+    let gate = SyscallGate::new(GatePoint::Exec);
     let (mut terminal, elect) = a_command_before_exec(&sandbox, &gate, "tree");
     // The command has no terminal yet, so this is for the campaigner.
     terminal.presses_control('z');
@@ -153,7 +153,7 @@ fn control_z_between_the_order_and_the_fork_suspends_the_campaigner_and_fg_gives
 #[test]
 fn kill_9_after_control_z_before_exec_takes_the_command_along() {
     let sandbox = Sandbox::new();
-    let gate = SyscallGate::new(At::PseudoTerminal);
+    let gate = SyscallGate::new(GatePoint::Terminal);
     let (mut terminal, elect) = a_command_before_exec(&sandbox, &gate, "tree");
     terminal.presses_control('z');
     terminal.shows("^Z");

@@ -18,7 +18,7 @@ use crate::leases::{candidate, candidate_for};
 
 #[track_caller]
 fn is_small(what: &str, candidate: &CandidateProcess) {
-    usage::is_small(&format!("redis: {what}"), candidate.pid());
+    resource_usage::is_small(&format!("redis: {what}"), candidate.pid());
 }
 
 /// A client that publishes one word as fast as the server takes it.
