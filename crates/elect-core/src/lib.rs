@@ -44,7 +44,7 @@ mod asides;
 pub mod boundary;
 mod event;
 mod follower;
-#[cfg(feature = "test-support")]
+#[cfg(any(test, feature = "test-support"))]
 pub mod fuzz;
 mod keeper_watch;
 pub mod limits;
