@@ -11,13 +11,15 @@ use std::time::Duration;
 use crate::store::{StoreUrl, StoreUrlError};
 use elect_core::boundary::{Boundary, BoundaryError};
 use elect_core::limits::{INSIDE_BYTES_MAX, NAME_BYTES_MAX, TTL_MAX};
-use elect_core::{Asked, Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Signal, Timing, TimingError, Wishes};
+use elect_core::{
+    CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, Signal, Timing, TimingError, TimingFlags,
+};
 use elect_keeper::{Containment, HookScripts};
 use flags::{FollowerFlags, HookFlags};
 pub use flags::{OnLostFlag, RestartFlag, RunFlags, StoreFlags};
 
 /// Each restart that counts is remembered.
-const MOST_RESTARTS: u32 = 1_000;
+const RESTARTS_MAX: u32 = 1_000;
 
 /// Everything that `elect run` needs to know.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ pub struct Config {
     /// By what the command's processes are held together.
     pub containment: Containment,
     /// How long to wait for leadership, and what follows its loss, or the end of the command.
-    pub wishes: Wishes,
+    pub policy: Policy,
     /// Where the pages are.
     #[cfg(feature = "listen")]
     pub listen: Option<crate::http::ListenAddress>,
@@ -86,7 +88,7 @@ pub enum ConfigError {
     NoFollower,
     /// A hook that has no time at all can only fail.
     #[error("--hook-timeout must be longer than 0s")]
-    NoTimeForHooks,
+    ZeroHookTimeout,
     /// Not a store.
     #[error(transparent)]
     Store(#[from] StoreUrlError),
@@ -110,7 +112,7 @@ pub enum ConfigError {
     },
     /// Two answers to one question. Not left to clap, for which a variable of 0 is as good as a 1.
     #[error("--no-wait and --wait exclude each other (ELECT_NO_WAIT and ELECT_WAIT count as well): give one of them")]
-    TwoPatiences,
+    ConflictingWaits,
     /// As PID 1 the default directory is this container's own: every replica would lead.
     #[error(
         "as PID 1 the file store has to be named: its default directory is this container's own, so that every replica \
@@ -124,7 +126,7 @@ pub enum ConfigError {
 
 /// What the surroundings say; found out by the caller, since this module looks at nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
+pub struct ProcessContext {
     /// Whether we are PID 1.
     pub is_init: bool,
     /// The boundaries whose commands we run inside, the outermost first.
@@ -137,10 +139,10 @@ impl Config {
     /// # Errors
     ///
     /// [`ConfigError`] says what is wrong and what to change.
-    pub fn new(flags: RunFlags, surroundings: &Surroundings) -> Result<Config, ConfigError> {
+    pub fn new(flags: RunFlags, process_context: &ProcessContext) -> Result<Config, ConfigError> {
         let boundary: Boundary = flags.boundary.as_deref().ok_or(ConfigError::NoBoundary)?.parse()?;
         // By name alone: whether two stores are one cannot be told from their URLs.
-        if surroundings.inside.iter().any(|outer| outer == boundary.as_str()) {
+        if process_context.inside.iter().any(|outer| outer == boundary.as_str()) {
             return Err(ConfigError::Inside(boundary));
         }
         if flags.command.is_empty() && !runs_anything_else(&flags) {
@@ -150,23 +152,23 @@ impl Config {
         for (flag, text) in
             [("--name", flags.name.as_deref()), ("--advertise", flags.advertise.as_ref().map(|to| to.host.as_str()))]
         {
-            if text.is_some_and(|text| !is_nameable(text)) {
+            if text.is_some_and(|text| !is_valid_name(text)) {
                 return Err(ConfigError::Name { flag });
             }
         }
-        let inside = surroundings.inside.iter().map(|outer| outer.len() + "\n".len()).sum();
+        let inside = process_context.inside.iter().map(|outer| outer.len() + "\n".len()).sum();
         if inside > INSIDE_BYTES_MAX {
             let advice = "too many commands of elect's are inside each other";
             return Err(ConfigError::TooLong { what: "ELECT_INSIDE", found: inside, most: INSIDE_BYTES_MAX, advice });
         }
         is_believed(flags.ttl)?;
-        let timing = Timing::prove(Asked {
+        let timing = Timing::validate(TimingFlags {
             ttl: flags.ttl,
             renew: flags.renew,
             request_timeout: flags.request_timeout,
             fence_grace: flags.fence_grace,
         })?;
-        let wishes = Wishes {
+        let policy = Policy {
             min_hold: flags.min_hold,
             restart: Restart {
                 when: match flags.restart {
@@ -180,10 +182,10 @@ impl Config {
             },
             follower,
             hooks,
-            ..wishes(flags.no_wait, flags.wait, flags.on_lost)?
+            ..policy(flags.no_wait, flags.wait, flags.on_lost)?
         };
         let store = StoreUrl::parse(&flags.store.url)?;
-        if surroundings.is_init && store.is_default_directory() {
+        if process_context.is_init && store.is_default_directory() {
             return Err(ConfigError::UnnamedFileStore);
         }
         Ok(Config {
@@ -195,7 +197,7 @@ impl Config {
             stop_signal: flags.stop_signal.0,
             stop_timeout: flags.stop_timeout,
             containment: flags.containment.into(),
-            wishes,
+            policy,
             #[cfg(feature = "listen")]
             listen: flags.listen,
             command: flags.command,
@@ -207,7 +209,7 @@ impl Config {
                 on_error: flags.hooks.on_error.map(OsString::from),
                 hook_timeout: flags.hooks.hook_timeout,
             },
-            inside: surroundings.inside.clone(),
+            inside: process_context.inside.clone(),
         })
     }
 }
@@ -232,7 +234,7 @@ fn follower(flags: &FollowerFlags) -> Result<Option<OnChange>, ConfigError> {
 
 fn hooks(flags: &HookFlags) -> Result<Hooks, ConfigError> {
     if flags.hook_timeout.is_zero() {
-        return Err(ConfigError::NoTimeForHooks);
+        return Err(ConfigError::ZeroHookTimeout);
     }
     Ok(Hooks {
         on_elected: flags.on_elected.is_some(),
@@ -264,7 +266,7 @@ impl FromStr for OnChangeFlag {
 
 /// Whether a text may be a candidate's name or host: it goes into records, environments and terminals.
 #[must_use]
-pub fn is_nameable(text: &str) -> bool {
+pub fn is_valid_name(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control)
 }
 
@@ -278,19 +280,19 @@ pub fn is_believed(ttl: Option<Duration>) -> Result<(), ConfigError> {
 }
 
 /// Whoever waits for so long only is not to start all over again, unless that is said.
-fn wishes(no_wait: bool, wait: Option<Duration>, on_lost: Option<OnLostFlag>) -> Result<Wishes, ConfigError> {
-    let (patience, by_default) = match (no_wait, wait) {
-        (true, Some(_)) => return Err(ConfigError::TwoPatiences),
-        (true, None) => (Patience::AtMost(Duration::ZERO), OnLost::End),
-        (false, Some(wait)) => (Patience::AtMost(wait), OnLost::End),
-        (false, None) => (Patience::Endless, OnLost::Recampaign),
+fn policy(no_wait: bool, wait: Option<Duration>, on_lost: Option<OnLostFlag>) -> Result<Policy, ConfigError> {
+    let (campaign_limit, by_default) = match (no_wait, wait) {
+        (true, Some(_)) => return Err(ConfigError::ConflictingWaits),
+        (true, None) => (CampaignLimit::For(Duration::ZERO), OnLost::End),
+        (false, Some(wait)) => (CampaignLimit::For(wait), OnLost::End),
+        (false, None) => (CampaignLimit::Unlimited, OnLost::Recampaign),
     };
     let on_lost = match on_lost {
         None => by_default,
         Some(OnLostFlag::Recampaign) => OnLost::Recampaign,
         Some(OnLostFlag::Exit) => OnLost::End,
     };
-    Ok(Wishes { patience, on_lost, ..Wishes::default() })
+    Ok(Policy { campaign_limit, on_lost, ..Policy::default() })
 }
 
 /// How often within how long, as people write it: `5/1m`.
@@ -311,8 +313,8 @@ impl FromStr for RestartLimit {
         let restarts = restarts.trim().parse().map_err(|_| "the first part is a number of restarts, as in 5/1m")?;
         match restarts {
             0 => return Err("no restart at all is --restart never; otherwise at least 1".to_owned()),
-            1..=MOST_RESTARTS => {}
-            _ => return Err(format!("at most {MOST_RESTARTS} restarts can be counted: take a shorter time instead")),
+            1..=RESTARTS_MAX => {}
+            _ => return Err(format!("at most {RESTARTS_MAX} restarts can be counted: take a shorter time instead")),
         }
         let within = duration(within)?;
         if within.is_zero() {
@@ -408,7 +410,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     #[test]
     fn durations_are_what_people_write() {
@@ -425,19 +427,23 @@ mod tests {
     #[test]
     fn a_bounded_wait_ends_with_its_leadership_unless_that_is_said() {
         let wait = Duration::from_millis(500);
-        let at_most = |patience| Patience::AtMost(patience);
-        for (no_wait, wait, on_lost, patience, expected) in [
-            (false, None, None, Patience::Endless, OnLost::Recampaign),
-            (false, None, Some(OnLostFlag::Exit), Patience::Endless, OnLost::End),
+        let at_most = |campaign_limit| CampaignLimit::For(campaign_limit);
+        for (no_wait, wait, on_lost, campaign_limit, expected) in [
+            (false, None, None, CampaignLimit::Unlimited, OnLost::Recampaign),
+            (false, None, Some(OnLostFlag::Exit), CampaignLimit::Unlimited, OnLost::End),
             (true, None, None, at_most(Duration::ZERO), OnLost::End),
             (true, None, Some(OnLostFlag::Recampaign), at_most(Duration::ZERO), OnLost::Recampaign),
             (false, Some(wait), None, at_most(wait), OnLost::End),
             (false, Some(wait), Some(OnLostFlag::Recampaign), at_most(wait), OnLost::Recampaign),
         ] {
-            let wishes = wishes(no_wait, wait, on_lost).expect("consistent");
-            assert_eq!((wishes.patience, wishes.on_lost), (patience, expected), "{no_wait} {wait:?} {on_lost:?}");
+            let policy = policy(no_wait, wait, on_lost).expect("consistent");
+            assert_eq!(
+                (policy.campaign_limit, policy.on_lost),
+                (campaign_limit, expected),
+                "{no_wait} {wait:?} {on_lost:?}"
+            );
         }
-        assert!(matches!(wishes(true, Some(Duration::ZERO), None), Err(ConfigError::TwoPatiences)));
+        assert!(matches!(policy(true, Some(Duration::ZERO), None), Err(ConfigError::ConflictingWaits)));
     }
 
     #[test]
@@ -509,9 +515,10 @@ mod tests {
         }
         let unit = proptest::sample::select(vec!["", "s", "ms", "m", "h", "d", "/1m", "y", "ns", "e9", "."]);
         let amount = (any::<u64>(), unit).prop_map(|(number, unit)| format!("{number}{unit}"));
-        let bracketed = (fuzz::punctuation(), fuzz::punctuation()).prop_map(|(one, other)| format!("[{one}]{other}"));
-        let texts = prop_oneof![fuzz::text(), fuzz::punctuation(), bracketed, amount];
-        fuzz::holds(fuzz::CHEAP, &texts, |text| {
+        let bracketed = (proptest_support::punctuation(), proptest_support::punctuation())
+            .prop_map(|(one, other)| format!("[{one}]{other}"));
+        let texts = prop_oneof![proptest_support::text(), proptest_support::punctuation(), bracketed, amount];
+        proptest_support::check(proptest_support::FAST, &texts, |text| {
             let errors = [
                 duration(&text).err(),
                 error::<RestartLimit>(&text),
@@ -531,7 +538,7 @@ mod tests {
     #[test]
     fn any_duration_comes_back_as_it_is_written() {
         let year = 366_u64 * 24 * 60 * 60;
-        fuzz::holds(fuzz::CHEAP, &(0..year, 0..1_000_000_000_u32), |(seconds, nanos)| {
+        proptest_support::check(proptest_support::FAST, &(0..year, 0..1_000_000_000_u32), |(seconds, nanos)| {
             let written = Duration::new(seconds, nanos);
             assert_eq!(duration(&humantime::format_duration(written).to_string()), Ok(written));
             assert_eq!(duration(&seconds.to_string()), Ok(Duration::from_secs(seconds)));

@@ -14,72 +14,72 @@ use anyhow::Context;
 use tokio::io::unix::AsyncFd;
 use tracing::{debug, error, info, warn};
 
+use crate::command_env::CommandEnv;
 use crate::config::{self, Address, Config};
 use crate::control::{CandidateInfo, ControlRequest, ControlServer, IncomingRequest};
+use crate::event_log::{self, EventLog};
 use crate::http::HttpServer;
-use crate::narrator::{self, Narrator};
-use crate::roles::Roles;
 use crate::signals::{SignalEvent, Signals};
 use crate::status::{StatusPublisher, StatusSnapshot};
 use crate::store::worker::{self, Events, StoreEvent, StoreNote, StoreRequest, Worker};
 use crate::store::{Access, Candidacy, Observation, StoreUrl};
 use elect_core::{
-    Action, Answer, Aside, AsideEnd, AtTerminal, Attempt, Candidate, Denial, Event, FromKeeper, Job, Outcome, Phase,
-    Report, Signal, Time,
+    Action, Answer, Attempt, BackgroundHook, BackgroundHookEnd, Candidate, Event, FromKeeper, Notice, Outcome, Phase,
+    Program, RequestError, Signal, TerminalEvent, Time,
 };
 use elect_keeper::clock::{self, Alarm};
 use elect_keeper::{Keeper, Outbox, Received, ToKeeper};
 
 /// How long a keeper that has nothing left to do may take to end.
-const FAREWELL: Duration = Duration::from_secs(2);
+const KEEPER_EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How soon what a killed keeper left is looked at again.
-const SWEEP_AGAIN: Duration = Duration::from_millis(5);
+const SWEEP_INTERVAL: Duration = Duration::from_millis(5);
 /// How long the last words before a suspension have to reach the screen.
-const LAST_WORDS: Duration = Duration::from_millis(20);
+const LOG_FLUSH_DELAY: Duration = Duration::from_millis(20);
 
 /// One candidacy, from the first question to the end of the program.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and none excludes another")]
 pub struct Driver {
     candidate: Candidate,
-    roles: Roles,
+    command_env: CommandEnv,
     has_command: bool,
     keeper: AsyncFd<Keeper>,
-    keeper_speaks: bool,
+    keeper_connected: bool,
     keeper_died: bool,
     /// A tree is being killed from here, and there may be more of it than the last batch.
     killing: bool,
     /// What the keeper's socket had no room for, in order.
-    unsent: Outbox,
+    keeper_outbox: Outbox,
     worker: Worker,
     events: Events,
     signals: Signals,
     alarm: AsyncFd<Alarm>,
-    narrator: Narrator,
+    event_log: EventLog,
     /// Who speaks to us on this host; `None` where there is no place for a socket.
     control: Option<ControlServer>,
     status: StatusPublisher,
     http_server: HttpServer,
     /// What an action brought about at once.
-    consequences: VecDeque<Event>,
+    pending_events: VecDeque<Event>,
     outcome: Option<Outcome>,
     /// Whether leadership is a lease, which runs out while we are suspended.
-    leased: bool,
+    has_lease: bool,
     /// A stop signal that we have sent to our own group, and that reaches ourselves as well.
-    echo: Option<i32>,
+    self_signal: Option<i32>,
 }
 
 /// What woke us.
-enum Woken {
+enum Wakeup {
     Signal(SignalEvent),
     Keeper(FromKeeper),
-    KeeperSilent,
-    KeeperListens,
+    KeeperEof,
+    KeeperWritable,
     Store(StoreEvent),
     StoreGone,
     HttpServerExited,
     Timer,
-    Visitor(IncomingRequest),
-    NoMoreVisitors,
+    ControlRequest(IncomingRequest),
+    ControlClosed,
 }
 
 impl Driver {
@@ -113,10 +113,10 @@ impl Driver {
         if let Some(why) = keeper.fallback() {
             debug!("no cgroup for the command: {why}");
         }
-        let mut roles = Roles::new(&candidacy, &config.inside);
+        let mut command_env = CommandEnv::new(&candidacy, &config.inside);
         let control = open_control_socket(&candidacy);
         if let Some(control) = &control {
-            roles.listen_at(control.path());
+            command_env.set_socket(control.path());
         }
         let has_command = !config.command.is_empty();
         let pace = (timing.renew(), timing.request_timeout());
@@ -124,26 +124,26 @@ impl Driver {
         let http_server = HttpServer::serve(listener, &status).context("nobody can be listened to")?;
         let worker = Worker::start(store, candidacy, timing.request_timeout(), hints);
         Ok(Driver {
-            candidate: Candidate::new(timing, config.stop_timeout, config.wishes, fastrand::u64(..)),
-            roles,
+            candidate: Candidate::new(timing, config.stop_timeout, config.policy, fastrand::u64(..)),
+            command_env,
             has_command: !config.command.is_empty(),
             keeper: watch(keeper).context("the keeper's socket cannot be watched")?,
-            keeper_speaks: true,
+            keeper_connected: true,
             keeper_died: false,
             killing: false,
-            unsent: Outbox::default(),
+            keeper_outbox: Outbox::default(),
             worker,
             events,
             signals,
             alarm: watch(alarm).context("the timer cannot be watched")?,
-            narrator: Narrator::default(),
+            event_log: EventLog::default(),
             control,
             status,
             http_server,
-            consequences: VecDeque::new(),
+            pending_events: VecDeque::new(),
             outcome: None,
-            leased: timing.ttl().is_some(),
-            echo: None,
+            has_lease: timing.ttl().is_some(),
+            self_signal: None,
         })
     }
 
@@ -154,82 +154,82 @@ impl Driver {
     /// The worker is gone, or the store will not have us: what has to be killed has been left to the keeper then.
     pub async fn run(mut self) -> anyhow::Result<Outcome> {
         // Also the first tick. A keeper that died before there was a handler sent its signal to nobody.
-        self.signalled(SignalEvent::Child);
+        self.on_signal(SignalEvent::Child);
         loop {
-            if !self.consequences.is_empty() {
+            if !self.pending_events.is_empty() {
                 self.handle(Event::Tick);
             }
             let due = if self.kill_more() { Time::BOOT } else { self.candidate.wake_at() };
             let told_at = self.status.flush(clock::now(), due);
             if let Some(outcome) = self.outcome.take() {
-                self.part(&outcome).await;
+                self.shut_down(&outcome).await;
                 return Ok(outcome);
             }
             self.alarm.get_ref().set(due.min(told_at));
             match self.wait().await? {
-                Woken::Signal(signal) => self.signalled(signal),
-                Woken::Keeper(word) => self.told(word),
+                Wakeup::Signal(signal) => self.on_signal(signal),
+                Wakeup::Keeper(word) => self.on_keeper_message(word),
                 // A closed socket is no death yet: that is what reaping tells, now or at its signal (K4).
-                Woken::KeeperSilent => {
-                    self.keeper_speaks = false;
-                    self.signalled(SignalEvent::Child);
+                Wakeup::KeeperEof => {
+                    self.keeper_connected = false;
+                    self.on_signal(SignalEvent::Child);
                 }
-                Woken::KeeperListens => self.flush(),
-                Woken::Store(event) => self.answered(event),
-                Woken::StoreGone => anyhow::bail!("the store's worker has ended"),
-                Woken::HttpServerExited => anyhow::bail!("the server of the pages has ended"),
-                Woken::Timer => self.handle(Event::Tick),
-                Woken::Visitor(visit) => self.visited(visit),
-                Woken::NoMoreVisitors => self.control = None,
+                Wakeup::KeeperWritable => self.flush(),
+                Wakeup::Store(event) => self.on_store_event(event),
+                Wakeup::StoreGone => anyhow::bail!("the store's worker has ended"),
+                Wakeup::HttpServerExited => anyhow::bail!("the server of the pages has ended"),
+                Wakeup::Timer => self.handle(Event::Tick),
+                Wakeup::ControlRequest(visit) => self.on_control_request(visit),
+                Wakeup::ControlClosed => self.control = None,
             }
         }
     }
 
     /// The only place that waits. Signals and the keeper come before the timer, so that a campaigner that was stopped
     /// hears what it missed before it judges anybody's silence; the deadlines are looked at with every event anyway.
-    async fn wait(&mut self) -> io::Result<Woken> {
+    async fn wait(&mut self) -> io::Result<Wakeup> {
         loop {
             tokio::select! {
                 biased;
-                signal = self.signals.next() => return Ok(Woken::Signal(signal)),
-                ready = self.keeper.readable(), if self.keeper_speaks => {
+                signal = self.signals.next() => return Ok(Wakeup::Signal(signal)),
+                ready = self.keeper.readable(), if self.keeper_connected => {
                     let mut ready = ready?;
                     match ready.get_inner().receive() {
-                        Received::Message(Some(word)) => return Ok(Woken::Keeper(word)),
+                        Received::Message(Some(word)) => return Ok(Wakeup::Keeper(word)),
                         Received::Message(None) => {}
                         Received::Nothing => ready.clear_ready(),
-                        Received::End => return Ok(Woken::KeeperSilent),
+                        Received::End => return Ok(Wakeup::KeeperEof),
                     }
                 }
-                ready = self.keeper.writable(), if self.keeper_speaks && !self.unsent.is_empty() => {
+                ready = self.keeper.writable(), if self.keeper_connected && !self.keeper_outbox.is_empty() => {
                     ready?.clear_ready();
-                    return Ok(Woken::KeeperListens);
+                    return Ok(Wakeup::KeeperWritable);
                 }
-                event = self.events.recv() => return Ok(event.map_or(Woken::StoreGone, Woken::Store)),
+                event = self.events.recv() => return Ok(event.map_or(Wakeup::StoreGone, Wakeup::Store)),
                 ready = self.alarm.readable() => {
                     let mut ready = ready?;
                     ready.clear_ready();
-                    ready.get_inner().silence();
-                    return Ok(Woken::Timer);
+                    ready.get_inner().acknowledge();
+                    return Ok(Wakeup::Timer);
                 }
-                visit = next_of(&mut self.control) => return Ok(visit.map_or(Woken::NoMoreVisitors, Woken::Visitor)),
-                () = self.http_server.ended() => return Ok(Woken::HttpServerExited),
+                visit = next_of(&mut self.control) => return Ok(visit.map_or(Wakeup::ControlClosed, Wakeup::ControlRequest)),
+                () = self.http_server.ended() => return Ok(Wakeup::HttpServerExited),
             }
         }
     }
 
     // ---- events
 
-    fn signalled(&mut self, signal: SignalEvent) {
+    fn on_signal(&mut self, signal: SignalEvent) {
         match signal {
-            SignalEvent::Stop(number) if self.echo.take_if(|echo| *echo == number).is_some() => {}
+            SignalEvent::Stop(number) if self.self_signal.take_if(|self_signal| *self_signal == number).is_some() => {}
             SignalEvent::Stop(number) => self.handle(Event::Stop(Signal(number))),
             SignalEvent::Forward(libc::SIGHUP) if !self.has_command() => {
                 self.handle(Event::Stop(Signal(libc::SIGHUP)));
             }
             SignalEvent::Forward(number) => self.handle(Event::Forward(Signal(number))),
             SignalEvent::Child => {
-                self.hear();
+                self.drain_keeper();
                 let died = self.keeper.get_mut().reap() && !std::mem::replace(&mut self.keeper_died, true);
                 if died {
                     self.keeper.get_mut().take_terminal_back();
@@ -238,41 +238,41 @@ impl Driver {
                 }
                 self.handle(if died { Event::KeeperDied } else { Event::Tick });
             }
-            SignalEvent::Continued => self.go_on(),
+            SignalEvent::Continued => self.resume(),
         }
     }
 
-    fn told(&mut self, word: FromKeeper) {
+    fn on_keeper_message(&mut self, word: FromKeeper) {
         if let FromKeeper::NotStarted { why, .. } = word {
-            narrator::not_started(why);
+            event_log::not_started(why);
         }
         if let FromKeeper::Terminal(word) = word {
-            self.at_terminal(word);
+            self.on_terminal_event(word);
         } else {
             self.handle(Event::Keeper(word));
         }
     }
 
     /// What the keeper has said already comes before any judgement of its silence.
-    fn hear(&mut self) {
+    fn drain_keeper(&mut self) {
         while let Received::Message(word) = self.keeper.get_ref().receive() {
             if let Some(word) = word {
-                self.told(word);
+                self.on_keeper_message(word);
             }
         }
     }
 
     // ---- the terminal
 
-    fn at_terminal(&mut self, word: AtTerminal) {
+    fn on_terminal_event(&mut self, word: TerminalEvent) {
         match word {
             // Whoever is being stopped is continued by the keeper, and nobody stands still for it.
-            AtTerminal::Suspended(_) | AtTerminal::Stopped(_) if self.candidate.phase() != Phase::Leading => {}
-            AtTerminal::Stopped(signal) => narrator::command_stopped(signal),
-            AtTerminal::Suspended(_) => self.suspend(),
+            TerminalEvent::Suspended(_) | TerminalEvent::Stopped(_) if self.candidate.phase() != Phase::Leading => {}
+            TerminalEvent::Stopped(signal) => event_log::command_stopped(signal),
+            TerminalEvent::Suspended(_) => self.suspend(),
             // Ctrl-C reached the command alone. It is meant for all of the job, and not to be answered with a restart.
-            AtTerminal::Interrupted(Signal(number)) => {
-                self.echo = Some(number);
+            TerminalEvent::Interrupted(Signal(number)) => {
+                self.self_signal = Some(number);
                 elect_keeper::signal_own_group(number);
                 self.handle(Event::Stop(Signal(number)));
             }
@@ -282,18 +282,18 @@ impl Driver {
     /// Ctrl-Z has reached the command, and the whole job stands still with it, or the shell would not ask for the next command
     /// line. The keeper does not: it kills by the deadline as ever (K1).
     fn suspend(&mut self) {
-        narrator::suspended(self.leased);
+        event_log::suspended(self.has_lease);
         // Who is about to stand still for as long as a person likes may wait for his own last line.
-        std::thread::sleep(LAST_WORDS);
+        std::thread::sleep(LOG_FLUSH_DELAY);
         elect_keeper::signal_own_group(libc::SIGTSTP);
         // Here again: continued, or not stopped at all because nobody could ever have continued us (an orphaned group, PID 1).
-        narrator::goes_on();
-        self.go_on();
+        event_log::resumed();
+        self.resume();
     }
 
     /// After whatever time: the deadlines first. A command that stands still with us goes on if it is still to live.
-    fn go_on(&mut self) {
-        self.hear();
+    fn resume(&mut self) {
+        self.drain_keeper();
         self.handle(Event::Tick);
         self.send(ToKeeper::Resume);
     }
@@ -303,14 +303,16 @@ impl Driver {
         (leads && self.has_command) || self.candidate.has_a_follower()
     }
 
-    fn answered(&mut self, event: StoreEvent) {
+    fn on_store_event(&mut self, event: StoreEvent) {
         match event {
             StoreEvent::Answer { attempt, answer, story } => {
                 let now = clock::now();
                 self.status.request_answered(now, &answer);
                 if let StoreNote::Observation(sighting) = &story {
                     self.status.set_observation(now, sighting);
-                    if let Some(term) = sighting.leader.as_ref().and_then(|leader| self.roles.term_of_another(leader)) {
+                    if let Some(term) =
+                        sighting.leader.as_ref().and_then(|leader| self.command_env.term_of_another(leader))
+                    {
                         self.handle(Event::TermSeen(term));
                     }
                 }
@@ -320,26 +322,26 @@ impl Driver {
                     return;
                 }
                 if matches!(story, StoreNote::None | StoreNote::Lost(_)) {
-                    self.narrator.tell(clock::now(), &story);
+                    self.event_log.store_note(clock::now(), &story);
                     self.handle(Event::Answer { attempt, answer });
                     return;
                 }
                 // The line that ends the program, or one among others.
                 self.handle(Event::Answer { attempt, answer });
                 if self.outcome == Some(Outcome::Refused) {
-                    narrator::refused(&story);
+                    event_log::refused(&story);
                     return;
                 }
-                if let Some(warning) = self.narrator.tell(clock::now(), &story) {
-                    self.roles.troubled(&warning);
-                    self.handle(Event::Due(Aside::OnError));
+                if let Some(warning) = self.event_log.store_note(clock::now(), &story) {
+                    self.command_env.set_error(&warning);
+                    self.handle(Event::HookDue(BackgroundHook::OnError));
                 }
                 if let StoreNote::Observation(sighting) = story {
-                    self.sighted(&sighting);
+                    self.on_leader_observed(&sighting);
                 }
             }
             StoreEvent::Claim { claim, given } => {
-                let sent = self.unsent.is_empty() && self.keeper.get_ref().send(&ToKeeper::Claim(claim)).is_ok();
+                let sent = self.keeper_outbox.is_empty() && self.keeper.get_ref().send(&ToKeeper::Claim(claim)).is_ok();
                 // If the worker no longer waits, its time was up, and the next question brings the claim again.
                 let _ = given.send(sent);
             }
@@ -349,64 +351,64 @@ impl Driver {
     }
 
     /// Who leads is of interest to those who wait; others have heard of it too late.
-    fn sighted(&mut self, sighting: &Observation) {
-        if self.candidate.phase() != Phase::Standing {
+    fn on_leader_observed(&mut self, sighting: &Observation) {
+        if self.candidate.phase() != Phase::Campaigning {
             return;
         }
-        let news = self.roles.sighted(sighting.leader.as_ref());
-        self.handle(Event::Leader(self.roles.leader()));
+        let news = self.command_env.observe(sighting.leader.as_ref());
+        self.handle(Event::LeaderObserved(self.command_env.leader()));
         if news {
-            self.handle(Event::Due(Aside::OnChange));
+            self.handle(Event::HookDue(BackgroundHook::OnChange));
         }
     }
 
-    fn visited(&mut self, visit: IncomingRequest) {
+    fn on_control_request(&mut self, visit: IncomingRequest) {
         let leads = self.leads();
         let Some(control) = &mut self.control else { return };
-        let Some((petition, request)) = control.register(visit) else { return };
+        let Some((request_id, request)) = control.register(visit) else { return };
         match request {
-            ControlRequest::Hello => control.grant(petition, None, Time::NEVER),
-            ControlRequest::Assert { term } => self.handle(Event::Ask { petition, term }),
-            ControlRequest::Resign => self.handle(Event::Resign(petition)),
+            ControlRequest::Hello => control.grant(request_id, None, Time::NEVER),
+            ControlRequest::Assert { term } => self.handle(Event::ConfirmLeadership { request_id, term }),
+            ControlRequest::Resign => self.handle(Event::Resign(request_id)),
             ControlRequest::Proclaim { name, advertise } => match announced(name, advertise.as_deref()) {
-                None => control.reject(petition),
+                None => control.reject(request_id),
                 Some((name, advertise)) if leads => {
-                    let identity = self.roles.rename(name, advertise);
+                    let identity = self.command_env.rename(name, advertise);
                     self.status.rename(&identity);
                     info!(name = identity.name, host = identity.host, port = identity.port, "proclaimed");
                     self.worker.rename(identity);
                     // Answered by the renewal that takes it to the store.
-                    self.handle(Event::Ask { petition, term: None });
+                    self.handle(Event::ConfirmLeadership { request_id, term: None });
                 }
-                Some(_) => control.deny(petition, Denial::NotLeading),
+                Some(_) => control.deny(request_id, RequestError::NotLeading),
             },
         }
     }
 
     fn leads(&self) -> bool {
-        matches!(self.candidate.phase(), Phase::Leading | Phase::Holding)
+        matches!(self.candidate.phase(), Phase::Leading | Phase::LeadingIdle)
     }
 
     fn handle(&mut self, event: Event) {
         if matches!(event, Event::Stop(_)) {
             self.status.begin_shutdown();
         }
-        self.consequences.push_back(event);
-        while let Some(event) = self.consequences.pop_front() {
+        self.pending_events.push_back(event);
+        while let Some(event) = self.pending_events.pop_front() {
             for action in self.candidate.handle(clock::now(), event) {
                 self.perform(action);
             }
             let leads = match self.candidate.phase() {
-                Phase::Leading | Phase::Stopping | Phase::Holding | Phase::Ousting => true,
-                Phase::Standing
+                Phase::Leading | Phase::Stopping | Phase::LeadingIdle | Phase::OustedHook => true,
+                Phase::Campaigning
                 | Phase::Verifying
                 | Phase::Releasing
-                | Phase::SittingOut
-                | Phase::Parting
+                | Phase::CoolingDown
+                | Phase::StoppingFollower
                 | Phase::Ended => false,
             };
-            if !leads && self.roles.leads(None) {
-                self.consequences.push_back(Event::Due(Aside::OnChange));
+            if !leads && self.command_env.set_own_term(None) {
+                self.pending_events.push_back(Event::HookDue(BackgroundHook::OnChange));
             }
         }
         self.status.update(clock::now(), &self.candidate);
@@ -420,16 +422,16 @@ impl Driver {
             Action::Renew(attempt) => self.ask(attempt, StoreRequest::Renew),
             Action::Release(attempt) => self.ask(attempt, StoreRequest::Release),
             Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
-            Action::Start { job, run } => {
-                if let Job::Command { .. } = job {
+            Action::Start { program: job, run } => {
+                if let Program::Command { .. } = job {
                     self.keeper.get_mut().note_terminal();
                 }
-                let identity = self.roles.variables(job);
+                let identity = self.command_env.variables(job);
                 self.send(ToKeeper::Start { job, run, identity });
             }
-            Action::StartAside { aside, beside } => {
-                let identity = self.roles.variables_beside(aside);
-                self.send(ToKeeper::Aside { aside, beside, identity });
+            Action::StartBackgroundHook { background_hook, beside } => {
+                let identity = self.command_env.background_hook_env(background_hook);
+                self.send(ToKeeper::BackgroundHook { background_hook, beside, identity });
             }
             Action::Stop { kill_at } => self.send(ToKeeper::Stop { kill_at }),
             Action::Kill => {
@@ -444,30 +446,30 @@ impl Driver {
             Action::KillKeeper => self.keeper.get_ref().kill(),
             Action::Sweep => {
                 let empty = self.keeper.get_mut().sweep();
-                self.consequences.push_back(Event::Swept { empty });
+                self.pending_events.push_back(Event::Swept { empty });
             }
             Action::EndHold => self.send(ToKeeper::EndHold),
-            Action::Grant { petition, term, until } => {
+            Action::Grant { request_id, term, until } => {
                 if let Some(control) = &mut self.control {
-                    control.grant(petition, term, until);
+                    control.grant(request_id, term, until);
                 }
             }
-            Action::Deny { petition, why } => {
+            Action::Deny { request_id, why } => {
                 if let Some(control) = &mut self.control {
-                    control.deny(petition, why);
+                    control.deny(request_id, why);
                 }
             }
-            Action::Report(report) => {
-                if let Report::Elected { term } = report
-                    && self.roles.leads(Some(term))
+            Action::Notice(report) => {
+                if let Notice::Elected { term } = report
+                    && self.command_env.set_own_term(Some(term))
                 {
-                    self.consequences.push_back(Event::Due(Aside::OnChange));
+                    self.pending_events.push_back(Event::HookDue(BackgroundHook::OnChange));
                 }
-                self.narrator.report(&report);
+                self.event_log.notice(&report);
                 self.status.report(clock::now(), &report);
             }
             Action::End(outcome) => {
-                self.narrator.ended(&outcome);
+                self.event_log.ended(&outcome);
                 self.outcome = Some(outcome);
             }
         }
@@ -495,16 +497,16 @@ impl Driver {
 
     /// In order, and without waiting: what finds no room is sent when there is some.
     fn send(&mut self, message: ToKeeper) {
-        self.unsent.push(message);
+        self.keeper_outbox.push(message);
         self.flush();
     }
 
     fn flush(&mut self) {
         let keeper = self.keeper.get_ref();
-        for message in self.unsent.flush(|message| keeper.send(message)) {
-            if let ToKeeper::Aside { .. } = message {
-                let ended = FromKeeper::AsideEnded(AsideEnd::Failed(libc::E2BIG));
-                self.consequences.push_back(Event::Keeper(ended));
+        for message in self.keeper_outbox.flush(|message| keeper.send(message)) {
+            if let ToKeeper::BackgroundHook { .. } = message {
+                let ended = FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(libc::E2BIG));
+                self.pending_events.push_back(Event::Keeper(ended));
             } else {
                 // The election counts on it: without it a keeper is of no use, and its death is handled (K4).
                 error!("the keeper cannot be told what to do, and is killed");
@@ -514,7 +516,7 @@ impl Driver {
     }
 
     /// Sends the keeper home, and waits for it: what it holds of the store goes with it.
-    async fn part(&mut self, outcome: &Outcome) {
+    async fn shut_down(&mut self, outcome: &Outcome) {
         if self.keeper_died {
             while self.keeper.get_ref().is_sweeping() {
                 let _ = self.keeper.get_mut().sweep();
@@ -529,17 +531,17 @@ impl Driver {
                 while self.signals.next().await != SignalEvent::Child {}
             }
         };
-        if tokio::time::timeout(FAREWELL, gone).await.is_err() {
+        if tokio::time::timeout(KEEPER_EXIT_TIMEOUT, gone).await.is_err() {
             // Whatever keeps it, nothing of ours outlives us.
             let keeper = self.keeper.get_mut();
             let _ = keeper.kill_tree();
             keeper.kill();
             let swept = async {
                 while !(self.keeper.get_mut().reap() && self.keeper.get_mut().sweep()) {
-                    tokio::time::sleep(SWEEP_AGAIN).await;
+                    tokio::time::sleep(SWEEP_INTERVAL).await;
                 }
             };
-            let _ = tokio::time::timeout(FAREWELL, swept).await;
+            let _ = tokio::time::timeout(KEEPER_EXIT_TIMEOUT, swept).await;
         }
     }
 }
@@ -555,7 +557,7 @@ fn open_control_socket(candidacy: &Candidacy) -> Option<ControlServer> {
 fn announced(name: Option<String>, advertise: Option<&str>) -> Option<(Option<String>, Option<Address>)> {
     let advertise: Option<Address> = advertise.map(str::parse).transpose().ok()?;
     let mut texts = name.iter().chain(advertise.iter().map(|address| &address.host));
-    texts.all(|text| config::is_nameable(text)).then_some((name, advertise))
+    texts.all(|text| config::is_valid_name(text)).then_some((name, advertise))
 }
 
 /// The next visitor, if there can be one.

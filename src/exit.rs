@@ -38,7 +38,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// What `elect run` says by itself, as its help shows it: everything else is the command's.
-pub const OF_RUN: [(Exit, &str); 9] = [
+pub const RUN_EXIT_STATUSES: [(Exit, &str); 9] = [
     (Exit::Usage, "the command line makes no sense"),
     (Exit::Unavailable, "the store cannot be reached, and --no-wait or --wait sets an end to trying"),
     (Exit::NotElected, "not elected, and --no-wait or --wait sets an end to waiting"),
@@ -50,10 +50,10 @@ pub const OF_RUN: [(Exit, &str); 9] = [
     (Exit::Escalated, "the command did not stop when asked, and was killed"),
 ];
 
-/// [`OF_RUN`], a line each.
+/// [`RUN_EXIT_STATUSES`], a line each.
 #[must_use]
 pub fn table() -> String {
-    OF_RUN.map(|(exit, meaning)| format!("  {:>3}  {meaning}\n", exit as u8)).concat()
+    RUN_EXIT_STATUSES.map(|(exit, meaning)| format!("  {:>3}  {meaning}\n", exit as u8)).concat()
 }
 
 /// How a process ends.
@@ -61,7 +61,7 @@ pub fn table() -> String {
 enum Ending {
     Status(u8),
     /// By this signal, or as if.
-    By(Signal),
+    BySignal(Signal),
 }
 
 /// Ends the program as its candidacy ended. A signal that ended the command ends elect too, so that a shell or an init
@@ -70,7 +70,7 @@ enum Ending {
 pub fn status(outcome: &Outcome) -> ExitCode {
     match ending(outcome) {
         Ending::Status(status) => ExitCode::from(status),
-        Ending::By(signal) => by(signal),
+        Ending::BySignal(signal) => die_by_signal(signal),
     }
 }
 
@@ -78,7 +78,7 @@ fn ending(outcome: &Outcome) -> Ending {
     let exit = match *outcome {
         Outcome::Command(CommandEnd::Exited(status)) => return Ending::Status(status),
         Outcome::Command(CommandEnd::Killed { signal, escalated: false }) | Outcome::Stopped(signal) => {
-            return Ending::By(signal);
+            return Ending::BySignal(signal);
         }
         Outcome::Command(CommandEnd::Killed { escalated: true, .. }) => Exit::Escalated,
         Outcome::CannotStart(errno) => cannot_start(errno),
@@ -112,7 +112,7 @@ fn cannot_start(errno: i32) -> Exit {
     }
 }
 
-fn by(Signal(signal): Signal) -> ExitCode {
+fn die_by_signal(Signal(signal): Signal) -> ExitCode {
     elect_keeper::die_by(signal);
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
@@ -120,13 +120,13 @@ fn by(Signal(signal): Signal) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use elect_core::{Asked, Timing};
+    use elect_core::{Timing, TimingFlags};
     use std::time::Duration;
 
     /// A ttl that nothing can be done within.
     fn unusable() -> Outcome {
-        let asked = Asked { ttl: Some(Duration::from_millis(1)), ..Asked::default() };
-        Outcome::Unusable(Timing::prove(asked).expect_err("too short"))
+        let asked = TimingFlags { ttl: Some(Duration::from_millis(1)), ..TimingFlags::default() };
+        Outcome::Unusable(Timing::validate(asked).expect_err("too short"))
     }
 
     #[test]
@@ -135,9 +135,9 @@ mod tests {
         for (outcome, expected) in [
             (Outcome::Command(CommandEnd::Exited(0)), Ending::Status(0)),
             (Outcome::Command(CommandEnd::Exited(75)), Ending::Status(75)),
-            (killed(false), Ending::By(Signal(9))),
+            (killed(false), Ending::BySignal(Signal(9))),
             (killed(true), Ending::Status(137)),
-            (Outcome::Stopped(Signal(15)), Ending::By(Signal(15))),
+            (Outcome::Stopped(Signal(15)), Ending::BySignal(Signal(15))),
             (Outcome::CannotStart(libc::ENOENT), Ending::Status(127)),
             (Outcome::CannotStart(libc::EACCES), Ending::Status(126)),
             (Outcome::CannotStart(libc::ENOEXEC), Ending::Status(126)),
@@ -154,16 +154,16 @@ mod tests {
             if let Ending::Status(status @ (2 | 69..=127 | 137)) = expected
                 && !matches!(outcome, Outcome::Command(CommandEnd::Exited(_)))
             {
-                assert!(OF_RUN.iter().any(|(exit, _)| *exit as u8 == status), "{status} is not in the help");
+                assert!(RUN_EXIT_STATUSES.iter().any(|(exit, _)| *exit as u8 == status), "{status} is not in the help");
             }
         }
     }
 
     #[test]
     fn the_table_of_the_help_is_in_order_and_names_each_status_once() {
-        let statuses = OF_RUN.map(|(exit, _)| exit as u8);
+        let statuses = RUN_EXIT_STATUSES.map(|(exit, _)| exit as u8);
         assert!(statuses.is_sorted_by(|one, next| one < next), "{statuses:?}");
-        assert_eq!(table().lines().count(), OF_RUN.len());
+        assert_eq!(table().lines().count(), RUN_EXIT_STATUSES.len());
         assert!(table().starts_with("    2  the command line"), "{}", table());
     }
 }

@@ -224,7 +224,7 @@ mod tests {
 
     use super::*;
     use crate::text::is_unsafe;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
@@ -262,8 +262,8 @@ mod tests {
 
     #[test]
     fn whatever_a_text_holds_it_is_one_line_of_limited_size() {
-        let text = || (fuzz::text(), prop_oneof![Just(1_usize), 1..3_000_usize]);
-        fuzz::holds(fuzz::DEAR, &(text(), text()), |((message, times), (value, again))| {
+        let text = || (proptest_support::text(), prop_oneof![Just(1_usize), 1..3_000_usize]);
+        proptest_support::check(proptest_support::SLOW, &(text(), text()), |((message, times), (value, again))| {
             let (message, value) = (message.repeat(times), value.repeat(again));
             let line = written(false, Stamps::Full, || warn!(name = value, shown = %value, last = 1, "x {message}"));
             let line = line.strip_suffix('\n').expect("a whole line");

@@ -8,14 +8,14 @@ compile_error!("elect is for Linux: it kills by cgroup, /proc and subreaper, whi
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod bounded_file;
 mod cli;
+mod command_env;
 mod config;
 mod control;
 mod driver;
+mod event_log;
 mod exit;
 mod http;
 mod log;
-mod narrator;
-mod roles;
 mod setup;
 mod signals;
 mod status;

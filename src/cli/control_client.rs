@@ -77,7 +77,7 @@ pub fn proclaim(flags: &ProclaimFlags) -> ExitCode {
     }
     let host = flags.advertise.as_ref().map(|address| address.host.as_str());
     for (flag, text) in [("--name", flags.name.as_deref()), ("--advertise", host)] {
-        if text.is_some_and(|text| !config::is_nameable(text)) {
+        if text.is_some_and(|text| !config::is_valid_name(text)) {
             return fail(Exit::Usage, &ConfigError::Name { flag }.to_string());
         }
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::access::access;
 use super::{exit_for, fail, prepare, runtime};
-use crate::config::{Config, RunFlags, Surroundings};
+use crate::config::{Config, ProcessContext, RunFlags};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
 use crate::log::{self, StartError, Verbosity};
@@ -24,9 +24,9 @@ pub fn run(flags: RunFlags) -> ExitCode {
     ignore_file_size_signal();
     let verbosity = Verbosity { quiet: flags.log.quiet, verbose: flags.log.verbose };
     let format = flags.log.log_format;
-    let surroundings = Surroundings { is_init: std::process::id() == 1, inside: inside() };
+    let process_context = ProcessContext { is_init: std::process::id() == 1, inside: inside() };
     let store_flags = flags.store.clone();
-    let config = match Config::new(flags, &surroundings) {
+    let config = match Config::new(flags, &process_context) {
         Ok(config) => config,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
@@ -84,7 +84,7 @@ fn program(config: &Config) -> Result<CommandSpec, FindError> {
         words: config.command.clone(),
         stop_signal: config.stop_signal,
         stop_timeout: config.stop_timeout,
-        min_hold: config.wishes.min_hold,
+        min_hold: config.policy.min_hold,
         scripts: config.scripts.clone(),
     })
 }

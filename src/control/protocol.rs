@@ -176,10 +176,10 @@ pub mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     pub fn requests() -> impl Strategy<Value = ControlRequest> {
-        let text = || proptest::option::of(fuzz::text());
+        let text = || proptest::option::of(proptest_support::text());
         prop_oneof![
             Just(ControlRequest::Hello),
             any::<Option<Term>>().prop_map(|term| ControlRequest::Assert { term }),
@@ -191,7 +191,12 @@ pub mod tests {
     /// What a visitor may say that has something else in mind, or nothing.
     pub fn malformed_requests() -> impl Strategy<Value = Vec<u8>> {
         let line = || requests().prop_map(|request| request.to_line().into_bytes());
-        prop_oneof![fuzz::noise(), fuzz::mangled(line()), fuzz::miswritten(line())].prop_map(|mut line| {
+        prop_oneof![
+            proptest_support::random_bytes(),
+            proptest_support::corrupted(line()),
+            proptest_support::wrong_types(line())
+        ]
+        .prop_map(|mut line| {
             line.push(b'\n');
             line
         })
@@ -201,37 +206,37 @@ pub mod tests {
         let outcome = prop_oneof![
             any::<(Option<Term>, Option<u64>)>()
                 .prop_map(|(term, lease_left_ms)| ControlOutcome::Yes { term, lease_left_ms }),
-            fuzz::text().prop_map(|why| ControlOutcome::No { why }),
-            fuzz::text().prop_map(|why| ControlOutcome::Refused { why }),
+            proptest_support::text().prop_map(|why| ControlOutcome::No { why }),
+            proptest_support::text().prop_map(|why| ControlOutcome::Refused { why }),
         ];
-        (fuzz::text(), fuzz::text(), fuzz::text(), outcome).prop_map(|(boundary, id, name, outcome)| ControlResponse {
-            boundary,
-            id,
-            name,
-            outcome,
-        })
+        (proptest_support::text(), proptest_support::text(), proptest_support::text(), outcome)
+            .prop_map(|(boundary, id, name, outcome)| ControlResponse { boundary, id, name, outcome })
     }
 
     #[test]
     fn what_is_said_is_what_is_heard() {
-        fuzz::holds(fuzz::CHEAP, &requests(), |request| {
+        proptest_support::check(proptest_support::FAST, &requests(), |request| {
             assert_eq!(ControlRequest::from_line(request.to_line().as_bytes()), Some(request));
         });
-        fuzz::holds(fuzz::CHEAP, &responses(), |answer| {
+        proptest_support::check(proptest_support::FAST, &responses(), |answer| {
             assert_eq!(ControlResponse::from_line(answer.to_line().as_bytes()), Some(answer));
         });
     }
 
     #[test]
     fn whatever_is_said_is_a_wish_or_none_and_the_same_goes_for_answers() {
-        fuzz::holds(fuzz::CHEAP, &malformed_requests(), |line| {
+        proptest_support::check(proptest_support::FAST, &malformed_requests(), |line| {
             if let Some(request) = ControlRequest::from_line(&line) {
                 assert_eq!(ControlRequest::from_line(request.to_line().as_bytes()), Some(request));
             }
         });
         let line = || responses().prop_map(|answer| answer.to_line().into_bytes());
-        let said = prop_oneof![fuzz::noise(), fuzz::mangled(line()), fuzz::miswritten(line())];
-        fuzz::holds(fuzz::CHEAP, &said, |line| {
+        let said = prop_oneof![
+            proptest_support::random_bytes(),
+            proptest_support::corrupted(line()),
+            proptest_support::wrong_types(line())
+        ];
+        proptest_support::check(proptest_support::FAST, &said, |line| {
             if let Some(answer) = ControlResponse::from_line(&line) {
                 assert_eq!(ControlResponse::from_line(answer.to_line().as_bytes()), Some(answer));
             }

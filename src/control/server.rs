@@ -1,4 +1,4 @@
-//! The wishes that the election has been told of and has not answered yet.
+//! The policy that the election has been told of and has not answered yet.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{CandidateInfo, ControlOutcome, ControlRequest, ControlSocket, IncomingRequest, socket_path};
-use elect_core::{Denial, Petition, Term, Time};
+use elect_core::{RequestError, RequestId, Term, Time};
 use elect_keeper::clock;
 
-/// How many wishes wait for the election's answer at once, with those of visitors that have left: the election remembers them
+/// How many policy wait for the election's answer at once, with those of visitors that have left: the election remembers them
 /// until it answers, and a command may take hours to stop.
 const PENDING_REQUESTS_MAX: usize = 256;
 
@@ -19,7 +19,7 @@ pub struct ControlServer {
     /// Its file lives as long as this.
     socket: ControlSocket,
     receiver: mpsc::UnboundedReceiver<IncomingRequest>,
-    pending: HashMap<Petition, oneshot::Sender<ControlOutcome>>,
+    pending: HashMap<RequestId, oneshot::Sender<ControlOutcome>>,
     last_id: u64,
 }
 
@@ -51,7 +51,7 @@ impl ControlServer {
     pub fn register(
         &mut self,
         IncomingRequest { request, outcome }: IncomingRequest,
-    ) -> Option<(Petition, ControlRequest)> {
+    ) -> Option<(RequestId, ControlRequest)> {
         if self.pending.len() >= PENDING_REQUESTS_MAX {
             // It may have left.
             let _ = outcome
@@ -59,13 +59,13 @@ impl ControlServer {
             return None;
         }
         self.last_id += 1;
-        let request_id = Petition(self.last_id);
+        let request_id = RequestId(self.last_id);
         self.pending.insert(request_id, outcome);
         Some((request_id, request))
     }
 
     /// It has come true.
-    pub fn grant(&mut self, request_id: Petition, term: Option<Term>, until: Time) {
+    pub fn grant(&mut self, request_id: RequestId, term: Option<Term>, until: Time) {
         let left = until.since(clock::now());
         let outcome = match until {
             Time::NEVER => ControlOutcome::Yes { term, lease_left_ms: None },
@@ -76,11 +76,11 @@ impl ControlServer {
     }
 
     /// It has not.
-    pub fn deny(&mut self, request_id: Petition, why: Denial) {
+    pub fn deny(&mut self, request_id: RequestId, why: RequestError) {
         let why = match why {
-            Denial::NotLeading => NOT_LEADING,
-            Denial::Stopping => "it is stopping already",
-            Denial::NotReleased => {
+            RequestError::NotLeading => NOT_LEADING,
+            RequestError::Stopping => "it is stopping already",
+            RequestError::NotReleased => {
                 "it has stopped, but the store did not confirm the release: the lease runs out by itself"
             }
         };
@@ -88,11 +88,11 @@ impl ControlServer {
     }
 
     /// It makes no sense.
-    pub fn reject(&mut self, request_id: Petition) {
+    pub fn reject(&mut self, request_id: RequestId) {
         self.answer(request_id, ControlOutcome::not_understood());
     }
 
-    fn answer(&mut self, request_id: Petition, outcome: ControlOutcome) {
+    fn answer(&mut self, request_id: RequestId, outcome: ControlOutcome) {
         if let Some(client) = self.pending.remove(&request_id) {
             // It may have left.
             let _ = client.send(outcome);
@@ -120,7 +120,7 @@ mod tests {
                 let (outcome, said) = oneshot::channel();
                 (IncomingRequest { request: ControlRequest::Resign, outcome }, said)
             };
-            let admitted: Vec<Petition> = (0..10_000).filter_map(|_| Some(server.register(visit().0)?.0)).collect();
+            let admitted: Vec<RequestId> = (0..10_000).filter_map(|_| Some(server.register(visit().0)?.0)).collect();
             assert_eq!((admitted.len(), server.pending.len()), (PENDING_REQUESTS_MAX, PENDING_REQUESTS_MAX));
             let (one_more, said) = visit();
             assert!(server.register(one_more).is_none());

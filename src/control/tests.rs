@@ -8,7 +8,7 @@ use tokio::task::LocalSet;
 use super::protocol::tests::malformed_requests;
 use super::socket_path::socket_name;
 use super::*;
-use elect_core::fuzz;
+use elect_core::proptest_support;
 
 fn info() -> CandidateInfo {
     CandidateInfo { boundary: "billing/nightly".to_owned(), id: "0b5e".to_owned(), name: "web-1".to_owned() }
@@ -111,7 +111,7 @@ fn nonsense_is_refused_and_the_next_visitor_is_heard() {
 #[test]
 fn whatever_is_said_at_the_door_nothing_but_a_wish_comes_in() {
     let client = |path: PathBuf| {
-        fuzz::holds(fuzz::DEAR, &malformed_requests(), |words| {
+        proptest_support::check(proptest_support::SLOW, &malformed_requests(), |words| {
             let request = ControlRequest::from_line(&words);
             let outcome = say(&path, &words).map(|answer| answer.outcome);
             match request {

@@ -90,19 +90,21 @@ mod tests {
     use super::*;
     use crate::status::StatusPublisher;
     use crate::status::snapshot::tests::{NOW, snapshot};
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     const PATHS: [&str; 7] = ["/", "/livez", "/readyz", "/leader", "/follower", "/status", "/metrics"];
 
     #[test]
     fn whatever_is_asked_for_only_reading_what_is_there_is_answered_with_it() {
         let publisher = StatusPublisher::new(snapshot());
-        let path = prop_oneof![fuzz::text(), proptest::sample::select(PATHS.to_vec()).prop_map(str::to_owned)];
-        let near = (proptest::sample::select(PATHS.to_vec()), fuzz::punctuation()).prop_map(|(a, b)| format!("{a}{b}"));
+        let path =
+            prop_oneof![proptest_support::text(), proptest::sample::select(PATHS.to_vec()).prop_map(str::to_owned)];
+        let near = (proptest::sample::select(PATHS.to_vec()), proptest_support::punctuation())
+            .prop_map(|(a, b)| format!("{a}{b}"));
         let known = proptest::sample::select(vec!["GET", "HEAD", "OPTIONS", "POST", "DELETE", "CONNECT", "get"]);
         let method = prop_oneof![known.prop_map(str::to_owned), "[!-~]{1,9}"];
         let asked = (method, prop_oneof![path, near], any::<bool>());
-        fuzz::holds(fuzz::CHEAP, &asked, |(method, path, has_body)| {
+        proptest_support::check(proptest_support::FAST, &asked, |(method, path, has_body)| {
             let Ok(method) = Method::from_bytes(method.as_bytes()) else { return };
             let status = respond(&publisher.shared, NOW, &method, &path, has_body).status().as_u16();
             let expected: &[u16] = match (PATHS.contains(&path.as_str()), method.as_str()) {

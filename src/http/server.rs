@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::status::snapshot::tests::snapshot;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     #[test]
     fn an_address_has_a_port_and_perhaps_a_host() {
@@ -196,16 +196,16 @@ mod tests {
     fn whatever_is_sent_is_answered_in_http_or_not_at_all_and_the_next_one_is_heard() {
         let listener = bind(&"127.0.0.1:0".parse().expect("an address")).expect("any port");
         let address = listener.local_addr().expect("bound");
-        let requests = (fuzz::text(), fuzz::noise()).prop_map(|(path, rest)| {
+        let requests = (proptest_support::text(), proptest_support::random_bytes()).prop_map(|(path, rest)| {
             [format!("GET /{path} HTTP/1.1\r\n").into_bytes(), rest, b"\r\n\r\n".to_vec()].concat()
         });
         let whole = || Just(b"GET /leader HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".to_vec());
-        let said = prop_oneof![fuzz::noise(), requests, fuzz::mangled(whole())];
+        let said = prop_oneof![proptest_support::random_bytes(), requests, proptest_support::corrupted(whole())];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let mut server = HttpServer::serve(Some(listener), &StatusPublisher::new(snapshot())).expect("a server");
             let visitor = tokio::task::spawn_blocking(move || {
-                fuzz::holds(fuzz::DEAR, &said, |words| {
+                proptest_support::check(proptest_support::SLOW, &said, |words| {
                     let answer = say(address, &words);
                     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{answer:?}");
                 });

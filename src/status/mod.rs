@@ -25,7 +25,7 @@ use crate::store::{Identity, Observation};
 use crate::systemd::SystemdNotifier;
 pub use change_document::ChangeDocument;
 pub use document::StatusDocument;
-use elect_core::{Answer, Candidate, Phase, Renewed, Report, Term, Time};
+use elect_core::{Answer, Candidate, Notice, Phase, Renewed, Term, Time};
 use elect_keeper::clock;
 use metrics::Metrics;
 use snapshot::RunState;
@@ -79,43 +79,43 @@ impl StatusPublisher {
     }
 
     /// A transition of the election.
-    pub fn report(&mut self, now: Time, report: &Report) {
+    pub fn report(&mut self, now: Time, report: &Notice) {
         match report {
-            Report::Elected { term } => {
+            Notice::Elected { term } => {
                 self.shared.snapshot.borrow_mut().elected(now, *term, clock::wall_millis());
                 self.count_leader_change();
             }
-            Report::Started { term, pid } => {
+            Notice::Started { term, pid } => {
                 self.shared.snapshot.borrow_mut().set_pid(Some(*pid));
                 if self.last_started_term.replace(*term) == Some(*term) {
                     self.count(MetricEvent::Restarted);
                 }
             }
-            Report::FollowerStarted { pid } => self.shared.snapshot.borrow_mut().set_pid(Some(*pid)),
-            Report::CommandEnded { .. } | Report::FollowerEnded { .. } => {
+            Notice::FollowerStarted { pid } => self.shared.snapshot.borrow_mut().set_pid(Some(*pid)),
+            Notice::CommandEnded { .. } | Notice::FollowerEnded { .. } => {
                 self.shared.snapshot.borrow_mut().set_pid(None);
             }
-            Report::Won { .. }
-            | Report::TermTooLow { .. }
-            | Report::Stopping { .. }
-            | Report::Restarting { .. }
-            | Report::Holding { .. }
-            | Report::LostAtRest { .. }
-            | Report::GivenUp { .. }
-            | Report::NotAccepted { .. }
-            | Report::HookFailed { .. }
-            | Report::FollowerCannotStart(_)
-            | Report::FollowerStopping { .. }
-            | Report::FollowerUnconfirmed
-            | Report::StandsAgain
-            | Report::Unconfirmed { .. }
-            | Report::Released { .. }
-            | Report::NotReleased { .. }
-            | Report::Unusable(_)
-            | Report::NotElected
-            | Report::Unavailable
-            | Report::KeeperSilent
-            | Report::KeeperDied => {}
+            Notice::Won { .. }
+            | Notice::TermTooLow { .. }
+            | Notice::Stopping { .. }
+            | Notice::Restarting { .. }
+            | Notice::LeadingIdle { .. }
+            | Notice::LostAtRest { .. }
+            | Notice::GivenUp { .. }
+            | Notice::NotAccepted { .. }
+            | Notice::HookFailed { .. }
+            | Notice::FollowerCannotStart(_)
+            | Notice::FollowerStopping { .. }
+            | Notice::FollowerUnconfirmed
+            | Notice::CampaignsAgain
+            | Notice::Unconfirmed { .. }
+            | Notice::Released { .. }
+            | Notice::NotReleased { .. }
+            | Notice::Unusable(_)
+            | Notice::NotElected
+            | Notice::Unavailable
+            | Notice::KeeperSilent
+            | Notice::KeeperDied => {}
         }
     }
 

@@ -75,7 +75,7 @@ impl StatusSnapshot {
             store,
             identity: candidacy.identity.clone(),
             has_command,
-            phase: Phase::Standing,
+            phase: Phase::Campaigning,
             term: None,
             lease: None,
             pid: None,
@@ -183,7 +183,7 @@ impl StatusSnapshot {
     /// Whether it takes part in the election.
     #[must_use]
     pub fn is_campaigning(&self) -> bool {
-        !self.shutting_down && self.phase != Phase::SittingOut
+        !self.shutting_down && self.phase != Phase::CoolingDown
     }
 
     /// On its way out.
@@ -194,12 +194,12 @@ impl StatusSnapshot {
 
     fn holds_term(&self) -> bool {
         match self.phase {
-            Phase::Leading | Phase::Stopping | Phase::Holding | Phase::Ousting => true,
-            Phase::Standing
+            Phase::Leading | Phase::Stopping | Phase::LeadingIdle | Phase::OustedHook => true,
+            Phase::Campaigning
             | Phase::Verifying
             | Phase::Releasing
-            | Phase::SittingOut
-            | Phase::Parting
+            | Phase::CoolingDown
+            | Phase::StoppingFollower
             | Phase::Ended => false,
         }
     }
@@ -209,14 +209,14 @@ impl StatusSnapshot {
     #[must_use]
     pub fn is_leader(&self, now: Time) -> bool {
         let holds = match self.phase {
-            Phase::Leading | Phase::Holding => true,
-            Phase::Standing
+            Phase::Leading | Phase::LeadingIdle => true,
+            Phase::Campaigning
             | Phase::Verifying
             | Phase::Stopping
-            | Phase::Ousting
+            | Phase::OustedHook
             | Phase::Releasing
-            | Phase::SittingOut
-            | Phase::Parting
+            | Phase::CoolingDown
+            | Phase::StoppingFollower
             | Phase::Ended => false,
         };
         holds && !self.shutting_down && self.lease.is_some_and(|lease| now < lease.stop_by)
@@ -231,7 +231,7 @@ impl StatusSnapshot {
     /// Whether it stands, and waits for a leader or for its turn.
     #[must_use]
     pub fn is_following(&self) -> bool {
-        self.is_campaigning() && self.phase == Phase::Standing
+        self.is_campaigning() && self.phase == Phase::Campaigning
     }
 
     /// The term of its own, or the leader's; as far as it is known.
@@ -298,14 +298,14 @@ impl StatusSnapshot {
     pub fn state(&self) -> &'static str {
         match self.phase {
             Phase::Ended => "ended",
-            Phase::Stopping | Phase::Ousting | Phase::Parting => "stopping",
+            Phase::Stopping | Phase::OustedHook | Phase::StoppingFollower => "stopping",
             Phase::Releasing => "releasing",
-            Phase::Standing if self.observation.leader.is_some() => "following",
-            Phase::Standing => "campaigning",
+            Phase::Campaigning if self.observation.leader.is_some() => "following",
+            Phase::Campaigning => "campaigning",
             Phase::Verifying => "verifying",
             Phase::Leading => "leading",
-            Phase::Holding => "holding",
-            Phase::SittingOut => "sitting_out",
+            Phase::LeadingIdle => "holding",
+            Phase::CoolingDown => "sitting_out",
         }
     }
 }
@@ -315,12 +315,12 @@ impl fmt::Display for StatusSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stopping = if self.shutting_down { "stopping" } else { self.state() };
         match (self.phase, self.term) {
-            (Phase::Stopping | Phase::Ousting | Phase::Releasing | Phase::Parting | Phase::Ended, term) => {
+            (Phase::Stopping | Phase::OustedHook | Phase::Releasing | Phase::StoppingFollower | Phase::Ended, term) => {
                 f.write_str(stopping)?;
                 term.map_or(Ok(()), |term| write!(f, ", term {term}"))
             }
             _ if self.shutting_down => f.write_str("stopping"),
-            (Phase::Standing, _) => match (&self.observation.leader, &self.observation.obstacle) {
+            (Phase::Campaigning, _) => match (&self.observation.leader, &self.observation.obstacle) {
                 (Some(leader), _) => {
                     write!(f, "following {}", short(&leader.name))?;
                     leader.term.map_or(Ok(()), |term| write!(f, " (term {term})"))
@@ -328,8 +328,8 @@ impl fmt::Display for StatusSnapshot {
                 (None, Some(obstacle)) => write!(f, "waiting: {}", short(obstacle)),
                 (None, None) => f.write_str("campaigning"),
             },
-            (Phase::SittingOut, _) => f.write_str("sitting out: the command ended too often here"),
-            (Phase::Verifying | Phase::Leading | Phase::Holding, _) => {
+            (Phase::CoolingDown, _) => f.write_str("sitting out: the command ended too often here"),
+            (Phase::Verifying | Phase::Leading | Phase::LeadingIdle, _) => {
                 f.write_str(self.state())?;
                 self.term.map_or(Ok(()), |term| write!(f, ", term {term}"))?;
                 self.pid.map_or(Ok(()), |pid| write!(f, ", pid {pid}"))
@@ -460,7 +460,7 @@ pub(crate) mod tests {
         assert_eq!(snapshot.to_string(), "stopping, term 43");
         snapshot.update(Phase::Releasing, None, None, RunState::default());
         assert_eq!(snapshot.to_string(), "releasing");
-        snapshot.update(Phase::Standing, None, None, RunState::default());
+        snapshot.update(Phase::Campaigning, None, None, RunState::default());
         assert_eq!(snapshot.to_string(), "campaigning", "it is not its own follower");
         snapshot.begin_shutdown();
         assert_eq!(snapshot.to_string(), "stopping");

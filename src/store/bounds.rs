@@ -124,8 +124,8 @@ mod tests {
 
     use super::*;
     use crate::store::Identity;
-    use elect_core::fuzz;
     use elect_core::limits::NAME_BYTES_MAX;
+    use elect_core::proptest_support;
 
     /// A store that has heard of more boundaries than a survey may show.
     struct Crowd;
@@ -262,26 +262,30 @@ mod tests {
             Just(StoreError::Misused as fn(String) -> StoreError),
         ];
         let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
-        fuzz::holds(fuzz::DEAR, &(text, 0..3 * CANDIDATES_MAX, error), |(text, count, fails)| {
-            runtime.block_on(async {
-                let mut store = Bounded(Box::new(Flood { text, count, fails }));
-                is_small(&store.look(&boundary).await.expect("seen"));
-                is_brief(store.look(&"error".parse().expect("a name")).await);
-                for (_, seen) in store.survey(Detail::Lease).await.expect("seen") {
-                    match seen {
-                        Ok(sighting) => is_small(&sighting),
-                        error @ Err(_) => is_brief(error),
+        proptest_support::check(
+            proptest_support::SLOW,
+            &(text, 0..3 * CANDIDATES_MAX, error),
+            |(text, count, fails)| {
+                runtime.block_on(async {
+                    let mut store = Bounded(Box::new(Flood { text, count, fails }));
+                    is_small(&store.look(&boundary).await.expect("seen"));
+                    is_brief(store.look(&"error".parse().expect("a name")).await);
+                    for (_, seen) in store.survey(Detail::Lease).await.expect("seen") {
+                        match seen {
+                            Ok(sighting) => is_small(&sighting),
+                            error @ Err(_) => is_brief(error),
+                        }
                     }
-                }
-                is_brief(store.claim(&candidacy));
-                is_brief(store.release(&candidacy).await);
-                let Ok(CampaignResult::Waiting { sighting, .. }) = store.campaign(&candidacy).await else {
-                    panic!("won")
-                };
-                is_small(&sighting);
-                let Ok(RenewResult::Lost { why }) = store.renew(&candidacy).await else { panic!("credited") };
-                assert!(why.len() <= TEXT_BYTES_MAX);
-            });
-        });
+                    is_brief(store.claim(&candidacy));
+                    is_brief(store.release(&candidacy).await);
+                    let Ok(CampaignResult::Waiting { sighting, .. }) = store.campaign(&candidacy).await else {
+                        panic!("won")
+                    };
+                    is_small(&sighting);
+                    let Ok(RenewResult::Lost { why }) = store.renew(&candidacy).await else { panic!("credited") };
+                    assert!(why.len() <= TEXT_BYTES_MAX);
+                });
+            },
+        );
     }
 }

@@ -402,7 +402,7 @@ pub mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     /// Credentials with a password in a URL, or what people take for one, in all the wrong places; the password.
     pub fn careless() -> impl Strategy<Value = (String, &'static str)> {
@@ -420,8 +420,12 @@ pub mod tests {
             "",
             ":",
         ]);
-        let slashes = prop_oneof![4 => Just("//".to_owned()), 1 => fuzz::punctuation()];
-        let rest = (fuzz::punctuation(), fuzz::punctuation(), prop_oneof![fuzz::punctuation(), fuzz::text()]);
+        let slashes = prop_oneof![4 => Just("//".to_owned()), 1 => proptest_support::punctuation()];
+        let rest = (
+            proptest_support::punctuation(),
+            proptest_support::punctuation(),
+            prop_oneof![proptest_support::punctuation(), proptest_support::text()],
+        );
         (scheme, slashes, password, rest).prop_map(|(scheme, slashes, password, (before, after, host))| {
             (format!("{scheme}{slashes}{before}user:{password}{after}@{host}"), password)
         })
@@ -450,7 +454,7 @@ pub mod tests {
 
     #[test]
     fn no_password_in_a_url_is_ever_repeated() {
-        fuzz::holds(fuzz::CHEAP, &careless(), |(url, password)| match StoreUrl::parse(&url) {
+        proptest_support::check(proptest_support::FAST, &careless(), |(url, password)| match StoreUrl::parse(&url) {
             Err(error) => assert!(!error.to_string().contains(password), "{error}"),
             // A directory may have any name, and is shown.
             Ok(url) => assert!(url.kind().name() == "file" || !url.to_string().contains(password), "{url}"),
@@ -469,8 +473,8 @@ pub mod tests {
             "mongodb://",
             "mongodb+srv://",
         ]);
-        let texts = (scheme, prop_oneof![fuzz::text(), fuzz::punctuation()]);
-        fuzz::holds(fuzz::CHEAP, &texts, |(scheme, rest)| {
+        let texts = (scheme, prop_oneof![proptest_support::text(), proptest_support::punctuation()]);
+        proptest_support::check(proptest_support::FAST, &texts, |(scheme, rest)| {
             if let Err(error) = StoreUrl::parse(&format!("{scheme}{rest}")) {
                 assert_eq!(error.to_string().lines().count(), 1, "{error}");
             }

@@ -58,7 +58,7 @@ impl fmt::Display for Boundary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
+    use crate::proptest_support;
 
     #[test]
     fn a_name_is_one_to_eighty_bytes_of_anything_printable() {
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn any_text_is_a_name_or_is_told_why_not() {
-        fuzz::holds(fuzz::CHEAP, &(fuzz::text(), 0..4_usize), |(text, times)| {
+        proptest_support::check(proptest_support::FAST, &(proptest_support::text(), 0..4_usize), |(text, times)| {
             let name = text.repeat(times);
             match name.parse::<Boundary>() {
                 Ok(boundary) => assert_eq!(boundary.as_str(), name),

@@ -10,7 +10,7 @@ pub type Term = u64;
 
 /// The number of one start of the command, counted over the whole life of the candidate. What the keeper says of an
 /// earlier run must not be taken for the present one: "empty" above all.
-pub type Run = u64;
+pub type RunId = u64;
 
 /// The number of one request to the store; a reply that carries another one changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +27,7 @@ pub struct LeaderKey(pub u64);
 
 /// What the keeper is to start: one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Job {
+pub enum Program {
     /// The leader command, or nothing, if there is none.
     Command {
         /// In this term, which has been armed.
@@ -47,20 +47,20 @@ pub enum Job {
     Follower,
 }
 
-impl Job {
+impl Program {
     /// The term whose kill deadline governs it, if one does (K1, K5).
     #[must_use]
-    pub fn governed_by(self) -> Option<Term> {
+    pub fn deadline_term(self) -> Option<Term> {
         match self {
-            Job::Command { term } | Job::OnElected { term } => Some(term),
-            Job::OnOusted { .. } | Job::Follower => None,
+            Program::Command { term } | Program::OnElected { term } => Some(term),
+            Program::OnOusted { .. } | Program::Follower => None,
         }
     }
 }
 
 /// The hooks that run beside whatever else does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Aside {
+pub enum BackgroundHook {
     /// Another leader, or none.
     OnChange,
     /// The store is in trouble.
@@ -75,7 +75,7 @@ pub enum Hook {
     /// `--on-ousted`
     OnOusted,
     /// `--on-change` or `--on-error`
-    Aside(Aside),
+    BackgroundHook(BackgroundHook),
 }
 
 /// What went wrong with a hook.
@@ -93,7 +93,7 @@ pub enum HookFailure {
 
 /// What became of a hook that runs beside the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AsideEnd {
+pub enum BackgroundHookEnd {
     /// Its main process ended like this.
     Ended(CommandEnd),
     /// Fork failed with this `errno`.
@@ -192,26 +192,26 @@ pub enum FromKeeper {
     /// The main process runs.
     Started {
         /// Of this start.
-        run: Run,
+        run: RunId,
         /// Its process id.
         pid: i32,
     },
     /// There is no command to run: the term counts as begun, and lasts until somebody asks for its end.
-    Idle {
+    NoCommand {
         /// Of this start.
-        run: Run,
+        run: RunId,
     },
     /// The main process does not run, and will not.
     NotStarted {
         /// Of this start.
-        run: Run,
+        run: RunId,
         /// Why not.
         why: NotStarted,
     },
     /// The main process has ended; others of its tree may live.
     Exited {
         /// Of this start.
-        run: Run,
+        run: RunId,
         /// How.
         end: CommandEnd,
     },
@@ -223,23 +223,23 @@ pub enum FromKeeper {
     /// No descendant is left (K6).
     Empty {
         /// The last start that the keeper had heard of.
-        run: Run,
+        run: RunId,
     },
     /// Nothing is left of a start that was refused; a hook that runs beside it may go on (K5). Less than [`FromKeeper::Empty`].
     Cleared {
         /// Of this start.
-        run: Run,
+        run: RunId,
     },
     /// What a person at the terminal has done to the command: nothing that an election is about.
-    Terminal(AtTerminal),
+    Terminal(TerminalEvent),
     /// The hook that ran beside the rest does so no more.
-    AsideEnded(AsideEnd),
+    BackgroundHookEnded(BackgroundHookEnd),
 }
 
 /// What has happened to the command at the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AtTerminal {
-    /// This signal has stopped it while it had the terminal, which is back: the job is to stop with it.
+pub enum TerminalEvent {
+    /// This signal has stopped it while it had the terminal, which is back: the shell's job is to stop with it.
     Suspended(Signal),
     /// This signal has stopped it and nobody else.
     Stopped(Signal),
@@ -269,9 +269,9 @@ pub enum Event {
     /// The store has shown a leader of this term, or of one that was before: ours has to be above it (S1).
     TermSeen(Term),
     /// Who leads, as far as a waiter is told; `None`: nobody.
-    Leader(Option<LeaderKey>),
+    LeaderObserved(Option<LeaderKey>),
     /// Something has happened that this hook is for.
-    Due(Aside),
+    HookDue(BackgroundHook),
     /// The keeper has spoken.
     Keeper(FromKeeper),
     /// The keeper has died: said once.
@@ -286,23 +286,23 @@ pub enum Event {
     /// A signal for the main process.
     Forward(Signal),
     /// Somebody wants to know whether we lead now.
-    Ask {
+    ConfirmLeadership {
         /// A number of its own.
-        petition: Petition,
+        request_id: RequestId,
         /// If they care for one term alone.
         term: Option<Term>,
     },
     /// Somebody wants another one to lead.
-    Resign(Petition),
+    Resign(RequestId),
 }
 
 /// The number of one wish that somebody on this host has; its answer carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Petition(pub u64);
+pub struct RequestId(pub u64);
 
 /// Why a wish did not come true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Denial {
+pub enum RequestError {
     /// We do not lead, or not in that term.
     NotLeading,
     /// We are about to stop leading anyway.
@@ -313,11 +313,11 @@ pub enum Denial {
 
 /// What a hook is started beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beside {
+pub enum HookContext {
     /// A run that is alive, and that it belongs to.
-    Run(Run),
+    WithRun(RunId),
     /// Nothing.
-    Nothing,
+    Alone,
 }
 
 /// What a candidate wants done. None of it is waited for: what comes of it is an [`Event`].
@@ -339,16 +339,16 @@ pub enum Action {
     /// Start one of the programs. Only ever asked for when the tree of the one before is empty.
     Start {
         /// Which.
-        job: Job,
+        program: Program,
         /// A number of its own.
-        run: Run,
+        run: RunId,
     },
     /// Start a hook beside whatever runs. Its end is waited for before the next one.
-    StartAside {
+    StartBackgroundHook {
         /// Which.
-        aside: Aside,
-        /// Beside what. The keeper knows better: what has ended meanwhile must not find a hook started in its place.
-        beside: Beside,
+        background_hook: BackgroundHook,
+        /// The run that the hook belongs to. The keeper knows better: what has ended meanwhile must not find a hook started in its place.
+        beside: HookContext,
     },
     /// The stop signal to the tree now, SIGKILL at the given time.
     Stop {
@@ -368,7 +368,7 @@ pub enum Action {
     /// A wish has come true.
     Grant {
         /// Whose.
-        petition: Petition,
+        request_id: RequestId,
         /// The term that is led in; `None`: it was about leading no longer.
         term: Option<Term>,
         /// When the term is over unless another renewal is credited; [`Time::NEVER`] where leadership has no end.
@@ -377,12 +377,12 @@ pub enum Action {
     /// A wish has not come true.
     Deny {
         /// Whose.
-        petition: Petition,
+        request_id: RequestId,
         /// Why not.
-        why: Denial,
+        why: RequestError,
     },
     /// Tell people.
-    Report(Report),
+    Notice(Notice),
     /// The boundary is not kept any longer for the sake of a hold: tell the keeper, which keeps it if we die (K2).
     EndHold,
     /// It is over.
@@ -391,7 +391,7 @@ pub enum Action {
 
 /// What people want to read about an election: each transition once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
+pub enum Notice {
     /// The store says we won; to be verified.
     Won {
         /// The new term.
@@ -438,7 +438,7 @@ pub enum Report {
         delay: Duration,
     },
     /// The command has ended for good, and the boundary is kept all the same.
-    Holding {
+    LeadingIdle {
         /// In this term.
         term: Term,
         /// For so long.
@@ -473,7 +473,7 @@ pub enum Report {
         failure: HookFailure,
     },
     /// It has sat out.
-    StandsAgain,
+    CampaignsAgain,
     /// The follower runs.
     FollowerStarted {
         /// Its process id.
@@ -510,9 +510,9 @@ pub enum Report {
     },
     /// A lease too short to be used was granted.
     Unusable(TimingError),
-    /// Patience is exhausted: somebody else leads, or nobody may yet.
+    /// The campaign limit is reached: somebody else leads, or nobody may yet.
     NotElected,
-    /// Patience is exhausted, and the store did not answer the last time.
+    /// The campaign limit is reached, and the store did not answer the last time.
     Unavailable,
     /// The keeper did not answer and is being killed.
     KeeperSilent,
@@ -552,9 +552,9 @@ pub enum Outcome {
     CannotStart(i32),
     /// The store will not have us.
     Refused,
-    /// Patience is exhausted: somebody else leads, or nobody may yet.
+    /// The campaign limit is reached: somebody else leads, or nobody may yet.
     NotElected,
-    /// Patience is exhausted, and the store did not answer the last time.
+    /// The campaign limit is reached, and the store did not answer the last time.
     Unavailable,
     /// Leadership was lost, and was not to be sought again.
     LeadershipLost,

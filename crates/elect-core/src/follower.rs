@@ -2,33 +2,33 @@
 //!
 //! ```text
 //!          a leader is known          another leads (restart) · ended by itself · no longer standing
-//! Gone ─────────────────────▶ Running ──────────────────────────────────────────────────────────────▶ Stopping ──▶ Gone
+//! Gone ─────────────────────▶ Running ──────────────────────────────────────────────────────────────▶ FollowerStop ──▶ Gone
 //! ```
 //!
-//! It stands beside the states, for it has no say in them: it is started in `Standing` alone, and whatever state follows,
+//! It stands beside the states, for it has no say in them: it is started in `Campaigning` alone, and whatever state follows,
 //! it is stopped. What it can do is keep them waiting: the command of our own leadership does not start, and the program does
 //! not end, before its tree is confirmed empty; if it cannot be emptied, the boundary is given back (K11) and not asked
 //! for again (2.3).
 
 use std::time::Duration;
 
-use super::Core;
-use super::event::{Action, CommandEnd, Job, LeaderKey, Report, Run};
-use super::runs::Pace;
-use super::sabotage::Sabotage;
-use super::state::{Input, SWEEP_AGAIN, UNCONFIRMED_AGAIN};
+use super::Context;
+use super::event::{Action, CommandEnd, LeaderKey, Notice, Program, RunId};
+use super::mutation::Mutation;
+use super::policy::{OnChange, Restart};
+use super::restart_tracker::RestartBackoff;
+use super::state::{Input, SWEEP_INTERVAL, UNCONFIRMED_REPORT_INTERVAL};
 use super::time::Time;
 use super::timing::KILL_ALLOWANCE;
-use super::wishes::{OnChange, Restart};
 
 /// There is no limit to a follower's restarts, so there is one to their pace.
-const SHORTEST_DELAY: Duration = Duration::from_millis(100);
+const FOLLOWER_RESTART_DELAY_MIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Follower {
     /// `None`: there is none.
     on_change: Option<OnChange>,
-    pace: Pace,
+    pace: RestartBackoff,
     /// Who leads, as far as is known.
     leader: Option<LeaderKey>,
     /// Whom the last run was told of.
@@ -37,33 +37,33 @@ pub(super) struct Follower {
     end: Option<CommandEnd>,
     /// Somebody asked us to stop while it was there.
     stop_asked: bool,
-    stage: Stage,
+    stage: FollowerStage,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum FollowerStage {
     /// Its tree is empty. It is started at this time if a leader is known then; never, if that takes another leader.
     Gone {
         start_at: Time,
     },
     Running {
-        run: Run,
-        main: Main,
+        run: RunId,
+        main: MainProcess,
     },
-    Stopping(Stopping),
+    FollowerStop(FollowerStop),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Main {
+enum MainProcess {
     /// The keeper has been told to start it.
     Starting,
     Running,
 }
 
 #[derive(Debug)]
-struct Stopping {
-    run: Run,
-    why: Why,
+struct FollowerStop {
+    run: RunId,
+    why: StopCause,
     /// When SIGKILL is due, whoever sends it.
     kill_at: Time,
     /// When we had it sent. A campaigner that was asleep when it was due has not waited for what follows.
@@ -75,7 +75,7 @@ struct Stopping {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
+enum StopCause {
     /// It ended by itself, and is to be started again after this long, if at all.
     Ended { again: Option<Duration> },
     /// Another leads.
@@ -86,56 +86,58 @@ enum Why {
 
 impl Follower {
     pub(super) fn new(on_change: Option<OnChange>, restart: Restart) -> Follower {
-        let restart = Restart { delay: restart.delay.max(SHORTEST_DELAY), ..restart };
+        let restart = Restart { delay: restart.delay.max(FOLLOWER_RESTART_DELAY_MIN), ..restart };
         Follower {
             on_change,
-            pace: Pace::new(restart),
+            pace: RestartBackoff::new(restart),
             leader: None,
             told: None,
             end: None,
             stop_asked: false,
-            stage: Stage::Gone { start_at: Time::NEVER },
+            stage: FollowerStage::Gone { start_at: Time::NEVER },
         }
     }
 
     /// Whether its tree is confirmed empty.
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self.stage, Stage::Gone { .. })
+        matches!(self.stage, FollowerStage::Gone { .. })
     }
 
     /// Whether it runs, or is about to, and nobody has asked it to stop.
     pub(super) fn is_undisturbed(&self) -> bool {
         match self.stage {
-            Stage::Gone { .. } | Stage::Running { .. } => true,
-            Stage::Stopping(_) => false,
+            FollowerStage::Gone { .. } | FollowerStage::Running { .. } => true,
+            FollowerStage::FollowerStop(_) => false,
         }
     }
 
     /// Its run, if it is alive.
-    pub(super) fn running(&self) -> Option<Run> {
+    pub(super) fn running(&self) -> Option<RunId> {
         match self.stage {
-            Stage::Running { run, .. } => Some(run),
-            Stage::Gone { .. } | Stage::Stopping(_) => None,
+            FollowerStage::Running { run, .. } => Some(run),
+            FollowerStage::Gone { .. } | FollowerStage::FollowerStop(_) => None,
         }
     }
 
     /// Whether it has been killed and is still there (2.3).
     pub(super) fn is_stuck(&self, now: Time) -> bool {
         match &self.stage {
-            Stage::Stopping(stopping) => stopping.killed_at.is_some_and(|at| now >= at + KILL_ALLOWANCE),
-            Stage::Gone { .. } | Stage::Running { .. } => false,
+            FollowerStage::FollowerStop(stopping) => stopping.killed_at.is_some_and(|at| now >= at + KILL_ALLOWANCE),
+            FollowerStage::Gone { .. } | FollowerStage::Running { .. } => false,
         }
     }
 
-    pub(super) fn is_run(&self, run: Run) -> bool {
+    pub(super) fn is_run(&self, run: RunId) -> bool {
         match &self.stage {
-            Stage::Running { run: own, .. } | Stage::Stopping(Stopping { run: own, .. }) => *own == run,
-            Stage::Gone { .. } => false,
+            FollowerStage::Running { run: own, .. } | FollowerStage::FollowerStop(FollowerStop { run: own, .. }) => {
+                *own == run
+            }
+            FollowerStage::Gone { .. } => false,
         }
     }
 
     fn is_swept(&self) -> bool {
-        matches!(&self.stage, Stage::Stopping(Stopping { sweep_at, .. }) if *sweep_at != Time::NEVER)
+        matches!(&self.stage, FollowerStage::FollowerStop(FollowerStop { sweep_at, .. }) if *sweep_at != Time::NEVER)
     }
 
     /// How it ended, for a program that was asked to stop while it followed: then its status is the program's.
@@ -145,22 +147,22 @@ impl Follower {
 
     fn start_at(&self) -> Time {
         match self.stage {
-            Stage::Gone { start_at } if self.leader.is_some() => start_at,
-            Stage::Gone { .. } | Stage::Running { .. } | Stage::Stopping(_) => Time::NEVER,
+            FollowerStage::Gone { start_at } if self.leader.is_some() => start_at,
+            FollowerStage::Gone { .. } | FollowerStage::Running { .. } | FollowerStage::FollowerStop(_) => Time::NEVER,
         }
     }
 
-    /// Starts are due in `Standing` only.
+    /// Starts are due in `Campaigning` only.
     pub(super) fn wake_at(&self, stands: bool) -> Time {
         let start_at = if stands { self.start_at() } else { Time::NEVER };
-        let Stage::Stopping(stopping) = &self.stage else { return start_at };
+        let FollowerStage::FollowerStop(stopping) = &self.stage else { return start_at };
         let kill_at = if stopping.killed_at.is_some() { Time::NEVER } else { stopping.kill_at };
         // Once for those whom it keeps waiting as well, and then again and again for people.
         kill_at.min(stopping.tell_at).min(stopping.sweep_at)
     }
 }
 
-impl Core {
+impl Context {
     /// A waiter has been told who leads.
     pub(super) fn leader_is(&mut self, now: Time, leader: Option<LeaderKey>) {
         let Some(on_change) = self.follower.on_change else { return };
@@ -168,15 +170,16 @@ impl Core {
         // It goes on while nobody leads: the next leader may be the same.
         let Some(leader) = leader.filter(|leader| Some(*leader) != self.follower.told) else { return };
         match (&mut self.follower.stage, on_change) {
-            (Stage::Gone { start_at }, _) => *start_at = now,
-            (Stage::Running { .. }, OnChange::Restart) => self.stop_follower(now, Why::Another),
-            (Stage::Running { main: Main::Running, .. }, OnChange::Signal(signal)) => {
+            (FollowerStage::Gone { start_at }, _) => *start_at = now,
+            (FollowerStage::Running { .. }, OnChange::Restart) => self.stop_follower(now, StopCause::Another),
+            (FollowerStage::Running { main: MainProcess::Running, .. }, OnChange::Signal(signal)) => {
                 self.follower.told = Some(leader);
                 self.act(Action::Forward(signal));
             }
-            (Stage::Running { .. }, OnChange::Ignore) => self.follower.told = Some(leader),
+            (FollowerStage::Running { .. }, OnChange::Ignore) => self.follower.told = Some(leader),
             // Told as soon as it runs; or started again with whoever leads then.
-            (Stage::Running { main: Main::Starting, .. }, OnChange::Signal(_)) | (Stage::Stopping(_), _) => {}
+            (FollowerStage::Running { main: MainProcess::Starting, .. }, OnChange::Signal(_))
+            | (FollowerStage::FollowerStop(_), _) => {}
         }
     }
 
@@ -185,31 +188,31 @@ impl Core {
         if now < self.follower.start_at() {
             return;
         }
-        let run = self.start(Job::Follower);
+        let run = self.start(Program::Follower);
         self.follower.told = self.follower.leader;
         (self.follower.end, self.follower.stop_asked) = (None, false);
-        self.follower.stage = Stage::Running { run, main: Main::Starting };
+        self.follower.stage = FollowerStage::Running { run, main: MainProcess::Starting };
     }
 
     /// The keeper has spoken of its run.
     pub(super) fn follower_hears(&mut self, now: Time, input: Input) {
         match input {
             Input::Started(pid) => {
-                self.report(Report::FollowerStarted { pid });
+                self.notice(Notice::FollowerStarted { pid });
                 self.follower.pace.started(now);
-                if let Stage::Running { main, .. } = &mut self.follower.stage {
-                    *main = Main::Running;
+                if let FollowerStage::Running { main, .. } = &mut self.follower.stage {
+                    *main = MainProcess::Running;
                     // Another may lead since the order to start it.
                     let leader = self.follower.leader;
                     self.leader_is(now, leader);
                 }
             }
             Input::NotStarted(why) => {
-                self.report(Report::FollowerCannotStart(why));
+                self.notice(Notice::FollowerCannotStart(why));
                 self.follower_ended(now, None);
             }
             Input::Exited(end) => {
-                self.report(Report::FollowerEnded { end });
+                self.notice(Notice::FollowerEnded { end });
                 self.follower_ended(now, Some(end));
             }
             Input::Empty => self.follower_is_gone(now),
@@ -234,26 +237,26 @@ impl Core {
     fn follower_ended(&mut self, now: Time, end: Option<CommandEnd>) {
         self.follower.end = end;
         match &self.follower.stage {
-            Stage::Running { .. } => {
+            FollowerStage::Running { .. } => {
                 self.follower.pace.ended(now);
                 let again = self.follower.pace.goes_on_after(end).then(|| self.follower.pace.delay(&mut self.jitter));
-                self.stop_follower(now, Why::Ended { again });
+                self.stop_follower(now, StopCause::Ended { again });
             }
-            Stage::Stopping(_) | Stage::Gone { .. } => {}
+            FollowerStage::FollowerStop(_) | FollowerStage::Gone { .. } => {}
         }
     }
 
     /// Its tree is confirmed empty.
     fn follower_is_gone(&mut self, now: Time) {
-        let Stage::Stopping(stopping) = &self.follower.stage else { return };
+        let FollowerStage::FollowerStop(stopping) = &self.follower.stage else { return };
         let another = self.follower.leader.is_some() && self.follower.leader != self.follower.told;
         let start_at = match stopping.why {
-            Why::Ended { .. } | Why::Another if another => now,
-            Why::Ended { again: Some(delay) } => now + delay,
-            Why::Another => now,
-            Why::Ended { again: None } | Why::Dismissed => Time::NEVER,
+            StopCause::Ended { .. } | StopCause::Another if another => now,
+            StopCause::Ended { again: Some(delay) } => now + delay,
+            StopCause::Another => now,
+            StopCause::Ended { again: None } | StopCause::Dismissed => Time::NEVER,
         };
-        self.follower.stage = Stage::Gone { start_at };
+        self.follower.stage = FollowerStage::Gone { start_at };
     }
 
     /// The candidate does not stand: whoever leads, it is nobody to be followed.
@@ -263,25 +266,25 @@ impl Core {
         }
         (self.follower.leader, self.follower.told) = (None, None);
         match &mut self.follower.stage {
-            Stage::Gone { start_at } => *start_at = Time::NEVER,
-            Stage::Running { .. } => self.stop_follower(now, Why::Dismissed),
-            Stage::Stopping(stopping) => stopping.why = Why::Dismissed,
+            FollowerStage::Gone { start_at } => *start_at = Time::NEVER,
+            FollowerStage::Running { .. } => self.stop_follower(now, StopCause::Dismissed),
+            FollowerStage::FollowerStop(stopping) => stopping.why = StopCause::Dismissed,
         }
     }
 
     /// The stop signal, then SIGKILL; to one that has ended, that is for what it left behind.
-    fn stop_follower(&mut self, now: Time, why: Why) {
-        let Stage::Running { run, .. } = self.follower.stage else { return };
+    fn stop_follower(&mut self, now: Time, why: StopCause) {
+        let FollowerStage::Running { run, .. } = self.follower.stage else { return };
         match why {
-            Why::Ended { .. } => {}
-            Why::Another => self.report(Report::FollowerStopping { for_another: true }),
-            Why::Dismissed => self.report(Report::FollowerStopping { for_another: false }),
+            StopCause::Ended { .. } => {}
+            StopCause::Another => self.notice(Notice::FollowerStopping { for_another: true }),
+            StopCause::Dismissed => self.notice(Notice::FollowerStopping { for_another: false }),
         }
         let kill_at = now + self.stop_timeout;
         self.act(Action::Stop { kill_at });
         let (tell_at, sweep_at) = (Time::NEVER, Time::NEVER);
-        let stopping = Stopping { run, why, kill_at, killed_at: None, tell_at, sweep_at };
-        self.follower.stage = Stage::Stopping(stopping);
+        let stopping = FollowerStop { run, why, kill_at, killed_at: None, tell_at, sweep_at };
+        self.follower.stage = FollowerStage::FollowerStop(stopping);
     }
 
     /// Somebody asks us to stop; the second time they mean at once.
@@ -290,7 +293,7 @@ impl Core {
             return;
         }
         if std::mem::replace(&mut self.follower.stop_asked, true)
-            && let Stage::Stopping(stopping) = &mut self.follower.stage
+            && let FollowerStage::FollowerStop(stopping) = &mut self.follower.stage
         {
             stopping.kill_at = stopping.kill_at.min(now);
             self.follower_passes_time(now);
@@ -299,8 +302,8 @@ impl Core {
 
     /// The keeper is dead: the campaigner inherits the tree and empties it itself (K4).
     pub(super) fn follower_is_bereaved(&mut self, now: Time) {
-        self.stop_follower(now, Why::Dismissed);
-        if let Stage::Stopping(stopping) = &mut self.follower.stage {
+        self.stop_follower(now, StopCause::Dismissed);
+        if let FollowerStage::FollowerStop(stopping) = &mut self.follower.stage {
             // A sweep is a kill.
             stopping.killed_at.get_or_insert(now);
             (stopping.sweep_at, stopping.tell_at) = (now, stopping.tell_at.min(now + KILL_ALLOWANCE));
@@ -318,28 +321,28 @@ impl Core {
     }
 
     pub(super) fn follower_passes_time(&mut self, now: Time) {
-        let Stage::Stopping(stopping) = &mut self.follower.stage else { return };
+        let FollowerStage::FollowerStop(stopping) = &mut self.follower.stage else { return };
         if now >= stopping.kill_at && stopping.killed_at.is_none() {
             (stopping.killed_at, stopping.tell_at) = (Some(now), now + KILL_ALLOWANCE);
             self.actions.push(Action::Kill);
         }
         if now >= stopping.tell_at {
-            stopping.tell_at = now + UNCONFIRMED_AGAIN;
-            self.actions.push(Action::Report(Report::FollowerUnconfirmed));
+            stopping.tell_at = now + UNCONFIRMED_REPORT_INTERVAL;
+            self.actions.push(Action::Notice(Notice::FollowerUnconfirmed));
         }
         if now >= stopping.sweep_at {
-            stopping.sweep_at = now + SWEEP_AGAIN;
+            stopping.sweep_at = now + SWEEP_INTERVAL;
             self.actions.push(Action::Sweep);
         }
     }
 
     /// Whether nothing of it is in the way of our own leadership.
     pub(super) fn is_without_follower(&self) -> bool {
-        self.follower.is_gone() || self.breaks(Sabotage::FollowerBesideLeader)
+        self.follower.is_gone() || self.mutated(Mutation::FollowerBesideLeader)
     }
 
     /// Whether a killed follower is still there: nothing is asked for then (2.3).
     pub(super) fn is_held_up(&self, now: Time) -> bool {
-        self.follower.is_stuck(now) && !self.breaks(Sabotage::StandsBesideStuckFollower)
+        self.follower.is_stuck(now) && !self.mutated(Mutation::StandsBesideStuckFollower)
     }
 }

@@ -165,7 +165,7 @@ pub struct Takeover<N> {
     /// Of the term that was won last.
     tenure: Option<Tenure<N>>,
     #[cfg(test)]
-    sabotage: Option<RuleMutation>,
+    mutation: Option<RuleMutation>,
 }
 
 /// Rules that tests break on purpose (P4). Outside tests nothing does.
@@ -222,7 +222,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
             nonces: 0,
             tenure: None,
             #[cfg(test)]
-            sabotage: None,
+            mutation: None,
         }
     }
 
@@ -234,8 +234,8 @@ impl<N: Clone + PartialEq> Takeover<N> {
     /// The same with a rule broken.
     #[cfg(test)]
     #[must_use]
-    pub fn breaking(self, sabotage: Option<RuleMutation>) -> Takeover<N> {
-        Takeover { sabotage, ..self }
+    pub fn breaking(self, mutation: Option<RuleMutation>) -> Takeover<N> {
+        Takeover { mutation, ..self }
     }
 
     /// For a write of ours: every one has its own.
@@ -255,7 +255,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
     /// For a vacant record. It hands on what was seen, so that a candidate that comes later waits as long as this one.
     pub fn vacancy(&mut self) -> Vacancy {
         let nonce = self.nonce();
-        if self.breaks(RuleMutation::VacancyTellsNothing) {
+        if self.mutated(RuleMutation::VacancyTellsNothing) {
             return Vacancy { nonce, ttl: Duration::ZERO, term: 0 };
         }
         Vacancy { nonce, ttl: self.longest_ttl, term: self.highest_term }
@@ -263,7 +263,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
 
     /// How long it takes at most until a record that nobody touches is taken.
     pub fn longest_wait(&self) -> Duration {
-        if self.breaks(RuleMutation::OthersTtlsForgotten) { self.ttl } else { self.longest_ttl.max(self.ttl) }
+        if self.mutated(RuleMutation::OthersTtlsForgotten) { self.ttl } else { self.longest_ttl.max(self.ttl) }
     }
 
     /// How often the present wait has started again only because a replica had attached (5.4).
@@ -290,11 +290,11 @@ impl<N: Clone + PartialEq> Takeover<N> {
     /// Whether a renewal that has reached the record is credited. Nothing else may credit one (S3).
     pub fn credit(&mut self, write: &Write<N>) -> Credit {
         #[cfg(test)]
-        let sabotage = self.sabotage;
+        let mutation = self.mutation;
         #[cfg(not(test))]
-        let sabotage = None;
+        let mutation = None;
         let Some(tenure) = &mut self.tenure else { return Credit::GiveBack };
-        let credit = tenure.credit(write, sabotage);
+        let credit = tenure.credit(write, mutation);
         if credit == Credit::Counts {
             // The take is no longer unanswered: found again as it was, it would be an old state of the record.
             self.outstanding = None;
@@ -315,11 +315,13 @@ impl<N: Clone + PartialEq> Takeover<N> {
         let Some(record) = &view.record else {
             let never_was = self.memory == Durability::Durable && !had_seen_record;
             return match () {
-                () if never_was || self.breaks(RuleMutation::MissingTakenAtOnce) => Decision::Take,
-                () if self.memory == Durability::Durable && self.breaks(RuleMutation::VanishedIsMissing) => {
+                () if never_was || self.mutated(RuleMutation::MissingTakenAtOnce) => Decision::Take,
+                () if self.memory == Durability::Durable && self.mutated(RuleMutation::VanishedIsMissing) => {
                     Decision::Take
                 }
-                () if self.breaks(RuleMutation::AbsenceHasNoVersion) => self.wait(received, since, self.longest_wait()),
+                () if self.mutated(RuleMutation::AbsenceHasNoVersion) => {
+                    self.wait(received, since, self.longest_wait())
+                }
                 () => Decision::Vacate,
             };
         };
@@ -329,19 +331,19 @@ impl<N: Clone + PartialEq> Takeover<N> {
             RecordState::Held if is_fresh && self.is_mine(record) => return Decision::AlreadyOurs(record.term),
             RecordState::Held if is_fresh && record.holder == self.me => return Decision::ReleaseStale(record.term),
             RecordState::Free if is_continuous && view.is_attached => return Decision::Take,
-            RecordState::Free if self.breaks(RuleMutation::OldFreeTakenAtOnce) => return Decision::Take,
-            RecordState::Vacant if self.breaks(RuleMutation::VacantIsFree) => return Decision::Take,
-            RecordState::Held if is_fresh && self.breaks(RuleMutation::HeldTakenAtOnce) => return Decision::Take,
-            RecordState::Held if is_fresh && self.breaks(RuleMutation::OwnTtlCounts) => self.ttl,
+            RecordState::Free if self.mutated(RuleMutation::OldFreeTakenAtOnce) => return Decision::Take,
+            RecordState::Vacant if self.mutated(RuleMutation::VacantIsFree) => return Decision::Take,
+            RecordState::Held if is_fresh && self.mutated(RuleMutation::HeldTakenAtOnce) => return Decision::Take,
+            RecordState::Held if is_fresh && self.mutated(RuleMutation::OwnTtlCounts) => self.ttl,
             RecordState::Held if is_fresh => record.ttl,
             RecordState::Held | RecordState::Free | RecordState::Vacant
-                if self.breaks(RuleMutation::MissingTakenAtOnce) =>
+                if self.mutated(RuleMutation::MissingTakenAtOnce) =>
             {
                 return Decision::Take;
             }
             RecordState::Held | RecordState::Free | RecordState::Vacant => self.longest_wait(),
         };
-        if !view.is_attached && !self.breaks(RuleMutation::WaitsWithoutReplicas) {
+        if !view.is_attached && !self.mutated(RuleMutation::WaitsWithoutReplicas) {
             return Decision::Wait { left: rest, decided: self.led };
         }
         self.wait(received, since, rest)
@@ -367,7 +369,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         };
         let is_same_record = before.record == view.record && before.basis.incarnation == view.basis.incarnation;
         let is_same_epoch = self.continues(&view.basis, &before.basis);
-        let was_attached = (before.is_attached && view.is_attached) || self.breaks(RuleMutation::WaitsWithoutReplicas);
+        let was_attached = (before.is_attached && view.is_attached) || self.mutated(RuleMutation::WaitsWithoutReplicas);
         let since = if is_same_record && is_same_epoch && was_attached { *since } else { received };
         // A server that was started again has written nothing by that.
         let is_written = before.record != view.record;
@@ -379,7 +381,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
     }
 
     fn continues(&self, later: &Basis<N>, earlier: &Basis<N>) -> bool {
-        if self.breaks(RuleMutation::EpochIgnored) {
+        if self.mutated(RuleMutation::EpochIgnored) {
             return later.incarnation == earlier.incarnation;
         }
         later.continues(earlier)
@@ -387,17 +389,17 @@ impl<N: Clone + PartialEq> Takeover<N> {
 
     fn is_mine(&self, record: &ObservedRecord<N>) -> bool {
         let by_nonce = Some(record.nonce) == self.outstanding;
-        record.holder == self.me && (by_nonce || self.breaks(RuleMutation::MineByIdAlone))
+        record.holder == self.me && (by_nonce || self.mutated(RuleMutation::MineByIdAlone))
     }
 
     #[cfg(test)]
-    fn breaks(&self, rule: RuleMutation) -> bool {
-        self.sabotage == Some(rule)
+    fn mutated(&self, rule: RuleMutation) -> bool {
+        self.mutation == Some(rule)
     }
 
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "the same question as in the tests")]
-    const fn breaks(&self, _: RuleMutation) -> bool {
+    const fn mutated(&self, _: RuleMutation) -> bool {
         false
     }
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::*;
 
-mod following;
+mod control_requests;
+mod follower;
 mod hooks;
-mod petitioning;
-mod supervising;
-mod waiting;
+mod restarts;
+mod wait_limit;
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -19,7 +19,7 @@ const fn at(millis: u64) -> Time {
 }
 
 const TERM: Signal = Signal(15);
-const COMMAND: Job = Job::Command { term: 7 };
+const COMMAND: Program = Program::Command { term: 7 };
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A candidate with the default timings (L 10 s, R 2 s, A 1 s, B 250 to 500 ms, G 2 s), at a time that only moves on.
@@ -30,12 +30,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        Scene::wishing(Wishes::default())
+        Scene::wishing(Policy::default())
     }
 
-    fn wishing(wishes: Wishes) -> Scene {
-        let timing = Timing::prove(Asked::default()).expect("defaults hold");
-        Scene { candidate: Candidate::new(timing, STOP_TIMEOUT, wishes, 1), now: at(0) }
+    fn wishing(policy: Policy) -> Scene {
+        let timing = Timing::validate(TimingFlags::default()).expect("defaults hold");
+        Scene { candidate: Candidate::new(timing, STOP_TIMEOUT, policy, 1), now: at(0) }
     }
 
     fn hears(&mut self, now: Time, event: Event) -> Vec<Action> {
@@ -67,7 +67,7 @@ impl Scene {
     fn leads(&mut self) {
         let verifying = self.wins();
         let actions = self.credited(at(0), verifying, at(0));
-        assert!(actions.contains(&Action::Start { job: COMMAND, run: 1 }), "{actions:?}");
+        assert!(actions.contains(&Action::Start { program: COMMAND, run: 1 }), "{actions:?}");
         self.hears(at(0), Event::Keeper(FromKeeper::Started { run: 1, pid: 4711 }));
         self.hears(at(0), Event::Keeper(FromKeeper::Pong));
     }
@@ -121,7 +121,7 @@ fn a_word_about_another_term_changes_nothing_and_one_about_ours_kills_at_once() 
     let mut scene = Scene::new();
     scene.wins();
     scene.hears(at(1), Event::Ousted { term: 7 });
-    assert_eq!(scene.candidate.phase(), Phase::Standing, "a win that was lost before it was verified");
+    assert_eq!(scene.candidate.phase(), Phase::Campaigning, "a win that was lost before it was verified");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_refusal_ends_a_candidacy_that_never_had_an_answer_and_troubles_one_that_had
     scene.answered(at(1), asked, Answer::Campaign(Campaigned::Waiting { again: None, decided: true }));
     let asked = campaign(&scene.ticks(at(2_001)));
     assert_eq!(scene.answered(at(2_002), asked, Answer::Campaign(Campaigned::Refused)), []);
-    assert_eq!(scene.candidate.phase(), Phase::Standing);
+    assert_eq!(scene.candidate.phase(), Phase::Campaigning);
 }
 
 #[test]
@@ -219,13 +219,13 @@ fn the_command_starts_with_more_than_one_renewal_left_or_after_the_next_credit()
             }
         }
         let actions = scene.credited(at(now), verifying, at(0));
-        let started = actions.contains(&Action::Start { job: COMMAND, run: 1 });
+        let started = actions.contains(&Action::Start { program: COMMAND, run: 1 });
         assert_eq!(started, starts, "at {now}: {actions:?}");
         if !starts {
             let again = renewal(&actions);
             let actions = scene.credited(at(now + 1), again, at(now));
             let armed = actions.iter().position(|action| matches!(action, Action::Arm { term: 7, .. }));
-            let started = actions.iter().position(|action| *action == Action::Start { job: COMMAND, run: 1 });
+            let started = actions.iter().position(|action| *action == Action::Start { program: COMMAND, run: 1 });
             assert!(armed.is_some() && armed < started, "armed before it is started: {actions:?}");
         }
     }
@@ -255,7 +255,7 @@ fn a_keeper_that_finds_it_too_late_is_asked_again_after_one_hurried_renewal_and_
     let empty = |run| Event::Keeper(FromKeeper::Empty { run });
     assert_eq!(scene.hears(at(100), empty(1)), [], "after the next credit");
     let actions = scene.credited(at(101), hurried, at(100));
-    assert!(actions.contains(&Action::Start { job: COMMAND, run: 2 }), "{actions:?}");
+    assert!(actions.contains(&Action::Start { program: COMMAND, run: 2 }), "{actions:?}");
     // The second time the usual pace is kept, and a ttl after the first refusal it is over.
     let mut run = 2;
     let actions = scene.hears(at(102), too_late(run));
@@ -267,7 +267,7 @@ fn a_keeper_that_finds_it_too_late_is_asked_again_after_one_hurried_renewal_and_
             scene.hears(scene.now, empty(run));
             let actions = scene.credited(scene.now, *asked, scene.now);
             run += 1;
-            assert!(actions.contains(&Action::Start { job: COMMAND, run }), "{actions:?}");
+            assert!(actions.contains(&Action::Start { program: COMMAND, run }), "{actions:?}");
             scene.hears(scene.now, too_late(run));
         }
     }
@@ -281,7 +281,7 @@ fn a_refused_start_is_retried_only_after_the_keeper_has_confirmed_that_nothing_o
         // Of another run: nothing.
         assert_eq!(scene.hears(at(102), Event::Keeper(FromKeeper::Cleared { run: 9 })), []);
         let actions = scene.hears(at(103), Event::Keeper(confirmation));
-        assert_eq!(actions, [Action::Start { job: COMMAND, run: 2 }], "with what was credited meanwhile");
+        assert_eq!(actions, [Action::Start { program: COMMAND, run: 2 }], "with what was credited meanwhile");
         assert_eq!(scene.hears(at(104), Event::Keeper(confirmation)), [], "said once");
     }
 }
@@ -305,7 +305,7 @@ fn a_refused_start_that_is_confirmed_late_waits_for_a_lease_with_more_than_one_r
     };
     let now = scene.now;
     let actions = scene.credited(now, asked, now);
-    assert!(actions.contains(&Action::Start { job: COMMAND, run: 2 }), "{actions:?}");
+    assert!(actions.contains(&Action::Start { program: COMMAND, run: 2 }), "{actions:?}");
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_term_that_is_not_above_every_term_seen_is_given_back_and_sought_again_ever_
     let mut actions = scene.answered(at(0), asked, Answer::Campaign(Campaigned::Won(7)));
     let mut rests = Vec::new();
     for _ in 0..8 {
-        assert!(actions.contains(&Action::Report(Report::TermTooLow { term: 7, seen: 7 })), "{actions:?}");
+        assert!(actions.contains(&Action::Notice(Notice::TermTooLow { term: 7, seen: 7 })), "{actions:?}");
         assert!(!actions.iter().any(|action| matches!(action, Action::Renew(_))), "{actions:?}");
         let (asked, now) = (release(&actions), scene.now);
         scene.answered(now, asked, Answer::Release(true));
@@ -367,21 +367,21 @@ fn nobody_leads_twice_in_one_term_nor_after_a_higher_one_was_seen() {
     let due = scene.candidate.wake_at();
     let asked = campaign(&scene.ticks(due));
     let actions = scene.answered(due, asked, Answer::Campaign(Campaigned::Won(7)));
-    assert!(actions.contains(&Action::Report(Report::TermTooLow { term: 7, seen: 7 })), "{actions:?}");
+    assert!(actions.contains(&Action::Notice(Notice::TermTooLow { term: 7, seen: 7 })), "{actions:?}");
 
     // Seen while the win was being verified.
     let mut scene = Scene::new();
     let verifying = scene.wins();
     scene.hears(at(0), Event::TermSeen(9));
     let actions = scene.credited(at(0), verifying, at(0));
-    assert!(actions.contains(&Action::Report(Report::TermTooLow { term: 7, seen: 9 })), "{actions:?}");
+    assert!(actions.contains(&Action::Notice(Notice::TermTooLow { term: 7, seen: 9 })), "{actions:?}");
     release(&actions);
 }
 
 #[test]
 fn without_patience_a_term_that_is_too_low_is_a_no() {
-    let wishes = Wishes { patience: Patience::AtMost(Duration::ZERO), ..Wishes::default() };
-    let mut scene = Scene::wishing(wishes);
+    let policy = Policy { campaign_limit: CampaignLimit::For(Duration::ZERO), ..Policy::default() };
+    let mut scene = Scene::wishing(policy);
     let asked = campaign(&scene.hears(at(0), Event::TermSeen(7)));
     let actions = scene.answered(at(0), asked, Answer::Campaign(Campaigned::Won(7)));
     let mut actions = scene.answered(at(0), release(&actions), Answer::Release(true));
@@ -406,7 +406,7 @@ fn a_stop_of_ours_has_the_stop_timeout_and_renewals_go_on_meanwhile() {
     let actions = scene.credited(at(2_001), asked, at(2_000));
     assert!(actions.contains(&Action::Arm { term: 7, kill_by: at(10_500) }), "T4: {actions:?}");
     // What is not confirmed dead half a second after its SIGKILL was due is spoken of, once a minute.
-    let unconfirmed = Action::Report(Report::Unconfirmed { term: 7 });
+    let unconfirmed = Action::Notice(Notice::Unconfirmed { term: 7 });
     let mut told = Vec::new();
     while scene.now < at(140_000) {
         let actions = scene.ticks(scene.candidate.wake_at());
@@ -424,10 +424,10 @@ fn a_stop_of_ours_has_the_stop_timeout_and_renewals_go_on_meanwhile() {
                 | Action::KillKeeper
                 | Action::Sweep
                 | Action::EndHold
-                | Action::StartAside { .. }
+                | Action::StartBackgroundHook { .. }
                 | Action::Grant { .. }
                 | Action::Deny { .. }
-                | Action::Report(_) => {}
+                | Action::Notice(_) => {}
             }
         }
     }
@@ -536,7 +536,7 @@ fn a_stop_whose_lease_runs_out_is_killed_by_then_and_spoken_of_half_a_second_lat
             match action {
                 Action::Stop { kill_at } => stops.push((now, kill_at)),
                 Action::Kill => kills.push(now),
-                Action::Report(Report::Unconfirmed { .. }) => told.push(now),
+                Action::Notice(Notice::Unconfirmed { .. }) => told.push(now),
                 Action::Renew(asked) => drop(scene.answered(now, asked, Answer::Renew(Renewed::Failed))),
                 Action::Ping => drop(scene.hears(now, Event::Keeper(FromKeeper::Pong))),
                 Action::Campaign(_)
@@ -547,10 +547,10 @@ fn a_stop_whose_lease_runs_out_is_killed_by_then_and_spoken_of_half_a_second_lat
                 | Action::KillKeeper
                 | Action::Sweep
                 | Action::EndHold
-                | Action::StartAside { .. }
+                | Action::StartBackgroundHook { .. }
                 | Action::Grant { .. }
                 | Action::Deny { .. }
-                | Action::Report(_)
+                | Action::Notice(_)
                 | Action::End(_) => {}
             }
         }
@@ -593,7 +593,7 @@ fn a_release_is_tried_for_three_attempts_and_then_left_to_the_lease() {
     }
     assert_eq!(scene.now, at(3_200));
     let expected =
-        [Action::Report(Report::NotReleased { term: 7 }), Action::End(Outcome::Command(CommandEnd::Exited(3)))];
+        [Action::Notice(Notice::NotReleased { term: 7 }), Action::End(Outcome::Command(CommandEnd::Exited(3)))];
     assert_eq!(last, expected);
     assert_eq!(scene.candidate.wake_at(), Time::NEVER, "over");
 }

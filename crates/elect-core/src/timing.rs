@@ -18,16 +18,16 @@ pub const KILL_ALLOWANCE: Duration = Duration::from_millis(500);
 /// The default of `--ttl`.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
 /// No duration may be longer: beyond it arithmetic on nanoseconds would have to be watched.
-pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+pub const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-const SMALLEST_MARGIN: Duration = Duration::from_millis(250);
-const LONGEST_DEFAULT_GRACE: Duration = Duration::from_secs(10);
+const MARGIN_MIN: Duration = Duration::from_millis(250);
+const DEFAULT_GRACE_MAX: Duration = Duration::from_secs(10);
 /// How often a lease without an end is checked (5.1), and how often its keeper is asked for a sign of life.
-const UNLEASED_CHECK: Duration = Duration::from_secs(1);
+const LOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the user asked for; what is left open follows from the ttl (T2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Asked {
+pub struct TimingFlags {
     /// `--ttl`
     pub ttl: Option<Duration>,
     /// `--renew`
@@ -41,7 +41,7 @@ pub struct Asked {
 /// Timings that have been proven to hold together (T3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    asked: Asked,
+    asked: TimingFlags,
     ttl: Option<Duration>,
     renew: Duration,
     request_timeout: Duration,
@@ -58,7 +58,7 @@ pub enum TimingError {
         flag: &'static str,
     },
     /// A duration nobody can mean.
-    #[error("{flag} {} is too long: at most {}", Short(*value), Short(LONGEST))]
+    #[error("{flag} {} is too long: at most {}", HumanDuration(*value), HumanDuration(DURATION_MAX))]
     TooLong {
         /// The flag at fault.
         flag: &'static str,
@@ -68,7 +68,7 @@ pub enum TimingError {
     /// T3 fails, and a longer ttl would mend it.
     #[error(
         "--ttl {} is too short: stopping takes {} and a renewal with two attempts {}, so it must be at least {}",
-        Short(*ttl), Short(*stopping), Short(*renewing), Short(*at_least)
+        HumanDuration(*ttl), HumanDuration(*stopping), HumanDuration(*renewing), HumanDuration(*at_least)
     )]
     TtlTooShort {
         /// The ttl asked for, or granted.
@@ -81,7 +81,7 @@ pub enum TimingError {
         at_least: Duration,
     },
     /// T3 fails because of one flag that was set by hand.
-    #[error("{flag} {} is too long for --ttl {}: it must be at most {}", Short(*value), Short(*ttl), Short(*at_most))]
+    #[error("{flag} {} is too long for --ttl {}: it must be at most {}", HumanDuration(*value), HumanDuration(*ttl), HumanDuration(*at_most))]
     FlagTooLong {
         /// The flag at fault.
         flag: &'static str,
@@ -100,7 +100,7 @@ impl Timing {
     /// # Errors
     ///
     /// [`TimingError`] names the flag to change and the value that would do.
-    pub fn prove(asked: Asked) -> Result<Timing, TimingError> {
+    pub fn validate(asked: TimingFlags) -> Result<Timing, TimingError> {
         for (flag, value) in [
             ("--ttl", asked.ttl),
             ("--renew", asked.renew),
@@ -112,21 +112,21 @@ impl Timing {
             if value.is_zero() && flag != "--fence-grace" {
                 return Err(TimingError::Zero { flag });
             }
-            if value > LONGEST {
+            if value > DURATION_MAX {
                 return Err(TimingError::TooLong { flag, value });
             }
         }
         let timing = Timing::derive(asked);
-        if timing.holds() { Ok(timing) } else { Err(timing.blame()) }
+        if timing.holds() { Ok(timing) } else { Err(timing.diagnose()) }
     }
 
-    /// The same wishes under a store that grants no ttl: leadership has no deadline and is looked at every second.
+    /// The same policy under a store that grants no ttl: leadership has no deadline and is looked at every second.
     #[must_use]
     pub fn without_lease(self) -> Timing {
-        Timing { ttl: None, renew: UNLEASED_CHECK, ..self }
+        Timing { ttl: None, renew: LOCK_CHECK_INTERVAL, ..self }
     }
 
-    /// The same wishes for the ttl that the store granted in place of the one asked for.
+    /// The same policy for the ttl that the store granted in place of the one asked for.
     ///
     /// # Errors
     ///
@@ -135,17 +135,17 @@ impl Timing {
         if self.ttl == Some(ttl) {
             return Ok(self);
         }
-        Timing::prove(Asked { ttl: Some(ttl), ..self.asked })
+        Timing::validate(TimingFlags { ttl: Some(ttl), ..self.asked })
     }
 
-    pub(super) fn derive(asked: Asked) -> Timing {
+    pub(super) fn derive(asked: TimingFlags) -> Timing {
         let ttl = asked.ttl.unwrap_or(DEFAULT_TTL);
         Timing {
             asked,
             ttl: Some(ttl),
             renew: asked.renew.unwrap_or(ttl / 5),
             request_timeout: asked.request_timeout.unwrap_or(ttl / 10),
-            fence_grace: asked.fence_grace.unwrap_or((ttl / 5).min(LONGEST_DEFAULT_GRACE)),
+            fence_grace: asked.fence_grace.unwrap_or((ttl / 5).min(DEFAULT_GRACE_MAX)),
         }
     }
 
@@ -164,10 +164,14 @@ impl Timing {
     }
 
     /// Finds the one flag whose change mends these timings: first those set by hand, then the ttl.
-    fn blame(&self) -> TimingError {
+    fn diagnose(&self) -> TimingError {
         let ttl = self.ttl.unwrap_or(DEFAULT_TTL);
         for (flag, value, set) in [
-            ("--renew", self.asked.renew, (|asked, value| asked.renew = value) as fn(&mut Asked, Option<Duration>)),
+            (
+                "--renew",
+                self.asked.renew,
+                (|asked, value| asked.renew = value) as fn(&mut TimingFlags, Option<Duration>),
+            ),
             ("--request-timeout", self.asked.request_timeout, |asked, value| asked.request_timeout = value),
             ("--fence-grace", self.asked.fence_grace, |asked, value| asked.fence_grace = value),
         ] {
@@ -183,9 +187,10 @@ impl Timing {
                 return TimingError::FlagTooLong { flag, value, ttl, at_most };
             }
         }
-        let fails_with =
-            |millis: u64| !Timing::derive(Asked { ttl: Some(Duration::from_millis(millis)), ..self.asked }).holds();
-        let at_least = last_millis(0, millis(8 * LONGEST), fails_with) + Duration::from_millis(1);
+        let fails_with = |millis: u64| {
+            !Timing::derive(TimingFlags { ttl: Some(Duration::from_millis(millis)), ..self.asked }).holds()
+        };
+        let at_least = last_millis(0, millis(8 * DURATION_MAX), fails_with) + Duration::from_millis(1);
         TimingError::TtlTooShort { ttl, stopping: self.stopping(ttl), renewing: self.renewing(), at_least }
     }
 
@@ -250,7 +255,7 @@ impl Timing {
 /// M: what clocks of different rate and a slow kernel may cost.
 #[must_use]
 pub fn margin(ttl: Duration) -> Duration {
-    (ttl / 10).max(SMALLEST_MARGIN)
+    (ttl / 10).max(MARGIN_MIN)
 }
 
 /// What the store granted, and what follows for the command.
@@ -285,11 +290,11 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// A duration as people write it: `900ms`, `4.1s`, `1h 30m`.
-pub struct Short(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl fmt::Display for Short {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Short(duration) = *self;
+        let HumanDuration(duration) = *self;
         if duration < Duration::from_secs(1) {
             write!(f, "{}ms", duration.as_millis())
         } else if duration < Duration::from_secs(60) {
@@ -308,13 +313,13 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    fn ttl(millis: u64) -> Asked {
-        Asked { ttl: Some(ms(millis)), ..Asked::default() }
+    fn ttl(millis: u64) -> TimingFlags {
+        TimingFlags { ttl: Some(ms(millis)), ..TimingFlags::default() }
     }
 
     #[test]
     fn the_defaults_are_those_of_the_design() {
-        let timing = Timing::prove(Asked::default()).expect("defaults hold");
+        let timing = Timing::validate(TimingFlags::default()).expect("defaults hold");
         assert_eq!(timing.ttl(), Some(ms(10_000)));
         assert_eq!(timing.renew(), ms(2_000));
         assert_eq!(timing.request_timeout(), ms(1_000));
@@ -329,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_long_ttl_does_not_make_the_grace_longer_than_ten_seconds() {
-        let timing = Timing::prove(ttl(60_000)).expect("holds");
+        let timing = Timing::validate(ttl(60_000)).expect("holds");
         assert_eq!(timing.fence_grace(), ms(10_000));
         assert_eq!(timing.lease(Time::BOOT).kill_by, Time::BOOT + ms(60_000 - 6_000 - 500));
     }
@@ -339,17 +344,17 @@ mod tests {
         assert_eq!(margin(ms(2_499)), ms(250));
         assert_eq!(margin(ms(2_500)), ms(250));
         assert_eq!(margin(ms(10_000)), ms(1_000));
-        let timing = Timing::prove(ttl(2_400)).expect("holds");
+        let timing = Timing::validate(ttl(2_400)).expect("holds");
         assert_eq!(timing.lease(Time::BOOT).kill_by, Time::BOOT + ms(2_400 - 250 - 500));
     }
 
     #[test]
     fn a_ttl_that_is_too_short_is_told_the_shortest_that_does() {
-        let error = Timing::prove(ttl(1_000)).expect_err("too short");
+        let error = Timing::validate(ttl(1_000)).expect_err("too short");
         let TimingError::TtlTooShort { at_least, .. } = error else { panic!("{error:?}") };
         assert_eq!(at_least, ms(2_143));
-        assert!(Timing::prove(ttl(2_143)).is_ok());
-        assert!(Timing::prove(ttl(2_142)).is_err());
+        assert!(Timing::validate(ttl(2_143)).is_ok());
+        assert!(Timing::validate(ttl(2_142)).is_err());
         assert_eq!(
             error.to_string(),
             "--ttl 1s is too short: stopping takes 950ms and a renewal with two attempts 450ms, so it must be at least 2.143s"
@@ -358,57 +363,61 @@ mod tests {
 
     #[test]
     fn a_flag_set_by_hand_is_blamed_before_the_ttl() {
-        let error = Timing::prove(Asked { renew: Some(ms(9_000)), ..Asked::default() }).expect_err("too long");
+        let error =
+            Timing::validate(TimingFlags { renew: Some(ms(9_000)), ..TimingFlags::default() }).expect_err("too long");
         assert_eq!(error.to_string(), "--renew 9s is too long for --ttl 10s: it must be at most 4s");
-        assert!(Timing::prove(Asked { renew: Some(ms(4_000)), ..Asked::default() }).is_ok());
-        assert!(Timing::prove(Asked { renew: Some(ms(4_001)), ..Asked::default() }).is_err());
+        assert!(Timing::validate(TimingFlags { renew: Some(ms(4_000)), ..TimingFlags::default() }).is_ok());
+        assert!(Timing::validate(TimingFlags { renew: Some(ms(4_001)), ..TimingFlags::default() }).is_err());
 
-        let error = Timing::prove(Asked { request_timeout: Some(ms(5_000)), ..Asked::default() }).expect_err("long");
+        let error = Timing::validate(TimingFlags { request_timeout: Some(ms(5_000)), ..TimingFlags::default() })
+            .expect_err("long");
         assert_eq!(error.to_string(), "--request-timeout 5s is too long for --ttl 10s: it must be at most 1.8s");
 
-        let error = Timing::prove(Asked { fence_grace: Some(ms(70_000)), ..Asked::default() }).expect_err("long");
+        let error = Timing::validate(TimingFlags { fence_grace: Some(ms(70_000)), ..TimingFlags::default() })
+            .expect_err("long");
         assert_eq!(error.to_string(), "--fence-grace 1m 10s is too long for --ttl 10s: it must be at most 4s");
     }
 
     #[test]
     fn what_is_proposed_is_the_last_whole_millisecond_and_never_nothing_but_for_the_grace() {
-        let at_most = |asked| match Timing::prove(asked) {
+        let at_most = |asked| match Timing::validate(asked) {
             Err(TimingError::FlagTooLong { at_most, .. }) => Some(at_most),
             Err(TimingError::TtlTooShort { .. }) => None,
             other => panic!("{other:?}"),
         };
         let micros = Duration::from_micros(4_000_500);
-        assert_eq!(at_most(Asked { renew: Some(micros), ..Asked::default() }), Some(ms(4_000)));
+        assert_eq!(at_most(TimingFlags { renew: Some(micros), ..TimingFlags::default() }), Some(ms(4_000)));
         // At this ttl a fifth of a millisecond is left: for no grace at all, but not for a renewal interval.
         let second = Some(ms(1_000));
-        assert_eq!(at_most(Asked { fence_grace: second, ..ttl(1_364) }), Some(Duration::ZERO));
-        assert_eq!(at_most(Asked { renew: second, ..ttl(1_364) }), None);
+        assert_eq!(at_most(TimingFlags { fence_grace: second, ..ttl(1_364) }), Some(Duration::ZERO));
+        assert_eq!(at_most(TimingFlags { renew: second, ..ttl(1_364) }), None);
     }
 
     #[test]
     fn two_flags_that_are_both_too_long_ask_for_a_longer_ttl() {
-        let asked = Asked { renew: Some(ms(20_000)), fence_grace: Some(ms(20_000)), ..Asked::default() };
-        let error = Timing::prove(asked).expect_err("too long");
+        let asked = TimingFlags { renew: Some(ms(20_000)), fence_grace: Some(ms(20_000)), ..TimingFlags::default() };
+        let error = Timing::validate(asked).expect_err("too long");
         let TimingError::TtlTooShort { at_least, .. } = error else { panic!("{error:?}") };
-        assert!(Timing::prove(Asked { ttl: Some(at_least), ..asked }).is_ok());
-        assert!(Timing::prove(Asked { ttl: Some(at_least.saturating_sub(ms(1))), ..asked }).is_err());
+        assert!(Timing::validate(TimingFlags { ttl: Some(at_least), ..asked }).is_ok());
+        assert!(Timing::validate(TimingFlags { ttl: Some(at_least.saturating_sub(ms(1))), ..asked }).is_err());
     }
 
     #[test]
     fn zero_and_absurd_durations_are_refused_but_no_grace_is_a_wish_one_can_have() {
-        assert_eq!(Timing::prove(ttl(0)), Err(TimingError::Zero { flag: "--ttl" }));
-        let zero = Asked { renew: Some(Duration::ZERO), ..Asked::default() };
-        assert_eq!(Timing::prove(zero).expect_err("zero").to_string(), "--renew must be longer than 0s");
-        assert!(Timing::prove(Asked { fence_grace: Some(Duration::ZERO), ..Asked::default() }).is_ok());
-        assert_eq!(LONGEST.as_secs(), 31_622_400, "a leap year");
-        assert!(Timing::prove(Asked { ttl: Some(LONGEST), ..Asked::default() }).is_ok());
-        let error = Timing::prove(Asked { ttl: Some(LONGEST + ms(1)), ..Asked::default() }).expect_err("too long");
-        assert_eq!(error, TimingError::TooLong { flag: "--ttl", value: LONGEST + ms(1) });
+        assert_eq!(Timing::validate(ttl(0)), Err(TimingError::Zero { flag: "--ttl" }));
+        let zero = TimingFlags { renew: Some(Duration::ZERO), ..TimingFlags::default() };
+        assert_eq!(Timing::validate(zero).expect_err("zero").to_string(), "--renew must be longer than 0s");
+        assert!(Timing::validate(TimingFlags { fence_grace: Some(Duration::ZERO), ..TimingFlags::default() }).is_ok());
+        assert_eq!(DURATION_MAX.as_secs(), 31_622_400, "a leap year");
+        assert!(Timing::validate(TimingFlags { ttl: Some(DURATION_MAX), ..TimingFlags::default() }).is_ok());
+        let error = Timing::validate(TimingFlags { ttl: Some(DURATION_MAX + ms(1)), ..TimingFlags::default() })
+            .expect_err("too long");
+        assert_eq!(error, TimingError::TooLong { flag: "--ttl", value: DURATION_MAX + ms(1) });
     }
 
     #[test]
     fn a_granted_ttl_is_proven_again_and_the_rest_follows_it() {
-        let timing = Timing::prove(ttl(3_000)).expect("holds");
+        let timing = Timing::validate(ttl(3_000)).expect("holds");
         assert_eq!(timing.for_granted(ms(3_000)), Ok(timing));
         let longer = timing.for_granted(ms(6_000)).expect("holds");
         assert_eq!((longer.renew(), longer.request_timeout()), (ms(1_200), ms(600)));
@@ -417,7 +426,7 @@ mod tests {
 
     #[test]
     fn without_a_lease_there_is_no_deadline_and_a_look_every_second() {
-        let timing = Timing::prove(Asked::default()).expect("holds").without_lease();
+        let timing = Timing::validate(TimingFlags::default()).expect("holds").without_lease();
         let lease = timing.lease(Time::from_nanos(7));
         assert_eq!((lease.stop_by, lease.kill_by, lease.ends), (Time::NEVER, Time::NEVER, Time::NEVER));
         assert_eq!((timing.ttl(), timing.renew()), (None, Duration::from_secs(1)));
@@ -427,7 +436,7 @@ mod tests {
     #[test]
     fn every_proven_timing_leaves_room_for_two_attempts() {
         for millis in (2_143..400_000).step_by(97) {
-            let timing = Timing::prove(ttl(millis)).expect("holds");
+            let timing = Timing::validate(ttl(millis)).expect("holds");
             let lease = timing.lease(Time::BOOT);
             let room = lease.stop_by.since(lease.sent);
             assert!(room >= timing.renew() + 2 * timing.request_timeout() + timing.longest_backoff());
@@ -437,9 +446,9 @@ mod tests {
 
     #[test]
     fn durations_are_shown_as_people_write_them() {
-        assert_eq!(Short(ms(900)).to_string(), "900ms");
-        assert_eq!(Short(ms(4_100)).to_string(), "4.1s");
-        assert_eq!(Short(ms(60_000)).to_string(), "1m");
-        assert_eq!(Short(ms(5_400_000)).to_string(), "1h 30m");
+        assert_eq!(HumanDuration(ms(900)).to_string(), "900ms");
+        assert_eq!(HumanDuration(ms(4_100)).to_string(), "4.1s");
+        assert_eq!(HumanDuration(ms(60_000)).to_string(), "1m");
+        assert_eq!(HumanDuration(ms(5_400_000)).to_string(), "1h 30m");
     }
 }

@@ -48,7 +48,7 @@ impl CommandCgroup {
             let path = parent.join(name(std::process::id(), fastrand::u64(..)));
             // Two cannot make the same directory.
             fs::create_dir(&path).map_err(|error| on(&path, &error))?;
-            match CommandCgroup::open(&path).and_then(|leaf| leaf.prove().map(|()| leaf)) {
+            match CommandCgroup::open(&path).and_then(|leaf| leaf.validate().map(|()| leaf)) {
                 Ok(leaf) => return Ok(leaf),
                 Err(error) => {
                     let _ = fs::remove_dir(&path);
@@ -92,7 +92,7 @@ impl CommandCgroup {
         }
     }
 
-    fn prove(&self) -> io::Result<()> {
+    fn validate(&self) -> io::Result<()> {
         // SAFETY: no other thread exists yet, and the child calls nothing but the kernel.
         let child = match unsafe { sys::fork() }? {
             Forked::Parent(child) => child,

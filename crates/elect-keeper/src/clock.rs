@@ -26,14 +26,14 @@ pub fn now() -> Time {
 /// The wall clock: for people, and as the floor of a term.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-pub fn wall() -> SystemTime {
+pub fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
 /// Milliseconds since 1970 on the wall clock; zero before.
 #[must_use]
 pub fn wall_millis() -> u64 {
-    let since_epoch = wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -65,7 +65,7 @@ impl Alarm {
     }
 
     /// Makes it unreadable again after it went off. Does not wait.
-    pub fn silence(&self) {
+    pub fn acknowledge(&self) {
         let _ = self.0.wait();
     }
 }

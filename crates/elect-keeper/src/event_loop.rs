@@ -35,7 +35,7 @@ use super::sys::{self, Inherited, Reaped};
 use super::terminal::Terminal;
 use super::tree::{KillSweep, Scanner};
 use crate::clock::{self, Alarm};
-use elect_core::{CommandEnd, FromKeeper, Job, Run, Term, Time};
+use elect_core::{CommandEnd, FromKeeper, Program, RunId, Term, Time};
 use running_hook::RunningHook;
 use start::PendingOustedHook;
 
@@ -56,9 +56,9 @@ pub struct KeeperLoop {
     tree: CommandTree,
     beside: Option<RunningHook>,
     /// The one that the tree is of.
-    run: Run,
+    run: RunId,
     /// The last one that was ordered: what is empty is so after that order, whatever became of it.
-    heard: Run,
+    heard: RunId,
     ousted: Option<PendingOustedHook>,
     hold: Option<ClaimHold>,
     claim: Option<Claim>,
@@ -106,7 +106,7 @@ enum CommandTree {
     Empty,
     /// The main process leads a group of its own, which keeps the number when the process is gone.
     Alive {
-        job: Job,
+        job: Program,
         main: MainProcess,
         group: i32,
         stop: Stop,
@@ -254,7 +254,7 @@ impl KeeperLoop {
         let result = poll(&mut [child(), clock, socket, exec, leaf], longest);
         debug_assert!(matches!(result, Ok(_) | Err(Errno::EINTR)), "{result:?}");
         while let Ok(Some(_)) = children.read_signal() {}
-        alarm.silence();
+        alarm.acknowledge();
     }
 
     fn exec_pipe(&self) -> Option<&OwnedFd> {
@@ -271,7 +271,7 @@ impl KeeperLoop {
     fn wake_at(&self) -> Time {
         let beside = self.beside_wakes_at();
         let CommandTree::Alive { job, stop, until, .. } = &self.tree else { return self.held_until().min(beside) };
-        let deadline = match self.deadline.filter(|_| job.governed_by().is_some()) {
+        let deadline = match self.deadline.filter(|_| job.deadline_term().is_some()) {
             Some(KillDeadline { expired: false, kill_by, .. }) => kill_by,
             Some(KillDeadline { expired: true, .. }) | None => Time::NEVER,
         };
@@ -312,7 +312,7 @@ impl KeeperLoop {
             Stop::Terminating { kill_at } => now >= kill_at.min(*until),
             Stop::Killing { again_at, .. } => now >= again_at,
         };
-        let governed = job.governed_by().is_some();
+        let governed = job.deadline_term().is_some();
         let expired = self.deadline.filter(|deadline| governed && !deadline.expired && now >= deadline.kill_by);
         if due || expired.is_some() {
             self.kill();
@@ -469,7 +469,7 @@ impl KeeperLoop {
             ExecStatus::Succeeded => {
                 let pid = spawned.pid;
                 *main = MainProcess::Running(pid);
-                if let (Some(program), Job::Command { term }) = (&self.program, job)
+                if let (Some(program), Program::Command { term }) = (&self.program, job)
                     && self.hold.is_none_or(|hold| hold.term != term)
                 {
                     self.hold = Some(ClaimHold { term, until: clock::now() + program.min_hold });
@@ -560,16 +560,18 @@ impl KeeperLoop {
             ToKeeper::Claim(claim) => self.claim = Some(claim),
             ToKeeper::Arm { term, kill_by } => self.arm(term, kill_by),
             ToKeeper::Start { job, run, identity } => self.start(job, run, identity),
-            ToKeeper::Aside { aside, beside, identity } => self.start_aside(aside, beside, &identity),
+            ToKeeper::BackgroundHook { background_hook, beside, identity } => {
+                self.start_background_hook(background_hook, beside, &identity);
+            }
             ToKeeper::Stop { .. } | ToKeeper::Kill if matches!(self.tree, CommandTree::Empty) && self.is_alone() => {
                 self.outbox.push_back(FromKeeper::Empty { run: self.heard });
             }
             ToKeeper::Stop { kill_at } => {
-                self.gather(Job::Follower);
+                self.gather(Program::Follower);
                 self.stop(kill_at);
             }
             ToKeeper::Kill => {
-                self.gather(Job::Follower);
+                self.gather(Program::Follower);
                 self.kill();
             }
             ToKeeper::Forward { signal } => self.forward(signal),
@@ -578,7 +580,7 @@ impl KeeperLoop {
             ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
             ToKeeper::Resume => {
                 if let Some(group) = self.running_group() {
-                    let command = matches!(self.tree, CommandTree::Alive { job: Job::Command { .. }, .. });
+                    let command = matches!(self.tree, CommandTree::Alive { job: Program::Command { .. }, .. });
                     self.terminal.resume(group, command);
                 }
             }
@@ -612,27 +614,27 @@ impl KeeperLoop {
         self.outbox.clear();
         if self.campaigner == CampaignerState::Dismissed {
             // There should be nothing left, and nobody is left to wait for it.
-            self.gather(Job::Follower);
+            self.gather(Program::Follower);
             return self.kill();
         }
         let timeout = self.program.as_ref().map_or(Duration::ZERO, |program| program.stop_timeout);
         let job = match &self.tree {
             // Nothing is left to be told by a hook that runs beside nothing.
             CommandTree::Empty if !self.is_alone() => {
-                self.gather(Job::Follower);
+                self.gather(Program::Follower);
                 return self.kill();
             }
             CommandTree::Empty => return,
             CommandTree::Alive { job, .. } => *job,
         };
         let kill_at = clock::now() + timeout;
-        let deadline = self.deadline.filter(|_| job.governed_by().is_some());
+        let deadline = self.deadline.filter(|_| job.deadline_term().is_some());
         match job {
-            Job::Command { .. } | Job::OnElected { .. } | Job::Follower => {
+            Program::Command { .. } | Program::OnElected { .. } | Program::Follower => {
                 self.stop(kill_at.min(deadline.map_or(Time::NEVER, |deadline| deadline.kill_by)));
             }
             // It has its time, and is not run again.
-            Job::OnOusted { .. } => {}
+            Program::OnOusted { .. } => {}
         }
     }
 

@@ -73,8 +73,8 @@ mod tests {
 
     use super::super::protocol::{Channel, MESSAGE_BYTES_MAX, Received, VALUE_BYTES_MAX};
     use super::*;
-    use elect_core::fuzz;
-    use elect_core::{Aside, Beside, Job, Time};
+    use elect_core::proptest_support;
+    use elect_core::{BackgroundHook, HookContext, Program, Time};
 
     fn pair() -> (OwnedFd, OwnedFd) {
         let kind = (AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
@@ -83,12 +83,12 @@ mod tests {
 
     fn start(value: &str) -> ToKeeper {
         let identity = vec![("ELECT_LEADER_NAME".into(), value.into()), ("ELECT_ID".into(), "me".into())];
-        ToKeeper::Start { job: Job::Follower, run: 1, identity }
+        ToKeeper::Start { job: Program::Follower, run: 1, identity }
     }
 
-    fn aside(value: &str) -> ToKeeper {
+    fn background_hook(value: &str) -> ToKeeper {
         let identity = vec![("ELECT_ERROR".into(), value.into())];
-        ToKeeper::Aside { aside: Aside::OnError, beside: Beside::Nothing, identity }
+        ToKeeper::BackgroundHook { background_hook: BackgroundHook::OnError, beside: HookContext::Alone, identity }
     }
 
     fn received(keeper: &Channel, buffer: &mut [u8]) -> Vec<String> {
@@ -105,13 +105,13 @@ mod tests {
         let (ours, theirs) = (Channel::new(ours), Channel::new(theirs));
         let mut outbox = Outbox::default();
         let huge = "ü".repeat(MESSAGE_BYTES_MAX);
-        for message in [start(&huge), ToKeeper::Stop { kill_at: Time::BOOT }, aside(&huge), ToKeeper::Kill] {
+        for message in [start(&huge), ToKeeper::Stop { kill_at: Time::BOOT }, background_hook(&huge), ToKeeper::Kill] {
             outbox.push(message);
         }
         assert!(outbox.flush(|message| ours.send(message)).is_empty());
         assert!(outbox.is_empty());
         let cut = "ü".repeat(VALUE_BYTES_MAX / 2);
-        let sent = [start(&cut), ToKeeper::Stop { kill_at: Time::BOOT }, aside(&cut), ToKeeper::Kill];
+        let sent = [start(&cut), ToKeeper::Stop { kill_at: Time::BOOT }, background_hook(&cut), ToKeeper::Kill];
         assert_eq!(received(&theirs, &mut vec![0; MESSAGE_BYTES_MAX]), sent.map(|message| format!("{message:?}")));
     }
 
@@ -123,7 +123,7 @@ mod tests {
         let (ours, theirs) = (Channel::new(ours), Channel::new(theirs));
         let mut outbox = Outbox::default();
         let many: Vec<(OsString, OsString)> = (0..50).map(|_| ("A".into(), "x".repeat(500).into())).collect();
-        outbox.push(ToKeeper::Start { job: Job::Follower, run: 3, identity: many });
+        outbox.push(ToKeeper::Start { job: Program::Follower, run: 3, identity: many });
         outbox.push(ToKeeper::Kill);
         let undeliverable = outbox.flush(|message| ours.send(message));
         assert!(matches!(undeliverable[..], [ToKeeper::Start { run: 3, .. }]), "{undeliverable:?}");
@@ -157,9 +157,9 @@ mod tests {
             let value = |(size, character): (usize, char)| character.to_string().repeat(size / character.len_utf8());
             values.into_iter().map(|one| ("NAME".into(), value(one).into())).collect::<Vec<(OsString, OsString)>>()
         });
-        fuzz::holds(fuzz::DEAR, &identities, |identity| {
+        proptest_support::check(proptest_support::SLOW, &identities, |identity| {
             let mut outbox = Outbox::default();
-            outbox.push(ToKeeper::Start { job: Job::Follower, run: 1, identity });
+            outbox.push(ToKeeper::Start { job: Program::Follower, run: 1, identity });
             outbox.push(ToKeeper::Kill);
             assert!(outbox.flush(|message| ours.send(message)).is_empty(), "each fits when it is cut");
             assert_eq!(received(&theirs, &mut buffer.borrow_mut()).len(), 2);

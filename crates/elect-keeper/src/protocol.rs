@@ -15,7 +15,8 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, 
 use super::sys;
 use elect_core::limits;
 use elect_core::{
-    Aside, AsideEnd, AtTerminal, Beside, CommandEnd, FromKeeper, Job, NotStarted, Run, Signal, Term, Time,
+    BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, HookContext, NotStarted, Program, RunId, Signal, Term,
+    TerminalEvent, Time,
 };
 
 /// Longer messages are refused by their sender.
@@ -49,18 +50,18 @@ pub enum ToKeeper {
     /// Start one of the programs, over an empty tree.
     Start {
         /// Which program.
-        job: Job,
+        job: Program,
         /// The number of this run.
-        run: Run,
+        run: RunId,
         /// Environment variables that name the leader.
         identity: Vec<(OsString, OsString)>,
     },
     /// Start a hook beside that run, or beside nothing; if it is otherwise by now, not at all.
-    Aside {
+    BackgroundHook {
         /// Which hook.
-        aside: Aside,
+        background_hook: BackgroundHook,
         /// The run beside which it is started.
-        beside: Beside,
+        beside: HookContext,
         /// Environment variables that name the leader.
         identity: Vec<(OsString, OsString)>,
     },
@@ -93,10 +94,10 @@ impl ToKeeper {
             ToKeeper::Claim(claim) => message.tag(1).bytes(&claim.payload),
             ToKeeper::Arm { term, kill_by } => message.tag(2).number(*term).number(kill_by.as_nanos()),
             ToKeeper::Start { job, run, identity } => message.tag(3).job(*job).number(*run).identity(identity),
-            ToKeeper::Aside { aside, beside, identity } => {
-                let tag = match aside {
-                    Aside::OnChange => 10,
-                    Aside::OnError => 11,
+            ToKeeper::BackgroundHook { background_hook, beside, identity } => {
+                let tag = match background_hook {
+                    BackgroundHook::OnChange => 10,
+                    BackgroundHook::OnError => 11,
                 };
                 message.tag(tag).beside(*beside).identity(identity)
             }
@@ -115,7 +116,7 @@ impl ToKeeper {
     /// Returns whether anything has become smaller.
     pub(super) fn shrink(&mut self) -> bool {
         let identity = match self {
-            ToKeeper::Start { identity, .. } | ToKeeper::Aside { identity, .. } => identity,
+            ToKeeper::Start { identity, .. } | ToKeeper::BackgroundHook { identity, .. } => identity,
             ToKeeper::Claim(_)
             | ToKeeper::Arm { .. }
             | ToKeeper::Stop { .. }
@@ -144,8 +145,8 @@ impl ToKeeper {
             1 => ToKeeper::Claim(Claim { payload: message.bytes()?.to_vec(), descriptors }),
             2 => ToKeeper::Arm { term: message.number()?, kill_by: Time::from_nanos(message.number()?) },
             3 => ToKeeper::Start { job: message.job()?, run: message.number()?, identity: message.identity()? },
-            tag @ (10 | 11) => ToKeeper::Aside {
-                aside: if tag == 10 { Aside::OnChange } else { Aside::OnError },
+            tag @ (10 | 11) => ToKeeper::BackgroundHook {
+                background_hook: if tag == 10 { BackgroundHook::OnChange } else { BackgroundHook::OnError },
                 beside: message.beside()?,
                 identity: message.identity()?,
             },
@@ -181,18 +182,18 @@ fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
         }
         FromKeeper::Expired { term } => message.tag(8).number(term),
         FromKeeper::Empty { run } => message.tag(9).number(run),
-        FromKeeper::Terminal(AtTerminal::Suspended(signal)) => message.tag(15).signed(signal.0),
-        FromKeeper::Terminal(AtTerminal::Stopped(signal)) => message.tag(16).signed(signal.0),
-        FromKeeper::Terminal(AtTerminal::Interrupted(signal)) => message.tag(17).signed(signal.0),
-        FromKeeper::Idle { run } => message.tag(10).number(run),
-        FromKeeper::AsideEnded(AsideEnd::Ended(CommandEnd::Exited(status))) => {
+        FromKeeper::Terminal(TerminalEvent::Suspended(signal)) => message.tag(15).signed(signal.0),
+        FromKeeper::Terminal(TerminalEvent::Stopped(signal)) => message.tag(16).signed(signal.0),
+        FromKeeper::Terminal(TerminalEvent::Interrupted(signal)) => message.tag(17).signed(signal.0),
+        FromKeeper::NoCommand { run } => message.tag(10).number(run),
+        FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Exited(status))) => {
             message.tag(11).signed(i32::from(status))
         }
-        FromKeeper::AsideEnded(AsideEnd::Ended(CommandEnd::Killed { signal, escalated })) => {
+        FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Killed { signal, escalated })) => {
             message.tag(12).signed(signal.0).signed(i32::from(escalated))
         }
-        FromKeeper::AsideEnded(AsideEnd::Failed(errno)) => message.tag(13).signed(errno),
-        FromKeeper::AsideEnded(AsideEnd::NotNow) => message.tag(14),
+        FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(errno)) => message.tag(13).signed(errno),
+        FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow) => message.tag(14),
         FromKeeper::Progress => message.tag(PROGRESS),
         FromKeeper::Cleared { run } => message.tag(19).number(run),
     };
@@ -211,14 +212,14 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
         7 => FromKeeper::Exited { run: message.number()?, end: message.killed()? },
         8 => FromKeeper::Expired { term: message.number()? },
         9 => FromKeeper::Empty { run: message.number()? },
-        15 => FromKeeper::Terminal(AtTerminal::Suspended(Signal(message.signed()?))),
-        16 => FromKeeper::Terminal(AtTerminal::Stopped(Signal(message.signed()?))),
-        17 => FromKeeper::Terminal(AtTerminal::Interrupted(Signal(message.signed()?))),
-        10 => FromKeeper::Idle { run: message.number()? },
-        11 => FromKeeper::AsideEnded(AsideEnd::Ended(message.exited()?)),
-        12 => FromKeeper::AsideEnded(AsideEnd::Ended(message.killed()?)),
-        13 => FromKeeper::AsideEnded(AsideEnd::Failed(message.signed()?)),
-        14 => FromKeeper::AsideEnded(AsideEnd::NotNow),
+        15 => FromKeeper::Terminal(TerminalEvent::Suspended(Signal(message.signed()?))),
+        16 => FromKeeper::Terminal(TerminalEvent::Stopped(Signal(message.signed()?))),
+        17 => FromKeeper::Terminal(TerminalEvent::Interrupted(Signal(message.signed()?))),
+        10 => FromKeeper::NoCommand { run: message.number()? },
+        11 => FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(message.exited()?)),
+        12 => FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(message.killed()?)),
+        13 => FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(message.signed()?)),
+        14 => FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow),
         PROGRESS => FromKeeper::Progress,
         19 => FromKeeper::Cleared { run: message.number()? },
         _ => return None,
@@ -251,20 +252,20 @@ impl Encoder {
         self
     }
 
-    fn job(&mut self, job: Job) -> &mut Encoder {
+    fn job(&mut self, job: Program) -> &mut Encoder {
         match job {
-            Job::Command { term } => self.tag(1).number(term),
-            Job::OnElected { term } => self.tag(2).number(term),
-            Job::OnOusted { term } => self.tag(3).number(term),
-            Job::Follower => self.tag(4).number(0),
+            Program::Command { term } => self.tag(1).number(term),
+            Program::OnElected { term } => self.tag(2).number(term),
+            Program::OnOusted { term } => self.tag(3).number(term),
+            Program::Follower => self.tag(4).number(0),
         }
     }
 
     /// Runs are counted from one.
-    fn beside(&mut self, beside: Beside) -> &mut Encoder {
+    fn beside(&mut self, beside: HookContext) -> &mut Encoder {
         match beside {
-            Beside::Run(run) => self.number(run),
-            Beside::Nothing => self.number(0),
+            HookContext::WithRun(run) => self.number(run),
+            HookContext::Alone => self.number(0),
         }
     }
 
@@ -306,19 +307,19 @@ impl<'a> Decoder<'a> {
         Some(CommandEnd::Killed { signal: Signal(self.signed()?), escalated: self.signed()? != 0 })
     }
 
-    fn job(&mut self) -> Option<Job> {
+    fn job(&mut self) -> Option<Program> {
         let (tag, term) = (self.tag()?, self.number()?);
         Some(match tag {
-            1 => Job::Command { term },
-            2 => Job::OnElected { term },
-            3 => Job::OnOusted { term },
-            4 => Job::Follower,
+            1 => Program::Command { term },
+            2 => Program::OnElected { term },
+            3 => Program::OnOusted { term },
+            4 => Program::Follower,
             _ => return None,
         })
     }
 
-    fn beside(&mut self) -> Option<Beside> {
-        self.number().map(|run| if run == 0 { Beside::Nothing } else { Beside::Run(run) })
+    fn beside(&mut self) -> Option<HookContext> {
+        self.number().map(|run| if run == 0 { HookContext::Alone } else { HookContext::WithRun(run) })
     }
 
     /// All that is left.
@@ -452,24 +453,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     fn every_message() -> Vec<ToKeeper> {
         let start = |job| ToKeeper::Start { job, run: 1, identity: Vec::new() };
         vec![
-            start(Job::OnElected { term: 7 }),
-            start(Job::OnOusted { term: 7 }),
-            start(Job::Follower),
-            ToKeeper::Aside { aside: Aside::OnChange, beside: Beside::Nothing, identity: Vec::new() },
-            ToKeeper::Aside {
-                aside: Aside::OnError,
-                beside: Beside::Run(7),
+            start(Program::OnElected { term: 7 }),
+            start(Program::OnOusted { term: 7 }),
+            start(Program::Follower),
+            ToKeeper::BackgroundHook {
+                background_hook: BackgroundHook::OnChange,
+                beside: HookContext::Alone,
+                identity: Vec::new(),
+            },
+            ToKeeper::BackgroundHook {
+                background_hook: BackgroundHook::OnError,
+                beside: HookContext::WithRun(7),
                 identity: vec![("ELECT_ERROR".into(), "down".into())],
             },
             ToKeeper::Claim(Claim { payload: b"{}".to_vec(), descriptors: Vec::new() }),
             ToKeeper::Arm { term: 7, kill_by: Time::NEVER },
             ToKeeper::Start {
-                job: Job::Command { term: 7 },
+                job: Program::Command { term: 7 },
                 run: 1,
                 identity: vec![("ELECT_TERM".into(), "7".into()), ("A".into(), "".into())],
             },
@@ -486,11 +491,11 @@ mod tests {
     fn every_answer() -> Vec<FromKeeper> {
         let killed = CommandEnd::Killed { signal: Signal(9), escalated: true };
         vec![
-            FromKeeper::Idle { run: 1 },
-            FromKeeper::AsideEnded(AsideEnd::Ended(CommandEnd::Exited(3))),
-            FromKeeper::AsideEnded(AsideEnd::Ended(killed)),
-            FromKeeper::AsideEnded(AsideEnd::Failed(11)),
-            FromKeeper::AsideEnded(AsideEnd::NotNow),
+            FromKeeper::NoCommand { run: 1 },
+            FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Exited(3))),
+            FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(killed)),
+            FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(11)),
+            FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow),
             FromKeeper::Armed { term: 7, kill_by: Time::NEVER },
             FromKeeper::Pong,
             FromKeeper::Progress,
@@ -503,9 +508,9 @@ mod tests {
             FromKeeper::Exited { run: 1, end: CommandEnd::Killed { signal: Signal(34), escalated: false } },
             FromKeeper::Expired { term: 7 },
             FromKeeper::Empty { run: 1 },
-            FromKeeper::Terminal(AtTerminal::Suspended(Signal(20))),
-            FromKeeper::Terminal(AtTerminal::Stopped(Signal(21))),
-            FromKeeper::Terminal(AtTerminal::Interrupted(Signal(2))),
+            FromKeeper::Terminal(TerminalEvent::Suspended(Signal(20))),
+            FromKeeper::Terminal(TerminalEvent::Stopped(Signal(21))),
+            FromKeeper::Terminal(TerminalEvent::Interrupted(Signal(2))),
         ]
     }
 
@@ -542,12 +547,12 @@ mod tests {
         let text = || vec(any::<u8>(), 0..20).prop_map(OsString::from_vec);
         let identity = vec((text(), text()), 0..4).boxed();
         let job = prop_oneof![
-            any::<Term>().prop_map(|term| Job::Command { term }),
-            any::<Term>().prop_map(|term| Job::OnElected { term }),
-            any::<Term>().prop_map(|term| Job::OnOusted { term }),
-            Just(Job::Follower),
+            any::<Term>().prop_map(|term| Program::Command { term }),
+            any::<Term>().prop_map(|term| Program::OnElected { term }),
+            any::<Term>().prop_map(|term| Program::OnOusted { term }),
+            Just(Program::Follower),
         ];
-        let aside = prop_oneof![Just(Aside::OnChange), Just(Aside::OnError)];
+        let background_hook = prop_oneof![Just(BackgroundHook::OnChange), Just(BackgroundHook::OnError)];
         prop_oneof![
             vec(any::<u8>(), 0..60).prop_map(|payload| ToKeeper::Claim(Claim { payload, descriptors: Vec::new() })),
             any::<[u64; 2]>().prop_map(|[term, at]| ToKeeper::Arm { term, kill_by: Time::from_nanos(at) }),
@@ -556,10 +561,12 @@ mod tests {
                 run,
                 identity
             }),
-            (aside, 0..3_u64, identity).prop_map(|(aside, run, identity)| ToKeeper::Aside {
-                aside,
-                beside: if run == 0 { Beside::Nothing } else { Beside::Run(run) },
-                identity,
+            (background_hook, 0..3_u64, identity).prop_map(|(background_hook, run, identity)| {
+                ToKeeper::BackgroundHook {
+                    background_hook,
+                    beside: if run == 0 { HookContext::Alone } else { HookContext::WithRun(run) },
+                    identity,
+                }
             }),
             any::<u64>().prop_map(|at| ToKeeper::Stop { kill_at: Time::from_nanos(at) }),
             any::<i32>().prop_map(|signal| ToKeeper::Forward { signal }),
@@ -577,8 +584,8 @@ mod tests {
             any::<(u64, i32)>().prop_map(|(run, pid)| FromKeeper::Started { run, pid }),
             any::<(u64, i32)>().prop_map(|(run, errno)| FromKeeper::NotStarted { run, why: NotStarted::Failed(errno) }),
             (any::<u64>(), end.clone()).prop_map(|(run, end)| FromKeeper::Exited { run, end }),
-            end.prop_map(|end| FromKeeper::AsideEnded(AsideEnd::Ended(end))),
-            any::<i32>().prop_map(|signal| FromKeeper::Terminal(AtTerminal::Stopped(Signal(signal)))),
+            end.prop_map(|end| FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(end))),
+            any::<i32>().prop_map(|signal| FromKeeper::Terminal(TerminalEvent::Stopped(Signal(signal)))),
         ]
     }
 
@@ -589,11 +596,11 @@ mod tests {
 
     #[test]
     fn whatever_is_sent_is_what_is_received() {
-        fuzz::holds(fuzz::CHEAP, &messages(), |message| {
+        proptest_support::check(proptest_support::FAST, &messages(), |message| {
             let decoded = ToKeeper::decode(&message.encode(), Vec::new()).expect("readable");
             assert_eq!(format!("{decoded:?}"), format!("{message:?}"));
         });
-        fuzz::holds(fuzz::CHEAP, &answers(), |answer| {
+        proptest_support::check(proptest_support::FAST, &answers(), |answer| {
             assert_eq!(decode_answer(&encode_answer(&answer)), Some(answer));
         });
     }
@@ -601,16 +608,23 @@ mod tests {
     #[test]
     fn whatever_arrives_is_a_message_or_none() {
         // Neither asks for memory by the length that the noise names.
-        let said = prop_oneof![fuzz::noise(), babble(), fuzz::mangled(messages().prop_map(|message| message.encode()))];
-        fuzz::holds(fuzz::CHEAP, &said, |bytes| {
+        let said = prop_oneof![
+            proptest_support::random_bytes(),
+            babble(),
+            proptest_support::corrupted(messages().prop_map(|message| message.encode()))
+        ];
+        proptest_support::check(proptest_support::FAST, &said, |bytes| {
             if let Some(message) = ToKeeper::decode(&bytes, Vec::new()) {
                 let again = ToKeeper::decode(&message.encode(), Vec::new()).expect("readable");
                 assert_eq!(format!("{again:?}"), format!("{message:?}"));
             }
         });
-        let said =
-            prop_oneof![fuzz::noise(), babble(), fuzz::mangled(answers().prop_map(|answer| encode_answer(&answer)))];
-        fuzz::holds(fuzz::CHEAP, &said, |bytes| {
+        let said = prop_oneof![
+            proptest_support::random_bytes(),
+            babble(),
+            proptest_support::corrupted(answers().prop_map(|answer| encode_answer(&answer)))
+        ];
+        proptest_support::check(proptest_support::FAST, &said, |bytes| {
             if let Some(answer) = decode_answer(&bytes) {
                 assert_eq!(decode_answer(&encode_answer(&answer)), Some(answer));
             }
@@ -626,7 +640,7 @@ mod tests {
         let buffer = std::cell::RefCell::new(&mut buffer);
         // No message is empty.
         let said = (0..20_u8, vec(any::<u8>(), 0..200)).prop_map(|(tag, rest)| [vec![tag], rest].concat());
-        fuzz::holds(fuzz::DEAR, &said, |bytes| {
+        proptest_support::check(proptest_support::SLOW, &said, |bytes| {
             one.transmit(&bytes, &[]).expect("room");
             one.send(&ToKeeper::Ping).expect("room");
             assert!(matches!(other.receive(*buffer.borrow_mut()), Received::Message(_)), "read, or known to be none");

@@ -16,7 +16,7 @@ use super::namespace::Init;
 use super::sys::{self, Exec, Forked, Inherited, Pointers};
 use super::terminal::{self, Terminal};
 use crate::clock;
-use elect_core::{Aside, Job, NotStarted, Time};
+use elect_core::{BackgroundHook, NotStarted, Program, Time};
 
 /// The lock of the file store arrives in the command at this descriptor or the next free one, or at the highest free one that the
 /// limit allows (K9, 5.1).
@@ -90,24 +90,24 @@ pub struct Executable {
 
 impl CommandSpec {
     /// What is to be executed for a job; `None`: there is nothing.
-    pub fn executable(&self, job: Job) -> Option<Executable> {
+    pub fn executable(&self, job: Program) -> Option<Executable> {
         let script = match job {
-            Job::Command { .. } => {
+            Program::Command { .. } => {
                 let given = || Executable { path: self.path.clone(), words: self.words.clone(), reads: true };
                 return (!self.words.is_empty()).then(given);
             }
-            Job::OnElected { .. } => &self.scripts.on_elected,
-            Job::OnOusted { .. } => &self.scripts.on_ousted,
-            Job::Follower => &self.scripts.follower,
+            Program::OnElected { .. } => &self.scripts.on_elected,
+            Program::OnOusted { .. } => &self.scripts.on_ousted,
+            Program::Follower => &self.scripts.follower,
         };
         script.as_ref().map(Executable::script)
     }
 
     /// The same for a hook that runs beside the rest, with the time that it has.
-    pub fn aside(&self, aside: Aside) -> Option<(Executable, Duration)> {
-        let script = match aside {
-            Aside::OnChange => &self.scripts.on_change,
-            Aside::OnError => &self.scripts.on_error,
+    pub fn background_hook(&self, background_hook: BackgroundHook) -> Option<(Executable, Duration)> {
+        let script = match background_hook {
+            BackgroundHook::OnChange => &self.scripts.on_change,
+            BackgroundHook::OnError => &self.scripts.on_error,
         };
         script.as_ref().map(|script| (Executable::script(script), self.scripts.hook_timeout))
     }

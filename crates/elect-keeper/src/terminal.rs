@@ -29,7 +29,7 @@ use nix::unistd::{Pid, getpgid, getpgrp};
 use super::sys;
 use super::tree::Scanner;
 use crate::clock;
-use elect_core::{AtTerminal, Signal, Time};
+use elect_core::{Signal, TerminalEvent, Time};
 
 /// How soon it is looked again whether a command that waits for the terminal may have it: a shell's `fg` tells nobody.
 const FOREGROUND_POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -105,7 +105,7 @@ impl Terminal {
     }
 
     /// The main process was stopped, by the terminal or by hand. Returns what is to be said about it.
-    pub fn stopped(&mut self, group: i32, signal: i32, root: i32, scanner: &mut Scanner) -> Option<AtTerminal> {
+    pub fn stopped(&mut self, group: i32, signal: i32, root: i32, scanner: &mut Scanner) -> Option<TerminalEvent> {
         if self.rest == StopState::Suspended {
             return None;
         }
@@ -115,7 +115,7 @@ impl Terminal {
             lent.commands = Modes::of(lent.tty.as_fd());
             lent.give_back(self.home, true);
             self.rest = StopState::Suspended;
-            return Some(AtTerminal::Suspended(Signal(signal)));
+            return Some(TerminalEvent::Suspended(Signal(signal)));
         }
         if signal == libc::SIGTTIN || signal == libc::SIGTTOU {
             if self.hand_over(group) {
@@ -124,7 +124,7 @@ impl Terminal {
             }
             self.rest = StopState::Waits { look_at: clock::now() + FOREGROUND_POLL_INTERVAL };
         }
-        Some(AtTerminal::Stopped(Signal(signal)))
+        Some(TerminalEvent::Stopped(Signal(signal)))
     }
 
     /// The job goes on: in the foreground with the terminal, in the background without.

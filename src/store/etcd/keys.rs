@@ -262,7 +262,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     fn name(text: &str) -> Boundary {
         text.parse().expect("a name")
@@ -290,14 +290,14 @@ mod tests {
 
     #[test]
     fn any_key_is_nobodys_or_lies_below_one_boundary() {
-        let path = || prop_oneof![fuzz::text(), fuzz::punctuation()];
+        let path = || prop_oneof![proptest_support::text(), proptest_support::punctuation()];
         let keys = (path(), path()).prop_map(|(one, other)| format!("/elect/{one}/{other}").into_bytes());
-        fuzz::holds(fuzz::CHEAP, &prop_oneof![fuzz::noise(), keys], |key| {
+        proptest_support::check(proptest_support::FAST, &prop_oneof![proptest_support::random_bytes(), keys], |key| {
             if let Some(found) = boundary("/elect/", &key) {
                 assert!(key.starts_with(election("/elect/", &found).as_bytes()));
             }
         });
-        fuzz::holds(fuzz::CHEAP, &(path(), 1..=i64::MAX), |(text, lease)| {
+        proptest_support::check(proptest_support::FAST, &(path(), 1..=i64::MAX), |(text, lease)| {
             if let Ok(name) = text.parse() {
                 assert_eq!(boundary("/elect/", candidate("/elect/", &name, lease).as_bytes()), Some(name));
             }
@@ -306,10 +306,10 @@ mod tests {
 
     #[test]
     fn any_value_is_ours_or_another_programs_or_too_new() {
-        let who = (fuzz::text(), fuzz::text(), fuzz::text(), any::<Option<u16>>());
+        let who = (proptest_support::text(), proptest_support::text(), proptest_support::text(), any::<Option<u16>>());
         let term = proptest::option::of(0..=limits::TERM_MAX);
         let numbers = (0..=VERSION, any::<u64>(), term, any::<Option<u64>>());
-        let scheme = proptest::option::of(fuzz::text());
+        let scheme = proptest::option::of(proptest_support::text());
         let values = (who, numbers, scheme)
             .prop_map(|((id, name, host, port), (version, ttl, term, since), scheme)| Value {
                 version,
@@ -324,7 +324,7 @@ mod tests {
             })
             .prop_filter("no longer than an id", |value| value.id.len() <= limits::ID_BYTES_MAX)
             .boxed();
-        fuzz::holds(fuzz::CHEAP, &values, |value| {
+        proptest_support::check(proptest_support::FAST, &values, |value| {
             assert!(matches!(StoredRecord::parse(&value.to_json()), Ok(StoredRecord::Ours(read)) if read == value));
         });
         let json = || values.clone().prop_map(|value| value.to_json());
@@ -341,9 +341,15 @@ mod tests {
             value["term"] = term.into();
             value.to_string().into_bytes()
         });
-        let found =
-            prop_oneof![fuzz::noise(), fuzz::mangled(json()), fuzz::miswritten(json()), oversized, deep, unbelieved];
-        fuzz::holds(fuzz::CHEAP, &found, |bytes| match StoredRecord::parse(&bytes) {
+        let found = prop_oneof![
+            proptest_support::random_bytes(),
+            proptest_support::corrupted(json()),
+            proptest_support::wrong_types(json()),
+            oversized,
+            deep,
+            unbelieved
+        ];
+        proptest_support::check(proptest_support::FAST, &found, |bytes| match StoredRecord::parse(&bytes) {
             Ok(StoredRecord::Ours(value)) => {
                 assert!(value.id.len() <= limits::ID_BYTES_MAX);
                 assert!(value.name.len().max(value.host.len()) <= limits::NAME_BYTES_MAX);

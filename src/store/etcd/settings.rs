@@ -251,7 +251,7 @@ fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<O
 mod tests {
     use super::*;
     use crate::store::tests::careless;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     fn settings(url: &str, access: &Access, variables: &[(&str, &str)]) -> Result<Settings, String> {
         let url = StoreUrl::parse(url).map_err(|error| error.to_string())?;
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn no_password_in_a_variable_is_ever_repeated() {
-        fuzz::holds(fuzz::CHEAP, &careless(), |(text, password)| {
+        proptest_support::check(proptest_support::FAST, &careless(), |(text, password)| {
             for name in ["ETCD3_ENDPOINT", "ETCD3_USER"] {
                 if let Err(error) = settings("etcd:", &Access::default(), &[(name, &text)]) {
                     assert!(!error.contains(password) && error.lines().count() == 1, "{name}: {error}");

@@ -275,7 +275,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     #[test]
     fn names_in_files_never_meet_and_come_back() {
@@ -332,8 +332,12 @@ mod tests {
 
     #[test]
     fn any_name_of_a_file_is_nobodys_or_one_boundarys() {
-        let names = prop_oneof![fuzz::text(), fuzz::punctuation(), fuzz::text().prop_map(|name| encode(&name))];
-        fuzz::holds(fuzz::CHEAP, &names, |name| {
+        let names = prop_oneof![
+            proptest_support::text(),
+            proptest_support::punctuation(),
+            proptest_support::text().prop_map(|name| encode(&name))
+        ];
+        proptest_support::check(proptest_support::FAST, &names, |name| {
             if let Some(boundary) = decode(&name) {
                 assert_eq!(encode(&boundary), name);
             }

@@ -80,19 +80,19 @@ impl Read for ReadAt<'_> {
 mod tests {
 
     use super::*;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     #[test]
     fn what_is_written_is_what_is_read_and_nothing_else_is() {
         let file = tempfile::tempfile().expect("a file");
         let path = proptest::collection::vec(1..=255_u8, 0..60);
-        fuzz::holds(fuzz::DEAR, &path, |path| {
+        proptest_support::check(proptest_support::SLOW, &path, |path| {
             let path = PathBuf::from(OsString::from_vec([b"/".as_slice(), &path].concat()));
             let label = LockLabel::of(&path).expect("a namespace");
             label.write(&file).expect("written");
             assert_eq!(LockLabel::read(&file).expect("read"), Some(label));
         });
-        fuzz::holds(fuzz::CHEAP, &fuzz::noise(), |noise| {
+        proptest_support::check(proptest_support::FAST, &proptest_support::random_bytes(), |noise| {
             assert_eq!(LockLabel::parse(&noise), None);
         });
         let full = LockLabel { path: "/a/b".into(), namespace: "mnt:[1]".to_owned() }.bytes();

@@ -233,8 +233,8 @@ mod tests {
 
     use super::*;
     use crate::store::record::RecordState;
-    use elect_core::fuzz;
     use elect_core::limits::{TERM_MAX, TTL_MAX};
+    use elect_core::proptest_support;
 
     fn files(directory: &Path) -> Files {
         Files::new(directory, directory.to_owned(), "cron")
@@ -326,7 +326,7 @@ mod tests {
     fn records() -> impl Strategy<Value = FileRecord> {
         let state = prop_oneof![Just(RecordState::Held), Just(RecordState::Free)];
         let id = proptest::collection::vec(any::<char>(), 0..16).prop_map(String::from_iter);
-        let who = (id, fuzz::text(), fuzz::text(), any::<Option<u16>>());
+        let who = (id, proptest_support::text(), proptest_support::text(), any::<Option<u16>>());
         let ttl = proptest::option::of(0..=86_400_000_u64);
         let former = proptest::option::of(0..=TERM_MAX);
         let numbers = (0..=VERSION, 0..=TERM_MAX, ttl, any::<u64>());
@@ -344,7 +344,7 @@ mod tests {
     fn what_is_written_is_what_is_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let files = files(directory.path());
-        fuzz::holds(fuzz::DEAR, &records(), |record| {
+        proptest_support::check(proptest_support::SLOW, &records(), |record| {
             files.write(&record).expect("written");
             assert_eq!(files.read().expect("a record"), Some(record));
         });
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn whatever_is_found_in_a_record_is_read_without_harm_and_stays() {
         let json = || records().prop_map(|record| serde_json::to_vec(&record).expect("JSON"));
-        let long = (fuzz::text(), 0..40_000_usize).prop_map(|(text, count)| {
+        let long = (proptest_support::text(), 0..40_000_usize).prop_map(|(text, count)| {
             let mut record = valid();
             record["name"] = (text + &"é".repeat(count)).into();
             record.to_string().into_bytes()
@@ -367,8 +367,15 @@ mod tests {
             record[field] = number.into();
             record.to_string().into_bytes()
         });
-        let found = prop_oneof![fuzz::noise(), fuzz::mangled(json()), fuzz::miswritten(json()), long, deep, numbers];
-        fuzz::holds(fuzz::CHEAP, &found, |bytes| {
+        let found = prop_oneof![
+            proptest_support::random_bytes(),
+            proptest_support::corrupted(json()),
+            proptest_support::wrong_types(json()),
+            long,
+            deep,
+            numbers
+        ];
+        proptest_support::check(proptest_support::FAST, &found, |bytes| {
             if let Ok(record) = parse(&bytes) {
                 let Record { id, name, host, term, ttl, .. } = &record.record;
                 assert!(name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX && id.len() <= ID_BYTES_MAX);
@@ -380,7 +387,7 @@ mod tests {
         });
         let directory = tempfile::tempdir().expect("a directory");
         let files = files(directory.path());
-        fuzz::holds(fuzz::DEAR, &found, |bytes| {
+        proptest_support::check(proptest_support::SLOW, &found, |bytes| {
             fs::write(&files.record, &bytes).expect("written");
             if let Err(error) = files.read() {
                 let message = error.into_store_error(&files).to_string();
@@ -393,7 +400,9 @@ mod tests {
 
     #[test]
     fn noise_is_no_record() {
-        fuzz::holds(fuzz::CHEAP, &fuzz::noise(), |bytes| assert!(parse(&bytes).is_err()));
+        proptest_support::check(proptest_support::FAST, &proptest_support::random_bytes(), |bytes| {
+            assert!(parse(&bytes).is_err());
+        });
     }
 
     #[test]

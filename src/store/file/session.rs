@@ -70,7 +70,7 @@ enum LockState {
     /// Nothing asked yet.
     Idle,
     /// A thread is in the kernel.
-    Asked(Arc<AtomicU8>),
+    TimingFlags(Arc<AtomicU8>),
     Taken,
     /// Found to be somebody else's, or on a file that is gone. What is left of it is given up when the tree is empty.
     Lost,
@@ -168,7 +168,7 @@ impl Session {
     pub fn take(&mut self, hints: &Notifier) -> io::Result<LockAttempt> {
         match &self.wait {
             LockState::Taken => return Ok(LockAttempt::Taken),
-            LockState::Asked(word) => match word.load(Ordering::Acquire) {
+            LockState::TimingFlags(word) => match word.load(Ordering::Acquire) {
                 GOT => {
                     self.wait = LockState::Taken;
                     return Ok(LockAttempt::Taken);
@@ -201,7 +201,7 @@ impl Session {
             self.wait = LockState::Idle;
             return Err(error);
         }
-        self.wait = LockState::Asked(word);
+        self.wait = LockState::TimingFlags(word);
         Ok(LockAttempt::Waits)
     }
 
@@ -228,8 +228,8 @@ impl Session {
     /// Lets cleaners that go by age see that the files are in use.
     pub fn touch(&self, record: &Path) {
         let now = std::fs::FileTimes::new()
-            .set_accessed(elect_keeper::clock::wall())
-            .set_modified(elect_keeper::clock::wall());
+            .set_accessed(elect_keeper::clock::wall_clock())
+            .set_modified(elect_keeper::clock::wall_clock());
         // A lock file that cannot be touched is still a lock.
         let _ = self.lock.set_times(now);
         // Another user may have put something else in the place of the record: that is left alone.
@@ -242,7 +242,7 @@ impl Session {
 
     /// Unlocks, for every copy there is. Only with an empty tree (2.3).
     pub fn give_up(self) {
-        if let LockState::Asked(word) = &self.wait
+        if let LockState::TimingFlags(word) = &self.wait
             && word.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
         {
             // The thread unlocks what it gets.

@@ -195,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     fn document() -> Document {
         doc! {
@@ -234,7 +234,7 @@ mod tests {
     /// Fields that elect reads, with something in them that nobody expects there.
     fn miswritten() -> impl Strategy<Value = Document> {
         let fields = document().keys().cloned().collect::<Vec<_>>();
-        let text = (fuzz::text(), 0..3_000_usize).prop_map(|(text, times)| text.repeat(times));
+        let text = (proptest_support::text(), 0..3_000_usize).prop_map(|(text, times)| text.repeat(times));
         let value = prop_oneof![
             text.prop_map(Bson::from),
             any::<i64>().prop_map(Bson::from),
@@ -255,17 +255,19 @@ mod tests {
 
     #[test]
     fn whatever_a_document_holds_it_is_a_record_within_the_limits_or_an_obstacle() {
-        fuzz::holds(fuzz::DEAR, &miswritten(), |document| match StoredRecord::read(&document) {
-            Ok(entry) => {
-                let Record { id, name, host, term, .. } = &entry.record;
-                assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
-                assert!(limits::is_believed_term(*term) && entry.ttl() <= limits::TTL_MAX);
-                assert!(view(Some(&entry)).record.is_some_and(|trace| trace.ttl <= limits::TTL_MAX));
+        proptest_support::check(proptest_support::SLOW, &miswritten(), |document| {
+            match StoredRecord::read(&document) {
+                Ok(entry) => {
+                    let Record { id, name, host, term, .. } = &entry.record;
+                    assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
+                    assert!(limits::is_believed_term(*term) && entry.ttl() <= limits::TTL_MAX);
+                    assert!(view(Some(&entry)).record.is_some_and(|trace| trace.ttl <= limits::TTL_MAX));
+                }
+                Err(StoreError::Obstacle(text)) => {
+                    assert!(text.len() < 4096 && !text.chars().any(crate::text::is_unsafe), "{text}");
+                }
+                Err(error) => panic!("not by its content: {error}"),
             }
-            Err(StoreError::Obstacle(text)) => {
-                assert!(text.len() < 4096 && !text.chars().any(crate::text::is_unsafe), "{text}");
-            }
-            Err(error) => panic!("not by its content: {error}"),
         });
     }
 

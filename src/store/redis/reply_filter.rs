@@ -374,7 +374,7 @@ mod tests {
 
     use super::*;
     use crate::store::redis::hint_flags::HintKind;
-    use elect_core::fuzz;
+    use elect_core::proptest_support;
 
     /// The bytes that the client gets, when the stream arrives in pieces of this size.
     fn passed(stream: &[u8], piece: usize, ear: &HintFlags) -> Result<Vec<u8>, Excess> {
@@ -522,7 +522,7 @@ mod tests {
             b"999999999",
         ]);
         let streams = (proptest::collection::vec(fragments, 0..200), 1..40_usize);
-        fuzz::holds(fuzz::CHEAP, &streams, |(fragments, piece)| {
+        proptest_support::check(proptest_support::FAST, &streams, |(fragments, piece)| {
             let stream = fragments.concat();
             let (mut scanner, mut kept) = (ReplyScanner::default(), Vec::new());
             for piece in stream.chunks(piece) {

@@ -242,8 +242,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use elect_core::fuzz;
     use elect_core::limits::{NAME_BYTES_MAX, TTL_MAX};
+    use elect_core::proptest_support;
 
     fn fields() -> HashMap<String, String> {
         let fields = [
@@ -329,10 +329,10 @@ mod tests {
     /// Records in which some fields are gone, too large, of another kind, or nobody's.
     fn miswritten() -> impl Strategy<Value = HashMap<String, String>> {
         let names = fields().into_keys().chain(["epoch", "required", "scheme"].map(str::to_owned)).collect::<Vec<_>>();
-        let text = (fuzz::text(), 0..3_000_usize).prop_map(|(text, times)| text.repeat(times));
+        let text = (proptest_support::text(), 0..3_000_usize).prop_map(|(text, times)| text.repeat(times));
         let value = prop_oneof![
             text.prop_map(Some),
-            fuzz::punctuation().prop_map(Some),
+            proptest_support::punctuation().prop_map(Some),
             any::<u64>().prop_map(|number| Some(number.to_string())),
             any::<i64>().prop_map(|number| Some(number.to_string())),
             any::<f64>().prop_map(|number| Some(number.to_string())),
@@ -359,20 +359,24 @@ mod tests {
     #[test]
     fn whatever_a_hash_holds_it_is_a_record_within_the_limits_or_an_obstacle() {
         let cases = (miswritten(), any::<u64>());
-        fuzz::holds(fuzz::CHEAP, &cases, |(fields, now)| match StoredRecord::read("elect:cron", &fields) {
-            Ok(entry) => {
-                let entry = entry.expect("it has fields");
-                let Record { id, name, host, term, ttl, .. } = &entry.record;
-                assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
-                assert!(is_believed_term(*term) && entry.nonce <= NONCE_MAX);
-                assert!(ttl.is_some_and(|ttl| Duration::from_millis(ttl) <= TTL_MAX));
-                let leader = entry.leader(now);
-                assert!(leader.is_none_or(|leader| leader.lease_left <= Some(TTL_MAX) && leader.ttl <= Some(TTL_MAX)));
+        proptest_support::check(proptest_support::FAST, &cases, |(fields, now)| {
+            match StoredRecord::read("elect:cron", &fields) {
+                Ok(entry) => {
+                    let entry = entry.expect("it has fields");
+                    let Record { id, name, host, term, ttl, .. } = &entry.record;
+                    assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
+                    assert!(is_believed_term(*term) && entry.nonce <= NONCE_MAX);
+                    assert!(ttl.is_some_and(|ttl| Duration::from_millis(ttl) <= TTL_MAX));
+                    let leader = entry.leader(now);
+                    assert!(
+                        leader.is_none_or(|leader| leader.lease_left <= Some(TTL_MAX) && leader.ttl <= Some(TTL_MAX))
+                    );
+                }
+                Err(StoreError::Obstacle(text)) => {
+                    assert!(text.len() < 4096 && !text.chars().any(crate::text::is_unsafe), "{text}");
+                }
+                Err(error) => panic!("not by its content: {error}"),
             }
-            Err(StoreError::Obstacle(text)) => {
-                assert!(text.len() < 4096 && !text.chars().any(crate::text::is_unsafe), "{text}");
-            }
-            Err(error) => panic!("not by its content: {error}"),
         });
     }
 

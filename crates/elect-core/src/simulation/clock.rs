@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::time::Time;
 
 /// No clock is faster or slower than true time by more than this, in millionths; well within the margin M.
-pub(super) const FASTEST: i64 = 20_000;
+pub(super) const CLOCK_DRIFT_MAX_PPM: i64 = 20_000;
 /// No timer fires later than this.
 pub(super) const LATEST: Duration = Duration::from_millis(40);
 
@@ -57,13 +57,13 @@ pub(super) fn lasts_at(rate: i64, duration: Duration) -> Duration {
 
 /// All chance of a history comes from its seed.
 #[derive(Debug)]
-pub(super) struct Dice {
+pub(super) struct SimRng {
     pub rng: fastrand::Rng,
     /// Timers are never late.
     pub punctual: bool,
 }
 
-impl Dice {
+impl SimRng {
     pub(super) fn between(&mut self, low: Duration, high: Duration) -> Duration {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).expect("a history is short");
         Duration::from_nanos(self.rng.u64(nanos(low)..=nanos(high).max(nanos(low))))

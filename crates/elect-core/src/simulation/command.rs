@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::super::event::{CommandEnd, Job, Run, Signal, Term};
-use super::clock::{Dice, ms};
+use super::super::event::{CommandEnd, Program, RunId, Signal, Term};
+use super::clock::{SimRng, ms};
 use crate::KILL_ALLOWANCE;
 
 pub(super) const SIGTERM: Signal = Signal(15);
@@ -13,7 +13,7 @@ pub(super) const SIGKILL: Signal = Signal(9);
 
 /// How one start of a command will behave, drawn before it starts.
 #[derive(Debug, Clone)]
-pub(super) struct Nature {
+pub(super) struct ProcessBehavior {
     pub fails: bool,
     /// The main process ends by itself after this long.
     pub lifetime: Option<Duration>,
@@ -23,36 +23,36 @@ pub(super) struct Nature {
     pub stuck: Option<Duration>,
 }
 
-impl Nature {
+impl ProcessBehavior {
     /// A hook: mostly short, now and then for longer than it may.
-    pub(super) fn hook(dice: &mut Dice, timeout: Duration, stop_timeout: Duration) -> Nature {
-        let nature = Nature::draw(dice, timeout, stop_timeout);
-        let lifetime = dice.percent(80).then(|| dice.between(ms(1), timeout * 3 / 4));
-        Nature { lifetime, ..nature }
+    pub(super) fn hook(rng: &mut SimRng, timeout: Duration, stop_timeout: Duration) -> ProcessBehavior {
+        let behavior = ProcessBehavior::draw(rng, timeout, stop_timeout);
+        let lifetime = rng.percent(80).then(|| rng.between(ms(1), timeout * 3 / 4));
+        ProcessBehavior { lifetime, ..behavior }
     }
 
     /// What there is where there is no command: nothing that would have to be waited for.
-    pub(super) fn nothing() -> Nature {
-        Nature { on_stop: vec![Some(ms(0))], ..Nature::calm() }
+    pub(super) fn nothing() -> ProcessBehavior {
+        ProcessBehavior { on_stop: vec![Some(ms(0))], ..ProcessBehavior::calm() }
     }
 
     /// Obedient, and running until it is stopped.
-    pub(super) fn calm() -> Nature {
-        Nature { fails: false, lifetime: None, on_stop: vec![Some(ms(20))], stuck: None }
+    pub(super) fn calm() -> ProcessBehavior {
+        ProcessBehavior { fails: false, lifetime: None, on_stop: vec![Some(ms(20))], stuck: None }
     }
 
-    pub(super) fn draw(dice: &mut Dice, ttl: Duration, stop_timeout: Duration) -> Nature {
-        let descendants = if dice.percent(30) { dice.rng.usize(1..=2) } else { 0 };
-        let on_stop = |dice: &mut Dice| match dice.rng.u32(0..100) {
-            0..50 => Some(dice.between(ms(1), ms(200))),
-            50..75 => Some(dice.between(ms(200), stop_timeout * 3 / 2)),
+    pub(super) fn draw(rng: &mut SimRng, ttl: Duration, stop_timeout: Duration) -> ProcessBehavior {
+        let descendants = if rng.percent(30) { rng.rng.usize(1..=2) } else { 0 };
+        let on_stop = |rng: &mut SimRng| match rng.rng.u32(0..100) {
+            0..50 => Some(rng.between(ms(1), ms(200))),
+            50..75 => Some(rng.between(ms(200), stop_timeout * 3 / 2)),
             _ => None,
         };
-        Nature {
-            fails: dice.percent(3),
-            lifetime: dice.percent(20).then(|| dice.between(ms(5), ttl * 3 / 2)),
-            on_stop: (0..=descendants).map(|_| on_stop(dice)).collect(),
-            stuck: dice.percent(3).then(|| dice.between(KILL_ALLOWANCE, ttl * 3 / 2)),
+        ProcessBehavior {
+            fails: rng.percent(3),
+            lifetime: rng.percent(20).then(|| rng.between(ms(5), ttl * 3 / 2)),
+            on_stop: (0..=descendants).map(|_| on_stop(rng)).collect(),
+            stuck: rng.percent(3).then(|| rng.between(KILL_ALLOWANCE, ttl * 3 / 2)),
         }
     }
 }
@@ -68,8 +68,8 @@ struct Process {
 /// The processes of one start.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    pub job: Option<Job>,
-    pub run: Run,
+    pub program: Option<Program>,
+    pub run: RunId,
     pub term: Term,
     processes: Vec<Process>,
     pub stuck: Option<Duration>,
@@ -85,24 +85,33 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn born(now: Duration, job: Job, run: Run, nature: &Nature, status: u8) -> Tree {
+    pub(super) fn born(now: Duration, program: Program, run: RunId, behavior: &ProcessBehavior, status: u8) -> Tree {
         let never = Duration::MAX;
         let end = CommandEnd::Exited(status);
         let mut processes: Vec<_> =
-            nature.on_stop.iter().map(|&on_stop| Process { alive: true, dies_at: never, on_stop, end }).collect();
-        processes[0].dies_at = nature.lifetime.map_or(never, |lifetime| now + lifetime);
-        let lasting = nature.lifetime.is_none() && matches!(job, Job::Command { .. });
-        let term = job.governed_by().unwrap_or_default();
-        Tree { job: Some(job), born_at: now, run, term, processes, stuck: nature.stuck, lasting, ..Tree::default() }
+            behavior.on_stop.iter().map(|&on_stop| Process { alive: true, dies_at: never, on_stop, end }).collect();
+        processes[0].dies_at = behavior.lifetime.map_or(never, |lifetime| now + lifetime);
+        let lasting = behavior.lifetime.is_none() && matches!(program, Program::Command { .. });
+        let term = program.deadline_term().unwrap_or_default();
+        Tree {
+            program: Some(program),
+            born_at: now,
+            run,
+            term,
+            processes,
+            stuck: behavior.stuck,
+            lasting,
+            ..Tree::default()
+        }
     }
 
     /// Whether a deadline governs it: the command's, or that of the hook before it.
     pub(super) fn is_governed(&self) -> bool {
-        self.job.is_some_and(|job| job.governed_by().is_some())
+        self.program.is_some_and(|program| program.deadline_term().is_some())
     }
 
     pub(super) fn is_command(&self) -> bool {
-        matches!(self.job, Some(Job::Command { .. }))
+        matches!(self.program, Some(Program::Command { .. }))
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -128,14 +137,14 @@ impl Tree {
     }
 
     /// SIGKILL to all of them. Each disappears within the kill allowance, unless it is stuck in the kernel.
-    pub(super) fn kill(&mut self, now: Duration, dice: &mut Dice) {
+    pub(super) fn kill(&mut self, now: Duration, rng: &mut SimRng) {
         if self.killed.is_some() {
             return;
         }
         self.killed = Some(now);
         for process in self.processes.iter_mut().filter(|process| process.alive) {
             let slowest = KILL_ALLOWANCE.saturating_sub(Duration::from_nanos(1));
-            let after = if dice.percent(20) { dice.between(ms(100), slowest) } else { dice.between(ms(0), ms(5)) };
+            let after = if rng.percent(20) { rng.between(ms(100), slowest) } else { rng.between(ms(0), ms(5)) };
             let dies_at = now + self.stuck.unwrap_or(after);
             // In the kernel nothing is obeyed.
             if dies_at < process.dies_at || self.stuck.is_some() {

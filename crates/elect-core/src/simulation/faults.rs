@@ -6,12 +6,12 @@ use super::super::event::Event;
 use super::clock::ms;
 use super::command::SIGTERM;
 use super::coverage::Seen;
-use super::host::{Letter, Life};
-use super::network::Weather;
+use super::host::{Delivery, ProcessState};
+use super::network::NetworkConditions;
 use super::record_store::AfterRestart;
-use super::setup::Mode;
+use super::run::{SimEvent, Simulation};
+use super::setup::StoreModel;
 use super::store::Store;
-use super::world::{What, World};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
@@ -46,19 +46,19 @@ impl Direction {
     }
 }
 
-impl World {
+impl Simulation {
     pub(super) fn strike(&mut self, fault: Fault) {
         match fault {
             Fault::Any => {
                 if !self.quiet {
                     self.strike_by_chance();
-                    let rest = self.dice.between(ms(1), self.setup.ttl * 3 / 4);
-                    self.push(self.now + rest, What::Fault(Fault::Any));
+                    let rest = self.rng.between(ms(1), self.setup.ttl * 3 / 4);
+                    self.push(self.now + rest, SimEvent::Fault(Fault::Any));
                 }
             }
             Fault::Ask(h) => {
                 self.note(h, || "asked to stop".into());
-                self.letter_arrives(h, Letter::Signal(Event::Stop(SIGTERM)));
+                self.on_delivery(h, Delivery::Signal(Event::Stop(SIGTERM)));
             }
             Fault::KillCampaigner(h) => self.kill_campaigner(h),
             Fault::ContinueCampaigner(h) => self.continue_campaigner(h),
@@ -84,26 +84,26 @@ impl World {
         if self.present.is_empty() {
             return;
         }
-        let h = self.dice.of(&self.present);
+        let h = self.rng.of(&self.present);
         let ttl = self.setup.ttl;
         let host = &self.hosts[h];
         let both_run = host.campaigner.is_running() && host.keeper.life.is_running();
-        let network = !self.setup.calm && self.setup.mode != Mode::Lock;
-        match self.dice.rng.u32(0..100) {
+        let network = !self.setup.calm && self.setup.mode != StoreModel::Lock;
+        match self.rng.rng.u32(0..100) {
             0..20 if network => {
-                let direction = self.dice.of(&[Direction::Both, Direction::Requests, Direction::Replies]);
-                let length = self.dice.between(ttl / 10, ttl * 3 / 2);
+                let direction = self.rng.of(&[Direction::Both, Direction::Requests, Direction::Replies]);
+                let length = self.rng.between(ttl / 10, ttl * 3 / 2);
                 self.strike(Fault::Cut(h, direction));
                 self.later(length, Fault::Mend(h, direction));
             }
             20..28 if network && !self.store_is_down => {
-                let length = self.dice.between(ms(50), ttl);
+                let length = self.rng.between(ms(50), ttl);
                 let after = self.restart_by_chance();
                 self.note(h, || format!("store down; after it: {after:?}"));
                 self.store_is_down = true;
                 self.later(length, Fault::StoreBack(after));
             }
-            28..36 if network => self.weather = Weather::draw(&mut self.dice),
+            28..36 if network => self.network_conditions = NetworkConditions::draw(&mut self.rng),
             36..42 if both_run => self.kill_campaigner(h),
             42..47 if both_run => {
                 self.coverage.count(Seen::KeeperKilled);
@@ -111,28 +111,28 @@ impl World {
             }
             47..57 if both_run => {
                 self.stop_keeper(h);
-                if self.dice.percent(20) {
+                if self.rng.percent(20) {
                     self.hosts[h].keeper.stopped_for_good = true;
                 } else {
-                    let length = self.dice.between(ms(10), ttl * 5 / 4);
+                    let length = self.rng.between(ms(10), ttl * 5 / 4);
                     self.later(length, Fault::ContinueKeeper(h));
                 }
             }
             57..69 if both_run => {
                 self.stop_campaigner(h);
-                let length = self.dice.between(ms(10), ttl * 3);
+                let length = self.rng.between(ms(10), ttl * 3);
                 self.later(length, Fault::ContinueCampaigner(h));
             }
-            69..79 if host.campaigner != Life::Dead => {
+            69..79 if host.campaigner != ProcessState::Dead => {
                 self.strike(Fault::Ask(h));
-                if self.dice.percent(40) {
-                    let length = self.dice.between(ms(0), ms(2_000));
+                if self.rng.percent(40) {
+                    let length = self.rng.between(ms(0), ms(2_000));
                     self.later(length, Fault::Ask(h));
                 }
             }
-            79..84 if both_run && self.setup.mode == Mode::Lock => self.kill_both(h),
+            79..84 if both_run && self.setup.mode == StoreModel::Lock => self.kill_both(h),
             // 2.2: not where a forgotten leader may have a longer ttl than its successor has seen.
-            79..86 if network && self.setup.mode == Mode::Record && !self.setup.unequal => {
+            79..86 if network && self.setup.mode == StoreModel::Record && !self.setup.unequal => {
                 self.coverage.count(Seen::RecordFlushed);
                 self.restart_store(AfterRestart::Flushed);
             }
@@ -141,16 +141,16 @@ impl World {
     }
 
     fn later(&mut self, length: Duration, fault: Fault) {
-        self.push(self.now + length, What::Fault(fault));
+        self.push(self.now + length, SimEvent::Fault(fault));
     }
 
     /// A record is lost only by a store that may lose it, and where all have the same ttl: the design promises nothing else
     /// (2.2).
     fn restart_by_chance(&mut self) -> AfterRestart {
-        if self.setup.unequal || self.setup.mode == Mode::LastingRecord {
+        if self.setup.unequal || self.setup.mode == StoreModel::DurableRecord {
             return AfterRestart::Kept;
         }
-        self.dice.of(&[AfterRestart::Kept, AfterRestart::RolledBack, AfterRestart::Lost])
+        self.rng.of(&[AfterRestart::Kept, AfterRestart::RolledBack, AfterRestart::Lost])
     }
 
     pub(super) fn restore_store(&mut self, after: AfterRestart) {
@@ -173,7 +173,7 @@ impl World {
         self.store.restart(self.now, after, &mut effects);
         self.follow(&mut effects);
         self.effects = effects;
-        self.push(self.now, What::Look);
+        self.push(self.now, SimEvent::Look);
     }
 
     /// Only the inherited lock still holds the others off (2.2).
@@ -184,8 +184,8 @@ impl World {
         }
         let host = &mut self.hosts[h];
         host.tree.disturbed = true;
-        (host.campaigner, host.keeper.life) = (Life::Dead, Life::Dead);
-        let length = self.dice.between(ms(1), self.setup.ttl);
+        (host.campaigner, host.keeper.life) = (ProcessState::Dead, ProcessState::Dead);
+        let length = self.rng.between(ms(1), self.setup.ttl);
         self.later(length, Fault::EndOrphans(h));
         self.host_changed(h);
     }

@@ -3,21 +3,21 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::event::{Attempt, Event, FromKeeper, Job, Run, Term};
+use super::super::event::{Attempt, Event, FromKeeper, Program, RunId, Term};
 use super::super::time::Time;
 use super::super::{Candidate, Phase};
 use super::clock::Clock;
 use super::command::Tree;
-use super::following::Following;
-use super::ledger::Books;
-use super::patience::Patient;
-use super::petitioning::Petitioners;
+use super::follower_check::FollowerCheck;
+use super::invariants::ReferenceState;
+use super::request_check::RequestCheck;
+use super::restart_check::RestartCheck;
 use super::store::{Client, Reply};
-use super::supervision::Supervised;
+use super::wait_check::WaitCheck;
 
 /// Of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum ProcessState {
     Running {
         since: Duration,
     },
@@ -26,23 +26,23 @@ pub(super) enum Life {
     Dead,
 }
 
-impl Life {
+impl ProcessState {
     pub(super) fn is_running(self) -> bool {
-        matches!(self, Life::Running { .. })
+        matches!(self, ProcessState::Running { .. })
     }
 
     /// Since when it has been able to act; never, if it is not.
     pub(super) fn since(self) -> Duration {
         match self {
-            Life::Running { since } => since,
-            Life::Stopped | Life::Dead => Duration::MAX,
+            ProcessState::Running { since } => since,
+            ProcessState::Stopped | ProcessState::Dead => Duration::MAX,
         }
     }
 }
 
 /// What reaches a campaigner from outside.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Letter {
+pub(super) enum Delivery {
     Signal(Event),
     Keeper(FromKeeper),
     KeeperDied,
@@ -52,20 +52,20 @@ pub(super) enum Letter {
     Ousted(Term),
 }
 
-impl Letter {
+impl Delivery {
     /// The order in which the driver looks at its queues.
     pub(super) fn rank(&self) -> u8 {
         match self {
-            Letter::Signal(_) => 0,
-            Letter::Keeper(_) | Letter::KeeperDied | Letter::Swept { .. } => 1,
-            Letter::Reply { .. } | Letter::Hint | Letter::Ousted(_) => 2,
+            Delivery::Signal(_) => 0,
+            Delivery::Keeper(_) | Delivery::KeeperDied | Delivery::Swept { .. } => 1,
+            Delivery::Reply { .. } | Delivery::Hint | Delivery::Ousted(_) => 2,
         }
     }
 }
 
 /// What the campaigner says to its keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ToKeeper {
+pub(super) enum ModelMessage {
     Arm {
         term: Term,
         kill_by: Time,
@@ -76,8 +76,8 @@ pub(super) enum ToKeeper {
         kill_by: Time,
     },
     Start {
-        job: Job,
-        run: Run,
+        program: Program,
+        run: RunId,
     },
     Stop {
         kill_at: Time,
@@ -92,35 +92,35 @@ pub(super) enum ToKeeper {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline {
+pub(super) struct ModelDeadline {
     pub term: Term,
     pub kill_by: Time,
     pub expired: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Campaigner {
+pub(super) enum CampaignerModel {
     Present,
     Dismissed,
     Gone,
 }
 
 #[derive(Debug)]
-pub(super) struct Keeper {
-    pub life: Life,
-    pub inbox: VecDeque<ToKeeper>,
-    pub deadline: Option<Deadline>,
+pub(super) struct KeeperModel {
+    pub life: ProcessState,
+    pub inbox: VecDeque<ModelMessage>,
+    pub deadline: Option<ModelDeadline>,
     pub kill_at: Time,
     /// When a hook has had its time.
     pub until: Time,
     /// The term after which the hook is still to run.
     pub ousted_due: Option<Term>,
-    pub run: Run,
+    pub run: RunId,
     /// A start that was refused, of which something is still left; and whether a stop has been asked for since.
-    pub refused: Option<(Run, bool)>,
+    pub refused: Option<(RunId, bool)>,
     /// Of which term, and until when, the claim is kept should the campaigner die.
     pub hold: Option<(Term, Time)>,
-    pub campaigner: Campaigner,
+    pub campaigner: CampaignerModel,
     pub end_reported: bool,
     pub empty_reported: bool,
     /// When the timer is set to, and which setting that is.
@@ -132,14 +132,14 @@ pub(super) struct Keeper {
 }
 
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct SimHost {
     pub name: char,
     pub clock: Clock,
     pub candidate: Candidate,
-    pub campaigner: Life,
+    pub campaigner: ProcessState,
     /// What came while the campaigner was stopped.
-    pub inbox: Vec<Letter>,
-    pub keeper: Keeper,
+    pub inbox: Vec<Delivery>,
+    pub keeper: KeeperModel,
     pub tree: Tree,
     pub client: Client,
     pub stop_timeout: Duration,
@@ -153,17 +153,17 @@ pub(super) struct Host {
     pub cuts: (u32, u32),
     /// The latest of its requests that has reached the store.
     pub last_arrived: Attempt,
-    pub books: Books,
-    pub patient: Patient,
-    pub supervised: Supervised,
-    pub following: Following,
-    pub petitioners: Petitioners,
+    pub books: ReferenceState,
+    pub patient: WaitCheck,
+    pub supervised: RestartCheck,
+    pub following: FollowerCheck,
+    pub request_check: RequestCheck,
 }
 
-impl Host {
+impl SimHost {
     /// Whether anything of it still runs.
     pub(super) fn is_over(&self) -> bool {
-        self.campaigner == Life::Dead && self.keeper.life == Life::Dead && !self.tree.is_alive()
+        self.campaigner == ProcessState::Dead && self.keeper.life == ProcessState::Dead && !self.tree.is_alive()
     }
 
     pub(super) fn leads(&self) -> bool {
@@ -171,10 +171,10 @@ impl Host {
     }
 }
 
-impl Keeper {
-    pub(super) fn new(now: Duration) -> Keeper {
-        Keeper {
-            life: Life::Running { since: now },
+impl KeeperModel {
+    pub(super) fn new(now: Duration) -> KeeperModel {
+        KeeperModel {
+            life: ProcessState::Running { since: now },
             inbox: VecDeque::new(),
             deadline: None,
             kill_at: Time::NEVER,
@@ -183,7 +183,7 @@ impl Keeper {
             run: 0,
             refused: None,
             hold: None,
-            campaigner: Campaigner::Present,
+            campaigner: CampaignerModel::Present,
             end_reported: true,
             empty_reported: true,
             due: Time::NEVER,

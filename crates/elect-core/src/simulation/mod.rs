@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! setup ──▶ world ──▶ step, step, step … ──▶ quiet: all faults end ──▶ settled: somebody leads, and goes on leading
-//!             │         └ after each: ledger (the invariants), patience (those of who waits and who does not),
+//!             │         └ after each: ledger (the invariants), campaign_limit (those of who waits and who does not),
 //!             │           supervision (restarts and holds), following (followers and hooks)
 //!             ├ host: campaigner (the driver's part) · keeper · command · clock
 //!             ├ network ─▶ store: queue (like etcd) · record (5.3), lasting or not · lock (no ttl)
@@ -17,7 +17,7 @@
 //! What an observed store's candidate may take is decided by the program's own `takeover`, as the program does.
 //!
 //! The invariants are computed from what the model really did, in true time; the core is never asked. What must
-//! have happened at least once in a run is counted in `coverage`, and each rule is broken once on purpose in `sabotage`.
+//! have happened at least once in a run is counted in `coverage`, and each rule is broken once on purpose in `mutation`.
 //!
 //! `ELECT_HISTORIES=100000 cargo test no_history` runs that many; `ELECT_SEED=7 cargo test no_history -- --nocapture`
 //! tells one.
@@ -25,53 +25,53 @@
 //! What is not here, by section 2.2 of the design: campaigner and keeper of one host out of action at once (except with the
 //! lock, which outlives both), whole hosts frozen, clocks further apart than the margin, records deleted by hand.
 
-mod campaigner;
 mod clock;
 mod command;
 mod coverage;
+mod driver_model;
 mod faults;
-mod following;
+mod follower_check;
 mod host;
-mod keeper;
-mod ledger;
+mod invariants;
+mod keeper_model;
 mod lock_store;
+mod mutations;
 mod network;
-mod patience;
-mod petitioning;
 mod queue_store;
 mod record_store;
-mod sabotage;
+mod request_check;
+mod restart_check;
+mod run;
 mod setup;
 mod store;
-mod supervision;
 mod transcript;
-mod world;
+mod wait_check;
 
 use std::path::Path;
 
 use clock::ms;
 use coverage::Coverage;
 use faults::Fault;
-use setup::{Mode, Setup};
-use world::{Violation, World};
+use run::{Simulation, Violation};
+use setup::{Setup, StoreModel};
 
 /// How many histories an ordinary test run goes through.
 const HISTORIES: u64 = 10_000;
 
 /// Seeds that have failed once, each with what it was; they are always the first.
-const FAILED_ONCE: &str = include_str!("failed_once.txt");
+const REGRESSION_SEEDS: &str = include_str!("regression_seeds.txt");
 
 #[test]
 fn no_history_breaks_a_rule_and_everything_that_can_go_wrong_has() {
     if let Some(seed) = number("ELECT_SEED") {
-        println!("{}", World::transcript(&Setup::draw(seed), None).join("\n"));
-        World::run(&Setup::draw(seed), None).unwrap_or_else(fail);
+        println!("{}", Simulation::transcript(&Setup::draw(seed), None).join("\n"));
+        Simulation::run(&Setup::draw(seed), None).unwrap_or_else(fail);
         return;
     }
     let mut coverage = Coverage::new();
     let histories = number("ELECT_HISTORIES").unwrap_or(HISTORIES);
     for seed in failed_once().chain(0..histories) {
-        coverage.add(&World::run(&Setup::draw(seed), None).unwrap_or_else(fail));
+        coverage.add(&Simulation::run(&Setup::draw(seed), None).unwrap_or_else(fail));
     }
     println!("{histories} histories\n{coverage}");
     assert!(histories < HISTORIES || coverage.missing().is_empty(), "never happened: {:?}", coverage.missing());
@@ -79,40 +79,40 @@ fn no_history_breaks_a_rule_and_everything_that_can_go_wrong_has() {
 
 #[test]
 fn a_history_is_the_same_every_time_it_is_told() {
-    let told = || World::transcript(&Setup::draw(3), None);
+    let told = || Simulation::transcript(&Setup::draw(3), None);
     assert_eq!(told(), told());
 }
 
 #[test]
 fn the_leader_stops_and_hands_over_a_queue() {
-    let mut setup = Setup::plain(Mode::Queue, 2, ms(7_500));
+    let mut setup = Setup::plain(StoreModel::Queue, 2, ms(7_500));
     setup.faults = vec![(ms(5_000), Fault::Ask(0))];
     compare("handover_queue.txt", &setup);
 }
 
 #[test]
 fn the_leader_stops_and_hands_over_a_record() {
-    let mut setup = Setup::plain(Mode::Record, 2, ms(17_500));
+    let mut setup = Setup::plain(StoreModel::Record, 2, ms(17_500));
     setup.faults = vec![(ms(15_000), Fault::Ask(0))];
     compare("handover_record.txt", &setup);
 }
 
 #[test]
 fn a_killed_campaigner_hands_over_at_once() {
-    let mut setup = Setup::plain(Mode::Queue, 2, ms(3_500));
+    let mut setup = Setup::plain(StoreModel::Queue, 2, ms(3_500));
     setup.faults = vec![(ms(3_000), Fault::KillCampaigner(0))];
     compare("killed_campaigner.txt", &setup);
 }
 
 #[test]
 fn a_leader_that_is_cut_off_has_stopped_before_the_next_one_starts() {
-    let mut setup = Setup::plain(Mode::Queue, 2, ms(16_000));
+    let mut setup = Setup::plain(StoreModel::Queue, 2, ms(16_000));
     setup.faults = vec![(ms(3_000), Fault::Cut(0, faults::Direction::Both))];
     compare("cut_off.txt", &setup);
 }
 
 fn failed_once() -> impl Iterator<Item = u64> {
-    let lines = FAILED_ONCE.lines().filter(|line| !line.starts_with('#'));
+    let lines = REGRESSION_SEEDS.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.split_whitespace().next().and_then(|seed| seed.parse().ok()).expect("a seed in every line"))
 }
 
@@ -128,7 +128,7 @@ fn fail(violation: Violation) -> Coverage {
 
 /// A history that a person can read, checked in; `UPDATE=1` writes it anew.
 fn compare(name: &str, setup: &Setup) {
-    let told = World::transcript(setup, None).join("\n") + "\n";
+    let told = Simulation::transcript(setup, None).join("\n") + "\n";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulation/golden").join(name);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &told).expect("can be written");

@@ -3,38 +3,42 @@
 use std::time::Duration;
 
 use super::super::event::Attempt;
-use super::clock::{Dice, FASTEST, lasts_at, ms};
+use super::clock::{CLOCK_DRIFT_MAX_PPM, SimRng, lasts_at, ms};
 use super::coverage::Seen;
-use super::host::Letter;
+use super::host::Delivery;
+use super::run::{SimEvent, Simulation};
 use super::store::{Effect, Reply, Request, Store};
 use super::transcript;
-use super::world::{What, World};
 
 /// How bad the network is, in percent.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Weather {
+pub(super) struct NetworkConditions {
     pub lost: u32,
     pub doubled: u32,
     pub slow: u32,
 }
 
-impl Weather {
-    pub(super) fn draw(dice: &mut Dice) -> Weather {
-        Weather { lost: dice.of(&[0, 1, 5, 20]), doubled: dice.of(&[0, 2, 10, 30]), slow: dice.of(&[0, 2, 10, 30]) }
+impl NetworkConditions {
+    pub(super) fn draw(rng: &mut SimRng) -> NetworkConditions {
+        NetworkConditions {
+            lost: rng.of(&[0, 1, 5, 20]),
+            doubled: rng.of(&[0, 2, 10, 30]),
+            slow: rng.of(&[0, 2, 10, 30]),
+        }
     }
 }
 
-impl World {
+impl Simulation {
     fn delay(&mut self) -> Duration {
-        if self.setup.calm && self.setup.nature.is_some() {
+        if self.setup.calm && self.setup.behavior.is_some() {
             return ms(3);
         }
         let ttl = self.setup.ttl;
-        if self.dice.percent(self.weather.slow) {
-            let longest = if self.dice.percent(20) { 2 * ttl } else { ttl / 4 };
-            self.dice.between(ms(20), longest)
+        if self.rng.percent(self.network_conditions.slow) {
+            let longest = if self.rng.percent(20) { 2 * ttl } else { ttl / 4 };
+            self.rng.between(ms(20), longest)
         } else {
-            self.dice.between(ms(1), ms(20))
+            self.rng.between(ms(1), ms(20))
         }
     }
 
@@ -43,24 +47,24 @@ impl World {
             // No network: a call into the kernel.
             let reply = self.at_store(request);
             if let Some(attempt) = attempt {
-                let at = self.now + self.dice.between(ms(0), ms(1));
-                self.post(h, at, Letter::Reply { attempt, leg, reply });
+                let at = self.now + self.rng.between(ms(0), ms(1));
+                self.schedule_delivery(h, at, Delivery::Reply { attempt, leg, reply });
             }
             return;
         }
-        if self.hosts[h].cuts.0 > 0 || self.dice.percent(self.weather.lost) {
+        if self.hosts[h].cuts.0 > 0 || self.rng.percent(self.network_conditions.lost) {
             self.request_lost(h, request);
             return;
         }
-        let copies = if self.dice.percent(self.weather.doubled) { 2 } else { 1 };
+        let copies = if self.rng.percent(self.network_conditions.doubled) { 2 } else { 1 };
         if copies == 2 {
             self.coverage.count(Seen::DoubledRequest);
         }
         for copy in 0..copies {
             // The second is as a rule somebody's retry.
-            let retry = if copy == 1 { self.dice.between(ms(0), self.setup.ttl / 2) } else { ms(0) };
+            let retry = if copy == 1 { self.rng.between(ms(0), self.setup.ttl / 2) } else { ms(0) };
             let at = self.now + self.delay() + retry;
-            self.push(at, What::AtStore { host: h, attempt, leg, request });
+            self.push(at, SimEvent::AtStore { host: h, attempt, leg, request });
         }
     }
 
@@ -76,11 +80,11 @@ impl World {
         if self.store_is_down {
             self.request_lost(h, request);
             if let Some(attempt) = attempt
-                && self.dice.percent(50)
+                && self.rng.percent(50)
             {
                 self.coverage.count(Seen::Unreachable);
                 let at = self.now + self.delay();
-                self.post(h, at, Letter::Reply { attempt, leg, reply: Reply::Unreachable });
+                self.schedule_delivery(h, at, Delivery::Reply { attempt, leg, reply: Reply::Unreachable });
             }
             return;
         }
@@ -100,18 +104,18 @@ impl World {
             self.coverage.count(Seen::KeeperReleased);
             return;
         };
-        if self.hosts[h].cuts.1 > 0 || self.dice.percent(self.weather.lost) {
+        if self.hosts[h].cuts.1 > 0 || self.rng.percent(self.network_conditions.lost) {
             self.note(h, || "    reply lost".into());
             self.coverage.count(Seen::LostReply);
             return;
         }
-        let copies = if self.dice.percent(self.weather.doubled) { 2 } else { 1 };
+        let copies = if self.rng.percent(self.network_conditions.doubled) { 2 } else { 1 };
         if copies == 2 {
             self.coverage.count(Seen::DoubledReply);
         }
         for _ in 0..copies {
             let at = self.now + self.delay();
-            self.post(h, at, Letter::Reply { attempt, leg, reply });
+            self.schedule_delivery(h, at, Delivery::Reply { attempt, leg, reply });
         }
     }
 
@@ -128,7 +132,7 @@ impl World {
             return;
         }
         let mut effects = std::mem::take(&mut self.effects);
-        let slack = self.dice.between(ms(0), ms(500));
+        let slack = self.rng.between(ms(0), ms(500));
         self.store.look(self.now, slack, &mut effects);
         self.follow(&mut effects);
         self.effects = effects;
@@ -139,7 +143,7 @@ impl World {
             match effect {
                 Effect::Given(term, h) => self.check_given(h, term),
                 Effect::Written(term, ttl) => {
-                    self.guards.insert(term, self.now + lasts_at(FASTEST, ttl));
+                    self.guards.insert(term, self.now + lasts_at(CLOCK_DRIFT_MAX_PPM, ttl));
                     self.written.insert(term, (self.now, ttl));
                 }
                 Effect::Guarded(term, until) => {
@@ -151,26 +155,26 @@ impl World {
                 }
                 Effect::Expired => self.coverage.count(Seen::LeaseExpired),
                 Effect::Wrong(rule) => self.violate(rule, 0),
-                Effect::Ousted(h, term) => self.tell(h, Letter::Ousted(term)),
-                Effect::Hint(h) => self.tell(h, Letter::Hint),
+                Effect::Ousted(h, term) => self.tell(h, Delivery::Ousted(term)),
+                Effect::Hint(h) => self.tell(h, Delivery::Hint),
                 Effect::HintAll => {
                     for index in 0..self.present.len() {
-                        self.tell(self.present[index], Letter::Hint);
+                        self.tell(self.present[index], Delivery::Hint);
                     }
                 }
-                Effect::LookAgain(at) => self.push(at, What::Look),
+                Effect::LookAgain(at) => self.push(at, SimEvent::Look),
             }
         }
     }
 
     /// A word of the store that nobody asked for: a watch, a channel. It may be lost.
-    fn tell(&mut self, h: usize, letter: Letter) {
+    fn tell(&mut self, h: usize, letter: Delivery) {
         let lossy = !self.setup.calm && !matches!(self.store, Store::Lock(_));
-        if lossy && (self.hosts[h].cuts.1 > 0 || self.dice.percent(20)) {
+        if lossy && (self.hosts[h].cuts.1 > 0 || self.rng.percent(20)) {
             self.coverage.count(Seen::HintLost);
             return;
         }
         let at = self.now + self.delay();
-        self.post(h, at, letter);
+        self.schedule_delivery(h, at, letter);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::event::{Answer, Campaigned, Renewed, Term};
 use super::super::time::Time;
 use super::clock::{lasts_at, ms};
-use super::sabotage::Broken;
+use super::mutations::InjectedMutation;
 use super::store::{Ask, Effect, Next, Reply, Request, Stored, Win};
 
 /// Every so many wins the last term is raised by other hands, between the answer and the verification.
@@ -33,7 +33,7 @@ pub(super) struct QueueServer {
     revision: Term,
     stored: Stored,
     wins: u64,
-    broken: Option<Broken>,
+    injected_mutation: Option<InjectedMutation>,
     /// How much faster than true time its clock is, in millionths.
     rate: i64,
     /// It grants no shorter lease than this.
@@ -41,8 +41,16 @@ pub(super) struct QueueServer {
 }
 
 impl QueueServer {
-    pub(super) fn new(rate: i64, shortest: Duration, broken: Option<Broken>) -> QueueServer {
-        QueueServer { keys: Vec::new(), revision: 1, stored: Stored::default(), wins: 0, broken, rate, shortest }
+    pub(super) fn new(rate: i64, shortest: Duration, injected_mutation: Option<InjectedMutation>) -> QueueServer {
+        QueueServer {
+            keys: Vec::new(),
+            revision: 1,
+            stored: Stored::default(),
+            wins: 0,
+            injected_mutation,
+            rate,
+            shortest,
+        }
     }
 
     pub(super) fn apply(&mut self, now: Duration, request: Request, effects: &mut Vec<Effect>) -> Reply {
@@ -110,7 +118,9 @@ impl QueueServer {
         }
         // A win that shows has been verified: the last term is of no account any more.
         let Some(win) = win.filter(|_| key.term.is_none()) else { return Reply::Checked { leads: true } };
-        if win.stored.modified != self.stored.modified && self.broken != Some(Broken::TermNotCompared) {
+        if win.stored.modified != self.stored.modified
+            && self.injected_mutation != Some(InjectedMutation::TermNotCompared)
+        {
             return Reply::OtherTerm;
         }
         if win.term <= self.stored.term {
@@ -118,7 +128,7 @@ impl QueueServer {
         }
         key.term = Some(win.term);
         effects.push(Effect::Guarded(win.term, key.expires_at));
-        if self.broken != Some(Broken::TermNotKept) {
+        if self.injected_mutation != Some(InjectedMutation::TermNotKept) {
             self.revision += 1;
             self.stored = Stored { term: win.term, modified: self.revision };
         }
@@ -200,11 +210,11 @@ pub(super) struct QueueClient {
     /// As it was read first on this lease.
     early: Option<Stored>,
     granted: Duration,
-    broken: Option<Broken>,
+    injected_mutation: Option<InjectedMutation>,
 }
 
 impl QueueClient {
-    pub(super) fn new(holder: usize, ttl: Duration, broken: Option<Broken>) -> QueueClient {
+    pub(super) fn new(holder: usize, ttl: Duration, injected_mutation: Option<InjectedMutation>) -> QueueClient {
         QueueClient {
             holder,
             ttl,
@@ -217,7 +227,7 @@ impl QueueClient {
             highest_seen: 0,
             early: None,
             granted: ttl,
-            broken,
+            injected_mutation,
         }
     }
 
@@ -242,7 +252,8 @@ impl QueueClient {
             (Reply::Entered { revision, first, stored, led }, _) => {
                 (self.fresh, self.revision) = (false, revision);
                 let early = *self.early.get_or_insert(stored);
-                let stored = if self.broken == Some(Broken::TermReadEarly) { early } else { stored };
+                let stored =
+                    if self.injected_mutation == Some(InjectedMutation::TermReadEarly) { early } else { stored };
                 let answer = if first {
                     Campaigned::Won(self.wins(sent, stored, led))
                 } else {

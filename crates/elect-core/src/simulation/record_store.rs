@@ -9,8 +9,8 @@ use crate::takeover::{
     Write, is_effective,
 };
 
-use super::clock::{Dice, ms};
-use super::sabotage::Broken;
+use super::clock::{SimRng, ms};
+use super::mutations::InjectedMutation;
 use super::store::{Ask, Effect, Next, Reply, Request};
 
 type Record = ObservedRecord<u64>;
@@ -46,13 +46,17 @@ pub(super) struct RecordServer {
     /// The last nonce of the present term, for the books.
     newest: u64,
     pub(super) memory: Durability,
-    broken: Option<Broken>,
+    injected_mutation: Option<InjectedMutation>,
 }
 
 impl RecordServer {
-    pub(super) fn new(saves_every: Duration, memory: Durability, broken: Option<Broken>) -> RecordServer {
+    pub(super) fn new(
+        saves_every: Duration,
+        memory: Durability,
+        injected_mutation: Option<InjectedMutation>,
+    ) -> RecordServer {
         let now = Observed { basis: Basis::of(1), is_attached: true, record: None };
-        RecordServer { now, saved: None, saved_at: ms(0), saves_every, newest: 0, memory, broken }
+        RecordServer { now, saved: None, saved_at: ms(0), saves_every, newest: 0, memory, injected_mutation }
     }
 
     pub(super) fn apply(&mut self, now: Duration, request: Request, effects: &mut Vec<Effect>) -> Reply {
@@ -90,7 +94,8 @@ impl RecordServer {
                 Some(record) if record.is_held_by(holder) && record.term == term => {
                     let found = record.nonce;
                     // One that comes twice must not set the version back to what somebody has seen before.
-                    if is_effective(nonce, found) || self.broken == Some(Broken::VersionMayReturn) {
+                    if is_effective(nonce, found) || self.injected_mutation == Some(InjectedMutation::VersionMayReturn)
+                    {
                         if nonce > self.newest {
                             self.newest = nonce;
                             effects.push(Effect::Written(term, record.ttl));
@@ -108,7 +113,7 @@ impl RecordServer {
                         record.state = RecordState::Free;
                         record.nonce = nonce;
                         record.basis = settled.unwrap_or(record.basis);
-                        if self.broken == Some(Broken::ReleaseRefreshes) {
+                        if self.injected_mutation == Some(InjectedMutation::ReleaseRefreshes) {
                             record.basis = self.now.basis;
                         }
                         effects.push(Effect::Freed(record.term));
@@ -169,14 +174,19 @@ pub(super) struct RecordClient {
     term: Option<Term>,
     /// Its release has been asked for.
     let_go: bool,
-    broken: Option<Broken>,
+    injected_mutation: Option<InjectedMutation>,
 }
 
 impl RecordClient {
-    pub(super) fn new(holder: usize, ttl: Duration, memory: Durability, broken: Option<Broken>) -> RecordClient {
-        let sabotage = if let Some(Broken::Takeover(rule)) = broken { Some(rule) } else { None };
-        let rule = Takeover::new(name(holder), ttl, memory).breaking(sabotage);
-        RecordClient { holder, ttl, rule, term: None, let_go: false, broken }
+    pub(super) fn new(
+        holder: usize,
+        ttl: Duration,
+        memory: Durability,
+        injected_mutation: Option<InjectedMutation>,
+    ) -> RecordClient {
+        let mutation = if let Some(InjectedMutation::Takeover(rule)) = injected_mutation { Some(rule) } else { None };
+        let rule = Takeover::new(name(holder), ttl, memory).breaking(mutation);
+        RecordClient { holder, ttl, rule, term: None, let_go: false, injected_mutation }
     }
 
     pub(super) fn begin(&mut self, ask: Ask) -> Request {
@@ -195,7 +205,9 @@ impl RecordClient {
             }
             Ask::Release => {
                 let claim = match self.term {
-                    Some(_) | None if self.broken == Some(Broken::ReleaseByIdAlone) => Claim::Holder,
+                    Some(_) | None if self.injected_mutation == Some(InjectedMutation::ReleaseByIdAlone) => {
+                        Claim::Holder
+                    }
                     Some(term) => Claim::Term(term),
                     None => Claim::Nonce(self.rule.outstanding()),
                 };
@@ -206,9 +218,10 @@ impl RecordClient {
         }
     }
 
-    pub(super) fn reply(&mut self, ask: Ask, now: Time, sent: Time, reply: Reply, dice: &mut Dice) -> Next {
+    pub(super) fn reply(&mut self, ask: Ask, now: Time, sent: Time, reply: Reply, rng: &mut SimRng) -> Next {
         // T1: an observer counts from after receiving.
-        let seen_at = if self.broken == Some(Broken::ObserverCountsFromSending) { sent } else { now };
+        let seen_at =
+            if self.injected_mutation == Some(InjectedMutation::ObserverCountsFromSending) { sent } else { now };
         let waiting = |again, decided| Next::Answer(Answer::Campaign(Campaigned::Waiting { again, decided }));
         match reply {
             Reply::Observed(observed) => match self.rule.decide(seen_at, &observed) {
@@ -238,7 +251,7 @@ impl RecordClient {
             Reply::Conflict => {
                 self.rule.forget();
                 // Whoever it was that was quicker: that shows in the next look.
-                waiting(Some(dice.between(ms(1), ms(100))), false)
+                waiting(Some(rng.between(ms(1), ms(100))), false)
             }
             Reply::Renewed { ttl, nonce, found, basis } => {
                 let write = Write { sent, received: now, ttl, nonce, found, is_confirmed: true, basis };

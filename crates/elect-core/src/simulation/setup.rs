@@ -3,28 +3,28 @@
 use std::time::Duration;
 
 use super::super::event::Signal;
-use super::super::timing::Asked;
-use super::super::{Hooks, OnChange, OnLost, Patience, Restart, RestartWhen, Timing, Wishes};
+use super::super::timing::TimingFlags;
+use super::super::{CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, Timing};
 use crate::takeover::Durability;
 
-use super::clock::{Dice, FASTEST, ms};
-use super::command::Nature;
+use super::clock::{CLOCK_DRIFT_MAX_PPM, SimRng, ms};
+use super::command::ProcessBehavior;
 use super::faults::Fault;
 use super::lock_store::LockServer;
+use super::mutations::InjectedMutation;
 use super::queue_store::QueueServer;
 use super::record_store::RecordServer;
-use super::sabotage::Broken;
 use super::store::Store;
 
 /// What kind of store the election is held in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum StoreModel {
     /// Leases of its own, and a queue.
     Queue,
     /// One record, observed.
     Record,
     /// The same, where no record is ever lost.
-    LastingRecord,
+    DurableRecord,
     /// A lock, without a ttl.
     Lock,
 }
@@ -33,7 +33,7 @@ pub(super) enum Mode {
 #[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 pub(super) struct Setup {
     pub seed: u64,
-    pub mode: Mode,
+    pub mode: StoreModel,
     pub candidates: usize,
     /// The shortest ttl of all.
     pub ttl: Duration,
@@ -55,10 +55,10 @@ pub(super) struct Setup {
     /// Most candidates have a follower, or hooks.
     pub following: bool,
     /// Somebody asks now and then whether it leads.
-    pub petitions: bool,
+    pub pending_requests: bool,
     pub quiet_at: Duration,
-    /// The nature of every command; drawn for each if not given.
-    pub nature: Option<Nature>,
+    /// The behavior of every command; drawn for each if not given.
+    pub behavior: Option<ProcessBehavior>,
     pub faults: Vec<(Duration, Fault)>,
 }
 
@@ -67,26 +67,26 @@ const TTLS: [Duration; 4] = [ms(3_000), ms(4_000), ms(6_000), ms(10_000)];
 impl Setup {
     pub(super) fn draw(seed: u64) -> Setup {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x005e_ed0f_e1ec_7104);
-        let mut dice = Dice { rng: rng.fork(), punctual: false };
-        let ttl = dice.of(&TTLS);
-        let mode = match dice.rng.u32(0..100) {
-            0..40 => Mode::Queue,
+        let mut rng = SimRng { rng: rng.fork(), punctual: false };
+        let ttl = rng.of(&TTLS);
+        let mode = match rng.rng.u32(0..100) {
+            0..40 => StoreModel::Queue,
             // By chance of their own; no seed that had failed before is among them.
-            40..88 if seed % 5 == 2 => Mode::LastingRecord,
-            40..88 => Mode::Record,
-            _ => Mode::Lock,
+            40..88 if seed % 5 == 2 => StoreModel::DurableRecord,
+            40..88 => StoreModel::Record,
+            _ => StoreModel::Lock,
         };
         Setup {
             seed,
             mode,
-            candidates: dice.rng.usize(2..=4),
+            candidates: rng.rng.usize(2..=4),
             ttl,
-            unequal: dice.percent(30),
-            stop_timeout: dice.of(&[ms(500), ms(2_000), ms(8_000)]),
-            drift: dice.percent(90),
-            calm: dice.percent(20),
-            strays: dice.percent(50),
-            obliging: dice.percent(50),
+            unequal: rng.percent(30),
+            stop_timeout: rng.of(&[ms(500), ms(2_000), ms(8_000)]),
+            drift: rng.percent(90),
+            calm: rng.percent(20),
+            strays: rng.percent(50),
+            obliging: rng.percent(50),
             rejoin: true,
             // One in four, and by chance of their own: the histories of the patient, and with them the seeds that have
             // failed once, stay what they were.
@@ -96,15 +96,15 @@ impl Setup {
             // By chance of their own too, and half of those whose commands are restarted among them; but for a seed that had
             // failed before.
             following: matches!(seed % 8, 0 | 6) && seed != 94,
-            petitions: seed % 8 == 1,
+            pending_requests: seed % 8 == 1,
             quiet_at: ttl * 10,
-            nature: None,
-            faults: vec![(dice.between(ms(1), ttl), Fault::Any)],
+            behavior: None,
+            faults: vec![(rng.between(ms(1), ttl), Fault::Any)],
         }
     }
 
     /// No fault, no chance, nobody but those who are there from the beginning.
-    pub(super) fn plain(mode: Mode, candidates: usize, quiet_at: Duration) -> Setup {
+    pub(super) fn plain(mode: StoreModel, candidates: usize, quiet_at: Duration) -> Setup {
         Setup {
             seed: 0,
             mode,
@@ -120,101 +120,100 @@ impl Setup {
             impatient: false,
             supervised: false,
             following: false,
-            petitions: false,
+            pending_requests: false,
             quiet_at,
-            nature: Some(Nature::calm()),
+            behavior: Some(ProcessBehavior::calm()),
             faults: Vec::new(),
         }
     }
 
-    pub(super) fn store(&self, dice: &mut Dice, broken: Option<Broken>) -> Store {
+    pub(super) fn store(&self, rng: &mut SimRng, injected_mutation: Option<InjectedMutation>) -> Store {
         match self.mode {
-            Mode::Queue => {
-                let rate = if self.drift { dice.rng.i64(-FASTEST..=FASTEST) } else { 0 };
+            StoreModel::Queue => {
+                let rate = if self.drift { rng.rng.i64(-CLOCK_DRIFT_MAX_PPM..=CLOCK_DRIFT_MAX_PPM) } else { 0 };
                 // Now and then a server that grants no lease as short as was asked for.
-                let odd = !self.calm && dice.percent(20);
-                Store::Queue(QueueServer::new(rate, if odd { ms(5_000) } else { ms(0) }, broken))
+                let odd = !self.calm && rng.percent(20);
+                Store::Queue(QueueServer::new(rate, if odd { ms(5_000) } else { ms(0) }, injected_mutation))
             }
-            Mode::Record | Mode::LastingRecord => {
-                let memory = if self.mode == Mode::Record { Durability::Volatile } else { Durability::Durable };
-                Store::Record(RecordServer::new(dice.of(&[ms(1_000), self.ttl]), memory, broken))
+            StoreModel::Record | StoreModel::DurableRecord => {
+                let memory = if self.mode == StoreModel::Record { Durability::Volatile } else { Durability::Durable };
+                Store::Record(RecordServer::new(rng.of(&[ms(1_000), self.ttl]), memory, injected_mutation))
             }
-            Mode::Lock => Store::Lock(LockServer::default()),
+            StoreModel::Lock => Store::Lock(LockServer::default()),
         }
     }
 
     /// What a candidate wants besides leading.
-    pub(super) fn wishes(&self, h: usize) -> Wishes {
-        let wishes = self.wishes_without_followers(h);
+    pub(super) fn policy(&self, h: usize) -> Policy {
+        let policy = self.wishes_without_followers(h);
         if !self.following {
-            return wishes;
+            return policy;
         }
-        let mut dice = self.dice_of(h, 0x0f01_1077);
-        let on_change =
-            dice.of(&[OnChange::Restart, OnChange::Restart, OnChange::Signal(Signal(10)), OnChange::Ignore]);
+        let mut rng = self.dice_of(h, 0x0f01_1077);
+        let on_change = rng.of(&[OnChange::Restart, OnChange::Restart, OnChange::Signal(Signal(10)), OnChange::Ignore]);
         let hooks = Hooks {
-            on_elected: dice.percent(50),
-            on_ousted: dice.percent(60),
-            timeout: dice.of(&[ms(300), ms(1_000), self.ttl]),
+            on_elected: rng.percent(50),
+            on_ousted: rng.percent(60),
+            timeout: rng.of(&[ms(300), ms(1_000), self.ttl]),
             ..Hooks::default()
         };
-        Wishes { follower: dice.percent(70).then_some(on_change), hooks, ..wishes }
+        Policy { follower: rng.percent(70).then_some(on_change), hooks, ..policy }
     }
 
-    fn wishes_without_followers(&self, h: usize) -> Wishes {
+    fn wishes_without_followers(&self, h: usize) -> Policy {
         if self.supervised {
             return self.supervision(h);
         }
         if !self.impatient {
-            return Wishes::default();
+            return Policy::default();
         }
-        let mut dice = self.dice_of(h, 0x0b5e_55ed);
-        let patience = match dice.rng.u32(0..100) {
-            0..35 => Patience::Endless,
-            35..60 => Patience::AtMost(ms(0)),
-            _ => Patience::AtMost(dice.between(ms(1), self.ttl * 2)),
+        let mut rng = self.dice_of(h, 0x0b5e_55ed);
+        let campaign_limit = match rng.rng.u32(0..100) {
+            0..35 => CampaignLimit::Unlimited,
+            35..60 => CampaignLimit::For(ms(0)),
+            _ => CampaignLimit::For(rng.between(ms(1), self.ttl * 2)),
         };
-        let on_lost = if dice.percent(50) { OnLost::End } else { OnLost::Recampaign };
-        Wishes { patience, on_lost, ..Wishes::default() }
+        let on_lost = if rng.percent(50) { OnLost::End } else { OnLost::Recampaign };
+        Policy { campaign_limit, on_lost, ..Policy::default() }
     }
 
     /// The same for those whose commands are restarted, or whose boundary is kept.
-    fn supervision(&self, h: usize) -> Wishes {
-        let mut dice = self.dice_of(h, 0x5afe_4a2d);
-        let when = dice.of(&[RestartWhen::Never, RestartWhen::OnFailure, RestartWhen::Always, RestartWhen::Always]);
+    fn supervision(&self, h: usize) -> Policy {
+        let mut rng = self.dice_of(h, 0x5afe_4a2d);
+        let when = rng.of(&[RestartWhen::Never, RestartWhen::OnFailure, RestartWhen::Always, RestartWhen::Always]);
         let restart = Restart {
             when,
-            delay: dice.of(&[ms(0), ms(20), ms(100), self.ttl / 4]),
-            limit: dice.rng.u32(1..=4),
-            within: dice.between(self.ttl / 4, self.ttl * 3 / 2),
+            delay: rng.of(&[ms(0), ms(20), ms(100), self.ttl / 4]),
+            limit: rng.rng.u32(1..=4),
+            within: rng.between(self.ttl / 4, self.ttl * 3 / 2),
         };
-        let min_hold = if dice.percent(50) { dice.between(ms(1), self.ttl * 2) } else { ms(0) };
-        let patience =
-            if dice.percent(80) { Patience::Endless } else { Patience::AtMost(dice.between(ms(0), self.ttl)) };
-        let on_lost = if dice.percent(25) { OnLost::End } else { OnLost::Recampaign };
-        Wishes { patience, on_lost, min_hold, restart, ..Wishes::default() }
+        let min_hold = if rng.percent(50) { rng.between(ms(1), self.ttl * 2) } else { ms(0) };
+        let campaign_limit =
+            if rng.percent(80) { CampaignLimit::Unlimited } else { CampaignLimit::For(rng.between(ms(0), self.ttl)) };
+        let on_lost = if rng.percent(25) { OnLost::End } else { OnLost::Recampaign };
+        Policy { campaign_limit, on_lost, min_hold, restart, ..Policy::default() }
     }
 
-    fn dice_of(&self, h: usize, kind: u64) -> Dice {
+    fn dice_of(&self, h: usize, kind: u64) -> SimRng {
         let host = u64::try_from(h).expect("few hosts");
         let seed = self.seed ^ kind ^ host.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Dice { rng: fastrand::Rng::with_seed(seed), punctual: false }
+        SimRng { rng: fastrand::Rng::with_seed(seed), punctual: false }
     }
 
     /// The timings that one candidate asks for.
-    pub(super) fn asked(&self, dice: &mut Dice) -> Asked {
-        let ttl = if self.unequal { dice.of(&TTLS).max(self.ttl) } else { self.ttl };
-        let plain = Asked { ttl: Some(ttl), ..Asked::default() };
-        if self.nature.is_some() {
+    pub(super) fn asked(&self, rng: &mut SimRng) -> TimingFlags {
+        let ttl = if self.unequal { rng.of(&TTLS).max(self.ttl) } else { self.ttl };
+        let plain = TimingFlags { ttl: Some(ttl), ..TimingFlags::default() };
+        if self.behavior.is_some() {
             return plain;
         }
-        let odd = match dice.rng.u32(0..6) {
-            0 => Asked { renew: Some(ttl / 4), ..plain },
-            1 => Asked { fence_grace: Some(ms(100)), ..plain },
-            2 => Asked { request_timeout: Some(ttl / 12), ..plain },
+        let odd = match rng.rng.u32(0..6) {
+            0 => TimingFlags { renew: Some(ttl / 4), ..plain },
+            1 => TimingFlags { fence_grace: Some(ms(100)), ..plain },
+            2 => TimingFlags { request_timeout: Some(ttl / 12), ..plain },
             _ => plain,
         };
-        if Timing::prove(odd).is_ok() { odd } else { plain }
+        if Timing::validate(odd).is_ok() { odd } else { plain }
     }
 
     pub(super) fn longest_ttl(&self) -> Duration {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::super::event::{Answer, Attempt, Campaigned, Renewed, Term};
 use super::super::time::Time;
-use super::clock::Dice;
+use super::clock::SimRng;
 use super::lock_store::{LockClient, LockServer};
+use super::mutations::InjectedMutation;
 use super::queue_store::{QueueClient, QueueServer};
 use super::record_store::{AfterRestart, Claim, Observed, RecordClient, RecordServer};
-use super::sabotage::Broken;
 use crate::takeover::{Basis, Vacancy};
 
 /// What the candidate asked for.
@@ -147,7 +147,7 @@ impl Store {
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ClientKind {
     Queue(QueueClient),
     Record(RecordClient),
     Lock(LockClient),
@@ -164,21 +164,28 @@ struct Open {
 /// The candidate's side of its requests: what a store's file in the program will be.
 #[derive(Debug)]
 pub(super) struct Client {
-    kind: Kind,
+    kind: ClientKind,
     open: Option<Open>,
     /// Requests that were given up, whose answers may still come, doubled ones too.
     past: Vec<(Attempt, Time)>,
-    broken: Option<Broken>,
+    injected_mutation: Option<InjectedMutation>,
 }
 
 impl Client {
-    pub(super) fn new(store: &Store, holder: usize, ttl: Duration, broken: Option<Broken>) -> Client {
+    pub(super) fn new(
+        store: &Store,
+        holder: usize,
+        ttl: Duration,
+        injected_mutation: Option<InjectedMutation>,
+    ) -> Client {
         let kind = match store {
-            Store::Queue(_) => Kind::Queue(QueueClient::new(holder, ttl, broken)),
-            Store::Record(server) => Kind::Record(RecordClient::new(holder, ttl, server.memory, broken)),
-            Store::Lock(_) => Kind::Lock(LockClient { holder }),
+            Store::Queue(_) => ClientKind::Queue(QueueClient::new(holder, ttl, injected_mutation)),
+            Store::Record(server) => {
+                ClientKind::Record(RecordClient::new(holder, ttl, server.memory, injected_mutation))
+            }
+            Store::Lock(_) => ClientKind::Lock(LockClient { holder }),
         };
-        Client { kind, open: None, past: Vec::new(), broken }
+        Client { kind, open: None, past: Vec::new(), injected_mutation }
     }
 
     /// The first call of a new request. Whatever was under way is given up.
@@ -189,9 +196,9 @@ impl Client {
         }
         self.past.push((attempt, now));
         match &mut self.kind {
-            Kind::Queue(client) => client.begin(ask),
-            Kind::Record(client) => client.begin(ask),
-            Kind::Lock(client) => client.begin(ask),
+            ClientKind::Queue(client) => client.begin(ask),
+            ClientKind::Record(client) => client.begin(ask),
+            ClientKind::Lock(client) => client.begin(ask),
         }
     }
 
@@ -203,7 +210,7 @@ impl Client {
         attempt: Attempt,
         leg: u8,
         reply: Reply,
-        dice: &mut Dice,
+        rng: &mut SimRng,
     ) -> Option<(u8, Next)> {
         let Some(open) = self.open.as_mut().filter(|open| open.attempt == attempt && open.leg == leg) else {
             // A worker gives one answer to an attempt: a doubled reply to an earlier call of it decides nothing.
@@ -214,16 +221,16 @@ impl Client {
             return stale(reply, sent).map(|answer| (leg, Next::Answer(answer)));
         };
         // T1: the lease counts from before the first call was sent.
-        let sent = if self.broken == Some(Broken::StampAfterReply) { now } else { open.sent };
+        let sent = if self.injected_mutation == Some(InjectedMutation::StampAfterReply) { now } else { open.sent };
         let next = match &mut self.kind {
             _ if reply == Reply::Unreachable => Next::Answer(match open.ask {
                 Ask::Campaign => Answer::Campaign(Campaigned::Failed),
                 Ask::Renew => Answer::Renew(Renewed::Failed),
                 Ask::Release => Answer::Release(false),
             }),
-            Kind::Queue(client) => client.reply(open.ask, sent, reply),
-            Kind::Record(client) => client.reply(open.ask, now, sent, reply, dice),
-            Kind::Lock(_) => LockClient::reply(sent, reply),
+            ClientKind::Queue(client) => client.reply(open.ask, sent, reply),
+            ClientKind::Record(client) => client.reply(open.ask, now, sent, reply, rng),
+            ClientKind::Lock(_) => LockClient::reply(sent, reply),
         };
         match next {
             Next::Call(_) => open.leg += 1,
@@ -234,9 +241,9 @@ impl Client {
 
     pub(super) fn bequest(&self) -> Request {
         match &self.kind {
-            Kind::Queue(client) => client.bequest(),
-            Kind::Record(client) => client.bequest(),
-            Kind::Lock(client) => Request::Unlock { holder: client.holder },
+            ClientKind::Queue(client) => client.bequest(),
+            ClientKind::Record(client) => client.bequest(),
+            ClientKind::Lock(client) => Request::Unlock { holder: client.holder },
         }
     }
 }

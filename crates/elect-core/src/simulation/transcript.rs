@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::event::{Action, Answer, Campaigned, Event, FromKeeper, Job, Renewed};
+use super::super::event::{Action, Answer, Campaigned, Event, FromKeeper, Program, Renewed};
 use super::super::time::Time;
 use super::clock::Clock;
 use super::store::{Reply, Request};
@@ -21,21 +21,25 @@ pub(super) fn action(clock: Clock, action: &Action) -> String {
         Action::Renew(attempt) => format!("→ #{} renew", attempt.0),
         Action::Release(attempt) => format!("→ #{} release", attempt.0),
         Action::Arm { term, kill_by } => format!("→ keeper: kill term {term} at {}", at(clock, *kill_by)),
-        Action::Start { job: Job::Command { term }, run } => format!("→ keeper: start run {run} in term {term}"),
-        Action::Start { job, run } => format!("→ keeper: start run {run}: {job:?}"),
-        Action::StartAside { aside, beside } => format!("→ keeper: start {aside:?} beside {beside:?}"),
+        Action::Start { program: Program::Command { term }, run } => {
+            format!("→ keeper: start run {run} in term {term}")
+        }
+        Action::Start { program, run } => format!("→ keeper: start run {run}: {program:?}"),
+        Action::StartBackgroundHook { background_hook, beside } => {
+            format!("→ keeper: start {background_hook:?} beside {beside:?}")
+        }
         Action::Stop { kill_at } => format!("→ keeper: stop, kill at {}", at(clock, *kill_at)),
         Action::Kill => "→ keeper: kill".into(),
         Action::Forward(signal) => format!("→ keeper: forward {signal:?}"),
         Action::Ping => "→ keeper: ping".into(),
         Action::KillKeeper => "kills its keeper".into(),
         Action::Sweep => "sweeps".into(),
-        Action::Report(report) => format!("* {report:?}"),
-        Action::Grant { petition, term: Some(term), until } => {
-            format!("→ visitor {}: leads in term {term} until {}", petition.0, at(clock, *until))
+        Action::Notice(report) => format!("* {report:?}"),
+        Action::Grant { request_id, term: Some(term), until } => {
+            format!("→ visitor {}: leads in term {term} until {}", request_id.0, at(clock, *until))
         }
-        Action::Grant { petition, term: None, .. } => format!("→ visitor {}: has resigned", petition.0),
-        Action::Deny { petition, why } => format!("→ visitor {}: {why:?}", petition.0),
+        Action::Grant { request_id, term: None, .. } => format!("→ visitor {}: has resigned", request_id.0),
+        Action::Deny { request_id, why } => format!("→ visitor {}: {why:?}", request_id.0),
         Action::EndHold => "→ keeper: nothing is held any more".into(),
         Action::End(outcome) => format!("ends: {outcome:?}"),
     }
@@ -47,8 +51,8 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
         Event::Answer { attempt, answer } => format!("← #{} {}", attempt.0, answered(clock, answer)),
         Event::Hint => "← hint".into(),
         Event::TermSeen(term) => format!("← term {term} was seen"),
-        Event::Leader(leader) => format!("← leader: {leader:?}"),
-        Event::Due(aside) => format!("due: {aside:?}"),
+        Event::LeaderObserved(leader) => format!("← leader: {leader:?}"),
+        Event::HookDue(background_hook) => format!("due: {background_hook:?}"),
         Event::Ousted { term } => format!("← the key of term {term} is gone"),
         Event::Keeper(FromKeeper::Armed { term, kill_by }) => {
             format!("← keeper: will kill term {term} at {}", at(clock, *kill_by))
@@ -56,8 +60,8 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
         Event::Keeper(
             word @ (FromKeeper::Pong
             | FromKeeper::Started { .. }
-            | FromKeeper::Idle { .. }
-            | FromKeeper::AsideEnded(_)
+            | FromKeeper::NoCommand { .. }
+            | FromKeeper::BackgroundHookEnded(_)
             | FromKeeper::NotStarted { .. }
             | FromKeeper::Exited { .. }
             | FromKeeper::Expired { .. }
@@ -71,9 +75,11 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
         Event::Swept { empty: false } => "swept: something is left".into(),
         Event::Stop(_) => "← asked to stop".into(),
         Event::Forward(signal) => format!("← {signal:?}"),
-        Event::Ask { petition, term: None } => format!("← visitor {}: do you lead?", petition.0),
-        Event::Ask { petition, term: Some(term) } => format!("← visitor {}: do you lead in term {term}?", petition.0),
-        Event::Resign(petition) => format!("← visitor {}: resign", petition.0),
+        Event::ConfirmLeadership { request_id, term: None } => format!("← visitor {}: do you lead?", request_id.0),
+        Event::ConfirmLeadership { request_id, term: Some(term) } => {
+            format!("← visitor {}: do you lead in term {term}?", request_id.0)
+        }
+        Event::Resign(request_id) => format!("← visitor {}: resign", request_id.0),
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::stopping::Hold;
-use super::{Input, State, VERIFY_WITHIN, credit, next_renewal};
-use crate::Core;
-use crate::event::{Action, Answer, CommandEnd, Hook, HookFailure, Job, NotStarted, Reason, Renewed, Report};
+use super::stopping::HeldLease;
+use super::{Input, State, VERIFY_TIMEOUT_NO_TTL, credit, next_renewal};
+use crate::Context;
+use crate::event::{Action, Answer, CommandEnd, Hook, HookFailure, NotStarted, Notice, Program, Reason, Renewed};
 use crate::event::{Signal, Term};
-use crate::runs::Sequel;
-use crate::sabotage::Sabotage;
+use crate::mutation::Mutation;
+use crate::restart_tracker::AfterExit;
 use crate::time::Time;
 use crate::timing::{KILL_ALLOWANCE, Lease};
 
@@ -17,8 +17,8 @@ pub(crate) struct Leading {
     pub(super) term: Term,
     pub(super) lease: Lease,
     pub(super) renew_at: Time,
-    job: Job,
-    stage: Stage,
+    program: Program,
+    stage: LeadingStage,
     /// If the keeper still finds it too late for a start then, we resign (K5).
     resign_at: Time,
     /// If the hook is not over by then, it counts as failed, and so does a keeper that lets it go on.
@@ -27,9 +27,9 @@ pub(crate) struct Leading {
     kept: Vec<Signal>,
 }
 
-/// Of the present job.
+/// Of the present program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum LeadingStage {
     /// The keeper has been told to start it.
     Starting,
     /// It was too late for the lease that was armed: again after the next credited renewal, and once the keeper has said that
@@ -48,104 +48,110 @@ enum Stage {
 }
 
 /// Only with a lease that was credited, with more than one renewal left in it (K5), and without a follower.
-pub(super) fn become_leading(core: &mut Core, now: Time, term: Term, lease: Lease) -> State {
-    core.report(Report::Elected { term });
-    core.highest_term = core.highest_term.max(term);
-    core.low_terms = 0;
-    core.stands_until = None;
-    core.runs.term_begins();
-    core.arm(term, lease);
-    let job = if core.wishes.hooks.on_elected { Job::OnElected { term } } else { Job::Command { term } };
-    let renew_at = next_renewal(core, now, lease.sent);
-    Leading::starting(core, now, job, (term, lease), renew_at)
+pub(super) fn become_leading(context: &mut Context, now: Time, term: Term, lease: Lease) -> State {
+    context.notice(Notice::Elected { term });
+    context.highest_term = context.highest_term.max(term);
+    context.low_terms = 0;
+    context.campaign_deadline = None;
+    context.restart_tracker.term_begins();
+    context.arm(term, lease);
+    let program = if context.policy.hooks.on_elected { Program::OnElected { term } } else { Program::Command { term } };
+    let renew_at = next_renewal(context, now, lease.sent);
+    Leading::starting(context, now, program, (term, lease), renew_at)
 }
 
 /// Once more in the same term: with an empty tree, a lease that is still ours, and more than one renewal left in it (K5).
-pub(super) fn restart(core: &mut Core, now: Time, term: Term, lease: Lease, renew_at: Time) -> State {
-    core.runs.restarted(now);
-    core.arm(term, lease);
-    Leading::starting(core, now, Job::Command { term }, (term, lease), renew_at)
+pub(super) fn restart(context: &mut Context, now: Time, term: Term, lease: Lease, renew_at: Time) -> State {
+    context.restart_tracker.restarted(now);
+    context.arm(term, lease);
+    Leading::starting(context, now, Program::Command { term }, (term, lease), renew_at)
 }
 
 impl Leading {
-    fn starting(core: &mut Core, now: Time, job: Job, (term, lease): (Term, Lease), renew_at: Time) -> State {
-        let (stage, never) = (Stage::Starting, Time::NEVER);
+    fn starting(
+        context: &mut Context,
+        now: Time,
+        program: Program,
+        (term, lease): (Term, Lease),
+        renew_at: Time,
+    ) -> State {
+        let (stage, never) = (LeadingStage::Starting, Time::NEVER);
         let (resign_at, accept_by, kept) = (never, never, Vec::new());
-        let mut leading = Leading { term, lease, renew_at, job, stage, resign_at, accept_by, kept };
-        leading.start(core, now, job);
+        let mut leading = Leading { term, lease, renew_at, program, stage, resign_at, accept_by, kept };
+        leading.start(context, now, program);
         State::Leading(leading)
     }
 
-    fn start(&mut self, core: &mut Core, now: Time, job: Job) {
-        (self.job, self.stage) = (job, Stage::Starting);
-        self.accept_by = match job {
+    fn start(&mut self, context: &mut Context, now: Time, program: Program) {
+        (self.program, self.stage) = (program, LeadingStage::Starting);
+        self.accept_by = match program {
             // The time-out is the keeper's to enforce: it counts from the start.
-            Job::OnElected { .. } => now + core.wishes.hooks.timeout + KILL_ALLOWANCE,
-            Job::Command { .. } | Job::OnOusted { .. } | Job::Follower => Time::NEVER,
+            Program::OnElected { .. } => now + context.policy.hooks.timeout + KILL_ALLOWANCE,
+            Program::Command { .. } | Program::OnOusted { .. } | Program::Follower => Time::NEVER,
         };
-        core.start(job);
+        context.start(program);
     }
 
-    pub(super) fn next(mut self, core: &mut Core, now: Time, input: Input) -> State {
+    pub(super) fn next(mut self, context: &mut Context, now: Time, input: Input) -> State {
         match input {
-            Input::Time => return self.pass_time(core, now),
+            Input::Time => return self.pass_time(context, now),
             Input::Answer(Answer::Renew(answer)) => match answer {
-                Renewed::Credited { sent, ttl } => return self.credited(core, now, sent, ttl),
-                Renewed::Lost => return self.become_stopping(core, now, Reason::Lost, Hold::Nothing),
-                Renewed::Outdated | Renewed::Failed => self.renew_at = now + core.backoff(),
+                Renewed::Credited { sent, ttl } => return self.credited(context, now, sent, ttl),
+                Renewed::Lost => return self.become_stopping(context, now, Reason::Lost, HeldLease::Lost),
+                Renewed::Outdated | Renewed::Failed => self.renew_at = now + context.backoff(),
             },
-            Input::Ousted => return self.become_stopping(core, now, Reason::Lost, Hold::Nothing),
+            Input::Ousted => return self.become_stopping(context, now, Reason::Lost, HeldLease::Lost),
             Input::Started(pid) => {
                 if self.is_command() {
-                    core.report(Report::Started { term: self.term, pid });
-                    core.runs.started(now);
+                    context.notice(Notice::Started { term: self.term, pid });
+                    context.restart_tracker.started(now);
                     for signal in std::mem::take(&mut self.kept) {
-                        core.act(Action::Forward(signal));
+                        context.act(Action::Forward(signal));
                     }
                 }
-                self.stage = Stage::Running;
+                self.stage = LeadingStage::Running;
             }
-            Input::Idle => self.stage = Stage::Idle,
+            Input::Idle => self.stage = LeadingStage::Idle,
             Input::NotStarted(NotStarted::TooLate) => {
-                self.stage = Stage::Deferred { cleared: false, credited: false };
+                self.stage = LeadingStage::Deferred { cleared: false, credited: false };
                 self.accept_by = Time::NEVER;
                 // The first time only: a keeper that refuses again is not asked as fast as the store can answer.
                 if self.resign_at == Time::NEVER {
-                    self.resign_at = now + core.timing.ttl().unwrap_or(VERIFY_WITHIN);
+                    self.resign_at = now + context.timing.ttl().unwrap_or(VERIFY_TIMEOUT_NO_TTL);
                     self.renew_at = now;
                 }
             }
             Input::NotStarted(NotStarted::Failed(errno)) => {
                 if !self.is_command() {
-                    return self.not_accepted(core, now, HookFailure::CannotStart(errno));
+                    return self.not_accepted(context, now, HookFailure::CannotStart(errno));
                 }
-                let hold = Hold::Lease(self.lease);
-                return self.become_stopping(core, now, Reason::CannotStart(errno), hold);
+                let hold = HeldLease::Valid(self.lease);
+                return self.become_stopping(context, now, Reason::CannotStart(errno), hold);
             }
-            Input::Exited(end) if self.is_command() => return self.command_ended(core, now, end),
-            Input::Exited(end) => return self.hook_ended(core, now, end),
+            Input::Exited(end) if self.is_command() => return self.command_ended(context, now, end),
+            Input::Exited(end) => return self.hook_ended(context, now, end),
             // K10: only now is there nothing left of the hook.
-            Input::Empty if self.stage == Stage::Accepted => self.go_on(core, now),
-            Input::Empty | Input::Cleared => self.cleared(core, now),
+            Input::Empty if self.stage == LeadingStage::Accepted => self.go_on(context, now),
+            Input::Empty | Input::Cleared => self.cleared(context, now),
             // The keeper's clock is ours; if it was first by a hair, the term is over all the same.
             Input::Expired => {
-                let hold = Hold::Over(self.lease);
-                return self.become_stopping(core, now, Reason::RunningOut, hold);
+                let hold = HeldLease::Expired(self.lease);
+                return self.become_stopping(context, now, Reason::RunningOut, hold);
             }
             Input::Stop(signal) => {
-                let hold = Hold::Lease(self.lease);
-                return self.become_stopping(core, now, Reason::Asked(signal), hold);
+                let hold = HeldLease::Valid(self.lease);
+                return self.become_stopping(context, now, Reason::Asked(signal), hold);
             }
             Input::KeeperDied => {
-                let hold = Hold::Lease(self.lease);
-                let state = self.become_stopping(core, now, Reason::KeeperDied, hold);
-                return state.next(core, now, Input::KeeperDied);
+                let hold = HeldLease::Valid(self.lease);
+                let state = self.become_stopping(context, now, Reason::KeeperDied, hold);
+                return state.next(context, now, Input::KeeperDied);
             }
-            Input::Forward(signal) => self.forward(core, signal),
+            Input::Forward(signal) => self.forward(context, signal),
             Input::Ask => self.renew_at = now,
             Input::Resign => {
-                let hold = Hold::Lease(self.lease);
-                return self.become_stopping(core, now, Reason::Resigned, hold);
+                let hold = HeldLease::Valid(self.lease);
+                return self.become_stopping(context, now, Reason::Resigned, hold);
             }
             // A hint is another candidate's business, or looked into by the next renewal.
             Input::Hint
@@ -156,43 +162,43 @@ impl Leading {
         State::Leading(self)
     }
 
-    fn pass_time(self, core: &mut Core, now: Time) -> State {
+    fn pass_time(self, context: &mut Context, now: Time) -> State {
         if now >= self.lease.stop_by {
-            let hold = Hold::Over(self.lease);
-            return self.become_stopping(core, now, Reason::RunningOut, hold);
+            let hold = HeldLease::Expired(self.lease);
+            return self.become_stopping(context, now, Reason::RunningOut, hold);
         }
-        if matches!(self.stage, Stage::Deferred { .. }) && now >= self.resign_at {
-            let hold = Hold::Lease(self.lease);
-            return self.become_stopping(core, now, Reason::RunningOut, hold);
+        if matches!(self.stage, LeadingStage::Deferred { .. }) && now >= self.resign_at {
+            let hold = HeldLease::Valid(self.lease);
+            return self.become_stopping(context, now, Reason::RunningOut, hold);
         }
         if now >= self.accept_by {
-            return self.not_accepted(core, now, HookFailure::TimedOut);
+            return self.not_accepted(context, now, HookFailure::TimedOut);
         }
-        if core.requests.is_idle() && now >= self.renew_at {
-            core.renew(now);
+        if context.store_requests.is_idle() && now >= self.renew_at {
+            context.renew(now);
         }
         State::Leading(self)
     }
 
     fn is_command(&self) -> bool {
-        match self.job {
-            Job::Command { .. } => true,
-            Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => false,
+        match self.program {
+            Program::Command { .. } => true,
+            Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => false,
         }
     }
 
     /// Whether the command runs, or would if there were one.
     pub(super) fn has_begun(&self) -> bool {
-        self.is_command() && matches!(self.stage, Stage::Running | Stage::Idle)
+        self.is_command() && matches!(self.stage, LeadingStage::Running | LeadingStage::Idle)
     }
 
     /// Signals are for the command, and for nobody before it: until it has executed they are kept, each once, as a process keeps
     /// what it blocks.
-    fn forward(&mut self, core: &mut Core, signal: Signal) {
+    fn forward(&mut self, context: &mut Context, signal: Signal) {
         match self.stage {
-            Stage::Running if self.is_command() => core.act(Action::Forward(signal)),
-            Stage::Idle => {}
-            Stage::Starting | Stage::Deferred { .. } | Stage::Accepted | Stage::Running => {
+            LeadingStage::Running if self.is_command() => context.act(Action::Forward(signal)),
+            LeadingStage::Idle => {}
+            LeadingStage::Starting | LeadingStage::Deferred { .. } | LeadingStage::Accepted | LeadingStage::Running => {
                 if !self.kept.contains(&signal) {
                     self.kept.push(signal);
                 }
@@ -203,104 +209,110 @@ impl Leading {
     /// When a start that was too late, or a hook, has had its time.
     pub(super) fn gives_up_at(&self) -> Time {
         match self.stage {
-            Stage::Deferred { .. } => self.resign_at,
-            Stage::Starting | Stage::Running | Stage::Accepted | Stage::Idle => self.accept_by,
+            LeadingStage::Deferred { .. } => self.resign_at,
+            LeadingStage::Starting | LeadingStage::Running | LeadingStage::Accepted | LeadingStage::Idle => {
+                self.accept_by
+            }
         }
     }
 
-    fn credited(mut self, core: &mut Core, now: Time, sent: Time, ttl: Option<Duration>) -> State {
-        match credit(core, self.term, sent, ttl) {
+    fn credited(mut self, context: &mut Context, now: Time, sent: Time, ttl: Option<Duration>) -> State {
+        match credit(context, self.term, sent, ttl) {
             Ok(lease) => {
                 // Deadlines only move forward (K1).
                 if lease.sent > self.lease.sent {
                     self.lease = lease;
-                    core.arm(self.term, lease);
+                    context.arm(self.term, lease);
                 }
-                self.renew_at = next_renewal(core, now, self.lease.sent);
-                if let Stage::Deferred { credited, .. } = &mut self.stage {
+                self.renew_at = next_renewal(context, now, self.lease.sent);
+                if let LeadingStage::Deferred { credited, .. } = &mut self.stage {
                     *credited = true;
-                    self.start_again(core, now);
+                    self.start_again(context, now);
                 }
                 State::Leading(self)
             }
             Err(error) => {
-                core.report(Report::Unusable(error));
-                let hold = Hold::Lease(self.lease);
-                self.become_stopping(core, now, Reason::RunningOut, hold)
+                context.notice(Notice::Unusable(error));
+                let hold = HeldLease::Valid(self.lease);
+                self.become_stopping(context, now, Reason::RunningOut, hold)
             }
         }
     }
 
-    fn command_ended(self, core: &mut Core, now: Time, end: CommandEnd) -> State {
-        core.report(Report::CommandEnded { term: self.term, end });
-        core.runs.ended(now, core.timing.ttl());
-        if core.breaks(Sabotage::RestartBesideTheOld) && matches!(core.sequel(now, end), Sequel::Restart(_)) {
-            return restart(core, now, self.term, self.lease, self.renew_at);
+    fn command_ended(self, context: &mut Context, now: Time, end: CommandEnd) -> State {
+        context.notice(Notice::CommandEnded { term: self.term, end });
+        context.restart_tracker.ended(now, context.timing.ttl());
+        if context.mutated(Mutation::RestartBesideTheOld)
+            && matches!(context.after_exit(now, end), AfterExit::Restart(_))
+        {
+            return restart(context, now, self.term, self.lease, self.renew_at);
         }
-        let hold = Hold::Lease(self.lease);
-        let State::Stopping(mut stopping) = self.become_stopping(core, now, Reason::CommandEnded, hold) else {
+        let hold = HeldLease::Valid(self.lease);
+        let State::Stopping(mut stopping) = self.become_stopping(context, now, Reason::CommandEnded, hold) else {
             unreachable!("become_stopping makes a stopping state")
         };
         stopping.end = Some(end);
         State::Stopping(stopping)
     }
 
-    fn hook_ended(mut self, core: &mut Core, now: Time, end: CommandEnd) -> State {
+    fn hook_ended(mut self, context: &mut Context, now: Time, end: CommandEnd) -> State {
         match end {
             CommandEnd::Exited(0) => {
-                core.runs.accepted();
-                self.stage = Stage::Accepted;
+                context.restart_tracker.accepted();
+                self.stage = LeadingStage::Accepted;
                 State::Leading(self)
             }
-            CommandEnd::Exited(_) | CommandEnd::Killed { .. } if core.breaks(Sabotage::CommandAfterFailedHook) => {
-                self.stage = Stage::Accepted;
+            CommandEnd::Exited(_) | CommandEnd::Killed { .. } if context.mutated(Mutation::CommandAfterFailedHook) => {
+                self.stage = LeadingStage::Accepted;
                 State::Leading(self)
             }
-            CommandEnd::Killed { escalated: true, .. } => self.not_accepted(core, now, HookFailure::TimedOut),
-            CommandEnd::Exited(_) | CommandEnd::Killed { .. } => self.not_accepted(core, now, HookFailure::Ended(end)),
+            CommandEnd::Killed { escalated: true, .. } => self.not_accepted(context, now, HookFailure::TimedOut),
+            CommandEnd::Exited(_) | CommandEnd::Killed { .. } => {
+                self.not_accepted(context, now, HookFailure::Ended(end))
+            }
         }
     }
 
     /// The hook is over and nothing of it is left. K5: with one renewal or less in the lease, the next credit decides.
-    fn go_on(&mut self, core: &mut Core, now: Time) {
-        let job = Job::Command { term: self.term };
-        if self.lease.stop_by.since(now) > core.timing.renew() {
-            self.start(core, now, job);
+    fn go_on(&mut self, context: &mut Context, now: Time) {
+        let program = Program::Command { term: self.term };
+        if self.lease.stop_by.since(now) > context.timing.renew() {
+            self.start(context, now, program);
             return;
         }
-        (self.job, self.accept_by) = (job, Time::NEVER);
-        self.stage = Stage::Deferred { cleared: true, credited: false };
-        self.resign_at = now + core.timing.ttl().unwrap_or(VERIFY_WITHIN);
+        (self.program, self.accept_by) = (program, Time::NEVER);
+        self.stage = LeadingStage::Deferred { cleared: true, credited: false };
+        self.resign_at = now + context.timing.ttl().unwrap_or(VERIFY_TIMEOUT_NO_TTL);
         self.renew_at = now;
     }
 
     /// Nothing is left of a start that was refused. Of any other stage this word says nothing.
-    fn cleared(&mut self, core: &mut Core, now: Time) {
-        if let Stage::Deferred { cleared, .. } = &mut self.stage {
+    fn cleared(&mut self, context: &mut Context, now: Time) {
+        if let LeadingStage::Deferred { cleared, .. } = &mut self.stage {
             *cleared = true;
-            self.start_again(core, now);
+            self.start_again(context, now);
         }
     }
 
     /// K5: a refused start is retried with a credited renewal of which more than one interval is left, and only once the keeper
     /// has confirmed that nothing of the refused one is left.
-    fn start_again(&mut self, core: &mut Core, now: Time) {
-        let Stage::Deferred { cleared, credited } = self.stage else { return };
-        if !credited || !(cleared || core.breaks(Sabotage::StartsBesideRefused)) {
+    fn start_again(&mut self, context: &mut Context, now: Time) {
+        let LeadingStage::Deferred { cleared, credited } = self.stage else { return };
+        if !credited || !(cleared || context.mutated(Mutation::StartsBesideRefused)) {
             return;
         }
-        if self.lease.stop_by.since(now) > core.timing.renew() {
-            let job = self.job;
-            return self.start(core, now, job);
+        if self.lease.stop_by.since(now) > context.timing.renew() {
+            let program = self.program;
+            return self.start(context, now, program);
         }
-        self.stage = Stage::Deferred { cleared, credited: false };
+        self.stage = LeadingStage::Deferred { cleared, credited: false };
         self.renew_at = self.renew_at.min(now);
     }
 
     /// We are not to lead after all.
-    fn not_accepted(self, core: &mut Core, now: Time, failure: HookFailure) -> State {
-        core.report(Report::HookFailed { hook: Hook::OnElected, failure });
-        let hold = Hold::Lease(self.lease);
-        self.become_stopping(core, now, Reason::NotAccepted, hold)
+    fn not_accepted(self, context: &mut Context, now: Time, failure: HookFailure) -> State {
+        context.notice(Notice::HookFailed { hook: Hook::OnElected, failure });
+        let hold = HeldLease::Valid(self.lease);
+        self.become_stopping(context, now, Reason::NotAccepted, hold)
     }
 }

@@ -1,22 +1,22 @@
 //! The command is being stopped. The only way out is a tree that is confirmed empty (2.3).
 
-use super::holding::{Next, become_holding};
 use super::leading::Leading;
-use super::ousting::become_ousting;
-use super::releasing::Then;
-use super::{Input, SWEEP_AGAIN, State, UNCONFIRMED_AGAIN, after_loss, credit, next_renewal};
-use crate::Core;
-use crate::event::{Action, Answer, CommandEnd, Job, Outcome, Reason, Renewed, Report, Term};
-use crate::runs::Sequel;
-use crate::sabotage::Sabotage;
+use super::leading_idle::{HoldPurpose, become_leading_idle};
+use super::ousted_hook::become_ousted_hook;
+use super::releasing::AfterRelease;
+use super::{Input, SWEEP_INTERVAL, State, UNCONFIRMED_REPORT_INTERVAL, after_loss, credit, next_renewal};
+use crate::Context;
+use crate::event::{Action, Answer, CommandEnd, Notice, Outcome, Program, Reason, Renewed, Term};
+use crate::mutation::Mutation;
+use crate::policy::OnLost;
+use crate::restart_tracker::AfterExit;
 use crate::time::Time;
 use crate::timing::{KILL_ALLOWANCE, Lease};
-use crate::wishes::OnLost;
 
 #[derive(Debug)]
 pub(crate) struct Stopping {
     pub(super) term: Term,
-    pub(super) hold: Hold,
+    pub(super) hold: HeldLease,
     pub(super) reason: Reason,
     pub(super) end: Option<CommandEnd>,
     pub(super) renew_at: Time,
@@ -32,13 +32,13 @@ pub(crate) struct Stopping {
 
 /// What the store holds for us while we stop.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Hold {
+pub(super) enum HeldLease {
     /// A lease that is renewed, and whose renewals count.
-    Lease(Lease),
+    Valid(Lease),
     /// The term is over, yet the store may still hold others off: renewed, but to no effect here.
-    Over(Lease),
+    Expired(Lease),
     /// Nothing: the store says it is not ours.
-    Nothing,
+    Lost,
 }
 
 /// Who empties the tree.
@@ -52,11 +52,11 @@ pub(super) enum Reaper {
 }
 
 impl Reaper {
-    pub(super) fn sweep_if_due(&mut self, core: &mut Core, now: Time) {
+    pub(super) fn sweep_if_due(&mut self, context: &mut Context, now: Time) {
         match self {
             Reaper::Campaigner { sweep_at } if now >= *sweep_at => {
-                *sweep_at = now + SWEEP_AGAIN;
-                core.act(Action::Sweep);
+                *sweep_at = now + SWEEP_INTERVAL;
+                context.act(Action::Sweep);
             }
             Reaper::Campaigner { .. } | Reaper::Keeper => {}
         }
@@ -71,9 +71,9 @@ impl Reaper {
 }
 
 impl Leading {
-    pub(super) fn become_stopping(self, core: &mut Core, now: Time, reason: Reason, hold: Hold) -> State {
+    pub(super) fn become_stopping(self, context: &mut Context, now: Time, reason: Reason, hold: HeldLease) -> State {
         let kill_at = match reason {
-            Reason::Lost if core.breaks(Sabotage::GraceWhenLost) => now + core.stop_timeout,
+            Reason::Lost if context.mutated(Mutation::GraceWhenLost) => now + context.stop_timeout,
             // K11: an answer that says the lease is not ours leaves no time for grace.
             Reason::Lost | Reason::KeeperDied => now,
             Reason::RunningOut => self.lease.kill_by,
@@ -82,15 +82,15 @@ impl Leading {
             | Reason::CannotStart(_)
             | Reason::NotAccepted
             | Reason::Asked(_)
-            | Reason::Resigned => now + core.stop_timeout,
+            | Reason::Resigned => now + context.stop_timeout,
         };
-        core.report(Report::Stopping { term: self.term, reason });
+        context.notice(Notice::Stopping { term: self.term, reason });
         let mut stopping = Stopping {
             term: self.term,
             hold,
             reason,
             end: None,
-            renew_at: if core.breaks(Sabotage::NoRenewalWhileStopping) { Time::NEVER } else { self.renew_at },
+            renew_at: if context.mutated(Mutation::NoRenewalWhileStopping) { Time::NEVER } else { self.renew_at },
             kill_at,
             killed: false,
             stop_asked: matches!(reason, Reason::Asked(_)),
@@ -99,78 +99,78 @@ impl Leading {
             reaper: Reaper::Keeper,
         };
         if now >= kill_at {
-            stopping.kill(core);
+            stopping.kill(context);
         } else {
-            core.act(Action::Stop { kill_at });
+            context.act(Action::Stop { kill_at });
         }
         State::Stopping(stopping)
     }
 }
 
 impl Stopping {
-    pub(super) fn next(mut self, core: &mut Core, now: Time, input: Input) -> State {
+    pub(super) fn next(mut self, context: &mut Context, now: Time, input: Input) -> State {
         match input {
-            Input::Time => self.pass_time(core, now),
+            Input::Time => self.pass_time(context, now),
             Input::Answer(Answer::Renew(answer)) => match (answer, self.hold) {
-                (Renewed::Credited { sent, ttl }, Hold::Lease(lease)) => {
-                    if let Ok(new) = credit(core, self.term, sent, ttl)
+                (Renewed::Credited { sent, ttl }, HeldLease::Valid(lease)) => {
+                    if let Ok(new) = credit(context, self.term, sent, ttl)
                         && new.sent > lease.sent
                     {
-                        self.hold = Hold::Lease(new);
-                        core.arm(self.term, new);
+                        self.hold = HeldLease::Valid(new);
+                        context.arm(self.term, new);
                     }
-                    self.renew_at = next_renewal(core, now, sent);
+                    self.renew_at = next_renewal(context, now, sent);
                 }
-                (Renewed::Credited { sent, .. }, Hold::Over(_)) => {
-                    self.renew_at = next_renewal(core, now, sent);
+                (Renewed::Credited { sent, .. }, HeldLease::Expired(_)) => {
+                    self.renew_at = next_renewal(context, now, sent);
                     // T2: a late success changes nothing. The store holds the others off, no more.
-                    if core.breaks(Sabotage::LateSuccessCounts) {
-                        self.hold = Hold::Lease(core.timing.lease(sent));
-                        core.arm(self.term, core.timing.lease(sent));
+                    if context.mutated(Mutation::LateSuccessCounts) {
+                        self.hold = HeldLease::Valid(context.timing.lease(sent));
+                        context.arm(self.term, context.timing.lease(sent));
                     }
                 }
-                (Renewed::Credited { .. } | Renewed::Outdated | Renewed::Failed, Hold::Nothing) => {}
-                (Renewed::Outdated | Renewed::Failed, Hold::Lease(_) | Hold::Over(_)) => {
-                    self.renew_at = now + core.backoff();
+                (Renewed::Credited { .. } | Renewed::Outdated | Renewed::Failed, HeldLease::Lost) => {}
+                (Renewed::Outdated | Renewed::Failed, HeldLease::Valid(_) | HeldLease::Expired(_)) => {
+                    self.renew_at = now + context.backoff();
                 }
-                (Renewed::Lost, Hold::Lease(_) | Hold::Over(_) | Hold::Nothing) => self.lose(core),
+                (Renewed::Lost, HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost) => self.lose(context),
             },
-            Input::Ousted => self.lose(core),
+            Input::Ousted => self.lose(context),
             Input::Ask => self.renew_at = now,
-            Input::Started(pid) => match core.job {
-                Job::Command { .. } => {
-                    core.report(Report::Started { term: self.term, pid });
-                    core.runs.started(now);
+            Input::Started(pid) => match context.program {
+                Program::Command { .. } => {
+                    context.notice(Notice::Started { term: self.term, pid });
+                    context.restart_tracker.started(now);
                 }
-                Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => {}
+                Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => {}
             },
-            Input::Exited(end) => match core.job {
-                Job::Command { .. } => {
-                    core.report(Report::CommandEnded { term: self.term, end });
+            Input::Exited(end) => match context.program {
+                Program::Command { .. } => {
+                    context.notice(Notice::CommandEnded { term: self.term, end });
                     self.end = Some(end);
                 }
                 // A hook that was stopped in the middle: its status is nobody's.
-                Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => {}
+                Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => {}
             },
             Input::Expired => {
                 self.expired = true;
-                self.kill(core);
+                self.kill(context);
             }
-            Input::Empty => return self.emptied(core, now),
+            Input::Empty => return self.emptied(context, now),
             Input::KeeperDied => {
-                core.report(Report::KeeperDied);
+                context.notice(Notice::KeeperDied);
                 self.reason = Reason::KeeperDied;
                 self.reaper = Reaper::Campaigner { sweep_at: now };
                 self.killed = true;
-                self.reaper.sweep_if_due(core, now);
+                self.reaper.sweep_if_due(context, now);
             }
             Input::Swept { empty } => match self.reaper {
-                Reaper::Campaigner { .. } if empty => return self.emptied(core, now),
+                Reaper::Campaigner { .. } if empty => return self.emptied(context, now),
                 Reaper::Campaigner { .. } | Reaper::Keeper => {}
             },
             Input::Stop(signal) => {
                 if self.stop_asked {
-                    self.kill(core);
+                    self.kill(context);
                 }
                 self.stop_asked = true;
                 match self.reason {
@@ -181,10 +181,10 @@ impl Stopping {
                     Reason::CommandEnded | Reason::CannotStart(_) | Reason::Asked(_) | Reason::KeeperDied => {}
                 }
             }
-            Input::Forward(signal) => match core.job {
-                Job::Command { .. } => core.act(Action::Forward(signal)),
+            Input::Forward(signal) => match context.program {
+                Program::Command { .. } => context.act(Action::Forward(signal)),
                 // Signals are for the command, and for nobody before it.
-                Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => {}
+                Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => {}
             },
             Input::Hint
             | Input::Leader(_)
@@ -194,141 +194,143 @@ impl Stopping {
             | Input::NotStarted(_)
             | Input::Answer(Answer::Campaign(_) | Answer::Release(_)) => {}
         }
-        if core.breaks(Sabotage::ReleaseBeforeEmpty) && self.reason != Reason::KeeperDied {
-            return self.emptied(core, now);
+        if context.mutated(Mutation::ReleaseBeforeEmpty) && self.reason != Reason::KeeperDied {
+            return self.emptied(context, now);
         }
         State::Stopping(self)
     }
 
-    fn pass_time(&mut self, core: &mut Core, now: Time) {
-        if let Hold::Lease(lease) = self.hold
+    fn pass_time(&mut self, context: &mut Context, now: Time) {
+        if let HeldLease::Valid(lease) = self.hold
             && now >= lease.stop_by
         {
-            self.hold = Hold::Over(lease);
+            self.hold = HeldLease::Expired(lease);
             self.kill_at = self.kill_at.min(lease.kill_by);
             self.tell_at = self.tell_at.min(self.kill_at + KILL_ALLOWANCE);
-            core.act(Action::Stop { kill_at: self.kill_at });
+            context.act(Action::Stop { kill_at: self.kill_at });
         }
         match self.hold {
-            Hold::Over(lease) if now >= lease.kill_by => self.kill(core),
-            Hold::Lease(_) | Hold::Over(_) | Hold::Nothing => {}
+            HeldLease::Expired(lease) if now >= lease.kill_by => self.kill(context),
+            HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => {}
         }
         if now >= self.tell_at {
-            core.report(Report::Unconfirmed { term: self.term });
-            self.tell_at = now + UNCONFIRMED_AGAIN;
+            context.notice(Notice::Unconfirmed { term: self.term });
+            self.tell_at = now + UNCONFIRMED_REPORT_INTERVAL;
         }
-        self.reaper.sweep_if_due(core, now);
+        self.reaper.sweep_if_due(context, now);
         // 2.3: as long as the tree is not confirmed empty, the others are held off.
-        if core.requests.is_idle() && now >= self.renew_at && !matches!(self.hold, Hold::Nothing) {
-            core.renew(now);
+        if context.store_requests.is_idle() && now >= self.renew_at && !matches!(self.hold, HeldLease::Lost) {
+            context.renew(now);
         }
     }
 
     /// K11: final, and at once.
-    fn lose(&mut self, core: &mut Core) {
-        self.hold = Hold::Nothing;
-        core.requests.abandon();
-        self.kill(core);
+    fn lose(&mut self, context: &mut Context) {
+        self.hold = HeldLease::Lost;
+        context.store_requests.abandon();
+        self.kill(context);
     }
 
-    fn kill(&mut self, core: &mut Core) {
+    fn kill(&mut self, context: &mut Context) {
         if !self.killed {
             self.killed = true;
-            core.act(Action::Kill);
+            context.act(Action::Kill);
         }
     }
 
     /// The tree is confirmed empty: the only way out of this state.
-    fn emptied(self, core: &mut Core, now: Time) -> State {
+    fn emptied(self, context: &mut Context, now: Time) -> State {
         let then = match (self.reason, self.end) {
-            (Reason::KeeperDied, _) => Then::End(Outcome::KeeperDied),
-            (Reason::CannotStart(errno), _) => Then::End(Outcome::CannotStart(errno)),
-            (Reason::CommandEnded, Some(end)) if !self.stop_asked => return self.ended(core, now, end),
-            (Reason::CommandEnded | Reason::Asked(_), Some(end)) => Then::End(Outcome::Command(end)),
-            (Reason::Asked(signal), None) => Then::End(Outcome::Stopped(signal)),
-            (Reason::NotAccepted, _) => self.not_accepted(core),
-            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded | Reason::Resigned, _) => after_loss(core),
+            (Reason::KeeperDied, _) => AfterRelease::Exit(Outcome::KeeperDied),
+            (Reason::CannotStart(errno), _) => AfterRelease::Exit(Outcome::CannotStart(errno)),
+            (Reason::CommandEnded, Some(end)) if !self.stop_asked => return self.ended(context, now, end),
+            (Reason::CommandEnded | Reason::Asked(_), Some(end)) => AfterRelease::Exit(Outcome::Command(end)),
+            (Reason::Asked(signal), None) => AfterRelease::Exit(Outcome::Stopped(signal)),
+            (Reason::NotAccepted, _) => self.not_accepted(context),
+            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded | Reason::Resigned, _) => after_loss(context),
         };
-        self.leave(core, now, then)
+        self.leave(context, now, then)
     }
 
     /// Nothing of the command runs any more.
-    fn leave(self, core: &mut Core, now: Time, then: Then) -> State {
-        become_ousting(core, now, (self.term, self.hold), self.renew_at, (then, self.stop_asked))
+    fn leave(self, context: &mut Context, now: Time, then: AfterRelease) -> State {
+        become_ousted_hook(context, now, (self.term, self.hold), self.renew_at, (then, self.stop_asked))
     }
 
     /// The hook before the command failed: another candidate's turn.
-    fn not_accepted(&self, core: &mut Core) -> Then {
-        let sits_out = core.runs.not_accepted(core.timing.ttl());
-        let then = match core.wishes.on_lost {
-            OnLost::Recampaign if core.breaks(Sabotage::NoSittingOutAfterHook) => Then::Stand(None),
-            OnLost::Recampaign => Then::SitOut(sits_out),
-            OnLost::End => Then::End(Outcome::LeadershipLost),
+    fn not_accepted(&self, context: &mut Context) -> AfterRelease {
+        let sits_out = context.restart_tracker.not_accepted(context.timing.ttl());
+        let then = match context.policy.on_lost {
+            OnLost::Recampaign if context.mutated(Mutation::NoSittingOutAfterHook) => AfterRelease::Campaign(None),
+            OnLost::Recampaign => AfterRelease::CoolDown(sits_out),
+            OnLost::End => AfterRelease::Exit(Outcome::LeadershipLost),
         };
-        let sits_out = matches!(then, Then::SitOut(_)).then_some(sits_out);
-        core.report(Report::NotAccepted { term: self.term, sits_out });
+        let sits_out = matches!(then, AfterRelease::CoolDown(_)).then_some(sits_out);
+        context.notice(Notice::NotAccepted { term: self.term, sits_out });
         then
     }
 
     /// The command ended by itself, and nothing is left of its tree: it may be started again, or the boundary kept.
-    fn ended(self, core: &mut Core, now: Time, end: CommandEnd) -> State {
-        let then = match core.sequel(now, end) {
-            Sequel::End => Then::End(Outcome::Command(end)),
-            Sequel::Restart(delay) => {
+    fn ended(self, context: &mut Context, now: Time, end: CommandEnd) -> State {
+        let then = match context.after_exit(now, end) {
+            AfterExit::End => AfterRelease::Exit(Outcome::Command(end)),
+            AfterExit::Restart(delay) => {
                 // T2: once the term is over, nothing starts in it any more.
                 return match self.hold {
-                    Hold::Lease(lease) if !self.expired => {
-                        let next = Next::Start { at: now + delay };
-                        become_holding(core, now, (self.term, lease), self.renew_at, next)
+                    HeldLease::Valid(lease) if !self.expired => {
+                        let next = HoldPurpose::RestartAt { at: now + delay };
+                        become_leading_idle(context, now, (self.term, lease), self.renew_at, next)
                     }
-                    Hold::Lease(_) | Hold::Over(_) | Hold::Nothing => {
-                        let then = after_loss(core);
-                        self.leave(core, now, then)
+                    HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => {
+                        let then = after_loss(context);
+                        self.leave(context, now, then)
                     }
                 };
             }
-            Sequel::Resign(sits_out) => {
-                let then = match core.wishes.on_lost {
-                    OnLost::Recampaign => Then::SitOut(sits_out),
+            AfterExit::Resign(sits_out) => {
+                let then = match context.policy.on_lost {
+                    OnLost::Recampaign => AfterRelease::CoolDown(sits_out),
                     // Nothing was lost: the command's status is why it ends.
-                    OnLost::End => Then::End(Outcome::Command(end)),
+                    OnLost::End => AfterRelease::Exit(Outcome::Command(end)),
                 };
-                let sits_out = matches!(then, Then::SitOut(_)).then_some(sits_out);
-                core.report(Report::GivenUp { term: self.term, sits_out });
+                let sits_out = matches!(then, AfterRelease::CoolDown(_)).then_some(sits_out);
+                context.notice(Notice::GivenUp { term: self.term, sits_out });
                 then
             }
         };
-        let held_until = core.runs.held_until();
+        let held_until = context.restart_tracker.held_until();
         match self.hold {
-            Hold::Lease(lease) | Hold::Over(lease) if now < held_until && !core.breaks(Sabotage::NoHold) => {
-                let next = Next::Leave { at: held_until, then };
-                become_holding(core, now, (self.term, lease), self.renew_at, next)
+            HeldLease::Valid(lease) | HeldLease::Expired(lease)
+                if now < held_until && !context.mutated(Mutation::NoHold) =>
+            {
+                let next = HoldPurpose::ReleaseAt { at: held_until, then };
+                become_leading_idle(context, now, (self.term, lease), self.renew_at, next)
             }
-            Hold::Lease(_) | Hold::Over(_) | Hold::Nothing => self.leave(core, now, then),
+            HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => self.leave(context, now, then),
         }
     }
 
     /// Whether the lease is renewed, and renewals count: the term is not over yet.
-    pub(super) fn rules(&self) -> bool {
-        matches!(self.hold, Hold::Lease(_)) && !self.expired
+    pub(super) fn leading_term(&self) -> bool {
+        matches!(self.hold, HeldLease::Valid(_)) && !self.expired
     }
 
     pub(super) fn lease(&self) -> Option<Lease> {
         match self.hold {
-            Hold::Lease(lease) | Hold::Over(lease) => Some(lease),
-            Hold::Nothing => None,
+            HeldLease::Valid(lease) | HeldLease::Expired(lease) => Some(lease),
+            HeldLease::Lost => None,
         }
     }
 
     pub(super) fn wake_at(&self, idle: bool) -> Time {
         let deadline = match self.hold {
-            Hold::Lease(lease) => lease.stop_by,
-            Hold::Over(lease) if !self.killed => lease.kill_by,
-            Hold::Over(_) | Hold::Nothing => Time::NEVER,
+            HeldLease::Valid(lease) => lease.stop_by,
+            HeldLease::Expired(lease) if !self.killed => lease.kill_by,
+            HeldLease::Expired(_) | HeldLease::Lost => Time::NEVER,
         };
         let renew_at = match self.hold {
-            Hold::Lease(_) | Hold::Over(_) if idle => self.renew_at,
-            Hold::Lease(_) | Hold::Over(_) | Hold::Nothing => Time::NEVER,
+            HeldLease::Valid(_) | HeldLease::Expired(_) if idle => self.renew_at,
+            HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => Time::NEVER,
         };
         deadline.min(renew_at).min(self.reaper.wake_at()).min(self.tell_at)
     }

@@ -1,13 +1,13 @@
 //! The store says that we won. Nothing may run before a renewal, sent after that word, has been credited; nor before the
 //! follower is gone, for which the renewals go on.
 
+use super::campaigning::{CampaignFailure, give_up};
 use super::leading::become_leading;
-use super::releasing::{Then, become_releasing};
-use super::standing::{Setback, give_up};
-use super::{Input, State, VERIFY_WITHIN, credit, next_renewal};
-use crate::Core;
-use crate::event::{Answer, Outcome, Renewed, Report, Term};
-use crate::sabotage::Sabotage;
+use super::releasing::{AfterRelease, become_releasing};
+use super::{Input, State, VERIFY_TIMEOUT_NO_TTL, credit, next_renewal};
+use crate::Context;
+use crate::event::{Answer, Notice, Outcome, Renewed, Term};
+use crate::mutation::Mutation;
 use crate::time::Time;
 use crate::timing::Lease;
 
@@ -21,76 +21,86 @@ pub(crate) struct Verifying {
     lease: Option<Lease>,
 }
 
-pub(super) fn become_verifying(core: &mut Core, now: Time, term: Term) -> State {
+pub(super) fn become_verifying(context: &mut Context, now: Time, term: Term) -> State {
     // S1: whoever compares terms would refuse this leader.
-    if term <= core.highest_term {
-        return give_back_low_term(core, now, term);
+    if term <= context.highest_term {
+        return give_back_low_term(context, now, term);
     }
-    core.report(Report::Won { term });
-    if core.breaks(Sabotage::NoVerification) {
-        let lease = core.timing.lease(now);
-        return become_leading(core, now, term, lease);
+    context.notice(Notice::Won { term });
+    if context.mutated(Mutation::NoVerification) {
+        let lease = context.timing.lease(now);
+        return become_leading(context, now, term, lease);
     }
-    let give_up_at = now + core.timing.ttl().unwrap_or(VERIFY_WITHIN);
+    let give_up_at = now + context.timing.ttl().unwrap_or(VERIFY_TIMEOUT_NO_TTL);
     State::Verifying(Verifying { term, renew_at: now, give_up_at, lease: None })
 }
 
 /// S1: the term is not above every term seen. Others may lead meanwhile; each time in a row the rest is twice as long.
-fn give_back_low_term(core: &mut Core, now: Time, term: Term) -> State {
-    core.report(Report::TermTooLow { term, seen: core.highest_term });
-    let rest_max = core.timing.ttl().unwrap_or(VERIFY_WITHIN);
-    let rest = (core.backoff() * 2u32.pow(core.low_terms.min(16))).min(rest_max);
-    core.low_terms += 1;
-    become_releasing(core, now, Some(term), Then::StandAfter(rest))
+fn give_back_low_term(context: &mut Context, now: Time, term: Term) -> State {
+    context.notice(Notice::TermTooLow { term, seen: context.highest_term });
+    let rest_max = context.timing.ttl().unwrap_or(VERIFY_TIMEOUT_NO_TTL);
+    let rest = (context.backoff() * 2u32.pow(context.low_terms.min(16))).min(rest_max);
+    context.low_terms += 1;
+    become_releasing(context, now, Some(term), AfterRelease::CampaignAfter(rest))
 }
 
 impl Verifying {
-    pub(super) fn next(mut self, core: &mut Core, now: Time, input: Input) -> State {
+    pub(super) fn next(mut self, context: &mut Context, now: Time, input: Input) -> State {
         match input {
             Input::Time => {
                 if now >= self.give_up_at {
-                    return self.unverified(core, now);
+                    return self.unverified(context, now);
                 }
                 // K11: a follower that cannot be emptied.
-                if core.is_held_up(now) {
-                    return become_releasing(core, now, Some(self.term), Then::Stand(Some(Setback::Behind)));
+                if context.is_held_up(now) {
+                    return become_releasing(
+                        context,
+                        now,
+                        Some(self.term),
+                        AfterRelease::Campaign(Some(CampaignFailure::NotElected)),
+                    );
                 }
-                if core.requests.is_idle() && now >= self.renew_at {
-                    core.renew(now);
+                if context.store_requests.is_idle() && now >= self.renew_at {
+                    context.renew(now);
                 }
             }
             Input::Answer(Answer::Renew(answer)) => match answer {
-                Renewed::Credited { sent, ttl } => match credit(core, self.term, sent, ttl) {
+                Renewed::Credited { sent, ttl } => match credit(context, self.term, sent, ttl) {
                     // K5: with one renewal or less left in it, the next credit decides.
-                    Ok(lease) if lease.stop_by.since(now) > core.timing.renew() => {
-                        if self.term < core.highest_term {
-                            return give_back_low_term(core, now, self.term);
+                    Ok(lease) if lease.stop_by.since(now) > context.timing.renew() => {
+                        if self.term < context.highest_term {
+                            return give_back_low_term(context, now, self.term);
                         }
-                        if core.is_without_follower() {
-                            return become_leading(core, now, self.term, lease);
+                        if context.is_without_follower() {
+                            return become_leading(context, now, self.term, lease);
                         }
                         self.lease = Some(lease);
-                        self.renew_at = next_renewal(core, now, lease.sent);
-                        self.give_up_at = now + core.timing.ttl().unwrap_or(VERIFY_WITHIN);
+                        self.renew_at = next_renewal(context, now, lease.sent);
+                        self.give_up_at = now + context.timing.ttl().unwrap_or(VERIFY_TIMEOUT_NO_TTL);
                     }
                     Ok(_) => self.renew_at = now,
                     Err(error) => {
-                        core.report(Report::Unusable(error.clone()));
-                        return become_releasing(core, now, Some(self.term), Then::End(Outcome::Unusable(error)));
+                        context.notice(Notice::Unusable(error.clone()));
+                        return become_releasing(
+                            context,
+                            now,
+                            Some(self.term),
+                            AfterRelease::Exit(Outcome::Unusable(error)),
+                        );
                     }
                 },
                 // The same place in the store, another term: not a setback.
-                Renewed::Outdated => return Then::Stand(None).follow(core, now),
-                Renewed::Lost => return Then::Stand(Some(Setback::Behind)).follow(core, now),
-                Renewed::Failed => self.renew_at = now + core.backoff(),
+                Renewed::Outdated => return AfterRelease::Campaign(None).follow(context, now),
+                Renewed::Lost => return AfterRelease::Campaign(Some(CampaignFailure::NotElected)).follow(context, now),
+                Renewed::Failed => self.renew_at = now + context.backoff(),
             },
-            Input::Ousted => return Then::Stand(Some(Setback::Behind)).follow(core, now),
+            Input::Ousted => return AfterRelease::Campaign(Some(CampaignFailure::NotElected)).follow(context, now),
             Input::Stop(signal) => {
-                return become_releasing(core, now, Some(self.term), Then::End(Outcome::Stopped(signal)));
+                return become_releasing(context, now, Some(self.term), AfterRelease::Exit(Outcome::Stopped(signal)));
             }
             Input::KeeperDied => {
-                core.report(Report::KeeperDied);
-                return become_releasing(core, now, Some(self.term), Then::End(Outcome::KeeperDied));
+                context.notice(Notice::KeeperDied);
+                return become_releasing(context, now, Some(self.term), AfterRelease::Exit(Outcome::KeeperDied));
             }
             Input::Answer(Answer::Campaign(_) | Answer::Release(_))
             | Input::Hint
@@ -111,16 +121,16 @@ impl Verifying {
     }
 
     /// The follower is gone; what was credited meanwhile counts if more than one renewal is left in it (K5).
-    pub(super) fn lead_if_alone(mut self, core: &mut Core, now: Time) -> State {
-        if !core.follower.is_gone() {
+    pub(super) fn lead_if_alone(mut self, context: &mut Context, now: Time) -> State {
+        if !context.follower.is_gone() {
             return State::Verifying(self);
         }
         match self.lease.take() {
-            Some(_) if self.term < core.highest_term => {
-                return give_back_low_term(core, now, self.term);
+            Some(_) if self.term < context.highest_term => {
+                return give_back_low_term(context, now, self.term);
             }
-            Some(lease) if lease.stop_by.since(now) > core.timing.renew() => {
-                return become_leading(core, now, self.term, lease);
+            Some(lease) if lease.stop_by.since(now) > context.timing.renew() => {
+                return become_leading(context, now, self.term, lease);
             }
             Some(_) => self.renew_at = now,
             None => {}
@@ -129,10 +139,10 @@ impl Verifying {
     }
 
     /// The store has fallen silent: the win is given back.
-    fn unverified(self, core: &mut Core, now: Time) -> State {
-        if core.is_out_of_patience(now) {
-            return give_up(core, now, Some(self.term), Setback::Silence);
+    fn unverified(self, context: &mut Context, now: Time) -> State {
+        if context.campaign_timed_out(now) {
+            return give_up(context, now, Some(self.term), CampaignFailure::StoreUnavailable);
         }
-        become_releasing(core, now, Some(self.term), Then::Stand(Some(Setback::Silence)))
+        become_releasing(context, now, Some(self.term), AfterRelease::Campaign(Some(CampaignFailure::StoreUnavailable)))
     }
 }

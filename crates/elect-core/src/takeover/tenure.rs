@@ -121,18 +121,18 @@ impl<N: Clone + PartialEq> Tenure<N> {
         self.credited.as_ref().map(|credited| &credited.basis)
     }
 
-    pub(super) fn credit(&mut self, write: &Write<N>, sabotage: Option<RuleMutation>) -> Credit {
-        let breaks = |rule| sabotage == Some(rule);
-        if !is_effective(write.nonce, write.found) && !breaks(RuleMutation::StaleCredited) {
+    pub(super) fn credit(&mut self, write: &Write<N>, mutation: Option<RuleMutation>) -> Credit {
+        let mutated = |rule| mutation == Some(rule);
+        if !is_effective(write.nonce, write.found) && !mutated(RuleMutation::StaleCredited) {
             return Credit::Stale;
         }
-        let is_as_taken = write.basis.continues(&self.taken) || breaks(RuleMutation::FirstCreditedAnywhere);
+        let is_as_taken = write.basis.continues(&self.taken) || mutated(RuleMutation::FirstCreditedAnywhere);
         if self.credited.is_none() && !is_as_taken {
             return Credit::GiveBack;
         }
         let was_confirmed = self.is_confirmed;
         self.is_confirmed |= write.is_confirmed;
-        if !write.is_confirmed || !(was_confirmed || breaks(RuleMutation::FirstConfirmationCredited)) {
+        if !write.is_confirmed || !(was_confirmed || mutated(RuleMutation::FirstConfirmationCredited)) {
             return Credit::Unconfirmed;
         }
         // A credit that comes after the end of the lease may have found an old state of the record, which a restart has
@@ -140,7 +140,7 @@ impl<N: Clone + PartialEq> Tenure<N> {
         let is_fact = self.credited.as_ref().is_none_or(|last| {
             write.basis.continues(&last.basis)
                 || write.received <= last.until
-                || breaks(RuleMutation::LateCreditSettles)
+                || mutated(RuleMutation::LateCreditSettles)
         });
         if is_fact {
             // Clocks may differ by as much as the margin allows (T2).

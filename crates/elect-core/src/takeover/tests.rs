@@ -297,9 +297,9 @@ fn a_credit_after_the_end_of_the_lease_says_nothing_of_a_server_that_was_restart
 }
 
 /// Everything that was decided and credited in a history that every rule has a part in.
-fn history(sabotage: Option<RuleMutation>) -> Vec<String> {
+fn history(mutation: Option<RuleMutation>) -> Vec<String> {
     let mut told = Vec::new();
-    let new = |memory| Takeover::new(1, s(10), memory).breaking(sabotage);
+    let new = |memory| Takeover::new(1, s(10), memory).breaking(mutation);
     let mut decides = |memory, views: &[(u64, StoreState<u8>)]| {
         let mut me = new(memory);
         for (second, view) in views {

@@ -4,27 +4,27 @@
 
 use super::*;
 
-const ELECTED: Job = Job::OnElected { term: 7 };
-const OUSTED: Job = Job::OnOusted { term: 7 };
+const ELECTED: Program = Program::OnElected { term: 7 };
+const OUSTED: Program = Program::OnOusted { term: 7 };
 const YES: CommandEnd = CommandEnd::Exited(0);
 const NO: CommandEnd = CommandEnd::Exited(1);
 const DONE: CommandEnd = CommandEnd::Exited(5);
 
-fn hooks(on_elected: bool, on_ousted: bool) -> Wishes {
+fn hooks(on_elected: bool, on_ousted: bool) -> Policy {
     let hooks = Hooks { on_elected, on_ousted, on_change: true, on_error: true, ..Hooks::default() };
-    Wishes { hooks, ..Wishes::default() }
+    Policy { hooks, ..Policy::default() }
 }
 
-fn started(actions: &[Action], job: Job) -> Option<Run> {
+fn started(actions: &[Action], program: Program) -> Option<RunId> {
     actions.iter().find_map(|action| match action {
-        Action::Start { job: one, run } if *one == job => Some(*run),
+        Action::Start { program: one, run } if *one == program => Some(*run),
         _ => None,
     })
 }
 
 fn failure(actions: &[Action]) -> Option<HookFailure> {
     actions.iter().find_map(|action| match action {
-        Action::Report(Report::HookFailed { failure, .. }) => Some(*failure),
+        Action::Notice(Notice::HookFailed { failure, .. }) => Some(*failure),
         _ => None,
     })
 }
@@ -35,7 +35,7 @@ impl Scene {
     }
 
     /// Wins and is verified at time zero; the hook before the command runs.
-    fn is_elected(&mut self) -> Run {
+    fn is_elected(&mut self) -> RunId {
         let verifying = self.wins();
         let actions = self.credited(at(0), verifying, at(0));
         let run = started(&actions, ELECTED).unwrap_or_else(|| panic!("no hook in {actions:?}"));
@@ -44,18 +44,18 @@ impl Scene {
         run
     }
 
-    fn ends_at(&mut self, now: Time, run: Run, end: CommandEnd) -> Vec<Action> {
+    fn ends_at(&mut self, now: Time, run: RunId, end: CommandEnd) -> Vec<Action> {
         let mut actions = self.says_at(now, FromKeeper::Exited { run, end });
         actions.extend(self.says_at(now, FromKeeper::Empty { run }));
         actions
     }
 
     /// The command ended, and the hook after it runs. Returns its run.
-    fn is_ousted(&mut self) -> Run {
+    fn is_ousted(&mut self) -> RunId {
         self.leads();
         let actions = self.ends_at(at(100), 1, DONE);
         assert!(!actions.iter().any(|action| matches!(action, Action::Release(_))), "not before it: {actions:?}");
-        assert_eq!(self.candidate.phase(), Phase::Ousting);
+        assert_eq!(self.candidate.phase(), Phase::OustedHook);
         let run = started(&actions, OUSTED).unwrap_or_else(|| panic!("no hook in {actions:?}"));
         self.says_at(at(100), FromKeeper::Started { run, pid: 4712 });
         run
@@ -116,7 +116,7 @@ fn a_no_a_signal_a_time_out_and_a_failed_start_resign_and_sit_out() {
         assert_eq!(failure(&actions), Some(expected));
         let actions = scene.says_at(at(20), FromKeeper::Empty { run });
         scene.answered(at(20), release(&actions), Answer::Release(true));
-        assert_eq!((scene.candidate.phase(), scene.candidate.wake_at()), (Phase::SittingOut, at(10_020)));
+        assert_eq!((scene.candidate.phase(), scene.candidate.wake_at()), (Phase::CoolingDown, at(10_020)));
         campaign(&scene.ticks(at(10_020)));
     }
 }
@@ -151,7 +151,7 @@ fn sitting_out_doubles_with_each_no_in_a_row_and_begins_anew_after_a_yes() {
         let term = 7 + u64::try_from(turn).expect("few");
         let asked = renewal(&scene.answered(now, asked, Answer::Campaign(Campaigned::Won(term))));
         let actions = scene.credited(now, asked, now);
-        let run = started(&actions, Job::OnElected { term }).expect("a hook");
+        let run = started(&actions, Program::OnElected { term }).expect("a hook");
         let mut actions = scene.ends_at(now, run, end);
         if end == YES {
             scene.hears(now, Event::Ousted { term });
@@ -160,7 +160,7 @@ fn sitting_out_doubles_with_each_no_in_a_row_and_begins_anew_after_a_yes() {
         }
         actions.extend(scene.answered(now, release(&actions), Answer::Release(true)));
         let sits_out = actions.iter().find_map(|action| match action {
-            Action::Report(Report::NotAccepted { sits_out, .. }) => *sits_out,
+            Action::Notice(Notice::NotAccepted { sits_out, .. }) => *sits_out,
             _ => None,
         });
         sat_out.push(sits_out.expect("it sits out").as_secs());
@@ -170,7 +170,7 @@ fn sitting_out_doubles_with_each_no_in_a_row_and_begins_anew_after_a_yes() {
 
 #[test]
 fn a_no_ends_a_candidacy_that_was_to_end_with_its_leadership() {
-    let mut scene = Scene::wishing(Wishes { on_lost: OnLost::End, ..hooks(true, false) });
+    let mut scene = Scene::wishing(Policy { on_lost: OnLost::End, ..hooks(true, false) });
     let run = scene.is_elected();
     let actions = scene.ends_at(at(10), run, NO);
     let actions = scene.answered(at(10), release(&actions), Answer::Release(true));
@@ -192,7 +192,7 @@ fn a_stop_during_the_hook_stops_it_and_its_status_is_nobodys() {
 #[test]
 fn a_restart_asks_the_hook_no_more() {
     let restart = Restart { when: RestartWhen::Always, delay: ms(0), ..Restart::default() };
-    let mut scene = Scene::wishing(Wishes { restart, ..hooks(true, true) });
+    let mut scene = Scene::wishing(Policy { restart, ..hooks(true, true) });
     let run = scene.is_elected();
     scene.ends_at(at(10), run, YES);
     scene.says_at(at(10), FromKeeper::Started { run: run + 1, pid: 4712 });
@@ -208,7 +208,7 @@ fn the_boundary_is_given_back_when_the_hook_after_the_command_is_gone() {
     assert_eq!(scene.says_at(at(200), FromKeeper::Empty { run: 1 }), [], "of another run");
     let actions = scene.says_at(at(200), FromKeeper::Exited { run, end: NO });
     assert_eq!(failure(&actions), Some(HookFailure::Ended(NO)), "which changes nothing");
-    assert_eq!(scene.candidate.phase(), Phase::Ousting);
+    assert_eq!(scene.candidate.phase(), Phase::OustedHook);
     let actions = scene.says_at(at(300), FromKeeper::Empty { run });
     let actions = scene.answered(at(300), release(&actions), Answer::Release(true));
     assert_eq!(actions.last(), Some(&Action::End(Outcome::Command(DONE))));
@@ -286,7 +286,7 @@ fn it_runs_after_a_loss_too_and_then_there_is_nothing_to_give_back() {
     let run = started(&scene.says_at(at(200), FromKeeper::Empty { run: 1 }), OUSTED).expect("a hook");
     let actions = scene.says_at(at(300), FromKeeper::Empty { run });
     assert!(!actions.iter().any(|action| matches!(action, Action::Release(_))), "{actions:?}");
-    assert_eq!(scene.candidate.phase(), Phase::Standing);
+    assert_eq!(scene.candidate.phase(), Phase::Campaigning);
 }
 
 #[test]
@@ -329,16 +329,16 @@ fn the_second_stop_kills_it_at_once() {
     scene.leads();
     scene.hears(at(100), Event::Stop(TERM));
     scene.ends_at(at(200), 1, DONE);
-    assert_eq!(scene.candidate.phase(), Phase::Ousting);
+    assert_eq!(scene.candidate.phase(), Phase::OustedHook);
     assert!(scene.hears(at(300), Event::Stop(TERM)).contains(&Action::Kill), "asked twice by now");
 }
 
 #[test]
 fn a_hold_ends_with_the_hook() {
-    let mut scene = Scene::wishing(Wishes { min_hold: ms(1_000), ..hooks(false, true) });
+    let mut scene = Scene::wishing(Policy { min_hold: ms(1_000), ..hooks(false, true) });
     scene.leads();
     let actions = scene.ends_at(at(100), 1, DONE);
-    assert_eq!((scene.candidate.phase(), started(&actions, OUSTED)), (Phase::Holding, None));
+    assert_eq!((scene.candidate.phase(), started(&actions, OUSTED)), (Phase::LeadingIdle, None));
     assert!(started(&scene.ticks(at(1_000)), OUSTED).is_some());
 }
 
@@ -347,7 +347,7 @@ fn a_leader_without_a_command_leads_until_it_is_stopped() {
     let mut scene = Scene::wishing(hooks(false, false));
     let verifying = scene.wins();
     scene.credited(at(0), verifying, at(0));
-    assert_eq!(scene.says_at(at(0), FromKeeper::Idle { run: 1 }), []);
+    assert_eq!(scene.says_at(at(0), FromKeeper::NoCommand { run: 1 }), []);
     assert_eq!(scene.hears(at(10), Event::Forward(Signal(10))), [], "for nobody");
     scene.hears(at(100), Event::Stop(TERM));
     let actions = scene.says_at(at(100), FromKeeper::Empty { run: 1 });
@@ -359,15 +359,25 @@ fn a_leader_without_a_command_leads_until_it_is_stopped() {
 fn what_runs_beside_does_so_while_nothing_is_being_stopped() {
     let mut scene = Scene::wishing(hooks(true, true));
     let run = scene.is_elected();
-    let change = Action::StartAside { aside: Aside::OnChange, beside: Beside::Run(run + 1) };
-    assert_eq!(scene.hears(at(1), Event::Due(Aside::OnChange)), [], "K10 would stop it with what the hook left");
+    let change = Action::StartBackgroundHook {
+        background_hook: BackgroundHook::OnChange,
+        beside: HookContext::WithRun(run + 1),
+    };
+    assert_eq!(
+        scene.hears(at(1), Event::HookDue(BackgroundHook::OnChange)),
+        [],
+        "K10 would stop it with what the hook left"
+    );
     scene.ends_at(at(10), run, YES);
     let actions = scene.says_at(at(10), FromKeeper::Started { run: run + 1, pid: 4712 });
     assert!(actions.contains(&change), "while leading: {actions:?}");
-    assert!(scene.says_at(at(20), FromKeeper::AsideEnded(AsideEnd::NotNow)).contains(&change), "it is due still");
-    scene.hears(at(20), Event::Due(Aside::OnChange));
+    assert!(
+        scene.says_at(at(20), FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow)).contains(&change),
+        "it is due still"
+    );
+    scene.hears(at(20), Event::HookDue(BackgroundHook::OnChange));
     let actions = scene.hears(at(20), Event::Stop(TERM));
     assert!(!actions.contains(&change), "{actions:?}");
-    let actions = scene.says_at(at(20), FromKeeper::AsideEnded(AsideEnd::Ended(NO)));
+    let actions = scene.says_at(at(20), FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(NO)));
     assert_eq!((failure(&actions), actions.contains(&change)), (Some(HookFailure::Ended(NO)), false));
 }

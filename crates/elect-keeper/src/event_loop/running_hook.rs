@@ -13,7 +13,7 @@ use crate::clock;
 use crate::namespace::Init;
 use crate::spawn::spawn;
 use crate::{sys, tree};
-use elect_core::{Aside, AsideEnd, CommandEnd, FromKeeper, Job, Time};
+use elect_core::{BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, Program, Time};
 
 /// A hook that runs beside, or what it has left behind where there is no tree.
 #[derive(Debug)]
@@ -36,20 +36,29 @@ impl RunningHook {
 }
 
 impl KeeperLoop {
-    pub(super) fn start_aside(&mut self, aside: Aside, beside: elect_core::Beside, identity: &IdentityVars) {
+    pub(super) fn start_background_hook(
+        &mut self,
+        background_hook: BackgroundHook,
+        beside: elect_core::HookContext,
+        identity: &IdentityVars,
+    ) {
         // What is being stopped becomes no larger; and what has ended since this was ordered is not to be followed by a hook
         // that nobody expects to find there.
         let as_expected = match (&self.tree, beside) {
-            (CommandTree::Alive { stop: Stop::NotRequested, .. }, elect_core::Beside::Run(run)) => run == self.run,
-            (CommandTree::Empty, elect_core::Beside::Nothing) => true,
-            (CommandTree::Alive { .. }, _) | (CommandTree::Empty, elect_core::Beside::Run(_)) => false,
+            (CommandTree::Alive { stop: Stop::NotRequested, .. }, elect_core::HookContext::WithRun(run)) => {
+                run == self.run
+            }
+            (CommandTree::Empty, elect_core::HookContext::Alone) => true,
+            (CommandTree::Alive { .. }, _) | (CommandTree::Empty, elect_core::HookContext::WithRun(_)) => false,
         };
         if !as_expected || self.beside.is_some() || self.campaigner != CampaignerState::Present {
-            self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::NotNow));
+            self.outbox.push_back(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow));
             return;
         }
-        let Some((executable, timeout)) = self.program.as_ref().and_then(|program| program.aside(aside)) else {
-            self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::Failed(libc::ENOENT)));
+        let Some((executable, timeout)) =
+            self.program.as_ref().and_then(|program| program.background_hook(background_hook))
+        else {
+            self.outbox.push_back(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(libc::ENOENT)));
             return;
         };
         // K9: it is no leader's, and the lock is not for it.
@@ -62,7 +71,7 @@ impl KeeperLoop {
             }
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::Failed(errno)));
+                self.outbox.push_back(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(errno)));
             }
         }
     }
@@ -119,12 +128,12 @@ impl KeeperLoop {
     pub(super) fn adopt_what_is_beside(&mut self) {
         if let Some(RunningHook { main: Err(end), init, .. }) = self.beside.take_if(|beside| beside.main.is_err()) {
             self.inits.extend(init);
-            self.outbox.push_back(FromKeeper::AsideEnded(AsideEnd::Ended(end)));
+            self.outbox.push_back(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(end)));
         }
     }
 
     /// What runs beside no tree is one from here on, to be stopped or killed like any other.
-    pub(super) fn gather(&mut self, job: Job) {
+    pub(super) fn gather(&mut self, job: Program) {
         if let CommandTree::Empty = self.tree {
             // K1: a kill that has begun goes on.
             let stop = match self.beside.as_ref().and_then(|beside| Some((beside.kill_at, beside.rest?))) {

@@ -7,7 +7,7 @@ use super::{CampaignerState, CommandTree, KeeperLoop, MainProcess, Stop};
 use crate::clock;
 use crate::namespace::Init;
 use crate::spawn::spawn;
-use elect_core::{FromKeeper, Job, NotStarted, Run, Term, Time};
+use elect_core::{FromKeeper, NotStarted, Program, RunId, Term, Time};
 
 /// Who and where a program is, as variables.
 pub type IdentityVars = Vec<(OsString, OsString)>;
@@ -20,7 +20,7 @@ pub struct PendingOustedHook {
 }
 
 impl KeeperLoop {
-    pub(super) fn start(&mut self, job: Job, run: Run, identity: IdentityVars) {
+    pub(super) fn start(&mut self, job: Program, run: RunId, identity: IdentityVars) {
         if let CommandTree::Alive { .. } = self.tree {
             // Two trees at once: never. The campaigner is told of its mistake; what is empty from here on is so after it.
             self.heard = run;
@@ -33,7 +33,7 @@ impl KeeperLoop {
         match self.bear(job, &identity) {
             Ok((main, init)) => {
                 if let MainProcess::Nothing = main {
-                    self.outbox.push_back(FromKeeper::Idle { run });
+                    self.outbox.push_back(FromKeeper::NoCommand { run });
                 }
                 let (group, until) = (main.pid().unwrap_or_default(), clock::now() + self.time_of(job));
                 let executes = matches!(main, MainProcess::Starting(_));
@@ -53,15 +53,17 @@ impl KeeperLoop {
             }
         }
         match job {
-            Job::Command { term } | Job::OnElected { term } => self.ousted = Some(PendingOustedHook { term, identity }),
+            Program::Command { term } | Program::OnElected { term } => {
+                self.ousted = Some(PendingOustedHook { term, identity });
+            }
             // Once: whoever ordered it.
-            Job::OnOusted { .. } => self.ousted = None,
-            Job::Follower => {}
+            Program::OnOusted { .. } => self.ousted = None,
+            Program::Follower => {}
         }
     }
 
-    fn bear(&mut self, job: Job, identity: &IdentityVars) -> Result<(MainProcess, Option<Init>), NotStarted> {
-        let kill_by = match job.governed_by() {
+    fn bear(&mut self, job: Program, identity: &IdentityVars) -> Result<(MainProcess, Option<Init>), NotStarted> {
+        let kill_by = match job.deadline_term() {
             Some(term) => {
                 let armed = self.deadline.filter(|deadline| deadline.term == term && clock::now() < deadline.kill_by);
                 armed.ok_or(NotStarted::TooLate)?.kill_by
@@ -71,19 +73,19 @@ impl KeeperLoop {
         let program = self.program.as_ref().ok_or(NotStarted::Failed(libc::ENOENT))?;
         let executable = match (program.executable(job), job) {
             (Some(executable), _) => executable,
-            (None, Job::Command { .. }) => return Ok((MainProcess::Nothing, None)),
-            (None, Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower) => {
+            (None, Program::Command { .. }) => return Ok((MainProcess::Nothing, None)),
+            (None, Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower) => {
                 return Err(NotStarted::Failed(libc::ENOENT));
             }
         };
         // K9: a follower that held the lock would keep it from whoever leads.
         let holds_the_lock = match job {
-            Job::Command { .. } | Job::OnElected { .. } | Job::OnOusted { .. } => true,
-            Job::Follower => false,
+            Program::Command { .. } | Program::OnElected { .. } | Program::OnOusted { .. } => true,
+            Program::Follower => false,
         };
         let terminal = match job {
-            Job::Command { .. } => Some(&mut self.terminal),
-            Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => None,
+            Program::Command { .. } => Some(&mut self.terminal),
+            Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => None,
         };
         let lock = self.claim.as_ref().and_then(|claim| claim.descriptors.first()).filter(|_| holds_the_lock);
         let mut spawned = spawn(&self.tier, &executable, identity, self.inherited, lock, kill_by, terminal)
@@ -92,12 +94,11 @@ impl KeeperLoop {
         Ok((MainProcess::Starting(spawned), init))
     }
 
-    fn time_of(&self, job: Job) -> Duration {
+    fn time_of(&self, job: Program) -> Duration {
         match (job, &self.program) {
-            (Job::OnElected { .. } | Job::OnOusted { .. }, Some(program)) => program.scripts.hook_timeout,
-            (Job::OnElected { .. } | Job::OnOusted { .. }, None) | (Job::Command { .. } | Job::Follower, _) => {
-                Duration::MAX
-            }
+            (Program::OnElected { .. } | Program::OnOusted { .. }, Some(program)) => program.scripts.hook_timeout,
+            (Program::OnElected { .. } | Program::OnOusted { .. }, None)
+            | (Program::Command { .. } | Program::Follower, _) => Duration::MAX,
         }
     }
 
@@ -109,7 +110,7 @@ impl KeeperLoop {
         if self.campaigner != CampaignerState::Gone || !wished {
             return false;
         }
-        self.start(Job::OnOusted { term }, self.run + 1, identity);
+        self.start(Program::OnOusted { term }, self.run + 1, identity);
         matches!(self.tree, CommandTree::Alive { .. })
     }
 }

@@ -3,12 +3,12 @@
 use super::{CommandTree, KeeperLoop, MainProcess, Stop, signal_group};
 use crate::clock;
 use crate::sys;
-use elect_core::{AtTerminal, CommandEnd, FromKeeper, Job};
+use elect_core::{CommandEnd, FromKeeper, Program, TerminalEvent};
 
 impl KeeperLoop {
     pub(super) fn look_at_terminal(&mut self) {
         // The terminal is for the command: a follower, or a hook, is as it is.
-        let CommandTree::Alive { job: Job::Command { .. }, main, group, stop, .. } = &self.tree else { return };
+        let CommandTree::Alive { job: Program::Command { .. }, main, group, stop, .. } = &self.tree else { return };
         let (Some(pid), group, stop) = (main.pid(), *group, *stop) else { return };
         // Also just before its exec: what came for it while it had signals blocked stops it there.
         if let Some(signal) = sys::stop_of(pid) {
@@ -29,7 +29,7 @@ impl KeeperLoop {
 
     /// From a main process that has ended. What a person has ended with Ctrl-C is not to be started again.
     pub(super) fn take_terminal_back(&mut self, end: CommandEnd, asked: bool) {
-        let CommandTree::Alive { job: Job::Command { .. }, group, .. } = self.tree else { return };
+        let CommandTree::Alive { job: Program::Command { .. }, group, .. } = self.tree else { return };
         let killed = matches!(end, CommandEnd::Killed { .. });
         let had_it = self.terminal.take_back(group, killed, (self.own_pid, &[]), &mut self.scanner);
         if let CommandEnd::Killed { signal, .. } = end
@@ -37,7 +37,7 @@ impl KeeperLoop {
             && had_it
             && !asked
         {
-            self.outbox.push_back(FromKeeper::Terminal(AtTerminal::Interrupted(signal)));
+            self.outbox.push_back(FromKeeper::Terminal(TerminalEvent::Interrupted(signal)));
         }
     }
 

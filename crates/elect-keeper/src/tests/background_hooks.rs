@@ -3,13 +3,13 @@
 use super::harness::*;
 use crate::ToKeeper;
 use crate::clock;
-use elect_core::{Aside, AsideEnd, CommandEnd, FromKeeper, Job, NotStarted, Time};
+use elect_core::{BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, NotStarted, Program, Time};
 
-const DONE: FromKeeper = FromKeeper::AsideEnded(AsideEnd::Ended(CommandEnd::Exited(0)));
-const NOT_NOW: FromKeeper = FromKeeper::AsideEnded(AsideEnd::NotNow);
+const DONE: FromKeeper = FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Exited(0)));
+const NOT_NOW: FromKeeper = FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow);
 
 fn ended(end: CommandEnd) -> FromKeeper {
-    FromKeeper::AsideEnded(AsideEnd::Ended(end))
+    FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(end))
 }
 
 fn beside(setting: Setting, hook: &str) -> Setting {
@@ -23,15 +23,15 @@ fn one_at_a_time_beside_a_command_or_beside_nothing() {
     alone(|directory| {
         let waits = "echo hook >&9; until [ -e \"$WITNESS.go\" ]; do sleep 0.01; done";
         let mut scene = beside(script(directory, SLEEPER), waits).fork();
-        scene.order_aside(Aside::OnChange);
+        scene.order_aside(BackgroundHook::OnChange);
         scene.witness.hears(&["hook"]);
-        scene.order_aside(Aside::OnError);
+        scene.order_aside(BackgroundHook::OnError);
         scene.hears(NOT_NOW);
         scene.arm(TERM, Time::NEVER);
         scene.start_until(&["main"]);
         scene.go();
         scene.hears(DONE);
-        scene.order_aside(Aside::OnError);
+        scene.order_aside(BackgroundHook::OnError);
         scene.witness.hears(&["hook"]);
         scene.hears(DONE);
         scene.hears_no_more();
@@ -48,14 +48,17 @@ fn what_is_stopped_or_killed_takes_it_along() {
             let mut scene = beside(script(directory, SLEEPER), "echo hook >&9; exec sleep 100").fork();
             scene.arm(TERM, Time::NEVER);
             scene.start_until(&["main"]);
-            scene.order_aside(Aside::OnChange);
+            scene.order_aside(BackgroundHook::OnChange);
             scene.witness.hears(&["hook"]);
             scene.send(&if kill { ToKeeper::Kill } else { ToKeeper::Stop { kill_at: Time::NEVER } });
             let mut heard = [scene.answer(), scene.answer()];
-            heard.sort_by_key(|word| matches!(word, FromKeeper::AsideEnded(_)));
+            heard.sort_by_key(|word| matches!(word, FromKeeper::BackgroundHookEnded(_)));
             let end = if kill { killed(libc::SIGKILL, true) } else { killed(libc::SIGTERM, false) };
             assert_eq!(heard[0], FromKeeper::Exited { run: 1, end });
-            assert!(matches!(heard[1], FromKeeper::AsideEnded(AsideEnd::Ended(CommandEnd::Killed { .. }))));
+            assert!(matches!(
+                heard[1],
+                FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Killed { .. }))
+            ));
             scene.empty();
         });
     }
@@ -65,7 +68,7 @@ fn what_is_stopped_or_killed_takes_it_along() {
 fn a_tree_is_not_empty_before_the_hook_beside_it_is_gone() {
     alone(|directory| {
         let mut scene = beside(script(directory, "echo main >&9; exit 3"), STUBBORN).stop_timeout(SOON).fork();
-        scene.order_aside(Aside::OnChange);
+        scene.order_aside(BackgroundHook::OnChange);
         scene.witness.hears(&["main", "grandchild"]);
         scene.arm(TERM, Time::NEVER);
         let before = clock::now();
@@ -73,7 +76,10 @@ fn a_tree_is_not_empty_before_the_hook_beside_it_is_gone() {
         scene.exited(CommandEnd::Exited(3));
         // K10: and nothing is started beside what is being stopped.
         let heard = scene.answer();
-        assert!(matches!(heard, FromKeeper::AsideEnded(AsideEnd::Ended(CommandEnd::Killed { .. }))), "{heard:?}");
+        assert!(
+            matches!(heard, FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Killed { .. }))),
+            "{heard:?}"
+        );
         scene.empty();
         assert!(clock::now() >= before + SOON);
     });
@@ -86,7 +92,7 @@ fn nothing_is_started_beside_what_is_being_stopped() {
         scene.arm(TERM, Time::NEVER);
         scene.start_until(&["main", "grandchild"]);
         scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.order_aside(Aside::OnChange);
+        scene.order_aside(BackgroundHook::OnChange);
         scene.hears(NOT_NOW);
         scene.send(&ToKeeper::Kill);
         scene.exited(killed(libc::SIGKILL, true));
@@ -103,7 +109,7 @@ fn nothing_is_started_beside_what_has_ended() {
         scene.exited(CommandEnd::Exited(3));
         scene.empty();
         // Ordered while the campaigner had not heard of that.
-        scene.order_aside(Aside::OnChange);
+        scene.order_aside(BackgroundHook::OnChange);
         scene.hears(NOT_NOW);
         scene.hears_no_more();
     });
@@ -116,7 +122,7 @@ fn it_has_its_time_and_what_it_left_behind_no_more() {
             let setting = beside(script(directory, SLEEPER), hook).scripts(|scripts| scripts.hook_timeout = SOON);
             let scene = setting.fork();
             let before = clock::now();
-            scene.order_aside(Aside::OnError);
+            scene.order_aside(BackgroundHook::OnError);
             scene.hears(ended(end));
             scene.witness.gone();
             assert!(clock::now() >= before + SOON);
@@ -133,7 +139,7 @@ fn beside_a_tree_its_time_out_leaves_the_tree_alone() {
         let mut scene = setting.fork();
         scene.arm(TERM, Time::NEVER);
         scene.start_until(&["main"]);
-        scene.order_aside(Aside::OnError);
+        scene.order_aside(BackgroundHook::OnError);
         scene.hears(ended(killed(libc::SIGKILL, true)));
         scene.hears_no_more();
         assert!(!scene.witness.is_gone());
@@ -148,7 +154,7 @@ fn beside_nothing_it_is_killed_before_the_release() {
     alone(|directory| {
         let mut scene = beside(script(directory, SLEEPER), STUBBORN).fork();
         scene.claim("one");
-        scene.order_aside(Aside::OnChange);
+        scene.order_aside(BackgroundHook::OnChange);
         scene.witness.hears(&["main", "grandchild"]);
         scene.bereave().releases_once("one");
     });
@@ -158,10 +164,10 @@ fn beside_nothing_it_is_killed_before_the_release() {
 fn beside_nothing_a_stop_is_for_it() {
     alone(|directory| {
         let mut scene = beside(script(directory, SLEEPER), "echo hook >&9; exec sleep 100").fork();
-        scene.order_aside(Aside::OnChange);
+        scene.order_aside(BackgroundHook::OnChange);
         scene.witness.hears(&["hook"]);
         // No deadline is armed: it is found too late, and nothing but the hook is there.
-        let run = scene.order(Job::Command { term: TERM }, &[]);
+        let run = scene.order(Program::Command { term: TERM }, &[]);
         assert!(matches!(scene.answer(), FromKeeper::NotStarted { .. }), "run {run}");
         // Nothing of that start; a hook beside nothing is not nothing.
         scene.hears(FromKeeper::Cleared { run });
@@ -177,7 +183,7 @@ fn a_start_that_is_refused_at_exec_leaves_the_hook_beside_it_alone_and_is_made_a
     alone(|directory| {
         let setting = program(directory, directory.join("not-there"), &["job"]);
         let mut scene = beside(setting, "echo hook >&9; exec sleep 100").fork();
-        scene.order_aside(Aside::OnChange);
+        scene.order_aside(BackgroundHook::OnChange);
         scene.witness.hears(&["hook"]);
         scene.arm(TERM, Time::NEVER);
         for _ in 0..3 {
@@ -198,7 +204,7 @@ fn a_refused_start_beside_a_hook_that_was_stopped_meanwhile_is_empty_only_withou
     alone(|directory| {
         let setting = program(directory, directory.join("not-there"), &["job"]);
         let mut scene = beside(setting, "trap '' TERM; echo hook >&9; sleep 100; :").fork();
-        scene.order_aside(Aside::OnChange);
+        scene.order_aside(BackgroundHook::OnChange);
         scene.witness.hears(&["hook"]);
         scene.arm(TERM, Time::NEVER);
         let run = scene.order_start(TERM, &[]);
@@ -226,7 +232,7 @@ fn a_refused_start_beside_a_hook_that_was_stopped_meanwhile_is_empty_only_withou
 fn what_an_ended_hook_left_beside_nothing_is_a_stops_at_once() {
     alone(|directory| {
         let scene = beside(script(directory, SLEEPER), LEAVES_ONE_BEHIND).fork();
-        scene.order_aside(Aside::OnChange);
+        scene.order_aside(BackgroundHook::OnChange);
         let mut scene = scene;
         scene.witness.hears(&["grandchild"]);
         // Its main process has ended by the time that this is answered, or will have: then what it left gets the stop.
@@ -245,7 +251,7 @@ fn a_hook_that_is_being_killed_is_not_merely_stopped_by_a_stop() {
         // Its descendant ignores the stop signal, and cannot be found below it.
         let setting = beside(script(directory, SLEEPER), STUBBORN).scripts(|scripts| scripts.hook_timeout = SOON);
         let mut scene = setting.fork();
-        scene.order_aside(Aside::OnError);
+        scene.order_aside(BackgroundHook::OnError);
         scene.witness.hears(&["main", "grandchild"]);
         // Whether this comes before or after the first SIGKILL, that is not put off.
         signal(scene.keeper.pid(), libc::SIGSTOP);
@@ -262,8 +268,8 @@ fn a_hook_that_is_being_killed_is_not_merely_stopped_by_a_stop() {
 fn one_that_does_not_exist_is_said_not_to() {
     alone(|directory| {
         let scene = script(directory, SLEEPER).fork();
-        scene.order_aside(Aside::OnChange);
-        scene.hears(FromKeeper::AsideEnded(AsideEnd::Failed(libc::ENOENT)));
+        scene.order_aside(BackgroundHook::OnChange);
+        scene.hears(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(libc::ENOENT)));
         scene.hears_no_more();
     });
 }

@@ -25,7 +25,7 @@ use nix::sys::stat::Mode;
 use crate::clock;
 use crate::sys::{self, Forked, Reaped};
 use crate::{Claim, CommandSpec, Containment, HookScripts, Keeper, Received, ToKeeper};
-use elect_core::{Aside, Beside, CommandEnd, FromKeeper, Job, Run, Signal, Term, Time};
+use elect_core::{BackgroundHook, CommandEnd, FromKeeper, HookContext, Program, RunId, Signal, Term, Time};
 
 /// A test that waits longer than this for anything has failed.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -308,7 +308,7 @@ pub struct KeeperFixture {
     pub keeper: Keeper,
     pub witness: Witness,
     pub directory: PathBuf,
-    run: Run,
+    run: RunId,
 }
 
 impl KeeperFixture {
@@ -359,12 +359,12 @@ impl KeeperFixture {
         kill_by
     }
 
-    pub fn order_start(&mut self, term: Term, identity: &[(&str, &str)]) -> Run {
-        self.order(Job::Command { term }, identity)
+    pub fn order_start(&mut self, term: Term, identity: &[(&str, &str)]) -> RunId {
+        self.order(Program::Command { term }, identity)
     }
 
     /// Starts one of the programs, and waits until it runs. Returns its process id.
-    pub fn start_job(&mut self, job: Job) -> i32 {
+    pub fn start_job(&mut self, job: Program) -> i32 {
         let run = self.order(job, &[]);
         let answer = self.answer();
         let FromKeeper::Started { pid, .. } = answer else { panic!("not started: {answer:?}") };
@@ -373,13 +373,13 @@ impl KeeperFixture {
     }
 
     /// Beside the last run, as if it were alive, or beside nothing.
-    pub fn order_aside(&self, aside: Aside) {
+    pub fn order_aside(&self, background_hook: BackgroundHook) {
         let witness = (OsString::from("WITNESS"), self.witness.path.clone().into_os_string());
-        let beside = if self.run > 0 { Beside::Run(self.run) } else { Beside::Nothing };
-        self.send(&ToKeeper::Aside { aside, beside, identity: vec![witness] });
+        let beside = if self.run > 0 { HookContext::WithRun(self.run) } else { HookContext::Alone };
+        self.send(&ToKeeper::BackgroundHook { background_hook, beside, identity: vec![witness] });
     }
 
-    pub fn order(&mut self, job: Job, identity: &[(&str, &str)]) -> Run {
+    pub fn order(&mut self, job: Program, identity: &[(&str, &str)]) -> RunId {
         self.run += 1;
         let witness = (OsString::from("WITNESS"), self.witness.path.clone().into_os_string());
         let identity = identity.iter().map(|&(name, value)| (name.into(), value.into())).chain([witness]).collect();

@@ -8,10 +8,10 @@ use std::path::Path;
 use super::harness::*;
 use crate::clock;
 use crate::{HookScripts, ToKeeper};
-use elect_core::{CommandEnd, FromKeeper, Job, NotStarted, Time};
+use elect_core::{CommandEnd, FromKeeper, NotStarted, Program, Time};
 
-const ELECTED: Job = Job::OnElected { term: TERM };
-const OUSTED: Job = Job::OnOusted { term: TERM };
+const ELECTED: Program = Program::OnElected { term: TERM };
+const OUSTED: Program = Program::OnOusted { term: TERM };
 const DONE: CommandEnd = CommandEnd::Exited(0);
 
 /// Says that it ran, and takes long enough to be overtaken by whoever does not wait.
@@ -25,7 +25,7 @@ fn ousting(directory: &Path, command: &str) -> Setting {
     script(directory, command).scripts(|scripts| scripts.on_ousted = Some(OUSTS.into()))
 }
 
-fn set(scripts: &mut HookScripts, job: Job, hook: &str) {
+fn set(scripts: &mut HookScripts, job: Program, hook: &str) {
     if job == ELECTED { scripts.on_elected = Some(hook.into()) } else { scripts.on_ousted = Some(hook.into()) }
 }
 
@@ -45,7 +45,7 @@ fn a_follower_outlives_the_deadline_of_a_term() {
     alone(|directory| {
         let mut scene = script(directory, SLEEPER).scripts(|scripts| scripts.follower = Some(SLEEPER.into())).fork();
         let kill_by = scene.arm_for(ms(300));
-        scene.start_job(Job::Follower);
+        scene.start_job(Program::Follower);
         scene.witness.hears(&["main"]);
         past(kill_by);
         scene.hears_no_more();
@@ -64,7 +64,7 @@ fn a_follower_reads_nothing_and_does_not_hold_the_lock() {
         let follower = "readlink /proc/self/fd/0 >&9; ls /proc/$$/fd | tr '\\n' ' ' >&9; echo >&9";
         let mut scene = script(directory, SLEEPER).scripts(|scripts| scripts.follower = Some(follower.into())).fork();
         scene.claim_with("lock", vec![OwnedFd::from(lock)]);
-        scene.start_job(Job::Follower);
+        scene.start_job(Program::Follower);
         assert_eq!(scene.witness.line(), "/dev/null");
         assert_eq!(scene.witness.line().trim(), "0 1 2 9", "K9");
         scene.exited(DONE);
@@ -233,7 +233,7 @@ fn without_a_campaigner_a_follower_is_stopped_and_nobody_was_ousted() {
             .stop_timeout(ms(200))
             .fork();
         scene.claim("one");
-        scene.start_job(Job::Follower);
+        scene.start_job(Program::Follower);
         scene.witness.hears(&["main", "grandchild"]);
         scene.bereave().releases_once("one");
         assert_eq!(times_ousted(directory), 0);
@@ -264,7 +264,7 @@ fn a_term_without_a_command_lasts_until_it_is_stopped() {
             let mut scene = script(directory, SLEEPER).without_a_command().fork();
             scene.arm(TERM, Time::NEVER);
             let run = scene.order_start(TERM, &[]);
-            scene.hears(FromKeeper::Idle { run });
+            scene.hears(FromKeeper::NoCommand { run });
             scene.hears_no_more();
             scene.send(&if kill { ToKeeper::Kill } else { ToKeeper::Stop { kill_at: Time::NEVER } });
             scene.empty();
@@ -275,7 +275,7 @@ fn a_term_without_a_command_lasts_until_it_is_stopped() {
         scene.claim("one");
         scene.arm_for(SOON);
         let run = scene.order_start(TERM, &[]);
-        scene.hears(FromKeeper::Idle { run });
+        scene.hears(FromKeeper::NoCommand { run });
         scene.hears(FromKeeper::Expired { term: TERM });
         scene.empty();
         scene.bereave().releases_once("one");

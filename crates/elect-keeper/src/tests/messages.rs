@@ -3,7 +3,7 @@
 use super::harness::*;
 use crate::ToKeeper;
 use crate::clock;
-use elect_core::{CommandEnd, FromKeeper, Job, NotStarted, Time};
+use elect_core::{CommandEnd, FromKeeper, NotStarted, Program, Time};
 
 fn too_late(scene: &mut KeeperFixture, term: u64) {
     let run = scene.order_start(term, &[]);
@@ -120,7 +120,7 @@ fn a_second_command_beside_the_rest_of_the_first_is_refused() {
         scene.arm(TERM, Time::NEVER);
         scene.start_until(&["grandchild"]);
         scene.exited(CommandEnd::Exited(7));
-        scene.send(&ToKeeper::Start { job: Job::Command { term: TERM }, run: 9, identity: Vec::new() });
+        scene.send(&ToKeeper::Start { job: Program::Command { term: TERM }, run: 9, identity: Vec::new() });
         scene.hears(FromKeeper::NotStarted { run: 9, why: NotStarted::Failed(libc::EBUSY) });
         scene.hears_no_more();
         assert!(!scene.witness.is_gone());
@@ -175,7 +175,7 @@ fn a_message_that_is_too_long_is_none_even_if_its_head_could_be_one() {
         scene.hears(FromKeeper::Empty { run: 0 });
         scene.hears_no_more();
         let error = scene.keeper.send(&ToKeeper::Start {
-            job: Job::Command { term: TERM },
+            job: Program::Command { term: TERM },
             run: 1,
             identity: vec![("A".into(), "x".repeat(longest).into())],
         });

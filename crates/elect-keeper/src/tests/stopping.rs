@@ -3,7 +3,7 @@
 use super::harness::*;
 use crate::ToKeeper;
 use crate::clock;
-use elect_core::{AtTerminal, CommandEnd, FromKeeper, Signal, Time};
+use elect_core::{CommandEnd, FromKeeper, Signal, TerminalEvent, Time};
 
 /// A descendant, here in a session of its own, that says when it is asked and goes on; the main process waits to be told.
 const REST_THAT_IS_ASKED: &str = "
@@ -42,7 +42,7 @@ fn a_stopped_command_is_woken_to_obey() {
         let mut scene = script(directory, text).fork();
         scene.arm(TERM, Time::NEVER);
         scene.start_until(&["main"]);
-        scene.hears(FromKeeper::Terminal(AtTerminal::Stopped(Signal(libc::SIGSTOP))));
+        scene.hears(FromKeeper::Terminal(TerminalEvent::Stopped(Signal(libc::SIGSTOP))));
         scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
         scene.witness.hears(&["asked"]);
         scene.exited(CommandEnd::Exited(0));
@@ -56,7 +56,7 @@ fn a_stopped_command_is_killed_like_any_other() {
         let mut scene = script(directory, "echo main >&9; kill -STOP $$; sleep 100; :").fork();
         scene.arm(TERM, Time::NEVER);
         scene.start_until(&["main"]);
-        scene.hears(FromKeeper::Terminal(AtTerminal::Stopped(Signal(libc::SIGSTOP))));
+        scene.hears(FromKeeper::Terminal(TerminalEvent::Stopped(Signal(libc::SIGSTOP))));
         scene.send(&ToKeeper::Kill);
         scene.exited(killed(libc::SIGKILL, true));
         scene.empty();

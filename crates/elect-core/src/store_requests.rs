@@ -5,27 +5,27 @@ use super::time::Time;
 use super::timing::Timing;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum StoreRequestKind {
     Campaign,
     Renew,
     Release,
 }
 
-impl Kind {
+impl StoreRequestKind {
     fn is_answered_by(self, answer: Answer) -> bool {
         match answer {
-            Answer::Campaign(_) => self == Kind::Campaign,
-            Answer::Renew(_) => self == Kind::Renew,
-            Answer::Release(_) => self == Kind::Release,
+            Answer::Campaign(_) => self == StoreRequestKind::Campaign,
+            Answer::Renew(_) => self == StoreRequestKind::Renew,
+            Answer::Release(_) => self == StoreRequestKind::Release,
         }
     }
 
     /// What an attempt that ran out of time has told us: nothing.
     fn failure(self) -> Answer {
         match self {
-            Kind::Campaign => Answer::Campaign(Campaigned::Failed),
-            Kind::Renew => Answer::Renew(Renewed::Failed),
-            Kind::Release => Answer::Release(false),
+            StoreRequestKind::Campaign => Answer::Campaign(Campaigned::Failed),
+            StoreRequestKind::Renew => Answer::Renew(Renewed::Failed),
+            StoreRequestKind::Release => Answer::Release(false),
         }
     }
 }
@@ -33,20 +33,20 @@ impl Kind {
 #[derive(Debug)]
 struct Outstanding {
     attempt: Attempt,
-    kind: Kind,
+    kind: StoreRequestKind,
     until: Time,
 }
 
 /// Numbers the requests and tells the current one's reply from all others.
 #[derive(Debug, Default)]
-pub(super) struct Requests {
+pub(super) struct StoreRequests {
     last: u64,
     outstanding: Option<Outstanding>,
 }
 
-impl Requests {
+impl StoreRequests {
     /// Opens a new attempt; whatever was outstanding is from now on a stranger's.
-    pub(super) fn open(&mut self, kind: Kind, now: Time, timing: &Timing) -> Attempt {
+    pub(super) fn open(&mut self, kind: StoreRequestKind, now: Time, timing: &Timing) -> Attempt {
         self.last += 1;
         let attempt = Attempt(self.last);
         self.outstanding = Some(Outstanding { attempt, kind, until: now + timing.request_timeout() });

@@ -3,21 +3,21 @@
 
 use std::time::Duration;
 
-use super::super::event::{CommandEnd, Event, FromKeeper, Hook, HookFailure, Job, LeaderKey, Report, Run, Term};
-use super::super::{KILL_ALLOWANCE, Phase, Wishes};
-use super::clock::{Clock, FASTEST, ms};
+use super::super::event::{CommandEnd, Event, FromKeeper, Hook, HookFailure, LeaderKey, Notice, Program, RunId, Term};
+use super::super::{KILL_ALLOWANCE, Phase, Policy};
+use super::clock::{CLOCK_DRIFT_MAX_PPM, Clock, ms};
 use super::command::Tree;
 use super::coverage::Seen;
-use super::host::Life;
-use super::ledger::SLACK;
-use super::world::World;
+use super::host::ProcessState;
+use super::invariants::SLACK;
+use super::run::Simulation;
 
 /// What the ledger knows of one candidate's follower and hooks.
 #[derive(Debug)]
-pub(super) struct Following {
-    wishes: Wishes,
+pub(super) struct FollowerCheck {
+    policy: Policy,
     /// What was ordered last.
-    ordered: Option<(Job, Run)>,
+    ordered: Option<(Program, RunId)>,
     ordered_at: Duration,
     /// The term in which the hook before the command said yes.
     accepted: Option<Term>,
@@ -36,10 +36,10 @@ pub(super) struct Following {
     not_standing_since: Option<Duration>,
 }
 
-impl Following {
-    pub(super) fn new(wishes: Wishes) -> Following {
-        Following {
-            wishes,
+impl FollowerCheck {
+    pub(super) fn new(policy: Policy) -> FollowerCheck {
+        FollowerCheck {
+            policy,
             ordered: None,
             ordered_at: Duration::ZERO,
             accepted: None,
@@ -55,21 +55,21 @@ impl Following {
     }
 }
 
-impl Following {
+impl FollowerCheck {
     /// Whether a run is one of the command.
-    pub(super) fn is_command(&self, run: Run) -> bool {
-        matches!(self.ordered, Some((Job::Command { .. }, ordered)) if ordered == run)
+    pub(super) fn is_command(&self, run: RunId) -> bool {
+        matches!(self.ordered, Some((Program::Command { .. }, ordered)) if ordered == run)
     }
 }
 
-impl Following {
+impl FollowerCheck {
     /// Whether a follower was the last to run.
     pub(super) fn is_following(&self) -> bool {
-        matches!(self.ordered, Some((Job::Follower, _)))
+        matches!(self.ordered, Some((Program::Follower, _)))
     }
 }
 
-impl Following {
+impl FollowerCheck {
     /// From when the time counts that a hook has: for the campaigner from its order, for the keeper from its start.
     pub(super) fn ordered_at(&self, tree: &Tree) -> Duration {
         let ordered = self.ordered.is_some_and(|(_, run)| run == tree.run);
@@ -84,7 +84,7 @@ fn stuck_is_known_at(clock: Clock, killed: Duration, awake: Duration, stop_timeo
     killed.max(gave_it_its_time).saturating_add(clock.lasts(KILL_ALLOWANCE) + SLACK)
 }
 
-impl World {
+impl Simulation {
     /// Whom a waiter is told of: whoever thinks that it leads.
     pub(super) fn sighting(&mut self, h: usize) {
         let host = &self.hosts[h];
@@ -98,53 +98,53 @@ impl World {
             books.highest_term = books.highest_term.max(term);
             self.deliver(h, Event::TermSeen(term));
         }
-        if self.hosts[h].following.wishes.follower.is_some() {
-            self.deliver(h, Event::Leader(leader.map(LeaderKey)));
+        if self.hosts[h].following.policy.follower.is_some() {
+            self.deliver(h, Event::LeaderObserved(leader.map(LeaderKey)));
         }
     }
 
     /// Before the candidate hears of an event.
     pub(super) fn following_hears(&mut self, h: usize, event: Event) {
         let following = &mut self.hosts[h].following;
-        if let (Event::Keeper(FromKeeper::Exited { run, end: CommandEnd::Exited(0) }), Some((job, ordered))) =
+        if let (Event::Keeper(FromKeeper::Exited { run, end: CommandEnd::Exited(0) }), Some((program, ordered))) =
             (event, following.ordered)
-            && let Job::OnElected { term } = job
+            && let Program::OnElected { term } = program
             && ordered == run
         {
             following.accepted = Some(term);
         }
     }
 
-    pub(super) fn following_starts(&mut self, h: usize, job: Job, run: Run) {
+    pub(super) fn following_starts(&mut self, h: usize, program: Program, run: RunId) {
         let host = &self.hosts[h];
         if host.tree.is_alive() {
-            let rule = match (host.tree.job, job) {
-                (Some(Job::Follower), Job::Command { .. } | Job::OnElected { .. }) => {
+            let rule = match (host.tree.program, program) {
+                (Some(Program::Follower), Program::Command { .. } | Program::OnElected { .. }) => {
                     "K11: a leader's command was started beside the follower"
                 }
-                (Some(Job::Command { .. } | Job::OnElected { .. }), Job::OnOusted { .. }) => {
+                (Some(Program::Command { .. } | Program::OnElected { .. }), Program::OnOusted { .. }) => {
                     "6: on-ousted was started before the tree was empty"
                 }
-                (_, Job::Follower) => "6: a follower was started beside something else",
-                (_, Job::Command { .. } | Job::OnElected { .. } | Job::OnOusted { .. }) => {
+                (_, Program::Follower) => "6: a follower was started beside something else",
+                (_, Program::Command { .. } | Program::OnElected { .. } | Program::OnOusted { .. }) => {
                     "2.3: a command was started before the old one's tree was empty"
                 }
             };
             self.violate(rule, h);
         }
         let following = &mut self.hosts[h].following;
-        (following.ordered, following.ordered_at) = (Some((job, run)), self.now);
-        let unaccepted = following.wishes.hooks.on_elected && following.accepted != job.governed_by();
+        (following.ordered, following.ordered_at) = (Some((program, run)), self.now);
+        let unaccepted = following.policy.hooks.on_elected && following.accepted != program.deadline_term();
         let released = following.released;
-        match job {
-            Job::Command { term } => {
+        match program {
+            Program::Command { term } => {
                 following.led = Some(term);
                 if unaccepted {
                     self.violate("6: a command was started without the hook's yes", h);
                 }
             }
-            Job::OnElected { term } => following.led = Some(term),
-            Job::OnOusted { term } => {
+            Program::OnElected { term } => following.led = Some(term),
+            Program::OnOusted { term } => {
                 following.ousted = Some(term);
                 if self.hosts[h].books.lost || self.hosts[h].books.ran_out {
                     self.coverage.count(Seen::OustedAfterLoss);
@@ -153,21 +153,21 @@ impl World {
                     self.violate("6: on-ousted was started after the release", h);
                 }
             }
-            Job::Follower => {}
+            Program::Follower => {}
         }
     }
 
     /// The keeper starts something, or finds that it cannot.
-    pub(super) fn following_bears(&mut self, h: usize, job: Job) {
+    pub(super) fn following_bears(&mut self, h: usize, program: Program) {
         let following = &mut self.hosts[h].following;
-        match job {
-            Job::Command { term } | Job::OnElected { term } => following.born = Some(term),
-            Job::OnOusted { term } => {
+        match program {
+            Program::Command { term } | Program::OnElected { term } => following.born = Some(term),
+            Program::OnOusted { term } => {
                 if following.ousted_born.replace(term) == Some(term) {
                     self.violate("6: on-ousted ran twice", h);
                 }
             }
-            Job::Follower => self.coverage.count(Seen::Followed),
+            Program::Follower => self.coverage.count(Seen::Followed),
         }
     }
 
@@ -175,8 +175,8 @@ impl World {
     pub(super) fn following_leaves(&mut self, h: usize) {
         let host = &self.hosts[h];
         let following = &host.following;
-        let due = following.wishes.hooks.on_ousted && following.led.is_some() && following.ousted != following.led;
-        if due && host.keeper.life != Life::Dead {
+        let due = following.policy.hooks.on_ousted && following.led.is_some() && following.ousted != following.led;
+        if due && host.keeper.life != ProcessState::Dead {
             self.violate("6: a leadership was left without on-ousted", h);
         }
     }
@@ -198,7 +198,7 @@ impl World {
             self.violate("6: a candidate that was not accepted stands again at once", h);
         }
         let host = &self.hosts[h];
-        let killed = host.tree.killed.filter(|_| host.tree.is_alive() && host.tree.job == Some(Job::Follower));
+        let killed = host.tree.killed.filter(|_| host.tree.is_alive() && host.tree.program == Some(Program::Follower));
         let knows_at = |killed| stuck_is_known_at(host.clock, killed, host.campaigner.since(), host.stop_timeout);
         if killed.is_some_and(|killed| self.now >= knows_at(killed)) {
             self.violate("2.3: a candidate asks for the boundary beside a killed follower", h);
@@ -208,85 +208,85 @@ impl World {
     /// K2: the keeper gives back, or leaves to its lease, what its dead campaigner had.
     pub(super) fn following_bequeathes(&mut self, h: usize) {
         let following = &self.hosts[h].following;
-        let due = following.wishes.hooks.on_ousted && following.born.is_some();
+        let due = following.policy.hooks.on_ousted && following.born.is_some();
         // Terms rise; in a later one everything may have been too late but the hook.
         if due && following.ousted_born < following.born {
             self.violate("K2: the keeper ends a leadership without on-ousted", h);
         }
     }
 
-    pub(super) fn following_reports(&mut self, h: usize, report: &Report) {
+    pub(super) fn following_reports(&mut self, h: usize, report: &Notice) {
         let now = self.now;
-        let follows = self.hosts[h].tree.job == Some(Job::Follower) && self.hosts[h].tree.is_alive();
+        let follows = self.hosts[h].tree.program == Some(Program::Follower) && self.hosts[h].tree.is_alive();
         let base = self.hosts[h].clock.lasts(self.hosts[h].books.ttl.unwrap_or(Duration::from_secs(10)));
         let following = &mut self.hosts[h].following;
         match report {
-            Report::Won { .. } => {
+            Notice::Won { .. } => {
                 (following.led, following.released) = (None, false);
                 if follows {
                     self.coverage.count(Seen::WonWithFollower);
                 }
             }
-            Report::FollowerStopping { for_another: true } => self.coverage.count(Seen::FollowerRestarted),
-            Report::FollowerUnconfirmed => {
+            Notice::FollowerStopping { for_another: true } => self.coverage.count(Seen::FollowerRestarted),
+            Notice::FollowerUnconfirmed => {
                 following.stuck = true;
                 self.coverage.count(Seen::FollowerStuck);
             }
-            Report::NotAccepted { sits_out, .. } => {
-                if sits_out.is_some() || following.wishes.on_lost == super::super::OnLost::Recampaign {
+            Notice::NotAccepted { sits_out, .. } => {
+                if sits_out.is_some() || following.policy.on_lost == super::super::OnLost::Recampaign {
                     following.refused = Some((now, base));
                 }
             }
-            Report::HookFailed { hook: Hook::OnElected, failure } => self.coverage.count(match failure {
+            Notice::HookFailed { hook: Hook::OnElected, failure } => self.coverage.count(match failure {
                 HookFailure::TimedOut => Seen::ElectedTimedOut,
                 HookFailure::Ended(_) | HookFailure::CannotStart(_) | HookFailure::NoKeeper => Seen::ElectedFailed,
             }),
-            Report::HookFailed { hook: Hook::OnOusted, failure } => self.coverage.count(match failure {
+            Notice::HookFailed { hook: Hook::OnOusted, failure } => self.coverage.count(match failure {
                 HookFailure::TimedOut => Seen::OustedTimedOut,
                 HookFailure::Ended(_) | HookFailure::CannotStart(_) => Seen::OustedFailed,
                 HookFailure::NoKeeper => Seen::OustedWithoutKeeper,
             }),
-            Report::HookFailed { hook: Hook::Aside(_), .. }
-            | Report::FollowerStopping { for_another: false }
-            | Report::FollowerStarted { .. }
-            | Report::FollowerEnded { .. }
-            | Report::FollowerCannotStart(_)
-            | Report::Elected { .. }
-            | Report::Started { .. }
-            | Report::CommandEnded { .. }
-            | Report::Stopping { .. }
-            | Report::Restarting { .. }
-            | Report::Holding { .. }
-            | Report::LostAtRest { .. }
-            | Report::GivenUp { .. }
-            | Report::StandsAgain
-            | Report::Unconfirmed { .. }
-            | Report::TermTooLow { .. }
-            | Report::Released { .. }
-            | Report::NotReleased { .. }
-            | Report::Unusable(_)
-            | Report::NotElected
-            | Report::Unavailable
-            | Report::KeeperSilent
-            | Report::KeeperDied => {}
+            Notice::HookFailed { hook: Hook::BackgroundHook(_), .. }
+            | Notice::FollowerStopping { for_another: false }
+            | Notice::FollowerStarted { .. }
+            | Notice::FollowerEnded { .. }
+            | Notice::FollowerCannotStart(_)
+            | Notice::Elected { .. }
+            | Notice::Started { .. }
+            | Notice::CommandEnded { .. }
+            | Notice::Stopping { .. }
+            | Notice::Restarting { .. }
+            | Notice::LeadingIdle { .. }
+            | Notice::LostAtRest { .. }
+            | Notice::GivenUp { .. }
+            | Notice::CampaignsAgain
+            | Notice::Unconfirmed { .. }
+            | Notice::TermTooLow { .. }
+            | Notice::Released { .. }
+            | Notice::NotReleased { .. }
+            | Notice::Unusable(_)
+            | Notice::NotElected
+            | Notice::Unavailable
+            | Notice::KeeperSilent
+            | Notice::KeeperDied => {}
         }
     }
 
     /// After every step: a follower whose candidate does not stand is being stopped.
     pub(super) fn check_follower(&mut self, h: usize) {
         let host = &mut self.hosts[h];
-        if host.candidate.phase() == Phase::Standing && host.campaigner != Life::Dead {
+        if host.candidate.phase() == Phase::Campaigning && host.campaigner != ProcessState::Dead {
             host.following.not_standing_since = None;
             return;
         }
         let not_standing = *host.following.not_standing_since.get_or_insert(self.now);
-        if host.tree.job != Some(Job::Follower) || !host.tree.is_alive() {
+        if host.tree.program != Some(Program::Follower) || !host.tree.is_alive() {
             return;
         }
         let awake = match host.campaigner {
-            Life::Dead => host.keeper.life.since(),
-            Life::Running { since } => since.max(host.keeper.life.since()),
-            Life::Stopped => Duration::MAX,
+            ProcessState::Dead => host.keeper.life.since(),
+            ProcessState::Running { since } => since.max(host.keeper.life.since()),
+            ProcessState::Stopped => Duration::MAX,
         };
         let since = not_standing.max(awake);
         let untouched = host.tree.stopped.is_none() && host.tree.killed.is_none();
@@ -299,7 +299,7 @@ impl World {
 #[test]
 fn a_campaigner_knows_of_a_stuck_follower_as_soon_as_its_own_clock_allows_and_no_sooner() {
     let (asleep_until, stop_timeout) = (ms(14_110), ms(8_000));
-    for rate in [-FASTEST, 0, FASTEST] {
+    for rate in [-CLOCK_DRIFT_MAX_PPM, 0, CLOCK_DRIFT_MAX_PPM] {
         let clock = Clock { offset: ms(3_000), rate };
         let kills_at = clock.at(asleep_until) + stop_timeout;
         // As the core counts, the keeper having killed it long before.

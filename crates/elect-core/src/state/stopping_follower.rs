@@ -1,20 +1,20 @@
 //! It is over but for the follower, whose tree is not empty yet.
 
 use super::{Input, State, end};
-use crate::Core;
-use crate::event::{Outcome, Report};
+use crate::Context;
+use crate::event::{Notice, Outcome};
 
 #[derive(Debug)]
-pub(crate) struct Parting {
+pub(crate) struct StoppingFollower {
     pub(super) outcome: Outcome,
 }
 
-impl Parting {
+impl StoppingFollower {
     /// What becomes of the follower is its own business: here nothing but its end is waited for.
-    pub(super) fn next(mut self, core: &mut Core, input: Input) -> State {
+    pub(super) fn next(mut self, context: &mut Context, input: Input) -> State {
         match input {
             Input::KeeperDied => {
-                core.report(Report::KeeperDied);
+                context.notice(Notice::KeeperDied);
                 self.outcome = Outcome::KeeperDied;
             }
             Input::Time
@@ -35,10 +35,10 @@ impl Parting {
             | Input::Ask
             | Input::Resign => {}
         }
-        State::Parting(self)
+        State::StoppingFollower(self)
     }
 
-    pub(super) fn end_if_alone(self, core: &mut Core) -> State {
-        if core.follower.is_gone() { end(core, self.outcome) } else { State::Parting(self) }
+    pub(super) fn end_if_alone(self, context: &mut Context) -> State {
+        if context.follower.is_gone() { end(context, self.outcome) } else { State::StoppingFollower(self) }
     }
 }

@@ -7,20 +7,20 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::event::CommandEnd;
+use super::policy::{Restart, RestartWhen};
 use super::time::Time;
-use super::wishes::{Restart, RestartWhen};
 
 /// The delay doubles up to this, or stays what it is if it is longer.
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
+const RESTART_DELAY_MAX: Duration = Duration::from_secs(30);
 /// The same for sitting out.
-const LONGEST_SITTING_OUT: Duration = Duration::from_secs(5 * 60);
+const COOLDOWN_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// How long a candidate sits out after a hook has said no, where the store grants no ttl.
-const SITTING_OUT_AT_LEAST: Duration = Duration::from_secs(10);
+const COOLDOWN_MIN: Duration = Duration::from_secs(10);
 
 /// Which ends are followed by another run, and after how long.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct RestartBackoff {
     restart: Restart,
     /// When the last run started.
     began: Option<Time>,
@@ -28,9 +28,9 @@ pub(super) struct Pace {
     in_a_row: u32,
 }
 
-impl Pace {
-    pub(super) fn new(restart: Restart) -> Pace {
-        Pace { restart, began: None, in_a_row: 0 }
+impl RestartBackoff {
+    pub(super) fn new(restart: Restart) -> RestartBackoff {
+        RestartBackoff { restart, began: None, in_a_row: 0 }
     }
 
     pub(super) fn started(&mut self, now: Time) {
@@ -65,15 +65,15 @@ impl Pace {
     }
 
     fn longest_delay(&self) -> Duration {
-        LONGEST_DELAY.max(self.restart.delay)
+        RESTART_DELAY_MAX.max(self.restart.delay)
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Runs {
+pub(super) struct RestartTracker {
     restart: Restart,
     min_hold: Duration,
-    pace: Pace,
+    pace: RestartBackoff,
     /// When the first run of the present term started.
     term_began: Option<Time>,
     /// When the restarts were that still count against the limit.
@@ -86,7 +86,7 @@ pub(super) struct Runs {
 
 /// What follows the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sequel {
+pub(super) enum AfterExit {
     /// It was the last one.
     End,
     /// Another one, after this long.
@@ -95,10 +95,10 @@ pub(super) enum Sequel {
     Resign(Duration),
 }
 
-impl Runs {
-    pub(super) fn new(restart: Restart, min_hold: Duration) -> Runs {
-        let (pace, recent) = (Pace::new(restart), VecDeque::new());
-        Runs { restart, min_hold, pace, term_began: None, recent, given_up: 0, not_accepted: 0 }
+impl RestartTracker {
+    pub(super) fn new(restart: Restart, min_hold: Duration) -> RestartTracker {
+        let (pace, recent) = (RestartBackoff::new(restart), VecDeque::new());
+        RestartTracker { restart, min_hold, pace, term_began: None, recent, given_up: 0, not_accepted: 0 }
     }
 
     pub(super) fn term_begins(&mut self) {
@@ -117,7 +117,7 @@ impl Runs {
     /// The main process has ended by itself. A run as long as a candidate would sit out has gone well, as with the delay.
     pub(super) fn ended(&mut self, now: Time, ttl: Option<Duration>) {
         self.pace.ended(now);
-        if self.pace.lasted(now) >= self.sitting_out(ttl) {
+        if self.pace.lasted(now) >= self.cooldown(ttl) {
             self.given_up = 0;
         }
     }
@@ -134,28 +134,28 @@ impl Runs {
     }
 
     /// What follows the end of the last run, now that its tree is empty.
-    pub(super) fn sequel(
+    pub(super) fn after_exit(
         &mut self,
         now: Time,
         end: CommandEnd,
         ttl: Option<Duration>,
         jitter: &mut fastrand::Rng,
         unlimited: bool,
-    ) -> Sequel {
+    ) -> AfterExit {
         if !self.pace.goes_on_after(Some(end)) {
-            return Sequel::End;
+            return AfterExit::End;
         }
         while self.recent.front().is_some_and(|&at| now >= at + self.restart.within) {
             self.recent.pop_front();
         }
         if self.recent.len() >= self.restart.limit as usize && !unlimited {
-            let sits_out = doubled(self.sitting_out(ttl), self.given_up);
+            let sits_out = doubled(self.cooldown(ttl), self.given_up);
             self.given_up += 1;
             self.pace.in_a_row = 0;
             self.recent.clear();
-            return Sequel::Resign(sits_out);
+            return AfterExit::Resign(sits_out);
         }
-        Sequel::Restart(self.pace.delay(jitter))
+        AfterExit::Restart(self.pace.delay(jitter))
     }
 
     /// The hook before the command has said yes.
@@ -166,15 +166,15 @@ impl Runs {
     /// It has said no: for how long it is another candidate's turn.
     pub(super) fn not_accepted(&mut self, ttl: Option<Duration>) -> Duration {
         self.not_accepted += 1;
-        doubled(ttl.unwrap_or(SITTING_OUT_AT_LEAST), self.not_accepted - 1)
+        doubled(ttl.unwrap_or(COOLDOWN_MIN), self.not_accepted - 1)
     }
 
-    fn sitting_out(&self, ttl: Option<Duration>) -> Duration {
+    fn cooldown(&self, ttl: Option<Duration>) -> Duration {
         self.restart.within.max(ttl.unwrap_or_default())
     }
 }
 
 /// Twice as long each time, up to the longest, or what it is if it is longer.
 fn doubled(base: Duration, times: u32) -> Duration {
-    base.saturating_mul(2u32.pow(times.min(16))).min(LONGEST_SITTING_OUT.max(base))
+    base.saturating_mul(2u32.pow(times.min(16))).min(COOLDOWN_MAX.max(base))
 }

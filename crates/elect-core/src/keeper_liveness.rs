@@ -11,10 +11,10 @@ use super::event::Term;
 use super::time::Time;
 use super::timing::{KILL_ALLOWANCE, Timing};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT_NO_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub(super) struct KeeperWatch {
+pub(super) struct KeeperLiveness {
     /// The term whose deadline is being watched, and the deadline that the keeper holds.
     armed: Option<(Term, Time)>,
     confirmed: bool,
@@ -26,9 +26,9 @@ pub(super) struct KeeperWatch {
     killed: bool,
 }
 
-impl KeeperWatch {
-    pub(super) fn new() -> KeeperWatch {
-        KeeperWatch {
+impl KeeperLiveness {
+    pub(super) fn new() -> KeeperLiveness {
+        KeeperLiveness {
             armed: None,
             confirmed: false,
             asked: None,
@@ -39,7 +39,7 @@ impl KeeperWatch {
     }
 
     /// A deadline was sent. Until the keeper confirms one, the first counts as held.
-    pub(super) fn sent(&mut self, term: Term, kill_by: Time) {
+    pub(super) fn deadline_sent(&mut self, term: Term, kill_by: Time) {
         if self.armed.is_none_or(|(of, _)| of != term) {
             self.armed = Some((term, kill_by));
             self.confirmed = false;
@@ -66,7 +66,7 @@ impl KeeperWatch {
     }
 
     /// The tree is empty: silence costs nothing until the next term.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.armed = None;
         self.asked = None;
     }
@@ -76,7 +76,7 @@ impl KeeperWatch {
     }
 
     /// Whether to ask now: once per interval, and once more as soon as its deadline has passed.
-    pub(super) fn asks(&mut self, now: Time, timing: &Timing) -> bool {
+    pub(super) fn ping_due(&mut self, now: Time, timing: &Timing) -> bool {
         let overdue = now >= self.deadline() && self.last_asked < self.deadline();
         let due = self.asked.is_none() && now >= self.ask_at;
         if self.killed || !(overdue || due) {
@@ -89,7 +89,7 @@ impl KeeperWatch {
     }
 
     /// Whether patience has run out, said once.
-    pub(super) fn gives_up(&mut self, now: Time) -> bool {
+    pub(super) fn timed_out(&mut self, now: Time) -> bool {
         if self.killed || now < self.give_up_at() {
             return false;
         }
@@ -100,7 +100,7 @@ impl KeeperWatch {
     fn give_up_at(&self) -> Time {
         let Some(asked) = self.asked else { return Time::NEVER };
         let after_deadline = asked.max(self.deadline()) + KILL_ALLOWANCE / 2;
-        after_deadline.min(asked + PATIENCE)
+        after_deadline.min(asked + ANSWER_TIMEOUT_NO_DEADLINE)
     }
 
     pub(super) fn wake_at(&self) -> Time {
@@ -116,104 +116,104 @@ impl KeeperWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timing::Asked;
+    use crate::timing::TimingFlags;
 
     const fn at(millis: u64) -> Time {
         Time::from_nanos(millis * 1_000_000)
     }
 
     fn timing() -> Timing {
-        Timing::prove(Asked::default()).expect("defaults hold")
+        Timing::validate(TimingFlags::default()).expect("defaults hold")
     }
 
     #[test]
     fn a_silent_keeper_has_half_the_kill_allowance_after_the_deadline_it_confirmed() {
-        let mut watch = KeeperWatch::new();
-        watch.sent(7, at(8_500));
+        let mut watch = KeeperLiveness::new();
+        watch.deadline_sent(7, at(8_500));
         watch.confirmed(7, at(8_500));
         // It stops here: later deadlines are sent, none is confirmed.
-        watch.sent(7, at(10_500));
-        assert!(watch.asks(at(2_000), &timing()));
-        assert!(!watch.gives_up(at(8_499)));
+        watch.deadline_sent(7, at(10_500));
+        assert!(watch.ping_due(at(2_000), &timing()));
+        assert!(!watch.timed_out(at(8_499)));
         assert_eq!(watch.wake_at(), at(8_500));
-        assert!(watch.asks(at(8_500), &timing()), "asked again once the deadline has passed");
+        assert!(watch.ping_due(at(8_500), &timing()), "asked again once the deadline has passed");
         assert_eq!(watch.wake_at(), at(8_750));
-        assert!(!watch.gives_up(at(8_749)));
-        assert!(watch.gives_up(at(8_750)));
-        assert!(!watch.gives_up(at(9_000)), "said once");
+        assert!(!watch.timed_out(at(8_749)));
+        assert!(watch.timed_out(at(8_750)));
+        assert!(!watch.timed_out(at(9_000)), "said once");
     }
 
     #[test]
     fn without_a_deadline_it_has_ten_seconds() {
-        let mut watch = KeeperWatch::new();
-        watch.sent(7, Time::NEVER);
-        assert!(watch.asks(at(1_000), &timing()));
-        assert!(!watch.gives_up(at(10_999)));
+        let mut watch = KeeperLiveness::new();
+        watch.deadline_sent(7, Time::NEVER);
+        assert!(watch.ping_due(at(1_000), &timing()));
+        assert!(!watch.timed_out(at(10_999)));
         assert_eq!(watch.wake_at(), at(11_000));
-        assert!(watch.gives_up(at(11_000)));
+        assert!(watch.timed_out(at(11_000)));
     }
 
     #[test]
     fn a_keeper_that_reports_progress_has_half_the_kill_allowance_until_its_next_word() {
-        let mut watch = KeeperWatch::new();
-        watch.sent(7, at(3_000));
-        assert!(watch.asks(at(3_000), &timing()));
+        let mut watch = KeeperLiveness::new();
+        watch.deadline_sent(7, at(3_000));
+        assert!(watch.ping_due(at(3_000), &timing()));
         for word in [3_200, 3_400, 3_600, 3_800] {
             watch.progressed(at(word));
-            assert!(!watch.gives_up(at(word + 249)), "{word}");
+            assert!(!watch.timed_out(at(word + 249)), "{word}");
             assert_eq!(watch.wake_at(), at(word + 250));
         }
-        assert!(watch.gives_up(at(4_050)), "progress is no answer that lasts");
+        assert!(watch.timed_out(at(4_050)), "progress is no answer that lasts");
     }
 
     #[test]
     fn progress_before_a_question_answers_none() {
-        let mut watch = KeeperWatch::new();
-        watch.sent(7, at(3_000));
+        let mut watch = KeeperLiveness::new();
+        watch.deadline_sent(7, at(3_000));
         watch.progressed(at(2_999));
-        assert!(watch.asks(at(3_000), &timing()));
-        assert!(watch.gives_up(at(3_250)));
+        assert!(watch.ping_due(at(3_000), &timing()));
+        assert!(watch.timed_out(at(3_250)));
     }
 
     #[test]
     fn an_answer_or_an_empty_tree_ends_the_wait() {
-        let mut watch = KeeperWatch::new();
-        watch.sent(7, at(3_000));
-        assert!(watch.asks(at(0), &timing()));
+        let mut watch = KeeperLiveness::new();
+        watch.deadline_sent(7, at(3_000));
+        assert!(watch.ping_due(at(0), &timing()));
         watch.answered();
-        assert!(!watch.gives_up(at(60_000)));
-        assert!(watch.asks(at(60_000), &timing()));
-        watch.rest();
-        assert!(!watch.gives_up(at(120_000)));
+        assert!(!watch.timed_out(at(60_000)));
+        assert!(watch.ping_due(at(60_000), &timing()));
+        watch.reset();
+        assert!(!watch.timed_out(at(120_000)));
     }
 
     #[test]
     fn a_campaigner_that_was_suspended_asks_before_it_blames() {
-        let mut watch = KeeperWatch::new();
-        watch.sent(7, at(3_000));
-        assert!(watch.asks(at(0), &timing()));
+        let mut watch = KeeperLiveness::new();
+        watch.deadline_sent(7, at(3_000));
+        assert!(watch.ping_due(at(0), &timing()));
         watch.answered();
         // An hour asleep, the keeper with us.
-        assert!(watch.asks(at(3_600_000), &timing()));
-        assert!(!watch.gives_up(at(3_600_000)));
+        assert!(watch.ping_due(at(3_600_000), &timing()));
+        assert!(!watch.timed_out(at(3_600_000)));
         assert_eq!(watch.wake_at(), at(3_600_250));
     }
 
     #[test]
     fn after_its_deadline_a_keeper_that_answers_is_asked_no_more_often_than_before() {
-        let mut watch = KeeperWatch::new();
-        watch.sent(7, at(3_000));
-        assert!(watch.asks(at(3_000), &timing()));
+        let mut watch = KeeperLiveness::new();
+        watch.deadline_sent(7, at(3_000));
+        assert!(watch.ping_due(at(3_000), &timing()));
         watch.answered();
-        assert!(!watch.asks(at(3_001), &timing()));
+        assert!(!watch.ping_due(at(3_001), &timing()));
         assert_eq!(watch.wake_at(), at(5_000));
-        assert!(watch.asks(at(5_000), &timing()));
+        assert!(watch.ping_due(at(5_000), &timing()));
     }
 
     #[test]
     fn a_confirmation_of_another_term_is_not_one_of_ours() {
-        let mut watch = KeeperWatch::new();
-        watch.sent(7, at(3_000));
+        let mut watch = KeeperLiveness::new();
+        watch.deadline_sent(7, at(3_000));
         watch.confirmed(6, at(90_000));
         assert_eq!(watch.deadline(), at(3_000));
         watch.confirmed(7, at(4_000));

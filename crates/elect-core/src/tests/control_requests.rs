@@ -2,18 +2,18 @@
 
 use super::*;
 
-const WHO: Petition = Petition(1);
+const WHO: RequestId = RequestId(1);
 
 fn ask(term: Option<Term>) -> Event {
-    Event::Ask { petition: WHO, term }
+    Event::ConfirmLeadership { request_id: WHO, term }
 }
 
 fn yes(until: u64) -> Action {
-    Action::Grant { petition: WHO, term: Some(7), until: at(until) }
+    Action::Grant { request_id: WHO, term: Some(7), until: at(until) }
 }
 
-fn no(why: Denial) -> Action {
-    Action::Deny { petition: WHO, why }
+fn no(why: RequestError) -> Action {
+    Action::Deny { request_id: WHO, why }
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_renewal_that_fails_is_no_answer_and_the_end_of_the_term_is_one() {
             actions = scene.answered(scene.now, *asked, Answer::Renew(Renewed::Failed));
         }
     }
-    assert!(actions.contains(&no(Denial::NotLeading)), "{actions:?}");
+    assert!(actions.contains(&no(RequestError::NotLeading)), "{actions:?}");
 }
 
 #[test]
@@ -64,20 +64,20 @@ fn the_end_of_a_lease_is_the_answer_to_whoever_waits() {
         let mut scene = Scene::new();
         scene.leads();
         scene.hears(at(100), ask(None));
-        assert!(scene.hears(at(200), lost).contains(&no(Denial::NotLeading)), "{lost:?}");
+        assert!(scene.hears(at(200), lost).contains(&no(RequestError::NotLeading)), "{lost:?}");
     }
 }
 
 #[test]
 fn whoever_does_not_lead_says_so_at_once() {
     let mut scene = Scene::new();
-    assert!(scene.hears(at(0), ask(None)).contains(&no(Denial::NotLeading)), "standing");
+    assert!(scene.hears(at(0), ask(None)).contains(&no(RequestError::NotLeading)), "standing");
     let mut scene = Scene::new();
     scene.wins();
-    assert!(scene.hears(at(0), ask(None)).contains(&no(Denial::NotLeading)), "not verified");
+    assert!(scene.hears(at(0), ask(None)).contains(&no(RequestError::NotLeading)), "not verified");
     let mut scene = Scene::new();
     scene.leads();
-    assert_eq!(scene.hears(at(1), ask(Some(6))), [no(Denial::NotLeading)], "another term");
+    assert_eq!(scene.hears(at(1), ask(Some(6))), [no(RequestError::NotLeading)], "another term");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_command_that_was_asked_to_stop_still_leads_until_the_lease_is_lost() {
     let asked = renewal(&scene.hears(at(200), ask(Some(7))));
     assert!(scene.credited(at(300), asked, at(200)).contains(&yes(6_700)));
     scene.ticks(at(6_700));
-    assert!(scene.hears(at(6_800), ask(Some(7))).contains(&no(Denial::NotLeading)), "T2: over is over");
+    assert!(scene.hears(at(6_800), ask(Some(7))).contains(&no(RequestError::NotLeading)), "T2: over is over");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn after_the_keepers_deadline_nobody_is_told_that_we_lead() {
     // The keeper was first, by its own clock; the lease as we count it has not run out.
     scene.hears(at(200), Event::Keeper(FromKeeper::Expired { term: 7 }));
     let actions = scene.hears(at(300), ask(None));
-    assert!(actions.contains(&no(Denial::NotLeading)), "{actions:?}");
+    assert!(actions.contains(&no(RequestError::NotLeading)), "{actions:?}");
     assert!(!actions.iter().any(|action| matches!(action, Action::Grant { .. })), "{actions:?}");
 }
 
@@ -110,7 +110,7 @@ fn a_host_that_was_frozen_answers_with_what_is_left_and_that_is_nothing() {
     let asked = renewal(&scene.hears(at(100), ask(None)));
     // Nobody was there for a minute, and the answer lay waiting.
     let actions = scene.credited(at(60_000), asked, at(100));
-    assert!(actions.contains(&no(Denial::NotLeading)), "{actions:?}");
+    assert!(actions.contains(&no(RequestError::NotLeading)), "{actions:?}");
     assert!(!actions.iter().any(|action| matches!(action, Action::Grant { .. })), "{actions:?}");
 }
 
@@ -124,8 +124,8 @@ fn a_leader_that_resigns_stops_its_command_releases_and_stands_again() {
     scene.hears(at(200), Event::Keeper(FromKeeper::Exited { run: 1, end }));
     let released = release(&scene.hears(at(210), Event::Keeper(FromKeeper::Empty { run: 1 })));
     let actions = scene.answered(at(220), released, Answer::Release(true));
-    assert!(actions.contains(&Action::Grant { petition: WHO, term: None, until: Time::NEVER }), "{actions:?}");
-    assert_eq!(scene.candidate.phase(), Phase::Standing);
+    assert!(actions.contains(&Action::Grant { request_id: WHO, term: None, until: Time::NEVER }), "{actions:?}");
+    assert_eq!(scene.candidate.phase(), Phase::Campaigning);
     // Behind the others: it does not ask again at once.
     let due = scene.candidate.wake_at();
     assert!(due >= at(470), "{due:?}");
@@ -145,17 +145,17 @@ fn a_resignation_that_the_store_does_not_confirm_is_told_as_such() {
     while scene.candidate.phase() == Phase::Releasing {
         actions = scene.ticks(scene.candidate.wake_at());
     }
-    assert!(actions.contains(&no(Denial::NotReleased)), "{actions:?}");
+    assert!(actions.contains(&no(RequestError::NotReleased)), "{actions:?}");
 }
 
 #[test]
 fn only_a_leader_can_resign_and_only_once() {
     let mut scene = Scene::new();
-    assert!(scene.hears(at(0), Event::Resign(WHO)).contains(&no(Denial::NotLeading)));
+    assert!(scene.hears(at(0), Event::Resign(WHO)).contains(&no(RequestError::NotLeading)));
     let mut scene = Scene::new();
     scene.leads();
     scene.hears(at(100), Event::Stop(TERM));
-    assert_eq!(scene.hears(at(200), Event::Resign(WHO)), [no(Denial::Stopping)]);
+    assert_eq!(scene.hears(at(200), Event::Resign(WHO)), [no(RequestError::Stopping)]);
 }
 
 #[test]
@@ -168,5 +168,5 @@ fn a_stop_overtakes_a_resignation() {
     let released = release(&scene.hears(at(210), Event::Keeper(FromKeeper::Empty { run: 1 })));
     let actions = scene.answered(at(220), released, Answer::Release(true));
     assert!(actions.contains(&Action::End(Outcome::Command(CommandEnd::Exited(0)))), "{actions:?}");
-    assert!(actions.contains(&Action::Grant { petition: WHO, term: None, until: Time::NEVER }), "{actions:?}");
+    assert!(actions.contains(&Action::Grant { request_id: WHO, term: None, until: Time::NEVER }), "{actions:?}");
 }

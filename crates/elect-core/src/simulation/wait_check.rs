@@ -1,25 +1,25 @@
-//! Patience, once more: when a candidate may end without a command that ran, and with which word. Computed from its
+//! The campaign limit, once more: when a candidate may end without a command that ran, and with which word. Computed from its
 //! questions, from the answers that reached it in time, and from what it was told to wish; the core is never asked.
 
 use std::time::Duration;
 
-use super::super::event::{Answer, Campaigned, Event, FromKeeper, Outcome, Renewed, Report};
+use super::super::event::{Answer, Campaigned, Event, FromKeeper, Notice, Outcome, Renewed};
 use super::super::time::Time;
-use super::super::{OnLost, Patience, Phase, Wishes};
+use super::super::{CampaignLimit, OnLost, Phase, Policy};
 use super::coverage::Seen;
-use super::ledger::SLACK;
+use super::invariants::SLACK;
+use super::run::Simulation;
 use super::store::Ask;
-use super::world::World;
 
-/// What the ledger knows of one candidate's wishes and how they fare.
+/// What the ledger knows of one candidate's policy and how they fare.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "a ledger: each is a fact of its own")]
-pub(super) struct Patient {
-    wishes: Wishes,
+pub(super) struct WaitCheck {
+    policy: Policy,
     /// The first question since the start, or since the last leadership.
     since: Option<Time>,
     /// How the last attempt to be elected failed.
-    said: Option<Said>,
+    said: Option<AnswerKind>,
     last_asked: Ask,
     /// When it was last told that its only question was not settled yet.
     undecided: Option<Time>,
@@ -39,15 +39,15 @@ pub(super) struct Patient {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
+enum AnswerKind {
     NotYou,
     Nothing,
 }
 
-impl Patient {
-    pub(super) fn new(wishes: Wishes) -> Patient {
-        Patient {
-            wishes,
+impl WaitCheck {
+    pub(super) fn new(policy: Policy) -> WaitCheck {
+        WaitCheck {
+            policy,
             since: None,
             said: None,
             last_asked: Ask::Campaign,
@@ -63,22 +63,22 @@ impl Patient {
     }
 
     fn until(&self) -> Time {
-        match (self.since, self.wishes.patience) {
-            (Some(since), Patience::AtMost(patience)) => since + patience,
-            (None, _) | (_, Patience::Endless) => Time::NEVER,
+        match (self.since, self.policy.campaign_limit) {
+            (Some(since), CampaignLimit::For(campaign_limit)) => since + campaign_limit,
+            (None, _) | (_, CampaignLimit::Unlimited) => Time::NEVER,
         }
     }
 
-    /// What comes after the end of patience is not heard any more, unless nothing had been heard at all.
-    fn hear(&mut self, now: Time, said: Said) {
+    /// What comes after the end of the campaign limit is not heard any more, unless nothing had been heard at all.
+    fn hear(&mut self, now: Time, said: AnswerKind) {
         if self.said.is_none() || now < self.until() {
             self.said = Some(said);
-            self.behind |= said == Said::NotYou;
+            self.behind |= said == AnswerKind::NotYou;
         }
     }
 }
 
-impl World {
+impl Simulation {
     /// Before the candidate hears of an event: a question whose time is up has been answered by nothing.
     pub(super) fn patience_hears(&mut self, h: usize, now: Time, event: Event, in_time: bool) {
         let host = &mut self.hosts[h];
@@ -86,26 +86,26 @@ impl World {
         let (books, patient) = (&host.books, &mut host.patient);
         let overdue =
             books.request.is_some_and(|(_, sent, ask)| ask == Ask::Campaign && now >= sent + books.request_timeout());
-        if phase == Phase::Standing && overdue {
-            patient.hear(now, Said::Nothing);
+        if phase == Phase::Campaigning && overdue {
+            patient.hear(now, AnswerKind::Nothing);
         }
         match (event, phase) {
-            (Event::Answer { answer: Answer::Campaign(answer), .. }, Phase::Standing) if in_time => match answer {
+            (Event::Answer { answer: Answer::Campaign(answer), .. }, Phase::Campaigning) if in_time => match answer {
                 // Not settled: whoever asks only once goes on asking.
                 Campaigned::Waiting { decided: false, .. }
-                    if patient.wishes.patience == Patience::AtMost(Duration::ZERO) =>
+                    if patient.policy.campaign_limit == CampaignLimit::For(Duration::ZERO) =>
                 {
                     patient.undecided = Some(now);
                 }
-                Campaigned::Waiting { .. } => patient.hear(now, Said::NotYou),
-                Campaigned::Refused | Campaigned::Failed => patient.hear(now, Said::Nothing),
+                Campaigned::Waiting { .. } => patient.hear(now, AnswerKind::NotYou),
+                Campaigned::Refused | Campaigned::Failed => patient.hear(now, AnswerKind::Nothing),
                 Campaigned::Won(_) => {}
             },
-            // A verification is heard to its end, whatever the patience.
+            // A verification is heard to its end, whatever the campaign_limit.
             (Event::Answer { answer: Answer::Renew(Renewed::Lost), .. }, Phase::Verifying)
                 if in_time && now < patient.verified_until =>
             {
-                patient.said = Some(Said::NotYou);
+                patient.said = Some(AnswerKind::NotYou);
             }
             // Neither a word for nor against: the same place is asked for again.
             (Event::Answer { answer: Answer::Renew(Renewed::Outdated), .. }, Phase::Verifying)
@@ -114,7 +114,7 @@ impl World {
                 (patient.said, patient.undecided) = (None, Some(now));
             }
             (Event::Ousted { term }, Phase::Verifying) if books.won == Some(term) && now < patient.verified_until => {
-                patient.said = Some(Said::NotYou);
+                patient.said = Some(AnswerKind::NotYou);
             }
             (Event::Stop(_), Phase::Leading | Phase::Stopping) => patient.ended_well = true,
             (Event::Keeper(FromKeeper::Exited { run, end }), Phase::Leading)
@@ -135,12 +135,12 @@ impl World {
                 | Event::Keeper(_)
                 | Event::Tick
                 | Event::Hint
-                | Event::Leader(_)
+                | Event::LeaderObserved(_)
                 | Event::TermSeen(_)
-                | Event::Due(_)
+                | Event::HookDue(_)
                 | Event::KeeperDied
                 | Event::Swept { .. }
-                | Event::Ask { .. }
+                | Event::ConfirmLeadership { .. }
                 | Event::Resign(_)
                 | Event::Forward(_),
                 _,
@@ -156,30 +156,30 @@ impl World {
         }
         let again = patient.led && patient.since.is_none();
         patient.since.get_or_insert(now);
-        let bounded = patient.wishes.patience != Patience::Endless;
+        let bounded = patient.policy.campaign_limit != CampaignLimit::Unlimited;
         let impatient = patient.said.is_some() && now >= patient.until();
-        if patient.led && patient.wishes.on_lost == OnLost::End {
+        if patient.led && patient.policy.on_lost == OnLost::End {
             self.violate("6: a candidate that was to end with its leadership stands again", h);
         } else if impatient {
-            self.violate("6: a candidate whose patience is exhausted asks again", h);
+            self.violate("6: a candidate whose campaign_limit is exhausted asks again", h);
         } else if again && bounded {
             self.coverage.count(Seen::PatientAgain);
         }
     }
 
-    pub(super) fn patience_reports(&mut self, h: usize, report: &Report) {
+    pub(super) fn patience_reports(&mut self, h: usize, report: &Notice) {
         let now = self.hosts[h].clock.at(self.now);
         let verify_within = self.hosts[h].books.ttl.unwrap_or(Duration::from_secs(10));
         let patient = &mut self.hosts[h].patient;
         match report {
-            Report::Won { .. } => {
+            Notice::Won { .. } => {
                 // Whatever is not verified was not heard of again.
-                (patient.said, patient.won, patient.ended_well) = (Some(Said::Nothing), true, false);
+                (patient.said, patient.won, patient.ended_well) = (Some(AnswerKind::Nothing), true, false);
                 (patient.verified_until, patient.verifying) = (now + verify_within, true);
             }
-            Report::Elected { .. } => {
+            Notice::Elected { .. } => {
                 let (behind, late) = (patient.behind, now >= patient.until());
-                let bounded = patient.wishes.patience != Patience::Endless;
+                let bounded = patient.policy.campaign_limit != CampaignLimit::Unlimited;
                 let undecided = patient.undecided.take().is_some();
                 (patient.since, patient.said, patient.led) = (None, None, true);
                 (patient.behind, patient.won, patient.verifying) = (false, false, false);
@@ -194,11 +194,11 @@ impl World {
                 }
             }
             // K11: it was the store's word, and we could not follow it.
-            Report::FollowerUnconfirmed if patient.verifying && now < patient.verified_until => {
-                patient.said = Some(Said::NotYou);
+            Notice::FollowerUnconfirmed if patient.verifying && now < patient.verified_until => {
+                patient.said = Some(AnswerKind::NotYou);
             }
-            Report::NotElected => {
-                let at_once = patient.wishes.patience == Patience::AtMost(Duration::ZERO);
+            Notice::NotElected => {
+                let at_once = patient.policy.campaign_limit == CampaignLimit::For(Duration::ZERO);
                 let (won, undecided) = (patient.won, patient.undecided.is_some());
                 if undecided {
                     self.coverage.count(Seen::NotElectedAfterAll);
@@ -207,42 +207,42 @@ impl World {
                 if won {
                     self.coverage.count(Seen::WonInVain);
                 }
-                self.check_gives_up(h, now, Said::NotYou);
+                self.check_gives_up(h, now, AnswerKind::NotYou);
             }
-            Report::Unavailable => {
+            Notice::Unavailable => {
                 let won = patient.won;
                 self.coverage.count(if won { Seen::WonInVain } else { Seen::Unavailable });
-                self.check_gives_up(h, now, Said::Nothing);
+                self.check_gives_up(h, now, AnswerKind::Nothing);
             }
-            Report::Started { .. }
-            | Report::CommandEnded { .. }
-            | Report::Stopping { .. }
-            | Report::Restarting { .. }
-            | Report::Holding { .. }
-            | Report::LostAtRest { .. }
-            | Report::GivenUp { .. }
-            | Report::NotAccepted { .. }
-            | Report::HookFailed { .. }
-            | Report::FollowerStarted { .. }
-            | Report::FollowerEnded { .. }
-            | Report::FollowerCannotStart(_)
-            | Report::FollowerStopping { .. }
-            | Report::FollowerUnconfirmed
-            | Report::StandsAgain
-            | Report::Unconfirmed { .. }
-            | Report::TermTooLow { .. }
-            | Report::Released { .. }
-            | Report::NotReleased { .. }
-            | Report::Unusable(_)
-            | Report::KeeperSilent
-            | Report::KeeperDied => {}
+            Notice::Started { .. }
+            | Notice::CommandEnded { .. }
+            | Notice::Stopping { .. }
+            | Notice::Restarting { .. }
+            | Notice::LeadingIdle { .. }
+            | Notice::LostAtRest { .. }
+            | Notice::GivenUp { .. }
+            | Notice::NotAccepted { .. }
+            | Notice::HookFailed { .. }
+            | Notice::FollowerStarted { .. }
+            | Notice::FollowerEnded { .. }
+            | Notice::FollowerCannotStart(_)
+            | Notice::FollowerStopping { .. }
+            | Notice::FollowerUnconfirmed
+            | Notice::CampaignsAgain
+            | Notice::Unconfirmed { .. }
+            | Notice::TermTooLow { .. }
+            | Notice::Released { .. }
+            | Notice::NotReleased { .. }
+            | Notice::Unusable(_)
+            | Notice::KeeperSilent
+            | Notice::KeeperDied => {}
         }
     }
 
-    fn check_gives_up(&mut self, h: usize, now: Time, said: Said) {
+    fn check_gives_up(&mut self, h: usize, now: Time, said: AnswerKind) {
         let patient = &self.hosts[h].patient;
         if now < patient.until() {
-            self.violate("6: a candidate gave up before its patience was exhausted", h);
+            self.violate("6: a candidate gave up before its campaign_limit was exhausted", h);
         } else if patient.said != Some(said) {
             self.violate("6: a candidate gave up for another reason than the store's last word", h);
         }
@@ -259,7 +259,7 @@ impl World {
             Outcome::LeadershipLost => {
                 self.coverage.count(Seen::LeadershipLost);
                 let patient = &self.hosts[h].patient;
-                if patient.wishes.on_lost != OnLost::End || !patient.led || patient.ended_well {
+                if patient.policy.on_lost != OnLost::End || !patient.led || patient.ended_well {
                     self.violate("6: a candidate ended for a leadership that was not lost", h);
                 }
             }
@@ -272,11 +272,11 @@ impl World {
         }
     }
 
-    /// After every step: nobody stands for longer than it wishes to, but for one question that is under way.
+    /// After every step: nobody stands for longer than it policy to, but for one question that is under way.
     pub(super) fn check_patience(&mut self, h: usize) {
         let host = &mut self.hosts[h];
         let patient = &mut host.patient;
-        if host.candidate.phase() != Phase::Standing || !host.campaigner.is_running() {
+        if host.candidate.phase() != Phase::Campaigning || !host.campaigner.is_running() {
             patient.standing = None;
             return;
         }

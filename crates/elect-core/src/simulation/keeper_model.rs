@@ -1,40 +1,40 @@
 //! The keeper of the model, rule by rule as the program's own (K1, K2, K5, K6, K10).
 
-use super::super::event::{FromKeeper, Job, NotStarted, Run, Term};
+use super::super::event::{FromKeeper, NotStarted, Program, RunId, Term};
 use super::super::time::Time;
 use super::clock::ms;
-use super::command::{Nature, Tree};
+use super::command::{ProcessBehavior, Tree};
 use super::coverage::Seen;
-use super::host::{Campaigner, Deadline, Letter, Life, ToKeeper};
-use super::sabotage::Broken;
-use super::world::{What, World};
+use super::host::{CampaignerModel, Delivery, ModelDeadline, ModelMessage, ProcessState};
+use super::mutations::InjectedMutation;
+use super::run::{SimEvent, Simulation};
 
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
 
-impl World {
+impl Simulation {
     /// Over the socket, which keeps the order and loses nothing.
-    pub(super) fn tell_keeper(&mut self, h: usize, message: ToKeeper) {
-        let at = self.now + self.dice.between(ms(0), ms(2));
+    pub(super) fn tell_keeper(&mut self, h: usize, message: ModelMessage) {
+        let at = self.now + self.rng.between(ms(0), ms(2));
         let host = &mut self.hosts[h];
         host.to_keeper_at = host.to_keeper_at.max(at);
         let at = host.to_keeper_at;
-        self.push(at, What::ToKeeper(h, message));
+        self.push(at, SimEvent::ModelMessage(h, message));
     }
 
     fn answer(&mut self, h: usize, word: FromKeeper) {
-        let at = self.now + self.dice.between(ms(0), ms(2));
+        let at = self.now + self.rng.between(ms(0), ms(2));
         let host = &mut self.hosts[h];
         host.from_keeper_at = host.from_keeper_at.max(at);
         let at = host.from_keeper_at;
-        self.post(h, at, Letter::Keeper(word));
+        self.schedule_delivery(h, at, Delivery::Keeper(word));
     }
 
-    pub(super) fn keeper_hears(&mut self, h: usize, message: ToKeeper) {
+    pub(super) fn keeper_hears(&mut self, h: usize, message: ModelMessage) {
         match self.hosts[h].keeper.life {
-            Life::Dead => {}
-            Life::Stopped => self.hosts[h].keeper.inbox.push_back(message),
-            Life::Running { .. } => {
+            ProcessState::Dead => {}
+            ProcessState::Stopped => self.hosts[h].keeper.inbox.push_back(message),
+            ProcessState::Running { .. } => {
                 self.enforce(h);
                 self.obey(h, message);
                 self.look_after(h);
@@ -52,17 +52,17 @@ impl World {
     pub(super) fn stop_keeper(&mut self, h: usize) {
         self.note(h, || "keeper stopped".into());
         self.coverage.count(Seen::KeeperStopped);
-        self.hosts[h].keeper.life = Life::Stopped;
+        self.hosts[h].keeper.life = ProcessState::Stopped;
         self.hosts[h].tree.disturbed = true;
     }
 
     pub(super) fn continue_keeper(&mut self, h: usize) {
-        if self.hosts[h].keeper.life != Life::Stopped {
+        if self.hosts[h].keeper.life != ProcessState::Stopped {
             return;
         }
         self.note(h, || "keeper continued".into());
         self.coverage.count(Seen::KeeperContinued);
-        self.hosts[h].keeper.life = Life::Running { since: self.now };
+        self.hosts[h].keeper.life = ProcessState::Running { since: self.now };
         self.enforce(h);
         while let Some(message) = self.hosts[h].keeper.inbox.pop_front() {
             self.keeper_hears(h, message);
@@ -70,34 +70,34 @@ impl World {
         self.look_after(h);
     }
 
-    fn obey(&mut self, h: usize, message: ToKeeper) {
+    fn obey(&mut self, h: usize, message: ModelMessage) {
         let alive = self.keeper_sees_a_tree(h);
         let run = self.hosts[h].keeper.run;
         match message {
-            ToKeeper::Arm { term, kill_by } => self.arm(h, term, kill_by),
+            ModelMessage::Arm { term, kill_by } => self.arm(h, term, kill_by),
             // Over an empty tree any term may be armed: there it would be a new one.
-            ToKeeper::Stray { term, kill_by } => {
+            ModelMessage::Stray { term, kill_by } => {
                 if alive || self.hosts[h].keeper.deadline.is_some_and(|deadline| deadline.term == term) {
                     self.arm(h, term, kill_by);
                 }
             }
-            ToKeeper::Stop { .. } | ToKeeper::Kill if self.hosts[h].keeper.refused.is_some() => {
+            ModelMessage::Stop { .. } | ModelMessage::Kill if self.hosts[h].keeper.refused.is_some() => {
                 self.hosts[h].keeper.refused = Some((run, true));
             }
-            ToKeeper::Start { job, run } => self.start(h, job, run),
-            ToKeeper::Stop { .. } | ToKeeper::Kill if !alive => self.answer(h, FromKeeper::Empty { run }),
-            ToKeeper::Stop { kill_at } => self.stop_tree(h, kill_at),
-            ToKeeper::Kill => self.kill_tree(h),
-            ToKeeper::Ping => self.answer(h, FromKeeper::Pong),
-            ToKeeper::EndHold => self.hosts[h].keeper.hold = None,
-            ToKeeper::Dismiss => self.stop_for_good(h, Campaigner::Dismissed),
-            ToKeeper::End if self.broken == Some(Broken::KeeperIgnoresTheEnd) => {}
-            ToKeeper::End => self.stop_for_good(h, Campaigner::Gone),
+            ModelMessage::Start { program, run } => self.start(h, program, run),
+            ModelMessage::Stop { .. } | ModelMessage::Kill if !alive => self.answer(h, FromKeeper::Empty { run }),
+            ModelMessage::Stop { kill_at } => self.stop_tree(h, kill_at),
+            ModelMessage::Kill => self.kill_tree(h),
+            ModelMessage::Ping => self.answer(h, FromKeeper::Pong),
+            ModelMessage::EndHold => self.hosts[h].keeper.hold = None,
+            ModelMessage::Dismiss => self.stop_for_good(h, CampaignerModel::Dismissed),
+            ModelMessage::End if self.injected_mutation == Some(InjectedMutation::KeeperIgnoresTheEnd) => {}
+            ModelMessage::End => self.stop_for_good(h, CampaignerModel::Gone),
         }
     }
 
     /// K2: nobody is left to ask, so the tree is stopped within the deadline in force.
-    fn stop_for_good(&mut self, h: usize, campaigner: Campaigner) {
+    fn stop_for_good(&mut self, h: usize, campaigner: CampaignerModel) {
         let host = &mut self.hosts[h];
         host.keeper.campaigner = campaigner;
         // The keeper itself waits for the rest of a refused start.
@@ -115,15 +115,17 @@ impl World {
         let alive = self.keeper_sees_a_tree(h);
         let host = &mut self.hosts[h];
         let now = host.clock.at(self.now);
-        let fresh = Deadline { term, kill_by, expired: false };
+        let fresh = ModelDeadline { term, kill_by, expired: false };
         let deadline = match host.keeper.deadline {
-            Some(_) if self.broken == Some(Broken::DeadlineOfAnyTerm) => fresh,
-            Some(old) if old.term == term && self.broken == Some(Broken::DeadlineMovesBack) => fresh,
+            Some(_) if self.injected_mutation == Some(InjectedMutation::DeadlineOfAnyTerm) => fresh,
+            Some(old) if old.term == term && self.injected_mutation == Some(InjectedMutation::DeadlineMovesBack) => {
+                fresh
+            }
             Some(old) if old.term == term => {
                 // What has passed has passed, at least if a command was there.
                 let passed = old.expired || (now >= old.kill_by && (alive || !self.setup.obliging));
                 let kill_by = if passed { old.kill_by } else { old.kill_by.max(kill_by) };
-                Deadline { kill_by, ..old }
+                ModelDeadline { kill_by, ..old }
             }
             Some(old) if alive => old,
             Some(_) | None => fresh,
@@ -136,42 +138,45 @@ impl World {
     }
 
     /// How the program will behave that is about to start, and with which status it will end.
-    fn nature(&mut self, h: usize, job: Job) -> (Nature, u8) {
+    fn behavior(&mut self, h: usize, program: Program) -> (ProcessBehavior, u8) {
         let host = &self.hosts[h];
-        let (timeout, stop_timeout) = (host.supervised.wishes.hooks.timeout, host.stop_timeout);
+        let (timeout, stop_timeout) = (host.supervised.policy.hooks.timeout, host.stop_timeout);
         let ttl = host.books.ttl.or(host.books.asked.ttl).expect("asked for");
         // In a history of restarts many commands end soon, and many of those fail.
         let restless = self.setup.supervised && !self.quiet;
-        match (job, &self.setup.nature) {
-            (Job::OnElected { .. } | Job::OnOusted { .. }, _) if self.quiet => {
-                (Nature { lifetime: Some(ms(20)), ..Nature::calm() }, 0)
+        match (program, &self.setup.behavior) {
+            (Program::OnElected { .. } | Program::OnOusted { .. }, _) if self.quiet => {
+                (ProcessBehavior { lifetime: Some(ms(20)), ..ProcessBehavior::calm() }, 0)
             }
-            (Job::OnElected { .. } | Job::OnOusted { .. }, _) => {
-                let status = u8::from(self.dice.percent(15));
-                (Nature::hook(&mut self.dice, timeout, stop_timeout), status)
+            (Program::OnElected { .. } | Program::OnOusted { .. }, _) => {
+                let status = u8::from(self.rng.percent(15));
+                (ProcessBehavior::hook(&mut self.rng, timeout, stop_timeout), status)
             }
-            (Job::Follower, _) if self.quiet => (Nature::calm(), 0),
-            (Job::Follower, _) => {
-                let status = u8::from(self.dice.percent(50));
-                (Nature::draw(&mut self.dice, ttl, stop_timeout), status)
+            (Program::Follower, _) if self.quiet => (ProcessBehavior::calm(), 0),
+            (Program::Follower, _) => {
+                let status = u8::from(self.rng.percent(50));
+                (ProcessBehavior::draw(&mut self.rng, ttl, stop_timeout), status)
             }
-            (Job::Command { .. }, Some(nature)) => (nature.clone(), 0),
-            (Job::Command { .. }, None) => {
-                let nature = match () {
-                    () if self.quiet => Nature::calm(),
-                    () if restless && self.dice.percent(60) => {
-                        let lifetime = self.dice.between(ms(1), ttl / 4);
-                        Nature { lifetime: Some(lifetime), ..Nature::draw(&mut self.dice, ttl, stop_timeout) }
+            (Program::Command { .. }, Some(behavior)) => (behavior.clone(), 0),
+            (Program::Command { .. }, None) => {
+                let behavior = match () {
+                    () if self.quiet => ProcessBehavior::calm(),
+                    () if restless && self.rng.percent(60) => {
+                        let lifetime = self.rng.between(ms(1), ttl / 4);
+                        ProcessBehavior {
+                            lifetime: Some(lifetime),
+                            ..ProcessBehavior::draw(&mut self.rng, ttl, stop_timeout)
+                        }
                     }
-                    () => Nature::draw(&mut self.dice, ttl, stop_timeout),
+                    () => ProcessBehavior::draw(&mut self.rng, ttl, stop_timeout),
                 };
-                let status = if restless && self.dice.percent(70) { self.dice.rng.u8(1..=3) } else { 0 };
-                (nature, status)
+                let status = if restless && self.rng.percent(70) { self.rng.rng.u8(1..=3) } else { 0 };
+                (behavior, status)
             }
         }
     }
 
-    fn start(&mut self, h: usize, job: Job, run: Run) {
+    fn start(&mut self, h: usize, program: Program, run: RunId) {
         if self.hosts[h].keeper.refused.is_some() {
             self.violate("K5: a start before the keeper has confirmed that nothing is left of the refused one", h);
             return;
@@ -183,52 +188,54 @@ impl World {
         let host = &mut self.hosts[h];
         host.keeper.run = run;
         let now = host.clock.at(self.now);
-        let governed = job.governed_by();
+        let governed = program.deadline_term();
         let armed = host.keeper.deadline.filter(|deadline| governed == Some(deadline.term) && !deadline.expired);
         // K5: checked immediately before exec.
         let in_time = governed.is_none()
             || armed.is_some_and(|deadline| now < deadline.kill_by)
-            || self.broken == Some(Broken::StartsTooLate);
-        match job {
-            Job::Command { term } | Job::OnElected { term } => host.keeper.ousted_due = Some(term),
-            Job::OnOusted { .. } if self.broken != Some(Broken::KeeperOustsAgain) => host.keeper.ousted_due = None,
-            Job::OnOusted { .. } | Job::Follower => {}
+            || self.injected_mutation == Some(InjectedMutation::StartsTooLate);
+        match program {
+            Program::Command { term } | Program::OnElected { term } => host.keeper.ousted_due = Some(term),
+            Program::OnOusted { .. } if self.injected_mutation != Some(InjectedMutation::KeeperOustsAgain) => {
+                host.keeper.ousted_due = None;
+            }
+            Program::OnOusted { .. } | Program::Follower => {}
         }
-        let idle = matches!(job, Job::Command { .. }) && self.setup.following && h % 5 == 4;
-        let (nature, status) = if idle { (Nature::nothing(), 0) } else { self.nature(h, job) };
+        let idle = matches!(program, Program::Command { .. }) && self.setup.following && h % 5 == 4;
+        let (behavior, status) = if idle { (ProcessBehavior::nothing(), 0) } else { self.behavior(h, program) };
         let why = if !in_time {
             self.coverage.count(Seen::TooLate);
             self.hosts[h].books.too_late_before = true;
             Some(NotStarted::TooLate)
-        } else if nature.fails {
+        } else if behavior.fails {
             self.coverage.count(Seen::CannotStart);
             Some(NotStarted::Failed(ENOENT))
         } else {
             None
         };
         if in_time {
-            self.following_bears(h, job);
+            self.following_bears(h, program);
         }
         if let Some(why) = why {
             self.answer(h, FromKeeper::NotStarted { run, why });
             // The child has to be reaped, which may take long where it cannot be executed or killed at once.
             let ttl = self.hosts[h].books.ttl.or(self.hosts[h].books.asked.ttl).expect("asked for");
-            let longest = if self.dice.percent(20) && !self.quiet { ttl } else { ms(5) };
-            let at = self.now + self.dice.between(ms(0), longest);
+            let longest = if self.rng.percent(20) && !self.quiet { ttl } else { ms(5) };
+            let at = self.now + self.rng.between(ms(0), longest);
             self.hosts[h].keeper.refused = Some((run, false));
-            self.push(at, What::Cleared(h, run));
+            self.push(at, SimEvent::Cleared(h, run));
             return;
         }
-        match job {
-            Job::Command { term } => self.note(h, || format!("    command of term {term} starts: {nature:?}")),
-            Job::OnElected { .. } | Job::OnOusted { .. } | Job::Follower => {
-                self.note(h, || format!("    {job:?} starts: {nature:?}"));
+        match program {
+            Program::Command { term } => self.note(h, || format!("    command of term {term} starts: {behavior:?}")),
+            Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => {
+                self.note(h, || format!("    {program:?} starts: {behavior:?}"));
             }
         }
         if let Some(term) = governed {
             self.check_birth(h, term);
         }
-        if let Job::Command { term } = job {
+        if let Program::Command { term } = program {
             self.supervision_bears(h, term);
             self.coverage.count(if idle { Seen::LedWithoutCommand } else { Seen::Started });
         }
@@ -236,33 +243,33 @@ impl World {
         if std::mem::take(&mut host.books.too_late_before) {
             self.coverage.count(Seen::StartedAfterAll);
         }
-        let wishes = host.supervised.wishes;
-        if let Job::Command { term } = job
+        let policy = host.supervised.policy;
+        if let Program::Command { term } = program
             && host.keeper.hold.is_none_or(|(of, _)| of != term)
         {
-            host.keeper.hold = Some((term, now + wishes.min_hold));
+            host.keeper.hold = Some((term, now + policy.min_hold));
         }
-        host.tree = Tree::born(self.now, job, run, &nature, status);
+        host.tree = Tree::born(self.now, program, run, &behavior, status);
         host.tree.disturbed = !host.campaigner.is_running();
         host.keeper.kill_at = Time::NEVER;
-        host.keeper.until = match job {
-            Job::OnElected { .. } | Job::OnOusted { .. } => now + wishes.hooks.timeout,
-            Job::Command { .. } | Job::Follower => Time::NEVER,
+        host.keeper.until = match program {
+            Program::OnElected { .. } | Program::OnOusted { .. } => now + policy.hooks.timeout,
+            Program::Command { .. } | Program::Follower => Time::NEVER,
         };
         (host.keeper.end_reported, host.keeper.empty_reported) = (idle, false);
-        let word = if idle { FromKeeper::Idle { run } } else { FromKeeper::Started { run, pid: 4711 } };
+        let word = if idle { FromKeeper::NoCommand { run } } else { FromKeeper::Started { run, pid: 4711 } };
         self.answer(h, word);
         self.expect_death(h);
     }
 
     /// Nothing is left of a refused start, or of nothing at all if there is no hook beside it or everything was to stop.
-    pub(super) fn clears(&mut self, h: usize, run: Run) {
+    pub(super) fn clears(&mut self, h: usize, run: RunId) {
         match self.hosts[h].keeper.life {
-            Life::Dead => {}
-            Life::Stopped => self.push(self.now + ms(10), What::Cleared(h, run)),
-            Life::Running { .. } => {
+            ProcessState::Dead => {}
+            ProcessState::Stopped => self.push(self.now + ms(10), SimEvent::Cleared(h, run)),
+            ProcessState::Running { .. } => {
                 let Some((_, asked)) = self.hosts[h].keeper.refused.take() else { return };
-                let beside = !asked && self.dice.percent(50);
+                let beside = !asked && self.rng.percent(50);
                 if beside {
                     self.coverage.count(Seen::Cleared);
                 }
@@ -292,17 +299,17 @@ impl World {
         self.note(h, || "    command killed".into());
         let host = &mut self.hosts[h];
         if host.tree.stopped.is_some() {
-            let follows = host.tree.job == Some(Job::Follower);
+            let follows = host.tree.program == Some(Program::Follower);
             self.coverage.count(if follows { Seen::FollowerEscalated } else { Seen::Escalated });
         }
-        host.tree.kill(self.now, &mut self.dice);
+        host.tree.kill(self.now, &mut self.rng);
         self.expect_death(h);
     }
 
     fn expect_death(&mut self, h: usize) {
         let at = self.hosts[h].tree.next_death();
         if at != std::time::Duration::MAX {
-            self.push(at, What::Death(h));
+            self.push(at, SimEvent::Death(h));
         }
     }
 
@@ -321,10 +328,10 @@ impl World {
         }
         let host = &mut self.hosts[h];
         let now = host.clock.at(self.now);
-        let passed = |deadline: &Deadline| !deadline.expired && now >= deadline.kill_by;
-        let unbroken = self.broken != Some(Broken::NoKeeperDeadline);
+        let passed = |deadline: &ModelDeadline| !deadline.expired && now >= deadline.kill_by;
+        let unbroken = self.injected_mutation != Some(InjectedMutation::NoKeeperDeadline);
         // The deadline of a term says nothing of what runs outside of it.
-        let governed = host.tree.is_governed() || self.broken == Some(Broken::DeadlineForAll);
+        let governed = host.tree.is_governed() || self.injected_mutation == Some(InjectedMutation::DeadlineForAll);
         let expired = host.keeper.deadline.as_mut().filter(|deadline| passed(deadline) && unbroken && governed);
         if let Some(deadline) = expired {
             deadline.expired = true;
@@ -370,8 +377,8 @@ impl World {
             }
         }
         let host = &mut self.hosts[h];
-        let empty =
-            !host.tree.is_alive() || (self.broken == Some(Broken::MainAloneCounts) && host.tree.main_end().is_some());
+        let empty = !host.tree.is_alive()
+            || (self.injected_mutation == Some(InjectedMutation::MainAloneCounts) && host.tree.main_end().is_some());
         if empty && !host.keeper.empty_reported {
             host.keeper.empty_reported = true;
             (host.keeper.kill_at, host.keeper.until) = (Time::NEVER, Time::NEVER);
@@ -381,7 +388,7 @@ impl World {
         self.set_timer(h);
         self.check_deadline(h);
         let host = &self.hosts[h];
-        if host.keeper.empty_reported && host.keeper.campaigner != Campaigner::Present && !self.keeper_holds(h) {
+        if host.keeper.empty_reported && host.keeper.campaigner != CampaignerModel::Present && !self.keeper_holds(h) {
             self.keeper_ends(h);
         }
     }
@@ -389,9 +396,9 @@ impl World {
     /// K2: until when the keeper keeps the claim, if its campaigner is dead and the lease lasts for so long.
     fn held_until(&self, h: usize) -> Time {
         let keeper = &self.hosts[h].keeper;
-        let ours = keeper.empty_reported && keeper.campaigner == Campaigner::Gone;
+        let ours = keeper.empty_reported && keeper.campaigner == CampaignerModel::Gone;
         match keeper.hold {
-            Some((_, until)) if ours && self.broken != Some(Broken::KeeperForgetsTheHold) => until,
+            Some((_, until)) if ours && self.injected_mutation != Some(InjectedMutation::KeeperForgetsTheHold) => until,
             Some(_) | None => Time::BOOT,
         }
     }
@@ -408,12 +415,13 @@ impl World {
     /// K2: without a campaigner the keeper runs the last hook itself. Returns whether there is one now.
     fn keeper_ousts(&mut self, h: usize) -> bool {
         let host = &mut self.hosts[h];
-        let wished = host.supervised.wishes.hooks.on_ousted && self.broken != Some(Broken::KeeperForgetsOusted);
-        let gone = host.keeper.campaigner == Campaigner::Gone && wished;
+        let wished = host.supervised.policy.hooks.on_ousted
+            && self.injected_mutation != Some(InjectedMutation::KeeperForgetsOusted);
+        let gone = host.keeper.campaigner == CampaignerModel::Gone && wished;
         let Some(term) = host.keeper.ousted_due.take_if(|_| gone) else { return false };
         self.coverage.count(Seen::OustedByKeeper);
         let run = self.hosts[h].keeper.run + 1;
-        self.start(h, Job::OnOusted { term }, run);
+        self.start(h, Program::OnOusted { term }, run);
         !self.hosts[h].keeper.empty_reported
     }
 
@@ -424,10 +432,10 @@ impl World {
         }
         let held = self.hosts[h].clock.at(self.now) < self.held_until(h);
         let host = &mut self.hosts[h];
-        host.keeper.life = Life::Dead;
+        host.keeper.life = ProcessState::Dead;
         if held {
             self.coverage.count(Seen::KeeperLeftTheHoldToTheLease);
-        } else if host.keeper.campaigner == Campaigner::Gone {
+        } else if host.keeper.campaigner == CampaignerModel::Gone {
             self.supervision_bequeathes(h);
             self.following_bequeathes(h);
             self.note(h, || "    keeper releases".into());
@@ -442,7 +450,7 @@ impl World {
         let hold = if self.keeper_holds(h) { self.held_until(h) } else { Time::NEVER };
         let host = &mut self.hosts[h];
         let deadline = match host.keeper.deadline {
-            Some(Deadline { expired: false, kill_by, .. })
+            Some(ModelDeadline { expired: false, kill_by, .. })
                 if !host.keeper.empty_reported && host.tree.is_governed() =>
             {
                 kill_by
@@ -457,8 +465,8 @@ impl World {
         host.keeper.timer += 1;
         let (at, generation) = (host.clock.when(due), host.keeper.timer);
         if at != std::time::Duration::MAX {
-            let at = at.max(self.now) + self.dice.lateness();
-            self.push(at, What::KeeperTimer(h, generation));
+            let at = at.max(self.now) + self.rng.lateness();
+            self.push(at, SimEvent::KeeperTimer(h, generation));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What others may send us, for unit tests: a property is tried on many values, and one that breaks it is told as small as
+//! What others may send us, for unit tests: a property is tried on many values, and one that mutated it is told as small as
 //! it can be made.
 
 use std::fmt::Debug;
@@ -10,9 +10,9 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use serde_json::Value;
 
 /// Where one try takes microseconds: how many in every run, and with `ELECT_LONG=1`.
-pub const CHEAP: [u32; 2] = [3_000, 1_000_000];
+pub const FAST: [u32; 2] = [3_000, 1_000_000];
 /// Where it takes a file or a connection.
-pub const DEAR: [u32; 2] = [200, 20_000];
+pub const SLOW: [u32; 2] = [200, 20_000];
 
 /// Tries the property on many values.
 ///
@@ -20,7 +20,7 @@ pub const DEAR: [u32; 2] = [200, 20_000];
 ///
 /// The property panics for one of them.
 #[track_caller]
-pub fn holds<S: Strategy>([few, many]: [u32; 2], values: &S, property: impl Fn(S::Value))
+pub fn check<S: Strategy>([few, many]: [u32; 2], values: &S, property: impl Fn(S::Value))
 where
     S::Value: Debug,
 {
@@ -52,13 +52,18 @@ pub fn punctuation() -> impl Strategy<Value = String> {
 }
 
 /// Nothing that anybody meant.
-pub fn noise() -> impl Strategy<Value = Vec<u8>> {
+pub fn random_bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..80), text().prop_map(String::into_bytes)]
 }
 
 /// Something valid with one place of it overwritten, cut out or lengthened; sometimes as it is.
-pub fn mangled(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    (valid, any::<Index>(), 0..5_usize, noise().prop_map(|mut noise| noise.split_off(noise.len().saturating_sub(4))))
+pub fn corrupted(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    (
+        valid,
+        any::<Index>(),
+        0..5_usize,
+        random_bytes().prop_map(|mut noise| noise.split_off(noise.len().saturating_sub(4))),
+    )
         .prop_map(|(mut bytes, at, gone, new)| {
             let at = at.index(bytes.len() + 1);
             bytes.splice(at..bytes.len().min(at + gone), new);
@@ -71,7 +76,7 @@ pub fn mangled(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = V
 /// # Panics
 ///
 /// The valid bytes are no JSON object.
-pub fn miswritten(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+pub fn wrong_types(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let other = prop_oneof![
         Just(Some(Value::Null)),
         any::<bool>().prop_map(|value| Some(value.into())),

@@ -7,19 +7,19 @@ use crate::config::{Address, joined};
 use crate::store::{Candidacy, Identity, Leader};
 use crate::text;
 use elect_core::limits::{self, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX, is_believed_term};
-use elect_core::{Aside, Job, LeaderKey, Term};
+use elect_core::{BackgroundHook, LeaderKey, Program, Term};
 
 /// Variables for a program.
 pub type Variables = Vec<(OsString, OsString)>;
 
 /// What is known.
 #[derive(Debug)]
-pub struct Roles {
+pub struct CommandEnv {
     boundary: String,
     /// The boundaries around ours, the outermost first.
     inside: String,
     me: Identity,
-    known: Known,
+    known: KnownLeader,
     /// Counts those who have led.
     key: u64,
     trouble: String,
@@ -28,15 +28,15 @@ pub struct Roles {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Known {
+enum KnownLeader {
     Nobody,
-    Another(Other),
+    Another(RemoteLeader),
     Ourselves(Term),
 }
 
 /// What a follower is told of its leader. Another leader is whoever differs in any of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Other {
+struct RemoteLeader {
     id: String,
     name: String,
     host: Option<String>,
@@ -44,16 +44,16 @@ struct Other {
     term: Option<Term>,
 }
 
-impl Roles {
+impl CommandEnv {
     /// Nobody is known to lead.
     #[must_use]
-    pub fn new(candidacy: &Candidacy, inside: &[String]) -> Roles {
+    pub fn new(candidacy: &Candidacy, inside: &[String]) -> CommandEnv {
         let (boundary, me) = (candidacy.boundary.to_string(), candidacy.identity.clone());
-        Roles {
+        CommandEnv {
             boundary,
             inside: inside.join("\n"),
             me,
-            known: Known::Nobody,
+            known: KnownLeader::Nobody,
             key: 0,
             trouble: String::new(),
             socket: None,
@@ -61,7 +61,7 @@ impl Roles {
     }
 
     /// We can be spoken to there.
-    pub fn listen_at(&mut self, socket: &Path) {
+    pub fn set_socket(&mut self, socket: &Path) {
         self.socket = Some(socket.to_owned());
     }
 
@@ -77,16 +77,16 @@ impl Roles {
     }
 
     /// The store has said who leads. Returns whether that is news.
-    pub fn sighted(&mut self, leader: Option<&Leader>) -> bool {
+    pub fn observe(&mut self, leader: Option<&Leader>) -> bool {
         // Our own record, from before we knew of it or after we gave it up.
-        let other = leader.filter(|leader| leader.id != self.me.id).map(|leader| Other {
+        let other = leader.filter(|leader| leader.id != self.me.id).map(|leader| RemoteLeader {
             id: limits::cut(leader.id.clone(), FOREIGN_ID_BYTES_MAX),
             name: limits::cut_name(leader.name.clone()),
             host: leader.host.clone().map(limits::cut_name),
             port: leader.port,
             term: leader.term,
         });
-        self.now_known(other.map_or(Known::Nobody, Known::Another))
+        self.now_known(other.map_or(KnownLeader::Nobody, KnownLeader::Another))
     }
 
     /// The term of a leader that is not this candidate, as far as it is believed (S1).
@@ -96,15 +96,15 @@ impl Roles {
     }
 
     /// We have been elected, or lead no longer. Returns whether that is news.
-    pub fn leads(&mut self, term: Option<Term>) -> bool {
+    pub fn set_own_term(&mut self, term: Option<Term>) -> bool {
         match (term, &self.known) {
-            (Some(term), _) => self.now_known(Known::Ourselves(term)),
-            (None, Known::Ourselves(_)) => self.now_known(Known::Nobody),
-            (None, Known::Another(_) | Known::Nobody) => false,
+            (Some(term), _) => self.now_known(KnownLeader::Ourselves(term)),
+            (None, KnownLeader::Ourselves(_)) => self.now_known(KnownLeader::Nobody),
+            (None, KnownLeader::Another(_) | KnownLeader::Nobody) => false,
         }
     }
 
-    fn now_known(&mut self, known: Known) -> bool {
+    fn now_known(&mut self, known: KnownLeader) -> bool {
         let news = self.known != known;
         if news {
             self.key += 1;
@@ -117,13 +117,13 @@ impl Roles {
     #[must_use]
     pub fn leader(&self) -> Option<LeaderKey> {
         match self.known {
-            Known::Another(_) => Some(LeaderKey(self.key)),
-            Known::Nobody | Known::Ourselves(_) => None,
+            KnownLeader::Another(_) => Some(LeaderKey(self.key)),
+            KnownLeader::Nobody | KnownLeader::Ourselves(_) => None,
         }
     }
 
     /// The store is in trouble.
-    pub fn troubled(&mut self, trouble: &str) {
+    pub fn set_error(&mut self, trouble: &str) {
         // A hook may show it as it is.
         let trouble = text::escaped(trouble).into_owned();
         self.trouble = limits::cut(trouble, TEXT_BYTES_MAX);
@@ -131,29 +131,31 @@ impl Roles {
 
     /// What a program is told. The term is the fencing token, and for those alone that lead.
     #[must_use]
-    pub fn variables(&self, job: Job) -> Variables {
+    pub fn variables(&self, job: Program) -> Variables {
         match job {
-            Job::Command { term } | Job::OnElected { term } | Job::OnOusted { term } => self.of_leader(term),
-            Job::Follower => self.of_follower(),
+            Program::Command { term } | Program::OnElected { term } | Program::OnOusted { term } => {
+                self.leader_env(term)
+            }
+            Program::Follower => self.follower_env(),
         }
     }
 
     /// The same for a hook that runs beside it.
     #[must_use]
-    pub fn variables_beside(&self, aside: Aside) -> Variables {
+    pub fn background_hook_env(&self, background_hook: BackgroundHook) -> Variables {
         let mut variables = match self.known {
-            Known::Ourselves(term) => self.of_leader(term),
-            Known::Nobody | Known::Another(_) => self.of_follower(),
+            KnownLeader::Ourselves(term) => self.leader_env(term),
+            KnownLeader::Nobody | KnownLeader::Another(_) => self.follower_env(),
         };
-        match aside {
-            Aside::OnChange => {}
-            Aside::OnError => variables.push(("ELECT_ERROR".into(), self.trouble.clone().into())),
+        match background_hook {
+            BackgroundHook::OnChange => {}
+            BackgroundHook::OnError => variables.push(("ELECT_ERROR".into(), self.trouble.clone().into())),
         }
         variables
     }
 
     /// A leader follows itself.
-    fn of_leader(&self, term: Term) -> Variables {
+    fn leader_env(&self, term: Term) -> Variables {
         let me = &self.me;
         let mut variables = self.own("leader");
         variables.push(("ELECT_TERM", term.to_string()));
@@ -162,9 +164,9 @@ impl Roles {
     }
 
     /// What is not known is not said.
-    fn of_follower(&self) -> Variables {
+    fn follower_env(&self) -> Variables {
         let mut variables = self.own("follower");
-        if let Known::Another(Other { id, name, host, port, .. }) = &self.known {
+        if let KnownLeader::Another(RemoteLeader { id, name, host, port, .. }) = &self.known {
             variables.extend(leader(id, name, host.as_deref(), *port));
         }
         as_os_strings(variables)
@@ -204,10 +206,10 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn roles() -> Roles {
+    fn command_env() -> CommandEnv {
         let identity = Identity { id: "me".into(), name: "mine".into(), host: "here".into(), port: Some(80) };
         let boundary = "cron".parse().expect("a name");
-        Roles::new(&Candidacy { boundary, identity, ttl: Duration::from_secs(10) }, &[])
+        CommandEnv::new(&Candidacy { boundary, identity, ttl: Duration::from_secs(10) }, &[])
     }
 
     fn other(id: &str, port: Option<u16>, term: Term) -> Leader {
@@ -223,59 +225,59 @@ mod tests {
         }
     }
 
-    fn told(variables: &Variables) -> Vec<String> {
+    fn as_text(variables: &Variables) -> Vec<String> {
         let text = |(name, value): &(OsString, OsString)| format!("{}={}", name.display(), value.display());
         variables.iter().map(text).collect()
     }
 
     #[test]
     fn another_leader_is_whoever_differs_in_anything_and_ourselves_are_none() {
-        let mut roles = roles();
-        assert!(!roles.sighted(None), "nobody is no news at first");
-        assert!(!roles.sighted(Some(&other("me", None, 3))), "an old record of our own");
+        let mut command_env = command_env();
+        assert!(!command_env.observe(None), "nobody is no news at first");
+        assert!(!command_env.observe(Some(&other("me", None, 3))), "an old record of our own");
         let mut keys = Vec::new();
         for leader in [other("a", None, 4), other("a", Some(1), 4), other("a", Some(1), 5), other("b", Some(1), 5)] {
-            assert!(roles.sighted(Some(&leader)));
-            assert!(!roles.sighted(Some(&leader)), "no news");
-            keys.push(roles.leader().expect("somebody leads"));
+            assert!(command_env.observe(Some(&leader)));
+            assert!(!command_env.observe(Some(&leader)), "no news");
+            keys.push(command_env.leader().expect("somebody leads"));
         }
         keys.dedup();
         assert_eq!(keys.len(), 4);
-        assert!(roles.sighted(None));
-        assert_eq!(roles.leader(), None);
+        assert!(command_env.observe(None));
+        assert_eq!(command_env.leader(), None);
     }
 
     #[test]
     fn what_programs_are_told_is_limited_whatever_a_record_or_an_error_says() {
-        let mut roles = roles();
+        let mut command_env = command_env();
         let huge = "\u{1b}".repeat(100_000);
         let leader = Leader { name: huge.clone(), host: Some(huge.clone()), ..other(&huge, Some(1), 4) };
-        assert!(roles.sighted(Some(&leader)));
-        assert!(!roles.sighted(Some(&leader)), "no news");
-        roles.troubled(&huge);
+        assert!(command_env.observe(Some(&leader)));
+        assert!(!command_env.observe(Some(&leader)), "no news");
+        command_env.set_error(&huge);
         let sizes = |variables: Variables| variables.iter().map(|(_, value)| value.len()).sum::<usize>();
-        assert!(sizes(roles.variables(Job::Follower)) < 4 * 1024);
-        assert!(sizes(roles.variables_beside(Aside::OnError)) < 8 * 1024);
+        assert!(sizes(command_env.variables(Program::Follower)) < 4 * 1024);
+        assert!(sizes(command_env.background_hook_env(BackgroundHook::OnError)) < 8 * 1024);
     }
 
     #[test]
     fn our_own_leadership_is_a_change_and_so_is_its_end() {
-        let mut roles = roles();
-        assert!(!roles.leads(None));
-        assert!(roles.sighted(Some(&other("a", None, 4))));
-        assert!(!roles.leads(None), "it is not ours that ends");
-        assert!(roles.leads(Some(5)));
-        assert_eq!(roles.leader(), None, "nobody follows itself");
-        assert!(!roles.leads(Some(5)));
-        assert!(roles.leads(None));
+        let mut command_env = command_env();
+        assert!(!command_env.set_own_term(None));
+        assert!(command_env.observe(Some(&other("a", None, 4))));
+        assert!(!command_env.set_own_term(None), "it is not ours that ends");
+        assert!(command_env.set_own_term(Some(5)));
+        assert_eq!(command_env.leader(), None, "nobody follows itself");
+        assert!(!command_env.set_own_term(Some(5)));
+        assert!(command_env.set_own_term(None));
     }
 
     #[test]
     fn what_is_not_known_is_not_said_and_a_term_is_for_leaders() {
-        let mut roles = roles();
+        let mut command_env = command_env();
         let own = ["ELECT_BOUNDARY=cron", "ELECT_ROLE=follower", "ELECT_ID=me", "ELECT_NAME=mine"];
-        assert_eq!(told(&roles.variables(Job::Follower)), own);
-        roles.sighted(Some(&other("a", Some(8080), 4)));
+        assert_eq!(as_text(&command_env.variables(Program::Follower)), own);
+        command_env.observe(Some(&other("a", Some(8080), 4)));
         let leader = [
             "ELECT_LEADER_ID=a",
             "ELECT_LEADER_NAME=other",
@@ -283,13 +285,13 @@ mod tests {
             "ELECT_LEADER_PORT=8080",
             "ELECT_LEADER_ADDR=[::1]:8080",
         ];
-        assert_eq!(told(&roles.variables(Job::Follower)), [&own[..], &leader[..]].concat());
-        roles.troubled("down\0\u{1b}[2J");
+        assert_eq!(as_text(&command_env.variables(Program::Follower)), [&own[..], &leader[..]].concat());
+        command_env.set_error("down\0\u{1b}[2J");
         let expected = [&own[..], &leader[..], &["ELECT_ERROR=down\\u{0}\\u{1b}[2J"][..]].concat();
-        assert_eq!(told(&roles.variables_beside(Aside::OnError)), expected);
-        roles.leads(Some(5));
-        let beside = told(&roles.variables_beside(Aside::OnChange));
-        assert_eq!(beside, told(&roles.variables(Job::Command { term: 5 })));
+        assert_eq!(as_text(&command_env.background_hook_env(BackgroundHook::OnError)), expected);
+        command_env.set_own_term(Some(5));
+        let beside = as_text(&command_env.background_hook_env(BackgroundHook::OnChange));
+        assert_eq!(beside, as_text(&command_env.variables(Program::Command { term: 5 })));
         assert!(beside.contains(&"ELECT_TERM=5".to_owned()) && beside.contains(&"ELECT_LEADER_ID=me".to_owned()));
     }
 }

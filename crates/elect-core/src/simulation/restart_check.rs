@@ -3,19 +3,19 @@
 
 use std::time::Duration;
 
-use super::super::event::{CommandEnd, Event, FromKeeper, Outcome, Reason, Report, Term};
+use super::super::event::{CommandEnd, Event, FromKeeper, Notice, Outcome, Reason, Term};
 use super::super::time::Time;
-use super::super::{OnLost, Phase, RestartWhen, Wishes};
+use super::super::{OnLost, Phase, Policy, RestartWhen};
 use super::clock::ms;
 use super::coverage::Seen;
-use super::host::Host;
-use super::setup::{Mode, Setup};
-use super::world::World;
+use super::host::SimHost;
+use super::run::Simulation;
+use super::setup::{Setup, StoreModel};
 
 /// What the ledger knows of one candidate's command and how it fares.
 #[derive(Debug)]
-pub(super) struct Supervised {
-    pub wishes: Wishes,
+pub(super) struct RestartCheck {
+    pub policy: Policy,
     /// When the campaigner heard of the first start in the present term, and when there was one.
     began: Option<Time>,
     born: Option<(Term, Time)>,
@@ -31,10 +31,10 @@ pub(super) struct Supervised {
     sat_out: Duration,
 }
 
-impl Supervised {
-    pub(super) fn new(wishes: Wishes) -> Supervised {
-        Supervised {
-            wishes,
+impl RestartCheck {
+    pub(super) fn new(policy: Policy) -> RestartCheck {
+        RestartCheck {
+            policy,
             began: None,
             born: None,
             end: None,
@@ -48,7 +48,7 @@ impl Supervised {
 
     /// Whether this end is to be followed by another start.
     pub(super) fn restarts_after(&self, end: CommandEnd) -> bool {
-        match self.wishes.restart.when {
+        match self.policy.restart.when {
             RestartWhen::Never => false,
             RestartWhen::OnFailure => end != CommandEnd::Exited(0),
             RestartWhen::Always => true,
@@ -60,19 +60,19 @@ impl Supervised {
     }
 
     fn held_until(&self) -> Time {
-        self.began.map_or(Time::BOOT, |began| began + self.wishes.min_hold)
+        self.began.map_or(Time::BOOT, |began| began + self.policy.min_hold)
     }
 
     /// How many restarts there have been in the time that counts against the limit.
     fn recent(&self, now: Time) -> usize {
-        self.restarts.iter().filter(|at| now < **at + self.wishes.restart.within).count()
+        self.restarts.iter().filter(|at| now < **at + self.policy.restart.within).count()
     }
 }
 
-impl World {
+impl Simulation {
     fn base_of(&self, h: usize) -> Duration {
         let host = &self.hosts[h];
-        host.supervised.wishes.restart.within.max(host.books.ttl.unwrap_or_default())
+        host.supervised.policy.restart.within.max(host.books.ttl.unwrap_or_default())
     }
 
     fn over_at(&self, h: usize) -> Time {
@@ -83,7 +83,7 @@ impl World {
     pub(super) fn supervision_hears(&mut self, h: usize, now: Time, event: Event) {
         let over_at = self.over_at(h);
         let phase = self.hosts[h].candidate.phase();
-        let Host { supervised, following, .. } = &mut self.hosts[h];
+        let SimHost { supervised, following, .. } = &mut self.hosts[h];
         let is_command = |run| following.is_command(run);
         match (event, phase) {
             (Event::Keeper(FromKeeper::Started { .. }), Phase::Leading | Phase::Stopping) => {
@@ -92,18 +92,18 @@ impl World {
             (Event::Keeper(FromKeeper::Exited { run, end }), Phase::Leading) if now < over_at && is_command(run) => {
                 supervised.end = Some((end, now));
             }
-            (Event::Stop(_), Phase::Leading | Phase::Stopping | Phase::Holding) => {
+            (Event::Stop(_), Phase::Leading | Phase::Stopping | Phase::LeadingIdle) => {
                 match phase {
-                    Phase::Holding if supervised.is_to_restart() => self.coverage.count(Seen::StoppedBetweenRuns),
-                    Phase::Holding => self.coverage.count(Seen::HoldStopped),
-                    Phase::Standing
+                    Phase::LeadingIdle if supervised.is_to_restart() => self.coverage.count(Seen::StoppedBetweenRuns),
+                    Phase::LeadingIdle => self.coverage.count(Seen::HoldStopped),
+                    Phase::Campaigning
                     | Phase::Verifying
                     | Phase::Leading
                     | Phase::Stopping
-                    | Phase::Ousting
+                    | Phase::OustedHook
                     | Phase::Releasing
-                    | Phase::SittingOut
-                    | Phase::Parting
+                    | Phase::CoolingDown
+                    | Phase::StoppingFollower
                     | Phase::Ended => {}
                 }
                 self.hosts[h].supervised.asked = true;
@@ -113,13 +113,13 @@ impl World {
                 Event::Tick
                 | Event::Answer { .. }
                 | Event::Hint
-                | Event::Leader(_)
+                | Event::LeaderObserved(_)
                 | Event::TermSeen(_)
-                | Event::Due(_)
+                | Event::HookDue(_)
                 | Event::Ousted { .. }
                 | Event::Keeper(_)
                 | Event::Swept { .. }
-                | Event::Ask { .. }
+                | Event::ConfirmLeadership { .. }
                 | Event::Resign(_)
                 | Event::Stop(_)
                 | Event::Forward(_),
@@ -141,7 +141,7 @@ impl World {
         let lost = self.hosts[h].books.lost;
         let supervised = &mut self.hosts[h].supervised;
         let Some((end, ended_at)) = supervised.end.take() else { return };
-        let restart = supervised.wishes.restart;
+        let restart = supervised.policy.restart;
         let too_often = supervised.recent(now) >= restart.limit as usize;
         supervised.restarts.push(now);
         let too_soon = now < ended_at + restart.delay * 3 / 4;
@@ -164,7 +164,7 @@ impl World {
 
     pub(super) fn supervision_releases(&mut self, h: usize, now: Time) {
         let over_at = self.over_at(h);
-        let Host { supervised, books, .. } = &self.hosts[h];
+        let SimHost { supervised, books, .. } = &self.hosts[h];
         let Some((_, ended_at)) = supervised.end else { return };
         // K11: the lease is not ours any more. What is given back then is a place among those who wait.
         if books.lost {
@@ -189,29 +189,29 @@ impl World {
         }
     }
 
-    pub(super) fn supervision_reports(&mut self, h: usize, report: &Report) {
+    pub(super) fn supervision_reports(&mut self, h: usize, report: &Notice) {
         let now = self.hosts[h].clock.at(self.now);
         let (base, over_at) = (self.base_of(h), self.over_at(h));
         let supervised = &mut self.hosts[h].supervised;
         match *report {
-            Report::Won { .. } => {
+            Notice::Won { .. } => {
                 (supervised.began, supervised.end, supervised.gave_up) = (None, None, None);
                 (supervised.asked, supervised.excused) = (false, false);
             }
-            Report::Holding { .. } => self.coverage.count(Seen::Held),
-            Report::LostAtRest { reason, .. } => {
+            Notice::LeadingIdle { .. } => self.coverage.count(Seen::Held),
+            Notice::LostAtRest { reason, .. } => {
                 let seen = if supervised.is_to_restart() { Seen::LostBetweenRuns } else { Seen::HoldLost };
                 self.coverage.count(seen);
                 if reason == Reason::RunningOut && now < over_at {
                     self.violate("T2: a lease was given up before it had run out", h);
                 }
             }
-            Report::GivenUp { sits_out, .. } => {
-                let allowed = supervised.recent(now) < supervised.wishes.restart.limit as usize;
+            Notice::GivenUp { sits_out, .. } => {
+                let allowed = supervised.recent(now) < supervised.policy.restart.limit as usize;
                 supervised.gave_up = Some(now);
                 // What is counted begins anew.
                 supervised.restarts.clear();
-                let ends = supervised.wishes.on_lost == OnLost::End;
+                let ends = supervised.policy.on_lost == OnLost::End;
                 let before = std::mem::replace(&mut supervised.sat_out, sits_out.unwrap_or_default());
                 self.coverage.count(if ends { Seen::LimitEnds } else { Seen::LimitReached });
                 if sits_out.is_some_and(|now| before > Duration::ZERO && now > before) {
@@ -223,33 +223,33 @@ impl World {
                     self.violate("6: a candidate that gave up does not sit out for as long as it should", h);
                 }
             }
-            Report::Elected { .. }
-            | Report::Started { .. }
-            | Report::CommandEnded { .. }
-            | Report::Stopping { .. }
-            | Report::Restarting { .. }
-            | Report::NotAccepted { .. }
-            | Report::HookFailed { .. }
-            | Report::FollowerStarted { .. }
-            | Report::FollowerEnded { .. }
-            | Report::FollowerCannotStart(_)
-            | Report::FollowerStopping { .. }
-            | Report::FollowerUnconfirmed
-            | Report::StandsAgain
-            | Report::Unconfirmed { .. }
-            | Report::TermTooLow { .. }
-            | Report::Released { .. }
-            | Report::NotReleased { .. }
-            | Report::Unusable(_)
-            | Report::NotElected
-            | Report::Unavailable
-            | Report::KeeperSilent
-            | Report::KeeperDied => {}
+            Notice::Elected { .. }
+            | Notice::Started { .. }
+            | Notice::CommandEnded { .. }
+            | Notice::Stopping { .. }
+            | Notice::Restarting { .. }
+            | Notice::NotAccepted { .. }
+            | Notice::HookFailed { .. }
+            | Notice::FollowerStarted { .. }
+            | Notice::FollowerEnded { .. }
+            | Notice::FollowerCannotStart(_)
+            | Notice::FollowerStopping { .. }
+            | Notice::FollowerUnconfirmed
+            | Notice::CampaignsAgain
+            | Notice::Unconfirmed { .. }
+            | Notice::TermTooLow { .. }
+            | Notice::Released { .. }
+            | Notice::NotReleased { .. }
+            | Notice::Unusable(_)
+            | Notice::NotElected
+            | Notice::Unavailable
+            | Notice::KeeperSilent
+            | Notice::KeeperDied => {}
         }
     }
 
     pub(super) fn supervision_ends(&mut self, h: usize, outcome: &Outcome) {
-        let Host { supervised, following, .. } = &self.hosts[h];
+        let SimHost { supervised, following, .. } = &self.hosts[h];
         let commands = matches!(outcome, Outcome::Command(_)) && !following.is_following();
         if commands && supervised.is_to_restart() && !supervised.asked {
             self.violate("6: a candidate ended whose command was to be started again", h);
@@ -269,9 +269,9 @@ impl World {
     pub(super) fn supervision_bequeathes(&mut self, h: usize) {
         let host = &self.hosts[h];
         let (now, died_at) = (host.clock.at(self.now), host.clock.at(host.books.died_at));
-        let led = matches!(host.candidate.phase(), Phase::Leading | Phase::Stopping | Phase::Holding);
+        let led = matches!(host.candidate.phase(), Phase::Leading | Phase::Stopping | Phase::LeadingIdle);
         let (Some((term, born)), true) = (host.supervised.born, led) else { return };
-        let held_until = born + host.supervised.wishes.min_hold;
+        let held_until = born + host.supervised.policy.min_hold;
         if host.books.won != Some(term) {
             return;
         }
@@ -286,9 +286,9 @@ impl World {
 #[test]
 fn a_boundary_is_to_be_kept_until_the_store_says_that_it_is_lost() {
     for lost in [false, true] {
-        let mut world = World::new(Setup::plain(Mode::Record, 1, ms(1_000)), None, false);
-        let Host { supervised, books, .. } = &mut world.hosts[0];
-        supervised.wishes.min_hold = ms(10_000);
+        let mut world = Simulation::new(Setup::plain(StoreModel::Record, 1, ms(1_000)), None, false);
+        let SimHost { supervised, books, .. } = &mut world.hosts[0];
+        supervised.policy.min_hold = ms(10_000);
         (supervised.began, supervised.end) = (Some(Time::BOOT), Some((CommandEnd::Exited(0), Time::BOOT)));
         books.lost = lost;
         world.supervision_releases(0, Time::BOOT + ms(5_000));

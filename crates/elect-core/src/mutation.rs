@@ -1,15 +1,15 @@
 //! Rules that tests break on purpose, to prove that the simulation would notice (P4). Outside tests nothing does.
 //!
-//! A rule that lives outside the core (the keeper's deadline, the stamp of a renewal) is broken in the simulation's
+//! A rule that lives outside the context (the keeper's deadline, the stamp of a renewal) is broken in the simulation's
 //! model instead.
 
 use super::event::Attempt;
 use super::time::Time;
 use super::timing::Lease;
-use super::{Core, timing};
+use super::{Context, timing};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sabotage {
+pub(super) enum Mutation {
     /// Start the command on the word of the store that we won, with a lease counted from the answer.
     NoVerification,
     /// Let a renewal that comes after `stop_by` revive the term.
@@ -35,7 +35,7 @@ pub(super) enum Sabotage {
     /// Give up at the first look although it settles nothing.
     UndecidedCounts,
     /// Stand again after a leadership that was to be the last.
-    StandsAgain,
+    CampaignsAgain,
     /// Start the command again as soon as its main process has ended.
     RestartBesideTheOld,
     /// Go on restarting however often it fails.
@@ -62,19 +62,19 @@ pub(super) enum Sabotage {
     AnyReplyCounts,
 }
 
-impl Core {
+impl Context {
     #[cfg(test)]
-    pub(super) fn breaks(&self, rule: Sabotage) -> bool {
-        self.sabotage == Some(rule)
+    pub(super) fn mutated(&self, rule: Mutation) -> bool {
+        self.mutation == Some(rule)
     }
 
     /// The lease that a credited renewal stands for.
     pub(super) fn granted(&self, sent: Time) -> Lease {
         let lease = self.timing.lease(sent);
-        if self.breaks(Sabotage::NoStopBy) {
+        if self.mutated(Mutation::NoStopBy) {
             return Lease { stop_by: Time::NEVER, ..lease };
         }
-        if self.breaks(Sabotage::NoMargin)
+        if self.mutated(Mutation::NoMargin)
             && let Some(ttl) = self.timing.ttl()
         {
             let margin = timing::margin(ttl);
@@ -85,12 +85,12 @@ impl Core {
 
     /// The attempt that a reply is taken to answer.
     pub(super) fn answered(&self, attempt: Attempt) -> Attempt {
-        if self.breaks(Sabotage::AnyReplyCounts) { self.requests.latest() } else { attempt }
+        if self.mutated(Mutation::AnyReplyCounts) { self.store_requests.latest() } else { attempt }
     }
 
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "the same question as in the tests")]
-    pub(super) const fn breaks(&self, _: Sabotage) -> bool {
+    pub(super) const fn mutated(&self, _: Mutation) -> bool {
         false
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::event::Signal;
 use super::time::Time;
 
-/// The wishes of one candidate, the same for as long as it exists. By default it never gives up.
+/// The policy of one candidate, the same for as long as it exists. By default it never gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Wishes {
+pub struct Policy {
     /// How long it stands without being elected.
-    pub patience: Patience,
+    pub campaign_limit: CampaignLimit,
     /// What follows a lost leadership.
     pub on_lost: OnLost,
     /// How long the boundary is kept from the command's first start in a term, even if the command ends sooner.
@@ -60,12 +60,12 @@ impl Default for Hooks {
 /// How long a candidate stands without being elected. It counts from the first question to the store, and anew from the
 /// first question after a leadership. A first question is always given the time to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Patience {
+pub enum CampaignLimit {
     /// Until it is elected or stopped.
     #[default]
-    Endless,
+    Unlimited,
     /// For so long on the boot clock. Nothing at all ([`Duration::ZERO`]) is one question and its answer.
-    AtMost(Duration),
+    For(Duration),
 }
 
 /// What follows a leadership that was lost, once the tree is empty.
@@ -116,12 +116,12 @@ impl Default for Restart {
     }
 }
 
-impl Patience {
+impl CampaignLimit {
     /// When it is exhausted if it begins now.
     pub(super) fn from(self, now: Time) -> Time {
         match self {
-            Patience::Endless => Time::NEVER,
-            Patience::AtMost(patience) => now + patience,
+            CampaignLimit::Unlimited => Time::NEVER,
+            CampaignLimit::For(campaign_limit) => now + campaign_limit,
         }
     }
 }

@@ -4,34 +4,34 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use super::super::event::{Attempt, Event, Run, Term};
+use super::super::event::{Attempt, Event, RunId, Term};
 use super::super::time::Time;
 use super::super::{Candidate, Timing};
-use super::clock::{Clock, Dice, FASTEST, ms};
+use super::clock::{CLOCK_DRIFT_MAX_PPM, Clock, SimRng, ms};
 use super::coverage::{Coverage, Seen};
 use super::faults::Fault;
-use super::following::Following;
-use super::host::{Host, Keeper, Letter, Life, ToKeeper};
-use super::ledger::Books;
-use super::network::Weather;
-use super::patience::Patient;
-use super::petitioning::Petitioners;
-use super::sabotage::Broken;
-use super::setup::{Mode, Setup};
+use super::follower_check::FollowerCheck;
+use super::host::{Delivery, KeeperModel, ModelMessage, ProcessState, SimHost};
+use super::invariants::ReferenceState;
+use super::mutations::InjectedMutation;
+use super::network::NetworkConditions;
+use super::request_check::RequestCheck;
+use super::restart_check::RestartCheck;
+use super::setup::{Setup, StoreModel};
 use super::store::{Client, Effect, Request, Store};
-use super::supervision::Supervised;
+use super::wait_check::WaitCheck;
 
 /// A history that has not ended by then never will.
 const LONGEST: u32 = 400_000;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum What {
+pub(super) enum SimEvent {
     Wake(usize, u64),
-    Letter(usize, Letter),
-    ToKeeper(usize, ToKeeper),
+    Delivery(usize, Delivery),
+    ModelMessage(usize, ModelMessage),
     KeeperTimer(usize, u64),
     Death(usize),
-    Cleared(usize, Run),
+    Cleared(usize, RunId),
     AtStore { host: usize, attempt: Option<Attempt>, leg: u8, request: Request },
     Look,
     Join,
@@ -40,29 +40,29 @@ pub(super) enum What {
     Settle,
 }
 
-struct Due {
+struct Scheduled {
     at: Duration,
     number: u64,
-    what: What,
+    what: SimEvent,
 }
 
-impl PartialEq for Due {
-    fn eq(&self, other: &Due) -> bool {
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Due {}
+impl Eq for Scheduled {}
 
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Due) -> Option<Ordering> {
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Due {
+impl Ord for Scheduled {
     /// The earliest is the greatest, and of those the one that was planned first.
-    fn cmp(&self, other: &Due) -> Ordering {
+    fn cmp(&self, other: &Scheduled) -> Ordering {
         (other.at, other.number).cmp(&(self.at, self.number))
     }
 }
@@ -75,17 +75,17 @@ pub(super) struct Violation {
     pub transcript: Vec<String>,
 }
 
-pub(super) struct World {
+pub(super) struct Simulation {
     pub now: Duration,
     pub setup: Setup,
-    pub broken: Option<Broken>,
-    pub dice: Dice,
-    pub hosts: Vec<Host>,
+    pub injected_mutation: Option<InjectedMutation>,
+    pub rng: SimRng,
+    pub hosts: Vec<SimHost>,
     /// Those of the hosts where anything still runs.
     pub present: Vec<usize>,
     pub store: Store,
     pub store_is_down: bool,
-    pub weather: Weather,
+    pub network_conditions: NetworkConditions,
     /// Until when the store gives the boundary of a term to nobody else.
     pub guards: BTreeMap<Term, Duration>,
     /// When the record of a term was last written, and with which ttl.
@@ -97,25 +97,25 @@ pub(super) struct World {
     pub settled: (Option<(usize, u64)>, u32),
     pub coverage: Coverage,
     pub violation: Option<&'static str>,
-    queue: BinaryHeap<Due>,
+    queue: BinaryHeap<Scheduled>,
     planned: u64,
     finished: bool,
     transcript: Option<Vec<String>>,
 }
 
-impl World {
-    pub(super) fn new(setup: Setup, broken: Option<Broken>, transcribed: bool) -> World {
-        let mut dice = Dice { rng: fastrand::Rng::with_seed(setup.seed), punctual: setup.nature.is_some() };
-        let store = setup.store(&mut dice, broken);
-        let mut world = World {
+impl Simulation {
+    pub(super) fn new(setup: Setup, injected_mutation: Option<InjectedMutation>, transcribed: bool) -> Simulation {
+        let mut rng = SimRng { rng: fastrand::Rng::with_seed(setup.seed), punctual: setup.behavior.is_some() };
+        let store = setup.store(&mut rng, injected_mutation);
+        let mut world = Simulation {
             now: ms(0),
-            broken,
-            dice,
+            injected_mutation,
+            rng,
             hosts: Vec::new(),
             present: Vec::new(),
             store,
             store_is_down: false,
-            weather: Weather::default(),
+            network_conditions: NetworkConditions::default(),
             guards: BTreeMap::new(),
             written: BTreeMap::new(),
             last_term: 0,
@@ -134,26 +134,27 @@ impl World {
             world.join();
         }
         for (at, fault) in std::mem::take(&mut world.setup.faults) {
-            world.push(at, What::Fault(fault));
+            world.push(at, SimEvent::Fault(fault));
         }
-        world.push(world.setup.quiet_at, What::Quiet);
+        world.push(world.setup.quiet_at, SimEvent::Quiet);
         world
     }
 
     /// Runs one history to its end.
-    pub(super) fn run(setup: &Setup, broken: Option<Broken>) -> Result<Coverage, Violation> {
-        let (world, rule) = World::new(setup.clone(), broken, false).play();
+    pub(super) fn run(setup: &Setup, injected_mutation: Option<InjectedMutation>) -> Result<Coverage, Violation> {
+        let (world, rule) = Simulation::new(setup.clone(), injected_mutation, false).play();
         let Some(rule) = rule else { return Ok(world.coverage) };
         // The same once more, this time with every step written down.
-        let transcript = if broken.is_some() { Vec::new() } else { World::transcript(setup, broken) };
+        let transcript =
+            if injected_mutation.is_some() { Vec::new() } else { Simulation::transcript(setup, injected_mutation) };
         Err(Violation { rule, seed: setup.seed, transcript })
     }
 
-    pub(super) fn transcript(setup: &Setup, broken: Option<Broken>) -> Vec<String> {
-        World::new(setup.clone(), broken, true).play().0.transcript.expect("asked for")
+    pub(super) fn transcript(setup: &Setup, injected_mutation: Option<InjectedMutation>) -> Vec<String> {
+        Simulation::new(setup.clone(), injected_mutation, true).play().0.transcript.expect("asked for")
     }
 
-    fn play(mut self) -> (World, Option<&'static str>) {
+    fn play(mut self) -> (Simulation, Option<&'static str>) {
         let mut steps = 0;
         while let Some(due) = self.queue.pop() {
             assert!(due.at >= self.now, "time runs backwards in seed {}: {:?}", self.setup.seed, due.what);
@@ -172,29 +173,29 @@ impl World {
         (self, violation)
     }
 
-    fn step(&mut self, what: What) {
+    fn step(&mut self, what: SimEvent) {
         match what {
-            What::Wake(h, generation) => self.wake(h, generation),
-            What::Letter(h, letter) => self.letter_arrives(h, letter),
-            What::ToKeeper(h, message) => self.keeper_hears(h, message),
-            What::KeeperTimer(h, generation) => self.keeper_timer(h, generation),
-            What::Death(h) => self.death(h),
-            What::Cleared(h, run) => self.clears(h, run),
-            What::AtStore { host, attempt, leg, request } => self.request_arrives(host, attempt, leg, request),
-            What::Look => self.look_at_leases(),
-            What::Join => {
+            SimEvent::Wake(h, generation) => self.wake(h, generation),
+            SimEvent::Delivery(h, letter) => self.on_delivery(h, letter),
+            SimEvent::ModelMessage(h, message) => self.keeper_hears(h, message),
+            SimEvent::KeeperTimer(h, generation) => self.keeper_timer(h, generation),
+            SimEvent::Death(h) => self.death(h),
+            SimEvent::Cleared(h, run) => self.clears(h, run),
+            SimEvent::AtStore { host, attempt, leg, request } => self.request_arrives(host, attempt, leg, request),
+            SimEvent::Look => self.look_at_leases(),
+            SimEvent::Join => {
                 self.coverage.count(Seen::Joined);
                 self.join();
             }
-            What::Fault(fault) => self.strike(fault),
-            What::Quiet => self.calm_down(),
-            What::Settle => self.settle(),
+            SimEvent::Fault(fault) => self.strike(fault),
+            SimEvent::Quiet => self.calm_down(),
+            SimEvent::Settle => self.settle(),
         }
     }
 
-    pub(super) fn push(&mut self, at: Duration, what: What) {
+    pub(super) fn push(&mut self, at: Duration, what: SimEvent) {
         self.planned += 1;
-        self.queue.push(Due { at, number: self.planned, what });
+        self.queue.push(Scheduled { at, number: self.planned, what });
     }
 
     pub(super) fn note(&mut self, h: usize, what: impl FnOnce() -> String) {
@@ -217,34 +218,34 @@ impl World {
     fn join(&mut self) {
         let h = self.hosts.len();
         let clock = Clock {
-            offset: self.dice.between(ms(0), Duration::from_secs(36_000)),
-            rate: if self.setup.drift { self.dice.rng.i64(-FASTEST..=FASTEST) } else { 0 },
+            offset: self.rng.between(ms(0), Duration::from_secs(36_000)),
+            rate: if self.setup.drift { self.rng.rng.i64(-CLOCK_DRIFT_MAX_PPM..=CLOCK_DRIFT_MAX_PPM) } else { 0 },
         };
-        let clock = if self.dice.punctual { Clock { offset: ms(0), rate: 0 } } else { clock };
-        let asked = self.setup.asked(&mut self.dice);
-        let mut timing = if self.broken == Some(Broken::UnprovenTimings) {
+        let clock = if self.rng.punctual { Clock { offset: ms(0), rate: 0 } } else { clock };
+        let asked = self.setup.asked(&mut self.rng);
+        let mut timing = if self.injected_mutation == Some(InjectedMutation::UnprovenTimings) {
             let ttl = asked.ttl.expect("asked for");
-            Timing::derive(super::super::Asked { renew: Some(ttl * 3 / 5), ..asked })
+            Timing::derive(super::super::TimingFlags { renew: Some(ttl * 3 / 5), ..asked })
         } else {
-            Timing::prove(asked).expect("drawn so that it holds")
+            Timing::validate(asked).expect("drawn so that it holds")
         };
-        if self.setup.mode == Mode::Lock {
+        if self.setup.mode == StoreModel::Lock {
             timing = timing.without_lease();
         }
         let stop_timeout = self.setup.stop_timeout;
-        let wishes = self.setup.wishes(h);
-        let mut candidate = Candidate::new(timing, stop_timeout, wishes, self.dice.rng.u64(..));
-        if let Some(Broken::Core(rule)) = self.broken {
-            candidate.core.sabotage = Some(rule);
+        let policy = self.setup.policy(h);
+        let mut candidate = Candidate::new(timing, stop_timeout, policy, self.rng.rng.u64(..));
+        if let Some(InjectedMutation::Context(rule)) = self.injected_mutation {
+            candidate.context.mutation = Some(rule);
         }
-        let client = Client::new(&self.store, h, asked.ttl.expect("asked for"), self.broken);
-        self.hosts.push(Host {
+        let client = Client::new(&self.store, h, asked.ttl.expect("asked for"), self.injected_mutation);
+        self.hosts.push(SimHost {
             name: char::from(b'A' + u8::try_from(h % 26).expect("a letter")),
             clock,
             candidate,
-            campaigner: Life::Running { since: self.now },
+            campaigner: ProcessState::Running { since: self.now },
             inbox: Vec::new(),
-            keeper: Keeper::new(self.now),
+            keeper: KeeperModel::new(self.now),
             tree: super::command::Tree::default(),
             client,
             stop_timeout,
@@ -254,11 +255,11 @@ impl World {
             from_keeper_at: self.now,
             cuts: (0, 0),
             last_arrived: Attempt(0),
-            books: Books::new(asked, timing.ttl()),
-            patient: Patient::new(wishes),
-            supervised: Supervised::new(wishes),
-            following: Following::new(wishes),
-            petitioners: Petitioners::default(),
+            books: ReferenceState::new(asked, timing.ttl()),
+            patient: WaitCheck::new(policy),
+            supervised: RestartCheck::new(policy),
+            following: FollowerCheck::new(policy),
+            request_check: RequestCheck::default(),
         });
         self.present.push(h);
         self.note(h, || format!("joins, ttl {:?}", asked.ttl.expect("asked for")));
@@ -268,8 +269,8 @@ impl World {
     /// Something of this host has ended.
     pub(super) fn host_changed(&mut self, h: usize) {
         let host = &mut self.hosts[h];
-        if host.campaigner == Life::Dead && host.keeper.life == Life::Stopped && !host.tree.is_alive() {
-            host.keeper.life = Life::Dead;
+        if host.campaigner == ProcessState::Dead && host.keeper.life == ProcessState::Stopped && !host.tree.is_alive() {
+            host.keeper.life = ProcessState::Dead;
         }
         if !host.is_over() || !self.present.contains(&h) {
             return;
@@ -283,8 +284,8 @@ impl World {
             self.effects = effects;
         }
         if self.setup.rejoin {
-            let at = self.now + self.dice.between(ms(1), self.setup.ttl);
-            self.push(at, What::Join);
+            let at = self.now + self.rng.between(ms(1), self.setup.ttl);
+            self.push(at, SimEvent::Join);
         }
     }
 
@@ -293,8 +294,8 @@ impl World {
     /// All faults end: from here on somebody has to lead before long.
     fn calm_down(&mut self) {
         self.quiet = true;
-        self.weather = Weather::default();
-        if self.setup.nature.is_some() {
+        self.network_conditions = NetworkConditions::default();
+        if self.setup.behavior.is_some() {
             self.finished = true;
             return;
         }
@@ -306,7 +307,7 @@ impl World {
                 self.continue_keeper(h);
             }
         }
-        self.push(self.now + self.setup.ttl / 4, What::Settle);
+        self.push(self.now + self.setup.ttl / 4, SimEvent::Settle);
     }
 
     /// Settled is a history in which the same command has been leading for more than a ttl.
@@ -319,15 +320,16 @@ impl World {
             (before, times) if before == leader && leader.is_some() => (leader, times + 1),
             (_, _) => (leader, 0),
         };
-        let patience =
+        let campaign_limit =
             if self.setup.supervised || self.setup.following { 16 * self.setup.longest_ttl() } else { ms(0) };
-        let bound = 9 * self.setup.longest_ttl() + 2 * self.setup.stop_timeout + Duration::from_secs(20) + patience;
+        let bound =
+            9 * self.setup.longest_ttl() + 2 * self.setup.stop_timeout + Duration::from_secs(20) + campaign_limit;
         if self.settled.1 >= 5 {
             self.finished = true;
         } else if self.now > self.setup.quiet_at + bound {
             self.violate("liveness: all is well, and nobody leads", 0);
         } else {
-            self.push(self.now + self.setup.ttl / 4, What::Settle);
+            self.push(self.now + self.setup.ttl / 4, SimEvent::Settle);
         }
     }
 }

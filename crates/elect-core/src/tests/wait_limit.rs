@@ -1,4 +1,4 @@
-//! Patience, and what follows a leadership that was lost.
+//! The campaign limit, and what follows a leadership that was lost.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const FAILED: Answer = Answer::Campaign(Campaigned::Failed);
 const EXITED: CommandEnd = CommandEnd::Exited(3);
 
 fn at_most(patience: Duration, on_lost: OnLost) -> Scene {
-    Scene::wishing(Wishes { patience: Patience::AtMost(patience), on_lost, ..Wishes::default() })
+    Scene::wishing(Policy { campaign_limit: CampaignLimit::For(patience), on_lost, ..Policy::default() })
 }
 
 /// `--no-wait`, or `--wait` with a duration.
@@ -17,7 +17,7 @@ fn waiting(patience: Duration) -> Scene {
 
 /// `--on-lost`, and no end to waiting.
 fn after_loss(on_lost: OnLost) -> Scene {
-    Scene::wishing(Wishes { on_lost, ..Wishes::default() })
+    Scene::wishing(Policy { on_lost, ..Policy::default() })
 }
 
 impl Scene {
@@ -37,7 +37,7 @@ impl Scene {
             if let Some(Action::Campaign(asked)) = actions.iter().find(|one| matches!(one, Action::Campaign(_))) {
                 actions = self.answered(now, *asked, answer);
             }
-            if self.candidate.phase() != Phase::Standing {
+            if self.candidate.phase() != Phase::Campaigning {
                 return actions;
             }
         }
@@ -55,8 +55,8 @@ impl Scene {
 
     /// It has just given up for this reason: what the store may hold is given back, and that is the end.
     #[track_caller]
-    fn ends_giving_up(&mut self, actions: &[Action], report: &Report, outcome: Outcome) {
-        let reported = actions.iter().position(|action| *action == Action::Report(report.clone()));
+    fn ends_giving_up(&mut self, actions: &[Action], report: &Notice, outcome: Outcome) {
+        let reported = actions.iter().position(|action| *action == Action::Notice(report.clone()));
         let released = actions.iter().position(|action| matches!(action, Action::Release(_)));
         assert!(reported.is_some() && reported < released, "{actions:?}");
         assert_eq!(self.candidate.phase(), Phase::Releasing);
@@ -66,12 +66,12 @@ impl Scene {
 
     #[track_caller]
     fn ends_not_elected(&mut self, actions: &[Action]) {
-        self.ends_giving_up(actions, &Report::NotElected, Outcome::NotElected);
+        self.ends_giving_up(actions, &Notice::NotElected, Outcome::NotElected);
     }
 
     #[track_caller]
     fn ends_unavailable(&mut self, actions: &[Action]) {
-        self.ends_giving_up(actions, &Report::Unavailable, Outcome::Unavailable);
+        self.ends_giving_up(actions, &Notice::Unavailable, Outcome::Unavailable);
     }
 }
 
@@ -188,7 +188,7 @@ fn a_win_is_verified_whatever_the_patience() {
         assert!(scene.now > at(100), "{:?}", scene.now);
         let sent = scene.now;
         let actions = scene.credited(sent, verifying, sent);
-        assert!(actions.contains(&Action::Start { job: COMMAND, run: 1 }), "{actions:?}");
+        assert!(actions.contains(&Action::Start { program: COMMAND, run: 1 }), "{actions:?}");
     }
 }
 
@@ -209,9 +209,9 @@ fn without_patience_a_win_that_nobody_confirms_is_given_back_and_the_end() {
     scene.wins();
     let actions = scene.verifies_in_vain();
     assert_eq!(scene.now, at(10_000), "as long as for the patient");
-    assert!(actions.contains(&Action::Report(Report::Unavailable)), "{actions:?}");
+    assert!(actions.contains(&Action::Notice(Notice::Unavailable)), "{actions:?}");
     let actions = scene.answered(scene.now, release(&actions), Answer::Release(true));
-    let expected = [Action::Report(Report::Released { term: 7 }), Action::End(Outcome::Unavailable)];
+    let expected = [Action::Notice(Notice::Released { term: 7 }), Action::End(Outcome::Unavailable)];
     assert_eq!(actions, expected);
 }
 
@@ -287,7 +287,7 @@ fn a_wait_that_has_begun_goes_on_after_a_win_that_came_to_nothing() {
     let mut scene = waiting(ms(900));
     let verifying = scene.wins();
     scene.answered(at(800), verifying, Answer::Renew(Renewed::Lost));
-    assert_eq!((scene.candidate.phase(), scene.candidate.wake_at()), (Phase::Standing, at(900)));
+    assert_eq!((scene.candidate.phase(), scene.candidate.wake_at()), (Phase::Campaigning, at(900)));
     let actions = scene.ticks(at(900));
     scene.ends_not_elected(&actions);
     // The same where the store fell silent.
@@ -295,7 +295,7 @@ fn a_wait_that_has_begun_goes_on_after_a_win_that_came_to_nothing() {
     scene.wins();
     let actions = scene.verifies_in_vain();
     scene.answered(at(10_000), release(&actions), Answer::Release(true));
-    assert_eq!((scene.candidate.phase(), scene.candidate.wake_at()), (Phase::Standing, at(10_100)));
+    assert_eq!((scene.candidate.phase(), scene.candidate.wake_at()), (Phase::Campaigning, at(10_100)));
     let actions = scene.ticks(at(10_100));
     scene.ends_unavailable(&actions);
 }
@@ -309,7 +309,7 @@ fn endless_patience_has_no_end() {
             assert_eq!(scene.answered(scene.now, asked, answer), []);
         }
     }
-    assert_eq!(scene.candidate.phase(), Phase::Standing);
+    assert_eq!(scene.candidate.phase(), Phase::Campaigning);
 }
 
 /// A way to lose a leadership.
@@ -357,7 +357,7 @@ fn a_lost_leadership_is_the_end_where_that_is_wished_and_a_new_stand_where_not()
             }
             let ended = actions.contains(&Action::End(Outcome::LeadershipLost));
             assert_eq!(ended, on_lost == OnLost::End, "{loss:?}: {actions:?}");
-            let phase = if ended { Phase::Ended } else { Phase::Standing };
+            let phase = if ended { Phase::Ended } else { Phase::Campaigning };
             assert_eq!(scene.candidate.phase(), phase, "{loss:?}");
         }
     }
@@ -415,7 +415,7 @@ fn after_a_leadership_patience_begins_anew_with_the_first_question() {
         scene.hears(at(6_000), Event::Ousted { term: 7 });
         scene.keeper_says(at(60_000), FromKeeper::Exited { run: 1, end: EXITED });
         scene.keeper_says(at(60_000), FromKeeper::Empty { run: 1 });
-        assert_eq!(scene.candidate.phase(), Phase::Standing);
+        assert_eq!(scene.candidate.phase(), Phase::Campaigning);
         let first = scene.candidate.wake_at();
         assert!(first >= at(60_250) && first <= at(60_500), "B: {first:?}");
         let asked = scene.asks(first);

@@ -4,16 +4,16 @@
 use std::collections::BTreeMap;
 
 use super::super::Phase;
-use super::super::event::{Event, Petition, Term};
+use super::super::event::{Event, RequestId, Term};
 use super::super::time::Time;
 use super::coverage::Seen;
-use super::world::World;
+use super::run::Simulation;
 
 /// What was asked of one candidate and has not been answered.
 #[derive(Debug, Default)]
-pub(super) struct Petitioners {
+pub(super) struct RequestCheck {
     last: u64,
-    open: BTreeMap<Petition, Wanted>,
+    open: BTreeMap<RequestId, Wanted>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -22,30 +22,30 @@ enum Wanted {
     Resignation,
 }
 
-impl World {
+impl Simulation {
     /// Now and then somebody asks, after whatever has just happened.
-    pub(super) fn petition(&mut self, h: usize, after: Event) {
-        let asked = matches!(after, Event::Ask { .. } | Event::Resign(_));
-        if !self.setup.petitions || asked || !self.hosts[h].campaigner.is_running() || !self.dice.percent(4) {
+    pub(super) fn request_id(&mut self, h: usize, after: Event) {
+        let asked = matches!(after, Event::ConfirmLeadership { .. } | Event::Resign(_));
+        if !self.setup.pending_requests || asked || !self.hosts[h].campaigner.is_running() || !self.rng.percent(4) {
             return;
         }
         let (heard, won) = (self.hosts[h].clock.at(self.now), self.hosts[h].books.won);
-        let resigns = !self.quiet && self.dice.percent(20);
-        let about = if self.dice.percent(30) { won } else { None };
-        let petitioners = &mut self.hosts[h].petitioners;
-        petitioners.last += 1;
-        let petition = Petition(petitioners.last);
+        let resigns = !self.quiet && self.rng.percent(20);
+        let about = if self.rng.percent(30) { won } else { None };
+        let request_check = &mut self.hosts[h].request_check;
+        request_check.last += 1;
+        let request_id = RequestId(request_check.last);
         let (wanted, event) = if resigns {
-            (Wanted::Resignation, Event::Resign(petition))
+            (Wanted::Resignation, Event::Resign(request_id))
         } else {
-            (Wanted::Leader { heard, about }, Event::Ask { petition, term: about })
+            (Wanted::Leader { heard, about }, Event::ConfirmLeadership { request_id, term: about })
         };
-        petitioners.open.insert(petition, wanted);
+        request_check.open.insert(request_id, wanted);
         self.deliver(h, event);
     }
 
-    pub(super) fn granted(&mut self, h: usize, petition: Petition, term: Option<Term>, until: Time) {
-        match (self.hosts[h].petitioners.open.remove(&petition), term) {
+    pub(super) fn granted(&mut self, h: usize, request_id: RequestId, term: Option<Term>, until: Time) {
+        match (self.hosts[h].request_check.open.remove(&request_id), term) {
             (Some(Wanted::Leader { heard, about }), Some(term)) => {
                 if about.is_some_and(|about| about != term) {
                     self.violate("6: asked about one term, and told of another", h);
@@ -58,7 +58,7 @@ impl World {
             (Some(Wanted::Resignation), None) => {
                 self.coverage.count(Seen::Resigned);
                 self.check_empty(h, "2.3: told that it has resigned while its tree was alive");
-                if matches!(self.hosts[h].candidate.phase(), Phase::Leading | Phase::Stopping | Phase::Holding) {
+                if matches!(self.hosts[h].candidate.phase(), Phase::Leading | Phase::Stopping | Phase::LeadingIdle) {
                     self.violate("6: told that it has resigned, and it leads", h);
                 }
             }
@@ -82,8 +82,8 @@ impl World {
         }
     }
 
-    pub(super) fn denied(&mut self, h: usize, petition: Petition) {
-        if self.hosts[h].petitioners.open.remove(&petition).is_none() {
+    pub(super) fn denied(&mut self, h: usize, request_id: RequestId) {
+        if self.hosts[h].request_check.open.remove(&request_id).is_none() {
             self.violate("6: an answer that nobody asked for, or a second one", h);
         }
         self.coverage.count(Seen::Denied);

@@ -11,11 +11,11 @@ fn restart(when: RestartWhen) -> Restart {
 }
 
 fn restarting(when: RestartWhen, on_lost: OnLost) -> Scene {
-    Scene::wishing(Wishes { restart: restart(when), on_lost, ..Wishes::default() })
+    Scene::wishing(Policy { restart: restart(when), on_lost, ..Policy::default() })
 }
 
 fn holding(min_hold: Duration) -> Scene {
-    Scene::wishing(Wishes { min_hold, ..Wishes::default() })
+    Scene::wishing(Policy { min_hold, ..Policy::default() })
 }
 
 impl Scene {
@@ -25,7 +25,7 @@ impl Scene {
 
     /// The command ends by itself, and with it all of its tree.
     fn command_ends(&mut self, now: Time, end: CommandEnd) -> Vec<Action> {
-        let run = self.candidate.core.run;
+        let run = self.candidate.context.run;
         self.keeper_tells(now, FromKeeper::Exited { run, end });
         self.keeper_tells(now, FromKeeper::Empty { run })
     }
@@ -50,9 +50,9 @@ impl Scene {
 
     /// Waits for the next start, and for the word that it has run. Returns how long that took.
     fn starts_again(&mut self) -> Duration {
-        let (before, run) = (self.now, self.candidate.core.run + 1);
+        let (before, run) = (self.now, self.candidate.context.run + 1);
         self.lives_until("a restart", |action| matches!(action, Action::Start { .. }));
-        assert_eq!((self.candidate.phase(), self.candidate.core.run), (Phase::Leading, run));
+        assert_eq!((self.candidate.phase(), self.candidate.context.run), (Phase::Leading, run));
         self.keeper_tells(self.now, FromKeeper::Started { run, pid: 4712 });
         self.now.since(before)
     }
@@ -60,7 +60,7 @@ impl Scene {
     /// How long it says that it sits out, each time that it says so.
     fn gives_up(actions: &[Action]) -> Vec<Option<Duration>> {
         let sits_out = |action: &Action| {
-            if let Action::Report(Report::GivenUp { sits_out, .. }) = action { Some(*sits_out) } else { None }
+            if let Action::Notice(Notice::GivenUp { sits_out, .. }) = action { Some(*sits_out) } else { None }
         };
         actions.iter().filter_map(sits_out).collect()
     }
@@ -93,7 +93,7 @@ fn a_restart_follows_the_ends_that_it_was_asked_for() {
         scene.leads();
         let actions = scene.command_ends(at(100), end);
         if restarts {
-            assert_eq!(scene.candidate.phase(), Phase::Holding, "{when:?} {end:?}");
+            assert_eq!(scene.candidate.phase(), Phase::LeadingIdle, "{when:?} {end:?}");
             scene.starts_again();
         } else {
             let actions = scene.answered(at(100), release(&actions), Answer::Release(true));
@@ -109,7 +109,7 @@ fn a_restart_is_in_the_same_term_and_armed_before() {
     scene.command_ends(at(100), DONE);
     let actions = scene.lives_until("a restart", |action| matches!(action, Action::Start { .. }));
     let armed = actions.iter().position(|action| matches!(action, Action::Arm { term: 7, .. }));
-    let started = actions.iter().position(|action| *action == Action::Start { job: COMMAND, run: 2 });
+    let started = actions.iter().position(|action| *action == Action::Start { program: COMMAND, run: 2 });
     assert!(armed.is_some() && armed < started, "{actions:?}");
 }
 
@@ -119,7 +119,7 @@ fn what_the_main_process_leaves_behind_is_waited_for() {
     scene.leads();
     let actions = scene.keeper_tells(at(100), FromKeeper::Exited { run: 1, end: FAILED });
     assert!(actions.contains(&Action::Stop { kill_at: at(8_100) }), "{actions:?}");
-    let unconfirmed = Action::Report(Report::Unconfirmed { term: 7 });
+    let unconfirmed = Action::Notice(Notice::Unconfirmed { term: 7 });
     scene.lives_until("a word about it", |action| {
         assert!(!matches!(action, Action::Start { .. } | Action::Release(_)), "2.3: {action:?}");
         *action == unconfirmed
@@ -130,9 +130,9 @@ fn what_the_main_process_leaves_behind_is_waited_for() {
 
 #[test]
 fn delays_double_with_jitter_and_begin_anew_after_a_run_that_went_well() {
-    let mut scene = Scene::wishing(Wishes {
+    let mut scene = Scene::wishing(Policy {
         restart: Restart { limit: 1_000, ..restart(RestartWhen::Always) },
-        ..Wishes::default()
+        ..Policy::default()
     });
     scene.leads();
     let mut delay = ms(100);
@@ -168,7 +168,7 @@ fn after_too_many_restarts_the_boundary_is_given_back_and_not_sought_for_a_while
         assert!(delays[0] <= ms(100), "the delay begins anew: {delays:?}");
         assert_eq!(Scene::gives_up(&actions), [Some(sits_out)], "round {round}");
         scene.answered(scene.now, release(&actions), Answer::Release(true));
-        assert_eq!(scene.candidate.phase(), Phase::SittingOut);
+        assert_eq!(scene.candidate.phase(), Phase::CoolingDown);
         let since = scene.now;
         // That the boundary is free is for others.
         assert_eq!(scene.hears(since + ms(5), Event::Hint), []);
@@ -177,8 +177,8 @@ fn after_too_many_restarts_the_boundary_is_given_back_and_not_sought_for_a_while
         let term = 8 + round;
         let actions = scene.answered(scene.now, asked, Answer::Campaign(Campaigned::Won(term)));
         let actions = scene.credited(scene.now, renewal(&actions), scene.now);
-        let run = scene.candidate.core.run;
-        assert!(actions.contains(&Action::Start { job: Job::Command { term }, run }), "{actions:?}");
+        let run = scene.candidate.context.run;
+        assert!(actions.contains(&Action::Start { program: Program::Command { term }, run }), "{actions:?}");
         scene.keeper_tells(scene.now, FromKeeper::Started { run, pid: 4711 });
         sits_out = (sits_out * 2).min(ms(300_000));
     }
@@ -187,7 +187,7 @@ fn after_too_many_restarts_the_boundary_is_given_back_and_not_sought_for_a_while
 #[test]
 fn restarts_that_are_far_enough_apart_do_not_count() {
     let restart = Restart { limit: 2, within: ms(10_000), delay: ms(0), when: RestartWhen::Always };
-    let mut scene = Scene::wishing(Wishes { restart, ..Wishes::default() });
+    let mut scene = Scene::wishing(Policy { restart, ..Policy::default() });
     scene.leads();
     for _ in 0..20 {
         let end = scene.now + ms(5_001);
@@ -197,7 +197,7 @@ fn restarts_that_are_far_enough_apart_do_not_count() {
         let actions = scene.command_ends(end, FAILED);
         assert_eq!(Scene::gives_up(&actions), []);
         if scene.candidate.phase() == Phase::Leading {
-            let run = scene.candidate.core.run;
+            let run = scene.candidate.context.run;
             scene.keeper_tells(scene.now, FromKeeper::Started { run, pid: 4711 });
         } else {
             scene.starts_again();
@@ -247,7 +247,7 @@ fn a_stop_that_comes_with_the_restart_comes_first() {
 #[test]
 fn a_stop_while_the_rest_of_the_tree_is_stopped_leaves_nothing_to_restart_or_to_hold() {
     let mut scene =
-        Scene::wishing(Wishes { min_hold: ms(60_000), restart: restart(RestartWhen::Always), ..Wishes::default() });
+        Scene::wishing(Policy { min_hold: ms(60_000), restart: restart(RestartWhen::Always), ..Policy::default() });
     scene.leads();
     scene.keeper_tells(at(100), FromKeeper::Exited { run: 1, end: FAILED });
     scene.hears(at(101), Event::Stop(TERM));
@@ -267,7 +267,7 @@ fn a_lease_that_is_lost_between_two_runs_leaves_nothing_to_kill() {
         assert!(!actions.contains(&Action::Kill), "{actions:?}");
         assert_eq!(actions.contains(&Action::End(Outcome::LeadershipLost)), on_lost == OnLost::End);
         if on_lost == OnLost::Recampaign {
-            assert_eq!(scene.candidate.phase(), Phase::Standing);
+            assert_eq!(scene.candidate.phase(), Phase::Campaigning);
         }
     }
 }
@@ -275,11 +275,11 @@ fn a_lease_that_is_lost_between_two_runs_leaves_nothing_to_kill() {
 #[test]
 fn a_lease_that_runs_out_before_a_restart_is_over() {
     let restart = Restart { delay: ms(30_000), ..restart(RestartWhen::Always) };
-    let mut scene = Scene::wishing(Wishes { restart, ..Wishes::default() });
+    let mut scene = Scene::wishing(Policy { restart, ..Policy::default() });
     scene.leads();
     scene.command_ends(at(100), DONE);
     // No renewal is answered. The keeper is not pinged either: nothing runs.
-    while scene.candidate.phase() == Phase::Holding {
+    while scene.candidate.phase() == Phase::LeadingIdle {
         let actions = scene.ticks(scene.candidate.wake_at());
         assert!(!actions.contains(&Action::Ping) && !actions.iter().any(|one| matches!(one, Action::Start { .. })));
     }
@@ -303,7 +303,7 @@ fn a_lease_that_runs_out_before_a_restart_is_over() {
 #[test]
 fn a_restart_waits_for_a_lease_with_more_than_one_renewal_left_in_it() {
     let restart = Restart { delay: ms(4_600), ..restart(RestartWhen::Always) };
-    let mut scene = Scene::wishing(Wishes { restart, ..Wishes::default() });
+    let mut scene = Scene::wishing(Policy { restart, ..Policy::default() });
     scene.leads();
     scene.command_ends(at(1_000), DONE);
     let mut asked = None;
@@ -316,7 +316,7 @@ fn a_restart_waits_for_a_lease_with_more_than_one_renewal_left_in_it() {
     let asked = asked.expect("it has been renewing");
     let sent = scene.now - ms(100);
     let actions = scene.credited(scene.now, asked, sent);
-    if !actions.contains(&Action::Start { job: COMMAND, run: 2 }) {
+    if !actions.contains(&Action::Start { program: COMMAND, run: 2 }) {
         // It had been given up just before.
         scene.starts_again();
     }
@@ -328,7 +328,7 @@ fn a_boundary_is_kept_from_the_start_of_the_command_however_it_ended() {
         let mut scene = holding(ms(60_000));
         scene.leads();
         let actions = scene.command_ends(at(100), end);
-        assert!(actions.contains(&Action::Report(Report::Holding { term: 7, left: ms(59_900) })), "{actions:?}");
+        assert!(actions.contains(&Action::Notice(Notice::LeadingIdle { term: 7, left: ms(59_900) })), "{actions:?}");
         let actions = scene.lives_until("the release", |action| matches!(action, Action::Release(_)));
         assert_eq!(scene.now, at(60_000));
         let actions = scene.answered(scene.now, release(&actions), Answer::Release(true));
@@ -361,7 +361,7 @@ fn a_hold_goes_on_asking_a_store_that_does_not_answer() {
     scene.leads();
     scene.command_ends(at(100), DONE);
     let mut asked = Vec::new();
-    while scene.candidate.phase() == Phase::Holding {
+    while scene.candidate.phase() == Phase::LeadingIdle {
         let actions = scene.ticks(scene.candidate.wake_at());
         asked.extend(actions.iter().any(|one| matches!(one, Action::Renew(_))).then_some(scene.now));
     }
@@ -376,8 +376,8 @@ fn a_credit_arms_the_keeper_although_nothing_runs() {
         let mut scene = scene;
         scene.leads();
         scene.command_ends(at(1_900), DONE);
-        assert_eq!(scene.candidate.phase(), Phase::Holding);
-        let asked = renewal(&scene.hears(at(1_950), Event::Ask { petition: Petition(1), term: None }));
+        assert_eq!(scene.candidate.phase(), Phase::LeadingIdle);
+        let asked = renewal(&scene.hears(at(1_950), Event::ConfirmLeadership { request_id: RequestId(1), term: None }));
         // Should the campaigner die now, the keeper has to know how long there is a lease (K2).
         let actions = scene.credited(at(1_960), asked, at(1_950));
         assert!(actions.contains(&Action::Arm { term: 7, kill_by: at(10_450) }), "{actions:?}");
@@ -398,13 +398,13 @@ fn a_dead_keeper_ends_no_hold() {
 
 #[test]
 fn a_hold_counts_from_the_first_run_of_a_term_and_comes_before_sitting_out() {
-    let wishes = Wishes { min_hold: ms(60_000), restart: restart(RestartWhen::OnFailure), ..Wishes::default() };
-    let mut scene = Scene::wishing(wishes);
+    let policy = Policy { min_hold: ms(60_000), restart: restart(RestartWhen::OnFailure), ..Policy::default() };
+    let mut scene = Scene::wishing(policy);
     scene.leads();
     let (_, actions) = scene.fails_for_good();
-    assert_eq!((scene.candidate.phase(), Scene::gives_up(&actions)), (Phase::Holding, vec![Some(ms(60_000))]));
+    assert_eq!((scene.candidate.phase(), Scene::gives_up(&actions)), (Phase::LeadingIdle, vec![Some(ms(60_000))]));
     let actions = scene.lives_until("the release", |action| matches!(action, Action::Release(_)));
     assert_eq!(scene.now, at(60_000));
     scene.answered(scene.now, release(&actions), Answer::Release(true));
-    assert_eq!((scene.candidate.phase(), scene.candidate.wake_at()), (Phase::SittingOut, at(120_000)));
+    assert_eq!((scene.candidate.phase(), scene.candidate.wake_at()), (Phase::CoolingDown, at(120_000)));
 }

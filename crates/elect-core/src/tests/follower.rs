@@ -11,23 +11,23 @@ const FAILED: CommandEnd = CommandEnd::Exited(3);
 const WAITING: Answer = Answer::Campaign(Campaigned::Waiting { again: None, decided: true });
 
 fn scene(on_change: OnChange) -> Scene {
-    Scene::wishing(Wishes { follower: Some(on_change), ..Wishes::default() })
+    Scene::wishing(Policy { follower: Some(on_change), ..Policy::default() })
 }
 
 fn restarting() -> Scene {
     let restart = Restart { when: RestartWhen::Always, delay: ms(0), ..Restart::default() };
-    Scene::wishing(Wishes { follower: Some(OnChange::Restart), restart, ..Wishes::default() })
+    Scene::wishing(Policy { follower: Some(OnChange::Restart), restart, ..Policy::default() })
 }
 
-fn starts(actions: &[Action]) -> Option<Run> {
+fn starts(actions: &[Action]) -> Option<RunId> {
     actions.iter().find_map(|action| match action {
-        Action::Start { job: Job::Follower, run } => Some(*run),
+        Action::Start { program: Program::Follower, run } => Some(*run),
         _ => None,
     })
 }
 
 fn leads(actions: &[Action]) -> bool {
-    actions.iter().any(|action| matches!(action, Action::Start { job: Job::Command { .. }, .. }))
+    actions.iter().any(|action| matches!(action, Action::Start { program: Program::Command { .. }, .. }))
 }
 
 impl Scene {
@@ -36,23 +36,23 @@ impl Scene {
     }
 
     /// Behind this leader, with a follower in the run that is returned.
-    fn follows(&mut self, leader: LeaderKey) -> Run {
+    fn follows(&mut self, leader: LeaderKey) -> RunId {
         let asked = campaign(&self.ticks(self.now));
         self.answered(self.now, asked, WAITING);
-        let actions = self.hears(self.now, Event::Leader(Some(leader)));
+        let actions = self.hears(self.now, Event::LeaderObserved(Some(leader)));
         let run = starts(&actions).unwrap_or_else(|| panic!("no follower in {actions:?}"));
         self.says(FromKeeper::Started { run, pid: 4711 });
         run
     }
 
-    fn is_emptied(&mut self, run: Run, end: CommandEnd) -> Vec<Action> {
+    fn is_emptied(&mut self, run: RunId, end: CommandEnd) -> Vec<Action> {
         let mut actions = self.says(FromKeeper::Exited { run, end });
         actions.extend(self.says(FromKeeper::Empty { run }));
         actions
     }
 
     /// Wins term 7 while following, with a lease that is credited at once. Returns the run of the follower.
-    fn wins_while_following(&mut self) -> Run {
+    fn wins_while_following(&mut self) -> RunId {
         let run = self.follows(LEADER);
         let asked = campaign(&self.hears(self.now, Event::Hint));
         let actions = self.answered(self.now, asked, Answer::Campaign(Campaigned::Won(7)));
@@ -68,11 +68,11 @@ fn a_follower_starts_when_a_leader_is_known_and_goes_on_when_none_is() {
     let mut scene = scene(OnChange::Restart);
     let asked = campaign(&scene.ticks(at(0)));
     assert_eq!(starts(&scene.answered(at(1), asked, WAITING)), None);
-    assert_eq!(starts(&scene.hears(at(1), Event::Leader(None))), None);
-    assert_eq!(starts(&scene.hears(at(2), Event::Leader(Some(LEADER)))), Some(1));
+    assert_eq!(starts(&scene.hears(at(1), Event::LeaderObserved(None))), None);
+    assert_eq!(starts(&scene.hears(at(2), Event::LeaderObserved(Some(LEADER)))), Some(1));
     scene.says(FromKeeper::Started { run: 1, pid: 4711 });
-    assert_eq!(scene.hears(at(3), Event::Leader(None)), []);
-    assert_eq!(scene.hears(at(4), Event::Leader(Some(LEADER))), [], "the same one again");
+    assert_eq!(scene.hears(at(3), Event::LeaderObserved(None)), []);
+    assert_eq!(scene.hears(at(4), Event::LeaderObserved(Some(LEADER))), [], "the same one again");
     assert!(scene.candidate.has_a_follower());
 }
 
@@ -80,7 +80,7 @@ fn a_follower_starts_when_a_leader_is_known_and_goes_on_when_none_is() {
 fn another_leader_restarts_it_once_it_is_gone() {
     let mut scene = scene(OnChange::Restart);
     let run = scene.follows(LEADER);
-    let actions = scene.hears(at(100), Event::Leader(Some(OTHER)));
+    let actions = scene.hears(at(100), Event::LeaderObserved(Some(OTHER)));
     assert!(actions.contains(&Action::Stop { kill_at: at(100) + STOP_TIMEOUT }), "{actions:?}");
     assert_eq!(starts(&actions), None, "not beside the old one");
     assert_eq!(starts(&scene.says(FromKeeper::Exited { run, end: FAILED })), None);
@@ -92,17 +92,17 @@ fn another_leader_restarts_it_once_it_is_gone() {
 fn another_leader_is_a_signal_or_nothing_where_that_was_asked_for() {
     let mut signalled = scene(OnChange::Signal(USR1));
     signalled.follows(LEADER);
-    assert_eq!(signalled.hears(at(1), Event::Leader(Some(OTHER))), [Action::Forward(USR1)]);
-    assert_eq!(signalled.hears(at(2), Event::Leader(Some(OTHER))), []);
+    assert_eq!(signalled.hears(at(1), Event::LeaderObserved(Some(OTHER))), [Action::Forward(USR1)]);
+    assert_eq!(signalled.hears(at(2), Event::LeaderObserved(Some(OTHER))), []);
     let mut ignoring = scene(OnChange::Ignore);
     ignoring.follows(LEADER);
-    assert_eq!(ignoring.hears(at(1), Event::Leader(Some(OTHER))), []);
+    assert_eq!(ignoring.hears(at(1), Event::LeaderObserved(Some(OTHER))), []);
     // A change that comes before it runs is told as soon as it does.
     let mut early = scene(OnChange::Signal(USR1));
     let asked = campaign(&early.ticks(at(0)));
     early.answered(at(0), asked, WAITING);
-    assert_eq!(starts(&early.hears(at(0), Event::Leader(Some(LEADER)))), Some(1));
-    assert!(!early.hears(at(1), Event::Leader(Some(OTHER))).contains(&Action::Forward(USR1)));
+    assert_eq!(starts(&early.hears(at(0), Event::LeaderObserved(Some(LEADER)))), Some(1));
+    assert!(!early.hears(at(1), Event::LeaderObserved(Some(OTHER))).contains(&Action::Forward(USR1)));
     assert!(early.says(FromKeeper::Started { run: 1, pid: 4711 }).contains(&Action::Forward(USR1)));
 }
 
@@ -111,8 +111,8 @@ fn one_that_ends_by_itself_waits_for_another_leader_or_is_restarted_without_a_li
     let mut once = scene(OnChange::Ignore);
     let run = once.follows(LEADER);
     assert_eq!(starts(&once.is_emptied(run, FAILED)), None);
-    assert_eq!(starts(&once.hears(at(1), Event::Leader(Some(LEADER)))), None);
-    assert_eq!(starts(&once.hears(at(2), Event::Leader(Some(OTHER)))), Some(run + 1));
+    assert_eq!(starts(&once.hears(at(1), Event::LeaderObserved(Some(LEADER)))), None);
+    assert_eq!(starts(&once.hears(at(2), Event::LeaderObserved(Some(OTHER)))), Some(run + 1));
 
     let mut again = restarting();
     let mut run = again.follows(LEADER);
@@ -152,7 +152,7 @@ fn a_win_waits_for_the_end_of_the_follower_and_is_renewed_meanwhile() {
     assert_eq!(scene.candidate.phase(), Phase::Verifying, "K10: what it left behind may live");
     let actions = scene.says(FromKeeper::Empty { run });
     let armed = actions.iter().position(|action| *action == Action::Arm { term: 7, kill_by: at(10_500) });
-    let started = actions.iter().position(|action| *action == Action::Start { job: COMMAND, run: run + 1 });
+    let started = actions.iter().position(|action| *action == Action::Start { program: COMMAND, run: run + 1 });
     assert!(armed.is_some() && armed < started, "{actions:?}");
 }
 
@@ -190,7 +190,7 @@ fn a_follower_that_cannot_be_emptied_costs_the_win_and_the_candidacy_until_it_is
         }
     }
     assert_eq!(released, Some(at(0) + STOP_TIMEOUT + KILL_ALLOWANCE), "K11");
-    assert_eq!(scene.candidate.phase(), Phase::SittingOut);
+    assert_eq!(scene.candidate.phase(), Phase::CoolingDown);
     scene.is_emptied(run, FAILED);
     campaign(&scene.ticks(scene.candidate.wake_at().max(at(60_000))));
 }
@@ -199,7 +199,7 @@ fn a_follower_that_cannot_be_emptied_costs_the_win_and_the_candidacy_until_it_is
 fn a_stuck_follower_ends_a_candidacy_even_without_a_win() {
     let mut scene = scene(OnChange::Restart);
     let run = scene.follows(LEADER);
-    scene.hears(at(0), Event::Leader(Some(OTHER)));
+    scene.hears(at(0), Event::LeaderObserved(Some(OTHER)));
     let mut released = false;
     while !released {
         for action in scene.ticks(scene.candidate.wake_at()) {
@@ -215,7 +215,7 @@ fn a_stuck_follower_ends_a_candidacy_even_without_a_win() {
             }
         }
     }
-    assert_eq!(scene.candidate.phase(), Phase::SittingOut);
+    assert_eq!(scene.candidate.phase(), Phase::CoolingDown);
     assert_eq!(scene.hears(at(20_000), Event::Hint), [Action::Ping]);
     scene.is_emptied(run, FAILED);
     campaign(&scene.ticks(scene.now));
@@ -231,7 +231,7 @@ fn a_stop_gives_the_place_back_at_once_and_ends_with_the_followers_status() {
         let actions = scene.hears(at(100), Event::Stop(TERM));
         assert!(actions.contains(&Action::Stop { kill_at: at(100) + STOP_TIMEOUT }), "{actions:?}");
         let actions = scene.answered(at(101), release(&actions), Answer::Release(true));
-        assert_eq!((actions, scene.candidate.phase()), (vec![], Phase::Parting));
+        assert_eq!((actions, scene.candidate.phase()), (vec![], Phase::StoppingFollower));
         assert_eq!(scene.is_emptied(run, end).last(), Some(&Action::End(outcome)));
     }
     // The other way round, too.
@@ -259,7 +259,7 @@ fn a_second_stop_kills_the_follower_at_once() {
     scene.follows(LEADER);
     scene.hears(at(100), Event::Stop(TERM));
     assert!(scene.hears(at(200), Event::Stop(TERM)).contains(&Action::Kill));
-    assert_eq!(scene.candidate.phase(), Phase::Parting);
+    assert_eq!(scene.candidate.phase(), Phase::StoppingFollower);
     assert_eq!(scene.hears(at(300), Event::Stop(TERM)), [], "once");
     // One that ignores the first is killed in its time.
     let mut scene = self::scene(OnChange::Restart);
@@ -324,5 +324,9 @@ fn a_leadership_that_is_over_makes_a_follower_again() {
     scene.says(FromKeeper::Empty { run: run + 1 });
     let asked = campaign(&scene.ticks(scene.candidate.wake_at()));
     scene.answered(scene.now, asked, WAITING);
-    assert_eq!(starts(&scene.hears(scene.now, Event::Leader(Some(LEADER)))), Some(run + 2), "even after the same one");
+    assert_eq!(
+        starts(&scene.hears(scene.now, Event::LeaderObserved(Some(LEADER)))),
+        Some(run + 2),
+        "even after the same one"
+    );
 }

@@ -6,22 +6,24 @@ use tracing::{debug, error, info, warn};
 
 use crate::store::worker::StoreNote;
 use crate::store::{Observation, StoreError};
-use elect_core::{Aside, CommandEnd, Hook, HookFailure, NotStarted, Outcome, Reason, Report, Short, Signal, Time};
+use elect_core::{
+    BackgroundHook, CommandEnd, Hook, HookFailure, HumanDuration, NotStarted, Notice, Outcome, Reason, Signal, Time,
+};
 
 /// How long a trouble that stays the same is not mentioned again.
-const AGAIN: Duration = Duration::from_secs(30);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Remembers what has been said.
 #[derive(Debug, Default)]
-pub struct Narrator {
+pub struct EventLog {
     seen: Option<(Option<String>, Option<String>)>,
-    troubled: Option<Trouble>,
-    stage: Stage,
+    troubled: Option<Outage>,
+    stage: LogPhase,
 }
 
 /// What a word of the store is about.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum LogPhase {
     /// What is waited for.
     #[default]
     Standing,
@@ -34,26 +36,26 @@ enum Stage {
 }
 
 #[derive(Debug)]
-struct Trouble {
+struct Outage {
     since: Time,
     told_at: Time,
-    untold: u32,
+    suppressed: u32,
 }
 
-impl Narrator {
+impl EventLog {
     /// What the store said beyond its answer. Returns the text of a trouble if people are warned of it.
-    pub fn tell(&mut self, now: Time, story: &StoreNote) -> Option<String> {
+    pub fn store_note(&mut self, now: Time, story: &StoreNote) -> Option<String> {
         match story {
-            StoreNote::None => self.well_again(now),
+            StoreNote::None => self.store_recovered(now),
             StoreNote::Observation(sighting) => {
-                self.well_again(now);
+                self.store_recovered(now);
                 self.sighting(sighting);
             }
             StoreNote::Lost(why) => {
-                self.well_again(now);
+                self.store_recovered(now);
                 match self.stage {
-                    Stage::Elected => warn!(why, "the store says that the boundary is not ours"),
-                    Stage::Standing | Stage::NotElected | Stage::Unavailable => {
+                    LogPhase::Elected => warn!(why, "the store says that the boundary is not ours"),
+                    LogPhase::Standing | LogPhase::NotElected | LogPhase::Unavailable => {
                         info!(why, "won, and lost before anything was started");
                     }
                 }
@@ -70,7 +72,7 @@ impl Narrator {
         }
         self.seen = Some(seen);
         let (leader, obstacle) = (&sighting.leader, &sighting.obstacle);
-        let lost = self.stage == Stage::NotElected;
+        let lost = self.stage == LogPhase::NotElected;
         let what = if lost { "not elected" } else { "waiting" };
         match (leader, obstacle) {
             (Some(leader), _) => {
@@ -87,20 +89,20 @@ impl Narrator {
     fn trouble(&mut self, now: Time, trouble: &StoreError) -> bool {
         match &mut self.troubled {
             None => {
-                self.troubled = Some(Trouble { since: now, told_at: now, untold: 0 });
+                self.troubled = Some(Outage { since: now, told_at: now, suppressed: 0 });
                 match self.stage {
-                    Stage::Unavailable => error!("store: {trouble}"),
-                    Stage::Standing => warn!("store: {trouble}; trying again"),
-                    Stage::Elected | Stage::NotElected => warn!("store: {trouble}"),
+                    LogPhase::Unavailable => error!("store: {trouble}"),
+                    LogPhase::Standing => warn!("store: {trouble}; trying again"),
+                    LogPhase::Elected | LogPhase::NotElected => warn!("store: {trouble}"),
                 }
             }
-            Some(known) if now >= known.told_at + AGAIN => {
+            Some(known) if now >= known.told_at + REPEAT_INTERVAL => {
                 let seconds = now.since(known.since).as_secs();
-                warn!(times = known.untold + 1, "store: {trouble}; for {seconds} s now, still trying");
-                (known.told_at, known.untold) = (now, 0);
+                warn!(times = known.suppressed + 1, "store: {trouble}; for {seconds} s now, still trying");
+                (known.told_at, known.suppressed) = (now, 0);
             }
             Some(known) => {
-                known.untold += 1;
+                known.suppressed += 1;
                 debug!("store: {trouble}");
                 return false;
             }
@@ -108,8 +110,8 @@ impl Narrator {
         true
     }
 
-    fn well_again(&mut self, now: Time) {
-        if self.stage != Stage::Unavailable
+    fn store_recovered(&mut self, now: Time) {
+        if self.stage != LogPhase::Unavailable
             && let Some(known) = self.troubled.take()
         {
             info!("store: answers again, after {} s", now.since(known.since).as_secs());
@@ -117,14 +119,14 @@ impl Narrator {
     }
 
     /// A transition of the election.
-    pub fn report(&mut self, report: &Report) {
+    pub fn notice(&mut self, report: &Notice) {
         match report {
-            Report::Won { term } => {
-                self.stage = Stage::Standing;
+            Notice::Won { term } => {
+                self.stage = LogPhase::Standing;
                 debug!(term, "won, to be verified");
             }
-            Report::TermTooLow { term, seen } => {
-                self.stage = Stage::Standing;
+            Notice::TermTooLow { term, seen } => {
+                self.stage = LogPhase::Standing;
                 warn!(
                     term,
                     seen,
@@ -132,25 +134,25 @@ impl Narrator {
                      later; were records deleted, or the store restored from a backup?"
                 );
             }
-            Report::Elected { term } => {
-                (self.stage, self.seen) = (Stage::Elected, None);
+            Notice::Elected { term } => {
+                (self.stage, self.seen) = (LogPhase::Elected, None);
                 info!(term, "elected");
             }
-            Report::Started { term, pid } => info!(term, pid, "leader command started"),
-            Report::CommandEnded { term, end: CommandEnd::Exited(status) } => {
+            Notice::Started { term, pid } => info!(term, pid, "leader command started"),
+            Notice::CommandEnded { term, end: CommandEnd::Exited(status) } => {
                 info!(term, status, "leader command ended");
             }
-            Report::CommandEnded { term, end: CommandEnd::Killed { signal, .. } } => {
+            Notice::CommandEnded { term, end: CommandEnd::Killed { signal, .. } } => {
                 info!(term, signal = name(*signal), "leader command ended");
             }
-            Report::Stopping { term, reason } => stopping(*term, *reason),
-            Report::Restarting { term, delay } => {
-                info!(term, "the leader command is started again in {}", Short(*delay));
+            Notice::Stopping { term, reason } => stopping(*term, *reason),
+            Notice::Restarting { term, delay } => {
+                info!(term, "the leader command is started again in {}", HumanDuration(*delay));
             }
-            Report::Holding { term, left } => {
-                info!(term, "the boundary is kept for another {} (--min-hold)", Short(*left));
+            Notice::LeadingIdle { term, left } => {
+                info!(term, "the boundary is kept for another {} (--min-hold)", HumanDuration(*left));
             }
-            Report::LostAtRest { term, reason } => match reason {
+            Notice::LostAtRest { term, reason } => match reason {
                 Reason::RunningOut => warn!(term, "the lease runs out; nothing is running"),
                 Reason::Lost
                 | Reason::CommandEnded
@@ -160,60 +162,60 @@ impl Narrator {
                 | Reason::Resigned
                 | Reason::KeeperDied => warn!(term, "leadership lost; nothing was running"),
             },
-            Report::GivenUp { term, sits_out: Some(time) } => warn!(
+            Notice::GivenUp { term, sits_out: Some(time) } => warn!(
                 term,
                 "the leader command ends too often (--restart-limit): another candidate's turn, this one stands again in {}",
-                Short(*time)
+                HumanDuration(*time)
             ),
-            Report::GivenUp { term, sits_out: None } => {
+            Notice::GivenUp { term, sits_out: None } => {
                 warn!(term, "the leader command ends too often (--restart-limit): giving up");
             }
-            Report::NotAccepted { term, sits_out: Some(time) } => warn!(
+            Notice::NotAccepted { term, sits_out: Some(time) } => warn!(
                 term,
                 "not leading without --on-elected: another candidate's turn, this one stands again in {}",
-                Short(*time)
+                HumanDuration(*time)
             ),
-            Report::NotAccepted { term, sits_out: None } => warn!(term, "not leading without --on-elected: giving up"),
-            Report::HookFailed { hook, failure } => hook_failed(*hook, *failure),
-            Report::FollowerStarted { pid } => info!(pid, "follower started"),
-            Report::FollowerEnded { end: CommandEnd::Exited(status) } => info!(status, "follower ended"),
-            Report::FollowerEnded { end: CommandEnd::Killed { signal, .. } } => {
+            Notice::NotAccepted { term, sits_out: None } => warn!(term, "not leading without --on-elected: giving up"),
+            Notice::HookFailed { hook, failure } => hook_failed(*hook, *failure),
+            Notice::FollowerStarted { pid } => info!(pid, "follower started"),
+            Notice::FollowerEnded { end: CommandEnd::Exited(status) } => info!(status, "follower ended"),
+            Notice::FollowerEnded { end: CommandEnd::Killed { signal, .. } } => {
                 info!(signal = name(*signal), "follower ended");
             }
-            Report::FollowerCannotStart(NotStarted::Failed(errno)) => {
+            Notice::FollowerCannotStart(NotStarted::Failed(errno)) => {
                 let reason = std::io::Error::from_raw_os_error(*errno);
                 error!("the follower cannot be started: {reason}");
             }
-            Report::FollowerCannotStart(NotStarted::TooLate) => error!("the follower was not started"),
-            Report::FollowerStopping { for_another: true } => info!("another leads: stopping the follower"),
-            Report::FollowerStopping { for_another: false } => info!("following no longer: stopping the follower"),
-            Report::FollowerUnconfirmed => {
+            Notice::FollowerCannotStart(NotStarted::TooLate) => error!("the follower was not started"),
+            Notice::FollowerStopping { for_another: true } => info!("another leads: stopping the follower"),
+            Notice::FollowerStopping { for_another: false } => info!("following no longer: stopping the follower"),
+            Notice::FollowerUnconfirmed => {
                 error!("the follower is killed, and still not gone: no candidacy until it is");
             }
-            Report::StandsAgain => info!("standing again"),
-            Report::Unconfirmed { term } => {
+            Notice::CampaignsAgain => info!("standing again"),
+            Notice::Unconfirmed { term } => {
                 error!(term, "killed, and still not gone: nothing is released and nothing else starts until it is");
             }
-            Report::Released { term } => info!(term, "released"),
-            Report::NotReleased { term } => {
+            Notice::Released { term } => info!(term, "released"),
+            Notice::NotReleased { term } => {
                 warn!(term, "the release was not confirmed: what the store still holds runs out by itself");
             }
-            Report::Unusable(unusable) => error!("the store grants a ttl that cannot be used: {unusable}"),
+            Notice::Unusable(unusable) => error!("the store grants a ttl that cannot be used: {unusable}"),
             // What has been told already is not told again; what has not comes now.
-            Report::NotElected => {
-                self.stage = Stage::NotElected;
+            Notice::NotElected => {
+                self.stage = LogPhase::NotElected;
                 if self.seen.is_some() {
                     info!("not elected, and waited for no longer");
                 }
             }
-            Report::Unavailable => {
-                self.stage = Stage::Unavailable;
+            Notice::Unavailable => {
+                self.stage = LogPhase::Unavailable;
                 if self.troubled.is_some() {
                     info!("the store does not answer, and is waited for no longer");
                 }
             }
-            Report::KeeperSilent => error!("the keeper does not answer and is killed"),
-            Report::KeeperDied => error!("the keeper is dead: the command is killed"),
+            Notice::KeeperSilent => error!("the keeper does not answer and is killed"),
+            Notice::KeeperDied => error!("the keeper is dead: the command is killed"),
         }
     }
 
@@ -253,8 +255,8 @@ fn hook_failed(hook: Hook, failure: HookFailure) {
     let hook = match hook {
         Hook::OnElected => "--on-elected",
         Hook::OnOusted => "--on-ousted",
-        Hook::Aside(Aside::OnChange) => "--on-change",
-        Hook::Aside(Aside::OnError) => "--on-error",
+        Hook::BackgroundHook(BackgroundHook::OnChange) => "--on-change",
+        Hook::BackgroundHook(BackgroundHook::OnError) => "--on-error",
     };
     match failure {
         HookFailure::Ended(CommandEnd::Exited(status)) => warn!(status, "{hook} failed"),
@@ -284,7 +286,7 @@ pub fn suspended(leased: bool) {
 }
 
 /// After a suspension, or instead of one that nobody could have ended.
-pub fn goes_on() {
+pub fn resumed() {
     info!("going on");
 }
 
@@ -336,13 +338,13 @@ mod tests {
         }
     }
 
-    /// What a new narrator says, line by line, with the level in front.
-    fn told(story: impl FnOnce(&mut Narrator)) -> Vec<String> {
+    /// What a new event log says, line by line, with the level in front.
+    fn told(story: impl FnOnce(&mut EventLog)) -> Vec<String> {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
         let subscriber = subscriber.with_ansi(false).with_target(false).without_time().finish();
-        tracing::subscriber::with_default(subscriber, || story(&mut Narrator::default()));
+        tracing::subscriber::with_default(subscriber, || story(&mut EventLog::default()));
         let text = String::from_utf8(lines.0.lock().expect("one thread").clone()).expect("text");
         text.lines().map(|line| line.trim_start().to_owned()).collect()
     }
@@ -355,19 +357,19 @@ mod tests {
 
     #[test]
     fn the_trouble_that_ends_a_candidacy_is_an_error_and_said_once() {
-        let lines = told(|narrator| {
-            narrator.report(&Report::Unavailable);
-            narrator.tell(NOW, &down());
-            narrator.tell(NOW, &StoreNote::None);
-            narrator.ended(&Outcome::Unavailable);
+        let lines = told(|event_log| {
+            event_log.notice(&Notice::Unavailable);
+            event_log.store_note(NOW, &down());
+            event_log.store_note(NOW, &StoreNote::None);
+            event_log.ended(&Outcome::Unavailable);
         });
         assert_eq!(lines, ["ERROR store: down"]);
         // It had been named already, and that was a warning then.
-        let lines = told(|narrator| {
-            narrator.tell(NOW, &down());
-            narrator.report(&Report::Unavailable);
-            narrator.tell(NOW, &down());
-            narrator.ended(&Outcome::Unavailable);
+        let lines = told(|event_log| {
+            event_log.store_note(NOW, &down());
+            event_log.notice(&Notice::Unavailable);
+            event_log.store_note(NOW, &down());
+            event_log.ended(&Outcome::Unavailable);
         });
         assert_eq!(
             lines,
@@ -377,30 +379,30 @@ mod tests {
 
     #[test]
     fn a_store_that_fell_silent_without_a_word_is_named_at_the_end_and_only_if_that_is_why() {
-        let lines = told(|narrator| {
-            narrator.report(&Report::Unavailable);
-            narrator.ended(&Outcome::Unavailable);
+        let lines = told(|event_log| {
+            event_log.notice(&Notice::Unavailable);
+            event_log.ended(&Outcome::Unavailable);
         });
         assert_eq!(lines, ["ERROR store: no answer in time"]);
-        assert_eq!(told(|narrator| narrator.ended(&Outcome::NotElected)), [""; 0]);
+        assert_eq!(told(|event_log| event_log.ended(&Outcome::NotElected)), [""; 0]);
     }
 
     #[test]
     fn what_a_waiter_is_warned_of_is_no_warning_for_a_loser() {
-        let stands = |narrator: &mut Narrator| {
+        let stands = |event_log: &mut EventLog| {
             let sighting = Observation { obstacle: Some("held by orphans".to_owned()), ..Observation::default() };
-            narrator.tell(NOW, &StoreNote::Observation(sighting));
+            event_log.store_note(NOW, &StoreNote::Observation(sighting));
         };
         assert_eq!(told(stands), ["WARN waiting: held by orphans"]);
-        let loses = |narrator: &mut Narrator| {
-            narrator.report(&Report::NotElected);
-            stands(narrator);
+        let loses = |event_log: &mut EventLog| {
+            event_log.notice(&Notice::NotElected);
+            stands(event_log);
         };
         assert_eq!(told(loses), ["INFO not elected: held by orphans"]);
         // What it then leaves behind is.
-        let lines = told(|narrator| {
-            narrator.report(&Report::NotElected);
-            narrator.tell(NOW, &down());
+        let lines = told(|event_log| {
+            event_log.notice(&Notice::NotElected);
+            event_log.store_note(NOW, &down());
         });
         assert_eq!(lines, ["WARN store: down"]);
     }
@@ -408,11 +410,11 @@ mod tests {
     #[test]
     fn a_lost_leadership_is_a_warning_and_a_lost_win_is_none() {
         let lost = || StoreNote::Lost("it is not there".to_owned());
-        let lines = told(|narrator| {
-            narrator.report(&Report::Elected { term: 7 });
-            narrator.tell(NOW, &lost());
-            narrator.report(&Report::Won { term: 8 });
-            narrator.tell(NOW, &lost());
+        let lines = told(|event_log| {
+            event_log.notice(&Notice::Elected { term: 7 });
+            event_log.store_note(NOW, &lost());
+            event_log.notice(&Notice::Won { term: 8 });
+            event_log.store_note(NOW, &lost());
         });
         let levels: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(levels, ["INFO", "WARN", "INFO"], "{lines:?}");

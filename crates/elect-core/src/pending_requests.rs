@@ -3,26 +3,26 @@
 //! "Do you lead?" is answered by a renewal that was sent after the question was heard: an older one says nothing about now. A
 //! candidate that resigns has done so when the boundary is given back.
 
-use super::event::{Action, Denial, Petition, Term};
+use super::event::{Action, RequestError, RequestId, Term};
 use super::time::Time;
 use super::timing::Lease;
 
 #[derive(Debug, Default)]
-pub(super) struct Petitions {
+pub(super) struct PendingRequests {
     /// When each was heard.
-    asked: Vec<(Petition, Time)>,
-    resigning: Vec<Petition>,
+    asked: Vec<(RequestId, Time)>,
+    resigning: Vec<RequestId>,
     /// Whether the store confirmed the last release.
     released: bool,
 }
 
-impl Petitions {
-    pub(super) fn asks(&mut self, petition: Petition, now: Time) {
-        self.asked.push((petition, now));
+impl PendingRequests {
+    pub(super) fn asks(&mut self, request_id: RequestId, now: Time) {
+        self.asked.push((request_id, now));
     }
 
-    pub(super) fn resigns(&mut self, petition: Petition) {
-        self.resigning.push(petition);
+    pub(super) fn resigns(&mut self, request_id: RequestId) {
+        self.resigning.push(request_id);
         self.released = true;
     }
 
@@ -39,25 +39,25 @@ impl Petitions {
     pub(super) fn credited(&mut self, term: Option<Term>, lease: Lease, any: bool) -> Vec<Action> {
         let (answered, left) = self.asked.drain(..).partition(|&(_, heard)| heard <= lease.sent || any);
         self.asked = left;
-        let granted: Vec<(Petition, Time)> = answered;
-        let grant = |(petition, _)| Action::Grant { petition, term, until: lease.stop_by };
+        let granted: Vec<(RequestId, Time)> = answered;
+        let grant = |(request_id, _)| Action::Grant { request_id, term, until: lease.stop_by };
         granted.into_iter().map(grant).collect()
     }
 
     /// We lead no longer: that is the answer.
     pub(super) fn leads_no_longer(&mut self) -> Vec<Action> {
-        let deny = |(petition, _)| Action::Deny { petition, why: Denial::NotLeading };
+        let deny = |(request_id, _)| Action::Deny { request_id, why: RequestError::NotLeading };
         self.asked.drain(..).map(deny).collect()
     }
 
     /// Nothing of the term is left here.
-    pub(super) fn has_given_up(&mut self) -> Vec<Action> {
+    pub(super) fn fail_resignations(&mut self) -> Vec<Action> {
         let released = self.released;
-        let answer = |petition| {
+        let answer = |request_id| {
             if released {
-                Action::Grant { petition, term: None, until: Time::NEVER }
+                Action::Grant { request_id, term: None, until: Time::NEVER }
             } else {
-                Action::Deny { petition, why: Denial::NotReleased }
+                Action::Deny { request_id, why: RequestError::NotReleased }
             }
         };
         self.resigning.drain(..).map(answer).collect()

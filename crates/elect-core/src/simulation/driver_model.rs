@@ -3,49 +3,49 @@
 use std::time::Duration;
 
 use super::super::Phase;
-use super::super::event::{Action, Answer, Attempt, Campaigned, Event, FromKeeper, Job, Report};
+use super::super::event::{Action, Answer, Attempt, Campaigned, Event, FromKeeper, Notice, Program};
 use super::super::time::Time;
 use super::clock::ms;
 use super::coverage::Seen;
-use super::host::{Letter, Life, ToKeeper};
+use super::host::{Delivery, ModelMessage, ProcessState};
+use super::run::{SimEvent, Simulation};
 use super::store::{Ask, Next, Reply, Request};
 use super::transcript;
-use super::world::{What, World};
 
-impl World {
-    pub(super) fn post(&mut self, h: usize, at: Duration, letter: Letter) {
-        self.push(at, What::Letter(h, letter));
+impl Simulation {
+    pub(super) fn schedule_delivery(&mut self, h: usize, at: Duration, letter: Delivery) {
+        self.push(at, SimEvent::Delivery(h, letter));
     }
 
-    pub(super) fn letter_arrives(&mut self, h: usize, letter: Letter) {
+    pub(super) fn on_delivery(&mut self, h: usize, letter: Delivery) {
         match self.hosts[h].campaigner {
-            Life::Running { .. } => self.open_letter(h, letter),
-            Life::Stopped => self.hosts[h].inbox.push(letter),
-            Life::Dead => {}
+            ProcessState::Running { .. } => self.deliver_now(h, letter),
+            ProcessState::Stopped => self.hosts[h].inbox.push(letter),
+            ProcessState::Dead => {}
         }
     }
 
-    fn open_letter(&mut self, h: usize, letter: Letter) {
+    fn deliver_now(&mut self, h: usize, letter: Delivery) {
         match letter {
-            Letter::Signal(event) => self.deliver(h, event),
-            Letter::Keeper(word) => self.deliver(h, Event::Keeper(word)),
-            Letter::KeeperDied => self.deliver(h, Event::KeeperDied),
-            Letter::Swept { empty } => {
+            Delivery::Signal(event) => self.deliver(h, event),
+            Delivery::Keeper(word) => self.deliver(h, Event::Keeper(word)),
+            Delivery::KeeperDied => self.deliver(h, Event::KeeperDied),
+            Delivery::Swept { empty } => {
                 self.coverage.count(if empty { Seen::Swept } else { Seen::SweptInVain });
                 self.deliver(h, Event::Swept { empty });
             }
-            Letter::Hint => {
+            Delivery::Hint => {
                 self.coverage.count(Seen::Hinted);
                 self.deliver(h, Event::Hint);
             }
-            Letter::Ousted(term) => {
+            Delivery::Ousted(term) => {
                 self.coverage.count(Seen::Ousted);
                 self.deliver(h, Event::Ousted { term });
             }
-            Letter::Reply { attempt, leg, reply } => {
+            Delivery::Reply { attempt, leg, reply } => {
                 let host = &mut self.hosts[h];
                 let now = host.clock.at(self.now);
-                match host.client.reply(now, attempt, leg, reply, &mut self.dice) {
+                match host.client.reply(now, attempt, leg, reply, &mut self.rng) {
                     Some((leg, Next::Call(request))) => {
                         if matches!(request, Request::Free { .. }) {
                             self.coverage.count(Seen::GaveBack);
@@ -93,7 +93,7 @@ impl World {
             self.check_killed_at_once(h);
         }
         self.set_alarm(h, now, event);
-        self.petition(h, event);
+        self.request_id(h, event);
     }
 
     fn set_alarm(&mut self, h: usize, now: Time, event: Event) {
@@ -110,8 +110,8 @@ impl World {
             host.wake = (host.wake.0 + 1, wake_at);
             let (generation, at) = (host.wake.0, host.clock.when(wake_at));
             if at != Duration::MAX {
-                let at = at.max(self.now) + self.dice.lateness();
-                self.push(at, What::Wake(h, generation));
+                let at = at.max(self.now) + self.rng.lateness();
+                self.push(at, SimEvent::Wake(h, generation));
             }
         }
     }
@@ -130,7 +130,7 @@ impl World {
         }
         match *action {
             Action::Campaign(attempt) => {
-                if self.hosts[h].tree.job != Some(Job::Follower) {
+                if self.hosts[h].tree.program != Some(Program::Follower) {
                     self.check_empty(h, "2.3: a candidate whose tree is alive stands again");
                 }
                 self.supervision_stands(h, now);
@@ -142,7 +142,7 @@ impl World {
                 self.ask(h, now, Ask::Renew, attempt);
             }
             Action::Release(attempt) => {
-                if self.hosts[h].tree.job != Some(Job::Follower) {
+                if self.hosts[h].tree.program != Some(Program::Follower) {
                     self.check_empty(h, "2.3: a boundary was released while the tree was alive");
                 }
                 self.supervision_releases(h, now);
@@ -150,47 +150,47 @@ impl World {
                 self.ask(h, now, Ask::Release, attempt);
             }
             Action::Arm { term, kill_by } => {
-                self.tell_keeper(h, ToKeeper::Arm { term, kill_by });
+                self.tell_keeper(h, ModelMessage::Arm { term, kill_by });
                 let heard = &mut self.hosts[h].keeper.heard;
                 heard.push((term, kill_by));
-                if self.setup.strays && self.dice.percent(5) {
-                    let (term, kill_by) = self.dice.of(&self.hosts[h].keeper.heard);
-                    self.tell_keeper(h, ToKeeper::Stray { term, kill_by });
+                if self.setup.strays && self.rng.percent(5) {
+                    let (term, kill_by) = self.rng.of(&self.hosts[h].keeper.heard);
+                    self.tell_keeper(h, ModelMessage::Stray { term, kill_by });
                 }
             }
-            Action::EndHold => self.tell_keeper(h, ToKeeper::EndHold),
-            Action::Grant { petition, term, until } => self.granted(h, petition, term, until),
-            Action::Deny { petition, .. } => self.denied(h, petition),
-            Action::Start { job, run } => {
-                self.following_starts(h, job, run);
-                if let Job::Command { term } = job {
+            Action::EndHold => self.tell_keeper(h, ModelMessage::EndHold),
+            Action::Grant { request_id, term, until } => self.granted(h, request_id, term, until),
+            Action::Deny { request_id, .. } => self.denied(h, request_id),
+            Action::Start { program, run } => {
+                self.following_starts(h, program, run);
+                if let Program::Command { term } = program {
                     self.supervision_starts(h, now, term);
                 }
-                self.tell_keeper(h, ToKeeper::Start { job, run });
+                self.tell_keeper(h, ModelMessage::Start { program, run });
             }
-            Action::Stop { kill_at } => self.tell_keeper(h, ToKeeper::Stop { kill_at }),
+            Action::Stop { kill_at } => self.tell_keeper(h, ModelMessage::Stop { kill_at }),
             Action::Kill => {
-                self.tell_keeper(h, ToKeeper::Kill);
+                self.tell_keeper(h, ModelMessage::Kill);
                 self.kill_tree(h);
             }
-            Action::StartAside { .. } | Action::Forward(_) => {}
+            Action::StartBackgroundHook { .. } | Action::Forward(_) => {}
             Action::Ping => {
                 self.check_pings(h);
-                self.tell_keeper(h, ToKeeper::Ping);
+                self.tell_keeper(h, ModelMessage::Ping);
             }
             Action::KillKeeper => {
                 self.coverage.count(Seen::KeeperSilent);
                 self.kill_keeper(h);
             }
             Action::Sweep => self.sweep(h),
-            Action::Report(ref report) => self.reported(h, report),
+            Action::Notice(ref report) => self.reported(h, report),
             Action::End(ref outcome) => {
                 self.patience_ends(h, outcome);
                 self.supervision_ends(h, outcome);
                 self.following_leaves(h);
                 self.check_empty(h, "2.3: a candidate ended while its tree was alive");
-                self.hosts[h].campaigner = Life::Dead;
-                self.tell_keeper(h, ToKeeper::Dismiss);
+                self.hosts[h].campaigner = ProcessState::Dead;
+                self.tell_keeper(h, ModelMessage::Dismiss);
                 self.host_changed(h);
             }
         }
@@ -204,13 +204,13 @@ impl World {
         self.send(h, Some(attempt), 0, request);
     }
 
-    fn reported(&mut self, h: usize, report: &Report) {
+    fn reported(&mut self, h: usize, report: &Notice) {
         self.patience_reports(h, report);
         self.supervision_reports(h, report);
         self.following_reports(h, report);
         match report {
-            Report::Won { term } => self.hosts[h].books.new_term(*term),
-            Report::Elected { term } => {
+            Notice::Won { term } => self.hosts[h].books.new_term(*term),
+            Notice::Elected { term } => {
                 self.check_term(h, *term);
                 self.coverage.count(Seen::Elected);
                 if self.hosts[h].books.lost_before {
@@ -218,19 +218,19 @@ impl World {
                 }
                 for index in 0..self.present.len() {
                     let other = &self.hosts[self.present[index]];
-                    if self.present[index] != h && other.campaigner != Life::Dead {
+                    if self.present[index] != h && other.campaigner != ProcessState::Dead {
                         match (other.candidate.phase(), other.campaigner) {
-                            (Phase::SittingOut, _) => self.coverage.count(Seen::ElectedBesideSitter),
+                            (Phase::CoolingDown, _) => self.coverage.count(Seen::ElectedBesideSitter),
                             (Phase::Stopping, _) => self.coverage.count(Seen::TakenWhileStopping),
-                            (Phase::Leading, Life::Stopped) => self.coverage.count(Seen::ElectedBesideSleeper),
+                            (Phase::Leading, ProcessState::Stopped) => self.coverage.count(Seen::ElectedBesideSleeper),
                             (
-                                Phase::Standing
+                                Phase::Campaigning
                                 | Phase::Verifying
                                 | Phase::Leading
-                                | Phase::Holding
-                                | Phase::Ousting
+                                | Phase::LeadingIdle
+                                | Phase::OustedHook
                                 | Phase::Releasing
-                                | Phase::Parting
+                                | Phase::StoppingFollower
                                 | Phase::Ended,
                                 _,
                             ) => {}
@@ -238,41 +238,41 @@ impl World {
                     }
                 }
             }
-            Report::Unconfirmed { .. } => self.coverage.count(Seen::Unconfirmed),
-            Report::Released { .. } => self.coverage.count(Seen::Released),
-            Report::NotReleased { .. } => self.coverage.count(Seen::NotReleased),
-            Report::CommandEnded { .. }
-            | Report::TermTooLow { .. }
-            | Report::Started { .. }
-            | Report::Stopping { .. }
-            | Report::Restarting { .. }
-            | Report::Holding { .. }
-            | Report::LostAtRest { .. }
-            | Report::GivenUp { .. }
-            | Report::NotAccepted { .. }
-            | Report::HookFailed { .. }
-            | Report::FollowerStarted { .. }
-            | Report::FollowerEnded { .. }
-            | Report::FollowerCannotStart(_)
-            | Report::FollowerStopping { .. }
-            | Report::FollowerUnconfirmed
-            | Report::StandsAgain
-            | Report::Unusable(_)
-            | Report::NotElected
-            | Report::Unavailable
-            | Report::KeeperSilent
-            | Report::KeeperDied => {}
+            Notice::Unconfirmed { .. } => self.coverage.count(Seen::Unconfirmed),
+            Notice::Released { .. } => self.coverage.count(Seen::Released),
+            Notice::NotReleased { .. } => self.coverage.count(Seen::NotReleased),
+            Notice::CommandEnded { .. }
+            | Notice::TermTooLow { .. }
+            | Notice::Started { .. }
+            | Notice::Stopping { .. }
+            | Notice::Restarting { .. }
+            | Notice::LeadingIdle { .. }
+            | Notice::LostAtRest { .. }
+            | Notice::GivenUp { .. }
+            | Notice::NotAccepted { .. }
+            | Notice::HookFailed { .. }
+            | Notice::FollowerStarted { .. }
+            | Notice::FollowerEnded { .. }
+            | Notice::FollowerCannotStart(_)
+            | Notice::FollowerStopping { .. }
+            | Notice::FollowerUnconfirmed
+            | Notice::CampaignsAgain
+            | Notice::Unusable(_)
+            | Notice::NotElected
+            | Notice::Unavailable
+            | Notice::KeeperSilent
+            | Notice::KeeperDied => {}
         }
     }
 
     fn sweep(&mut self, h: usize) {
-        if self.hosts[h].keeper.life != Life::Dead {
+        if self.hosts[h].keeper.life != ProcessState::Dead {
             self.violate("K4: a sweep beside a living keeper", h);
             return;
         }
         self.kill_tree(h);
         let empty = !self.hosts[h].tree.is_alive();
-        self.post(h, self.now, Letter::Swept { empty });
+        self.schedule_delivery(h, self.now, Delivery::Swept { empty });
     }
 
     // ---- what befalls it
@@ -280,31 +280,31 @@ impl World {
     pub(super) fn kill_campaigner(&mut self, h: usize) {
         self.note(h, || "campaigner killed".into());
         self.coverage.count(Seen::CampaignerKilled);
-        if matches!(self.hosts[h].tree.job, Some(Job::OnOusted { .. })) && self.hosts[h].tree.is_alive() {
+        if matches!(self.hosts[h].tree.program, Some(Program::OnOusted { .. })) && self.hosts[h].tree.is_alive() {
             self.coverage.count(Seen::OustedOnlyOnce);
         }
         let host = &mut self.hosts[h];
-        host.campaigner = Life::Dead;
+        host.campaigner = ProcessState::Dead;
         host.books.died_at = self.now;
         host.tree.disturbed = true;
-        self.tell_keeper(h, ToKeeper::End);
+        self.tell_keeper(h, ModelMessage::End);
         self.host_changed(h);
     }
 
     pub(super) fn stop_campaigner(&mut self, h: usize) {
         self.note(h, || "campaigner stopped".into());
         self.coverage.count(Seen::CampaignerStopped);
-        self.hosts[h].campaigner = Life::Stopped;
+        self.hosts[h].campaigner = ProcessState::Stopped;
         self.hosts[h].tree.disturbed = true;
     }
 
     pub(super) fn continue_campaigner(&mut self, h: usize) {
-        if self.hosts[h].campaigner != Life::Stopped {
+        if self.hosts[h].campaigner != ProcessState::Stopped {
             return;
         }
         self.note(h, || "campaigner continued".into());
         let host = &mut self.hosts[h];
-        host.campaigner = Life::Running { since: self.now };
+        host.campaigner = ProcessState::Running { since: self.now };
         let now = host.clock.at(self.now);
         let asleep = host.books.lease.is_some_and(|lease| now >= lease.kill_by);
         if asleep && host.candidate.phase() == Phase::Leading {
@@ -312,23 +312,23 @@ impl World {
         }
         // What was posted is there before the timer is looked at; the driver has an order of its own.
         let mut inbox = std::mem::take(&mut self.hosts[h].inbox);
-        inbox.sort_by_key(Letter::rank);
+        inbox.sort_by_key(Delivery::rank);
         for letter in inbox {
-            self.letter_arrives(h, letter);
+            self.on_delivery(h, letter);
         }
         self.hosts[h].wake.1 = Time::NEVER;
         self.deliver(h, Event::Tick);
     }
 
     pub(super) fn kill_keeper(&mut self, h: usize) {
-        if self.hosts[h].keeper.life == Life::Dead {
+        if self.hosts[h].keeper.life == ProcessState::Dead {
             return;
         }
         self.note(h, || "keeper dead".into());
-        self.hosts[h].keeper.life = Life::Dead;
+        self.hosts[h].keeper.life = ProcessState::Dead;
         self.hosts[h].tree.disturbed = true;
-        let at = self.now + self.dice.between(ms(0), ms(5));
-        self.post(h, at, Letter::KeeperDied);
+        let at = self.now + self.rng.between(ms(0), ms(5));
+        self.schedule_delivery(h, at, Delivery::KeeperDied);
         self.host_changed(h);
     }
 }

@@ -1,35 +1,35 @@
 //! Not the leader, and not a candidate for a while: the command has failed here too often, or the hook before it, and another
 //! host is to try. Or a follower that was killed is still there (2.3). Nothing is started, and the store holds nothing for us.
 
-use super::standing::{Setback, become_standing};
+use super::campaigning::{CampaignFailure, become_campaigning};
 use super::{Input, State, become_ended};
-use crate::Core;
-use crate::event::{Outcome, Report};
+use crate::Context;
+use crate::event::{Notice, Outcome};
 use crate::time::Time;
 
 #[derive(Debug)]
-pub(crate) struct SittingOut {
+pub(crate) struct CoolingDown {
     pub(super) until: Time,
     /// What came of the last attempt to be elected, if that led to nothing.
-    setback: Option<Setback>,
+    setback: Option<CampaignFailure>,
 }
 
-pub(super) fn become_sitting_out(core: &mut Core, until: Time, setback: Option<Setback>) -> State {
-    core.requests.abandon();
-    State::SittingOut(SittingOut { until, setback })
+pub(super) fn become_cooling_down(context: &mut Context, until: Time, setback: Option<CampaignFailure>) -> State {
+    context.store_requests.abandon();
+    State::CoolingDown(CoolingDown { until, setback })
 }
 
-impl SittingOut {
-    pub(super) fn next(self, core: &mut Core, now: Time, input: Input) -> State {
+impl CoolingDown {
+    pub(super) fn next(self, context: &mut Context, now: Time, input: Input) -> State {
         match input {
-            Input::Time if now >= self.until && !core.is_held_up(now) => {
-                core.report(Report::StandsAgain);
-                return become_standing(core, now, self.setback).next(core, now, Input::Time);
+            Input::Time if now >= self.until && !context.is_held_up(now) => {
+                context.notice(Notice::CampaignsAgain);
+                return become_campaigning(context, now, self.setback).next(context, now, Input::Time);
             }
-            Input::Stop(signal) => return become_ended(core, Outcome::Stopped(signal)),
+            Input::Stop(signal) => return become_ended(context, Outcome::Stopped(signal)),
             Input::KeeperDied => {
-                core.report(Report::KeeperDied);
-                return become_ended(core, Outcome::KeeperDied);
+                context.notice(Notice::KeeperDied);
+                return become_ended(context, Outcome::KeeperDied);
             }
             // That the boundary is free is not for us yet.
             Input::Hint
@@ -49,11 +49,11 @@ impl SittingOut {
             | Input::Ask
             | Input::Resign => {}
         }
-        State::SittingOut(self)
+        State::CoolingDown(self)
     }
 
     /// The end of a follower that is in the way comes by itself.
-    pub(super) fn wake_at(&self, core: &Core) -> Time {
-        if core.follower.is_gone() { self.until } else { Time::NEVER }
+    pub(super) fn wake_at(&self, context: &Context) -> Time {
+        if context.follower.is_gone() { self.until } else { Time::NEVER }
     }
 }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::super::event::{Answer, Attempt, Event, Job, Renewed, Term};
+use super::super::event::{Answer, Attempt, Event, Program, Renewed, Term};
 use super::super::time::Time;
-use super::super::timing::Asked;
+use super::super::timing::TimingFlags;
 use super::super::{KILL_ALLOWANCE, Phase};
 use super::clock::{LATEST, ms};
 use super::coverage::Seen;
-use super::host::Life;
+use super::host::ProcessState;
+use super::run::Simulation;
 use super::store::Ask;
-use super::world::World;
 
 /// A timer may be late, and a message to the keeper takes its time.
 pub(super) const SLACK: Duration = LATEST.saturating_add(ms(10));
@@ -18,15 +18,15 @@ pub(super) const SLACK: Duration = LATEST.saturating_add(ms(10));
 /// What the ledger knows of one candidate.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "a ledger: each is a fact of its own")]
-pub(super) struct Books {
-    pub asked: Asked,
+pub(super) struct ReferenceState {
+    pub asked: TimingFlags,
     /// In force: as asked, or as granted.
     pub ttl: Option<Duration>,
     pub won: Option<Term>,
     /// The highest term that it was told of, or has led in (S1).
     pub highest_term: Term,
     pub request: Option<(Attempt, Time, Ask)>,
-    pub lease: Option<HeldLease>,
+    pub lease: Option<LeaseInterval>,
     /// When the last renewal that was credited was sent.
     pub credited: Option<Time>,
     pub ran_out: bool,
@@ -50,15 +50,15 @@ pub(super) struct Books {
 
 /// The lease as it follows from the renewals that the store really answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct HeldLease {
+pub(super) struct LeaseInterval {
     pub term: Term,
     pub stop_by: Time,
     pub kill_by: Time,
 }
 
-impl Books {
-    pub(super) fn new(asked: Asked, ttl: Option<Duration>) -> Books {
-        Books {
+impl ReferenceState {
+    pub(super) fn new(asked: TimingFlags, ttl: Option<Duration>) -> ReferenceState {
+        ReferenceState {
             asked,
             ttl,
             won: None,
@@ -92,16 +92,16 @@ impl Books {
     }
 
     /// Section 4 of the design, once more.
-    fn lease(&self, term: Term, sent: Time) -> HeldLease {
-        let Some(ttl) = self.ttl else { return HeldLease { term, stop_by: Time::NEVER, kill_by: Time::NEVER } };
+    fn lease(&self, term: Term, sent: Time) -> LeaseInterval {
+        let Some(ttl) = self.ttl else { return LeaseInterval { term, stop_by: Time::NEVER, kill_by: Time::NEVER } };
         let margin = (ttl / 10).max(ms(250));
         let grace = self.asked.fence_grace.unwrap_or((ttl / 5).min(Duration::from_secs(10)));
         let kill_after = ttl.saturating_sub(margin + KILL_ALLOWANCE);
-        HeldLease { term, stop_by: sent + kill_after.saturating_sub(grace), kill_by: sent + kill_after }
+        LeaseInterval { term, stop_by: sent + kill_after.saturating_sub(grace), kill_by: sent + kill_after }
     }
 }
 
-impl World {
+impl Simulation {
     /// Notes what the candidate is about to be told. Returns whether that means that its lease is lost (K11).
     pub(super) fn note_event(&mut self, h: usize, now: Time, event: Event) -> bool {
         let (books, phase) = (&self.hosts[h].books, self.hosts[h].candidate.phase());
@@ -134,7 +134,7 @@ impl World {
                     (
                         Answer::Renew(Renewed::Credited { .. }),
                         Some(term),
-                        Phase::Leading | Phase::Stopping | Phase::Holding,
+                        Phase::Leading | Phase::Stopping | Phase::LeadingIdle,
                     ) => {
                         if books.lease.is_some_and(|lease| now < lease.stop_by) {
                             self.coverage.count(Seen::Credited);
@@ -154,7 +154,7 @@ impl World {
                     (
                         Answer::Renew(Renewed::Lost),
                         Some(_),
-                        Phase::Verifying | Phase::Leading | Phase::Stopping | Phase::Holding,
+                        Phase::Verifying | Phase::Leading | Phase::Stopping | Phase::LeadingIdle,
                     ) => {
                         self.coverage.count(Seen::Lost);
                         (books.lost, books.lost_before) = (true, true);
@@ -163,7 +163,7 @@ impl World {
                     (Answer::Campaign(_) | Answer::Renew(_) | Answer::Release(_), _, _) => {}
                 }
             }
-            Event::Ousted { term } if books.won == Some(term) && phase != Phase::Standing => {
+            Event::Ousted { term } if books.won == Some(term) && phase != Phase::Campaigning => {
                 (books.lost, books.lost_before) = (true, true);
                 return true;
             }
@@ -179,14 +179,14 @@ impl World {
             Event::Ousted { .. }
             | Event::Tick
             | Event::Hint
-            | Event::Leader(_)
+            | Event::LeaderObserved(_)
             | Event::TermSeen(_)
-            | Event::Due(_)
+            | Event::HookDue(_)
             | Event::Keeper(_)
             | Event::KeeperDied
             | Event::Swept { .. }
             | Event::Forward(_)
-            | Event::Ask { .. }
+            | Event::ConfirmLeadership { .. }
             | Event::Resign(_) => {}
         }
         false
@@ -293,8 +293,8 @@ impl World {
         if tree.is_governed() || excused || !tree.is_alive() {
             return;
         }
-        let timed = matches!(tree.job, Some(Job::OnOusted { .. }));
-        let timeout = host.clock.lasts(host.supervised.wishes.hooks.timeout);
+        let timed = matches!(tree.program, Some(Program::OnOusted { .. }));
+        let timeout = host.clock.lasts(host.supervised.policy.hooks.timeout);
         if !timed || self.now + ms(1) < host.following.ordered_at(tree) + timeout {
             self.violate("K1: something was killed for the deadline of a term that is not its own", h);
         }
@@ -376,7 +376,7 @@ impl World {
             self.violate("K1: no SIGKILL by kill_by", h);
         } else if late_stop {
             self.violate("T2: no SIGTERM by stop_by", h);
-        } else if host.campaigner == Life::Dead
+        } else if host.campaigner == ProcessState::Dead
             && host.tree.stopped.is_none()
             && unkilled
             && keeper != Duration::MAX

@@ -1,0 +1,138 @@
+//! The rules that are broken on purpose (P4), in the core or in the model, and the proof that each is noticed.
+
+use super::super::mutation::Mutation;
+use crate::takeover;
+
+use super::run::Simulation;
+use super::setup::Setup;
+
+/// A broken rule that shows in none of so many histories is not tested.
+const LONGEST_SEARCH: u64 = 20_000;
+
+/// One rule broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InjectedMutation {
+    Context(Mutation),
+    /// T1: the lease is counted from the reply.
+    StampAfterReply,
+    /// T1: an observer counts from before sending.
+    ObserverCountsFromSending,
+    /// T3: the timings have not been proven.
+    UnprovenTimings,
+    /// K1: the keeper has no deadline.
+    NoKeeperDeadline,
+    /// K1: the keeper's deadline goes wherever it is told.
+    DeadlineMovesBack,
+    /// K1: the keeper takes the deadline of any term.
+    DeadlineOfAnyTerm,
+    /// K2: the keeper does not care that the campaigner is gone.
+    KeeperIgnoresTheEnd,
+    /// K2: the keeper releases although a hold still runs.
+    KeeperForgetsTheHold,
+    /// K2: the keeper releases without the hook that is to run before.
+    KeeperForgetsOusted,
+    /// K2: the keeper runs that hook although the campaigner has.
+    KeeperOustsAgain,
+    /// K1: the deadline of a term kills what no deadline governs.
+    DeadlineForAll,
+    /// K5: the keeper starts the command however late it is.
+    StartsTooLate,
+    /// K6: the end of the main process counts as an empty tree.
+    MainAloneCounts,
+    /// 5.2: a win is verified whatever term is kept by then.
+    TermNotCompared,
+    /// 5.2: the last term is read when a candidate begins to wait, and not again when it is the oldest.
+    TermReadEarly,
+    /// 5.2: the term is not kept by the transaction that verifies it.
+    TermNotKept,
+    Takeover(takeover::RuleMutation),
+    /// 5.3: a renewal that comes twice sets the version back.
+    VersionMayReturn,
+    /// 5.4: a release names the present incarnation instead of that of the last credited renewal.
+    ReleaseRefreshes,
+    /// 5.3: a release does not check the term.
+    ReleaseByIdAlone,
+}
+
+/// Every rule with what it says, in the order of the design.
+const RULES: &[(InjectedMutation, &str)] = &[
+    (InjectedMutation::Context(Mutation::NoVerification), "5: a win is verified before anything starts"),
+    (InjectedMutation::Context(Mutation::AnyReplyCounts), "7: a reply to another attempt changes nothing"),
+    (InjectedMutation::Context(Mutation::ReleaseBeforeEmpty), "2.3: nothing is released before the tree is empty"),
+    (InjectedMutation::StampAfterReply, "T1: the holder counts from before sending"),
+    (InjectedMutation::ObserverCountsFromSending, "T1: an observer counts from after receiving"),
+    (InjectedMutation::Context(Mutation::NoMargin), "T2: a margin for clocks of different rate"),
+    (InjectedMutation::Context(Mutation::NoStopBy), "T2: SIGTERM by stop_by"),
+    (InjectedMutation::Context(Mutation::LateSuccessCounts), "T2: a late success changes nothing"),
+    (InjectedMutation::UnprovenTimings, "T3: the numbers are proven at start"),
+    (InjectedMutation::Context(Mutation::NoRenewalWhileStopping), "T4: renewals go on while stopping"),
+    (InjectedMutation::NoKeeperDeadline, "K1: the keeper kills at its deadline"),
+    (InjectedMutation::DeadlineMovesBack, "K1: a deadline only moves forward"),
+    (InjectedMutation::DeadlineOfAnyTerm, "K1: a deadline is of one term"),
+    (InjectedMutation::KeeperIgnoresTheEnd, "K2: without its campaigner the keeper stops the tree"),
+    (InjectedMutation::Context(Mutation::SilentKeeperSpared), "K4: a silent keeper is killed"),
+    (InjectedMutation::StartsTooLate, "K5: the deadline is checked before exec"),
+    (
+        InjectedMutation::Context(Mutation::StartsBesideRefused),
+        "K5: a refused start is retried after the keeper's confirmation",
+    ),
+    (InjectedMutation::MainAloneCounts, "K6: the end of the main process proves nothing"),
+    (InjectedMutation::Context(Mutation::GraceWhenLost), "K11: a lease that is lost leaves no grace"),
+    (InjectedMutation::Context(Mutation::PlaceKept), "6: whoever gives up gives its place back"),
+    (InjectedMutation::Context(Mutation::StandsOn), "6: whoever is out of campaign_limit stands no longer"),
+    (InjectedMutation::Context(Mutation::UndecidedCounts), "6: whoever asks only once asks until that is settled"),
+    (InjectedMutation::Context(Mutation::CampaignsAgain), "6: with --on-lost exit nobody stands again"),
+    (InjectedMutation::Context(Mutation::RestartBesideTheOld), "2.3: a restart waits for the whole old tree"),
+    (InjectedMutation::Context(Mutation::NoRestartLimit), "6: --restart-limit"),
+    (InjectedMutation::Context(Mutation::NoSittingOut), "6: whoever restarted too often sits out"),
+    (InjectedMutation::Context(Mutation::NoHold), "6: --min-hold"),
+    (InjectedMutation::KeeperForgetsTheHold, "K2: the keeper respects a --min-hold"),
+    (InjectedMutation::Context(Mutation::FollowerBesideLeader), "K11: a win waits for the end of the follower"),
+    (InjectedMutation::Context(Mutation::StandsBesideStuckFollower), "2.3: no candidacy beside a killed follower"),
+    (InjectedMutation::Context(Mutation::CommandAfterFailedHook), "6: on-elected has to succeed"),
+    (InjectedMutation::Context(Mutation::NoSittingOutAfterHook), "6: whoever is not accepted sits out"),
+    (InjectedMutation::Context(Mutation::ReleaseBeforeOusted), "K6: a release waits for the end of on-ousted"),
+    (InjectedMutation::Context(Mutation::NotOustedWhenLost), "6: on-ousted runs after a loss, too"),
+    (InjectedMutation::KeeperForgetsOusted, "K2: without its campaigner the keeper runs on-ousted"),
+    (InjectedMutation::KeeperOustsAgain, "K2: and not a second time"),
+    (InjectedMutation::DeadlineForAll, "K1: a deadline governs its own term alone"),
+    (
+        InjectedMutation::Context(Mutation::OldRenewalAnswers),
+        "6: assert is answered by a renewal that was sent after it",
+    ),
+    (InjectedMutation::TermNotCompared, "5.2: the last term is compared when a win is verified"),
+    (InjectedMutation::TermReadEarly, "5.2: it is read when the candidate is the oldest"),
+    (InjectedMutation::TermNotKept, "5.2: it is kept by the transaction that verifies the win"),
+    (InjectedMutation::Takeover(takeover::RuleMutation::HeldTakenAtOnce), "5.3: a held record is waited for"),
+    (InjectedMutation::Takeover(takeover::RuleMutation::MissingTakenAtOnce), "5.3: a missing record is waited for"),
+    (
+        InjectedMutation::Takeover(takeover::RuleMutation::OldFreeTakenAtOnce),
+        "5.3: a free one of another incarnation too",
+    ),
+    (InjectedMutation::Takeover(takeover::RuleMutation::OwnTtlCounts), "5.3: for the record's own ttl"),
+    (InjectedMutation::Takeover(takeover::RuleMutation::OthersTtlsForgotten), "5.3: or the longest that was seen"),
+    (
+        InjectedMutation::Takeover(takeover::RuleMutation::MineByIdAlone),
+        "5: only the nonce of my outstanding write is mine",
+    ),
+    (InjectedMutation::VersionMayReturn, "5.3: a version never comes back"),
+    (InjectedMutation::Takeover(takeover::RuleMutation::AbsenceHasNoVersion), "S2: absence becomes a version"),
+    (InjectedMutation::Takeover(takeover::RuleMutation::VacantIsFree), "S2: a vacant record is waited for"),
+    (InjectedMutation::ReleaseRefreshes, "5.4: a release names the basis of the last credit"),
+    (InjectedMutation::ReleaseByIdAlone, "5.3: a release checks the term"),
+];
+
+#[test]
+fn every_rule_that_is_broken_on_purpose_is_noticed() {
+    let mut unnoticed = Vec::new();
+    println!("{:<55} | {:>9} | what noticed", "rule", "histories");
+    for &(injected_mutation, rule) in RULES {
+        let noticed =
+            (0..LONGEST_SEARCH).find_map(|seed| Simulation::run(&Setup::draw(seed), Some(injected_mutation)).err());
+        match noticed {
+            Some(violation) => println!("{rule:<55} | {:>9} | {}", violation.seed + 1, violation.rule),
+            None => unnoticed.push(rule),
+        }
+    }
+    assert!(unnoticed.is_empty(), "injected_mutation, and nothing noticed: {unnoticed:?}");
+}
