@@ -39,11 +39,11 @@ pub struct ControlTarget {
 /// Flags of `elect proclaim`.
 #[derive(Debug, Args)]
 pub struct ProclaimFlags {
-    /// What people are shown
+    /// The name shown to people
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
-    /// What followers are told
+    /// The address that followers are given
     #[arg(long, value_name = "HOST[:PORT]")]
     pub advertise: Option<Address>,
 
