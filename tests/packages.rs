@@ -105,7 +105,8 @@ fn with_the_libraries_that_the_readme_names_it_is_pid_1_of_an_empty_root() {
 
 #[test]
 fn the_crate_has_all_that_it_is_built_from_and_nothing_else() {
-    let listed = attempt(["sh", "-c", "cd \"$1\" && cargo package -p elect --list --allow-dirty 2>&1", "sh", sources()]);
+    let listed =
+        attempt(["sh", "-c", "cd \"$1\" && cargo package -p elect --list --allow-dirty 2>&1", "sh", sources()]);
     let listed = listed.expect("a list");
     let files: Vec<&str> = listed.lines().collect();
     let warnings: Vec<&&str> = files.iter().filter(|line| line.starts_with("warning")).collect();
