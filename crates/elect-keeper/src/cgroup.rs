@@ -41,18 +41,18 @@ impl CommandCgroup {
     ///
     /// No unified hierarchy, no permission, a kernel without `cgroup.kill`.
     pub fn make() -> io::Result<CommandCgroup> {
-        let parent = own()?;
+        let parent = own_directory()?;
         remove_abandoned(&parent);
         let mut last = io::ErrorKind::NotFound.into();
         for _ in 0..ATTEMPTS {
-            let path = parent.join(name(std::process::id(), fastrand::u64(..)));
+            let path = parent.join(leaf_name(std::process::id(), fastrand::u64(..)));
             // Two cannot make the same directory.
-            fs::create_dir(&path).map_err(|error| on(&path, &error))?;
+            fs::create_dir(&path).map_err(|error| with_path(&path, &error))?;
             match CommandCgroup::open(&path).and_then(|leaf| leaf.validate().map(|()| leaf)) {
                 Ok(leaf) => return Ok(leaf),
                 Err(error) => {
                     let _ = fs::remove_dir(&path);
-                    last = on(&path, &error);
+                    last = with_path(&path, &error);
                 }
             }
         }
@@ -101,7 +101,7 @@ impl CommandCgroup {
                 sys::exit_now(libc::EXIT_SUCCESS)
             }
         };
-        let entered = self.admit(child);
+        let entered = self.move_process(child);
         self.kill();
         let status = sys::await_child(child)?;
         entered?;
@@ -122,10 +122,10 @@ impl CommandCgroup {
     ///
     /// The leaf is gone (`ENODEV`).
     pub fn enter(&self) -> io::Result<()> {
-        self.admit(0)
+        self.move_process(0)
     }
 
-    fn admit(&self, pid: i32) -> io::Result<()> {
+    fn move_process(&self, pid: i32) -> io::Result<()> {
         let mut text = [0u8; 16];
         let mut rest = &mut text[..];
         write!(rest, "{pid}")?;
@@ -143,7 +143,7 @@ impl CommandCgroup {
     pub fn is_populated(&self) -> bool {
         let mut text = [0; 128];
         match self.events.read_at(&mut text, 0) {
-            Ok(length) => !says_unpopulated(&text[..length]),
+            Ok(length) => !is_unpopulated(&text[..length]),
             Err(error) => error.raw_os_error() != Some(libc::ENODEV),
         }
     }
@@ -164,7 +164,7 @@ impl CommandCgroup {
     }
 }
 
-fn says_unpopulated(events: &[u8]) -> bool {
+fn is_unpopulated(events: &[u8]) -> bool {
     events.split(|&byte| byte == b'\n').any(|line| line == b"populated 0")
 }
 
@@ -172,7 +172,7 @@ fn open_directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
 
-fn on(path: &Path, error: &io::Error) -> io::Error {
+fn with_path(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
@@ -186,14 +186,14 @@ fn remove_empty(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-fn name(pid: u32, number: u64) -> String {
+fn leaf_name(pid: u32, number: u64) -> String {
     format!("{PREFIX}{pid}-{number:016x}")
 }
 
 /// Not everybody's whose name begins alike, such as the cgroup of a unit.
 fn is_ours(leaf: &str) -> bool {
     let (pid, number) = leaf.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).unwrap_or_default();
-    matches!((pid.parse(), u64::from_str_radix(number, 16)), (Ok(pid), Ok(number)) if name(pid, number) == leaf)
+    matches!((pid.parse(), u64::from_str_radix(number, 16)), (Ok(pid), Ok(number)) if leaf_name(pid, number) == leaf)
 }
 
 /// Removes the leaves of candidates that were killed with their keepers, once nobody is left in them.
@@ -206,7 +206,7 @@ fn remove_abandoned(parent: &Path) {
         let path = entry.path();
         let Ok(directory) = open_directory(&path) else { continue };
         if directory.try_lock().is_ok()
-            && fs::read(path.join("cgroup.events")).is_ok_and(|events| says_unpopulated(&events))
+            && fs::read(path.join("cgroup.events")).is_ok_and(|events| is_unpopulated(&events))
         {
             let _ = remove_empty(&path);
         }
@@ -214,7 +214,7 @@ fn remove_abandoned(parent: &Path) {
 }
 
 /// The directory of our own cgroup.
-fn own() -> io::Result<PathBuf> {
+fn own_directory() -> io::Result<PathBuf> {
     let missing = |what: &str| io::Error::new(io::ErrorKind::NotFound, what.to_owned());
     // Names of cgroups and mount points are bytes: one that is no text says nothing about the others.
     let cgroups = fs::read("/proc/self/cgroup")?;
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn no_leaf_is_ours_but_those_named_as_we_name_them() {
-        assert!(is_ours(&name(4711, 7)));
+        assert!(is_ours(&leaf_name(4711, 7)));
         for other in ["elect-4711", "elect-4711-7", "elect-cron.service", "elect-x-0000000000000007", "job", "elect--"]
         {
             assert!(!is_ours(other), "{other}");
@@ -314,10 +314,10 @@ mod tests {
 
     #[test]
     fn only_a_plain_no_means_that_nobody_is_there() {
-        assert!(says_unpopulated(b"populated 0\nfrozen 0\n"));
-        assert!(says_unpopulated(b"frozen 0\npopulated 0"));
+        assert!(is_unpopulated(b"populated 0\nfrozen 0\n"));
+        assert!(is_unpopulated(b"frozen 0\npopulated 0"));
         for other in [&b"populated 1\nfrozen 0\n"[..], b"", b"populated 01", b"frozen 0\n"] {
-            assert!(!says_unpopulated(other));
+            assert!(!is_unpopulated(other));
         }
     }
 }

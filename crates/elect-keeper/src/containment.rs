@@ -83,7 +83,7 @@ impl Containment {
                 }),
             },
             Containment::Pidns => match ParentPidNs::probe() {
-                Ok(home) => Ok((Tier::Pidns(home), None)),
+                Ok(parent_ns) => Ok((Tier::Pidns(parent_ns), None)),
                 Err(reason) => Err(NoContainment { tier: "pidns", remedy: "it takes root (CAP_SYS_ADMIN)", reason }),
             },
             Containment::Tree => Ok((Tier::Tree, None)),
@@ -142,12 +142,12 @@ impl Tier {
 
     /// The same a batch at a time ([`Scanner::kill_slice`]), for whoever has other things to do.
     pub fn kill_slice(&self, scanner: &mut Scanner, root: i32, except: &[i32]) -> SweepSlice {
-        let before = scanner.hunted();
+        let before = scanner.swept();
         let slice = scanner.kill_slice(root, except);
         if let Some(leaf) = self.leaf() {
-            let hunted = scanner.hunted();
-            let too_many = before <= INDIVIDUAL_KILLS_MAX && hunted > INDIVIDUAL_KILLS_MAX;
-            if too_many || (!matches!(slice, SweepSlice::More) && hunted == 0 && leaf.is_populated()) {
+            let swept = scanner.swept();
+            let too_many = before <= INDIVIDUAL_KILLS_MAX && swept > INDIVIDUAL_KILLS_MAX;
+            if too_many || (!matches!(slice, SweepSlice::More) && swept == 0 && leaf.is_populated()) {
                 leaf.kill();
             }
         }

@@ -54,24 +54,24 @@ pub struct KeeperLoop {
     campaigner: CampaignerState,
     deadline: Option<KillDeadline>,
     tree: CommandTree,
-    beside: Option<RunningHook>,
+    running_hook: Option<RunningHook>,
     /// The one that the tree is of.
     run: RunId,
     /// The last one that was ordered: what is empty is so after that order, whatever became of it.
-    heard: RunId,
-    ousted: Option<PendingOustedHook>,
+    last_ordered_run: RunId,
+    pending_ousted_hook: Option<PendingOustedHook>,
     hold: Option<ClaimHold>,
     claim: Option<Claim>,
-    program: Option<CommandSpec>,
+    spec: Option<CommandSpec>,
     inherited: Inherited,
     tier: Tier,
     terminal: Terminal,
     /// Answers that the socket had no room for.
     outbox: VecDeque<FromKeeper>,
     /// Signals for a main process that has not executed yet: it would be ended by them, or never see them.
-    kept: Vec<i32>,
+    pending_signals: Vec<i32>,
     /// Of hooks whose leftovers are the tree's: dropped, it would take them along at once.
-    inits: Vec<Init>,
+    leftover_inits: Vec<Init>,
     scanner: Scanner,
     own_pid: i32,
     buffer: Vec<u8>,
@@ -106,7 +106,7 @@ enum CommandTree {
     Empty,
     /// The main process leads a group of its own, which keeps the number when the process is gone.
     Alive {
-        job: Program,
+        program: Program,
         main: MainProcess,
         group: i32,
         stop: Stop,
@@ -150,15 +150,15 @@ enum Stop {
     },
     /// SIGKILL was sent, and is sent again until nothing is left.
     Killing {
-        again_at: Time,
-        rest: Duration,
+        retry_at: Time,
+        backoff: Duration,
     },
 }
 
 impl KeeperLoop {
     pub fn new(
         channel: Channel,
-        program: Option<CommandSpec>,
+        spec: Option<CommandSpec>,
         inherited: Inherited,
         tier: Tier,
         terminal: Terminal,
@@ -169,19 +169,19 @@ impl KeeperLoop {
             campaigner: CampaignerState::Present,
             deadline: None,
             tree: CommandTree::Empty,
-            beside: None,
+            running_hook: None,
             run: 0,
-            heard: 0,
-            ousted: None,
+            last_ordered_run: 0,
+            pending_ousted_hook: None,
             hold: None,
             claim: None,
-            program,
+            spec,
             inherited,
             tier,
             terminal,
             outbox: VecDeque::with_capacity(64),
-            kept: Vec::new(),
-            inits: Vec::new(),
+            pending_signals: Vec::new(),
+            leftover_inits: Vec::new(),
             scanner: Scanner::new(&[own_pid]),
             own_pid,
             buffer: vec![0; MESSAGE_BYTES_MAX],
@@ -201,11 +201,11 @@ impl KeeperLoop {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             self.enforce(clock::now());
-            self.listen(&mut buffer);
+            self.receive_messages(&mut buffer);
             let remaining = self.reap();
-            self.look_at_terminal();
+            self.check_terminal();
             self.send();
-            if let ControlFlow::Break(claim) = self.part() {
+            if let ControlFlow::Break(claim) = self.finished() {
                 self.tier.remove();
                 return Ok(claim);
             }
@@ -215,19 +215,19 @@ impl KeeperLoop {
     }
 
     /// Whether all is done, and with which claim to be released.
-    fn part(&mut self) -> ControlFlow<Option<Claim>> {
+    fn finished(&mut self) -> ControlFlow<Option<Claim>> {
         // Whatever ran beside nothing was made a tree when the campaigner went.
         if !matches!(self.tree, CommandTree::Empty) {
             return ControlFlow::Continue(());
         }
-        let held = clock::now() < self.held_until();
+        let held = clock::now() < self.hold_ends_at();
         match self.campaigner {
             CampaignerState::Dismissed => ControlFlow::Break(None),
             // The claim is kept, or the campaigner keeps it.
-            CampaignerState::Gone if held && !self.outlives_its_lease() => ControlFlow::Continue(()),
+            CampaignerState::Gone if held && !self.hold_exceeds_lease() => ControlFlow::Continue(()),
             CampaignerState::Present => ControlFlow::Continue(()),
             CampaignerState::Gone => {
-                if self.ousts() {
+                if self.run_ousted_hook() {
                     return ControlFlow::Continue(());
                 }
                 ControlFlow::Break(self.claim.take().filter(|_| !held))
@@ -269,24 +269,26 @@ impl KeeperLoop {
     }
 
     fn wake_at(&self) -> Time {
-        let beside = self.beside_wakes_at();
-        let CommandTree::Alive { job, stop, until, .. } = &self.tree else { return self.held_until().min(beside) };
-        let deadline = match self.deadline.filter(|_| job.deadline_term().is_some()) {
+        let hook_wake_at = self.hook_wake_at();
+        let CommandTree::Alive { program, stop, until, .. } = &self.tree else {
+            return self.hold_ends_at().min(hook_wake_at);
+        };
+        let deadline = match self.deadline.filter(|_| program.deadline_term().is_some()) {
             Some(KillDeadline { expired: false, kill_by, .. }) => kill_by,
             Some(KillDeadline { expired: true, .. }) | None => Time::NEVER,
         };
         let stop = match *stop {
-            Stop::NotRequested => self.terminal.look_at().min(*until),
+            Stop::NotRequested => self.terminal.foreground_poll_at().min(*until),
             Stop::Terminating { kill_at } => kill_at.min(*until),
-            Stop::Killing { again_at, .. } => again_at,
+            Stop::Killing { retry_at, .. } => retry_at,
         };
-        deadline.min(stop).min(beside)
+        deadline.min(stop).min(hook_wake_at)
     }
 
     // ---- the hold
 
     /// When to look at the hold: never, as long as the campaigner is there to do it.
-    fn held_until(&self) -> Time {
+    fn hold_ends_at(&self) -> Time {
         match (self.hold, self.campaigner) {
             (Some(hold), CampaignerState::Gone) => hold.until,
             (_, CampaignerState::Present | CampaignerState::Dismissed) => Time::NEVER,
@@ -295,7 +297,7 @@ impl KeeperLoop {
     }
 
     /// Nobody renews any more: a hold that ends after its lease leaves nothing to be released, and is not to be cut short.
-    fn outlives_its_lease(&self) -> bool {
+    fn hold_exceeds_lease(&self) -> bool {
         let lease_ends = self.deadline.map_or(Time::NEVER, |deadline| deadline.kill_by);
         self.hold.is_some_and(|hold| hold.until > lease_ends)
     }
@@ -305,14 +307,14 @@ impl KeeperLoop {
     /// K1: past a deadline the tree is killed, whatever anybody says; but for a follower and the hook after a term, which have
     /// nothing to do with it.
     fn enforce(&mut self, now: Time) {
-        self.enforce_beside(now);
-        let CommandTree::Alive { job, stop, until, .. } = &self.tree else { return };
+        self.enforce_hook_timeout(now);
+        let CommandTree::Alive { program, stop, until, .. } = &self.tree else { return };
         let due = match *stop {
             Stop::NotRequested => now >= *until,
             Stop::Terminating { kill_at } => now >= kill_at.min(*until),
-            Stop::Killing { again_at, .. } => now >= again_at,
+            Stop::Killing { retry_at, .. } => now >= retry_at,
         };
-        let governed = job.deadline_term().is_some();
+        let governed = program.deadline_term().is_some();
         let expired = self.deadline.filter(|deadline| governed && !deadline.expired && now >= deadline.kill_by);
         if due || expired.is_some() {
             self.kill();
@@ -340,20 +342,20 @@ impl KeeperLoop {
             // the kernel waits for in a busy loop, and whoever goes before all others keeps `ps` from it: for a second.
             self.inherited.schedule_as_before();
         }
-        let rest = match *stop {
-            Stop::Killing { rest, .. } => (rest * 2).min(SWEEP_INTERVAL_MAX),
+        let backoff = match *stop {
+            Stop::Killing { backoff, .. } => (backoff * 2).min(SWEEP_INTERVAL_MAX),
             Stop::NotRequested | Stop::Terminating { .. } => SWEEP_INTERVAL,
         };
-        *stop = Stop::Killing { again_at: clock::now() + rest, rest };
+        *stop = Stop::Killing { retry_at: clock::now() + backoff, backoff };
     }
 
     /// The stop signal now, SIGKILL at `kill_at` or when it was already due, whichever is first.
     fn stop(&mut self, kill_at: Time) {
-        let Some(program) = &self.program else { return };
-        let stop_signal = program.stop_signal;
-        let beside = self.group_beside();
+        let Some(spec) = &self.spec else { return };
+        let stop_signal = spec.stop_signal;
+        let hook_group = self.hook_group();
         let CommandTree::Alive { main, stop, .. } = &mut self.tree else { return };
-        let before = std::mem::replace(stop, stop.asked(kill_at));
+        let before = std::mem::replace(stop, stop.with_kill_at(kill_at));
         if !matches!(before, Stop::NotRequested) {
             return;
         }
@@ -361,24 +363,24 @@ impl KeeperLoop {
             signal_group(pid, stop_signal);
             // A stopped process takes no signal but SIGKILL and this one.
             signal_group(pid, libc::SIGCONT);
-            if let Some(group) = beside {
+            if let Some(group) = hook_group {
                 signal_group(group, stop_signal);
                 signal_group(group, libc::SIGCONT);
             }
         } else {
-            self.signal_those(stop_signal, |_| true);
+            self.signal_descendants(stop_signal, |_| true);
         }
     }
 
-    fn signal_those(&mut self, signal: i32, chosen: impl Fn(i32) -> bool) {
-        self.scanner.signal_those(self.own_pid, &[], signal, &chosen);
-        self.scanner.signal_those(self.own_pid, &[], libc::SIGCONT, &chosen);
+    fn signal_descendants(&mut self, signal: i32, chosen: impl Fn(i32) -> bool) {
+        self.scanner.signal_descendants(self.own_pid, &[], signal, &chosen);
+        self.scanner.signal_descendants(self.own_pid, &[], libc::SIGCONT, &chosen);
     }
 
     // ---- children
 
     fn reap(&mut self) -> ReapResult {
-        self.look_at_exec();
+        self.poll_exec();
         for _ in 0..EVENT_BATCH {
             match self.reap_next() {
                 Reaped::Child { pid, status } => {
@@ -387,32 +389,32 @@ impl KeeperLoop {
                     {
                         *child = None;
                     } else if self.main_pid() == Some(pid) {
-                        self.main_ended(status);
+                        self.on_main_ended(status);
                     } else {
-                        self.beside_ended(pid, status);
+                        self.on_hook_child_ended(pid, status);
                     }
                     // Its number may be somebody else's from now on.
-                    self.inits.retain(|init| init.pid != pid);
+                    self.leftover_inits.retain(|init| init.pid != pid);
                     if let CommandTree::Alive { init, .. } = &mut self.tree {
                         init.take_if(|init| init.pid == pid);
                     }
-                    self.clear_what_was_refused();
+                    self.clear_refused_start();
                 }
                 Reaped::NoneEnded => return ReapResult::ChildrenAlive,
                 // K6: no descendant is left, for a subreaper's descendants have nowhere else to go; and nobody else in
                 // the leaf either.
                 Reaped::NoChildren => {
-                    if self.tier.is_populated() && !(matches!(self.tree, CommandTree::Empty) && self.is_alone()) {
+                    if self.tier.is_populated() && !(matches!(self.tree, CommandTree::Empty) && self.has_no_hook()) {
                         return ReapResult::CgroupPopulated;
                     }
-                    self.nothing_is_beside();
+                    self.debug_assert_no_hook();
                     match self.tree {
                         CommandTree::Empty
                         | CommandTree::Alive { main: MainProcess::Nothing, stop: Stop::NotRequested, .. } => {}
                         CommandTree::Alive { .. } => {
                             self.tree = CommandTree::Empty;
                             sys::schedule_first();
-                            self.outbox.push_back(FromKeeper::Empty { run: self.heard });
+                            self.outbox.push_back(FromKeeper::Empty { run: self.last_ordered_run });
                         }
                     }
                     return ReapResult::ChildrenAlive;
@@ -429,7 +431,7 @@ impl KeeperLoop {
             && let Some(pid) = sys::ended_child(None)
         {
             if pid == spawned.pid {
-                self.look_at_exec();
+                self.poll_exec();
             }
             return sys::reap(pid);
         }
@@ -438,18 +440,18 @@ impl KeeperLoop {
 
     /// K5: of a start that was refused nothing is left once its child, and the init of its namespace, have been reaped. A hook
     /// that runs beside it goes on, beside nothing. Where none does, the end of all children tells.
-    fn clear_what_was_refused(&mut self) {
+    fn clear_refused_start(&mut self) {
         let CommandTree::Alive { main: MainProcess::Refused(None), init: None, stop: Stop::NotRequested, .. } =
             self.tree
         else {
             return;
         };
-        let Some(beside) = &self.beside else { return };
-        let left_behind = beside.has_ended();
+        let Some(hook) = &self.running_hook else { return };
+        let hook_has_ended = hook.has_ended();
         self.tree = CommandTree::Empty;
         self.outbox.push_back(FromKeeper::Cleared { run: self.run });
-        if left_behind {
-            self.stop_what_a_hook_left();
+        if hook_has_ended {
+            self.stop_hook_leftovers();
         }
     }
 
@@ -460,31 +462,31 @@ impl KeeperLoop {
         }
     }
 
-    fn look_at_exec(&mut self) {
-        let CommandTree::Alive { job, main, init, .. } = &mut self.tree else { return };
-        let job = *job;
+    fn poll_exec(&mut self) {
+        let CommandTree::Alive { program, main, init, .. } = &mut self.tree else { return };
+        let program = *program;
         let MainProcess::Starting(spawned) = main else { return };
         match spawned.exec_status() {
             ExecStatus::Pending => {}
             ExecStatus::Succeeded => {
                 let pid = spawned.pid;
                 *main = MainProcess::Running(pid);
-                if let (Some(program), Program::Command { term }) = (&self.program, job)
+                if let (Some(spec), Program::Command { term }) = (&self.spec, program)
                     && self.hold.is_none_or(|hold| hold.term != term)
                 {
-                    self.hold = Some(ClaimHold { term, until: clock::now() + program.min_hold });
+                    self.hold = Some(ClaimHold { term, until: clock::now() + spec.min_hold });
                 }
                 self.outbox.push_back(FromKeeper::Started { run: self.run, pid });
                 // Processes that an earlier hook has left behind are from now on part of this tree.
-                self.adopt_what_is_beside();
-                for signal in std::mem::take(&mut self.kept) {
+                self.adopt_finished_hook();
+                for signal in std::mem::take(&mut self.pending_signals) {
                     let _ = sys::kill(pid, signal);
                 }
             }
             // The child that says so ends by itself, and is reaped as nobody's main process.
             ExecStatus::Failed(why) => {
                 *main = MainProcess::Refused(Some(spawned.pid));
-                self.kept.clear();
+                self.pending_signals.clear();
                 init.iter().for_each(Init::dismiss);
                 self.outbox.push_back(FromKeeper::NotStarted { run: self.run, why });
                 self.take_terminal_back(CommandEnd::Exited(127), true);
@@ -492,9 +494,9 @@ impl KeeperLoop {
         }
     }
 
-    fn main_ended(&mut self, status: i32) {
+    fn on_main_ended(&mut self, status: i32) {
         // It may have been faster than the word that it started.
-        self.look_at_exec();
+        self.poll_exec();
         let CommandTree::Alive { main, stop, init, .. } = &mut self.tree else { return };
         if matches!(main, MainProcess::Ended) {
             return;
@@ -514,25 +516,25 @@ impl KeeperLoop {
             },
         };
         self.outbox.push_back(FromKeeper::Exited { run: self.run, end });
-        self.adopt_what_is_beside();
-        self.stop_the_rest();
+        self.adopt_finished_hook();
+        self.stop_descendants();
         self.take_terminal_back(end, asked);
     }
 
     /// K10: what remains gets the stop signal and, within the time-out that already runs or starts now, SIGKILL.
-    fn stop_the_rest(&mut self) {
-        let Some(program) = &self.program else { return };
-        let (signal, timeout) = (program.stop_signal, program.stop_timeout);
-        let beside = self.group_beside();
+    fn stop_descendants(&mut self) {
+        let Some(spec) = &self.spec else { return };
+        let (signal, timeout) = (spec.stop_signal, spec.stop_timeout);
+        let hook_group = self.hook_group();
         let CommandTree::Alive { group, stop, .. } = &mut self.tree else { return };
-        let groups = [Some(*group), beside];
+        let groups = [Some(*group), hook_group];
         match *stop {
             Stop::NotRequested => {
-                *stop = stop.asked(clock::now() + timeout);
-                self.signal_those(signal, |_| true);
+                *stop = stop.with_kill_at(clock::now() + timeout);
+                self.signal_descendants(signal, |_| true);
             }
             // Its group has had the signal already, and that of a hook beside it; to some a second one means "at once".
-            Stop::Terminating { .. } => self.signal_those(signal, |pid| {
+            Stop::Terminating { .. } => self.signal_descendants(signal, |pid| {
                 nix::unistd::getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| !groups.contains(&Some(of.as_raw())))
             }),
             Stop::Killing { .. } => {}
@@ -541,37 +543,37 @@ impl KeeperLoop {
 
     // ---- the campaigner
 
-    fn listen(&mut self, buffer: &mut [u8]) {
+    fn receive_messages(&mut self, buffer: &mut [u8]) {
         for _ in 0..EVENT_BATCH {
             if self.campaigner != CampaignerState::Present {
                 return;
             }
             match self.channel.receive(buffer) {
-                Received::Message(Some(message)) => self.obey(message),
+                Received::Message(Some(message)) => self.on_message(message),
                 Received::Message(None) => {}
                 Received::Nothing => return,
-                Received::End => self.bereaved(),
+                Received::End => self.on_campaigner_gone(),
             }
         }
     }
 
-    fn obey(&mut self, message: ToKeeper) {
+    fn on_message(&mut self, message: ToKeeper) {
         match message {
             ToKeeper::Claim(claim) => self.claim = Some(claim),
             ToKeeper::Arm { term, kill_by } => self.arm(term, kill_by),
-            ToKeeper::Start { job, run, identity } => self.start(job, run, identity),
-            ToKeeper::BackgroundHook { background_hook, beside, identity } => {
-                self.start_background_hook(background_hook, beside, &identity);
+            ToKeeper::Start { program, run, identity } => self.start(program, run, identity),
+            ToKeeper::BackgroundHook { background_hook, context, identity } => {
+                self.start_background_hook(background_hook, context, &identity);
             }
-            ToKeeper::Stop { .. } | ToKeeper::Kill if matches!(self.tree, CommandTree::Empty) && self.is_alone() => {
-                self.outbox.push_back(FromKeeper::Empty { run: self.heard });
+            ToKeeper::Stop { .. } | ToKeeper::Kill if matches!(self.tree, CommandTree::Empty) && self.has_no_hook() => {
+                self.outbox.push_back(FromKeeper::Empty { run: self.last_ordered_run });
             }
             ToKeeper::Stop { kill_at } => {
-                self.gather(Program::Follower);
+                self.take_over_hook_leftovers(Program::Follower);
                 self.stop(kill_at);
             }
             ToKeeper::Kill => {
-                self.gather(Program::Follower);
+                self.take_over_hook_leftovers(Program::Follower);
                 self.kill();
             }
             ToKeeper::Forward { signal } => self.forward(signal),
@@ -580,14 +582,14 @@ impl KeeperLoop {
             ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
             ToKeeper::Resume => {
                 if let Some(group) = self.running_group() {
-                    let command = matches!(self.tree, CommandTree::Alive { job: Program::Command { .. }, .. });
+                    let command = matches!(self.tree, CommandTree::Alive { program: Program::Command { .. }, .. });
                     self.terminal.resume(group, command);
                 }
             }
             ToKeeper::EndHold => self.hold = None,
             ToKeeper::Dismiss => {
                 self.campaigner = CampaignerState::Dismissed;
-                self.stop_for_good();
+                self.begin_final_stop();
             }
         }
     }
@@ -597,39 +599,39 @@ impl KeeperLoop {
         match &self.tree {
             CommandTree::Alive { main: MainProcess::Running(pid), .. } => drop(sys::kill(*pid, signal)),
             // Each once, as a process keeps what it blocks.
-            CommandTree::Alive { main: MainProcess::Starting(_), .. } if !self.kept.contains(&signal) => {
-                self.kept.push(signal);
+            CommandTree::Alive { main: MainProcess::Starting(_), .. } if !self.pending_signals.contains(&signal) => {
+                self.pending_signals.push(signal);
             }
             CommandTree::Alive { .. } | CommandTree::Empty => {}
         }
     }
 
     /// K2: nobody is left to ask, so the tree is stopped within the deadline in force.
-    fn bereaved(&mut self) {
+    fn on_campaigner_gone(&mut self) {
         self.campaigner = CampaignerState::Gone;
-        self.stop_for_good();
+        self.begin_final_stop();
     }
 
-    fn stop_for_good(&mut self) {
+    fn begin_final_stop(&mut self) {
         self.outbox.clear();
         if self.campaigner == CampaignerState::Dismissed {
             // There should be nothing left, and nobody is left to wait for it.
-            self.gather(Program::Follower);
+            self.take_over_hook_leftovers(Program::Follower);
             return self.kill();
         }
-        let timeout = self.program.as_ref().map_or(Duration::ZERO, |program| program.stop_timeout);
-        let job = match &self.tree {
+        let timeout = self.spec.as_ref().map_or(Duration::ZERO, |spec| spec.stop_timeout);
+        let program = match &self.tree {
             // Nothing is left to be told by a hook that runs beside nothing.
-            CommandTree::Empty if !self.is_alone() => {
-                self.gather(Program::Follower);
+            CommandTree::Empty if !self.has_no_hook() => {
+                self.take_over_hook_leftovers(Program::Follower);
                 return self.kill();
             }
             CommandTree::Empty => return,
-            CommandTree::Alive { job, .. } => *job,
+            CommandTree::Alive { program, .. } => *program,
         };
         let kill_at = clock::now() + timeout;
-        let deadline = self.deadline.filter(|_| job.deadline_term().is_some());
-        match job {
+        let deadline = self.deadline.filter(|_| program.deadline_term().is_some());
+        match program {
             Program::Command { .. } | Program::OnElected { .. } | Program::Follower => {
                 self.stop(kill_at.min(deadline.map_or(Time::NEVER, |deadline| deadline.kill_by)));
             }
@@ -676,7 +678,7 @@ impl KeeperLoop {
 impl Stop {
     /// The state after another stop was requested: a date is only ever moved forward, and a kill that has begun is never
     /// turned back into a stop (K1).
-    fn asked(self, kill_at: Time) -> Stop {
+    fn with_kill_at(self, kill_at: Time) -> Stop {
         match self {
             Stop::NotRequested => Stop::Terminating { kill_at },
             Stop::Terminating { kill_at: before } => Stop::Terminating { kill_at: before.min(kill_at) },
@@ -735,17 +737,17 @@ mod tests {
 
     #[test]
     fn a_kill_that_has_begun_is_never_turned_back_into_a_stop() {
-        let killing = Stop::Killing { again_at: SOON, rest: SWEEP_INTERVAL };
+        let killing = Stop::Killing { retry_at: SOON, backoff: SWEEP_INTERVAL };
         for kill_at in [Time::BOOT, SOON, LATER, Time::NEVER] {
-            assert!(matches!(killing.asked(kill_at), Stop::Killing { again_at: SOON, rest: SWEEP_INTERVAL }));
+            assert!(matches!(killing.with_kill_at(kill_at), Stop::Killing { retry_at: SOON, backoff: SWEEP_INTERVAL }));
         }
     }
 
     #[test]
     fn a_kill_that_is_due_is_not_put_off_by_another_stop() {
-        let asked = Stop::NotRequested.asked(SOON);
+        let asked = Stop::NotRequested.with_kill_at(SOON);
         assert!(matches!(asked, Stop::Terminating { kill_at: SOON }));
-        assert!(matches!(asked.asked(LATER), Stop::Terminating { kill_at: SOON }));
-        assert!(matches!(asked.asked(Time::BOOT), Stop::Terminating { kill_at: Time::BOOT }));
+        assert!(matches!(asked.with_kill_at(LATER), Stop::Terminating { kill_at: SOON }));
+        assert!(matches!(asked.with_kill_at(Time::BOOT), Stop::Terminating { kill_at: Time::BOOT }));
     }
 }

@@ -42,7 +42,7 @@ pub use containment::{Containment, NoContainment};
 pub use outbox::Outbox;
 pub use protocol::{Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
 pub use reexec::execute_self;
-pub use spawn::{CommandSpec, FindError, HookScripts, find};
+pub use spawn::{CommandSpec, FindError, HookScripts, resolve_command};
 pub use sys::{close_inherited, die_by, ignore, ignore_file_size_signal, is_ignored, signal_own_group};
 pub use terminal::Terminal;
 
@@ -68,9 +68,9 @@ pub struct Keeper {
     channel: Channel,
     scanner: Scanner,
     /// Children that elect was born with, and what descends from them: nobody's tree, to be left alone.
-    strangers: Vec<PreexistingChild>,
+    preexisting_children: Vec<PreexistingChild>,
     /// There were such: whoever of theirs is orphaned later becomes a child of ours, when they may all be gone.
-    has_strangers: bool,
+    has_preexisting_children: bool,
     /// A sweep has begun, and has not seen everybody yet.
     sweeping: bool,
     /// Held here too: to kill without the keeper's help, and to know when nobody is left after its death.
@@ -90,12 +90,12 @@ struct PreexistingChild {
 
 impl PreexistingChild {
     fn of(pid: i32) -> Option<PreexistingChild> {
-        sys::start_of(pid).ok().flatten().map(|start| PreexistingChild { pid, start })
+        sys::start_time_of(pid).ok().flatten().map(|start| PreexistingChild { pid, start })
     }
 
     /// Whether it is still there. Where that cannot be told, it counts as there: it is not ours to kill.
-    fn is_there(self) -> bool {
-        sys::start_of(self.pid).is_err() || PreexistingChild::of(self.pid) == Some(self)
+    fn still_exists(self) -> bool {
+        sys::start_time_of(self.pid).is_err() || PreexistingChild::of(self.pid) == Some(self)
     }
 }
 
@@ -122,11 +122,11 @@ impl Keeper {
     /// # Errors
     ///
     /// `/proc` cannot list children, the containment cannot be had, or the kernel gives no socket or process.
-    pub fn fork(program: Option<CommandSpec>, release: Release, containment: Containment) -> Result<Keeper, ForkError> {
+    pub fn fork(spec: Option<CommandSpec>, release: Release, containment: Containment) -> Result<Keeper, ForkError> {
         tree::probe()?;
-        let strangers: Vec<PreexistingChild> =
+        let preexisting_children: Vec<PreexistingChild> =
             tree::own_descendants()?.into_iter().filter_map(PreexistingChild::of).collect();
-        let has_strangers = !strangers.is_empty();
+        let has_preexisting_children = !preexisting_children.is_empty();
         let inherited = Inherited::take();
         let (tier, fallback) = containment.establish()?;
         let terminal = Terminal::of_this_job();
@@ -153,8 +153,8 @@ impl Keeper {
                     reaped,
                     channel,
                     scanner,
-                    strangers,
-                    has_strangers,
+                    preexisting_children,
+                    has_preexisting_children,
                     sweeping,
                     tier,
                     fallback,
@@ -169,7 +169,7 @@ impl Keeper {
             Ok(Forked::Child) => {
                 // Kept open here it would hide the campaigner's end (K2).
                 drop(ours);
-                sys::exit_now(live(theirs, program, release, inherited, (tier, terminal)))
+                sys::exit_now(run_keeper(theirs, spec, release, inherited, (tier, terminal)))
             }
         }
     }
@@ -217,7 +217,7 @@ impl Keeper {
     /// SIGKILL to everything below the keeper, without its help: the second of the two that kill by the deadline. A batch at a
     /// time: returns whether [`Keeper::kill_more`] is to be called for the next.
     pub fn kill_tree(&mut self) -> bool {
-        self.scanner.begin_hunt();
+        self.scanner.begin_sweep();
         self.kill_more()
     }
 
@@ -231,7 +231,7 @@ impl Keeper {
         for _ in 0..REAP_BATCH {
             let Reaped::Child { pid, .. } = sys::reap(-1) else { return self.reaped };
             self.reaped |= pid == self.pid;
-            self.strangers.retain(|stranger| stranger.pid != pid);
+            self.preexisting_children.retain(|child| child.pid != pid);
         }
         // A hail of orphans holds nothing else up: the rest when we are told again.
         let _ = sys::kill(std::process::id().cast_signed(), libc::SIGCHLD);
@@ -246,33 +246,34 @@ impl Keeper {
     /// After the keeper's death: what the command had of the terminal.
     pub fn take_terminal_back(&mut self) {
         let own = std::process::id().cast_signed();
-        let strangers = self.living_strangers();
-        let _ = self.terminal.take_back(0, true, (own, &strangers), &mut self.scanner);
+        let preexisting_children = self.living_preexisting_children();
+        let _ = self.terminal.take_back(0, true, (own, &preexisting_children), &mut self.scanner);
     }
 
     /// Keeps the list of strangers current while the keeper lives: until then every other child of ours is one.
     ///
     /// With the keeper's death its tree becomes ours. So the new list counts only if the keeper is known to have lived when
     /// the last of it was read (K4); a number that passed to the tree meanwhile is below the keeper at the second look.
-    pub fn note_strangers(&mut self) {
-        if !self.has_strangers || self.reaped {
+    pub fn refresh_preexisting_children(&mut self) {
+        if !self.has_preexisting_children || self.reaped {
             return;
         }
         let (own, keeper) = (std::process::id().cast_signed(), [self.pid]);
         let found = self.scanner.descendants(own, &keeper).to_vec();
-        let mut strangers: Vec<PreexistingChild> = found.into_iter().filter_map(PreexistingChild::of).collect();
+        let mut preexisting_children: Vec<PreexistingChild> =
+            found.into_iter().filter_map(PreexistingChild::of).collect();
         let mut again = self.scanner.descendants(own, &keeper).to_vec();
         again.sort_unstable();
-        strangers.retain(|stranger| again.binary_search(&stranger.pid).is_ok());
+        preexisting_children.retain(|child| again.binary_search(&child.pid).is_ok());
         if sys::is_living_child(self.pid) {
-            self.strangers = strangers;
+            self.preexisting_children = preexisting_children;
         }
     }
 
     /// The numbers of those strangers that are still there.
-    fn living_strangers(&mut self) -> Vec<i32> {
-        self.strangers.retain(|stranger| stranger.is_there());
-        self.strangers.iter().map(|stranger| stranger.pid).collect()
+    fn living_preexisting_children(&mut self) -> Vec<i32> {
+        self.preexisting_children.retain(|child| child.still_exists());
+        self.preexisting_children.iter().map(|child| child.pid).collect()
     }
 
     /// Whether a sweep has more to kill than one batch.
@@ -285,15 +286,16 @@ impl Keeper {
         let own = std::process::id().cast_signed();
         self.reap();
         if !std::mem::replace(&mut self.sweeping, true) {
-            self.scanner.begin_hunt();
+            self.scanner.begin_sweep();
         }
-        let strangers = self.living_strangers();
-        let slice = self.tier.kill_slice(&mut self.scanner, own, &strangers);
+        let preexisting_children = self.living_preexisting_children();
+        let slice = self.tier.kill_slice(&mut self.scanner, own, &preexisting_children);
         self.sweeping = slice == SweepSlice::More;
         self.reap();
         // A number that was a stranger's before the look, and is not after it, may have hidden one of the tree.
-        let empty =
-            slice == SweepSlice::Done { left: 0 } && self.living_strangers() == strangers && !self.tier.is_populated();
+        let empty = slice == SweepSlice::Done { left: 0 }
+            && self.living_preexisting_children() == preexisting_children
+            && !self.tier.is_populated();
         if empty {
             self.tier.remove();
         }
@@ -308,9 +310,9 @@ impl AsRawFd for Keeper {
 }
 
 /// The life of the keeper, in its own process. Returns its exit status.
-fn live(
+fn run_keeper(
     socket: OwnedFd,
-    program: Option<CommandSpec>,
+    spec: Option<CommandSpec>,
     release: Release,
     inherited: Inherited,
     (tier, terminal): (Tier, Terminal),
@@ -325,12 +327,12 @@ fn live(
     if prepared.is_err() {
         return libc::EXIT_FAILURE;
     }
-    let guard = KeeperLoop::new(Channel::new(socket), program, inherited, tier, terminal);
+    let keeper_loop = KeeperLoop::new(Channel::new(socket), spec, inherited, tier, terminal);
     sys::schedule_first();
     // Where the limit allows it. What exists by now is all that killing needs; later memory stays out of it, lest an
     // allocation fail for a limit on locked pages.
     let _ = mlockall(MlockAllFlags::MCL_CURRENT);
-    match guard.run() {
+    match keeper_loop.run() {
         Ok(Some(claim)) => {
             inherited.schedule_as_before();
             release(claim);

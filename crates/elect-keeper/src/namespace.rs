@@ -38,13 +38,13 @@ impl ParentPidNs {
     ///
     /// No permission.
     pub fn probe() -> io::Result<ParentPidNs> {
-        let home = ParentPidNs(File::open("/proc/self/ns/pid")?);
+        let parent_ns = ParentPidNs(File::open("/proc/self/ns/pid")?);
         unshare(CloneFlags::CLONE_NEWPID)?;
-        home.come_back()?;
-        Ok(home)
+        parent_ns.return_to_parent()?;
+        Ok(parent_ns)
     }
 
-    fn come_back(&self) -> nix::Result<()> {
+    fn return_to_parent(&self) -> nix::Result<()> {
         setns(&self.0, CloneFlags::CLONE_NEWPID)
     }
 
@@ -53,23 +53,27 @@ impl ParentPidNs {
     /// # Errors
     ///
     /// No permission, no process to be had, or what `bear` says; then nothing is left.
-    pub fn settle<T>(&self, inherited: Inherited, bear: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Init)> {
-        let (hold, leash) = pipe2(OFlag::O_CLOEXEC)?;
+    pub fn with_child_namespace<T>(
+        &self,
+        inherited: Inherited,
+        spawn: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<(T, Init)> {
+        let (control_pipe_r, control_pipe_w) = pipe2(OFlag::O_CLOEXEC)?;
         unshare(CloneFlags::CLONE_NEWPID)?;
         // SAFETY: the keeper has one thread, so no lock is held by another.
-        let born = match unsafe { sys::fork() } {
+        let spawned = match unsafe { sys::fork() } {
             Ok(Forked::Child) => {
-                drop(leash);
-                be_init(hold, inherited)
+                drop(control_pipe_w);
+                run_init(control_pipe_r, inherited)
             }
-            Ok(Forked::Parent(pid)) => bear().map(|born| (born, Init { pid, leash })),
+            Ok(Forked::Parent(pid)) => spawn().map(|spawned| (spawned, Init { pid, control_pipe_w })),
             Err(error) => Err(error),
         };
-        if self.come_back().is_err() {
+        if self.return_to_parent().is_err() {
             // Nothing could be started any more, and somebody may have been. Our end is theirs (K8).
             sys::exit_now(libc::EXIT_FAILURE);
         }
-        born
+        spawned
     }
 }
 
@@ -78,14 +82,14 @@ impl ParentPidNs {
 pub struct Init {
     /// As we see it.
     pub pid: i32,
-    leash: OwnedFd,
+    control_pipe_w: OwnedFd,
 }
 
 impl Init {
     /// To end when nobody is left: the main process has.
     pub fn dismiss(&self) {
         // It fails if it is dead.
-        let _ = nix::unistd::write(&self.leash, b".");
+        let _ = nix::unistd::write(&self.control_pipe_w, b".");
     }
 
     /// SIGKILL to it, and so to everybody inside, those included that are being forked right now. Not after it was reaped.
@@ -95,22 +99,22 @@ impl Init {
 }
 
 /// The life of the init: a fork of the keeper, with every signal blocked, that holds on to nothing.
-fn be_init(hold: OwnedFd, inherited: Inherited) -> ! {
+fn run_init(control_pipe_r: OwnedFd, inherited: Inherited) -> ! {
     let _ = prctl::set_name(c"keeper-init");
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     inherited.schedule_as_before();
     sys::disown_children();
-    let hold = sys::keep_only(hold);
+    let control_pipe_r = sys::keep_only(control_pipe_r);
     let mut word = [0];
     loop {
-        match nix::unistd::read(&hold, &mut word) {
+        match nix::unistd::read(&control_pipe_r, &mut word) {
             Ok(1) => break,
             Err(nix::errno::Errno::EINTR) => {}
             // The keeper is dead, or was before it could be said that we are to die with it.
             Ok(_) | Err(_) => sys::exit_now(libc::EXIT_FAILURE),
         }
     }
-    if sys::is_abandoned(&hold) {
+    if sys::is_abandoned(&control_pipe_r) {
         sys::exit_now(libc::EXIT_FAILURE);
     }
     sys::await_no_children();

@@ -83,12 +83,12 @@ mod tests {
 
     fn start(value: &str) -> ToKeeper {
         let identity = vec![("ELECT_LEADER_NAME".into(), value.into()), ("ELECT_ID".into(), "me".into())];
-        ToKeeper::Start { job: Program::Follower, run: 1, identity }
+        ToKeeper::Start { program: Program::Follower, run: 1, identity }
     }
 
     fn background_hook(value: &str) -> ToKeeper {
         let identity = vec![("ELECT_ERROR".into(), value.into())];
-        ToKeeper::BackgroundHook { background_hook: BackgroundHook::OnError, beside: HookContext::Alone, identity }
+        ToKeeper::BackgroundHook { background_hook: BackgroundHook::OnError, context: HookContext::Alone, identity }
     }
 
     fn received(keeper: &Channel, buffer: &mut [u8]) -> Vec<String> {
@@ -123,7 +123,7 @@ mod tests {
         let (ours, theirs) = (Channel::new(ours), Channel::new(theirs));
         let mut outbox = Outbox::default();
         let many: Vec<(OsString, OsString)> = (0..50).map(|_| ("A".into(), "x".repeat(500).into())).collect();
-        outbox.push(ToKeeper::Start { job: Program::Follower, run: 3, identity: many });
+        outbox.push(ToKeeper::Start { program: Program::Follower, run: 3, identity: many });
         outbox.push(ToKeeper::Kill);
         let undeliverable = outbox.flush(|message| ours.send(message));
         assert!(matches!(undeliverable[..], [ToKeeper::Start { run: 3, .. }]), "{undeliverable:?}");
@@ -159,7 +159,7 @@ mod tests {
         });
         proptest_support::check(proptest_support::SLOW, &identities, |identity| {
             let mut outbox = Outbox::default();
-            outbox.push(ToKeeper::Start { job: Program::Follower, run: 1, identity });
+            outbox.push(ToKeeper::Start { program: Program::Follower, run: 1, identity });
             outbox.push(ToKeeper::Kill);
             assert!(outbox.flush(|message| ours.send(message)).is_empty(), "each fits when it is cut");
             assert_eq!(received(&theirs, &mut buffer.borrow_mut()).len(), 2);

@@ -50,7 +50,7 @@ pub enum ToKeeper {
     /// Start one of the programs, over an empty tree.
     Start {
         /// Which program.
-        job: Program,
+        program: Program,
         /// The number of this run.
         run: RunId,
         /// Environment variables that name the leader.
@@ -61,7 +61,7 @@ pub enum ToKeeper {
         /// Which hook.
         background_hook: BackgroundHook,
         /// The run beside which it is started.
-        beside: HookContext,
+        context: HookContext,
         /// Environment variables that name the leader.
         identity: Vec<(OsString, OsString)>,
     },
@@ -93,13 +93,15 @@ impl ToKeeper {
         match self {
             ToKeeper::Claim(claim) => message.tag(1).bytes(&claim.payload),
             ToKeeper::Arm { term, kill_by } => message.tag(2).number(*term).number(kill_by.as_nanos()),
-            ToKeeper::Start { job, run, identity } => message.tag(3).job(*job).number(*run).identity(identity),
-            ToKeeper::BackgroundHook { background_hook, beside, identity } => {
+            ToKeeper::Start { program, run, identity } => {
+                message.tag(3).program(*program).number(*run).identity(identity)
+            }
+            ToKeeper::BackgroundHook { background_hook, context, identity } => {
                 let tag = match background_hook {
                     BackgroundHook::OnChange => 10,
                     BackgroundHook::OnError => 11,
                 };
-                message.tag(tag).beside(*beside).identity(identity)
+                message.tag(tag).hook_context(*context).identity(identity)
             }
             ToKeeper::Stop { kill_at } => message.tag(4).number(kill_at.as_nanos()),
             ToKeeper::Kill => message.tag(5),
@@ -144,10 +146,10 @@ impl ToKeeper {
         let decoded = match message.tag()? {
             1 => ToKeeper::Claim(Claim { payload: message.bytes()?.to_vec(), descriptors }),
             2 => ToKeeper::Arm { term: message.number()?, kill_by: Time::from_nanos(message.number()?) },
-            3 => ToKeeper::Start { job: message.job()?, run: message.number()?, identity: message.identity()? },
+            3 => ToKeeper::Start { program: message.program()?, run: message.number()?, identity: message.identity()? },
             tag @ (10 | 11) => ToKeeper::BackgroundHook {
                 background_hook: if tag == 10 { BackgroundHook::OnChange } else { BackgroundHook::OnError },
-                beside: message.beside()?,
+                context: message.hook_context()?,
                 identity: message.identity()?,
             },
             4 => ToKeeper::Stop { kill_at: Time::from_nanos(message.number()?) },
@@ -252,8 +254,8 @@ impl Encoder {
         self
     }
 
-    fn job(&mut self, job: Program) -> &mut Encoder {
-        match job {
+    fn program(&mut self, program: Program) -> &mut Encoder {
+        match program {
             Program::Command { term } => self.tag(1).number(term),
             Program::OnElected { term } => self.tag(2).number(term),
             Program::OnOusted { term } => self.tag(3).number(term),
@@ -262,8 +264,8 @@ impl Encoder {
     }
 
     /// Runs are counted from one.
-    fn beside(&mut self, beside: HookContext) -> &mut Encoder {
-        match beside {
+    fn hook_context(&mut self, context: HookContext) -> &mut Encoder {
+        match context {
             HookContext::WithRun(run) => self.number(run),
             HookContext::Alone => self.number(0),
         }
@@ -307,7 +309,7 @@ impl<'a> Decoder<'a> {
         Some(CommandEnd::Killed { signal: Signal(self.signed()?), escalated: self.signed()? != 0 })
     }
 
-    fn job(&mut self) -> Option<Program> {
+    fn program(&mut self) -> Option<Program> {
         let (tag, term) = (self.tag()?, self.number()?);
         Some(match tag {
             1 => Program::Command { term },
@@ -318,7 +320,7 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    fn beside(&mut self) -> Option<HookContext> {
+    fn hook_context(&mut self) -> Option<HookContext> {
         self.number().map(|run| if run == 0 { HookContext::Alone } else { HookContext::WithRun(run) })
     }
 
@@ -456,25 +458,25 @@ mod tests {
     use elect_core::proptest_support;
 
     fn every_message() -> Vec<ToKeeper> {
-        let start = |job| ToKeeper::Start { job, run: 1, identity: Vec::new() };
+        let start = |program| ToKeeper::Start { program, run: 1, identity: Vec::new() };
         vec![
             start(Program::OnElected { term: 7 }),
             start(Program::OnOusted { term: 7 }),
             start(Program::Follower),
             ToKeeper::BackgroundHook {
                 background_hook: BackgroundHook::OnChange,
-                beside: HookContext::Alone,
+                context: HookContext::Alone,
                 identity: Vec::new(),
             },
             ToKeeper::BackgroundHook {
                 background_hook: BackgroundHook::OnError,
-                beside: HookContext::WithRun(7),
+                context: HookContext::WithRun(7),
                 identity: vec![("ELECT_ERROR".into(), "down".into())],
             },
             ToKeeper::Claim(Claim { payload: b"{}".to_vec(), descriptors: Vec::new() }),
             ToKeeper::Arm { term: 7, kill_by: Time::NEVER },
             ToKeeper::Start {
-                job: Program::Command { term: 7 },
+                program: Program::Command { term: 7 },
                 run: 1,
                 identity: vec![("ELECT_TERM".into(), "7".into()), ("A".into(), "".into())],
             },
@@ -546,7 +548,7 @@ mod tests {
     fn messages() -> impl Strategy<Value = ToKeeper> {
         let text = || vec(any::<u8>(), 0..20).prop_map(OsString::from_vec);
         let identity = vec((text(), text()), 0..4).boxed();
-        let job = prop_oneof![
+        let program = prop_oneof![
             any::<Term>().prop_map(|term| Program::Command { term }),
             any::<Term>().prop_map(|term| Program::OnElected { term }),
             any::<Term>().prop_map(|term| Program::OnOusted { term }),
@@ -556,15 +558,15 @@ mod tests {
         prop_oneof![
             vec(any::<u8>(), 0..60).prop_map(|payload| ToKeeper::Claim(Claim { payload, descriptors: Vec::new() })),
             any::<[u64; 2]>().prop_map(|[term, at]| ToKeeper::Arm { term, kill_by: Time::from_nanos(at) }),
-            (job, any::<u64>(), identity.clone()).prop_map(|(job, run, identity)| ToKeeper::Start {
-                job,
+            (program, any::<u64>(), identity.clone()).prop_map(|(program, run, identity)| ToKeeper::Start {
+                program,
                 run,
                 identity
             }),
             (background_hook, 0..3_u64, identity).prop_map(|(background_hook, run, identity)| {
                 ToKeeper::BackgroundHook {
                     background_hook,
-                    beside: if run == 0 { HookContext::Alone } else { HookContext::WithRun(run) },
+                    context: if run == 0 { HookContext::Alone } else { HookContext::WithRun(run) },
                     identity,
                 }
             }),

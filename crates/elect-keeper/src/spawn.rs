@@ -85,15 +85,15 @@ pub struct Executable {
     path: PathBuf,
     words: Vec<OsString>,
     /// The leader command reads what elect was given to read, others nothing (K9).
-    reads: bool,
+    inherits_stdin: bool,
 }
 
 impl CommandSpec {
     /// What is to be executed for a job; `None`: there is nothing.
-    pub fn executable(&self, job: Program) -> Option<Executable> {
-        let script = match job {
+    pub fn executable(&self, program: Program) -> Option<Executable> {
+        let script = match program {
             Program::Command { .. } => {
-                let given = || Executable { path: self.path.clone(), words: self.words.clone(), reads: true };
+                let given = || Executable { path: self.path.clone(), words: self.words.clone(), inherits_stdin: true };
                 return (!self.words.is_empty()).then(given);
             }
             Program::OnElected { .. } => &self.scripts.on_elected,
@@ -115,7 +115,7 @@ impl CommandSpec {
 
 impl Executable {
     fn script(script: &OsString) -> Executable {
-        Executable { path: SHELL.into(), words: vec!["sh".into(), "-c".into(), script.clone()], reads: false }
+        Executable { path: SHELL.into(), words: vec!["sh".into(), "-c".into(), script.clone()], inherits_stdin: false }
     }
 }
 
@@ -143,14 +143,14 @@ pub enum FindError {
 /// # Errors
 ///
 /// [`FindError`]: not there, or there but not executable.
-pub fn find(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> {
+pub fn resolve_command(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> {
     let not_found = || FindError::NotFound { name: name.to_owned() };
     if name.is_empty() {
         return Err(not_found());
     }
     if name.as_bytes().contains(&b'/') {
         let path = PathBuf::from(name);
-        return match executable(&path) {
+        return match check_executable(&path) {
             Ok(()) => Ok(path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found()),
             Err(reason) => Err(FindError::NotExecutable { path, reason }),
@@ -160,7 +160,7 @@ pub fn find(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> 
     let mut refused = None;
     for directory in std::env::split_paths(search) {
         let path = if directory.as_os_str().is_empty() { Path::new(".").join(name) } else { directory.join(name) };
-        match executable(&path) {
+        match check_executable(&path) {
             Ok(()) => return Ok(path),
             Err(reason) if reason.kind() == io::ErrorKind::PermissionDenied && path.is_file() => {
                 refused.get_or_insert(FindError::NotExecutable { path, reason });
@@ -182,7 +182,7 @@ fn advice(name: &OsStr) -> &'static str {
     }
 }
 
-fn executable(path: &Path) -> io::Result<()> {
+fn check_executable(path: &Path) -> io::Result<()> {
     if std::fs::metadata(path)?.is_dir() {
         return Err(io::Error::from_raw_os_error(libc::EISDIR));
     }
@@ -217,15 +217,15 @@ const TOO_LATE: i32 = -1;
 /// Fork failed, or a word holds a NUL byte.
 pub fn spawn(
     tier: &Tier,
-    program: &Executable,
+    executable: &Executable,
     identity: &[(OsString, OsString)],
     inherited: Inherited,
     lock: Option<&OwnedFd>,
     kill_by: Time,
     terminal: Option<&mut Terminal>,
 ) -> io::Result<Spawned> {
-    let path = c_string(program.path.as_os_str())?;
-    let words = program.words.iter().map(|word| c_string(word)).collect::<io::Result<Vec<_>>>()?;
+    let path = c_string(executable.path.as_os_str())?;
+    let words = executable.words.iter().map(|word| c_string(word)).collect::<io::Result<Vec<_>>>()?;
     let shell_words = std::iter::once(c_string(OsStr::new("sh")))
         .chain([Ok(path.clone())])
         .chain(words.iter().skip(1).cloned().map(Ok))
@@ -241,25 +241,27 @@ pub fn spawn(
         pass: lock.map(|lock| (lock.as_fd(), LOCK_FD_MIN)),
     };
     match tier {
-        Tier::Tree | Tier::Cgroup { .. } => bear(&exec, (kill_by, program.reads), tier, terminal),
-        Tier::Pidns(home) => {
-            let (spawned, init) = home.settle(inherited, || bear(&exec, (kill_by, program.reads), tier, terminal))?;
+        Tier::Tree | Tier::Cgroup { .. } => fork_and_exec(&exec, (kill_by, executable.inherits_stdin), tier, terminal),
+        Tier::Pidns(parent_ns) => {
+            let (spawned, init) = parent_ns.with_child_namespace(inherited, || {
+                fork_and_exec(&exec, (kill_by, executable.inherits_stdin), tier, terminal)
+            })?;
             Ok(Spawned { init: Some(init), ..spawned })
         }
     }
 }
 
-fn bear(
+fn fork_and_exec(
     exec: &Exec<'_>,
-    (kill_by, reads): (Time, bool),
+    (kill_by, inherits_stdin): (Time, bool),
     tier: &Tier,
     terminal: Option<&mut Terminal>,
 ) -> io::Result<Spawned> {
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let keeper = getpid();
-    let lent = terminal.and_then(|terminal| {
-        let home = terminal.home();
-        terminal.lend().map(|tty| (tty, home))
+    let loan = terminal.and_then(|terminal| {
+        let job_pgrp = terminal.job_pgrp();
+        terminal.lend().map(|tty| (tty, job_pgrp))
     });
     // SAFETY: the keeper has one thread, so no lock is held by another.
     match unsafe { sys::fork()? } {
@@ -279,10 +281,10 @@ fn bear(
             if orphaned || sys::is_abandoned(&report) {
                 sys::exit_now(libc::EXIT_FAILURE);
             }
-            if let Some((tty, home)) = lent {
-                terminal::take(tty, home);
+            if let Some((tty, job_pgrp)) = loan {
+                terminal::take(tty, job_pgrp);
             }
-            let ready = if reads { Ok(()) } else { read_nothing().map_err(io::Error::from) };
+            let ready = if inherits_stdin { Ok(()) } else { redirect_stdin_to_null().map_err(io::Error::from) };
             let errno = match ready.and_then(|()| tier.enter()) {
                 Ok(()) => sys::exec(exec, || clock::now() < kill_by).unwrap_or(TOO_LATE),
                 Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
@@ -294,7 +296,7 @@ fn bear(
 }
 
 /// K9: what is not the leader command finds the end of file.
-fn read_nothing() -> nix::Result<()> {
+fn redirect_stdin_to_null() -> nix::Result<()> {
     let nothing = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
     nix::unistd::dup2_stdin(nothing)
 }
@@ -351,18 +353,18 @@ mod tests {
             std::fs::set_permissions(folder.join("job"), std::fs::Permissions::from_mode(mode)).expect("set");
         }
         let search = std::env::join_paths([&first, &second]).expect("joined");
-        assert_eq!(find(OsStr::new("job"), Some(&search)).expect("found"), second.join("job"));
-        let error = find(OsStr::new("job"), Some(first.as_os_str())).expect_err("not executable");
+        assert_eq!(resolve_command(OsStr::new("job"), Some(&search)).expect("found"), second.join("job"));
+        let error = resolve_command(OsStr::new("job"), Some(first.as_os_str())).expect_err("not executable");
         assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
-        let error = find(OsStr::new("no-such-job"), Some(&search)).expect_err("not there");
+        let error = resolve_command(OsStr::new("no-such-job"), Some(&search)).expect_err("not there");
         assert_eq!(error.to_string(), "no-such-job: command not found");
-        let error = find(OsStr::new("no such job --all"), Some(&search)).expect_err("not there");
+        let error = resolve_command(OsStr::new("no such job --all"), Some(&search)).expect_err("not there");
         assert!(error.to_string().ends_with("sh -c"), "{error}");
         // Where tests are run from there is one.
-        let error = find(OsStr::new("Cargo.toml"), Some(&search)).expect_err("not there");
+        let error = resolve_command(OsStr::new("Cargo.toml"), Some(&search)).expect_err("not there");
         assert!(error.to_string().ends_with("write ./ before it"), "{error}");
-        assert!(matches!(find(OsStr::new(""), None), Err(FindError::NotFound { .. })));
-        let error = find(directory.path().as_os_str(), None).expect_err("a directory");
+        assert!(matches!(resolve_command(OsStr::new(""), None), Err(FindError::NotFound { .. })));
+        let error = resolve_command(directory.path().as_os_str(), None).expect_err("a directory");
         assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
     }
 }

@@ -256,7 +256,7 @@ pub fn stat_field(pid: i32, field: usize) -> io::Result<Option<u64>> {
 /// # Errors
 ///
 /// As [`stat_field`].
-pub fn start_of(pid: i32) -> io::Result<Option<u64>> {
+pub fn start_time_of(pid: i32) -> io::Result<Option<u64>> {
     stat_field(pid, 22)
 }
 
@@ -268,7 +268,7 @@ pub fn is_forked_only(pid: i32) -> bool {
 }
 
 /// The signal that has stopped this child, if one has since we asked last. Its end is left to [`reap`].
-pub fn stop_of(pid: i32) -> Option<c_int> {
+pub fn stop_signal_of(pid: i32) -> Option<c_int> {
     let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WSTOPPED | libc::WNOHANG | libc::__WALL;
     let pid = libc::id_t::try_from(pid).ok()?;

@@ -37,11 +37,11 @@ const FOREGROUND_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// What elect's job has of its terminal, and what the command has.
 #[derive(Debug)]
 pub struct Terminal {
-    home: i32,
+    job_pgrp: i32,
     /// Others of the job may need the terminal as well: it is lent to a command that asks for it, by reading.
     shared: bool,
-    lent: Option<TerminalLoan>,
-    rest: StopState,
+    loan: Option<TerminalLoan>,
+    stop_state: StopState,
 }
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ struct TerminalLoan {
     /// As they were before.
     modes: Option<Modes>,
     /// As the command had them when it was suspended.
-    commands: Option<Modes>,
+    command_modes: Option<Modes>,
 }
 
 /// Whether the command stands still, as far as the terminal is concerned.
@@ -61,19 +61,19 @@ enum StopState {
     Suspended,
     /// It has asked for the terminal in the background.
     Waits {
-        look_at: Time,
+        poll_at: Time,
     },
 }
 
 impl Terminal {
     /// The one of this process's group. To be called before that group is left.
     pub fn of_this_job() -> Terminal {
-        Terminal { home: getpgrp().as_raw(), shared: is_pipeline(), lent: None, rest: StopState::None }
+        Terminal { job_pgrp: getpgrp().as_raw(), shared: is_pipeline(), loan: None, stop_state: StopState::None }
     }
 
     /// The group that elect was started in.
-    pub fn home(&self) -> i32 {
-        self.home
+    pub fn job_pgrp(&self) -> i32 {
+        self.job_pgrp
     }
 
     /// Before a start: what the command is to [`take`], if it is to have the terminal at once.
@@ -81,81 +81,83 @@ impl Terminal {
         if self.shared {
             return None;
         }
-        self.borrow_from_home()?;
-        self.lent.as_ref().map(|lent| lent.tty.as_fd())
+        self.borrow_from_job()?;
+        self.loan.as_ref().map(|loan| loan.tty.as_fd())
     }
 
     /// Remembers how the terminal is, if home is in its foreground.
-    fn borrow_from_home(&mut self) -> Option<&TerminalLoan> {
+    fn borrow_from_job(&mut self) -> Option<&TerminalLoan> {
         // Zero: not to be seen from this PID namespace, so it could not be given back.
-        let tty = open_terminal().filter(|tty| self.home > 0 && foreground(tty.as_fd()) == Some(self.home))?;
+        let tty = open_terminal().filter(|tty| self.job_pgrp > 0 && foreground(tty.as_fd()) == Some(self.job_pgrp))?;
         let modes = Modes::of(tty.as_fd());
-        let (before, commands) = self.lent.take().map_or((modes, None), |lent| (modes.or(lent.modes), lent.commands));
-        Some(self.lent.insert(TerminalLoan { tty, modes: before, commands }))
+        let (before, command_modes) =
+            self.loan.take().map_or((modes, None), |loan| (modes.or(loan.modes), loan.command_modes));
+        Some(self.loan.insert(TerminalLoan { tty, modes: before, command_modes }))
     }
 
     /// To a command that runs already; as it had left the terminal, if it had it before.
     fn hand_over(&mut self, group: i32) -> bool {
-        let Some(lent) = self.borrow_from_home() else { return false };
-        if let Some(modes) = &lent.commands {
-            modes.set(lent.tty.as_fd());
+        let Some(loan) = self.borrow_from_job() else { return false };
+        if let Some(modes) = &loan.command_modes {
+            modes.set(loan.tty.as_fd());
         }
-        set_foreground(lent.tty.as_fd(), group);
+        set_foreground(loan.tty.as_fd(), group);
         true
     }
 
     /// The main process was stopped, by the terminal or by hand. Returns what is to be said about it.
     pub fn stopped(&mut self, group: i32, signal: i32, root: i32, scanner: &mut Scanner) -> Option<TerminalEvent> {
-        if self.rest == StopState::Suspended {
+        if self.stop_state == StopState::Suspended {
             return None;
         }
-        if let Some(lent) = &mut self.lent
-            && is_ours(lent.tty.as_fd(), group, (root, &[]), scanner)
+        if let Some(loan) = &mut self.loan
+            && belongs_to_command(loan.tty.as_fd(), group, (root, &[]), scanner)
         {
-            lent.commands = Modes::of(lent.tty.as_fd());
-            lent.give_back(self.home, true);
-            self.rest = StopState::Suspended;
+            loan.command_modes = Modes::of(loan.tty.as_fd());
+            loan.give_back(self.job_pgrp, true);
+            self.stop_state = StopState::Suspended;
             return Some(TerminalEvent::Suspended(Signal(signal)));
         }
         if signal == libc::SIGTTIN || signal == libc::SIGTTOU {
             if self.hand_over(group) {
-                proceed(group);
+                continue_group(group);
                 return None;
             }
-            self.rest = StopState::Waits { look_at: clock::now() + FOREGROUND_POLL_INTERVAL };
+            self.stop_state = StopState::Waits { poll_at: clock::now() + FOREGROUND_POLL_INTERVAL };
         }
         Some(TerminalEvent::Stopped(Signal(signal)))
     }
 
     /// The job goes on: in the foreground with the terminal, in the background without.
-    pub fn resume(&mut self, group: i32, reads: bool) {
-        let wants = reads && (!self.shared || self.lent.is_some() || matches!(self.rest, StopState::Waits { .. }));
+    pub fn resume(&mut self, group: i32, may_read: bool) {
+        let wants =
+            may_read && (!self.shared || self.loan.is_some() || matches!(self.stop_state, StopState::Waits { .. }));
         let has = wants && self.hand_over(group);
-        match self.rest {
+        match self.stop_state {
             StopState::Suspended => {}
             StopState::Waits { .. } if has => {}
             StopState::None | StopState::Waits { .. } => return,
         }
-        self.rest = StopState::None;
-        proceed(group);
+        self.stop_state = StopState::None;
+        continue_group(group);
     }
 
     /// Whether a command that waits for the terminal may have it by now.
-    pub fn look_again(&mut self, now: Time, group: i32) {
-        match &mut self.rest {
-            StopState::Waits { look_at } if now >= *look_at => *look_at = now + FOREGROUND_POLL_INTERVAL,
+    pub fn poll_foreground(&mut self, now: Time, group: i32) {
+        match &mut self.stop_state {
+            StopState::Waits { poll_at } if now >= *poll_at => *poll_at = now + FOREGROUND_POLL_INTERVAL,
             StopState::None | StopState::Suspended | StopState::Waits { .. } => return,
         }
         if self.hand_over(group) {
-            self.rest = StopState::None;
-            proceed(group);
+            self.stop_state = StopState::None;
+            continue_group(group);
         }
     }
 
     /// When to [`Terminal::look_again`].
-    pub fn look_at(&self) -> Time {
-        match self.rest {
-            StopState::Waits { look_at } => look_at,
+    pub fn foreground_poll_at(&self) -> Time {
+        match self.stop_state {
+            StopState::Waits { poll_at } => poll_at,
             StopState::None | StopState::Suspended => Time::NEVER,
         }
     }
@@ -170,40 +172,40 @@ impl Terminal {
         (root, except): (i32, &[i32]),
         scanner: &mut Scanner,
     ) -> bool {
-        self.rest = StopState::None;
+        self.stop_state = StopState::None;
         // Whoever has taken it without being asked is in the tree as well.
-        let unasked = || open_terminal().map(|tty| TerminalLoan { tty, modes: None, commands: None });
-        let Some(lent) = self.lent.take().or_else(unasked) else { return false };
-        let ours = self.home > 0 && is_ours(lent.tty.as_fd(), group, (root, except), scanner);
+        let unlent = || open_terminal().map(|tty| TerminalLoan { tty, modes: None, command_modes: None });
+        let Some(loan) = self.loan.take().or_else(unlent) else { return false };
+        let ours = self.job_pgrp > 0 && belongs_to_command(loan.tty.as_fd(), group, (root, except), scanner);
         if ours {
-            lent.give_back(self.home, killed);
+            loan.give_back(self.job_pgrp, killed);
         }
         ours
     }
 }
 
 impl TerminalLoan {
-    fn give_back(&self, home: i32, with_modes: bool) {
+    fn give_back(&self, job_pgrp: i32, with_modes: bool) {
         if let Some(modes) = self.modes.as_ref().filter(|_| with_modes) {
             modes.set(self.tty.as_fd());
         }
-        set_foreground(self.tty.as_fd(), home);
+        set_foreground(self.tty.as_fd(), job_pgrp);
     }
 }
 
 /// Makes the calling process's group the one in the foreground, unless home is that no longer. For the child between fork and
 /// exec, with SIGTTOU blocked. Nobody else does it: done once more by the parent, it could take the terminal from a shell that
 /// has handed it on already.
-pub fn take(tty: BorrowedFd<'_>, home: i32) {
+pub fn take(tty: BorrowedFd<'_>, job_pgrp: i32) {
     // Zero: a group that cannot be seen from here, which only home can be, in a PID namespace below its own.
-    if foreground(tty).is_some_and(|group| group == home || group == 0) {
+    if foreground(tty).is_some_and(|group| group == job_pgrp || group == 0) {
         set_foreground(tty, getpgrp().as_raw());
     }
 }
 
 /// Whether what is in the foreground belongs to the command: its group, that of a descendant (a shell's job), or one whose
 /// last process is gone.
-fn is_ours(tty: BorrowedFd<'_>, group: i32, (root, except): (i32, &[i32]), scanner: &mut Scanner) -> bool {
+fn belongs_to_command(tty: BorrowedFd<'_>, group: i32, (root, except): (i32, &[i32]), scanner: &mut Scanner) -> bool {
     match foreground(tty) {
         None | Some(..=0) => false,
         Some(front) => {
@@ -215,7 +217,7 @@ fn is_ours(tty: BorrowedFd<'_>, group: i32, (root, except): (i32, &[i32]), scann
 }
 
 /// A stopped command goes on.
-fn proceed(group: i32) {
+fn continue_group(group: i32) {
     let _ = sys::kill(-group, libc::SIGCONT);
 }
 

@@ -33,7 +33,7 @@ pub struct Scanner {
     /// more (`ENFILE`, `EMFILE`), a tree is killed from its top, whose orphans become children of the same process.
     roots: Vec<(i32, OwnedFd)>,
     /// How many new ones the present hunt has found.
-    hunted: usize,
+    swept: usize,
 }
 
 impl Scanner {
@@ -49,7 +49,7 @@ impl Scanner {
             entries: Box::new([0; 4096]),
             text: Box::new([0; 4096]),
             roots: roots.iter().filter_map(opened).collect(),
-            hunted: 0,
+            swept: 0,
         }
     }
 
@@ -125,7 +125,7 @@ impl Scanner {
     }
 
     /// Sends a signal to those descendants that `chosen` picks.
-    pub fn signal_those(&mut self, root: i32, except: &[i32], signal: i32, chosen: impl Fn(i32) -> bool) {
+    pub fn signal_descendants(&mut self, root: i32, except: &[i32], signal: i32, chosen: impl Fn(i32) -> bool) {
         for &pid in self.descendants(root, except).iter().filter(|&&pid| chosen(pid)) {
             // It may be gone by now, or belong to somebody we may not signal (2.2).
             let _ = sys::kill(pid, signal);
@@ -171,14 +171,14 @@ impl Scanner {
     }
 
     /// Begins a hunt by slices: nobody has been seen.
-    pub fn begin_hunt(&mut self) {
+    pub fn begin_sweep(&mut self) {
         self.seen.clear();
-        self.hunted = 0;
+        self.swept = 0;
     }
 
     /// How many the present hunt has found.
-    pub fn hunted(&self) -> usize {
-        self.hunted
+    pub fn swept(&self) -> usize {
+        self.swept
     }
 
     /// Stops and kills a batch of those that the present hunt has not seen yet, so that whoever has other things to do is held
@@ -187,12 +187,12 @@ impl Scanner {
     pub fn kill_slice(&mut self, root: i32, except: &[i32]) -> SweepSlice {
         self.found.clear();
         if !self.children(root, except) {
-            return SweepSlice::Unknown;
+            return SweepSlice::Unlistable;
         }
         let (mut next, mut new, mut all_listed) = (0, 0, true);
         while let Some(&pid) = self.found.get(next) {
             if new == BATCH {
-                self.hunted += new;
+                self.swept += new;
                 return SweepSlice::More;
             }
             if self.seen.is_new(pid) {
@@ -203,7 +203,7 @@ impl Scanner {
             }
             next += 1;
         }
-        self.hunted += new;
+        self.swept += new;
         if new > 0 || !all_listed { SweepSlice::More } else { SweepSlice::Done { left: self.found.len() } }
     }
 }
@@ -223,7 +223,7 @@ pub enum SweepSlice {
     /// There may be more.
     More,
     /// They could not be listed.
-    Unknown,
+    Unlistable,
 }
 
 /// What killing them one by one has come to.

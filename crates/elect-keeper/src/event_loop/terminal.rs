@@ -6,16 +6,16 @@ use crate::sys;
 use elect_core::{CommandEnd, FromKeeper, Program, TerminalEvent};
 
 impl KeeperLoop {
-    pub(super) fn look_at_terminal(&mut self) {
+    pub(super) fn check_terminal(&mut self) {
         // The terminal is for the command: a follower, or a hook, is as it is.
-        let CommandTree::Alive { job: Program::Command { .. }, main, group, stop, .. } = &self.tree else { return };
+        let CommandTree::Alive { program: Program::Command { .. }, main, group, stop, .. } = &self.tree else { return };
         let (Some(pid), group, stop) = (main.pid(), *group, *stop) else { return };
         // Also just before its exec: what came for it while it had signals blocked stops it there.
-        if let Some(signal) = sys::stop_of(pid) {
+        if let Some(signal) = sys::stop_signal_of(pid) {
             match stop {
                 Stop::NotRequested => {
-                    let word = self.terminal.stopped(group, signal, self.own_pid, &mut self.scanner);
-                    self.outbox.extend(word.map(FromKeeper::Terminal));
+                    let event = self.terminal.stopped(group, signal, self.own_pid, &mut self.scanner);
+                    self.outbox.extend(event.map(FromKeeper::Terminal));
                 }
                 // Whoever has been asked to end is not to stand still.
                 Stop::Terminating { .. } => signal_group(pid, libc::SIGCONT),
@@ -23,13 +23,13 @@ impl KeeperLoop {
             }
         }
         if matches!(stop, Stop::NotRequested) {
-            self.terminal.look_again(clock::now(), group);
+            self.terminal.poll_foreground(clock::now(), group);
         }
     }
 
     /// From a main process that has ended. What a person has ended with Ctrl-C is not to be started again.
     pub(super) fn take_terminal_back(&mut self, end: CommandEnd, asked: bool) {
-        let CommandTree::Alive { job: Program::Command { .. }, group, .. } = self.tree else { return };
+        let CommandTree::Alive { program: Program::Command { .. }, group, .. } = self.tree else { return };
         let killed = matches!(end, CommandEnd::Killed { .. });
         let had_it = self.terminal.take_back(group, killed, (self.own_pid, &[]), &mut self.scanner);
         if let CommandEnd::Killed { signal, .. } = end

@@ -364,8 +364,8 @@ impl KeeperFixture {
     }
 
     /// Starts one of the programs, and waits until it runs. Returns its process id.
-    pub fn start_job(&mut self, job: Program) -> i32 {
-        let run = self.order(job, &[]);
+    pub fn start_program(&mut self, program: Program) -> i32 {
+        let run = self.order(program, &[]);
         let answer = self.answer();
         let FromKeeper::Started { pid, .. } = answer else { panic!("not started: {answer:?}") };
         assert_eq!(answer, FromKeeper::Started { run, pid });
@@ -373,17 +373,17 @@ impl KeeperFixture {
     }
 
     /// Beside the last run, as if it were alive, or beside nothing.
-    pub fn order_aside(&self, background_hook: BackgroundHook) {
+    pub fn order_background_hook(&self, background_hook: BackgroundHook) {
         let witness = (OsString::from("WITNESS"), self.witness.path.clone().into_os_string());
-        let beside = if self.run > 0 { HookContext::WithRun(self.run) } else { HookContext::Alone };
-        self.send(&ToKeeper::BackgroundHook { background_hook, beside, identity: vec![witness] });
+        let context = if self.run > 0 { HookContext::WithRun(self.run) } else { HookContext::Alone };
+        self.send(&ToKeeper::BackgroundHook { background_hook, context, identity: vec![witness] });
     }
 
-    pub fn order(&mut self, job: Program, identity: &[(&str, &str)]) -> RunId {
+    pub fn order(&mut self, program: Program, identity: &[(&str, &str)]) -> RunId {
         self.run += 1;
         let witness = (OsString::from("WITNESS"), self.witness.path.clone().into_os_string());
         let identity = identity.iter().map(|&(name, value)| (name.into(), value.into())).chain([witness]).collect();
-        self.send(&ToKeeper::Start { job, run: self.run, identity });
+        self.send(&ToKeeper::Start { program, run: self.run, identity });
         self.run
     }
 

@@ -10,12 +10,12 @@ use elect_core::{FromKeeper, Time};
 #[test]
 fn the_main_process_dies_with_the_keeper() {
     alone(|directory| {
-        let mut scene = script(directory, SLEEPER).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        scene.keeper.kill();
+        let mut fixture = script(directory, SLEEPER).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.keeper.kill();
         // Nobody sweeps here.
-        scene.witness.gone();
+        fixture.witness.gone();
     });
 }
 
@@ -23,19 +23,19 @@ fn the_main_process_dies_with_the_keeper() {
 fn what_a_dead_keeper_leaves_is_swept_up_and_a_stranger_is_not() {
     alone(|directory| {
         let mut stranger = Command::new("sleep").arg("100").stdin(Stdio::null()).spawn().expect("started");
-        let mut scene = script(directory, STUBBORN).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.keeper.note_strangers();
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
-        assert!(!scene.witness.is_gone(), "the grandchild is ours now");
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone(), "swept, and somebody lives");
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.keeper.refresh_preexisting_children();
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
+        assert!(!fixture.witness.is_gone(), "the grandchild is ours now");
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone(), "swept, and somebody lives");
         assert!(stranger.try_wait().expect("a child of ours").is_none(), "it was not part of the tree");
         // The number of a dead keeper is nobody's to kill.
-        scene.keeper.kill();
-        scene.keeper.kill_tree();
+        fixture.keeper.kill();
+        fixture.keeper.kill_tree();
         stranger.kill().expect("killed");
         stranger.wait().expect("reaped");
     });
@@ -44,22 +44,22 @@ fn what_a_dead_keeper_leaves_is_swept_up_and_a_stranger_is_not() {
 #[test]
 fn a_tree_that_cannot_be_listed_is_not_called_empty() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
         let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
         let limit = |most| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, hard);
         limit(0).expect("no more files");
         // Nothing has been opened beforehand either.
-        let scanner = std::mem::replace(&mut scene.keeper.scanner, Scanner::new(&[]));
-        let swept = scene.keeper.sweep();
+        let scanner = std::mem::replace(&mut fixture.keeper.scanner, Scanner::new(&[]));
+        let swept = fixture.keeper.sweep();
         limit(soft).expect("as before");
-        assert!(!swept && !scene.witness.is_gone(), "said to be empty, and somebody lives");
-        scene.keeper.scanner = scanner;
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone());
+        assert!(!swept && !fixture.witness.is_gone(), "said to be empty, and somebody lives");
+        fixture.keeper.scanner = scanner;
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone());
     });
 }
 
@@ -92,13 +92,13 @@ const DYNASTY: &str = "
 fn without_a_descriptor_to_be_had_the_keeper_kills_its_tree_all_the_same() {
     alone(|directory| {
         use_up_descriptors();
-        let mut scene = script(directory, DYNASTY).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "second", "third"]);
-        without_descriptors(scene.keeper.pid());
-        scene.send(&ToKeeper::Kill);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        let mut fixture = script(directory, DYNASTY).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "second", "third"]);
+        without_descriptors(fixture.keeper.pid());
+        fixture.send(&ToKeeper::Kill);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
@@ -106,20 +106,20 @@ fn without_a_descriptor_to_be_had_the_keeper_kills_its_tree_all_the_same() {
 fn without_a_descriptor_to_be_had_what_remains_of_a_tree_gets_the_stop_signal() {
     alone(|directory| {
         use_up_descriptors();
-        let mut scene = script(
+        let mut fixture = script(
             directory,
             "(setsid sh -c 'trap \"echo asked >&9; exit\" TERM; echo second >&9; while :; do sleep 0.01; done' &)
              echo main >&9; sleep 100; :",
         )
         .fork();
-        scene.arm(TERM, Time::NEVER);
-        let main = scene.start_until(&["main", "second"]);
-        without_descriptors(scene.keeper.pid());
+        fixture.arm(TERM, Time::NEVER);
+        let main = fixture.start_until(&["main", "second"]);
+        without_descriptors(fixture.keeper.pid());
         signal(main, libc::SIGKILL);
-        scene.exited(killed(libc::SIGKILL, false));
-        scene.witness.hears(&["asked"]);
-        scene.send(&ToKeeper::Kill);
-        scene.empty();
+        fixture.exited(killed(libc::SIGKILL, false));
+        fixture.witness.hears(&["asked"]);
+        fixture.send(&ToKeeper::Kill);
+        fixture.empty();
     });
 }
 
@@ -127,14 +127,14 @@ fn without_a_descriptor_to_be_had_what_remains_of_a_tree_gets_the_stop_signal() 
 fn without_a_descriptor_to_be_had_a_dead_keepers_tree_is_swept_all_the_same() {
     alone(|directory| {
         use_up_descriptors();
-        let mut scene = script(directory, DYNASTY).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "second", "third"]);
+        let mut fixture = script(directory, DYNASTY).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "second", "third"]);
         without_descriptors(sys_own());
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone(), "swept, and somebody lives");
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone(), "swept, and somebody lives");
     });
 }
 
@@ -142,14 +142,14 @@ fn without_a_descriptor_to_be_had_a_dead_keepers_tree_is_swept_all_the_same() {
 fn without_a_descriptor_to_be_had_the_campaigner_kills_below_a_stopped_keeper_all_the_same() {
     alone(|directory| {
         use_up_descriptors();
-        let mut scene = script(directory, DYNASTY).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "second", "third"]);
-        signal(scene.keeper.pid(), libc::SIGSTOP);
+        let mut fixture = script(directory, DYNASTY).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "second", "third"]);
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
         without_descriptors(sys_own());
         until("the end of the tree", || {
-            scene.keeper.kill_tree();
-            scene.witness.is_gone()
+            fixture.keeper.kill_tree();
+            fixture.witness.is_gone()
         });
     });
 }
@@ -162,16 +162,16 @@ fn sys_own() -> i32 {
 fn a_list_of_strangers_that_was_read_after_the_keepers_death_is_not_taken() {
     alone(|directory| {
         let mut stranger = Command::new("sleep").arg("100").stdin(Stdio::null()).spawn().expect("started");
-        let mut scene = script(directory, STUBBORN).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.keeper.kill();
-        until("it is dead, and nobody has reaped it", || !sys::is_living_child(scene.keeper.pid()));
-        scene.keeper.note_strangers();
-        until("its end", || scene.keeper.reap());
-        scene.keeper.note_strangers();
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone(), "swept, and somebody lives");
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.keeper.kill();
+        until("it is dead, and nobody has reaped it", || !sys::is_living_child(fixture.keeper.pid()));
+        fixture.keeper.refresh_preexisting_children();
+        until("its end", || fixture.keeper.reap());
+        fixture.keeper.refresh_preexisting_children();
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone(), "swept, and somebody lives");
         assert!(stranger.try_wait().expect("a child of ours").is_none(), "it was not part of the tree");
         stranger.kill().expect("killed");
         stranger.wait().expect("reaped");
@@ -181,17 +181,17 @@ fn a_list_of_strangers_that_was_read_after_the_keepers_death_is_not_taken() {
 #[test]
 fn a_number_that_was_a_strangers_once_spares_nobody() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
         // As if each of the tree had the number of one that has ended.
         let tree = super::super::tree::own_descendants().expect("listed");
         assert!(!tree.is_empty(), "the grandchild is ours now");
-        scene.keeper.strangers = tree.into_iter().map(|pid| PreexistingChild { pid, start: 1 }).collect();
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone(), "swept, and somebody lives");
+        fixture.keeper.preexisting_children = tree.into_iter().map(|pid| PreexistingChild { pid, start: 1 }).collect();
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone(), "swept, and somebody lives");
     });
 }
 
@@ -200,15 +200,15 @@ fn a_number_that_was_a_strangers_once_spares_nobody() {
 fn a_thousand_are_swept_in_batches() {
     alone(|directory| {
         let many = "i=0; while [ $i -lt 1000 ]; do sleep 1000 & i=$((i+1)); done; echo main >&9; wait";
-        let mut scene = script(directory, many).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
-        assert!(!scene.keeper.sweep(), "not all in one batch");
-        assert!(scene.keeper.is_sweeping() && !scene.witness.is_gone(), "a batch is not all of them");
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone());
+        let mut fixture = script(directory, many).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
+        assert!(!fixture.keeper.sweep(), "not all in one batch");
+        assert!(fixture.keeper.is_sweeping() && !fixture.witness.is_gone(), "a batch is not all of them");
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone());
     });
 }
 
@@ -217,13 +217,13 @@ fn a_keeper_that_is_killing_many_reports_progress() {
     use crate::Received;
     alone(|directory| {
         let many = "i=0; while [ $i -lt 3000 ]; do sleep 1000 & i=$((i+1)); done; echo main >&9; wait";
-        let mut scene = script(directory, many).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
+        let mut fixture = script(directory, many).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
         // No answer to a ping is expected while it kills: only what it says by itself.
-        scene.send(&ToKeeper::Kill);
+        fixture.send(&ToKeeper::Kill);
         let mut progress = 0;
-        until("the end of the tree", || match scene.keeper.receive() {
+        until("the end of the tree", || match fixture.keeper.receive() {
             Received::Message(Some(FromKeeper::Progress)) => {
                 progress += 1;
                 false
@@ -234,7 +234,7 @@ fn a_keeper_that_is_killing_many_reports_progress() {
         });
         note(&format!("figures: {progress} reports of progress for 3000 processes"));
         assert!(progress > 0, "it was silent while it killed 3000");
-        assert!(scene.witness.is_gone());
+        assert!(fixture.witness.is_gone());
     });
 }
 
@@ -242,12 +242,12 @@ fn a_keeper_that_is_killing_many_reports_progress() {
 fn everybody_is_stopped_before_anybody_is_killed() {
     alone(|directory| {
         let many = "i=0; while [ $i -lt 400 ]; do sleep 1000 & i=$((i+1)); done; echo main >&9; wait";
-        let mut scene = script(directory, many).fork();
-        scene.arm(TERM, Time::NEVER);
-        let main = scene.start_until(&["main"]);
+        let mut fixture = script(directory, many).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let main = fixture.start_until(&["main"]);
         let mut states = None;
-        let root = scene.keeper.pid();
-        let _ = scene.keeper.scanner.kill(root, &[], super::super::tree::DESCENDANTS_MAX, &mut || {
+        let root = fixture.keeper.pid();
+        let _ = fixture.keeper.scanner.kill(root, &[], super::super::tree::DESCENDANTS_MAX, &mut || {
             // The first batch has been looked at, and nobody has been killed: their states are told in a moment.
             states.get_or_insert_with(|| {
                 until("the main process stands still", || status_of(main, "State").starts_with('T'));
@@ -256,8 +256,8 @@ fn everybody_is_stopped_before_anybody_is_killed() {
         });
         assert!(states.is_some_and(|state| state.starts_with('T')), "it could have had children meanwhile");
         until("the end of the tree", || {
-            scene.keeper.kill_tree();
-            scene.witness.is_gone()
+            fixture.keeper.kill_tree();
+            fixture.witness.is_gone()
         });
     });
 }
@@ -265,16 +265,16 @@ fn everybody_is_stopped_before_anybody_is_killed() {
 #[test]
 fn the_campaigner_can_kill_below_a_keeper_that_is_stopped() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        signal(scene.keeper.pid(), libc::SIGSTOP);
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
         until("the end of the tree", || {
-            scene.keeper.kill_tree();
-            scene.witness.is_gone()
+            fixture.keeper.kill_tree();
+            fixture.witness.is_gone()
         });
-        sys::kill(scene.keeper.pid(), libc::SIGCONT).expect("continued");
-        scene.exited(killed(libc::SIGKILL, false));
-        scene.empty();
+        sys::kill(fixture.keeper.pid(), libc::SIGCONT).expect("continued");
+        fixture.exited(killed(libc::SIGKILL, false));
+        fixture.empty();
     });
 }

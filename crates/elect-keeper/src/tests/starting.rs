@@ -57,12 +57,12 @@ fn what_cannot_be_executed_is_said_with_its_reason_and_leaves_nothing() {
         {
             let place = directory.join(number.to_string());
             fs::create_dir(&place).expect("created");
-            let mut scene = program(&place, path, &["job"]).fork();
-            scene.arm(TERM, Time::NEVER);
-            let run = scene.order_start(TERM, &[]);
-            scene.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(errno) });
-            scene.empty();
-            scene.hears_no_more();
+            let mut fixture = program(&place, path, &["job"]).fork();
+            fixture.arm(TERM, Time::NEVER);
+            let run = fixture.order_start(TERM, &[]);
+            fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(errno) });
+            fixture.empty();
+            fixture.hears_no_more();
         }
     });
 }
@@ -71,23 +71,23 @@ fn what_cannot_be_executed_is_said_with_its_reason_and_leaves_nothing() {
 fn a_script_that_names_no_interpreter_is_one_for_the_shell() {
     alone(|directory| {
         let path = file(directory, "exec 9>\"$WITNESS\"; echo \"$0\" \"$@\" >&9; exit 5\n", 0o755);
-        let mut scene = program(directory, &path, &["job", "one", "two words"]).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start();
-        scene.exited(CommandEnd::Exited(5));
-        scene.empty();
-        assert_eq!(scene.witness.line(), format!("{} one two words", path.display()));
+        let mut fixture = program(directory, &path, &["job", "one", "two words"]).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start();
+        fixture.exited(CommandEnd::Exited(5));
+        fixture.empty();
+        assert_eq!(fixture.witness.line(), format!("{} one two words", path.display()));
     });
 }
 
 #[test]
 fn a_word_with_a_nul_byte_is_refused() {
     alone(|directory| {
-        let mut scene = program(directory, "/bin/sleep", &["sleep", "1\0"]).fork();
-        scene.arm(TERM, Time::NEVER);
-        let run = scene.order_start(TERM, &[]);
-        scene.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::EINVAL) });
-        scene.empty();
+        let mut fixture = program(directory, "/bin/sleep", &["sleep", "1\0"]).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let run = fixture.order_start(TERM, &[]);
+        fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::EINVAL) });
+        fixture.empty();
     });
 }
 
@@ -101,10 +101,10 @@ fn its_own_identity_replaces_an_inherited_one_and_what_is_unknown_is_unset() {
             std::env::set_var("WITNESS", "another's");
             std::env::set_var("KEPT", "yes");
         }
-        let mut scene = sleeper(directory).fork();
-        scene.arm(TERM, Time::NEVER);
-        let run = scene.order_start(TERM, &[("ELECT_ID", "mine"), ("ELECT_TERM", "7"), ("ELECT_NAME", "")]);
-        let FromKeeper::Started { run: started, pid } = scene.answer() else { panic!("not started") };
+        let mut fixture = sleeper(directory).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let run = fixture.order_start(TERM, &[("ELECT_ID", "mine"), ("ELECT_TERM", "7"), ("ELECT_NAME", "")]);
+        let FromKeeper::Started { run: started, pid } = fixture.answer() else { panic!("not started") };
         assert_eq!(started, run);
         let environment = fs::read(format!("/proc/{pid}/environ")).expect("read");
         let mut seen = BTreeMap::<String, Vec<String>>::new();
@@ -133,10 +133,10 @@ fn it_has_the_three_standard_descriptors_and_the_lock_and_no_other() {
             .chain([nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_DUPFD(200)).expect("copied")])
             .collect();
         assert_eq!(leaked.len(), 4);
-        let mut scene = sleeper(directory).fork();
-        scene.claim_with("lock", vec![OwnedFd::from(lock)]);
-        scene.arm(TERM, Time::NEVER);
-        let pid = scene.start();
+        let mut fixture = sleeper(directory).fork();
+        fixture.claim_with("lock", vec![OwnedFd::from(lock)]);
+        fixture.arm(TERM, Time::NEVER);
+        let pid = fixture.start();
         let mut above = Vec::new();
         until("only one beside the three", || {
             above = open_above_two(pid);
@@ -151,10 +151,10 @@ fn it_has_the_three_standard_descriptors_and_the_lock_and_no_other() {
 #[test]
 fn without_a_lock_it_has_the_three_standard_descriptors() {
     alone(|directory| {
-        let mut scene = sleeper(directory).fork();
-        scene.claim("no lock");
-        scene.arm(TERM, Time::NEVER);
-        let pid = scene.start();
+        let mut fixture = sleeper(directory).fork();
+        fixture.claim("no lock");
+        fixture.arm(TERM, Time::NEVER);
+        let pid = fixture.start();
         until("only the three", || open_above_two(pid).is_empty());
     });
 }
@@ -162,11 +162,11 @@ fn without_a_lock_it_has_the_three_standard_descriptors() {
 #[test]
 fn it_starts_in_a_group_of_its_own_with_the_signals_it_would_have_without_us() {
     alone(|directory| {
-        let mut scene = sleeper(directory).fork();
-        scene.arm(TERM, Time::NEVER);
-        let pid = scene.start();
+        let mut fixture = sleeper(directory).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let pid = fixture.start();
         let (fields, ours) = (stat_of(pid), stat_of(std::process::id().cast_signed()));
-        assert_eq!(fields[1], scene.keeper.pid().to_string(), "its parent");
+        assert_eq!(fields[1], fixture.keeper.pid().to_string(), "its parent");
         assert_eq!(fields[2], pid.to_string(), "its group");
         // The keeper goes first where it may; that is not for its command.
         for (number, what) in [(15, "priority"), (16, "nice"), (37, "real-time priority"), (38, "policy")] {
@@ -191,31 +191,31 @@ fn a_blocked_signal_and_an_ignored_one_are_handed_down() {
         mask.thread_set_mask().expect("set");
         // SAFETY: ignoring a signal calls no handler.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-        let mut scene = sleeper(directory).fork();
-        scene.arm(TERM, Time::NEVER);
-        let pid = scene.start();
+        let mut fixture = sleeper(directory).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let pid = fixture.start();
         let bits = |field| u64::from_str_radix(&status_of(pid, field), 16).expect("a number");
         assert_eq!(bits("SigBlk"), 1 << (libc::SIGUSR2 - 1));
         assert_ne!(bits("SigIgn") & (1 << (libc::SIGCHLD - 1)), 0);
         // And its own end is seen all the same.
-        scene.send(&ToKeeper::Kill);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        fixture.send(&ToKeeper::Kill);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
 #[test]
 fn a_stop_or_a_kill_right_after_the_order_to_start_leaves_nothing() {
     alone(|directory| {
-        let mut scene = sleeper(directory).fork();
+        let mut fixture = sleeper(directory).fork();
         for term in 1..50u64 {
-            scene.arm(term, Time::NEVER);
-            let run = scene.order_start(term, &[]);
-            scene.send(&if term % 2 == 0 { ToKeeper::Kill } else { ToKeeper::Stop { kill_at: Time::NEVER } });
+            fixture.arm(term, Time::NEVER);
+            let run = fixture.order_start(term, &[]);
+            fixture.send(&if term % 2 == 0 { ToKeeper::Kill } else { ToKeeper::Stop { kill_at: Time::NEVER } });
             #[expect(clippy::wildcard_enum_match_arm, reason = "every other answer fails the test")]
-            match scene.answer() {
+            match fixture.answer() {
                 FromKeeper::Started { run: started, .. } if started == run => {
-                    scene.exited(if term % 2 == 0 {
+                    fixture.exited(if term % 2 == 0 {
                         killed(libc::SIGKILL, true)
                     } else {
                         killed(libc::SIGTERM, false)
@@ -226,8 +226,8 @@ fn a_stop_or_a_kill_right_after_the_order_to_start_leaves_nothing() {
                 }
                 other => panic!("{other:?}"),
             }
-            scene.empty();
-            scene.hears_no_more();
+            fixture.empty();
+            fixture.hears_no_more();
         }
     });
 }

@@ -61,17 +61,17 @@ fn of(mut micros: Vec<u64>) -> String {
 
 /// One storm; when it was dead and when that was known, counted from the order to kill.
 fn passes_over(directory: &std::path::Path, tier: Containment) -> (Duration, Duration) {
-    let mut scene = script(directory, &itself("storm::storm_of_forks")).contained(tier).fork();
-    scene.arm(TERM, Time::NEVER);
+    let mut fixture = script(directory, &itself("storm::storm_of_forks")).contained(tier).fork();
+    fixture.arm(TERM, Time::NEVER);
     // What is measured is the keeper, not how long the storm keeps us from looking.
     sys::schedule_first();
-    scene.start_until(&["in full swing"]);
-    let first = goes_first(scene.keeper.pid());
+    fixture.start_until(&["in full swing"]);
+    let first = goes_first(fixture.keeper.pid());
     let killed_at = clock::now();
-    scene.send(&ToKeeper::Kill);
-    let died = scene.witness.gone().since(killed_at);
-    scene.exited(killed(libc::SIGKILL, true));
-    scene.empty();
+    fixture.send(&ToKeeper::Kill);
+    let died = fixture.witness.gone().since(killed_at);
+    fixture.exited(killed(libc::SIGKILL, true));
+    fixture.empty();
     let emptied = clock::now().since(killed_at);
     // Without the right to go first, a storm may be faster than the keeper where it has to find them one by one (2.2):
     // it dies all the same.
@@ -155,37 +155,37 @@ fn a_hail_of_orphans_does_not_put_the_deadline_off() {
             for i in 1 2 3 4; do (setsid sh -c 'echo up >&9; while :; do (: &); done' &); done
             echo main >&9
             while :; do (: &); done";
-        let mut scene = script(directory, text).fork();
-        let kill_by = scene.arm_for(SOON);
-        scene.start_until(&["main", "up", "up", "up", "up"]);
-        let first = goes_first(scene.keeper.pid());
+        let mut fixture = script(directory, text).fork();
+        let kill_by = fixture.arm_for(SOON);
+        fixture.start_until(&["main", "up", "up", "up", "up"]);
+        let first = goes_first(fixture.keeper.pid());
         sys::schedule_first();
-        let died = scene.witness.gone();
+        let died = fixture.witness.gone();
         note(&format!("a hail of orphans: dead {:?} after the deadline", died.since(kill_by)));
         assert!(died >= kill_by);
         assert!(!first || died <= kill_by + KILL_ALLOWANCE, "{:?} late", died.since(kill_by));
-        scene.hears(FromKeeper::Expired { term: TERM });
+        fixture.hears(FromKeeper::Expired { term: TERM });
     });
 }
 
 #[test]
 fn many_that_die_at_once_are_all_seen_to_have_ended() {
     alone(|directory| {
-        let mut scene =
+        let mut fixture =
             script(directory, "for i in $(seq 300); do (sh -c 'echo >&9; exec sleep 100' &); done; wait; sleep 100; :")
                 .fork();
-        scene.arm(TERM, Time::NEVER);
-        let group = scene.start();
+        fixture.arm(TERM, Time::NEVER);
+        let group = fixture.start();
         for _ in 0..300 {
-            scene.witness.line();
+            fixture.witness.line();
         }
         // One SIGCHLD for all of them.
-        signal(scene.keeper.pid(), libc::SIGSTOP);
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
         signal(-group, libc::SIGKILL);
-        scene.witness.gone();
+        fixture.witness.gone();
         until("the last of them is dead", || status_of(group, "State").starts_with('Z'));
-        signal(scene.keeper.pid(), libc::SIGCONT);
-        scene.exited(killed(libc::SIGKILL, false));
-        scene.empty();
+        signal(fixture.keeper.pid(), libc::SIGCONT);
+        fixture.exited(killed(libc::SIGKILL, false));
+        fixture.empty();
     });
 }
