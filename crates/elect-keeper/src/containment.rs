@@ -44,7 +44,7 @@ pub enum Tier {
 
 /// A tier that was named and is not to be had.
 #[derive(Debug, thiserror::Error)]
-#[error("--containment {tier} is not to be had here: {reason}; {remedy}, or leave it to --containment auto")]
+#[error("--containment {tier} is not available here: {reason}; {remedy}, or leave it to --containment auto")]
 pub struct NoContainment {
     tier: &'static str,
     remedy: &'static str,

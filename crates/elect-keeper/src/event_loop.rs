@@ -1,6 +1,6 @@
 //! The keeper's own loop: one socket, one deadline, one tree.
 //!
-//! What starts it is in [`start`]; hooks that run beside it are in [`running_hook`].
+//! [`start`] starts a tree, [`stopping`] stops and kills it, [`running_hook`] runs background hooks beside it.
 //!
 //! ```text
 //!           start            exec           stop · main ended          kill_at · deadline · kill
@@ -13,19 +13,18 @@
 
 mod running_hook;
 mod start;
+mod stopping;
 mod terminal;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
 
 use super::containment::Tier;
 use super::namespace::Init;
@@ -33,22 +32,16 @@ use super::protocol::{Channel, Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
 use super::spawn::{CommandSpec, ExecStatus, Spawned};
 use super::sys::{self, Inherited, Reaped};
 use super::terminal::Terminal;
-use super::tree::{KillSweep, Scanner};
+use super::tree::Scanner;
 use crate::clock::{self, Alarm};
 use elect_core::{CommandEnd, FromKeeper, Program, RunId, Term, Time};
 use running_hook::RunningHook;
 use start::PendingOustedHook;
+use stopping::Stop;
 
 /// How many messages, or ends of children, are dealt with before the deadlines are looked at again: neither a campaigner
 /// that never stops talking nor a hail of orphans may put a kill off.
 const EVENT_BATCH: usize = 64;
-/// How soon a killed tree is looked at again if no child's end says so first; doubled up to the longest.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(5);
-const SWEEP_INTERVAL_MAX: Duration = Duration::from_millis(100);
-
-/// How often progress is reported at most.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
-
 pub struct KeeperLoop {
     channel: Channel,
     campaigner: CampaignerState,
@@ -106,7 +99,8 @@ enum CommandTree {
     Empty,
     /// The main process leads a group of its own, which keeps the number when the process is gone.
     Alive {
-        program: Program,
+        /// `None`: a background hook or its leftovers, without a program beside them.
+        program: Option<Program>,
         main: MainProcess,
         group: i32,
         stop: Stop,
@@ -139,20 +133,6 @@ enum MainProcess {
     Ended,
     /// There is no command: the tree is one until it is stopped, whoever is in it.
     Nothing,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Stop {
-    NotRequested,
-    /// The stop signal was sent; SIGKILL follows.
-    Terminating {
-        kill_at: Time,
-    },
-    /// SIGKILL was sent, and is sent again until nothing is left.
-    Killing {
-        retry_at: Time,
-        backoff: Duration,
-    },
 }
 
 impl KeeperLoop {
@@ -273,7 +253,7 @@ impl KeeperLoop {
         let CommandTree::Alive { program, stop, until, .. } = &self.tree else {
             return self.hold_ends_at().min(hook_wake_at);
         };
-        let deadline = match self.deadline.filter(|_| program.deadline_term().is_some()) {
+        let deadline = match self.deadline.filter(|_| program.and_then(Program::deadline_term).is_some()) {
             Some(KillDeadline { expired: false, kill_by, .. }) => kill_by,
             Some(KillDeadline { expired: true, .. }) | None => Time::NEVER,
         };
@@ -300,81 +280,6 @@ impl KeeperLoop {
     fn hold_exceeds_lease(&self) -> bool {
         let lease_ends = self.deadline.map_or(Time::NEVER, |deadline| deadline.kill_by);
         self.hold.is_some_and(|hold| hold.until > lease_ends)
-    }
-
-    // ---- deadlines
-
-    /// K1: past a deadline the tree is killed, whatever anybody says; but for a follower and the hook after a term, which have
-    /// nothing to do with it.
-    fn enforce(&mut self, now: Time) {
-        self.enforce_hook_timeout(now);
-        let CommandTree::Alive { program, stop, until, .. } = &self.tree else { return };
-        let due = match *stop {
-            Stop::NotRequested => now >= *until,
-            Stop::Terminating { kill_at } => now >= kill_at.min(*until),
-            Stop::Killing { retry_at, .. } => now >= retry_at,
-        };
-        let governed = program.deadline_term().is_some();
-        let expired = self.deadline.filter(|deadline| governed && !deadline.expired && now >= deadline.kill_by);
-        if due || expired.is_some() {
-            self.kill();
-        }
-        if let (Some(KillDeadline { term, .. }), Some(deadline)) = (expired, self.deadline.as_mut()) {
-            deadline.expired = true;
-            self.outbox.push_back(FromKeeper::Expired { term });
-        }
-    }
-
-    fn kill(&mut self) {
-        let CommandTree::Alive { main, stop, init, .. } = &mut self.tree else { return };
-        sys::schedule_first();
-        // Each of these kills many in one call, before those that find the others.
-        if let Some(init) = init {
-            init.kill();
-        }
-        if let Some(pid) = main.pid() {
-            signal_group(pid, libc::SIGKILL);
-        }
-        let progress = &mut Progress::of(&self.channel, self.campaigner);
-        if let KillSweep::Complete(_) = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report())
-        {
-            // What is left is to see them die. To reap somebody whom `ps` is looking at takes until that has let go, which
-            // the kernel waits for in a busy loop, and whoever goes before all others keeps `ps` from it: for a second.
-            self.inherited.schedule_as_before();
-        }
-        let backoff = match *stop {
-            Stop::Killing { backoff, .. } => (backoff * 2).min(SWEEP_INTERVAL_MAX),
-            Stop::NotRequested | Stop::Terminating { .. } => SWEEP_INTERVAL,
-        };
-        *stop = Stop::Killing { retry_at: clock::now() + backoff, backoff };
-    }
-
-    /// The stop signal now, SIGKILL at `kill_at` or when it was already due, whichever is first.
-    fn stop(&mut self, kill_at: Time) {
-        let Some(spec) = &self.spec else { return };
-        let stop_signal = spec.stop_signal;
-        let hook_group = self.hook_group();
-        let CommandTree::Alive { main, stop, .. } = &mut self.tree else { return };
-        let before = std::mem::replace(stop, stop.with_kill_at(kill_at));
-        if !matches!(before, Stop::NotRequested) {
-            return;
-        }
-        if let Some(pid) = main.pid() {
-            signal_group(pid, stop_signal);
-            // A stopped process takes no signal but SIGKILL and this one.
-            signal_group(pid, libc::SIGCONT);
-            if let Some(group) = hook_group {
-                signal_group(group, stop_signal);
-                signal_group(group, libc::SIGCONT);
-            }
-        } else {
-            self.signal_descendants(stop_signal, |_| true);
-        }
-    }
-
-    fn signal_descendants(&mut self, signal: i32, chosen: impl Fn(i32) -> bool) {
-        self.scanner.signal_descendants(self.own_pid, &[], signal, &chosen);
-        self.scanner.signal_descendants(self.own_pid, &[], libc::SIGCONT, &chosen);
     }
 
     // ---- children
@@ -471,7 +376,7 @@ impl KeeperLoop {
             ExecStatus::Succeeded => {
                 let pid = spawned.pid;
                 *main = MainProcess::Running(pid);
-                if let (Some(spec), Program::Command { term }) = (&self.spec, program)
+                if let (Some(spec), Some(Program::Command { term })) = (&self.spec, program)
                     && self.hold.is_none_or(|hold| hold.term != term)
                 {
                     self.hold = Some(ClaimHold { term, until: clock::now() + spec.min_hold });
@@ -521,26 +426,6 @@ impl KeeperLoop {
         self.take_terminal_back(end, asked);
     }
 
-    /// K10: what remains gets the stop signal and, within the time-out that already runs or starts now, SIGKILL.
-    fn stop_descendants(&mut self) {
-        let Some(spec) = &self.spec else { return };
-        let (signal, timeout) = (spec.stop_signal, spec.stop_timeout);
-        let hook_group = self.hook_group();
-        let CommandTree::Alive { group, stop, .. } = &mut self.tree else { return };
-        let groups = [Some(*group), hook_group];
-        match *stop {
-            Stop::NotRequested => {
-                *stop = stop.with_kill_at(clock::now() + timeout);
-                self.signal_descendants(signal, |_| true);
-            }
-            // Its group has had the signal already, and that of a hook beside it; to some a second one means "at once".
-            Stop::Terminating { .. } => self.signal_descendants(signal, |pid| {
-                nix::unistd::getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| !groups.contains(&Some(of.as_raw())))
-            }),
-            Stop::Killing { .. } => {}
-        }
-    }
-
     // ---- the campaigner
 
     fn receive_messages(&mut self, buffer: &mut [u8]) {
@@ -569,11 +454,11 @@ impl KeeperLoop {
                 self.outbox.push_back(FromKeeper::Empty { run: self.last_ordered_run });
             }
             ToKeeper::Stop { kill_at } => {
-                self.take_over_hook_leftovers(Program::Follower);
+                self.take_over_hook_leftovers();
                 self.stop(kill_at);
             }
             ToKeeper::Kill => {
-                self.take_over_hook_leftovers(Program::Follower);
+                self.take_over_hook_leftovers();
                 self.kill();
             }
             ToKeeper::Forward { signal } => self.forward(signal),
@@ -582,7 +467,8 @@ impl KeeperLoop {
             ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
             ToKeeper::Resume => {
                 if let Some(group) = self.running_group() {
-                    let command = matches!(self.tree, CommandTree::Alive { program: Program::Command { .. }, .. });
+                    let command =
+                        matches!(self.tree, CommandTree::Alive { program: Some(Program::Command { .. }), .. });
                     self.terminal.resume(group, command);
                 }
             }
@@ -610,34 +496,6 @@ impl KeeperLoop {
     fn on_campaigner_gone(&mut self) {
         self.campaigner = CampaignerState::Gone;
         self.begin_final_stop();
-    }
-
-    fn begin_final_stop(&mut self) {
-        self.outbox.clear();
-        if self.campaigner == CampaignerState::Dismissed {
-            // There should be nothing left, and nobody is left to wait for it.
-            self.take_over_hook_leftovers(Program::Follower);
-            return self.kill();
-        }
-        let timeout = self.spec.as_ref().map_or(Duration::ZERO, |spec| spec.stop_timeout);
-        let program = match &self.tree {
-            // Nothing is left to be told by a hook that runs beside nothing.
-            CommandTree::Empty if !self.has_no_hook() => {
-                self.take_over_hook_leftovers(Program::Follower);
-                return self.kill();
-            }
-            CommandTree::Empty => return,
-            CommandTree::Alive { program, .. } => *program,
-        };
-        let kill_at = clock::now() + timeout;
-        let deadline = self.deadline.filter(|_| program.deadline_term().is_some());
-        match program {
-            Program::Command { .. } | Program::OnElected { .. } | Program::Follower => {
-                self.stop(kill_at.min(deadline.map_or(Time::NEVER, |deadline| deadline.kill_by)));
-            }
-            // It has its time, and is not run again.
-            Program::OnOusted { .. } => {}
-        }
     }
 
     /// K1: a new term opens only over an empty tree, and there any does: the store that gives them may have been rebuilt. Within a
@@ -675,18 +533,6 @@ impl KeeperLoop {
     }
 }
 
-impl Stop {
-    /// The state after another stop was requested: a date is only ever moved forward, and a kill that has begun is never
-    /// turned back into a stop (K1).
-    fn with_kill_at(self, kill_at: Time) -> Stop {
-        match self {
-            Stop::NotRequested => Stop::Terminating { kill_at },
-            Stop::Terminating { kill_at: before } => Stop::Terminating { kill_at: before.min(kill_at) },
-            Stop::Killing { .. } => self,
-        }
-    }
-}
-
 impl MainProcess {
     fn pid(&self) -> Option<i32> {
         match self {
@@ -695,59 +541,5 @@ impl MainProcess {
             MainProcess::Refused(child) => *child,
             MainProcess::Ended | MainProcess::Nothing => None,
         }
-    }
-}
-
-/// Tells the campaigner, while many are being killed, that the keeper lives (K4). What finds no room is not said.
-struct Progress<'a> {
-    channel: Option<&'a Channel>,
-    last: Time,
-}
-
-impl Progress<'_> {
-    fn of(channel: &Channel, campaigner: CampaignerState) -> Progress<'_> {
-        Progress { channel: Some(channel).filter(|_| campaigner == CampaignerState::Present), last: clock::now() }
-    }
-
-    fn report(&mut self) {
-        let now = clock::now();
-        if let Some(channel) = self.channel
-            && now.since(self.last) >= PROGRESS_INTERVAL
-        {
-            self.last = now;
-            channel.report_progress();
-        }
-    }
-}
-
-/// Signals the group of the main process, and the main process itself should it have left for another.
-fn signal_group(main: i32, signal: i32) {
-    let _ = sys::kill(-main, signal);
-    if nix::unistd::getpgid(Some(Pid::from_raw(main))).is_ok_and(|group| group.as_raw() != main) {
-        let _ = sys::kill(main, signal);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SOON: Time = Time::from_nanos(1_000);
-    const LATER: Time = Time::from_nanos(2_000);
-
-    #[test]
-    fn a_kill_that_has_begun_is_never_turned_back_into_a_stop() {
-        let killing = Stop::Killing { retry_at: SOON, backoff: SWEEP_INTERVAL };
-        for kill_at in [Time::BOOT, SOON, LATER, Time::NEVER] {
-            assert!(matches!(killing.with_kill_at(kill_at), Stop::Killing { retry_at: SOON, backoff: SWEEP_INTERVAL }));
-        }
-    }
-
-    #[test]
-    fn a_kill_that_is_due_is_not_put_off_by_another_stop() {
-        let asked = Stop::NotRequested.with_kill_at(SOON);
-        assert!(matches!(asked, Stop::Terminating { kill_at: SOON }));
-        assert!(matches!(asked.with_kill_at(LATER), Stop::Terminating { kill_at: SOON }));
-        assert!(matches!(asked.with_kill_at(Time::BOOT), Stop::Terminating { kill_at: Time::BOOT }));
     }
 }

@@ -4,20 +4,26 @@
 //! Both ends are the same program in the same version on the same host, so there is no version to negotiate; a message
 //! that cannot be read is dropped all the same, and changes nothing.
 
+mod decoder;
+mod encoder;
+#[cfg(test)]
+mod tests;
+
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 
 use super::sys;
+use decoder::Decoder;
 use elect_core::limits;
 use elect_core::{
     BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, HookContext, NotStarted, Program, RunId, Signal, Term,
     TerminalEvent, Time,
 };
+use encoder::Encoder;
 
 /// Longer messages are refused by their sender.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -111,7 +117,7 @@ impl ToKeeper {
             ToKeeper::EndHold => message.tag(9),
             ToKeeper::Resume => message.tag(12),
         };
-        message.0
+        message.finish()
     }
 
     /// Cuts each value of the environment that the message carries to [`VALUE_BYTES_MAX`], at the boundary of a character.
@@ -142,7 +148,7 @@ impl ToKeeper {
 
     /// `None`: not a message.
     fn decode(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Option<ToKeeper> {
-        let mut message = Decoder(bytes);
+        let mut message = Decoder::new(bytes);
         let decoded = match message.tag()? {
             1 => ToKeeper::Claim(Claim { payload: message.bytes()?.to_vec(), descriptors }),
             2 => ToKeeper::Arm { term: message.number()?, kill_by: Time::from_nanos(message.number()?) },
@@ -161,7 +167,7 @@ impl ToKeeper {
             12 => ToKeeper::Resume,
             _ => return None,
         };
-        message.0.is_empty().then_some(decoded)
+        message.is_finished().then_some(decoded)
     }
 }
 
@@ -199,11 +205,11 @@ fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
         FromKeeper::Progress => message.tag(PROGRESS),
         FromKeeper::Cleared { run } => message.tag(19).number(run),
     };
-    message.0
+    message.finish()
 }
 
 fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
-    let mut message = Decoder(bytes);
+    let mut message = Decoder::new(bytes);
     let decoded = match message.tag()? {
         1 => FromKeeper::Armed { term: message.number()?, kill_by: Time::from_nanos(message.number()?) },
         2 => FromKeeper::Pong,
@@ -226,120 +232,7 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
         19 => FromKeeper::Cleared { run: message.number()? },
         _ => return None,
     };
-    message.0.is_empty().then_some(decoded)
-}
-
-#[derive(Default)]
-struct Encoder(Vec<u8>);
-
-impl Encoder {
-    fn tag(&mut self, tag: u8) -> &mut Encoder {
-        self.0.push(tag);
-        self
-    }
-
-    fn number(&mut self, number: u64) -> &mut Encoder {
-        self.0.extend(number.to_ne_bytes());
-        self
-    }
-
-    fn signed(&mut self, number: i32) -> &mut Encoder {
-        self.0.extend(number.to_ne_bytes());
-        self
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Encoder {
-        self.number(bytes.len() as u64);
-        self.0.extend(bytes);
-        self
-    }
-
-    fn program(&mut self, program: Program) -> &mut Encoder {
-        match program {
-            Program::Command { term } => self.tag(1).number(term),
-            Program::OnElected { term } => self.tag(2).number(term),
-            Program::OnOusted { term } => self.tag(3).number(term),
-            Program::Follower => self.tag(4).number(0),
-        }
-    }
-
-    /// Runs are counted from one.
-    fn hook_context(&mut self, context: HookContext) -> &mut Encoder {
-        match context {
-            HookContext::WithRun(run) => self.number(run),
-            HookContext::Alone => self.number(0),
-        }
-    }
-
-    /// The last of a message.
-    fn identity(&mut self, identity: &[(OsString, OsString)]) -> &mut Encoder {
-        for (name, value) in identity {
-            self.bytes(name.as_bytes()).bytes(value.as_bytes());
-        }
-        self
-    }
-}
-
-struct Decoder<'a>(&'a [u8]);
-
-impl<'a> Decoder<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
-    fn tag(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[tag]| tag)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        self.take().map(u64::from_ne_bytes)
-    }
-
-    fn signed(&mut self) -> Option<i32> {
-        self.take().map(i32::from_ne_bytes)
-    }
-
-    fn exited(&mut self) -> Option<CommandEnd> {
-        Some(CommandEnd::Exited(u8::try_from(self.signed()?).ok()?))
-    }
-
-    fn killed(&mut self) -> Option<CommandEnd> {
-        Some(CommandEnd::Killed { signal: Signal(self.signed()?), escalated: self.signed()? != 0 })
-    }
-
-    fn program(&mut self) -> Option<Program> {
-        let (tag, term) = (self.tag()?, self.number()?);
-        Some(match tag {
-            1 => Program::Command { term },
-            2 => Program::OnElected { term },
-            3 => Program::OnOusted { term },
-            4 => Program::Follower,
-            _ => return None,
-        })
-    }
-
-    fn hook_context(&mut self) -> Option<HookContext> {
-        self.number().map(|run| if run == 0 { HookContext::Alone } else { HookContext::WithRun(run) })
-    }
-
-    /// All that is left.
-    fn identity(&mut self) -> Option<Vec<(OsString, OsString)>> {
-        let mut identity = Vec::new();
-        while !self.0.is_empty() {
-            let (name, value) = (self.bytes()?.to_vec(), self.bytes()?.to_vec());
-            identity.push((OsString::from_vec(name), OsString::from_vec(value)));
-        }
-        Some(identity)
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = usize::try_from(self.number()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(bytes)
-    }
+    message.is_finished().then_some(decoded)
 }
 
 /// One end of the socket. Nothing here ever waits.
@@ -445,213 +338,5 @@ impl Channel {
         // Half a message is none, even where the half could be read.
         let bytes = if whole { &buffer[..length] } else { &[] };
         Received::Message(decode(bytes, descriptors))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-    use elect_core::proptest_support;
-
-    fn every_message() -> Vec<ToKeeper> {
-        let start = |program| ToKeeper::Start { program, run: 1, identity: Vec::new() };
-        vec![
-            start(Program::OnElected { term: 7 }),
-            start(Program::OnOusted { term: 7 }),
-            start(Program::Follower),
-            ToKeeper::BackgroundHook {
-                background_hook: BackgroundHook::OnChange,
-                context: HookContext::Alone,
-                identity: Vec::new(),
-            },
-            ToKeeper::BackgroundHook {
-                background_hook: BackgroundHook::OnError,
-                context: HookContext::WithRun(7),
-                identity: vec![("ELECT_ERROR".into(), "down".into())],
-            },
-            ToKeeper::Claim(Claim { payload: b"{}".to_vec(), descriptors: Vec::new() }),
-            ToKeeper::Arm { term: 7, kill_by: Time::NEVER },
-            ToKeeper::Start {
-                program: Program::Command { term: 7 },
-                run: 1,
-                identity: vec![("ELECT_TERM".into(), "7".into()), ("A".into(), "".into())],
-            },
-            ToKeeper::Stop { kill_at: Time::from_nanos(9) },
-            ToKeeper::Kill,
-            ToKeeper::Forward { signal: 34 },
-            ToKeeper::Ping,
-            ToKeeper::Dismiss,
-            ToKeeper::EndHold,
-            ToKeeper::Resume,
-        ]
-    }
-
-    fn every_answer() -> Vec<FromKeeper> {
-        let killed = CommandEnd::Killed { signal: Signal(9), escalated: true };
-        vec![
-            FromKeeper::NoCommand { run: 1 },
-            FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Exited(3))),
-            FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(killed)),
-            FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(11)),
-            FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow),
-            FromKeeper::Armed { term: 7, kill_by: Time::NEVER },
-            FromKeeper::Pong,
-            FromKeeper::Progress,
-            FromKeeper::Cleared { run: 1 },
-            FromKeeper::Started { run: 1, pid: 4711 },
-            FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate },
-            FromKeeper::NotStarted { run: 1, why: NotStarted::Failed(13) },
-            FromKeeper::Exited { run: 1, end: CommandEnd::Exited(255) },
-            FromKeeper::Exited { run: 1, end: CommandEnd::Killed { signal: Signal(9), escalated: true } },
-            FromKeeper::Exited { run: 1, end: CommandEnd::Killed { signal: Signal(34), escalated: false } },
-            FromKeeper::Expired { term: 7 },
-            FromKeeper::Empty { run: 1 },
-            FromKeeper::Terminal(TerminalEvent::Suspended(Signal(20))),
-            FromKeeper::Terminal(TerminalEvent::Stopped(Signal(21))),
-            FromKeeper::Terminal(TerminalEvent::Interrupted(Signal(2))),
-        ]
-    }
-
-    #[test]
-    fn what_is_sent_is_what_is_received() {
-        for message in every_message() {
-            let decoded = ToKeeper::decode(&message.encode(), Vec::new()).expect("readable");
-            assert_eq!(format!("{decoded:?}"), format!("{message:?}"));
-        }
-        for answer in every_answer() {
-            assert_eq!(decode_answer(&encode_answer(&answer)), Some(answer));
-        }
-    }
-
-    #[test]
-    fn a_message_cut_short_or_drawn_out_is_none() {
-        for bytes in every_message().into_iter().map(|message| message.encode()) {
-            // A start may lose whole pairs of its environment and still be one; nothing else may.
-            let shortest = if [3, 10, 11].contains(&bytes[0]) { bytes.len() } else { 0 };
-            for length in shortest..bytes.len() {
-                assert!(ToKeeper::decode(&bytes[..length], Vec::new()).is_none(), "{bytes:?} cut to {length}");
-            }
-            assert!(ToKeeper::decode(&[&bytes[..], b"!"].concat(), Vec::new()).is_none());
-        }
-        for bytes in every_answer().iter().map(encode_answer) {
-            for length in 0..bytes.len() {
-                assert!(decode_answer(&bytes[..length]).is_none(), "{bytes:?} cut to {length}");
-            }
-            assert!(decode_answer(&[&bytes[..], b"!"].concat()).is_none());
-        }
-    }
-
-    fn messages() -> impl Strategy<Value = ToKeeper> {
-        let text = || vec(any::<u8>(), 0..20).prop_map(OsString::from_vec);
-        let identity = vec((text(), text()), 0..4).boxed();
-        let program = prop_oneof![
-            any::<Term>().prop_map(|term| Program::Command { term }),
-            any::<Term>().prop_map(|term| Program::OnElected { term }),
-            any::<Term>().prop_map(|term| Program::OnOusted { term }),
-            Just(Program::Follower),
-        ];
-        let background_hook = prop_oneof![Just(BackgroundHook::OnChange), Just(BackgroundHook::OnError)];
-        prop_oneof![
-            vec(any::<u8>(), 0..60).prop_map(|payload| ToKeeper::Claim(Claim { payload, descriptors: Vec::new() })),
-            any::<[u64; 2]>().prop_map(|[term, at]| ToKeeper::Arm { term, kill_by: Time::from_nanos(at) }),
-            (program, any::<u64>(), identity.clone()).prop_map(|(program, run, identity)| ToKeeper::Start {
-                program,
-                run,
-                identity
-            }),
-            (background_hook, 0..3_u64, identity).prop_map(|(background_hook, run, identity)| {
-                ToKeeper::BackgroundHook {
-                    background_hook,
-                    context: if run == 0 { HookContext::Alone } else { HookContext::WithRun(run) },
-                    identity,
-                }
-            }),
-            any::<u64>().prop_map(|at| ToKeeper::Stop { kill_at: Time::from_nanos(at) }),
-            any::<i32>().prop_map(|signal| ToKeeper::Forward { signal }),
-        ]
-    }
-
-    fn answers() -> impl Strategy<Value = FromKeeper> {
-        let end = prop_oneof![
-            any::<u8>().prop_map(CommandEnd::Exited),
-            any::<(i32, bool)>()
-                .prop_map(|(signal, escalated)| CommandEnd::Killed { signal: Signal(signal), escalated }),
-        ];
-        prop_oneof![
-            any::<[u64; 2]>().prop_map(|[term, at]| FromKeeper::Armed { term, kill_by: Time::from_nanos(at) }),
-            any::<(u64, i32)>().prop_map(|(run, pid)| FromKeeper::Started { run, pid }),
-            any::<(u64, i32)>().prop_map(|(run, errno)| FromKeeper::NotStarted { run, why: NotStarted::Failed(errno) }),
-            (any::<u64>(), end.clone()).prop_map(|(run, end)| FromKeeper::Exited { run, end }),
-            end.prop_map(|end| FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(end))),
-            any::<i32>().prop_map(|signal| FromKeeper::Terminal(TerminalEvent::Stopped(Signal(signal)))),
-        ]
-    }
-
-    /// Tags that exist, with whatever follows them.
-    fn babble() -> impl Strategy<Value = Vec<u8>> {
-        (0..20_u8, vec(any::<u8>(), 0..60)).prop_map(|(tag, rest)| [vec![tag], rest].concat())
-    }
-
-    #[test]
-    fn whatever_is_sent_is_what_is_received() {
-        proptest_support::check(proptest_support::FAST, &messages(), |message| {
-            let decoded = ToKeeper::decode(&message.encode(), Vec::new()).expect("readable");
-            assert_eq!(format!("{decoded:?}"), format!("{message:?}"));
-        });
-        proptest_support::check(proptest_support::FAST, &answers(), |answer| {
-            assert_eq!(decode_answer(&encode_answer(&answer)), Some(answer));
-        });
-    }
-
-    #[test]
-    fn whatever_arrives_is_a_message_or_none() {
-        // Neither asks for memory by the length that the noise names.
-        let said = prop_oneof![
-            proptest_support::random_bytes(),
-            babble(),
-            proptest_support::corrupted(messages().prop_map(|message| message.encode()))
-        ];
-        proptest_support::check(proptest_support::FAST, &said, |bytes| {
-            if let Some(message) = ToKeeper::decode(&bytes, Vec::new()) {
-                let again = ToKeeper::decode(&message.encode(), Vec::new()).expect("readable");
-                assert_eq!(format!("{again:?}"), format!("{message:?}"));
-            }
-        });
-        let said = prop_oneof![
-            proptest_support::random_bytes(),
-            babble(),
-            proptest_support::corrupted(answers().prop_map(|answer| encode_answer(&answer)))
-        ];
-        proptest_support::check(proptest_support::FAST, &said, |bytes| {
-            if let Some(answer) = decode_answer(&bytes) {
-                assert_eq!(decode_answer(&encode_answer(&answer)), Some(answer));
-            }
-        });
-    }
-
-    #[test]
-    fn what_cannot_be_read_leaves_the_socket_as_it_was() {
-        let kind = (AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
-        let (one, other) = socketpair(kind.0, kind.1, None, kind.2).expect("a pair");
-        let (one, other) = (Channel::new(one), Channel::new(other));
-        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-        let buffer = std::cell::RefCell::new(&mut buffer);
-        // No message is empty.
-        let said = (0..20_u8, vec(any::<u8>(), 0..200)).prop_map(|(tag, rest)| [vec![tag], rest].concat());
-        proptest_support::check(proptest_support::SLOW, &said, |bytes| {
-            one.transmit(&bytes, &[]).expect("room");
-            one.send(&ToKeeper::Ping).expect("room");
-            assert!(matches!(other.receive(*buffer.borrow_mut()), Received::Message(_)), "read, or known to be none");
-            assert!(matches!(other.receive(*buffer.borrow_mut()), Received::Message(Some(ToKeeper::Ping))));
-            other.transmit(&bytes, &[]).expect("room");
-            other.answer(&FromKeeper::Pong).expect("room");
-            assert!(matches!(one.receive_answer(), Received::Message(_)), "read, or known to be none");
-            assert!(matches!(one.receive_answer(), Received::Message(Some(FromKeeper::Pong))));
-            assert!(matches!(one.receive_answer(), Received::Nothing));
-        });
     }
 }

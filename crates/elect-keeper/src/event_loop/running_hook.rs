@@ -5,15 +5,13 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::start::IdentityVars;
-use super::{
-    CampaignerState, CommandTree, KeeperLoop, MainProcess, Progress, SWEEP_INTERVAL, SWEEP_INTERVAL_MAX, Stop,
-    signal_group,
-};
+use super::stopping::{Progress, SWEEP_INTERVAL, SWEEP_INTERVAL_MAX, Stop, signal_group};
+use super::{CampaignerState, CommandTree, KeeperLoop, MainProcess};
 use crate::clock;
 use crate::namespace::Init;
 use crate::spawn::spawn;
 use crate::{sys, tree};
-use elect_core::{BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, Program, Time};
+use elect_core::{BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, Time};
 
 /// A hook that runs beside, or what it has left behind where there is no tree.
 #[derive(Debug)]
@@ -132,7 +130,7 @@ impl KeeperLoop {
     }
 
     /// What runs beside no tree is one from here on, to be stopped or killed like any other.
-    pub(super) fn take_over_hook_leftovers(&mut self, program: Program) {
+    pub(super) fn take_over_hook_leftovers(&mut self) {
         if let CommandTree::Empty = self.tree {
             // K1: a kill that has begun goes on.
             let stop = match self.running_hook.as_ref().and_then(|hook| Some((hook.kill_at, hook.backoff?))) {
@@ -140,7 +138,7 @@ impl KeeperLoop {
                 None => Stop::NotRequested,
             };
             self.tree = CommandTree::Alive {
-                program,
+                program: None,
                 main: MainProcess::Ended,
                 group: 0,
                 stop,

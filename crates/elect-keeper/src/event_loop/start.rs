@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::{CampaignerState, CommandTree, KeeperLoop, MainProcess, Stop};
+use super::stopping::Stop;
+use super::{CampaignerState, CommandTree, KeeperLoop, MainProcess};
 use crate::clock;
 use crate::namespace::Init;
 use crate::spawn::spawn;
@@ -37,6 +38,7 @@ impl KeeperLoop {
                 }
                 let (group, until) = (main.pid().unwrap_or_default(), clock::now() + self.run_timeout(program));
                 let executes = matches!(main, MainProcess::Starting(_));
+                let program = Some(program);
                 self.tree = CommandTree::Alive { program, main, group, stop: Stop::NotRequested, init, until };
                 if !executes {
                     self.adopt_finished_hook();

@@ -1,6 +1,7 @@
 //! The terminal, as far as the tree in it is concerned: it is for the command, and for none of the others.
 
-use super::{CommandTree, KeeperLoop, MainProcess, Stop, signal_group};
+use super::stopping::{Stop, signal_group};
+use super::{CommandTree, KeeperLoop, MainProcess};
 use crate::clock;
 use crate::sys;
 use elect_core::{CommandEnd, FromKeeper, Program, TerminalEvent};
@@ -8,7 +9,9 @@ use elect_core::{CommandEnd, FromKeeper, Program, TerminalEvent};
 impl KeeperLoop {
     pub(super) fn check_terminal(&mut self) {
         // The terminal is for the command: a follower, or a hook, is as it is.
-        let CommandTree::Alive { program: Program::Command { .. }, main, group, stop, .. } = &self.tree else { return };
+        let CommandTree::Alive { program: Some(Program::Command { .. }), main, group, stop, .. } = &self.tree else {
+            return;
+        };
         let (Some(pid), group, stop) = (main.pid(), *group, *stop) else { return };
         // Also just before its exec: what came for it while it had signals blocked stops it there.
         if let Some(signal) = sys::stop_signal_of(pid) {
@@ -29,7 +32,7 @@ impl KeeperLoop {
 
     /// From a main process that has ended. What a person has ended with Ctrl-C is not to be started again.
     pub(super) fn take_terminal_back(&mut self, end: CommandEnd, asked: bool) {
-        let CommandTree::Alive { program: Program::Command { .. }, group, .. } = self.tree else { return };
+        let CommandTree::Alive { program: Some(Program::Command { .. }), group, .. } = self.tree else { return };
         let killed = matches!(end, CommandEnd::Killed { .. });
         let had_it = self.terminal.take_back(group, killed, (self.own_pid, &[]), &mut self.scanner);
         if let CommandEnd::Killed { signal, .. } = end

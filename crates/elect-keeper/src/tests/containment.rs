@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 use super::harness::*;
 use crate::clock;
 use crate::containment::Tier;
+use crate::preexisting_children::PreexistingChild;
 use crate::sys::{self, Forked};
-use crate::{Containment, Keeper, PreexistingChild, ToKeeper};
+use crate::{Containment, Keeper, ToKeeper};
 use elect_core::{CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, Time};
 
 /// The same in each tier, each time in a process and a directory of its own.

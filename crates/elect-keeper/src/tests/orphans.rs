@@ -3,8 +3,9 @@
 use std::process::{Command, Stdio};
 
 use super::harness::*;
+use crate::preexisting_children::PreexistingChild;
 use crate::tree::Scanner;
-use crate::{PreexistingChild, ToKeeper, sys};
+use crate::{ToKeeper, sys};
 use elect_core::{FromKeeper, Time};
 
 #[test]
