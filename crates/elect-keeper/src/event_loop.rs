@@ -7,9 +7,9 @@
 //! Empty ──────────▶ Starting ─────▶ Running ───────────────▶ stopping ─────────────────────────▶ killing ──▶ Empty
 //! ```
 //!
-//! It knows no store and no network. Whatever happens, in this order: the deadlines are enforced, the dead are reaped,
-//! the campaigner is listened to. The end of the campaigner is a stop request that nobody can withdraw (K2);
-//! with a `--min-hold` that still runs, the claim is kept until it is over, or left to a lease that ends before that.
+//! The loop knows no store and no network. The order of each iteration is fixed: enforce the deadlines, read the
+//! campaigner's messages, reap ended children. The campaigner's end is a stop request that cannot be withdrawn (K2);
+//! while a `--min-hold` still runs, the claim is kept until the hold is over, or left to a lease that ends before that.
 
 mod running_hook;
 mod start;
@@ -39,8 +39,7 @@ use running_hook::RunningHook;
 use start::PendingOustedHook;
 use stopping::Stop;
 
-/// How many messages, or ends of children, are dealt with before the deadlines are looked at again: neither a campaigner
-/// that never stops talking nor a hail of orphans may put a kill off.
+/// Bounds work per iteration, so that neither a message flood nor mass child exits delay a kill.
 const EVENT_BATCH: usize = 64;
 pub struct KeeperLoop {
     channel: Channel,
@@ -48,9 +47,9 @@ pub struct KeeperLoop {
     deadline: Option<KillDeadline>,
     tree: CommandTree,
     running_hook: Option<RunningHook>,
-    /// The one that the tree is of.
+    /// The run of the present tree.
     run: RunId,
-    /// The last one that was ordered: what is empty is so after that order, whatever became of it.
+    /// The run of the last start order: an `Empty` message confirms that order, whether or not it started a tree.
     last_ordered_run: RunId,
     pending_ousted_hook: Option<PendingOustedHook>,
     hold: Option<ClaimHold>,
@@ -59,11 +58,11 @@ pub struct KeeperLoop {
     inherited: Inherited,
     tier: Tier,
     terminal: Terminal,
-    /// Answers that the socket had no room for.
+    /// Messages that the socket had no room for.
     outbox: VecDeque<FromKeeper>,
-    /// Signals for a main process that has not executed yet: it would be ended by them, or never see them.
+    /// Signals for a main process that has not executed yet: before exec a signal would end it or be lost.
     pending_signals: Vec<i32>,
-    /// Of hooks whose leftovers are the tree's: dropped, it would take them along at once.
+    /// Inits of hooks whose leftovers belong to the tree now: dropping an init kills its namespace.
     leftover_inits: Vec<Init>,
     scanner: Scanner,
     own_pid: i32,
@@ -73,13 +72,13 @@ pub struct KeeperLoop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CampaignerState {
     Present,
-    /// It ends in good order: nothing is left to release.
+    /// An orderly exit: no claim is left to release.
     Dismissed,
-    /// End of file: it was killed, or it crashed.
+    /// End of file: the campaigner was killed or crashed.
     Gone,
 }
 
-/// K1: the time after which nothing of this term may live.
+/// K1: the time after which no process of this term may live.
 #[derive(Debug, Clone, Copy)]
 struct KillDeadline {
     term: Term,
@@ -87,7 +86,7 @@ struct KillDeadline {
     expired: bool,
 }
 
-/// K2: until when the claim is kept even if the campaigner dies: for so long after the first start in a term.
+/// K2: the time until which the claim is kept even if the campaigner dies, counted from the first start in a term.
 #[derive(Debug, Clone, Copy)]
 struct ClaimHold {
     term: Term,
@@ -97,41 +96,41 @@ struct ClaimHold {
 #[derive(Debug)]
 enum CommandTree {
     Empty,
-    /// The main process leads a group of its own, which keeps the number when the process is gone.
+    /// The main process leads its own process group, which keeps its number when the process is gone.
     Alive {
         /// `None`: a background hook or its leftovers, without a program beside them.
         program: Option<Program>,
         main: MainProcess,
         group: i32,
         stop: Stop,
-        /// Of its namespace, in that tier, until it has been reaped.
+        /// The init of the program's PID namespace (tier `pidns`), until it has been reaped.
         init: Option<Init>,
-        /// SIGKILL at this time: a hook's time-out.
+        /// The time of SIGKILL: a hook's time-out.
         until: Time,
     },
 }
 
-/// What is left to be done when the dead have been reaped.
+/// The result of reaping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReapResult {
-    /// More of them, at once.
+    /// More zombies may exist: reap again at once.
     MoreZombies,
-    /// Children, who tell of their end.
+    /// Children are alive; SIGCHLD announces their ends.
     ChildrenAlive,
-    /// No child, and still somebody in the leaf, which tells of it (K6).
+    /// No child is left, but the leaf is populated; the leaf's events announce a change (K6).
     CgroupPopulated,
 }
 
 #[derive(Debug)]
 enum MainProcess {
-    /// Forked; whether exec succeeds is still open.
+    /// Forked; the result of exec is still open.
     Starting(Spawned),
     Running(i32),
-    /// It has refused to execute, and that is reported; the child, until it has been reaped (K5).
+    /// Exec failed, and the failure has been reported; the child, until it has been reaped (K5).
     Refused(Option<i32>),
-    /// Its end has been reported; what descends from it may live (K10).
+    /// The main process's end has been reported; descendants may live (K10).
     Ended,
-    /// There is no command: the tree is one until it is stopped, whoever is in it.
+    /// A run without a command: the tree exists until it is stopped, even if no process is in it.
     Nothing,
 }
 
@@ -168,13 +167,13 @@ impl KeeperLoop {
         }
     }
 
-    /// Runs until the campaigner is gone and the tree is empty. Returns the claim if it is still to be released.
+    /// Runs until the campaigner is gone and the tree is empty. Returns the claim if it must still be released.
     ///
     /// # Errors
     ///
-    /// The kernel refuses a timer or a signal descriptor: at start, before anything can have been claimed.
+    /// The kernel refuses a timer or a signal descriptor: at the start, before any claim can exist.
     pub fn run(mut self) -> nix::Result<Option<Claim>> {
-        // Blocked like all others, and taken from the descriptor.
+        // SIGCHLD is blocked like all other signals and read from the descriptor.
         let child = SigSet::from_iter([Signal::SIGCHLD]);
         let children = SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let alarm = Alarm::new()?;
@@ -194,16 +193,16 @@ impl KeeperLoop {
         }
     }
 
-    /// Whether all is done, and with which claim to be released.
+    /// Breaks when all work is done, with the claim that must be released.
     fn finished(&mut self) -> ControlFlow<Option<Claim>> {
-        // Whatever ran beside nothing was made a tree when the campaigner went.
+        // A hook without a tree was made a tree when the campaigner went.
         if !matches!(self.tree, CommandTree::Empty) {
             return ControlFlow::Continue(());
         }
         let held = clock::now() < self.hold_ends_at();
         match self.campaigner {
             CampaignerState::Dismissed => ControlFlow::Break(None),
-            // The claim is kept, or the campaigner keeps it.
+            // The claim is kept until the hold ends.
             CampaignerState::Gone if held && !self.hold_exceeds_lease() => ControlFlow::Continue(()),
             CampaignerState::Present => ControlFlow::Continue(()),
             CampaignerState::Gone => {
@@ -215,12 +214,12 @@ impl KeeperLoop {
         }
     }
 
-    /// Sleeps until something happens. Which of them it was does not matter: the loop looks at everything.
+    /// Sleeps until an event arrives. The kind of event does not matter: the loop checks every source.
     fn wait(&self, children: &SignalFd, alarm: &Alarm, remaining: ReapResult) {
         let child = || PollFd::new(children.as_fd(), PollFlags::POLLIN);
         let clock = PollFd::new(alarm.as_fd(), PollFlags::POLLIN);
-        // A socket whose other end is gone is always ready: it is left out then. What is left out is one more look at the
-        // children.
+        // A socket whose other end is gone is always ready, so it is left out then. An absent source is replaced by
+        // another poll of the child descriptor.
         let socket = match self.campaigner {
             CampaignerState::Present if self.outbox.is_empty() => Some(PollFlags::POLLIN),
             CampaignerState::Present => Some(PollFlags::POLLIN | PollFlags::POLLOUT),
@@ -267,7 +266,7 @@ impl KeeperLoop {
 
     // ---- the hold
 
-    /// When to look at the hold: never, as long as the campaigner is there to do it.
+    /// The time at which the hold must be checked: never while the campaigner is present, which checks it itself.
     fn hold_ends_at(&self) -> Time {
         match (self.hold, self.campaigner) {
             (Some(hold), CampaignerState::Gone) => hold.until,
@@ -276,7 +275,8 @@ impl KeeperLoop {
         }
     }
 
-    /// Nobody renews any more: a hold that ends after its lease leaves nothing to be released, and is not to be cut short.
+    /// Without a campaigner the lease is not renewed: if the hold ends after the lease, no claim is left to release,
+    /// and the hold must not be cut short.
     fn hold_exceeds_lease(&self) -> bool {
         let lease_ends = self.deadline.map_or(Time::NEVER, |deadline| deadline.kill_by);
         self.hold.is_some_and(|hold| hold.until > lease_ends)
@@ -298,7 +298,7 @@ impl KeeperLoop {
                     } else {
                         self.on_hook_child_ended(pid, status);
                     }
-                    // Its number may be somebody else's from now on.
+                    // The process id may be reused from now on.
                     self.leftover_inits.retain(|init| init.pid != pid);
                     if let CommandTree::Alive { init, .. } = &mut self.tree {
                         init.take_if(|init| init.pid == pid);
@@ -306,8 +306,8 @@ impl KeeperLoop {
                     self.clear_refused_start();
                 }
                 Reaped::NoneEnded => return ReapResult::ChildrenAlive,
-                // K6: no descendant is left, for a subreaper's descendants have nowhere else to go; and nobody else in
-                // the leaf either.
+                // K6: no descendant is left, because orphaned descendants of a subreaper become its children; the leaf
+                // is empty too.
                 Reaped::NoChildren => {
                     if self.tier.is_populated() && !(matches!(self.tree, CommandTree::Empty) && self.has_no_hook()) {
                         return ReapResult::CgroupPopulated;
@@ -329,8 +329,8 @@ impl KeeperLoop {
         ReapResult::MoreZombies
     }
 
-    /// One that has ended. Before a main process is reaped whose exec is still open, it is looked at: only then can it be told
-    /// whether it ended before.
+    /// Reaps one ended child. The exec status of a main process is read before it is reaped: only then can the kernel
+    /// still tell whether it ended before exec.
     fn reap_next(&mut self) -> Reaped {
         if let CommandTree::Alive { main: MainProcess::Starting(spawned), .. } = &self.tree
             && let Some(pid) = sys::ended_child(None)
@@ -343,8 +343,8 @@ impl KeeperLoop {
         sys::reap(-1)
     }
 
-    /// K5: of a start that was refused nothing is left once its child, and the init of its namespace, have been reaped. A hook
-    /// that runs beside it goes on, beside nothing. Where none does, the end of all children tells.
+    /// K5: a refused start is cleared once its child, and the init of its namespace, have been reaped. A background
+    /// hook that runs beside it goes on, without a tree. Without a hook, the end of all children clears the start.
     fn clear_refused_start(&mut self) {
         let CommandTree::Alive { main: MainProcess::Refused(None), init: None, stop: Stop::NotRequested, .. } =
             self.tree
@@ -382,13 +382,13 @@ impl KeeperLoop {
                     self.hold = Some(ClaimHold { term, until: clock::now() + spec.min_hold });
                 }
                 self.outbox.push_back(FromKeeper::Started { run: self.run, pid });
-                // Processes that an earlier hook has left behind are from now on part of this tree.
+                // Leftovers of an earlier hook belong to this tree from now on.
                 self.adopt_finished_hook();
                 for signal in std::mem::take(&mut self.pending_signals) {
                     let _ = sys::kill(pid, signal);
                 }
             }
-            // The child that says so ends by itself, and is reaped as nobody's main process.
+            // The child that reported the failure ends by itself, and is reaped without being the main process.
             ExecStatus::Failed(why) => {
                 *main = MainProcess::Refused(Some(spawned.pid));
                 self.pending_signals.clear();
@@ -400,7 +400,7 @@ impl KeeperLoop {
     }
 
     fn on_main_ended(&mut self, status: i32) {
-        // It may have been faster than the word that it started.
+        // The end may be seen before the exec status.
         self.poll_exec();
         let CommandTree::Alive { main, stop, init, .. } = &mut self.tree else { return };
         if matches!(main, MainProcess::Ended) {
@@ -462,7 +462,7 @@ impl KeeperLoop {
                 self.kill();
             }
             ToKeeper::Forward { signal } => self.forward(signal),
-            // One answer is enough for all that it has not read an answer to.
+            // One answer is enough for all pings that the campaigner has not read an answer to.
             ToKeeper::Ping if self.outbox.contains(&FromKeeper::Pong) => {}
             ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
             ToKeeper::Resume => {
@@ -480,11 +480,11 @@ impl KeeperLoop {
         }
     }
 
-    /// To the main process, once it has executed.
+    /// Forwards a signal to the main process, once it has executed.
     fn forward(&mut self, signal: i32) {
         match &self.tree {
             CommandTree::Alive { main: MainProcess::Running(pid), .. } => drop(sys::kill(*pid, signal)),
-            // Each once, as a process keeps what it blocks.
+            // Each signal once, as the kernel keeps a blocked signal.
             CommandTree::Alive { main: MainProcess::Starting(_), .. } if !self.pending_signals.contains(&signal) => {
                 self.pending_signals.push(signal);
             }
@@ -492,20 +492,21 @@ impl KeeperLoop {
         }
     }
 
-    /// K2: nobody is left to ask, so the tree is stopped within the deadline in force.
+    /// K2: without a campaigner the tree is stopped within the deadline in force.
     fn on_campaigner_gone(&mut self) {
         self.campaigner = CampaignerState::Gone;
         self.begin_final_stop();
     }
 
-    /// K1: a new term opens only over an empty tree, and there any does: the store that gives them may have been rebuilt. Within a
-    /// term the deadline only moves forward, and not once it has killed. While a tree lives, a message for another term changes
-    /// nothing.
+    /// K1: a new term opens only over an empty tree. Any number is accepted then, because the store that issues terms
+    /// may have been rebuilt. Within a term the deadline only moves forward, and not after it has killed. While a tree
+    /// lives, a message for another term changes nothing.
     fn arm(&mut self, term: Term, kill_by: Time) {
         let nothing_to_kill = matches!(self.tree, CommandTree::Empty);
         let deadline = match (&mut self.deadline, &self.tree) {
             (Some(deadline), _) if deadline.term == term => {
-                // One that found nothing to kill was for a start that came too late: the next renewal is for the next.
+                // A deadline that expired over an empty tree belonged to a start that came too late: the next renewal
+                // is for the next start.
                 if (nothing_to_kill && !deadline.expired) || clock::now() < deadline.kill_by {
                     deadline.kill_by = deadline.kill_by.max(kill_by);
                 }
@@ -517,7 +518,7 @@ impl KeeperLoop {
         self.outbox.push_back(FromKeeper::Armed { term: deadline.term, kill_by: deadline.kill_by });
     }
 
-    /// Without waiting (K3): what finds no room stays until there is some.
+    /// Sends without waiting (K3): messages that find no room stay in the outbox.
     fn send(&mut self) {
         while let Some(answer) = self.outbox.front() {
             match self.channel.answer(answer) {
@@ -526,7 +527,7 @@ impl KeeperLoop {
                 Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                     self.outbox.clear();
                 }
-                // No room, or no memory: what is not said would be waited for.
+                // No room, or no memory: keep the message, because the campaigner waits for it.
                 Err(_) => return,
             }
         }

@@ -18,41 +18,43 @@ use super::terminal::Terminal;
 use super::tree::{self, Scanner, SweepSlice};
 use elect_core::FromKeeper;
 
-/// Gives a claim back in the store's own way, in the keeper's process, after the campaigner's death (K2).
+/// Releases a claim as its store requires, in the keeper's process, after the campaigner's death (K2).
 pub type Release = fn(Claim);
 
-/// How many of the dead are reaped before others have their turn.
+/// Zombies reaped in one call, so that other work gets its turn.
 const REAP_BATCH: usize = 256;
 
 /// The campaigner's handle on its keeper.
 #[derive(Debug)]
 pub struct Keeper {
     pid: i32,
-    /// Reaped: the number may be somebody else's by now.
+    /// The keeper has been reaped: its process id may belong to another process by now.
     reaped: bool,
     channel: Channel,
     pub(super) scanner: Scanner,
-    /// Children that elect was born with, and what descends from them: nobody's tree, to be left alone.
+    /// Children inherited across exec (`sh -c 'x & exec elect'`) and their descendants. Never killed.
     pub(super) preexisting_children: Vec<PreexistingChild>,
-    /// There were such: whoever of theirs is orphaned later becomes a child of ours, when they may all be gone.
+    /// Such children existed at the start. Their orphaned descendants become children of this process later, when the
+    /// original children may all be gone.
     has_preexisting_children: bool,
-    /// A sweep has begun, and has not seen everybody yet.
+    /// A sweep has begun and has not visited every process yet.
     sweeping: bool,
-    /// Held here too: to kill without the keeper's help, and to know when nobody is left after its death.
+    /// Held by the campaigner too: to kill without the keeper's help, and to know when the tree is empty after the
+    /// keeper's death.
     pub(super) tier: Tier,
-    /// Why it is no better one than a tree, where that was left to us.
+    /// The reason for the tier `tree` under `--containment auto`.
     fallback: Option<io::Error>,
-    /// For the day when the keeper is dead.
+    /// The terminal, to take it back if the keeper is dead.
     terminal: Terminal,
 }
 
-/// Why there is no keeper.
+/// The error of [`Keeper::fork`].
 #[derive(Debug, thiserror::Error)]
 pub enum ForkError {
-    /// The containment that was named is not to be had.
+    /// The requested containment is not available.
     #[error(transparent)]
     Containment(#[from] NoContainment),
-    /// The kernel refuses something that everything needs.
+    /// The kernel refuses a system call that every keeper needs.
     #[error("the keeper could not be started: {0}")]
     System(#[from] io::Error),
 }
@@ -64,11 +66,11 @@ impl From<nix::Error> for ForkError {
 }
 
 impl Keeper {
-    /// Forks the keeper. To be called before any thread exists; the calling process becomes a subreaper.
+    /// Forks the keeper. Must be called before any thread exists; the calling process becomes a subreaper.
     ///
     /// # Errors
     ///
-    /// `/proc` cannot list children, the containment cannot be had, or the kernel gives no socket or process.
+    /// `/proc` cannot list children, the containment is not available, or the kernel grants no socket or process.
     pub fn fork(spec: Option<CommandSpec>, release: Release, containment: Containment) -> Result<Keeper, ForkError> {
         tree::probe()?;
         let preexisting_children: Vec<PreexistingChild> =
@@ -84,8 +86,8 @@ impl Keeper {
             None,
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         )?;
-        // Blocked for good in the keeper, from its first moment: a terminal, a shell's kill or a cgroup delivers them to
-        // everyone (K3).
+        // Signals stay blocked in the keeper from its first instruction on: a terminal, a shell's `kill` or a cgroup
+        // delivers them to every process (K3).
         sys::block_signals();
         // SAFETY: no other thread exists, as the caller promises; in tests the others hold nothing that the child needs.
         let forked = unsafe { sys::fork() };
@@ -114,26 +116,26 @@ impl Keeper {
                 Err(error.into())
             }
             Ok(Forked::Child) => {
-                // Kept open here it would hide the campaigner's end (K2).
+                // An open copy of the campaigner's end in the keeper would hide the campaigner's death (K2).
                 drop(ours);
                 sys::exit_now(run_keeper(theirs, spec, release, inherited, (tier, terminal)))
             }
         }
     }
 
-    /// Its process id.
+    /// The keeper's process id.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// The tier of containment, as people know it.
+    /// The name of the containment tier.
     #[must_use]
     pub fn containment(&self) -> &'static str {
         self.tier.name()
     }
 
-    /// Why the tier is no more than a tree, if another one would have been preferred.
+    /// The reason for the tier `tree`, if `--containment auto` found no better one.
     #[must_use]
     pub fn fallback(&self) -> Option<&io::Error> {
         self.fallback.as_ref()
@@ -143,12 +145,12 @@ impl Keeper {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if it has stopped reading for long, `BrokenPipe` if it is dead.
+    /// `WouldBlock` if the keeper has stopped reading for long, `BrokenPipe` if the keeper is dead.
     pub fn send(&self, message: &ToKeeper) -> io::Result<()> {
         self.channel.send(message)
     }
 
-    /// What it said, if anything; a message that cannot be read is `None` inside.
+    /// Receives a message from the keeper; `None` inside stands for a message that cannot be decoded.
     #[must_use]
     pub fn receive(&self) -> Received<Option<FromKeeper>> {
         self.channel.receive_answer()
@@ -161,46 +163,49 @@ impl Keeper {
         }
     }
 
-    /// SIGKILL to everything below the keeper, without its help: the second of the two that kill by the deadline. A batch at a
-    /// time: returns whether [`Keeper::kill_more`] is to be called for the next.
+    /// Sends SIGKILL to every process below the keeper, without the keeper's help: the second of the two processes that
+    /// kill by the deadline. Works in batches: returns whether [`Keeper::kill_more`] must be called for the next batch.
     pub fn kill_tree(&mut self) -> bool {
         self.scanner.begin_sweep();
         self.kill_more()
     }
 
-    /// The next batch of them.
+    /// Kills the next batch.
     pub fn kill_more(&mut self) -> bool {
         !self.reaped && self.tier.kill_slice(&mut self.scanner, self.pid, &[]) == SweepSlice::More
     }
 
-    /// Reaps what has ended: as PID 1 any process may become our child. Returns whether the keeper has, now or before.
+    /// Reaps ended children: as PID 1, any process may become our child. Returns whether the keeper has ended, now or
+    /// before.
     pub fn reap(&mut self) -> bool {
         for _ in 0..REAP_BATCH {
             let Reaped::Child { pid, .. } = sys::reap(-1) else { return self.reaped };
             self.reaped |= pid == self.pid;
             self.preexisting_children.retain(|child| child.pid != pid);
         }
-        // A hail of orphans holds nothing else up: the rest when we are told again.
+        // Mass child exits must not delay other work: the SIGCHLD below continues the reaping later.
         let _ = sys::kill(std::process::id().cast_signed(), libc::SIGCHLD);
         self.reaped
     }
 
-    /// Before a start: how the terminal is, should the keeper die and leave it to us.
+    /// Before a start: records the state of the terminal, in case the keeper dies and the campaigner must restore it.
     pub fn note_terminal(&mut self) {
         let _ = self.terminal.lend();
     }
 
-    /// After the keeper's death: what the command had of the terminal.
+    /// After the keeper's death: takes the terminal back from the command.
     pub fn take_terminal_back(&mut self) {
         let own = std::process::id().cast_signed();
         let preexisting_children = self.living_preexisting_children();
         let _ = self.terminal.take_back(0, true, (own, &preexisting_children), &mut self.scanner);
     }
 
-    /// Keeps the list of strangers current while the keeper lives: until then every other child of ours is one.
+    /// Refreshes the list of preexisting children while the keeper lives: until its death, every child of this process
+    /// but the keeper is one.
     ///
-    /// With the keeper's death its tree becomes ours. So the new list counts only if the keeper is known to have lived when
-    /// the last of it was read (K4); a number that passed to the tree meanwhile is below the keeper at the second look.
+    /// After the keeper's death its tree becomes ours. So the new list counts only if the keeper is known to have lived
+    /// when the last of the list was read (K4); a process id that passed to the tree meanwhile is below the keeper at
+    /// the second scan.
     pub fn refresh_preexisting_children(&mut self) {
         if !self.has_preexisting_children || self.reaped {
             return;
@@ -217,7 +222,7 @@ impl Keeper {
         }
     }
 
-    /// The numbers of those strangers that are still there.
+    /// The process ids of the preexisting children that still exist.
     fn living_preexisting_children(&mut self) -> Vec<i32> {
         self.preexisting_children.retain(|child| child.still_exists());
         self.preexisting_children.iter().map(|child| child.pid).collect()
@@ -228,7 +233,8 @@ impl Keeper {
         self.sweeping
     }
 
-    /// After the keeper's death: kills and reaps what it left us, a batch at a time. Returns whether nothing is left (K4, K6).
+    /// After the keeper's death: kills and reaps the remaining tree, one batch per call. Returns whether the tree is
+    /// empty (K4, K6).
     pub fn sweep(&mut self) -> bool {
         let own = std::process::id().cast_signed();
         self.reap();
@@ -239,7 +245,8 @@ impl Keeper {
         let slice = self.tier.kill_slice(&mut self.scanner, own, &preexisting_children);
         self.sweeping = slice == SweepSlice::More;
         self.reap();
-        // A number that was a stranger's before the look, and is not after it, may have hidden one of the tree.
+        // A process id that left the list of preexisting children during the scan may have hidden a process of the
+        // tree.
         let empty = slice == SweepSlice::Done { left: 0 }
             && self.living_preexisting_children() == preexisting_children
             && !self.tier.is_populated();
@@ -256,7 +263,7 @@ impl AsRawFd for Keeper {
     }
 }
 
-/// The life of the keeper, in its own process. Returns its exit status.
+/// The keeper's main function, in its own process. Returns the exit status.
 fn run_keeper(
     socket: OwnedFd,
     spec: Option<CommandSpec>,
@@ -264,8 +271,9 @@ fn run_keeper(
     inherited: Inherited,
     (tier, terminal): (Tier, Terminal),
 ) -> i32 {
-    // Whatever goes wrong here, 1 and 2 belong to the command (K3), and what is above this function to the campaigner.
-    // Tests have a hook that does the same, because one that is in use at the moment of the fork cannot be replaced.
+    // A panic must neither write to standard output or error, which belong to the command (K3), nor unwind into the
+    // campaigner's frames. Tests install an equivalent hook themselves, because a hook that is running at the moment of
+    // the fork cannot be replaced.
     #[cfg(not(test))]
     std::panic::set_hook(Box::new(|_| sys::exit_now(libc::EXIT_FAILURE)));
     let prepared = setpgid(Pid::from_raw(0), Pid::from_raw(0))
@@ -276,8 +284,8 @@ fn run_keeper(
     }
     let keeper_loop = KeeperLoop::new(Channel::new(socket), spec, inherited, tier, terminal);
     sys::schedule_first();
-    // Where the limit allows it. What exists by now is all that killing needs; later memory stays out of it, lest an
-    // allocation fail for a limit on locked pages.
+    // Memory is locked if the limit allows it. Killing needs only memory that exists by now; later memory stays
+    // unlocked, so that no allocation fails for a limit on locked pages.
     let _ = mlockall(MlockAllFlags::MCL_CURRENT);
     match keeper_loop.run() {
         Ok(Some(claim)) => {

@@ -4,13 +4,13 @@
 //! campaigner ── Keeper ══ socket ══ event loop ── spawn ── the command's tree
 //! ```
 //!
-//! [`Keeper`] is the campaigner's handle; everything else here runs in the forked child. The child is one thread, one
-//! loop (`event_loop`) and no runtime, so that nothing that happens to the campaigner (a panic, a stop, a store that hangs, a
-//! full pipe) can keep it from killing on time.
+//! [`Keeper`] is the campaigner's handle; everything else here runs in the forked child. The child has one thread, one
+//! loop (`event_loop`) and no runtime, so that no fault of the campaigner (a panic, a stop, a store that hangs, a full
+//! pipe) can keep the child from killing on time.
 //!
-//! Not here: when to start or stop, which the election decides; what a claim means, which the store knows.
+//! Not here: when to start or stop (the election decides), and the meaning of a claim (the store knows).
 //!
-//! This is the only place with `unsafe` code: each block says why it is sound.
+//! This is the only crate with `unsafe` code: each block says why it is sound.
 
 #![expect(unsafe_code, reason = "forking, and system calls without a safe wrapper")]
 

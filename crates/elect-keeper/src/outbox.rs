@@ -1,8 +1,8 @@
 //! The campaigner's messages to the keeper that its socket had no room for, in order.
 //!
-//! No message may block those behind it: a stop or a kill must arrive whatever a record has put into the environment of a
-//! program that is to be started (DESIGN.md 2.5). A message that the socket does not take at all is made smaller; one that
-//! does not fit even then leaves the queue, and the caller is told.
+//! No message may block those behind it: a stop or a kill must arrive whatever a record has put into the environment of
+//! a program. A message that is too large for the socket is shrunk; one that does not fit even then leaves the queue
+//! and is returned to the caller (DESIGN.md 2.5).
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -54,7 +54,7 @@ impl Outbox {
         undeliverable
     }
 
-    /// Once: the texts that are too large usually come again and again.
+    /// Warns once: texts that are too large usually recur.
     fn warn(&mut self, what: &str) {
         if !std::mem::replace(&mut self.has_warned, true) {
             warn!("{what}");
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_message_that_never_fits_leaves_the_queue_and_is_reported() {
         let (ours, theirs) = pair();
-        // The smallest that there is: of 4608 bytes.
+        // The kernel's minimum: 4608 bytes.
         setsockopt(&ours, sockopt::SndBuf, &1).expect("set");
         let (ours, theirs) = (Channel::new(ours), Channel::new(theirs));
         let mut outbox = Outbox::default();

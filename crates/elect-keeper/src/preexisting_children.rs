@@ -3,7 +3,7 @@
 
 use super::sys;
 
-/// A process that is not of the command's tree, by number and start: its number may become that of another.
+/// A process outside the command's tree, identified by process id and start time, because process ids are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PreexistingChild {
     pub pid: i32,
@@ -15,7 +15,8 @@ impl PreexistingChild {
         sys::start_time_of(pid).ok().flatten().map(|start| PreexistingChild { pid, start })
     }
 
-    /// Whether it is still there. Where that cannot be told, it counts as there: it is not ours to kill.
+    /// Whether the process still exists. An unreadable `/proc` entry counts as existing, so that a process outside the
+    /// tree is never killed.
     pub fn still_exists(self) -> bool {
         sys::start_time_of(self.pid).is_err() || PreexistingChild::of(self.pid) == Some(self)
     }

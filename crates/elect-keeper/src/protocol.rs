@@ -1,8 +1,8 @@
-//! What campaigner and keeper say to each other, as datagrams on one `SOCK_SEQPACKET` socket.
+//! The messages between campaigner and keeper: datagrams on one `SOCK_SEQPACKET` socket.
 //!
-//! A message is a tag, then its numbers in native order, then bytes, where a message has some.
-//! Both ends are the same program in the same version on the same host, so there is no version to negotiate; a message
-//! that cannot be read is dropped all the same, and changes nothing.
+//! A message consists of a tag, numbers in native byte order, and byte strings. Both ends are the same program in the
+//! same version on the same host, so no version is negotiated; a message that cannot be decoded is dropped and changes
+//! nothing.
 
 mod decoder;
 mod encoder;
@@ -25,19 +25,19 @@ use elect_core::{
 };
 use encoder::Encoder;
 
-/// Longer messages are refused by their sender.
+/// The maximum length of a message, enforced by the sender.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Longest value of a variable in a message that was too large as it was.
+/// The maximum length of a variable's value in a message that had to be shrunk.
 pub const VALUE_BYTES_MAX: usize = 1024;
-/// How many descriptors may come with a claim.
+/// The maximum number of descriptors of a claim.
 const DESCRIPTORS_MAX: usize = 3;
 
-/// What the store gave us, or will, in a form that lets the keeper give it back alone (K2).
+/// The claim at the store, present or requested, in a form that lets the keeper release it alone (K2).
 #[derive(Debug)]
 pub struct Claim {
-    /// The store's own words to itself.
+    /// The data that the store's release function needs.
     pub payload: Vec<u8>,
-    /// Descriptors that are part of it. The first one is passed on to the command (K9).
+    /// Descriptors that are part of the claim. The command inherits the first one (K9).
     pub descriptors: Vec<OwnedFd>,
 }
 
@@ -48,32 +48,33 @@ pub enum ToKeeper {
     Claim(Claim),
     /// Opens a term with its deadline, or moves the deadline of the present one forward (K1).
     Arm {
-        /// The term whose deadline it is.
+        /// The term of the deadline.
         term: Term,
-        /// When the tree is killed.
+        /// The time of SIGKILL.
         kill_by: Time,
     },
-    /// Start one of the programs, over an empty tree.
+    /// Starts a program; the tree must be empty.
     Start {
-        /// Which program.
+        /// The program.
         program: Program,
         /// The number of this run.
         run: RunId,
         /// Environment variables that name the leader.
         identity: Vec<(OsString, OsString)>,
     },
-    /// Start a hook beside that run, or beside nothing; if it is otherwise by now, not at all.
+    /// Starts a background hook beside the given run, or without a tree; if the context has changed, the hook is not
+    /// started.
     BackgroundHook {
-        /// Which hook.
+        /// The hook.
         background_hook: BackgroundHook,
-        /// The run beside which it is started.
+        /// The expected context of the hook.
         context: HookContext,
         /// Environment variables that name the leader.
         identity: Vec<(OsString, OsString)>,
     },
-    /// The stop signal now, SIGKILL at the given time.
+    /// Sends the stop signal now, SIGKILL at the given time.
     Stop {
-        /// When SIGKILL follows.
+        /// The time of SIGKILL.
         kill_at: Time,
     },
     /// SIGKILL now.
@@ -83,13 +84,13 @@ pub enum ToKeeper {
         /// Its number.
         signal: i32,
     },
-    /// A sign of life, please.
+    /// Requests a [`FromKeeper::Pong`].
     Ping,
-    /// The job that elect belongs to goes on.
+    /// The job that elect belongs to has been continued.
     Resume,
-    /// A hold that still runs is over: whoever dies now, what is claimed is released at once.
+    /// Ends a hold that still runs: if the campaigner dies after this, the claim is released at once.
     EndHold,
-    /// The campaigner ends in good order: nothing is left to release.
+    /// The campaigner exits in an orderly way: no claim is left to release.
     Dismiss,
 }
 
@@ -120,8 +121,8 @@ impl ToKeeper {
         message.finish()
     }
 
-    /// Cuts each value of the environment that the message carries to [`VALUE_BYTES_MAX`], at the boundary of a character.
-    /// Returns whether anything has become smaller.
+    /// Cuts each value in the message's environment to [`VALUE_BYTES_MAX`], at a character boundary. Returns whether a
+    /// value was cut.
     pub(super) fn shrink(&mut self) -> bool {
         let identity = match self {
             ToKeeper::Start { identity, .. } | ToKeeper::BackgroundHook { identity, .. } => identity,
@@ -137,7 +138,7 @@ impl ToKeeper {
         };
         let mut is_smaller = false;
         for (name, value) in identity {
-            // ELECT_INSIDE is complete or wrong, and its size is checked at the start.
+            // ELECT_INSIDE must not be cut, and its size is checked at the start.
             if value.len() > VALUE_BYTES_MAX && name != "ELECT_INSIDE" {
                 *value = limits::cut(value.to_string_lossy().into_owned(), VALUE_BYTES_MAX).into();
                 is_smaller = true;
@@ -146,7 +147,7 @@ impl ToKeeper {
         is_smaller
     }
 
-    /// `None`: not a message.
+    /// Decodes a message; `None` if the bytes are not one.
     fn decode(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Option<ToKeeper> {
         let mut message = Decoder::new(bytes);
         let decoded = match message.tag()? {
@@ -171,7 +172,7 @@ impl ToKeeper {
     }
 }
 
-/// The tag of [`FromKeeper::Progress`], which is all of its message.
+/// The tag of [`FromKeeper::Progress`], a message without further fields.
 const PROGRESS: u8 = 18;
 
 fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
@@ -235,18 +236,18 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
     message.is_finished().then_some(decoded)
 }
 
-/// One end of the socket. Nothing here ever waits.
+/// One end of the socket. No function of it waits.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
 
-/// What there was to receive.
+/// The result of receiving.
 #[derive(Debug)]
 pub enum Received<T> {
     /// A message.
     Message(T),
-    /// Nothing now.
+    /// No message is available now.
     Nothing,
-    /// The other end is gone for good.
+    /// The other end is closed.
     End,
 }
 
@@ -259,7 +260,7 @@ impl Channel {
         &self.0
     }
 
-    /// Sends to the keeper.
+    /// Sends a message to the keeper.
     ///
     /// # Errors
     ///
@@ -272,7 +273,7 @@ impl Channel {
         self.transmit(&message.encode(), &descriptors)
     }
 
-    /// Sends to the campaigner.
+    /// Sends a message to the campaigner.
     ///
     /// # Errors
     ///
@@ -281,7 +282,8 @@ impl Channel {
         self.transmit(&encode_answer(answer), &[])
     }
 
-    /// Tells the campaigner that the keeper lives. Allocates nothing (K3), and is not said where there is no room.
+    /// Reports to the campaigner that the keeper lives. Allocates nothing (K3), and drops the report if there is no
+    /// room.
     pub fn report_progress(&self) {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let _ = nix::sys::socket::send(self.0.as_raw_fd(), &[PROGRESS], flags);
@@ -298,12 +300,12 @@ impl Channel {
         Ok(())
     }
 
-    /// What the campaigner said; a message that cannot be read counts as none.
+    /// Receives a message from the campaigner; `None` inside stands for a message that cannot be decoded.
     pub fn receive(&self, buffer: &mut [u8]) -> Received<Option<ToKeeper>> {
         self.receive_with(buffer, ToKeeper::decode)
     }
 
-    /// What the keeper answered.
+    /// Receives a message from the keeper.
     pub fn receive_answer(&self) -> Received<Option<FromKeeper>> {
         self.receive_with(&mut [0; 64], |bytes, _| decode_answer(bytes))
     }
@@ -325,17 +327,18 @@ impl Channel {
                     let whole = !message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
                     break (message.bytes, whole, descriptors);
                 }
-                // The other end is gone and had not read everything. Said once, and before what it sent last.
+                // The other end was closed with unread data. The error is reported once, and before the messages that
+                // it sent last.
                 Err(Errno::ECONNRESET) => {}
                 Err(Errno::EAGAIN | Errno::EINTR) => return Received::Nothing,
                 Err(_) => return Received::End,
             }
         };
-        // No message is empty: this is the end of file.
+        // Messages are never empty, so this is the end of file.
         if length == 0 {
             return Received::End;
         }
-        // Half a message is none, even where the half could be read.
+        // A truncated message is dropped, even if the rest could be decoded.
         let bytes = if whole { &buffer[..length] } else { &[] };
         Received::Message(decode(bytes, descriptors))
     }

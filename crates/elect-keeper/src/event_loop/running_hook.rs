@@ -1,5 +1,5 @@
-//! The hooks that run beside the tree, one at a time, and are part of it: stopped and killed with it, and it is not empty
-//! before they are gone (K6). Where there is no tree, they are one of their own.
+//! Background hooks: they run beside the tree, one at a time, and are part of it: they are stopped and killed with the
+//! tree, and the tree is not empty before they are gone (K6). Without a tree, a background hook is a tree of its own.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use crate::spawn::spawn;
 use crate::{sys, tree};
 use elect_core::{BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, Time};
 
-/// A hook that runs beside, or what it has left behind where there is no tree.
+/// A background hook, or its leftovers if there is no tree.
 #[derive(Debug)]
 pub struct RunningHook {
     main: Result<i32, CommandEnd>,
-    /// Of its namespace, in that tier, until it has been reaped.
+    /// The init of the program's PID namespace (tier `pidns`), until it has been reaped.
     init: Option<Init>,
-    /// Open for as long as it may have something to say.
+    /// The read end of the status pipe, open so that the child can write to it.
     _status: OwnedFd,
-    /// SIGKILL at this time, and again after ever longer rests.
+    /// The time of the next SIGKILL; repeated with a growing backoff.
     kill_at: Time,
     backoff: Option<Duration>,
 }
 
 impl RunningHook {
-    /// Whether no more than what it has left behind may be there.
+    /// Whether the main process has ended, so that only leftovers can be alive.
     pub(super) fn has_ended(&self) -> bool {
         self.main.is_err()
     }
@@ -40,8 +40,8 @@ impl KeeperLoop {
         context: elect_core::HookContext,
         identity: &IdentityVars,
     ) {
-        // What is being stopped becomes no larger; and what has ended since this was ordered is not to be followed by a hook
-        // that nobody expects to find there.
+        // A tree that is being stopped must not grow. If the run has ended since this order, the hook must not start in
+        // another context than the campaigner ordered.
         let as_expected = match (&self.tree, context) {
             (CommandTree::Alive { stop: Stop::NotRequested, .. }, elect_core::HookContext::WithRun(run)) => {
                 run == self.run
@@ -58,7 +58,7 @@ impl KeeperLoop {
             self.outbox.push_back(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(libc::ENOENT)));
             return;
         };
-        // K9: it is no leader's, and the lock is not for it.
+        // K9: a background hook does not get the leader's lock.
         match spawn(&self.tier, &executable, identity, self.inherited, None, Time::NEVER, None) {
             Ok(mut spawned) => {
                 let kill_at = clock::now() + timeout;
@@ -77,7 +77,7 @@ impl KeeperLoop {
         self.running_hook.is_none()
     }
 
-    /// Its process group, while its main process lives.
+    /// The hook's process group, while its main process lives.
     pub(super) fn hook_group(&self) -> Option<i32> {
         self.running_hook.as_ref().and_then(|hook| hook.main.ok())
     }
@@ -86,10 +86,11 @@ impl KeeperLoop {
         self.running_hook.as_ref().map_or(Time::NEVER, |hook| hook.kill_at)
     }
 
-    /// A child has ended: if it was the hook's main process, what remains of it is the tree's, or has the rest of its time.
+    /// Handles the end of a child. After the end of the hook's main process, its leftovers belong to the tree, or keep
+    /// the rest of the hook's time-out if there is no tree.
     pub(super) fn on_hook_child_ended(&mut self, pid: i32, status: i32) {
         let Some(hook) = self.running_hook.as_mut() else { return };
-        // Its number may be somebody else's from now on.
+        // The process id may be reused from now on.
         hook.init.take_if(|init| init.pid == pid);
         if hook.main != Ok(pid) {
             return;
@@ -103,7 +104,7 @@ impl KeeperLoop {
             },
         });
         match &self.tree {
-            // It is the tree's if that comes to be one.
+            // The leftovers join the tree if the start succeeds.
             CommandTree::Alive {
                 main: MainProcess::Starting(_) | MainProcess::Refused(_),
                 stop: Stop::NotRequested,
@@ -114,14 +115,14 @@ impl KeeperLoop {
         }
     }
 
-    /// Where there is no tree.
+    /// Sends the stop signal to the leftovers of a hook that has no tree.
     pub(super) fn stop_hook_leftovers(&mut self) {
         if let Some(signal) = self.spec.as_ref().map(|spec| spec.stop_signal) {
             self.signal_descendants(signal, |_| true);
         }
     }
 
-    /// What an ended hook left behind is the tree's from here on.
+    /// Makes the leftovers of an ended hook part of the tree.
     pub(super) fn adopt_finished_hook(&mut self) {
         if let Some(RunningHook { main: Err(end), init, .. }) = self.running_hook.take_if(|hook| hook.main.is_err()) {
             self.leftover_inits.extend(init);
@@ -129,7 +130,8 @@ impl KeeperLoop {
         }
     }
 
-    /// What runs beside no tree is one from here on, to be stopped or killed like any other.
+    /// Turns a background hook, or its leftovers, that has no tree into a tree that can be stopped or killed like any
+    /// other.
     pub(super) fn take_over_hook_leftovers(&mut self) {
         if let CommandTree::Empty = self.tree {
             // K1: a kill that has begun goes on.
@@ -149,7 +151,8 @@ impl KeeperLoop {
         }
     }
 
-    /// Its time-out: the group, and what descends from it; and where there is no tree, everything.
+    /// Enforces the hook's time-out: kills the hook's group and its descendants; without a tree, every descendant of
+    /// the keeper.
     pub(super) fn enforce_hook_timeout(&mut self, now: Time) {
         let Some(hook) = self.running_hook.as_mut().filter(|hook| now >= hook.kill_at) else { return };
         let backoff = hook.backoff.map_or(SWEEP_INTERVAL, |backoff| (backoff * 2).min(SWEEP_INTERVAL_MAX));
@@ -160,7 +163,7 @@ impl KeeperLoop {
             signal_group(pid, libc::SIGKILL);
         }
         if let Some(init) = &hook.init {
-            // With it everything in its namespace.
+            // The kernel kills every process in the init's namespace with it.
             let _ = sys::kill(init.pid, libc::SIGKILL);
         }
         if let CommandTree::Empty = self.tree {
@@ -169,7 +172,7 @@ impl KeeperLoop {
         }
     }
 
-    /// No child is left.
+    /// Asserts, when no child is left, that no background hook is left.
     pub(super) fn debug_assert_no_hook(&mut self) {
         self.adopt_finished_hook();
         debug_assert!(self.running_hook.is_none(), "its main process is reaped before that is known");

@@ -1,4 +1,4 @@
-//! From an order to a tree: the command, the hook before it, the hook after it, the follower. One at a time.
+//! Starts a program as a tree: the command, the hook before it, the hook after it, or the follower. One at a time.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::namespace::Init;
 use crate::spawn::spawn;
 use elect_core::{FromKeeper, NotStarted, Program, RunId, Term, Time};
 
-/// Who and where a program is, as variables.
+/// The environment variables that name the candidate, the term and the leader.
 pub type IdentityVars = Vec<(OsString, OsString)>;
 
-/// The hook that is still to run after a term.
+/// The hook that must still run after a term.
 #[derive(Debug)]
 pub struct PendingOustedHook {
     term: Term,
@@ -23,7 +23,7 @@ pub struct PendingOustedHook {
 impl KeeperLoop {
     pub(super) fn start(&mut self, program: Program, run: RunId, identity: IdentityVars) {
         if let CommandTree::Alive { .. } = self.tree {
-            // Two trees at once: never. The campaigner is told of its mistake; what is empty from here on is so after it.
+            // Two trees never exist at once. The campaigner learns of its mistake; a later `Empty` confirms this order.
             self.last_ordered_run = run;
             let why = NotStarted::Failed(libc::EBUSY);
             self.outbox.push_back(FromKeeper::NotStarted { run, why });
@@ -46,7 +46,7 @@ impl KeeperLoop {
             }
             Err(why) => {
                 self.outbox.push_back(FromKeeper::NotStarted { run, why });
-                // K6: a hook that runs beside nothing is not nothing; whoever wants it gone says so.
+                // K6: with a background hook the tree is not empty; the campaigner must stop the hook explicitly.
                 self.outbox.push_back(if self.has_no_hook() {
                     FromKeeper::Empty { run }
                 } else {
@@ -58,7 +58,7 @@ impl KeeperLoop {
             Program::Command { term } | Program::OnElected { term } => {
                 self.pending_ousted_hook = Some(PendingOustedHook { term, identity });
             }
-            // Once: whoever ordered it.
+            // The hook runs once, even if the campaigner ordered it.
             Program::OnOusted { .. } => self.pending_ousted_hook = None,
             Program::Follower => {}
         }
@@ -84,7 +84,7 @@ impl KeeperLoop {
                 return Err(NotStarted::Failed(libc::ENOENT));
             }
         };
-        // K9: a follower that held the lock would keep it from whoever leads.
+        // K9: a follower that held the lock would keep it from the leader.
         let holds_the_lock = match program {
             Program::Command { .. } | Program::OnElected { .. } | Program::OnOusted { .. } => true,
             Program::Follower => false,
@@ -108,8 +108,8 @@ impl KeeperLoop {
         }
     }
 
-    /// K2: with its campaigner gone, and nothing else left of the term, the keeper runs the last hook itself. Returns whether
-    /// there is one now.
+    /// K2: with the campaigner gone and the tree empty, the keeper runs the last hook itself. Returns whether it has
+    /// started.
     pub(super) fn run_ousted_hook(&mut self) -> bool {
         let is_configured = self.spec.as_ref().is_some_and(|spec| spec.scripts.on_ousted.is_some());
         let Some(PendingOustedHook { term, identity }) = self.pending_ousted_hook.take() else { return false };

@@ -11,11 +11,11 @@ use crate::sys;
 use crate::tree::KillSweep;
 use elect_core::{FromKeeper, Program, Time};
 
-/// How soon a killed tree is looked at again if no child's end says so first; doubled up to the longest.
+/// The delay before a killed tree is swept again if no child's end wakes the loop earlier; doubled up to the maximum.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) const SWEEP_INTERVAL_MAX: Duration = Duration::from_millis(100);
 
-/// How often progress is reported at most.
+/// The minimum time between two reports of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
 
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,7 @@ pub(super) enum Stop {
     Terminating {
         kill_at: Time,
     },
-    /// SIGKILL was sent, and is sent again until nothing is left.
+    /// SIGKILL was sent, and is sent again until the tree is empty.
     Killing {
         retry_at: Time,
         backoff: Duration,
@@ -33,8 +33,8 @@ pub(super) enum Stop {
 }
 
 impl KeeperLoop {
-    /// K1: past a deadline the tree is killed, whatever anybody says; but for a follower and the hook after a term, which have
-    /// nothing to do with it.
+    /// K1: past a deadline the tree is killed unconditionally, except a follower and the hook after a term, which the
+    /// deadline does not govern.
     pub(super) fn enforce(&mut self, now: Time) {
         self.enforce_hook_timeout(now);
         let CommandTree::Alive { program, stop, until, .. } = &self.tree else { return };
@@ -57,7 +57,7 @@ impl KeeperLoop {
     pub(super) fn kill(&mut self) {
         let CommandTree::Alive { main, stop, init, .. } = &mut self.tree else { return };
         sys::schedule_first();
-        // Each of these kills many in one call, before those that find the others.
+        // Each of these calls kills many processes at once, before the walk finds the others.
         if let Some(init) = init {
             init.kill();
         }
@@ -67,8 +67,9 @@ impl KeeperLoop {
         let progress = &mut Progress::of(&self.channel, self.campaigner);
         if let KillSweep::Complete(_) = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report())
         {
-            // What is left is to see them die. To reap somebody whom `ps` is looking at takes until that has let go, which
-            // the kernel waits for in a busy loop, and whoever goes before all others keeps `ps` from it: for a second.
+            // All processes are dying; only reaping is left. Reaping a process that `ps` is reading waits, in a busy
+            // loop in the kernel, until `ps` lets go. A reaper with real-time priority would keep `ps` from running:
+            // for a second.
             self.inherited.schedule_as_before();
         }
         let backoff = match *stop {
@@ -78,7 +79,7 @@ impl KeeperLoop {
         *stop = Stop::Killing { retry_at: clock::now() + backoff, backoff };
     }
 
-    /// The stop signal now, SIGKILL at `kill_at` or when it was already due, whichever is first.
+    /// Sends the stop signal now, and SIGKILL at `kill_at` or at an earlier time that was already set.
     pub(super) fn stop(&mut self, kill_at: Time) {
         let Some(spec) = &self.spec else { return };
         let stop_signal = spec.stop_signal;
@@ -90,7 +91,7 @@ impl KeeperLoop {
         }
         if let Some(pid) = main.pid() {
             signal_group(pid, stop_signal);
-            // A stopped process takes no signal but SIGKILL and this one.
+            // A stopped process handles no signal but SIGKILL and SIGCONT.
             signal_group(pid, libc::SIGCONT);
             if let Some(group) = hook_group {
                 signal_group(group, stop_signal);
@@ -106,7 +107,8 @@ impl KeeperLoop {
         self.scanner.signal_descendants(self.own_pid, &[], libc::SIGCONT, &chosen);
     }
 
-    /// K10: what remains gets the stop signal and, within the time-out that already runs or starts now, SIGKILL.
+    /// K10: the remaining descendants get the stop signal and, within the time-out that already runs or starts now,
+    /// SIGKILL.
     pub(super) fn stop_descendants(&mut self) {
         let Some(spec) = &self.spec else { return };
         let (signal, timeout) = (spec.stop_signal, spec.stop_timeout);
@@ -118,7 +120,8 @@ impl KeeperLoop {
                 *stop = stop.with_kill_at(clock::now() + timeout);
                 self.signal_descendants(signal, |_| true);
             }
-            // Its group has had the signal already, and that of a hook beside it; to some a second one means "at once".
+            // The groups of the main process and of a background hook have had the signal already; some programs treat
+            // a second one as "at once".
             Stop::Terminating { .. } => self.signal_descendants(signal, |pid| {
                 nix::unistd::getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| !groups.contains(&Some(of.as_raw())))
             }),
@@ -129,13 +132,13 @@ impl KeeperLoop {
     pub(super) fn begin_final_stop(&mut self) {
         self.outbox.clear();
         if self.campaigner == CampaignerState::Dismissed {
-            // There should be nothing left, and nobody is left to wait for it.
+            // The tree should be empty already, and no campaigner is left to wait for it.
             self.take_over_hook_leftovers();
             return self.kill();
         }
         let timeout = self.spec.as_ref().map_or(Duration::ZERO, |spec| spec.stop_timeout);
         let program = match &self.tree {
-            // Nothing is left to be told by a hook that runs beside nothing.
+            // Without a campaigner and a program, a background hook has no purpose.
             CommandTree::Empty if !self.has_no_hook() => {
                 self.take_over_hook_leftovers();
                 return self.kill();
@@ -149,15 +152,15 @@ impl KeeperLoop {
             Some(Program::Command { .. } | Program::OnElected { .. } | Program::Follower) | None => {
                 self.stop(kill_at.min(deadline.map_or(Time::NEVER, |deadline| deadline.kill_by)));
             }
-            // It has its time, and is not run again.
+            // The hook keeps its time-out, and is not run again.
             Some(Program::OnOusted { .. }) => {}
         }
     }
 }
 
 impl Stop {
-    /// The state after another stop was requested: a date is only ever moved forward, and a kill that has begun is never
-    /// turned back into a stop (K1).
+    /// The state after another stop request: the kill time only moves to an earlier time, and a kill that has begun is
+    /// never turned back into a stop (K1).
     pub(super) fn with_kill_at(self, kill_at: Time) -> Stop {
         match self {
             Stop::NotRequested => Stop::Terminating { kill_at },
@@ -167,7 +170,7 @@ impl Stop {
     }
 }
 
-/// Tells the campaigner, while many are being killed, that the keeper lives (K4). What finds no room is not said.
+/// Reports to the campaigner, during a long kill, that the keeper lives (K4). A report that finds no room is dropped.
 pub(super) struct Progress<'a> {
     channel: Option<&'a Channel>,
     last: Time,
@@ -189,7 +192,7 @@ impl Progress<'_> {
     }
 }
 
-/// Signals the group of the main process, and the main process itself should it have left for another.
+/// Signals the group of the main process, and the main process itself if it has moved to another group.
 pub(super) fn signal_group(main: i32, signal: i32) {
     let _ = sys::kill(-main, signal);
     if nix::unistd::getpgid(Some(Pid::from_raw(main))).is_ok_and(|group| group.as_raw() != main) {

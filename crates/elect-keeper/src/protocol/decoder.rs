@@ -58,7 +58,7 @@ impl<'a> Decoder<'a> {
         self.number().map(|run| if run == 0 { HookContext::Alone } else { HookContext::WithRun(run) })
     }
 
-    /// All that is left.
+    /// Decodes the rest of the message.
     pub fn identity(&mut self) -> Option<Vec<(OsString, OsString)>> {
         let mut identity = Vec::new();
         while !self.0.is_empty() {

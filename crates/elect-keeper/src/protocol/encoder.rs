@@ -39,7 +39,7 @@ impl Encoder {
         }
     }
 
-    /// Runs are counted from one.
+    /// Encodes a missing run as zero: runs are counted from one.
     pub fn hook_context(&mut self, context: HookContext) -> &mut Encoder {
         match context {
             HookContext::WithRun(run) => self.number(run),
@@ -47,7 +47,7 @@ impl Encoder {
         }
     }
 
-    /// The last of a message.
+    /// The identity is the last field of a message.
     pub fn identity(&mut self, identity: &[(OsString, OsString)]) -> &mut Encoder {
         for (name, value) in identity {
             self.bytes(name.as_bytes()).bytes(value.as_bytes());

@@ -81,7 +81,7 @@ fn what_is_sent_is_what_is_received() {
 #[test]
 fn a_message_cut_short_or_drawn_out_is_none() {
     for bytes in every_message().into_iter().map(|message| message.encode()) {
-        // A start may lose whole pairs of its environment and still be one; nothing else may.
+        // A start may lose whole pairs of its environment and still be valid; other messages may not.
         let shortest = if [3, 10, 11].contains(&bytes[0]) { bytes.len() } else { 0 };
         for length in shortest..bytes.len() {
             assert!(ToKeeper::decode(&bytes[..length], Vec::new()).is_none(), "{bytes:?} cut to {length}");
@@ -141,7 +141,7 @@ fn answers() -> impl Strategy<Value = FromKeeper> {
     ]
 }
 
-/// Tags that exist, with whatever follows them.
+/// Existing tags followed by random bytes.
 fn babble() -> impl Strategy<Value = Vec<u8>> {
     (0..20_u8, vec(any::<u8>(), 0..60)).prop_map(|(tag, rest)| [vec![tag], rest].concat())
 }
@@ -159,7 +159,7 @@ fn whatever_is_sent_is_what_is_received() {
 
 #[test]
 fn whatever_arrives_is_a_message_or_none() {
-    // Neither asks for memory by the length that the noise names.
+    // The decoder must not allocate by a length in random bytes.
     let said = prop_oneof![
         proptest_support::random_bytes(),
         babble(),
@@ -190,7 +190,7 @@ fn what_cannot_be_read_leaves_the_socket_as_it_was() {
     let (one, other) = (Channel::new(one), Channel::new(other));
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     let buffer = std::cell::RefCell::new(&mut buffer);
-    // No message is empty.
+    // Messages are never empty.
     let said = (0..20_u8, vec(any::<u8>(), 0..200)).prop_map(|(tag, rest)| [vec![tag], rest].concat());
     proptest_support::check(proptest_support::SLOW, &said, |bytes| {
         one.transmit(&bytes, &[]).expect("room");
