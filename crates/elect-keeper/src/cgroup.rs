@@ -236,7 +236,8 @@ fn own_path(cgroups: &[u8]) -> Option<&Path> {
 fn directories(mounts: &[u8], own: &Path) -> Vec<PathBuf> {
     let directory = |line: &[u8]| {
         let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-        // id, parent, device, root of the mount in its file system, mount point; more; a dash, and the kind of file system.
+        // id, parent, device, root of the mount in its file system, mount point; more; a dash, and the kind of file
+        // system.
         let [_, _, _, root, point, ref more @ ..] = words[..] else { return None };
         let dash = more.iter().position(|&word| word == b"-")?;
         let below = own.strip_prefix(unescaped(root)).ok()?;

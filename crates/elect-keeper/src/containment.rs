@@ -21,7 +21,7 @@ const INDIVIDUAL_KILLS_MAX: usize = 2 * 1024;
 pub enum Containment {
     /// cgroup where one can be made, else tree
     Auto,
-    /// A cgroup of its own below elect's (kernel 5.14): whatever forks in it, one call kills it
+    /// A cgroup of its own below elect's (kernel 5.14): one call kills every process in it
     Cgroup,
     /// A PID namespace of its own (root): it ends with elect even if all of elect is killed at once
     Pidns,

@@ -61,7 +61,7 @@ fn each_from(first: RawFd, mut act: impl FnMut(RawFd)) {
             }
         });
     }
-    // SAFETY: opened above, and owned by nobody else.
+    // SAFETY: the descriptor was opened above and has no other owner.
     unsafe { libc::close(list) };
 }
 

@@ -89,7 +89,8 @@ impl Keeper {
         // Signals stay blocked in the keeper from its first instruction on: a terminal, a shell's `kill` or a cgroup
         // delivers them to every process (K3).
         sys::block_signals();
-        // SAFETY: no other thread exists, as the caller promises; in tests the others hold nothing that the child needs.
+        // SAFETY: no other thread exists, as the caller promises; in tests the others hold nothing that the child
+        // needs.
         let forked = unsafe { sys::fork() };
         match forked {
             Ok(Forked::Parent(pid)) => {

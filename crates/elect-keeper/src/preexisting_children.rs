@@ -1,5 +1,5 @@
-//! Children inherited across exec (`sh -c 'x & exec elect'`) and their descendants: no part of the command's tree, and never
-//! killed.
+//! Children inherited across exec (`sh -c 'x & exec elect'`) and their descendants: no part of the command's tree, and
+//! never killed.
 
 use super::sys;
 

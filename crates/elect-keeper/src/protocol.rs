@@ -264,7 +264,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if the keeper has stopped reading, `BrokenPipe` if it is dead, `EMSGSIZE` if the message is too long.
+    /// `WouldBlock` if the keeper has stopped reading, `BrokenPipe` if it is dead, `EMSGSIZE` if the message is too
+    /// long.
     pub fn send(&self, message: &ToKeeper) -> io::Result<()> {
         let mut descriptors: Vec<RawFd> = Vec::new();
         if let ToKeeper::Claim(claim) = message {

@@ -216,8 +216,8 @@ pub fn ended_child(pid: Option<i32>) -> Option<i32> {
     let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
     let (kind, number) = pid.map_or((libc::P_ALL, 0), |pid| (libc::P_PID, pid.unsigned_abs()));
-    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the field is there in
-    // every answer that waitid gives.
+    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the field is
+    // there in every answer that waitid gives.
     unsafe {
         let answered = libc::waitid(kind, number, found.as_mut_ptr(), flags) == 0;
         let ended = found.assume_init().si_pid();
@@ -277,8 +277,8 @@ pub fn stop_signal_of(pid: i32) -> Option<c_int> {
     let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WSTOPPED | libc::WNOHANG | libc::__WALL;
     let pid = libc::id_t::try_from(pid).ok()?;
-    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the two fields are there
-    // in every answer that waitid gives.
+    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the two fields
+    // are there in every answer that waitid gives.
     unsafe {
         let answered = libc::waitid(libc::P_PID, pid, found.as_mut_ptr(), flags) == 0;
         let found = found.assume_init();
@@ -387,7 +387,7 @@ pub fn exit_now(status: c_int) -> ! {
 ///
 /// # Safety
 ///
-/// `fd` is open and nobody else owns it.
+/// `fd` is open and has no other owner.
 pub unsafe fn own(fd: RawFd) -> OwnedFd {
     use std::os::fd::FromRawFd;
     // SAFETY: the caller's promise.

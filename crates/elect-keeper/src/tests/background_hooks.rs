@@ -1,4 +1,4 @@
-//! Hooks that run beside whatever else does, and are part of it (K6).
+//! Background hooks: they run beside the tree and are part of it (K6).
 
 use super::harness::*;
 use crate::ToKeeper;
@@ -74,7 +74,7 @@ fn a_tree_is_not_empty_before_the_hook_beside_it_is_gone() {
         let before = clock::now();
         fixture.start_until(&["main"]);
         fixture.exited(CommandEnd::Exited(3));
-        // K10: and nothing is started beside what is being stopped.
+        // K10: no hook is started beside a tree that is being stopped.
         let heard = fixture.answer();
         assert!(
             matches!(heard, FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Killed { .. }))),
@@ -108,7 +108,7 @@ fn nothing_is_started_beside_what_has_ended() {
         fixture.start();
         fixture.exited(CommandEnd::Exited(3));
         fixture.empty();
-        // Ordered while the campaigner had not heard of that.
+        // The order was sent before the campaigner received the run's end.
         fixture.order_background_hook(BackgroundHook::OnChange);
         fixture.hears(NOT_NOW);
         fixture.hears_no_more();
@@ -166,10 +166,10 @@ fn beside_nothing_a_stop_is_for_it() {
         let mut fixture = beside(script(directory, SLEEPER), "echo hook >&9; exec sleep 100").fork();
         fixture.order_background_hook(BackgroundHook::OnChange);
         fixture.witness.hears(&["hook"]);
-        // No deadline is armed: it is found too late, and nothing but the hook is there.
+        // No deadline is armed, so the start is too late, and only the hook runs.
         let run = fixture.order(Program::Command { term: TERM }, &[]);
         assert!(matches!(fixture.answer(), FromKeeper::NotStarted { .. }), "run {run}");
-        // Nothing of that start; a hook beside nothing is not nothing.
+        // The start is cleared; with a background hook the tree is not empty.
         fixture.hears(FromKeeper::Cleared { run });
         fixture.hears_no_more();
         fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
@@ -209,7 +209,7 @@ fn a_refused_start_beside_a_hook_that_was_stopped_meanwhile_is_empty_only_withou
         fixture.arm(TERM, Time::NEVER);
         let run = fixture.order_start(TERM, &[]);
         fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        // Not found, or stopped before that.
+        // The program was not found, or the start was stopped before exec.
         let answer = fixture.answer();
         assert!(matches!(answer, FromKeeper::NotStarted { run: refused, .. } if refused == run), "{answer:?}");
         fixture.send(&ToKeeper::Ping);
@@ -217,7 +217,7 @@ fn a_refused_start_beside_a_hook_that_was_stopped_meanwhile_is_empty_only_withou
             #[expect(clippy::wildcard_enum_match_arm, reason = "every other answer fails the test")]
             match fixture.answer() {
                 FromKeeper::Pong => break,
-                // Before the stop was read.
+                // The start was cleared before the stop was read.
                 FromKeeper::Cleared { run: cleared } => assert_eq!(cleared, run),
                 other => panic!("{other:?} although the hook lives"),
             }
@@ -235,7 +235,8 @@ fn what_an_ended_hook_left_beside_nothing_is_a_stops_at_once() {
         fixture.order_background_hook(BackgroundHook::OnChange);
         let mut fixture = fixture;
         fixture.witness.hears(&["grandchild"]);
-        // Its main process has ended by the time that this is answered, or will have: then what it left gets the stop.
+        // The hook's main process has ended before this is answered, or ends soon: then its leftovers get the stop
+        // signal.
         until("the end of its main process", || fixture.children() == 1 && fixture.grandchildren() == 1);
         fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
         fixture.hears(ended(CommandEnd::Exited(7)));
@@ -248,12 +249,12 @@ fn what_an_ended_hook_left_beside_nothing_is_a_stops_at_once() {
 #[test]
 fn a_hook_that_is_being_killed_is_not_merely_stopped_by_a_stop() {
     alone(|directory| {
-        // Its descendant ignores the stop signal, and cannot be found below it.
+        // The hook's descendant ignores the stop signal, and is not a child of the hook any more.
         let setting = beside(script(directory, SLEEPER), STUBBORN).scripts(|scripts| scripts.hook_timeout = SOON);
         let mut fixture = setting.fork();
         fixture.order_background_hook(BackgroundHook::OnError);
         fixture.witness.hears(&["main", "grandchild"]);
-        // Whether this comes before or after the first SIGKILL, that is not put off.
+        // The stop may arrive before or after the first SIGKILL; it must not delay the kill.
         signal(fixture.keeper.pid(), libc::SIGSTOP);
         let over = clock::now() + SOON;
         until("its time is over", || clock::now() >= over);

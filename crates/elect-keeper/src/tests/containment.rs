@@ -1,4 +1,4 @@
-//! K7: what holds in every tier, and what each tier adds.
+//! K7: guarantees of every tier, and the additions of each tier.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::sys::{self, Forked};
 use crate::{Containment, Keeper, ToKeeper};
 use elect_core::{CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, Time};
 
-/// The same in each tier, each time in a process and a directory of its own.
+/// Runs a test in each tier, each time in its own process and directory.
 fn in_each(body: impl Fn(&Path, Containment)) {
     for tier in [Containment::Cgroup, Containment::Pidns, Containment::Tree] {
         println!("in the tier {tier:?}");
@@ -25,7 +25,7 @@ fn leaf(fixture: &KeeperFixture) -> PathBuf {
     leaf.path().to_owned()
 }
 
-/// Where a process is in the unified hierarchy.
+/// The path of a process in the unified hierarchy.
 fn cgroup_of(pid: i32) -> String {
     let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned()
@@ -40,7 +40,7 @@ fn children_of(pid: i32) -> Vec<i32> {
     children.split_whitespace().map(|child| child.parse().expect("a number")).collect()
 }
 
-/// A process that is no descendant of the keeper's.
+/// A process that is not a descendant of the keeper.
 fn stranger() -> Child {
     Command::new("sleep").arg("100").stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("started")
 }
@@ -262,7 +262,7 @@ fn it_sleeps_while_there_is_nothing_to_do_in_each_tier() {
         let go_on_at = clock::now() + ms(300);
         until("a while", || clock::now() >= go_on_at);
         assert_eq!(switches(), before, "it woke for nothing");
-        // Nobody else would for as long as it sleeps.
+        // Without this kill the sleeping processes would outlive the test.
         fixture.send(&ToKeeper::Kill);
         fixture.empty();
     });
@@ -330,7 +330,7 @@ fn a_leaf_with_anybody_in_it_is_not_called_empty() {
         fixture.exited(CommandEnd::Exited(5));
         fixture.hears_no_more();
         assert_eq!(children_of(fixture.keeper.pid()), [0; 0], "there is no child left to wait for");
-        // It goes by itself, and that is noticed at once, long before the stop time-out.
+        // The process ends by itself, and the keeper notices at once, long before the stop time-out.
         inmate.kill().expect("killed");
         let killed_at = clock::now();
         fixture.empty();
@@ -343,7 +343,7 @@ fn a_leaf_with_anybody_in_it_is_not_called_empty() {
         let go = directory.join("witness.go");
         fs::write(&go, "go\n").expect("written");
         fixture.exited(CommandEnd::Exited(5));
-        // It does not, and is killed.
+        // The process does not end, and is killed.
         fixture.empty();
         assert!(inmate.wait().expect("reaped").code().is_none());
     });
@@ -490,7 +490,7 @@ fn both_killed_at_once_leave_nobody_in_a_namespace() {
             Forked::Parent(campaigner) => {
                 witness.hears(&["main", "grandchild"]);
                 let keeper = fs::read_to_string(directory.join("keeper")).expect("read").parse().expect("a number");
-                // Neither gets to do anything about the other's end.
+                // Neither process can react to the other's end.
                 signal(campaigner, libc::SIGSTOP);
                 signal(keeper, libc::SIGKILL);
                 signal(campaigner, libc::SIGKILL);
@@ -519,7 +519,7 @@ fn the_init_of_a_namespace_holds_on_to_nothing_and_hears_no_signal() {
         }
         assert!(!goes_first(init), "the right to go first is the keeper's");
         fixture.hears_no_more();
-        // Nobody inside can kill it, and somebody outside kills all.
+        // No process inside can kill the init; its death by a process outside kills every process inside.
         signal(init, libc::SIGKILL);
         fixture.exited(killed(libc::SIGKILL, false));
         fixture.empty();

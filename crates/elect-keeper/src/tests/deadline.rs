@@ -1,4 +1,4 @@
-//! K1: the deadline is kept, with nobody's help and against anybody's will.
+//! K1: the deadline is kept without the campaigner's help and whatever the command does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +18,7 @@ fn armed_and_left_alone_it_kills_on_time_on_a_loaded_machine() {
     let _load = Load::on_every_processor();
     alone(|directory| {
         let mut fixture = program(directory, "/bin/sleep", &["sleep", "100"]).fork();
-        // What is measured is the keeper, not how long the load keeps us from looking.
+        // Measures the keeper, not the delay that the storm or the load causes in this process.
         sys::schedule_first();
         let mut late = Vec::new();
         for term in 1u64.. {
@@ -30,7 +30,7 @@ fn armed_and_left_alone_it_kills_on_time_on_a_loaded_machine() {
             let run = fixture.order_start(term, &[]);
             let mut answer = fixture.answer();
             let FromKeeper::Started { pid, .. } = answer else {
-                // A machine too slow to start it in time is asked again.
+                // A slow machine may miss the deadline before the start; then the test tries again.
                 while answer != (FromKeeper::Empty { run }) {
                     answer = fixture.answer();
                 }
@@ -99,7 +99,7 @@ fn a_keeper_that_was_stopped_kills_as_soon_as_it_goes_on() {
         signal(fixture.keeper.pid(), libc::SIGSTOP);
         until("the deadline", || clock::now() > kill_by + ms(100));
         assert!(!fixture.witness.is_gone(), "nobody could kill it");
-        // A renewal that waits in the socket comes too late: the term is over.
+        // A renewal that was waiting in the socket is too late: the term is over.
         fixture.send(&ToKeeper::Arm { term: TERM, kill_by: kill_by + ms(60_000) });
         let resumed = clock::now();
         signal(fixture.keeper.pid(), libc::SIGCONT);

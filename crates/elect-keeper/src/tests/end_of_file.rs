@@ -1,5 +1,5 @@
-//! K2: the campaigner's end, at every point between arming and empty. Each time the tree is dead within what was left to
-//! it, the claim is given back once and only then, and the keeper ends in good order.
+//! K2: the campaigner's end, at every point between arming and an empty tree. Each time the tree is dead within the
+//! remaining deadline, the claim is released once and only after that, and the keeper exits normally.
 
 use std::os::fd::AsRawFd;
 
@@ -19,7 +19,7 @@ fn claimed(setting: Setting) -> KeeperFixture {
     fixture
 }
 
-/// Without reading it.
+/// Waits for a message in the socket without reading it.
 fn await_an_answer(fixture: &KeeperFixture) {
     until("an answer in the socket", || {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
@@ -186,7 +186,7 @@ fn what_the_campaigner_said_last_counts_although_it_left_answers_unread() {
             let directory = directory.join(dismissed.to_string());
             std::fs::create_dir(&directory).expect("created");
             let fixture = claimed(script(&directory, STUBBORN));
-            // An answer that nobody reads: the socket then says "connection reset" before it says anything else.
+            // An unread answer: the socket then reports "connection reset" before it delivers messages.
             fixture.send(&ToKeeper::Ping);
             await_an_answer(&fixture);
             signal(fixture.keeper.pid(), libc::SIGSTOP);
@@ -221,7 +221,7 @@ fn a_campaigner_that_dismisses_its_keeper_leaves_nothing_to_release() {
 #[test]
 fn a_campaigner_killed_in_earnest_is_seen_as_such() {
     alone(|directory| {
-        // It is the keeper's parent that dies here, so we are the one that inherits the keeper.
+        // The keeper's parent dies here, so this process inherits the keeper.
         nix::sys::prctl::set_child_subreaper(true).expect("a subreaper");
         let witness = Witness::new(directory);
         // SAFETY: this process has one thread.

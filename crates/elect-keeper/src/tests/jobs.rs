@@ -1,4 +1,4 @@
-//! What is not the leader command: which of them a deadline governs, what they are given, and what becomes of them without a
+//! Programs other than the leader command: which ones a deadline governs, their environment, and their fate without a
 //! campaigner (K1, K2, K9).
 
 use std::fs;
@@ -14,7 +14,7 @@ const ELECTED: Program = Program::OnElected { term: TERM };
 const OUSTED: Program = Program::OnOusted { term: TERM };
 const DONE: CommandEnd = CommandEnd::Exited(0);
 
-/// Says that it ran, and takes long enough to be overtaken by whoever does not wait.
+/// Reports that it ran, and takes long enough for a keeper that does not wait to overtake it.
 const OUSTS: &str = "sleep 0.3; echo ousted >> \"${WITNESS%/*}/ousted\"";
 
 fn times_ousted(directory: &Path) -> usize {
@@ -29,7 +29,7 @@ fn set(scripts: &mut HookScripts, program: Program, hook: &str) {
     if program == ELECTED { scripts.on_elected = Some(hook.into()) } else { scripts.on_ousted = Some(hook.into()) }
 }
 
-/// What elect was given to read, which is not for those that have to do without.
+/// Elect's standard input, which only the leader command may read.
 fn something_to_read(directory: &Path) {
     let path = directory.join("input");
     fs::write(&path, "input").expect("written");

@@ -1,4 +1,4 @@
-//! What the keeper is, as a process (K3).
+//! The keeper as a process (K3).
 
 use super::harness::*;
 use crate::{ToKeeper, sys};
@@ -58,7 +58,7 @@ fn it_blocks_every_signal_that_can_be_blocked() {
 fn no_signal_changes_anything() {
     alone(|directory| {
         let mut fixture = script(directory, SLEEPER).fork();
-        // From its first moment: it may not have run a single instruction yet.
+        // Holds from the fork on: the keeper may not have run an instruction yet.
         for number in (1..=64).filter(|number| ![libc::SIGKILL, libc::SIGSTOP].contains(number)) {
             signal(fixture.keeper.pid(), number);
         }
@@ -92,7 +92,8 @@ fn it_sleeps_while_there_is_nothing_to_do() {
         fixture.arm(TERM, Time::NEVER);
         fixture.start_until(&["grandchild"]);
         fixture.exited(elect_core::CommandEnd::Exited(7));
-        // In the state with the most to wait for: the main process ended, its rest asked, the campaigner there.
+        // The state with the most events to wait for: the main process has ended, its descendants have the stop signal,
+        // the campaigner is present.
         fixture.hears_no_more();
         let switches = |pid| -> u64 { status_of(pid, "voluntary_ctxt_switches").parse().expect("a number") };
         let involuntary = |pid| -> u64 { status_of(pid, "nonvoluntary_ctxt_switches").parse().expect("a number") };

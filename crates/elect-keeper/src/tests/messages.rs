@@ -1,4 +1,4 @@
-//! What is late, foreign or garbled changes nothing.
+//! Late, foreign and garbled messages change nothing.
 
 use super::harness::*;
 use crate::ToKeeper;
@@ -43,11 +43,11 @@ fn a_term_that_has_expired_stays_so() {
         fixture.hears(FromKeeper::Expired { term: TERM });
         fixture.exited(killed(libc::SIGKILL, true));
         fixture.empty();
-        // The deadline that holds is named, so the campaigner knows.
+        // The answer names the deadline in force, so that the campaigner knows it.
         fixture.send(&ToKeeper::Arm { term: TERM, kill_by: Time::NEVER });
         fixture.hears(FromKeeper::Armed { term: TERM, kill_by });
         too_late(&mut fixture, TERM);
-        // The next term is another matter.
+        // The next term opens normally.
         fixture.arm(TERM + 1, Time::NEVER);
         fixture.order_start(TERM + 1, &[]);
         assert!(matches!(fixture.answer(), FromKeeper::Started { .. }));
@@ -88,7 +88,7 @@ fn nothing_starts_without_a_deadline_of_its_term_that_lies_ahead() {
             fixture.arm(term, past);
             too_late(&mut fixture, term);
         }
-        // K5: it has killed nothing, so a renewal of the same term moves it forward, for the next start.
+        // K5: the deadline has killed no process, so a renewal of the same term moves it forward, for the next start.
         fixture.arm(3, clock::now() + ms(1_000_000));
         fixture.arm(4, Time::NEVER);
         too_late(&mut fixture, 3);
@@ -125,7 +125,7 @@ fn a_second_command_beside_the_rest_of_the_first_is_refused() {
         fixture.hears_no_more();
         assert!(!fixture.witness.is_gone());
         fixture.send(&ToKeeper::Kill);
-        // A campaigner that takes the refused run for the present one is not left waiting for the end of another.
+        // A campaigner that takes the refused run for the present one must not wait for the end of another run.
         fixture.hears(FromKeeper::Empty { run: 9 });
         assert!(fixture.witness.is_gone());
     });
@@ -139,7 +139,7 @@ fn noise_changes_nothing() {
         fixture.start_until(&["main"]);
         let mut random = fastrand::Rng::with_seed(1);
         for _ in 0..2_000 {
-            // Tags 3 to 8 could be messages that are meant.
+            // Tags 3 to 8 could be valid messages.
             let tag = random.u8(9..);
             let noise: Vec<u8> = std::iter::once(tag).chain((0..random.usize(..200)).map(|_| random.u8(..))).collect();
             fixture.send_raw(&noise);
@@ -170,7 +170,7 @@ fn a_message_that_is_too_long_is_none_even_if_its_head_could_be_one() {
         assert_eq!(start.len(), longest);
         start.extend([0; 16]);
         fixture.send_raw(&start);
-        // That nothing was started shows only in the answer to this.
+        // The answer to this message shows that no program was started.
         fixture.send(&ToKeeper::Kill);
         fixture.hears(FromKeeper::Empty { run: 0 });
         fixture.hears_no_more();

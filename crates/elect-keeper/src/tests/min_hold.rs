@@ -1,16 +1,16 @@
-//! K2: a `--min-hold` that still runs when the campaigner ends. The claim is kept until it is over, where nothing but the
-//! claim itself has an end; where a lease ends sooner, it is left to that.
+//! K2: a `--min-hold` that still runs when the campaigner ends. The claim is kept until the hold is over if the claim
+//! has no lease; otherwise it is left to a lease that ends sooner.
 
 use super::harness::*;
 use crate::ToKeeper;
 use crate::clock;
 use elect_core::{CommandEnd, Time};
 
-/// Long enough to be noticed, short enough to be waited for.
+/// Long enough to be measured, short enough for a test.
 const HOLD: std::time::Duration = ms(700);
 const ENDS: &str = "exit 3";
 
-/// Has run a command that ended by itself. Returns the time before its start as well.
+/// Runs a command that ends by itself. Also returns the time before its start.
 fn after_a_command(setting: Setting, kill_by: Time) -> (KeeperFixture, Time) {
     let mut fixture = setting.fork();
     fixture.claim("one");
@@ -78,7 +78,7 @@ fn a_hold_that_is_over_or_has_been_ended_keeps_nothing() {
         fixture.send(&ToKeeper::EndHold);
         fixture.bereave().releases_once("one");
     });
-    // Nothing was started, so there is nothing to count from.
+    // No command was started, so no hold has begun.
     alone(|directory| {
         let fixture = script(directory, ENDS).min_hold(3_000 * SOON).fork();
         fixture.claim("one");

@@ -15,7 +15,7 @@ fn the_main_process_dies_with_the_keeper() {
         fixture.arm(TERM, Time::NEVER);
         fixture.start_until(&["main"]);
         fixture.keeper.kill();
-        // Nobody sweeps here.
+        // No sweep runs here.
         fixture.witness.gone();
     });
 }
@@ -34,7 +34,7 @@ fn what_a_dead_keeper_leaves_is_swept_up_and_a_stranger_is_not() {
         until("an empty tree", || fixture.keeper.sweep());
         assert!(fixture.witness.is_gone(), "swept, and somebody lives");
         assert!(stranger.try_wait().expect("a child of ours").is_none(), "it was not part of the tree");
-        // The number of a dead keeper is nobody's to kill.
+        // The process id of a dead keeper must not be killed.
         fixture.keeper.kill();
         fixture.keeper.kill_tree();
         stranger.kill().expect("killed");
@@ -53,7 +53,7 @@ fn a_tree_that_cannot_be_listed_is_not_called_empty() {
         let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
         let limit = |most| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, hard);
         limit(0).expect("no more files");
-        // Nothing has been opened beforehand either.
+        // A scanner without descriptors opened at the start.
         let scanner = std::mem::replace(&mut fixture.keeper.scanner, Scanner::new(&[]));
         let swept = fixture.keeper.sweep();
         limit(soft).expect("as before");
@@ -64,16 +64,16 @@ fn a_tree_that_cannot_be_listed_is_not_called_empty() {
     });
 }
 
-/// As many descriptors as a process needs in order to wait: the kernel counts those that it waits for.
+/// The descriptors that a process needs to call `poll`: the kernel counts the polled ones.
 const FEW: i32 = 8;
 
-/// Has the first of them in use, here and in the keeper to come.
+/// Uses up the first descriptors, here and in the keeper that is forked later.
 fn use_up_descriptors() {
     use std::os::fd::IntoRawFd;
     while std::fs::File::open("/dev/null").expect("opened").into_raw_fd() < FEW {}
 }
 
-/// No descriptor can be opened any more by that process.
+/// Prevents that process from opening further descriptors.
 fn without_descriptors(pid: i32) {
     let few = FEW.unsigned_abs().into();
     let few = libc::rlimit { rlim_cur: few, rlim_max: few };
@@ -82,7 +82,7 @@ fn without_descriptors(pid: i32) {
     assert_eq!(set, 0, "a limit of our own or of a child");
 }
 
-/// Three generations, each in a session of its own.
+/// Three generations, each in its own session.
 const DYNASTY: &str = "
     trap '' TERM
     (setsid sh -c '(setsid sh -c \"echo third >&9; sleep 100; :\" &) ; echo second >&9; sleep 100; :' &)
@@ -187,7 +187,7 @@ fn a_number_that_was_a_strangers_once_spares_nobody() {
         fixture.start_until(&["main", "grandchild"]);
         fixture.keeper.kill();
         until("its end", || fixture.keeper.reap());
-        // As if each of the tree had the number of one that has ended.
+        // Simulates that each process of the tree reuses the process id of a preexisting child.
         let tree = super::super::tree::own_descendants().expect("listed");
         assert!(!tree.is_empty(), "the grandchild is ours now");
         fixture.keeper.preexisting_children = tree.into_iter().map(|pid| PreexistingChild { pid, start: 1 }).collect();
@@ -196,7 +196,7 @@ fn a_number_that_was_a_strangers_once_spares_nobody() {
     });
 }
 
-/// This test does not ask which process has the terminal, only whose tree it would be.
+/// Sweeps more processes than fit into one batch.
 #[test]
 fn a_thousand_are_swept_in_batches() {
     alone(|directory| {
@@ -221,7 +221,7 @@ fn a_keeper_that_is_killing_many_reports_progress() {
         let mut fixture = script(directory, many).fork();
         fixture.arm(TERM, Time::NEVER);
         fixture.start_until(&["main"]);
-        // No answer to a ping is expected while it kills: only what it says by itself.
+        // While the keeper kills it answers no ping; only its unsolicited reports of progress count.
         fixture.send(&ToKeeper::Kill);
         let mut progress = 0;
         until("the end of the tree", || match fixture.keeper.receive() {
@@ -249,7 +249,7 @@ fn everybody_is_stopped_before_anybody_is_killed() {
         let mut states = None;
         let root = fixture.keeper.pid();
         let _ = fixture.keeper.scanner.kill(root, &[], super::super::tree::DESCENDANTS_MAX, &mut || {
-            // The first batch has been looked at, and nobody has been killed: their states are told in a moment.
+            // The first batch has been visited and no process has been killed: the states are readable now.
             states.get_or_insert_with(|| {
                 until("the main process stands still", || status_of(main, "State").starts_with('T'));
                 status_of(main, "State")

@@ -1,4 +1,4 @@
-//! From an order to a running command: what it is given, and what is said if there is none (K5, K8, K9).
+//! Starting a command: its environment, and the reports of a failed start (K5, K8, K9).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,14 +17,14 @@ fn file(directory: &Path, text: &str, mode: u32) -> PathBuf {
     path
 }
 
-/// What follows the name in `/proc/<pid>/stat`: state, parent, group, and so on.
+/// The fields after the name in `/proc/<pid>/stat`: state, parent, group, and so on.
 fn stat_of(pid: i32) -> Vec<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("read");
     let (_, fields) = stat.rsplit_once(") ").expect("fields after the name");
     fields.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The descriptors of a process above the standard ones. For a moment after exec the loader has some.
+/// The descriptors of a process above 2. The loader opens some for a moment after exec.
 fn open_above_two(pid: i32) -> Vec<(i32, PathBuf)> {
     let listed = fs::read_dir(format!("/proc/{pid}/fd")).expect("listed");
     let open = listed.filter_map(|entry| {
@@ -127,7 +127,7 @@ fn its_own_identity_replaces_an_inherited_one_and_what_is_unknown_is_unset() {
 fn it_has_the_three_standard_descriptors_and_the_lock_and_no_other() {
     alone(|directory| {
         let lock = fs::File::create(directory.join("lock")).expect("created");
-        // Somebody's careless descriptors, below and above, that an exec would keep.
+        // Inheritable descriptors, below and above the lock's, that exec would keep.
         let leaked: Vec<i32> = (0..3)
             .map(|_| nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_DUPFD(3)).expect("copied"))
             .chain([nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_DUPFD(200)).expect("copied")])
@@ -168,13 +168,13 @@ fn it_starts_in_a_group_of_its_own_with_the_signals_it_would_have_without_us() {
         let (fields, ours) = (stat_of(pid), stat_of(std::process::id().cast_signed()));
         assert_eq!(fields[1], fixture.keeper.pid().to_string(), "its parent");
         assert_eq!(fields[2], pid.to_string(), "its group");
-        // The keeper goes first where it may; that is not for its command.
+        // The keeper has real-time priority where permitted; its command must not inherit it.
         for (number, what) in [(15, "priority"), (16, "nice"), (37, "real-time priority"), (38, "policy")] {
             assert_eq!(fields[number], ours[number], "its {what}");
         }
         for field in ["SigBlk", "SigIgn"] {
             let bits = u64::from_str_radix(&status_of(pid, field), 16).expect("a number");
-            // Rust's runtime ignores SIGPIPE in this process; the command is not to notice.
+            // Rust's runtime ignores SIGPIPE in this process; the command must not inherit that.
             let ours = u64::from_str_radix(&status_of(std::process::id().cast_signed(), field), 16).expect("a number");
             let pipe = 1 << (libc::SIGPIPE - 1);
             assert_eq!(bits, ours & !pipe, "{field}");
@@ -197,7 +197,7 @@ fn a_blocked_signal_and_an_ignored_one_are_handed_down() {
         let bits = |field| u64::from_str_radix(&status_of(pid, field), 16).expect("a number");
         assert_eq!(bits("SigBlk"), 1 << (libc::SIGUSR2 - 1));
         assert_ne!(bits("SigIgn") & (1 << (libc::SIGCHLD - 1)), 0);
-        // And its own end is seen all the same.
+        // The keeper still notices the command's end.
         fixture.send(&ToKeeper::Kill);
         fixture.exited(killed(libc::SIGKILL, true));
         fixture.empty();
@@ -221,7 +221,7 @@ fn a_stop_or_a_kill_right_after_the_order_to_start_leaves_nothing() {
                         killed(libc::SIGTERM, false)
                     });
                 }
-                // Before exec: it has never run, and is not said to have.
+                // Killed before exec: it has never run, and must not be reported as started.
                 FromKeeper::NotStarted { run: refused, why: NotStarted::Failed(libc::ECANCELED) } if refused == run => {
                 }
                 other => panic!("{other:?}"),

@@ -1,11 +1,11 @@
-//! Stopping: the stop signal first, time to obey it, SIGKILL for who does not (K6, K10).
+//! Stopping: the stop signal first, a time-out, then SIGKILL for the remaining processes (K6, K10).
 
 use super::harness::*;
 use crate::ToKeeper;
 use crate::clock;
 use elect_core::{CommandEnd, FromKeeper, Signal, TerminalEvent, Time};
 
-/// A descendant, here in a session of its own, that says when it is asked and goes on; the main process waits to be told.
+/// A descendant in its own session that reports the stop signal and continues; the main process waits for a file.
 const REST_THAT_IS_ASKED: &str = "
     (setsid sh -c 'trap \"echo asked >&9\" TERM; echo grandchild >&9; while :; do sleep 0.01; done' &)
     until [ -e \"$WITNESS.go\" ]; do sleep 0.01; done
@@ -108,7 +108,7 @@ fn what_a_command_leaves_behind_is_asked_and_given_time_and_then_killed() {
         let mut fixture = started(script(directory, REST_THAT_IS_ASKED).stop_timeout(timeout), &["grandchild"]);
         let before = clock::now();
         fixture.go();
-        // The status is the main process's, and nobody who holds its standard output delays it.
+        // The status is that of the main process; a descendant that holds its standard output does not delay it.
         fixture.exited(CommandEnd::Exited(7));
         fixture.witness.hears(&["asked"]);
         let died = fixture.witness.gone();
@@ -121,7 +121,8 @@ fn what_a_command_leaves_behind_is_asked_and_given_time_and_then_killed() {
 #[test]
 fn what_a_command_leaves_behind_has_no_more_than_the_time_that_runs_already() {
     alone(|directory| {
-        // The main process obeys; its descendant elsewhere hears of it only then.
+        // The main process exits on the stop signal; only then does its descendant in another session receive the
+        // signal.
         let mut fixture = started(script(directory, REST_THAT_IS_ASKED), &["grandchild"]);
         let kill_at = clock::now() + ms(500);
         fixture.send(&ToKeeper::Stop { kill_at });
@@ -142,7 +143,7 @@ fn a_main_process_that_has_left_its_group_is_asked_all_the_same() {
     });
 }
 
-/// No shell can do this, so here is a program that does.
+/// No shell can do this, so this test is run as a program.
 #[test]
 #[ignore = "the command of the test above"]
 fn command_in_the_keepers_group() {
@@ -170,7 +171,7 @@ fn a_forwarded_signal_reaches_the_main_process_only() {
         let child = fixture.witness.line().parse().expect("a process id");
         fixture.send(&ToKeeper::Forward { signal: libc::SIGUSR1 });
         assert_eq!(fixture.witness.line(), "main got it");
-        // Had it been sent to the child, that one would have it by now, and have it twice.
+        // If the signal had been sent to the child, the child would have it by now, and receive it twice.
         signal(child, libc::SIGUSR1);
         assert_eq!(fixture.witness.line(), "child got it");
         fixture.send(&ToKeeper::Kill);
