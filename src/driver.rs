@@ -422,16 +422,16 @@ impl Driver {
             Action::Renew(attempt) => self.ask(attempt, StoreRequest::Renew),
             Action::Release(attempt) => self.ask(attempt, StoreRequest::Release),
             Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
-            Action::Start { program: job, run } => {
-                if let Program::Command { .. } = job {
+            Action::Start { program, run } => {
+                if let Program::Command { .. } = program {
                     self.keeper.get_mut().note_terminal();
                 }
-                let identity = self.command_env.variables(job);
-                self.send(ToKeeper::Start { job, run, identity });
+                let identity = self.command_env.variables(program);
+                self.send(ToKeeper::Start { program, run, identity });
             }
             Action::StartBackgroundHook { background_hook, beside } => {
                 let identity = self.command_env.background_hook_env(background_hook);
-                self.send(ToKeeper::BackgroundHook { background_hook, beside, identity });
+                self.send(ToKeeper::BackgroundHook { background_hook, context: beside, identity });
             }
             Action::Stop { kill_at } => self.send(ToKeeper::Stop { kill_at }),
             Action::Kill => {
@@ -440,7 +440,7 @@ impl Driver {
             }
             Action::Forward(Signal(signal)) => self.send(ToKeeper::Forward { signal }),
             Action::Ping => {
-                self.keeper.get_mut().note_strangers();
+                self.keeper.get_mut().refresh_preexisting_children();
                 self.send(ToKeeper::Ping);
             }
             Action::KillKeeper => self.keeper.get_ref().kill(),

@@ -13,7 +13,9 @@ use crate::exit::{self, Exit};
 use crate::log::{self, StartError, Verbosity};
 use crate::setup::Setup;
 use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
-use elect_keeper::{CommandSpec, FindError, ForkError, Keeper, close_inherited, find, ignore_file_size_signal};
+use elect_keeper::{
+    CommandSpec, FindError, ForkError, Keeper, close_inherited, ignore_file_size_signal, resolve_command,
+};
 
 /// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the files or
 /// connections of a store, for a reconnect, and for requests on this host.
@@ -78,7 +80,8 @@ fn inside() -> Vec<String> {
 
 fn program(config: &Config) -> Result<CommandSpec, FindError> {
     let search = std::env::var_os("PATH");
-    let path = config.command.first().map(|name| find(name, search.as_deref())).transpose()?.unwrap_or_default();
+    let path =
+        config.command.first().map(|name| resolve_command(name, search.as_deref())).transpose()?.unwrap_or_default();
     Ok(CommandSpec {
         path,
         words: config.command.clone(),
