@@ -46,6 +46,7 @@ unit NAME='':
 
 # End-to-end tests whose name contains NAME, such as redis:: or handover::a_killed.
 test NAME:
+    cargo build --locked --examples
     cargo test --locked --test main -- {{NAME}}
 
 # Breaks rules on purpose and expects a test to notice; NAME selects some.
