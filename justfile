@@ -54,15 +54,18 @@ unit NAME='':
 
 # End-to-end tests; NAME selects some, such as handover:: or redis::load.
 test NAME='':
+    cargo build --locked --examples
     cargo test --locked --test main -- {{NAME}}
 
 # One end-to-end test by its full name, with what it prints.
 test-one NAME:
+    cargo build --locked --examples
     cargo test --locked --test main -- --exact --nocapture {{NAME}}
 
 # All tests of one store: file, etcd, redis or mongodb.
 store NAME:
     cargo test --locked --bin elect -- store::{{NAME}}::
+    cargo build --locked --examples
     cargo test --locked --test main -- {{NAME}}::
 
 # Breaks rules on purpose and expects a test to notice; NAME selects some.

@@ -11,7 +11,7 @@ async fn obstacle(player: &mut RedisCandidate) -> String {
     }
 }
 
-/// FAULTS.md B1: this candidate is suspended between two looks, and meanwhile another one leads and is forgotten.
+/// S2: this candidate is suspended between two looks, and meanwhile another one leads and is forgotten.
 #[test]
 fn none_then_led_then_none_is_not_none() {
     with_server(async |server| {
@@ -55,7 +55,7 @@ fn a_vacant_record_hands_on_what_its_writer_has_seen() {
     });
 }
 
-/// FAULTS.md B5, and the same with every other field that a renewal compares or keeps.
+/// S3, for every field that a renewal compares or keeps.
 #[test]
 fn a_renewal_that_writes_nothing_is_not_credited() {
     with_server(async |server| {
