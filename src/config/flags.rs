@@ -165,7 +165,7 @@ pub struct RunFlags {
     /// (Prometheus). For reading only, without a password: give an address that only those reach who may know.
     #[cfg(feature = "listen")]
     #[arg(long, value_name = "ADDR", env = "ELECT_LISTEN", help_heading = "Output")]
-    pub listen: Option<crate::http::ListenAddress>,
+    pub listen: Option<crate::listen_address::ListenAddress>,
 
     #[command(flatten)]
     pub following: FollowerFlags,
