@@ -44,7 +44,7 @@ pub struct Config {
     pub policy: Policy,
     /// Where the pages are.
     #[cfg(feature = "listen")]
-    pub listen: Option<crate::http::ListenAddress>,
+    pub listen: Option<crate::listen_address::ListenAddress>,
     /// The leader command; without any words there is none.
     pub command: Vec<OsString>,
     /// What runs beside it.

@@ -5,6 +5,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("elect is for Linux: it kills by cgroup, /proc and subreaper, which nothing else has");
 
+mod async_fd;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod bounded_file;
 mod cli;
@@ -15,6 +16,11 @@ mod driver;
 mod event_log;
 mod exit;
 mod http;
+mod job_control;
+mod keeper_link;
+mod leader_tracker;
+#[cfg(feature = "listen")]
+mod listen_address;
 mod log;
 mod setup;
 mod signals;

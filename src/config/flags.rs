@@ -167,7 +167,7 @@ pub struct RunFlags {
     /// trusted clients reach.
     #[cfg(feature = "listen")]
     #[arg(long, value_name = "ADDR", env = "ELECT_LISTEN", help_heading = "Output")]
-    pub listen: Option<crate::http::ListenAddress>,
+    pub listen: Option<crate::listen_address::ListenAddress>,
 
     #[command(flatten)]
     pub following: FollowerFlags,

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::store::{Identity, Observation};
-use crate::systemd::SystemdNotifier;
+use crate::systemd::{ServiceStatus, SystemdNotifier};
 pub use change_document::ChangeDocument;
 pub use document::StatusDocument;
 use elect_core::{Answer, Candidate, Notice, Phase, Renewed, Term, Time};
@@ -79,8 +79,8 @@ impl StatusPublisher {
     }
 
     /// A transition of the election.
-    pub fn report(&mut self, now: Time, report: &Notice) {
-        match report {
+    pub fn notice(&mut self, now: Time, notice: &Notice) {
+        match notice {
             Notice::Elected { term } => {
                 self.shared.snapshot.borrow_mut().elected(now, *term, clock::wall_millis());
                 self.count_leader_change();
@@ -169,7 +169,12 @@ impl StatusPublisher {
     pub fn flush(&mut self, now: Time, wakes_at: Time) -> Time {
         let mut snapshot = self.shared.snapshot.borrow_mut();
         snapshot.set_wakeup(wakes_at);
-        self.systemd.notify(now, &snapshot);
+        let status = ServiceStatus {
+            text: snapshot.to_string(),
+            is_stopping: snapshot.is_shutting_down(),
+            is_alive: snapshot.is_alive(now),
+        };
+        self.systemd.notify(now, status);
         self.systemd.wake_at()
     }
 
