@@ -15,8 +15,8 @@ use crate::setup::Setup;
 use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
 use elect_keeper::{CommandSpec, FindError, ForkError, Keeper, close_inherited, find, ignore_file_size_signal};
 
-/// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the files or
-/// connections of a store, for a reconnect, and for requests on this host.
+/// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the
+/// files or connections of a store, for a reconnect, and for requests on this host.
 const DESCRIPTORS_NEEDED: usize = 28;
 
 pub fn run(flags: RunFlags) -> ExitCode {
@@ -67,7 +67,8 @@ pub fn run(flags: RunFlags) -> ExitCode {
     }
 }
 
-/// The boundaries of the commands that we run inside, the outermost first: a command knows its own, and those around it.
+/// The boundaries of the commands that we run inside, the outermost first: a command knows its own, and those around
+/// it.
 fn inside() -> Vec<String> {
     if std::env::var_os("ELECT_ROLE").is_none() {
         return Vec::new();

@@ -329,7 +329,7 @@ pub struct StoreFlags {
     pub password_file: Option<PathBuf>,
 }
 
-/// What is logged, and how.
+/// The level and the format of the log.
 #[derive(Debug, Args)]
 pub struct LogFlags {
     /// Log warnings and errors alone
