@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Registers `owner` with the runtime. The caller guarantees that the descriptor stays open for as long as `owner` lives.
+/// Registers `owner` with the runtime. The caller guarantees that the descriptor stays open for as long as `owner`
+/// lives.
 ///
 /// # Errors
 ///

@@ -24,11 +24,11 @@ const RESTARTS_MAX: u32 = 1_000;
 /// Everything that `elect run` needs to know.
 #[derive(Debug)]
 pub struct Config {
-    /// What is campaigned for.
+    /// The boundary to campaign for.
     pub boundary: Boundary,
     /// Shown to people; `None`: the hostname.
     pub name: Option<String>,
-    /// What followers are told; `None`: the hostname, no port.
+    /// The address for followers; `None`: the hostname, no port.
     pub advertise: Option<Address>,
     /// Where the election is held.
     pub store: String,
@@ -47,7 +47,7 @@ pub struct Config {
     pub listen: Option<crate::listen_address::ListenAddress>,
     /// The leader command; without any words there is none.
     pub command: Vec<OsString>,
-    /// What runs beside it.
+    /// The follower and the hooks.
     pub scripts: HookScripts,
     /// The boundaries whose commands we run inside, the outermost first.
     pub inside: Vec<String>,
@@ -62,7 +62,7 @@ pub struct Address {
     pub port: Option<u16>,
 }
 
-/// What is wrong with the flags. Each is a usage error (exit status 2).
+/// An error in the flags. Each is a usage error (exit status 2).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Nothing to campaign for.
@@ -83,7 +83,7 @@ pub enum ConfigError {
          there need not be one"
     )]
     NoCommand(Boundary),
-    /// What a change means for something that does not exist.
+    /// A follower's flag without a follower.
     #[error("--follower-on-change (ELECT_FOLLOWER_ON_CHANGE) needs a --follower")]
     NoFollower,
     /// A hook that has no time at all can only fail.
@@ -124,7 +124,7 @@ pub enum ConfigError {
     Inside(Boundary),
 }
 
-/// What the surroundings say; found out by the caller, since this module looks at nothing.
+/// The context of the process; the caller finds it out, since this module does no I/O.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessContext {
     /// Whether we are PID 1.
@@ -245,7 +245,7 @@ fn hooks(flags: &HookFlags) -> Result<Hooks, ConfigError> {
     })
 }
 
-/// What a change of the leader means for a follower, as people write it: `restart`, `ignore`, or a signal.
+/// The effect of a new leader on a follower, as people write it: `restart`, `ignore`, or a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnChangeFlag(pub OnChange);
 
@@ -279,7 +279,7 @@ pub fn is_believed(ttl: Option<Duration>) -> Result<(), ConfigError> {
     ttl.filter(|ttl| *ttl > TTL_MAX).map_or(Ok(()), |ttl| Err(ConfigError::TtlTooLong(ttl)))
 }
 
-/// Whoever waits for so long only is not to start all over again, unless that is said.
+/// The campaign limit and the effect of a lost leadership: a bounded wait does not begin again by default.
 fn policy(no_wait: bool, wait: Option<Duration>, on_lost: Option<OnLostFlag>) -> Result<Policy, ConfigError> {
     let (campaign_limit, by_default) = match (no_wait, wait) {
         (true, Some(_)) => return Err(ConfigError::ConflictingWaits),

@@ -39,8 +39,8 @@ impl JobControl {
         self.self_signal.take_if(|self_signal| *self_signal == number).is_some()
     }
 
-    /// Handles an event of the terminal. `leads`: the leader command runs; a follower that is stopped is continued by the
-    /// keeper, and nothing else stops for it. Returns after the suspension, if there was one.
+    /// Handles an event of the terminal. `leads`: the leader command runs; a follower that is stopped is continued by
+    /// the keeper, and nothing else stops for it. Returns after the suspension, if there was one.
     pub fn handle(&mut self, event: TerminalEvent, leads: bool) -> Option<JobEvent> {
         match event {
             TerminalEvent::Suspended(_) | TerminalEvent::Stopped(_) if !leads => None,
@@ -68,7 +68,8 @@ impl JobControl {
         // The suspension may last for any time: the log thread gets 20 ms to write this line.
         std::thread::sleep(LOG_FLUSH_DELAY);
         (self.signal_own_group)(libc::SIGTSTP);
-        // Either the job was continued, or the kernel did not stop it: no shell could continue an orphaned group or PID 1.
+        // Either the job was continued, or the kernel did not stop it: no shell could continue an orphaned group or PID
+        // 1.
         event_log::resumed();
     }
 }

@@ -1,7 +1,7 @@
 //! The campaigner's side of the connection to its keeper: messages in both directions, and the keeper's death.
 //!
-//! Sending never waits. A message that finds no room stays in the outbox, in order, until the socket is writable. A closed
-//! socket is not yet a death: [`KeeperLink::check_death`] reports that, once the keeper is reaped (K4).
+//! Sending never waits. A message that finds no room stays in the outbox, in order, until the socket is writable. A
+//! closed socket is not yet a death: [`KeeperLink::check_death`] reports that, once the keeper is reaped (K4).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -184,8 +184,8 @@ impl<K: KeeperProcess> KeeperLink<K> {
         answers
     }
 
-    /// Gives the keeper a claim. Returns whether it was sent: the store may not go on before (K2), so that a claim never
-    /// waits in the outbox.
+    /// Gives the keeper a claim. Returns whether it was sent: the store may not go on before (K2), so that a claim
+    /// never waits in the outbox.
     pub fn send_claim(&mut self, claim: Claim) -> bool {
         self.outbox.is_empty() && self.keeper.get_ref().send(&ToKeeper::Claim(claim)).is_ok()
     }
@@ -255,9 +255,9 @@ impl<K: KeeperProcess> KeeperLink<K> {
         }
     }
 
-    /// Dismisses the keeper and waits for its exit, which closes its copies of the store's descriptors. A keeper that does
-    /// not exit in time is killed with its tree: none of its processes may outlive this one. `child_exited` returns at each
-    /// SIGCHLD.
+    /// Dismisses the keeper and waits for its exit, which closes its copies of the store's descriptors. A keeper that
+    /// does not exit in time is killed with its tree: none of its processes may outlive this one. `child_exited`
+    /// returns at each SIGCHLD.
     pub async fn dismiss(&mut self, mut child_exited: impl AsyncFnMut()) {
         // A dismissal that cannot be sent leaves the time-out below.
         let _ = self.send(ToKeeper::Dismiss);

@@ -1,8 +1,8 @@
-//! What systemd is told: that we are ready, what we are doing, that we are alive, that we stop and how long that may take.
+//! Notifications to systemd: readiness, the status line, the watchdog, and a stop with the time that it may take.
 //!
-//! Messages go to the datagram socket that `NOTIFY_SOCKET` names, without ever waiting for it: what finds no room is sent
-//! with what is true by then, a little later. `sd_notify` has the words of the protocol; its own sending blocks when the
-//! socket is full and knows no abstract names.
+//! Messages go to the datagram socket that `NOTIFY_SOCKET` names, without ever waiting for it: a message that finds no
+//! room is replaced a little later by the state of then. `sd_notify` has the words of the protocol; its own sending
+//! blocks when the socket is full and knows no abstract names.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
@@ -24,7 +24,7 @@ const STOP_EXTENSION: Duration = Duration::from_secs(15);
 /// …this often: a loop that stalls is waited for no longer than that.
 const EXTEND_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The service manager's ear, if there is one.
+/// The connection to the service manager, if there is one.
 #[derive(Debug)]
 pub struct SystemdNotifier {
     socket: Option<NotifySocket>,
@@ -37,7 +37,7 @@ pub struct SystemdNotifier {
     retry_at: Time,
 }
 
-/// What has arrived.
+/// The state that systemd has received.
 #[derive(Debug, Default)]
 struct Sent {
     is_ready: bool,
@@ -81,7 +81,8 @@ impl SystemdNotifier {
         }
     }
 
-    /// Says what is new or due, in one message. To be called after every event, and at [`SystemdNotifier::wake_at`] at the latest.
+    /// Says what is new or due, in one message. To be called after every event, and at [`SystemdNotifier::wake_at`] at
+    /// the latest.
     pub fn notify(&mut self, now: Time, ServiceStatus { text, is_stopping, is_alive }: ServiceStatus) {
         let Some(socket) = &self.socket else { return };
         let extends = is_stopping && (!self.sent.is_stopping || now >= self.extend_at);

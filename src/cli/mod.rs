@@ -119,9 +119,9 @@ struct WatchFlags {
 
     /// One JSON object per change
     ///
-    /// {"at","event","boundary","leader":{…}|null,"error","skipped","obstacle"}; event is one of leader, none, error and, as
-    /// the last one, done. skipped is true if terms came and went unseen since the line before, null if the store cannot
-    /// tell. leader is the same object as that of status --json.
+    /// {"at","event","boundary","leader":{…}|null,"error","skipped","obstacle"}; event is one of leader, none, error
+    /// and, as the last one, done. skipped is true if terms came and went unseen since the line before, null if the
+    /// store cannot tell. leader is the same object as that of status --json.
     #[arg(long)]
     json: bool,
 }
@@ -221,8 +221,8 @@ fn fail(exit: Exit, message: &str) -> ExitCode {
     exit.into()
 }
 
-/// One line on stderr. Every text that is not a log line and not an answer gets there through this function, which escapes
-/// it and limits its length: servers, files and users may have put anything into it.
+/// One line on stderr. Every text that is not a log line and not an answer gets there through this function, which
+/// escapes it and limits its length: servers, files and users may have put anything into it.
 fn complain(message: &str) {
     let message = escaped(message);
     let message = cut_visibly(&message, LINE_BYTES_MAX - "elect: \n".len());
@@ -231,7 +231,7 @@ fn complain(message: &str) {
     let _ = writeln!(std::io::stderr(), "elect: {message}");
 }
 
-/// What a store's trouble exits with, where nothing else is to be done about it.
+/// The exit status of a store error that ends a command.
 fn exit_for(error: &StoreError) -> Exit {
     match error {
         StoreError::Misused(_) => Exit::Usage,
@@ -268,7 +268,7 @@ async fn prepare(store: &StoreUrl<'_>) -> Result<(), SetupError> {
         resolver::prepare().await.map_err(|error| SetupError::Thread { error })?;
     }
     if !store.is_remote() {
-        // The file store resolves its path in a thread. Whether there can be one is found out before anything else is done.
+        // The file store resolves its path in a thread. This checks first that the kernel gives one.
         let thread = std::thread::Builder::new().stack_size(64 * 1024).spawn(|| ());
         let why = |error: std::io::Error| {
             std::io::Error::new(error.kind(), format!("no thread can be made to watch a path ({error})"))

@@ -17,8 +17,8 @@ use elect_keeper::{
     CommandSpec, FindError, ForkError, Keeper, close_inherited, ignore_file_size_signal, resolve_command,
 };
 
-/// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the files or
-/// connections of a store, for a reconnect, and for requests on this host.
+/// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the
+/// files or connections of a store, for a reconnect, and for requests on this host.
 const DESCRIPTORS_NEEDED: usize = 28;
 
 pub fn run(flags: RunFlags) -> ExitCode {
@@ -69,7 +69,8 @@ pub fn run(flags: RunFlags) -> ExitCode {
     }
 }
 
-/// The boundaries of the commands that we run inside, the outermost first: a command knows its own, and those around it.
+/// The boundaries of the commands that we run inside, the outermost first: a command knows its own, and those around
+/// it.
 fn inside() -> Vec<String> {
     if std::env::var_os("ELECT_ROLE").is_none() {
         return Vec::new();

@@ -63,7 +63,8 @@ async fn look(query: &StoreQuery<'_>) -> Result<Vec<(Boundary, Observation)>, St
     let looked = async {
         match &query.boundary {
             Some(boundary) => {
-                // A record beside which this elect does not campaign is an answer: there is no leader that can be shown.
+                // A record beside which this elect does not campaign is an answer: there is no leader that can be
+                // shown.
                 let observation = store.look(boundary).await.or_else(Observation::obstructed)?;
                 Ok(vec![(boundary.clone(), observation)])
             }

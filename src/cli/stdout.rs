@@ -1,5 +1,5 @@
-//! Lines on stdout, from a loop that must go on: a slow reader does not delay the handling of signals, and a reader that has
-//! gone is noticed without writing.
+//! Lines on stdout, from a loop that must go on: a slow reader does not delay the handling of signals, and a reader
+//! that has gone is noticed without writing.
 
 use std::io::{self, Stdout};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -40,7 +40,7 @@ impl StdoutWriter {
     ///
     /// # Errors
     ///
-    /// Nobody reads it, or there is no room.
+    /// The reader has gone, or there is no room.
     pub async fn write(&self, text: &str) -> io::Result<()> {
         let mut left = text.as_bytes();
         while !left.is_empty() {
@@ -59,7 +59,7 @@ impl StdoutWriter {
         let Some(readiness) = &self.readiness else { return Ok(()) };
         loop {
             let mut ready = readiness.writable().await?;
-            // What was so when we were told of it may not be so any more.
+            // The readiness that the runtime has noted may be out of date.
             let mut asked = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLOUT)];
             if poll(&mut asked, PollTimeout::ZERO)? > 0 {
                 return Ok(());

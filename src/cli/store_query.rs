@@ -1,4 +1,4 @@
-//! What `status`, `watch` and `wait` have in common: whom they ask about what, and how.
+//! The part that `status`, `watch` and `wait` share: the store, the scope and the way of a query.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -333,7 +333,7 @@ pub struct StoreFlags {
     pub password_file: Option<PathBuf>,
 }
 
-/// The amount and the form of log lines.
+/// The level and the format of the log.
 #[derive(Debug, Args)]
 pub struct LogFlags {
     /// Log only warnings and errors

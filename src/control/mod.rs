@@ -5,9 +5,9 @@
 //!              ◀── one line of JSON ──                ◀── ControlOutcome ──        ◀── Action ──
 //! ```
 //!
-//! One socket per candidate in the runtime directory, for its user (and root) alone. A connection is one request and its
-//! answer. This module decides nothing: it passes a request to the election, and the election's outcome to the client. A slow
-//! or invalid client occupies one of 32 slots for at most 5 s.
+//! One socket per candidate in the runtime directory, for its user (and root) alone. A connection is one request and
+//! its answer. This module decides nothing: it passes a request to the election, and the election's outcome to the
+//! client. A slow or invalid client occupies one of 32 slots for at most 5 s.
 
 mod protocol;
 mod server;
@@ -79,7 +79,8 @@ impl ControlSocket {
         info: CandidateInfo,
     ) -> io::Result<(ControlSocket, mpsc::UnboundedReceiver<IncomingRequest>)> {
         let path = directory.join(socket_path::socket_name(&info.boundary, &info.id));
-        // Under a name that clients ignore: they take a socket that does not listen yet for one that a crash left behind.
+        // Under a name that clients ignore: they take a socket that does not listen yet for one that a crash left
+        // behind.
         let mut socket = ControlSocket { path: directory.join(format!(".{}", info.id)) };
         let listener = UnixListener::bind(&socket.path)?;
         std::fs::set_permissions(&socket.path, std::fs::Permissions::from_mode(0o600))?;

@@ -19,11 +19,11 @@ pub enum ControlRequest {
     },
     /// Give the boundary back, and stand behind the others.
     Resign,
-    /// From now on we are called this, and are to be found there. What is left out stays as it is.
+    /// Changes the candidate's name and address. `None` leaves one as it is.
     Proclaim {
         /// For people.
         name: Option<String>,
-        /// What followers are told, as `HOST[:PORT]`.
+        /// The address for followers, as `HOST[:PORT]`.
         advertise: Option<String>,
     },
 }
@@ -31,7 +31,7 @@ pub enum ControlRequest {
 /// The answer, with the identity of the candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlResponse {
-    /// What is campaigned for.
+    /// The boundary of the candidate.
     pub boundary: String,
     /// The candidate's.
     pub id: String,
@@ -48,7 +48,7 @@ pub enum ControlOutcome {
     Yes {
         /// The term that is led in, while there is one.
         term: Option<Term>,
-        /// What is left of the lease, in milliseconds; absent where leadership has no end, or there is none.
+        /// The rest of the lease, in milliseconds; absent where leadership has no end, or there is none.
         lease_left_ms: Option<u64>,
     },
     /// The answer is no.

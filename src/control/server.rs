@@ -10,8 +10,8 @@ use crate::config::{self, Address};
 use elect_core::{Event, RequestError, RequestId, Term, Time};
 use elect_keeper::clock;
 
-/// The most requests that wait for the election's answer at once. Requests of clients that have left count: the election
-/// remembers them until it answers, and a command may take hours to stop.
+/// The most requests that wait for the election's answer at once. Requests of clients that have left count: the
+/// election remembers them until it answers, and a command may take hours to stop.
 const PENDING_REQUESTS_MAX: usize = 256;
 
 /// The consequence of a request for the candidate.
@@ -19,7 +19,8 @@ const PENDING_REQUESTS_MAX: usize = 256;
 pub enum ControlEvent {
     /// The election decides, and answers.
     Election(Event),
-    /// The leader gets another name or address; `None` leaves it as it is. The renewal that takes it to the store answers.
+    /// The leader gets another name or address; `None` leaves it as it is. The renewal that takes it to the store
+    /// answers.
     Rename {
         /// The request.
         request_id: RequestId,
@@ -64,8 +65,8 @@ impl ControlServer {
         self.receiver.recv().await
     }
 
-    /// Accepts a request: answers it at once, or returns the event that it is for the candidate. `leads`: the candidate may
-    /// be renamed in its record.
+    /// Accepts a request: answers it at once, or returns the event that it is for the candidate. `leads`: the candidate
+    /// may be renamed in its record.
     pub fn handle(&mut self, request: IncomingRequest, leads: bool) -> Option<ControlEvent> {
         let (request_id, request) = self.register(request)?;
         match request {

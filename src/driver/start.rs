@@ -88,7 +88,8 @@ impl Driver {
     }
 }
 
-/// Opens the control socket. A candidate without one runs as well: only assert, extend, resign and proclaim are unavailable.
+/// Opens the control socket. A candidate without one runs as well: only assert, extend, resign and proclaim are
+/// unavailable.
 fn open_control_socket(candidacy: &Candidacy) -> Option<ControlServer> {
     let (boundary, me) = (candidacy.boundary.to_string(), candidacy.identity.clone());
     let control = ControlServer::open(CandidateInfo { boundary, id: me.id, name: me.name });

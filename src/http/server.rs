@@ -1,7 +1,7 @@
 //! `--listen`: the pages over HTTP, in a way that whoever asks, however often or slowly, costs little and delays nothing.
 //!
-//! Each connection has a few seconds for its one request. There are so many at most; one more, and the oldest goes, so that
-//! a thousand idle ones keep no health check out.
+//! Each connection has a few seconds for its one request. There are so many at most; one more, and the oldest goes, so
+//! that a thousand idle ones keep no health check out.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -128,7 +128,7 @@ async fn serve_connection(stream: TcpStream, status: Rc<SharedStatus>) {
     });
     let mut server = http1::Builder::new();
     server.keep_alive(false).header_read_timeout(None).max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
-    // Whoever is too slow, goes away or talks nonsense: there is nobody to tell.
+    // An error of a slow, vanished or invalid client is ignored: no one could act on it.
     let _ = tokio::time::timeout(REQUEST_TIMEOUT, server.serve_connection(TokioIo::new(stream), service)).await;
 }
 
@@ -172,7 +172,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let mut server = HttpServer::serve(Some(listener), &StatusPublisher::new(snapshot())).expect("a server");
-            let visitor = tokio::task::spawn_blocking(move || {
+            let client = tokio::task::spawn_blocking(move || {
                 proptest_support::check(proptest_support::SLOW, &said, |words| {
                     let answer = say(address, &words);
                     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{answer:?}");
@@ -184,7 +184,7 @@ mod tests {
                 assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
             });
             tokio::select! {
-                visited = visitor => visited.expect("the visits went well"),
+                result = client => result.expect("the client went well"),
                 () = server.ended() => {}
             }
         });
