@@ -299,8 +299,7 @@ impl Driver {
     }
 
     fn has_command(&self) -> bool {
-        let leads = matches!(self.candidate.phase(), Phase::Leading | Phase::Stopping);
-        (leads && self.has_command) || self.candidate.has_a_follower()
+        (self.candidate.phase().may_have_command() && self.has_command) || self.candidate.has_a_follower()
     }
 
     fn on_store_event(&mut self, event: StoreEvent) {
@@ -386,7 +385,7 @@ impl Driver {
     }
 
     fn leads(&self) -> bool {
-        matches!(self.candidate.phase(), Phase::Leading | Phase::LeadingIdle)
+        self.candidate.phase().accepts_requests()
     }
 
     fn handle(&mut self, event: Event) {
@@ -398,16 +397,7 @@ impl Driver {
             for action in self.candidate.handle(clock::now(), event) {
                 self.perform(action);
             }
-            let leads = match self.candidate.phase() {
-                Phase::Leading | Phase::Stopping | Phase::LeadingIdle | Phase::OustedHook => true,
-                Phase::Campaigning
-                | Phase::Verifying
-                | Phase::Releasing
-                | Phase::CoolingDown
-                | Phase::StoppingFollower
-                | Phase::Ended => false,
-            };
-            if !leads && self.command_env.set_own_term(None) {
+            if !self.candidate.phase().holds_term() && self.command_env.set_own_term(None) {
                 self.pending_events.push_back(Event::HookDue(BackgroundHook::OnChange));
             }
         }
@@ -429,7 +419,7 @@ impl Driver {
                 let identity = self.command_env.variables(job);
                 self.send(ToKeeper::Start { job, run, identity });
             }
-            Action::StartBackgroundHook { background_hook, beside } => {
+            Action::StartBackgroundHook { background_hook, hook_context: beside } => {
                 let identity = self.command_env.background_hook_env(background_hook);
                 self.send(ToKeeper::BackgroundHook { background_hook, beside, identity });
             }
