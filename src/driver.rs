@@ -168,8 +168,7 @@ impl Driver {
     }
 
     fn has_command(&self) -> bool {
-        let leads = matches!(self.candidate.phase(), Phase::Leading | Phase::Stopping);
-        (leads && self.has_command) || self.candidate.has_a_follower()
+        (self.candidate.phase().may_have_command() && self.has_command) || self.candidate.has_a_follower()
     }
 
     fn on_store_event(&mut self, event: StoreEvent) {
@@ -268,9 +267,9 @@ impl Driver {
                 let identity = self.command_env.variables(program, self.leader_tracker.known());
                 self.send(ToKeeper::Start { program, run, identity });
             }
-            Action::StartBackgroundHook { background_hook, beside } => {
+            Action::StartBackgroundHook { background_hook, hook_context } => {
                 let identity = self.command_env.background_hook_env(background_hook, self.leader_tracker.known());
-                self.send(ToKeeper::BackgroundHook { background_hook, context: beside, identity });
+                self.send(ToKeeper::BackgroundHook { background_hook, context: hook_context, identity });
             }
             Action::Stop { kill_at } => self.send(ToKeeper::Stop { kill_at }),
             Action::Kill => {

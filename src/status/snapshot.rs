@@ -96,15 +96,15 @@ impl StatusSnapshot {
 
     /// Where the election is after an event.
     pub fn update(&mut self, phase: Phase, term: Option<Term>, lease: Option<Lease>, run_state: RunState) {
-        let led = self.holds_term();
+        let led = self.phase.holds_term();
         (self.phase, self.term, self.lease) = (phase, term, lease);
         self.shutting_down |= phase == Phase::Ended;
         self.has_begun = run_state.has_begun;
-        if !matches!(phase, Phase::Leading | Phase::Stopping) && !run_state.has_follower {
+        if !phase.may_have_command() && !run_state.has_follower {
             self.pid = None;
         }
         if led
-            && !self.holds_term()
+            && !self.phase.holds_term()
             && self.observation.leader.as_ref().is_some_and(|leader| leader.id == self.identity.id)
         {
             self.observation = Observation::default();
@@ -192,34 +192,13 @@ impl StatusSnapshot {
         self.shutting_down
     }
 
-    fn holds_term(&self) -> bool {
-        match self.phase {
-            Phase::Leading | Phase::Stopping | Phase::LeadingIdle | Phase::OustedHook => true,
-            Phase::Campaigning
-            | Phase::Verifying
-            | Phase::Releasing
-            | Phase::CoolingDown
-            | Phase::StoppingFollower
-            | Phase::Ended => false,
-        }
-    }
-
-    /// Whether it is the leader: from the verification to the first moment of stopping, and never beyond the time at
-    /// which it has to stop, whether it was awake then or not.
+    /// Whether it is the leader: from the verification to the first moment of stopping, and never beyond the time at which
+    /// it has to stop, whether it was awake then or not.
     #[must_use]
     pub fn is_leader(&self, now: Time) -> bool {
-        let holds = match self.phase {
-            Phase::Leading | Phase::LeadingIdle => true,
-            Phase::Campaigning
-            | Phase::Verifying
-            | Phase::Stopping
-            | Phase::OustedHook
-            | Phase::Releasing
-            | Phase::CoolingDown
-            | Phase::StoppingFollower
-            | Phase::Ended => false,
-        };
-        holds && !self.shutting_down && self.lease.is_some_and(|lease| now < lease.stop_by)
+        self.phase.accepts_requests()
+            && !self.shutting_down
+            && self.lease.is_some_and(|lease| now < lease.stop_by)
     }
 
     /// Whether the leader command can be talked to: from its exec to the first moment of stopping.

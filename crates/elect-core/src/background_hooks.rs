@@ -2,7 +2,7 @@
 //!
 //! What happens while one of them runs, or while there is no place for one, is folded: each is run once more for all of it.
 
-use super::event::{BackgroundHook, BackgroundHookEnd, CommandEnd, HookFailure};
+use crate::{BackgroundHook, BackgroundHookEnd, CommandEnd, HookFailure};
 
 #[derive(Debug, Default)]
 pub(super) struct BackgroundHooks {

@@ -12,14 +12,13 @@
 
 use std::time::Duration;
 
-use super::Context;
-use super::event::{Action, CommandEnd, LeaderKey, Notice, Program, RunId};
-use super::mutation::Mutation;
-use super::policy::{OnChange, Restart};
-use super::restart_tracker::RestartBackoff;
-use super::state::{Input, SWEEP_INTERVAL, UNCONFIRMED_REPORT_INTERVAL};
-use super::time::Time;
-use super::timing::KILL_ALLOWANCE;
+use crate::context::Context;
+use crate::input::KeeperInput;
+use crate::mutation::Mutation;
+use crate::policy::{OnChange, Restart};
+use crate::restart_tracker::RestartBackoff;
+use crate::state::{SWEEP_INTERVAL, UNCONFIRMED_REPORT_INTERVAL};
+use crate::{Action, CommandEnd, HookContext, KILL_ALLOWANCE, LeaderKey, Notice, Program, RunId, Time};
 
 /// There is no limit to a follower's restarts, so there is one to their pace.
 const FOLLOWER_RESTART_DELAY_MIN: Duration = Duration::from_millis(100);
@@ -28,7 +27,7 @@ const FOLLOWER_RESTART_DELAY_MIN: Duration = Duration::from_millis(100);
 pub(super) struct Follower {
     /// `None`: there is none.
     on_change: Option<OnChange>,
-    pace: RestartBackoff,
+    backoff: RestartBackoff,
     /// Who leads, as far as is known.
     leader: Option<LeaderKey>,
     /// Whom the last run was told of.
@@ -50,7 +49,7 @@ enum FollowerStage {
         run: RunId,
         main: MainProcess,
     },
-    FollowerStop(FollowerStop),
+    Stopping(FollowerStop),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +68,7 @@ struct FollowerStop {
     /// When we had it sent. A campaigner that was asleep when it was due has not waited for what follows.
     killed_at: Option<Time>,
     /// When people are told, again, that it is still there.
-    tell_at: Time,
+    report_at: Time,
     /// When the campaigner sweeps what a dead keeper left it; never, if that lives (K4).
     sweep_at: Time,
 }
@@ -89,7 +88,7 @@ impl Follower {
         let restart = Restart { delay: restart.delay.max(FOLLOWER_RESTART_DELAY_MIN), ..restart };
         Follower {
             on_change,
-            pace: RestartBackoff::new(restart),
+            backoff: RestartBackoff::new(restart),
             leader: None,
             told: None,
             end: None,
@@ -103,33 +102,26 @@ impl Follower {
         matches!(self.stage, FollowerStage::Gone { .. })
     }
 
-    /// Whether it runs, or is about to, and nobody has asked it to stop.
-    pub(super) fn is_undisturbed(&self) -> bool {
+    /// The context in which a background hook may be started, unless the follower is being stopped.
+    pub(super) fn background_hook_slot(&self) -> Option<HookContext> {
         match self.stage {
-            FollowerStage::Gone { .. } | FollowerStage::Running { .. } => true,
-            FollowerStage::FollowerStop(_) => false,
-        }
-    }
-
-    /// Its run, if it is alive.
-    pub(super) fn running(&self) -> Option<RunId> {
-        match self.stage {
-            FollowerStage::Running { run, .. } => Some(run),
-            FollowerStage::Gone { .. } | FollowerStage::FollowerStop(_) => None,
+            FollowerStage::Gone { .. } => Some(HookContext::Alone),
+            FollowerStage::Running { run, .. } => Some(HookContext::WithRun(run)),
+            FollowerStage::Stopping(_) => None,
         }
     }
 
     /// Whether it has been killed and is still there (2.3).
     pub(super) fn is_stuck(&self, now: Time) -> bool {
         match &self.stage {
-            FollowerStage::FollowerStop(stopping) => stopping.killed_at.is_some_and(|at| now >= at + KILL_ALLOWANCE),
+            FollowerStage::Stopping(stopping) => stopping.killed_at.is_some_and(|at| now >= at + KILL_ALLOWANCE),
             FollowerStage::Gone { .. } | FollowerStage::Running { .. } => false,
         }
     }
 
     pub(super) fn is_run(&self, run: RunId) -> bool {
         match &self.stage {
-            FollowerStage::Running { run: own, .. } | FollowerStage::FollowerStop(FollowerStop { run: own, .. }) => {
+            FollowerStage::Running { run: own, .. } | FollowerStage::Stopping(FollowerStop { run: own, .. }) => {
                 *own == run
             }
             FollowerStage::Gone { .. } => false,
@@ -137,34 +129,34 @@ impl Follower {
     }
 
     fn is_swept(&self) -> bool {
-        matches!(&self.stage, FollowerStage::FollowerStop(FollowerStop { sweep_at, .. }) if *sweep_at != Time::NEVER)
+        matches!(&self.stage, FollowerStage::Stopping(FollowerStop { sweep_at, .. }) if *sweep_at != Time::NEVER)
     }
 
     /// How it ended, for a program that was asked to stop while it followed: then its status is the program's.
-    pub(super) fn last_word(&self) -> Option<CommandEnd> {
+    pub(super) fn end_after_stop(&self) -> Option<CommandEnd> {
         self.end.filter(|_| self.stop_asked)
     }
 
     fn start_at(&self) -> Time {
         match self.stage {
             FollowerStage::Gone { start_at } if self.leader.is_some() => start_at,
-            FollowerStage::Gone { .. } | FollowerStage::Running { .. } | FollowerStage::FollowerStop(_) => Time::NEVER,
+            FollowerStage::Gone { .. } | FollowerStage::Running { .. } | FollowerStage::Stopping(_) => Time::NEVER,
         }
     }
 
     /// Starts are due in `Campaigning` only.
     pub(super) fn wake_at(&self, stands: bool) -> Time {
         let start_at = if stands { self.start_at() } else { Time::NEVER };
-        let FollowerStage::FollowerStop(stopping) = &self.stage else { return start_at };
+        let FollowerStage::Stopping(stopping) = &self.stage else { return start_at };
         let kill_at = if stopping.killed_at.is_some() { Time::NEVER } else { stopping.kill_at };
         // Once for those whom it keeps waiting as well, and then again and again for people.
-        kill_at.min(stopping.tell_at).min(stopping.sweep_at)
+        kill_at.min(stopping.report_at).min(stopping.sweep_at)
     }
 }
 
 impl Context {
     /// A waiter has been told who leads.
-    pub(super) fn leader_is(&mut self, now: Time, leader: Option<LeaderKey>) {
+    pub(super) fn leader_observed(&mut self, now: Time, leader: Option<LeaderKey>) {
         let Some(on_change) = self.follower.on_change else { return };
         self.follower.leader = leader;
         // It goes on while nobody leads: the next leader may be the same.
@@ -179,7 +171,7 @@ impl Context {
             (FollowerStage::Running { .. }, OnChange::Ignore) => self.follower.told = Some(leader),
             // Told as soon as it runs; or started again with whoever leads then.
             (FollowerStage::Running { main: MainProcess::Starting, .. }, OnChange::Signal(_))
-            | (FollowerStage::FollowerStop(_), _) => {}
+            | (FollowerStage::Stopping(_), _) => {}
         }
     }
 
@@ -194,42 +186,33 @@ impl Context {
         self.follower.stage = FollowerStage::Running { run, main: MainProcess::Starting };
     }
 
-    /// The keeper has spoken of its run.
-    pub(super) fn follower_hears(&mut self, now: Time, input: Input) {
-        match input {
-            Input::Started(pid) => {
+    /// Handles a message of the keeper about the follower's run.
+    pub(super) fn on_follower_message(&mut self, now: Time, word: KeeperInput) {
+        match word {
+            KeeperInput::Started(pid) => {
                 self.notice(Notice::FollowerStarted { pid });
-                self.follower.pace.started(now);
+                self.follower.backoff.started(now);
                 if let FollowerStage::Running { main, .. } = &mut self.follower.stage {
                     *main = MainProcess::Running;
                     // Another may lead since the order to start it.
                     let leader = self.follower.leader;
-                    self.leader_is(now, leader);
+                    self.leader_observed(now, leader);
                 }
             }
-            Input::NotStarted(why) => {
+            KeeperInput::NotStarted(why) => {
                 self.notice(Notice::FollowerCannotStart(why));
                 self.follower_ended(now, None);
             }
-            Input::Exited(end) => {
+            KeeperInput::Exited(end) => {
                 self.notice(Notice::FollowerEnded { end });
                 self.follower_ended(now, Some(end));
             }
-            Input::Empty => self.follower_is_gone(now),
-            Input::Time
-            | Input::Answer(_)
-            | Input::Hint
-            | Input::Leader(_)
-            | Input::Ousted
-            | Input::Idle
-            | Input::Cleared
-            | Input::Expired
-            | Input::KeeperDied
-            | Input::Swept { .. }
-            | Input::Stop(_)
-            | Input::Forward(_)
-            | Input::Ask
-            | Input::Resign => {}
+            KeeperInput::Empty => self.follower_gone(now),
+            KeeperInput::NoCommand
+            | KeeperInput::Cleared
+            | KeeperInput::Expired
+            | KeeperInput::Died
+            | KeeperInput::Swept { .. } => {}
         }
     }
 
@@ -238,17 +221,18 @@ impl Context {
         self.follower.end = end;
         match &self.follower.stage {
             FollowerStage::Running { .. } => {
-                self.follower.pace.ended(now);
-                let again = self.follower.pace.goes_on_after(end).then(|| self.follower.pace.delay(&mut self.jitter));
+                self.follower.backoff.ended(now);
+                let again =
+                    self.follower.backoff.goes_on_after(end).then(|| self.follower.backoff.delay(&mut self.jitter));
                 self.stop_follower(now, StopCause::Ended { again });
             }
-            FollowerStage::FollowerStop(_) | FollowerStage::Gone { .. } => {}
+            FollowerStage::Stopping(_) | FollowerStage::Gone { .. } => {}
         }
     }
 
     /// Its tree is confirmed empty.
-    fn follower_is_gone(&mut self, now: Time) {
-        let FollowerStage::FollowerStop(stopping) = &self.follower.stage else { return };
+    fn follower_gone(&mut self, now: Time) {
+        let FollowerStage::Stopping(stopping) = &self.follower.stage else { return };
         let another = self.follower.leader.is_some() && self.follower.leader != self.follower.told;
         let start_at = match stopping.why {
             StopCause::Ended { .. } | StopCause::Another if another => now,
@@ -268,7 +252,7 @@ impl Context {
         match &mut self.follower.stage {
             FollowerStage::Gone { start_at } => *start_at = Time::NEVER,
             FollowerStage::Running { .. } => self.stop_follower(now, StopCause::Dismissed),
-            FollowerStage::FollowerStop(stopping) => stopping.why = StopCause::Dismissed,
+            FollowerStage::Stopping(stopping) => stopping.why = StopCause::Dismissed,
         }
     }
 
@@ -282,52 +266,52 @@ impl Context {
         }
         let kill_at = now + self.stop_timeout;
         self.act(Action::Stop { kill_at });
-        let (tell_at, sweep_at) = (Time::NEVER, Time::NEVER);
-        let stopping = FollowerStop { run, why, kill_at, killed_at: None, tell_at, sweep_at };
-        self.follower.stage = FollowerStage::FollowerStop(stopping);
+        let (report_at, sweep_at) = (Time::NEVER, Time::NEVER);
+        let stopping = FollowerStop { run, why, kill_at, killed_at: None, report_at, sweep_at };
+        self.follower.stage = FollowerStage::Stopping(stopping);
     }
 
     /// Somebody asks us to stop; the second time they mean at once.
-    pub(super) fn follower_is_asked(&mut self, now: Time) {
+    pub(super) fn stop_asked_of_follower(&mut self, now: Time) {
         if self.follower.is_gone() {
             return;
         }
         if std::mem::replace(&mut self.follower.stop_asked, true)
-            && let FollowerStage::FollowerStop(stopping) = &mut self.follower.stage
+            && let FollowerStage::Stopping(stopping) = &mut self.follower.stage
         {
             stopping.kill_at = stopping.kill_at.min(now);
-            self.follower_passes_time(now);
+            self.pass_follower_time(now);
         }
     }
 
     /// The keeper is dead: the campaigner inherits the tree and empties it itself (K4).
-    pub(super) fn follower_is_bereaved(&mut self, now: Time) {
+    pub(super) fn on_keeper_death(&mut self, now: Time) {
         self.stop_follower(now, StopCause::Dismissed);
-        if let FollowerStage::FollowerStop(stopping) = &mut self.follower.stage {
+        if let FollowerStage::Stopping(stopping) = &mut self.follower.stage {
             // A sweep is a kill.
             stopping.killed_at.get_or_insert(now);
-            (stopping.sweep_at, stopping.tell_at) = (now, stopping.tell_at.min(now + KILL_ALLOWANCE));
-            self.follower_passes_time(now);
+            (stopping.sweep_at, stopping.report_at) = (now, stopping.report_at.min(now + KILL_ALLOWANCE));
+            self.pass_follower_time(now);
         }
     }
 
     /// A sweep has been made. Returns whether it was this tree's.
-    pub(super) fn follower_is_swept(&mut self, now: Time, empty: bool) -> bool {
+    pub(super) fn follower_swept(&mut self, now: Time, empty: bool) -> bool {
         let own = self.follower.is_swept();
         if own && empty {
-            self.follower_is_gone(now);
+            self.follower_gone(now);
         }
         own
     }
 
-    pub(super) fn follower_passes_time(&mut self, now: Time) {
-        let FollowerStage::FollowerStop(stopping) = &mut self.follower.stage else { return };
+    pub(super) fn pass_follower_time(&mut self, now: Time) {
+        let FollowerStage::Stopping(stopping) = &mut self.follower.stage else { return };
         if now >= stopping.kill_at && stopping.killed_at.is_none() {
-            (stopping.killed_at, stopping.tell_at) = (Some(now), now + KILL_ALLOWANCE);
+            (stopping.killed_at, stopping.report_at) = (Some(now), now + KILL_ALLOWANCE);
             self.actions.push(Action::Kill);
         }
-        if now >= stopping.tell_at {
-            stopping.tell_at = now + UNCONFIRMED_REPORT_INTERVAL;
+        if now >= stopping.report_at {
+            stopping.report_at = now + UNCONFIRMED_REPORT_INTERVAL;
             self.actions.push(Action::Notice(Notice::FollowerUnconfirmed));
         }
         if now >= stopping.sweep_at {

@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use super::event::Term;
 use super::time::Time;
 use super::timing::{KILL_ALLOWANCE, Timing};
+use crate::Term;
 
 const ANSWER_TIMEOUT_NO_DEADLINE: Duration = Duration::from_secs(10);
 

@@ -3,10 +3,8 @@
 //! A rule that lives outside the context (the keeper's deadline, the stamp of a renewal) is broken in the simulation's
 //! model instead.
 
-use super::event::Attempt;
-use super::time::Time;
-use super::timing::Lease;
-use super::{Context, timing};
+use crate::context::Context;
+use crate::{Attempt, Lease, Time, timing};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mutation {
@@ -66,6 +64,18 @@ impl Context {
     #[cfg(test)]
     pub(super) fn mutated(&self, rule: Mutation) -> bool {
         self.mutation == Some(rule)
+    }
+
+    /// Whether any rule is broken: preconditions that follow from the rules are not asserted then.
+    #[cfg(test)]
+    pub(super) fn has_mutation(&self) -> bool {
+        self.mutation.is_some()
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the same question as in the tests")]
+    pub(super) const fn has_mutation(&self) -> bool {
+        false
     }
 
     /// The lease that a credited renewal stands for.

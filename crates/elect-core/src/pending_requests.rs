@@ -3,9 +3,9 @@
 //! "Do you lead?" is answered by a renewal that was sent after the question was heard: an older one says nothing about now. A
 //! candidate that resigns has done so when the boundary is given back.
 
-use super::event::{Action, RequestError, RequestId, Term};
 use super::time::Time;
 use super::timing::Lease;
+use crate::{Action, RequestError, RequestId, Term};
 
 #[derive(Debug, Default)]
 pub(super) struct PendingRequests {

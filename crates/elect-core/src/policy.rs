@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::event::Signal;
 use super::time::Time;
+use crate::Signal;
 
 /// The policy of one candidate, the same for as long as it exists. By default it never gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

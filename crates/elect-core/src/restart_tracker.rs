@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::event::CommandEnd;
 use super::policy::{Restart, RestartWhen};
 use super::time::Time;
+use crate::CommandEnd;
 
 /// The delay doubles up to this, or stays what it is if it is longer.
 const RESTART_DELAY_MAX: Duration = Duration::from_secs(30);

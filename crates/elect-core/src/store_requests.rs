@@ -1,8 +1,8 @@
 //! One request at a time, each with a number and a time limit.
 
-use super::event::{Answer, Attempt, Campaigned, Renewed};
 use super::time::Time;
 use super::timing::Timing;
+use crate::{Answer, Attempt, Campaigned, Renewed};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StoreRequestKind {

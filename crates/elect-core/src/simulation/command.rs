@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::super::event::{CommandEnd, Program, RunId, Signal, Term};
 use super::clock::{SimRng, ms};
 use crate::KILL_ALLOWANCE;
+use crate::{CommandEnd, Program, RunId, Signal, Term};
 
 pub(super) const SIGTERM: Signal = Signal(15);
 pub(super) const SIGKILL: Signal = Signal(9);

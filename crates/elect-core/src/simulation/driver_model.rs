@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::super::Phase;
-use super::super::event::{Action, Answer, Attempt, Campaigned, Event, FromKeeper, Notice, Program};
 use super::super::time::Time;
 use super::clock::ms;
 use super::coverage::Seen;
@@ -11,6 +10,7 @@ use super::host::{Delivery, ModelMessage, ProcessState};
 use super::run::{SimEvent, Simulation};
 use super::store::{Ask, Next, Reply, Request};
 use super::transcript;
+use crate::{Action, Answer, Attempt, Campaigned, Event, FromKeeper, Notice, Program};
 
 impl Simulation {
     pub(super) fn schedule_delivery(&mut self, h: usize, at: Duration, letter: Delivery) {

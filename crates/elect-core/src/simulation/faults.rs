@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::super::event::Event;
 use super::clock::ms;
 use super::command::SIGTERM;
 use super::coverage::Seen;
@@ -12,6 +11,7 @@ use super::record_store::AfterRestart;
 use super::run::{SimEvent, Simulation};
 use super::setup::StoreModel;
 use super::store::Store;
+use crate::Event;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::super::event::{CommandEnd, Event, FromKeeper, Hook, HookFailure, LeaderKey, Notice, Program, RunId, Term};
 use super::super::{KILL_ALLOWANCE, Phase, Policy};
 use super::clock::{CLOCK_DRIFT_MAX_PPM, Clock, ms};
 use super::command::Tree;
@@ -11,6 +10,7 @@ use super::coverage::Seen;
 use super::host::ProcessState;
 use super::invariants::SLACK;
 use super::run::Simulation;
+use crate::{CommandEnd, Event, FromKeeper, Hook, HookFailure, LeaderKey, Notice, Program, RunId, Term};
 
 /// What the ledger knows of one candidate's follower and hooks.
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::event::{Attempt, Event, FromKeeper, Program, RunId, Term};
 use super::super::time::Time;
 use super::super::{Candidate, Phase};
 use super::clock::Clock;
@@ -14,6 +13,7 @@ use super::request_check::RequestCheck;
 use super::restart_check::RestartCheck;
 use super::store::{Client, Reply};
 use super::wait_check::WaitCheck;
+use crate::{Attempt, Event, FromKeeper, Program, RunId, Term};
 
 /// Of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

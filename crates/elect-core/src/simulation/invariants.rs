@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::super::event::{Answer, Attempt, Event, Program, Renewed, Term};
 use super::super::time::Time;
 use super::super::timing::TimingFlags;
 use super::super::{KILL_ALLOWANCE, Phase};
@@ -11,6 +10,7 @@ use super::coverage::Seen;
 use super::host::ProcessState;
 use super::run::Simulation;
 use super::store::Ask;
+use crate::{Answer, Attempt, Event, Program, Renewed, Term};
 
 /// A timer may be late, and a message to the keeper takes its time.
 pub(super) const SLACK: Duration = LATEST.saturating_add(ms(10));

@@ -1,6 +1,5 @@
 //! The keeper of the model, rule by rule as the program's own (K1, K2, K5, K6, K10).
 
-use super::super::event::{FromKeeper, NotStarted, Program, RunId, Term};
 use super::super::time::Time;
 use super::clock::ms;
 use super::command::{ProcessBehavior, Tree};
@@ -8,6 +7,7 @@ use super::coverage::Seen;
 use super::host::{CampaignerModel, Delivery, ModelDeadline, ModelMessage, ProcessState};
 use super::mutations::InjectedMutation;
 use super::run::{SimEvent, Simulation};
+use crate::{FromKeeper, NotStarted, Program, RunId, Term};
 
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;

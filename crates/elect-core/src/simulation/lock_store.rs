@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::event::{Answer, Campaigned, Renewed, Term};
 use super::super::time::Time;
 use super::store::{Ask, Effect, Next, Reply, Request};
+use crate::{Answer, Campaigned, Renewed, Term};
 
 #[derive(Debug, Default)]
 pub(super) struct LockServer {

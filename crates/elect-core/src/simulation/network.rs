@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::event::Attempt;
 use super::clock::{CLOCK_DRIFT_MAX_PPM, SimRng, lasts_at, ms};
 use super::coverage::Seen;
 use super::host::Delivery;
 use super::run::{SimEvent, Simulation};
 use super::store::{Effect, Reply, Request, Store};
 use super::transcript;
+use crate::Attempt;
 
 /// How bad the network is, in percent.
 #[derive(Debug, Clone, Copy, Default)]

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::super::event::{Answer, Campaigned, Renewed, Term};
 use super::super::time::Time;
 use super::clock::{lasts_at, ms};
 use super::mutations::InjectedMutation;
 use super::store::{Ask, Effect, Next, Reply, Request, Stored, Win};
+use crate::{Answer, Campaigned, Renewed, Term};
 
 /// Every so many wins the last term is raised by other hands, between the answer and the verification.
 const WINS_PER_EDIT: u64 = 7;

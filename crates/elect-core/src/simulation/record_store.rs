@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::super::event::{Answer, Campaigned, Renewed, Term};
 use super::super::time::Time;
 use crate::takeover::{
     Basis, Credit, Decision, Durability, ObservedRecord, RecordState, StoreState, TakeRequest, Takeover, Vacancy,
     Write, is_effective,
 };
+use crate::{Answer, Campaigned, Renewed, Term};
 
 use super::clock::{SimRng, ms};
 use super::mutations::InjectedMutation;

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::super::Phase;
-use super::super::event::{Event, RequestId, Term};
 use super::super::time::Time;
 use super::coverage::Seen;
 use super::run::Simulation;
+use crate::{Event, RequestId, Term};
 
 /// What was asked of one candidate and has not been answered.
 #[derive(Debug, Default)]

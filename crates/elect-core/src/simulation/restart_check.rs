@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::super::event::{CommandEnd, Event, FromKeeper, Notice, Outcome, Reason, Term};
 use super::super::time::Time;
 use super::super::{OnLost, Phase, Policy, RestartWhen};
 use super::clock::ms;
@@ -11,6 +10,7 @@ use super::coverage::Seen;
 use super::host::SimHost;
 use super::run::Simulation;
 use super::setup::{Setup, StoreModel};
+use crate::{CommandEnd, Event, FromKeeper, Notice, Outcome, Reason, Term};
 
 /// What the ledger knows of one candidate's command and how it fares.
 #[derive(Debug)]

@@ -4,7 +4,6 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use super::super::event::{Attempt, Event, RunId, Term};
 use super::super::time::Time;
 use super::super::{Candidate, Timing};
 use super::clock::{CLOCK_DRIFT_MAX_PPM, Clock, SimRng, ms};
@@ -20,6 +19,7 @@ use super::restart_check::RestartCheck;
 use super::setup::{Setup, StoreModel};
 use super::store::{Client, Effect, Request, Store};
 use super::wait_check::WaitCheck;
+use crate::{Attempt, Event, RunId, Term};
 
 /// A history that has not ended by then never will.
 const LONGEST: u32 = 400_000;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::event::Signal;
 use super::super::timing::TimingFlags;
 use super::super::{CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, Timing};
+use crate::Signal;
 use crate::takeover::Durability;
 
 use super::clock::{CLOCK_DRIFT_MAX_PPM, SimRng, ms};

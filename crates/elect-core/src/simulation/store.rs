@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::super::event::{Answer, Attempt, Campaigned, Renewed, Term};
 use super::super::time::Time;
 use super::clock::SimRng;
 use super::lock_store::{LockClient, LockServer};
@@ -10,6 +9,7 @@ use super::mutations::InjectedMutation;
 use super::queue_store::{QueueClient, QueueServer};
 use super::record_store::{AfterRestart, Claim, Observed, RecordClient, RecordServer};
 use crate::takeover::{Basis, Vacancy};
+use crate::{Answer, Attempt, Campaigned, Renewed, Term};
 
 /// What the candidate asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

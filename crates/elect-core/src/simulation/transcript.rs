@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::event::{Action, Answer, Campaigned, Event, FromKeeper, Program, Renewed};
 use super::super::time::Time;
 use super::clock::Clock;
 use super::store::{Reply, Request};
+use crate::{Action, Answer, Campaigned, Event, FromKeeper, Program, Renewed};
 
 /// When a clock shows this.
 fn at(clock: Clock, time: Time) -> String {
@@ -25,8 +25,8 @@ pub(super) fn action(clock: Clock, action: &Action) -> String {
             format!("→ keeper: start run {run} in term {term}")
         }
         Action::Start { program, run } => format!("→ keeper: start run {run}: {program:?}"),
-        Action::StartBackgroundHook { background_hook, beside } => {
-            format!("→ keeper: start {background_hook:?} beside {beside:?}")
+        Action::StartBackgroundHook { background_hook, hook_context } => {
+            format!("→ keeper: start {background_hook:?} beside {hook_context:?}")
         }
         Action::Stop { kill_at } => format!("→ keeper: stop, kill at {}", at(clock, *kill_at)),
         Action::Kill => "→ keeper: kill".into(),

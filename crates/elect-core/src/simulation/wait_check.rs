@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::super::event::{Answer, Campaigned, Event, FromKeeper, Notice, Outcome, Renewed};
 use super::super::time::Time;
 use super::super::{CampaignLimit, OnLost, Phase, Policy};
 use super::coverage::Seen;
 use super::invariants::SLACK;
 use super::run::Simulation;
 use super::store::Ask;
+use crate::{Answer, Campaigned, Event, FromKeeper, Notice, Outcome, Renewed};
 
 /// What the ledger knows of one candidate's policy and how they fare.
 #[derive(Debug)]

@@ -1,140 +1,126 @@
-//! Not the leader: the store is asked for the boundary, again and again, for as long as there is patience.
+//! Not the leader: the store is asked for the boundary, again and again, until the campaign limit.
 
 use std::time::Duration;
 
-use super::releasing::{AfterRelease, become_releasing};
-use super::verifying::become_verifying;
-use super::{Input, State, become_ended};
-use crate::event::{Answer, Campaigned, Notice, Outcome, Term};
+use super::transition::{AfterRelease, Transition};
+use super::{Facts, Step};
+use crate::context::Context;
+use crate::input::{ControlInput, Input, KeeperInput, StoreInput};
 use crate::mutation::Mutation;
-use crate::time::Time;
-use crate::{CampaignLimit, Context};
+use crate::{Answer, CampaignLimit, Campaigned, Notice, Outcome, Phase, Time};
 
 #[derive(Debug)]
 pub(crate) struct Campaigning {
-    pub(super) ask_at: Time,
-    /// After a release: until then hints are left to the other candidates, for the first of them tells of that release.
-    pub(super) rests_until: Time,
-    /// A hint came while a request was under way: its answer may be older than the hint.
-    pub(super) hinted: bool,
-    /// Attempts that failed in a row.
-    pub(super) failures: u32,
-    /// What came of the last attempt to be elected; `None` while the first has not been answered.
-    pub(super) setback: Option<CampaignFailure>,
+    ask_at: Time,
+    /// Hints before this time are left to the other candidates: the first of them tells of our own release.
+    hints_from: Time,
+    /// A hint came while a request was outstanding: the answer may be older than the hint.
+    hinted: bool,
+    /// Requests that failed in a row.
+    failures: u32,
+    /// The failure of the last request; `None` while the first has not been answered.
+    failure: Option<CampaignFailure>,
 }
 
-/// Why a candidate was not elected.
+/// The reason why a candidate was not elected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CampaignFailure {
-    /// The store says so: somebody else leads, or nobody may yet.
+pub(crate) enum CampaignFailure {
+    /// The store says so: another candidate leads, or none may lead yet.
     NotElected,
     /// The store did not answer.
     StoreUnavailable,
 }
 
-pub(super) fn become_campaigning(context: &mut Context, ask_at: Time, setback: Option<CampaignFailure>) -> State {
-    context.store_requests.abandon();
-    State::Campaigning(Campaigning { ask_at, rests_until: Time::BOOT, hinted: false, failures: 0, setback })
-}
-
-/// After a release the other candidates are first: no hint brings the next question forward.
-pub(super) fn become_resting(context: &mut Context, ask_at: Time, setback: Option<CampaignFailure>) -> State {
-    context.store_requests.abandon();
-    State::Campaigning(Campaigning { ask_at, rests_until: ask_at, hinted: false, failures: 0, setback })
-}
-
-/// The end for want of patience. Whatever the store holds for us, a place in the queue too, is given back first.
-pub(super) fn give_up(context: &mut Context, now: Time, term: Option<Term>, setback: CampaignFailure) -> State {
-    let (report, outcome) = match setback {
-        CampaignFailure::NotElected => (Notice::NotElected, Outcome::NotElected),
-        CampaignFailure::StoreUnavailable => (Notice::Unavailable, Outcome::Unavailable),
-    };
-    context.notice(report);
-    if context.mutated(Mutation::PlaceKept) {
-        return become_ended(context, outcome);
-    }
-    become_releasing(context, now, term, AfterRelease::Exit(outcome))
-}
-
 impl Campaigning {
-    pub(super) fn next(mut self, context: &mut Context, now: Time, input: Input) -> State {
+    pub(super) fn new(ask_at: Time, hints_from: Time, failure: Option<CampaignFailure>) -> Campaigning {
+        Campaigning { ask_at, hints_from, hinted: false, failures: 0, failure }
+    }
+
+    pub(super) fn next(&mut self, context: &mut Context, now: Time, input: Input) -> Step {
         match input {
-            Input::Time => {
-                if let Some(setback) = self.setback
-                    && context.campaign_timed_out(now)
-                {
-                    return give_up(context, now, None, setback);
-                }
-                // 2.3: no candidacy beside a killed tree that is still there; our place in the queue goes to others.
-                if context.is_held_up(now) {
-                    return become_releasing(context, now, None, AfterRelease::Campaign(self.setback));
-                }
-                if context.store_requests.is_idle() && now >= self.ask_at {
-                    self.hinted = false;
-                    context.ask_for_the_boundary(now);
-                }
-            }
-            Input::Answer(Answer::Campaign(answer)) => match answer {
-                Campaigned::Won(term) => {
-                    context.store_answered = true;
-                    return become_verifying(context, now, term);
-                }
-                Campaigned::Waiting { again, decided } => {
-                    context.store_answered = true;
-                    self.failures = 0;
-                    // Whoever asks only once asks until that is answered.
-                    let asks_once = context.policy.campaign_limit == CampaignLimit::For(Duration::ZERO);
-                    if decided || !asks_once || context.mutated(Mutation::UndecidedCounts) {
-                        self.setback = Some(CampaignFailure::NotElected);
-                    }
-                    let rest = again.unwrap_or(context.timing.renew()).min(context.timing.renew());
-                    self.ask_at = if self.hinted { now } else { now + rest };
-                }
-                Campaigned::Refused if !context.store_answered => return become_ended(context, Outcome::Refused),
-                Campaigned::Refused | Campaigned::Failed => {
-                    // Doubling, but never rarer than a waiter asks anyway.
-                    let backoff = context.backoff() * 2u32.pow(self.failures.min(16));
-                    self.failures += 1;
-                    self.setback = Some(CampaignFailure::StoreUnavailable);
-                    self.ask_at = now + backoff.min(context.timing.renew());
-                }
-            },
-            Input::Hint => {
+            Input::Time => return self.pass_time(context, now),
+            Input::Store(StoreInput::Answer(Answer::Campaign(answer))) => return self.answered(context, now, answer),
+            Input::Store(StoreInput::Hint) => {
                 self.hinted = true;
-                if self.failures == 0 && now >= self.rests_until {
+                if self.failures == 0 && now >= self.hints_from {
                     self.ask_at = now;
                 }
             }
-            Input::Leader(leader) => context.leader_is(now, leader),
-            Input::Stop(signal) => {
-                return become_releasing(context, now, None, AfterRelease::Exit(Outcome::Stopped(signal)));
-            }
-            Input::KeeperDied => {
+            Input::Store(StoreInput::LeaderObserved(leader)) => context.leader_observed(now, leader),
+            Input::Store(StoreInput::Ousted | StoreInput::Answer(Answer::Renew(_) | Answer::Release(_))) => {}
+            Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
-                return become_releasing(context, now, None, AfterRelease::Exit(Outcome::KeeperDied));
+                return exit(Outcome::KeeperDied);
             }
-            Input::Answer(Answer::Renew(_) | Answer::Release(_))
-            | Input::Ousted
-            | Input::Started(_)
-            | Input::Idle
-            | Input::Cleared
-            | Input::NotStarted(_)
-            | Input::Exited(_)
-            | Input::Expired
-            | Input::Empty
-            | Input::Swept { .. }
-            | Input::Forward(_)
-            | Input::Ask
-            | Input::Resign => {}
+            Input::Keeper(_) => {}
+            Input::Control(ControlInput::Stop(signal)) => return exit(Outcome::Stopped(signal)),
+            Input::Control(_) => {}
         }
-        State::Campaigning(self)
+        Step::Stay
     }
 
-    /// Not before the first question has been answered, or has run out of time.
-    pub(super) fn gives_up_at(&self, context: &Context) -> Time {
-        match (self.setback, context.campaign_deadline) {
-            (Some(_), Some(until)) => until,
-            (None, _) | (_, None) => Time::NEVER,
+    fn pass_time(&mut self, context: &mut Context, now: Time) -> Step {
+        if let Some(failure) = self.failure
+            && context.campaign_timed_out(now)
+        {
+            return Step::Go(Transition::GiveUp { term: None, failure });
+        }
+        // 2.3: no candidacy beside a killed tree that still exists; the place in the queue goes to others.
+        if context.is_held_up(now) {
+            return Step::Go(Transition::Release { term: None, then: AfterRelease::Campaign(self.failure) });
+        }
+        if context.store_requests.is_idle() && now >= self.ask_at {
+            self.hinted = false;
+            context.campaign(now);
+        }
+        Step::Stay
+    }
+
+    fn answered(&mut self, context: &mut Context, now: Time, answer: Campaigned) -> Step {
+        match answer {
+            Campaigned::Won(term) => {
+                context.store_answered = true;
+                return Step::Go(Transition::Verify { term });
+            }
+            Campaigned::Waiting { again, decided } => {
+                context.store_answered = true;
+                self.failures = 0;
+                // With --no-wait an undecided reply does not count as the one attempt.
+                let asks_once = context.policy.campaign_limit == CampaignLimit::For(Duration::ZERO);
+                if decided || !asks_once || context.mutated(Mutation::UndecidedCounts) {
+                    self.failure = Some(CampaignFailure::NotElected);
+                }
+                let rest = again.unwrap_or(context.timing.renew()).min(context.timing.renew());
+                self.ask_at = if self.hinted { now } else { now + rest };
+            }
+            Campaigned::Refused if !context.store_answered => return Step::Go(Transition::Exit(Outcome::Refused)),
+            Campaigned::Refused | Campaigned::Failed => {
+                // The backoff doubles, but never beyond the interval at which a waiter asks anyway.
+                let backoff = context.backoff() * 2u32.pow(self.failures.min(16));
+                self.failures += 1;
+                self.failure = Some(CampaignFailure::StoreUnavailable);
+                self.ask_at = now + backoff.min(context.timing.renew());
+            }
+        }
+        Step::Stay
+    }
+
+    pub(super) fn facts(&self, context: &Context) -> Facts {
+        // The limit does not count before the first request has been answered, or has timed out.
+        let give_up_at = self.failure.and(context.campaign_deadline).unwrap_or(Time::NEVER);
+        Facts {
+            phase: Phase::Campaigning,
+            term: None,
+            leading_term: None,
+            lease: None,
+            may_hold_tree: false,
+            has_begun: false,
+            background_hook_slot: context.follower.background_hook_slot(),
+            wake_at: give_up_at.min(context.when_idle(self.ask_at)),
         }
     }
+}
+
+fn exit(outcome: Outcome) -> Step {
+    Step::Go(Transition::Release { term: None, then: AfterRelease::Exit(outcome) })
 }

@@ -1,59 +1,49 @@
-//! Not the leader, and not a candidate for a while: the command has failed here too often, or the hook before it, and another
-//! host is to try. Or a follower that was killed is still there (2.3). Nothing is started, and the store holds nothing for us.
+//! Not the leader, and not a candidate for a while. Either the command, or the hook before it, has failed here too
+//! often, and another host is to try; or a killed follower still exists (2.3). Nothing is started, and the store holds
+//! nothing for us.
 
-use super::campaigning::{CampaignFailure, become_campaigning};
-use super::{Input, State, become_ended};
-use crate::Context;
-use crate::event::{Notice, Outcome};
-use crate::time::Time;
+use super::campaigning::CampaignFailure;
+use super::transition::Transition;
+use super::{Facts, Step};
+use crate::context::Context;
+use crate::input::{ControlInput, Input, KeeperInput};
+use crate::{Notice, Outcome, Phase, Time};
 
 #[derive(Debug)]
 pub(crate) struct CoolingDown {
     pub(super) until: Time,
-    /// What came of the last attempt to be elected, if that led to nothing.
-    setback: Option<CampaignFailure>,
-}
-
-pub(super) fn become_cooling_down(context: &mut Context, until: Time, setback: Option<CampaignFailure>) -> State {
-    context.store_requests.abandon();
-    State::CoolingDown(CoolingDown { until, setback })
+    /// The failure of the last campaign, if it failed.
+    pub(super) failure: Option<CampaignFailure>,
 }
 
 impl CoolingDown {
-    pub(super) fn next(self, context: &mut Context, now: Time, input: Input) -> State {
+    pub(super) fn next(&self, context: &mut Context, now: Time, input: Input) -> Step {
         match input {
             Input::Time if now >= self.until && !context.is_held_up(now) => {
                 context.notice(Notice::CampaignsAgain);
-                return become_campaigning(context, now, self.setback).next(context, now, Input::Time);
+                Step::Go(Transition::Campaign { ask_at: now, hints_from: Time::BOOT, failure: self.failure })
             }
-            Input::Stop(signal) => return become_ended(context, Outcome::Stopped(signal)),
-            Input::KeeperDied => {
+            Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
-                return become_ended(context, Outcome::KeeperDied);
+                Step::Go(Transition::Exit(Outcome::KeeperDied))
             }
-            // That the boundary is free is not for us yet.
-            Input::Hint
-            | Input::Leader(_)
-            | Input::Time
-            | Input::Answer(_)
-            | Input::Ousted
-            | Input::Started(_)
-            | Input::Idle
-            | Input::Cleared
-            | Input::NotStarted(_)
-            | Input::Exited(_)
-            | Input::Expired
-            | Input::Empty
-            | Input::Swept { .. }
-            | Input::Forward(_)
-            | Input::Ask
-            | Input::Resign => {}
+            Input::Control(ControlInput::Stop(signal)) => Step::Go(Transition::Exit(Outcome::Stopped(signal))),
+            // A hint that the boundary is free does not shorten the cooldown.
+            Input::Time | Input::Store(_) | Input::Keeper(_) | Input::Control(_) => Step::Stay,
         }
-        State::CoolingDown(self)
     }
 
-    /// The end of a follower that is in the way comes by itself.
-    pub(super) fn wake_at(&self, context: &Context) -> Time {
-        if context.follower.is_gone() { self.until } else { Time::NEVER }
+    pub(super) fn facts(&self, context: &Context) -> Facts {
+        Facts {
+            phase: Phase::CoolingDown,
+            term: None,
+            leading_term: None,
+            lease: None,
+            may_hold_tree: false,
+            has_begun: false,
+            background_hook_slot: context.follower.background_hook_slot(),
+            // The end of a follower that is in the way is an event of its own.
+            wake_at: if context.follower.is_gone() { self.until } else { Time::NEVER },
+        }
     }
 }

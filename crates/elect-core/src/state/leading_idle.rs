@@ -1,176 +1,173 @@
-//! The boundary is ours and nothing of ours runs: between two runs of a command, or because it was to be kept for longer
-//! than the command took. The lease is renewed; there is no tree that could outlive it.
+//! The boundary is ours and nothing of ours runs: between two runs of a command, or because the boundary was to be kept
+//! for longer than the command took. The lease is renewed; there is no tree that could outlive it.
 
-use super::leading::restart;
-use super::ousted_hook::become_ousted_hook;
-use super::releasing::AfterRelease;
+use std::time::Duration;
+
 use super::stopping::HeldLease;
-use super::{Input, State, after_loss, credit, next_renewal};
-use crate::Context;
-use crate::event::{Answer, Notice, Outcome, Reason, Renewed, Term};
-use crate::time::Time;
-use crate::timing::Lease;
+use super::transition::{AfterRelease, Transition};
+use super::{Facts, Step};
+use crate::context::Context;
+use crate::input::{ControlInput, Input, KeeperInput, StoreInput};
+use crate::{Answer, Lease, Notice, Outcome, Phase, Reason, Renewed, Term, Time};
 
 #[derive(Debug)]
 pub(crate) struct LeadingIdle {
     pub(super) term: Term,
     pub(super) lease: Lease,
     pub(super) renew_at: Time,
-    pub(super) next: HoldPurpose,
+    pub(super) purpose: HoldPurpose,
 }
 
-/// What the boundary is held for.
+/// The purpose for which the boundary is held.
 #[derive(Debug)]
 pub(super) enum HoldPurpose {
     /// The command is started again at this time.
     RestartAt { at: Time },
-    /// It is time, but not more than one renewal is left in the lease: after the next credited one (K5).
+    /// The restart is due, but only one renewal or less is left in the lease: after the next credited one (K5).
     RestartAfterRenewal,
-    /// The boundary is given back at this time. The end of the lease is of no account: nothing will run in it any more, and
-    /// as long as the store holds the others off, that is what was asked for.
+    /// The boundary is given back at this time. Lease expiry does not matter here: nothing will run in this term, and
+    /// the store keeping others out is all that `--min-hold` promises.
     ReleaseAt { at: Time, then: AfterRelease },
 }
 
-/// Only with an empty tree.
-pub(super) fn become_leading_idle(
-    context: &mut Context,
-    now: Time,
-    (term, lease): (Term, Lease),
-    renew_at: Time,
-    next: HoldPurpose,
-) -> State {
-    match &next {
-        HoldPurpose::RestartAt { at } => context.notice(Notice::Restarting { term, delay: at.since(now) }),
-        HoldPurpose::RestartAfterRenewal => {}
-        HoldPurpose::ReleaseAt { at, .. } => context.notice(Notice::LeadingIdle { term, left: at.since(now) }),
-    }
-    context.keeper.reset();
-    LeadingIdle { term, lease, renew_at, next }.next(context, now, Input::Time)
-}
-
 impl LeadingIdle {
-    pub(super) fn next(mut self, context: &mut Context, now: Time, input: Input) -> State {
+    pub(super) fn next(&mut self, context: &mut Context, now: Time, input: Input) -> Step {
         match input {
             Input::Time => return self.pass_time(context, now),
-            Input::Answer(Answer::Renew(answer)) => match answer {
-                Renewed::Credited { sent, ttl } => match (credit(context, self.term, sent, ttl), &self.next) {
-                    (Ok(new), _) => {
-                        // Armed as ever: should the campaigner die now, the keeper knows how long there is a lease (K2).
-                        if new.sent > self.lease.sent {
-                            self.lease = new;
-                            context.arm(self.term, new);
-                        }
-                        self.renew_at = next_renewal(context, now, sent);
-                        if matches!(self.next, HoldPurpose::RestartAfterRenewal) {
-                            self.next = HoldPurpose::RestartAt { at: now };
-                        }
-                    }
-                    (Err(_), HoldPurpose::ReleaseAt { .. }) => self.renew_at = next_renewal(context, now, sent),
-                    (Err(error), HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal) => {
-                        context.notice(Notice::Unusable(error));
-                        return self.run_out(context, now);
-                    }
-                },
-                Renewed::Lost => return self.lose(context, now),
+            Input::Store(StoreInput::Answer(Answer::Renew(answer))) => match answer {
+                Renewed::Credited { sent, ttl } => return self.credited(context, now, sent, ttl),
+                Renewed::Lost => return self.lose(context),
                 Renewed::Outdated | Renewed::Failed => self.renew_at = now + context.backoff(),
             },
-            Input::Ousted => return self.lose(context, now),
-            // Nothing runs that would have to be waited for, and a hold is for those who let it run its course.
-            Input::Stop(signal) => {
-                let then = match self.next {
-                    HoldPurpose::ReleaseAt { then: AfterRelease::Exit(outcome), .. } => AfterRelease::Exit(outcome),
-                    HoldPurpose::RestartAt { .. }
-                    | HoldPurpose::RestartAfterRenewal
-                    | HoldPurpose::ReleaseAt { .. } => AfterRelease::Exit(Outcome::Stopped(signal)),
-                };
-                let held = (self.term, HeldLease::Valid(self.lease));
-                return become_ousted_hook(context, now, held, self.renew_at, (then, true));
-            }
-            Input::Ask => self.renew_at = now,
-            Input::Resign => {
-                let then = match self.next {
-                    HoldPurpose::ReleaseAt { then, .. } => then,
-                    HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal => after_loss(context),
-                };
-                let held = (self.term, HeldLease::Valid(self.lease));
-                return become_ousted_hook(context, now, held, self.renew_at, (then, false));
-            }
-            Input::KeeperDied => {
+            Input::Store(StoreInput::Ousted) => return self.lose(context),
+            Input::Store(StoreInput::Answer(_) | StoreInput::Hint | StoreInput::LeaderObserved(_)) => {}
+            Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
                 let at = context.restart_tracker.held_until();
-                self.next = HoldPurpose::ReleaseAt { at, then: AfterRelease::Exit(Outcome::KeeperDied) };
+                self.purpose = HoldPurpose::ReleaseAt { at, then: AfterRelease::Exit(Outcome::KeeperDied) };
             }
-            Input::Answer(Answer::Campaign(_) | Answer::Release(_))
-            | Input::Hint
-            | Input::Leader(_)
-            | Input::Started(_)
-            | Input::Idle
-            | Input::Cleared
-            | Input::NotStarted(_)
-            | Input::Exited(_)
-            | Input::Expired
-            | Input::Empty
-            | Input::Swept { .. }
-            | Input::Forward(_) => {}
+            Input::Keeper(_) => {}
+            Input::Control(control) => return self.on_control(context, now, control),
         }
-        State::LeadingIdle(self)
+        Step::Stay
     }
 
-    fn pass_time(self, context: &mut Context, now: Time) -> State {
-        match self.next {
-            HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal if now >= self.lease.stop_by => {
-                return self.run_out(context, now);
+    fn on_control(&mut self, context: &Context, now: Time, control: ControlInput) -> Step {
+        let held = HeldLease::Valid(self.lease);
+        match control {
+            // There is no program to wait for, and a hold serves a command that is let run its course.
+            ControlInput::Stop(signal) => {
+                let mut then = AfterRelease::Exit(Outcome::Stopped(signal));
+                if let HoldPurpose::ReleaseAt { then: AfterRelease::Exit(outcome), .. } = &self.purpose {
+                    then = AfterRelease::Exit(outcome.clone());
+                }
+                self.leave(held, then, true)
             }
-            HoldPurpose::ReleaseAt { at, then } if now >= at => {
-                let held = (self.term, HeldLease::Valid(self.lease));
-                return become_ousted_hook(context, now, held, self.renew_at, (then, false));
+            ControlInput::Resign => self.leave(held, self.after_hold(context), false),
+            ControlInput::ConfirmLeadership => {
+                self.renew_at = now;
+                Step::Stay
+            }
+            ControlInput::Forward(_) => Step::Stay,
+        }
+    }
+
+    fn pass_time(&mut self, context: &mut Context, now: Time) -> Step {
+        match &self.purpose {
+            HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal if now >= self.lease.stop_by => {
+                return self.run_out(context);
+            }
+            HoldPurpose::ReleaseAt { at, then } if now >= *at => {
+                return self.leave(HeldLease::Valid(self.lease), then.clone(), false);
             }
             HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal | HoldPurpose::ReleaseAt { .. } => {}
         }
         if context.store_requests.is_idle() && now >= self.renew_at {
             context.renew(now);
         }
-        State::LeadingIdle(self)
+        Step::Stay
     }
 
-    /// The restart, if it is due. The last thing that is looked at: by then it is known that nobody has asked us to stop, and
-    /// that nothing says the lease is lost.
-    pub(super) fn restart_if_due(mut self, context: &mut Context, now: Time) -> State {
-        match self.next {
+    fn credited(&mut self, context: &mut Context, now: Time, sent: Time, ttl: Option<Duration>) -> Step {
+        match (context.credit(self.term, sent, ttl), &self.purpose) {
+            (Ok(new), _) => {
+                // The keeper is armed as ever: should the campaigner die now, it knows how long there is a lease (K2).
+                if new.sent > self.lease.sent {
+                    self.lease = new;
+                    context.arm(self.term, new);
+                }
+                self.renew_at = context.next_renewal(now, sent);
+                if matches!(self.purpose, HoldPurpose::RestartAfterRenewal) {
+                    self.purpose = HoldPurpose::RestartAt { at: now };
+                }
+                Step::Stay
+            }
+            (Err(_), HoldPurpose::ReleaseAt { .. }) => {
+                self.renew_at = context.next_renewal(now, sent);
+                Step::Stay
+            }
+            (Err(error), HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal) => {
+                context.notice(Notice::Unusable(error));
+                self.run_out(context)
+            }
+        }
+    }
+
+    /// The restart, if it is due. This comes after all inputs: by then no stop has been asked for, and the lease is not
+    /// known to be lost.
+    pub(super) fn restart_if_due(&mut self, context: &Context, now: Time) -> Step {
+        match self.purpose {
             HoldPurpose::RestartAt { at } if now >= at => {
                 if self.lease.stop_by.since(now) > context.timing.renew() {
-                    return restart(context, now, self.term, self.lease, self.renew_at);
+                    let LeadingIdle { term, lease, renew_at, .. } = *self;
+                    return Step::Go(Transition::Restart { term, lease, renew_at });
                 }
-                self.next = HoldPurpose::RestartAfterRenewal;
+                self.purpose = HoldPurpose::RestartAfterRenewal;
             }
             HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal | HoldPurpose::ReleaseAt { .. } => {}
         }
-        State::LeadingIdle(self)
+        Step::Stay
     }
 
     /// No renewal was credited in time. The store may still hold something for us, so it is given back.
-    fn run_out(self, context: &mut Context, now: Time) -> State {
+    fn run_out(&self, context: &mut Context) -> Step {
         context.notice(Notice::LostAtRest { term: self.term, reason: Reason::RunningOut });
-        let then = after_loss(context);
-        become_ousted_hook(context, now, (self.term, HeldLease::Expired(self.lease)), self.renew_at, (then, false))
+        self.leave(HeldLease::Expired(self.lease), context.after_loss(), false)
     }
 
     /// There is nothing to kill and nothing to give back.
-    fn lose(self, context: &mut Context, now: Time) -> State {
+    fn lose(&self, context: &mut Context) -> Step {
         context.notice(Notice::LostAtRest { term: self.term, reason: Reason::Lost });
-        let then = match self.next {
-            HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal => after_loss(context),
-            HoldPurpose::ReleaseAt { then, .. } => then,
-        };
-        become_ousted_hook(context, now, (self.term, HeldLease::Lost), self.renew_at, (then, false))
+        self.leave(HeldLease::Lost, self.after_hold(context), false)
     }
 
-    pub(super) fn wake_at(&self, idle: bool) -> Time {
-        let next = match self.next {
+    fn after_hold(&self, context: &Context) -> AfterRelease {
+        match &self.purpose {
+            HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal => context.after_loss(),
+            HoldPurpose::ReleaseAt { then, .. } => then.clone(),
+        }
+    }
+
+    fn leave(&self, held: HeldLease, then: AfterRelease, stop_asked: bool) -> Step {
+        let LeadingIdle { term, renew_at, .. } = *self;
+        Step::Go(Transition::Leave { term, held, renew_at, then, stop_asked })
+    }
+
+    pub(super) fn facts(&self, context: &Context) -> Facts {
+        let purpose_at = match self.purpose {
             HoldPurpose::RestartAt { at } => at.min(self.lease.stop_by),
             HoldPurpose::RestartAfterRenewal => self.lease.stop_by,
             HoldPurpose::ReleaseAt { at, .. } => at,
         };
-        if idle { next.min(self.renew_at) } else { next }
+        Facts {
+            phase: Phase::LeadingIdle,
+            term: Some(self.term),
+            leading_term: Some(self.term),
+            lease: Some(self.lease),
+            may_hold_tree: false,
+            has_begun: false,
+            background_hook_slot: None,
+            wake_at: purpose_at.min(context.when_idle(self.renew_at)),
+        }
     }
 }

@@ -1,116 +1,80 @@
-//! Nothing of ours runs: the boundary, or our place in the queue, is given back, within a bounded time.
+//! Nothing of ours runs: the boundary, or the place in the queue, is given back, within a bounded time.
 
-use super::campaigning::{CampaignFailure, become_campaigning, become_resting};
-use super::cooling_down::become_cooling_down;
-use super::{Input, State, become_ended};
-use std::time::Duration;
-
-use crate::Context;
-use crate::event::{Answer, Notice, Outcome, Term};
-use crate::mutation::Mutation;
-use crate::time::Time;
+use super::transition::{AfterRelease, Transition};
+use super::{Facts, Step};
+use crate::context::Context;
+use crate::input::{ControlInput, Input, KeeperInput, StoreInput};
+use crate::{Answer, Notice, Outcome, Phase, Signal, Term, Time};
 
 #[derive(Debug)]
 pub(crate) struct Releasing {
     pub(super) term: Option<Term>,
     pub(super) ask_at: Time,
-    /// Bounded: after that the lease runs out by itself.
+    /// The end of the attempts: after that the lease runs out by itself.
     pub(super) until: Time,
     pub(super) then: AfterRelease,
-    /// Somebody asked us to stop while we were at it.
-    asked: bool,
-}
-
-#[derive(Debug)]
-pub(super) enum AfterRelease {
-    /// With what came of the last attempt, if that was none that led to leadership.
-    Campaign(Option<CampaignFailure>),
-    /// The store gave a term that is too low: again after so long (S1).
-    CampaignAfter(Duration),
-    /// Not before so long.
-    CoolDown(Duration),
-    Exit(Outcome),
-}
-
-/// Only with an empty tree: nothing of ours runs, so the boundary may go to somebody else (2.3).
-pub(super) fn become_releasing(context: &mut Context, now: Time, term: Option<Term>, then: AfterRelease) -> State {
-    context.store_requests.abandon();
-    context.keeper.reset();
-    context.end_hold(now);
-    let until = now + 3 * context.timing.request_timeout();
-    Releasing { term, ask_at: now, until, then, asked: false }.next(context, now, Input::Time)
+    /// A stop was asked for during the release.
+    pub(super) stop_asked: bool,
 }
 
 impl Releasing {
-    pub(super) fn next(mut self, context: &mut Context, now: Time, input: Input) -> State {
+    pub(super) fn next(&mut self, context: &mut Context, now: Time, input: Input) -> Step {
         match input {
+            Input::Time if now >= self.until => return self.finish(context, false),
             Input::Time => {
-                if now >= self.until {
-                    return self.finish(context, now, false);
-                }
                 if context.store_requests.is_idle() && now >= self.ask_at {
                     context.release(now);
                 }
             }
-            Input::Answer(Answer::Release(true)) => return self.finish(context, now, true),
-            Input::Answer(Answer::Release(false)) => self.ask_at = now + context.backoff(),
-            Input::Stop(signal) => match self.then {
-                AfterRelease::Campaign(_) | AfterRelease::CampaignAfter(_) | AfterRelease::CoolDown(_) => {
-                    self.then = AfterRelease::Exit(Outcome::Stopped(signal));
-                }
-                // A command that ended just before the stop that was meant for it: the others are not to wait for a lease
-                // because of that.
-                AfterRelease::Exit(Outcome::Command(_)) if !self.asked => self.asked = true,
-                // The second time they mean at once.
-                AfterRelease::Exit(_) => return self.finish(context, now, false),
-            },
-            Input::KeeperDied => {
+            Input::Store(StoreInput::Answer(Answer::Release(true))) => return self.finish(context, true),
+            Input::Store(StoreInput::Answer(Answer::Release(false))) => self.ask_at = now + context.backoff(),
+            Input::Store(_) => {}
+            Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
                 self.then = AfterRelease::Exit(Outcome::KeeperDied);
             }
-            Input::Answer(Answer::Campaign(_) | Answer::Renew(_))
-            | Input::Hint
-            | Input::Leader(_)
-            | Input::Ousted
-            | Input::Started(_)
-            | Input::Idle
-            | Input::Cleared
-            | Input::NotStarted(_)
-            | Input::Exited(_)
-            | Input::Expired
-            | Input::Empty
-            | Input::Swept { .. }
-            | Input::Forward(_)
-            | Input::Ask
-            | Input::Resign => {}
+            Input::Keeper(_) => {}
+            Input::Control(ControlInput::Stop(signal)) => return self.stop(context, signal),
+            Input::Control(_) => {}
         }
-        State::Releasing(self)
+        Step::Stay
     }
 
-    fn finish(self, context: &mut Context, now: Time, released: bool) -> State {
+    fn stop(&mut self, context: &mut Context, signal: Signal) -> Step {
+        match self.then {
+            AfterRelease::Campaign(_) | AfterRelease::CampaignAfter(_) | AfterRelease::CoolDown(_) => {
+                self.then = AfterRelease::Exit(Outcome::Stopped(signal));
+                Step::Stay
+            }
+            // The command ended just before the stop that was meant for it: the release goes on, so that the other
+            // candidates need not wait for the end of the lease.
+            AfterRelease::Exit(Outcome::Command(_)) if !self.stop_asked => {
+                self.stop_asked = true;
+                Step::Stay
+            }
+            // A second stop means at once.
+            AfterRelease::Exit(_) => self.finish(context, false),
+        }
+    }
+
+    fn finish(&self, context: &mut Context, released: bool) -> Step {
         context.pending_requests.release_ended(released);
         if let Some(term) = self.term {
             context.notice(if released { Notice::Released { term } } else { Notice::NotReleased { term } });
         }
-        self.then.follow(context, now)
+        Step::Go(Transition::Proceed(self.then.clone()))
     }
-}
 
-impl AfterRelease {
-    pub(super) fn follow(self, context: &mut Context, now: Time) -> State {
-        match self {
-            // 2.3: a follower that was killed and is still there.
-            AfterRelease::Campaign(setback) if context.is_held_up(now) => become_cooling_down(context, now, setback),
-            AfterRelease::Campaign(setback) => {
-                let ask_at = now + context.backoff();
-                become_resting(context, ask_at, setback)
-            }
-            AfterRelease::CampaignAfter(rest) => become_resting(context, now + rest, Some(CampaignFailure::NotElected)),
-            AfterRelease::CoolDown(_) if context.mutated(Mutation::NoSittingOut) => {
-                become_campaigning(context, now, None)
-            }
-            AfterRelease::CoolDown(duration) => become_cooling_down(context, now + duration, None),
-            AfterRelease::Exit(outcome) => become_ended(context, outcome),
+    pub(super) fn facts(&self, context: &Context) -> Facts {
+        Facts {
+            phase: Phase::Releasing,
+            term: None,
+            leading_term: None,
+            lease: None,
+            may_hold_tree: false,
+            has_begun: false,
+            background_hook_slot: None,
+            wake_at: self.until.min(context.when_idle(self.ask_at)),
         }
     }
 }

@@ -1,47 +1,46 @@
 //! The command is being stopped. The only way out is a tree that is confirmed empty (2.3).
 
-use super::leading::Leading;
-use super::leading_idle::{HoldPurpose, become_leading_idle};
-use super::ousted_hook::become_ousted_hook;
-use super::releasing::AfterRelease;
-use super::{Input, SWEEP_INTERVAL, State, UNCONFIRMED_REPORT_INTERVAL, after_loss, credit, next_renewal};
-use crate::Context;
-use crate::event::{Action, Answer, CommandEnd, Notice, Outcome, Program, Reason, Renewed, Term};
+use super::leading_idle::HoldPurpose;
+use super::transition::{AfterRelease, StopOrder, Transition};
+use super::{Facts, SWEEP_INTERVAL, Step, UNCONFIRMED_REPORT_INTERVAL};
+use crate::Time;
+use crate::context::Context;
+use crate::input::{ControlInput, Input, KeeperInput, StoreInput};
 use crate::mutation::Mutation;
 use crate::policy::OnLost;
 use crate::restart_tracker::AfterExit;
-use crate::time::Time;
-use crate::timing::{KILL_ALLOWANCE, Lease};
+use crate::{Action, Answer, CommandEnd, KILL_ALLOWANCE, Lease, Notice, Outcome, Phase, Reason, Renewed, Signal, Term};
 
 #[derive(Debug)]
 pub(crate) struct Stopping {
-    pub(super) term: Term,
-    pub(super) hold: HeldLease,
-    pub(super) reason: Reason,
-    pub(super) end: Option<CommandEnd>,
-    pub(super) renew_at: Time,
-    /// When SIGKILL is due at the latest, whoever sends it.
-    pub(super) kill_at: Time,
-    pub(super) killed: bool,
-    pub(super) stop_asked: bool,
+    term: Term,
+    held: HeldLease,
+    reason: Reason,
+    end: Option<CommandEnd>,
+    renew_at: Time,
+    /// The latest time for SIGKILL, by the keeper or by the campaigner.
+    kill_at: Time,
+    killed: bool,
+    stop_asked: bool,
     /// The keeper's deadline has passed, and with it the term: nothing is started in it again.
     expired: bool,
-    pub(super) tell_at: Time,
+    /// The time of the next notice that the tree is not confirmed empty.
+    report_at: Time,
     reaper: Reaper,
 }
 
-/// What the store holds for us while we stop.
+/// The lease that the store holds for us while we stop.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum HeldLease {
     /// A lease that is renewed, and whose renewals count.
     Valid(Lease),
-    /// The term is over, yet the store may still hold others off: renewed, but to no effect here.
+    /// The term is over, yet the store may still hold others off: the lease is renewed, but to no effect here.
     Expired(Lease),
-    /// Nothing: the store says it is not ours.
+    /// No lease: the store says that it is not ours.
     Lost,
 }
 
-/// Who empties the tree.
+/// The process that empties the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reaper {
     Keeper,
@@ -70,32 +69,33 @@ impl Reaper {
     }
 }
 
-impl Leading {
-    pub(super) fn become_stopping(self, context: &mut Context, now: Time, reason: Reason, hold: HeldLease) -> State {
+impl Stopping {
+    pub(super) fn new(context: &mut Context, now: Time, order: &StopOrder) -> Stopping {
+        let StopOrder { term, reason, held, kill_by, renew_at, end } = *order;
         let kill_at = match reason {
             Reason::Lost if context.mutated(Mutation::GraceWhenLost) => now + context.stop_timeout,
             // K11: an answer that says the lease is not ours leaves no time for grace.
             Reason::Lost | Reason::KeeperDied => now,
-            Reason::RunningOut => self.lease.kill_by,
-            // T4: the lease is renewed meanwhile. Should it run out all the same, that has deadlines of its own.
+            Reason::RunningOut => kill_by,
+            // T4: the lease is renewed meanwhile. If it runs out all the same, its own deadlines apply.
             Reason::CommandEnded
             | Reason::CannotStart(_)
             | Reason::NotAccepted
             | Reason::Asked(_)
             | Reason::Resigned => now + context.stop_timeout,
         };
-        context.notice(Notice::Stopping { term: self.term, reason });
+        context.notice(Notice::Stopping { term, reason });
         let mut stopping = Stopping {
-            term: self.term,
-            hold,
+            term,
+            held,
             reason,
-            end: None,
-            renew_at: if context.mutated(Mutation::NoRenewalWhileStopping) { Time::NEVER } else { self.renew_at },
+            end,
+            renew_at: if context.mutated(Mutation::NoRenewalWhileStopping) { Time::NEVER } else { renew_at },
             kill_at,
             killed: false,
             stop_asked: matches!(reason, Reason::Asked(_)),
             expired: false,
-            tell_at: kill_at + KILL_ALLOWANCE,
+            report_at: kill_at + KILL_ALLOWANCE,
             reaper: Reaper::Keeper,
         };
         if now >= kill_at {
@@ -103,29 +103,50 @@ impl Leading {
         } else {
             context.act(Action::Stop { kill_at });
         }
-        State::Stopping(stopping)
+        stopping
     }
-}
 
-impl Stopping {
-    pub(super) fn next(mut self, context: &mut Context, now: Time, input: Input) -> State {
-        match input {
-            Input::Time => self.pass_time(context, now),
-            Input::Answer(Answer::Renew(answer)) => match (answer, self.hold) {
+    pub(super) fn next(&mut self, context: &mut Context, now: Time, input: Input) -> Step {
+        let step = match input {
+            Input::Time => {
+                self.pass_time(context, now);
+                Step::Stay
+            }
+            Input::Store(reply) => {
+                self.on_store(context, now, reply);
+                Step::Stay
+            }
+            Input::Keeper(word) => self.on_keeper(context, now, word),
+            Input::Control(control) => {
+                self.on_control(context, now, control);
+                Step::Stay
+            }
+        };
+        match step {
+            Step::Stay if context.mutated(Mutation::ReleaseBeforeEmpty) && self.reason != Reason::KeeperDied => {
+                self.emptied(context, now)
+            }
+            Step::Stay | Step::Go(_) => step,
+        }
+    }
+
+    fn on_store(&mut self, context: &mut Context, now: Time, reply: StoreInput) {
+        match reply {
+            StoreInput::Answer(Answer::Renew(answer)) => match (answer, self.held) {
                 (Renewed::Credited { sent, ttl }, HeldLease::Valid(lease)) => {
-                    if let Ok(new) = credit(context, self.term, sent, ttl)
+                    if let Ok(new) = context.credit(self.term, sent, ttl)
                         && new.sent > lease.sent
                     {
-                        self.hold = HeldLease::Valid(new);
+                        self.held = HeldLease::Valid(new);
                         context.arm(self.term, new);
                     }
-                    self.renew_at = next_renewal(context, now, sent);
+                    self.renew_at = context.next_renewal(now, sent);
                 }
                 (Renewed::Credited { sent, .. }, HeldLease::Expired(_)) => {
-                    self.renew_at = next_renewal(context, now, sent);
+                    self.renew_at = context.next_renewal(now, sent);
                     // Section 4: a late success changes nothing. The store holds the others off, no more.
                     if context.mutated(Mutation::LateSuccessCounts) {
-                        self.hold = HeldLease::Valid(context.timing.lease(sent));
+                        self.held = HeldLease::Valid(context.timing.lease(sent));
                         context.arm(self.term, context.timing.lease(sent));
                     }
                 }
@@ -135,98 +156,99 @@ impl Stopping {
                 }
                 (Renewed::Lost, HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost) => self.lose(context),
             },
-            Input::Ousted => self.lose(context),
-            Input::Ask => self.renew_at = now,
-            Input::Started(pid) => match context.program {
-                Program::Command { .. } => {
-                    context.notice(Notice::Started { term: self.term, pid });
-                    context.restart_tracker.started(now);
-                }
-                Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => {}
-            },
-            Input::Exited(end) => match context.program {
-                Program::Command { .. } => {
-                    context.notice(Notice::CommandEnded { term: self.term, end });
-                    self.end = Some(end);
-                }
-                // A hook that was stopped in the middle: its status is nobody's.
-                Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => {}
-            },
-            Input::Expired => {
+            StoreInput::Ousted => self.lose(context),
+            StoreInput::Answer(_) | StoreInput::Hint | StoreInput::LeaderObserved(_) => {}
+        }
+    }
+
+    fn on_keeper(&mut self, context: &mut Context, now: Time, word: KeeperInput) -> Step {
+        match word {
+            KeeperInput::Started(pid) if context.last_start_is_command() => {
+                context.notice(Notice::Started { term: self.term, pid });
+                context.restart_tracker.started(now);
+            }
+            KeeperInput::Exited(end) if context.last_start_is_command() => {
+                context.notice(Notice::CommandEnded { term: self.term, end });
+                self.end = Some(end);
+            }
+            KeeperInput::Expired => {
                 self.expired = true;
                 self.kill(context);
             }
-            Input::Empty => return self.emptied(context, now),
-            Input::KeeperDied => {
+            KeeperInput::Empty => return self.emptied(context, now),
+            KeeperInput::Died => {
                 context.notice(Notice::KeeperDied);
                 self.reason = Reason::KeeperDied;
                 self.reaper = Reaper::Campaigner { sweep_at: now };
                 self.killed = true;
                 self.reaper.sweep_if_due(context, now);
             }
-            Input::Swept { empty } => match self.reaper {
+            KeeperInput::Swept { empty } => match self.reaper {
                 Reaper::Campaigner { .. } if empty => return self.emptied(context, now),
                 Reaper::Campaigner { .. } | Reaper::Keeper => {}
             },
-            Input::Stop(signal) => {
-                if self.stop_asked {
-                    self.kill(context);
-                }
-                self.stop_asked = true;
-                match self.reason {
-                    // The command may go on to end by itself, but the candidate does not stand again.
-                    Reason::RunningOut | Reason::Lost | Reason::NotAccepted | Reason::Resigned => {
-                        self.reason = Reason::Asked(signal);
-                    }
-                    Reason::CommandEnded | Reason::CannotStart(_) | Reason::Asked(_) | Reason::KeeperDied => {}
-                }
+            // The exit status of a hook that was stopped in the middle does not matter.
+            KeeperInput::Started(_)
+            | KeeperInput::Exited(_)
+            | KeeperInput::NoCommand
+            | KeeperInput::NotStarted(_)
+            | KeeperInput::Cleared => {}
+        }
+        Step::Stay
+    }
+
+    fn on_control(&mut self, context: &mut Context, now: Time, control: ControlInput) {
+        match control {
+            ControlInput::Stop(signal) => self.stop(context, signal),
+            // Signals are for the command, not for the hook before it.
+            ControlInput::Forward(signal) if context.last_start_is_command() => context.act(Action::Forward(signal)),
+            ControlInput::ConfirmLeadership => self.renew_at = now,
+            ControlInput::Forward(_) | ControlInput::Resign => {}
+        }
+    }
+
+    /// A second stop kills at once.
+    fn stop(&mut self, context: &mut Context, signal: Signal) {
+        if self.stop_asked {
+            self.kill(context);
+        }
+        self.stop_asked = true;
+        match self.reason {
+            // The command may go on to end by itself, but the candidate does not campaign again.
+            Reason::RunningOut | Reason::Lost | Reason::NotAccepted | Reason::Resigned => {
+                self.reason = Reason::Asked(signal);
             }
-            Input::Forward(signal) => match context.program {
-                Program::Command { .. } => context.act(Action::Forward(signal)),
-                // Signals are for the command, and for nobody before it.
-                Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => {}
-            },
-            Input::Hint
-            | Input::Leader(_)
-            | Input::Idle
-            | Input::Cleared
-            | Input::Resign
-            | Input::NotStarted(_)
-            | Input::Answer(Answer::Campaign(_) | Answer::Release(_)) => {}
+            Reason::CommandEnded | Reason::CannotStart(_) | Reason::Asked(_) | Reason::KeeperDied => {}
         }
-        if context.mutated(Mutation::ReleaseBeforeEmpty) && self.reason != Reason::KeeperDied {
-            return self.emptied(context, now);
-        }
-        State::Stopping(self)
     }
 
     fn pass_time(&mut self, context: &mut Context, now: Time) {
-        if let HeldLease::Valid(lease) = self.hold
+        if let HeldLease::Valid(lease) = self.held
             && now >= lease.stop_by
         {
-            self.hold = HeldLease::Expired(lease);
+            self.held = HeldLease::Expired(lease);
             self.kill_at = self.kill_at.min(lease.kill_by);
-            self.tell_at = self.tell_at.min(self.kill_at + KILL_ALLOWANCE);
+            self.report_at = self.report_at.min(self.kill_at + KILL_ALLOWANCE);
             context.act(Action::Stop { kill_at: self.kill_at });
         }
-        match self.hold {
+        match self.held {
             HeldLease::Expired(lease) if now >= lease.kill_by => self.kill(context),
             HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => {}
         }
-        if now >= self.tell_at {
+        if now >= self.report_at {
             context.notice(Notice::Unconfirmed { term: self.term });
-            self.tell_at = now + UNCONFIRMED_REPORT_INTERVAL;
+            self.report_at = now + UNCONFIRMED_REPORT_INTERVAL;
         }
         self.reaper.sweep_if_due(context, now);
         // 2.3: as long as the tree is not confirmed empty, the others are held off.
-        if context.store_requests.is_idle() && now >= self.renew_at && !matches!(self.hold, HeldLease::Lost) {
+        if context.store_requests.is_idle() && now >= self.renew_at && !matches!(self.held, HeldLease::Lost) {
             context.renew(now);
         }
     }
 
     /// K11: final, and at once.
     fn lose(&mut self, context: &mut Context) {
-        self.hold = HeldLease::Lost;
+        self.held = HeldLease::Lost;
         context.store_requests.abandon();
         self.kill(context);
     }
@@ -239,7 +261,7 @@ impl Stopping {
     }
 
     /// The tree is confirmed empty: the only way out of this state.
-    fn emptied(self, context: &mut Context, now: Time) -> State {
+    fn emptied(&self, context: &mut Context, now: Time) -> Step {
         let then = match (self.reason, self.end) {
             (Reason::KeeperDied, _) => AfterRelease::Exit(Outcome::KeeperDied),
             (Reason::CannotStart(errno), _) => AfterRelease::Exit(Outcome::CannotStart(errno)),
@@ -247,14 +269,20 @@ impl Stopping {
             (Reason::CommandEnded | Reason::Asked(_), Some(end)) => AfterRelease::Exit(Outcome::Command(end)),
             (Reason::Asked(signal), None) => AfterRelease::Exit(Outcome::Stopped(signal)),
             (Reason::NotAccepted, _) => self.not_accepted(context),
-            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded | Reason::Resigned, _) => after_loss(context),
+            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded | Reason::Resigned, _) => context.after_loss(),
         };
-        self.leave(context, now, then)
+        self.leave(then)
     }
 
     /// Nothing of the command runs any more.
-    fn leave(self, context: &mut Context, now: Time, then: AfterRelease) -> State {
-        become_ousted_hook(context, now, (self.term, self.hold), self.renew_at, (then, self.stop_asked))
+    fn leave(&self, then: AfterRelease) -> Step {
+        let Stopping { term, held, renew_at, stop_asked, .. } = *self;
+        Step::Go(Transition::Leave { term, held, renew_at, then, stop_asked })
+    }
+
+    /// Nothing of the command runs any more, but the boundary is kept.
+    fn hold(&self, lease: Lease, purpose: HoldPurpose) -> Step {
+        Step::Go(Transition::Idle { term: self.term, lease, renew_at: self.renew_at, purpose })
     }
 
     /// The hook before the command failed: another candidate's turn.
@@ -271,20 +299,16 @@ impl Stopping {
     }
 
     /// The command ended by itself, and nothing is left of its tree: it may be started again, or the boundary kept.
-    fn ended(self, context: &mut Context, now: Time, end: CommandEnd) -> State {
+    fn ended(&self, context: &mut Context, now: Time, end: CommandEnd) -> Step {
         let then = match context.after_exit(now, end) {
             AfterExit::End => AfterRelease::Exit(Outcome::Command(end)),
             AfterExit::Restart(delay) => {
                 // Section 4: once the term is over, nothing starts in it any more.
-                return match self.hold {
+                return match self.held {
                     HeldLease::Valid(lease) if !self.expired => {
-                        let next = HoldPurpose::RestartAt { at: now + delay };
-                        become_leading_idle(context, now, (self.term, lease), self.renew_at, next)
+                        self.hold(lease, HoldPurpose::RestartAt { at: now + delay })
                     }
-                    HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => {
-                        let then = after_loss(context);
-                        self.leave(context, now, then)
-                    }
+                    HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => self.leave(context.after_loss()),
                 };
             }
             AfterExit::Resign(sits_out) => {
@@ -299,39 +323,40 @@ impl Stopping {
             }
         };
         let held_until = context.restart_tracker.held_until();
-        match self.hold {
+        match self.held {
             HeldLease::Valid(lease) | HeldLease::Expired(lease)
                 if now < held_until && !context.mutated(Mutation::NoHold) =>
             {
-                let next = HoldPurpose::ReleaseAt { at: held_until, then };
-                become_leading_idle(context, now, (self.term, lease), self.renew_at, next)
+                self.hold(lease, HoldPurpose::ReleaseAt { at: held_until, then })
             }
-            HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => self.leave(context, now, then),
+            HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => self.leave(then),
         }
     }
 
     /// Whether the lease is renewed, and renewals count: the term is not over yet.
-    pub(super) fn leading_term(&self) -> bool {
-        matches!(self.hold, HeldLease::Valid(_)) && !self.expired
+    fn leads(&self) -> bool {
+        matches!(self.held, HeldLease::Valid(_)) && !self.expired
     }
 
-    pub(super) fn lease(&self) -> Option<Lease> {
-        match self.hold {
-            HeldLease::Valid(lease) | HeldLease::Expired(lease) => Some(lease),
-            HeldLease::Lost => None,
-        }
-    }
-
-    pub(super) fn wake_at(&self, idle: bool) -> Time {
-        let deadline = match self.hold {
+    pub(super) fn facts(&self, context: &Context) -> Facts {
+        let (lease, renew_at) = match self.held {
+            HeldLease::Valid(lease) | HeldLease::Expired(lease) => (Some(lease), context.when_idle(self.renew_at)),
+            HeldLease::Lost => (None, Time::NEVER),
+        };
+        let deadline = match self.held {
             HeldLease::Valid(lease) => lease.stop_by,
             HeldLease::Expired(lease) if !self.killed => lease.kill_by,
             HeldLease::Expired(_) | HeldLease::Lost => Time::NEVER,
         };
-        let renew_at = match self.hold {
-            HeldLease::Valid(_) | HeldLease::Expired(_) if idle => self.renew_at,
-            HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => Time::NEVER,
-        };
-        deadline.min(renew_at).min(self.reaper.wake_at()).min(self.tell_at)
+        Facts {
+            phase: Phase::Stopping,
+            term: Some(self.term),
+            leading_term: self.leads().then_some(self.term),
+            lease,
+            may_hold_tree: true,
+            has_begun: false,
+            background_hook_slot: None,
+            wake_at: deadline.min(renew_at).min(self.reaper.wake_at()).min(self.report_at),
+        }
     }
 }

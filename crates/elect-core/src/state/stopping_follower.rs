@@ -1,8 +1,10 @@
-//! It is over but for the follower, whose tree is not empty yet.
+//! The candidacy is over, but the follower's tree is not empty yet.
 
-use super::{Input, State, end};
-use crate::Context;
-use crate::event::{Notice, Outcome};
+use super::transition::Transition;
+use super::{Facts, Step};
+use crate::context::Context;
+use crate::input::{Input, KeeperInput};
+use crate::{Notice, Outcome, Phase, Time};
 
 #[derive(Debug)]
 pub(crate) struct StoppingFollower {
@@ -10,35 +12,32 @@ pub(crate) struct StoppingFollower {
 }
 
 impl StoppingFollower {
-    /// What becomes of the follower is its own business: here nothing but its end is waited for.
-    pub(super) fn next(mut self, context: &mut Context, input: Input) -> State {
+    /// The follower handles its own inputs; this state only waits for its end.
+    pub(super) fn next(&mut self, context: &mut Context, input: Input) -> Step {
         match input {
-            Input::KeeperDied => {
+            Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
                 self.outcome = Outcome::KeeperDied;
             }
-            Input::Time
-            | Input::Answer(_)
-            | Input::Hint
-            | Input::Leader(_)
-            | Input::Ousted
-            | Input::Started(_)
-            | Input::Idle
-            | Input::Cleared
-            | Input::NotStarted(_)
-            | Input::Exited(_)
-            | Input::Expired
-            | Input::Empty
-            | Input::Swept { .. }
-            | Input::Stop(_)
-            | Input::Forward(_)
-            | Input::Ask
-            | Input::Resign => {}
+            Input::Time | Input::Store(_) | Input::Keeper(_) | Input::Control(_) => {}
         }
-        State::StoppingFollower(self)
+        Step::Stay
     }
 
-    pub(super) fn end_if_alone(self, context: &mut Context) -> State {
-        if context.follower.is_gone() { end(context, self.outcome) } else { State::StoppingFollower(self) }
+    pub(super) fn end_if_alone(&self, context: &Context) -> Step {
+        if context.follower.is_gone() { Step::Go(Transition::End(self.outcome.clone())) } else { Step::Stay }
+    }
+
+    pub(super) fn facts() -> Facts {
+        Facts {
+            phase: Phase::StoppingFollower,
+            term: None,
+            leading_term: None,
+            lease: None,
+            may_hold_tree: false,
+            has_begun: false,
+            background_hook_slot: None,
+            wake_at: Time::NEVER,
+        }
     }
 }

@@ -361,7 +361,7 @@ fn what_runs_beside_does_so_while_nothing_is_being_stopped() {
     let run = scene.is_elected();
     let change = Action::StartBackgroundHook {
         background_hook: BackgroundHook::OnChange,
-        beside: HookContext::WithRun(run + 1),
+        hook_context: HookContext::WithRun(run + 1),
     };
     assert_eq!(
         scene.hears(at(1), Event::HookDue(BackgroundHook::OnChange)),

@@ -1,0 +1,182 @@
+//! The data that the states share, and the actions that they take.
+
+use std::time::Duration;
+
+use crate::background_hooks::BackgroundHooks;
+use crate::follower::Follower;
+use crate::keeper_liveness::KeeperLiveness;
+use crate::mutation::Mutation;
+use crate::pending_requests::PendingRequests;
+use crate::policy::OnLost;
+use crate::restart_tracker::{AfterExit, RestartTracker};
+use crate::state::AfterRelease;
+use crate::store_requests::{StoreRequestKind, StoreRequests};
+use crate::{Action, CommandEnd, Lease, Notice, Outcome, Policy, Program, RunId, Term, Time, Timing, TimingError};
+
+/// The data that every state works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) timing: Timing,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) policy: Policy,
+    /// The end of the campaign limit: known from the first request on; an election clears it.
+    pub(crate) campaign_deadline: Option<Time>,
+    pub(crate) store_requests: StoreRequests,
+    pub(crate) keeper: KeeperLiveness,
+    pub(crate) keeper_died: bool,
+    pub(crate) restart_tracker: RestartTracker,
+    pub(crate) follower: Follower,
+    pub(crate) pending_requests: PendingRequests,
+    pub(crate) background_hooks: BackgroundHooks,
+    /// The number of the last start of any program; 0 before the first.
+    pub(crate) run: RunId,
+    /// The program of that start.
+    pub(crate) program: Option<Program>,
+    /// Whether nothing of the last start is left; the follower, which has a tree of its own, does not count.
+    pub(crate) tree_is_empty: bool,
+    /// The highest term of any leader that was seen, this candidate included (S1).
+    pub(crate) highest_term: Term,
+    /// Wins in a row whose terms were not above the highest one.
+    pub(crate) low_terms: u32,
+    /// Whether the store has ever answered: later refusals are treated as transient.
+    pub(crate) store_answered: bool,
+    pub(crate) jitter: fastrand::Rng,
+    pub(crate) actions: Vec<Action>,
+    #[cfg(test)]
+    pub(crate) mutation: Option<Mutation>,
+}
+
+impl Context {
+    pub(crate) fn new(timing: Timing, stop_timeout: Duration, policy: Policy, seed: u64) -> Context {
+        Context {
+            timing,
+            stop_timeout,
+            policy,
+            campaign_deadline: None,
+            store_requests: StoreRequests::default(),
+            keeper: KeeperLiveness::new(),
+            keeper_died: false,
+            restart_tracker: RestartTracker::new(policy.restart, policy.min_hold),
+            follower: Follower::new(policy.follower, policy.restart),
+            pending_requests: PendingRequests::default(),
+            background_hooks: BackgroundHooks::default(),
+            run: 0,
+            program: None,
+            tree_is_empty: true,
+            highest_term: 0,
+            low_terms: 0,
+            store_answered: false,
+            jitter: fastrand::Rng::with_seed(seed),
+            actions: Vec::new(),
+            #[cfg(test)]
+            mutation: None,
+        }
+    }
+
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        self.act(Action::Notice(notice));
+    }
+
+    pub(crate) fn campaign(&mut self, now: Time) {
+        let until = if self.mutated(Mutation::StandsOn) { Time::NEVER } else { self.policy.campaign_limit.from(now) };
+        self.campaign_deadline.get_or_insert(until);
+        let attempt = self.store_requests.open(StoreRequestKind::Campaign, now, &self.timing);
+        self.act(Action::Campaign(attempt));
+    }
+
+    pub(crate) fn renew(&mut self, now: Time) {
+        let attempt = self.store_requests.open(StoreRequestKind::Renew, now, &self.timing);
+        self.act(Action::Renew(attempt));
+    }
+
+    pub(crate) fn release(&mut self, now: Time) {
+        let attempt = self.store_requests.open(StoreRequestKind::Release, now, &self.timing);
+        self.act(Action::Release(attempt));
+    }
+
+    pub(crate) fn arm(&mut self, term: Term, lease: Lease) {
+        self.keeper.deadline_sent(term, lease.kill_by);
+        self.act(Action::Arm { term, kill_by: lease.kill_by });
+    }
+
+    pub(crate) fn start(&mut self, program: Program) -> RunId {
+        self.run += 1;
+        self.program = Some(program);
+        self.tree_is_empty &= matches!(program, Program::Follower);
+        self.act(Action::Start { program, run: self.run });
+        self.run
+    }
+
+    /// Ends a `--min-hold`, if one is in force.
+    pub(crate) fn end_hold(&mut self, now: Time) {
+        if self.restart_tracker.hold_ends(now) {
+            self.act(Action::EndHold);
+        }
+    }
+
+    pub(crate) fn campaign_timed_out(&self, now: Time) -> bool {
+        self.campaign_deadline.is_some_and(|until| now >= until)
+    }
+
+    /// Decides what follows the end of the command, whose tree is empty now.
+    pub(crate) fn after_exit(&mut self, now: Time, end: CommandEnd) -> AfterExit {
+        let unlimited = self.mutated(Mutation::NoRestartLimit);
+        self.restart_tracker.after_exit(now, end, self.timing.ttl(), &mut self.jitter, unlimited)
+    }
+
+    /// B: a quarter to half of the request time-out, so that candidates that failed together do not return together.
+    pub(crate) fn backoff(&mut self) -> Duration {
+        let (shortest, longest) = (self.timing.shortest_backoff(), self.timing.longest_backoff());
+        shortest + longest.saturating_sub(shortest).mul_f64(self.jitter.f64())
+    }
+
+    /// The due time of a request: never, while another one is outstanding.
+    pub(crate) fn when_idle(&self, request_at: Time) -> Time {
+        if self.store_requests.is_idle() { request_at } else { Time::NEVER }
+    }
+
+    /// Whether the last start was that of the leader command.
+    pub(crate) fn last_start_is_command(&self) -> bool {
+        matches!(self.program, Some(Program::Command { .. }))
+    }
+
+    /// 2.3: the precondition of each state in which nothing of the term may run.
+    pub(crate) fn debug_assert_empty_tree(&self) {
+        debug_assert!(self.tree_is_empty || self.has_mutation(), "the tree of run {} is not empty", self.run);
+    }
+
+    /// The continuation of a leadership that was lost, once the tree is empty.
+    pub(crate) fn after_loss(&self) -> AfterRelease {
+        match self.policy.on_lost {
+            OnLost::Recampaign => AfterRelease::Campaign(None),
+            OnLost::End if self.mutated(Mutation::CampaignsAgain) => AfterRelease::Campaign(None),
+            OnLost::End => AfterRelease::Exit(Outcome::LeadershipLost),
+        }
+    }
+
+    /// The due time of the renewal after one that was sent at `sent`: at once, if a control request waits for a renewal
+    /// that is sent from now on.
+    pub(crate) fn next_renewal(&self, now: Time, sent: Time) -> Time {
+        if self.pending_requests.wait_for_a_renewal() { now } else { (sent + self.timing.renew()).max(now) }
+    }
+
+    /// The lease of a credited renewal, with the timings of the ttl that was granted (T3).
+    pub(crate) fn credit(&mut self, term: Term, sent: Time, granted: Option<Duration>) -> Result<Lease, TimingError> {
+        if let Some(ttl) = granted {
+            self.timing = self.timing.for_granted(ttl).inspect_err(|_| {
+                // The end of such a lease is unknown, and it is not renewed for a control request.
+                let answers = self.pending_requests.leads_no_longer();
+                self.actions.extend(answers);
+            })?;
+        }
+        let lease = self.granted(sent);
+        let any = self.mutated(Mutation::OldRenewalAnswers);
+        let answers = self.pending_requests.credited(Some(term), lease, any);
+        self.actions.extend(answers);
+        Ok(lease)
+    }
+}

@@ -1,0 +1,239 @@
+//! Everything that can happen to a candidate.
+
+use std::time::Duration;
+
+use crate::{Attempt, BackgroundHook, CommandEnd, LeaderKey, RequestId, RunId, Signal, Term, Time};
+
+/// What can happen to a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Time has passed; also the first event of all.
+    Tick,
+    /// The store has answered.
+    Answer {
+        /// Which request.
+        attempt: Attempt,
+        /// What.
+        answer: Answer,
+    },
+    /// Something changed at the store: worth asking again, and nothing more.
+    Hint,
+    /// The store saw our claim vanish: as final as an answer that says so (K11).
+    Ousted {
+        /// The term that was ours.
+        term: Term,
+    },
+    /// The store has shown a leader of this term, or of one that was before: ours has to be above it (S1).
+    TermSeen(Term),
+    /// Who leads, as far as a waiter is told; `None`: nobody.
+    LeaderObserved(Option<LeaderKey>),
+    /// Something has happened that this hook is for.
+    HookDue(BackgroundHook),
+    /// The keeper has spoken.
+    Keeper(FromKeeper),
+    /// The keeper has died: said once.
+    KeeperDied,
+    /// A sweep over the tree that a dead keeper left us has been made.
+    Swept {
+        /// Whether no descendant is left.
+        empty: bool,
+    },
+    /// Somebody asks us to stop; the second time they mean at once.
+    Stop(Signal),
+    /// A signal for the main process.
+    Forward(Signal),
+    /// Somebody wants to know whether we lead now.
+    ConfirmLeadership {
+        /// A number of its own.
+        request_id: RequestId,
+        /// If they care for one term alone.
+        term: Option<Term>,
+    },
+    /// Somebody wants another one to lead.
+    Resign(RequestId),
+}
+
+/// A reply of the store, by the request it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Action::Campaign`](crate::Action::Campaign).
+    Campaign(Campaigned),
+    /// To [`Action::Renew`](crate::Action::Renew).
+    Renew(Renewed),
+    /// To [`Action::Release`](crate::Action::Release): whether the store confirmed that our claim is gone.
+    Release(bool),
+}
+
+/// The store's answer to [`Action::Campaign`](crate::Action::Campaign).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Campaigned {
+    /// We hold the boundary. Nothing may run before a renewal has been credited: that is the verification.
+    Won(Term),
+    /// Somebody else does, or nobody may yet.
+    Waiting {
+        /// Ask again after this long even if nothing seems to change; `None`: after a renewal interval.
+        again: Option<Duration>,
+        /// Whether that is settled for now. If not, there may be nobody: a store that has to be observed tells the living
+        /// from the dead by the next renewal only, and takes from the dead what has stood for long enough.
+        decided: bool,
+    },
+    /// The store will not have us (permission, authentication, a newer record format).
+    Refused,
+    /// No answer, or none that tells anything.
+    Failed,
+}
+
+/// The store's answer to [`Action::Renew`](crate::Action::Renew).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease is ours, counted from when the credited request was sent (T1).
+    Credited {
+        /// When it was sent, on our boot clock.
+        sent: Time,
+        /// What the store granted; `None` where leadership has no end.
+        ttl: Option<Duration>,
+    },
+    /// The boundary is ours to lead, but not under the term of the win: the store keeps a newer one. The boundary is asked for
+    /// again. Only a win that has not been verified is answered in this way, and it is no loss.
+    Outdated,
+    /// The store says that it is not ours (K11).
+    Lost,
+    /// No answer, or none that tells anything.
+    Failed,
+}
+
+/// What the keeper says of what it was told to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FromKeeper {
+    /// The kill deadline is in force.
+    Armed {
+        /// For this term.
+        term: Term,
+        /// SIGKILL at this time.
+        kill_by: Time,
+    },
+    /// The answer to a ping.
+    Pong,
+    /// Many are being killed, and so many have been since the last word: as good as an answer to a ping, and the next one is
+    /// due soon (K4).
+    Progress,
+    /// The main process runs.
+    Started {
+        /// Of this start.
+        run: RunId,
+        /// Its process id.
+        pid: i32,
+    },
+    /// There is no command to run: the term counts as begun, and lasts until somebody asks for its end.
+    NoCommand {
+        /// Of this start.
+        run: RunId,
+    },
+    /// The main process does not run, and will not.
+    NotStarted {
+        /// Of this start.
+        run: RunId,
+        /// Why not.
+        why: NotStarted,
+    },
+    /// The main process has ended; others of its tree may live.
+    Exited {
+        /// Of this start.
+        run: RunId,
+        /// How.
+        end: CommandEnd,
+    },
+    /// The kill deadline has passed and the tree is being killed.
+    Expired {
+        /// Of this term.
+        term: Term,
+    },
+    /// No descendant is left (K6).
+    Empty {
+        /// The last start that the keeper had heard of.
+        run: RunId,
+    },
+    /// Nothing is left of a start that was refused; a hook that runs beside it may go on (K5). Less than [`FromKeeper::Empty`].
+    Cleared {
+        /// Of this start.
+        run: RunId,
+    },
+    /// What a person at the terminal has done to the command: nothing that an election is about.
+    Terminal(TerminalEvent),
+    /// The hook that ran beside the rest does so no more.
+    BackgroundHookEnded(BackgroundHookEnd),
+}
+
+/// Why the keeper did not start the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotStarted {
+    /// Fork or exec failed with this `errno`.
+    Failed(i32),
+    /// The deadline was too near, or past, just before exec (K5).
+    TooLate,
+}
+
+/// What became of a hook that runs beside the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackgroundHookEnd {
+    /// Its main process ended like this.
+    Ended(CommandEnd),
+    /// Fork failed with this `errno`.
+    Failed(i32),
+    /// It was not started, because something is being stopped just now.
+    NotNow,
+}
+
+/// What has happened to the command at the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TerminalEvent {
+    /// This signal has stopped it while it had the terminal, which is back: the shell's job is to stop with it.
+    Suspended(Signal),
+    /// This signal has stopped it and nobody else.
+    Stopped(Signal),
+    /// This signal has ended it while it had the terminal; follows its [`FromKeeper::Exited`].
+    Interrupted(Signal),
+}
+
+/// One event that concerns the present state, in the group of its origin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Input {
+    /// Time has passed: deadlines and due times are compared with the present.
+    Time,
+    Store(StoreInput),
+    Keeper(KeeperInput),
+    Control(ControlInput),
+}
+
+/// An input from the store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum StoreInput {
+    /// The reply to the outstanding request, or a failure in its place.
+    Answer(Answer),
+    Hint,
+    LeaderObserved(Option<LeaderKey>),
+    Ousted,
+}
+
+/// An input from the keeper about the last start, or about the keeper itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum KeeperInput {
+    Started(i32),
+    NoCommand,
+    NotStarted(NotStarted),
+    Exited(CommandEnd),
+    Expired,
+    Empty,
+    Cleared,
+    Died,
+    Swept { empty: bool },
+}
+
+/// An input from outside the program: a signal or a control request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ControlInput {
+    Stop(Signal),
+    Forward(Signal),
+    ConfirmLeadership,
+    Resign,
+}

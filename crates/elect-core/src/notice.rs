@@ -1,0 +1,181 @@
+//! Every transition that people read about.
+
+use std::time::Duration;
+
+use crate::{BackgroundHook, CommandEnd, NotStarted, Signal, Term, TimingError};
+
+/// What people want to read about an election: each transition once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The store says we won; to be verified.
+    Won {
+        /// The new term.
+        term: Term,
+    },
+    /// The store says we won, under a term that is not above every term seen: the boundary is given back (S1).
+    TermTooLow {
+        /// The term that the store gave.
+        term: Term,
+        /// The highest one seen before.
+        seen: Term,
+    },
+    /// Verified: we lead.
+    Elected {
+        /// The new term.
+        term: Term,
+    },
+    /// The leader command runs.
+    Started {
+        /// In this term.
+        term: Term,
+        /// Its process id.
+        pid: i32,
+    },
+    /// Its main process has ended.
+    CommandEnded {
+        /// In this term.
+        term: Term,
+        /// How.
+        end: CommandEnd,
+    },
+    /// The command is being stopped.
+    Stopping {
+        /// In this term.
+        term: Term,
+        /// Why.
+        reason: Reason,
+    },
+    /// The command has ended, and is started again.
+    Restarting {
+        /// In this term.
+        term: Term,
+        /// After this long.
+        delay: Duration,
+    },
+    /// The command has ended for good, and the boundary is kept all the same.
+    LeadingIdle {
+        /// In this term.
+        term: Term,
+        /// For so long.
+        left: Duration,
+    },
+    /// The term is over, and nothing was running in it.
+    LostAtRest {
+        /// The term.
+        term: Term,
+        /// Why: the lease ran out, or the store says that it is not ours.
+        reason: Reason,
+    },
+    /// The command has ended too often: the boundary is given up.
+    GivenUp {
+        /// The term.
+        term: Term,
+        /// How long the candidate sits out; `None`: it ends.
+        sits_out: Option<Duration>,
+    },
+    /// The hook that decides whether we lead has said no: the boundary is given up.
+    NotAccepted {
+        /// The term.
+        term: Term,
+        /// How long the candidate sits out; `None`: it ends.
+        sits_out: Option<Duration>,
+    },
+    /// A hook failed.
+    HookFailed {
+        /// Which.
+        hook: Hook,
+        /// How.
+        failure: HookFailure,
+    },
+    /// It has sat out.
+    CampaignsAgain,
+    /// The follower runs.
+    FollowerStarted {
+        /// Its process id.
+        pid: i32,
+    },
+    /// Its main process has ended.
+    FollowerEnded {
+        /// How.
+        end: CommandEnd,
+    },
+    /// It could not be started.
+    FollowerCannotStart(NotStarted),
+    /// It is being stopped.
+    FollowerStopping {
+        /// For another leader; otherwise because we do not follow any longer.
+        for_another: bool,
+    },
+    /// It is killed, and still not confirmed dead: nothing else starts here.
+    FollowerUnconfirmed,
+    /// Killed, and still not confirmed dead: nothing is released, nothing else starts (2.3).
+    Unconfirmed {
+        /// In this term.
+        term: Term,
+    },
+    /// The boundary was released.
+    Released {
+        /// After this term.
+        term: Term,
+    },
+    /// It could not be: the lease has to run out by itself.
+    NotReleased {
+        /// After this term.
+        term: Term,
+    },
+    /// A lease too short to be used was granted.
+    Unusable(TimingError),
+    /// The campaign limit is reached: somebody else leads, or nobody may yet.
+    NotElected,
+    /// The campaign limit is reached, and the store did not answer the last time.
+    Unavailable,
+    /// The keeper did not answer and is being killed.
+    KeeperSilent,
+    /// The keeper is dead.
+    KeeperDied,
+}
+
+/// Why a command is being stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Its main process ended; what remains of the tree follows.
+    CommandEnded,
+    /// It could not be started.
+    CannotStart(i32),
+    /// Somebody asked.
+    Asked(Signal),
+    /// Somebody asked, and we are to stand again behind the others.
+    Resigned,
+    /// The hook before it failed.
+    NotAccepted,
+    /// The lease could not be renewed in time.
+    RunningOut,
+    /// The store says that the lease is not ours.
+    Lost,
+    /// The keeper died.
+    KeeperDied,
+}
+
+/// A hook, by the name of its flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// `--on-elected`
+    OnElected,
+    /// `--on-ousted`
+    OnOusted,
+    /// `--on-change` or `--on-error`
+    BackgroundHook(BackgroundHook),
+}
+
+/// What went wrong with a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookFailure {
+    /// Its main process ended like this.
+    Ended(CommandEnd),
+    /// It could not be started.
+    CannotStart(i32),
+    /// It was killed for taking too long.
+    TimedOut,
+    /// The keeper, which would have run it, is dead.
+    NoKeeper,
+}
