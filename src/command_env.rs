@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Address, joined};
+use crate::host_port::{HostPort, joined};
 use crate::store::{Candidacy, Identity, Leader};
 use crate::text;
 use elect_core::limits::{self, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX, is_believed_term};
@@ -66,11 +66,11 @@ impl CommandEnv {
     }
 
     /// Ourselves under another name or address; what is left out stays. What runs already has been told the old one.
-    pub fn rename(&mut self, name: Option<String>, address: Option<Address>) -> Identity {
+    pub fn rename(&mut self, name: Option<String>, address: Option<HostPort>) -> Identity {
         if let Some(name) = name {
             self.me.name = name;
         }
-        if let Some(Address { host, port }) = address {
+        if let Some(HostPort { host, port }) = address {
             (self.me.host, self.me.port) = (host, port);
         }
         self.me.clone()

@@ -15,14 +15,16 @@ use tokio::io::unix::AsyncFd;
 use tracing::{debug, error, info, warn};
 
 use crate::command_env::CommandEnv;
-use crate::config::{self, Address, Config};
+use crate::config::{self, Config};
 use crate::control::{CandidateInfo, ControlRequest, ControlServer, IncomingRequest};
 use crate::event_log::{self, EventLog};
+use crate::host_port::HostPort;
 use crate::http::HttpServer;
 use crate::signals::{SignalEvent, Signals};
 use crate::status::{StatusPublisher, StatusSnapshot};
+use crate::store::url::StoreUrl;
 use crate::store::worker::{self, Events, StoreEvent, StoreNote, StoreRequest, Worker};
-use crate::store::{Access, Candidacy, Observation, StoreUrl};
+use crate::store::{Access, Candidacy, Observation};
 use elect_core::{
     Action, Answer, Attempt, BackgroundHook, BackgroundHookEnd, Candidate, Event, FromKeeper, Notice, Outcome, Phase,
     Program, RequestError, Signal, TerminalEvent, Time,
@@ -554,8 +556,8 @@ fn open_control_socket(candidacy: &Candidacy) -> Option<ControlServer> {
 }
 
 /// A name and an address as the flags would take them; `None` if one of them is none.
-fn announced(name: Option<String>, advertise: Option<&str>) -> Option<(Option<String>, Option<Address>)> {
-    let advertise: Option<Address> = advertise.map(str::parse).transpose().ok()?;
+fn announced(name: Option<String>, advertise: Option<&str>) -> Option<(Option<String>, Option<HostPort>)> {
+    let advertise: Option<HostPort> = advertise.map(str::parse).transpose().ok()?;
     let mut texts = name.iter().chain(advertise.iter().map(|address| &address.host));
     texts.all(|text| config::is_valid_name(text)).then_some((name, advertise))
 }

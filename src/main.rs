@@ -12,10 +12,15 @@ mod command_env;
 mod config;
 mod control;
 mod driver;
+mod duration;
 mod event_log;
 mod exit;
+mod host_port;
 mod http;
+#[cfg(feature = "listen")]
+mod listen_address;
 mod log;
+mod runtime_dir;
 mod setup;
 mod signals;
 mod status;

@@ -30,7 +30,7 @@ impl ControlServer {
     ///
     /// In a few words for the log: the directory is not ours, or cannot be written.
     pub fn open(info: CandidateInfo) -> Result<ControlServer, String> {
-        let directory = socket_path::directory().map_err(|error| error.to_string())?;
+        let directory = socket_path::directory()?;
         let opened = ControlSocket::open(&directory, info);
         let (socket, receiver) = opened.map_err(|error| format!("{}: {error}", directory.display()))?;
         Ok(ControlServer { socket, receiver, pending: HashMap::new(), last_id: 0 })

@@ -5,9 +5,8 @@
 use async_trait::async_trait;
 
 use super::claim_release::ClaimRelease;
-use super::{
-    Access, CampaignResult, Candidacy, Notifier, Observation, RenewResult, Store, StoreError, StoreKind, StoreUrl,
-};
+use super::url::{StoreKind, StoreUrl};
+use super::{Access, CampaignResult, Candidacy, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::Term;
 use elect_core::boundary::Boundary;
 use elect_core::limits::next_term;

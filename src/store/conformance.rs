@@ -31,10 +31,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::claim_release::{ClaimRelease, StoredClaim};
 use super::observer::Observer;
+use super::url::StoreUrl;
 use super::worker::{Events, channel};
 use super::{
     Access, CampaignResult, Candidacy, Identity, Notifier, Observation, Password, RenewResult, Store, StoreError,
-    StoreUrl,
 };
 use elect_core::Term;
 use elect_keeper::Claim;

@@ -18,16 +18,15 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Client, GetOptions};
 use serde::{Deserialize, Serialize};
 
-use super::claim_release::{ClaimRelease, StoredClaim};
+use super::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim};
+use super::url::{StoreKind, StoreUrl};
 use super::{
     Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
-    StoreKind, StoreUrl,
 };
 use elect_core::boundary::Boundary;
 use elect_core::limits::insert_boundary;
@@ -48,9 +47,6 @@ pub const KIND: StoreKind = StoreKind {
     open,
     relinquish: ClaimRelease::Executed(relinquish),
 };
-
-/// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
-const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 struct Etcd {
     settings: Settings,
@@ -164,7 +160,7 @@ impl Store for Etcd {
         let seat =
             self.seat.get_or_insert_with(|| Session::new(fresh_lease(), prefix, candidacy, scheme, hints.clone()));
         let claim = EtcdClaim { settings: self.settings.clone(), lease: seat.lease() };
-        Ok(Some(StoredClaim::pack(&KIND, candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
+        Ok(Some(StoredClaim::pack(KIND.name(), candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
     }
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {

@@ -34,12 +34,12 @@ use serde_json::Map;
 
 use super::claim_release::ClaimRelease;
 use super::record::{Record, RecordState};
+use super::url::{StoreKind, StoreUrl};
 use super::{
-    Access, CampaignResult, Candidacy, Detail, Identity, Listing, Notifier, Observation, RenewResult, Store,
-    StoreError, StoreKind, StoreUrl,
+    Access, CampaignResult, Candidacy, Detail, Identity, Listing, Notifier, Observation, RenewResult, Store, StoreError,
 };
+use crate::runtime_dir;
 use directory::{Directory, refused_if_permanent};
-pub use directory::{default_directory, encode, make_private, runtime_directory};
 use directory_handle::DirectoryHandle;
 use elect_core::boundary::Boundary;
 use elect_core::limits;
@@ -99,7 +99,7 @@ fn check(url: &StoreUrl<'_>) -> Result<(), String> {
 
 fn show(url: &StoreUrl<'_>) -> String {
     match url.rest {
-        "" => format!("file:{}", default_directory().display()),
+        "" => format!("file:{}", runtime_dir::path().display()),
         directory => format!("file:{directory}"),
     }
 }

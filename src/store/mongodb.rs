@@ -16,17 +16,16 @@ mod watch;
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::claim_release::{ClaimRelease, StoredClaim};
+use super::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim};
+use super::url::{StoreKind, StoreUrl};
 use super::{
     Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
-    StoreKind, StoreUrl,
 };
 use elect_core::boundary::Boundary;
 use elect_keeper::Claim;
@@ -46,9 +45,6 @@ pub const KIND: StoreKind = StoreKind {
     open,
     relinquish: ClaimRelease::Executed(relinquish),
 };
-
-/// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
-const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 struct MongoDb {
     settings: Settings,
@@ -148,7 +144,7 @@ impl Store for MongoDb {
             boundary: candidacy.boundary.to_string(),
             id: candidacy.identity.id.clone(),
         };
-        Ok(Some(StoredClaim::pack(&KIND, candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
+        Ok(Some(StoredClaim::pack(KIND.name(), candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
     }
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {

@@ -20,16 +20,15 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::claim_release::{ClaimRelease, StoredClaim};
+use super::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim};
+use super::url::{StoreKind, StoreUrl};
 use super::{
     Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
-    StoreKind, StoreUrl,
 };
 use elect_core::boundary::Boundary;
 use elect_core::limits;
@@ -51,9 +50,6 @@ pub const KIND: StoreKind = StoreKind {
     open,
     relinquish: ClaimRelease::Executed(relinquish),
 };
-
-/// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
-const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 struct Redis {
     settings: Settings,
@@ -143,7 +139,7 @@ impl Redis {
             id: candidacy.identity.id.clone(),
             settled: self.settled.clone(),
         };
-        StoredClaim::pack(&KIND, candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)
+        StoredClaim::pack(KIND.name(), candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)
     }
 }
 

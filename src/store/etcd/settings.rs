@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
-use url::Host;
 
 use super::terms::Scheme;
-use crate::config::duration;
-use crate::store::{Access, Password, StoreError, StoreUrl};
+use crate::duration::parse_duration;
+use crate::host_port::ServerAddress;
+use crate::store::url::StoreUrl;
+use crate::store::{Access, Password, StoreError};
 
 const DEFAULT_PORT: u16 = 2379;
 const NO_USER: &str = "a user belongs into --username, the password into --password-file or ELECT_PASSWORD";
@@ -115,12 +116,7 @@ fn endpoint(text: &str) -> Result<String, String> {
     if text.contains('@') {
         return Err(NO_USER.to_owned());
     }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
-        Some(_) | None => (text, DEFAULT_PORT),
-    };
-    let host = Host::parse(host).map_err(|_| wrong())?;
-    Ok(format!("{host}:{port}"))
+    ServerAddress::parse(text, DEFAULT_PORT).map(|address| address.to_string()).ok_or_else(wrong)
 }
 
 impl Settings {
@@ -155,7 +151,7 @@ impl Settings {
             user: user(access, &variable)?,
             request_timeout: access.request_timeout,
             dial_timeout: variable("ETCD3_DIAL_TIMEOUT")
-                .map(|text| duration(&text).map_err(|error| misused("ETCD3_DIAL_TIMEOUT", &error)))
+                .map(|text| parse_duration(&text).map_err(|error| misused("ETCD3_DIAL_TIMEOUT", &error)))
                 .transpose()?,
         })
     }
@@ -250,7 +246,7 @@ fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::careless;
+    use crate::store::registry::tests::careless;
     use elect_core::proptest_support;
 
     fn settings(url: &str, access: &Access, variables: &[(&str, &str)]) -> Result<Settings, String> {

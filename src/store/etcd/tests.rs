@@ -8,7 +8,8 @@ use serde_json::Value;
 use tokio::task::LocalSet;
 
 use crate::store::conformance::{StoreUnderTest, conforms};
-use crate::store::{Access, CampaignResult, Candidacy, Identity, Notifier, RenewResult, Store, StoreUrl};
+use crate::store::url::StoreUrl;
+use crate::store::{Access, CampaignResult, Candidacy, Identity, Notifier, RenewResult, Store};
 use elect_core::Term;
 use elect_keeper::clock;
 

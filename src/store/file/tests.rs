@@ -6,7 +6,8 @@ use std::path::Path;
 use super::newcomer_wait::NEWCOMER_WAIT;
 use super::*;
 use crate::store::conformance::{StoreUnderTest, conforms};
-use crate::store::{Access, Identity, StoreUrl};
+use crate::store::url::StoreUrl;
+use crate::store::{Access, Identity};
 
 fn site(directory: &Path) -> StoreUnderTest {
     StoreUnderTest {

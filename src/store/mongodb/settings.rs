@@ -11,7 +11,9 @@ use ::mongodb::options::{ConnectionString, Tls as DriversTls};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Access, Password, StoreError, StoreUrl};
+use crate::host_port::split_port;
+use crate::store::url::StoreUrl;
+use crate::store::{Access, Password, StoreError};
 
 const DEFAULT_DATABASE: &str = "elect";
 const FORM: &str = "write it as mongodb://HOST:PORT,HOST:PORT/DATABASE?replicaSet=NAME or mongodb+srv://NAME/DATABASE";
@@ -195,9 +197,10 @@ fn said(error: &Error) -> String {
 
 /// Whether what follows the colon is a port, if anything does. The rest is for the driver to judge.
 fn is_address(host: &str, scheme: &str) -> bool {
-    match host.rsplit_once(':') {
-        Some((_, port)) if !port.ends_with(']') => scheme == "mongodb" && port.parse::<u16>().is_ok(),
-        Some(_) | None => !host.is_empty(),
+    match split_port(host) {
+        Some((_, Some(_))) => scheme == "mongodb",
+        Some((host, None)) => !host.is_empty(),
+        None => false,
     }
 }
 

@@ -19,7 +19,8 @@ use url::Host;
 use super::connection::open;
 use super::hint_flags::HintFlags;
 use super::server::login;
-use super::settings::{ServerAddress, Settings};
+use super::settings::Settings;
+use crate::host_port::ServerAddress;
 use crate::store::StoreError;
 use elect_core::Time;
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
-use url::Host;
 
 use super::quorum::Replicas;
-use crate::store::{Access, Password, StoreError, StoreUrl};
+use crate::host_port::{ServerAddress, split_port};
+use crate::store::url::StoreUrl;
+use crate::store::{Access, Password, StoreError};
 use elect_core::boundary::Boundary;
 
 const DEFAULT_PORT: u16 = 6379;
@@ -57,13 +58,6 @@ pub enum Route {
         /// Whether they are to be told user and password too.
         auth: bool,
     },
-}
-
-/// A host, without brackets, and a port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ServerAddress {
-    pub host: String,
-    pub port: u16,
 }
 
 /// How the server proves who it is, and we do.
@@ -154,13 +148,6 @@ impl RedisUrl {
     }
 }
 
-impl std::fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ServerAddress { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
-}
-
 fn form(sentinel: bool) -> String {
     if sentinel {
         "write it as redis+sentinel://HOST:PORT,HOST:PORT/NAME, where NAME is how the Sentinels call the primary"
@@ -186,19 +173,10 @@ fn credentials(text: &str) -> Result<(Option<String>, Option<Password>), String>
 fn address(text: &str, usual_port: u16) -> Result<ServerAddress, String> {
     // Not repeated: it may be a password.
     let wrong = || "one of the hosts is no HOST:PORT (what is special in a password has to be %-encoded)".to_owned();
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
-        Some(_) | None => (text, usual_port),
-    };
-    if host.contains(',') {
+    if split_port(text).ok_or_else(wrong)?.0.contains(',') {
         return Err("of hosts there is one, but for redis+sentinel://".to_owned());
     }
-    let host = match Host::parse(host).map_err(|_| wrong())? {
-        Host::Domain(name) => name,
-        Host::Ipv4(address) => address.to_string(),
-        Host::Ipv6(address) => address.to_string(),
-    };
-    Ok(ServerAddress { host, port })
+    ServerAddress::parse(text, usual_port).ok_or_else(wrong)
 }
 
 struct Options {

@@ -9,8 +9,9 @@ mod replicas;
 
 use tokio::task::LocalSet;
 
+use super::super::url::StoreUrl;
 use super::super::worker::channel;
-use super::super::{Access, CampaignResult, Candidacy, Detail, Identity, RenewResult, Store, StoreError, StoreUrl};
+use super::super::{Access, CampaignResult, Candidacy, Detail, Identity, RenewResult, Store, StoreError};
 use crate::store::conformance::{StoreUnderTest, conforms};
 use elect_core::Term;
 use elect_keeper::clock;
