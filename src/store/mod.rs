@@ -22,6 +22,8 @@ mod bounds;
 pub mod claim_release;
 #[cfg(test)]
 mod conformance;
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+mod connection;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod file;
@@ -29,6 +31,8 @@ mod file;
 mod mongodb;
 pub mod observer;
 mod record;
+#[cfg(any(feature = "mongodb", feature = "redis"))]
+mod record_store;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod registry;

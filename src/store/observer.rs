@@ -22,6 +22,9 @@ const ERROR_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two looks, however many hints there are.
 const POLL_GAP_MIN: Duration = Duration::from_millis(10);
 
+/// A watch that ended sooner than this is no reason to observe again, since that would make a storm.
+pub const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
+
 /// Somebody who looks at one boundary, or at all.
 pub struct Observer {
     store: Box<dyn Store>,

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::terms::Scheme;
 use crate::duration::parse_duration;
 use crate::host_port::ServerAddress;
+use crate::store::connection::credentials::missing_password;
+use crate::store::connection::tls::TlsSettings;
 use crate::store::url::StoreUrl;
 use crate::store::{Access, Password, StoreError};
 
@@ -200,21 +202,10 @@ fn flag(name: &str, value: Option<&str>) -> Result<Option<bool>, StoreError> {
 fn tls(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<Tls>, StoreError> {
     let path = |given: &Option<PathBuf>, name| given.clone().or_else(|| variable(name).map(PathBuf::from));
     let ca = path(&access.tls_ca, "ETCD3_CA");
-    let identity = match (path(&access.tls_cert, "ETCD3_TLS_CERT"), path(&access.tls_key, "ETCD3_TLS_KEY")) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        (Some(_), None) => return Err(StoreError::Misused("--tls-cert needs its key: give --tls-key too".to_owned())),
-        (None, Some(_)) => {
-            return Err(StoreError::Misused("--tls-key needs its certificate: give --tls-cert too".to_owned()));
-        }
-    };
+    let TlsSettings { ca, identity } =
+        TlsSettings::new(ca, path(&access.tls_cert, "ETCD3_TLS_CERT"), path(&access.tls_key, "ETCD3_TLS_KEY"))?;
     let skip_verify = flag("ETCD3_SKIP_VERIFY", variable("ETCD3_SKIP_VERIFY").as_deref())?.unwrap_or(false);
-    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let tls = Tls {
-        ca: ca.map(absolute),
-        identity: identity.map(|(cert, key)| (absolute(cert), absolute(key))),
-        skip_verify,
-    };
+    let tls = Tls { ca, identity, skip_verify };
     Ok(Some(tls).filter(|tls| *tls != Tls::default()))
 }
 
@@ -235,9 +226,9 @@ fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<O
     };
     match (name, password) {
         (Some(name), Some(password)) => Ok(Some((name, password))),
-        (Some(name), None) => Err(StoreError::Misused(format!(
-            "user {name:?} has no password: give it with --password-file, ELECT_PASSWORD or ETCD3_PASSWORD"
-        ))),
+        (Some(name), None) => {
+            Err(missing_password(&format!("user {name:?}"), "--password-file, ELECT_PASSWORD or ETCD3_PASSWORD"))
+        }
         // Without a user a password is nobody's.
         (None, _) => Ok(None),
     }

@@ -24,17 +24,14 @@ use super::stored_record::{StoredRecord, number, view};
 use super::ttl_index::tidy;
 use super::watch::{ChangeHint, ChangeStreamWatch, OwnRecord};
 use crate::store::record::{RecordState, VERSION};
-use crate::store::{CampaignResult, Candidacy, Notifier, Observation, RenewResult, StoreError};
+use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
+use crate::store::{Candidacy, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
 use elect_core::limits;
-use elect_core::takeover::{Basis, Credit, Decision, Durability, TakeRequest, Takeover, Vacancy, Write};
+use elect_core::takeover::{Basis, Credit, Durability, StoreState, TakeRequest, Takeover, Vacancy, Write};
 use elect_core::{Term, Time};
 use elect_keeper::clock;
 
-/// How often a record that changes under our hands is looked at again within an attempt.
-const TAKE_ATTEMPTS_MAX: usize = 4;
-/// Of a release that a keeper makes: larger than any that its campaigner came to.
-const KEEPER_RELEASE_NONCE: u64 = 1 << 53;
 /// How often a record is looked at of which is not known whether anybody is behind it: its next renewal tells.
 const UNDECIDED_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -103,143 +100,12 @@ impl Session {
         server.watch = Some(ChangeStreamWatch::begin(boundaries, boundary, Some(self.own.clone()), tidying, tell));
     }
 
-    /// Looks at the record, and takes it if that is allowed.
-    pub async fn stand(&mut self, server: &MongoServer, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
-        if std::mem::take(&mut self.let_go) {
-            // What was released is not ours any more, even if the release has not arrived: it may yet.
-            self.rule.forget();
-            self.own.term.set(None);
-        }
-        let mut last = Observation::default();
-        for _ in 0..TAKE_ATTEMPTS_MAX {
-            let seen = server.look(&self.boundary).await?;
-            let received = clock::now(); // T1
-            self.doubt_ttl(seen.as_ref());
-            match self.rule.decide(received, &view(seen.as_ref())) {
-                Decision::AlreadyOurs(term) => {
-                    self.rule.took(Basis::of(String::new()), true);
-                    self.own.term.set(Some(term));
-                    return Ok(CampaignResult::Won { term });
-                }
-                Decision::ReleaseStale(term) => {
-                    let nonce = self.rule.nonce();
-                    free(server, &self.boundary, self.ours(term), nonce).await?;
-                    self.rule.forget();
-                }
-                Decision::Vacate => self.vacate(server).await?, // S2
-                Decision::Take => {
-                    let freed_by_us =
-                        seen.as_ref().is_some_and(|seen| !seen.is_held() && seen.record.id == self.own.id);
-                    if let Some(left) = self.stands_back(received).filter(|_| freed_by_us) {
-                        let sighting = seen.as_ref().map(StoredRecord::sighting).unwrap_or_default();
-                        return Ok(CampaignResult::Waiting { sighting, again: Some(left), decided: false });
-                    }
-                    if let Some(term) = self.take(server, candidacy, seen.as_ref()).await? {
-                        return Ok(CampaignResult::Won { term });
-                    }
-                }
-                Decision::Wait { left, decided } => {
-                    let sighting = seen.as_ref().map(StoredRecord::sighting).unwrap_or_default();
-                    let again = Some(if decided { left } else { left.min(UNDECIDED_POLL_INTERVAL) });
-                    return Ok(CampaignResult::Waiting { sighting, again, decided });
-                }
-            }
-            last = seen.as_ref().map(StoredRecord::sighting).unwrap_or_default();
-        }
-        // It goes from hand to hand.
-        let again = Some(Duration::from_millis(fastrand::u64(1..100)));
-        Ok(CampaignResult::Waiting { sighting: last, again, decided: false })
-    }
-
     /// A record that says more than a day counts as a day, which is reported once (S6).
     fn doubt_ttl(&mut self, seen: Option<&StoredRecord>) {
         let Some(StoredRecord { record, .. }) = seen else { return };
         let ttl = Duration::from_millis(record.ttl.unwrap_or(u64::MAX));
         if ttl > limits::TTL_MAX && !std::mem::replace(&mut self.has_warned, true) {
             warn!("the record of {} has a ttl of {} ms, which counts as 24h", record.name, ttl.as_millis());
-        }
-    }
-
-    /// `None`: it is not any more what we have seen.
-    async fn take(
-        &mut self,
-        server: &MongoServer,
-        candidacy: &Candidacy,
-        seen: Option<&StoredRecord>,
-    ) -> Result<Option<Term>, StoreError> {
-        let TakeRequest { nonce, floor } = self.rule.bid();
-        // The wall clock is the server's, and joins in there (S1).
-        let last = seen.map_or(0, |seen| seen.record.term);
-        if limits::next_term(last, 0, floor.saturating_sub(1)).is_none() {
-            self.rule.forget();
-            return Err(self.too_large(server));
-        }
-        self.own.term.set(None);
-        let (filter, follows, former) = match seen {
-            Some(seen) => {
-                // A vacant record says nothing of the leader before.
-                let former = if seen.record.state == RecordState::Vacant { Bson::Null } else { "$term".into() };
-                (expected(&self.boundary, seen), doc! { "$add": ["$term", 1] }, former)
-            }
-            // Matches nothing: this can only insert, and does not if there is anything with that name.
-            None => (doc! { "_id": &self.boundary, "state": { "$in": [] } }, doc! { "$literal": 1 }, Bson::Null),
-        };
-        let mut record = told(candidacy);
-        let ttl = long(millis(candidacy.ttl));
-        record.extend(doc! {
-            "leaderUUID": literal(&self.own.id),
-            "ttlExpire": { "$add": ["$$NOW", ttl.clone()] },
-            "term": { "$max": [{ "$toLong": follows }, { "$toLong": "$$NOW" }, long(floor)] },
-            "seq": long(nonce),
-            "ttlMs": ttl,
-            "state": "held",
-            "vacant": "$$REMOVE",
-            "since": "$$NOW",
-            "former": former,
-            "version": i64::from(VERSION),
-        });
-        let write = server.change(filter, record).upsert(seen.is_none());
-        let write = write.projection(doc! { "term": 1 }).return_document(ReturnDocument::After);
-        let taken = match write.await {
-            Ok(Some(taken)) => taken,
-            Ok(None) => {
-                self.rule.forget();
-                return Ok(None);
-            }
-            Err(error) if is_duplicate(&error) => {
-                self.rule.forget();
-                return Ok(None);
-            }
-            Err(error) => return Err(server.explain(&error)),
-        };
-        let Some(term) = taken.get("term").and_then(number).filter(|term| limits::is_believed_term(*term)) else {
-            // By a wall clock from beyond belief. Nothing runs under it, and nothing is to follow it (S1).
-            let nonce = self.rule.nonce();
-            free(server, &self.boundary, held(&self.boundary, &self.own.id), nonce).await?;
-            self.rule.forget();
-            return Err(self.too_large(server));
-        };
-        self.rule.took(Basis::of(String::new()), true);
-        self.own.term.set(Some(term));
-        Ok(Some(term))
-    }
-
-    /// Writes a record on which every candidate can wait (S2), unless there is one.
-    async fn vacate(&mut self, server: &MongoServer) -> Result<(), StoreError> {
-        let Vacancy { nonce, ttl, term } = self.rule.vacancy();
-        // Where somebody else's index removes what has expired, it is to outlive the wait.
-        let stays = long(millis(self.rule.longest_wait().saturating_mul(2)));
-        let record = doc! {
-            "leaderUUID": literal(&uuid::Uuid::new_v4().to_string()), "leaderName": "", "leaderHostname": "",
-            "leaderPort": Bson::Null, "ttlExpire": unused_from(doc! { "$add": ["$$NOW", stays] }, long(term)),
-            "term": long(term), "seq": long(nonce), "ttlMs": long(millis(ttl)), "state": "free", "vacant": true,
-            "since": "$$NOW", "former": Bson::Null, "version": i64::from(VERSION),
-        };
-        // Matches nothing: this can only insert, and does not if there is anything with that name.
-        let absent = doc! { "_id": &self.boundary, "state": { "$in": [] } };
-        match server.change(absent, record).upsert(true).projection(doc! { "_id": 1 }).await {
-            Err(error) if !is_duplicate(&error) => Err(server.explain(&error)),
-            Ok(_) | Err(_) => Ok(()),
         }
     }
 
@@ -334,6 +200,137 @@ impl Session {
         let mut filter = held(&self.boundary, &self.own.id);
         filter.insert("term", long(term));
         filter
+    }
+}
+
+impl ObservedSession for Session {
+    type Server = MongoServer;
+    type Snapshot = Option<StoredRecord>;
+
+    fn takeover(&mut self) -> &mut Takeover<String> {
+        &mut self.rule
+    }
+
+    fn take_released(&mut self) -> bool {
+        std::mem::take(&mut self.let_go)
+    }
+
+    fn clear_term(&mut self) {
+        self.own.term.set(None);
+    }
+
+    async fn observe(&mut self, server: &mut MongoServer) -> Result<Option<StoredRecord>, StoreError> {
+        server.look(&self.boundary).await
+    }
+
+    fn state(&mut self, _: &MongoServer, seen: &Option<StoredRecord>) -> Result<StoreState<String>, StoreError> {
+        self.doubt_ttl(seen.as_ref());
+        Ok(view(seen.as_ref()))
+    }
+
+    fn recognize(&mut self, _: StoreState<String>, term: Term) {
+        self.rule.took(Basis::of(String::new()), true);
+        self.own.term.set(Some(term));
+    }
+
+    async fn free_stale(&mut self, server: &mut MongoServer, term: Term) -> Result<(), StoreError> {
+        let nonce = self.rule.nonce();
+        free(server, &self.boundary, self.ours(term), nonce).await
+    }
+
+    async fn vacate(&mut self, server: &mut MongoServer) -> Result<(), StoreError> {
+        let Vacancy { nonce, ttl, term } = self.rule.vacancy();
+        // Where somebody else's index removes what has expired, it is to outlive the wait.
+        let stays = long(millis(self.rule.longest_wait().saturating_mul(2)));
+        let record = doc! {
+            "leaderUUID": literal(&uuid::Uuid::new_v4().to_string()), "leaderName": "", "leaderHostname": "",
+            "leaderPort": Bson::Null, "ttlExpire": unused_from(doc! { "$add": ["$$NOW", stays] }, long(term)),
+            "term": long(term), "seq": long(nonce), "ttlMs": long(millis(ttl)), "state": "free", "vacant": true,
+            "since": "$$NOW", "former": Bson::Null, "version": i64::from(VERSION),
+        };
+        // Matches nothing: this can only insert, and does not if there is anything with that name.
+        let absent = doc! { "_id": &self.boundary, "state": { "$in": [] } };
+        match server.change(absent, record).upsert(true).projection(doc! { "_id": 1 }).await {
+            Err(error) if !is_duplicate(&error) => Err(server.explain(&error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn take(
+        &mut self,
+        server: &mut MongoServer,
+        candidacy: &Candidacy,
+        seen: &Option<StoredRecord>,
+        received: Time,
+    ) -> Result<TakeResult, StoreError> {
+        let seen = seen.as_ref();
+        let freed_by_us = seen.is_some_and(|seen| !seen.is_held() && seen.record.id == self.own.id);
+        if let Some(left) = self.stands_back(received).filter(|_| freed_by_us) {
+            return Ok(TakeResult::Yielded(left));
+        }
+        let TakeRequest { nonce, floor } = self.rule.bid();
+        // The wall clock is the server's, and joins in there (S1).
+        let last = seen.map_or(0, |seen| seen.record.term);
+        if limits::next_term(last, 0, floor.saturating_sub(1)).is_none() {
+            self.rule.forget();
+            return Err(self.too_large(server));
+        }
+        self.own.term.set(None);
+        let (filter, follows, former) = match seen {
+            Some(seen) => {
+                // A vacant record says nothing of the leader before.
+                let former = if seen.record.state == RecordState::Vacant { Bson::Null } else { "$term".into() };
+                (expected(&self.boundary, seen), doc! { "$add": ["$term", 1] }, former)
+            }
+            // Matches nothing: this can only insert, and does not if there is anything with that name.
+            None => (doc! { "_id": &self.boundary, "state": { "$in": [] } }, doc! { "$literal": 1 }, Bson::Null),
+        };
+        let mut record = told(candidacy);
+        let ttl = long(millis(candidacy.ttl));
+        record.extend(doc! {
+            "leaderUUID": literal(&self.own.id),
+            "ttlExpire": { "$add": ["$$NOW", ttl.clone()] },
+            "term": { "$max": [{ "$toLong": follows }, { "$toLong": "$$NOW" }, long(floor)] },
+            "seq": long(nonce),
+            "ttlMs": ttl,
+            "state": "held",
+            "vacant": "$$REMOVE",
+            "since": "$$NOW",
+            "former": former,
+            "version": i64::from(VERSION),
+        });
+        let write = server.change(filter, record).upsert(seen.is_none());
+        let write = write.projection(doc! { "term": 1 }).return_document(ReturnDocument::After);
+        let taken = match write.await {
+            Ok(Some(taken)) => taken,
+            Ok(None) => {
+                self.rule.forget();
+                return Ok(TakeResult::Changed);
+            }
+            Err(error) if is_duplicate(&error) => {
+                self.rule.forget();
+                return Ok(TakeResult::Changed);
+            }
+            Err(error) => return Err(server.explain(&error)),
+        };
+        let Some(term) = taken.get("term").and_then(number).filter(|term| limits::is_believed_term(*term)) else {
+            // By a wall clock from beyond belief. Nothing runs under it, and nothing is to follow it (S1).
+            let nonce = self.rule.nonce();
+            free(server, &self.boundary, held(&self.boundary, &self.own.id), nonce).await?;
+            self.rule.forget();
+            return Err(self.too_large(server));
+        };
+        self.rule.took(Basis::of(String::new()), true);
+        self.own.term.set(Some(term));
+        Ok(TakeResult::Taken(term))
+    }
+
+    fn wait(&mut self, _: &MongoServer, left: Duration, decided: bool) -> Duration {
+        if decided { left } else { left.min(UNDECIDED_POLL_INTERVAL) }
+    }
+
+    fn observation(&self, seen: &Option<StoredRecord>) -> Observation {
+        seen.as_ref().map(StoredRecord::sighting).unwrap_or_default()
     }
 }
 

@@ -424,7 +424,7 @@ fn what_is_not_elects_is_refused_and_hides_no_other_boundary() {
         let mut other = MongoCandidate::at(server, "other");
         other.candidacy.boundary = "another".parse().expect("a name");
         other.wins().await;
-        let seen = other.store.survey(super::Detail::Lease).await.expect("surveyed");
+        let seen = other.store.survey(crate::store::Detail::Lease).await.expect("surveyed");
         let seen: Vec<_> = seen.iter().map(|(boundary, seen)| (boundary.as_str(), seen.is_ok())).collect();
         assert_eq!(seen, [("another", true), ("cron", false)]);
     });

@@ -20,11 +20,10 @@ use tokio_rustls::TlsConnector;
 use super::errors::{ClassifiedError, explain};
 use super::hint_flags::HintFlags;
 use super::reply_filter::ReplyFilter;
-use super::settings::{Settings, Tls};
+use super::settings::Settings;
 use crate::host_port::ServerAddress;
-use crate::store::access::unreadable;
+use crate::store::connection::tls::{TlsSettings, read_pem};
 use crate::store::{StoreError, resolver};
-use elect_core::limits;
 
 /// Addresses of one name that are tried, all at once.
 const ADDRESSES_MAX: usize = 16;
@@ -118,14 +117,15 @@ async fn connect(address: &ServerAddress) -> io::Result<TcpStream> {
     Err(failure)
 }
 
-fn connector(tls: &Tls) -> Result<TlsConnector, StoreError> {
+fn connector(tls: &TlsSettings) -> Result<TlsConnector, StoreError> {
     // The first one stays: etcd's client asks for the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = ClientConfig::builder().with_root_certificates(roots(tls.ca.as_ref())?);
     let config = match &tls.identity {
         None => config.with_no_client_auth(),
         Some((cert, key)) => {
-            let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| unusable(key, "no private key"))?;
+            let private =
+                PrivateKeyDer::from_pem_slice(&read_pem(key)?).map_err(|_| unusable(key, "no private key"))?;
             config.with_client_auth_cert(certificates(cert)?, private).map_err(|error| unusable(key, &error))?
         }
     };
@@ -153,15 +153,11 @@ fn roots(ca: Option<&PathBuf>) -> Result<RootCertStore, StoreError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read_pem(path)?).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         Ok(_) | Err(_) => Err(unusable(path, "no certificate in PEM")),
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    crate::bounded_file::read(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
 }
 
 fn unusable(path: &Path, reason: &(impl std::fmt::Display + ?Sized)) -> StoreError {

@@ -8,20 +8,13 @@ use redis::{ErrorKind, RedisError};
 
 use super::reply_filter::Excess;
 use crate::store::StoreError;
-use crate::text::escaped;
-use elect_core::limits::{MESSAGE_BYTES_MAX, cut};
+use crate::store::connection::errors::{excerpt, is_certificate_error, root_cause};
 
 /// A call that failed.
 pub struct ClassifiedError {
     pub error: StoreError,
     /// Whether this connection, or this server, is not the one to ask again.
     pub speaks_for_another: bool,
-}
-
-/// A text of the server's, made safe to show.
-pub fn outside(text: &str) -> String {
-    let text = cut(text.to_owned(), MESSAGE_BYTES_MAX);
-    cut(escaped(&text).into_owned(), MESSAGE_BYTES_MAX)
 }
 
 /// The meaning of a failed call. `server` is how people call it.
@@ -34,7 +27,7 @@ pub fn explain(server: &str, error: &RedisError) -> ClassifiedError {
         error: StoreError::Refused(format!("{server} {what}")),
         speaks_for_another: false,
     };
-    let said = outside(error.detail().unwrap_or_default());
+    let said = excerpt(error.detail().unwrap_or_default());
     let said = said.as_str();
     match error.code().map(|code| behind(code, said)) {
         Some("LOADING") => return unavailable("is still loading its data".to_owned(), true),
@@ -70,14 +63,14 @@ pub fn explain(server: &str, error: &RedisError) -> ClassifiedError {
         return refused("is too old: Redis 6 is the oldest that elect works with".to_owned());
     }
     if matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension) {
-        let code = outside(error.code().unwrap_or_default());
+        let code = excerpt(error.code().unwrap_or_default());
         return unavailable(format!("says {code} {said}").trim_end().to_owned(), false);
     }
     if let Some(excess) = excess(error) {
         return unavailable(excess.to_string(), true);
     }
-    let reason = outside(&reason(error));
-    if is_about_certificates(&reason) {
+    let reason = root_cause(error);
+    if is_certificate_error(&reason) {
         refused(format!("cannot be trusted, or does not trust us: {reason}"))
     } else if error.is_connection_refusal() || !error.is_connection_dropped() {
         unavailable(format!("cannot be reached: {reason}"), true)
@@ -94,28 +87,15 @@ fn behind<'a>(code: &'a str, said: &'a str) -> &'a str {
     cause.unwrap_or(code)
 }
 
-/// The innermost cause: the outer ones say only that there was an error.
-fn reason(error: &RedisError) -> String {
-    let mut innermost: &dyn Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
 /// Whether the limits on what a server may send were the cause.
 fn excess(error: &RedisError) -> Option<Excess> {
     let cause = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
     cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref().copied()
 }
 
-/// Whether TLS failed for what either side has to show: asking again changes nothing.
-fn is_about_certificates(reason: &str) -> bool {
-    reason.contains("invalid peer certificate") || reason.contains("received fatal alert")
-}
-
 #[cfg(test)]
 mod tests {
+    use elect_core::limits::MESSAGE_BYTES_MAX;
     use redis::Value;
 
     use super::*;

@@ -11,12 +11,13 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::connection::{Connection, open};
-use super::errors::{ClassifiedError, outside};
+use super::errors::ClassifiedError;
 use super::hint_flags::HintFlags;
 use super::sentinel::{SentinelReply, Setbacks, ask_all};
 use super::settings::{Route, Settings};
 use crate::host_port::ServerAddress;
 use crate::store::StoreError;
+use crate::store::connection::errors::excerpt;
 use elect_core::Time;
 use elect_keeper::clock;
 
@@ -172,7 +173,7 @@ impl RedisServer {
             _ => {}
         }
         if field("maxmemory_policy").starts_with("allkeys") {
-            let policy = outside(field("maxmemory_policy"));
+            let policy = excerpt(field("maxmemory_policy"));
             return refuse(&format!(
                 "its maxmemory-policy is {policy}, which may evict the record of who leads: set noeviction or volatile-lru"
             ));

@@ -3,7 +3,6 @@
 //! `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` as hosting providers write it into `$REDIS_URL`; with Sentinel
 //! `redis+sentinel://HOST[:PORT],…/PRIMARY[/DB]`. What the flags say about user and password counts before the URL.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -11,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::quorum::Replicas;
 use crate::host_port::{ServerAddress, split_port};
+use crate::store::connection::credentials::{missing_password, non_empty, split_password, split_user};
+use crate::store::connection::tls::TlsSettings;
 use crate::store::url::StoreUrl;
 use crate::store::{Access, Password, StoreError};
 use elect_core::boundary::Boundary;
@@ -35,7 +36,7 @@ pub struct Settings {
     /// Another required number that a record may have, which this one is to replace.
     pub replicas_was: Option<u64>,
     /// `None`: in the clear.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsSettings>,
     pub username: Option<String>,
     pub password: Option<Password>,
     /// How long one attempt may take, all its calls together.
@@ -58,15 +59,6 @@ pub enum Route {
         /// Whether they are to be told user and password too.
         auth: bool,
     },
-}
-
-/// How the server proves who it is, and we do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tls {
-    /// `None`: the authorities that this system trusts.
-    pub ca: Option<PathBuf>,
-    /// Certificate and key.
-    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// What a URL says by itself.
@@ -99,7 +91,7 @@ impl RedisUrl {
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
+        let (user, hosts) = split_user(authority);
         let (username, password) = user.map_or(Ok((None, None)), credentials)?;
         let options = options(query, sentinel)?;
         let (route, db) = if sentinel {
@@ -163,10 +155,9 @@ fn decoded(text: &str) -> Result<String, String> {
 }
 
 fn credentials(text: &str) -> Result<(Option<String>, Option<Password>), String> {
-    let (name, password) = text.split_once(':').map_or((text, None), |(name, password)| (name, Some(password)));
-    let some = |text: String| Some(text).filter(|text| !text.is_empty());
-    let password = password.map(decoded).transpose()?.and_then(some);
-    Ok((some(decoded(name)?), password.map(Password)))
+    let (name, password) = split_password(text);
+    let password = password.map(decoded).transpose()?.and_then(non_empty);
+    Ok((non_empty(decoded(name)?), password.map(Password)))
 }
 
 /// `host`, `host:port` or `[v6]:port` with the port that is usual if there is none.
@@ -236,9 +227,7 @@ impl Settings {
         let username = access.username.clone().or(target.username);
         let password = access.password.clone().or(target.password);
         if let (Some(name), None) = (&username, &password) {
-            return Err(StoreError::Misused(format!(
-                "user {name:?} has no password: give it with --password-file or ELECT_PASSWORD"
-            )));
+            return Err(missing_password(&format!("user {name:?}"), "--password-file or ELECT_PASSWORD"));
         }
         Ok(Settings {
             route: target.route,
@@ -246,7 +235,7 @@ impl Settings {
             prefix: target.prefix,
             replicas: target.replicas,
             replicas_was: target.replicas_was,
-            tls: if target.encrypted { Some(tls(access)?) } else { None },
+            tls: if target.encrypted { Some(TlsSettings::from_flags(access)?) } else { None },
             username,
             password,
             request_timeout: access.request_timeout,
@@ -258,19 +247,6 @@ impl Settings {
     pub fn key(&self, boundary: &Boundary) -> String {
         format!("{}{boundary}", self.prefix)
     }
-}
-
-fn tls(access: &Access) -> Result<Tls, StoreError> {
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let identity = match (&access.tls_cert, &access.tls_key) {
-        (Some(cert), Some(key)) => Some((absolute(cert), absolute(key))),
-        (None, None) => None,
-        (Some(_), None) => return Err(StoreError::Misused("--tls-cert needs its key: give --tls-key too".to_owned())),
-        (None, Some(_)) => {
-            return Err(StoreError::Misused("--tls-key needs its certificate: give --tls-cert too".to_owned()));
-        }
-    };
-    Ok(Tls { ca: access.tls_ca.as_ref().map(absolute), identity })
 }
 
 #[cfg(test)]
@@ -306,7 +282,7 @@ mod tests {
         let changed = plain("redis://h?replicas=majority&replicas-was=2");
         assert_eq!((changed.replicas, changed.replicas_was), (Replicas::Majority, Some(2)));
         assert_eq!(plain("redis://h").tls, None);
-        assert_eq!(plain("rediss://h").tls, Some(Tls::default()));
+        assert_eq!(plain("rediss://h").tls, Some(TlsSettings::default()));
         assert_eq!(plain("redis://h").key(&"billing/nightly".parse().expect("a name")), "elect:billing/nightly");
     }
 
@@ -335,7 +311,7 @@ mod tests {
         let sentinels: Vec<String> = sentinels.iter().map(ServerAddress::to_string).collect();
         assert_eq!((sentinels.join(","), primary.as_str(), auth), ("h1:26379,h2:5".to_owned(), "mymaster", true));
         assert_eq!((read.db, read.username.as_deref()), (3, Some("me")));
-        assert_eq!(plain("rediss+sentinel://h1/mymaster").tls, Some(Tls::default()));
+        assert_eq!(plain("rediss+sentinel://h1/mymaster").tls, Some(TlsSettings::default()));
     }
 
     #[test]
