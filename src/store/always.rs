@@ -46,7 +46,7 @@ impl Store for Always {
         false
     }
 
-    async fn look(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
+    async fn observe(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
         let obstacle = Some("no election is held here: whoever stands leads".to_owned());
         Ok(Observation { obstacle, ..Observation::default() })
     }

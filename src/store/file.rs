@@ -122,7 +122,7 @@ impl Store for FileStore {
         false
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
+    async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         if !self.directory.check()? {
             return Ok(Observation::default());
         }
@@ -135,7 +135,7 @@ impl Store for FileStore {
         self.directory.boundaries()
     }
 
-    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
+    async fn observe_all(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         let with_files = |boundary: Boundary| {
             let files = self.directory.files(&boundary);
             (boundary, files)
@@ -145,7 +145,7 @@ impl Store for FileStore {
         Ok(all.into_iter().map(|(boundary, _)| boundary).zip(seen).collect())
     }
 
-    async fn changed(&mut self, boundary: Option<&Boundary>) {
+    async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
         self.observing.changed(&self.directory, boundary).await;
     }
 

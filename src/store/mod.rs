@@ -5,7 +5,7 @@
 //! short, ordinary async code; the [`worker`] bounds each in time and numbers its answer. Whatever may last, like waiting
 //! for a lock, goes on beside them and ends in a hint ([`Notifier`]).
 //!
-//! Observers ask without taking part: [`Store::look`], [`Store::survey`], and [`Store::changed`] to learn when to ask again.
+//! Observers ask without taking part: [`Store::observe`], [`Store::observe_all`], and [`Store::wait_for_change`] to learn when to ask again.
 //! None of these writes, or takes a lock, or can be noticed by a candidate.
 //!
 //! Adding a store: one file with an implementation of [`Store`], and its line in [`registry::REGISTRY`]. Help texts, schemes and
@@ -151,16 +151,16 @@ pub trait Store {
     /// Who leads the boundary, as of a moment after the question: two in a row never show things in the wrong order. A
     /// record whose lease has run out by the store's own time, or whose lock nobody holds, is no leader. Never changes
     /// anything.
-    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError>;
+    async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError>;
 
     /// Every boundary that this store has heard of, in order.
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError>;
 
     /// The same and what can be seen of each: one that cannot be read hides no other. Stores that can answer at once do.
-    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
+    async fn observe_all(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         let mut seen = Vec::new();
         for boundary in self.boundaries().await? {
-            let sighting = self.look(&boundary).await;
+            let sighting = self.observe(&boundary).await;
             seen.push((boundary, sighting));
         }
         Ok(seen)
@@ -171,7 +171,7 @@ pub trait Store {
     /// hints it never returns. Only a store that is opened anew may be asked about another boundary.
     ///
     /// Cancel safe. What is held for it is given up with the store.
-    async fn changed(&mut self, _: Option<&Boundary>) {
+    async fn wait_for_change(&mut self, _: Option<&Boundary>) {
         std::future::pending::<()>().await;
     }
 
@@ -225,13 +225,13 @@ impl Notifier {
     }
 
     /// Our own record is gone: as final as an answer that says so (K11).
-    pub fn ousted(&self, term: Term) {
+    pub fn lost(&self, term: Term) {
         let _ = self.events.send(worker::StoreEvent::Ousted { term });
     }
 
     /// For observers that campaign for nothing.
     #[must_use]
-    pub fn to_nobody() -> Notifier {
+    pub fn disconnected() -> Notifier {
         worker::channel().0
     }
 }

@@ -72,7 +72,7 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
     Box::pin(async move {
         let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a MongoDB: {error}"));
         let MongoDbClaim { settings, boundary, id } = serde_json::from_value(claim).map_err(|error| misused(&error))?;
-        attempt(&settings, &mut None, async |server| session::bequeath(server, &boundary, &id).await).await
+        attempt(&settings, &mut None, async |server| session::release_for_dead(server, &boundary, &id).await).await
     })
 }
 
@@ -86,19 +86,19 @@ impl Backend for MongoDb {
 
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let seen =
-            attempt(&self.settings, &mut self.server, async |server| server.look(boundary.as_str()).await).await?;
+            attempt(&self.settings, &mut self.server, async |server| server.observe(boundary.as_str()).await).await?;
         // To those who look on, an abandoned record is no leader, and nothing more.
         Ok(seen.map_or_else(Observation::default, |entry| Observation { obstacle: None, ..entry.sighting() }))
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
-        let all = attempt(&self.settings, &mut self.server, async |server| server.look_at_all().await).await?;
+        let all = attempt(&self.settings, &mut self.server, async |server| server.observe_all().await).await?;
         let known: BTreeSet<Boundary> = all.iter().filter_map(stored_record::boundary).collect();
         Ok(known.into_iter().collect())
     }
 
     async fn observe_all(&mut self) -> Result<Vec<Listing>, StoreError> {
-        let all = attempt(&self.settings, &mut self.server, async |server| server.look_at_all().await).await?;
+        let all = attempt(&self.settings, &mut self.server, async |server| server.observe_all().await).await?;
         let mut seen: Vec<Listing> = Vec::new();
         for document in &all {
             if let Some(boundary) = stored_record::boundary(document) {
@@ -150,9 +150,9 @@ impl Backend for MongoDb {
     ) -> Result<CampaignResult, StoreError> {
         let tidied = &mut self.tidied;
         attempt(&self.settings, &mut self.server, async |server| {
-            if !*tidied && let Some(index) = ttl_index::threat(&server.boundaries).await {
+            if !*tidied && let Some(index) = ttl_index::find_unsafe_index(&server.boundaries).await {
                 warn!("the index {index} on the collection boundaries may remove the record of a leader: drop it");
-                session.distrust();
+                session.set_volatile();
             }
             let tidies = !std::mem::replace(tidied, true);
             let result = record_store::campaign(session, server, candidacy).await?;

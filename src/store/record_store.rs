@@ -210,7 +210,7 @@ impl<B: Backend> Store for RecordStore<B> {
         true
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
+    async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         self.backend.observe(boundary).await
     }
 
@@ -218,11 +218,11 @@ impl<B: Backend> Store for RecordStore<B> {
         self.backend.boundaries().await
     }
 
-    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
+    async fn observe_all(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         self.backend.observe_all().await
     }
 
-    async fn changed(&mut self, boundary: Option<&Boundary>) {
+    async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
         self.backend.wait_for_change(boundary).await;
     }
 

@@ -87,7 +87,7 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
         let scripts = LuaScripts::new();
         let key = settings.key(&boundary);
         attempt(&settings, &mut Link::default(), async |server| {
-            session::bequeath(server, &scripts, &key, &id, settled.as_ref()).await
+            session::release_for_dead(server, &scripts, &key, &id, settled.as_ref()).await
         })
         .await
     })
@@ -131,7 +131,7 @@ impl Backend for Redis {
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
         let prefix = &self.settings.prefix;
-        let pattern = format!("{}*", literally(prefix));
+        let pattern = format!("{}*", glob_escape(prefix));
         attempt(&self.settings, &mut self.link, async |server| {
             let (mut known, mut cursor) = (BTreeSet::new(), 0_u64);
             loop {
@@ -166,7 +166,7 @@ impl Backend for Redis {
         let heard = match &mut self.link.server {
             Some(server) => match boundary {
                 Some(boundary) => observer::changed(server, &settings.key(boundary), false).await,
-                None => observer::changed(server, &format!("{}*", literally(&settings.prefix)), true).await,
+                None => observer::changed(server, &format!("{}*", glob_escape(&settings.prefix)), true).await,
             },
             // The next look connects, and says why if it cannot.
             None => HintResult::None,
@@ -237,7 +237,7 @@ impl Backend for Redis {
 }
 
 /// A text in a pattern that matches nothing else.
-fn literally(text: &str) -> String {
+fn glob_escape(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {

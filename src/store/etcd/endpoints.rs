@@ -74,7 +74,7 @@ impl Endpoints {
     /// # Errors
     ///
     /// The first member's trouble; a refusal only if none had any other. An obstacle is an answer.
-    pub async fn with_each<T>(
+    pub async fn try_each<T>(
         &mut self,
         mut ask: impl AsyncFnMut(Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {

@@ -136,7 +136,7 @@ impl QueueObserver {
     ) -> Result<Vec<Listing>, StoreError> {
         let prefix = scope.prefix.as_str();
         let (client, mut answer) = members
-            .with_each(async |mut client: Client| {
+            .try_each(async |mut client: Client| {
                 let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
                 let answer: GetResponse = client.get(prefix, Some(options)).await.map_err(explain)?;
                 Ok((client, answer))
@@ -168,7 +168,7 @@ impl QueueObserver {
         Ok(found.into_iter().map(glance).collect())
     }
 
-    /// See [`Store::changed`](crate::store::Store::changed).
+    /// See [`Store::wait_for_change`](crate::store::Store::wait_for_change).
     pub async fn changed(&mut self, members: &mut Endpoints, scope: &Scope) {
         let Some(past) = self.past.as_mut().filter(|past| past.scope == *scope) else {
             return std::future::pending().await;
@@ -179,7 +179,7 @@ impl QueueObserver {
                 let options = WatchOptions::new().with_prefix().with_start_revision(from);
                 client.watch(prefix, Some(options)).await.map_err(explain)
             };
-            self.stream = members.with_each(watch).await.ok().map(|stream| (clock::now(), stream));
+            self.stream = members.try_each(watch).await.ok().map(|stream| (clock::now(), stream));
         }
         // If there is none to be had, the next look says why.
         let Some((since, stream)) = &mut self.stream else { return std::future::pending().await };

@@ -78,7 +78,7 @@ struct EtcdCandidate {
 impl EtcdCandidate {
     fn new(server: &EtcdProcess) -> EtcdCandidate {
         let url = format!("etcd://{}", server.address);
-        let store = StoreUrl::parse(&url).expect("a URL").open(&access(), Notifier::to_nobody()).expect("opened");
+        let store = StoreUrl::parse(&url).expect("a URL").open(&access(), Notifier::disconnected()).expect("opened");
         let identity = Identity { id: "id".into(), name: "name".into(), host: "host".into(), port: None };
         let boundary = "cron".parse().expect("a boundary");
         EtcdCandidate { store, candidacy: Candidacy { boundary, identity, ttl: Duration::from_secs(10) } }

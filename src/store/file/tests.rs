@@ -33,12 +33,12 @@ fn files(directory: &Path) -> Files {
 /// The store itself, for what cannot be seen from outside.
 fn inner(directory: &Path) -> FileStore {
     let directory = Directory::parse(&directory.display().to_string()).expect("a path");
-    FileStore::new(directory, Notifier::to_nobody())
+    FileStore::new(directory, Notifier::disconnected())
 }
 
 fn store(directory: &Path) -> Box<dyn Store> {
     let url = format!("file:{}", directory.display());
-    StoreUrl::parse(&url).expect("a URL").open(&Access::default(), Notifier::to_nobody()).expect("opened")
+    StoreUrl::parse(&url).expect("a URL").open(&Access::default(), Notifier::disconnected()).expect("opened")
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -177,7 +177,7 @@ fn on_a_lock_file_other_than_the_leaders_a_candidate_waits_until_that_leader_has
         // The old leader's release is none of the new one's business.
         one.release(&first).await.expect("released");
         assert!(matches!(two.renew(&second).await, Ok(RenewResult::Credited { .. })));
-        assert_eq!(two.look(&second.boundary).await.expect("looked").leader.expect("a leader").id, "second");
+        assert_eq!(two.observe(&second.boundary).await.expect("looked").leader.expect("a leader").id, "second");
     });
 }
 
@@ -231,7 +231,7 @@ fn a_record_of_a_newer_format_keeps_a_candidate_from_standing() {
         let said = |message: &String| message.contains("newer") && message.contains("web-9 at 10.0.0.9");
         assert!(matches!(&error, StoreError::Obstacle(message) if said(message)), "{error:?}");
         free_to_all(directory.path());
-        assert!(matches!(one.look(&first.boundary).await, Err(StoreError::Obstacle(_))));
+        assert!(matches!(one.observe(&first.boundary).await, Err(StoreError::Obstacle(_))));
     });
 }
 
@@ -244,7 +244,7 @@ fn a_record_that_is_none_is_replaced_and_the_term_still_rises() {
         let term = win(one.as_mut(), &first).await;
         one.release(&first).await.expect("released");
         fs::write(directory.path().join("cron.json"), "not a record").expect("written");
-        assert!(one.look(&first.boundary).await.is_err());
+        assert!(one.observe(&first.boundary).await.is_err());
         assert!(win(one.as_mut(), &first).await > term);
     });
 }
@@ -271,10 +271,10 @@ fn locks_of_other_programs_are_seen_without_being_touched() {
     block_on(async {
         let first = candidacy("first");
         let mut one = store(directory.path());
-        assert_eq!(one.look(&first.boundary).await.expect("looked"), Observation::default());
+        assert_eq!(one.observe(&first.boundary).await.expect("looked"), Observation::default());
         let other = fs::File::create(directory.path().join("cron.lock")).expect("created");
         other.lock().expect("locked");
-        let sighting = one.look(&first.boundary).await.expect("looked");
+        let sighting = one.observe(&first.boundary).await.expect("looked");
         assert_eq!(sighting.leader, None);
         let obstacle = sighting.obstacle.expect("somebody holds it");
         assert!(obstacle.contains(&std::process::id().to_string()), "{obstacle}");
@@ -289,13 +289,13 @@ fn a_hint_has_an_echo_since_a_holders_end_is_told_before_its_lock_is_gone() {
         let mut one = store(directory.path());
         let lock = fs::File::create(directory.path().join("cron.lock")).expect("created");
         // The first one says that it has begun.
-        one.changed(Some(&boundary)).await;
+        one.wait_for_change(Some(&boundary)).await;
         drop(lock);
         for hint in ["the hint", "its echo"] {
-            let heard = tokio::time::timeout(Duration::from_secs(20), one.changed(Some(&boundary))).await;
+            let heard = tokio::time::timeout(Duration::from_secs(20), one.wait_for_change(Some(&boundary))).await;
             assert!(heard.is_ok(), "{hint}");
         }
-        let more = tokio::time::timeout(Duration::from_millis(100), one.changed(Some(&boundary))).await;
+        let more = tokio::time::timeout(Duration::from_millis(100), one.wait_for_change(Some(&boundary))).await;
         assert!(more.is_err(), "nothing else has happened");
     });
 }
@@ -307,20 +307,20 @@ fn a_directory_that_is_not_there_yet_is_heard_of_when_it_is_made() {
     let deeper = directory.path().join("a/b");
     block_on(async {
         let mut one = store(&deeper);
-        one.changed(Some(&boundary)).await;
+        one.wait_for_change(Some(&boundary)).await;
         for made in [directory.path().join("a"), deeper.clone()] {
             fs::create_dir(made).expect("an empty place");
             // That it is there, and that what happens in it will be heard.
             for _ in 0..2 {
-                let heard = tokio::time::timeout(Duration::from_secs(20), one.changed(Some(&boundary))).await;
+                let heard = tokio::time::timeout(Duration::from_secs(20), one.wait_for_change(Some(&boundary))).await;
                 assert!(heard.is_ok());
             }
         }
         fs::write(deeper.join("other.json"), "").expect("written");
-        let other = tokio::time::timeout(Duration::from_millis(100), one.changed(Some(&boundary))).await;
+        let other = tokio::time::timeout(Duration::from_millis(100), one.wait_for_change(Some(&boundary))).await;
         assert!(other.is_err(), "another boundary's");
         fs::write(deeper.join("cron.json"), "").expect("written");
-        let heard = tokio::time::timeout(Duration::from_secs(20), one.changed(Some(&boundary))).await;
+        let heard = tokio::time::timeout(Duration::from_secs(20), one.wait_for_change(Some(&boundary))).await;
         assert!(heard.is_ok());
     });
 }

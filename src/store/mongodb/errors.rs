@@ -105,7 +105,7 @@ fn explain_command(address: &str, error: &CommandError) -> StoreError {
 }
 
 /// Whether a change stream is not to be had, now or later: no permission, or no server that has them.
-pub fn is_never(error: &Error) -> bool {
+pub fn is_permanent(error: &Error) -> bool {
     match error.kind.as_ref() {
         ErrorKind::Command(error) => matches!(error.code, 13 | 59 | 73 | 115 | 238 | 40_324 | 40_573),
         _ => false,

@@ -122,13 +122,13 @@ impl MongoServer {
     }
 
     /// The record with this boundary's name as a majority has it, and the server's time.
-    pub async fn look(&self, boundary: &str) -> Result<Option<StoredRecord>, StoreError> {
+    pub async fn observe(&self, boundary: &str) -> Result<Option<StoredRecord>, StoreError> {
         let mut found = self.find(doc! { "_id": boundary }).await?;
         self.next(&mut found).await?.map(|document| StoredRecord::read(&document)).transpose()
     }
 
     /// All of them, in the order of their names.
-    pub async fn look_at_all(&self) -> Result<Vec<Document>, StoreError> {
+    pub async fn observe_all(&self) -> Result<Vec<Document>, StoreError> {
         // Documents whose _id is no boundary's name may be in the collection, and are none of elect's business.
         let name_size = i64::try_from(boundary::LONGEST + "name".len() + 16).unwrap_or(i64::MAX);
         let is_short = doc! { "$lte": [{ "$bsonSize": { "name": "$_id" } }, name_size] };
@@ -140,9 +140,9 @@ impl MongoServer {
         Ok(all)
     }
 
-    /// As [`MongoServer::look`], by a primary that has made sure that it still is one. Slow.
+    /// As [`MongoServer::observe`], by a primary that has made sure that it still is one. Slow.
     /// What is there and is no record is an answer, too.
-    pub async fn look_beyond_doubt(
+    pub async fn read_linearizable(
         &self,
         boundary: &str,
     ) -> Result<Option<Result<StoredRecord, StoreError>>, StoreError> {
@@ -197,7 +197,7 @@ impl MongoServer {
     }
 
     /// It is a primary that does not know yet that it is none.
-    pub fn is_behind(&self) -> StoreError {
+    pub fn is_stale_primary(&self) -> StoreError {
         self.condition.set(ClientHealth::Unsound);
         let why = "has answered for an older state of the record: it is not the primary any more";
         StoreError::Unavailable(format!("{} {why}", self.address))

@@ -21,7 +21,7 @@ use tracing::warn;
 use super::errors::is_duplicate;
 use super::server::MongoServer;
 use super::stored_record::{StoredRecord, number, view};
-use super::ttl_index::tidy;
+use super::ttl_index::ensure_ttl_index;
 use super::watch::{ChangeHint, ChangeStreamWatch, OwnRecord};
 use crate::store::record::{RecordState, VERSION};
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
@@ -44,7 +44,7 @@ pub struct Session {
     let_go: bool,
     ttl: Duration,
     /// Whoever has just resigned leaves the record to the others for so long, where they have to ask to know that it is free.
-    stands_back_until: Option<Time>,
+    yield_until: Option<Time>,
     /// A ttl that is not believed has been reported.
     has_warned: bool,
 }
@@ -58,13 +58,13 @@ impl Session {
             own: OwnRecord { id, term: Rc::new(Cell::new(None)) },
             let_go: false,
             ttl: candidacy.ttl,
-            stands_back_until: None,
+            yield_until: None,
             has_warned: false,
         }
     }
 
     /// Records may be gone although nobody has deleted them: a missing one is waited for, as on a store that forgets.
-    pub fn distrust(&mut self) {
+    pub fn set_volatile(&mut self) {
         self.rule.trusts(Durability::Volatile);
     }
 
@@ -76,7 +76,7 @@ impl Session {
     /// Has changes told, where nobody does yet; and before that, if so asked, sees to the index. One after the other, so that
     /// one connection serves both. Must be called inside a [`tokio::task::LocalSet`].
     pub fn listen(&self, server: &mut MongoServer, hints: &Notifier, tidies: bool) {
-        let tidying = tidies.then(|| tidy(server.boundaries.clone(), server.is_replicated));
+        let tidying = tidies.then(|| ensure_ttl_index(server.boundaries.clone(), server.is_replicated));
         if !server.is_replicated {
             if let Some(tidying) = tidying {
                 // Not watched: the election does not need it.
@@ -91,7 +91,7 @@ impl Session {
         let tell = move |seen| match seen {
             ChangeHint::Change => hints.changed(),
             ChangeHint::Ousted(term) => {
-                hints.ousted(term);
+                hints.lost(term);
                 // Whoever had lost it already is one who waits.
                 hints.changed();
             }
@@ -136,11 +136,11 @@ impl Session {
                 let write = Write { sent, received, ttl, nonce, found: 0, is_confirmed: true, basis };
                 match self.rule.credit(&write) {
                     Credit::Counts => RenewResult::Credited { sent, ttl: Some(ttl) },
-                    Credit::Stale | Credit::Unconfirmed | Credit::GiveBack => return Err(server.is_behind()),
+                    Credit::Stale | Credit::Unconfirmed | Credit::GiveBack => return Err(server.is_stale_primary()),
                 }
             }
             Some(None) => lost("the record has been overwritten".to_owned()),
-            None => self.doubt(server, term).await?,
+            None => self.confirm_loss(server, term).await?,
         };
         // The take is no longer unanswered: found again as it was, it would be an old state of the record.
         self.rule.forget();
@@ -151,10 +151,10 @@ impl Session {
     }
 
     /// Why a renewal has found nothing. Only what cannot be older than our take says that the record is not ours (K11).
-    async fn doubt(&self, server: &MongoServer, term: Term) -> Result<RenewResult, StoreError> {
-        let entry = match server.look(&self.boundary).await {
+    async fn confirm_loss(&self, server: &MongoServer, term: Term) -> Result<RenewResult, StoreError> {
+        let entry = match server.observe(&self.boundary).await {
             Ok(Some(entry)) if entry.record.term >= term => entry,
-            _ => match server.look_beyond_doubt(&self.boundary).await? {
+            _ => match server.read_linearizable(&self.boundary).await? {
                 None => return Ok(lost("the record is gone".to_owned())),
                 Some(Err(_)) => return Ok(lost("the record has been overwritten".to_owned())),
                 Some(Ok(entry)) => entry,
@@ -166,14 +166,14 @@ impl Session {
             RecordState::Held if record.term != term => lost("it is of another term".to_owned()),
             RecordState::Free | RecordState::Vacant => lost("it was released".to_owned()),
             RecordState::Held => {
-                return Err(server.is_behind());
+                return Err(server.is_stale_primary());
             }
         })
     }
 
     /// How much longer what we have freed is left to the others.
     fn stands_back(&self, now: Time) -> Option<Duration> {
-        let left = self.stands_back_until?.since(now);
+        let left = self.yield_until?.since(now);
         (!left.is_zero()).then_some(left)
     }
 
@@ -182,7 +182,7 @@ impl Session {
         self.let_go = true;
         // They ask once in a renewal interval, a fifth of the ttl if nothing else was said, and have an attempt's time for it.
         let is_told = server.watch.as_ref().is_some_and(ChangeStreamWatch::hears);
-        self.stands_back_until = (!is_told).then(|| clock::now() + self.ttl * 3 / 10);
+        self.yield_until = (!is_told).then(|| clock::now() + self.ttl * 3 / 10);
         let filter = match (self.own.term.get(), self.rule.outstanding()) {
             (Some(term), _) => self.ours(term),
             (None, Some(nonce)) => {
@@ -220,7 +220,7 @@ impl ObservedSession for Session {
     }
 
     async fn observe(&mut self, server: &mut MongoServer) -> Result<Option<StoredRecord>, StoreError> {
-        server.look(&self.boundary).await
+        server.observe(&self.boundary).await
     }
 
     fn state(&mut self, _: &MongoServer, seen: &Option<StoredRecord>) -> Result<StoreState<String>, StoreError> {
@@ -335,7 +335,7 @@ impl ObservedSession for Session {
 }
 
 /// The keeper's release: whatever this candidate holds, which is dead.
-pub async fn bequeath(server: &MongoServer, boundary: &str, id: &str) -> Result<(), StoreError> {
+pub async fn release_for_dead(server: &MongoServer, boundary: &str, id: &str) -> Result<(), StoreError> {
     free(server, boundary, held(boundary, id), KEEPER_RELEASE_NONCE).await
 }
 
@@ -361,9 +361,9 @@ async fn free(server: &MongoServer, boundary: &str, ours: Document, nonce: u64) 
         return Ok(());
     }
     // A primary that was cut off may not have heard of our take.
-    match server.look_beyond_doubt(boundary).await? {
+    match server.read_linearizable(boundary).await? {
         Some(Ok(entry)) if entry.is_held() && id.as_ref().and_then(Bson::as_str) == Some(&entry.record.id) => {
-            Err(server.is_behind())
+            Err(server.is_stale_primary())
         }
         Some(_) | None => Ok(()),
     }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::errors::{ClassifiedError, explain};
+use super::errors::{ClassifiedError, classify};
 use super::hint_flags::HintFlags;
 use super::reply_filter::ReplyFilter;
 use super::settings::Settings;
@@ -38,10 +38,10 @@ pub struct Connection {
 
 impl Connection {
     /// The meaning of a failed call on it.
-    pub fn explain(&self, who: &str, error: &RedisError) -> ClassifiedError {
+    pub fn classify(&self, who: &str, error: &RedisError) -> ClassifiedError {
         match self.ear.excess() {
-            Some(excess) => explain(who, &RedisError::from(io::Error::from(excess))),
-            None => explain(who, error),
+            Some(excess) => classify(who, &RedisError::from(io::Error::from(excess))),
+            None => classify(who, error),
         }
     }
 }
@@ -65,7 +65,7 @@ pub async fn open(
     login: RedisConnectionInfo,
     ear: &Arc<HintFlags>,
 ) -> Result<Connection, StoreError> {
-    let failed = |error: io::Error| explain(who, &RedisError::from(error)).error;
+    let failed = |error: io::Error| classify(who, &RedisError::from(error)).error;
     let connector = settings.tls.as_ref().map(connector).transpose()?;
     let stream = connect(address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
@@ -90,7 +90,7 @@ async fn serve(
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let wire = ReplyFilter::new(stream, Arc::clone(ear));
     let opened = MultiplexedConnection::new_with_config(login, wire, config).await;
-    let (client, driver) = opened.map_err(|error| explain(who, &error).error)?;
+    let (client, driver) = opened.map_err(|error| classify(who, &error).error)?;
     let listener = Arc::clone(ear);
     let mut task = JoinSet::new();
     task.spawn(async move {

@@ -14,22 +14,22 @@ use crate::store::connection::errors::{excerpt, is_certificate_error, root_cause
 pub struct ClassifiedError {
     pub error: StoreError,
     /// Whether this connection, or this server, is not the one to ask again.
-    pub speaks_for_another: bool,
+    pub try_other_server: bool,
 }
 
 /// The meaning of a failed call. `server` is how people call it.
-pub fn explain(server: &str, error: &RedisError) -> ClassifiedError {
-    let unavailable = |what: String, speaks_for_another| ClassifiedError {
+pub fn classify(server: &str, error: &RedisError) -> ClassifiedError {
+    let unavailable = |what: String, try_other_server| ClassifiedError {
         error: StoreError::Unavailable(format!("{server} {what}")),
-        speaks_for_another,
+        try_other_server,
     };
     let refused = |what: String| ClassifiedError {
         error: StoreError::Refused(format!("{server} {what}")),
-        speaks_for_another: false,
+        try_other_server: false,
     };
     let said = excerpt(error.detail().unwrap_or_default());
     let said = said.as_str();
-    match error.code().map(|code| behind(code, said)) {
+    match error.code().map(|code| unwrap_script_error(code, said)) {
         Some("LOADING") => return unavailable("is still loading its data".to_owned(), true),
         Some("READONLY") => return unavailable("is a replica, and not the primary any more".to_owned(), true),
         Some("MASTERDOWN") => return unavailable("is a replica without a primary".to_owned(), true),
@@ -81,7 +81,7 @@ pub fn explain(server: &str, error: &RedisError) -> ClassifiedError {
 
 /// What an error is about. A Redis 6 wraps what befalls a script: `ERR Error running script (call to f_…): @user_script: 12:
 /// -READONLY You can't write …`.
-fn behind<'a>(code: &'a str, said: &'a str) -> &'a str {
+fn unwrap_script_error<'a>(code: &'a str, said: &'a str) -> &'a str {
     let wrapped = said.strip_prefix("Error running script").filter(|_| code == "ERR");
     let cause = wrapped.and_then(|text| text.split_once(": -")).and_then(|(_, cause)| cause.split_whitespace().next());
     cause.unwrap_or(code)
@@ -102,7 +102,7 @@ mod tests {
 
     fn explained(answer: &[u8]) -> ClassifiedError {
         let Ok(Value::ServerError(error)) = redis::parse_redis_value(answer) else { panic!("no error: {answer:?}") };
-        explain("redis:6379", &RedisError::from(error))
+        classify("redis:6379", &RedisError::from(error))
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
             ),
         ] {
             let trouble = explained(format!("-{answer}\r\n").as_bytes());
-            assert_eq!(trouble.speaks_for_another, elsewhere, "{answer}");
+            assert_eq!(trouble.try_other_server, elsewhere, "{answer}");
             let StoreError::Unavailable(said) = trouble.error else { panic!("{answer}: {:?}", trouble.error) };
             assert!(said.contains(means), "{answer}: {said}");
         }
@@ -160,8 +160,8 @@ mod tests {
     #[test]
     fn a_limit_is_named_and_not_taken_for_an_outage() {
         for excess in [Excess::Size, Excess::Form] {
-            let trouble = explain("redis:6379", &RedisError::from(io::Error::from(excess)));
-            assert!(trouble.speaks_for_another);
+            let trouble = classify("redis:6379", &RedisError::from(io::Error::from(excess)));
+            assert!(trouble.try_other_server);
             assert_eq!(trouble.error.to_string(), format!("redis:6379 {excess}"));
         }
     }

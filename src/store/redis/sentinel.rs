@@ -134,7 +134,7 @@ async fn ask(
     questions.cmd("SENTINEL").arg("get-master-addr-by-name").arg(primary);
     questions.cmd("SENTINEL").arg("master").arg(primary);
     let answers = connection.client.send_packed_commands(&questions, 0, 2).await;
-    let failed = |error: RedisError| connection.explain(&who, &error).error;
+    let failed = |error: RedisError| connection.classify(&who, &error).error;
     let answers = answers.map_err(failed)?;
     let mut answers = answers.into_iter();
     let known: Option<(String, u16)> = match answers.next() {

@@ -154,12 +154,12 @@ impl RedisServer {
             is_heard: false,
             since: clock::now(),
         };
-        server.look_over().await?;
+        server.check_server().await?;
         Ok(server)
     }
 
     /// Whether it is one that can hold elections.
-    async fn look_over(&mut self) -> Result<(), StoreError> {
+    async fn check_server(&mut self) -> Result<(), StoreError> {
         let info: String = self.ask(&redis::cmd("INFO")).await?;
         let field = |name: &str| {
             info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
@@ -305,8 +305,8 @@ impl RedisServer {
     }
 
     fn judge(&mut self, error: &RedisError) -> StoreError {
-        let ClassifiedError { error, speaks_for_another } = self.connection.explain(&self.address.to_string(), error);
-        self.is_sound &= !speaks_for_another;
+        let ClassifiedError { error, try_other_server } = self.connection.classify(&self.address.to_string(), error);
+        self.is_sound &= !try_other_server;
         error
     }
 }

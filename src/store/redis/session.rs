@@ -184,7 +184,7 @@ impl Session {
         let scripts = Rc::clone(&self.scripts);
         let nonce = self.rule.nonce();
         let sent: Time = clock::now(); // T1
-        let [name, host, port] = told_of(&candidacy.identity);
+        let [name, host, port] = identity_fields(&candidacy.identity);
         let [life, settled_epoch] = in_record(self.rule.settled());
         let [grown, grown_required] = quorum.growth_in_record();
         let arguments = [
@@ -203,16 +203,16 @@ impl Session {
         ];
         let (answer, confirmed) = self.write(server, &scripts.renew, &arguments, quorum).await?;
         let received = clock::now();
-        match words(&answer)[..] {
+        match as_strs(&answer)[..] {
             ["renewed", ttl, found, life, at, replicas, all, _] => {
                 let ttl = believed_ttl(number(ttl)?).min(candidacy.ttl);
-                self.replicas = count(replicas).ok_or_else(nonsense)?;
+                self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
                 // A growth that this write brings governs the next one.
                 let governing = quorum.required;
                 quorum.adopt(all.parse().ok());
                 quorum.learn(confirmed, self.replicas);
                 (self.quorum, self.all) = (Some(quorum), quorum.all);
-                let at = epoch(at).ok_or_else(nonsense)?;
+                let at = epoch(at).ok_or_else(unexpected_reply)?;
                 let write = Write {
                     sent,
                     received,
@@ -235,7 +235,7 @@ impl Session {
                 Ok(lost(format!("the record asks for {:?} replicas instead of {}", escaped(required), quorum.required)))
             }
             ["foreign"] => Ok(lost("the record was overwritten with something else".to_owned())),
-            _ => Err(nonsense()),
+            _ => Err(unexpected_reply()),
         }
     }
 
@@ -327,7 +327,7 @@ impl Session {
     }
 
     /// For people.
-    fn told(&self, glance: &Snapshot) -> Observation {
+    fn describe(&self, glance: &Snapshot) -> Observation {
         let wait = humantime::format_duration(self.rule.longest_wait());
         let known = observed(glance);
         if known.leader.is_some() {
@@ -431,7 +431,7 @@ impl ObservedSession for Session {
             0 => [String::new(), String::new()],
             _ => [glance.epoch.attachments.to_string(), glance.epoch.commands.to_string()],
         };
-        let [name, host, port] = told_of(&candidacy.identity);
+        let [name, host, port] = identity_fields(&candidacy.identity);
         let arguments = [
             id,
             term,
@@ -455,10 +455,10 @@ impl ObservedSession for Session {
             quorum.required_in_record(),
         ];
         let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
-        match words(&answer)[..] {
+        match as_strs(&answer)[..] {
             ["taken", term, life, at, replicas] => {
-                let (term, at) = (number(term)?, epoch(at).ok_or_else(nonsense)?);
-                self.replicas = count(replicas).ok_or_else(nonsense)?;
+                let (term, at) = (number(term)?, epoch(at).ok_or_else(unexpected_reply)?);
+                self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
                 if quorum.all.is_none() {
                     // As many as there were when it was written.
                     quorum.required = self.option.of(self.replicas.attached);
@@ -482,7 +482,7 @@ impl ObservedSession for Session {
                     "the term in {key:?}, or the server's clock, is too large: delete the key once nobody leads"
                 )))
             }
-            _ => Err(nonsense()),
+            _ => Err(unexpected_reply()),
         }
     }
 
@@ -493,12 +493,12 @@ impl ObservedSession for Session {
     }
 
     fn observation(&self, snapshot: &Snapshot) -> Observation {
-        self.told(snapshot)
+        self.describe(snapshot)
     }
 }
 
 /// What the record says of its leader, and may be proclaimed anew: name, host and port.
-fn told_of(identity: &Identity) -> [String; 3] {
+fn identity_fields(identity: &Identity) -> [String; 3] {
     let port = identity.port.map(|port| port.to_string()).unwrap_or_default();
     [identity.name.clone(), identity.host.clone(), port]
 }
@@ -529,7 +529,7 @@ async fn look(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Resu
 
 /// What a script saw of a key.
 fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
-    let bytes = |value: Value| redis::from_redis_value::<Vec<u8>>(value).map_err(|_| nonsense());
+    let bytes = |value: Value| redis::from_redis_value::<Vec<u8>>(value).map_err(|_| unexpected_reply());
     let text = |value: Value| Ok(String::from_utf8_lossy(&bytes(value)?).into_owned());
     let mut parts = answer.into_iter();
     match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -539,8 +539,8 @@ fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
             Ok(Snapshot {
                 life: text(life)?,
                 now: number(&text(now)?)?,
-                epoch: epoch(&text(at)?).ok_or_else(nonsense)?,
-                replicas: count(&text(replicas)?).ok_or_else(nonsense)?,
+                epoch: epoch(&text(at)?).ok_or_else(unexpected_reply)?,
+                replicas: count(&text(replicas)?).ok_or_else(unexpected_reply)?,
                 entry: StoredRecord::read(key, &fields)?,
             })
         }
@@ -584,7 +584,7 @@ fn observed(glance: &Snapshot) -> Observation {
 }
 
 /// The keeper's release: whatever this candidate holds, which is dead.
-pub async fn bequeath(
+pub async fn release_for_dead(
     server: &mut RedisServer,
     scripts: &LuaScripts,
     key: &str,
@@ -609,18 +609,18 @@ async fn free(
     server.run::<Vec<String>>(&scripts.release, key, &arguments).await.map(drop)
 }
 
-fn words(answer: &[String]) -> Vec<&str> {
+fn as_strs(answer: &[String]) -> Vec<&str> {
     answer.iter().map(String::as_str).collect()
 }
 
 fn number(text: &str) -> Result<u64, StoreError> {
-    text.parse().map_err(|_| nonsense())
+    text.parse().map_err(|_| unexpected_reply())
 }
 
 fn lost(why: String) -> RenewResult {
     RenewResult::Lost { why }
 }
 
-fn nonsense() -> StoreError {
+fn unexpected_reply() -> StoreError {
     StoreError::Unavailable("the answer of a script is not what it should be".to_owned())
 }
