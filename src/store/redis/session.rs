@@ -15,19 +15,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
 use tracing::warn;
 
 use super::hint_flags::HintKind;
+use super::observation::{observed, read};
 use super::quorum::{Count, Quorum, Replicas};
 use super::server::{LuaScript, RedisServer};
 use super::settings::{Route, Settings};
-use super::stored_record::{NONCE_MAX, Snapshot, StoredRecord, basis, count, epoch, epoch_text, foreign};
+use super::stored_record::{NONCE_MAX, Snapshot, StoredRecord, basis, count, epoch, epoch_text};
 use crate::store::record::VERSION;
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
 use crate::store::{Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
-use elect_core::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, TERM_MAX, believed_ttl, cut};
+use elect_core::limits::{TERM_MAX, believed_ttl};
 use elect_core::takeover::{Basis, Credit, Durability, RecordState, StoreState, TakeRequest, Takeover, Vacancy, Write};
 use elect_core::{Term, Time};
 use elect_keeper::clock;
@@ -41,7 +41,7 @@ const RESTARTS_REPORTED: u32 = 3;
 
 /// The scripts, by their hashes.
 pub struct LuaScripts {
-    look: LuaScript,
+    pub look: LuaScript,
     take: LuaScript,
     renew: LuaScript,
     release: LuaScript,
@@ -523,66 +523,6 @@ fn millis(duration: Duration) -> String {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).to_string()
 }
 
-async fn look(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Snapshot, StoreError> {
-    read(key, server.run(&scripts.look, key, &[]).await?)
-}
-
-/// What a script saw of a key.
-fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
-    let bytes = |value: Value| redis::from_redis_value::<Vec<u8>>(value).map_err(|_| unexpected_reply());
-    let text = |value: Value| Ok(String::from_utf8_lossy(&bytes(value)?).into_owned());
-    let mut parts = answer.into_iter();
-    match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(life), Some(now), Some(at), Some(replicas), Some(fields)) => {
-            // elect writes nothing but text.
-            let fields = redis::from_redis_value(fields).map_err(|_| StoreError::Obstacle(foreign(key)))?;
-            Ok(Snapshot {
-                life: text(life)?,
-                now: number(&text(now)?)?,
-                epoch: epoch(&text(at)?).ok_or_else(unexpected_reply)?,
-                replicas: count(&text(replicas)?).ok_or_else(unexpected_reply)?,
-                entry: StoredRecord::read(key, &fields)?,
-            })
-        }
-        (Some(_), Some(name), None, None, None) => {
-            let name = cut(text(name)?, NAME_BYTES_MAX);
-            Err(StoreError::Obstacle(format!(
-                "the record of {:?} in {key:?} has more than {RECORD_BYTES_MAX} bytes or 256 fields: delete the key",
-                escaped(&name)
-            )))
-        }
-        _ => Err(StoreError::Obstacle(foreign(key))),
-    }
-}
-
-/// Who leads, for those who look on: to them an abandoned record is no leader, and nothing more.
-pub async fn sighting(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Observation, StoreError> {
-    Ok(from_outside(&look(server, scripts, key).await?))
-}
-
-/// The same of many keys.
-pub async fn sightings(
-    server: &mut RedisServer,
-    scripts: &LuaScripts,
-    keys: &[String],
-) -> Result<Vec<Result<Observation, StoreError>>, StoreError> {
-    let answers = server.run_on_each(&scripts.look, keys).await?;
-    let sighting = |(key, answer): (&String, Result<_, _>)| Ok(from_outside(&read(key, answer?)?));
-    Ok(keys.iter().zip(answers).map(sighting).collect())
-}
-
-fn from_outside(glance: &Snapshot) -> Observation {
-    Observation { obstacle: None, ..observed(glance) }
-}
-
-fn observed(glance: &Snapshot) -> Observation {
-    let former = glance.former();
-    match glance.leader() {
-        Ok(leader) => Observation { leader, former, ..Observation::default() },
-        Err(abandoned) => Observation { obstacle: Some(abandoned.to_string()), former, ..Observation::default() },
-    }
-}
-
 /// The keeper's release: whatever this candidate holds, which is dead.
 pub async fn release_for_dead(
     server: &mut RedisServer,
@@ -613,7 +553,7 @@ fn as_strs(answer: &[String]) -> Vec<&str> {
     answer.iter().map(String::as_str).collect()
 }
 
-fn number(text: &str) -> Result<u64, StoreError> {
+pub fn number(text: &str) -> Result<u64, StoreError> {
     text.parse().map_err(|_| unexpected_reply())
 }
 
@@ -621,6 +561,6 @@ fn lost(why: String) -> RenewResult {
     RenewResult::Lost { why }
 }
 
-fn unexpected_reply() -> StoreError {
+pub fn unexpected_reply() -> StoreError {
     StoreError::Unavailable("the answer of a script is not what it should be".to_owned())
 }
