@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Address, joined};
+use crate::host_port::{HostPort, joined};
 use crate::leader_tracker::{KnownLeader, RemoteLeader};
 use crate::store::{Candidacy, Identity};
 use crate::text;
@@ -39,11 +39,11 @@ impl CommandEnv {
     }
 
     /// Changes the candidate's name or address; `None` leaves it as it is. Running programs keep the old values.
-    pub fn rename(&mut self, name: Option<String>, address: Option<Address>) -> Identity {
+    pub fn rename(&mut self, name: Option<String>, address: Option<HostPort>) -> Identity {
         if let Some(name) = name {
             self.me.name = name;
         }
-        if let Some(Address { host, port }) = address {
+        if let Some(HostPort { host, port }) = address {
             (self.me.host, self.me.port) = (host, port);
         }
         self.me.clone()

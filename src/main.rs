@@ -13,8 +13,10 @@ mod command_env;
 mod config;
 mod control;
 mod driver;
+mod duration;
 mod event_log;
 mod exit;
+mod host_port;
 mod http;
 mod job_control;
 mod keeper_link;
@@ -22,6 +24,7 @@ mod leader_tracker;
 #[cfg(feature = "listen")]
 mod listen_address;
 mod log;
+mod runtime_dir;
 mod setup;
 mod signals;
 mod status;

@@ -34,9 +34,10 @@ use help::{
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::Exit;
 use crate::setup::{self, SetupError};
+use crate::store::StoreError;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 use crate::store::resolver;
-use crate::store::{StoreError, StoreUrl};
+use crate::store::url::StoreUrl;
 use crate::text::escaped;
 use elect_core::limits::{LINE_BYTES_MAX, cut_visibly};
 
@@ -140,7 +141,7 @@ struct WaitFlags {
     until: wait::WaitCondition,
 
     /// How long at most; 0: look once [default: for ever]
-    #[arg(long, value_name = "DURATION", value_parser = crate::config::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = crate::duration::parse_duration)]
     timeout: Option<Duration>,
 
     #[command(flatten)]

@@ -12,7 +12,8 @@ use crate::driver::Driver;
 use crate::exit::{self, Exit};
 use crate::log::{self, StartError, Verbosity};
 use crate::setup::Setup;
-use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
+use crate::store::url::StoreUrl;
+use crate::store::{Access, Candidacy, Identity, StoreError};
 use elect_keeper::{
     CommandSpec, FindError, ForkError, Keeper, close_inherited, ignore_file_size_signal, resolve_command,
 };

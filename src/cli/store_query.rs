@@ -10,8 +10,9 @@ use super::{DESCRIPTORS_FOR_QUERY, fail, prepare, runtime};
 use crate::config::StoreFlags;
 use crate::exit::Exit;
 use crate::setup::Setup;
+use crate::store::Access;
 use crate::store::observer::POLL_INTERVAL;
-use crate::store::{Access, StoreUrl};
+use crate::store::url::StoreUrl;
 use elect_core::boundary::Boundary;
 
 /// How long the store may take to answer somebody who looks at a screen.

@@ -80,7 +80,7 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
         Err(status) => return status,
     };
     block_on(query.url, async {
-        let store = match query.url.open(&query.access, Notifier::to_nobody()) {
+        let store = match query.url.open(&query.access, Notifier::disconnected()) {
             Ok(store) => store,
             Err(error) => return fail(exit_for(&error), &error.to_string()),
         };

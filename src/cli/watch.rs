@@ -26,7 +26,7 @@ pub fn watch(flags: &WatchFlags) -> ExitCode {
         Err(status) => return status,
     };
     block_on(query.url, async {
-        let store = match query.url.open(&query.access, Notifier::to_nobody()) {
+        let store = match query.url.open(&query.access, Notifier::disconnected()) {
             Ok(store) => store,
             Err(error) => return fail(exit_for(&error), &error.to_string()),
         };

@@ -7,8 +7,13 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{Address, OnChangeFlag, RestartLimit, SignalName, duration};
-use crate::{log, store};
+use super::{OnChangeFlag, RestartLimit, SignalName};
+use crate::duration::parse_duration;
+use crate::host_port::HostPort;
+#[cfg(feature = "listen")]
+use crate::listen_address::ListenAddress;
+use crate::log;
+use crate::store::registry::REGISTRY;
 use elect_keeper::Containment;
 
 /// Flags of `elect run`.
@@ -26,32 +31,32 @@ pub struct RunFlags {
 
     /// The address that followers are given [default: the hostname, no port]
     #[arg(long, value_name = "HOST[:PORT]", env = "ELECT_ADVERTISE")]
-    pub advertise: Option<Address>,
+    pub advertise: Option<HostPort>,
 
     #[command(flatten)]
     pub store: StoreFlags,
 
     /// How long a lease lasts; the loss of a whole host costs as much [default: 10s]
-    #[arg(long, value_name = "DURATION", env = "ELECT_TTL", value_parser = duration, help_heading = "Timing")]
+    #[arg(long, value_name = "DURATION", env = "ELECT_TTL", value_parser = parse_duration, help_heading = "Timing")]
     pub ttl: Option<Duration>,
 
     /// From one renewal to the next [default: ttl/5]
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_RENEW", value_parser = duration, help_heading = "Timing",
+        long, value_name = "DURATION", env = "ELECT_RENEW", value_parser = parse_duration, help_heading = "Timing",
         hide_short_help = true
     )]
     pub renew: Option<Duration>,
 
     /// How long one attempt at the store may take [default: ttl/10]
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_REQUEST_TIMEOUT", value_parser = duration, help_heading = "Timing",
+        long, value_name = "DURATION", env = "ELECT_REQUEST_TIMEOUT", value_parser = parse_duration, help_heading = "Timing",
         hide_short_help = true
     )]
     pub request_timeout: Option<Duration>,
 
     /// From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_FENCE_GRACE", value_parser = duration, help_heading = "Timing",
+        long, value_name = "DURATION", env = "ELECT_FENCE_GRACE", value_parser = parse_duration, help_heading = "Timing",
         hide_short_help = true
     )]
     pub fence_grace: Option<Duration>,
@@ -62,7 +67,7 @@ pub struct RunFlags {
 
     /// How long the command may take to end before it is killed
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_STOP_TIMEOUT", default_value = "8s", value_parser = duration,
+        long, value_name = "DURATION", env = "ELECT_STOP_TIMEOUT", default_value = "8s", value_parser = parse_duration,
         help_heading = "Stopping"
     )]
     pub stop_timeout: Duration,
@@ -102,7 +107,7 @@ pub struct RunFlags {
     ///
     /// Each delay is shortened at random by up to a quarter. After a run of 30s or more the first delay applies again.
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_RESTART_DELAY", default_value = "100ms", value_parser = duration,
+        long, value_name = "DURATION", env = "ELECT_RESTART_DELAY", default_value = "100ms", value_parser = parse_duration,
         help_heading = "After the command",
         hide_short_help = true
     )]
@@ -130,7 +135,7 @@ pub struct RunFlags {
     /// held for as well; a signal to elect ends the hold, and the exit status is the command's. If elect itself is
     /// killed meanwhile, its keeper holds a lock file to the end of the hold; a lease on a server runs out by itself.
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_MIN_HOLD", default_value = "0s", value_parser = duration,
+        long, value_name = "DURATION", env = "ELECT_MIN_HOLD", default_value = "0s", value_parser = parse_duration,
         help_heading = "After the command"
     )]
     pub min_hold: Duration,
@@ -149,7 +154,7 @@ pub struct RunFlags {
     /// The time counts from the first question to the store, which may take one attempt to answer; a boundary that is
     /// won at the last moment is still verified. At the end elect exits with 75 if the store's last answer was that the
     /// boundary cannot be acquired yet, and with 69 if the last attempt got no answer.
-    #[arg(long, value_name = "DURATION", env = "ELECT_WAIT", value_parser = duration, help_heading = "Waiting")]
+    #[arg(long, value_name = "DURATION", env = "ELECT_WAIT", value_parser = parse_duration, help_heading = "Waiting")]
     pub wait: Option<Duration>,
 
     /// The consequence of a lost leadership [default: recampaign; exit with -n or --wait]
@@ -167,7 +172,7 @@ pub struct RunFlags {
     /// trusted clients reach.
     #[cfg(feature = "listen")]
     #[arg(long, value_name = "ADDR", env = "ELECT_LISTEN", help_heading = "Output")]
-    pub listen: Option<crate::listen_address::ListenAddress>,
+    pub listen: Option<ListenAddress>,
 
     #[command(flatten)]
     pub following: FollowerFlags,
@@ -283,7 +288,7 @@ pub struct HookFlags {
 
     /// How long a hook may take, before it is killed
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_HOOK_TIMEOUT", default_value = "5s", value_parser = duration,
+        long, value_name = "DURATION", env = "ELECT_HOOK_TIMEOUT", default_value = "5s", value_parser = parse_duration,
         help_heading = "Following and hooks", hide_short_help = true
     )]
     pub hook_timeout: Duration,
@@ -352,7 +357,7 @@ pub struct LogFlags {
 }
 
 fn store_help() -> String {
-    let kinds = store::REGISTRY.iter().map(|kind| format!("  {:<27}{}", kind.form, kind.about)).collect::<Vec<_>>();
+    let kinds = REGISTRY.iter().map(|kind| format!("  {:<27}{}", kind.form, kind.about)).collect::<Vec<_>>();
     format!("Where the election is held, one of:\n\n{}", kinds.join("\n"))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{CandidateInfo, ControlOutcome, ControlRequest, ControlSocket, IncomingRequest, socket_path};
-use crate::config::{self, Address};
+use crate::host_port::HostPort;
 use elect_core::{Event, RequestError, RequestId, Term, Time};
 use elect_keeper::clock;
 
@@ -27,7 +27,7 @@ pub enum ControlEvent {
         /// The new name.
         name: Option<String>,
         /// The new address.
-        advertise: Option<Address>,
+        advertise: Option<HostPort>,
     },
 }
 
@@ -48,7 +48,7 @@ impl ControlServer {
     ///
     /// A short text for the log: the directory is not ours, or cannot be written.
     pub fn open(info: CandidateInfo) -> Result<ControlServer, String> {
-        let directory = socket_path::directory().map_err(|error| error.to_string())?;
+        let directory = socket_path::directory()?;
         let opened = ControlSocket::open(&directory, info);
         let (socket, receiver) = opened.map_err(|error| format!("{}: {error}", directory.display()))?;
         Ok(ControlServer { socket, receiver, pending: HashMap::new(), last_id: 0 })
@@ -148,10 +148,10 @@ impl ControlServer {
 const NOT_LEADING: &str = "not the leader";
 
 /// Parses a name and an address as the flags do; `None` if one of them is invalid.
-fn new_identity(name: Option<String>, advertise: Option<&str>) -> Option<(Option<String>, Option<Address>)> {
-    let advertise: Option<Address> = advertise.map(str::parse).transpose().ok()?;
+fn new_identity(name: Option<String>, advertise: Option<&str>) -> Option<(Option<String>, Option<HostPort>)> {
+    let advertise: Option<HostPort> = advertise.map(str::parse).transpose().ok()?;
     let mut texts = name.iter().chain(advertise.iter().map(|address| &address.host));
-    texts.all(|text| config::is_valid_name(text)).then_some((name, advertise))
+    texts.all(|text| crate::config::is_valid_name(text)).then_some((name, advertise))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::config::joined;
+use crate::host_port::joined;
 use crate::store::{Leader, Observation};
 use elect_core::boundary::Boundary;
 

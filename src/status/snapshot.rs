@@ -196,9 +196,7 @@ impl StatusSnapshot {
     /// it has to stop, whether it was awake then or not.
     #[must_use]
     pub fn is_leader(&self, now: Time) -> bool {
-        self.phase.accepts_requests()
-            && !self.shutting_down
-            && self.lease.is_some_and(|lease| now < lease.stop_by)
+        self.phase.accepts_requests() && !self.shutting_down && self.lease.is_some_and(|lease| now < lease.stop_by)
     }
 
     /// Whether the leader command can be talked to: from its exec to the first moment of stopping.
