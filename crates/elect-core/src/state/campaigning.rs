@@ -47,14 +47,14 @@ impl Campaigning {
                 }
             }
             Input::Store(StoreInput::LeaderObserved(leader)) => context.leader_observed(now, leader),
-            Input::Store(StoreInput::Ousted | StoreInput::Answer(Answer::Renew(_) | Answer::Release(_))) => {}
             Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
                 return exit(Outcome::KeeperDied);
             }
-            Input::Keeper(_) => {}
             Input::Control(ControlInput::Stop(signal)) => return exit(Outcome::Stopped(signal)),
-            Input::Control(_) => {}
+            Input::Store(StoreInput::Ousted | StoreInput::Answer(Answer::Renew(_) | Answer::Release(_)))
+            | Input::Keeper(_)
+            | Input::Control(_) => {}
         }
         Step::Stay
     }

@@ -40,14 +40,14 @@ impl LeadingIdle {
                 Renewed::Outdated | Renewed::Failed => self.renew_at = now + context.backoff(),
             },
             Input::Store(StoreInput::Ousted) => return self.lose(context),
-            Input::Store(StoreInput::Answer(_) | StoreInput::Hint | StoreInput::LeaderObserved(_)) => {}
             Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
                 let at = context.restart_tracker.held_until();
                 self.purpose = HoldPurpose::ReleaseAt { at, then: AfterRelease::Exit(Outcome::KeeperDied) };
             }
-            Input::Keeper(_) => {}
             Input::Control(control) => return self.on_control(context, now, control),
+            Input::Store(StoreInput::Answer(_) | StoreInput::Hint | StoreInput::LeaderObserved(_))
+            | Input::Keeper(_) => {}
         }
         Step::Stay
     }

@@ -74,8 +74,7 @@ impl OustedHook {
                 context.act(Action::Stop { kill_at: self.kill_at });
             }
             KeeperInput::Exited(CommandEnd::Killed { escalated: true, .. }) => failed(context, HookFailure::TimedOut),
-            KeeperInput::Exited(CommandEnd::Exited(0)) => {}
-            KeeperInput::Exited(end) => failed(context, HookFailure::Ended(end)),
+            KeeperInput::Exited(end) if end != CommandEnd::Exited(0) => failed(context, HookFailure::Ended(end)),
             KeeperInput::Empty => return self.emptied(),
             KeeperInput::Died => {
                 context.notice(Notice::KeeperDied);
@@ -90,7 +89,7 @@ impl OustedHook {
                 Reaper::Campaigner { .. } if empty => return self.emptied(),
                 Reaper::Campaigner { .. } | Reaper::Keeper => {}
             },
-            KeeperInput::NoCommand | KeeperInput::Cleared | KeeperInput::Expired => {}
+            KeeperInput::Exited(_) | KeeperInput::NoCommand | KeeperInput::Cleared | KeeperInput::Expired => {}
         }
         Step::Stay
     }

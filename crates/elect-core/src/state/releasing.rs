@@ -28,14 +28,12 @@ impl Releasing {
             }
             Input::Store(StoreInput::Answer(Answer::Release(true))) => return self.finish(context, true),
             Input::Store(StoreInput::Answer(Answer::Release(false))) => self.ask_at = now + context.backoff(),
-            Input::Store(_) => {}
             Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
                 self.then = AfterRelease::Exit(Outcome::KeeperDied);
             }
-            Input::Keeper(_) => {}
             Input::Control(ControlInput::Stop(signal)) => return self.stop(context, signal),
-            Input::Control(_) => {}
+            Input::Store(_) | Input::Keeper(_) | Input::Control(_) => {}
         }
         Step::Stay
     }

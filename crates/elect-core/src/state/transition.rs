@@ -104,17 +104,7 @@ impl State {
             }
             Transition::GiveUp { term, failure } => give_up(context, term, failure),
             Transition::Verify { term } if term <= context.highest_term => Step::Go(Transition::RejectTerm { term }),
-            Transition::Verify { term } => {
-                context.debug_assert_empty_tree();
-                context.notice(Notice::Won { term });
-                if context.mutated(Mutation::NoVerification) {
-                    let lease = context.timing.lease(now);
-                    return Step::Go(Transition::Lead { term, lease });
-                }
-                let give_up_at = now + context.timing.ttl().unwrap_or(VERIFY_TIMEOUT_NO_TTL);
-                *self = State::Verifying(Verifying::new(term, now, give_up_at));
-                Step::Stay
-            }
+            Transition::Verify { term } => self.verify(context, now, term),
             Transition::RejectTerm { term } => reject_term(context, term),
             Transition::Lead { term, lease } => {
                 context.debug_assert_empty_tree();
@@ -147,36 +137,16 @@ impl State {
                 *self = State::LeadingIdle(LeadingIdle { term, lease, renew_at, purpose });
                 self.next(context, now, Input::Time)
             }
-            Transition::Leave { term, held, then, renew_at, stop_asked } => {
+            Transition::Leave { term, held, renew_at, then, stop_asked } => {
                 context.debug_assert_empty_tree();
-                if !starts_ousted_hook(context, held) {
-                    return Step::Go(Transition::LeaveAfterHook { term, held, then });
-                }
-                context.end_hold(now);
-                context.start(Program::OnOusted { term });
-                if context.mutated(Mutation::ReleaseBeforeOusted) {
+                if !start_ousted_hook(context, now, term, held) {
                     return Step::Go(Transition::LeaveAfterHook { term, held, then });
                 }
                 *self = State::OustedHook(OustedHook::new(term, held, renew_at, then, stop_asked));
                 self.next(context, now, Input::Time)
             }
-            Transition::LeaveAfterHook { term, held, then } => match held {
-                HeldLease::Valid(_) | HeldLease::Expired(_) => Step::Go(Transition::Release { term: Some(term), then }),
-                HeldLease::Lost => {
-                    context.keeper.reset();
-                    context.end_hold(now);
-                    Step::Go(Transition::Proceed(then))
-                }
-            },
-            Transition::Release { term, then } => {
-                context.debug_assert_empty_tree();
-                context.store_requests.abandon();
-                context.keeper.reset();
-                context.end_hold(now);
-                let until = now + 3 * context.timing.request_timeout();
-                *self = State::Releasing(Releasing { term, ask_at: now, until, then, stop_asked: false });
-                self.next(context, now, Input::Time)
-            }
+            Transition::LeaveAfterHook { term, held, then } => leave_after_hook(context, now, term, held, then),
+            Transition::Release { term, then } => self.release(context, now, term, then),
             Transition::Proceed(then) => proceed(context, now, then),
             Transition::CoolDown { until, failure } => {
                 context.debug_assert_empty_tree();
@@ -184,21 +154,47 @@ impl State {
                 *self = State::CoolingDown(CoolingDown { until, failure });
                 Step::Stay
             }
+            Transition::Exit(outcome) if context.follower.is_gone() => {
+                context.store_requests.abandon();
+                Step::Go(Transition::End(outcome))
+            }
             Transition::Exit(outcome) => {
                 context.debug_assert_empty_tree();
                 context.store_requests.abandon();
-                if context.follower.is_gone() {
-                    return Step::Go(Transition::End(outcome));
-                }
                 *self = State::StoppingFollower(StoppingFollower { outcome });
                 Step::Stay
             }
             Transition::End(outcome) => {
+                context.debug_assert_empty_tree();
                 context.act(Action::End(with_follower_end(context, outcome)));
                 *self = State::Ended;
                 Step::Stay
             }
         }
+    }
+
+    /// Nothing of ours runs, so the boundary may go to another candidate (2.3).
+    fn release(&mut self, context: &mut Context, now: Time, term: Option<Term>, then: AfterRelease) -> Step {
+        context.debug_assert_empty_tree();
+        context.store_requests.abandon();
+        context.keeper.reset();
+        context.end_hold(now);
+        let until = now + 3 * context.timing.request_timeout();
+        *self = State::Releasing(Releasing { term, ask_at: now, until, then, stop_asked: false });
+        self.next(context, now, Input::Time)
+    }
+
+    /// Nothing starts before a renewal is credited.
+    fn verify(&mut self, context: &mut Context, now: Time, term: Term) -> Step {
+        context.debug_assert_empty_tree();
+        context.notice(Notice::Won { term });
+        if context.mutated(Mutation::NoVerification) {
+            let lease = context.timing.lease(now);
+            return Step::Go(Transition::Lead { term, lease });
+        }
+        let give_up_at = now + context.timing.ttl().unwrap_or(VERIFY_TIMEOUT_NO_TTL);
+        *self = State::Verifying(Verifying::new(term, now, give_up_at));
+        Step::Stay
     }
 }
 
@@ -246,8 +242,8 @@ fn notice_hold(context: &mut Context, now: Time, term: Term, purpose: &HoldPurpo
     }
 }
 
-/// Whether `--on-ousted` is to run, and can: a dead keeper starts nothing.
-fn starts_ousted_hook(context: &mut Context, held: HeldLease) -> bool {
+/// Starts `--on-ousted`, if there is one and a keeper to run it, and returns whether the hook is to be waited for.
+fn start_ousted_hook(context: &mut Context, now: Time, term: Term, held: HeldLease) -> bool {
     let left_out = context.mutated(Mutation::NotOustedWhenLost) && matches!(held, HeldLease::Lost);
     if !context.policy.hooks.on_ousted || left_out {
         return false;
@@ -256,7 +252,21 @@ fn starts_ousted_hook(context: &mut Context, held: HeldLease) -> bool {
         context.notice(Notice::HookFailed { hook: Hook::OnOusted, failure: HookFailure::NoKeeper });
         return false;
     }
-    true
+    context.end_hold(now);
+    context.start(Program::OnOusted { term });
+    !context.mutated(Mutation::ReleaseBeforeOusted)
+}
+
+/// A lease that is lost leaves nothing to release.
+fn leave_after_hook(context: &mut Context, now: Time, term: Term, held: HeldLease, then: AfterRelease) -> Step {
+    match held {
+        HeldLease::Valid(_) | HeldLease::Expired(_) => Step::Go(Transition::Release { term: Some(term), then }),
+        HeldLease::Lost => {
+            context.keeper.reset();
+            context.end_hold(now);
+            Step::Go(Transition::Proceed(then))
+        }
+    }
 }
 
 fn proceed(context: &mut Context, now: Time, then: AfterRelease) -> Step {

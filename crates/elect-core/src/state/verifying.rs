@@ -39,14 +39,14 @@ impl Verifying {
                 }
             },
             Input::Store(StoreInput::Ousted) => lost(),
-            Input::Store(StoreInput::Answer(_) | StoreInput::Hint | StoreInput::LeaderObserved(_)) => Step::Stay,
             Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
                 self.release(AfterRelease::Exit(Outcome::KeeperDied))
             }
-            Input::Keeper(_) => Step::Stay,
             Input::Control(ControlInput::Stop(signal)) => self.release(AfterRelease::Exit(Outcome::Stopped(signal))),
-            Input::Control(_) => Step::Stay,
+            Input::Store(StoreInput::Answer(_) | StoreInput::Hint | StoreInput::LeaderObserved(_))
+            | Input::Keeper(_)
+            | Input::Control(_) => Step::Stay,
         }
     }
 
