@@ -161,3 +161,81 @@ fn every_link_into_the_contract_has_its_anchor() {
     }
     assert!(links > 10, "only {links} links were found");
 }
+
+/// Pages about the code, which name files and items of it.
+const PAGES: [&str; 4] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/GLOSSARY.md", "tests/README.md"];
+
+/// What a page has in backticks, outside of blocks of code.
+fn spans(text: &str) -> Vec<String> {
+    let outside = text.split("```").step_by(2).collect::<Vec<_>>().join("\n");
+    outside.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// A path in the repository, but for one with a placeholder.
+fn is_path(span: &str) -> bool {
+    let folders = ["src/", "crates/", "tests/", "docs/", "man/", "benches/", "completions/", "recipes/", "systemd/"];
+    let is_page = span.strip_suffix(".md").is_some_and(|name| !name.contains('/'));
+    (is_page || folders.iter().any(|folder| span.starts_with(folder))) && !span.contains(['<', '*', ' '])
+}
+
+/// The items of a span such as `Candidate::handle` or `KILL_ALLOWANCE`.
+fn items(span: &str) -> Vec<&str> {
+    let items: Vec<&str> = span.split("::").collect();
+    let is_item = |item: &&str| {
+        item.starts_with(|first: char| first.is_ascii_alphabetic())
+            && item.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    if items.iter().all(is_item) { items } else { Vec::new() }
+}
+
+fn words(text: &str) -> BTreeSet<String> {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').map(str::to_owned).collect()
+}
+
+fn identifiers() -> BTreeSet<String> {
+    let paths = ["src", "crates", "tests"].iter().flat_map(|folder| files(&root().join(folder)));
+    let sources = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let sources = sources.filter(|path| !path.ends_with("tests/citations.rs"));
+    sources.flat_map(|path| words(&fs::read_to_string(path).expect("text"))).collect()
+}
+
+#[test]
+fn every_file_that_the_pages_about_the_code_name_exists() {
+    let named = PAGES.iter().flat_map(|page| spans(&read(page)).into_iter().map(move |span| format!("{page}: {span}")));
+    let paths: Vec<String> =
+        named.filter(|span| span.split_once(": ").is_some_and(|(_, span)| is_path(span))).collect();
+    let exists = |span: &String| span.split_once(": ").is_some_and(|(_, path)| root().join(path).exists());
+    let missing: BTreeSet<_> = paths.iter().filter(|path| !exists(path)).collect();
+    assert!(missing.is_empty(), "no such file: {missing:#?}");
+    assert!(paths.len() > 150, "only {} paths were found", paths.len());
+}
+
+#[test]
+fn every_item_that_the_pages_about_the_code_name_exists() {
+    let identifiers = identifiers();
+    let named: Vec<String> =
+        PAGES.iter().flat_map(|page| spans(&read(page))).filter(|span| span.contains("::")).collect();
+    let missing: BTreeSet<&str> =
+        named.iter().flat_map(|span| items(span)).filter(|item| !identifiers.contains(*item)).collect();
+    assert!(missing.is_empty(), "no such name in the sources: {missing:?}");
+    assert!(named.len() > 50, "only {} names were found", named.len());
+}
+
+#[test]
+fn every_word_of_the_glossary_is_where_it_says() {
+    let (glossary, identifiers) = (read("docs/GLOSSARY.md"), identifiers());
+    let mut checked = 0;
+    for line in glossary.lines() {
+        let Some((_, cell)) = line.strip_suffix(" |").and_then(|line| line.rsplit_once(" | ")) else { continue };
+        let (paths, names): (Vec<String>, Vec<String>) = spans(cell).into_iter().partition(|span| is_path(span));
+        let here = match paths.as_slice() {
+            [path] if !names.is_empty() => words(&read(path)),
+            _ => identifiers.clone(),
+        };
+        for name in names.iter().flat_map(|span| items(span)) {
+            assert!(here.contains(name), "{name} is not there: {line}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 70, "only {checked} names were found");
+}
