@@ -52,18 +52,23 @@ keeper NAME='':
 unit NAME='':
     cargo test --locked --bin elect -- {{NAME}}
 
+# Programs that end-to-end tests start: the witness, and one that refuses system calls.
+[private]
+examples:
+    cargo build --quiet --locked --examples
+
 # End-to-end tests; NAME selects some, such as handover:: or redis::load.
-test NAME='':
+test NAME='': examples
     cargo build --locked --examples
     cargo test --locked --test main -- {{NAME}}
 
 # One end-to-end test by its full name, with what it prints.
-test-one NAME:
+test-one NAME: examples
     cargo build --locked --examples
     cargo test --locked --test main -- --exact --nocapture {{NAME}}
 
 # All tests of one store: file, etcd, redis or mongodb.
-store NAME:
+store NAME: examples
     cargo test --locked --bin elect -- store::{{NAME}}::
     cargo build --locked --examples
     cargo test --locked --test main -- {{NAME}}::
