@@ -144,7 +144,7 @@ pub fn decode_file_name(name: &str) -> Option<String> {
         }
     }
     let boundary = String::from_utf8(bytes).ok()?;
-    // What we would not have written is not ours.
+    // A name that elect would not have written belongs to another program.
     (encode_file_name(&boundary) == name).then_some(boundary)
 }
 

@@ -1,4 +1,4 @@
-//! What a store on the network needs beside its URL: certificates, a user, and how long it may take.
+//! Settings of a network store beside its URL: certificates, a user, and how long an attempt may take.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What flags and variables say about getting in. What they leave open is `None`.
+/// Access settings from flags and variables. `None`: not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
     /// The authority that the server's certificate has to come from, in PEM.
@@ -15,7 +15,7 @@ pub struct Access {
     pub tls_cert: Option<PathBuf>,
     /// Its key, in PEM.
     pub tls_key: Option<PathBuf>,
-    /// Who we are to the server.
+    /// The user name at the server.
     pub username: Option<String>,
     /// And the proof of it.
     pub password: Option<Password>,

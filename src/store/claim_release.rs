@@ -1,6 +1,6 @@
 //! Giving a claim back from the keeper's process, after the campaigner's death (K2).
 //!
-//! A keeper has no network and no runtime. It becomes elect anew, by `/proc/self/exe` and a hidden subcommand, with the
+//! A keeper has no network and no runtime. It re-executes elect (`/proc/self/exe`) with a hidden subcommand, and passes the
 //! claim in an anonymous file: neither claim nor credentials are ever in argv or the environment.
 
 use std::pin::Pin;
@@ -21,14 +21,14 @@ pub const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 pub enum ClaimRelease {
     /// By the keeper itself: there is no network in it.
     InPlace(fn(Claim)),
-    /// By elect executed anew.
+    /// By re-executing elect.
     Executed(RemoteRelease),
 }
 
 /// One attempt, with what [`StoredClaim::claim`] holds. What is not ours any more is given back already.
 pub type RemoteRelease = fn(serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>>;
 
-/// What travels from the keeper to the process that it becomes.
+/// The message from the keeper to the process that it becomes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StoredClaim {
     /// Which kind of store understands it.
@@ -49,7 +49,7 @@ impl StoredClaim {
     }
 }
 
-/// Called in the keeper's process: returns only if elect cannot be executed anew, and then the lease has to run out.
+/// Called in the keeper's process: returns only if elect cannot be re-executed, and then the lease has to run out.
 pub fn execute(Claim { payload, .. }: Claim) {
     elect_keeper::execute_self(SUBCOMMAND, &payload);
 }

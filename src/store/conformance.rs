@@ -54,9 +54,9 @@ const WRONG_PASSWORD: &str = "hunter2";
 pub struct StoreUnderTest {
     /// Where it is.
     pub url: String,
-    /// What gets us in.
+    /// The access settings.
     pub access: Access,
-    /// What is asked for, where leases are granted.
+    /// The requested ttl, for stores that grant leases.
     pub ttl: Duration,
 }
 

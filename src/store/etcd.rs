@@ -65,7 +65,7 @@ struct Etcd {
     observing: QueueObserver,
 }
 
-/// What the keeper needs: how to get in, and what to take back.
+/// The data that the keeper needs: the access settings, and the lease to revoke.
 #[derive(Debug, Serialize, Deserialize)]
 struct EtcdClaim {
     settings: Settings,
@@ -210,7 +210,7 @@ impl Store for Etcd {
     }
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
-        // Whatever becomes of this attempt, the seat is over.
+        // This session is over, whether or not the attempt succeeds.
         self.give_up_seat();
         self.settle().await
     }

@@ -87,7 +87,7 @@ struct FileStore {
     term: Option<Term>,
     confirmed: bool,
     touch_at: Time,
-    /// What our record says of us.
+    /// The identity in our record.
     announced: Option<Identity>,
     obstacle: LockObstacle,
     observing: FileObserver,
@@ -275,7 +275,7 @@ impl Store for FileStore {
         if ours && term.is_some() {
             self.stand_back = Yielding::behind_others(seat.file(), term);
         }
-        // Whatever became of the record: nothing of ours runs, so the lock goes.
+        // No process of ours runs, so the lock is released even if the record could not be written.
         seat.give_up();
         freed
     }
@@ -402,7 +402,7 @@ fn full(files: &Files, error: &std::io::Error) -> StoreError {
     refused_if_permanent(error, format!("{} cannot be written: {error}{advice}", files.shown_lock().display()))
 }
 
-/// What keeps a waiter out although no leader lives: orphans of one, or another program.
+/// The obstacle that keeps a waiter out although no leader lives: orphans of a leader, or another program.
 #[derive(Debug, Default)]
 struct LockObstacle {
     /// Since when nobody has been seen to guard the lock that is held.
@@ -433,7 +433,7 @@ impl LockObstacle {
     }
 }
 
-/// What the record says, for those who wait for the lock that somebody holds.
+/// The observation of the record, for a candidate that waits for a held lock.
 fn look_at_record(files: &Files) -> Result<Observation, StoreError> {
     let former = files.read().map_err(|error| error.into_store_error(files))?;
     let leader = former.filter(|former| former.record.state == RecordState::Held).map(|former| former.record.leader());

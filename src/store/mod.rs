@@ -55,14 +55,14 @@ use elect_keeper::Claim;
 pub use access::{Access, Password};
 pub use record::{Leader, Observation};
 
-/// Who stands: what a record says of its leader.
+/// The identity of a candidate, as a record shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// New at each start.
     pub id: String,
     /// For people; by default the hostname.
     pub name: String,
-    /// What followers are told to connect to.
+    /// The host that followers are given.
     pub host: String,
     /// And at which port, if any.
     pub port: Option<u16>,
@@ -71,7 +71,7 @@ pub struct Identity {
 /// One candidate's wish to lead one boundary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidacy {
-    /// What is campaigned for.
+    /// The boundary of the campaign.
     pub boundary: Boundary,
     /// By whom.
     pub identity: Identity,
@@ -89,7 +89,7 @@ pub enum CampaignResult {
     },
     /// Not yet.
     Waiting {
-        /// Who leads, as far as the store knows.
+        /// The leader, if the store knows one.
         sighting: Observation,
         /// Ask again after this long even without a hint; `None`: at the usual pace.
         again: Option<Duration>,
@@ -106,7 +106,7 @@ pub enum RenewResult {
     Credited {
         /// On the boot clock, before the first byte left.
         sent: Time,
-        /// What was granted; `None` where leadership has no end.
+        /// The granted ttl; `None` if leadership has no end.
         ttl: Option<Duration>,
     },
     /// Ours, but not under the term of the win, which was not verified: the store keeps a newer one. The next question finds
@@ -115,12 +115,12 @@ pub enum RenewResult {
     Outdated,
     /// Not ours. Final.
     Lost {
-        /// What the store saw, in a few words for the log.
+        /// The store's reason, in a few words for the log.
         why: String,
     },
 }
 
-/// What went wrong between us and a store.
+/// An error of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be reached, or answers nonsense; later it may be well again.
@@ -134,7 +134,7 @@ pub enum StoreError {
     /// a reason for exit status 77 (S6).
     #[error("{0}")]
     Obstacle(String),
-    /// What we were told about it does not fit together: a usage error, found when the store is opened.
+    /// The settings contradict each other: a usage error, found when the store is opened.
     #[error("{0}")]
     Misused(String),
 }
@@ -148,7 +148,7 @@ pub trait Store {
     /// Whether leadership ends by itself when it is not renewed.
     fn grants_leases(&self) -> bool;
 
-    /// Who leads the boundary, as of a moment after the question: two in a row never show things in the wrong order. A
+    /// Observes the leader as of a moment after the question: two observations never show events in the wrong order. A
     /// record whose lease has run out by the store's own time, or whose lock nobody holds, is no leader. Never changes
     /// anything.
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError>;
@@ -167,15 +167,15 @@ pub trait Store {
     }
 
     /// Returns when something may have changed since the last look at this boundary, or the last survey for `None`. A hint,
-    /// which may be idle, late or missing: whoever waits for it asks now and then all the same, as for stores without
-    /// hints it never returns. Only a store that is opened anew may be asked about another boundary.
+    /// which may be idle, late or missing: the caller still asks now and then, because for stores without
+    /// hints it never returns. Another boundary requires a newly opened store.
     ///
-    /// Cancel safe. What is held for it is given up with the store.
+    /// Cancel safe. Its resources are freed with the store.
     async fn wait_for_change(&mut self, _: Option<&Boundary>) {
         std::future::pending::<()>().await;
     }
 
-    /// What the keeper needs to give back what the next [`Store::campaign`] may take; `None` if it has that already.
+    /// The claim with which the keeper can release what the next [`Store::campaign`] may take; `None` if the keeper has it.
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError>;
 
     /// The claim that the keeper needs after a credited renewal, if that is not the one it has: a claim may have to say where the last
@@ -218,7 +218,7 @@ pub struct Notifier {
 impl Notifier {
     /// Something changed: worth asking again.
     pub fn changed(&self) {
-        // Nobody listens any more: the program is about to end.
+        // The receiver is gone: the program is about to end.
         if !self.has_hint.swap(true, Ordering::Relaxed) {
             let _ = self.events.send(worker::StoreEvent::Hint);
         }

@@ -53,7 +53,7 @@ struct MongoDb {
     news: Rc<Notify>,
 }
 
-/// What the keeper needs: how to get in, and whose record to free.
+/// The data that the keeper needs: the access settings, and the record to free.
 #[derive(Debug, Serialize, Deserialize)]
 struct MongoDbClaim {
     settings: Settings,

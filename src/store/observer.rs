@@ -25,7 +25,7 @@ const POLL_GAP_MIN: Duration = Duration::from_millis(10);
 /// A watch that ended sooner than this is no reason to observe again, since that would make a storm.
 pub const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 
-/// Somebody who looks at one boundary, or at all.
+/// Observes one boundary, or all of them.
 pub struct Observer {
     store: Box<dyn Store>,
     scope: Option<Boundary>,
@@ -40,14 +40,14 @@ impl Observer {
         Observer { store, scope, patience, due: None }
     }
 
-    /// What is observed; `None`: all of the store.
+    /// The observed boundary; `None`: all of the store.
     pub fn scope(&self) -> Option<&Boundary> {
         self.scope.as_ref()
     }
 
     /// The present state; from the second call on when it may be another one.
     ///
-    /// Cancel safe: a look that was under way is made anew.
+    /// Cancel safe: an interrupted observation is repeated.
     ///
     /// # Errors
     ///

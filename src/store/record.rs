@@ -1,4 +1,4 @@
-//! What a store remembers of a leader, and what an observer makes of it.
+//! The record of a leader in a store, and the observation that an observer makes of it.
 
 use std::time::Duration;
 
@@ -84,20 +84,20 @@ pub struct Leader {
     pub term: Option<Term>,
     /// When it was elected, in milliseconds since 1970.
     pub since: Option<u64>,
-    /// What the store granted.
+    /// The ttl that the store granted.
     pub ttl: Option<Duration>,
-    /// What is left of it, where the store can tell.
+    /// The rest of the lease, if the store can tell.
     pub lease_left: Option<Duration>,
 }
 
-/// What can be seen of a boundary at one moment.
+/// The state of a boundary at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observation {
-    /// Who leads; `None`: nobody, as far as the store can tell.
+    /// The leader; `None`: no leader that the store knows of.
     pub leader: Option<Leader>,
     /// Those who wait, in their order, where the store knows them: id and name.
     pub candidates: Option<Vec<(String, String)>>,
-    /// What keeps everybody out although nobody leads, for people.
+    /// The obstacle that keeps every candidate out although none leads, as text for people.
     pub obstacle: Option<String>,
     /// The term before the leader's or, if nobody leads, the last one; where the store knows it. Terms are not consecutive:
     /// this alone tells an observer whether one began and ended that it has not seen.

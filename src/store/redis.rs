@@ -58,7 +58,7 @@ struct Redis {
     settled: Option<Basis<String>>,
 }
 
-/// What the keeper needs: how to get in, and whose record to free.
+/// The data that the keeper needs: the access settings, and the record to free.
 #[derive(Debug, Serialize, Deserialize)]
 struct RedisClaim {
     settings: Settings,

@@ -54,7 +54,7 @@ pub enum StoreUrlError {
     Malformed {
         /// The kind.
         scheme: &'static str,
-        /// What does not fit.
+        /// The reason for the refusal.
         reason: String,
     },
 }
@@ -85,7 +85,7 @@ impl<'a> StoreUrl<'a> {
         Ok(url)
     }
 
-    /// Who can take part.
+    /// The hosts that can take part.
     #[must_use]
     pub fn reach(&self) -> &'static str {
         // It goes by uid: what another user starts on this host does not meet it.

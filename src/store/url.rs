@@ -17,7 +17,7 @@ pub struct StoreKind {
     pub form: &'static str,
     /// One line for `--help`.
     pub about: &'static str,
-    /// Who can take part.
+    /// The hosts that can take part.
     pub reach: &'static str,
     /// Whether the URL makes sense; looks at nothing else.
     pub check: fn(&StoreUrl<'_>) -> Result<(), String>,
@@ -30,7 +30,7 @@ pub struct StoreKind {
 }
 
 impl StoreKind {
-    /// What it is called in `status`.
+    /// The name in `status`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.schemes.first().copied().unwrap_or_default()
@@ -50,7 +50,7 @@ pub struct StoreUrl<'a> {
     pub kind: &'static StoreKind,
     /// What precedes the colon.
     pub scheme: &'static str,
-    /// What follows the colon.
+    /// The part after the colon.
     pub rest: &'a str,
 }
 
@@ -77,7 +77,7 @@ impl StoreUrl<'_> {
         matches!(self.kind.relinquish, ClaimRelease::Executed(_))
     }
 
-    /// What the keeper calls to give back a claim of this kind of store.
+    /// The function that the keeper calls to release a claim of this kind of store.
     #[must_use]
     pub fn release(&self) -> fn(Claim) {
         match self.kind.relinquish {

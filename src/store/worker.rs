@@ -15,7 +15,7 @@ use super::{CampaignResult, Candidacy, Identity, Notifier, Observation, RenewRes
 use elect_core::{Answer, Attempt, Campaigned, Renewed, Term};
 use elect_keeper::Claim;
 
-/// What the election asks of the store.
+/// A request of the election to the store.
 #[derive(Debug, Clone, Copy)]
 pub enum StoreRequest {
     /// May I lead?
@@ -26,7 +26,7 @@ pub enum StoreRequest {
     Release,
 }
 
-/// What comes from the store.
+/// An event from the store.
 #[derive(Debug)]
 pub enum StoreEvent {
     /// An answer.
@@ -54,16 +54,16 @@ pub enum StoreEvent {
     },
 }
 
-/// What an answer says beyond what the election needs.
+/// The part of an answer that the election does not need.
 #[derive(Debug)]
 pub enum StoreNote {
     /// Nothing.
     None,
-    /// Who leads.
+    /// The observed leader.
     Observation(Observation),
     /// Why the lease is gone.
     Lost(String),
-    /// What went wrong.
+    /// The error.
     Error(StoreError),
 }
 
@@ -73,7 +73,7 @@ pub struct Worker {
     tasks: mpsc::UnboundedSender<Task>,
 }
 
-/// What the worker is given to do, in this order.
+/// A task of the worker; tasks are done in order.
 #[derive(Debug)]
 enum Task {
     Ask(Attempt, StoreRequest),

@@ -126,7 +126,7 @@ impl Endpoints {
 }
 
 async fn warn_of_known_bugs(mut client: Client, endpoint: String) {
-    // Who may not ask for it goes without.
+    // A user without the permission gets no answer; the check is left out.
     let Ok(status) = client.status().await else { return };
     if !is_sound(status.version()) {
         warn!(
@@ -211,7 +211,7 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// What a call's failure means for us.
+/// The meaning of a failed call for the election.
 pub fn explain(error: Error) -> StoreError {
     let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(excerpt(&error.to_string())) };
     if status.source().is_some() {

@@ -23,7 +23,7 @@ pub const EXCERPT_BYTES_MAX: usize = 64;
 /// `a/b` must not be found below `a`, and what stands for a slash must not be written by hand.
 const RESERVED: &AsciiSet = &AsciiSet::EMPTY.add(b'/').add(b'%');
 
-/// What all candidates' keys of a boundary begin with.
+/// The common prefix of the keys of a boundary's candidates.
 pub fn election(prefix: &str, boundary: &Boundary) -> String {
     format!("{prefix}{}/", encode(boundary))
 }
@@ -60,7 +60,7 @@ pub fn boundary(prefix: &str, key: &[u8]) -> Option<Boundary> {
     (encode(&boundary).as_bytes() == name).then_some(boundary)
 }
 
-/// What a candidate's key holds. Fields are added, never renamed; unknown ones are ignored.
+/// The value of a candidate's key. Fields are added, never renamed; unknown fields are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Value {
     version: u32,

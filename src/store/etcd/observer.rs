@@ -1,6 +1,6 @@
 //! Looking on: one range for what is there now, and one watch, beside it, for hints and for what came and went.
 //!
-//! What a range says is what counts. The watch begins behind it, hints when an oldest key has come, gone or been written to,
+//! The range decides. The watch begins after it, hints when an oldest key has come, gone or been written to,
 //! and replays the queues meanwhile: a key that was the oldest between two ranges is a term that nobody was shown
 //! ([`Observation::former`]). Where the two do not agree, for a watch that is late or was compacted away, the range is right and
 //! the former term not known.
@@ -36,7 +36,7 @@ const WATCH_LAG_MAX: Duration = Duration::from_millis(250);
 /// Boundaries that somebody once led are remembered while there are not more of them than this.
 const REMEMBERED_BOUNDARIES_MAX: usize = 1000;
 
-/// What is looked at: keys with a prefix, of one boundary or of all.
+/// The range that is observed: keys with a prefix, of one boundary or of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     prefix: String,
@@ -60,7 +60,7 @@ impl Scope {
     }
 }
 
-/// What an observer remembers from one range to the next.
+/// The state that an observer keeps from one range to the next.
 #[derive(Default)]
 pub struct QueueObserver {
     past: Option<QueueHistory>,
@@ -181,7 +181,7 @@ impl QueueObserver {
             };
             self.stream = members.try_each(watch).await.ok().map(|stream| (clock::now(), stream));
         }
-        // If there is none to be had, the next look says why.
+        // If no stream can be opened, the next observation reports the reason.
         let Some((since, stream)) = &mut self.stream else { return std::future::pending().await };
         let since = *since;
         let reason = loop {
@@ -234,7 +234,7 @@ impl QueueObserver {
         if let (Some(past), Some((_, stream))) = (&mut self.past, &mut self.stream) {
             let deadline = Instant::now() + WATCH_LAG_MAX;
             while !agrees(past) {
-                // What ends it is found out by who waits for a change.
+                // The caller that waits for a change finds out why the stream ended.
                 let Ok(Ok(Some(answer))) = timeout_at(deadline, stream.message()).await else { break };
                 if answer.canceled() {
                     self.stream = None;
@@ -256,7 +256,7 @@ impl QueueObserver {
             queues.insert(boundary.clone(), Queue { candidates: candidates.collect(), former: None });
         }
         for (boundary, replayed) in replayed.iter().flat_map(|past| &past.queues) {
-            // Who has led once is remembered, with nobody there any more.
+            // A past leader is remembered even when no key is left.
             let queue = queues.entry(boundary.clone()).or_default();
             if queue.oldest() == replayed.oldest() {
                 queue.former = replayed.former;

@@ -111,7 +111,7 @@ struct KeepAliveReply {
     raft_term: u64,
 }
 
-/// What our place in the queue looks like.
+/// The state of our place in the queue.
 struct QueuePosition {
     created: i64,
     oldest: KeyValue,
@@ -298,7 +298,7 @@ impl Session {
             if answer.succeeded() {
                 return place(created, &answer).map(Some);
             }
-            // What is said of that key from now on is not said of the next.
+            // Later events about that key do not concern the next one.
             (self.created, self.announced) = (None, false);
             self.own = None;
             match found(&answer) {

@@ -48,11 +48,11 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// Certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Whatever certificate the server shows is taken.
+    /// Every certificate that the server shows is accepted.
     pub skip_verify: bool,
 }
 
-/// What a URL says by itself.
+/// The settings in a URL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct EtcdUrl {
     endpoints: Vec<String>,
@@ -141,7 +141,7 @@ impl Settings {
         let enabled = flag("ETCD3_ENABLE_TLS", variable("ETCD3_ENABLE_TLS").as_deref())?;
         let tls = tls(access, &variable)?;
         let encrypted = target.tls.or(encrypted_endpoints).or(enabled).unwrap_or(tls.is_some());
-        // What flags ask for is not dropped in silence; variables are, as they are meant for whoever needs them.
+        // A flag is never ignored silently. A variable is: it may be meant for another program.
         if !encrypted && let Some(flag) = access.first_tls_flag() {
             return Err(StoreError::Misused(format!("{flag} needs an encrypted connection: write --store etcds://…")));
         }

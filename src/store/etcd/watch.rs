@@ -1,7 +1,7 @@
 //! Learning at once that a key is gone.
 //!
 //! A hint and nothing more: watches have been known to lose deletions, so every one is backed by a question each renewal
-//! interval, which also begins a watch that has ended anew (after a compaction, a cancellation, a member's end).
+//! interval, which also restarts a watch that has ended (after a compaction, a cancellation, or the end of a member).
 
 use etcd_client::{Client, EventType, WatchOptions};
 use tokio::task::JoinHandle;
@@ -11,7 +11,7 @@ use crate::store::connection::errors::excerpt;
 use crate::store::observer::WATCH_LIFETIME_MIN;
 use elect_keeper::clock;
 
-/// What a watch has to tell.
+/// A hint from a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyEvent {
     /// The key is gone.

@@ -23,7 +23,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// What stands behind `file:`: nothing, `DIR` or `///DIR`.
+    /// Parses the part after `file:`: nothing, `DIR` or `///DIR`.
     pub fn parse(rest: &str) -> Result<Directory, String> {
         let path = match rest.strip_prefix("//") {
             None => rest,

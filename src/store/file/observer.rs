@@ -1,4 +1,4 @@
-//! Who leads, without touching a lock: a record counts only while campaigner or keeper guards it.
+//! Finds the leader without touching a lock: a record counts only while campaigner or keeper guards it.
 //!
 //! Nothing here writes, locks, or opens a file to write.
 
@@ -23,11 +23,11 @@ const GUARD_LAG: Duration = Duration::from_millis(20);
 /// Finding out who holds a lock reads all of `/proc`; the kernel's own list, which says less, costs little.
 const SCAN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What an observer remembers from one look to the next.
+/// The state that an observer keeps from one observation to the next.
 #[derive(Debug, Default)]
 pub struct FileObserver {
     folder: Option<DirectoryWatch>,
-    /// Who was found to hold the lock, and when, where nobody leads.
+    /// The holder of the lock and the time when it was found, for boundaries without a leader.
     obstacles: BTreeMap<Boundary, (Time, Option<String>)>,
 }
 
@@ -83,7 +83,7 @@ impl FileObserver {
     pub async fn changed(&mut self, directory: &Directory, boundary: Option<&Boundary>) {
         let Some(folder) = &mut self.folder else {
             match DirectoryWatch::open(directory.path()) {
-                // What happened before this went unseen.
+                // Changes before this moment were not seen.
                 Ok(folder) => self.folder = Some(folder),
                 Err(_) => std::future::pending().await,
             }
@@ -100,11 +100,11 @@ impl FileObserver {
     }
 }
 
-/// What one boundary's files show.
+/// The state that the files of one boundary show.
 enum GuardedRecord {
     /// Campaigner or keeper lives: the record counts.
     Guarded(Option<FileRecord>),
-    /// Whatever the record says, nobody leads.
+    /// No candidate leads, whatever the record says.
     Unguarded(Option<FileRecord>),
 }
 

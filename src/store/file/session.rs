@@ -44,7 +44,7 @@ impl LockFile {
     }
 }
 
-/// What came of asking for the lock.
+/// The result of an attempt to take the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockAttempt {
     Taken,
@@ -70,14 +70,14 @@ enum LockState {
     /// Nothing asked yet.
     Idle,
     /// A thread is in the kernel.
-    TimingFlags(Arc<AtomicU8>),
+    Requested(Arc<AtomicU8>),
     Taken,
     /// Found to be somebody else's, or on a file that is gone. What is left of it is given up when the tree is empty.
     Lost,
 }
 
-/// Who has the last word on a lock that the waiting thread got: it says `GOT` or `FAILED`, we say `ABANDONED`, and the
-/// first of the two is right.
+/// Decides about a lock that the waiting thread got: the thread stores `GOT` or `FAILED`, the session `ABANDONED`, and the
+/// first of the two wins.
 const WAITING: u8 = 0;
 const GOT: u8 = 1;
 const FAILED: u8 = 2;
@@ -168,7 +168,7 @@ impl Session {
     pub fn take(&mut self, hints: &Notifier) -> io::Result<LockAttempt> {
         match &self.wait {
             LockState::Taken => return Ok(LockAttempt::Taken),
-            LockState::TimingFlags(word) => match word.load(Ordering::Acquire) {
+            LockState::Requested(word) => match word.load(Ordering::Acquire) {
                 GOT => {
                     self.wait = LockState::Taken;
                     return Ok(LockAttempt::Taken);
@@ -196,12 +196,12 @@ impl Session {
             hints.changed();
         });
         if let Err(error) = waiter {
-            // Nobody waits, so the half that we may have got is given back.
+            // The attempt does not wait, so a half that may have been taken is released.
             unlock(&self.lock, &self.guard);
             self.wait = LockState::Idle;
             return Err(error);
         }
-        self.wait = LockState::TimingFlags(word);
+        self.wait = LockState::Requested(word);
         Ok(LockAttempt::Waits)
     }
 
@@ -242,7 +242,7 @@ impl Session {
 
     /// Unlocks, for every copy there is. Only with an empty tree (2.3).
     pub fn give_up(self) {
-        if let LockState::TimingFlags(word) = &self.wait
+        if let LockState::Requested(word) = &self.wait
             && word.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
         {
             // The thread unlocks what it gets.

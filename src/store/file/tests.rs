@@ -1,4 +1,4 @@
-//! What the file store promises beyond the conformance suite.
+//! The rules of the file store beyond the conformance suite.
 
 mod paths;
 
@@ -103,7 +103,7 @@ fn a_waiter_does_not_lead_while_a_leader_has_yet_to_notice_that_its_lock_was_dro
         campaign_until_won(one.as_mut(), &first).await;
         let _ = two.claim(&second).expect("a claim");
         assert!(matches!(two.campaign(&second).await, Ok(CampaignResult::Waiting { .. })));
-        // What `flock -u` does in a command: it unlocks the description that it shares with its leader.
+        // The effect of `flock -u` in a command: it unlocks the description that it shares with its leader.
         let shared = claim.descriptors[0].try_clone().map(fs::File::from).expect("a copy");
         shared.unlock().expect("unlocked");
         let probe = fs::File::open(directory.path().join("cron.lock")).expect("opened");

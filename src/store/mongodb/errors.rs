@@ -1,4 +1,4 @@
-//! What the errors of the driver and of the servers mean for us.
+//! Classifies the errors of the driver and of the servers.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the driver may come to fail in ways that it does not yet")]
 
@@ -42,7 +42,7 @@ fn code_behind(error: &Error) -> Option<i32> {
     None
 }
 
-/// What a failure means.
+/// Classifies a failure.
 pub fn explain(address: &str, error: &Error) -> StoreError {
     let unavailable = |what: String| StoreError::Unavailable(one_line(&format!("{address} {what}")));
     let refused = |what: String| StoreError::Refused(one_line(&format!("{address} {what}")));
@@ -104,7 +104,7 @@ fn explain_command(address: &str, error: &CommandError) -> StoreError {
     }
 }
 
-/// Whether a change stream is not to be had, now or later: no permission, or no server that has them.
+/// Whether a change stream is unavailable for good: no permission, or a server without change streams.
 pub fn is_permanent(error: &Error) -> bool {
     match error.kind.as_ref() {
         ErrorKind::Command(error) => matches!(error.code, 13 | 59 | 73 | 115 | 238 | 40_324 | 40_573),
@@ -112,7 +112,7 @@ pub fn is_permanent(error: &Error) -> bool {
     }
 }
 
-/// What went wrong, for the log, where it is nobody's fault.
+/// The error in short form, for the log.
 pub fn in_short(error: &Error) -> String {
     match error.kind.as_ref() {
         ErrorKind::Command(error) => one_line(&brief(&error.message)),

@@ -55,7 +55,7 @@ pub struct MongoServer {
 enum ClientHealth {
     Sound,
     Doubtful,
-    /// The driver is to look at all members anew: left alone it would look for another primary once in a heartbeat.
+    /// The driver must check all members now; by itself it looks for another primary once in a heartbeat.
     Unsound,
 }
 
@@ -141,7 +141,7 @@ impl MongoServer {
     }
 
     /// As [`MongoServer::observe`], by a primary that has made sure that it still is one. Slow.
-    /// What is there and is no record is an answer, too.
+    /// A document that is no record is an answer as well.
     pub async fn read_linearizable(
         &self,
         boundary: &str,
@@ -185,7 +185,7 @@ impl MongoServer {
         self.boundaries.find_one_and_update(filter, vec![doc! { "$set": change }]).max_time(self.request_timeout)
     }
 
-    /// What a failure means; and whether these connections are worth another attempt.
+    /// Classifies a failure, and notes whether these connections are worth another attempt.
     pub fn explain(&self, error: &Error) -> StoreError {
         let last = self.condition.get();
         self.condition.set(match last {
@@ -204,7 +204,7 @@ impl MongoServer {
     }
 }
 
-/// What elect insists on, whatever the URL says.
+/// The options that elect sets itself, whatever the URL says.
 fn demand(
     options: ClientOptions,
     settings: &Settings,

@@ -43,7 +43,7 @@ pub struct Session {
     /// Its release has been asked for: whatever becomes of that, it is over.
     let_go: bool,
     ttl: Duration,
-    /// Whoever has just resigned leaves the record to the others for so long, where they have to ask to know that it is free.
+    /// After a resign, the record is left to the other candidates until then, because they learn only by reading that it is free.
     yield_until: Option<Time>,
     /// A ttl that is not believed has been reported.
     has_warned: bool,
@@ -92,7 +92,7 @@ impl Session {
             ChangeHint::Change => hints.changed(),
             ChangeHint::Ousted(term) => {
                 hints.lost(term);
-                // Whoever had lost it already is one who waits.
+                // A candidate that had lost it already is waiting.
                 hints.changed();
             }
         };
@@ -369,7 +369,7 @@ async fn free(server: &MongoServer, boundary: &str, ours: Document, nonce: u64) 
     }
 }
 
-/// What the record says of its leader, and may be proclaimed anew.
+/// The fields of the record that describe the leader and may be proclaimed again.
 fn told(candidacy: &Candidacy) -> Document {
     let identity = &candidacy.identity;
     let port = identity.port.map_or(Bson::Null, |port| Bson::Int32(port.into()));

@@ -39,7 +39,7 @@ pub struct Settings {
     pub request_timeout: Duration,
 }
 
-/// What a URL says by itself.
+/// The settings in a URL.
 #[derive(Debug)]
 pub struct MongoUrl {
     scheme: &'static str,
@@ -131,7 +131,7 @@ impl MongoUrl {
         format!("{}://{user}{}{}", self.scheme, self.hosts, self.tail)
     }
 
-    /// What the driver says against it, asked without anything secret.
+    /// The driver's objection, asked for without secrets.
     fn complaint(&self) -> String {
         let is_secret = |option: &&str| {
             let name = option.split('=').next().unwrap_or_default().to_lowercase();
@@ -159,7 +159,7 @@ impl MongoUrl {
     }
 }
 
-/// What follows the hosts, without what the driver would object to and elect has its own values for.
+/// The part after the hosts, without options that the driver rejects or that elect sets itself.
 fn without_overridden(tail: &str) -> String {
     let Some((path, options)) = tail.split_once('?') else { return tail.to_owned() };
     let is_kept = |option: &&str| {

@@ -360,7 +360,7 @@ fn a_leader_whose_record_goes_hears_of_it_at_once_on_a_replica_set() {
                 if !listens_first {
                     one.listens().await;
                 }
-                // What is its own doing, and what happens elsewhere, ousts nobody.
+                // A leader's own writes, and events of other records, oust no leader.
                 one.candidacy.identity.name = "proclaimed".to_owned();
                 one.is_credited().await;
                 boundaries
@@ -383,7 +383,7 @@ fn a_leader_whose_record_goes_hears_of_it_at_once_on_a_replica_set() {
     });
 }
 
-/// Whoever hears nothing here waits for ever.
+/// Without a hint this test would wait for ever.
 #[test]
 fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
     with_server(Topology::ReplicaSet, async |server| {

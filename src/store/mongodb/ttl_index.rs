@@ -17,7 +17,7 @@ use super::errors::in_short;
 const INDEX_NAME: &str = "elect_unused";
 const UNUSED_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Whoever has to wait longer goes without.
+/// An attempt that takes longer is given up.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Creates the index if it is not there. Whatever becomes of that, it has been said.

@@ -4,7 +4,7 @@
 //! tells has been confirmed by a majority (K11). A stream may tell what happened before that leader's own take, so only what
 //! comes behind it counts. Renewals are no news, and the server keeps them to itself.
 //!
-//! A stream that has ended is begun anew with the next question.
+//! A stream that has ended is restarted with the next question.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -29,20 +29,20 @@ const EMPTY_BATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How much longer it may take to come.
 const BATCH_DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// What a stream has to tell.
+/// A hint from a change stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeHint {
     /// Worth a question.
     Change,
-    /// What we have won is not ours any more.
+    /// Our term is over.
     Ousted(Term),
 }
 
-/// Whose record is watched by the one who may hold it.
+/// The record that a candidate watches because it may hold it.
 #[derive(Debug, Clone)]
 pub struct OwnRecord {
     pub id: String,
-    /// What is won, until it is lost or let go.
+    /// The term that was won, until it is lost or released.
     pub term: Rc<Cell<Option<Term>>>,
 }
 
@@ -62,7 +62,7 @@ impl ChangeStreamWatch {
         first: Option<impl Future<Output = ()> + 'static>,
         tell: impl Fn(ChangeHint) + 'static,
     ) -> ChangeStreamWatch {
-        // What was won before the stream begins, begins before it.
+        // A term that was won before the stream began.
         let term = own.as_ref().and_then(|own| own.term.get());
         let hears = Rc::new(Cell::new(false));
         let listens = Rc::clone(&hears);
@@ -77,7 +77,7 @@ impl ChangeStreamWatch {
                 let ousted = position.as_mut().and_then(|position| position.hear(event));
                 tell(ousted.map_or(ChangeHint::Change, ChangeHint::Ousted));
             };
-            // What was done to the record before the stream was there, it does not tell.
+            // The stream does not report changes from before its beginning.
             let collection = boundaries.clone();
             let begins = async || {
                 listens.set(true);
@@ -180,7 +180,7 @@ fn news(boundary: Option<String>, with_values: bool) -> [Document; 2] {
     }
     let matters = doc! { "$or": alternatives };
     let of_ours = match boundary {
-        // What befalls the whole collection has no key.
+        // An event of the whole collection has no key.
         Some(boundary) => doc! { "documentKey._id": { "$in": [boundary, Bson::Null] } },
         None => doc! {},
     };
@@ -222,7 +222,7 @@ impl Position {
             if let Some(term) = fields.get("term") {
                 self.term = number(term);
             }
-            // What is not named has not changed.
+            // A field that is not named has not changed.
             fields.get("leaderUUID").is_none_or(|id| id.as_str() == Some(&self.own.id))
                 && fields.get("state").is_none_or(|state| state.as_str() == Some("held"))
                 && !removed.iter().any(|field| matches!(field.as_str(), "leaderUUID" | "state" | "term"))

@@ -1,4 +1,4 @@
-//! What the errors of a Redis mean for us.
+//! Classifies the errors of a Redis.
 
 use std::error::Error;
 use std::io;
@@ -79,7 +79,7 @@ pub fn classify(server: &str, error: &RedisError) -> ClassifiedError {
     }
 }
 
-/// What an error is about. A Redis 6 wraps what befalls a script: `ERR Error running script (call to f_…): @user_script: 12:
+/// The cause of an error. A Redis 6 wraps the error of a script: `ERR Error running script (call to f_…): @user_script: 12:
 /// -READONLY You can't write …`.
 fn unwrap_script_error<'a>(code: &'a str, said: &'a str) -> &'a str {
     let wrapped = said.strip_prefix("Error running script").filter(|_| code == "ERR");

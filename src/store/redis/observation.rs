@@ -13,7 +13,7 @@ async fn look(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Resu
     read(key, server.run(&scripts.look, key, &[]).await?)
 }
 
-/// What a script saw of a key.
+/// The snapshot of a key that a script returned.
 pub fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
     let bytes = |value: Value| redis::from_redis_value::<Vec<u8>>(value).map_err(|_| unexpected_reply());
     let text = |value: Value| Ok(String::from_utf8_lossy(&bytes(value)?).into_owned());
@@ -41,7 +41,7 @@ pub fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
     }
 }
 
-/// Who leads, for those who look on: to them an abandoned record is no leader, and nothing more.
+/// The observation for observers, to whom an abandoned record is no leader.
 pub async fn sighting(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Observation, StoreError> {
     Ok(from_outside(&look(server, scripts, key).await?))
 }

@@ -1,6 +1,6 @@
 //! Notifier for observers: what candidates announce of the records, heard on the connection that the looks go over.
 //!
-//! Announcements begin after the first look, and with every connection anew: the first hint is that they have begun. A renewal
+//! Announcements begin after the first observation, and again with every connection: the first hint reports that they have begun. A renewal
 //! changes nothing that would have to be shown at once.
 
 use super::hint_flags::HintKind;
@@ -8,7 +8,7 @@ use super::server::RedisServer;
 use crate::store::observer::WATCH_LIFETIME_MIN;
 use elect_keeper::clock;
 
-/// What came in.
+/// A received message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HintResult {
     /// It may be worth a look.
@@ -25,7 +25,7 @@ pub enum HintResult {
 /// Waits for what is announced on one channel, or on all that match a pattern. Cancel safe: asking twice is asking once.
 pub async fn changed(server: &mut RedisServer, channel: &str, is_pattern: bool) -> HintResult {
     if !server.is_heard {
-        // Who may not listen is told nothing; so is who lost the connection over it, until the next look.
+        // Without the permission there are no hints; after a lost connection there are none until the next observation.
         if server.subscribe(channel, is_pattern).await.is_err() {
             return HintResult::None;
         }

@@ -66,7 +66,7 @@ pub struct Session {
     key: String,
     id: String,
     rule: Takeover<String>,
-    /// What we won, until it is lost.
+    /// The term that was won, until it is lost.
     term: Option<Term>,
     /// Its release has been asked for: whatever becomes of that, it is over.
     let_go: bool,
@@ -300,7 +300,7 @@ impl Session {
         Ok((answer, confirmed))
     }
 
-    /// What the replicas do not have is worth nothing: a failover would forget it.
+    /// A write that the replicas lack does not count: a failover would forget it.
     fn confirm(&self, server: &mut RedisServer, confirmed: u64, quorum: Quorum) -> Result<(), StoreError> {
         if quorum.is_confirmed(confirmed, self.replicas) {
             return Ok(());
@@ -497,13 +497,13 @@ impl ObservedSession for Session {
     }
 }
 
-/// What the record says of its leader, and may be proclaimed anew: name, host and port.
+/// The fields of the record that describe the leader and may be proclaimed again: name, host and port.
 fn identity_fields(identity: &Identity) -> [String; 3] {
     let port = identity.port.map(|port| port.to_string()).unwrap_or_default();
     [identity.name.clone(), identity.host.clone(), port]
 }
 
-/// What the version that was seen is recognized by.
+/// The values that identify the version that was seen.
 fn expected(entry: &StoredRecord) -> [String; 5] {
     let state = match entry.record.state {
         RecordState::Held => "held",

@@ -61,7 +61,7 @@ pub enum Route {
     },
 }
 
-/// What a URL says by itself.
+/// The settings in a URL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RedisUrl {
     route: Route,

@@ -17,7 +17,7 @@ use elect_core::takeover::{Basis, Epoch, ObservedRecord, StoreState};
 /// The largest nonce: to a script whole numbers are exact so far.
 pub const NONCE_MAX: u64 = 1 << 53;
 
-/// What a script saw in one moment.
+/// The state of a key that a script saw at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// The present incarnation of the server.
@@ -142,7 +142,7 @@ impl StoredRecord {
     }
 }
 
-/// What is wrong with a key that holds something else.
+/// The obstacle text for a key that holds something else.
 pub fn foreign(key: &str) -> String {
     format!("the key {key:?} holds something that is not elect's: delete it, or choose other keys with ?prefix=")
 }
@@ -190,7 +190,7 @@ impl Snapshot {
         StoreState { basis: basis(self.life.clone(), self.epoch, required), is_attached, record }
     }
 
-    /// Who leads, or who seems to have died leading.
+    /// The leader, or the candidate that seems to have died as the leader.
     pub fn leader(&self) -> Result<Option<Leader>, Abandoned> {
         match &self.entry {
             Some(entry) if entry.record.state == RecordState::Held => match entry.leader(self.now) {

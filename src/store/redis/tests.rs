@@ -193,7 +193,7 @@ fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
     });
 }
 
-/// Whoever hears nothing here waits for ever.
+/// Without a hint this test would wait for ever.
 #[test]
 fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
     with_server(async |server| {
