@@ -1,18 +1,18 @@
-# The commands of CONTRIBUTING.md. Each recipe only calls a script or cargo.
+# The commands of CONTRIBUTING.md. Each recipe calls a script of the repository, or cargo, and nothing else.
 
 # Lists the recipes.
 default:
     @just --list
 
-# Installs elect from these sources and runs it once.
+# Builds and installs elect, and runs it once.
 install *ARGS:
     ./install {{ARGS}}
 
-# What continuous integration runs: everything, with a short form of every long proof.
+# Everything that continuous integration runs, with a short form of each long proof.
 all:
     tests/run
 
-# Everything with the full counts.
+# Everything, with each proof in full.
 long:
     tests/run --long
 
@@ -24,7 +24,15 @@ fmt:
 lint:
     cargo clippy --locked --all-targets -- -D warnings
 
-# Counts that the code has to keep: imports, lengths, prose, names.
+# Lints without features, with each one and with each pair.
+features:
+    tests/features
+
+# Whether a newer Rust is needed than Cargo.toml says.
+msrv:
+    tests/msrv
+
+# Imports, lengths, prose and names: figures, and a failure above a limit.
 house:
     tests/house/imports
     tests/house/lengths
@@ -32,26 +40,51 @@ house:
     tests/house/homonyms
     tests/house/old-names
 
-# Tests of the election alone: no server, no C compiler, no protoc.
-core:
-    cargo test --locked -p elect-core
+# Tests of the election: no server, no protoc.
+core NAME='':
+    cargo test --locked -p elect-core -- {{NAME}}
 
-# Tests of the keeper alone.
-keeper:
-    cargo test --locked -p elect-keeper
+# Tests of the keeper.
+keeper NAME='':
+    cargo test --locked -p elect-keeper -- {{NAME}}
 
-# Tests beside the code of the program; NAME selects some.
+# Tests beside the code of the program.
 unit NAME='':
     cargo test --locked --bin elect -- {{NAME}}
 
-# End-to-end tests whose name contains NAME, such as redis:: or handover::a_killed.
-test NAME:
+# Programs that end-to-end tests start: the witness, and one that refuses system calls.
+[private]
+examples:
+    cargo build --quiet --locked --examples
+
+# End-to-end tests; NAME selects some, such as handover:: or redis::load.
+test NAME='': examples
+    cargo build --locked --examples
     cargo test --locked --test main -- {{NAME}}
+
+# One end-to-end test by its full name, with what it prints.
+test-one NAME: examples
+    cargo build --locked --examples
+    cargo test --locked --test main -- --exact --nocapture {{NAME}}
+
+# All tests of one store: file, etcd, redis or mongodb.
+store NAME: examples
+    cargo test --locked --bin elect -- store::{{NAME}}::
+    cargo build --locked --examples
+    cargo test --locked --test main -- {{NAME}}::
 
 # Breaks rules on purpose and expects a test to notice; NAME selects some.
 sabotage NAME='':
     tests/sabotage '{{NAME}}'
 
-# The documentation of the code.
+# Generates manual pages and completions from the command line.
+generate:
+    UPDATE=1 cargo test --locked --bin elect generated
+
+# Size, memory and times on this machine.
+bench:
+    cargo bench --locked
+
+# Documentation of the code.
 docs:
-    cargo doc --locked --no-deps --document-private-items
+    RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items

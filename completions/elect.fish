@@ -37,53 +37,53 @@ complete -c elect -n "__fish_elect_needs_command" -f -a "wait" -d 'Wait until so
 complete -c elect -n "__fish_elect_needs_command" -f -a "plan" -d 'Show the timings that follow from the flags of run'
 complete -c elect -n "__fish_elect_needs_command" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
 complete -c elect -n "__fish_elect_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c elect -n "__fish_elect_using_subcommand run" -s b -l boundary -d 'What to campaign for: at most one command runs per boundary' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -s b -l boundary -d 'The boundary to campaign for: at most one command runs per boundary' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l name -d 'The name shown to people [default: the hostname]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l advertise -d 'What followers are told to connect to [default: the hostname, no port]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l advertise -d 'The address that followers are given [default: the hostname, no port]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand run" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand run" -l tls-key -d 'Its key (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand run" -l username -d 'The user to the store' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'How long a lease lasts: what the loss of a whole host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'How long a lease lasts; the loss of a whole host costs as much [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-signal -d 'The signal that asks the command to stop' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l stop-timeout -d 'How long it may take to, before it is killed' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l containment -d 'By what it is held together: cgroup, pidns, tree' -r -f -a "auto\t'cgroup where one can be made, else tree'
-cgroup\t'A cgroup of its own below elect\'s (kernel 5.14): whatever forks in it, one call kills it'
+complete -c elect -n "__fish_elect_using_subcommand run" -l stop-timeout -d 'How long the command may take to end before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l containment -d 'How the command\'s processes are contained: cgroup, pidns, tree' -r -f -a "auto\t'cgroup if one can be made, otherwise tree'
+cgroup\t'A cgroup of its own below elect\'s (kernel 5.14), in which one call kills every process'
 pidns\t'A PID namespace of its own (root): it ends with elect even if all of elect is killed at once'
-tree\t'No more than what is always done: every descendant is found and killed'"
-complete -c elect -n "__fish_elect_using_subcommand run" -l restart -d 'Start a command that ended again, as the same leader' -r -f -a "never\t'None: elect exits with its status'
+tree\t'Every descendant is found and killed, as in each tier, and no more'"
+complete -c elect -n "__fish_elect_using_subcommand run" -l restart -d 'Start the command again when it has ended, as the same leader' -r -f -a "never\t'None: elect exits with its status'
 on-failure\t'A status other than 0, or a signal'
 always\t'Each'"
-complete -c elect -n "__fish_elect_using_subcommand run" -l restart-delay -d 'How long before it is started again: doubled each time, up to 30s' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l restart-limit -d 'How many restarts within how long before another candidate is to try' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l min-hold -d 'Lead for so long even if the command ends sooner' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -s n -l no-wait -d 'Do not wait: exit with 75 if somebody else leads' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l wait -d 'Wait so long at most, then exit as with --no-wait [default: for ever]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-lost -d 'What follows a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Stand again'
+complete -c elect -n "__fish_elect_using_subcommand run" -l restart-delay -d 'The delay before a restart: doubled each time, up to 30s' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l restart-limit -d 'How many restarts, within how long, before another candidate gets its turn' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l min-hold -d 'Lead for at least this long, even if the command ends sooner' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -s n -l no-wait -d 'Do not wait: exit with 75 if another candidate leads' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l wait -d 'Wait at most this long, then exit as with --no-wait [default: no limit]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-lost -d 'The consequence of a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Campaign again'
 exit\t'Exit with 76'"
 complete -c elect -n "__fish_elect_using_subcommand run" -l listen -d 'Health checks, status and metrics over HTTP' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l follower -d 'What to run while another leads, by sh -c' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l follower-on-change -d 'What another leader means for it: restart, a signal to its main process, or ignore [default: restart]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-elected -d 'What to run before the command, which starts only after a 0' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-ousted -d 'What to run after the command, before another may lead' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-change -d 'What to run whenever the leader changes, to none and to this candidate too' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-error -d 'What to run when the store is in trouble: at first, and every 30s' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l follower -d 'The command to run while another candidate leads, by sh -c' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l follower-on-change -d 'How it learns of another leader: restart, a signal to its main process, or ignore [default: restart]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-elected -d 'The hook to run before the command, which starts only after a 0' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-ousted -d 'The hook to run after the command, before another candidate may lead' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -s q -l quiet -d 'Log warnings and errors alone' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -s q -l quiet -d 'Log only warnings and errors' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l log-format -d 'How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)' -r -f -a "text\t'For people'
 json\t'One object a line'"
-complete -c elect -n "__fish_elect_using_subcommand run" -s v -l verbose -d 'Log more; twice: everything'
+complete -c elect -n "__fish_elect_using_subcommand run" -s v -l verbose -d 'Log more; given twice: everything'
 complete -c elect -n "__fish_elect_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand status" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand status" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand status" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand status" -l tls-key -d 'Its key (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand status" -l username -d 'The user to the store' -r
+complete -c elect -n "__fish_elect_using_subcommand status" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand status" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand status" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l json -d 'One JSON object per boundary'
 complete -c elect -n "__fish_elect_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -99,71 +99,71 @@ complete -c elect -n "__fish_elect_using_subcommand resign" -s b -l boundary -d 
 complete -c elect -n "__fish_elect_using_subcommand resign" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand resign" -l timeout -d 'How long to wait for the answer' -r
 complete -c elect -n "__fish_elect_using_subcommand resign" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c elect -n "__fish_elect_using_subcommand proclaim" -l name -d 'What people are shown' -r
-complete -c elect -n "__fish_elect_using_subcommand proclaim" -l advertise -d 'What followers are told' -r
+complete -c elect -n "__fish_elect_using_subcommand proclaim" -l name -d 'The name shown to people' -r
+complete -c elect -n "__fish_elect_using_subcommand proclaim" -l advertise -d 'The address that followers are given' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -s b -l boundary -d 'The boundary [default: inside a command of elect\'s, that command\'s own candidate]' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l timeout -d 'How long to wait for the answer' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand watch" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-key -d 'Its key (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand watch" -l username -d 'The user to the store' -r
+complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand watch" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand watch" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l json -d 'One JSON object per change'
 complete -c elect -n "__fish_elect_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand wait" -l for -d 'What for: leader, none, name=NAME or id=ID' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -l timeout -d 'How long at most; 0: look once [default: for ever]' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-key -d 'Its key (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand wait" -l username -d 'The user to the store' -r
+complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand wait" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand wait" -l json -d 'The answer as a JSON object, like that of status'
 complete -c elect -n "__fish_elect_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c elect -n "__fish_elect_using_subcommand plan" -s b -l boundary -d 'What to campaign for: at most one command runs per boundary' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -s b -l boundary -d 'The boundary to campaign for: at most one command runs per boundary' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l name -d 'The name shown to people [default: the hostname]' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l advertise -d 'What followers are told to connect to [default: the hostname, no port]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l advertise -d 'The address that followers are given [default: the hostname, no port]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-ca -d 'The authority that the store\'s certificate has to come from (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-key -d 'Its key (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand plan" -l username -d 'The user to the store' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand plan" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'How long a lease lasts: what the loss of a whole host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'How long a lease lasts; the loss of a whole host costs as much [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-signal -d 'The signal that asks the command to stop' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-timeout -d 'How long it may take to, before it is killed' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l containment -d 'By what it is held together: cgroup, pidns, tree' -r -f -a "auto\t'cgroup where one can be made, else tree'
-cgroup\t'A cgroup of its own below elect\'s (kernel 5.14): whatever forks in it, one call kills it'
+complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-timeout -d 'How long the command may take to end before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l containment -d 'How the command\'s processes are contained: cgroup, pidns, tree' -r -f -a "auto\t'cgroup if one can be made, otherwise tree'
+cgroup\t'A cgroup of its own below elect\'s (kernel 5.14), in which one call kills every process'
 pidns\t'A PID namespace of its own (root): it ends with elect even if all of elect is killed at once'
-tree\t'No more than what is always done: every descendant is found and killed'"
-complete -c elect -n "__fish_elect_using_subcommand plan" -l restart -d 'Start a command that ended again, as the same leader' -r -f -a "never\t'None: elect exits with its status'
+tree\t'Every descendant is found and killed, as in each tier, and no more'"
+complete -c elect -n "__fish_elect_using_subcommand plan" -l restart -d 'Start the command again when it has ended, as the same leader' -r -f -a "never\t'None: elect exits with its status'
 on-failure\t'A status other than 0, or a signal'
 always\t'Each'"
-complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-delay -d 'How long before it is started again: doubled each time, up to 30s' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-limit -d 'How many restarts within how long before another candidate is to try' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l min-hold -d 'Lead for so long even if the command ends sooner' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -s n -l no-wait -d 'Do not wait: exit with 75 if somebody else leads' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l wait -d 'Wait so long at most, then exit as with --no-wait [default: for ever]' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l on-lost -d 'What follows a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Stand again'
+complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-delay -d 'The delay before a restart: doubled each time, up to 30s' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-limit -d 'How many restarts, within how long, before another candidate gets its turn' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l min-hold -d 'Lead for at least this long, even if the command ends sooner' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -s n -l no-wait -d 'Do not wait: exit with 75 if another candidate leads' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l wait -d 'Wait at most this long, then exit as with --no-wait [default: no limit]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-lost -d 'The consequence of a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Campaign again'
 exit\t'Exit with 76'"
 complete -c elect -n "__fish_elect_using_subcommand plan" -l listen -d 'Health checks, status and metrics over HTTP' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l follower -d 'What to run while another leads, by sh -c' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l follower-on-change -d 'What another leader means for it: restart, a signal to its main process, or ignore [default: restart]' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l on-elected -d 'What to run before the command, which starts only after a 0' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l on-ousted -d 'What to run after the command, before another may lead' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l on-change -d 'What to run whenever the leader changes, to none and to this candidate too' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l on-error -d 'What to run when the store is in trouble: at first, and every 30s' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l follower -d 'The command to run while another candidate leads, by sh -c' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l follower-on-change -d 'How it learns of another leader: restart, a signal to its main process, or ignore [default: restart]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-elected -d 'The hook to run before the command, which starts only after a 0' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-ousted -d 'The hook to run after the command, before another candidate may lead' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -s q -l quiet -d 'Log warnings and errors alone' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -s q -l quiet -d 'Log only warnings and errors' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l log-format -d 'How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)' -r -f -a "text\t'For people'
 json\t'One object a line'"
-complete -c elect -n "__fish_elect_using_subcommand plan" -s v -l verbose -d 'Log more; twice: everything'
+complete -c elect -n "__fish_elect_using_subcommand plan" -s v -l verbose -d 'Log more; given twice: everything'
 complete -c elect -n "__fish_elect_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'

@@ -3,12 +3,15 @@
 mod flags;
 
 use std::ffi::OsString;
-use std::fmt;
-use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::store::{StoreUrl, StoreUrlError};
+use crate::duration::parse_duration;
+use crate::host_port::HostPort;
+#[cfg(feature = "listen")]
+use crate::listen_address::ListenAddress;
+use crate::store::registry::StoreUrlError;
+use crate::store::url::StoreUrl;
 use elect_core::boundary::{Boundary, BoundaryError};
 use elect_core::limits::{INSIDE_BYTES_MAX, NAME_BYTES_MAX, TTL_MAX};
 use elect_core::{
@@ -24,12 +27,12 @@ const RESTARTS_MAX: u32 = 1_000;
 /// Everything that `elect run` needs to know.
 #[derive(Debug)]
 pub struct Config {
-    /// What is campaigned for.
+    /// The boundary to campaign for.
     pub boundary: Boundary,
     /// Shown to people; `None`: the hostname.
     pub name: Option<String>,
-    /// What followers are told; `None`: the hostname, no port.
-    pub advertise: Option<Address>,
+    /// The address for followers; `None`: the hostname, no port.
+    pub advertise: Option<HostPort>,
     /// Where the election is held.
     pub store: String,
     /// The lease arithmetic, proven.
@@ -44,25 +47,16 @@ pub struct Config {
     pub policy: Policy,
     /// Where the pages are.
     #[cfg(feature = "listen")]
-    pub listen: Option<crate::http::ListenAddress>,
+    pub listen: Option<ListenAddress>,
     /// The leader command; without any words there is none.
     pub command: Vec<OsString>,
-    /// What runs beside it.
+    /// The follower and the hooks.
     pub scripts: HookScripts,
     /// The boundaries whose commands we run inside, the outermost first.
     pub inside: Vec<String>,
 }
 
-/// A host, and a port if there is one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// A name or a number, without brackets.
-    pub host: String,
-    /// The port.
-    pub port: Option<u16>,
-}
-
-/// What is wrong with the flags. Each is a usage error (exit status 2).
+/// An error in the flags. Each is a usage error (exit status 2).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Nothing to campaign for.
@@ -83,7 +77,7 @@ pub enum ConfigError {
          there need not be one"
     )]
     NoCommand(Boundary),
-    /// What a change means for something that does not exist.
+    /// A follower's flag without a follower.
     #[error("--follower-on-change (ELECT_FOLLOWER_ON_CHANGE) needs a --follower")]
     NoFollower,
     /// A hook that has no time at all can only fail.
@@ -124,7 +118,7 @@ pub enum ConfigError {
     Inside(Boundary),
 }
 
-/// What the surroundings say; found out by the caller, since this module looks at nothing.
+/// The context of the process; the caller finds it out, since this module does no I/O.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessContext {
     /// Whether we are PID 1.
@@ -245,7 +239,7 @@ fn hooks(flags: &HookFlags) -> Result<Hooks, ConfigError> {
     })
 }
 
-/// What a change of the leader means for a follower, as people write it: `restart`, `ignore`, or a signal.
+/// The effect of a new leader on a follower, as people write it: `restart`, `ignore`, or a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnChangeFlag(pub OnChange);
 
@@ -279,7 +273,7 @@ pub fn is_believed(ttl: Option<Duration>) -> Result<(), ConfigError> {
     ttl.filter(|ttl| *ttl > TTL_MAX).map_or(Ok(()), |ttl| Err(ConfigError::TtlTooLong(ttl)))
 }
 
-/// Whoever waits for so long only is not to start all over again, unless that is said.
+/// The campaign limit and the effect of a lost leadership: a bounded wait does not begin again by default.
 fn policy(no_wait: bool, wait: Option<Duration>, on_lost: Option<OnLostFlag>) -> Result<Policy, ConfigError> {
     let (campaign_limit, by_default) = match (no_wait, wait) {
         (true, Some(_)) => return Err(ConfigError::ConflictingWaits),
@@ -316,7 +310,7 @@ impl FromStr for RestartLimit {
             1..=RESTARTS_MAX => {}
             _ => return Err(format!("at most {RESTARTS_MAX} restarts can be counted: take a shorter time instead")),
         }
-        let within = duration(within)?;
+        let within = parse_duration(within)?;
         if within.is_zero() {
             return Err("the time must be longer than 0s, as in 5/1m".to_owned());
         }
@@ -347,82 +341,12 @@ impl FromStr for SignalName {
     }
 }
 
-/// A duration as people write it: `1m 30s`, `500ms`, or bare seconds like `10` and `0.5`.
-///
-/// # Errors
-///
-/// Says what is expected.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let longest = Duration::from_secs(366 * 24 * 60 * 60);
-    let parsed = match text.trim().parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
-        Err(_) => humantime::parse_duration(text.trim()).map_err(|error| error.to_string()),
-    };
-    match parsed {
-        Ok(duration) if duration > longest => Err("longer than a year".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}; write it like 10s, 500ms or 1m 30s")),
-    }
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Address, String> {
-        let form = || "write it as HOST or HOST:PORT, an IPv6 address in brackets: [::1]:8080".to_owned();
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, after) = rest.split_once(']').ok_or_else(form)?;
-                // Anything else with a colon would be read as host and port the next time.
-                host.split('%').next().unwrap_or_default().parse::<Ipv6Addr>().map_err(|_| form())?;
-                (host, if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or_else(form)?) })
-            }
-            // More than one colon without brackets is an IPv6 address alone.
-            None => match text.split_once(':') {
-                Some((host, port)) if !port.contains(':') => (host, Some(port)),
-                Some(_) | None => (text, None),
-            },
-        };
-        let port = port.map(|port| port.parse().map_err(|_| form())).transpose()?;
-        if host.is_empty() || host.chars().any(|c| c.is_control() || c.is_whitespace() || c == '[' || c == ']') {
-            return Err(form());
-        }
-        Ok(Address { host: host.to_owned(), port })
-    }
-}
-
-/// As it is written on a command line.
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(joined(&self.host, self.port).as_deref().unwrap_or(&self.host))
-    }
-}
-
-/// Host and port as one text, IPv6 in brackets; `None` without a port.
-#[must_use]
-pub fn joined(host: &str, port: Option<u16>) -> Option<String> {
-    let port = port?;
-    Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use elect_core::proptest_support;
-
-    #[test]
-    fn durations_are_what_people_write() {
-        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        for text in ["", "-1", "ten", "1x", "inf", "NaN", "99999999999999999999", "2years"] {
-            let error = duration(text).expect_err(text);
-            assert_eq!(error.lines().count(), 1, "{error}");
-        }
-    }
 
     #[test]
     fn a_bounded_wait_ends_with_its_leadership_unless_that_is_said() {
@@ -490,25 +414,6 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_host_and_perhaps_a_port() {
-        let address = |host: &str, port| Ok(Address { host: host.to_owned(), port });
-        assert_eq!("db.example".parse(), address("db.example", None));
-        assert_eq!("10.0.0.5:8080".parse(), address("10.0.0.5", Some(8080)));
-        assert_eq!("[::1]:8080".parse(), address("::1", Some(8080)));
-        assert_eq!("[::1]".parse(), address("::1", None));
-        assert_eq!("fe80::1".parse(), address("fe80::1", None));
-        for text in ["db.example", "10.0.0.5:8080", "[::1]:8080", "fe80::1"] {
-            assert_eq!(text.parse::<Address>().expect(text).to_string(), text);
-        }
-        for text in ["", ":80", "host:", "host:http", "host:99999", "[::1", "[::1]8080", "a b", "a\n:1"] {
-            assert!(text.parse::<Address>().is_err(), "{text}");
-        }
-        assert_eq!(joined("::1", Some(80)).as_deref(), Some("[::1]:80"));
-        assert_eq!(joined("db", Some(80)).as_deref(), Some("db:80"));
-        assert_eq!(joined("db", None), None);
-    }
-
-    #[test]
     fn any_text_is_a_value_or_is_told_why_not() {
         fn error<T: FromStr<Err = String>>(text: &str) -> Option<String> {
             text.parse::<T>().err()
@@ -520,28 +425,18 @@ mod tests {
         let texts = prop_oneof![proptest_support::text(), proptest_support::punctuation(), bracketed, amount];
         proptest_support::check(proptest_support::FAST, &texts, |text| {
             let errors = [
-                duration(&text).err(),
+                parse_duration(&text).err(),
                 error::<RestartLimit>(&text),
                 error::<SignalName>(&text),
                 error::<OnChangeFlag>(&text),
-                error::<Address>(&text),
+                error::<HostPort>(&text),
             ];
             for error in errors.into_iter().flatten() {
                 assert_eq!(error.lines().count(), 1, "{error}");
             }
-            if let Ok(address) = text.parse::<Address>() {
+            if let Ok(address) = text.parse::<HostPort>() {
                 assert_eq!(address.to_string().parse(), Ok(address));
             }
-        });
-    }
-
-    #[test]
-    fn any_duration_comes_back_as_it_is_written() {
-        let year = 366_u64 * 24 * 60 * 60;
-        proptest_support::check(proptest_support::FAST, &(0..year, 0..1_000_000_000_u32), |(seconds, nanos)| {
-            let written = Duration::new(seconds, nanos);
-            assert_eq!(duration(&humantime::format_duration(written).to_string()), Ok(written));
-            assert_eq!(duration(&seconds.to_string()), Ok(Duration::from_secs(seconds)));
         });
     }
 }

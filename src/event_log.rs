@@ -1,4 +1,4 @@
-//! The story of an election, as log lines: each transition once, troubles not more often than people can read.
+//! The election as log lines: each transition once, store errors not more often than people can read.
 
 use std::time::Duration;
 
@@ -10,100 +10,100 @@ use elect_core::{
     BackgroundHook, CommandEnd, Hook, HookFailure, HumanDuration, NotStarted, Notice, Outcome, Reason, Signal, Time,
 };
 
-/// How long a trouble that stays the same is not mentioned again.
+/// The interval after which an outage that goes on is logged again.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Remembers what has been said.
+/// Logs, and remembers what has been logged.
 #[derive(Debug, Default)]
 pub struct EventLog {
     seen: Option<(Option<String>, Option<String>)>,
-    troubled: Option<Outage>,
-    stage: LogPhase,
+    outage: Option<Outage>,
+    phase: LogPhase,
 }
 
-/// What a word of the store is about.
+/// The phase of the candidate, as far as it decides how a message of the store is logged.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum LogPhase {
-    /// What is waited for.
+    /// The candidate waits for the boundary.
     #[default]
-    Standing,
-    /// A leadership.
+    Campaigning,
+    /// The candidate leads.
     Elected,
-    /// Why it is not waited for any longer.
+    /// The candidate gives up: another leads.
     NotElected,
-    /// Why the store is not waited for any longer.
+    /// The candidate gives up: the store does not answer.
     Unavailable,
 }
 
 #[derive(Debug)]
 struct Outage {
     since: Time,
-    told_at: Time,
+    logged_at: Time,
     suppressed: u32,
 }
 
 impl EventLog {
-    /// What the store said beyond its answer. Returns the text of a trouble if people are warned of it.
-    pub fn store_note(&mut self, now: Time, story: &StoreNote) -> Option<String> {
-        match story {
+    /// Logs the note of a store's answer. Returns the text of an error if people are warned of it.
+    pub fn store_note(&mut self, now: Time, note: &StoreNote) -> Option<String> {
+        match note {
             StoreNote::None => self.store_recovered(now),
-            StoreNote::Observation(sighting) => {
+            StoreNote::Observation(observation) => {
                 self.store_recovered(now);
-                self.sighting(sighting);
+                self.observation(observation);
             }
             StoreNote::Lost(why) => {
                 self.store_recovered(now);
-                match self.stage {
+                match self.phase {
                     LogPhase::Elected => warn!(why, "the store says that the boundary is not ours"),
-                    LogPhase::Standing | LogPhase::NotElected | LogPhase::Unavailable => {
+                    LogPhase::Campaigning | LogPhase::NotElected | LogPhase::Unavailable => {
                         info!(why, "won, and lost before anything was started");
                     }
                 }
             }
-            StoreNote::Error(error) => return self.trouble(now, error).then(|| error.to_string()),
+            StoreNote::Error(error) => return self.store_error(now, error).then(|| error.to_string()),
         }
         None
     }
 
-    fn sighting(&mut self, sighting: &Observation) {
-        let seen = (sighting.leader.as_ref().map(|leader| leader.id.clone()), sighting.obstacle.clone());
+    fn observation(&mut self, observation: &Observation) {
+        let seen = (observation.leader.as_ref().map(|leader| leader.id.clone()), observation.obstacle.clone());
         if self.seen.as_ref() == Some(&seen) {
             return;
         }
         self.seen = Some(seen);
-        let (leader, obstacle) = (&sighting.leader, &sighting.obstacle);
-        let lost = self.stage == LogPhase::NotElected;
+        let (leader, obstacle) = (&observation.leader, &observation.obstacle);
+        let lost = self.phase == LogPhase::NotElected;
         let what = if lost { "not elected" } else { "waiting" };
         match (leader, obstacle) {
             (Some(leader), _) => {
                 info!(host = leader.host, term = leader.term, id = leader.id, "{what}: {} leads", leader.name);
             }
-            // A warning is for those whom it keeps waiting.
+            // Only a candidate that waits warns of an obstacle.
             (None, Some(obstacle)) if lost => info!("{what}: {obstacle}"),
             (None, Some(obstacle)) => warn!("{what}: {obstacle}"),
             (None, None) => info!("{what}: nobody leads yet"),
         }
     }
 
-    /// Returns whether it was more than a word for the debug log.
-    fn trouble(&mut self, now: Time, trouble: &StoreError) -> bool {
-        match &mut self.troubled {
+    /// Logs a store error. Returns whether it was more than a line of the debug log.
+    fn store_error(&mut self, now: Time, error: &StoreError) -> bool {
+        match &mut self.outage {
             None => {
-                self.troubled = Some(Outage { since: now, told_at: now, suppressed: 0 });
-                match self.stage {
-                    LogPhase::Unavailable => error!("store: {trouble}"),
-                    LogPhase::Standing => warn!("store: {trouble}; trying again"),
-                    LogPhase::Elected | LogPhase::NotElected => warn!("store: {trouble}"),
+                self.outage = Some(Outage { since: now, logged_at: now, suppressed: 0 });
+                match self.phase {
+                    LogPhase::Unavailable => error!("store: {error}"),
+                    LogPhase::Campaigning => warn!("store: {error}; trying again"),
+                    LogPhase::Elected | LogPhase::NotElected => warn!("store: {error}"),
                 }
             }
-            Some(known) if now >= known.told_at + REPEAT_INTERVAL => {
+            Some(known) if now >= known.logged_at + REPEAT_INTERVAL => {
                 let seconds = now.since(known.since).as_secs();
-                warn!(times = known.suppressed + 1, "store: {trouble}; for {seconds} s now, still trying");
-                (known.told_at, known.suppressed) = (now, 0);
+                warn!(times = known.suppressed + 1, "store: {error}; for {seconds} s now, still trying");
+                (known.logged_at, known.suppressed) = (now, 0);
             }
             Some(known) => {
                 known.suppressed += 1;
-                debug!("store: {trouble}");
+                debug!("store: {error}");
                 return false;
             }
         }
@@ -111,22 +111,22 @@ impl EventLog {
     }
 
     fn store_recovered(&mut self, now: Time) {
-        if self.stage != LogPhase::Unavailable
-            && let Some(known) = self.troubled.take()
+        if self.phase != LogPhase::Unavailable
+            && let Some(known) = self.outage.take()
         {
             info!("store: answers again, after {} s", now.since(known.since).as_secs());
         }
     }
 
-    /// A transition of the election.
-    pub fn notice(&mut self, report: &Notice) {
-        match report {
+    /// Logs a transition of the election.
+    pub fn notice(&mut self, notice: &Notice) {
+        match notice {
             Notice::Won { term } => {
-                self.stage = LogPhase::Standing;
+                self.phase = LogPhase::Campaigning;
                 debug!(term, "won, to be verified");
             }
             Notice::TermTooLow { term, seen } => {
-                self.stage = LogPhase::Standing;
+                self.phase = LogPhase::Campaigning;
                 warn!(
                     term,
                     seen,
@@ -135,7 +135,7 @@ impl EventLog {
                 );
             }
             Notice::Elected { term } => {
-                (self.stage, self.seen) = (LogPhase::Elected, None);
+                (self.phase, self.seen) = (LogPhase::Elected, None);
                 info!(term, "elected");
             }
             Notice::Started { term, pid } => info!(term, pid, "leader command started"),
@@ -152,30 +152,9 @@ impl EventLog {
             Notice::LeadingIdle { term, left } => {
                 info!(term, "the boundary is kept for another {} (--min-hold)", HumanDuration(*left));
             }
-            Notice::LostAtRest { term, reason } => match reason {
-                Reason::RunningOut => warn!(term, "the lease runs out; nothing is running"),
-                Reason::Lost
-                | Reason::CommandEnded
-                | Reason::CannotStart(_)
-                | Reason::NotAccepted
-                | Reason::Asked(_)
-                | Reason::Resigned
-                | Reason::KeeperDied => warn!(term, "leadership lost; nothing was running"),
-            },
-            Notice::GivenUp { term, sits_out: Some(time) } => warn!(
-                term,
-                "the leader command ends too often (--restart-limit): another candidate's turn, this one stands again in {}",
-                HumanDuration(*time)
-            ),
-            Notice::GivenUp { term, sits_out: None } => {
-                warn!(term, "the leader command ends too often (--restart-limit): giving up");
-            }
-            Notice::NotAccepted { term, sits_out: Some(time) } => warn!(
-                term,
-                "not leading without --on-elected: another candidate's turn, this one stands again in {}",
-                HumanDuration(*time)
-            ),
-            Notice::NotAccepted { term, sits_out: None } => warn!(term, "not leading without --on-elected: giving up"),
+            Notice::LostAtRest { term, reason } => lost_at_rest(*term, *reason),
+            Notice::GivenUp { term, sits_out } => given_up(*term, *sits_out),
+            Notice::NotAccepted { term, sits_out } => not_accepted(*term, *sits_out),
             Notice::HookFailed { hook, failure } => hook_failed(*hook, *failure),
             Notice::FollowerStarted { pid } => info!(pid, "follower started"),
             Notice::FollowerEnded { end: CommandEnd::Exited(status) } => info!(status, "follower ended"),
@@ -201,16 +180,16 @@ impl EventLog {
                 warn!(term, "the release was not confirmed: what the store still holds runs out by itself");
             }
             Notice::Unusable(unusable) => error!("the store grants a ttl that cannot be used: {unusable}"),
-            // What has been told already is not told again; what has not comes now.
+            // The reason is logged now, unless it has been logged already.
             Notice::NotElected => {
-                self.stage = LogPhase::NotElected;
+                self.phase = LogPhase::NotElected;
                 if self.seen.is_some() {
                     info!("not elected, and waited for no longer");
                 }
             }
             Notice::Unavailable => {
-                self.stage = LogPhase::Unavailable;
-                if self.troubled.is_some() {
+                self.phase = LogPhase::Unavailable;
+                if self.outage.is_some() {
                     info!("the store does not answer, and is waited for no longer");
                 }
             }
@@ -219,11 +198,48 @@ impl EventLog {
         }
     }
 
-    /// The end. An unavailable store has been named by then, or it fell silent without a word.
+    /// Logs the end. An unavailable store has been logged by then, unless it never answered at all.
     pub fn ended(&self, outcome: &Outcome) {
-        if *outcome == Outcome::Unavailable && self.troubled.is_none() {
+        if *outcome == Outcome::Unavailable && self.outage.is_none() {
             error!("store: no answer in time");
         }
+    }
+}
+
+fn lost_at_rest(term: u64, reason: Reason) {
+    match reason {
+        Reason::RunningOut => warn!(term, "the lease runs out; nothing is running"),
+        Reason::Lost
+        | Reason::CommandEnded
+        | Reason::CannotStart(_)
+        | Reason::NotAccepted
+        | Reason::Asked(_)
+        | Reason::Resigned
+        | Reason::KeeperDied => warn!(term, "leadership lost; nothing was running"),
+    }
+}
+
+fn given_up(term: u64, cooldown: Option<Duration>) {
+    if let Some(time) = cooldown {
+        warn!(
+            term,
+            "the leader command ends too often (--restart-limit): another candidate's turn, this one stands again in {}",
+            HumanDuration(time)
+        );
+    } else {
+        warn!(term, "the leader command ends too often (--restart-limit): giving up");
+    }
+}
+
+fn not_accepted(term: u64, cooldown: Option<Duration>) {
+    if let Some(time) = cooldown {
+        warn!(
+            term,
+            "not leading without --on-elected: another candidate's turn, this one stands again in {}",
+            HumanDuration(time)
+        );
+    } else {
+        warn!(term, "not leading without --on-elected: giving up");
     }
 }
 
@@ -250,7 +266,7 @@ fn stopping(term: u64, reason: Reason) {
     }
 }
 
-/// What a hook does wrong is its own affair, but for the one that decides about leading.
+/// Logs the failure of a hook. Only --on-elected has an effect on the leadership.
 fn hook_failed(hook: Hook, failure: HookFailure) {
     let hook = match hook {
         Hook::OnElected => "--on-elected",
@@ -270,27 +286,27 @@ fn hook_failed(hook: Hook, failure: HookFailure) {
     }
 }
 
-/// A signal as people know it: `TERM`, not 15.
+/// The name of a signal, as people know it: `TERM`, not 15.
 fn name(Signal(number): Signal) -> String {
     nix::sys::signal::Signal::try_from(number)
         .map_or_else(|_| number.to_string(), |signal| signal.as_str().trim_start_matches("SIG").to_owned())
 }
 
-/// Ctrl-Z: what becomes of the leadership meanwhile.
-pub fn suspended(leased: bool) {
-    if leased {
+/// Logs a suspension (Ctrl-Z), and its effect on the leadership.
+pub fn suspended(has_lease: bool) {
+    if has_lease {
         warn!("suspended with the leader command: the lease runs out unless fg or bg comes first");
     } else {
         info!("suspended with the leader command, still leading: fg or bg goes on");
     }
 }
 
-/// After a suspension, or instead of one that nobody could have ended.
+/// Logs the end of a suspension, or that the kernel did not suspend the job.
 pub fn resumed() {
     info!("going on");
 }
 
-/// The command stands still, and the boundary with it.
+/// Logs that the command was stopped while it leads.
 pub fn command_stopped(signal: Signal) {
     let Signal(number) = signal;
     if number == libc::SIGTTIN || number == libc::SIGTTOU {
@@ -307,14 +323,14 @@ pub fn command_stopped(signal: Signal) {
     }
 }
 
-/// Why the store would not have us: the last line.
-pub fn refused(story: &StoreNote) {
-    if let StoreNote::Error(refusal) = story {
+/// Logs the reason of the store's refusal: the last line.
+pub fn refused(note: &StoreNote) {
+    if let StoreNote::Error(refusal) = note {
         error!("store: {refusal}");
     }
 }
 
-/// The keeper refused to start in time: said in the debug log, since the next renewal mends it.
+/// Logs that the keeper refused a start. The debug log is enough, since the next renewal starts it again.
 pub fn not_started(why: NotStarted) {
     debug!(?why, "leader command not started");
 }
@@ -338,13 +354,13 @@ mod tests {
         }
     }
 
-    /// What a new event log says, line by line, with the level in front.
-    fn told(story: impl FnOnce(&mut EventLog)) -> Vec<String> {
+    /// The lines of a new event log, with the level in front.
+    fn logged(log: impl FnOnce(&mut EventLog)) -> Vec<String> {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
         let subscriber = subscriber.with_ansi(false).with_target(false).without_time().finish();
-        tracing::subscriber::with_default(subscriber, || story(&mut EventLog::default()));
+        tracing::subscriber::with_default(subscriber, || log(&mut EventLog::default()));
         let text = String::from_utf8(lines.0.lock().expect("one thread").clone()).expect("text");
         text.lines().map(|line| line.trim_start().to_owned()).collect()
     }
@@ -357,7 +373,7 @@ mod tests {
 
     #[test]
     fn the_trouble_that_ends_a_candidacy_is_an_error_and_said_once() {
-        let lines = told(|event_log| {
+        let lines = logged(|event_log| {
             event_log.notice(&Notice::Unavailable);
             event_log.store_note(NOW, &down());
             event_log.store_note(NOW, &StoreNote::None);
@@ -365,7 +381,7 @@ mod tests {
         });
         assert_eq!(lines, ["ERROR store: down"]);
         // It had been named already, and that was a warning then.
-        let lines = told(|event_log| {
+        let lines = logged(|event_log| {
             event_log.store_note(NOW, &down());
             event_log.notice(&Notice::Unavailable);
             event_log.store_note(NOW, &down());
@@ -379,28 +395,28 @@ mod tests {
 
     #[test]
     fn a_store_that_fell_silent_without_a_word_is_named_at_the_end_and_only_if_that_is_why() {
-        let lines = told(|event_log| {
+        let lines = logged(|event_log| {
             event_log.notice(&Notice::Unavailable);
             event_log.ended(&Outcome::Unavailable);
         });
         assert_eq!(lines, ["ERROR store: no answer in time"]);
-        assert_eq!(told(|event_log| event_log.ended(&Outcome::NotElected)), [""; 0]);
+        assert_eq!(logged(|event_log| event_log.ended(&Outcome::NotElected)), [""; 0]);
     }
 
     #[test]
     fn what_a_waiter_is_warned_of_is_no_warning_for_a_loser() {
         let stands = |event_log: &mut EventLog| {
-            let sighting = Observation { obstacle: Some("held by orphans".to_owned()), ..Observation::default() };
-            event_log.store_note(NOW, &StoreNote::Observation(sighting));
+            let observation = Observation { obstacle: Some("held by orphans".to_owned()), ..Observation::default() };
+            event_log.store_note(NOW, &StoreNote::Observation(observation));
         };
-        assert_eq!(told(stands), ["WARN waiting: held by orphans"]);
+        assert_eq!(logged(stands), ["WARN waiting: held by orphans"]);
         let loses = |event_log: &mut EventLog| {
             event_log.notice(&Notice::NotElected);
             stands(event_log);
         };
-        assert_eq!(told(loses), ["INFO not elected: held by orphans"]);
+        assert_eq!(logged(loses), ["INFO not elected: held by orphans"]);
         // What it then leaves behind is.
-        let lines = told(|event_log| {
+        let lines = logged(|event_log| {
             event_log.notice(&Notice::NotElected);
             event_log.store_note(NOW, &down());
         });
@@ -410,7 +426,7 @@ mod tests {
     #[test]
     fn a_lost_leadership_is_a_warning_and_a_lost_win_is_none() {
         let lost = || StoreNote::Lost("it is not there".to_owned());
-        let lines = told(|event_log| {
+        let lines = logged(|event_log| {
             event_log.notice(&Notice::Elected { term: 7 });
             event_log.store_note(NOW, &lost());
             event_log.notice(&Notice::Won { term: 8 });

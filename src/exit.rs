@@ -7,7 +7,7 @@ use elect_core::{CommandEnd, Outcome, Signal};
 /// The statuses that are elect's own; a command's status is passed on as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It went well, or the answer is yes.
+    /// The command succeeded, or the answer is yes.
     Success = 0,
     /// The command line makes no sense.
     Usage = 2,
@@ -15,11 +15,11 @@ pub enum Exit {
     No = 3,
     /// The store cannot be reached.
     Unavailable = 69,
-    /// Somebody else leads, and it was not to be waited for, or not any longer.
+    /// Another candidate leads, and --no-wait or --wait ends the wait.
     NotElected = 75,
-    /// Leadership was lost, and was not to be sought again.
+    /// Leadership was lost, and --on-lost is exit.
     LeadershipLost = 76,
-    /// The store will not have us at the first contact: permission, authentication. Never because of a record (S6).
+    /// The store refuses at the first contact: permission, authentication. Never because of a record (S6).
     Refused = 77,
     /// elect itself failed.
     Failed = 125,
@@ -37,7 +37,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What `elect run` says by itself, as its help shows it: everything else is the command's.
+/// The statuses of `elect run` itself, as its help shows them: every other status is the command's.
 pub const RUN_EXIT_STATUSES: [(Exit, &str); 9] = [
     (Exit::Usage, "the command line makes no sense"),
     (Exit::Unavailable, "the store cannot be reached, and --no-wait or --wait sets an end to trying"),
@@ -91,7 +91,7 @@ fn ending(outcome: &Outcome) -> Ending {
     Ending::Status(exit as u8)
 }
 
-/// What exec says of the file is the file's fault; that there is no process or memory to be had is not.
+/// exec errors about the file map to 126 and 127; fork and memory errors map to 125.
 fn cannot_start(errno: i32) -> Exit {
     match errno {
         libc::ENOENT => Exit::NotFound,

@@ -54,7 +54,7 @@ pub enum StartError {
     Setup(#[from] SetupError),
 }
 
-/// Starts logging. What is still to be written is written when the guard is dropped, or given up after a second.
+/// Starts logging. The guard, when it is dropped, writes the lines that wait, and gives up after a second.
 ///
 /// Starts a thread: not to be called before the keeper has been forked.
 ///
@@ -167,8 +167,8 @@ where
 
 /// Message and fields of an event: `leader command started term=1 pid=2`.
 ///
-/// This is where every text from outside becomes part of a line: each value is escaped, and cut where the line has no room
-/// left, whatever the caller has put into it (DESIGN.md 2.5).
+/// This is where every text from outside becomes part of a line: each value is escaped, and cut where the line has no
+/// room left, whatever the caller has put into it (DESIGN.md 2.5).
 struct Fields {
     text: String,
     colours: bool,

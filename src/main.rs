@@ -5,6 +5,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("elect is for Linux: it kills by cgroup, /proc and subreaper, which nothing else has");
 
+mod async_fd;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 mod bounded_file;
 mod cli;
@@ -12,10 +13,18 @@ mod command_env;
 mod config;
 mod control;
 mod driver;
+mod duration;
 mod event_log;
 mod exit;
+mod host_port;
 mod http;
+mod job_control;
+mod keeper_link;
+mod leader_tracker;
+#[cfg(feature = "listen")]
+mod listen_address;
 mod log;
+mod runtime_dir;
 mod setup;
 mod signals;
 mod status;

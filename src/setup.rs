@@ -1,7 +1,7 @@
 //! The moment in which elect gets from the kernel what it needs: threads, descriptors, signal handlers (DESIGN.md K13).
 //!
-//! Libraries panic where the kernel refuses a descriptor. At start that is a limit that is too low, and one sentence says so;
-//! later nothing is needed any more whose refusal could be a panic.
+//! Libraries panic where the kernel refuses a descriptor. At start that is a limit that is too low, and one sentence
+//! says so; later nothing is needed any more whose refusal could be a panic.
 
 use std::any::Any;
 use std::fs::File;
@@ -66,8 +66,8 @@ pub fn demand_descriptors(needed: usize) -> Result<(), SetupError> {
 /// Descriptors that connections from outside leave free: for a reconnect to the store, and for the files that it needs.
 const DESCRIPTORS_RESERVED: u64 = 8;
 
-/// Whether a connection from outside has taken one of the last descriptors, which are not for it: the kernel gives the lowest
-/// number that is free.
+/// Whether a connection from outside has taken one of the last descriptors, which are not for it: the kernel gives the
+/// lowest number that is free.
 pub fn is_reserved(connection: &impl AsRawFd) -> bool {
     let number = u64::try_from(connection.as_raw_fd()).unwrap_or_default();
     getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(soft, _)| number.saturating_add(DESCRIPTORS_RESERVED) >= soft)

@@ -5,7 +5,7 @@ use std::io;
 use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// What a signal asks for.
+/// The meaning of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalEvent {
     /// TERM, INT or QUIT: stop; a second one: at once.
@@ -25,9 +25,9 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. A SIGHUP that was ignored when we started stays ignored (nohup). A terminal never stops us for
-    /// what we log while others have it (SIGTTOU), and a Ctrl-Z that is meant for us does, by the kernel's own hand: only so is
-    /// a job suspended, and continued, all at once.
+    /// Installs the handlers. A SIGHUP that was ignored when we started stays ignored (nohup). A terminal never stops
+    /// us for what we log while others have it (SIGTTOU), and a Ctrl-Z that is meant for us does, by the kernel's own
+    /// hand: only so is a job suspended, and continued, all at once.
     ///
     /// # Errors
     ///
@@ -48,7 +48,7 @@ impl Signals {
             streams.push((event, signal(SignalKind::from_raw(number))?));
             heard.add(number.try_into()?);
         }
-        // Whoever started us may have had them blocked; the command gets that mask back, we cannot live with it.
+        // The parent may have blocked them. The command gets the inherited mask back; elect needs the signals.
         heard.thread_unblock()?;
         Ok(Signals { streams })
     }

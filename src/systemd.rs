@@ -1,8 +1,8 @@
-//! What systemd is told: that we are ready, what we are doing, that we are alive, that we stop and how long that may take.
+//! Notifications to systemd: readiness, the status line, the watchdog, and a stop with the time that it may take.
 //!
-//! Messages go to the datagram socket that `NOTIFY_SOCKET` names, without ever waiting for it: what finds no room is sent
-//! with what is true by then, a little later. `sd_notify` has the words of the protocol; its own sending blocks when the
-//! socket is full and knows no abstract names.
+//! Messages go to the datagram socket that `NOTIFY_SOCKET` names, without ever waiting for it: a message that finds no
+//! room is replaced a little later by the state of then. `sd_notify` has the words of the protocol; its own sending
+//! blocks when the socket is full and knows no abstract names.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
@@ -15,7 +15,6 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::debug;
 
-use crate::status::StatusSnapshot;
 use elect_core::Time;
 
 /// How soon a message that found no room is tried again.
@@ -25,7 +24,7 @@ const STOP_EXTENSION: Duration = Duration::from_secs(15);
 /// …this often: a loop that stalls is waited for no longer than that.
 const EXTEND_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The service manager's ear, if there is one.
+/// The connection to the service manager, if there is one.
 #[derive(Debug)]
 pub struct SystemdNotifier {
     socket: Option<NotifySocket>,
@@ -38,12 +37,23 @@ pub struct SystemdNotifier {
     retry_at: Time,
 }
 
-/// What has arrived.
+/// The state that systemd has received.
 #[derive(Debug, Default)]
 struct Sent {
-    ready: bool,
-    stopping: bool,
-    status: String,
+    is_ready: bool,
+    is_stopping: bool,
+    text: String,
+}
+
+/// The state of the service that systemd is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// The line that `systemctl status` shows.
+    pub text: String,
+    /// Whether the service is on its way out.
+    pub is_stopping: bool,
+    /// Whether the loop and the store's worker still turn: otherwise the watchdog must bite.
+    pub is_alive: bool,
 }
 
 impl SystemdNotifier {
@@ -71,23 +81,22 @@ impl SystemdNotifier {
         }
     }
 
-    /// Says what is new or due, in one message. To be called after every event, and at [`SystemdNotifier::wake_at`] at the latest.
-    pub fn notify(&mut self, now: Time, snapshot: &StatusSnapshot) {
+    /// Says what is new or due, in one message. To be called after every event, and at [`SystemdNotifier::wake_at`] at
+    /// the latest.
+    pub fn notify(&mut self, now: Time, ServiceStatus { text, is_stopping, is_alive }: ServiceStatus) {
         let Some(socket) = &self.socket else { return };
-        let status = snapshot.to_string();
-        let stopping = snapshot.is_shutting_down();
-        let extends = stopping && (!self.sent.stopping || now >= self.extend_at);
+        let extends = is_stopping && (!self.sent.is_stopping || now >= self.extend_at);
         let mut pings = self.interval.is_some() && now >= self.watchdog_at;
-        if pings && !snapshot.is_alive(now) {
+        if pings && !is_alive {
             // This loop turns, and the store's worker does not.
             pings = false;
             self.watchdog_at = now + RETRY_INTERVAL;
         }
         let extension = u32::try_from(STOP_EXTENSION.as_micros()).unwrap_or(u32::MAX);
         let words = [
-            (!self.sent.ready).then_some(NotifyState::Ready),
-            (stopping && !self.sent.stopping).then_some(NotifyState::Stopping),
-            (status != self.sent.status).then_some(NotifyState::Status(&status)),
+            (!self.sent.is_ready).then_some(NotifyState::Ready),
+            (is_stopping && !self.sent.is_stopping).then_some(NotifyState::Stopping),
+            (text != self.sent.text).then_some(NotifyState::Status(&text)),
             extends.then_some(NotifyState::ExtendTimeoutUsec(extension)),
             pings.then_some(NotifyState::Watchdog),
         ];
@@ -107,7 +116,7 @@ impl SystemdNotifier {
             return;
         }
         self.retry_at = Time::NEVER;
-        self.sent = Sent { ready: true, stopping, status };
+        self.sent = Sent { is_ready: true, is_stopping, text };
         if extends {
             self.extend_at = now + EXTEND_INTERVAL;
         }
@@ -154,7 +163,21 @@ impl NotifySocket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::snapshot::tests::{NOW, SECOND, observed, snapshot};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const NOW: Time = Time::from_nanos(1_000_000_000_000);
+
+    fn campaigning() -> ServiceStatus {
+        ServiceStatus { text: "campaigning".to_owned(), is_stopping: false, is_alive: true }
+    }
+
+    fn following() -> ServiceStatus {
+        ServiceStatus { text: "following web-1 (term 42)".to_owned(), ..campaigning() }
+    }
+
+    fn stopping() -> ServiceStatus {
+        ServiceStatus { text: "stopping".to_owned(), is_stopping: true, ..campaigning() }
+    }
 
     struct ManagerFixture {
         _directory: tempfile::TempDir,
@@ -182,12 +205,10 @@ mod tests {
     #[test]
     fn each_thing_is_said_once() {
         let mut fixture = fixture(None);
-        let mut snapshot = snapshot();
-        fixture.systemd.notify(NOW, &snapshot);
-        fixture.systemd.notify(NOW, &snapshot);
+        fixture.systemd.notify(NOW, campaigning());
+        fixture.systemd.notify(NOW, campaigning());
         assert_eq!(fixture.received().as_deref(), Some("READY=1\nSTATUS=campaigning\n"));
-        snapshot.set_observation(NOW, &observed("web-1"));
-        fixture.systemd.notify(NOW, &snapshot);
+        fixture.systemd.notify(NOW, following());
         assert_eq!(fixture.received().as_deref(), Some("STATUS=following web-1 (term 42)\n"));
         assert_eq!((fixture.received(), fixture.systemd.wake_at()), (None, Time::NEVER));
     }
@@ -195,21 +216,19 @@ mod tests {
     #[test]
     fn a_stop_asks_for_more_time_for_as_long_as_it_takes() {
         let mut fixture = fixture(None);
-        let mut snapshot = snapshot();
-        fixture.systemd.notify(NOW, &snapshot);
+        fixture.systemd.notify(NOW, campaigning());
         fixture.received();
-        snapshot.begin_shutdown();
-        fixture.systemd.notify(NOW, &snapshot);
+        fixture.systemd.notify(NOW, stopping());
         let more = "EXTEND_TIMEOUT_USEC=15000000\n";
         assert_eq!(fixture.received(), Some(format!("STOPPING=1\nSTATUS=stopping\n{more}")));
         let mut now = NOW;
         for _ in 0..3 {
-            fixture.systemd.notify(now + SECOND, &snapshot);
+            fixture.systemd.notify(now + SECOND, stopping());
             assert_eq!(fixture.received(), None);
             let next = fixture.systemd.wake_at();
             assert!(next.since(now) < STOP_EXTENSION, "in time");
             now = next;
-            fixture.systemd.notify(now, &snapshot);
+            fixture.systemd.notify(now, stopping());
             assert_eq!(fixture.received().as_deref(), Some(more));
         }
     }
@@ -217,27 +236,24 @@ mod tests {
     #[test]
     fn a_watchdog_is_petted_twice_as_often_as_it_wants() {
         let mut fixture = fixture(Some(4 * SECOND));
-        fixture.systemd.notify(NOW, &snapshot());
+        fixture.systemd.notify(NOW, campaigning());
         assert!(fixture.received().is_some_and(|message| message.ends_with("WATCHDOG=1\n")));
-        fixture.systemd.notify(NOW + SECOND, &snapshot());
+        fixture.systemd.notify(NOW + SECOND, campaigning());
         assert_eq!((fixture.received(), fixture.systemd.wake_at()), (None, NOW + 2 * SECOND));
-        fixture.systemd.notify(NOW + 2 * SECOND, &snapshot());
+        fixture.systemd.notify(NOW + 2 * SECOND, campaigning());
         assert_eq!(fixture.received().as_deref(), Some("WATCHDOG=1\n"));
     }
 
     #[test]
     fn a_worker_that_has_stalled_lets_the_watchdog_bark() {
         let mut fixture = fixture(Some(4 * SECOND));
-        let mut snapshot = snapshot();
-        snapshot.request_sent(NOW);
-        fixture.systemd.notify(NOW, &snapshot);
+        fixture.systemd.notify(NOW, campaigning());
         fixture.received();
         let late = NOW + 60 * SECOND;
-        fixture.systemd.notify(late, &snapshot);
+        fixture.systemd.notify(late, ServiceStatus { is_alive: false, ..campaigning() });
         assert_eq!(fixture.received(), None);
         assert!(fixture.systemd.wake_at() > late, "looked at again, and not all the time");
-        snapshot.request_answered();
-        fixture.systemd.notify(late + SECOND, &snapshot);
+        fixture.systemd.notify(late + SECOND, campaigning());
         assert_eq!(fixture.received().as_deref(), Some("WATCHDOG=1\n"));
     }
 
@@ -255,12 +271,10 @@ mod tests {
             }
             while send(&sender) {}
         }
-        let mut snapshot = snapshot();
-        fixture.systemd.notify(NOW, &snapshot);
+        fixture.systemd.notify(NOW, campaigning());
         assert_eq!(fixture.systemd.wake_at(), NOW + RETRY_INTERVAL);
-        snapshot.set_observation(NOW, &observed("web-1"));
         while fixture.received().is_some() {}
-        fixture.systemd.notify(NOW + RETRY_INTERVAL, &snapshot);
+        fixture.systemd.notify(NOW + RETRY_INTERVAL, following());
         assert_eq!(fixture.received().as_deref(), Some("READY=1\nSTATUS=following web-1 (term 42)\n"));
         assert_eq!(fixture.systemd.wake_at(), Time::NEVER);
     }

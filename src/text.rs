@@ -1,13 +1,14 @@
 //! The one place where text from outside elect is made safe to show (DESIGN.md 2.5).
 //!
-//! Names and hosts from records, answers of servers, names of processes and paths may hold anything. Shown as they are, they
-//! could end a line, forge the next one or steer the terminal.
+//! Names and hosts from records, answers of servers, names of processes and paths may hold anything. Shown as they are,
+//! they could end a line, forge the next one or steer the terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// The text with each character escaped that could end a line, steer a terminal or change the order in which text is shown:
-/// controls (C0, DEL, C1), line and paragraph separators, and the marks that change the direction of text. All other text stays.
+/// The text with each character escaped that could end a line, steer a terminal or change the order in which text is
+/// shown: controls (C0, DEL, C1), line and paragraph separators, and the marks that change the direction of text. All
+/// other text stays.
 #[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_unsafe) {

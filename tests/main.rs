@@ -9,6 +9,7 @@
 )]
 mod harness;
 
+mod citations;
 mod containment;
 mod control_commands;
 mod directories;

@@ -149,7 +149,7 @@ fn the_timeline_of_a_lost_lease_is_that_of_elect_plan() {
         format!("{:4.1} s  SIGTERM", row("SIGTERM")),
         format!("{:4.1} s  SIGKILL", row("SIGKILL")),
         format!("{:4.1} s  the lease ends", row("lease")),
-        format!("wherever it begins, is {} s", row("outage")),
+        format!("whenever it begins, is {} s", row("outage")),
         format!("The {} s between SIGKILL and the end of the lease", row("margin")),
     ] {
         assert!(page.contains(&line), "{line:?} is not in the page");

@@ -43,7 +43,7 @@ impl AccessError {
     }
 }
 
-/// What the flags say; the password comes from its file, or else from `ELECT_PASSWORD`.
+/// The access that the flags describe; the password comes from its file, or else from `ELECT_PASSWORD`.
 ///
 /// # Errors
 ///

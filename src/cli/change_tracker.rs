@@ -1,8 +1,8 @@
-//! From what is seen of a store, look by look, to what is said about it: each change once, in order, and no change that is
-//! none. Pure: what has been seen goes in, what is to be said comes out.
+//! From what is seen of a store, look by look, to what is said about it: each change once, in order, and no change that
+//! is none. Pure: what has been seen goes in, what is to be said comes out.
 //!
-//! Terms are opaque, so that a gap between two of them means nothing by itself. That a term was skipped is said if the store
-//! knows of one, before the present or last, that is newer than the newest that was shown.
+//! Terms are opaque, so that a gap between two of them means nothing by itself. That a term was skipped is said if the
+//! store knows of one, before the present or last, that is newer than the newest that was shown.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::store::{Leader, Listing, Observation, StoreError};
 use elect_core::boundary::Boundary;
 use elect_core::{Term, Time};
 
-/// How long a term that was over has to be seen again to be believed: the record of a leader that died is in the way of the
-/// next one for a moment, under whose lock it looks alive.
+/// How long a term that was over has to be seen again to be believed: the record of a leader that died is in the way of
+/// the next one for a moment, under whose lock it looks alive.
 const STALE_TERM_GRACE: Duration = Duration::from_secs(1);
 /// Boundaries that nobody leads are remembered while there are not more of them than this.
 const TRACKED_BOUNDARIES_MAX: usize = 10_000;
@@ -31,9 +31,9 @@ pub enum ChangeKind {
         leader: Leader,
         skipped: Skipped,
     },
-    /// Nobody leads.
+    /// The boundary has no leader.
     NoLeader {
-        /// What keeps everybody out, for people.
+        /// The obstacle that keeps every candidate out, for people.
         obstacle: Option<String>,
         skipped: Skipped,
     },
@@ -50,7 +50,7 @@ pub enum Skipped {
     After(Option<Term>),
 }
 
-/// What has been said.
+/// The last reported state.
 #[derive(Debug, Default)]
 pub struct ChangeTracker {
     tracked: BTreeMap<Boundary, TrackedBoundary>,
@@ -78,7 +78,7 @@ enum LastReported {
 }
 
 impl ChangeTracker {
-    /// What is to be said of this look at `scope`, `None` for all of the store.
+    /// The changes to report after an observation of `scope`; `None` is the whole store.
     pub fn observe(
         &mut self,
         now: Time,
@@ -244,7 +244,7 @@ mod tests {
         StoreError::Unavailable("down".to_owned())
     }
 
-    /// What is said, as short as can be.
+    /// The report as a short text.
     fn rendered(changes: Vec<Change>) -> Vec<String> {
         let gap = |skipped| match skipped {
             Skipped::Unknown => "?".to_owned(),

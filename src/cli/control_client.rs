@@ -9,9 +9,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::fail;
-use crate::config::{self, Address, ConfigError, duration};
+use crate::config::{self, ConfigError};
 use crate::control::{self, ControlOutcome, ControlRequest, ControlResponse};
+use crate::duration::parse_duration;
 use crate::exit::Exit;
+use crate::host_port::HostPort;
 use elect_core::boundary::Boundary;
 use elect_keeper::clock;
 
@@ -32,20 +34,20 @@ pub struct ControlTarget {
     pub id: Option<String>,
 
     /// How long to wait for the answer
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
 }
 
 /// Flags of `elect proclaim`.
 #[derive(Debug, Args)]
 pub struct ProclaimFlags {
-    /// What people are shown
+    /// The name shown to people
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
-    /// What followers are told
+    /// The address that followers are given
     #[arg(long, value_name = "HOST[:PORT]")]
-    pub advertise: Option<Address>,
+    pub advertise: Option<HostPort>,
 
     #[command(flatten)]
     pub target: ControlTarget,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::config::joined;
+use crate::host_port::joined;
 use crate::store::Leader;
 use crate::text::escaped;
 use elect_keeper::clock;

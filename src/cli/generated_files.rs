@@ -23,7 +23,7 @@ const SEE_ALSO: &str = ".SH \"SEE ALSO\"\n\\fBelect\\fR(1), \\fBelect\\-stores\\
 #[test]
 fn man_pages_are_current() {
     let mut command = super::command().disable_help_subcommand(true);
-    // What the short help leaves out has its place on a page.
+    // A manual page has room for the text that the short help leaves out.
     command = command.mut_subcommands(|command| command.mut_args(|flag| flag.hide_short_help(false)));
     command.build();
     let pages = std::iter::once(command.clone()).chain(command.get_subcommands().cloned());

@@ -15,8 +15,8 @@ use crate::exit::Exit;
 use crate::store::claim_release::{SUBCOMMAND, StoredClaim};
 use elect_keeper::MESSAGE_BYTES_MAX as MESSAGE_TO_KEEPER_BYTES_MAX;
 
-/// The descriptor of the claim, if it is this that we were executed for. Not part of the command line that people see, and
-/// that is completed for them.
+/// The descriptor of the claim, if it is this that we were executed for. Not part of the command line that people see,
+/// and that is completed for them.
 pub fn claim_descriptor() -> Option<RawFd> {
     let mut words = std::env::args_os().skip(1);
     words.next().filter(|word| word == SUBCOMMAND)?;
@@ -27,7 +27,7 @@ pub fn claim_descriptor() -> Option<RawFd> {
 /// Reads the claim from a descriptor of ours, and gives it back.
 pub fn relinquish(descriptor: RawFd) -> ExitCode {
     std::panic::set_hook(Box::new(|_| std::process::exit(Exit::Failed as i32)));
-    // Whoever waits for the end of the command's output does not wait for us.
+    // A process that reads the command's output to its end must not wait for this process.
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         let _ = dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null));
     }

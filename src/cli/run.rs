@@ -12,11 +12,14 @@ use crate::driver::Driver;
 use crate::exit::{self, Exit};
 use crate::log::{self, StartError, Verbosity};
 use crate::setup::Setup;
-use crate::store::{Access, Candidacy, Identity, StoreError, StoreUrl};
-use elect_keeper::{CommandSpec, FindError, ForkError, Keeper, close_inherited, find, ignore_file_size_signal};
+use crate::store::url::StoreUrl;
+use crate::store::{Access, Candidacy, Identity, StoreError};
+use elect_keeper::{
+    CommandSpec, FindError, ForkError, Keeper, close_inherited, ignore_file_size_signal, resolve_command,
+};
 
-/// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the files or
-/// connections of a store, for a reconnect, and for requests on this host.
+/// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the
+/// files or connections of a store, for a reconnect, and for requests on this host.
 const DESCRIPTORS_NEEDED: usize = 28;
 
 pub fn run(flags: RunFlags) -> ExitCode {
@@ -67,7 +70,8 @@ pub fn run(flags: RunFlags) -> ExitCode {
     }
 }
 
-/// The boundaries of the commands that we run inside, the outermost first: a command knows its own, and those around it.
+/// The boundaries of the commands that we run inside, the outermost first: a command knows its own, and those around
+/// it.
 fn inside() -> Vec<String> {
     if std::env::var_os("ELECT_ROLE").is_none() {
         return Vec::new();
@@ -78,7 +82,8 @@ fn inside() -> Vec<String> {
 
 fn program(config: &Config) -> Result<CommandSpec, FindError> {
     let search = std::env::var_os("PATH");
-    let path = config.command.first().map(|name| find(name, search.as_deref())).transpose()?.unwrap_or_default();
+    let path =
+        config.command.first().map(|name| resolve_command(name, search.as_deref())).transpose()?.unwrap_or_default();
     Ok(CommandSpec {
         path,
         words: config.command.clone(),

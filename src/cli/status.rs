@@ -59,15 +59,16 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
 }
 
 async fn look(query: &StoreQuery<'_>) -> Result<Vec<(Boundary, Observation)>, StoreError> {
-    let mut store = query.url.open(&query.access, Notifier::to_nobody())?;
+    let mut store = query.url.open(&query.access, Notifier::disconnected())?;
     let looked = async {
         match &query.boundary {
             Some(boundary) => {
-                // A record beside which this elect does not campaign is an answer: there is no leader that can be shown.
-                let observation = store.look(boundary).await.or_else(Observation::obstructed)?;
+                // A record beside which this elect does not campaign is an answer: there is no leader that can be
+                // shown.
+                let observation = store.observe(boundary).await.or_else(Observation::obstructed)?;
                 Ok(vec![(boundary.clone(), observation)])
             }
-            None => Ok(store.survey(Detail::Lease).await?.into_iter().map(readable).collect()),
+            None => Ok(store.observe_all(Detail::Lease).await?.into_iter().map(readable).collect()),
         }
     };
     tokio::time::timeout(QUERY_TIMEOUT, looked).await.unwrap_or_else(|_| {

@@ -1,5 +1,5 @@
-//! Lines on stdout, from a loop that must go on: a reader that is slow keeps nobody from hearing a signal, and one that is gone
-//! is noticed with nothing to be said.
+//! Lines on stdout, from a loop that must go on: a slow reader does not delay the handling of signals, and a reader
+//! that has gone is noticed without writing.
 
 use std::io::{self, Stdout};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -8,13 +8,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// What a pipe, or a terminal, that says it takes something takes without waiting.
+use crate::async_fd;
+
+/// The bytes that a pipe or a terminal takes without waiting once it is writable.
 const WRITE_BYTES_MAX: usize = 4096;
 
 /// Stdout, which is shared with others and therefore left as it is: it may block.
 pub struct StdoutWriter {
     stdout: Stdout,
-    /// `None` for files, which never make anybody wait.
+    /// `None` for files, which are always writable.
     readiness: Option<AsyncFd<StdoutFd>>,
 }
 
@@ -27,14 +29,10 @@ impl AsRawFd for StdoutFd {
 }
 
 impl StdoutWriter {
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe to call, and what it guards against is a descriptor closed early: nobody closes stdout"
-    )]
     pub fn open() -> StdoutWriter {
         let stdout = io::stdout();
         let descriptor = StdoutFd(stdout.as_fd().as_raw_fd());
-        let readiness = AsyncFd::with_interest(descriptor, Interest::WRITABLE | Interest::ERROR).ok();
+        let readiness = async_fd::watch(descriptor, Interest::WRITABLE | Interest::ERROR).ok();
         StdoutWriter { stdout, readiness }
     }
 
@@ -42,7 +40,7 @@ impl StdoutWriter {
     ///
     /// # Errors
     ///
-    /// Nobody reads it, or there is no room.
+    /// The reader has gone, or there is no room.
     pub async fn write(&self, text: &str) -> io::Result<()> {
         let mut left = text.as_bytes();
         while !left.is_empty() {
@@ -61,7 +59,7 @@ impl StdoutWriter {
         let Some(readiness) = &self.readiness else { return Ok(()) };
         loop {
             let mut ready = readiness.writable().await?;
-            // What was so when we were told of it may not be so any more.
+            // The readiness that the runtime has noted may be out of date.
             let mut asked = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLOUT)];
             if poll(&mut asked, PollTimeout::ZERO)? > 0 {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! What `status`, `watch` and `wait` have in common: whom they ask about what, and how.
+//! The part that `status`, `watch` and `wait` share: the store, the scope and the way of a query.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,8 +10,9 @@ use super::{DESCRIPTORS_FOR_QUERY, fail, prepare, runtime};
 use crate::config::StoreFlags;
 use crate::exit::Exit;
 use crate::setup::Setup;
+use crate::store::Access;
 use crate::store::observer::POLL_INTERVAL;
-use crate::store::{Access, StoreUrl};
+use crate::store::url::StoreUrl;
 use elect_core::boundary::Boundary;
 
 /// How long the store may take to answer somebody who looks at a screen.

@@ -24,7 +24,7 @@ use elect_keeper::clock;
 /// How long a trouble that goes on is not mentioned again.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What is waited for.
+/// The condition that ends the wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitCondition {
     Leader,
@@ -48,7 +48,7 @@ impl FromStr for WaitCondition {
 }
 
 impl WaitCondition {
-    /// Who makes it so that what is waited for is so, as far as that is somebody.
+    /// The leader that satisfies the condition, if the condition names one.
     fn evaluate<'a>(&self, leaders: &'a BTreeMap<Boundary, Leader>) -> ConditionMatch<'a> {
         let first = |fits: &dyn Fn(&Leader) -> bool| {
             leaders
@@ -80,7 +80,7 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
         Err(status) => return status,
     };
     block_on(query.url, async {
-        let store = match query.url.open(&query.access, Notifier::to_nobody()) {
+        let store = match query.url.open(&query.access, Notifier::disconnected()) {
             Ok(store) => store,
             Err(error) => return fail(exit_for(&error), &error.to_string()),
         };
@@ -116,13 +116,13 @@ struct WaitCommand<'a> {
     shown: String,
     observer: Observer,
     tracker: ChangeTracker,
-    /// Who leads, as far as that is known.
+    /// The leaders that are known.
     leaders: BTreeMap<Boundary, Leader>,
     /// Boundaries whose record cannot be read: somebody may lead them.
     unreadable: BTreeSet<Boundary>,
     /// Whether the store has ever answered.
     has_answered: bool,
-    /// What the store's last answer was, if it was none; and when that was last mentioned.
+    /// The store's last error, if its last answer was one, and the time at which it was last reported.
     last_error: Option<(String, Time)>,
 }
 
@@ -191,7 +191,7 @@ impl WaitCommand<'_> {
         self.last_error = Some((error.to_owned(), now));
     }
 
-    /// What has been waited for, as `status` has it. Into a closed pipe: the status says it too.
+    /// Prints the match as `status` does. A closed pipe is ignored: the exit status says it too.
     fn print(&self, matched: ConditionMatch<'_>) {
         let (boundary, leader) = match (matched, self.observer.scope()) {
             (ConditionMatch::Leader(boundary, leader), _) => (boundary, Some(leader)),

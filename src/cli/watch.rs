@@ -26,7 +26,7 @@ pub fn watch(flags: &WatchFlags) -> ExitCode {
         Err(status) => return status,
     };
     block_on(query.url, async {
-        let store = match query.url.open(&query.access, Notifier::to_nobody()) {
+        let store = match query.url.open(&query.access, Notifier::disconnected()) {
             Ok(store) => store,
             Err(error) => return fail(exit_for(&error), &error.to_string()),
         };
@@ -64,7 +64,7 @@ struct WatchCommand {
 enum WatchEnd {
     /// A signal says so.
     Stopped,
-    /// Nobody reads what it says.
+    /// The reader of its output has gone.
     ReaderGone,
     /// The store will not have us.
     Refused(StoreError),
@@ -78,7 +78,7 @@ impl WatchCommand {
                     OutputFormat::Json => {
                         ChangeDocument::done(now(self.format), self.observer.scope()).to_json() + "\n"
                     }
-                    // What was pressed to stop it is on the line.
+                    // The terminal has echoed the key that stopped it on this line.
                     OutputFormat::Text { is_terminal: true } => "\n".to_owned(),
                     OutputFormat::Text { is_terminal: false } => String::new(),
                 };

@@ -7,14 +7,19 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{Address, OnChangeFlag, RestartLimit, SignalName, duration};
-use crate::{log, store};
+use super::{OnChangeFlag, RestartLimit, SignalName};
+use crate::duration::parse_duration;
+use crate::host_port::HostPort;
+#[cfg(feature = "listen")]
+use crate::listen_address::ListenAddress;
+use crate::log;
+use crate::store::registry::REGISTRY;
 use elect_keeper::Containment;
 
 /// Flags of `elect run`.
 #[derive(Debug, Args)]
 pub struct RunFlags {
-    /// What to campaign for: at most one command runs per boundary
+    /// The boundary to campaign for: at most one command runs per boundary
     ///
     /// A name of 1 to 80 bytes, case-sensitive, conventionally a path like billing/nightly.
     #[arg(short, long, value_name = "NAME", env = "ELECT_BOUNDARY")]
@@ -24,34 +29,34 @@ pub struct RunFlags {
     #[arg(long, value_name = "NAME", env = "ELECT_NAME")]
     pub name: Option<String>,
 
-    /// What followers are told to connect to [default: the hostname, no port]
+    /// The address that followers are given [default: the hostname, no port]
     #[arg(long, value_name = "HOST[:PORT]", env = "ELECT_ADVERTISE")]
-    pub advertise: Option<Address>,
+    pub advertise: Option<HostPort>,
 
     #[command(flatten)]
     pub store: StoreFlags,
 
-    /// How long a lease lasts: what the loss of a whole host costs [default: 10s]
-    #[arg(long, value_name = "DURATION", env = "ELECT_TTL", value_parser = duration, help_heading = "Timing")]
+    /// How long a lease lasts; the loss of a whole host costs as much [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "ELECT_TTL", value_parser = parse_duration, help_heading = "Timing")]
     pub ttl: Option<Duration>,
 
     /// From one renewal to the next [default: ttl/5]
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_RENEW", value_parser = duration, help_heading = "Timing",
+        long, value_name = "DURATION", env = "ELECT_RENEW", value_parser = parse_duration, help_heading = "Timing",
         hide_short_help = true
     )]
     pub renew: Option<Duration>,
 
     /// How long one attempt at the store may take [default: ttl/10]
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_REQUEST_TIMEOUT", value_parser = duration, help_heading = "Timing",
+        long, value_name = "DURATION", env = "ELECT_REQUEST_TIMEOUT", value_parser = parse_duration, help_heading = "Timing",
         hide_short_help = true
     )]
     pub request_timeout: Option<Duration>,
 
     /// From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_FENCE_GRACE", value_parser = duration, help_heading = "Timing",
+        long, value_name = "DURATION", env = "ELECT_FENCE_GRACE", value_parser = parse_duration, help_heading = "Timing",
         hide_short_help = true
     )]
     pub fence_grace: Option<Duration>,
@@ -60,20 +65,21 @@ pub struct RunFlags {
     #[arg(long, value_name = "SIGNAL", env = "ELECT_STOP_SIGNAL", default_value = "TERM", help_heading = "Stopping")]
     pub stop_signal: SignalName,
 
-    /// How long it may take to, before it is killed
+    /// How long the command may take to end before it is killed
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_STOP_TIMEOUT", default_value = "8s", value_parser = duration,
+        long, value_name = "DURATION", env = "ELECT_STOP_TIMEOUT", default_value = "8s", value_parser = parse_duration,
         help_heading = "Stopping"
     )]
     pub stop_timeout: Duration,
 
-    /// By what it is held together: cgroup, pidns, tree
+    /// How the command's processes are contained: cgroup, pidns, tree
     ///
-    /// In each tier every descendant is found and killed at the end; that is all in tree. cgroup adds a cgroup below elect's
-    /// own (v2, Linux 5.14), in which one call kills whatever forks. pidns adds a PID namespace (root), which ends with elect
-    /// even if all of elect is killed at once; /proc remains the host's and shows the host's process ids. auto is cgroup
-    /// where one can be made, else tree. The others are a must: without it elect exits with 77 if a permission is missing,
-    /// else with 125. The first line of the log says which tier it is.
+    /// Each tier finds every descendant and kills it at the end; tier tree does no more. cgroup adds a cgroup below
+    /// elect's own (v2, Linux 5.14), in which one call kills every process that forks. pidns adds a PID namespace
+    /// (root), which ends with elect even if all of elect is killed at once; /proc remains the host's and shows the
+    /// host's process ids. auto takes cgroup if one can be made, otherwise tree. A tier that is named is mandatory: if
+    /// it is not available, elect exits with 77 if a permission is missing, otherwise with 125. The first line of the
+    /// log names the tier.
     #[arg(
         long,
         value_name = "TIER",
@@ -84,10 +90,10 @@ pub struct RunFlags {
     )]
     pub containment: ContainmentFlag,
 
-    /// Start a command that ended again, as the same leader
+    /// Start the command again when it has ended, as the same leader
     ///
-    /// on-failure: after a status other than 0 or a signal. Only once everything that it started is gone, too. A stop of
-    /// elect's own is no end that this is about, and a command that cannot be executed (126, 127) is not tried again.
+    /// on-failure: after a status other than 0 or a signal. elect waits until every process that the command started is
+    /// gone. A command that elect itself stopped, or that cannot be executed (126, 127), is not started again.
     #[arg(
         long,
         value_name = "WHEN",
@@ -97,21 +103,21 @@ pub struct RunFlags {
     )]
     pub restart: RestartFlag,
 
-    /// How long before it is started again: doubled each time, up to 30s
+    /// The delay before a restart: doubled each time, up to 30s
     ///
-    /// Shortened by up to a quarter, by chance. After a run of 30s or more it is as at first again.
+    /// Each delay is shortened at random by up to a quarter. After a run of 30s or more the first delay applies again.
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_RESTART_DELAY", default_value = "100ms", value_parser = duration,
+        long, value_name = "DURATION", env = "ELECT_RESTART_DELAY", default_value = "100ms", value_parser = parse_duration,
         help_heading = "After the command",
         hide_short_help = true
     )]
     pub restart_delay: Duration,
 
-    /// How many restarts within how long before another candidate is to try
+    /// How many restarts, within how long, before another candidate gets its turn
     ///
-    /// Instead of one more, leadership is given up and not sought again for that long, or a ttl if that is longer; twice
-    /// as long each time this happens again, up to 5m, until a run has lasted as long as the first of them. With --on-lost
-    /// exit (so with -n and --wait) elect exits with the command's status instead.
+    /// Instead of one more restart, elect resigns and does not campaign for that long, or for a ttl if that is longer;
+    /// twice as long each time in a row, up to 5m, until a run has lasted as long as the first of these pauses. With
+    /// --on-lost exit (and so with -n and --wait) elect exits with the command's status instead.
     #[arg(
         long,
         value_name = "N/DURATION",
@@ -122,50 +128,51 @@ pub struct RunFlags {
     )]
     pub restart_limit: RestartLimit,
 
-    /// Lead for so long even if the command ends sooner
+    /// Lead for at least this long, even if the command ends sooner
     ///
-    /// Counted from its start. For jobs that many hosts start at about the same time: with -n it runs on the first, and the
-    /// others find a leader however short it was. Whether it failed makes no difference; a signal to elect ends the hold,
-    /// and the exit status is the command's. If elect itself is killed meanwhile, its keeper holds a lock file to the end
-    /// of the hold; a lease on a server runs out by itself.
+    /// The time counts from the command's start. It is meant for jobs that many hosts start at about the same time:
+    /// with -n the first host runs the job, and the others find a leader however short the job was. A failed command is
+    /// held for as well; a signal to elect ends the hold, and the exit status is the command's. If elect itself is
+    /// killed meanwhile, its keeper holds a lock file to the end of the hold; a lease on a server runs out by itself.
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_MIN_HOLD", default_value = "0s", value_parser = duration,
+        long, value_name = "DURATION", env = "ELECT_MIN_HOLD", default_value = "0s", value_parser = parse_duration,
         help_heading = "After the command"
     )]
     pub min_hold: Duration,
 
-    /// Do not wait: exit with 75 if somebody else leads
+    /// Do not wait: exit with 75 if another candidate leads
     ///
-    /// Also if nobody does but the boundary is not to be had yet; and with 69 if the store does not answer the first
-    /// question. The same as --wait 0.
+    /// elect also exits with 75 if no candidate leads but the boundary cannot be acquired yet, and with 69 if the store
+    /// does not answer the first question. The same as --wait 0.
     #[arg(short, long, env = "ELECT_NO_WAIT", value_parser = boolean, num_args = 0..=1, require_equals = true,
         default_value = "0", default_missing_value = "1", hide_default_value = true, hide_possible_values = true,
         value_name = "1|0", help_heading = "Waiting")]
     pub no_wait: bool,
 
-    /// Wait so long at most, then exit as with --no-wait [default: for ever]
+    /// Wait at most this long, then exit as with --no-wait [default: no limit]
     ///
-    /// Counted from the first question to the store, which has the time of one attempt to answer; a boundary that is won
-    /// just then is verified all the same. At the end it exits with 75 if the store's last word was that the boundary is
-    /// not to be had, with 69 if the last attempt got no answer.
-    #[arg(long, value_name = "DURATION", env = "ELECT_WAIT", value_parser = duration, help_heading = "Waiting")]
+    /// The time counts from the first question to the store, which may take one attempt to answer; a boundary that is
+    /// won at the last moment is still verified. At the end elect exits with 75 if the store's last answer was that the
+    /// boundary cannot be acquired yet, and with 69 if the last attempt got no answer.
+    #[arg(long, value_name = "DURATION", env = "ELECT_WAIT", value_parser = parse_duration, help_heading = "Waiting")]
     pub wait: Option<Duration>,
 
-    /// What follows a lost leadership [default: recampaign; exit with -n or --wait]
+    /// The consequence of a lost leadership [default: recampaign; exit with -n or --wait]
     ///
-    /// The command is stopped in any case. exit: exit with 76. recampaign: stand again, with the same patience as at
-    /// first: --wait counts anew, and --no-wait asks once.
+    /// The command is stopped in any case. exit: exit with 76. recampaign: campaign again with the same limit as at
+    /// first: the time of --wait starts again, and --no-wait asks once.
     #[arg(long, value_name = "WHAT", env = "ELECT_ON_LOST", help_heading = "Waiting")]
     pub on_lost: Option<OnLostFlag>,
 
     /// Health checks, status and metrics over HTTP
     ///
-    /// At :PORT (everywhere) or ADDRESS:PORT. Pages: /livez (the loops turn), /readyz (campaigning), /leader (200 from the
-    /// command's exec to the first moment of stopping, else 503: for load balancers), /follower, /status (JSON), /metrics
-    /// (Prometheus). For reading only, without a password: give an address that only those reach who may know.
+    /// At :PORT (all addresses) or ADDRESS:PORT. Pages: /livez (the loops turn), /readyz (campaigning), /leader (200
+    /// from the command's exec until elect begins to stop it, otherwise 503: for load balancers), /follower, /status
+    /// (JSON), /metrics (Prometheus). The pages are read-only and need no password: bind them to an address that only
+    /// trusted clients reach.
     #[cfg(feature = "listen")]
     #[arg(long, value_name = "ADDR", env = "ELECT_LISTEN", help_heading = "Output")]
-    pub listen: Option<crate::http::ListenAddress>,
+    pub listen: Option<ListenAddress>,
 
     #[command(flatten)]
     pub following: FollowerFlags,
@@ -178,7 +185,7 @@ pub struct RunFlags {
 
     /// The command to run while leading, and its arguments
     ///
-    /// With --follower or a hook there need not be one: then elect leads, and runs nothing but those.
+    /// With --follower or a hook the command may be left out: elect then leads and runs only those.
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -194,24 +201,24 @@ pub enum RestartFlag {
     Always,
 }
 
-/// What follows a lost leadership.
+/// The consequence of a lost leadership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnLostFlag {
-    /// Stand again
+    /// Campaign again
     Recampaign,
     /// Exit with 76
     Exit,
 }
 
-/// What runs while another leads.
+/// The program that runs while another candidate leads.
 #[derive(Debug, Args)]
 pub struct FollowerFlags {
-    /// What to run while another leads, by sh -c
+    /// The command to run while another candidate leads, by sh -c
     ///
-    /// Started as soon as a leader is known, whose details are in its environment (see below); it goes on while nobody
-    /// leads. It is stopped like the command, with --stop-signal and --stop-timeout, and is gone before the command starts
-    /// here. If it ends by itself, --restart says whether it is started again (about 100ms later at the earliest, and without
-    /// a limit); otherwise that waits for another leader. It does not run while elect sits out (--restart-limit,
+    /// It starts as soon as a leader is known, whose details are in its environment (see below), and continues while no
+    /// candidate leads. It is stopped like the command, with --stop-signal and --stop-timeout, and is gone before the
+    /// command starts here. If it ends by itself, --restart decides whether it is started again (after 100ms or more,
+    /// without a limit); otherwise the next leader starts it. It does not run while elect pauses (--restart-limit,
     /// --on-elected).
     #[arg(
         long, value_name = "CMD", env = "ELECT_FOLLOWER", value_parser = NonEmptyStringValueParser::new(),
@@ -219,10 +226,10 @@ pub struct FollowerFlags {
     )]
     pub follower: Option<String>,
 
-    /// What another leader means for it: restart, a signal to its main process, or ignore [default: restart]
+    /// How it learns of another leader: restart, a signal to its main process, or ignore [default: restart]
     ///
-    /// What is in its environment stays what it was: told by a signal, it has to ask who leads, by elect status --json. The
-    /// signal goes to its main process, which is the shell unless CMD begins with exec.
+    /// The environment of a running process does not change: after a signal, the follower asks elect status --json for
+    /// the leader. The signal goes to the main process, which is the shell unless CMD begins with exec.
     #[arg(
         long,
         value_name = "WHAT",
@@ -233,44 +240,46 @@ pub struct FollowerFlags {
     pub follower_on_change: Option<OnChangeFlag>,
 }
 
-/// What runs on the way into leadership and out of it, and at what happens meanwhile.
+/// Programs that run at the beginning and the end of a leadership, and at changes and errors.
 #[derive(Debug, Args)]
 pub struct HookFlags {
-    /// What to run before the command, which starts only after a 0
+    /// The hook to run before the command, which starts only after a 0
     ///
-    /// By sh -c, as all hooks. If it fails or takes too long, leadership is given up and not sought again for a ttl (10s without one), twice as long
-    /// each time in a row, up to 5m; with --on-lost exit (so with -n and --wait) elect exits with 76. It runs once in a
-    /// leadership, not before each restart. What it leaves running is stopped before the command starts.
+    /// All hooks run by sh -c. If this one fails or takes too long, elect resigns and does not campaign for a ttl (10s
+    /// without one), twice as long each time in a row, up to 5m; with --on-lost exit (and so with -n and --wait) elect
+    /// exits with 76. It runs once per leadership, not before each restart. Processes that it leaves are stopped before
+    /// the command starts.
     #[arg(
         long, value_name = "CMD", env = "ELECT_ON_ELECTED", value_parser = NonEmptyStringValueParser::new(),
         help_heading = "Following and hooks"
     )]
     pub on_elected: Option<String>,
 
-    /// What to run after the command, before another may lead
+    /// The hook to run after the command, before another candidate may lead
     ///
-    /// Also after a leadership that was lost, when another may lead already, and if elect itself is killed: then its keeper
-    /// runs it. Only if the keeper is killed does it not run. Whether it fails makes no difference.
+    /// It also runs after a lost leadership, when another candidate may lead already, and if elect itself is killed:
+    /// then its keeper runs it. It does not run if the keeper is killed. Its exit status makes no difference.
     #[arg(
         long, value_name = "CMD", env = "ELECT_ON_OUSTED", value_parser = NonEmptyStringValueParser::new(),
         help_heading = "Following and hooks"
     )]
     pub on_ousted: Option<String>,
 
-    /// What to run whenever the leader changes, to none and to this candidate too
+    /// The hook to run whenever the leader changes, to none and to this candidate too
     ///
-    /// It finds in its environment what a follower does, and while leading what the command does. One hook of this kind or
-    /// of --on-error runs at a time, beside the rest, and is stopped with it; what happens meanwhile is folded into one more
-    /// run. None is started while anything is being stopped, or while a boundary is kept without a command.
+    /// It has the environment of a follower, and while this candidate leads that of the command. One hook of this kind
+    /// or of --on-error runs at a time, beside the command, and is stopped with it; events that happen meanwhile cause
+    /// one more run. No hook is started while a program is being stopped, or while a boundary is held without a
+    /// command.
     #[arg(
         long, value_name = "CMD", env = "ELECT_ON_CHANGE", value_parser = NonEmptyStringValueParser::new(),
         help_heading = "Following and hooks", hide_short_help = true
     )]
     pub on_change: Option<String>,
 
-    /// What to run when the store is in trouble: at first, and every 30s
+    /// The hook to run when the store fails: at the first error, and every 30s
     ///
-    /// The trouble is in `ELECT_ERROR`.
+    /// `ELECT_ERROR` holds the error.
     #[arg(
         long, value_name = "CMD", env = "ELECT_ON_ERROR", value_parser = NonEmptyStringValueParser::new(),
         help_heading = "Following and hooks", hide_short_help = true
@@ -279,7 +288,7 @@ pub struct HookFlags {
 
     /// How long a hook may take, before it is killed
     #[arg(
-        long, value_name = "DURATION", env = "ELECT_HOOK_TIMEOUT", default_value = "5s", value_parser = duration,
+        long, value_name = "DURATION", env = "ELECT_HOOK_TIMEOUT", default_value = "5s", value_parser = parse_duration,
         help_heading = "Following and hooks", hide_short_help = true
     )]
     pub hook_timeout: Duration,
@@ -295,7 +304,7 @@ pub struct StoreFlags {
     )]
     pub url: String,
 
-    /// The authority that the store's certificate has to come from (PEM) [default: this system's]
+    /// The authority that must have signed the store's certificate (PEM) [default: this system's]
     #[arg(long, value_name = "FILE", env = "ELECT_TLS_CA", help_heading = "Store access", hide_short_help = true)]
     pub tls_ca: Option<PathBuf>,
 
@@ -303,11 +312,11 @@ pub struct StoreFlags {
     #[arg(long, value_name = "FILE", env = "ELECT_TLS_CERT", help_heading = "Store access", hide_short_help = true)]
     pub tls_cert: Option<PathBuf>,
 
-    /// Its key (PEM)
+    /// The key of that certificate (PEM)
     #[arg(long, value_name = "FILE", env = "ELECT_TLS_KEY", help_heading = "Store access", hide_short_help = true)]
     pub tls_key: Option<PathBuf>,
 
-    /// The user to the store
+    /// The user name at the store
     #[arg(
         long,
         value_name = "NAME",
@@ -329,16 +338,16 @@ pub struct StoreFlags {
     pub password_file: Option<PathBuf>,
 }
 
-/// What is logged, and how.
+/// The level and the format of the log.
 #[derive(Debug, Args)]
 pub struct LogFlags {
-    /// Log warnings and errors alone
+    /// Log only warnings and errors
     #[arg(short, long, env = "ELECT_QUIET", value_parser = boolean, num_args = 0..=1, require_equals = true,
         default_value = "0", default_missing_value = "1", hide_default_value = true, hide_possible_values = true,
         value_name = "1|0", help_heading = "Output")]
     pub quiet: bool,
 
-    /// Log more; twice: everything
+    /// Log more; given twice: everything
     #[arg(short, long, action = ArgAction::Count, env = "ELECT_VERBOSE", help_heading = "Output")]
     pub verbose: u8,
 
@@ -348,7 +357,7 @@ pub struct LogFlags {
 }
 
 fn store_help() -> String {
-    let kinds = store::REGISTRY.iter().map(|kind| format!("  {:<27}{}", kind.form, kind.about)).collect::<Vec<_>>();
+    let kinds = REGISTRY.iter().map(|kind| format!("  {:<27}{}", kind.form, kind.about)).collect::<Vec<_>>();
     format!("Where the election is held, one of:\n\n{}", kinds.join("\n"))
 }
 
@@ -364,13 +373,13 @@ fn boolean(text: &str) -> Result<bool, String> {
 /// `--containment`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ContainmentFlag {
-    /// cgroup where one can be made, else tree
+    /// cgroup if one can be made, otherwise tree
     Auto,
-    /// A cgroup of its own below elect's (kernel 5.14): whatever forks in it, one call kills it
+    /// A cgroup of its own below elect's (kernel 5.14), in which one call kills every process
     Cgroup,
     /// A PID namespace of its own (root): it ends with elect even if all of elect is killed at once
     Pidns,
-    /// No more than what is always done: every descendant is found and killed
+    /// Every descendant is found and killed, as in each tier, and no more
     Tree,
 }
 

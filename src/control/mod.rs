@@ -1,13 +1,13 @@
-//! The control socket: how a command, or a person on the same host, speaks to a candidate.
+//! The control socket, by which commands and people on the same host control a candidate.
 //!
 //! ```text
-//! elect assert ── one line of JSON ──▶ visitor's task ── IncomingRequest ──▶ driver ── Event ──▶ election
+//! elect assert ── one line of JSON ──▶ client's task ── IncomingRequest ──▶ driver ── Event ──▶ election
 //!              ◀── one line of JSON ──                ◀── ControlOutcome ──        ◀── Action ──
 //! ```
 //!
-//! One socket per candidate in the runtime directory, for its user (and root) alone. A connection is one request and its
-//! answer. Nothing here decides anything: a wish is handed to the election, and what it says is handed back. A visitor that
-//! dawdles, or sends nonsense, costs one of a few places and no more.
+//! One socket per candidate in the runtime directory, for its user (and root) alone. A connection is one request and
+//! its answer. This module decides nothing: it passes a request to the election, and the election's outcome to the
+//! client. A slow or invalid client occupies one of 32 slots for at most 5 s.
 
 mod protocol;
 mod server;
@@ -28,32 +28,32 @@ use tracing::debug;
 use crate::setup;
 
 pub use protocol::{ControlOutcome, ControlRequest, ControlResponse, REQUEST_BYTES_MAX};
-pub use server::ControlServer;
+pub use server::{ControlEvent, ControlServer};
 pub use socket_path::{directory, find_sockets};
 
-/// How many visitors are heard at once; the others wait in the kernel's queue.
+/// The most requests that are read at once; further connections wait in the kernel's queue.
 const CONCURRENT_READS_MAX: usize = 32;
-/// How many connections there are at once, with those that wait for their answer: they take no place from those that are
-/// still to be heard.
+/// The most connections at once, including those that wait for their answer, which take no slot from connections whose
+/// request is still to be read.
 const CONNECTIONS_MAX: usize = 128;
-/// How long a visitor may take to say what it wants, or to take its answer.
+/// The time that a client has to send its request, and to take its answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait when the kernel has no descriptor for a visitor.
+/// The pause after the kernel had no descriptor for a connection.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// A wish and where its answer goes. A visitor that has left has dropped the other end.
+/// A request and the channel for its answer. A client that has left has dropped the other end.
 #[derive(Debug)]
 pub struct IncomingRequest {
-    /// What is wanted.
+    /// The request.
     pub request: ControlRequest,
-    /// For the answer; dropped without one, it says that elect is ending.
+    /// The channel of the answer. Dropped without one, it tells the client that elect is ending.
     pub outcome: oneshot::Sender<ControlOutcome>,
 }
 
-/// Who listens: said with each answer, so that whoever looks for a candidate knows whether it has found it.
+/// The identity of the candidate: part of each answer, so that a client that looks for a candidate recognizes it.
 #[derive(Debug, Clone)]
 pub struct CandidateInfo {
-    /// What is campaigned for.
+    /// The boundary of the candidate.
     pub boundary: String,
     /// The candidate's.
     pub id: String,
@@ -68,8 +68,8 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Opens the socket in `directory`, and hears visitors from now on. Must be called inside a
-    /// [`tokio::task::LocalSet`]. The channel ends when nobody can be heard any more.
+    /// Opens the socket in `directory` and accepts connections from now on. Must be called inside a
+    /// [`tokio::task::LocalSet`]. The channel ends when no connection can be accepted any more.
     ///
     /// # Errors
     ///
@@ -79,19 +79,20 @@ impl ControlSocket {
         info: CandidateInfo,
     ) -> io::Result<(ControlSocket, mpsc::UnboundedReceiver<IncomingRequest>)> {
         let path = directory.join(socket_path::socket_name(&info.boundary, &info.id));
-        // Under a name that nobody looks for: a socket that does not listen yet is taken for one that a crash left behind.
+        // Under a name that clients ignore: they take a socket that does not listen yet for one that a crash left
+        // behind.
         let mut socket = ControlSocket { path: directory.join(format!(".{}", info.id)) };
         let listener = UnixListener::bind(&socket.path)?;
         std::fs::set_permissions(&socket.path, std::fs::Permissions::from_mode(0o600))?;
         std::fs::rename(&socket.path, &path)?;
         socket.path = path;
-        let (requests, heard) = mpsc::unbounded_channel();
+        let (requests, receiver) = mpsc::unbounded_channel();
         // Watched by its end of the channel.
         tokio::task::spawn_local(receive(listener, info, requests));
-        Ok((socket, heard))
+        Ok((socket, receiver))
     }
 
-    /// Where it is: what a command finds in `ELECT_SOCKET`.
+    /// The path of the socket: the value of `ELECT_SOCKET`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -116,7 +117,7 @@ async fn receive(listener: UnixListener, info: CandidateInfo, requests: mpsc::Un
         };
         tokio::select! {
             accepted = next, if has_room => match accepted {
-                // Closed: the store goes first.
+                // The last descriptors are reserved for the store.
                 Ok((stream, _)) if setup::is_reserved(&stream) => drop(stream),
                 Ok((stream, permit)) => {
                     clients.spawn_local(serve_client(stream, info.clone(), requests.clone(), permit));
@@ -138,15 +139,15 @@ async fn serve_client(
     requests: mpsc::UnboundedSender<IncomingRequest>,
     permit: Option<OwnedSemaphorePermit>,
 ) {
-    // Heard out in any case: a connection that is closed on unread words loses the answer with them.
-    let heard = tokio::time::timeout(CLIENT_TIMEOUT, read_request(&mut stream)).await;
+    // Read the whole request even if it will be rejected: closing a socket with unread data discards the reply.
+    let request = tokio::time::timeout(CLIENT_TIMEOUT, read_request(&mut stream)).await;
     drop(permit);
-    let outcome = match heard {
+    let outcome = match request {
         Ok(Ok(_)) if !is_authorized(&stream) => Some(ControlOutcome::other_user()),
         Ok(Ok(Some(ControlRequest::Hello))) => Some(ControlOutcome::Yes { term: None, lease_left_ms: None }),
         Ok(Ok(Some(request))) => forward(request, &mut stream, &requests).await,
         Ok(Ok(None)) => Some(ControlOutcome::not_understood()),
-        // It has left, or says nothing.
+        // The client has left, or has not sent a request in time.
         Ok(Err(_)) | Err(_) => None,
     };
     let Some(outcome) = outcome else { return };
@@ -154,13 +155,13 @@ async fn serve_client(
     let _ = tokio::time::timeout(CLIENT_TIMEOUT, stream.write_all(answer.to_line().as_bytes())).await;
 }
 
-/// Its own user's, and root's.
+/// Whether the client belongs to the candidate's user or to root.
 fn is_authorized(stream: &UnixStream) -> bool {
     let own = nix::unistd::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|client| client.uid() == own || client.uid() == 0)
 }
 
-/// `None`: not a wish.
+/// Reads a request; `None` if it is malformed.
 async fn read_request(stream: &mut UnixStream) -> io::Result<Option<ControlRequest>> {
     let mut line = Vec::new();
     let mut chunk = [0; 1024];
@@ -176,20 +177,20 @@ async fn read_request(stream: &mut UnixStream) -> io::Result<Option<ControlReque
     Ok(ControlRequest::from_line(&line))
 }
 
-/// Waits for the election's word, for as long as the visitor does. `None`: it has left.
+/// Waits for the election's outcome, for as long as the client does. `None`: the client has left.
 async fn forward(
     request: ControlRequest,
     stream: &mut UnixStream,
     requests: &mpsc::UnboundedSender<IncomingRequest>,
 ) -> Option<ControlOutcome> {
-    let (outcome, said) = oneshot::channel();
+    let (outcome, answer) = oneshot::channel();
     if requests.send(IncomingRequest { request, outcome }).is_err() {
         return Some(ControlOutcome::shutting_down());
     }
     let mut byte = [0];
     tokio::select! {
-        outcome = said => Some(outcome.unwrap_or_else(|_| ControlOutcome::shutting_down())),
-        // A visitor says nothing more: what comes now is its end.
+        outcome = answer => Some(outcome.unwrap_or_else(|_| ControlOutcome::shutting_down())),
+        // A client sends nothing after its request: this is the end of the connection.
         _ = stream.read(&mut byte) => None,
     }
 }

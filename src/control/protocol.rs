@@ -1,16 +1,16 @@
-//! What is said over the control socket: a line of JSON each way.
+//! The protocol of the control socket: a line of JSON in each direction.
 
 use serde::{Deserialize, Serialize};
 
 use elect_core::Term;
 
-/// A longer request is none.
+/// The limit of a request; a longer one is rejected.
 pub const REQUEST_BYTES_MAX: usize = 4096;
 
-/// What a visitor wants of a candidate.
+/// A request of a client to a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlRequest {
-    /// Who are you?
+    /// Asks for the candidate's identity.
     Hello,
     /// Do you lead now, in this term if one is named? Answered by a renewal that was sent after the question.
     Assert {
@@ -19,19 +19,19 @@ pub enum ControlRequest {
     },
     /// Give the boundary back, and stand behind the others.
     Resign,
-    /// From now on we are called this, and are to be found there. What is left out stays as it is.
+    /// Changes the candidate's name and address. `None` leaves one as it is.
     Proclaim {
         /// For people.
         name: Option<String>,
-        /// What followers are told, as `HOST[:PORT]`.
+        /// The address for followers, as `HOST[:PORT]`.
         advertise: Option<String>,
     },
 }
 
-/// Who answers, and what.
+/// The answer, with the identity of the candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlResponse {
-    /// What is campaigned for.
+    /// The boundary of the candidate.
     pub boundary: String,
     /// The candidate's.
     pub id: String,
@@ -41,22 +41,22 @@ pub struct ControlResponse {
     pub outcome: ControlOutcome,
 }
 
-/// Whether a wish came true.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlOutcome {
-    /// It did.
+    /// The request was fulfilled.
     Yes {
         /// The term that is led in, while there is one.
         term: Option<Term>,
-        /// What is left of the lease, in milliseconds; absent where leadership has no end, or there is none.
+        /// The rest of the lease, in milliseconds; absent where leadership has no end, or there is none.
         lease_left_ms: Option<u64>,
     },
-    /// The answer is no, and this is why.
+    /// The answer is no.
     No {
         /// For people.
         why: String,
     },
-    /// Not for you, or not understood.
+    /// The client is another user's, or the request is not understood.
     Refused {
         /// For people.
         why: String,
@@ -66,8 +66,11 @@ pub enum ControlOutcome {
 /// A request as it is written. Flat: what serde makes of enums with tags is more than the rest of the program's JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct RequestJson {
-    #[serde(rename = "wish")]
+    #[serde(default)]
     request: String,
+    /// The key of `request` in earlier releases: sent, and accepted, for this release only.
+    #[serde(default)]
+    wish: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     term: Option<Term>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,10 +95,11 @@ struct ResponseJson {
 }
 
 impl ControlRequest {
-    /// `None`: not one.
+    /// Parses a request; `None` if it is malformed.
     pub fn from_line(line: &[u8]) -> Option<ControlRequest> {
         let end = line.iter().position(|&byte| byte == b'\n').filter(|&end| end <= REQUEST_BYTES_MAX)?;
-        let RequestJson { request, term, name, advertise } = serde_json::from_slice(&line[..end]).ok()?;
+        let RequestJson { request, wish, term, name, advertise } = serde_json::from_slice(&line[..end]).ok()?;
+        let request = if request.is_empty() { wish } else { request };
         match request.as_str() {
             "hello" => Some(ControlRequest::Hello),
             "assert" => Some(ControlRequest::Assert { term }),
@@ -107,7 +111,8 @@ impl ControlRequest {
 
     /// With its line break.
     pub fn to_line(&self) -> String {
-        let named = |name: &str| RequestJson { request: name.to_owned(), ..RequestJson::default() };
+        let named =
+            |name: &str| RequestJson { request: name.to_owned(), wish: name.to_owned(), ..RequestJson::default() };
         line(&match self {
             ControlRequest::Hello => named("hello"),
             ControlRequest::Assert { term } => RequestJson { term: *term, ..named("assert") },
@@ -120,7 +125,7 @@ impl ControlRequest {
 }
 
 impl ControlResponse {
-    /// `None`: not one.
+    /// Parses a response; `None` if it is malformed.
     pub fn from_line(line: &[u8]) -> Option<ControlResponse> {
         let ResponseJson { boundary, id, name, answer, term, lease_left_ms, why } =
             serde_json::from_slice(line).ok()?;
@@ -188,7 +193,7 @@ pub mod tests {
         ]
     }
 
-    /// What a visitor may say that has something else in mind, or nothing.
+    /// Lines that are no requests, or damaged ones.
     pub fn malformed_requests() -> impl Strategy<Value = Vec<u8>> {
         let line = || requests().prop_map(|request| request.to_line().into_bytes());
         prop_oneof![
@@ -214,7 +219,18 @@ pub mod tests {
     }
 
     #[test]
-    fn what_is_said_is_what_is_heard() {
+    fn a_request_has_the_old_key_and_the_new_one_and_either_is_enough() {
+        for key in ["request", "wish"] {
+            let line = format!("{{\"{key}\":\"assert\",\"term\":7}}\n");
+            assert_eq!(ControlRequest::from_line(line.as_bytes()), Some(ControlRequest::Assert { term: Some(7) }));
+        }
+        assert_eq!(ControlRequest::from_line(b"{\"term\":7}\n"), None);
+        let line = ControlRequest::Resign.to_line();
+        assert!(line.contains("\"request\":\"resign\"") && line.contains("\"wish\":\"resign\""), "{line}");
+    }
+
+    #[test]
+    fn a_line_is_read_as_it_was_written() {
         proptest_support::check(proptest_support::FAST, &requests(), |request| {
             assert_eq!(ControlRequest::from_line(request.to_line().as_bytes()), Some(request));
         });
@@ -224,7 +240,7 @@ pub mod tests {
     }
 
     #[test]
-    fn whatever_is_said_is_a_wish_or_none_and_the_same_goes_for_answers() {
+    fn any_line_is_a_request_or_none_and_a_response_or_none() {
         proptest_support::check(proptest_support::FAST, &malformed_requests(), |line| {
             if let Some(request) = ControlRequest::from_line(&line) {
                 assert_eq!(ControlRequest::from_line(request.to_line().as_bytes()), Some(request));

@@ -1,4 +1,4 @@
-//! The policy that the election has been told of and has not answered yet.
+//! The requests that the election has been given and has not answered yet.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,17 +6,35 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{CandidateInfo, ControlOutcome, ControlRequest, ControlSocket, IncomingRequest, socket_path};
-use elect_core::{RequestError, RequestId, Term, Time};
+use crate::host_port::HostPort;
+use elect_core::{Event, RequestError, RequestId, Term, Time};
 use elect_keeper::clock;
 
-/// How many policy wait for the election's answer at once, with those of visitors that have left: the election remembers them
-/// until it answers, and a command may take hours to stop.
+/// The most requests that wait for the election's answer at once. Requests of clients that have left count: the
+/// election remembers them until it answers, and a command may take hours to stop.
 const PENDING_REQUESTS_MAX: usize = 256;
+
+/// The consequence of a request for the candidate.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ControlEvent {
+    /// The election decides, and answers.
+    Election(Event),
+    /// The leader gets another name or address; `None` leaves it as it is. The renewal that takes it to the store
+    /// answers.
+    Rename {
+        /// The request.
+        request_id: RequestId,
+        /// The new name.
+        name: Option<String>,
+        /// The new address.
+        advertise: Option<HostPort>,
+    },
+}
 
 /// The candidate's side of the control socket.
 #[derive(Debug)]
 pub struct ControlServer {
-    /// Its file lives as long as this.
+    /// The socket's file is removed when this is dropped.
     socket: ControlSocket,
     receiver: mpsc::UnboundedReceiver<IncomingRequest>,
     pending: HashMap<RequestId, oneshot::Sender<ControlOutcome>>,
@@ -28,32 +46,59 @@ impl ControlServer {
     ///
     /// # Errors
     ///
-    /// In a few words for the log: the directory is not ours, or cannot be written.
+    /// A short text for the log: the directory is not ours, or cannot be written.
     pub fn open(info: CandidateInfo) -> Result<ControlServer, String> {
-        let directory = socket_path::directory().map_err(|error| error.to_string())?;
+        let directory = socket_path::directory()?;
         let opened = ControlSocket::open(&directory, info);
         let (socket, receiver) = opened.map_err(|error| format!("{}: {error}", directory.display()))?;
         Ok(ControlServer { socket, receiver, pending: HashMap::new(), last_id: 0 })
     }
 
-    /// What commands are told.
+    /// The path of the socket, for `ELECT_SOCKET`.
     #[must_use]
     pub fn path(&self) -> &std::path::Path {
         self.socket.path()
     }
 
-    /// The next visitor; `None`: there will be none. Cancel safe.
+    /// The next request; `None`: there will be none. Cancel safe.
     pub async fn next(&mut self) -> Option<IncomingRequest> {
         self.receiver.recv().await
     }
 
-    /// A number for a wish, which its answer will carry. `None`: too many wait already, which the visitor has been told.
-    pub fn register(
+    /// Accepts a request: answers it at once, or returns the event that it is for the candidate. `leads`: the candidate
+    /// may be renamed in its record.
+    pub fn handle(&mut self, request: IncomingRequest, leads: bool) -> Option<ControlEvent> {
+        let (request_id, request) = self.register(request)?;
+        match request {
+            ControlRequest::Hello => {
+                self.grant(request_id, None, Time::NEVER);
+                None
+            }
+            ControlRequest::Assert { term } => {
+                Some(ControlEvent::Election(Event::ConfirmLeadership { request_id, term }))
+            }
+            ControlRequest::Resign => Some(ControlEvent::Election(Event::Resign(request_id))),
+            ControlRequest::Proclaim { name, advertise } => match new_identity(name, advertise.as_deref()) {
+                None => {
+                    self.reject(request_id);
+                    None
+                }
+                Some((name, advertise)) if leads => Some(ControlEvent::Rename { request_id, name, advertise }),
+                Some(_) => {
+                    self.deny(request_id, RequestError::NotLeading);
+                    None
+                }
+            },
+        }
+    }
+
+    /// Gives a request the number that its answer will carry. `None`: too many wait already, which the client is told.
+    fn register(
         &mut self,
         IncomingRequest { request, outcome }: IncomingRequest,
     ) -> Option<(RequestId, ControlRequest)> {
         if self.pending.len() >= PENDING_REQUESTS_MAX {
-            // It may have left.
+            // The client may have left.
             let _ = outcome
                 .send(ControlOutcome::no("too many requests wait for an answer of this candidate: try again later"));
             return None;
@@ -64,7 +109,7 @@ impl ControlServer {
         Some((request_id, request))
     }
 
-    /// It has come true.
+    /// Answers yes. `until`: the end of the lease, if there is one.
     pub fn grant(&mut self, request_id: RequestId, term: Option<Term>, until: Time) {
         let left = until.since(clock::now());
         let outcome = match until {
@@ -75,7 +120,7 @@ impl ControlServer {
         self.answer(request_id, outcome);
     }
 
-    /// It has not.
+    /// Answers no.
     pub fn deny(&mut self, request_id: RequestId, why: RequestError) {
         let why = match why {
             RequestError::NotLeading => NOT_LEADING,
@@ -87,20 +132,27 @@ impl ControlServer {
         self.answer(request_id, ControlOutcome::no(why));
     }
 
-    /// It makes no sense.
-    pub fn reject(&mut self, request_id: RequestId) {
+    /// Refuses a request that makes no sense.
+    fn reject(&mut self, request_id: RequestId) {
         self.answer(request_id, ControlOutcome::not_understood());
     }
 
     fn answer(&mut self, request_id: RequestId, outcome: ControlOutcome) {
         if let Some(client) = self.pending.remove(&request_id) {
-            // It may have left.
+            // The client may have left.
             let _ = client.send(outcome);
         }
     }
 }
 
 const NOT_LEADING: &str = "not the leader";
+
+/// Parses a name and an address as the flags do; `None` if one of them is invalid.
+fn new_identity(name: Option<String>, advertise: Option<&str>) -> Option<(Option<String>, Option<HostPort>)> {
+    let advertise: Option<HostPort> = advertise.map(str::parse).transpose().ok()?;
+    let mut texts = name.iter().chain(advertise.iter().map(|address| &address.host));
+    texts.all(|text| crate::config::is_valid_name(text)).then_some((name, advertise))
+}
 
 #[cfg(test)]
 mod tests {
@@ -109,24 +161,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_than_so_many_wishes_wait_and_those_whose_visitors_have_left_count() {
+    fn no_more_than_so_many_requests_wait_and_those_of_clients_that_have_left_count() {
         let directory = tempfile::tempdir().expect("a directory");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         LocalSet::new().block_on(&runtime, async {
             let info = CandidateInfo { boundary: "cron".to_owned(), id: "0b5e".to_owned(), name: "web-1".to_owned() };
             let (socket, receiver) = ControlSocket::open(directory.path(), info).expect("a socket");
             let mut server = ControlServer { socket, receiver, pending: HashMap::new(), last_id: 0 };
-            let visit = || {
-                let (outcome, said) = oneshot::channel();
-                (IncomingRequest { request: ControlRequest::Resign, outcome }, said)
+            let incoming = || {
+                let (outcome, answer) = oneshot::channel();
+                (IncomingRequest { request: ControlRequest::Resign, outcome }, answer)
             };
-            let admitted: Vec<RequestId> = (0..10_000).filter_map(|_| Some(server.register(visit().0)?.0)).collect();
+            let admitted: Vec<RequestId> = (0..10_000).filter_map(|_| Some(server.register(incoming().0)?.0)).collect();
             assert_eq!((admitted.len(), server.pending.len()), (PENDING_REQUESTS_MAX, PENDING_REQUESTS_MAX));
-            let (one_more, said) = visit();
+            let (one_more, answer) = incoming();
             assert!(server.register(one_more).is_none());
-            assert!(matches!(said.await, Ok(ControlOutcome::No { why }) if why.contains("try again")));
+            assert!(matches!(answer.await, Ok(ControlOutcome::No { why }) if why.contains("try again")));
             server.grant(admitted[0], None, Time::NEVER);
-            assert!(server.register(visit().0).is_some(), "an answer makes room");
+            assert!(server.register(incoming().0).is_some(), "an answer makes room");
+        });
+    }
+    #[test]
+    fn a_request_is_answered_at_once_or_becomes_an_event() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let info = CandidateInfo { boundary: "cron".to_owned(), id: "0b5e".to_owned(), name: "web-1".to_owned() };
+            let (socket, receiver) = ControlSocket::open(directory.path(), info).expect("a socket");
+            let mut server = ControlServer { socket, receiver, pending: HashMap::new(), last_id: 0 };
+            let mut handle = |request, leads| {
+                let (outcome, mut answer) = oneshot::channel();
+                let event = server.handle(IncomingRequest { request, outcome }, leads);
+                (event, answer.try_recv().ok())
+            };
+            let rename = |name: &str, advertise: &str| ControlRequest::Proclaim {
+                name: Some(name.to_owned()),
+                advertise: Some(advertise.to_owned()),
+            };
+            assert!(matches!(handle(ControlRequest::Hello, false), (None, Some(ControlOutcome::Yes { .. }))));
+            let (event, answer) = handle(ControlRequest::Assert { term: Some(7) }, false);
+            let confirm = Event::ConfirmLeadership { request_id: RequestId(2), term: Some(7) };
+            assert_eq!((event, answer), (Some(ControlEvent::Election(confirm)), None));
+            let (event, answer) = handle(ControlRequest::Resign, true);
+            assert_eq!((event, answer), (Some(ControlEvent::Election(Event::Resign(RequestId(3)))), None));
+            assert!(matches!(handle(rename("web-2", "db:80"), false), (None, Some(ControlOutcome::No { .. }))));
+            for (name, advertise) in [("web\n2", "db:80"), ("web-2", "db:http")] {
+                assert!(matches!(handle(rename(name, advertise), true), (None, Some(ControlOutcome::Refused { .. }))));
+            }
+            let (event, answer) = handle(rename("web-2", "db:80"), true);
+            let (request_id, name, advertise) = (RequestId(7), Some("web-2".to_owned()), "db:80".parse().ok());
+            assert_eq!((event, answer), (Some(ControlEvent::Rename { request_id, name, advertise }), None));
         });
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::store::{StoreError, encoded, make_private, runtime_directory};
+use crate::runtime_dir::{self, encode_file_name, make_private};
 
 /// Of the boundary's name, as far as there is room.
 const BOUNDARY_BYTES_SHOWN: usize = 24;
@@ -19,11 +19,11 @@ const SOCKET_SUFFIX: &str = ".sock";
 /// # Errors
 ///
 /// It cannot be made, or is not ours.
-pub fn directory() -> Result<PathBuf, StoreError> {
-    let directory = runtime_directory()?.join("control");
+pub fn directory() -> Result<PathBuf, String> {
+    let directory = runtime_dir::prepare()?.join("control");
     match make_private(&directory) {
         Ok(()) => Ok(directory),
-        Err(error) => Err(StoreError::Unavailable(format!("{}: cannot be created: {error}", directory.display()))),
+        Err(error) => Err(format!("{}: cannot be created: {error}", directory.display())),
     }
 }
 
@@ -32,7 +32,7 @@ pub fn socket_name(boundary: &str, id: &str) -> String {
 }
 
 fn stem(boundary: &str) -> String {
-    let mut encoded = encoded(boundary);
+    let mut encoded = encode_file_name(boundary);
     encoded.truncate(BOUNDARY_BYTES_SHOWN);
     encoded.push('.');
     encoded

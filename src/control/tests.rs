@@ -14,7 +14,7 @@ fn info() -> CandidateInfo {
     CandidateInfo { boundary: "billing/nightly".to_owned(), id: "0b5e".to_owned(), name: "web-1".to_owned() }
 }
 
-/// A candidate that answers each wish with what `judge` says; `None` is no answer at all.
+/// A candidate that answers each request with the outcome of `judge`; `None` is no answer at all.
 fn with_control_socket<T: Send + 'static>(
     judge: impl Fn(&ControlRequest) -> Option<ControlOutcome> + 'static,
     visit: impl FnOnce(PathBuf) -> T + Send + 'static,
@@ -26,7 +26,7 @@ fn with_control_socket<T: Send + 'static>(
         let path = socket.path().to_owned();
         let (done, mut finished) = oneshot::channel();
         thread::spawn(move || drop(done.send(visit(path))));
-        // What is not answered is kept open.
+        // A request without an answer stays open.
         let mut unanswered = Vec::new();
         loop {
             tokio::select! {
@@ -102,7 +102,7 @@ fn nonsense_is_refused_and_the_next_visitor_is_heard() {
         },
     );
     for answer in answers.0 {
-        // A visitor that goes on talking may lose the answer with the connection.
+        // A client that goes on sending may lose the answer with the connection.
         assert!(answer.is_none_or(|answer| answer.outcome == ControlOutcome::not_understood()));
     }
     assert_eq!(answers.1.expect("an answer").outcome, yes(1));
@@ -117,7 +117,7 @@ fn whatever_is_said_at_the_door_nothing_but_a_wish_comes_in() {
             match request {
                 // Not told apart here from what the election says.
                 Some(ControlRequest::Hello) => {}
-                // The judge has heard just that wish.
+                // `judge` has received just that request.
                 Some(request) => assert_eq!(outcome, Some(ControlOutcome::no(format!("{request:?}")))),
                 None => assert_eq!(outcome, Some(ControlOutcome::not_understood())),
             }
@@ -143,7 +143,7 @@ fn visitors_that_say_nothing_or_wait_for_ever_cost_their_places_only_for_a_while
                 })
                 .collect();
             drop(waiting);
-            // These never say a word.
+            // These clients never send anything.
             let _silent: Vec<Stream> =
                 (0..CONCURRENT_READS_MAX - 1).map(|_| Stream::connect(&path).expect("room in the queue")).collect();
             say(&path, ControlRequest::Resign.to_line().as_bytes())

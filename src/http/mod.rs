@@ -10,4 +10,4 @@ mod server;
 #[cfg(not(feature = "listen"))]
 pub use disabled::HttpServer;
 #[cfg(feature = "listen")]
-pub use server::{HttpServer, ListenAddress, bind};
+pub use server::{HttpServer, bind};

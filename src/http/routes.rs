@@ -24,7 +24,7 @@ const INDEX: &str = "\
 
 pub(super) type HttpResponse = Response<Full<Bytes>>;
 
-/// What a request is answered with.
+/// The answer to a request.
 pub(super) fn respond(status: &SharedStatus, now: Time, method: &Method, path: &str, has_body: bool) -> HttpResponse {
     let Some(handler) = route(path) else { return plain(StatusCode::NOT_FOUND, INDEX) };
     match *method {

@@ -1,14 +1,13 @@
 //! `--listen`: the pages over HTTP, in a way that whoever asks, however often or slowly, costs little and delays nothing.
 //!
-//! Each connection has a few seconds for its one request. There are so many at most; one more, and the oldest goes, so that
-//! a thousand idle ones keep no health check out.
+//! Each connection has a few seconds for its one request. There are so many at most; one more, and the oldest goes, so
+//! that a thousand idle ones keep no health check out.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::rc::Rc;
-use std::str::FromStr;
 use std::time::Duration;
 
 use hyper::Request;
@@ -21,6 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info};
 
 use super::routes;
+use crate::listen_address::ListenAddress;
 use crate::setup;
 use crate::status::{SharedStatus, StatusPublisher};
 use elect_keeper::clock;
@@ -35,25 +35,6 @@ const HEADERS_MAX: usize = 64;
 /// After the kernel had no descriptor for us.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Where to listen, as people write it: `:8080`, `127.0.0.1:8080`, `[::1]:8080`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenAddress(String);
-
-impl FromStr for ListenAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<ListenAddress, String> {
-        let form = || "write it as :PORT, ADDRESS:PORT or [IPV6]:PORT, like 127.0.0.1:8080".to_owned();
-        let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
-        port.parse::<u16>().map_err(|_| form())?;
-        let is_bracketed = host.starts_with('[') && host.ends_with(']');
-        if host.contains(':') && !is_bracketed || host.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(form());
-        }
-        Ok(ListenAddress(text.to_owned()))
-    }
-}
-
 /// Takes the address. Nothing is answered yet.
 ///
 /// Not before the keeper has been forked: it would keep the address taken after we are gone.
@@ -61,18 +42,16 @@ impl FromStr for ListenAddress {
 /// # Errors
 ///
 /// It is in use, not ours, or nobody's.
-pub fn bind(ListenAddress(address): &ListenAddress) -> anyhow::Result<TcpListener> {
-    let bound = match address.strip_prefix(':').map(str::parse::<u16>) {
-        // Everywhere: one socket for both families, or the old one alone where there is no new one.
-        Some(Ok(port)) => {
-            TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|error| match error.raw_os_error() {
-                Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)),
-                Some(_) | None => Err(error),
-            })
-        }
-        Some(Err(_)) | None => {
-            address.to_socket_addrs().and_then(|found| TcpListener::bind(found.collect::<Vec<SocketAddr>>().as_slice()))
-        }
+pub fn bind(address: &ListenAddress) -> anyhow::Result<TcpListener> {
+    let bound = if let Some(port) = address.port_alone() {
+        // Every interface: one socket for both families, or one for IPv4 where there is no IPv6.
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|error| match error.raw_os_error() {
+            Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)),
+            Some(_) | None => Err(error),
+        })
+    } else {
+        let found = address.as_str().to_socket_addrs();
+        found.and_then(|found| TcpListener::bind(found.collect::<Vec<SocketAddr>>().as_slice()))
     };
     let listener = bound.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     listener.map_err(|error| anyhow::anyhow!("--listen {address}: {error}; choose another address, or stop who has it"))
@@ -149,7 +128,7 @@ async fn serve_connection(stream: TcpStream, status: Rc<SharedStatus>) {
     });
     let mut server = http1::Builder::new();
     server.keep_alive(false).header_read_timeout(None).max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
-    // Whoever is too slow, goes away or talks nonsense: there is nobody to tell.
+    // An error of a slow, vanished or invalid client is ignored: no one could act on it.
     let _ = tokio::time::timeout(REQUEST_TIMEOUT, server.serve_connection(TokioIo::new(stream), service)).await;
 }
 
@@ -165,22 +144,11 @@ mod tests {
     use elect_core::proptest_support;
 
     #[test]
-    fn an_address_has_a_port_and_perhaps_a_host() {
-        for text in [":8080", "127.0.0.1:0", "[::1]:8080", "localhost:80"] {
-            assert_eq!(text.parse(), Ok(ListenAddress(text.to_owned())));
-        }
-        for text in ["", "8080", "127.0.0.1", ":", ":http", ":65536", "::1:8080", "a b:80", "host:-1"] {
-            let error = text.parse::<ListenAddress>().expect_err(text);
-            assert_eq!(error.lines().count(), 1, "{error}");
-        }
-    }
-
-    #[test]
     fn an_address_in_use_is_named_with_what_to_do() {
         let first = bind(&"127.0.0.1:0".parse().expect("an address")).expect("any port");
         let taken: ListenAddress = first.local_addr().expect("bound").to_string().parse().expect("an address");
         let error = bind(&taken).expect_err("taken").to_string();
-        assert!(error.contains("in use") && error.contains(&taken.0) && error.lines().count() == 1, "{error}");
+        assert!(error.contains("in use") && error.contains(taken.as_str()) && error.lines().count() == 1, "{error}");
     }
 
     fn say(address: SocketAddr, words: &[u8]) -> Vec<u8> {
@@ -204,7 +172,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let mut server = HttpServer::serve(Some(listener), &StatusPublisher::new(snapshot())).expect("a server");
-            let visitor = tokio::task::spawn_blocking(move || {
+            let client = tokio::task::spawn_blocking(move || {
                 proptest_support::check(proptest_support::SLOW, &said, |words| {
                     let answer = say(address, &words);
                     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{answer:?}");
@@ -216,7 +184,7 @@ mod tests {
                 assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
             });
             tokio::select! {
-                visited = visitor => visited.expect("the visits went well"),
+                result = client => result.expect("the client went well"),
                 () = server.ended() => {}
             }
         });

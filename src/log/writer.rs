@@ -28,8 +28,8 @@ pub fn start(output: impl Write + Send + 'static) -> io::Result<(Lines, Guard)> 
     Ok((Lines(sender.clone()), Guard(sender)))
 }
 
-/// A line that cannot be written is lost: a closed pipe, a full disk, a limit on the size of files (EFBIG) may pass, and
-/// there is nowhere else to report it.
+/// A line that cannot be written is lost: a closed pipe, a full disk, a limit on the size of files (EFBIG) may pass,
+/// and there is nowhere else to report it.
 fn write_all(lines: &Receiver<Message>, mut output: impl Write) {
     while let Ok(message) = lines.recv() {
         match message {

@@ -18,12 +18,12 @@ pub struct ChangeDocument<'a> {
     error: Option<&'a str>,
     /// Whether terms began and ended unseen since the line before.
     skipped: Option<bool>,
-    /// What keeps everybody out although nobody leads.
+    /// The obstacle that keeps every candidate out although the boundary has no leader.
     obstacle: Option<&'a str>,
 }
 
 impl<'a> ChangeDocument<'a> {
-    /// Somebody leads, or has another name or address.
+    /// A candidate leads, or has another name or address.
     #[must_use]
     pub fn leader(
         at: String,
@@ -42,7 +42,7 @@ impl<'a> ChangeDocument<'a> {
         }
     }
 
-    /// Nobody leads.
+    /// The boundary has no leader.
     #[must_use]
     pub fn none(
         at: String,

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::config::joined;
+use crate::host_port::joined;
 use crate::store::{Leader, Observation};
 use elect_core::boundary::Boundary;
 
@@ -18,7 +18,7 @@ pub struct StatusDocument<'a> {
     store: &'a str,
     leader: Option<LeaderDocument<'a>>,
     candidates: Option<Vec<CandidateDocument<'a>>>,
-    /// What keeps everybody out although nobody leads.
+    /// The obstacle that keeps every candidate out although the boundary has no leader.
     obstacle: Option<&'a str>,
     #[serde(rename = "self", skip_serializing_if = "Option::is_none")]
     self_status: Option<SelfStatus<'a>>,
@@ -41,7 +41,7 @@ pub struct SelfStatus<'a> {
     pub pid: Option<i32>,
 }
 
-/// Who leads, wherever that is shown.
+/// The leader, in every document that shows one.
 #[derive(Debug, Serialize)]
 pub(super) struct LeaderDocument<'a> {
     id: &'a str,

@@ -1,4 +1,4 @@
-//! What is counted, in Prometheus's text format.
+//! Metrics, in Prometheus's text format.
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,

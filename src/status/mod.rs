@@ -1,4 +1,4 @@
-//! What a candidate and its boundary look like from outside.
+//! The status of a candidate and its boundary, for systemd and over HTTP.
 //!
 //! ```text
 //!                                                 ┌── systemd (told by the driver's own loop)
@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::store::{Identity, Observation};
-use crate::systemd::SystemdNotifier;
+use crate::systemd::{ServiceStatus, SystemdNotifier};
 pub use change_document::ChangeDocument;
 pub use document::StatusDocument;
 use elect_core::{Answer, Candidate, Notice, Phase, Renewed, Term, Time};
@@ -31,30 +31,30 @@ use metrics::Metrics;
 use snapshot::RunState;
 pub use snapshot::StatusSnapshot;
 
-/// Everything that shows this candidate to others; the driver's side of it.
+/// The driver's side of everything that shows this candidate to others.
 #[derive(Debug)]
 pub struct StatusPublisher {
     pub(crate) shared: Rc<SharedStatus>,
     systemd: SystemdNotifier,
-    /// The leader that was last seen, or that we were: a change is counted once.
+    /// The leader that was last seen, which may be this candidate: a change is counted once.
     last_leader: Option<(String, Option<Term>)>,
     last_started_term: Option<Term>,
     stopping_since: Option<Time>,
 }
 
-/// What can be asked for at any time. All of it lives on one thread, and nobody keeps a borrow across an await point.
+/// The state that can be read at any time. All of it lives on one thread, and no borrow is kept across an await point.
 #[derive(Debug)]
 pub(crate) struct SharedStatus {
     pub(crate) snapshot: RefCell<StatusSnapshot>,
     pub(crate) metrics: Metrics,
 }
 
-/// What is counted.
+/// An event that is counted.
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(not(feature = "listen"), expect(dead_code, reason = "counted for the pages"))]
 pub(crate) enum MetricEvent {
     Renewal(Renewed),
-    /// What was left of the lease that a renewal has replaced.
+    /// The rest of the lease that a renewal has replaced.
     LeaseLeft(Duration),
     LeaderChanged,
     Restarted,
@@ -78,9 +78,9 @@ impl StatusPublisher {
         }
     }
 
-    /// A transition of the election.
-    pub fn report(&mut self, now: Time, report: &Notice) {
-        match report {
+    /// Notes a transition of the election.
+    pub fn notice(&mut self, now: Time, notice: &Notice) {
+        match notice {
             Notice::Elected { term } => {
                 self.shared.snapshot.borrow_mut().elected(now, *term, clock::wall_millis());
                 self.count_leader_change();
@@ -119,18 +119,18 @@ impl StatusPublisher {
         }
     }
 
-    /// Who leads, as far as the store can tell.
+    /// Notes the leader that the store reports.
     pub fn set_observation(&mut self, now: Time, observation: &Observation) {
         self.shared.snapshot.borrow_mut().set_observation(now, observation);
         self.count_leader_change();
     }
 
-    /// The store has been asked something.
+    /// Notes a request to the store.
     pub fn request_sent(&mut self, now: Time) {
         self.shared.snapshot.borrow_mut().request_sent(now);
     }
 
-    /// It has answered; to be said before the election hears of it.
+    /// Notes an answer of the store; to be called before the election handles it.
     pub fn request_answered(&mut self, now: Time, answer: &Answer) {
         self.shared.snapshot.borrow_mut().request_answered();
         if let Answer::Renew(renewed) = answer {
@@ -142,17 +142,17 @@ impl StatusPublisher {
         }
     }
 
-    /// We are called this from now on.
+    /// Notes the candidate's new name and address.
     pub fn rename(&mut self, identity: &Identity) {
         self.shared.snapshot.borrow_mut().rename(identity);
     }
 
-    /// Somebody wants elect to stop.
+    /// Notes that elect was asked to stop.
     pub fn begin_shutdown(&mut self) {
         self.shared.snapshot.borrow_mut().begin_shutdown();
     }
 
-    /// Where the election is, after each event.
+    /// Notes the state of the election, after each event.
     pub fn update(&mut self, now: Time, candidate: &Candidate) {
         let phase = candidate.phase();
         let run_state = RunState { has_follower: candidate.has_a_follower(), has_begun: candidate.has_begun() };
@@ -164,12 +164,17 @@ impl StatusPublisher {
         }
     }
 
-    /// Tells systemd what is new or due. The driver's loop calls it each time before it waits, so that a loop that stalls is
-    /// noticed. Returns when to call again at the latest.
+    /// Tells systemd what is new or due. The driver's loop calls it each time before it waits, so that a loop that
+    /// stalls is noticed. Returns when to call again at the latest.
     pub fn flush(&mut self, now: Time, wakes_at: Time) -> Time {
         let mut snapshot = self.shared.snapshot.borrow_mut();
         snapshot.set_wakeup(wakes_at);
-        self.systemd.notify(now, &snapshot);
+        let status = ServiceStatus {
+            text: snapshot.to_string(),
+            is_stopping: snapshot.is_shutting_down(),
+            is_alive: snapshot.is_alive(now),
+        };
+        self.systemd.notify(now, status);
         self.systemd.wake_at()
     }
 

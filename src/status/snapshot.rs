@@ -1,7 +1,7 @@
-//! What this candidate knows of itself and of its boundary, in one piece.
+//! The knowledge of a candidate about itself and its boundary, in one piece.
 //!
 //! Written by the driver as things happen, read by whatever shows it: systemd's status line, the pages. It decides
-//! nothing. Whoever reads it says what time it is, since a campaigner that was stopped for a while wakes up with a view
+//! nothing. A reader passes the time, since a campaigner that was stopped for a while wakes up with a view
 //! whose lease has run out.
 
 #![cfg_attr(not(feature = "listen"), expect(dead_code, reason = "much of it is read by the pages alone"))]
@@ -40,7 +40,7 @@ pub struct StatusSnapshot {
     liveness: Liveness,
 }
 
-/// What runs, as the election knows it.
+/// The programs that run, as the election knows them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RunState {
     /// A follower, or what is left of it.
@@ -92,7 +92,7 @@ impl StatusSnapshot {
         }
     }
 
-    // ---- what the driver tells
+    // ---- written by the driver
 
     /// Where the election is after an event.
     pub fn update(&mut self, phase: Phase, term: Option<Term>, lease: Option<Lease>, run_state: RunState) {
@@ -128,13 +128,13 @@ impl StatusSnapshot {
         self.observed_at = now;
     }
 
-    /// What the store says of the leader.
+    /// Notes the leader that the store reports.
     pub fn set_observation(&mut self, now: Time, observation: &Observation) {
         self.observation = observation.clone();
         self.observed_at = now;
     }
 
-    /// We are called this from now on.
+    /// Notes the candidate's new name and address.
     pub fn rename(&mut self, identity: &Identity) {
         self.identity = identity.clone();
         if let Some(leader) = self.observation.leader.as_mut().filter(|leader| leader.id == identity.id) {
@@ -148,7 +148,7 @@ impl StatusSnapshot {
         self.pid = pid;
     }
 
-    /// Somebody wants elect to stop.
+    /// Notes that elect was asked to stop.
     pub fn begin_shutdown(&mut self) {
         self.shutting_down = true;
     }
@@ -171,7 +171,7 @@ impl StatusSnapshot {
         self.liveness.answers_by.pop_front();
     }
 
-    // ---- what can be read
+    // ---- read by others
 
     /// Whether driver and worker do what they should, give or take a renewal.
     #[must_use]
@@ -196,9 +196,7 @@ impl StatusSnapshot {
     /// it has to stop, whether it was awake then or not.
     #[must_use]
     pub fn is_leader(&self, now: Time) -> bool {
-        self.phase.accepts_requests()
-            && !self.shutting_down
-            && self.lease.is_some_and(|lease| now < lease.stop_by)
+        self.phase.accepts_requests() && !self.shutting_down && self.lease.is_some_and(|lease| now < lease.stop_by)
     }
 
     /// Whether the leader command can be talked to: from its exec to the first moment of stopping.
@@ -225,13 +223,13 @@ impl StatusSnapshot {
         self.observation.leader.as_ref().map(|leader| (leader.id.as_str(), leader.term))
     }
 
-    /// What is left of the lease that leadership rests on, where there is an end to it.
+    /// The rest of the lease that leadership depends on, if it has an end.
     #[must_use]
     pub fn lease_left(&self, now: Time) -> Option<Duration> {
         self.lease.filter(|lease| lease.ends != Time::NEVER).map(|lease| lease.ends.since(now))
     }
 
-    /// What it campaigns for.
+    /// The candidate's boundary.
     #[must_use]
     pub fn boundary(&self) -> &Boundary {
         &self.boundary

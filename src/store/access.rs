@@ -47,14 +47,3 @@ impl fmt::Debug for Password {
         f.write_str("(a password)")
     }
 }
-
-/// A certificate or key that cannot be read. For want of descriptors or memory it may be read later; otherwise a person has to do
-/// something about it.
-#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
-pub fn unreadable(path: &std::path::Path, error: &std::io::Error) -> super::StoreError {
-    let message = format!("{} cannot be read: {error}", path.display());
-    match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN) => super::StoreError::Unavailable(message),
-        Some(_) | None => super::StoreError::Refused(message),
-    }
-}

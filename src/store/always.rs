@@ -5,9 +5,8 @@
 use async_trait::async_trait;
 
 use super::claim_release::ClaimRelease;
-use super::{
-    Access, CampaignResult, Candidacy, Notifier, Observation, RenewResult, Store, StoreError, StoreKind, StoreUrl,
-};
+use super::url::{StoreKind, StoreUrl};
+use super::{Access, CampaignResult, Candidacy, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::Term;
 use elect_core::boundary::Boundary;
 use elect_core::limits::next_term;
@@ -47,7 +46,7 @@ impl Store for Always {
         false
     }
 
-    async fn look(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
+    async fn observe(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
         let obstacle = Some("no election is held here: whoever stands leads".to_owned());
         Ok(Observation { obstacle, ..Observation::default() })
     }

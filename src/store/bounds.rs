@@ -19,8 +19,8 @@ impl Store for Bounded {
         self.0.grants_leases()
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
-        self.0.look(boundary).await.map(Observation::bounded).map_err(StoreError::bounded)
+    async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
+        self.0.observe(boundary).await.map(Observation::bounded).map_err(StoreError::bounded)
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -29,15 +29,15 @@ impl Store for Bounded {
         Ok(found)
     }
 
-    async fn survey(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
-        let seen = self.0.survey(depth).await.map_err(StoreError::bounded)?;
+    async fn observe_all(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
+        let seen = self.0.observe_all(depth).await.map_err(StoreError::bounded)?;
         let bounded =
             |(boundary, seen): Listing| (boundary, seen.map(Observation::bounded).map_err(StoreError::bounded));
         Ok(seen.into_iter().take(BOUNDARIES_MAX).map(bounded).collect())
     }
 
-    async fn changed(&mut self, boundary: Option<&Boundary>) {
-        self.0.changed(boundary).await;
+    async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
+        self.0.wait_for_change(boundary).await;
     }
 
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
@@ -139,7 +139,7 @@ mod tests {
         fn grants_leases(&self) -> bool {
             true
         }
-        async fn look(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
+        async fn observe(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
             Ok(Observation::default())
         }
         async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -165,7 +165,7 @@ mod tests {
         runtime.block_on(async {
             let mut store = Bounded(Box::new(Crowd));
             assert_eq!(store.boundaries().await.expect("known").len(), BOUNDARIES_MAX);
-            let seen = store.survey(Detail::Leader).await.expect("seen");
+            let seen = store.observe_all(Detail::Leader).await.expect("seen");
             assert_eq!(seen.len(), BOUNDARIES_MAX);
             assert_eq!(seen[0].0.as_str(), "b000000");
         });
@@ -210,7 +210,7 @@ mod tests {
         fn grants_leases(&self) -> bool {
             true
         }
-        async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
+        async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
             if boundary.as_str() == "error" { self.error() } else { Ok(self.sighting()) }
         }
         async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -268,9 +268,9 @@ mod tests {
             |(text, count, fails)| {
                 runtime.block_on(async {
                     let mut store = Bounded(Box::new(Flood { text, count, fails }));
-                    is_small(&store.look(&boundary).await.expect("seen"));
-                    is_brief(store.look(&"error".parse().expect("a name")).await);
-                    for (_, seen) in store.survey(Detail::Lease).await.expect("seen") {
+                    is_small(&store.observe(&boundary).await.expect("seen"));
+                    is_brief(store.observe(&"error".parse().expect("a name")).await);
+                    for (_, seen) in store.observe_all(Detail::Lease).await.expect("seen") {
                         match seen {
                             Ok(sighting) => is_small(&sighting),
                             error @ Err(_) => is_brief(error),

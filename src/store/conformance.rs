@@ -31,10 +31,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::claim_release::{ClaimRelease, StoredClaim};
 use super::observer::Observer;
+use super::url::StoreUrl;
 use super::worker::{Events, channel};
 use super::{
     Access, CampaignResult, Candidacy, Identity, Notifier, Observation, Password, RenewResult, Store, StoreError,
-    StoreUrl,
 };
 use elect_core::Term;
 use elect_keeper::Claim;
@@ -209,7 +209,7 @@ impl StoreUnderTest {
     }
 
     fn store(&self) -> Box<dyn Store> {
-        StoreUrl::parse(&self.url).expect("a URL").open(&self.access, Notifier::to_nobody()).expect("opened")
+        StoreUrl::parse(&self.url).expect("a URL").open(&self.access, Notifier::disconnected()).expect("opened")
     }
 
     fn observer(&self, boundary: &str) -> Observer {
@@ -305,7 +305,7 @@ impl TestCandidate {
     }
 
     async fn leader(&mut self) -> Option<String> {
-        let sighting = self.store.look(&self.candidacy.boundary).await.expect("looked");
+        let sighting = self.store.observe(&self.candidacy.boundary).await.expect("looked");
         sighting.leader.map(|leader| leader.name)
     }
 
@@ -361,11 +361,11 @@ mod always {
             }
             // No election, so no leader to be shown and no hint.
             let boundary = one.candidacy.boundary.clone();
-            let seen = two.store.look(&boundary).await.expect("looked");
+            let seen = two.store.observe(&boundary).await.expect("looked");
             assert!(seen.leader.is_none() && seen.obstacle.is_some(), "{seen:?}");
             assert!(two.store.boundaries().await.expect("none").is_empty());
-            assert!(timeout(Duration::ZERO, two.store.changed(None)).await.is_err());
-            assert!(timeout(Duration::ZERO, two.store.changed(Some(&boundary))).await.is_err());
+            assert!(timeout(Duration::ZERO, two.store.wait_for_change(None)).await.is_err());
+            assert!(timeout(Duration::ZERO, two.store.wait_for_change(Some(&boundary))).await.is_err());
             one.release().await;
             two.renews().await;
             assert!(matches!(one.ask().await, CampaignResult::Won { .. }));

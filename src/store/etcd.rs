@@ -18,16 +18,15 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Client, GetOptions};
 use serde::{Deserialize, Serialize};
 
-use super::claim_release::{ClaimRelease, StoredClaim};
+use super::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim};
+use super::url::{StoreKind, StoreUrl};
 use super::{
     Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
-    StoreKind, StoreUrl,
 };
 use elect_core::boundary::Boundary;
 use elect_core::limits::insert_boundary;
@@ -48,9 +47,6 @@ pub const KIND: StoreKind = StoreKind {
     open,
     relinquish: ClaimRelease::Executed(relinquish),
 };
-
-/// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
-const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 struct Etcd {
     settings: Settings,
@@ -111,7 +107,7 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
     Box::pin(async move {
         let EtcdClaim { settings, lease } = serde_json::from_value(claim)
             .map_err(|error| StoreError::Misused(format!("not a claim on an etcd: {error}")))?;
-        Endpoints::new(settings).with_each(async |mut client: Client| session::revoke(&mut client, lease).await).await
+        Endpoints::new(settings).try_each(async |mut client: Client| session::revoke(&mut client, lease).await).await
     })
 }
 
@@ -121,18 +117,18 @@ impl Store for Etcd {
         true
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
+    async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let scope = Scope::new(&self.settings, Some(boundary));
         let mut seen = self.observing.look(&mut self.members, &scope, Detail::Lease).await?;
         seen.pop().map_or_else(|| Ok(Observation::default()), |(_, sighting)| sighting)
     }
 
-    async fn survey(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
+    async fn observe_all(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
         let scope = Scope::new(&self.settings, None);
         self.observing.look(&mut self.members, &scope, depth).await
     }
 
-    async fn changed(&mut self, boundary: Option<&Boundary>) {
+    async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
         let scope = Scope::new(&self.settings, boundary);
         self.observing.changed(&mut self.members, &scope).await;
     }
@@ -141,7 +137,7 @@ impl Store for Etcd {
         let prefix = self.members.prefix().to_owned();
         let keys = self
             .members
-            .with_each(async |mut client: Client| {
+            .try_each(async |mut client: Client| {
                 let options = GetOptions::new().with_prefix().with_keys_only();
                 client.get(prefix.as_str(), Some(options)).await.map_err(explain)
             })
@@ -164,7 +160,7 @@ impl Store for Etcd {
         let seat =
             self.seat.get_or_insert_with(|| Session::new(fresh_lease(), prefix, candidacy, scheme, hints.clone()));
         let claim = EtcdClaim { settings: self.settings.clone(), lease: seat.lease() };
-        Ok(Some(StoredClaim::pack(&KIND, candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
+        Ok(Some(StoredClaim::pack(KIND.name(), candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
     }
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
@@ -177,7 +173,7 @@ impl Store for Etcd {
         let new = || Terms::new(self.settings.terms, prefix, &keys::election(prefix, &candidacy.boundary));
         let terms = self.terms.get_or_insert_with(new);
         let stand = async |mut client: Client| seat.stand(&mut client, candidacy.ttl, terms).await;
-        let standing = self.members.with_each(stand).await;
+        let standing = self.members.try_each(stand).await;
         match standing {
             Ok(Some(standing)) => {
                 if std::mem::replace(&mut self.stays, true) {
@@ -189,11 +185,11 @@ impl Store for Etcd {
             Ok(None) => {
                 self.given = false;
                 let seat = self.seat.take().ok_or_else(|| StoreError::Unavailable("no candidate stands".to_owned()))?;
-                Ok(seat.rejoins())
+                Ok(seat.requeue())
             }
             // A candidate that is not to campaign does not stay in the queue.
             Err(error @ (StoreError::Refused(_) | StoreError::Obstacle(_))) => {
-                if self.seat.as_ref().is_some_and(Session::is_touched) {
+                if self.seat.as_ref().is_some_and(Session::lease_requested) {
                     self.give_up_seat();
                     let _ = self.settle().await;
                 }
@@ -208,7 +204,7 @@ impl Store for Etcd {
             return Ok(RenewResult::Lost { why: "nothing was won".to_owned() });
         };
         let renew = async |mut client: Client| seat.renew(&mut client, candidacy, terms).await;
-        let renewal = self.members.with_each(renew).await?;
+        let renewal = self.members.try_each(renew).await?;
         self.members.look_at_version();
         Ok(renewal)
     }
@@ -223,7 +219,7 @@ impl Store for Etcd {
 impl Etcd {
     fn give_up_seat(&mut self) {
         if let Some(seat) = self.seat.take() {
-            self.former.extend(seat.is_touched().then_some(seat.lease()));
+            self.former.extend(seat.lease_requested().then_some(seat.lease()));
             self.given = false;
         }
     }
@@ -231,7 +227,7 @@ impl Etcd {
     /// Sees to it that what was given up is gone.
     async fn settle(&mut self) -> Result<(), StoreError> {
         while let Some(&former) = self.former.last() {
-            self.members.with_each(async |mut client: Client| session::revoke(&mut client, former).await).await?;
+            self.members.try_each(async |mut client: Client| session::revoke(&mut client, former).await).await?;
             self.former.pop();
         }
         Ok(())

@@ -34,12 +34,12 @@ use serde_json::Map;
 
 use super::claim_release::ClaimRelease;
 use super::record::{Record, RecordState};
+use super::url::{StoreKind, StoreUrl};
 use super::{
-    Access, CampaignResult, Candidacy, Detail, Identity, Listing, Notifier, Observation, RenewResult, Store,
-    StoreError, StoreKind, StoreUrl,
+    Access, CampaignResult, Candidacy, Detail, Identity, Listing, Notifier, Observation, RenewResult, Store, StoreError,
 };
+use crate::runtime_dir;
 use directory::{Directory, refused_if_permanent};
-pub use directory::{default_directory, encode, make_private, runtime_directory};
 use directory_handle::DirectoryHandle;
 use elect_core::boundary::Boundary;
 use elect_core::limits;
@@ -99,7 +99,7 @@ fn check(url: &StoreUrl<'_>) -> Result<(), String> {
 
 fn show(url: &StoreUrl<'_>) -> String {
     match url.rest {
-        "" => format!("file:{}", default_directory().display()),
+        "" => format!("file:{}", runtime_dir::path().display()),
         directory => format!("file:{directory}"),
     }
 }
@@ -122,7 +122,7 @@ impl Store for FileStore {
         false
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
+    async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         if !self.directory.check()? {
             return Ok(Observation::default());
         }
@@ -135,7 +135,7 @@ impl Store for FileStore {
         self.directory.boundaries()
     }
 
-    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
+    async fn observe_all(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         let with_files = |boundary: Boundary| {
             let files = self.directory.files(&boundary);
             (boundary, files)
@@ -145,7 +145,7 @@ impl Store for FileStore {
         Ok(all.into_iter().map(|(boundary, _)| boundary).zip(seen).collect())
     }
 
-    async fn changed(&mut self, boundary: Option<&Boundary>) {
+    async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
         self.observing.changed(&self.directory, boundary).await;
     }
 

@@ -5,10 +5,10 @@
 //! short, ordinary async code; the [`worker`] bounds each in time and numbers its answer. Whatever may last, like waiting
 //! for a lock, goes on beside them and ends in a hint ([`Notifier`]).
 //!
-//! Observers ask without taking part: [`Store::look`], [`Store::survey`], and [`Store::changed`] to learn when to ask again.
+//! Observers ask without taking part: [`Store::observe`], [`Store::observe_all`], and [`Store::wait_for_change`] to learn when to ask again.
 //! None of these writes, or takes a lock, or can be noticed by a candidate.
 //!
-//! Adding a store: one file with an implementation of [`Store`], and its line in [`REGISTRY`]. Help texts, schemes and
+//! Adding a store: one file with an implementation of [`Store`], and its line in [`registry::REGISTRY`]. Help texts, schemes and
 //! the conformance suite derive from that line.
 
 #![cfg_attr(
@@ -22,6 +22,8 @@ mod bounds;
 pub mod claim_release;
 #[cfg(test)]
 mod conformance;
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+mod connection;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod file;
@@ -29,13 +31,16 @@ mod file;
 mod mongodb;
 pub mod observer;
 mod record;
+#[cfg(any(feature = "mongodb", feature = "redis"))]
+mod record_store;
 #[cfg(feature = "redis")]
 mod redis;
+pub mod registry;
 #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 pub mod resolver;
+pub mod url;
 pub mod worker;
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,16 +48,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::text::escaped;
 use elect_core::boundary::Boundary;
-use elect_core::limits::{STORE_URL_BYTES_MAX, cut_visibly};
 use elect_core::{Term, Time};
 use elect_keeper::Claim;
 
 pub use access::{Access, Password};
-use bounds::Bounded;
-use claim_release::ClaimRelease;
-pub use file::{encode as encoded, make_private, runtime_directory};
 pub use record::{Leader, Observation};
 
 /// Who stands: what a record says of its leader.
@@ -151,16 +151,16 @@ pub trait Store {
     /// Who leads the boundary, as of a moment after the question: two in a row never show things in the wrong order. A
     /// record whose lease has run out by the store's own time, or whose lock nobody holds, is no leader. Never changes
     /// anything.
-    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError>;
+    async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError>;
 
     /// Every boundary that this store has heard of, in order.
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError>;
 
     /// The same and what can be seen of each: one that cannot be read hides no other. Stores that can answer at once do.
-    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
+    async fn observe_all(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         let mut seen = Vec::new();
         for boundary in self.boundaries().await? {
-            let sighting = self.look(&boundary).await;
+            let sighting = self.observe(&boundary).await;
             seen.push((boundary, sighting));
         }
         Ok(seen)
@@ -171,7 +171,7 @@ pub trait Store {
     /// hints it never returns. Only a store that is opened anew may be asked about another boundary.
     ///
     /// Cancel safe. What is held for it is given up with the store.
-    async fn changed(&mut self, _: Option<&Boundary>) {
+    async fn wait_for_change(&mut self, _: Option<&Boundary>) {
         std::future::pending::<()>().await;
     }
 
@@ -225,259 +225,13 @@ impl Notifier {
     }
 
     /// Our own record is gone: as final as an answer that says so (K11).
-    pub fn ousted(&self, term: Term) {
+    pub fn lost(&self, term: Term) {
         let _ = self.events.send(worker::StoreEvent::Ousted { term });
     }
 
     /// For observers that campaign for nothing.
     #[must_use]
-    pub fn to_nobody() -> Notifier {
+    pub fn disconnected() -> Notifier {
         worker::channel().0
-    }
-}
-
-type OpenStore = fn(&StoreUrl<'_>, &Access, Notifier) -> Result<Box<dyn Store>, StoreError>;
-
-/// One kind of store.
-pub struct StoreKind {
-    /// The schemes of its URLs; the first is its name in `status`.
-    pub schemes: &'static [&'static str],
-    /// How its URLs look.
-    pub form: &'static str,
-    /// One line for `--help`.
-    pub about: &'static str,
-    /// Who can take part.
-    pub reach: &'static str,
-    /// Whether the URL makes sense; looks at nothing else.
-    check: fn(&StoreUrl<'_>) -> Result<(), String>,
-    /// The URL as people see it, in logs too: never with credentials.
-    show: fn(&StoreUrl<'_>) -> String,
-    open: OpenStore,
-    relinquish: ClaimRelease,
-}
-
-impl StoreKind {
-    /// What it is called in `status`.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        self.schemes.first().copied().unwrap_or_default()
-    }
-}
-
-/// Every store in this build.
-pub const REGISTRY: &[StoreKind] = &[
-    file::KIND,
-    #[cfg(feature = "etcd")]
-    etcd::KIND,
-    #[cfg(feature = "mongodb")]
-    mongodb::KIND,
-    #[cfg(feature = "redis")]
-    redis::KIND,
-    always::KIND,
-];
-
-/// Where an election is held: a kind of store, and the rest of its URL.
-#[derive(Debug, Clone, Copy)]
-pub struct StoreUrl<'a> {
-    kind: &'static StoreKind,
-    scheme: &'static str,
-    /// What follows the colon.
-    rest: &'a str,
-}
-
-impl fmt::Debug for StoreKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// Why a text does not name a store.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreUrlError {
-    /// No `scheme:` in front.
-    #[error("--store {:?} names no kind of store: write it as {}", cut_visibly(given, 80), forms())]
-    NoScheme {
-        /// The text.
-        given: String,
-    },
-    /// A scheme that is not in the registry.
-    #[error("--store {}: is not a kind of store that this elect knows: {}", cut_visibly(&escaped(scheme), 40), forms())]
-    Unknown {
-        /// The scheme alone: the rest may hold a password.
-        scheme: String,
-    },
-    /// More than any server and its options need.
-    #[error("--store has {0} bytes, and at most {STORE_URL_BYTES_MAX} are taken: shorten the URL")]
-    TooLong(usize),
-    /// The rest of the URL does not fit its kind.
-    #[error("--store {scheme}:… is not understood: {}", escaped(reason))]
-    Malformed {
-        /// The kind.
-        scheme: &'static str,
-        /// What does not fit.
-        reason: String,
-    },
-}
-
-fn forms() -> String {
-    REGISTRY.iter().map(|kind| kind.form).collect::<Vec<_>>().join(", ")
-}
-
-impl<'a> StoreUrl<'a> {
-    /// Reads a URL.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreUrlError`], without any credentials that the URL holds.
-    pub fn parse(url: &'a str) -> Result<StoreUrl<'a>, StoreUrlError> {
-        if url.len() > STORE_URL_BYTES_MAX {
-            return Err(StoreUrlError::TooLong(url.len()));
-        }
-        let Some((scheme, rest)) = url.split_once(':') else {
-            return Err(StoreUrlError::NoScheme { given: url.to_owned() });
-        };
-        let known = REGISTRY.iter().flat_map(|kind| kind.schemes.iter().map(move |&scheme| (kind, scheme)));
-        let Some((kind, scheme)) = known.into_iter().find(|&(_, known)| known == scheme) else {
-            return Err(StoreUrlError::Unknown { scheme: scheme.to_owned() });
-        };
-        let url = StoreUrl { kind, scheme, rest };
-        (kind.check)(&url).map_err(|reason| StoreUrlError::Malformed { scheme, reason })?;
-        Ok(url)
-    }
-
-    /// Its kind.
-    #[must_use]
-    pub fn kind(&self) -> &'static StoreKind {
-        self.kind
-    }
-
-    /// Who can take part.
-    #[must_use]
-    pub fn reach(&self) -> &'static str {
-        // It goes by uid: what another user starts on this host does not meet it.
-        if self.is_default_directory() { "this user on this host only" } else { self.kind.reach }
-    }
-
-    /// Whether the file store's directory was left to elect.
-    #[must_use]
-    pub fn is_default_directory(&self) -> bool {
-        self.kind.name() == file::KIND.name() && self.rest.is_empty()
-    }
-
-    /// Opens the store. Nothing is asked of it yet.
-    ///
-    /// # Errors
-    ///
-    /// URL, flags and variables do not fit together, or what they name will not have us.
-    pub fn open(&self, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
-        let store = (self.kind.open)(self, access, hints).map_err(StoreError::bounded)?;
-        Ok(Box::new(Bounded(store)))
-    }
-
-    /// Whether the store is asked over a network, by names that may have to be looked up.
-    #[must_use]
-    pub fn is_remote(&self) -> bool {
-        matches!(self.kind.relinquish, ClaimRelease::Executed(_))
-    }
-
-    /// What the keeper calls to give back a claim of this kind of store.
-    #[must_use]
-    pub fn release(&self) -> fn(Claim) {
-        match self.kind.relinquish {
-            ClaimRelease::InPlace(release) => release,
-            ClaimRelease::Executed(_) => claim_release::execute,
-        }
-    }
-}
-
-/// As people see it, in logs too: never with credentials.
-impl fmt::Display for StoreUrl<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&(self.kind.show)(self))
-    }
-}
-
-#[cfg(test)]
-pub mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use elect_core::proptest_support;
-
-    /// Credentials with a password in a URL, or what people take for one, in all the wrong places; the password.
-    pub fn careless() -> impl Strategy<Value = (String, &'static str)> {
-        // The second could be a port.
-        let password = prop_oneof![Just("hunter2"), Just("31415")];
-        let scheme = proptest::sample::select(vec![
-            "etcd:",
-            "etcds:",
-            "always:",
-            "redis:",
-            "mongodb:",
-            "mongodb+srv:",
-            "file:/",
-            "https:",
-            "",
-            ":",
-        ]);
-        let slashes = prop_oneof![4 => Just("//".to_owned()), 1 => proptest_support::punctuation()];
-        let rest = (
-            proptest_support::punctuation(),
-            proptest_support::punctuation(),
-            prop_oneof![proptest_support::punctuation(), proptest_support::text()],
-        );
-        (scheme, slashes, password, rest).prop_map(|(scheme, slashes, password, (before, after, host))| {
-            (format!("{scheme}{slashes}{before}user:{password}{after}@{host}"), password)
-        })
-    }
-
-    #[test]
-    fn a_url_names_its_kind_of_store() {
-        assert_eq!(StoreUrl::parse("always:").expect("known").kind().name(), "always");
-        assert!(StoreUrl::parse("file:").expect("known").is_default_directory());
-        assert!(!StoreUrl::parse("file:/srv/locks").expect("known").is_default_directory());
-        assert_eq!(StoreUrl::parse("file:/srv/locks").expect("known").to_string(), "file:/srv/locks");
-        assert_eq!(StoreUrl::parse("file:/srv/locks").expect("known").reach(), "this host only");
-        assert_eq!(StoreUrl::parse("file:").expect("known").reach(), "this user on this host only");
-    }
-
-    #[test]
-    fn an_unknown_scheme_is_named_without_what_follows_it() {
-        let message = StoreUrl::parse("postgres://user:secret@db").expect_err("unknown").to_string();
-        assert!(
-            message.contains("postgres") && message.contains("file:DIR") && !message.contains("secret"),
-            "{message}"
-        );
-        let message = StoreUrl::parse("/var/lock").expect_err("no scheme").to_string();
-        assert!(message.contains("file:DIR"), "{message}");
-    }
-
-    #[test]
-    fn no_password_in_a_url_is_ever_repeated() {
-        proptest_support::check(proptest_support::FAST, &careless(), |(url, password)| match StoreUrl::parse(&url) {
-            Err(error) => assert!(!error.to_string().contains(password), "{error}"),
-            // A directory may have any name, and is shown.
-            Ok(url) => assert!(url.kind().name() == "file" || !url.to_string().contains(password), "{url}"),
-        });
-    }
-
-    #[test]
-    fn any_text_is_a_url_or_none() {
-        let scheme = proptest::sample::select(vec![
-            "",
-            "file:",
-            "etcd:",
-            "etcds://",
-            "etcd:///",
-            "always:",
-            "mongodb://",
-            "mongodb+srv://",
-        ]);
-        let texts = (scheme, prop_oneof![proptest_support::text(), proptest_support::punctuation()]);
-        proptest_support::check(proptest_support::FAST, &texts, |(scheme, rest)| {
-            if let Err(error) = StoreUrl::parse(&format!("{scheme}{rest}")) {
-                assert_eq!(error.to_string().lines().count(), 1, "{error}");
-            }
-        });
     }
 }

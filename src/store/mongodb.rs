@@ -16,20 +16,16 @@ mod watch;
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::claim_release::{ClaimRelease, StoredClaim};
-use super::{
-    Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
-    StoreKind, StoreUrl,
-};
+use super::claim_release::ClaimRelease;
+use super::record_store::{self, Backend, RecordStore};
+use super::url::{StoreKind, StoreUrl};
+use super::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::boundary::Boundary;
-use elect_keeper::Claim;
 use server::{MongoServer, attempt};
 use session::Session;
 use settings::{MongoUrl, Settings};
@@ -47,17 +43,10 @@ pub const KIND: StoreKind = StoreKind {
     relinquish: ClaimRelease::Executed(relinquish),
 };
 
-/// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
-const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
-
 struct MongoDb {
     settings: Settings,
-    hints: Notifier,
     /// `None`: to be connected to by the next attempt.
     server: Option<MongoServer>,
-    seat: Option<Session>,
-    /// Whether the keeper has the claim: we are asked to campaign only then.
-    given: bool,
     /// Whether the collection's indexes have been looked at, and one of our own has been seen to.
     tidied: bool,
     /// For an observer: something may have changed.
@@ -74,8 +63,8 @@ struct MongoDbClaim {
 
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     let settings = Settings::new(url, access)?;
-    let news = Rc::new(Notify::new());
-    Ok(Box::new(MongoDb { settings, hints, server: None, seat: None, given: false, tidied: false, news }))
+    let mongodb = MongoDb { settings, server: None, tidied: false, news: Rc::new(Notify::new()) };
+    Ok(Box::new(RecordStore::new(mongodb, hints)))
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
@@ -83,31 +72,33 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
     Box::pin(async move {
         let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a MongoDB: {error}"));
         let MongoDbClaim { settings, boundary, id } = serde_json::from_value(claim).map_err(|error| misused(&error))?;
-        attempt(&settings, &mut None, async |server| session::bequeath(server, &boundary, &id).await).await
+        attempt(&settings, &mut None, async |server| session::release_for_dead(server, &boundary, &id).await).await
     })
 }
 
-#[async_trait(?Send)]
-impl Store for MongoDb {
-    fn grants_leases(&self) -> bool {
-        true
+impl Backend for MongoDb {
+    type Session = Session;
+    type Claim = MongoDbClaim;
+
+    fn kind(&self) -> &'static str {
+        KIND.name()
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
+    async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let seen =
-            attempt(&self.settings, &mut self.server, async |server| server.look(boundary.as_str()).await).await?;
+            attempt(&self.settings, &mut self.server, async |server| server.observe(boundary.as_str()).await).await?;
         // To those who look on, an abandoned record is no leader, and nothing more.
         Ok(seen.map_or_else(Observation::default, |entry| Observation { obstacle: None, ..entry.sighting() }))
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
-        let all = attempt(&self.settings, &mut self.server, async |server| server.look_at_all().await).await?;
+        let all = attempt(&self.settings, &mut self.server, async |server| server.observe_all().await).await?;
         let known: BTreeSet<Boundary> = all.iter().filter_map(stored_record::boundary).collect();
         Ok(known.into_iter().collect())
     }
 
-    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
-        let all = attempt(&self.settings, &mut self.server, async |server| server.look_at_all().await).await?;
+    async fn observe_all(&mut self) -> Result<Vec<Listing>, StoreError> {
+        let all = attempt(&self.settings, &mut self.server, async |server| server.observe_all().await).await?;
         let mut seen: Vec<Listing> = Vec::new();
         for document in &all {
             if let Some(boundary) = stored_record::boundary(document) {
@@ -120,7 +111,7 @@ impl Store for MongoDb {
         Ok(seen)
     }
 
-    async fn changed(&mut self, boundary: Option<&Boundary>) {
+    async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
         // The next look connects, and says why if it cannot. Without a replica set there are no streams.
         let Some(server) = self.server.as_mut().filter(|server| server.is_replicated) else {
             return std::future::pending().await;
@@ -139,50 +130,57 @@ impl Store for MongoDb {
         self.news.notified().await;
     }
 
-    fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
-        if self.given {
-            return Ok(None);
-        }
-        let claim = MongoDbClaim {
+    fn claim(&self, candidacy: &Candidacy) -> MongoDbClaim {
+        MongoDbClaim {
             settings: self.settings.clone(),
             boundary: candidacy.boundary.to_string(),
             id: candidacy.identity.id.clone(),
-        };
-        Ok(Some(StoredClaim::pack(&KIND, candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
+        }
     }
 
-    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
-        self.given = true;
-        let (hints, tidied) = (&self.hints, &mut self.tidied);
-        let seat = self.seat.get_or_insert_with(|| Session::new(candidacy));
+    fn session(&self, candidacy: &Candidacy) -> Session {
+        Session::new(candidacy)
+    }
+
+    async fn campaign(
+        &mut self,
+        session: &mut Session,
+        hints: &Notifier,
+        candidacy: &Candidacy,
+    ) -> Result<CampaignResult, StoreError> {
+        let tidied = &mut self.tidied;
         attempt(&self.settings, &mut self.server, async |server| {
-            if !*tidied && let Some(index) = ttl_index::threat(&server.boundaries).await {
+            if !*tidied && let Some(index) = ttl_index::find_unsafe_index(&server.boundaries).await {
                 warn!("the index {index} on the collection boundaries may remove the record of a leader: drop it");
-                seat.distrust();
+                session.set_volatile();
             }
             let tidies = !std::mem::replace(tidied, true);
-            let standing = seat.stand(server, candidacy).await?;
-            seat.listen(server, hints, tidies);
-            Ok(standing)
+            let result = record_store::campaign(session, server, candidacy).await?;
+            session.listen(server, hints, tidies);
+            Ok(result)
         })
         .await
     }
 
-    async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
-        let hints = &self.hints;
-        let Some(seat) = self.seat.as_mut() else {
-            return Ok(RenewResult::Lost { why: "nothing was won".to_owned() });
-        };
+    async fn renew(
+        &mut self,
+        session: &mut Session,
+        hints: &Notifier,
+        candidacy: &Candidacy,
+    ) -> Result<RenewResult, StoreError> {
         attempt(&self.settings, &mut self.server, async |server| {
-            let renewal = seat.renew(server, candidacy).await?;
-            seat.listen(server, hints, false);
+            let renewal = session.renew(server, candidacy).await?;
+            session.listen(server, hints, false);
             Ok(renewal)
         })
         .await
     }
 
-    async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
-        let Some(seat) = self.seat.as_mut().filter(|seat| seat.may_hold()) else { return Ok(()) };
-        attempt(&self.settings, &mut self.server, async |server| seat.release(server).await).await
+    fn may_hold(session: &Session) -> bool {
+        session.may_hold()
+    }
+
+    async fn release(&mut self, session: &mut Session) -> Result<(), StoreError> {
+        attempt(&self.settings, &mut self.server, async |server| session.release(server).await).await
     }
 }

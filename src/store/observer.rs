@@ -1,6 +1,6 @@
 //! Looking at a store again and again, for whoever shows or awaits what happens there.
 //!
-//! A store's hint ([`Store::changed`]) makes the next look come at once, and nothing more: each look is a question of its own,
+//! A store's hint ([`Store::wait_for_change`]) makes the next look come at once, and nothing more: each look is a question of its own,
 //! asked every [`POLL_INTERVAL`] without any hint, and what it says is what counts. Looks follow each other, so that what they show
 //! is in order; what came and went between two of them is not shown (but see [`Observation::former`]).
 //!
@@ -21,6 +21,9 @@ pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 const ERROR_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two looks, however many hints there are.
 const POLL_GAP_MIN: Duration = Duration::from_millis(10);
+
+/// A watch that ended sooner than this is no reason to observe again, since that would make a storm.
+pub const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// Somebody who looks at one boundary, or at all.
 pub struct Observer {
@@ -53,7 +56,7 @@ impl Observer {
         if let Some(due) = self.due {
             sleep(POLL_GAP_MIN).await;
             // Without a hint in that time it is time all the same.
-            let _ = timeout(due, self.store.changed(self.scope.as_ref())).await;
+            let _ = timeout(due, self.store.wait_for_change(self.scope.as_ref())).await;
         }
         self.due = None;
         let patience = self.patience;
@@ -68,14 +71,14 @@ impl Observer {
     async fn look(&mut self) -> Result<Vec<Listing>, StoreError> {
         match &self.scope {
             Some(boundary) => {
-                let seen = match self.store.look(boundary).await {
+                let seen = match self.store.observe(boundary).await {
                     // The store has answered: it is this record that cannot be followed, as in a survey.
                     Err(error @ StoreError::Obstacle(_)) => Err(error),
                     seen => Ok(seen?),
                 };
                 Ok(vec![(boundary.clone(), seen)])
             }
-            None => self.store.survey(Detail::Leader).await,
+            None => self.store.observe_all(Detail::Leader).await,
         }
     }
 }

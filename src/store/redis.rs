@@ -7,6 +7,7 @@
 mod connection;
 mod errors;
 mod hint_flags;
+mod observation;
 mod observer;
 mod quorum;
 mod reply_filter;
@@ -20,21 +21,18 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::time::Duration;
+use std::rc::Rc;
 
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
-use super::claim_release::{ClaimRelease, StoredClaim};
-use super::{
-    Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
-    StoreKind, StoreUrl,
-};
+use super::claim_release::ClaimRelease;
+use super::connection::attempt::within;
+use super::record_store::{self, Backend, RecordStore};
+use super::url::{StoreKind, StoreUrl};
+use super::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::boundary::Boundary;
 use elect_core::limits;
 use elect_core::takeover::Basis;
-use elect_keeper::Claim;
 use elect_keeper::clock;
 use observer::HintResult;
 use server::{Link, RedisServer};
@@ -52,17 +50,10 @@ pub const KIND: StoreKind = StoreKind {
     relinquish: ClaimRelease::Executed(relinquish),
 };
 
-/// A killed campaigner's claim is tried to be given back for no longer than this, however long its lease.
-const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
-
 struct Redis {
     settings: Settings,
-    hints: Notifier,
-    scripts: LuaScripts,
+    scripts: Rc<LuaScripts>,
     link: Link,
-    seat: Option<Session>,
-    /// Whether the keeper has the claim: we are asked to campaign only then.
-    given: bool,
     /// Where the last credited renewal was executed, as the keeper knows it.
     settled: Option<Basis<String>>,
 }
@@ -78,21 +69,13 @@ struct RedisClaim {
     settled: Option<Basis<String>>,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "other kinds of store have more to open")]
-fn opened(settings: Settings, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
-    Ok(Box::new(Redis {
-        settings,
-        hints,
-        scripts: LuaScripts::new(),
-        link: Link::default(),
-        seat: None,
-        given: false,
-        settled: None,
-    }))
+fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
+    Ok(opened(Settings::new(url, access)?, hints))
 }
 
-fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
-    opened(Settings::new(url, access)?, hints)
+fn opened(settings: Settings, hints: Notifier) -> Box<dyn Store> {
+    let redis = Redis { settings, scripts: Rc::new(LuaScripts::new()), link: Link::default(), settled: None };
+    Box::new(RecordStore::new(redis, hints))
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
@@ -105,7 +88,7 @@ fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<()
         let scripts = LuaScripts::new();
         let key = settings.key(&boundary);
         attempt(&settings, &mut Link::default(), async |server| {
-            session::bequeath(server, &scripts, &key, &id, settled.as_ref()).await
+            session::release_for_dead(server, &scripts, &key, &id, settled.as_ref()).await
         })
         .await
     })
@@ -120,8 +103,7 @@ async fn attempt<T>(
     ask: impl AsyncFnOnce(&mut RedisServer) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let deadline = clock::now() + settings.request_timeout;
-    // Boxed: what an attempt keeps between its calls is large.
-    let attempt = Box::pin(async {
+    let attempt = async {
         let mut server = link.take(settings).await?;
         server.deadline = deadline;
         let answer = ask(&mut server).await;
@@ -129,38 +111,28 @@ async fn attempt<T>(
             link.server = Some(server);
         }
         answer
-    });
-    timeout(settings.request_timeout, attempt)
+    };
+    within(settings.request_timeout, attempt)
         .await
-        .unwrap_or_else(|_| Err(StoreError::Unavailable("the server did not answer in time".to_owned())))
+        .unwrap_or_else(|| Err(StoreError::Unavailable("the server did not answer in time".to_owned())))
 }
 
-impl Redis {
-    fn pack(&self, candidacy: &Candidacy) -> Claim {
-        let claim = RedisClaim {
-            settings: self.settings.clone(),
-            boundary: candidacy.boundary.to_string(),
-            id: candidacy.identity.id.clone(),
-            settled: self.settled.clone(),
-        };
-        StoredClaim::pack(&KIND, candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)
-    }
-}
+impl Backend for Redis {
+    type Session = Session;
+    type Claim = RedisClaim;
 
-#[async_trait(?Send)]
-impl Store for Redis {
-    fn grants_leases(&self) -> bool {
-        true
+    fn kind(&self) -> &'static str {
+        KIND.name()
     }
 
-    async fn look(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
+    async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let (key, scripts) = (self.settings.key(boundary), &self.scripts);
-        attempt(&self.settings, &mut self.link, async |server| session::sighting(server, scripts, &key).await).await
+        attempt(&self.settings, &mut self.link, async |server| observation::sighting(server, scripts, &key).await).await
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
         let prefix = &self.settings.prefix;
-        let pattern = format!("{}*", literally(prefix));
+        let pattern = format!("{}*", glob_escape(prefix));
         attempt(&self.settings, &mut self.link, async |server| {
             let (mut known, mut cursor) = (BTreeSet::new(), 0_u64);
             loop {
@@ -181,21 +153,21 @@ impl Store for Redis {
         .await
     }
 
-    async fn survey(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
+    async fn observe_all(&mut self) -> Result<Vec<Listing>, StoreError> {
         let boundaries = self.boundaries().await?;
         let keys: Vec<String> = boundaries.iter().map(|boundary| self.settings.key(boundary)).collect();
         let scripts = &self.scripts;
-        let look = async |server: &mut RedisServer| session::sightings(server, scripts, &keys).await;
+        let look = async |server: &mut RedisServer| observation::sightings(server, scripts, &keys).await;
         let seen = attempt(&self.settings, &mut self.link, look).await?;
         Ok(boundaries.into_iter().zip(seen).collect())
     }
 
-    async fn changed(&mut self, boundary: Option<&Boundary>) {
+    async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
         let settings = &self.settings;
         let heard = match &mut self.link.server {
             Some(server) => match boundary {
                 Some(boundary) => observer::changed(server, &settings.key(boundary), false).await,
-                None => observer::changed(server, &format!("{}*", literally(&settings.prefix)), true).await,
+                None => observer::changed(server, &format!("{}*", glob_escape(&settings.prefix)), true).await,
             },
             // The next look connects, and says why if it cannot.
             None => HintResult::None,
@@ -212,50 +184,61 @@ impl Store for Redis {
         }
     }
 
-    fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
-        if self.given {
-            return Ok(None);
+    fn claim(&self, candidacy: &Candidacy) -> RedisClaim {
+        RedisClaim {
+            settings: self.settings.clone(),
+            boundary: candidacy.boundary.to_string(),
+            id: candidacy.identity.id.clone(),
+            settled: self.settled.clone(),
         }
-        Ok(Some(self.pack(candidacy)))
     }
 
-    fn renewed_claim(&mut self, candidacy: &Candidacy) -> Option<Claim> {
-        let settled = self.seat.as_ref().and_then(Session::settled)?;
+    fn update_claim(&mut self, session: &Session) -> bool {
+        let Some(settled) = session.settled() else { return false };
         if self.settled.as_ref().is_some_and(|known| settled.continues(known)) {
-            return None;
+            return false;
         }
         self.settled = Some(settled.clone());
-        Some(self.pack(candidacy))
+        true
     }
 
-    async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
-        self.given = true;
-        let (scripts, hints, settings) = (&self.scripts, &self.hints, &self.settings);
-        let seat = self.seat.get_or_insert_with(|| Session::new(settings, candidacy));
-        attempt(settings, &mut self.link, async |server| {
-            seat.listen(server, hints).await?;
-            seat.stand(server, scripts, candidacy).await
+    fn session(&self, candidacy: &Candidacy) -> Session {
+        Session::new(&self.settings, Rc::clone(&self.scripts), candidacy)
+    }
+
+    async fn campaign(
+        &mut self,
+        session: &mut Session,
+        hints: &Notifier,
+        candidacy: &Candidacy,
+    ) -> Result<CampaignResult, StoreError> {
+        attempt(&self.settings, &mut self.link, async |server| {
+            session.listen(server, hints).await?;
+            record_store::campaign(session, server, candidacy).await
         })
         .await
     }
 
-    async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
-        let (scripts, settings) = (&self.scripts, &self.settings);
-        let Some(seat) = self.seat.as_mut() else {
-            return Ok(RenewResult::Lost { why: "nothing was won".to_owned() });
-        };
-        attempt(settings, &mut self.link, async |server| seat.renew(server, scripts, candidacy).await).await
+    async fn renew(
+        &mut self,
+        session: &mut Session,
+        _: &Notifier,
+        candidacy: &Candidacy,
+    ) -> Result<RenewResult, StoreError> {
+        attempt(&self.settings, &mut self.link, async |server| session.renew(server, candidacy).await).await
     }
 
-    async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
-        let (scripts, settings) = (&self.scripts, &self.settings);
-        let Some(seat) = self.seat.as_mut().filter(|seat| seat.may_hold()) else { return Ok(()) };
-        attempt(settings, &mut self.link, async |server| seat.release(server, scripts).await).await
+    fn may_hold(session: &Session) -> bool {
+        session.may_hold()
+    }
+
+    async fn release(&mut self, session: &mut Session) -> Result<(), StoreError> {
+        attempt(&self.settings, &mut self.link, async |server| session.release(server).await).await
     }
 }
 
 /// A text in a pattern that matches nothing else.
-fn literally(text: &str) -> String {
+fn glob_escape(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {

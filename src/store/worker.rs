@@ -127,7 +127,7 @@ impl Worker {
     pub fn start(store: Box<dyn Store>, candidacy: Candidacy, limit: Duration, events: Notifier) -> Worker {
         let (tasks, receiver) = mpsc::unbounded_channel();
         // Watched by its end of the channel: the driver takes a closed one for an event.
-        tokio::task::spawn_local(work(store, candidacy, limit, receiver, events));
+        tokio::task::spawn_local(run_worker(store, candidacy, limit, receiver, events));
         Worker { tasks }
     }
 
@@ -143,7 +143,7 @@ impl Worker {
     }
 }
 
-async fn work(
+async fn run_worker(
     mut store: Box<dyn Store>,
     mut candidacy: Candidacy,
     limit: Duration,
@@ -160,7 +160,7 @@ async fn work(
                 continue;
             }
         };
-        let outcome = timeout(limit, attend(store.as_mut(), &candidacy, question, &events));
+        let outcome = timeout(limit, execute(store.as_mut(), &candidacy, question, &events));
         let (answer, story) = match outcome.await {
             Ok(Ok(answered)) => {
                 has_answered = true;
@@ -179,7 +179,7 @@ async fn work(
     }
 }
 
-async fn attend(
+async fn execute(
     store: &mut dyn Store,
     candidacy: &Candidacy,
     question: StoreRequest,
@@ -272,7 +272,7 @@ mod tests {
         fn grants_leases(&self) -> bool {
             true
         }
-        async fn look(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
+        async fn observe(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
             Ok(Observation::default())
         }
         async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -403,7 +403,7 @@ mod tests {
             let (hints, mut events) = channel();
             for _ in 0..3 {
                 (0..100_000).for_each(|_| hints.clone().changed());
-                hints.ousted(1);
+                hints.lost(1);
                 assert!(matches!(events.recv().await, Some(StoreEvent::Hint)));
                 assert!(matches!(events.recv().await, Some(StoreEvent::Ousted { .. })));
                 assert!(events.try_recv().is_err());

@@ -141,6 +141,8 @@ fn what_the_manifest_asks_for_is_answered_by_the_containers_command() {
     let container = &pod["containers"][0];
     // Above the stop time-out, of which the manifest sets none.
     let help = host_tools::attempt([docs_under_test::elect(), "run", "-h"]).expect("help");
+    // Without the line breaks.
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("[default: 8s]") && pod["terminationGracePeriodSeconds"].as_u64() > Some(8 + 2), "{pod}");
     assert_eq!(manifest["spec"]["selector"]["matchLabels"], manifest["spec"]["template"]["metadata"]["labels"]);
     // The image's entry point has to listen where the probes ask.

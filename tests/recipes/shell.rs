@@ -242,12 +242,12 @@ fn flock_leaves_its_command_behind_and_the_lock_with_it() {
 #[test]
 fn the_picture_of_a_hand_over_is_made_from_a_run() {
     let workspace = RecipeSandbox::new();
-    let (script, picture) = (docs_under_test::root().join("doc/handover.py"), workspace.path("picture.svg"));
+    let (script, picture) = (docs_under_test::root().join("docs/handover.py"), workspace.path("picture.svg"));
     let line = format!("exec python3 {} {} {}", script.display(), docs_under_test::elect(), picture.display());
     let ended = workspace.types(&line).run();
     assert!(ended.status.success(), "{ended:?}");
     let check = "import sys, xml.dom.minidom as m; print(len(m.parse(sys.argv[1]).getElementsByTagName('rect')))";
-    for picture in [picture, docs_under_test::root().join("doc/handover.svg")] {
+    for picture in [picture, docs_under_test::root().join("docs/handover.svg")] {
         let rectangles =
             host_tools::attempt(["python3", "-c", check, picture.to_str().expect("plain text")]).expect("it is XML");
         assert_eq!(rectangles.trim(), "4", "the background, and three who led");

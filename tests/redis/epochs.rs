@@ -15,7 +15,7 @@ use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{CandidateProcess, Sandbox, Witness, few, processes};
 use crate::leases::{LEASE, a_few_at_once, candidate, candidate_for};
 
-/// FAULTS.md B1: a candidate sees no record and is stopped; meanwhile another one waits, takes and leads; all is deleted.
+/// S2: a candidate sees no record and is stopped; meanwhile another one waits, takes and leads; all is deleted.
 fn forgotten_between_two_looks() -> usize {
     let (redis, sandbox) = (RedisServer::start(), Sandbox::new());
     let next = elect(&sandbox, &redis, "3s").start();
@@ -42,7 +42,7 @@ fn forgotten_between_two_looks() -> usize {
 #[test]
 fn a_leader_that_came_and_was_forgotten_between_two_looks_is_waited_for() {
     let overlaps: usize = a_few_at_once(few(), forgotten_between_two_looks).into_iter().sum();
-    println!("figures: redis: none, led, none (B1): {} runs, overlaps {overlaps}", few());
+    println!("figures: redis: none, led, none (S2): {} runs, overlaps {overlaps}", few());
     assert_eq!(overlaps, 0);
 }
 
@@ -83,7 +83,7 @@ impl RedisServer {
     }
 }
 
-/// FAULTS.md B4: one replica is promoted, the other one stays with the old primary, confirms its leader's renewals, and moves over
+/// Epochs (5.4): one replica is promoted, the other one stays with the old primary, confirms its leader's renewals, and moves over
 /// when a candidate has long waited beside the new one.
 fn moved_over(options: &str) -> Duration {
     let ttl = Duration::from_secs(4);
@@ -113,14 +113,14 @@ fn a_replica_that_moves_over_brings_its_leaders_lease_along() {
     for options in ["?replicas=1", "?replicas=majority"] {
         let took = a_few_at_once(few().div_ceil(2), || moved_over(options));
         println!(
-            "figures: redis: a replica moves to the new primary (B4), {options}: {} failovers, overlaps 0, ttl 4s, next one after {}",
+            "figures: redis: a replica moves to the new primary (5.4), {options}: {} failovers, overlaps 0, ttl 4s, next one after {}",
             took.len(),
             median(&took).map(millis).unwrap_or_default()
         );
     }
 }
 
-/// FAULTS.md B5: the version stands still, whatever the leader writes.
+/// S3: the version stands still, whatever the leader writes.
 #[test]
 fn a_leader_whose_renewals_change_nothing_is_dead_before_the_next_one_starts() {
     let redis = RedisServer::start();
@@ -143,7 +143,7 @@ fn debug_client(redis: &RedisServer) -> Child {
     client
 }
 
-/// FAULTS.md B2.
+/// A replica counts only with an address, a port and an offset of its own (5.4).
 #[test]
 fn a_debug_client_or_a_dump_demotes_nobody_and_keeps_nobody_from_being_elected() {
     let redis = RedisServer::start();
@@ -215,7 +215,7 @@ fn hand_over(event: ServerEvent, is_killed: bool) -> Duration {
     took
 }
 
-/// FAULTS.md B6.
+/// A release stores the incarnation of the last credited renewal (5.4).
 #[test]
 fn a_hand_over_waits_for_nothing_that_the_leader_has_lived_through() {
     for event in [ServerEvent::Dump, ServerEvent::NewReplica, ServerEvent::Restart] {

@@ -31,7 +31,7 @@ impl Candidate {
 
     /// Takes in an event of the time `now` and returns the actions that follow from it, in order.
     pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
-        // A message that comes late must find the term over: the deadlines come first (T2).
+        // A message that comes late must find the term over: the deadlines come first (section 4).
         self.pass_time(now);
         if let Some(input) = self.route(now, event) {
             self.state.handle(&mut self.context, now, input);

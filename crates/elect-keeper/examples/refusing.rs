@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
-/// The number of a call, and of the error that it gets.
+/// Parses a system call and the error that it returns.
 fn parsed(word: &str) -> Option<(u32, u32)> {
     let (call, error) = word.split_once('=')?;
     let call = match call {

@@ -1,8 +1,8 @@
-//! The tier `cgroup`: a leaf of the unified hierarchy (v2) below elect's own cgroup, for the command and nobody else.
+//! The tier `cgroup`: a leaf of the unified hierarchy (v2) below elect's own cgroup, for the command alone.
 //!
-//! One leaf serves a candidate for life. Campaigner and keeper hold the same descriptors on it, opened before the keeper is
-//! forked, and with them a lock on its directory: a leaf that nobody locks belongs to a candidate that was killed, and the next
-//! one that starts in the same cgroup takes it away when it is empty.
+//! One leaf serves a candidate for life. Campaigner and keeper hold the same descriptors of it, opened before the
+//! keeper is forked, and with them a lock on its directory: a leaf without a lock belongs to a candidate that was
+//! killed, and the next candidate that starts in the same cgroup removes the leaf if it is empty.
 //!
 //! Not here: controllers and limits. The leaf has none; a `MemoryMax=` belongs to the unit.
 
@@ -17,17 +17,17 @@ use std::time::Duration;
 
 use super::sys::{self, Forked};
 
-/// How a leaf's name begins; what follows is the campaigner's process id and a random number.
+/// The prefix of a leaf's name; the campaigner's process id and a random number follow.
 const PREFIX: &str = "elect-";
-/// Whoever looks for abandoned leaves may take a new one for such; then there is another.
+/// Attempts to create a leaf: another candidate that removes abandoned leaves may remove a new one.
 const ATTEMPTS: usize = 3;
-/// How long what is to be killed as a proof lives if it is not.
+/// The lifetime of the child that is killed as a proof, if it is not killed.
 const PROBE_CHILD_LIFETIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct CommandCgroup {
     path: PathBuf,
-    /// Locked for life.
+    /// Locked until the process ends.
     _directory: File,
     procs: File,
     kill: File,
@@ -35,24 +35,24 @@ pub struct CommandCgroup {
 }
 
 impl CommandCgroup {
-    /// Makes one below our own cgroup, and proves that a child can be moved into it and is killed in it.
+    /// Creates a leaf below our own cgroup, and proves that a child can be moved into it and is killed in it.
     ///
     /// # Errors
     ///
     /// No unified hierarchy, no permission, a kernel without `cgroup.kill`.
     pub fn make() -> io::Result<CommandCgroup> {
-        let parent = own()?;
+        let parent = own_directory()?;
         remove_abandoned(&parent);
         let mut last = io::ErrorKind::NotFound.into();
         for _ in 0..ATTEMPTS {
-            let path = parent.join(name(std::process::id(), fastrand::u64(..)));
-            // Two cannot make the same directory.
-            fs::create_dir(&path).map_err(|error| on(&path, &error))?;
+            let path = parent.join(leaf_name(std::process::id(), fastrand::u64(..)));
+            // `mkdir` fails if the directory exists, so two candidates never share one.
+            fs::create_dir(&path).map_err(|error| with_path(&path, &error))?;
             match CommandCgroup::open(&path).and_then(|leaf| leaf.validate().map(|()| leaf)) {
                 Ok(leaf) => return Ok(leaf),
                 Err(error) => {
                     let _ = fs::remove_dir(&path);
-                    last = on(&path, &error);
+                    last = with_path(&path, &error);
                 }
             }
         }
@@ -77,7 +77,7 @@ impl CommandCgroup {
         Ok(CommandCgroup { path: path.to_owned(), _directory: directory, procs, kill, events })
     }
 
-    /// One that nobody can enter.
+    /// A leaf that no process can enter.
     #[cfg(test)]
     pub fn full(directory: &Path) -> CommandCgroup {
         let events = directory.join("cgroup.events");
@@ -101,7 +101,7 @@ impl CommandCgroup {
                 sys::exit_now(libc::EXIT_SUCCESS)
             }
         };
-        let entered = self.admit(child);
+        let entered = self.move_process(child);
         self.kill();
         let status = sys::await_child(child)?;
         entered?;
@@ -112,20 +112,20 @@ impl CommandCgroup {
         }
     }
 
-    /// Moves the calling process inside: what a child does between fork and exec, while it has no children yet.
+    /// Moves the calling process into the leaf. Called by a child between fork and exec, while it has no children yet.
     ///
-    /// It is not born there (`CLONE_INTO_CGROUP`): Linux 6.18 kills at birth whoever is born in a leaf in which somebody has
-    /// been killed before, for it compares the leaf's kills with those of the parent's cgroup. The move costs some 10 ms.
-    /// Until it has entered it is the keeper's child and nothing else, found and killed as such.
+    /// `CLONE_INTO_CGROUP` is not used: Linux 6.18 kills at birth every process that is created in a leaf in which a
+    /// process has been killed before, because it compares the leaf's kills with those of the parent's cgroup. The move
+    /// costs some 10 ms. Until the child has entered the leaf, it is found and killed as the keeper's child.
     ///
     /// # Errors
     ///
     /// The leaf is gone (`ENODEV`).
     pub fn enter(&self) -> io::Result<()> {
-        self.admit(0)
+        self.move_process(0)
     }
 
-    fn admit(&self, pid: i32) -> io::Result<()> {
+    fn move_process(&self, pid: i32) -> io::Result<()> {
         let mut text = [0u8; 16];
         let mut rest = &mut text[..];
         write!(rest, "{pid}")?;
@@ -133,27 +133,27 @@ impl CommandCgroup {
         self.procs.write_at(&text[..length], 0).map(drop)
     }
 
-    /// SIGKILL to everybody inside, those included that are being forked right now.
+    /// Sends SIGKILL to every process inside, including those that are being forked right now.
     pub fn kill(&self) {
-        // It fails if the leaf has been removed, which takes an empty one.
+        // The write fails if the leaf has been removed; only an empty leaf can be removed.
         let _ = self.kill.write_at(b"1", 0);
     }
 
-    /// Whether anybody is inside, or below. A leaf that is gone was empty; one that cannot be read may not be.
+    /// Whether a process is in the leaf, or below it. A removed leaf was empty; a leaf that cannot be read may not be.
     pub fn is_populated(&self) -> bool {
         let mut text = [0; 128];
         match self.events.read_at(&mut text, 0) {
-            Ok(length) => !says_unpopulated(&text[..length]),
+            Ok(length) => !is_unpopulated(&text[..length]),
             Err(error) => error.raw_os_error() != Some(libc::ENODEV),
         }
     }
 
-    /// Ready (`POLLPRI`) when something has changed since [`CommandCgroup::is_populated`] looked.
+    /// Ready (`POLLPRI`) when `cgroup.events` has changed since [`CommandCgroup::is_populated`] read it.
     pub fn events(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
 
-    /// Removes the leaf, and what the command may have made below it. One that is not empty stays.
+    /// Removes the leaf, and the cgroups that the command may have created below it. A leaf that is not empty stays.
     pub fn remove(&self) {
         let _ = remove_empty(&self.path);
     }
@@ -164,7 +164,7 @@ impl CommandCgroup {
     }
 }
 
-fn says_unpopulated(events: &[u8]) -> bool {
+fn is_unpopulated(events: &[u8]) -> bool {
     events.split(|&byte| byte == b'\n').any(|line| line == b"populated 0")
 }
 
@@ -172,11 +172,11 @@ fn open_directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
 
-fn on(path: &Path, error: &io::Error) -> io::Error {
+fn with_path(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// From the bottom to the top; the kernel removes no cgroup with a process in it.
+/// Removes cgroups from the bottom to the top; the kernel refuses to remove a cgroup with a process in it.
 fn remove_empty(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)?.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -186,17 +186,17 @@ fn remove_empty(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-fn name(pid: u32, number: u64) -> String {
+fn leaf_name(pid: u32, number: u64) -> String {
     format!("{PREFIX}{pid}-{number:016x}")
 }
 
-/// Not everybody's whose name begins alike, such as the cgroup of a unit.
+/// Whether a candidate created a cgroup of this name. The cgroup of a unit may have the same prefix.
 fn is_ours(leaf: &str) -> bool {
     let (pid, number) = leaf.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).unwrap_or_default();
-    matches!((pid.parse(), u64::from_str_radix(number, 16)), (Ok(pid), Ok(number)) if name(pid, number) == leaf)
+    matches!((pid.parse(), u64::from_str_radix(number, 16)), (Ok(pid), Ok(number)) if leaf_name(pid, number) == leaf)
 }
 
-/// Removes the leaves of candidates that were killed with their keepers, once nobody is left in them.
+/// Removes the empty leaves of candidates that were killed with their keepers.
 fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let is_leaf = entry.file_name().to_str().is_some_and(is_ours);
@@ -206,7 +206,7 @@ fn remove_abandoned(parent: &Path) {
         let path = entry.path();
         let Ok(directory) = open_directory(&path) else { continue };
         if directory.try_lock().is_ok()
-            && fs::read(path.join("cgroup.events")).is_ok_and(|events| says_unpopulated(&events))
+            && fs::read(path.join("cgroup.events")).is_ok_and(|events| is_unpopulated(&events))
         {
             let _ = remove_empty(&path);
         }
@@ -214,9 +214,9 @@ fn remove_abandoned(parent: &Path) {
 }
 
 /// The directory of our own cgroup.
-fn own() -> io::Result<PathBuf> {
+fn own_directory() -> io::Result<PathBuf> {
     let missing = |what: &str| io::Error::new(io::ErrorKind::NotFound, what.to_owned());
-    // Names of cgroups and mount points are bytes: one that is no text says nothing about the others.
+    // Names of cgroups and mount points are bytes: a name that is not UTF-8 does not affect the others.
     let cgroups = fs::read("/proc/self/cgroup")?;
     let own = own_path(&cgroups).ok_or_else(|| missing("no unified cgroup hierarchy (v2)"))?;
     let mounts = fs::read("/proc/self/mountinfo")?;
@@ -226,16 +226,18 @@ fn own() -> io::Result<PathBuf> {
         .ok_or_else(|| missing("the cgroup hierarchy (v2) is not mounted, or not where elect's own cgroup is"))
 }
 
-/// Our place in the unified hierarchy, from `/proc/self/cgroup`.
+/// Our path in the unified hierarchy, from `/proc/self/cgroup`.
 fn own_path(cgroups: &[u8]) -> Option<&Path> {
     lines(cgroups).find_map(|line| line.strip_prefix(b"0::")).map(|path| Path::new(OsStr::from_bytes(path)))
 }
 
-/// Where that is in the file system, from `/proc/self/mountinfo`; more than one if it is mounted more than once.
+/// The directories of that path in the file system, from `/proc/self/mountinfo`; several if the hierarchy is mounted
+/// several times.
 fn directories(mounts: &[u8], own: &Path) -> Vec<PathBuf> {
     let directory = |line: &[u8]| {
         let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-        // id, parent, device, root of the mount in its file system, mount point; more; a dash, and the kind of file system.
+        // id, parent, device, root of the mount in its file system, mount point; more; a dash, and the kind of file
+        // system.
         let [_, _, _, root, point, ref more @ ..] = words[..] else { return None };
         let dash = more.iter().position(|&word| word == b"-")?;
         let below = own.strip_prefix(unescaped(root)).ok()?;
@@ -252,7 +254,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| byte == b'\n')
 }
 
-/// `\040` and its like, as the kernel writes what would not survive in a line of words.
+/// Decodes octal escapes such as `\040`, which the kernel writes for separators.
 fn unescaped(word: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(word.len());
     let mut rest = word;
@@ -288,7 +290,7 @@ mod tests {
         let container = "700 690 0:26 /docker/abc /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw,nsdelegate\n";
         assert_eq!(found(container, "0::/docker/abc\n"), [Path::new("/sys/fs/cgroup")]);
         assert_eq!(found(container, "0::/docker/abc/job\n"), [Path::new("/sys/fs/cgroup/job")]);
-        // Not what is mounted here, though the words begin alike.
+        // A path that only shares a textual prefix with the mount is not below it.
         assert!(found(container, "0::/docker/abcd\n").is_empty());
         let spaced = r"41 31 0:38 / /mnt/two\040words rw - cgroup2 none rw";
         assert_eq!(found(spaced, "0::/\n"), [Path::new("/mnt/two words")]);
@@ -305,7 +307,7 @@ mod tests {
 
     #[test]
     fn no_leaf_is_ours_but_those_named_as_we_name_them() {
-        assert!(is_ours(&name(4711, 7)));
+        assert!(is_ours(&leaf_name(4711, 7)));
         for other in ["elect-4711", "elect-4711-7", "elect-cron.service", "elect-x-0000000000000007", "job", "elect--"]
         {
             assert!(!is_ours(other), "{other}");
@@ -314,10 +316,10 @@ mod tests {
 
     #[test]
     fn only_a_plain_no_means_that_nobody_is_there() {
-        assert!(says_unpopulated(b"populated 0\nfrozen 0\n"));
-        assert!(says_unpopulated(b"frozen 0\npopulated 0"));
+        assert!(is_unpopulated(b"populated 0\nfrozen 0\n"));
+        assert!(is_unpopulated(b"frozen 0\npopulated 0"));
         for other in [&b"populated 1\nfrozen 0\n"[..], b"", b"populated 01", b"frozen 0\n"] {
-            assert!(!says_unpopulated(other));
+            assert!(!is_unpopulated(other));
         }
     }
 }

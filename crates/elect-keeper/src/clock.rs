@@ -1,7 +1,7 @@
 //! The two clocks, and the only place that reads them.
 //!
-//! [`now`] is the boot clock, which counts suspended time and which nobody can step: it alone decides anything in an
-//! election (T1). [`wall`] is what people read and what seeds terms.
+//! [`now`] reads the boot clock, which counts suspended time and cannot be stepped: every decision of an election uses
+//! it (T1). [`wall_clock`] serves display and seeds terms.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, SystemTime};
@@ -23,7 +23,7 @@ pub fn now() -> Time {
     Time::BOOT + Duration::from(now)
 }
 
-/// The wall clock: for people, and as the floor of a term.
+/// The wall clock: for display, and as the floor of a term.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn wall_clock() -> SystemTime {
@@ -37,7 +37,8 @@ pub fn wall_millis() -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A descriptor that becomes readable at an absolute time on the boot clock, a suspended hour later too.
+/// A descriptor that becomes readable at an absolute time on the boot clock, even if the machine was suspended
+/// meanwhile.
 #[derive(Debug)]
 pub struct Alarm(TimerFd);
 
@@ -52,19 +53,19 @@ impl Alarm {
         TimerFd::new(timerfd::ClockId::CLOCK_BOOTTIME, flags).map(Alarm)
     }
 
-    /// Sets it, to a time in the past if need be; [`Time::NEVER`] turns it off.
+    /// Sets the alarm; a time in the past goes off at once, and [`Time::NEVER`] turns it off.
     pub fn set(&self, at: Time) {
         let set = if at == Time::NEVER {
             self.0.unset()
         } else {
-            // A time of zero would turn it off.
+            // The kernel reads zero as "off".
             let at = TimeSpec::from_duration(at.since(Time::BOOT).max(Duration::from_nanos(1)));
             self.0.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
         };
         debug_assert!(set.is_ok(), "{set:?}");
     }
 
-    /// Makes it unreadable again after it went off. Does not wait.
+    /// Makes the descriptor unreadable again after the alarm went off. Does not wait.
     pub fn acknowledge(&self) {
         let _ = self.0.wait();
     }
@@ -88,12 +89,12 @@ mod tests {
 
     use super::*;
 
-    /// Set where the boot clock is a day ahead of all others.
+    /// Set in the process whose boot clock is a day ahead of all other clocks.
     const A_DAY_AHEAD: &str = "TEST_BOOT_CLOCK_A_DAY_AHEAD";
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// Suspended time is told from running time by nothing but this: in a time namespace whose boot clock is a day ahead, the
-    /// time is that of the boot clock, and so is that of an alarm.
+    /// The tests cannot suspend the machine. Instead, in a time namespace whose boot clock is a day ahead, the time
+    /// must be that of the boot clock, and so must that of an alarm.
     #[test]
     fn the_time_and_the_alarm_are_those_of_the_boot_clock() {
         if std::env::var_os(A_DAY_AHEAD).is_none() {

@@ -1,10 +1,11 @@
-//! Containment: by what, beside the walk over the tree, the command's processes are held together (K7).
+//! Containment tiers (K7): cgroup, PID namespace, or process-tree walk only.
 //!
-//! The walk ([`super::tree`]) is made in every tier: a descendant may leave its cgroup, and the deadline does not wait for a
-//! tier to work. What a tier adds is one call that kills everybody, however fast they fork and whoever they have become.
+//! The walk ([`super::tree`]) is made in every tier: a descendant may leave its cgroup, and the deadline does not
+//! depend on a tier. A tier adds one call that kills every process, however fast they fork and under whatever user they
+//! run.
 //!
-//! Chosen and proven before the keeper is forked, so that keeper and campaigner both hold what killing takes, and so that a
-//! tier that was named and is not to be had is refused before anything is claimed.
+//! The tier is chosen and proven before the keeper is forked, so that keeper and campaigner both hold the descriptors
+//! that killing needs, and so that a tier that was requested and is not available is refused before a claim exists.
 
 use std::io;
 
@@ -12,15 +13,15 @@ use super::cgroup::CommandCgroup;
 use super::namespace::ParentPidNs;
 use super::tree::{self, KillSweep, Scanner, SweepSlice};
 
-/// So many are killed one by one: it takes but a fraction of a kill allowance.
+/// The number of processes killed one by one, which takes a small fraction of a kill allowance.
 const INDIVIDUAL_KILLS_MAX: usize = 2 * 1024;
 
-/// What is asked for.
+/// The requested containment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Containment {
     /// cgroup where one can be made, else tree
     Auto,
-    /// A cgroup of its own below elect's (kernel 5.14): whatever forks in it, one call kills it
+    /// A cgroup of its own below elect's (kernel 5.14): one call kills every process in it
     Cgroup,
     /// A PID namespace of its own (root): it ends with elect even if all of elect is killed at once
     Pidns,
@@ -28,13 +29,13 @@ pub enum Containment {
     Tree,
 }
 
-/// What there is.
+/// The containment in effect.
 #[derive(Debug)]
 pub enum Tier {
     /// A cgroup for the command, below the one that elect is in.
     Cgroup {
         leaf: CommandCgroup,
-        /// Asked for by name: without it nothing is started.
+        /// Requested by name: no program is started outside the leaf.
         is_mandatory: bool,
     },
     /// A PID namespace for each start of the command.
@@ -42,18 +43,18 @@ pub enum Tier {
     Tree,
 }
 
-/// A tier that was named and is not to be had.
+/// A requested tier that is not available.
 #[derive(Debug, thiserror::Error)]
-#[error("--containment {tier} is not to be had here: {reason}; {remedy}, or leave it to --containment auto")]
+#[error("--containment {tier} is not available here: {reason}; {remedy}, or leave it to --containment auto")]
 pub struct NoContainment {
     tier: &'static str,
     remedy: &'static str,
-    /// What the kernel says.
+    /// The kernel's error.
     reason: io::Error,
 }
 
 impl NoContainment {
-    /// Whether it is for a lack of permission, and so for whoever started us to mend.
+    /// Whether the cause is a lack of permission.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self.reason.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
@@ -61,13 +62,13 @@ impl NoContainment {
 }
 
 impl Containment {
-    /// Makes what is asked for, or what there is. The second value: why `auto` came to no more than a tree.
+    /// Establishes the requested tier. The second value is the reason for the tier `tree` under `auto`.
     ///
-    /// Starts and reaps a child; to be called while SIGCHLD has its default disposition.
+    /// Starts and reaps a child; must be called while SIGCHLD has its default disposition.
     ///
     /// # Errors
     ///
-    /// A tier that was named cannot be had.
+    /// A requested tier is not available.
     pub fn establish(self) -> Result<(Tier, Option<io::Error>), NoContainment> {
         match self {
             Containment::Auto => Ok(match CommandCgroup::make() {
@@ -83,7 +84,7 @@ impl Containment {
                 }),
             },
             Containment::Pidns => match ParentPidNs::probe() {
-                Ok(home) => Ok((Tier::Pidns(home), None)),
+                Ok(parent_ns) => Ok((Tier::Pidns(parent_ns), None)),
                 Err(reason) => Err(NoContainment { tier: "pidns", remedy: "it takes root (CAP_SYS_ADMIN)", reason }),
             },
             Containment::Tree => Ok((Tier::Tree, None)),
@@ -92,7 +93,7 @@ impl Containment {
 }
 
 impl Tier {
-    /// As people know it.
+    /// The name in options and logs.
     pub fn name(&self) -> &'static str {
         match self {
             Tier::Cgroup { .. } => "cgroup",
@@ -108,11 +109,11 @@ impl Tier {
         }
     }
 
-    /// For the main process between fork and exec (K6). In a namespace it is by birth.
+    /// Called by the main process between fork and exec (K6). A process is in its PID namespace from its creation.
     ///
     /// # Errors
     ///
-    /// The leaf is gone, or the kernel has no memory, and a leaf is a must. Otherwise there is still the tree.
+    /// The leaf is gone, or the kernel has no memory, and the leaf is mandatory. Otherwise the tree walk remains.
     pub fn enter(&self) -> io::Result<()> {
         match self {
             Tier::Cgroup { leaf, is_mandatory } => {
@@ -122,17 +123,18 @@ impl Tier {
         }
     }
 
-    /// SIGKILL to every descendant of `root`, and to everybody inside. Allocates nothing (K3).
+    /// Sends SIGKILL to every descendant of `root`, and to every process in the leaf. Allocates nothing (K3).
     ///
-    /// The one call that kills a whole leaf is kept for what the walk does not settle, because it waits for a lock of the
-    /// kernel's: whoever moves a process between two cgroups, anywhere on the machine, holds it until every fork under way is
-    /// done, and in a storm those that are forking wait for their turn among all the others. That took up to 2 s, in which a
-    /// storm went on; it is over by then if those who can be killed without the lock are.
+    /// `cgroup.kill` is used only if the walk is not enough, because it waits for a kernel lock: a process that is
+    /// being moved between cgroups, anywhere on the machine, holds that lock until every fork under way is done, and in
+    /// a storm the forking processes wait for their turn among all the others. That wait took up to 2 s while a storm
+    /// went on; it is short once the processes that can be killed without the lock are dead.
     pub fn kill(&self, scanner: &mut Scanner, root: i32, except: &[i32], progress: &mut dyn FnMut()) -> KillSweep {
         let Some(leaf) = self.leaf() else { return scanner.kill(root, except, tree::DESCENDANTS_MAX, progress) };
         match scanner.kill(root, except, INDIVIDUAL_KILLS_MAX, progress) {
             KillSweep::Complete(found) if found > 0 || !leaf.is_populated() => KillSweep::Complete(found),
-            // They are too fast or too many, have become a user whom we may not signal, or are nobody's descendants.
+            // The processes fork too fast or are too many, run as a user whom we may not signal, or are not
+            // descendants.
             KillSweep::Complete(_) | KillSweep::Partial | KillSweep::Unlistable => {
                 leaf.kill();
                 scanner.kill(root, except, tree::DESCENDANTS_MAX, progress)
@@ -140,31 +142,31 @@ impl Tier {
         }
     }
 
-    /// The same a batch at a time ([`Scanner::kill_slice`]), for whoever has other things to do.
+    /// Kills one batch ([`Scanner::kill_slice`]), for a caller that has other work to do.
     pub fn kill_slice(&self, scanner: &mut Scanner, root: i32, except: &[i32]) -> SweepSlice {
-        let before = scanner.hunted();
+        let before = scanner.swept();
         let slice = scanner.kill_slice(root, except);
         if let Some(leaf) = self.leaf() {
-            let hunted = scanner.hunted();
-            let too_many = before <= INDIVIDUAL_KILLS_MAX && hunted > INDIVIDUAL_KILLS_MAX;
-            if too_many || (!matches!(slice, SweepSlice::More) && hunted == 0 && leaf.is_populated()) {
+            let swept = scanner.swept();
+            let too_many = before <= INDIVIDUAL_KILLS_MAX && swept > INDIVIDUAL_KILLS_MAX;
+            if too_many || (!matches!(slice, SweepSlice::More) && swept == 0 && leaf.is_populated()) {
                 leaf.kill();
             }
         }
         slice
     }
 
-    /// The second half of K6: `true` until it is certain that nobody is inside.
+    /// The second half of K6: `true` until it is certain that the leaf is empty.
     pub fn is_populated(&self) -> bool {
         self.leaf().is_some_and(CommandCgroup::is_populated)
     }
 
-    /// What becomes ready (`POLLPRI`) when that changes.
+    /// A descriptor that becomes ready (`POLLPRI`) when that changes.
     pub fn events(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.leaf().map(CommandCgroup::events)
     }
 
-    /// Takes away what has been made. To be called when it is empty and nothing will be started any more.
+    /// Removes the leaf. Must be called when it is empty and no program will be started any more.
     pub fn remove(&self) {
         if let Some(leaf) = self.leaf() {
             leaf.remove();

@@ -1,4 +1,4 @@
-//! Which descriptors survive exec, on every kernel and below every limit (DESIGN.md K9).
+//! Controls which descriptors survive exec, on every kernel and under every limit (DESIGN.md K9).
 
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -11,7 +11,7 @@ use super::sys::{errno, read_directory};
 ///
 /// # Safety
 ///
-/// Nothing in this process owns any of them.
+/// No value in this process owns any of them.
 pub unsafe fn close_from(first: RawFd) {
     // SAFETY: the caller's promise.
     let close = |fd: RawFd| unsafe { libc::close(fd) };
@@ -20,7 +20,7 @@ pub unsafe fn close_from(first: RawFd) {
     if unsafe { libc::syscall(libc::SYS_close_range, from, u32::MAX, 0) } == 0 {
         return;
     }
-    // One at least is free then, for the list of the others.
+    // This frees a descriptor for the directory that lists the others.
     close(first);
     each_from(first, |fd| {
         close(fd);
@@ -40,20 +40,20 @@ pub fn close_at_exec_from(first: RawFd) {
     });
 }
 
-/// Calls `act` with each open descriptor from `first` on, where `close_range` is missing (before Linux 5.11) or refused by a filter
-/// for system calls: as `/proc` lists them, or every number below the limit.
+/// Calls `act` with each open descriptor from `first` on: as listed by `/proc`, or every number below the limit. Used
+/// if `close_range` is missing (before Linux 5.11) or refused by a system call filter.
 fn each_from(first: RawFd, mut act: impl FnMut(RawFd)) {
     // SAFETY: the path is a string that ends in a null byte; the descriptor is closed below, and nowhere else.
     let list = unsafe { libc::open(c"/proc/self/fd".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) };
     if list == -1 {
-        // No descriptor is free, or there is no /proc: numbers above the present limit are not reached then.
+        // No descriptor is free, or `/proc` is missing: numbers above the present limit are not reached.
         (first..limit()).for_each(act);
         return;
     }
     let mut buffer = [0; 2048];
     // SAFETY: it was opened above, and is closed after this last use.
     let directory = unsafe { BorrowedFd::borrow_raw(list) };
-    // The kernel goes by number: a descriptor that is closed on the way moves no other.
+    // The kernel lists by number: closing a descriptor during the iteration moves no other.
     while let Ok(length @ 1..) = read_directory(directory, &mut buffer) {
         for_each_number(&buffer[..length], |fd| {
             if fd >= first && fd != list {
@@ -61,7 +61,7 @@ fn each_from(first: RawFd, mut act: impl FnMut(RawFd)) {
             }
         });
     }
-    // SAFETY: opened above, and owned by nobody else.
+    // SAFETY: the descriptor was opened above and has no other owner.
     unsafe { libc::close(list) };
 }
 
@@ -81,15 +81,15 @@ fn for_each_number(buffer: &[u8], mut act: impl FnMut(RawFd)) {
     }
 }
 
-/// The number below which descriptors can be made.
+/// The upper limit of descriptor numbers.
 fn limit() -> RawFd {
     let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    // Not more than a kernel has by default, even if there is no limit.
+    // Capped at the kernel's default, even without a limit.
     RawFd::try_from(soft.min(1 << 20)).unwrap_or(RawFd::MAX)
 }
 
-/// Has the command inherit a descriptor: at the lowest free number from `lowest` on; at the highest free one below, if the limit
-/// does not allow that; and at its own number if none is free.
+/// Makes the command inherit a descriptor: at the lowest free number from `lowest` on; at the highest free number
+/// below, if the limit does not allow that; and at its own number if none is free.
 ///
 /// # Errors
 ///
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn open_descriptors_are_listed_without_close_range() {
-        // Enough that the list does not fit into one buffer.
+        // So many files that the list does not fit into one buffer.
         let files: Vec<File> = (0..200).map(|_| File::open("/dev/null").expect("opened")).collect();
         let open = open_ones();
         assert!([0, 1, 2].iter().all(|fd| open.contains(fd)), "{open:?}");

@@ -1,31 +1,30 @@
 //! The keeper's own loop: one socket, one deadline, one tree.
 //!
-//! What starts it is in [`start`]; hooks that run beside it are in [`running_hook`].
+//! [`start`] starts a tree, [`stopping`] stops and kills it, [`running_hook`] runs background hooks beside it.
 //!
 //! ```text
 //!           start            exec           stop · main ended          kill_at · deadline · kill
 //! Empty ──────────▶ Starting ─────▶ Running ───────────────▶ stopping ─────────────────────────▶ killing ──▶ Empty
 //! ```
 //!
-//! It knows no store and no network. Whatever happens, in this order: the deadlines are enforced, the dead are reaped,
-//! the campaigner is listened to. The end of the campaigner is a stop request that nobody can withdraw (K2);
-//! with a `--min-hold` that still runs, the claim is kept until it is over, or left to a lease that ends before that.
+//! The loop knows no store and no network. The order of each iteration is fixed: enforce the deadlines, read the
+//! campaigner's messages, reap ended children. The campaigner's end is a stop request that cannot be withdrawn (K2);
+//! while a `--min-hold` still runs, the claim is kept until the hold is over, or left to a lease that ends before that.
 
 mod running_hook;
 mod start;
+mod stopping;
 mod terminal;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
 
 use super::containment::Tier;
 use super::namespace::Init;
@@ -33,45 +32,38 @@ use super::protocol::{Channel, Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
 use super::spawn::{CommandSpec, ExecStatus, Spawned};
 use super::sys::{self, Inherited, Reaped};
 use super::terminal::Terminal;
-use super::tree::{KillSweep, Scanner};
+use super::tree::Scanner;
 use crate::clock::{self, Alarm};
 use elect_core::{CommandEnd, FromKeeper, Program, RunId, Term, Time};
 use running_hook::RunningHook;
 use start::PendingOustedHook;
+use stopping::Stop;
 
-/// How many messages, or ends of children, are dealt with before the deadlines are looked at again: neither a campaigner
-/// that never stops talking nor a hail of orphans may put a kill off.
+/// Bounds work per iteration, so that neither a message flood nor mass child exits delay a kill.
 const EVENT_BATCH: usize = 64;
-/// How soon a killed tree is looked at again if no child's end says so first; doubled up to the longest.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(5);
-const SWEEP_INTERVAL_MAX: Duration = Duration::from_millis(100);
-
-/// How often progress is reported at most.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
-
 pub struct KeeperLoop {
     channel: Channel,
     campaigner: CampaignerState,
     deadline: Option<KillDeadline>,
     tree: CommandTree,
-    beside: Option<RunningHook>,
-    /// The one that the tree is of.
+    running_hook: Option<RunningHook>,
+    /// The run of the present tree.
     run: RunId,
-    /// The last one that was ordered: what is empty is so after that order, whatever became of it.
-    heard: RunId,
-    ousted: Option<PendingOustedHook>,
+    /// The run of the last start order: an `Empty` message confirms that order, whether or not it started a tree.
+    last_ordered_run: RunId,
+    pending_ousted_hook: Option<PendingOustedHook>,
     hold: Option<ClaimHold>,
     claim: Option<Claim>,
-    program: Option<CommandSpec>,
+    spec: Option<CommandSpec>,
     inherited: Inherited,
     tier: Tier,
     terminal: Terminal,
-    /// Answers that the socket had no room for.
+    /// Messages that the socket had no room for.
     outbox: VecDeque<FromKeeper>,
-    /// Signals for a main process that has not executed yet: it would be ended by them, or never see them.
-    kept: Vec<i32>,
-    /// Of hooks whose leftovers are the tree's: dropped, it would take them along at once.
-    inits: Vec<Init>,
+    /// Signals for a main process that has not executed yet: before exec a signal would end it or be lost.
+    pending_signals: Vec<i32>,
+    /// Inits of hooks whose leftovers belong to the tree now: dropping an init kills its namespace.
+    leftover_inits: Vec<Init>,
     scanner: Scanner,
     own_pid: i32,
     buffer: Vec<u8>,
@@ -80,13 +72,13 @@ pub struct KeeperLoop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CampaignerState {
     Present,
-    /// It ends in good order: nothing is left to release.
+    /// An orderly exit: no claim is left to release.
     Dismissed,
-    /// End of file: it was killed, or it crashed.
+    /// End of file: the campaigner was killed or crashed.
     Gone,
 }
 
-/// K1: the time after which nothing of this term may live.
+/// K1: the time after which no process of this term may live.
 #[derive(Debug, Clone, Copy)]
 struct KillDeadline {
     term: Term,
@@ -94,7 +86,7 @@ struct KillDeadline {
     expired: bool,
 }
 
-/// K2: until when the claim is kept even if the campaigner dies: for so long after the first start in a term.
+/// K2: the time until which the claim is kept even if the campaigner dies, counted from the first start in a term.
 #[derive(Debug, Clone, Copy)]
 struct ClaimHold {
     term: Term,
@@ -104,61 +96,48 @@ struct ClaimHold {
 #[derive(Debug)]
 enum CommandTree {
     Empty,
-    /// The main process leads a group of its own, which keeps the number when the process is gone.
+    /// The main process leads its own process group, which keeps its number when the process is gone.
     Alive {
-        job: Program,
+        /// `None`: a background hook or its leftovers, without a program beside them.
+        program: Option<Program>,
         main: MainProcess,
         group: i32,
         stop: Stop,
-        /// Of its namespace, in that tier, until it has been reaped.
+        /// The init of the program's PID namespace (tier `pidns`), until it has been reaped.
         init: Option<Init>,
-        /// SIGKILL at this time: a hook's time-out.
+        /// The time of SIGKILL: a hook's time-out.
         until: Time,
     },
 }
 
-/// What is left to be done when the dead have been reaped.
+/// The result of reaping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReapResult {
-    /// More of them, at once.
+    /// More zombies may exist: reap again at once.
     MoreZombies,
-    /// Children, who tell of their end.
+    /// Children are alive; SIGCHLD announces their ends.
     ChildrenAlive,
-    /// No child, and still somebody in the leaf, which tells of it (K6).
+    /// No child is left, but the leaf is populated; the leaf's events announce a change (K6).
     CgroupPopulated,
 }
 
 #[derive(Debug)]
 enum MainProcess {
-    /// Forked; whether exec succeeds is still open.
+    /// Forked; the result of exec is still open.
     Starting(Spawned),
     Running(i32),
-    /// It has refused to execute, and that is reported; the child, until it has been reaped (K5).
+    /// Exec failed, and the failure has been reported; the child, until it has been reaped (K5).
     Refused(Option<i32>),
-    /// Its end has been reported; what descends from it may live (K10).
+    /// The main process's end has been reported; descendants may live (K10).
     Ended,
-    /// There is no command: the tree is one until it is stopped, whoever is in it.
+    /// A run without a command: the tree exists until it is stopped, even if no process is in it.
     Nothing,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Stop {
-    NotRequested,
-    /// The stop signal was sent; SIGKILL follows.
-    Terminating {
-        kill_at: Time,
-    },
-    /// SIGKILL was sent, and is sent again until nothing is left.
-    Killing {
-        again_at: Time,
-        rest: Duration,
-    },
 }
 
 impl KeeperLoop {
     pub fn new(
         channel: Channel,
-        program: Option<CommandSpec>,
+        spec: Option<CommandSpec>,
         inherited: Inherited,
         tier: Tier,
         terminal: Terminal,
@@ -169,43 +148,43 @@ impl KeeperLoop {
             campaigner: CampaignerState::Present,
             deadline: None,
             tree: CommandTree::Empty,
-            beside: None,
+            running_hook: None,
             run: 0,
-            heard: 0,
-            ousted: None,
+            last_ordered_run: 0,
+            pending_ousted_hook: None,
             hold: None,
             claim: None,
-            program,
+            spec,
             inherited,
             tier,
             terminal,
             outbox: VecDeque::with_capacity(64),
-            kept: Vec::new(),
-            inits: Vec::new(),
+            pending_signals: Vec::new(),
+            leftover_inits: Vec::new(),
             scanner: Scanner::new(&[own_pid]),
             own_pid,
             buffer: vec![0; MESSAGE_BYTES_MAX],
         }
     }
 
-    /// Runs until the campaigner is gone and the tree is empty. Returns the claim if it is still to be released.
+    /// Runs until the campaigner is gone and the tree is empty. Returns the claim if it must still be released.
     ///
     /// # Errors
     ///
-    /// The kernel refuses a timer or a signal descriptor: at start, before anything can have been claimed.
+    /// The kernel refuses a timer or a signal descriptor: at the start, before any claim can exist.
     pub fn run(mut self) -> nix::Result<Option<Claim>> {
-        // Blocked like all others, and taken from the descriptor.
+        // SIGCHLD is blocked like all other signals and read from the descriptor.
         let child = SigSet::from_iter([Signal::SIGCHLD]);
         let children = SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let alarm = Alarm::new()?;
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             self.enforce(clock::now());
-            self.listen(&mut buffer);
+            self.receive_messages(&mut buffer);
             let remaining = self.reap();
-            self.look_at_terminal();
+            self.check_terminal();
             self.send();
-            if let ControlFlow::Break(claim) = self.part() {
+            if let ControlFlow::Break(claim) = self.finished() {
                 self.tier.remove();
                 return Ok(claim);
             }
@@ -214,20 +193,20 @@ impl KeeperLoop {
         }
     }
 
-    /// Whether all is done, and with which claim to be released.
-    fn part(&mut self) -> ControlFlow<Option<Claim>> {
-        // Whatever ran beside nothing was made a tree when the campaigner went.
+    /// Breaks when all work is done, with the claim that must be released.
+    fn finished(&mut self) -> ControlFlow<Option<Claim>> {
+        // A hook without a tree was made a tree when the campaigner went.
         if !matches!(self.tree, CommandTree::Empty) {
             return ControlFlow::Continue(());
         }
-        let held = clock::now() < self.held_until();
+        let held = clock::now() < self.hold_ends_at();
         match self.campaigner {
             CampaignerState::Dismissed => ControlFlow::Break(None),
-            // The claim is kept, or the campaigner keeps it.
-            CampaignerState::Gone if held && !self.outlives_its_lease() => ControlFlow::Continue(()),
+            // The claim is kept until the hold ends.
+            CampaignerState::Gone if held && !self.hold_exceeds_lease() => ControlFlow::Continue(()),
             CampaignerState::Present => ControlFlow::Continue(()),
             CampaignerState::Gone => {
-                if self.ousts() {
+                if self.run_ousted_hook() {
                     return ControlFlow::Continue(());
                 }
                 ControlFlow::Break(self.claim.take().filter(|_| !held))
@@ -235,12 +214,12 @@ impl KeeperLoop {
         }
     }
 
-    /// Sleeps until something happens. Which of them it was does not matter: the loop looks at everything.
+    /// Sleeps until an event arrives. The kind of event does not matter: the loop checks every source.
     fn wait(&self, children: &SignalFd, alarm: &Alarm, remaining: ReapResult) {
         let child = || PollFd::new(children.as_fd(), PollFlags::POLLIN);
         let clock = PollFd::new(alarm.as_fd(), PollFlags::POLLIN);
-        // A socket whose other end is gone is always ready: it is left out then. What is left out is one more look at the
-        // children.
+        // A socket whose other end is gone is always ready, so it is left out then. An absent source is replaced by
+        // another poll of the child descriptor.
         let socket = match self.campaigner {
             CampaignerState::Present if self.outbox.is_empty() => Some(PollFlags::POLLIN),
             CampaignerState::Present => Some(PollFlags::POLLIN | PollFlags::POLLOUT),
@@ -269,24 +248,26 @@ impl KeeperLoop {
     }
 
     fn wake_at(&self) -> Time {
-        let beside = self.beside_wakes_at();
-        let CommandTree::Alive { job, stop, until, .. } = &self.tree else { return self.held_until().min(beside) };
-        let deadline = match self.deadline.filter(|_| job.deadline_term().is_some()) {
+        let hook_wake_at = self.hook_wake_at();
+        let CommandTree::Alive { program, stop, until, .. } = &self.tree else {
+            return self.hold_ends_at().min(hook_wake_at);
+        };
+        let deadline = match self.deadline.filter(|_| program.and_then(Program::deadline_term).is_some()) {
             Some(KillDeadline { expired: false, kill_by, .. }) => kill_by,
             Some(KillDeadline { expired: true, .. }) | None => Time::NEVER,
         };
         let stop = match *stop {
-            Stop::NotRequested => self.terminal.look_at().min(*until),
+            Stop::NotRequested => self.terminal.foreground_poll_at().min(*until),
             Stop::Terminating { kill_at } => kill_at.min(*until),
-            Stop::Killing { again_at, .. } => again_at,
+            Stop::Killing { retry_at, .. } => retry_at,
         };
-        deadline.min(stop).min(beside)
+        deadline.min(stop).min(hook_wake_at)
     }
 
     // ---- the hold
 
-    /// When to look at the hold: never, as long as the campaigner is there to do it.
-    fn held_until(&self) -> Time {
+    /// The time at which the hold must be checked: never while the campaigner is present, which checks it itself.
+    fn hold_ends_at(&self) -> Time {
         match (self.hold, self.campaigner) {
             (Some(hold), CampaignerState::Gone) => hold.until,
             (_, CampaignerState::Present | CampaignerState::Dismissed) => Time::NEVER,
@@ -294,91 +275,17 @@ impl KeeperLoop {
         }
     }
 
-    /// Nobody renews any more: a hold that ends after its lease leaves nothing to be released, and is not to be cut short.
-    fn outlives_its_lease(&self) -> bool {
+    /// Without a campaigner the lease is not renewed: if the hold ends after the lease, no claim is left to release,
+    /// and the hold must not be cut short.
+    fn hold_exceeds_lease(&self) -> bool {
         let lease_ends = self.deadline.map_or(Time::NEVER, |deadline| deadline.kill_by);
         self.hold.is_some_and(|hold| hold.until > lease_ends)
-    }
-
-    // ---- deadlines
-
-    /// K1: past a deadline the tree is killed, whatever anybody says; but for a follower and the hook after a term, which have
-    /// nothing to do with it.
-    fn enforce(&mut self, now: Time) {
-        self.enforce_beside(now);
-        let CommandTree::Alive { job, stop, until, .. } = &self.tree else { return };
-        let due = match *stop {
-            Stop::NotRequested => now >= *until,
-            Stop::Terminating { kill_at } => now >= kill_at.min(*until),
-            Stop::Killing { again_at, .. } => now >= again_at,
-        };
-        let governed = job.deadline_term().is_some();
-        let expired = self.deadline.filter(|deadline| governed && !deadline.expired && now >= deadline.kill_by);
-        if due || expired.is_some() {
-            self.kill();
-        }
-        if let (Some(KillDeadline { term, .. }), Some(deadline)) = (expired, self.deadline.as_mut()) {
-            deadline.expired = true;
-            self.outbox.push_back(FromKeeper::Expired { term });
-        }
-    }
-
-    fn kill(&mut self) {
-        let CommandTree::Alive { main, stop, init, .. } = &mut self.tree else { return };
-        sys::schedule_first();
-        // Each of these kills many in one call, before those that find the others.
-        if let Some(init) = init {
-            init.kill();
-        }
-        if let Some(pid) = main.pid() {
-            signal_group(pid, libc::SIGKILL);
-        }
-        let progress = &mut Progress::of(&self.channel, self.campaigner);
-        if let KillSweep::Complete(_) = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report())
-        {
-            // What is left is to see them die. To reap somebody whom `ps` is looking at takes until that has let go, which
-            // the kernel waits for in a busy loop, and whoever goes before all others keeps `ps` from it: for a second.
-            self.inherited.schedule_as_before();
-        }
-        let rest = match *stop {
-            Stop::Killing { rest, .. } => (rest * 2).min(SWEEP_INTERVAL_MAX),
-            Stop::NotRequested | Stop::Terminating { .. } => SWEEP_INTERVAL,
-        };
-        *stop = Stop::Killing { again_at: clock::now() + rest, rest };
-    }
-
-    /// The stop signal now, SIGKILL at `kill_at` or when it was already due, whichever is first.
-    fn stop(&mut self, kill_at: Time) {
-        let Some(program) = &self.program else { return };
-        let stop_signal = program.stop_signal;
-        let beside = self.group_beside();
-        let CommandTree::Alive { main, stop, .. } = &mut self.tree else { return };
-        let before = std::mem::replace(stop, stop.asked(kill_at));
-        if !matches!(before, Stop::NotRequested) {
-            return;
-        }
-        if let Some(pid) = main.pid() {
-            signal_group(pid, stop_signal);
-            // A stopped process takes no signal but SIGKILL and this one.
-            signal_group(pid, libc::SIGCONT);
-            if let Some(group) = beside {
-                signal_group(group, stop_signal);
-                signal_group(group, libc::SIGCONT);
-            }
-        } else {
-            self.signal_those(stop_signal, |_| true);
-        }
-    }
-
-    fn signal_those(&mut self, signal: i32, chosen: impl Fn(i32) -> bool) {
-        self.scanner.signal_those(self.own_pid, &[], signal, &chosen);
-        self.scanner.signal_those(self.own_pid, &[], libc::SIGCONT, &chosen);
     }
 
     // ---- children
 
     fn reap(&mut self) -> ReapResult {
-        self.look_at_exec();
+        self.poll_exec();
         for _ in 0..EVENT_BATCH {
             match self.reap_next() {
                 Reaped::Child { pid, status } => {
@@ -387,32 +294,32 @@ impl KeeperLoop {
                     {
                         *child = None;
                     } else if self.main_pid() == Some(pid) {
-                        self.main_ended(status);
+                        self.on_main_ended(status);
                     } else {
-                        self.beside_ended(pid, status);
+                        self.on_hook_child_ended(pid, status);
                     }
-                    // Its number may be somebody else's from now on.
-                    self.inits.retain(|init| init.pid != pid);
+                    // The process id may be reused from now on.
+                    self.leftover_inits.retain(|init| init.pid != pid);
                     if let CommandTree::Alive { init, .. } = &mut self.tree {
                         init.take_if(|init| init.pid == pid);
                     }
-                    self.clear_what_was_refused();
+                    self.clear_refused_start();
                 }
                 Reaped::NoneEnded => return ReapResult::ChildrenAlive,
-                // K6: no descendant is left, for a subreaper's descendants have nowhere else to go; and nobody else in
-                // the leaf either.
+                // K6: no descendant is left, because orphaned descendants of a subreaper become its children; the leaf
+                // is empty too.
                 Reaped::NoChildren => {
-                    if self.tier.is_populated() && !(matches!(self.tree, CommandTree::Empty) && self.is_alone()) {
+                    if self.tier.is_populated() && !(matches!(self.tree, CommandTree::Empty) && self.has_no_hook()) {
                         return ReapResult::CgroupPopulated;
                     }
-                    self.nothing_is_beside();
+                    self.debug_assert_no_hook();
                     match self.tree {
                         CommandTree::Empty
                         | CommandTree::Alive { main: MainProcess::Nothing, stop: Stop::NotRequested, .. } => {}
                         CommandTree::Alive { .. } => {
                             self.tree = CommandTree::Empty;
                             sys::schedule_first();
-                            self.outbox.push_back(FromKeeper::Empty { run: self.heard });
+                            self.outbox.push_back(FromKeeper::Empty { run: self.last_ordered_run });
                         }
                     }
                     return ReapResult::ChildrenAlive;
@@ -422,34 +329,34 @@ impl KeeperLoop {
         ReapResult::MoreZombies
     }
 
-    /// One that has ended. Before a main process is reaped whose exec is still open, it is looked at: only then can it be told
-    /// whether it ended before.
+    /// Reaps one ended child. The exec status of a main process is read before it is reaped: only then can the kernel
+    /// still tell whether it ended before exec.
     fn reap_next(&mut self) -> Reaped {
         if let CommandTree::Alive { main: MainProcess::Starting(spawned), .. } = &self.tree
             && let Some(pid) = sys::ended_child(None)
         {
             if pid == spawned.pid {
-                self.look_at_exec();
+                self.poll_exec();
             }
             return sys::reap(pid);
         }
         sys::reap(-1)
     }
 
-    /// K5: of a start that was refused nothing is left once its child, and the init of its namespace, have been reaped. A hook
-    /// that runs beside it goes on, beside nothing. Where none does, the end of all children tells.
-    fn clear_what_was_refused(&mut self) {
+    /// K5: a refused start is cleared once its child, and the init of its namespace, have been reaped. A background
+    /// hook that runs beside it goes on, without a tree. Without a hook, the end of all children clears the start.
+    fn clear_refused_start(&mut self) {
         let CommandTree::Alive { main: MainProcess::Refused(None), init: None, stop: Stop::NotRequested, .. } =
             self.tree
         else {
             return;
         };
-        let Some(beside) = &self.beside else { return };
-        let left_behind = beside.has_ended();
+        let Some(hook) = &self.running_hook else { return };
+        let hook_has_ended = hook.has_ended();
         self.tree = CommandTree::Empty;
         self.outbox.push_back(FromKeeper::Cleared { run: self.run });
-        if left_behind {
-            self.stop_what_a_hook_left();
+        if hook_has_ended {
+            self.stop_hook_leftovers();
         }
     }
 
@@ -460,31 +367,31 @@ impl KeeperLoop {
         }
     }
 
-    fn look_at_exec(&mut self) {
-        let CommandTree::Alive { job, main, init, .. } = &mut self.tree else { return };
-        let job = *job;
+    fn poll_exec(&mut self) {
+        let CommandTree::Alive { program, main, init, .. } = &mut self.tree else { return };
+        let program = *program;
         let MainProcess::Starting(spawned) = main else { return };
         match spawned.exec_status() {
             ExecStatus::Pending => {}
             ExecStatus::Succeeded => {
                 let pid = spawned.pid;
                 *main = MainProcess::Running(pid);
-                if let (Some(program), Program::Command { term }) = (&self.program, job)
+                if let (Some(spec), Some(Program::Command { term })) = (&self.spec, program)
                     && self.hold.is_none_or(|hold| hold.term != term)
                 {
-                    self.hold = Some(ClaimHold { term, until: clock::now() + program.min_hold });
+                    self.hold = Some(ClaimHold { term, until: clock::now() + spec.min_hold });
                 }
                 self.outbox.push_back(FromKeeper::Started { run: self.run, pid });
-                // Processes that an earlier hook has left behind are from now on part of this tree.
-                self.adopt_what_is_beside();
-                for signal in std::mem::take(&mut self.kept) {
+                // Leftovers of an earlier hook belong to this tree from now on.
+                self.adopt_finished_hook();
+                for signal in std::mem::take(&mut self.pending_signals) {
                     let _ = sys::kill(pid, signal);
                 }
             }
-            // The child that says so ends by itself, and is reaped as nobody's main process.
+            // The child that reported the failure ends by itself, and is reaped without being the main process.
             ExecStatus::Failed(why) => {
                 *main = MainProcess::Refused(Some(spawned.pid));
-                self.kept.clear();
+                self.pending_signals.clear();
                 init.iter().for_each(Init::dismiss);
                 self.outbox.push_back(FromKeeper::NotStarted { run: self.run, why });
                 self.take_terminal_back(CommandEnd::Exited(127), true);
@@ -492,9 +399,9 @@ impl KeeperLoop {
         }
     }
 
-    fn main_ended(&mut self, status: i32) {
-        // It may have been faster than the word that it started.
-        self.look_at_exec();
+    fn on_main_ended(&mut self, status: i32) {
+        // The end may be seen before the exec status.
+        self.poll_exec();
         let CommandTree::Alive { main, stop, init, .. } = &mut self.tree else { return };
         if matches!(main, MainProcess::Ended) {
             return;
@@ -514,138 +421,92 @@ impl KeeperLoop {
             },
         };
         self.outbox.push_back(FromKeeper::Exited { run: self.run, end });
-        self.adopt_what_is_beside();
-        self.stop_the_rest();
+        self.adopt_finished_hook();
+        self.stop_descendants();
         self.take_terminal_back(end, asked);
-    }
-
-    /// K10: what remains gets the stop signal and, within the time-out that already runs or starts now, SIGKILL.
-    fn stop_the_rest(&mut self) {
-        let Some(program) = &self.program else { return };
-        let (signal, timeout) = (program.stop_signal, program.stop_timeout);
-        let beside = self.group_beside();
-        let CommandTree::Alive { group, stop, .. } = &mut self.tree else { return };
-        let groups = [Some(*group), beside];
-        match *stop {
-            Stop::NotRequested => {
-                *stop = stop.asked(clock::now() + timeout);
-                self.signal_those(signal, |_| true);
-            }
-            // Its group has had the signal already, and that of a hook beside it; to some a second one means "at once".
-            Stop::Terminating { .. } => self.signal_those(signal, |pid| {
-                nix::unistd::getpgid(Some(Pid::from_raw(pid))).is_ok_and(|of| !groups.contains(&Some(of.as_raw())))
-            }),
-            Stop::Killing { .. } => {}
-        }
     }
 
     // ---- the campaigner
 
-    fn listen(&mut self, buffer: &mut [u8]) {
+    fn receive_messages(&mut self, buffer: &mut [u8]) {
         for _ in 0..EVENT_BATCH {
             if self.campaigner != CampaignerState::Present {
                 return;
             }
             match self.channel.receive(buffer) {
-                Received::Message(Some(message)) => self.obey(message),
+                Received::Message(Some(message)) => self.on_message(message),
                 Received::Message(None) => {}
                 Received::Nothing => return,
-                Received::End => self.bereaved(),
+                Received::End => self.on_campaigner_gone(),
             }
         }
     }
 
-    fn obey(&mut self, message: ToKeeper) {
+    fn on_message(&mut self, message: ToKeeper) {
         match message {
             ToKeeper::Claim(claim) => self.claim = Some(claim),
             ToKeeper::Arm { term, kill_by } => self.arm(term, kill_by),
-            ToKeeper::Start { job, run, identity } => self.start(job, run, identity),
-            ToKeeper::BackgroundHook { background_hook, beside, identity } => {
-                self.start_background_hook(background_hook, beside, &identity);
+            ToKeeper::Start { program, run, identity } => self.start(program, run, identity),
+            ToKeeper::BackgroundHook { background_hook, context, identity } => {
+                self.start_background_hook(background_hook, context, &identity);
             }
-            ToKeeper::Stop { .. } | ToKeeper::Kill if matches!(self.tree, CommandTree::Empty) && self.is_alone() => {
-                self.outbox.push_back(FromKeeper::Empty { run: self.heard });
+            ToKeeper::Stop { .. } | ToKeeper::Kill if matches!(self.tree, CommandTree::Empty) && self.has_no_hook() => {
+                self.outbox.push_back(FromKeeper::Empty { run: self.last_ordered_run });
             }
             ToKeeper::Stop { kill_at } => {
-                self.gather(Program::Follower);
+                self.take_over_hook_leftovers();
                 self.stop(kill_at);
             }
             ToKeeper::Kill => {
-                self.gather(Program::Follower);
+                self.take_over_hook_leftovers();
                 self.kill();
             }
             ToKeeper::Forward { signal } => self.forward(signal),
-            // One answer is enough for all that it has not read an answer to.
+            // One answer is enough for all pings that the campaigner has not read an answer to.
             ToKeeper::Ping if self.outbox.contains(&FromKeeper::Pong) => {}
             ToKeeper::Ping => self.outbox.push_back(FromKeeper::Pong),
             ToKeeper::Resume => {
                 if let Some(group) = self.running_group() {
-                    let command = matches!(self.tree, CommandTree::Alive { job: Program::Command { .. }, .. });
+                    let command =
+                        matches!(self.tree, CommandTree::Alive { program: Some(Program::Command { .. }), .. });
                     self.terminal.resume(group, command);
                 }
             }
             ToKeeper::EndHold => self.hold = None,
             ToKeeper::Dismiss => {
                 self.campaigner = CampaignerState::Dismissed;
-                self.stop_for_good();
+                self.begin_final_stop();
             }
         }
     }
 
-    /// To the main process, once it has executed.
+    /// Forwards a signal to the main process, once it has executed.
     fn forward(&mut self, signal: i32) {
         match &self.tree {
             CommandTree::Alive { main: MainProcess::Running(pid), .. } => drop(sys::kill(*pid, signal)),
-            // Each once, as a process keeps what it blocks.
-            CommandTree::Alive { main: MainProcess::Starting(_), .. } if !self.kept.contains(&signal) => {
-                self.kept.push(signal);
+            // Each signal once, as the kernel keeps a blocked signal.
+            CommandTree::Alive { main: MainProcess::Starting(_), .. } if !self.pending_signals.contains(&signal) => {
+                self.pending_signals.push(signal);
             }
             CommandTree::Alive { .. } | CommandTree::Empty => {}
         }
     }
 
-    /// K2: nobody is left to ask, so the tree is stopped within the deadline in force.
-    fn bereaved(&mut self) {
+    /// K2: without a campaigner the tree is stopped within the deadline in force.
+    fn on_campaigner_gone(&mut self) {
         self.campaigner = CampaignerState::Gone;
-        self.stop_for_good();
+        self.begin_final_stop();
     }
 
-    fn stop_for_good(&mut self) {
-        self.outbox.clear();
-        if self.campaigner == CampaignerState::Dismissed {
-            // There should be nothing left, and nobody is left to wait for it.
-            self.gather(Program::Follower);
-            return self.kill();
-        }
-        let timeout = self.program.as_ref().map_or(Duration::ZERO, |program| program.stop_timeout);
-        let job = match &self.tree {
-            // Nothing is left to be told by a hook that runs beside nothing.
-            CommandTree::Empty if !self.is_alone() => {
-                self.gather(Program::Follower);
-                return self.kill();
-            }
-            CommandTree::Empty => return,
-            CommandTree::Alive { job, .. } => *job,
-        };
-        let kill_at = clock::now() + timeout;
-        let deadline = self.deadline.filter(|_| job.deadline_term().is_some());
-        match job {
-            Program::Command { .. } | Program::OnElected { .. } | Program::Follower => {
-                self.stop(kill_at.min(deadline.map_or(Time::NEVER, |deadline| deadline.kill_by)));
-            }
-            // It has its time, and is not run again.
-            Program::OnOusted { .. } => {}
-        }
-    }
-
-    /// K1: a new term opens only over an empty tree, and there any does: the store that gives them may have been rebuilt. Within a
-    /// term the deadline only moves forward, and not once it has killed. While a tree lives, a message for another term changes
-    /// nothing.
+    /// K1: a new term opens only over an empty tree. Any number is accepted then, because the store that issues terms
+    /// may have been rebuilt. Within a term the deadline only moves forward, and not after it has killed. While a tree
+    /// lives, a message for another term changes nothing.
     fn arm(&mut self, term: Term, kill_by: Time) {
         let nothing_to_kill = matches!(self.tree, CommandTree::Empty);
         let deadline = match (&mut self.deadline, &self.tree) {
             (Some(deadline), _) if deadline.term == term => {
-                // One that found nothing to kill was for a start that came too late: the next renewal is for the next.
+                // A deadline that expired over an empty tree belonged to a start that came too late: the next renewal
+                // is for the next start.
                 if (nothing_to_kill && !deadline.expired) || clock::now() < deadline.kill_by {
                     deadline.kill_by = deadline.kill_by.max(kill_by);
                 }
@@ -657,7 +518,7 @@ impl KeeperLoop {
         self.outbox.push_back(FromKeeper::Armed { term: deadline.term, kill_by: deadline.kill_by });
     }
 
-    /// Without waiting (K3): what finds no room stays until there is some.
+    /// Sends without waiting (K3): messages that find no room stay in the outbox.
     fn send(&mut self) {
         while let Some(answer) = self.outbox.front() {
             match self.channel.answer(answer) {
@@ -666,21 +527,9 @@ impl KeeperLoop {
                 Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                     self.outbox.clear();
                 }
-                // No room, or no memory: what is not said would be waited for.
+                // No room, or no memory: keep the message, because the campaigner waits for it.
                 Err(_) => return,
             }
-        }
-    }
-}
-
-impl Stop {
-    /// The state after another stop was requested: a date is only ever moved forward, and a kill that has begun is never
-    /// turned back into a stop (K1).
-    fn asked(self, kill_at: Time) -> Stop {
-        match self {
-            Stop::NotRequested => Stop::Terminating { kill_at },
-            Stop::Terminating { kill_at: before } => Stop::Terminating { kill_at: before.min(kill_at) },
-            Stop::Killing { .. } => self,
         }
     }
 }
@@ -693,59 +542,5 @@ impl MainProcess {
             MainProcess::Refused(child) => *child,
             MainProcess::Ended | MainProcess::Nothing => None,
         }
-    }
-}
-
-/// Tells the campaigner, while many are being killed, that the keeper lives (K4). What finds no room is not said.
-struct Progress<'a> {
-    channel: Option<&'a Channel>,
-    last: Time,
-}
-
-impl Progress<'_> {
-    fn of(channel: &Channel, campaigner: CampaignerState) -> Progress<'_> {
-        Progress { channel: Some(channel).filter(|_| campaigner == CampaignerState::Present), last: clock::now() }
-    }
-
-    fn report(&mut self) {
-        let now = clock::now();
-        if let Some(channel) = self.channel
-            && now.since(self.last) >= PROGRESS_INTERVAL
-        {
-            self.last = now;
-            channel.report_progress();
-        }
-    }
-}
-
-/// Signals the group of the main process, and the main process itself should it have left for another.
-fn signal_group(main: i32, signal: i32) {
-    let _ = sys::kill(-main, signal);
-    if nix::unistd::getpgid(Some(Pid::from_raw(main))).is_ok_and(|group| group.as_raw() != main) {
-        let _ = sys::kill(main, signal);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SOON: Time = Time::from_nanos(1_000);
-    const LATER: Time = Time::from_nanos(2_000);
-
-    #[test]
-    fn a_kill_that_has_begun_is_never_turned_back_into_a_stop() {
-        let killing = Stop::Killing { again_at: SOON, rest: SWEEP_INTERVAL };
-        for kill_at in [Time::BOOT, SOON, LATER, Time::NEVER] {
-            assert!(matches!(killing.asked(kill_at), Stop::Killing { again_at: SOON, rest: SWEEP_INTERVAL }));
-        }
-    }
-
-    #[test]
-    fn a_kill_that_is_due_is_not_put_off_by_another_stop() {
-        let asked = Stop::NotRequested.asked(SOON);
-        assert!(matches!(asked, Stop::Terminating { kill_at: SOON }));
-        assert!(matches!(asked.asked(LATER), Stop::Terminating { kill_at: SOON }));
-        assert!(matches!(asked.asked(Time::BOOT), Stop::Terminating { kill_at: Time::BOOT }));
     }
 }

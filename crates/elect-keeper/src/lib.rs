@@ -1,16 +1,16 @@
 //! The keeper: the child that owns the command, and kills it when the lease runs out (DESIGN.md section 3).
 //!
 //! ```text
-//! campaigner ── Keeper ══ socket ══ guard ── spawn ── the command's tree
+//! campaigner ── Keeper ══ socket ══ event loop ── spawn ── the command's tree
 //! ```
 //!
-//! [`Keeper`] is the campaigner's handle; everything else here runs in the forked child. The child is one thread, one
-//! loop ([`guard`]) and no runtime, so that nothing that happens to the campaigner (a panic, a stop, a store that hangs, a
-//! full pipe) can keep it from killing on time.
+//! [`Keeper`] is the campaigner's handle; everything else here runs in the forked child. The child has one thread, one
+//! loop (`event_loop`) and no runtime, so that no fault of the campaigner (a panic, a stop, a store that hangs, a full
+//! pipe) can keep the child from killing on time.
 //!
-//! Not here: when to start or stop, which the election decides; what a claim means, which the store knows.
+//! Not here: when to start or stop (the election decides), and the meaning of a claim (the store knows).
 //!
-//! This is the only place with `unsafe` code: each block says why it is sound.
+//! This is the only crate with `unsafe` code: each block says why it is sound.
 
 #![expect(unsafe_code, reason = "forking, and system calls without a safe wrapper")]
 
@@ -19,8 +19,10 @@ pub mod clock;
 mod containment;
 mod descriptors;
 mod event_loop;
+mod handle;
 mod namespace;
 mod outbox;
+mod preexisting_children;
 mod protocol;
 mod reexec;
 mod spawn;
@@ -30,313 +32,11 @@ mod terminal;
 mod tests;
 mod tree;
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-
-use nix::sys::mman::{MlockAllFlags, mlockall};
-use nix::sys::prctl;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::{Pid, setpgid};
-
 pub use containment::{Containment, NoContainment};
+pub use handle::{ForkError, Keeper, Release};
 pub use outbox::Outbox;
 pub use protocol::{Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
 pub use reexec::execute_self;
-pub use spawn::{CommandSpec, FindError, HookScripts, find};
+pub use spawn::{CommandSpec, FindError, HookScripts, resolve_command};
 pub use sys::{close_inherited, die_by, ignore, ignore_file_size_signal, is_ignored, signal_own_group};
 pub use terminal::Terminal;
-
-use containment::Tier;
-use elect_core::FromKeeper;
-use event_loop::KeeperLoop;
-use protocol::Channel;
-use sys::{Forked, Inherited, Reaped};
-use tree::{Scanner, SweepSlice};
-
-/// How many of the dead are reaped before others have their turn.
-const REAP_BATCH: usize = 256;
-
-/// Gives a claim back in the store's own way, in the keeper's process, after the campaigner's death (K2).
-pub type Release = fn(Claim);
-
-/// The campaigner's handle on its keeper.
-#[derive(Debug)]
-pub struct Keeper {
-    pid: i32,
-    /// Reaped: the number may be somebody else's by now.
-    reaped: bool,
-    channel: Channel,
-    scanner: Scanner,
-    /// Children that elect was born with, and what descends from them: nobody's tree, to be left alone.
-    strangers: Vec<PreexistingChild>,
-    /// There were such: whoever of theirs is orphaned later becomes a child of ours, when they may all be gone.
-    has_strangers: bool,
-    /// A sweep has begun, and has not seen everybody yet.
-    sweeping: bool,
-    /// Held here too: to kill without the keeper's help, and to know when nobody is left after its death.
-    tier: Tier,
-    /// Why it is no better one than a tree, where that was left to us.
-    fallback: Option<io::Error>,
-    /// For the day when the keeper is dead.
-    terminal: Terminal,
-}
-
-/// A process that is not of the command's tree, by number and start: its number may become that of another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct PreexistingChild {
-    pid: i32,
-    start: u64,
-}
-
-impl PreexistingChild {
-    fn of(pid: i32) -> Option<PreexistingChild> {
-        sys::start_of(pid).ok().flatten().map(|start| PreexistingChild { pid, start })
-    }
-
-    /// Whether it is still there. Where that cannot be told, it counts as there: it is not ours to kill.
-    fn is_there(self) -> bool {
-        sys::start_of(self.pid).is_err() || PreexistingChild::of(self.pid) == Some(self)
-    }
-}
-
-/// Why there is no keeper.
-#[derive(Debug, thiserror::Error)]
-pub enum ForkError {
-    /// The containment that was named is not to be had.
-    #[error(transparent)]
-    Containment(#[from] NoContainment),
-    /// The kernel refuses something that everything needs.
-    #[error("the keeper could not be started: {0}")]
-    System(#[from] io::Error),
-}
-
-impl From<nix::Error> for ForkError {
-    fn from(error: nix::Error) -> ForkError {
-        ForkError::System(error.into())
-    }
-}
-
-impl Keeper {
-    /// Forks the keeper. To be called before any thread exists; the calling process becomes a subreaper.
-    ///
-    /// # Errors
-    ///
-    /// `/proc` cannot list children, the containment cannot be had, or the kernel gives no socket or process.
-    pub fn fork(program: Option<CommandSpec>, release: Release, containment: Containment) -> Result<Keeper, ForkError> {
-        tree::probe()?;
-        let strangers: Vec<PreexistingChild> =
-            tree::own_descendants()?.into_iter().filter_map(PreexistingChild::of).collect();
-        let has_strangers = !strangers.is_empty();
-        let inherited = Inherited::take();
-        let (tier, fallback) = containment.establish()?;
-        let terminal = Terminal::of_this_job();
-        prctl::set_child_subreaper(true)?;
-        let (ours, theirs) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        )?;
-        // Blocked for good in the keeper, from its first moment: a terminal, a shell's kill or a cgroup delivers them to
-        // everyone (K3).
-        sys::block_signals();
-        // SAFETY: no other thread exists, as the caller promises; in tests the others hold nothing that the child needs.
-        let forked = unsafe { sys::fork() };
-        match forked {
-            Ok(Forked::Parent(pid)) => {
-                inherited.unblock();
-                let own = std::process::id().cast_signed();
-                let (channel, scanner) = (Channel::new(ours), Scanner::new(&[pid, own]));
-                let (reaped, sweeping) = (false, false);
-                Ok(Keeper {
-                    pid,
-                    reaped,
-                    channel,
-                    scanner,
-                    strangers,
-                    has_strangers,
-                    sweeping,
-                    tier,
-                    fallback,
-                    terminal,
-                })
-            }
-            Err(error) => {
-                inherited.unblock();
-                tier.remove();
-                Err(error.into())
-            }
-            Ok(Forked::Child) => {
-                // Kept open here it would hide the campaigner's end (K2).
-                drop(ours);
-                sys::exit_now(live(theirs, program, release, inherited, (tier, terminal)))
-            }
-        }
-    }
-
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-
-    /// The tier of containment, as people know it.
-    #[must_use]
-    pub fn containment(&self) -> &'static str {
-        self.tier.name()
-    }
-
-    /// Why the tier is no more than a tree, if another one would have been preferred.
-    #[must_use]
-    pub fn fallback(&self) -> Option<&io::Error> {
-        self.fallback.as_ref()
-    }
-
-    /// Sends without waiting.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if it has stopped reading for long, `BrokenPipe` if it is dead.
-    pub fn send(&self, message: &ToKeeper) -> io::Result<()> {
-        self.channel.send(message)
-    }
-
-    /// What it said, if anything; a message that cannot be read is `None` inside.
-    #[must_use]
-    pub fn receive(&self) -> Received<Option<FromKeeper>> {
-        self.channel.receive_answer()
-    }
-
-    /// SIGKILL to the keeper itself (K4).
-    pub fn kill(&self) {
-        if !self.reaped {
-            let _ = sys::kill(self.pid, libc::SIGKILL);
-        }
-    }
-
-    /// SIGKILL to everything below the keeper, without its help: the second of the two that kill by the deadline. A batch at a
-    /// time: returns whether [`Keeper::kill_more`] is to be called for the next.
-    pub fn kill_tree(&mut self) -> bool {
-        self.scanner.begin_hunt();
-        self.kill_more()
-    }
-
-    /// The next batch of them.
-    pub fn kill_more(&mut self) -> bool {
-        !self.reaped && self.tier.kill_slice(&mut self.scanner, self.pid, &[]) == SweepSlice::More
-    }
-
-    /// Reaps what has ended: as PID 1 any process may become our child. Returns whether the keeper has, now or before.
-    pub fn reap(&mut self) -> bool {
-        for _ in 0..REAP_BATCH {
-            let Reaped::Child { pid, .. } = sys::reap(-1) else { return self.reaped };
-            self.reaped |= pid == self.pid;
-            self.strangers.retain(|stranger| stranger.pid != pid);
-        }
-        // A hail of orphans holds nothing else up: the rest when we are told again.
-        let _ = sys::kill(std::process::id().cast_signed(), libc::SIGCHLD);
-        self.reaped
-    }
-
-    /// Before a start: how the terminal is, should the keeper die and leave it to us.
-    pub fn note_terminal(&mut self) {
-        let _ = self.terminal.lend();
-    }
-
-    /// After the keeper's death: what the command had of the terminal.
-    pub fn take_terminal_back(&mut self) {
-        let own = std::process::id().cast_signed();
-        let strangers = self.living_strangers();
-        let _ = self.terminal.take_back(0, true, (own, &strangers), &mut self.scanner);
-    }
-
-    /// Keeps the list of strangers current while the keeper lives: until then every other child of ours is one.
-    ///
-    /// With the keeper's death its tree becomes ours. So the new list counts only if the keeper is known to have lived when
-    /// the last of it was read (K4); a number that passed to the tree meanwhile is below the keeper at the second look.
-    pub fn note_strangers(&mut self) {
-        if !self.has_strangers || self.reaped {
-            return;
-        }
-        let (own, keeper) = (std::process::id().cast_signed(), [self.pid]);
-        let found = self.scanner.descendants(own, &keeper).to_vec();
-        let mut strangers: Vec<PreexistingChild> = found.into_iter().filter_map(PreexistingChild::of).collect();
-        let mut again = self.scanner.descendants(own, &keeper).to_vec();
-        again.sort_unstable();
-        strangers.retain(|stranger| again.binary_search(&stranger.pid).is_ok());
-        if sys::is_living_child(self.pid) {
-            self.strangers = strangers;
-        }
-    }
-
-    /// The numbers of those strangers that are still there.
-    fn living_strangers(&mut self) -> Vec<i32> {
-        self.strangers.retain(|stranger| stranger.is_there());
-        self.strangers.iter().map(|stranger| stranger.pid).collect()
-    }
-
-    /// Whether a sweep has more to kill than one batch.
-    pub fn is_sweeping(&self) -> bool {
-        self.sweeping
-    }
-
-    /// After the keeper's death: kills and reaps what it left us, a batch at a time. Returns whether nothing is left (K4, K6).
-    pub fn sweep(&mut self) -> bool {
-        let own = std::process::id().cast_signed();
-        self.reap();
-        if !std::mem::replace(&mut self.sweeping, true) {
-            self.scanner.begin_hunt();
-        }
-        let strangers = self.living_strangers();
-        let slice = self.tier.kill_slice(&mut self.scanner, own, &strangers);
-        self.sweeping = slice == SweepSlice::More;
-        self.reap();
-        // A number that was a stranger's before the look, and is not after it, may have hidden one of the tree.
-        let empty =
-            slice == SweepSlice::Done { left: 0 } && self.living_strangers() == strangers && !self.tier.is_populated();
-        if empty {
-            self.tier.remove();
-        }
-        empty
-    }
-}
-
-impl AsRawFd for Keeper {
-    fn as_raw_fd(&self) -> RawFd {
-        self.channel.socket().as_raw_fd()
-    }
-}
-
-/// The life of the keeper, in its own process. Returns its exit status.
-fn live(
-    socket: OwnedFd,
-    program: Option<CommandSpec>,
-    release: Release,
-    inherited: Inherited,
-    (tier, terminal): (Tier, Terminal),
-) -> i32 {
-    // Whatever goes wrong here, 1 and 2 belong to the command (K3), and what is above this function to the campaigner.
-    // Tests have a hook that does the same, because one that is in use at the moment of the fork cannot be replaced.
-    #[cfg(not(test))]
-    std::panic::set_hook(Box::new(|_| sys::exit_now(libc::EXIT_FAILURE)));
-    let prepared = setpgid(Pid::from_raw(0), Pid::from_raw(0))
-        .and_then(|()| prctl::set_child_subreaper(true))
-        .and_then(|()| prctl::set_name(c"keeper"));
-    if prepared.is_err() {
-        return libc::EXIT_FAILURE;
-    }
-    let guard = KeeperLoop::new(Channel::new(socket), program, inherited, tier, terminal);
-    sys::schedule_first();
-    // Where the limit allows it. What exists by now is all that killing needs; later memory stays out of it, lest an
-    // allocation fail for a limit on locked pages.
-    let _ = mlockall(MlockAllFlags::MCL_CURRENT);
-    match guard.run() {
-        Ok(Some(claim)) => {
-            inherited.schedule_as_before();
-            release(claim);
-            libc::EXIT_SUCCESS
-        }
-        Ok(None) => libc::EXIT_SUCCESS,
-        Err(_) => libc::EXIT_FAILURE,
-    }
-}

@@ -1,8 +1,8 @@
 //! The campaigner's messages to the keeper that its socket had no room for, in order.
 //!
-//! No message may block those behind it: a stop or a kill must arrive whatever a record has put into the environment of a
-//! program that is to be started (DESIGN.md 2.5). A message that the socket does not take at all is made smaller; one that
-//! does not fit even then leaves the queue, and the caller is told.
+//! No message may block those behind it: a stop or a kill must arrive whatever a record has put into the environment of
+//! a program. A message that is too large for the socket is shrunk; one that does not fit even then leaves the queue
+//! and is returned to the caller (DESIGN.md 2.5).
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -54,7 +54,7 @@ impl Outbox {
         undeliverable
     }
 
-    /// Once: the texts that are too large usually come again and again.
+    /// Warns once: texts that are too large usually recur.
     fn warn(&mut self, what: &str) {
         if !std::mem::replace(&mut self.has_warned, true) {
             warn!("{what}");
@@ -83,12 +83,12 @@ mod tests {
 
     fn start(value: &str) -> ToKeeper {
         let identity = vec![("ELECT_LEADER_NAME".into(), value.into()), ("ELECT_ID".into(), "me".into())];
-        ToKeeper::Start { job: Program::Follower, run: 1, identity }
+        ToKeeper::Start { program: Program::Follower, run: 1, identity }
     }
 
     fn background_hook(value: &str) -> ToKeeper {
         let identity = vec![("ELECT_ERROR".into(), value.into())];
-        ToKeeper::BackgroundHook { background_hook: BackgroundHook::OnError, beside: HookContext::Alone, identity }
+        ToKeeper::BackgroundHook { background_hook: BackgroundHook::OnError, context: HookContext::Alone, identity }
     }
 
     fn received(keeper: &Channel, buffer: &mut [u8]) -> Vec<String> {
@@ -118,12 +118,12 @@ mod tests {
     #[test]
     fn a_message_that_never_fits_leaves_the_queue_and_is_reported() {
         let (ours, theirs) = pair();
-        // The smallest that there is: of 4608 bytes.
+        // The kernel's minimum: 4608 bytes.
         setsockopt(&ours, sockopt::SndBuf, &1).expect("set");
         let (ours, theirs) = (Channel::new(ours), Channel::new(theirs));
         let mut outbox = Outbox::default();
         let many: Vec<(OsString, OsString)> = (0..50).map(|_| ("A".into(), "x".repeat(500).into())).collect();
-        outbox.push(ToKeeper::Start { job: Program::Follower, run: 3, identity: many });
+        outbox.push(ToKeeper::Start { program: Program::Follower, run: 3, identity: many });
         outbox.push(ToKeeper::Kill);
         let undeliverable = outbox.flush(|message| ours.send(message));
         assert!(matches!(undeliverable[..], [ToKeeper::Start { run: 3, .. }]), "{undeliverable:?}");
@@ -159,7 +159,7 @@ mod tests {
         });
         proptest_support::check(proptest_support::SLOW, &identities, |identity| {
             let mut outbox = Outbox::default();
-            outbox.push(ToKeeper::Start { job: Program::Follower, run: 1, identity });
+            outbox.push(ToKeeper::Start { program: Program::Follower, run: 1, identity });
             outbox.push(ToKeeper::Kill);
             assert!(outbox.flush(|message| ours.send(message)).is_empty(), "each fits when it is cut");
             assert_eq!(received(&theirs, &mut buffer.borrow_mut()).len(), 2);

@@ -1,4 +1,4 @@
-//! The keeper's last act for a store on the network: becoming elect anew (K2).
+//! Re-executes the elect binary, the keeper's last step for a store on the network (K2).
 
 use std::ffi::CString;
 use std::fs::File;
@@ -8,10 +8,10 @@ use std::os::fd::AsRawFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::execv;
 
-/// Executes this very binary, whatever has become of its path, with a hidden subcommand. What it is to know waits in an
-/// anonymous file, whose descriptor is the argument. Returns only if that fails.
+/// Executes this binary (`/proc/self/exe`, even if its path has changed) with a hidden subcommand. The payload waits in
+/// an anonymous file, whose descriptor is the argument. Returns only on failure.
 pub fn execute_self(subcommand: &str, payload: &[u8]) {
-    // Not closed on exec, unlike everything else.
+    // The file stays open across exec, unlike every other descriptor.
     let Ok(file) = memfd_create(c"claim", MFdFlags::empty()) else { return };
     let mut file = File::from(file);
     if file.write_all(payload).is_err() {

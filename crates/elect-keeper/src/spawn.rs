@@ -1,4 +1,4 @@
-//! From a [`CommandSpec`] to a running main process: fork, the few things a child must do, exec.
+//! Starts a main process from a [`CommandSpec`]: fork, the few steps of the child, exec.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -18,11 +18,12 @@ use super::terminal::{self, Terminal};
 use crate::clock;
 use elect_core::{BackgroundHook, NotStarted, Program, Time};
 
-/// The lock of the file store arrives in the command at this descriptor or the next free one, or at the highest free one that the
-/// limit allows (K9, 5.1).
+/// The command receives the lock of the file store at this descriptor or the next free one, or at the highest free one
+/// that the limit allows (K9, 5.1).
 const LOCK_FD_MIN: i32 = 100;
 
-/// Variables that say who and where a command is. Inherited ones are somebody else's and never passed on.
+/// The variables that identify the candidate and the leader. Inherited values belong to another candidate and are never
+/// passed on.
 const IDENTITY_VARS: [&str; 13] = [
     "ELECT_BOUNDARY",
     "ELECT_INSIDE",
@@ -39,61 +40,62 @@ const IDENTITY_VARS: [&str; 13] = [
     "ELECT_ERROR",
 ];
 
-/// What reads a follower's and a hook's command line.
+/// The shell that runs a follower's and a hook's command line.
 const SHELL: &str = "/bin/sh";
-/// What systemd tells elect, and nobody else: a command that took it for its own would speak in elect's name.
+/// The variables by which systemd addresses elect alone: a command that used them would speak in elect's name.
 const SYSTEMD_VARS: [&str; 7] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
 
-/// What is run while leading, and how it is stopped. Fixed before the keeper is forked.
+/// The command to run while leading, and how to stop it. Fixed before the keeper is forked.
 #[derive(Debug, Clone)]
 pub struct CommandSpec {
-    /// The file to execute, found beforehand ([`find`]).
+    /// The file to execute, resolved beforehand ([`resolve_command`]).
     pub path: PathBuf,
-    /// The words of the command line, its name first. Without any there is no command.
+    /// The arguments, the name first. An empty list means that there is no command.
     pub words: Vec<OsString>,
     /// The signal that asks it to stop.
     pub stop_signal: i32,
-    /// How long it may take to.
+    /// The time between the stop signal and SIGKILL.
     pub stop_timeout: Duration,
-    /// How long the claim is kept from its first start in a term, even if nobody is left to keep it but the keeper.
+    /// The time, from the command's first start in a term, for which the claim is kept even if only the keeper is left
+    /// to keep it.
     pub min_hold: Duration,
-    /// What else is run.
+    /// The follower and the hooks.
     pub scripts: HookScripts,
 }
 
-/// What is run beside the leader command, each by a shell.
+/// The scripts that run besides the leader command, each in a shell.
 #[derive(Debug, Clone, Default)]
 pub struct HookScripts {
-    /// While another leads.
+    /// Runs while another candidate leads.
     pub follower: Option<OsString>,
-    /// Before the leader command.
+    /// Runs before the leader command.
     pub on_elected: Option<OsString>,
-    /// After it, and before the boundary is given back.
+    /// Runs after the leader command, and before the boundary is released.
     pub on_ousted: Option<OsString>,
-    /// When the leader changes.
+    /// Runs when the leader changes.
     pub on_change: Option<OsString>,
-    /// When the store is in trouble.
+    /// Runs when the store fails.
     pub on_error: Option<OsString>,
-    /// How long a hook may take.
+    /// The time-out of a hook.
     pub hook_timeout: Duration,
 }
 
-/// A file to be executed.
+/// A file to execute, with its arguments.
 #[derive(Debug)]
 pub struct Executable {
     path: PathBuf,
     words: Vec<OsString>,
-    /// The leader command reads what elect was given to read, others nothing (K9).
-    reads: bool,
+    /// The leader command inherits elect's standard input; other programs read the end of file (K9).
+    inherits_stdin: bool,
 }
 
 impl CommandSpec {
-    /// What is to be executed for a job; `None`: there is nothing.
-    pub fn executable(&self, job: Program) -> Option<Executable> {
-        let script = match job {
+    /// The executable of a program; `None` if it is not configured.
+    pub fn executable(&self, program: Program) -> Option<Executable> {
+        let script = match program {
             Program::Command { .. } => {
-                let given = || Executable { path: self.path.clone(), words: self.words.clone(), reads: true };
+                let given = || Executable { path: self.path.clone(), words: self.words.clone(), inherits_stdin: true };
                 return (!self.words.is_empty()).then(given);
             }
             Program::OnElected { .. } => &self.scripts.on_elected,
@@ -103,7 +105,7 @@ impl CommandSpec {
         script.as_ref().map(Executable::script)
     }
 
-    /// The same for a hook that runs beside the rest, with the time that it has.
+    /// The executable of a background hook, with its time-out.
     pub fn background_hook(&self, background_hook: BackgroundHook) -> Option<(Executable, Duration)> {
         let script = match background_hook {
             BackgroundHook::OnChange => &self.scripts.on_change,
@@ -115,42 +117,42 @@ impl CommandSpec {
 
 impl Executable {
     fn script(script: &OsString) -> Executable {
-        Executable { path: SHELL.into(), words: vec!["sh".into(), "-c".into(), script.clone()], reads: false }
+        Executable { path: SHELL.into(), words: vec!["sh".into(), "-c".into(), script.clone()], inherits_stdin: false }
     }
 }
 
-/// Why a command cannot be executed.
+/// The reason why a command cannot be executed.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// No such file, here or on the path (exit status 127).
+    /// The file does not exist, or no directory of the search path has it (exit status 127).
     #[error("{}: command not found{}", Path::new(name).display(), advice(name))]
     NotFound {
         /// The command as given.
         name: OsString,
     },
-    /// There is one, and it cannot be executed (exit status 126).
+    /// The file exists and cannot be executed (exit status 126).
     #[error("{}: {reason}; is it a program, and executable (chmod +x)?", path.display())]
     NotExecutable {
-        /// Where it is.
+        /// The path of the file.
         path: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         reason: io::Error,
     },
 }
 
-/// Finds the file that a command's name stands for, as a shell does.
+/// Resolves a command's name to a file, as a shell does.
 ///
 /// # Errors
 ///
-/// [`FindError`]: not there, or there but not executable.
-pub fn find(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> {
+/// [`FindError`]: the file does not exist, or is not executable.
+pub fn resolve_command(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> {
     let not_found = || FindError::NotFound { name: name.to_owned() };
     if name.is_empty() {
         return Err(not_found());
     }
     if name.as_bytes().contains(&b'/') {
         let path = PathBuf::from(name);
-        return match executable(&path) {
+        return match check_executable(&path) {
             Ok(()) => Ok(path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found()),
             Err(reason) => Err(FindError::NotExecutable { path, reason }),
@@ -160,7 +162,7 @@ pub fn find(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> 
     let mut refused = None;
     for directory in std::env::split_paths(search) {
         let path = if directory.as_os_str().is_empty() { Path::new(".").join(name) } else { directory.join(name) };
-        match executable(&path) {
+        match check_executable(&path) {
             Ok(()) => return Ok(path),
             Err(reason) if reason.kind() == io::ErrorKind::PermissionDenied && path.is_file() => {
                 refused.get_or_insert(FindError::NotExecutable { path, reason });
@@ -171,7 +173,7 @@ pub fn find(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> 
     Err(refused.unwrap_or_else(not_found))
 }
 
-/// What people most often meant by a name that stands for nothing.
+/// A hint for the most frequent mistakes in a command's name.
 fn advice(name: &OsStr) -> &'static str {
     if name.as_bytes().contains(&b' ') {
         "; it is taken as one word: give a line of shell to sh -c"
@@ -182,24 +184,24 @@ fn advice(name: &OsStr) -> &'static str {
     }
 }
 
-fn executable(path: &Path) -> io::Result<()> {
+fn check_executable(path: &Path) -> io::Result<()> {
     if std::fs::metadata(path)?.is_dir() {
         return Err(io::Error::from_raw_os_error(libc::EISDIR));
     }
     nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).map_err(io::Error::from)
 }
 
-/// A main process on its way to exec.
+/// A forked main process before the result of exec is known.
 #[derive(Debug)]
 pub struct Spawned {
     pub pid: i32,
-    /// Ends silently when exec succeeded; says why not otherwise.
+    /// The read end of the status pipe: closed without data when exec succeeded; carries the errno otherwise.
     pub status: OwnedFd,
-    /// Of its namespace, in that tier.
+    /// The init of its PID namespace (tier `pidns`).
     pub init: Option<Init>,
 }
 
-/// What becomes of a spawned process, read from its status pipe.
+/// The exec status of a spawned process, read from its status pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecStatus {
     Pending,
@@ -207,25 +209,25 @@ pub enum ExecStatus {
     Failed(NotStarted),
 }
 
-/// In the status pipe, where an errno would be: it was too late.
+/// A value in the status pipe in place of an errno: the deadline had passed.
 const TOO_LATE: i32 = -1;
 
-/// Forks and executes, where the tier has it; the deadline is checked immediately before exec (K5).
+/// Forks and executes inside the tier; the deadline is checked immediately before exec (K5).
 ///
 /// # Errors
 ///
-/// Fork failed, or a word holds a NUL byte.
+/// Fork failed, or an argument contains a NUL byte.
 pub fn spawn(
     tier: &Tier,
-    program: &Executable,
+    executable: &Executable,
     identity: &[(OsString, OsString)],
     inherited: Inherited,
     lock: Option<&OwnedFd>,
     kill_by: Time,
     terminal: Option<&mut Terminal>,
 ) -> io::Result<Spawned> {
-    let path = c_string(program.path.as_os_str())?;
-    let words = program.words.iter().map(|word| c_string(word)).collect::<io::Result<Vec<_>>>()?;
+    let path = c_string(executable.path.as_os_str())?;
+    let words = executable.words.iter().map(|word| c_string(word)).collect::<io::Result<Vec<_>>>()?;
     let shell_words = std::iter::once(c_string(OsStr::new("sh")))
         .chain([Ok(path.clone())])
         .chain(words.iter().skip(1).cloned().map(Ok))
@@ -241,48 +243,52 @@ pub fn spawn(
         pass: lock.map(|lock| (lock.as_fd(), LOCK_FD_MIN)),
     };
     match tier {
-        Tier::Tree | Tier::Cgroup { .. } => bear(&exec, (kill_by, program.reads), tier, terminal),
-        Tier::Pidns(home) => {
-            let (spawned, init) = home.settle(inherited, || bear(&exec, (kill_by, program.reads), tier, terminal))?;
+        Tier::Tree | Tier::Cgroup { .. } => fork_and_exec(&exec, (kill_by, executable.inherits_stdin), tier, terminal),
+        Tier::Pidns(parent_ns) => {
+            let (spawned, init) = parent_ns.with_child_namespace(inherited, || {
+                fork_and_exec(&exec, (kill_by, executable.inherits_stdin), tier, terminal)
+            })?;
             Ok(Spawned { init: Some(init), ..spawned })
         }
     }
 }
 
-fn bear(
+fn fork_and_exec(
     exec: &Exec<'_>,
-    (kill_by, reads): (Time, bool),
+    (kill_by, inherits_stdin): (Time, bool),
     tier: &Tier,
     terminal: Option<&mut Terminal>,
 ) -> io::Result<Spawned> {
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let keeper = getpid();
-    let lent = terminal.and_then(|terminal| {
-        let home = terminal.home();
-        terminal.lend().map(|tty| (tty, home))
+    let loan = terminal.and_then(|terminal| {
+        let job_pgrp = terminal.job_pgrp();
+        terminal.lend().map(|tty| (tty, job_pgrp))
     });
     // SAFETY: the keeper has one thread, so no lock is held by another.
     match unsafe { sys::fork()? } {
         Forked::Parent(pid) => {
-            // Both sides do it, so that the group exists for whoever is first. After its exec this fails, harmlessly.
+            // Parent and child both create the group, so that it exists for the one that runs first. After the child's
+            // exec this call fails, harmlessly.
             let _ = setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
             Ok(Spawned { pid, status, init: None })
         }
         Forked::Child => {
             let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-            // K8: if the keeper dies, so do we; if it died before this line, nobody will tell us. Nobody else reads what we
-            // are to report; getppid would see nothing through the wall of a namespace.
+            // K8: the child dies with the keeper. A keeper that died before this line is detected below: the status
+            // pipe has no other reader. `getppid` does not work across a PID namespace.
             let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
             drop(status);
-            // A sibling that has not executed yet holds a copy of that end; where the keeper can be seen, it is looked for.
+            // A sibling that has not executed yet holds a copy of the read end, so the parent is checked too where it
+            // is visible.
             let orphaned = !matches!(tier, Tier::Pidns(_)) && getppid() != keeper;
             if orphaned || sys::is_abandoned(&report) {
                 sys::exit_now(libc::EXIT_FAILURE);
             }
-            if let Some((tty, home)) = lent {
-                terminal::take(tty, home);
+            if let Some((tty, job_pgrp)) = loan {
+                terminal::take(tty, job_pgrp);
             }
-            let ready = if reads { Ok(()) } else { read_nothing().map_err(io::Error::from) };
+            let ready = if inherits_stdin { Ok(()) } else { redirect_stdin_to_null().map_err(io::Error::from) };
             let errno = match ready.and_then(|()| tier.enter()) {
                 Ok(()) => sys::exec(exec, || clock::now() < kill_by).unwrap_or(TOO_LATE),
                 Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
@@ -293,14 +299,14 @@ fn bear(
     }
 }
 
-/// K9: what is not the leader command finds the end of file.
-fn read_nothing() -> nix::Result<()> {
+/// K9: programs other than the leader command read the end of file.
+fn redirect_stdin_to_null() -> nix::Result<()> {
     let nothing = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
     nix::unistd::dup2_stdin(nothing)
 }
 
 impl Spawned {
-    /// Looks, without waiting, whether exec has happened.
+    /// Reads the exec status without waiting.
     pub fn exec_status(&self) -> ExecStatus {
         let mut errno = [0; 4];
         match nix::unistd::read(&self.status, &mut errno) {
@@ -308,7 +314,7 @@ impl Spawned {
                 TOO_LATE => NotStarted::TooLate,
                 errno => NotStarted::Failed(errno),
             }),
-            // The end of it is exec, or the child's own: somebody has killed it before.
+            // The pipe is closed by exec, or by the death of a child that was killed before exec.
             Ok(_) if sys::is_forked_only(self.pid) => ExecStatus::Failed(NotStarted::Failed(libc::ECANCELED)),
             Ok(_) => ExecStatus::Succeeded,
             Err(_) => ExecStatus::Pending,
@@ -320,7 +326,8 @@ fn c_string(word: &OsStr) -> io::Result<CString> {
     CString::new(word.as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-/// What elect was started with, less the identity of another command and what is for elect alone, plus who this one is.
+/// The environment: elect's own, without another candidate's identity and without the variables for elect alone, plus
+/// this program's identity.
 fn environment(identity: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
     let replaced = |name: &OsString| {
         IDENTITY_VARS.iter().chain(&SYSTEMD_VARS).any(|own| name == own) || identity.iter().any(|(own, _)| name == own)
@@ -351,18 +358,18 @@ mod tests {
             std::fs::set_permissions(folder.join("job"), std::fs::Permissions::from_mode(mode)).expect("set");
         }
         let search = std::env::join_paths([&first, &second]).expect("joined");
-        assert_eq!(find(OsStr::new("job"), Some(&search)).expect("found"), second.join("job"));
-        let error = find(OsStr::new("job"), Some(first.as_os_str())).expect_err("not executable");
+        assert_eq!(resolve_command(OsStr::new("job"), Some(&search)).expect("found"), second.join("job"));
+        let error = resolve_command(OsStr::new("job"), Some(first.as_os_str())).expect_err("not executable");
         assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
-        let error = find(OsStr::new("no-such-job"), Some(&search)).expect_err("not there");
+        let error = resolve_command(OsStr::new("no-such-job"), Some(&search)).expect_err("not there");
         assert_eq!(error.to_string(), "no-such-job: command not found");
-        let error = find(OsStr::new("no such job --all"), Some(&search)).expect_err("not there");
+        let error = resolve_command(OsStr::new("no such job --all"), Some(&search)).expect_err("not there");
         assert!(error.to_string().ends_with("sh -c"), "{error}");
-        // Where tests are run from there is one.
-        let error = find(OsStr::new("Cargo.toml"), Some(&search)).expect_err("not there");
+        // The working directory of the tests contains this file.
+        let error = resolve_command(OsStr::new("Cargo.toml"), Some(&search)).expect_err("not there");
         assert!(error.to_string().ends_with("write ./ before it"), "{error}");
-        assert!(matches!(find(OsStr::new(""), None), Err(FindError::NotFound { .. })));
-        let error = find(directory.path().as_os_str(), None).expect_err("a directory");
+        assert!(matches!(resolve_command(OsStr::new(""), None), Err(FindError::NotFound { .. })));
+        let error = resolve_command(directory.path().as_os_str(), None).expect_err("a directory");
         assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
     }
 }

@@ -10,10 +10,11 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use super::descriptors;
 
-/// Signals that elect ignores and that the command gets back as elect found them: a write into a closed pipe, or beyond the limit on
-/// the size of files, is an error for elect and not its end.
+/// Signals that elect ignores and whose dispositions are restored for the command: a write into a closed pipe, or
+/// beyond the file size limit, is an error for elect and must not kill it.
 const IGNORED_SIGNALS: [c_int; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
-/// Which of these were ignored when elect was started. Rust's runtime ignores SIGPIPE before `main`, so it is looked at earlier.
+/// Whether each of these was ignored when elect was started. Rust's runtime ignores SIGPIPE before `main`, so the
+/// dispositions are read earlier.
 static IGNORED_AT_START: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 
 extern "C" fn remember_ignored() {
@@ -22,7 +23,7 @@ extern "C" fn remember_ignored() {
     }
 }
 
-/// From now on a write beyond the limit on the size of files (`RLIMIT_FSIZE`) fails with EFBIG.
+/// Makes a write beyond the file size limit (`RLIMIT_FSIZE`) fail with EFBIG from now on.
 pub fn ignore_file_size_signal() {
     set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
 }
@@ -33,7 +34,8 @@ pub fn ignore_file_size_signal() {
 #[unsafe(link_section = ".init_array")]
 static REMEMBER_IGNORED: extern "C" fn() = remember_ignored;
 
-/// The state that elect was started with and that the keeper gives up, to be given to the command (rust #39185, #101077).
+/// The state that elect was started with and that the keeper changes; it is restored for the command (rust #39185,
+/// #101077).
 #[derive(Debug, Clone, Copy)]
 pub struct Inherited {
     scheduling: Scheduling,
@@ -50,18 +52,18 @@ impl Inherited {
         Inherited { scheduling: Scheduling::own(), mask, child_ignored }
     }
 
-    /// Puts the mask back, after [`block_signals`]; what came meanwhile arrives now.
+    /// Restores the mask after [`block_signals`]; signals that arrived meanwhile are delivered now.
     pub fn unblock(self) {
-        // Failing would leave signals blocked, which is survived; there is nobody to tell.
+        // A failure leaves signals blocked, which is harmless.
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
     }
 
-    /// Puts the scheduling back, after [`schedule_first`].
+    /// Restores the scheduling after [`schedule_first`].
     pub fn schedule_as_before(self) {
         self.scheduling.set();
     }
 
-    /// Puts scheduling, mask and dispositions back. For the child between fork and exec.
+    /// Restores scheduling, mask and dispositions. For the child between fork and exec.
     fn restore(self) {
         self.schedule_as_before();
         for (signal, ignored) in IGNORED_SIGNALS.into_iter().zip(&IGNORED_AT_START) {
@@ -76,7 +78,7 @@ impl Inherited {
     }
 }
 
-/// A policy and its priority; what a `nice` asked for is kept apart from it by the kernel.
+/// A scheduling policy and its priority; the kernel stores the nice value separately.
 #[derive(Debug, Clone, Copy)]
 struct Scheduling {
     policy: c_int,
@@ -84,7 +86,7 @@ struct Scheduling {
 }
 
 impl Scheduling {
-    // Not the C library's: musl has none of these.
+    // Raw system calls, because musl implements none of these.
 
     fn own() -> Scheduling {
         let mut priority = 0;
@@ -102,15 +104,15 @@ impl Scheduling {
     }
 }
 
-/// Puts this process before all ordinary ones, where it may: a tree that forks as fast as it can would otherwise leave
-/// it hardly any time to kill it. It sleeps whenever there is nothing to do.
+/// Gives this process real-time priority, if permitted: a tree that forks as fast as it can would otherwise leave
+/// hardly any time to kill it. The process sleeps whenever it has no work.
 pub fn schedule_first() {
     Scheduling { policy: libc::SCHED_RR, priority: 1 }.set();
 }
 
-/// Blocks every signal there is, in the calling thread.
+/// Blocks every signal in the calling thread.
 ///
-/// Not glibc's: it leaves out two that it keeps for itself, and either would end the keeper.
+/// A raw system call, because glibc leaves out two signals that it uses itself, and either would end the keeper.
 pub fn block_signals() {
     let all = u64::MAX;
     // SAFETY: the kernel reads eight bytes, which is what `all` has, and writes nothing.
@@ -130,7 +132,7 @@ fn set_disposition(signal: c_int, disposition: libc::sighandler_t) {
     unsafe { libc::signal(signal, disposition) };
 }
 
-/// Whether a signal is ignored, as `nohup` has it for SIGHUP.
+/// Whether a signal is ignored, as SIGHUP is under `nohup`.
 pub fn is_ignored(signal: c_int) -> bool {
     // SAFETY: sigaction with a null new action only reads; `old` is a valid place for the answer.
     unsafe {
@@ -144,16 +146,19 @@ pub fn ignore(signal: c_int) {
     set_disposition(signal, libc::SIG_IGN);
 }
 
-/// As a terminal does it: to every process of our group, this one included, which obeys before this returns.
+/// Sends a signal as a terminal does: to every process of our group, including this one, which handles it before this
+/// function returns.
 pub fn signal_own_group(signal: c_int) {
-    // Our own group is there as long as we are. The kernel gives a signal to the main thread, which is this one, if it can.
+    // Our own group exists as long as this process. The kernel delivers the signal to the main thread, which is this
+    // one, if it can.
     let _ = kill(0, signal);
 }
 
-/// Closes what elect was started with beyond standard input, output and error: the command does not get it (K9), and a lock or
-/// the end of a pipe is not ours to keep from whoever waits for it. To be called while nothing is open.
+/// Closes every descriptor that elect was started with except standard input, output and error: the command must not
+/// inherit it (K9), and an inherited lock or pipe end must not stay open in elect. Must be called before elect opens a
+/// descriptor.
 pub fn close_inherited() {
-    // SAFETY: nothing in this process owns any of these, as the caller promises: they are what it was started with.
+    // SAFETY: no value in this process owns any of these, as the caller promises: they are inherited.
     unsafe { descriptors::close_from(3) };
 }
 
@@ -172,7 +177,7 @@ pub fn die_by(signal: c_int) {
     }
 }
 
-/// `kill(2)` by number: real-time signals have no name in nix.
+/// Calls `kill(2)` with a signal number: nix has no names for real-time signals.
 pub fn kill(pid: i32, signal: c_int) -> io::Result<()> {
     // SAFETY: kill takes two integers.
     match unsafe { libc::kill(pid, signal) } {
@@ -181,20 +186,20 @@ pub fn kill(pid: i32, signal: c_int) -> io::Result<()> {
     }
 }
 
-/// What `waitpid` had to say.
+/// The result of `waitpid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaped {
     /// This child has ended, with this raw status.
     Child { pid: i32, status: c_int },
-    /// There are children, and none has ended.
+    /// Children exist, and none has ended.
     NoneEnded,
-    /// There is no child left (`ECHILD`).
+    /// No child is left (`ECHILD`).
     NoChildren,
 }
 
-/// Reaps one child without waiting: `pid` or any (-1), those that a `clone` without SIGCHLD made included.
+/// Reaps one child without waiting: `pid` or any (-1), including children of a `clone` without SIGCHLD.
 ///
-/// Not nix's: it turns a death by a real-time signal into an error and the status is gone.
+/// A raw system call, because nix turns a death by a real-time signal into an error and loses the status.
 pub fn reap(pid: i32) -> Reaped {
     let mut status = 0;
     // SAFETY: `status` is a valid place for the answer.
@@ -206,13 +211,13 @@ pub fn reap(pid: i32) -> Reaped {
     }
 }
 
-/// A child that has ended and is still to be reaped: this one, or any (`None`).
+/// A child that has ended and has not been reaped: the given one, or any (`None`).
 pub fn ended_child(pid: Option<i32>) -> Option<i32> {
     let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
     let (kind, number) = pid.map_or((libc::P_ALL, 0), |pid| (libc::P_PID, pid.unsigned_abs()));
-    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the field is there in
-    // every answer that waitid gives.
+    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the field is
+    // there in every answer that waitid gives.
     unsafe {
         let answered = libc::waitid(kind, number, found.as_mut_ptr(), flags) == 0;
         let ended = found.assume_init().si_pid();
@@ -220,7 +225,7 @@ pub fn ended_child(pid: Option<i32>) -> Option<i32> {
     }
 }
 
-/// Whether this child of ours lives: it is there, and has not ended.
+/// Whether this child exists and has not ended.
 pub fn is_living_child(pid: i32) -> bool {
     let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
@@ -231,8 +236,8 @@ pub fn is_living_child(pid: i32) -> bool {
     }
 }
 
-/// One number from `/proc/<pid>/stat`, counted as in its manual (from 3: the second one is a name). `None`: there is no such
-/// process; other errors are the caller's to judge.
+/// One number from `/proc/<pid>/stat`, counted as in the manual (from 3: the second field is a name). `None` if no such
+/// process exists; the caller judges other errors.
 ///
 /// # Errors
 ///
@@ -245,35 +250,35 @@ pub fn stat_field(pid: i32, field: usize) -> io::Result<Option<u64>> {
         }
         Err(error) => return Err(error),
     };
-    // The name may hold anything, a parenthesis too.
+    // The name may contain any byte, including a parenthesis.
     let name_ends = text.iter().rposition(|&byte| byte == b')').unwrap_or_default();
     let rest = String::from_utf8_lossy(&text[name_ends..]);
     Ok(rest.split_ascii_whitespace().nth(field - 2).and_then(|number| number.parse().ok()))
 }
 
-/// When a process began, in ticks since boot: with its number, that is nobody else's.
+/// The start time of a process in ticks since boot: process id and start time together are unique.
 ///
 /// # Errors
 ///
 /// As [`stat_field`].
-pub fn start_of(pid: i32) -> io::Result<Option<u64>> {
+pub fn start_time_of(pid: i32) -> io::Result<Option<u64>> {
     stat_field(pid, 22)
 }
 
-/// Whether this process has been forked and has executed nothing since; `false` also where that cannot be told.
+/// Whether this process has not called exec since its fork; `false` if that cannot be determined.
 pub fn is_forked_only(pid: i32) -> bool {
-    /// `PF_FORKNOEXEC` of the kernel, which shows these flags to everybody.
+    /// The kernel's `PF_FORKNOEXEC`; every process may read these flags.
     const FORKED_ONLY: u64 = 0x40;
     stat_field(pid, 9).ok().flatten().is_some_and(|flags| flags & FORKED_ONLY != 0)
 }
 
-/// The signal that has stopped this child, if one has since we asked last. Its end is left to [`reap`].
-pub fn stop_of(pid: i32) -> Option<c_int> {
+/// The signal that has stopped this child since the last call, if any. The child's end is left to [`reap`].
+pub fn stop_signal_of(pid: i32) -> Option<c_int> {
     let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WSTOPPED | libc::WNOHANG | libc::__WALL;
     let pid = libc::id_t::try_from(pid).ok()?;
-    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the two fields are there
-    // in every answer that waitid gives.
+    // SAFETY: `found` is a valid place for the answer, which is all zero where the kernel writes none; the two fields
+    // are there in every answer that waitid gives.
     unsafe {
         let answered = libc::waitid(libc::P_PID, pid, found.as_mut_ptr(), flags) == 0;
         let found = found.assume_init();
@@ -281,7 +286,7 @@ pub fn stop_of(pid: i32) -> Option<c_int> {
     }
 }
 
-/// The two ways a raw wait status can say that a process ended: a status, or a signal.
+/// Decodes a raw wait status: an exit status, or a signal.
 pub fn decode(status: c_int) -> Result<u8, c_int> {
     if libc::WIFSIGNALED(status) {
         Err(libc::WTERMSIG(status))
@@ -297,7 +302,7 @@ pub fn read_directory(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Resul
     usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
 
-/// Which side of a fork this is.
+/// The side of a fork.
 pub enum Forked {
     Parent(i32),
     Child,
@@ -321,11 +326,11 @@ pub unsafe fn fork() -> io::Result<Forked> {
     }
 }
 
-/// Leaves this process the one descriptor, as its number 0, and no other.
+/// Closes every descriptor but the given one, which becomes number 0.
 pub fn keep_only(fd: OwnedFd) -> OwnedFd {
     let number = fd.into_raw_fd();
-    // SAFETY: what is closed here belongs to nobody in this process, which has just been forked and uses nothing of its
-    // parent's but this descriptor, whose owner is gone and whose copy gets a new one.
+    // SAFETY: no value in this process owns a closed descriptor: the process has just been forked and uses none of its
+    // parent's descriptors but this one, whose owner is gone and whose copy gets a new owner.
     unsafe {
         if number != 0 {
             libc::dup2(number, 0);
@@ -335,12 +340,12 @@ pub fn keep_only(fd: OwnedFd) -> OwnedFd {
     }
 }
 
-/// Has the kernel reap all children of this process, now and later, and leave no status.
+/// Makes the kernel reap all children of this process, present and future, without a status.
 pub fn disown_children() {
     set_disposition(libc::SIGCHLD, libc::SIG_IGN);
 }
 
-/// Whether nobody has the other end of a pipe any more.
+/// Whether the other end of a pipe is closed in every process.
 pub fn is_abandoned(pipe: &OwnedFd) -> bool {
     let mut end = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
     poll(&mut end, PollTimeout::ZERO).is_ok()
@@ -382,16 +387,16 @@ pub fn exit_now(status: c_int) -> ! {
 ///
 /// # Safety
 ///
-/// `fd` is open and nobody else owns it.
+/// `fd` is open and has no other owner.
 pub unsafe fn own(fd: RawFd) -> OwnedFd {
     use std::os::fd::FromRawFd;
     // SAFETY: the caller's promise.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// An array of pointers as `execve` wants it, and the strings it points into.
+/// An array of pointers for `execve`, and the strings it points to.
 pub struct Pointers {
-    /// Never read by us, and not to be dropped before the pointers.
+    /// Owns the strings; must not be dropped before the pointers.
     _strings: Vec<CString>,
     pointers: Vec<*const c_char>,
 }
@@ -403,25 +408,25 @@ impl Pointers {
     }
 }
 
-/// What the child does between fork and exec, all of it decided before the fork.
+/// The child's steps between fork and exec, all determined before the fork.
 pub struct Exec<'a> {
     /// The file to execute.
     pub path: &'a CStr,
-    /// Its arguments, the first included.
+    /// The arguments, including the first.
     pub arguments: &'a Pointers,
-    /// The arguments for `/bin/sh` should the file turn out to be a script without a first line that names its interpreter.
+    /// The arguments for `/bin/sh` if the file is a script without an interpreter line.
     pub shell_arguments: &'a Pointers,
-    /// Its environment.
+    /// The environment.
     pub environment: &'a Pointers,
-    /// What elect was started with.
+    /// The state that elect was started with.
     pub inherited: Inherited,
-    /// A descriptor that the command is to have, and its number there (K9).
+    /// A descriptor that the command inherits, and its number there (K9).
     pub pass: Option<(BorrowedFd<'a>, RawFd)>,
 }
 
-/// Replaces this process, if `allowed` still says so at the last moment (K5). For the child of a fork.
+/// Replaces this process if `allowed` returns true at the last moment (K5). For the child of a fork.
 ///
-/// Returns only if it did not happen: the `errno`, or `None` if it was not allowed.
+/// Returns only on failure: the `errno`, or `None` if `allowed` returned false.
 pub fn exec(exec: &Exec<'_>, allowed: impl FnOnce() -> bool) -> Option<c_int> {
     descriptors::close_at_exec_from(3);
     if let Some((fd, number)) = exec.pass

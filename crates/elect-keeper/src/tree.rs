@@ -1,7 +1,7 @@
 //! Finding, stopping and killing a tree of processes by walking `/proc` (K6, tier `tree`).
 //!
-//! A subreaper keeps every descendant findable: one whose parent dies becomes our child, whatever it did to its session
-//! or group. Nothing here allocates once a [`Scanner`] exists (K3).
+//! A subreaper keeps every descendant findable: a descendant whose parent dies becomes our child, even in another
+//! session or group. No function here allocates once a [`Scanner`] exists (K3).
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -15,29 +15,29 @@ use nix::unistd::{Whence, lseek};
 
 use super::sys;
 
-/// More descendants than this are found in several rounds.
+/// The number of descendants found in one round.
 pub const DESCENDANTS_MAX: usize = 32 * 1024;
-/// How often a tree that keeps growing is looked at again before others have their turn.
+/// The rounds over a growing tree before other work gets its turn.
 const SWEEP_ROUNDS_MAX: usize = 8;
-/// How many processes are dealt with between two reports of progress, and in one slice of [`Scanner::kill_slice`].
+/// The number of processes handled between two reports of progress, and in one slice of [`Scanner::kill_slice`].
 pub const BATCH: usize = 256;
 
-/// Walks trees of processes with memory taken once.
+/// Walks trees of processes with memory allocated once.
 #[derive(Debug)]
 pub struct Scanner {
     found: Vec<i32>,
     seen: PidSet,
     entries: Box<[u8; 4096]>,
     text: Box<[u8; 4096]>,
-    /// The lists of the main threads' children of these processes, open from the start: where no descriptor is to be had any
-    /// more (`ENFILE`, `EMFILE`), a tree is killed from its top, whose orphans become children of the same process.
+    /// The `children` files of these processes' main threads, opened at the start: when no new descriptor is available
+    /// (`ENFILE`, `EMFILE`), a tree is killed from its top, whose orphans become children of the same process.
     roots: Vec<(i32, OwnedFd)>,
-    /// How many new ones the present hunt has found.
-    hunted: usize,
+    /// The number of processes that the present sweep has found.
+    swept: usize,
 }
 
 impl Scanner {
-    /// For the trees of these processes.
+    /// Creates a scanner for the trees of these processes.
     pub fn new(roots: &[i32]) -> Scanner {
         let opened = |&pid: &i32| {
             let path = Path::of(format_args!("/proc/{pid}/task/{pid}/children"));
@@ -49,19 +49,19 @@ impl Scanner {
             entries: Box::new([0; 4096]),
             text: Box::new([0; 4096]),
             roots: roots.iter().filter_map(opened).collect(),
-            hunted: 0,
+            swept: 0,
         }
     }
 
-    /// Every descendant of `root` (a process, all its threads), `except` and what descends from it left out.
+    /// Every descendant of `root` (a process, all its threads), without `except` and their descendants.
     pub fn descendants(&mut self, root: i32, except: &[i32]) -> &[i32] {
         self.seen.clear();
         self.walk(root, except, DESCENDANTS_MAX, |_| (), &mut || ());
         &self.found
     }
 
-    /// Finds every descendant, and shows each to `visit` before it is asked for its own children, unless it has been asked
-    /// before; no more than so many. Reports progress after each batch.
+    /// Finds every descendant, at most `most`, and calls `visit` for each before its children are listed, unless they
+    /// have been listed before. Reports progress after each batch.
     fn walk(
         &mut self,
         root: i32,
@@ -110,14 +110,15 @@ impl Scanner {
             }
         }
         if !listed {
-            // The directory could be opened, and then no more.
+            // The directory could be opened, but no further file.
             self.found.truncate(before);
             return self.children_of_root(pid, except);
         }
         true
     }
 
-    /// The same without a new descriptor, for a root; of its main thread, which is the only one that the trees here have.
+    /// Appends the children of a root without a new descriptor: those of its main thread, which is the only thread of
+    /// the roots here.
     fn children_of_root(&mut self, pid: i32, except: &[i32]) -> bool {
         let Some((_, children)) = self.roots.iter().find(|(root, _)| *root == pid) else { return false };
         lseek(children, 0, Whence::SeekSet).is_ok()
@@ -125,21 +126,21 @@ impl Scanner {
     }
 
     /// Sends a signal to those descendants that `chosen` picks.
-    pub fn signal_those(&mut self, root: i32, except: &[i32], signal: i32, chosen: impl Fn(i32) -> bool) {
+    pub fn signal_descendants(&mut self, root: i32, except: &[i32], signal: i32, chosen: impl Fn(i32) -> bool) {
         for &pid in self.descendants(root, except).iter().filter(|&&pid| chosen(pid)) {
-            // It may be gone by now, or belong to somebody we may not signal (2.2).
+            // The process may be gone by now, or run as a user whom we may not signal (2.2).
             let _ = sys::kill(pid, signal);
         }
     }
 
-    /// Stops and kills every descendant, or so many; again until none is new, for some are born or adopted meanwhile. To be
-    /// repeated until the tree is empty.
+    /// Stops and kills every descendant, at most `most`; repeats until none is new, because processes are forked or
+    /// adopted meanwhile. Must be repeated until the tree is empty.
     ///
-    /// Each is stopped before its children are looked for: from then on it has no more of them, and cannot reap one and
-    /// free a number that is about to be killed. So they are looked for once: the dead, of whom a storm leaves many, would
-    /// otherwise take all the time in which the living have children.
+    /// Each process is stopped before its children are listed: from then on it forks no more, and cannot reap a child
+    /// and free a process id that is about to be killed. So each process's children are listed only once: rescanning
+    /// the zombies of a fork storm would let the survivors fork faster than they are killed.
     ///
-    /// `progress` is called after each batch: the caller says that it lives (K4).
+    /// `progress` is called after each batch, so that the caller can report that it lives (K4).
     pub fn kill(&mut self, root: i32, except: &[i32], most: usize, progress: &mut dyn FnMut()) -> KillSweep {
         self.seen.clear();
         let mut all = 0;
@@ -170,29 +171,30 @@ impl Scanner {
         KillSweep::Partial
     }
 
-    /// Begins a hunt by slices: nobody has been seen.
-    pub fn begin_hunt(&mut self) {
+    /// Begins a sweep by slices, with no process visited yet.
+    pub fn begin_sweep(&mut self) {
         self.seen.clear();
-        self.hunted = 0;
+        self.swept = 0;
     }
 
-    /// How many the present hunt has found.
-    pub fn hunted(&self) -> usize {
-        self.hunted
+    /// The number of processes that the present sweep has found.
+    pub fn swept(&self) -> usize {
+        self.swept
     }
 
-    /// Stops and kills a batch of those that the present hunt has not seen yet, so that whoever has other things to do is held
-    /// up by no more than that. The walk begins at the root each time: no number is kept from one slice to the next, for it
-    /// may be somebody else's by then. Whoever loses its parent to a slice is a child of the root by the next.
+    /// Stops and kills a batch of the processes that the present sweep has not visited yet, so that the caller is
+    /// delayed by no more than one batch. The walk begins at the root each time: no process id is kept from one slice
+    /// to the next, because it may be reused by then. A process that loses its parent in one slice is a child of the
+    /// root in the next.
     pub fn kill_slice(&mut self, root: i32, except: &[i32]) -> SweepSlice {
         self.found.clear();
         if !self.children(root, except) {
-            return SweepSlice::Unknown;
+            return SweepSlice::Unlistable;
         }
         let (mut next, mut new, mut all_listed) = (0, 0, true);
         while let Some(&pid) = self.found.get(next) {
             if new == BATCH {
-                self.hunted += new;
+                self.swept += new;
                 return SweepSlice::More;
             }
             if self.seen.is_new(pid) {
@@ -203,7 +205,7 @@ impl Scanner {
             }
             next += 1;
         }
-        self.hunted += new;
+        self.swept += new;
         if new > 0 || !all_listed { SweepSlice::More } else { SweepSlice::Done { left: self.found.len() } }
     }
 }
@@ -215,29 +217,29 @@ struct Walked {
     new: usize,
 }
 
-/// The result of one slice of a hunt.
+/// The result of one slice of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SweepSlice {
-    /// Every one has been killed before; so many are still to be reaped.
+    /// Every process has been killed before; `left` of them have not been reaped.
     Done { left: usize },
-    /// There may be more.
+    /// More processes may exist.
     More,
-    /// They could not be listed.
-    Unknown,
-}
-
-/// What killing them one by one has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KillSweep {
-    /// So many there were, and no more: it is over when they are reaped.
-    Complete(usize),
-    /// There may be more: they are too fast, too many, or somebody else's.
-    Partial,
-    /// They could not be listed.
+    /// The processes could not be listed.
     Unlistable,
 }
 
-/// Which numbers of processes have been seen: a bit for each that there can be.
+/// The result of killing processes one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillSweep {
+    /// All processes found (their number) were killed; the tree is empty when they are reaped.
+    Complete(usize),
+    /// More processes may exist: they fork too fast, are too many, or belong to another user.
+    Partial,
+    /// The processes could not be listed.
+    Unlistable,
+}
+
+/// A set of process ids: one bit for each possible process id.
 #[derive(Debug)]
 struct PidSet(Vec<u64>);
 
@@ -253,7 +255,7 @@ impl PidSet {
         self.0.fill(0);
     }
 
-    /// Whether it had not been seen before.
+    /// Inserts a process id. Returns whether it is new.
     fn is_new(&mut self, pid: i32) -> bool {
         let number = pid.unsigned_abs() as usize % PidSet::NUMBERS;
         let (word, bit) = (&mut self.0[number / 64], 1 << (number % 64));
@@ -266,16 +268,16 @@ impl PidSet {
 const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_CLOEXEC);
 const NO_MODE: Mode = Mode::empty();
 
-/// Whether this kernel and this `/proc` can list children at all.
+/// Checks that this kernel and this `/proc` can list children.
 ///
 /// # Errors
 ///
-/// Says what is missing.
+/// Names the missing feature.
 pub fn probe() -> io::Result<()> {
     let pid = std::process::id();
     let shown = std::fs::read_link("/proc/self").ok().and_then(|name| name.to_str()?.parse().ok());
     if shown != Some(pid) {
-        // Its numbers would be those of strangers, and killing goes by number.
+        // Its process ids would denote other processes, and processes are killed by id.
         return Err(io::Error::other("/proc is not mounted, or shows another PID namespace (unshare --mount-proc)"));
     }
     open(Path::of(format_args!("/proc/{pid}/task/{pid}/children")).as_str(), READ, NO_MODE)
@@ -283,7 +285,7 @@ pub fn probe() -> io::Result<()> {
         .map_err(|errno| io::Error::new(io::Error::from(errno).kind(), "/proc does not list the children of a process"))
 }
 
-/// Appends the numbers in the file, as long as there is room. Returns false if it exists and cannot be read.
+/// Appends the numbers in the file while there is room. Returns false if the file exists and cannot be read.
 fn list(path: &str, text: &mut [u8; 4096], found: &mut Vec<i32>, except: &[i32]) -> bool {
     let file = match open(path, READ, NO_MODE) {
         Ok(file) => file,
@@ -292,7 +294,7 @@ fn list(path: &str, text: &mut [u8; 4096], found: &mut Vec<i32>, except: &[i32])
     read_numbers(file.as_fd(), text, found, except)
 }
 
-/// The same for a file that is open.
+/// Appends the numbers in an open file.
 fn read_numbers(file: BorrowedFd<'_>, text: &mut [u8; 4096], found: &mut Vec<i32>, except: &[i32]) -> bool {
     let mut number = 0i32;
     loop {
@@ -346,7 +348,7 @@ impl std::fmt::Write for Path {
     }
 }
 
-/// All that descends from this process right now.
+/// The present descendants of this process.
 ///
 /// # Errors
 ///

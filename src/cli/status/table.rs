@@ -1,7 +1,8 @@
 //! All boundaries of a store, one in a row.
 //!
-//! Into a pipe every column is there and nothing is cut, so that a script finds what it looks for; what is not known is `-`. On a
-//! terminal, columns of which nothing is known are left out, and the widest texts are cut until a row fits on a line.
+//! Into a pipe every column is there and nothing is cut, so that a script finds what it looks for; what is not known is
+//! `-`. On a terminal, columns of which nothing is known are left out, and the widest texts are cut until a row fits on
+//! a line.
 
 use crate::cli::format::{address, leading_for, rounded_duration};
 use crate::store::Observation;

@@ -16,7 +16,7 @@ pub async fn a_candidate_alone_wins_and_its_renewal_is_credited(site: &StoreUnde
     let term = one.win().await;
     assert!(term > 0);
     one.renews().await;
-    let seen = one.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+    let seen = one.store.observe(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
     let identity = &one.candidacy.identity;
     assert_eq!(
         (&seen.id, &seen.name, seen.host.as_ref(), seen.port),
@@ -129,7 +129,7 @@ pub async fn a_claim_without_a_campaign_takes_nothing_and_gives_back_nothing(sit
         late.dies(site).await;
         leader.renews().await;
     }
-    let seen = leader.store.look(&leader.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+    let seen = leader.store.observe(&leader.candidacy.boundary).await.expect("looked").leader.expect("a leader");
     assert_eq!((seen.id, seen.term), (leader.candidacy.identity.id.clone(), Some(term)));
     leader.release().await;
     let mut next = site.player(name, "next");
@@ -189,7 +189,7 @@ pub async fn boundaries_with_similar_names_are_different_boundaries(site: &Store
     let known = players[0].store.boundaries().await.expect("listed");
     let known: BTreeSet<&str> = known.iter().map(Boundary::as_str).collect();
     assert!(names.iter().all(|name| known.contains(name)), "{known:?}");
-    let seen = players[0].store.survey(Detail::Leader).await.expect("surveyed");
+    let seen = players[0].store.observe_all(Detail::Leader).await.expect("surveyed");
     for (player, name) in players.iter().zip(&names) {
         let (_, sighting) = seen.iter().find(|(boundary, _)| boundary.as_str() == *name).expect("it is there");
         let leader = sighting.as_ref().expect("a sighting").leader.as_ref();
@@ -241,7 +241,7 @@ pub async fn an_identity_comes_back_as_it_was_whatever_it_is_made_of(site: &Stor
     one.candidacy.identity.port = Some(65_535);
     one.win().await;
     one.renews().await;
-    let seen = one.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+    let seen = one.store.observe(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
     assert_eq!(
         (seen.name, seen.host, seen.port),
         (one.candidacy.identity.name.clone(), Some("fe80::1%eth0".into()), Some(65_535))
@@ -256,12 +256,12 @@ pub async fn a_renewal_renames_the_leader_in_its_own_record_alone(site: &StoreUn
     let term = one.win().await;
     one.renews().await;
     let boundary = one.candidacy.boundary.clone();
-    let before = two.store.look(&boundary).await.expect("looked").leader.expect("a leader");
+    let before = two.store.observe(&boundary).await.expect("looked").leader.expect("a leader");
     for (name, host, port) in [("$renamed", "10.0.0.5", Some(9000)), ("x y", "[::1]", None), ("one", "h", Some(1))] {
         let identity = &mut one.candidacy.identity;
         (identity.name, identity.host, identity.port) = (name.to_owned(), host.to_owned(), port);
         one.renews().await;
-        let seen = two.store.look(&boundary).await.expect("looked").leader.expect("a leader");
+        let seen = two.store.observe(&boundary).await.expect("looked").leader.expect("a leader");
         assert_eq!((seen.name.as_str(), seen.host.as_deref(), seen.port), (name, Some(host), port));
         assert_eq!((&seen.id, seen.term, seen.since), (&before.id, Some(term), before.since));
         assert_eq!(two.waits_for().await.as_deref(), Some(name), "{name}: as a waiter sees it");
@@ -316,13 +316,13 @@ pub async fn a_survey_shows_of_each_boundary_what_a_look_at_it_does(site: &Store
         for player in &mut players[..2] {
             player.renews().await;
         }
-        let seen = store.survey(depth).await.expect("surveyed");
+        let seen = store.observe_all(depth).await.expect("surveyed");
         assert!(seen.is_sorted_by_key(|(boundary, _)| boundary.clone()), "{seen:?}");
         for player in &players[..2] {
             let boundary = &player.candidacy.boundary;
             let (_, at_once) = seen.iter().find(|(each, _)| each == boundary).expect("it is there");
             let at_once = at_once.as_ref().expect("a sighting");
-            let alone = store.look(boundary).await.expect("looked");
+            let alone = store.observe(boundary).await.expect("looked");
             assert_eq!((leader(at_once), &at_once.candidates), (leader(&alone), &alone.candidates));
             assert_eq!(leader(at_once).map(|(id, _)| id).as_ref(), Some(&player.candidacy.identity.id));
         }

@@ -91,7 +91,7 @@ pub async fn a_write_whose_answer_is_lost_is_found_by_the_next_question(site: &S
     gate.set(Trap::Mute, "taken.example");
     given_up(&gate, one.win()).await;
     let boundary = one.candidacy.boundary.clone();
-    let written = two.store.look(&boundary).await.expect("looked").leader;
+    let written = two.store.observe(&boundary).await.expect("looked").leader;
     let term = one.win().await;
     if let Some(written) = written {
         assert_eq!(written.id, one.candidacy.identity.id);
@@ -105,7 +105,7 @@ pub async fn a_write_whose_answer_is_lost_is_found_by_the_next_question(site: &S
     gate.set(Trap::Mute, "renewed.example");
     given_up(&gate, one.store.renew(&one.candidacy)).await;
     one.renews().await;
-    let seen = two.store.look(&boundary).await.expect("looked").leader.expect("a leader");
+    let seen = two.store.observe(&boundary).await.expect("looked").leader.expect("a leader");
     assert_eq!((seen.term, seen.host.as_deref()), (Some(term), Some("renewed.example")));
     // A release: it has arrived, and is asked for again.
     gate.set(Trap::Mute, one.in_every_request(site));
@@ -154,7 +154,7 @@ pub async fn a_renewal_that_comes_late_changes_nothing_of_the_next_leader(site: 
     assert!(second > first);
     two.renews().await;
     gate.deliver().await;
-    let seen = two.store.look(&two.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+    let seen = two.store.observe(&two.candidacy.boundary).await.expect("looked").leader.expect("a leader");
     assert_eq!((&seen.id, seen.term), (&two.candidacy.identity.id, Some(second)));
     assert_ne!(seen.host.as_deref(), Some("late.example"));
     two.renews().await;
@@ -178,7 +178,7 @@ pub async fn a_renewal_that_comes_late_to_its_own_leader_does_no_harm(site: &Sto
     one.renews().await;
     gate.deliver().await;
     one.renews().await;
-    let seen = two.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+    let seen = two.store.observe(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
     assert_eq!((&seen.id, seen.term), (&one.candidacy.identity.id, Some(term)));
     assert_eq!(seen.host.as_deref(), Some("later.example"), "the older name has come back");
     assert!(two.wins_at_once().await.is_none(), "won beside a leader");
@@ -201,7 +201,7 @@ pub async fn a_release_that_comes_late_frees_nothing_of_the_next_term(site: &Sto
     one.renews().await;
     gate.deliver().await;
     one.renews().await;
-    let seen = two.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+    let seen = two.store.observe(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
     assert_eq!((&seen.id, seen.term), (&one.candidacy.identity.id, Some(second)));
     assert_eq!(two.waits_for().await.as_deref(), Some("one"));
     two.release().await;
@@ -254,7 +254,7 @@ pub async fn a_server_that_is_away_is_unavailable_and_is_found_again(site: &Stor
     let boundary = one.candidacy.boundary.clone();
     one.claims();
     is_unavailable("campaign", one.store.campaign(&one.candidacy).await);
-    is_unavailable("look", one.store.look(&boundary).await);
+    is_unavailable("look", one.store.observe(&boundary).await);
     is_unavailable("boundaries", one.store.boundaries().await);
     gate.open();
     let term = one.win().await;
@@ -294,7 +294,7 @@ pub async fn a_server_that_will_not_have_us_refuses(site: &StoreUnderTest) {
         Ok(_) => shut_out.store.campaign(&shut_out.candidacy).await.map(drop),
         Err(error) => Err(error),
     };
-    for answer in [asked, shut_out.store.look(&boundary).await.map(drop)] {
+    for answer in [asked, shut_out.store.observe(&boundary).await.map(drop)] {
         let error = answer.expect_err("refused");
         assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
         is_one_line(&error.to_string());

@@ -20,14 +20,14 @@ pub async fn hints_are_cancel_safe_and_nothing_is_missed_without_them(site: &Sto
     let boundary = "hinted".parse().expect("a boundary");
     for turn in 0..5 {
         let mut player = site.player("hinted", &format!("player {turn}"));
-        store.look(&boundary).await.expect("looked");
+        store.observe(&boundary).await.expect("looked");
         for _ in 0..20 {
-            let _ = timeout(Duration::ZERO, store.changed(Some(&boundary))).await;
+            let _ = timeout(Duration::ZERO, store.wait_for_change(Some(&boundary))).await;
         }
         player.win().await;
         player.renews().await;
         sees(&mut observer, Some(&player.candidacy.identity.name)).await;
-        let seen = store.look(&boundary).await.expect("looked").leader.expect("a leader");
+        let seen = store.observe(&boundary).await.expect("looked").leader.expect("a leader");
         assert_eq!(seen.name, player.candidacy.identity.name);
         player.release().await;
         sees(&mut observer, None).await;
@@ -38,8 +38,8 @@ pub async fn hints_are_cancel_safe_and_nothing_is_missed_without_them(site: &Sto
 async fn leader(store: &mut dyn Store, scope: Option<&Boundary>, name: &str) -> Option<String> {
     let seen = loop {
         let answer = match scope {
-            Some(boundary) => store.look(boundary).await.map(|sighting| vec![(boundary.clone(), Ok(sighting))]),
-            None => store.survey(Detail::Leader).await,
+            Some(boundary) => store.observe(boundary).await.map(|sighting| vec![(boundary.clone(), Ok(sighting))]),
+            None => store.observe_all(Detail::Leader).await,
         };
         match answer {
             Ok(seen) => break seen,
@@ -62,16 +62,16 @@ impl Listener {
     async fn settles(&mut self) {
         for _ in 0..ROUNDS {
             leader(self.store.as_mut(), self.scope.as_ref(), "").await;
-            let _ = timeout(PATIENCE, self.store.changed(self.scope.as_ref())).await;
+            let _ = timeout(PATIENCE, self.store.wait_for_change(self.scope.as_ref())).await;
         }
     }
 
     async fn is_told(&mut self, boundary: &str, expected: Option<&str>) {
         loop {
             if self.has_hints {
-                self.store.changed(self.scope.as_ref()).await;
+                self.store.wait_for_change(self.scope.as_ref()).await;
             } else {
-                let told = timeout(PATIENCE, self.store.changed(self.scope.as_ref())).await;
+                let told = timeout(PATIENCE, self.store.wait_for_change(self.scope.as_ref())).await;
                 assert!(told.is_err(), "a store without hints returns none");
             }
             if leader(self.store.as_mut(), self.scope.as_ref(), boundary).await.as_deref() == expected {

@@ -26,8 +26,8 @@ pub async fn a_leader_that_is_gone_without_a_word_leads_no_more_once_its_lease_i
     let seen = sees(&mut observer, None).await;
     assert!(seen.former.is_none_or(|former| former == term), "{seen:?}");
     let (boundary, mut store) = ("dead".parse().expect("a boundary"), site.store());
-    assert_eq!(store.look(&boundary).await.expect("looked").leader, None);
-    let all = store.survey(Detail::Lease).await.expect("surveyed");
+    assert_eq!(store.observe(&boundary).await.expect("looked").leader, None);
+    let all = store.observe_all(Detail::Lease).await.expect("surveyed");
     let shown = all.iter().find(|(each, _)| *each == boundary);
     assert!(shown.is_none_or(|(_, seen)| seen.as_ref().is_ok_and(|seen| seen.leader.is_none())), "{all:?}");
 }
@@ -129,7 +129,7 @@ pub async fn a_renewal_is_lost_once_another_has_taken_the_boundary(site: &StoreU
         name.clone_into(&mut one.candidacy.identity.name);
         one.has_lost().await;
     }
-    let seen = two.store.look(&two.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+    let seen = two.store.observe(&two.candidacy.boundary).await.expect("looked").leader.expect("a leader");
     assert_eq!((seen.name.as_str(), seen.term), ("two", Some(second)));
     // Nor does its release free what is another's.
     one.release().await;

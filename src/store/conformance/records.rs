@@ -35,13 +35,13 @@ pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_b
         // The rest of it in the store takes nothing and keeps no candidate out.
         one.release().await;
         let boundary = one.candidacy.boundary.clone();
-        match one.store.look(&boundary).await {
+        match one.store.observe(&boundary).await {
             Err(StoreError::Obstacle(_)) => {}
             Ok(seen) => assert_eq!(seen.leader, None, "{plant:?}"),
             Err(error) => panic!("{plant:?}: {error:?}"),
         }
         fine.renews().await;
-        let seen = one.store.survey(Detail::Lease).await.expect("surveyed");
+        let seen = one.store.observe_all(Detail::Lease).await.expect("surveyed");
         let (_, sighting) = seen.iter().find(|(each, _)| *each == fine.candidacy.boundary).expect("it is there");
         let leader = sighting.as_ref().expect("a sighting").leader.as_ref();
         assert_eq!(leader.map(|leader| &leader.id), Some(&fine.candidacy.identity.id));
@@ -85,10 +85,10 @@ pub async fn a_name_that_is_too_long_is_cut_where_it_is_read(site: &StoreUnderTe
     one.win().await;
     one.renews().await;
     let boundary = one.candidacy.boundary.clone();
-    let seen = two.store.look(&boundary).await.expect("looked").leader.expect("a leader");
+    let seen = two.store.observe(&boundary).await.expect("looked").leader.expect("a leader");
     let CampaignResult::Waiting { sighting, .. } = two.ask().await else { panic!("won beside a leader") };
     let waited_for = sighting.leader.expect("a leader");
-    let surveyed = two.store.survey(Detail::Leader).await.expect("surveyed");
+    let surveyed = two.store.observe_all(Detail::Leader).await.expect("surveyed");
     let surveyed = surveyed.into_iter().find(|(each, _)| *each == boundary).expect("it is there").1;
     let surveyed = surveyed.expect("a sighting").leader.expect("a leader");
     for leader in [seen, waited_for, surveyed] {

@@ -5,7 +5,6 @@
 //! used: it does not know which members are well.
 
 use std::error::Error as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +18,9 @@ use super::dialer::Dialer;
 use super::insecure_tls::AcceptAnyServerCert;
 use super::settings::{Settings, Tls};
 use crate::store::StoreError;
-use crate::store::access::unreadable;
-use crate::text::escaped;
-use elect_core::limits;
+use crate::store::connection::attempt::within;
+use crate::store::connection::errors::{excerpt, is_certificate_error, root_cause};
+use crate::store::connection::tls::read_pem;
 use elect_keeper::clock;
 
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
@@ -75,7 +74,7 @@ impl Endpoints {
     /// # Errors
     ///
     /// The first member's trouble; a refusal only if none had any other. An obstacle is an answer.
-    pub async fn with_each<T>(
+    pub async fn try_each<T>(
         &mut self,
         mut ask: impl AsyncFnMut(Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -88,23 +87,22 @@ impl Endpoints {
             let left = deadline.since(clock::now());
             let share = if tried + 1 == self.all.len() { left } else { left / 2 };
             let member = &mut self.all[index];
-            // Boxed: what an attempt keeps between its calls is large.
-            let attempt = Box::pin(async {
+            let attempt = async {
                 let client = member.take_connected(&self.settings).await?;
                 match ask(client.clone()).await {
                     // The obstacle is in the store: this member is well, and the others give the same answer.
                     answer @ (Ok(_) | Err(StoreError::Obstacle(_))) => Ok((answer, client)),
                     Err(error) => Err(member.named(error)),
                 }
-            });
-            let error = match timeout(share, attempt).await {
-                Ok(Ok((answer, client))) => {
+            };
+            let error = match within(share, attempt).await {
+                Some(Ok((answer, client))) => {
                     self.current = index;
                     member.client = Some(client);
                     return answer;
                 }
-                Ok(Err(error)) => error,
-                Err(_) => StoreError::Unavailable(format!("{} did not answer in time", member.endpoint)),
+                Some(Err(error)) => error,
+                None => StoreError::Unavailable(format!("{} did not answer in time", member.endpoint)),
             };
             debug!(endpoint = member.endpoint, "etcd: {error}");
             if !matches!(failure, Some(StoreError::Unavailable(_))) {
@@ -132,7 +130,7 @@ async fn warn_of_known_bugs(mut client: Client, endpoint: String) {
     let Ok(status) = client.status().await else { return };
     if !is_sound(status.version()) {
         warn!(
-            version = shown(status.version()),
+            version = excerpt(status.version()),
             "etcd at {endpoint} has known lease bugs, mended in 3.4.42, 3.5.28 and 3.6.9: upgrade it"
         );
     }
@@ -163,7 +161,7 @@ impl ConnectedEndpoint {
         let channel = endpoint.connect_with_connector(Dialer { dial_timeout: dial }).await.map_err(|error| {
             let reason = reason(&error);
             let message = format!("{} cannot be reached: {reason}", self.endpoint);
-            if is_about_certificates(&reason) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }
+            if is_certificate_error(&reason) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }
         })?;
         let mut options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
         if let Some((name, password)) = &settings.user {
@@ -189,31 +187,22 @@ impl ConnectedEndpoint {
 fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
     let mut config = ClientTlsConfig::new();
     if let Some((cert, key)) = &tls.identity {
-        config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
+        config = config.identity(Identity::from_pem(read_pem(cert)?, read_pem(key)?));
     }
     let unusable = |error: tonic::transport::Error| StoreError::Refused(format!("TLS: {}", reason(&error)));
     if tls.skip_verify {
         return endpoint.tls_config_with_verifier(config, Arc::new(AcceptAnyServerCert::new())).map_err(unusable);
     }
     config = match &tls.ca {
-        Some(ca) => config.ca_certificate(Certificate::from_pem(read(ca)?)),
+        Some(ca) => config.ca_certificate(Certificate::from_pem(read_pem(ca)?)),
         None => config.with_enabled_roots(),
     };
     endpoint.tls_config(config).map_err(unusable)
 }
 
-/// Each time anew: certificates are replaced while we run.
-fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    crate::bounded_file::read(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
-}
-
-/// The innermost reason: what is around it says "transport error".
+/// The root cause; what is around it says "transport error".
 fn reason(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    let reason = shown(&innermost.to_string());
+    let reason = root_cause(error);
     // In h2's words, for what is no HTTP/2 at all.
     if reason.contains("frame with invalid size") {
         format!("it does not speak as an etcd does ({reason})")
@@ -222,31 +211,19 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// Whether TLS failed for what either side has to show: asking again changes nothing. Told by rustls's own words, since
-/// h2 passes on the words alone.
-fn is_about_certificates(reason: &str) -> bool {
-    reason.starts_with("invalid peer certificate") || reason.starts_with("received fatal alert")
-}
-
-/// The words of a server, or of a library about one, as far as they are repeated.
-pub fn shown(message: &str) -> String {
-    let message = limits::cut(message.to_owned(), limits::MESSAGE_BYTES_MAX);
-    limits::cut(escaped(&message).into_owned(), limits::MESSAGE_BYTES_MAX)
-}
-
 /// What a call's failure means for us.
 pub fn explain(error: Error) -> StoreError {
-    let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(shown(&error.to_string())) };
+    let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(excerpt(&error.to_string())) };
     if status.source().is_some() {
         // Not the server's word: the connection's. A server says only after the handshake that it wants a certificate.
         let message = reason(&status);
-        return if is_about_certificates(&message) {
+        return if is_certificate_error(&message) {
             StoreError::Refused(message)
         } else {
             StoreError::Unavailable(message)
         };
     }
-    let message = shown(status.message().trim_start_matches("etcdserver: "));
+    let message = excerpt(status.message().trim_start_matches("etcdserver: "));
     let code = status.code();
     // That is how etcd says that a user is missing, or a password wrong, or that there is no need for either.
     if code == Code::PermissionDenied {
@@ -275,6 +252,7 @@ fn is_sound(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use elect_core::limits;
 
     #[test]
     fn the_words_of_a_server_are_short_and_steer_no_terminal() {

@@ -16,10 +16,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::endpoints::{Endpoints, explain, shown};
+use super::endpoints::{Endpoints, explain};
 use super::keys::{self, StoredRecord};
 use super::settings::Settings;
 use super::terms::Scheme;
+use crate::store::connection::errors::excerpt;
+use crate::store::observer::WATCH_LIFETIME_MIN;
 use crate::store::{Detail, Leader, Listing, Observation, StoreError};
 use elect_core::boundary::Boundary;
 use elect_core::limits::BOUNDARIES_MAX;
@@ -30,8 +32,6 @@ use elect_keeper::clock;
 const LEASES_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a watch may lag behind a range: it was about to hint at the same thing.
 const WATCH_LAG_MAX: Duration = Duration::from_millis(250);
-/// A watch that ended sooner than this is no reason to look: that would make a storm.
-const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// Boundaries that somebody once led are remembered while there are not more of them than this.
 const REMEMBERED_BOUNDARIES_MAX: usize = 1000;
@@ -136,7 +136,7 @@ impl QueueObserver {
     ) -> Result<Vec<Listing>, StoreError> {
         let prefix = scope.prefix.as_str();
         let (client, mut answer) = members
-            .with_each(async |mut client: Client| {
+            .try_each(async |mut client: Client| {
                 let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
                 let answer: GetResponse = client.get(prefix, Some(options)).await.map_err(explain)?;
                 Ok((client, answer))
@@ -168,7 +168,7 @@ impl QueueObserver {
         Ok(found.into_iter().map(glance).collect())
     }
 
-    /// See [`Store::changed`](crate::store::Store::changed).
+    /// See [`Store::wait_for_change`](crate::store::Store::wait_for_change).
     pub async fn changed(&mut self, members: &mut Endpoints, scope: &Scope) {
         let Some(past) = self.past.as_mut().filter(|past| past.scope == *scope) else {
             return std::future::pending().await;
@@ -179,7 +179,7 @@ impl QueueObserver {
                 let options = WatchOptions::new().with_prefix().with_start_revision(from);
                 client.watch(prefix, Some(options)).await.map_err(explain)
             };
-            self.stream = members.with_each(watch).await.ok().map(|stream| (clock::now(), stream));
+            self.stream = members.try_each(watch).await.ok().map(|stream| (clock::now(), stream));
         }
         // If there is none to be had, the next look says why.
         let Some((since, stream)) = &mut self.stream else { return std::future::pending().await };
@@ -188,7 +188,7 @@ impl QueueObserver {
             let answer = match stream.message().await {
                 Ok(Some(answer)) => answer,
                 Ok(None) => break "the server ended it".to_owned(),
-                Err(error) => break shown(&error.to_string()),
+                Err(error) => break excerpt(&error.to_string()),
             };
             let mut matters = false;
             for event in answer.events() {
@@ -198,7 +198,7 @@ impl QueueObserver {
                 if answer.compact_revision() > 0 {
                     self.past = None;
                 }
-                break shown(answer.cancel_reason());
+                break excerpt(answer.cancel_reason());
             }
             if matters {
                 return;

@@ -74,7 +74,7 @@ pub struct Session {
     rule: Rc<Cell<LeadState>>,
 }
 
-/// Whether this seat leads.
+/// Whether this session leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LeadState {
     NotYet,
@@ -82,7 +82,7 @@ enum LeadState {
     Outdated,
     /// For as long as our key is there.
     Leads(Term),
-    /// It has, and a term that is over must not come back: only another seat may lead.
+    /// It has, and a term that is over must not come back: only another session may lead.
     Over,
 }
 
@@ -154,12 +154,12 @@ impl Session {
     }
 
     /// Whether the server may know of it.
-    pub fn is_touched(&self) -> bool {
+    pub fn lease_requested(&self) -> bool {
         self.touched
     }
 
     /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this seat; who leads is known
-    /// all the same ([`Session::rejoins`]).
+    /// all the same ([`requeue`]).
     pub async fn stand(
         &mut self,
         client: &mut Client,
@@ -193,7 +193,7 @@ impl Session {
         Ok(Some(self.waits()))
     }
 
-    /// The first look of a seat: at the oldest candidate and the term key. The first one of all also finds out whether we may
+    /// The first look of a session: at the oldest candidate and the term key. The first one of all also finds out whether we may
     /// write the term key.
     async fn look_first(&mut self, client: &mut Client, terms: &mut Terms) -> Result<(), StoreError> {
         let reads = [self.get_oldest(), terms.get()];
@@ -262,7 +262,7 @@ impl Session {
 
     /// The answer of a candidate whose lease is gone: it comes back with a new one, at the back of the queue. It knows who leads
     /// as well as before.
-    pub fn rejoins(self) -> CampaignResult {
+    pub fn requeue(self) -> CampaignResult {
         info!("the lease of this candidate was gone while it waited: it queues again");
         let sighting = Observation { leader: self.leader, ..Observation::default() };
         CampaignResult::Waiting { sighting, again: Some(REQUEUE_DELAY), decided: true }
@@ -271,7 +271,7 @@ impl Session {
     /// Grants the lease, or prolongs it. Whether it is gone is found out by what hangs on it.
     async fn keep(&mut self, client: &mut Client, ttl: Duration) -> Result<(), StoreError> {
         if self.granted {
-            self.beat(client).await?;
+            self.keep_alive(client).await?;
             return Ok(());
         }
         self.touched = true;
@@ -280,7 +280,7 @@ impl Session {
             Ok(_) => {}
             // The id is ours alone: an earlier request was heard although its answer was not.
             Err(Error::GRpcStatus(status)) if status.message().contains("lease already exists") => {
-                self.beat(client).await?;
+                self.keep_alive(client).await?;
             }
             Err(error) => return Err(explain(error)),
         }
@@ -328,12 +328,12 @@ impl Session {
         let [own, oldest, last_term] = found(&answer);
         match own {
             Some(own) if own.lease() == self.lease => {
-                let oldest = oldest.ok_or_else(nonsense)?;
+                let oldest = oldest.ok_or_else(incomplete_answer)?;
                 Ok(Some(QueuePosition { created: own.create_revision(), oldest, last_term, revision }))
             }
             // Another program wrote to it: it counts for no candidate any more.
             Some(_) => Ok(None),
-            None => Err(nonsense()),
+            None => Err(incomplete_answer()),
         }
     }
 
@@ -363,7 +363,7 @@ impl Session {
         }
         for _ in 0..RAFT_TERM_RETRIES {
             let sent = clock::now(); // T1
-            let beat = self.beat(client).await?;
+            let beat = self.keep_alive(client).await?;
             // Nothing of the renewal is credited if what follows fails: the stream goes with the connection.
             let pulse = self.pulse.take();
             let answer = client.txn(self.check(created, win, terms)).await.map_err(explain)?;
@@ -388,7 +388,7 @@ impl Session {
                     }
                 }
             }
-            let header = answer.header().ok_or_else(nonsense)?;
+            let header = answer.header().ok_or_else(incomplete_answer)?;
             (self.announced, win.verified) = (true, true);
             self.win = Some(win);
             terms.saw(win.term);
@@ -446,7 +446,7 @@ impl Session {
     }
 
     /// One keep-alive. `None`: that member knows no such lease, which a transaction has to confirm.
-    async fn beat(&mut self, client: &mut Client) -> Result<Option<KeepAliveReply>, StoreError> {
+    async fn keep_alive(&mut self, client: &mut Client) -> Result<Option<KeepAliveReply>, StoreError> {
         let mut pulse = match self.pulse.take() {
             Some(pulse) => pulse,
             None => match client.lease_keep_alive(self.lease).await {
@@ -463,7 +463,7 @@ impl Session {
         if ttl == 0 {
             return Ok(None);
         }
-        let raft_term = answer.header().ok_or_else(nonsense)?.raft_term();
+        let raft_term = answer.header().ok_or_else(incomplete_answer)?.raft_term();
         self.pulse = Some(pulse);
         Ok(Some(KeepAliveReply { ttl: Duration::from_secs(ttl).min(TTL_MAX), raft_term }))
     }
@@ -476,7 +476,7 @@ impl Session {
         let tell = move |seen| match (seen, rule.get()) {
             (KeyEvent::Deleted, LeadState::Leads(term)) => {
                 rule.set(LeadState::Over);
-                hints.ousted(term);
+                hints.lost(term);
             }
             (KeyEvent::Deleted, LeadState::NotYet | LeadState::Outdated | LeadState::Over) | (KeyEvent::Broken, _) => {
                 hints.changed();
@@ -544,7 +544,7 @@ fn whole_seconds(ttl: Duration) -> i64 {
 fn place(created: i64, answer: &TxnResponse) -> Result<QueuePosition, StoreError> {
     let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
     let [oldest, last_term] = found(answer);
-    Ok(QueuePosition { created, oldest: oldest.ok_or_else(nonsense)?, last_term, revision })
+    Ok(QueuePosition { created, oldest: oldest.ok_or_else(incomplete_answer)?, last_term, revision })
 }
 
 /// The first pair of each range of a transaction, in their order.
@@ -560,7 +560,7 @@ fn lost(why: &str) -> RenewResult {
     RenewResult::Lost { why: why.to_owned() }
 }
 
-fn nonsense() -> StoreError {
+fn incomplete_answer() -> StoreError {
     StoreError::Unavailable("the answer lacks what every answer has".to_owned())
 }
 

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
-use url::Host;
 
 use super::terms::Scheme;
-use crate::config::duration;
-use crate::store::{Access, Password, StoreError, StoreUrl};
+use crate::duration::parse_duration;
+use crate::host_port::ServerAddress;
+use crate::store::connection::credentials::missing_password;
+use crate::store::connection::tls::TlsSettings;
+use crate::store::url::StoreUrl;
+use crate::store::{Access, Password, StoreError};
 
 const DEFAULT_PORT: u16 = 2379;
 const NO_USER: &str = "a user belongs into --username, the password into --password-file or ELECT_PASSWORD";
@@ -115,12 +118,7 @@ fn endpoint(text: &str) -> Result<String, String> {
     if text.contains('@') {
         return Err(NO_USER.to_owned());
     }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
-        Some(_) | None => (text, DEFAULT_PORT),
-    };
-    let host = Host::parse(host).map_err(|_| wrong())?;
-    Ok(format!("{host}:{port}"))
+    ServerAddress::parse(text, DEFAULT_PORT).map(|address| address.to_string()).ok_or_else(wrong)
 }
 
 impl Settings {
@@ -155,7 +153,7 @@ impl Settings {
             user: user(access, &variable)?,
             request_timeout: access.request_timeout,
             dial_timeout: variable("ETCD3_DIAL_TIMEOUT")
-                .map(|text| duration(&text).map_err(|error| misused("ETCD3_DIAL_TIMEOUT", &error)))
+                .map(|text| parse_duration(&text).map_err(|error| misused("ETCD3_DIAL_TIMEOUT", &error)))
                 .transpose()?,
         })
     }
@@ -204,21 +202,10 @@ fn flag(name: &str, value: Option<&str>) -> Result<Option<bool>, StoreError> {
 fn tls(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<Tls>, StoreError> {
     let path = |given: &Option<PathBuf>, name| given.clone().or_else(|| variable(name).map(PathBuf::from));
     let ca = path(&access.tls_ca, "ETCD3_CA");
-    let identity = match (path(&access.tls_cert, "ETCD3_TLS_CERT"), path(&access.tls_key, "ETCD3_TLS_KEY")) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        (Some(_), None) => return Err(StoreError::Misused("--tls-cert needs its key: give --tls-key too".to_owned())),
-        (None, Some(_)) => {
-            return Err(StoreError::Misused("--tls-key needs its certificate: give --tls-cert too".to_owned()));
-        }
-    };
+    let TlsSettings { ca, identity } =
+        TlsSettings::new(ca, path(&access.tls_cert, "ETCD3_TLS_CERT"), path(&access.tls_key, "ETCD3_TLS_KEY"))?;
     let skip_verify = flag("ETCD3_SKIP_VERIFY", variable("ETCD3_SKIP_VERIFY").as_deref())?.unwrap_or(false);
-    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let tls = Tls {
-        ca: ca.map(absolute),
-        identity: identity.map(|(cert, key)| (absolute(cert), absolute(key))),
-        skip_verify,
-    };
+    let tls = Tls { ca, identity, skip_verify };
     Ok(Some(tls).filter(|tls| *tls != Tls::default()))
 }
 
@@ -239,9 +226,9 @@ fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<O
     };
     match (name, password) {
         (Some(name), Some(password)) => Ok(Some((name, password))),
-        (Some(name), None) => Err(StoreError::Misused(format!(
-            "user {name:?} has no password: give it with --password-file, ELECT_PASSWORD or ETCD3_PASSWORD"
-        ))),
+        (Some(name), None) => {
+            Err(missing_password(&format!("user {name:?}"), "--password-file, ELECT_PASSWORD or ETCD3_PASSWORD"))
+        }
         // Without a user a password is nobody's.
         (None, _) => Ok(None),
     }
@@ -250,7 +237,7 @@ fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::careless;
+    use crate::store::registry::tests::careless;
     use elect_core::proptest_support;
 
     fn settings(url: &str, access: &Access, variables: &[(&str, &str)]) -> Result<Settings, String> {

@@ -8,7 +8,8 @@ use serde_json::Value;
 use tokio::task::LocalSet;
 
 use crate::store::conformance::{StoreUnderTest, conforms};
-use crate::store::{Access, CampaignResult, Candidacy, Identity, Notifier, RenewResult, Store, StoreUrl};
+use crate::store::url::StoreUrl;
+use crate::store::{Access, CampaignResult, Candidacy, Identity, Notifier, RenewResult, Store};
 use elect_core::Term;
 use elect_keeper::clock;
 
@@ -77,7 +78,7 @@ struct EtcdCandidate {
 impl EtcdCandidate {
     fn new(server: &EtcdProcess) -> EtcdCandidate {
         let url = format!("etcd://{}", server.address);
-        let store = StoreUrl::parse(&url).expect("a URL").open(&access(), Notifier::to_nobody()).expect("opened");
+        let store = StoreUrl::parse(&url).expect("a URL").open(&access(), Notifier::disconnected()).expect("opened");
         let identity = Identity { id: "id".into(), name: "name".into(), host: "host".into(), port: None };
         let boundary = "cron".parse().expect("a boundary");
         EtcdCandidate { store, candidacy: Candidacy { boundary, identity, ttl: Duration::from_secs(10) } }

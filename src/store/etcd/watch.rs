@@ -3,17 +3,13 @@
 //! A hint and nothing more: watches have been known to lose deletions, so every one is backed by a question each renewal
 //! interval, which also begins a watch that has ended anew (after a compaction, a cancellation, a member's end).
 
-use std::time::Duration;
-
 use etcd_client::{Client, EventType, WatchOptions};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-use super::endpoints::shown;
+use crate::store::connection::errors::excerpt;
+use crate::store::observer::WATCH_LIFETIME_MIN;
 use elect_keeper::clock;
-
-/// A watch that was broken off sooner than this is not worth a question of its own: that would make a storm.
-const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// What a watch has to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +57,8 @@ impl Drop for KeyWatch {
 /// Returns when the key has been deleted.
 async fn until_deleted(mut client: Client, key: &str, revision: i64) -> Result<(), String> {
     let options = WatchOptions::new().with_start_revision(revision);
-    let mut stream = client.watch(key, Some(options)).await.map_err(|error| shown(&error.to_string()))?;
-    while let Some(answer) = stream.message().await.map_err(|error| shown(&error.to_string()))? {
+    let mut stream = client.watch(key, Some(options)).await.map_err(|error| excerpt(&error.to_string()))?;
+    while let Some(answer) = stream.message().await.map_err(|error| excerpt(&error.to_string()))? {
         if answer.events().iter().any(|event| event.event_type() == EventType::Delete) {
             return Ok(());
         }
@@ -70,7 +66,7 @@ async fn until_deleted(mut client: Client, key: &str, revision: i64) -> Result<(
             return Err(format!(
                 "cancelled, compacted at {}: {}",
                 answer.compact_revision(),
-                shown(answer.cancel_reason())
+                excerpt(answer.cancel_reason())
             ));
         }
     }

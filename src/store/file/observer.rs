@@ -79,7 +79,7 @@ impl FileObserver {
         seen.into_iter().zip(all).map(told).collect()
     }
 
-    /// See [`Store::changed`](crate::store::Store::changed). A directory that may not be watched gives no hints.
+    /// See [`Store::wait_for_change`](crate::store::Store::wait_for_change). A directory that may not be watched gives no hints.
     pub async fn changed(&mut self, directory: &Directory, boundary: Option<&Boundary>) {
         let Some(folder) = &mut self.folder else {
             match DirectoryWatch::open(directory.path()) {

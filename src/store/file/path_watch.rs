@@ -61,7 +61,7 @@ impl PathWatch {
                 let term = term.load(Ordering::Acquire);
                 if matches!(late, Some(Resolved::Other(_))) && term != NO_TERM {
                     told.store(true, Ordering::Release);
-                    hints.ousted(term);
+                    hints.lost(term);
                 }
             }
         })?;

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::StoreError;
-use super::directory::{closed, encode, refused_if_permanent};
+use super::directory::{closed, refused_if_permanent};
 use super::open_regular::{NotOpened, open_regular};
 use super::session::LockFile;
+use crate::runtime_dir::encode_file_name;
 use crate::store::record::{Record, VERSION};
 use crate::text::escaped;
 use elect_core::Term;
@@ -59,7 +60,7 @@ pub enum ReadError {
 impl Files {
     /// The directory is `shown` by its real path and reached by `access`, which may be the same.
     pub fn new(shown: &Path, access: PathBuf, boundary: &str) -> Files {
-        let name = encode(boundary);
+        let name = encode_file_name(boundary);
         Files {
             lock: access.join(format!("{name}.lock")),
             record: access.join(format!("{name}.json")),

@@ -1,12 +1,15 @@
 //! What the file store promises beyond the conformance suite.
 
+mod paths;
+
 use std::fs;
 use std::path::Path;
 
 use super::newcomer_wait::NEWCOMER_WAIT;
 use super::*;
 use crate::store::conformance::{StoreUnderTest, conforms};
-use crate::store::{Access, Identity, StoreUrl};
+use crate::store::url::StoreUrl;
+use crate::store::{Access, Identity};
 
 fn site(directory: &Path) -> StoreUnderTest {
     StoreUnderTest {
@@ -32,12 +35,12 @@ fn files(directory: &Path) -> Files {
 /// The store itself, for what cannot be seen from outside.
 fn inner(directory: &Path) -> FileStore {
     let directory = Directory::parse(&directory.display().to_string()).expect("a path");
-    FileStore::new(directory, Notifier::to_nobody())
+    FileStore::new(directory, Notifier::disconnected())
 }
 
 fn store(directory: &Path) -> Box<dyn Store> {
     let url = format!("file:{}", directory.display());
-    StoreUrl::parse(&url).expect("a URL").open(&Access::default(), Notifier::to_nobody()).expect("opened")
+    StoreUrl::parse(&url).expect("a URL").open(&Access::default(), Notifier::disconnected()).expect("opened")
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -176,7 +179,7 @@ fn on_a_lock_file_other_than_the_leaders_a_candidate_waits_until_that_leader_has
         // The old leader's release is none of the new one's business.
         one.release(&first).await.expect("released");
         assert!(matches!(two.renew(&second).await, Ok(RenewResult::Credited { .. })));
-        assert_eq!(two.look(&second.boundary).await.expect("looked").leader.expect("a leader").id, "second");
+        assert_eq!(two.observe(&second.boundary).await.expect("looked").leader.expect("a leader").id, "second");
     });
 }
 
@@ -230,7 +233,7 @@ fn a_record_of_a_newer_format_keeps_a_candidate_from_standing() {
         let said = |message: &String| message.contains("newer") && message.contains("web-9 at 10.0.0.9");
         assert!(matches!(&error, StoreError::Obstacle(message) if said(message)), "{error:?}");
         free_to_all(directory.path());
-        assert!(matches!(one.look(&first.boundary).await, Err(StoreError::Obstacle(_))));
+        assert!(matches!(one.observe(&first.boundary).await, Err(StoreError::Obstacle(_))));
     });
 }
 
@@ -243,7 +246,7 @@ fn a_record_that_is_none_is_replaced_and_the_term_still_rises() {
         let term = win(one.as_mut(), &first).await;
         one.release(&first).await.expect("released");
         fs::write(directory.path().join("cron.json"), "not a record").expect("written");
-        assert!(one.look(&first.boundary).await.is_err());
+        assert!(one.observe(&first.boundary).await.is_err());
         assert!(win(one.as_mut(), &first).await > term);
     });
 }
@@ -270,10 +273,10 @@ fn locks_of_other_programs_are_seen_without_being_touched() {
     block_on(async {
         let first = candidacy("first");
         let mut one = store(directory.path());
-        assert_eq!(one.look(&first.boundary).await.expect("looked"), Observation::default());
+        assert_eq!(one.observe(&first.boundary).await.expect("looked"), Observation::default());
         let other = fs::File::create(directory.path().join("cron.lock")).expect("created");
         other.lock().expect("locked");
-        let sighting = one.look(&first.boundary).await.expect("looked");
+        let sighting = one.observe(&first.boundary).await.expect("looked");
         assert_eq!(sighting.leader, None);
         let obstacle = sighting.obstacle.expect("somebody holds it");
         assert!(obstacle.contains(&std::process::id().to_string()), "{obstacle}");
@@ -288,13 +291,13 @@ fn a_hint_has_an_echo_since_a_holders_end_is_told_before_its_lock_is_gone() {
         let mut one = store(directory.path());
         let lock = fs::File::create(directory.path().join("cron.lock")).expect("created");
         // The first one says that it has begun.
-        one.changed(Some(&boundary)).await;
+        one.wait_for_change(Some(&boundary)).await;
         drop(lock);
         for hint in ["the hint", "its echo"] {
-            let heard = tokio::time::timeout(Duration::from_secs(20), one.changed(Some(&boundary))).await;
+            let heard = tokio::time::timeout(Duration::from_secs(20), one.wait_for_change(Some(&boundary))).await;
             assert!(heard.is_ok(), "{hint}");
         }
-        let more = tokio::time::timeout(Duration::from_millis(100), one.changed(Some(&boundary))).await;
+        let more = tokio::time::timeout(Duration::from_millis(100), one.wait_for_change(Some(&boundary))).await;
         assert!(more.is_err(), "nothing else has happened");
     });
 }
@@ -306,20 +309,20 @@ fn a_directory_that_is_not_there_yet_is_heard_of_when_it_is_made() {
     let deeper = directory.path().join("a/b");
     block_on(async {
         let mut one = store(&deeper);
-        one.changed(Some(&boundary)).await;
+        one.wait_for_change(Some(&boundary)).await;
         for made in [directory.path().join("a"), deeper.clone()] {
             fs::create_dir(made).expect("an empty place");
             // That it is there, and that what happens in it will be heard.
             for _ in 0..2 {
-                let heard = tokio::time::timeout(Duration::from_secs(20), one.changed(Some(&boundary))).await;
+                let heard = tokio::time::timeout(Duration::from_secs(20), one.wait_for_change(Some(&boundary))).await;
                 assert!(heard.is_ok());
             }
         }
         fs::write(deeper.join("other.json"), "").expect("written");
-        let other = tokio::time::timeout(Duration::from_millis(100), one.changed(Some(&boundary))).await;
+        let other = tokio::time::timeout(Duration::from_millis(100), one.wait_for_change(Some(&boundary))).await;
         assert!(other.is_err(), "another boundary's");
         fs::write(deeper.join("cron.json"), "").expect("written");
-        let heard = tokio::time::timeout(Duration::from_secs(20), one.changed(Some(&boundary))).await;
+        let heard = tokio::time::timeout(Duration::from_secs(20), one.wait_for_change(Some(&boundary))).await;
         assert!(heard.is_ok());
     });
 }
@@ -482,120 +485,6 @@ fn the_files_in_use_are_touched_now_and_then() {
             assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })), "it leads on");
             assert!(is_old(&private));
         }
-    });
-}
-
-#[test]
-fn a_lock_file_says_under_which_path_it_was_locked_also_when_it_was_emptied() {
-    let place = directory();
-    let (real, link) = (place.path().join("real"), place.path().join("link"));
-    fs::create_dir(&real).expect("made");
-    std::os::unix::fs::symlink("real", &link).expect("a link");
-    let said = || LockLabel::read(&fs::File::open(real.join("cron.lock")).expect("opened")).expect("read");
-    block_on(async {
-        let first = candidacy("first");
-        let mut one = store(&link);
-        win(one.as_mut(), &first).await;
-        let label = LockLabel::of(&real.join("cron.lock")).expect("a namespace");
-        assert_eq!(said(), Some(label.clone()));
-        fs::write(real.join("cron.lock"), "").expect("emptied");
-        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
-        assert_eq!(said(), Some(label));
-    });
-}
-
-#[test]
-fn a_leader_behind_a_link_is_found_however_its_directory_went_away() {
-    let losses: [fn(&Path); 4] = [
-        |place| {
-            for name in ["cron.lock", "cron.json"] {
-                fs::remove_file(place.join("real").join(name)).expect("there");
-            }
-        },
-        |place| {
-            fs::rename(place.join("real"), place.join("gone")).expect("renamed");
-            fs::create_dir(place.join("real")).expect("made");
-        },
-        |place| fs::remove_dir_all(place.join("real")).and_then(|()| fs::create_dir(place.join("real"))).expect("ours"),
-        // Of another elect, or of flock(1), with nothing in it.
-        |place| {
-            fs::rename(place.join("real"), place.join("gone")).expect("renamed");
-            fs::create_dir(place.join("real")).expect("made");
-            fs::write(place.join("real/cron.lock"), "").expect("written");
-        },
-    ];
-    for lose in losses {
-        let place = directory();
-        fs::create_dir(place.path().join("real")).expect("made");
-        std::os::unix::fs::symlink("real", place.path().join("link")).expect("a link");
-        block_on(async {
-            let (first, second) = (candidacy("first"), candidacy("second"));
-            let (mut one, mut two) = (store(&place.path().join("link")), store(&place.path().join("link")));
-            let term = win(one.as_mut(), &first).await;
-            lose(place.path());
-            let _claim = two.claim(&second).expect("a claim");
-            let began = clock::now();
-            // The first one is stopped: nobody notices for it, and no time is enough.
-            while clock::now().since(began) < NEWCOMER_WAIT + Duration::from_secs(1) {
-                let answer = two.campaign(&second).await;
-                let Ok(CampaignResult::Waiting { sighting, .. }) = answer else {
-                    panic!("leads beside the first: {answer:?}")
-                };
-                let obstacle = sighting.obstacle.unwrap_or_default();
-                assert!(obstacle.is_empty() || obstacle.starts_with("the lock file is a new one"), "{obstacle}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            assert!(matches!(one.renew(&first).await, Ok(RenewResult::Lost { .. })), "it notices when it goes on");
-            one.release(&first).await.expect("released");
-            assert!(win(two.as_mut(), &second).await >= term);
-        });
-    }
-}
-
-#[test]
-fn a_link_that_is_turned_to_another_directory_costs_the_leadership() {
-    let place = directory();
-    for name in ["blue", "green"] {
-        fs::create_dir(place.path().join(name)).expect("made");
-    }
-    let link = place.path().join("link");
-    std::os::unix::fs::symlink("blue", &link).expect("a link");
-    block_on(async {
-        let (first, second) = (candidacy("first"), candidacy("second"));
-        let (mut one, mut two) = (store(&link), store(&link));
-        win(one.as_mut(), &first).await;
-        let _claim = two.claim(&second).expect("a claim");
-        assert!(matches!(two.campaign(&second).await, Ok(CampaignResult::Waiting { .. })));
-        fs::remove_file(&link).expect("there");
-        std::os::unix::fs::symlink("green", &link).expect("a link");
-        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Lost { .. })));
-        one.release(&first).await.expect("released");
-        win(two.as_mut(), &second).await;
-        assert!(place.path().join("green/cron.json").exists(), "the waiter has followed");
-    });
-}
-
-#[test]
-fn a_path_that_cannot_be_resolved_takes_nothing_away_and_begins_nothing() {
-    let place = directory();
-    let (real, link) = (place.path().join("real"), place.path().join("link"));
-    fs::create_dir(&real).expect("made");
-    std::os::unix::fs::symlink("real", &link).expect("a link");
-    let circle = || {
-        fs::remove_file(&link).expect("there");
-        std::os::unix::fs::symlink("link", &link).expect("a link to itself");
-    };
-    block_on(async {
-        let first = candidacy("first");
-        let mut one = store(&link);
-        win(one.as_mut(), &first).await;
-        circle();
-        assert!(matches!(one.renew(&first).await, Err(StoreError::Unavailable(_))), "not verified yet");
-        fs::remove_file(&link).expect("there");
-        std::os::unix::fs::symlink("real", &link).expect("a link");
-        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
-        circle();
-        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })), "it leads on");
     });
 }
 

@@ -5,8 +5,7 @@
 use ::mongodb::error::{CommandError, Error, ErrorKind, WriteFailure};
 
 use crate::store::StoreError;
-use crate::text::escaped;
-use elect_core::limits::{MESSAGE_BYTES_MAX, cut_visibly};
+use crate::store::connection::errors::{is_certificate_error, one_line};
 
 /// A document with this `_id` is there already.
 const DUPLICATE_KEY: i32 = 11_000;
@@ -45,8 +44,8 @@ fn code_behind(error: &Error) -> Option<i32> {
 
 /// What a failure means.
 pub fn explain(address: &str, error: &Error) -> StoreError {
-    let unavailable = |what: String| StoreError::Unavailable(in_one_line(&format!("{address} {what}")));
-    let refused = |what: String| StoreError::Refused(in_one_line(&format!("{address} {what}")));
+    let unavailable = |what: String| StoreError::Unavailable(one_line(&format!("{address} {what}")));
+    let refused = |what: String| StoreError::Refused(one_line(&format!("{address} {what}")));
     match error.kind.as_ref() {
         // Of a server that is about to end, or has just begun, a login fails as well.
         ErrorKind::Authentication { message, .. } => match code_behind(error) {
@@ -57,7 +56,7 @@ pub fn explain(address: &str, error: &Error) -> StoreError {
         ErrorKind::Write(WriteFailure::WriteConcernError(error)) => {
             unavailable(format!("has not had the write confirmed by a majority: {}", error.message))
         }
-        ErrorKind::ServerSelection { message, .. } if is_about_certificates(message) => {
+        ErrorKind::ServerSelection { message, .. } if is_certificate_error(message) => {
             refused(format!("cannot be trusted, or does not trust us: {}", reason(message)))
         }
         // It says nothing more to whoever has not shown what it wants to see.
@@ -72,7 +71,7 @@ pub fn explain(address: &str, error: &Error) -> StoreError {
         ErrorKind::InvalidArgument { message, .. } => refused(format!("cannot be asked: {message}")),
         ErrorKind::IncompatibleServer { message, .. } => refused(format!("is not a server for elections: {message}")),
         ErrorKind::DnsResolve { message, .. } => unavailable(format!("is not known by name: {message}")),
-        ErrorKind::Io(error) if is_about_certificates(&error.to_string()) => {
+        ErrorKind::Io(error) if is_certificate_error(&error.to_string()) => {
             refused(format!("cannot be trusted, or does not trust us: {error}"))
         }
         ErrorKind::Io(error) => unavailable(format!("has ended the connection: {error}")),
@@ -83,8 +82,8 @@ pub fn explain(address: &str, error: &Error) -> StoreError {
 
 fn explain_command(address: &str, error: &CommandError) -> StoreError {
     let CommandError { code, code_name, message, .. } = error;
-    let unavailable = |what: String| StoreError::Unavailable(in_one_line(&format!("{address} {what}")));
-    let refused = |what: String| StoreError::Refused(in_one_line(&format!("{address} {what}")));
+    let unavailable = |what: String| StoreError::Unavailable(one_line(&format!("{address} {what}")));
+    let refused = |what: String| StoreError::Refused(one_line(&format!("{address} {what}")));
     match code {
         13 if message.contains("requires authentication") => {
             refused("asks for a user: give --username, and --password-file or ELECT_PASSWORD".to_owned())
@@ -106,7 +105,7 @@ fn explain_command(address: &str, error: &CommandError) -> StoreError {
 }
 
 /// Whether a change stream is not to be had, now or later: no permission, or no server that has them.
-pub fn is_never(error: &Error) -> bool {
+pub fn is_permanent(error: &Error) -> bool {
     match error.kind.as_ref() {
         ErrorKind::Command(error) => matches!(error.code, 13 | 59 | 73 | 115 | 238 | 40_324 | 40_573),
         _ => false,
@@ -116,8 +115,8 @@ pub fn is_never(error: &Error) -> bool {
 /// What went wrong, for the log, where it is nobody's fault.
 pub fn in_short(error: &Error) -> String {
     match error.kind.as_ref() {
-        ErrorKind::Command(error) => in_one_line(&brief(&error.message)),
-        other => in_one_line(&other.to_string()),
+        ErrorKind::Command(error) => one_line(&brief(&error.message)),
+        other => one_line(&other.to_string()),
     }
 }
 
@@ -136,7 +135,7 @@ fn reason(message: &str) -> String {
         let end = part.find(" }").unwrap_or(part.len());
         let cause = part.get(..end).unwrap_or(part);
         // Its own words around the kind of the error.
-        let cause = cause.strip_prefix("StoreKind: ").unwrap_or(cause);
+        let cause = cause.strip_prefix("Kind: ").unwrap_or(cause);
         let cause = cause.split(", labels: ").next().unwrap_or(cause).trim();
         if !causes.contains(&cause) {
             causes.push(cause);
@@ -149,30 +148,18 @@ fn reason(message: &str) -> String {
     }
 }
 
-/// Whether TLS failed for what either side has to show: asking again changes nothing.
-fn is_about_certificates(reason: &str) -> bool {
-    reason.contains("invalid peer certificate") || reason.contains("received fatal alert")
-}
-
-/// A text of a server may hold anything, and be of any length.
-fn in_one_line(text: &str) -> String {
-    // First, so that no more is looked at than is shown.
-    let text = cut_visibly(text, MESSAGE_BYTES_MAX);
-    escaped(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_whole_topology_is_told_in_its_causes() {
-        let message = "MongoServer selection timeout: No available servers. Topology: { Type: ReplicaSetNoPrimary, Servers: [ \
-            { Address: h1:1, Type: Unknown, Error: StoreKind: I/O error: Connection refused (os error 111), labels: {} }, \
-            { Address: h2:1, Type: Unknown, Error: StoreKind: I/O error: Connection refused (os error 111), labels: {} }, \
-            { Address: h3:1, Type: Unknown, Error: StoreKind: I/O error: timed out, labels: {} } ] }";
+        let message = "Server selection timeout: No available servers. Topology: { Type: ReplicaSetNoPrimary, Servers: [ \
+            { Address: h1:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} }, \
+            { Address: h2:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} }, \
+            { Address: h3:1, Type: Unknown, Error: Kind: I/O error: timed out, labels: {} } ] }";
         assert_eq!(reason(message), "I/O error: Connection refused (os error 111); I/O error: timed out");
-        assert_eq!(reason("MongoServer selection timeout: No available servers. Topology: { }"), "nobody answers");
+        assert_eq!(reason("Server selection timeout: No available servers. Topology: { }"), "nobody answers");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::mongodb::action::{Aggregate, FindOneAndUpdate};
@@ -17,16 +17,16 @@ use ::mongodb::options::{
     Tls as DriversTls, TlsOptions, WriteConcern,
 };
 use ::mongodb::{Client, Collection};
-use tokio::time::timeout;
 
 use super::errors::{explain, is_unconfirmed};
-use super::settings::{Settings, Tls};
+use super::settings::Settings;
 use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
 use super::watch::ChangeStreamWatch;
-use crate::store::access::unreadable;
+use crate::store::connection::attempt::within;
+use crate::store::connection::tls::{TlsSettings, read_pem};
 use crate::store::{StoreError, resolver};
 use elect_core::boundary;
-use elect_core::limits::{self, BOUNDARIES_MAX, RECORD_BYTES_MAX};
+use elect_core::limits::{BOUNDARIES_MAX, RECORD_BYTES_MAX};
 
 const COLLECTION: &str = "boundaries";
 /// Between two looks at each member, without any reason. With one, which every failed call is, it looks at once.
@@ -67,24 +67,20 @@ pub async fn attempt<T>(
     slot: &mut Option<MongoServer>,
     ask: impl AsyncFnOnce(&mut MongoServer) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    // Boxed: what an attempt keeps between its calls is large.
     let is_first = slot.is_none();
-    let outcome = timeout(
-        settings.request_timeout,
-        Box::pin(async {
-            let server = match slot {
-                Some(server) => server,
-                None => slot.insert(MongoServer::connect(settings).await?),
-            };
-            let answer = ask(server).await;
-            if answer.is_ok() {
-                server.condition.set(ClientHealth::Sound);
-            }
-            answer
-        }),
-    )
+    let outcome = within(settings.request_timeout, async {
+        let server = match slot {
+            Some(server) => server,
+            None => slot.insert(MongoServer::connect(settings).await?),
+        };
+        let answer = ask(server).await;
+        if answer.is_ok() {
+            server.condition.set(ClientHealth::Sound);
+        }
+        answer
+    })
     .await;
-    if let Ok(answer) = outcome {
+    if let Some(answer) = outcome {
         slot.take_if(|server| server.condition.get() == ClientHealth::Unsound);
         return answer;
     }
@@ -126,13 +122,13 @@ impl MongoServer {
     }
 
     /// The record with this boundary's name as a majority has it, and the server's time.
-    pub async fn look(&self, boundary: &str) -> Result<Option<StoredRecord>, StoreError> {
+    pub async fn observe(&self, boundary: &str) -> Result<Option<StoredRecord>, StoreError> {
         let mut found = self.find(doc! { "_id": boundary }).await?;
         self.next(&mut found).await?.map(|document| StoredRecord::read(&document)).transpose()
     }
 
     /// All of them, in the order of their names.
-    pub async fn look_at_all(&self) -> Result<Vec<Document>, StoreError> {
+    pub async fn observe_all(&self) -> Result<Vec<Document>, StoreError> {
         // Documents whose _id is no boundary's name may be in the collection, and are none of elect's business.
         let name_size = i64::try_from(boundary::LONGEST + "name".len() + 16).unwrap_or(i64::MAX);
         let is_short = doc! { "$lte": [{ "$bsonSize": { "name": "$_id" } }, name_size] };
@@ -144,9 +140,9 @@ impl MongoServer {
         Ok(all)
     }
 
-    /// As [`MongoServer::look`], by a primary that has made sure that it still is one. Slow.
+    /// As [`MongoServer::observe`], by a primary that has made sure that it still is one. Slow.
     /// What is there and is no record is an answer, too.
-    pub async fn look_beyond_doubt(
+    pub async fn read_linearizable(
         &self,
         boundary: &str,
     ) -> Result<Option<Result<StoredRecord, StoreError>>, StoreError> {
@@ -201,7 +197,7 @@ impl MongoServer {
     }
 
     /// It is a primary that does not know yet that it is none.
-    pub fn is_behind(&self) -> StoreError {
+    pub fn is_stale_primary(&self) -> StoreError {
         self.condition.set(ClientHealth::Unsound);
         let why = "has answered for an older state of the record: it is not the primary any more";
         StoreError::Unavailable(format!("{} {why}", self.address))
@@ -237,7 +233,7 @@ fn demand(
         }
         Some(DriversTls::Disabled) | None => TlsOptions::default(),
     };
-    let Tls { ca, identity: files } = &settings.tls;
+    let TlsSettings { ca, identity: files } = &settings.tls;
     // The driver brings authorities of its own, and this system may know others.
     tls.ca_file_path = ca.clone().or(tls.ca_file_path).or_else(systems_authorities);
     let identity = files.as_ref().map(|(cert, key)| ClientCertificate::of(cert, key)).transpose()?;
@@ -264,12 +260,9 @@ fn systems_authorities() -> Option<PathBuf> {
 struct ClientCertificate(std::fs::File);
 
 impl ClientCertificate {
-    fn of(cert: &PathBuf, key: &PathBuf) -> Result<ClientCertificate, StoreError> {
+    fn of(cert: &Path, key: &Path) -> Result<ClientCertificate, StoreError> {
         use std::io::Write;
-        let read = |path: &PathBuf| {
-            crate::bounded_file::read(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
-        };
-        let both = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
+        let both = [read_pem(cert)?, b"\n".to_vec(), read_pem(key)?].concat();
         let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
         let failed = |error: std::io::Error| StoreError::Refused(format!("a file in memory: {error}"));
         let file = nix::sys::memfd::memfd_create(c"identity", flags).map_err(|error| failed(error.into()))?;

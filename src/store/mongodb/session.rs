@@ -21,20 +21,17 @@ use tracing::warn;
 use super::errors::is_duplicate;
 use super::server::MongoServer;
 use super::stored_record::{StoredRecord, number, view};
-use super::ttl_index::tidy;
+use super::ttl_index::ensure_ttl_index;
 use super::watch::{ChangeHint, ChangeStreamWatch, OwnRecord};
 use crate::store::record::{RecordState, VERSION};
-use crate::store::{CampaignResult, Candidacy, Notifier, Observation, RenewResult, StoreError};
+use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
+use crate::store::{Candidacy, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
 use elect_core::limits;
-use elect_core::takeover::{Basis, Credit, Decision, Durability, TakeRequest, Takeover, Vacancy, Write};
+use elect_core::takeover::{Basis, Credit, Durability, StoreState, TakeRequest, Takeover, Vacancy, Write};
 use elect_core::{Term, Time};
 use elect_keeper::clock;
 
-/// How often a record that changes under our hands is looked at again within an attempt.
-const TAKE_ATTEMPTS_MAX: usize = 4;
-/// Of a release that a keeper makes: larger than any that its campaigner came to.
-const KEEPER_RELEASE_NONCE: u64 = 1 << 53;
 /// How often a record is looked at of which is not known whether anybody is behind it: its next renewal tells.
 const UNDECIDED_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -47,7 +44,7 @@ pub struct Session {
     let_go: bool,
     ttl: Duration,
     /// Whoever has just resigned leaves the record to the others for so long, where they have to ask to know that it is free.
-    stands_back_until: Option<Time>,
+    yield_until: Option<Time>,
     /// A ttl that is not believed has been reported.
     has_warned: bool,
 }
@@ -61,13 +58,13 @@ impl Session {
             own: OwnRecord { id, term: Rc::new(Cell::new(None)) },
             let_go: false,
             ttl: candidacy.ttl,
-            stands_back_until: None,
+            yield_until: None,
             has_warned: false,
         }
     }
 
     /// Records may be gone although nobody has deleted them: a missing one is waited for, as on a store that forgets.
-    pub fn distrust(&mut self) {
+    pub fn set_volatile(&mut self) {
         self.rule.trusts(Durability::Volatile);
     }
 
@@ -79,7 +76,7 @@ impl Session {
     /// Has changes told, where nobody does yet; and before that, if so asked, sees to the index. One after the other, so that
     /// one connection serves both. Must be called inside a [`tokio::task::LocalSet`].
     pub fn listen(&self, server: &mut MongoServer, hints: &Notifier, tidies: bool) {
-        let tidying = tidies.then(|| tidy(server.boundaries.clone(), server.is_replicated));
+        let tidying = tidies.then(|| ensure_ttl_index(server.boundaries.clone(), server.is_replicated));
         if !server.is_replicated {
             if let Some(tidying) = tidying {
                 // Not watched: the election does not need it.
@@ -94,61 +91,13 @@ impl Session {
         let tell = move |seen| match seen {
             ChangeHint::Change => hints.changed(),
             ChangeHint::Ousted(term) => {
-                hints.ousted(term);
+                hints.lost(term);
                 // Whoever had lost it already is one who waits.
                 hints.changed();
             }
         };
         let (boundaries, boundary) = (server.boundaries.clone(), Some(self.boundary.clone()));
         server.watch = Some(ChangeStreamWatch::begin(boundaries, boundary, Some(self.own.clone()), tidying, tell));
-    }
-
-    /// Looks at the record, and takes it if that is allowed.
-    pub async fn stand(&mut self, server: &MongoServer, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
-        if std::mem::take(&mut self.let_go) {
-            // What was released is not ours any more, even if the release has not arrived: it may yet.
-            self.rule.forget();
-            self.own.term.set(None);
-        }
-        let mut last = Observation::default();
-        for _ in 0..TAKE_ATTEMPTS_MAX {
-            let seen = server.look(&self.boundary).await?;
-            let received = clock::now(); // T1
-            self.doubt_ttl(seen.as_ref());
-            match self.rule.decide(received, &view(seen.as_ref())) {
-                Decision::AlreadyOurs(term) => {
-                    self.rule.took(Basis::of(String::new()), true);
-                    self.own.term.set(Some(term));
-                    return Ok(CampaignResult::Won { term });
-                }
-                Decision::ReleaseStale(term) => {
-                    let nonce = self.rule.nonce();
-                    free(server, &self.boundary, self.ours(term), nonce).await?;
-                    self.rule.forget();
-                }
-                Decision::Vacate => self.vacate(server).await?, // S2
-                Decision::Take => {
-                    let freed_by_us =
-                        seen.as_ref().is_some_and(|seen| !seen.is_held() && seen.record.id == self.own.id);
-                    if let Some(left) = self.stands_back(received).filter(|_| freed_by_us) {
-                        let sighting = seen.as_ref().map(StoredRecord::sighting).unwrap_or_default();
-                        return Ok(CampaignResult::Waiting { sighting, again: Some(left), decided: false });
-                    }
-                    if let Some(term) = self.take(server, candidacy, seen.as_ref()).await? {
-                        return Ok(CampaignResult::Won { term });
-                    }
-                }
-                Decision::Wait { left, decided } => {
-                    let sighting = seen.as_ref().map(StoredRecord::sighting).unwrap_or_default();
-                    let again = Some(if decided { left } else { left.min(UNDECIDED_POLL_INTERVAL) });
-                    return Ok(CampaignResult::Waiting { sighting, again, decided });
-                }
-            }
-            last = seen.as_ref().map(StoredRecord::sighting).unwrap_or_default();
-        }
-        // It goes from hand to hand.
-        let again = Some(Duration::from_millis(fastrand::u64(1..100)));
-        Ok(CampaignResult::Waiting { sighting: last, again, decided: false })
     }
 
     /// A record that says more than a day counts as a day, which is reported once (S6).
@@ -160,13 +109,165 @@ impl Session {
         }
     }
 
-    /// `None`: it is not any more what we have seen.
+    fn too_large(&self, server: &MongoServer) -> StoreError {
+        let (name, address) = (&self.boundary, &server.address);
+        StoreError::Obstacle(format!("the term of {name:?} in {address} is too large to be followed"))
+    }
+
+    /// Renews, and verifies that the record is ours.
+    pub async fn renew(&mut self, server: &MongoServer, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
+        let Some(term) = self.own.term.get() else { return Ok(lost("nothing was won".to_owned())) };
+        let nonce = self.rule.nonce();
+        let mut filter = self.ours(term);
+        // One that comes late must not bring back a version that somebody has seen before.
+        filter.insert("seq", doc! { "$lt": long(nonce) });
+        let mut change = told(candidacy);
+        change.extend(doc! { "seq": long(nonce), "ttlExpire": { "$add": ["$$NOW", "$ttlMs"] } });
+        let sent: Time = clock::now(); // T1
+        let write = server.change(filter, change);
+        let write = write.projection(doc! { "ttlMs": 1 }).return_document(ReturnDocument::After);
+        let renewed = write.await.map_err(|error| server.explain(&error))?;
+        let received = clock::now();
+        let renewal = match renewed.as_ref().map(|record| record.get("ttlMs").and_then(number)) {
+            Some(Some(ttl)) => {
+                let ttl = limits::believed_ttl(ttl);
+                // A majority has it, and the filter lets no smaller nonce through.
+                let basis = Basis::of(String::new());
+                let write = Write { sent, received, ttl, nonce, found: 0, is_confirmed: true, basis };
+                match self.rule.credit(&write) {
+                    Credit::Counts => RenewResult::Credited { sent, ttl: Some(ttl) },
+                    Credit::Stale | Credit::Unconfirmed | Credit::GiveBack => return Err(server.is_stale_primary()),
+                }
+            }
+            Some(None) => lost("the record has been overwritten".to_owned()),
+            None => self.confirm_loss(server, term).await?,
+        };
+        // The take is no longer unanswered: found again as it was, it would be an old state of the record.
+        self.rule.forget();
+        if matches!(renewal, RenewResult::Lost { .. }) {
+            self.own.term.set(None);
+        }
+        Ok(renewal)
+    }
+
+    /// Why a renewal has found nothing. Only what cannot be older than our take says that the record is not ours (K11).
+    async fn confirm_loss(&self, server: &MongoServer, term: Term) -> Result<RenewResult, StoreError> {
+        let entry = match server.observe(&self.boundary).await {
+            Ok(Some(entry)) if entry.record.term >= term => entry,
+            _ => match server.read_linearizable(&self.boundary).await? {
+                None => return Ok(lost("the record is gone".to_owned())),
+                Some(Err(_)) => return Ok(lost("the record has been overwritten".to_owned())),
+                Some(Ok(entry)) => entry,
+            },
+        };
+        let record = &entry.record;
+        Ok(match record.state {
+            RecordState::Held if record.id != self.own.id => lost(format!("{} leads", escaped(&record.name))),
+            RecordState::Held if record.term != term => lost("it is of another term".to_owned()),
+            RecordState::Free | RecordState::Vacant => lost("it was released".to_owned()),
+            RecordState::Held => {
+                return Err(server.is_stale_primary());
+            }
+        })
+    }
+
+    /// How much longer what we have freed is left to the others.
+    fn stands_back(&self, now: Time) -> Option<Duration> {
+        let left = self.yield_until?.since(now);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Frees the record, if it is ours.
+    pub async fn release(&mut self, server: &MongoServer) -> Result<(), StoreError> {
+        self.let_go = true;
+        // They ask once in a renewal interval, a fifth of the ttl if nothing else was said, and have an attempt's time for it.
+        let is_told = server.watch.as_ref().is_some_and(ChangeStreamWatch::hears);
+        self.yield_until = (!is_told).then(|| clock::now() + self.ttl * 3 / 10);
+        let filter = match (self.own.term.get(), self.rule.outstanding()) {
+            (Some(term), _) => self.ours(term),
+            (None, Some(nonce)) => {
+                let mut filter = held(&self.boundary, &self.own.id);
+                filter.insert("seq", long(nonce));
+                filter
+            }
+            (None, None) => return Ok(()),
+        };
+        let nonce = self.rule.nonce();
+        free(server, &self.boundary, filter, nonce).await
+    }
+
+    fn ours(&self, term: Term) -> Document {
+        let mut filter = held(&self.boundary, &self.own.id);
+        filter.insert("term", long(term));
+        filter
+    }
+}
+
+impl ObservedSession for Session {
+    type Server = MongoServer;
+    type Snapshot = Option<StoredRecord>;
+
+    fn takeover(&mut self) -> &mut Takeover<String> {
+        &mut self.rule
+    }
+
+    fn take_released(&mut self) -> bool {
+        std::mem::take(&mut self.let_go)
+    }
+
+    fn clear_term(&mut self) {
+        self.own.term.set(None);
+    }
+
+    async fn observe(&mut self, server: &mut MongoServer) -> Result<Option<StoredRecord>, StoreError> {
+        server.observe(&self.boundary).await
+    }
+
+    fn state(&mut self, _: &MongoServer, seen: &Option<StoredRecord>) -> Result<StoreState<String>, StoreError> {
+        self.doubt_ttl(seen.as_ref());
+        Ok(view(seen.as_ref()))
+    }
+
+    fn recognize(&mut self, _: StoreState<String>, term: Term) {
+        self.rule.took(Basis::of(String::new()), true);
+        self.own.term.set(Some(term));
+    }
+
+    async fn free_stale(&mut self, server: &mut MongoServer, term: Term) -> Result<(), StoreError> {
+        let nonce = self.rule.nonce();
+        free(server, &self.boundary, self.ours(term), nonce).await
+    }
+
+    async fn vacate(&mut self, server: &mut MongoServer) -> Result<(), StoreError> {
+        let Vacancy { nonce, ttl, term } = self.rule.vacancy();
+        // Where somebody else's index removes what has expired, it is to outlive the wait.
+        let stays = long(millis(self.rule.longest_wait().saturating_mul(2)));
+        let record = doc! {
+            "leaderUUID": literal(&uuid::Uuid::new_v4().to_string()), "leaderName": "", "leaderHostname": "",
+            "leaderPort": Bson::Null, "ttlExpire": unused_from(doc! { "$add": ["$$NOW", stays] }, long(term)),
+            "term": long(term), "seq": long(nonce), "ttlMs": long(millis(ttl)), "state": "free", "vacant": true,
+            "since": "$$NOW", "former": Bson::Null, "version": i64::from(VERSION),
+        };
+        // Matches nothing: this can only insert, and does not if there is anything with that name.
+        let absent = doc! { "_id": &self.boundary, "state": { "$in": [] } };
+        match server.change(absent, record).upsert(true).projection(doc! { "_id": 1 }).await {
+            Err(error) if !is_duplicate(&error) => Err(server.explain(&error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     async fn take(
         &mut self,
-        server: &MongoServer,
+        server: &mut MongoServer,
         candidacy: &Candidacy,
-        seen: Option<&StoredRecord>,
-    ) -> Result<Option<Term>, StoreError> {
+        seen: &Option<StoredRecord>,
+        received: Time,
+    ) -> Result<TakeResult, StoreError> {
+        let seen = seen.as_ref();
+        let freed_by_us = seen.is_some_and(|seen| !seen.is_held() && seen.record.id == self.own.id);
+        if let Some(left) = self.stands_back(received).filter(|_| freed_by_us) {
+            return Ok(TakeResult::Yielded(left));
+        }
         let TakeRequest { nonce, floor } = self.rule.bid();
         // The wall clock is the server's, and joins in there (S1).
         let last = seen.map_or(0, |seen| seen.record.term);
@@ -204,11 +305,11 @@ impl Session {
             Ok(Some(taken)) => taken,
             Ok(None) => {
                 self.rule.forget();
-                return Ok(None);
+                return Ok(TakeResult::Changed);
             }
             Err(error) if is_duplicate(&error) => {
                 self.rule.forget();
-                return Ok(None);
+                return Ok(TakeResult::Changed);
             }
             Err(error) => return Err(server.explain(&error)),
         };
@@ -221,124 +322,20 @@ impl Session {
         };
         self.rule.took(Basis::of(String::new()), true);
         self.own.term.set(Some(term));
-        Ok(Some(term))
+        Ok(TakeResult::Taken(term))
     }
 
-    /// Writes a record on which every candidate can wait (S2), unless there is one.
-    async fn vacate(&mut self, server: &MongoServer) -> Result<(), StoreError> {
-        let Vacancy { nonce, ttl, term } = self.rule.vacancy();
-        // Where somebody else's index removes what has expired, it is to outlive the wait.
-        let stays = long(millis(self.rule.longest_wait().saturating_mul(2)));
-        let record = doc! {
-            "leaderUUID": literal(&uuid::Uuid::new_v4().to_string()), "leaderName": "", "leaderHostname": "",
-            "leaderPort": Bson::Null, "ttlExpire": unused_from(doc! { "$add": ["$$NOW", stays] }, long(term)),
-            "term": long(term), "seq": long(nonce), "ttlMs": long(millis(ttl)), "state": "free", "vacant": true,
-            "since": "$$NOW", "former": Bson::Null, "version": i64::from(VERSION),
-        };
-        // Matches nothing: this can only insert, and does not if there is anything with that name.
-        let absent = doc! { "_id": &self.boundary, "state": { "$in": [] } };
-        match server.change(absent, record).upsert(true).projection(doc! { "_id": 1 }).await {
-            Err(error) if !is_duplicate(&error) => Err(server.explain(&error)),
-            Ok(_) | Err(_) => Ok(()),
-        }
+    fn wait(&mut self, _: &MongoServer, left: Duration, decided: bool) -> Duration {
+        if decided { left } else { left.min(UNDECIDED_POLL_INTERVAL) }
     }
 
-    fn too_large(&self, server: &MongoServer) -> StoreError {
-        let (name, address) = (&self.boundary, &server.address);
-        StoreError::Obstacle(format!("the term of {name:?} in {address} is too large to be followed"))
-    }
-
-    /// Renews, and verifies that the record is ours.
-    pub async fn renew(&mut self, server: &MongoServer, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
-        let Some(term) = self.own.term.get() else { return Ok(lost("nothing was won".to_owned())) };
-        let nonce = self.rule.nonce();
-        let mut filter = self.ours(term);
-        // One that comes late must not bring back a version that somebody has seen before.
-        filter.insert("seq", doc! { "$lt": long(nonce) });
-        let mut change = told(candidacy);
-        change.extend(doc! { "seq": long(nonce), "ttlExpire": { "$add": ["$$NOW", "$ttlMs"] } });
-        let sent: Time = clock::now(); // T1
-        let write = server.change(filter, change);
-        let write = write.projection(doc! { "ttlMs": 1 }).return_document(ReturnDocument::After);
-        let renewed = write.await.map_err(|error| server.explain(&error))?;
-        let received = clock::now();
-        let renewal = match renewed.as_ref().map(|record| record.get("ttlMs").and_then(number)) {
-            Some(Some(ttl)) => {
-                let ttl = limits::believed_ttl(ttl);
-                // A majority has it, and the filter lets no smaller nonce through.
-                let basis = Basis::of(String::new());
-                let write = Write { sent, received, ttl, nonce, found: 0, is_confirmed: true, basis };
-                match self.rule.credit(&write) {
-                    Credit::Counts => RenewResult::Credited { sent, ttl: Some(ttl) },
-                    Credit::Stale | Credit::Unconfirmed | Credit::GiveBack => return Err(server.is_behind()),
-                }
-            }
-            Some(None) => lost("the record has been overwritten".to_owned()),
-            None => self.doubt(server, term).await?,
-        };
-        // The take is no longer unanswered: found again as it was, it would be an old state of the record.
-        self.rule.forget();
-        if matches!(renewal, RenewResult::Lost { .. }) {
-            self.own.term.set(None);
-        }
-        Ok(renewal)
-    }
-
-    /// Why a renewal has found nothing. Only what cannot be older than our take says that the record is not ours (K11).
-    async fn doubt(&self, server: &MongoServer, term: Term) -> Result<RenewResult, StoreError> {
-        let entry = match server.look(&self.boundary).await {
-            Ok(Some(entry)) if entry.record.term >= term => entry,
-            _ => match server.look_beyond_doubt(&self.boundary).await? {
-                None => return Ok(lost("the record is gone".to_owned())),
-                Some(Err(_)) => return Ok(lost("the record has been overwritten".to_owned())),
-                Some(Ok(entry)) => entry,
-            },
-        };
-        let record = &entry.record;
-        Ok(match record.state {
-            RecordState::Held if record.id != self.own.id => lost(format!("{} leads", escaped(&record.name))),
-            RecordState::Held if record.term != term => lost("it is of another term".to_owned()),
-            RecordState::Free | RecordState::Vacant => lost("it was released".to_owned()),
-            RecordState::Held => {
-                return Err(server.is_behind());
-            }
-        })
-    }
-
-    /// How much longer what we have freed is left to the others.
-    fn stands_back(&self, now: Time) -> Option<Duration> {
-        let left = self.stands_back_until?.since(now);
-        (!left.is_zero()).then_some(left)
-    }
-
-    /// Frees the record, if it is ours.
-    pub async fn release(&mut self, server: &MongoServer) -> Result<(), StoreError> {
-        self.let_go = true;
-        // They ask once in a renewal interval, a fifth of the ttl if nothing else was said, and have an attempt's time for it.
-        let is_told = server.watch.as_ref().is_some_and(ChangeStreamWatch::hears);
-        self.stands_back_until = (!is_told).then(|| clock::now() + self.ttl * 3 / 10);
-        let filter = match (self.own.term.get(), self.rule.outstanding()) {
-            (Some(term), _) => self.ours(term),
-            (None, Some(nonce)) => {
-                let mut filter = held(&self.boundary, &self.own.id);
-                filter.insert("seq", long(nonce));
-                filter
-            }
-            (None, None) => return Ok(()),
-        };
-        let nonce = self.rule.nonce();
-        free(server, &self.boundary, filter, nonce).await
-    }
-
-    fn ours(&self, term: Term) -> Document {
-        let mut filter = held(&self.boundary, &self.own.id);
-        filter.insert("term", long(term));
-        filter
+    fn observation(&self, seen: &Option<StoredRecord>) -> Observation {
+        seen.as_ref().map(StoredRecord::sighting).unwrap_or_default()
     }
 }
 
 /// The keeper's release: whatever this candidate holds, which is dead.
-pub async fn bequeath(server: &MongoServer, boundary: &str, id: &str) -> Result<(), StoreError> {
+pub async fn release_for_dead(server: &MongoServer, boundary: &str, id: &str) -> Result<(), StoreError> {
     free(server, boundary, held(boundary, id), KEEPER_RELEASE_NONCE).await
 }
 
@@ -364,9 +361,9 @@ async fn free(server: &MongoServer, boundary: &str, ours: Document, nonce: u64) 
         return Ok(());
     }
     // A primary that was cut off may not have heard of our take.
-    match server.look_beyond_doubt(boundary).await? {
+    match server.read_linearizable(boundary).await? {
         Some(Ok(entry)) if entry.is_held() && id.as_ref().and_then(Bson::as_str) == Some(&entry.record.id) => {
-            Err(server.is_behind())
+            Err(server.is_stale_primary())
         }
         Some(_) | None => Ok(()),
     }

@@ -3,7 +3,6 @@
 //! The connection string is the driver's business, and passed on as hosting providers write it into `$MONGODB_URI`. What is
 //! done here: what the flags say about user and password is put in, and nothing that may be a password is put out.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ::mongodb::error::{Error, ErrorKind};
@@ -11,7 +10,11 @@ use ::mongodb::options::{ConnectionString, Tls as DriversTls};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Access, Password, StoreError, StoreUrl};
+use crate::host_port::split_port;
+use crate::store::connection::credentials::{missing_password, non_empty, split_password, split_user};
+use crate::store::connection::tls::TlsSettings;
+use crate::store::url::StoreUrl;
+use crate::store::{Access, Password, StoreError};
 
 const DEFAULT_DATABASE: &str = "elect";
 const FORM: &str = "write it as mongodb://HOST:PORT,HOST:PORT/DATABASE?replicaSet=NAME or mongodb+srv://NAME/DATABASE";
@@ -30,24 +33,10 @@ pub struct Settings {
     /// As people do.
     pub shown: String,
     pub database: String,
-    pub tls: Tls,
+    /// With any of them there is encryption.
+    pub tls: TlsSettings,
     /// How long one attempt may take, all its calls together.
     pub request_timeout: Duration,
-}
-
-/// What the flags say about encryption. With any of them there is encryption.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tls {
-    /// `None`: the authorities that this system trusts.
-    pub ca: Option<PathBuf>,
-    /// Certificate and key.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-impl Tls {
-    pub fn is_given(&self) -> bool {
-        *self != Tls::default()
-    }
 }
 
 /// What a URL says by itself.
@@ -85,7 +74,7 @@ impl MongoUrl {
         if tail.contains('@') {
             return Err(ENCODE.to_owned());
         }
-        let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
+        let (user, hosts) = split_user(authority);
         if hosts.is_empty() {
             return Err(FORM.to_owned());
         }
@@ -93,8 +82,10 @@ impl MongoUrl {
         if !hosts.split(',').all(|host| is_address(host, url.scheme)) {
             return Err(format!("one of the hosts is no HOST:PORT ({ENCODE})"));
         }
-        let (username, password) = match user.map(|user| user.split_once(':').unwrap_or((user, ""))) {
-            Some((name, password)) => (some(name), some(password).map(Password)),
+        let (username, password) = match user.map(split_password) {
+            Some((name, password)) => {
+                (non_empty(name.to_owned()), password.map(str::to_owned).and_then(non_empty).map(Password))
+            }
             None => (None, None),
         };
         let (tail, is_direct) = (without_overridden(tail), tail.to_lowercase().contains("directconnection=true"));
@@ -179,10 +170,6 @@ fn without_overridden(tail: &str) -> String {
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
 }
 
-fn some(text: &str) -> Option<String> {
-    Some(text.to_owned()).filter(|text| !text.is_empty())
-}
-
 /// The driver's words, in one line.
 fn said(error: &Error) -> String {
     let message = if let ErrorKind::InvalidArgument { message, .. } = error.kind.as_ref() {
@@ -195,9 +182,10 @@ fn said(error: &Error) -> String {
 
 /// Whether what follows the colon is a port, if anything does. The rest is for the driver to judge.
 fn is_address(host: &str, scheme: &str) -> bool {
-    match host.rsplit_once(':') {
-        Some((_, port)) if !port.ends_with(']') => scheme == "mongodb" && port.parse::<u16>().is_ok(),
-        Some(_) | None => !host.is_empty(),
+    match split_port(host) {
+        Some((_, Some(_))) => scheme == "mongodb",
+        Some((host, None)) => !host.is_empty(),
+        None => false,
     }
 }
 
@@ -226,7 +214,7 @@ impl Settings {
         let is_usual = !target.tail.to_lowercase().contains("authmechanism=");
         match (&target.username, &target.password) {
             (Some(_), None) if is_usual => {
-                return misused("its user has no password: give it with --password-file or ELECT_PASSWORD".to_owned());
+                return Err(missing_password("its user", "--password-file or ELECT_PASSWORD"));
             }
             (None, Some(_)) => {
                 return misused("a password needs a user: give it with --username, or in the URL".to_owned());
@@ -240,23 +228,10 @@ impl Settings {
             url: Password(target.url()),
             shown: target.address(),
             database: target.database,
-            tls: tls(access)?,
+            tls: TlsSettings::from_flags(access)?,
             request_timeout: access.request_timeout,
         })
     }
-}
-
-fn tls(access: &Access) -> Result<Tls, StoreError> {
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let identity = match (&access.tls_cert, &access.tls_key) {
-        (Some(cert), Some(key)) => Some((absolute(cert), absolute(key))),
-        (None, None) => None,
-        (Some(_), None) => return Err(StoreError::Misused("--tls-cert needs its key: give --tls-key too".to_owned())),
-        (None, Some(_)) => {
-            return Err(StoreError::Misused("--tls-key needs its certificate: give --tls-cert too".to_owned()));
-        }
-    };
-    Ok(Tls { ca: access.tls_ca.as_ref().map(absolute), identity })
 }
 
 #[cfg(test)]

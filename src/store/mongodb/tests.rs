@@ -9,8 +9,9 @@ use ::mongodb::{Client, Collection, IndexModel};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
+use super::super::url::StoreUrl;
 use super::super::worker::{Events, StoreEvent, channel};
-use super::super::{Access, CampaignResult, Candidacy, Identity, RenewResult, Store, StoreError, StoreUrl};
+use super::super::{Access, CampaignResult, Candidacy, Identity, RenewResult, Store, StoreError};
 use crate::store::conformance::{StoreUnderTest, conforms};
 use elect_core::Term;
 use elect_keeper::clock;
@@ -286,7 +287,7 @@ fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
         one.candidacy.identity.name = "$term".to_owned();
         one.candidacy.identity.port = Some(9000);
         one.is_credited().await;
-        let sighting = observer.store.look(&one.candidacy.boundary).await.expect("looked");
+        let sighting = observer.store.observe(&one.candidacy.boundary).await.expect("looked");
         let leader = sighting.leader.expect("a leader");
         assert_eq!((leader.name.as_str(), leader.port), ("$term", Some(9000)));
         // As if it had been away for a ttl.
@@ -296,7 +297,7 @@ fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
         one.candidacy.identity.name = "too late".to_owned();
         assert!(one.lost().await.contains("two leads"));
         two.is_credited().await;
-        let leader = observer.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+        let leader = observer.store.observe(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
         assert_eq!((leader.name.as_str(), leader.term), ("two", Some(term)));
     });
 }
@@ -389,20 +390,20 @@ fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
         let boundary = MongoCandidate::at(server, "nobody").candidacy.boundary;
         for scope in [Some(&boundary), None] {
             let (mut one, mut observer) = (MongoCandidate::at(server, "one"), MongoCandidate::at(server, "observer"));
-            observer.store.look(&boundary).await.expect("looked");
+            observer.store.observe(&boundary).await.expect("looked");
             // That it listens from now on.
-            observer.store.changed(scope).await;
+            observer.store.wait_for_change(scope).await;
             one.wins().await;
-            observer.store.changed(scope).await;
+            observer.store.wait_for_change(scope).await;
             one.is_credited().await;
             one.candidacy.identity.host = format!("new for {scope:?}");
             one.is_credited().await;
-            observer.store.changed(scope).await;
-            let leader = observer.store.look(&boundary).await.expect("looked").leader.expect("a leader");
+            observer.store.wait_for_change(scope).await;
+            let leader = observer.store.observe(&boundary).await.expect("looked").leader.expect("a leader");
             assert_eq!(leader.host, Some(one.candidacy.identity.host.clone()), "the renewal before was no news");
             one.store.release(&one.candidacy).await.expect("released");
-            observer.store.changed(scope).await;
-            assert_eq!(observer.store.look(&boundary).await.expect("looked").leader, None);
+            observer.store.wait_for_change(scope).await;
+            assert_eq!(observer.store.observe(&boundary).await.expect("looked").leader, None);
         }
     });
 }
@@ -423,7 +424,7 @@ fn what_is_not_elects_is_refused_and_hides_no_other_boundary() {
         let mut other = MongoCandidate::at(server, "other");
         other.candidacy.boundary = "another".parse().expect("a name");
         other.wins().await;
-        let seen = other.store.survey(super::Detail::Lease).await.expect("surveyed");
+        let seen = other.store.observe_all(crate::store::Detail::Lease).await.expect("surveyed");
         let seen: Vec<_> = seen.iter().map(|(boundary, seen)| (boundary.as_str(), seen.is_ok())).collect();
         assert_eq!(seen, [("another", true), ("cron", false)]);
     });

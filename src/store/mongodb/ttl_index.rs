@@ -21,7 +21,7 @@ const UNUSED_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Creates the index if it is not there. Whatever becomes of that, it has been said.
-pub async fn tidy(boundaries: Collection<Document>, is_replicated: bool) {
+pub async fn ensure_ttl_index(boundaries: Collection<Document>, is_replicated: bool) {
     if timeout(INDEX_TIMEOUT, see_to(boundaries, is_replicated)).await.is_err() {
         info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: it takes too long");
     }
@@ -45,7 +45,7 @@ async fn see_to(boundaries: Collection<Document>, is_replicated: bool) {
 }
 
 /// The index, if there is one, by which the server may remove the record of a leader.
-pub async fn threat(boundaries: &Collection<Document>) -> Option<String> {
+pub async fn find_unsafe_index(boundaries: &Collection<Document>) -> Option<String> {
     let mut indexes = match boundaries.list_indexes().await {
         Ok(indexes) => indexes,
         Err(error) => {

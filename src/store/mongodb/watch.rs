@@ -18,8 +18,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::errors::{in_short, is_never};
+use super::errors::{in_short, is_permanent};
 use super::stored_record::number;
+use crate::store::observer::WATCH_LIFETIME_MIN;
 use elect_core::Term;
 use elect_keeper::clock;
 
@@ -27,8 +28,6 @@ use elect_keeper::clock;
 const EMPTY_BATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How much longer it may take to come.
 const BATCH_DELAY_MAX: Duration = Duration::from_secs(2);
-/// A stream that was broken off sooner than this is not worth a question of its own: that would make a storm.
-const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// What a stream has to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +147,7 @@ async fn follow(
     let opening = boundaries.watch().pipeline(pipeline).max_await_time(EMPTY_BATCH_INTERVAL);
     let mut stream = match timeout(EMPTY_BATCH_INTERVAL, opening).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if is_never(&error) => {
+        Ok(Err(error)) if is_permanent(&error) => {
             debug!("there is no change stream to be had: {}", in_short(&error));
             // Nor is it asked for again, until there are other connections.
             return std::future::pending().await;

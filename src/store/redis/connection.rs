@@ -17,13 +17,13 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::errors::{ClassifiedError, explain};
+use super::errors::{ClassifiedError, classify};
 use super::hint_flags::HintFlags;
 use super::reply_filter::ReplyFilter;
-use super::settings::{ServerAddress, Settings, Tls};
-use crate::store::access::unreadable;
+use super::settings::Settings;
+use crate::host_port::ServerAddress;
+use crate::store::connection::tls::{TlsSettings, read_pem};
 use crate::store::{StoreError, resolver};
-use elect_core::limits;
 
 /// Addresses of one name that are tried, all at once.
 const ADDRESSES_MAX: usize = 16;
@@ -38,10 +38,10 @@ pub struct Connection {
 
 impl Connection {
     /// The meaning of a failed call on it.
-    pub fn explain(&self, who: &str, error: &RedisError) -> ClassifiedError {
+    pub fn classify(&self, who: &str, error: &RedisError) -> ClassifiedError {
         match self.ear.excess() {
-            Some(excess) => explain(who, &RedisError::from(io::Error::from(excess))),
-            None => explain(who, error),
+            Some(excess) => classify(who, &RedisError::from(io::Error::from(excess))),
+            None => classify(who, error),
         }
     }
 }
@@ -65,7 +65,7 @@ pub async fn open(
     login: RedisConnectionInfo,
     ear: &Arc<HintFlags>,
 ) -> Result<Connection, StoreError> {
-    let failed = |error: io::Error| explain(who, &RedisError::from(error)).error;
+    let failed = |error: io::Error| classify(who, &RedisError::from(error)).error;
     let connector = settings.tls.as_ref().map(connector).transpose()?;
     let stream = connect(address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
@@ -90,7 +90,7 @@ async fn serve(
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let wire = ReplyFilter::new(stream, Arc::clone(ear));
     let opened = MultiplexedConnection::new_with_config(login, wire, config).await;
-    let (client, driver) = opened.map_err(|error| explain(who, &error).error)?;
+    let (client, driver) = opened.map_err(|error| classify(who, &error).error)?;
     let listener = Arc::clone(ear);
     let mut task = JoinSet::new();
     task.spawn(async move {
@@ -117,14 +117,15 @@ async fn connect(address: &ServerAddress) -> io::Result<TcpStream> {
     Err(failure)
 }
 
-fn connector(tls: &Tls) -> Result<TlsConnector, StoreError> {
+fn connector(tls: &TlsSettings) -> Result<TlsConnector, StoreError> {
     // The first one stays: etcd's client asks for the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = ClientConfig::builder().with_root_certificates(roots(tls.ca.as_ref())?);
     let config = match &tls.identity {
         None => config.with_no_client_auth(),
         Some((cert, key)) => {
-            let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| unusable(key, "no private key"))?;
+            let private =
+                PrivateKeyDer::from_pem_slice(&read_pem(key)?).map_err(|_| unusable(key, "no private key"))?;
             config.with_client_auth_cert(certificates(cert)?, private).map_err(|error| unusable(key, &error))?
         }
     };
@@ -152,15 +153,11 @@ fn roots(ca: Option<&PathBuf>) -> Result<RootCertStore, StoreError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read_pem(path)?).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         Ok(_) | Err(_) => Err(unusable(path, "no certificate in PEM")),
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    crate::bounded_file::read(path, limits::PEM_BYTES_MAX).map_err(|error| unreadable(path, &error))
 }
 
 fn unusable(path: &Path, reason: &(impl std::fmt::Display + ?Sized)) -> StoreError {

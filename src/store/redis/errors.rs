@@ -8,35 +8,28 @@ use redis::{ErrorKind, RedisError};
 
 use super::reply_filter::Excess;
 use crate::store::StoreError;
-use crate::text::escaped;
-use elect_core::limits::{MESSAGE_BYTES_MAX, cut};
+use crate::store::connection::errors::{excerpt, is_certificate_error, root_cause};
 
 /// A call that failed.
 pub struct ClassifiedError {
     pub error: StoreError,
     /// Whether this connection, or this server, is not the one to ask again.
-    pub speaks_for_another: bool,
-}
-
-/// A text of the server's, made safe to show.
-pub fn outside(text: &str) -> String {
-    let text = cut(text.to_owned(), MESSAGE_BYTES_MAX);
-    cut(escaped(&text).into_owned(), MESSAGE_BYTES_MAX)
+    pub try_other_server: bool,
 }
 
 /// The meaning of a failed call. `server` is how people call it.
-pub fn explain(server: &str, error: &RedisError) -> ClassifiedError {
-    let unavailable = |what: String, speaks_for_another| ClassifiedError {
+pub fn classify(server: &str, error: &RedisError) -> ClassifiedError {
+    let unavailable = |what: String, try_other_server| ClassifiedError {
         error: StoreError::Unavailable(format!("{server} {what}")),
-        speaks_for_another,
+        try_other_server,
     };
     let refused = |what: String| ClassifiedError {
         error: StoreError::Refused(format!("{server} {what}")),
-        speaks_for_another: false,
+        try_other_server: false,
     };
-    let said = outside(error.detail().unwrap_or_default());
+    let said = excerpt(error.detail().unwrap_or_default());
     let said = said.as_str();
-    match error.code().map(|code| behind(code, said)) {
+    match error.code().map(|code| unwrap_script_error(code, said)) {
         Some("LOADING") => return unavailable("is still loading its data".to_owned(), true),
         Some("READONLY") => return unavailable("is a replica, and not the primary any more".to_owned(), true),
         Some("MASTERDOWN") => return unavailable("is a replica without a primary".to_owned(), true),
@@ -70,14 +63,14 @@ pub fn explain(server: &str, error: &RedisError) -> ClassifiedError {
         return refused("is too old: Redis 6 is the oldest that elect works with".to_owned());
     }
     if matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension) {
-        let code = outside(error.code().unwrap_or_default());
+        let code = excerpt(error.code().unwrap_or_default());
         return unavailable(format!("says {code} {said}").trim_end().to_owned(), false);
     }
     if let Some(excess) = excess(error) {
         return unavailable(excess.to_string(), true);
     }
-    let reason = outside(&reason(error));
-    if is_about_certificates(&reason) {
+    let reason = root_cause(error);
+    if is_certificate_error(&reason) {
         refused(format!("cannot be trusted, or does not trust us: {reason}"))
     } else if error.is_connection_refusal() || !error.is_connection_dropped() {
         unavailable(format!("cannot be reached: {reason}"), true)
@@ -88,19 +81,10 @@ pub fn explain(server: &str, error: &RedisError) -> ClassifiedError {
 
 /// What an error is about. A Redis 6 wraps what befalls a script: `ERR Error running script (call to f_…): @user_script: 12:
 /// -READONLY You can't write …`.
-fn behind<'a>(code: &'a str, said: &'a str) -> &'a str {
+fn unwrap_script_error<'a>(code: &'a str, said: &'a str) -> &'a str {
     let wrapped = said.strip_prefix("Error running script").filter(|_| code == "ERR");
     let cause = wrapped.and_then(|text| text.split_once(": -")).and_then(|(_, cause)| cause.split_whitespace().next());
     cause.unwrap_or(code)
-}
-
-/// The innermost cause: the outer ones say only that there was an error.
-fn reason(error: &RedisError) -> String {
-    let mut innermost: &dyn Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 /// Whether the limits on what a server may send were the cause.
@@ -109,20 +93,16 @@ fn excess(error: &RedisError) -> Option<Excess> {
     cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref().copied()
 }
 
-/// Whether TLS failed for what either side has to show: asking again changes nothing.
-fn is_about_certificates(reason: &str) -> bool {
-    reason.contains("invalid peer certificate") || reason.contains("received fatal alert")
-}
-
 #[cfg(test)]
 mod tests {
+    use elect_core::limits::MESSAGE_BYTES_MAX;
     use redis::Value;
 
     use super::*;
 
     fn explained(answer: &[u8]) -> ClassifiedError {
         let Ok(Value::ServerError(error)) = redis::parse_redis_value(answer) else { panic!("no error: {answer:?}") };
-        explain("redis:6379", &RedisError::from(error))
+        classify("redis:6379", &RedisError::from(error))
     }
 
     #[test]
@@ -152,7 +132,7 @@ mod tests {
             ),
         ] {
             let trouble = explained(format!("-{answer}\r\n").as_bytes());
-            assert_eq!(trouble.speaks_for_another, elsewhere, "{answer}");
+            assert_eq!(trouble.try_other_server, elsewhere, "{answer}");
             let StoreError::Unavailable(said) = trouble.error else { panic!("{answer}: {:?}", trouble.error) };
             assert!(said.contains(means), "{answer}: {said}");
         }
@@ -180,8 +160,8 @@ mod tests {
     #[test]
     fn a_limit_is_named_and_not_taken_for_an_outage() {
         for excess in [Excess::Size, Excess::Form] {
-            let trouble = explain("redis:6379", &RedisError::from(io::Error::from(excess)));
-            assert!(trouble.speaks_for_another);
+            let trouble = classify("redis:6379", &RedisError::from(io::Error::from(excess)));
+            assert!(trouble.try_other_server);
             assert_eq!(trouble.error.to_string(), format!("redis:6379 {excess}"));
         }
     }

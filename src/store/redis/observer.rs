@@ -3,10 +3,9 @@
 //! Announcements begin after the first look, and with every connection anew: the first hint is that they have begun. A renewal
 //! changes nothing that would have to be shown at once.
 
-use std::time::Duration;
-
 use super::hint_flags::HintKind;
 use super::server::RedisServer;
+use crate::store::observer::WATCH_LIFETIME_MIN;
 use elect_keeper::clock;
 
 /// What came in.
@@ -22,9 +21,6 @@ pub enum HintResult {
         soon: bool,
     },
 }
-
-/// A connection that ended sooner than this is no reason to look.
-const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// Waits for what is announced on one channel, or on all that match a pattern. Cancel safe: asking twice is asking once.
 pub async fn changed(server: &mut RedisServer, channel: &str, is_pattern: bool) -> HintResult {

@@ -19,7 +19,8 @@ use url::Host;
 use super::connection::open;
 use super::hint_flags::HintFlags;
 use super::server::login;
-use super::settings::{ServerAddress, Settings};
+use super::settings::Settings;
+use crate::host_port::ServerAddress;
 use crate::store::StoreError;
 use elect_core::Time;
 
@@ -133,7 +134,7 @@ async fn ask(
     questions.cmd("SENTINEL").arg("get-master-addr-by-name").arg(primary);
     questions.cmd("SENTINEL").arg("master").arg(primary);
     let answers = connection.client.send_packed_commands(&questions, 0, 2).await;
-    let failed = |error: RedisError| connection.explain(&who, &error).error;
+    let failed = |error: RedisError| connection.classify(&who, &error).error;
     let answers = answers.map_err(failed)?;
     let mut answers = answers.into_iter();
     let known: Option<(String, u16)> = match answers.next() {

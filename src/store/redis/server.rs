@@ -11,11 +11,13 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::connection::{Connection, open};
-use super::errors::{ClassifiedError, outside};
+use super::errors::ClassifiedError;
 use super::hint_flags::HintFlags;
 use super::sentinel::{SentinelReply, Setbacks, ask_all};
-use super::settings::{Route, ServerAddress, Settings};
+use super::settings::{Route, Settings};
+use crate::host_port::ServerAddress;
 use crate::store::StoreError;
+use crate::store::connection::errors::excerpt;
 use elect_core::Time;
 use elect_keeper::clock;
 
@@ -152,12 +154,12 @@ impl RedisServer {
             is_heard: false,
             since: clock::now(),
         };
-        server.look_over().await?;
+        server.check_server().await?;
         Ok(server)
     }
 
     /// Whether it is one that can hold elections.
-    async fn look_over(&mut self) -> Result<(), StoreError> {
+    async fn check_server(&mut self) -> Result<(), StoreError> {
         let info: String = self.ask(&redis::cmd("INFO")).await?;
         let field = |name: &str| {
             info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
@@ -171,7 +173,7 @@ impl RedisServer {
             _ => {}
         }
         if field("maxmemory_policy").starts_with("allkeys") {
-            let policy = outside(field("maxmemory_policy"));
+            let policy = excerpt(field("maxmemory_policy"));
             return refuse(&format!(
                 "its maxmemory-policy is {policy}, which may evict the record of who leads: set noeviction or volatile-lru"
             ));
@@ -303,8 +305,8 @@ impl RedisServer {
     }
 
     fn judge(&mut self, error: &RedisError) -> StoreError {
-        let ClassifiedError { error, speaks_for_another } = self.connection.explain(&self.address.to_string(), error);
-        self.is_sound &= !speaks_for_another;
+        let ClassifiedError { error, try_other_server } = self.connection.classify(&self.address.to_string(), error);
+        self.is_sound &= !try_other_server;
         error
     }
 }

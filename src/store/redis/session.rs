@@ -15,34 +15,33 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
 use tracing::warn;
 
 use super::hint_flags::HintKind;
+use super::observation::{observed, read};
 use super::quorum::{Count, Quorum, Replicas};
 use super::server::{LuaScript, RedisServer};
 use super::settings::{Route, Settings};
-use super::stored_record::{NONCE_MAX, Snapshot, StoredRecord, basis, count, epoch, epoch_text, foreign};
+use super::stored_record::{NONCE_MAX, Snapshot, StoredRecord, basis, count, epoch, epoch_text};
 use crate::store::record::VERSION;
-use crate::store::{CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
+use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
+use crate::store::{Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
-use elect_core::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, TERM_MAX, believed_ttl, cut};
-use elect_core::takeover::{Basis, Credit, Decision, Durability, RecordState, TakeRequest, Takeover, Vacancy, Write};
+use elect_core::limits::{TERM_MAX, believed_ttl};
+use elect_core::takeover::{Basis, Credit, Durability, RecordState, StoreState, TakeRequest, Takeover, Vacancy, Write};
 use elect_core::{Term, Time};
 use elect_keeper::clock;
 
-/// How often a record that changes under our hands is looked at again within an attempt.
-const TAKE_ATTEMPTS_MAX: usize = 4;
 /// Between two hints, however many announcements there are.
 const HINT_INTERVAL: Duration = Duration::from_millis(10);
-/// Of a release that a keeper makes: larger than any that its campaigner came to.
-const KEEPER_RELEASE_NONCE: u64 = NONCE_MAX;
+// A script takes the nonce of a keeper for a number.
+const _: () = assert!(KEEPER_RELEASE_NONCE <= NONCE_MAX);
 /// So many restarts of one wait by replicas that attach are reported.
 const RESTARTS_REPORTED: u32 = 3;
 
 /// The scripts, by their hashes.
 pub struct LuaScripts {
-    look: LuaScript,
+    pub look: LuaScript,
     take: LuaScript,
     renew: LuaScript,
     release: LuaScript,
@@ -63,6 +62,7 @@ impl LuaScripts {
 /// One candidate for one boundary.
 #[expect(clippy::struct_excessive_bools, reason = "each is true or false by itself")]
 pub struct Session {
+    scripts: Rc<LuaScripts>,
     key: String,
     id: String,
     rule: Takeover<String>,
@@ -89,9 +89,10 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(settings: &Settings, candidacy: &Candidacy) -> Session {
+    pub fn new(settings: &Settings, scripts: Rc<LuaScripts>, candidacy: &Candidacy) -> Session {
         let id = candidacy.identity.id.clone();
         Session {
+            scripts,
             key: settings.key(&candidacy.boundary),
             rule: Takeover::new(id.clone(), candidacy.ttl, Durability::Volatile),
             id,
@@ -146,73 +147,6 @@ impl Session {
         Ok(())
     }
 
-    /// Looks at the record, and takes it if that is allowed.
-    pub async fn stand(
-        &mut self,
-        server: &mut RedisServer,
-        scripts: &LuaScripts,
-        candidacy: &Candidacy,
-    ) -> Result<CampaignResult, StoreError> {
-        if std::mem::take(&mut self.let_go) {
-            // What was released is not ours any more, even if the release has not arrived: it may yet.
-            self.rule.forget();
-            self.term = None;
-        }
-        let mut last = Observation::default();
-        for _ in 0..TAKE_ATTEMPTS_MAX {
-            let glance = self.look_or_vacate(server, scripts).await?;
-            let received = clock::now(); // T1
-            let quorum = self.agree(server, &glance)?;
-            let view = glance.view(quorum.required, quorum.replaces);
-            match self.rule.decide(received, &view) {
-                Decision::AlreadyOurs(term) => {
-                    let taken = view.record.map_or(view.basis, |record| record.basis);
-                    self.rule.took(taken, quorum.required == 0);
-                    self.term = Some(term);
-                    return Ok(CampaignResult::Won { term });
-                }
-                Decision::ReleaseStale(term) => {
-                    let nonce = self.rule.nonce();
-                    free(server, scripts, &self.key, &self.id, ("term", term), nonce, None).await?;
-                    self.rule.forget();
-                }
-                Decision::Take => {
-                    if let Some(term) = self.take(server, scripts, candidacy, &glance, quorum).await? {
-                        self.undecided.set(false);
-                        return Ok(CampaignResult::Won { term });
-                    }
-                }
-                // The record that the look has written was deleted at once.
-                Decision::Vacate => {}
-                Decision::Wait { left, decided } => {
-                    self.undecided.set(!decided);
-                    self.report_restarts(server);
-                    let sighting = self.told(&glance);
-                    return Ok(CampaignResult::Waiting { sighting, again: Some(left), decided });
-                }
-            }
-            last = self.told(&glance);
-        }
-        // It goes from hand to hand.
-        let again = Some(Duration::from_millis(fastrand::u64(1..100)));
-        Ok(CampaignResult::Waiting { sighting: last, again, decided: false })
-    }
-
-    /// Looks at the record; where there is none, one is written in the same moment on which every candidate can wait (S2).
-    async fn look_or_vacate(&mut self, server: &mut RedisServer, scripts: &LuaScripts) -> Result<Snapshot, StoreError> {
-        let Vacancy { nonce, ttl, term } = self.rule.vacancy();
-        let vacant = [
-            VERSION.to_string(),
-            uuid::Uuid::new_v4().to_string(),
-            millis(ttl),
-            term.to_string(),
-            nonce.to_string(),
-            self.all.map(|all| all.to_string()).unwrap_or_default(),
-        ];
-        let vacant: Vec<&str> = vacant.iter().map(String::as_str).collect();
-        read(&self.key, server.run(&scripts.look, &self.key, &vacant).await?)
-    }
-
     /// By how many replicas we campaign beside what was seen.
     fn agree(&mut self, server: &RedisServer, glance: &Snapshot) -> Result<Quorum, StoreError> {
         self.replicas = glance.replicas;
@@ -242,89 +176,15 @@ impl Session {
         }
     }
 
-    /// `None`: it is not any more what we have seen.
-    async fn take(
-        &mut self,
-        server: &mut RedisServer,
-        scripts: &LuaScripts,
-        candidacy: &Candidacy,
-        glance: &Snapshot,
-        mut quorum: Quorum,
-    ) -> Result<Option<Term>, StoreError> {
-        let TakeRequest { nonce, floor } = self.rule.bid();
-        self.term = None;
-        let [id, term, seen_nonce, state, required] = glance.entry.as_ref().map(expected).unwrap_or_default();
-        let [attachments, commands] = match quorum.required {
-            0 => [String::new(), String::new()],
-            _ => [glance.epoch.attachments.to_string(), glance.epoch.commands.to_string()],
-        };
-        let [name, host, port] = told_of(&candidacy.identity);
-        let arguments = [
-            id,
-            term,
-            seen_nonce,
-            state,
-            required,
-            glance.life.clone(),
-            attachments,
-            commands,
-            self.key.clone(),
-            floor.to_string(),
-            TERM_MAX.to_string(),
-            VERSION.to_string(),
-            self.id.clone(),
-            name,
-            host,
-            port,
-            millis(candidacy.ttl),
-            nonce.to_string(),
-            quorum.all_in_record(),
-            quorum.required_in_record(),
-        ];
-        let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
-        match words(&answer)[..] {
-            ["taken", term, life, at, replicas] => {
-                let (term, at) = (number(term)?, epoch(at).ok_or_else(nonsense)?);
-                self.replicas = count(replicas).ok_or_else(nonsense)?;
-                if quorum.all.is_none() {
-                    // As many as there were when it was written.
-                    quorum.required = self.option.of(self.replicas.attached);
-                }
-                quorum.learn(confirmed, self.replicas);
-                self.quorum = Some(quorum);
-                self.confirm(server, confirmed, quorum)?;
-                self.rule.took(basis(life.to_owned(), at, quorum.required), true);
-                self.term = Some(term);
-                Ok(Some(term))
-            }
-            ["changed" | "foreign"] => {
-                self.rule.forget();
-                Ok(None)
-            }
-            ["overflow"] => {
-                self.rule.forget();
-                let key = &self.key;
-                Err(StoreError::Obstacle(format!(
-                    "the term in {key:?}, or the server's clock, is too large: delete the key once nobody leads"
-                )))
-            }
-            _ => Err(nonsense()),
-        }
-    }
-
     /// Renews, and verifies that the record is ours.
-    pub async fn renew(
-        &mut self,
-        server: &mut RedisServer,
-        scripts: &LuaScripts,
-        candidacy: &Candidacy,
-    ) -> Result<RenewResult, StoreError> {
+    pub async fn renew(&mut self, server: &mut RedisServer, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
         let (Some(term), Some(mut quorum)) = (self.term, self.quorum) else {
             return Ok(lost("nothing was won".to_owned()));
         };
+        let scripts = Rc::clone(&self.scripts);
         let nonce = self.rule.nonce();
         let sent: Time = clock::now(); // T1
-        let [name, host, port] = told_of(&candidacy.identity);
+        let [name, host, port] = identity_fields(&candidacy.identity);
         let [life, settled_epoch] = in_record(self.rule.settled());
         let [grown, grown_required] = quorum.growth_in_record();
         let arguments = [
@@ -343,16 +203,16 @@ impl Session {
         ];
         let (answer, confirmed) = self.write(server, &scripts.renew, &arguments, quorum).await?;
         let received = clock::now();
-        match words(&answer)[..] {
+        match as_strs(&answer)[..] {
             ["renewed", ttl, found, life, at, replicas, all, _] => {
                 let ttl = believed_ttl(number(ttl)?).min(candidacy.ttl);
-                self.replicas = count(replicas).ok_or_else(nonsense)?;
+                self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
                 // A growth that this write brings governs the next one.
                 let governing = quorum.required;
                 quorum.adopt(all.parse().ok());
                 quorum.learn(confirmed, self.replicas);
                 (self.quorum, self.all) = (Some(quorum), quorum.all);
-                let at = epoch(at).ok_or_else(nonsense)?;
+                let at = epoch(at).ok_or_else(unexpected_reply)?;
                 let write = Write {
                     sent,
                     received,
@@ -362,7 +222,7 @@ impl Session {
                     is_confirmed: quorum.is_confirmed(confirmed, self.replicas),
                     basis: basis(life.to_owned(), at, governing),
                 };
-                self.judge(server, scripts, term, confirmed, &write).await
+                self.judge(server, &scripts, term, confirmed, &write).await
             }
             ["lost", id, state, name] => Ok(lost(match (id, state) {
                 // A candidate that has found none has written a vacant one since.
@@ -375,7 +235,7 @@ impl Session {
                 Ok(lost(format!("the record asks for {:?} replicas instead of {}", escaped(required), quorum.required)))
             }
             ["foreign"] => Ok(lost("the record was overwritten with something else".to_owned())),
-            _ => Err(nonsense()),
+            _ => Err(unexpected_reply()),
         }
     }
 
@@ -414,7 +274,7 @@ impl Session {
     }
 
     /// Frees the record, if it is ours.
-    pub async fn release(&mut self, server: &mut RedisServer, scripts: &LuaScripts) -> Result<(), StoreError> {
+    pub async fn release(&mut self, server: &mut RedisServer) -> Result<(), StoreError> {
         self.let_go = true;
         let claim = match (self.term, self.rule.outstanding()) {
             (Some(term), _) => ("term", term),
@@ -422,7 +282,7 @@ impl Session {
             (None, None) => return Ok(()),
         };
         let nonce = self.rule.nonce();
-        free(server, scripts, &self.key, &self.id, claim, nonce, self.rule.settled()).await
+        free(server, &self.scripts, &self.key, &self.id, claim, nonce, self.rule.settled()).await
     }
 
     async fn write(
@@ -467,7 +327,7 @@ impl Session {
     }
 
     /// For people.
-    fn told(&self, glance: &Snapshot) -> Observation {
+    fn describe(&self, glance: &Snapshot) -> Observation {
         let wait = humantime::format_duration(self.rule.longest_wait());
         let known = observed(glance);
         if known.leader.is_some() {
@@ -503,8 +363,142 @@ impl Session {
     }
 }
 
+impl ObservedSession for Session {
+    type Server = RedisServer;
+    type Snapshot = Snapshot;
+
+    fn takeover(&mut self) -> &mut Takeover<String> {
+        &mut self.rule
+    }
+
+    fn take_released(&mut self) -> bool {
+        std::mem::take(&mut self.let_go)
+    }
+
+    fn clear_term(&mut self) {
+        self.term = None;
+    }
+
+    /// Where there is no record, one is written in the same moment on which every candidate can wait (S2).
+    async fn observe(&mut self, server: &mut RedisServer) -> Result<Snapshot, StoreError> {
+        let Vacancy { nonce, ttl, term } = self.rule.vacancy();
+        let vacant = [
+            VERSION.to_string(),
+            uuid::Uuid::new_v4().to_string(),
+            millis(ttl),
+            term.to_string(),
+            nonce.to_string(),
+            self.all.map(|all| all.to_string()).unwrap_or_default(),
+        ];
+        let vacant: Vec<&str> = vacant.iter().map(String::as_str).collect();
+        read(&self.key, server.run(&self.scripts.look, &self.key, &vacant).await?)
+    }
+
+    fn state(&mut self, server: &RedisServer, snapshot: &Snapshot) -> Result<StoreState<String>, StoreError> {
+        let quorum = self.agree(server, snapshot)?;
+        Ok(snapshot.view(quorum.required, quorum.replaces))
+    }
+
+    fn recognize(&mut self, state: StoreState<String>, term: Term) {
+        let taken = state.record.map_or(state.basis, |record| record.basis);
+        self.rule.took(taken, self.quorum.is_some_and(|quorum| quorum.required == 0));
+        self.term = Some(term);
+    }
+
+    async fn free_stale(&mut self, server: &mut RedisServer, term: Term) -> Result<(), StoreError> {
+        let nonce = self.rule.nonce();
+        free(server, &self.scripts, &self.key, &self.id, ("term", term), nonce, None).await
+    }
+
+    /// The record that the observation has written was deleted at once.
+    async fn vacate(&mut self, _: &mut RedisServer) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn take(
+        &mut self,
+        server: &mut RedisServer,
+        candidacy: &Candidacy,
+        glance: &Snapshot,
+        _: Time,
+    ) -> Result<TakeResult, StoreError> {
+        let Some(mut quorum) = self.quorum else { return Ok(TakeResult::Changed) };
+        let scripts = Rc::clone(&self.scripts);
+        let TakeRequest { nonce, floor } = self.rule.bid();
+        self.term = None;
+        let [id, term, seen_nonce, state, required] = glance.entry.as_ref().map(expected).unwrap_or_default();
+        let [attachments, commands] = match quorum.required {
+            0 => [String::new(), String::new()],
+            _ => [glance.epoch.attachments.to_string(), glance.epoch.commands.to_string()],
+        };
+        let [name, host, port] = identity_fields(&candidacy.identity);
+        let arguments = [
+            id,
+            term,
+            seen_nonce,
+            state,
+            required,
+            glance.life.clone(),
+            attachments,
+            commands,
+            self.key.clone(),
+            floor.to_string(),
+            TERM_MAX.to_string(),
+            VERSION.to_string(),
+            self.id.clone(),
+            name,
+            host,
+            port,
+            millis(candidacy.ttl),
+            nonce.to_string(),
+            quorum.all_in_record(),
+            quorum.required_in_record(),
+        ];
+        let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
+        match as_strs(&answer)[..] {
+            ["taken", term, life, at, replicas] => {
+                let (term, at) = (number(term)?, epoch(at).ok_or_else(unexpected_reply)?);
+                self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
+                if quorum.all.is_none() {
+                    // As many as there were when it was written.
+                    quorum.required = self.option.of(self.replicas.attached);
+                }
+                quorum.learn(confirmed, self.replicas);
+                self.quorum = Some(quorum);
+                self.confirm(server, confirmed, quorum)?;
+                self.rule.took(basis(life.to_owned(), at, quorum.required), true);
+                self.term = Some(term);
+                self.undecided.set(false);
+                Ok(TakeResult::Taken(term))
+            }
+            ["changed" | "foreign"] => {
+                self.rule.forget();
+                Ok(TakeResult::Changed)
+            }
+            ["overflow"] => {
+                self.rule.forget();
+                let key = &self.key;
+                Err(StoreError::Obstacle(format!(
+                    "the term in {key:?}, or the server's clock, is too large: delete the key once nobody leads"
+                )))
+            }
+            _ => Err(unexpected_reply()),
+        }
+    }
+
+    fn wait(&mut self, server: &RedisServer, left: Duration, decided: bool) -> Duration {
+        self.undecided.set(!decided);
+        self.report_restarts(server);
+        left
+    }
+
+    fn observation(&self, snapshot: &Snapshot) -> Observation {
+        self.describe(snapshot)
+    }
+}
+
 /// What the record says of its leader, and may be proclaimed anew: name, host and port.
-fn told_of(identity: &Identity) -> [String; 3] {
+fn identity_fields(identity: &Identity) -> [String; 3] {
     let port = identity.port.map(|port| port.to_string()).unwrap_or_default();
     [identity.name.clone(), identity.host.clone(), port]
 }
@@ -529,68 +523,8 @@ fn millis(duration: Duration) -> String {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).to_string()
 }
 
-async fn look(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Snapshot, StoreError> {
-    read(key, server.run(&scripts.look, key, &[]).await?)
-}
-
-/// What a script saw of a key.
-fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
-    let bytes = |value: Value| redis::from_redis_value::<Vec<u8>>(value).map_err(|_| nonsense());
-    let text = |value: Value| Ok(String::from_utf8_lossy(&bytes(value)?).into_owned());
-    let mut parts = answer.into_iter();
-    match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(life), Some(now), Some(at), Some(replicas), Some(fields)) => {
-            // elect writes nothing but text.
-            let fields = redis::from_redis_value(fields).map_err(|_| StoreError::Obstacle(foreign(key)))?;
-            Ok(Snapshot {
-                life: text(life)?,
-                now: number(&text(now)?)?,
-                epoch: epoch(&text(at)?).ok_or_else(nonsense)?,
-                replicas: count(&text(replicas)?).ok_or_else(nonsense)?,
-                entry: StoredRecord::read(key, &fields)?,
-            })
-        }
-        (Some(_), Some(name), None, None, None) => {
-            let name = cut(text(name)?, NAME_BYTES_MAX);
-            Err(StoreError::Obstacle(format!(
-                "the record of {:?} in {key:?} has more than {RECORD_BYTES_MAX} bytes or 256 fields: delete the key",
-                escaped(&name)
-            )))
-        }
-        _ => Err(StoreError::Obstacle(foreign(key))),
-    }
-}
-
-/// Who leads, for those who look on: to them an abandoned record is no leader, and nothing more.
-pub async fn sighting(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Observation, StoreError> {
-    Ok(from_outside(&look(server, scripts, key).await?))
-}
-
-/// The same of many keys.
-pub async fn sightings(
-    server: &mut RedisServer,
-    scripts: &LuaScripts,
-    keys: &[String],
-) -> Result<Vec<Result<Observation, StoreError>>, StoreError> {
-    let answers = server.run_on_each(&scripts.look, keys).await?;
-    let sighting = |(key, answer): (&String, Result<_, _>)| Ok(from_outside(&read(key, answer?)?));
-    Ok(keys.iter().zip(answers).map(sighting).collect())
-}
-
-fn from_outside(glance: &Snapshot) -> Observation {
-    Observation { obstacle: None, ..observed(glance) }
-}
-
-fn observed(glance: &Snapshot) -> Observation {
-    let former = glance.former();
-    match glance.leader() {
-        Ok(leader) => Observation { leader, former, ..Observation::default() },
-        Err(abandoned) => Observation { obstacle: Some(abandoned.to_string()), former, ..Observation::default() },
-    }
-}
-
 /// The keeper's release: whatever this candidate holds, which is dead.
-pub async fn bequeath(
+pub async fn release_for_dead(
     server: &mut RedisServer,
     scripts: &LuaScripts,
     key: &str,
@@ -615,18 +549,18 @@ async fn free(
     server.run::<Vec<String>>(&scripts.release, key, &arguments).await.map(drop)
 }
 
-fn words(answer: &[String]) -> Vec<&str> {
+fn as_strs(answer: &[String]) -> Vec<&str> {
     answer.iter().map(String::as_str).collect()
 }
 
-fn number(text: &str) -> Result<u64, StoreError> {
-    text.parse().map_err(|_| nonsense())
+pub fn number(text: &str) -> Result<u64, StoreError> {
+    text.parse().map_err(|_| unexpected_reply())
 }
 
 fn lost(why: String) -> RenewResult {
     RenewResult::Lost { why }
 }
 
-fn nonsense() -> StoreError {
+pub fn unexpected_reply() -> StoreError {
     StoreError::Unavailable("the answer of a script is not what it should be".to_owned())
 }

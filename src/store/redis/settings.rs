@@ -3,15 +3,17 @@
 //! `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` as hosting providers write it into `$REDIS_URL`; with Sentinel
 //! `redis+sentinel://HOST[:PORT],…/PRIMARY[/DB]`. What the flags say about user and password counts before the URL.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
-use url::Host;
 
 use super::quorum::Replicas;
-use crate::store::{Access, Password, StoreError, StoreUrl};
+use crate::host_port::{ServerAddress, split_port};
+use crate::store::connection::credentials::{missing_password, non_empty, split_password, split_user};
+use crate::store::connection::tls::TlsSettings;
+use crate::store::url::StoreUrl;
+use crate::store::{Access, Password, StoreError};
 use elect_core::boundary::Boundary;
 
 const DEFAULT_PORT: u16 = 6379;
@@ -34,7 +36,7 @@ pub struct Settings {
     /// Another required number that a record may have, which this one is to replace.
     pub replicas_was: Option<u64>,
     /// `None`: in the clear.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsSettings>,
     pub username: Option<String>,
     pub password: Option<Password>,
     /// How long one attempt may take, all its calls together.
@@ -57,22 +59,6 @@ pub enum Route {
         /// Whether they are to be told user and password too.
         auth: bool,
     },
-}
-
-/// A host, without brackets, and a port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ServerAddress {
-    pub host: String,
-    pub port: u16,
-}
-
-/// How the server proves who it is, and we do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tls {
-    /// `None`: the authorities that this system trusts.
-    pub ca: Option<PathBuf>,
-    /// Certificate and key.
-    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// What a URL says by itself.
@@ -105,7 +91,7 @@ impl RedisUrl {
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
+        let (user, hosts) = split_user(authority);
         let (username, password) = user.map_or(Ok((None, None)), credentials)?;
         let options = options(query, sentinel)?;
         let (route, db) = if sentinel {
@@ -154,13 +140,6 @@ impl RedisUrl {
     }
 }
 
-impl std::fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ServerAddress { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
-}
-
 fn form(sentinel: bool) -> String {
     if sentinel {
         "write it as redis+sentinel://HOST:PORT,HOST:PORT/NAME, where NAME is how the Sentinels call the primary"
@@ -176,29 +155,19 @@ fn decoded(text: &str) -> Result<String, String> {
 }
 
 fn credentials(text: &str) -> Result<(Option<String>, Option<Password>), String> {
-    let (name, password) = text.split_once(':').map_or((text, None), |(name, password)| (name, Some(password)));
-    let some = |text: String| Some(text).filter(|text| !text.is_empty());
-    let password = password.map(decoded).transpose()?.and_then(some);
-    Ok((some(decoded(name)?), password.map(Password)))
+    let (name, password) = split_password(text);
+    let password = password.map(decoded).transpose()?.and_then(non_empty);
+    Ok((non_empty(decoded(name)?), password.map(Password)))
 }
 
 /// `host`, `host:port` or `[v6]:port` with the port that is usual if there is none.
 fn address(text: &str, usual_port: u16) -> Result<ServerAddress, String> {
     // Not repeated: it may be a password.
     let wrong = || "one of the hosts is no HOST:PORT (what is special in a password has to be %-encoded)".to_owned();
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
-        Some(_) | None => (text, usual_port),
-    };
-    if host.contains(',') {
+    if split_port(text).ok_or_else(wrong)?.0.contains(',') {
         return Err("of hosts there is one, but for redis+sentinel://".to_owned());
     }
-    let host = match Host::parse(host).map_err(|_| wrong())? {
-        Host::Domain(name) => name,
-        Host::Ipv4(address) => address.to_string(),
-        Host::Ipv6(address) => address.to_string(),
-    };
-    Ok(ServerAddress { host, port })
+    ServerAddress::parse(text, usual_port).ok_or_else(wrong)
 }
 
 struct Options {
@@ -258,9 +227,7 @@ impl Settings {
         let username = access.username.clone().or(target.username);
         let password = access.password.clone().or(target.password);
         if let (Some(name), None) = (&username, &password) {
-            return Err(StoreError::Misused(format!(
-                "user {name:?} has no password: give it with --password-file or ELECT_PASSWORD"
-            )));
+            return Err(missing_password(&format!("user {name:?}"), "--password-file or ELECT_PASSWORD"));
         }
         Ok(Settings {
             route: target.route,
@@ -268,7 +235,7 @@ impl Settings {
             prefix: target.prefix,
             replicas: target.replicas,
             replicas_was: target.replicas_was,
-            tls: if target.encrypted { Some(tls(access)?) } else { None },
+            tls: if target.encrypted { Some(TlsSettings::from_flags(access)?) } else { None },
             username,
             password,
             request_timeout: access.request_timeout,
@@ -280,19 +247,6 @@ impl Settings {
     pub fn key(&self, boundary: &Boundary) -> String {
         format!("{}{boundary}", self.prefix)
     }
-}
-
-fn tls(access: &Access) -> Result<Tls, StoreError> {
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let identity = match (&access.tls_cert, &access.tls_key) {
-        (Some(cert), Some(key)) => Some((absolute(cert), absolute(key))),
-        (None, None) => None,
-        (Some(_), None) => return Err(StoreError::Misused("--tls-cert needs its key: give --tls-key too".to_owned())),
-        (None, Some(_)) => {
-            return Err(StoreError::Misused("--tls-key needs its certificate: give --tls-cert too".to_owned()));
-        }
-    };
-    Ok(Tls { ca: access.tls_ca.as_ref().map(absolute), identity })
 }
 
 #[cfg(test)]
@@ -328,7 +282,7 @@ mod tests {
         let changed = plain("redis://h?replicas=majority&replicas-was=2");
         assert_eq!((changed.replicas, changed.replicas_was), (Replicas::Majority, Some(2)));
         assert_eq!(plain("redis://h").tls, None);
-        assert_eq!(plain("rediss://h").tls, Some(Tls::default()));
+        assert_eq!(plain("rediss://h").tls, Some(TlsSettings::default()));
         assert_eq!(plain("redis://h").key(&"billing/nightly".parse().expect("a name")), "elect:billing/nightly");
     }
 
@@ -357,7 +311,7 @@ mod tests {
         let sentinels: Vec<String> = sentinels.iter().map(ServerAddress::to_string).collect();
         assert_eq!((sentinels.join(","), primary.as_str(), auth), ("h1:26379,h2:5".to_owned(), "mymaster", true));
         assert_eq!((read.db, read.username.as_deref()), (3, Some("me")));
-        assert_eq!(plain("rediss+sentinel://h1/mymaster").tls, Some(Tls::default()));
+        assert_eq!(plain("rediss+sentinel://h1/mymaster").tls, Some(TlsSettings::default()));
     }
 
     #[test]

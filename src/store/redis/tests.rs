@@ -9,8 +9,9 @@ mod replicas;
 
 use tokio::task::LocalSet;
 
+use super::super::url::StoreUrl;
 use super::super::worker::channel;
-use super::super::{Access, CampaignResult, Candidacy, Detail, Identity, RenewResult, Store, StoreError, StoreUrl};
+use super::super::{Access, CampaignResult, Candidacy, Detail, Identity, RenewResult, Store, StoreError};
 use crate::store::conformance::{StoreUnderTest, conforms};
 use elect_core::Term;
 use elect_keeper::clock;
@@ -180,14 +181,14 @@ fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
         one.candidacy.identity.name = "renamed".to_owned();
         one.candidacy.identity.port = Some(9000);
         assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
-        let sighting = observer.store.look(&one.candidacy.boundary).await.expect("looked");
+        let sighting = observer.store.observe(&one.candidacy.boundary).await.expect("looked");
         let leader = sighting.leader.expect("a leader");
         assert_eq!((leader.name.as_str(), leader.port), ("renamed", Some(9000)));
         let term = two.wins().await;
         one.candidacy.identity.name = "too late".to_owned();
         assert!(matches!(one.renews().await, Ok(RenewResult::Lost { .. })));
         assert!(matches!(two.renews().await, Ok(RenewResult::Credited { .. })));
-        let leader = observer.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+        let leader = observer.store.observe(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
         assert_eq!((leader.name.as_str(), leader.term), ("two", Some(term)));
     });
 }
@@ -202,20 +203,20 @@ fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
             let (mut one, mut observer) =
                 (RedisCandidate::at(server, "", "one"), RedisCandidate::at(server, "", "observer"));
             one.candidacy.ttl = LONG;
-            observer.store.look(&boundary).await.expect("looked");
+            observer.store.observe(&boundary).await.expect("looked");
             // That it listens from now on.
-            observer.store.changed(scope).await;
+            observer.store.wait_for_change(scope).await;
             one.wins().await;
-            observer.store.changed(scope).await;
+            observer.store.wait_for_change(scope).await;
             assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
             one.candidacy.identity.host = format!("new for {scope:?}");
             assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
-            observer.store.changed(scope).await;
-            let leader = observer.store.look(&boundary).await.expect("looked").leader.expect("a leader");
+            observer.store.wait_for_change(scope).await;
+            let leader = observer.store.observe(&boundary).await.expect("looked").leader.expect("a leader");
             assert_eq!(leader.host, Some(one.candidacy.identity.host.clone()), "the renewal before was no news");
             one.store.release(&one.candidacy).await.expect("released");
-            observer.store.changed(scope).await;
-            assert_eq!(observer.store.look(&boundary).await.expect("looked").leader, None);
+            observer.store.wait_for_change(scope).await;
+            assert_eq!(observer.store.observe(&boundary).await.expect("looked").leader, None);
         }
     });
 }
@@ -236,7 +237,7 @@ fn a_survey_of_many_boundaries_asks_at_once_and_one_that_is_not_elects_hides_no_
         }
         server.cli(&["script", "flush"]);
         let mut observer = RedisCandidate::at(server, "", "observer");
-        let seen = observer.store.survey(Detail::Lease).await.expect("surveyed");
+        let seen = observer.store.observe_all(Detail::Lease).await.expect("surveyed");
         assert_eq!(seen.len(), 602);
         for (boundary, sighting) in seen {
             match (boundary.as_str(), sighting) {

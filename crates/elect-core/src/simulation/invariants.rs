@@ -259,7 +259,7 @@ impl Simulation {
         } else if credited.is_some_and(|lease| now >= lease.kill_by) {
             self.violate("K5: a command was started after its deadline", h);
         } else if term <= last_term && !again {
-            self.violate("2.2: terms do not rise", h);
+            self.violate("S1: terms do not rise", h);
         } else if elsewhere {
             self.violate("2.3: a command was started beside the old one", h);
         }
@@ -375,7 +375,7 @@ impl Simulation {
         if late_kill {
             self.violate("K1: no SIGKILL by kill_by", h);
         } else if late_stop {
-            self.violate("T2: no SIGTERM by stop_by", h);
+            self.violate("4: no SIGTERM by stop_by", h);
         } else if host.campaigner == ProcessState::Dead
             && host.tree.stopped.is_none()
             && unkilled

@@ -22,8 +22,8 @@
 //! `ELECT_HISTORIES=100000 cargo test no_history` runs that many; `ELECT_SEED=7 cargo test no_history -- --nocapture`
 //! tells one.
 //!
-//! What is not here, by section 2.2 of the design: campaigner and keeper of one host out of action at once (except with
-//! the lock, which outlives both), whole hosts frozen, clocks further apart than the margin, records deleted by hand.
+//! Not here, by DESIGN.md 2.2: campaigner and keeper of one host out of action at once (except with the
+//! lock, which outlives both), whole hosts frozen, clocks further apart than the margin, records deleted by hand.
 
 mod clock;
 mod command;

@@ -46,7 +46,7 @@ pub(super) enum InjectedMutation {
     /// 5.2: the term is not kept by the transaction that verifies it.
     TermNotKept,
     Takeover(takeover::RuleMutation),
-    /// 5.3: a renewal that comes twice sets the version back.
+    /// S3: a renewal that comes twice sets the version back.
     VersionMayReturn,
     /// 5.4: a release names the present incarnation instead of that of the last credited renewal.
     ReleaseRefreshes,
@@ -61,9 +61,9 @@ const RULES: &[(InjectedMutation, &str)] = &[
     (InjectedMutation::Context(Mutation::ReleaseBeforeEmpty), "2.3: nothing is released before the tree is empty"),
     (InjectedMutation::StampAfterReply, "T1: the holder counts from before sending"),
     (InjectedMutation::ObserverCountsFromSending, "T1: an observer counts from after receiving"),
-    (InjectedMutation::Context(Mutation::NoMargin), "T2: a margin for clocks of different rate"),
-    (InjectedMutation::Context(Mutation::NoStopBy), "T2: SIGTERM by stop_by"),
-    (InjectedMutation::Context(Mutation::LateSuccessCounts), "T2: a late success changes nothing"),
+    (InjectedMutation::Context(Mutation::NoMargin), "4: a margin for clocks of different rate"),
+    (InjectedMutation::Context(Mutation::NoStopBy), "4: SIGTERM by stop_by"),
+    (InjectedMutation::Context(Mutation::LateSuccessCounts), "4: a late success changes nothing"),
     (InjectedMutation::UnprovenTimings, "T3: the numbers are proven at start"),
     (InjectedMutation::Context(Mutation::NoRenewalWhileStopping), "T4: renewals go on while stopping"),
     (InjectedMutation::NoKeeperDeadline, "K1: the keeper kills at its deadline"),
@@ -104,18 +104,18 @@ const RULES: &[(InjectedMutation, &str)] = &[
     (InjectedMutation::TermReadEarly, "5.2: it is read when the candidate is the oldest"),
     (InjectedMutation::TermNotKept, "5.2: it is kept by the transaction that verifies the win"),
     (InjectedMutation::Takeover(takeover::RuleMutation::HeldTakenAtOnce), "5.3: a held record is waited for"),
-    (InjectedMutation::Takeover(takeover::RuleMutation::MissingTakenAtOnce), "5.3: a missing record is waited for"),
+    (InjectedMutation::Takeover(takeover::RuleMutation::MissingTakenAtOnce), "S2: a missing record is waited for"),
     (
         InjectedMutation::Takeover(takeover::RuleMutation::OldFreeTakenAtOnce),
-        "5.3: a free one of another incarnation too",
+        "5.4: a free one of another incarnation too",
     ),
     (InjectedMutation::Takeover(takeover::RuleMutation::OwnTtlCounts), "5.3: for the record's own ttl"),
-    (InjectedMutation::Takeover(takeover::RuleMutation::OthersTtlsForgotten), "5.3: or the longest that was seen"),
+    (InjectedMutation::Takeover(takeover::RuleMutation::OthersTtlsForgotten), "S2: or the longest that was seen"),
     (
         InjectedMutation::Takeover(takeover::RuleMutation::MineByIdAlone),
         "5: only the nonce of my outstanding write is mine",
     ),
-    (InjectedMutation::VersionMayReturn, "5.3: a version never comes back"),
+    (InjectedMutation::VersionMayReturn, "S3: a version never comes back"),
     (InjectedMutation::Takeover(takeover::RuleMutation::AbsenceHasNoVersion), "S2: absence becomes a version"),
     (InjectedMutation::Takeover(takeover::RuleMutation::VacantIsFree), "S2: a vacant record is waited for"),
     (InjectedMutation::ReleaseRefreshes, "5.4: a release names the basis of the last credit"),

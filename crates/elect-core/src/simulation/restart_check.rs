@@ -154,7 +154,7 @@ impl Simulation {
         } else if asked {
             self.violate("6: a command was started again after a stop", h);
         } else if lost || now >= over_at {
-            self.violate("T2: a command was started again after the term was over", h);
+            self.violate("4: a command was started again after the term was over", h);
         } else if too_soon {
             self.violate("6: a command was started again before its delay was over", h);
         } else if too_often {

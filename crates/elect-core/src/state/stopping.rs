@@ -144,7 +144,7 @@ impl Stopping {
                 }
                 (Renewed::Credited { sent, .. }, HeldLease::Expired(_)) => {
                     self.renew_at = context.next_renewal(now, sent);
-                    // T2: a late success changes nothing. The store holds the others off, no more.
+                    // Section 4: a late success changes nothing. The store holds the others off, no more.
                     if context.mutated(Mutation::LateSuccessCounts) {
                         self.held = HeldLease::Valid(context.timing.lease(sent));
                         context.arm(self.term, context.timing.lease(sent));
@@ -303,7 +303,7 @@ impl Stopping {
         let then = match context.after_exit(now, end) {
             AfterExit::End => AfterRelease::Exit(Outcome::Command(end)),
             AfterExit::Restart(delay) => {
-                // T2: once the term is over, nothing starts in it any more.
+                // Section 4: once the term is over, nothing starts in it any more.
                 return match self.held {
                     HeldLease::Valid(lease) if !self.expired => {
                         self.hold(lease, HoldPurpose::RestartAt { at: now + delay })

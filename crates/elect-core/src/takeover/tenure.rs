@@ -144,7 +144,7 @@ impl<N: Clone + PartialEq> Tenure<N> {
                 || mutated(RuleMutation::LateCreditSettles)
         });
         if is_fact {
-            // Clocks may differ by as much as the margin allows (T2).
+            // Clocks may differ by as much as the margin allows (section 4).
             let until = write.sent + write.ttl.saturating_sub(write.ttl / 10);
             self.credited = Some(Credited { basis: write.basis.clone(), until });
         }

@@ -86,7 +86,7 @@ fn a_missing_record_becomes_a_vacant_one_that_is_waited_for_as_long_as_anybody_m
     assert_eq!(late.vacancy(), Vacancy { nonce: 2, ttl: s(60), term: 7 }, "handed on once more");
 }
 
-/// FAULTS.md B1: this candidate is stopped between two looks, and meanwhile another one leads and is forgotten.
+/// S2: this candidate is stopped between two looks, and meanwhile another one leads and is forgotten.
 #[test]
 fn none_then_led_then_none_is_not_none() {
     let mut me = me();

@@ -88,7 +88,7 @@ fn a_command_that_was_asked_to_stop_still_leads_until_the_lease_is_lost() {
     let asked = renewal(&scene.hears(at(200), ask(Some(7))));
     assert!(scene.credited(at(300), asked, at(200)).contains(&yes(6_700)));
     scene.ticks(at(6_700));
-    assert!(scene.hears(at(6_800), ask(Some(7))).contains(&no(RequestError::NotLeading)), "T2: over is over");
+    assert!(scene.hears(at(6_800), ask(Some(7))).contains(&no(RequestError::NotLeading)), "4: over is over");
 }
 
 #[test]

@@ -1,18 +1,19 @@
-//! From an order to a tree: the command, the hook before it, the hook after it, the follower. One at a time.
+//! Starts a program as a tree: the command, the hook before it, the hook after it, or the follower. One at a time.
 
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::{CampaignerState, CommandTree, KeeperLoop, MainProcess, Stop};
+use super::stopping::Stop;
+use super::{CampaignerState, CommandTree, KeeperLoop, MainProcess};
 use crate::clock;
 use crate::namespace::Init;
 use crate::spawn::spawn;
 use elect_core::{FromKeeper, NotStarted, Program, RunId, Term, Time};
 
-/// Who and where a program is, as variables.
+/// The environment variables that name the candidate, the term and the leader.
 pub type IdentityVars = Vec<(OsString, OsString)>;
 
-/// The hook that is still to run after a term.
+/// The hook that must still run after a term.
 #[derive(Debug)]
 pub struct PendingOustedHook {
     term: Term,
@@ -20,70 +21,75 @@ pub struct PendingOustedHook {
 }
 
 impl KeeperLoop {
-    pub(super) fn start(&mut self, job: Program, run: RunId, identity: IdentityVars) {
+    pub(super) fn start(&mut self, program: Program, run: RunId, identity: IdentityVars) {
         if let CommandTree::Alive { .. } = self.tree {
-            // Two trees at once: never. The campaigner is told of its mistake; what is empty from here on is so after it.
-            self.heard = run;
+            // Two trees never exist at once. The campaigner learns of its mistake; a later `Empty` confirms this order.
+            self.last_ordered_run = run;
             let why = NotStarted::Failed(libc::EBUSY);
             self.outbox.push_back(FromKeeper::NotStarted { run, why });
             return;
         }
-        (self.run, self.heard) = (run, run);
-        self.kept.clear();
-        match self.bear(job, &identity) {
+        (self.run, self.last_ordered_run) = (run, run);
+        self.pending_signals.clear();
+        match self.spawn_program(program, &identity) {
             Ok((main, init)) => {
                 if let MainProcess::Nothing = main {
                     self.outbox.push_back(FromKeeper::NoCommand { run });
                 }
-                let (group, until) = (main.pid().unwrap_or_default(), clock::now() + self.time_of(job));
+                let (group, until) = (main.pid().unwrap_or_default(), clock::now() + self.run_timeout(program));
                 let executes = matches!(main, MainProcess::Starting(_));
-                self.tree = CommandTree::Alive { job, main, group, stop: Stop::NotRequested, init, until };
+                let program = Some(program);
+                self.tree = CommandTree::Alive { program, main, group, stop: Stop::NotRequested, init, until };
                 if !executes {
-                    self.adopt_what_is_beside();
+                    self.adopt_finished_hook();
                 }
             }
             Err(why) => {
                 self.outbox.push_back(FromKeeper::NotStarted { run, why });
-                // K6: a hook that runs beside nothing is not nothing; whoever wants it gone says so.
-                self.outbox.push_back(if self.is_alone() {
+                // K6: with a background hook the tree is not empty; the campaigner must stop the hook explicitly.
+                self.outbox.push_back(if self.has_no_hook() {
                     FromKeeper::Empty { run }
                 } else {
                     FromKeeper::Cleared { run }
                 });
             }
         }
-        match job {
+        match program {
             Program::Command { term } | Program::OnElected { term } => {
-                self.ousted = Some(PendingOustedHook { term, identity });
+                self.pending_ousted_hook = Some(PendingOustedHook { term, identity });
             }
-            // Once: whoever ordered it.
-            Program::OnOusted { .. } => self.ousted = None,
+            // The hook runs once, even if the campaigner ordered it.
+            Program::OnOusted { .. } => self.pending_ousted_hook = None,
             Program::Follower => {}
         }
     }
 
-    fn bear(&mut self, job: Program, identity: &IdentityVars) -> Result<(MainProcess, Option<Init>), NotStarted> {
-        let kill_by = match job.deadline_term() {
+    fn spawn_program(
+        &mut self,
+        program: Program,
+        identity: &IdentityVars,
+    ) -> Result<(MainProcess, Option<Init>), NotStarted> {
+        let kill_by = match program.deadline_term() {
             Some(term) => {
                 let armed = self.deadline.filter(|deadline| deadline.term == term && clock::now() < deadline.kill_by);
                 armed.ok_or(NotStarted::TooLate)?.kill_by
             }
             None => Time::NEVER,
         };
-        let program = self.program.as_ref().ok_or(NotStarted::Failed(libc::ENOENT))?;
-        let executable = match (program.executable(job), job) {
+        let spec = self.spec.as_ref().ok_or(NotStarted::Failed(libc::ENOENT))?;
+        let executable = match (spec.executable(program), program) {
             (Some(executable), _) => executable,
             (None, Program::Command { .. }) => return Ok((MainProcess::Nothing, None)),
             (None, Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower) => {
                 return Err(NotStarted::Failed(libc::ENOENT));
             }
         };
-        // K9: a follower that held the lock would keep it from whoever leads.
-        let holds_the_lock = match job {
+        // K9: a follower that held the lock would keep it from the leader.
+        let holds_the_lock = match program {
             Program::Command { .. } | Program::OnElected { .. } | Program::OnOusted { .. } => true,
             Program::Follower => false,
         };
-        let terminal = match job {
+        let terminal = match program {
             Program::Command { .. } => Some(&mut self.terminal),
             Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => None,
         };
@@ -94,20 +100,20 @@ impl KeeperLoop {
         Ok((MainProcess::Starting(spawned), init))
     }
 
-    fn time_of(&self, job: Program) -> Duration {
-        match (job, &self.program) {
-            (Program::OnElected { .. } | Program::OnOusted { .. }, Some(program)) => program.scripts.hook_timeout,
+    fn run_timeout(&self, program: Program) -> Duration {
+        match (program, &self.spec) {
+            (Program::OnElected { .. } | Program::OnOusted { .. }, Some(spec)) => spec.scripts.hook_timeout,
             (Program::OnElected { .. } | Program::OnOusted { .. }, None)
             | (Program::Command { .. } | Program::Follower, _) => Duration::MAX,
         }
     }
 
-    /// K2: with its campaigner gone, and nothing else left of the term, the keeper runs the last hook itself. Returns whether
-    /// there is one now.
-    pub(super) fn ousts(&mut self) -> bool {
-        let wished = self.program.as_ref().is_some_and(|program| program.scripts.on_ousted.is_some());
-        let Some(PendingOustedHook { term, identity }) = self.ousted.take() else { return false };
-        if self.campaigner != CampaignerState::Gone || !wished {
+    /// K2: with the campaigner gone and the tree empty, the keeper runs the last hook itself. Returns whether it has
+    /// started.
+    pub(super) fn run_ousted_hook(&mut self) -> bool {
+        let is_configured = self.spec.as_ref().is_some_and(|spec| spec.scripts.on_ousted.is_some());
+        let Some(PendingOustedHook { term, identity }) = self.pending_ousted_hook.take() else { return false };
+        if self.campaigner != CampaignerState::Gone || !is_configured {
             return false;
         }
         self.start(Program::OnOusted { term }, self.run + 1, identity);

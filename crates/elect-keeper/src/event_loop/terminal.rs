@@ -1,35 +1,38 @@
-//! The terminal, as far as the tree in it is concerned: it is for the command, and for none of the others.
+//! The terminal of the tree: only the command uses it, no hook and no follower.
 
-use super::{CommandTree, KeeperLoop, MainProcess, Stop, signal_group};
+use super::stopping::{Stop, signal_group};
+use super::{CommandTree, KeeperLoop, MainProcess};
 use crate::clock;
 use crate::sys;
 use elect_core::{CommandEnd, FromKeeper, Program, TerminalEvent};
 
 impl KeeperLoop {
-    pub(super) fn look_at_terminal(&mut self) {
-        // The terminal is for the command: a follower, or a hook, is as it is.
-        let CommandTree::Alive { job: Program::Command { .. }, main, group, stop, .. } = &self.tree else { return };
+    pub(super) fn check_terminal(&mut self) {
+        // Only the command uses the terminal.
+        let CommandTree::Alive { program: Some(Program::Command { .. }), main, group, stop, .. } = &self.tree else {
+            return;
+        };
         let (Some(pid), group, stop) = (main.pid(), *group, *stop) else { return };
-        // Also just before its exec: what came for it while it had signals blocked stops it there.
-        if let Some(signal) = sys::stop_of(pid) {
+        // Checked before exec too: a stop signal that arrived while signals were blocked stops the child there.
+        if let Some(signal) = sys::stop_signal_of(pid) {
             match stop {
                 Stop::NotRequested => {
-                    let word = self.terminal.stopped(group, signal, self.own_pid, &mut self.scanner);
-                    self.outbox.extend(word.map(FromKeeper::Terminal));
+                    let event = self.terminal.stopped(group, signal, self.own_pid, &mut self.scanner);
+                    self.outbox.extend(event.map(FromKeeper::Terminal));
                 }
-                // Whoever has been asked to end is not to stand still.
+                // A process that has been asked to end must not stay stopped.
                 Stop::Terminating { .. } => signal_group(pid, libc::SIGCONT),
                 Stop::Killing { .. } => {}
             }
         }
         if matches!(stop, Stop::NotRequested) {
-            self.terminal.look_again(clock::now(), group);
+            self.terminal.poll_foreground(clock::now(), group);
         }
     }
 
-    /// From a main process that has ended. What a person has ended with Ctrl-C is not to be started again.
+    /// Takes the terminal back from a main process that has ended. A command ended by Ctrl-C must not be restarted.
     pub(super) fn take_terminal_back(&mut self, end: CommandEnd, asked: bool) {
-        let CommandTree::Alive { job: Program::Command { .. }, group, .. } = self.tree else { return };
+        let CommandTree::Alive { program: Some(Program::Command { .. }), group, .. } = self.tree else { return };
         let killed = matches!(end, CommandEnd::Killed { .. });
         let had_it = self.terminal.take_back(group, killed, (self.own_pid, &[]), &mut self.scanner);
         if let CommandEnd::Killed { signal, .. } = end
@@ -41,7 +44,7 @@ impl KeeperLoop {
         }
     }
 
-    /// The group of a command that runs and has not been asked to end.
+    /// The group of a running command that has not been asked to stop.
     pub(super) fn running_group(&self) -> Option<i32> {
         match &self.tree {
             CommandTree::Alive {

@@ -1,4 +1,4 @@
-//! Hooks that run beside whatever else does, and are part of it (K6).
+//! Background hooks: they run beside the tree and are part of it (K6).
 
 use super::harness::*;
 use crate::ToKeeper;
@@ -22,22 +22,22 @@ fn beside(setting: Setting, hook: &str) -> Setting {
 fn one_at_a_time_beside_a_command_or_beside_nothing() {
     alone(|directory| {
         let waits = "echo hook >&9; until [ -e \"$WITNESS.go\" ]; do sleep 0.01; done";
-        let mut scene = beside(script(directory, SLEEPER), waits).fork();
-        scene.order_aside(BackgroundHook::OnChange);
-        scene.witness.hears(&["hook"]);
-        scene.order_aside(BackgroundHook::OnError);
-        scene.hears(NOT_NOW);
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        scene.go();
-        scene.hears(DONE);
-        scene.order_aside(BackgroundHook::OnError);
-        scene.witness.hears(&["hook"]);
-        scene.hears(DONE);
-        scene.hears_no_more();
-        scene.send(&ToKeeper::Kill);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        let mut fixture = beside(script(directory, SLEEPER), waits).fork();
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.witness.hears(&["hook"]);
+        fixture.order_background_hook(BackgroundHook::OnError);
+        fixture.hears(NOT_NOW);
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.go();
+        fixture.hears(DONE);
+        fixture.order_background_hook(BackgroundHook::OnError);
+        fixture.witness.hears(&["hook"]);
+        fixture.hears(DONE);
+        fixture.hears_no_more();
+        fixture.send(&ToKeeper::Kill);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
@@ -45,13 +45,13 @@ fn one_at_a_time_beside_a_command_or_beside_nothing() {
 fn what_is_stopped_or_killed_takes_it_along() {
     for kill in [false, true] {
         alone(|directory| {
-            let mut scene = beside(script(directory, SLEEPER), "echo hook >&9; exec sleep 100").fork();
-            scene.arm(TERM, Time::NEVER);
-            scene.start_until(&["main"]);
-            scene.order_aside(BackgroundHook::OnChange);
-            scene.witness.hears(&["hook"]);
-            scene.send(&if kill { ToKeeper::Kill } else { ToKeeper::Stop { kill_at: Time::NEVER } });
-            let mut heard = [scene.answer(), scene.answer()];
+            let mut fixture = beside(script(directory, SLEEPER), "echo hook >&9; exec sleep 100").fork();
+            fixture.arm(TERM, Time::NEVER);
+            fixture.start_until(&["main"]);
+            fixture.order_background_hook(BackgroundHook::OnChange);
+            fixture.witness.hears(&["hook"]);
+            fixture.send(&if kill { ToKeeper::Kill } else { ToKeeper::Stop { kill_at: Time::NEVER } });
+            let mut heard = [fixture.answer(), fixture.answer()];
             heard.sort_by_key(|word| matches!(word, FromKeeper::BackgroundHookEnded(_)));
             let end = if kill { killed(libc::SIGKILL, true) } else { killed(libc::SIGTERM, false) };
             assert_eq!(heard[0], FromKeeper::Exited { run: 1, end });
@@ -59,7 +59,7 @@ fn what_is_stopped_or_killed_takes_it_along() {
                 heard[1],
                 FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Killed { .. }))
             ));
-            scene.empty();
+            fixture.empty();
         });
     }
 }
@@ -67,20 +67,20 @@ fn what_is_stopped_or_killed_takes_it_along() {
 #[test]
 fn a_tree_is_not_empty_before_the_hook_beside_it_is_gone() {
     alone(|directory| {
-        let mut scene = beside(script(directory, "echo main >&9; exit 3"), STUBBORN).stop_timeout(SOON).fork();
-        scene.order_aside(BackgroundHook::OnChange);
-        scene.witness.hears(&["main", "grandchild"]);
-        scene.arm(TERM, Time::NEVER);
+        let mut fixture = beside(script(directory, "echo main >&9; exit 3"), STUBBORN).stop_timeout(SOON).fork();
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.witness.hears(&["main", "grandchild"]);
+        fixture.arm(TERM, Time::NEVER);
         let before = clock::now();
-        scene.start_until(&["main"]);
-        scene.exited(CommandEnd::Exited(3));
-        // K10: and nothing is started beside what is being stopped.
-        let heard = scene.answer();
+        fixture.start_until(&["main"]);
+        fixture.exited(CommandEnd::Exited(3));
+        // K10: no hook is started beside a tree that is being stopped.
+        let heard = fixture.answer();
         assert!(
             matches!(heard, FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Killed { .. }))),
             "{heard:?}"
         );
-        scene.empty();
+        fixture.empty();
         assert!(clock::now() >= before + SOON);
     });
 }
@@ -88,30 +88,30 @@ fn a_tree_is_not_empty_before_the_hook_beside_it_is_gone() {
 #[test]
 fn nothing_is_started_beside_what_is_being_stopped() {
     alone(|directory| {
-        let mut scene = beside(script(directory, STUBBORN), "echo hook >&9").fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.order_aside(BackgroundHook::OnChange);
-        scene.hears(NOT_NOW);
-        scene.send(&ToKeeper::Kill);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        let mut fixture = beside(script(directory, STUBBORN), "echo hook >&9").fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.hears(NOT_NOW);
+        fixture.send(&ToKeeper::Kill);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
 #[test]
 fn nothing_is_started_beside_what_has_ended() {
     alone(|directory| {
-        let mut scene = beside(script(directory, "exit 3"), "echo hook >&9").fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start();
-        scene.exited(CommandEnd::Exited(3));
-        scene.empty();
-        // Ordered while the campaigner had not heard of that.
-        scene.order_aside(BackgroundHook::OnChange);
-        scene.hears(NOT_NOW);
-        scene.hears_no_more();
+        let mut fixture = beside(script(directory, "exit 3"), "echo hook >&9").fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start();
+        fixture.exited(CommandEnd::Exited(3));
+        fixture.empty();
+        // The order was sent before the campaigner received the run's end.
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.hears(NOT_NOW);
+        fixture.hears_no_more();
     });
 }
 
@@ -120,13 +120,13 @@ fn it_has_its_time_and_what_it_left_behind_no_more() {
     for (hook, end) in [(STUBBORN, killed(libc::SIGKILL, true)), (LEAVES_ONE_BEHIND, CommandEnd::Exited(7))] {
         alone(|directory| {
             let setting = beside(script(directory, SLEEPER), hook).scripts(|scripts| scripts.hook_timeout = SOON);
-            let scene = setting.fork();
+            let fixture = setting.fork();
             let before = clock::now();
-            scene.order_aside(BackgroundHook::OnError);
-            scene.hears(ended(end));
-            scene.witness.gone();
+            fixture.order_background_hook(BackgroundHook::OnError);
+            fixture.hears(ended(end));
+            fixture.witness.gone();
             assert!(clock::now() >= before + SOON);
-            scene.hears_no_more();
+            fixture.hears_no_more();
         });
     }
 }
@@ -136,45 +136,45 @@ fn beside_a_tree_its_time_out_leaves_the_tree_alone() {
     alone(|directory| {
         let setting =
             beside(script(directory, SLEEPER), "exec sleep 100").scripts(|scripts| scripts.hook_timeout = SOON);
-        let mut scene = setting.fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        scene.order_aside(BackgroundHook::OnError);
-        scene.hears(ended(killed(libc::SIGKILL, true)));
-        scene.hears_no_more();
-        assert!(!scene.witness.is_gone());
-        scene.send(&ToKeeper::Kill);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        let mut fixture = setting.fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.order_background_hook(BackgroundHook::OnError);
+        fixture.hears(ended(killed(libc::SIGKILL, true)));
+        fixture.hears_no_more();
+        assert!(!fixture.witness.is_gone());
+        fixture.send(&ToKeeper::Kill);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
 #[test]
 fn beside_nothing_it_is_killed_before_the_release() {
     alone(|directory| {
-        let mut scene = beside(script(directory, SLEEPER), STUBBORN).fork();
-        scene.claim("one");
-        scene.order_aside(BackgroundHook::OnChange);
-        scene.witness.hears(&["main", "grandchild"]);
-        scene.bereave().releases_once("one");
+        let mut fixture = beside(script(directory, SLEEPER), STUBBORN).fork();
+        fixture.claim("one");
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.witness.hears(&["main", "grandchild"]);
+        fixture.bereave().releases_once("one");
     });
 }
 
 #[test]
 fn beside_nothing_a_stop_is_for_it() {
     alone(|directory| {
-        let mut scene = beside(script(directory, SLEEPER), "echo hook >&9; exec sleep 100").fork();
-        scene.order_aside(BackgroundHook::OnChange);
-        scene.witness.hears(&["hook"]);
-        // No deadline is armed: it is found too late, and nothing but the hook is there.
-        let run = scene.order(Program::Command { term: TERM }, &[]);
-        assert!(matches!(scene.answer(), FromKeeper::NotStarted { .. }), "run {run}");
-        // Nothing of that start; a hook beside nothing is not nothing.
-        scene.hears(FromKeeper::Cleared { run });
-        scene.hears_no_more();
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.hears(ended(killed(libc::SIGTERM, false)));
-        scene.empty();
+        let mut fixture = beside(script(directory, SLEEPER), "echo hook >&9; exec sleep 100").fork();
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.witness.hears(&["hook"]);
+        // No deadline is armed, so the start is too late, and only the hook runs.
+        let run = fixture.order(Program::Command { term: TERM }, &[]);
+        assert!(matches!(fixture.answer(), FromKeeper::NotStarted { .. }), "run {run}");
+        // The start is cleared; with a background hook the tree is not empty.
+        fixture.hears(FromKeeper::Cleared { run });
+        fixture.hears_no_more();
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.hears(ended(killed(libc::SIGTERM, false)));
+        fixture.empty();
     });
 }
 
@@ -182,20 +182,20 @@ fn beside_nothing_a_stop_is_for_it() {
 fn a_start_that_is_refused_at_exec_leaves_the_hook_beside_it_alone_and_is_made_again() {
     alone(|directory| {
         let setting = program(directory, directory.join("not-there"), &["job"]);
-        let mut scene = beside(setting, "echo hook >&9; exec sleep 100").fork();
-        scene.order_aside(BackgroundHook::OnChange);
-        scene.witness.hears(&["hook"]);
-        scene.arm(TERM, Time::NEVER);
+        let mut fixture = beside(setting, "echo hook >&9; exec sleep 100").fork();
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.witness.hears(&["hook"]);
+        fixture.arm(TERM, Time::NEVER);
         for _ in 0..3 {
-            let run = scene.order_start(TERM, &[]);
-            scene.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::ENOENT) });
-            scene.hears(FromKeeper::Cleared { run });
-            scene.hears_no_more();
-            assert!(!scene.witness.is_gone(), "the hook goes on");
+            let run = fixture.order_start(TERM, &[]);
+            fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::ENOENT) });
+            fixture.hears(FromKeeper::Cleared { run });
+            fixture.hears_no_more();
+            assert!(!fixture.witness.is_gone(), "the hook goes on");
         }
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.hears(ended(killed(libc::SIGTERM, false)));
-        scene.empty();
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.hears(ended(killed(libc::SIGTERM, false)));
+        fixture.empty();
     });
 }
 
@@ -203,73 +203,74 @@ fn a_start_that_is_refused_at_exec_leaves_the_hook_beside_it_alone_and_is_made_a
 fn a_refused_start_beside_a_hook_that_was_stopped_meanwhile_is_empty_only_without_the_hook() {
     alone(|directory| {
         let setting = program(directory, directory.join("not-there"), &["job"]);
-        let mut scene = beside(setting, "trap '' TERM; echo hook >&9; sleep 100; :").fork();
-        scene.order_aside(BackgroundHook::OnChange);
-        scene.witness.hears(&["hook"]);
-        scene.arm(TERM, Time::NEVER);
-        let run = scene.order_start(TERM, &[]);
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        // Not found, or stopped before that.
-        let answer = scene.answer();
+        let mut fixture = beside(setting, "trap '' TERM; echo hook >&9; sleep 100; :").fork();
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.witness.hears(&["hook"]);
+        fixture.arm(TERM, Time::NEVER);
+        let run = fixture.order_start(TERM, &[]);
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        // The program was not found, or the start was stopped before exec.
+        let answer = fixture.answer();
         assert!(matches!(answer, FromKeeper::NotStarted { run: refused, .. } if refused == run), "{answer:?}");
-        scene.send(&ToKeeper::Ping);
+        fixture.send(&ToKeeper::Ping);
         loop {
             #[expect(clippy::wildcard_enum_match_arm, reason = "every other answer fails the test")]
-            match scene.answer() {
+            match fixture.answer() {
                 FromKeeper::Pong => break,
-                // Before the stop was read.
+                // The start was cleared before the stop was read.
                 FromKeeper::Cleared { run: cleared } => assert_eq!(cleared, run),
                 other => panic!("{other:?} although the hook lives"),
             }
         }
-        scene.send(&ToKeeper::Kill);
-        scene.hears(ended(killed(libc::SIGKILL, false)));
-        scene.empty();
+        fixture.send(&ToKeeper::Kill);
+        fixture.hears(ended(killed(libc::SIGKILL, false)));
+        fixture.empty();
     });
 }
 
 #[test]
 fn what_an_ended_hook_left_beside_nothing_is_a_stops_at_once() {
     alone(|directory| {
-        let scene = beside(script(directory, SLEEPER), LEAVES_ONE_BEHIND).fork();
-        scene.order_aside(BackgroundHook::OnChange);
-        let mut scene = scene;
-        scene.witness.hears(&["grandchild"]);
-        // Its main process has ended by the time that this is answered, or will have: then what it left gets the stop.
-        until("the end of its main process", || scene.children() == 1 && scene.grandchildren() == 1);
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.hears(ended(CommandEnd::Exited(7)));
-        assert!(!scene.witness.is_gone(), "said of the hook, while what it left is waited for");
-        scene.send(&ToKeeper::Kill);
-        scene.empty();
+        let fixture = beside(script(directory, SLEEPER), LEAVES_ONE_BEHIND).fork();
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        let mut fixture = fixture;
+        fixture.witness.hears(&["grandchild"]);
+        // The hook's main process has ended before this is answered, or ends soon: then its leftovers get the stop
+        // signal.
+        until("the end of its main process", || fixture.children() == 1 && fixture.grandchildren() == 1);
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.hears(ended(CommandEnd::Exited(7)));
+        assert!(!fixture.witness.is_gone(), "said of the hook, while what it left is waited for");
+        fixture.send(&ToKeeper::Kill);
+        fixture.empty();
     });
 }
 
 #[test]
 fn a_hook_that_is_being_killed_is_not_merely_stopped_by_a_stop() {
     alone(|directory| {
-        // Its descendant ignores the stop signal, and cannot be found below it.
+        // The hook's descendant ignores the stop signal, and is not a child of the hook any more.
         let setting = beside(script(directory, SLEEPER), STUBBORN).scripts(|scripts| scripts.hook_timeout = SOON);
-        let mut scene = setting.fork();
-        scene.order_aside(BackgroundHook::OnError);
-        scene.witness.hears(&["main", "grandchild"]);
-        // Whether this comes before or after the first SIGKILL, that is not put off.
-        signal(scene.keeper.pid(), libc::SIGSTOP);
+        let mut fixture = setting.fork();
+        fixture.order_background_hook(BackgroundHook::OnError);
+        fixture.witness.hears(&["main", "grandchild"]);
+        // The stop may arrive before or after the first SIGKILL; it must not delay the kill.
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
         let over = clock::now() + SOON;
         until("its time is over", || clock::now() >= over);
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        signal(scene.keeper.pid(), libc::SIGCONT);
-        scene.hears(ended(killed(libc::SIGKILL, true)));
-        scene.empty();
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        signal(fixture.keeper.pid(), libc::SIGCONT);
+        fixture.hears(ended(killed(libc::SIGKILL, true)));
+        fixture.empty();
     });
 }
 
 #[test]
 fn one_that_does_not_exist_is_said_not_to() {
     alone(|directory| {
-        let scene = script(directory, SLEEPER).fork();
-        scene.order_aside(BackgroundHook::OnChange);
-        scene.hears(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(libc::ENOENT)));
-        scene.hears_no_more();
+        let fixture = script(directory, SLEEPER).fork();
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.hears(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(libc::ENOENT)));
+        fixture.hears_no_more();
     });
 }

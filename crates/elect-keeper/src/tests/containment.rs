@@ -1,4 +1,4 @@
-//! K7: what holds in every tier, and what each tier adds.
+//! K7: guarantees of every tier, and the additions of each tier.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,12 @@ use std::process::{Child, Command, Stdio};
 use super::harness::*;
 use crate::clock;
 use crate::containment::Tier;
+use crate::preexisting_children::PreexistingChild;
 use crate::sys::{self, Forked};
-use crate::{Containment, Keeper, PreexistingChild, ToKeeper};
+use crate::{Containment, Keeper, ToKeeper};
 use elect_core::{CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, Time};
 
-/// The same in each tier, each time in a process and a directory of its own.
+/// Runs a test in each tier, each time in its own process and directory.
 fn in_each(body: impl Fn(&Path, Containment)) {
     for tier in [Containment::Cgroup, Containment::Pidns, Containment::Tree] {
         println!("in the tier {tier:?}");
@@ -19,12 +20,12 @@ fn in_each(body: impl Fn(&Path, Containment)) {
     }
 }
 
-fn leaf(scene: &KeeperFixture) -> PathBuf {
-    let Tier::Cgroup { leaf, .. } = &scene.keeper.tier else { panic!("no leaf: {:?}", scene.keeper.tier) };
+fn leaf(fixture: &KeeperFixture) -> PathBuf {
+    let Tier::Cgroup { leaf, .. } = &fixture.keeper.tier else { panic!("no leaf: {:?}", fixture.keeper.tier) };
     leaf.path().to_owned()
 }
 
-/// Where a process is in the unified hierarchy.
+/// The path of a process in the unified hierarchy.
 fn cgroup_of(pid: i32) -> String {
     let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned()
@@ -39,7 +40,7 @@ fn children_of(pid: i32) -> Vec<i32> {
     children.split_whitespace().map(|child| child.parse().expect("a number")).collect()
 }
 
-/// A process that is no descendant of the keeper's.
+/// A process that is not a descendant of the keeper.
 fn stranger() -> Child {
     Command::new("sleep").arg("100").stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("started")
 }
@@ -57,17 +58,17 @@ fn own() -> i32 {
 #[test]
 fn a_stubborn_tree_is_dead_within_the_allowance_in_each_tier() {
     in_each(|directory, tier| {
-        let mut scene = script(directory, STUBBORN).contained(tier).fork();
-        let kill_by = scene.arm_for(SOON);
-        scene.start_until(&["main", "grandchild"]);
-        let died = scene.witness.gone();
+        let mut fixture = script(directory, STUBBORN).contained(tier).fork();
+        let kill_by = fixture.arm_for(SOON);
+        fixture.start_until(&["main", "grandchild"]);
+        let died = fixture.witness.gone();
         assert!(died >= kill_by && died <= kill_by + KILL_ALLOWANCE, "{:?} late", died.since(kill_by));
-        scene.hears(FromKeeper::Expired { term: TERM });
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        fixture.hears(FromKeeper::Expired { term: TERM });
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
         note(&format!(
             "figures: deadline in the tier {}: dead after {:?}, confirmed after {:?}",
-            scene.keeper.containment(),
+            fixture.keeper.containment(),
             died.since(kill_by),
             clock::now().since(kill_by)
         ));
@@ -90,12 +91,12 @@ fn an_end_comes_through_unchanged_in_each_tier() {
         for (number, (text, end)) in ends.into_iter().enumerate() {
             let place = directory.join(number.to_string());
             fs::create_dir(&place).expect("created");
-            let mut scene = script(&place, text).contained(tier).fork();
-            scene.arm(TERM, Time::NEVER);
-            scene.start();
-            scene.exited(end);
-            scene.empty();
-            scene.hears_no_more();
+            let mut fixture = script(&place, text).contained(tier).fork();
+            fixture.arm(TERM, Time::NEVER);
+            fixture.start();
+            fixture.exited(end);
+            fixture.empty();
+            fixture.hears_no_more();
         }
     });
 }
@@ -109,19 +110,19 @@ fn signals_reach_the_main_process_and_the_stop_signal_its_whole_group_in_each_ti
             trap 'echo stopped >&9; exit 3' TERM
             echo main >&9
             while :; do sleep 0.01; done";
-        let mut scene = script(directory, text).contained(tier).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "other"]);
+        let mut fixture = script(directory, text).contained(tier).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "other"]);
         for (signal, name) in
             [(libc::SIGHUP, "HUP"), (libc::SIGUSR1, "USR1"), (libc::SIGUSR2, "USR2"), (libc::SIGWINCH, "WINCH")]
         {
-            scene.send(&ToKeeper::Forward { signal });
-            scene.witness.hears(&[name]);
+            fixture.send(&ToKeeper::Forward { signal });
+            fixture.witness.hears(&[name]);
         }
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.witness.hears(&["stopped", "other stopped"]);
-        scene.exited(CommandEnd::Exited(3));
-        scene.empty();
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.witness.hears(&["stopped", "other stopped"]);
+        fixture.exited(CommandEnd::Exited(3));
+        fixture.empty();
     });
 }
 
@@ -132,75 +133,75 @@ fn what_the_main_process_leaves_behind_is_asked_first_in_each_tier() {
             (setsid sh -c 'trap \"echo asked >&9; exit\" TERM; touch \"$WITNESS.up\"; while :; do sleep 0.01; done' &)
             until [ -e \"$WITNESS.up\" ]; do sleep 0.01; done
             exit 7";
-        let mut scene = script(directory, text).contained(tier).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start();
-        scene.exited(CommandEnd::Exited(7));
-        scene.empty();
-        scene.witness.hears(&["asked"]);
+        let mut fixture = script(directory, text).contained(tier).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start();
+        fixture.exited(CommandEnd::Exited(7));
+        fixture.empty();
+        fixture.witness.hears(&["asked"]);
     });
 }
 
 #[test]
 fn what_it_leaves_behind_and_does_not_go_is_killed_in_each_tier() {
     in_each(|directory, tier| {
-        let mut scene = script(directory, LEAVES_ONE_BEHIND).stop_timeout(ms(300)).contained(tier).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["grandchild"]);
-        scene.exited(CommandEnd::Exited(7));
-        scene.empty();
+        let mut fixture = script(directory, LEAVES_ONE_BEHIND).stop_timeout(ms(300)).contained(tier).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["grandchild"]);
+        fixture.exited(CommandEnd::Exited(7));
+        fixture.empty();
     });
 }
 
 #[test]
 fn one_run_follows_another_in_each_tier() {
     in_each(|directory, tier| {
-        let mut scene = script(directory, "echo run >&9; (setsid sleep 100 &); exit 4").contained(tier).fork();
-        scene.arm(TERM, Time::NEVER);
+        let mut fixture = script(directory, "echo run >&9; (setsid sleep 100 &); exit 4").contained(tier).fork();
+        fixture.arm(TERM, Time::NEVER);
         for _ in 0..20 {
-            scene.start_until(&["run"]);
-            scene.exited(CommandEnd::Exited(4));
-            scene.empty();
+            fixture.start_until(&["run"]);
+            fixture.exited(CommandEnd::Exited(4));
+            fixture.empty();
         }
-        assert_eq!(children_of(scene.keeper.pid()), [0; 0]);
+        assert_eq!(children_of(fixture.keeper.pid()), [0; 0]);
     });
 }
 
 #[test]
 fn what_cannot_be_executed_leaves_nothing_in_each_tier() {
     in_each(|directory, tier| {
-        let mut scene = program(directory, directory.join("nothing"), &["job"]).contained(tier).fork();
-        scene.arm(TERM, Time::NEVER);
+        let mut fixture = program(directory, directory.join("nothing"), &["job"]).contained(tier).fork();
+        fixture.arm(TERM, Time::NEVER);
         for _ in 0..3 {
-            let run = scene.order_start(TERM, &[]);
-            scene.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::ENOENT) });
-            scene.empty();
-            scene.hears_no_more();
+            let run = fixture.order_start(TERM, &[]);
+            fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::ENOENT) });
+            fixture.empty();
+            fixture.hears_no_more();
         }
-        assert_eq!(children_of(scene.keeper.pid()), [0; 0]);
+        assert_eq!(children_of(fixture.keeper.pid()), [0; 0]);
     });
 }
 
 #[test]
 fn a_kill_right_after_the_order_to_start_leaves_nothing_in_each_tier() {
     in_each(|directory, tier| {
-        let mut scene = program(directory, "/bin/sleep", &["sleep", "100"]).contained(tier).fork();
-        scene.arm(TERM, Time::NEVER);
+        let mut fixture = program(directory, "/bin/sleep", &["sleep", "100"]).contained(tier).fork();
+        fixture.arm(TERM, Time::NEVER);
         for _ in 0..20 {
-            let run = scene.order_start(TERM, &[]);
-            scene.send(&ToKeeper::Kill);
+            let run = fixture.order_start(TERM, &[]);
+            fixture.send(&ToKeeper::Kill);
             #[expect(clippy::wildcard_enum_match_arm, reason = "every other answer fails the test")]
-            match scene.answer() {
+            match fixture.answer() {
                 FromKeeper::Started { run: started, .. } if started == run => {
-                    scene.exited(killed(libc::SIGKILL, true));
+                    fixture.exited(killed(libc::SIGKILL, true));
                 }
                 // Before exec.
                 FromKeeper::NotStarted { run: refused, why: NotStarted::Failed(libc::ECANCELED) } if refused == run => {
                 }
                 other => panic!("{other:?}"),
             }
-            scene.empty();
-            scene.hears_no_more();
+            fixture.empty();
+            fixture.hears_no_more();
         }
     });
 }
@@ -208,24 +209,24 @@ fn a_kill_right_after_the_order_to_start_leaves_nothing_in_each_tier() {
 #[test]
 fn the_campaigners_end_is_the_trees_in_each_tier() {
     in_each(|directory, tier| {
-        let mut scene = script(directory, STUBBORN).stop_timeout(ms(300)).contained(tier).fork();
-        scene.claim("one");
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.bereave().releases_once("one");
+        let mut fixture = script(directory, STUBBORN).stop_timeout(ms(300)).contained(tier).fork();
+        fixture.claim("one");
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.bereave().releases_once("one");
     });
 }
 
 #[test]
 fn what_a_dead_keeper_leaves_is_swept_up_in_each_tier() {
     in_each(|directory, tier| {
-        let mut scene = script(directory, STUBBORN).contained(tier).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone(), "swept, and somebody lives");
+        let mut fixture = script(directory, STUBBORN).contained(tier).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone(), "swept, and somebody lives");
         assert_eq!(children_of(own()), [0; 0]);
     });
 }
@@ -233,37 +234,37 @@ fn what_a_dead_keeper_leaves_is_swept_up_in_each_tier() {
 #[test]
 fn the_campaigner_kills_below_a_stopped_keeper_in_each_tier() {
     in_each(|directory, tier| {
-        let mut scene = script(directory, STUBBORN).contained(tier).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        signal(scene.keeper.pid(), libc::SIGSTOP);
+        let mut fixture = script(directory, STUBBORN).contained(tier).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
         until("the end of the tree", || {
-            scene.keeper.kill_tree();
-            scene.witness.is_gone()
+            fixture.keeper.kill_tree();
+            fixture.witness.is_gone()
         });
-        signal(scene.keeper.pid(), libc::SIGCONT);
-        scene.exited(killed(libc::SIGKILL, false));
-        scene.empty();
+        signal(fixture.keeper.pid(), libc::SIGCONT);
+        fixture.exited(killed(libc::SIGKILL, false));
+        fixture.empty();
     });
 }
 
 #[test]
 fn it_sleeps_while_there_is_nothing_to_do_in_each_tier() {
     in_each(|directory, tier| {
-        let mut scene = script(directory, LEAVES_ONE_BEHIND).contained(tier).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["grandchild"]);
-        scene.exited(CommandEnd::Exited(7));
-        scene.hears_no_more();
-        until("it sleeps", || status_of(scene.keeper.pid(), "State").starts_with('S'));
-        let switches = || status_of(scene.keeper.pid(), "voluntary_ctxt_switches");
+        let mut fixture = script(directory, LEAVES_ONE_BEHIND).contained(tier).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["grandchild"]);
+        fixture.exited(CommandEnd::Exited(7));
+        fixture.hears_no_more();
+        until("it sleeps", || status_of(fixture.keeper.pid(), "State").starts_with('S'));
+        let switches = || status_of(fixture.keeper.pid(), "voluntary_ctxt_switches");
         let before = switches();
         let go_on_at = clock::now() + ms(300);
         until("a while", || clock::now() >= go_on_at);
         assert_eq!(switches(), before, "it woke for nothing");
-        // Nobody else would for as long as it sleeps.
-        scene.send(&ToKeeper::Kill);
-        scene.empty();
+        // Without this kill the sleeping processes would outlive the test.
+        fixture.send(&ToKeeper::Kill);
+        fixture.empty();
     });
 }
 
@@ -272,19 +273,19 @@ fn it_sleeps_while_there_is_nothing_to_do_in_each_tier() {
 #[test]
 fn a_command_is_in_its_leaf_from_the_start_and_elect_is_not_in_it() {
     within(Containment::Cgroup, |directory| {
-        let mut scene =
+        let mut fixture =
             script(directory, "echo main >&9; (setsid sh -c 'echo grandchild >&9; sleep 100' &); sleep 100")
                 .contained(Containment::Cgroup)
                 .fork();
-        scene.arm(TERM, Time::NEVER);
-        let main = scene.start_until(&["main", "grandchild"]);
-        let name = leaf(&scene).file_name().expect("a name").to_string_lossy().into_owned();
+        fixture.arm(TERM, Time::NEVER);
+        let main = fixture.start_until(&["main", "grandchild"]);
+        let name = leaf(&fixture).file_name().expect("a name").to_string_lossy().into_owned();
         assert!(cgroup_of(main).ends_with(&name), "{}", cgroup_of(main));
         assert!(name.starts_with(&format!("elect-{}-", own())), "{name}");
-        for elect in [own(), scene.keeper.pid()] {
+        for elect in [own(), fixture.keeper.pid()] {
             assert!(!cgroup_of(elect).contains(&name), "{}", cgroup_of(elect));
         }
-        let inside = fs::read_to_string(leaf(&scene).join("cgroup.procs")).expect("read");
+        let inside = fs::read_to_string(leaf(&fixture).join("cgroup.procs")).expect("read");
         assert!(inside.lines().count() >= 3, "the main process, its descendant and what they started: {inside}");
     });
 }
@@ -292,8 +293,8 @@ fn a_command_is_in_its_leaf_from_the_start_and_elect_is_not_in_it() {
 #[test]
 fn one_who_moves_to_another_cgroup_is_killed_all_the_same() {
     within(Containment::Cgroup, |directory| {
-        let mut scene = script(directory, "").contained(Containment::Cgroup).fork();
-        let elsewhere = leaf(&scene).parent().expect("elect's own").join(format!("elsewhere-{}", own()));
+        let mut fixture = script(directory, "").contained(Containment::Cgroup).fork();
+        let elsewhere = leaf(&fixture).parent().expect("elect's own").join(format!("elsewhere-{}", own()));
         fs::create_dir(&elsewhere).expect("made");
         let text = format!(
             "trap '' TERM
@@ -303,14 +304,14 @@ fn one_who_moves_to_another_cgroup_is_killed_all_the_same() {
         );
         let place = directory.join("escape");
         fs::create_dir(&place).expect("created");
-        drop(scene);
-        scene = script(&place, &text).contained(Containment::Cgroup).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "escaped"]);
+        drop(fixture);
+        fixture = script(&place, &text).contained(Containment::Cgroup).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "escaped"]);
         assert!(!fs::read_to_string(elsewhere.join("cgroup.procs")).expect("read").is_empty());
-        scene.send(&ToKeeper::Kill);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        fixture.send(&ToKeeper::Kill);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
         fs::remove_dir(&elsewhere).expect("nobody is in it");
     });
 }
@@ -320,30 +321,30 @@ fn a_leaf_with_anybody_in_it_is_not_called_empty() {
     within(Containment::Cgroup, |directory| {
         let setting = script(directory, "echo main >&9; read -r line < \"$WITNESS.go\"; exit 5");
         nix::unistd::mkfifo(&directory.join("witness.go"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-        let mut scene = setting.contained(Containment::Cgroup).stop_timeout(SOON).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
+        let mut fixture = setting.contained(Containment::Cgroup).stop_timeout(SOON).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
         let mut inmate = stranger();
-        enter(&leaf(&scene), inmate.id());
+        enter(&leaf(&fixture), inmate.id());
         fs::write(directory.join("witness.go"), "go\n").expect("written");
-        scene.exited(CommandEnd::Exited(5));
-        scene.hears_no_more();
-        assert_eq!(children_of(scene.keeper.pid()), [0; 0], "there is no child left to wait for");
-        // It goes by itself, and that is noticed at once, long before the stop time-out.
+        fixture.exited(CommandEnd::Exited(5));
+        fixture.hears_no_more();
+        assert_eq!(children_of(fixture.keeper.pid()), [0; 0], "there is no child left to wait for");
+        // The process ends by itself, and the keeper notices at once, long before the stop time-out.
         inmate.kill().expect("killed");
         let killed_at = clock::now();
-        scene.empty();
+        fixture.empty();
         note(&format!("figures: an empty leaf is noticed after {:?}", clock::now().since(killed_at)));
         inmate.wait().expect("reaped");
 
-        scene.start_until(&["main"]);
+        fixture.start_until(&["main"]);
         let mut inmate = stranger();
-        enter(&leaf(&scene), inmate.id());
+        enter(&leaf(&fixture), inmate.id());
         let go = directory.join("witness.go");
         fs::write(&go, "go\n").expect("written");
-        scene.exited(CommandEnd::Exited(5));
-        // It does not, and is killed.
-        scene.empty();
+        fixture.exited(CommandEnd::Exited(5));
+        // The process does not end, and is killed.
+        fixture.empty();
         assert!(inmate.wait().expect("reaped").code().is_none());
     });
 }
@@ -351,17 +352,17 @@ fn a_leaf_with_anybody_in_it_is_not_called_empty() {
 #[test]
 fn a_sweep_waits_for_an_empty_leaf_too() {
     within(Containment::Cgroup, |directory| {
-        let mut scene = script(directory, STUBBORN).contained(Containment::Cgroup).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
+        let mut fixture = script(directory, STUBBORN).contained(Containment::Cgroup).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
         let mut inmate = stranger();
-        enter(&leaf(&scene), inmate.id());
-        scene.keeper.strangers = PreexistingChild::of(inmate.id().cast_signed()).into_iter().collect();
-        let leaf = leaf(&scene);
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone(), "swept, and somebody lives");
+        enter(&leaf(&fixture), inmate.id());
+        fixture.keeper.preexisting_children = PreexistingChild::of(inmate.id().cast_signed()).into_iter().collect();
+        let leaf = leaf(&fixture);
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone(), "swept, and somebody lives");
         assert!(!leaf.exists(), "removed by whoever found it empty");
         let _ = inmate.wait();
     });
@@ -378,16 +379,16 @@ fn the_leaf_is_removed_with_what_the_command_made_below_it() {
         for dismissed in [false, true] {
             let place = directory.join(dismissed.to_string());
             fs::create_dir(&place).expect("created");
-            let mut scene = script(&place, text).stop_timeout(ms(100)).contained(Containment::Cgroup).fork();
-            scene.claim("one");
-            scene.arm(TERM, Time::NEVER);
-            scene.start_until(&["main"]);
-            let leaf = leaf(&scene);
+            let mut fixture = script(&place, text).stop_timeout(ms(100)).contained(Containment::Cgroup).fork();
+            fixture.claim("one");
+            fixture.arm(TERM, Time::NEVER);
+            fixture.start_until(&["main"]);
+            let leaf = leaf(&fixture);
             assert!(leaf.join("one/two").exists());
             if dismissed {
-                scene.send(&ToKeeper::Dismiss);
+                fixture.send(&ToKeeper::Dismiss);
             }
-            let released = scene.bereave().releases();
+            let released = fixture.bereave().releases();
             assert_eq!(released.len(), usize::from(!dismissed));
             assert!(!leaf.exists(), "left behind");
         }
@@ -397,10 +398,10 @@ fn the_leaf_is_removed_with_what_the_command_made_below_it() {
 #[test]
 fn a_leaf_is_left_by_nobody_who_never_started_anything() {
     within(Containment::Cgroup, |directory| {
-        let scene = script(directory, SLEEPER).contained(Containment::Cgroup).fork();
-        let leaf = leaf(&scene);
+        let fixture = script(directory, SLEEPER).contained(Containment::Cgroup).fork();
+        let leaf = leaf(&fixture);
         assert!(leaf.exists());
-        assert_eq!(scene.bereave().releases(), []);
+        assert_eq!(fixture.bereave().releases(), []);
         assert!(!leaf.exists());
     });
 }
@@ -439,18 +440,18 @@ fn a_leaf_that_somebody_cleared_away_costs_the_tier_where_that_was_left_to_us_an
         for tier in [Containment::Auto, Containment::Cgroup] {
             let place = directory.join(format!("{tier:?}"));
             fs::create_dir(&place).expect("created");
-            let mut scene = script(&place, SLEEPER).contained(tier).fork();
-            fs::remove_dir(leaf(&scene)).expect("it is empty");
-            scene.arm(TERM, Time::NEVER);
+            let mut fixture = script(&place, SLEEPER).contained(tier).fork();
+            fs::remove_dir(leaf(&fixture)).expect("it is empty");
+            fixture.arm(TERM, Time::NEVER);
             if tier == Containment::Auto {
-                scene.start_until(&["main"]);
-                scene.send(&ToKeeper::Kill);
-                scene.exited(killed(libc::SIGKILL, true));
+                fixture.start_until(&["main"]);
+                fixture.send(&ToKeeper::Kill);
+                fixture.exited(killed(libc::SIGKILL, true));
             } else {
-                let run = scene.order_start(TERM, &[]);
-                scene.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::ENODEV) });
+                let run = fixture.order_start(TERM, &[]);
+                fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::ENODEV) });
             }
-            scene.empty();
+            fixture.empty();
         }
     });
 }
@@ -460,13 +461,13 @@ fn a_leaf_that_somebody_cleared_away_costs_the_tier_where_that_was_left_to_us_an
 #[test]
 fn a_namespace_dies_with_the_keeper_and_needs_nobody_to_sweep_it() {
     within(Containment::Pidns, |directory| {
-        let mut scene = script(directory, STUBBORN).contained(Containment::Pidns).fork();
-        scene.arm(TERM, Time::NEVER);
-        let main = scene.start_until(&["main", "grandchild"]);
+        let mut fixture = script(directory, STUBBORN).contained(Containment::Pidns).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let main = fixture.start_until(&["main", "grandchild"]);
         assert_ne!(namespace_of(main), namespace_of(own()));
-        assert_eq!(namespace_of(scene.keeper.pid()), namespace_of(own()));
-        scene.keeper.kill();
-        scene.witness.gone();
+        assert_eq!(namespace_of(fixture.keeper.pid()), namespace_of(own()));
+        fixture.keeper.kill();
+        fixture.witness.gone();
     });
 }
 
@@ -478,10 +479,10 @@ fn both_killed_at_once_leave_nobody_in_a_namespace() {
         // SAFETY: this process has one thread.
         match unsafe { sys::fork() }.expect("forked") {
             Forked::Child => {
-                let mut scene = script(directory, STUBBORN).contained(Containment::Pidns).fork_watched_by(witness);
-                scene.arm(TERM, Time::NEVER);
-                fs::write(directory.join("keeper"), scene.keeper.pid().to_string()).expect("written");
-                scene.start();
+                let mut fixture = script(directory, STUBBORN).contained(Containment::Pidns).fork_watched_by(witness);
+                fixture.arm(TERM, Time::NEVER);
+                fs::write(directory.join("keeper"), fixture.keeper.pid().to_string()).expect("written");
+                fixture.start();
                 loop {
                     std::thread::park();
                 }
@@ -489,7 +490,7 @@ fn both_killed_at_once_leave_nobody_in_a_namespace() {
             Forked::Parent(campaigner) => {
                 witness.hears(&["main", "grandchild"]);
                 let keeper = fs::read_to_string(directory.join("keeper")).expect("read").parse().expect("a number");
-                // Neither gets to do anything about the other's end.
+                // Neither process can react to the other's end.
                 signal(campaigner, libc::SIGSTOP);
                 signal(keeper, libc::SIGKILL);
                 signal(campaigner, libc::SIGKILL);
@@ -502,10 +503,10 @@ fn both_killed_at_once_leave_nobody_in_a_namespace() {
 #[test]
 fn the_init_of_a_namespace_holds_on_to_nothing_and_hears_no_signal() {
     within(Containment::Pidns, |directory| {
-        let mut scene = script(directory, SLEEPER).contained(Containment::Pidns).fork();
-        scene.arm(TERM, Time::NEVER);
-        let main = scene.start_until(&["main"]);
-        let children = children_of(scene.keeper.pid());
+        let mut fixture = script(directory, SLEEPER).contained(Containment::Pidns).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let main = fixture.start_until(&["main"]);
+        let children = children_of(fixture.keeper.pid());
         let [init] = children.iter().copied().filter(|&child| child != main).collect::<Vec<_>>()[..] else {
             panic!("{children:?}")
         };
@@ -517,11 +518,11 @@ fn the_init_of_a_namespace_holds_on_to_nothing_and_hears_no_signal() {
             signal(init, number);
         }
         assert!(!goes_first(init), "the right to go first is the keeper's");
-        scene.hears_no_more();
-        // Nobody inside can kill it, and somebody outside kills all.
+        fixture.hears_no_more();
+        // No process inside can kill the init; its death by a process outside kills every process inside.
         signal(init, libc::SIGKILL);
-        scene.exited(killed(libc::SIGKILL, false));
-        scene.empty();
+        fixture.exited(killed(libc::SIGKILL, false));
+        fixture.empty();
     });
 }
 
@@ -531,10 +532,10 @@ fn orphans_in_a_namespace_leave_no_zombies() {
         let text = "
             for i in $(seq 300); do (setsid true &) ; done
             echo main >&9; sleep 100; :";
-        let mut scene = script(directory, text).contained(Containment::Pidns).fork();
-        scene.arm(TERM, Time::NEVER);
-        let main = scene.start_until(&["main"]);
-        let init = children_of(scene.keeper.pid()).into_iter().find(|&child| child != main).expect("an init");
+        let mut fixture = script(directory, text).contained(Containment::Pidns).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let main = fixture.start_until(&["main"]);
+        let init = children_of(fixture.keeper.pid()).into_iter().find(|&child| child != main).expect("an init");
         until("all are reaped", || children_of(init).is_empty());
     });
 }

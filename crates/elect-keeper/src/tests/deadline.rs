@@ -1,4 +1,4 @@
-//! K1: the deadline is kept, with nobody's help and against anybody's will.
+//! K1: the deadline is kept without the campaigner's help and whatever the command does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,8 +17,8 @@ fn armed_and_left_alone_it_kills_on_time_on_a_loaded_machine() {
     let runs = if std::env::var_os("ELECT_LONG").is_some() { 100 } else { 20 };
     let _load = Load::on_every_processor();
     alone(|directory| {
-        let mut scene = program(directory, "/bin/sleep", &["sleep", "100"]).fork();
-        // What is measured is the keeper, not how long the load keeps us from looking.
+        let mut fixture = program(directory, "/bin/sleep", &["sleep", "100"]).fork();
+        // Measures the keeper, not the delay that the storm or the load causes in this process.
         sys::schedule_first();
         let mut late = Vec::new();
         for term in 1u64.. {
@@ -26,13 +26,13 @@ fn armed_and_left_alone_it_kills_on_time_on_a_loaded_machine() {
                 break;
             }
             let kill_by = clock::now() + ms(150);
-            scene.arm(term, kill_by);
-            let run = scene.order_start(term, &[]);
-            let mut answer = scene.answer();
+            fixture.arm(term, kill_by);
+            let run = fixture.order_start(term, &[]);
+            let mut answer = fixture.answer();
             let FromKeeper::Started { pid, .. } = answer else {
-                // A machine too slow to start it in time is asked again.
+                // A slow machine may miss the deadline before the start; then the test tries again.
                 while answer != (FromKeeper::Empty { run }) {
-                    answer = scene.answer();
+                    answer = fixture.answer();
                 }
                 continue;
             };
@@ -41,9 +41,9 @@ fn armed_and_left_alone_it_kills_on_time_on_a_loaded_machine() {
                 on_time(kill_by, died);
                 late.push(died.since(kill_by));
             }
-            scene.hears(FromKeeper::Expired { term });
-            scene.exited(killed(libc::SIGKILL, true));
-            scene.empty();
+            fixture.hears(FromKeeper::Expired { term });
+            fixture.exited(killed(libc::SIGKILL, true));
+            fixture.empty();
         }
         late.sort();
         note(&format!(
@@ -57,65 +57,65 @@ fn armed_and_left_alone_it_kills_on_time_on_a_loaded_machine() {
 #[test]
 fn a_stubborn_tree_is_gone_within_the_allowance() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        let kill_by = scene.arm_for(SOON);
-        scene.start_until(&["main", "grandchild"]);
-        on_time(kill_by, scene.witness.gone());
-        scene.hears(FromKeeper::Expired { term: TERM });
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        let mut fixture = script(directory, STUBBORN).fork();
+        let kill_by = fixture.arm_for(SOON);
+        fixture.start_until(&["main", "grandchild"]);
+        on_time(kill_by, fixture.witness.gone());
+        fixture.hears(FromKeeper::Expired { term: TERM });
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
 #[test]
 fn a_deadline_that_moves_forward_keeps_the_command_alive() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        let first = scene.arm_for(SOON);
-        scene.start_until(&["main", "grandchild"]);
+        let mut fixture = script(directory, STUBBORN).fork();
+        let first = fixture.arm_for(SOON);
+        fixture.start_until(&["main", "grandchild"]);
         let second = first + ms(400);
-        scene.arm(TERM, second);
-        on_time(second, scene.witness.gone());
+        fixture.arm(TERM, second);
+        on_time(second, fixture.witness.gone());
     });
 }
 
 #[test]
 fn a_stop_that_is_asked_for_does_not_put_the_deadline_off() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        let kill_by = scene.arm_for(SOON);
-        scene.start_until(&["main", "grandchild"]);
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        on_time(kill_by, scene.witness.gone());
+        let mut fixture = script(directory, STUBBORN).fork();
+        let kill_by = fixture.arm_for(SOON);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        on_time(kill_by, fixture.witness.gone());
     });
 }
 
 #[test]
 fn a_keeper_that_was_stopped_kills_as_soon_as_it_goes_on() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        let kill_by = scene.arm_for(SOON);
-        scene.start_until(&["main", "grandchild"]);
-        signal(scene.keeper.pid(), libc::SIGSTOP);
+        let mut fixture = script(directory, STUBBORN).fork();
+        let kill_by = fixture.arm_for(SOON);
+        fixture.start_until(&["main", "grandchild"]);
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
         until("the deadline", || clock::now() > kill_by + ms(100));
-        assert!(!scene.witness.is_gone(), "nobody could kill it");
-        // A renewal that waits in the socket comes too late: the term is over.
-        scene.send(&ToKeeper::Arm { term: TERM, kill_by: kill_by + ms(60_000) });
+        assert!(!fixture.witness.is_gone(), "nobody could kill it");
+        // A renewal that was waiting in the socket is too late: the term is over.
+        fixture.send(&ToKeeper::Arm { term: TERM, kill_by: kill_by + ms(60_000) });
         let resumed = clock::now();
-        signal(scene.keeper.pid(), libc::SIGCONT);
-        on_time(resumed, scene.witness.gone());
-        scene.hears(FromKeeper::Expired { term: TERM });
-        scene.hears(FromKeeper::Armed { term: TERM, kill_by });
+        signal(fixture.keeper.pid(), libc::SIGCONT);
+        on_time(resumed, fixture.witness.gone());
+        fixture.hears(FromKeeper::Expired { term: TERM });
+        fixture.hears(FromKeeper::Armed { term: TERM, kill_by });
     });
 }
 
 #[test]
 fn a_campaigner_that_never_stops_talking_does_not_put_it_off() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        let kill_by = scene.arm_for(SOON);
-        scene.start_until(&["main", "grandchild"]);
-        let (keeper, over) = (&scene.keeper, AtomicBool::new(false));
+        let mut fixture = script(directory, STUBBORN).fork();
+        let kill_by = fixture.arm_for(SOON);
+        fixture.start_until(&["main", "grandchild"]);
+        let (keeper, over) = (&fixture.keeper, AtomicBool::new(false));
         let died = std::thread::scope(|threads| {
             for _ in 0..4 {
                 threads.spawn(|| {
@@ -124,7 +124,7 @@ fn a_campaigner_that_never_stops_talking_does_not_put_it_off() {
                     }
                 });
             }
-            let died = scene.witness.gone();
+            let died = fixture.witness.gone();
             over.store(true, Ordering::Relaxed);
             died
         });
@@ -135,16 +135,16 @@ fn a_campaigner_that_never_stops_talking_does_not_put_it_off() {
 #[test]
 fn a_campaigner_that_does_not_listen_puts_nothing_off_and_misses_nothing() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        let kill_by = scene.arm_for(SOON);
-        scene.start_until(&["main", "grandchild"]);
+        let mut fixture = script(directory, STUBBORN).fork();
+        let kill_by = fixture.arm_for(SOON);
+        fixture.start_until(&["main", "grandchild"]);
         for _ in 0..10_000 {
-            let _ = scene.keeper.send(&ToKeeper::Ping);
+            let _ = fixture.keeper.send(&ToKeeper::Ping);
         }
-        on_time(kill_by, scene.witness.gone());
+        on_time(kill_by, fixture.witness.gone());
         let mut said = Vec::new();
         while said.last() != Some(&FromKeeper::Empty { run: 1 }) {
-            said.push(scene.answer());
+            said.push(fixture.answer());
         }
         said.retain(|answer| *answer != FromKeeper::Pong);
         let exited = FromKeeper::Exited { run: 1, end: killed(libc::SIGKILL, true) };

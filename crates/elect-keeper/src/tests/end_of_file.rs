@@ -1,5 +1,5 @@
-//! K2: the campaigner's end, at every point between arming and empty. Each time the tree is dead within what was left to
-//! it, the claim is given back once and only then, and the keeper ends in good order.
+//! K2: the campaigner's end, at every point between arming and an empty tree. Each time the tree is dead within the
+//! remaining deadline, the claim is released once and only after that, and the keeper exits normally.
 
 use std::os::fd::AsRawFd;
 
@@ -14,24 +14,24 @@ use elect_core::{CommandEnd, KILL_ALLOWANCE, Time};
 const STOP_TIMEOUT: std::time::Duration = ms(300);
 
 fn claimed(setting: Setting) -> KeeperFixture {
-    let scene = setting.fork();
-    scene.claim("one");
-    scene
+    let fixture = setting.fork();
+    fixture.claim("one");
+    fixture
 }
 
-/// Without reading it.
-fn await_an_answer(scene: &KeeperFixture) {
+/// Waits for a message in the socket without reading it.
+fn await_an_answer(fixture: &KeeperFixture) {
     until("an answer in the socket", || {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        recv(scene.keeper.as_raw_fd(), &mut [0; 64], flags).is_ok_and(|length| length > 0)
+        recv(fixture.keeper.as_raw_fd(), &mut [0; 64], flags).is_ok_and(|length| length > 0)
     });
 }
 
 #[test]
 fn before_anything_was_claimed_there_is_nothing_to_release() {
     alone(|directory| {
-        let scene = script(directory, STUBBORN).fork();
-        assert_eq!(scene.bereave().releases(), []);
+        let fixture = script(directory, STUBBORN).fork();
+        assert_eq!(fixture.bereave().releases(), []);
     });
 }
 
@@ -43,31 +43,31 @@ fn with_a_claim_and_no_deadline_it_is_released() {
 #[test]
 fn between_arming_and_starting() {
     alone(|directory| {
-        let scene = claimed(script(directory, STUBBORN));
-        scene.arm(TERM, Time::NEVER);
-        scene.bereave().releases_once("one");
+        let fixture = claimed(script(directory, STUBBORN));
+        fixture.arm(TERM, Time::NEVER);
+        fixture.bereave().releases_once("one");
     });
 }
 
 #[test]
 fn the_last_claim_is_the_one_that_is_released() {
     alone(|directory| {
-        let scene = claimed(script(directory, STUBBORN));
-        scene.claim("two");
-        scene.bereave().releases_once("two");
+        let fixture = claimed(script(directory, STUBBORN));
+        fixture.claim("two");
+        fixture.bereave().releases_once("two");
     });
 }
 
 #[test]
 fn before_the_keeper_has_read_any_of_it() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).stop_timeout(STOP_TIMEOUT).fork();
-        scene.hears_no_more();
-        signal(scene.keeper.pid(), libc::SIGSTOP);
-        scene.claim("one");
-        scene.send(&ToKeeper::Arm { term: TERM, kill_by: Time::NEVER });
-        scene.order_start(TERM, &[]);
-        let orphan = scene.bereave();
+        let mut fixture = script(directory, STUBBORN).stop_timeout(STOP_TIMEOUT).fork();
+        fixture.hears_no_more();
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
+        fixture.claim("one");
+        fixture.send(&ToKeeper::Arm { term: TERM, kill_by: Time::NEVER });
+        fixture.order_start(TERM, &[]);
+        let orphan = fixture.bereave();
         signal(orphan.pid, libc::SIGCONT);
         orphan.releases_once("one");
     });
@@ -79,10 +79,10 @@ fn right_after_the_order_to_start() {
         for round in 0..20 {
             let directory = directory.join(round.to_string());
             std::fs::create_dir(&directory).expect("created");
-            let mut scene = claimed(script(&directory, STUBBORN).stop_timeout(STOP_TIMEOUT));
-            scene.arm(TERM, Time::NEVER);
-            scene.order_start(TERM, &[]);
-            scene.bereave().releases_once("one");
+            let mut fixture = claimed(script(&directory, STUBBORN).stop_timeout(STOP_TIMEOUT));
+            fixture.arm(TERM, Time::NEVER);
+            fixture.order_start(TERM, &[]);
+            fixture.bereave().releases_once("one");
         }
     });
 }
@@ -90,13 +90,13 @@ fn right_after_the_order_to_start() {
 #[test]
 fn while_a_command_runs_that_stops_when_asked() {
     alone(|directory| {
-        let mut scene = claimed(script(
+        let mut fixture = claimed(script(
             directory,
             "trap 'echo asked >&9; exit 0' TERM; echo main >&9; while :; do sleep 0.01; done",
         ));
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        let mut orphan = scene.bereave();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        let mut orphan = fixture.bereave();
         orphan.witness.hears(&["asked"]);
         orphan.releases_once("one");
     });
@@ -105,11 +105,11 @@ fn while_a_command_runs_that_stops_when_asked() {
 #[test]
 fn while_a_stubborn_command_runs_it_has_the_stop_timeout() {
     alone(|directory| {
-        let mut scene = claimed(script(directory, STUBBORN).stop_timeout(STOP_TIMEOUT));
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
+        let mut fixture = claimed(script(directory, STUBBORN).stop_timeout(STOP_TIMEOUT));
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
         let before = clock::now();
-        let orphan = scene.bereave();
+        let orphan = fixture.bereave();
         let after = clock::now();
         let died = orphan.witness.gone();
         assert!(died >= before + STOP_TIMEOUT, "it was not given its time");
@@ -121,10 +121,10 @@ fn while_a_stubborn_command_runs_it_has_the_stop_timeout() {
 #[test]
 fn while_a_stubborn_command_runs_it_has_no_longer_than_its_deadline() {
     alone(|directory| {
-        let mut scene = claimed(script(directory, STUBBORN));
-        let kill_by = scene.arm_for(SOON);
-        scene.start_until(&["main", "grandchild"]);
-        let orphan = scene.bereave();
+        let mut fixture = claimed(script(directory, STUBBORN));
+        let kill_by = fixture.arm_for(SOON);
+        fixture.start_until(&["main", "grandchild"]);
+        let orphan = fixture.bereave();
         let died = orphan.witness.gone();
         assert!(died >= kill_by && died <= kill_by + KILL_ALLOWANCE, "{:?} late", died.since(kill_by));
         orphan.releases_once("one");
@@ -134,23 +134,23 @@ fn while_a_stubborn_command_runs_it_has_no_longer_than_its_deadline() {
 #[test]
 fn after_a_stop_the_sooner_of_the_two_ends_counts() {
     alone(|directory| {
-        let mut scene = claimed(script(directory, STUBBORN).stop_timeout(STOP_TIMEOUT));
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.hears_no_more();
-        scene.bereave().releases_once("one");
+        let mut fixture = claimed(script(directory, STUBBORN).stop_timeout(STOP_TIMEOUT));
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.hears_no_more();
+        fixture.bereave().releases_once("one");
     });
 }
 
 #[test]
 fn after_the_end_of_the_main_process_its_rest_is_waited_for() {
     alone(|directory| {
-        let mut scene = claimed(script(directory, LEAVES_ONE_BEHIND).stop_timeout(SOON));
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["grandchild"]);
-        scene.exited(CommandEnd::Exited(7));
-        let orphan = scene.bereave();
+        let mut fixture = claimed(script(directory, LEAVES_ONE_BEHIND).stop_timeout(SOON));
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["grandchild"]);
+        fixture.exited(CommandEnd::Exited(7));
+        let orphan = fixture.bereave();
         assert!(!orphan.witness.is_gone(), "the rest has its stop time-out");
         orphan.releases_once("one");
     });
@@ -159,23 +159,23 @@ fn after_the_end_of_the_main_process_its_rest_is_waited_for() {
 #[test]
 fn while_it_is_being_killed() {
     alone(|directory| {
-        let mut scene = claimed(script(directory, STUBBORN));
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.send(&ToKeeper::Kill);
-        scene.bereave().releases_once("one");
+        let mut fixture = claimed(script(directory, STUBBORN));
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.send(&ToKeeper::Kill);
+        fixture.bereave().releases_once("one");
     });
 }
 
 #[test]
 fn after_the_tree_has_ended() {
     alone(|directory| {
-        let mut scene = claimed(script(directory, "exit 0"));
-        scene.arm(TERM, Time::NEVER);
-        scene.start();
-        scene.exited(CommandEnd::Exited(0));
-        scene.empty();
-        scene.bereave().releases_once("one");
+        let mut fixture = claimed(script(directory, "exit 0"));
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start();
+        fixture.exited(CommandEnd::Exited(0));
+        fixture.empty();
+        fixture.bereave().releases_once("one");
     });
 }
 
@@ -185,16 +185,16 @@ fn what_the_campaigner_said_last_counts_although_it_left_answers_unread() {
         for dismissed in [false, true] {
             let directory = directory.join(dismissed.to_string());
             std::fs::create_dir(&directory).expect("created");
-            let scene = claimed(script(&directory, STUBBORN));
-            // An answer that nobody reads: the socket then says "connection reset" before it says anything else.
-            scene.send(&ToKeeper::Ping);
-            await_an_answer(&scene);
-            signal(scene.keeper.pid(), libc::SIGSTOP);
-            scene.claim("two");
+            let fixture = claimed(script(&directory, STUBBORN));
+            // An unread answer: the socket then reports "connection reset" before it delivers messages.
+            fixture.send(&ToKeeper::Ping);
+            await_an_answer(&fixture);
+            signal(fixture.keeper.pid(), libc::SIGSTOP);
+            fixture.claim("two");
             if dismissed {
-                scene.send(&ToKeeper::Dismiss);
+                fixture.send(&ToKeeper::Dismiss);
             }
-            let orphan = scene.bereave();
+            let orphan = fixture.bereave();
             signal(orphan.pid, libc::SIGCONT);
             if dismissed {
                 assert_eq!(orphan.releases(), []);
@@ -208,30 +208,30 @@ fn what_the_campaigner_said_last_counts_although_it_left_answers_unread() {
 #[test]
 fn a_campaigner_that_dismisses_its_keeper_leaves_nothing_to_release() {
     alone(|directory| {
-        let mut scene = claimed(script(directory, STUBBORN).stop_timeout(STOP_TIMEOUT));
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.send(&ToKeeper::Dismiss);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
-        assert_eq!(scene.bereave().releases(), []);
+        let mut fixture = claimed(script(directory, STUBBORN).stop_timeout(STOP_TIMEOUT));
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.send(&ToKeeper::Dismiss);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
+        assert_eq!(fixture.bereave().releases(), []);
     });
 }
 
 #[test]
 fn a_campaigner_killed_in_earnest_is_seen_as_such() {
     alone(|directory| {
-        // It is the keeper's parent that dies here, so we are the one that inherits the keeper.
+        // The keeper's parent dies here, so this process inherits the keeper.
         nix::sys::prctl::set_child_subreaper(true).expect("a subreaper");
         let witness = Witness::new(directory);
         // SAFETY: this process has one thread.
         match unsafe { sys::fork() }.expect("forked") {
             Forked::Child => {
-                let mut scene = script(directory, STUBBORN).stop_timeout(STOP_TIMEOUT).fork_watched_by(witness);
-                scene.claim("one");
-                scene.arm(TERM, Time::NEVER);
-                std::fs::write(directory.join("keeper"), scene.keeper.pid().to_string()).expect("written");
-                scene.start();
+                let mut fixture = script(directory, STUBBORN).stop_timeout(STOP_TIMEOUT).fork_watched_by(witness);
+                fixture.claim("one");
+                fixture.arm(TERM, Time::NEVER);
+                std::fs::write(directory.join("keeper"), fixture.keeper.pid().to_string()).expect("written");
+                fixture.start();
                 loop {
                     std::thread::park();
                 }

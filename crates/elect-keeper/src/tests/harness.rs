@@ -1,11 +1,11 @@
-//! How the keeper's tests are set up.
+//! The harness of the keeper's tests.
 //!
-//! The body of a test is the campaigner, in a process of its own ([`alone`]): forking copies descriptors, so in one process
-//! the keeper of one test would hold the campaigner's end of another and never see it close. It also keeps the reaping and
-//! the sweeping of one test away from the children of others.
+//! The body of a test is the campaigner, in its own process ([`alone`]): forking copies descriptors, so in one process
+//! the keeper of one test would hold the campaigner's end of another and never see it close. Separate processes also
+//! keep the reaping and sweeping of one test away from the children of others.
 //!
-//! Whether a command lives is told by a pipe with a name ([`Witness`]) whose writing end every process of its tree inherits:
-//! it ends when the last of them does, whoever they say they are.
+//! A named pipe ([`Witness`]) tells whether a command lives: every process of its tree inherits the writing end, so the
+//! pipe reaches end of file when the last process ends.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -27,16 +27,16 @@ use crate::sys::{self, Forked, Reaped};
 use crate::{Claim, CommandSpec, Containment, HookScripts, Keeper, Received, ToKeeper};
 use elect_core::{BackgroundHook, CommandEnd, FromKeeper, HookContext, Program, RunId, Signal, Term, Time};
 
-/// A test that waits longer than this for anything has failed.
+/// The time after which a waiting test fails.
 const LIMIT: Duration = Duration::from_secs(60);
 pub const TERM: Term = 7;
 
-/// Never written to by the parent: what the body of a test has to say, and where the keeper looks for the command's life.
+/// The descriptor of a test's notes. Set only in the process of the test's body.
 static NOTES: AtomicI32 = AtomicI32::new(NOBODYS);
 const NOBODYS: i32 = -1;
 static WITNESS: AtomicI32 = AtomicI32::new(-1);
 
-/// Runs the body of a test in a process of its own, with a directory of its own.
+/// Runs the body of a test in its own process, with its own directory.
 pub fn alone(body: impl FnOnce(&Path)) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut notes = tempfile::tempfile().expect("a temporary file");
@@ -62,7 +62,7 @@ pub fn alone(body: impl FnOnce(&Path)) {
     }
 }
 
-/// As [`alone`], in a tier, if that is to be had where the test runs; if it is not, that it is refused is the test.
+/// Runs a test in a tier if the tier is available here; otherwise asserts that the tier is refused.
 pub fn within(tier: Containment, body: impl FnOnce(&Path)) {
     if is_to_be_had(tier) {
         alone(body);
@@ -74,7 +74,7 @@ pub fn within(tier: Containment, body: impl FnOnce(&Path)) {
     }
 }
 
-/// Whether it is, told without the code that is tested.
+/// Whether the tier is available, determined without the tested code.
 fn is_to_be_had(tier: Containment) -> bool {
     let can =
         |script| Command::new("sh").args(["-c", script]).stderr(Stdio::null()).status().expect("a shell").success();
@@ -95,8 +95,9 @@ fn is_to_be_had(tier: Containment) -> bool {
     }
 }
 
-/// Has a panic end the process of a test, or its keeper. To be called before that is forked: a hook that is being called
-/// cannot be replaced, and it stays being called for ever in a process that was forked meanwhile by another thread.
+/// Makes a panic end the process of a test, or its keeper. Must be called before that process is forked: a hook that is
+/// running cannot be replaced, and it stays marked as running forever in a process that another thread forked
+/// meanwhile.
 fn end_with_a_note_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -111,14 +112,14 @@ fn end_with_a_note_on_panic() {
     });
 }
 
-/// Says something in the name of the test, to be seen with `--nocapture` or if it fails.
+/// Prints a line of the test, visible with `--nocapture` or if the test fails.
 pub fn note(text: &str) {
     // SAFETY: the descriptor is the parent's, open for the life of this process and not closed here.
     let notes = unsafe { BorrowedFd::borrow_raw(NOTES.load(Ordering::Relaxed)) };
     let _ = nix::unistd::write(notes, format!("{text}\n").as_bytes());
 }
 
-/// Waits for the end of a child; `None`: it took too long and was killed.
+/// Waits for the end of a child; `None` if it took too long and was killed.
 pub fn exit_of(pid: i32, limit: Duration) -> Option<Result<u8, i32>> {
     let give_up_at = clock::now() + limit;
     loop {
@@ -134,7 +135,7 @@ pub fn exit_of(pid: i32, limit: Duration) -> Option<Result<u8, i32>> {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     let give_up_at = clock::now() + LIMIT;
     while !so() {
@@ -143,7 +144,7 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// To a process that is there.
+/// Sends a signal to an existing process.
 pub fn signal(pid: i32, signal: i32) {
     sys::kill(pid, signal).expect("it is there");
 }
@@ -167,13 +168,13 @@ pub fn status_of(pid: i32, field: &str) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-/// Whether a process runs before all ordinary ones, as a keeper does where it may.
+/// Whether a process has real-time priority, as a keeper has where permitted.
 pub fn goes_first(pid: i32) -> bool {
     // SAFETY: it takes an integer.
     unsafe { libc::syscall(libc::SYS_sched_getscheduler, pid) == libc::c_long::from(libc::SCHED_RR) }
 }
 
-/// Keeps every processor busy for as long as it lives. To be made outside of [`alone`].
+/// Keeps every processor busy until dropped. Must be created outside of [`alone`].
 pub struct Load(Arc<AtomicBool>);
 
 impl Load {
@@ -198,14 +199,14 @@ impl Drop for Load {
     }
 }
 
-/// Ignores the stop signal, and so does what it starts by forking twice, in a session of its own.
+/// Ignores the stop signal, as does its grandchild in another session.
 pub const STUBBORN: &str = "
     trap '' TERM
     (setsid sh -c 'echo grandchild >&9; sleep 100; :' &)
     echo main >&9
     sleep 100; :";
 
-/// The main process ends as soon as its descendant is up; that one ignores the stop signal.
+/// The main process ends as soon as its descendant runs; the descendant ignores the stop signal.
 pub const LEAVES_ONE_BEHIND: &str = "
     trap '' TERM
     (setsid sh -c 'echo grandchild >&9; touch \"$WITNESS.up\"; sleep 100; :' &)
@@ -217,20 +218,20 @@ pub const SLEEPER: &str = "echo main >&9; exec sleep 100";
 /// Long enough for a command to start on any machine, short enough to wait for.
 pub const SOON: Duration = Duration::from_secs(2);
 
-/// A command that is going to be run, by default with a long stop time-out.
+/// The settings of a command, by default with a long stop time-out.
 pub struct Setting {
     directory: PathBuf,
     program: CommandSpec,
     containment: Containment,
 }
 
-/// A shell script in which descriptor 9 is the witness.
+/// Settings for a shell script in which descriptor 9 is the witness.
 pub fn script(directory: &Path, text: &str) -> Setting {
     let text = format!("exec 9>\"$WITNESS\" 2>/dev/null\n{text}\n");
     program(directory, "/bin/sh", &["sh", "-c", &text])
 }
 
-/// The line of a script that goes on as one of the tests here, which is ignored otherwise: for what no shell can do.
+/// A line of a script that executes an ignored test of this crate, for steps that no shell can do.
 pub fn itself(test: &str) -> String {
     let module = module_path!().split_once("::").and_then(|(_, path)| path.strip_suffix("::harness"));
     let module = module.expect("this module of this crate");
@@ -244,7 +245,7 @@ pub fn program(directory: &Path, path: impl Into<PathBuf>, words: &[&str]) -> Se
         path: path.into(),
         words: words.iter().map(OsString::from).collect(),
         stop_signal: libc::SIGTERM,
-        // What waits for this has failed.
+        // A test that waits for this time-out has failed.
         stop_timeout: 10 * LIMIT,
         scripts: HookScripts::default(),
     };
@@ -262,13 +263,13 @@ impl Setting {
         self
     }
 
-    /// By default the tree alone, which holds in every tier.
+    /// Sets the tier; the default is the tree alone.
     pub fn contained(mut self, containment: Containment) -> Setting {
         self.containment = containment;
         self
     }
 
-    /// What else there is to run, each a shell script in which descriptor 9 is the witness.
+    /// Sets the follower and the hooks, each a shell script in which descriptor 9 is the witness.
     pub fn scripts(mut self, set: impl FnOnce(&mut HookScripts)) -> Setting {
         set(&mut self.program.scripts);
         let scripts = &mut self.program.scripts;
@@ -303,7 +304,7 @@ impl Setting {
     }
 }
 
-/// A keeper, and what there is to observe of its command.
+/// A keeper, and the witness of its command.
 pub struct KeeperFixture {
     pub keeper: Keeper,
     pub witness: Witness,
@@ -316,17 +317,17 @@ impl KeeperFixture {
         self.keeper.send(message).expect("sent");
     }
 
-    /// Any bytes at all.
+    /// Sends arbitrary bytes.
     pub fn send_raw(&self, bytes: &[u8]) {
         nix::sys::socket::send(self.keeper.as_raw_fd(), bytes, nix::sys::socket::MsgFlags::MSG_NOSIGNAL).expect("sent");
     }
 
-    /// The next thing the keeper says.
+    /// The next message of the keeper.
     pub fn answer(&self) -> FromKeeper {
         let give_up_at = clock::now() + LIMIT;
         loop {
             match self.keeper.receive() {
-                // How often it is said depends on the machine.
+                // The number of reports depends on the machine.
                 Received::Message(Some(FromKeeper::Progress)) => continue,
                 Received::Message(Some(answer)) => return answer,
                 Received::Message(None) => panic!("the keeper said something unreadable"),
@@ -341,7 +342,7 @@ impl KeeperFixture {
         assert_eq!(self.answer(), expected);
     }
 
-    /// The keeper has said nothing else, and has dealt with everything it was told.
+    /// Asserts that the keeper has sent no further message and has handled every message sent to it.
     pub fn hears_no_more(&self) {
         self.send(&ToKeeper::Ping);
         self.hears(FromKeeper::Pong);
@@ -364,26 +365,26 @@ impl KeeperFixture {
     }
 
     /// Starts one of the programs, and waits until it runs. Returns its process id.
-    pub fn start_job(&mut self, job: Program) -> i32 {
-        let run = self.order(job, &[]);
+    pub fn start_program(&mut self, program: Program) -> i32 {
+        let run = self.order(program, &[]);
         let answer = self.answer();
         let FromKeeper::Started { pid, .. } = answer else { panic!("not started: {answer:?}") };
         assert_eq!(answer, FromKeeper::Started { run, pid });
         pid
     }
 
-    /// Beside the last run, as if it were alive, or beside nothing.
-    pub fn order_aside(&self, background_hook: BackgroundHook) {
+    /// Orders a background hook beside the last run, even if that has ended, or without a run.
+    pub fn order_background_hook(&self, background_hook: BackgroundHook) {
         let witness = (OsString::from("WITNESS"), self.witness.path.clone().into_os_string());
-        let beside = if self.run > 0 { HookContext::WithRun(self.run) } else { HookContext::Alone };
-        self.send(&ToKeeper::BackgroundHook { background_hook, beside, identity: vec![witness] });
+        let context = if self.run > 0 { HookContext::WithRun(self.run) } else { HookContext::Alone };
+        self.send(&ToKeeper::BackgroundHook { background_hook, context, identity: vec![witness] });
     }
 
-    pub fn order(&mut self, job: Program, identity: &[(&str, &str)]) -> RunId {
+    pub fn order(&mut self, program: Program, identity: &[(&str, &str)]) -> RunId {
         self.run += 1;
         let witness = (OsString::from("WITNESS"), self.witness.path.clone().into_os_string());
         let identity = identity.iter().map(|&(name, value)| (name.into(), value.into())).chain([witness]).collect();
-        self.send(&ToKeeper::Start { job, run: self.run, identity });
+        self.send(&ToKeeper::Start { program, run: self.run, identity });
         self.run
     }
 
@@ -396,14 +397,14 @@ impl KeeperFixture {
         pid
     }
 
-    /// Starts the command and waits until it has said all this.
+    /// Starts the command and waits until its tree has written these lines.
     pub fn start_until(&mut self, lines: &[&str]) -> i32 {
         let pid = self.start();
         self.witness.hears(lines);
         pid
     }
 
-    /// Hands over a claim; where its release is recorded is [`Orphan::releases`].
+    /// Sends a claim; [`Orphan::releases`] reads the record of its release.
     pub fn claim(&self, name: &str) {
         self.claim_with(name, Vec::new());
     }
@@ -417,28 +418,28 @@ impl KeeperFixture {
         self.hears(FromKeeper::Exited { run: self.run, end });
     }
 
-    /// The keeper says that nothing is left, and that is so.
+    /// Asserts that the keeper reports an empty tree, and that the tree is empty.
     pub fn empty(&self) {
         self.hears(FromKeeper::Empty { run: self.run });
         assert!(self.witness.is_gone(), "reported empty, and somebody lives");
     }
 
-    /// How many children the keeper has.
+    /// The number of the keeper's children.
     pub fn children(&self) -> usize {
         children_of(self.keeper.pid()).len()
     }
 
-    /// And they.
+    /// The number of the keeper's grandchildren.
     pub fn grandchildren(&self) -> usize {
         children_of(self.keeper.pid()).into_iter().map(|pid| children_of(pid).len()).sum()
     }
 
-    /// Makes the file that a command waits for.
+    /// Creates the file that a command waits for.
     pub fn go(&self) {
         File::create(self.directory.join("witness.go")).expect("created");
     }
 
-    /// The campaigner's end: its descriptors close, and that is all that anybody is told.
+    /// Ends the campaigner: its descriptors close, without a message.
     pub fn bereave(self) -> Orphan {
         Orphan { pid: self.keeper.pid(), witness: self.witness, directory: self.directory }
     }
@@ -457,8 +458,8 @@ pub struct Orphan {
 }
 
 impl Orphan {
-    /// The keeper ends, in good order and with nobody left. Returns what it has released, and whether the tree was empty
-    /// at that moment.
+    /// Asserts that the keeper exits normally with an empty tree. Returns the released claims, each with whether the
+    /// tree was empty at that moment.
     pub fn releases(self) -> Vec<(String, bool)> {
         assert_eq!(exit_of(self.pid, LIMIT), Some(Ok(0)), "how the keeper ended");
         assert!(self.witness.is_gone(), "the keeper has ended, and somebody lives");
@@ -470,7 +471,7 @@ impl Orphan {
         recorded.lines().map(read).collect()
     }
 
-    /// The claim was given back once, and after the end of the tree.
+    /// Asserts that the claim was released once, after the end of the tree.
     pub fn releases_once(self, name: &str) {
         assert_eq!(self.releases(), [(name.to_owned(), true)]);
     }
@@ -480,7 +481,7 @@ fn releases(directory: &Path) -> PathBuf {
     directory.join("releases")
 }
 
-/// What these keepers do to give a claim back: a line in a file.
+/// The release function of these keepers: appends a line to a file.
 fn record_release(claim: Claim) {
     let words = String::from_utf8(claim.payload).expect("text");
     let (path, name) = words.split_once(' ').expect("a path and a name");
@@ -502,24 +503,24 @@ impl Witness {
         let path = directory.join("witness");
         nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a pipe");
         let pipe = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("opened");
-        // A pipe that nobody has ever written to has no end either.
+        // A pipe that has never had a writer reports no end of file.
         drop(OpenOptions::new().write(true).open(&path).expect("opened"));
         WITNESS.store(pipe.as_raw_fd(), Ordering::Relaxed);
         Witness { path, pipe }
     }
 
-    /// Whether nobody who was in the tree is alive.
+    /// Whether every process of the tree has ended.
     pub fn is_gone(&self) -> bool {
         is_over(self.pipe.as_fd(), PollTimeout::ZERO)
     }
 
-    /// Waits for the end of the last of them. Returns when that was seen.
+    /// Waits for the end of the last process of the tree. Returns the time at which it was seen.
     pub fn gone(&self) -> Time {
         assert!(is_over(self.pipe.as_fd(), PollTimeout::from(60_000u16)), "somebody lives");
         clock::now()
     }
 
-    /// Waits until all of these have been said, in any order, and nothing else.
+    /// Waits until the tree has written these lines, in any order, and no others.
     pub fn hears(&mut self, lines: &[&str]) {
         let mut missing: Vec<&str> = lines.to_vec();
         while !missing.is_empty() {
@@ -529,7 +530,7 @@ impl Witness {
         }
     }
 
-    /// The next line that somebody in the tree says.
+    /// The next line that a process of the tree writes.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();
         let mut byte = [0];
@@ -545,7 +546,7 @@ impl Witness {
         String::from_utf8(line).expect("text")
     }
 
-    /// Everything that was said and not heard yet, each line once. To be used when they are gone.
+    /// The set of unread lines. Must be called after the end of the tree.
     pub fn rest(mut self) -> BTreeSet<String> {
         let mut text = String::new();
         self.pipe.read_to_string(&mut text).expect("text, up to the end");
@@ -565,9 +566,9 @@ fn await_readable(fd: i32) {
     poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(1_000u16)).expect("polled");
 }
 
-/// A handle on a process that tells its end. `None`: it has ended and been reaped.
+/// A pidfd, readable at the process's end; `None` if the process has ended and been reaped.
 pub fn watch(pid: i32) -> Option<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers; what it returns is a new descriptor that nobody else owns.
+    // SAFETY: pidfd_open takes two integers and returns a new descriptor without another owner.
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
         i32::try_from(fd).ok().filter(|&fd| fd >= 0).map(|fd| OwnedFd::from_raw_fd(fd))

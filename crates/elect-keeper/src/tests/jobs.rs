@@ -1,4 +1,4 @@
-//! What is not the leader command: which of them a deadline governs, what they are given, and what becomes of them without a
+//! Programs other than the leader command: which ones a deadline governs, their environment, and their fate without a
 //! campaigner (K1, K2, K9).
 
 use std::fs;
@@ -14,7 +14,7 @@ const ELECTED: Program = Program::OnElected { term: TERM };
 const OUSTED: Program = Program::OnOusted { term: TERM };
 const DONE: CommandEnd = CommandEnd::Exited(0);
 
-/// Says that it ran, and takes long enough to be overtaken by whoever does not wait.
+/// Reports that it ran, and takes long enough for a keeper that does not wait to overtake it.
 const OUSTS: &str = "sleep 0.3; echo ousted >> \"${WITNESS%/*}/ousted\"";
 
 fn times_ousted(directory: &Path) -> usize {
@@ -25,11 +25,11 @@ fn ousting(directory: &Path, command: &str) -> Setting {
     script(directory, command).scripts(|scripts| scripts.on_ousted = Some(OUSTS.into()))
 }
 
-fn set(scripts: &mut HookScripts, job: Program, hook: &str) {
-    if job == ELECTED { scripts.on_elected = Some(hook.into()) } else { scripts.on_ousted = Some(hook.into()) }
+fn set(scripts: &mut HookScripts, program: Program, hook: &str) {
+    if program == ELECTED { scripts.on_elected = Some(hook.into()) } else { scripts.on_ousted = Some(hook.into()) }
 }
 
-/// What elect was given to read, which is not for those that have to do without.
+/// Elect's standard input, which only the leader command may read.
 fn something_to_read(directory: &Path) {
     let path = directory.join("input");
     fs::write(&path, "input").expect("written");
@@ -43,16 +43,16 @@ fn past(kill_by: Time) {
 #[test]
 fn a_follower_outlives_the_deadline_of_a_term() {
     alone(|directory| {
-        let mut scene = script(directory, SLEEPER).scripts(|scripts| scripts.follower = Some(SLEEPER.into())).fork();
-        let kill_by = scene.arm_for(ms(300));
-        scene.start_job(Program::Follower);
-        scene.witness.hears(&["main"]);
+        let mut fixture = script(directory, SLEEPER).scripts(|scripts| scripts.follower = Some(SLEEPER.into())).fork();
+        let kill_by = fixture.arm_for(ms(300));
+        fixture.start_program(Program::Follower);
+        fixture.witness.hears(&["main"]);
         past(kill_by);
-        scene.hears_no_more();
-        assert!(!scene.witness.is_gone());
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.exited(killed(libc::SIGTERM, false));
-        scene.empty();
+        fixture.hears_no_more();
+        assert!(!fixture.witness.is_gone());
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.exited(killed(libc::SIGTERM, false));
+        fixture.empty();
     });
 }
 
@@ -61,52 +61,53 @@ fn a_follower_reads_nothing_and_does_not_hold_the_lock() {
     alone(|directory| {
         something_to_read(directory);
         let lock = fs::File::create(directory.join("lock")).expect("created");
-        let follower = "readlink /proc/self/fd/0 >&9; ls /proc/$$/fd | tr '\\n' ' ' >&9; echo >&9";
-        let mut scene = script(directory, SLEEPER).scripts(|scripts| scripts.follower = Some(follower.into())).fork();
-        scene.claim_with("lock", vec![OwnedFd::from(lock)]);
-        scene.start_job(Program::Follower);
-        assert_eq!(scene.witness.line(), "/dev/null");
-        assert_eq!(scene.witness.line().trim(), "0 1 2 9", "K9");
-        scene.exited(DONE);
-        scene.empty();
+        // One redirection and no pipe, because `ls` would list the descriptors that the shell opens for others.
+        let follower = "exec >&9; readlink /proc/self/fd/0; ls -m /proc/$$/fd; :";
+        let mut fixture = script(directory, SLEEPER).scripts(|scripts| scripts.follower = Some(follower.into())).fork();
+        fixture.claim_with("lock", vec![OwnedFd::from(lock)]);
+        fixture.start_program(Program::Follower);
+        assert_eq!(fixture.witness.line(), "/dev/null");
+        assert_eq!(fixture.witness.line(), "0, 1, 2, 9", "K9");
+        fixture.exited(DONE);
+        fixture.empty();
     });
 }
 
 #[test]
 fn the_hooks_of_a_leader_read_nothing_and_hold_the_lock() {
-    for job in [ELECTED, OUSTED] {
+    for program in [ELECTED, OUSTED] {
         alone(|directory| {
             something_to_read(directory);
             let lock = fs::File::create(directory.join("lock")).expect("created");
             let hook = "readlink /proc/$$/fd/0 >&9; readlink /proc/$$/fd/100 >&9";
-            let mut scene = script(directory, SLEEPER).scripts(|scripts| set(scripts, job, hook)).fork();
-            scene.claim_with("lock", vec![OwnedFd::from(lock)]);
-            scene.arm(TERM, Time::NEVER);
-            scene.start_job(job);
-            assert_eq!(scene.witness.line(), "/dev/null");
-            assert_eq!(scene.witness.line(), directory.join("lock").display().to_string());
-            scene.exited(DONE);
-            scene.empty();
+            let mut fixture = script(directory, SLEEPER).scripts(|scripts| set(scripts, program, hook)).fork();
+            fixture.claim_with("lock", vec![OwnedFd::from(lock)]);
+            fixture.arm(TERM, Time::NEVER);
+            fixture.start_program(program);
+            assert_eq!(fixture.witness.line(), "/dev/null");
+            assert_eq!(fixture.witness.line(), directory.join("lock").display().to_string());
+            fixture.exited(DONE);
+            fixture.empty();
         });
     }
 }
 
 #[test]
 fn a_hook_has_its_time_and_all_that_it_started_dies_with_it() {
-    for job in [ELECTED, OUSTED] {
+    for program in [ELECTED, OUSTED] {
         alone(|directory| {
-            let mut scene = script(directory, SLEEPER)
+            let mut fixture = script(directory, SLEEPER)
                 .scripts(|scripts| {
-                    set(scripts, job, STUBBORN);
+                    set(scripts, program, STUBBORN);
                     scripts.hook_timeout = SOON;
                 })
                 .fork();
-            scene.arm(TERM, Time::NEVER);
+            fixture.arm(TERM, Time::NEVER);
             let before = clock::now();
-            scene.start_job(job);
-            scene.witness.hears(&["main", "grandchild"]);
-            scene.exited(killed(libc::SIGKILL, true));
-            scene.empty();
+            fixture.start_program(program);
+            fixture.witness.hears(&["main", "grandchild"]);
+            fixture.exited(killed(libc::SIGKILL, true));
+            fixture.empty();
             assert!(clock::now() >= before + SOON);
         });
     }
@@ -115,48 +116,49 @@ fn a_hook_has_its_time_and_all_that_it_started_dies_with_it() {
 #[test]
 fn what_an_ended_hook_left_behind_has_the_rest_of_its_time() {
     alone(|directory| {
-        let mut scene = script(directory, SLEEPER)
+        let mut fixture = script(directory, SLEEPER)
             .scripts(|scripts| {
                 scripts.on_elected = Some(LEAVES_ONE_BEHIND.into());
                 scripts.hook_timeout = SOON;
             })
             .fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_job(ELECTED);
-        scene.exited(CommandEnd::Exited(7));
-        scene.empty();
-        assert_eq!(scene.witness.line(), "grandchild");
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_program(ELECTED);
+        fixture.exited(CommandEnd::Exited(7));
+        fixture.empty();
+        assert_eq!(fixture.witness.line(), "grandchild");
     });
 }
 
 #[test]
 fn the_hook_before_a_command_is_under_the_deadline_of_its_term() {
     alone(|directory| {
-        let mut scene = script(directory, SLEEPER).scripts(|scripts| scripts.on_elected = Some(STUBBORN.into())).fork();
-        let run = scene.order(ELECTED, &[]);
-        scene.hears(FromKeeper::NotStarted { run, why: NotStarted::TooLate });
-        scene.empty();
-        scene.arm_for(SOON);
-        scene.start_job(ELECTED);
-        scene.witness.hears(&["main", "grandchild"]);
-        scene.hears(FromKeeper::Expired { term: TERM });
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        let mut fixture =
+            script(directory, SLEEPER).scripts(|scripts| scripts.on_elected = Some(STUBBORN.into())).fork();
+        let run = fixture.order(ELECTED, &[]);
+        fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::TooLate });
+        fixture.empty();
+        fixture.arm_for(SOON);
+        fixture.start_program(ELECTED);
+        fixture.witness.hears(&["main", "grandchild"]);
+        fixture.hears(FromKeeper::Expired { term: TERM });
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
 #[test]
 fn the_hook_after_a_term_is_under_none() {
     alone(|directory| {
-        let mut scene = ousting(directory, SLEEPER).fork();
-        scene.arm_for(SOON);
-        scene.start_until(&["main"]);
-        scene.hears(FromKeeper::Expired { term: TERM });
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
-        scene.start_job(OUSTED);
-        scene.exited(DONE);
-        scene.empty();
+        let mut fixture = ousting(directory, SLEEPER).fork();
+        fixture.arm_for(SOON);
+        fixture.start_until(&["main"]);
+        fixture.hears(FromKeeper::Expired { term: TERM });
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
+        fixture.start_program(OUSTED);
+        fixture.exited(DONE);
+        fixture.empty();
         assert_eq!(times_ousted(directory), 1);
     });
 }
@@ -164,11 +166,11 @@ fn the_hook_after_a_term_is_under_none() {
 #[test]
 fn without_a_campaigner_the_keeper_runs_the_last_hook_before_it_releases() {
     alone(|directory| {
-        let mut scene = ousting(directory, STUBBORN).stop_timeout(ms(200)).fork();
-        scene.claim("one");
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.bereave().releases_once("one");
+        let mut fixture = ousting(directory, STUBBORN).stop_timeout(ms(200)).fork();
+        fixture.claim("one");
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.bereave().releases_once("one");
         assert_eq!(times_ousted(directory), 1);
     });
 }
@@ -176,30 +178,30 @@ fn without_a_campaigner_the_keeper_runs_the_last_hook_before_it_releases() {
 #[test]
 fn without_a_campaigner_a_hook_that_hangs_is_killed_before_the_release() {
     alone(|directory| {
-        let mut scene = script(directory, SLEEPER)
+        let mut fixture = script(directory, SLEEPER)
             .scripts(|scripts| {
                 scripts.on_ousted = Some(STUBBORN.into());
                 scripts.hook_timeout = SOON;
             })
             .fork();
-        scene.claim("one");
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        scene.bereave().releases_once("one");
+        fixture.claim("one");
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.bereave().releases_once("one");
     });
 }
 
 #[test]
 fn a_campaigner_that_ends_while_the_hook_runs_has_it_run_once() {
     alone(|directory| {
-        let mut scene = ousting(directory, "exit 3").fork();
-        scene.claim("one");
-        scene.arm(TERM, Time::NEVER);
-        scene.start();
-        scene.exited(CommandEnd::Exited(3));
-        scene.empty();
-        scene.start_job(OUSTED);
-        scene.bereave().releases_once("one");
+        let mut fixture = ousting(directory, "exit 3").fork();
+        fixture.claim("one");
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start();
+        fixture.exited(CommandEnd::Exited(3));
+        fixture.empty();
+        fixture.start_program(OUSTED);
+        fixture.bereave().releases_once("one");
         assert_eq!(times_ousted(directory), 1);
     });
 }
@@ -208,18 +210,18 @@ fn a_campaigner_that_ends_while_the_hook_runs_has_it_run_once() {
 fn a_campaigner_that_ends_before_or_after_the_hook_has_it_run_once() {
     for after in [false, true] {
         alone(|directory| {
-            let mut scene = ousting(directory, "exit 3").fork();
-            scene.claim("one");
-            scene.arm(TERM, Time::NEVER);
-            scene.start();
-            scene.exited(CommandEnd::Exited(3));
-            scene.empty();
+            let mut fixture = ousting(directory, "exit 3").fork();
+            fixture.claim("one");
+            fixture.arm(TERM, Time::NEVER);
+            fixture.start();
+            fixture.exited(CommandEnd::Exited(3));
+            fixture.empty();
             if after {
-                scene.start_job(OUSTED);
-                scene.exited(DONE);
-                scene.empty();
+                fixture.start_program(OUSTED);
+                fixture.exited(DONE);
+                fixture.empty();
             }
-            scene.bereave().releases_once("one");
+            fixture.bereave().releases_once("one");
             assert_eq!(times_ousted(directory), 1);
         });
     }
@@ -228,14 +230,14 @@ fn a_campaigner_that_ends_before_or_after_the_hook_has_it_run_once() {
 #[test]
 fn without_a_campaigner_a_follower_is_stopped_and_nobody_was_ousted() {
     alone(|directory| {
-        let mut scene = ousting(directory, SLEEPER)
+        let mut fixture = ousting(directory, SLEEPER)
             .scripts(|scripts| scripts.follower = Some(STUBBORN.into()))
             .stop_timeout(ms(200))
             .fork();
-        scene.claim("one");
-        scene.start_job(Program::Follower);
-        scene.witness.hears(&["main", "grandchild"]);
-        scene.bereave().releases_once("one");
+        fixture.claim("one");
+        fixture.start_program(Program::Follower);
+        fixture.witness.hears(&["main", "grandchild"]);
+        fixture.bereave().releases_once("one");
         assert_eq!(times_ousted(directory), 0);
     });
 }
@@ -243,14 +245,14 @@ fn without_a_campaigner_a_follower_is_stopped_and_nobody_was_ousted() {
 #[test]
 fn a_hold_ends_with_the_hook() {
     alone(|directory| {
-        let mut scene = ousting(directory, "exit 3").min_hold(ms(700)).fork();
-        scene.claim("one");
-        scene.arm(TERM, Time::NEVER);
+        let mut fixture = ousting(directory, "exit 3").min_hold(ms(700)).fork();
+        fixture.claim("one");
+        fixture.arm(TERM, Time::NEVER);
         let before = clock::now();
-        scene.start();
-        scene.exited(CommandEnd::Exited(3));
-        scene.empty();
-        let orphan = scene.bereave();
+        fixture.start();
+        fixture.exited(CommandEnd::Exited(3));
+        fixture.empty();
+        let orphan = fixture.bereave();
         until("the hook has run", || times_ousted(directory) == 1);
         assert!(clock::now() >= before + ms(700), "not before the end of the hold");
         orphan.releases_once("one");
@@ -261,23 +263,23 @@ fn a_hold_ends_with_the_hook() {
 fn a_term_without_a_command_lasts_until_it_is_stopped() {
     for kill in [false, true] {
         alone(|directory| {
-            let mut scene = script(directory, SLEEPER).without_a_command().fork();
-            scene.arm(TERM, Time::NEVER);
-            let run = scene.order_start(TERM, &[]);
-            scene.hears(FromKeeper::NoCommand { run });
-            scene.hears_no_more();
-            scene.send(&if kill { ToKeeper::Kill } else { ToKeeper::Stop { kill_at: Time::NEVER } });
-            scene.empty();
+            let mut fixture = script(directory, SLEEPER).without_a_command().fork();
+            fixture.arm(TERM, Time::NEVER);
+            let run = fixture.order_start(TERM, &[]);
+            fixture.hears(FromKeeper::NoCommand { run });
+            fixture.hears_no_more();
+            fixture.send(&if kill { ToKeeper::Kill } else { ToKeeper::Stop { kill_at: Time::NEVER } });
+            fixture.empty();
         });
     }
     alone(|directory| {
-        let mut scene = script(directory, SLEEPER).without_a_command().fork();
-        scene.claim("one");
-        scene.arm_for(SOON);
-        let run = scene.order_start(TERM, &[]);
-        scene.hears(FromKeeper::NoCommand { run });
-        scene.hears(FromKeeper::Expired { term: TERM });
-        scene.empty();
-        scene.bereave().releases_once("one");
+        let mut fixture = script(directory, SLEEPER).without_a_command().fork();
+        fixture.claim("one");
+        fixture.arm_for(SOON);
+        let run = fixture.order_start(TERM, &[]);
+        fixture.hears(FromKeeper::NoCommand { run });
+        fixture.hears(FromKeeper::Expired { term: TERM });
+        fixture.empty();
+        fixture.bereave().releases_once("one");
     });
 }

@@ -1,4 +1,4 @@
-//! The keeper alone, spoken to in its own protocol: what it promises whatever becomes of the campaigner.
+//! Tests of the keeper alone, through its protocol: its guarantees, whatever happens to the campaigner.
 //!
 //! No store, no election and no runtime takes part. See [`harness`] for how a test is set up.
 

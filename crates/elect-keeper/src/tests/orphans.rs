@@ -3,19 +3,20 @@
 use std::process::{Command, Stdio};
 
 use super::harness::*;
+use crate::preexisting_children::PreexistingChild;
 use crate::tree::Scanner;
-use crate::{PreexistingChild, ToKeeper, sys};
+use crate::{ToKeeper, sys};
 use elect_core::{FromKeeper, Time};
 
 #[test]
 fn the_main_process_dies_with_the_keeper() {
     alone(|directory| {
-        let mut scene = script(directory, SLEEPER).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        scene.keeper.kill();
-        // Nobody sweeps here.
-        scene.witness.gone();
+        let mut fixture = script(directory, SLEEPER).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.keeper.kill();
+        // No sweep runs here.
+        fixture.witness.gone();
     });
 }
 
@@ -23,19 +24,19 @@ fn the_main_process_dies_with_the_keeper() {
 fn what_a_dead_keeper_leaves_is_swept_up_and_a_stranger_is_not() {
     alone(|directory| {
         let mut stranger = Command::new("sleep").arg("100").stdin(Stdio::null()).spawn().expect("started");
-        let mut scene = script(directory, STUBBORN).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.keeper.note_strangers();
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
-        assert!(!scene.witness.is_gone(), "the grandchild is ours now");
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone(), "swept, and somebody lives");
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.keeper.refresh_preexisting_children();
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
+        assert!(!fixture.witness.is_gone(), "the grandchild is ours now");
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone(), "swept, and somebody lives");
         assert!(stranger.try_wait().expect("a child of ours").is_none(), "it was not part of the tree");
-        // The number of a dead keeper is nobody's to kill.
-        scene.keeper.kill();
-        scene.keeper.kill_tree();
+        // The process id of a dead keeper must not be killed.
+        fixture.keeper.kill();
+        fixture.keeper.kill_tree();
         stranger.kill().expect("killed");
         stranger.wait().expect("reaped");
     });
@@ -44,35 +45,35 @@ fn what_a_dead_keeper_leaves_is_swept_up_and_a_stranger_is_not() {
 #[test]
 fn a_tree_that_cannot_be_listed_is_not_called_empty() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
         let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
         let limit = |most| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, hard);
         limit(0).expect("no more files");
-        // Nothing has been opened beforehand either.
-        let scanner = std::mem::replace(&mut scene.keeper.scanner, Scanner::new(&[]));
-        let swept = scene.keeper.sweep();
+        // A scanner without descriptors opened at the start.
+        let scanner = std::mem::replace(&mut fixture.keeper.scanner, Scanner::new(&[]));
+        let swept = fixture.keeper.sweep();
         limit(soft).expect("as before");
-        assert!(!swept && !scene.witness.is_gone(), "said to be empty, and somebody lives");
-        scene.keeper.scanner = scanner;
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone());
+        assert!(!swept && !fixture.witness.is_gone(), "said to be empty, and somebody lives");
+        fixture.keeper.scanner = scanner;
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone());
     });
 }
 
-/// As many descriptors as a process needs in order to wait: the kernel counts those that it waits for.
+/// The descriptors that a process needs to call `poll`: the kernel counts the polled ones.
 const FEW: i32 = 8;
 
-/// Has the first of them in use, here and in the keeper to come.
+/// Uses up the first descriptors, here and in the keeper that is forked later.
 fn use_up_descriptors() {
     use std::os::fd::IntoRawFd;
     while std::fs::File::open("/dev/null").expect("opened").into_raw_fd() < FEW {}
 }
 
-/// No descriptor can be opened any more by that process.
+/// Prevents that process from opening further descriptors.
 fn without_descriptors(pid: i32) {
     let few = FEW.unsigned_abs().into();
     let few = libc::rlimit { rlim_cur: few, rlim_max: few };
@@ -81,7 +82,7 @@ fn without_descriptors(pid: i32) {
     assert_eq!(set, 0, "a limit of our own or of a child");
 }
 
-/// Three generations, each in a session of its own.
+/// Three generations, each in its own session.
 const DYNASTY: &str = "
     trap '' TERM
     (setsid sh -c '(setsid sh -c \"echo third >&9; sleep 100; :\" &) ; echo second >&9; sleep 100; :' &)
@@ -92,13 +93,13 @@ const DYNASTY: &str = "
 fn without_a_descriptor_to_be_had_the_keeper_kills_its_tree_all_the_same() {
     alone(|directory| {
         use_up_descriptors();
-        let mut scene = script(directory, DYNASTY).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "second", "third"]);
-        without_descriptors(scene.keeper.pid());
-        scene.send(&ToKeeper::Kill);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        let mut fixture = script(directory, DYNASTY).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "second", "third"]);
+        without_descriptors(fixture.keeper.pid());
+        fixture.send(&ToKeeper::Kill);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
@@ -106,20 +107,20 @@ fn without_a_descriptor_to_be_had_the_keeper_kills_its_tree_all_the_same() {
 fn without_a_descriptor_to_be_had_what_remains_of_a_tree_gets_the_stop_signal() {
     alone(|directory| {
         use_up_descriptors();
-        let mut scene = script(
+        let mut fixture = script(
             directory,
             "(setsid sh -c 'trap \"echo asked >&9; exit\" TERM; echo second >&9; while :; do sleep 0.01; done' &)
              echo main >&9; sleep 100; :",
         )
         .fork();
-        scene.arm(TERM, Time::NEVER);
-        let main = scene.start_until(&["main", "second"]);
-        without_descriptors(scene.keeper.pid());
+        fixture.arm(TERM, Time::NEVER);
+        let main = fixture.start_until(&["main", "second"]);
+        without_descriptors(fixture.keeper.pid());
         signal(main, libc::SIGKILL);
-        scene.exited(killed(libc::SIGKILL, false));
-        scene.witness.hears(&["asked"]);
-        scene.send(&ToKeeper::Kill);
-        scene.empty();
+        fixture.exited(killed(libc::SIGKILL, false));
+        fixture.witness.hears(&["asked"]);
+        fixture.send(&ToKeeper::Kill);
+        fixture.empty();
     });
 }
 
@@ -127,14 +128,14 @@ fn without_a_descriptor_to_be_had_what_remains_of_a_tree_gets_the_stop_signal() 
 fn without_a_descriptor_to_be_had_a_dead_keepers_tree_is_swept_all_the_same() {
     alone(|directory| {
         use_up_descriptors();
-        let mut scene = script(directory, DYNASTY).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "second", "third"]);
+        let mut fixture = script(directory, DYNASTY).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "second", "third"]);
         without_descriptors(sys_own());
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone(), "swept, and somebody lives");
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone(), "swept, and somebody lives");
     });
 }
 
@@ -142,14 +143,14 @@ fn without_a_descriptor_to_be_had_a_dead_keepers_tree_is_swept_all_the_same() {
 fn without_a_descriptor_to_be_had_the_campaigner_kills_below_a_stopped_keeper_all_the_same() {
     alone(|directory| {
         use_up_descriptors();
-        let mut scene = script(directory, DYNASTY).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "second", "third"]);
-        signal(scene.keeper.pid(), libc::SIGSTOP);
+        let mut fixture = script(directory, DYNASTY).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "second", "third"]);
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
         without_descriptors(sys_own());
         until("the end of the tree", || {
-            scene.keeper.kill_tree();
-            scene.witness.is_gone()
+            fixture.keeper.kill_tree();
+            fixture.witness.is_gone()
         });
     });
 }
@@ -162,16 +163,16 @@ fn sys_own() -> i32 {
 fn a_list_of_strangers_that_was_read_after_the_keepers_death_is_not_taken() {
     alone(|directory| {
         let mut stranger = Command::new("sleep").arg("100").stdin(Stdio::null()).spawn().expect("started");
-        let mut scene = script(directory, STUBBORN).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.keeper.kill();
-        until("it is dead, and nobody has reaped it", || !sys::is_living_child(scene.keeper.pid()));
-        scene.keeper.note_strangers();
-        until("its end", || scene.keeper.reap());
-        scene.keeper.note_strangers();
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone(), "swept, and somebody lives");
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.keeper.kill();
+        until("it is dead, and nobody has reaped it", || !sys::is_living_child(fixture.keeper.pid()));
+        fixture.keeper.refresh_preexisting_children();
+        until("its end", || fixture.keeper.reap());
+        fixture.keeper.refresh_preexisting_children();
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone(), "swept, and somebody lives");
         assert!(stranger.try_wait().expect("a child of ours").is_none(), "it was not part of the tree");
         stranger.kill().expect("killed");
         stranger.wait().expect("reaped");
@@ -181,34 +182,34 @@ fn a_list_of_strangers_that_was_read_after_the_keepers_death_is_not_taken() {
 #[test]
 fn a_number_that_was_a_strangers_once_spares_nobody() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
-        // As if each of the tree had the number of one that has ended.
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
+        // Simulates that each process of the tree reuses the process id of a preexisting child.
         let tree = super::super::tree::own_descendants().expect("listed");
         assert!(!tree.is_empty(), "the grandchild is ours now");
-        scene.keeper.strangers = tree.into_iter().map(|pid| PreexistingChild { pid, start: 1 }).collect();
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone(), "swept, and somebody lives");
+        fixture.keeper.preexisting_children = tree.into_iter().map(|pid| PreexistingChild { pid, start: 1 }).collect();
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone(), "swept, and somebody lives");
     });
 }
 
-/// This test does not ask which process has the terminal, only whose tree it would be.
+/// Sweeps more processes than fit into one batch.
 #[test]
 fn a_thousand_are_swept_in_batches() {
     alone(|directory| {
         let many = "i=0; while [ $i -lt 1000 ]; do sleep 1000 & i=$((i+1)); done; echo main >&9; wait";
-        let mut scene = script(directory, many).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        scene.keeper.kill();
-        until("its end", || scene.keeper.reap());
-        assert!(!scene.keeper.sweep(), "not all in one batch");
-        assert!(scene.keeper.is_sweeping() && !scene.witness.is_gone(), "a batch is not all of them");
-        until("an empty tree", || scene.keeper.sweep());
-        assert!(scene.witness.is_gone());
+        let mut fixture = script(directory, many).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
+        assert!(!fixture.keeper.sweep(), "not all in one batch");
+        assert!(fixture.keeper.is_sweeping() && !fixture.witness.is_gone(), "a batch is not all of them");
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(fixture.witness.is_gone());
     });
 }
 
@@ -217,13 +218,13 @@ fn a_keeper_that_is_killing_many_reports_progress() {
     use crate::Received;
     alone(|directory| {
         let many = "i=0; while [ $i -lt 3000 ]; do sleep 1000 & i=$((i+1)); done; echo main >&9; wait";
-        let mut scene = script(directory, many).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        // No answer to a ping is expected while it kills: only what it says by itself.
-        scene.send(&ToKeeper::Kill);
+        let mut fixture = script(directory, many).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        // While the keeper kills it answers no ping; only its unsolicited reports of progress count.
+        fixture.send(&ToKeeper::Kill);
         let mut progress = 0;
-        until("the end of the tree", || match scene.keeper.receive() {
+        until("the end of the tree", || match fixture.keeper.receive() {
             Received::Message(Some(FromKeeper::Progress)) => {
                 progress += 1;
                 false
@@ -234,7 +235,7 @@ fn a_keeper_that_is_killing_many_reports_progress() {
         });
         note(&format!("figures: {progress} reports of progress for 3000 processes"));
         assert!(progress > 0, "it was silent while it killed 3000");
-        assert!(scene.witness.is_gone());
+        assert!(fixture.witness.is_gone());
     });
 }
 
@@ -242,13 +243,13 @@ fn a_keeper_that_is_killing_many_reports_progress() {
 fn everybody_is_stopped_before_anybody_is_killed() {
     alone(|directory| {
         let many = "i=0; while [ $i -lt 400 ]; do sleep 1000 & i=$((i+1)); done; echo main >&9; wait";
-        let mut scene = script(directory, many).fork();
-        scene.arm(TERM, Time::NEVER);
-        let main = scene.start_until(&["main"]);
+        let mut fixture = script(directory, many).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let main = fixture.start_until(&["main"]);
         let mut states = None;
-        let root = scene.keeper.pid();
-        let _ = scene.keeper.scanner.kill(root, &[], super::super::tree::DESCENDANTS_MAX, &mut || {
-            // The first batch has been looked at, and nobody has been killed: their states are told in a moment.
+        let root = fixture.keeper.pid();
+        let _ = fixture.keeper.scanner.kill(root, &[], super::super::tree::DESCENDANTS_MAX, &mut || {
+            // The first batch has been visited and no process has been killed: the states are readable now.
             states.get_or_insert_with(|| {
                 until("the main process stands still", || status_of(main, "State").starts_with('T'));
                 status_of(main, "State")
@@ -256,8 +257,8 @@ fn everybody_is_stopped_before_anybody_is_killed() {
         });
         assert!(states.is_some_and(|state| state.starts_with('T')), "it could have had children meanwhile");
         until("the end of the tree", || {
-            scene.keeper.kill_tree();
-            scene.witness.is_gone()
+            fixture.keeper.kill_tree();
+            fixture.witness.is_gone()
         });
     });
 }
@@ -265,16 +266,16 @@ fn everybody_is_stopped_before_anybody_is_killed() {
 #[test]
 fn the_campaigner_can_kill_below_a_keeper_that_is_stopped() {
     alone(|directory| {
-        let mut scene = script(directory, STUBBORN).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main", "grandchild"]);
-        signal(scene.keeper.pid(), libc::SIGSTOP);
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
         until("the end of the tree", || {
-            scene.keeper.kill_tree();
-            scene.witness.is_gone()
+            fixture.keeper.kill_tree();
+            fixture.witness.is_gone()
         });
-        sys::kill(scene.keeper.pid(), libc::SIGCONT).expect("continued");
-        scene.exited(killed(libc::SIGKILL, false));
-        scene.empty();
+        sys::kill(fixture.keeper.pid(), libc::SIGCONT).expect("continued");
+        fixture.exited(killed(libc::SIGKILL, false));
+        fixture.empty();
     });
 }

@@ -1,4 +1,4 @@
-//! From an order to a running command: what it is given, and what is said if there is none (K5, K8, K9).
+//! Starting a command: its environment, and the reports of a failed start (K5, K8, K9).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,14 +17,14 @@ fn file(directory: &Path, text: &str, mode: u32) -> PathBuf {
     path
 }
 
-/// What follows the name in `/proc/<pid>/stat`: state, parent, group, and so on.
+/// The fields after the name in `/proc/<pid>/stat`: state, parent, group, and so on.
 fn stat_of(pid: i32) -> Vec<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("read");
     let (_, fields) = stat.rsplit_once(") ").expect("fields after the name");
     fields.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The descriptors of a process above the standard ones. For a moment after exec the loader has some.
+/// The descriptors of a process above 2. The loader opens some for a moment after exec.
 fn open_above_two(pid: i32) -> Vec<(i32, PathBuf)> {
     let listed = fs::read_dir(format!("/proc/{pid}/fd")).expect("listed");
     let open = listed.filter_map(|entry| {
@@ -57,12 +57,12 @@ fn what_cannot_be_executed_is_said_with_its_reason_and_leaves_nothing() {
         {
             let place = directory.join(number.to_string());
             fs::create_dir(&place).expect("created");
-            let mut scene = program(&place, path, &["job"]).fork();
-            scene.arm(TERM, Time::NEVER);
-            let run = scene.order_start(TERM, &[]);
-            scene.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(errno) });
-            scene.empty();
-            scene.hears_no_more();
+            let mut fixture = program(&place, path, &["job"]).fork();
+            fixture.arm(TERM, Time::NEVER);
+            let run = fixture.order_start(TERM, &[]);
+            fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(errno) });
+            fixture.empty();
+            fixture.hears_no_more();
         }
     });
 }
@@ -71,23 +71,23 @@ fn what_cannot_be_executed_is_said_with_its_reason_and_leaves_nothing() {
 fn a_script_that_names_no_interpreter_is_one_for_the_shell() {
     alone(|directory| {
         let path = file(directory, "exec 9>\"$WITNESS\"; echo \"$0\" \"$@\" >&9; exit 5\n", 0o755);
-        let mut scene = program(directory, &path, &["job", "one", "two words"]).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start();
-        scene.exited(CommandEnd::Exited(5));
-        scene.empty();
-        assert_eq!(scene.witness.line(), format!("{} one two words", path.display()));
+        let mut fixture = program(directory, &path, &["job", "one", "two words"]).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start();
+        fixture.exited(CommandEnd::Exited(5));
+        fixture.empty();
+        assert_eq!(fixture.witness.line(), format!("{} one two words", path.display()));
     });
 }
 
 #[test]
 fn a_word_with_a_nul_byte_is_refused() {
     alone(|directory| {
-        let mut scene = program(directory, "/bin/sleep", &["sleep", "1\0"]).fork();
-        scene.arm(TERM, Time::NEVER);
-        let run = scene.order_start(TERM, &[]);
-        scene.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::EINVAL) });
-        scene.empty();
+        let mut fixture = program(directory, "/bin/sleep", &["sleep", "1\0"]).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let run = fixture.order_start(TERM, &[]);
+        fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::EINVAL) });
+        fixture.empty();
     });
 }
 
@@ -101,10 +101,10 @@ fn its_own_identity_replaces_an_inherited_one_and_what_is_unknown_is_unset() {
             std::env::set_var("WITNESS", "another's");
             std::env::set_var("KEPT", "yes");
         }
-        let mut scene = sleeper(directory).fork();
-        scene.arm(TERM, Time::NEVER);
-        let run = scene.order_start(TERM, &[("ELECT_ID", "mine"), ("ELECT_TERM", "7"), ("ELECT_NAME", "")]);
-        let FromKeeper::Started { run: started, pid } = scene.answer() else { panic!("not started") };
+        let mut fixture = sleeper(directory).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let run = fixture.order_start(TERM, &[("ELECT_ID", "mine"), ("ELECT_TERM", "7"), ("ELECT_NAME", "")]);
+        let FromKeeper::Started { run: started, pid } = fixture.answer() else { panic!("not started") };
         assert_eq!(started, run);
         let environment = fs::read(format!("/proc/{pid}/environ")).expect("read");
         let mut seen = BTreeMap::<String, Vec<String>>::new();
@@ -127,16 +127,16 @@ fn its_own_identity_replaces_an_inherited_one_and_what_is_unknown_is_unset() {
 fn it_has_the_three_standard_descriptors_and_the_lock_and_no_other() {
     alone(|directory| {
         let lock = fs::File::create(directory.join("lock")).expect("created");
-        // Somebody's careless descriptors, below and above, that an exec would keep.
+        // Inheritable descriptors, below and above the lock's, that exec would keep.
         let leaked: Vec<i32> = (0..3)
             .map(|_| nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_DUPFD(3)).expect("copied"))
             .chain([nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_DUPFD(200)).expect("copied")])
             .collect();
         assert_eq!(leaked.len(), 4);
-        let mut scene = sleeper(directory).fork();
-        scene.claim_with("lock", vec![OwnedFd::from(lock)]);
-        scene.arm(TERM, Time::NEVER);
-        let pid = scene.start();
+        let mut fixture = sleeper(directory).fork();
+        fixture.claim_with("lock", vec![OwnedFd::from(lock)]);
+        fixture.arm(TERM, Time::NEVER);
+        let pid = fixture.start();
         let mut above = Vec::new();
         until("only one beside the three", || {
             above = open_above_two(pid);
@@ -151,10 +151,10 @@ fn it_has_the_three_standard_descriptors_and_the_lock_and_no_other() {
 #[test]
 fn without_a_lock_it_has_the_three_standard_descriptors() {
     alone(|directory| {
-        let mut scene = sleeper(directory).fork();
-        scene.claim("no lock");
-        scene.arm(TERM, Time::NEVER);
-        let pid = scene.start();
+        let mut fixture = sleeper(directory).fork();
+        fixture.claim("no lock");
+        fixture.arm(TERM, Time::NEVER);
+        let pid = fixture.start();
         until("only the three", || open_above_two(pid).is_empty());
     });
 }
@@ -162,19 +162,19 @@ fn without_a_lock_it_has_the_three_standard_descriptors() {
 #[test]
 fn it_starts_in_a_group_of_its_own_with_the_signals_it_would_have_without_us() {
     alone(|directory| {
-        let mut scene = sleeper(directory).fork();
-        scene.arm(TERM, Time::NEVER);
-        let pid = scene.start();
+        let mut fixture = sleeper(directory).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let pid = fixture.start();
         let (fields, ours) = (stat_of(pid), stat_of(std::process::id().cast_signed()));
-        assert_eq!(fields[1], scene.keeper.pid().to_string(), "its parent");
+        assert_eq!(fields[1], fixture.keeper.pid().to_string(), "its parent");
         assert_eq!(fields[2], pid.to_string(), "its group");
-        // The keeper goes first where it may; that is not for its command.
+        // The keeper has real-time priority where permitted; its command must not inherit it.
         for (number, what) in [(15, "priority"), (16, "nice"), (37, "real-time priority"), (38, "policy")] {
             assert_eq!(fields[number], ours[number], "its {what}");
         }
         for field in ["SigBlk", "SigIgn"] {
             let bits = u64::from_str_radix(&status_of(pid, field), 16).expect("a number");
-            // Rust's runtime ignores SIGPIPE in this process; the command is not to notice.
+            // Rust's runtime ignores SIGPIPE in this process; the command must not inherit that.
             let ours = u64::from_str_radix(&status_of(std::process::id().cast_signed(), field), 16).expect("a number");
             let pipe = 1 << (libc::SIGPIPE - 1);
             assert_eq!(bits, ours & !pipe, "{field}");
@@ -191,43 +191,43 @@ fn a_blocked_signal_and_an_ignored_one_are_handed_down() {
         mask.thread_set_mask().expect("set");
         // SAFETY: ignoring a signal calls no handler.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-        let mut scene = sleeper(directory).fork();
-        scene.arm(TERM, Time::NEVER);
-        let pid = scene.start();
+        let mut fixture = sleeper(directory).fork();
+        fixture.arm(TERM, Time::NEVER);
+        let pid = fixture.start();
         let bits = |field| u64::from_str_radix(&status_of(pid, field), 16).expect("a number");
         assert_eq!(bits("SigBlk"), 1 << (libc::SIGUSR2 - 1));
         assert_ne!(bits("SigIgn") & (1 << (libc::SIGCHLD - 1)), 0);
-        // And its own end is seen all the same.
-        scene.send(&ToKeeper::Kill);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        // The keeper still notices the command's end.
+        fixture.send(&ToKeeper::Kill);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
 #[test]
 fn a_stop_or_a_kill_right_after_the_order_to_start_leaves_nothing() {
     alone(|directory| {
-        let mut scene = sleeper(directory).fork();
+        let mut fixture = sleeper(directory).fork();
         for term in 1..50u64 {
-            scene.arm(term, Time::NEVER);
-            let run = scene.order_start(term, &[]);
-            scene.send(&if term % 2 == 0 { ToKeeper::Kill } else { ToKeeper::Stop { kill_at: Time::NEVER } });
+            fixture.arm(term, Time::NEVER);
+            let run = fixture.order_start(term, &[]);
+            fixture.send(&if term % 2 == 0 { ToKeeper::Kill } else { ToKeeper::Stop { kill_at: Time::NEVER } });
             #[expect(clippy::wildcard_enum_match_arm, reason = "every other answer fails the test")]
-            match scene.answer() {
+            match fixture.answer() {
                 FromKeeper::Started { run: started, .. } if started == run => {
-                    scene.exited(if term % 2 == 0 {
+                    fixture.exited(if term % 2 == 0 {
                         killed(libc::SIGKILL, true)
                     } else {
                         killed(libc::SIGTERM, false)
                     });
                 }
-                // Before exec: it has never run, and is not said to have.
+                // Killed before exec: it has never run, and must not be reported as started.
                 FromKeeper::NotStarted { run: refused, why: NotStarted::Failed(libc::ECANCELED) } if refused == run => {
                 }
                 other => panic!("{other:?}"),
             }
-            scene.empty();
-            scene.hears_no_more();
+            fixture.empty();
+            fixture.hears_no_more();
         }
     });
 }

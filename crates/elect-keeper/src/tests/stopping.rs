@@ -1,21 +1,21 @@
-//! Stopping: the stop signal first, time to obey it, SIGKILL for who does not (K6, K10).
+//! Stopping: the stop signal first, a time-out, then SIGKILL for the remaining processes (K6, K10).
 
 use super::harness::*;
 use crate::ToKeeper;
 use crate::clock;
 use elect_core::{CommandEnd, FromKeeper, Signal, TerminalEvent, Time};
 
-/// A descendant, here in a session of its own, that says when it is asked and goes on; the main process waits to be told.
+/// A descendant in its own session that reports the stop signal and continues; the main process waits for a file.
 const REST_THAT_IS_ASKED: &str = "
     (setsid sh -c 'trap \"echo asked >&9\" TERM; echo grandchild >&9; while :; do sleep 0.01; done' &)
     until [ -e \"$WITNESS.go\" ]; do sleep 0.01; done
     exit 7";
 
 fn started(setting: Setting, lines: &[&str]) -> KeeperFixture {
-    let mut scene = setting.fork();
-    scene.arm(TERM, Time::NEVER);
-    scene.start_until(lines);
-    scene
+    let mut fixture = setting.fork();
+    fixture.arm(TERM, Time::NEVER);
+    fixture.start_until(lines);
+    fixture
 }
 
 #[test]
@@ -26,12 +26,12 @@ fn the_whole_group_is_asked_and_the_status_is_the_commands_own() {
             sh -c 'trap \"echo child asked >&9; exit 0\" TERM; echo child >&9; while :; do sleep 0.01; done' &
             echo main >&9
             wait";
-        let mut scene = started(script(directory, text), &["main", "child"]);
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.exited(CommandEnd::Exited(3));
-        scene.witness.hears(&["main asked", "child asked"]);
-        scene.empty();
-        assert!(scene.witness.rest().is_empty(), "nobody is asked twice");
+        let mut fixture = started(script(directory, text), &["main", "child"]);
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.exited(CommandEnd::Exited(3));
+        fixture.witness.hears(&["main asked", "child asked"]);
+        fixture.empty();
+        assert!(fixture.witness.rest().is_empty(), "nobody is asked twice");
     });
 }
 
@@ -39,65 +39,65 @@ fn the_whole_group_is_asked_and_the_status_is_the_commands_own() {
 fn a_stopped_command_is_woken_to_obey() {
     alone(|directory| {
         let text = "trap 'echo asked >&9; exit 0' TERM; echo main >&9; kill -STOP $$; while :; do sleep 0.01; done";
-        let mut scene = script(directory, text).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        scene.hears(FromKeeper::Terminal(TerminalEvent::Stopped(Signal(libc::SIGSTOP))));
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.witness.hears(&["asked"]);
-        scene.exited(CommandEnd::Exited(0));
-        scene.empty();
+        let mut fixture = script(directory, text).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.hears(FromKeeper::Terminal(TerminalEvent::Stopped(Signal(libc::SIGSTOP))));
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.witness.hears(&["asked"]);
+        fixture.exited(CommandEnd::Exited(0));
+        fixture.empty();
     });
 }
 
 #[test]
 fn a_stopped_command_is_killed_like_any_other() {
     alone(|directory| {
-        let mut scene = script(directory, "echo main >&9; kill -STOP $$; sleep 100; :").fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start_until(&["main"]);
-        scene.hears(FromKeeper::Terminal(TerminalEvent::Stopped(Signal(libc::SIGSTOP))));
-        scene.send(&ToKeeper::Kill);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        let mut fixture = script(directory, "echo main >&9; kill -STOP $$; sleep 100; :").fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.hears(FromKeeper::Terminal(TerminalEvent::Stopped(Signal(libc::SIGSTOP))));
+        fixture.send(&ToKeeper::Kill);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
 #[test]
 fn who_does_not_obey_is_killed_when_told_and_not_before() {
     alone(|directory| {
-        let scene = started(script(directory, STUBBORN), &["main", "grandchild"]);
+        let fixture = started(script(directory, STUBBORN), &["main", "grandchild"]);
         let kill_at = clock::now() + ms(300);
-        scene.send(&ToKeeper::Stop { kill_at });
-        let died = scene.witness.gone();
+        fixture.send(&ToKeeper::Stop { kill_at });
+        let died = fixture.witness.gone();
         assert!(died >= kill_at, "killed {:?} too early", kill_at.since(died));
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
-        scene.hears_no_more();
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
+        fixture.hears_no_more();
     });
 }
 
 #[test]
 fn a_later_stop_does_not_put_the_end_off_and_an_earlier_one_brings_it_on() {
     alone(|directory| {
-        let scene = started(script(directory, STUBBORN), &["main", "grandchild"]);
+        let fixture = started(script(directory, STUBBORN), &["main", "grandchild"]);
         let now = clock::now();
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.send(&ToKeeper::Stop { kill_at: now + ms(300) });
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        assert!(scene.witness.gone() >= now + ms(300));
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.send(&ToKeeper::Stop { kill_at: now + ms(300) });
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        assert!(fixture.witness.gone() >= now + ms(300));
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
 #[test]
 fn a_stop_whose_time_is_over_kills_at_once() {
     alone(|directory| {
-        let scene = started(script(directory, STUBBORN), &["main", "grandchild"]);
-        scene.send(&ToKeeper::Stop { kill_at: Time::BOOT });
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
+        let fixture = started(script(directory, STUBBORN), &["main", "grandchild"]);
+        fixture.send(&ToKeeper::Stop { kill_at: Time::BOOT });
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
     });
 }
 
@@ -105,44 +105,45 @@ fn a_stop_whose_time_is_over_kills_at_once() {
 fn what_a_command_leaves_behind_is_asked_and_given_time_and_then_killed() {
     alone(|directory| {
         let timeout = ms(400);
-        let mut scene = started(script(directory, REST_THAT_IS_ASKED).stop_timeout(timeout), &["grandchild"]);
+        let mut fixture = started(script(directory, REST_THAT_IS_ASKED).stop_timeout(timeout), &["grandchild"]);
         let before = clock::now();
-        scene.go();
-        // The status is the main process's, and nobody who holds its standard output delays it.
-        scene.exited(CommandEnd::Exited(7));
-        scene.witness.hears(&["asked"]);
-        let died = scene.witness.gone();
+        fixture.go();
+        // The status is that of the main process; a descendant that holds its standard output does not delay it.
+        fixture.exited(CommandEnd::Exited(7));
+        fixture.witness.hears(&["asked"]);
+        let died = fixture.witness.gone();
         assert!(died >= before + timeout, "it was not given its time");
-        scene.empty();
-        assert!(scene.witness.rest().is_empty(), "asked once");
+        fixture.empty();
+        assert!(fixture.witness.rest().is_empty(), "asked once");
     });
 }
 
 #[test]
 fn what_a_command_leaves_behind_has_no_more_than_the_time_that_runs_already() {
     alone(|directory| {
-        // The main process obeys; its descendant elsewhere hears of it only then.
-        let mut scene = started(script(directory, REST_THAT_IS_ASKED), &["grandchild"]);
+        // The main process exits on the stop signal; only then does its descendant in another session receive the
+        // signal.
+        let mut fixture = started(script(directory, REST_THAT_IS_ASKED), &["grandchild"]);
         let kill_at = clock::now() + ms(500);
-        scene.send(&ToKeeper::Stop { kill_at });
-        scene.exited(killed(libc::SIGTERM, false));
-        scene.witness.hears(&["asked"]);
-        assert!(scene.witness.gone() >= kill_at);
-        scene.empty();
+        fixture.send(&ToKeeper::Stop { kill_at });
+        fixture.exited(killed(libc::SIGTERM, false));
+        fixture.witness.hears(&["asked"]);
+        assert!(fixture.witness.gone() >= kill_at);
+        fixture.empty();
     });
 }
 
 #[test]
 fn a_main_process_that_has_left_its_group_is_asked_all_the_same() {
     alone(|directory| {
-        let scene = started(script(directory, &itself("stopping::command_in_the_keepers_group")), &["joined"]);
-        scene.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        scene.exited(killed(libc::SIGTERM, false));
-        scene.empty();
+        let fixture = started(script(directory, &itself("stopping::command_in_the_keepers_group")), &["joined"]);
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.exited(killed(libc::SIGTERM, false));
+        fixture.empty();
     });
 }
 
-/// No shell can do this, so here is a program that does.
+/// No shell can do this, so this test is run as a program.
 #[test]
 #[ignore = "the command of the test above"]
 fn command_in_the_keepers_group() {
@@ -164,36 +165,36 @@ fn a_forwarded_signal_reaches_the_main_process_only() {
             trap 'echo main got it >&9' USR1
             sh -c 'trap \"echo child got it >&9\" USR1; echo $$ >&9; while :; do sleep 0.01; done' &
             while :; do sleep 0.01; done";
-        let mut scene = script(directory, text).fork();
-        scene.arm(TERM, Time::NEVER);
-        scene.start();
-        let child = scene.witness.line().parse().expect("a process id");
-        scene.send(&ToKeeper::Forward { signal: libc::SIGUSR1 });
-        assert_eq!(scene.witness.line(), "main got it");
-        // Had it been sent to the child, that one would have it by now, and have it twice.
+        let mut fixture = script(directory, text).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start();
+        let child = fixture.witness.line().parse().expect("a process id");
+        fixture.send(&ToKeeper::Forward { signal: libc::SIGUSR1 });
+        assert_eq!(fixture.witness.line(), "main got it");
+        // If the signal had been sent to the child, the child would have it by now, and receive it twice.
         signal(child, libc::SIGUSR1);
-        assert_eq!(scene.witness.line(), "child got it");
-        scene.send(&ToKeeper::Kill);
-        scene.exited(killed(libc::SIGKILL, true));
-        scene.empty();
-        assert!(scene.witness.rest().is_empty());
+        assert_eq!(fixture.witness.line(), "child got it");
+        fixture.send(&ToKeeper::Kill);
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
+        assert!(fixture.witness.rest().is_empty());
     });
 }
 
 #[test]
 fn a_death_by_any_signal_is_reported_as_such() {
     alone(|directory| {
-        let mut scene = script(directory, "echo main >&9; exec sleep 100").fork();
-        scene.arm(TERM, Time::NEVER);
+        let mut fixture = script(directory, "echo main >&9; exec sleep 100").fork();
+        fixture.arm(TERM, Time::NEVER);
         for deadly in [libc::SIGHUP, libc::SIGKILL, libc::SIGTERM, 34, 37, 64] {
-            let pid = scene.start_until(&["main"]);
+            let pid = fixture.start_until(&["main"]);
             signal(pid, deadly);
-            scene.exited(killed(deadly, false));
-            scene.empty();
+            fixture.exited(killed(deadly, false));
+            fixture.empty();
         }
-        scene.start_until(&["main"]);
-        scene.send(&ToKeeper::Forward { signal: 36 });
-        scene.exited(killed(36, false));
-        scene.empty();
+        fixture.start_until(&["main"]);
+        fixture.send(&ToKeeper::Forward { signal: 36 });
+        fixture.exited(killed(36, false));
+        fixture.empty();
     });
 }

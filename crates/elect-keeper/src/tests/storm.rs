@@ -1,5 +1,6 @@
-//! Trees that grow while they are being killed. Each is bounded, so that the machine survives a keeper that fails, and one at
-//! a time: two would be killed no later, but whoever dies needs the processor, and would wait for it among the other storm's.
+//! Trees that grow while they are being killed. Each tree is bounded, so that the machine survives a keeper that fails.
+//! Only one storm runs at a time: a dying process needs the processor, and would wait for it among the other storm's
+//! processes.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -11,17 +12,18 @@ use crate::clock;
 use crate::{Containment, ToKeeper, sys};
 use elect_core::{FromKeeper, KILL_ALLOWANCE, Time};
 
-/// More processes of a storm than this there are never. It goes on for ever: who finds it reached ends and makes room.
+/// The maximum number of processes of a storm. A process that finds the limit reached exits and makes room; the storm
+/// ends only when it is killed.
 const DESCENDANTS_MAX: i32 = 150;
-/// It is in full swing when so many have been born.
+/// The number of forks after which the storm counts as established.
 const SEEN: i32 = 500;
 
-/// How often in each tier.
+/// The number of storms in each tier.
 fn storms() -> usize {
     if std::env::var_os("ELECT_LONG").is_some() { 100 } else { 5 }
 }
 
-/// Held for as long as a storm lasts.
+/// Held while a storm runs.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static SKY: Mutex<()> = Mutex::new(());
     SKY.lock().unwrap_or_else(PoisonError::into_inner)
@@ -59,22 +61,22 @@ fn of(mut micros: Vec<u64>) -> String {
     format!("{}.{} ms (median), {}.{} ms (most)", median / 1000, median / 100 % 10, most / 1000, most / 100 % 10)
 }
 
-/// One storm; when it was dead and when that was known, counted from the order to kill.
+/// Runs one storm. Returns the times of its death and of the report, counted from the kill order.
 fn passes_over(directory: &std::path::Path, tier: Containment) -> (Duration, Duration) {
-    let mut scene = script(directory, &itself("storm::storm_of_forks")).contained(tier).fork();
-    scene.arm(TERM, Time::NEVER);
-    // What is measured is the keeper, not how long the storm keeps us from looking.
+    let mut fixture = script(directory, &itself("storm::storm_of_forks")).contained(tier).fork();
+    fixture.arm(TERM, Time::NEVER);
+    // Measures the keeper, not the delay that the storm or the load causes in this process.
     sys::schedule_first();
-    scene.start_until(&["in full swing"]);
-    let first = goes_first(scene.keeper.pid());
+    fixture.start_until(&["in full swing"]);
+    let first = goes_first(fixture.keeper.pid());
     let killed_at = clock::now();
-    scene.send(&ToKeeper::Kill);
-    let died = scene.witness.gone().since(killed_at);
-    scene.exited(killed(libc::SIGKILL, true));
-    scene.empty();
+    fixture.send(&ToKeeper::Kill);
+    let died = fixture.witness.gone().since(killed_at);
+    fixture.exited(killed(libc::SIGKILL, true));
+    fixture.empty();
     let emptied = clock::now().since(killed_at);
-    // Without the right to go first, a storm may be faster than the keeper where it has to find them one by one (2.2):
-    // it dies all the same.
+    // Without real-time priority, a storm may fork faster than the keeper kills in the tier `tree` (2.2); it dies
+    // eventually.
     let may_be_late = !first && tier == Containment::Tree;
     assert!(may_be_late || died <= KILL_ALLOWANCE, "dead after {died:?}, confirmed after {emptied:?}");
     (died, emptied)
@@ -95,7 +97,7 @@ fn a_fork_storm_in_a_tree_is_dead_within_the_allowance() {
     is_over_in_time(Containment::Tree);
 }
 
-/// Forks as fast as the kernel does it: children, sessions, and orphans of orphans, none of which ends when it is asked to.
+/// Forks as fast as the kernel allows: children, sessions, and orphans of orphans, all of which ignore the stop signal.
 #[test]
 #[ignore = "the command of the tests above"]
 fn storm_of_forks() {
@@ -136,7 +138,7 @@ fn storm_of_forks() {
     }
 }
 
-/// One that all descendants of this process share with it.
+/// A counter shared with all descendants of this process.
 fn shared_number() -> &'static AtomicI32 {
     // SAFETY: a new page of zeros, which is what an atomic may begin with, never unmapped.
     unsafe {
@@ -155,37 +157,37 @@ fn a_hail_of_orphans_does_not_put_the_deadline_off() {
             for i in 1 2 3 4; do (setsid sh -c 'echo up >&9; while :; do (: &); done' &); done
             echo main >&9
             while :; do (: &); done";
-        let mut scene = script(directory, text).fork();
-        let kill_by = scene.arm_for(SOON);
-        scene.start_until(&["main", "up", "up", "up", "up"]);
-        let first = goes_first(scene.keeper.pid());
+        let mut fixture = script(directory, text).fork();
+        let kill_by = fixture.arm_for(SOON);
+        fixture.start_until(&["main", "up", "up", "up", "up"]);
+        let first = goes_first(fixture.keeper.pid());
         sys::schedule_first();
-        let died = scene.witness.gone();
+        let died = fixture.witness.gone();
         note(&format!("a hail of orphans: dead {:?} after the deadline", died.since(kill_by)));
         assert!(died >= kill_by);
         assert!(!first || died <= kill_by + KILL_ALLOWANCE, "{:?} late", died.since(kill_by));
-        scene.hears(FromKeeper::Expired { term: TERM });
+        fixture.hears(FromKeeper::Expired { term: TERM });
     });
 }
 
 #[test]
 fn many_that_die_at_once_are_all_seen_to_have_ended() {
     alone(|directory| {
-        let mut scene =
+        let mut fixture =
             script(directory, "for i in $(seq 300); do (sh -c 'echo >&9; exec sleep 100' &); done; wait; sleep 100; :")
                 .fork();
-        scene.arm(TERM, Time::NEVER);
-        let group = scene.start();
+        fixture.arm(TERM, Time::NEVER);
+        let group = fixture.start();
         for _ in 0..300 {
-            scene.witness.line();
+            fixture.witness.line();
         }
-        // One SIGCHLD for all of them.
-        signal(scene.keeper.pid(), libc::SIGSTOP);
+        // The kernel merges their SIGCHLDs into one.
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
         signal(-group, libc::SIGKILL);
-        scene.witness.gone();
+        fixture.witness.gone();
         until("the last of them is dead", || status_of(group, "State").starts_with('Z'));
-        signal(scene.keeper.pid(), libc::SIGCONT);
-        scene.exited(killed(libc::SIGKILL, false));
-        scene.empty();
+        signal(fixture.keeper.pid(), libc::SIGCONT);
+        fixture.exited(killed(libc::SIGKILL, false));
+        fixture.empty();
     });
 }

@@ -11,7 +11,7 @@ async fn obstacle(player: &mut RedisCandidate) -> String {
     }
 }
 
-/// FAULTS.md B1: this candidate is suspended between two looks, and meanwhile another one leads and is forgotten.
+/// S2: this candidate is suspended between two looks, and meanwhile another one leads and is forgotten.
 #[test]
 fn none_then_led_then_none_is_not_none() {
     with_server(async |server| {
@@ -50,12 +50,12 @@ fn a_vacant_record_hands_on_what_its_writer_has_seen() {
         assert!(again > Duration::from_secs(50), "{again:?}");
         assert_eq!(server.cli(&["hget", "elect:cron", "term"]), term.to_string());
         // To all others there is nothing.
-        let seen = late.store.look(&late.candidacy.boundary).await.expect("looked");
+        let seen = late.store.observe(&late.candidacy.boundary).await.expect("looked");
         assert_eq!((seen.leader, seen.former, seen.obstacle), (None, None, None));
     });
 }
 
-/// FAULTS.md B5, and the same with every other field that a renewal compares or keeps.
+/// S3, for every field that a renewal compares or keeps.
 #[test]
 fn a_renewal_that_writes_nothing_is_not_credited() {
     with_server(async |server| {
@@ -152,7 +152,7 @@ fn fields_of_the_future_are_kept_and_long_names_are_cut() {
         let mut one = RedisCandidate::at(server, "", "one");
         one.wins().await;
         server.cli(&["hset", "elect:cron", "future", "x", "name", &"n".repeat(5_000), "host", &"h".repeat(5_000)]);
-        let seen = one.store.look(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
+        let seen = one.store.observe(&one.candidacy.boundary).await.expect("looked").leader.expect("a leader");
         assert_eq!((seen.name.len(), seen.host.map(|host| host.len())), (256, Some(256)));
         assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
         one.store.release(&one.candidacy).await.expect("released");

@@ -193,7 +193,7 @@ fn the_number_of_all_replicas_grows_with_what_all_of_them_have_confirmed() {
     });
 }
 
-/// FAULTS.md B2.
+/// A replica counts only with an address, a port and an offset of its own (5.4).
 #[test]
 fn nothing_that_merely_looks_like_a_replica_raises_the_number() {
     with_server(async |server| {
@@ -251,7 +251,7 @@ fn a_stranger_that_confirms_everything_credits_nobody() {
     });
 }
 
-/// FAULTS.md B6: whatever the server calls itself now, it has forgotten nothing while this leader was credited.
+/// A release stores the incarnation of the last credited renewal: the server has forgotten nothing since then (5.4).
 #[test]
 fn a_hand_over_after_a_dump_a_debug_client_or_a_new_replica_waits_for_nothing() {
     with_server(async |server| {

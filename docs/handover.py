@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Draws doc/handover.svg from a real run: three candidates, the leader killed, then the next one stopped.
+"""Draws docs/handover.svg from a real run: three candidates, the leader killed, then the next one stopped.
 
-    doc/handover.py [ELECT [OUTPUT]]
+    docs/handover.py [ELECT [OUTPUT]]
 
 What is drawn is what happened: the times are those of elect's own log. Standard library alone.
 """

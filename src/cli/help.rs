@@ -1,0 +1,99 @@
+//! The texts of `--help` beyond the flags: environment, signals, exit statuses and examples.
+
+use crate::exit;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  elect run --boundary cron -- ./job.sh
+      Run job.sh on this host if nobody else on it does; wait if somebody does.
+  elect run -b nightly --stop-timeout 1m -- /usr/bin/backup --all
+      Give the backup a minute to end when it is asked to.
+  elect status
+      Who leads, for every boundary of the store.
+  elect watch nightly
+      Every change of leadership, as it happens.
+";
+
+pub(super) const VARIABLES: &str = "Each flag can be set by a variable as well: --stop-timeout by ELECT_STOP_TIMEOUT.";
+
+/// Each paragraph one line: it is broken where the terminal ends.
+pub(super) const ENVIRONMENT: &str = "\
+The command finds in its environment: ELECT_BOUNDARY, ELECT_ROLE (leader), ELECT_ID, ELECT_NAME, ELECT_TERM (the fencing \
+token: larger than that of every earlier leader), and ELECT_LEADER_ID, ELECT_LEADER_NAME, ELECT_LEADER_HOST, \
+ELECT_LEADER_PORT, ELECT_LEADER_ADDR. ELECT_SOCKET is where assert, extend, resign and proclaim find its candidate. Inside \
+the command of another boundary there is ELECT_INSIDE, too: the boundaries around this one, one per line, the outermost \
+first; none of them can be campaigned for inside, in whichever store. A follower finds the same, with ELECT_ROLE=follower and its leader's details, but for \
+the term, which only a leader has. Hooks find what the command does, or a follower would; all of these read /dev/null.
+";
+
+pub(super) const SIGNALS: &str = "\
+Signals: TERM, INT and QUIT stop what runs and give the boundary back; a second one kills at once. HUP, USR1, USR2 and \
+WINCH are passed on to the command, or to the follower; without either HUP stops, unless it was ignored at the start (nohup).
+
+In a terminal the command has the terminal: Ctrl-C is for the command alone, and if it ends the command, elect ends as well. \
+Ctrl-Z suspends both: with a lock file the leader goes on to lead, a lease on a server runs out; fg and bg go on. In a \
+pipeline the terminal stays with the others until the command reads from it.
+
+Exit status: the command's own. If a signal ended the command, the same signal ends elect (as PID 1 it exits with 128 and the \
+signal's number); if elect was stopped while no command ran, the signal that stopped it does. And otherwise
+";
+
+pub(super) const RUN_EXAMPLES: &str = "\
+Examples:
+  elect run --boundary cron -- ./job.sh
+  elect run -b billing/nightly --advertise 10.0.0.5:8080 -- ./serve --port 8080
+  elect run -b cron --stop-signal INT --stop-timeout 30s -- ./job.sh
+  elect run -q -n -b backup -- ./backup.sh               # exit with 75, and say nothing, if it runs already
+  elect run -b deploy --wait 10m -- ./deploy.sh          # take turns, but not for ever
+  elect run -b db --advertise 10.0.0.5:5432 --follower './replicate' -- ./primary
+  elect run -b vip --on-elected 'ip addr add 10.0.0.9/32 dev eth0' --on-ousted 'ip addr del 10.0.0.9/32 dev eth0'
+  ELECT_STORE=always: elect run -b cron -- ./job.sh      # no election: for development
+";
+
+pub(super) fn run_help() -> String {
+    [&format!("{VARIABLES}\n"), ENVIRONMENT, &format!("{SIGNALS}{}", exit::table()), RUN_EXAMPLES].join("\n")
+}
+
+pub(super) const CONTROL_COMMANDS: &str = "\
+The candidate is spoken to over its control socket, by its own user or root: that of ELECT_SOCKET inside a command of
+elect's, otherwise the one on this host that campaigns for --boundary.
+
+Exit status: 0 yes; 3 the answer is no, and why; 69 there is no such candidate, or it ended without an answer;
+75 it did not answer in time; 77 it belongs to somebody else; 2 the command line makes no sense.
+
+Examples:
+  elect assert && mv new.db current.db      # inside a command: only while it still leads
+  elect extend && psql -c commit ...        # a fresh lease before the last step
+  elect resign -b cron && elect wait cron   # another one's turn; then wait for it to lead
+  elect proclaim -b web --advertise 10.0.0.6:8080
+";
+
+pub(super) const STATUS_EXITS: &str = "\
+Exit status: 0 somebody leads; 3 nobody does; 69 the store cannot be reached; 77 it refuses. Without a boundary 0 means
+that the store has answered.";
+
+pub(super) const WATCH_ABOUT: &str = "\
+Begins with the present state and ends with a signal (TERM, INT or HUP), or when nobody reads it any more. While the store is
+in trouble it says so once, tries on, and then says again who leads. The latest change is never missed, and terms never go
+back; of what came and went too fast, or while nobody looked, it says that terms were skipped, where the store knows: file
+and etcd do. Terms themselves are not consecutive.";
+
+pub(super) const WATCH_EXITS: &str = "\
+Exit status: 0 it was told to stop; 77 the store refuses, at the start.";
+
+pub(super) const WATCH_EXAMPLES: &str = "\
+Examples:
+  elect watch                       # every boundary of the store
+  elect watch cron --json | jq --unbuffered -r .leader.address
+";
+
+pub(super) const WAIT_EXITS: &str = "\
+Exit status: 0 it is so; 75 not within --timeout; 69 the store could not be reached when --timeout was over; 77 it refuses.
+Without --timeout a store that cannot be reached is waited for, too.";
+
+pub(super) const WAIT_EXAMPLES: &str = "\
+Examples:
+  elect wait db && ./connect        # once there is a leader
+  elect wait nightly --for none --timeout 1h
+  elect wait web --for name=web-2   # once it is web-2 that leads
+";

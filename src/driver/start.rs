@@ -1,0 +1,98 @@
+//! The start of a driver: everything that can fail before the first request to the store.
+
+use std::collections::VecDeque;
+use std::net::TcpListener;
+
+use anyhow::Context;
+use tokio::io::Interest;
+use tracing::{debug, info, warn};
+
+use super::Driver;
+use crate::async_fd;
+use crate::command_env::CommandEnv;
+use crate::config::Config;
+use crate::control::{CandidateInfo, ControlServer};
+use crate::event_log::EventLog;
+use crate::http::HttpServer;
+use crate::job_control::JobControl;
+use crate::keeper_link::KeeperLink;
+use crate::leader_tracker::LeaderTracker;
+use crate::signals::Signals;
+use crate::status::{StatusPublisher, StatusSnapshot};
+use crate::store::url::StoreUrl;
+use crate::store::worker::{self, Worker};
+use crate::store::{Access, Candidacy};
+use elect_core::Candidate;
+use elect_keeper::Keeper;
+use elect_keeper::clock::Alarm;
+
+impl Driver {
+    /// Sets everything up. The store gets no request yet.
+    ///
+    /// # Errors
+    ///
+    /// The kernel gives no timer or signal handler, or the store cannot be opened.
+    pub fn new(
+        config: &Config,
+        candidacy: Candidacy,
+        url: StoreUrl<'_>,
+        access: &Access,
+        keeper: Keeper,
+        listener: Option<TcpListener>,
+    ) -> anyhow::Result<Driver> {
+        let signals = Signals::listen().context("signals cannot be handled")?;
+        let alarm = Alarm::new().context("no timer")?;
+        let (hints, events) = worker::channel();
+        let store = url.open(access, hints.clone())?;
+        let timing = if store.grants_leases() { config.timing } else { config.timing.without_lease() };
+        info!(
+            boundary = %candidacy.boundary,
+            store = %url,
+            reach = url.reach(),
+            containment = keeper.containment(),
+            name = candidacy.identity.name,
+            "campaigning"
+        );
+        debug!(id = candidacy.identity.id, keeper = keeper.pid(), "identity");
+        if let Some(reason) = keeper.fallback() {
+            debug!("no cgroup for the command: {reason}");
+        }
+        let mut command_env = CommandEnv::new(&candidacy, &config.inside);
+        let control = open_control_socket(&candidacy);
+        if let Some(control) = &control {
+            command_env.set_socket(control.path());
+        }
+        let has_command = !config.command.is_empty();
+        let pace = (timing.renew(), timing.request_timeout());
+        let status = StatusPublisher::new(StatusSnapshot::new(&candidacy, url.kind().name(), has_command, pace));
+        let http_server = HttpServer::serve(listener, &status).context("nobody can be listened to")?;
+        let leader_tracker = LeaderTracker::new(candidacy.identity.id.clone());
+        let worker = Worker::start(store, candidacy, timing.request_timeout(), hints);
+        Ok(Driver {
+            candidate: Candidate::new(timing, config.stop_timeout, config.policy, fastrand::u64(..)),
+            leader_tracker,
+            command_env,
+            has_command,
+            keeper: KeeperLink::new(keeper).context("the keeper's socket cannot be watched")?,
+            worker,
+            events,
+            signals,
+            job_control: JobControl::new(timing.ttl().is_some()),
+            alarm: async_fd::watch(alarm, Interest::READABLE).context("the timer cannot be watched")?,
+            event_log: EventLog::default(),
+            control,
+            status,
+            http_server,
+            pending_events: VecDeque::new(),
+            outcome: None,
+        })
+    }
+}
+
+/// Opens the control socket. A candidate without one runs as well: only assert, extend, resign and proclaim are
+/// unavailable.
+fn open_control_socket(candidacy: &Candidacy) -> Option<ControlServer> {
+    let (boundary, me) = (candidacy.boundary.to_string(), candidacy.identity.clone());
+    let control = ControlServer::open(CandidateInfo { boundary, id: me.id, name: me.name });
+    control.inspect_err(|why| warn!("no control socket, so no assert, extend, resign or proclaim: {why}")).ok()
+}

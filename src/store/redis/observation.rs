@@ -1,0 +1,70 @@
+//! Observations of records: the answers of the script that reads them.
+
+use redis::Value;
+
+use super::server::RedisServer;
+use super::session::{LuaScripts, number, unexpected_reply};
+use super::stored_record::{Snapshot, StoredRecord, count, epoch, foreign};
+use crate::store::{Observation, StoreError};
+use crate::text::escaped;
+use elect_core::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, cut};
+
+async fn look(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Snapshot, StoreError> {
+    read(key, server.run(&scripts.look, key, &[]).await?)
+}
+
+/// What a script saw of a key.
+pub fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
+    let bytes = |value: Value| redis::from_redis_value::<Vec<u8>>(value).map_err(|_| unexpected_reply());
+    let text = |value: Value| Ok(String::from_utf8_lossy(&bytes(value)?).into_owned());
+    let mut parts = answer.into_iter();
+    match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(life), Some(now), Some(at), Some(replicas), Some(fields)) => {
+            // elect writes nothing but text.
+            let fields = redis::from_redis_value(fields).map_err(|_| StoreError::Obstacle(foreign(key)))?;
+            Ok(Snapshot {
+                life: text(life)?,
+                now: number(&text(now)?)?,
+                epoch: epoch(&text(at)?).ok_or_else(unexpected_reply)?,
+                replicas: count(&text(replicas)?).ok_or_else(unexpected_reply)?,
+                entry: StoredRecord::read(key, &fields)?,
+            })
+        }
+        (Some(_), Some(name), None, None, None) => {
+            let name = cut(text(name)?, NAME_BYTES_MAX);
+            Err(StoreError::Obstacle(format!(
+                "the record of {:?} in {key:?} has more than {RECORD_BYTES_MAX} bytes or 256 fields: delete the key",
+                escaped(&name)
+            )))
+        }
+        _ => Err(StoreError::Obstacle(foreign(key))),
+    }
+}
+
+/// Who leads, for those who look on: to them an abandoned record is no leader, and nothing more.
+pub async fn sighting(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Observation, StoreError> {
+    Ok(from_outside(&look(server, scripts, key).await?))
+}
+
+/// The same of many keys.
+pub async fn sightings(
+    server: &mut RedisServer,
+    scripts: &LuaScripts,
+    keys: &[String],
+) -> Result<Vec<Result<Observation, StoreError>>, StoreError> {
+    let answers = server.run_on_each(&scripts.look, keys).await?;
+    let sighting = |(key, answer): (&String, Result<_, _>)| Ok(from_outside(&read(key, answer?)?));
+    Ok(keys.iter().zip(answers).map(sighting).collect())
+}
+
+fn from_outside(glance: &Snapshot) -> Observation {
+    Observation { obstacle: None, ..observed(glance) }
+}
+
+pub fn observed(glance: &Snapshot) -> Observation {
+    let former = glance.former();
+    match glance.leader() {
+        Ok(leader) => Observation { leader, former, ..Observation::default() },
+        Err(abandoned) => Observation { obstacle: Some(abandoned.to_string()), former, ..Observation::default() },
+    }
+}
