@@ -2,7 +2,7 @@
 
 use crate::{Attempt, Notice, Outcome, RequestId, RunId, Signal, Term, Time};
 
-/// What a candidate wants done. None of it is waited for: what comes of it is an [`Event`].
+/// An action that a candidate wants done. No action is waited for: its result is an [`Event`](crate::Event).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Ask the store for the boundary.
@@ -25,11 +25,12 @@ pub enum Action {
         /// A number of its own.
         run: RunId,
     },
-    /// Start a hook beside whatever runs. Its end is waited for before the next one.
+    /// Start a background hook. The next one is started after its end.
     StartBackgroundHook {
         /// Which.
         background_hook: BackgroundHook,
-        /// The run that the hook belongs to. The keeper knows better: what has ended meanwhile must not find a hook started in its place.
+        /// The run that the hook belongs to. The keeper knows better: what has ended meanwhile must not find a hook
+        /// started in its place.
         hook_context: HookContext,
     },
     /// The stop signal to the tree now, SIGKILL at the given time.
@@ -47,23 +48,23 @@ pub enum Action {
     KillKeeper,
     /// Kill and reap what the dead keeper left us, and say whether anything remains.
     Sweep,
-    /// A wish has come true.
+    /// A control request has succeeded.
     Grant {
-        /// Whose.
+        /// The request.
         request_id: RequestId,
         /// The term that is led in; `None`: it was about leading no longer.
         term: Option<Term>,
-        /// When the term is over unless another renewal is credited; [`Time::NEVER`] where leadership has no end.
+        /// The end of the term unless another renewal is credited; [`Time::NEVER`] where leadership has no end.
         until: Time,
     },
-    /// A wish has not come true.
+    /// A control request has failed.
     Deny {
-        /// Whose.
+        /// The request.
         request_id: RequestId,
-        /// Why not.
+        /// The reason.
         why: RequestError,
     },
-    /// Tell people.
+    /// Report a transition.
     Notice(Notice),
     /// The boundary is not kept any longer for the sake of a hold: tell the keeper, which keeps it if we die (K2).
     EndHold,
@@ -71,7 +72,7 @@ pub enum Action {
     End(Outcome),
 }
 
-/// What the keeper is to start: one at a time.
+/// A program that the keeper starts, one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// The leader command, or nothing, if there is none.
@@ -89,7 +90,7 @@ pub enum Program {
         /// After this term.
         term: Term,
     },
-    /// What runs while another leads. No deadline governs it.
+    /// The program that runs while another candidate leads. No deadline governs it.
     Follower,
 }
 
@@ -104,7 +105,7 @@ impl Program {
     }
 }
 
-/// What a hook is started beside.
+/// The context that a background hook is started in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookContext {
     /// A run that is alive, and that it belongs to.
@@ -122,7 +123,7 @@ pub enum BackgroundHook {
     OnError,
 }
 
-/// Why a wish did not come true.
+/// The reason why a control request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestError {
     /// We do not lead, or not in that term.

@@ -1,6 +1,7 @@
-//! The hooks that run beside the rest: `--on-change` and `--on-error`, one at a time.
+//! The hooks that run beside other programs: `--on-change` and `--on-error`, one at a time.
 //!
-//! What happens while one of them runs, or while there is no place for one, is folded: each is run once more for all of it.
+//! Events that come while one of them runs, or while there is no slot for one, are folded: each hook is run once more
+//! for all of them.
 
 use crate::{BackgroundHook, BackgroundHookEnd, CommandEnd, HookFailure};
 
@@ -9,12 +10,12 @@ pub(super) struct BackgroundHooks {
     change_due: bool,
     error_due: bool,
     running: Option<BackgroundHook>,
-    /// Which had its turn before, so that neither keeps the other waiting for ever.
+    /// The hook that ran last, so that neither delays the other for ever.
     last: Option<BackgroundHook>,
 }
 
 impl BackgroundHooks {
-    /// Something has happened that one of them is for.
+    /// Marks a hook as due: an event of its kind has happened.
     pub(super) fn due(&mut self, background_hook: BackgroundHook) {
         match background_hook {
             BackgroundHook::OnChange => self.change_due = true,

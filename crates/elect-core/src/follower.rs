@@ -1,14 +1,14 @@
-//! The follower: what runs while another leads.
+//! The follower: the program that runs while another candidate leads.
 //!
 //! ```text
-//!          a leader is known          another leads (restart) · ended by itself · no longer standing
-//! Gone ─────────────────────▶ Running ──────────────────────────────────────────────────────────────▶ FollowerStop ──▶ Gone
+//!          a leader is known          another leads (restart) · ended by itself · no longer campaigning
+//! Gone ─────────────────────▶ Running ──────────────────────────────────────────────────────────────▶ Stopping ──▶ Gone
 //! ```
 //!
-//! It stands beside the states, for it has no say in them: it is started in `Campaigning` alone, and whatever state follows,
-//! it is stopped. What it can do is keep them waiting: the command of our own leadership does not start, and the program does
-//! not end, before its tree is confirmed empty; if it cannot be emptied, the boundary is given back (K11) and not asked
-//! for again (2.3).
+//! The follower is no state, for it decides nothing about leadership: it is started in `Campaigning` alone, and every
+//! other state stops it. It can delay the states: the command of our own leadership does not start, and the program
+//! does not end, before its tree is confirmed empty; if it cannot be emptied, the boundary is given back (K11) and not
+//! asked for again (2.3).
 
 use std::time::Duration;
 
@@ -28,13 +28,13 @@ pub(super) struct Follower {
     /// `None`: there is none.
     on_change: Option<OnChange>,
     backoff: RestartBackoff,
-    /// Who leads, as far as is known.
+    /// The leader that was observed last.
     leader: Option<LeaderKey>,
-    /// Whom the last run was told of.
-    told: Option<LeaderKey>,
+    /// The leader that the last run was told of.
+    told_leader: Option<LeaderKey>,
     /// How the main process of the last run ended.
     end: Option<CommandEnd>,
-    /// Somebody asked us to stop while it was there.
+    /// A stop was asked for while it existed.
     stop_asked: bool,
     stage: FollowerStage,
 }
@@ -63,11 +63,12 @@ enum MainProcess {
 struct FollowerStop {
     run: RunId,
     why: StopCause,
-    /// When SIGKILL is due, whoever sends it.
+    /// The time for SIGKILL, by the keeper or by the campaigner.
     kill_at: Time,
-    /// When we had it sent. A campaigner that was asleep when it was due has not waited for what follows.
+    /// The time at which the campaigner ordered SIGKILL. A campaigner that slept past `kill_at` orders it late, and the
+    /// time that the tree then has counts from here.
     killed_at: Option<Time>,
-    /// When people are told, again, that it is still there.
+    /// The time of the next notice that it still exists.
     report_at: Time,
     /// When the campaigner sweeps what a dead keeper left it; never, if that lives (K4).
     sweep_at: Time,
@@ -90,7 +91,7 @@ impl Follower {
             on_change,
             backoff: RestartBackoff::new(restart),
             leader: None,
-            told: None,
+            told_leader: None,
             end: None,
             stop_asked: false,
             stage: FollowerStage::Gone { start_at: Time::NEVER },
@@ -149,39 +150,39 @@ impl Follower {
         let start_at = if stands { self.start_at() } else { Time::NEVER };
         let FollowerStage::Stopping(stopping) = &self.stage else { return start_at };
         let kill_at = if stopping.killed_at.is_some() { Time::NEVER } else { stopping.kill_at };
-        // Once for those whom it keeps waiting as well, and then again and again for people.
+        // The first report also wakes the states that wait for the end; the later ones are only reports.
         kill_at.min(stopping.report_at).min(stopping.sweep_at)
     }
 }
 
 impl Context {
-    /// A waiter has been told who leads.
+    /// Handles an observation of the leader.
     pub(super) fn leader_observed(&mut self, now: Time, leader: Option<LeaderKey>) {
         let Some(on_change) = self.follower.on_change else { return };
         self.follower.leader = leader;
         // It goes on while nobody leads: the next leader may be the same.
-        let Some(leader) = leader.filter(|leader| Some(*leader) != self.follower.told) else { return };
+        let Some(leader) = leader.filter(|leader| Some(*leader) != self.follower.told_leader) else { return };
         match (&mut self.follower.stage, on_change) {
             (FollowerStage::Gone { start_at }, _) => *start_at = now,
             (FollowerStage::Running { .. }, OnChange::Restart) => self.stop_follower(now, StopCause::Another),
             (FollowerStage::Running { main: MainProcess::Running, .. }, OnChange::Signal(signal)) => {
-                self.follower.told = Some(leader);
+                self.follower.told_leader = Some(leader);
                 self.act(Action::Forward(signal));
             }
-            (FollowerStage::Running { .. }, OnChange::Ignore) => self.follower.told = Some(leader),
-            // Told as soon as it runs; or started again with whoever leads then.
+            (FollowerStage::Running { .. }, OnChange::Ignore) => self.follower.told_leader = Some(leader),
+            // It is told as soon as it runs, or started again under the leader of that time.
             (FollowerStage::Running { main: MainProcess::Starting, .. }, OnChange::Signal(_))
             | (FollowerStage::Stopping(_), _) => {}
         }
     }
 
-    /// Only while the candidate stands.
+    /// Starts the follower if that is due. Only while the candidate campaigns.
     pub(super) fn start_follower_if_due(&mut self, now: Time) {
         if now < self.follower.start_at() {
             return;
         }
         let run = self.start(Program::Follower);
-        self.follower.told = self.follower.leader;
+        self.follower.told_leader = self.follower.leader;
         (self.follower.end, self.follower.stop_asked) = (None, false);
         self.follower.stage = FollowerStage::Running { run, main: MainProcess::Starting };
     }
@@ -216,7 +217,7 @@ impl Context {
         }
     }
 
-    /// Its main process has ended. What remains of its tree has the stop time-out (K10).
+    /// Its main process has ended. The rest of its tree has the stop time-out (K10).
     fn follower_ended(&mut self, now: Time, end: Option<CommandEnd>) {
         self.follower.end = end;
         match &self.follower.stage {
@@ -233,7 +234,7 @@ impl Context {
     /// Its tree is confirmed empty.
     fn follower_gone(&mut self, now: Time) {
         let FollowerStage::Stopping(stopping) = &self.follower.stage else { return };
-        let another = self.follower.leader.is_some() && self.follower.leader != self.follower.told;
+        let another = self.follower.leader.is_some() && self.follower.leader != self.follower.told_leader;
         let start_at = match stopping.why {
             StopCause::Ended { .. } | StopCause::Another if another => now,
             StopCause::Ended { again: Some(delay) } => now + delay,
@@ -243,12 +244,12 @@ impl Context {
         self.follower.stage = FollowerStage::Gone { start_at };
     }
 
-    /// The candidate does not stand: whoever leads, it is nobody to be followed.
+    /// The candidate does not campaign, so it follows no leader.
     pub(super) fn dismiss_follower(&mut self, now: Time) {
         if self.follower.on_change.is_none() {
             return;
         }
-        (self.follower.leader, self.follower.told) = (None, None);
+        (self.follower.leader, self.follower.told_leader) = (None, None);
         match &mut self.follower.stage {
             FollowerStage::Gone { start_at } => *start_at = Time::NEVER,
             FollowerStage::Running { .. } => self.stop_follower(now, StopCause::Dismissed),
@@ -271,7 +272,7 @@ impl Context {
         self.follower.stage = FollowerStage::Stopping(stopping);
     }
 
-    /// Somebody asks us to stop; the second time they mean at once.
+    /// A stop was asked for; a second one means at once.
     pub(super) fn stop_asked_of_follower(&mut self, now: Time) {
         if self.follower.is_gone() {
             return;

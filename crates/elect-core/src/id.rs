@@ -3,20 +3,20 @@
 /// The fencing token: strictly increasing from leader to leader of a boundary. Opaque, not consecutive.
 pub type Term = u64;
 
-/// The number of one start of the command, counted over the whole life of the candidate. What the keeper says of an
-/// earlier run must not be taken for the present one: "empty" above all.
+/// The number of one start of the command, counted over the whole life of the candidate. A message of the keeper
+/// about an earlier run must not be taken for one about the present run, "empty" above all.
 pub type RunId = u64;
 
 /// The number of one request to the store; a reply that carries another one changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(pub u64);
 
-/// The number of one wish that somebody on this host has; its answer carries it.
+/// The number of one control request; its answer carries the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// One leader and what is known of it, as a number: another whenever any of it changes. Whoever calls knows what it
-/// stands for.
+/// A number for one leader and its known details; another number whenever any of them changes. The caller knows the
+/// leader that it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderKey(pub u64);
 

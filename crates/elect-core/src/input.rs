@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use crate::{Attempt, BackgroundHook, CommandEnd, LeaderKey, RequestId, RunId, Signal, Term, Time};
 
-/// What can happen to a candidate.
+/// An event that a candidate handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Time has passed; also the first event of all.
     Tick,
-    /// The store has answered.
+    /// The store has answered a request.
     Answer {
-        /// Which request.
+        /// The request that it answers.
         attempt: Attempt,
-        /// What.
+        /// The reply.
         answer: Answer,
     },
     /// Something changed at the store: worth asking again, and nothing more.
@@ -25,31 +25,31 @@ pub enum Event {
     },
     /// The store has shown a leader of this term, or of one that was before: ours has to be above it (S1).
     TermSeen(Term),
-    /// Who leads, as far as a waiter is told; `None`: nobody.
+    /// The leader that a waiting candidate observed; `None`: there is none.
     LeaderObserved(Option<LeaderKey>),
     /// Something has happened that this hook is for.
     HookDue(BackgroundHook),
-    /// The keeper has spoken.
+    /// The keeper has sent a message.
     Keeper(FromKeeper),
-    /// The keeper has died: said once.
+    /// The keeper has died; reported once.
     KeeperDied,
     /// A sweep over the tree that a dead keeper left us has been made.
     Swept {
         /// Whether no descendant is left.
         empty: bool,
     },
-    /// Somebody asks us to stop; the second time they mean at once.
+    /// A stop was asked for; a second one means at once.
     Stop(Signal),
     /// A signal for the main process.
     Forward(Signal),
-    /// Somebody wants to know whether we lead now.
+    /// A control request asks whether the candidate leads now.
     ConfirmLeadership {
         /// A number of its own.
         request_id: RequestId,
-        /// If they care for one term alone.
+        /// The only term that counts, if the request names one.
         term: Option<Term>,
     },
-    /// Somebody wants another one to lead.
+    /// A control request asks the candidate to let another one lead.
     Resign(RequestId),
 }
 
@@ -69,12 +69,12 @@ pub enum Answer {
 pub enum Campaigned {
     /// We hold the boundary. Nothing may run before a renewal has been credited: that is the verification.
     Won(Term),
-    /// Somebody else does, or nobody may yet.
+    /// Another candidate holds it, or none may hold it yet.
     Waiting {
         /// Ask again after this long even if nothing seems to change; `None`: after a renewal interval.
         again: Option<Duration>,
-        /// Whether that is settled for now. If not, there may be nobody: a store that has to be observed tells the living
-        /// from the dead by the next renewal only, and takes from the dead what has stood for long enough.
+        /// Whether that is settled for now. If not, there may be nobody: a store that has to be observed tells the
+        /// living from the dead by the next renewal only, and takes from the dead what has stood for long enough.
         decided: bool,
     },
     /// The store will not have us (permission, authentication, a newer record format).
@@ -90,11 +90,11 @@ pub enum Renewed {
     Credited {
         /// When it was sent, on our boot clock.
         sent: Time,
-        /// What the store granted; `None` where leadership has no end.
+        /// The ttl that the store granted; `None` where leadership has no end.
         ttl: Option<Duration>,
     },
-    /// The boundary is ours to lead, but not under the term of the win: the store keeps a newer one. The boundary is asked for
-    /// again. Only a win that has not been verified is answered in this way, and it is no loss.
+    /// The boundary is ours to lead, but not under the term of the win: the store keeps a newer one. The boundary is
+    /// asked for again. Only a win that has not been verified is answered in this way, and it is no loss.
     Outdated,
     /// The store says that it is not ours (K11).
     Lost,
@@ -102,7 +102,7 @@ pub enum Renewed {
     Failed,
 }
 
-/// What the keeper says of what it was told to start.
+/// A message of the keeper about the programs that it was told to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FromKeeper {
     /// The kill deadline is in force.
@@ -114,8 +114,8 @@ pub enum FromKeeper {
     },
     /// The answer to a ping.
     Pong,
-    /// Many are being killed, and so many have been since the last word: as good as an answer to a ping, and the next one is
-    /// due soon (K4).
+    /// Many are being killed, and so many have been since the last word: as good as an answer to a ping, and the next
+    /// one is due soon (K4).
     Progress,
     /// The main process runs.
     Started {
@@ -124,7 +124,7 @@ pub enum FromKeeper {
         /// Its process id.
         pid: i32,
     },
-    /// There is no command to run: the term counts as begun, and lasts until somebody asks for its end.
+    /// There is no command to run: the term counts as begun, and lasts until a stop is asked for.
     NoCommand {
         /// Of this start.
         run: RunId,
@@ -153,14 +153,15 @@ pub enum FromKeeper {
         /// The last start that the keeper had heard of.
         run: RunId,
     },
-    /// Nothing is left of a start that was refused; a hook that runs beside it may go on (K5). Less than [`FromKeeper::Empty`].
+    /// Nothing is left of a start that was refused; a hook that runs beside it may go on (K5). Less than
+    /// [`FromKeeper::Empty`].
     Cleared {
         /// Of this start.
         run: RunId,
     },
-    /// What a person at the terminal has done to the command: nothing that an election is about.
+    /// A terminal event of the command; the election ignores it.
     Terminal(TerminalEvent),
-    /// The hook that ran beside the rest does so no more.
+    /// The background hook has ended.
     BackgroundHookEnded(BackgroundHookEnd),
 }
 
@@ -173,7 +174,7 @@ pub enum NotStarted {
     TooLate,
 }
 
-/// What became of a hook that runs beside the rest.
+/// The end of a background hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackgroundHookEnd {
     /// Its main process ended like this.
@@ -184,12 +185,12 @@ pub enum BackgroundHookEnd {
     NotNow,
 }
 
-/// What has happened to the command at the terminal.
+/// An event of the command at the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TerminalEvent {
     /// This signal has stopped it while it had the terminal, which is back: the shell's job is to stop with it.
     Suspended(Signal),
-    /// This signal has stopped it and nobody else.
+    /// This signal has stopped it, and no other process.
     Stopped(Signal),
     /// This signal has ended it while it had the terminal; follows its [`FromKeeper::Exited`].
     Interrupted(Signal),

@@ -1,7 +1,7 @@
 //! Whether the keeper is alive (K4).
 //!
-//! A keeper that is stopped cannot kill, so it is asked for a sign of life once per renewal interval. It may be
-//! silent for ten seconds, but only for half the kill allowance once the deadline that *it* holds has passed: the one it
+//! A keeper that is stopped cannot kill, so it is asked for a sign of life once per renewal interval. It may be silent
+//! for ten seconds, but only for half the kill allowance once the deadline that *it* holds has passed: the one it
 //! confirmed, not the one that we sent. The patience counts from a question asked after we woke, so a campaigner that
 //! was itself suspended does not blame the keeper for it.
 
@@ -88,7 +88,7 @@ impl KeeperLiveness {
         true
     }
 
-    /// Whether patience has run out, said once.
+    /// Whether the keeper's time to answer is over; reported once.
     pub(super) fn timed_out(&mut self, now: Time) -> bool {
         if self.killed || now < self.give_up_at() {
             return false;
@@ -128,96 +128,96 @@ mod tests {
 
     #[test]
     fn a_silent_keeper_has_half_the_kill_allowance_after_the_deadline_it_confirmed() {
-        let mut watch = KeeperLiveness::new();
-        watch.deadline_sent(7, at(8_500));
-        watch.confirmed(7, at(8_500));
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(7, at(8_500));
+        liveness.confirmed(7, at(8_500));
         // It stops here: later deadlines are sent, none is confirmed.
-        watch.deadline_sent(7, at(10_500));
-        assert!(watch.ping_due(at(2_000), &timing()));
-        assert!(!watch.timed_out(at(8_499)));
-        assert_eq!(watch.wake_at(), at(8_500));
-        assert!(watch.ping_due(at(8_500), &timing()), "asked again once the deadline has passed");
-        assert_eq!(watch.wake_at(), at(8_750));
-        assert!(!watch.timed_out(at(8_749)));
-        assert!(watch.timed_out(at(8_750)));
-        assert!(!watch.timed_out(at(9_000)), "said once");
+        liveness.deadline_sent(7, at(10_500));
+        assert!(liveness.ping_due(at(2_000), &timing()));
+        assert!(!liveness.timed_out(at(8_499)));
+        assert_eq!(liveness.wake_at(), at(8_500));
+        assert!(liveness.ping_due(at(8_500), &timing()), "asked again once the deadline has passed");
+        assert_eq!(liveness.wake_at(), at(8_750));
+        assert!(!liveness.timed_out(at(8_749)));
+        assert!(liveness.timed_out(at(8_750)));
+        assert!(!liveness.timed_out(at(9_000)), "said once");
     }
 
     #[test]
     fn without_a_deadline_it_has_ten_seconds() {
-        let mut watch = KeeperLiveness::new();
-        watch.deadline_sent(7, Time::NEVER);
-        assert!(watch.ping_due(at(1_000), &timing()));
-        assert!(!watch.timed_out(at(10_999)));
-        assert_eq!(watch.wake_at(), at(11_000));
-        assert!(watch.timed_out(at(11_000)));
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(7, Time::NEVER);
+        assert!(liveness.ping_due(at(1_000), &timing()));
+        assert!(!liveness.timed_out(at(10_999)));
+        assert_eq!(liveness.wake_at(), at(11_000));
+        assert!(liveness.timed_out(at(11_000)));
     }
 
     #[test]
     fn a_keeper_that_reports_progress_has_half_the_kill_allowance_until_its_next_word() {
-        let mut watch = KeeperLiveness::new();
-        watch.deadline_sent(7, at(3_000));
-        assert!(watch.ping_due(at(3_000), &timing()));
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(7, at(3_000));
+        assert!(liveness.ping_due(at(3_000), &timing()));
         for word in [3_200, 3_400, 3_600, 3_800] {
-            watch.progressed(at(word));
-            assert!(!watch.timed_out(at(word + 249)), "{word}");
-            assert_eq!(watch.wake_at(), at(word + 250));
+            liveness.progressed(at(word));
+            assert!(!liveness.timed_out(at(word + 249)), "{word}");
+            assert_eq!(liveness.wake_at(), at(word + 250));
         }
-        assert!(watch.timed_out(at(4_050)), "progress is no answer that lasts");
+        assert!(liveness.timed_out(at(4_050)), "progress is no answer that lasts");
     }
 
     #[test]
     fn progress_before_a_question_answers_none() {
-        let mut watch = KeeperLiveness::new();
-        watch.deadline_sent(7, at(3_000));
-        watch.progressed(at(2_999));
-        assert!(watch.ping_due(at(3_000), &timing()));
-        assert!(watch.timed_out(at(3_250)));
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(7, at(3_000));
+        liveness.progressed(at(2_999));
+        assert!(liveness.ping_due(at(3_000), &timing()));
+        assert!(liveness.timed_out(at(3_250)));
     }
 
     #[test]
     fn an_answer_or_an_empty_tree_ends_the_wait() {
-        let mut watch = KeeperLiveness::new();
-        watch.deadline_sent(7, at(3_000));
-        assert!(watch.ping_due(at(0), &timing()));
-        watch.answered();
-        assert!(!watch.timed_out(at(60_000)));
-        assert!(watch.ping_due(at(60_000), &timing()));
-        watch.reset();
-        assert!(!watch.timed_out(at(120_000)));
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(7, at(3_000));
+        assert!(liveness.ping_due(at(0), &timing()));
+        liveness.answered();
+        assert!(!liveness.timed_out(at(60_000)));
+        assert!(liveness.ping_due(at(60_000), &timing()));
+        liveness.reset();
+        assert!(!liveness.timed_out(at(120_000)));
     }
 
     #[test]
     fn a_campaigner_that_was_suspended_asks_before_it_blames() {
-        let mut watch = KeeperLiveness::new();
-        watch.deadline_sent(7, at(3_000));
-        assert!(watch.ping_due(at(0), &timing()));
-        watch.answered();
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(7, at(3_000));
+        assert!(liveness.ping_due(at(0), &timing()));
+        liveness.answered();
         // An hour asleep, the keeper with us.
-        assert!(watch.ping_due(at(3_600_000), &timing()));
-        assert!(!watch.timed_out(at(3_600_000)));
-        assert_eq!(watch.wake_at(), at(3_600_250));
+        assert!(liveness.ping_due(at(3_600_000), &timing()));
+        assert!(!liveness.timed_out(at(3_600_000)));
+        assert_eq!(liveness.wake_at(), at(3_600_250));
     }
 
     #[test]
     fn after_its_deadline_a_keeper_that_answers_is_asked_no_more_often_than_before() {
-        let mut watch = KeeperLiveness::new();
-        watch.deadline_sent(7, at(3_000));
-        assert!(watch.ping_due(at(3_000), &timing()));
-        watch.answered();
-        assert!(!watch.ping_due(at(3_001), &timing()));
-        assert_eq!(watch.wake_at(), at(5_000));
-        assert!(watch.ping_due(at(5_000), &timing()));
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(7, at(3_000));
+        assert!(liveness.ping_due(at(3_000), &timing()));
+        liveness.answered();
+        assert!(!liveness.ping_due(at(3_001), &timing()));
+        assert_eq!(liveness.wake_at(), at(5_000));
+        assert!(liveness.ping_due(at(5_000), &timing()));
     }
 
     #[test]
     fn a_confirmation_of_another_term_is_not_one_of_ours() {
-        let mut watch = KeeperLiveness::new();
-        watch.deadline_sent(7, at(3_000));
-        watch.confirmed(6, at(90_000));
-        assert_eq!(watch.deadline(), at(3_000));
-        watch.confirmed(7, at(4_000));
-        watch.confirmed(7, at(3_500));
-        assert_eq!(watch.deadline(), at(4_000), "deadlines only move forward");
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(7, at(3_000));
+        liveness.confirmed(6, at(90_000));
+        assert_eq!(liveness.deadline(), at(3_000));
+        liveness.confirmed(7, at(4_000));
+        liveness.confirmed(7, at(3_500));
+        assert_eq!(liveness.deadline(), at(4_000), "deadlines only move forward");
     }
 }

@@ -1,8 +1,8 @@
 //! The candidate as a pure state machine.
 //!
-//! It knows no clock, no store, no process and no socket: it is told what happened and when, and says what to do
-//! ([`Candidate::handle`]). Everything that makes elect safe is decided here,
-//! so that it can be tested a million times a minute; the simulation beside it does that.
+//! The candidate knows no clock, no store, no process and no socket: it takes in events with their times, and returns
+//! actions ([`Candidate::handle`]). Everything that makes elect safe is decided here, so that the simulation can test
+//! it with thousands of histories a minute.
 //!
 //! ```text
 //!            won            credited           asked · ended · lost · running out
@@ -11,8 +11,8 @@
 //!    └─────────────────┴───────────────────────────────────┴─────────────────┘
 //! ```
 //!
-//! With hooks, `Leading` begins with `--on-elected`, and whatever leads out of a leadership leads through `OustedHook`, where
-//! `--on-ousted` runs over an empty tree. A [follower] is a small machine beside this one; a win waits for its
+//! With hooks, `Leading` begins with `--on-elected`, and whatever leads out of a leadership leads through `OustedHook`,
+//! where `--on-ousted` runs over an empty tree. A [follower] is a small machine beside this one; a win waits for its
 //! end in `Verifying`, the end of the program in `StoppingFollower`.
 //!
 //! A command that has ended by itself may be started again, or the boundary kept for a while ([`Policy`]):
@@ -23,20 +23,22 @@
 //!                          │ time for a restart, and a lease: ▶ Leading      too often
 //! ```
 //!
-//! A candidate whose patience is exhausted ([`Policy`]) goes from `Campaigning`, or from a win that came to nothing, to
-//! `Releasing` and ends; one that is to end with its leadership does so instead of standing again.
+//! A candidate at its campaign limit ([`Policy`]) goes from `Campaigning`, or from a win that came to nothing, to
+//! `Releasing` and ends; one that is to end with its leadership does so instead of campaigning again.
 //!
 //! Invariants, each held by the shape of the code and checked by the simulation:
 //!
-//! - Only `Leading` and `Stopping` may hold a live leader command. `Leading` is entered from `Verifying`, with a lease that
-//!   was credited to a request sent after the store had said that we won (T1), and in the same term from `LeadingIdle`.
-//! - `Stopping` and `OustedHook` are left only when the tree is confirmed empty (2.3), and `Releasing` and `LeadingIdle` are entered
-//!   with an empty tree only.
-//! - A follower is started in `Campaigning` only, and stopped in every other state; `Leading` and `Ended` are entered without.
+//! - Only `Leading` and `Stopping` may hold a live leader command. `Leading` is entered from `Verifying`, with a lease
+//!   that was credited to a request sent after the store had said that we won (T1), and in the same term from
+//!   `LeadingIdle`.
+//! - `Stopping` and `OustedHook` are left only when the tree is confirmed empty (2.3), and `Releasing` and
+//!   `LeadingIdle` are entered with an empty tree only.
+//! - A follower is started in `Campaigning` only, and stopped in every other state; `Leading` and `Ended` are entered
+//!   without.
 //! - Whatever comes in, the deadlines are looked at first: an answer that comes after `stop_by` finds the term over.
 //! - There is one request at a time; a reply to any other attempt changes nothing.
 //!
-//! What is deliberately absent: retries inside an attempt, time-outs that are not deadlines, anything that waits.
+//! Deliberately absent: retries inside an attempt, time-outs that are not deadlines, anything that waits.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! Limits of everything that comes from outside: from a store, a file, the environment, another process (DESIGN.md 2.5, S1, S6).
+//! Limits of everything that comes from outside: from a store, a file, the environment, another process (DESIGN.md 2.5,
+//! S1, S6).
 //!
 //! Each reader applies them where it reads, before anything is stored or passed on. All sizes are bytes.
 
@@ -71,7 +72,8 @@ pub fn cut_name(name: String) -> String {
     cut(name, NAME_BYTES_MAX)
 }
 
-/// Adds a boundary to those that a survey has found, of which it keeps the first [`BOUNDARIES_MAX`] in the order of their names.
+/// Adds a boundary to those that a survey has found, of which it keeps the first [`BOUNDARIES_MAX`] in the order of
+/// their names.
 pub fn insert_boundary(found: &mut BTreeSet<Boundary>, boundary: Boundary) {
     found.insert(boundary);
     if found.len() > BOUNDARIES_MAX {
@@ -91,8 +93,8 @@ pub fn is_believed_term(term: Term) -> bool {
     term <= TERM_MAX
 }
 
-/// The term that follows: above the last one of this boundary, above every term seen anywhere, and no less than the wall clock
-/// in milliseconds since 1970, so that the terms of all stores are in one number space (S1).
+/// The term that follows: above the last one of this boundary, above every term seen anywhere, and no less than the
+/// wall clock in milliseconds since 1970, so that the terms of all stores are in one number space (S1).
 ///
 /// `None`: no term that is believed is large enough.
 #[must_use]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{BackgroundHook, CommandEnd, NotStarted, Signal, Term, TimingError};
 
-/// What people want to read about an election: each transition once.
+/// A transition of an election that people read about; each is reported once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// The store says we won; to be verified.
@@ -142,9 +142,9 @@ pub enum Reason {
     CommandEnded,
     /// It could not be started.
     CannotStart(i32),
-    /// Somebody asked.
+    /// A stop was asked for.
     Asked(Signal),
-    /// Somebody asked, and we are to stand again behind the others.
+    /// A resignation was asked for: the candidate campaigns again behind the others.
     Resigned,
     /// The hook before it failed.
     NotAccepted,
@@ -167,7 +167,7 @@ pub enum Hook {
     BackgroundHook(BackgroundHook),
 }
 
-/// What went wrong with a hook.
+/// The reason why a hook failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookFailure {
     /// Its main process ended like this.

@@ -1,7 +1,7 @@
-//! What somebody asks of the candidate: whether it leads, or that it let another one lead.
+//! Control requests that wait for an answer: whether the candidate leads, or that it let another one lead.
 //!
-//! "Do you lead?" is answered by a renewal that was sent after the question was heard: an older one says nothing about now. A
-//! candidate that resigns has done so when the boundary is given back.
+//! "Do you lead?" is answered by a renewal that was sent after the question was heard: an older one says nothing about
+//! now. A candidate that resigns has done so when the boundary is given back.
 
 use super::time::Time;
 use super::timing::Lease;
@@ -9,7 +9,7 @@ use crate::{Action, RequestError, RequestId, Term};
 
 #[derive(Debug, Default)]
 pub(super) struct PendingRequests {
-    /// When each was heard.
+    /// The time at which each request came in.
     asked: Vec<(RequestId, Time)>,
     resigning: Vec<RequestId>,
     /// Whether the store confirmed the last release.
@@ -26,7 +26,7 @@ impl PendingRequests {
         self.released = true;
     }
 
-    /// Whether there is a question that no renewal under way can answer.
+    /// Whether there is a request that no outstanding renewal can answer.
     pub(super) fn wait_for_a_renewal(&self) -> bool {
         !self.asked.is_empty()
     }
@@ -44,13 +44,13 @@ impl PendingRequests {
         granted.into_iter().map(grant).collect()
     }
 
-    /// We lead no longer: that is the answer.
+    /// Denies the requests of a candidate that leads no longer.
     pub(super) fn leads_no_longer(&mut self) -> Vec<Action> {
         let deny = |(request_id, _)| Action::Deny { request_id, why: RequestError::NotLeading };
         self.asked.drain(..).map(deny).collect()
     }
 
-    /// Nothing of the term is left here.
+    /// Answers the resignations of a term that is over.
     pub(super) fn fail_resignations(&mut self) -> Vec<Action> {
         let released = self.released;
         let answer = |request_id| {

@@ -1,5 +1,5 @@
-//! What a candidate wants besides leading: how long it waits, what follows a lost leadership, and what follows the end of
-//! its command.
+//! The configuration of a candidate: how long it campaigns, and what follows a lost leadership or the end of its
+//! command.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::Signal;
 /// The policy of one candidate, the same for as long as it exists. By default it never gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// How long it stands without being elected.
+    /// How long it campaigns without being elected.
     pub campaign_limit: CampaignLimit,
-    /// What follows a lost leadership.
+    /// The continuation after a lost leadership.
     pub on_lost: OnLost,
     /// How long the boundary is kept from the command's first start in a term, even if the command ends sooner.
     pub min_hold: Duration,
@@ -23,7 +23,7 @@ pub struct Policy {
     pub hooks: Hooks,
 }
 
-/// What a change of the leader means for a follower that runs.
+/// The effect of a change of the leader on a running follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnChange {
     /// It is stopped, and started again.
@@ -57,8 +57,8 @@ impl Default for Hooks {
     }
 }
 
-/// How long a candidate stands without being elected. It counts from the first question to the store, and anew from the
-/// first question after a leadership. A first question is always given the time to be answered.
+/// How long a candidate campaigns without being elected. It counts from the first question to the store, and anew from
+/// the first question after a leadership. A first question is always given the time to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CampaignLimit {
     /// Until it is elected or stopped.
@@ -68,10 +68,10 @@ pub enum CampaignLimit {
     For(Duration),
 }
 
-/// What follows a leadership that was lost, once the tree is empty.
+/// The continuation after a leadership that was lost, once the tree is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnLost {
-    /// Stand again.
+    /// Campaign again.
     #[default]
     Recampaign,
     /// The end of the candidacy.
@@ -88,8 +88,8 @@ pub struct Restart {
     pub delay: Duration,
     /// So many restarts at most...
     pub limit: u32,
-    /// ... within so long: instead of one more the boundary is given up, and the candidate sits out for as long, at least
-    /// a ttl, and twice as long each further time up to 5 min.
+    /// ... within so long: instead of one more the boundary is given up, and the candidate sits out for as long, at
+    /// least a ttl, and twice as long each further time up to 5 min.
     pub within: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What others may send us, for unit tests: a property is tried on many values, and one that mutated it is told as small as
+//! Untrusted input for unit tests: a property is tried on many values, and one that breaks it is told as small as
 //! it can be made.
 
 use std::fmt::Debug;

@@ -1,5 +1,5 @@
-//! What the runs of the command have come to, and so what follows when one of them ends by itself: `--restart` with its
-//! delay and its limit, and `--min-hold`; and how often in a row the hook before it has said no.
+//! Restart bookkeeping: decides whether a command that ended by itself is restarted, after which delay, and when to
+//! resign instead; keeps `--min-hold`, and counts the failures of `--on-elected` in a row.
 //!
 //! Nothing is decided here about leases or trees: a restart that has come due still needs both.
 
@@ -12,17 +12,17 @@ use crate::CommandEnd;
 
 /// The delay doubles up to this, or stays what it is if it is longer.
 const RESTART_DELAY_MAX: Duration = Duration::from_secs(30);
-/// The same for sitting out.
+/// The limit up to which the cooldown doubles.
 const COOLDOWN_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// How long a candidate sits out after a hook has said no, where the store grants no ttl.
+/// The cooldown after a failed `--on-elected` where the store grants no ttl.
 const COOLDOWN_MIN: Duration = Duration::from_secs(10);
 
 /// Which ends are followed by another run, and after how long.
 #[derive(Debug)]
 pub(super) struct RestartBackoff {
     restart: Restart,
-    /// When the last run started.
+    /// The start of the last run.
     began: Option<Time>,
     /// Restarts in a row without a run that went well: how often the delay has been doubled.
     in_a_row: u32,
@@ -41,7 +41,8 @@ impl RestartBackoff {
         self.began.map_or(Duration::ZERO, |began| now.since(began))
     }
 
-    /// A run as long as the longest delay has gone well, whatever came then: what fails next begins with the shortest again.
+    /// A run as long as the longest delay has gone well, whatever came then: what fails next begins with the shortest
+    /// again.
     pub(super) fn ended(&mut self, now: Time) {
         if self.lasted(now) >= self.longest_delay() {
             self.in_a_row = 0;
@@ -74,24 +75,24 @@ pub(super) struct RestartTracker {
     restart: Restart,
     min_hold: Duration,
     pace: RestartBackoff,
-    /// When the first run of the present term started.
+    /// The start of the first run of the present term.
     term_began: Option<Time>,
-    /// When the restarts were that still count against the limit.
+    /// The times of the restarts that still count against the limit.
     recent: VecDeque<Time>,
-    /// How often in a row the limit has been reached.
+    /// Times in a row that the limit has been reached.
     given_up: u32,
-    /// How often in a row the hook before the command has said no.
+    /// Failures of `--on-elected` in a row.
     not_accepted: u32,
 }
 
-/// What follows the end of a run.
+/// The continuation after the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AfterExit {
     /// It was the last one.
     End,
     /// Another one, after this long.
     Restart(Duration),
-    /// Somebody else's turn: resign, and sit out for so long.
+    /// No further run: resign, and cool down for so long.
     Resign(Duration),
 }
 
@@ -114,7 +115,8 @@ impl RestartTracker {
         self.recent.push_back(now);
     }
 
-    /// The main process has ended by itself. A run as long as a candidate would sit out has gone well, as with the delay.
+    /// The main process has ended by itself. A run as long as a candidate would sit out has gone well, as with the
+    /// delay.
     pub(super) fn ended(&mut self, now: Time, ttl: Option<Duration>) {
         self.pace.ended(now);
         if self.pace.lasted(now) >= self.cooldown(ttl) {
@@ -133,7 +135,7 @@ impl RestartTracker {
         held
     }
 
-    /// What follows the end of the last run, now that its tree is empty.
+    /// Decides what follows the end of the last run, whose tree is empty now.
     pub(super) fn after_exit(
         &mut self,
         now: Time,
@@ -158,12 +160,12 @@ impl RestartTracker {
         AfterExit::Restart(self.pace.delay(jitter))
     }
 
-    /// The hook before the command has said yes.
+    /// `--on-elected` succeeded.
     pub(super) fn accepted(&mut self) {
         self.not_accepted = 0;
     }
 
-    /// It has said no: for how long it is another candidate's turn.
+    /// `--on-elected` failed: returns the length of the cooldown.
     pub(super) fn not_accepted(&mut self, ttl: Option<Duration>) -> Duration {
         self.not_accepted += 1;
         doubled(ttl.unwrap_or(COOLDOWN_MIN), self.not_accepted - 1)

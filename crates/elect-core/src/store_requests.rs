@@ -20,7 +20,7 @@ impl StoreRequestKind {
         }
     }
 
-    /// What an attempt that ran out of time has told us: nothing.
+    /// The failure that stands for the answer of a request that timed out.
     fn failure(self) -> Answer {
         match self {
             StoreRequestKind::Campaign => Answer::Campaign(Campaigned::Failed),
@@ -45,7 +45,7 @@ pub(super) struct StoreRequests {
 }
 
 impl StoreRequests {
-    /// Opens a new attempt; whatever was outstanding is from now on a stranger's.
+    /// Opens a new attempt; a reply to an earlier one is ignored from now on.
     pub(super) fn open(&mut self, kind: StoreRequestKind, now: Time, timing: &Timing) -> Attempt {
         self.last += 1;
         let attempt = Attempt(self.last);

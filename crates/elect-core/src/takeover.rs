@@ -1,42 +1,46 @@
-//! When a candidate may take the record of an observed store, and which of its renewals count (DESIGN.md 5.3, 5.4, S2, S3).
-//! Pure: observations and their times go in, decisions come out. Every observed store uses it, and the simulation of the
-//! election runs this very code.
+//! When a candidate may take the record of an observed store, and which of its renewals count (DESIGN.md 5.3, 5.4, S2,
+//! S3). Pure: observations and their times go in, decisions come out. Every observed store uses it, and the simulation
+//! of the election runs this very code.
 //!
-//! Such a store grants no leases: it compares and swaps one record, and candidates watch each other. A candidate measures only
-//! how long *it* has seen nothing change, on its own boot clock. So
+//! Such a store grants no leases: it compares and swaps one record, and candidates watch each other. A candidate
+//! measures only how long *it* has seen nothing change, on its own boot clock. So
 //!
-//! - a record that says *free* is taken at once, as long as the server can have forgotten nothing since the leader that freed it
-//!   had its last credited renewal;
+//! - a record that says *free* is taken at once, as long as the server can have forgotten nothing since the leader that
+//!   freed it had its last credited renewal;
 //! - a record that says *held* is taken after it has stood unchanged for the ttl that is in it, its holder's;
-//! - absence is no version: "none, led, none" looks like "none". A candidate that finds no record writes one that says *vacant*,
-//!   and waits on that for the longest ttl that any leader may be counting on. The same wait applies to a record of another
-//!   incarnation of the server, which may be older than one that was lost;
-//! - on a server with replicas a wait counts only while enough of them are attached, and starts again whenever one has attached
-//!   anew: until then that replica may have confirmed the renewals of a leader elsewhere.
+//! - absence is no version: "none, led, none" looks like "none". A candidate that finds no record writes one that says
+//!   *vacant*, and waits on that for the longest ttl that any leader may be counting on. The same wait applies to a
+//!   record of another incarnation of the server, which may be older than one that was lost;
+//! - on a server with replicas a wait counts only while enough of them are attached, and starts again whenever one has
+//!   attached anew: until then that replica may have confirmed the renewals of a leader elsewhere.
 //!
-//! Each take names the version that was observed, and the store takes nothing if it has changed since. A version never comes
-//! back: the nonce is fresh with every write.
+//! Each take names the version that was observed, and the store takes nothing if it has changed since. A version never
+//! comes back: the nonce is fresh with every write.
 //!
 //! # How a store uses it
 //!
-//! 1. [`Takeover::new`] once for each candidate and boundary; the store keeps it for as long as it lives. [`Basis::of`] is the
-//!    basis of a server without replicas; a store whose server never forgets has one incarnation for ever.
-//! 2. Campaign: read the record and the present basis as a [`StoreState`], ask [`Takeover::decide`], and do what it says:
-//!    - [`Decision::Vacate`]: write the [`Takeover::vacancy`] (state `vacant`, a random id that is new each time) unless a record
-//!      has appeared, with no replica's confirmation, and `decide` on a fresh view. A store may do this in the same request that
-//!      reads. A vacant record is no leader, has the index of free records, and needs no announcement;
-//!    - [`Decision::Take`]: compare the whole view, incarnation and epoch included, and write the [`Takeover::bid`], with the
-//!      present basis in it. The new term is [`limits::next_term`](crate::limits::next_term) of the record's term, the server's
-//!      clock and the bid's floor. Then [`Takeover::took`]; if the record had changed, [`Takeover::forget`];
+//! 1. [`Takeover::new`] once for each candidate and boundary; the store keeps it for as long as it lives. [`Basis::of`]
+//!    is the basis of a server without replicas; a store whose server never forgets has one incarnation for ever.
+//! 2. Campaign: read the record and the present basis as a [`StoreState`], ask [`Takeover::decide`], and do what it
+//!    says:
+//!    - [`Decision::Vacate`]: write the [`Takeover::vacancy`] (state `vacant`, a random id that is new each time)
+//!      unless a record has appeared, with no replica's confirmation, and `decide` on a fresh view. A store may do this
+//!      in the same request that reads. A vacant record is no leader, has the index of free records, and needs no
+//!      announcement;
+//!    - [`Decision::Take`]: compare the whole view, incarnation and epoch included, and write the [`Takeover::bid`],
+//!      with the present basis in it. The new term is [`limits::next_term`](crate::limits::next_term) of the record's
+//!      term, the server's clock and the bid's floor. Then [`Takeover::took`]; if the record had changed,
+//!      [`Takeover::forget`];
 //!    - [`Decision::AlreadyOurs`]: the take whose answer was lost: [`Takeover::took`] with the basis in the record;
 //!    - [`Decision::ReleaseStale`]: free the record, leave its basis as it is, [`Takeover::forget`];
 //!    - [`Decision::Wait`]: ask again.
-//! 3. Renew: write a [`Takeover::nonce`] if it is above the record's, and [`Takeover::settled`] as the record's basis where there
-//!    is one. Describe the answer as a [`Write`] and ask [`Takeover::credit`]; no other renewal is credited.
-//! 4. Release: free the record with [`Takeover::settled`] as its basis; where there is none, leave the basis that is in it. The
-//!    keeper's claim carries the same, and is made anew whenever [`Takeover::settled`] changes.
+//! 3. Renew: write a [`Takeover::nonce`] if it is above the record's, and [`Takeover::settled`] as the record's basis
+//!    where there is one. Describe the answer as a [`Write`] and ask [`Takeover::credit`]; no other renewal is
+//!    credited.
+//! 4. Release: free the record with [`Takeover::settled`] as its basis; where there is none, leave the basis that is in
+//!    it. The keeper's claim carries the same, and is made anew whenever [`Takeover::settled`] changes.
 //!
-//! What is not here: requests, answers, and what a holder does.
+//! Not here: requests, answers, and the actions of a holder.
 
 use std::time::Duration;
 
@@ -53,11 +57,11 @@ mod tenure;
 #[cfg(test)]
 mod tests;
 
-/// What a record says of its boundary.
+/// The state of a boundary as its record gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordState {
-    /// Somebody leads, or died leading.
+    /// A candidate leads, or died leading.
     Held,
     /// Released.
     Free,
@@ -102,13 +106,13 @@ pub enum Durability {
     Durable,
 }
 
-/// What may be done about what was seen.
+/// The action that an observation allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The take whose answer never came has reached the store.
     AlreadyOurs(Term),
-    /// It is held under our name by a term that is over: to be released, so that nobody waits for it. Nothing of ours runs,
-    /// or we would not be asking.
+    /// It is held under our name by a term that is over: to be released, so that nobody waits for it. Nothing of ours
+    /// runs, or we would not be asking.
     ReleaseStale(Term),
     /// There is no record: write a vacant one, on which every candidate can wait (S2).
     Vacate,
@@ -153,7 +157,7 @@ pub struct Takeover<N> {
     seen: Option<(StoreState<N>, Time)>,
     /// How often a wait on this very record was restarted by a new epoch alone.
     restarts: u32,
-    /// Somebody else has written a held record since we began to look.
+    /// Another candidate has written a held record since we began to look.
     led: bool,
     has_seen_record: bool,
     /// The longest ttl in a record, without our own.
@@ -226,7 +230,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         }
     }
 
-    /// What was taken for granted about the store has turned out to be otherwise.
+    /// An assumption about the store has turned out to be wrong.
     pub fn trusts(&mut self, memory: Durability) {
         self.memory = memory;
     }
@@ -281,8 +285,8 @@ impl<N: Clone + PartialEq> Takeover<N> {
         self.outstanding = None;
     }
 
-    /// A take has reached the store; it was executed on this basis. `is_confirmed`: as many replicas have confirmed it as have
-    /// to; true where none has to.
+    /// A take has reached the store; it was executed on this basis. `is_confirmed`: as many replicas have confirmed it
+    /// as have to; true where none has to.
     pub fn took(&mut self, basis: Basis<N>, is_confirmed: bool) {
         self.tenure = Some(Tenure::new(basis, is_confirmed));
     }
@@ -302,8 +306,8 @@ impl<N: Clone + PartialEq> Takeover<N> {
         credit
     }
 
-    /// The basis of the last credited renewal: what renewals, the release and the keeper's claim write into the record. `None`:
-    /// none was credited yet, and the take's, which is in the record, stays.
+    /// The basis of the last credited renewal: what renewals, the release and the keeper's claim write into the record.
+    /// `None`: none was credited yet, and the take's, which is in the record, stays.
     pub fn settled(&self) -> Option<&Basis<N>> {
         self.tenure.as_ref()?.settled()
     }

@@ -1,6 +1,6 @@
 //! A point on the boot clock, as a plain number.
 //!
-//! The election never reads a clock. Whoever calls it says what time it is, so that a test can run a day in a
+//! The election never reads a clock. The caller passes the time in, so that a test can run a day in a
 //! millisecond, and so that one machine's clock may run faster than another's in the simulation.
 
 use std::ops::{Add, Sub};

@@ -6,7 +6,7 @@
 //!               SIGTERM       SIGKILL                   another may lead
 //! ```
 //!
-//! Everything here is a pure function of durations. What a lease means for a candidate is decided next door.
+//! Everything here is a pure function of durations. The states decide what a lease means for a candidate.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const DEFAULT_GRACE_MAX: Duration = Duration::from_secs(10);
 /// How often a lease without an end is checked (5.1), and how often its keeper is asked for a sign of life.
 const LOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the user asked for; what is left open follows from the ttl (T2).
+/// The timing flags as given; those left open follow from the ttl (T2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TimingFlags {
     /// `--ttl`
@@ -62,7 +62,7 @@ pub enum TimingError {
     TooLong {
         /// The flag at fault.
         flag: &'static str,
-        /// What it was set to.
+        /// The value that it was set to.
         value: Duration,
     },
     /// T3 fails, and a longer ttl would mend it.
@@ -85,7 +85,7 @@ pub enum TimingError {
     FlagTooLong {
         /// The flag at fault.
         flag: &'static str,
-        /// What it was set to.
+        /// The value that it was set to.
         value: Duration,
         /// The ttl it has to fit into.
         ttl: Duration,
@@ -230,8 +230,8 @@ impl Timing {
         self.request_timeout / 2
     }
 
-    /// The longest outage of the store that demotes nobody, even if it begins at the worst moment: just before a renewal
-    /// is due, and ends while one that will fail is under way (T2). `None` where leadership has no deadline.
+    /// The longest outage of the store that demotes nobody, even if it begins at the worst moment: just before a
+    /// renewal is due, and ends while one that will fail is under way (T2). `None` where leadership has no deadline.
     #[must_use]
     pub fn longest_outage(&self) -> Option<Duration> {
         self.ttl?;
@@ -258,7 +258,7 @@ pub fn margin(ttl: Duration) -> Duration {
     (ttl / 10).max(MARGIN_MIN)
 }
 
-/// What the store granted, and what follows for the command.
+/// A lease of the store, and the deadlines that follow for the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// When the request that was granted had been sent.

@@ -144,8 +144,8 @@ impl Simulation {
         self.push(self.now + length, SimEvent::Fault(fault));
     }
 
-    /// A record is lost only by a store that may lose it, and where all have the same ttl: the design promises nothing else
-    /// (2.2).
+    /// A record is lost only by a store that may lose it, and where all have the same ttl: the design promises nothing
+    /// else (2.2).
     fn restart_by_chance(&mut self) -> AfterRestart {
         if self.setup.unequal || self.setup.mode == StoreModel::DurableRecord {
             return AfterRestart::Kept;

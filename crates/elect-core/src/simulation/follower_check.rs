@@ -1,5 +1,5 @@
-//! Followers and hooks, once more: what may be started beside what, what has to have run before a command starts and before a
-//! boundary is given back. Computed from what was ordered and what was born; the core is never asked.
+//! Followers and hooks, once more: what may be started beside what, what has to have run before a command starts and
+//! before a boundary is given back. Computed from what was ordered and what was born; the core is never asked.
 
 use std::time::Duration;
 
@@ -77,8 +77,9 @@ impl FollowerCheck {
     }
 }
 
-/// By when a campaigner that has been awake since then knows of a killed follower that it is stuck. It counts by its own
-/// clock; one that was asleep may hear only then that the main process has ended, and gives the rest its time (K10).
+/// By when a campaigner that has been awake since then knows of a killed follower that it is stuck. It counts by its
+/// own clock; one that was asleep may hear only then that the main process has ended, and gives the rest its time
+/// (K10).
 fn stuck_is_known_at(clock: Clock, killed: Duration, awake: Duration, stop_timeout: Duration) -> Duration {
     let gave_it_its_time = awake.saturating_add(clock.lasts(stop_timeout));
     killed.max(gave_it_its_time).saturating_add(clock.lasts(KILL_ALLOWANCE) + SLACK)

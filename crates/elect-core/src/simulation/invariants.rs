@@ -216,8 +216,8 @@ impl Simulation {
         if guarded {
             self.violate("5.3: the boundary was given away before a lease had run out", h);
         }
-        // That has been judged, by this taker's clock. The next one looks at what is written from here on: its own clock may
-        // be the slower one.
+        // That has been judged, by this taker's clock. The next one looks at what is written from here on: its own
+        // clock may be the slower one.
         self.written.clear();
     }
 

@@ -262,7 +262,8 @@ impl Simulation {
         self.expect_death(h);
     }
 
-    /// Nothing is left of a refused start, or of nothing at all if there is no hook beside it or everything was to stop.
+    /// Nothing is left of a refused start, or of nothing at all if there is no hook beside it or everything was to
+    /// stop.
     pub(super) fn clears(&mut self, h: usize, run: RunId) {
         match self.hosts[h].keeper.life {
             ProcessState::Dead => {}

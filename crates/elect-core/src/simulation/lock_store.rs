@@ -1,4 +1,5 @@
-//! A store without a ttl, like the file lock: held until it is unlocked or the last process that holds it is gone (5.1).
+//! A store without a ttl, like the file lock: held until it is unlocked or the last process that holds it is gone
+//! (5.1).
 
 use std::time::Duration;
 

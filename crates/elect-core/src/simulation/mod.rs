@@ -1,9 +1,9 @@
 //! The simulation: whole elections with everything that can go wrong, from a seed, in true time.
 //!
 //! Every candidate is the real [`Candidate`](super::Candidate). Around it everything is a model: a boot clock with an
-//! offset and a rate of its own, timers that fire late, a keeper, a command with processes that may be stubborn, a network that
-//! loses, delays, doubles and reorders, and a store of one of three kinds. What strikes is drawn from the seed, and so a
-//! history that fails can be told again, step by step.
+//! offset and a rate of its own, timers that fire late, a keeper, a command with processes that may be stubborn, a
+//! network that loses, delays, doubles and reorders, and a store of one of three kinds. What strikes is drawn from the
+//! seed, and so a history that fails can be told again, step by step.
 //!
 //! ```text
 //! setup ──▶ world ──▶ step, step, step … ──▶ quiet: all faults end ──▶ settled: somebody leads, and goes on leading
@@ -16,13 +16,13 @@
 //!
 //! What an observed store's candidate may take is decided by the program's own `takeover`, as the program does.
 //!
-//! The invariants are computed from what the model really did, in true time; the core is never asked. What must
-//! have happened at least once in a run is counted in `coverage`, and each rule is broken once on purpose in `mutation`.
+//! The invariants are computed from what the model really did, in true time; the core is never asked. What must have
+//! happened at least once in a run is counted in `coverage`, and each rule is broken once on purpose in `mutation`.
 //!
 //! `ELECT_HISTORIES=100000 cargo test no_history` runs that many; `ELECT_SEED=7 cargo test no_history -- --nocapture`
 //! tells one.
 //!
-//! What is not here, by DESIGN.md 2.2: campaigner and keeper of one host out of action at once (except with the
+//! Not here, by DESIGN.md 2.2: campaigner and keeper of one host out of action at once (except with the
 //! lock, which outlives both), whole hosts frozen, clocks further apart than the margin, records deleted by hand.
 
 mod clock;

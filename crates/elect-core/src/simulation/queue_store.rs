@@ -1,5 +1,5 @@
-//! A store with leases of its own and a queue, like etcd: the lowest create revision leads, and the last term is kept apart from
-//! the candidates (5.2).
+//! A store with leases of its own and a queue, like etcd: the lowest create revision leads, and the last term is kept
+//! apart from the candidates (5.2).
 
 use std::time::Duration;
 

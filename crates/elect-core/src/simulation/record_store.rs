@@ -1,4 +1,5 @@
-//! A store that is observed, like Redis, which may forget, or MongoDB, which does not: one record, compared and swapped (5.3).
+//! A store that is observed, like Redis, which may forget, or MongoDB, which does not: one record, compared and swapped
+//! (5.3).
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! People who ask candidates whether they lead, or to resign, and answers that must be true: while "I lead" holds, the store
-//! gives the boundary to nobody else, and who has resigned runs nothing.
+//! People who ask candidates whether they lead, or to resign, and answers that must be true: while "I lead" holds, the
+//! store gives the boundary to nobody else, and who has resigned runs nothing.
 
 use std::collections::BTreeMap;
 

@@ -93,8 +93,8 @@ impl Setup {
             impatient: seed % 4 == 3,
             // By chance of their own as well; no seed that had failed before is among them.
             supervised: seed.is_multiple_of(4),
-            // By chance of their own too, and half of those whose commands are restarted among them; but for a seed that had
-            // failed before.
+            // By chance of their own too, and half of those whose commands are restarted among them; but for a seed
+            // that had failed before.
             following: matches!(seed % 8, 0 | 6) && seed != 94,
             pending_requests: seed % 8 == 1,
             quiet_at: ttl * 10,

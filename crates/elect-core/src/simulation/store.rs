@@ -202,8 +202,8 @@ impl Client {
         }
     }
 
-    /// What a reply means: a further call with its leg, or an answer. A reply to anything but the call that is under way
-    /// decides nothing here, but the candidate must stand being told.
+    /// What a reply means: a further call with its leg, or an answer. A reply to anything but the call that is under
+    /// way decides nothing here, but the candidate must stand being told.
     pub(super) fn reply(
         &mut self,
         now: Time,

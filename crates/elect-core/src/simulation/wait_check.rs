@@ -1,5 +1,6 @@
-//! The campaign limit, once more: when a candidate may end without a command that ran, and with which word. Computed from its
-//! questions, from the answers that reached it in time, and from what it was told to wish; the core is never asked.
+//! The campaign limit, once more: when a candidate may end without a command that ran, and with which word. Computed
+//! from its questions, from the answers that reached it in time, and from what it was told to wish; the core is never
+//! asked.
 
 use std::time::Duration;
 

@@ -32,8 +32,8 @@ pub(crate) struct Leading {
 enum ProgramStage {
     /// The keeper has been told to start it.
     Starting,
-    /// It was too late for the lease that was armed. The start is repeated after the next credited renewal, and once the
-    /// keeper has confirmed that nothing is left of the refused start (K5).
+    /// It was too late for the lease that was armed. The start is repeated after the next credited renewal, and once
+    /// the keeper has confirmed that nothing is left of the refused start (K5).
     Deferred {
         /// The keeper has confirmed that, or there was no refused start.
         cleared: bool,
@@ -182,8 +182,8 @@ impl Leading {
         self.is_command() && matches!(self.stage, ProgramStage::Running | ProgramStage::Idle)
     }
 
-    /// Signals are for the command, not for the hook before it. Until the command has executed they are kept, each once, as
-    /// a process keeps blocked signals.
+    /// Signals are for the command, not for the hook before it. Until the command has executed they are kept, each
+    /// once, as a process keeps blocked signals.
     fn forward(&mut self, context: &mut Context, signal: Signal) {
         match self.stage {
             ProgramStage::Running if self.is_command() => context.act(Action::Forward(signal)),
@@ -278,8 +278,8 @@ impl Leading {
         }
     }
 
-    /// K5: a refused start is retried with a credited renewal of which more than one interval is left, and only once the keeper
-    /// has confirmed that nothing of the refused one is left.
+    /// K5: a refused start is retried with a credited renewal of which more than one interval is left, and only once
+    /// the keeper has confirmed that nothing of the refused one is left.
     fn start_again(&mut self, context: &mut Context, now: Time) {
         let ProgramStage::Deferred { cleared, credited } = self.stage else { return };
         if !credited || !(cleared || context.mutated(Mutation::StartsBesideRefused)) {

@@ -15,8 +15,9 @@ pub(crate) struct OustedHook {
     held: HeldLease,
     renew_at: Time,
     then: AfterRelease,
-    /// The time at which the campaigner has the hook killed if the keeper has not. There is none before the hook runs: the
-    /// order to start it may have to wait for room in the keeper's socket, and its time limit does not count until then.
+    /// The time at which the campaigner has the hook killed if the keeper has not. There is none before the hook runs:
+    /// the order to start it may have to wait for room in the keeper's socket, and its time limit does not count until
+    /// then.
     kill_at: Time,
     killed: bool,
     stop_asked: bool,

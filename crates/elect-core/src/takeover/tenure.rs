@@ -3,14 +3,14 @@
 //! A renewal is credited if
 //!
 //! - it has changed the record ([`is_effective`]): a record that stands still is taken by the others after a ttl;
-//! - as many replicas have confirmed it as have to, and an earlier write of the same term as well. Between the script of the one
-//!   and its confirmation a replica may have attached that has just confirmed the renewals of a leader elsewhere; the next script
-//!   sees that;
-//! - for the first one of a term: nothing has happened to the server and its replicas since the take. Otherwise the wait before
-//!   the take may have been none, and the take is given back at once.
+//! - as many replicas have confirmed it as have to, and an earlier write of the same term as well. Between the script
+//!   of the one and its confirmation a replica may have attached that has just confirmed the renewals of a leader
+//!   elsewhere; the next script sees that;
+//! - for the first one of a term: nothing has happened to the server and its replicas since the take. Otherwise the
+//!   wait before the take may have been none, and the take is given back at once.
 //!
-//! The basis of the last credited renewal is a fact of which a release may make use: there this candidate led, and as long as
-//! that basis continues, the server has forgotten nothing since.
+//! The basis of the last credited renewal is a fact of which a release may make use: there this candidate led, and as
+//! long as that basis continues, the server has forgotten nothing since.
 
 use std::time::Duration;
 
@@ -87,7 +87,8 @@ pub enum Credit {
     Stale,
     /// Too few replicas have it, or it is the first one of this term that enough of them have.
     Unconfirmed,
-    /// The server or its replicas are not those of the take any more: the record is to be freed at once, and nothing is led.
+    /// The server or its replicas are not those of the take any more: the record is to be freed at once, and nothing is
+    /// led.
     GiveBack,
 }
 

@@ -30,7 +30,8 @@ impl Scene {
         self.keeper_tells(now, FromKeeper::Empty { run })
     }
 
-    /// Lets time pass with a store that credits every renewal, and a keeper that answers, until there is this to be done.
+    /// Lets time pass with a store that credits every renewal, and a keeper that answers, until there is this to be
+    /// done.
     fn lives_until(&mut self, what: &str, wanted: impl Fn(&Action) -> bool) -> Vec<Action> {
         for _ in 0..100_000 {
             let now = self.candidate.wake_at().max(self.now);
