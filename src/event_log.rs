@@ -415,7 +415,7 @@ mod tests {
             stands(event_log);
         };
         assert_eq!(logged(loses), ["INFO not elected: held by orphans"]);
-        // What it then leaves behind is.
+        // The state that it then leaves behind is.
         let lines = logged(|event_log| {
             event_log.notice(&Notice::NotElected);
             event_log.store_note(NOW, &down());

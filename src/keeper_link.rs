@@ -117,7 +117,7 @@ impl<K: KeeperProcess> KeeperLink<K> {
 
     // ---- messages
 
-    /// The next event of the connection; pending for ever once it is closed. Cancel safe.
+    /// The next event of the connection; pending forever once it is closed. Cancel safe.
     ///
     /// # Errors
     ///

@@ -28,7 +28,7 @@ fn man_pages_are_current() {
     command.build();
     let pages = std::iter::once(command.clone()).chain(command.get_subcommands().cloned());
     for page in pages {
-        // clap wants names that live for ever; these are three.
+        // clap wants names that live forever; these are three.
         let name: &'static str = page.get_display_name().unwrap_or("elect").to_owned().leak();
         let mut text = Vec::new();
         clap_mangen::Man::new(page.name(name)).date("").render(&mut text).expect("rendered");

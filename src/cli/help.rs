@@ -9,7 +9,7 @@ Examples:
   elect run -b nightly --stop-timeout 1m -- /usr/bin/backup --all
       Give the backup a minute to end when it is asked to.
   elect status
-      Who leads, for every boundary of the store.
+      Show the leader of every boundary of the store.
   elect watch nightly
       Every change of leadership, as it happens.
 ";
@@ -44,7 +44,7 @@ Examples:
   elect run -b billing/nightly --advertise 10.0.0.5:8080 -- ./serve --port 8080
   elect run -b cron --stop-signal INT --stop-timeout 30s -- ./job.sh
   elect run -q -n -b backup -- ./backup.sh               # exit with 75, and say nothing, if it runs already
-  elect run -b deploy --wait 10m -- ./deploy.sh          # take turns, but not for ever
+  elect run -b deploy --wait 10m -- ./deploy.sh          # take turns, for 10 minutes at most
   elect run -b db --advertise 10.0.0.5:5432 --follower './replicate' -- ./primary
   elect run -b vip --on-elected 'ip addr add 10.0.0.9/32 dev eth0' --on-ousted 'ip addr del 10.0.0.9/32 dev eth0'
   ELECT_STORE=always: elect run -b cron -- ./job.sh      # no election: for development

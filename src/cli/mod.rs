@@ -80,7 +80,7 @@ enum Command {
     Plan(Box<RunFlags>),
     /// Print the completions of a shell, to be put where it looks for them
     Completions {
-        /// Whose
+        /// The shell
         shell: Shell,
     },
 }
@@ -136,11 +136,11 @@ struct WaitFlags {
     #[arg(value_name = "BOUNDARY")]
     boundary: Option<String>,
 
-    /// What for: leader, none, name=NAME or id=ID
+    /// The condition: leader, none, name=NAME or id=ID
     #[arg(long = "for", value_name = "WHAT", default_value = "leader")]
     until: wait::WaitCondition,
 
-    /// How long at most; 0: look once [default: for ever]
+    /// The longest time to wait; 0: look once [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = crate::duration::parse_duration)]
     timeout: Option<Duration>,
 

@@ -19,7 +19,7 @@ use elect_keeper::Containment;
 /// Flags of `elect run`.
 #[derive(Debug, Args)]
 pub struct RunFlags {
-    /// The boundary to campaign for: at most one command runs per boundary
+    /// The name of the election: at most one command runs per boundary
     ///
     /// A name of 1 to 80 bytes, case-sensitive, conventionally a path like billing/nightly.
     #[arg(short, long, value_name = "NAME", env = "ELECT_BOUNDARY")]
@@ -29,14 +29,14 @@ pub struct RunFlags {
     #[arg(long, value_name = "NAME", env = "ELECT_NAME")]
     pub name: Option<String>,
 
-    /// The address that followers are given [default: the hostname, no port]
+    /// The address for followers [default: the hostname, no port]
     #[arg(long, value_name = "HOST[:PORT]", env = "ELECT_ADVERTISE")]
     pub advertise: Option<HostPort>,
 
     #[command(flatten)]
     pub store: StoreFlags,
 
-    /// How long a lease lasts; the loss of a whole host costs as much [default: 10s]
+    /// How long a lease lasts, and the loss of a host costs [default: 10s]
     #[arg(long, value_name = "DURATION", env = "ELECT_TTL", value_parser = parse_duration, help_heading = "Timing")]
     pub ttl: Option<Duration>,
 
@@ -65,7 +65,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "SIGNAL", env = "ELECT_STOP_SIGNAL", default_value = "TERM", help_heading = "Stopping")]
     pub stop_signal: SignalName,
 
-    /// How long the command may take to end before it is killed
+    /// How long the command may take to end
     #[arg(
         long, value_name = "DURATION", env = "ELECT_STOP_TIMEOUT", default_value = "8s", value_parser = parse_duration,
         help_heading = "Stopping"
@@ -90,7 +90,7 @@ pub struct RunFlags {
     )]
     pub containment: ContainmentFlag,
 
-    /// Start the command again when it has ended, as the same leader
+    /// Start an ended command again, as the same leader
     ///
     /// on-failure: after a status other than 0 or a signal. elect waits until every process that the command started is
     /// gone. A command that elect itself stopped, or that cannot be executed (126, 127), is not started again.
@@ -128,7 +128,7 @@ pub struct RunFlags {
     )]
     pub restart_limit: RestartLimit,
 
-    /// Lead for at least this long, even if the command ends sooner
+    /// Lead for at least this long, whenever the command ends
     ///
     /// The time counts from the command's start. It is meant for jobs that many hosts start at about the same time:
     /// with -n the first host runs the job, and the others find a leader however short the job was. A failed command is
@@ -157,7 +157,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "DURATION", env = "ELECT_WAIT", value_parser = parse_duration, help_heading = "Waiting")]
     pub wait: Option<Duration>,
 
-    /// The consequence of a lost leadership [default: recampaign; exit with -n or --wait]
+    /// After a lost leadership [default: recampaign; exit with -n or --wait]
     ///
     /// The command is stopped in any case. exit: exit with 76. recampaign: campaign again with the same limit as at
     /// first: the time of --wait starts again, and --no-wait asks once.
@@ -226,7 +226,7 @@ pub struct FollowerFlags {
     )]
     pub follower: Option<String>,
 
-    /// How it learns of another leader: restart, a signal to its main process, or ignore [default: restart]
+    /// At another leader: restart, a signal to its main process, or ignore [default: restart]
     ///
     /// The environment of a running process does not change: after a signal, the follower asks elect status --json for
     /// the leader. The signal goes to the main process, which is the shell unless CMD begins with exec.

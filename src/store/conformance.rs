@@ -40,7 +40,7 @@ use elect_core::Term;
 use elect_keeper::Claim;
 use gate::Gate;
 
-/// Longer than any case takes on a laden machine; only one that fails waits so long.
+/// Longer than any case takes on a busy machine; only a failing case waits this long.
 const LIMIT: Duration = Duration::from_secs(90);
 /// How long a waiter waits for a hint before it asks by itself.
 const PATIENCE: Duration = Duration::from_millis(200);

@@ -337,7 +337,7 @@ impl FileStore {
             return Err(StoreError::Unavailable("the lock file is not open".to_owned()));
         };
         let lock = seat.file();
-        // The lock excludes whoever wrote a record that is none; all that is lost is the last term, as in a directory that was
+        // The lock excludes the writer of an unreadable record; all that is lost is the last term, as in a directory that was
         // emptied.
         let (former, replaced) = match files.read() {
             Ok(former) => (former, None),

@@ -55,7 +55,7 @@ impl Observer {
     pub async fn next(&mut self) -> Result<Vec<Listing>, StoreError> {
         if let Some(due) = self.due {
             sleep(POLL_GAP_MIN).await;
-            // Without a hint in that time it is time all the same.
+            // Without a hint the next observation begins at that time.
             let _ = timeout(due, self.store.wait_for_change(self.scope.as_ref())).await;
         }
         self.due = None;

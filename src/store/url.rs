@@ -48,7 +48,7 @@ impl fmt::Debug for StoreKind {
 pub struct StoreUrl<'a> {
     /// The kind of store.
     pub kind: &'static StoreKind,
-    /// What precedes the colon.
+    /// The part before the colon.
     pub scheme: &'static str,
     /// The part after the colon.
     pub rest: &'a str,

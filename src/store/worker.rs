@@ -40,7 +40,7 @@ pub enum StoreEvent {
     },
     /// The keeper must have this before the worker goes on (K2).
     Claim {
-        /// What.
+        /// The claim.
         claim: Claim,
         /// Whether it has.
         given: oneshot::Sender<bool>,

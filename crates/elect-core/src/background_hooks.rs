@@ -10,7 +10,7 @@ pub(super) struct BackgroundHooks {
     change_due: bool,
     error_due: bool,
     running: Option<BackgroundHook>,
-    /// The hook that ran last, so that neither delays the other for ever.
+    /// The hook that ran last, so that neither delays the other forever.
     last: Option<BackgroundHook>,
 }
 

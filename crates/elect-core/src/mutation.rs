@@ -22,7 +22,7 @@ pub(super) enum Mutation {
     NoRenewalWhileStopping,
     /// Give a command its time although the lease is known to be lost.
     GraceWhenLost,
-    /// Wait for a silent keeper for ever.
+    /// Wait for a silent keeper forever.
     SilentKeeperSpared,
     /// Answer whoever asks with a renewal that was sent before.
     OldRenewalAnswers,

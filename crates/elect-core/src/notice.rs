@@ -52,7 +52,7 @@ pub enum Notice {
         /// After this long.
         delay: Duration,
     },
-    /// The command has ended for good, and the boundary is kept all the same.
+    /// The command has ended for good, and the boundary is still kept.
     LeadingIdle {
         /// In this term.
         term: Term,

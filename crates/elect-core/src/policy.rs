@@ -57,7 +57,7 @@ impl Default for Hooks {
     }
 }
 
-/// How long a candidate campaigns without being elected. It counts from the first question to the store, and anew from
+/// How long a candidate campaigns without being elected. It counts from the first question to the store, and again from
 /// the first question after a leadership. A first question is always given the time to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CampaignLimit {

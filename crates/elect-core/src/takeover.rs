@@ -12,7 +12,7 @@
 //!   *vacant*, and waits on that for the longest ttl that any leader may be counting on. The same wait applies to a
 //!   record of another incarnation of the server, which may be older than one that was lost;
 //! - on a server with replicas a wait counts only while enough of them are attached, and starts again whenever one has
-//!   attached anew: until then that replica may have confirmed the renewals of a leader elsewhere.
+//!   attached again: until then that replica may have confirmed the renewals of a leader elsewhere.
 //!
 //! Each take names the version that was observed, and the store takes nothing if it has changed since. A version never
 //! comes back: the nonce is fresh with every write.
@@ -20,7 +20,7 @@
 //! # How a store uses it
 //!
 //! 1. [`Takeover::new`] once for each candidate and boundary; the store keeps it for as long as it lives. [`Basis::of`]
-//!    is the basis of a server without replicas; a store whose server never forgets has one incarnation for ever.
+//!    is the basis of a server without replicas; a store whose server never forgets has one incarnation forever.
 //! 2. Campaign: read the record and the present basis as a [`StoreState`], ask [`Takeover::decide`], and do what it
 //!    says:
 //!    - [`Decision::Vacate`]: write the [`Takeover::vacancy`] (state `vacant`, a random id that is new each time)
@@ -38,7 +38,7 @@
 //!    where there is one. Describe the answer as a [`Write`] and ask [`Takeover::credit`]; no other renewal is
 //!    credited.
 //! 4. Release: free the record with [`Takeover::settled`] as its basis; where there is none, leave the basis that is in
-//!    it. The keeper's claim carries the same, and is made anew whenever [`Takeover::settled`] changes.
+//!    it. The keeper's claim carries the same, and is made again whenever [`Takeover::settled`] changes.
 //!
 //! Not here: requests, answers, and the actions of a holder.
 
@@ -205,7 +205,7 @@ pub enum RuleMutation {
     FirstCreditedAnywhere,
     /// The first write that is confirmed at all is credited.
     FirstConfirmationCredited,
-    /// A credit after the end of the lease moves the basis of the record all the same.
+    /// A credit after the end of the lease still moves the basis of the record.
     LateCreditSettles,
 }
 

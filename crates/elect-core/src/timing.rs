@@ -65,7 +65,7 @@ pub enum TimingError {
         /// The value that it was set to.
         value: Duration,
     },
-    /// T3 fails, and a longer ttl would mend it.
+    /// T3 fails, and a longer ttl would satisfy it.
     #[error(
         "--ttl {} is too short: stopping takes {} and a renewal with two attempts {}, so it must be at least {}",
         HumanDuration(*ttl), HumanDuration(*stopping), HumanDuration(*renewing), HumanDuration(*at_least)
@@ -163,7 +163,7 @@ impl Timing {
         self.renew + 2 * self.request_timeout + self.longest_backoff()
     }
 
-    /// Finds the one flag whose change mends these timings: first those set by hand, then the ttl.
+    /// Finds the one flag whose change makes these timings valid: first those set by hand, then the ttl.
     fn diagnose(&self) -> TimingError {
         let ttl = self.ttl.unwrap_or(DEFAULT_TTL);
         for (flag, value, set) in [

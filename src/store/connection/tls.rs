@@ -58,7 +58,7 @@ impl TlsSettings {
     }
 }
 
-/// Reads a certificate or a key, anew for each connection, since certificates are replaced while elect runs.
+/// Reads a certificate or a key, again for each connection, since certificates are replaced while elect runs.
 ///
 /// # Errors
 ///

@@ -27,7 +27,7 @@ use elect_keeper::clock;
 const PING_INTERVAL: Duration = Duration::from_secs(6);
 /// How long it may take to learn a member's version: nothing depends on it.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
-/// Versions from which on known lease bugs are mended, by minor version.
+/// Versions from which on known lease bugs are fixed, by minor version.
 const FIXED_VERSIONS: [(u64, u64, u64); 3] = [(3, 4, 42), (3, 5, 28), (3, 6, 9)];
 
 #[derive(Debug)]

@@ -28,7 +28,7 @@ impl ServerCertVerifier for AcceptAnyServerCert {
         Ok(ServerCertVerified::assertion())
     }
 
-    // That it holds the key of the certificate it shows is checked all the same.
+    // It is still checked that the server holds the key of the certificate.
     fn verify_tls12_signature(
         &self,
         message: &[u8],

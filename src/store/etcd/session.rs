@@ -10,12 +10,14 @@
 //!
 //! - What decides is a transaction that compares our key's create revision and lease and that no key of the boundary is
 //!   older. **Both** its branches hold a range of our key: with an empty branch etcd takes the transaction for one that it may
-//!   answer from local state, and a member that is cut off or stalled would say yes for ever.
-//! - A keep-alive proves nothing by itself: a leader of the cluster that was replaced without knowing still answers them. It
+//!   answer from local state, and a member that is cut off or stalled would say yes forever.
+//! - A keep-alive proves nothing by itself: a leader of the cluster that was replaced without knowing still answers
+//!   them. It
 //!   counts if the transaction, sent after its answer, was served in the same raft term.
 //! - The term is fixed when our key is seen to be the oldest, and kept in the same transaction that verifies it
 //!   ([`terms`](super::terms)). A key of ours that shows a term has been verified: that answer may have been lost, the win is not.
-//! - A key, once seen to be gone, is never taken for granted again: a waiter without a key gets a new one, at the back, before
+//! - A key, once seen to be gone, is never taken for granted again: a waiter without a key gets a new one, at the
+//!   back, before
 //!   it can lead (etcd's own election service does not look: etcd #19597).
 
 use std::cell::Cell;
@@ -44,8 +46,8 @@ const REQUEUE_DELAY: Duration = Duration::from_millis(100);
 const UNVERIFIED_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it does so before it says that nobody leads.
 const UNVERIFIED_POLLS_MAX: u32 = 4;
-/// How often a renewal is tried within an attempt if the cluster changes its leader in the middle, or if the win turns out to have
-/// been verified before.
+/// How often a renewal is tried within an attempt if the cluster changes its leader in the middle, or if the win turns
+/// out to have been verified before.
 const RAFT_TERM_RETRIES: usize = 2;
 
 /// Where a candidate stands, and on which lease.
@@ -122,7 +124,8 @@ struct QueuePosition {
 }
 
 impl Session {
-    /// Nothing is asked of the server yet. The lease's id is ours to choose, so that a keeper can know it before it exists.
+    /// Nothing is asked of the server yet. The lease's id is ours to choose, so that a keeper can know it before it
+    /// exists.
     pub fn new(lease: i64, prefix: &str, candidacy: &Candidacy, scheme: Scheme, hints: Notifier) -> Session {
         Session {
             lease,
@@ -158,8 +161,8 @@ impl Session {
         self.touched
     }
 
-    /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this seat; who leads is known
-    /// all the same ([`requeue`]).
+    /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this seat; who
+    /// leads is still known ([`requeue`]).
     pub async fn stand(
         &mut self,
         client: &mut Client,
@@ -193,8 +196,8 @@ impl Session {
         Ok(Some(self.waits()))
     }
 
-    /// The first look of a session: at the oldest candidate and the term key. The first one of all also finds out whether we may
-    /// write the term key.
+    /// The first look of a session: at the oldest candidate and the term key. The first one of all also finds out
+    /// whether we may write the term key.
     async fn look_first(&mut self, client: &mut Client, terms: &mut Terms) -> Result<(), StoreError> {
         let reads = [self.get_oldest(), terms.get()];
         let txn = match terms.put(0).filter(|_| !terms.may_write) {
@@ -260,8 +263,8 @@ impl Session {
         CampaignResult::Waiting { sighting, again, decided: true }
     }
 
-    /// The answer of a candidate whose lease is gone: it comes back with a new one, at the back of the queue. It knows who leads
-    /// as well as before.
+    /// The answer of a candidate whose lease is gone: it comes back with a new one, at the back of the queue. It knows
+    /// who leads as well as before.
     pub fn requeue(self) -> CampaignResult {
         info!("the lease of this candidate was gone while it waited: it queues again");
         let sighting = Observation { leader: self.leader, ..Observation::default() };
@@ -406,8 +409,8 @@ impl Session {
         Err(StoreError::Unavailable("the cluster keeps changing its leader".to_owned()))
     }
 
-    /// The transaction that decides: the boundary is ours and, before our key shows the term, no other one has been stored. It
-    /// writes what our key does not show yet.
+    /// The transaction that decides: the boundary is ours and, before our key shows the term, no other one has been
+    /// stored. It writes what our key does not show yet.
     fn check(&self, created: i64, win: WonTerm, terms: &Terms) -> Txn {
         let mut compares = self.is_ours(created);
         let mut branch = Vec::new();

@@ -34,7 +34,7 @@ pub struct NewcomerWait {
     search: Option<(Time, oneshot::Receiver<Search>)>,
     /// No process was seen to hold one.
     is_clean: bool,
-    /// Why somebody may have been overlooked all the same.
+    /// The reason why a holder may still have been overlooked.
     blind: Option<&'static str>,
 }
 

@@ -15,7 +15,7 @@ use super::session::LockFile;
 use crate::store::Notifier;
 use elect_core::Term;
 
-/// How long a question waits for the answer of the thread. A later answer that costs the leadership is reported all the same.
+/// How long a question waits for the answer of the thread. A later answer that costs the leadership is still reported.
 const ANSWER_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Where the path of the lock file leads.

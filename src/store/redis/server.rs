@@ -1,6 +1,6 @@
 //! One connection to the primary: found, looked over, and thrown away at the first trouble.
 //!
-//! It is never mended behind our back. What is asked in one pipeline is served on one connection, and a connection that broke
+//! A connection is never replaced unnoticed. What is asked in one pipeline is served on one connection, and a connection that broke
 //! is followed by a new one with the next attempt, not sooner: that is as often as the election asks.
 
 use std::sync::Arc;
@@ -281,7 +281,7 @@ impl RedisServer {
         let mut pipeline = Pipeline::new();
         pipeline.cmd(how).arg(script).arg(1).arg(key).arg(arguments);
         if let Some(replicas) = replicas {
-            // Its answer has to come before the attempt's time is up. Zero would be for ever.
+            // Its answer has to come before the attempt's time is up. Zero would be forever.
             let limit = self.deadline.since(clock::now()) / 2;
             let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).clamp(1, REPLICA_WAIT_MS_MAX);
             pipeline.cmd("WAIT").arg(replicas).arg(limit);

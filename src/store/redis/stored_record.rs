@@ -169,7 +169,7 @@ pub fn epoch_text(epoch: Epoch) -> String {
     format!("{}/{}", epoch.attachments, epoch.commands)
 }
 
-/// Where something was executed. Where no replica has to confirm anything, it is all the same when they attach.
+/// Where something was executed. Where no replica has to confirm anything, the time at which they attach does not matter.
 pub fn basis(incarnation: String, epoch: Epoch, required: u64) -> Basis<String> {
     if required == 0 { Basis::of(incarnation) } else { Basis { incarnation, epoch } }
 }

@@ -118,50 +118,7 @@ impl Simulation {
                     self.coverage.count(Seen::LateReply);
                     return false;
                 };
-                // The reply's request is done with, whatever it was good for.
-                books.request = None;
-                match (answer, books.won, phase) {
-                    (Answer::Renew(Renewed::Credited { ttl, .. }), Some(term), Phase::Verifying) => {
-                        self.coverage.count(Seen::Credited);
-                        if ttl > books.ttl {
-                            self.coverage.count(Seen::GrantedLonger);
-                        }
-                        books.ttl = ttl;
-                        books.attempts = 0;
-                        books.credited = Some(sent);
-                        books.lease = Some(books.lease(term, sent));
-                    }
-                    (
-                        Answer::Renew(Renewed::Credited { .. }),
-                        Some(term),
-                        Phase::Leading | Phase::Stopping | Phase::LeadingIdle,
-                    ) => {
-                        if books.lease.is_some_and(|lease| now < lease.stop_by) {
-                            self.coverage.count(Seen::Credited);
-                            if books.attempts > 1 {
-                                self.coverage.count(Seen::FailedButKept);
-                            }
-                            books.attempts = 0;
-                            books.credited = Some(sent);
-                            books.lease = Some(books.lease(term, sent));
-                        } else {
-                            self.coverage.count(Seen::LateSuccess);
-                        }
-                    }
-                    (Answer::Renew(Renewed::Outdated), Some(_), Phase::Verifying) => {
-                        self.coverage.count(Seen::Outdated);
-                    }
-                    (
-                        Answer::Renew(Renewed::Lost),
-                        Some(_),
-                        Phase::Verifying | Phase::Leading | Phase::Stopping | Phase::LeadingIdle,
-                    ) => {
-                        self.coverage.count(Seen::Lost);
-                        (books.lost, books.lost_before) = (true, true);
-                        return true;
-                    }
-                    (Answer::Campaign(_) | Answer::Renew(_) | Answer::Release(_), _, _) => {}
-                }
+                return self.note_answer(h, now, answer, sent, phase);
             }
             Event::Ousted { term } if books.won == Some(term) && phase != Phase::Campaigning => {
                 (books.lost, books.lost_before) = (true, true);
@@ -188,6 +145,56 @@ impl Simulation {
             | Event::Forward(_)
             | Event::ConfirmLeadership { .. }
             | Event::Resign(_) => {}
+        }
+        false
+    }
+
+    /// Notes a reply that came in time. Returns whether it says that the lease is lost.
+    fn note_answer(&mut self, h: usize, now: Time, answer: Answer, sent: Time, phase: Phase) -> bool {
+        let books = &mut self.hosts[h].books;
+        // The reply's request is done with, whatever it was good for.
+        books.request = None;
+        match (answer, books.won, phase) {
+            (Answer::Renew(Renewed::Credited { ttl, .. }), Some(term), Phase::Verifying) => {
+                self.coverage.count(Seen::Credited);
+                if ttl > books.ttl {
+                    self.coverage.count(Seen::GrantedLonger);
+                }
+                books.ttl = ttl;
+                books.attempts = 0;
+                books.credited = Some(sent);
+                books.lease = Some(books.lease(term, sent));
+            }
+            (
+                Answer::Renew(Renewed::Credited { .. }),
+                Some(term),
+                Phase::Leading | Phase::Stopping | Phase::LeadingIdle,
+            ) => {
+                if books.lease.is_some_and(|lease| now < lease.stop_by) {
+                    self.coverage.count(Seen::Credited);
+                    if books.attempts > 1 {
+                        self.coverage.count(Seen::FailedButKept);
+                    }
+                    books.attempts = 0;
+                    books.credited = Some(sent);
+                    books.lease = Some(books.lease(term, sent));
+                } else {
+                    self.coverage.count(Seen::LateSuccess);
+                }
+            }
+            (Answer::Renew(Renewed::Outdated), Some(_), Phase::Verifying) => {
+                self.coverage.count(Seen::Outdated);
+            }
+            (
+                Answer::Renew(Renewed::Lost),
+                Some(_),
+                Phase::Verifying | Phase::Leading | Phase::Stopping | Phase::LeadingIdle,
+            ) => {
+                self.coverage.count(Seen::Lost);
+                (books.lost, books.lost_before) = (true, true);
+                return true;
+            }
+            (Answer::Campaign(_) | Answer::Renew(_) | Answer::Release(_), _, _) => {}
         }
         false
     }

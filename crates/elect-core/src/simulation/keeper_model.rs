@@ -217,13 +217,7 @@ impl Simulation {
             self.following_bears(h, program);
         }
         if let Some(why) = why {
-            self.answer(h, FromKeeper::NotStarted { run, why });
-            // The child has to be reaped, which may take long where it cannot be executed or killed at once.
-            let ttl = self.hosts[h].books.ttl.or(self.hosts[h].books.asked.ttl).expect("asked for");
-            let longest = if self.rng.percent(20) && !self.quiet { ttl } else { ms(5) };
-            let at = self.now + self.rng.between(ms(0), longest);
-            self.hosts[h].keeper.refused = Some((run, false));
-            self.push(at, SimEvent::Cleared(h, run));
+            self.refuse_start(h, run, why);
             return;
         }
         match program {
@@ -260,6 +254,16 @@ impl Simulation {
         let word = if idle { FromKeeper::NoCommand { run } } else { FromKeeper::Started { run, pid: 4711 } };
         self.answer(h, word);
         self.expect_death(h);
+    }
+
+    fn refuse_start(&mut self, h: usize, run: RunId, why: NotStarted) {
+        self.answer(h, FromKeeper::NotStarted { run, why });
+        // The child has to be reaped, which may take long where it cannot be executed or killed at once.
+        let ttl = self.hosts[h].books.ttl.or(self.hosts[h].books.asked.ttl).expect("asked for");
+        let longest = if self.rng.percent(20) && !self.quiet { ttl } else { ms(5) };
+        let at = self.now + self.rng.between(ms(0), longest);
+        self.hosts[h].keeper.refused = Some((run, false));
+        self.push(at, SimEvent::Cleared(h, run));
     }
 
     /// Nothing is left of a refused start, or of nothing at all if there is no hook beside it or everything was to

@@ -77,7 +77,7 @@ impl Stopping {
             // K11: an answer that says the lease is not ours leaves no time for grace.
             Reason::Lost | Reason::KeeperDied => now,
             Reason::RunningOut => kill_by,
-            // T4: the lease is renewed meanwhile. If it runs out all the same, its own deadlines apply.
+            // T4: the lease is renewed meanwhile. If it still runs out, its own deadlines apply.
             Reason::CommandEnded
             | Reason::CannotStart(_)
             | Reason::NotAccepted
