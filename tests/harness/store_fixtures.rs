@@ -1,6 +1,6 @@
 //! Every kind of store that can be observed, so that one test holds for all of them.
 //!
-//! Adding a store: a line in [`for_each_store`], and what it takes to start it, to take it down, and to shut somebody out.
+//! Adding a store: an entry in [`STORES`].
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use super::etcd::PASSWORD;
 use super::mongod::{Mongod, SingleNodeReplicaSet};
 #[cfg(feature = "redis")]
 use super::redis::{self, RedisServer};
-#[cfg(any(feature = "mongodb", feature = "redis"))]
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 use super::server::StoreServer;
 use super::{CandidateProcess, ElectCmd, Sandbox, Witness};
 
@@ -22,41 +22,155 @@ const TTL: &str = "3s";
 /// A store of some kind, and a place to campaign in it.
 pub struct StoreFixture {
     pub sandbox: Sandbox,
-    pub kind: FixtureKind,
+    store: Box<dyn FixtureStore>,
 }
 
-pub enum FixtureKind {
-    File,
-    #[cfg(feature = "etcd")]
-    Etcd(Box<EtcdServer>),
-    /// As it mostly is: with change streams.
-    #[cfg(feature = "mongodb")]
-    Mongodb(Box<SingleNodeReplicaSet>),
-    /// Without them.
-    #[cfg(feature = "mongodb")]
-    MongodbAlone(Box<Mongod>),
-    #[cfg(feature = "redis")]
-    Redis(Box<RedisServer>),
+/// A directory or a server in which elections are held.
+trait FixtureStore: Sync {
+    /// As `status` calls it.
+    fn name(&self) -> &'static str;
+    fn url(&self, sandbox: &Sandbox) -> String;
+    /// Whether there is a server that can be down.
+    fn has_server(&self) -> bool;
+    /// Whether observers hear of changes, or have to ask now and then.
+    fn notifies_changes(&self) -> bool;
+    fn kill(&self);
+    /// Also a server that is up: it is restarted then.
+    fn restart(&self);
+    /// From now on a user `stranger` with the [`PASSWORD`] exists, who may do nothing.
+    fn enable_auth(&self);
 }
+
+struct FileStore;
+
+impl FixtureStore for FileStore {
+    fn name(&self) -> &'static str {
+        "file"
+    }
+
+    fn url(&self, sandbox: &Sandbox) -> String {
+        sandbox.store()
+    }
+
+    fn has_server(&self) -> bool {
+        false
+    }
+
+    fn notifies_changes(&self) -> bool {
+        true
+    }
+
+    fn kill(&self) {}
+
+    fn restart(&self) {}
+
+    fn enable_auth(&self) {}
+}
+
+/// A server of the harness, and the functions by which the fixture steers it.
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+struct ServerStore<S> {
+    server: S,
+    name: &'static str,
+    notifies_changes: bool,
+    kill: fn(&S),
+    restart: fn(&S),
+    enable_auth: fn(&S),
+}
+
+#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+impl<S: StoreServer> FixtureStore for ServerStore<S> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn url(&self, _: &Sandbox) -> String {
+        self.server.url()
+    }
+
+    fn has_server(&self) -> bool {
+        true
+    }
+
+    fn notifies_changes(&self) -> bool {
+        self.notifies_changes
+    }
+
+    fn kill(&self) {
+        (self.kill)(&self.server);
+    }
+
+    fn restart(&self) {
+        (self.restart)(&self.server);
+    }
+
+    fn enable_auth(&self) {
+        (self.enable_auth)(&self.server);
+    }
+}
+
+/// Every kind of store: the only list that a new one joins.
+const STORES: &[fn() -> Box<dyn FixtureStore>] = &[
+    || Box::new(FileStore),
+    #[cfg(feature = "etcd")]
+    || {
+        Box::new(ServerStore {
+            server: EtcdServer::start(),
+            name: "etcd",
+            notifies_changes: true,
+            kill: EtcdServer::kill,
+            restart: EtcdServer::restart,
+            enable_auth: EtcdServer::enable_auth,
+        })
+    },
+    #[cfg(feature = "mongodb")]
+    || {
+        Box::new(ServerStore {
+            server: SingleNodeReplicaSet::start(),
+            name: "mongodb",
+            notifies_changes: true,
+            kill: |set| set.kill(),
+            restart: SingleNodeReplicaSet::restart,
+            enable_auth: SingleNodeReplicaSet::enable_auth,
+        })
+    },
+    // A standalone server has no change streams.
+    #[cfg(feature = "mongodb")]
+    || {
+        Box::new(ServerStore {
+            server: Mongod::start(),
+            name: "mongodb",
+            notifies_changes: false,
+            kill: Mongod::kill,
+            restart: Mongod::restart,
+            enable_auth: Mongod::enable_auth,
+        })
+    },
+    // Its data are on its disk: a server that forgets a leader is waited for (see tests/redis/data_loss.rs).
+    #[cfg(feature = "redis")]
+    || {
+        Box::new(ServerStore {
+            server: RedisServer::with(&redis::RedisOptions::new().durable()),
+            name: "redis",
+            notifies_changes: true,
+            kill: RedisServer::kill,
+            restart: RedisServer::restart,
+            enable_auth: |redis| {
+                redis.cli(&["acl", "setuser", "stranger", "on", &format!(">{PASSWORD}"), "-@all"]);
+            },
+        })
+    },
+];
 
 /// The test on each of them, at once.
 pub fn for_each_store(test: impl Fn(StoreFixture) + Sync) {
-    let kinds: &[fn() -> FixtureKind] = &[
-        || FixtureKind::File,
-        #[cfg(feature = "etcd")]
-        || FixtureKind::Etcd(Box::new(EtcdServer::start())),
-        #[cfg(feature = "mongodb")]
-        || FixtureKind::Mongodb(Box::new(SingleNodeReplicaSet::start())),
-        #[cfg(feature = "mongodb")]
-        || FixtureKind::MongodbAlone(Box::new(Mongod::start())),
-        // What it knows is on its disk: whoever forgets a leader is waited for (see tests/redis/data_loss.rs).
-        #[cfg(feature = "redis")]
-        || FixtureKind::Redis(Box::new(RedisServer::with(&redis::RedisOptions::new().durable()))),
-    ];
-    let start = |kind: &fn() -> FixtureKind| StoreFixture { sandbox: Sandbox::new().open_to_all(), kind: kind() };
-    let (test, start) = (&test, &start);
+    let test = &test;
     std::thread::scope(|scope| {
-        let all: Vec<_> = kinds.iter().map(|kind| scope.spawn(move || test(start(kind)))).collect();
+        let run = |start: &fn() -> Box<dyn FixtureStore>| {
+            let start = *start;
+            scope.spawn(move || test(StoreFixture { sandbox: Sandbox::new().open_to_all(), store: start() }))
+        };
+        let all: Vec<_> = STORES.iter().map(run).collect();
         for one in all {
             one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
@@ -66,29 +180,11 @@ pub fn for_each_store(test: impl Fn(StoreFixture) + Sync) {
 impl StoreFixture {
     /// As `status` calls it.
     pub fn name(&self) -> &'static str {
-        match &self.kind {
-            FixtureKind::File => "file",
-            #[cfg(feature = "etcd")]
-            FixtureKind::Etcd(_) => "etcd",
-            #[cfg(feature = "mongodb")]
-            FixtureKind::Mongodb(_) | FixtureKind::MongodbAlone(_) => "mongodb",
-            #[cfg(feature = "redis")]
-            FixtureKind::Redis(_) => "redis",
-        }
+        self.store.name()
     }
 
     pub fn url(&self) -> String {
-        match &self.kind {
-            FixtureKind::File => self.sandbox.store(),
-            #[cfg(feature = "etcd")]
-            FixtureKind::Etcd(etcd) => etcd.url(),
-            #[cfg(feature = "mongodb")]
-            FixtureKind::Mongodb(mongod) => mongod.url(),
-            #[cfg(feature = "mongodb")]
-            FixtureKind::MongodbAlone(mongod) => mongod.url(),
-            #[cfg(feature = "redis")]
-            FixtureKind::Redis(redis) => redis.url(),
-        }
+        self.store.url(&self.sandbox)
     }
 
     /// A candidate for `cron`.
@@ -117,81 +213,36 @@ impl StoreFixture {
 
     /// Whether there is a server that can be down.
     pub fn has_server(&self) -> bool {
-        !matches!(self.kind, FixtureKind::File)
+        self.store.has_server()
     }
 
-    /// Whether those who look on hear of changes, or have to ask now and then.
+    /// Whether observers hear of changes, or have to ask now and then.
     pub fn notifies_changes(&self) -> bool {
-        match &self.kind {
-            #[cfg(feature = "mongodb")]
-            FixtureKind::MongodbAlone(_) => false,
-            FixtureKind::File => true,
-            #[cfg(feature = "etcd")]
-            FixtureKind::Etcd(_) => true,
-            #[cfg(feature = "mongodb")]
-            FixtureKind::Mongodb(_) => true,
-            #[cfg(feature = "redis")]
-            FixtureKind::Redis(_) => true,
-        }
+        self.store.notifies_changes()
     }
 
     pub fn stop_server(&self) {
-        match &self.kind {
-            FixtureKind::File => {}
-            #[cfg(feature = "etcd")]
-            FixtureKind::Etcd(etcd) => etcd.kill(),
-            #[cfg(feature = "mongodb")]
-            FixtureKind::Mongodb(mongod) => mongod.kill(),
-            #[cfg(feature = "mongodb")]
-            FixtureKind::MongodbAlone(mongod) => mongod.kill(),
-            #[cfg(feature = "redis")]
-            FixtureKind::Redis(redis) => redis.kill(),
-        }
+        self.store.kill();
     }
 
-    /// Also from where it has not gone down: it is started anew then.
+    /// Also a server that is up: it is restarted then.
     pub fn restart_server(&self) {
-        match &self.kind {
-            FixtureKind::File => {}
-            #[cfg(feature = "etcd")]
-            FixtureKind::Etcd(etcd) => etcd.restart(),
-            #[cfg(feature = "mongodb")]
-            FixtureKind::Mongodb(mongod) => mongod.restart(),
-            #[cfg(feature = "mongodb")]
-            FixtureKind::MongodbAlone(mongod) => mongod.restart(),
-            #[cfg(feature = "redis")]
-            FixtureKind::Redis(redis) => redis.restart(),
-        }
+        self.store.restart();
     }
 
-    /// From now on there are users; these questions are asked by one who may nothing.
+    /// From now on there are users, and the queries are those of one who may do nothing.
     pub fn revoke_access(&self) -> impl Fn(ElectCmd) -> ElectCmd {
         let binary = self.sandbox.path().join("elect");
-        if matches!(self.kind, FixtureKind::File) {
+        let has_server = self.has_server();
+        if !has_server {
             assert!(nix::unistd::geteuid().is_root(), "this test becomes another user: run it as root");
             fs::copy(super::candidate::elect(), &binary).expect("the place takes a copy");
             fs::create_dir_all(self.sandbox.locks()).expect("an open place");
             fs::set_permissions(self.sandbox.locks(), Permissions::from_mode(0o700)).expect("a directory of ours");
         }
-        #[cfg(feature = "etcd")]
-        if let FixtureKind::Etcd(etcd) = &self.kind {
-            etcd.enable_auth();
-        }
-        #[cfg(feature = "mongodb")]
-        if let FixtureKind::Mongodb(mongod) = &self.kind {
-            mongod.enable_auth();
-        }
-        #[cfg(feature = "mongodb")]
-        if let FixtureKind::MongodbAlone(mongod) = &self.kind {
-            mongod.enable_auth();
-        }
-        #[cfg(feature = "redis")]
-        if let FixtureKind::Redis(redis) = &self.kind {
-            redis.cli(&["acl", "setuser", "stranger", "on", &format!(">{PASSWORD}"), "-@all"]);
-        }
-        let is_file = matches!(self.kind, FixtureKind::File);
+        self.store.enable_auth();
         move |elect| {
-            if is_file {
+            if !has_server {
                 return elect.binary(&binary).wrapped_by(STRANGER);
             }
             elect.flag("--username", "stranger").variable("ELECT_PASSWORD", PASSWORD)
@@ -199,5 +250,5 @@ impl StoreFixture {
     }
 }
 
-/// Becomes a user whom nobody knows.
+/// Becomes a user without any permission.
 pub const STRANGER: [&str; 6] = ["setpriv", "--reuid", "47201", "--regid", "47201", "--clear-groups"];
