@@ -1,8 +1,7 @@
-//! The driver: the loop that turns what happens into events of the election, and performs the election's actions.
+//! The driver: one loop with one `select!` turns what happens into events of the election, and performs its actions.
 //!
-//! It has the program's only `select!`. Each arm is cancel safe and yields a plain value; an event is handled and its
-//! actions are performed synchronously, so that effects happen in the order in which they are decided. Performing an
-//! action never waits: the worker, the keeper or the kernel takes the time, and the result comes back as an event.
+//! Each arm is cancel safe and yields a plain value; actions are performed synchronously, in the order in which they are
+//! decided. Performing one never waits: worker, keeper and kernel take the time, and the result comes back as an event.
 
 mod start;
 
@@ -74,13 +73,10 @@ impl Driver {
         self.on_signal(SignalEvent::Child);
         loop {
             if !self.pending_events.is_empty() {
-                self.handle(Event::Tick);
+                self.pass_time();
             }
-            let due = if self.keeper.kill_more(self.candidate.may_hold_a_tree()) {
-                Time::BOOT
-            } else {
-                self.candidate.wake_at()
-            };
+            let may_kill_more = self.keeper.kill_more(self.candidate.may_hold_a_tree());
+            let due = if may_kill_more { Time::BOOT } else { self.candidate.wake_at() };
             let status_due = self.status.flush(clock::now(), due);
             if let Some(outcome) = self.outcome.take() {
                 self.shut_down(&outcome).await;
@@ -96,7 +92,7 @@ impl Driver {
                 Wakeup::Store(event) => self.on_store_event(event),
                 Wakeup::StoreGone => anyhow::bail!("the store's worker has ended"),
                 Wakeup::HttpServerExited => anyhow::bail!("the server of the pages has ended"),
-                Wakeup::Timer => self.handle(Event::Tick),
+                Wakeup::Timer => self.pass_time(),
                 Wakeup::ControlRequest(request) => self.on_control_request(request),
                 Wakeup::ControlClosed => self.control = None,
             }
@@ -153,7 +149,7 @@ impl Driver {
         }
     }
 
-    /// Handles the keeper's messages that have arrived already, before the keeper is found silent.
+    /// Handles the keeper's messages that have arrived already.
     fn drain_keeper(&mut self) {
         while let Some(message) = self.keeper.try_receive() {
             self.on_keeper_message(message);
@@ -162,9 +158,14 @@ impl Driver {
 
     /// After a suspension of any length: the deadlines first. A command that is still to run is continued with elect.
     fn resume(&mut self) {
+        self.pass_time();
+        self.send(ToKeeper::Resume);
+    }
+
+    /// Messages of the keeper that have arrived come first: they may end its silence (K4).
+    fn pass_time(&mut self) {
         self.drain_keeper();
         self.handle(Event::Tick);
-        self.send(ToKeeper::Resume);
     }
 
     fn has_command(&self) -> bool {

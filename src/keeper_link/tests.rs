@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 
 use super::*;
-use elect_core::{BackgroundHook, HookContext, Time};
+use elect_core::{BackgroundHook, HookContext, Program, Time};
 
 const EMPTY: FromKeeper = FromKeeper::Empty { run: 1 };
 
@@ -206,5 +206,19 @@ fn a_dismissed_keeper_exits_by_itself_or_is_killed_with_its_tree() {
         state.batches.set(3);
         link.dismiss(std::future::pending::<()>).await;
         assert_eq!((state.killed.get(), state.batches.get()), (1, 0));
+    });
+}
+
+#[test]
+fn a_kill_of_the_former_tree_does_not_reach_the_next_program() {
+    with_link(async |mut link, state, _other| {
+        state.batches.set(3);
+        link.kill_tree();
+        assert!(link.kill_more(true), "the first tree has more");
+        let start = ToKeeper::Start { program: Program::OnOusted { term: 7 }, run: 2, identity: Vec::new() };
+        assert!(link.send(start).is_empty());
+        let left = state.batches.get();
+        assert!(!link.kill_more(true));
+        assert_eq!(state.batches.get(), left, "no batch is taken");
     });
 }

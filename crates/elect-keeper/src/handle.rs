@@ -212,10 +212,13 @@ impl Keeper {
             return;
         }
         let (own, keeper) = (std::process::id().cast_signed(), [self.pid]);
-        let found = self.scanner.descendants(own, &keeper).to_vec();
-        let mut preexisting_children: Vec<PreexistingChild> =
-            found.into_iter().filter_map(PreexistingChild::of).collect();
-        let mut again = self.scanner.descendants(own, &keeper).to_vec();
+        // A list that cannot be read in full would leave children out, and they would be killed with the tree later.
+        let Some(found) = self.scanner.all_descendants(own, &keeper) else { return };
+        let found: io::Result<Vec<_>> = found.iter().copied().map(PreexistingChild::read).collect();
+        let Ok(found) = found else { return };
+        let mut preexisting_children: Vec<PreexistingChild> = found.into_iter().flatten().collect();
+        let Some(again) = self.scanner.all_descendants(own, &keeper) else { return };
+        let mut again = again.to_vec();
         again.sort_unstable();
         preexisting_children.retain(|child| again.binary_search(&child.pid).is_ok());
         if sys::is_living_child(self.pid) {

@@ -60,6 +60,13 @@ impl Scanner {
         &self.found
     }
 
+    /// The same, or nothing if a process could not be asked for its children.
+    pub fn all_descendants(&mut self, root: i32, except: &[i32]) -> Option<&[i32]> {
+        self.seen.clear();
+        let walked = self.walk(root, except, DESCENDANTS_MAX, |_| (), &mut || ());
+        (walked.root_listed && walked.all_listed).then_some(&self.found[..])
+    }
+
     /// Finds every descendant, at most `most`, and calls `visit` for each before its children are listed, unless they
     /// have been listed before. Reports progress after each batch.
     fn walk(

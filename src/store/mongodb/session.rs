@@ -130,7 +130,8 @@ impl Session {
         let received = clock::now();
         let renewal = match renewed.as_ref().map(|record| record.get("ttlMs").and_then(number)) {
             Some(Some(ttl)) => {
-                let ttl = limits::believed_ttl(ttl);
+                // A record that was edited must not lengthen the deadline beyond the requested ttl (2.5).
+                let ttl = limits::believed_ttl(ttl).min(candidacy.ttl);
                 // A majority has it, and the filter lets no smaller nonce through.
                 let basis = Basis::of(String::new());
                 let write = Write { sent, received, ttl, nonce, found: 0, is_confirmed: true, basis };

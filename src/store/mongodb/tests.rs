@@ -279,6 +279,22 @@ fn what_is_held_under_ones_name_by_a_term_that_is_over_is_given_back_first() {
 }
 
 #[test]
+fn a_ttl_that_was_edited_into_the_record_lengthens_no_lease() {
+    with_server(Topology::Standalone, async |server| {
+        let mut leader = MongoCandidate::at(server, "leader");
+        leader.wins().await;
+        leader.is_credited().await;
+        let longer = doc! { "$set": { "ttlMs": 24 * 60 * 60 * 1000_i64 } };
+        server.boundaries().await.update_one(doc! { "_id": "cron" }, longer).await.expect("edited");
+        let requested = leader.candidacy.ttl;
+        match leader.renews().await {
+            Ok(RenewResult::Credited { ttl, .. }) => assert_eq!(ttl, Some(requested)),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
 fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
     with_server(Topology::Standalone, async |server| {
         let (mut one, mut two) = (MongoCandidate::at(server, "one"), MongoCandidate::at(server, "two"));

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use super::harness::*;
 use crate::preexisting_children::PreexistingChild;
 use crate::tree::Scanner;
@@ -277,5 +279,26 @@ fn the_campaigner_can_kill_below_a_keeper_that_is_stopped() {
         sys::kill(fixture.keeper.pid(), libc::SIGCONT).expect("continued");
         fixture.exited(killed(libc::SIGKILL, false));
         fixture.empty();
+    });
+}
+
+/// A ping while the descriptor table is full finds no list, and must not forget the former one.
+#[test]
+fn a_list_of_inherited_children_that_cannot_be_read_leaves_the_former_one() {
+    alone(|directory| {
+        let mut inherited = Command::new("sleep").arg("100").stdin(Stdio::null()).spawn().expect("started");
+        let mut fixture = script(directory, STUBBORN).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).expect("no more files");
+        fixture.keeper.refresh_preexisting_children();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("as before");
+        fixture.keeper.kill();
+        until("its end", || fixture.keeper.reap());
+        until("an empty tree", || fixture.keeper.sweep());
+        assert!(inherited.try_wait().expect("a child of this process").is_none(), "it is not part of the tree");
+        inherited.kill().expect("ended");
+        inherited.wait().expect("reaped");
     });
 }
