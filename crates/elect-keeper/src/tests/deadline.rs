@@ -58,6 +58,7 @@ fn armed_and_left_alone_it_kills_on_time_on_a_loaded_machine() {
 fn a_stubborn_tree_is_gone_within_the_allowance() {
     alone(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
+        sys::schedule_first(); // the keeper is measured, not this process
         let kill_by = fixture.arm_for(SOON);
         fixture.start_until(&["main", "grandchild"]);
         on_time(kill_by, fixture.witness.gone());
@@ -71,6 +72,7 @@ fn a_stubborn_tree_is_gone_within_the_allowance() {
 fn a_deadline_that_moves_forward_keeps_the_command_alive() {
     alone(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
+        sys::schedule_first(); // the keeper is measured, not this process
         let first = fixture.arm_for(SOON);
         fixture.start_until(&["main", "grandchild"]);
         let second = first + ms(400);
@@ -83,6 +85,7 @@ fn a_deadline_that_moves_forward_keeps_the_command_alive() {
 fn a_stop_that_is_asked_for_does_not_put_the_deadline_off() {
     alone(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
+        sys::schedule_first(); // the keeper is measured, not this process
         let kill_by = fixture.arm_for(SOON);
         fixture.start_until(&["main", "grandchild"]);
         fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
