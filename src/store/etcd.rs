@@ -2,7 +2,7 @@
 //!
 //! The election is etcd's own `concurrency.Election`, so that `etcdctl elect` and Go programs take part in it. It is built on
 //! leases, transactions and watches, not on the election service, which can name a leader that holds no key (etcd
-//! #19597, #17623). What makes it safe is in [`seat`].
+//! #19597, #17623). [`session`] makes it safe.
 
 mod dialer;
 mod endpoints;

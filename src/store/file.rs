@@ -10,8 +10,8 @@
 //!   may drop it (`flock -u`); nobody can start before campaigner and keeper have noticed and emptied the tree.
 //!
 //! A lock file that somebody replaced, or to which the path no longer leads, is a different lock. The leader resolves the path
-//! as given once a second ([`path_watch`]). A lock file says under which real path it was locked ([`label`]); one that does
-//! not was made just now, and before its candidate leads it looks for holders of an earlier one ([`settling`]).
+//! as given once a second ([`path_watch`]). A lock file says under which real path it was locked ([`lock_label`]); one that does
+//! not was made just now, and before its candidate leads it looks for holders of an earlier one ([`newcomer_wait`]).
 
 mod directory;
 mod directory_handle;

@@ -1,7 +1,7 @@
 //! `mongodb://`: one document for each boundary, compared and swapped by the server (DESIGN.md 5.3 and 5.5).
 //!
 //! MongoDB grants no leases (its TTL monitor comes once a minute). Candidates observe the record, and
-//! [`takeover`](elect_core::takeover) says when it may be taken. What makes it safe is in [`seat`].
+//! [`takeover`](elect_core::takeover) says when it may be taken. [`session`] makes it safe.
 
 mod errors;
 mod server;

@@ -2,7 +2,7 @@
 //!
 //! Redis grants no leases here (a key that expires by itself is taken by the next one while the last one still runs, and after a
 //! restart or a failover there may be two of it). Candidates observe the record, and [`takeover`](elect_core::takeover) says when
-//! it may be taken. What makes it safe is in [`seat`]; what it cannot promise is in the manual.
+//! it may be taken. [`session`] makes it safe; what it cannot promise is in the manual.
 
 mod connection;
 mod errors;

@@ -40,6 +40,7 @@
 //!
 //! Deliberately absent: retries inside an attempt, time-outs that are not deadlines, anything that waits.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "the documentation is for contributors and shows private items")]
 #![forbid(unsafe_code)]
 
 mod action;

@@ -130,7 +130,7 @@ impl Timing {
     ///
     /// # Errors
     ///
-    /// As [`Timing::prove`].
+    /// As [`Timing::validate`].
     pub fn for_granted(self, ttl: Duration) -> Result<Timing, TimingError> {
         if self.ttl == Some(ttl) {
             return Ok(self);

@@ -12,6 +12,7 @@
 //!
 //! This is the only crate with `unsafe` code: each block says why it is sound.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "the documentation is for contributors and shows private items")]
 #![expect(unsafe_code, reason = "forking, and system calls without a safe wrapper")]
 
 mod cgroup;

@@ -162,7 +162,7 @@ impl Session {
     }
 
     /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this seat; who
-    /// leads is still known ([`requeue`]).
+    /// leads is still known ([`Session::requeue`]).
     pub async fn stand(
         &mut self,
         client: &mut Client,
