@@ -69,6 +69,7 @@ impl KeeperLoop {
         program: Program,
         identity: &IdentityVars,
     ) -> Result<(MainProcess, Option<Init>), NotStarted> {
+        // K5: the first look at the deadline; the child looks again immediately before exec.
         let kill_by = match program.deadline_term() {
             Some(term) => {
                 let armed = self.deadline.filter(|deadline| deadline.term == term && clock::now() < deadline.kill_by);
