@@ -58,7 +58,7 @@ fn list(text: &str) -> Vec<&str> {
     }
 }
 
-/// What a line of prose or a message cites: rules anywhere; sections in parentheses, behind `DESIGN.md`, and before a colon at
+/// The citations in a line of prose or a message: rules anywhere; sections in parentheses, behind `DESIGN.md`, and before a colon at
 /// the beginning. Other numbers (`6.5 s`, `Linux 5.14`) are none.
 fn citations(text: &str) -> BTreeSet<String> {
     let words = || text.split(|letter: char| !letter.is_alphanumeric() && letter != '.' && letter != '_');
@@ -165,7 +165,7 @@ fn every_link_into_the_contract_has_its_anchor() {
 /// Pages about the code, which name files and items of it.
 const PAGES: [&str; 4] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/GLOSSARY.md", "tests/README.md"];
 
-/// What a page has in backticks, outside of blocks of code.
+/// The texts in backticks of a page, outside of blocks of code.
 fn spans(text: &str) -> Vec<String> {
     let outside = text.split("```").step_by(2).collect::<Vec<_>>().join("\n");
     outside.split('`').skip(1).step_by(2).map(str::to_owned).collect()

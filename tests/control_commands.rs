@@ -145,7 +145,7 @@ fn a_leader_proclaims_another_name_and_address_in_the_same_term() {
             assert_eq!(after[same], before[same], "{same}");
         }
         until("the watch tells", || watch.output().contains("blue"));
-        // What is left out stays, and what is no name is none.
+        // An omitted field stays as it is, and an invalid name is refused.
         says_yes(&control(&fixture, "proclaim", boundary, &["--name", "green"]));
         assert_eq!(leads(&fixture, boundary, "green")["host"], "::1");
         control(&fixture, "proclaim", boundary, &[]).fails_with(2, &["--name", "--advertise"]);
@@ -178,7 +178,7 @@ fn a_name_that_is_proclaimed_while_another_takes_over_is_never_the_others() {
                 let leader = status(&fixture, boundary)["leader"].clone();
                 (!leader.is_null()).then_some(leader)
             });
-            // Whoever it is: a name goes with its own candidate.
+            // Either candidate may lead: a name belongs to its own candidate.
             if next["id"] != id.as_str() {
                 assert_ne!(next["name"], mine.as_str(), "{next}");
             }
@@ -211,7 +211,7 @@ fn a_term_that_is_over_is_over_also_for_whoever_outlived_it() {
         let leader = leader(&fixture, boundary, "web-1");
         let first = variables(&fixture);
         says_yes(&assert_as(&fixture, &first, &[]).run());
-        // Nobody else is there: the same candidate leads again, in another term.
+        // No other candidate is there: the same one leads again, in another term.
         let before = fixture.sandbox.history().starts.len();
         says_yes(&control(&fixture, "resign", boundary, &[]));
         fixture.sandbox.starts(before + 1);

@@ -254,7 +254,7 @@ impl Candidate {
             self.context.actions.extend(self.context.pending_requests.leads_no_longer());
         }
         if !phase.holds_term() && phase != Phase::Releasing {
-            self.context.actions.extend(self.context.pending_requests.fail_resignations());
+            self.context.actions.extend(self.context.pending_requests.answer_resignations());
         }
     }
 

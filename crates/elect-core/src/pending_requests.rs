@@ -51,7 +51,7 @@ impl PendingRequests {
     }
 
     /// Answers the resignations of a term that is over.
-    pub(super) fn fail_resignations(&mut self) -> Vec<Action> {
+    pub(super) fn answer_resignations(&mut self) -> Vec<Action> {
         let released = self.released;
         let answer = |request_id| {
             if released {

@@ -1,4 +1,4 @@
-//! What a history is made of, drawn from its seed.
+//! The ingredients of a history, drawn from its seed.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::queue_store::QueueServer;
 use super::record_store::RecordServer;
 use super::store::Store;
 
-/// What kind of store the election is held in.
+/// The kind of store in which the election is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StoreModel {
     /// Leases of its own, and a queue.
@@ -54,7 +54,7 @@ pub(super) struct Setup {
     pub supervised: bool,
     /// Most candidates have a follower, or hooks.
     pub following: bool,
-    /// Somebody asks now and then whether it leads.
+    /// Whether requests to confirm the leadership arrive now and then.
     pub pending_requests: bool,
     pub quiet_at: Duration,
     /// The behavior of every command; drawn for each if not given.
@@ -143,7 +143,7 @@ impl Setup {
         }
     }
 
-    /// What a candidate wants besides leading.
+    /// The policy of a candidate besides leading.
     pub(super) fn policy(&self, h: usize) -> Policy {
         let policy = self.wishes_without_followers(h);
         if !self.following {

@@ -12,7 +12,7 @@ use super::run::Simulation;
 use super::store::Ask;
 use crate::{Answer, Campaigned, Event, FromKeeper, Notice, Outcome, Renewed};
 
-/// What the ledger knows of one candidate's policy and how they fare.
+/// The state of the check of one candidate's campaign limit.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "a ledger: each is a fact of its own")]
 pub(super) struct WaitCheck {
@@ -70,7 +70,7 @@ impl WaitCheck {
         }
     }
 
-    /// What comes after the end of the campaign limit is not heard any more, unless nothing had been heard at all.
+    /// Answers after the end of the campaign limit do not count, unless there was none before.
     fn hear(&mut self, now: Time, said: AnswerKind) {
         if self.said.is_none() || now < self.until() {
             self.said = Some(said);
