@@ -370,13 +370,41 @@ fn nobody_leads_twice_in_one_term_nor_after_a_higher_one_was_seen() {
     let actions = scene.answered(due, asked, Answer::Campaign(Campaigned::Won(7)));
     assert!(actions.contains(&Action::Notice(Notice::TermTooLow { term: 7, seen: 7 })), "{actions:?}");
 
-    // Seen while the win was being verified.
+    // Seen while the win was being verified. The same term of another candidate is no better than a higher one (S1).
+    for seen in [7, 9] {
+        let mut scene = Scene::new();
+        let verifying = scene.wins();
+        scene.hears(at(0), Event::TermSeen(seen));
+        let actions = scene.credited(at(0), verifying, at(0));
+        assert!(actions.contains(&Action::Notice(Notice::TermTooLow { term: 7, seen })), "{actions:?}");
+        release(&actions);
+    }
+}
+
+/// T1, T3: the store holds the others off for no longer than it says, whatever lease was granted before.
+#[test]
+fn a_renewal_that_is_granted_for_too_short_a_time_brings_the_kill_forward() {
+    let short = |sent| Answer::Renew(Renewed::Credited { sent, ttl: Some(ms(1_000)) });
     let mut scene = Scene::new();
-    let verifying = scene.wins();
-    scene.hears(at(0), Event::TermSeen(9));
-    let actions = scene.credited(at(0), verifying, at(0));
-    assert!(actions.contains(&Action::Notice(Notice::TermTooLow { term: 7, seen: 9 })), "{actions:?}");
-    release(&actions);
+    scene.leads();
+    let due = scene.candidate.wake_at();
+    let renewing = renewal(&scene.ticks(due));
+    // The last lease would let it live until 8.5 s. This one ends 1 s after the request, less margin and allowance.
+    let kill_at = due + ms(250);
+    assert!(scene.answered(due, renewing, short(due)).contains(&Action::Stop { kill_at }));
+    assert!(!scene.ticks(kill_at - ms(1)).contains(&Action::Kill));
+    assert!(scene.ticks(kill_at).contains(&Action::Kill));
+
+    // The same while the command has its stop time-out.
+    let mut scene = Scene::new();
+    scene.leads();
+    let due = scene.candidate.wake_at();
+    let renewing = renewal(&scene.ticks(due));
+    scene.hears(due, Event::Stop(Signal(15)));
+    scene.answered(due, renewing, short(due));
+    let kill_at = scene.candidate.wake_at();
+    assert_eq!(kill_at, due + ms(250));
+    assert!(scene.ticks(kill_at).contains(&Action::Kill));
 }
 
 #[test]

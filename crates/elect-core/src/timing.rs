@@ -271,6 +271,18 @@ pub struct Lease {
     pub ends: Time,
 }
 
+impl Lease {
+    /// This lease, cut to one that the store granted for too short a time to renew it (T3): without such a lease the
+    /// command would live longer than the store holds the other candidates off.
+    #[must_use]
+    pub(super) fn cut_to(self, sent: Time, granted: Option<Duration>) -> Lease {
+        let Some(granted) = granted else { return self };
+        let ends = self.ends.min(sent + granted);
+        let kill_by = self.kill_by.min(sent + granted - margin(granted) - KILL_ALLOWANCE);
+        Lease { ends, kill_by, stop_by: self.stop_by.min(kill_by), ..self }
+    }
+}
+
 /// The largest number of milliseconds from `low`, where `holds` is true, up to `high` for which it still is.
 fn last_millis(low: u64, high: u64, holds: impl Fn(u64) -> bool) -> Duration {
     let (mut holds_at, mut fails_at) = (low, high.saturating_add(1));

@@ -223,7 +223,9 @@ impl Leading {
             }
             Err(error) => {
                 context.notice(Notice::Unusable(error));
-                self.stop(Reason::RunningOut, HeldLease::Valid(self.lease))
+                let lease = self.lease.cut_to(sent, ttl);
+                let order = self.stop_order(Reason::RunningOut, HeldLease::Valid(lease));
+                Step::Go(Transition::Stop(StopOrder { kill_by: lease.kill_by, ..order }))
             }
         }
     }

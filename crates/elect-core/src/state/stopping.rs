@@ -134,11 +134,13 @@ impl Stopping {
         match reply {
             StoreInput::Answer(Answer::Renew(answer)) => match (answer, self.held) {
                 (Renewed::Credited { sent, ttl }, HeldLease::Valid(lease)) => {
-                    if let Ok(new) = context.credit(self.term, sent, ttl)
-                        && new.sent > lease.sent
-                    {
-                        self.held = HeldLease::Valid(new);
-                        context.arm(self.term, new);
+                    match context.credit(self.term, sent, ttl) {
+                        Ok(new) if new.sent > lease.sent => {
+                            self.held = HeldLease::Valid(new);
+                            context.arm(self.term, new);
+                        }
+                        Ok(_) => {}
+                        Err(_) => self.held = HeldLease::Valid(lease.cut_to(sent, ttl)),
                     }
                     self.renew_at = context.next_renewal(now, sent);
                 }

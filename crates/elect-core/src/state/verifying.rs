@@ -68,7 +68,7 @@ impl Verifying {
         match context.credit(self.term, sent, ttl) {
             // K5: with one renewal or less left in it, the next credit decides.
             Ok(lease) if lease.stop_by.since(now) > context.timing.renew() => {
-                if self.term < context.highest_term {
+                if self.term <= context.highest_term {
                     return Step::Go(Transition::RejectTerm { term: self.term });
                 }
                 if context.is_without_follower() {
@@ -96,7 +96,7 @@ impl Verifying {
             return Step::Stay;
         }
         match self.lease.take() {
-            Some(_) if self.term < context.highest_term => Step::Go(Transition::RejectTerm { term: self.term }),
+            Some(_) if self.term <= context.highest_term => Step::Go(Transition::RejectTerm { term: self.term }),
             Some(lease) if lease.stop_by.since(now) > context.timing.renew() => {
                 Step::Go(Transition::Lead { term: self.term, lease })
             }
