@@ -133,7 +133,7 @@ impl<K: KeeperProcess> KeeperLink<K> {
                     let mut ready = ready?;
                     match ready.get_inner().receive() {
                         Received::Message(Some(message)) => return Ok(KeeperWakeup::Message(message)),
-                        Received::Message(None) => {}
+                        Received::Message(None) | Received::Incomplete => {}
                         Received::Nothing => ready.clear_ready(),
                         Received::End => {
                             self.is_connected = false;
@@ -154,7 +154,7 @@ impl<K: KeeperProcess> KeeperLink<K> {
         loop {
             match self.keeper.get_ref().receive() {
                 Received::Message(Some(message)) => return Some(message),
-                Received::Message(None) => {}
+                Received::Message(None) | Received::Incomplete => {}
                 Received::Nothing | Received::End => return None,
             }
         }

@@ -187,6 +187,10 @@ impl Candidate {
                 self.context.keeper.progressed(now);
                 None
             }
+            FromKeeper::AllKilled => {
+                self.context.keeper.all_killed(now);
+                None
+            }
             FromKeeper::Started { run, pid } => self.route_run_message(now, run, KeeperInput::Started(pid)),
             FromKeeper::NoCommand { run } => self.route_run_message(now, run, KeeperInput::NoCommand),
             FromKeeper::NotStarted { run, why } => self.route_run_message(now, run, KeeperInput::NotStarted(why)),

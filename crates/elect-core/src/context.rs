@@ -106,6 +106,7 @@ impl Context {
     pub(crate) fn start(&mut self, program: Program) -> RunId {
         self.run += 1;
         self.program = Some(program);
+        self.keeper.run_started();
         self.tree_is_empty &= matches!(program, Program::Follower);
         self.act(Action::Start { program, run: self.run });
         self.run

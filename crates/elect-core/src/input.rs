@@ -114,9 +114,11 @@ pub enum FromKeeper {
     },
     /// The answer to a ping.
     Pong,
-    /// Many are being killed, and so many have been since the last word: as good as an answer to a ping, and the next
-    /// one is due soon (K4).
+    /// A large tree is being killed, batch by batch: as good as an answer to a ping, and the next one is due soon (K4).
     Progress,
+    /// Every process of a large tree has got SIGKILL. What is left is to reap them, which no second process can hasten:
+    /// the keeper may be silent for as long as without a deadline (K4).
+    AllKilled,
     /// The main process runs.
     Started {
         /// Of this start.

@@ -23,6 +23,8 @@ pub(super) struct KeeperLiveness {
     /// When any question was last asked.
     last_asked: Time,
     ask_at: Time,
+    /// Whether every process of the tree has got SIGKILL, by the keeper's last report.
+    all_killed: bool,
     killed: bool,
 }
 
@@ -34,6 +36,7 @@ impl KeeperLiveness {
             asked: None,
             last_asked: Time::BOOT,
             ask_at: Time::BOOT,
+            all_killed: false,
             killed: false,
         }
     }
@@ -58,17 +61,32 @@ impl KeeperLiveness {
         self.asked = None;
     }
 
-    /// It is busy killing, and says so: as good as an answer, and the next word is due within half the kill allowance.
+    /// The keeper reports that it is busy killing: as good as an answer, and the next report is due within half the kill
+    /// allowance.
     pub(super) fn progressed(&mut self, now: Time) {
+        self.all_killed = false;
         if let Some(asked) = &mut self.asked {
             *asked = now.max(*asked);
         }
+    }
+
+    /// The keeper reports that every process has got SIGKILL. The deadline is met: to kill the keeper would hasten
+    /// nothing. It gives up its priority now, and thousands of dying processes may run before it.
+    pub(super) fn all_killed(&mut self, now: Time) {
+        self.progressed(now);
+        self.all_killed = true;
+    }
+
+    /// A new tree may exist from now on, of which nothing has been killed.
+    pub(super) fn run_started(&mut self) {
+        self.all_killed = false;
     }
 
     /// The tree is empty: silence costs nothing until the next term.
     pub(super) fn reset(&mut self) {
         self.armed = None;
         self.asked = None;
+        self.all_killed = false;
     }
 
     fn deadline(&self) -> Time {
@@ -99,6 +117,9 @@ impl KeeperLiveness {
 
     fn give_up_at(&self) -> Time {
         let Some(asked) = self.asked else { return Time::NEVER };
+        if self.all_killed {
+            return asked + ANSWER_TIMEOUT_NO_DEADLINE;
+        }
         let after_deadline = asked.max(self.deadline()) + KILL_ALLOWANCE / 2;
         after_deadline.min(asked + ANSWER_TIMEOUT_NO_DEADLINE)
     }
@@ -164,6 +185,33 @@ mod tests {
             assert_eq!(liveness.wake_at(), at(word + 250));
         }
         assert!(liveness.timed_out(at(4_050)), "progress is no answer that lasts");
+    }
+
+    #[test]
+    fn a_keeper_that_has_killed_every_process_has_ten_seconds_to_reap_them() {
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(7, at(3_000));
+        assert!(liveness.ping_due(at(3_000), &timing()));
+        liveness.progressed(at(3_200));
+        liveness.all_killed(at(3_300));
+        assert!(!liveness.timed_out(at(13_299)));
+        assert_eq!(liveness.wake_at(), at(13_300));
+        assert!(liveness.timed_out(at(13_300)));
+    }
+
+    #[test]
+    fn a_sweep_that_finds_more_processes_and_an_empty_tree_end_the_ten_seconds() {
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(7, at(3_000));
+        assert!(liveness.ping_due(at(3_000), &timing()));
+        liveness.all_killed(at(3_200));
+        liveness.progressed(at(3_300));
+        assert_eq!(liveness.wake_at(), at(3_550), "more were found");
+        liveness.all_killed(at(3_400));
+        liveness.reset();
+        liveness.deadline_sent(8, at(20_000));
+        assert!(liveness.ping_due(at(20_000), &timing()));
+        assert_eq!(liveness.wake_at(), at(20_250), "the next term's tree has not been killed");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct KeeperLoop {
     pending_ousted_hook: Option<PendingOustedHook>,
     hold: Option<ClaimHold>,
     claim: Option<Claim>,
+    /// The last claim came without its lock: no program that holds the lock can start.
+    claim_is_incomplete: bool,
     spec: Option<CommandSpec>,
     inherited: Inherited,
     tier: Tier,
@@ -154,6 +156,7 @@ impl KeeperLoop {
             pending_ousted_hook: None,
             hold: None,
             claim: None,
+            claim_is_incomplete: false,
             spec,
             inherited,
             tier,
@@ -332,15 +335,15 @@ impl KeeperLoop {
     /// Reaps one ended child. The exec status of a main process is read before it is reaped: only then can the kernel
     /// still tell whether it ended before exec.
     fn reap_next(&mut self) -> Reaped {
-        if let CommandTree::Alive { main: MainProcess::Starting(spawned), .. } = &self.tree
-            && let Some(pid) = sys::ended_child(None)
-        {
-            if pid == spawned.pid {
-                self.poll_exec();
-            }
-            return sys::reap(pid);
+        let CommandTree::Alive { main: MainProcess::Starting(spawned), .. } = &self.tree else {
+            return sys::reap(-1);
+        };
+        // A child that ends after this question is reaped in the next iteration: it may be the main process.
+        let Some(pid) = sys::ended_child(None) else { return Reaped::NoneEnded };
+        if pid == spawned.pid {
+            self.poll_exec();
         }
-        sys::reap(-1)
+        sys::reap(pid)
     }
 
     /// K5: a refused start is cleared once its child, and the init of its namespace, have been reaped. A background
@@ -436,6 +439,7 @@ impl KeeperLoop {
             match self.channel.receive(buffer) {
                 Received::Message(Some(message)) => self.on_message(message),
                 Received::Message(None) => {}
+                Received::Incomplete => self.claim_is_incomplete = true,
                 Received::Nothing => return,
                 Received::End => self.on_campaigner_gone(),
             }
@@ -444,7 +448,10 @@ impl KeeperLoop {
 
     fn on_message(&mut self, message: ToKeeper) {
         match message {
-            ToKeeper::Claim(claim) => self.claim = Some(claim),
+            ToKeeper::Claim(claim) => {
+                self.claim = Some(claim);
+                self.claim_is_incomplete = false;
+            }
             ToKeeper::Arm { term, kill_by } => self.arm(term, kill_by),
             ToKeeper::Start { program, run, identity } => self.start(program, run, identity),
             ToKeeper::BackgroundHook { background_hook, context, identity } => {

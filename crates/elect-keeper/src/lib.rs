@@ -18,6 +18,7 @@
 mod cgroup;
 pub mod clock;
 mod containment;
+mod datagram;
 mod descriptors;
 mod event_loop;
 mod handle;

@@ -10,13 +10,13 @@ mod encoder;
 mod tests;
 
 use std::ffi::OsString;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
-use super::sys;
+use super::datagram::{self, DESCRIPTORS_MAX};
 use decoder::Decoder;
 use elect_core::limits;
 use elect_core::{
@@ -29,8 +29,6 @@ use encoder::Encoder;
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// The maximum length of a variable's value in a message that had to be shrunk.
 pub const VALUE_BYTES_MAX: usize = 1024;
-/// The maximum number of descriptors of a claim.
-const DESCRIPTORS_MAX: usize = 3;
 
 /// The claim at the store, present or requested, in a form that lets the keeper release it alone (K2).
 #[derive(Debug)]
@@ -172,8 +170,9 @@ impl ToKeeper {
     }
 }
 
-/// The tag of [`FromKeeper::Progress`], a message without further fields.
+/// The tags of messages without further fields that are sent during a kill.
 const PROGRESS: u8 = 18;
+const ALL_KILLED: u8 = 20;
 
 fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
     let mut message = Encoder::default();
@@ -204,6 +203,7 @@ fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
         FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(errno)) => message.tag(13).signed(errno),
         FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow) => message.tag(14),
         FromKeeper::Progress => message.tag(PROGRESS),
+        FromKeeper::AllKilled => message.tag(ALL_KILLED),
         FromKeeper::Cleared { run } => message.tag(19).number(run),
     };
     message.finish()
@@ -230,6 +230,7 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
         13 => FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(message.signed()?)),
         14 => FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow),
         PROGRESS => FromKeeper::Progress,
+        ALL_KILLED => FromKeeper::AllKilled,
         19 => FromKeeper::Cleared { run: message.number()? },
         _ => return None,
     };
@@ -245,6 +246,8 @@ pub struct Channel(OwnedFd);
 pub enum Received<T> {
     /// A message.
     Message(T),
+    /// A message without some of its descriptors: a limit of this process leaves no room for them.
+    Incomplete,
     /// No message is available now.
     Nothing,
     /// The other end is closed.
@@ -283,11 +286,19 @@ impl Channel {
         self.transmit(&encode_answer(answer), &[])
     }
 
-    /// Reports to the campaigner that the keeper lives. Allocates nothing (K3), and drops the report if there is no
-    /// room.
+    /// Sends [`FromKeeper::Progress`]. Allocates nothing (K3), and drops the report if there is no room.
     pub fn report_progress(&self) {
+        self.report(PROGRESS);
+    }
+
+    /// Sends [`FromKeeper::AllKilled`] in the same way.
+    pub fn report_all_killed(&self) {
+        self.report(ALL_KILLED);
+    }
+
+    fn report(&self, tag: u8) {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let _ = nix::sys::socket::send(self.0.as_raw_fd(), &[PROGRESS], flags);
+        let _ = nix::sys::socket::send(self.0.as_raw_fd(), &[tag], flags);
     }
 
     fn transmit(&self, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
@@ -311,23 +322,14 @@ impl Channel {
         self.receive_with(&mut [0; 64], |bytes, _| decode_answer(bytes))
     }
 
-    fn receive_with<T>(&self, buffer: &mut [u8], decode: impl FnOnce(&[u8], Vec<OwnedFd>) -> T) -> Received<T> {
-        let mut rights = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let mut slices = [IoSliceMut::new(buffer)];
-        let (length, whole, descriptors) = loop {
-            match recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut slices, Some(&mut rights), flags) {
-                Ok(message) => {
-                    let mut descriptors = Vec::new();
-                    for control in message.cmsgs().into_iter().flatten() {
-                        if let ControlMessageOwned::ScmRights(fds) = control {
-                            // SAFETY: the kernel has just opened these for us, close-on-exec.
-                            descriptors.extend(fds.into_iter().map(|fd| unsafe { sys::own(fd) }));
-                        }
-                    }
-                    let whole = !message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-                    break (message.bytes, whole, descriptors);
-                }
+    fn receive_with<T>(
+        &self,
+        buffer: &mut [u8],
+        decode: impl FnOnce(&[u8], Vec<OwnedFd>) -> Option<T>,
+    ) -> Received<Option<T>> {
+        let message = loop {
+            match datagram::receive(self.0.as_fd(), buffer) {
+                Ok(message) => break message,
                 // The other end was closed with unread data. The error is reported once, and before the messages that
                 // it sent last.
                 Err(Errno::ECONNRESET) => {}
@@ -336,11 +338,13 @@ impl Channel {
             }
         };
         // Messages are never empty, so this is the end of file.
-        if length == 0 {
+        if message.length == 0 {
             return Received::End;
         }
-        // A truncated message is dropped, even if the rest could be decoded.
-        let bytes = if whole { &buffer[..length] } else { &[] };
-        Received::Message(decode(bytes, descriptors))
+        if message.lacks_descriptors {
+            return Received::Incomplete;
+        }
+        // A message that was cut is dropped, even if the rest could be decoded.
+        Received::Message(if message.is_cut { None } else { decode(&buffer[..message.length], message.descriptors) })
     }
 }

@@ -67,6 +67,7 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
             | FromKeeper::Expired { .. }
             | FromKeeper::Empty { .. }
             | FromKeeper::Progress
+            | FromKeeper::AllKilled
             | FromKeeper::Cleared { .. }
             | FromKeeper::Terminal(_)),
         ) => format!("← keeper: {word:?}"),

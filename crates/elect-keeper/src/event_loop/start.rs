@@ -90,6 +90,9 @@ impl KeeperLoop {
             Program::Command { .. } | Program::OnElected { .. } | Program::OnOusted { .. } => true,
             Program::Follower => false,
         };
+        if holds_the_lock && self.claim_is_incomplete {
+            return Err(NotStarted::Failed(libc::EMFILE));
+        }
         let terminal = match program {
             Program::Command { .. } => Some(&mut self.terminal),
             Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => None,

@@ -61,15 +61,18 @@ impl KeeperLoop {
         if let Some(init) = init {
             init.kill();
         }
+        let progress = &mut Progress::of(&self.channel, self.campaigner);
         if let Some(pid) = main.pid() {
             signal_group(pid, libc::SIGKILL);
+            progress.report();
         }
-        let progress = &mut Progress::of(&self.channel, self.campaigner);
         if let KillSweep::Complete(_) = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report())
         {
             // All processes are dying; only reaping is left. Reaping a process that `ps` is reading waits, in a busy
             // loop in the kernel, until `ps` lets go. A reaper with real-time priority would keep `ps` from running:
-            // for a second.
+            // for a second. Without that priority, thousands of dying processes may run before the keeper does, so the
+            // campaigner is told first.
+            progress.report_all_killed();
             self.inherited.schedule_as_before();
         }
         let backoff = match *stop {
@@ -173,12 +176,14 @@ impl Stop {
 /// Reports to the campaigner, during a long kill, that the keeper lives (K4). A report that finds no room is dropped.
 pub(super) struct Progress<'a> {
     channel: Option<&'a Channel>,
+    began: Time,
     last: Time,
 }
 
 impl Progress<'_> {
     pub(super) fn of(channel: &Channel, campaigner: CampaignerState) -> Progress<'_> {
-        Progress { channel: Some(channel).filter(|_| campaigner == CampaignerState::Present), last: clock::now() }
+        let began = clock::now();
+        Progress { channel: Some(channel).filter(|_| campaigner == CampaignerState::Present), began, last: began }
     }
 
     pub(super) fn report(&mut self) {
@@ -188,6 +193,15 @@ impl Progress<'_> {
         {
             self.last = now;
             channel.report_progress();
+        }
+    }
+
+    /// Reports the end of a sweep that was long enough to need reports.
+    fn report_all_killed(&self) {
+        if let Some(channel) = self.channel
+            && clock::now().since(self.began) >= PROGRESS_INTERVAL
+        {
+            channel.report_all_killed();
         }
     }
 }

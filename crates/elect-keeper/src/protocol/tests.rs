@@ -52,6 +52,7 @@ fn every_answer() -> Vec<FromKeeper> {
         FromKeeper::Armed { term: 7, kill_by: Time::NEVER },
         FromKeeper::Pong,
         FromKeeper::Progress,
+        FromKeeper::AllKilled,
         FromKeeper::Cleared { run: 1 },
         FromKeeper::Started { run: 1, pid: 4711 },
         FromKeeper::NotStarted { run: 1, why: NotStarted::TooLate },

@@ -328,9 +328,9 @@ impl KeeperFixture {
         loop {
             match self.keeper.receive() {
                 // The number of reports depends on the machine.
-                Received::Message(Some(FromKeeper::Progress)) => continue,
+                Received::Message(Some(FromKeeper::Progress | FromKeeper::AllKilled)) => continue,
                 Received::Message(Some(answer)) => return answer,
-                Received::Message(None) => panic!("the keeper said something unreadable"),
+                Received::Message(None) | Received::Incomplete => panic!("the keeper said something unreadable"),
                 Received::Nothing => assert!(clock::now() < give_up_at, "the keeper is silent"),
                 Received::End => panic!("the keeper has gone"),
             }

@@ -1,5 +1,6 @@
 //! The keeper's death: the main process dies with it (K8), and the campaigner sweeps up what it left (K4).
 
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -8,7 +9,7 @@ use super::harness::*;
 use crate::preexisting_children::PreexistingChild;
 use crate::tree::Scanner;
 use crate::{ToKeeper, sys};
-use elect_core::{FromKeeper, Time};
+use elect_core::{FromKeeper, NotStarted, Time};
 
 #[test]
 fn the_main_process_dies_with_the_keeper() {
@@ -77,8 +78,11 @@ fn use_up_descriptors() {
 
 /// Prevents that process from opening further descriptors.
 fn without_descriptors(pid: i32) {
-    let few = FEW.unsigned_abs().into();
-    let few = libc::rlimit { rlim_cur: few, rlim_max: few };
+    limit_descriptors(pid, FEW.unsigned_abs().into());
+}
+
+fn limit_descriptors(pid: i32, most: u64) {
+    let few = libc::rlimit { rlim_cur: most, rlim_max: 1024 };
     // SAFETY: the limit is read, and no place for the old one is given.
     let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const few, std::ptr::null_mut()) };
     assert_eq!(set, 0, "a limit of our own or of a child");
@@ -216,7 +220,7 @@ fn a_thousand_are_swept_in_batches() {
 }
 
 #[test]
-fn a_keeper_that_is_killing_many_reports_progress() {
+fn a_keeper_that_is_killing_many_reports_progress_and_then_that_all_are_killed() {
     use crate::Received;
     alone(|directory| {
         let many = "i=0; while [ $i -lt 3000 ]; do sleep 1000 & i=$((i+1)); done; echo main >&9; wait";
@@ -225,18 +229,24 @@ fn a_keeper_that_is_killing_many_reports_progress() {
         fixture.start_until(&["main"]);
         // While the keeper kills it answers no ping; only its unsolicited reports of progress count.
         fixture.send(&ToKeeper::Kill);
-        let mut progress = 0;
+        let (mut progress, mut all_killed) = (0, false);
         until("the end of the tree", || match fixture.keeper.receive() {
             Received::Message(Some(FromKeeper::Progress)) => {
                 progress += 1;
+                all_killed = false;
+                false
+            }
+            Received::Message(Some(FromKeeper::AllKilled)) => {
+                all_killed = true;
                 false
             }
             Received::Message(Some(FromKeeper::Empty { .. })) => true,
-            Received::Message(_) | Received::Nothing => false,
+            Received::Message(_) | Received::Incomplete | Received::Nothing => false,
             Received::End => panic!("the keeper has gone"),
         });
         note(&format!("figures: {progress} reports of progress for 3000 processes"));
         assert!(progress > 0, "it was silent while it killed 3000");
+        assert!(all_killed, "the last report before the end");
         assert!(fixture.witness.is_gone());
     });
 }
@@ -300,5 +310,34 @@ fn a_list_of_inherited_children_that_cannot_be_read_leaves_the_former_one() {
         assert!(inherited.try_wait().expect("a child of this process").is_none(), "it is not part of the tree");
         inherited.kill().expect("ended");
         inherited.wait().expect("reaped");
+    });
+}
+
+/// The numbers of the descriptors that this process has open.
+fn open_descriptors(pid: i32) -> BTreeSet<u64> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours");
+    entries.map(|entry| entry.expect("listed").file_name().to_string_lossy().parse().expect("a number")).collect()
+}
+
+#[test]
+fn a_claim_without_all_of_its_descriptors_starts_no_command_and_leaks_none() {
+    alone(|directory| {
+        let mut fixture = script(directory, SLEEPER).fork();
+        let pid = fixture.keeper.pid();
+        fixture.arm(TERM, Time::NEVER);
+        let before = open_descriptors(pid);
+        // Room for one of two.
+        let free = (0..1024).find(|number| !before.contains(number)).expect("there are more numbers");
+        limit_descriptors(pid, free + 1);
+        let lock = || std::fs::File::open("/dev/null").expect("opened").into();
+        fixture.claim_with("lock", vec![lock(), lock()]);
+        let run = fixture.order_start(TERM, &[]);
+        fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::EMFILE) });
+        fixture.hears(FromKeeper::Empty { run });
+        assert_eq!(open_descriptors(pid), before);
+        // The next claim that arrives whole counts.
+        limit_descriptors(pid, 1024);
+        fixture.claim_with("lock", vec![lock(), lock()]);
+        fixture.start();
     });
 }
