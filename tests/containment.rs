@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use crate::harness::containment_support::{is_to_be_had, leaves, own_cgroup, tiers};
 use crate::harness::faults::{self, LeaderFault};
 use crate::harness::journal::median;
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::throughout;
 use crate::harness::{
     CandidateProcess, ElectCmd, HandoverRuns, Measurements, Sandbox, Witness, eventually, few, millis, processes, runs,
@@ -99,35 +100,43 @@ const STORM: &str = r#"
 
 #[test]
 fn a_fork_storm_is_over_within_the_kill_allowance_in_each_tier() {
+    // K of DESIGN.md section 4.
+    let allowance = Duration::from_millis(500);
     for tier in tiers() {
-        let mut measurements = Measurements::default();
-        for _ in 0..runs() {
-            let sandbox = Sandbox::new();
-            let tokens = sandbox.path().join("tokens");
-            fs::create_dir(&tokens).expect("made");
-            for number in 0..250 {
-                fs::create_dir(tokens.join(number.to_string())).expect("made");
-            }
-            let mut leader = ElectCmd::new(&sandbox)
-                .flag("--containment", tier)
-                .flag("--stop-timeout", "1h")
-                .variable("PLACE", &sandbox.path().display().to_string())
-                .shell(STORM)
-                .start();
-            until("it is in full swing", || leader.tree().len() >= 50);
-            leader.signal(Signal::SIGTERM);
-            leader.wait_for_log("asked to stop");
-            // A second one kills at once.
-            let struck = wait::now();
-            leader.signal(Signal::SIGTERM);
-            leader.ends_with(137);
-            measurements.endings.push(wait::since(struck));
-            sandbox.is_left_empty();
-        }
-        measurements.print(&format!("{tier}: fork storm, from the second SIGTERM to the end of elect"));
-        // K of DESIGN.md section 4.
-        assert!(measurements.endings.iter().all(|&time| time <= Duration::from_millis(500)), "{tier}: {measurements}");
+        let storm = |limit: Duration| storm_is_over(tier, limit);
+        retry_if_machine_slow(&format!("{tier}: fork storm"), allowance, storm);
     }
+}
+
+/// Storms in this tier, each of which ends within the limit.
+fn storm_is_over(tier: &str, limit: Duration) {
+    let mut measurements = Measurements::default();
+    for _ in 0..runs() {
+        let sandbox = Sandbox::new();
+        let tokens = sandbox.path().join("tokens");
+        fs::create_dir(&tokens).expect("made");
+        for number in 0..250 {
+            fs::create_dir(tokens.join(number.to_string())).expect("made");
+        }
+        let mut leader = ElectCmd::new(&sandbox)
+            .flag("--containment", tier)
+            .flag("--stop-timeout", "1h")
+            .variable("PLACE", &sandbox.path().display().to_string())
+            .shell(STORM)
+            .start();
+        until("it is in full swing", || leader.tree().len() >= 50);
+        leader.signal(Signal::SIGTERM);
+        leader.wait_for_log("asked to stop");
+        // A second one kills at once.
+        let struck = wait::now();
+        leader.signal(Signal::SIGTERM);
+        leader.ends_with(137);
+        measurements.endings.push(wait::since(struck));
+        sandbox.is_left_empty();
+    }
+    measurements.print(&format!("{tier}: fork storm, from the second SIGTERM to the end of elect"));
+    let in_time = measurements.endings.iter().all(|&time| time <= limit);
+    assert_in_time(in_time, || format!("{tier}: {measurements}"));
 }
 
 // ---- what elect says, and what it leaves
