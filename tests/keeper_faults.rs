@@ -284,12 +284,16 @@ mod late {
         });
     }
 
-    /// So many that to kill them takes a keeper longer than it may be silent.
-    const CROWD: usize = 12_000;
+    /// So many that to kill them takes a keeper longer than it may be silent. The short form has fewer: other tests walk
+    /// `/proc` beside it, again and again, and each of their walks meets every process.
+    fn crowd_size() -> usize {
+        if few() > 2 { 12_000 } else { 3_000 }
+    }
 
     /// The lease of a leader with a large tree runs out: the keeper that is busy killing is not taken for a silent one.
     #[test]
     fn a_keeper_that_is_busy_killing_a_crowd_is_not_given_up() {
+        let size = crowd_size();
         let server = RedisServer::start();
         let sandbox = Sandbox::new();
         let proxy = Proxy::to(&server.address());
@@ -297,7 +301,7 @@ mod late {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/harness/crowd.c");
         attempt(["cc", "-O1", "-o", &crowd, source]).expect("cc is there");
         let there = sandbox.path().join("there");
-        let command = [crowd, CROWD.to_string(), there.display().to_string()];
+        let command = [crowd, size.to_string(), there.display().to_string()];
         let mut leader = candidate_for(&sandbox, through::<RedisServer>(&proxy, &sandbox), "4s")
             .flag("--containment", "tree")
             .command(command)
@@ -314,7 +318,7 @@ mod late {
             assert!(!leader.has_ended(), "{}", leader.log());
             processes::children(leader.keeper()).is_empty()
         });
-        println!("{CROWD} processes: gone {} after the cut, ttl 4 s", millis(since(struck)));
+        println!("{size} processes: gone {} after the cut, ttl 4 s", millis(since(struck)));
         proxy.mode(ProxyMode::Open);
         fs::remove_file(&there).expect("it was made");
         until("it leads again", || leader.log().matches("leader command started").count() == 2);

@@ -230,7 +230,7 @@ fn a_stalled_campaigner_answers_nobody_until_it_goes_on() {
     come_to(port, [200, 200, 200, 503]);
     candidate.signal(Signal::SIGSTOP);
     until("the campaigner stands still", || processes::state(candidate.pid()) == Some('T'));
-    assert_eq!(status(port, "/livez"), None);
+    assert!(http_client::get_within(port, "/livez", Duration::from_secs(2)).is_err());
     candidate.signal(Signal::SIGCONT);
     come_to(port, [200, 200, 200, 503]);
     candidate.terminate();
@@ -267,7 +267,7 @@ fn the_address_is_free_as_soon_as_the_campaigner_is_gone() {
     let sandbox = Sandbox::new();
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
-    let elect = || ElectCmd::new(&sandbox).flag("--listen", &address).flag("--stop-timeout", "3s");
+    let elect = || ElectCmd::new(&sandbox).flag("--listen", &address).flag("--stop-timeout", "1h");
     let mut killed = elect().witness(&Witness::new().stubborn()).start();
     come_to(port, [200, 200, 200, 503]);
     sandbox.starts(1);
@@ -278,6 +278,7 @@ fn the_address_is_free_as_soon_as_the_campaigner_is_gone() {
     let next = elect().witness(&Witness::new()).start();
     come_to(port, [200, 200, 503, 200]);
     assert!(processes::is_alive(keeper), "or this shows nothing");
+    processes::signal(sandbox.history().latest().pid, Signal::SIGKILL);
     come_to(port, [200, 200, 200, 503]);
     next.terminate();
     sandbox.history().is_safe();

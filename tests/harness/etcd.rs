@@ -166,7 +166,8 @@ impl EtcdServer {
 
     /// Not asked more often than need be: each time leaves a connection behind, which the kernel remembers for a minute.
     fn answers(&self, path: &str, text: &str) -> bool {
-        let answers = http_client::get(self.page_port, path).is_ok_and(|page| page.contains(text));
+        let answers =
+            http_client::get_within(self.page_port, path, Duration::from_secs(2)).is_ok_and(|page| page.contains(text));
         if !answers {
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -5,14 +5,19 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A server that is stopped connects, and says nothing.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The time in which a server that runs answers, on any machine.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// The page as it comes, head and all.
 pub fn get(port: u16, path: &str) -> io::Result<String> {
+    get_within(port, path, ANSWER_TIMEOUT)
+}
+
+/// The same, for a server that may be stopped: it accepts a connection and says nothing.
+pub fn get_within(port: u16, path: &str, limit: Duration) -> io::Result<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
     // HTTP/1.0: the answer ends where the connection does. In one piece, lest the second wait for the first to be confirmed.
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
     let mut page = String::new();

@@ -60,8 +60,9 @@ impl ReplicatedPrimary {
             || RedisServer::with(&RedisOptions::new().flag("replicaof", &["127.0.0.1", &primary.port.to_string()]));
         let nodes = ReplicatedPrimary { sandbox: Sandbox::new(), replicas: [behind(), behind()], primary };
         until("both replicas have confirmed something", || nodes.primary.confirming() == 2);
-        let first = nodes.at(&nodes.primary, options, "2200ms").command(["true"]).run();
-        assert_eq!(first.status.code(), Some(0), "{first:?}");
+        let first = nodes.at(&nodes.primary, options, "2200ms").command(["sleep", "1000"]).start();
+        until("the number is in the record", || !nodes.primary.field(&nodes.sandbox, "required").is_empty());
+        first.terminate();
         nodes
     }
 

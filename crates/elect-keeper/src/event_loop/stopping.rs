@@ -15,6 +15,11 @@ use elect_core::{FromKeeper, Program, Time};
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) const SWEEP_INTERVAL_MAX: Duration = Duration::from_millis(100);
 
+/// After a sweep that left nothing to kill, so many times its duration pass before the next: thousands of processes need
+/// the processor to end, and a sweep over all of them, with priority, takes it from them.
+const COMPLETE_SWEEP_PAUSE: u32 = 4;
+const COMPLETE_SWEEP_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// The minimum time between two reports of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
 
@@ -62,6 +67,7 @@ impl KeeperLoop {
             init.kill();
         }
         let progress = &mut Progress::of(&self.channel, self.campaigner);
+        let mut pause = Duration::ZERO;
         if let Some(pid) = main.pid() {
             signal_group(pid, libc::SIGKILL);
             progress.report();
@@ -74,12 +80,13 @@ impl KeeperLoop {
             // campaigner is told first.
             progress.report_all_killed();
             self.inherited.schedule_as_before();
+            pause = (progress.elapsed() * COMPLETE_SWEEP_PAUSE).min(COMPLETE_SWEEP_PAUSE_MAX);
         }
         let backoff = match *stop {
             Stop::Killing { backoff, .. } => (backoff * 2).min(SWEEP_INTERVAL_MAX),
             Stop::NotRequested | Stop::Terminating { .. } => SWEEP_INTERVAL,
         };
-        *stop = Stop::Killing { retry_at: clock::now() + backoff, backoff };
+        *stop = Stop::Killing { retry_at: clock::now() + backoff.max(pause), backoff };
     }
 
     /// Sends the stop signal now, and SIGKILL at `kill_at` or at an earlier time that was already set.
@@ -196,10 +203,15 @@ impl Progress<'_> {
         }
     }
 
+    /// The duration of the sweep so far.
+    fn elapsed(&self) -> Duration {
+        clock::now().since(self.began)
+    }
+
     /// Reports the end of a sweep that was long enough to need reports.
     fn report_all_killed(&self) {
         if let Some(channel) = self.channel
-            && clock::now().since(self.began) >= PROGRESS_INTERVAL
+            && self.elapsed() >= PROGRESS_INTERVAL
         {
             channel.report_all_killed();
         }
