@@ -247,7 +247,7 @@ mod late {
     #[test]
     fn a_start_that_was_too_late_is_made_again_beside_a_hook_that_goes_on() {
         let server = RedisServer::start();
-        crate::harness::side_by_side(few(), || {
+        crate::leases::a_few_at_once(few(), || {
             let sandbox = Sandbox::new();
             let gate = SyscallGate::new(GatePoint::Exec);
             let leader = candidate(&sandbox, server.url_for(&sandbox)).witness(&Witness::new()).start();
