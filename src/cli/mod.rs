@@ -9,7 +9,7 @@ mod format;
 mod generated_files;
 mod help;
 mod plan;
-mod relinquish;
+mod release_claim;
 mod run;
 mod status;
 mod stdout;
@@ -160,8 +160,8 @@ fn command() -> clap::Command {
 /// The whole program: reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(descriptor) = relinquish::claim_descriptor() {
-        return relinquish::relinquish(descriptor);
+    if let Some(descriptor) = release_claim::claim_descriptor() {
+        return release_claim::release_claim(descriptor);
     }
     match parse() {
         Ok(Cli { command: Command::Run(flags) }) => run::run(*flags),

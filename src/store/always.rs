@@ -21,7 +21,7 @@ pub const KIND: StoreKind = StoreKind {
     check,
     show: |_| "always:".to_owned(),
     open,
-    relinquish: ClaimRelease::InPlace(|_| ()),
+    claim_release: ClaimRelease::InPlace(|_| ()),
 };
 
 #[derive(Default)]

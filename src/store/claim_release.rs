@@ -12,7 +12,7 @@ use super::StoreError;
 use elect_keeper::Claim;
 
 /// The hidden subcommand; its argument is the number of the claim's descriptor.
-pub const SUBCOMMAND: &str = "relinquish";
+pub const SUBCOMMAND: &str = "release-claim";
 /// A claim is tried to be given back for no longer than this, however long its lease.
 pub const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
@@ -44,8 +44,8 @@ impl StoredClaim {
     pub fn pack(kind: &str, within: Duration, claim: &impl Serialize) -> Claim {
         // Maps with keys that are no strings are all that JSON cannot say.
         let claim = serde_json::to_value(claim).unwrap_or_default();
-        let parcel = StoredClaim { kind: kind.to_owned(), within, claim };
-        Claim { payload: serde_json::to_vec(&parcel).unwrap_or_default(), descriptors: Vec::new() }
+        let stored_claim = StoredClaim { kind: kind.to_owned(), within, claim };
+        Claim { payload: serde_json::to_vec(&stored_claim).unwrap_or_default(), descriptors: Vec::new() }
     }
 }
 

@@ -314,11 +314,11 @@ impl TestCandidate {
         let TestCandidate { store, claim, .. } = self;
         drop(store);
         let claim = claim.expect("the keeper had a claim");
-        match StoreUrl::parse(&site.url).expect("a URL").kind.relinquish {
+        match StoreUrl::parse(&site.url).expect("a URL").kind.claim_release {
             ClaimRelease::InPlace(release) => release(claim),
             ClaimRelease::Executed(_) => {
-                let parcel: StoredClaim = serde_json::from_slice(&claim.payload).expect("a parcel");
-                parcel.relinquish().await.expect("relinquished");
+                let stored_claim: StoredClaim = serde_json::from_slice(&claim.payload).expect("a stored_claim");
+                stored_claim.release().await.expect("released");
             }
         }
     }

@@ -45,7 +45,7 @@ pub const KIND: StoreKind = StoreKind {
     check: |url| EtcdUrl::parse(url).map(drop),
     show,
     open,
-    relinquish: ClaimRelease::Executed(relinquish),
+    claim_release: ClaimRelease::Executed(release_claim),
 };
 
 struct Etcd {
@@ -103,7 +103,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
-fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
+fn release_claim(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
     Box::pin(async move {
         let EtcdClaim { settings, lease } = serde_json::from_value(claim)
             .map_err(|error| StoreError::Misused(format!("not a claim on an etcd: {error}")))?;

@@ -63,7 +63,7 @@ pub const KIND: StoreKind = StoreKind {
     check,
     show,
     open,
-    relinquish: ClaimRelease::InPlace(release_claim),
+    claim_release: ClaimRelease::InPlace(release_claim),
 };
 
 /// How often the files are touched: cleaners of temporary directories go by age, in days.

@@ -40,7 +40,7 @@ pub const KIND: StoreKind = StoreKind {
     check: |url| MongoUrl::parse(url).map(drop),
     show: |url| MongoUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
-    relinquish: ClaimRelease::Executed(relinquish),
+    claim_release: ClaimRelease::Executed(release_claim),
 };
 
 struct MongoDb {
@@ -68,7 +68,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
-fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
+fn release_claim(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
     Box::pin(async move {
         let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a MongoDB: {error}"));
         let MongoDbClaim { settings, boundary, id } = serde_json::from_value(claim).map_err(|error| misused(&error))?;

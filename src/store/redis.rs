@@ -47,7 +47,7 @@ pub const KIND: StoreKind = StoreKind {
     check: |url| RedisUrl::parse(url).map(drop),
     show: |url| RedisUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
-    relinquish: ClaimRelease::Executed(relinquish),
+    claim_release: ClaimRelease::Executed(release_claim),
 };
 
 struct Redis {
@@ -79,7 +79,7 @@ fn opened(settings: Settings, hints: Notifier) -> Box<dyn Store> {
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
-fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
+fn release_claim(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
     Box::pin(async move {
         let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a Redis: {error}"));
         let RedisClaim { settings, boundary, id, settled } =

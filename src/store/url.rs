@@ -26,7 +26,7 @@ pub struct StoreKind {
     /// Opens the store; nothing is asked of it yet.
     pub open: OpenStore,
     /// Gives back the claim of a dead candidate.
-    pub relinquish: ClaimRelease,
+    pub claim_release: ClaimRelease,
 }
 
 impl StoreKind {
@@ -74,13 +74,13 @@ impl StoreUrl<'_> {
     /// Whether the store is asked over a network, by names that may have to be looked up.
     #[must_use]
     pub fn is_remote(&self) -> bool {
-        matches!(self.kind.relinquish, ClaimRelease::Executed(_))
+        matches!(self.kind.claim_release, ClaimRelease::Executed(_))
     }
 
     /// The function that the keeper calls to release a claim of this kind of store.
     #[must_use]
     pub fn release(&self) -> fn(Claim) {
-        match self.kind.relinquish {
+        match self.kind.claim_release {
             ClaimRelease::InPlace(release) => release,
             ClaimRelease::Executed(_) => claim_release::execute,
         }

@@ -25,7 +25,7 @@ pub fn claim_descriptor() -> Option<RawFd> {
 }
 
 /// Reads the claim from a descriptor of ours, and gives it back.
-pub fn relinquish(descriptor: RawFd) -> ExitCode {
+pub fn release_claim(descriptor: RawFd) -> ExitCode {
     std::panic::set_hook(Box::new(|_| std::process::exit(Exit::Failed as i32)));
     // A process that reads the command's output to its end must not wait for this process.
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
@@ -33,9 +33,9 @@ pub fn relinquish(descriptor: RawFd) -> ExitCode {
     }
     // So that `pkill elect` goes on passing it by.
     let _ = prctl::set_name(c"keeper");
-    let Some(parcel) = receive(descriptor) else { return Exit::Failed.into() };
+    let Some(stored_claim) = receive(descriptor) else { return Exit::Failed.into() };
     let Ok(runtime) = runtime(DESCRIPTORS_FOR_QUERY) else { return Exit::Failed.into() };
-    let outcome = runtime.block_on(parcel.relinquish());
+    let outcome = runtime.block_on(stored_claim.release());
     runtime.shutdown_background();
     if outcome.is_ok() { Exit::Success.into() } else { Exit::Unavailable.into() }
 }
