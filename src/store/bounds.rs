@@ -73,13 +73,13 @@ impl Observation {
     /// The same with every text and list cut to its limit.
     #[must_use]
     pub fn bounded(self) -> Observation {
-        let Observation { leader, candidates, obstacle, former } = self;
+        let Observation { leader, candidates, obstacle, previous_term } = self;
         let candidate = |(id, name)| (limits::cut(id, FOREIGN_ID_BYTES_MAX), limits::cut_name(name));
         Observation {
             leader: leader.map(Leader::bounded),
             candidates: candidates.map(|all| all.into_iter().take(CANDIDATES_MAX).map(candidate).collect()),
             obstacle: obstacle.map(|text| limits::cut(text, TEXT_BYTES_MAX)),
-            former,
+            previous_term,
         }
     }
 }
@@ -196,7 +196,7 @@ mod tests {
                 leader: Some(leader),
                 candidates: Some((0..self.count).map(|_| (short(), short())).collect()),
                 obstacle: Some(text()),
-                former: None,
+                previous_term: None,
             }
         }
 

@@ -57,7 +57,7 @@ struct Etcd {
     given: bool,
     /// Leases that we gave up without hearing that they are gone. What hangs on them must not make us leader again, under
     /// a term that is over.
-    former: Vec<i64>,
+    unrevoked: Vec<i64>,
     /// Of the boundary that is campaigned for: kept from one seat to the next.
     terms: Option<Terms>,
     /// Whether a question has been answered: who asks only once is not told about versions.
@@ -95,7 +95,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         hints,
         seat: None,
         given: false,
-        former: Vec::new(),
+        unrevoked: Vec::new(),
         terms: None,
         stays: false,
         observing: QueueObserver::default(),
@@ -219,16 +219,16 @@ impl Store for Etcd {
 impl Etcd {
     fn give_up_seat(&mut self) {
         if let Some(seat) = self.seat.take() {
-            self.former.extend(seat.lease_requested().then_some(seat.lease()));
+            self.unrevoked.extend(seat.lease_requested().then_some(seat.lease()));
             self.given = false;
         }
     }
 
     /// Sees to it that what was given up is gone.
     async fn settle(&mut self) -> Result<(), StoreError> {
-        while let Some(&former) = self.former.last() {
-            self.members.try_each(async |mut client: Client| session::revoke(&mut client, former).await).await?;
-            self.former.pop();
+        while let Some(&lease) = self.unrevoked.last() {
+            self.members.try_each(async |mut client: Client| session::revoke(&mut client, lease).await).await?;
+            self.unrevoked.pop();
         }
         Ok(())
     }

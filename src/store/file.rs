@@ -339,22 +339,22 @@ impl FileStore {
         let lock = seat.file();
         // The lock excludes the writer of an unreadable record; all that is lost is the last term, as in a directory that was
         // emptied.
-        let (former, replaced) = match files.read() {
-            Ok(former) => (former, None),
+        let (recorded, replaced) = match files.read() {
+            Ok(recorded) => (recorded, None),
             Err(error) if error.is_replaced() => (None, Some(error)),
             Err(error) => return Err(error.into_store_error(files)),
         };
-        let last = former.as_ref().map(|former| former.record.term);
+        let last = recorded.as_ref().map(|found| found.record.term);
         self.highest_seen = self.highest_seen.max(last.unwrap_or_default());
-        if let Some(former) = &former
-            && former.record.is_held_by(&candidacy.identity.id)
-            && former.lock == lock
+        if let Some(recorded) = &recorded
+            && recorded.record.is_held_by(&candidacy.identity.id)
+            && recorded.lock == lock
         {
-            return Ok(CampaignResult::Won { term: former.record.term });
+            return Ok(CampaignResult::Won { term: recorded.record.term });
         }
         let trouble = |error: std::io::Error| files.trouble("cannot be used", &error);
         let label = LockLabel::of(&files.shown_lock()).map_err(trouble)?;
-        let settled = self.settling.settled(seat, &label, former.as_ref(), &self.hints).await.map_err(trouble)?;
+        let settled = self.settling.settled(seat, &label, recorded.as_ref(), &self.hints).await.map_err(trouble)?;
         if let Err(unsettled) = settled {
             let sighting = Observation { obstacle: unsettled.obstacle, ..Observation::default() };
             let decided = sighting.obstacle.is_some();
@@ -370,9 +370,9 @@ impl FileStore {
             return Err(StoreError::Obstacle(format!("{record}: no term above {highest} is believed: move it away")));
         };
         seat.write_label(&label).map_err(|error| full(files, &error))?;
-        let unknown = former.map_or_else(Map::new, |former| former.unknown);
+        let unknown = recorded.map_or_else(Map::new, |found| found.unknown);
         let record = Record::held(&candidacy.identity, term, None, millis);
-        files.write(&FileRecord { record, lock, former: last, unknown })?;
+        files.write(&FileRecord { record, lock, previous_term: last, unknown })?;
         self.announced = Some(candidacy.identity.clone());
         self.touch_at = clock::now() + TOUCH_INTERVAL;
         Ok(CampaignResult::Won { term })
@@ -435,8 +435,8 @@ impl LockObstacle {
 
 /// The observation of the record, for a candidate that waits for a held lock.
 fn look_at_record(files: &Files) -> Result<Observation, StoreError> {
-    let former = files.read().map_err(|error| error.into_store_error(files))?;
-    let leader = former.filter(|former| former.record.state == RecordState::Held).map(|former| former.record.leader());
+    let recorded = files.read().map_err(|error| error.into_store_error(files))?;
+    let leader = recorded.filter(|found| found.record.state == RecordState::Held).map(|found| found.record.leader());
     Ok(Observation { leader, ..Observation::default() })
 }
 

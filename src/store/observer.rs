@@ -2,11 +2,11 @@
 //!
 //! A store's hint ([`Store::wait_for_change`]) makes the next look come at once, and nothing more: each look is a question of its own,
 //! asked every [`POLL_INTERVAL`] without any hint, and what it says is what counts. Looks follow each other, so that what they show
-//! is in order; what came and went between two of them is not shown (but see [`Observation::former`]).
+//! is in order; what came and went between two of them is not shown (but see [`Observation::previous_term`]).
 //!
 //! Not here: what is a change, which is the business of who shows it.
 //!
-//! [`Observation::former`]: super::Observation::former
+//! [`Observation::previous_term`]: super::Observation::previous_term
 
 use std::time::Duration;
 

@@ -101,14 +101,14 @@ pub struct Observation {
     pub obstacle: Option<String>,
     /// The term before the leader's or, if nobody leads, the last one; where the store knows it. Terms are not consecutive:
     /// this alone tells an observer whether one began and ended that it has not seen.
-    pub former: Option<Term>,
+    pub previous_term: Option<Term>,
 }
 
 impl Observation {
     /// Whether nothing is known of the boundary but its name: no leader, no term before, no obstacle.
     #[must_use]
     pub fn is_unled(&self) -> bool {
-        self.leader.is_none() && self.former.is_none() && self.obstacle.is_none()
+        self.leader.is_none() && self.previous_term.is_none() && self.obstacle.is_none()
     }
 
     /// A boundary whose record no candidate of this elect may campaign beside: it has no leader that can be shown, and the

@@ -289,11 +289,11 @@ pub async fn an_observer_sees_each_change_in_order_with_the_term_before_where_th
         let seen = super::sees(&mut observer, Some(name)).await;
         assert_eq!(seen.leader.expect("a leader").term, Some(term));
         // Known or not known, but not wrong.
-        assert!(seen.former.is_none() || seen.former == last, "{:?}, not {last:?}", seen.former);
+        assert!(seen.previous_term.is_none() || seen.previous_term == last, "{:?}, not {last:?}", seen.previous_term);
         player.renews().await;
         player.release().await;
         let seen = super::sees(&mut observer, None).await;
-        assert!(seen.former.is_none_or(|former| former == term), "{seen:?}");
+        assert!(seen.previous_term.is_none_or(|previous_term| previous_term == term), "{seen:?}");
         last = Some(term);
     }
 }

@@ -24,7 +24,7 @@ pub async fn a_leader_that_is_gone_without_a_word_leads_no_more_once_its_lease_i
     sees(&mut observer, Some("one")).await;
     drop(one);
     let seen = sees(&mut observer, None).await;
-    assert!(seen.former.is_none_or(|former| former == term), "{seen:?}");
+    assert!(seen.previous_term.is_none_or(|previous_term| previous_term == term), "{seen:?}");
     let (boundary, mut store) = ("dead".parse().expect("a boundary"), site.store());
     assert_eq!(store.observe(&boundary).await.expect("looked").leader, None);
     let all = store.observe_all(Detail::Lease).await.expect("surveyed");

@@ -1,9 +1,9 @@
-//! Looking on: one range for what is there now, and one watch, beside it, for hints and for what came and went.
+//! The observer of queues: one range for the present state, and one watch beside it for hints and for the changes in between.
 //!
-//! The range decides. The watch begins after it, hints when an oldest key has come, gone or been written to,
-//! and replays the queues meanwhile: a key that was the oldest between two ranges is a term that nobody was shown
-//! ([`Observation::former`]). Where the two do not agree, for a watch that is late or was compacted away, the range is right and
-//! the former term not known.
+//! The range decides. The watch begins after it, hints when an oldest key is put or deleted, and replays the queues
+//! meanwhile: a key that was the oldest between two ranges is a term that no range has shown
+//! ([`Observation::previous_term`]). Where the two do not agree, because a watch is late or was compacted away, the range
+//! is right and the previous term is not known.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -82,7 +82,7 @@ struct QueueHistory {
 struct Queue {
     candidates: BTreeMap<i64, QueuedCandidate>,
     /// The term of the last leader before the one that leads now.
-    former: Option<Term>,
+    previous_term: Option<Term>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Queue {
         if let Some((before, Some(term))) = before
             && after.is_none_or(|(after, _)| after != before)
         {
-            self.former = Some(term);
+            self.previous_term = Some(term);
         }
         before != after || created.is_some() && created == after.map(|(after, _)| after)
     }
@@ -152,8 +152,8 @@ impl QueueObserver {
                 found.pop_last();
             }
         }
-        let formers = self.catch_up(scope, revision, &found).await;
-        for boundary in scope.boundary.iter().chain(formers.keys()) {
+        let previous_terms = self.catch_up(scope, revision, &found).await;
+        for boundary in scope.boundary.iter().chain(previous_terms.keys()) {
             found.entry(boundary.clone()).or_default();
         }
         let leases = match depth {
@@ -161,8 +161,9 @@ impl QueueObserver {
             Detail::Leader => BTreeMap::new(),
         };
         let glance = |(boundary, queue): (Boundary, Vec<KeyValue>)| {
-            let former = formers.get(&boundary).copied().flatten();
-            let sighting = sighting(&queue, &leases, scope.terms).map(|sighting| Observation { former, ..sighting });
+            let previous_term = previous_terms.get(&boundary).copied().flatten();
+            let sighting =
+                sighting(&queue, &leases, scope.terms).map(|sighting| Observation { previous_term, ..sighting });
             (boundary, sighting)
         };
         Ok(found.into_iter().map(glance).collect())
@@ -253,26 +254,26 @@ impl QueueObserver {
         let mut queues: BTreeMap<Boundary, Queue> = BTreeMap::new();
         for (boundary, pairs) in found {
             let candidates = pairs.iter().map(|pair| (pair.create_revision(), QueuedCandidate::new(pair, scope.terms)));
-            queues.insert(boundary.clone(), Queue { candidates: candidates.collect(), former: None });
+            queues.insert(boundary.clone(), Queue { candidates: candidates.collect(), previous_term: None });
         }
         for (boundary, replayed) in replayed.iter().flat_map(|past| &past.queues) {
             // A past leader is remembered even when no key is left.
             let queue = queues.entry(boundary.clone()).or_default();
             if queue.oldest() == replayed.oldest() {
-                queue.former = replayed.former;
+                queue.previous_term = replayed.previous_term;
             }
         }
         if queues.len() > REMEMBERED_BOUNDARIES_MAX {
             queues.retain(|_, queue| !queue.candidates.is_empty());
         }
-        let formers = queues.iter().map(|(boundary, queue)| (boundary.clone(), queue.former)).collect();
+        let previous_terms = queues.iter().map(|(boundary, queue)| (boundary.clone(), queue.previous_term)).collect();
         let heard = replayed.map_or(revision, |past| past.heard.max(revision));
         let mut past = QueueHistory { scope: scope.clone(), revision, heard, queues };
         for event in early {
             past.hear(&event);
         }
         self.past = Some(past);
-        formers
+        previous_terms
     }
 }
 

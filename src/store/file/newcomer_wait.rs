@@ -54,14 +54,14 @@ impl NewcomerWait {
         &mut self,
         seat: &Session,
         label: &LockLabel,
-        former: Option<&FileRecord>,
+        recorded: Option<&FileRecord>,
         hints: &Notifier,
     ) -> io::Result<Result<(), NewcomerMustWait>> {
         let present = seat.file();
         let said = seat.label()?;
-        let is_recorded = former.is_some_and(|former| former.lock == present);
-        let led = former.filter(|former| former.lock != present && former.record.state == RecordState::Held);
-        let lost = led.map(|former| former.lock);
+        let is_recorded = recorded.is_some_and(|found| found.lock == present);
+        let led = recorded.filter(|found| found.lock != present && found.record.state == RecordState::Held);
+        let lost = led.map(|found| found.lock);
         // The process that wrote that, or led here, had found out already. Of another path and this file a look is enough.
         if lost.is_none() && (said.as_ref() == Some(label) || said.is_none() && is_recorded) {
             return Ok(Ok(()));

@@ -123,12 +123,16 @@ impl GuardedRecord {
     fn into_sighting(self, obstacle: Option<String>) -> Observation {
         let last = |found: &FileRecord| found.record.term;
         match self {
-            GuardedRecord::Guarded(Some(found)) if found.record.state == RecordState::Held => {
-                Observation { leader: Some(found.record.leader()), former: found.former, ..Observation::default() }
+            GuardedRecord::Guarded(Some(found)) if found.record.state == RecordState::Held => Observation {
+                leader: Some(found.record.leader()),
+                previous_term: found.previous_term,
+                ..Observation::default()
+            },
+            GuardedRecord::Guarded(found) => {
+                Observation { previous_term: found.as_ref().map(last), ..Observation::default() }
             }
-            GuardedRecord::Guarded(found) => Observation { former: found.as_ref().map(last), ..Observation::default() },
             GuardedRecord::Unguarded(found) => {
-                Observation { former: found.as_ref().map(last), obstacle, ..Observation::default() }
+                Observation { previous_term: found.as_ref().map(last), obstacle, ..Observation::default() }
             }
         }
     }

@@ -42,7 +42,7 @@ pub struct MongoServer {
     pub boundaries: Collection<Document>,
     /// As people know it.
     pub address: String,
-    /// Whether there are change streams, and may be a former primary.
+    /// Whether there are change streams, and may be an earlier primary.
     pub is_replicated: bool,
     /// `None`: to be begun.
     pub watch: Option<ChangeStreamWatch>,

@@ -277,11 +277,11 @@ impl ObservedSession for Session {
             return Err(self.too_large(server));
         }
         self.own.term.set(None);
-        let (filter, follows, former) = match seen {
+        let (filter, follows, previous_term) = match seen {
             Some(seen) => {
                 // A vacant record says nothing of the leader before.
-                let former = if seen.record.state == RecordState::Vacant { Bson::Null } else { "$term".into() };
-                (expected(&self.boundary, seen), doc! { "$add": ["$term", 1] }, former)
+                let previous_term = if seen.record.state == RecordState::Vacant { Bson::Null } else { "$term".into() };
+                (expected(&self.boundary, seen), doc! { "$add": ["$term", 1] }, previous_term)
             }
             // Matches nothing: this can only insert, and does not if there is anything with that name.
             None => (doc! { "_id": &self.boundary, "state": { "$in": [] } }, doc! { "$literal": 1 }, Bson::Null),
@@ -297,7 +297,7 @@ impl ObservedSession for Session {
             "state": "held",
             "vacant": "$$REMOVE",
             "since": "$$NOW",
-            "former": former,
+            "former": previous_term,
             "version": i64::from(VERSION),
         });
         let write = server.change(filter, record).upsert(seen.is_none());

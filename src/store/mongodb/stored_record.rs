@@ -47,7 +47,7 @@ pub struct StoredRecord {
     pub expires: u64,
     /// When it was looked at, on the same clock.
     pub now: u64,
-    pub former: Option<Term>,
+    pub previous_term: Option<Term>,
 }
 
 impl StoredRecord {
@@ -126,7 +126,7 @@ impl StoredRecord {
             nonce: number("seq")?,
             expires: time("ttlExpire")?,
             now: time(NOW)?,
-            former: nullable("former")?,
+            previous_term: nullable("former")?,
         })
     }
 
@@ -142,18 +142,18 @@ impl StoredRecord {
     pub fn sighting(&self) -> Observation {
         if !self.is_held() {
             // A vacant record says nothing of the leader before.
-            let former = Some(self.record.term).filter(|_| self.record.state == RecordState::Free);
-            return Observation { former, ..Observation::default() };
+            let previous_term = Some(self.record.term).filter(|_| self.record.state == RecordState::Free);
+            return Observation { previous_term, ..Observation::default() };
         }
         if let Some(left) = self.expires.checked_sub(self.now).filter(|left| *left > 0) {
             // A clock that was set back would promise too much.
             let lease_left = Some(Duration::from_millis(left).min(self.ttl()));
             let leader = Leader { lease_left, ..self.record.leader() };
-            return Observation { leader: Some(leader), former: self.former, ..Observation::default() };
+            return Observation { leader: Some(leader), previous_term: self.previous_term, ..Observation::default() };
         }
         let Record { name, term, .. } = &self.record;
         let obstacle = format!("{name} led in term {term} and has not renewed its lease");
-        Observation { obstacle: Some(obstacle), former: Some(*term), ..Observation::default() }
+        Observation { obstacle: Some(obstacle), previous_term: Some(*term), ..Observation::default() }
     }
 }
 
@@ -228,7 +228,7 @@ mod tests {
         let mut document = document();
         document.remove("leaderPort");
         document.remove("former");
-        assert_eq!(StoredRecord::read(&document).expect("a record").former, None);
+        assert_eq!(StoredRecord::read(&document).expect("a record").previous_term, None);
     }
 
     /// Fields that elect reads, with something in them that nobody expects there.
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_lease_that_has_run_out_by_the_servers_time_names_nobody() {
         let left = |now| seen_at(now).leader.and_then(|leader| leader.lease_left);
-        assert_eq!([52_000, 60_000].map(|now| seen_at(now).former), [Some(5), Some(7)]);
+        assert_eq!([52_000, 60_000].map(|now| seen_at(now).previous_term), [Some(5), Some(7)]);
         assert_eq!(left(52_000), Some(Duration::from_secs(8)));
         assert_eq!(left(59_999), Some(Duration::from_millis(1)));
         assert_eq!(left(60_000), None);
@@ -339,6 +339,6 @@ mod tests {
     #[test]
     fn a_free_record_names_nobody_and_the_last_term() {
         let seen = StoredRecord::read(&with("state", "free")).expect("a record").sighting();
-        assert_eq!((seen.leader, seen.obstacle, seen.former), (None, None, Some(7)));
+        assert_eq!((seen.leader, seen.obstacle, seen.previous_term), (None, None, Some(7)));
     }
 }

@@ -62,9 +62,11 @@ fn from_outside(glance: &Snapshot) -> Observation {
 }
 
 pub fn observed(glance: &Snapshot) -> Observation {
-    let former = glance.former();
+    let previous_term = glance.previous_term();
     match glance.leader() {
-        Ok(leader) => Observation { leader, former, ..Observation::default() },
-        Err(abandoned) => Observation { obstacle: Some(abandoned.to_string()), former, ..Observation::default() },
+        Ok(leader) => Observation { leader, previous_term, ..Observation::default() },
+        Err(abandoned) => {
+            Observation { obstacle: Some(abandoned.to_string()), previous_term, ..Observation::default() }
+        }
     }
 }

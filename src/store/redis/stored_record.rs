@@ -45,7 +45,7 @@ pub struct StoredRecord {
     /// How many replicas have to confirm each write; `None`: not established.
     pub required: Option<u64>,
     /// The term before, if that was in the same incarnation.
-    pub former: Option<Term>,
+    pub previous_term: Option<Term>,
 }
 
 impl StoredRecord {
@@ -124,7 +124,7 @@ impl StoredRecord {
             },
             replicas: optional("replicas")?,
             required: optional("required")?,
-            former: optional("former")?,
+            previous_term: optional("former")?,
         }))
     }
 
@@ -203,10 +203,10 @@ impl Snapshot {
 
     /// The term before the leader's or, if nobody leads, the last one. Where the server may have forgotten leaders since
     /// the record was written, the last one is not known.
-    pub fn former(&self) -> Option<Term> {
+    pub fn previous_term(&self) -> Option<Term> {
         let entry = self.entry.as_ref()?;
         match self.leader() {
-            Ok(Some(_)) => entry.former,
+            Ok(Some(_)) => entry.previous_term,
             // A vacant record does not know whether its term was the last one.
             Ok(None) if entry.record.state == RecordState::Vacant => None,
             Ok(None) | Err(_) => Some(entry.record.term).filter(|_| self.is_fresh()),
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_has_run_out_by_the_servers_clock_names_nobody() {
-        assert_eq!([52_000, 60_000].map(|now| glance(now).former()), [Some(5), Some(7)]);
+        assert_eq!([52_000, 60_000].map(|now| glance(now).previous_term()), [Some(5), Some(7)]);
         let left = |now| glance(now).leader().map(|leader| leader.and_then(|leader| leader.lease_left));
         assert_eq!(left(52_000), Ok(Some(Duration::from_secs(8))));
         assert_eq!(left(59_999), Ok(Some(Duration::from_millis(1))));
