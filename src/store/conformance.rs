@@ -148,13 +148,13 @@ pub fn conforms(site: &StoreUnderTest) {
     assert!(failed.is_empty(), "{}: {} cases fail:\n{}", site.url, failed.len(), failed.join("\n"));
 }
 
-/// The sighting in which this one leads, or no one.
+/// The observation in which this one leads, or no one.
 async fn sees(observer: &mut Observer, name: Option<&str>) -> Observation {
     loop {
-        let (_, sighting) = observer.next().await.expect("an answer").pop().expect("one boundary");
-        let sighting = sighting.expect("a sighting");
-        if sighting.leader.as_ref().map(|leader| leader.name.as_str()) == name {
-            return sighting;
+        let (_, observation) = observer.next().await.expect("an answer").pop().expect("one boundary");
+        let observation = observation.expect("an observation");
+        if observation.leader.as_ref().map(|leader| leader.name.as_str()) == name {
+            return observation;
         }
     }
 }
@@ -279,7 +279,7 @@ impl TestCandidate {
     async fn waits_for(&mut self) -> Option<String> {
         match self.ask().await {
             CampaignResult::Won { term } => panic!("won term {term} beside a leader"),
-            CampaignResult::Waiting { sighting, .. } => sighting.leader.map(|leader| leader.name),
+            CampaignResult::Waiting { observation, .. } => observation.leader.map(|leader| leader.name),
         }
     }
 
@@ -305,8 +305,8 @@ impl TestCandidate {
     }
 
     async fn leader(&mut self) -> Option<String> {
-        let sighting = self.store.observe(&self.candidacy.boundary).await.expect("looked");
-        sighting.leader.map(|leader| leader.name)
+        let observation = self.store.observe(&self.candidacy.boundary).await.expect("looked");
+        observation.leader.map(|leader| leader.name)
     }
 
     /// As if the campaigner were killed: its store is gone without a word, and the keeper has the claim.

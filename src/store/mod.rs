@@ -90,7 +90,7 @@ pub enum CampaignResult {
     /// Not yet.
     Waiting {
         /// The leader, if the store knows one.
-        sighting: Observation,
+        observation: Observation,
         /// Ask again after this long even without a hint; `None`: at the usual pace.
         again: Option<Duration>,
         /// Whether somebody is known to lead, or to be before us. Not so on a store that has to be observed, as long as
@@ -160,8 +160,8 @@ pub trait Store {
     async fn observe_all(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         let mut seen = Vec::new();
         for boundary in self.boundaries().await? {
-            let sighting = self.observe(&boundary).await;
-            seen.push((boundary, sighting));
+            let observation = self.observe(&boundary).await;
+            seen.push((boundary, observation));
         }
         Ok(seen)
     }

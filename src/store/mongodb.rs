@@ -88,7 +88,7 @@ impl Backend for MongoDb {
         let seen =
             attempt(&self.settings, &mut self.server, async |server| server.observe(boundary.as_str()).await).await?;
         // To those who look on, an abandoned record is no leader, and nothing more.
-        Ok(seen.map_or_else(Observation::default, |entry| Observation { obstacle: None, ..entry.sighting() }))
+        Ok(seen.map_or_else(Observation::default, |stored| Observation { obstacle: None, ..stored.observation() }))
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -102,9 +102,9 @@ impl Backend for MongoDb {
         let mut seen: Vec<Listing> = Vec::new();
         for document in &all {
             if let Some(boundary) = stored_record::boundary(document) {
-                let sighting =
-                    StoredRecord::read(document).map(|entry| Observation { obstacle: None, ..entry.sighting() });
-                seen.push((boundary, sighting));
+                let observation =
+                    StoredRecord::read(document).map(|stored| Observation { obstacle: None, ..stored.observation() });
+                seen.push((boundary, observation));
             }
         }
         seen.sort_by(|(one, _), (other, _)| one.cmp(other));

@@ -166,21 +166,21 @@ pub async fn campaign<S: ObservedSession>(
                 TakeResult::Taken(term) => return Ok(CampaignResult::Won { term }),
                 TakeResult::Changed => {}
                 TakeResult::Yielded(left) => {
-                    let sighting = session.observation(&snapshot);
-                    return Ok(CampaignResult::Waiting { sighting, again: Some(left), decided: false });
+                    let observation = session.observation(&snapshot);
+                    return Ok(CampaignResult::Waiting { observation, again: Some(left), decided: false });
                 }
             },
             Decision::Wait { left, decided } => {
                 let again = Some(session.wait(server, left, decided));
-                let sighting = session.observation(&snapshot);
-                return Ok(CampaignResult::Waiting { sighting, again, decided });
+                let observation = session.observation(&snapshot);
+                return Ok(CampaignResult::Waiting { observation, again, decided });
             }
         }
         last = session.observation(&snapshot);
     }
     // The record goes from hand to hand.
     let again = Some(Duration::from_millis(fastrand::u64(1..100)));
-    Ok(CampaignResult::Waiting { sighting: last, again, decided: false })
+    Ok(CampaignResult::Waiting { observation: last, again, decided: false })
 }
 
 /// A store whose records are observed.

@@ -127,7 +127,7 @@ impl Backend for Redis {
 
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let (key, scripts) = (self.settings.key(boundary), &self.scripts);
-        attempt(&self.settings, &mut self.link, async |server| observation::sighting(server, scripts, &key).await).await
+        attempt(&self.settings, &mut self.link, async |server| observation::observe(server, scripts, &key).await).await
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -157,7 +157,7 @@ impl Backend for Redis {
         let boundaries = self.boundaries().await?;
         let keys: Vec<String> = boundaries.iter().map(|boundary| self.settings.key(boundary)).collect();
         let scripts = &self.scripts;
-        let look = async |server: &mut RedisServer| observation::sightings(server, scripts, &keys).await;
+        let look = async |server: &mut RedisServer| observation::observe_all(server, scripts, &keys).await;
         let seen = attempt(&self.settings, &mut self.link, look).await?;
         Ok(boundaries.into_iter().zip(seen).collect())
     }

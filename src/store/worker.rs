@@ -196,8 +196,8 @@ async fn execute(
             }
             match store.campaign(candidacy).await.or_else(obstructed)? {
                 CampaignResult::Won { term } => (Answer::Campaign(Campaigned::Won(term)), StoreNote::None),
-                CampaignResult::Waiting { sighting, again, decided } => {
-                    (Answer::Campaign(Campaigned::Waiting { again, decided }), StoreNote::Observation(sighting))
+                CampaignResult::Waiting { observation, again, decided } => {
+                    (Answer::Campaign(Campaigned::Waiting { again, decided }), StoreNote::Observation(observation))
                 }
             }
         }
@@ -221,8 +221,8 @@ async fn execute(
 
 /// A record beside which this elect does not campaign keeps it waiting, like a leader.
 fn obstructed(error: StoreError) -> Result<CampaignResult, StoreError> {
-    let sighting = Observation::obstructed(error)?;
-    Ok(CampaignResult::Waiting { sighting, again: None, decided: true })
+    let observation = Observation::obstructed(error)?;
+    Ok(CampaignResult::Waiting { observation, again: None, decided: true })
 }
 
 /// After the first contact a refusal keeps a candidate waiting, as an obstacle that is read again every renewal interval: a
@@ -230,8 +230,8 @@ fn obstructed(error: StoreError) -> Result<CampaignResult, StoreError> {
 fn failed_later(question: StoreRequest, error: StoreError) -> (Answer, StoreNote) {
     match (question, error) {
         (StoreRequest::Campaign, StoreError::Refused(why) | StoreError::Misused(why)) => {
-            let sighting = Observation { obstacle: Some(why), ..Observation::default() };
-            (Answer::Campaign(Campaigned::Waiting { again: None, decided: true }), StoreNote::Observation(sighting))
+            let observation = Observation { obstacle: Some(why), ..Observation::default() };
+            (Answer::Campaign(Campaigned::Waiting { again: None, decided: true }), StoreNote::Observation(observation))
         }
         (_, error) => failed(question, error),
     }

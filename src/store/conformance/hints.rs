@@ -38,7 +38,9 @@ pub async fn hints_are_cancel_safe_and_nothing_is_missed_without_them(site: &Sto
 async fn leader(store: &mut dyn Store, scope: Option<&Boundary>, name: &str) -> Option<String> {
     let seen = loop {
         let answer = match scope {
-            Some(boundary) => store.observe(boundary).await.map(|sighting| vec![(boundary.clone(), Ok(sighting))]),
+            Some(boundary) => {
+                store.observe(boundary).await.map(|observation| vec![(boundary.clone(), Ok(observation))])
+            }
             None => store.observe_all(Detail::Leader).await,
         };
         match answer {
@@ -46,8 +48,8 @@ async fn leader(store: &mut dyn Store, scope: Option<&Boundary>, name: &str) -> 
             Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}"),
         }
     };
-    let (_, sighting) = seen.into_iter().find(|(each, _)| scope == Some(each) || each.as_str() == name)?;
-    sighting.expect("a sighting").leader.map(|leader| leader.name)
+    let (_, observation) = seen.into_iter().find(|(each, _)| scope == Some(each) || each.as_str() == name)?;
+    observation.expect("an observation").leader.map(|leader| leader.name)
 }
 
 /// An observer whose only reason to look is a hint, where there are any.

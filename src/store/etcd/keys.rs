@@ -228,7 +228,7 @@ impl StoredRecord {
 /// Id and name of a candidate that waits, whatever its key holds.
 pub fn waiting(pair: &KeyValue) -> (String, String) {
     match StoredRecord::read(pair) {
-        Ok(entry) => entry.candidate(pair),
+        Ok(stored) => stored.candidate(pair),
         Err(_) => (format!("{:x}", pair.lease()), excerpt(pair.value(), limits::NAME_BYTES_MAX)),
     }
 }

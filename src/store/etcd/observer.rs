@@ -162,9 +162,9 @@ impl QueueObserver {
         };
         let glance = |(boundary, queue): (Boundary, Vec<KeyValue>)| {
             let previous_term = previous_terms.get(&boundary).copied().flatten();
-            let sighting =
-                sighting(&queue, &leases, scope.terms).map(|sighting| Observation { previous_term, ..sighting });
-            (boundary, sighting)
+            let observation = observe_queue(&queue, &leases, scope.terms)
+                .map(|observation| Observation { previous_term, ..observation });
+            (boundary, observation)
         };
         Ok(found.into_iter().map(glance).collect())
     }
@@ -291,7 +291,11 @@ impl QueueHistory {
 }
 
 /// The first one of the queue leads, once its key shows a term; the others wait.
-fn sighting(queue: &[KeyValue], leases: &BTreeMap<i64, LeaseState>, scheme: Scheme) -> Result<Observation, StoreError> {
+fn observe_queue(
+    queue: &[KeyValue],
+    leases: &BTreeMap<i64, LeaseState>,
+    scheme: Scheme,
+) -> Result<Observation, StoreError> {
     let Some((first, others)) = queue.split_first() else {
         return Ok(Observation { candidates: Some(Vec::new()), ..Observation::default() });
     };

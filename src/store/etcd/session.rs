@@ -161,7 +161,7 @@ impl Session {
         self.touched
     }
 
-    /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this seat; who
+    /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this session; who
     /// leads is still known ([`Session::requeue`]).
     pub async fn stand(
         &mut self,
@@ -240,12 +240,12 @@ impl Session {
 
     /// Another candidate is the oldest.
     fn sees(&mut self, oldest: &KeyValue, terms: &mut Terms) -> Result<(), StoreError> {
-        let entry = StoredRecord::read(oldest)?;
+        let stored = StoredRecord::read(oldest)?;
         if let Some(term) = keys::term(oldest, terms.scheme) {
             terms.saw(term);
         }
-        entry.check(terms.scheme, oldest)?;
-        if let Some(leader) = entry.leader(oldest, terms.scheme) {
+        stored.check(terms.scheme, oldest)?;
+        if let Some(leader) = stored.leader(oldest, terms.scheme) {
             (self.leader, self.unverified) = (Some(leader), 0);
             return Ok(());
         }
@@ -258,17 +258,17 @@ impl Session {
     }
 
     fn waits(&self) -> CampaignResult {
-        let sighting = Observation { leader: self.leader.clone(), ..Observation::default() };
+        let observation = Observation { leader: self.leader.clone(), ..Observation::default() };
         let again = self.unverified.checked_sub(1).map(|times| UNVERIFIED_POLL_INTERVAL * 2u32.pow(times.min(16)));
-        CampaignResult::Waiting { sighting, again, decided: true }
+        CampaignResult::Waiting { observation, again, decided: true }
     }
 
     /// The answer of a candidate whose lease is gone: it comes back with a new one, at the back of the queue. It knows
     /// who leads as well as before.
     pub fn requeue(self) -> CampaignResult {
         info!("the lease of this candidate was gone while it waited: it queues again");
-        let sighting = Observation { leader: self.leader, ..Observation::default() };
-        CampaignResult::Waiting { sighting, again: Some(REQUEUE_DELAY), decided: true }
+        let observation = Observation { leader: self.leader, ..Observation::default() };
+        CampaignResult::Waiting { observation, again: Some(REQUEUE_DELAY), decided: true }
     }
 
     /// Grants the lease, or prolongs it. Whether it is gone is found out by what hangs on it.

@@ -47,18 +47,18 @@ pub struct NewcomerMustWait {
 }
 
 impl NewcomerWait {
-    /// Asked under both locks of the seat.
+    /// Asked under both locks of the session.
     ///
     /// Cancel safe.
     pub async fn settled(
         &mut self,
-        seat: &Session,
+        session: &Session,
         label: &LockLabel,
         recorded: Option<&FileRecord>,
         hints: &Notifier,
     ) -> io::Result<Result<(), NewcomerMustWait>> {
-        let present = seat.file();
-        let said = seat.label()?;
+        let present = session.file();
+        let said = session.label()?;
         let is_recorded = recorded.is_some_and(|found| found.lock == present);
         let led = recorded.filter(|found| found.lock != present && found.record.state == RecordState::Held);
         let lost = led.map(|found| found.lock);

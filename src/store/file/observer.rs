@@ -32,7 +32,7 @@ pub struct FileObserver {
 }
 
 impl FileObserver {
-    /// One sighting for each of them, in their order.
+    /// One observation for each of them, in their order.
     pub async fn look(&mut self, all: &[(Boundary, Files)]) -> Vec<Result<Observation, StoreError>> {
         let mut seen: Vec<_> = all.iter().map(|(_, files)| see(files)).collect();
         for ((boundary, _), seen) in all.iter().zip(&seen) {
@@ -74,7 +74,7 @@ impl FileObserver {
         }
         let told = |(seen, (boundary, _)): (Result<GuardedRecord, StoreError>, &(Boundary, Files))| {
             let obstacle = self.obstacles.get(boundary).and_then(|(_, described)| described.clone());
-            seen.map(|seen| seen.into_sighting(obstacle))
+            seen.map(|seen| seen.into_observation(obstacle))
         };
         seen.into_iter().zip(all).map(told).collect()
     }
@@ -120,7 +120,7 @@ fn see(files: &Files) -> Result<GuardedRecord, StoreError> {
 }
 
 impl GuardedRecord {
-    fn into_sighting(self, obstacle: Option<String>) -> Observation {
+    fn into_observation(self, obstacle: Option<String>) -> Observation {
         let last = |found: &FileRecord| found.record.term;
         match self {
             GuardedRecord::Guarded(Some(found)) if found.record.state == RecordState::Held => Observation {

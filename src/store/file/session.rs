@@ -125,7 +125,7 @@ impl Session {
         Ok(Session { lock: Arc::new(lock), guard: Arc::new(guard), anchor, file, wait: LockState::Idle })
     }
 
-    /// The seat behind descriptors that another process opened: lock, guard and directory.
+    /// The session behind descriptors that another process opened: lock, guard and directory.
     pub fn inherit(descriptors: Vec<OwnedFd>) -> Option<Session> {
         let [lock, guard, directory] = <[OwnedFd; 3]>::try_from(descriptors).ok()?;
         let (lock, guard) = (File::from(lock), File::from(guard));
@@ -210,7 +210,7 @@ impl Session {
         matches!(self.wait, LockState::Taken)
     }
 
-    /// Whether leadership by this seat was lost: it is no place to wait at.
+    /// Whether leadership by this session was lost: it is no place to wait at.
     pub fn is_lost(&self) -> bool {
         matches!(self.wait, LockState::Lost)
     }

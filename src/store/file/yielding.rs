@@ -46,7 +46,7 @@ impl Yielding {
             return None;
         }
         Some(CampaignResult::Waiting {
-            sighting: Observation::default(),
+            observation: Observation::default(),
             again: Some(YIELD_POLL_INTERVAL),
             decided: false,
         })

@@ -153,15 +153,15 @@ impl Session {
 
     /// Why a renewal has found nothing. Only what cannot be older than our take says that the record is not ours (K11).
     async fn confirm_loss(&self, server: &MongoServer, term: Term) -> Result<RenewResult, StoreError> {
-        let entry = match server.observe(&self.boundary).await {
-            Ok(Some(entry)) if entry.record.term >= term => entry,
+        let stored = match server.observe(&self.boundary).await {
+            Ok(Some(stored)) if stored.record.term >= term => stored,
             _ => match server.read_linearizable(&self.boundary).await? {
                 None => return Ok(lost("the record is gone".to_owned())),
                 Some(Err(_)) => return Ok(lost("the record has been overwritten".to_owned())),
-                Some(Ok(entry)) => entry,
+                Some(Ok(stored)) => stored,
             },
         };
-        let record = &entry.record;
+        let record = &stored.record;
         Ok(match record.state {
             RecordState::Held if record.id != self.own.id => lost(format!("{} leads", escaped(&record.name))),
             RecordState::Held if record.term != term => lost("it is of another term".to_owned()),
@@ -331,7 +331,7 @@ impl ObservedSession for Session {
     }
 
     fn observation(&self, seen: &Option<StoredRecord>) -> Observation {
-        seen.as_ref().map(StoredRecord::sighting).unwrap_or_default()
+        seen.as_ref().map(StoredRecord::observation).unwrap_or_default()
     }
 }
 
@@ -363,7 +363,7 @@ async fn free(server: &MongoServer, boundary: &str, ours: Document, nonce: u64) 
     }
     // A primary that was cut off may not have heard of our take.
     match server.read_linearizable(boundary).await? {
-        Some(Ok(entry)) if entry.is_held() && id.as_ref().and_then(Bson::as_str) == Some(&entry.record.id) => {
+        Some(Ok(stored)) if stored.is_held() && id.as_ref().and_then(Bson::as_str) == Some(&stored.record.id) => {
             Err(server.is_stale_primary())
         }
         Some(_) | None => Ok(()),

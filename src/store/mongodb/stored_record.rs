@@ -139,7 +139,7 @@ impl StoredRecord {
     }
 
     /// As an observer sees it: who leads, or who seems to have died leading.
-    pub fn sighting(&self) -> Observation {
+    pub fn observation(&self) -> Observation {
         if !self.is_held() {
             // A vacant record says nothing of the leader before.
             let previous_term = Some(self.record.term).filter(|_| self.record.state == RecordState::Free);
@@ -158,16 +158,16 @@ impl StoredRecord {
 }
 
 /// As the rule of takes sees it. The server has only one life: what a majority has is not forgotten.
-pub fn view(entry: Option<&StoredRecord>) -> StoreState<String> {
-    let trace = |entry: &StoredRecord| ObservedRecord {
-        holder: entry.record.id.clone(),
-        term: entry.record.term,
-        nonce: entry.nonce,
-        ttl: entry.ttl(),
-        state: entry.record.state,
+pub fn view(stored: Option<&StoredRecord>) -> StoreState<String> {
+    let trace = |stored: &StoredRecord| ObservedRecord {
+        holder: stored.record.id.clone(),
+        term: stored.record.term,
+        nonce: stored.nonce,
+        ttl: stored.ttl(),
+        state: stored.record.state,
         basis: Basis::of(String::new()),
     };
-    StoreState { basis: Basis::of(String::new()), is_attached: true, record: entry.map(trace) }
+    StoreState { basis: Basis::of(String::new()), is_attached: true, record: stored.map(trace) }
 }
 
 /// The boundary that a document is about. Others may be in the collection, and are none of our business.
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn seen_at(now: i64) -> Observation {
-        StoredRecord::read(&with(NOW, DateTime::from_millis(now))).expect("a record").sighting()
+        StoredRecord::read(&with(NOW, DateTime::from_millis(now))).expect("a record").observation()
     }
 
     #[test]
@@ -221,8 +221,8 @@ mod tests {
         for (term, port) in [(Bson::Int64(7), Bson::Int32(8080)), (Bson::Int32(7), Bson::Double(8080.0))] {
             let mut document = with("term", term);
             document.insert("leaderPort", port);
-            let entry = StoredRecord::read(&document).expect("a record");
-            assert_eq!((entry.record.term, entry.nonce, entry.record.port), (7, 3, Some(8080)));
+            let stored = StoredRecord::read(&document).expect("a record");
+            assert_eq!((stored.record.term, stored.nonce, stored.record.port), (7, 3, Some(8080)));
         }
         assert_eq!(StoredRecord::read(&with("leaderPort", Bson::Null)).expect("a record").record.port, None);
         let mut document = document();
@@ -257,11 +257,11 @@ mod tests {
     fn whatever_a_document_holds_it_is_a_record_within_the_limits_or_an_obstacle() {
         proptest_support::check(proptest_support::SLOW, &miswritten(), |document| {
             match StoredRecord::read(&document) {
-                Ok(entry) => {
-                    let Record { id, name, host, term, .. } = &entry.record;
+                Ok(stored) => {
+                    let Record { id, name, host, term, .. } = &stored.record;
                     assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
-                    assert!(limits::is_believed_term(*term) && entry.ttl() <= limits::TTL_MAX);
-                    assert!(view(Some(&entry)).record.is_some_and(|trace| trace.ttl <= limits::TTL_MAX));
+                    assert!(limits::is_believed_term(*term) && stored.ttl() <= limits::TTL_MAX);
+                    assert!(view(Some(&stored)).record.is_some_and(|trace| trace.ttl <= limits::TTL_MAX));
                 }
                 Err(StoreError::Obstacle(text)) => {
                     assert!(text.len() < 4096 && !text.chars().any(crate::text::is_unsafe), "{text}");
@@ -276,9 +276,9 @@ mod tests {
         let long = "ü".repeat(40_000);
         let mut document = with("leaderName", long.as_str());
         document.extend(doc! { "leaderHostname": long, "ttlMs": i64::MAX });
-        let entry = StoredRecord::read(&document).expect("a record");
-        assert_eq!((entry.record.name.len(), entry.record.host.len()), (NAME_BYTES_MAX, NAME_BYTES_MAX));
-        assert_eq!(entry.ttl(), limits::TTL_MAX);
+        let stored = StoredRecord::read(&document).expect("a record");
+        assert_eq!((stored.record.name.len(), stored.record.host.len()), (NAME_BYTES_MAX, NAME_BYTES_MAX));
+        assert_eq!(stored.ttl(), limits::TTL_MAX);
         let obstacle = |document: &Document| {
             let error = StoredRecord::read(document).expect_err("an obstacle");
             assert!(matches!(error, StoreError::Obstacle(_)), "{error}");
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_free_record_names_nobody_and_the_last_term() {
-        let seen = StoredRecord::read(&with("state", "free")).expect("a record").sighting();
+        let seen = StoredRecord::read(&with("state", "free")).expect("a record").observation();
         assert_eq!((seen.leader, seen.obstacle, seen.previous_term), (None, None, Some(7)));
     }
 }

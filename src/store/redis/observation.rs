@@ -27,7 +27,7 @@ pub fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
                 now: number(&text(now)?)?,
                 epoch: epoch(&text(at)?).ok_or_else(unexpected_reply)?,
                 replicas: count(&text(replicas)?).ok_or_else(unexpected_reply)?,
-                entry: StoredRecord::read(key, &fields)?,
+                stored: StoredRecord::read(key, &fields)?,
             })
         }
         (Some(_), Some(name), None, None, None) => {
@@ -42,19 +42,19 @@ pub fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
 }
 
 /// The observation for observers, to whom an abandoned record is no leader.
-pub async fn sighting(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Observation, StoreError> {
+pub async fn observe(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Observation, StoreError> {
     Ok(from_outside(&look(server, scripts, key).await?))
 }
 
 /// The same of many keys.
-pub async fn sightings(
+pub async fn observe_all(
     server: &mut RedisServer,
     scripts: &LuaScripts,
     keys: &[String],
 ) -> Result<Vec<Result<Observation, StoreError>>, StoreError> {
     let answers = server.run_on_each(&scripts.look, keys).await?;
-    let sighting = |(key, answer): (&String, Result<_, _>)| Ok(from_outside(&read(key, answer?)?));
-    Ok(keys.iter().zip(answers).map(sighting).collect())
+    let observation = |(key, answer): (&String, Result<_, _>)| Ok(from_outside(&read(key, answer?)?));
+    Ok(keys.iter().zip(answers).map(observation).collect())
 }
 
 fn from_outside(glance: &Snapshot) -> Observation {

@@ -150,7 +150,7 @@ impl Session {
     /// By how many replicas we campaign beside what was seen.
     fn agree(&mut self, server: &RedisServer, glance: &Snapshot) -> Result<Quorum, StoreError> {
         self.replicas = glance.replicas;
-        let quorum = Quorum::of(self.option, self.was, glance.entry.as_ref(), self.all, glance.replicas)?;
+        let quorum = Quorum::of(self.option, self.was, glance.stored.as_ref(), self.all, glance.replicas)?;
         self.all = quorum.all.or(self.all.filter(|_| !quorum.replaces));
         self.quorum = Some(quorum);
         if quorum.is_minority(glance.replicas) && !std::mem::replace(&mut self.is_warned, true) {
@@ -345,7 +345,7 @@ impl Session {
         if known.obstacle.is_some() {
             return known;
         }
-        let state = glance.entry.as_ref().map(|entry| entry.record.state);
+        let state = glance.stored.as_ref().map(|stored| stored.record.state);
         let obstacle = if matches!(state, None | Some(RecordState::Vacant)) {
             format!(
                 "there is no record of this boundary yet, or it was lost: to be taken when there is none for {wait}"
@@ -426,7 +426,7 @@ impl ObservedSession for Session {
         let scripts = Rc::clone(&self.scripts);
         let TakeRequest { nonce, floor } = self.rule.bid();
         self.term = None;
-        let [id, term, seen_nonce, state, required] = glance.entry.as_ref().map(expected).unwrap_or_default();
+        let [id, term, seen_nonce, state, required] = glance.stored.as_ref().map(expected).unwrap_or_default();
         let [attachments, commands] = match quorum.required {
             0 => [String::new(), String::new()],
             _ => [glance.epoch.attachments.to_string(), glance.epoch.commands.to_string()],
@@ -504,14 +504,14 @@ fn identity_fields(identity: &Identity) -> [String; 3] {
 }
 
 /// The values that identify the version that was seen.
-fn expected(entry: &StoredRecord) -> [String; 5] {
-    let state = match entry.record.state {
+fn expected(stored: &StoredRecord) -> [String; 5] {
+    let state = match stored.record.state {
         RecordState::Held => "held",
         RecordState::Free => "free",
         RecordState::Vacant => "vacant",
     };
-    let required = entry.required.map(|required| required.to_string()).unwrap_or_default();
-    [entry.record.id.clone(), entry.record.term.to_string(), entry.nonce.to_string(), state.to_owned(), required]
+    let required = stored.required.map(|required| required.to_string()).unwrap_or_default();
+    [stored.record.id.clone(), stored.record.term.to_string(), stored.nonce.to_string(), state.to_owned(), required]
 }
 
 /// Where something was executed, as a record has it; nothing leaves the record as it is.

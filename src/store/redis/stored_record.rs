@@ -26,7 +26,7 @@ pub struct Snapshot {
     pub now: u64,
     pub epoch: Epoch,
     pub replicas: Count,
-    pub entry: Option<StoredRecord>,
+    pub stored: Option<StoredRecord>,
 }
 
 /// A record, and what only this store keeps with it. Fields are added, never renamed; unknown ones are ignored and kept.
@@ -178,13 +178,13 @@ impl Snapshot {
     /// As the rule of takes sees it where so many replicas are required, and with a record that `replaces` another number of
     /// them taken for one of another incarnation.
     pub fn view(&self, required: u64, replaces: bool) -> StoreState<String> {
-        let record = self.entry.as_ref().map(|entry| ObservedRecord {
-            holder: entry.record.id.clone(),
-            term: entry.record.term,
-            nonce: entry.nonce,
-            ttl: entry.ttl(),
-            state: entry.record.state,
-            basis: basis(if replaces { String::new() } else { entry.incarnation.clone() }, entry.epoch, required),
+        let record = self.stored.as_ref().map(|stored| ObservedRecord {
+            holder: stored.record.id.clone(),
+            term: stored.record.term,
+            nonce: stored.nonce,
+            ttl: stored.ttl(),
+            state: stored.record.state,
+            basis: basis(if replaces { String::new() } else { stored.incarnation.clone() }, stored.epoch, required),
         });
         let is_attached = self.replicas.attached >= required;
         StoreState { basis: basis(self.life.clone(), self.epoch, required), is_attached, record }
@@ -192,10 +192,10 @@ impl Snapshot {
 
     /// The leader, or the candidate that seems to have died as the leader.
     pub fn leader(&self) -> Result<Option<Leader>, Abandoned> {
-        match &self.entry {
-            Some(entry) if entry.record.state == RecordState::Held => match entry.leader(self.now) {
+        match &self.stored {
+            Some(stored) if stored.record.state == RecordState::Held => match stored.leader(self.now) {
                 Some(leader) => Ok(Some(leader)),
-                None => Err(Abandoned { name: entry.record.name.clone(), term: entry.record.term }),
+                None => Err(Abandoned { name: stored.record.name.clone(), term: stored.record.term }),
             },
             Some(_) | None => Ok(None),
         }
@@ -204,23 +204,23 @@ impl Snapshot {
     /// The term before the leader's or, if nobody leads, the last one. Where the server may have forgotten leaders since
     /// the record was written, the last one is not known.
     pub fn previous_term(&self) -> Option<Term> {
-        let entry = self.entry.as_ref()?;
+        let stored = self.stored.as_ref()?;
         match self.leader() {
-            Ok(Some(_)) => entry.previous_term,
+            Ok(Some(_)) => stored.previous_term,
             // A vacant record does not know whether its term was the last one.
-            Ok(None) if entry.record.state == RecordState::Vacant => None,
-            Ok(None) | Err(_) => Some(entry.record.term).filter(|_| self.is_fresh()),
+            Ok(None) if stored.record.state == RecordState::Vacant => None,
+            Ok(None) | Err(_) => Some(stored.record.term).filter(|_| self.is_fresh()),
         }
     }
 
     /// Whether no replica has attached since the last credited renewal of the record's holder.
     pub fn is_continuous(&self) -> bool {
-        self.entry.as_ref().is_none_or(|entry| self.epoch.continues(entry.epoch))
+        self.stored.as_ref().is_none_or(|stored| self.epoch.continues(stored.epoch))
     }
 
     /// Whether the record, if there is one, was taken in this life of the server.
     pub fn is_fresh(&self) -> bool {
-        self.entry.as_ref().is_none_or(|entry| entry.incarnation == self.life)
+        self.stored.as_ref().is_none_or(|stored| stored.incarnation == self.life)
     }
 }
 
@@ -273,14 +273,14 @@ mod tests {
     }
 
     fn glance(now: u64) -> Snapshot {
-        let entry = StoredRecord::read("k", &fields()).expect("a record");
-        Snapshot { life: "a/b".to_owned(), now, epoch: Epoch::default(), replicas: Count::default(), entry }
+        let stored = StoredRecord::read("k", &fields()).expect("a record");
+        Snapshot { life: "a/b".to_owned(), now, epoch: Epoch::default(), replicas: Count::default(), stored }
     }
 
     #[test]
     fn a_record_is_read_and_an_empty_hash_is_none() {
-        let entry = StoredRecord::read("k", &fields()).expect("a record").expect("one");
-        assert_eq!((entry.record.term, entry.nonce, entry.record.port), (7, 3, Some(8080)));
+        let stored = StoredRecord::read("k", &fields()).expect("a record").expect("one");
+        assert_eq!((stored.record.term, stored.nonce, stored.record.port), (7, 3, Some(8080)));
         assert_eq!(StoredRecord::read("k", &HashMap::new()).expect("none"), None);
         assert_eq!(StoredRecord::read("k", &with("port", "")).expect("a record").expect("one").record.port, None);
     }
@@ -361,13 +361,13 @@ mod tests {
         let cases = (miswritten(), any::<u64>());
         proptest_support::check(proptest_support::FAST, &cases, |(fields, now)| {
             match StoredRecord::read("elect:cron", &fields) {
-                Ok(entry) => {
-                    let entry = entry.expect("it has fields");
-                    let Record { id, name, host, term, ttl, .. } = &entry.record;
+                Ok(stored) => {
+                    let stored = stored.expect("it has fields");
+                    let Record { id, name, host, term, ttl, .. } = &stored.record;
                     assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
-                    assert!(is_believed_term(*term) && entry.nonce <= NONCE_MAX);
+                    assert!(is_believed_term(*term) && stored.nonce <= NONCE_MAX);
                     assert!(ttl.is_some_and(|ttl| Duration::from_millis(ttl) <= TTL_MAX));
-                    let leader = entry.leader(now);
+                    let leader = stored.leader(now);
                     assert!(
                         leader.is_none_or(|leader| leader.lease_left <= Some(TTL_MAX) && leader.ttl <= Some(TTL_MAX))
                     );
@@ -394,12 +394,12 @@ mod tests {
 
     #[test]
     fn a_record_of_an_elect_before_epochs_is_read() {
-        let entry = StoredRecord::read("k", &fields()).expect("a record").expect("one");
-        assert_eq!((entry.epoch, entry.replicas, entry.required), (Epoch::default(), Some(2), None));
+        let stored = StoredRecord::read("k", &fields()).expect("a record").expect("one");
+        assert_eq!((stored.epoch, stored.replicas, stored.required), (Epoch::default(), Some(2), None));
         let mut newer = with("epoch", "5/900");
         newer.insert("required".to_owned(), "1".to_owned());
-        let entry = StoredRecord::read("k", &newer).expect("a record").expect("one");
-        assert_eq!((entry.epoch.attachments, entry.epoch.commands, entry.required), (5, 900, Some(1)));
+        let stored = StoredRecord::read("k", &newer).expect("a record").expect("one");
+        assert_eq!((stored.epoch.attachments, stored.epoch.commands, stored.required), (5, 900, Some(1)));
     }
 
     #[test]

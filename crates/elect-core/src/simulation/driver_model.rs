@@ -59,7 +59,7 @@ impl Simulation {
                         }
                         self.deliver(h, Event::Answer { attempt, answer });
                         if matches!(answer, Answer::Campaign(Campaigned::Waiting { .. })) {
-                            self.sighting(h);
+                            self.leader_observed(h);
                         }
                     }
                     None => {}

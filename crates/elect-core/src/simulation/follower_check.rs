@@ -87,7 +87,7 @@ fn stuck_is_known_at(clock: Clock, killed: Duration, awake: Duration, stop_timeo
 
 impl Simulation {
     /// Whom a waiter is told of: whoever thinks that it leads.
-    pub(super) fn sighting(&mut self, h: usize) {
+    pub(super) fn leader_observed(&mut self, h: usize) {
         let host = &self.hosts[h];
         if !host.campaigner.is_running() {
             return;

@@ -6,7 +6,7 @@ use super::*;
 async fn obstacle(player: &mut RedisCandidate) -> String {
     match player.ask().await {
         Err(StoreError::Obstacle(why)) => why,
-        Ok(CampaignResult::Waiting { sighting, .. }) => sighting.obstacle.unwrap_or_default(),
+        Ok(CampaignResult::Waiting { observation, .. }) => observation.obstacle.unwrap_or_default(),
         answer => panic!("{answer:?}"),
     }
 }

@@ -121,8 +121,8 @@ fn nobody_is_elected_where_too_few_replicas_are_attached() {
         let mut one = patient(server, "?replicas=1", "one");
         for _ in 0..5 {
             let answer = one.ask().await.expect("an answer");
-            let CampaignResult::Waiting { sighting, again, .. } = answer else { panic!("{answer:?}") };
-            let why = sighting.obstacle.expect("a reason");
+            let CampaignResult::Waiting { observation, again, .. } = answer else { panic!("{answer:?}") };
+            let why = observation.obstacle.expect("a reason");
             assert!(why.contains("0 of 1 replicas are attached") && why.contains("replicas-was=1"), "{why}");
             tokio::time::sleep(again.expect("a time").min(one.candidacy.ttl / 2)).await;
         }
@@ -286,8 +286,8 @@ fn a_release_after_something_has_changed_and_before_a_credit_is_waited_for() {
         one.store.release(&one.candidacy).await.expect("released");
         let mut next = patient(server, "", "next");
         let answer = next.ask().await.expect("an answer");
-        let CampaignResult::Waiting { sighting, .. } = answer else { panic!("{answer:?}") };
-        let why = sighting.obstacle.expect("a reason");
+        let CampaignResult::Waiting { observation, .. } = answer else { panic!("{answer:?}") };
+        let why = observation.obstacle.expect("a reason");
         assert!(why.contains("a replica has attached since the last leader"), "{why}");
         drop(replica);
     });
@@ -362,8 +362,8 @@ fn all_starts_anew_where_a_replica_is_gone_for_good() {
         drop(goes);
         until(|| server.replicas() == 1);
         let answer = patient(server, "", "stuck").ask().await.expect("an answer");
-        let CampaignResult::Waiting { sighting, .. } = answer else { panic!("{answer:?}") };
-        assert!(sighting.obstacle.expect("a reason").contains("1 of 2 replicas are attached"));
+        let CampaignResult::Waiting { observation, .. } = answer else { panic!("{answer:?}") };
+        assert!(observation.obstacle.expect("a reason").contains("1 of 2 replicas are attached"));
         let mut next = patient(server, "?replicas=all&replicas-was=2", "next");
         next.candidacy.ttl = LONG;
         next.wins().await;
