@@ -174,7 +174,7 @@ impl Driver {
 
     fn on_store_event(&mut self, event: StoreEvent) {
         match event {
-            StoreEvent::Answer { attempt, answer, story: note } => self.on_store_answer(attempt, answer, &note),
+            StoreEvent::Answer { attempt, answer, note } => self.on_store_answer(attempt, answer, &note),
             StoreEvent::Claim { claim, given } => {
                 let sent = self.keeper.send_claim(claim);
                 // A worker that no longer waits has timed out; its next request sends the claim again.

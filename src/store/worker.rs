@@ -36,7 +36,7 @@ pub enum StoreEvent {
         /// As the election understands it.
         answer: Answer,
         /// As people do.
-        story: StoreNote,
+        note: StoreNote,
     },
     /// The keeper must have this before the worker goes on (K2).
     Claim {
@@ -161,7 +161,7 @@ async fn run_worker(
             }
         };
         let outcome = timeout(limit, execute(store.as_mut(), &candidacy, question, &events));
-        let (answer, story) = match outcome.await {
+        let (answer, note) = match outcome.await {
             Ok(Ok(answered)) => {
                 has_answered = true;
                 answered
@@ -173,7 +173,7 @@ async fn run_worker(
                 failed(question, StoreError::Unavailable(format!("no answer within {limit}")))
             }
         };
-        if events.send(StoreEvent::Answer { attempt, answer, story }).is_err() {
+        if events.send(StoreEvent::Answer { attempt, answer, note }).is_err() {
             return;
         }
     }

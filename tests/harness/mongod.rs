@@ -381,7 +381,7 @@ impl Mongod {
                     Err(_) => Ok(answer),
                 }
             }
-            // The next question is asked anew: what the driver knows may be of another life of the server.
+            // The next question is asked anew: what the driver knows may be of another incarnation of the server.
             Ok(Err(error)) => Err(format!("{asked}: {error}")),
             Err(_) => Err(format!("{asked}: no answer from mongod on {}", self.port)),
         }

@@ -160,13 +160,13 @@ impl QueueObserver {
             Detail::Lease => leases(&client, found.values().filter_map(|queue| Some(queue.first()?.lease()))).await,
             Detail::Leader => BTreeMap::new(),
         };
-        let glance = |(boundary, queue): (Boundary, Vec<KeyValue>)| {
+        let observe = |(boundary, queue): (Boundary, Vec<KeyValue>)| {
             let previous_term = previous_terms.get(&boundary).copied().flatten();
             let observation = observe_queue(&queue, &leases, scope.terms)
                 .map(|observation| Observation { previous_term, ..observation });
             (boundary, observation)
         };
-        Ok(found.into_iter().map(glance).collect())
+        Ok(found.into_iter().map(observe).collect())
     }
 
     /// See [`Store::wait_for_change`](crate::store::Store::wait_for_change).

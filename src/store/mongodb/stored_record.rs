@@ -157,7 +157,7 @@ impl StoredRecord {
     }
 }
 
-/// As the rule of takes sees it. The server has only one life: what a majority has is not forgotten.
+/// As the rule of takes sees it. The server has only one incarnation: what a majority has is not forgotten.
 pub fn view(stored: Option<&StoredRecord>) -> StoreState<String> {
     let trace = |stored: &StoredRecord| ObservedRecord {
         holder: stored.record.id.clone(),

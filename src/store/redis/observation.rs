@@ -19,11 +19,11 @@ pub fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
     let text = |value: Value| Ok(String::from_utf8_lossy(&bytes(value)?).into_owned());
     let mut parts = answer.into_iter();
     match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(life), Some(now), Some(at), Some(replicas), Some(fields)) => {
+        (Some(incarnation), Some(now), Some(at), Some(replicas), Some(fields)) => {
             // elect writes nothing but text.
             let fields = redis::from_redis_value(fields).map_err(|_| StoreError::Obstacle(foreign(key)))?;
             Ok(Snapshot {
-                life: text(life)?,
+                incarnation: text(incarnation)?,
                 now: number(&text(now)?)?,
                 epoch: epoch(&text(at)?).ok_or_else(unexpected_reply)?,
                 replicas: count(&text(replicas)?).ok_or_else(unexpected_reply)?,
@@ -57,13 +57,13 @@ pub async fn observe_all(
     Ok(keys.iter().zip(answers).map(observation).collect())
 }
 
-fn from_outside(glance: &Snapshot) -> Observation {
-    Observation { obstacle: None, ..observed(glance) }
+fn from_outside(snapshot: &Snapshot) -> Observation {
+    Observation { obstacle: None, ..observed(snapshot) }
 }
 
-pub fn observed(glance: &Snapshot) -> Observation {
-    let previous_term = glance.previous_term();
-    match glance.leader() {
+pub fn observed(snapshot: &Snapshot) -> Observation {
+    let previous_term = snapshot.previous_term();
+    match snapshot.leader() {
         Ok(leader) => Observation { leader, previous_term, ..Observation::default() },
         Err(abandoned) => {
             Observation { obstacle: Some(abandoned.to_string()), previous_term, ..Observation::default() }

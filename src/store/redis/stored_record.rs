@@ -21,7 +21,7 @@ pub const NONCE_MAX: u64 = 1 << 53;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// The present incarnation of the server.
-    pub life: String,
+    pub incarnation: String,
     /// Its wall clock. For people.
     pub now: u64,
     pub epoch: Epoch,
@@ -187,7 +187,7 @@ impl Snapshot {
             basis: basis(if replaces { String::new() } else { stored.incarnation.clone() }, stored.epoch, required),
         });
         let is_attached = self.replicas.attached >= required;
-        StoreState { basis: basis(self.life.clone(), self.epoch, required), is_attached, record }
+        StoreState { basis: basis(self.incarnation.clone(), self.epoch, required), is_attached, record }
     }
 
     /// The leader, or the candidate that seems to have died as the leader.
@@ -218,9 +218,9 @@ impl Snapshot {
         self.stored.as_ref().is_none_or(|stored| self.epoch.continues(stored.epoch))
     }
 
-    /// Whether the record, if there is one, was taken in this life of the server.
+    /// Whether the record, if there is one, was taken in this incarnation of the server.
     pub fn is_fresh(&self) -> bool {
-        self.stored.as_ref().is_none_or(|stored| stored.incarnation == self.life)
+        self.stored.as_ref().is_none_or(|stored| stored.incarnation == self.incarnation)
     }
 }
 
@@ -272,9 +272,9 @@ mod tests {
         fields
     }
 
-    fn glance(now: u64) -> Snapshot {
+    fn snapshot(now: u64) -> Snapshot {
         let stored = StoredRecord::read("k", &fields()).expect("a record");
-        Snapshot { life: "a/b".to_owned(), now, epoch: Epoch::default(), replicas: Count::default(), stored }
+        Snapshot { incarnation: "a/b".to_owned(), now, epoch: Epoch::default(), replicas: Count::default(), stored }
     }
 
     #[test]
@@ -404,8 +404,8 @@ mod tests {
 
     #[test]
     fn a_lease_that_has_run_out_by_the_servers_clock_names_nobody() {
-        assert_eq!([52_000, 60_000].map(|now| glance(now).previous_term()), [Some(5), Some(7)]);
-        let left = |now| glance(now).leader().map(|leader| leader.and_then(|leader| leader.lease_left));
+        assert_eq!([52_000, 60_000].map(|now| snapshot(now).previous_term()), [Some(5), Some(7)]);
+        let left = |now| snapshot(now).leader().map(|leader| leader.and_then(|leader| leader.lease_left));
         assert_eq!(left(52_000), Ok(Some(Duration::from_secs(8))));
         assert_eq!(left(59_999), Ok(Some(Duration::from_millis(1))));
         assert!(left(60_000).expect_err("abandoned").to_string().contains("web-1 led in term 7"));

@@ -2,7 +2,7 @@
 -- and commands, both empty where replicas do not matter); then the channel, the least and the largest term, and the new record
 -- (version, id, name, host, port, ttl, nonce, the number of all replicas, the number of required ones).
 local key = KEYS[1]
-local present, epoch, replicas = life()
+local present, epoch, replicas = server_state()
 local seen = redis.pcall('HMGET', key, 'id', 'term', 'nonce', 'state', 'required', 'incarnation')
 if seen.err then
   return unread(seen)
