@@ -31,7 +31,7 @@ use super::{
 use elect_core::boundary::Boundary;
 use elect_core::limits::insert_boundary;
 use elect_keeper::Claim;
-use endpoints::{Endpoints, explain};
+use endpoints::{Endpoints, classify};
 use observer::{QueueObserver, Scope};
 use session::Session;
 use settings::{EtcdUrl, Settings};
@@ -139,7 +139,7 @@ impl Store for Etcd {
             .members
             .try_each(async |mut client: Client| {
                 let options = GetOptions::new().with_prefix().with_keys_only();
-                client.get(prefix.as_str(), Some(options)).await.map_err(explain)
+                client.get(prefix.as_str(), Some(options)).await.map_err(classify)
             })
             .await?;
         let mut known = BTreeSet::new();

@@ -159,7 +159,7 @@ impl ConnectedEndpoint {
             endpoint = encrypted(endpoint, tls)?;
         }
         let channel = endpoint.connect_with_connector(Dialer { dial_timeout: dial }).await.map_err(|error| {
-            let reason = reason(&error);
+            let reason = transport_cause(&error);
             let message = format!("{} cannot be reached: {reason}", self.endpoint);
             if is_certificate_error(&reason) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }
         })?;
@@ -167,11 +167,11 @@ impl ConnectedEndpoint {
         if let Some((name, password)) = &settings.user {
             options = options.with_user(name, &password.0);
         }
-        Client::from_channel(Channel::Tonic(channel), Some(options)).await.map_err(|error| self.explain(error))
+        Client::from_channel(Channel::Tonic(channel), Some(options)).await.map_err(|error| self.classify(error))
     }
 
-    fn explain(&self, error: Error) -> StoreError {
-        self.named(explain(error))
+    fn classify(&self, error: Error) -> StoreError {
+        self.named(classify(error))
     }
 
     /// With a word about who it was.
@@ -189,7 +189,7 @@ fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
     if let Some((cert, key)) = &tls.identity {
         config = config.identity(Identity::from_pem(read_pem(cert)?, read_pem(key)?));
     }
-    let unusable = |error: tonic::transport::Error| StoreError::Refused(format!("TLS: {}", reason(&error)));
+    let unusable = |error: tonic::transport::Error| StoreError::Refused(format!("TLS: {}", transport_cause(&error)));
     if tls.skip_verify {
         return endpoint.tls_config_with_verifier(config, Arc::new(AcceptAnyServerCert::new())).map_err(unusable);
     }
@@ -201,7 +201,7 @@ fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
 }
 
 /// The root cause; what is around it says "transport error".
-fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+fn transport_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let reason = root_cause(error);
     // In h2's words, for what is no HTTP/2 at all.
     if reason.contains("frame with invalid size") {
@@ -212,11 +212,11 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// The meaning of a failed call for the election.
-pub fn explain(error: Error) -> StoreError {
+pub fn classify(error: Error) -> StoreError {
     let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(excerpt(&error.to_string())) };
     if status.source().is_some() {
         // Not the server's word: the connection's. A server says only after the handshake that it wants a certificate.
-        let message = reason(&status);
+        let message = transport_cause(&status);
         return if is_certificate_error(&message) {
             StoreError::Refused(message)
         } else {
@@ -257,12 +257,12 @@ mod tests {
     #[test]
     fn the_words_of_a_server_are_short_and_steer_no_terminal() {
         let status =
-            |message: &str| explain(Error::GRpcStatus(tonic::Status::new(Code::Unavailable, message))).to_string();
+            |message: &str| classify(Error::GRpcStatus(tonic::Status::new(Code::Unavailable, message))).to_string();
         assert_eq!(status("etcdserver: no leader"), "no leader");
         assert_eq!(status("a\r\nb\u{1b}[2J"), "a\\r\\nb\\u{1b}[2J");
         for endless in ["x".repeat(1_000_000), "\u{1b}".repeat(1_000_000), "é\n".repeat(1_000_000)] {
             assert!(status(&endless).len() <= limits::MESSAGE_BYTES_MAX);
-            let denied = explain(Error::GRpcStatus(tonic::Status::new(Code::PermissionDenied, endless))).to_string();
+            let denied = classify(Error::GRpcStatus(tonic::Status::new(Code::PermissionDenied, endless))).to_string();
             assert!(denied.len() <= limits::MESSAGE_BYTES_MAX + 64 && denied.lines().count() == 1);
         }
     }

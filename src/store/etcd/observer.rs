@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::endpoints::{Endpoints, explain};
+use super::endpoints::{Endpoints, classify};
 use super::keys::{self, StoredRecord};
 use super::settings::Settings;
 use super::terms::Scheme;
@@ -138,7 +138,7 @@ impl QueueObserver {
         let (client, mut answer) = members
             .try_each(async |mut client: Client| {
                 let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
-                let answer: GetResponse = client.get(prefix, Some(options)).await.map_err(explain)?;
+                let answer: GetResponse = client.get(prefix, Some(options)).await.map_err(classify)?;
                 Ok((client, answer))
             })
             .await?;
@@ -178,7 +178,7 @@ impl QueueObserver {
         if self.stream.is_none() {
             let watch = async |mut client: Client| {
                 let options = WatchOptions::new().with_prefix().with_start_revision(from);
-                client.watch(prefix, Some(options)).await.map_err(explain)
+                client.watch(prefix, Some(options)).await.map_err(classify)
             };
             self.stream = members.try_each(watch).await.ok().map(|stream| (clock::now(), stream));
         }

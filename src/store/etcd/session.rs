@@ -31,7 +31,7 @@ use etcd_client::{
 use tonic::Code;
 use tracing::{debug, info};
 
-use super::endpoints::explain;
+use super::endpoints::classify;
 use super::keys::{self, StoredRecord, Value};
 use super::terms::{Scheme, StoredTerm, Terms};
 use super::watch::{KeyEvent, KeyWatch};
@@ -62,7 +62,7 @@ pub struct Session {
     /// Our key's create revision, while we know the key to be there.
     created: Option<i64>,
     /// Whether our key says that we lead, and who we are.
-    announced: bool,
+    value_written: bool,
     win: Option<WonTerm>,
     /// The last leader that was known, and how often since then the oldest candidate was one that does not lead yet.
     leader: Option<Leader>,
@@ -135,7 +135,7 @@ impl Session {
             hints,
             granted: false,
             created: None,
-            announced: false,
+            value_written: false,
             win: None,
             leader: None,
             unverified: 0,
@@ -184,7 +184,7 @@ impl Session {
         self.watch_own(client, place.revision);
         if place.oldest.create_revision() == place.created {
             let win = self.win(&place, before, terms)?;
-            (self.win, self.announced) = (Some(win), self.announced && win.verified);
+            (self.win, self.value_written) = (Some(win), self.value_written && win.verified);
             self.predecessor = None;
             self.rule.set(LeadState::Leads(win.term));
             self.pulse = pulse;
@@ -208,10 +208,10 @@ impl Session {
             Ok(answer) => answer,
             Err(Error::GRpcStatus(status)) if status.code() == Code::PermissionDenied => {
                 // Of the two, is it the term key that we have no right to?
-                client.get(self.election.as_str(), Some(the_oldest())).await.map_err(explain)?;
+                client.get(self.election.as_str(), Some(the_oldest())).await.map_err(classify)?;
                 return Err(terms.refused());
             }
-            Err(error) => return Err(explain(error)),
+            Err(error) => return Err(classify(error)),
         };
         terms.may_write = true;
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
@@ -285,7 +285,7 @@ impl Session {
             Err(Error::GRpcStatus(status)) if status.message().contains("lease already exists") => {
                 self.keep_alive(client).await?;
             }
-            Err(error) => return Err(explain(error)),
+            Err(error) => return Err(classify(error)),
         }
         self.granted = true;
         Ok(())
@@ -297,12 +297,12 @@ impl Session {
         if let Some(created) = self.created {
             let same = Compare::create_revision(self.key.as_str(), CompareOp::Equal, created);
             let answer = client.txn(Txn::new().when([same]).and_then(reads.clone()).or_else(reads.clone())).await;
-            let answer = answer.map_err(explain)?;
+            let answer = answer.map_err(classify)?;
             if answer.succeeded() {
                 return place(created, &answer).map(Some);
             }
             // Later events about that key do not concern the next one.
-            (self.created, self.announced) = (None, false);
+            (self.created, self.value_written) = (None, false);
             self.own = None;
             match found(&answer) {
                 [Some(oldest), _] => self.sees(&oldest, terms)?,
@@ -321,7 +321,7 @@ impl Session {
         let answer = match client.txn(txn).await {
             Ok(answer) => answer,
             Err(Error::GRpcStatus(status)) if status.code() == Code::NotFound => return Ok(None),
-            Err(error) => return Err(explain(error)),
+            Err(error) => return Err(classify(error)),
         };
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         if answer.succeeded() {
@@ -362,14 +362,14 @@ impl Session {
         };
         let value = Value::of(candidacy, terms.scheme);
         if value != self.value {
-            (self.value, self.announced) = (value, false);
+            (self.value, self.value_written) = (value, false);
         }
         for _ in 0..RAFT_TERM_RETRIES {
             let sent = clock::now(); // T1
             let beat = self.keep_alive(client).await?;
             // Nothing of the renewal is credited if what follows fails: the stream goes with the connection.
             let pulse = self.pulse.take();
-            let answer = client.txn(self.check(created, win, terms)).await.map_err(explain)?;
+            let answer = client.txn(self.check(created, win, terms)).await.map_err(classify)?;
             if !answer.succeeded() {
                 match self.fails(created, &answer) {
                     // The answer was lost, the win was not: the term key has been written.
@@ -392,7 +392,7 @@ impl Session {
                 }
             }
             let header = answer.header().ok_or_else(incomplete_answer)?;
-            (self.announced, win.verified) = (true, true);
+            (self.value_written, win.verified) = (true, true);
             self.win = Some(win);
             terms.saw(win.term);
             self.watch_own(client, header.revision());
@@ -418,7 +418,7 @@ impl Session {
             compares.push(terms.is_still(win.stored));
             branch.extend(terms.put(win.term));
         }
-        if !self.announced {
+        if !self.value_written {
             let hung = PutOptions::new().with_lease(self.lease);
             let value = self.value.clone().leading(win.term, win.since);
             branch.push(TxnOp::put(self.key.as_str(), value.to_json(), Some(hung)));
@@ -455,11 +455,11 @@ impl Session {
             None => match client.lease_keep_alive(self.lease).await {
                 Ok((keeper, answers)) => KeepAliveStream { keeper, answers },
                 Err(Error::LeaseKeepAliveError(_)) => return Ok(None),
-                Err(error) => return Err(explain(error)),
+                Err(error) => return Err(classify(error)),
             },
         };
-        pulse.keeper.keep_alive().await.map_err(explain)?;
-        let Some(answer) = pulse.answers.message().await.map_err(explain)? else {
+        pulse.keeper.keep_alive().await.map_err(classify)?;
+        let Some(answer) = pulse.answers.message().await.map_err(classify)? else {
             return Err(StoreError::Unavailable("the server ended the stream of keep-alives".to_owned()));
         };
         let ttl = u64::try_from(answer.ttl()).unwrap_or(0);
@@ -499,7 +499,7 @@ impl Session {
             .with_sort(SortTarget::Create, SortOrder::Descend)
             .with_limit(1)
             .with_keys_only();
-        let answer: GetResponse = client.get(self.election.as_str(), Some(options)).await.map_err(explain)?;
+        let answer: GetResponse = client.get(self.election.as_str(), Some(options)).await.map_err(classify)?;
         let Some(predecessor) = answer.kvs().first() else {
             // Gone meanwhile, and nobody else is before us.
             self.hints.changed();
@@ -528,7 +528,7 @@ pub async fn revoke(client: &mut Client, lease: i64) -> Result<(), StoreError> {
     match client.lease_revoke(lease).await {
         Ok(_) => Ok(()),
         Err(Error::GRpcStatus(status)) if status.code() == Code::NotFound => Ok(()),
-        Err(error) => Err(explain(error)),
+        Err(error) => Err(classify(error)),
     }
 }
 

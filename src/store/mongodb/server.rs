@@ -18,7 +18,7 @@ use ::mongodb::options::{
 };
 use ::mongodb::{Client, Collection};
 
-use super::errors::{explain, is_unconfirmed};
+use super::errors::{classify, is_unconfirmed};
 use super::settings::Settings;
 use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
 use super::watch::ChangeStreamWatch;
@@ -98,14 +98,14 @@ impl MongoServer {
     ///
     /// It cannot be reached, or will not have us.
     async fn connect(settings: &Settings) -> Result<MongoServer, StoreError> {
-        let explain = |error: Error| explain(&settings.shown, &error);
+        let classify = |error: Error| classify(&settings.shown, &error);
         // The driver looks up names in the runtime's pool, which has to have its thread by now.
         resolver::ensure_prepared().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let options = ClientOptions::parse(&settings.url.0).await.map_err(explain)?;
+        let options = ClientOptions::parse(&settings.url.0).await.map_err(classify)?;
         // Held until the driver has read what is in it.
         let (options, _identity) = demand(options, settings)?;
-        let database = Client::with_options(options).map_err(explain)?.database(&settings.database);
-        let hello = database.run_command(doc! { "hello": 1 }).await.map_err(explain)?;
+        let database = Client::with_options(options).map_err(classify)?.database(&settings.database);
+        let hello = database.run_command(doc! { "hello": 1 }).await.map_err(classify)?;
         if hello.get_bool("isWritablePrimary").is_ok_and(|is_primary| !is_primary) {
             let what = "is a member that is not the primary: name all members, without directConnection";
             return Err(StoreError::Unavailable(format!("{} {what}", settings.shown)));
@@ -150,7 +150,7 @@ impl MongoServer {
         if self.is_replicated {
             looking = looking.read_concern(ReadConcern::linearizable());
         }
-        let mut found = looking.await.map_err(|error| self.explain(&error))?;
+        let mut found = looking.await.map_err(|error| self.classify(&error))?;
         Ok(self.next(&mut found).await?.map(|document| StoredRecord::read(&document)))
     }
 
@@ -170,14 +170,14 @@ impl MongoServer {
     }
 
     async fn find(&self, filter: Document) -> Result<::mongodb::Cursor<Document>, StoreError> {
-        self.aggregate(filter).await.map_err(|error| self.explain(&error))
+        self.aggregate(filter).await.map_err(|error| self.classify(&error))
     }
 
     async fn next(&self, found: &mut ::mongodb::Cursor<Document>) -> Result<Option<Document>, StoreError> {
-        if !found.advance().await.map_err(|error| self.explain(&error))? {
+        if !found.advance().await.map_err(|error| self.classify(&error))? {
             return Ok(None);
         }
-        found.deserialize_current().map(Some).map_err(|error| self.explain(&error))
+        found.deserialize_current().map(Some).map_err(|error| self.classify(&error))
     }
 
     /// Compares and swaps, both in the server. Confirmed by a majority, and on its disks, or an error.
@@ -186,14 +186,14 @@ impl MongoServer {
     }
 
     /// Classifies a failure, and notes whether these connections are worth another attempt.
-    pub fn explain(&self, error: &Error) -> StoreError {
+    pub fn classify(&self, error: &Error) -> StoreError {
         let last = self.condition.get();
         self.condition.set(match last {
             // It has answered, and is short of a majority. Once: whoever is cut off says the same.
             ClientHealth::Sound if is_unconfirmed(error) => ClientHealth::Doubtful,
             ClientHealth::Sound | ClientHealth::Doubtful | ClientHealth::Unsound => ClientHealth::Unsound,
         });
-        explain(&self.address, error)
+        classify(&self.address, error)
     }
 
     /// It is a primary that does not know yet that it is none.

@@ -126,7 +126,7 @@ impl Session {
         let sent: Time = clock::now(); // T1
         let write = server.change(filter, change);
         let write = write.projection(doc! { "ttlMs": 1 }).return_document(ReturnDocument::After);
-        let renewed = write.await.map_err(|error| server.explain(&error))?;
+        let renewed = write.await.map_err(|error| server.classify(&error))?;
         let received = clock::now();
         let renewal = match renewed.as_ref().map(|record| record.get("ttlMs").and_then(number)) {
             Some(Some(ttl)) => {
@@ -252,7 +252,7 @@ impl ObservedSession for Session {
         // Matches nothing: this can only insert, and does not if there is anything with that name.
         let absent = doc! { "_id": &self.boundary, "state": { "$in": [] } };
         match server.change(absent, record).upsert(true).projection(doc! { "_id": 1 }).await {
-            Err(error) if !is_duplicate(&error) => Err(server.explain(&error)),
+            Err(error) if !is_duplicate(&error) => Err(server.classify(&error)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -312,7 +312,7 @@ impl ObservedSession for Session {
                 self.rule.forget();
                 return Ok(TakeResult::Changed);
             }
-            Err(error) => return Err(server.explain(&error)),
+            Err(error) => return Err(server.classify(&error)),
         };
         let Some(term) = taken.get("term").and_then(number).filter(|term| limits::is_believed_term(*term)) else {
             // By a wall clock from beyond belief. Nothing runs under it, and nothing is to follow it (S1).
@@ -358,7 +358,7 @@ async fn free(server: &MongoServer, boundary: &str, ours: Document, nonce: u64) 
     let id = ours.get("leaderUUID").cloned();
     let change = doc! { "state": "free", "seq": long(nonce), "ttlExpire": unused_from("$$NOW", "$term") };
     let write = server.change(ours, change).projection(doc! { "_id": 1 });
-    if write.await.map_err(|error| server.explain(&error))?.is_some() || !server.is_replicated {
+    if write.await.map_err(|error| server.classify(&error))?.is_some() || !server.is_replicated {
         return Ok(());
     }
     // A primary that was cut off may not have heard of our take.

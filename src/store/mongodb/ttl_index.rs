@@ -12,7 +12,7 @@ use ::mongodb::{Collection, IndexModel};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::errors::in_short;
+use super::errors::short_message;
 
 const INDEX_NAME: &str = "elect_unused";
 const UNUSED_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -40,7 +40,7 @@ async fn see_to(boundaries: Collection<Document>, is_replicated: bool) {
         creation = creation.commit_quorum(CommitQuorum::Majority);
     }
     if let Err(error) = creation.await {
-        info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: {}", in_short(&error));
+        info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: {}", short_message(&error));
     }
 }
 
@@ -50,7 +50,7 @@ pub async fn find_unsafe_index(boundaries: &Collection<Document>) -> Option<Stri
         Ok(indexes) => indexes,
         Err(error) => {
             // No permission, or no collection.
-            debug!("the indexes of the collection boundaries are not known: {}", in_short(&error));
+            debug!("the indexes of the collection boundaries are not known: {}", short_message(&error));
             return None;
         }
     };

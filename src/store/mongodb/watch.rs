@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::errors::{in_short, is_permanent};
+use super::errors::{is_permanent, short_message};
 use super::stored_record::number;
 use crate::store::observer::WATCH_LIFETIME_MIN;
 use elect_core::Term;
@@ -148,11 +148,11 @@ async fn follow(
     let mut stream = match timeout(EMPTY_BATCH_INTERVAL, opening).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if is_permanent(&error) => {
-            debug!("there is no change stream to be had: {}", in_short(&error));
+            debug!("there is no change stream to be had: {}", short_message(&error));
             // Nor is it asked for again, until there are other connections.
             return std::future::pending().await;
         }
-        Ok(Err(error)) => return Err(in_short(&error)),
+        Ok(Err(error)) => return Err(short_message(&error)),
         Err(_) => return Err("it was not begun in time".to_owned()),
     };
     begins().await;
@@ -160,7 +160,7 @@ async fn follow(
         let next = timeout(EMPTY_BATCH_INTERVAL + BATCH_DELAY_MAX, stream.next_if_any())
             .await
             .map_err(|_| "it says nothing".to_owned())?;
-        if let Some(event) = next.map_err(|error| in_short(&error))? {
+        if let Some(event) = next.map_err(|error| short_message(&error))? {
             heard(&event);
         }
     }
