@@ -88,7 +88,7 @@ struct FileStore {
     confirmed: bool,
     touch_at: Time,
     /// The identity in our record.
-    announced: Option<Identity>,
+    recorded_identity: Option<Identity>,
     obstacle: LockObstacle,
     observing: FileObserver,
 }
@@ -256,9 +256,9 @@ impl Store for FileStore {
             session.touch(&files.record);
         }
         // Won by finding our own record, or proclaimed since.
-        if self.announced.as_ref() != Some(&candidacy.identity) {
+        if self.recorded_identity.as_ref() != Some(&candidacy.identity) {
             announce(&files, &candidacy.identity)?;
-            self.announced = Some(candidacy.identity.clone());
+            self.recorded_identity = Some(candidacy.identity.clone());
         }
         Ok(RenewResult::Credited { sent: now, ttl: None })
     }
@@ -306,7 +306,7 @@ impl FileStore {
             term: None,
             confirmed: false,
             touch_at: Time::BOOT,
-            announced: None,
+            recorded_identity: None,
             obstacle: LockObstacle::default(),
             observing: FileObserver::default(),
         }
@@ -373,7 +373,7 @@ impl FileStore {
         let unknown = recorded.map_or_else(Map::new, |found| found.unknown);
         let record = Record::held(&candidacy.identity, term, None, millis);
         files.write(&FileRecord { record, lock, previous_term: last, unknown })?;
-        self.announced = Some(candidacy.identity.clone());
+        self.recorded_identity = Some(candidacy.identity.clone());
         self.touch_at = clock::now() + TOUCH_INTERVAL;
         Ok(CampaignResult::Won { term })
     }
