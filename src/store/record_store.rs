@@ -144,7 +144,7 @@ pub async fn campaign<S: ObservedSession>(
 ) -> Result<CampaignResult, StoreError> {
     if session.take_released() {
         // A released record is not ours any more, even if the release has not arrived: it may yet.
-        session.takeover().forget();
+        session.takeover().discard_outstanding();
         session.clear_term();
     }
     let mut last = Observation::default();
@@ -159,7 +159,7 @@ pub async fn campaign<S: ObservedSession>(
             }
             Decision::ReleaseStale(term) => {
                 session.free_stale(server, term).await?;
-                session.takeover().forget();
+                session.takeover().discard_outstanding();
             }
             Decision::Vacate => session.vacate(server).await?, // S2
             Decision::Take => match session.take(server, candidacy, &snapshot, received).await? {

@@ -65,7 +65,7 @@ impl Session {
 
     /// Records may be gone although nobody has deleted them: a missing one is waited for, as on a store that forgets.
     pub fn set_volatile(&mut self) {
-        self.rule.trusts(Durability::Volatile);
+        self.rule.set_durability(Durability::Volatile);
     }
 
     /// Whether there is anything that could be given back.
@@ -144,7 +144,7 @@ impl Session {
             None => self.confirm_loss(server, term).await?,
         };
         // The take is no longer unanswered: found again as it was, it would be an old state of the record.
-        self.rule.forget();
+        self.rule.discard_outstanding();
         if matches!(renewal, RenewResult::Lost { .. }) {
             self.own.term.set(None);
         }
@@ -269,11 +269,11 @@ impl ObservedSession for Session {
         if let Some(left) = self.stands_back(received).filter(|_| freed_by_us) {
             return Ok(TakeResult::Yielded(left));
         }
-        let TakeRequest { nonce, floor } = self.rule.bid();
+        let TakeRequest { nonce, floor } = self.rule.take_request();
         // The wall clock is the server's, and joins in there (S1).
         let last = seen.map_or(0, |seen| seen.record.term);
         if limits::next_term(last, 0, floor.saturating_sub(1)).is_none() {
-            self.rule.forget();
+            self.rule.discard_outstanding();
             return Err(self.too_large(server));
         }
         self.own.term.set(None);
@@ -305,11 +305,11 @@ impl ObservedSession for Session {
         let taken = match write.await {
             Ok(Some(taken)) => taken,
             Ok(None) => {
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 return Ok(TakeResult::Changed);
             }
             Err(error) if is_duplicate(&error) => {
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 return Ok(TakeResult::Changed);
             }
             Err(error) => return Err(server.classify(&error)),
@@ -318,7 +318,7 @@ impl ObservedSession for Session {
             // By a wall clock from beyond belief. Nothing runs under it, and nothing is to follow it (S1).
             let nonce = self.rule.nonce();
             free(server, &self.boundary, held(&self.boundary, &self.own.id), nonce).await?;
-            self.rule.forget();
+            self.rule.discard_outstanding();
             return Err(self.too_large(server));
         };
         self.rule.took(Basis::of(String::new()), true);

@@ -266,7 +266,7 @@ impl Session {
             Credit::GiveBack => {
                 let nonce = self.rule.nonce();
                 free(server, scripts, &self.key, &self.id, ("term", term), nonce, None).await?;
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 self.term = None;
                 Ok(lost("the server or its replicas have changed since the take, which is given back".to_owned()))
             }
@@ -424,7 +424,7 @@ impl ObservedSession for Session {
     ) -> Result<TakeResult, StoreError> {
         let Some(mut quorum) = self.quorum else { return Ok(TakeResult::Changed) };
         let scripts = Rc::clone(&self.scripts);
-        let TakeRequest { nonce, floor } = self.rule.bid();
+        let TakeRequest { nonce, floor } = self.rule.take_request();
         self.term = None;
         let [id, term, seen_nonce, state, required] = snapshot.stored.as_ref().map(expected).unwrap_or_default();
         let [attachments, commands] = match quorum.required {
@@ -472,11 +472,11 @@ impl ObservedSession for Session {
                 Ok(TakeResult::Taken(term))
             }
             ["changed" | "foreign"] => {
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 Ok(TakeResult::Changed)
             }
             ["overflow"] => {
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 let key = &self.key;
                 Err(StoreError::Obstacle(format!(
                     "the term in {key:?}, or the server's clock, is too large: delete the key once nobody leads"

@@ -195,7 +195,7 @@ impl RecordClient {
             Ask::Campaign => {
                 if std::mem::take(&mut self.let_go) {
                     // What was released is not mine any more, even if the release has not arrived: it may yet.
-                    self.rule.forget();
+                    self.rule.discard_outstanding();
                     self.term = None;
                 }
                 Request::Read
@@ -234,7 +234,7 @@ impl RecordClient {
                     Next::Answer(Answer::Campaign(Campaigned::Won(term)))
                 }
                 Decision::Take => {
-                    let TakeRequest { nonce, floor } = self.rule.bid();
+                    let TakeRequest { nonce, floor } = self.rule.take_request();
                     self.term = None;
                     Next::Call(Request::Take { holder: self.holder, nonce, ttl: self.ttl, expected: observed, floor })
                 }
@@ -250,7 +250,7 @@ impl RecordClient {
                 Next::Answer(Answer::Campaign(Campaigned::Won(term)))
             }
             Reply::Conflict => {
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 // Whoever it was that was quicker: that shows in the next look.
                 waiting(Some(rng.between(ms(1), ms(100))), false)
             }

@@ -1,4 +1,4 @@
-//! One term of this candidate: which of its renewals are credited (S3, 5.4), and what its record may say of the server.
+//! The term that this candidate holds: which of its renewals are credited (S3, 5.4), and which basis its record may state.
 //!
 //! A renewal is credited if
 //!
@@ -98,8 +98,9 @@ pub const fn is_effective(nonce: u64, found: u64) -> bool {
     nonce > found
 }
 
+/// The term that a candidate has won: the basis of its take, and its last credited renewal.
 #[derive(Debug)]
-pub(super) struct Tenure<N> {
+pub(super) struct HeldTerm<N> {
     taken: Basis<N>,
     /// Of an earlier write than the present one.
     is_confirmed: bool,
@@ -113,9 +114,9 @@ struct Credited<N> {
     until: Time,
 }
 
-impl<N: Clone + PartialEq> Tenure<N> {
-    pub(super) const fn new(taken: Basis<N>, is_confirmed: bool) -> Tenure<N> {
-        Tenure { taken, is_confirmed, credited: None }
+impl<N: Clone + PartialEq> HeldTerm<N> {
+    pub(super) const fn new(taken: Basis<N>, is_confirmed: bool) -> HeldTerm<N> {
+        HeldTerm { taken, is_confirmed, credited: None }
     }
 
     pub(super) fn settled(&self) -> Option<&Basis<N>> {
