@@ -43,7 +43,7 @@ use gate::Gate;
 /// Longer than any case takes on a busy machine; only a failing case waits this long.
 const LIMIT: Duration = Duration::from_secs(90);
 /// How long a waiter waits for a hint before it asks by itself.
-const PATIENCE: Duration = Duration::from_millis(200);
+const HINT_WAIT: Duration = Duration::from_millis(200);
 /// Cases that run at once: most of them wait most of the time.
 const AT_ONCE: usize = 8;
 /// Of a user whom no server knows.
@@ -265,7 +265,7 @@ impl TestCandidate {
             match self.ask().await {
                 CampaignResult::Won { term } => return term,
                 CampaignResult::Waiting { again, .. } => {
-                    let until = Instant::now() + again.unwrap_or(PATIENCE).min(PATIENCE);
+                    let until = Instant::now() + again.unwrap_or(HINT_WAIT).min(HINT_WAIT);
                     tokio::select! {
                         _ = self.events.recv() => {}
                         () = sleep_until(until) => {}
@@ -287,7 +287,7 @@ impl TestCandidate {
         let mut renewal = self.store.renew(&self.candidacy).await;
         // A thread that resolves a path may be late. Without a lease nothing ends by that, and the question is repeated.
         while !self.store.grants_leases() && matches!(renewal, Err(StoreError::Unavailable(_))) {
-            tokio::time::sleep(PATIENCE).await;
+            tokio::time::sleep(HINT_WAIT).await;
             renewal = self.store.renew(&self.candidacy).await;
         }
         let renewal = renewal.expect("an answer");

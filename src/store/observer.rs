@@ -29,15 +29,15 @@ pub const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 pub struct Observer {
     store: Box<dyn Store>,
     scope: Option<Boundary>,
-    patience: Duration,
+    limit: Duration,
     /// When the next look is due without a hint; `None`: at once.
     due: Option<Duration>,
 }
 
 impl Observer {
-    /// Nothing is asked yet. The store has `patience` to answer.
-    pub fn new(store: Box<dyn Store>, scope: Option<Boundary>, patience: Duration) -> Observer {
-        Observer { store, scope, patience, due: None }
+    /// Nothing is asked yet. The store has `limit` to answer.
+    pub fn new(store: Box<dyn Store>, scope: Option<Boundary>, limit: Duration) -> Observer {
+        Observer { store, scope, limit, due: None }
     }
 
     /// The observed boundary; `None`: all of the store.
@@ -59,10 +59,10 @@ impl Observer {
             let _ = timeout(due, self.store.wait_for_change(self.scope.as_ref())).await;
         }
         self.due = None;
-        let patience = self.patience;
-        let answer = timeout(patience, self.look()).await.unwrap_or_else(|_| {
-            let patience = humantime::format_duration(patience);
-            Err(StoreError::Unavailable(format!("the store did not answer within {patience}")))
+        let limit = self.limit;
+        let answer = timeout(limit, self.look()).await.unwrap_or_else(|_| {
+            let limit = humantime::format_duration(limit);
+            Err(StoreError::Unavailable(format!("the store did not answer within {limit}")))
         });
         self.due = Some(if answer.is_ok() { POLL_INTERVAL } else { ERROR_POLL_INTERVAL });
         answer

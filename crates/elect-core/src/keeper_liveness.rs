@@ -2,7 +2,7 @@
 //!
 //! A keeper that is stopped cannot kill, so it is asked for a sign of life once per renewal interval. It may be silent
 //! for ten seconds, but only for half the kill allowance once the deadline that *it* holds has passed: the one it
-//! confirmed, not the one that we sent. The patience counts from a question asked after we woke, so a campaigner that
+//! confirmed, not the one that we sent. The time limit counts from a ping that was sent after we woke, so a campaigner that
 //! was itself suspended does not blame the keeper for it.
 
 use std::time::Duration;

@@ -28,7 +28,7 @@ pub(super) enum Mutation {
     OldRenewalAnswers,
     /// Give up without giving back what the store may hold for us.
     PlaceKept,
-    /// Stand on when patience is exhausted.
+    /// Campaign on after the wait limit has passed.
     StandsOn,
     /// Give up at the first look although it settles nothing.
     UndecidedCounts,

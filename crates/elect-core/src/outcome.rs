@@ -34,7 +34,7 @@ pub enum CommandEnd {
     Killed {
         /// Which one.
         signal: Signal,
-        /// Whether it was elect that had run out of patience (exit status 137).
+        /// Whether elect sent it because a time limit had passed (exit status 137).
         escalated: bool,
     },
 }

@@ -380,7 +380,7 @@ fn nobody_leads_twice_in_one_term_nor_after_a_higher_one_was_seen() {
 }
 
 #[test]
-fn without_patience_a_term_that_is_too_low_is_a_no() {
+fn with_no_wait_a_term_that_is_too_low_is_a_no() {
     let policy = Policy { campaign_limit: CampaignLimit::For(Duration::ZERO), ..Policy::default() };
     let mut scene = Scene::wishing(policy);
     let asked = campaign(&scene.hears(at(0), Event::TermSeen(7)));

@@ -57,7 +57,7 @@ fn free_to_all(directory: &Path) {
     assert!(!session::is_guarded(&path));
 }
 
-/// Asks until the answer is a win; every question is bounded, and the whole by the caller's patience.
+/// Asks until the answer is a win; every question is bounded, and the whole by the caller's time limit.
 async fn win(store: &mut dyn Store, candidacy: &Candidacy) -> u64 {
     let mut claims = Vec::new();
     tokio::time::timeout(Duration::from_secs(20), async {

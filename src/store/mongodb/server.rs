@@ -210,13 +210,13 @@ fn demand(
     settings: &Settings,
 ) -> Result<(ClientOptions, Option<ClientCertificate>), StoreError> {
     // Sooner than the attempt's time is up: so that the answer says what was missing.
-    let patience = settings.request_timeout * 3 / 4;
+    let answer_within = settings.request_timeout * 3 / 4;
     let mut options = options;
     options.write_concern =
-        Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(patience).build());
+        Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(answer_within).build());
     options.read_concern = Some(ReadConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-    options.server_selection_timeout = Some(patience.min(SERVER_SELECTION_TIMEOUT));
+    options.server_selection_timeout = Some(answer_within.min(SERVER_SELECTION_TIMEOUT));
     options.connect_timeout = Some(settings.request_timeout);
     options.heartbeat_freq = Some(HEARTBEAT_INTERVAL);
     // The other modes keep two connections to each member busy instead of one at rest.

@@ -44,7 +44,7 @@ pub(super) struct RecordServer {
     saved: Option<Record>,
     saved_at: Duration,
     saves_every: Duration,
-    /// The last nonce of the present term, for the books.
+    /// The last nonce of the present term, for the reference state.
     newest: u64,
     pub(super) memory: Durability,
     injected_mutation: Option<InjectedMutation>,
@@ -281,7 +281,7 @@ impl RecordClient {
     }
 
     /// What the keeper releases when the campaigner is dead.
-    pub(super) fn bequest(&self) -> Request {
+    pub(super) fn keeper_release(&self) -> Request {
         let settled = self.rule.settled().copied();
         Request::Free { holder: self.holder, claim: Claim::Holder, nonce: u64::MAX, settled }
     }

@@ -29,7 +29,7 @@ impl Simulation {
         if !self.setup.pending_requests || asked || !self.hosts[h].campaigner.is_running() || !self.rng.percent(4) {
             return;
         }
-        let (heard, won) = (self.hosts[h].clock.at(self.now), self.hosts[h].books.won);
+        let (heard, won) = (self.hosts[h].clock.at(self.now), self.hosts[h].reference.won);
         let resigns = !self.quiet && self.rng.percent(20);
         let about = if self.rng.percent(30) { won } else { None };
         let request_check = &mut self.hosts[h].request_check;
@@ -50,7 +50,7 @@ impl Simulation {
                 if about.is_some_and(|about| about != term) {
                     self.violate("6: asked about one term, and told of another", h);
                 }
-                if self.hosts[h].books.credited.is_none_or(|sent| sent < heard) {
+                if self.hosts[h].reference.credited.is_none_or(|sent| sent < heard) {
                     self.violate("6: told that it leads on the word of a renewal older than the question", h);
                 }
                 self.check_leads_until(h, term, until);

@@ -88,7 +88,7 @@ pub(super) struct Win {
     pub stored: Stored,
 }
 
-/// What a call meant for others, and for the books.
+/// What a call meant for others, and for the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     /// The boundary went to this term of this candidate.
@@ -239,10 +239,10 @@ impl Client {
         Some((leg + 1, next))
     }
 
-    pub(super) fn bequest(&self) -> Request {
+    pub(super) fn keeper_release(&self) -> Request {
         match &self.kind {
-            ClientKind::Queue(client) => client.bequest(),
-            ClientKind::Record(client) => client.bequest(),
+            ClientKind::Queue(client) => client.keeper_release(),
+            ClientKind::Record(client) => client.keeper_release(),
             ClientKind::Lock(client) => Request::Unlock { holder: client.holder },
         }
     }
