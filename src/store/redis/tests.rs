@@ -243,7 +243,7 @@ fn a_survey_of_many_boundaries_asks_at_once_and_one_that_is_not_elects_hides_no_
             match (boundary.as_str(), observation) {
                 ("cron", observation) => assert_eq!(observation.expect("one").leader.expect("a leader").name, "one"),
                 ("cron300", observation) => {
-                    assert_eq!(observation.expect("one").leader.expect("a leader").name, "\u{e4}")
+                    assert_eq!(observation.expect("one").leader.expect("a leader").name, "\u{e4}");
                 }
                 ("foreign" | "cron301", observation) => {
                     let error = observation.expect_err("not a record");

@@ -95,7 +95,7 @@ impl Simulation {
             (Event::Stop(_), Phase::Leading | Phase::Stopping | Phase::LeadingIdle) => {
                 match phase {
                     Phase::LeadingIdle if restart_check.is_to_restart() => {
-                        self.coverage.count(Seen::StoppedBetweenRuns)
+                        self.coverage.count(Seen::StoppedBetweenRuns);
                     }
                     Phase::LeadingIdle => self.coverage.count(Seen::HoldStopped),
                     Phase::Campaigning
