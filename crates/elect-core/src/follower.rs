@@ -160,7 +160,7 @@ impl Context {
     pub(super) fn leader_observed(&mut self, now: Time, leader: Option<LeaderKey>) {
         let Some(on_change) = self.follower.on_change else { return };
         self.follower.leader = leader;
-        // It goes on while nobody leads: the next leader may be the same.
+        // The follower goes on while there is no leader: the next one may be the same.
         let Some(leader) = leader.filter(|leader| Some(*leader) != self.follower.told_leader) else { return };
         match (&mut self.follower.stage, on_change) {
             (FollowerStage::Gone { start_at }, _) => *start_at = now,

@@ -1,6 +1,6 @@
 //! Whether the keeper is alive (K4).
 //!
-//! A keeper that is stopped cannot kill, so it is asked for a sign of life once per renewal interval. It may be silent
+//! A keeper that is stopped cannot kill, so it is pinged once per renewal interval. It may be silent
 //! for ten seconds, but only for half the kill allowance once the deadline that *it* holds has passed: the one it
 //! confirmed, not the one that we sent. The time limit counts from a ping that was sent after we woke, so a campaigner that
 //! was itself suspended does not blame the keeper for it.

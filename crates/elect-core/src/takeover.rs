@@ -67,7 +67,7 @@ pub enum RecordState {
     Vacant,
 }
 
-/// A record, as far as the rule is concerned. `N` is how candidates and incarnations of the server are named.
+/// The fields of a record that the rule needs. `N` identifies candidates and incarnations of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObservedRecord<N> {
     /// The id of the candidate that wrote it.
@@ -107,20 +107,20 @@ pub enum Durability {
 /// The action that an observation allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// The take whose answer never came has reached the store.
+    /// The store has executed a take of ours whose answer was lost.
     AlreadyOurs(Term),
-    /// It is held under our name by a term that is over: to be released, so that nobody waits for it. Nothing of ours
-    /// runs, or we would not be asking.
+    /// It is held under our id by a term that is over: to be released, so that no candidate waits for it. None of our
+    /// programs runs, since a candidate asks only then.
     ReleaseStale(Term),
     /// There is no record: write a vacant one, on which every candidate can wait (S2).
     Vacate,
     /// Take it, naming the view.
     Take,
-    /// Not yet.
+    /// Wait.
     Wait {
-        /// So much longer, if nothing changes.
+        /// The rest of the wait, if nothing changes.
         left: Duration,
-        /// Whether that is because somebody leads. A holder that has not been seen to do anything may be dead as well.
+        /// Whether a leader is known to be alive. A holder that has not renewed since we began to look may be dead.
         decided: bool,
     },
 }
@@ -170,7 +170,7 @@ pub struct Takeover<N> {
     mutation: Option<RuleMutation>,
 }
 
-/// Rules that tests break on purpose (P4). Outside tests nothing does.
+/// The rules that tests break on purpose (P4); the program itself breaks none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleMutation {
     /// A held record is taken at once.
@@ -208,7 +208,7 @@ pub enum RuleMutation {
 }
 
 impl<N: Clone + PartialEq> Takeover<N> {
-    /// Of a candidate that has seen nothing yet, and asks for this ttl.
+    /// The takeover of a candidate that has seen nothing yet and asks for this ttl.
     pub fn new(me: N, ttl: Duration, durability: Durability) -> Takeover<N> {
         Takeover {
             me,
@@ -233,7 +233,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         self.durability = durability;
     }
 
-    /// The same with a rule broken.
+    /// The same takeover with a rule broken.
     #[cfg(test)]
     #[must_use]
     pub fn breaking(self, mutation: Option<RuleMutation>) -> Takeover<N> {
@@ -254,7 +254,8 @@ impl<N: Clone + PartialEq> Takeover<N> {
         TakeRequest { nonce, floor: self.highest_term.saturating_add(1) }
     }
 
-    /// For a vacant record. It hands on what was seen, so that a candidate that comes later waits as long as this one.
+    /// The contents of a vacant record. It passes on the longest ttl and the highest term, so that a later candidate waits as
+    /// long as this one.
     pub fn vacancy(&mut self) -> Vacancy {
         let nonce = self.nonce();
         if self.mutated(RuleMutation::VacancyTellsNothing) {
@@ -263,7 +264,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         Vacancy { nonce, ttl: self.longest_ttl, term: self.highest_term }
     }
 
-    /// How long it takes at most until a record that nobody touches is taken.
+    /// The longest time until a record that does not change is taken.
     pub fn longest_wait(&self) -> Duration {
         if self.mutated(RuleMutation::OthersTtlsForgotten) { self.ttl } else { self.longest_ttl.max(self.ttl) }
     }
@@ -310,7 +311,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         self.held_term.as_ref()?.settled()
     }
 
-    /// Looks at an answer that had arrived by `received` (T1: an observer counts from after receiving).
+    /// Decides about an answer that had arrived by `received` (T1: an observer counts from after receiving).
     pub fn decide(&mut self, received: Time, view: &StoreState<N>) -> Decision {
         let had_seen_record = self.has_seen_record;
         let since = self.note(received, view);
@@ -358,7 +359,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         }
     }
 
-    /// Takes the view in. Returns since when it has been like this, as far as we have seen.
+    /// Records the view. Returns since when it has been observed unchanged.
     fn note(&mut self, received: Time, view: &StoreState<N>) -> Time {
         if let Some(record) = &view.record {
             self.has_seen_record = true;

@@ -9,8 +9,8 @@
 //! - for the first one of a term: nothing has happened to the server and its replicas since the take. Otherwise the
 //!   wait before the take may have been none, and the take is given back at once.
 //!
-//! The basis of the last credited renewal is a fact of which a release may make use: there this candidate led, and as
-//! long as that basis continues, the server has forgotten nothing since.
+//! The basis of the last credited renewal is settled, and a release states it: this candidate led there, and as long as
+//! that basis continues, the server has forgotten nothing since.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ pub const fn is_effective(nonce: u64, found: u64) -> bool {
 #[derive(Debug)]
 pub(super) struct HeldTerm<N> {
     taken: Basis<N>,
-    /// Of an earlier write than the present one.
+    /// Whether an earlier write of this term was confirmed.
     is_confirmed: bool,
     credited: Option<Credited<N>>,
 }
@@ -110,7 +110,7 @@ pub(super) struct HeldTerm<N> {
 #[derive(Debug)]
 struct Credited<N> {
     basis: Basis<N>,
-    /// Until then nobody else can have led, by our clock.
+    /// The end of the time in which no other candidate can have led, by our clock.
     until: Time,
 }
 
