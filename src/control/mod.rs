@@ -57,7 +57,7 @@ pub struct CandidateInfo {
     pub boundary: String,
     /// The candidate's.
     pub id: String,
-    /// For people.
+    /// For display.
     pub name: String,
 }
 

@@ -29,7 +29,7 @@ pub struct StatusDocument<'a> {
 pub struct SelfStatus<'a> {
     /// New at each start.
     pub id: &'a str,
-    /// For people.
+    /// For display.
     pub name: &'a str,
     /// Where it is, in one word.
     pub state: &'a str,

@@ -7,9 +7,9 @@
 //!   gone, so that even a leader whose campaigner and keeper were killed at once keeps the others out. `flock(1)` on the
 //!   same file excludes and is excluded.
 //! - a byte-range lock on a second description that only campaigner and keeper share. The command inherited the first and
-//!   may drop it (`flock -u`); nobody can start before campaigner and keeper have noticed and emptied the tree.
+//!   may drop it (`flock -u`); no candidate can start before campaigner and keeper have noticed and emptied the tree.
 //!
-//! A lock file that somebody replaced, or to which the path no longer leads, is a different lock. The leader resolves the path
+//! A lock file that was replaced, or to which the path no longer leads, is a different lock. The leader resolves the path
 //! as given once a second ([`path_watch`]). A lock file says under which real path it was locked ([`lock_label`]); one that does
 //! not was made just now, and before its candidate leads it looks for holders of an earlier one ([`newcomer_wait`]).
 
@@ -405,7 +405,7 @@ fn full(files: &Files, error: &std::io::Error) -> StoreError {
 /// The obstacle that keeps a waiter out although no leader lives: orphans of a leader, or another program.
 #[derive(Debug, Default)]
 struct LockObstacle {
-    /// Since when nobody has been seen to guard the lock that is held.
+    /// Since when the held lock has been seen without a guard.
     unguarded: Option<Time>,
     described: Option<(Time, String)>,
 }
@@ -447,7 +447,7 @@ fn announce(files: &Files, identity: &Identity) -> Result<(), StoreError> {
             record.record.rename(identity);
             files.write(&record)
         }
-        // The lock decides who leads. A record that somebody took away comes back with the next leader.
+        // The lock decides who leads. A record that was removed comes back with the next leader.
         Ok(_) => Ok(()),
         Err(error) => Err(error.into_store_error(files)),
     }
@@ -469,11 +469,11 @@ fn free_record(files: &Files, id: &str) -> Result<(), StoreError> {
 fn release_claim(claim: Claim) {
     let Ok(FileClaim { boundary, id }) = serde_json::from_slice(&claim.payload) else { return };
     let Some(session) = Session::inherit(claim.descriptors) else { return };
-    // The lock is on a description that we share; if it is not on it, somebody else's record is none of our business.
+    // The lock is on a description that we share; if it is not on it, the record is another leader's.
     if session.still_locked() {
         let files = session.files(&boundary);
         if session.is_on(&files.lock) {
-            // A record that cannot be written is that of a leader whose lock is free: nobody takes it for one.
+            // A record that cannot be written stays that of a leader whose lock is free, and no observer shows that as one.
             let _ = free_record(&files, &id);
         }
         session.give_up();

@@ -1,10 +1,10 @@
-//! Looking at a store again and again, for whoever shows or awaits what happens there.
+//! The loop behind `status`, `watch` and `wait`: observes a store again and again.
 //!
-//! A store's hint ([`Store::wait_for_change`]) makes the next look come at once, and nothing more: each look is a question of its own,
-//! asked every [`POLL_INTERVAL`] without any hint, and what it says is what counts. Looks follow each other, so that what they show
-//! is in order; what came and went between two of them is not shown (but see [`Observation::previous_term`]).
+//! A hint ([`Store::wait_for_change`]) starts the next observation at once, and nothing more; without hints there is one each
+//! [`POLL_INTERVAL`], and only observations count. They follow each other, so their results are in order; a change that came
+//! and went between two of them is not shown (but see [`Observation::previous_term`]).
 //!
-//! Not here: what is a change, which is the business of who shows it.
+//! Not here: which difference is a change. The commands decide that.
 //!
 //! [`Observation::previous_term`]: super::Observation::previous_term
 

@@ -120,7 +120,7 @@ pub trait ObservedSession {
     /// The rules say to wait. Returns after how long to ask again.
     fn wait(&mut self, server: &Self::Server, left: Duration, decided: bool) -> Duration;
 
-    /// The observation as people see it.
+    /// The observation as it is shown.
     fn observation(&self, snapshot: &Self::Snapshot) -> Observation;
 }
 

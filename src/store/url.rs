@@ -21,7 +21,7 @@ pub struct StoreKind {
     pub reach: &'static str,
     /// Whether the URL makes sense; looks at nothing else.
     pub check: fn(&StoreUrl<'_>) -> Result<(), String>,
-    /// The URL as people see it, in logs too: never with credentials.
+    /// The URL as it is shown, in logs too: never with credentials.
     pub show: fn(&StoreUrl<'_>) -> String,
     /// Opens the store; nothing is asked of it yet.
     pub open: OpenStore,
@@ -87,7 +87,7 @@ impl StoreUrl<'_> {
     }
 }
 
-/// As people see it, in logs too: never with credentials.
+/// The URL as it is shown, in logs too: never with credentials.
 impl fmt::Display for StoreUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&(self.kind.show)(self))

@@ -18,11 +18,11 @@ use elect_keeper::Claim;
 /// A request of the election to the store.
 #[derive(Debug, Clone, Copy)]
 pub enum StoreRequest {
-    /// May I lead?
+    /// Ask for the boundary.
     Campaign,
-    /// Is it still mine?
+    /// Renew the lease.
     Renew,
-    /// Take it back.
+    /// Release the boundary.
     Release,
 }
 
@@ -35,7 +35,7 @@ pub enum StoreEvent {
         attempt: Attempt,
         /// As the election understands it.
         answer: Answer,
-        /// As people do.
+        /// The part that log and status need.
         note: StoreNote,
     },
     /// The keeper must have this before the worker goes on (K2).
@@ -77,7 +77,7 @@ pub struct Worker {
 #[derive(Debug)]
 enum Task {
     Ask(Attempt, StoreRequest),
-    /// From the next question on we are called this.
+    /// The identity from the next request on.
     Rename(Identity),
 }
 
@@ -131,14 +131,14 @@ impl Worker {
         Worker { tasks }
     }
 
-    /// Asks; the answer comes as an event. Returns whether there is still somebody to ask.
+    /// Asks; the answer comes as an event. Returns whether the worker still runs.
     pub fn ask(&self, attempt: Attempt, question: StoreRequest) -> bool {
         self.tasks.send(Task::Ask(attempt, question)).is_ok()
     }
 
     /// From the next question on the candidate has this name and address. The id stays.
     pub fn rename(&self, identity: Identity) {
-        // If nobody listens any more, the channel of events says so.
+        // If the worker has ended, the closed channel of events reports that.
         let _ = self.tasks.send(Task::Rename(identity));
     }
 }

@@ -1,8 +1,8 @@
 //! Connections to the members of a cluster, tried in turn within one attempt.
 //!
-//! One connection per member, made when it is needed and thrown away after any trouble: a connection that a cut has gone
-//! through waits for TCP's ever longer pauses, a new one works as soon as the network does. The client's own balancing is not
-//! used: it does not know which members are well.
+//! There is one connection per member, made when it is needed and closed after any error: a connection that has survived a
+//! cut waits for TCP's growing retransmission pauses, while a new one works as soon as the network does. The client's own
+//! balancing is not used, because it does not know which members answer.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Endpoints {
         Err(failure.unwrap_or_else(|| StoreError::Unavailable("there is nobody to ask".to_owned())))
     }
 
-    /// Known lease bugs are worth a word, once for each member that has answered. Nobody waits for it.
+    /// Logs known lease bugs once for each member that has answered; no request waits for it.
     ///
     /// Must be called inside a [`tokio::task::LocalSet`].
     pub fn look_at_version(&mut self) {
@@ -137,7 +137,7 @@ async fn warn_of_known_bugs(mut client: Client, endpoint: String) {
 }
 
 impl ConnectedEndpoint {
-    /// The connection, or a new one. It is taken out: whoever had success with it puts it back.
+    /// The connection, or a new one. It is taken out, and put back after a success.
     async fn take_connected(&mut self, settings: &Settings) -> Result<Client, StoreError> {
         match self.client.take() {
             Some(client) => Ok(client),
@@ -174,7 +174,7 @@ impl ConnectedEndpoint {
         self.named(classify(error))
     }
 
-    /// With a word about who it was.
+    /// The error with the name of the member.
     fn named(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Unavailable(message) => StoreError::Unavailable(format!("{}: {message}", self.endpoint)),
@@ -239,7 +239,7 @@ pub fn classify(error: Error) -> StoreError {
     }
 }
 
-/// Versions that cannot be read, and newer minors, are nobody's bug reports yet.
+/// Versions that cannot be read, and newer minors, have no known bug.
 fn is_sound(version: &str) -> bool {
     let mut numbers = version.split(['.', '-', '+']).map_while(|number| number.parse::<u64>().ok());
     let (Some(major), Some(minor), Some(patch)) = (numbers.next(), numbers.next(), numbers.next()) else { return true };

@@ -33,7 +33,7 @@ const LEASES_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a watch may lag behind a range: it was about to hint at the same thing.
 const WATCH_LAG_MAX: Duration = Duration::from_millis(250);
 
-/// Boundaries that somebody once led are remembered while there are not more of them than this.
+/// Boundaries that once had a leader are remembered while there are not more of them than this.
 const REMEMBERED_BOUNDARIES_MAX: usize = 1000;
 
 /// The range that is observed: keys with a prefix, of one boundary or of all.
@@ -127,7 +127,7 @@ impl Queue {
 }
 
 impl QueueObserver {
-    /// Everybody who stands, for each boundary in scope that anybody stands for, or has since the first look.
+    /// All candidates of each boundary in scope that has one, or has had one since the first observation.
     pub async fn look(
         &mut self,
         members: &mut Endpoints,
@@ -315,7 +315,7 @@ struct LeaseState {
     left: Option<Duration>,
 }
 
-/// For people: who may not ask for it, or would have to wait for it, sees everything else.
+/// For display only: without the permission, or if the answer is slow, everything else is shown.
 async fn leases(client: &Client, ids: impl Iterator<Item = i64>) -> BTreeMap<i64, LeaseState> {
     let mut asked = JoinSet::new();
     for id in ids {

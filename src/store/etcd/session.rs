@@ -8,17 +8,15 @@
 //!
 //! The rules that make it safe:
 //!
-//! - What decides is a transaction that compares our key's create revision and lease and that no key of the boundary is
+//! - The decision is a transaction that compares our key's create revision and lease and that no key of the boundary is
 //!   older. **Both** its branches hold a range of our key: with an empty branch etcd takes the transaction for one that it may
 //!   answer from local state, and a member that is cut off or stalled would say yes forever.
-//! - A keep-alive proves nothing by itself: a leader of the cluster that was replaced without knowing still answers
-//!   them. It
-//!   counts if the transaction, sent after its answer, was served in the same raft term.
+//! - A keep-alive proves nothing by itself: a leader of the cluster that was replaced and does not know it still answers.
+//!   It counts if the transaction, sent after its answer, was served in the same raft term.
 //! - The term is fixed when our key is seen to be the oldest, and kept in the same transaction that verifies it
 //!   ([`terms`](super::terms)). A key of ours that shows a term has been verified: that answer may have been lost, the win is not.
-//! - A key, once seen to be gone, is never taken for granted again: a waiter without a key gets a new one, at the
-//!   back, before
-//!   it can lead (etcd's own election service does not look: etcd #19597).
+//! - A key that was seen to be gone is never assumed to exist: a waiter without a key gets a new one, at the back of the
+//!   queue, before it can lead (etcd's own election service does not look: etcd #19597).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -44,7 +42,7 @@ use elect_keeper::clock;
 const REQUEUE_DELAY: Duration = Duration::from_millis(100);
 /// How soon a waiter asks again when the oldest candidate does not show a term yet: doubled each time.
 const UNVERIFIED_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often it does so before it says that nobody leads.
+/// How often it does so before it reports that there is no leader.
 const UNVERIFIED_POLLS_MAX: u32 = 4;
 /// How often a renewal is tried within an attempt if the cluster changes its leader in the middle, or if the win turns
 /// out to have been verified before.
@@ -501,7 +499,7 @@ impl Session {
             .with_keys_only();
         let answer: GetResponse = client.get(self.election.as_str(), Some(options)).await.map_err(classify)?;
         let Some(predecessor) = answer.kvs().first() else {
-            // Gone meanwhile, and nobody else is before us.
+            // Gone meanwhile, and no other candidate is before us.
             self.hints.changed();
             return Ok(());
         };

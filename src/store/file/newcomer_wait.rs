@@ -1,7 +1,8 @@
-//! Whether a lock file that we have locked excludes the last leader: it may have locked an earlier one, under the same path.
+//! Whether a lock file that this candidate has locked excludes the last leader, which may have locked an earlier file of the
+//! same path.
 //!
-//! The path may have been emptied, renamed, mounted over or replaced by a link. A living leader notices that within a second,
-//! and its command is killed; one whose campaigner is dead or stopped is found by the lock that its tree holds.
+//! The path may have been emptied, renamed, mounted over or replaced by a link. A live leader notices that within a second,
+//! and kills its command; a leader whose campaigner is dead or stopped is found by the lock that its tree holds.
 
 use std::io;
 use std::sync::Arc;

@@ -110,7 +110,7 @@ enum GuardedRecord {
 
 fn see(files: &Files) -> Result<GuardedRecord, StoreError> {
     let read = || files.read().map_err(|error| error.into_store_error(files));
-    // In this order: a record that is written later than the guard was looked for is not that of somebody who is gone.
+    // In this order: a record that is written after the look for the guard is not that of a dead leader.
     let before = read()?;
     if session::is_guarded(&files.lock) {
         Ok(GuardedRecord::Guarded(read()?))

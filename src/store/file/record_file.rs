@@ -1,4 +1,4 @@
-//! The files of one boundary, and what is in its record.
+//! The files of one boundary, and the format of its record.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -1,7 +1,7 @@
-//! One candidate's place at one lock file: two descriptions, two locks, and a thread that waits.
+//! One candidate's session at one lock file: two descriptions, two locks, and a thread that waits for them.
 //!
-//! No type here unlocks when it is dropped: a copy of the description may be the keeper's or the command's. Giving up is
-//! a call, [`Session::give_up`], made where the tree is known to be empty.
+//! No type here unlocks when it is dropped: a copy of the description may be the keeper's or the command's. The locks are
+//! released by a call, [`Session::give_up`], once the tree is known to be empty.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -71,7 +71,7 @@ enum LockState {
     /// A thread waits for the lock in the kernel.
     Requested(Arc<OnceLock<WaitOutcome>>),
     Taken,
-    /// Found to be somebody else's, or on a file that is gone. What is left of it is given up when the tree is empty.
+    /// Found to be held by another process, or on a file that is gone. The rest is unlocked when the tree is empty.
     Lost,
 }
 
@@ -179,7 +179,7 @@ impl Session {
             },
             LockState::Idle | LockState::Lost => {}
         }
-        // The order is the same for everybody. A guard that is still held is that of a leader who has lost its flock and
+        // The order is the same for all candidates. A guard that is still held is that of a leader that has lost its flock and
         // has yet to notice.
         if try_flock(&self.lock)? && try_guard(&self.guard).inspect_err(|_| unlock(&self.lock, &self.guard))? {
             self.wait = LockState::Taken;
@@ -223,7 +223,7 @@ impl Session {
     }
 
     /// Asks the kernel for what we should have already. A command that unlocked its copy is undone by this, unless
-    /// somebody was faster.
+    /// another process was faster.
     pub fn still_locked(&self) -> bool {
         self.has_lock() && try_flock(&self.lock).unwrap_or(false) && try_guard(&self.guard).unwrap_or(false)
     }
@@ -256,7 +256,7 @@ impl Session {
 }
 
 fn unlock(lock: &File, guard: &File) {
-    // The flock goes last: whoever has that is on the way to lead.
+    // The flock goes last: the process that gets it goes on to lead.
     let _ = fcntl(guard, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)));
     #[cfg(test)]
     between_unlocks::reached(lock);

@@ -10,7 +10,7 @@ use crate::store::connection::errors::{is_certificate_error, one_line};
 /// A document with this `_id` is there already.
 const DUPLICATE_KEY: i32 = 11_000;
 
-/// Whether somebody else was quicker with a first record.
+/// Whether another candidate has written the first record.
 pub fn is_duplicate(error: &Error) -> bool {
     match error.kind.as_ref() {
         ErrorKind::Command(error) => error.code == DUPLICATE_KEY,
@@ -59,7 +59,7 @@ pub fn classify(address: &str, error: &Error) -> StoreError {
         ErrorKind::ServerSelection { message, .. } if is_certificate_error(message) => {
             refused(format!("cannot be trusted, or does not trust us: {}", root_causes(message)))
         }
-        // It says nothing more to whoever has not shown what it wants to see.
+        // A server that wants a certificate says nothing else to a client without one.
         ErrorKind::ServerSelection { message, .. } if message.contains("close_notify") => unavailable(format!(
             "has broken off the TLS handshake: it may want a certificate of ours (--tls-cert and --tls-key), or not trust it: {}",
             root_causes(message)

@@ -1,8 +1,8 @@
-//! The driver's client, as this store uses it: majority or nothing, one attempt's time, few connections.
+//! The driver's client as this store uses it: majority concerns only, the time limit of one attempt, few connections.
 //!
-//! The driver knows the members of a replica set and finds the primary again by itself. What it does not have is a time-out
-//! for a connection that says nothing any more, nor any haste to find the next primary; so whatever an attempt fails with is
-//! thrown away, all connections included, and the next attempt begins with new ones.
+//! The driver knows the members of a replica set and finds a new primary by itself. It has no time-out for a connection that
+//! has fallen silent, and is slow to look for the next primary; so after a failed attempt the client is dropped with all its
+//! connections, and the next attempt begins with a new one.
 
 use std::cell::Cell;
 use std::os::fd::AsRawFd;
@@ -40,7 +40,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct MongoServer {
     pub boundaries: Collection<Document>,
-    /// As people know it.
+    /// As it is shown.
     pub address: String,
     /// Whether there are change streams, and may be an earlier primary.
     pub is_replicated: bool,

@@ -8,7 +8,7 @@
 //!   recognized by its nonce, and starts no lease; a renewal follows.
 //! - What is read, a majority has. That may be old: a primary that was cut off does not know it yet. So takes name what was
 //!   seen, and a record that is older than our own take, or missing, is no proof that it is not ours any more.
-//! - Change streams are hints ([`watch`](super::watch)). Whoever misses them asks at the usual pace.
+//! - Change streams are hints ([`watch`](super::watch)). A candidate that misses them asks at the usual pace.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -45,7 +45,7 @@ pub struct Session {
     ttl: Duration,
     /// After a resign, the record is left to the other candidates until then, because they learn only by reading that it is free.
     yield_until: Option<Time>,
-    /// A ttl that is not believed has been reported.
+    /// A ttl above the accepted limit has been reported.
     has_warned: bool,
 }
 
@@ -63,7 +63,7 @@ impl Session {
         }
     }
 
-    /// Records may be gone although nobody has deleted them: a missing one is waited for, as on a store that forgets.
+    /// The server may have removed records by itself: a missing one is waited for, as on a volatile store.
     pub fn set_volatile(&mut self) {
         self.rule.set_durability(Durability::Volatile);
     }
@@ -119,7 +119,7 @@ impl Session {
         let Some(term) = self.own.term.get() else { return Ok(lost("nothing was won".to_owned())) };
         let nonce = self.rule.nonce();
         let mut filter = self.ours(term);
-        // One that comes late must not bring back a version that somebody has seen before.
+        // A late write must not bring back a version that a candidate has seen before.
         filter.insert("seq", doc! { "$lt": long(nonce) });
         let mut change = told(candidacy);
         change.extend(doc! { "seq": long(nonce), "ttlExpire": { "$add": ["$$NOW", "$ttlMs"] } });
@@ -241,7 +241,7 @@ impl ObservedSession for Session {
 
     async fn vacate(&mut self, server: &mut MongoServer) -> Result<(), StoreError> {
         let Vacancy { nonce, ttl, term } = self.rule.vacancy();
-        // Where somebody else's index removes what has expired, it is to outlive the wait.
+        // A record has to outlive the wait where a foreign index removes expired ones.
         let stays = long(millis(self.rule.longest_wait().saturating_mul(2)));
         let record = doc! {
             "leaderUUID": literal(&uuid::Uuid::new_v4().to_string()), "leaderName": "", "leaderHostname": "",
@@ -382,7 +382,7 @@ fn literal(text: &str) -> Bson {
     Bson::Document(doc! { "$literal": text })
 }
 
-/// From when a record that nobody holds counts as unused: not before the time that its term names. The server removes it
+/// From when a record that is not held counts as unused: not before the time that its term names. The server removes it
 /// seven days later, and the next term follows its wall clock alone; that clock may have been ahead when the term was taken (S1).
 fn unused_from(now: impl Into<Bson>, term: impl Into<Bson>) -> Bson {
     Bson::Document(doc! { "$max": [now.into(), { "$toDate": { "$toLong": term.into() } }] })

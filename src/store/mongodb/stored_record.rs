@@ -1,4 +1,4 @@
-//! One document for each boundary: what is in it, and what it says.
+//! The document of a boundary: its fields and their meaning.
 //!
 //! ```text
 //! _id              the boundary, as it is
@@ -18,8 +18,8 @@
 //! version          of this format
 //! ```
 //!
-//! Fields are added, never renamed; unknown ones are ignored. Whoever edits a record by hand may turn its numbers into others
-//! of the same value.
+//! Fields are added, never renamed; unknown ones are ignored. An edit by hand may change the type of a number, not
+//! its value.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub const TOO_LARGE: &str = "tooLarge";
 pub struct StoredRecord {
     pub record: Record,
     pub nonce: u64,
-    /// In milliseconds since 1970, on the server's wall clock. For people.
+    /// In milliseconds since 1970, on the server's wall clock. For display.
     pub expires: u64,
     /// When it was looked at, on the same clock.
     pub now: u64,
@@ -157,7 +157,7 @@ impl StoredRecord {
     }
 }
 
-/// As the rule of takes sees it. The server has only one incarnation: what a majority has is not forgotten.
+/// The record as the takeover rule needs it. The server has one incarnation, since it forgets nothing that a majority has.
 pub fn view(stored: Option<&StoredRecord>) -> StoreState<String> {
     let trace = |stored: &StoredRecord| ObservedRecord {
         holder: stored.record.id.clone(),
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(StoredRecord::read(&document).expect("a record").previous_term, None);
     }
 
-    /// Fields that elect reads, with something in them that nobody expects there.
+    /// Fields that elect reads, with unexpected values.
     fn miswritten() -> impl Strategy<Value = Document> {
         let fields = document().keys().cloned().collect::<Vec<_>>();
         let text = (proptest_support::text(), 0..3_000_usize).prop_map(|(text, times)| text.repeat(times));

@@ -1,10 +1,10 @@
-//! Change streams: learning at once what would show with the next question anyway.
+//! Change streams: hints that come sooner than the next request.
 //!
-//! A hint and nothing more, but for one thing: a leader whose own record is seen to go learns that here, and what a stream
-//! tells has been confirmed by a majority (K11). A stream may tell what happened before that leader's own take, so only what
-//! comes behind it counts. Renewals are no news, and the server keeps them to itself.
+//! There is one exception: a leader that sees the removal of its own record has lost it, since a change stream shows only
+//! what a majority has confirmed (K11). A stream may repeat events from before that leader's own take, so only later ones
+//! count. Renewals are no news, and the server filters them out.
 //!
-//! A stream that has ended is restarted with the next question.
+//! A stream that has ended is restarted with the next request.
 
 use std::cell::Cell;
 use std::rc::Rc;

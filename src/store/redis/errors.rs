@@ -17,7 +17,7 @@ pub struct ClassifiedError {
     pub try_other_server: bool,
 }
 
-/// The meaning of a failed call. `server` is how people call it.
+/// The meaning of a failed call. `server` is its name in messages.
 pub fn classify(server: &str, error: &RedisError) -> ClassifiedError {
     let unavailable = |what: String, try_other_server| ClassifiedError {
         error: StoreError::Unavailable(format!("{server} {what}")),

@@ -84,7 +84,7 @@ pub struct Session {
     is_restart_reported: bool,
     /// Whether another server may be the primary by now.
     may_move: bool,
-    /// Whether a renewal of whoever leads would be news.
+    /// Whether a renewal of the leader would be news.
     undecided: Rc<Cell<bool>>,
 }
 
@@ -326,7 +326,7 @@ impl Session {
         format!("; if one is gone for good, start all candidates with ?replicas={option}&replicas-was={was}")
     }
 
-    /// For people.
+    /// For display.
     fn describe(&self, snapshot: &Snapshot) -> Observation {
         let wait = humantime::format_duration(self.rule.longest_wait());
         let known = observed(snapshot);

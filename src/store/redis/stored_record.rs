@@ -1,7 +1,7 @@
-//! One hash for each boundary: what is in it, and what it says.
+//! The hash of a boundary: its fields and their meaning.
 //!
-//! Everything that is read is limited here (S6): names and hosts are cut, a ttl counts as a day at most, and a record that this
-//! elect cannot campaign beside is an obstacle, which names its holder.
+//! All input is limited here (S6): names and hosts are cut, a ttl counts as a day at most, and a record that this elect
+//! cannot campaign beside is an obstacle, which names its holder.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub const NONCE_MAX: u64 = 1 << 53;
 pub struct Snapshot {
     /// The present incarnation of the server.
     pub incarnation: String,
-    /// Its wall clock. For people.
+    /// Its wall clock. For display.
     pub now: u64,
     pub epoch: Epoch,
     pub replicas: Count,
@@ -34,7 +34,7 @@ pub struct Snapshot {
 pub struct StoredRecord {
     pub record: Record,
     pub nonce: u64,
-    /// When it was last written, on the server's wall clock. For people.
+    /// When it was last written, on the server's wall clock. For display.
     pub renewed: u64,
     /// Where it was taken, or its last credited renewal was executed: the incarnation of the server,
     pub incarnation: String,
@@ -201,7 +201,7 @@ impl Snapshot {
         }
     }
 
-    /// The term before the leader's or, if nobody leads, the last one. Where the server may have forgotten leaders since
+    /// The term before the leader's or, without a leader, the last one. Where the server may have forgotten leaders since
     /// the record was written, the last one is not known.
     pub fn previous_term(&self) -> Option<Term> {
         let stored = self.stored.as_ref()?;
@@ -326,7 +326,7 @@ mod tests {
         }
     }
 
-    /// Records in which some fields are gone, too large, of another kind, or nobody's.
+    /// Records in which some fields are missing, too large, of another type, or unknown.
     fn miswritten() -> impl Strategy<Value = HashMap<String, String>> {
         let names = fields().into_keys().chain(["epoch", "required", "scheme"].map(str::to_owned)).collect::<Vec<_>>();
         let text = (proptest_support::text(), 0..3_000_usize).prop_map(|(text, times)| text.repeat(times));
