@@ -1,4 +1,4 @@
-//! The driver: one loop with one `select!` turns what happens into events of the election, and performs its actions.
+//! The driver: one loop with one `select!` that passes events to the election and performs its actions.
 //!
 //! Each arm is cancel safe and yields a plain value; actions are performed synchronously, in the order in which they are
 //! decided. Performing one never waits: worker, keeper and kernel take the time, and the result comes back as an event.

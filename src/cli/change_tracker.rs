@@ -1,8 +1,8 @@
-//! From what is seen of a store, look by look, to what is said about it: each change once, in order, and no change that
-//! is none. Pure: what has been seen goes in, what is to be said comes out.
+//! Turns successive observations into changes to report: each once, in order, without repetition. Pure: observations go
+//! in, changes come out.
 //!
-//! Terms are opaque, so that a gap between two of them means nothing by itself. That a term was skipped is said if the
-//! store knows of one, before the present or last, that is newer than the newest that was shown.
+//! Terms are opaque, so a gap between two of them means nothing by itself. A skipped term is reported if the previous term
+//! of an observation is newer than the newest term reported.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use elect_core::{Term, Time};
 /// How long a term that was over has to be seen again to be believed: the record of a leader that died is in the way of
 /// the next one for a moment, under whose lock it looks alive.
 const STALE_TERM_GRACE: Duration = Duration::from_secs(1);
-/// Boundaries that nobody leads are remembered while there are not more of them than this.
+/// Boundaries without a leader are remembered while there are not more of them than this.
 const TRACKED_BOUNDARIES_MAX: usize = 10_000;
 
 /// Something to be said.
@@ -111,7 +111,7 @@ impl ChangeTracker {
             self.observe_boundary(now, &boundary, observation, &mut changes);
         }
         for boundary in gone {
-            // Not heard of any more. That nobody leads it need not be said again.
+            // No longer observed. Its lack of a leader is not reported again.
             let tracked = self.tracked.entry(boundary.clone()).or_default();
             tracked.stale &= !matches!(tracked.reported, LastReported::NoLeader);
             self.observe_boundary(now, &boundary, Ok(Observation::default()), &mut changes);

@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and one file per command that answers.
+//! The command line: its subcommands, with a file for each.
 
 mod access;
 mod change_tracker;
@@ -194,7 +194,7 @@ fn parse() -> Result<Cli, ExitCode> {
     parsed.map_err(|error| {
         let asked_for_help = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion].contains(&error.kind());
         if asked_for_help || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            // Into a closed pipe: nobody wanted it.
+            // Into a closed pipe: its reader has ended.
             let _ = error.print();
             return if asked_for_help { Exit::Success.into() } else { Exit::Usage.into() };
         }

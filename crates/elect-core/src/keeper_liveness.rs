@@ -18,9 +18,9 @@ pub(super) struct KeeperLiveness {
     /// The term whose deadline is being watched, and the deadline that the keeper holds.
     armed: Option<(Term, Time)>,
     confirmed: bool,
-    /// When the question that has no answer yet was asked.
+    /// When the unanswered ping was sent.
     asked: Option<Time>,
-    /// When any question was last asked.
+    /// When the last ping was sent.
     last_asked: Time,
     ask_at: Time,
     killed: bool,
@@ -58,7 +58,7 @@ impl KeeperLiveness {
         self.asked = None;
     }
 
-    /// It is busy killing, and says so: as good as an answer, and the next word is due within half the kill allowance.
+    /// The keeper reports a long kill: as good as an answer, and the next message is due within half the kill allowance.
     pub(super) fn progressed(&mut self, now: Time) {
         if let Some(asked) = &mut self.asked {
             *asked = now.max(*asked);

@@ -40,7 +40,7 @@ pub(super) enum Mutation {
     NoRestartLimit,
     /// Stand again right after the limit was reached.
     NoSittingOut,
-    /// Start again before the keeper has said that nothing is left of the refused start.
+    /// Start again before the keeper has confirmed that nothing is left of the refused start.
     StartsBesideRefused,
     /// Give the boundary back as soon as the command has ended.
     NoHold,

@@ -7,12 +7,12 @@ use crate::{BackgroundHook, CommandEnd, NotStarted, Signal, Term, TimingError};
 /// A transition of an election, for the log and the status; each is reported once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The store says we won; to be verified.
+    /// The store has answered with a win, which is to be verified.
     Won {
         /// The new term.
         term: Term,
     },
-    /// The store says we won, under a term that is not above every term seen: the boundary is given back (S1).
+    /// The store has answered with a win whose term is not above every term seen: the boundary is released (S1).
     TermTooLow {
         /// The term that the store gave.
         term: Term,

@@ -229,7 +229,7 @@ fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<O
         (Some(name), None) => {
             Err(missing_password(&format!("user {name:?}"), "--password-file, ELECT_PASSWORD or ETCD3_PASSWORD"))
         }
-        // A password without a user is an error.
+        // A password without a user is not used.
         (None, _) => Ok(None),
     }
 }
