@@ -1,4 +1,4 @@
-//! What packagers make of elect, and what they need to know.
+//! The crate, the Debian package, and the completions, as packagers use them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `status`, `watch` and `wait`: what anybody can see of an election, on every kind of store.
+//! `status`, `watch` and `wait`: the view of an observer, on every kind of store.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

@@ -1,4 +1,4 @@
-//! How long a candidate waits, and what it says when it waits no longer: `--no-wait`, `--wait`, `--on-lost`.
+//! The wait limit and its exit statuses: `--no-wait`, `--wait`, `--on-lost`.
 
 use std::fs;
 use std::time::Duration;

@@ -90,7 +90,7 @@ fn a_server_that_forgot_everything_is_not_trusted() {
 /// What a snapshot says that is older than the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RdbSnapshot {
-    /// Somebody leads who is alive, and a candidate again.
+    /// The leader is alive, and a candidate again.
     NamesAnExLeader,
     NamesNobody,
 }

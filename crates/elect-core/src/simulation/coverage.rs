@@ -1,4 +1,4 @@
-//! What happened in the histories: a fault that never struck has proved nothing.
+//! The situations that the histories contain: a fault that never occurred has proved nothing.
 
 use std::fmt;
 

@@ -25,7 +25,7 @@ pub(super) enum Fault {
     Cut(usize, Direction),
     Mend(usize, Direction),
     StoreBack(AfterRestart),
-    /// Somebody ends what both processes left behind.
+    /// The processes that campaigner and keeper have left are killed.
     EndOrphans(usize),
 }
 

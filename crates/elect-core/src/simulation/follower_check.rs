@@ -12,11 +12,11 @@ use super::invariants::SLACK;
 use super::run::Simulation;
 use crate::{CommandEnd, Event, FromKeeper, Hook, HookFailure, LeaderKey, Notice, Program, RunId, Term};
 
-/// What the ledger knows of one candidate's follower and hooks.
+/// The expected state of one candidate's follower and hooks.
 #[derive(Debug)]
 pub(super) struct FollowerCheck {
     policy: Policy,
-    /// What was ordered last.
+    /// The last program that the candidate has ordered.
     ordered: Option<(Program, RunId)>,
     ordered_at: Duration,
     /// The term in which the hook before the command said yes.
@@ -86,7 +86,7 @@ fn stuck_is_known_at(clock: Clock, killed: Duration, awake: Duration, stop_timeo
 }
 
 impl Simulation {
-    /// Whom a waiter is told of: whoever thinks that it leads.
+    /// Reports to a waiting candidate any candidate that believes to lead.
     pub(super) fn leader_observed(&mut self, h: usize) {
         let host = &self.hosts[h];
         if !host.campaigner.is_running() {

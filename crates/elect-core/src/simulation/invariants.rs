@@ -1,4 +1,4 @@
-//! What must always hold, computed from what the model really did: none of it asks the core.
+//! The invariants, computed from the events of the model and never from the core's own state.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{Answer, Attempt, Event, Program, Renewed, Term};
 /// A timer may be late, and a message to the keeper takes its time.
 pub(super) const SLACK: Duration = LATEST.saturating_add(ms(10));
 
-/// What the ledger knows of one candidate.
+/// The expected state of one candidate.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "a ledger: each is a fact of its own")]
 pub(super) struct ReferenceState {

@@ -16,7 +16,7 @@ use super::store::{Ask, Effect, Next, Reply, Request};
 
 type Record = ObservedRecord<u64>;
 
-/// What a candidate saw, and what its take insists on.
+/// The view of a candidate, which its take compares.
 pub(super) type Observed = StoreState<u64>;
 
 /// By what a release knows that the record is ours.
@@ -251,7 +251,7 @@ impl RecordClient {
             }
             Reply::Conflict => {
                 self.rule.discard_outstanding();
-                // Whoever it was that was quicker: that shows in the next look.
+                // Another candidate was quicker; the next observation shows it.
                 waiting(Some(rng.between(ms(1), ms(100))), false)
             }
             Reply::Renewed { ttl, nonce, found, basis } => {

@@ -9,7 +9,7 @@ use super::coverage::Seen;
 use super::run::Simulation;
 use crate::{Event, RequestId, Term};
 
-/// What was asked of one candidate and has not been answered.
+/// The requests to one candidate that have no answer yet.
 #[derive(Debug, Default)]
 pub(super) struct RequestCheck {
     last: u64,
@@ -71,7 +71,7 @@ impl Simulation {
     fn check_leads_until(&mut self, h: usize, term: Term, until: Time) {
         let until = self.hosts[h].clock.when(until);
         if until <= self.now {
-            // Whoever asked is told when that is, and takes it for a no.
+            // The client gets that time, and takes it for a no.
             return;
         }
         self.coverage.count(Seen::Granted);

@@ -12,7 +12,7 @@ use super::run::Simulation;
 use super::setup::{Setup, StoreModel};
 use crate::{CommandEnd, Event, FromKeeper, Notice, Outcome, Reason, Term};
 
-/// What the ledger knows of one candidate's command and how it fares.
+/// The expected state of one candidate's command and its restarts.
 #[derive(Debug)]
 pub(super) struct RestartCheck {
     pub policy: Policy,
@@ -21,7 +21,7 @@ pub(super) struct RestartCheck {
     born: Option<(Term, Time)>,
     /// How and when the last run ended, if it did so by itself and in time.
     end: Option<(CommandEnd, Time)>,
-    /// Somebody asked it to stop in this term.
+    /// A stop was asked for in this term.
     asked: bool,
     /// The keeper has died, or was faster than the campaigner, in this term.
     excused: bool,
@@ -211,7 +211,7 @@ impl Simulation {
             Notice::GivenUp { sits_out, .. } => {
                 let allowed = restart_check.recent(now) < restart_check.policy.restart.limit as usize;
                 restart_check.gave_up = Some(now);
-                // What is counted begins anew.
+                // The count starts again.
                 restart_check.restarts.clear();
                 let ends = restart_check.policy.on_lost == OnLost::End;
                 let before = std::mem::replace(&mut restart_check.sat_out, sits_out.unwrap_or_default());

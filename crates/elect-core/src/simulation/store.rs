@@ -1,4 +1,4 @@
-//! What the three kinds of model store have in common: calls, answers, and the candidate's side of a request.
+//! The common part of the three model stores: calls, answers, and the candidate's side of a request.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::record_store::{AfterRestart, Claim, Observed, RecordClient, RecordSer
 use crate::takeover::{Basis, Vacancy};
 use crate::{Answer, Attempt, Campaigned, Renewed, Term};
 
-/// What the candidate asked for.
+/// The request of the candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Campaign,
@@ -69,7 +69,7 @@ pub(super) enum Reply {
     Locked(Option<Term>),
     LockIs(bool),
     Done,
-    /// Nobody listens there.
+    /// No process reads the channel.
     Unreachable,
 }
 

@@ -177,7 +177,7 @@ impl Simulation {
         let wait_check = &mut self.hosts[h].wait_check;
         match report {
             Notice::Won { .. } => {
-                // Whatever is not verified was not heard of again.
+                // A win that is not verified counts as unanswered.
                 (wait_check.said, wait_check.won, wait_check.ended_well) = (Some(AnswerKind::Nothing), true, false);
                 (wait_check.verified_until, wait_check.verifying) = (now + verify_within, true);
             }
@@ -286,7 +286,7 @@ impl Simulation {
         }
         wait_check.verifying = false;
         let since = *wait_check.standing.get_or_insert(self.now);
-        // What is not settled is asked again at the usual pace.
+        // An undecided answer is followed by a request at the usual pace.
         let pace = host.reference.ttl.unwrap_or_default();
         let until = wait_check.undecided.map_or(wait_check.until(), |at| wait_check.until().max(at + pace));
         let since = if wait_check.undecided.is_some() { since + 2 * host.reference.request_timeout() } else { since };

@@ -77,7 +77,7 @@ impl Scene {
 
 #[test]
 fn with_no_wait_the_first_no_is_the_end_and_the_place_is_given_back() {
-    // Somebody leads; or nobody does, and there is something to be waited out.
+    // Another candidate leads; or none does, and a record has to be waited for.
     for again in [None, Some(ms(0)), Some(ms(3_000))] {
         let mut scene = waiting(ms(0));
         let asked = scene.asks(at(0));
@@ -350,7 +350,7 @@ fn a_lost_leadership_is_the_end_where_that_is_wished_and_a_new_stand_where_not()
             // The command ends because it was told to: its status is not what this is about.
             scene.keeper_says(scene.now, FromKeeper::Exited { run: 1, end: EXITED });
             let mut actions = scene.keeper_says(scene.now, FromKeeper::Empty { run: 1 });
-            // What the store may still hold is given back first.
+            // The release of what the store may still hold comes first.
             if matches!(loss, Loss::RanOut | Loss::Expired) {
                 assert_eq!(scene.candidate.phase(), Phase::Releasing, "{loss:?}");
                 actions = scene.answered(scene.now, release(&actions), Answer::Release(true));
