@@ -1,4 +1,4 @@
-//! From flags to a configuration that has been proven to make sense. No I/O.
+//! The configuration: flags, checked for consistency. No I/O.
 
 mod flags;
 
@@ -29,7 +29,7 @@ const RESTARTS_MAX: u32 = 1_000;
 pub struct Config {
     /// The boundary to campaign for.
     pub boundary: Boundary,
-    /// Shown to people; `None`: the hostname.
+    /// The name that is shown; `None`: the hostname.
     pub name: Option<String>,
     /// The address for followers; `None`: the hostname, no port.
     pub advertise: Option<HostPort>,
@@ -89,7 +89,7 @@ pub enum ConfigError {
     /// Timings that do not hold together.
     #[error(transparent)]
     Timing(#[from] TimingError),
-    /// A lease that nobody may count on: a record that says more is not believed (S6).
+    /// A lease above the limit: a record with a larger ttl is not accepted (S6).
     #[error("--ttl {} is longer than 24h, the most that a record is believed: give a shorter one", humantime::format_duration(*.0))]
     TtlTooLong(Duration),
     /// A text whose limit keeps all that the keeper is told within one message.
@@ -239,7 +239,7 @@ fn hooks(flags: &HookFlags) -> Result<Hooks, ConfigError> {
     })
 }
 
-/// The effect of a new leader on a follower, as people write it: `restart`, `ignore`, or a signal.
+/// The effect of a new leader on a follower, in the notation of the flag: `restart`, `ignore`, or a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnChangeFlag(pub OnChange);
 
@@ -289,7 +289,7 @@ fn policy(no_wait: bool, wait: Option<Duration>, on_lost: Option<OnLostFlag>) ->
     Ok(Policy { campaign_limit, on_lost, ..Policy::default() })
 }
 
-/// How often within how long, as people write it: `5/1m`.
+/// A count within a duration, in the notation of the flag: `5/1m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestartLimit {
     /// So many restarts at most.
@@ -318,7 +318,7 @@ impl FromStr for RestartLimit {
     }
 }
 
-/// A signal as people write it: `TERM`, `SIGTERM`, `15`.
+/// A signal in the notation of flags: `TERM`, `SIGTERM`, `15`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignalName(pub i32);
 

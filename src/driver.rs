@@ -1,4 +1,4 @@
-//! The driver: one loop with one `select!` turns what happens into events of the election, and performs its actions.
+//! The driver: one loop with one `select!` that passes events to the election and performs its actions.
 //!
 //! Each arm is cancel safe and yields a plain value; actions are performed synchronously, in the order in which they are
 //! decided. Performing one never waits: worker, keeper and kernel take the time, and the result comes back as an event.
@@ -174,7 +174,7 @@ impl Driver {
 
     fn on_store_event(&mut self, event: StoreEvent) {
         match event {
-            StoreEvent::Answer { attempt, answer, story: note } => self.on_store_answer(attempt, answer, &note),
+            StoreEvent::Answer { attempt, answer, note } => self.on_store_answer(attempt, answer, &note),
             StoreEvent::Claim { claim, given } => {
                 let sent = self.keeper.send_claim(claim);
                 // A worker that no longer waits has timed out; its next request sends the claim again.

@@ -1,4 +1,4 @@
-//! The election as log lines: each transition once, store errors not more often than people can read.
+//! The election as log lines: each transition once, store errors at a limited rate.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ struct Outage {
 }
 
 impl EventLog {
-    /// Logs the note of a store's answer. Returns the text of an error if people are warned of it.
+    /// Logs the note of a store's answer. Returns the text of an error if a warning was logged.
     pub fn store_note(&mut self, now: Time, note: &StoreNote) -> Option<String> {
         match note {
             StoreNote::None => self.store_recovered(now),
@@ -286,7 +286,7 @@ fn hook_failed(hook: Hook, failure: HookFailure) {
     }
 }
 
-/// The name of a signal, as people know it: `TERM`, not 15.
+/// The name of a signal: `TERM`, not 15.
 fn name(Signal(number): Signal) -> String {
     nix::sys::signal::Signal::try_from(number)
         .map_or_else(|_| number.to_string(), |signal| signal.as_str().trim_start_matches("SIG").to_owned())

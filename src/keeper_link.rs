@@ -163,7 +163,7 @@ impl<K: KeeperProcess> KeeperLink<K> {
     /// Sends a message behind all earlier ones. Returns like [`KeeperLink::flush`].
     #[must_use]
     pub fn send(&mut self, message: ToKeeper) -> Vec<FromKeeper> {
-        // A program starts over an empty tree: a kill of the former tree must not reach it.
+        // A program starts over an empty tree: a kill of the previous tree must not reach it.
         if matches!(message, ToKeeper::Start { .. }) {
             self.is_killing = false;
         }

@@ -22,7 +22,7 @@ pub enum KnownLeader {
 pub struct RemoteLeader {
     /// The candidate's id.
     pub id: String,
-    /// Its name, for people.
+    /// Its name, for display.
     pub name: String,
     /// Its host.
     pub host: Option<String>,
@@ -67,7 +67,7 @@ impl LeaderTracker {
         [Some(Event::LeaderObserved(self.other())), changed].into_iter().flatten().collect()
     }
 
-    /// The term of another leader, as far as it is believed (S1).
+    /// The term of another leader, if it is accepted (S1).
     #[must_use]
     pub fn observed_term(&self, observation: &Observation) -> Option<Event> {
         let term_of_another =

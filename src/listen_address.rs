@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// An address to listen at, as people write it: `:8080`, `127.0.0.1:8080`, `[::1]:8080`.
+/// An address to listen at, in the notation of the flag: `:8080`, `127.0.0.1:8080`, `[::1]:8080`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress(String);
 

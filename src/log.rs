@@ -124,7 +124,7 @@ struct Line {
 enum Stamps {
     /// Nothing: the journal has its own.
     None,
-    /// On a terminal people know the day.
+    /// A terminal shows the time without the day.
     Time,
     Full,
 }
@@ -179,7 +179,7 @@ impl Fields {
     const PREFIX_BYTES_MAX: usize = 96;
 
     fn field(&mut self, name: &str, value: &str) {
-        // Of the library that hands on what others log: not for people.
+        // The target of the library that passes on the log of others: not shown.
         if name.starts_with("log.") {
             return;
         }

@@ -1,7 +1,7 @@
-//! The moment in which elect gets from the kernel what it needs: threads, descriptors, signal handlers (DESIGN.md K13).
+//! The resources that elect obtains from the kernel at start: threads, descriptors, signal handlers (DESIGN.md K13).
 //!
-//! Libraries panic where the kernel refuses a descriptor. At start that is a limit that is too low, and one sentence
-//! says so; later nothing is needed any more whose refusal could be a panic.
+//! Libraries panic where the kernel refuses a descriptor. At start the cause is a limit that is too low, and one sentence
+//! reports it; later elect needs no resource whose refusal could be a panic.
 
 use std::any::Any;
 use std::fs::File;

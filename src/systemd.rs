@@ -1,8 +1,8 @@
 //! Notifications to systemd: readiness, the status line, the watchdog, and a stop with the time that it may take.
 //!
 //! Messages go to the datagram socket that `NOTIFY_SOCKET` names, without ever waiting for it: a message that finds no
-//! room is replaced a little later by the state of then. `sd_notify` has the words of the protocol; its own sending
-//! blocks when the socket is full and knows no abstract names.
+//! room is replaced a little later by the state at that time. The crate `sd_notify` encodes the protocol; its own function
+//! for sending blocks when the socket is full and supports no abstract names.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
@@ -28,7 +28,7 @@ const EXTEND_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct SystemdNotifier {
     socket: Option<NotifySocket>,
-    /// Half of what the watchdog allows; `None`: nobody watches.
+    /// Half of what the watchdog allows; `None`: there is no watchdog.
     interval: Option<Duration>,
     sent: Sent,
     watchdog_at: Time,
@@ -65,7 +65,7 @@ impl SystemdNotifier {
                 .inspect_err(|error| debug!("NOTIFY_SOCKET {} cannot be used: {error}", name.display()))
                 .ok()
         });
-        // Only if it is us who is watched, not somebody who started us.
+        // Only if the watchdog is for this process, not for one that has started it.
         SystemdNotifier::new(socket, sd_notify::watchdog_enabled())
     }
 

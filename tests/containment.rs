@@ -1,4 +1,4 @@
-//! The tiers of containment, as their users meet them: the faults of a hand-over, the storms, and what each tier leaves.
+//! The tiers of containment, end to end: the faults of a hand-over, the storms, and what each tier leaves.
 //!
 //! A tier that is not to be had where this runs is refused by name, and that is asserted in its stead.
 

@@ -1,4 +1,4 @@
-//! A word with a candidate on this host: `assert`, `extend`, `resign`, `proclaim`. Each test holds for every store.
+//! `assert`, `extend`, `resign`, `proclaim`: requests to a candidate on this host. Each test holds for every store.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! What a command is born with.
+//! The environment, descriptors and signal state that a command starts with.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A lock directory whose path leads elsewhere all of a sudden: through links, renames, mounts, and deletions.
+//! A lock directory whose path suddenly leads elsewhere: through links, renames, mounts, and deletions.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};

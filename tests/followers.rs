@@ -1,4 +1,4 @@
-//! What runs while another leads: told of each leader, and gone before its own candidate leads.
+//! Followers: they run while another candidate leads, get each leader, and end before their own candidate leads.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,7 +39,7 @@ fn all_follow(sandbox: &Sandbox, leader: &LeaderEnv, count: usize, what: &str) -
     })
 }
 
-/// Whoever led had nothing of its follower left when its command started.
+/// Each leader's follower had ended when its command started.
 fn followers_are_gone_in_time(sandbox: &Sandbox) {
     let told = sandbox.followers();
     for lead in told.iter().filter(|told| told.what == "lead") {

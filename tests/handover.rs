@@ -1,6 +1,6 @@
-//! From one leader to the next: whatever happens to the first, the second starts only when nothing of it is left.
+//! Hand-overs: whatever happens to the first leader, the second starts only when no process of the first is left.
 //!
-//! Each test is a relay of so many candidates; `cargo test -- --nocapture` shows the figures, `ELECT_LONG=1` runs all.
+//! Each test is a series of hand-overs; `cargo test -- --nocapture` shows the figures, `ELECT_LONG=1` runs all.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;

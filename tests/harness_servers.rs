@@ -1,4 +1,4 @@
-//! The servers and the networks that the tests are made of do what they say.
+//! Tests of the harness: its servers and networks behave as their documentation says.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

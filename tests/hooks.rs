@@ -1,4 +1,4 @@
-//! What runs on the way into leadership and out of it, and beside it.
+//! Hooks: those before and after a leadership, and those beside it.
 
 use std::fs;
 use std::time::Duration;

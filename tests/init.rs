@@ -1,4 +1,4 @@
-//! As PID 1: whoever loses its parent becomes elect's child, signals without a handler do nothing, and the end is everybody's.
+//! elect as PID 1: orphans become its children, signals without a handler do nothing, and its end kills every process.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::wait::{now, since};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, eventually, millis, processes, until};
 
-/// Nobody else sees what it mounts, and elect is its PID 1.
+/// It has a mount namespace of its own, and elect is its PID 1.
 const AS_INIT: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
 
 const ORPHANS: usize = 1000;

@@ -1,4 +1,4 @@
-//! The keeper between two steps: what dies, stands still or is slow just where it would hurt.
+//! Faults of the keeper: it dies, is stopped or is slow between two steps where that is most dangerous.
 
 use std::fs;
 use std::path::Path;

@@ -105,7 +105,7 @@ fn lose_once(loss: impl Fn(&Sandbox)) -> Measurements {
         overlaps: sandbox.history().overlaps.len(),
         survivors: 0,
     };
-    // Whoever leads now: when it has gone, the other one does.
+    // When the present leader has ended, the other candidate leads.
     let (leader, other) = if leads(&first, started) { (first, second) } else { (second, first) };
     leader.terminate();
     let last = sandbox.starts(3).latest();

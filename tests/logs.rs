@@ -1,4 +1,4 @@
-//! What is said on stderr, and what is not.
+//! The lines on stderr: which events are logged, and which are not.
 
 use serde_json::Value;
 
@@ -75,7 +75,7 @@ fn a_filter_decides_what_is_said() {
 #[test]
 fn a_full_pipe_delays_nothing() {
     let sandbox = Sandbox::new();
-    // Nobody reads what elect says: it hands over all the same.
+    // The log has no reader, and the hand-over happens nevertheless.
     let unread = ["bash", "-c", r#"exec 2> >(exec sleep 600); exec "$@""#, "bash"];
     let mut leader = ElectCmd::new(&sandbox).wrapped_by(unread).switch("-vv").witness(&Witness::new()).start();
     sandbox.starts(1);

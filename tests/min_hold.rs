@@ -29,7 +29,7 @@ fn holds(leader: &CandidateProcess) {
     leader.wait_for_log("the boundary is kept for another");
 }
 
-/// Somebody who waits, and whose command then starts not before this.
+/// A waiting candidate whose command starts not before this.
 #[track_caller]
 fn hands_over(sandbox: &Sandbox, waiter: CandidateProcess, not_before: Duration) {
     let next = sandbox.starts(1).latest();

@@ -1,4 +1,4 @@
-//! What packagers make of elect, and what they need to know.
+//! The crate, the Debian package, and the completions, as packagers use them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -142,7 +142,7 @@ fn bash_completes_commands_flags_and_values() {
     assert_eq!(offered(&["elect", "re"]), ["resign"]);
     assert_eq!(offered(&["elect", "run", "--fence"]), ["--fence-grace"]);
     assert_eq!(offered(&["elect", "run", "--restart", "on"]), ["on-failure"]);
-    assert!(!offered(&["elect", ""]).contains(&"relinquish".to_owned()), "nobody types this");
+    assert!(!offered(&["elect", ""]).contains(&"release-claim".to_owned()), "a hidden subcommand");
 }
 
 #[test]

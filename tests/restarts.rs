@@ -39,7 +39,7 @@ fn restarts_keep_the_term_and_are_counted() {
         let sandbox = Sandbox::new();
         let elect = restarting(&sandbox, when).flag("--restart-limit", "3/1h").switch("-n");
         let ended = elect.shell(&noting(&format!("exit {status}"))).run();
-        // Who does not wait ends with its command's status, when that has had its restarts.
+        // With --no-wait a candidate ends with its command's status after the last restart.
         assert_eq!(ended.status.code(), Some(status), "{ended:?}");
         assert_eq!(in_one_term(&sandbox), 4, "one start and three restarts: {ended:?}");
         ended.stderr_contains(&["the leader command is started again in", "--restart-limit"]);

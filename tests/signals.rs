@@ -1,4 +1,4 @@
-//! What each signal does, state by state. A new state is a column more: see [`CandidateState`].
+//! The effect of each signal in each state. A new state is one more column: see [`CandidateState`].
 
 use std::fs;
 

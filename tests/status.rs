@@ -1,4 +1,4 @@
-//! `elect status`: who leads, and who is in the way.
+//! `elect status`: the leader, and the obstacles.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! `status`, `watch` and `wait`: what anybody can see of an election, on every kind of store.
+//! `status`, `watch` and `wait`: the view of an observer, on every kind of store.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -267,10 +267,10 @@ fn a_trouble_of_the_store_is_said_once_and_the_watch_goes_on() {
         let ended = fixture.query("wait", &["cron", "--timeout", "1s"]).run();
         ended.fails_with(69, &["127.0.0.1:", "waited for 1s"]);
         fixture.query("wait", &["cron", "--timeout", "0"]).run().fails_with(69, &["127.0.0.1:"]);
-        let mut patient = fixture.query("wait", &["cron", "--for", "name=web-9"]).start();
-        patient.wait_for_log("still waiting");
+        let mut waiter = fixture.query("wait", &["cron", "--for", "name=web-9"]).start();
+        waiter.wait_for_log("still waiting");
         throughout(Duration::from_secs(2), "one line per trouble", || {
-            said(&watch).len() == 2 && patient.log().lines().count() == 1
+            said(&watch).len() == 2 && waiter.log().lines().count() == 1
         });
         fixture.restart_server();
         until("it is shown who leads", || said(&watch).len() > 2);
@@ -278,7 +278,7 @@ fn a_trouble_of_the_store_is_said_once_and_the_watch_goes_on() {
         assert!(after[2..].iter().all(|name| name == "web-1" || name == "none"), "{after:?}");
         leader.terminate();
         let next = fixture.leader("web-9");
-        patient.ends_with(0);
+        waiter.ends_with(0);
         until("the next one is shown", || names_and_events(&watch).last().is_some_and(|last| last == "web-9"));
         next.terminate();
     });

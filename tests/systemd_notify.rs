@@ -1,4 +1,4 @@
-//! What a service manager is told. Its ear is the test's own here; a real systemd hears in `tests/systemd.rs`.
+//! The messages to a service manager. The test receives them itself; a real systemd does in `tests/systemd.rs`.
 
 use std::time::Duration;
 

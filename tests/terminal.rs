@@ -1,4 +1,4 @@
-//! From a terminal, with a shell's job control: whatever a person presses, nothing is left and nothing overlaps.
+//! elect at a terminal with a shell's job control: whichever key is pressed, no process is left and no commands overlap.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Bad input: one line that says what is wrong and what to do, a status of its own, and nothing left running.
+//! Bad input: one line with the fault and the remedy, an exit status of its own, and no process left running.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -147,7 +147,7 @@ fn a_file_that_is_no_script_runs_under_the_shell_as_everywhere() {
     assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(5), "word\n"), "{ended:?}");
 }
 
-/// Nobody else sees what it mounts, and it is PID 1.
+/// It has a mount namespace of its own, and is PID 1.
 const AS_INIT: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
 
 #[test]

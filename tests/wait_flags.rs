@@ -1,4 +1,4 @@
-//! How long a candidate waits, and what it says when it waits no longer: `--no-wait`, `--wait`, `--on-lost`.
+//! The wait limit and its exit statuses: `--no-wait`, `--wait`, `--on-lost`.
 
 use std::fs;
 use std::time::Duration;
@@ -283,7 +283,7 @@ fn a_lost_leadership_is_sought_again_where_nothing_else_is_asked_for() {
 }
 
 #[test]
-fn who_seeks_a_lost_leadership_again_does_so_with_the_patience_of_the_beginning() {
+fn a_candidate_that_lost_its_leadership_campaigns_again_with_the_same_limit() {
     for flags in [["-n", "--on-lost=recampaign"], ["--wait=300ms", "--on-lost=recampaign"]] {
         let sandbox = Sandbox::new();
         let elect = flags.iter().fold(ElectCmd::new(&sandbox), |elect, flag| elect.switch(flag));

@@ -1,4 +1,4 @@
-//! From the flags to what gets us into a store: reads the password from where it is kept.
+//! The access settings of a store, from the flags: reads the password from its file or variable.
 
 use std::io::Read;
 use std::path::PathBuf;

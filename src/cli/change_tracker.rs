@@ -1,8 +1,8 @@
-//! From what is seen of a store, look by look, to what is said about it: each change once, in order, and no change that
-//! is none. Pure: what has been seen goes in, what is to be said comes out.
+//! Turns successive observations into changes to report: each once, in order, without repetition. Pure: observations go
+//! in, changes come out.
 //!
-//! Terms are opaque, so that a gap between two of them means nothing by itself. That a term was skipped is said if the
-//! store knows of one, before the present or last, that is newer than the newest that was shown.
+//! Terms are opaque, so a gap between two of them means nothing by itself. A skipped term is reported if the previous term
+//! of an observation is newer than the newest term reported.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use elect_core::{Term, Time};
 /// How long a term that was over has to be seen again to be believed: the record of a leader that died is in the way of
 /// the next one for a moment, under whose lock it looks alive.
 const STALE_TERM_GRACE: Duration = Duration::from_secs(1);
-/// Boundaries that nobody leads are remembered while there are not more of them than this.
+/// Boundaries without a leader are remembered while there are not more of them than this.
 const TRACKED_BOUNDARIES_MAX: usize = 10_000;
 
 /// Something to be said.
@@ -111,7 +111,7 @@ impl ChangeTracker {
             self.observe_boundary(now, &boundary, observation, &mut changes);
         }
         for boundary in gone {
-            // Not heard of any more. That nobody leads it need not be said again.
+            // No longer observed. Its lack of a leader is not reported again.
             let tracked = self.tracked.entry(boundary.clone()).or_default();
             tracked.stale &= !matches!(tracked.reported, LastReported::NoLeader);
             self.observe_boundary(now, &boundary, Ok(Observation::default()), &mut changes);
@@ -145,22 +145,22 @@ impl ChangeTracker {
 impl TrackedBoundary {
     fn observe(&mut self, now: Time, observation: Observation) -> Vec<ChangeKind> {
         self.error_reported = false;
-        let former = observation.former;
+        let previous_term = observation.previous_term;
         if let Some(leader) = observation.leader {
-            return self.observe_leader(now, leader, former);
+            return self.observe_leader(now, leader, previous_term);
         }
         self.suspect_term = None;
-        let skipped = self.skipped(former);
+        let skipped = self.skipped(previous_term);
         let is_new = !matches!(self.reported, LastReported::NoLeader) || matches!(skipped, Skipped::After(_));
         if !is_new && !self.stale {
             return Vec::new();
         }
         (self.reported, self.stale) = (LastReported::NoLeader, false);
-        self.latest_term = self.latest_term.max(former);
+        self.latest_term = self.latest_term.max(previous_term);
         vec![ChangeKind::NoLeader { obstacle: observation.obstacle, skipped }]
     }
 
-    fn observe_leader(&mut self, now: Time, leader: Leader, former: Option<Term>) -> Vec<ChangeKind> {
+    fn observe_leader(&mut self, now: Time, leader: Leader, previous_term: Option<Term>) -> Vec<ChangeKind> {
         if let LastReported::Leader(reported) = &self.reported
             && reported.term == leader.term
             && reported.id == leader.id
@@ -174,7 +174,7 @@ impl TrackedBoundary {
             return vec![ChangeKind::Leader { leader, skipped: Skipped::No }];
         }
         let mut kinds = Vec::new();
-        let mut skipped = self.skipped(former);
+        let mut skipped = self.skipped(previous_term);
         if let (Some(term), Some(latest_term)) = (leader.term, self.latest_term)
             && term <= latest_term
         {
@@ -198,10 +198,10 @@ impl TrackedBoundary {
         kinds
     }
 
-    fn skipped(&self, former: Option<Term>) -> Skipped {
-        match (&self.reported, former) {
+    fn skipped(&self, previous_term: Option<Term>) -> Skipped {
+        match (&self.reported, previous_term) {
             (LastReported::Nothing, _) | (_, None) => Skipped::Unknown,
-            (LastReported::NoLeader | LastReported::Leader(_), former) if former > self.latest_term => {
+            (LastReported::NoLeader | LastReported::Leader(_), previous_term) if previous_term > self.latest_term => {
                 Skipped::After(self.latest_term)
             }
             (LastReported::NoLeader | LastReported::Leader(_), _) => Skipped::No,
@@ -232,12 +232,12 @@ mod tests {
         }
     }
 
-    fn led(term: Term, former: impl Into<Option<Term>>) -> Observation {
-        Observation { leader: Some(leader(term)), former: former.into(), ..Observation::default() }
+    fn led(term: Term, previous_term: impl Into<Option<Term>>) -> Observation {
+        Observation { leader: Some(leader(term)), previous_term: previous_term.into(), ..Observation::default() }
     }
 
-    fn unled(former: impl Into<Option<Term>>) -> Observation {
-        Observation { former: former.into(), ..Observation::default() }
+    fn unled(previous_term: impl Into<Option<Term>>) -> Observation {
+        Observation { previous_term: previous_term.into(), ..Observation::default() }
     }
 
     fn down() -> StoreError {
@@ -367,13 +367,13 @@ mod tests {
         let mut dice = fastrand::Rng::with_seed(5);
         for _ in 0..2_000 {
             let mut changes = ChangeTracker::default();
-            let (mut term, mut former, mut leads) = (1, None, false);
+            let (mut term, mut previous_term, mut leads) = (1, None, false);
             let (mut last_said, mut highest) = (String::new(), 0);
             for _ in 0..40 {
                 match dice.u8(..4) {
-                    0 if leads => (leads, former) = (false, Some(term)),
+                    0 if leads => (leads, previous_term) = (false, Some(term)),
                     0 | 1 => {
-                        former = if leads { Some(term) } else { former };
+                        previous_term = if leads { Some(term) } else { previous_term };
                         (term, leads) = (term + dice.u64(1..5), true);
                     }
                     2 => {
@@ -384,7 +384,7 @@ mod tests {
                     }
                     _ => {}
                 }
-                for reported in changes.sees(if leads { led(term, former) } else { unled(former) }) {
+                for reported in changes.sees(if leads { led(term, previous_term) } else { unled(previous_term) }) {
                     let number: Option<u64> = reported.split([' ', '?']).next().and_then(|word| word.parse().ok());
                     if let Some(number) = number {
                         assert!(number >= highest, "{number} after {highest}");

@@ -1,4 +1,4 @@
-//! `elect completions`: what a shell needs to complete elect's command line.
+//! `elect completions`: the completion scripts for shells.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use super::Shell;
 use crate::exit::Exit;
 
 pub fn print(shell: Shell) -> ExitCode {
-    // Into a closed pipe: whoever asked has seen enough.
+    // Into a closed pipe: its reader has ended.
     let _ = io::stdout().write_all(&script(shell));
     Exit::Success.into()
 }

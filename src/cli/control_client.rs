@@ -1,4 +1,4 @@
-//! `elect assert`, `extend`, `resign`, `proclaim`: a word with a candidate on this host, over its control socket.
+//! `elect assert`, `extend`, `resign`, `proclaim`: one request to a candidate on this host, over its control socket.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -63,7 +63,7 @@ pub fn extend(target: &ControlTarget) -> ExitCode {
             Some(left) => humantime::format_duration(left).to_string(),
             None => "no end".to_owned(),
         };
-        // Into a closed pipe: nobody wanted it.
+        // Into a closed pipe: its reader has ended.
         let _ = writeln!(io::stdout(), "{text}");
     })
 }
@@ -165,7 +165,7 @@ fn send(
     }
 }
 
-/// The term of the command that we are part of: an answer about another one would be about somebody else.
+/// The term of the command that we are part of: an answer about another term would be about another leader.
 fn own_term(target: &ControlTarget) -> Option<u64> {
     own_socket(target)?;
     std::env::var("ELECT_TERM").ok()?.parse().ok()

@@ -1,4 +1,4 @@
-//! Leaders and times in words, for people.
+//! Leaders and times as text.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -40,7 +40,7 @@ pub fn rounded_duration(duration: Duration) -> String {
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// A time on the wall clock, in universal time: of the day alone for who sits before it, in full for everybody else.
+/// A time on the wall clock, in universal time: the time of day on a terminal, full RFC 3339 otherwise.
 pub fn timestamp(millis: u64, is_terminal: bool) -> String {
     let at = UNIX_EPOCH + Duration::from_millis(millis);
     if is_terminal {
@@ -51,7 +51,7 @@ pub fn timestamp(millis: u64, is_terminal: bool) -> String {
     }
 }
 
-/// Whether stdout is a terminal that shows text in bold, and nobody minds.
+/// Whether stdout is a terminal that shows text in bold, and the environment does not forbid it.
 pub fn supports_bold() -> bool {
     std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and one file per command that answers.
+//! The command line: its subcommands, with a file for each.
 
 mod access;
 mod change_tracker;
@@ -9,7 +9,7 @@ mod format;
 mod generated_files;
 mod help;
 mod plan;
-mod relinquish;
+mod release_claim;
 mod run;
 mod status;
 mod stdout;
@@ -160,8 +160,8 @@ fn command() -> clap::Command {
 /// The whole program: reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(descriptor) = relinquish::claim_descriptor() {
-        return relinquish::relinquish(descriptor);
+    if let Some(descriptor) = release_claim::claim_descriptor() {
+        return release_claim::release_claim(descriptor);
     }
     match parse() {
         Ok(Cli { command: Command::Run(flags) }) => run::run(*flags),
@@ -194,7 +194,7 @@ fn parse() -> Result<Cli, ExitCode> {
     parsed.map_err(|error| {
         let asked_for_help = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion].contains(&error.kind());
         if asked_for_help || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            // Into a closed pipe: nobody wanted it.
+            // Into a closed pipe: its reader has ended.
             let _ = error.print();
             return if asked_for_help { Exit::Success.into() } else { Exit::Usage.into() };
         }

@@ -1,4 +1,4 @@
-//! `elect plan`: the derived timings, so that nobody has to do the arithmetic (T5).
+//! `elect plan`: the derived timings, computed and shown (T5).
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ pub fn plan(flags: &RunFlags) -> ExitCode {
         Ok(timing) => timing,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
-    // Into a closed pipe: whoever asked has seen enough.
+    // Into a closed pipe: its reader has ended.
     let _ = io::stdout().write_all(table(&timing, flags.stop_timeout).as_bytes());
     Exit::Success.into()
 }

@@ -1,4 +1,4 @@
-//! `elect run`: everything that has to be found out before there is a thread, then the fork, then the driver.
+//! `elect run`: the checks that have to precede any thread, then the fork, then the driver.
 
 use std::process::ExitCode;
 

@@ -36,7 +36,7 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
             (false, None) if seen.is_empty() => format!("no boundaries in {}\n", query.url),
             (false, None) => table(&seen, here()),
         };
-        // Into a closed pipe: whoever asked has seen enough.
+        // Into a closed pipe: its reader has ended.
         let _ = io::stdout().write_all(text.as_bytes());
         if query.boundary.is_none() && !flags.json {
             for (boundary, obstacle) in

@@ -1,5 +1,5 @@
-//! Lines on stdout, from a loop that must go on: a slow reader does not delay the handling of signals, and a reader
-//! that has gone is noticed without writing.
+//! Lines on stdout that do not block the loop: a slow reader does not delay the handling of signals, and the end of the
+//! reader is noticed without writing.
 
 use std::io::{self, Stdout};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -68,7 +68,7 @@ impl StdoutWriter {
         }
     }
 
-    /// Returns when nobody will read any more. Cancel safe.
+    /// Returns when the reader has ended. Cancel safe.
     pub async fn reader_gone(&self) {
         match &self.readiness {
             Some(readiness) => drop(readiness.ready(Interest::ERROR).await),

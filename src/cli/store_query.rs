@@ -1,4 +1,4 @@
-//! The part that `status`, `watch` and `wait` share: the store, the scope and the way of a query.
+//! The part that `status`, `watch` and `wait` share: the store, the scope and the course of a query.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::store::observer::POLL_INTERVAL;
 use crate::store::url::StoreUrl;
 use elect_core::boundary::Boundary;
 
-/// How long the store may take to answer somebody who looks at a screen.
+/// How long the store may take to answer an interactive query.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A question to a store, before it is asked.

@@ -1,4 +1,4 @@
-//! `elect wait`: blocks until somebody leads, or nobody, or a certain one.
+//! `elect wait`: blocks until there is a leader, or none, or a certain one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -112,13 +112,13 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
 struct WaitCommand<'a> {
     flags: &'a WaitFlags,
     store: &'static str,
-    /// The same as people see it.
+    /// The same as it is shown.
     shown: String,
     observer: Observer,
     tracker: ChangeTracker,
     /// The leaders that are known.
     leaders: BTreeMap<Boundary, Leader>,
-    /// Boundaries whose record cannot be read: somebody may lead them.
+    /// Boundaries whose record cannot be read: they may have a leader.
     unreadable: BTreeSet<Boundary>,
     /// Whether the store has ever answered.
     has_answered: bool,
@@ -176,7 +176,7 @@ impl WaitCommand<'_> {
         }
     }
 
-    /// At once, and now and then while it lasts: nobody knows how long that will be.
+    /// At once, and repeatedly while it lasts.
     fn report_error(&mut self, error: &str) {
         let now = clock::now();
         if let Some((_, at)) = self.last_error
@@ -184,7 +184,7 @@ impl WaitCommand<'_> {
         {
             return;
         }
-        // With a short time-out there is a word soon enough.
+        // A short time-out reports soon enough.
         if self.flags.timeout.is_none_or(|limit| limit > REPEAT_INTERVAL) {
             complain(&format!("{error}; still waiting"));
         }

@@ -1,4 +1,4 @@
-//! `elect watch`: one line per change, until it is told to stop.
+//! `elect watch`: one line per change, until a signal ends it.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

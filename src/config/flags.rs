@@ -1,4 +1,4 @@
-//! The flags, as clap reads them: what they are called, what they mean, what they default to.
+//! The flags as clap reads them: names, meanings and defaults.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The control socket, by which commands and people on the same host control a candidate.
+//! The control socket, by which commands and users on the same host control a candidate.
 //!
 //! ```text
 //! elect assert ── one line of JSON ──▶ client's task ── IncomingRequest ──▶ driver ── Event ──▶ election
@@ -57,7 +57,7 @@ pub struct CandidateInfo {
     pub boundary: String,
     /// The candidate's.
     pub id: String,
-    /// For people.
+    /// For display.
     pub name: String,
 }
 

@@ -21,7 +21,7 @@ pub enum ControlRequest {
     Resign,
     /// Changes the candidate's name and address. `None` leaves one as it is.
     Proclaim {
-        /// For people.
+        /// For display.
         name: Option<String>,
         /// The address for followers, as `HOST[:PORT]`.
         advertise: Option<String>,
@@ -35,7 +35,7 @@ pub struct ControlResponse {
     pub boundary: String,
     /// The candidate's.
     pub id: String,
-    /// For people.
+    /// For display.
     pub name: String,
     /// The answer proper.
     pub outcome: ControlOutcome,
@@ -53,12 +53,12 @@ pub enum ControlOutcome {
     },
     /// The answer is no.
     No {
-        /// For people.
+        /// For display.
         why: String,
     },
     /// The client is another user's, or the request is not understood.
     Refused {
-        /// For people.
+        /// For display.
         why: String,
     },
 }

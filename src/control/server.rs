@@ -1,4 +1,4 @@
-//! The requests that the election has been given and has not answered yet.
+//! The control requests that wait for the election's answer.
 
 use std::collections::HashMap;
 use std::time::Duration;

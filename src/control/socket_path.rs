@@ -1,8 +1,8 @@
 //! Where control sockets are: in a directory of their own below the runtime directory, by uid alone (as in 5.1), under
-//! names that tell the boundary and the candidate.
+//! names that contain the boundary and the candidate.
 //!
-//! A socket's path has room for 107 bytes, a boundary may take more: its name stands there cut short, and whoever looks
-//! for one asks each candidate that it might be.
+//! A socket's path has room for 107 bytes, and a boundary may need more: its name is cut, and a client asks each candidate
+//! that the cut name fits.
 
 use std::fs;
 use std::io;

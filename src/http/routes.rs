@@ -1,4 +1,4 @@
-//! The pages, as a function of what is asked for and what is shown. Read-only, and none of them takes a body.
+//! The pages, as a function of the request and the status. All are read-only, and none takes a body.
 
 use http_body_util::Full;
 use hyper::body::Bytes;

@@ -1,7 +1,7 @@
-//! `--listen`: the pages over HTTP, in a way that whoever asks, however often or slowly, costs little and delays nothing.
+//! `--listen`: the pages over HTTP. No client, however fast or slow, costs much or delays the election.
 //!
-//! Each connection has a few seconds for its one request. There are so many at most; one more, and the oldest goes, so
-//! that a thousand idle ones keep no health check out.
+//! Each connection has a few seconds for its one request. The number of connections is limited; a new one beyond the limit
+//! closes the oldest, so that a thousand idle connections keep no health check out.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -41,7 +41,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 ///
-/// It is in use, not ours, or nobody's.
+/// The address is in use, not permitted, or not one of this host.
 pub fn bind(address: &ListenAddress) -> anyhow::Result<TcpListener> {
     let bound = if let Some(port) = address.port_alone() {
         // Every interface: one socket for both families, or one for IPv4 where there is no IPv6.

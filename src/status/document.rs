@@ -29,7 +29,7 @@ pub struct StatusDocument<'a> {
 pub struct SelfStatus<'a> {
     /// New at each start.
     pub id: &'a str,
-    /// For people.
+    /// For display.
     pub name: &'a str,
     /// Where it is, in one word.
     pub state: &'a str,
@@ -104,7 +104,7 @@ pub(super) fn leader_document(leader: &Leader) -> LeaderDocument<'_> {
     }
 }
 
-/// `None` for what no calendar has: the number was somebody else's.
+/// `None` for a number outside the calendar, from a foreign record.
 fn rfc3339(millis: u64) -> Option<String> {
     let mut text = String::new();
     let at = UNIX_EPOCH.checked_add(Duration::from_millis(millis))?;

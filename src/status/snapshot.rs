@@ -1,6 +1,6 @@
-//! The knowledge of a candidate about itself and its boundary, in one piece.
+//! The state of a candidate and its boundary, in one piece.
 //!
-//! Written by the driver as things happen, read by whatever shows it: systemd's status line, the pages. It decides
+//! The driver writes it with each event; its readers are systemd's status line, the pages. It decides
 //! nothing. A reader passes the time, since a campaigner that was stopped for a while wakes up with a view
 //! whose lease has run out.
 
@@ -16,7 +16,7 @@ use crate::text::escaped;
 use elect_core::boundary::Boundary;
 use elect_core::{Lease, Phase, Term, Time};
 
-/// As much of somebody else's text as fits on a line.
+/// The part of a foreign text that fits on a line.
 const NAME_CHARS_MAX: usize = 100;
 
 /// One candidate, at one moment.

@@ -26,7 +26,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// The first of the flags that mean encryption, for whoever is about to go without.
+    /// The first of the flags that mean encryption, to name it where encryption is missing.
     #[must_use]
     pub fn first_tls_flag(&self) -> Option<&'static str> {
         let flags = [

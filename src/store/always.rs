@@ -1,6 +1,6 @@
 //! `always:`: no election. Leader at once, and always; the term is the time in milliseconds (DESIGN.md 5.8, S1).
 //!
-//! For development, for tests, and for turning the election off (`ELECT_STORE=always:`). It excludes nobody.
+//! For development, for tests, and for turning the election off (`ELECT_STORE=always:`). It excludes no candidate.
 
 use async_trait::async_trait;
 
@@ -21,7 +21,7 @@ pub const KIND: StoreKind = StoreKind {
     check,
     show: |_| "always:".to_owned(),
     open,
-    relinquish: ClaimRelease::InPlace(|_| ()),
+    claim_release: ClaimRelease::InPlace(|_| ()),
 };
 
 #[derive(Default)]

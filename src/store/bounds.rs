@@ -50,8 +50,8 @@ impl Store for Bounded {
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         Ok(match self.0.campaign(candidacy).await.map_err(StoreError::bounded)? {
-            CampaignResult::Waiting { sighting, again, decided } => {
-                CampaignResult::Waiting { sighting: sighting.bounded(), again, decided }
+            CampaignResult::Waiting { observation, again, decided } => {
+                CampaignResult::Waiting { observation: observation.bounded(), again, decided }
             }
             won @ CampaignResult::Won { .. } => won,
         })
@@ -73,13 +73,13 @@ impl Observation {
     /// The same with every text and list cut to its limit.
     #[must_use]
     pub fn bounded(self) -> Observation {
-        let Observation { leader, candidates, obstacle, former } = self;
+        let Observation { leader, candidates, obstacle, previous_term } = self;
         let candidate = |(id, name)| (limits::cut(id, FOREIGN_ID_BYTES_MAX), limits::cut_name(name));
         Observation {
             leader: leader.map(Leader::bounded),
             candidates: candidates.map(|all| all.into_iter().take(CANDIDATES_MAX).map(candidate).collect()),
             obstacle: obstacle.map(|text| limits::cut(text, TEXT_BYTES_MAX)),
-            former,
+            previous_term,
         }
     }
 }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     impl Flood {
-        fn sighting(&self) -> Observation {
+        fn observation(&self) -> Observation {
             let text = || self.text.clone();
             let leader = Leader {
                 id: text(),
@@ -196,7 +196,7 @@ mod tests {
                 leader: Some(leader),
                 candidates: Some((0..self.count).map(|_| (short(), short())).collect()),
                 obstacle: Some(text()),
-                former: None,
+                previous_term: None,
             }
         }
 
@@ -211,7 +211,7 @@ mod tests {
             true
         }
         async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
-            if boundary.as_str() == "error" { self.error() } else { Ok(self.sighting()) }
+            if boundary.as_str() == "error" { self.error() } else { Ok(self.observation()) }
         }
         async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
             Ok(["error", "cron"].iter().map(|name| name.parse().expect("a name")).collect())
@@ -220,7 +220,7 @@ mod tests {
             self.error()
         }
         async fn campaign(&mut self, _: &Candidacy) -> Result<CampaignResult, StoreError> {
-            Ok(CampaignResult::Waiting { sighting: self.sighting(), again: None, decided: true })
+            Ok(CampaignResult::Waiting { observation: self.observation(), again: None, decided: true })
         }
         async fn renew(&mut self, _: &Candidacy) -> Result<RenewResult, StoreError> {
             Ok(RenewResult::Lost { why: self.text.clone() })
@@ -230,17 +230,17 @@ mod tests {
         }
     }
 
-    fn is_small(sighting: &Observation) {
-        let leader = sighting.leader.as_ref().expect("there is one");
+    fn is_small(observation: &Observation) {
+        let leader = observation.leader.as_ref().expect("there is one");
         assert!(leader.id.len() <= FOREIGN_ID_BYTES_MAX && leader.name.len() <= NAME_BYTES_MAX);
         assert!(leader.host.as_ref().is_some_and(|host| host.len() <= NAME_BYTES_MAX));
         assert!(leader.ttl <= Some(limits::TTL_MAX) && leader.lease_left <= Some(limits::TTL_MAX));
-        let candidates = sighting.candidates.as_ref().expect("they are known");
+        let candidates = observation.candidates.as_ref().expect("they are known");
         assert!(candidates.len() <= CANDIDATES_MAX);
         for (id, name) in candidates {
             assert!(id.len() <= FOREIGN_ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX);
         }
-        assert!(sighting.obstacle.as_ref().is_some_and(|text| text.len() <= TEXT_BYTES_MAX));
+        assert!(observation.obstacle.as_ref().is_some_and(|text| text.len() <= TEXT_BYTES_MAX));
     }
 
     fn is_brief<T>(answer: Result<T, StoreError>) {
@@ -272,16 +272,16 @@ mod tests {
                     is_brief(store.observe(&"error".parse().expect("a name")).await);
                     for (_, seen) in store.observe_all(Detail::Lease).await.expect("seen") {
                         match seen {
-                            Ok(sighting) => is_small(&sighting),
+                            Ok(observation) => is_small(&observation),
                             error @ Err(_) => is_brief(error),
                         }
                     }
                     is_brief(store.claim(&candidacy));
                     is_brief(store.release(&candidacy).await);
-                    let Ok(CampaignResult::Waiting { sighting, .. }) = store.campaign(&candidacy).await else {
+                    let Ok(CampaignResult::Waiting { observation, .. }) = store.campaign(&candidacy).await else {
                         panic!("won")
                     };
-                    is_small(&sighting);
+                    is_small(&observation);
                     let Ok(RenewResult::Lost { why }) = store.renew(&candidacy).await else { panic!("credited") };
                     assert!(why.len() <= TEXT_BYTES_MAX);
                 });

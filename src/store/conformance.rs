@@ -43,7 +43,7 @@ use gate::Gate;
 /// Longer than any case takes on a busy machine; only a failing case waits this long.
 const LIMIT: Duration = Duration::from_secs(90);
 /// How long a waiter waits for a hint before it asks by itself.
-const PATIENCE: Duration = Duration::from_millis(200);
+const HINT_WAIT: Duration = Duration::from_millis(200);
 /// Cases that run at once: most of them wait most of the time.
 const AT_ONCE: usize = 8;
 /// Of a user whom no server knows.
@@ -148,13 +148,13 @@ pub fn conforms(site: &StoreUnderTest) {
     assert!(failed.is_empty(), "{}: {} cases fail:\n{}", site.url, failed.len(), failed.join("\n"));
 }
 
-/// The sighting in which this one leads, or no one.
+/// The observation in which this one leads, or no one.
 async fn sees(observer: &mut Observer, name: Option<&str>) -> Observation {
     loop {
-        let (_, sighting) = observer.next().await.expect("an answer").pop().expect("one boundary");
-        let sighting = sighting.expect("a sighting");
-        if sighting.leader.as_ref().map(|leader| leader.name.as_str()) == name {
-            return sighting;
+        let (_, observation) = observer.next().await.expect("an answer").pop().expect("one boundary");
+        let observation = observation.expect("an observation");
+        if observation.leader.as_ref().map(|leader| leader.name.as_str()) == name {
+            return observation;
         }
     }
 }
@@ -265,7 +265,7 @@ impl TestCandidate {
             match self.ask().await {
                 CampaignResult::Won { term } => return term,
                 CampaignResult::Waiting { again, .. } => {
-                    let until = Instant::now() + again.unwrap_or(PATIENCE).min(PATIENCE);
+                    let until = Instant::now() + again.unwrap_or(HINT_WAIT).min(HINT_WAIT);
                     tokio::select! {
                         _ = self.events.recv() => {}
                         () = sleep_until(until) => {}
@@ -279,7 +279,7 @@ impl TestCandidate {
     async fn waits_for(&mut self) -> Option<String> {
         match self.ask().await {
             CampaignResult::Won { term } => panic!("won term {term} beside a leader"),
-            CampaignResult::Waiting { sighting, .. } => sighting.leader.map(|leader| leader.name),
+            CampaignResult::Waiting { observation, .. } => observation.leader.map(|leader| leader.name),
         }
     }
 
@@ -287,7 +287,7 @@ impl TestCandidate {
         let mut renewal = self.store.renew(&self.candidacy).await;
         // A thread that resolves a path may be late. Without a lease nothing ends by that, and the question is repeated.
         while !self.store.grants_leases() && matches!(renewal, Err(StoreError::Unavailable(_))) {
-            tokio::time::sleep(PATIENCE).await;
+            tokio::time::sleep(HINT_WAIT).await;
             renewal = self.store.renew(&self.candidacy).await;
         }
         let renewal = renewal.expect("an answer");
@@ -305,8 +305,8 @@ impl TestCandidate {
     }
 
     async fn leader(&mut self) -> Option<String> {
-        let sighting = self.store.observe(&self.candidacy.boundary).await.expect("looked");
-        sighting.leader.map(|leader| leader.name)
+        let observation = self.store.observe(&self.candidacy.boundary).await.expect("looked");
+        observation.leader.map(|leader| leader.name)
     }
 
     /// As if the campaigner were killed: its store is gone without a word, and the keeper has the claim.
@@ -314,11 +314,11 @@ impl TestCandidate {
         let TestCandidate { store, claim, .. } = self;
         drop(store);
         let claim = claim.expect("the keeper had a claim");
-        match StoreUrl::parse(&site.url).expect("a URL").kind.relinquish {
+        match StoreUrl::parse(&site.url).expect("a URL").kind.claim_release {
             ClaimRelease::InPlace(release) => release(claim),
             ClaimRelease::Executed(_) => {
-                let parcel: StoredClaim = serde_json::from_slice(&claim.payload).expect("a parcel");
-                parcel.relinquish().await.expect("relinquished");
+                let stored_claim: StoredClaim = serde_json::from_slice(&claim.payload).expect("a stored_claim");
+                stored_claim.release().await.expect("released");
             }
         }
     }

@@ -31,7 +31,7 @@ use super::{
 use elect_core::boundary::Boundary;
 use elect_core::limits::insert_boundary;
 use elect_keeper::Claim;
-use endpoints::{Endpoints, explain};
+use endpoints::{Endpoints, classify};
 use observer::{QueueObserver, Scope};
 use session::Session;
 use settings::{EtcdUrl, Settings};
@@ -45,20 +45,20 @@ pub const KIND: StoreKind = StoreKind {
     check: |url| EtcdUrl::parse(url).map(drop),
     show,
     open,
-    relinquish: ClaimRelease::Executed(relinquish),
+    claim_release: ClaimRelease::Executed(release_claim),
 };
 
 struct Etcd {
     settings: Settings,
     members: Endpoints,
     hints: Notifier,
-    seat: Option<Session>,
-    /// Whether the keeper has the claim to this seat: we are asked to campaign only then.
+    session: Option<Session>,
+    /// Whether the keeper has the claim to this session: we are asked to campaign only then.
     given: bool,
     /// Leases that we gave up without hearing that they are gone. What hangs on them must not make us leader again, under
     /// a term that is over.
-    former: Vec<i64>,
-    /// Of the boundary that is campaigned for: kept from one seat to the next.
+    unrevoked: Vec<i64>,
+    /// Of the boundary that is campaigned for: kept from one session to the next.
     terms: Option<Terms>,
     /// Whether a question has been answered: who asks only once is not told about versions.
     stays: bool,
@@ -93,9 +93,9 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         members: Endpoints::new(settings.clone()),
         settings,
         hints,
-        seat: None,
+        session: None,
         given: false,
-        former: Vec::new(),
+        unrevoked: Vec::new(),
         terms: None,
         stays: false,
         observing: QueueObserver::default(),
@@ -103,7 +103,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
-fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
+fn release_claim(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
     Box::pin(async move {
         let EtcdClaim { settings, lease } = serde_json::from_value(claim)
             .map_err(|error| StoreError::Misused(format!("not a claim on an etcd: {error}")))?;
@@ -120,7 +120,7 @@ impl Store for Etcd {
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let scope = Scope::new(&self.settings, Some(boundary));
         let mut seen = self.observing.look(&mut self.members, &scope, Detail::Lease).await?;
-        seen.pop().map_or_else(|| Ok(Observation::default()), |(_, sighting)| sighting)
+        seen.pop().map_or_else(|| Ok(Observation::default()), |(_, observation)| observation)
     }
 
     async fn observe_all(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
@@ -139,7 +139,7 @@ impl Store for Etcd {
             .members
             .try_each(async |mut client: Client| {
                 let options = GetOptions::new().with_prefix().with_keys_only();
-                client.get(prefix.as_str(), Some(options)).await.map_err(explain)
+                client.get(prefix.as_str(), Some(options)).await.map_err(classify)
             })
             .await?;
         let mut known = BTreeSet::new();
@@ -150,29 +150,29 @@ impl Store for Etcd {
     }
 
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {
-        if self.seat.as_ref().is_some_and(Session::is_over) {
-            self.give_up_seat();
+        if self.session.as_ref().is_some_and(Session::is_over) {
+            self.give_up_session();
         }
         if self.given {
             return Ok(None);
         }
         let (prefix, hints, scheme) = (self.members.prefix(), &self.hints, self.settings.terms);
-        let seat =
-            self.seat.get_or_insert_with(|| Session::new(fresh_lease(), prefix, candidacy, scheme, hints.clone()));
-        let claim = EtcdClaim { settings: self.settings.clone(), lease: seat.lease() };
+        let session =
+            self.session.get_or_insert_with(|| Session::new(fresh_lease(), prefix, candidacy, scheme, hints.clone()));
+        let claim = EtcdClaim { settings: self.settings.clone(), lease: session.lease() };
         Ok(Some(StoredClaim::pack(KIND.name(), candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
     }
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         self.given = true;
         self.settle().await?;
-        let Some(seat) = self.seat.as_mut() else {
+        let Some(session) = self.session.as_mut() else {
             return Err(StoreError::Unavailable("nobody has claimed a lease".to_owned()));
         };
         let prefix = self.settings.prefix.as_str();
         let new = || Terms::new(self.settings.terms, prefix, &keys::election(prefix, &candidacy.boundary));
         let terms = self.terms.get_or_insert_with(new);
-        let stand = async |mut client: Client| seat.stand(&mut client, candidacy.ttl, terms).await;
+        let stand = async |mut client: Client| session.stand(&mut client, candidacy.ttl, terms).await;
         let standing = self.members.try_each(stand).await;
         match standing {
             Ok(Some(standing)) => {
@@ -184,13 +184,14 @@ impl Store for Etcd {
             // The keeper has to know of another lease before there is one.
             Ok(None) => {
                 self.given = false;
-                let seat = self.seat.take().ok_or_else(|| StoreError::Unavailable("no candidate stands".to_owned()))?;
-                Ok(seat.requeue())
+                let session =
+                    self.session.take().ok_or_else(|| StoreError::Unavailable("no candidate stands".to_owned()))?;
+                Ok(session.requeue())
             }
             // A candidate that is not to campaign does not stay in the queue.
             Err(error @ (StoreError::Refused(_) | StoreError::Obstacle(_))) => {
-                if self.seat.as_ref().is_some_and(Session::lease_requested) {
-                    self.give_up_seat();
+                if self.session.as_ref().is_some_and(Session::lease_requested) {
+                    self.give_up_session();
                     let _ = self.settle().await;
                 }
                 Err(error)
@@ -200,10 +201,10 @@ impl Store for Etcd {
     }
 
     async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
-        let (Some(seat), Some(terms)) = (self.seat.as_mut(), self.terms.as_mut()) else {
+        let (Some(session), Some(terms)) = (self.session.as_mut(), self.terms.as_mut()) else {
             return Ok(RenewResult::Lost { why: "nothing was won".to_owned() });
         };
-        let renew = async |mut client: Client| seat.renew(&mut client, candidacy, terms).await;
+        let renew = async |mut client: Client| session.renew(&mut client, candidacy, terms).await;
         let renewal = self.members.try_each(renew).await?;
         self.members.look_at_version();
         Ok(renewal)
@@ -211,24 +212,24 @@ impl Store for Etcd {
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
         // This session is over, whether or not the attempt succeeds.
-        self.give_up_seat();
+        self.give_up_session();
         self.settle().await
     }
 }
 
 impl Etcd {
-    fn give_up_seat(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            self.former.extend(seat.lease_requested().then_some(seat.lease()));
+    fn give_up_session(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.unrevoked.extend(session.lease_requested().then_some(session.lease()));
             self.given = false;
         }
     }
 
     /// Sees to it that what was given up is gone.
     async fn settle(&mut self) -> Result<(), StoreError> {
-        while let Some(&former) = self.former.last() {
-            self.members.try_each(async |mut client: Client| session::revoke(&mut client, former).await).await?;
-            self.former.pop();
+        while let Some(&lease) = self.unrevoked.last() {
+            self.members.try_each(async |mut client: Client| session::revoke(&mut client, lease).await).await?;
+            self.unrevoked.pop();
         }
         Ok(())
     }

@@ -7,9 +7,9 @@
 //!   gone, so that even a leader whose campaigner and keeper were killed at once keeps the others out. `flock(1)` on the
 //!   same file excludes and is excluded.
 //! - a byte-range lock on a second description that only campaigner and keeper share. The command inherited the first and
-//!   may drop it (`flock -u`); nobody can start before campaigner and keeper have noticed and emptied the tree.
+//!   may drop it (`flock -u`); no candidate can start before campaigner and keeper have noticed and emptied the tree.
 //!
-//! A lock file that somebody replaced, or to which the path no longer leads, is a different lock. The leader resolves the path
+//! A lock file that was replaced, or to which the path no longer leads, is a different lock. The leader resolves the path
 //! as given once a second ([`path_watch`]). A lock file says under which real path it was locked ([`lock_label`]); one that does
 //! not was made just now, and before its candidate leads it looks for holders of an earlier one ([`newcomer_wait`]).
 
@@ -63,7 +63,7 @@ pub const KIND: StoreKind = StoreKind {
     check,
     show,
     open,
-    relinquish: ClaimRelease::InPlace(release_claim),
+    claim_release: ClaimRelease::InPlace(release_claim),
 };
 
 /// How often the files are touched: cleaners of temporary directories go by age, in days.
@@ -76,8 +76,8 @@ struct FileStore {
     directory: Directory,
     hints: Notifier,
     watch: Option<PathWatch>,
-    seat: Option<Session>,
-    /// Whether the keeper has the claim to this seat: we are asked to campaign only then.
+    session: Option<Session>,
+    /// Whether the keeper has the claim to this session: we are asked to campaign only then.
     given: bool,
     settling: NewcomerWait,
     stand_back: Option<Yielding>,
@@ -88,7 +88,7 @@ struct FileStore {
     confirmed: bool,
     touch_at: Time,
     /// The identity in our record.
-    announced: Option<Identity>,
+    recorded_identity: Option<Identity>,
     obstacle: LockObstacle,
     observing: FileObserver,
 }
@@ -160,19 +160,19 @@ impl Store for FileStore {
             }
             self.stand_back = None;
         }
-        if let Some(seat) = &self.seat
+        if let Some(session) = &self.session
             && self.given
-            && !seat.is_lost()
+            && !session.is_lost()
         {
             return Ok(None);
         }
         (self.settling, self.given) = (NewcomerWait::default(), false);
-        self.give_up_seat();
+        self.give_up_session();
         self.directory.prepare()?;
         let shown = self.directory.path().display();
         let opened = DirectoryHandle::open(self.directory.path());
         let anchor = opened.map_err(|error| StoreError::Unavailable(format!("{shown} cannot be opened: {error}")))?;
-        let seat = Session::open(anchor, candidacy.boundary.as_str(), self.directory.sharing())?;
+        let session = Session::open(anchor, candidacy.boundary.as_str(), self.directory.sharing())?;
         let files = self.directory.files(&candidacy.boundary);
         if self.watch.is_none() {
             let started = PathWatch::start(files.lock.clone(), self.hints.clone());
@@ -181,9 +181,9 @@ impl Store for FileStore {
         let payload = FileClaim { boundary: candidacy.boundary.to_string(), id: candidacy.identity.id.clone() };
         let claim = Claim {
             payload: serde_json::to_vec(&payload).map_err(|error| StoreError::Unavailable(error.to_string()))?,
-            descriptors: seat.copies().map_err(|error| files.trouble("cannot be shared with the keeper", &error))?,
+            descriptors: session.copies().map_err(|error| files.trouble("cannot be shared with the keeper", &error))?,
         };
-        self.seat = Some(seat);
+        self.session = Some(session);
         Ok(Some(claim))
     }
 
@@ -193,42 +193,42 @@ impl Store for FileStore {
             return Ok(stand_back.waiting(&self.directory.files(&candidacy.boundary)).unwrap_or_else(at_once));
         }
         self.given = true;
-        let (Some(seat), Some(watch)) = (&mut self.seat, &self.watch) else {
+        let (Some(session), Some(watch)) = (&mut self.session, &self.watch) else {
             return Err(StoreError::Unavailable("the lock file is not open".to_owned()));
         };
-        let files = seat.files(candidacy.boundary.as_str());
-        let turn = seat.take(&self.hints).map_err(|error| files.trouble("cannot be locked", &error))?;
-        match (turn, watch.resolve(seat.file()).await) {
+        let files = session.files(candidacy.boundary.as_str());
+        let turn = session.take(&self.hints).map_err(|error| files.trouble("cannot be locked", &error))?;
+        match (turn, watch.resolve(session.file()).await) {
             // Replaced while we waited for it: the next question opens the one that is there now.
             (_, Resolved::Other(_)) => {
-                self.give_up_seat();
+                self.give_up_session();
                 Ok(at_once())
             }
             (LockAttempt::Taken, Resolved::Same) => self.locked(candidacy, &files).await,
             (LockAttempt::Taken, Resolved::Late) => Ok(unresolved(&files)),
             (LockAttempt::Taken, Resolved::Unknown(error)) => {
-                self.give_up_seat();
+                self.give_up_session();
                 Err(self.directory.files(&candidacy.boundary).trouble("cannot be found", &error))
             }
             (LockAttempt::Waits, _) => {
-                let mut sighting = look_at_record(&files)?;
-                let seen = sighting.leader.as_ref().and_then(|leader| leader.term);
+                let mut observation = look_at_record(&files)?;
+                let seen = observation.leader.as_ref().and_then(|leader| leader.term);
                 self.highest_seen = self.highest_seen.max(seen.unwrap_or_default());
-                self.obstacle.look(&files, &mut sighting);
-                Ok(CampaignResult::Waiting { sighting, again: None, decided: true })
+                self.obstacle.look(&files, &mut observation);
+                Ok(CampaignResult::Waiting { observation, again: None, decided: true })
             }
         }
     }
 
     async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
         let now = clock::now();
-        let (Some(seat), Some(watch)) = (&self.seat, &self.watch) else {
+        let (Some(session), Some(watch)) = (&self.session, &self.watch) else {
             return Ok(RenewResult::Lost { why: "the lock is not held".to_owned() });
         };
-        let resolved = watch.resolve(seat.file()).await;
+        let resolved = watch.resolve(session.file()).await;
         let lost = match resolved {
             Resolved::Other(why) => Some(why),
-            _ if !seat.still_locked() => Some("the lock was dropped, and somebody else took it"),
+            _ if !session.still_locked() => Some("the lock was dropped, and somebody else took it"),
             Resolved::Same | Resolved::Late | Resolved::Unknown(_) => None,
         };
         if let Some(why) = lost {
@@ -236,7 +236,7 @@ impl Store for FileStore {
             self.lose();
             return Ok(RenewResult::Lost { why: why.to_owned() });
         }
-        let files = seat.files(candidacy.boundary.as_str());
+        let files = session.files(candidacy.boundary.as_str());
         match resolved {
             Resolved::Same => self.confirmed = true,
             // A file system that does not answer takes nothing away, but nothing is begun on it.
@@ -250,46 +250,46 @@ impl Store for FileStore {
             Resolved::Other(_) | Resolved::Late | Resolved::Unknown(_) => {}
         }
         // A shell that opens the lock file to write empties it. Where the disk is full, the other signs remain.
-        let _ = LockLabel::of(&files.shown_lock()).and_then(|label| seat.write_label(&label));
+        let _ = LockLabel::of(&files.shown_lock()).and_then(|label| session.write_label(&label));
         if now >= self.touch_at {
             self.touch_at = now + TOUCH_INTERVAL;
-            seat.touch(&files.record);
+            session.touch(&files.record);
         }
         // Won by finding our own record, or proclaimed since.
-        if self.announced.as_ref() != Some(&candidacy.identity) {
+        if self.recorded_identity.as_ref() != Some(&candidacy.identity) {
             announce(&files, &candidacy.identity)?;
-            self.announced = Some(candidacy.identity.clone());
+            self.recorded_identity = Some(candidacy.identity.clone());
         }
         Ok(RenewResult::Credited { sent: now, ttl: None })
     }
 
     async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError> {
-        let Some(seat) = self.seat.take() else { return Ok(()) };
+        let Some(session) = self.session.take() else { return Ok(()) };
         let term = self.term.take();
         if let Some(watch) = &self.watch {
             watch.leads(None);
         }
-        let files = seat.files(candidacy.boundary.as_str());
-        let ours = seat.has_lock() && seat.is_on(&files.lock);
+        let files = session.files(candidacy.boundary.as_str());
+        let ours = session.has_lock() && session.is_on(&files.lock);
         let freed = if ours { free_record(&files, &candidacy.identity.id) } else { Ok(()) };
         if ours && term.is_some() {
-            self.stand_back = Yielding::behind_others(seat.file(), term);
+            self.stand_back = Yielding::behind_others(session.file(), term);
         }
         // No process of ours runs, so the lock is released even if the record could not be written.
-        seat.give_up();
+        session.give_up();
         freed
     }
 }
 
 /// Ask again, nothing is known yet.
 fn at_once() -> CampaignResult {
-    CampaignResult::Waiting { sighting: Observation::default(), again: Some(Duration::ZERO), decided: false }
+    CampaignResult::Waiting { observation: Observation::default(), again: Some(Duration::ZERO), decided: false }
 }
 
 fn unresolved(files: &Files) -> CampaignResult {
     let obstacle = format!("the path to {} is still being resolved", files.shown_lock().display());
-    let sighting = Observation { obstacle: Some(obstacle), ..Observation::default() };
-    CampaignResult::Waiting { sighting, again: Some(RESOLVE_INTERVAL), decided: true }
+    let observation = Observation { obstacle: Some(obstacle), ..Observation::default() };
+    CampaignResult::Waiting { observation, again: Some(RESOLVE_INTERVAL), decided: true }
 }
 
 impl FileStore {
@@ -298,7 +298,7 @@ impl FileStore {
             directory,
             hints,
             watch: None,
-            seat: None,
+            session: None,
             given: false,
             settling: NewcomerWait::default(),
             stand_back: None,
@@ -306,7 +306,7 @@ impl FileStore {
             term: None,
             confirmed: false,
             touch_at: Time::BOOT,
-            announced: None,
+            recorded_identity: None,
             obstacle: LockObstacle::default(),
             observing: FileObserver::default(),
         }
@@ -326,39 +326,39 @@ impl FileStore {
                 Ok(standing)
             }
             Err(error) => {
-                self.give_up_seat();
+                self.give_up_session();
                 Err(error)
             }
         }
     }
 
     async fn succeed(&mut self, candidacy: &Candidacy, files: &Files) -> Result<CampaignResult, StoreError> {
-        let Some(seat) = &self.seat else {
+        let Some(session) = &self.session else {
             return Err(StoreError::Unavailable("the lock file is not open".to_owned()));
         };
-        let lock = seat.file();
+        let lock = session.file();
         // The lock excludes the writer of an unreadable record; all that is lost is the last term, as in a directory that was
         // emptied.
-        let (former, replaced) = match files.read() {
-            Ok(former) => (former, None),
+        let (recorded, replaced) = match files.read() {
+            Ok(recorded) => (recorded, None),
             Err(error) if error.is_replaced() => (None, Some(error)),
             Err(error) => return Err(error.into_store_error(files)),
         };
-        let last = former.as_ref().map(|former| former.record.term);
+        let last = recorded.as_ref().map(|found| found.record.term);
         self.highest_seen = self.highest_seen.max(last.unwrap_or_default());
-        if let Some(former) = &former
-            && former.record.is_held_by(&candidacy.identity.id)
-            && former.lock == lock
+        if let Some(recorded) = &recorded
+            && recorded.record.is_held_by(&candidacy.identity.id)
+            && recorded.lock == lock
         {
-            return Ok(CampaignResult::Won { term: former.record.term });
+            return Ok(CampaignResult::Won { term: recorded.record.term });
         }
         let trouble = |error: std::io::Error| files.trouble("cannot be used", &error);
         let label = LockLabel::of(&files.shown_lock()).map_err(trouble)?;
-        let settled = self.settling.settled(seat, &label, former.as_ref(), &self.hints).await.map_err(trouble)?;
+        let settled = self.settling.settled(session, &label, recorded.as_ref(), &self.hints).await.map_err(trouble)?;
         if let Err(unsettled) = settled {
-            let sighting = Observation { obstacle: unsettled.obstacle, ..Observation::default() };
-            let decided = sighting.obstacle.is_some();
-            return Ok(CampaignResult::Waiting { sighting, again: Some(unsettled.again), decided });
+            let observation = Observation { obstacle: unsettled.obstacle, ..Observation::default() };
+            let decided = observation.obstacle.is_some();
+            return Ok(CampaignResult::Waiting { observation, again: Some(unsettled.again), decided });
         }
         if let Some(error) = replaced {
             tracing::warn!("{}", error.into_store_error(files));
@@ -369,18 +369,18 @@ impl FileStore {
             let record = record.display();
             return Err(StoreError::Obstacle(format!("{record}: no term above {highest} is believed: move it away")));
         };
-        seat.write_label(&label).map_err(|error| full(files, &error))?;
-        let unknown = former.map_or_else(Map::new, |former| former.unknown);
+        session.write_label(&label).map_err(|error| full(files, &error))?;
+        let unknown = recorded.map_or_else(Map::new, |found| found.unknown);
         let record = Record::held(&candidacy.identity, term, None, millis);
-        files.write(&FileRecord { record, lock, former: last, unknown })?;
-        self.announced = Some(candidacy.identity.clone());
+        files.write(&FileRecord { record, lock, previous_term: last, unknown })?;
+        self.recorded_identity = Some(candidacy.identity.clone());
         self.touch_at = clock::now() + TOUCH_INTERVAL;
         Ok(CampaignResult::Won { term })
     }
 
     fn lose(&mut self) {
-        if let Some(seat) = &mut self.seat {
-            seat.lose();
+        if let Some(session) = &mut self.session {
+            session.lose();
         }
         if let Some(watch) = &self.watch {
             watch.leads(None);
@@ -388,9 +388,9 @@ impl FileStore {
         self.term = None;
     }
 
-    fn give_up_seat(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            seat.give_up();
+    fn give_up_session(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.give_up();
         }
     }
 }
@@ -405,7 +405,7 @@ fn full(files: &Files, error: &std::io::Error) -> StoreError {
 /// The obstacle that keeps a waiter out although no leader lives: orphans of a leader, or another program.
 #[derive(Debug, Default)]
 struct LockObstacle {
-    /// Since when nobody has been seen to guard the lock that is held.
+    /// Since when the held lock has been seen without a guard.
     unguarded: Option<Time>,
     described: Option<(Time, String)>,
 }
@@ -416,7 +416,7 @@ impl LockObstacle {
     /// Finding out who holds a lock reads all of `/proc`.
     const DESCRIBE_INTERVAL: Duration = Duration::from_secs(10);
 
-    fn look(&mut self, files: &Files, sighting: &mut Observation) {
+    fn look(&mut self, files: &Files, observation: &mut Observation) {
         if session::is_guarded(&files.lock) {
             *self = LockObstacle::default();
             return;
@@ -425,18 +425,18 @@ impl LockObstacle {
         if now.since(*self.unguarded.get_or_insert(now)) < LockObstacle::UNGUARDED_GRACE {
             return;
         }
-        sighting.leader = None;
+        observation.leader = None;
         let current = self.described.take_if(|(at, _)| now.since(*at) < LockObstacle::DESCRIBE_INTERVAL);
         let (at, described) = current.unwrap_or_else(|| (now, LockHolders::of(&files.lock).describe()));
-        sighting.obstacle = Some(described.clone());
+        observation.obstacle = Some(described.clone());
         self.described = Some((at, described));
     }
 }
 
 /// The observation of the record, for a candidate that waits for a held lock.
 fn look_at_record(files: &Files) -> Result<Observation, StoreError> {
-    let former = files.read().map_err(|error| error.into_store_error(files))?;
-    let leader = former.filter(|former| former.record.state == RecordState::Held).map(|former| former.record.leader());
+    let recorded = files.read().map_err(|error| error.into_store_error(files))?;
+    let leader = recorded.filter(|found| found.record.state == RecordState::Held).map(|found| found.record.leader());
     Ok(Observation { leader, ..Observation::default() })
 }
 
@@ -447,7 +447,7 @@ fn announce(files: &Files, identity: &Identity) -> Result<(), StoreError> {
             record.record.rename(identity);
             files.write(&record)
         }
-        // The lock decides who leads. A record that somebody took away comes back with the next leader.
+        // The lock decides who leads. A record that was removed comes back with the next leader.
         Ok(_) => Ok(()),
         Err(error) => Err(error.into_store_error(files)),
     }
@@ -468,15 +468,15 @@ fn free_record(files: &Files, id: &str) -> Result<(), StoreError> {
 /// K2: the same as [`Store::release`], in the keeper's process, after the campaigner's death. The tree is empty.
 fn release_claim(claim: Claim) {
     let Ok(FileClaim { boundary, id }) = serde_json::from_slice(&claim.payload) else { return };
-    let Some(seat) = Session::inherit(claim.descriptors) else { return };
-    // The lock is on a description that we share; if it is not on it, somebody else's record is none of our business.
-    if seat.still_locked() {
-        let files = seat.files(&boundary);
-        if seat.is_on(&files.lock) {
-            // A record that cannot be written is that of a leader whose lock is free: nobody takes it for one.
+    let Some(session) = Session::inherit(claim.descriptors) else { return };
+    // The lock is on a description that we share; if it is not on it, the record is another leader's.
+    if session.still_locked() {
+        let files = session.files(&boundary);
+        if session.is_on(&files.lock) {
+            // A record that cannot be written stays that of a leader whose lock is free, and no observer shows that as one.
             let _ = free_record(&files, &id);
         }
-        seat.give_up();
+        session.give_up();
     }
 }
 

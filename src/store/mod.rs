@@ -1,15 +1,16 @@
-//! Where elections are held.
+//! Stores: the places where elections are held.
 //!
-//! A store answers four questions about a boundary (who leads, may I lead, is it still mine, take it back) and nothing
-//! else: when to ask, what an answer means for the command and how long to wait is the election's business. Requests are
-//! short, ordinary async code; the [`worker`] bounds each in time and numbers its answer. Whatever may last, like waiting
-//! for a lock, goes on beside them and ends in a hint ([`Notifier`]).
+//! A store executes four requests about a boundary: observe the leader, campaign, renew, release. The election decides
+//! when a request is sent, what its answer means for the command, and how long to wait. Requests are short, ordinary async
+//! code; the [`worker`] limits the time of each and numbers its answer. An operation that may take long, such as waiting
+//! for a lock, runs beside the requests and ends in a hint ([`Notifier`]).
 //!
-//! Observers ask without taking part: [`Store::observe`], [`Store::observe_all`], and [`Store::wait_for_change`] to learn when to ask again.
-//! None of these writes, or takes a lock, or can be noticed by a candidate.
+//! Observers take no part in an election: they use [`Store::observe`], [`Store::observe_all`] and
+//! [`Store::wait_for_change`], none of which writes, takes a lock, or is visible to a candidate.
 //!
-//! Adding a store: one file with an implementation of [`Store`], and its line in [`registry::REGISTRY`]. Help texts, schemes and
-//! the conformance suite derive from that line.
+//! A store is a folder, such as `etcd/`, with an implementation of [`Store`] or, if it grants no leases of its own, of
+//! `record_store::Backend`. Its line in [`registry::REGISTRY`] makes it known to the URL, the help and the keeper.
+//! CONTRIBUTING.md lists all steps.
 
 #![cfg_attr(
     not(any(feature = "etcd", feature = "mongodb", feature = "redis")),
@@ -60,26 +61,26 @@ pub use record::{Leader, Observation};
 pub struct Identity {
     /// New at each start.
     pub id: String,
-    /// For people; by default the hostname.
+    /// For display; by default the hostname.
     pub name: String,
     /// The host that followers are given.
     pub host: String,
-    /// And at which port, if any.
+    /// The port that followers are given, if any.
     pub port: Option<u16>,
 }
 
-/// One candidate's wish to lead one boundary.
+/// The request of one candidate to lead one boundary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidacy {
     /// The boundary of the campaign.
     pub boundary: Boundary,
-    /// By whom.
+    /// The candidate.
     pub identity: Identity,
     /// The lease that is asked for, where the store grants leases.
     pub ttl: Duration,
 }
 
-/// The answer to a campaign's question.
+/// The result of [`Store::campaign`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum CampaignResult {
     /// The boundary is ours under this term; a renewal has to confirm it before anything runs.
@@ -90,30 +91,30 @@ pub enum CampaignResult {
     /// Not yet.
     Waiting {
         /// The leader, if the store knows one.
-        sighting: Observation,
+        observation: Observation,
         /// Ask again after this long even without a hint; `None`: at the usual pace.
         again: Option<Duration>,
-        /// Whether somebody is known to lead, or to be before us. Not so on a store that has to be observed, as long as
-        /// what is there may have been left by the dead: whoever asks only once goes on asking then.
+        /// Whether another candidate is known to lead or to be earlier in the queue. On an observed store that is unknown
+        /// as long as the record may be that of a dead leader; `--no-wait` goes on asking until it is decided.
         decided: bool,
     },
 }
 
-/// The answer to a renewal.
+/// The result of [`Store::renew`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RenewResult {
-    /// Ours, from when the request was sent.
+    /// The lease is ours, counted from when the request was sent.
     Credited {
         /// On the boot clock, before the first byte left.
         sent: Time,
         /// The granted ttl; `None` if leadership has no end.
         ttl: Option<Duration>,
     },
-    /// Ours, but not under the term of the win, which was not verified: the store keeps a newer one. The next question finds
-    /// the same place and names another term. Neither a credit nor a loss.
+    /// The boundary is ours, but not under the term of the win, which was not verified: the store keeps a newer one. The
+    /// next campaign finds the same place and another term. Neither a credit nor a loss.
     #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "an etcd alone keeps terms apart from candidates"))]
     Outdated,
-    /// Not ours. Final.
+    /// The boundary is not ours any more. Final.
     Lost {
         /// The store's reason, in a few words for the log.
         why: String,
@@ -123,10 +124,10 @@ pub enum RenewResult {
 /// An error of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, or answers nonsense; later it may be well again.
+    /// The store cannot be reached or gives no valid answer; a later request may succeed.
     #[error("{0}")]
     Unavailable(String),
-    /// It will not have us, and asking again will not change that by itself.
+    /// The store refuses this candidate, and asking again does not change that.
     #[error("{0}")]
     Refused(String),
     /// The record is such that no candidate of this elect may campaign beside it: of a newer format, another scheme of terms,
@@ -141,27 +142,27 @@ pub enum StoreError {
 
 /// A place that holds elections, as one candidate or one observer sees it.
 ///
-/// Cancellation: a request that runs out of time is dropped at its next await point, and asked again later; what a
-/// half-done write has left behind must be found by the next question.
+/// Cancellation: a request that runs out of time is dropped at its next await point and repeated later. The next request
+/// must find what an interrupted write has left.
 #[async_trait(?Send)]
 pub trait Store {
     /// Whether leadership ends by itself when it is not renewed.
     fn grants_leases(&self) -> bool;
 
     /// Observes the leader as of a moment after the question: two observations never show events in the wrong order. A
-    /// record whose lease has run out by the store's own time, or whose lock nobody holds, is no leader. Never changes
-    /// anything.
+    /// record whose lease has run out by the store's own time, or whose lock is not held, shows no leader. Changes nothing.
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError>;
 
-    /// Every boundary that this store has heard of, in order.
+    /// Every boundary that has a record in this store, in order.
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError>;
 
-    /// The same and what can be seen of each: one that cannot be read hides no other. Stores that can answer at once do.
+    /// Every boundary with its observation; a record that cannot be read hides no other. Stores that can do it in one
+    /// request override this.
     async fn observe_all(&mut self, _: Detail) -> Result<Vec<Listing>, StoreError> {
         let mut seen = Vec::new();
         for boundary in self.boundaries().await? {
-            let sighting = self.observe(&boundary).await;
-            seen.push((boundary, sighting));
+            let observation = self.observe(&boundary).await;
+            seen.push((boundary, observation));
         }
         Ok(seen)
     }
@@ -184,39 +185,40 @@ pub trait Store {
         None
     }
 
-    /// Asks for the boundary, and keeps our place among those who wait.
+    /// Asks for the boundary, and keeps our place among the waiting candidates.
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError>;
 
     /// Renews what [`Store::campaign`] won, and verifies that it is ours. The record says from then on what the candidacy does:
     /// name and address may have changed since the last time.
     async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError>;
 
-    /// Gives the boundary, or our place in the queue, back. Called with an empty tree only. Ours or not: it is gone then.
+    /// Releases the boundary, or the place in the queue; success if there is nothing left to release. Called with an empty
+    /// tree only.
     async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError>;
 }
 
-/// One boundary of a survey.
+/// One boundary in the result of [`Store::observe_all`].
 pub type Listing = (Boundary, Result<Observation, StoreError>);
 
-/// How closely a survey looks.
+/// The detail of [`Store::observe_all`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// At who leads, and whatever else costs nothing more.
+    /// The leader, and all data that need no further request.
     Leader,
-    /// At what is left of each lease, too.
+    /// The rest of each lease as well.
     Lease,
 }
 
-/// How a store tells of changes nobody asked about. Notifier may be lost and may be idle: the next question decides.
+/// The sender of hints: a store reports changes through it. A hint may be missing or needless: the next request decides.
 #[derive(Debug, Clone)]
 pub struct Notifier {
     events: mpsc::UnboundedSender<worker::StoreEvent>,
-    /// Whether one is on its way that has not been received.
+    /// Whether a hint is in the channel.
     has_hint: Arc<AtomicBool>,
 }
 
 impl Notifier {
-    /// Something changed: worth asking again.
+    /// Sends a hint: something may have changed.
     pub fn changed(&self) {
         // The receiver is gone: the program is about to end.
         if !self.has_hint.swap(true, Ordering::Relaxed) {
@@ -224,12 +226,12 @@ impl Notifier {
         }
     }
 
-    /// Our own record is gone: as final as an answer that says so (K11).
+    /// Reports that our own record is gone, which is as final as [`RenewResult::Lost`] (K11).
     pub fn lost(&self, term: Term) {
         let _ = self.events.send(worker::StoreEvent::Ousted { term });
     }
 
-    /// For observers that campaign for nothing.
+    /// A notifier without a receiver, for observers.
     #[must_use]
     pub fn disconnected() -> Notifier {
         worker::channel().0

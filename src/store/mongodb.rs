@@ -40,7 +40,7 @@ pub const KIND: StoreKind = StoreKind {
     check: |url| MongoUrl::parse(url).map(drop),
     show: |url| MongoUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
-    relinquish: ClaimRelease::Executed(relinquish),
+    claim_release: ClaimRelease::Executed(release_claim),
 };
 
 struct MongoDb {
@@ -68,7 +68,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
-fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
+fn release_claim(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
     Box::pin(async move {
         let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a MongoDB: {error}"));
         let MongoDbClaim { settings, boundary, id } = serde_json::from_value(claim).map_err(|error| misused(&error))?;
@@ -88,7 +88,7 @@ impl Backend for MongoDb {
         let seen =
             attempt(&self.settings, &mut self.server, async |server| server.observe(boundary.as_str()).await).await?;
         // To those who look on, an abandoned record is no leader, and nothing more.
-        Ok(seen.map_or_else(Observation::default, |entry| Observation { obstacle: None, ..entry.sighting() }))
+        Ok(seen.map_or_else(Observation::default, |stored| Observation { obstacle: None, ..stored.observation() }))
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -102,9 +102,9 @@ impl Backend for MongoDb {
         let mut seen: Vec<Listing> = Vec::new();
         for document in &all {
             if let Some(boundary) = stored_record::boundary(document) {
-                let sighting =
-                    StoredRecord::read(document).map(|entry| Observation { obstacle: None, ..entry.sighting() });
-                seen.push((boundary, sighting));
+                let observation =
+                    StoredRecord::read(document).map(|stored| Observation { obstacle: None, ..stored.observation() });
+                seen.push((boundary, observation));
             }
         }
         seen.sort_by(|(one, _), (other, _)| one.cmp(other));

@@ -1,12 +1,12 @@
-//! Looking at a store again and again, for whoever shows or awaits what happens there.
+//! The loop behind `status`, `watch` and `wait`: observes a store again and again.
 //!
-//! A store's hint ([`Store::wait_for_change`]) makes the next look come at once, and nothing more: each look is a question of its own,
-//! asked every [`POLL_INTERVAL`] without any hint, and what it says is what counts. Looks follow each other, so that what they show
-//! is in order; what came and went between two of them is not shown (but see [`Observation::former`]).
+//! A hint ([`Store::wait_for_change`]) starts the next observation at once, and nothing more; without hints there is one each
+//! [`POLL_INTERVAL`], and only observations count. They follow each other, so their results are in order; a change that came
+//! and went between two of them is not shown (but see [`Observation::previous_term`]).
 //!
-//! Not here: what is a change, which is the business of who shows it.
+//! Not here: which difference is a change. The commands decide that.
 //!
-//! [`Observation::former`]: super::Observation::former
+//! [`Observation::previous_term`]: super::Observation::previous_term
 
 use std::time::Duration;
 
@@ -29,15 +29,15 @@ pub const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(1);
 pub struct Observer {
     store: Box<dyn Store>,
     scope: Option<Boundary>,
-    patience: Duration,
+    limit: Duration,
     /// When the next look is due without a hint; `None`: at once.
     due: Option<Duration>,
 }
 
 impl Observer {
-    /// Nothing is asked yet. The store has `patience` to answer.
-    pub fn new(store: Box<dyn Store>, scope: Option<Boundary>, patience: Duration) -> Observer {
-        Observer { store, scope, patience, due: None }
+    /// Nothing is asked yet. The store has `limit` to answer.
+    pub fn new(store: Box<dyn Store>, scope: Option<Boundary>, limit: Duration) -> Observer {
+        Observer { store, scope, limit, due: None }
     }
 
     /// The observed boundary; `None`: all of the store.
@@ -59,10 +59,10 @@ impl Observer {
             let _ = timeout(due, self.store.wait_for_change(self.scope.as_ref())).await;
         }
         self.due = None;
-        let patience = self.patience;
-        let answer = timeout(patience, self.look()).await.unwrap_or_else(|_| {
-            let patience = humantime::format_duration(patience);
-            Err(StoreError::Unavailable(format!("the store did not answer within {patience}")))
+        let limit = self.limit;
+        let answer = timeout(limit, self.look()).await.unwrap_or_else(|_| {
+            let limit = humantime::format_duration(limit);
+            Err(StoreError::Unavailable(format!("the store did not answer within {limit}")))
         });
         self.due = Some(if answer.is_ok() { POLL_INTERVAL } else { ERROR_POLL_INTERVAL });
         answer

@@ -16,7 +16,7 @@ pub const VERSION: u32 = 2;
 pub struct Record {
     /// Of the format. A candidate that meets a newer one does not stand.
     pub version: u32,
-    /// Whether somebody leads. A record stays when its leader has released: the term in it must keep rising.
+    /// Whether a candidate leads. A record stays when its leader has released: the term in it must keep rising.
     pub state: RecordState,
     pub id: String,
     pub name: String,
@@ -25,7 +25,7 @@ pub struct Record {
     pub term: Term,
     /// Milliseconds; absent where leadership has no end.
     pub ttl: Option<u64>,
-    /// When leadership began, in milliseconds since 1970 on the store's wall clock. For people.
+    /// When leadership began, in milliseconds since 1970 on the store's wall clock. For display.
     pub since: u64,
 }
 
@@ -74,7 +74,7 @@ impl Record {
 pub struct Leader {
     /// Of the candidate.
     pub id: String,
-    /// For people.
+    /// For display.
     pub name: String,
     /// Where followers are told to connect.
     pub host: Option<String>,
@@ -97,18 +97,18 @@ pub struct Observation {
     pub leader: Option<Leader>,
     /// Those who wait, in their order, where the store knows them: id and name.
     pub candidates: Option<Vec<(String, String)>>,
-    /// The obstacle that keeps every candidate out although none leads, as text for people.
+    /// The obstacle that keeps every candidate out although none leads, as a text.
     pub obstacle: Option<String>,
-    /// The term before the leader's or, if nobody leads, the last one; where the store knows it. Terms are not consecutive:
+    /// The term before the leader's or, without a leader, the last one; where the store knows it. Terms are not consecutive:
     /// this alone tells an observer whether one began and ended that it has not seen.
-    pub former: Option<Term>,
+    pub previous_term: Option<Term>,
 }
 
 impl Observation {
     /// Whether nothing is known of the boundary but its name: no leader, no term before, no obstacle.
     #[must_use]
     pub fn is_unled(&self) -> bool {
-        self.leader.is_none() && self.former.is_none() && self.obstacle.is_none()
+        self.leader.is_none() && self.previous_term.is_none() && self.obstacle.is_none()
     }
 
     /// A boundary whose record no candidate of this elect may campaign beside: it has no leader that can be shown, and the

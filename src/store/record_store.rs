@@ -120,7 +120,7 @@ pub trait ObservedSession {
     /// The rules say to wait. Returns after how long to ask again.
     fn wait(&mut self, server: &Self::Server, left: Duration, decided: bool) -> Duration;
 
-    /// The observation as people see it.
+    /// The observation as it is shown.
     fn observation(&self, snapshot: &Self::Snapshot) -> Observation;
 }
 
@@ -144,7 +144,7 @@ pub async fn campaign<S: ObservedSession>(
 ) -> Result<CampaignResult, StoreError> {
     if session.take_released() {
         // A released record is not ours any more, even if the release has not arrived: it may yet.
-        session.takeover().forget();
+        session.takeover().discard_outstanding();
         session.clear_term();
     }
     let mut last = Observation::default();
@@ -159,28 +159,28 @@ pub async fn campaign<S: ObservedSession>(
             }
             Decision::ReleaseStale(term) => {
                 session.free_stale(server, term).await?;
-                session.takeover().forget();
+                session.takeover().discard_outstanding();
             }
             Decision::Vacate => session.vacate(server).await?, // S2
             Decision::Take => match session.take(server, candidacy, &snapshot, received).await? {
                 TakeResult::Taken(term) => return Ok(CampaignResult::Won { term }),
                 TakeResult::Changed => {}
                 TakeResult::Yielded(left) => {
-                    let sighting = session.observation(&snapshot);
-                    return Ok(CampaignResult::Waiting { sighting, again: Some(left), decided: false });
+                    let observation = session.observation(&snapshot);
+                    return Ok(CampaignResult::Waiting { observation, again: Some(left), decided: false });
                 }
             },
             Decision::Wait { left, decided } => {
                 let again = Some(session.wait(server, left, decided));
-                let sighting = session.observation(&snapshot);
-                return Ok(CampaignResult::Waiting { sighting, again, decided });
+                let observation = session.observation(&snapshot);
+                return Ok(CampaignResult::Waiting { observation, again, decided });
             }
         }
         last = session.observation(&snapshot);
     }
     // The record goes from hand to hand.
     let again = Some(Duration::from_millis(fastrand::u64(1..100)));
-    Ok(CampaignResult::Waiting { sighting: last, again, decided: false })
+    Ok(CampaignResult::Waiting { observation: last, again, decided: false })
 }
 
 /// A store whose records are observed.

@@ -47,7 +47,7 @@ pub const KIND: StoreKind = StoreKind {
     check: |url| RedisUrl::parse(url).map(drop),
     show: |url| RedisUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
-    relinquish: ClaimRelease::Executed(relinquish),
+    claim_release: ClaimRelease::Executed(release_claim),
 };
 
 struct Redis {
@@ -79,7 +79,7 @@ fn opened(settings: Settings, hints: Notifier) -> Box<dyn Store> {
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
-fn relinquish(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
+fn release_claim(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>> {
     Box::pin(async move {
         let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a Redis: {error}"));
         let RedisClaim { settings, boundary, id, settled } =
@@ -127,7 +127,7 @@ impl Backend for Redis {
 
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let (key, scripts) = (self.settings.key(boundary), &self.scripts);
-        attempt(&self.settings, &mut self.link, async |server| observation::sighting(server, scripts, &key).await).await
+        attempt(&self.settings, &mut self.link, async |server| observation::observe(server, scripts, &key).await).await
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -157,7 +157,7 @@ impl Backend for Redis {
         let boundaries = self.boundaries().await?;
         let keys: Vec<String> = boundaries.iter().map(|boundary| self.settings.key(boundary)).collect();
         let scripts = &self.scripts;
-        let look = async |server: &mut RedisServer| observation::sightings(server, scripts, &keys).await;
+        let look = async |server: &mut RedisServer| observation::observe_all(server, scripts, &keys).await;
         let seen = attempt(&self.settings, &mut self.link, look).await?;
         Ok(boundaries.into_iter().zip(seen).collect())
     }

@@ -105,9 +105,9 @@ impl StoredClaim {
     /// # Errors
     ///
     /// The last attempt's.
-    pub async fn relinquish(self) -> Result<(), StoreError> {
+    pub async fn release(self) -> Result<(), StoreError> {
         let kind = REGISTRY.iter().find(|kind| kind.name() == self.kind);
-        let Some(StoreKind { relinquish: ClaimRelease::Executed(attempt), .. }) = kind else {
+        let Some(StoreKind { claim_release: ClaimRelease::Executed(attempt), .. }) = kind else {
             return Err(StoreError::Refused(format!("this elect knows no store {:?} with claims", self.kind)));
         };
         let attempts = async {

@@ -21,12 +21,12 @@ pub struct StoreKind {
     pub reach: &'static str,
     /// Whether the URL makes sense; looks at nothing else.
     pub check: fn(&StoreUrl<'_>) -> Result<(), String>,
-    /// The URL as people see it, in logs too: never with credentials.
+    /// The URL as it is shown, in logs too: never with credentials.
     pub show: fn(&StoreUrl<'_>) -> String,
     /// Opens the store; nothing is asked of it yet.
     pub open: OpenStore,
     /// Gives back the claim of a dead candidate.
-    pub relinquish: ClaimRelease,
+    pub claim_release: ClaimRelease,
 }
 
 impl StoreKind {
@@ -74,20 +74,20 @@ impl StoreUrl<'_> {
     /// Whether the store is asked over a network, by names that may have to be looked up.
     #[must_use]
     pub fn is_remote(&self) -> bool {
-        matches!(self.kind.relinquish, ClaimRelease::Executed(_))
+        matches!(self.kind.claim_release, ClaimRelease::Executed(_))
     }
 
     /// The function that the keeper calls to release a claim of this kind of store.
     #[must_use]
     pub fn release(&self) -> fn(Claim) {
-        match self.kind.relinquish {
+        match self.kind.claim_release {
             ClaimRelease::InPlace(release) => release,
             ClaimRelease::Executed(_) => claim_release::execute,
         }
     }
 }
 
-/// As people see it, in logs too: never with credentials.
+/// The URL as it is shown, in logs too: never with credentials.
 impl fmt::Display for StoreUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&(self.kind.show)(self))

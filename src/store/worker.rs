@@ -18,11 +18,11 @@ use elect_keeper::Claim;
 /// A request of the election to the store.
 #[derive(Debug, Clone, Copy)]
 pub enum StoreRequest {
-    /// May I lead?
+    /// Ask for the boundary.
     Campaign,
-    /// Is it still mine?
+    /// Renew the lease.
     Renew,
-    /// Take it back.
+    /// Release the boundary.
     Release,
 }
 
@@ -35,8 +35,8 @@ pub enum StoreEvent {
         attempt: Attempt,
         /// As the election understands it.
         answer: Answer,
-        /// As people do.
-        story: StoreNote,
+        /// The part that log and status need.
+        note: StoreNote,
     },
     /// The keeper must have this before the worker goes on (K2).
     Claim {
@@ -77,7 +77,7 @@ pub struct Worker {
 #[derive(Debug)]
 enum Task {
     Ask(Attempt, StoreRequest),
-    /// From the next question on we are called this.
+    /// The identity from the next request on.
     Rename(Identity),
 }
 
@@ -131,14 +131,14 @@ impl Worker {
         Worker { tasks }
     }
 
-    /// Asks; the answer comes as an event. Returns whether there is still somebody to ask.
+    /// Asks; the answer comes as an event. Returns whether the worker still runs.
     pub fn ask(&self, attempt: Attempt, question: StoreRequest) -> bool {
         self.tasks.send(Task::Ask(attempt, question)).is_ok()
     }
 
     /// From the next question on the candidate has this name and address. The id stays.
     pub fn rename(&self, identity: Identity) {
-        // If nobody listens any more, the channel of events says so.
+        // If the worker has ended, the closed channel of events reports that.
         let _ = self.tasks.send(Task::Rename(identity));
     }
 }
@@ -161,7 +161,7 @@ async fn run_worker(
             }
         };
         let outcome = timeout(limit, execute(store.as_mut(), &candidacy, question, &events));
-        let (answer, story) = match outcome.await {
+        let (answer, note) = match outcome.await {
             Ok(Ok(answered)) => {
                 has_answered = true;
                 answered
@@ -173,7 +173,7 @@ async fn run_worker(
                 failed(question, StoreError::Unavailable(format!("no answer within {limit}")))
             }
         };
-        if events.send(StoreEvent::Answer { attempt, answer, story }).is_err() {
+        if events.send(StoreEvent::Answer { attempt, answer, note }).is_err() {
             return;
         }
     }
@@ -196,8 +196,8 @@ async fn execute(
             }
             match store.campaign(candidacy).await.or_else(obstructed)? {
                 CampaignResult::Won { term } => (Answer::Campaign(Campaigned::Won(term)), StoreNote::None),
-                CampaignResult::Waiting { sighting, again, decided } => {
-                    (Answer::Campaign(Campaigned::Waiting { again, decided }), StoreNote::Observation(sighting))
+                CampaignResult::Waiting { observation, again, decided } => {
+                    (Answer::Campaign(Campaigned::Waiting { again, decided }), StoreNote::Observation(observation))
                 }
             }
         }
@@ -221,8 +221,8 @@ async fn execute(
 
 /// A record beside which this elect does not campaign keeps it waiting, like a leader.
 fn obstructed(error: StoreError) -> Result<CampaignResult, StoreError> {
-    let sighting = Observation::obstructed(error)?;
-    Ok(CampaignResult::Waiting { sighting, again: None, decided: true })
+    let observation = Observation::obstructed(error)?;
+    Ok(CampaignResult::Waiting { observation, again: None, decided: true })
 }
 
 /// After the first contact a refusal keeps a candidate waiting, as an obstacle that is read again every renewal interval: a
@@ -230,8 +230,8 @@ fn obstructed(error: StoreError) -> Result<CampaignResult, StoreError> {
 fn failed_later(question: StoreRequest, error: StoreError) -> (Answer, StoreNote) {
     match (question, error) {
         (StoreRequest::Campaign, StoreError::Refused(why) | StoreError::Misused(why)) => {
-            let sighting = Observation { obstacle: Some(why), ..Observation::default() };
-            (Answer::Campaign(Campaigned::Waiting { again: None, decided: true }), StoreNote::Observation(sighting))
+            let observation = Observation { obstacle: Some(why), ..Observation::default() };
+            (Answer::Campaign(Campaigned::Waiting { again: None, decided: true }), StoreNote::Observation(observation))
         }
         (_, error) => failed(question, error),
     }

@@ -44,7 +44,7 @@ impl ClusterScenario {
         ClusterScenario { sandbox, leader, next }
     }
 
-    /// Nobody else starts, and the command lives, for longer than a lease would have taken to run out.
+    /// No other command starts, and this one lives, for longer than a lease would have taken to run out.
     #[track_caller]
     fn goes_on_leading(&self, window: Duration, what: &str) {
         let led = self.sandbox.history().latest();

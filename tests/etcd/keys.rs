@@ -1,4 +1,4 @@
-//! What other hands do to the keys, and what other programs make of them.
+//! Keys that other programs change, read and write.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

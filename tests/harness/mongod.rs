@@ -34,7 +34,7 @@ pub fn has(document: &Document, field: &str, value: impl Into<Bson>) -> bool {
 }
 
 /// A server that does not answer a command within this is not asked any longer. What makes a set writes much to its disk.
-const PATIENCE: Duration = Duration::from_secs(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a mongod is started, where it differs from a plain one.
 #[derive(Debug, Clone)]
@@ -355,7 +355,7 @@ impl Mongod {
 
     /// As root, once there are users; with the client's certificate, where there are certificates.
     pub fn try_command(&self, database: &str, command: Document) -> Result<Document, String> {
-        self.ask(database, command, PATIENCE)
+        self.ask(database, command, COMMAND_TIMEOUT)
     }
 
     /// What it says of itself, if it says so within this time.
@@ -381,7 +381,7 @@ impl Mongod {
                     Err(_) => Ok(answer),
                 }
             }
-            // The next question is asked anew: what the driver knows may be of another life of the server.
+            // The next question is asked anew: what the driver knows may be of another incarnation of the server.
             Ok(Err(error)) => Err(format!("{asked}: {error}")),
             Err(_) => Err(format!("{asked}: no answer from mongod on {}", self.port)),
         }
@@ -451,7 +451,7 @@ impl Mongod {
         let before = set.get_i64("count").or_else(|_| set.get_i32("count").map(i64::from)).expect("a count");
         let result = meanwhile();
         let wait = doc! { "waitForFailPoint": "failCommand", "timesEntered": before + 1, "maxTimeMS": 30_000_i64 };
-        self.ask("admin", wait, PATIENCE * 2).unwrap_or_else(|fault| panic!("{fault}"));
+        self.ask("admin", wait, COMMAND_TIMEOUT * 2).unwrap_or_else(|fault| panic!("{fault}"));
         result
     }
 
@@ -485,8 +485,8 @@ impl Mongod {
         let mut options = ClientOptions::builder()
             .hosts(vec![host])
             .direct_connection(true)
-            .server_selection_timeout(PATIENCE / 3)
-            .connect_timeout(PATIENCE / 3)
+            .server_selection_timeout(COMMAND_TIMEOUT / 3)
+            .connect_timeout(COMMAND_TIMEOUT / 3)
             .build();
         options.credential = has_users.then_some(credential);
         options.tls = self.options.certificates.as_ref().map(|certificates| {

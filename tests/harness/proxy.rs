@@ -22,7 +22,7 @@ use super::ports::free_port;
 mod connection;
 
 /// For a server that is dialled.
-const PATIENCE: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What becomes of the bytes. What is held is delivered once the way is open again, as TCP does after an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,7 +295,7 @@ impl ProxyLoop {
     fn dial(&self, line: u64) {
         let (target, outside) = (self.target, self.outside.another());
         thread::spawn(move || {
-            let server = TcpStream::connect_timeout(&target, PATIENCE).ok();
+            let server = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT).ok();
             outside.send(Order::Reach { line, server });
         });
     }

@@ -37,7 +37,7 @@ impl<S: StoreServer> LostReplyScenario<S> {
         candidate_for(&self.sandbox, through::<S>(&self.proxy, &self.sandbox), TTL).witness(&Witness::new())
     }
 
-    /// Somebody has led, and released.
+    /// A candidate has led, and released.
     fn led_before(&self) {
         let first = candidate_for(&self.sandbox, self.server.url_for(&self.sandbox), TTL).command(["true"]).run();
         assert_eq!(first.status.code(), Some(0), "{first:?}");

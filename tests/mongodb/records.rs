@@ -1,4 +1,4 @@
-//! What other hands do to records, and to the collection they are in.
+//! Records that other programs change, and their collection.
 
 use std::thread;
 use std::time::Duration;
@@ -26,7 +26,7 @@ enum AfterTampering {
     Free,
     /// Nothing: whoever has seen a record waits for as long as its leader may count on it (S2).
     Nothing,
-    /// Somebody who does not exist seems to lead.
+    /// The record names a leader that does not exist.
     Leader,
     /// Something that is none of our business.
     Stranger,

@@ -70,7 +70,7 @@ fn a_boundary_that_was_abandoned_for_seven_days_is_cleared_away_and_no_other() {
     let kept = ["cron", "free", "just-free", "long-held"];
     throughout(Duration::from_secs(4), "the others stay", || known() == kept);
     assert_eq!(sandbox.history().starts.len(), 1);
-    // Whoever comes back leads at once.
+    // The candidate that comes back leads at once.
     let began = now();
     let ended =
         candidate_for(&sandbox, set.url_for(&sandbox), "30s").boundary("long-free").shell("echo $ELECT_TERM").run();

@@ -90,7 +90,7 @@ fn a_server_that_forgot_everything_is_not_trusted() {
 /// What a snapshot says that is older than the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RdbSnapshot {
-    /// Somebody leads who is alive, and a candidate again.
+    /// The leader is alive, and a candidate again.
     NamesAnExLeader,
     NamesNobody,
 }
@@ -207,15 +207,15 @@ fn a_server_that_stands_still_demotes_whoever_cannot_wait_and_nobody_else() {
     let pauses: [(&str, &[&str]); 2] =
         [("CLIENT PAUSE", &["client", "pause", "4000"]), ("DEBUG SLEEP", &["debug", "sleep", "4"])];
     for (name, pause) in pauses {
-        let patient = RedisPair::on(&redis, LONG_AND_SHORT);
+        let long_lease = RedisPair::on(&redis, LONG_AND_SHORT);
         let pair = RedisPair::on(&redis, EQUAL);
         redis.cli(pause);
         pair.leader.wait_for_log("the lease runs out");
         pair.sandbox.starts(2);
         println!("figures: redis: {name} for 4 s: a leader with ttl 3s is demoted, one with ttl 60s is not");
         pair.ends();
-        assert_eq!(patient.sandbox.history().starts.len(), 1);
-        patient.ends();
+        assert_eq!(long_lease.sandbox.history().starts.len(), 1);
+        long_lease.ends();
     }
 }
 

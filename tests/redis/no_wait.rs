@@ -47,7 +47,7 @@ fn the_time_until_leading_depends_on_what_is_found_and_the_log_says_why() {
 
     redis.restart();
     let (four, took) = leads_after(&sandbox, elect(&sandbox, &redis, "3s"), 4);
-    tell("record of another life of the server", took);
+    tell("record of another incarnation of the server", took);
     assert!(took >= LEASE, "{took:?}");
     four.wait_for_log("may have forgotten a leader");
     four.terminate();

@@ -10,8 +10,8 @@ use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{Sandbox, processes};
 
-/// A leader that has half a minute to spare, meets whatever comes within a second, and a candidate with less patience.
-fn patient(redis: &RedisServer) -> RedisPair {
+/// A leader with a long lease, which renews each second and so meets every fault within one, and a candidate with a short ttl.
+fn long_and_short_lease(redis: &RedisServer) -> RedisPair {
     let sandbox = Sandbox::new();
     led_before(&sandbox, redis);
     let leader = elect(&sandbox, redis, "60s").flag("--renew", "1s").start();
@@ -98,7 +98,7 @@ const SERVER_ERRORS: [ServerError; 5] = [
 fn what_a_server_cannot_do_just_now_is_said_and_waited_out_by_who_has_the_time() {
     for ServerError { begin, leader, newcomer, end } in SERVER_ERRORS {
         let redis = RedisServer::start();
-        let pair = patient(&redis);
+        let pair = long_and_short_lease(&redis);
         begin(&redis);
         pair.leader.wait_for_log(leader);
         if let Some(said) = newcomer {
@@ -115,7 +115,7 @@ fn a_server_that_still_loads_its_data_is_waited_for() {
     let slow =
         RedisOptions::new().flag("key-load-delay", &["300"]).flag("loading-process-events-interval-bytes", &["1024"]);
     let redis = RedisServer::with(&slow);
-    let pair = patient(&redis);
+    let pair = long_and_short_lease(&redis);
     redis.cli(&["debug", "populate", "20000"]);
     redis.cli(&["save"]);
     redis.kill();
@@ -125,7 +125,7 @@ fn a_server_that_still_loads_its_data_is_waited_for() {
     redis.is_up_again();
     has_passed(pair, &redis);
     // With connections that are kept.
-    let pair = patient(&redis);
+    let pair = long_and_short_lease(&redis);
     redis.begin(&["debug", "reload"]);
     pair.leader.wait_for_log("is still loading its data");
     newcomer_is_told(&pair.sandbox, &redis, "is still loading its data");

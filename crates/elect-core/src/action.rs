@@ -1,15 +1,15 @@
-//! Everything that a candidate wants done.
+//! The outputs of a candidate.
 
 use crate::{Attempt, Notice, Outcome, RequestId, RunId, Signal, Term, Time};
 
-/// An action that a candidate wants done. No action is waited for: its result is an [`Event`](crate::Event).
+/// An action for the driver to perform. The candidate waits for none: the result comes back as an [`Event`](crate::Event).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Ask the store for the boundary.
     Campaign(Attempt),
     /// Renew the lease, which is also the check that it is ours.
     Renew(Attempt),
-    /// Give the boundary, or our place in the queue, back. Only ever asked for when the tree is empty.
+    /// Release the boundary, or the place in the queue. Requested only with an empty tree.
     Release(Attempt),
     /// Move the keeper's kill deadline.
     Arm {
@@ -18,7 +18,7 @@ pub enum Action {
         /// [`Time::NEVER`] where leadership has no end.
         kill_by: Time,
     },
-    /// Start one of the programs. Only ever asked for when the tree of the one before is empty.
+    /// Start one of the programs. Requested only when the tree of the previous program is empty.
     Start {
         /// Which.
         program: Program,
@@ -29,8 +29,7 @@ pub enum Action {
     StartBackgroundHook {
         /// Which.
         background_hook: BackgroundHook,
-        /// The run that the hook belongs to. The keeper knows better: what has ended meanwhile must not find a hook
-        /// started in its place.
+        /// The run that the hook belongs to. If that run has ended meanwhile, the keeper starts no hook in its place.
         hook_context: HookContext,
     },
     /// The stop signal to the tree now, SIGKILL at the given time.
@@ -38,21 +37,21 @@ pub enum Action {
         /// Absolute; an earlier one already in force stays.
         kill_at: Time,
     },
-    /// SIGKILL to the whole tree: ask the keeper to, and do it ourselves as well.
+    /// SIGKILL to the whole tree, by the keeper and by the campaigner as well.
     Kill,
     /// Pass a signal on to the main process.
     Forward(Signal),
-    /// Ask the keeper for a sign of life.
+    /// Ask the keeper for an answer, which proves that it is alive (K4).
     Ping,
     /// Kill the keeper, which has stopped answering (K4).
     KillKeeper,
-    /// Kill and reap what the dead keeper left us, and say whether anything remains.
+    /// Kill and reap the processes that the dead keeper has left, and report whether any remains.
     Sweep,
     /// A control request has succeeded.
     Grant {
         /// The request.
         request_id: RequestId,
-        /// The term that is led in; `None`: it was about leading no longer.
+        /// The term of the leadership; `None` for a resignation.
         term: Option<Term>,
         /// The end of the term unless another renewal is credited; [`Time::NEVER`] where leadership has no end.
         until: Time,
@@ -66,9 +65,9 @@ pub enum Action {
     },
     /// Report a transition.
     Notice(Notice),
-    /// The boundary is not kept any longer for the sake of a hold: tell the keeper, which keeps it if we die (K2).
+    /// `--min-hold` is over: tells the keeper, which would keep the boundary after our death (K2).
     EndHold,
-    /// It is over.
+    /// The candidacy has ended.
     End(Outcome),
 }
 
@@ -80,17 +79,17 @@ pub enum Program {
         /// In this term, which has been armed.
         term: Term,
     },
-    /// The hook of that name: before the command, and under the same deadline.
+    /// `--on-elected`: before the command, and under the same deadline.
     OnElected {
         /// In this term, which has been armed.
         term: Term,
     },
-    /// The hook of that name: after everything else in a term. No deadline governs it, for the term may be over.
+    /// `--on-ousted`: after everything else in a term. It has no kill deadline, because the term may be over.
     OnOusted {
         /// After this term.
         term: Term,
     },
-    /// The program that runs while another candidate leads. No deadline governs it.
+    /// The program that runs while another candidate leads. It has no kill deadline.
     Follower,
 }
 
@@ -108,18 +107,18 @@ impl Program {
 /// The context that a background hook is started in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookContext {
-    /// A run that is alive, and that it belongs to.
+    /// Beside this run, to which it belongs.
     WithRun(RunId),
-    /// Nothing.
+    /// Beside no other program.
     Alone,
 }
 
-/// The hooks that run beside whatever else does.
+/// The hooks that run beside the command or the follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackgroundHook {
-    /// Another leader, or none.
+    /// `--on-change`: another candidate leads, or none.
     OnChange,
-    /// The store is in trouble.
+    /// `--on-error`: requests to the store fail.
     OnError,
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Follower {
     backoff: RestartBackoff,
     /// The leader that was observed last.
     leader: Option<LeaderKey>,
-    /// The leader that the last run was told of.
+    /// The leader in the environment of the last run.
     told_leader: Option<LeaderKey>,
     /// How the main process of the last run ended.
     end: Option<CommandEnd>,
@@ -160,7 +160,7 @@ impl Context {
     pub(super) fn leader_observed(&mut self, now: Time, leader: Option<LeaderKey>) {
         let Some(on_change) = self.follower.on_change else { return };
         self.follower.leader = leader;
-        // It goes on while nobody leads: the next leader may be the same.
+        // The follower goes on while there is no leader: the next one may be the same.
         let Some(leader) = leader.filter(|leader| Some(*leader) != self.follower.told_leader) else { return };
         match (&mut self.follower.stage, on_change) {
             (FollowerStage::Gone { start_at }, _) => *start_at = now,
@@ -170,7 +170,7 @@ impl Context {
                 self.act(Action::Forward(signal));
             }
             (FollowerStage::Running { .. }, OnChange::Ignore) => self.follower.told_leader = Some(leader),
-            // It is told as soon as it runs, or started again under the leader of that time.
+            // It gets the change as soon as it runs, or is started again with the leader of that time.
             (FollowerStage::Running { main: MainProcess::Starting, .. }, OnChange::Signal(_))
             | (FollowerStage::Stopping(_), _) => {}
         }
@@ -272,7 +272,7 @@ impl Context {
         self.follower.stage = FollowerStage::Stopping(stopping);
     }
 
-    /// A stop was asked for; a second one means at once.
+    /// A stop was asked for; a second one kills at once.
     pub(super) fn stop_asked_of_follower(&mut self, now: Time) {
         if self.follower.is_gone() {
             return;

@@ -3,7 +3,7 @@
 /// The fencing token: strictly increasing from leader to leader of a boundary. Opaque, not consecutive.
 pub type Term = u64;
 
-/// The number of one start of the command, counted over the whole life of the candidate. A message of the keeper
+/// The number of one start of the command, counted from the start of the candidate. A message of the keeper
 /// about an earlier run must not be taken for one about the present run, "empty" above all.
 pub type RunId = u64;
 

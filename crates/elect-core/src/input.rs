@@ -1,4 +1,4 @@
-//! Everything that can happen to a candidate.
+//! The inputs of a candidate: events from the driver, and the same sorted by origin for the states.
 
 use std::time::Duration;
 
@@ -16,29 +16,29 @@ pub enum Event {
         /// The reply.
         answer: Answer,
     },
-    /// Something changed at the store: worth asking again, and nothing more.
+    /// Something may have changed at the store: a reason to ask earlier, and nothing more.
     Hint,
-    /// The store saw our claim vanish: as final as an answer that says so (K11).
+    /// The store has seen our claim vanish, which is as final as [`Renewed::Lost`] (K11).
     Ousted {
         /// The term that was ours.
         term: Term,
     },
-    /// The store has shown a leader of this term, or of one that was before: ours has to be above it (S1).
+    /// The store has shown a present or past leader of this term: our term has to be larger (S1).
     TermSeen(Term),
     /// The leader that a waiting candidate observed; `None`: there is none.
     LeaderObserved(Option<LeaderKey>),
-    /// Something has happened that this hook is for.
+    /// This background hook is due.
     HookDue(BackgroundHook),
     /// The keeper has sent a message.
     Keeper(FromKeeper),
     /// The keeper has died; reported once.
     KeeperDied,
-    /// A sweep over the tree that a dead keeper left us has been made.
+    /// A sweep over the tree that a dead keeper has left is done.
     Swept {
         /// Whether no descendant is left.
         empty: bool,
     },
-    /// A stop was asked for; a second one means at once.
+    /// A stop was asked for; a second one kills at once.
     Stop(Signal),
     /// A signal for the main process.
     Forward(Signal),
@@ -67,17 +67,17 @@ pub enum Answer {
 /// The store's answer to [`Action::Campaign`](crate::Action::Campaign).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Campaigned {
-    /// We hold the boundary. Nothing may run before a renewal has been credited: that is the verification.
+    /// The boundary is ours. Nothing may run before a renewal has been credited, which is the verification.
     Won(Term),
     /// Another candidate holds it, or none may hold it yet.
     Waiting {
         /// Ask again after this long even if nothing seems to change; `None`: after a renewal interval.
         again: Option<Duration>,
-        /// Whether that is settled for now. If not, there may be nobody: a store that has to be observed tells the
-        /// living from the dead by the next renewal only, and takes from the dead what has stood for long enough.
+        /// Whether another candidate is known to lead. An observed store cannot know it at first: only the next renewal
+        /// shows that the holder of the record is alive, and a record that stands still for long enough is taken.
         decided: bool,
     },
-    /// The store will not have us (permission, authentication, a newer record format).
+    /// The store refuses this candidate (permission, authentication, a newer record format).
     Refused,
     /// No answer, or none that tells anything.
     Failed,
@@ -114,7 +114,8 @@ pub enum FromKeeper {
     },
     /// The answer to a ping.
     Pong,
-    /// A large tree is being killed, batch by batch: as good as an answer to a ping, and the next one is due soon (K4).
+    /// A long kill goes on and has killed another batch: counts as the answer to a ping, and the next message is due
+    /// soon (K4).
     Progress,
     /// Every process of a large tree has got SIGKILL. What is left is to reap them, which no second process can hasten:
     /// the keeper may be silent for as long as without a deadline (K4).

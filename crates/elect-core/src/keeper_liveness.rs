@@ -1,8 +1,8 @@
 //! Whether the keeper is alive (K4).
 //!
-//! A keeper that is stopped cannot kill, so it is asked for a sign of life once per renewal interval. It may be silent
+//! A keeper that is stopped cannot kill, so it is pinged once per renewal interval. It may be silent
 //! for ten seconds, but only for half the kill allowance once the deadline that *it* holds has passed: the one it
-//! confirmed, not the one that we sent. The patience counts from a question asked after we woke, so a campaigner that
+//! confirmed, not the one that we sent. The time limit counts from a ping that was sent after we woke, so a campaigner that
 //! was itself suspended does not blame the keeper for it.
 
 use std::time::Duration;
@@ -18,9 +18,9 @@ pub(super) struct KeeperLiveness {
     /// The term whose deadline is being watched, and the deadline that the keeper holds.
     armed: Option<(Term, Time)>,
     confirmed: bool,
-    /// When the question that has no answer yet was asked.
+    /// When the unanswered ping was sent.
     asked: Option<Time>,
-    /// When any question was last asked.
+    /// When the last ping was sent.
     last_asked: Time,
     ask_at: Time,
     /// Whether every process of the tree has got SIGKILL, by the keeper's last report.
@@ -61,8 +61,7 @@ impl KeeperLiveness {
         self.asked = None;
     }
 
-    /// The keeper reports that it is busy killing: as good as an answer, and the next report is due within half the kill
-    /// allowance.
+    /// The keeper reports a long kill: as good as an answer, and the next message is due within half the kill allowance.
     pub(super) fn progressed(&mut self, now: Time) {
         self.all_killed = false;
         if let Some(asked) = &mut self.asked {

@@ -15,7 +15,7 @@ pub const NAME_BYTES_MAX: usize = 256;
 pub const ID_BYTES_MAX: usize = 64;
 /// Largest record. A larger one is an obstacle.
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
-/// Longest text that a store, a server or another process may add to a message for people.
+/// Longest text of a store, a server or another process in a message.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
 /// Longest error or obstacle as a whole: a text from outside, with elect's own words around it.
 pub const TEXT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
@@ -37,7 +37,7 @@ pub const PEM_BYTES_MAX: usize = 1024 * 1024;
 pub const INSIDE_BYTES_MAX: usize = 8 * 1024;
 /// Longest ttl. A flag that asks for more is a usage error; a record that says more counts as this.
 pub const TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// Largest term that is believed: every term up to here, and the next 2^40, are exact in a double.
+/// Largest term that is accepted: every term up to here, and the next 2^40, are exact in a double.
 pub const TERM_MAX: Term = (1 << 53) - (1 << 40);
 
 /// The text cut to at most so many bytes, at the boundary of a character.
@@ -81,13 +81,13 @@ pub fn insert_boundary(found: &mut BTreeSet<Boundary>, boundary: Boundary) {
     }
 }
 
-/// A ttl from a record, in milliseconds, as far as it is believed.
+/// A ttl from a record, in milliseconds, limited to the largest that is accepted.
 #[must_use]
 pub fn believed_ttl(millis: u64) -> Duration {
     Duration::from_millis(millis).min(TTL_MAX)
 }
 
-/// Whether a term from a store is believed. A record with another one is an obstacle.
+/// Whether a term from a store is accepted. A record with any other term is an obstacle.
 #[must_use]
 pub fn is_believed_term(term: Term) -> bool {
     term <= TERM_MAX
@@ -96,7 +96,7 @@ pub fn is_believed_term(term: Term) -> bool {
 /// The term that follows: above the last one of this boundary, above every term seen anywhere, and no less than the
 /// wall clock in milliseconds since 1970, so that the terms of all stores are in one number space (S1).
 ///
-/// `None`: no term that is believed is large enough.
+/// `None`: no accepted term is large enough.
 #[must_use]
 pub fn next_term(last: Term, wall_clock_millis: u64, highest_seen: Term) -> Option<Term> {
     let floor = last.max(highest_seen).checked_add(1)?;

@@ -8,7 +8,7 @@ use crate::{Attempt, Lease, Time, timing};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mutation {
-    /// Start the command on the word of the store that we won, with a lease counted from the answer.
+    /// Start the command on a win alone, with a lease counted from the answer.
     NoVerification,
     /// Let a renewal that comes after `stop_by` revive the term.
     LateSuccessCounts,
@@ -24,15 +24,15 @@ pub(super) enum Mutation {
     GraceWhenLost,
     /// Wait for a silent keeper forever.
     SilentKeeperSpared,
-    /// Answer whoever asks with a renewal that was sent before.
+    /// Answer a control request with a renewal that was sent before it.
     OldRenewalAnswers,
-    /// Give up without giving back what the store may hold for us.
+    /// Give up without releasing what the store may hold for this candidate.
     PlaceKept,
-    /// Stand on when patience is exhausted.
+    /// Campaign on after the wait limit has passed.
     StandsOn,
-    /// Give up at the first look although it settles nothing.
+    /// Give up at the first answer although it is undecided.
     UndecidedCounts,
-    /// Stand again after a leadership that was to be the last.
+    /// Campaign again after a leadership that was to be the last.
     CampaignsAgain,
     /// Start the command again as soon as its main process has ended.
     RestartBesideTheOld,
@@ -40,7 +40,7 @@ pub(super) enum Mutation {
     NoRestartLimit,
     /// Stand again right after the limit was reached.
     NoSittingOut,
-    /// Start again before the keeper has said that nothing is left of the refused start.
+    /// Start again before the keeper has confirmed that nothing is left of the refused start.
     StartsBesideRefused,
     /// Give the boundary back as soon as the command has ended.
     NoHold,

@@ -1,18 +1,18 @@
-//! Every transition that people read about.
+//! The notices of a candidate: its transitions, for the log and the status.
 
 use std::time::Duration;
 
 use crate::{BackgroundHook, CommandEnd, NotStarted, Signal, Term, TimingError};
 
-/// A transition of an election that people read about; each is reported once.
+/// A transition of an election, for the log and the status; each is reported once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The store says we won; to be verified.
+    /// The store has answered with a win, which is to be verified.
     Won {
         /// The new term.
         term: Term,
     },
-    /// The store says we won, under a term that is not above every term seen: the boundary is given back (S1).
+    /// The store has answered with a win whose term is not above every term seen: the boundary is released (S1).
     TermTooLow {
         /// The term that the store gave.
         term: Term,
@@ -73,7 +73,7 @@ pub enum Notice {
         /// How long the candidate sits out; `None`: it ends.
         sits_out: Option<Duration>,
     },
-    /// The hook that decides whether we lead has said no: the boundary is given up.
+    /// The on-elected hook has failed: the boundary is given up.
     NotAccepted {
         /// The term.
         term: Term,
@@ -87,7 +87,7 @@ pub enum Notice {
         /// How.
         failure: HookFailure,
     },
-    /// It has sat out.
+    /// The cool-down is over.
     CampaignsAgain,
     /// The follower runs.
     FollowerStarted {
@@ -99,14 +99,14 @@ pub enum Notice {
         /// How.
         end: CommandEnd,
     },
-    /// It could not be started.
+    /// The follower could not be started.
     FollowerCannotStart(NotStarted),
-    /// It is being stopped.
+    /// The follower is being stopped.
     FollowerStopping {
-        /// For another leader; otherwise because we do not follow any longer.
+        /// Whether another leader is the reason; otherwise the candidate follows no longer.
         for_another: bool,
     },
-    /// It is killed, and still not confirmed dead: nothing else starts here.
+    /// The follower was killed and is not confirmed dead: nothing else starts here.
     FollowerUnconfirmed,
     /// Killed, and still not confirmed dead: nothing is released, nothing else starts (2.3).
     Unconfirmed {
@@ -118,14 +118,14 @@ pub enum Notice {
         /// After this term.
         term: Term,
     },
-    /// It could not be: the lease has to run out by itself.
+    /// The release was not confirmed: the lease has to run out by itself.
     NotReleased {
         /// After this term.
         term: Term,
     },
-    /// A lease too short to be used was granted.
+    /// The store has granted a lease that is too short to be used.
     Unusable(TimingError),
-    /// The campaign limit is reached: somebody else leads, or nobody may yet.
+    /// The campaign limit is reached: another candidate leads, or none may lead yet.
     NotElected,
     /// The campaign limit is reached, and the store did not answer the last time.
     Unavailable,

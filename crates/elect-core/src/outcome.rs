@@ -13,7 +13,7 @@ pub enum Outcome {
     CannotStart(i32),
     /// The store will not have us.
     Refused,
-    /// The campaign limit is reached: somebody else leads, or nobody may yet.
+    /// The campaign limit is reached: another candidate leads, or none may lead yet.
     NotElected,
     /// The campaign limit is reached, and the store did not answer the last time.
     Unavailable,
@@ -34,7 +34,7 @@ pub enum CommandEnd {
     Killed {
         /// Which one.
         signal: Signal,
-        /// Whether it was elect that had run out of patience (exit status 137).
+        /// Whether elect sent it because a time limit had passed (exit status 137).
         escalated: bool,
     },
 }

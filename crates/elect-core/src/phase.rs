@@ -5,7 +5,7 @@
 pub enum Phase {
     /// Campaigning: not the leader.
     Campaigning,
-    /// The store says we won; being verified.
+    /// The store has answered with a win, which is being verified.
     Verifying,
     /// Leading.
     Leading,
@@ -13,7 +13,7 @@ pub enum Phase {
     Stopping,
     /// Leading, and nothing runs: between two runs of the command, or because the boundary is to be kept.
     LeadingIdle,
-    /// Leading no longer, and the hook that is to know of it runs.
+    /// Leading no longer, while `--on-ousted` runs.
     OustedHook,
     /// The boundary is being given back.
     Releasing,

@@ -42,9 +42,9 @@ pub struct Hooks {
     pub on_elected: bool,
     /// Whether one runs before the boundary is given back.
     pub on_ousted: bool,
-    /// Whether one hears of each change of the leader.
+    /// Whether a hook runs at each change of the leader.
     pub on_change: bool,
-    /// Whether one hears of troubles with the store.
+    /// Whether a hook runs when requests to the store fail.
     pub on_error: bool,
     /// How long each of them may take, all that it starts included.
     pub timeout: Duration,

@@ -51,7 +51,7 @@ pub fn punctuation() -> impl Strategy<Value = String> {
         .prop_map(|bytes| bytes.into_iter().map(char::from).collect())
 }
 
-/// Nothing that anybody meant.
+/// Random bytes.
 pub fn random_bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..80), text().prop_map(String::into_bytes)]
 }

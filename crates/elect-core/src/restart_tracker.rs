@@ -61,7 +61,7 @@ impl RestartBackoff {
     pub(super) fn delay(&mut self, jitter: &mut fastrand::Rng) -> Duration {
         let doubled = self.restart.delay.saturating_mul(2u32.pow(self.in_a_row.min(20)));
         self.in_a_row += 1;
-        // Never longer than was said; a quarter less at most.
+        // Never longer than the configured delay; a quarter less at most.
         doubled.min(self.longest_delay()).mul_f64(1.0 - jitter.f64() / 4.0)
     }
 

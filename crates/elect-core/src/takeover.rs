@@ -27,12 +27,12 @@
 //!      unless a record has appeared, with no replica's confirmation, and `decide` on a fresh view. A store may do this
 //!      in the same request that reads. A vacant record is no leader, has the index of free records, and needs no
 //!      announcement;
-//!    - [`Decision::Take`]: compare the whole view, incarnation and epoch included, and write the [`Takeover::bid`],
+//!    - [`Decision::Take`]: compare the whole view, incarnation and epoch included, and write the [`Takeover::take_request`],
 //!      with the present basis in it. The new term is [`limits::next_term`](crate::limits::next_term) of the record's
-//!      term, the server's clock and the bid's floor. Then [`Takeover::took`]; if the record had changed,
-//!      [`Takeover::forget`];
+//!      term, the server's clock and the floor in that request. Then [`Takeover::took`]; if the record had changed,
+//!      [`Takeover::discard_outstanding`];
 //!    - [`Decision::AlreadyOurs`]: the take whose answer was lost: [`Takeover::took`] with the basis in the record;
-//!    - [`Decision::ReleaseStale`]: free the record, leave its basis as it is, [`Takeover::forget`];
+//!    - [`Decision::ReleaseStale`]: free the record, leave its basis as it is, [`Takeover::discard_outstanding`];
 //!    - [`Decision::Wait`]: ask again.
 //! 3. Renew: write a [`Takeover::nonce`] if it is above the record's, and [`Takeover::settled`] as the record's basis
 //!    where there is one. Describe the answer as a [`Write`] and ask [`Takeover::credit`]; no other renewal is
@@ -48,12 +48,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Term, Time};
 
-pub use tenure::Epoch;
-use tenure::Tenure;
-pub use tenure::is_effective;
-pub use tenure::{Basis, Credit, Write};
+use held_term::HeldTerm;
+pub use held_term::{Basis, Credit, Epoch, Write, is_effective};
 
-mod tenure;
+mod held_term;
 #[cfg(test)]
 mod tests;
 
@@ -69,7 +67,7 @@ pub enum RecordState {
     Vacant,
 }
 
-/// A record, as far as the rule is concerned. `N` is how candidates and incarnations of the server are named.
+/// The fields of a record that the rule needs. `N` identifies candidates and incarnations of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObservedRecord<N> {
     /// The id of the candidate that wrote it.
@@ -109,20 +107,20 @@ pub enum Durability {
 /// The action that an observation allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// The take whose answer never came has reached the store.
+    /// The store has executed a take of ours whose answer was lost.
     AlreadyOurs(Term),
-    /// It is held under our name by a term that is over: to be released, so that nobody waits for it. Nothing of ours
-    /// runs, or we would not be asking.
+    /// It is held under our id by a term that is over: to be released, so that no candidate waits for it. None of our
+    /// programs runs, since a candidate asks only then.
     ReleaseStale(Term),
     /// There is no record: write a vacant one, on which every candidate can wait (S2).
     Vacate,
     /// Take it, naming the view.
     Take,
-    /// Not yet.
+    /// Wait.
     Wait {
-        /// So much longer, if nothing changes.
+        /// The rest of the wait, if nothing changes.
         left: Duration,
-        /// Whether that is because somebody leads. A holder that has not been seen to do anything may be dead as well.
+        /// Whether a leader is known to be alive. A holder that has not renewed since we began to look may be dead.
         decided: bool,
     },
 }
@@ -152,27 +150,27 @@ pub struct Vacancy {
 pub struct Takeover<N> {
     me: N,
     ttl: Duration,
-    memory: Durability,
+    durability: Durability,
     /// The present view, and since when it has not changed.
     seen: Option<(StoreState<N>, Time)>,
     /// How often a wait on this very record was restarted by a new epoch alone.
     restarts: u32,
     /// Another candidate has written a held record since we began to look.
-    led: bool,
+    leader_seen: bool,
     has_seen_record: bool,
     /// The longest ttl in a record, without our own.
     longest_ttl: Duration,
     highest_term: Term,
-    /// Of the take whose outcome is not known.
+    /// The nonce of the take whose outcome is not known.
     outstanding: Option<u64>,
     nonces: u64,
-    /// Of the term that was won last.
-    tenure: Option<Tenure<N>>,
+    /// The term that was won last.
+    held_term: Option<HeldTerm<N>>,
     #[cfg(test)]
     mutation: Option<RuleMutation>,
 }
 
-/// Rules that tests break on purpose (P4). Outside tests nothing does.
+/// The rules that tests break on purpose (P4); the program itself breaks none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleMutation {
     /// A held record is taken at once.
@@ -210,53 +208,54 @@ pub enum RuleMutation {
 }
 
 impl<N: Clone + PartialEq> Takeover<N> {
-    /// Of a candidate that has seen nothing yet, and asks for this ttl.
-    pub fn new(me: N, ttl: Duration, memory: Durability) -> Takeover<N> {
+    /// The takeover of a candidate that has seen nothing yet and asks for this ttl.
+    pub fn new(me: N, ttl: Duration, durability: Durability) -> Takeover<N> {
         Takeover {
             me,
             ttl,
-            memory,
+            durability,
             seen: None,
             restarts: 0,
-            led: false,
+            leader_seen: false,
             has_seen_record: false,
             longest_ttl: Duration::ZERO,
             highest_term: 0,
             outstanding: None,
             nonces: 0,
-            tenure: None,
+            held_term: None,
             #[cfg(test)]
             mutation: None,
         }
     }
 
-    /// An assumption about the store has turned out to be wrong.
-    pub fn trusts(&mut self, memory: Durability) {
-        self.memory = memory;
+    /// Corrects the assumption of [`Takeover::new`] about the store.
+    pub fn set_durability(&mut self, durability: Durability) {
+        self.durability = durability;
     }
 
-    /// The same with a rule broken.
+    /// The same takeover with a rule broken.
     #[cfg(test)]
     #[must_use]
     pub fn breaking(self, mutation: Option<RuleMutation>) -> Takeover<N> {
         Takeover { mutation, ..self }
     }
 
-    /// For a write of ours: every one has its own.
+    /// A fresh nonce for a write.
     pub fn nonce(&mut self) -> u64 {
         self.nonces += 1;
         self.nonces
     }
 
-    /// For a take: from now on it may be found in the store.
-    pub fn bid(&mut self) -> TakeRequest {
+    /// Opens a take, which from now on may be found in the store.
+    pub fn take_request(&mut self) -> TakeRequest {
         let nonce = self.nonce();
         self.outstanding = Some(nonce);
-        self.tenure = None;
+        self.held_term = None;
         TakeRequest { nonce, floor: self.highest_term.saturating_add(1) }
     }
 
-    /// For a vacant record. It hands on what was seen, so that a candidate that comes later waits as long as this one.
+    /// The contents of a vacant record. It passes on the longest ttl and the highest term, so that a later candidate waits as
+    /// long as this one.
     pub fn vacancy(&mut self) -> Vacancy {
         let nonce = self.nonce();
         if self.mutated(RuleMutation::VacancyTellsNothing) {
@@ -265,7 +264,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         Vacancy { nonce, ttl: self.longest_ttl, term: self.highest_term }
     }
 
-    /// How long it takes at most until a record that nobody touches is taken.
+    /// The longest time until a record that does not change is taken.
     pub fn longest_wait(&self) -> Duration {
         if self.mutated(RuleMutation::OthersTtlsForgotten) { self.ttl } else { self.longest_ttl.max(self.ttl) }
     }
@@ -280,15 +279,15 @@ impl<N: Clone + PartialEq> Takeover<N> {
         self.outstanding
     }
 
-    /// There is nothing of ours to be found any more: a take was refused, or what it won was given back.
-    pub fn forget(&mut self) {
+    /// Forgets the outstanding take: it was refused, or the record that it won was released.
+    pub fn discard_outstanding(&mut self) {
         self.outstanding = None;
     }
 
     /// A take has reached the store; it was executed on this basis. `is_confirmed`: as many replicas have confirmed it
     /// as have to; true where none has to.
     pub fn took(&mut self, basis: Basis<N>, is_confirmed: bool) {
-        self.tenure = Some(Tenure::new(basis, is_confirmed));
+        self.held_term = Some(HeldTerm::new(basis, is_confirmed));
     }
 
     /// Whether a renewal that has reached the record is credited. Nothing else may credit one (S3).
@@ -297,8 +296,8 @@ impl<N: Clone + PartialEq> Takeover<N> {
         let mutation = self.mutation;
         #[cfg(not(test))]
         let mutation = None;
-        let Some(tenure) = &mut self.tenure else { return Credit::GiveBack };
-        let credit = tenure.credit(write, mutation);
+        let Some(held_term) = &mut self.held_term else { return Credit::GiveBack };
+        let credit = held_term.credit(write, mutation);
         if credit == Credit::Counts {
             // The take is no longer unanswered: found again as it was, it would be an old state of the record.
             self.outstanding = None;
@@ -309,18 +308,18 @@ impl<N: Clone + PartialEq> Takeover<N> {
     /// The basis of the last credited renewal: what renewals, the release and the keeper's claim write into the record.
     /// `None`: none was credited yet, and the take's, which is in the record, stays.
     pub fn settled(&self) -> Option<&Basis<N>> {
-        self.tenure.as_ref()?.settled()
+        self.held_term.as_ref()?.settled()
     }
 
-    /// Looks at an answer that had arrived by `received` (T1: an observer counts from after receiving).
+    /// Decides about an answer that had arrived by `received` (T1: an observer counts from after receiving).
     pub fn decide(&mut self, received: Time, view: &StoreState<N>) -> Decision {
         let had_seen_record = self.has_seen_record;
         let since = self.note(received, view);
         let Some(record) = &view.record else {
-            let never_was = self.memory == Durability::Durable && !had_seen_record;
+            let never_was = self.durability == Durability::Durable && !had_seen_record;
             return match () {
                 () if never_was || self.mutated(RuleMutation::MissingTakenAtOnce) => Decision::Take,
-                () if self.memory == Durability::Durable && self.mutated(RuleMutation::VanishedIsMissing) => {
+                () if self.durability == Durability::Durable && self.mutated(RuleMutation::VanishedIsMissing) => {
                     Decision::Take
                 }
                 () if self.mutated(RuleMutation::AbsenceHasNoVersion) => {
@@ -348,7 +347,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
             RecordState::Held | RecordState::Free | RecordState::Vacant => self.longest_wait(),
         };
         if !view.is_attached && !self.mutated(RuleMutation::WaitsWithoutReplicas) {
-            return Decision::Wait { left: rest, decided: self.led };
+            return Decision::Wait { left: rest, decided: self.leader_seen };
         }
         self.wait(received, since, rest)
     }
@@ -356,11 +355,11 @@ impl<N: Clone + PartialEq> Takeover<N> {
     fn wait(&self, received: Time, since: Time, rest: Duration) -> Decision {
         match rest.saturating_sub(received.since(since)) {
             Duration::ZERO => Decision::Take,
-            left => Decision::Wait { left, decided: self.led },
+            left => Decision::Wait { left, decided: self.leader_seen },
         }
     }
 
-    /// Takes the view in. Returns since when it has been like this, as far as we have seen.
+    /// Records the view. Returns since when it has been observed unchanged.
     fn note(&mut self, received: Time, view: &StoreState<N>) -> Time {
         if let Some(record) = &view.record {
             self.has_seen_record = true;
@@ -378,7 +377,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         // A server that was started again has written nothing by that.
         let is_written = before.record != view.record;
         self.restarts = if is_same_record { self.restarts + u32::from(!is_same_epoch) } else { 0 };
-        self.led |= is_written
+        self.leader_seen |= is_written
             && view.record.as_ref().is_some_and(|now| now.state == RecordState::Held && now.holder != self.me);
         self.seen = Some((view.clone(), since));
         since

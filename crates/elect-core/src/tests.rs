@@ -408,7 +408,7 @@ fn a_renewal_that_is_granted_for_too_short_a_time_brings_the_kill_forward() {
 }
 
 #[test]
-fn without_patience_a_term_that_is_too_low_is_a_no() {
+fn with_no_wait_a_term_that_is_too_low_is_a_no() {
     let policy = Policy { campaign_limit: CampaignLimit::For(Duration::ZERO), ..Policy::default() };
     let mut scene = Scene::wishing(policy);
     let asked = campaign(&scene.hears(at(0), Event::TermSeen(7)));

@@ -22,7 +22,7 @@ pub const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 const MARGIN_MIN: Duration = Duration::from_millis(250);
 const DEFAULT_GRACE_MAX: Duration = Duration::from_secs(10);
-/// How often a lease without an end is checked (5.1), and how often its keeper is asked for a sign of life.
+/// How often a lease without an end is checked (5.1), and how often its keeper is pinged.
 const LOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The timing flags as given; those left open follow from the ttl (T2).
@@ -57,7 +57,7 @@ pub enum TimingError {
         /// The flag at fault.
         flag: &'static str,
     },
-    /// A duration nobody can mean.
+    /// A duration above the limit.
     #[error("{flag} {} is too long: at most {}", HumanDuration(*value), HumanDuration(DURATION_MAX))]
     TooLong {
         /// The flag at fault.
@@ -230,7 +230,7 @@ impl Timing {
         self.request_timeout / 2
     }
 
-    /// The longest outage of the store that demotes nobody, even if it begins at the worst moment: just before a
+    /// The longest outage of the store that demotes no leader, even if it begins at the worst moment: just before a
     /// renewal is due, and ends while one that will fail is under way (T2). `None` where leadership has no deadline.
     #[must_use]
     pub fn longest_outage(&self) -> Option<Duration> {
@@ -301,7 +301,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A duration as people write it: `900ms`, `4.1s`, `1h 30m`.
+/// A duration in the notation of flags: `900ms`, `4.1s`, `1h 30m`.
 pub struct HumanDuration(pub Duration);
 
 impl fmt::Display for HumanDuration {

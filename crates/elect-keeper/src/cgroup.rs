@@ -1,6 +1,6 @@
 //! The tier `cgroup`: a leaf of the unified hierarchy (v2) below elect's own cgroup, for the command alone.
 //!
-//! One leaf serves a candidate for life. Campaigner and keeper hold the same descriptors of it, opened before the
+//! A candidate uses one leaf from start to end. Campaigner and keeper hold the same descriptors of it, opened before the
 //! keeper is forked, and with them a lock on its directory: a leaf without a lock belongs to a candidate that was
 //! killed, and the next candidate that starts in the same cgroup removes the leaf if it is empty.
 //!

@@ -8,7 +8,7 @@
 //! loop (`event_loop`) and no runtime, so that no fault of the campaigner (a panic, a stop, a store that hangs, a full
 //! pipe) can keep the child from killing on time.
 //!
-//! Not here: when to start or stop (the election decides), and the meaning of a claim (the store knows).
+//! Not here: when to start or stop (the election decides), and the meaning of a claim (the store decides).
 //!
 //! This is the only crate with `unsafe` code: each block says why it is sound.
 

@@ -42,7 +42,7 @@ const IDENTITY_VARS: [&str; 13] = [
 
 /// The shell that runs a follower's and a hook's command line.
 const SHELL: &str = "/bin/sh";
-/// The variables by which systemd addresses elect alone: a command that used them would speak in elect's name.
+/// The variables by which systemd addresses elect alone: a command that used them would send notifications in elect's name.
 const SYSTEMD_VARS: [&str; 7] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
 

@@ -60,7 +60,7 @@ impl Scanner {
         &self.found
     }
 
-    /// The same, or nothing if a process could not be asked for its children.
+    /// The same, or nothing if the children of a process could not be listed.
     pub fn all_descendants(&mut self, root: i32, except: &[i32]) -> Option<&[i32]> {
         self.seen.clear();
         let walked = self.walk(root, except, DESCENDANTS_MAX, |_| (), &mut || ());

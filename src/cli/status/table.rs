@@ -1,8 +1,7 @@
 //! All boundaries of a store, one in a row.
 //!
-//! Into a pipe every column is there and nothing is cut, so that a script finds what it looks for; what is not known is
-//! `-`. On a terminal, columns of which nothing is known are left out, and the widest texts are cut until a row fits on
-//! a line.
+//! In a pipe every column is present and nothing is cut, so that a script finds its field; an unknown value is `-`. On a
+//! terminal, columns without a known value are left out, and the widest texts are cut until a row fits on a line.
 
 use crate::cli::format::{address, leading_for, rounded_duration};
 use crate::store::Observation;

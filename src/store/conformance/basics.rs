@@ -191,8 +191,8 @@ pub async fn boundaries_with_similar_names_are_different_boundaries(site: &Store
     assert!(names.iter().all(|name| known.contains(name)), "{known:?}");
     let seen = players[0].store.observe_all(Detail::Leader).await.expect("surveyed");
     for (player, name) in players.iter().zip(&names) {
-        let (_, sighting) = seen.iter().find(|(boundary, _)| boundary.as_str() == *name).expect("it is there");
-        let leader = sighting.as_ref().expect("a sighting").leader.as_ref();
+        let (_, observation) = seen.iter().find(|(boundary, _)| boundary.as_str() == *name).expect("it is there");
+        let leader = observation.as_ref().expect("an observation").leader.as_ref();
         assert_eq!(leader.map(|leader| &leader.id), Some(&player.candidacy.identity.id), "{name}");
     }
     for player in &mut players {
@@ -280,7 +280,7 @@ pub async fn an_observer_sees_each_change_in_order_with_the_term_before_where_th
     site: &StoreUnderTest,
 ) {
     let mut observer = site.observer("observed");
-    assert_eq!(observer.next().await.expect("an answer")[0].1.as_ref().expect("a sighting").leader, None);
+    assert_eq!(observer.next().await.expect("an answer")[0].1.as_ref().expect("an observation").leader, None);
     let mut last = None;
     for name in ["one", "two", "three"] {
         let mut player = site.player("observed", name);
@@ -289,11 +289,11 @@ pub async fn an_observer_sees_each_change_in_order_with_the_term_before_where_th
         let seen = super::sees(&mut observer, Some(name)).await;
         assert_eq!(seen.leader.expect("a leader").term, Some(term));
         // Known or not known, but not wrong.
-        assert!(seen.former.is_none() || seen.former == last, "{:?}, not {last:?}", seen.former);
+        assert!(seen.previous_term.is_none() || seen.previous_term == last, "{:?}, not {last:?}", seen.previous_term);
         player.renews().await;
         player.release().await;
         let seen = super::sees(&mut observer, None).await;
-        assert!(seen.former.is_none_or(|former| former == term), "{seen:?}");
+        assert!(seen.previous_term.is_none_or(|previous_term| previous_term == term), "{seen:?}");
         last = Some(term);
     }
 }
@@ -310,7 +310,7 @@ pub async fn a_survey_shows_of_each_boundary_what_a_look_at_it_does(site: &Store
     }
     let mut second = site.player("s/t", "second");
     second.waits_for().await;
-    let leader = |sighting: &Observation| sighting.leader.as_ref().map(|leader| (leader.id.clone(), leader.term));
+    let leader = |observation: &Observation| observation.leader.as_ref().map(|leader| (leader.id.clone(), leader.term));
     let mut store = site.store();
     for depth in [Detail::Leader, Detail::Lease] {
         for player in &mut players[..2] {
@@ -321,7 +321,7 @@ pub async fn a_survey_shows_of_each_boundary_what_a_look_at_it_does(site: &Store
         for player in &players[..2] {
             let boundary = &player.candidacy.boundary;
             let (_, at_once) = seen.iter().find(|(each, _)| each == boundary).expect("it is there");
-            let at_once = at_once.as_ref().expect("a sighting");
+            let at_once = at_once.as_ref().expect("an observation");
             let alone = store.observe(boundary).await.expect("looked");
             assert_eq!((leader(at_once), &at_once.candidates), (leader(&alone), &alone.candidates));
             assert_eq!(leader(at_once).map(|(id, _)| id).as_ref(), Some(&player.candidacy.identity.id));

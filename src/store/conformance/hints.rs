@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::gate::Gate;
 use super::leases::{LONG, was_led};
-use super::{PATIENCE, StoreUnderTest, sees};
+use super::{HINT_WAIT, StoreUnderTest, sees};
 use crate::store::worker::StoreEvent;
 use crate::store::{CampaignResult, Detail, Store, StoreError};
 use elect_core::boundary::Boundary;
@@ -38,7 +38,9 @@ pub async fn hints_are_cancel_safe_and_nothing_is_missed_without_them(site: &Sto
 async fn leader(store: &mut dyn Store, scope: Option<&Boundary>, name: &str) -> Option<String> {
     let seen = loop {
         let answer = match scope {
-            Some(boundary) => store.observe(boundary).await.map(|sighting| vec![(boundary.clone(), Ok(sighting))]),
+            Some(boundary) => {
+                store.observe(boundary).await.map(|observation| vec![(boundary.clone(), Ok(observation))])
+            }
             None => store.observe_all(Detail::Leader).await,
         };
         match answer {
@@ -46,8 +48,8 @@ async fn leader(store: &mut dyn Store, scope: Option<&Boundary>, name: &str) -> 
             Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}"),
         }
     };
-    let (_, sighting) = seen.into_iter().find(|(each, _)| scope == Some(each) || each.as_str() == name)?;
-    sighting.expect("a sighting").leader.map(|leader| leader.name)
+    let (_, observation) = seen.into_iter().find(|(each, _)| scope == Some(each) || each.as_str() == name)?;
+    observation.expect("an observation").leader.map(|leader| leader.name)
 }
 
 /// An observer whose only reason to look is a hint, where there are any.
@@ -62,7 +64,7 @@ impl Listener {
     async fn settles(&mut self) {
         for _ in 0..ROUNDS {
             leader(self.store.as_mut(), self.scope.as_ref(), "").await;
-            let _ = timeout(PATIENCE, self.store.wait_for_change(self.scope.as_ref())).await;
+            let _ = timeout(HINT_WAIT, self.store.wait_for_change(self.scope.as_ref())).await;
         }
     }
 
@@ -71,7 +73,7 @@ impl Listener {
             if self.has_hints {
                 self.store.wait_for_change(self.scope.as_ref()).await;
             } else {
-                let told = timeout(PATIENCE, self.store.wait_for_change(self.scope.as_ref())).await;
+                let told = timeout(HINT_WAIT, self.store.wait_for_change(self.scope.as_ref())).await;
                 assert!(told.is_err(), "a store without hints returns none");
             }
             if leader(self.store.as_mut(), self.scope.as_ref(), boundary).await.as_deref() == expected {
@@ -140,7 +142,7 @@ pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &
                 Ok(CampaignResult::Waiting { .. }) | Err(StoreError::Unavailable(_)) => {}
                 other => panic!("{other:?}"),
             }
-            tokio::time::sleep(PATIENCE).await;
+            tokio::time::sleep(HINT_WAIT).await;
         }
         while two.events.try_recv().is_ok() {}
         one.release().await;
@@ -150,7 +152,7 @@ pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &
                 let event = two.events.recv().await.expect("the store lives");
                 assert!(matches!(event, StoreEvent::Hint), "{event:?}");
             } else {
-                tokio::time::sleep(PATIENCE).await;
+                tokio::time::sleep(HINT_WAIT).await;
             }
             if let Some(term) = two.wins_at_once().await {
                 break term;

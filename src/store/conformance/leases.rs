@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{PATIENCE, StoreUnderTest, TestCandidate, sees};
+use super::{HINT_WAIT, StoreUnderTest, TestCandidate, sees};
 use crate::store::{CampaignResult, Detail, RenewResult};
 use elect_core::Time;
 use elect_core::limits::is_believed_term;
@@ -24,7 +24,7 @@ pub async fn a_leader_that_is_gone_without_a_word_leads_no_more_once_its_lease_i
     sees(&mut observer, Some("one")).await;
     drop(one);
     let seen = sees(&mut observer, None).await;
-    assert!(seen.former.is_none_or(|former| former == term), "{seen:?}");
+    assert!(seen.previous_term.is_none_or(|previous_term| previous_term == term), "{seen:?}");
     let (boundary, mut store) = ("dead".parse().expect("a boundary"), site.store());
     assert_eq!(store.observe(&boundary).await.expect("looked").leader, None);
     let all = store.observe_all(Detail::Lease).await.expect("surveyed");
@@ -69,7 +69,7 @@ pub async fn a_dead_leader_is_followed_after_its_ttl_and_not_before(site: &Store
             (CampaignResult::Won { .. }, CampaignResult::Won { .. }) => panic!("both won"),
             (CampaignResult::Won { term }, _) => break (one, term),
             (_, CampaignResult::Won { term }) => break (two, term),
-            _ => sleep(PATIENCE / 4).await,
+            _ => sleep(HINT_WAIT / 4).await,
         }
     };
     let after = clock::now().since(sent);
@@ -172,7 +172,7 @@ pub async fn a_dead_campaigners_keeper_keeps_the_boundary_until_it_is_gone_too(s
     drop(store);
     for _ in 0..3 {
         assert_eq!(two.waits_for().await.as_deref(), Some("one"));
-        sleep(PATIENCE).await;
+        sleep(HINT_WAIT).await;
     }
     drop(claim);
     assert!(two.win().await > first);

@@ -11,8 +11,8 @@ async fn obstacle(player: &mut TestCandidate, plant: Plant) -> String {
     player.claims();
     match player.store.campaign(&player.candidacy).await {
         Err(StoreError::Obstacle(obstacle)) => obstacle,
-        Ok(CampaignResult::Waiting { sighting, .. }) if sighting.obstacle.is_some() => {
-            sighting.obstacle.unwrap_or_default()
+        Ok(CampaignResult::Waiting { observation, .. }) if observation.obstacle.is_some() => {
+            observation.obstacle.unwrap_or_default()
         }
         other => panic!("{plant:?}: {other:?}"),
     }
@@ -42,8 +42,8 @@ pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_b
         }
         fine.renews().await;
         let seen = one.store.observe_all(Detail::Lease).await.expect("surveyed");
-        let (_, sighting) = seen.iter().find(|(each, _)| *each == fine.candidacy.boundary).expect("it is there");
-        let leader = sighting.as_ref().expect("a sighting").leader.as_ref();
+        let (_, observation) = seen.iter().find(|(each, _)| *each == fine.candidacy.boundary).expect("it is there");
+        let leader = observation.as_ref().expect("an observation").leader.as_ref();
         assert_eq!(leader.map(|leader| &leader.id), Some(&fine.candidacy.identity.id));
         let mut observer = site.observer(&name);
         let seen = observer.next().await.expect("an obstacle is an answer").pop().expect("one boundary");
@@ -86,11 +86,11 @@ pub async fn a_name_that_is_too_long_is_cut_where_it_is_read(site: &StoreUnderTe
     one.renews().await;
     let boundary = one.candidacy.boundary.clone();
     let seen = two.store.observe(&boundary).await.expect("looked").leader.expect("a leader");
-    let CampaignResult::Waiting { sighting, .. } = two.ask().await else { panic!("won beside a leader") };
-    let waited_for = sighting.leader.expect("a leader");
+    let CampaignResult::Waiting { observation, .. } = two.ask().await else { panic!("won beside a leader") };
+    let waited_for = observation.leader.expect("a leader");
     let surveyed = two.store.observe_all(Detail::Leader).await.expect("surveyed");
     let surveyed = surveyed.into_iter().find(|(each, _)| *each == boundary).expect("it is there").1;
-    let surveyed = surveyed.expect("a sighting").leader.expect("a leader");
+    let surveyed = surveyed.expect("an observation").leader.expect("a leader");
     for leader in [seen, waited_for, surveyed] {
         assert_eq!(leader.name, "é".repeat(NAME_BYTES_MAX / 2));
         assert_eq!(leader.host, Some("h".repeat(NAME_BYTES_MAX)));

@@ -1,8 +1,8 @@
 //! Connections to the members of a cluster, tried in turn within one attempt.
 //!
-//! One connection per member, made when it is needed and thrown away after any trouble: a connection that a cut has gone
-//! through waits for TCP's ever longer pauses, a new one works as soon as the network does. The client's own balancing is not
-//! used: it does not know which members are well.
+//! There is one connection per member, made when it is needed and closed after any error: a connection that has survived a
+//! cut waits for TCP's growing retransmission pauses, while a new one works as soon as the network does. The client's own
+//! balancing is not used, because it does not know which members answer.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Endpoints {
         Err(failure.unwrap_or_else(|| StoreError::Unavailable("there is nobody to ask".to_owned())))
     }
 
-    /// Known lease bugs are worth a word, once for each member that has answered. Nobody waits for it.
+    /// Logs known lease bugs once for each member that has answered; no request waits for it.
     ///
     /// Must be called inside a [`tokio::task::LocalSet`].
     pub fn look_at_version(&mut self) {
@@ -137,7 +137,7 @@ async fn warn_of_known_bugs(mut client: Client, endpoint: String) {
 }
 
 impl ConnectedEndpoint {
-    /// The connection, or a new one. It is taken out: whoever had success with it puts it back.
+    /// The connection, or a new one. It is taken out, and put back after a success.
     async fn take_connected(&mut self, settings: &Settings) -> Result<Client, StoreError> {
         match self.client.take() {
             Some(client) => Ok(client),
@@ -159,7 +159,7 @@ impl ConnectedEndpoint {
             endpoint = encrypted(endpoint, tls)?;
         }
         let channel = endpoint.connect_with_connector(Dialer { dial_timeout: dial }).await.map_err(|error| {
-            let reason = reason(&error);
+            let reason = transport_cause(&error);
             let message = format!("{} cannot be reached: {reason}", self.endpoint);
             if is_certificate_error(&reason) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }
         })?;
@@ -167,14 +167,14 @@ impl ConnectedEndpoint {
         if let Some((name, password)) = &settings.user {
             options = options.with_user(name, &password.0);
         }
-        Client::from_channel(Channel::Tonic(channel), Some(options)).await.map_err(|error| self.explain(error))
+        Client::from_channel(Channel::Tonic(channel), Some(options)).await.map_err(|error| self.classify(error))
     }
 
-    fn explain(&self, error: Error) -> StoreError {
-        self.named(explain(error))
+    fn classify(&self, error: Error) -> StoreError {
+        self.named(classify(error))
     }
 
-    /// With a word about who it was.
+    /// The error with the name of the member.
     fn named(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Unavailable(message) => StoreError::Unavailable(format!("{}: {message}", self.endpoint)),
@@ -189,7 +189,7 @@ fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
     if let Some((cert, key)) = &tls.identity {
         config = config.identity(Identity::from_pem(read_pem(cert)?, read_pem(key)?));
     }
-    let unusable = |error: tonic::transport::Error| StoreError::Refused(format!("TLS: {}", reason(&error)));
+    let unusable = |error: tonic::transport::Error| StoreError::Refused(format!("TLS: {}", transport_cause(&error)));
     if tls.skip_verify {
         return endpoint.tls_config_with_verifier(config, Arc::new(AcceptAnyServerCert::new())).map_err(unusable);
     }
@@ -201,7 +201,7 @@ fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
 }
 
 /// The root cause; what is around it says "transport error".
-fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+fn transport_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let reason = root_cause(error);
     // In h2's words, for what is no HTTP/2 at all.
     if reason.contains("frame with invalid size") {
@@ -212,11 +212,11 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// The meaning of a failed call for the election.
-pub fn explain(error: Error) -> StoreError {
+pub fn classify(error: Error) -> StoreError {
     let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(excerpt(&error.to_string())) };
     if status.source().is_some() {
         // Not the server's word: the connection's. A server says only after the handshake that it wants a certificate.
-        let message = reason(&status);
+        let message = transport_cause(&status);
         return if is_certificate_error(&message) {
             StoreError::Refused(message)
         } else {
@@ -239,7 +239,7 @@ pub fn explain(error: Error) -> StoreError {
     }
 }
 
-/// Versions that cannot be read, and newer minors, are nobody's bug reports yet.
+/// Versions that cannot be read, and newer minors, have no known bug.
 fn is_sound(version: &str) -> bool {
     let mut numbers = version.split(['.', '-', '+']).map_while(|number| number.parse::<u64>().ok());
     let (Some(major), Some(minor), Some(patch)) = (numbers.next(), numbers.next(), numbers.next()) else { return true };
@@ -257,12 +257,12 @@ mod tests {
     #[test]
     fn the_words_of_a_server_are_short_and_steer_no_terminal() {
         let status =
-            |message: &str| explain(Error::GRpcStatus(tonic::Status::new(Code::Unavailable, message))).to_string();
+            |message: &str| classify(Error::GRpcStatus(tonic::Status::new(Code::Unavailable, message))).to_string();
         assert_eq!(status("etcdserver: no leader"), "no leader");
         assert_eq!(status("a\r\nb\u{1b}[2J"), "a\\r\\nb\\u{1b}[2J");
         for endless in ["x".repeat(1_000_000), "\u{1b}".repeat(1_000_000), "é\n".repeat(1_000_000)] {
             assert!(status(&endless).len() <= limits::MESSAGE_BYTES_MAX);
-            let denied = explain(Error::GRpcStatus(tonic::Status::new(Code::PermissionDenied, endless))).to_string();
+            let denied = classify(Error::GRpcStatus(tonic::Status::new(Code::PermissionDenied, endless))).to_string();
             assert!(denied.len() <= limits::MESSAGE_BYTES_MAX + 64 && denied.lines().count() == 1);
         }
     }

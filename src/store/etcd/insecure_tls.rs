@@ -1,4 +1,4 @@
-//! For `ETCD3_SKIP_VERIFY`: the connection is encrypted, and whoever answers is believed to be the server.
+//! TLS without verification, for `ETCD3_SKIP_VERIFY`: the connection is encrypted, and any certificate is accepted.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};

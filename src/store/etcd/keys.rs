@@ -17,7 +17,7 @@ use elect_core::Term;
 use elect_core::boundary::Boundary;
 use elect_core::limits;
 
-/// As much of a text as a message for people repeats of it.
+/// The part of a foreign text that a message repeats.
 pub const EXCERPT_BYTES_MAX: usize = 64;
 
 /// `a/b` must not be found below `a`, and what stands for a slash must not be written by hand.
@@ -29,7 +29,7 @@ pub fn election(prefix: &str, boundary: &Boundary) -> String {
 }
 
 fn encode(boundary: &Boundary) -> Cow<'_, str> {
-    // Bytes beyond ASCII stay as they are: a key is bytes to etcd, and people can read them.
+    // Bytes beyond ASCII stay as they are: a key is bytes to etcd, and UTF-8 is readable.
     let mut encoded = String::with_capacity(boundary.as_str().len());
     for c in boundary.as_str().chars() {
         if c.is_ascii() {
@@ -76,7 +76,7 @@ pub struct Value {
     /// Written by the transaction that verifies the win: a candidate without it does not lead yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     term: Option<Term>,
-    /// Likewise: when leadership began, in milliseconds since 1970 on the leader's wall clock. For people.
+    /// Likewise: when leadership began, in milliseconds since 1970 on the leader's wall clock. For display.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     since: Option<u64>,
 }
@@ -131,7 +131,7 @@ impl StoredRecord {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Obstacle`]: it is too large, was written by a newer elect, or shows an id or a term that is not believed.
+    /// [`StoreError::Obstacle`]: it is too large, was written by a newer elect, or shows an id or a term above the accepted limit.
     pub fn read(pair: &KeyValue) -> Result<StoredRecord, StoreError> {
         StoredRecord::parse(pair.value()).map_err(|why| StoreError::Obstacle(format!("{} {why}", holder(pair))))
     }
@@ -228,7 +228,7 @@ impl StoredRecord {
 /// Id and name of a candidate that waits, whatever its key holds.
 pub fn waiting(pair: &KeyValue) -> (String, String) {
     match StoredRecord::read(pair) {
-        Ok(entry) => entry.candidate(pair),
+        Ok(stored) => stored.candidate(pair),
         Err(_) => (format!("{:x}", pair.lease()), excerpt(pair.value(), limits::NAME_BYTES_MAX)),
     }
 }

@@ -1,9 +1,9 @@
-//! Looking on: one range for what is there now, and one watch, beside it, for hints and for what came and went.
+//! The observer of queues: one range for the present state, and one watch beside it for hints and for the changes in between.
 //!
-//! The range decides. The watch begins after it, hints when an oldest key has come, gone or been written to,
-//! and replays the queues meanwhile: a key that was the oldest between two ranges is a term that nobody was shown
-//! ([`Observation::former`]). Where the two do not agree, for a watch that is late or was compacted away, the range is right and
-//! the former term not known.
+//! The range decides. The watch begins after it, hints when an oldest key is put or deleted, and replays the queues
+//! meanwhile: a key that was the oldest between two ranges is a term that no range has shown
+//! ([`Observation::previous_term`]). Where the two do not agree, because a watch is late or was compacted away, the range
+//! is right and the previous term is not known.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::endpoints::{Endpoints, explain};
+use super::endpoints::{Endpoints, classify};
 use super::keys::{self, StoredRecord};
 use super::settings::Settings;
 use super::terms::Scheme;
@@ -33,7 +33,7 @@ const LEASES_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a watch may lag behind a range: it was about to hint at the same thing.
 const WATCH_LAG_MAX: Duration = Duration::from_millis(250);
 
-/// Boundaries that somebody once led are remembered while there are not more of them than this.
+/// Boundaries that once had a leader are remembered while there are not more of them than this.
 const REMEMBERED_BOUNDARIES_MAX: usize = 1000;
 
 /// The range that is observed: keys with a prefix, of one boundary or of all.
@@ -82,7 +82,7 @@ struct QueueHistory {
 struct Queue {
     candidates: BTreeMap<i64, QueuedCandidate>,
     /// The term of the last leader before the one that leads now.
-    former: Option<Term>,
+    previous_term: Option<Term>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,14 +120,14 @@ impl Queue {
         if let Some((before, Some(term))) = before
             && after.is_none_or(|(after, _)| after != before)
         {
-            self.former = Some(term);
+            self.previous_term = Some(term);
         }
         before != after || created.is_some() && created == after.map(|(after, _)| after)
     }
 }
 
 impl QueueObserver {
-    /// Everybody who stands, for each boundary in scope that anybody stands for, or has since the first look.
+    /// All candidates of each boundary in scope that has one, or has had one since the first observation.
     pub async fn look(
         &mut self,
         members: &mut Endpoints,
@@ -138,7 +138,7 @@ impl QueueObserver {
         let (client, mut answer) = members
             .try_each(async |mut client: Client| {
                 let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
-                let answer: GetResponse = client.get(prefix, Some(options)).await.map_err(explain)?;
+                let answer: GetResponse = client.get(prefix, Some(options)).await.map_err(classify)?;
                 Ok((client, answer))
             })
             .await?;
@@ -152,20 +152,21 @@ impl QueueObserver {
                 found.pop_last();
             }
         }
-        let formers = self.catch_up(scope, revision, &found).await;
-        for boundary in scope.boundary.iter().chain(formers.keys()) {
+        let previous_terms = self.catch_up(scope, revision, &found).await;
+        for boundary in scope.boundary.iter().chain(previous_terms.keys()) {
             found.entry(boundary.clone()).or_default();
         }
         let leases = match depth {
             Detail::Lease => leases(&client, found.values().filter_map(|queue| Some(queue.first()?.lease()))).await,
             Detail::Leader => BTreeMap::new(),
         };
-        let glance = |(boundary, queue): (Boundary, Vec<KeyValue>)| {
-            let former = formers.get(&boundary).copied().flatten();
-            let sighting = sighting(&queue, &leases, scope.terms).map(|sighting| Observation { former, ..sighting });
-            (boundary, sighting)
+        let observe = |(boundary, queue): (Boundary, Vec<KeyValue>)| {
+            let previous_term = previous_terms.get(&boundary).copied().flatten();
+            let observation = observe_queue(&queue, &leases, scope.terms)
+                .map(|observation| Observation { previous_term, ..observation });
+            (boundary, observation)
         };
-        Ok(found.into_iter().map(glance).collect())
+        Ok(found.into_iter().map(observe).collect())
     }
 
     /// See [`Store::wait_for_change`](crate::store::Store::wait_for_change).
@@ -177,7 +178,7 @@ impl QueueObserver {
         if self.stream.is_none() {
             let watch = async |mut client: Client| {
                 let options = WatchOptions::new().with_prefix().with_start_revision(from);
-                client.watch(prefix, Some(options)).await.map_err(explain)
+                client.watch(prefix, Some(options)).await.map_err(classify)
             };
             self.stream = members.try_each(watch).await.ok().map(|stream| (clock::now(), stream));
         }
@@ -253,26 +254,26 @@ impl QueueObserver {
         let mut queues: BTreeMap<Boundary, Queue> = BTreeMap::new();
         for (boundary, pairs) in found {
             let candidates = pairs.iter().map(|pair| (pair.create_revision(), QueuedCandidate::new(pair, scope.terms)));
-            queues.insert(boundary.clone(), Queue { candidates: candidates.collect(), former: None });
+            queues.insert(boundary.clone(), Queue { candidates: candidates.collect(), previous_term: None });
         }
         for (boundary, replayed) in replayed.iter().flat_map(|past| &past.queues) {
             // A past leader is remembered even when no key is left.
             let queue = queues.entry(boundary.clone()).or_default();
             if queue.oldest() == replayed.oldest() {
-                queue.former = replayed.former;
+                queue.previous_term = replayed.previous_term;
             }
         }
         if queues.len() > REMEMBERED_BOUNDARIES_MAX {
             queues.retain(|_, queue| !queue.candidates.is_empty());
         }
-        let formers = queues.iter().map(|(boundary, queue)| (boundary.clone(), queue.former)).collect();
+        let previous_terms = queues.iter().map(|(boundary, queue)| (boundary.clone(), queue.previous_term)).collect();
         let heard = replayed.map_or(revision, |past| past.heard.max(revision));
         let mut past = QueueHistory { scope: scope.clone(), revision, heard, queues };
         for event in early {
             past.hear(&event);
         }
         self.past = Some(past);
-        formers
+        previous_terms
     }
 }
 
@@ -290,7 +291,11 @@ impl QueueHistory {
 }
 
 /// The first one of the queue leads, once its key shows a term; the others wait.
-fn sighting(queue: &[KeyValue], leases: &BTreeMap<i64, LeaseState>, scheme: Scheme) -> Result<Observation, StoreError> {
+fn observe_queue(
+    queue: &[KeyValue],
+    leases: &BTreeMap<i64, LeaseState>,
+    scheme: Scheme,
+) -> Result<Observation, StoreError> {
     let Some((first, others)) = queue.split_first() else {
         return Ok(Observation { candidates: Some(Vec::new()), ..Observation::default() });
     };
@@ -310,7 +315,7 @@ struct LeaseState {
     left: Option<Duration>,
 }
 
-/// For people: who may not ask for it, or would have to wait for it, sees everything else.
+/// For display only: without the permission, or if the answer is slow, everything else is shown.
 async fn leases(client: &Client, ids: impl Iterator<Item = i64>) -> BTreeMap<i64, LeaseState> {
     let mut asked = JoinSet::new();
     for id in ids {

@@ -8,17 +8,15 @@
 //!
 //! The rules that make it safe:
 //!
-//! - What decides is a transaction that compares our key's create revision and lease and that no key of the boundary is
+//! - The decision is a transaction that compares our key's create revision and lease and that no key of the boundary is
 //!   older. **Both** its branches hold a range of our key: with an empty branch etcd takes the transaction for one that it may
 //!   answer from local state, and a member that is cut off or stalled would say yes forever.
-//! - A keep-alive proves nothing by itself: a leader of the cluster that was replaced without knowing still answers
-//!   them. It
-//!   counts if the transaction, sent after its answer, was served in the same raft term.
+//! - A keep-alive proves nothing by itself: a leader of the cluster that was replaced and does not know it still answers.
+//!   It counts if the transaction, sent after its answer, was served in the same raft term.
 //! - The term is fixed when our key is seen to be the oldest, and kept in the same transaction that verifies it
 //!   ([`terms`](super::terms)). A key of ours that shows a term has been verified: that answer may have been lost, the win is not.
-//! - A key, once seen to be gone, is never taken for granted again: a waiter without a key gets a new one, at the
-//!   back, before
-//!   it can lead (etcd's own election service does not look: etcd #19597).
+//! - A key that was seen to be gone is never assumed to exist: a waiter without a key gets a new one, at the back of the
+//!   queue, before it can lead (etcd's own election service does not look: etcd #19597).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -31,7 +29,7 @@ use etcd_client::{
 use tonic::Code;
 use tracing::{debug, info};
 
-use super::endpoints::explain;
+use super::endpoints::classify;
 use super::keys::{self, StoredRecord, Value};
 use super::terms::{Scheme, StoredTerm, Terms};
 use super::watch::{KeyEvent, KeyWatch};
@@ -44,7 +42,7 @@ use elect_keeper::clock;
 const REQUEUE_DELAY: Duration = Duration::from_millis(100);
 /// How soon a waiter asks again when the oldest candidate does not show a term yet: doubled each time.
 const UNVERIFIED_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often it does so before it says that nobody leads.
+/// How often it does so before it reports that there is no leader.
 const UNVERIFIED_POLLS_MAX: u32 = 4;
 /// How often a renewal is tried within an attempt if the cluster changes its leader in the middle, or if the win turns
 /// out to have been verified before.
@@ -62,7 +60,7 @@ pub struct Session {
     /// Our key's create revision, while we know the key to be there.
     created: Option<i64>,
     /// Whether our key says that we lead, and who we are.
-    announced: bool,
+    value_written: bool,
     win: Option<WonTerm>,
     /// The last leader that was known, and how often since then the oldest candidate was one that does not lead yet.
     leader: Option<Leader>,
@@ -135,7 +133,7 @@ impl Session {
             hints,
             granted: false,
             created: None,
-            announced: false,
+            value_written: false,
             win: None,
             leader: None,
             unverified: 0,
@@ -161,7 +159,7 @@ impl Session {
         self.touched
     }
 
-    /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this seat; who
+    /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this session; who
     /// leads is still known ([`Session::requeue`]).
     pub async fn stand(
         &mut self,
@@ -184,7 +182,7 @@ impl Session {
         self.watch_own(client, place.revision);
         if place.oldest.create_revision() == place.created {
             let win = self.win(&place, before, terms)?;
-            (self.win, self.announced) = (Some(win), self.announced && win.verified);
+            (self.win, self.value_written) = (Some(win), self.value_written && win.verified);
             self.predecessor = None;
             self.rule.set(LeadState::Leads(win.term));
             self.pulse = pulse;
@@ -208,10 +206,10 @@ impl Session {
             Ok(answer) => answer,
             Err(Error::GRpcStatus(status)) if status.code() == Code::PermissionDenied => {
                 // Of the two, is it the term key that we have no right to?
-                client.get(self.election.as_str(), Some(the_oldest())).await.map_err(explain)?;
+                client.get(self.election.as_str(), Some(the_oldest())).await.map_err(classify)?;
                 return Err(terms.refused());
             }
-            Err(error) => return Err(explain(error)),
+            Err(error) => return Err(classify(error)),
         };
         terms.may_write = true;
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
@@ -240,12 +238,12 @@ impl Session {
 
     /// Another candidate is the oldest.
     fn sees(&mut self, oldest: &KeyValue, terms: &mut Terms) -> Result<(), StoreError> {
-        let entry = StoredRecord::read(oldest)?;
+        let stored = StoredRecord::read(oldest)?;
         if let Some(term) = keys::term(oldest, terms.scheme) {
             terms.saw(term);
         }
-        entry.check(terms.scheme, oldest)?;
-        if let Some(leader) = entry.leader(oldest, terms.scheme) {
+        stored.check(terms.scheme, oldest)?;
+        if let Some(leader) = stored.leader(oldest, terms.scheme) {
             (self.leader, self.unverified) = (Some(leader), 0);
             return Ok(());
         }
@@ -258,17 +256,17 @@ impl Session {
     }
 
     fn waits(&self) -> CampaignResult {
-        let sighting = Observation { leader: self.leader.clone(), ..Observation::default() };
+        let observation = Observation { leader: self.leader.clone(), ..Observation::default() };
         let again = self.unverified.checked_sub(1).map(|times| UNVERIFIED_POLL_INTERVAL * 2u32.pow(times.min(16)));
-        CampaignResult::Waiting { sighting, again, decided: true }
+        CampaignResult::Waiting { observation, again, decided: true }
     }
 
     /// The answer of a candidate whose lease is gone: it comes back with a new one, at the back of the queue. It knows
     /// who leads as well as before.
     pub fn requeue(self) -> CampaignResult {
         info!("the lease of this candidate was gone while it waited: it queues again");
-        let sighting = Observation { leader: self.leader, ..Observation::default() };
-        CampaignResult::Waiting { sighting, again: Some(REQUEUE_DELAY), decided: true }
+        let observation = Observation { leader: self.leader, ..Observation::default() };
+        CampaignResult::Waiting { observation, again: Some(REQUEUE_DELAY), decided: true }
     }
 
     /// Grants the lease, or prolongs it. Whether it is gone is found out by what hangs on it.
@@ -285,7 +283,7 @@ impl Session {
             Err(Error::GRpcStatus(status)) if status.message().contains("lease already exists") => {
                 self.keep_alive(client).await?;
             }
-            Err(error) => return Err(explain(error)),
+            Err(error) => return Err(classify(error)),
         }
         self.granted = true;
         Ok(())
@@ -297,12 +295,12 @@ impl Session {
         if let Some(created) = self.created {
             let same = Compare::create_revision(self.key.as_str(), CompareOp::Equal, created);
             let answer = client.txn(Txn::new().when([same]).and_then(reads.clone()).or_else(reads.clone())).await;
-            let answer = answer.map_err(explain)?;
+            let answer = answer.map_err(classify)?;
             if answer.succeeded() {
                 return place(created, &answer).map(Some);
             }
             // Later events about that key do not concern the next one.
-            (self.created, self.announced) = (None, false);
+            (self.created, self.value_written) = (None, false);
             self.own = None;
             match found(&answer) {
                 [Some(oldest), _] => self.sees(&oldest, terms)?,
@@ -321,7 +319,7 @@ impl Session {
         let answer = match client.txn(txn).await {
             Ok(answer) => answer,
             Err(Error::GRpcStatus(status)) if status.code() == Code::NotFound => return Ok(None),
-            Err(error) => return Err(explain(error)),
+            Err(error) => return Err(classify(error)),
         };
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         if answer.succeeded() {
@@ -362,14 +360,14 @@ impl Session {
         };
         let value = Value::of(candidacy, terms.scheme);
         if value != self.value {
-            (self.value, self.announced) = (value, false);
+            (self.value, self.value_written) = (value, false);
         }
         for _ in 0..RAFT_TERM_RETRIES {
             let sent = clock::now(); // T1
             let beat = self.keep_alive(client).await?;
             // Nothing of the renewal is credited if what follows fails: the stream goes with the connection.
             let pulse = self.pulse.take();
-            let answer = client.txn(self.check(created, win, terms)).await.map_err(explain)?;
+            let answer = client.txn(self.check(created, win, terms)).await.map_err(classify)?;
             if !answer.succeeded() {
                 match self.fails(created, &answer) {
                     // The answer was lost, the win was not: the term key has been written.
@@ -392,7 +390,7 @@ impl Session {
                 }
             }
             let header = answer.header().ok_or_else(incomplete_answer)?;
-            (self.announced, win.verified) = (true, true);
+            (self.value_written, win.verified) = (true, true);
             self.win = Some(win);
             terms.saw(win.term);
             self.watch_own(client, header.revision());
@@ -418,7 +416,7 @@ impl Session {
             compares.push(terms.is_still(win.stored));
             branch.extend(terms.put(win.term));
         }
-        if !self.announced {
+        if !self.value_written {
             let hung = PutOptions::new().with_lease(self.lease);
             let value = self.value.clone().leading(win.term, win.since);
             branch.push(TxnOp::put(self.key.as_str(), value.to_json(), Some(hung)));
@@ -455,11 +453,11 @@ impl Session {
             None => match client.lease_keep_alive(self.lease).await {
                 Ok((keeper, answers)) => KeepAliveStream { keeper, answers },
                 Err(Error::LeaseKeepAliveError(_)) => return Ok(None),
-                Err(error) => return Err(explain(error)),
+                Err(error) => return Err(classify(error)),
             },
         };
-        pulse.keeper.keep_alive().await.map_err(explain)?;
-        let Some(answer) = pulse.answers.message().await.map_err(explain)? else {
+        pulse.keeper.keep_alive().await.map_err(classify)?;
+        let Some(answer) = pulse.answers.message().await.map_err(classify)? else {
             return Err(StoreError::Unavailable("the server ended the stream of keep-alives".to_owned()));
         };
         let ttl = u64::try_from(answer.ttl()).unwrap_or(0);
@@ -499,9 +497,9 @@ impl Session {
             .with_sort(SortTarget::Create, SortOrder::Descend)
             .with_limit(1)
             .with_keys_only();
-        let answer: GetResponse = client.get(self.election.as_str(), Some(options)).await.map_err(explain)?;
+        let answer: GetResponse = client.get(self.election.as_str(), Some(options)).await.map_err(classify)?;
         let Some(predecessor) = answer.kvs().first() else {
-            // Gone meanwhile, and nobody else is before us.
+            // Gone meanwhile, and no other candidate is before us.
             self.hints.changed();
             return Ok(());
         };
@@ -528,7 +526,7 @@ pub async fn revoke(client: &mut Client, lease: i64) -> Result<(), StoreError> {
     match client.lease_revoke(lease).await {
         Ok(_) => Ok(()),
         Err(Error::GRpcStatus(status)) if status.code() == Code::NotFound => Ok(()),
-        Err(error) => Err(explain(error)),
+        Err(error) => Err(classify(error)),
     }
 }
 

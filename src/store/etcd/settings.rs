@@ -1,7 +1,7 @@
-//! From URL, flags and `ETCD3_*` to what a connection needs.
+//! The settings of an etcd connection, from URL, flags and `ETCD3_*`.
 //!
-//! The URL comes first, then the flags, then the variables that other etcd clients read too; these fill in what is left
-//! open and never choose the store.
+//! The URL comes first, then the flags, then the variables that other etcd clients read too; the variables fill in what is
+//! left open and never choose the store.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,7 +70,7 @@ impl EtcdUrl {
     /// Says what is not understood; never repeats what may be a password.
     pub fn parse(url: &StoreUrl<'_>) -> Result<EtcdUrl, String> {
         let encrypted = url.scheme == "etcds";
-        // Wherever it is: a password may hold the character that seems to begin the prefix, which is shown to people.
+        // Wherever it is: a password may hold the character that seems to begin the prefix, which is shown.
         if url.rest.starts_with("//") && url.rest.contains('@') {
             return Err(NO_USER.to_owned());
         }
@@ -158,7 +158,7 @@ impl Settings {
         })
     }
 
-    /// For people.
+    /// For display.
     pub fn address(&self) -> String {
         let scheme = if self.tls.is_some() { "etcds" } else { "etcd" };
         format!("{scheme}://{}", self.endpoints.join(","))
@@ -229,7 +229,7 @@ fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<O
         (Some(name), None) => {
             Err(missing_password(&format!("user {name:?}"), "--password-file, ELECT_PASSWORD or ETCD3_PASSWORD"))
         }
-        // Without a user a password is nobody's.
+        // A password without a user is not used.
         (None, _) => Ok(None),
     }
 }

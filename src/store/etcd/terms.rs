@@ -92,7 +92,7 @@ impl Terms {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Obstacle`]: it holds no term that is believed, or the scheme does not allow it.
+    /// [`StoreError::Obstacle`]: it holds no accepted term, or the scheme does not allow it.
     pub fn read(&mut self, pair: Option<&KeyValue>) -> Result<StoredTerm, StoreError> {
         let Some(pair) = pair else { return Ok(StoredTerm::default()) };
         let digits = Some(pair.value()).filter(|digits| digits.len() <= 20 && digits.iter().all(u8::is_ascii_digit));

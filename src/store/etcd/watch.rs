@@ -1,7 +1,7 @@
-//! Learning at once that a key is gone.
+//! The watch on one key, which reports its deletion early.
 //!
-//! A hint and nothing more: watches have been known to lose deletions, so every one is backed by a question each renewal
-//! interval, which also restarts a watch that has ended (after a compaction, a cancellation, or the end of a member).
+//! A hint and nothing more: watches have been known to lose deletions, so a request each renewal interval checks the key as
+//! well and restarts a watch that has ended (after a compaction, a cancellation, or the end of a member).
 
 use etcd_client::{Client, EventType, WatchOptions};
 use tokio::task::JoinHandle;
@@ -16,7 +16,7 @@ use elect_keeper::clock;
 pub enum KeyEvent {
     /// The key is gone.
     Deleted,
-    /// The watch is: whatever happens to the key goes unseen until somebody asks.
+    /// The watch has ended: changes of the key are not seen before the next request.
     Broken,
 }
 

@@ -1,4 +1,4 @@
-//! The directory, and the names in it.
+//! The directory of a file store, and the file names in it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -78,7 +78,7 @@ impl Directory {
         }
     }
 
-    /// The bits of a lock file's mode: whoever may create files in the directory may take part.
+    /// The bits of a lock file's mode: each user that may create files in the directory may take part.
     pub fn sharing(&self) -> u32 {
         let mode = fs::metadata(&self.path).map_or(0, |found| found.mode());
         let group = if mode & 0o020 == 0 { 0 } else { 0o060 };

@@ -1,8 +1,8 @@
-//! Learning at once that something has happened in the directory.
+//! The inotify watch on the directory of a store, which gives hints.
 //!
-//! A hint and nothing more. The kernel tells of a record that is replaced, and of the end of whoever had a lock file open to
-//! write; not of a lock that is given up. A holder's end it tells of a moment before the lock is gone, so that every hint
-//! has an echo.
+//! The kernel reports that a record was replaced, and that a process closed a lock file that it had open for writing, but not
+//! that a lock was released. It reports the end of a holder a moment before the lock is free, so each hint is repeated after
+//! [`LOCK_RELEASE_LAG`].
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -15,7 +15,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
-/// From the word of a holder's end to the end of its lock: more than the kernel takes.
+/// From the report of a holder's end to the end of its lock: more than the kernel takes.
 const LOCK_RELEASE_LAG: Duration = Duration::from_millis(20);
 
 /// A directory that is watched, or one that is to come.

@@ -1,4 +1,4 @@
-//! Which processes hold a lock, found out without touching it.
+//! The processes that hold a lock, found without touching it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};
@@ -56,12 +56,12 @@ impl LockHolders {
         files.into_iter().map(holders).collect()
     }
 
-    /// Whether anybody holds it, seen or not.
+    /// Whether a process holds it, seen or not.
     pub fn is_held(&self) -> bool {
         self.held
     }
 
-    /// Whether anybody has been seen to hold it.
+    /// Whether a process has been seen to hold it.
     pub fn any(&self) -> bool {
         !self.pids.is_empty()
     }
@@ -132,7 +132,7 @@ impl Earlier {
         if self.recorded == Some(file) {
             return true;
         }
-        // As elect 0.1 locked it, and as flock(1) does: without a word in it.
+        // As elect 0.1 and flock(1) lock it: without a label.
         let mut deleted = self.label.path.as_os_str().to_owned();
         deleted.push(" (deleted)");
         if target.as_os_str() == deleted {
@@ -161,7 +161,7 @@ fn blindness(shut_out: bool, seen: &HashSet<LockFile>) -> Option<&'static str> {
     if !shut_out && !hidden {
         return None;
     }
-    // The kernel's list has every lock of the host, whoever holds it, but not the path of its file.
+    // The kernel's list has every lock of the host, but not the path of its file.
     let Ok(locks) = fs::read_to_string("/proc/locks") else { return Some("the kernel's list of locks cannot be read") };
     let accounted = |place: &str| seen.iter().any(|&file| is_at(file, place));
     let unknown = held_flocks(&locks).any(|place| !accounted(place));

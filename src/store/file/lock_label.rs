@@ -1,7 +1,7 @@
 //! The contents of a lock file: under which path, and in which mount namespace, it was locked.
 //!
-//! The content is written under the lock, before the record, once it is certain that nobody holds an earlier lock file of the
-//! same path. A candidate that finds the file without it therefore looks for such a holder itself.
+//! The label is written under the lock, before the record, once it is certain that no process holds an earlier lock file of
+//! the same path. A candidate that finds the file without a label therefore looks for such a holder itself.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

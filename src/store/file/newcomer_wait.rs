@@ -1,7 +1,8 @@
-//! Whether a lock file that we have locked excludes the last leader: it may have locked an earlier one, under the same path.
+//! Whether a lock file that this candidate has locked excludes the last leader, which may have locked an earlier file of the
+//! same path.
 //!
-//! The path may have been emptied, renamed, mounted over or replaced by a link. A living leader notices that within a second,
-//! and its command is killed; one whose campaigner is dead or stopped is found by the lock that its tree holds.
+//! The path may have been emptied, renamed, mounted over or replaced by a link. A live leader notices that within a second,
+//! and kills its command; a leader whose campaigner is dead or stopped is found by the lock that its tree holds.
 
 use std::io;
 use std::sync::Arc;
@@ -47,21 +48,21 @@ pub struct NewcomerMustWait {
 }
 
 impl NewcomerWait {
-    /// Asked under both locks of the seat.
+    /// Asked under both locks of the session.
     ///
     /// Cancel safe.
     pub async fn settled(
         &mut self,
-        seat: &Session,
+        session: &Session,
         label: &LockLabel,
-        former: Option<&FileRecord>,
+        recorded: Option<&FileRecord>,
         hints: &Notifier,
     ) -> io::Result<Result<(), NewcomerMustWait>> {
-        let present = seat.file();
-        let said = seat.label()?;
-        let is_recorded = former.is_some_and(|former| former.lock == present);
-        let led = former.filter(|former| former.lock != present && former.record.state == RecordState::Held);
-        let lost = led.map(|former| former.lock);
+        let present = session.file();
+        let said = session.label()?;
+        let is_recorded = recorded.is_some_and(|found| found.lock == present);
+        let led = recorded.filter(|found| found.lock != present && found.record.state == RecordState::Held);
+        let lost = led.map(|found| found.lock);
         // The process that wrote that, or led here, had found out already. Of another path and this file a look is enough.
         if lost.is_none() && (said.as_ref() == Some(label) || said.is_none() && is_recorded) {
             return Ok(Ok(()));

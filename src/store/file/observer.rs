@@ -32,7 +32,7 @@ pub struct FileObserver {
 }
 
 impl FileObserver {
-    /// One sighting for each of them, in their order.
+    /// One observation for each of them, in their order.
     pub async fn look(&mut self, all: &[(Boundary, Files)]) -> Vec<Result<Observation, StoreError>> {
         let mut seen: Vec<_> = all.iter().map(|(_, files)| see(files)).collect();
         for ((boundary, _), seen) in all.iter().zip(&seen) {
@@ -74,7 +74,7 @@ impl FileObserver {
         }
         let told = |(seen, (boundary, _)): (Result<GuardedRecord, StoreError>, &(Boundary, Files))| {
             let obstacle = self.obstacles.get(boundary).and_then(|(_, described)| described.clone());
-            seen.map(|seen| seen.into_sighting(obstacle))
+            seen.map(|seen| seen.into_observation(obstacle))
         };
         seen.into_iter().zip(all).map(told).collect()
     }
@@ -110,7 +110,7 @@ enum GuardedRecord {
 
 fn see(files: &Files) -> Result<GuardedRecord, StoreError> {
     let read = || files.read().map_err(|error| error.into_store_error(files));
-    // In this order: a record that is written later than the guard was looked for is not that of somebody who is gone.
+    // In this order: a record that is written after the look for the guard is not that of a dead leader.
     let before = read()?;
     if session::is_guarded(&files.lock) {
         Ok(GuardedRecord::Guarded(read()?))
@@ -120,15 +120,19 @@ fn see(files: &Files) -> Result<GuardedRecord, StoreError> {
 }
 
 impl GuardedRecord {
-    fn into_sighting(self, obstacle: Option<String>) -> Observation {
+    fn into_observation(self, obstacle: Option<String>) -> Observation {
         let last = |found: &FileRecord| found.record.term;
         match self {
-            GuardedRecord::Guarded(Some(found)) if found.record.state == RecordState::Held => {
-                Observation { leader: Some(found.record.leader()), former: found.former, ..Observation::default() }
+            GuardedRecord::Guarded(Some(found)) if found.record.state == RecordState::Held => Observation {
+                leader: Some(found.record.leader()),
+                previous_term: found.previous_term,
+                ..Observation::default()
+            },
+            GuardedRecord::Guarded(found) => {
+                Observation { previous_term: found.as_ref().map(last), ..Observation::default() }
             }
-            GuardedRecord::Guarded(found) => Observation { former: found.as_ref().map(last), ..Observation::default() },
             GuardedRecord::Unguarded(found) => {
-                Observation { former: found.as_ref().map(last), obstacle, ..Observation::default() }
+                Observation { previous_term: found.as_ref().map(last), obstacle, ..Observation::default() }
             }
         }
     }

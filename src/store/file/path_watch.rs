@@ -1,4 +1,4 @@
-//! Resolving the path as given, again and again, in a thread: it may lead over a file system that does not answer.
+//! The thread that resolves the path as given again and again: the path may lead over a file system that does not answer.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! The files of one boundary, and what is in its record.
+//! The files of one boundary, and the format of its record.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,8 +27,8 @@ pub struct FileRecord {
     /// Device and number of the lock file under which this was written.
     pub lock: LockFile,
     /// The term before, for observers: whether there was one that they have not seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub former: Option<Term>,
+    #[serde(rename = "former", default, skip_serializing_if = "Option::is_none")]
+    pub previous_term: Option<Term>,
     /// Fields that this elect does not know. They are kept when the record is rewritten (S7).
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
@@ -183,7 +183,7 @@ fn parse(bytes: &[u8]) -> Result<FileRecord, ReadError> {
     record.name = cut_name(std::mem::take(&mut record.name));
     record.host = cut_name(std::mem::take(&mut record.host));
     record.ttl = record.ttl.map(|ttl| u64::try_from(believed_ttl(ttl).as_millis()).unwrap_or(u64::MAX));
-    found.former = found.former.filter(|&term| is_believed_term(term));
+    found.previous_term = found.previous_term.filter(|&term| is_believed_term(term));
     Ok(found)
 }
 
@@ -293,7 +293,8 @@ mod tests {
             assert!(record.name.len() <= NAME_BYTES_MAX && record.host.len() <= NAME_BYTES_MAX);
         }
         assert_eq!(with("ttl", u64::MAX.into()).expect("a record").record.ttl, Some(24 * 60 * 60 * 1_000));
-        assert_eq!(with("former", u64::MAX.into()).expect("a record").former, None);
+        assert_eq!(with("former", 5.into()).expect("a record").previous_term, Some(5));
+        assert_eq!(with("former", u64::MAX.into()).expect("a record").previous_term, None);
         assert!(with("term", TERM_MAX.into()).is_ok());
         assert!(with("id", "i".repeat(64).into()).is_ok());
         assert!(obstacle(with("term", (TERM_MAX + 1).into())).contains("no larger one is believed"));
@@ -329,13 +330,13 @@ mod tests {
         let id = proptest::collection::vec(any::<char>(), 0..16).prop_map(String::from_iter);
         let who = (id, proptest_support::text(), proptest_support::text(), any::<Option<u16>>());
         let ttl = proptest::option::of(0..=86_400_000_u64);
-        let former = proptest::option::of(0..=TERM_MAX);
+        let previous_term = proptest::option::of(0..=TERM_MAX);
         let numbers = (0..=VERSION, 0..=TERM_MAX, ttl, any::<u64>());
-        (state, who, numbers, any::<[u64; 2]>(), former).prop_map(
-            |(state, (id, name, host, port), (version, term, ttl, since), [device, inode], former)| FileRecord {
+        (state, who, numbers, any::<[u64; 2]>(), previous_term).prop_map(
+            |(state, (id, name, host, port), (version, term, ttl, since), [device, inode], previous_term)| FileRecord {
                 record: Record { version, state, id, name, host, port, term, ttl, since },
                 lock: LockFile { device, inode },
-                former,
+                previous_term,
                 unknown: Map::new(),
             },
         )
@@ -380,7 +381,7 @@ mod tests {
             if let Ok(record) = parse(&bytes) {
                 let Record { id, name, host, term, ttl, .. } = &record.record;
                 assert!(name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX && id.len() <= ID_BYTES_MAX);
-                assert!(is_believed_term(*term) && record.former.is_none_or(is_believed_term));
+                assert!(is_believed_term(*term) && record.previous_term.is_none_or(is_believed_term));
                 assert!(ttl.is_none_or(|ttl| Duration::from_millis(ttl) <= TTL_MAX));
                 let again = serde_json::to_vec(&record).expect("JSON");
                 assert_eq!(parse(&again).expect("a record"), record);

@@ -1,15 +1,14 @@
-//! One candidate's place at one lock file: two descriptions, two locks, and a thread that waits.
+//! One candidate's session at one lock file: two descriptions, two locks, and a thread that waits for them.
 //!
-//! No type here unlocks when it is dropped: a copy of the description may be the keeper's or the command's. Giving up is
-//! a call, [`Session::give_up`], made where the tree is known to be empty.
+//! No type here unlocks when it is dropped: a copy of the description may be the keeper's or the command's. The locks are
+//! released by a call, [`Session::give_up`], once the tree is known to be empty.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::geteuid;
@@ -69,19 +68,21 @@ pub struct Session {
 enum LockState {
     /// Nothing asked yet.
     Idle,
-    /// A thread is in the kernel.
-    Requested(Arc<AtomicU8>),
+    /// A thread waits for the lock in the kernel.
+    Requested(Arc<OnceLock<WaitOutcome>>),
     Taken,
-    /// Found to be somebody else's, or on a file that is gone. What is left of it is given up when the tree is empty.
+    /// Found to be held by another process, or on a file that is gone. The rest is unlocked when the tree is empty.
     Lost,
 }
 
-/// Decides about a lock that the waiting thread got: the thread stores `GOT` or `FAILED`, the session `ABANDONED`, and the
-/// first of the two wins.
-const WAITING: u8 = 0;
-const GOT: u8 = 1;
-const FAILED: u8 = 2;
-const ABANDONED: u8 = 3;
+/// The outcome of a wait. The waiting thread stores `Acquired` or `Failed`, the session `Abandoned`; the first of the two
+/// decides which of them unlocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitOutcome {
+    Acquired,
+    Failed,
+    Abandoned,
+}
 
 impl Session {
     /// Opens the lock file of a boundary, which is made if it is missing and is never removed.
@@ -125,7 +126,7 @@ impl Session {
         Ok(Session { lock: Arc::new(lock), guard: Arc::new(guard), anchor, file, wait: LockState::Idle })
     }
 
-    /// The seat behind descriptors that another process opened: lock, guard and directory.
+    /// The session behind descriptors that another process opened: lock, guard and directory.
     pub fn inherit(descriptors: Vec<OwnedFd>) -> Option<Session> {
         let [lock, guard, directory] = <[OwnedFd; 3]>::try_from(descriptors).ok()?;
         let (lock, guard) = (File::from(lock), File::from(guard));
@@ -168,29 +169,31 @@ impl Session {
     pub fn take(&mut self, hints: &Notifier) -> io::Result<LockAttempt> {
         match &self.wait {
             LockState::Taken => return Ok(LockAttempt::Taken),
-            LockState::Requested(word) => match word.load(Ordering::Acquire) {
-                GOT => {
+            LockState::Requested(outcome) => match outcome.get() {
+                Some(WaitOutcome::Acquired) => {
                     self.wait = LockState::Taken;
                     return Ok(LockAttempt::Taken);
                 }
-                FAILED => self.wait = LockState::Idle,
-                _ => return Ok(LockAttempt::Waits),
+                Some(WaitOutcome::Failed) => self.wait = LockState::Idle,
+                Some(WaitOutcome::Abandoned) | None => return Ok(LockAttempt::Waits),
             },
             LockState::Idle | LockState::Lost => {}
         }
-        // The order is the same for everybody. A guard that is still held is that of a leader who has lost its flock and
+        // The order is the same for all candidates. A guard that is still held is that of a leader that has lost its flock and
         // has yet to notice.
         if try_flock(&self.lock)? && try_guard(&self.guard).inspect_err(|_| unlock(&self.lock, &self.guard))? {
             self.wait = LockState::Taken;
             return Ok(LockAttempt::Taken);
         }
-        let word = Arc::new(AtomicU8::new(WAITING));
+        let outcome = Arc::new(OnceLock::new());
         let (lock, guard, hints) = (Arc::clone(&self.lock), Arc::clone(&self.guard), hints.clone());
-        let theirs = Arc::clone(&word);
+        let reported = Arc::clone(&outcome);
         let waiter = std::thread::Builder::new().name("lock".to_owned()).stack_size(64 * 1024).spawn(move || {
             let result = lock.lock().and_then(|()| wait_for_guard(&guard));
-            let said = if result.is_ok() { GOT } else { FAILED };
-            if theirs.compare_exchange(WAITING, said, Ordering::AcqRel, Ordering::Acquire).is_err() || said == FAILED {
+            let acquired = result.is_ok();
+            let is_abandoned =
+                reported.set(if acquired { WaitOutcome::Acquired } else { WaitOutcome::Failed }).is_err();
+            if is_abandoned || !acquired {
                 unlock(&lock, &guard);
             }
             hints.changed();
@@ -201,7 +204,7 @@ impl Session {
             self.wait = LockState::Idle;
             return Err(error);
         }
-        self.wait = LockState::Requested(word);
+        self.wait = LockState::Requested(outcome);
         Ok(LockAttempt::Waits)
     }
 
@@ -210,7 +213,7 @@ impl Session {
         matches!(self.wait, LockState::Taken)
     }
 
-    /// Whether leadership by this seat was lost: it is no place to wait at.
+    /// Whether leadership by this session was lost: it is no place to wait at.
     pub fn is_lost(&self) -> bool {
         matches!(self.wait, LockState::Lost)
     }
@@ -220,7 +223,7 @@ impl Session {
     }
 
     /// Asks the kernel for what we should have already. A command that unlocked its copy is undone by this, unless
-    /// somebody was faster.
+    /// another process was faster.
     pub fn still_locked(&self) -> bool {
         self.has_lock() && try_flock(&self.lock).unwrap_or(false) && try_guard(&self.guard).unwrap_or(false)
     }
@@ -242,8 +245,8 @@ impl Session {
 
     /// Unlocks, for every copy there is. Only with an empty tree (2.3).
     pub fn give_up(self) {
-        if let LockState::Requested(word) = &self.wait
-            && word.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        if let LockState::Requested(outcome) = &self.wait
+            && outcome.set(WaitOutcome::Abandoned).is_ok()
         {
             // The thread unlocks what it gets.
             return;
@@ -253,7 +256,7 @@ impl Session {
 }
 
 fn unlock(lock: &File, guard: &File) {
-    // The flock goes last: whoever has that is on the way to lead.
+    // The flock goes last: the process that gets it goes on to lead.
     let _ = fcntl(guard, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)));
     #[cfg(test)]
     between_unlocks::reached(lock);

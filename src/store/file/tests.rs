@@ -57,7 +57,7 @@ fn free_to_all(directory: &Path) {
     assert!(!session::is_guarded(&path));
 }
 
-/// Asks until the answer is a win; every question is bounded, and the whole by the caller's patience.
+/// Asks until the answer is a win; every question is bounded, and the whole by the caller's time limit.
 async fn win(store: &mut dyn Store, candidacy: &Candidacy) -> u64 {
     let mut claims = Vec::new();
     tokio::time::timeout(Duration::from_secs(20), async {
@@ -156,10 +156,10 @@ fn on_a_lock_file_other_than_the_leaders_a_candidate_waits_until_that_leader_has
         let _claim = two.claim(&second).expect("a claim");
         let obstacle = tokio::time::timeout(Duration::from_secs(20), async {
             loop {
-                let Ok(CampaignResult::Waiting { sighting, .. }) = two.campaign(&second).await else {
+                let Ok(CampaignResult::Waiting { observation, .. }) = two.campaign(&second).await else {
                     panic!("leads while the other has its lock")
                 };
-                match sighting.obstacle {
+                match observation.obstacle {
                     Some(obstacle) if obstacle.contains("still") || obstacle.contains("on the old one") => {
                         return obstacle;
                     }
@@ -214,8 +214,8 @@ fn a_record_whose_term_cannot_rise_is_an_obstacle() {
             assert!(matches!(&error, StoreError::Obstacle(message) if message.contains("believed")), "{error:?}");
             free_to_all(directory.path());
         }
-        let sighting = Observation { leader: Some(record.record.leader()), ..Observation::default() };
-        let document = crate::status::StatusDocument::new(&first.boundary, "file", &sighting).to_json();
+        let observation = Observation { leader: Some(record.record.leader()), ..Observation::default() };
+        let document = crate::status::StatusDocument::new(&first.boundary, "file", &observation).to_json();
         assert!(document.contains("\"since\":null"), "no calendar has such a date: {document}");
     });
 }
@@ -276,9 +276,9 @@ fn locks_of_other_programs_are_seen_without_being_touched() {
         assert_eq!(one.observe(&first.boundary).await.expect("looked"), Observation::default());
         let other = fs::File::create(directory.path().join("cron.lock")).expect("created");
         other.lock().expect("locked");
-        let sighting = one.observe(&first.boundary).await.expect("looked");
-        assert_eq!(sighting.leader, None);
-        let obstacle = sighting.obstacle.expect("somebody holds it");
+        let observation = one.observe(&first.boundary).await.expect("looked");
+        assert_eq!(observation.leader, None);
+        let obstacle = observation.obstacle.expect("somebody holds it");
         assert!(obstacle.contains(&std::process::id().to_string()), "{obstacle}");
     });
 }
@@ -538,7 +538,7 @@ fn a_leader_that_gave_up_its_lock_stands_behind_those_who_wait() {
         win(one.as_mut(), &first).await;
         one.release(&first).await.expect("released");
         // No candidate waits: at once.
-        let _claim = one.claim(&first).expect("a claim").expect("a new seat");
+        let _claim = one.claim(&first).expect("a claim").expect("a new session");
         campaign_until_won(one.as_mut(), &first).await;
         let lock = fs::File::open(directory.path().join("cron.lock")).expect("opened");
         let waiter = std::thread::spawn(move || lock.lock().map(|()| lock));
@@ -562,7 +562,7 @@ fn a_leader_that_gave_up_its_lock_stands_behind_those_who_wait() {
         assert!(matches!(one.campaign(&first).await, Ok(CampaignResult::Waiting { .. })));
         assert!(one.claim(&first).expect("a claim").is_some(), "it stands again");
         assert!(
-            matches!(one.campaign(&first).await, Ok(CampaignResult::Waiting { sighting, .. }) if sighting.leader.is_some())
+            matches!(one.campaign(&first).await, Ok(CampaignResult::Waiting { observation, .. }) if observation.leader.is_some())
         );
         two.release(&second).await.expect("released");
         assert!(win(one.as_mut(), &first).await > term);

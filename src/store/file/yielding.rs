@@ -1,5 +1,5 @@
-//! Standing behind the others after a leadership: a lock that is given up is free until a waiter has been scheduled, and the
-//! one who gave it up would be the first to find it so.
+//! The pause after a leadership in which other candidates go first: a released lock is free until a waiter has been
+//! scheduled, and the candidate that has released it would be the first to find it free.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use elect_keeper::clock;
 
 /// How long those are waited for who were seen to wait. Only one that is stopped, or dies in this moment, takes so long.
 const YIELD_MAX: Duration = Duration::from_secs(5);
-/// The same where it cannot be seen whether anybody waits: in a PID namespace, from which others are not visible.
+/// The same where waiting processes cannot be seen: in a PID namespace, from which others are not visible.
 const YIELD_UNSEEN_WAITERS: Duration = Duration::from_millis(500);
 const YIELD_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -25,7 +25,7 @@ pub struct Yielding {
 }
 
 impl Yielding {
-    /// To be asked while the lock is still held; `None` if nobody waits for it.
+    /// To be asked while the lock is still held; `None` if no process waits for it.
     pub fn behind_others(file: LockFile, term: Option<Term>) -> Option<Yielding> {
         let limit = if lock_holders::is_waited_for(file) {
             YIELD_MAX
@@ -46,7 +46,7 @@ impl Yielding {
             return None;
         }
         Some(CampaignResult::Waiting {
-            sighting: Observation::default(),
+            observation: Observation::default(),
             again: Some(YIELD_POLL_INTERVAL),
             decided: false,
         })

@@ -10,7 +10,7 @@ use crate::store::connection::errors::{is_certificate_error, one_line};
 /// A document with this `_id` is there already.
 const DUPLICATE_KEY: i32 = 11_000;
 
-/// Whether somebody else was quicker with a first record.
+/// Whether another candidate has written the first record.
 pub fn is_duplicate(error: &Error) -> bool {
     match error.kind.as_ref() {
         ErrorKind::Command(error) => error.code == DUPLICATE_KEY,
@@ -43,7 +43,7 @@ fn code_behind(error: &Error) -> Option<i32> {
 }
 
 /// Classifies a failure.
-pub fn explain(address: &str, error: &Error) -> StoreError {
+pub fn classify(address: &str, error: &Error) -> StoreError {
     let unavailable = |what: String| StoreError::Unavailable(one_line(&format!("{address} {what}")));
     let refused = |what: String| StoreError::Refused(one_line(&format!("{address} {what}")));
     match error.kind.as_ref() {
@@ -52,19 +52,19 @@ pub fn explain(address: &str, error: &Error) -> StoreError {
             None | Some(13 | 18 | 334 | 8000) => refused(format!("does not let us in: {message}")),
             Some(code) => unavailable(format!("could not let us in: error {code}: {message}")),
         },
-        ErrorKind::Command(error) => explain_command(address, error),
+        ErrorKind::Command(error) => classify_command(address, error),
         ErrorKind::Write(WriteFailure::WriteConcernError(error)) => {
             unavailable(format!("has not had the write confirmed by a majority: {}", error.message))
         }
         ErrorKind::ServerSelection { message, .. } if is_certificate_error(message) => {
-            refused(format!("cannot be trusted, or does not trust us: {}", reason(message)))
+            refused(format!("cannot be trusted, or does not trust us: {}", root_causes(message)))
         }
-        // It says nothing more to whoever has not shown what it wants to see.
+        // A server that wants a certificate says nothing else to a client without one.
         ErrorKind::ServerSelection { message, .. } if message.contains("close_notify") => unavailable(format!(
             "has broken off the TLS handshake: it may want a certificate of ours (--tls-cert and --tls-key), or not trust it: {}",
-            reason(message)
+            root_causes(message)
         )),
-        ErrorKind::ServerSelection { message, .. } => unavailable(format!("has no primary: {}", reason(message))),
+        ErrorKind::ServerSelection { message, .. } => unavailable(format!("has no primary: {}", root_causes(message))),
         ErrorKind::InvalidTlsConfig { message, .. } => {
             refused(format!("cannot be spoken to with these certificates: {message}"))
         }
@@ -80,7 +80,7 @@ pub fn explain(address: &str, error: &Error) -> StoreError {
     }
 }
 
-fn explain_command(address: &str, error: &CommandError) -> StoreError {
+fn classify_command(address: &str, error: &CommandError) -> StoreError {
     let CommandError { code, code_name, message, .. } = error;
     let unavailable = |what: String| StoreError::Unavailable(one_line(&format!("{address} {what}")));
     let refused = |what: String| StoreError::Refused(one_line(&format!("{address} {what}")));
@@ -90,9 +90,9 @@ fn explain_command(address: &str, error: &CommandError) -> StoreError {
         }
         13 => refused(format!(
             "says permission denied: {} (a user needs find, insert and update on the collection boundaries)",
-            brief(message)
+            without_command(message)
         )),
-        2 => refused(format!("cannot do what elections need: {}", brief(message))),
+        2 => refused(format!("cannot do what elections need: {}", without_command(message))),
         18 | 8000 => refused(format!("does not let us in: {message}")),
         50 | 64 => unavailable("has not done it, or not had it confirmed by a majority, in time".to_owned()),
         // All the codes of a member that is not the primary, or not any more, or is about to end.
@@ -113,15 +113,15 @@ pub fn is_permanent(error: &Error) -> bool {
 }
 
 /// The error in short form, for the log.
-pub fn in_short(error: &Error) -> String {
+pub fn short_message(error: &Error) -> String {
     match error.kind.as_ref() {
-        ErrorKind::Command(error) => one_line(&brief(&error.message)),
+        ErrorKind::Command(error) => one_line(&without_command(&error.message)),
         other => one_line(&other.to_string()),
     }
 }
 
 /// Servers repeat the whole command that they do not execute: its name is enough.
-fn brief(message: &str) -> String {
+fn without_command(message: &str) -> String {
     match message.split_once(" { ") {
         Some((what, command)) => format!("{what} {}", command.split(':').next().unwrap_or_default()),
         None => message.to_owned(),
@@ -129,7 +129,7 @@ fn brief(message: &str) -> String {
 }
 
 /// The causes in the driver's description of a whole topology, each once.
-fn reason(message: &str) -> String {
+fn root_causes(message: &str) -> String {
     let mut causes: Vec<&str> = Vec::new();
     for part in message.split("Error: ").skip(1) {
         let end = part.find(" }").unwrap_or(part.len());
@@ -153,19 +153,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_whole_topology_is_told_in_its_causes() {
+    fn a_whole_topology_is_reported_by_its_causes() {
         let message = "Server selection timeout: No available servers. Topology: { Type: ReplicaSetNoPrimary, Servers: [ \
             { Address: h1:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} }, \
             { Address: h2:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} }, \
             { Address: h3:1, Type: Unknown, Error: Kind: I/O error: timed out, labels: {} } ] }";
-        assert_eq!(reason(message), "I/O error: Connection refused (os error 111); I/O error: timed out");
-        assert_eq!(reason("Server selection timeout: No available servers. Topology: { }"), "nobody answers");
+        assert_eq!(root_causes(message), "I/O error: Connection refused (os error 111); I/O error: timed out");
+        assert_eq!(root_causes("Server selection timeout: No available servers. Topology: { }"), "nobody answers");
     }
 
     #[test]
     fn of_a_command_that_is_refused_the_name_is_repeated() {
         let message = "not authorized on elect to execute command { aggregate: \"boundaries\", x: { y: 1 } }";
-        assert_eq!(brief(message), "not authorized on elect to execute command aggregate");
-        assert_eq!(brief("requires authentication"), "requires authentication");
+        assert_eq!(without_command(message), "not authorized on elect to execute command aggregate");
+        assert_eq!(without_command("requires authentication"), "requires authentication");
     }
 }

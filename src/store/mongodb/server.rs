@@ -1,8 +1,8 @@
-//! The driver's client, as this store uses it: majority or nothing, one attempt's time, few connections.
+//! The driver's client as this store uses it: majority concerns only, the time limit of one attempt, few connections.
 //!
-//! The driver knows the members of a replica set and finds the primary again by itself. What it does not have is a time-out
-//! for a connection that says nothing any more, nor any haste to find the next primary; so whatever an attempt fails with is
-//! thrown away, all connections included, and the next attempt begins with new ones.
+//! The driver knows the members of a replica set and finds a new primary by itself. It has no time-out for a connection that
+//! has fallen silent, and is slow to look for the next primary; so after a failed attempt the client is dropped with all its
+//! connections, and the next attempt begins with a new one.
 
 use std::cell::Cell;
 use std::os::fd::AsRawFd;
@@ -18,7 +18,7 @@ use ::mongodb::options::{
 };
 use ::mongodb::{Client, Collection};
 
-use super::errors::{explain, is_unconfirmed};
+use super::errors::{classify, is_unconfirmed};
 use super::settings::Settings;
 use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
 use super::watch::ChangeStreamWatch;
@@ -40,9 +40,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct MongoServer {
     pub boundaries: Collection<Document>,
-    /// As people know it.
+    /// As it is shown.
     pub address: String,
-    /// Whether there are change streams, and may be a former primary.
+    /// Whether there are change streams, and may be an earlier primary.
     pub is_replicated: bool,
     /// `None`: to be begun.
     pub watch: Option<ChangeStreamWatch>,
@@ -98,14 +98,14 @@ impl MongoServer {
     ///
     /// It cannot be reached, or will not have us.
     async fn connect(settings: &Settings) -> Result<MongoServer, StoreError> {
-        let explain = |error: Error| explain(&settings.shown, &error);
+        let classify = |error: Error| classify(&settings.shown, &error);
         // The driver looks up names in the runtime's pool, which has to have its thread by now.
         resolver::ensure_prepared().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let options = ClientOptions::parse(&settings.url.0).await.map_err(explain)?;
+        let options = ClientOptions::parse(&settings.url.0).await.map_err(classify)?;
         // Held until the driver has read what is in it.
         let (options, _identity) = demand(options, settings)?;
-        let database = Client::with_options(options).map_err(explain)?.database(&settings.database);
-        let hello = database.run_command(doc! { "hello": 1 }).await.map_err(explain)?;
+        let database = Client::with_options(options).map_err(classify)?.database(&settings.database);
+        let hello = database.run_command(doc! { "hello": 1 }).await.map_err(classify)?;
         if hello.get_bool("isWritablePrimary").is_ok_and(|is_primary| !is_primary) {
             let what = "is a member that is not the primary: name all members, without directConnection";
             return Err(StoreError::Unavailable(format!("{} {what}", settings.shown)));
@@ -150,7 +150,7 @@ impl MongoServer {
         if self.is_replicated {
             looking = looking.read_concern(ReadConcern::linearizable());
         }
-        let mut found = looking.await.map_err(|error| self.explain(&error))?;
+        let mut found = looking.await.map_err(|error| self.classify(&error))?;
         Ok(self.next(&mut found).await?.map(|document| StoredRecord::read(&document)))
     }
 
@@ -170,14 +170,14 @@ impl MongoServer {
     }
 
     async fn find(&self, filter: Document) -> Result<::mongodb::Cursor<Document>, StoreError> {
-        self.aggregate(filter).await.map_err(|error| self.explain(&error))
+        self.aggregate(filter).await.map_err(|error| self.classify(&error))
     }
 
     async fn next(&self, found: &mut ::mongodb::Cursor<Document>) -> Result<Option<Document>, StoreError> {
-        if !found.advance().await.map_err(|error| self.explain(&error))? {
+        if !found.advance().await.map_err(|error| self.classify(&error))? {
             return Ok(None);
         }
-        found.deserialize_current().map(Some).map_err(|error| self.explain(&error))
+        found.deserialize_current().map(Some).map_err(|error| self.classify(&error))
     }
 
     /// Compares and swaps, both in the server. Confirmed by a majority, and on its disks, or an error.
@@ -186,14 +186,14 @@ impl MongoServer {
     }
 
     /// Classifies a failure, and notes whether these connections are worth another attempt.
-    pub fn explain(&self, error: &Error) -> StoreError {
+    pub fn classify(&self, error: &Error) -> StoreError {
         let last = self.condition.get();
         self.condition.set(match last {
             // It has answered, and is short of a majority. Once: whoever is cut off says the same.
             ClientHealth::Sound if is_unconfirmed(error) => ClientHealth::Doubtful,
             ClientHealth::Sound | ClientHealth::Doubtful | ClientHealth::Unsound => ClientHealth::Unsound,
         });
-        explain(&self.address, error)
+        classify(&self.address, error)
     }
 
     /// It is a primary that does not know yet that it is none.
@@ -210,13 +210,13 @@ fn demand(
     settings: &Settings,
 ) -> Result<(ClientOptions, Option<ClientCertificate>), StoreError> {
     // Sooner than the attempt's time is up: so that the answer says what was missing.
-    let patience = settings.request_timeout * 3 / 4;
+    let answer_within = settings.request_timeout * 3 / 4;
     let mut options = options;
     options.write_concern =
-        Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(patience).build());
+        Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(answer_within).build());
     options.read_concern = Some(ReadConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-    options.server_selection_timeout = Some(patience.min(SERVER_SELECTION_TIMEOUT));
+    options.server_selection_timeout = Some(answer_within.min(SERVER_SELECTION_TIMEOUT));
     options.connect_timeout = Some(settings.request_timeout);
     options.heartbeat_freq = Some(HEARTBEAT_INTERVAL);
     // The other modes keep two connections to each member busy instead of one at rest.

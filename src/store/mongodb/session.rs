@@ -8,7 +8,7 @@
 //!   recognized by its nonce, and starts no lease; a renewal follows.
 //! - What is read, a majority has. That may be old: a primary that was cut off does not know it yet. So takes name what was
 //!   seen, and a record that is older than our own take, or missing, is no proof that it is not ours any more.
-//! - Change streams are hints ([`watch`](super::watch)). Whoever misses them asks at the usual pace.
+//! - Change streams are hints ([`watch`](super::watch)). A candidate that misses them asks at the usual pace.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -45,7 +45,7 @@ pub struct Session {
     ttl: Duration,
     /// After a resign, the record is left to the other candidates until then, because they learn only by reading that it is free.
     yield_until: Option<Time>,
-    /// A ttl that is not believed has been reported.
+    /// A ttl above the accepted limit has been reported.
     has_warned: bool,
 }
 
@@ -63,9 +63,9 @@ impl Session {
         }
     }
 
-    /// Records may be gone although nobody has deleted them: a missing one is waited for, as on a store that forgets.
+    /// The server may have removed records by itself: a missing one is waited for, as on a volatile store.
     pub fn set_volatile(&mut self) {
-        self.rule.trusts(Durability::Volatile);
+        self.rule.set_durability(Durability::Volatile);
     }
 
     /// Whether there is anything that could be given back.
@@ -119,14 +119,14 @@ impl Session {
         let Some(term) = self.own.term.get() else { return Ok(lost("nothing was won".to_owned())) };
         let nonce = self.rule.nonce();
         let mut filter = self.ours(term);
-        // One that comes late must not bring back a version that somebody has seen before.
+        // A late write must not bring back a version that a candidate has seen before.
         filter.insert("seq", doc! { "$lt": long(nonce) });
         let mut change = told(candidacy);
         change.extend(doc! { "seq": long(nonce), "ttlExpire": { "$add": ["$$NOW", "$ttlMs"] } });
         let sent: Time = clock::now(); // T1
         let write = server.change(filter, change);
         let write = write.projection(doc! { "ttlMs": 1 }).return_document(ReturnDocument::After);
-        let renewed = write.await.map_err(|error| server.explain(&error))?;
+        let renewed = write.await.map_err(|error| server.classify(&error))?;
         let received = clock::now();
         let renewal = match renewed.as_ref().map(|record| record.get("ttlMs").and_then(number)) {
             Some(Some(ttl)) => {
@@ -144,7 +144,7 @@ impl Session {
             None => self.confirm_loss(server, term).await?,
         };
         // The take is no longer unanswered: found again as it was, it would be an old state of the record.
-        self.rule.forget();
+        self.rule.discard_outstanding();
         if matches!(renewal, RenewResult::Lost { .. }) {
             self.own.term.set(None);
         }
@@ -153,15 +153,15 @@ impl Session {
 
     /// Why a renewal has found nothing. Only what cannot be older than our take says that the record is not ours (K11).
     async fn confirm_loss(&self, server: &MongoServer, term: Term) -> Result<RenewResult, StoreError> {
-        let entry = match server.observe(&self.boundary).await {
-            Ok(Some(entry)) if entry.record.term >= term => entry,
+        let stored = match server.observe(&self.boundary).await {
+            Ok(Some(stored)) if stored.record.term >= term => stored,
             _ => match server.read_linearizable(&self.boundary).await? {
                 None => return Ok(lost("the record is gone".to_owned())),
                 Some(Err(_)) => return Ok(lost("the record has been overwritten".to_owned())),
-                Some(Ok(entry)) => entry,
+                Some(Ok(stored)) => stored,
             },
         };
-        let record = &entry.record;
+        let record = &stored.record;
         Ok(match record.state {
             RecordState::Held if record.id != self.own.id => lost(format!("{} leads", escaped(&record.name))),
             RecordState::Held if record.term != term => lost("it is of another term".to_owned()),
@@ -241,7 +241,7 @@ impl ObservedSession for Session {
 
     async fn vacate(&mut self, server: &mut MongoServer) -> Result<(), StoreError> {
         let Vacancy { nonce, ttl, term } = self.rule.vacancy();
-        // Where somebody else's index removes what has expired, it is to outlive the wait.
+        // A record has to outlive the wait where a foreign index removes expired ones.
         let stays = long(millis(self.rule.longest_wait().saturating_mul(2)));
         let record = doc! {
             "leaderUUID": literal(&uuid::Uuid::new_v4().to_string()), "leaderName": "", "leaderHostname": "",
@@ -252,7 +252,7 @@ impl ObservedSession for Session {
         // Matches nothing: this can only insert, and does not if there is anything with that name.
         let absent = doc! { "_id": &self.boundary, "state": { "$in": [] } };
         match server.change(absent, record).upsert(true).projection(doc! { "_id": 1 }).await {
-            Err(error) if !is_duplicate(&error) => Err(server.explain(&error)),
+            Err(error) if !is_duplicate(&error) => Err(server.classify(&error)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -269,19 +269,19 @@ impl ObservedSession for Session {
         if let Some(left) = self.stands_back(received).filter(|_| freed_by_us) {
             return Ok(TakeResult::Yielded(left));
         }
-        let TakeRequest { nonce, floor } = self.rule.bid();
+        let TakeRequest { nonce, floor } = self.rule.take_request();
         // The wall clock is the server's, and joins in there (S1).
         let last = seen.map_or(0, |seen| seen.record.term);
         if limits::next_term(last, 0, floor.saturating_sub(1)).is_none() {
-            self.rule.forget();
+            self.rule.discard_outstanding();
             return Err(self.too_large(server));
         }
         self.own.term.set(None);
-        let (filter, follows, former) = match seen {
+        let (filter, follows, previous_term) = match seen {
             Some(seen) => {
                 // A vacant record says nothing of the leader before.
-                let former = if seen.record.state == RecordState::Vacant { Bson::Null } else { "$term".into() };
-                (expected(&self.boundary, seen), doc! { "$add": ["$term", 1] }, former)
+                let previous_term = if seen.record.state == RecordState::Vacant { Bson::Null } else { "$term".into() };
+                (expected(&self.boundary, seen), doc! { "$add": ["$term", 1] }, previous_term)
             }
             // Matches nothing: this can only insert, and does not if there is anything with that name.
             None => (doc! { "_id": &self.boundary, "state": { "$in": [] } }, doc! { "$literal": 1 }, Bson::Null),
@@ -297,7 +297,7 @@ impl ObservedSession for Session {
             "state": "held",
             "vacant": "$$REMOVE",
             "since": "$$NOW",
-            "former": former,
+            "former": previous_term,
             "version": i64::from(VERSION),
         });
         let write = server.change(filter, record).upsert(seen.is_none());
@@ -305,20 +305,20 @@ impl ObservedSession for Session {
         let taken = match write.await {
             Ok(Some(taken)) => taken,
             Ok(None) => {
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 return Ok(TakeResult::Changed);
             }
             Err(error) if is_duplicate(&error) => {
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 return Ok(TakeResult::Changed);
             }
-            Err(error) => return Err(server.explain(&error)),
+            Err(error) => return Err(server.classify(&error)),
         };
         let Some(term) = taken.get("term").and_then(number).filter(|term| limits::is_believed_term(*term)) else {
             // By a wall clock from beyond belief. Nothing runs under it, and nothing is to follow it (S1).
             let nonce = self.rule.nonce();
             free(server, &self.boundary, held(&self.boundary, &self.own.id), nonce).await?;
-            self.rule.forget();
+            self.rule.discard_outstanding();
             return Err(self.too_large(server));
         };
         self.rule.took(Basis::of(String::new()), true);
@@ -331,7 +331,7 @@ impl ObservedSession for Session {
     }
 
     fn observation(&self, seen: &Option<StoredRecord>) -> Observation {
-        seen.as_ref().map(StoredRecord::sighting).unwrap_or_default()
+        seen.as_ref().map(StoredRecord::observation).unwrap_or_default()
     }
 }
 
@@ -358,12 +358,12 @@ async fn free(server: &MongoServer, boundary: &str, ours: Document, nonce: u64) 
     let id = ours.get("leaderUUID").cloned();
     let change = doc! { "state": "free", "seq": long(nonce), "ttlExpire": unused_from("$$NOW", "$term") };
     let write = server.change(ours, change).projection(doc! { "_id": 1 });
-    if write.await.map_err(|error| server.explain(&error))?.is_some() || !server.is_replicated {
+    if write.await.map_err(|error| server.classify(&error))?.is_some() || !server.is_replicated {
         return Ok(());
     }
     // A primary that was cut off may not have heard of our take.
     match server.read_linearizable(boundary).await? {
-        Some(Ok(entry)) if entry.is_held() && id.as_ref().and_then(Bson::as_str) == Some(&entry.record.id) => {
+        Some(Ok(stored)) if stored.is_held() && id.as_ref().and_then(Bson::as_str) == Some(&stored.record.id) => {
             Err(server.is_stale_primary())
         }
         Some(_) | None => Ok(()),
@@ -382,7 +382,7 @@ fn literal(text: &str) -> Bson {
     Bson::Document(doc! { "$literal": text })
 }
 
-/// From when a record that nobody holds counts as unused: not before the time that its term names. The server removes it
+/// From when a record that is not held counts as unused: not before the time that its term names. The server removes it
 /// seven days later, and the next term follows its wall clock alone; that clock may have been ahead when the term was taken (S1).
 fn unused_from(now: impl Into<Bson>, term: impl Into<Bson>) -> Bson {
     Bson::Document(doc! { "$max": [now.into(), { "$toDate": { "$toLong": term.into() } }] })

@@ -1,7 +1,7 @@
-//! From URL and flags to what the driver needs.
+//! The settings of a MongoDB client, from URL and flags.
 //!
-//! The connection string is the driver's business, and passed on as hosting providers write it into `$MONGODB_URI`. What is
-//! done here: what the flags say about user and password is put in, and nothing that may be a password is put out.
+//! The connection string is parsed by the driver and passed on as hosting providers write it into `$MONGODB_URI`. This
+//! module adds user and password of the flags to it, and keeps everything that may be a password out of what is shown.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const ENCODE: &str = "what is special in a user or a password has to be %-encode
 /// Options that are of no consequence here, and that not every driver takes as others do.
 const OVERRIDDEN: [&str; 6] =
     ["compressors", "heartbeatFrequencyMS", "maxPoolSize", "minPoolSize", "socketTimeoutMS", "zlibCompressionLevel"];
-/// Options with values that are nobody else's business.
+/// Options with secret values.
 const SECRET_OPTIONS: [&str; 3] = ["password", "properties", "proxy"];
 
 /// Everything that is needed to reach a MongoDB; it also travels in claims.
@@ -115,7 +115,7 @@ impl MongoUrl {
         Ok(target)
     }
 
-    /// For people: without credentials, and without options.
+    /// For display: without credentials, and without options.
     pub fn address(&self) -> String {
         format!("{}://{}/{}", self.scheme, self.hosts, self.database)
     }

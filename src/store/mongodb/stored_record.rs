@@ -1,4 +1,4 @@
-//! One document for each boundary: what is in it, and what it says.
+//! The document of a boundary: its fields and their meaning.
 //!
 //! ```text
 //! _id              the boundary, as it is
@@ -18,8 +18,8 @@
 //! version          of this format
 //! ```
 //!
-//! Fields are added, never renamed; unknown ones are ignored. Whoever edits a record by hand may turn its numbers into others
-//! of the same value.
+//! Fields are added, never renamed; unknown ones are ignored. An edit by hand may change the type of a number, not
+//! its value.
 
 use std::time::Duration;
 
@@ -43,11 +43,11 @@ pub const TOO_LARGE: &str = "tooLarge";
 pub struct StoredRecord {
     pub record: Record,
     pub nonce: u64,
-    /// In milliseconds since 1970, on the server's wall clock. For people.
+    /// In milliseconds since 1970, on the server's wall clock. For display.
     pub expires: u64,
     /// When it was looked at, on the same clock.
     pub now: u64,
-    pub former: Option<Term>,
+    pub previous_term: Option<Term>,
 }
 
 impl StoredRecord {
@@ -126,7 +126,7 @@ impl StoredRecord {
             nonce: number("seq")?,
             expires: time("ttlExpire")?,
             now: time(NOW)?,
-            former: nullable("former")?,
+            previous_term: nullable("former")?,
         })
     }
 
@@ -139,35 +139,35 @@ impl StoredRecord {
     }
 
     /// As an observer sees it: who leads, or who seems to have died leading.
-    pub fn sighting(&self) -> Observation {
+    pub fn observation(&self) -> Observation {
         if !self.is_held() {
             // A vacant record says nothing of the leader before.
-            let former = Some(self.record.term).filter(|_| self.record.state == RecordState::Free);
-            return Observation { former, ..Observation::default() };
+            let previous_term = Some(self.record.term).filter(|_| self.record.state == RecordState::Free);
+            return Observation { previous_term, ..Observation::default() };
         }
         if let Some(left) = self.expires.checked_sub(self.now).filter(|left| *left > 0) {
             // A clock that was set back would promise too much.
             let lease_left = Some(Duration::from_millis(left).min(self.ttl()));
             let leader = Leader { lease_left, ..self.record.leader() };
-            return Observation { leader: Some(leader), former: self.former, ..Observation::default() };
+            return Observation { leader: Some(leader), previous_term: self.previous_term, ..Observation::default() };
         }
         let Record { name, term, .. } = &self.record;
         let obstacle = format!("{name} led in term {term} and has not renewed its lease");
-        Observation { obstacle: Some(obstacle), former: Some(*term), ..Observation::default() }
+        Observation { obstacle: Some(obstacle), previous_term: Some(*term), ..Observation::default() }
     }
 }
 
-/// As the rule of takes sees it. The server has only one life: what a majority has is not forgotten.
-pub fn view(entry: Option<&StoredRecord>) -> StoreState<String> {
-    let trace = |entry: &StoredRecord| ObservedRecord {
-        holder: entry.record.id.clone(),
-        term: entry.record.term,
-        nonce: entry.nonce,
-        ttl: entry.ttl(),
-        state: entry.record.state,
+/// The record as the takeover rule needs it. The server has one incarnation, since it forgets nothing that a majority has.
+pub fn view(stored: Option<&StoredRecord>) -> StoreState<String> {
+    let trace = |stored: &StoredRecord| ObservedRecord {
+        holder: stored.record.id.clone(),
+        term: stored.record.term,
+        nonce: stored.nonce,
+        ttl: stored.ttl(),
+        state: stored.record.state,
         basis: Basis::of(String::new()),
     };
-    StoreState { basis: Basis::of(String::new()), is_attached: true, record: entry.map(trace) }
+    StoreState { basis: Basis::of(String::new()), is_attached: true, record: stored.map(trace) }
 }
 
 /// The boundary that a document is about. Others may be in the collection, and are none of our business.
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn seen_at(now: i64) -> Observation {
-        StoredRecord::read(&with(NOW, DateTime::from_millis(now))).expect("a record").sighting()
+        StoredRecord::read(&with(NOW, DateTime::from_millis(now))).expect("a record").observation()
     }
 
     #[test]
@@ -221,17 +221,17 @@ mod tests {
         for (term, port) in [(Bson::Int64(7), Bson::Int32(8080)), (Bson::Int32(7), Bson::Double(8080.0))] {
             let mut document = with("term", term);
             document.insert("leaderPort", port);
-            let entry = StoredRecord::read(&document).expect("a record");
-            assert_eq!((entry.record.term, entry.nonce, entry.record.port), (7, 3, Some(8080)));
+            let stored = StoredRecord::read(&document).expect("a record");
+            assert_eq!((stored.record.term, stored.nonce, stored.record.port), (7, 3, Some(8080)));
         }
         assert_eq!(StoredRecord::read(&with("leaderPort", Bson::Null)).expect("a record").record.port, None);
         let mut document = document();
         document.remove("leaderPort");
         document.remove("former");
-        assert_eq!(StoredRecord::read(&document).expect("a record").former, None);
+        assert_eq!(StoredRecord::read(&document).expect("a record").previous_term, None);
     }
 
-    /// Fields that elect reads, with something in them that nobody expects there.
+    /// Fields that elect reads, with unexpected values.
     fn miswritten() -> impl Strategy<Value = Document> {
         let fields = document().keys().cloned().collect::<Vec<_>>();
         let text = (proptest_support::text(), 0..3_000_usize).prop_map(|(text, times)| text.repeat(times));
@@ -257,11 +257,11 @@ mod tests {
     fn whatever_a_document_holds_it_is_a_record_within_the_limits_or_an_obstacle() {
         proptest_support::check(proptest_support::SLOW, &miswritten(), |document| {
             match StoredRecord::read(&document) {
-                Ok(entry) => {
-                    let Record { id, name, host, term, .. } = &entry.record;
+                Ok(stored) => {
+                    let Record { id, name, host, term, .. } = &stored.record;
                     assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
-                    assert!(limits::is_believed_term(*term) && entry.ttl() <= limits::TTL_MAX);
-                    assert!(view(Some(&entry)).record.is_some_and(|trace| trace.ttl <= limits::TTL_MAX));
+                    assert!(limits::is_believed_term(*term) && stored.ttl() <= limits::TTL_MAX);
+                    assert!(view(Some(&stored)).record.is_some_and(|trace| trace.ttl <= limits::TTL_MAX));
                 }
                 Err(StoreError::Obstacle(text)) => {
                     assert!(text.len() < 4096 && !text.chars().any(crate::text::is_unsafe), "{text}");
@@ -276,9 +276,9 @@ mod tests {
         let long = "ü".repeat(40_000);
         let mut document = with("leaderName", long.as_str());
         document.extend(doc! { "leaderHostname": long, "ttlMs": i64::MAX });
-        let entry = StoredRecord::read(&document).expect("a record");
-        assert_eq!((entry.record.name.len(), entry.record.host.len()), (NAME_BYTES_MAX, NAME_BYTES_MAX));
-        assert_eq!(entry.ttl(), limits::TTL_MAX);
+        let stored = StoredRecord::read(&document).expect("a record");
+        assert_eq!((stored.record.name.len(), stored.record.host.len()), (NAME_BYTES_MAX, NAME_BYTES_MAX));
+        assert_eq!(stored.ttl(), limits::TTL_MAX);
         let obstacle = |document: &Document| {
             let error = StoredRecord::read(document).expect_err("an obstacle");
             assert!(matches!(error, StoreError::Obstacle(_)), "{error}");
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_lease_that_has_run_out_by_the_servers_time_names_nobody() {
         let left = |now| seen_at(now).leader.and_then(|leader| leader.lease_left);
-        assert_eq!([52_000, 60_000].map(|now| seen_at(now).former), [Some(5), Some(7)]);
+        assert_eq!([52_000, 60_000].map(|now| seen_at(now).previous_term), [Some(5), Some(7)]);
         assert_eq!(left(52_000), Some(Duration::from_secs(8)));
         assert_eq!(left(59_999), Some(Duration::from_millis(1)));
         assert_eq!(left(60_000), None);
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_free_record_names_nobody_and_the_last_term() {
-        let seen = StoredRecord::read(&with("state", "free")).expect("a record").sighting();
-        assert_eq!((seen.leader, seen.obstacle, seen.former), (None, None, Some(7)));
+        let seen = StoredRecord::read(&with("state", "free")).expect("a record").observation();
+        assert_eq!((seen.leader, seen.obstacle, seen.previous_term), (None, None, Some(7)));
     }
 }

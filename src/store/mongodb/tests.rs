@@ -303,8 +303,8 @@ fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
         one.candidacy.identity.name = "$term".to_owned();
         one.candidacy.identity.port = Some(9000);
         one.is_credited().await;
-        let sighting = observer.store.observe(&one.candidacy.boundary).await.expect("looked");
-        let leader = sighting.leader.expect("a leader");
+        let observation = observer.store.observe(&one.candidacy.boundary).await.expect("looked");
+        let leader = observation.leader.expect("a leader");
         assert_eq!((leader.name.as_str(), leader.port), ("$term", Some(9000)));
         // As if it had been away for a ttl.
         let boundaries = server.boundaries().await;

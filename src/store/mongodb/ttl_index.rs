@@ -1,8 +1,8 @@
-//! The index by which the server removes boundaries that nobody has used for a week.
+//! The index by which the server removes boundaries that have not been used for a week.
 //!
-//! It is none of the election's business: it covers free records alone, and whoever may not create it holds elections all the
-//! same. One line says so. An index that somebody else has made, and that covers held records, is another matter: where the
-//! server may remove the record of a leader, a missing one proves nothing.
+//! The election does not depend on it: the index covers free records only, and a user without the permission to create it
+//! holds elections as well, with one line in the log. A foreign index that covers held records is another matter: where the
+//! server may remove the record of a leader, a missing record proves nothing.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use ::mongodb::{Collection, IndexModel};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::errors::in_short;
+use super::errors::short_message;
 
 const INDEX_NAME: &str = "elect_unused";
 const UNUSED_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -36,11 +36,11 @@ async fn see_to(boundaries: Collection<Document>, is_replicated: bool) {
     let index = IndexModel::builder().keys(doc! { "ttlExpire": 1 }).options(options).build();
     let mut creation = boundaries.create_index(index);
     if is_replicated {
-        // All would be the default, the dead ones too.
+        // The default would be all members, unreachable ones included.
         creation = creation.commit_quorum(CommitQuorum::Majority);
     }
     if let Err(error) = creation.await {
-        info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: {}", in_short(&error));
+        info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: {}", short_message(&error));
     }
 }
 
@@ -50,7 +50,7 @@ pub async fn find_unsafe_index(boundaries: &Collection<Document>) -> Option<Stri
         Ok(indexes) => indexes,
         Err(error) => {
             // No permission, or no collection.
-            debug!("the indexes of the collection boundaries are not known: {}", in_short(&error));
+            debug!("the indexes of the collection boundaries are not known: {}", short_message(&error));
             return None;
         }
     };

@@ -1,10 +1,10 @@
-//! Change streams: learning at once what would show with the next question anyway.
+//! Change streams: hints that come sooner than the next request.
 //!
-//! A hint and nothing more, but for one thing: a leader whose own record is seen to go learns that here, and what a stream
-//! tells has been confirmed by a majority (K11). A stream may tell what happened before that leader's own take, so only what
-//! comes behind it counts. Renewals are no news, and the server keeps them to itself.
+//! There is one exception: a leader that sees the removal of its own record has lost it, since a change stream shows only
+//! what a majority has confirmed (K11). A stream may repeat events from before that leader's own take, so only later ones
+//! count. Renewals are no news, and the server filters them out.
 //!
-//! A stream that has ended is restarted with the next question.
+//! A stream that has ended is restarted with the next request.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::errors::{in_short, is_permanent};
+use super::errors::{is_permanent, short_message};
 use super::stored_record::number;
 use crate::store::observer::WATCH_LIFETIME_MIN;
 use elect_core::Term;
@@ -148,11 +148,11 @@ async fn follow(
     let mut stream = match timeout(EMPTY_BATCH_INTERVAL, opening).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if is_permanent(&error) => {
-            debug!("there is no change stream to be had: {}", in_short(&error));
+            debug!("there is no change stream to be had: {}", short_message(&error));
             // Nor is it asked for again, until there are other connections.
             return std::future::pending().await;
         }
-        Ok(Err(error)) => return Err(in_short(&error)),
+        Ok(Err(error)) => return Err(short_message(&error)),
         Err(_) => return Err("it was not begun in time".to_owned()),
     };
     begins().await;
@@ -160,7 +160,7 @@ async fn follow(
         let next = timeout(EMPTY_BATCH_INTERVAL + BATCH_DELAY_MAX, stream.next_if_any())
             .await
             .map_err(|_| "it says nothing".to_owned())?;
-        if let Some(event) = next.map_err(|error| in_short(&error))? {
+        if let Some(event) = next.map_err(|error| short_message(&error))? {
             heard(&event);
         }
     }

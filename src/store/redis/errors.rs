@@ -17,7 +17,7 @@ pub struct ClassifiedError {
     pub try_other_server: bool,
 }
 
-/// The meaning of a failed call. `server` is how people call it.
+/// The meaning of a failed call. `server` is its name in messages.
 pub fn classify(server: &str, error: &RedisError) -> ClassifiedError {
     let unavailable = |what: String, try_other_server| ClassifiedError {
         error: StoreError::Unavailable(format!("{server} {what}")),
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    fn explained(answer: &[u8]) -> ClassifiedError {
+    fn classified(answer: &[u8]) -> ClassifiedError {
         let Ok(Value::ServerError(error)) = redis::parse_redis_value(answer) else { panic!("no error: {answer:?}") };
         classify("redis:6379", &RedisError::from(error))
     }
@@ -131,7 +131,7 @@ mod tests {
                 false,
             ),
         ] {
-            let trouble = explained(format!("-{answer}\r\n").as_bytes());
+            let trouble = classified(format!("-{answer}\r\n").as_bytes());
             assert_eq!(trouble.try_other_server, elsewhere, "{answer}");
             let StoreError::Unavailable(said) = trouble.error else { panic!("{answer}: {:?}", trouble.error) };
             assert!(said.contains(means), "{answer}: {said}");
@@ -151,7 +151,7 @@ mod tests {
             format!("NOPERM {}", "\u{1b}".repeat(10_000)),
             "WEIRD \u{202e}desrever".to_owned(),
         ] {
-            let said = explained(format!("-{answer}\r\n").as_bytes()).error.to_string();
+            let said = classified(format!("-{answer}\r\n").as_bytes()).error.to_string();
             assert!(said.len() < 3 * MESSAGE_BYTES_MAX, "{}", said.len());
             assert!(!said.chars().any(crate::text::is_unsafe), "{said:?}");
         }

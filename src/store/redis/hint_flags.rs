@@ -1,8 +1,7 @@
-//! Announcements on a connection, beside the replies, as flags, because a thousand of them say no more than one,
-//! and why it has ended.
+//! The announcements on a connection as flags, because a thousand of them say no more than one, and the reason of its end.
 //!
-//! The stream of a connection sets the flags ([`reply_filter`](super::reply_filter)), one listener waits for them. Nothing is queued, so that
-//! no flood of announcements can fill the memory.
+//! The stream of a connection sets the flags ([`reply_filter`](super::reply_filter)), one listener waits for them. Nothing is
+//! queued, so that no flood of announcements can fill the memory.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +35,7 @@ pub struct HintFlags {
 }
 
 impl HintFlags {
-    /// A word was announced on a channel.
+    /// A message has come on a channel.
     pub fn hears(&self, word: &[u8]) {
         let flag = if word == RENEWAL { &self.has_renewal } else { &self.has_change };
         if !flag.swap(true, Ordering::Relaxed) {

@@ -19,15 +19,15 @@ pub fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
     let text = |value: Value| Ok(String::from_utf8_lossy(&bytes(value)?).into_owned());
     let mut parts = answer.into_iter();
     match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(life), Some(now), Some(at), Some(replicas), Some(fields)) => {
+        (Some(incarnation), Some(now), Some(at), Some(replicas), Some(fields)) => {
             // elect writes nothing but text.
             let fields = redis::from_redis_value(fields).map_err(|_| StoreError::Obstacle(foreign(key)))?;
             Ok(Snapshot {
-                life: text(life)?,
+                incarnation: text(incarnation)?,
                 now: number(&text(now)?)?,
                 epoch: epoch(&text(at)?).ok_or_else(unexpected_reply)?,
                 replicas: count(&text(replicas)?).ok_or_else(unexpected_reply)?,
-                entry: StoredRecord::read(key, &fields)?,
+                stored: StoredRecord::read(key, &fields)?,
             })
         }
         (Some(_), Some(name), None, None, None) => {
@@ -42,29 +42,31 @@ pub fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
 }
 
 /// The observation for observers, to whom an abandoned record is no leader.
-pub async fn sighting(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Observation, StoreError> {
+pub async fn observe(server: &mut RedisServer, scripts: &LuaScripts, key: &str) -> Result<Observation, StoreError> {
     Ok(from_outside(&look(server, scripts, key).await?))
 }
 
 /// The same of many keys.
-pub async fn sightings(
+pub async fn observe_all(
     server: &mut RedisServer,
     scripts: &LuaScripts,
     keys: &[String],
 ) -> Result<Vec<Result<Observation, StoreError>>, StoreError> {
     let answers = server.run_on_each(&scripts.look, keys).await?;
-    let sighting = |(key, answer): (&String, Result<_, _>)| Ok(from_outside(&read(key, answer?)?));
-    Ok(keys.iter().zip(answers).map(sighting).collect())
+    let observation = |(key, answer): (&String, Result<_, _>)| Ok(from_outside(&read(key, answer?)?));
+    Ok(keys.iter().zip(answers).map(observation).collect())
 }
 
-fn from_outside(glance: &Snapshot) -> Observation {
-    Observation { obstacle: None, ..observed(glance) }
+fn from_outside(snapshot: &Snapshot) -> Observation {
+    Observation { obstacle: None, ..observed(snapshot) }
 }
 
-pub fn observed(glance: &Snapshot) -> Observation {
-    let former = glance.former();
-    match glance.leader() {
-        Ok(leader) => Observation { leader, former, ..Observation::default() },
-        Err(abandoned) => Observation { obstacle: Some(abandoned.to_string()), former, ..Observation::default() },
+pub fn observed(snapshot: &Snapshot) -> Observation {
+    let previous_term = snapshot.previous_term();
+    match snapshot.leader() {
+        Ok(leader) => Observation { leader, previous_term, ..Observation::default() },
+        Err(abandoned) => {
+            Observation { obstacle: Some(abandoned.to_string()), previous_term, ..Observation::default() }
+        }
     }
 }

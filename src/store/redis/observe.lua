@@ -5,7 +5,7 @@ local fields = redis.pcall('HGETALL', key)
 if fields.err then
   return unread(fields)
 end
-local present, epoch, replicas = life()
+local present, epoch, replicas = server_state()
 if #fields == 0 and ARGV[1] then
   local time = whole(now())
   redis.call('HSET', key,

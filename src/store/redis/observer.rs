@@ -1,7 +1,7 @@
-//! Notifier for observers: what candidates announce of the records, heard on the connection that the looks go over.
+//! Hints for observers: the announcements of candidates, received on the connection that observations use.
 //!
-//! Announcements begin after the first observation, and again with every connection: the first hint reports that they have begun. A renewal
-//! changes nothing that would have to be shown at once.
+//! Announcements begin after the first observation, and again with every connection; the first hint reports that they have
+//! begun. A renewal is announced as well, but changes nothing that an observer shows at once.
 
 use super::hint_flags::HintKind;
 use super::server::RedisServer;
@@ -13,7 +13,7 @@ use elect_keeper::clock;
 pub enum HintResult {
     /// It may be worth a look.
     Change,
-    /// And nothing will: nobody may listen here.
+    /// No announcement will come: the user may not subscribe.
     None,
     /// The connection has ended.
     End {

@@ -79,13 +79,13 @@ impl Quorum {
     pub fn of(
         option: Replicas,
         was: Option<u64>,
-        entry: Option<&StoredRecord>,
+        stored: Option<&StoredRecord>,
         known: Option<u64>,
         count: Count,
     ) -> Result<Quorum, StoreError> {
-        let all = match entry {
-            Some(entry) if entry.record.state != RecordState::Vacant => entry.replicas,
-            Some(entry) => entry.replicas.max(known),
+        let all = match stored {
+            Some(stored) if stored.record.state != RecordState::Vacant => stored.replicas,
+            Some(stored) => stored.replicas.max(known),
             None => known,
         };
         // Where no number is established, every replica that is attached has to confirm, or a majority of them.
@@ -95,7 +95,7 @@ impl Quorum {
         };
         let ours = quorum(all, false);
         // A vacant record, and one of an elect before 0.2, names the number of all replicas alone.
-        let theirs = entry.and_then(|entry| entry.required);
+        let theirs = stored.and_then(|stored| stored.required);
         let differs = theirs.is_some_and(|theirs| theirs != ours.required);
         let asked = theirs.or(all.map(|_| ours.required));
         if was.is_some() && was == asked && (differs || Some(option.of(count.attached)) < asked) {
@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    fn entry(state: &str, replicas: &str, required: &str) -> StoredRecord {
+    fn stored(state: &str, replicas: &str, required: &str) -> StoredRecord {
         let fields = [
             ("version", "2"),
             ("state", state),
@@ -209,10 +209,10 @@ mod tests {
     fn of(
         option: Replicas,
         was: Option<u64>,
-        entry: &StoredRecord,
+        stored: &StoredRecord,
         count: Count,
     ) -> Result<(Option<u64>, u64, bool), String> {
-        let quorum = Quorum::of(option, was, Some(entry), None, count).map_err(|error| error.to_string())?;
+        let quorum = Quorum::of(option, was, Some(stored), None, count).map_err(|error| error.to_string())?;
         Ok((quorum.all, quorum.required, quorum.replaces))
     }
 
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn all_candidates_of_a_record_require_the_same() {
-        let two = entry("held", "2", "2");
+        let two = stored("held", "2", "2");
         assert_eq!(of(Replicas::All, None, &two, count(1, 1)), Ok((Some(2), 2, false)));
         assert_eq!(of(Replicas::Number(2), None, &two, count(0, 0)), Ok((Some(2), 2, false)));
         for option in [Replicas::Majority, Replicas::Number(1), Replicas::Number(0), Replicas::Number(3)] {
@@ -244,21 +244,21 @@ mod tests {
 
     #[test]
     fn a_record_without_a_number_leaves_it_to_what_is_attached() {
-        for unsettled in [entry("vacant", "", ""), entry("held", "", "")] {
+        for unsettled in [stored("vacant", "", ""), stored("held", "", "")] {
             assert_eq!(of(Replicas::All, None, &unsettled, count(2, 0)), Ok((None, 2, false)));
             assert_eq!(of(Replicas::Majority, None, &unsettled, count(2, 0)), Ok((None, 1, false)));
             assert_eq!(of(Replicas::Number(3), None, &unsettled, count(2, 0)), Ok((None, 3, false)));
         }
         let known =
-            Quorum::of(Replicas::All, None, Some(&entry("vacant", "1", "")), Some(2), count(0, 0)).expect("agreed");
+            Quorum::of(Replicas::All, None, Some(&stored("vacant", "1", "")), Some(2), count(0, 0)).expect("agreed");
         assert_eq!(known.all, Some(2), "a vacant record forgets nothing that we know");
-        assert_eq!(of(Replicas::Majority, Some(2), &entry("vacant", "4", ""), count(2, 2)), Ok((None, 1, true)));
+        assert_eq!(of(Replicas::Majority, Some(2), &stored("vacant", "4", ""), count(2, 2)), Ok((None, 1, true)));
     }
 
     #[test]
     fn the_number_grows_by_what_was_confirmed_alone() {
         let mut quorum =
-            Quorum::of(Replicas::All, None, Some(&entry("held", "1", "1")), None, count(2, 2)).expect("agreed");
+            Quorum::of(Replicas::All, None, Some(&stored("held", "1", "1")), None, count(2, 2)).expect("agreed");
         assert_eq!(quorum.wanted(count(2, 2)), 2, "it may grow");
         assert_eq!(quorum.wanted(count(2, 1)), 1, "one of them says nothing");
         quorum.learn(1, count(2, 2));

@@ -14,7 +14,7 @@ local required, all = seen[9] or '', seen[10] or ''
 if required ~= ARGV[10] and not (ARGV[11] ~= '' and required == ARGV[12]) then
   return { 'resized', cut(required) }
 end
-local present, epoch, replicas = life()
+local present, epoch, replicas = server_state()
 local found = tonumber(seen[4]) or 0
 -- One that comes late must not bring back a version that somebody has seen before.
 if tonumber(ARGV[3]) > found then

@@ -43,7 +43,7 @@ pub struct Setbacks(HashMap<SentinelReply, Time>);
 impl Setbacks {
     /// The answers, each once, in the order in which their servers are tried.
     pub fn order(&mut self, now: Time, interval: Duration, answers: &[SentinelReply]) -> Vec<SentinelReply> {
-        // An answer that nobody gives any more has changed.
+        // An answer that no Sentinel gives any more has changed.
         self.0.retain(|answer, &mut since| now.since(since) < interval && answers.contains(answer));
         let votes = |answer: &SentinelReply| answers.iter().filter(|other| *other == answer).count();
         let mut order: Vec<SentinelReply> = Vec::new();

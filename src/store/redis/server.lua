@@ -5,7 +5,7 @@
 -- A replica counts as attached with an address of its own that others can connect to, once it has confirmed something. As prompt
 -- count those of them that have confirmed something lately. What confirms without such an address is a stranger to be told apart
 -- from them: WAIT counts it as well.
-local function life()
+local function server_state()
   local server = redis.call('INFO', 'server')
   local replication = redis.call('INFO', 'replication')
   local stats = redis.call('INFO', 'stats')

@@ -1,7 +1,7 @@
-//! One connection to the primary: found, looked over, and thrown away at the first trouble.
+//! One connection to the primary: opened, checked, and closed after the first error.
 //!
-//! A connection is never replaced unnoticed. What is asked in one pipeline is served on one connection, and a connection that broke
-//! is followed by a new one with the next attempt, not sooner: that is as often as the election asks.
+//! A connection is never replaced within an attempt. All commands of one pipeline go over one connection, and a broken
+//! connection is followed by a new one with the next attempt, which is as often as the election asks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct RedisServer {
     pub deadline: Time,
     /// The announcements on the channels that were subscribed to.
     pub ear: Arc<HintFlags>,
-    /// Whether somebody listens to it.
+    /// Whether it has a listener.
     pub is_heard: bool,
     /// When it was connected to.
     pub since: Time,

@@ -84,7 +84,7 @@ pub struct Session {
     is_restart_reported: bool,
     /// Whether another server may be the primary by now.
     may_move: bool,
-    /// Whether a renewal of whoever leads would be news.
+    /// Whether a renewal of the leader would be news.
     undecided: Rc<Cell<bool>>,
 }
 
@@ -148,13 +148,13 @@ impl Session {
     }
 
     /// By how many replicas we campaign beside what was seen.
-    fn agree(&mut self, server: &RedisServer, glance: &Snapshot) -> Result<Quorum, StoreError> {
-        self.replicas = glance.replicas;
-        let quorum = Quorum::of(self.option, self.was, glance.entry.as_ref(), self.all, glance.replicas)?;
+    fn agree(&mut self, server: &RedisServer, snapshot: &Snapshot) -> Result<Quorum, StoreError> {
+        self.replicas = snapshot.replicas;
+        let quorum = Quorum::of(self.option, self.was, snapshot.stored.as_ref(), self.all, snapshot.replicas)?;
         self.all = quorum.all.or(self.all.filter(|_| !quorum.replaces));
         self.quorum = Some(quorum);
-        if quorum.is_minority(glance.replicas) && !std::mem::replace(&mut self.is_warned, true) {
-            let all = quorum.all.unwrap_or_default().max(glance.replicas.attached);
+        if quorum.is_minority(snapshot.replicas) && !std::mem::replace(&mut self.is_warned, true) {
+            let all = quorum.all.unwrap_or_default().max(snapshot.replicas.attached);
             warn!(
                 "replicas={}: only {} of {all} replicas of {} confirm a write, so a failover may forget a leader, and two may lead; \
                  majority is the least that is safe",
@@ -185,7 +185,7 @@ impl Session {
         let nonce = self.rule.nonce();
         let sent: Time = clock::now(); // T1
         let [name, host, port] = identity_fields(&candidacy.identity);
-        let [life, settled_epoch] = in_record(self.rule.settled());
+        let [incarnation, settled_epoch] = in_record(self.rule.settled());
         let [grown, grown_required] = quorum.growth_in_record();
         let arguments = [
             self.id.clone(),
@@ -195,7 +195,7 @@ impl Session {
             name,
             host,
             port,
-            life,
+            incarnation,
             settled_epoch,
             quorum.required_in_record(),
             grown,
@@ -204,7 +204,7 @@ impl Session {
         let (answer, confirmed) = self.write(server, &scripts.renew, &arguments, quorum).await?;
         let received = clock::now();
         match as_strs(&answer)[..] {
-            ["renewed", ttl, found, life, at, replicas, all, _] => {
+            ["renewed", ttl, found, incarnation, at, replicas, all, _] => {
                 let ttl = believed_ttl(number(ttl)?).min(candidacy.ttl);
                 self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
                 // A growth that this write brings governs the next one.
@@ -220,7 +220,7 @@ impl Session {
                     nonce,
                     found: number(found)?,
                     is_confirmed: quorum.is_confirmed(confirmed, self.replicas),
-                    basis: basis(life.to_owned(), at, governing),
+                    basis: basis(incarnation.to_owned(), at, governing),
                 };
                 self.judge(server, &scripts, term, confirmed, &write).await
             }
@@ -266,7 +266,7 @@ impl Session {
             Credit::GiveBack => {
                 let nonce = self.rule.nonce();
                 free(server, scripts, &self.key, &self.id, ("term", term), nonce, None).await?;
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 self.term = None;
                 Ok(lost("the server or its replicas have changed since the take, which is given back".to_owned()))
             }
@@ -326,15 +326,15 @@ impl Session {
         format!("; if one is gone for good, start all candidates with ?replicas={option}&replicas-was={was}")
     }
 
-    /// For people.
-    fn describe(&self, glance: &Snapshot) -> Observation {
+    /// For display.
+    fn describe(&self, snapshot: &Snapshot) -> Observation {
         let wait = humantime::format_duration(self.rule.longest_wait());
-        let known = observed(glance);
+        let known = observed(snapshot);
         if known.leader.is_some() {
             return known;
         }
-        if let Some(quorum) = self.quorum.filter(|quorum| glance.replicas.attached < quorum.required) {
-            let attached = glance.replicas.attached;
+        if let Some(quorum) = self.quorum.filter(|quorum| snapshot.replicas.attached < quorum.required) {
+            let attached = snapshot.replicas.attached;
             let obstacle = format!(
                 "{attached} of {} replicas are attached, so nobody can be elected{}",
                 quorum.required,
@@ -345,16 +345,16 @@ impl Session {
         if known.obstacle.is_some() {
             return known;
         }
-        let state = glance.entry.as_ref().map(|entry| entry.record.state);
+        let state = snapshot.stored.as_ref().map(|stored| stored.record.state);
         let obstacle = if matches!(state, None | Some(RecordState::Vacant)) {
             format!(
                 "there is no record of this boundary yet, or it was lost: to be taken when there is none for {wait}"
             )
-        } else if !glance.is_fresh() {
+        } else if !snapshot.is_fresh() {
             format!(
                 "the server has been started again or replaced, and may have forgotten a leader: to be taken after {wait}"
             )
-        } else if glance.is_continuous() || self.quorum.is_none_or(|quorum| quorum.required == 0) {
+        } else if snapshot.is_continuous() || self.quorum.is_none_or(|quorum| quorum.required == 0) {
             return known;
         } else {
             format!("a replica has attached since the last leader: to be taken after {wait}")
@@ -419,17 +419,17 @@ impl ObservedSession for Session {
         &mut self,
         server: &mut RedisServer,
         candidacy: &Candidacy,
-        glance: &Snapshot,
+        snapshot: &Snapshot,
         _: Time,
     ) -> Result<TakeResult, StoreError> {
         let Some(mut quorum) = self.quorum else { return Ok(TakeResult::Changed) };
         let scripts = Rc::clone(&self.scripts);
-        let TakeRequest { nonce, floor } = self.rule.bid();
+        let TakeRequest { nonce, floor } = self.rule.take_request();
         self.term = None;
-        let [id, term, seen_nonce, state, required] = glance.entry.as_ref().map(expected).unwrap_or_default();
+        let [id, term, seen_nonce, state, required] = snapshot.stored.as_ref().map(expected).unwrap_or_default();
         let [attachments, commands] = match quorum.required {
             0 => [String::new(), String::new()],
-            _ => [glance.epoch.attachments.to_string(), glance.epoch.commands.to_string()],
+            _ => [snapshot.epoch.attachments.to_string(), snapshot.epoch.commands.to_string()],
         };
         let [name, host, port] = identity_fields(&candidacy.identity);
         let arguments = [
@@ -438,7 +438,7 @@ impl ObservedSession for Session {
             seen_nonce,
             state,
             required,
-            glance.life.clone(),
+            snapshot.incarnation.clone(),
             attachments,
             commands,
             self.key.clone(),
@@ -456,7 +456,7 @@ impl ObservedSession for Session {
         ];
         let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
         match as_strs(&answer)[..] {
-            ["taken", term, life, at, replicas] => {
+            ["taken", term, incarnation, at, replicas] => {
                 let (term, at) = (number(term)?, epoch(at).ok_or_else(unexpected_reply)?);
                 self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
                 if quorum.all.is_none() {
@@ -466,17 +466,17 @@ impl ObservedSession for Session {
                 quorum.learn(confirmed, self.replicas);
                 self.quorum = Some(quorum);
                 self.confirm(server, confirmed, quorum)?;
-                self.rule.took(basis(life.to_owned(), at, quorum.required), true);
+                self.rule.took(basis(incarnation.to_owned(), at, quorum.required), true);
                 self.term = Some(term);
                 self.undecided.set(false);
                 Ok(TakeResult::Taken(term))
             }
             ["changed" | "foreign"] => {
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 Ok(TakeResult::Changed)
             }
             ["overflow"] => {
-                self.rule.forget();
+                self.rule.discard_outstanding();
                 let key = &self.key;
                 Err(StoreError::Obstacle(format!(
                     "the term in {key:?}, or the server's clock, is too large: delete the key once nobody leads"
@@ -504,14 +504,14 @@ fn identity_fields(identity: &Identity) -> [String; 3] {
 }
 
 /// The values that identify the version that was seen.
-fn expected(entry: &StoredRecord) -> [String; 5] {
-    let state = match entry.record.state {
+fn expected(stored: &StoredRecord) -> [String; 5] {
+    let state = match stored.record.state {
         RecordState::Held => "held",
         RecordState::Free => "free",
         RecordState::Vacant => "vacant",
     };
-    let required = entry.required.map(|required| required.to_string()).unwrap_or_default();
-    [entry.record.id.clone(), entry.record.term.to_string(), entry.nonce.to_string(), state.to_owned(), required]
+    let required = stored.required.map(|required| required.to_string()).unwrap_or_default();
+    [stored.record.id.clone(), stored.record.term.to_string(), stored.nonce.to_string(), state.to_owned(), required]
 }
 
 /// Where something was executed, as a record has it; nothing leaves the record as it is.
@@ -543,9 +543,9 @@ async fn free(
     nonce: u64,
     settled: Option<&Basis<String>>,
 ) -> Result<(), StoreError> {
-    let (which, nonce, [life, epoch]) = (which.to_string(), nonce.to_string(), in_record(settled));
+    let (which, nonce, [incarnation, epoch]) = (which.to_string(), nonce.to_string(), in_record(settled));
     // Not ours, or not a record any more: there is nothing to be given back.
-    let arguments = [id, by, &which, &nonce, key, &life, &epoch];
+    let arguments = [id, by, &which, &nonce, key, &incarnation, &epoch];
     server.run::<Vec<String>>(&scripts.release, key, &arguments).await.map(drop)
 }
 

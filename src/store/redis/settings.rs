@@ -1,7 +1,7 @@
-//! From URL and flags to what a connection needs.
+//! The settings of a Redis connection, from URL and flags.
 //!
 //! `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` as hosting providers write it into `$REDIS_URL`; with Sentinel
-//! `redis+sentinel://HOST[:PORT],…/PRIMARY[/DB]`. What the flags say about user and password counts before the URL.
+//! `redis+sentinel://HOST[:PORT],…/PRIMARY[/DB]`. User and password of the flags come before those of the URL.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ impl RedisUrl {
         })
     }
 
-    /// For people: without credentials.
+    /// For display: without credentials.
     pub fn address(&self) -> String {
         let scheme = if self.encrypted { "rediss" } else { "redis" };
         let db = if self.db == 0 { String::new() } else { format!("/{}", self.db) };

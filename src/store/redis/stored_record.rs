@@ -1,7 +1,7 @@
-//! One hash for each boundary: what is in it, and what it says.
+//! The hash of a boundary: its fields and their meaning.
 //!
-//! Everything that is read is limited here (S6): names and hosts are cut, a ttl counts as a day at most, and a record that this
-//! elect cannot campaign beside is an obstacle, which names its holder.
+//! All input is limited here (S6): names and hosts are cut, a ttl counts as a day at most, and a record that this elect
+//! cannot campaign beside is an obstacle, which names its holder.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,12 +21,12 @@ pub const NONCE_MAX: u64 = 1 << 53;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// The present incarnation of the server.
-    pub life: String,
-    /// Its wall clock. For people.
+    pub incarnation: String,
+    /// Its wall clock. For display.
     pub now: u64,
     pub epoch: Epoch,
     pub replicas: Count,
-    pub entry: Option<StoredRecord>,
+    pub stored: Option<StoredRecord>,
 }
 
 /// A record, and what only this store keeps with it. Fields are added, never renamed; unknown ones are ignored and kept.
@@ -34,7 +34,7 @@ pub struct Snapshot {
 pub struct StoredRecord {
     pub record: Record,
     pub nonce: u64,
-    /// When it was last written, on the server's wall clock. For people.
+    /// When it was last written, on the server's wall clock. For display.
     pub renewed: u64,
     /// Where it was taken, or its last credited renewal was executed: the incarnation of the server,
     pub incarnation: String,
@@ -45,7 +45,7 @@ pub struct StoredRecord {
     /// How many replicas have to confirm each write; `None`: not established.
     pub required: Option<u64>,
     /// The term before, if that was in the same incarnation.
-    pub former: Option<Term>,
+    pub previous_term: Option<Term>,
 }
 
 impl StoredRecord {
@@ -124,7 +124,7 @@ impl StoredRecord {
             },
             replicas: optional("replicas")?,
             required: optional("required")?,
-            former: optional("former")?,
+            previous_term: optional("former")?,
         }))
     }
 
@@ -178,49 +178,49 @@ impl Snapshot {
     /// As the rule of takes sees it where so many replicas are required, and with a record that `replaces` another number of
     /// them taken for one of another incarnation.
     pub fn view(&self, required: u64, replaces: bool) -> StoreState<String> {
-        let record = self.entry.as_ref().map(|entry| ObservedRecord {
-            holder: entry.record.id.clone(),
-            term: entry.record.term,
-            nonce: entry.nonce,
-            ttl: entry.ttl(),
-            state: entry.record.state,
-            basis: basis(if replaces { String::new() } else { entry.incarnation.clone() }, entry.epoch, required),
+        let record = self.stored.as_ref().map(|stored| ObservedRecord {
+            holder: stored.record.id.clone(),
+            term: stored.record.term,
+            nonce: stored.nonce,
+            ttl: stored.ttl(),
+            state: stored.record.state,
+            basis: basis(if replaces { String::new() } else { stored.incarnation.clone() }, stored.epoch, required),
         });
         let is_attached = self.replicas.attached >= required;
-        StoreState { basis: basis(self.life.clone(), self.epoch, required), is_attached, record }
+        StoreState { basis: basis(self.incarnation.clone(), self.epoch, required), is_attached, record }
     }
 
     /// The leader, or the candidate that seems to have died as the leader.
     pub fn leader(&self) -> Result<Option<Leader>, Abandoned> {
-        match &self.entry {
-            Some(entry) if entry.record.state == RecordState::Held => match entry.leader(self.now) {
+        match &self.stored {
+            Some(stored) if stored.record.state == RecordState::Held => match stored.leader(self.now) {
                 Some(leader) => Ok(Some(leader)),
-                None => Err(Abandoned { name: entry.record.name.clone(), term: entry.record.term }),
+                None => Err(Abandoned { name: stored.record.name.clone(), term: stored.record.term }),
             },
             Some(_) | None => Ok(None),
         }
     }
 
-    /// The term before the leader's or, if nobody leads, the last one. Where the server may have forgotten leaders since
+    /// The term before the leader's or, without a leader, the last one. Where the server may have forgotten leaders since
     /// the record was written, the last one is not known.
-    pub fn former(&self) -> Option<Term> {
-        let entry = self.entry.as_ref()?;
+    pub fn previous_term(&self) -> Option<Term> {
+        let stored = self.stored.as_ref()?;
         match self.leader() {
-            Ok(Some(_)) => entry.former,
+            Ok(Some(_)) => stored.previous_term,
             // A vacant record does not know whether its term was the last one.
-            Ok(None) if entry.record.state == RecordState::Vacant => None,
-            Ok(None) | Err(_) => Some(entry.record.term).filter(|_| self.is_fresh()),
+            Ok(None) if stored.record.state == RecordState::Vacant => None,
+            Ok(None) | Err(_) => Some(stored.record.term).filter(|_| self.is_fresh()),
         }
     }
 
     /// Whether no replica has attached since the last credited renewal of the record's holder.
     pub fn is_continuous(&self) -> bool {
-        self.entry.as_ref().is_none_or(|entry| self.epoch.continues(entry.epoch))
+        self.stored.as_ref().is_none_or(|stored| self.epoch.continues(stored.epoch))
     }
 
-    /// Whether the record, if there is one, was taken in this life of the server.
+    /// Whether the record, if there is one, was taken in this incarnation of the server.
     pub fn is_fresh(&self) -> bool {
-        self.entry.as_ref().is_none_or(|entry| entry.incarnation == self.life)
+        self.stored.as_ref().is_none_or(|stored| stored.incarnation == self.incarnation)
     }
 }
 
@@ -272,15 +272,15 @@ mod tests {
         fields
     }
 
-    fn glance(now: u64) -> Snapshot {
-        let entry = StoredRecord::read("k", &fields()).expect("a record");
-        Snapshot { life: "a/b".to_owned(), now, epoch: Epoch::default(), replicas: Count::default(), entry }
+    fn snapshot(now: u64) -> Snapshot {
+        let stored = StoredRecord::read("k", &fields()).expect("a record");
+        Snapshot { incarnation: "a/b".to_owned(), now, epoch: Epoch::default(), replicas: Count::default(), stored }
     }
 
     #[test]
     fn a_record_is_read_and_an_empty_hash_is_none() {
-        let entry = StoredRecord::read("k", &fields()).expect("a record").expect("one");
-        assert_eq!((entry.record.term, entry.nonce, entry.record.port), (7, 3, Some(8080)));
+        let stored = StoredRecord::read("k", &fields()).expect("a record").expect("one");
+        assert_eq!((stored.record.term, stored.nonce, stored.record.port), (7, 3, Some(8080)));
         assert_eq!(StoredRecord::read("k", &HashMap::new()).expect("none"), None);
         assert_eq!(StoredRecord::read("k", &with("port", "")).expect("a record").expect("one").record.port, None);
     }
@@ -326,7 +326,7 @@ mod tests {
         }
     }
 
-    /// Records in which some fields are gone, too large, of another kind, or nobody's.
+    /// Records in which some fields are missing, too large, of another type, or unknown.
     fn miswritten() -> impl Strategy<Value = HashMap<String, String>> {
         let names = fields().into_keys().chain(["epoch", "required", "scheme"].map(str::to_owned)).collect::<Vec<_>>();
         let text = (proptest_support::text(), 0..3_000_usize).prop_map(|(text, times)| text.repeat(times));
@@ -361,13 +361,13 @@ mod tests {
         let cases = (miswritten(), any::<u64>());
         proptest_support::check(proptest_support::FAST, &cases, |(fields, now)| {
             match StoredRecord::read("elect:cron", &fields) {
-                Ok(entry) => {
-                    let entry = entry.expect("it has fields");
-                    let Record { id, name, host, term, ttl, .. } = &entry.record;
+                Ok(stored) => {
+                    let stored = stored.expect("it has fields");
+                    let Record { id, name, host, term, ttl, .. } = &stored.record;
                     assert!(id.len() <= ID_BYTES_MAX && name.len() <= NAME_BYTES_MAX && host.len() <= NAME_BYTES_MAX);
-                    assert!(is_believed_term(*term) && entry.nonce <= NONCE_MAX);
+                    assert!(is_believed_term(*term) && stored.nonce <= NONCE_MAX);
                     assert!(ttl.is_some_and(|ttl| Duration::from_millis(ttl) <= TTL_MAX));
-                    let leader = entry.leader(now);
+                    let leader = stored.leader(now);
                     assert!(
                         leader.is_none_or(|leader| leader.lease_left <= Some(TTL_MAX) && leader.ttl <= Some(TTL_MAX))
                     );
@@ -394,18 +394,18 @@ mod tests {
 
     #[test]
     fn a_record_of_an_elect_before_epochs_is_read() {
-        let entry = StoredRecord::read("k", &fields()).expect("a record").expect("one");
-        assert_eq!((entry.epoch, entry.replicas, entry.required), (Epoch::default(), Some(2), None));
+        let stored = StoredRecord::read("k", &fields()).expect("a record").expect("one");
+        assert_eq!((stored.epoch, stored.replicas, stored.required), (Epoch::default(), Some(2), None));
         let mut newer = with("epoch", "5/900");
         newer.insert("required".to_owned(), "1".to_owned());
-        let entry = StoredRecord::read("k", &newer).expect("a record").expect("one");
-        assert_eq!((entry.epoch.attachments, entry.epoch.commands, entry.required), (5, 900, Some(1)));
+        let stored = StoredRecord::read("k", &newer).expect("a record").expect("one");
+        assert_eq!((stored.epoch.attachments, stored.epoch.commands, stored.required), (5, 900, Some(1)));
     }
 
     #[test]
     fn a_lease_that_has_run_out_by_the_servers_clock_names_nobody() {
-        assert_eq!([52_000, 60_000].map(|now| glance(now).former()), [Some(5), Some(7)]);
-        let left = |now| glance(now).leader().map(|leader| leader.and_then(|leader| leader.lease_left));
+        assert_eq!([52_000, 60_000].map(|now| snapshot(now).previous_term()), [Some(5), Some(7)]);
+        let left = |now| snapshot(now).leader().map(|leader| leader.and_then(|leader| leader.lease_left));
         assert_eq!(left(52_000), Ok(Some(Duration::from_secs(8))));
         assert_eq!(left(59_999), Ok(Some(Duration::from_millis(1))));
         assert!(left(60_000).expect_err("abandoned").to_string().contains("web-1 led in term 7"));

@@ -2,7 +2,7 @@
 -- and commands, both empty where replicas do not matter); then the channel, the least and the largest term, and the new record
 -- (version, id, name, host, port, ttl, nonce, the number of all replicas, the number of required ones).
 local key = KEYS[1]
-local present, epoch, replicas = life()
+local present, epoch, replicas = server_state()
 local seen = redis.pcall('HMGET', key, 'id', 'term', 'nonce', 'state', 'required', 'incarnation')
 if seen.err then
   return unread(seen)
@@ -23,10 +23,10 @@ if not (term <= tonumber(ARGV[11])) then
   return { 'overflow' }
 end
 -- Between a record of another incarnation, or a vacant one, and this one there may have been leaders that were forgotten since.
-local former = seen[6] == present and seen[4] ~= 'vacant' and seen[2] or ''
+local previous_term = seen[6] == present and seen[4] ~= 'vacant' and seen[2] or ''
 redis.call('HSET', key,
   'version', ARGV[12], 'state', 'held', 'id', ARGV[13], 'name', ARGV[14], 'host', ARGV[15], 'port', ARGV[16],
   'ttl', ARGV[17], 'nonce', ARGV[18], 'replicas', ARGV[19], 'required', ARGV[20], 'term', whole(term),
-  'since', whole(time), 'renewed', whole(time), 'incarnation', present, 'epoch', joined(epoch), 'former', former)
+  'since', whole(time), 'renewed', whole(time), 'incarnation', present, 'epoch', joined(epoch), 'former', previous_term)
 announce(ARGV[9], 'taken')
 return { 'taken', whole(term), present, joined(epoch), joined(replicas) }

@@ -181,8 +181,8 @@ fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
         one.candidacy.identity.name = "renamed".to_owned();
         one.candidacy.identity.port = Some(9000);
         assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
-        let sighting = observer.store.observe(&one.candidacy.boundary).await.expect("looked");
-        let leader = sighting.leader.expect("a leader");
+        let observation = observer.store.observe(&one.candidacy.boundary).await.expect("looked");
+        let leader = observation.leader.expect("a leader");
         assert_eq!((leader.name.as_str(), leader.port), ("renamed", Some(9000)));
         let term = two.wins().await;
         one.candidacy.identity.name = "too late".to_owned();
@@ -239,16 +239,18 @@ fn a_survey_of_many_boundaries_asks_at_once_and_one_that_is_not_elects_hides_no_
         let mut observer = RedisCandidate::at(server, "", "observer");
         let seen = observer.store.observe_all(Detail::Lease).await.expect("surveyed");
         assert_eq!(seen.len(), 602);
-        for (boundary, sighting) in seen {
-            match (boundary.as_str(), sighting) {
-                ("cron", sighting) => assert_eq!(sighting.expect("one").leader.expect("a leader").name, "one"),
-                ("cron300", sighting) => assert_eq!(sighting.expect("one").leader.expect("a leader").name, "\u{e4}"),
-                ("foreign" | "cron301", sighting) => {
-                    let error = sighting.expect_err("not a record");
+        for (boundary, observation) in seen {
+            match (boundary.as_str(), observation) {
+                ("cron", observation) => assert_eq!(observation.expect("one").leader.expect("a leader").name, "one"),
+                ("cron300", observation) => {
+                    assert_eq!(observation.expect("one").leader.expect("a leader").name, "\u{e4}");
+                }
+                ("foreign" | "cron301", observation) => {
+                    let error = observation.expect_err("not a record");
                     assert!(matches!(&error, StoreError::Obstacle(why) if why.contains("not elect's")), "{error}");
                 }
-                (name, sighting) => {
-                    let leader = sighting.expect("one").leader.expect("a leader");
+                (name, observation) => {
+                    let leader = observation.expect("one").leader.expect("a leader");
                     assert_eq!(format!("cron{}", leader.name), name);
                 }
             }

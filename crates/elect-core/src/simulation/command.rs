@@ -31,7 +31,7 @@ impl ProcessBehavior {
         ProcessBehavior { lifetime, ..behavior }
     }
 
-    /// What there is where there is no command: nothing that would have to be waited for.
+    /// The tree of a candidate without a command: empty.
     pub(super) fn nothing() -> ProcessBehavior {
         ProcessBehavior { on_stop: vec![Some(ms(0))], ..ProcessBehavior::calm() }
     }

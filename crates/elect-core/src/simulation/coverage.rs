@@ -1,4 +1,4 @@
-//! What happened in the histories: a fault that never struck has proved nothing.
+//! The situations that the histories contain: a fault that never occurred has proved nothing.
 
 use std::fmt;
 
@@ -77,7 +77,7 @@ seen! {
     ElectedAfterAll "elected by the only question, at first not settled"
     NotElectedInTime "not elected in time"
     ElectedInTime "elected after a wait that has an end"
-    VerifiedLate "campaign_limit exhausted while a win was verified"
+    VerifiedLate "wait limit passed while a win was verified"
     WonInVain "gave up after a win that came to nothing"
     Unavailable "gave up on a store that does not answer"
     LeadershipLost "ended with its leadership"
@@ -114,7 +114,7 @@ seen! {
     Granted "told that it leads, and for how long"
     Resigned "resigned when asked to"
     Denied "told that it does not lead"
-    PatientAgain "campaign_limit began anew after a leadership"
+    WaitLimitAgain "wait limit started again after a leadership"
 }
 
 /// How often each of them happened.

@@ -13,20 +13,20 @@ use super::transcript;
 use crate::{Action, Answer, Attempt, Campaigned, Event, FromKeeper, Notice, Program};
 
 impl Simulation {
-    pub(super) fn schedule_delivery(&mut self, h: usize, at: Duration, letter: Delivery) {
-        self.push(at, SimEvent::Delivery(h, letter));
+    pub(super) fn schedule_delivery(&mut self, h: usize, at: Duration, delivery: Delivery) {
+        self.push(at, SimEvent::Delivery(h, delivery));
     }
 
-    pub(super) fn on_delivery(&mut self, h: usize, letter: Delivery) {
+    pub(super) fn on_delivery(&mut self, h: usize, delivery: Delivery) {
         match self.hosts[h].campaigner {
-            ProcessState::Running { .. } => self.deliver_now(h, letter),
-            ProcessState::Stopped => self.hosts[h].inbox.push(letter),
+            ProcessState::Running { .. } => self.deliver_now(h, delivery),
+            ProcessState::Stopped => self.hosts[h].inbox.push(delivery),
             ProcessState::Dead => {}
         }
     }
 
-    fn deliver_now(&mut self, h: usize, letter: Delivery) {
-        match letter {
+    fn deliver_now(&mut self, h: usize, delivery: Delivery) {
+        match delivery {
             Delivery::Signal(event) => self.deliver(h, event),
             Delivery::Keeper(word) => self.deliver(h, Event::Keeper(word)),
             Delivery::KeeperDied => self.deliver(h, Event::KeeperDied),
@@ -59,7 +59,7 @@ impl Simulation {
                         }
                         self.deliver(h, Event::Answer { attempt, answer });
                         if matches!(answer, Answer::Campaign(Campaigned::Waiting { .. })) {
-                            self.sighting(h);
+                            self.leader_observed(h);
                         }
                     }
                     None => {}
@@ -78,11 +78,11 @@ impl Simulation {
             let clock = self.hosts[h].clock;
             self.note(h, || transcript::event(clock, &event));
         }
-        self.supervision_hears(h, now, event);
-        self.following_hears(h, event);
+        self.restarts_on_event(h, now, event);
+        self.follower_on_event(h, event);
         let lost = self.note_event(h, now, event);
         if lost {
-            self.supervision_loses(h);
+            self.restarts_on_loss(h);
         }
         let before = self.hosts[h].candidate.phase();
         let actions = self.hosts[h].candidate.handle(now, event);
@@ -100,9 +100,9 @@ impl Simulation {
         let host = &mut self.hosts[h];
         let wake_at = host.candidate.wake_at();
         if event == Event::Tick {
-            host.restless = if wake_at <= now { host.restless + 1 } else { 0 };
+            host.immediate_wakeups = if wake_at <= now { host.immediate_wakeups + 1 } else { 0 };
         }
-        if host.restless > 3 {
+        if host.immediate_wakeups > 3 {
             self.violate("the candidate asks to be woken at once, for ever", h);
             return;
         }
@@ -133,20 +133,20 @@ impl Simulation {
                 if self.hosts[h].tree.program != Some(Program::Follower) {
                     self.check_empty(h, "2.3: a candidate whose tree is alive stands again");
                 }
-                self.supervision_stands(h, now);
-                self.following_stands(h);
+                self.restarts_on_campaign(h, now);
+                self.follower_on_campaign(h);
                 self.ask(h, now, Ask::Campaign, attempt);
             }
             Action::Renew(attempt) => {
-                self.hosts[h].books.attempts += 1;
+                self.hosts[h].reference.attempts += 1;
                 self.ask(h, now, Ask::Renew, attempt);
             }
             Action::Release(attempt) => {
                 if self.hosts[h].tree.program != Some(Program::Follower) {
                     self.check_empty(h, "2.3: a boundary was released while the tree was alive");
                 }
-                self.supervision_releases(h, now);
-                self.following_releases(h);
+                self.restarts_on_release(h, now);
+                self.follower_on_release(h);
                 self.ask(h, now, Ask::Release, attempt);
             }
             Action::Arm { term, kill_by } => {
@@ -162,9 +162,9 @@ impl Simulation {
             Action::Grant { request_id, term, until } => self.granted(h, request_id, term, until),
             Action::Deny { request_id, .. } => self.denied(h, request_id),
             Action::Start { program, run } => {
-                self.following_starts(h, program, run);
+                self.follower_on_start(h, program, run);
                 if let Program::Command { term } = program {
-                    self.supervision_starts(h, now, term);
+                    self.restarts_on_start(h, now, term);
                 }
                 self.tell_keeper(h, ModelMessage::Start { program, run });
             }
@@ -185,9 +185,9 @@ impl Simulation {
             Action::Sweep => self.sweep(h),
             Action::Notice(ref report) => self.reported(h, report),
             Action::End(ref outcome) => {
-                self.patience_ends(h, outcome);
-                self.supervision_ends(h, outcome);
-                self.following_leaves(h);
+                self.wait_limit_on_end(h, outcome);
+                self.restarts_on_end(h, outcome);
+                self.follower_on_end(h);
                 self.check_empty(h, "2.3: a candidate ended while its tree was alive");
                 self.hosts[h].campaigner = ProcessState::Dead;
                 self.tell_keeper(h, ModelMessage::Dismiss);
@@ -198,22 +198,22 @@ impl Simulation {
 
     fn ask(&mut self, h: usize, now: Time, ask: Ask, attempt: Attempt) {
         let host = &mut self.hosts[h];
-        host.books.request = Some((attempt, now, ask));
+        host.reference.request = Some((attempt, now, ask));
         let request = host.client.begin(now, ask, attempt);
-        self.patience_asks(h, now, ask);
+        self.wait_limit_on_request(h, now, ask);
         self.send(h, Some(attempt), 0, request);
     }
 
     fn reported(&mut self, h: usize, report: &Notice) {
-        self.patience_reports(h, report);
-        self.supervision_reports(h, report);
-        self.following_reports(h, report);
+        self.wait_limit_on_notice(h, report);
+        self.restarts_on_notice(h, report);
+        self.follower_on_notice(h, report);
         match report {
-            Notice::Won { term } => self.hosts[h].books.new_term(*term),
+            Notice::Won { term } => self.hosts[h].reference.new_term(*term),
             Notice::Elected { term } => {
                 self.check_term(h, *term);
                 self.coverage.count(Seen::Elected);
-                if self.hosts[h].books.lost_before {
+                if self.hosts[h].reference.lost_before {
                     self.coverage.count(Seen::Regained);
                 }
                 for index in 0..self.present.len() {
@@ -266,7 +266,7 @@ impl Simulation {
     }
 
     fn sweep(&mut self, h: usize) {
-        if self.hosts[h].keeper.life != ProcessState::Dead {
+        if self.hosts[h].keeper.state != ProcessState::Dead {
             self.violate("K4: a sweep beside a living keeper", h);
             return;
         }
@@ -285,7 +285,7 @@ impl Simulation {
         }
         let host = &mut self.hosts[h];
         host.campaigner = ProcessState::Dead;
-        host.books.died_at = self.now;
+        host.reference.died_at = self.now;
         host.tree.disturbed = true;
         self.tell_keeper(h, ModelMessage::End);
         self.host_changed(h);
@@ -306,26 +306,26 @@ impl Simulation {
         let host = &mut self.hosts[h];
         host.campaigner = ProcessState::Running { since: self.now };
         let now = host.clock.at(self.now);
-        let asleep = host.books.lease.is_some_and(|lease| now >= lease.kill_by);
+        let asleep = host.reference.lease.is_some_and(|lease| now >= lease.kill_by);
         if asleep && host.candidate.phase() == Phase::Leading {
             self.coverage.count(Seen::SleptPastDeadline);
         }
         // What was posted is there before the timer is looked at; the driver has an order of its own.
         let mut inbox = std::mem::take(&mut self.hosts[h].inbox);
         inbox.sort_by_key(Delivery::rank);
-        for letter in inbox {
-            self.on_delivery(h, letter);
+        for delivery in inbox {
+            self.on_delivery(h, delivery);
         }
         self.hosts[h].wake.1 = Time::NEVER;
         self.deliver(h, Event::Tick);
     }
 
     pub(super) fn kill_keeper(&mut self, h: usize) {
-        if self.hosts[h].keeper.life == ProcessState::Dead {
+        if self.hosts[h].keeper.state == ProcessState::Dead {
             return;
         }
         self.note(h, || "keeper dead".into());
-        self.hosts[h].keeper.life = ProcessState::Dead;
+        self.hosts[h].keeper.state = ProcessState::Dead;
         self.hosts[h].tree.disturbed = true;
         let at = self.now + self.rng.between(ms(0), ms(5));
         self.schedule_delivery(h, at, Delivery::KeeperDied);

@@ -25,7 +25,7 @@ pub(super) enum Fault {
     Cut(usize, Direction),
     Mend(usize, Direction),
     StoreBack(AfterRestart),
-    /// Somebody ends what both processes left behind.
+    /// The processes that campaigner and keeper have left are killed.
     EndOrphans(usize),
 }
 
@@ -87,7 +87,7 @@ impl Simulation {
         let h = self.rng.of(&self.present);
         let ttl = self.setup.ttl;
         let host = &self.hosts[h];
-        let both_run = host.campaigner.is_running() && host.keeper.life.is_running();
+        let both_run = host.campaigner.is_running() && host.keeper.state.is_running();
         let network = !self.setup.calm && self.setup.mode != StoreModel::Lock;
         match self.rng.rng.u32(0..100) {
             0..20 if network => {
@@ -184,7 +184,7 @@ impl Simulation {
         }
         let host = &mut self.hosts[h];
         host.tree.disturbed = true;
-        (host.campaigner, host.keeper.life) = (ProcessState::Dead, ProcessState::Dead);
+        (host.campaigner, host.keeper.state) = (ProcessState::Dead, ProcessState::Dead);
         let length = self.rng.between(ms(1), self.setup.ttl);
         self.later(length, Fault::EndOrphans(h));
         self.host_changed(h);

@@ -12,11 +12,11 @@ use super::invariants::SLACK;
 use super::run::Simulation;
 use crate::{CommandEnd, Event, FromKeeper, Hook, HookFailure, LeaderKey, Notice, Program, RunId, Term};
 
-/// What the ledger knows of one candidate's follower and hooks.
+/// The expected state of one candidate's follower and hooks.
 #[derive(Debug)]
 pub(super) struct FollowerCheck {
     policy: Policy,
-    /// What was ordered last.
+    /// The last program that the candidate has ordered.
     ordered: Option<(Program, RunId)>,
     ordered_at: Duration,
     /// The term in which the hook before the command said yes.
@@ -86,37 +86,38 @@ fn stuck_is_known_at(clock: Clock, killed: Duration, awake: Duration, stop_timeo
 }
 
 impl Simulation {
-    /// Whom a waiter is told of: whoever thinks that it leads.
-    pub(super) fn sighting(&mut self, h: usize) {
+    /// Reports to a waiting candidate any candidate that believes to lead.
+    pub(super) fn leader_observed(&mut self, h: usize) {
         let host = &self.hosts[h];
         if !host.campaigner.is_running() {
             return;
         }
         let others = self.present.iter().filter(|other| **other != h).map(|other| &self.hosts[*other]);
-        let leader = others.filter(|other| other.candidate.phase() == Phase::Leading).find_map(|other| other.books.won);
+        let leader =
+            others.filter(|other| other.candidate.phase() == Phase::Leading).find_map(|other| other.reference.won);
         if let Some(term) = leader {
-            let books = &mut self.hosts[h].books;
-            books.highest_term = books.highest_term.max(term);
+            let reference = &mut self.hosts[h].reference;
+            reference.highest_term = reference.highest_term.max(term);
             self.deliver(h, Event::TermSeen(term));
         }
-        if self.hosts[h].following.policy.follower.is_some() {
+        if self.hosts[h].follower_check.policy.follower.is_some() {
             self.deliver(h, Event::LeaderObserved(leader.map(LeaderKey)));
         }
     }
 
     /// Before the candidate hears of an event.
-    pub(super) fn following_hears(&mut self, h: usize, event: Event) {
-        let following = &mut self.hosts[h].following;
+    pub(super) fn follower_on_event(&mut self, h: usize, event: Event) {
+        let follower_check = &mut self.hosts[h].follower_check;
         if let (Event::Keeper(FromKeeper::Exited { run, end: CommandEnd::Exited(0) }), Some((program, ordered))) =
-            (event, following.ordered)
+            (event, follower_check.ordered)
             && let Program::OnElected { term } = program
             && ordered == run
         {
-            following.accepted = Some(term);
+            follower_check.accepted = Some(term);
         }
     }
 
-    pub(super) fn following_starts(&mut self, h: usize, program: Program, run: RunId) {
+    pub(super) fn follower_on_start(&mut self, h: usize, program: Program, run: RunId) {
         let host = &self.hosts[h];
         if host.tree.is_alive() {
             let rule = match (host.tree.program, program) {
@@ -133,21 +134,21 @@ impl Simulation {
             };
             self.violate(rule, h);
         }
-        let following = &mut self.hosts[h].following;
-        (following.ordered, following.ordered_at) = (Some((program, run)), self.now);
-        let unaccepted = following.policy.hooks.on_elected && following.accepted != program.deadline_term();
-        let released = following.released;
+        let follower_check = &mut self.hosts[h].follower_check;
+        (follower_check.ordered, follower_check.ordered_at) = (Some((program, run)), self.now);
+        let unaccepted = follower_check.policy.hooks.on_elected && follower_check.accepted != program.deadline_term();
+        let released = follower_check.released;
         match program {
             Program::Command { term } => {
-                following.led = Some(term);
+                follower_check.led = Some(term);
                 if unaccepted {
                     self.violate("6: a command was started without the hook's yes", h);
                 }
             }
-            Program::OnElected { term } => following.led = Some(term),
+            Program::OnElected { term } => follower_check.led = Some(term),
             Program::OnOusted { term } => {
-                following.ousted = Some(term);
-                if self.hosts[h].books.lost || self.hosts[h].books.ran_out {
+                follower_check.ousted = Some(term);
+                if self.hosts[h].reference.lost || self.hosts[h].reference.ran_out {
                     self.coverage.count(Seen::OustedAfterLoss);
                 }
                 if released {
@@ -159,12 +160,12 @@ impl Simulation {
     }
 
     /// The keeper starts something, or finds that it cannot.
-    pub(super) fn following_bears(&mut self, h: usize, program: Program) {
-        let following = &mut self.hosts[h].following;
+    pub(super) fn follower_on_spawn(&mut self, h: usize, program: Program) {
+        let follower_check = &mut self.hosts[h].follower_check;
         match program {
-            Program::Command { term } | Program::OnElected { term } => following.born = Some(term),
+            Program::Command { term } | Program::OnElected { term } => follower_check.born = Some(term),
             Program::OnOusted { term } => {
-                if following.ousted_born.replace(term) == Some(term) {
+                if follower_check.ousted_born.replace(term) == Some(term) {
                     self.violate("6: on-ousted ran twice", h);
                 }
             }
@@ -173,26 +174,28 @@ impl Simulation {
     }
 
     /// The candidate is about to stand again, to give the boundary back, or to end.
-    pub(super) fn following_leaves(&mut self, h: usize) {
+    pub(super) fn follower_on_end(&mut self, h: usize) {
         let host = &self.hosts[h];
-        let following = &host.following;
-        let due = following.policy.hooks.on_ousted && following.led.is_some() && following.ousted != following.led;
-        if due && host.keeper.life != ProcessState::Dead {
+        let follower_check = &host.follower_check;
+        let due = follower_check.policy.hooks.on_ousted
+            && follower_check.led.is_some()
+            && follower_check.ousted != follower_check.led;
+        if due && host.keeper.state != ProcessState::Dead {
             self.violate("6: a leadership was left without on-ousted", h);
         }
     }
 
-    pub(super) fn following_releases(&mut self, h: usize) {
-        self.following_leaves(h);
-        self.hosts[h].following.released = true;
+    pub(super) fn follower_on_release(&mut self, h: usize) {
+        self.follower_on_end(h);
+        self.hosts[h].follower_check.released = true;
     }
 
-    pub(super) fn following_stands(&mut self, h: usize) {
-        self.following_leaves(h);
+    pub(super) fn follower_on_campaign(&mut self, h: usize) {
+        self.follower_on_end(h);
         let now = self.now;
-        let following = &mut self.hosts[h].following;
-        let too_soon = following.refused.take().is_some_and(|(at, sits_out)| now < at + sits_out);
-        if std::mem::take(&mut following.stuck) {
+        let follower_check = &mut self.hosts[h].follower_check;
+        let too_soon = follower_check.refused.take().is_some_and(|(at, sits_out)| now < at + sits_out);
+        if std::mem::take(&mut follower_check.stuck) {
             self.coverage.count(Seen::StoodAgainWithoutFollower);
         }
         if too_soon {
@@ -207,35 +210,35 @@ impl Simulation {
     }
 
     /// K2: the keeper gives back, or leaves to its lease, what its dead campaigner had.
-    pub(super) fn following_bequeathes(&mut self, h: usize) {
-        let following = &self.hosts[h].following;
-        let due = following.policy.hooks.on_ousted && following.born.is_some();
+    pub(super) fn follower_on_keeper_death(&mut self, h: usize) {
+        let follower_check = &self.hosts[h].follower_check;
+        let due = follower_check.policy.hooks.on_ousted && follower_check.born.is_some();
         // Terms rise; in a later one everything may have been too late but the hook.
-        if due && following.ousted_born < following.born {
+        if due && follower_check.ousted_born < follower_check.born {
             self.violate("K2: the keeper ends a leadership without on-ousted", h);
         }
     }
 
-    pub(super) fn following_reports(&mut self, h: usize, report: &Notice) {
+    pub(super) fn follower_on_notice(&mut self, h: usize, report: &Notice) {
         let now = self.now;
         let follows = self.hosts[h].tree.program == Some(Program::Follower) && self.hosts[h].tree.is_alive();
-        let base = self.hosts[h].clock.lasts(self.hosts[h].books.ttl.unwrap_or(Duration::from_secs(10)));
-        let following = &mut self.hosts[h].following;
+        let base = self.hosts[h].clock.lasts(self.hosts[h].reference.ttl.unwrap_or(Duration::from_secs(10)));
+        let follower_check = &mut self.hosts[h].follower_check;
         match report {
             Notice::Won { .. } => {
-                (following.led, following.released) = (None, false);
+                (follower_check.led, follower_check.released) = (None, false);
                 if follows {
                     self.coverage.count(Seen::WonWithFollower);
                 }
             }
             Notice::FollowerStopping { for_another: true } => self.coverage.count(Seen::FollowerRestarted),
             Notice::FollowerUnconfirmed => {
-                following.stuck = true;
+                follower_check.stuck = true;
                 self.coverage.count(Seen::FollowerStuck);
             }
             Notice::NotAccepted { sits_out, .. } => {
-                if sits_out.is_some() || following.policy.on_lost == super::super::OnLost::Recampaign {
-                    following.refused = Some((now, base));
+                if sits_out.is_some() || follower_check.policy.on_lost == super::super::OnLost::Recampaign {
+                    follower_check.refused = Some((now, base));
                 }
             }
             Notice::HookFailed { hook: Hook::OnElected, failure } => self.coverage.count(match failure {
@@ -277,16 +280,16 @@ impl Simulation {
     pub(super) fn check_follower(&mut self, h: usize) {
         let host = &mut self.hosts[h];
         if host.candidate.phase() == Phase::Campaigning && host.campaigner != ProcessState::Dead {
-            host.following.not_standing_since = None;
+            host.follower_check.not_standing_since = None;
             return;
         }
-        let not_standing = *host.following.not_standing_since.get_or_insert(self.now);
+        let not_standing = *host.follower_check.not_standing_since.get_or_insert(self.now);
         if host.tree.program != Some(Program::Follower) || !host.tree.is_alive() {
             return;
         }
         let awake = match host.campaigner {
-            ProcessState::Dead => host.keeper.life.since(),
-            ProcessState::Running { since } => since.max(host.keeper.life.since()),
+            ProcessState::Dead => host.keeper.state.since(),
+            ProcessState::Running { since } => since.max(host.keeper.state.since()),
             ProcessState::Stopped => Duration::MAX,
         };
         let since = not_standing.max(awake);

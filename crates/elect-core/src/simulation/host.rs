@@ -107,7 +107,7 @@ pub(super) enum CampaignerModel {
 
 #[derive(Debug)]
 pub(super) struct KeeperModel {
-    pub life: ProcessState,
+    pub state: ProcessState,
     pub inbox: VecDeque<ModelMessage>,
     pub deadline: Option<ModelDeadline>,
     pub kill_at: Time,
@@ -145,7 +145,7 @@ pub(super) struct SimHost {
     pub stop_timeout: Duration,
     pub wake: (u64, Time),
     /// How often in a row it has asked to be woken at once.
-    pub restless: u32,
+    pub immediate_wakeups: u32,
     /// When the last message on its way over the socket arrives: it keeps their order.
     pub to_keeper_at: Duration,
     pub from_keeper_at: Duration,
@@ -153,17 +153,17 @@ pub(super) struct SimHost {
     pub cuts: (u32, u32),
     /// The latest of its requests that has reached the store.
     pub last_arrived: Attempt,
-    pub books: ReferenceState,
-    pub patient: WaitCheck,
-    pub supervised: RestartCheck,
-    pub following: FollowerCheck,
+    pub reference: ReferenceState,
+    pub wait_check: WaitCheck,
+    pub restart_check: RestartCheck,
+    pub follower_check: FollowerCheck,
     pub request_check: RequestCheck,
 }
 
 impl SimHost {
     /// Whether anything of it still runs.
     pub(super) fn is_over(&self) -> bool {
-        self.campaigner == ProcessState::Dead && self.keeper.life == ProcessState::Dead && !self.tree.is_alive()
+        self.campaigner == ProcessState::Dead && self.keeper.state == ProcessState::Dead && !self.tree.is_alive()
     }
 
     pub(super) fn leads(&self) -> bool {
@@ -174,7 +174,7 @@ impl SimHost {
 impl KeeperModel {
     pub(super) fn new(now: Duration) -> KeeperModel {
         KeeperModel {
-            life: ProcessState::Running { since: now },
+            state: ProcessState::Running { since: now },
             inbox: VecDeque::new(),
             deadline: None,
             kill_at: Time::NEVER,

@@ -1,4 +1,4 @@
-//! What must always hold, computed from what the model really did: none of it asks the core.
+//! The invariants, computed from the events of the model and never from the core's own state.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{Answer, Attempt, Event, Program, Renewed, Term};
 /// A timer may be late, and a message to the keeper takes its time.
 pub(super) const SLACK: Duration = LATEST.saturating_add(ms(10));
 
-/// What the ledger knows of one candidate.
+/// The expected state of one candidate.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "a ledger: each is a fact of its own")]
 pub(super) struct ReferenceState {
@@ -104,33 +104,33 @@ impl ReferenceState {
 impl Simulation {
     /// Notes what the candidate is about to be told. Returns whether that means that its lease is lost (K11).
     pub(super) fn note_event(&mut self, h: usize, now: Time, event: Event) -> bool {
-        let (books, phase) = (&self.hosts[h].books, self.hosts[h].candidate.phase());
+        let (reference, phase) = (&self.hosts[h].reference, self.hosts[h].candidate.phase());
         let in_time = |attempt| {
-            let open = books.request.filter(|(open, _, _)| *open == attempt);
-            open.is_some_and(|(_, sent, _)| now < sent + books.request_timeout())
+            let open = reference.request.filter(|(open, _, _)| *open == attempt);
+            open.is_some_and(|(_, sent, _)| now < sent + reference.request_timeout())
         };
         let in_time = matches!(event, Event::Answer { attempt, .. } if in_time(attempt));
-        self.patience_hears(h, now, event, in_time);
-        let books = &mut self.hosts[h].books;
+        self.wait_limit_on_event(h, now, event, in_time);
+        let reference = &mut self.hosts[h].reference;
         match event {
             Event::Answer { answer, .. } => {
-                let Some((_, sent, _)) = books.request.filter(|_| in_time) else {
+                let Some((_, sent, _)) = reference.request.filter(|_| in_time) else {
                     self.coverage.count(Seen::LateReply);
                     return false;
                 };
                 return self.note_answer(h, now, answer, sent, phase);
             }
-            Event::Ousted { term } if books.won == Some(term) && phase != Phase::Campaigning => {
-                (books.lost, books.lost_before) = (true, true);
+            Event::Ousted { term } if reference.won == Some(term) && phase != Phase::Campaigning => {
+                (reference.lost, reference.lost_before) = (true, true);
                 return true;
             }
             Event::Stop(_) => {
                 self.coverage.count(Seen::StopAsked);
-                if phase == Phase::Leading && books.stop_at.is_none() {
-                    books.stop_at = Some(now);
+                if phase == Phase::Leading && reference.stop_at.is_none() {
+                    reference.stop_at = Some(now);
                 } else if phase != Phase::Leading {
                     self.coverage.count(Seen::StopTwice);
-                    books.stopped_twice = true;
+                    reference.stopped_twice = true;
                 }
             }
             Event::Ousted { .. }
@@ -151,33 +151,33 @@ impl Simulation {
 
     /// Notes a reply that came in time. Returns whether it says that the lease is lost.
     fn note_answer(&mut self, h: usize, now: Time, answer: Answer, sent: Time, phase: Phase) -> bool {
-        let books = &mut self.hosts[h].books;
+        let reference = &mut self.hosts[h].reference;
         // The reply's request is done with, whatever it was good for.
-        books.request = None;
-        match (answer, books.won, phase) {
+        reference.request = None;
+        match (answer, reference.won, phase) {
             (Answer::Renew(Renewed::Credited { ttl, .. }), Some(term), Phase::Verifying) => {
                 self.coverage.count(Seen::Credited);
-                if ttl > books.ttl {
+                if ttl > reference.ttl {
                     self.coverage.count(Seen::GrantedLonger);
                 }
-                books.ttl = ttl;
-                books.attempts = 0;
-                books.credited = Some(sent);
-                books.lease = Some(books.lease(term, sent));
+                reference.ttl = ttl;
+                reference.attempts = 0;
+                reference.credited = Some(sent);
+                reference.lease = Some(reference.lease(term, sent));
             }
             (
                 Answer::Renew(Renewed::Credited { .. }),
                 Some(term),
                 Phase::Leading | Phase::Stopping | Phase::LeadingIdle,
             ) => {
-                if books.lease.is_some_and(|lease| now < lease.stop_by) {
+                if reference.lease.is_some_and(|lease| now < lease.stop_by) {
                     self.coverage.count(Seen::Credited);
-                    if books.attempts > 1 {
+                    if reference.attempts > 1 {
                         self.coverage.count(Seen::FailedButKept);
                     }
-                    books.attempts = 0;
-                    books.credited = Some(sent);
-                    books.lease = Some(books.lease(term, sent));
+                    reference.attempts = 0;
+                    reference.credited = Some(sent);
+                    reference.lease = Some(reference.lease(term, sent));
                 } else {
                     self.coverage.count(Seen::LateSuccess);
                 }
@@ -191,7 +191,7 @@ impl Simulation {
                 Phase::Verifying | Phase::Leading | Phase::Stopping | Phase::LeadingIdle,
             ) => {
                 self.coverage.count(Seen::Lost);
-                (books.lost, books.lost_before) = (true, true);
+                (reference.lost, reference.lost_before) = (true, true);
                 return true;
             }
             (Answer::Campaign(_) | Answer::Renew(_) | Answer::Release(_), _, _) => {}
@@ -230,8 +230,8 @@ impl Simulation {
 
     /// K4: the keeper is asked once in a renewal interval, and once more when its deadline has passed.
     pub(super) fn check_pings(&mut self, h: usize) {
-        let books = &mut self.hosts[h].books;
-        let (since, pings) = &mut books.pings;
+        let reference = &mut self.hosts[h].reference;
+        let (since, pings) = &mut reference.pings;
         if self.now >= *since + ms(500) {
             (*since, *pings) = (self.now, 0);
         }
@@ -243,9 +243,9 @@ impl Simulation {
 
     /// S1: at the beginning of a leadership.
     pub(super) fn check_term(&mut self, h: usize, term: Term) {
-        let books = &mut self.hosts[h].books;
-        let seen = books.highest_term;
-        books.highest_term = seen.max(term);
+        let reference = &mut self.hosts[h].reference;
+        let seen = reference.highest_term;
+        reference.highest_term = seen.max(term);
         if term <= seen {
             self.violate("S1: a leader whose term is not above every term that it has seen", h);
         }
@@ -255,11 +255,11 @@ impl Simulation {
     pub(super) fn check_birth(&mut self, h: usize, term: Term) {
         let host = &self.hosts[h];
         let now = host.clock.at(self.now);
-        let credited = host.books.lease.filter(|lease| lease.term == term);
+        let credited = host.reference.lease.filter(|lease| lease.term == term);
         let (elsewhere, last_term) = (host.tree.is_alive(), self.last_term);
         self.last_term = term;
         // Restarts keep the term; nobody has had a later one in between, nor has it been won anew.
-        let before = self.hosts[h].books.led.replace(term);
+        let before = self.hosts[h].reference.led.replace(term);
         let again = before == Some(term) && term == last_term;
         if credited.is_none() {
             self.violate("T1: a command was started without a lease that was credited", h);
@@ -275,18 +275,18 @@ impl Simulation {
     /// At SIGKILL: if the stop was ours, the command has had its time (T4).
     pub(super) fn check_kill(&mut self, h: usize) {
         let host = &self.hosts[h];
-        let (tree, books) = (&host.tree, &host.books);
+        let (tree, reference) = (&host.tree, &host.reference);
         if !tree.is_command() {
             return self.check_ungoverned_kill(h);
         }
         let now = host.clock.at(self.now);
-        let ours = match (books.stop_at, tree.ended_first.map(|at| host.clock.at(at))) {
+        let ours = match (reference.stop_at, tree.ended_first.map(|at| host.clock.at(at))) {
             (Some(asked), Some(ended)) => asked.min(ended),
             (Some(at), None) | (None, Some(at)) => at,
             (None, None) => return,
         };
-        let running_out = books.lease.is_none_or(|lease| now >= lease.kill_by);
-        let excused = tree.disturbed || books.lost || books.stopped_twice || running_out;
+        let running_out = reference.lease.is_none_or(|lease| now >= lease.kill_by);
+        let excused = tree.disturbed || reference.lost || reference.stopped_twice || running_out;
         if tree.killed.is_none() && tree.is_alive() && !excused && now < ours + host.stop_timeout {
             self.violate("T4: a stop of ours was cut short although the lease was renewed", h);
         }
@@ -295,14 +295,14 @@ impl Simulation {
     /// What no deadline governs is killed for a stop or for its own time-out, and for nothing else.
     fn check_ungoverned_kill(&mut self, h: usize) {
         let host = &self.hosts[h];
-        let (tree, books) = (&host.tree, &host.books);
-        let excused = tree.stopped.is_some() || tree.disturbed || books.stopped_twice || tree.killed.is_some();
+        let (tree, reference) = (&host.tree, &host.reference);
+        let excused = tree.stopped.is_some() || tree.disturbed || reference.stopped_twice || tree.killed.is_some();
         if tree.is_governed() || excused || !tree.is_alive() {
             return;
         }
         let timed = matches!(tree.program, Some(Program::OnOusted { .. }));
-        let timeout = host.clock.lasts(host.supervised.policy.hooks.timeout);
-        if !timed || self.now + ms(1) < host.following.ordered_at(tree) + timeout {
+        let timeout = host.clock.lasts(host.restart_check.policy.hooks.timeout);
+        if !timed || self.now + ms(1) < host.follower_check.ordered_at(tree) + timeout {
             self.violate("K1: something was killed for the deadline of a term that is not its own", h);
         }
     }
@@ -311,7 +311,7 @@ impl Simulation {
     pub(super) fn check_deadline(&mut self, h: usize) {
         let host = &mut self.hosts[h];
         let Some(deadline) = host.keeper.deadline else { return };
-        let before = host.books.deadline.replace((deadline.term, deadline.kill_by));
+        let before = host.reference.deadline.replace((deadline.term, deadline.kill_by));
         let back = before.is_some_and(|(term, kill_by)| term == deadline.term && deadline.kill_by < kill_by);
         let foreign = host.tree.is_alive() && host.tree.is_governed() && host.tree.term != deadline.term;
         if back {
@@ -327,7 +327,7 @@ impl Simulation {
         for index in 0..self.present.len() {
             let h = self.present[index];
             self.check_running_out(h);
-            self.check_patience(h);
+            self.check_wait_limit(h);
             self.check_follower(h);
             let host = &self.hosts[h];
             if !host.tree.is_alive() || !host.tree.is_governed() {
@@ -352,15 +352,15 @@ impl Simulation {
     fn check_running_out(&mut self, h: usize) {
         let host = &mut self.hosts[h];
         let phase = host.candidate.phase();
-        let Some(lease) = host.books.lease else { return };
+        let Some(lease) = host.reference.lease else { return };
         let holds = matches!(phase, Phase::Leading | Phase::Stopping) && host.campaigner.is_running();
-        if host.books.ran_out || !holds || host.clock.at(self.now) < lease.stop_by {
+        if host.reference.ran_out || !holds || host.clock.at(self.now) < lease.stop_by {
             return;
         }
-        host.books.ran_out = true;
-        host.books.lost_before = true;
+        host.reference.ran_out = true;
+        host.reference.lost_before = true;
         self.coverage.count(Seen::RanOut);
-        let early = host.books.attempts < 2 && !host.books.lost;
+        let early = host.reference.attempts < 2 && !host.reference.lost;
         if early && host.tree.is_alive() && host.tree.term == lease.term && !host.tree.disturbed {
             self.violate("T3, T4: a lease ran out after less than two attempts to renew it", h);
         }
@@ -369,8 +369,8 @@ impl Simulation {
     /// SIGTERM by `stop_by`, SIGKILL by `kill_by`, as far as anybody was awake to send them.
     fn check_signals(&mut self, h: usize) {
         let host = &self.hosts[h];
-        let Some(lease) = host.books.lease.filter(|lease| lease.term == host.tree.term) else { return };
-        let (campaigner, keeper) = (host.campaigner.since(), host.keeper.life.since());
+        let Some(lease) = host.reference.lease.filter(|lease| lease.term == host.tree.term) else { return };
+        let (campaigner, keeper) = (host.campaigner.since(), host.keeper.state.since());
         let overdue = |at: Time, awake: Duration| {
             let due = host.clock.when(at).max(awake);
             due != Duration::MAX && self.now > due + SLACK
@@ -387,7 +387,7 @@ impl Simulation {
             && host.tree.stopped.is_none()
             && unkilled
             && keeper != Duration::MAX
-            && self.now > keeper.max(host.books.died_at) + SLACK
+            && self.now > keeper.max(host.reference.died_at) + SLACK
         {
             self.violate("K2: the campaigner is gone and the keeper does not stop the command", h);
         }

@@ -31,7 +31,7 @@ impl Simulation {
     }
 
     pub(super) fn keeper_hears(&mut self, h: usize, message: ModelMessage) {
-        match self.hosts[h].keeper.life {
+        match self.hosts[h].keeper.state {
             ProcessState::Dead => {}
             ProcessState::Stopped => self.hosts[h].keeper.inbox.push_back(message),
             ProcessState::Running { .. } => {
@@ -43,7 +43,7 @@ impl Simulation {
     }
 
     pub(super) fn keeper_timer(&mut self, h: usize, generation: u64) {
-        if self.hosts[h].keeper.life.is_running() && self.hosts[h].keeper.timer == generation {
+        if self.hosts[h].keeper.state.is_running() && self.hosts[h].keeper.timer == generation {
             self.enforce(h);
             self.look_after(h);
         }
@@ -52,17 +52,17 @@ impl Simulation {
     pub(super) fn stop_keeper(&mut self, h: usize) {
         self.note(h, || "keeper stopped".into());
         self.coverage.count(Seen::KeeperStopped);
-        self.hosts[h].keeper.life = ProcessState::Stopped;
+        self.hosts[h].keeper.state = ProcessState::Stopped;
         self.hosts[h].tree.disturbed = true;
     }
 
     pub(super) fn continue_keeper(&mut self, h: usize) {
-        if self.hosts[h].keeper.life != ProcessState::Stopped {
+        if self.hosts[h].keeper.state != ProcessState::Stopped {
             return;
         }
         self.note(h, || "keeper continued".into());
         self.coverage.count(Seen::KeeperContinued);
-        self.hosts[h].keeper.life = ProcessState::Running { since: self.now };
+        self.hosts[h].keeper.state = ProcessState::Running { since: self.now };
         self.enforce(h);
         while let Some(message) = self.hosts[h].keeper.inbox.pop_front() {
             self.keeper_hears(h, message);
@@ -140,8 +140,8 @@ impl Simulation {
     /// How the program will behave that is about to start, and with which status it will end.
     fn behavior(&mut self, h: usize, program: Program) -> (ProcessBehavior, u8) {
         let host = &self.hosts[h];
-        let (timeout, stop_timeout) = (host.supervised.policy.hooks.timeout, host.stop_timeout);
-        let ttl = host.books.ttl.or(host.books.asked.ttl).expect("asked for");
+        let (timeout, stop_timeout) = (host.restart_check.policy.hooks.timeout, host.stop_timeout);
+        let ttl = host.reference.ttl.or(host.reference.asked.ttl).expect("asked for");
         // In a history of restarts many commands end soon, and many of those fail.
         let restless = self.setup.supervised && !self.quiet;
         match (program, &self.setup.behavior) {
@@ -205,7 +205,7 @@ impl Simulation {
         let (behavior, status) = if idle { (ProcessBehavior::nothing(), 0) } else { self.behavior(h, program) };
         let why = if !in_time {
             self.coverage.count(Seen::TooLate);
-            self.hosts[h].books.too_late_before = true;
+            self.hosts[h].reference.too_late_before = true;
             Some(NotStarted::TooLate)
         } else if behavior.fails {
             self.coverage.count(Seen::CannotStart);
@@ -214,7 +214,7 @@ impl Simulation {
             None
         };
         if in_time {
-            self.following_bears(h, program);
+            self.follower_on_spawn(h, program);
         }
         if let Some(why) = why {
             self.refuse_start(h, run, why);
@@ -230,14 +230,14 @@ impl Simulation {
             self.check_birth(h, term);
         }
         if let Program::Command { term } = program {
-            self.supervision_bears(h, term);
+            self.restarts_on_spawn(h, term);
             self.coverage.count(if idle { Seen::LedWithoutCommand } else { Seen::Started });
         }
         let host = &mut self.hosts[h];
-        if std::mem::take(&mut host.books.too_late_before) {
+        if std::mem::take(&mut host.reference.too_late_before) {
             self.coverage.count(Seen::StartedAfterAll);
         }
-        let policy = host.supervised.policy;
+        let policy = host.restart_check.policy;
         if let Program::Command { term } = program
             && host.keeper.hold.is_none_or(|(of, _)| of != term)
         {
@@ -259,7 +259,7 @@ impl Simulation {
     fn refuse_start(&mut self, h: usize, run: RunId, why: NotStarted) {
         self.answer(h, FromKeeper::NotStarted { run, why });
         // The child has to be reaped, which may take long where it cannot be executed or killed at once.
-        let ttl = self.hosts[h].books.ttl.or(self.hosts[h].books.asked.ttl).expect("asked for");
+        let ttl = self.hosts[h].reference.ttl.or(self.hosts[h].reference.asked.ttl).expect("asked for");
         let longest = if self.rng.percent(20) && !self.quiet { ttl } else { ms(5) };
         let at = self.now + self.rng.between(ms(0), longest);
         self.hosts[h].keeper.refused = Some((run, false));
@@ -269,7 +269,7 @@ impl Simulation {
     /// Nothing is left of a refused start, or of nothing at all if there is no hook beside it or everything was to
     /// stop.
     pub(super) fn clears(&mut self, h: usize, run: RunId) {
-        match self.hosts[h].keeper.life {
+        match self.hosts[h].keeper.state {
             ProcessState::Dead => {}
             ProcessState::Stopped => self.push(self.now + ms(10), SimEvent::Cleared(h, run)),
             ProcessState::Running { .. } => {
@@ -360,7 +360,7 @@ impl Simulation {
 
     /// Reaps, and says what there is to say.
     fn look_after(&mut self, h: usize) {
-        if !self.hosts[h].keeper.life.is_running() {
+        if !self.hosts[h].keeper.state.is_running() {
             return;
         }
         let host = &mut self.hosts[h];
@@ -420,7 +420,7 @@ impl Simulation {
     /// K2: without a campaigner the keeper runs the last hook itself. Returns whether there is one now.
     fn keeper_ousts(&mut self, h: usize) -> bool {
         let host = &mut self.hosts[h];
-        let wished = host.supervised.policy.hooks.on_ousted
+        let wished = host.restart_check.policy.hooks.on_ousted
             && self.injected_mutation != Some(InjectedMutation::KeeperForgetsOusted);
         let gone = host.keeper.campaigner == CampaignerModel::Gone && wished;
         let Some(term) = host.keeper.ousted_due.take_if(|_| gone) else { return false };
@@ -437,15 +437,15 @@ impl Simulation {
         }
         let held = self.hosts[h].clock.at(self.now) < self.held_until(h);
         let host = &mut self.hosts[h];
-        host.keeper.life = ProcessState::Dead;
+        host.keeper.state = ProcessState::Dead;
         if held {
             self.coverage.count(Seen::KeeperLeftTheHoldToTheLease);
         } else if host.keeper.campaigner == CampaignerModel::Gone {
-            self.supervision_bequeathes(h);
-            self.following_bequeathes(h);
+            self.restarts_on_keeper_death(h);
+            self.follower_on_keeper_death(h);
             self.note(h, || "    keeper releases".into());
             self.check_empty(h, "2.3: a keeper released while the tree was alive");
-            let request = self.hosts[h].client.bequest();
+            let request = self.hosts[h].client.keeper_release();
             self.send(h, None, 0, request);
         }
         self.host_changed(h);

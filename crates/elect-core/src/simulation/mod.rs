@@ -1,28 +1,29 @@
-//! The simulation: whole elections with everything that can go wrong, from a seed, in true time.
+//! The simulation: whole elections with faults of every kind, from a seed, in true time.
 //!
-//! Every candidate is the real [`Candidate`](super::Candidate). Around it everything is a model: a boot clock with an
+//! Every candidate is the real [`Candidate`](super::Candidate). Everything around it is a model: a boot clock with an
 //! offset and a rate of its own, timers that fire late, a keeper, a command with processes that may be stubborn, a
-//! network that loses, delays, doubles and reorders, and a store of one of three kinds. What strikes is drawn from the
-//! seed, and so a history that fails can be told again, step by step.
+//! network that loses, delays, doubles and reorders, and a store of one of three kinds. All faults are drawn from the
+//! seed, so a history that fails can be repeated step by step.
 //!
 //! ```text
-//! setup ──▶ world ──▶ step, step, step … ──▶ quiet: all faults end ──▶ settled: somebody leads, and goes on leading
-//!             │         └ after each: ledger (the invariants), campaign_limit (those of who waits and who does not),
-//!             │           supervision (restarts and holds), following (followers and hooks)
+//! setup ──▶ simulation ──▶ event, event … ──▶ quiet: all faults end ──▶ settled: one candidate leads, and stays leader
+//!             │         └ after each: invariants, wait_check (--wait and --no-wait), restart_check (restarts and holds),
+//!             │           follower_check (followers and hooks), request_check (the control socket)
 //!             ├ host: campaigner (the driver's part) · keeper · command · clock
 //!             ├ network ─▶ store: queue (like etcd) · record (5.3), lasting or not · lock (no ttl)
 //!             └ faults
 //! ```
 //!
-//! What an observed store's candidate may take is decided by the program's own `takeover`, as the program does.
+//! The candidate of an observed store uses the program's own `takeover` rule.
 //!
-//! The invariants are computed from what the model really did, in true time; the core is never asked. What must have
-//! happened at least once in a run is counted in `coverage`, and each rule is broken once on purpose in `mutation`.
+//! The invariants are computed from the events of the model, in true time, and never from the core's own state. The
+//! situations that must occur at least once in a run are counted in `coverage`, and `mutations` breaks each rule once on
+//! purpose.
 //!
 //! `ELECT_HISTORIES=100000 cargo test no_history` runs that many; `ELECT_SEED=7 cargo test no_history -- --nocapture`
-//! tells one.
+//! prints one.
 //!
-//! Not here, by DESIGN.md 2.2: campaigner and keeper of one host out of action at once (except with the
+//! Not simulated, by DESIGN.md 2.2: campaigner and keeper of one host out of action at once (except with the
 //! lock, which outlives both), whole hosts frozen, clocks further apart than the margin, records deleted by hand.
 
 mod clock;

@@ -78,39 +78,45 @@ const RULES: &[(InjectedMutation, &str)] = &[
     ),
     (InjectedMutation::MainAloneCounts, "K6: the end of the main process proves nothing"),
     (InjectedMutation::Context(Mutation::GraceWhenLost), "K11: a lease that is lost leaves no grace"),
-    (InjectedMutation::Context(Mutation::PlaceKept), "6: whoever gives up gives its place back"),
-    (InjectedMutation::Context(Mutation::StandsOn), "6: whoever is out of campaign_limit stands no longer"),
-    (InjectedMutation::Context(Mutation::UndecidedCounts), "6: whoever asks only once asks until that is settled"),
-    (InjectedMutation::Context(Mutation::CampaignsAgain), "6: with --on-lost exit nobody stands again"),
+    (InjectedMutation::Context(Mutation::PlaceKept), "6: a candidate that gives up releases its place"),
+    (InjectedMutation::Context(Mutation::StandsOn), "6: no campaign goes on after the wait limit"),
+    (InjectedMutation::Context(Mutation::UndecidedCounts), "6: --no-wait asks until the answer is decided"),
+    (InjectedMutation::Context(Mutation::CampaignsAgain), "6: with --on-lost exit no candidate campaigns again"),
     (InjectedMutation::Context(Mutation::RestartBesideTheOld), "2.3: a restart waits for the whole old tree"),
     (InjectedMutation::Context(Mutation::NoRestartLimit), "6: --restart-limit"),
-    (InjectedMutation::Context(Mutation::NoSittingOut), "6: whoever restarted too often sits out"),
+    (InjectedMutation::Context(Mutation::NoSittingOut), "6: a candidate that restarted too often cools down"),
     (InjectedMutation::Context(Mutation::NoHold), "6: --min-hold"),
     (InjectedMutation::KeeperForgetsTheHold, "K2: the keeper respects a --min-hold"),
     (InjectedMutation::Context(Mutation::FollowerBesideLeader), "K11: a win waits for the end of the follower"),
     (InjectedMutation::Context(Mutation::StandsBesideStuckFollower), "2.3: no candidacy beside a killed follower"),
     (InjectedMutation::Context(Mutation::CommandAfterFailedHook), "6: on-elected has to succeed"),
-    (InjectedMutation::Context(Mutation::NoSittingOutAfterHook), "6: whoever is not accepted sits out"),
+    (InjectedMutation::Context(Mutation::NoSittingOutAfterHook), "6: a candidate that is not accepted cools down"),
     (InjectedMutation::Context(Mutation::ReleaseBeforeOusted), "K6: a release waits for the end of on-ousted"),
     (InjectedMutation::Context(Mutation::NotOustedWhenLost), "6: on-ousted runs after a loss, too"),
     (InjectedMutation::KeeperForgetsOusted, "K2: without its campaigner the keeper runs on-ousted"),
-    (InjectedMutation::KeeperOustsAgain, "K2: and not a second time"),
+    (InjectedMutation::KeeperOustsAgain, "K2: the keeper runs on-ousted once"),
     (InjectedMutation::DeadlineForAll, "K1: a deadline governs its own term alone"),
     (
         InjectedMutation::Context(Mutation::OldRenewalAnswers),
         "6: assert is answered by a renewal that was sent after it",
     ),
     (InjectedMutation::TermNotCompared, "5.2: the last term is compared when a win is verified"),
-    (InjectedMutation::TermReadEarly, "5.2: it is read when the candidate is the oldest"),
-    (InjectedMutation::TermNotKept, "5.2: it is kept by the transaction that verifies the win"),
+    (InjectedMutation::TermReadEarly, "5.2: the last term is read by the oldest candidate"),
+    (InjectedMutation::TermNotKept, "5.2: the transaction that verifies a win stores its term"),
     (InjectedMutation::Takeover(takeover::RuleMutation::HeldTakenAtOnce), "5.3: a held record is waited for"),
     (InjectedMutation::Takeover(takeover::RuleMutation::MissingTakenAtOnce), "S2: a missing record is waited for"),
     (
         InjectedMutation::Takeover(takeover::RuleMutation::OldFreeTakenAtOnce),
-        "5.4: a free one of another incarnation too",
+        "5.4: a free record of another incarnation as well",
     ),
-    (InjectedMutation::Takeover(takeover::RuleMutation::OwnTtlCounts), "5.3: for the record's own ttl"),
-    (InjectedMutation::Takeover(takeover::RuleMutation::OthersTtlsForgotten), "S2: or the longest that was seen"),
+    (
+        InjectedMutation::Takeover(takeover::RuleMutation::OwnTtlCounts),
+        "5.3: a held record is waited for by its own ttl",
+    ),
+    (
+        InjectedMutation::Takeover(takeover::RuleMutation::OthersTtlsForgotten),
+        "S2: a missing record is waited for by the longest ttl",
+    ),
     (
         InjectedMutation::Takeover(takeover::RuleMutation::MineByIdAlone),
         "5: only the nonce of my outstanding write is mine",
@@ -125,7 +131,7 @@ const RULES: &[(InjectedMutation, &str)] = &[
 #[test]
 fn every_rule_that_is_broken_on_purpose_is_noticed() {
     let mut unnoticed = Vec::new();
-    println!("{:<55} | {:>9} | what noticed", "rule", "histories");
+    println!("{:<55} | {:>9} | noticed as", "rule", "histories");
     for &(injected_mutation, rule) in RULES {
         let noticed =
             (0..LONGEST_SEARCH).find_map(|seed| Simulation::run(&Setup::draw(seed), Some(injected_mutation)).err());
@@ -134,5 +140,5 @@ fn every_rule_that_is_broken_on_purpose_is_noticed() {
             None => unnoticed.push(rule),
         }
     }
-    assert!(unnoticed.is_empty(), "injected_mutation, and nothing noticed: {unnoticed:?}");
+    assert!(unnoticed.is_empty(), "broken, and not noticed: {unnoticed:?}");
 }

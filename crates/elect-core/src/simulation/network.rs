@@ -168,13 +168,13 @@ impl Simulation {
     }
 
     /// A word of the store that nobody asked for: a watch, a channel. It may be lost.
-    fn tell(&mut self, h: usize, letter: Delivery) {
+    fn tell(&mut self, h: usize, delivery: Delivery) {
         let lossy = !self.setup.calm && !matches!(self.store, Store::Lock(_));
         if lossy && (self.hosts[h].cuts.1 > 0 || self.rng.percent(20)) {
             self.coverage.count(Seen::HintLost);
             return;
         }
         let at = self.now + self.delay();
-        self.schedule_delivery(h, at, letter);
+        self.schedule_delivery(h, at, delivery);
     }
 }

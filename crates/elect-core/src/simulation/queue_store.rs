@@ -311,7 +311,7 @@ impl QueueClient {
     }
 
     /// What the keeper releases when the campaigner is dead.
-    pub(super) fn bequest(&self) -> Request {
+    pub(super) fn keeper_release(&self) -> Request {
         Request::Revoke { lease: self.lease }
     }
 }

@@ -16,7 +16,7 @@ use super::store::{Ask, Effect, Next, Reply, Request};
 
 type Record = ObservedRecord<u64>;
 
-/// What a candidate saw, and what its take insists on.
+/// The view of a candidate, which its take compares.
 pub(super) type Observed = StoreState<u64>;
 
 /// By what a release knows that the record is ours.
@@ -44,7 +44,7 @@ pub(super) struct RecordServer {
     saved: Option<Record>,
     saved_at: Duration,
     saves_every: Duration,
-    /// The last nonce of the present term, for the books.
+    /// The last nonce of the present term, for the reference state.
     newest: u64,
     pub(super) memory: Durability,
     injected_mutation: Option<InjectedMutation>,
@@ -195,7 +195,7 @@ impl RecordClient {
             Ask::Campaign => {
                 if std::mem::take(&mut self.let_go) {
                     // What was released is not mine any more, even if the release has not arrived: it may yet.
-                    self.rule.forget();
+                    self.rule.discard_outstanding();
                     self.term = None;
                 }
                 Request::Read
@@ -234,7 +234,7 @@ impl RecordClient {
                     Next::Answer(Answer::Campaign(Campaigned::Won(term)))
                 }
                 Decision::Take => {
-                    let TakeRequest { nonce, floor } = self.rule.bid();
+                    let TakeRequest { nonce, floor } = self.rule.take_request();
                     self.term = None;
                     Next::Call(Request::Take { holder: self.holder, nonce, ttl: self.ttl, expected: observed, floor })
                 }
@@ -250,8 +250,8 @@ impl RecordClient {
                 Next::Answer(Answer::Campaign(Campaigned::Won(term)))
             }
             Reply::Conflict => {
-                self.rule.forget();
-                // Whoever it was that was quicker: that shows in the next look.
+                self.rule.discard_outstanding();
+                // Another candidate was quicker; the next observation shows it.
                 waiting(Some(rng.between(ms(1), ms(100))), false)
             }
             Reply::Renewed { ttl, nonce, found, basis } => {
@@ -281,7 +281,7 @@ impl RecordClient {
     }
 
     /// What the keeper releases when the campaigner is dead.
-    pub(super) fn bequest(&self) -> Request {
+    pub(super) fn keeper_release(&self) -> Request {
         let settled = self.rule.settled().copied();
         Request::Free { holder: self.holder, claim: Claim::Holder, nonce: u64::MAX, settled }
     }

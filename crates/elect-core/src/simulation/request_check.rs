@@ -9,7 +9,7 @@ use super::coverage::Seen;
 use super::run::Simulation;
 use crate::{Event, RequestId, Term};
 
-/// What was asked of one candidate and has not been answered.
+/// The requests to one candidate that have no answer yet.
 #[derive(Debug, Default)]
 pub(super) struct RequestCheck {
     last: u64,
@@ -29,7 +29,7 @@ impl Simulation {
         if !self.setup.pending_requests || asked || !self.hosts[h].campaigner.is_running() || !self.rng.percent(4) {
             return;
         }
-        let (heard, won) = (self.hosts[h].clock.at(self.now), self.hosts[h].books.won);
+        let (heard, won) = (self.hosts[h].clock.at(self.now), self.hosts[h].reference.won);
         let resigns = !self.quiet && self.rng.percent(20);
         let about = if self.rng.percent(30) { won } else { None };
         let request_check = &mut self.hosts[h].request_check;
@@ -50,7 +50,7 @@ impl Simulation {
                 if about.is_some_and(|about| about != term) {
                     self.violate("6: asked about one term, and told of another", h);
                 }
-                if self.hosts[h].books.credited.is_none_or(|sent| sent < heard) {
+                if self.hosts[h].reference.credited.is_none_or(|sent| sent < heard) {
                     self.violate("6: told that it leads on the word of a renewal older than the question", h);
                 }
                 self.check_leads_until(h, term, until);
@@ -71,7 +71,7 @@ impl Simulation {
     fn check_leads_until(&mut self, h: usize, term: Term, until: Time) {
         let until = self.hosts[h].clock.when(until);
         if until <= self.now {
-            // Whoever asked is told when that is, and takes it for a no.
+            // The client gets that time, and takes it for a no.
             return;
         }
         self.coverage.count(Seen::Granted);

@@ -12,7 +12,7 @@ use super::run::Simulation;
 use super::setup::{Setup, StoreModel};
 use crate::{CommandEnd, Event, FromKeeper, Notice, Outcome, Reason, Term};
 
-/// What the ledger knows of one candidate's command and how it fares.
+/// The expected state of one candidate's command and its restarts.
 #[derive(Debug)]
 pub(super) struct RestartCheck {
     pub policy: Policy,
@@ -21,7 +21,7 @@ pub(super) struct RestartCheck {
     born: Option<(Term, Time)>,
     /// How and when the last run ended, if it did so by itself and in time.
     end: Option<(CommandEnd, Time)>,
-    /// Somebody asked it to stop in this term.
+    /// A stop was asked for in this term.
     asked: bool,
     /// The keeper has died, or was faster than the campaigner, in this term.
     excused: bool,
@@ -72,29 +72,31 @@ impl RestartCheck {
 impl Simulation {
     fn base_of(&self, h: usize) -> Duration {
         let host = &self.hosts[h];
-        host.supervised.policy.restart.within.max(host.books.ttl.unwrap_or_default())
+        host.restart_check.policy.restart.within.max(host.reference.ttl.unwrap_or_default())
     }
 
     fn over_at(&self, h: usize) -> Time {
-        self.hosts[h].books.lease.map_or(Time::NEVER, |lease| lease.stop_by)
+        self.hosts[h].reference.lease.map_or(Time::NEVER, |lease| lease.stop_by)
     }
 
     /// Before the candidate hears of an event.
-    pub(super) fn supervision_hears(&mut self, h: usize, now: Time, event: Event) {
+    pub(super) fn restarts_on_event(&mut self, h: usize, now: Time, event: Event) {
         let over_at = self.over_at(h);
         let phase = self.hosts[h].candidate.phase();
-        let SimHost { supervised, following, .. } = &mut self.hosts[h];
-        let is_command = |run| following.is_command(run);
+        let SimHost { restart_check, follower_check, .. } = &mut self.hosts[h];
+        let is_command = |run| follower_check.is_command(run);
         match (event, phase) {
             (Event::Keeper(FromKeeper::Started { .. }), Phase::Leading | Phase::Stopping) => {
-                supervised.began.get_or_insert(now);
+                restart_check.began.get_or_insert(now);
             }
             (Event::Keeper(FromKeeper::Exited { run, end }), Phase::Leading) if now < over_at && is_command(run) => {
-                supervised.end = Some((end, now));
+                restart_check.end = Some((end, now));
             }
             (Event::Stop(_), Phase::Leading | Phase::Stopping | Phase::LeadingIdle) => {
                 match phase {
-                    Phase::LeadingIdle if supervised.is_to_restart() => self.coverage.count(Seen::StoppedBetweenRuns),
+                    Phase::LeadingIdle if restart_check.is_to_restart() => {
+                        self.coverage.count(Seen::StoppedBetweenRuns);
+                    }
                     Phase::LeadingIdle => self.coverage.count(Seen::HoldStopped),
                     Phase::Campaigning
                     | Phase::Verifying
@@ -106,9 +108,9 @@ impl Simulation {
                     | Phase::StoppingFollower
                     | Phase::Ended => {}
                 }
-                self.hosts[h].supervised.asked = true;
+                self.hosts[h].restart_check.asked = true;
             }
-            (Event::Keeper(FromKeeper::Expired { .. }) | Event::KeeperDied, _) => supervised.excused = true,
+            (Event::Keeper(FromKeeper::Expired { .. }) | Event::KeeperDied, _) => restart_check.excused = true,
             (
                 Event::Tick
                 | Event::Answer { .. }
@@ -129,23 +131,23 @@ impl Simulation {
     }
 
     /// The store has said that the lease is lost, and the candidate is about to hear it.
-    pub(super) fn supervision_loses(&mut self, h: usize) {
+    pub(super) fn restarts_on_loss(&mut self, h: usize) {
         let host = &self.hosts[h];
-        if host.candidate.phase() == Phase::Stopping && host.supervised.is_to_restart() && host.tree.is_alive() {
+        if host.candidate.phase() == Phase::Stopping && host.restart_check.is_to_restart() && host.tree.is_alive() {
             self.coverage.count(Seen::LostBeforeRestart);
         }
     }
 
-    pub(super) fn supervision_starts(&mut self, h: usize, now: Time, term: Term) {
+    pub(super) fn restarts_on_start(&mut self, h: usize, now: Time, term: Term) {
         let over_at = self.over_at(h);
-        let lost = self.hosts[h].books.lost;
-        let supervised = &mut self.hosts[h].supervised;
-        let Some((end, ended_at)) = supervised.end.take() else { return };
-        let restart = supervised.policy.restart;
-        let too_often = supervised.recent(now) >= restart.limit as usize;
-        supervised.restarts.push(now);
+        let lost = self.hosts[h].reference.lost;
+        let restart_check = &mut self.hosts[h].restart_check;
+        let Some((end, ended_at)) = restart_check.end.take() else { return };
+        let restart = restart_check.policy.restart;
+        let too_often = restart_check.recent(now) >= restart.limit as usize;
+        restart_check.restarts.push(now);
         let too_soon = now < ended_at + restart.delay * 3 / 4;
-        let (asked, wished) = (supervised.asked, supervised.restarts_after(end));
+        let (asked, wished) = (restart_check.asked, restart_check.restarts_after(end));
         self.coverage.count(Seen::Restarted);
         if self.hosts[h].tree.term != term {
             self.violate("6: a restart is in the term of the run before", h);
@@ -162,26 +164,26 @@ impl Simulation {
         }
     }
 
-    pub(super) fn supervision_releases(&mut self, h: usize, now: Time) {
+    pub(super) fn restarts_on_release(&mut self, h: usize, now: Time) {
         let over_at = self.over_at(h);
-        let SimHost { supervised, books, .. } = &self.hosts[h];
-        let Some((_, ended_at)) = supervised.end else { return };
+        let SimHost { restart_check, reference, .. } = &self.hosts[h];
+        let Some((_, ended_at)) = restart_check.end else { return };
         // K11: the lease is not ours any more. What is given back then is a place among those who wait.
-        if books.lost {
+        if reference.lost {
             return;
         }
-        let held_until = supervised.held_until();
-        let lost = supervised.is_to_restart() && now >= over_at;
-        if now < held_until && !supervised.asked && !supervised.excused && !lost {
+        let held_until = restart_check.held_until();
+        let lost = restart_check.is_to_restart() && now >= over_at;
+        if now < held_until && !restart_check.asked && !restart_check.excused && !lost {
             self.violate("6: a boundary that was to be kept was given back", h);
         } else if now >= held_until && ended_at < held_until {
             self.coverage.count(Seen::HeldToTheEnd);
         }
     }
 
-    pub(super) fn supervision_stands(&mut self, h: usize, now: Time) {
+    pub(super) fn restarts_on_campaign(&mut self, h: usize, now: Time) {
         let base = self.base_of(h);
-        if let Some(since) = self.hosts[h].supervised.gave_up.take() {
+        if let Some(since) = self.hosts[h].restart_check.gave_up.take() {
             self.coverage.count(Seen::SatOut);
             if now < since + base {
                 self.violate("6: a candidate that was to sit out stands again", h);
@@ -189,30 +191,30 @@ impl Simulation {
         }
     }
 
-    pub(super) fn supervision_reports(&mut self, h: usize, report: &Notice) {
+    pub(super) fn restarts_on_notice(&mut self, h: usize, report: &Notice) {
         let now = self.hosts[h].clock.at(self.now);
         let (base, over_at) = (self.base_of(h), self.over_at(h));
-        let supervised = &mut self.hosts[h].supervised;
+        let restart_check = &mut self.hosts[h].restart_check;
         match *report {
             Notice::Won { .. } => {
-                (supervised.began, supervised.end, supervised.gave_up) = (None, None, None);
-                (supervised.asked, supervised.excused) = (false, false);
+                (restart_check.began, restart_check.end, restart_check.gave_up) = (None, None, None);
+                (restart_check.asked, restart_check.excused) = (false, false);
             }
             Notice::LeadingIdle { .. } => self.coverage.count(Seen::Held),
             Notice::LostAtRest { reason, .. } => {
-                let seen = if supervised.is_to_restart() { Seen::LostBetweenRuns } else { Seen::HoldLost };
+                let seen = if restart_check.is_to_restart() { Seen::LostBetweenRuns } else { Seen::HoldLost };
                 self.coverage.count(seen);
                 if reason == Reason::RunningOut && now < over_at {
                     self.violate("T2: a lease was given up before it had run out", h);
                 }
             }
             Notice::GivenUp { sits_out, .. } => {
-                let allowed = supervised.recent(now) < supervised.policy.restart.limit as usize;
-                supervised.gave_up = Some(now);
-                // What is counted begins anew.
-                supervised.restarts.clear();
-                let ends = supervised.policy.on_lost == OnLost::End;
-                let before = std::mem::replace(&mut supervised.sat_out, sits_out.unwrap_or_default());
+                let allowed = restart_check.recent(now) < restart_check.policy.restart.limit as usize;
+                restart_check.gave_up = Some(now);
+                // The count starts again.
+                restart_check.restarts.clear();
+                let ends = restart_check.policy.on_lost == OnLost::End;
+                let before = std::mem::replace(&mut restart_check.sat_out, sits_out.unwrap_or_default());
                 self.coverage.count(if ends { Seen::LimitEnds } else { Seen::LimitReached });
                 if sits_out.is_some_and(|now| before > Duration::ZERO && now > before) {
                     self.coverage.count(Seen::SatOutLonger);
@@ -248,31 +250,31 @@ impl Simulation {
         }
     }
 
-    pub(super) fn supervision_ends(&mut self, h: usize, outcome: &Outcome) {
-        let SimHost { supervised, following, .. } = &self.hosts[h];
-        let commands = matches!(outcome, Outcome::Command(_)) && !following.is_following();
-        if commands && supervised.is_to_restart() && !supervised.asked {
+    pub(super) fn restarts_on_end(&mut self, h: usize, outcome: &Outcome) {
+        let SimHost { restart_check, follower_check, .. } = &self.hosts[h];
+        let commands = matches!(outcome, Outcome::Command(_)) && !follower_check.is_following();
+        if commands && restart_check.is_to_restart() && !restart_check.asked {
             self.violate("6: a candidate ended whose command was to be started again", h);
         }
     }
 
     /// At the birth of a command.
-    pub(super) fn supervision_bears(&mut self, h: usize, term: Term) {
+    pub(super) fn restarts_on_spawn(&mut self, h: usize, term: Term) {
         let host = &mut self.hosts[h];
         let now = host.clock.at(self.now);
-        if host.supervised.born.is_none_or(|(of, _)| of != term) {
-            host.supervised.born = Some((term, now));
+        if host.restart_check.born.is_none_or(|(of, _)| of != term) {
+            host.restart_check.born = Some((term, now));
         }
     }
 
     /// K2: the keeper gives the claim back.
-    pub(super) fn supervision_bequeathes(&mut self, h: usize) {
+    pub(super) fn restarts_on_keeper_death(&mut self, h: usize) {
         let host = &self.hosts[h];
-        let (now, died_at) = (host.clock.at(self.now), host.clock.at(host.books.died_at));
+        let (now, died_at) = (host.clock.at(self.now), host.clock.at(host.reference.died_at));
         let led = matches!(host.candidate.phase(), Phase::Leading | Phase::Stopping | Phase::LeadingIdle);
-        let (Some((term, born)), true) = (host.supervised.born, led) else { return };
-        let held_until = born + host.supervised.policy.min_hold;
-        if host.books.won != Some(term) {
+        let (Some((term, born)), true) = (host.restart_check.born, led) else { return };
+        let held_until = born + host.restart_check.policy.min_hold;
+        if host.reference.won != Some(term) {
             return;
         }
         if now < held_until {
@@ -287,11 +289,11 @@ impl Simulation {
 fn a_boundary_is_to_be_kept_until_the_store_says_that_it_is_lost() {
     for lost in [false, true] {
         let mut world = Simulation::new(Setup::plain(StoreModel::Record, 1, ms(1_000)), None, false);
-        let SimHost { supervised, books, .. } = &mut world.hosts[0];
-        supervised.policy.min_hold = ms(10_000);
-        (supervised.began, supervised.end) = (Some(Time::BOOT), Some((CommandEnd::Exited(0), Time::BOOT)));
-        books.lost = lost;
-        world.supervision_releases(0, Time::BOOT + ms(5_000));
+        let SimHost { restart_check, reference, .. } = &mut world.hosts[0];
+        restart_check.policy.min_hold = ms(10_000);
+        (restart_check.began, restart_check.end) = (Some(Time::BOOT), Some((CommandEnd::Exited(0), Time::BOOT)));
+        reference.lost = lost;
+        world.restarts_on_release(0, Time::BOOT + ms(5_000));
         assert_eq!(world.violation.is_none(), lost, "{:?}", world.violation);
     }
 }

@@ -176,7 +176,7 @@ impl Simulation {
     fn step(&mut self, what: SimEvent) {
         match what {
             SimEvent::Wake(h, generation) => self.wake(h, generation),
-            SimEvent::Delivery(h, letter) => self.on_delivery(h, letter),
+            SimEvent::Delivery(h, delivery) => self.on_delivery(h, delivery),
             SimEvent::ModelMessage(h, message) => self.keeper_hears(h, message),
             SimEvent::KeeperTimer(h, generation) => self.keeper_timer(h, generation),
             SimEvent::Death(h) => self.death(h),
@@ -250,15 +250,15 @@ impl Simulation {
             client,
             stop_timeout,
             wake: (0, Time::NEVER),
-            restless: 0,
+            immediate_wakeups: 0,
             to_keeper_at: self.now,
             from_keeper_at: self.now,
             cuts: (0, 0),
             last_arrived: Attempt(0),
-            books: ReferenceState::new(asked, timing.ttl()),
-            patient: WaitCheck::new(policy),
-            supervised: RestartCheck::new(policy),
-            following: FollowerCheck::new(policy),
+            reference: ReferenceState::new(asked, timing.ttl()),
+            wait_check: WaitCheck::new(policy),
+            restart_check: RestartCheck::new(policy),
+            follower_check: FollowerCheck::new(policy),
             request_check: RequestCheck::default(),
         });
         self.present.push(h);
@@ -269,8 +269,9 @@ impl Simulation {
     /// Something of this host has ended.
     pub(super) fn host_changed(&mut self, h: usize) {
         let host = &mut self.hosts[h];
-        if host.campaigner == ProcessState::Dead && host.keeper.life == ProcessState::Stopped && !host.tree.is_alive() {
-            host.keeper.life = ProcessState::Dead;
+        if host.campaigner == ProcessState::Dead && host.keeper.state == ProcessState::Stopped && !host.tree.is_alive()
+        {
+            host.keeper.state = ProcessState::Dead;
         }
         if !host.is_over() || !self.present.contains(&h) {
             return;
@@ -320,10 +321,12 @@ impl Simulation {
             (before, times) if before == leader && leader.is_some() => (leader, times + 1),
             (_, _) => (leader, 0),
         };
-        let campaign_limit =
+        let hook_and_restart_time =
             if self.setup.supervised || self.setup.following { 16 * self.setup.longest_ttl() } else { ms(0) };
-        let bound =
-            9 * self.setup.longest_ttl() + 2 * self.setup.stop_timeout + Duration::from_secs(20) + campaign_limit;
+        let bound = 9 * self.setup.longest_ttl()
+            + 2 * self.setup.stop_timeout
+            + Duration::from_secs(20)
+            + hook_and_restart_time;
         if self.settled.1 >= 5 {
             self.finished = true;
         } else if self.now > self.setup.quiet_at + bound {

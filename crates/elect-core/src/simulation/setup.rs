@@ -88,7 +88,7 @@ impl Setup {
             strays: rng.percent(50),
             obliging: rng.percent(50),
             rejoin: true,
-            // One in four, and by chance of their own: the histories of the patient, and with them the seeds that have
+            // One in four, and by chance of their own: the histories with a wait limit, and with them the seeds that have
             // failed once, stay what they were.
             impatient: seed % 4 == 3,
             // By chance of their own as well; no seed that had failed before is among them.

@@ -1,4 +1,4 @@
-//! What the three kinds of model store have in common: calls, answers, and the candidate's side of a request.
+//! The common part of the three model stores: calls, answers, and the candidate's side of a request.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::record_store::{AfterRestart, Claim, Observed, RecordClient, RecordSer
 use crate::takeover::{Basis, Vacancy};
 use crate::{Answer, Attempt, Campaigned, Renewed, Term};
 
-/// What the candidate asked for.
+/// The request of the candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Campaign,
@@ -69,7 +69,7 @@ pub(super) enum Reply {
     Locked(Option<Term>),
     LockIs(bool),
     Done,
-    /// Nobody listens there.
+    /// No process reads the channel.
     Unreachable,
 }
 
@@ -88,7 +88,7 @@ pub(super) struct Win {
     pub stored: Stored,
 }
 
-/// What a call meant for others, and for the books.
+/// What a call meant for others, and for the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     /// The boundary went to this term of this candidate.
@@ -239,10 +239,10 @@ impl Client {
         Some((leg + 1, next))
     }
 
-    pub(super) fn bequest(&self) -> Request {
+    pub(super) fn keeper_release(&self) -> Request {
         match &self.kind {
-            ClientKind::Queue(client) => client.bequest(),
-            ClientKind::Record(client) => client.bequest(),
+            ClientKind::Queue(client) => client.keeper_release(),
+            ClientKind::Record(client) => client.keeper_release(),
             ClientKind::Lock(client) => Request::Unlock { holder: client.holder },
         }
     }

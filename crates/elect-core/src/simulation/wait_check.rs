@@ -81,53 +81,56 @@ impl WaitCheck {
 
 impl Simulation {
     /// Before the candidate hears of an event: a question whose time is up has been answered by nothing.
-    pub(super) fn patience_hears(&mut self, h: usize, now: Time, event: Event, in_time: bool) {
+    pub(super) fn wait_limit_on_event(&mut self, h: usize, now: Time, event: Event, in_time: bool) {
         let host = &mut self.hosts[h];
         let phase = host.candidate.phase();
-        let (books, patient) = (&host.books, &mut host.patient);
-        let overdue =
-            books.request.is_some_and(|(_, sent, ask)| ask == Ask::Campaign && now >= sent + books.request_timeout());
+        let (reference, wait_check) = (&host.reference, &mut host.wait_check);
+        let overdue = reference
+            .request
+            .is_some_and(|(_, sent, ask)| ask == Ask::Campaign && now >= sent + reference.request_timeout());
         if phase == Phase::Campaigning && overdue {
-            patient.hear(now, AnswerKind::Nothing);
+            wait_check.hear(now, AnswerKind::Nothing);
         }
         match (event, phase) {
             (Event::Answer { answer: Answer::Campaign(answer), .. }, Phase::Campaigning) if in_time => match answer {
                 // Not settled: whoever asks only once goes on asking.
                 Campaigned::Waiting { decided: false, .. }
-                    if patient.policy.campaign_limit == CampaignLimit::For(Duration::ZERO) =>
+                    if wait_check.policy.campaign_limit == CampaignLimit::For(Duration::ZERO) =>
                 {
-                    patient.undecided = Some(now);
+                    wait_check.undecided = Some(now);
                 }
-                Campaigned::Waiting { .. } => patient.hear(now, AnswerKind::NotYou),
-                Campaigned::Refused | Campaigned::Failed => patient.hear(now, AnswerKind::Nothing),
+                Campaigned::Waiting { .. } => wait_check.hear(now, AnswerKind::NotYou),
+                Campaigned::Refused | Campaigned::Failed => wait_check.hear(now, AnswerKind::Nothing),
                 Campaigned::Won(_) => {}
             },
-            // A verification is heard to its end, whatever the campaign_limit.
+            // A verification runs to its end, whatever the wait limit.
             (Event::Answer { answer: Answer::Renew(Renewed::Lost), .. }, Phase::Verifying)
-                if in_time && now < patient.verified_until =>
+                if in_time && now < wait_check.verified_until =>
             {
-                patient.said = Some(AnswerKind::NotYou);
+                wait_check.said = Some(AnswerKind::NotYou);
             }
             // Neither a word for nor against: the same place is asked for again.
             (Event::Answer { answer: Answer::Renew(Renewed::Outdated), .. }, Phase::Verifying)
-                if in_time && now < patient.verified_until =>
+                if in_time && now < wait_check.verified_until =>
             {
-                (patient.said, patient.undecided) = (None, Some(now));
+                (wait_check.said, wait_check.undecided) = (None, Some(now));
             }
-            (Event::Ousted { term }, Phase::Verifying) if books.won == Some(term) && now < patient.verified_until => {
-                patient.said = Some(AnswerKind::NotYou);
+            (Event::Ousted { term }, Phase::Verifying)
+                if reference.won == Some(term) && now < wait_check.verified_until =>
+            {
+                wait_check.said = Some(AnswerKind::NotYou);
             }
-            (Event::Stop(_), Phase::Leading | Phase::Stopping) => patient.ended_well = true,
+            (Event::Stop(_), Phase::Leading | Phase::Stopping) => wait_check.ended_well = true,
             (Event::Keeper(FromKeeper::Exited { run, end }), Phase::Leading)
-                if host.following.is_command(run) && !host.supervised.restarts_after(end) =>
+                if host.follower_check.is_command(run) && !host.restart_check.restarts_after(end) =>
             {
-                patient.ended_well |= books.lease.is_some_and(|lease| now < lease.stop_by);
+                wait_check.ended_well |= reference.lease.is_some_and(|lease| now < lease.stop_by);
             }
             // Verified, and kept waiting by a follower.
             (Event::Answer { answer: Answer::Renew(Renewed::Credited { .. }), .. }, Phase::Verifying)
                 if in_time && host.candidate.has_a_follower() =>
             {
-                patient.verified_until = now + books.ttl.unwrap_or(Duration::from_secs(10));
+                wait_check.verified_until = now + reference.ttl.unwrap_or(Duration::from_secs(10));
             }
             (
                 Event::Answer { .. }
@@ -149,41 +152,41 @@ impl Simulation {
         }
     }
 
-    pub(super) fn patience_asks(&mut self, h: usize, now: Time, ask: Ask) {
-        let patient = &mut self.hosts[h].patient;
-        patient.last_asked = ask;
+    pub(super) fn wait_limit_on_request(&mut self, h: usize, now: Time, ask: Ask) {
+        let wait_check = &mut self.hosts[h].wait_check;
+        wait_check.last_asked = ask;
         if ask != Ask::Campaign {
             return;
         }
-        let again = patient.led && patient.since.is_none();
-        patient.since.get_or_insert(now);
-        let bounded = patient.policy.campaign_limit != CampaignLimit::Unlimited;
-        let impatient = patient.said.is_some() && now >= patient.until();
-        if patient.led && patient.policy.on_lost == OnLost::End {
+        let again = wait_check.led && wait_check.since.is_none();
+        wait_check.since.get_or_insert(now);
+        let bounded = wait_check.policy.campaign_limit != CampaignLimit::Unlimited;
+        let is_late = wait_check.said.is_some() && now >= wait_check.until();
+        if wait_check.led && wait_check.policy.on_lost == OnLost::End {
             self.violate("6: a candidate that was to end with its leadership stands again", h);
-        } else if impatient {
-            self.violate("6: a candidate whose campaign_limit is exhausted asks again", h);
+        } else if is_late {
+            self.violate("6: a candidate asks again after its wait limit", h);
         } else if again && bounded {
-            self.coverage.count(Seen::PatientAgain);
+            self.coverage.count(Seen::WaitLimitAgain);
         }
     }
 
-    pub(super) fn patience_reports(&mut self, h: usize, report: &Notice) {
+    pub(super) fn wait_limit_on_notice(&mut self, h: usize, report: &Notice) {
         let now = self.hosts[h].clock.at(self.now);
-        let verify_within = self.hosts[h].books.ttl.unwrap_or(Duration::from_secs(10));
-        let patient = &mut self.hosts[h].patient;
+        let verify_within = self.hosts[h].reference.ttl.unwrap_or(Duration::from_secs(10));
+        let wait_check = &mut self.hosts[h].wait_check;
         match report {
             Notice::Won { .. } => {
-                // Whatever is not verified was not heard of again.
-                (patient.said, patient.won, patient.ended_well) = (Some(AnswerKind::Nothing), true, false);
-                (patient.verified_until, patient.verifying) = (now + verify_within, true);
+                // A win that is not verified counts as unanswered.
+                (wait_check.said, wait_check.won, wait_check.ended_well) = (Some(AnswerKind::Nothing), true, false);
+                (wait_check.verified_until, wait_check.verifying) = (now + verify_within, true);
             }
             Notice::Elected { .. } => {
-                let (behind, late) = (patient.behind, now >= patient.until());
-                let bounded = patient.policy.campaign_limit != CampaignLimit::Unlimited;
-                let undecided = patient.undecided.take().is_some();
-                (patient.since, patient.said, patient.led) = (None, None, true);
-                (patient.behind, patient.won, patient.verifying) = (false, false, false);
+                let (behind, late) = (wait_check.behind, now >= wait_check.until());
+                let bounded = wait_check.policy.campaign_limit != CampaignLimit::Unlimited;
+                let undecided = wait_check.undecided.take().is_some();
+                (wait_check.since, wait_check.said, wait_check.led) = (None, None, true);
+                (wait_check.behind, wait_check.won, wait_check.verifying) = (false, false, false);
                 if bounded && behind {
                     self.coverage.count(Seen::ElectedInTime);
                 }
@@ -195,12 +198,12 @@ impl Simulation {
                 }
             }
             // K11: it was the store's word, and we could not follow it.
-            Notice::FollowerUnconfirmed if patient.verifying && now < patient.verified_until => {
-                patient.said = Some(AnswerKind::NotYou);
+            Notice::FollowerUnconfirmed if wait_check.verifying && now < wait_check.verified_until => {
+                wait_check.said = Some(AnswerKind::NotYou);
             }
             Notice::NotElected => {
-                let at_once = patient.policy.campaign_limit == CampaignLimit::For(Duration::ZERO);
-                let (won, undecided) = (patient.won, patient.undecided.is_some());
+                let at_once = wait_check.policy.campaign_limit == CampaignLimit::For(Duration::ZERO);
+                let (won, undecided) = (wait_check.won, wait_check.undecided.is_some());
                 if undecided {
                     self.coverage.count(Seen::NotElectedAfterAll);
                 }
@@ -211,7 +214,7 @@ impl Simulation {
                 self.check_gives_up(h, now, AnswerKind::NotYou);
             }
             Notice::Unavailable => {
-                let won = patient.won;
+                let won = wait_check.won;
                 self.coverage.count(if won { Seen::WonInVain } else { Seen::Unavailable });
                 self.check_gives_up(h, now, AnswerKind::Nothing);
             }
@@ -241,26 +244,26 @@ impl Simulation {
     }
 
     fn check_gives_up(&mut self, h: usize, now: Time, said: AnswerKind) {
-        let patient = &self.hosts[h].patient;
-        if now < patient.until() {
-            self.violate("6: a candidate gave up before its campaign_limit was exhausted", h);
-        } else if patient.said != Some(said) {
+        let wait_check = &self.hosts[h].wait_check;
+        if now < wait_check.until() {
+            self.violate("6: a candidate gave up before its wait limit", h);
+        } else if wait_check.said != Some(said) {
             self.violate("6: a candidate gave up for another reason than the store's last word", h);
         }
     }
 
-    pub(super) fn patience_ends(&mut self, h: usize, outcome: &Outcome) {
-        let patient = &self.hosts[h].patient;
+    pub(super) fn wait_limit_on_end(&mut self, h: usize, outcome: &Outcome) {
+        let wait_check = &self.hosts[h].wait_check;
         match outcome {
             Outcome::NotElected | Outcome::Unavailable => {
-                if patient.last_asked != Ask::Release {
+                if wait_check.last_asked != Ask::Release {
                     self.violate("6: a candidate gave up and kept its place", h);
                 }
             }
             Outcome::LeadershipLost => {
                 self.coverage.count(Seen::LeadershipLost);
-                let patient = &self.hosts[h].patient;
-                if patient.policy.on_lost != OnLost::End || !patient.led || patient.ended_well {
+                let wait_check = &self.hosts[h].wait_check;
+                if wait_check.policy.on_lost != OnLost::End || !wait_check.led || wait_check.ended_well {
                     self.violate("6: a candidate ended for a leadership that was not lost", h);
                 }
             }
@@ -274,20 +277,20 @@ impl Simulation {
     }
 
     /// After every step: nobody stands for longer than it policy to, but for one question that is under way.
-    pub(super) fn check_patience(&mut self, h: usize) {
+    pub(super) fn check_wait_limit(&mut self, h: usize) {
         let host = &mut self.hosts[h];
-        let patient = &mut host.patient;
+        let wait_check = &mut host.wait_check;
         if host.candidate.phase() != Phase::Campaigning || !host.campaigner.is_running() {
-            patient.standing = None;
+            wait_check.standing = None;
             return;
         }
-        patient.verifying = false;
-        let since = *patient.standing.get_or_insert(self.now);
-        // What is not settled is asked again at the usual pace.
-        let pace = host.books.ttl.unwrap_or_default();
-        let until = patient.undecided.map_or(patient.until(), |at| patient.until().max(at + pace));
-        let since = if patient.undecided.is_some() { since + 2 * host.books.request_timeout() } else { since };
-        let due = host.clock.when(until + host.books.request_timeout()).max(since);
+        wait_check.verifying = false;
+        let since = *wait_check.standing.get_or_insert(self.now);
+        // An undecided answer is followed by a request at the usual pace.
+        let pace = host.reference.ttl.unwrap_or_default();
+        let until = wait_check.undecided.map_or(wait_check.until(), |at| wait_check.until().max(at + pace));
+        let since = if wait_check.undecided.is_some() { since + 2 * host.reference.request_timeout() } else { since };
+        let due = host.clock.when(until + host.reference.request_timeout()).max(since);
         if due != Duration::MAX && self.now > due + SLACK {
             self.violate("6: a candidate stands for longer than it was to wait", h);
         }

@@ -25,7 +25,7 @@ pub(crate) struct Campaigning {
 /// The reason why a candidate was not elected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CampaignFailure {
-    /// The store says so: another candidate leads, or none may lead yet.
+    /// The store has answered that another candidate leads, or that none may lead yet.
     NotElected,
     /// The store did not answer.
     StoreUnavailable,

@@ -71,7 +71,7 @@ fn a_missing_record_becomes_a_vacant_one_that_is_waited_for_as_long_as_anybody_m
     let empty = view(vacant(50, s(0), 0));
     assert_eq!(one.decide(at(1), &empty), wait(10, false));
     assert_eq!(one.decide(at(11), &empty), Decision::Take);
-    assert_eq!(one.bid().floor, 1);
+    assert_eq!(one.take_request().floor, 1);
 
     let mut one = me();
     one.decide(at(0), &view(ObservedRecord { ttl: s(60), ..held(2, 1) }));
@@ -82,7 +82,7 @@ fn a_missing_record_becomes_a_vacant_one_that_is_waited_for_as_long_as_anybody_m
 
     let mut late = me();
     assert_eq!(late.decide(at(0), &view(vacant(50, s(60), 7))), wait(60, false), "a ttl that its writer has seen");
-    assert_eq!(late.bid().floor, 8, "and a term");
+    assert_eq!(late.take_request().floor, 8, "and a term");
     assert_eq!(late.vacancy(), Vacancy { nonce: 2, ttl: s(60), term: 7 }, "handed on once more");
 }
 
@@ -103,7 +103,7 @@ fn a_missing_record_is_taken_at_once_where_none_is_ever_lost_unless_one_was_seen
     assert_eq!(one.decide(at(0), &view(None)), Decision::Take);
     assert_eq!(one.decide(at(1), &view(held(2, 1))), wait(10, true), "somebody was quicker");
     assert_eq!(one.decide(at(2), &view(None)), Decision::Vacate, "it was deleted under a leader");
-    assert_eq!(one.bid().floor, 8, "terms rise all the same");
+    assert_eq!(one.take_request().floor, 8, "terms rise all the same");
     assert_eq!(one.decide(at(3), &view(vacant(50, s(10), 7))), wait(10, true));
     assert_eq!(one.decide(at(13), &view(vacant(50, s(10), 7))), Decision::Take);
     let old = on(basis(101, 3), held(2, 1));
@@ -163,13 +163,13 @@ fn a_wait_begins_when_enough_replicas_are_attached() {
 fn a_take_whose_answer_was_lost_is_found_by_its_nonce_alone() {
     let mut me = me();
     me.decide(at(0), &view(free(2, 1)));
-    let TakeRequest { nonce, floor } = me.bid();
+    let TakeRequest { nonce, floor } = me.take_request();
     assert_eq!(floor, 8);
     let mine = ObservedRecord { term: floor, nonce, ..held(1, nonce) };
     assert_eq!(me.decide(at(1), &view(mine)), Decision::AlreadyOurs(floor));
     let somebody_elses = view(ObservedRecord { holder: 2, ..mine });
     assert!(matches!(me.decide(at(1), &somebody_elses), Decision::Wait { .. }), "the same number is not enough");
-    me.forget();
+    me.discard_outstanding();
     assert_eq!(me.decide(at(2), &view(mine)), Decision::ReleaseStale(floor), "what is over must not come back");
 }
 
@@ -185,15 +185,15 @@ fn terms_rise_above_everything_that_was_ever_seen() {
     let mut me = me();
     me.decide(at(0), &view(ObservedRecord { term: 500, ..held(2, 1) }));
     me.decide(at(1), &view(None));
-    assert_eq!(me.bid().floor, 501);
+    assert_eq!(me.take_request().floor, 501);
     me.decide(at(2), &view(ObservedRecord { term: 3, ..held(2, 2) }));
-    assert_eq!(me.bid().floor, 501);
+    assert_eq!(me.take_request().floor, 501);
 }
 
 #[test]
 fn no_two_writes_have_the_same_nonce() {
     let mut me = me();
-    let nonces = [me.nonce(), me.bid().nonce, me.vacancy().nonce, me.nonce(), me.bid().nonce];
+    let nonces = [me.nonce(), me.take_request().nonce, me.vacancy().nonce, me.nonce(), me.take_request().nonce];
     assert!(nonces.windows(2).all(|pair| pair[0] < pair[1]), "{nonces:?}");
     assert_eq!(me.outstanding(), Some(nonces[4]));
 }
@@ -228,7 +228,7 @@ fn renewal(second: u64, nonce: u64, basis: Basis<u8>) -> Write<u8> {
 fn leader() -> Takeover<u8> {
     let mut me = me();
     me.decide(at(0), &view(free(2, 1)));
-    me.bid();
+    me.take_request();
     me.took(HERE, true);
     me
 }
@@ -305,7 +305,7 @@ fn history(mutation: Option<RuleMutation>) -> Vec<String> {
         for (second, view) in views {
             told.push(format!("{:?}", me.decide(at(*second), view)));
         }
-        told.push(format!("{:?} {:?}", me.vacancy(), me.bid()));
+        told.push(format!("{:?} {:?}", me.vacancy(), me.take_request()));
     };
     let long = ObservedRecord { ttl: s(60), ..held(2, 1) };
     decides(Durability::Volatile, &[(0, view(None)), (10, view(None))]);

@@ -1,4 +1,4 @@
-//! Whoever asks is told the truth, and whoever wants another leader gets one.
+//! Control requests: an answer is true when it is given, and a resignation lets another candidate lead.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What runs while another leads, and what it keeps waiting.
+//! The follower, and the actions that wait for its end.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "one action among many is looked for")]
 

@@ -6,13 +6,13 @@ const BEHIND: Answer = Answer::Campaign(Campaigned::Waiting { again: None, decid
 const FAILED: Answer = Answer::Campaign(Campaigned::Failed);
 const EXITED: CommandEnd = CommandEnd::Exited(3);
 
-fn at_most(patience: Duration, on_lost: OnLost) -> Scene {
-    Scene::wishing(Policy { campaign_limit: CampaignLimit::For(patience), on_lost, ..Policy::default() })
+fn at_most(limit: Duration, on_lost: OnLost) -> Scene {
+    Scene::wishing(Policy { campaign_limit: CampaignLimit::For(limit), on_lost, ..Policy::default() })
 }
 
 /// `--no-wait`, or `--wait` with a duration.
-fn waiting(patience: Duration) -> Scene {
-    at_most(patience, OnLost::End)
+fn waiting(limit: Duration) -> Scene {
+    at_most(limit, OnLost::End)
 }
 
 /// `--on-lost`, and no end to waiting.
@@ -76,8 +76,8 @@ impl Scene {
 }
 
 #[test]
-fn without_patience_the_first_no_is_the_end_and_the_place_is_given_back() {
-    // Somebody leads; or nobody does, and there is something to be waited out.
+fn with_no_wait_the_first_no_is_the_end_and_the_place_is_given_back() {
+    // Another candidate leads; or none does, and a record has to be waited for.
     for again in [None, Some(ms(0)), Some(ms(3_000))] {
         let mut scene = waiting(ms(0));
         let asked = scene.asks(at(0));
@@ -88,7 +88,7 @@ fn without_patience_the_first_no_is_the_end_and_the_place_is_given_back() {
 }
 
 #[test]
-fn without_patience_a_question_that_is_not_settled_is_asked_until_it_is() {
+fn with_no_wait_a_question_that_is_not_settled_is_asked_until_it_is() {
     let undecided = |left| Answer::Campaign(Campaigned::Waiting { again: Some(left), decided: false });
     let mut scene = waiting(ms(0));
     let asked = scene.asks(at(0));
@@ -126,7 +126,7 @@ fn whoever_waits_for_so_long_waits_no_longer_for_what_is_not_settled() {
 }
 
 #[test]
-fn without_patience_a_first_attempt_that_fails_is_the_end_as_well() {
+fn with_no_wait_a_first_attempt_that_fails_is_the_end_as_well() {
     let mut scene = waiting(ms(0));
     let asked = scene.asks(at(0));
     let actions = scene.answered(at(6), asked, FAILED);
@@ -161,9 +161,9 @@ fn whoever_stops_a_candidate_that_is_giving_up_means_at_once() {
 }
 
 #[test]
-fn a_refusal_at_the_start_is_one_however_short_the_patience() {
-    for patience in [0, 5_000] {
-        let mut scene = waiting(ms(patience));
+fn a_refusal_at_the_start_is_one_however_short_the_limit() {
+    for limit in [0, 5_000] {
+        let mut scene = waiting(ms(limit));
         let asked = scene.asks(at(0));
         let actions = scene.answered(at(1), asked, Answer::Campaign(Campaigned::Refused));
         assert_eq!(actions, [Action::End(Outcome::Refused)]);
@@ -177,9 +177,9 @@ fn a_refusal_at_the_start_is_one_however_short_the_patience() {
 }
 
 #[test]
-fn a_win_is_verified_whatever_the_patience() {
-    for patience in [0, 100] {
-        let mut scene = waiting(ms(patience));
+fn a_win_is_verified_whatever_the_limit() {
+    for limit in [0, 100] {
+        let mut scene = waiting(ms(limit));
         let mut verifying = scene.wins();
         for _ in 0..3 {
             scene.answered(scene.now, verifying, Answer::Renew(Renewed::Failed));
@@ -193,7 +193,7 @@ fn a_win_is_verified_whatever_the_patience() {
 }
 
 #[test]
-fn without_patience_a_win_that_is_lost_again_is_a_no() {
+fn with_no_wait_a_win_that_is_lost_again_is_a_no() {
     for word in [None, Some(Event::Ousted { term: 7 })] {
         let mut scene = waiting(ms(0));
         let verifying = scene.wins();
@@ -204,11 +204,11 @@ fn without_patience_a_win_that_is_lost_again_is_a_no() {
 }
 
 #[test]
-fn without_patience_a_win_that_nobody_confirms_is_given_back_and_the_end() {
+fn with_no_wait_a_win_that_nobody_confirms_is_given_back_and_the_end() {
     let mut scene = waiting(ms(0));
     scene.wins();
     let actions = scene.verifies_in_vain();
-    assert_eq!(scene.now, at(10_000), "as long as for the patient");
+    assert_eq!(scene.now, at(10_000), "the whole verification timeout");
     assert!(actions.contains(&Action::Notice(Notice::Unavailable)), "{actions:?}");
     let actions = scene.answered(scene.now, release(&actions), Answer::Release(true));
     let expected = [Action::Notice(Notice::Released { term: 7 }), Action::End(Outcome::Unavailable)];
@@ -266,7 +266,7 @@ fn a_question_that_is_under_way_at_the_end_of_a_wait_is_not_waited_for() {
 }
 
 #[test]
-fn a_first_question_has_its_time_even_if_patience_is_shorter() {
+fn a_first_question_has_its_time_even_if_the_limit_is_shorter() {
     for (answer, phase) in [
         (BEHIND, Phase::Releasing),
         (Answer::Campaign(Campaigned::Won(7)), Phase::Verifying),
@@ -283,7 +283,7 @@ fn a_first_question_has_its_time_even_if_patience_is_shorter() {
 
 #[test]
 fn a_wait_that_has_begun_goes_on_after_a_win_that_came_to_nothing() {
-    // Lost with patience left: it stands again, and the word of the store is remembered until the end.
+    // Lost before the limit: the candidate campaigns again, and the last answer of the store is kept until the end.
     let mut scene = waiting(ms(900));
     let verifying = scene.wins();
     scene.answered(at(800), verifying, Answer::Renew(Renewed::Lost));
@@ -301,7 +301,7 @@ fn a_wait_that_has_begun_goes_on_after_a_win_that_came_to_nothing() {
 }
 
 #[test]
-fn endless_patience_has_no_end() {
+fn an_unlimited_wait_has_no_end() {
     let mut scene = Scene::new();
     for answer in [BEHIND, FAILED] {
         for _ in 0..1_000 {
@@ -350,7 +350,7 @@ fn a_lost_leadership_is_the_end_where_that_is_wished_and_a_new_stand_where_not()
             // The command ends because it was told to: its status is not what this is about.
             scene.keeper_says(scene.now, FromKeeper::Exited { run: 1, end: EXITED });
             let mut actions = scene.keeper_says(scene.now, FromKeeper::Empty { run: 1 });
-            // What the store may still hold is given back first.
+            // The release of what the store may still hold comes first.
             if matches!(loss, Loss::RanOut | Loss::Expired) {
                 assert_eq!(scene.candidate.phase(), Phase::Releasing, "{loss:?}");
                 actions = scene.answered(scene.now, release(&actions), Answer::Release(true));
@@ -408,9 +408,9 @@ fn a_leadership_that_is_given_up_because_nothing_could_start_is_lost_too() {
 }
 
 #[test]
-fn after_a_leadership_patience_begins_anew_with_the_first_question() {
-    for patience in [5_000, 0] {
-        let mut scene = at_most(ms(patience), OnLost::Recampaign);
+fn after_a_leadership_the_limit_starts_again_with_the_first_question() {
+    for limit in [5_000, 0] {
+        let mut scene = at_most(ms(limit), OnLost::Recampaign);
         scene.leads();
         scene.hears(at(6_000), Event::Ousted { term: 7 });
         scene.keeper_says(at(60_000), FromKeeper::Exited { run: 1, end: EXITED });
@@ -421,10 +421,10 @@ fn after_a_leadership_patience_begins_anew_with_the_first_question() {
         let asked = scene.asks(first);
         assert_eq!(scene.candidate.wake_at(), first + ms(1_000), "the first question has its time");
         let mut actions = scene.answered(first, asked, BEHIND);
-        if patience > 0 {
+        if limit > 0 {
             actions = scene.stands_with(BEHIND);
         }
-        assert_eq!(scene.now, first + ms(patience));
+        assert_eq!(scene.now, first + ms(limit));
         scene.ends_not_elected(&actions);
     }
 }

@@ -292,7 +292,7 @@ fn the_campaigner_can_kill_below_a_keeper_that_is_stopped() {
     });
 }
 
-/// A ping while the descriptor table is full finds no list, and must not forget the former one.
+/// A ping while the descriptor table is full finds no list, and must keep the previous one.
 #[test]
 fn a_list_of_inherited_children_that_cannot_be_read_leaves_the_former_one() {
     alone(|directory| {

@@ -55,10 +55,10 @@ fn a_leader_behind_a_link_is_found_however_its_directory_went_away() {
             // The first one is stopped: nobody notices for it, and no time is enough.
             while clock::now().since(began) < NEWCOMER_WAIT + Duration::from_secs(1) {
                 let answer = two.campaign(&second).await;
-                let Ok(CampaignResult::Waiting { sighting, .. }) = answer else {
+                let Ok(CampaignResult::Waiting { observation, .. }) = answer else {
                     panic!("leads beside the first: {answer:?}")
                 };
-                let obstacle = sighting.obstacle.unwrap_or_default();
+                let obstacle = observation.obstacle.unwrap_or_default();
                 assert!(obstacle.is_empty() || obstacle.starts_with("the lock file is a new one"), "{obstacle}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

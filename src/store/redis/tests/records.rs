@@ -6,7 +6,7 @@ use super::*;
 async fn obstacle(player: &mut RedisCandidate) -> String {
     match player.ask().await {
         Err(StoreError::Obstacle(why)) => why,
-        Ok(CampaignResult::Waiting { sighting, .. }) => sighting.obstacle.unwrap_or_default(),
+        Ok(CampaignResult::Waiting { observation, .. }) => observation.obstacle.unwrap_or_default(),
         answer => panic!("{answer:?}"),
     }
 }
@@ -51,7 +51,7 @@ fn a_vacant_record_hands_on_what_its_writer_has_seen() {
         assert_eq!(server.cli(&["hget", "elect:cron", "term"]), term.to_string());
         // To all others there is nothing.
         let seen = late.store.observe(&late.candidacy.boundary).await.expect("looked");
-        assert_eq!((seen.leader, seen.former, seen.obstacle), (None, None, None));
+        assert_eq!((seen.leader, seen.previous_term, seen.obstacle), (None, None, None));
     });
 }
 

@@ -74,7 +74,7 @@ fn pretender(server: &RedisProcess, port: Option<u16>, confirms: Option<u64>) ->
 }
 
 /// One that leaves replicas the time to confirm a write, on a laden machine too.
-fn patient(server: &RedisProcess, options: &str, name: &str) -> RedisCandidate {
+fn candidate(server: &RedisProcess, options: &str, name: &str) -> RedisCandidate {
     RedisCandidate::asking_for(Duration::from_secs(4), server, options, name)
 }
 
@@ -84,9 +84,9 @@ async fn leads(server: &RedisProcess, options: &str) -> RedisCandidate {
 }
 
 async fn leads_for(server: &RedisProcess, options: &str, ttl: Duration) -> RedisCandidate {
-    let mut one = patient(server, options, "one");
+    let mut one = candidate(server, options, "one");
     // The first record is waited for by a candidate with a short ttl.
-    let mut first = patient(server, options, "first");
+    let mut first = candidate(server, options, "first");
     first.wins().await;
     credited(&mut first).await;
     first.store.release(&first.candidacy).await.expect("released");
@@ -108,7 +108,7 @@ async fn credited(player: &mut RedisCandidate) {
 /// The next one takes it without any wait.
 async fn is_free_at_once(server: &RedisProcess, mut one: RedisCandidate) {
     one.store.release(&one.candidacy).await.expect("released");
-    let mut next = patient(server, "", "next");
+    let mut next = candidate(server, "", "next");
     next.candidacy.ttl = Duration::from_secs(60);
     assert!(matches!(next.ask().await, Ok(CampaignResult::Won { .. })));
     is_credited(&next.renews().await);
@@ -118,11 +118,11 @@ async fn is_free_at_once(server: &RedisProcess, mut one: RedisCandidate) {
 #[test]
 fn nobody_is_elected_where_too_few_replicas_are_attached() {
     with_server(async |server| {
-        let mut one = patient(server, "?replicas=1", "one");
+        let mut one = candidate(server, "?replicas=1", "one");
         for _ in 0..5 {
             let answer = one.ask().await.expect("an answer");
-            let CampaignResult::Waiting { sighting, again, .. } = answer else { panic!("{answer:?}") };
-            let why = sighting.obstacle.expect("a reason");
+            let CampaignResult::Waiting { observation, again, .. } = answer else { panic!("{answer:?}") };
+            let why = observation.obstacle.expect("a reason");
             assert!(why.contains("0 of 1 replicas are attached") && why.contains("replicas-was=1"), "{why}");
             tokio::time::sleep(again.expect("a time").min(one.candidacy.ttl / 2)).await;
         }
@@ -134,7 +134,7 @@ fn nobody_is_elected_where_too_few_replicas_are_attached() {
 fn a_take_that_no_replica_has_is_found_and_counts_with_the_second_write_that_they_have() {
     with_server(async |server| {
         let replica = server.replica();
-        let mut one = patient(server, "?replicas=1", "one");
+        let mut one = candidate(server, "?replicas=1", "one");
         // To the candidate this is an answer that never came: it may lead, and does not know.
         replica.signal(Signal::SIGSTOP);
         let unknown = loop {
@@ -284,10 +284,10 @@ fn a_release_after_something_has_changed_and_before_a_credit_is_waited_for() {
         credited(&mut one).await;
         server.dump();
         one.store.release(&one.candidacy).await.expect("released");
-        let mut next = patient(server, "", "next");
+        let mut next = candidate(server, "", "next");
         let answer = next.ask().await.expect("an answer");
-        let CampaignResult::Waiting { sighting, .. } = answer else { panic!("{answer:?}") };
-        let why = sighting.obstacle.expect("a reason");
+        let CampaignResult::Waiting { observation, .. } = answer else { panic!("{answer:?}") };
+        let why = observation.obstacle.expect("a reason");
         assert!(why.contains("a replica has attached since the last leader"), "{why}");
         drop(replica);
     });
@@ -300,7 +300,7 @@ fn a_replica_that_attaches_between_take_and_first_renewal_costs_the_take() {
         let mut one = leads_for(server, "", LONG).await;
         credited(&mut one).await;
         one.store.release(&one.candidacy).await.expect("released");
-        let mut next = patient(server, "", "next");
+        let mut next = candidate(server, "", "next");
         assert!(matches!(next.ask().await, Ok(CampaignResult::Won { .. })));
         server.dump();
         let renewal = next.renews().await;
@@ -329,12 +329,12 @@ fn candidates_that_require_different_numbers_do_not_meet_unless_one_replaces_the
             ("?replicas=0", "0"),
             ("?replicas=1&replicas-was=3", "1"),
         ] {
-            let error = patient(server, options, "other").ask().await.expect_err("an obstacle");
+            let error = candidate(server, options, "other").ask().await.expect_err("an obstacle");
             let StoreError::Obstacle(why) = error else { panic!("{error:?}") };
             assert!(why.contains("2 replicas confirm each write") && why.contains(&format!("means {means}")), "{why}");
             assert!(why.contains("&replicas-was=2"), "{why}");
         }
-        let mut other = patient(server, "?replicas=majority&replicas-was=2", "other");
+        let mut other = candidate(server, "?replicas=majority&replicas-was=2", "other");
         let Ok(CampaignResult::Waiting { .. }) = other.ask().await else { panic!("it did not wait") };
         one.store.release(&one.candidacy).await.expect("released");
         let answer = other.ask().await;
@@ -361,10 +361,10 @@ fn all_starts_anew_where_a_replica_is_gone_for_good() {
         let [stays, goes] = replicas;
         drop(goes);
         until(|| server.replicas() == 1);
-        let answer = patient(server, "", "stuck").ask().await.expect("an answer");
-        let CampaignResult::Waiting { sighting, .. } = answer else { panic!("{answer:?}") };
-        assert!(sighting.obstacle.expect("a reason").contains("1 of 2 replicas are attached"));
-        let mut next = patient(server, "?replicas=all&replicas-was=2", "next");
+        let answer = candidate(server, "", "stuck").ask().await.expect("an answer");
+        let CampaignResult::Waiting { observation, .. } = answer else { panic!("{answer:?}") };
+        assert!(observation.obstacle.expect("a reason").contains("1 of 2 replicas are attached"));
+        let mut next = candidate(server, "?replicas=all&replicas-was=2", "next");
         next.candidacy.ttl = LONG;
         next.wins().await;
         credited(&mut next).await;

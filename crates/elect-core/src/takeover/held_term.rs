@@ -1,4 +1,4 @@
-//! One term of this candidate: which of its renewals are credited (S3, 5.4), and what its record may say of the server.
+//! The term that this candidate holds: which of its renewals are credited (S3, 5.4), and which basis its record may state.
 //!
 //! A renewal is credited if
 //!
@@ -9,8 +9,8 @@
 //! - for the first one of a term: nothing has happened to the server and its replicas since the take. Otherwise the
 //!   wait before the take may have been none, and the take is given back at once.
 //!
-//! The basis of the last credited renewal is a fact of which a release may make use: there this candidate led, and as
-//! long as that basis continues, the server has forgotten nothing since.
+//! The basis of the last credited renewal is settled, and a release states it: this candidate led there, and as long as
+//! that basis continues, the server has forgotten nothing since.
 
 use std::time::Duration;
 
@@ -98,10 +98,11 @@ pub const fn is_effective(nonce: u64, found: u64) -> bool {
     nonce > found
 }
 
+/// The term that a candidate has won: the basis of its take, and its last credited renewal.
 #[derive(Debug)]
-pub(super) struct Tenure<N> {
+pub(super) struct HeldTerm<N> {
     taken: Basis<N>,
-    /// Of an earlier write than the present one.
+    /// Whether an earlier write of this term was confirmed.
     is_confirmed: bool,
     credited: Option<Credited<N>>,
 }
@@ -109,13 +110,13 @@ pub(super) struct Tenure<N> {
 #[derive(Debug)]
 struct Credited<N> {
     basis: Basis<N>,
-    /// Until then nobody else can have led, by our clock.
+    /// The end of the time in which no other candidate can have led, by our clock.
     until: Time,
 }
 
-impl<N: Clone + PartialEq> Tenure<N> {
-    pub(super) const fn new(taken: Basis<N>, is_confirmed: bool) -> Tenure<N> {
-        Tenure { taken, is_confirmed, credited: None }
+impl<N: Clone + PartialEq> HeldTerm<N> {
+    pub(super) const fn new(taken: Basis<N>, is_confirmed: bool) -> HeldTerm<N> {
+        HeldTerm { taken, is_confirmed, credited: None }
     }
 
     pub(super) fn settled(&self) -> Option<&Basis<N>> {

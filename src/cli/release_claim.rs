@@ -1,6 +1,7 @@
-//! The hidden subcommand that a keeper becomes to give a claim back over the network (K2).
+//! The hidden subcommand that a keeper executes to release a claim over the network (K2).
 //!
-//! Says nothing on 1 and 2, which were the command's (K3), and takes no signal: the keeper's mask is still in force.
+//! It writes nothing to descriptors 1 and 2, which were the command's (K3), and handles no signal, because the keeper's mask
+//! is still in force.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,8 +16,8 @@ use crate::exit::Exit;
 use crate::store::claim_release::{SUBCOMMAND, StoredClaim};
 use elect_keeper::MESSAGE_BYTES_MAX as MESSAGE_TO_KEEPER_BYTES_MAX;
 
-/// The descriptor of the claim, if it is this that we were executed for. Not part of the command line that people see,
-/// and that is completed for them.
+/// The descriptor of the claim, if this is the subcommand. It is no part of the command line that help and completions
+/// show.
 pub fn claim_descriptor() -> Option<RawFd> {
     let mut words = std::env::args_os().skip(1);
     words.next().filter(|word| word == SUBCOMMAND)?;
@@ -24,25 +25,25 @@ pub fn claim_descriptor() -> Option<RawFd> {
     words.next().is_none().then_some(descriptor)
 }
 
-/// Reads the claim from a descriptor of ours, and gives it back.
-pub fn relinquish(descriptor: RawFd) -> ExitCode {
+/// Reads the claim from the inherited descriptor, and releases it.
+pub fn release_claim(descriptor: RawFd) -> ExitCode {
     std::panic::set_hook(Box::new(|_| std::process::exit(Exit::Failed as i32)));
     // A process that reads the command's output to its end must not wait for this process.
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         let _ = dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null));
     }
-    // So that `pkill elect` goes on passing it by.
+    // The process keeps the keeper's name, so that `pkill elect` does not match it.
     let _ = prctl::set_name(c"keeper");
-    let Some(parcel) = receive(descriptor) else { return Exit::Failed.into() };
+    let Some(stored_claim) = receive(descriptor) else { return Exit::Failed.into() };
     let Ok(runtime) = runtime(DESCRIPTORS_FOR_QUERY) else { return Exit::Failed.into() };
-    let outcome = runtime.block_on(parcel.relinquish());
+    let outcome = runtime.block_on(stored_claim.release());
     runtime.shutdown_background();
     if outcome.is_ok() { Exit::Success.into() } else { Exit::Unavailable.into() }
 }
 
 fn receive(descriptor: RawFd) -> Option<StoredClaim> {
     let mut text = Vec::new();
-    // The keeper got it in one message.
+    // The claim has at most the size of one message, in which the keeper got it.
     let file = File::open(format!("/proc/self/fd/{descriptor}")).ok()?;
     file.take(MESSAGE_TO_KEEPER_BYTES_MAX as u64).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
