@@ -69,7 +69,7 @@ test-one NAME: examples
 
 # All tests of one store: file, etcd, redis or mongodb.
 store NAME: examples
-    cargo test --locked --bin elect -- store::{{NAME}}::
+    cargo test --locked --bin elect -- registry::{{NAME}}::
     cargo build --locked --examples
     cargo test --locked --test main -- {{NAME}}::
 

@@ -8,35 +8,27 @@
 //! Observers ask without taking part: [`Store::observe`], [`Store::observe_all`], and [`Store::wait_for_change`] to learn when to ask again.
 //! None of these writes, or takes a lock, or can be noticed by a candidate.
 //!
-//! Adding a store: one file with an implementation of [`Store`], and its line in [`registry::REGISTRY`]. Help texts, schemes and
-//! the conformance suite derive from that line.
+//! Adding a store: a folder with an implementation of [`Store`], and its lines in [`registry`], the one file here that names
+//! stores. Help texts, schemes and completions derive from it. `CONTRIBUTING.md` lists the places outside of `src`.
 
 #![cfg_attr(
-    not(any(feature = "etcd", feature = "mongodb", feature = "redis")),
+    not(feature = "network-store"),
     expect(dead_code, reason = "what stores on the network need, in a build without one")
 )]
 
 mod access;
-mod always;
 mod bounds;
 pub mod claim_release;
 #[cfg(test)]
 mod conformance;
-#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+#[cfg(feature = "network-store")]
 mod connection;
-#[cfg(feature = "etcd")]
-mod etcd;
-mod file;
-#[cfg(feature = "mongodb")]
-mod mongodb;
 pub mod observer;
 mod record;
-#[cfg(any(feature = "mongodb", feature = "redis"))]
+#[cfg(feature = "record-store")]
 mod record_store;
-#[cfg(feature = "redis")]
-mod redis;
 pub mod registry;
-#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+#[cfg(feature = "network-store")]
 pub mod resolver;
 pub mod url;
 pub mod worker;
@@ -111,7 +103,10 @@ pub enum RenewResult {
     },
     /// Ours, but not under the term of the win, which was not verified: the store keeps a newer one. The next question finds
     /// the same place and names another term. Neither a credit nor a loss.
-    #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "an etcd alone keeps terms apart from candidates"))]
+    #[cfg_attr(
+        not(feature = "all-stores"),
+        allow(dead_code, reason = "not every store keeps terms apart from candidates")
+    )]
     Outdated,
     /// Not ours. Final.
     Lost {

@@ -9,10 +9,10 @@ use ::mongodb::{Client, Collection, IndexModel};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-use super::super::url::StoreUrl;
-use super::super::worker::{Events, StoreEvent, channel};
-use super::super::{Access, CampaignResult, Candidacy, Identity, RenewResult, Store, StoreError};
 use crate::store::conformance::{StoreUnderTest, conforms};
+use crate::store::url::StoreUrl;
+use crate::store::worker::{Events, StoreEvent, channel};
+use crate::store::{Access, CampaignResult, Candidacy, Identity, RenewResult, Store, StoreError};
 use elect_core::Term;
 use elect_keeper::clock;
 

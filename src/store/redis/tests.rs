@@ -9,10 +9,10 @@ mod replicas;
 
 use tokio::task::LocalSet;
 
-use super::super::url::StoreUrl;
-use super::super::worker::channel;
-use super::super::{Access, CampaignResult, Candidacy, Detail, Identity, RenewResult, Store, StoreError};
 use crate::store::conformance::{StoreUnderTest, conforms};
+use crate::store::url::StoreUrl;
+use crate::store::worker::channel;
+use crate::store::{Access, CampaignResult, Candidacy, Detail, Identity, RenewResult, Store, StoreError};
 use elect_core::Term;
 use elect_keeper::clock;
 
