@@ -1,5 +1,7 @@
 //! The conformance suite on real servers, and what is worth knowing about each other's writes.
 
+mod conformance;
+
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -119,6 +121,7 @@ fn conforming(kind: Topology) {
         url: format!("mongodb://{}/team", server.address),
         access,
         ttl: Duration::from_secs(6),
+        support: &conformance::MongodbSupport,
     });
 }
 
