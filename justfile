@@ -67,7 +67,7 @@ test-one NAME: examples
     cargo build --locked --examples
     cargo test --locked --test main -- --exact --nocapture {{NAME}}
 
-# All tests of one store: file, etcd, redis or mongodb.
+# All tests of one store, by the name of its folder.
 store NAME: examples
     cargo test --locked --bin elect -- registry::{{NAME}}::
     cargo build --locked --examples

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::{RedisPair, elect, led_before};
 use crate::harness::ports::free_port;
-use crate::harness::redis::{RedisOptions, RedisServer};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{Sandbox, processes};
+use crate::redis::server::{RedisOptions, RedisServer};
 
 /// A leader that has half a minute to spare, meets whatever comes within a second, and a candidate with less patience.
 fn patient(redis: &RedisServer) -> RedisPair {
