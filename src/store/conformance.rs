@@ -19,7 +19,7 @@ mod gate;
 mod hints;
 mod leases;
 mod records;
-mod tools;
+pub mod tools;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -37,7 +37,7 @@ use super::{Access, CampaignResult, Candidacy, Identity, Notifier, Observation, 
 use elect_core::Term;
 use elect_keeper::Claim;
 use gate::Gate;
-pub use tools::{ConformanceSupport, Edit, Plant};
+use tools::ConformanceSupport;
 
 /// Longer than any case takes on a busy machine; only a failing case waits this long.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -307,7 +307,8 @@ mod always {
 
     use tokio::time::timeout;
 
-    use super::{Access, ConformanceSupport, Plant, StoreUnderTest};
+    use super::tools::{ConformanceSupport, Plant};
+    use super::{Access, StoreUnderTest};
     use crate::store::{CampaignResult, RenewResult};
     use elect_keeper::clock;
 

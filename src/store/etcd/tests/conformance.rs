@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use etcd_client::{Client, DeleteOptions};
 
-use crate::store::conformance::{ConformanceSupport, Plant, StoreUnderTest};
+use crate::store::conformance::StoreUnderTest;
+use crate::store::conformance::tools::{ConformanceSupport, Plant};
 
 #[derive(Debug)]
 pub struct EtcdSupport;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::store::conformance::{ConformanceSupport, Plant, StoreUnderTest};
+use crate::store::conformance::StoreUnderTest;
+use crate::store::conformance::tools::{ConformanceSupport, Plant};
 
 #[derive(Debug)]
 pub struct FileSupport;

@@ -4,7 +4,8 @@ use ::mongodb::bson::{Document, doc};
 use ::mongodb::{Client, Collection, Database};
 use async_trait::async_trait;
 
-use crate::store::conformance::{ConformanceSupport, Edit, Plant, StoreUnderTest};
+use crate::store::conformance::StoreUnderTest;
+use crate::store::conformance::tools::{ConformanceSupport, Edit, Plant};
 
 #[derive(Debug)]
 pub struct MongodbSupport;

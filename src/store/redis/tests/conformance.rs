@@ -4,7 +4,8 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Client, cmd};
 use async_trait::async_trait;
 
-use crate::store::conformance::{ConformanceSupport, Edit, Plant, StoreUnderTest};
+use crate::store::conformance::StoreUnderTest;
+use crate::store::conformance::tools::{ConformanceSupport, Edit, Plant};
 
 #[derive(Debug)]
 pub struct RedisSupport;
