@@ -72,7 +72,7 @@ fn named(text: &str) -> BTreeSet<String> {
 #[test]
 fn every_page_that_is_referred_to_exists_and_elect_1_refers_to_the_others() {
     let mut texts: Vec<PathBuf> = pages();
-    texts.push(docs_under_test::root().join("README.md"));
+    texts.extend(docs_under_test::readme_and_pages());
     for path in texts {
         let text = fs::read_to_string(&path).expect("readable");
         for name in named(&text) {
@@ -121,8 +121,7 @@ fn each_kind_of_store_in_this_build_has_a_section() {
     let (_, list) = help.split_once("Where the election is held, one of:").expect("--store lists the kinds");
     let list = list.trim_start().lines().take_while(|line| !line.trim().is_empty());
     // The other lines are the rest of a description.
-    let kinds: Vec<(&str, &str)> =
-        list.filter_map(|line| line.split_whitespace().next()?.split_once(':')).collect();
+    let kinds: Vec<(&str, &str)> = list.filter_map(|line| line.split_whitespace().next()?.split_once(':')).collect();
     assert!(kinds.len() > STORES.len(), "{kinds:?}");
     for (name, rest) in kinds {
         let scheme = format!("{name}:{}", if rest.starts_with("//") { "//" } else { "" });
