@@ -65,10 +65,10 @@ test NAME='': examples
 test-one NAME: examples
     cargo test --locked --test main -- --exact --nocapture {{NAME}}
 
-# All tests of one store: file, etcd, redis or mongodb. The end-to-end tests of the file store are those of no other store.
+# All tests of one store, by the name of its folder.
 store NAME: examples
-    cargo test --locked --bin elect -- store::{{NAME}}::
-    cargo test --locked --test main -- {{ if NAME == "file" { "--skip etcd:: --skip redis:: --skip mongodb::" } else { NAME + "::" } }}
+    cargo test --locked --bin elect -- registry::{{NAME}}::
+    cargo test --locked --test main -- {{NAME}}::
 
 # Breaks rules on purpose and expects a test to notice; NAME selects some.
 sabotage NAME='':

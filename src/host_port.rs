@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-#[cfg(any(feature = "etcd", feature = "redis"))]
+#[cfg(feature = "network-store")]
 use serde::{Deserialize, Serialize};
 
 /// A host, and a port if there is one.
@@ -71,7 +71,8 @@ pub fn joined(host: &str, port: Option<u16>) -> Option<String> {
 }
 
 /// The address of a server: a host without brackets, and a port.
-#[cfg(any(feature = "etcd", feature = "redis"))]
+#[cfg(feature = "network-store")]
+#[cfg_attr(not(feature = "all-stores"), allow(dead_code, reason = "some clients parse the addresses by themselves"))]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ServerAddress {
     /// A name or a number.
@@ -80,7 +81,8 @@ pub struct ServerAddress {
     pub port: u16,
 }
 
-#[cfg(any(feature = "etcd", feature = "redis"))]
+#[cfg(feature = "network-store")]
+#[cfg_attr(not(feature = "all-stores"), allow(dead_code, reason = "some clients parse the addresses by themselves"))]
 impl ServerAddress {
     /// Parses `host`, `host:port` or `[v6]:port`. `None`: the text is none of these.
     #[must_use]
@@ -95,7 +97,7 @@ impl ServerAddress {
     }
 }
 
-#[cfg(any(feature = "etcd", feature = "redis"))]
+#[cfg(feature = "network-store")]
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(joined(&self.host, Some(self.port)).as_deref().unwrap_or(&self.host))

@@ -6,7 +6,7 @@
 compile_error!("elect is for Linux: it kills by cgroup, /proc and subreaper, which nothing else has");
 
 mod async_fd;
-#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+#[cfg(feature = "network-store")]
 mod bounded_file;
 mod cli;
 mod command_env;

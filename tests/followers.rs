@@ -74,12 +74,12 @@ fn followers_are_told_of_every_leader_and_gone_before_their_own_candidate_leads(
     take_turns(&sandbox, candidates);
 }
 
-#[cfg(feature = "etcd")]
+#[cfg(feature = "all-stores")]
 #[test]
-fn followers_are_told_of_every_leader_on_etcd_too() {
-    let etcd = crate::harness::etcd::EtcdServer::start();
+fn followers_are_told_of_every_leader_on_a_server_too() {
+    let server = crate::QueueServer::start();
     let sandbox = Sandbox::new();
-    let store = sandbox.below(&etcd.url());
+    let store = sandbox.below(&server.url());
     let start = |number| {
         let candidate = candidate(&sandbox, number, &Witness::new().follower());
         candidate.store(store.clone()).flag("--ttl", "3s").start()

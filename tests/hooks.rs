@@ -250,19 +250,20 @@ fn a_hook_beside_a_candidate_that_ends_is_gone_with_it() {
     }
 }
 
-#[cfg(feature = "etcd")]
-mod on_etcd {
+#[cfg(feature = "all-stores")]
+mod on_a_server {
     use super::*;
-    use crate::harness::etcd::EtcdServer;
+    use crate::QueueServer;
     use crate::harness::proxy::{Proxy, ProxyMode};
+    use crate::harness::server::StoreServer;
     use crate::harness::wait::throughout;
 
-    fn on(sandbox: &Sandbox, etcd: &EtcdServer) -> ElectCmd {
-        hooked(sandbox).store(sandbox.below(&etcd.url())).flag("--ttl", "3s")
+    fn on(sandbox: &Sandbox, server: &QueueServer) -> ElectCmd {
+        hooked(sandbox).store(server.url_for(sandbox)).flag("--ttl", "3s")
     }
 
-    fn waits(sandbox: &Sandbox, etcd: &EtcdServer) -> CandidateProcess {
-        let next = ElectCmd::new(sandbox).store(sandbox.below(&etcd.url())).flag("--ttl", "3s");
+    fn waits(sandbox: &Sandbox, server: &QueueServer) -> CandidateProcess {
+        let next = ElectCmd::new(sandbox).store(server.url_for(sandbox)).flag("--ttl", "3s");
         let next = next.witness(&Witness::new()).start();
         next.wait_until_waiting();
         next
@@ -270,19 +271,19 @@ mod on_etcd {
 
     #[test]
     fn what_happens_while_a_hook_runs_is_folded_into_one_more() {
-        let etcd = EtcdServer::start();
+        let server = QueueServer::start();
         let sandbox = Sandbox::new();
-        let on_etcd =
-            |name| ElectCmd::new(&sandbox).store(sandbox.below(&etcd.url())).flag("--ttl", "3s").flag("--name", name);
+        let on_server =
+            |name| ElectCmd::new(&sandbox).store(server.url_for(&sandbox)).flag("--ttl", "3s").flag("--name", name);
         let mut leaders = Vec::new();
         for name in ["first", "second", "third"] {
-            leaders.push(on_etcd(name).witness(&Witness::new()).start());
+            leaders.push(on_server(name).witness(&Witness::new()).start());
             // One after the other, so that the queue is in this order.
             leaders.last().expect("one").wait_for_log(if name == "first" { "elected" } else { "waiting: " });
         }
         let go = sandbox.path().join("go");
         let waits = format!("echo $ELECT_LEADER_NAME; until [ -e {} ]; do sleep 0.01; done", go.display());
-        let watcher = on_etcd("watcher").flag("--hook-timeout", "1h").flag("--on-change", &waits);
+        let watcher = on_server("watcher").flag("--hook-timeout", "1h").flag("--on-change", &waits);
         let watcher = watcher.witness(&Witness::new()).start();
         until("the hook runs", || watcher.output() == "first\n");
         for next in ["second", "third"] {
@@ -300,12 +301,12 @@ mod on_etcd {
 
     #[test]
     fn the_hook_runs_before_a_clean_release_and_a_keepers() {
-        let etcd = EtcdServer::start();
+        let server = QueueServer::start();
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             let sandbox = Sandbox::new();
-            let mut leader = on(&sandbox, &etcd).witness(&Witness::new()).start();
+            let mut leader = on(&sandbox, &server).witness(&Witness::new()).start();
             sandbox.starts(1);
-            let next = waits(&sandbox, &etcd);
+            let next = waits(&sandbox, &server);
             leader.signal(signal);
             leader.wait();
             sandbox.starts(2);
@@ -317,14 +318,14 @@ mod on_etcd {
 
     #[test]
     fn the_hook_runs_after_a_lease_that_was_lost_or_ran_out() {
-        let etcd = EtcdServer::start();
+        let server = QueueServer::start();
         let sandbox = Sandbox::new();
-        let proxy = Proxy::to(&etcd.address());
-        let store = sandbox.below(&format!("etcd://{}", proxy.address()));
+        let proxy = Proxy::to(&server.address());
+        let store = sandbox.below(&QueueServer::url_of(&proxy.address()));
         let tells = "echo \"$ELECT_ROLE $ELECT_ERROR\"";
-        let leader = on(&sandbox, &etcd).store(store).flag("--on-error", tells).witness(&Witness::new()).start();
+        let leader = on(&sandbox, &server).store(store).flag("--on-error", tells).witness(&Witness::new()).start();
         sandbox.starts(1);
-        let next = waits(&sandbox, &etcd);
+        let next = waits(&sandbox, &server);
         proxy.mode(ProxyMode::BlackHole);
         let ousted = || sandbox.history().notes.iter().filter(|(name, _)| name == "ousted.").count();
         until("it has run", || ousted() == 1);

@@ -2,24 +2,22 @@
 //! (DESIGN.md 2.5).
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-
-use nix::sys::signal::Signal;
 
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, until};
 
 /// More than the keeper takes in one message.
-const HUGE: usize = 70_000;
+#[cfg_attr(not(feature = "all-stores"), allow(dead_code, reason = "for the tests of stores"))]
+pub const HUGE: usize = 70_000;
 /// As much as a pipe takes in one piece.
 const LINE_BYTES_MAX: usize = 4096;
 /// It clears the screen, ends the line and begins another one.
-const EVIL: &str = "web-1\u{1b}[2J\u{9b}2J\r\n2026-11-20T17:00:00.123Z elect: elected term=9";
+#[cfg_attr(not(feature = "all-stores"), allow(dead_code, reason = "for the tests of stores"))]
+pub const EVIL: &str = "web-1\u{1b}[2J\u{9b}2J\r\n2026-11-20T17:00:00.123Z elect: elected term=9";
 
 /// Every line begins as elect's lines do, is of limited size, and steers no terminal.
 #[track_caller]
-fn is_plain(text: &str) {
+pub fn is_plain(text: &str) {
     // A carriage return is no end of a line here.
     for line in text.split('\n') {
         assert!(line.len() < LINE_BYTES_MAX, "{} bytes: {line:.200}", line.len());
@@ -38,13 +36,13 @@ fn is_plain_log(text: &str) {
 }
 
 /// With a program for everything that a leader's name is told to.
-fn curious(elect: ElectCmd) -> ElectCmd {
+pub fn curious(elect: ElectCmd) -> ElectCmd {
     elect.flag("--follower", &Witness::new().follower().line()).flag("--on-change", "true").witness(&Witness::new())
 }
 
 /// It has seen the record, and is shown to hold on: its command starts as soon as the boundary is free.
 #[track_caller]
-fn outlives(sandbox: &Sandbox, candidate: CandidateProcess, free: impl FnOnce()) {
+pub fn outlives(sandbox: &Sandbox, candidate: CandidateProcess, free: impl FnOnce()) {
     candidate.wait_for_log("waiting: ");
     free();
     until("it leads in the end", || !sandbox.history().starts.is_empty());
@@ -96,108 +94,6 @@ fn an_orphan_of_any_name_forges_no_line_of_the_log() {
     candidate.terminate();
 }
 
-/// A server that answers whatever it is asked with the same.
-fn babbler(answer: &'static [u8]) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("bound").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            std::thread::spawn(move || {
-                let mut asked = [0; 4096];
-                while stream.read(&mut asked).is_ok_and(|read| read > 0) {
-                    if stream.write_all(answer).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    port
-}
-
-#[cfg(feature = "redis")]
-#[test]
-fn what_a_server_answers_steers_no_terminal() {
-    let port = babbler(b"-ERR \x1b[2J\x1b]0;owned\x07 \xc2\x9b2J\r\n");
-    let sandbox = Sandbox::new();
-    let elect = || ElectCmd::new(&sandbox).store(format!("redis://127.0.0.1:{port}"));
-    let query = [
-        elect().status(&["cron"]),
-        elect().status(&[]),
-        elect().query("wait", &["cron", "--timeout", "1s"]),
-        elect().switch("-n").command(["true"]),
-    ];
-    for elect in query {
-        let ended = elect.run();
-        assert!(!ended.status.success(), "{ended:?}");
-        assert!(!ended.stderr.is_empty(), "{ended:?}");
-        is_plain(&ended.stderr);
-    }
-}
-
-#[cfg(feature = "redis")]
-#[test]
-fn a_huge_name_in_redis_wedges_no_candidate_and_is_shown() {
-    use crate::harness::redis::RedisServer;
-    use crate::harness::server::StoreServer;
-    let redis = RedisServer::start();
-    for (field, value) in [("name", "x".repeat(HUGE)), ("host", "h".repeat(HUGE)), ("name", EVIL.to_owned())] {
-        let sandbox = Sandbox::new();
-        let key = format!("{}:cron", sandbox.database());
-        let elect = || ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).flag("--ttl", "3s");
-        let first = elect().command(["true"]).run();
-        assert_eq!(first.status.code(), Some(0), "{first:?}");
-        redis.cli(&["hset", &key, field, &value, "port", "80", "state", "held", "ttl", "600000", "nonce", "77"]);
-        for words in [&["cron"][..], &[]] {
-            let seen = ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).status(words).run();
-            assert!(matches!(seen.status.code(), Some(0 | 3)), "{seen:.300?}");
-            is_plain(&seen.stdout);
-        }
-        let candidate = curious(elect()).start();
-        outlives(&sandbox, candidate, || {
-            redis.cli(&["hset", &key, field, "web-1", "state", "free", "nonce", "78"]);
-        });
-    }
-}
-
-#[cfg(feature = "mongodb")]
-#[test]
-fn a_huge_name_in_mongodb_wedges_no_candidate_and_is_shown() {
-    use ::mongodb::bson::doc;
-
-    use crate::harness::mongod::Mongod;
-    use crate::harness::server::StoreServer;
-    let mongod = Mongod::start();
-    let cases = [
-        ("leaderName", "x".repeat(HUGE)),
-        ("leaderHostname", "h".repeat(HUGE)),
-        ("leaderName", "x".repeat(12_000)),
-        ("leaderName", EVIL.to_owned()),
-        ("remark", "r".repeat(8_000_000)),
-    ];
-    for (field, value) in cases {
-        let sandbox = Sandbox::new();
-        let elect = || ElectCmd::new(&sandbox).store(mongod.url_for(&sandbox)).flag("--ttl", "3s");
-        let first = elect().command(["true"]).run();
-        assert_eq!(first.status.code(), Some(0), "{first:?}");
-        let cron = || doc! { "_id": "cron" };
-        let far = ::mongodb::bson::DateTime::from_millis(4_000_000_000_000);
-        let held = doc! { field: value, "leaderPort": 80, "state": "held", "ttlMs": 600_000_i64, "ttlExpire": far };
-        assert_eq!(mongod.update(&sandbox, cron(), doc! { "$set": held }), 1);
-        for words in [&["cron"][..], &[]] {
-            let seen = ElectCmd::new(&sandbox).store(mongod.url_for(&sandbox)).status(words).run();
-            assert!(matches!(seen.status.code(), Some(0 | 3)), "{seen:.300?}");
-            is_plain(&seen.stdout);
-        }
-        let candidate = curious(elect()).start();
-        outlives(&sandbox, candidate, || {
-            let free = doc! { field: "web-1", "state": "free", "seq": 78_i64 };
-            assert_eq!(mongod.update(&sandbox, cron(), doc! { "$set": free }), 1);
-        });
-    }
-}
-
 #[test]
 fn flags_beyond_their_limits_are_refused_with_the_limit() {
     let sandbox = Sandbox::new();
@@ -226,31 +122,4 @@ fn flags_beyond_their_limits_are_refused_with_the_limit() {
     }
     let planned = ElectCmd::new(&sandbox).query("plan", &["--ttl", "25h"]).run();
     planned.fails_with(2, &["--ttl", "24h"]);
-}
-
-#[cfg(feature = "redis")]
-#[test]
-fn a_permission_that_is_taken_away_later_ends_no_candidacy() {
-    use crate::harness::redis::RedisServer;
-    use crate::harness::server::StoreServer;
-    let redis = RedisServer::start();
-    let sandbox = Sandbox::new();
-    redis.cli(&["acl", "setuser", "waiter", "on", ">secret", "~*", "&*", "+@all"]);
-    let elect = || ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).flag("--ttl", "3s").witness(&Witness::new());
-    let waiting = || elect().flag("--username", "waiter").variable("ELECT_PASSWORD", "secret");
-    let leader = elect().start();
-    sandbox.starts(1);
-    let waiter = waiting().start();
-    waiter.wait_until_waiting();
-    redis.cli(&["acl", "setuser", "waiter", "-evalsha", "-eval"]);
-    until("it has met the refusal", || waiter.log().contains("ermission"));
-    // To those who come now it is final.
-    let late = waiting().run();
-    assert_eq!(late.status.code(), Some(77), "{late:?}");
-    redis.cli(&["acl", "setuser", "waiter", "+@all"]);
-    leader.terminate();
-    sandbox.starts(2);
-    waiter.signal(Signal::SIGTERM);
-    waiter.terminate();
-    sandbox.history().is_safe();
 }

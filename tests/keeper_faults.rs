@@ -232,13 +232,13 @@ fn is_at_rest(pid: i32) -> bool {
     call.split(' ').next().is_some_and(|number| [7, 271, 73].iter().any(|poll| number == poll.to_string()))
 }
 
-#[cfg(feature = "redis")]
+#[cfg(feature = "all-stores")]
 mod late {
     use super::*;
+    use crate::ObservedServer;
     use crate::harness::host_tools::attempt;
     use crate::harness::millis;
     use crate::harness::proxy::{Proxy, ProxyMode};
-    use crate::harness::redis::RedisServer;
     use crate::harness::server::StoreServer;
     use crate::harness::wait::{now, since};
     use crate::leases::{LEASE, candidate, candidate_for, through};
@@ -246,7 +246,7 @@ mod late {
     /// A start that comes too late while a hook runs beside it, and one that is made to wait again.
     #[test]
     fn a_start_that_was_too_late_is_made_again_beside_a_hook_that_goes_on() {
-        let server = RedisServer::start();
+        let server = ObservedServer::start();
         crate::leases::a_few_at_once(few(), || {
             let sandbox = Sandbox::new();
             let gate = SyscallGate::new(GatePoint::Exec);
@@ -294,7 +294,7 @@ mod late {
     #[test]
     fn a_keeper_that_is_busy_killing_a_crowd_is_not_given_up() {
         let size = crowd_size();
-        let server = RedisServer::start();
+        let server = ObservedServer::start();
         let sandbox = Sandbox::new();
         let proxy = Proxy::to(&server.address());
         let crowd = sandbox.path().join("crowd").display().to_string();
@@ -302,7 +302,7 @@ mod late {
         attempt(["cc", "-O1", "-o", &crowd, source]).expect("cc is there");
         let there = sandbox.path().join("there");
         let command = [crowd, size.to_string(), there.display().to_string()];
-        let mut leader = candidate_for(&sandbox, through::<RedisServer>(&proxy, &sandbox), "4s")
+        let mut leader = candidate_for(&sandbox, through::<ObservedServer>(&proxy, &sandbox), "4s")
             .flag("--containment", "tree")
             .command(command)
             .start();

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::STORES;
 use crate::harness::{ElectCmd, Sandbox, docs_under_test, host_tools};
 
 fn pages() -> Vec<PathBuf> {
@@ -71,7 +72,7 @@ fn named(text: &str) -> BTreeSet<String> {
 #[test]
 fn every_page_that_is_referred_to_exists_and_elect_1_refers_to_the_others() {
     let mut texts: Vec<PathBuf> = pages();
-    texts.push(docs_under_test::root().join("README.md"));
+    texts.extend(docs_under_test::readme_and_pages());
     for path in texts {
         let text = fs::read_to_string(&path).expect("readable");
         for name in named(&text) {
@@ -117,19 +118,17 @@ fn every_flag_that_the_handwritten_pages_name_exists() {
 fn each_kind_of_store_in_this_build_has_a_section() {
     let help = host_tools::attempt([docs_under_test::elect(), "run", "--help"]).expect("help");
     let page = docs_under_test::page("elect-stores.7");
-    for (scheme, section) in [
-        ("file:", "FILE"),
-        ("etcd://", "ETCD"),
-        ("redis://", "REDIS"),
-        ("mongodb://", "MONGODB"),
-        ("always:", "ALWAYS"),
-    ] {
-        if !help.contains(scheme) {
-            continue;
-        }
+    let (_, list) = help.split_once("Where the election is held, one of:").expect("--store lists the kinds");
+    let list = list.trim_start().lines().take_while(|line| !line.trim().is_empty());
+    // The other lines are the rest of a description.
+    let kinds: Vec<(&str, &str)> = list.filter_map(|line| line.split_whitespace().next()?.split_once(':')).collect();
+    assert!(kinds.len() > STORES.len(), "{kinds:?}");
+    for (name, rest) in kinds {
+        let scheme = format!("{name}:{}", if rest.starts_with("//") { "//" } else { "" });
+        let section = name.to_uppercase();
         let text = page.split(&format!(".SH {section}\n")).nth(1).and_then(|rest| rest.split("\n.SH ").next());
         let text = text.unwrap_or_else(|| panic!("no section {section}"));
-        assert!(!text.contains("has no such store") && text.contains(scheme), "{section}: {text}");
+        assert!(!text.contains("has no such store") && text.contains(&scheme), "{section}: {text}");
     }
 }
 

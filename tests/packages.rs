@@ -76,7 +76,7 @@ fn a_debian_package_brings_everything_to_its_place_and_takes_it_away_again() {
 }
 
 #[test]
-fn with_the_libraries_that_the_readme_names_it_is_pid_1_of_an_empty_root() {
+fn with_the_libraries_that_the_page_on_building_names_it_is_pid_1_of_an_empty_root() {
     let sandbox = Sandbox::new();
     let root = sandbox.path().join("root");
     let put = |from: &str| {
@@ -84,13 +84,13 @@ fn with_the_libraries_that_the_readme_names_it_is_pid_1_of_an_empty_root() {
         fs::create_dir_all(to.parent().expect("a file has a directory")).expect("created");
         fs::copy(from, to).expect("copied");
     };
-    let readme = fs::read_to_string(Path::new(sources()).join("README.md")).expect("a README");
+    let page = fs::read_to_string(Path::new(sources()).join("docs/building.md")).expect("a page");
     let listing = attempt(["ldd", elect().to_str().expect("plain")]).expect("a dynamic program");
     // linux-vdso.so.1 (0x…); libc.so.6 => /lib/…/libc.so.6 (0x…); /lib64/ld-linux-x86-64.so.2 (0x…)
     for line in listing.lines() {
         let Some(path) = line.split_whitespace().find(|word| word.starts_with('/')) else { continue };
         let name = path.rsplit('/').next().expect("a name");
-        assert!(readme.contains(name), "{name} is needed, and README does not name it");
+        assert!(page.contains(name), "{name} is needed, and docs/building.md does not name it");
         put(path);
     }
     fs::create_dir_all(root.join("proc")).expect("created");

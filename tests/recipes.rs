@@ -1,4 +1,4 @@
-//! What README and the manual tell people to type: run as written, on the file store, or looked at by the tool that owns
+//! What README, its pages and the manual tell people to type: run as written, on the file store, or looked at by the tool that owns
 //! the format. (The unit is in `systemd.rs`.)
 
 mod containers;
@@ -51,17 +51,18 @@ impl RecipeSandbox {
     }
 }
 
-/// The first block of README with this marker before it, or after this heading.
+/// The first block of README or its pages with this marker before it, or after this heading.
 #[track_caller]
 fn block(marker: &str) -> String {
-    let readme = docs_under_test::read("README.md");
-    let rest = readme.split_once(&format!("{marker}\n")).unwrap_or_else(|| panic!("README has no {marker}")).1;
+    let texts = docs_under_test::readme_and_pages().into_iter().map(|path| fs::read_to_string(path).expect("readable"));
+    let text: String = texts.collect();
+    let rest = text.split_once(&format!("{marker}\n")).unwrap_or_else(|| panic!("README has no {marker}")).1;
     let rest = rest.split_once("```").expect("a block").1.split_once('\n').expect("a line").1;
     rest.split_once("```").expect("its end").0.to_owned()
 }
 
 #[test]
-fn the_readme_and_the_manual_show_the_recipes_as_they_are() {
+fn the_pages_and_the_manual_show_the_recipes_as_they_are() {
     let mut seen = 0;
     for entry in fs::read_dir(docs_under_test::root().join("recipes")).expect("recipes") {
         let name = format!("recipes/{}", entry.expect("a recipe").file_name().display());

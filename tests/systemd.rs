@@ -1,21 +1,19 @@
-//! README's unit under a real systemd.
+//! The unit of the recipes under a real systemd.
 
 use std::fs;
-use std::path::Path;
 
 use nix::sys::signal::Signal;
 
 use crate::harness::systemd::{Systemd, unit};
-use crate::harness::{Sandbox, Witness, host_tools, processes, until};
+use crate::harness::{Sandbox, Witness, docs_under_test, host_tools, processes, until};
 
 /// Soon enough for a test.
 const SOON: &str = "RestartSec=50ms";
 
 #[test]
-fn the_unit_is_what_the_readme_shows() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).expect("a README");
-    let block = readme.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a unit in it");
+fn the_unit_is_what_the_page_of_recipes_shows() {
+    let recipes = docs_under_test::read("docs/recipes.md");
+    let block = recipes.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a unit in it");
     assert_eq!(block, fs::read_to_string(unit()).expect("the unit"));
 }
 

@@ -1,21 +1,16 @@
 //! One boundary that moves from store to store: the terms of all stores are in one number space (S1), so that whatever compares
-//! terms, like README's fence, accepts each new leader and no earlier one.
+//! terms, like the fence of the recipes, accepts each new leader and no earlier one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use ::mongodb::bson::doc;
-
-use crate::harness::etcd::EtcdServer;
-use crate::harness::mongod::SingleNodeReplicaSet;
-use crate::harness::redis::RedisServer;
-use crate::harness::server::StoreServer;
+use crate::harness::store_fixtures::{FixtureStore, start_all};
 use crate::harness::{ElectCmd, Sandbox, Witness, docs_under_test, host_tools};
 
 const TTL: &str = "3s";
 
-/// A database with README's fence, and a script that writes into it while it leads.
+/// A database with the fence of the recipes, and a script that writes into it while it leads.
 struct Fence {
     sandbox: Sandbox,
 }
@@ -65,36 +60,26 @@ impl Fence {
 }
 
 /// Of every kind, and none of them knows of another.
-struct Stores {
-    file: String,
-    etcd: EtcdServer,
-    redis: RedisServer,
-    mongodb: SingleNodeReplicaSet,
-}
+struct Stores(Vec<Box<dyn FixtureStore>>);
 
 impl Stores {
-    fn start(sandbox: &Sandbox) -> Stores {
-        Stores {
-            file: sandbox.store(),
-            etcd: EtcdServer::start(),
-            redis: RedisServer::start(),
-            mongodb: SingleNodeReplicaSet::start(),
-        }
+    fn start() -> Stores {
+        Stores(start_all())
     }
 
-    /// File → etcd → Redis → MongoDB → etcd → file.
-    fn route(&self) -> [String; 6] {
-        let (etcd, file) = (self.etcd.url(), &self.file);
-        [file.clone(), etcd.clone(), self.redis.url(), self.mongodb.url(), etcd, file.clone()]
+    /// From the file store to each of the others in turn, and back to the first two.
+    fn route(&self, sandbox: &Sandbox) -> Vec<String> {
+        let there = self.0.iter().chain([&self.0[1], &self.0[0]]);
+        there.map(|store| store.url(sandbox)).collect()
     }
 }
 
 #[test]
 fn terms_rise_while_a_boundary_moves_from_store_to_store_and_the_fence_accepts_each_leader() {
     let fence = Fence::new();
-    let stores = Stores::start(&fence.sandbox);
+    let stores = Stores::start();
     let mut terms: Vec<u64> = Vec::new();
-    for store in stores.route() {
+    for store in stores.route(&fence.sandbox) {
         // The second one follows the first in the same store.
         for _ in 0..2 {
             let term = fence.leads(&store);
@@ -106,19 +91,19 @@ fn terms_rise_while_a_boundary_moves_from_store_to_store_and_the_fence_accepts_e
         }
     }
     assert_eq!(fence.sql("SELECT count(*) FROM ledger").trim(), terms.len().to_string());
-    println!("figures: file, etcd, redis, mongodb, etcd, file: {terms:?}");
+    println!("figures: {}: {terms:?}", stores.0.iter().map(|store| store.name()).collect::<Vec<_>>().join(", "));
 }
 
 /// With a waiter in each store: the move is a stop here and a start there.
 #[test]
 fn terms_rise_while_candidates_wait_in_each_store_that_the_boundary_moves_to() {
     let sandbox = Sandbox::new();
-    let stores = Stores::start(&sandbox);
+    let stores = Stores::start();
     let candidate = |store: &str| {
         ElectCmd::new(&sandbox).store(store.to_owned()).flag("--ttl", TTL).witness(&Witness::new()).start()
     };
     let mut starts = 0;
-    for store in stores.route() {
+    for store in stores.route(&sandbox) {
         let leader = candidate(&store);
         starts += 1;
         sandbox.starts(starts);
@@ -131,7 +116,7 @@ fn terms_rise_while_candidates_wait_in_each_store_that_the_boundary_moves_to() {
     }
     let history = sandbox.history();
     history.is_safe();
-    assert_eq!(history.starts.len(), 12);
+    assert_eq!(history.starts.len(), starts);
     sandbox.is_left_empty();
 }
 
@@ -139,17 +124,16 @@ fn terms_rise_while_candidates_wait_in_each_store_that_the_boundary_moves_to() {
 #[test]
 fn terms_rise_through_stores_that_have_forgotten_the_boundary() {
     let fence = Fence::new();
-    let stores = Stores::start(&fence.sandbox);
+    let stores = Stores::start();
     let mut last = 0;
     for round in 0..2 {
-        for store in stores.route() {
+        for store in stores.route(&fence.sandbox) {
             let term = fence.leads(&store);
             assert!(term > last, "term {term} at {store} came after {last}, in round {round}");
             last = term;
         }
-        fs::remove_dir_all(fence.sandbox.locks()).expect("it was led there");
-        stores.etcd.etcdctl(&["del", "", "--prefix"]);
-        stores.redis.cli(&["flushall"]);
-        stores.mongodb.command("elect", doc! { "dropDatabase": 1 });
+        for store in &stores.0 {
+            store.forget(&fence.sandbox);
+        }
     }
 }

@@ -45,15 +45,15 @@ fn completions_are_current() {
 }
 
 #[test]
-fn the_help_in_the_readme_is_current() {
+fn the_help_in_the_page_on_usage_is_current() {
     const BEGIN: &str = "<!-- elect run -h -->\n```text\n";
     const END: &str = "```\n<!-- end -->";
     let mut command = super::command().term_width(100);
     command.build();
     let help = command.find_subcommand_mut("run").expect("there is one").render_help().to_string();
-    let path = root().join("README.md");
-    let readme = fs::read_to_string(&path).expect("a README");
-    let (before, rest) = readme.split_once(BEGIN).expect("the place where the help begins");
+    let path = root().join("docs/usage.md");
+    let page = fs::read_to_string(&path).expect("the page");
+    let (before, rest) = page.split_once(BEGIN).expect("the place where the help begins");
     let (_, after) = rest.split_once(END).expect("the place where it ends");
     let trimmed = help.lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n";
     is_current(&path, format!("{before}{BEGIN}{trimmed}{END}{after}").as_bytes());

@@ -35,7 +35,7 @@ use crate::config::{RunFlags, StoreFlags};
 use crate::exit::Exit;
 use crate::setup::{self, SetupError};
 use crate::store::StoreError;
-#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+#[cfg(feature = "network-store")]
 use crate::store::resolver;
 use crate::store::url::StoreUrl;
 use crate::text::escaped;
@@ -253,7 +253,7 @@ fn runtime(descriptors_needed: usize) -> Result<Runtime, SetupError> {
     setup::demand_descriptors(descriptors_needed)?;
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_io().enable_time();
-    #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+    #[cfg(feature = "network-store")]
     builder.max_blocking_threads(resolver::THREADS_MAX).thread_keep_alive(resolver::THREAD_KEEP_ALIVE);
     builder.build().map_err(SetupError::Runtime)
 }
@@ -264,7 +264,7 @@ fn runtime(descriptors_needed: usize) -> Result<Runtime, SetupError> {
 ///
 /// The kernel gives no thread.
 async fn prepare(store: &StoreUrl<'_>) -> Result<(), SetupError> {
-    #[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+    #[cfg(feature = "network-store")]
     if store.is_remote() {
         resolver::prepare().await.map_err(|error| SetupError::Thread { error })?;
     }

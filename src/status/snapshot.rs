@@ -333,7 +333,7 @@ pub(crate) mod tests {
     pub fn snapshot() -> StatusSnapshot {
         let identity = Identity { id: "me".into(), name: "web-2".into(), host: "host".into(), port: None };
         let candidacy = Candidacy { boundary: "cron".parse().expect("a name"), identity, ttl: 10 * SECOND };
-        StatusSnapshot::new(&candidacy, "etcd", true, (2 * SECOND, SECOND))
+        StatusSnapshot::new(&candidacy, "store", true, (2 * SECOND, SECOND))
     }
 
     fn lease(sent: Time) -> Lease {

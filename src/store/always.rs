@@ -4,9 +4,9 @@
 
 use async_trait::async_trait;
 
-use super::claim_release::ClaimRelease;
-use super::url::{StoreKind, StoreUrl};
-use super::{Access, CampaignResult, Candidacy, Notifier, Observation, RenewResult, Store, StoreError};
+use crate::store::claim_release::ClaimRelease;
+use crate::store::url::{StoreKind, StoreUrl};
+use crate::store::{Access, CampaignResult, Candidacy, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::Term;
 use elect_core::boundary::Boundary;
 use elect_core::limits::next_term;

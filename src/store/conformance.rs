@@ -1,7 +1,7 @@
 //! The behaviour that every store has, checked on the real one.
 //!
 //! The suite knows nothing but [`Store`]. A store's own tests hand it a [`StoreUnderTest`]: a place that holds elections, as often
-//! opened as asked, empty at first. Each case has boundaries of its own, so that several run at once.
+//! opened as asked, empty at first, and a [`ConformanceSupport`], which edits its records. Each case has boundaries of its own, so that several run at once.
 //!
 //! - [`basics`]: winning, waiting, renewing and releasing;
 //! - [`leases`]: the end of a lease, and of a record;
@@ -19,7 +19,7 @@ mod gate;
 mod hints;
 mod leases;
 mod records;
-mod tools;
+pub mod tools;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,12 +33,11 @@ use super::claim_release::{ClaimRelease, StoredClaim};
 use super::observer::Observer;
 use super::url::StoreUrl;
 use super::worker::{Events, channel};
-use super::{
-    Access, CampaignResult, Candidacy, Identity, Notifier, Observation, Password, RenewResult, Store, StoreError,
-};
+use super::{Access, CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::Term;
 use elect_keeper::Claim;
 use gate::Gate;
+use tools::ConformanceSupport;
 
 /// Longer than any case takes on a busy machine; only a failing case waits this long.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -58,6 +57,8 @@ pub struct StoreUnderTest {
     pub access: Access,
     /// The requested ttl, for stores that grant leases.
     pub ttl: Duration,
+    /// From the store's own tests.
+    pub support: &'static dyn ConformanceSupport,
 }
 
 type CaseFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -160,52 +161,26 @@ async fn sees(observer: &mut Observer, name: Option<&str>) -> Observation {
 }
 
 impl StoreUnderTest {
-    /// As `status` calls it.
-    fn kind(&self) -> &'static str {
-        StoreUrl::parse(&self.url).expect("a URL").kind().name()
-    }
-
     /// Host and port of its server.
-    fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         let (_, rest) = self.url.split_once("//").expect("a server");
         &rest[..rest.find(['/', '?']).unwrap_or(rest.len())]
     }
 
-    /// The database of a MongoDB.
-    fn database(&self) -> &str {
-        let (_, path) = self.url.rsplit_once('/').expect("a database");
-        path.split('?').next().unwrap_or_default()
-    }
-
     /// The same server behind a gate.
     fn through(&self, gate: &Gate) -> StoreUnderTest {
-        let url = self.url.replacen(self.address(), gate.address(), 1);
-        // A replica set tells its members' own addresses.
-        let url = if self.kind() == "mongodb" { format!("{url}?directConnection=true") } else { url };
+        let url = self.support.behind_gate(self.url.replacen(self.address(), gate.address(), 1));
         StoreUnderTest { url, ..self.clone() }
     }
 
     /// A part of the same store in which no other case has boundaries.
-    fn apart(&self, name: &str) -> StoreUnderTest {
-        let url = match self.kind() {
-            "redis" => format!("{}?prefix={name}:", self.url),
-            "mongodb" => format!("{}-{name}", self.url),
-            _ => format!("{}/{name}", self.url),
-        };
-        StoreUnderTest { url, ..self.clone() }
+    pub fn apart(&self, name: &str) -> StoreUnderTest {
+        StoreUnderTest { url: self.support.part(&self.url, name), ..self.clone() }
     }
 
-    /// A candidate that the store will not have.
+    /// A candidate that the store refuses.
     fn shut_out(&self) -> TestCandidate {
-        if self.kind() != "file" {
-            let mut site = self.clone();
-            site.access.username = Some("nobody".to_owned());
-            site.access.password = Some(Password(WRONG_PASSWORD.to_owned()));
-            return site.player("shut-out", "one");
-        }
-        let site = self.apart("not-a-directory");
-        std::fs::write(site.url.strip_prefix("file:").expect("a path"), "").expect("a file");
-        site.player("shut-out", "one")
+        self.support.refused(self).player("shut-out", "one")
     }
 
     fn store(&self) -> Box<dyn Store> {
@@ -332,15 +307,34 @@ mod always {
 
     use tokio::time::timeout;
 
+    use super::tools::{ConformanceSupport, Plant};
     use super::{Access, StoreUnderTest};
     use crate::store::{CampaignResult, RenewResult};
     use elect_keeper::clock;
 
+    #[derive(Debug)]
+    struct NoRecords;
+
+    #[async_trait::async_trait(?Send)]
+    impl ConformanceSupport for NoRecords {
+        fn can_hold(&self, _: Plant) -> bool {
+            false
+        }
+
+        async fn plant(&self, _: &StoreUnderTest, boundary: &str, plant: Plant) {
+            panic!("{plant:?} in {boundary}: there is no record");
+        }
+
+        async fn delete(&self, _: &StoreUnderTest, boundary: &str) {
+            panic!("{boundary}: there is no record");
+        }
+    }
+
     /// The items of the suite that make sense without an election.
     #[test]
     fn it_behaves_like_a_store_on_which_everyone_leads() {
-        let site =
-            StoreUnderTest { url: "always:".to_owned(), access: Access::default(), ttl: Duration::from_secs(10) };
+        let (url, access) = ("always:".to_owned(), Access::default());
+        let site = StoreUnderTest { url, access, ttl: Duration::from_secs(10), support: &NoRecords };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let before = clock::wall_millis();

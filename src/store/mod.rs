@@ -8,36 +8,27 @@
 //! Observers take no part in an election: they use [`Store::observe`], [`Store::observe_all`] and
 //! [`Store::wait_for_change`], none of which writes, takes a lock, or is visible to a candidate.
 //!
-//! A store is a folder, such as `etcd/`, with an implementation of [`Store`] or, if it grants no leases of its own, of
-//! `record_store::Backend`. Its line in [`registry::REGISTRY`] makes it known to the URL, the help and the keeper.
-//! CONTRIBUTING.md lists all steps.
+//! Adding a store: a folder with an implementation of [`Store`], and its lines in [`registry`], the one file here that names
+//! stores. Help texts, schemes and completions derive from it. `CONTRIBUTING.md` lists the places outside of `src`.
 
 #![cfg_attr(
-    not(any(feature = "etcd", feature = "mongodb", feature = "redis")),
+    not(feature = "network-store"),
     expect(dead_code, reason = "what stores on the network need, in a build without one")
 )]
 
 mod access;
-mod always;
 mod bounds;
 pub mod claim_release;
 #[cfg(test)]
 mod conformance;
-#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+#[cfg(feature = "network-store")]
 mod connection;
-#[cfg(feature = "etcd")]
-mod etcd;
-mod file;
-#[cfg(feature = "mongodb")]
-mod mongodb;
 pub mod observer;
 mod record;
-#[cfg(any(feature = "mongodb", feature = "redis"))]
+#[cfg(feature = "record-store")]
 mod record_store;
-#[cfg(feature = "redis")]
-mod redis;
 pub mod registry;
-#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
+#[cfg(feature = "network-store")]
 pub mod resolver;
 pub mod url;
 pub mod worker;
@@ -112,7 +103,10 @@ pub enum RenewResult {
     },
     /// The boundary is ours, but not under the term of the win, which was not verified: the store keeps a newer one. The
     /// next campaign finds the same place and another term. Neither a credit nor a loss.
-    #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "an etcd alone keeps terms apart from candidates"))]
+    #[cfg_attr(
+        not(feature = "all-stores"),
+        allow(dead_code, reason = "not every store keeps terms apart from candidates")
+    )]
     Outdated,
     /// The boundary is not ours any more. Final.
     Lost {

@@ -11,6 +11,21 @@ pub use elect_core::takeover::RecordState;
 /// The newest record format that this elect writes and reads.
 pub const VERSION: u32 = 2;
 
+/// The format of a record that this elect does not read. Shown, it is the rest of a sentence about the record.
+#[derive(Debug, thiserror::Error)]
+#[error("of format {0}, and this elect knows {VERSION}: upgrade it")]
+pub struct NewerFormat(pub u64);
+
+/// Checks the format of a record, before anything else of it is read.
+///
+/// # Errors
+///
+/// [`NewerFormat`]: the record was written by a newer elect.
+pub fn check_version(version: impl Into<u64>) -> Result<(), NewerFormat> {
+    let version = version.into();
+    if version > u64::from(VERSION) { Err(NewerFormat(version)) } else { Ok(()) }
+}
+
 /// A record as the stores keep it. Fields are added, never renamed; unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {

@@ -5,11 +5,11 @@
 //! time, however many attempts ask for it, so that a resolver that hangs occupies one thread and not one more with each attempt.
 //! While a lookup is under way or fails, the addresses are used that the last one found.
 //!
-//! The driver of MongoDB resolves names by itself, in the same pool: it has the thread, but not the remembered addresses.
+//! A client library that resolves names by itself, in the same pool, has the thread, but not the remembered addresses.
 
 #![cfg_attr(
-    not(any(feature = "etcd", feature = "redis")),
-    allow(dead_code, reason = "MongoDB's driver looks names up itself, and needs the prepared thread alone")
+    not(feature = "all-stores"),
+    allow(dead_code, reason = "a client that looks names up by itself needs the prepared thread alone")
 )]
 
 use std::io;
@@ -65,7 +65,6 @@ pub async fn prepare() -> io::Result<()> {
 /// # Errors
 ///
 /// No thread can be made.
-#[cfg(feature = "mongodb")]
 pub async fn ensure_prepared() -> io::Result<()> {
     if PREPARED.load(Ordering::Relaxed) { Ok(()) } else { prepare().await }
 }

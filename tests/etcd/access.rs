@@ -7,10 +7,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{LEASE, candidate, candidate_for, real};
+use crate::etcd::server::{EtcdOptions, EtcdServer};
 use crate::harness::certificates::Certificates;
-use crate::harness::etcd::{EtcdOptions, EtcdServer, PASSWORD};
 use crate::harness::ports::free_port;
 use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::server::PASSWORD;
 use crate::harness::wait::{now, since, throughout};
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness};
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{LEASE, candidate_for};
-use crate::harness::cluster::EtcdCluster;
-use crate::harness::etcd::{EtcdOptions, EtcdServer};
+use crate::etcd::members::EtcdCluster;
+use crate::etcd::server::{EtcdOptions, EtcdServer};
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{CandidateProcess, Sandbox, Witness, is_long, millis, processes};
 

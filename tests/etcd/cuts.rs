@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{candidate, through};
-use crate::harness::etcd::EtcdServer;
+use crate::etcd::server::EtcdServer;
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::wait::{throughout, until};
 use crate::harness::{Sandbox, Witness};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{LEASE, TTL, real};
-use crate::harness::etcd::EtcdServer;
+use crate::etcd::server::EtcdServer;
 use crate::harness::journal::median;
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::resource_usage::ResourceUsage;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{candidate, handover_runs};
+use crate::etcd::server::{EtcdOptions, EtcdServer};
 use crate::harness::containment_support::tiers;
-use crate::harness::etcd::{EtcdOptions, EtcdServer};
 use crate::harness::faults;
 use crate::harness::wait::{now, since, throughout};
 use crate::harness::{ElectCmd, Sandbox, Witness, few, until};

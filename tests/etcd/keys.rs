@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{LEASE, candidate, handover_runs};
-use crate::harness::etcd::EtcdServer;
+use crate::etcd::server::EtcdServer;
 use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::{eventually, now, since, throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Measurements, Sandbox, Witness, few, processes};

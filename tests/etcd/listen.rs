@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::candidate;
-use crate::harness::etcd::EtcdServer;
+use crate::etcd::server::EtcdServer;
 use crate::harness::{Sandbox, Witness, until};
 use crate::listen::{counter, document, each_state_is_shown, idle, port_of, status};
 

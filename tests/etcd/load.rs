@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{candidate_for, real};
-use crate::harness::etcd::EtcdServer;
+use crate::etcd::server::EtcdServer;
 use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::wait::{now, since, until};
 use crate::harness::{CandidateProcess, Sandbox, Witness, is_long, millis};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{LEASE, candidate, candidate_for, through};
-use crate::harness::etcd::EtcdServer;
+use crate::etcd::server::EtcdServer;
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::wait::{now, since};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, until};

@@ -8,20 +8,43 @@ mod floods;
 mod foreign_values;
 mod handover;
 mod keys;
+#[cfg(feature = "all-stores")]
+mod limits;
 #[cfg(feature = "listen")]
 mod listen;
 mod load;
+mod members;
 mod min_hold;
+mod secrets;
+pub mod server;
+mod servers;
 mod terminal;
 mod terms;
 #[cfg(feature = "listen")]
 mod waiters;
 
 use crate::harness::Sandbox;
-use crate::harness::etcd::EtcdServer;
 use crate::harness::proxy::Proxy;
+use crate::harness::store_fixtures::{ServerStore, StoreEntry};
 use crate::leases::{LEASE, TTL, candidate, candidate_for, handover_runs, real};
+use server::EtcdServer;
 
 fn through(proxy: &Proxy, sandbox: &Sandbox) -> String {
     crate::leases::through::<EtcdServer>(proxy, sandbox)
 }
+
+/// This store in the tests for all stores.
+pub const ENTRY: StoreEntry = StoreEntry {
+    name: "etcd",
+    part: |url, name| format!("{url}/{name}"),
+    fixtures: &[|| {
+        Box::new(ServerStore {
+            server: EtcdServer::start(),
+            notifies_changes: true,
+            kill: EtcdServer::kill,
+            restart: EtcdServer::restart,
+            enable_auth: EtcdServer::enable_auth,
+            forget: |etcd| drop(etcd.etcdctl(&["del", "", "--prefix"])),
+        })
+    }],
+};

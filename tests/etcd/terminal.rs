@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::candidate_for;
-use crate::harness::etcd::EtcdServer;
+use crate::etcd::server::EtcdServer;
 use crate::harness::terminal::PseudoTerminal;
 use crate::harness::wait::{throughout, until};
 use crate::harness::{Sandbox, Witness, processes};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::keys::{Etcdctl, QueueScenario, status};
 use super::{LEASE, candidate};
-use crate::harness::etcd::EtcdServer;
+use crate::etcd::server::EtcdServer;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::wallclock::WallClock;
 use crate::harness::{ElectCmd, Sandbox, Witness};

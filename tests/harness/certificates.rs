@@ -40,7 +40,7 @@ impl Certificates {
             certificates.make(authority, None);
         }
         certificates.make("server", Some("ca"));
-        // The name in a client's certificate is a user for etcd once users are asked for.
+        // The name in a client's certificate may be a user for a server that asks for users.
         certificates.make("elect", Some("ca"));
         certificates.make("other", Some("other-ca"));
         certificates

@@ -1,5 +1,6 @@
-//! What is written for people, as tests read it: README, the manual, the recipes.
+//! What is written for people, as tests read it: README and the pages that it refers to, the manual, the recipes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,15 @@ pub fn elect() -> &'static str {
 #[track_caller]
 pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// README, and the pages for users that it refers to.
+pub fn readme_and_pages() -> Vec<PathBuf> {
+    let readme = read("README.md");
+    let pages = readme.split("(docs/").skip(1).filter_map(|rest| rest.split_once(".md)")).map(|(name, _)| name);
+    let pages: BTreeSet<PathBuf> = pages.map(|name| root().join(format!("docs/{name}.md"))).collect();
+    assert!(pages.len() > 3, "{pages:?}");
+    std::iter::once(root().join("README.md")).chain(pages).collect()
 }
 
 #[track_caller]

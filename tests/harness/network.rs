@@ -44,7 +44,7 @@ impl Network {
     }
 
     /// Where the test's own servers are seen, from here and from every host: for
-    /// [`EtcdOptions::seen_at`](super::etcd::EtcdOptions::seen_at).
+    /// [`StoreServer::seen_at`](super::server::StoreServer::seen_at).
     pub fn address(&self) -> String {
         server(self.number)
     }

@@ -1,6 +1,10 @@
 //! Processes as `/proc` shows them.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -85,4 +89,26 @@ pub fn signal(pid: i32, signal: Signal) {
     assert!(pid > 1, "a signal to {pid} would reach others");
     // Gone already: nothing to tell.
     let _ = kill(Pid::from_raw(pid), signal);
+}
+
+/// Whose end of a connection it is, among processes on this machine.
+pub fn owner(client: &TcpStream, pids: &[AtomicI32]) -> Option<usize> {
+    let (here, there) = (client.local_addr().ok()?.port(), client.peer_addr().ok()?.port());
+    // Port numbers are the last four digits.
+    let (from, to) = (format!(":{there:04X}"), format!(":{here:04X}"));
+    let connections = BufReader::new(File::open("/proc/net/tcp").expect("/proc is there"));
+    let inode = connections.lines().map_while(Result::ok).find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_it = words.get(1)?.ends_with(&from) && words.get(2)?.ends_with(&to);
+        is_it.then(|| format!("socket:[{}]", words.get(9).copied().unwrap_or_default()))
+    })?;
+    let has_it = |pid: &AtomicI32| {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", pid.load(Ordering::SeqCst)));
+        descriptors
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|one| fs::read_link(one.path()).is_ok_and(|to| to == Path::new(&inode)))
+    };
+    pids.iter().position(has_it)
 }

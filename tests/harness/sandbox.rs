@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::journal::{History, LeaderEnv};
 use super::processes::{self, ProcessInfo};
-use super::{eventually, until, wait};
+use super::{eventually, store_fixtures, until, wait};
 
 #[derive(Debug)]
 pub struct Sandbox {
@@ -39,23 +39,14 @@ impl Sandbox {
         format!("file:{}", self.locks().display())
     }
 
-    /// Its name, also for what must be its own on a server that many share: a MongoDB's database.
+    /// Its name, also for what must be its own on a server that many share.
     pub fn database(&self) -> String {
         self.path().file_name().expect("a directory has a name").to_string_lossy().into_owned()
     }
 
-    /// A store on the network that many share, with a prefix or a database that is this place's alone.
+    /// A store on the network that many share, with keys that are this place's alone.
     pub fn below(&self, url: &str) -> String {
-        let name = self.database();
-        match url.split_once('?') {
-            Some((url, options)) if url.starts_with("mongodb") => {
-                format!("{}/{name}?{options}", url.trim_end_matches('/'))
-            }
-            None if url.starts_with("mongodb") => format!("{}/{name}", url.trim_end_matches('/')),
-            Some((url, options)) if url.starts_with("redis") => format!("{url}?{options}&prefix={name}:"),
-            None if url.starts_with("redis") => format!("{url}?prefix={name}:"),
-            _ => format!("{url}/{name}"),
-        }
+        store_fixtures::part(url, &self.database())
     }
 
     pub fn lock_file(&self) -> PathBuf {

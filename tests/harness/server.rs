@@ -2,6 +2,9 @@
 
 use super::Sandbox;
 
+/// Of every user that a server of the harness makes.
+pub const PASSWORD: &str = "correct horse";
+
 pub trait StoreServer: Sized + Sync {
     /// In figures.
     const NAME: &'static str;

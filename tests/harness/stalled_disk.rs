@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::host_tools::{as_root, clean_up};
 
-/// Sparse: what the log of an etcd reserves for itself (twice 64 MB), not what it takes.
+/// Sparse: what the log of a server reserves for itself (twice 64 MB), not what it takes.
 const SIZE: u64 = 256 << 20;
 
 /// A file system of its own in an image on a loop device, frozen and thawed by `fsfreeze`.

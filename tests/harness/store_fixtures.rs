@@ -1,20 +1,13 @@
 //! Every kind of store that can be observed, so that one test holds for all of them.
 //!
-//! Adding a store: an entry in [`STORES`].
+//! Adding a store: a [`StoreEntry`] in its own folder, which [`STORES`](crate::STORES) lists.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-#[cfg(feature = "etcd")]
-use super::etcd::EtcdServer;
-use super::etcd::PASSWORD;
-#[cfg(feature = "mongodb")]
-use super::mongod::{Mongod, SingleNodeReplicaSet};
-#[cfg(feature = "redis")]
-use super::redis::{self, RedisServer};
-#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
-use super::server::StoreServer;
+use super::server::{PASSWORD, StoreServer};
 use super::{CandidateProcess, ElectCmd, Sandbox, Witness};
+use crate::STORES;
 
 /// Short enough to be waited for, long enough for a laden machine.
 const TTL: &str = "3s";
@@ -25,8 +18,40 @@ pub struct StoreFixture {
     store: Box<dyn FixtureStore>,
 }
 
+/// One kind of store, as tests for all kinds use it.
+pub struct StoreEntry {
+    /// As `status` calls it. Its URLs begin with it.
+    pub name: &'static str,
+    /// The URL of a part of a store that many share: of this store, and with this name.
+    pub part: fn(&str, &str) -> String,
+    /// Each starts a store of this kind, alone and empty.
+    pub fixtures: &'static [StartStore],
+}
+
+pub type StartStore = fn() -> Box<dyn FixtureStore>;
+
+/// The file store, which every build has.
+const FILE: StoreEntry =
+    StoreEntry { name: "file", part: |url, name| format!("{url}/{name}"), fixtures: &[|| Box::new(FileStore)] };
+
+/// Every kind of store in this build.
+fn entries() -> impl Iterator<Item = &'static StoreEntry> {
+    std::iter::once(&FILE).chain(STORES.iter().copied())
+}
+
+/// Each kind of store in each of its forms, started.
+pub fn start_all() -> Vec<Box<dyn FixtureStore>> {
+    entries().flat_map(|entry| entry.fixtures).map(|start| start()).collect()
+}
+
+/// A part of a store that many share, of which no other test has the name.
+pub fn part(url: &str, name: &str) -> String {
+    let entry = entries().find(|entry| url.starts_with(entry.name));
+    (entry.unwrap_or_else(|| panic!("{url} is of no kind of store that main.rs lists")).part)(url, name)
+}
+
 /// A directory or a server in which elections are held.
-trait FixtureStore: Sync {
+pub trait FixtureStore: Sync {
     /// As `status` calls it.
     fn name(&self) -> &'static str;
     fn url(&self, sandbox: &Sandbox) -> String;
@@ -39,6 +64,8 @@ trait FixtureStore: Sync {
     fn restart(&self);
     /// From now on a user `stranger` with the [`PASSWORD`] exists, who may do nothing.
     fn enable_auth(&self);
+    /// All records are gone, as if there had never been one.
+    fn forget(&self, sandbox: &Sandbox);
 }
 
 struct FileStore;
@@ -65,23 +92,25 @@ impl FixtureStore for FileStore {
     fn restart(&self) {}
 
     fn enable_auth(&self) {}
+
+    fn forget(&self, sandbox: &Sandbox) {
+        fs::remove_dir_all(sandbox.locks()).expect("it was led there");
+    }
 }
 
 /// A server of the harness, and the functions by which the fixture steers it.
-#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
-struct ServerStore<S> {
-    server: S,
-    name: &'static str,
-    notifies_changes: bool,
-    kill: fn(&S),
-    restart: fn(&S),
-    enable_auth: fn(&S),
+pub struct ServerStore<S> {
+    pub server: S,
+    pub notifies_changes: bool,
+    pub kill: fn(&S),
+    pub restart: fn(&S),
+    pub enable_auth: fn(&S),
+    pub forget: fn(&S),
 }
 
-#[cfg(any(feature = "etcd", feature = "mongodb", feature = "redis"))]
 impl<S: StoreServer> FixtureStore for ServerStore<S> {
     fn name(&self) -> &'static str {
-        self.name
+        S::SCHEME
     }
 
     fn url(&self, _: &Sandbox) -> String {
@@ -107,70 +136,20 @@ impl<S: StoreServer> FixtureStore for ServerStore<S> {
     fn enable_auth(&self) {
         (self.enable_auth)(&self.server);
     }
-}
 
-/// Every kind of store: the only list that a new one joins.
-const STORES: &[fn() -> Box<dyn FixtureStore>] = &[
-    || Box::new(FileStore),
-    #[cfg(feature = "etcd")]
-    || {
-        Box::new(ServerStore {
-            server: EtcdServer::start(),
-            name: "etcd",
-            notifies_changes: true,
-            kill: EtcdServer::kill,
-            restart: EtcdServer::restart,
-            enable_auth: EtcdServer::enable_auth,
-        })
-    },
-    #[cfg(feature = "mongodb")]
-    || {
-        Box::new(ServerStore {
-            server: SingleNodeReplicaSet::start(),
-            name: "mongodb",
-            notifies_changes: true,
-            kill: |set| set.kill(),
-            restart: SingleNodeReplicaSet::restart,
-            enable_auth: SingleNodeReplicaSet::enable_auth,
-        })
-    },
-    // A standalone server has no change streams.
-    #[cfg(feature = "mongodb")]
-    || {
-        Box::new(ServerStore {
-            server: Mongod::start(),
-            name: "mongodb",
-            notifies_changes: false,
-            kill: Mongod::kill,
-            restart: Mongod::restart,
-            enable_auth: Mongod::enable_auth,
-        })
-    },
-    // Its data are on its disk: a server that forgets a leader is waited for (see tests/redis/data_loss.rs).
-    #[cfg(feature = "redis")]
-    || {
-        Box::new(ServerStore {
-            server: RedisServer::with(&redis::RedisOptions::new().durable()),
-            name: "redis",
-            notifies_changes: true,
-            kill: RedisServer::kill,
-            restart: RedisServer::restart,
-            enable_auth: |redis| {
-                redis.cli(&["acl", "setuser", "stranger", "on", &format!(">{PASSWORD}"), "-@all"]);
-            },
-        })
-    },
-];
+    fn forget(&self, _: &Sandbox) {
+        (self.forget)(&self.server);
+    }
+}
 
 /// The test on each of them, at once.
 pub fn for_each_store(test: impl Fn(StoreFixture) + Sync) {
     let test = &test;
     std::thread::scope(|scope| {
-        let run = |start: &fn() -> Box<dyn FixtureStore>| {
-            let start = *start;
+        let run = |&start: &StartStore| {
             scope.spawn(move || test(StoreFixture { sandbox: Sandbox::new().open_to_all(), store: start() }))
         };
-        let all: Vec<_> = STORES.iter().map(run).collect();
+        let all: Vec<_> = entries().flat_map(|entry| entry.fixtures).map(run).collect();
         for one in all {
             one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }

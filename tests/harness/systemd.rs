@@ -9,7 +9,7 @@ use super::candidate::{Witness, elect};
 use super::processes::{self, MARK};
 use super::{Sandbox, eventually, until};
 
-/// The unit that README shows.
+/// The unit that `docs/recipes.md` shows.
 pub fn unit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/elect@.service")
 }

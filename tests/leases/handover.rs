@@ -104,8 +104,8 @@ fn lose_the_host(server: &impl StoreServer, lease: Duration) -> Measurements {
     measurements
 }
 
-/// A `ttl`, a renewal interval and a second: a record that is observed is looked at once in a renewal interval, and etcd looks
-/// for leases that are over twice a second.
+/// A `ttl`, a renewal interval and a second: a record that is observed is looked at once in a renewal interval, and a
+/// server that grants leases looks for those that are over twice a second.
 #[track_caller]
 fn is_within_a_lease(measurements: &Measurements, lease: Duration) {
     let latest = measurements.handovers.iter().max().copied().unwrap_or_default();

@@ -9,13 +9,13 @@ use nix::sys::signal::Signal;
 
 use super::elect;
 use crate::harness::certificates::{CertificateFiles, Certificates};
-use crate::harness::mongod::{COLLECTION, Mongod, MongodOptions, PASSWORD, SET, SingleNodeReplicaSet};
 use crate::harness::ports::free_port;
 use crate::harness::proxy::{Proxy, ProxyMode};
-use crate::harness::server::StoreServer;
+use crate::harness::server::{PASSWORD, StoreServer};
 use crate::harness::wait::{now, since, throughout};
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness};
 use crate::leases::{LEASE, candidate, candidate_for, through};
+use crate::mongodb::server::{COLLECTION, Mongod, MongodOptions, SET, SingleNodeReplicaSet};
 
 /// What the manual says a user needs, and nothing else.
 const ACTIONS: [&str; 6] = ["find", "insert", "update", "changeStream", "createIndex", "listIndexes"];

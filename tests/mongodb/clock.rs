@@ -2,11 +2,11 @@
 
 use super::{SHORTLY, elect};
 use crate::harness::Sandbox;
-use crate::harness::mongod::{Mongod, MongodOptions, SingleNodeReplicaSet};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{throughout, until};
 use crate::harness::wallclock::WallClock;
 use crate::leases::candidate_for;
+use crate::mongodb::server::{Mongod, MongodOptions, SingleNodeReplicaSet};
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;

@@ -3,11 +3,11 @@
 use ::mongodb::bson::{Document, doc};
 
 use super::elect;
-use crate::harness::mongod::{Mongod, SingleNodeReplicaSet};
 use crate::harness::resource_usage::is_small;
 use crate::harness::server::StoreServer;
 use crate::harness::wait::until;
 use crate::harness::{ElectCmd, Sandbox};
+use crate::mongodb::server::{Mongod, SingleNodeReplicaSet};
 
 /// A little less than MongoDB accepts in one document.
 const TEXT_BYTES: usize = 15 << 20;

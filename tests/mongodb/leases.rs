@@ -1,7 +1,7 @@
 //! What every store with leases has to stand: on a set of one, which has elections and change streams; and what a server
 //! without them has to do by asking now and then.
 
-use crate::harness::mongod::{Mongod, SingleNodeReplicaSet};
+use crate::mongodb::server::{Mongod, SingleNodeReplicaSet};
 
 mod handover {
     use super::SingleNodeReplicaSet;
@@ -13,6 +13,13 @@ mod cuts {
     use super::SingleNodeReplicaSet;
 
     crate::leases::cuts::lease_tests!(SingleNodeReplicaSet);
+}
+
+#[cfg(feature = "all-stores")]
+mod limits {
+    use super::Mongod;
+
+    crate::resource_limits::limit_tests!(Mongod);
 }
 
 /// All at once: each waits most of the time, and has a server of its own.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::elect;
-use crate::harness::mongod::{Mongod, SingleNodeReplicaSet};
 use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, until};
 use crate::harness::{CandidateProcess, Sandbox, is_long, millis};
 use crate::leases::{candidate_for, real};
+use crate::mongodb::server::{Mongod, SingleNodeReplicaSet};
 
 fn cpu(candidate: &CandidateProcess) -> Duration {
     ResourceUsage::of(candidate.pid()).cpu + ResourceUsage::of(candidate.keeper()).cpu

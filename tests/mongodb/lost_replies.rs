@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::elect;
-use crate::harness::mongod::{Mongod, MongodOptions, SingleNodeReplicaSet, has};
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{eventually, now, since, throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, few, millis, side_by_side};
 use crate::leases::{candidate_for, through};
+use crate::mongodb::server::{Mongod, MongodOptions, SingleNodeReplicaSet, has};
 
 /// An attempt may take a tenth of it.
 const TTL: &str = "10s";

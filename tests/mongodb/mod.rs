@@ -3,19 +3,26 @@
 mod access;
 mod clock;
 mod floods;
+mod input_limits;
 mod leases;
 mod load;
 mod lost_replies;
 mod records;
+mod replica_set;
 mod replicas;
+pub mod server;
 mod ttl_index;
 
 use std::time::Duration;
 
+use ::mongodb::bson::doc;
+
 use crate::harness::server::StoreServer;
+use crate::harness::store_fixtures::{ServerStore, StoreEntry};
 use crate::harness::wait::until;
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::leases::candidate_for;
+use server::{Mongod, SingleNodeReplicaSet};
 
 fn elect(sandbox: &Sandbox, server: &impl StoreServer, ttl: &str) -> ElectCmd {
     candidate_for(sandbox, server.url_for(sandbox), ttl).witness(&Witness::new())
@@ -52,3 +59,38 @@ impl MongodbPair {
 
 /// Longer than a candidate with a ttl of 3 s would wait for a record that nobody touches.
 const SHORTLY: Duration = Duration::from_secs(4);
+
+/// This store in the tests for all stores: a set of one, and a server alone, which has no change streams.
+pub const ENTRY: StoreEntry = StoreEntry {
+    name: "mongodb",
+    part: |url, name| match url.split_once('?') {
+        Some((url, options)) => format!("{}/{name}?{options}", url.trim_end_matches('/')),
+        None => format!("{}/{name}", url.trim_end_matches('/')),
+    },
+    fixtures: &[
+        || {
+            Box::new(ServerStore {
+                server: SingleNodeReplicaSet::start(),
+                notifies_changes: true,
+                kill: |set| set.kill(),
+                restart: SingleNodeReplicaSet::restart,
+                enable_auth: SingleNodeReplicaSet::enable_auth,
+                forget: |set| forget(set),
+            })
+        },
+        || {
+            Box::new(ServerStore {
+                server: Mongod::start(),
+                notifies_changes: false,
+                kill: Mongod::kill,
+                restart: Mongod::restart,
+                enable_auth: Mongod::enable_auth,
+                forget,
+            })
+        },
+    ],
+};
+
+fn forget(mongod: &Mongod) {
+    mongod.command("elect", doc! { "dropDatabase": 1 });
+}

@@ -6,11 +6,11 @@ use std::time::Duration;
 use ::mongodb::bson::{DateTime, Document, doc};
 
 use super::{MongodbPair, elect};
-use crate::harness::mongod::{COLLECTION, Mongod, SingleNodeReplicaSet};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{ElectCmd, Measurements, Sandbox, Witness, few};
 use crate::leases::{LEASE, TTL, candidate, candidate_for};
+use crate::mongodb::server::{COLLECTION, Mongod, SingleNodeReplicaSet};
 
 /// Something that ends a leader's term from outside.
 struct Tampering {

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use crate::harness::mongod::Mongod;
-use crate::harness::replicas::ReplicaSet;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, is_long, millis};
 use crate::leases::{LEASE, candidate, candidate_for};
+use crate::mongodb::replica_set::ReplicaSet;
+use crate::mongodb::server::Mongod;
 
 /// What tells the two sides apart: who names the set follows its elections, who names one member stays with it.
 struct ReplicaSetScenario {

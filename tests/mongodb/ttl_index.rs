@@ -5,11 +5,11 @@ use std::time::Duration;
 use ::mongodb::bson::{Bson, DateTime, doc};
 
 use super::elect;
-use crate::harness::mongod::{MongodOptions, SingleNodeReplicaSet, has};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{ElectCmd, Sandbox};
 use crate::leases::candidate_for;
+use crate::mongodb::server::{MongodOptions, SingleNodeReplicaSet, has};
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 

@@ -35,7 +35,7 @@ fn haproxy_sends_to_the_leader() {
     let start = |name: &str, (serves, asked): (u16, u16)| -> CandidateProcess {
         fs::create_dir(workspace.path(name)).expect("created");
         fs::write(workspace.path(name).join("who"), name).expect("written");
-        // README's comment, with ports of this test.
+        // The recipe's comment, with ports of this test.
         let line = format!(
             "elect run -b web --listen 127.0.0.1:{asked} -- python3 -m http.server {serves} -b 127.0.0.1 -d {name}"
         );

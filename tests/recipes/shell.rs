@@ -31,11 +31,14 @@ echo "$? $words" >>asked
 const VERBS: [&str; 10] =
     ["run", "status", "assert", "extend", "resign", "proclaim", "watch", "wait", "plan", "completions"];
 
-/// Every line of a block of shell in README or of the manual that is one of elect's.
+/// Every line of a block of shell in README and its pages, or of the manual, that is one of elect's.
 fn command_lines() -> Vec<String> {
-    let readme = docs_under_test::read("README.md");
-    let blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let mut lines: Vec<String> = blocks.flat_map(str::lines).map(str::to_owned).collect();
+    let mut lines: Vec<String> = Vec::new();
+    for path in docs_under_test::readme_and_pages() {
+        let text = fs::read_to_string(path).expect("readable");
+        let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+        lines.extend(blocks.flat_map(str::lines).map(str::to_owned));
+    }
     for entry in fs::read_dir(docs_under_test::root().join("man")).expect("man pages") {
         let page = fs::read_to_string(entry.expect("a page").path()).expect("readable");
         lines.extend(docs_under_test::plain(&page).lines().map(|line| line.trim().to_owned()));
@@ -227,7 +230,7 @@ fn green_is_warm_before_blue_ends_and_one_of_them_serves() {
     drop(deployment);
 }
 
-/// What README says of it.
+/// As `docs/comparison.md` says of it.
 #[test]
 fn flock_leaves_its_command_behind_and_the_lock_with_it() {
     let workspace = RecipeSandbox::new();

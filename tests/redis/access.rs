@@ -9,13 +9,11 @@ use super::{elect, led_before};
 use crate::harness::certificates::Certificates;
 use crate::harness::docs_under_test;
 use crate::harness::ports::free_port;
-use crate::harness::redis::{RedisOptions, RedisServer};
-use crate::harness::server::StoreServer;
+use crate::harness::server::{PASSWORD, StoreServer};
 use crate::harness::wait::{now, since, throughout};
-use crate::harness::{ElectCmd, Ended, Sandbox, Witness};
+use crate::harness::{ElectCmd, Ended, Sandbox, Witness, until};
 use crate::leases::{LEASE, candidate};
-
-const PASSWORD: &str = "correct horse";
+use crate::redis::server::{RedisOptions, RedisServer};
 
 /// What the manual says a user needs, and nothing else.
 const RULES: [&str; 18] = [
@@ -212,4 +210,39 @@ fn a_server_that_stands_still_is_not_stormed() {
     assert!(made < 5 * (stood + 5), "a storm: {made}");
     leader.terminate();
     sandbox.history().is_safe();
+}
+
+#[test]
+fn a_permission_that_is_taken_away_later_ends_no_candidacy() {
+    let redis = RedisServer::start();
+    let sandbox = Sandbox::new();
+    redis.cli(&["acl", "setuser", "waiter", "on", ">secret", "~*", "&*", "+@all"]);
+    let elect = || ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).flag("--ttl", "3s").witness(&Witness::new());
+    let waiting = || elect().flag("--username", "waiter").variable("ELECT_PASSWORD", "secret");
+    let leader = elect().start();
+    sandbox.starts(1);
+    let waiter = waiting().start();
+    waiter.wait_until_waiting();
+    redis.cli(&["acl", "setuser", "waiter", "-evalsha", "-eval"]);
+    until("it has met the refusal", || waiter.log().contains("ermission"));
+    // To those who come now it is final.
+    let late = waiting().run();
+    assert_eq!(late.status.code(), Some(77), "{late:?}");
+    redis.cli(&["acl", "setuser", "waiter", "+@all"]);
+    leader.terminate();
+    sandbox.starts(2);
+    waiter.signal(Signal::SIGTERM);
+    waiter.terminate();
+    sandbox.history().is_safe();
+}
+
+#[test]
+fn a_password_in_a_url_that_is_refused_is_not_repeated() {
+    let sandbox = Sandbox::new();
+    let store = format!("redis://elect:{PASSWORD}@127.0.0.1:1/elect");
+    for elect in crate::secrets::ways_to_name(&sandbox, &store) {
+        let ended = elect.run();
+        assert!(!format!("{ended:?}").contains(PASSWORD), "{ended:?}");
+        ended.fails_with(2, &["--store"]);
+    }
 }

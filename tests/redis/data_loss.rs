@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::{RedisPair, SHORTLY, elect, key, led_before};
-use crate::harness::redis::{RedisOptions, RedisServer};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::wallclock::WallClock;
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, processes};
+use crate::redis::server::{RedisOptions, RedisServer};
 
 const LONG_AND_SHORT: [&str; 2] = ["60s", "5s"];
 const EQUAL: [&str; 2] = ["3s", "3s"];

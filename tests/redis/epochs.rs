@@ -8,12 +8,12 @@ use nix::sys::signal::Signal;
 
 use super::{RedisPair, elect, key, led_before};
 use crate::harness::journal::{median, millis};
-use crate::harness::redis::{RedisOptions, RedisServer};
-use crate::harness::sentinel::Sentinel;
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{CandidateProcess, Sandbox, Witness, few, processes};
 use crate::leases::{LEASE, a_few_at_once, candidate, candidate_for};
+use crate::redis::sentinel::Sentinel;
+use crate::redis::server::{RedisOptions, RedisServer};
 
 /// S2: a candidate sees no record and is stopped; meanwhile another one waits, takes and leads; all is deleted.
 fn forgotten_between_two_looks() -> usize {

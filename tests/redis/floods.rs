@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use super::{elect, key, led_before};
-use crate::harness::fake_redis::{FakeRedis, FakeReply, as_redis};
-use crate::harness::redis::{RedisOptions, RedisServer};
 use crate::harness::resource_usage;
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::leases::{candidate, candidate_for};
+use crate::redis::fake_redis::{FakeRedis, FakeReply, as_redis};
+use crate::redis::server::{RedisOptions, RedisServer};
 
 #[track_caller]
 fn is_small(what: &str, candidate: &CandidateProcess) {

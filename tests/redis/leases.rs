@@ -1,6 +1,6 @@
 //! What every store with leases has to stand.
 
-use crate::harness::redis::RedisServer;
+use crate::redis::server::RedisServer;
 
 mod handover {
     use super::RedisServer;

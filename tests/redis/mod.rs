@@ -3,21 +3,28 @@
 mod access;
 mod data_loss;
 mod epochs;
+mod fake_redis;
 mod floods;
+mod input_limits;
 mod leases;
+#[cfg(feature = "all-stores")]
+mod limits;
 mod load;
 mod no_wait;
 mod replicas;
+mod sentinel;
 mod sentinels;
+pub mod server;
 mod server_errors;
 
 use std::time::Duration;
 
-use crate::harness::redis::RedisServer;
-use crate::harness::server::StoreServer;
+use crate::harness::server::{PASSWORD, StoreServer};
+use crate::harness::store_fixtures::{ServerStore, StoreEntry};
 use crate::harness::wait::until;
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::leases::candidate_for;
+use server::{RedisOptions, RedisServer};
 
 fn elect(sandbox: &Sandbox, redis: &RedisServer, ttl: &str) -> ElectCmd {
     candidate_for(sandbox, redis.url_for(sandbox), ttl).witness(&Witness::new())
@@ -67,3 +74,24 @@ impl RedisPair {
 
 /// Longer than a candidate with the short ttl would wait by its own.
 const SHORTLY: Duration = Duration::from_secs(7);
+
+/// This store in the tests for all stores. Its data are on its disk: a server that forgets a leader is waited for ([`data_loss`]).
+pub const ENTRY: StoreEntry = StoreEntry {
+    name: "redis",
+    part: |url, name| match url.split_once('?') {
+        Some((url, options)) => format!("{url}?{options}&prefix={name}:"),
+        None => format!("{url}?prefix={name}:"),
+    },
+    fixtures: &[|| {
+        Box::new(ServerStore {
+            server: RedisServer::with(&RedisOptions::new().durable()),
+            notifies_changes: true,
+            kill: RedisServer::kill,
+            restart: RedisServer::restart,
+            enable_auth: |redis| {
+                redis.cli(&["acl", "setuser", "stranger", "on", &format!(">{PASSWORD}"), "-@all"]);
+            },
+            forget: |redis| drop(redis.cli(&["flushall"])),
+        })
+    }],
+};

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{elect, key, led_before};
 use crate::harness::proxy::{Proxy, ProxyMode};
-use crate::harness::redis::{RedisOptions, RedisServer};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, millis};
 use crate::leases::{LEASE, candidate, candidate_for, through};
+use crate::redis::server::{RedisOptions, RedisServer};
 
 /// From its start to the command's.
 fn leads_after(sandbox: &Sandbox, candidate: ElectCmd, starts: usize) -> (CandidateProcess, Duration) {

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use super::led_before;
-use crate::harness::redis::{RedisOptions, RedisServer};
-use crate::harness::sentinel::Sentinel;
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, few, millis};
 use crate::leases::{LEASE, a_few_at_once, candidate};
+use crate::redis::sentinel::Sentinel;
+use crate::redis::server::{RedisOptions, RedisServer};
 
 /// Longer than it takes to promote a replica, and for a lease to run out after that.
 const LONG_ENOUGH: Duration = Duration::from_secs(12);

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::led_before;
 use crate::harness::certificates::Certificates;
-use crate::harness::fake_redis::{FakeRedis, FakeReply, as_redis, names};
 use crate::harness::ports::free_port;
-use crate::harness::redis::{RedisOptions, RedisServer};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::leases::candidate;
+use crate::redis::fake_redis::{FakeRedis, FakeReply, as_redis, names};
+use crate::redis::server::{RedisOptions, RedisServer};
 
 const PASSWORD: &str = "correct horse";
 

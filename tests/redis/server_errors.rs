@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::{RedisPair, elect, led_before};
 use crate::harness::ports::free_port;
-use crate::harness::redis::{RedisOptions, RedisServer};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{Sandbox, processes};
+use crate::redis::server::{RedisOptions, RedisServer};
 
 /// A leader with a long lease, which renews each second and so meets every fault within one, and a candidate with a short ttl.
 fn long_and_short_lease(redis: &RedisServer) -> RedisPair {

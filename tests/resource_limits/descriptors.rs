@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use super::is_orderly;
-use crate::harness::etcd::EtcdServer;
+use crate::ObservedServer;
 use crate::harness::host_tools::attempt;
-use crate::harness::mongod::Mongod;
 use crate::harness::proxy::{Proxy, ProxyMode};
-use crate::harness::redis::RedisServer;
 use crate::harness::server::StoreServer;
 use crate::harness::wait::throughout;
 use crate::harness::{ElectCmd, Sandbox, Witness, processes, until};
@@ -45,7 +43,7 @@ fn on_a_file_the_command_has_the_lock_below_every_limit() {
 }
 
 /// A limit at which elect starts is enough for a reconnect as well.
-fn low_limits_on<S: StoreServer>() {
+pub fn a_limit_at_which_elect_starts_is_enough<S: StoreServer>() {
     let server = S::start();
     let proxy = Proxy::to(&server.address());
     let mut lowest = None;
@@ -81,23 +79,8 @@ fn low_limits_on<S: StoreServer>() {
     sandbox.is_left_empty();
 }
 
-#[test]
-fn on_redis_a_limit_at_which_elect_starts_is_enough() {
-    low_limits_on::<RedisServer>();
-}
-
-#[test]
-fn on_etcd_a_limit_at_which_elect_starts_is_enough() {
-    low_limits_on::<EtcdServer>();
-}
-
-#[test]
-fn on_mongodb_a_limit_at_which_elect_starts_is_enough() {
-    low_limits_on::<Mongod>();
-}
-
 /// The connection breaks while the leader may open nothing: the attempts fail, and the first one after that succeeds.
-fn reconnects_after_a_full_table<S: StoreServer>() {
+pub fn a_leader_reconnects_after_its_descriptors_ran_out<S: StoreServer>() {
     let server = S::start();
     let proxy = Proxy::to(&server.address());
     let sandbox = Sandbox::new();
@@ -133,26 +116,11 @@ fn reconnects_after_a_full_table<S: StoreServer>() {
 }
 
 #[test]
-fn a_leader_on_redis_reconnects_after_its_descriptors_ran_out() {
-    reconnects_after_a_full_table::<RedisServer>();
-}
-
-#[test]
-fn a_leader_on_etcd_reconnects_after_its_descriptors_ran_out() {
-    reconnects_after_a_full_table::<EtcdServer>();
-}
-
-#[test]
-fn a_leader_on_mongodb_reconnects_after_its_descriptors_ran_out() {
-    reconnects_after_a_full_table::<Mongod>();
-}
-
-#[test]
 fn who_asks_gets_one_sentence_or_an_answer() {
-    let redis = RedisServer::start();
+    let server = ObservedServer::start();
     for descriptors in 4..=40 {
         let sandbox = Sandbox::new();
-        let query = ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).status(&["cron"]);
+        let query = ElectCmd::new(&sandbox).store(server.url_for(&sandbox)).status(&["cron"]);
         let ended = with_at_most(query, descriptors).run();
         assert!(!ended.stderr.contains("panicked"), "{ended:?}");
         let status = ended.status.code();

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::{example, is_orderly};
-use crate::harness::redis::RedisServer;
+use crate::ObservedServer;
 use crate::harness::server::StoreServer;
 use crate::harness::{ElectCmd, Sandbox};
 use crate::leases::candidate_for;
@@ -16,10 +16,10 @@ fn refusing(calls: &[&str]) -> Vec<OsString> {
 /// The C library goes back to `clone` where `clone3` is unknown, and takes any other refusal for one.
 #[test]
 fn without_clone3_elect_works_or_says_why_not() {
-    let redis = RedisServer::start();
+    let server = ObservedServer::start();
     for (call, works) in [("clone3=ENOSYS", true), ("clone3=EPERM", false), ("clone3=EAGAIN", false)] {
         let sandbox = Sandbox::new();
-        for store in [sandbox.store(), redis.url_for(&sandbox).replace("127.0.0.1", "localhost")] {
+        for store in [sandbox.store(), server.url_for(&sandbox).replace("127.0.0.1", "localhost")] {
             let elect =
                 candidate_for(&sandbox, store, "3s").switch("-q").command(["true"]).wrapped_by(refusing(&[call]));
             let ended = elect.run();
@@ -35,10 +35,10 @@ fn without_clone3_elect_works_or_says_why_not() {
 
 #[test]
 fn without_clone3_a_question_is_answered_or_refused() {
-    let redis = RedisServer::start();
+    let server = ObservedServer::start();
     for (call, status) in [("clone3=ENOSYS", 3), ("clone3=EPERM", 125)] {
         let sandbox = Sandbox::new();
-        let store = redis.url_for(&sandbox).replace("127.0.0.1", "localhost");
+        let store = server.url_for(&sandbox).replace("127.0.0.1", "localhost");
         let ended = ElectCmd::new(&sandbox).store(store).status(&["cron"]).wrapped_by(refusing(&[call])).run();
         assert_eq!(ended.status.code(), Some(status), "{call}: {ended:?}");
         assert!(!ended.stderr.contains("panicked"), "{ended:?}");

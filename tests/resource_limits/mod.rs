@@ -1,10 +1,10 @@
 //! Limits of the process: elect works below them, or says in one sentence why it cannot, and a leader never loses its lease for one.
 
-mod descriptors;
+pub mod descriptors;
 mod files;
 mod filters;
 mod mounts;
-mod processes;
+pub mod processes;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -17,14 +17,14 @@ use crate::harness::wait::until;
 use crate::harness::{ElectCmd, Ended, Sandbox};
 
 /// A user with no process but those of one test: root has no limit on processes.
-struct LimitedUser {
+pub struct LimitedUser {
     uid: String,
     binary: PathBuf,
     crowd: Vec<Child>,
 }
 
 impl LimitedUser {
-    fn new(sandbox: &Sandbox) -> LimitedUser {
+    pub fn new(sandbox: &Sandbox) -> LimitedUser {
         static NEXT: AtomicU32 = AtomicU32::new(47_300);
         assert!(nix::unistd::geteuid().is_root(), "these tests become other users: run them as root");
         // The command writes its journal here.
@@ -45,13 +45,13 @@ impl LimitedUser {
     }
 
     /// elect as this user, with so many processes at most.
-    fn runs(&self, elect: ElectCmd, processes: usize) -> ElectCmd {
+    pub fn runs(&self, elect: ElectCmd, processes: usize) -> ElectCmd {
         let limit = format!("--nproc={processes}");
         elect.binary(&self.binary).wrapped_by(self.becomes()).wrapped_by(["prlimit", &limit, "--"])
     }
 
     /// Uses up what a limit leaves to this user.
-    fn crowds(&mut self, processes: usize) {
+    pub fn crowds(&mut self, processes: usize) {
         for _ in 0..processes {
             let [program, words @ ..] = self.becomes();
             let sleeps = Command::new(program).args(words).args(["sleep", "600"]).stdout(Stdio::null()).spawn();
@@ -97,3 +97,26 @@ fn example(name: &str) -> PathBuf {
     assert!(path.exists(), "{} is missing: cargo build --examples makes it", path.display());
     path
 }
+
+/// Makes tests of those that every kind of server has to stand.
+macro_rules! limit_tests {
+    ($server:ty) => {
+        #[test]
+        fn a_limit_at_which_elect_starts_is_enough() {
+            crate::resource_limits::descriptors::a_limit_at_which_elect_starts_is_enough::<$server>();
+        }
+        #[test]
+        fn a_leader_reconnects_after_its_descriptors_ran_out() {
+            crate::resource_limits::descriptors::a_leader_reconnects_after_its_descriptors_ran_out::<$server>();
+        }
+        #[test]
+        fn a_low_limit_is_one_sentence_or_none_at_all() {
+            crate::resource_limits::processes::a_low_limit_is_one_sentence_or_none_at_all::<$server>();
+        }
+        #[test]
+        fn a_leader_reconnects_while_no_thread_can_be_made() {
+            crate::resource_limits::processes::a_leader_reconnects_while_no_thread_can_be_made::<$server>();
+        }
+    };
+}
+pub(crate) use limit_tests;

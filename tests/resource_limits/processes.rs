@@ -1,10 +1,8 @@
 //! `RLIMIT_NPROC`, and a process table that is full.
 
 use super::{LimitedUser, is_orderly};
-use crate::harness::etcd::EtcdServer;
-use crate::harness::mongod::Mongod;
+use crate::ObservedServer;
 use crate::harness::proxy::{Proxy, ProxyMode};
-use crate::harness::redis::RedisServer;
 use crate::harness::server::StoreServer;
 use crate::harness::{ElectCmd, Sandbox, Witness, until};
 use crate::leases::candidate_for;
@@ -25,7 +23,7 @@ fn on_a_file_a_low_limit_is_one_sentence_or_none_at_all() {
     }
 }
 
-fn low_limits_on<S: StoreServer>() {
+pub fn a_low_limit_is_one_sentence_or_none_at_all<S: StoreServer>() {
     let server = S::start();
     for processes in (1..=ENOUGH).chain([20]) {
         let sandbox = Sandbox::new();
@@ -40,32 +38,17 @@ fn low_limits_on<S: StoreServer>() {
     }
 }
 
-#[test]
-fn on_redis_a_low_limit_is_one_sentence_or_none_at_all() {
-    low_limits_on::<RedisServer>();
-}
-
-#[test]
-fn on_etcd_a_low_limit_is_one_sentence_or_none_at_all() {
-    low_limits_on::<EtcdServer>();
-}
-
-#[test]
-fn on_mongodb_a_low_limit_is_one_sentence_or_none_at_all() {
-    low_limits_on::<Mongod>();
-}
-
 /// Renewals in longer than the ten seconds for which a runtime keeps an idle thread, unless it is told otherwise.
-const RENEWALS_IN_TEN_SECONDS: u64 = 10;
+pub const RENEWALS_IN_TEN_SECONDS: u64 = 10;
 
 /// A name that has to be looked up each time.
-fn at_localhost(url: &str) -> String {
+pub fn at_localhost(url: &str) -> String {
     assert!(url.contains("127.0.0.1"), "{url}");
     url.replace("127.0.0.1", "localhost")
 }
 
 /// The schedule of A7: the connection breaks while no process and no thread can be made.
-fn keeps_its_lease_on<S: StoreServer>() {
+pub fn a_leader_reconnects_while_no_thread_can_be_made<S: StoreServer>() {
     let server = S::start();
     let sandbox = Sandbox::new();
     let mut user = LimitedUser::new(&sandbox);
@@ -93,55 +76,15 @@ fn keeps_its_lease_on<S: StoreServer>() {
     sandbox.is_left_empty();
 }
 
-#[test]
-fn a_leader_reconnects_to_redis_while_no_thread_can_be_made() {
-    keeps_its_lease_on::<RedisServer>();
-}
-
-#[test]
-fn a_leader_reconnects_to_etcd_while_no_thread_can_be_made() {
-    keeps_its_lease_on::<EtcdServer>();
-}
-
-#[test]
-fn a_leader_reconnects_to_mongodb_while_no_thread_can_be_made() {
-    keeps_its_lease_on::<Mongod>();
-}
-
-#[test]
-fn a_killed_client_of_redis_is_followed_by_another_while_no_thread_can_be_made() {
-    let redis = RedisServer::start();
-    let sandbox = Sandbox::new();
-    let mut user = LimitedUser::new(&sandbox);
-    let elect = candidate_for(&sandbox, at_localhost(&redis.url_for(&sandbox)), "6s").witness(&Witness::new());
-    let mut leader = user.runs(elect, 20).start();
-    sandbox.starts(1);
-    let renewals = redis.renewals();
-    until("threads that are not kept are gone", || redis.renewals() >= renewals + RENEWALS_IN_TEN_SECONDS);
-    user.crowds(20);
-    for _ in 0..3 {
-        let renewals = redis.renewals();
-        redis.cli(&["client", "kill", "type", "normal", "skipme", "yes"]);
-        redis.cli(&["client", "kill", "type", "pubsub", "skipme", "yes"]);
-        until("the leader renews", || {
-            assert!(!leader.has_ended(), "{}", leader.log());
-            redis.renewals() >= renewals + 3
-        });
-    }
-    assert_eq!(sandbox.history().ends.len(), 0, "{}", leader.log());
-    leader.terminate();
-    sandbox.is_left_empty();
-}
-
 /// Fork is refused for a hook: the boundary is taken and given back all the same.
 #[test]
 fn a_waiter_whose_hooks_cannot_be_started_waits_on() {
-    let redis = RedisServer::start();
+    let server = ObservedServer::start();
     let sandbox = Sandbox::new();
     let mut user = LimitedUser::new(&sandbox);
-    let leader = candidate_for(&sandbox, redis.url_for(&sandbox), "6s").witness(&Witness::new()).start();
+    let leader = candidate_for(&sandbox, server.url_for(&sandbox), "6s").witness(&Witness::new()).start();
     sandbox.starts(1);
-    let waiter = candidate_for(&sandbox, at_localhost(&redis.url_for(&sandbox)), "6s").flag("--on-change", "true");
+    let waiter = candidate_for(&sandbox, at_localhost(&server.url_for(&sandbox)), "6s").flag("--on-change", "true");
     let mut waiter = user.runs(waiter.witness(&Witness::new()), 20).start();
     waiter.wait_until_waiting();
     user.crowds(20);

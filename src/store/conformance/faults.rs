@@ -305,7 +305,6 @@ pub async fn a_server_that_will_not_have_us_refuses(site: &StoreUnderTest) {
 /// In requests of this candidate, also in those that say neither its name nor its address.
 impl TestCandidate {
     fn in_every_request(&self, site: &StoreUnderTest) -> &str {
-        // There it is a lease, as a number.
-        if site.kind() == "etcd" { "" } else { &self.candidacy.identity.id }
+        if site.support.ids_in_requests() { &self.candidacy.identity.id } else { "" }
     }
 }

@@ -88,7 +88,7 @@ pub async fn an_observer_of_all_boundaries_is_told_of_takes_and_releases(site: &
     // No other candidate is heard of there.
     let site = site.apart("all");
     was_led(&site, "known").await;
-    let mut listener = Listener { store: site.store(), scope: None, has_hints: site.has_hints().await };
+    let mut listener = Listener { store: site.store(), scope: None, has_hints: site.support.has_hints(&site).await };
     for name in ["known", "unknown"] {
         listener.settles().await;
         let mut player = site.player(name, "one");
@@ -107,7 +107,7 @@ pub async fn an_observer_is_told_of_changes_after_its_connection_was_lost(site: 
     was_led(site, name).await;
     let boundary: Boundary = name.parse().expect("a boundary");
     let gate = Gate::to(site.address()).await;
-    let (store, has_hints) = (site.through(&gate).store(), site.has_hints().await);
+    let (store, has_hints) = (site.through(&gate).store(), site.support.has_hints(site).await);
     let mut listener = Listener { store, scope: Some(boundary), has_hints };
     let mut player = site.player(name, "one");
     player.candidacy.ttl = LONG;
@@ -129,7 +129,7 @@ pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &
     let gate = Gate::to(site.address()).await;
     let (mut one, mut two) = (site.player(name, "one"), site.through(&gate).player(name, "two"));
     (one.candidacy.ttl, two.candidacy.ttl) = (LONG, LONG);
-    let has_hints = site.has_hints().await;
+    let has_hints = site.support.has_hints(site).await;
     for _ in 0..2 {
         let term = one.win().await;
         one.renews().await;

@@ -148,7 +148,7 @@ pub async fn a_renewal_is_lost_once_the_record_is_deleted_and_the_next_term_is_l
     one.renews().await;
     assert_eq!(two.waits_for().await.as_deref(), Some("one"));
     two.release().await;
-    site.delete(name).await;
+    site.support.delete(site, name).await;
     one.has_lost().await;
     // As after an emptied tree.
     one.release().await;

@@ -23,10 +23,10 @@ pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_b
     let mut fine = site.player("fine", "fine");
     fine.win().await;
     fine.renews().await;
-    for plant in PLANTS.into_iter().filter(|plant| plant.is_possible(site)) {
+    for plant in PLANTS.into_iter().filter(|plant| site.support.can_hold(*plant)) {
         let name = format!("planted-{plant:?}");
         was_led(site, &name).await;
-        site.plant(&name, plant).await;
+        site.support.plant(site, &name, plant).await;
         let mut one = site.player(&name, "one");
         for _ in 0..2 {
             let said = obstacle(&mut one, plant).await;
@@ -51,7 +51,7 @@ pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_b
             Ok(seen) => assert_eq!(seen.leader, None, "{plant:?}"),
             Err(error) => assert!(matches!(error, StoreError::Obstacle(_)), "{plant:?}: {error:?}"),
         }
-        site.delete(&name).await;
+        site.support.delete(site, &name).await;
         let term = one.win().await;
         assert!(is_believed_term(term), "{plant:?}: {term}");
         one.renews().await;
@@ -62,17 +62,18 @@ pub async fn a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_b
 
 /// A leader whose record was overwritten has lost it, or its renewal has failed; nothing is credited, and nothing refused.
 pub async fn a_leader_is_not_credited_beside_a_record_that_is_not_its_own(site: &StoreUnderTest) {
-    for plant in [Plant::LongId, Plant::HugeTerm, Plant::Foreign].into_iter().filter(|plant| plant.is_possible(site)) {
+    for plant in
+        [Plant::LongId, Plant::HugeTerm, Plant::Foreign].into_iter().filter(|plant| site.support.can_hold(*plant))
+    {
         let name = format!("overwritten-{plant:?}");
         let mut one = site.player(&name, "one");
         one.win().await;
         one.renews().await;
-        site.plant(&name, plant).await;
+        site.support.plant(site, &name, plant).await;
         let renewal = one.store.renew(&one.candidacy).await;
         let is_uncredited =
             matches!(renewal, Ok(RenewResult::Lost { .. }) | Err(StoreError::Unavailable(_) | StoreError::Obstacle(_)));
-        // There the lock decides, or the age of keys: a record beside it changes nothing.
-        let is_beside = matches!((&renewal, site.kind()), (Ok(RenewResult::Credited { .. }), "file" | "etcd"));
+        let is_beside = matches!(&renewal, Ok(RenewResult::Credited { .. })) && !site.support.record_decides();
         assert!(is_uncredited || is_beside, "{plant:?}: {renewal:?}");
     }
 }

@@ -3,19 +3,16 @@
 use crate::store::StoreError;
 
 /// Splits `USER@HOSTS`; without an @ there is no user. The last @ counts, since a password may hold others.
-#[cfg(any(feature = "mongodb", feature = "redis"))]
 pub fn split_user(authority: &str) -> (Option<&str>, &str) {
     authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts))
 }
 
 /// Splits `NAME:PASSWORD`; without a colon there is no password.
-#[cfg(any(feature = "mongodb", feature = "redis"))]
 pub fn split_password(user: &str) -> (&str, Option<&str>) {
     user.split_once(':').map_or((user, None), |(name, password)| (name, Some(password)))
 }
 
 /// The text, unless it is empty.
-#[cfg(any(feature = "mongodb", feature = "redis"))]
 pub fn non_empty(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }

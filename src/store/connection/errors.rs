@@ -12,7 +12,6 @@ pub fn excerpt(text: &str) -> String {
 }
 
 /// The same in one line, with a mark where it is cut.
-#[cfg_attr(not(feature = "mongodb"), allow(dead_code, reason = "texts of MongoDB alone are put into one line"))]
 pub fn one_line(text: &str) -> String {
     // Cut first, so that no more is read than is shown.
     let text = cut_visibly(text, MESSAGE_BYTES_MAX);
@@ -20,10 +19,6 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// The text of the innermost cause: the outer ones say only that there was an error.
-#[cfg_attr(
-    not(any(feature = "etcd", feature = "redis")),
-    allow(dead_code, reason = "MongoDB's driver nests no causes")
-)]
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

@@ -1,5 +1,10 @@
 //! Code that every store on a network needs to connect: certificates, credentials, the limit of an attempt, and errors.
 
+#![cfg_attr(
+    not(feature = "all-stores"),
+    allow(dead_code, reason = "each function serves some stores, and this build has not all of them")
+)]
+
 pub mod attempt;
 pub mod credentials;
 pub mod errors;

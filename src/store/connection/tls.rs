@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::bounded_file;
-#[cfg(any(feature = "mongodb", feature = "redis"))]
-use crate::store::Access;
-use crate::store::StoreError;
+use crate::store::{Access, StoreError};
 use elect_core::limits::PEM_BYTES_MAX;
 
 /// The authority that a server's certificate has to come from, and the certificate of elect itself.
@@ -46,13 +44,11 @@ impl TlsSettings {
     /// # Errors
     ///
     /// As [`TlsSettings::new`].
-    #[cfg(any(feature = "mongodb", feature = "redis"))]
     pub fn from_flags(access: &Access) -> Result<TlsSettings, StoreError> {
         TlsSettings::new(access.tls_ca.clone(), access.tls_cert.clone(), access.tls_key.clone())
     }
 
     /// Whether any file is named.
-    #[cfg(feature = "mongodb")]
     pub fn is_given(&self) -> bool {
         *self != TlsSettings::default()
     }

@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, percent_decode, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::terms::{self, Scheme};
-use crate::store::record::VERSION;
+use crate::store::record::{VERSION, check_version};
 use crate::store::{Candidacy, Leader, StoreError};
 use crate::text::escaped;
 use elect_core::Term;
@@ -153,9 +153,7 @@ impl StoredRecord {
         let foreign = || StoredRecord::Foreign(excerpt(bytes, limits::NAME_BYTES_MAX));
         // A version alone may be another program's; with an id it is ours.
         let Ok(Version { version, .. }) = serde_json::from_slice(bytes) else { return Ok(foreign()) };
-        if version > VERSION {
-            return Err(format!("writes records of format {version}, and this elect knows {VERSION}: upgrade it"));
-        }
+        check_version(version).map_err(|newer| format!("writes records {newer}"))?;
         let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Ok(foreign()) };
         if value.id.len() > limits::ID_BYTES_MAX {
             return Err(format!(

@@ -1,5 +1,7 @@
 //! The conformance suite on a real etcd.
 
+mod conformance;
+
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -152,5 +154,6 @@ fn a_win_that_was_verified_by_a_request_whose_answer_was_lost_stays_the_same_win
 fn it_conforms() {
     let server = EtcdProcess::start();
     let access = access();
-    conforms(&StoreUnderTest { url: format!("etcd://{}", server.address), access, ttl: Duration::from_secs(10) });
+    let (url, ttl) = (format!("etcd://{}", server.address), Duration::from_secs(10));
+    conforms(&StoreUnderTest { url, access, ttl, support: &conformance::EtcdSupport });
 }

@@ -12,7 +12,7 @@ use super::directory::{closed, refused_if_permanent};
 use super::open_regular::{NotOpened, open_regular};
 use super::session::LockFile;
 use crate::runtime_dir::encode_file_name;
-use crate::store::record::{Record, VERSION};
+use crate::store::record::{NewerFormat, Record, VERSION, check_version};
 use crate::text::escaped;
 use elect_core::Term;
 use elect_core::limits::{
@@ -156,12 +156,13 @@ fn parse(bytes: &[u8]) -> Result<FileRecord, ReadError> {
     }
     let corrupt = |error: serde_json::Error| ReadError::Corrupt(error.to_string());
     let found: Value = serde_json::from_slice(bytes).map_err(corrupt)?;
-    if let Some(version) = found.get("version").and_then(Value::as_u64).filter(|&version| version > u64::from(VERSION))
-    {
-        return Err(ReadError::LockObstacle(format!(
-            "was written by a newer elect (format {version}, this one knows {VERSION}) for {}: upgrade this one",
-            holder(&found)
-        )));
+    if let Some(version) = found.get("version").and_then(Value::as_u64) {
+        check_version(version).map_err(|NewerFormat(version)| {
+            ReadError::LockObstacle(format!(
+                "was written by a newer elect (format {version}, this one knows {VERSION}) for {}: upgrade this one",
+                holder(&found)
+            ))
+        })?;
     }
     if let Some(scheme) = found.get("scheme").filter(|scheme| !scheme.is_null()) {
         let scheme = shown(scheme.as_str().unwrap_or("?"), MESSAGE_BYTES_MAX);

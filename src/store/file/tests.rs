@@ -1,5 +1,6 @@
 //! The rules of the file store beyond the conformance suite.
 
+mod conformance;
 mod paths;
 
 use std::fs;
@@ -16,6 +17,7 @@ fn site(directory: &Path) -> StoreUnderTest {
         url: format!("file:{}", directory.display()),
         access: Access::default(),
         ttl: Duration::from_secs(10),
+        support: &conformance::FileSupport,
     }
 }
 

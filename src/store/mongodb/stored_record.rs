@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use ::mongodb::bson::{Bson, Document};
 
-use crate::store::record::{Record, RecordState, VERSION};
+use crate::store::record::{Record, RecordState, check_version};
 use crate::store::{Leader, Observation, StoreError};
 use crate::text::escaped;
 use elect_core::Term;
@@ -85,12 +85,9 @@ impl StoredRecord {
             Some(_) => number(name).map(Some),
         };
         let version = u32::try_from(number("version")?).map_err(|_| foreign())?;
-        if version > VERSION {
-            let holder = name_of("leaderName");
-            return Err(StoreError::Obstacle(format!(
-                "{holder:?} has written a record of format {version}, and this elect knows {VERSION}: upgrade it"
-            )));
-        }
+        check_version(version).map_err(|newer| {
+            StoreError::Obstacle(format!("{:?} has written a record {newer}", name_of("leaderName")))
+        })?;
         let state = match text("state")? {
             "held" => RecordState::Held,
             "free" if document.get_bool("vacant").is_ok_and(|vacant| vacant) => RecordState::Vacant,

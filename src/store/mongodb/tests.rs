@@ -1,5 +1,7 @@
 //! The conformance suite on real servers, and what is worth knowing about each other's writes.
 
+mod conformance;
+
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,10 +11,10 @@ use ::mongodb::{Client, Collection, IndexModel};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-use super::super::url::StoreUrl;
-use super::super::worker::{Events, StoreEvent, channel};
-use super::super::{Access, CampaignResult, Candidacy, Identity, RenewResult, Store, StoreError};
 use crate::store::conformance::{StoreUnderTest, conforms};
+use crate::store::url::StoreUrl;
+use crate::store::worker::{Events, StoreEvent, channel};
+use crate::store::{Access, CampaignResult, Candidacy, Identity, RenewResult, Store, StoreError};
 use elect_core::Term;
 use elect_keeper::clock;
 
@@ -119,6 +121,7 @@ fn conforming(kind: Topology) {
         url: format!("mongodb://{}/team", server.address),
         access,
         ttl: Duration::from_secs(6),
+        support: &conformance::MongodbSupport,
     });
 }
 

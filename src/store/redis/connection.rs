@@ -118,7 +118,7 @@ async fn connect(address: &ServerAddress) -> io::Result<TcpStream> {
 }
 
 fn connector(tls: &TlsSettings) -> Result<TlsConnector, StoreError> {
-    // The first one stays: etcd's client asks for the same.
+    // The first one stays: other clients ask for the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = ClientConfig::builder().with_root_certificates(roots(tls.ca.as_ref())?);
     let config = match &tls.identity {

@@ -372,8 +372,8 @@ impl ReplyScanner {
 mod tests {
     use std::fmt::Write as _;
 
+    use super::super::hint_flags::HintKind;
     use super::*;
-    use crate::store::redis::hint_flags::HintKind;
     use elect_core::proptest_support;
 
     /// The bytes that the client gets, when the stream arrives in pieces of this size.

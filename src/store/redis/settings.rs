@@ -100,10 +100,12 @@ impl RedisUrl {
                 .map(|host| address(host, DEFAULT_SENTINEL_PORT))
                 .collect::<Result<Vec<ServerAddress>, String>>()?;
             let (primary, db) = path.split_once('/').unwrap_or((path, ""));
-            if sentinels.is_empty() || primary.is_empty() {
+            let primary = decoded(primary)?;
+            // No primary has such a name, but misplaced credentials look like one, and the name is shown.
+            if sentinels.is_empty() || primary.is_empty() || primary.contains('@') {
                 return Err(form(sentinel));
             }
-            (Route::Sentinels { sentinels, primary: decoded(primary)?, auth: options.sentinel_auth }, db)
+            (Route::Sentinels { sentinels, primary, auth: options.sentinel_auth }, db)
         } else {
             let host = if hosts.is_empty() { "127.0.0.1" } else { hosts };
             (Route::Direct(address(host, DEFAULT_PORT)?), path)
@@ -343,6 +345,7 @@ mod tests {
             ("redis://h?replicas-was=all", "replicas-was= takes a number"),
             ("redis://h?replicas-was=", "replicas-was= takes a number"),
             ("redis+sentinel://h1", "NAME"),
+            ("redis+sentinel://h1/elect:hunter2@h2", "NAME"),
             ("redis+sentinel:", "NAME"),
             ("redis://h?sentinel-auth=1", "not known"),
         ] {

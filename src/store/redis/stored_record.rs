@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::quorum::Count;
-use crate::store::record::{Record, RecordState, VERSION};
+use crate::store::record::{Record, RecordState, check_version};
 use crate::store::{Leader, StoreError};
 use crate::text::escaped;
 use elect_core::Term;
@@ -68,12 +68,7 @@ impl StoredRecord {
         };
         let version = u32::try_from(number("version")?).map_err(|_| foreign())?;
         let holder = || escaped(&name("name").unwrap_or_default()).into_owned();
-        if version > VERSION {
-            return Err(StoreError::Obstacle(format!(
-                "{} writes records of format {version}, and this elect knows {VERSION}: upgrade it",
-                holder()
-            )));
-        }
+        check_version(version).map_err(|newer| StoreError::Obstacle(format!("{} writes records {newer}", holder())))?;
         if let Some(scheme) = fields.get("scheme").filter(|scheme| !scheme.is_empty()) {
             return Err(StoreError::Obstacle(format!(
                 "the terms of {} follow another scheme ({}): give all candidates the same store options",

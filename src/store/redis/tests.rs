@@ -4,15 +4,16 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+mod conformance;
 mod records;
 mod replicas;
 
 use tokio::task::LocalSet;
 
-use super::super::url::StoreUrl;
-use super::super::worker::channel;
-use super::super::{Access, CampaignResult, Candidacy, Detail, Identity, RenewResult, Store, StoreError};
 use crate::store::conformance::{StoreUnderTest, conforms};
+use crate::store::url::StoreUrl;
+use crate::store::worker::channel;
+use crate::store::{Access, CampaignResult, Candidacy, Detail, Identity, RenewResult, Store, StoreError};
 use elect_core::Term;
 use elect_keeper::clock;
 
@@ -71,7 +72,8 @@ fn it_conforms() {
     let server = RedisProcess::start();
     let access = Access { request_timeout: Duration::from_secs(5), ..Access::default() };
     // Every boundary's first record is waited for, for a ttl.
-    conforms(&StoreUnderTest { url: format!("redis://{}/3", server.address), access, ttl: Duration::from_secs(2) });
+    let (url, ttl) = (format!("redis://{}/3", server.address), Duration::from_secs(2));
+    conforms(&StoreUnderTest { url, access, ttl, support: &conformance::RedisSupport });
 }
 
 /// A candidate's end of the store, without anything around it.

@@ -12,12 +12,12 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::host_tools::attempt;
-use super::ports::free_port;
-use super::proxy::{Proxy, ProxyMode};
-use super::redis::{RedisOptions, RedisServer};
-use super::server::StoreServer;
-use super::{eventually, processes, until};
+use super::server::{RedisOptions, RedisServer};
+use crate::harness::host_tools::attempt;
+use crate::harness::ports::free_port;
+use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::server::StoreServer;
+use crate::harness::{eventually, processes, until};
 
 pub struct Sentinel {
     pub primary: RedisServer,

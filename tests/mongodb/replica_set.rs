@@ -12,11 +12,11 @@ use std::time::Duration;
 use ::mongodb::bson::oid::ObjectId;
 use ::mongodb::bson::{Document, doc};
 
-use super::cluster::owner;
-use super::mongod::{Mongod, MongodOptions, SET, has, initiation};
-use super::ports::free_port;
-use super::proxy::{Proxy, ProxyMode};
-use super::{CandidateProcess, eventually, until};
+use super::server::{Mongod, MongodOptions, SET, has, initiation};
+use crate::harness::ports::free_port;
+use crate::harness::processes::owner;
+use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::{CandidateProcess, eventually, until};
 
 const COUNT: usize = 3;
 /// Who is not a member and may be cut off as one is.

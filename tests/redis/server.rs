@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::certificates::{CertificateFiles, Certificates};
-use super::host_tools::attempt;
-use super::ports::free_port;
-use super::resource_usage::ResourceUsage;
-use super::server::StoreServer;
-use super::{eventually, processes, until};
+use crate::harness::certificates::{CertificateFiles, Certificates};
+use crate::harness::host_tools::attempt;
+use crate::harness::ports::free_port;
+use crate::harness::resource_usage::ResourceUsage;
+use crate::harness::server::StoreServer;
+use crate::harness::{eventually, processes, until};
 
 /// How a Redis is started, where it differs from a plain one that forgets everything when it ends.
 #[derive(Debug, Clone)]

@@ -3,20 +3,16 @@
 //! A member is known to the others by the address of a proxy. The proxy finds out which member is behind a connection, so
 //! that what a member sends can be held as well as what it is sent.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
 use serde_json::Value;
 
-use super::etcd::{EtcdOptions, EtcdServer, Peers, again};
-use super::ports::free_port;
-use super::proxy::{Proxy, ProxyMode};
-use super::{eventually, until};
+use super::server::{EtcdOptions, EtcdServer, Peers, again};
+use crate::harness::ports::free_port;
+use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::{eventually, processes, until};
 
 pub struct EtcdCluster {
     pub members: Vec<EtcdServer>,
@@ -44,7 +40,10 @@ impl EtcdCluster {
             let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
             let proxy = |port| {
                 let pids = Arc::clone(&pids);
-                Proxy::telling_apart(&format!("127.0.0.1:{port}"), Box::new(move |client| owner(client, &pids)))
+                Proxy::telling_apart(
+                    &format!("127.0.0.1:{port}"),
+                    Box::new(move |client| processes::owner(client, &pids)),
+                )
             };
             let proxies: Vec<Proxy> = ports.iter().map(proxy).collect();
             let all = |mode| proxies.iter().for_each(|proxy: &Proxy| proxy.mode(mode));
@@ -157,26 +156,4 @@ impl MemberStatus {
             term: status["raftTerm"].as_u64()?,
         })
     }
-}
-
-/// Whose end of a connection it is, among processes on this machine.
-pub(super) fn owner(client: &TcpStream, pids: &[AtomicI32]) -> Option<usize> {
-    let (here, there) = (client.local_addr().ok()?.port(), client.peer_addr().ok()?.port());
-    // Port numbers are the last four digits.
-    let (from, to) = (format!(":{there:04X}"), format!(":{here:04X}"));
-    let connections = BufReader::new(File::open("/proc/net/tcp").expect("/proc is there"));
-    let inode = connections.lines().map_while(Result::ok).find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let is_it = words.get(1)?.ends_with(&from) && words.get(2)?.ends_with(&to);
-        is_it.then(|| format!("socket:[{}]", words.get(9).copied().unwrap_or_default()))
-    })?;
-    let has_it = |pid: &AtomicI32| {
-        let descriptors = fs::read_dir(format!("/proc/{}/fd", pid.load(Ordering::SeqCst)));
-        descriptors
-            .into_iter()
-            .flatten()
-            .flatten()
-            .any(|one| fs::read_link(one.path()).is_ok_and(|to| to == Path::new(&inode)))
-    };
-    pids.iter().position(has_it)
 }

@@ -11,16 +11,13 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::certificates::{CertificateFiles, Certificates};
-use super::host_tools::attempt;
-use super::ports::free_port;
-use super::resource_usage::ResourceUsage;
-use super::server::StoreServer;
-use super::stalled_disk::StalledDisk;
-use super::{eventually, http_client, processes, until};
-
-/// Of every user that [`EtcdServer::enable_auth`] makes.
-pub const PASSWORD: &str = "correct horse";
+use crate::harness::certificates::{CertificateFiles, Certificates};
+use crate::harness::host_tools::attempt;
+use crate::harness::ports::free_port;
+use crate::harness::resource_usage::ResourceUsage;
+use crate::harness::server::{PASSWORD, StoreServer};
+use crate::harness::stalled_disk::StalledDisk;
+use crate::harness::{eventually, http_client, processes, until};
 
 /// How an etcd is started, where it differs from a plain one.
 #[derive(Debug, Clone)]
@@ -79,7 +76,7 @@ impl EtcdOptions {
         self.flag("--auth-token-ttl", &seconds.to_string())
     }
 
-    /// Another address than 127.0.0.1 for its clients: that of a [`Network`](super::network::Network).
+    /// Another address than 127.0.0.1 for its clients: that of a [`Network`](crate::harness::network::Network).
     pub fn seen_at(mut self, host: &str) -> EtcdOptions {
         host.clone_into(&mut self.host);
         self

@@ -23,9 +23,9 @@ use async_trait::async_trait;
 use etcd_client::{Client, GetOptions};
 use serde::{Deserialize, Serialize};
 
-use super::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim};
-use super::url::{StoreKind, StoreUrl};
-use super::{
+use crate::store::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim};
+use crate::store::url::{StoreKind, StoreUrl};
+use crate::store::{
     Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
 };
 use elect_core::boundary::Boundary;

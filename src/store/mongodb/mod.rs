@@ -21,10 +21,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::claim_release::ClaimRelease;
-use super::record_store::{self, Backend, RecordStore};
-use super::url::{StoreKind, StoreUrl};
-use super::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
+use crate::store::claim_release::ClaimRelease;
+use crate::store::record_store::{self, Backend, RecordStore};
+use crate::store::url::{StoreKind, StoreUrl};
+use crate::store::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::boundary::Boundary;
 use server::{MongoServer, attempt};
 use session::Session;

@@ -25,11 +25,11 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::claim_release::ClaimRelease;
-use super::connection::attempt::within;
-use super::record_store::{self, Backend, RecordStore};
-use super::url::{StoreKind, StoreUrl};
-use super::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
+use crate::store::claim_release::ClaimRelease;
+use crate::store::connection::attempt::within;
+use crate::store::record_store::{self, Backend, RecordStore};
+use crate::store::url::{StoreKind, StoreUrl};
+use crate::store::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::boundary::Boundary;
 use elect_core::limits;
 use elect_core::takeover::Basis;

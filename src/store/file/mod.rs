@@ -32,13 +32,13 @@ use async_trait::async_trait;
 
 use serde_json::Map;
 
-use super::claim_release::ClaimRelease;
-use super::record::{Record, RecordState};
-use super::url::{StoreKind, StoreUrl};
-use super::{
+use crate::runtime_dir;
+use crate::store::claim_release::ClaimRelease;
+use crate::store::record::{Record, RecordState};
+use crate::store::url::{StoreKind, StoreUrl};
+use crate::store::{
     Access, CampaignResult, Candidacy, Detail, Identity, Listing, Notifier, Observation, RenewResult, Store, StoreError,
 };
-use crate::runtime_dir;
 use directory::{Directory, refused_if_permanent};
 use directory_handle::DirectoryHandle;
 use elect_core::boundary::Boundary;

@@ -15,14 +15,12 @@ use ::mongodb::options::{ClientOptions, Credential, ServerAddress, TlsOptions};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::certificates::{CertificateFiles, Certificates};
-use super::ports::free_port;
-use super::resource_usage::ResourceUsage;
-use super::server::StoreServer;
-use super::{Sandbox, eventually, processes, until};
+use crate::harness::certificates::{CertificateFiles, Certificates};
+use crate::harness::ports::free_port;
+use crate::harness::resource_usage::ResourceUsage;
+use crate::harness::server::{PASSWORD, StoreServer};
+use crate::harness::{Sandbox, eventually, processes, until};
 
-/// Of every user that [`Mongod::enable_auth`] makes.
-pub const PASSWORD: &str = "correct horse";
 /// Of every replica set here.
 pub const SET: &str = "main";
 /// Where the records are.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::eventually;
-use super::ports::free_port;
+use crate::harness::eventually;
+use crate::harness::ports::free_port;
 
 /// The reply to a command.
 #[derive(Debug, Clone)]
