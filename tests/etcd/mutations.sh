@@ -19,8 +19,8 @@
 "$1" 'a last term that is read before the candidate is the oldest' src/store/etcd/terms.rs \
   'Some(term) => Ok(StoredTerm { term, modified: pair.mod_revision() }),' \
   'Some(term) => {
-                static EARLY: std::sync::OnceLock<Stored> = std::sync::OnceLock::new();
-                Ok(*EARLY.get_or_init(|| Stored { term, modified: pair.mod_revision() }))
+                static EARLY: std::sync::OnceLock<StoredTerm> = std::sync::OnceLock::new();
+                Ok(*EARLY.get_or_init(|| StoredTerm { term, modified: pair.mod_revision() }))
             }' \
   etcd::terms::the_last_term_is_read
 
