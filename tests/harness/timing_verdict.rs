@@ -45,6 +45,16 @@ pub fn assert_in_time(holds: bool, what: impl FnOnce() -> String) {
     }
 }
 
+/// Watches that `holds` goes on doing so, which a machine that is too slow for the lease may prevent.
+#[track_caller]
+pub fn throughout_in_time(window: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let start = now();
+    while since(start) < window {
+        assert_in_time(holds(), || format!("not any more after {} ms: {what}", since(start).as_millis()));
+        thread::sleep(PAUSE);
+    }
+}
+
 /// Runs a test whose limits follow from the lease that it is given.
 #[track_caller]
 pub fn retry_if_machine_slow(what: &str, lease: Duration, run: impl Fn(Duration)) {
