@@ -183,6 +183,7 @@ impl Candidate {
                 self.context.keeper.answered();
                 None
             }
+            FromKeeper::Progress if self.context.mutated(Mutation::ProgressIgnored) => None,
             FromKeeper::Progress => {
                 self.context.keeper.progressed(now);
                 None

@@ -42,6 +42,8 @@ pub(super) enum Mutation {
     NoSittingOut,
     /// Start again before the keeper has confirmed that nothing is left of the refused start.
     StartsBesideRefused,
+    /// Take a keeper that reports progress for a silent one.
+    ProgressIgnored,
     /// Give the boundary back as soon as the command has ended.
     NoHold,
     /// Start the command while the follower is still being stopped.

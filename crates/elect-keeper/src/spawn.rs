@@ -16,7 +16,7 @@ use super::namespace::Init;
 use super::sys::{self, Exec, Forked, Inherited, Pointers};
 use super::terminal::{self, Terminal};
 use crate::clock;
-use elect_core::{BackgroundHook, NotStarted, Program, Time};
+use elect_core::{BackgroundHook, Hooks, KeeperPolicy, NotStarted, Program, Time};
 
 /// The command receives the lock of the file store at this descriptor or the next free one, or at the highest free one
 /// that the limit allows (K9, 5.1).
@@ -39,6 +39,9 @@ const IDENTITY_VARS: [&str; 13] = [
     "ELECT_LEADER_ADDR",
     "ELECT_ERROR",
 ];
+
+/// The environment variables that name the candidate, the term and the leader.
+pub type IdentityVars = Vec<(OsString, OsString)>;
 
 /// The shell that runs a follower's and a hook's command line.
 const SHELL: &str = "/bin/sh";
@@ -105,13 +108,33 @@ impl CommandSpec {
         script.as_ref().map(Executable::script)
     }
 
-    /// The executable of a background hook, with its time-out.
-    pub fn background_hook(&self, background_hook: BackgroundHook) -> Option<(Executable, Duration)> {
+    /// The executable of a background hook.
+    pub fn background_hook(&self, background_hook: BackgroundHook) -> Option<Executable> {
         let script = match background_hook {
             BackgroundHook::OnChange => &self.scripts.on_change,
             BackgroundHook::OnError => &self.scripts.on_error,
         };
-        script.as_ref().map(|script| (Executable::script(script), self.scripts.hook_timeout))
+        script.as_ref().map(Executable::script)
+    }
+
+    /// The part of it that the keeper's decisions depend on. Without a specification nothing can be started.
+    pub fn policy(spec: Option<&CommandSpec>) -> KeeperPolicy {
+        let scripts = spec.map(|spec| spec.scripts.clone()).unwrap_or_default();
+        KeeperPolicy {
+            stop_signal: elect_core::Signal(spec.map_or(libc::SIGTERM, |spec| spec.stop_signal)),
+            stop_timeout: spec.map_or(Duration::ZERO, |spec| spec.stop_timeout),
+            min_hold: spec.map_or(Duration::ZERO, |spec| spec.min_hold),
+            // Without a specification the spawn itself fails.
+            has_command: spec.is_none_or(|spec| !spec.words.is_empty()),
+            has_follower: scripts.follower.is_some(),
+            hooks: Hooks {
+                on_elected: scripts.on_elected.is_some(),
+                on_ousted: scripts.on_ousted.is_some(),
+                on_change: scripts.on_change.is_some(),
+                on_error: scripts.on_error.is_some(),
+                timeout: scripts.hook_timeout,
+            },
+        }
     }
 }
 

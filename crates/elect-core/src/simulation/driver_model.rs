@@ -6,11 +6,19 @@ use super::super::Phase;
 use super::super::time::Time;
 use super::clock::ms;
 use super::coverage::Seen;
-use super::host::{Delivery, ModelMessage, ProcessState};
+use super::faults::Fault;
+use super::host::{Delivery, ProcessState};
+use super::invariants::OpenRequest;
+use super::keeper_shell::{ModelMessage, StruckProcess};
 use super::run::{SimEvent, Simulation};
 use super::store::{Ask, Next, Reply, Request};
 use super::transcript;
-use crate::{Action, Answer, Attempt, Campaigned, Event, FromKeeper, Notice, Program};
+use crate::{
+    Action, Answer, Attempt, BackgroundHook, Campaigned, Event, FromKeeper, KeeperOrder, Notice, Program, Renewed,
+};
+
+/// The time within which a dismissed keeper must end before it is killed.
+const KEEPER_EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Simulation {
     pub(super) fn schedule_delivery(&mut self, h: usize, at: Duration, delivery: Delivery) {
@@ -29,7 +37,11 @@ impl Simulation {
         match delivery {
             Delivery::Signal(event) => self.deliver(h, event),
             Delivery::Keeper(word) => self.deliver(h, Event::Keeper(word)),
-            Delivery::KeeperDied => self.deliver(h, Event::KeeperDied),
+            Delivery::KeeperDied => {
+                // The first batch of its processes is killed before the candidate hears of its death.
+                let _ = self.sweep_once(h);
+                self.deliver(h, Event::KeeperDied);
+            }
             Delivery::Swept { empty } => {
                 self.coverage.count(if empty { Seen::Swept } else { Seen::SweptInVain });
                 self.deliver(h, Event::Swept { empty });
@@ -58,6 +70,10 @@ impl Simulation {
                             self.coverage.count(Seen::FoundOwnTake);
                         }
                         self.deliver(h, Event::Answer { attempt, answer });
+                        let failed = [Answer::Campaign(Campaigned::Failed), Answer::Renew(Renewed::Failed)];
+                        if failed.contains(&answer) {
+                            self.hook_is_due(h, BackgroundHook::OnError);
+                        }
                         if matches!(answer, Answer::Campaign(Campaigned::Waiting { .. })) {
                             self.leader_observed(h);
                         }
@@ -86,14 +102,52 @@ impl Simulation {
         }
         let before = self.hosts[h].candidate.phase();
         let actions = self.hosts[h].candidate.handle(now, event);
-        for action in actions {
-            self.perform(h, now, &action);
+        self.hosts[h].unperformed.extend(actions.into_iter().map(|action| (now, action)));
+        self.perform_all(h);
+        if !self.hosts[h].campaigner.is_running() {
+            return;
         }
         if lost && matches!(before, Phase::Leading | Phase::Stopping) {
             self.check_killed_at_once(h);
         }
         self.set_alarm(h, now, event);
         self.request_id(h, event);
+    }
+
+    /// Performs the actions of the candidate, one after the other, as long as the campaigner runs.
+    fn perform_all(&mut self, h: usize) {
+        while self.hosts[h].campaigner.is_running()
+            && let Some((decided_at, action)) = self.hosts[h].unperformed.pop_front()
+        {
+            self.perform(h, decided_at, &action);
+            self.strike_campaigner_between_actions(h);
+        }
+    }
+
+    fn strike_campaigner_between_actions(&mut self, h: usize) {
+        let host = &mut self.hosts[h];
+        let Some(strike) = &mut host.strike else { return };
+        strike.steps = strike.steps.saturating_sub(1);
+        // After the last of several actions, it is struck between two events, as by any other fault.
+        if strike.steps > 0 || host.unperformed.is_empty() || !host.campaigner.is_running() {
+            return;
+        }
+        let fault = host.strike.take().map(|strike| strike.fault);
+        if !host.keeper.state.is_running() || self.quiet {
+            return;
+        }
+        match fault {
+            Some(StruckProcess::Killed) => {
+                self.coverage.count(Seen::CampaignerKilledBetweenSteps);
+                self.kill_campaigner(h);
+            }
+            Some(StruckProcess::StoppedFor(length)) => {
+                self.coverage.count(Seen::CampaignerStoppedBetweenSteps);
+                self.stop_campaigner(h);
+                self.push(self.now + length, SimEvent::Fault(Fault::ContinueCampaigner(h)));
+            }
+            None => {}
+        }
     }
 
     fn set_alarm(&mut self, h: usize, now: Time, event: Event) {
@@ -123,6 +177,7 @@ impl Simulation {
         }
     }
 
+    /// Performs an action that was decided at this time.
     fn perform(&mut self, h: usize, now: Time, action: &Action) {
         if !matches!(action, Action::Ping | Action::Sweep) {
             let clock = self.hosts[h].clock;
@@ -150,7 +205,7 @@ impl Simulation {
                 self.ask(h, now, Ask::Release, attempt);
             }
             Action::Arm { term, kill_by } => {
-                self.tell_keeper(h, ModelMessage::Arm { term, kill_by });
+                self.order_keeper(h, KeeperOrder::Arm { term, kill_by });
                 let heard = &mut self.hosts[h].keeper.heard;
                 heard.push((term, kill_by));
                 if self.setup.strays && self.rng.percent(5) {
@@ -158,7 +213,7 @@ impl Simulation {
                     self.tell_keeper(h, ModelMessage::Stray { term, kill_by });
                 }
             }
-            Action::EndHold => self.tell_keeper(h, ModelMessage::EndHold),
+            Action::EndHold => self.order_keeper(h, KeeperOrder::EndHold),
             Action::Grant { request_id, term, until } => self.granted(h, request_id, term, until),
             Action::Deny { request_id, .. } => self.denied(h, request_id),
             Action::Start { program, run } => {
@@ -166,20 +221,26 @@ impl Simulation {
                 if let Program::Command { term } = program {
                     self.restarts_on_start(h, now, term);
                 }
-                self.tell_keeper(h, ModelMessage::Start { program, run });
+                self.order_keeper(h, KeeperOrder::Start { program, run });
             }
-            Action::Stop { kill_at } => self.tell_keeper(h, ModelMessage::Stop { kill_at }),
+            Action::Stop { kill_at } => self.order_keeper(h, KeeperOrder::Stop { kill_at }),
             Action::Kill => {
-                self.tell_keeper(h, ModelMessage::Kill);
-                self.kill_tree(h);
+                self.order_keeper(h, KeeperOrder::Kill);
+                let _ = self.kill_tree(h);
             }
-            Action::StartBackgroundHook { .. } | Action::Forward(_) => {}
+            Action::StartBackgroundHook { background_hook, hook_context } => {
+                let context = hook_context;
+                self.order_keeper(h, KeeperOrder::StartBackgroundHook { background_hook, context });
+            }
+            Action::Forward(signal) => self.order_keeper(h, KeeperOrder::Forward(signal)),
             Action::Ping => {
                 self.check_pings(h);
-                self.tell_keeper(h, ModelMessage::Ping);
+                self.refresh_preexisting_children(h);
+                self.order_keeper(h, KeeperOrder::Ping);
             }
             Action::KillKeeper => {
                 self.coverage.count(Seen::KeeperSilent);
+                self.check_silence(h);
                 self.kill_keeper(h);
             }
             Action::Sweep => self.sweep(h),
@@ -190,17 +251,20 @@ impl Simulation {
                 self.follower_on_end(h);
                 self.check_empty(h, "2.3: a candidate ended while its tree was alive");
                 self.hosts[h].campaigner = ProcessState::Dead;
-                self.tell_keeper(h, ModelMessage::Dismiss);
+                self.order_keeper(h, KeeperOrder::Dismiss);
+                self.push(self.now + KEEPER_EXIT_TIMEOUT, SimEvent::KeeperExitTimeout(h));
                 self.host_changed(h);
             }
         }
     }
 
-    fn ask(&mut self, h: usize, now: Time, ask: Ask, attempt: Attempt) {
+    /// The attempt's time-out counts from the decision, the lease from the sending.
+    fn ask(&mut self, h: usize, decided_at: Time, ask: Ask, attempt: Attempt) {
         let host = &mut self.hosts[h];
-        host.reference.request = Some((attempt, now, ask));
-        let request = host.client.begin(now, ask, attempt);
-        self.wait_limit_on_request(h, now, ask);
+        let sent = host.clock.at(self.now);
+        host.reference.request = Some(OpenRequest { attempt, decided_at, sent, ask });
+        let request = host.client.begin(sent, ask, attempt);
+        self.wait_limit_on_request(h, decided_at, ask);
         self.send(h, Some(attempt), 0, request);
     }
 
@@ -213,6 +277,7 @@ impl Simulation {
             Notice::Elected { term } => {
                 self.check_term(h, *term);
                 self.coverage.count(Seen::Elected);
+                self.hook_is_due(h, BackgroundHook::OnChange);
                 if self.hosts[h].reference.lost_before {
                     self.coverage.count(Seen::Regained);
                 }
@@ -265,14 +330,17 @@ impl Simulation {
         }
     }
 
-    fn sweep(&mut self, h: usize) {
+    /// A dismissed keeper that has not ended is killed, and so is what it leaves.
+    pub(super) fn keeper_exit_times_out(&mut self, h: usize) {
         if self.hosts[h].keeper.state != ProcessState::Dead {
-            self.violate("K4: a sweep beside a living keeper", h);
-            return;
+            self.coverage.count(Seen::KeeperNotDismissed);
+            if self.hosts[h].keeper.state.is_running() && !self.hosts[h].has_descendants() {
+                self.violate("6: a dismissed keeper that has nothing left to wait for has not ended", h);
+            }
+            self.hosts[h].keeper.state = ProcessState::Dead;
+            self.kill_all(h);
+            self.host_changed(h);
         }
-        self.kill_tree(h);
-        let empty = !self.hosts[h].tree.is_alive();
-        self.schedule_delivery(h, self.now, Delivery::Swept { empty });
     }
 
     // ---- what befalls it
@@ -284,7 +352,7 @@ impl Simulation {
             self.coverage.count(Seen::OustedOnlyOnce);
         }
         let host = &mut self.hosts[h];
-        host.campaigner = ProcessState::Dead;
+        (host.campaigner, host.campaigner_was_killed) = (ProcessState::Dead, true);
         host.reference.died_at = self.now;
         host.tree.disturbed = true;
         self.tell_keeper(h, ModelMessage::End);
@@ -310,12 +378,16 @@ impl Simulation {
         if asleep && host.candidate.phase() == Phase::Leading {
             self.coverage.count(Seen::SleptPastDeadline);
         }
+        self.perform_all(h);
+        self.flush_to_keeper(h);
         // What was posted is there before the timer is looked at; the driver has an order of its own.
         let mut inbox = std::mem::take(&mut self.hosts[h].inbox);
         inbox.sort_by_key(Delivery::rank);
         for delivery in inbox {
             self.on_delivery(h, delivery);
         }
+        // The keeper finds room for its messages.
+        self.run_keeper(h);
         self.hosts[h].wake.1 = Time::NEVER;
         self.deliver(h, Event::Tick);
     }

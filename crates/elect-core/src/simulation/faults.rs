@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use super::clock::ms;
-use super::command::SIGTERM;
+use super::command::{SIGHUP, SIGTERM};
 use super::coverage::Seen;
 use super::host::{Delivery, ProcessState};
+use super::keeper_shell::{Strike, StruckProcess};
 use super::network::NetworkConditions;
 use super::record_store::AfterRestart;
 use super::run::{SimEvent, Simulation};
 use super::setup::StoreModel;
 use super::store::Store;
-use crate::Event;
+use crate::{Event, KeeperOrder};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
@@ -22,6 +23,17 @@ pub(super) enum Fault {
     KillCampaigner(usize),
     ContinueCampaigner(usize),
     ContinueKeeper(usize),
+    KillKeeper(usize),
+    StopCampaigner(usize, Duration),
+    StopKeeper(usize, Duration),
+    CutFor(usize, Direction, Duration),
+    /// A fault in the middle of a keeper's or a campaigner's work, after so many steps.
+    StrikeKeeper(usize, u32, StruckProcess),
+    StrikeCampaigner(usize, u32, StruckProcess),
+    /// The terminal stops the command.
+    Suspend(usize),
+    /// The shell brings the job back to the foreground.
+    Foreground(usize),
     Cut(usize, Direction),
     Mend(usize, Direction),
     StoreBack(AfterRestart),
@@ -60,9 +72,40 @@ impl Simulation {
                 self.note(h, || "asked to stop".into());
                 self.on_delivery(h, Delivery::Signal(Event::Stop(SIGTERM)));
             }
-            Fault::KillCampaigner(h) => self.kill_campaigner(h),
+            Fault::KillCampaigner(h) => {
+                if self.hosts[h].campaigner != ProcessState::Dead {
+                    self.kill_campaigner(h);
+                }
+            }
             Fault::ContinueCampaigner(h) => self.continue_campaigner(h),
             Fault::ContinueKeeper(h) => self.continue_keeper(h),
+            Fault::KillKeeper(h) => self.kill_keeper(h),
+            Fault::StopCampaigner(h, length) => {
+                if self.hosts[h].campaigner.is_running() {
+                    self.stop_campaigner(h);
+                    self.later(length, Fault::ContinueCampaigner(h));
+                }
+            }
+            Fault::StopKeeper(h, length) => {
+                if self.hosts[h].keeper.state.is_running() && self.hosts[h].campaigner.is_running() {
+                    self.stop_keeper(h);
+                    self.later(length, Fault::ContinueKeeper(h));
+                }
+            }
+            Fault::CutFor(h, direction, length) => {
+                self.strike(Fault::Cut(h, direction));
+                self.later(length, Fault::Mend(h, direction));
+            }
+            Fault::StrikeKeeper(h, steps, fault) => self.hosts[h].keeper.strike = Some(Strike { steps, fault }),
+            Fault::StrikeCampaigner(h, steps, fault) => self.hosts[h].strike = Some(Strike { steps, fault }),
+            Fault::Suspend(h) => self.suspend(h),
+            Fault::Foreground(h) => {
+                if self.hosts[h].campaigner.is_running() {
+                    self.order_keeper(h, KeeperOrder::Resume);
+                } else if self.hosts[h].campaigner == ProcessState::Stopped {
+                    self.later(ms(100), Fault::Foreground(h));
+                }
+            }
             Fault::Cut(h, direction) => {
                 self.note(h, || format!("network cut: {direction:?}"));
                 let (requests, replies) = direction.cuts();
@@ -76,7 +119,10 @@ impl Simulation {
                 *cuts = (cuts.0.saturating_sub(requests), cuts.1.saturating_sub(replies));
             }
             Fault::StoreBack(after) => self.restore_store(after),
-            Fault::EndOrphans(h) => self.kill_tree(h),
+            Fault::EndOrphans(h) => {
+                self.kill_all(h);
+                self.host_changed(h);
+            }
         }
     }
 
@@ -104,10 +150,18 @@ impl Simulation {
                 self.later(length, Fault::StoreBack(after));
             }
             28..36 if network => self.network_conditions = NetworkConditions::draw(&mut self.rng),
-            36..42 if both_run => self.kill_campaigner(h),
+            36..42 if both_run && self.rng.percent(60) => self.kill_campaigner(h),
+            36..42 if both_run => self.hosts[h].strike = Some(self.strike_of(StruckProcess::Killed)),
+            42..47 if both_run && self.rng.percent(40) => {
+                self.hosts[h].keeper.strike = Some(self.strike_of(StruckProcess::Killed));
+            }
             42..47 if both_run => {
                 self.coverage.count(Seen::KeeperKilled);
                 self.kill_keeper(h);
+            }
+            47..57 if both_run && self.rng.percent(40) => {
+                let length = self.rng.between(ms(1), ttl * 5 / 4);
+                self.hosts[h].keeper.strike = Some(self.strike_of(StruckProcess::StoppedFor(length)));
             }
             47..57 if both_run => {
                 self.stop_keeper(h);
@@ -117,6 +171,10 @@ impl Simulation {
                     let length = self.rng.between(ms(10), ttl * 5 / 4);
                     self.later(length, Fault::ContinueKeeper(h));
                 }
+            }
+            57..69 if both_run && self.rng.percent(40) => {
+                let length = self.rng.between(ms(1), ttl * 3);
+                self.hosts[h].strike = Some(self.strike_of(StruckProcess::StoppedFor(length)));
             }
             57..69 if both_run => {
                 self.stop_campaigner(h);
@@ -136,8 +194,24 @@ impl Simulation {
                 self.coverage.count(Seen::RecordFlushed);
                 self.restart_store(AfterRestart::Flushed);
             }
+            86..92 => self.suspend(h),
+            92..96 if host.campaigner.is_running() => {
+                self.on_delivery(h, Delivery::Signal(Event::Forward(SIGHUP)));
+            }
             _ => {}
         }
+    }
+
+    fn suspend(&mut self, h: usize) {
+        self.note(h, || "terminal stops the command".into());
+        self.hosts[h].suspended_at = self.now;
+        self.hosts[h].tree.suspend();
+        self.run_keeper(h);
+    }
+
+    /// A fault in the middle of the next few steps.
+    fn strike_of(&mut self, fault: StruckProcess) -> Strike {
+        Strike { steps: self.rng.rng.u32(1..=24), fault }
     }
 
     fn later(&mut self, length: Duration, fault: Fault) {

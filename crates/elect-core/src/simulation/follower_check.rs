@@ -7,10 +7,12 @@ use super::super::{KILL_ALLOWANCE, Phase, Policy};
 use super::clock::{CLOCK_DRIFT_MAX_PPM, Clock, ms};
 use super::command::Tree;
 use super::coverage::Seen;
-use super::host::ProcessState;
+use super::host::{Delivery, ProcessState};
 use super::invariants::SLACK;
 use super::run::Simulation;
-use crate::{CommandEnd, Event, FromKeeper, Hook, HookFailure, LeaderKey, Notice, Program, RunId, Term};
+use crate::{
+    BackgroundHook, CommandEnd, Event, FromKeeper, Hook, HookFailure, LeaderKey, Notice, Program, RunId, Term,
+};
 
 /// The expected state of one candidate's follower and hooks.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct FollowerCheck {
     /// The term after which the hook was ordered, by the campaigner, and was started or found not to start.
     ousted: Option<Term>,
     ousted_born: Option<Term>,
+    /// The leader that was seen last, if there was one.
+    sighted: Option<Term>,
     /// The boundary was given back since the last win.
     released: bool,
     /// A killed follower was in the way of a win.
@@ -47,6 +51,7 @@ impl FollowerCheck {
             born: None,
             ousted: None,
             ousted_born: None,
+            sighted: None,
             released: false,
             stuck: false,
             refused: None,
@@ -100,8 +105,25 @@ impl Simulation {
             reference.highest_term = reference.highest_term.max(term);
             self.deliver(h, Event::TermSeen(term));
         }
+        let follower_check = &mut self.hosts[h].follower_check;
+        if follower_check.sighted != leader {
+            follower_check.sighted = leader;
+            self.hook_is_due(h, BackgroundHook::OnChange);
+        }
         if self.hosts[h].follower_check.policy.follower.is_some() {
             self.deliver(h, Event::LeaderObserved(leader.map(LeaderKey)));
+        }
+    }
+
+    /// The driver has seen something that a background hook is for.
+    pub(super) fn hook_is_due(&mut self, h: usize, background_hook: BackgroundHook) {
+        let hooks = self.hosts[h].follower_check.policy.hooks;
+        let is_configured = match background_hook {
+            BackgroundHook::OnChange => hooks.on_change,
+            BackgroundHook::OnError => hooks.on_error,
+        };
+        if is_configured {
+            self.schedule_delivery(h, self.now, Delivery::Signal(Event::HookDue(background_hook)));
         }
     }
 
@@ -203,7 +225,10 @@ impl Simulation {
         }
         let host = &self.hosts[h];
         let killed = host.tree.killed.filter(|_| host.tree.is_alive() && host.tree.program == Some(Program::Follower));
-        let knows_at = |killed| stuck_is_known_at(host.clock, killed, host.campaigner.since(), host.stop_timeout);
+        // A keeper that was stopped reports late.
+        let told = if host.keeper.state.is_running() { host.keeper.state.since() } else { Duration::ZERO };
+        let knows_at =
+            |killed| stuck_is_known_at(host.clock, killed, host.campaigner.since().max(told), host.stop_timeout);
         if killed.is_some_and(|killed| self.now >= knows_at(killed)) {
             self.violate("2.3: a candidate asks for the boundary beside a killed follower", h);
         }

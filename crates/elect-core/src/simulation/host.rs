@@ -6,14 +6,15 @@ use std::time::Duration;
 use super::super::time::Time;
 use super::super::{Candidate, Phase};
 use super::clock::Clock;
-use super::command::Tree;
+use super::command::{SimTier, Tree};
 use super::follower_check::FollowerCheck;
 use super::invariants::ReferenceState;
+use super::keeper_shell::{KeeperProcess, ModelMessage, Strike};
 use super::request_check::RequestCheck;
 use super::restart_check::RestartCheck;
 use super::store::{Client, Reply};
 use super::wait_check::WaitCheck;
-use crate::{Attempt, Event, FromKeeper, Program, RunId, Term};
+use crate::{Action, Attempt, Event, FromKeeper, Signal, Term};
 
 /// Of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,74 +64,6 @@ impl Delivery {
     }
 }
 
-/// What the campaigner says to its keeper.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ModelMessage {
-    Arm {
-        term: Term,
-        kill_by: Time,
-    },
-    /// The same, out of the past.
-    Stray {
-        term: Term,
-        kill_by: Time,
-    },
-    Start {
-        program: Program,
-        run: RunId,
-    },
-    Stop {
-        kill_at: Time,
-    },
-    Kill,
-    Ping,
-    EndHold,
-    /// The campaigner ends in good order.
-    Dismiss,
-    /// End of file: the campaigner is gone.
-    End,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ModelDeadline {
-    pub term: Term,
-    pub kill_by: Time,
-    pub expired: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CampaignerModel {
-    Present,
-    Dismissed,
-    Gone,
-}
-
-#[derive(Debug)]
-pub(super) struct KeeperModel {
-    pub state: ProcessState,
-    pub inbox: VecDeque<ModelMessage>,
-    pub deadline: Option<ModelDeadline>,
-    pub kill_at: Time,
-    /// When a hook has had its time.
-    pub until: Time,
-    /// The term after which the hook is still to run.
-    pub ousted_due: Option<Term>,
-    pub run: RunId,
-    /// A start that was refused, of which something is still left; and whether a stop has been asked for since.
-    pub refused: Option<(RunId, bool)>,
-    /// Of which term, and until when, the claim is kept should the campaigner die.
-    pub hold: Option<(Term, Time)>,
-    pub campaigner: CampaignerModel,
-    pub end_reported: bool,
-    pub empty_reported: bool,
-    /// When the timer is set to, and which setting that is.
-    pub due: Time,
-    pub stopped_for_good: bool,
-    pub timer: u64,
-    /// Deadlines of the past, one of which may stray in again.
-    pub heard: Vec<(Term, Time)>,
-}
-
 #[derive(Debug)]
 pub(super) struct SimHost {
     pub name: char,
@@ -139,8 +72,38 @@ pub(super) struct SimHost {
     pub campaigner: ProcessState,
     /// What came while the campaigner was stopped.
     pub inbox: Vec<Delivery>,
-    pub keeper: KeeperModel,
+    /// The actions that it has not performed yet, each with the time of its decision.
+    pub unperformed: VecDeque<(Time, Action)>,
+    /// A fault that strikes it after so many actions.
+    pub strike: Option<Strike>,
+    /// Messages to the keeper that found no room.
+    pub outbox: VecDeque<ModelMessage>,
+    /// The number of messages that the socket has room for in each direction.
+    pub socket_room: usize,
+    pub keeper: KeeperProcess,
+    /// The processes of the last program that the keeper forked.
     pub tree: Tree,
+    /// Those of its background hooks.
+    pub hooks: Vec<Tree>,
+    pub next_pid: i32,
+    pub tier: SimTier,
+    /// Children that elect inherited when it was executed: the campaigner's, and never killed.
+    pub preexisting: Tree,
+    /// The processes that the campaigner excludes from a sweep.
+    pub excluded: Vec<i32>,
+    pub has_reaped_keeper: bool,
+    /// When the terminal stopped the command last.
+    pub suspended_at: Duration,
+    /// Signals that were forwarded to a program before its exec.
+    pub early_signals: Vec<Signal>,
+    /// Until when a process that is no descendant is in the command's cgroup.
+    pub leaf_until: Option<Duration>,
+    /// Since when no tree runs beside the background hook, in the keeper's eyes.
+    pub alone_since: Duration,
+    /// The next death that is planned.
+    pub death_at: Option<Duration>,
+    /// Whether the campaigner has ended without dismissing the keeper.
+    pub campaigner_was_killed: bool,
     pub client: Client,
     pub stop_timeout: Duration,
     pub wake: (u64, Time),
@@ -163,33 +126,33 @@ pub(super) struct SimHost {
 impl SimHost {
     /// Whether anything of it still runs.
     pub(super) fn is_over(&self) -> bool {
-        self.campaigner == ProcessState::Dead && self.keeper.state == ProcessState::Dead && !self.tree.is_alive()
+        self.campaigner == ProcessState::Dead && self.keeper.state == ProcessState::Dead && !self.has_descendants()
+    }
+
+    /// Whether a process lives that the keeper, or the campaigner after it, has to kill.
+    pub(super) fn has_descendants(&self) -> bool {
+        self.tree.has_processes() || self.leaf_until.is_some() || self.hooks.iter().any(Tree::has_processes)
+    }
+
+    /// The processes of the program and of the background hooks.
+    pub(super) fn trees(&mut self) -> impl Iterator<Item = &mut Tree> {
+        std::iter::once(&mut self.tree).chain(&mut self.hooks)
+    }
+
+    /// The process id of a new PID namespace's init, in that tier.
+    pub(super) fn new_init(&mut self) -> Option<i32> {
+        (self.tier == SimTier::Pidns).then(|| {
+            self.next_pid += 1;
+            self.next_pid
+        })
+    }
+
+    /// The messages of the keeper that a stopped campaigner has not read.
+    pub(super) fn unread_keeper_messages(&self) -> usize {
+        self.inbox.iter().filter(|letter| matches!(letter, Delivery::Keeper(_))).count()
     }
 
     pub(super) fn leads(&self) -> bool {
         self.campaigner.is_running() && self.candidate.phase() == Phase::Leading && self.tree.is_alive()
-    }
-}
-
-impl KeeperModel {
-    pub(super) fn new(now: Duration) -> KeeperModel {
-        KeeperModel {
-            state: ProcessState::Running { since: now },
-            inbox: VecDeque::new(),
-            deadline: None,
-            kill_at: Time::NEVER,
-            until: Time::NEVER,
-            ousted_due: None,
-            run: 0,
-            refused: None,
-            hold: None,
-            campaigner: CampaignerModel::Present,
-            end_reported: true,
-            empty_reported: true,
-            due: Time::NEVER,
-            stopped_for_good: false,
-            timer: 0,
-            heard: Vec::new(),
-        }
     }
 }

@@ -6,6 +6,7 @@ use super::super::time::Time;
 use super::super::timing::TimingFlags;
 use super::super::{KILL_ALLOWANCE, Phase};
 use super::clock::{LATEST, ms};
+use super::command::{Suspension, Tree};
 use super::coverage::Seen;
 use super::host::ProcessState;
 use super::run::Simulation;
@@ -25,7 +26,7 @@ pub(super) struct ReferenceState {
     pub won: Option<Term>,
     /// The highest term that it was told of, or has led in (S1).
     pub highest_term: Term,
-    pub request: Option<(Attempt, Time, Ask)>,
+    pub request: Option<OpenRequest>,
     pub lease: Option<LeaseInterval>,
     /// When the last renewal that was credited was sent.
     pub credited: Option<Time>,
@@ -46,6 +47,15 @@ pub(super) struct ReferenceState {
     led: Option<Term>,
     /// How many pings there have been since then.
     pings: (Duration, u32),
+}
+
+/// The request to the store that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpenRequest {
+    pub attempt: Attempt,
+    pub decided_at: Time,
+    pub sent: Time,
+    pub ask: Ask,
 }
 
 /// The lease as it follows from the renewals that the store really answered.
@@ -106,15 +116,15 @@ impl Simulation {
     pub(super) fn note_event(&mut self, h: usize, now: Time, event: Event) -> bool {
         let (reference, phase) = (&self.hosts[h].reference, self.hosts[h].candidate.phase());
         let in_time = |attempt| {
-            let open = reference.request.filter(|(open, _, _)| *open == attempt);
-            open.is_some_and(|(_, sent, _)| now < sent + reference.request_timeout())
+            let open = reference.request.filter(|open| open.attempt == attempt);
+            open.is_some_and(|open| now < open.decided_at + reference.request_timeout())
         };
         let in_time = matches!(event, Event::Answer { attempt, .. } if in_time(attempt));
         self.wait_limit_on_event(h, now, event, in_time);
         let reference = &mut self.hosts[h].reference;
         match event {
             Event::Answer { answer, .. } => {
-                let Some((_, sent, _)) = reference.request.filter(|_| in_time) else {
+                let Some(OpenRequest { sent, .. }) = reference.request.filter(|_| in_time) else {
                     self.coverage.count(Seen::LateReply);
                     return false;
                 };
@@ -202,14 +212,15 @@ impl Simulation {
     /// K11: told that the lease is lost, the campaigner has killed the tree before it did anything else.
     pub(super) fn check_killed_at_once(&mut self, h: usize) {
         let tree = &self.hosts[h].tree;
-        if tree.is_alive() && tree.killed.is_none() {
+        if tree.has_processes() && tree.killed.is_none() {
             self.violate("K11: told that the lease is lost, and the command was not killed at once", h);
         }
     }
 
     /// 2.3: nothing is asked of the store for another term, and nothing given back, while the tree lives.
     pub(super) fn check_empty(&mut self, h: usize, rule: &'static str) {
-        if self.hosts[h].tree.is_alive() {
+        // A background hook of a candidate that does not lead may go on. The keeper's own checks include the hooks.
+        if self.hosts[h].tree.has_processes() {
             self.violate(rule, h);
         }
     }
@@ -241,6 +252,15 @@ impl Simulation {
         }
     }
 
+    /// K4: no keeper that works is killed for its silence.
+    pub(super) fn check_silence(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        let awake = host.keeper.state.since().max(host.campaigner.since());
+        if awake != Duration::MAX && self.now > awake + KILL_ALLOWANCE / 2 + SLACK {
+            self.violate("K4: a keeper that works was killed for its silence", h);
+        }
+    }
+
     /// S1: at the beginning of a leadership.
     pub(super) fn check_term(&mut self, h: usize, term: Term) {
         let reference = &mut self.hosts[h].reference;
@@ -269,6 +289,15 @@ impl Simulation {
             self.violate("S1: terms do not rise", h);
         } else if elsewhere {
             self.violate("2.3: a command was started beside the old one", h);
+        }
+    }
+
+    /// K5: at exec, the deadline that the keeper held at the fork has not passed.
+    pub(super) fn check_armed(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        let now = host.clock.at(self.now);
+        if !host.tree.armed.is_some_and(|(term, kill_by)| term == host.tree.term && now < kill_by) {
+            self.violate("K5: a command was executed after the deadline that was armed at its fork", h);
         }
     }
 
@@ -310,10 +339,10 @@ impl Simulation {
     /// K1: while a tree lives, the keeper's deadline is its term's and only moves forward.
     pub(super) fn check_deadline(&mut self, h: usize) {
         let host = &mut self.hosts[h];
-        let Some(deadline) = host.keeper.deadline else { return };
-        let before = host.reference.deadline.replace((deadline.term, deadline.kill_by));
-        let back = before.is_some_and(|(term, kill_by)| term == deadline.term && deadline.kill_by < kill_by);
-        let foreign = host.tree.is_alive() && host.tree.is_governed() && host.tree.term != deadline.term;
+        let Some((term, kill_by)) = host.keeper.machine.deadline() else { return };
+        let before = host.reference.deadline.replace((term, kill_by));
+        let back = before.is_some_and(|before| term == before.0 && kill_by < before.1);
+        let foreign = host.tree.is_alive() && host.tree.is_governed() && host.tree.term != term;
         if back {
             self.violate("K1: the keeper's deadline moved back", h);
         } else if foreign {
@@ -329,6 +358,8 @@ impl Simulation {
             self.check_running_out(h);
             self.check_wait_limit(h);
             self.check_follower(h);
+            self.check_hooks(h);
+            self.check_suspended(h);
             let host = &self.hosts[h];
             if !host.tree.is_alive() || !host.tree.is_governed() {
                 continue;
@@ -348,6 +379,35 @@ impl Simulation {
         }
     }
 
+    /// 6: a background hook is killed after its time-out, with its leftovers if it runs alone.
+    fn check_hooks(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        let awake = host.keeper.state.since();
+        if awake == Duration::MAX || host.hooks.is_empty() {
+            return;
+        }
+        let (alone, timeout) = (!host.keeper.machine.has_tree(), host.restart_check.policy.hooks.timeout);
+        let overdue = |hook: &Tree| {
+            let due = (hook.born_at + host.clock.lasts(timeout)).max(awake).max(host.alone_since);
+            let lives = if alone { hook.has_processes() } else { hook.main_is_alive() };
+            lives && hook.killed.is_none() && self.now > due + SLACK
+        };
+        if host.hooks.iter().any(overdue) {
+            self.violate("6: a background hook outlived its time-out", h);
+        }
+    }
+
+    /// A program that was asked to end must not stay stopped by the terminal.
+    fn check_suspended(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        let awake = host.keeper.state.since();
+        let stays = host.tree.suspension != Suspension::None && host.tree.killed.is_none() && host.tree.main_is_alive();
+        let since = host.tree.stopped.map(|at| at.max(awake).max(host.suspended_at));
+        if since.is_some_and(|since| stays && awake != Duration::MAX && self.now > since + SLACK) {
+            self.violate("K10: a program that was asked to end stays stopped", h);
+        }
+    }
+
     /// T2, T3, T4: one failed renewal is not a lost lease, and renewals go on until the end.
     fn check_running_out(&mut self, h: usize) {
         let host = &mut self.hosts[h];
@@ -361,7 +421,9 @@ impl Simulation {
         host.reference.lost_before = true;
         self.coverage.count(Seen::RanOut);
         let early = host.reference.attempts < 2 && !host.reference.lost;
-        if early && host.tree.is_alive() && host.tree.term == lease.term && !host.tree.disturbed {
+        // A campaigner that slept in this lease may have missed its renewals.
+        let slept = host.reference.credited.is_some_and(|sent| host.campaigner.since() > host.clock.when(sent));
+        if early && !slept && host.tree.is_alive() && host.tree.term == lease.term && !host.tree.disturbed {
             self.violate("T3, T4: a lease ran out after less than two attempts to renew it", h);
         }
     }

@@ -1,15 +1,16 @@
 //! The simulation: whole elections with faults of every kind, from a seed, in true time.
 //!
-//! Every candidate is the real [`Candidate`](super::Candidate). Everything around it is a model: a boot clock with an
-//! offset and a rate of its own, timers that fire late, a keeper, a command with processes that may be stubborn, a
-//! network that loses, delays, doubles and reorders, and a store of one of three kinds. All faults are drawn from the
-//! seed, so a history that fails can be repeated step by step.
+//! Every candidate is the real [`Candidate`](super::Candidate), and every keeper decides with the real
+//! [`KeeperMachine`](super::KeeperMachine). Everything around them is a model: a boot clock with an offset and a rate of
+//! its own, timers that fire late, both shells, a host with processes that may be stubborn, a network that loses,
+//! delays, doubles and reorders, and a store of one of three kinds. All faults are drawn from the seed, so a history
+//! that fails can be repeated step by step.
 //!
 //! ```text
 //! setup ──▶ simulation ──▶ event, event … ──▶ quiet: all faults end ──▶ settled: one candidate leads, and stays leader
 //!             │         └ after each: invariants, wait_check (--wait and --no-wait), restart_check (restarts and holds),
 //!             │           follower_check (followers and hooks), request_check (the control socket)
-//!             ├ host: campaigner (the driver's part) · keeper · command · clock
+//!             ├ host: campaigner (driver_model) · keeper (keeper_shell) · processes (host_model, command) · clock
 //!             ├ network ─▶ store: queue (like etcd) · record (5.3), lasting or not · lock (no ttl)
 //!             └ faults
 //! ```
@@ -19,6 +20,8 @@
 //! The invariants are computed from the events of the model, in true time, and never from the core's own state. The
 //! situations that must occur at least once in a run are counted in `coverage`, and `mutations` breaks each rule once on
 //! purpose.
+//!
+//! `exploration` draws nothing: it tries every single fault of one hand-over on a grid (P6).
 //!
 //! `ELECT_HISTORIES=100000 cargo test no_history` runs that many; `ELECT_SEED=7 cargo test no_history -- --nocapture`
 //! prints one.
@@ -30,14 +33,17 @@ mod clock;
 mod command;
 mod coverage;
 mod driver_model;
+mod exploration;
 mod faults;
 mod follower_check;
 mod host;
+mod host_model;
 mod invariants;
-mod keeper_model;
+mod keeper_shell;
 mod lock_store;
 mod mutations;
 mod network;
+mod preexisting_children;
 mod queue_store;
 mod record_store;
 mod request_check;

@@ -1,6 +1,7 @@
 //! The rules that are broken on purpose (P4), in the core or in the model, and the proof that each is noticed.
 
 use super::super::mutation::Mutation;
+use crate::keeper::KeeperMutation;
 use crate::takeover;
 
 use super::run::Simulation;
@@ -19,26 +20,11 @@ pub(super) enum InjectedMutation {
     ObserverCountsFromSending,
     /// T3: the timings have not been proven.
     UnprovenTimings,
-    /// K1: the keeper has no deadline.
-    NoKeeperDeadline,
-    /// K1: the keeper's deadline goes wherever it is told.
-    DeadlineMovesBack,
-    /// K1: the keeper takes the deadline of any term.
-    DeadlineOfAnyTerm,
-    /// K2: the keeper does not care that the campaigner is gone.
-    KeeperIgnoresTheEnd,
-    /// K2: the keeper releases although a hold still runs.
-    KeeperForgetsTheHold,
-    /// K2: the keeper releases without the hook that is to run before.
-    KeeperForgetsOusted,
-    /// K2: the keeper runs that hook although the campaigner has.
-    KeeperOustsAgain,
-    /// K1: the deadline of a term kills what no deadline governs.
-    DeadlineForAll,
-    /// K5: the keeper starts the command however late it is.
-    StartsTooLate,
-    /// K6: the end of the main process counts as an empty tree.
-    MainAloneCounts,
+    Keeper(KeeperMutation),
+    /// K4: the list of inherited children counts even if the keeper was dead when it was read.
+    ListOfDeadKeeper,
+    /// K5: a child that died before exec is reported as started.
+    DeadChildStarted,
     /// 5.2: a win is verified whatever term is kept by then.
     TermNotCompared,
     /// 5.2: the last term is read when a candidate begins to wait, and not again when it is the oldest.
@@ -66,17 +52,32 @@ const RULES: &[(InjectedMutation, &str)] = &[
     (InjectedMutation::Context(Mutation::LateSuccessCounts), "4: a late success changes nothing"),
     (InjectedMutation::UnprovenTimings, "T3: the numbers are proven at start"),
     (InjectedMutation::Context(Mutation::NoRenewalWhileStopping), "T4: renewals go on while stopping"),
-    (InjectedMutation::NoKeeperDeadline, "K1: the keeper kills at its deadline"),
-    (InjectedMutation::DeadlineMovesBack, "K1: a deadline only moves forward"),
-    (InjectedMutation::DeadlineOfAnyTerm, "K1: a deadline is of one term"),
-    (InjectedMutation::KeeperIgnoresTheEnd, "K2: without its campaigner the keeper stops the tree"),
+    (InjectedMutation::Keeper(KeeperMutation::NoDeadline), "K1: the keeper kills at its deadline"),
+    (InjectedMutation::Keeper(KeeperMutation::DeadlineMovesBack), "K1: a deadline only moves forward"),
+    (InjectedMutation::Keeper(KeeperMutation::DeadlineOfAnyTerm), "K1: a deadline is of one term"),
+    (InjectedMutation::Keeper(KeeperMutation::IgnoresDismissal), "6: a dismissed keeper ends"),
+    (
+        InjectedMutation::Keeper(KeeperMutation::IgnoresEndOfFile),
+        "K2: without its campaigner the keeper stops the tree",
+    ),
     (InjectedMutation::Context(Mutation::SilentKeeperSpared), "K4: a silent keeper is killed"),
-    (InjectedMutation::StartsTooLate, "K5: the deadline is checked before exec"),
+    (InjectedMutation::Context(Mutation::ProgressIgnored), "K4: progress is as good as an answer"),
+    (InjectedMutation::ListOfDeadKeeper, "K4: a list read after the keeper's death is discarded"),
+    (InjectedMutation::Keeper(KeeperMutation::StartsTooLate), "K5: the deadline is checked before exec"),
     (
         InjectedMutation::Context(Mutation::StartsBesideRefused),
         "K5: a refused start is retried after the keeper's confirmation",
     ),
-    (InjectedMutation::MainAloneCounts, "K6: the end of the main process proves nothing"),
+    (
+        InjectedMutation::Keeper(KeeperMutation::ClearsTooEarly),
+        "K5: a refused start is cleared when its child is reaped",
+    ),
+    (InjectedMutation::DeadChildStarted, "K5: a child that died before exec was not started"),
+    (InjectedMutation::Keeper(KeeperMutation::DropsEarlySignals), "6: a signal forwarded before exec is kept"),
+    (InjectedMutation::Keeper(KeeperMutation::LeavesStopped), "K10: a command that has to end is continued"),
+    (InjectedMutation::Keeper(KeeperMutation::IgnoresCgroup), "K6: a populated cgroup is no empty tree"),
+    (InjectedMutation::Keeper(KeeperMutation::ForgetsLoneHook), "K6: a hook without a program is stopped as a tree"),
+    (InjectedMutation::Keeper(KeeperMutation::MainAloneCounts), "K6: the end of the main process proves nothing"),
     (InjectedMutation::Context(Mutation::GraceWhenLost), "K11: a lease that is lost leaves no grace"),
     (InjectedMutation::Context(Mutation::PlaceKept), "6: a candidate that gives up releases its place"),
     (InjectedMutation::Context(Mutation::StandsOn), "6: no campaign goes on after the wait limit"),
@@ -86,16 +87,19 @@ const RULES: &[(InjectedMutation, &str)] = &[
     (InjectedMutation::Context(Mutation::NoRestartLimit), "6: --restart-limit"),
     (InjectedMutation::Context(Mutation::NoSittingOut), "6: a candidate that restarted too often cools down"),
     (InjectedMutation::Context(Mutation::NoHold), "6: --min-hold"),
-    (InjectedMutation::KeeperForgetsTheHold, "K2: the keeper respects a --min-hold"),
+    (InjectedMutation::Keeper(KeeperMutation::ForgetsHold), "K2: the keeper respects a --min-hold"),
     (InjectedMutation::Context(Mutation::FollowerBesideLeader), "K11: a win waits for the end of the follower"),
     (InjectedMutation::Context(Mutation::StandsBesideStuckFollower), "2.3: no candidacy beside a killed follower"),
     (InjectedMutation::Context(Mutation::CommandAfterFailedHook), "6: on-elected has to succeed"),
     (InjectedMutation::Context(Mutation::NoSittingOutAfterHook), "6: a candidate that is not accepted cools down"),
     (InjectedMutation::Context(Mutation::ReleaseBeforeOusted), "K6: a release waits for the end of on-ousted"),
     (InjectedMutation::Context(Mutation::NotOustedWhenLost), "6: on-ousted runs after a loss, too"),
-    (InjectedMutation::KeeperForgetsOusted, "K2: without its campaigner the keeper runs on-ousted"),
-    (InjectedMutation::KeeperOustsAgain, "K2: the keeper runs on-ousted once"),
-    (InjectedMutation::DeadlineForAll, "K1: a deadline governs its own term alone"),
+    (
+        InjectedMutation::Keeper(KeeperMutation::ForgetsOustedHook),
+        "K2: without its campaigner the keeper runs on-ousted",
+    ),
+    (InjectedMutation::Keeper(KeeperMutation::RunsOustedHookAgain), "K2: the keeper runs on-ousted once"),
+    (InjectedMutation::Keeper(KeeperMutation::DeadlineForAll), "K1: a deadline governs its own term alone"),
     (
         InjectedMutation::Context(Mutation::OldRenewalAnswers),
         "6: assert is answered by a renewal that was sent after it",

@@ -1,7 +1,7 @@
 //! One history: everything that happens, in the order of true time, until it has settled or a rule is broken.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use super::super::time::Time;
@@ -10,8 +10,9 @@ use super::clock::{CLOCK_DRIFT_MAX_PPM, Clock, SimRng, ms};
 use super::coverage::{Coverage, Seen};
 use super::faults::Fault;
 use super::follower_check::FollowerCheck;
-use super::host::{Delivery, KeeperModel, ModelMessage, ProcessState, SimHost};
+use super::host::{Delivery, ProcessState, SimHost};
 use super::invariants::ReferenceState;
+use super::keeper_shell::{KeeperProcess, ModelMessage};
 use super::mutations::InjectedMutation;
 use super::network::NetworkConditions;
 use super::request_check::RequestCheck;
@@ -19,8 +20,10 @@ use super::restart_check::RestartCheck;
 use super::setup::{Setup, StoreModel};
 use super::store::{Client, Effect, Request, Store};
 use super::wait_check::WaitCheck;
-use crate::{Attempt, Event, RunId, Term};
+use crate::{Attempt, Event, FromKeeper, KeeperMachine, Term};
 
+/// No process of the model has a smaller id.
+const FIRST_PID: i32 = 4710;
 /// A history that has not ended by then never will.
 const LONGEST: u32 = 400_000;
 
@@ -31,8 +34,21 @@ pub(super) enum SimEvent {
     ModelMessage(usize, ModelMessage),
     KeeperTimer(usize, u64),
     Death(usize),
-    Cleared(usize, RunId),
-    AtStore { host: usize, attempt: Option<Attempt>, leg: u8, request: Request },
+    /// A child is about to execute; the number is its process id, then the status that it will end with.
+    Exec(usize, i32, u8),
+    AtStore {
+        host: usize,
+        attempt: Option<Attempt>,
+        leg: u8,
+        request: Request,
+    },
+    KeeperExitTimeout(usize),
+    KeeperProgress(usize),
+    CrowdKilled(usize),
+    /// The last process has left the cgroup of a host's command.
+    LeafEmpty(usize),
+    /// A keeper that is gone gives its claim back, as another program.
+    KeeperReleases(usize),
     Look,
     Join,
     Fault(Fault),
@@ -154,7 +170,7 @@ impl Simulation {
         Simulation::new(setup.clone(), injected_mutation, true).play().0.transcript.expect("asked for")
     }
 
-    fn play(mut self) -> (Simulation, Option<&'static str>) {
+    pub(super) fn play(mut self) -> (Simulation, Option<&'static str>) {
         let mut steps = 0;
         while let Some(due) = self.queue.pop() {
             assert!(due.at >= self.now, "time runs backwards in seed {}: {:?}", self.setup.seed, due.what);
@@ -180,8 +196,16 @@ impl Simulation {
             SimEvent::ModelMessage(h, message) => self.keeper_hears(h, message),
             SimEvent::KeeperTimer(h, generation) => self.keeper_timer(h, generation),
             SimEvent::Death(h) => self.death(h),
-            SimEvent::Cleared(h, run) => self.clears(h, run),
+            SimEvent::Exec(h, pid, status) => self.on_exec(h, pid, status),
             SimEvent::AtStore { host, attempt, leg, request } => self.request_arrives(host, attempt, leg, request),
+            SimEvent::KeeperExitTimeout(h) => self.keeper_exit_times_out(h),
+            SimEvent::KeeperProgress(h) if self.hosts[h].keeper.is_busy => {
+                self.report_progress(h, FromKeeper::Progress);
+            }
+            SimEvent::KeeperProgress(_) => {}
+            SimEvent::CrowdKilled(h) => self.crowd_is_killed(h),
+            SimEvent::LeafEmpty(h) => self.leaf_empties(h),
+            SimEvent::KeeperReleases(h) => self.send_keeper_release(h),
             SimEvent::Look => self.look_at_leases(),
             SimEvent::Join => {
                 self.coverage.count(Seen::Joined);
@@ -238,6 +262,12 @@ impl Simulation {
         if let Some(InjectedMutation::Context(rule)) = self.injected_mutation {
             candidate.context.mutation = Some(rule);
         }
+        let machine = KeeperMachine::new(self.setup.keeper_policy(h, policy));
+        let mutation = match self.injected_mutation {
+            Some(InjectedMutation::Keeper(rule)) => Some(rule),
+            Some(_) | None => None,
+        };
+        let machine = machine.breaking(mutation);
         let client = Client::new(&self.store, h, asked.ttl.expect("asked for"), self.injected_mutation);
         self.hosts.push(SimHost {
             name: char::from(b'A' + u8::try_from(h % 26).expect("a letter")),
@@ -245,8 +275,24 @@ impl Simulation {
             candidate,
             campaigner: ProcessState::Running { since: self.now },
             inbox: Vec::new(),
-            keeper: KeeperModel::new(self.now),
-            tree: super::command::Tree::default(),
+            unperformed: VecDeque::new(),
+            strike: None,
+            outbox: VecDeque::new(),
+            socket_room: self.setup.socket_room,
+            keeper: KeeperProcess::new(self.now, machine),
+            tree: super::command::Tree::none(),
+            hooks: Vec::new(),
+            next_pid: FIRST_PID,
+            tier: self.setup.tier(h),
+            preexisting: super::command::Tree::none(),
+            excluded: Vec::new(),
+            has_reaped_keeper: false,
+            suspended_at: self.now,
+            early_signals: Vec::new(),
+            leaf_until: None,
+            alone_since: self.now,
+            death_at: None,
+            campaigner_was_killed: false,
             client,
             stop_timeout,
             wake: (0, Time::NEVER),
@@ -261,6 +307,7 @@ impl Simulation {
             follower_check: FollowerCheck::new(policy),
             request_check: RequestCheck::default(),
         });
+        self.inherit_children(h);
         self.present.push(h);
         self.note(h, || format!("joins, ttl {:?}", asked.ttl.expect("asked for")));
         self.deliver(h, Event::Tick);
@@ -269,7 +316,9 @@ impl Simulation {
     /// Something of this host has ended.
     pub(super) fn host_changed(&mut self, h: usize) {
         let host = &mut self.hosts[h];
-        if host.campaigner == ProcessState::Dead && host.keeper.state == ProcessState::Stopped && !host.tree.is_alive()
+        if host.campaigner == ProcessState::Dead
+            && host.keeper.state == ProcessState::Stopped
+            && !host.has_descendants()
         {
             host.keeper.state = ProcessState::Dead;
         }

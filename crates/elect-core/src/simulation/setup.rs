@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::super::timing::TimingFlags;
 use super::super::{CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, Timing};
-use crate::Signal;
 use crate::takeover::Durability;
+use crate::{KeeperPolicy, Signal};
 
 use super::clock::{CLOCK_DRIFT_MAX_PPM, SimRng, ms};
-use super::command::ProcessBehavior;
+use super::command::{ProcessBehavior, SIGTERM, SimTier};
 use super::faults::Fault;
 use super::lock_store::LockServer;
 use super::mutations::InjectedMutation;
@@ -45,8 +45,8 @@ pub(super) struct Setup {
     pub calm: bool,
     /// Old deadlines stray in at the keeper.
     pub strays: bool,
-    /// The keeper lets a passed deadline move on if nothing was killed for it. K1 allows either.
-    pub obliging: bool,
+    /// The number of messages that the socket between campaigner and keeper has room for.
+    pub socket_room: usize,
     pub rejoin: bool,
     /// Some candidates wait for so long only, or end when they have lost.
     pub impatient: bool,
@@ -86,7 +86,7 @@ impl Setup {
             drift: rng.percent(90),
             calm: rng.percent(20),
             strays: rng.percent(50),
-            obliging: rng.percent(50),
+            socket_room: rng.of(&[1, 3, 200, 200, 200]),
             rejoin: true,
             // One in four, and by chance of their own: the histories with a wait limit, and with them the seeds that have
             // failed once, stay what they were.
@@ -115,7 +115,7 @@ impl Setup {
             drift: false,
             calm: true,
             strays: false,
-            obliging: false,
+            socket_room: 200,
             rejoin: false,
             impatient: false,
             supervised: false,
@@ -154,10 +154,36 @@ impl Setup {
         let hooks = Hooks {
             on_elected: rng.percent(50),
             on_ousted: rng.percent(60),
+            on_change: rng.percent(50),
+            on_error: rng.percent(50),
             timeout: rng.of(&[ms(300), ms(1_000), self.ttl]),
-            ..Hooks::default()
         };
         Policy { follower: rng.percent(70).then_some(on_change), hooks, ..policy }
+    }
+
+    /// The containment of a candidate's command.
+    pub(super) fn tier(&self, h: usize) -> SimTier {
+        if self.behavior.is_some() {
+            return SimTier::Tree;
+        }
+        self.dice_of(h, 0x0c0e_77a1).of(&[SimTier::Tree, SimTier::Cgroup, SimTier::Pidns])
+    }
+
+    /// Whether a candidate inherits a child when it is executed.
+    pub(super) fn has_preexisting_child(&self, h: usize) -> bool {
+        self.behavior.is_none() && self.dice_of(h, 0x0c41_1d2e).percent(25)
+    }
+
+    /// The configuration of a candidate's keeper. Some candidates lead without a command.
+    pub(super) fn keeper_policy(&self, h: usize, policy: Policy) -> KeeperPolicy {
+        KeeperPolicy {
+            stop_signal: SIGTERM,
+            stop_timeout: self.stop_timeout,
+            min_hold: policy.min_hold,
+            has_command: !(self.following && h % 5 == 4),
+            has_follower: policy.follower.is_some(),
+            hooks: policy.hooks,
+        }
     }
 
     fn wishes_without_followers(&self, h: usize) -> Policy {

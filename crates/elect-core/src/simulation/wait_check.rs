@@ -87,7 +87,7 @@ impl Simulation {
         let (reference, wait_check) = (&host.reference, &mut host.wait_check);
         let overdue = reference
             .request
-            .is_some_and(|(_, sent, ask)| ask == Ask::Campaign && now >= sent + reference.request_timeout());
+            .is_some_and(|open| open.ask == Ask::Campaign && now >= open.decided_at + reference.request_timeout());
         if phase == Phase::Campaigning && overdue {
             wait_check.hear(now, AnswerKind::Nothing);
         }

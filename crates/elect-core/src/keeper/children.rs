@@ -1,0 +1,112 @@
+//! The ends of children, the empty tree (K6), and the terminal, which the command uses and leaves.
+
+use super::mutation::KeeperMutation;
+use super::tree::{CommandTree, MainProcess, Stop};
+use super::{ChildEnd, KeeperAction, KeeperMachine, SIGINT, SIGQUIT};
+use crate::{CommandEnd, FromKeeper, Program, Signal, Time};
+
+impl KeeperMachine {
+    pub(super) fn on_child_ended(&mut self, now: Time, pid: i32, end: ChildEnd) {
+        if let CommandTree::Alive { main: MainProcess::Refused(child), .. } = &mut self.tree
+            && *child == Some(pid)
+        {
+            *child = None;
+        } else if self.tree.main_pid() == Some(pid) {
+            self.on_main_ended(now, end);
+        } else {
+            self.on_hook_child_ended(pid, end);
+        }
+        // The process id may be reused from now on.
+        if let CommandTree::Alive { init, .. } = &mut self.tree {
+            init.take_if(|init| *init == pid);
+        }
+        self.clear_refused_start();
+    }
+
+    fn on_main_ended(&mut self, now: Time, end: ChildEnd) {
+        let CommandTree::Alive { main, stop, init, .. } = &mut self.tree else { return };
+        *main = MainProcess::Ended;
+        let (init, stop) = (*init, *stop);
+        self.dismiss_init(init);
+        let end = end.escalated_if(matches!(stop, Stop::Killing { .. }));
+        self.send(FromKeeper::Exited { run: self.run, end });
+        self.adopt_finished_hook();
+        self.stop_descendants(now);
+        self.take_terminal_back(end, !matches!(stop, Stop::NotRequested));
+        if self.mutated(KeeperMutation::MainAloneCounts) {
+            self.on_no_children(false);
+        }
+    }
+
+    /// For a test: the child counts as reaped.
+    pub(super) fn forget_refused_child(&mut self) {
+        if let CommandTree::Alive { main: MainProcess::Refused(child), init, .. } = &mut self.tree {
+            (*child, *init) = (None, None);
+        }
+        self.clear_refused_start();
+    }
+
+    /// K5: a refused start is cleared once its child, and the init of its namespace, have been reaped. A background
+    /// hook that runs beside it goes on, without a tree. Without a hook, the end of all children clears the start.
+    fn clear_refused_start(&mut self) {
+        let CommandTree::Alive { main: MainProcess::Refused(None), init: None, stop: Stop::NotRequested, .. } =
+            self.tree
+        else {
+            return;
+        };
+        let Some(hook) = &self.running_hook else { return };
+        let hook_has_ended = hook.main.is_err();
+        self.tree = CommandTree::Empty;
+        self.send(FromKeeper::Cleared { run: self.run });
+        if hook_has_ended {
+            self.stop_hook_leftovers();
+        }
+    }
+
+    /// K6: no descendant is left, because orphaned descendants of a subreaper become its children; and the cgroup is
+    /// empty too.
+    pub(super) fn on_no_children(&mut self, is_cgroup_populated: bool) {
+        if is_cgroup_populated && self.has_processes() && !self.mutated(KeeperMutation::IgnoresCgroup) {
+            return;
+        }
+        self.end_hook();
+        match self.tree {
+            CommandTree::Empty | CommandTree::Alive { main: MainProcess::Nothing, stop: Stop::NotRequested, .. } => {}
+            CommandTree::Alive { .. } => {
+                self.tree = CommandTree::Empty;
+                self.act(KeeperAction::ScheduleFirst);
+                self.send(FromKeeper::Empty { run: self.last_ordered_run });
+            }
+        }
+    }
+
+    pub(super) fn on_terminal_checked(&mut self, stopped_by: Option<Signal>) {
+        let CommandTree::Alive { program: Some(Program::Command { .. }), main, group, stop, .. } = &self.tree else {
+            return;
+        };
+        let (Some(pid), group, stop) = (main.pid(), *group, *stop) else { return };
+        match (stop, stopped_by) {
+            (Stop::NotRequested, Some(signal)) => self.act(KeeperAction::HandleTerminalStop { group, signal }),
+            // A process that has been asked to end must not stay stopped.
+            (Stop::Terminating { .. }, Some(_)) if self.mutated(KeeperMutation::LeavesStopped) => {}
+            (Stop::Terminating { .. }, Some(_)) => self.act(KeeperAction::ContinueGroup { main: pid }),
+            (Stop::Killing { .. }, Some(_)) | (_, None) => {}
+        }
+        if matches!(stop, Stop::NotRequested) {
+            self.act(KeeperAction::PollForeground { group });
+        }
+    }
+
+    /// Takes the terminal back from a main process that has ended. A command ended by Ctrl-C must not be restarted.
+    pub(super) fn take_terminal_back(&mut self, end: CommandEnd, was_asked: bool) {
+        let CommandTree::Alive { program: Some(Program::Command { .. }), group, .. } = self.tree else { return };
+        let (with_modes, interrupted_by) = match end {
+            CommandEnd::Killed { signal, .. } if [SIGINT, SIGQUIT].contains(&signal) && !was_asked => {
+                (true, Some(signal))
+            }
+            CommandEnd::Killed { .. } => (true, None),
+            CommandEnd::Exited(_) => (false, None),
+        };
+        self.act(KeeperAction::TakeTerminalBack { group, with_modes, interrupted_by });
+    }
+}

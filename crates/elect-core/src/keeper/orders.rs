@@ -1,0 +1,104 @@
+//! The campaigner's orders, and its end.
+
+use super::mutation::KeeperMutation;
+use super::tree::{CommandTree, MainProcess, Stop};
+use super::{CampaignerState, KeeperAction, KeeperMachine, KeeperOrder, KillDeadline};
+use crate::{FromKeeper, Program, Signal, Term, Time};
+
+impl KeeperMachine {
+    pub(super) fn on_order(&mut self, now: Time, order: KeeperOrder) {
+        match order {
+            KeeperOrder::Arm { term, kill_by } => self.arm(now, term, kill_by),
+            KeeperOrder::Start { program, run } => self.start(now, program, run),
+            KeeperOrder::StartBackgroundHook { background_hook, context } => {
+                self.start_background_hook(background_hook, context);
+            }
+            KeeperOrder::Stop { .. } | KeeperOrder::Kill if !self.has_processes() => {
+                self.send(FromKeeper::Empty { run: self.last_ordered_run });
+            }
+            KeeperOrder::Stop { kill_at } => {
+                self.take_over_hook_leftovers();
+                self.stop(kill_at);
+            }
+            KeeperOrder::Kill => {
+                self.take_over_hook_leftovers();
+                self.kill(now);
+            }
+            KeeperOrder::Forward(signal) => self.forward(signal),
+            // One answer is enough for all pings that the campaigner has not read an answer to.
+            KeeperOrder::Ping if self.outbox.contains(&FromKeeper::Pong) => {}
+            KeeperOrder::Ping => self.send(FromKeeper::Pong),
+            KeeperOrder::Resume => self.resume(),
+            KeeperOrder::EndHold => self.hold = None,
+            KeeperOrder::Dismiss if self.mutated(KeeperMutation::IgnoresDismissal) => {}
+            KeeperOrder::Dismiss => {
+                self.campaigner = CampaignerState::Dismissed;
+                self.begin_final_stop(now);
+            }
+        }
+    }
+
+    /// K2: without a campaigner the tree is stopped within the deadline in force.
+    pub(super) fn on_campaigner_gone(&mut self, now: Time) {
+        if self.mutated(KeeperMutation::IgnoresEndOfFile) {
+            return;
+        }
+        self.campaigner = CampaignerState::Gone;
+        self.begin_final_stop(now);
+    }
+
+    /// Forwards a signal to the main process, once it has executed.
+    fn forward(&mut self, signal: Signal) {
+        let CommandTree::Alive { main, .. } = &self.tree else { return };
+        match *main {
+            MainProcess::Running(pid) => self.act(KeeperAction::SignalProcess { pid, signal }),
+            // Each signal once, as the kernel keeps a blocked signal.
+            MainProcess::Starting(_) if self.mutated(KeeperMutation::DropsEarlySignals) => {}
+            MainProcess::Starting(_) if !self.pending_signals.contains(&signal) => self.pending_signals.push(signal),
+            MainProcess::Starting(_) | MainProcess::Refused(_) | MainProcess::Ended | MainProcess::Nothing => {}
+        }
+    }
+
+    /// Continues a running program that has not been asked to stop.
+    fn resume(&mut self) {
+        let CommandTree::Alive {
+            program,
+            main: MainProcess::Running(_) | MainProcess::Starting(_),
+            group,
+            stop: Stop::NotRequested,
+            ..
+        } = self.tree
+        else {
+            return;
+        };
+        let may_read = matches!(program, Some(Program::Command { .. }));
+        self.act(KeeperAction::ResumeTerminal { group, may_read });
+    }
+
+    /// K1: a new term opens only over an empty tree. Any number is accepted then, because the store that issues terms
+    /// may have been rebuilt. Within a term the deadline only moves forward, and not after it has killed. While a tree
+    /// lives, a message for another term changes nothing.
+    fn arm(&mut self, now: Time, term: Term, kill_by: Time) {
+        let nothing_to_kill = self.tree.is_empty();
+        let moves_back = self.mutated(KeeperMutation::DeadlineMovesBack);
+        let of_any_term = self.mutated(KeeperMutation::DeadlineOfAnyTerm);
+        let deadline = match (&mut self.deadline, &self.tree) {
+            (Some(deadline), _) if deadline.term == term => {
+                // A deadline that expired over an empty tree belonged to a start that came too late: the next renewal
+                // is for the next start.
+                if moves_back {
+                    deadline.kill_by = kill_by;
+                } else if (nothing_to_kill && !deadline.expired) || now < deadline.kill_by {
+                    deadline.kill_by = deadline.kill_by.max(kill_by);
+                }
+                *deadline
+            }
+            (deadline, CommandTree::Empty) => *deadline.insert(KillDeadline { term, kill_by, expired: false }),
+            (deadline, CommandTree::Alive { .. }) if of_any_term => {
+                *deadline.insert(KillDeadline { term, kill_by, expired: false })
+            }
+            (_, CommandTree::Alive { .. }) => return,
+        };
+        self.send(FromKeeper::Armed { term: deadline.term, kill_by: deadline.kill_by });
+    }
+}

@@ -1,0 +1,187 @@
+//! The system calls behind each [`KeeperAction`].
+
+use std::time::Duration;
+
+use nix::unistd::{Pid, getpgid};
+
+use super::{ClaimAtExit, KeeperLoop};
+use crate::clock;
+use crate::namespace::Init;
+use crate::protocol::Channel;
+use crate::spawn::{Spawned, spawn};
+use crate::sys;
+use crate::tree::{self, KillSweep};
+use elect_core::{BackgroundHook, IdentitySource, KeeperAction, KeeperEvent, Program, Signal, TerminalEvent, Time};
+
+/// The minimum time between two reports of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
+
+impl KeeperLoop {
+    /// Performs an action. Returns its result if it has one.
+    pub(super) fn perform(&mut self, action: KeeperAction) -> Option<KeeperEvent> {
+        match action {
+            KeeperAction::Spawn { program, kill_by, holds_lock, identity } => {
+                return Some(self.spawn_program(program, kill_by, holds_lock, identity));
+            }
+            KeeperAction::SpawnHook(background_hook) => return Some(self.spawn_hook(background_hook)),
+            KeeperAction::KeepIdentity => self.kept_identity.clone_from(&self.ordered_identity),
+            KeeperAction::SignalGroup { main, signal } => signal_group(main, signal.0),
+            KeeperAction::ContinueGroup { main } => signal_group(main, libc::SIGCONT),
+            KeeperAction::SignalProcess { pid, signal } => drop(sys::kill(pid, signal.0)),
+            KeeperAction::SignalDescendants { signal, except_groups } => {
+                self.signal_descendants(signal, except_groups);
+            }
+            KeeperAction::KillTree { main, reports_end } => return Some(self.kill_tree(main, reports_end)),
+            KeeperAction::KillHook { main } => {
+                let progress = &mut Progress::of(&self.channel, self.machine.has_campaigner());
+                let _ = self.scanner.kill(main, &[], tree::DESCENDANTS_MAX, &mut || progress.report());
+                signal_group(main, libc::SIGKILL);
+            }
+            KeeperAction::KillInit { init } => self.init(init).into_iter().for_each(Init::kill),
+            KeeperAction::DismissInit { init } => self.init(init).into_iter().for_each(Init::dismiss),
+            KeeperAction::ScheduleFirst => sys::schedule_first(),
+            KeeperAction::ScheduleAsBefore => self.inherited.schedule_as_before(),
+            KeeperAction::HandleTerminalStop { group, signal } => {
+                let event = self.terminal.stopped(group, signal.0, self.own_pid, &mut self.scanner);
+                return event.map(KeeperEvent::TerminalChanged);
+            }
+            KeeperAction::PollForeground { group } => self.terminal.poll_foreground(clock::now(), group),
+            KeeperAction::ResumeTerminal { group, may_read } => self.terminal.resume(group, may_read),
+            KeeperAction::TakeTerminalBack { group, with_modes, interrupted_by } => {
+                let had_it = self.terminal.take_back(group, with_modes, (self.own_pid, &[]), &mut self.scanner);
+                let interrupted = interrupted_by.filter(|_| had_it).map(TerminalEvent::Interrupted);
+                return interrupted.map(KeeperEvent::TerminalChanged);
+            }
+            KeeperAction::Exit { releases: true } => self.exit = Some(ClaimAtExit::Released),
+            KeeperAction::Exit { releases: false } => self.exit = Some(ClaimAtExit::Dropped),
+        }
+        None
+    }
+
+    fn init(&self, pid: i32) -> Option<&Init> {
+        self.inits.iter().find(|init| init.pid == pid)
+    }
+
+    fn spawn_program(
+        &mut self,
+        program: Program,
+        kill_by: Time,
+        holds_lock: bool,
+        identity: IdentitySource,
+    ) -> KeeperEvent {
+        let Some(executable) = self.spec.as_ref().and_then(|spec| spec.executable(program)) else {
+            return KeeperEvent::NotSpawned { errno: libc::ENOENT };
+        };
+        if holds_lock && self.claim_is_incomplete {
+            return KeeperEvent::NotSpawned { errno: libc::EMFILE };
+        }
+        let lock = self.claim.as_ref().and_then(|claim| claim.descriptors.first()).filter(|_| holds_lock);
+        let identity = match identity {
+            IdentitySource::Order => &self.ordered_identity,
+            IdentitySource::Kept => &self.kept_identity,
+        };
+        let terminal = match program {
+            Program::Command { .. } => Some(&mut self.terminal),
+            Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => None,
+        };
+        match spawn(&self.tier, &executable, identity, self.inherited, lock, kill_by, terminal) {
+            Ok(mut spawned) => {
+                let event = self.note_spawned(&mut spawned);
+                self.starting = Some(spawned);
+                event
+            }
+            Err(error) => KeeperEvent::NotSpawned { errno: error.raw_os_error().unwrap_or(libc::EIO) },
+        }
+    }
+
+    fn spawn_hook(&mut self, background_hook: BackgroundHook) -> KeeperEvent {
+        let Some(executable) = self.spec.as_ref().and_then(|spec| spec.background_hook(background_hook)) else {
+            return KeeperEvent::NotSpawned { errno: libc::ENOENT };
+        };
+        // K9: a background hook does not get the leader's lock.
+        match spawn(&self.tier, &executable, &self.ordered_identity, self.inherited, None, Time::NEVER, None) {
+            Ok(mut spawned) => {
+                let event = self.note_spawned(&mut spawned);
+                self.hook_status = Some(spawned.status);
+                event
+            }
+            Err(error) => KeeperEvent::NotSpawned { errno: error.raw_os_error().unwrap_or(libc::EIO) },
+        }
+    }
+
+    fn note_spawned(&mut self, spawned: &mut Spawned) -> KeeperEvent {
+        let init = spawned.init.take();
+        let event = KeeperEvent::Spawned { pid: spawned.pid, init: init.as_ref().map(|init| init.pid) };
+        self.inits.extend(init);
+        event
+    }
+
+    fn kill_tree(&mut self, main: Option<i32>, reports_end: bool) -> KeeperEvent {
+        let progress = &mut Progress::of(&self.channel, self.machine.has_campaigner());
+        // One call kills many processes at once, before the walk finds the others.
+        if let Some(main) = main {
+            signal_group(main, libc::SIGKILL);
+            progress.report();
+        }
+        let sweep = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report());
+        let is_complete = match sweep {
+            KillSweep::Complete(_) => true,
+            KillSweep::Partial | KillSweep::Unlistable => false,
+        };
+        if is_complete && reports_end {
+            // Without its priority, which it gives up next, thousands of dying processes may run before the keeper.
+            progress.report_all_killed();
+        }
+        KeeperEvent::TreeKilled { is_complete }
+    }
+
+    fn signal_descendants(&mut self, signal: Signal, except_groups: [Option<i32>; 2]) {
+        let has_had_it = |pid| {
+            let group = || getpgid(Some(Pid::from_raw(pid)));
+            except_groups != [None, None] && group().map_or(true, |of| except_groups.contains(&Some(of.as_raw())))
+        };
+        self.scanner.signal_descendants(self.own_pid, &[], signal.0, |pid| !has_had_it(pid));
+        self.scanner.signal_descendants(self.own_pid, &[], libc::SIGCONT, |pid| !has_had_it(pid));
+    }
+}
+
+/// Reports to the campaigner, during a long kill, that the keeper lives (K4). A report that finds no room is dropped.
+struct Progress<'a> {
+    channel: Option<&'a Channel>,
+    began: Time,
+    last: Time,
+}
+
+impl Progress<'_> {
+    fn of(channel: &Channel, has_campaigner: bool) -> Progress<'_> {
+        let began = clock::now();
+        Progress { channel: Some(channel).filter(|_| has_campaigner), began, last: began }
+    }
+
+    fn report(&mut self) {
+        let now = clock::now();
+        if let Some(channel) = self.channel
+            && now.since(self.last) >= PROGRESS_INTERVAL
+        {
+            self.last = now;
+            channel.report_progress();
+        }
+    }
+
+    /// Reports the end of a sweep that was long enough to need reports.
+    fn report_all_killed(&self) {
+        if let Some(channel) = self.channel
+            && clock::now().since(self.began) >= PROGRESS_INTERVAL
+        {
+            channel.report_all_killed();
+        }
+    }
+}
+
+/// Signals the group of the main process, and the main process itself if it has moved to another group.
+fn signal_group(main: i32, signal: i32) {
+    let _ = sys::kill(-main, signal);
+    if getpgid(Some(Pid::from_raw(main))).is_ok_and(|group| group.as_raw() != main) {
+        let _ = sys::kill(main, signal);
+    }
+}
