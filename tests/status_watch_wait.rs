@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::store_fixtures::{STRANGER, StoreFixture, for_each_store};
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::{now, since, throughout};
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, eventually, is_long, millis, until};
 
@@ -139,13 +140,20 @@ fn a_watch_begins_with_what_is_there_and_ends_when_it_is_told_to() {
     });
 }
 
-/// Every leader there was, in order, against what was said of them.
+fn on_each_store_in_time(what: &str, test: impl Fn(StoreFixture) + Sync) {
+    retry_if_machine_slow(what, Duration::from_secs(3), |_| for_each_store(&test));
+}
+
+/// Every leader there was, in order, against what was said of them. On a machine that is too slow for the requests, a store
+/// may have given a candidate a term in which it never led: what is said of that term is true.
 #[track_caller]
 fn is_true_to(told: &[Value], terms: &[u64]) {
     let (mut last, mut owned_up) = (None, false);
     for line in told {
         let index = line["leader"]["term"].as_u64().map(|term| {
-            terms.iter().position(|known| *known == term).unwrap_or_else(|| panic!("nobody led under {line}"))
+            let index = terms.iter().position(|known| *known == term);
+            assert_in_time(index.is_some(), || format!("nobody led under {line}"));
+            index.unwrap_or_default()
         });
         match (line["event"].as_str(), index) {
             (Some("leader"), Some(index)) => {
@@ -154,8 +162,12 @@ fn is_true_to(told: &[Value], terms: &[u64]) {
                     .map(|before: usize| index.checked_sub(before).unwrap_or_else(|| panic!("terms go back: {line}")));
                 match (step, line["skipped"].as_bool()) {
                     (Some(step), Some(false)) if !owned_up => assert!(step <= 1, "skipped unsaid: {line}"),
-                    (Some(step), Some(_)) if owned_up => assert!(step > 1, "nothing was skipped before: {line}"),
-                    (Some(step), Some(true)) => assert!(step > 1, "nothing was skipped: {line}"),
+                    (Some(step), Some(_)) if owned_up => {
+                        assert_in_time(step > 1, || format!("nothing was skipped before: {line}"));
+                    }
+                    (Some(step), Some(true)) => {
+                        assert_in_time(step > 1, || format!("nothing was skipped: {line}"));
+                    }
                     (Some(_), Some(false) | None) | (None, _) => {}
                 }
                 owned_up = false;
@@ -169,7 +181,7 @@ fn is_true_to(told: &[Value], terms: &[u64]) {
 
 #[test]
 fn after_two_hundred_changes_and_a_restart_of_the_store_the_last_word_is_right_and_the_order_never_wrong() {
-    for_each_store(|fixture| {
+    on_each_store_in_time("two hundred changes", |fixture| {
         let rounds = if is_long() { 500 } else { 100 };
         let one = fixture.query("watch", &["cron", "--json"]).start();
         let all = fixture.query("watch", &["--json"]).start();
@@ -211,7 +223,7 @@ fn after_two_hundred_changes_and_a_restart_of_the_store_the_last_word_is_right_a
 
 #[test]
 fn what_came_and_went_unseen_shows_as_a_gap() {
-    for_each_store(|fixture| {
+    on_each_store_in_time("a gap", |fixture| {
         let watches = [fixture.query("watch", &["cron"]).start(), fixture.query("watch", &["cron", "--json"]).start()];
         let leader = fixture.leader("shown");
         for watch in &watches {
