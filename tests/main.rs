@@ -62,7 +62,7 @@ mod mongodb;
 #[cfg(feature = "redis")]
 mod redis;
 
-/// What tests for all stores run on, beside the file store.
+/// The stores that tests for all stores run on, beside the file store.
 const STORES: &[&harness::store_fixtures::StoreEntry] = &[
     #[cfg(feature = "etcd")]
     &etcd::ENTRY,

@@ -1,4 +1,4 @@
-//! What README, its pages and the manual tell people to type: run as written, on the file store, or looked at by the tool that owns
+//! The commands that README, its pages and the manual show: run as written, on the file store, or looked at by the tool that owns
 //! the format. (The unit is in `systemd.rs`.)
 
 mod containers;

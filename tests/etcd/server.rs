@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -16,8 +16,9 @@ use crate::harness::host_tools::attempt;
 use crate::harness::ports::free_port;
 use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::server::{PASSWORD, StoreServer};
+use crate::harness::server_process::ServerProcess;
 use crate::harness::stalled_disk::StalledDisk;
-use crate::harness::{eventually, http_client, processes, until};
+use crate::harness::{eventually, http_client};
 
 /// How an etcd is started, where it differs from a plain one.
 #[derive(Debug, Clone)]
@@ -95,7 +96,7 @@ pub struct EtcdServer {
     port: u16,
     page_port: u16,
     asks_for_users: AtomicBool,
-    process: Mutex<Option<Child>>,
+    process: ServerProcess,
     directory: TempDir,
     /// After the process that writes to it.
     disk: Option<StalledDisk>,
@@ -146,7 +147,7 @@ impl EtcdServer {
             port: free_port(),
             page_port: free_port(),
             asks_for_users: AtomicBool::new(false),
-            process: Mutex::new(None),
+            process: ServerProcess::new("etcd"),
             directory: tempfile::Builder::new().prefix("elect-etcd-").tempdir().expect("a temporary directory"),
             disk: options.stalls.then(StalledDisk::new),
             options,
@@ -193,25 +194,23 @@ impl EtcdServer {
     }
 
     pub fn pid(&self) -> i32 {
-        let process = self.process.lock().expect("nobody panics with it");
-        i32::try_from(process.as_ref().expect("it runs").id()).expect("process ids are small")
+        self.process.pid()
     }
 
     /// SIGKILL; it is gone when this returns. Nothing happens if it has gone before.
     #[track_caller]
     pub fn kill(&self) {
-        self.end(Signal::SIGKILL);
+        self.process.end(Signal::SIGKILL);
     }
 
     /// SIGSTOP: it stands still, and its connections stay.
     #[track_caller]
     pub fn stop(&self) {
-        processes::signal(self.pid(), Signal::SIGSTOP);
-        until("etcd stands still", || processes::state(self.pid()) == Some('T'));
+        self.process.stop();
     }
 
     pub fn cont(&self) {
-        processes::signal(self.pid(), Signal::SIGCONT);
+        self.process.cont();
     }
 
     /// With the same data and ports, after a clean stop if it still runs. It answers, unless it lacks the others.
@@ -224,7 +223,7 @@ impl EtcdServer {
     /// The same, without waiting until it answers.
     #[track_caller]
     pub fn start_again(&self) {
-        self.end(Signal::SIGTERM);
+        self.process.end(Signal::SIGTERM);
         self.spawn();
     }
 
@@ -348,7 +347,7 @@ impl EtcdServer {
         }
         let child = command.spawn().expect("etcd is there");
         (self.peers.tell)(i32::try_from(child.id()).expect("process ids are small"));
-        *self.process.lock().expect("nobody panics with it") = Some(child);
+        self.process.set(child);
     }
 
     fn flags(&self) -> Vec<String> {
@@ -388,18 +387,7 @@ impl EtcdServer {
     }
 
     fn has_ended(&self) -> Option<ExitStatus> {
-        let mut process = self.process.lock().expect("nobody panics with it");
-        process.as_mut().expect("it was started").try_wait().expect("a child of ours")
-    }
-
-    #[track_caller]
-    fn end(&self, signal: Signal) {
-        if self.process.lock().expect("nobody panics with it").is_none() {
-            return;
-        }
-        processes::signal(self.pid(), signal);
-        until("etcd ends (while its disk is frozen it cannot)", || self.has_ended().is_some());
-        *self.process.lock().expect("nobody panics with it") = None;
+        self.process.has_ended()
     }
 }
 
@@ -411,12 +399,7 @@ impl Drop for EtcdServer {
         if let Some(disk) = &self.disk {
             disk.thaw();
         }
-        // A test that panicked may have done so while it held it.
-        let process = self.process.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(mut child) = process.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.process.kill();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is written for people, as tests read it: README and the pages that it refers to, the manual, the recipes.
+//! The documents for users, as tests read them: README and the pages that it refers to, the manual, the recipes.
 
 use std::collections::BTreeSet;
 use std::fs;

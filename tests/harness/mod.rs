@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod resource_usage;
 pub mod sandbox;
 pub mod server;
+pub mod server_process;
 pub mod stalled_disk;
 pub mod store_fixtures;
 pub mod syscall_gate;

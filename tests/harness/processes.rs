@@ -91,7 +91,7 @@ pub fn signal(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
-/// Whose end of a connection it is, among processes on this machine.
+/// The process that holds an end of a connection, among those on this machine.
 pub fn owner(client: &TcpStream, pids: &[AtomicI32]) -> Option<usize> {
     let (here, there) = (client.local_addr().ok()?.port(), client.peer_addr().ok()?.port());
     // Port numbers are the last four digits.

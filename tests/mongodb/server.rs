@@ -5,7 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use crate::harness::certificates::{CertificateFiles, Certificates};
 use crate::harness::ports::free_port;
 use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::server::{PASSWORD, StoreServer};
-use crate::harness::{Sandbox, eventually, processes, until};
+use crate::harness::server_process::ServerProcess;
+use crate::harness::{Sandbox, eventually, until};
 
 /// Of every replica set here.
 pub const SET: &str = "main";
@@ -101,7 +102,7 @@ impl MongodOptions {
 pub struct Mongod {
     options: MongodOptions,
     pub port: u16,
-    process: Mutex<Option<Child>>,
+    process: ServerProcess,
     directory: TempDir,
     /// Kept between questions: some are asked every few milliseconds.
     driver: Mutex<Option<MongoDriver>>,
@@ -243,7 +244,7 @@ impl Mongod {
         let mongod = Mongod {
             options,
             port,
-            process: Mutex::new(None),
+            process: ServerProcess::new("mongod"),
             directory: tempfile::Builder::new().prefix("elect-mongod-").tempdir().expect("a temporary directory"),
             driver: Mutex::new(None),
             users: Mutex::new(false),
@@ -275,24 +276,22 @@ impl Mongod {
     }
 
     pub fn pid(&self) -> i32 {
-        let process = self.process.lock().expect("nobody panics with it");
-        i32::try_from(process.as_ref().expect("it runs").id()).expect("process ids are small")
+        self.process.pid()
     }
 
     /// SIGKILL; it is gone when this returns.
     #[track_caller]
     pub fn kill(&self) {
-        self.end(Signal::SIGKILL);
+        self.process.end(Signal::SIGKILL);
     }
 
     #[track_caller]
     pub fn stop(&self) {
-        processes::signal(self.pid(), Signal::SIGSTOP);
-        until("mongod stands still", || processes::state(self.pid()) == Some('T'));
+        self.process.stop();
     }
 
     pub fn cont(&self) {
-        processes::signal(self.pid(), Signal::SIGCONT);
+        self.process.cont();
     }
 
     /// On the same port, with what it has on its disk, after SIGKILL if it still runs.
@@ -460,7 +459,7 @@ impl Mongod {
         self.admin(doc! { "createUser": "root", "pwd": PASSWORD, "roles": ["root"] });
         self.admin(doc! { "createUser": "stranger", "pwd": PASSWORD, "roles": [] });
         // It may not have written them to its disk yet.
-        self.end(Signal::SIGTERM);
+        self.process.end(Signal::SIGTERM);
         *self.users.lock().expect("nobody panics with it") = true;
         *self.driver.lock().expect("nobody panics with it") = None;
         self.start_again();
@@ -522,7 +521,7 @@ impl Mongod {
             .stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("mongod: {error}: tests/run installs one"));
         (self.tell)(i32::try_from(child.id()).expect("process ids are small"));
-        *self.process.lock().expect("nobody panics with it") = Some(child);
+        self.process.set(child);
     }
 
     fn flags(&self) -> Vec<String> {
@@ -560,20 +559,7 @@ impl Mongod {
     }
 
     fn has_ended(&self) -> Option<ExitStatus> {
-        let mut process = self.process.lock().expect("nobody panics with it");
-        process.as_mut().expect("it was started").try_wait().expect("a child of ours")
-    }
-
-    #[track_caller]
-    fn end(&self, signal: Signal) {
-        if self.process.lock().expect("nobody panics with it").is_none() {
-            return;
-        }
-        if self.has_ended().is_none() {
-            processes::signal(self.pid(), signal);
-        }
-        until("mongod ends", || self.has_ended().is_some());
-        *self.process.lock().expect("nobody panics with it") = None;
+        self.process.has_ended()
     }
 }
 
@@ -582,11 +568,6 @@ impl Drop for Mongod {
         if std::thread::panicking() {
             eprintln!("---- mongod on {}:\n{}", self.port, self.last_words());
         }
-        // A test that panicked may have done so while it held it.
-        let process = self.process.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(mut child) = process.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.process.kill();
     }
 }

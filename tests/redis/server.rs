@@ -2,18 +2,19 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::harness::certificates::{CertificateFiles, Certificates};
+use crate::harness::eventually;
 use crate::harness::host_tools::attempt;
 use crate::harness::ports::free_port;
 use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::server::StoreServer;
-use crate::harness::{eventually, processes, until};
+use crate::harness::server_process::ServerProcess;
 
 /// How a Redis is started, where it differs from a plain one that forgets everything when it ends.
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ impl RedisOptions {
 pub struct RedisServer {
     options: RedisOptions,
     pub port: u16,
-    process: Mutex<Option<Child>>,
+    process: ServerProcess,
     directory: TempDir,
 }
 
@@ -104,7 +105,7 @@ impl RedisServer {
             let redis = RedisServer {
                 options: options.clone(),
                 port: free_port(),
-                process: Mutex::new(None),
+                process: ServerProcess::new("redis"),
                 directory: tempfile::Builder::new().prefix("elect-redis-").tempdir().expect("a temporary directory"),
             };
             redis.spawn();
@@ -127,28 +128,26 @@ impl RedisServer {
     }
 
     pub fn pid(&self) -> i32 {
-        let process = self.process.lock().expect("nobody panics with it");
-        i32::try_from(process.as_ref().expect("it runs").id()).expect("process ids are small")
+        self.process.pid()
     }
 
     /// SIGKILL; it is gone when this returns.
     #[track_caller]
     pub fn kill(&self) {
-        self.end(Signal::SIGKILL);
+        self.process.end(Signal::SIGKILL);
     }
 
     #[track_caller]
     pub fn stop(&self) {
-        processes::signal(self.pid(), Signal::SIGSTOP);
-        until("redis stands still", || self.stands_still());
+        self.process.stop();
     }
 
     pub fn stands_still(&self) -> bool {
-        processes::state(self.pid()) == Some('T')
+        self.process.stands_still()
     }
 
     pub fn cont(&self) {
-        processes::signal(self.pid(), Signal::SIGCONT);
+        self.process.cont();
     }
 
     /// On the same port, with what it has on its disk, after SIGKILL if it still runs.
@@ -247,7 +246,7 @@ impl RedisServer {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("one more descriptor"))
             .stderr(log);
-        *self.process.lock().expect("nobody panics with it") = Some(command.spawn().expect("redis-server is there"));
+        self.process.set(command.spawn().expect("redis-server is there"));
     }
 
     fn flags(&self) -> Vec<String> {
@@ -271,20 +270,7 @@ impl RedisServer {
     }
 
     fn has_ended(&self) -> Option<ExitStatus> {
-        let mut process = self.process.lock().expect("nobody panics with it");
-        process.as_mut().expect("it was started").try_wait().expect("a child of ours")
-    }
-
-    #[track_caller]
-    fn end(&self, signal: Signal) {
-        if self.process.lock().expect("nobody panics with it").is_none() {
-            return;
-        }
-        if self.has_ended().is_none() {
-            processes::signal(self.pid(), signal);
-        }
-        until("redis ends", || self.has_ended().is_some());
-        *self.process.lock().expect("nobody panics with it") = None;
+        self.process.has_ended()
     }
 }
 
@@ -295,11 +281,6 @@ impl Drop for RedisServer {
             let lines: Vec<&str> = log.lines().collect();
             eprintln!("---- redis on {}:\n{}", self.port, lines[lines.len().saturating_sub(15)..].join("\n"));
         }
-        if let Ok(mut process) = self.process.lock()
-            && let Some(mut child) = process.take()
-        {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.process.kill();
     }
 }

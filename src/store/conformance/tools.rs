@@ -61,7 +61,7 @@ impl Plant {
     }
 }
 
-/// What the suite has to know about a store, and what it does to a store behind the candidates' backs. The store's own tests
+/// The facts about a store that the suite needs, and its edits of a store behind the candidates' backs. The store's own tests
 /// implement it.
 #[async_trait(?Send)]
 pub trait ConformanceSupport: fmt::Debug {

@@ -314,7 +314,7 @@ impl KeeperMachine {
     }
 }
 
-/// What the simulation asks and sets.
+/// Queries and settings of the simulation.
 #[cfg(test)]
 impl KeeperMachine {
     /// The same machine with a broken rule.

@@ -509,7 +509,7 @@ pub(super) enum SimTier {
     Pidns,
 }
 
-/// What keeps a sweep from being complete.
+/// The obstacles that keep a sweep from being complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Obstacles {
     /// A signal was refused, because the process had changed its user.

@@ -1,6 +1,6 @@
 //! Children that elect inherited when it was executed, and the sweep over what a dead keeper left, which spares them (K4).
 //!
-//! What `Keeper` of elect-keeper does in the program: the list of these children is read again before each ping,
+//! The counterpart of `Keeper` in elect-keeper: the list of these children is read again before each ping,
 //! and counts only if the keeper was alive when the list had been read, because a dead keeper's processes are children
 //! of the campaigner as well.
 

@@ -88,7 +88,7 @@ pub(super) struct Win {
     pub stored: Stored,
 }
 
-/// What a call meant for others, and for the reference.
+/// The effect of a call on other candidates and on the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     /// The boundary went to this term of this candidate.

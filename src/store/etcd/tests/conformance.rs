@@ -1,4 +1,4 @@
-//! What the conformance suite has to know about an etcd, and how it edits records there.
+//! The facts about an etcd that the conformance suite needs, and its edits of records there.
 
 use async_trait::async_trait;
 use etcd_client::{Client, DeleteOptions};

@@ -1,4 +1,4 @@
-//! What the conformance suite has to know about the file store, and how it edits records there.
+//! The facts about the file store that the conformance suite needs, and its edits of records there.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What the conformance suite has to know about a MongoDB, and how it edits records there.
+//! The facts about a MongoDB that the conformance suite needs, and its edits of records there.
 
 use ::mongodb::bson::{Document, doc};
 use ::mongodb::{Client, Collection, Database};

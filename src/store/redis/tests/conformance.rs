@@ -1,4 +1,4 @@
-//! What the conformance suite has to know about a Redis, and how it edits records there.
+//! The facts about a Redis that the conformance suite needs, and its edits of records there.
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Client, cmd};
