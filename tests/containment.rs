@@ -1,6 +1,6 @@
 //! The tiers of containment, end to end: the faults of a hand-over, the storms, and what each tier leaves.
 //!
-//! A tier that is not to be had where this runs is refused by name, and that is asserted in its stead.
+//! Where a tier is not available, the test asserts instead that elect refuses it by name.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -360,7 +360,7 @@ fn a_tier_costs_little() {
     }
 }
 
-// ---- where it is not to be had
+// ---- where the tier is not available
 
 const NOBODY: u32 = 65533;
 
@@ -455,7 +455,7 @@ impl Cgroup {
         made
     }
 
-    /// What somebody is started by to be in it.
+    /// The wrapper that starts a process in this cgroup.
     fn entering(&self) -> Vec<String> {
         let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
         ["sh", "-c", &enter, "sh"].map(str::to_owned).to_vec()
@@ -465,7 +465,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = fs::write(self.0.join("cgroup.kill"), "1");
-        // Whoever was in it may still be on its way out.
+        // Its processes may not have ended yet.
         for _ in 0..1000 {
             for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
                 let _ = fs::remove_dir(entry.path());

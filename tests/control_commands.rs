@@ -12,7 +12,7 @@ use crate::harness::candidate::elect;
 use crate::harness::store_fixtures::{StoreFixture, for_each_store};
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, eventually, is_long, until};
 
-/// The lease of candidates that must not lose it, however laden the machine is.
+/// The lease of candidates that must not lose it, however busy the machine is.
 const LONG_TTL: &str = "12s";
 
 /// Sockets are found by the boundary's name alone, and all tests are the same user.

@@ -85,7 +85,7 @@ fn intrude(file: fn(&Sandbox) -> PathBuf, is_lost: bool) {
                     newcomer.terminate();
                 }
                 leader.terminate();
-                // A second SIGTERM is not needed; it may come all the same.
+                // A second SIGTERM is not needed, and does no harm.
                 waiter.signal(Signal::SIGTERM);
                 waiter.terminate();
                 private.is_untouched(kind);
@@ -173,7 +173,7 @@ fn a_leader_that_may_write_no_more_leads_on_and_hands_over() {
         let set = std::process::Command::new("prlimit").args(["--fsize=0", "--pid", &pid.to_string()]).status();
         assert!(set.expect("prlimit is there").success());
     }
-    // The file that says under which path it was locked cannot be mended either.
+    // The file that says under which path it was locked cannot be repaired either.
     fs::write(sandbox.lock_file(), "").expect("it is there");
     throughout(Duration::from_secs(3), "it leads on", || processes::is_alive(led.pid));
     let next = ElectCmd::new(&sandbox).witness(&Witness::new()).start();

@@ -284,7 +284,7 @@ fn a_stopped_keeper_with_a_follower_costs_the_win_and_nobody_leads_beside_it() {
     let FollowerScenario { sandbox, leader, .. } = &mut following;
     leader.signal(Signal::SIGTERM);
     leader.ends_with(0);
-    // Whoever wins first, the one that leads is the third: the other has a follower that nobody can confirm dead.
+    // In either order of wins the third one leads: the other has a follower whose death cannot be confirmed.
     let led = sandbox.starts(2).latest();
     assert!(third.tree().iter().any(|process| process.pid == led.pid));
     // K4: after ten seconds of silence the keeper is killed, and its tree with it.

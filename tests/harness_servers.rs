@@ -34,7 +34,7 @@ fn send(mut stream: &TcpStream, text: &str) {
     stream.write_all(text.as_bytes()).expect("the proxy takes it");
 }
 
-/// What has come, once so much has.
+/// Reads so many bytes.
 fn receive(mut stream: &TcpStream, length: usize) -> String {
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes).expect("it comes");

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::syscall_gate::{GatePoint, SyscallGate};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, few, processes, until};
 
-/// With a child that elect is born with, and that is none of its own: `$1` is what that does.
+/// Starts elect with an inherited child that is not its own; `stranger` is the child's script.
 fn beside_a_stranger(elect: ElectCmd, stranger: &str) -> ElectCmd {
     elect.wrapped_by(["sh", "-c", &format!("{stranger} & exec \"$@\""), "sh"])
 }

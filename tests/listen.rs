@@ -12,7 +12,7 @@ use crate::harness::wait::{now, since};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, host_tools, ports::free_port, processes, until};
 use crate::harness::{eventually, http_client};
 
-/// What the pages say, in the order of `CHECKS`.
+/// The checks whose pages are read, in the order of their answers.
 const CHECKS: [&str; 4] = ["/livez", "/readyz", "/leader", "/follower"];
 
 fn listening(sandbox: &Sandbox) -> ElectCmd {
@@ -183,7 +183,7 @@ fn the_pages_are_for_reading_and_nothing_else() {
     ] {
         let answer = request(line, more);
         let more = more.get(..30).unwrap_or(more);
-        // What it has not read, the kernel may answer with a reset that overtakes the page.
+        // If input is left unread, the kernel may send a reset that overtakes the page.
         let reset = answer.is_empty() && matches!(status, "413" | "431");
         assert!(reset || answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}, {more}: {answer}");
     }

@@ -161,7 +161,7 @@ fn a_candidate_that_arrives_at_a_new_lock_file_waits_for_the_leader_to_notice() 
 #[test]
 fn a_stopped_or_killed_campaigner_whose_lock_file_was_replaced_is_waited_for_too() {
     let sandbox = Sandbox::new();
-    // Nobody looks after the lock any more, and the command has a grace of its own that is longer than any settling.
+    // No process watches the lock any more, and the command's own grace is longer than any settling.
     let leader =
         ElectCmd::new(&sandbox).flag("--stop-timeout", "6s").witness(&Witness::new().daemon().stubborn()).start();
     sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());

@@ -35,7 +35,7 @@ fn every_page_is_formatted_without_a_word() {
         let page = page.to_str().expect("plain text");
         let said = complaints(&["groff", "-K", "utf8", "-man", "-ww", "-z"], page);
         assert_eq!(said, "", "{page}");
-        // What is generated is spared the taste of a second formatter.
+        // Generated pages are not checked by a second formatter.
         if page.ends_with(".7") {
             assert_eq!(complaints(&["mandoc", "-T", "lint", "-W", "warning"], page), "", "{page}");
         }

@@ -127,7 +127,7 @@ fn the_crate_has_all_that_it_is_built_from_and_nothing_else() {
     }
 }
 
-/// What bash would offer after these words.
+/// The completions that bash offers after these words.
 fn offered(words: &[&str]) -> Vec<String> {
     let script = r#"source "$1/completions/elect.bash"; shift
         COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()

@@ -36,7 +36,7 @@ impl RecipeSandbox {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
     }
 
-    /// Somebody types this here.
+    /// Runs this line as if it were typed here.
     fn types(&self, line: &str) -> ElectCmd {
         let path = std::env::var("PATH").unwrap_or_default();
         ElectCmd::new(&self.sandbox)

@@ -115,8 +115,8 @@ fn after_too_many_restarts_another_candidate_tries_and_two_broken_ones_do_not_pi
     first.wait_for_log("leader command started");
     let started = now();
     let second = broken(&sandbox, "second").start();
-    // A lock file knows no ttl, which might be longer. The first one has to sit out until the second one has tried, and a while
-    // longer: on a laden machine, too.
+    // A lock file has no ttl, which might be longer. The first one has to cool down until the second one has tried, and a while
+    // longer: on a busy machine, too.
     second.wait_for_log("stands again in 10s");
     first.wait_for_log("stands again in 10s");
     let names = |runs: &[String]| -> Vec<String> {
@@ -217,7 +217,7 @@ fn a_hold_counts_from_the_first_run_of_the_term() {
     let sandbox = Sandbox::new();
     let started = now();
     let third_time = "[ $(wc -l < $WITNESS_PLACE/runs) -ge 3 ] && exit 0; sleep 0.3; exit 1";
-    // Longer than three runs take on a laden machine.
+    // Longer than three runs take on a busy machine.
     let hold = Duration::from_secs(6);
     let ended = restarting(&sandbox, "on-failure").flag("--min-hold", "6s").shell(&noting(third_time)).run();
     let took = since(started);

@@ -8,7 +8,7 @@ use crate::harness::server::PASSWORD;
 use crate::harness::wait::throughout;
 use crate::harness::{ElectCmd, Sandbox, until};
 
-/// What all lines of a place's logs and outputs, and its files, say.
+/// All logs, outputs and files of a sandbox.
 fn written(sandbox: &Sandbox) -> Vec<(String, String)> {
     let files = fs::read_dir(sandbox.path()).expect("a place").filter_map(|entry| {
         let path = entry.ok()?.path();
@@ -40,7 +40,7 @@ pub fn under_watch<T>(sandbox: &Sandbox, act: impl FnOnce() -> T) -> T {
                 }
             }
         });
-        // A panic in here must not leave the watcher on its own for ever.
+        // After a panic in here the watcher must end, too.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
         until("the watcher has seen somebody", || watcher.is_finished() || seen.load(Ordering::SeqCst) > 0);
         is_over.store(true, Ordering::SeqCst);

@@ -16,7 +16,7 @@ enum CandidateState {
     Stopping,
 }
 
-/// What the candidate does about it.
+/// The effect of a signal on the candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SignalEffect {
     /// Its command hears this signal, and nothing ends.
@@ -79,7 +79,7 @@ fn candidate_in(state: CandidateState, sandbox: &Sandbox) -> (CandidateProcess, 
     (leader, None)
 }
 
-/// What the command has heard since `before`, but for the CONT that goes with a stop.
+/// The signals that the command got since `before`, without the CONT that goes with a stop.
 fn heard(candidate: &CandidateProcess, before: &str) -> Vec<String> {
     let output = candidate.output();
     let since = output.strip_prefix(before).expect("output only grows");
@@ -173,7 +173,7 @@ fn a_stopped_command_without_a_terminal_is_reported_and_elect_leads_on() {
     processes::signal(led.pid, Signal::SIGSTOP);
     leader.wait_for_log("the leader command was stopped");
     assert_ne!(processes::state(leader.pid()), Some('T'));
-    // Asked to end it ends all the same.
+    // Asked to end, it ends.
     leader.terminate();
     assert_eq!(sandbox.history().ends.len(), 1, "it was woken and asked, not killed");
 }

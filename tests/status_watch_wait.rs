@@ -20,7 +20,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
 }
 
-/// What a watch with `--json` has said, but for a line that is not whole yet.
+/// The output of a watch with `--json`, without an incomplete last line.
 fn said(watch: &CandidateProcess) -> Vec<Value> {
     let output = watch.output();
     let whole = output.rfind('\n').map_or("", |end| &output[..end]);
@@ -335,7 +335,7 @@ fn a_wait_ends_when_that_is_so_and_not_before() {
             wait.ends_with(0);
             let found = wait.output();
             let term = found.strip_prefix("cron: web-1 leads at 10.0.0.5:8080, term ").map(str::trim_end);
-            // A win that could not be verified in time is given back, and its term was shown all the same.
+            // A win that could not be verified in time is given back, although its term was shown.
             let log = leader.log();
             assert!(term.is_some_and(|term| log.contains(&format!("elected term={term}\n"))), "{found:?}: {log}");
         }

@@ -67,7 +67,7 @@ fn the_command_is_held_together_by_a_cgroup_below_the_units_own() {
     let (own, commands) = (cgroup(systemd.campaigner()), cgroup(witness.pid));
     assert!(own.ends_with("/elect@cron.service"), "elect itself is outside: {own}");
     assert!(commands.starts_with(&format!("{own}/elect-")), "{commands} is not below {own}");
-    // What is left of a killed elect is systemd's to kill, the leaf included.
+    // Processes that a killed elect leaves are systemd's to kill, and so is the leaf.
     let keeper = processes::children(systemd.campaigner())[0];
     processes::signal(keeper, Signal::SIGKILL);
     sandbox.starts(2).is_safe();

@@ -333,7 +333,7 @@ fn a_pipeline_shares_the_terminal() {
 fn a_background_job_leaves_the_terminal_alone_and_is_not_stopped_by_it() {
     let sandbox = Sandbox::new();
     let mut terminal = PseudoTerminal::open(&sandbox);
-    // Whoever writes in the background is stopped by this terminal, if it lets itself be.
+    // This terminal stops a background process that writes, unless the process ignores the signal.
     terminal.types("stty tostop\n");
     terminal.runs(&ElectCmd::new(&sandbox).shell("sleep 0.1; read word; echo got=$word. > $WITNESS_PLACE/got"), " &");
     let elect = terminal.elect();

@@ -189,7 +189,7 @@ fn unavailable() -> Sandbox {
 
 #[test]
 fn a_store_that_does_not_work_is_named_in_one_line_however_quiet() {
-    // What ends it at once is an error; what was waited for was a warning by then.
+    // A fault that ends elect at once is an error; one that it waited for was a warning by then.
     for (flags, level) in [(&["-n"][..], "error: "), (&["--wait", "0"], "error: "), (&["--wait", "700ms"], "warning: ")]
     {
         let sandbox = unavailable();

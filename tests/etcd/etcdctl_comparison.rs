@@ -36,7 +36,7 @@ impl Peer {
     }
 }
 
-/// What became of a leader's command.
+/// The fate of a leader's command.
 #[derive(Debug)]
 struct PeerVerdict {
     /// The next one started after this long.

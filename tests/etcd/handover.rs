@@ -26,7 +26,7 @@ fn every_fault_hands_over_in_each_tier() {
         faults::SLOW_CAMPAIGNER_KILLED,
     ];
     for tier in tiers() {
-        // What both leave behind together is the business of the lease, but for the tier that leaves nothing.
+        // Processes that outlive both are covered by the lease, except in the tier in which no process outlives both.
         let both = if tier == "pidns" { faults::BOTH_KILLED_WITH_A_DAEMON } else { faults::BOTH_KILLED };
         std::thread::scope(|scope| {
             for fault in all.into_iter().chain([both]) {

@@ -8,7 +8,7 @@ use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::wait::{now, since, until};
 use crate::harness::{CandidateProcess, Sandbox, Witness, is_long, millis};
 
-/// What the two processes of a candidate keep for themselves, and their share of what all have in common.
+/// The private memory of the two processes of a candidate, and their share of the common pages.
 fn proportional_set_size(candidate: &CandidateProcess) -> u64 {
     let of = |pid: i32| {
         let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process that is there");

@@ -19,7 +19,7 @@ pub struct EtcdCluster {
     proxies: Vec<Proxy>,
 }
 
-/// What a member says about itself.
+/// The status that a member reports.
 struct MemberStatus {
     id: u64,
     leader: u64,
@@ -123,7 +123,7 @@ impl EtcdCluster {
         self.between_it_and_the_others(index, ProxyMode::BlackHole);
     }
 
-    /// What was held meanwhile is delivered. Who is cut off besides stays so.
+    /// Held bytes are delivered. Other members that are cut off stay cut off.
     pub fn heal(&self, index: usize) {
         self.between_it_and_the_others(index, ProxyMode::Open);
     }

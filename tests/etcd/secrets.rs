@@ -94,7 +94,7 @@ fn everything(sandbox: &Sandbox, store: &str, way: &str) {
         }
     }
 
-    // Its keeper becomes elect anew, with all that it needs to log in.
+    // Its keeper executes elect again, with all that it needs to log in.
     leader.signal(Signal::SIGKILL);
     leader.wait();
     leads("web-2");

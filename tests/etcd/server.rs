@@ -30,7 +30,7 @@ pub struct EtcdOptions {
     stalls: bool,
 }
 
-/// Who a member is among the others.
+/// The identity of a member among the others.
 pub(super) struct Peers {
     pub name: String,
     pub port: u16,
@@ -38,7 +38,7 @@ pub(super) struct Peers {
     pub advertised: String,
     /// The whole cluster, as every member is told it.
     pub cluster: String,
-    /// Who wants to know the process whenever there is a new one.
+    /// Called with the pid of each new process.
     pub tell: Box<dyn Fn(i32) + Send + Sync>,
 }
 

@@ -38,7 +38,7 @@ impl Witness {
         self.with("--close")
     }
 
-    /// What is started while another leads.
+    /// The witness is the follower: it runs while another candidate leads.
     pub fn follower(self) -> Witness {
         self.with("--follower")
     }
@@ -167,7 +167,7 @@ impl ElectCmd {
         self.command(witness.command())
     }
 
-    /// What elect is started by: `setpriv --reuid 65534`, `unshare --pid`.
+    /// The wrapper that starts elect: `setpriv --reuid 65534`, `unshare --pid`.
     pub fn wrapped_by<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> ElectCmd {
         self.wrapper.extend(words.into_iter().map(Into::into));
         self
@@ -191,7 +191,7 @@ impl ElectCmd {
         self
     }
 
-    /// What is asked instead of `run`, without flags of its own but the store.
+    /// `status` instead of `run`, without other flags than the store.
     pub fn status(self, words: &[&str]) -> ElectCmd {
         self.query("status", words)
     }
@@ -376,7 +376,7 @@ impl CandidateProcess {
         self.wait_for_log("waiting: ");
     }
 
-    /// What descends from it, but for elect's own processes.
+    /// Its descendants, without elect's own processes.
     pub fn tree(&self) -> Vec<ProcessInfo> {
         let own = |process: &ProcessInfo| matches!(process.name.as_str(), "elect" | "keeper" | "keeper-init");
         self.all().into_iter().filter(|process| !own(process)).collect()

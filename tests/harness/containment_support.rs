@@ -1,4 +1,4 @@
-//! The tiers of containment (K7), and which of them are to be had where the tests run.
+//! The tiers of containment (K7), and which of them are available where the tests run.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::{ElectCmd, Sandbox};
 
-/// Those that are to be had here. The others are refused by name, or this fails.
+/// The tiers that are available here. The others are refused by name, or this fails.
 #[track_caller]
 pub fn tiers() -> Vec<&'static str> {
     ["cgroup", "pidns", "tree"].into_iter().filter(|tier| is_to_be_had(tier)).collect()
@@ -63,9 +63,9 @@ pub fn own_cgroup() -> Option<PathBuf> {
     Some(PathBuf::from(point).join(below.strip_prefix(root).ok()?))
 }
 
-/// What nobody was left to remove, and the next candidate in this cgroup would: there may be none.
+/// Removes the leaves that the next candidate in this cgroup would remove: there may be none.
 pub fn clear_away(candidate: i32) {
-    // Whoever was in it may still be on its way out.
+    // Their processes may not have ended yet.
     for _ in 0..1000 {
         if leaves(candidate).iter().all(|leaf| fs::remove_dir(leaf).is_ok()) {
             return;

@@ -1,4 +1,4 @@
-//! What may happen to a leader, for every store and every tier of containment: who is struck, how it ends, what is asserted.
+//! The faults of a leader, for every store and tier of containment: which process is struck, how it ends, what is asserted.
 
 use nix::sys::signal::Signal;
 
@@ -89,7 +89,7 @@ pub const STUBBORN_CAMPAIGNER_KILLED: LeaderFault = LeaderFault {
     ..PLAIN
 };
 
-/// Nobody renews any more: the stop time-out of eight seconds is cut to the deadline in force.
+/// No process renews any more: the stop time-out of eight seconds is cut to the deadline in force.
 pub const SLOW_CAMPAIGNER_KILLED: LeaderFault = LeaderFault {
     kind: "campaigner SIGKILLed, stubborn command, stop time-out longer than the lease",
     witness: Some(stubborn),

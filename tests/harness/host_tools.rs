@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-/// What it printed; what went wrong, in one piece.
+/// Its output, or an error with the command line and both outputs.
 pub fn attempt<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<String, String> {
     let words: Vec<&str> = words.into_iter().collect();
     let output = Command::new(words[0])

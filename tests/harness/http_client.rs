@@ -18,7 +18,7 @@ pub fn get_within(port: u16, path: &str, limit: Duration) -> io::Result<String> 
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
-    // HTTP/1.0: the answer ends where the connection does. In one piece, lest the second wait for the first to be confirmed.
+    // HTTP/1.0: the answer ends with the connection. One write, so that no second write waits until the first is confirmed.
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
     let mut page = String::new();
     stream.read_to_string(&mut page)?;

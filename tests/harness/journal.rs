@@ -1,4 +1,4 @@
-//! What the witnesses wrote down, and what it proves.
+//! The entries that the witnesses wrote, and their verdict.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,13 +22,13 @@ pub struct History {
     pub ends: Vec<JournalEntry>,
     /// `flock -u` was called on the lock that elect passed on.
     pub unlocks: Vec<JournalEntry>,
-    /// What hooks have noted, by its name.
+    /// The notes of hooks, each with the name of its hook.
     pub notes: Vec<(String, JournalEntry)>,
     /// Starts, ends and notes as they were written, by their names.
     pub order: Vec<String>,
 }
 
-/// What a follower, or a leader's command, was told of its leader, and when.
+/// The variables about its leader that a follower or a leader's command got, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaderEnv {
     /// `follow`, `unfollow`, `signal`, or `lead`.
@@ -122,7 +122,7 @@ impl History {
     }
 }
 
-/// What many runs of one kind came to.
+/// The measurements of many runs of one kind.
 #[derive(Debug, Default)]
 pub struct Measurements {
     /// From the end of the old tree to the start of the new command.

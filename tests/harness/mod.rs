@@ -1,4 +1,4 @@
-//! What every end-to-end test stands on: a place of its own, candidates in it, and a journal that tells what ran when.
+//! The harness of every end-to-end test: a sandbox, candidates in it, and a journal that tells which process ran when.
 //!
 //! ```text
 //! Sandbox ── ElectCmd (builder) ── CandidateProcess ── … ── witness (the command) ── journal ── History (the verdict)

@@ -55,7 +55,7 @@ impl Network {
         vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", self.namespace(self.index(name)))]
     }
 
-    /// What passes between that host and here: requests are what the host sends. What is lost is sent again by TCP.
+    /// Sets which packets pass between that host and here: requests come from the host. TCP repeats lost packets.
     #[track_caller]
     pub fn mode(&self, host: &str, mode: ProxyMode) {
         assert!(mode != ProxyMode::Closed, "a cable cannot refuse");

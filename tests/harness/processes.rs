@@ -78,7 +78,7 @@ pub fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// Whose it is.
+/// The user of the process.
 pub fn user(pid: i32) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(format!("/proc/{pid}")).ok().map(|process| process.uid())

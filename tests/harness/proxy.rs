@@ -24,7 +24,7 @@ mod connection;
 /// For a server that is dialled.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What becomes of the bytes. What is held is delivered once the way is open again, as TCP does after an outage.
+/// How the bytes are treated. Held bytes are delivered once the way is open again, as TCP does after an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyMode {
     Open,
@@ -32,9 +32,9 @@ pub enum ProxyMode {
     Closed,
     /// Connections are kept, and new ones accepted; nothing passes.
     BlackHole,
-    /// What the client sends is held.
+    /// The client's bytes are held.
     RequestsHeld,
-    /// What the server sends is held.
+    /// The server's bytes are held.
     AnswersHeld,
 }
 
@@ -48,7 +48,7 @@ impl ProxyMode {
     }
 }
 
-/// What a proxy has carried so far: connections accepted, bytes handed on.
+/// The traffic of a proxy so far: connections accepted, bytes handed on.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Carried {
     pub connections: u64,
@@ -63,7 +63,7 @@ pub struct Proxy {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Who is behind a connection, for a proxy that treats clients differently. Asked only when it matters: it may take long.
+/// Identifies the client of a connection, for a proxy that treats clients differently. Called only when needed: it may be slow.
 pub type Origin = Box<dyn Fn(&TcpStream) -> Option<usize> + Send>;
 
 impl Proxy {
@@ -172,7 +172,7 @@ enum Order {
     End,
 }
 
-/// What the thread of a proxy knows.
+/// The state of a proxy's thread.
 struct ProxyLoop {
     door: TcpListener,
     receiver: UnixStream,
@@ -202,7 +202,7 @@ impl ProxyLoop {
         // However often it rang.
         let _ = (&self.receiver).read(&mut [0; 64]);
         while let Ok(order) = self.inbox.try_recv() {
-            // Nobody waits for an answer any more if the test has panicked.
+            // If the test has panicked, no thread waits for an answer any more.
             match order {
                 Order::Set { origin, mode, done } => {
                     self.set(origin, mode);

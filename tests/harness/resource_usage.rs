@@ -1,4 +1,4 @@
-//! What a process costs.
+//! Memory, processor time and other costs of a process.
 
 use std::fs;
 use std::time::Duration;

@@ -100,7 +100,7 @@ impl Sandbox {
         History::parse(&text)
     }
 
-    /// What followers, and leaders' commands, were told.
+    /// The variables that followers and leaders' commands got.
     pub fn followers(&self) -> Vec<LeaderEnv> {
         let text = fs::read_to_string(self.path().join("followers")).unwrap_or_default();
         text.lines().map(LeaderEnv::parse).collect()
@@ -139,7 +139,7 @@ impl Drop for Sandbox {
 }
 
 impl Sandbox {
-    /// What is known about a test that failed.
+    /// Prints all that is known about a failed test.
     fn tell(&self) {
         eprintln!("---- running: {:?}", self.running());
         for number in 0..self.started.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! What tests want of a server, whatever kind of store it is: the same test then runs on each.
+//! The trait of a server of any kind of store, so that one test runs on each.
 
 use super::Sandbox;
 

@@ -13,7 +13,7 @@ const SIZE: u64 = 256 << 20;
 
 /// A file system of its own in an image on a loop device, frozen and thawed by `fsfreeze`.
 ///
-/// Who writes to a frozen one cannot even be killed until it thaws. Its writers must have ended when this is dropped.
+/// A process that writes to a frozen disk cannot even be killed until it thaws. The writers must have ended before the drop.
 #[derive(Debug)]
 pub struct StalledDisk {
     directory: TempDir,
@@ -38,7 +38,7 @@ impl StalledDisk {
         self.directory.path().join("mounted")
     }
 
-    /// What was written is on the disk; who writes from now on waits.
+    /// All earlier writes are on the disk; later writes wait.
     pub fn freeze(&self) {
         as_root(["fsfreeze", "--freeze", &self.mounted()]);
         self.is_frozen.store(true, Ordering::SeqCst);

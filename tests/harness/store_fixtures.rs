@@ -9,7 +9,7 @@ use super::server::{PASSWORD, StoreServer};
 use super::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::STORES;
 
-/// Short enough to be waited for, long enough for a laden machine.
+/// Short enough to be waited for, long enough for a busy machine.
 const TTL: &str = "3s";
 
 /// A store of some kind, and a place to campaign in it.

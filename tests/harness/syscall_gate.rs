@@ -41,7 +41,7 @@ impl SyscallGate {
         self.variables().into_iter().fold(elect, |elect, (name, value)| elect.variable(name, &value))
     }
 
-    /// What an elect that passes this gate is to find in its environment.
+    /// The variables of an elect that passes this gate.
     pub fn variables(&self) -> [(&'static str, String); 2] {
         let name = match self.at {
             GatePoint::Walk => "GATE_WALK",

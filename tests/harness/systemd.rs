@@ -14,7 +14,7 @@ pub fn unit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/elect@.service")
 }
 
-/// What units expect to be there; nothing in them here.
+/// Targets that units require; they are empty here.
 const TARGETS: [&str; 5] = ["sysinit", "basic", "shutdown", "network-online", "multi-user"];
 
 /// Mounts nothing that outlives it, and ends, everything in it too, when nobody holds its input open any longer.
@@ -111,7 +111,7 @@ impl Systemd<'_> {
         systemd
     }
 
-    /// What the unit's command does: a line of shell.
+    /// Sets the unit's command: a line of shell.
     pub fn job(&self, script: &str) {
         let path = self.sandbox.path().join("bin/cron");
         let new = path.with_extension("new");

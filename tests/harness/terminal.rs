@@ -110,7 +110,7 @@ impl PseudoTerminal {
         String::from_utf8_lossy(&fs::read(&self.screen).expect("the screen is there")).into_owned()
     }
 
-    /// What was started in it, but for the shell and the terminal themselves.
+    /// The processes in it, without the shell and the terminal themselves.
     pub fn jobs(&self) -> Vec<ProcessInfo> {
         let own = |process: &ProcessInfo| matches!(process.name.as_str(), "script" | "bash");
         processes::marked(&self.mark).into_iter().filter(|process| !own(process)).collect()

@@ -39,7 +39,7 @@ impl Journal {
         file.write_all(line.as_bytes()).expect("the journal takes a line");
     }
 
-    /// What this process is told of its leader, as far as it is.
+    /// Notes the variables about the leader that this process got.
     fn note_leader(&self, what: &str, at: Duration) {
         let told = ["ID", "LEADER_ID", "LEADER_HOST", "LEADER_PORT", "LEADER_ADDR", "TERM", "ROLE"];
         let told = told.map(|name| std::env::var(format!("ELECT_{name}")).unwrap_or_else(|_| "-".to_owned()));
@@ -164,7 +164,7 @@ fn daemonize(stubborn: bool) {
     assert!(status.success(), "setsid: {status}");
 }
 
-/// What a careless command does to the lock that it was born with.
+/// Unlocks the inherited lock, as a careless command would.
 fn unlock(journal: &Journal) {
     let status = Command::new("flock").args(["-u", "100"]).status().expect("flock is there");
     assert!(status.success(), "flock: {status}");

@@ -1,4 +1,4 @@
-//! What every store that grants leases over a network has to stand, on a real server of each kind.
+//! The tests of every store that grants leases over a network, on a real server of each kind.
 
 pub mod cuts;
 pub mod handover;
@@ -11,7 +11,7 @@ use crate::harness::server::StoreServer;
 use crate::harness::wait::until;
 use crate::harness::{CandidateProcess, ElectCmd, HandoverRuns, Sandbox, Witness, side_by_side};
 
-/// Short enough to be waited for, long enough for a laden machine.
+/// Short enough to be waited for, long enough for a busy machine.
 pub const TTL: &str = "3s";
 pub const LEASE: Duration = Duration::from_secs(3);
 
@@ -53,7 +53,7 @@ pub fn real(count: u64) -> f64 {
     count as f64
 }
 
-/// What is between a candidate and its server, and can be cut.
+/// The link between a candidate and its server, which can be cut.
 pub enum NetworkLink {
     Proxied(Proxy),
     /// The candidate is on the host of this name.

@@ -17,7 +17,7 @@ use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness};
 use crate::leases::{LEASE, candidate, candidate_for, through};
 use crate::mongodb::server::{COLLECTION, Mongod, MongodOptions, SET, SingleNodeReplicaSet};
 
-/// What the manual says a user needs, and nothing else.
+/// The rights that the manual lists for a user, and no others.
 const ACTIONS: [&str; 6] = ["find", "insert", "update", "changeStream", "createIndex", "listIndexes"];
 
 #[track_caller]
@@ -202,7 +202,7 @@ fn a_certificate_is_a_user_where_that_is_asked_for() {
     let next = elect().start();
     next.wait_until_waiting();
     a_killed_campaigner_is_followed_at_once(&sandbox, leader, next);
-    // Nobody by that name.
+    // No user has that name.
     mongod.command("$external", doc! { "dropUser": "CN=elect" });
     is_refused(&elect().run(), &["uthentication failed"]);
 }

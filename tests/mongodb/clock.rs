@@ -53,7 +53,7 @@ fn steps_change_nothing<S: StoreServer>(
         throughout_in_time(window, "it goes on leading", || sandbox.history().starts.len() == 1);
     }
     assert_in_time(!leader.log().contains("the lease runs out"), || leader.log());
-    // Terms rise all the same, with a clock that was set back as well.
+    // Terms rise with a clock that was set back, too.
     clock.step_to(-HOUR);
     leader.terminate();
     assert!(sandbox.starts(2).latest().term > led.term);

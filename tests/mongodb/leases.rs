@@ -1,4 +1,4 @@
-//! What every store with leases has to stand: on a set of one, which has elections and change streams; and what a server
+//! The tests of every store with leases: on a set of one, which has elections and change streams; and those for a server
 //! without them has to do by asking now and then.
 
 use crate::mongodb::server::{Mongod, SingleNodeReplicaSet};

@@ -45,7 +45,7 @@ impl MongodbPair {
         MongodbPair { sandbox, leader, next }
     }
 
-    /// Whatever happens is safe, and in the end both stop.
+    /// Every outcome is safe, and in the end both stop.
     #[track_caller]
     fn ends(self) {
         let MongodbPair { sandbox, leader, next } = self;

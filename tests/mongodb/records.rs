@@ -19,7 +19,7 @@ struct Tampering {
     act: fn(&Mongod, &Sandbox),
 }
 
-/// What is there afterwards.
+/// The state of the record afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AfterTampering {
     /// A free record: taken at once.
@@ -28,7 +28,7 @@ enum AfterTampering {
     Nothing,
     /// The record names a leader that does not exist.
     Leader,
-    /// Something that is none of our business.
+    /// A record of another program.
     Stranger,
 }
 

@@ -19,7 +19,7 @@ use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::{CandidateProcess, eventually, until};
 
 const COUNT: usize = 3;
-/// Who is not a member and may be cut off as one is.
+/// A client that is not a member and may be cut off as one is.
 const GUEST: usize = COUNT;
 
 pub struct ReplicaSet {
@@ -153,7 +153,7 @@ impl ReplicaSet {
         }
     }
 
-    /// What was held meanwhile is delivered.
+    /// Held bytes are delivered.
     pub fn heal(&self, index: usize) {
         self.between_it_and_the_others(index, ProxyMode::Open);
         self.proxies.iter().for_each(|proxy| proxy.mode_for(GUEST, ProxyMode::Open));

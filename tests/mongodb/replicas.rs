@@ -9,7 +9,7 @@ use crate::leases::{LEASE, candidate, candidate_for};
 use crate::mongodb::replica_set::ReplicaSet;
 use crate::mongodb::server::Mongod;
 
-/// What tells the two sides apart: who names the set follows its elections, who names one member stays with it.
+/// The two sides: a candidate that names the set follows its elections, one that names a member stays with it.
 struct ReplicaSetScenario {
     sandbox: Sandbox,
     set: ReplicaSet,
@@ -35,7 +35,7 @@ impl ReplicaSetScenario {
     }
 }
 
-/// What happens to a primary, and what brings it back.
+/// A fault of a primary, and its repair.
 struct PrimaryFailure {
     kind: &'static str,
     strike: fn(&ReplicaSet, usize),
@@ -100,7 +100,7 @@ fn whatever_happens_to_a_primary_nobody_leads_twice_and_long_leases_ride_through
             strike(&set, primary);
             set.primary_after(primary);
             outages.push(since(struck));
-            // Whoever was demoted leads again, or another does; the others have renewed.
+            // Each demoted leader leads again, or another does; the others have renewed.
             for (index, pair) in pairs.iter().enumerate() {
                 let is_led = || {
                     let again = pair.demotions() > before[index];

@@ -80,7 +80,7 @@ impl MongodOptions {
         self
     }
 
-    /// What it is started by, which becomes it: `env`.
+    /// The wrapper that executes it: `env`.
     pub fn wrapped_by(mut self, words: Vec<String>) -> MongodOptions {
         self.wrapper = words;
         self
@@ -107,7 +107,7 @@ pub struct Mongod {
     /// Kept between questions: some are asked every few milliseconds.
     driver: Mutex<Option<MongoDriver>>,
     users: Mutex<bool>,
-    /// Who wants to know the process whenever there is a new one.
+    /// Called with the pid of each new process.
     tell: Box<dyn Fn(i32) + Send + Sync>,
 }
 
@@ -218,7 +218,7 @@ impl SingleNodeReplicaSet {
     }
 }
 
-/// What makes a set of these: elections begin 2 s after the primary was last heard of.
+/// The configuration of a set of these: elections begin 2 s after the primary was last heard of.
 pub(super) fn initiation(addresses: &[String]) -> Document {
     let members: Vec<Bson> = addresses
         .iter()
@@ -250,7 +250,7 @@ impl Mongod {
             users: Mutex::new(false),
             tell,
         };
-        // What the members of a set know each other by, once users are asked for.
+        // The key file by which the members of a set authenticate each other.
         let key = mongod.path("key");
         fs::write(&key, "elects0tests0elects0tests0elects").expect("an open directory");
         fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("a file of ours");
@@ -318,7 +318,7 @@ impl Mongod {
         self.counter(&path)
     }
 
-    /// What all clients have done so far.
+    /// The operations of all clients so far.
     #[track_caller]
     pub fn operations(&self) -> u64 {
         ["query", "insert", "update", "delete", "getmore", "command"]
@@ -346,7 +346,7 @@ impl Mongod {
         let status = Bson::from(eventually("its counters", || self.try_admin(question.clone()).ok()));
         let found = path.iter().try_fold(&status, |value, name| value.as_document()?.get(name));
         let count = found.and_then(|value| value.as_i64().or(value.as_i32().map(i64::from)));
-        // What was never called may not be counted.
+        // A command that was never called may have no counter.
         u64::try_from(count.unwrap_or_default()).expect("a count")
     }
 
@@ -355,7 +355,7 @@ impl Mongod {
         self.ask(database, command, COMMAND_TIMEOUT)
     }
 
-    /// What it says of itself, if it says so within this time.
+    /// The answer to `hello`, if it arrives within this time.
     pub(super) fn try_hello(&self, limit: Duration) -> Option<Document> {
         self.ask("admin", doc! { "hello": 1 }, limit).ok()
     }
@@ -378,7 +378,7 @@ impl Mongod {
                     Err(_) => Ok(answer),
                 }
             }
-            // The next question is asked anew: what the driver knows may be of another incarnation of the server.
+            // The next question gets a new connection: the driver's state may be of another incarnation of the server.
             Ok(Err(error)) => Err(format!("{asked}: {error}")),
             Err(_) => Err(format!("{asked}: no answer from mongod on {}", self.port)),
         }

@@ -1,4 +1,4 @@
-//! What is kept in the collection, for people and for other programs, and what is cleared away.
+//! The documents that stay in the collection, for people and for other programs, and those that expire.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What stands in front: a load balancer.
+//! A load balancer in front of the candidates.
 
 use std::fs;
 

@@ -207,7 +207,7 @@ fn a_write_of_a_term_that_is_over_is_refused_by_the_database() {
 #[test]
 fn green_is_warm_before_blue_ends_and_one_of_them_serves() {
     let workspace = RecipeSandbox::new();
-    // Whoever steers meets every candidate of this user on this host: those of other tests, too.
+    // Control commands reach every candidate of this user on this host: those of other tests, too.
     let web = format!("web-{}", std::process::id());
     let recipe = docs_under_test::read("recipes/blue-green.sh").replace("-b web", &format!("-b {web}"));
     workspace.script("blue-green.sh", &recipe.replace("wait web", &format!("wait {web}")));

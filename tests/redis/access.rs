@@ -15,7 +15,7 @@ use crate::harness::{ElectCmd, Ended, Sandbox, Witness, until};
 use crate::leases::{LEASE, candidate};
 use crate::redis::server::{RedisOptions, RedisServer};
 
-/// What the manual says a user needs, and nothing else.
+/// The rules that the manual lists for a user, and no others.
 const RULES: [&str; 18] = [
     "on",
     ">correct horse",

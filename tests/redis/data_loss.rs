@@ -1,4 +1,4 @@
-//! What becomes of a leader, and of who waits for it, when the server forgets, remembers too much, or stands still. With a
+//! A leader and its waiters when the server forgets, restores an old state, or hangs. With a
 //! leader whose ttl is a minute, and one whose ttl is as long as the candidate's.
 
 use std::time::Duration;
@@ -88,7 +88,7 @@ fn a_server_that_forgot_everything_is_not_trusted() {
     is_lost_and_followed(pair, "the record is gone");
 }
 
-/// What a snapshot says that is older than the leader.
+/// The record in a snapshot that is older than the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RdbSnapshot {
     /// The leader is alive, and a candidate again.
@@ -120,7 +120,7 @@ fn restart_with(
     leader.wait_for_log("leader command started");
     let next = elect(&sandbox, redis, later).start();
     next.wait_until_waiting();
-    // What it would save now is not what it shall find.
+    // The server must find the old snapshot, not one that it saves now.
     redis.restart();
     (RedisPair { sandbox, leader, next }, ex_leader)
 }
@@ -248,7 +248,7 @@ fn steps_change_nothing(lease: Duration) {
             sandbox.history().starts.len() == 1
         });
     }
-    // Terms rise all the same, with a clock that was set back as well.
+    // Terms rise with a clock that was set back, too.
     leader.terminate();
     sandbox.starts(2);
     next.terminate();

@@ -1,4 +1,4 @@
-//! What every store with leases has to stand.
+//! The tests of every store with leases.
 
 use crate::redis::server::RedisServer;
 

@@ -60,7 +60,7 @@ impl RedisPair {
         RedisPair { sandbox, leader, next }
     }
 
-    /// Whatever happens is safe, and in the end both stop.
+    /// Every outcome is safe, and in the end both stop.
     #[track_caller]
     fn ends(self) {
         let RedisPair { sandbox, leader, next } = self;

@@ -14,7 +14,7 @@ use crate::redis::server::{RedisOptions, RedisServer};
 /// Longer than it takes to promote a replica, and for a lease to run out after that.
 const LONG_ENOUGH: Duration = Duration::from_secs(12);
 
-/// What tells the two sides apart: who asks the Sentinel follows the failover, who names the primary stays with it.
+/// The two sides: a candidate that asks the Sentinel follows the failover, one that names the primary stays with it.
 struct ReplicaScenario {
     sandbox: Sandbox,
     sentinel: Sentinel,
@@ -45,7 +45,7 @@ impl ReplicaScenario {
     }
 }
 
-/// What else befalls them while the primary is cut off.
+/// A second fault while the primary is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExtraFault {
     Nothing,
@@ -69,7 +69,7 @@ fn is_split(besides: ExtraFault) {
     let cut = now();
     scenario.sentinel.cut_off();
     let late = scenario.loyal("").start();
-    // Whoever goes on leading there is found by the one who leads on the other side.
+    // A leader that goes on there is found by the leader on the other side.
     until("it is dead, or another one leads", || {
         if besides == ExtraFault::ConnectionsBreak {
             // Both sit in WAIT, again and again: on the connection that follows nothing was written.

@@ -42,7 +42,7 @@ impl RedisOptions {
         self
     }
 
-    /// Whatever was acknowledged is on the disk.
+    /// Every acknowledged write is on the disk.
     pub fn durable(self) -> RedisOptions {
         self.flag("appendonly", &["yes"]).flag("appendfsync", &["always"])
     }
@@ -58,7 +58,7 @@ impl RedisOptions {
         self
     }
 
-    /// What it is started by, which becomes it: `env`.
+    /// The wrapper that executes it: `env`.
     pub fn wrapped_by(mut self, words: Vec<String>) -> RedisOptions {
         self.wrapper = words;
         self

@@ -1,5 +1,5 @@
-//! What a server answers when it cannot do what it is asked just now: each is waited out, demotes nobody who has time left, and
-//! elects nobody. (That scripts are forgotten: see [`super::data_loss`].)
+//! Answers of a server that cannot serve a request just now: elect waits, demotes no leader that has time left, and
+//! elects no candidate. (Forgotten scripts: see [`super::data_loss`].)
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn long_and_short_lease(redis: &RedisServer) -> RedisPair {
     RedisPair { sandbox, leader, next }
 }
 
-/// Whoever asks only once learns why there is no answer.
+/// A candidate that asks only once reports why there is no answer.
 #[track_caller]
 fn newcomer_is_told(sandbox: &Sandbox, redis: &RedisServer, said: &str) {
     let ended = elect(sandbox, redis, "10s").switch("-n").run();

@@ -2,7 +2,7 @@
 
 use crate::harness::{ElectCmd, Sandbox, containment_support};
 
-/// Where the tier is not to be had, elect says so with and without the mount point.
+/// Where the tier is not available, elect says so with and without the mount point.
 #[test]
 fn a_mount_point_that_is_not_text_leaves_the_tier_as_it_is() {
     let has_cgroups = containment_support::is_to_be_had("cgroup");

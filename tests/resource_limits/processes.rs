@@ -76,7 +76,7 @@ pub fn a_leader_reconnects_while_no_thread_can_be_made<S: StoreServer>() {
     sandbox.is_left_empty();
 }
 
-/// Fork is refused for a hook: the boundary is taken and given back all the same.
+/// Fork is refused for a hook: the boundary is still taken and given back.
 #[test]
 fn a_waiter_whose_hooks_cannot_be_started_waits_on() {
     let server = ObservedServer::start();

@@ -402,7 +402,7 @@ fn a_leader_whose_record_goes_hears_of_it_at_once_on_a_replica_set() {
     });
 }
 
-/// Without a hint this test would wait for ever.
+/// Without a hint this test would never end.
 #[test]
 fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
     with_server(Topology::ReplicaSet, async |server| {

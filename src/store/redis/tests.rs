@@ -162,7 +162,7 @@ fn a_take_that_is_late_takes_nothing() {
     });
 }
 
-/// For a leader that is looked at before it has to renew, on a laden machine too.
+/// For a leader that is looked at before it has to renew, on a busy machine too.
 const LONG: Duration = Duration::from_secs(4);
 
 /// The first record has been waited for, and is free.
@@ -195,7 +195,7 @@ fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
     });
 }
 
-/// Without a hint this test would wait for ever.
+/// Without a hint this test would never end.
 #[test]
 fn an_observer_hears_of_a_take_a_new_name_and_a_release_but_of_no_renewal() {
     with_server(async |server| {

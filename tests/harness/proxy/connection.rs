@@ -80,7 +80,7 @@ impl ProxiedConnection {
         if mode.passes_answers() {
             self.answers.hand_to(&mut self.client, &mut carried.answers);
         }
-        // Who breaks off is noticed by the other end where bytes would have come through, too.
+        // A broken connection is noticed by the other end only where bytes would have passed, too.
         let server_is_broken = match &self.server {
             ServerSide::There(server) => server.is_broken,
             ServerSide::Refused => true,
@@ -94,7 +94,7 @@ impl ProxiedConnection {
         !(self.requests.is_finished && self.answers.is_finished)
     }
 
-    /// What to wait for.
+    /// The sockets and the events to poll for.
     pub fn wants(&self, mode: ProxyMode) -> impl Iterator<Item = (&TcpStream, PollFlags)> {
         let client = wanted(&self.requests, &self.answers, mode.passes_answers());
         let server = wanted(&self.answers, &self.requests, mode.passes_requests());

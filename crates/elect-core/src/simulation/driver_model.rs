@@ -380,7 +380,7 @@ impl Simulation {
         }
         self.perform_all(h);
         self.flush_to_keeper(h);
-        // What was posted is there before the timer is looked at; the driver has an order of its own.
+        // Messages that were posted precede the timer; the driver has an order of its own.
         let mut inbox = std::mem::take(&mut self.hosts[h].inbox);
         inbox.sort_by_key(Delivery::rank);
         for delivery in inbox {

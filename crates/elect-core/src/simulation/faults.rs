@@ -1,4 +1,4 @@
-//! What may go wrong, within what elect promises to survive (2.1): never campaigner and keeper of one host at once.
+//! The faults that elect promises to survive (2.1): never campaigner and keeper of one host at once.
 
 use std::time::Duration;
 

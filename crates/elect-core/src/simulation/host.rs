@@ -41,7 +41,7 @@ impl ProcessState {
     }
 }
 
-/// What reaches a campaigner from outside.
+/// An event that reaches a campaigner from outside.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Delivery {
     Signal(Event),
@@ -70,7 +70,7 @@ pub(super) struct SimHost {
     pub clock: Clock,
     pub candidate: Candidate,
     pub campaigner: ProcessState,
-    /// What came while the campaigner was stopped.
+    /// The events that arrived while the campaigner was stopped.
     pub inbox: Vec<Delivery>,
     /// The actions that it has not performed yet, each with the time of its decision.
     pub unperformed: VecDeque<(Time, Action)>,

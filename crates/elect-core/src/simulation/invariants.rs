@@ -278,7 +278,7 @@ impl Simulation {
         let credited = host.reference.lease.filter(|lease| lease.term == term);
         let (elsewhere, last_term) = (host.tree.is_alive(), self.last_term);
         self.last_term = term;
-        // Restarts keep the term; nobody has had a later one in between, nor has it been won anew.
+        // Restarts keep the term; no candidate has had a later one in between, and the term was not won a second time.
         let before = self.hosts[h].reference.led.replace(term);
         let again = before == Some(term) && term == last_term;
         if credited.is_none() {
@@ -321,7 +321,7 @@ impl Simulation {
         }
     }
 
-    /// What no deadline governs is killed for a stop or for its own time-out, and for nothing else.
+    /// A program that no deadline governs is killed for a stop or for its own time-out, and for nothing else.
     fn check_ungoverned_kill(&mut self, h: usize) {
         let host = &self.hosts[h];
         let (tree, reference) = (&host.tree, &host.reference);

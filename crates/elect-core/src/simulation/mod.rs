@@ -133,7 +133,7 @@ fn fail(violation: Violation) -> Coverage {
     panic!("seed {seed}: {rule}\n{last}");
 }
 
-/// A history that a person can read, checked in; `UPDATE=1` writes it anew.
+/// A readable history that is checked in; `UPDATE=1` rewrites it.
 fn compare(name: &str, setup: &Setup) {
     let told = Simulation::transcript(setup, None).join("\n") + "\n";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulation/golden").join(name);

@@ -261,7 +261,7 @@ impl QueueClient {
                 };
                 Next::Answer(Answer::Campaign(answer))
             }
-            // The same place; what is kept is read anew.
+            // The same place; the kept term is read again.
             (Reply::OtherTerm, _) => {
                 (self.win, self.outdated) = (None, true);
                 Next::Answer(Answer::Renew(Renewed::Outdated))
@@ -310,7 +310,7 @@ impl QueueClient {
         term
     }
 
-    /// What the keeper releases when the campaigner is dead.
+    /// The request by which the keeper releases the boundary when the campaigner is dead.
     pub(super) fn keeper_release(&self) -> Request {
         Request::Revoke { lease: self.lease }
     }

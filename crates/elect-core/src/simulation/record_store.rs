@@ -40,7 +40,7 @@ pub(super) enum AfterRestart {
 #[derive(Debug)]
 pub(super) struct RecordServer {
     now: Observed,
-    /// What is safe on the disk, which is written now and then.
+    /// The record on the disk, which is written now and then.
     saved: Option<Record>,
     saved_at: Duration,
     saves_every: Duration,
@@ -194,7 +194,7 @@ impl RecordClient {
         match ask {
             Ask::Campaign => {
                 if std::mem::take(&mut self.let_go) {
-                    // What was released is not mine any more, even if the release has not arrived: it may yet.
+                    // A released record is not mine any more, even if the release has not arrived: it may yet.
                     self.rule.discard_outstanding();
                     self.term = None;
                 }
@@ -280,7 +280,7 @@ impl RecordClient {
         }
     }
 
-    /// What the keeper releases when the campaigner is dead.
+    /// The request by which the keeper releases the boundary when the campaigner is dead.
     pub(super) fn keeper_release(&self) -> Request {
         let settled = self.rule.settled().copied();
         Request::Free { holder: self.holder, claim: Claim::Holder, nonce: u64::MAX, settled }

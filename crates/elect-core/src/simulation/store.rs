@@ -107,7 +107,7 @@ pub(super) enum Effect {
     LookAgain(Duration),
 }
 
-/// What the candidate's side does with a reply.
+/// The next step of the candidate's side after a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     Call(Request),
@@ -202,7 +202,7 @@ impl Client {
         }
     }
 
-    /// What a reply means: a further call with its leg, or an answer. A reply to anything but the call that is under
+    /// The meaning of a reply: a further call with its leg, or an answer. A reply to anything but the call that is under
     /// way decides nothing here, but the candidate must stand being told.
     pub(super) fn reply(
         &mut self,
@@ -248,7 +248,7 @@ impl Client {
     }
 }
 
-/// What a careless worker would make of a reply that nobody waits for any more.
+/// The answer that a careless worker would derive from a reply that no request waits for any more.
 fn stale(reply: Reply, sent: Time) -> Option<Answer> {
     match reply {
         Reply::Entered { led: Some(term), first: true, .. } | Reply::Taken(term, _) => {

@@ -213,7 +213,7 @@ fn somebody_leads_once_a_held_record_was_seen_to_change() {
     assert!(decided(&[view(free(2, 1)), view(held(3, 1))]), "somebody was quicker");
     assert!(!decided(&[view(held(2, 1)), view(vacant(50, s(10), 7))]), "lost is not led");
     assert!(!decided(&[view(None), view(vacant(50, s(0), 0)), view(vacant(51, s(0), 0))]), "nor is vacant");
-    // After a restart a renewal is one all the same.
+    // After a restart a renewal still counts as one.
     let restarted = |nonce| on(basis(101, 3), held(2, nonce));
     assert!(!decided(&[view(held(2, 1)), restarted(1)]));
     assert!(decided(&[restarted(1), restarted(2)]));

@@ -108,7 +108,7 @@ fn a_host_that_was_frozen_answers_with_what_is_left_and_that_is_nothing() {
     let mut scene = Scene::new();
     scene.leads();
     let asked = renewal(&scene.hears(at(100), ask(None)));
-    // Nobody was there for a minute, and the answer lay waiting.
+    // The loop did not run for a minute, and the answer lay waiting.
     let actions = scene.credited(at(60_000), asked, at(100));
     assert!(actions.contains(&no(RequestError::NotLeading)), "{actions:?}");
     assert!(!actions.iter().any(|action| matches!(action, Action::Grant { .. })), "{actions:?}");

@@ -1,4 +1,4 @@
-//! What has to succeed before a command starts, what runs before a boundary is given back, and what runs beside.
+//! The hook that must succeed before a command starts, the hook before a release, and the hooks beside the command.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "one action among many is looked for")]
 

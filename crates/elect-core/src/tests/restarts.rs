@@ -1,4 +1,4 @@
-//! What follows the end of a command: another start, a while without one, or the boundary kept for nothing.
+//! The end of a command is followed by another start, by a cool-down, or by a hold of the boundary.
 
 use super::*;
 

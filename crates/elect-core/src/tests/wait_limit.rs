@@ -101,7 +101,7 @@ fn with_no_wait_a_question_that_is_not_settled_is_asked_until_it_is() {
     let asked = scene.asks(at(2_707));
     let actions = scene.answered(at(2_708), asked, BEHIND);
     scene.ends_not_elected(&actions);
-    // Nobody does.
+    // No other candidate leads.
     let mut scene = waiting(ms(0));
     let asked = scene.asks(at(0));
     scene.answered(at(6), asked, undecided(ms(1_000)));
@@ -259,7 +259,7 @@ fn a_question_that_is_under_way_at_the_end_of_a_wait_is_not_waited_for() {
     scene.answered(at(1), asked, BEHIND);
     let asked = scene.asks(at(2_001));
     assert_eq!(scene.candidate.wake_at(), at(2_500), "before the attempt's own time is up");
-    // What it may have won is released; its answer is a stranger's by then, even if it is heard at that moment.
+    // A possible win is released; its answer belongs to no attempt by then, even if it arrives at that moment.
     let won = Event::Answer { attempt: asked, answer: Answer::Campaign(Campaigned::Won(7)) };
     let actions = scene.hears(at(2_500), won);
     scene.ends_not_elected(&actions);

@@ -73,7 +73,7 @@ fn pretender(server: &RedisProcess, port: Option<u16>, confirms: Option<u64>) ->
     stream
 }
 
-/// One that leaves replicas the time to confirm a write, on a laden machine too.
+/// A candidate that leaves replicas the time to confirm a write, on a busy machine too.
 fn candidate(server: &RedisProcess, options: &str, name: &str) -> RedisCandidate {
     RedisCandidate::asking_for(Duration::from_secs(4), server, options, name)
 }
