@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::harness::containment_support::{is_to_be_had, leaves, own_cgroup, tiers};
+use crate::harness::executables;
 use crate::harness::faults::{self, LeaderFault};
 use crate::harness::journal::median;
 use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
@@ -320,7 +321,7 @@ fn one_who_has_become_another_user_is_killed_in_the_leaf() {
     let (delegated, elect) = (Cgroup::delegated_to(NOBODY), copy_of_elect(&sandbox));
     // A program that anybody may become root by.
     let ladder = sandbox.path().join("ladder");
-    fs::copy("/usr/bin/setpriv", &ladder).expect("the place takes a copy");
+    executables::copy("/usr/bin/setpriv", &ladder);
     fs::set_permissions(&ladder, fs::Permissions::from_mode(0o4755)).expect("a file of ours");
     let mut leader = ElectCmd::new(&sandbox)
         .binary(&elect)
@@ -404,7 +405,7 @@ fn a_machine_without_a_unified_hierarchy_has_the_tree() {
 fn copy_of_elect(sandbox: &Sandbox) -> PathBuf {
     assert!(nix::unistd::geteuid().is_root(), "this test becomes another user: run it as root");
     let elect = sandbox.path().join("elect");
-    fs::copy(env!("CARGO_BIN_EXE_elect"), &elect).expect("the place takes a copy");
+    executables::copy(crate::harness::candidate::elect(), &elect);
     elect
 }
 

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::candidate::elect;
+use crate::harness::executables;
 use crate::harness::store_fixtures::{StoreFixture, for_each_store};
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, eventually, is_long, until};
 
@@ -263,7 +264,7 @@ fn another_user_is_refused() {
     let leader = ElectCmd::new(&sandbox).boundary(site_boundary).witness(&Witness::new()).start();
     sandbox.starts(1);
     let binary = sandbox.path().join("elect");
-    fs::copy(elect(), &binary).expect("the place takes a copy");
+    executables::copy(elect(), &binary);
     let socket = socket_of(&leader, site_boundary);
     let query = |words: &[&str]| {
         let query = ElectCmd::new(&sandbox).store(None).binary(&binary).query("assert", words);
@@ -307,7 +308,7 @@ fn a_socket_that_a_crash_left_behind_is_nobodys_and_is_taken_away() {
 fn a_runtime_directory_that_is_not_to_be_had_is_a_warning() {
     let sandbox = Sandbox::new().open_to_all();
     let binary = sandbox.path().join("elect");
-    fs::copy(elect(), &binary).expect("the place takes a copy");
+    executables::copy(elect(), &binary);
     // By uid alone, and this one is nobody else's.
     let uid = "64123";
     let directory = Path::new("/tmp").join(format!("elect-{uid}"));

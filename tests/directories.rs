@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::harness::executables;
 use crate::harness::wait::throughout;
 use crate::harness::{ElectCmd, Ended, Sandbox, Witness, until};
 
@@ -22,7 +23,7 @@ impl UnprivilegedUser {
     fn new(sandbox: &Sandbox, uid: u32) -> UnprivilegedUser {
         assert!(nix::unistd::geteuid().is_root(), "these tests become other users: run them as root");
         let elect = sandbox.path().join("elect");
-        fs::copy(crate::harness::candidate::elect(), &elect).expect("the place takes a copy");
+        executables::copy(crate::harness::candidate::elect(), &elect);
         let default_directory = PathBuf::from(format!("/tmp/elect-{uid}"));
         assert!(fs::symlink_metadata(&default_directory).is_err(), "{} is in the way", default_directory.display());
         UnprivilegedUser { uid, default_directory, elect }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::harness::candidate::elect;
+use crate::harness::executables;
 use crate::harness::host_tools::{as_root, clean_up};
 use crate::harness::wait::throughout;
 use crate::harness::{ElectCmd, Sandbox, Witness, is_long, side_by_side};
@@ -214,7 +215,7 @@ fn a_directory_that_is_mounted_over_has_one_leader() {
 
 fn copy_of_elect(sandbox: &Sandbox) -> PathBuf {
     let binary = sandbox.path().join("elect");
-    fs::copy(elect(), &binary).expect("the place takes a copy");
+    executables::copy(elect(), &binary);
     binary
 }
 

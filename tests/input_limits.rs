@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::harness::executables;
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, until};
 
 /// More than the keeper takes in one message.
@@ -81,7 +82,7 @@ fn an_orphan_of_any_name_forges_no_line_of_the_log() {
     fs::set_permissions(sandbox.locks(), fs::Permissions::from_mode(0o700)).expect("a directory of ours");
     // The kernel keeps 15 bytes.
     let evil = sandbox.path().join("\u{1b}[2J\r\nx elect:");
-    fs::copy("/bin/sleep", &evil).expect("sleep is there");
+    executables::copy("/bin/sleep", &evil);
     let lock = sandbox.lock_file().display().to_string();
     let holder = ElectCmd::new(&sandbox).program(["flock", &lock, "sh", "-c"]);
     let holder = holder.command(["echo held; exec \"$0\" 600".to_owned(), evil.display().to_string()]).start();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::candidate::elect;
+use crate::harness::executables;
 use crate::harness::host_tools::{as_root, attempt};
 use crate::harness::{Sandbox, is_long};
 
@@ -82,7 +83,7 @@ fn with_the_libraries_that_the_page_on_building_names_it_is_pid_1_of_an_empty_ro
     let put = |from: &str| {
         let to = root.join(from.trim_start_matches('/'));
         fs::create_dir_all(to.parent().expect("a file has a directory")).expect("created");
-        fs::copy(from, to).expect("copied");
+        executables::copy(from, to);
     };
     let page = fs::read_to_string(Path::new(sources()).join("docs/building.md")).expect("a page");
     let listing = attempt(["ldd", elect().to_str().expect("plain")]).expect("a dynamic program");
@@ -95,7 +96,7 @@ fn with_the_libraries_that_the_page_on_building_names_it_is_pid_1_of_an_empty_ro
     }
     fs::create_dir_all(root.join("proc")).expect("created");
     fs::create_dir_all(root.join("locks")).expect("created");
-    fs::copy(elect(), root.join("elect")).expect("copied");
+    executables::copy(elect(), root.join("elect"));
     // There is no shell in there, and nothing else: its command is elect itself.
     let script = r#"mount -t proc proc "$1/proc" && exec chroot "$1" /elect run --store file:/locks -b cron -- /elect --version"#;
     let said =

@@ -6,9 +6,10 @@ mod load_balancer;
 mod shell;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use crate::harness::executables;
 use crate::harness::{ElectCmd, Sandbox, docs_under_test};
 
 /// A directory with elect in it, first on the path of what is run there.
@@ -32,8 +33,7 @@ impl RecipeSandbox {
     fn script(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("a directory")).expect("created");
-        fs::write(&path, text).expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
+        executables::script(&path, text);
     }
 
     /// Runs this line as if it were typed here.

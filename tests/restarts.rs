@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::harness::executables;
 use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::wait::{now, since, throughout};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, millis, until};
@@ -68,8 +69,7 @@ fn a_command_that_cannot_be_executed_any_more_is_not_tried_again() {
     let sandbox = Sandbox::new();
     let script = sandbox.path().join("script");
     for (spoil, status) in [("rm \"$0\"", 127), ("chmod 0 \"$0\"", 126)] {
-        fs::write(&script, format!("#!/bin/sh\n{}\n", noting(&format!("{spoil}; exit 1")))).expect("written");
-        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+        executables::script(&script, &format!("#!/bin/sh\n{}\n", noting(&format!("{spoil}; exit 1"))));
         let ended = restarting(&sandbox, "always").command([script.as_os_str()]).run();
         assert_eq!(ended.status.code(), Some(status), "{ended:?}");
     }

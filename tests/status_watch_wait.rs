@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
+use crate::harness::executables;
 use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::store_fixtures::{STRANGER, StoreFixture, for_each_store};
 use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
@@ -389,7 +390,7 @@ fn what_makes_no_sense_is_a_usage_error() {
 fn another_user_sees_who_leads_in_a_directory_that_is_open_to_be_read() {
     let sandbox = Sandbox::new().open_to_all();
     let binary = sandbox.path().join("elect");
-    fs::copy(env!("CARGO_BIN_EXE_elect"), &binary).expect("the place takes a copy");
+    executables::copy(crate::harness::candidate::elect(), &binary);
     fs::create_dir(sandbox.locks()).expect("an empty place");
     fs::set_permissions(sandbox.locks(), fs::Permissions::from_mode(0o755)).expect("a directory of ours");
     let leader = ElectCmd::new(&sandbox).flag("--name", "web-1").command(["sleep", "600"]).start();

@@ -1,10 +1,9 @@
 //! One boundary that moves from store to store: the terms of all stores are in one number space (S1), so that whatever compares
 //! terms, like the fence of the recipes, accepts each new leader and no earlier one.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use crate::harness::executables;
 use crate::harness::store_fixtures::{FixtureStore, start_all};
 use crate::harness::{ElectCmd, Sandbox, Witness, docs_under_test, host_tools};
 
@@ -20,8 +19,7 @@ impl Fence {
         let fence = Fence { sandbox: Sandbox::new() };
         fence.sql(&docs_under_test::read("recipes/fence.sql"));
         let script = fence.script();
-        fs::write(&script, docs_under_test::read("recipes/ledger.sh")).expect("written");
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("executable");
+        executables::script(&script, &docs_under_test::read("recipes/ledger.sh"));
         fence
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::harness::executables;
 use crate::harness::{ElectCmd, Sandbox, docs_under_test};
 
 #[test]
@@ -128,8 +129,7 @@ fn a_command_that_cannot_be_executed_is_found_out_before_campaigning() {
 fn a_command_that_fails_to_execute_gives_the_boundary_back() {
     let sandbox = Sandbox::new();
     let script = sandbox.path().join("job.sh");
-    fs::write(&script, "#!/no/such/interpreter\n").expect("the place takes a file");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a file of ours");
+    executables::script(&script, "#!/no/such/interpreter\n");
     let ended = ElectCmd::new(&sandbox).command([&script]).run();
     assert_eq!(ended.status.code(), Some(127), "{ended:?}");
     ended.stderr_contains(&["cannot be executed", "No such file", "interpreter"]);
@@ -141,8 +141,7 @@ fn a_command_that_fails_to_execute_gives_the_boundary_back() {
 fn a_file_that_is_no_script_runs_under_the_shell_as_everywhere() {
     let sandbox = Sandbox::new();
     let script = sandbox.path().join("job");
-    fs::write(&script, "echo \"$1\"; exit 5\n").expect("the place takes a file");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a file of ours");
+    executables::script(&script, "echo \"$1\"; exit 5\n");
     let ended = ElectCmd::new(&sandbox).command([script.as_os_str(), "word".as_ref()]).run();
     assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(5), "word\n"), "{ended:?}");
 }

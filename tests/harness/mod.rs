@@ -10,6 +10,7 @@ pub mod candidate;
 pub mod certificates;
 pub mod containment_support;
 pub mod docs_under_test;
+pub mod executables;
 pub mod faults;
 pub mod handover_runs;
 pub mod haproxy;

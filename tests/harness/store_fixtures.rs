@@ -5,6 +5,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
+use super::executables;
 use super::server::{PASSWORD, StoreServer};
 use super::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::STORES;
@@ -215,7 +216,7 @@ impl StoreFixture {
         let has_server = self.has_server();
         if !has_server {
             assert!(nix::unistd::geteuid().is_root(), "this test becomes another user: run it as root");
-            fs::copy(super::candidate::elect(), &binary).expect("the place takes a copy");
+            executables::copy(super::candidate::elect(), &binary);
             fs::create_dir_all(self.sandbox.locks()).expect("an open place");
             fs::set_permissions(self.sandbox.locks(), Permissions::from_mode(0o700)).expect("a directory of ours");
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::candidate::{Witness, elect};
+use super::executables;
 use super::processes::{self, MARK};
 use super::{Sandbox, eventually, until};
 
@@ -115,8 +116,7 @@ impl Systemd<'_> {
     pub fn job(&self, script: &str) {
         let path = self.sandbox.path().join("bin/cron");
         let new = path.with_extension("new");
-        fs::write(&new, format!("#!/bin/sh\n{script}\n")).expect("written");
-        fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+        executables::script(&new, &format!("#!/bin/sh\n{script}\n"));
         fs::rename(new, path).expect("renamed");
     }
 

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::RecipeSandbox;
+use crate::harness::executables;
 use crate::harness::{
     ElectCmd, docs_under_test, eventually, host_tools, http_client, ports::free_port, processes, until,
 };
@@ -39,7 +40,7 @@ fn put(root: &Path, program: &str, at: &str) {
     let copy = |from: &str, to: &str| {
         let to = root.join(to.trim_start_matches('/'));
         fs::create_dir_all(to.parent().expect("a directory")).expect("created");
-        fs::copy(from, &to).unwrap_or_else(|error| panic!("{from}: {error}"));
+        executables::copy(from, &to);
     };
     copy(program, at);
     for word in
