@@ -12,6 +12,8 @@ use elect_core::{
 
 /// The interval after which an outage that goes on is logged again.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
+/// The same error so soon after an answer continues the outage: where reads work and writes fail, both alternate.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Logs, and remembers what has been logged.
 #[derive(Debug, Default)]
@@ -38,8 +40,31 @@ enum LogPhase {
 #[derive(Debug)]
 struct Outage {
     since: Time,
+    error: String,
     logged_at: Time,
     suppressed: u32,
+    /// The time of an answer since the last error.
+    answered_at: Option<Time>,
+    /// Whether that was logged since the error was.
+    recovery_is_logged: bool,
+}
+
+impl Outage {
+    fn begin(now: Time, error: &StoreError) -> Outage {
+        Outage {
+            since: now,
+            error: error.to_string(),
+            logged_at: now,
+            suppressed: 0,
+            answered_at: None,
+            recovery_is_logged: false,
+        }
+    }
+
+    /// Whether this error belongs to another outage.
+    fn is_over(&self, now: Time, error: &StoreError) -> bool {
+        self.answered_at.is_some_and(|at| now >= at + STABLE_AFTER || self.error != error.to_string())
+    }
 }
 
 impl EventLog {
@@ -87,9 +112,12 @@ impl EventLog {
 
     /// Logs a store error. Returns whether it was more than a line of the debug log.
     fn store_error(&mut self, now: Time, error: &StoreError) -> bool {
+        if self.outage.as_ref().is_some_and(|known| known.is_over(now, error)) {
+            self.outage = None;
+        }
         match &mut self.outage {
             None => {
-                self.outage = Some(Outage { since: now, logged_at: now, suppressed: 0 });
+                self.outage = Some(Outage::begin(now, error));
                 match self.phase {
                     LogPhase::Unavailable => error!("store: {error}"),
                     LogPhase::Campaigning => warn!("store: {error}; trying again"),
@@ -100,9 +128,11 @@ impl EventLog {
                 let seconds = now.since(known.since).as_secs();
                 warn!(times = known.suppressed + 1, "store: {error}; for {seconds} s now, still trying");
                 (known.logged_at, known.suppressed) = (now, 0);
+                (known.answered_at, known.recovery_is_logged) = (None, false);
             }
             Some(known) => {
                 known.suppressed += 1;
+                known.answered_at = None;
                 debug!("store: {error}");
                 return false;
             }
@@ -112,10 +142,18 @@ impl EventLog {
 
     fn store_recovered(&mut self, now: Time) {
         if self.phase != LogPhase::Unavailable
-            && let Some(known) = self.outage.take()
+            && let Some(known) = self.outage.as_mut().filter(|known| known.answered_at.is_none())
         {
-            info!("store: answers again, after {} s", now.since(known.since).as_secs());
+            known.answered_at = Some(now);
+            if !std::mem::replace(&mut known.recovery_is_logged, true) {
+                info!("store: answers again, after {} s", now.since(known.since).as_secs());
+            }
         }
+    }
+
+    /// Whether the last answer of the store was an error.
+    fn is_store_down(&self) -> bool {
+        self.outage.as_ref().is_some_and(|known| known.answered_at.is_none())
     }
 
     /// Logs a transition of the election.
@@ -189,7 +227,7 @@ impl EventLog {
             }
             Notice::Unavailable => {
                 self.phase = LogPhase::Unavailable;
-                if self.outage.is_some() {
+                if self.is_store_down() {
                     info!("the store does not answer, and is waited for no longer");
                 }
             }
@@ -200,7 +238,7 @@ impl EventLog {
 
     /// Logs the end. An unavailable store has been logged by then, unless it never answered at all.
     pub fn ended(&self, outcome: &Outcome) {
-        if *outcome == Outcome::Unavailable && self.outage.is_none() {
+        if *outcome == Outcome::Unavailable && !self.is_store_down() {
             error!("store: no answer in time");
         }
     }
@@ -391,6 +429,39 @@ mod tests {
             lines,
             ["WARN store: down; trying again", "INFO the store does not answer, and is waited for no longer"]
         );
+    }
+
+    #[test]
+    fn an_error_that_alternates_with_answers_is_one_outage() {
+        let other = StoreNote::Error(StoreError::Unavailable("full".to_owned()));
+        let at = |millis: u64| NOW + Duration::from_millis(millis);
+        let lines = logged(|event_log| {
+            for millis in (0..2_000).step_by(200) {
+                event_log.store_note(at(millis), &down());
+                event_log.store_note(at(millis + 100), &StoreNote::None);
+            }
+        });
+        assert_eq!(lines, ["WARN store: down; trying again", "INFO store: answers again, after 0 s"]);
+        // An outage of its own: the store had worked for a while, or the error is another.
+        let lines = logged(|event_log| {
+            for note in [down(), StoreNote::None] {
+                event_log.store_note(at(0), &note);
+            }
+            event_log.store_note(at(500), &other);
+            event_log.store_note(at(600), &StoreNote::None);
+            event_log.store_note(at(1_600), &other);
+        });
+        let (down, full) = ("WARN store: down; trying again", "WARN store: full; trying again");
+        let again = "INFO store: answers again, after 0 s";
+        assert_eq!(lines, [down, again, full, again, full]);
+        // One that goes on is reported again.
+        let lines = logged(|event_log| {
+            for seconds in 0..=30 {
+                event_log.store_note(at(seconds * 1_000), &other);
+                event_log.store_note(at(seconds * 1_000 + 900), &StoreNote::None);
+            }
+        });
+        assert!(lines.len() == 4 && lines[2].contains("for 30 s now, still trying"), "{lines:?}");
     }
 
     #[test]

@@ -4,8 +4,10 @@ use etcd_client::Client;
 
 use super::keys::QueueScenario;
 use crate::harness::resource_usage::is_small;
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::until;
 use crate::harness::{ElectCmd, Witness};
+use crate::leases::{LEASE, candidate_for, written};
 
 /// The oldest candidate, which the next one watches.
 const OLDEST: &str = "/elect/cron/1f";
@@ -52,19 +54,22 @@ fn values_of_the_largest_size_cost_a_waiter_and_observers_no_memory() {
 
 #[test]
 fn values_of_the_largest_size_behind_a_leader_cost_it_no_memory_and_no_lease() {
-    let scenario = QueueScenario::new();
-    let leader = scenario.start();
-    let led = scenario.sandbox.starts(1).latest();
-    let waiter = scenario.start();
-    waiter.wait_until_waiting();
-    let keys: Vec<String> = (1..10).map(|number| format!("/elect/cron/{number}f")).collect();
-    flood(&scenario, &keys);
-    for (what, one) in [("leader", &leader), ("waiter", &waiter)] {
-        is_small(&format!("etcd: {what} before nine values of 1.4 MB"), one.pid());
-    }
-    assert_eq!(scenario.sandbox.history().ends.len(), 0, "the leader stays");
-    leader.terminate();
-    assert!(scenario.sandbox.starts(2).latest().term > led.term);
-    waiter.terminate();
-    scenario.sandbox.history().is_safe();
+    retry_if_machine_slow("values of 1.4 MB", LEASE, |lease| {
+        let scenario = QueueScenario::new();
+        let candidate = || candidate_for(&scenario.sandbox, scenario.etcd.url(), &written(lease));
+        let leader = candidate().witness(&Witness::new().daemon()).start();
+        let led = scenario.sandbox.starts(1).latest();
+        let waiter = candidate().witness(&Witness::new().daemon()).start();
+        waiter.wait_until_waiting();
+        let keys: Vec<String> = (1..10).map(|number| format!("/elect/cron/{number}f")).collect();
+        flood(&scenario, &keys);
+        for (what, one) in [("leader", &leader), ("waiter", &waiter)] {
+            is_small(&format!("etcd: {what} before nine values of 1.4 MB"), one.pid());
+        }
+        assert_in_time(scenario.sandbox.history().ends.is_empty(), || "the leader has lost its lease".to_owned());
+        leader.terminate();
+        assert!(scenario.sandbox.starts(2).latest().term > led.term);
+        waiter.terminate();
+        scenario.sandbox.history().is_safe();
+    });
 }

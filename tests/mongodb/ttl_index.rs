@@ -6,8 +6,8 @@ use ::mongodb::bson::{Bson, DateTime, doc};
 
 use super::elect;
 use crate::harness::server::StoreServer;
-use crate::harness::wait::{now, since, throughout, until};
-use crate::harness::{ElectCmd, Sandbox};
+use crate::harness::wait::{eventually, now, since, throughout, until};
+use crate::harness::{ElectCmd, Sandbox, Witness};
 use crate::leases::candidate_for;
 use crate::mongodb::server::{MongodOptions, SingleNodeReplicaSet, has};
 
@@ -108,13 +108,16 @@ fn a_boundary_that_is_waited_for_is_cleared_away_like_a_free_one_and_only_then()
 #[test]
 fn the_index_that_clears_away_looks_at_free_boundaries_alone() {
     let (set, sandbox) = (SingleNodeReplicaSet::start(), Sandbox::new());
-    let ended = candidate_for(&sandbox, set.url_for(&sandbox), "3s").command(["true"]).run();
-    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    let indexes = set.indexes(&sandbox);
-    let ours: Vec<_> = indexes.iter().filter(|index| index.contains_key("expireAfterSeconds")).collect();
-    assert_eq!(ours.len(), 1, "{indexes:?}");
+    let leader = candidate_for(&sandbox, set.url_for(&sandbox), "3s").witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let ours: Vec<_> = eventually("an index that expires records", || {
+        let expiring = set.indexes(&sandbox).into_iter().filter(|index| index.contains_key("expireAfterSeconds"));
+        Some(expiring.collect()).filter(|found: &Vec<_>| !found.is_empty())
+    });
+    assert_eq!(ours.len(), 1, "{ours:?}");
     let seconds = ours[0].get("expireAfterSeconds").and_then(|age| age.as_i64().or(age.as_i32().map(i64::from)));
     assert_eq!(seconds, Some(7 * DAY / 1000), "{ours:?}");
     let only = ours[0].get_document("partialFilterExpression").expect("a part of the records");
     assert_eq!(only.get("state"), Some(&Bson::from("free")), "{ours:?}");
+    leader.terminate();
 }

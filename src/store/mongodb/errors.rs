@@ -28,6 +28,22 @@ pub fn is_unconfirmed(error: &Error) -> bool {
     }
 }
 
+/// The permission is missing; there is no such collection; there is no such command; a hosted server forbids it.
+const DENIALS: [i32; 4] = [13, 26, 59, 8000];
+
+/// The member is not the primary any more, is about to end, or cannot reach another one.
+const PASSING: [i32; 12] = [6, 7, 89, 91, 189, 262, 9001, 10_107, 11_600, 11_602, 13_435, 13_436];
+
+/// Whether the server has answered that this user, or this server, has no answer to the question.
+pub fn is_denial(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(error) if DENIALS.contains(&error.code))
+}
+
+/// Whether the server has refused a command, and would do so again.
+pub fn is_final(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(error) if !PASSING.contains(&error.code))
+}
+
 /// The server's word behind an error of the driver's.
 fn code_behind(error: &Error) -> Option<i32> {
     let mut cause = std::error::Error::source(error);

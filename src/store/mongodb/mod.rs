@@ -30,6 +30,7 @@ use server::{MongoServer, attempt};
 use session::Session;
 use settings::{MongoUrl, Settings};
 use stored_record::StoredRecord;
+use ttl_index::IndexCreation;
 use watch::ChangeStreamWatch;
 
 pub const KIND: StoreKind = StoreKind {
@@ -47,8 +48,10 @@ struct MongoDb {
     settings: Settings,
     /// `None`: to be connected to by the next attempt.
     server: Option<MongoServer>,
-    /// Whether the collection's indexes have been looked at, and one of our own has been seen to.
-    tidied: bool,
+    /// Whether the collection's indexes have been looked at.
+    knows_indexes: bool,
+    /// The index of elect's own.
+    index: IndexCreation,
     /// For an observer: something may have changed.
     news: Rc<Notify>,
 }
@@ -63,7 +66,13 @@ struct MongoDbClaim {
 
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     let settings = Settings::new(url, access)?;
-    let mongodb = MongoDb { settings, server: None, tidied: false, news: Rc::new(Notify::new()) };
+    let mongodb = MongoDb {
+        settings,
+        server: None,
+        knows_indexes: false,
+        index: IndexCreation::default(),
+        news: Rc::new(Notify::new()),
+    };
     Ok(Box::new(RecordStore::new(mongodb, hints)))
 }
 
@@ -148,15 +157,18 @@ impl Backend for MongoDb {
         hints: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<CampaignResult, StoreError> {
-        let tidied = &mut self.tidied;
+        let (knows_indexes, own_index) = (&mut self.knows_indexes, &self.index);
         attempt(&self.settings, &mut self.server, async |server| {
-            if !*tidied && let Some(index) = ttl_index::find_unsafe_index(&server.boundaries).await {
-                warn!("the index {index} on the collection boundaries may remove the record of a leader: drop it");
-                session.set_volatile();
+            if !*knows_indexes {
+                let unsafe_index = ttl_index::find_unsafe_index(&server.boundaries).await;
+                if let Some(index) = unsafe_index.map_err(|error| server.classify(&error))? {
+                    warn!("the index {index} on the collection boundaries may remove the record of a leader: drop it");
+                    session.set_volatile();
+                }
+                *knows_indexes = true;
             }
-            let tidies = !std::mem::replace(tidied, true);
             let result = record_store::campaign(session, server, candidacy).await?;
-            session.listen(server, hints, tidies);
+            session.listen(server, hints, own_index);
             Ok(result)
         })
         .await
@@ -168,9 +180,10 @@ impl Backend for MongoDb {
         hints: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<RenewResult, StoreError> {
+        let own_index = &self.index;
         attempt(&self.settings, &mut self.server, async |server| {
             let renewal = session.renew(server, candidacy).await?;
-            session.listen(server, hints, false);
+            session.listen(server, hints, own_index);
             Ok(renewal)
         })
         .await

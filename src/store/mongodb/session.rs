@@ -21,7 +21,7 @@ use tracing::warn;
 use super::errors::is_duplicate;
 use super::server::MongoServer;
 use super::stored_record::{StoredRecord, number, view};
-use super::ttl_index::ensure_ttl_index;
+use super::ttl_index::IndexCreation;
 use super::watch::{ChangeHint, ChangeStreamWatch, OwnRecord};
 use crate::store::record::{RecordState, VERSION};
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
@@ -73,20 +73,20 @@ impl Session {
         self.own.term.get().is_some() || self.rule.outstanding().is_some()
     }
 
-    /// Has changes told, where nobody does yet; and before that, if so asked, sees to the index. One after the other, so that
-    /// one connection serves both. Must be called inside a [`tokio::task::LocalSet`].
-    pub fn listen(&self, server: &mut MongoServer, hints: &Notifier, tidies: bool) {
-        let tidying = tidies.then(|| ensure_ttl_index(server.boundaries.clone(), server.is_replicated));
+    /// Begins to watch for changes, if no watch is alive, and creates the index of elect's own before. One after the other, so
+    /// that one connection serves both. Must be called inside a [`tokio::task::LocalSet`].
+    pub fn listen(&self, server: &mut MongoServer, hints: &Notifier, index: &IndexCreation) {
         if !server.is_replicated {
-            if let Some(tidying) = tidying {
+            if let Some(creation) = index.begin(server.boundaries.clone(), server.is_replicated) {
                 // Not watched: the election does not need it.
-                tokio::task::spawn_local(tidying);
+                tokio::task::spawn_local(creation);
             }
             return;
         }
         if server.watch.as_ref().is_some_and(ChangeStreamWatch::is_alive) {
             return;
         }
+        let creation = index.begin(server.boundaries.clone(), server.is_replicated);
         let hints = hints.clone();
         let tell = move |seen| match seen {
             ChangeHint::Change => hints.changed(),
@@ -97,7 +97,7 @@ impl Session {
             }
         };
         let (boundaries, boundary) = (server.boundaries.clone(), Some(self.boundary.clone()));
-        server.watch = Some(ChangeStreamWatch::begin(boundaries, boundary, Some(self.own.clone()), tidying, tell));
+        server.watch = Some(ChangeStreamWatch::begin(boundaries, boundary, Some(self.own.clone()), creation, tell));
     }
 
     /// A record that says more than a day counts as a day, which is reported once (S6).

@@ -4,6 +4,8 @@
 //! holds elections as well, with one line in the log. A foreign index that covers held records is another matter: where the
 //! server may remove the record of a leader, a missing record proves nothing.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ::mongodb::bson::{Document, doc};
@@ -12,7 +14,7 @@ use ::mongodb::{Collection, IndexModel};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::errors::short_message;
+use super::errors::{is_denial, is_final, short_message};
 
 const INDEX_NAME: &str = "elect_unused";
 const UNUSED_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -20,14 +22,68 @@ const UNUSED_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// An attempt that takes longer is given up.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Creates the index if it is not there. Whatever becomes of that, it has been said.
-pub async fn ensure_ttl_index(boundaries: Collection<Document>, is_replicated: bool) {
-    if timeout(INDEX_TIMEOUT, see_to(boundaries, is_replicated)).await.is_err() {
-        info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: it takes too long");
+/// Whether the index has been created, or refused. Shared by the store and by the attempt in progress.
+#[derive(Debug, Clone, Default)]
+pub struct IndexCreation(Rc<Cell<Progress>>);
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Progress {
+    #[default]
+    Open,
+    InProgress,
+    Settled,
+}
+
+/// An attempt to create the index. If it is dropped before the server has decided, the next attempt may begin.
+#[derive(Debug)]
+struct IndexAttempt(IndexCreation);
+
+impl Drop for IndexAttempt {
+    fn drop(&mut self) {
+        let IndexCreation(progress) = &self.0;
+        if progress.get() == Progress::InProgress {
+            progress.set(Progress::Open);
+        }
     }
 }
 
-async fn see_to(boundaries: Collection<Document>, is_replicated: bool) {
+impl IndexCreation {
+    /// A future that creates the index if it is not there; `None` if an attempt is in progress or was decided.
+    ///
+    /// A connection that breaks ends the attempt, and the next one begins with the next connection. A refusal is logged and
+    /// final, and so is an attempt that takes longer than [`INDEX_TIMEOUT`].
+    pub fn begin(
+        &self,
+        boundaries: Collection<Document>,
+        is_replicated: bool,
+    ) -> Option<impl Future<Output = ()> + use<>> {
+        let IndexCreation(progress) = self;
+        if progress.get() != Progress::Open {
+            return None;
+        }
+        progress.set(Progress::InProgress);
+        let attempt = IndexAttempt(self.clone());
+        Some(async move {
+            let reason = match timeout(INDEX_TIMEOUT, create(boundaries, is_replicated)).await {
+                Ok(Ok(())) => None,
+                // No answer, or a member that has just lost the election: the next connection tries again.
+                Ok(Err(error)) if !is_final(&error) => {
+                    debug!("the index {INDEX_NAME} is not created yet: {}", short_message(&error));
+                    return;
+                }
+                Ok(Err(error)) => Some(short_message(&error)),
+                Err(_) => Some("it takes too long".to_owned()),
+            };
+            if let Some(reason) = reason {
+                info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: {reason}");
+            }
+            let IndexCreation(progress) = &attempt.0;
+            progress.set(Progress::Settled);
+        })
+    }
+}
+
+async fn create(boundaries: Collection<Document>, is_replicated: bool) -> Result<(), ::mongodb::error::Error> {
     let options = IndexOptions::builder()
         .name(INDEX_NAME.to_owned())
         .expire_after(UNUSED_LIFETIME)
@@ -39,29 +95,31 @@ async fn see_to(boundaries: Collection<Document>, is_replicated: bool) {
         // The default would be all members, unreachable ones included.
         creation = creation.commit_quorum(CommitQuorum::Majority);
     }
-    if let Err(error) = creation.await {
-        info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: {}", short_message(&error));
-    }
+    creation.await.map(drop)
 }
 
 /// The index, if there is one, by which the server may remove the record of a leader.
-pub async fn find_unsafe_index(boundaries: &Collection<Document>) -> Option<String> {
+///
+/// # Errors
+///
+/// The server gave no answer. A refusal is none: without the permission the indexes are not known.
+pub async fn find_unsafe_index(boundaries: &Collection<Document>) -> Result<Option<String>, ::mongodb::error::Error> {
     let mut indexes = match boundaries.list_indexes().await {
         Ok(indexes) => indexes,
+        Err(error) if !is_denial(&error) => return Err(error),
         Err(error) => {
-            // No permission, or no collection.
             debug!("the indexes of the collection boundaries are not known: {}", short_message(&error));
-            return None;
+            return Ok(None);
         }
     };
-    while let Ok(true) = indexes.advance().await {
+    while indexes.advance().await? {
         let Ok(IndexModel { options: Some(found), .. }) = indexes.deserialize_current() else { continue };
         let spares_leaders = found
             .partial_filter_expression
             .is_some_and(|filter| filter.get_str("state").is_ok_and(|state| state == "free"));
         if found.expire_after.is_some() && !spares_leaders {
-            return Some(found.name.unwrap_or_default());
+            return Ok(Some(found.name.unwrap_or_default()));
         }
     }
-    None
+    Ok(None)
 }
