@@ -327,6 +327,22 @@ impl KeeperMachine {
         self.deadline.map(|deadline| (deadline.term, deadline.kill_by))
     }
 
+    /// The state without its times, for counting distinct states.
+    pub(crate) fn hash_state(&self, now: Time, state: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        use std::mem::discriminant;
+
+        let deadline = self.deadline.map(|deadline| (deadline.expired, now >= deadline.kill_by));
+        (discriminant(&self.campaigner), deadline, self.running_hook.is_some(), self.awaited_spawn.is_some())
+            .hash(state);
+        (self.last_ordered_run == self.run, self.pending_ousted_hook.is_some(), self.hold.is_some()).hash(state);
+        (self.pending_signals.len(), self.outbox.len(), self.actions.len()).hash(state);
+        if let CommandTree::Alive { program, main, stop, init, .. } = &self.tree {
+            program.map(|program| discriminant(&program)).hash(state);
+            (discriminant(main), discriminant(stop), init.is_some()).hash(state);
+        }
+    }
+
     pub(crate) fn has_actions(&self) -> bool {
         !self.actions.is_empty()
     }

@@ -61,19 +61,24 @@ pub(super) struct SimRng {
     pub rng: fastrand::Rng,
     /// Timers are never late.
     pub punctual: bool,
+    /// The number of choices made.
+    pub drawn: u64,
 }
 
 impl SimRng {
     pub(super) fn between(&mut self, low: Duration, high: Duration) -> Duration {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).expect("a history is short");
+        self.drawn += 1;
         Duration::from_nanos(self.rng.u64(nanos(low)..=nanos(high).max(nanos(low))))
     }
 
     pub(super) fn percent(&mut self, chance: u32) -> bool {
+        self.drawn += 1;
         self.rng.u32(0..100) < chance
     }
 
     pub(super) fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        self.drawn += 1;
         choices[self.rng.usize(0..choices.len())]
     }
 

@@ -2,9 +2,12 @@
 //!
 //! The model knows no PDEATHSIG (K8): nothing may depend on it.
 
+use std::hash::Hash;
+use std::mem::discriminant;
 use std::time::Duration;
 
 use super::clock::{SimRng, ms};
+use super::states::StateHasher;
 use crate::KILL_ALLOWANCE;
 use crate::{ChildEnd, NotStarted, Program, RunId, Signal, Term, Time};
 
@@ -491,6 +494,12 @@ impl Tree {
         let zombie = self.processes.iter_mut().find(|process| process.life == Life::Zombie)?;
         zombie.life = Life::Reaped;
         Some((zombie.pid, zombie.end))
+    }
+
+    pub(super) fn hash_processes(&self, state: &mut StateHasher) {
+        for Process { life, is_killed, has_left_group, kind, .. } in &self.processes {
+            (discriminant(life), *is_killed, *has_left_group, discriminant(kind)).hash(state);
+        }
     }
 
     /// Whether it has outlived the allowance after SIGKILL, for which elect can do nothing (2.2).

@@ -127,6 +127,7 @@ impl Simulation {
     fn strike_campaigner_between_actions(&mut self, h: usize) {
         let host = &mut self.hosts[h];
         let Some(strike) = &mut host.strike else { return };
+        self.strikes[strike.number].get_or_insert(self.now);
         strike.steps = strike.steps.saturating_sub(1);
         // After the last of several actions, it is struck between two events, as by any other fault.
         if strike.steps > 0 || host.unperformed.is_empty() || !host.campaigner.is_running() {
@@ -134,6 +135,8 @@ impl Simulation {
         }
         let fault = host.strike.take().map(|strike| strike.fault);
         if !host.keeper.state.is_running() || self.quiet {
+            // 2.2, in an exploration; by chance it was only the wrong moment.
+            self.is_uncovered |= self.setup.settles_from.is_some() && !host.keeper.state.is_running();
             return;
         }
         match fault {

@@ -37,6 +37,8 @@ pub(super) enum Fault {
     Cut(usize, Direction),
     Mend(usize, Direction),
     StoreBack(AfterRestart),
+    /// The store is down for so long.
+    StoreDown(Duration, AfterRestart),
     /// The processes that campaigner and keeper have left are killed.
     EndOrphans(usize),
 }
@@ -73,21 +75,27 @@ impl Simulation {
                 self.on_delivery(h, Delivery::Signal(Event::Stop(SIGTERM)));
             }
             Fault::KillCampaigner(h) => {
-                if self.hosts[h].campaigner != ProcessState::Dead {
+                if self.hosts[h].campaigner != ProcessState::Dead && self.is_campaigner_fault_covered(h) {
                     self.kill_campaigner(h);
                 }
             }
             Fault::ContinueCampaigner(h) => self.continue_campaigner(h),
             Fault::ContinueKeeper(h) => self.continue_keeper(h),
-            Fault::KillKeeper(h) => self.kill_keeper(h),
+            Fault::KillKeeper(h) => {
+                if self.hosts[h].keeper.state != ProcessState::Dead && self.is_keeper_fault_covered(h) {
+                    self.kill_keeper(h);
+                }
+            }
             Fault::StopCampaigner(h, length) => {
-                if self.hosts[h].campaigner.is_running() {
+                if self.hosts[h].campaigner.is_running() && self.is_campaigner_fault_covered(h) {
                     self.stop_campaigner(h);
                     self.later(length, Fault::ContinueCampaigner(h));
                 }
             }
             Fault::StopKeeper(h, length) => {
-                if self.hosts[h].keeper.state.is_running() && self.hosts[h].campaigner.is_running() {
+                // A keeper without its campaigner is stopped for nothing: that has ended, and has dismissed it.
+                let is_present = self.hosts[h].keeper.state.is_running() && self.is_keeper_fault_covered(h);
+                if is_present && self.hosts[h].campaigner.is_running() {
                     self.stop_keeper(h);
                     self.later(length, Fault::ContinueKeeper(h));
                 }
@@ -96,8 +104,8 @@ impl Simulation {
                 self.strike(Fault::Cut(h, direction));
                 self.later(length, Fault::Mend(h, direction));
             }
-            Fault::StrikeKeeper(h, steps, fault) => self.hosts[h].keeper.strike = Some(Strike { steps, fault }),
-            Fault::StrikeCampaigner(h, steps, fault) => self.hosts[h].strike = Some(Strike { steps, fault }),
+            Fault::StrikeKeeper(h, steps, fault) => self.hosts[h].keeper.strike = Some(self.strike_after(steps, fault)),
+            Fault::StrikeCampaigner(h, steps, fault) => self.hosts[h].strike = Some(self.strike_after(steps, fault)),
             Fault::Suspend(h) => self.suspend(h),
             Fault::Foreground(h) => {
                 if self.hosts[h].campaigner.is_running() {
@@ -119,11 +127,30 @@ impl Simulation {
                 *cuts = (cuts.0.saturating_sub(requests), cuts.1.saturating_sub(replies));
             }
             Fault::StoreBack(after) => self.restore_store(after),
+            Fault::StoreDown(length, after) => {
+                if !self.store_is_down {
+                    self.note(usize::MAX, || format!("store down; after it: {after:?}"));
+                    self.store_is_down = true;
+                    self.later(length, Fault::StoreBack(after));
+                }
+            }
             Fault::EndOrphans(h) => {
                 self.kill_all(h);
                 self.host_changed(h);
             }
         }
+    }
+
+    /// Whether 2.1 covers a fault of the campaigner now. If not, the history has a pair of faults of 2.2.
+    pub(super) fn is_campaigner_fault_covered(&mut self, h: usize) -> bool {
+        self.is_uncovered |= !self.hosts[h].keeper.state.is_running();
+        !self.is_uncovered
+    }
+
+    /// The same for the keeper. One whose campaigner has ended in good order has nothing left to guard.
+    pub(super) fn is_keeper_fault_covered(&mut self, h: usize) -> bool {
+        self.is_uncovered |= self.hosts[h].campaigner_is_out_of_action();
+        !self.is_uncovered
     }
 
     fn strike_by_chance(&mut self) {
@@ -211,7 +238,13 @@ impl Simulation {
 
     /// A fault in the middle of the next few steps.
     fn strike_of(&mut self, fault: StruckProcess) -> Strike {
-        Strike { steps: self.rng.rng.u32(1..=24), fault }
+        let steps = self.rng.rng.u32(1..=24);
+        self.strike_after(steps, fault)
+    }
+
+    fn strike_after(&mut self, steps: u32, fault: StruckProcess) -> Strike {
+        self.strikes.push(None);
+        Strike { number: self.strikes.len() - 1, steps, fault }
     }
 
     fn later(&mut self, length: Duration, fault: Fault) {

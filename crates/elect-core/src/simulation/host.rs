@@ -152,6 +152,15 @@ impl SimHost {
         self.inbox.iter().filter(|letter| matches!(letter, Delivery::Keeper(_))).count()
     }
 
+    /// Whether the campaigner cannot act although it has not ended in good order.
+    pub(super) fn campaigner_is_out_of_action(&self) -> bool {
+        match self.campaigner {
+            ProcessState::Running { .. } => false,
+            ProcessState::Stopped => true,
+            ProcessState::Dead => self.campaigner_was_killed,
+        }
+    }
+
     pub(super) fn leads(&self) -> bool {
         self.campaigner.is_running() && self.candidate.phase() == Phase::Leading && self.tree.is_alive()
     }

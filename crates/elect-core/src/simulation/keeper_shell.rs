@@ -4,6 +4,8 @@
 //! reaped. The steps of a round are those of the machine's header.
 
 use std::collections::VecDeque;
+use std::hash::Hash;
+use std::mem::discriminant;
 use std::time::Duration;
 
 use super::super::time::Time;
@@ -14,6 +16,7 @@ use super::faults::Fault;
 use super::host::{Delivery, ProcessState};
 use super::mutations::InjectedMutation;
 use super::run::{SimEvent, Simulation};
+use super::states::{StateHasher, hash_message};
 use crate::KILL_ALLOWANCE;
 use crate::{BackgroundHookEnd, FromKeeper, KeeperEvent, KeeperMachine, KeeperOrder, NotStarted, Term};
 
@@ -48,6 +51,8 @@ enum Step {
 /// A fault of a process in the middle of its work.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Strike {
+    /// Its number in the history.
+    pub number: usize,
     pub steps: u32,
     pub fault: StruckProcess,
 }
@@ -93,6 +98,14 @@ impl KeeperProcess {
             timer: 0,
             stopped_for_good: false,
             heard: Vec::new(),
+        }
+    }
+
+    /// The state of the shell, without that of the machine.
+    pub(super) fn hash_state(&self, state: &mut StateHasher) {
+        (discriminant(&self.step), self.is_busy, self.result.is_some(), self.inbox.len()).hash(state);
+        for message in &self.inbox {
+            hash_message(message, state);
         }
     }
 }
@@ -190,12 +203,15 @@ impl Simulation {
     fn strike_keeper_between_steps(&mut self, h: usize) {
         let host = &mut self.hosts[h];
         let Some(strike) = &mut host.keeper.strike else { return };
+        self.strikes[strike.number].get_or_insert(self.now);
         strike.steps = strike.steps.saturating_sub(1);
         if strike.steps > 0 || !host.keeper.state.is_running() {
             return;
         }
         let fault = host.keeper.strike.take().map(|strike| strike.fault);
         if !host.campaigner.is_running() || self.quiet {
+            // 2.2, in an exploration; by chance it was only the wrong moment.
+            self.is_uncovered |= self.setup.settles_from.is_some() && host.campaigner_is_out_of_action();
             return;
         }
         match fault {

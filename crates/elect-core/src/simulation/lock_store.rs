@@ -9,7 +9,7 @@ use crate::{Answer, Campaigned, Renewed, Term};
 
 #[derive(Debug, Default)]
 pub(super) struct LockServer {
-    holder: Option<usize>,
+    pub(super) holder: Option<usize>,
     term: Term,
 }
 

@@ -1,11 +1,13 @@
 //! A store with leases of its own and a queue, like etcd: the lowest create revision leads, and the last term is kept
 //! apart from the candidates (5.2).
 
+use std::hash::Hash;
 use std::time::Duration;
 
 use super::super::time::Time;
 use super::clock::{lasts_at, ms};
 use super::mutations::InjectedMutation;
+use super::states::StateHasher;
 use super::store::{Ask, Effect, Next, Reply, Request, Stored, Win};
 use crate::{Answer, Campaigned, Renewed, Term};
 
@@ -146,6 +148,13 @@ impl QueueServer {
         key.expires_at = now + lasts_at(self.rate, key.ttl);
         effects.extend(key.term.map(|term| Effect::Guarded(term, key.expires_at)));
         effects.push(Effect::LookAgain(key.expires_at));
+    }
+
+    /// The queue, in its order.
+    pub(super) fn hash_state(&self, state: &mut StateHasher) {
+        for key in &self.keys {
+            (key.holder, key.term.is_some(), key.vanishes_at >= key.expires_at).hash(state);
+        }
     }
 
     fn remove(&mut self, index: usize, effects: &mut Vec<Effect>) {

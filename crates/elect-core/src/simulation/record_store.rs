@@ -1,6 +1,8 @@
 //! A store that is observed, like Redis, which may forget, or MongoDB, which does not: one record, compared and swapped
 //! (5.3).
 
+use std::hash::Hash;
+use std::mem::discriminant;
 use std::time::Duration;
 
 use super::super::time::Time;
@@ -12,6 +14,7 @@ use crate::{Answer, Campaigned, Renewed, Term};
 
 use super::clock::{SimRng, ms};
 use super::mutations::InjectedMutation;
+use super::states::StateHasher;
 use super::store::{Ask, Effect, Next, Reply, Request};
 
 type Record = ObservedRecord<u64>;
@@ -132,6 +135,11 @@ impl RecordServer {
             | Request::LookAtLock { .. }
             | Request::Unlock { .. } => unreachable!("not asked of this store"),
         }
+    }
+
+    pub(super) fn hash_state(&self, state: &mut StateHasher) {
+        let shape = |record: Record| (record.holder, discriminant(&record.state), record.basis == self.now.basis);
+        (self.now.record.map(shape), self.saved.map(shape)).hash(state);
     }
 
     pub(super) fn restart(&mut self, after: AfterRestart) {

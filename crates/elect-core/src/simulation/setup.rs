@@ -57,6 +57,8 @@ pub(super) struct Setup {
     /// Whether requests to confirm the leadership arrive now and then.
     pub pending_requests: bool,
     pub quiet_at: Duration,
+    /// From then on the history ends as soon as it has settled.
+    pub settles_from: Option<Duration>,
     /// The behavior of every command; drawn for each if not given.
     pub behavior: Option<ProcessBehavior>,
     pub faults: Vec<(Duration, Fault)>,
@@ -67,7 +69,7 @@ const TTLS: [Duration; 4] = [ms(3_000), ms(4_000), ms(6_000), ms(10_000)];
 impl Setup {
     pub(super) fn draw(seed: u64) -> Setup {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x005e_ed0f_e1ec_7104);
-        let mut rng = SimRng { rng: rng.fork(), punctual: false };
+        let mut rng = SimRng { rng: rng.fork(), punctual: false, drawn: 0 };
         let ttl = rng.of(&TTLS);
         let mode = match rng.rng.u32(0..100) {
             0..40 => StoreModel::Queue,
@@ -98,6 +100,7 @@ impl Setup {
             following: matches!(seed % 8, 0 | 6) && seed != 94,
             pending_requests: seed % 8 == 1,
             quiet_at: ttl * 10,
+            settles_from: None,
             behavior: None,
             faults: vec![(rng.between(ms(1), ttl), Fault::Any)],
         }
@@ -122,6 +125,7 @@ impl Setup {
             following: false,
             pending_requests: false,
             quiet_at,
+            settles_from: None,
             behavior: Some(ProcessBehavior::calm()),
             faults: Vec::new(),
         }
@@ -223,7 +227,7 @@ impl Setup {
     fn dice_of(&self, h: usize, kind: u64) -> SimRng {
         let host = u64::try_from(h).expect("few hosts");
         let seed = self.seed ^ kind ^ host.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        SimRng { rng: fastrand::Rng::with_seed(seed), punctual: false }
+        SimRng { rng: fastrand::Rng::with_seed(seed), punctual: false, drawn: 0 }
     }
 
     /// The timings that one candidate asks for.

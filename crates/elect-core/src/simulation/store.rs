@@ -1,5 +1,6 @@
 //! The common part of the three model stores: calls, answers, and the candidate's side of a request.
 
+use std::hash::Hash;
 use std::time::Duration;
 
 use super::super::time::Time;
@@ -8,6 +9,7 @@ use super::lock_store::{LockClient, LockServer};
 use super::mutations::InjectedMutation;
 use super::queue_store::{QueueClient, QueueServer};
 use super::record_store::{AfterRestart, Claim, Observed, RecordClient, RecordServer};
+use super::states::StateHasher;
 use crate::takeover::{Basis, Vacancy};
 use crate::{Answer, Attempt, Campaigned, Renewed, Term};
 
@@ -130,6 +132,14 @@ impl Store {
         }
     }
 
+    pub(super) fn hash_state(&self, state: &mut StateHasher) {
+        match self {
+            Store::Queue(server) => server.hash_state(state),
+            Store::Record(server) => server.hash_state(state),
+            Store::Lock(server) => server.holder.hash(state),
+        }
+    }
+
     pub(super) fn look(&mut self, now: Duration, slack: Duration, effects: &mut Vec<Effect>) {
         match self {
             Store::Queue(server) => server.look(now, slack, effects),
@@ -237,6 +247,15 @@ impl Client {
             Next::Answer(_) => self.open = None,
         }
         Some((leg + 1, next))
+    }
+
+    pub(super) fn is_open(&self, attempt: Attempt) -> bool {
+        self.open.as_ref().is_some_and(|open| open.attempt == attempt)
+    }
+
+    /// The request that is under way, with the number of its call.
+    pub(super) fn open_request(&self) -> Option<(u8, u8)> {
+        self.open.as_ref().map(|open| (open.ask as u8, open.leg))
     }
 
     pub(super) fn keeper_release(&self) -> Request {
