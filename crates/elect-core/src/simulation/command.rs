@@ -6,7 +6,8 @@ use std::hash::Hash;
 use std::mem::discriminant;
 use std::time::Duration;
 
-use super::clock::{SimRng, ms};
+use super::choices::SimRng;
+use super::clock::ms;
 use super::states::StateHasher;
 use crate::KILL_ALLOWANCE;
 use crate::{ChildEnd, NotStarted, Program, RunId, Signal, Term, Time};
@@ -60,20 +61,20 @@ impl ProcessBehavior {
     }
 
     pub(super) fn draw(rng: &mut SimRng, ttl: Duration, stop_timeout: Duration) -> ProcessBehavior {
-        let descendants = if rng.percent(30) { rng.rng.usize(1..=2) } else { 0 };
-        let on_stop = |rng: &mut SimRng| match rng.rng.u32(0..100) {
+        let descendants = if rng.percent(30) { 1 + rng.index(2) } else { 0 };
+        let on_stop = |rng: &mut SimRng| match rng.below_small(100) {
             0..50 => Some(rng.between(ms(1), ms(200))),
             50..75 => Some(rng.between(ms(200), stop_timeout * 3 / 2)),
             _ => None,
         };
-        let foreign = rng.percent(2).then(|| rng.rng.usize(0..=descendants));
+        let foreign = rng.percent(2).then(|| rng.index(descendants + 1));
         let ends = rng.percent(20) || foreign == Some(0);
         ProcessBehavior {
             fails: rng.percent(3),
             lifetime: ends.then(|| rng.between(ms(5), ttl * 3 / 2)),
             on_stop: (0..=descendants).map(|_| on_stop(rng)).collect(),
             stuck: rng.percent(3).then(|| rng.between(KILL_ALLOWANCE, ttl * 3 / 2)),
-            forks: if rng.percent(5) { rng.rng.u32(1..=3) } else { 0 },
+            forks: if rng.percent(5) { 1 + rng.below_small(3) } else { 0 },
             foreign,
         }
     }

@@ -6,12 +6,14 @@
 
 use std::time::Duration;
 
+use super::choices::SimRng;
 use super::clock::ms;
 use super::command::ProcessBehavior;
 use super::faults::{Direction, Fault};
 use super::keeper_shell::StruckProcess;
 use super::mutations::InjectedMutation;
 use super::record_store::AfterRestart;
+use super::report::{Part, PartKind, reported};
 use super::run::Simulation;
 use super::setup::{Setup, StoreModel};
 use super::states::StateSet;
@@ -102,7 +104,7 @@ pub(super) fn explore(
 ) -> History {
     let mut setup = plain.clone();
     setup.faults.extend_from_slice(faults);
-    let mut simulation = Simulation::new(setup, mutation, false);
+    let mut simulation = Simulation::new(setup, SimRng::from_seed(0), mutation, false);
     let first = faults.iter().map(|(at, _)| *at).min().unwrap_or_default();
     simulation.states = states.as_mut().map(|states| StateSet { from: first, ..std::mem::take(*states) });
     let (mut simulation, rule) = simulation.play();
@@ -119,20 +121,23 @@ pub(super) fn explore(
         }
         None => Explored::Sound,
     };
-    History { explored, choices: simulation.rng.drawn, strikes: simulation.strikes }
+    History { explored, choices: simulation.rng.count() as u64, strikes: simulation.strikes }
 }
 
-/// Runs each history with one fault. Returns their number, or the fault after which a rule is broken or no candidate
+/// Runs each history with one fault. Returns what they were, or the fault after which a rule is broken or no candidate
 /// leads.
-fn explore_singles(mutation: Option<InjectedMutation>) -> Result<u32, String> {
-    let mut histories = 0;
+fn explore_singles(mutation: Option<InjectedMutation>) -> Result<Part, String> {
+    let mut part = Part::default();
     for mode in MODES {
         let plain = plain(mode);
         for fault in faults(mode) {
             let mut at = GRID;
             while at <= LAST_FAULT_AT {
-                match explore(&plain, &[(at, fault)], mutation, None).explored {
-                    Explored::Sound => histories += 1,
+                let history = explore(&plain, &[(at, fault)], mutation, Some(&mut part.states));
+                part.counts.histories += 1;
+                part.counts.choices += history.choices;
+                match history.explored {
+                    Explored::Sound => {}
                     Explored::Found(rule) => return Err(format!("{rule}: {mode:?}, {fault:?} at {at:?}")),
                     Explored::LeftOut => return Err(format!("left out: {mode:?}, {fault:?} at {at:?}")),
                 }
@@ -140,13 +145,12 @@ fn explore_singles(mutation: Option<InjectedMutation>) -> Result<u32, String> {
             }
         }
     }
-    Ok(histories)
+    Ok(part)
 }
 
 #[test]
 fn no_single_fault_of_a_hand_over_breaks_a_rule_or_leaves_the_boundary_free() {
-    let histories = explore_singles(None).unwrap_or_else(|told| panic!("{told}"));
-    println!("{histories} histories, each with one fault");
+    reported(PartKind::Singles, || explore_singles(None).unwrap_or_else(|told| panic!("{told}")));
 }
 
 #[test]

@@ -58,6 +58,16 @@ impl Direction {
             Direction::Replies => (0, 1),
         }
     }
+
+    fn cut(self, (from, to): (u32, u32)) -> (u32, u32) {
+        let (requests, replies) = self.cuts();
+        (from + requests, to + replies)
+    }
+
+    fn mended(self, (from, to): (u32, u32)) -> (u32, u32) {
+        let (requests, replies) = self.cuts();
+        (from.saturating_sub(requests), to.saturating_sub(replies))
+    }
 }
 
 impl Simulation {
@@ -66,7 +76,9 @@ impl Simulation {
             Fault::Any => {
                 if !self.quiet {
                     self.strike_by_chance();
-                    let rest = self.rng.between(ms(1), self.setup.ttl * 3 / 4);
+                    // The longest is the simplest.
+                    let longest = self.setup.ttl * 3 / 4;
+                    let rest = longest.saturating_sub(self.rng.between(ms(0), longest.saturating_sub(ms(1))));
                     self.push(self.now + rest, SimEvent::Fault(Fault::Any));
                 }
             }
@@ -116,15 +128,11 @@ impl Simulation {
             }
             Fault::Cut(h, direction) => {
                 self.note(h, || format!("network cut: {direction:?}"));
-                let (requests, replies) = direction.cuts();
-                let cuts = &mut self.hosts[h].cuts;
-                *cuts = (cuts.0 + requests, cuts.1 + replies);
+                self.hosts[h].cuts = direction.cut(self.hosts[h].cuts);
             }
             Fault::Mend(h, direction) => {
                 self.note(h, || format!("network mended: {direction:?}"));
-                let (requests, replies) = direction.cuts();
-                let cuts = &mut self.hosts[h].cuts;
-                *cuts = (cuts.0.saturating_sub(requests), cuts.1.saturating_sub(replies));
+                self.hosts[h].cuts = direction.mended(self.hosts[h].cuts);
             }
             Fault::StoreBack(after) => self.restore_store(after),
             Fault::StoreDown(length, after) => {
@@ -162,7 +170,8 @@ impl Simulation {
         let host = &self.hosts[h];
         let both_run = host.campaigner.is_running() && host.keeper.state.is_running();
         let network = !self.setup.calm && self.setup.mode != StoreModel::Lock;
-        match self.rng.rng.u32(0..100) {
+        // The simplest is none.
+        match 99 - self.rng.below_small(100) {
             0..20 if network => {
                 let direction = self.rng.of(&[Direction::Both, Direction::Requests, Direction::Replies]);
                 let length = self.rng.between(ttl / 10, ttl * 3 / 2);
@@ -238,7 +247,7 @@ impl Simulation {
 
     /// A fault in the middle of the next few steps.
     fn strike_of(&mut self, fault: StruckProcess) -> Strike {
-        let steps = self.rng.rng.u32(1..=24);
+        let steps = 1 + self.rng.below_small(24);
         self.strike_after(steps, fault)
     }
 

@@ -162,7 +162,7 @@ impl Simulation {
                     }
                     () => ProcessBehavior::draw(&mut self.rng, ttl, stop_timeout),
                 };
-                let status = if restless && self.rng.percent(70) { self.rng.rng.u8(1..=3) } else { 0 };
+                let status = if restless && self.rng.percent(70) { 1 + self.rng.of(&[0, 1, 2]) } else { 0 };
                 (behavior, status)
             }
         }
@@ -202,7 +202,7 @@ impl Simulation {
         if self.rng.punctual {
             return ms(0);
         }
-        match self.rng.rng.u32(0..100) {
+        match self.rng.below_small(100) {
             0..90 => self.rng.between(ms(0), ms(2)),
             90..97 => self.rng.between(ms(2), ms(100)),
             _ if self.quiet => ms(1),

@@ -29,7 +29,9 @@
 //! Not simulated, by DESIGN.md 2.2: campaigner and keeper of one host out of action at once (except with the
 //! lock, which outlives both), whole hosts frozen, clocks further apart than the margin, records deleted by hand.
 
+mod choices;
 mod clock;
+mod clock_rates;
 mod command;
 mod coverage;
 mod driver_model;
@@ -48,10 +50,13 @@ mod pairs_progress;
 mod preexisting_children;
 mod queue_store;
 mod record_store;
+mod regressions;
+mod report;
 mod request_check;
 mod restart_check;
 mod run;
 mod setup;
+mod shrink;
 mod states;
 mod store;
 mod transcript;
@@ -59,6 +64,7 @@ mod wait_check;
 
 use std::path::Path;
 
+use choices::SimRng;
 use clock::ms;
 use coverage::Coverage;
 use faults::Fault;
@@ -68,29 +74,46 @@ use setup::{Setup, StoreModel};
 /// How many histories an ordinary test run goes through.
 const HISTORIES: u64 = 10_000;
 
-/// Seeds that have failed once, each with what it was; they are always the first.
-const REGRESSION_SEEDS: &str = include_str!("regression_seeds.txt");
+/// How many runs may be spent on shortening a history that fails.
+const SHRINKING_RUNS: u32 = 20_000;
 
 #[test]
 fn no_history_breaks_a_rule_and_everything_that_can_go_wrong_has() {
-    if let Some(seed) = number("ELECT_SEED") {
-        println!("{}", Simulation::transcript(&Setup::draw(seed), None).join("\n"));
-        Simulation::run(&Setup::draw(seed), None).unwrap_or_else(fail);
+    let one = std::env::var("ELECT_CHOICES").map(|list| SimRng::replay(&choices::read(&list)));
+    if let Some(rng) = one.ok().or_else(|| number("ELECT_SEED").map(SimRng::from_seed)) {
+        let choices = Simulation::draw(rng, None).play().0.rng.taken().to_vec();
+        println!("{}", Simulation::told(SimRng::replay(&choices), None).join("\n"));
+        println!("choices: {}", choices::written(&choices));
+        Simulation::run(SimRng::replay(&choices), None).unwrap_or_else(|found| fail(None, found));
         return;
     }
     let mut coverage = Coverage::new();
     let histories = number("ELECT_HISTORIES").unwrap_or(HISTORIES);
-    for seed in failed_once().chain(0..histories) {
-        coverage.add(&Simulation::run(&Setup::draw(seed), None).unwrap_or_else(fail));
-    }
+    report::reported(report::PartKind::Random, || {
+        let mut part = report::Part::default();
+        for seed in 0..histories {
+            let history = Simulation::run(SimRng::from_seed(seed), None);
+            let history = history.unwrap_or_else(|found| fail(Some(seed), found));
+            coverage.add(&history.coverage);
+            part.counts.histories += 1;
+            part.counts.choices += history.rng.count() as u64;
+        }
+        part
+    });
     println!("{histories} histories\n{coverage}");
     assert!(histories < HISTORIES || coverage.missing().is_empty(), "never happened: {:?}", coverage.missing());
 }
 
 #[test]
-fn a_history_is_the_same_every_time_it_is_told() {
-    let told = || Simulation::transcript(&Setup::draw(3), None);
-    assert_eq!(told(), told());
+fn a_recorded_list_of_choices_replays_the_same_history() {
+    for seed in [3, 4, 1_717] {
+        let drawn = Simulation::draw(SimRng::from_seed(seed), None).play().0;
+        let choices = drawn.rng.taken();
+        let told = Simulation::told(SimRng::from_seed(seed), None);
+        assert_eq!(Simulation::told(SimRng::replay(choices), None), told);
+        let replayed = Simulation::draw(SimRng::replay(choices), None).play().0;
+        assert_eq!((replayed.rng.taken(), replayed.rng.count()), (choices, drawn.rng.count()));
+    }
 }
 
 #[test]
@@ -121,24 +144,22 @@ fn a_leader_that_is_cut_off_has_stopped_before_the_next_one_starts() {
     compare("cut_off.txt", &setup);
 }
 
-fn failed_once() -> impl Iterator<Item = u64> {
-    let lines = REGRESSION_SEEDS.lines().filter(|line| !line.starts_with('#'));
-    lines.map(|line| line.split_whitespace().next().and_then(|seed| seed.parse().ok()).expect("a seed in every line"))
-}
-
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
-fn fail(violation: Violation) -> Coverage {
-    let Violation { rule, seed, transcript } = violation;
-    let last = transcript[transcript.len().saturating_sub(40)..].join("\n");
-    panic!("seed {seed}: {rule}\n{last}");
+/// Shortens the history that has failed, and tells it.
+fn fail(seed: Option<u64>, found: Violation) -> Simulation {
+    let Violation { rule, choices, .. } = shrink::shrink(found, None, SHRINKING_RUNS);
+    let told = Simulation::told(SimRng::replay(&choices), None);
+    let last = told[told.len().saturating_sub(200)..].join("\n");
+    let seed = seed.map(|seed| format!("seed {seed}: ")).unwrap_or_default();
+    panic!("{seed}{rule}\n{last}\nELECT_CHOICES='{}'", choices::written(&choices));
 }
 
 /// A readable history that is checked in; `UPDATE=1` rewrites it.
 fn compare(name: &str, setup: &Setup) {
-    let told = Simulation::transcript(setup, None).join("\n") + "\n";
+    let told = Simulation::transcript(setup).join("\n") + "\n";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulation/golden").join(name);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &told).expect("can be written");

@@ -4,8 +4,8 @@ use super::super::mutation::Mutation;
 use crate::keeper::KeeperMutation;
 use crate::takeover;
 
+use super::choices::SimRng;
 use super::run::Simulation;
-use super::setup::Setup;
 
 /// A broken rule that shows in none of so many histories is not tested.
 const LONGEST_SEARCH: u64 = 20_000;
@@ -41,7 +41,7 @@ pub(super) enum InjectedMutation {
 }
 
 /// Every rule with what it says, in the order of the design.
-const RULES: &[(InjectedMutation, &str)] = &[
+pub(super) const RULES: &[(InjectedMutation, &str)] = &[
     (InjectedMutation::Context(Mutation::NoVerification), "5: a win is verified before anything starts"),
     (InjectedMutation::Context(Mutation::AnyReplyCounts), "7: a reply to another attempt changes nothing"),
     (InjectedMutation::Context(Mutation::ReleaseBeforeEmpty), "2.3: nothing is released before the tree is empty"),
@@ -137,10 +137,11 @@ fn every_rule_that_is_broken_on_purpose_is_noticed() {
     let mut unnoticed = Vec::new();
     println!("{:<55} | {:>9} | noticed as", "rule", "histories");
     for &(injected_mutation, rule) in RULES {
-        let noticed =
-            (0..LONGEST_SEARCH).find_map(|seed| Simulation::run(&Setup::draw(seed), Some(injected_mutation)).err());
+        let noticed = (0..LONGEST_SEARCH).find_map(|seed| {
+            Simulation::run(SimRng::from_seed(seed), Some(injected_mutation)).err().map(|broken| (seed, broken))
+        });
         match noticed {
-            Some(violation) => println!("{rule:<55} | {:>9} | {}", violation.seed + 1, violation.rule),
+            Some((seed, broken)) => println!("{rule:<55} | {:>9} | {}", seed + 1, broken.rule),
             None => unnoticed.push(rule),
         }
     }

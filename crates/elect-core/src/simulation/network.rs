@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::clock::{CLOCK_DRIFT_MAX_PPM, SimRng, lasts_at, ms};
+use super::choices::SimRng;
+use super::clock::{CLOCK_DRIFT_MAX_PPM, lasts_at, ms};
 use super::coverage::Seen;
 use super::host::Delivery;
 use super::run::{SimEvent, Simulation};
@@ -143,7 +144,8 @@ impl Simulation {
             match effect {
                 Effect::Given(term, h) => self.check_given(h, term),
                 Effect::Written(term, ttl) => {
-                    self.guards.insert(term, self.now + lasts_at(CLOCK_DRIFT_MAX_PPM, ttl));
+                    let fastest = self.setup.clock_rates.map_or(CLOCK_DRIFT_MAX_PPM, |rates| rates.others);
+                    self.guards.insert(term, self.now + lasts_at(fastest, ttl));
                     self.written.insert(term, (self.now, ttl));
                 }
                 Effect::Guarded(term, until) => {

@@ -21,6 +21,7 @@ use super::clock::ms;
 use super::exploration::{self, Explored, LAST_FAULT_AT, MODES};
 use super::faults::Fault;
 use super::pairs_progress::Progress;
+use super::report::{Part, PartKind, reported};
 use super::setup::{Setup, StoreModel};
 use super::states::StateSet;
 
@@ -252,21 +253,24 @@ const STRIDE: usize = 7_919;
 #[test]
 fn no_pair_of_faults_of_a_hand_over_breaks_a_rule_or_leaves_the_boundary_free() {
     let blocks = Block::all();
-    let report = if std::env::var_os("ELECT_LONG").is_some() {
-        let progress = Progress::open(&format!("{GRID:?} {TIMES} {APART_MAX} {LAST_FAULT_AT:?} {}", blocks.len()));
-        explore(&blocks, Some(progress), |block, _, states| block.try_all(states))
-    } else {
-        explore(&blocks, None, Block::try_one)
-    };
-    println!("{}", report.told());
-    assert!(report.findings.is_empty(), "{} findings", report.findings.len());
+    reported(PartKind::Pairs, || {
+        let report = if std::env::var_os("ELECT_LONG").is_some() {
+            let progress = Progress::open(&format!("{GRID:?} {TIMES} {APART_MAX} {LAST_FAULT_AT:?} {}", blocks.len()));
+            explore(&blocks, Some(progress), |block, _, states| block.try_all(states))
+        } else {
+            explore(&blocks, None, Block::try_one)
+        };
+        println!("{}", report.told());
+        assert!(report.findings.is_empty(), "{} findings", report.findings.len());
+        Part { counts: report.counts, states: report.states, ..Part::default() }
+    });
 }
 
 #[test]
 fn a_strike_that_waits_gives_the_same_history_at_each_time() {
     // Each of the two ways of counting, for blocks with one strike and with two.
     let blocks = Block::all();
-    for number in [0, 1_234, 2_345, 9_876, 13_000] {
+    for number in [1_234, 9_876] {
         let block = &blocks[number % blocks.len()];
         let tried = block.try_all(&mut StateSet::default());
         let plain = exploration::plain(block.mode);

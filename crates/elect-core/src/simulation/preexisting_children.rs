@@ -13,7 +13,7 @@ use super::run::Simulation;
 impl Simulation {
     /// Some candidates are executed by a shell that has started a job before.
     pub(super) fn inherit_children(&mut self, h: usize) {
-        if !self.setup.has_preexisting_child(h) {
+        if !self.setup.has_preexisting_child(&mut self.rng) {
             return;
         }
         self.coverage.count(Seen::PreexistingChild);

@@ -12,7 +12,8 @@ use crate::takeover::{
 };
 use crate::{Answer, Campaigned, Renewed, Term};
 
-use super::clock::{SimRng, ms};
+use super::choices::SimRng;
+use super::clock::ms;
 use super::mutations::InjectedMutation;
 use super::states::StateHasher;
 use super::store::{Ask, Effect, Next, Reply, Request};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::time::Time;
 use super::super::{OnLost, Phase, Policy, RestartWhen};
+use super::choices::SimRng;
 use super::clock::ms;
 use super::coverage::Seen;
 use super::host::SimHost;
@@ -288,7 +289,8 @@ impl Simulation {
 #[test]
 fn a_boundary_is_to_be_kept_until_the_store_says_that_it_is_lost() {
     for lost in [false, true] {
-        let mut world = Simulation::new(Setup::plain(StoreModel::Record, 1, ms(1_000)), None, false);
+        let mut world =
+            Simulation::new(Setup::plain(StoreModel::Record, 1, ms(1_000)), SimRng::from_seed(0), None, false);
         let SimHost { restart_check, reference, .. } = &mut world.hosts[0];
         restart_check.policy.min_hold = ms(10_000);
         (restart_check.began, restart_check.end) = (Some(Time::BOOT), Some((CommandEnd::Exited(0), Time::BOOT)));

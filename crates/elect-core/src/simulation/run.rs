@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::super::time::Time;
 use super::super::{Candidate, Timing};
-use super::clock::{CLOCK_DRIFT_MAX_PPM, Clock, SimRng, ms};
+use super::choices::SimRng;
+use super::clock::{CLOCK_DRIFT_MAX_PPM, Clock, ms};
 use super::coverage::{Coverage, Seen};
 use super::faults::Fault;
 use super::follower_check::FollowerCheck;
@@ -86,12 +87,13 @@ impl Ord for Scheduled {
     }
 }
 
-/// A rule that was broken.
+/// A rule that was broken, and the choices of the history that broke it.
 #[derive(Debug, Clone)]
 pub(super) struct Violation {
     pub rule: &'static str,
-    pub seed: u64,
-    pub transcript: Vec<String>,
+    pub choices: Vec<u64>,
+    /// The number of events until then.
+    pub steps: u32,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -127,14 +129,22 @@ pub(super) struct Simulation {
     pub pending_faults: u32,
     queue: BinaryHeap<Scheduled>,
     planned: u64,
+    steps: u32,
+    /// No history may have more events.
+    longest: u32,
     finished: bool,
     transcript: Option<Vec<String>>,
 }
 
 impl Simulation {
-    pub(super) fn new(setup: Setup, injected_mutation: Option<InjectedMutation>, transcribed: bool) -> Simulation {
-        let mut rng =
-            SimRng { rng: fastrand::Rng::with_seed(setup.seed), punctual: setup.behavior.is_some(), drawn: 0 };
+    /// A history of this setup, whose remaining choices are taken from `rng`.
+    pub(super) fn new(
+        setup: Setup,
+        mut rng: SimRng,
+        injected_mutation: Option<InjectedMutation>,
+        transcribed: bool,
+    ) -> Simulation {
+        rng.punctual = setup.behavior.is_some();
         let store = setup.store(&mut rng, injected_mutation);
         let mut world = Simulation {
             now: ms(0),
@@ -159,6 +169,8 @@ impl Simulation {
             pending_faults: 0,
             queue: BinaryHeap::new(),
             planned: 0,
+            steps: 0,
+            longest: LONGEST,
             finished: false,
             transcript: transcribed.then(Vec::new),
             setup,
@@ -176,30 +188,54 @@ impl Simulation {
         world
     }
 
-    /// Runs one history to its end.
-    pub(super) fn run(setup: &Setup, injected_mutation: Option<InjectedMutation>) -> Result<Coverage, Violation> {
-        let (world, rule) = Simulation::new(setup.clone(), injected_mutation, false).play();
-        let Some(rule) = rule else { return Ok(world.coverage) };
-        // The same once more, this time with every step written down.
-        let transcript =
-            if injected_mutation.is_some() { Vec::new() } else { Simulation::transcript(setup, injected_mutation) };
-        Err(Violation { rule, seed: setup.seed, transcript })
+    /// A history whose choices are all taken from `rng`, its setup included.
+    pub(super) fn draw(mut rng: SimRng, injected_mutation: Option<InjectedMutation>) -> Simulation {
+        let setup = Setup::draw(&mut rng);
+        Simulation::new(setup, rng, injected_mutation, false)
     }
 
-    pub(super) fn transcript(setup: &Setup, injected_mutation: Option<InjectedMutation>) -> Vec<String> {
-        Simulation::new(setup.clone(), injected_mutation, true).play().0.transcript.expect("asked for")
+    /// Draws such a history, and runs it to its end.
+    pub(super) fn run(rng: SimRng, injected_mutation: Option<InjectedMutation>) -> Result<Simulation, Violation> {
+        Simulation::run_within(LONGEST, rng, injected_mutation)
+    }
+
+    /// The same for a history that may have so many events.
+    pub(super) fn run_within(
+        longest: u32,
+        rng: SimRng,
+        injected_mutation: Option<InjectedMutation>,
+    ) -> Result<Simulation, Violation> {
+        let world = Simulation { longest, ..Simulation::draw(rng, injected_mutation) };
+        let (world, rule) = world.play();
+        match rule {
+            Some(rule) => Err(Violation { rule, choices: world.rng.taken().to_vec(), steps: world.steps }),
+            None => Ok(world),
+        }
+    }
+
+    /// The same with every step written down.
+    pub(super) fn told(mut rng: SimRng, injected_mutation: Option<InjectedMutation>) -> Vec<String> {
+        let setup = Setup::draw(&mut rng);
+        Simulation::new(setup, rng, injected_mutation, true).play().0.transcript.expect("asked for")
+    }
+
+    /// A history without chance, with every step written down.
+    pub(super) fn transcript(setup: &Setup) -> Vec<String> {
+        Simulation::new(setup.clone(), SimRng::from_seed(0), None, true).play().0.transcript.expect("asked for")
     }
 
     pub(super) fn play(mut self) -> (Simulation, Option<&'static str>) {
-        let mut steps = 0;
         while let Some(due) = self.queue.pop() {
-            assert!(due.at >= self.now, "time runs backwards in seed {}: {:?}", self.setup.seed, due.what);
+            if due.at < self.now {
+                self.violate("the model: time runs backwards", 0);
+                break;
+            }
             self.now = due.at;
             self.step(due.what);
             self.check_all();
             self.count_state();
-            steps += 1;
-            if steps == LONGEST {
+            self.steps += 1;
+            if self.steps == self.longest {
                 self.violate("a history does not end", 0);
             }
             if self.finished || self.is_uncovered || self.violation.is_some() {
@@ -273,9 +309,13 @@ impl Simulation {
         let h = self.hosts.len();
         let clock = Clock {
             offset: self.rng.between(ms(0), Duration::from_secs(36_000)),
-            rate: if self.setup.drift { self.rng.rng.i64(-CLOCK_DRIFT_MAX_PPM..=CLOCK_DRIFT_MAX_PPM) } else { 0 },
+            rate: if self.setup.drift { self.rng.around_zero(CLOCK_DRIFT_MAX_PPM) } else { 0 },
         };
-        let clock = if self.rng.punctual { Clock { offset: ms(0), rate: 0 } } else { clock };
+        let clock = match self.setup.clock_rates {
+            Some(rates) => Clock { offset: ms(0), rate: if h == 0 { rates.leader } else { rates.others } },
+            None if self.rng.punctual => Clock { offset: ms(0), rate: 0 },
+            None => clock,
+        };
         let asked = self.setup.asked(&mut self.rng);
         let mut timing = if self.injected_mutation == Some(InjectedMutation::UnprovenTimings) {
             let ttl = asked.ttl.expect("asked for");
@@ -287,8 +327,8 @@ impl Simulation {
             timing = timing.without_lease();
         }
         let stop_timeout = self.setup.stop_timeout;
-        let policy = self.setup.policy(h);
-        let mut candidate = Candidate::new(timing, stop_timeout, policy, self.rng.rng.u64(..));
+        let policy = self.setup.policy(&mut self.rng);
+        let mut candidate = Candidate::new(timing, stop_timeout, policy, self.rng.below(u64::MAX));
         if let Some(InjectedMutation::Context(rule)) = self.injected_mutation {
             candidate.context.mutation = Some(rule);
         }
@@ -313,7 +353,7 @@ impl Simulation {
             tree: super::command::Tree::none(),
             hooks: Vec::new(),
             next_pid: FIRST_PID,
-            tier: self.setup.tier(h),
+            tier: self.setup.tier(&mut self.rng),
             preexisting: super::command::Tree::none(),
             excluded: Vec::new(),
             has_reaped_keeper: false,
@@ -364,8 +404,9 @@ impl Simulation {
             self.effects = effects;
         }
         if self.setup.rejoin {
-            let at = self.now + self.rng.between(ms(1), self.setup.ttl);
-            self.push(at, SimEvent::Join);
+            // The latest is the simplest: candidates that do not wait come and go without end otherwise.
+            let earlier = self.rng.between(ms(0), self.setup.ttl.saturating_sub(ms(1)));
+            self.push(self.now + self.setup.ttl.saturating_sub(earlier), SimEvent::Join);
         }
     }
 

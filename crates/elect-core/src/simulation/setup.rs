@@ -1,4 +1,4 @@
-//! The ingredients of a history, drawn from its seed.
+//! The ingredients of a history, the first of its choices.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use super::super::{CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, Rest
 use crate::takeover::Durability;
 use crate::{KeeperPolicy, Signal};
 
-use super::clock::{CLOCK_DRIFT_MAX_PPM, SimRng, ms};
+use super::choices::SimRng;
+use super::clock::{CLOCK_DRIFT_MAX_PPM, ms};
 use super::command::{ProcessBehavior, SIGTERM, SimTier};
 use super::faults::Fault;
 use super::lock_store::LockServer;
@@ -29,10 +30,20 @@ pub(super) enum StoreModel {
     Lock,
 }
 
+/// How much faster than true time the clocks are, in millionths.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClockRates {
+    /// That of the first candidate.
+    pub leader: i64,
+    /// Those of the other candidates and of the store.
+    pub others: i64,
+    /// A command that outlives its lease is no violation as long as there is no other.
+    pub only_overlap_counts: bool,
+}
+
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 pub(super) struct Setup {
-    pub seed: u64,
     pub mode: StoreModel,
     pub candidates: usize,
     /// The shortest ttl of all.
@@ -41,6 +52,8 @@ pub(super) struct Setup {
     pub unequal: bool,
     pub stop_timeout: Duration,
     pub drift: bool,
+    /// The rates of all clocks, if they are not drawn.
+    pub clock_rates: Option<ClockRates>,
     /// Neither the network nor the store ever fails.
     pub calm: bool,
     /// Old deadlines stray in at the keeper.
@@ -64,41 +77,59 @@ pub(super) struct Setup {
     pub faults: Vec<(Duration, Fault)>,
 }
 
+/// The kind of all candidates of a history: what they are asked for besides leading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Situation {
+    None,
+    Requests,
+    Impatient,
+    Supervised,
+    Following,
+    SupervisedAndFollowing,
+}
+
+impl Situation {
+    /// Each as often as it is to occur.
+    const ALL: [Situation; 8] = [
+        Situation::None,
+        Situation::None,
+        Situation::Requests,
+        Situation::Impatient,
+        Situation::Impatient,
+        Situation::Supervised,
+        Situation::Following,
+        Situation::SupervisedAndFollowing,
+    ];
+}
+
 const TTLS: [Duration; 4] = [ms(3_000), ms(4_000), ms(6_000), ms(10_000)];
 
 impl Setup {
-    pub(super) fn draw(seed: u64) -> Setup {
-        let mut rng = fastrand::Rng::with_seed(seed ^ 0x005e_ed0f_e1ec_7104);
-        let mut rng = SimRng { rng: rng.fork(), punctual: false, drawn: 0 };
+    pub(super) fn draw(rng: &mut SimRng) -> Setup {
         let ttl = rng.of(&TTLS);
-        let mode = match rng.rng.u32(0..100) {
+        let mode = match rng.below_small(100) {
             0..40 => StoreModel::Queue,
-            // By chance of their own; no seed that had failed before is among them.
-            40..88 if seed % 5 == 2 => StoreModel::DurableRecord,
-            40..88 => StoreModel::Record,
+            40..78 => StoreModel::Record,
+            78..88 => StoreModel::DurableRecord,
             _ => StoreModel::Lock,
         };
+        let situation = rng.of(&Situation::ALL);
         Setup {
-            seed,
             mode,
-            candidates: rng.rng.usize(2..=4),
+            candidates: 2 + rng.index(3),
             ttl,
             unequal: rng.percent(30),
             stop_timeout: rng.of(&[ms(500), ms(2_000), ms(8_000)]),
             drift: rng.percent(90),
-            calm: rng.percent(20),
+            clock_rates: None,
+            calm: !rng.percent(80),
             strays: rng.percent(50),
-            socket_room: rng.of(&[1, 3, 200, 200, 200]),
+            socket_room: rng.of(&[200, 200, 200, 3, 1]),
             rejoin: true,
-            // One in four, and by chance of their own: the histories with a wait limit, and with them the seeds that have
-            // failed once, stay what they were.
-            impatient: seed % 4 == 3,
-            // By chance of their own as well; no seed that had failed before is among them.
-            supervised: seed.is_multiple_of(4),
-            // By chance of their own too, and half of those whose commands are restarted among them; but for a seed
-            // that had failed before.
-            following: matches!(seed % 8, 0 | 6) && seed != 94,
-            pending_requests: seed % 8 == 1,
+            impatient: situation == Situation::Impatient,
+            supervised: matches!(situation, Situation::Supervised | Situation::SupervisedAndFollowing),
+            following: matches!(situation, Situation::Following | Situation::SupervisedAndFollowing),
+            pending_requests: situation == Situation::Requests,
             quiet_at: ttl * 10,
             settles_from: None,
             behavior: None,
@@ -109,13 +140,13 @@ impl Setup {
     /// No fault, no chance, nobody but those who are there from the beginning.
     pub(super) fn plain(mode: StoreModel, candidates: usize, quiet_at: Duration) -> Setup {
         Setup {
-            seed: 0,
             mode,
             candidates,
             ttl: ms(10_000),
             unequal: false,
             stop_timeout: ms(8_000),
             drift: false,
+            clock_rates: None,
             calm: true,
             strays: false,
             socket_room: 200,
@@ -134,7 +165,11 @@ impl Setup {
     pub(super) fn store(&self, rng: &mut SimRng, injected_mutation: Option<InjectedMutation>) -> Store {
         match self.mode {
             StoreModel::Queue => {
-                let rate = if self.drift { rng.rng.i64(-CLOCK_DRIFT_MAX_PPM..=CLOCK_DRIFT_MAX_PPM) } else { 0 };
+                let rate = match self.clock_rates {
+                    Some(rates) => rates.others,
+                    None if self.drift => rng.around_zero(CLOCK_DRIFT_MAX_PPM),
+                    None => 0,
+                };
                 // Now and then a server that grants no lease as short as was asked for.
                 let odd = !self.calm && rng.percent(20);
                 Store::Queue(QueueServer::new(rate, if odd { ms(5_000) } else { ms(0) }, injected_mutation))
@@ -148,12 +183,11 @@ impl Setup {
     }
 
     /// The policy of a candidate besides leading.
-    pub(super) fn policy(&self, h: usize) -> Policy {
-        let policy = self.wishes_without_followers(h);
+    pub(super) fn policy(&self, rng: &mut SimRng) -> Policy {
+        let policy = self.wishes_without_followers(rng);
         if !self.following {
             return policy;
         }
-        let mut rng = self.dice_of(h, 0x0f01_1077);
         let on_change = rng.of(&[OnChange::Restart, OnChange::Restart, OnChange::Signal(Signal(10)), OnChange::Ignore]);
         let hooks = Hooks {
             on_elected: rng.percent(50),
@@ -166,16 +200,16 @@ impl Setup {
     }
 
     /// The containment of a candidate's command.
-    pub(super) fn tier(&self, h: usize) -> SimTier {
+    pub(super) fn tier(&self, rng: &mut SimRng) -> SimTier {
         if self.behavior.is_some() {
             return SimTier::Tree;
         }
-        self.dice_of(h, 0x0c0e_77a1).of(&[SimTier::Tree, SimTier::Cgroup, SimTier::Pidns])
+        rng.of(&[SimTier::Tree, SimTier::Cgroup, SimTier::Pidns])
     }
 
     /// Whether a candidate inherits a child when it is executed.
-    pub(super) fn has_preexisting_child(&self, h: usize) -> bool {
-        self.behavior.is_none() && self.dice_of(h, 0x0c41_1d2e).percent(25)
+    pub(super) fn has_preexisting_child(&self, rng: &mut SimRng) -> bool {
+        self.behavior.is_none() && rng.percent(25)
     }
 
     /// The configuration of a candidate's keeper. Some candidates lead without a command.
@@ -190,15 +224,14 @@ impl Setup {
         }
     }
 
-    fn wishes_without_followers(&self, h: usize) -> Policy {
+    fn wishes_without_followers(&self, rng: &mut SimRng) -> Policy {
         if self.supervised {
-            return self.supervision(h);
+            return self.supervision(rng);
         }
         if !self.impatient {
             return Policy::default();
         }
-        let mut rng = self.dice_of(h, 0x0b5e_55ed);
-        let campaign_limit = match rng.rng.u32(0..100) {
+        let campaign_limit = match rng.below_small(100) {
             0..35 => CampaignLimit::Unlimited,
             35..60 => CampaignLimit::For(ms(0)),
             _ => CampaignLimit::For(rng.between(ms(1), self.ttl * 2)),
@@ -208,13 +241,12 @@ impl Setup {
     }
 
     /// The same for those whose commands are restarted, or whose boundary is kept.
-    fn supervision(&self, h: usize) -> Policy {
-        let mut rng = self.dice_of(h, 0x5afe_4a2d);
+    fn supervision(&self, rng: &mut SimRng) -> Policy {
         let when = rng.of(&[RestartWhen::Never, RestartWhen::OnFailure, RestartWhen::Always, RestartWhen::Always]);
         let restart = Restart {
             when,
             delay: rng.of(&[ms(0), ms(20), ms(100), self.ttl / 4]),
-            limit: rng.rng.u32(1..=4),
+            limit: 1 + rng.below_small(4),
             within: rng.between(self.ttl / 4, self.ttl * 3 / 2),
         };
         let min_hold = if rng.percent(50) { rng.between(ms(1), self.ttl * 2) } else { ms(0) };
@@ -224,12 +256,6 @@ impl Setup {
         Policy { campaign_limit, on_lost, min_hold, restart, ..Policy::default() }
     }
 
-    fn dice_of(&self, h: usize, kind: u64) -> SimRng {
-        let host = u64::try_from(h).expect("few hosts");
-        let seed = self.seed ^ kind ^ host.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        SimRng { rng: fastrand::Rng::with_seed(seed), punctual: false, drawn: 0 }
-    }
-
     /// The timings that one candidate asks for.
     pub(super) fn asked(&self, rng: &mut SimRng) -> TimingFlags {
         let ttl = if self.unequal { rng.of(&TTLS).max(self.ttl) } else { self.ttl };
@@ -237,10 +263,10 @@ impl Setup {
         if self.behavior.is_some() {
             return plain;
         }
-        let odd = match rng.rng.u32(0..6) {
-            0 => TimingFlags { renew: Some(ttl / 4), ..plain },
-            1 => TimingFlags { fence_grace: Some(ms(100)), ..plain },
-            2 => TimingFlags { request_timeout: Some(ttl / 12), ..plain },
+        let odd = match rng.below_small(6) {
+            3 => TimingFlags { renew: Some(ttl / 4), ..plain },
+            4 => TimingFlags { fence_grace: Some(ms(100)), ..plain },
+            5 => TimingFlags { request_timeout: Some(ttl / 12), ..plain },
             _ => plain,
         };
         if Timing::validate(odd).is_ok() { odd } else { plain }

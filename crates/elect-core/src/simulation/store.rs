@@ -4,7 +4,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use super::super::time::Time;
-use super::clock::SimRng;
+use super::choices::SimRng;
 use super::lock_store::{LockClient, LockServer};
 use super::mutations::InjectedMutation;
 use super::queue_store::{QueueClient, QueueServer};
