@@ -1,10 +1,10 @@
-//! The simulation: whole elections with faults of every kind, from a seed, in true time.
+//! The simulation: whole elections with faults of every kind, from a list of choices, in true time.
 //!
 //! Every candidate is the real [`Candidate`](super::Candidate), and every keeper decides with the real
 //! [`KeeperMachine`](super::KeeperMachine). Everything around them is a model: a boot clock with an offset and a rate of
 //! its own, timers that fire late, both shells, a host with processes that may be stubborn, a network that loses,
-//! delays, doubles and reorders, and a store of one of three kinds. All faults are drawn from the seed, so a history
-//! that fails can be repeated step by step.
+//! delays, doubles and reorders, and a store of one of three kinds. All chance is a list of `choices`, drawn from a seed
+//! or replayed, so a history that fails can be repeated step by step, and shortened (`shrink`).
 //!
 //! ```text
 //! setup ──▶ simulation ──▶ event, event … ──▶ quiet: all faults end ──▶ settled: one candidate leads, and stays leader
@@ -21,10 +21,11 @@
 //! situations that must occur at least once in a run are counted in `coverage`, and `mutations` breaks each rule once on
 //! purpose.
 //!
-//! `exploration` draws nothing: it tries every single fault of one hand-over on a grid (P6).
+//! `exploration` and `pairs` choose no fault by chance: they try every single fault of one hand-over, and every pair of
+//! faults, on a grid (P6).
 //!
 //! `ELECT_HISTORIES=100000 cargo test no_history` runs that many; `ELECT_SEED=7 cargo test no_history -- --nocapture`
-//! prints one.
+//! prints one, and `ELECT_CHOICES='…'` replays one.
 //!
 //! Not simulated, by DESIGN.md 2.2: campaigner and keeper of one host out of action at once (except with the
 //! lock, which outlives both), whole hosts frozen, clocks further apart than the margin, records deleted by hand.
