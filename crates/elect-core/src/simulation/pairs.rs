@@ -20,10 +20,13 @@ use std::time::Duration;
 use super::clock::ms;
 use super::exploration::{self, Explored, LAST_FAULT_AT, MODES};
 use super::faults::Fault;
+use super::mutations::InjectedMutation;
 use super::pairs_progress::Progress;
 use super::report::{Part, PartKind, reported};
 use super::setup::{Setup, StoreModel};
 use super::states::StateSet;
+use crate::keeper::KeeperMutation;
+use crate::takeover;
 
 const GRID: Duration = ms(100);
 /// The number of times on the grid.
@@ -39,6 +42,7 @@ struct Block {
     mode: StoreModel,
     first: Fault,
     second: Fault,
+    mutation: Option<InjectedMutation>,
 }
 
 /// The counts of some blocks.
@@ -90,12 +94,12 @@ impl Tried {
 }
 
 impl Block {
-    fn all() -> Vec<Block> {
+    fn all(mutation: Option<InjectedMutation>) -> Vec<Block> {
         let mut blocks = Vec::new();
         for mode in MODES {
             let faults = exploration::faults(mode);
             for first in &faults {
-                blocks.extend(faults.iter().map(|second| Block { mode, first: *first, second: *second }));
+                blocks.extend(faults.iter().map(|second| Block { mode, first: *first, second: *second, mutation }));
             }
         }
         blocks
@@ -109,7 +113,7 @@ impl Block {
     /// the grid the first and the second fault may be moved without changing it.
     fn run(&self, plain: &Setup, at: [u32; 2], tried: &mut Tried, states: &mut StateSet) -> (Explored, [u32; 2]) {
         let faults = [(GRID * at[0], self.first), (GRID * at[1], self.second)];
-        let history = exploration::explore(plain, &faults, None, Some(states));
+        let history = exploration::explore(plain, &faults, self.mutation, Some(states));
         tried.counts.choices += history.choices;
         let mut strikes = history.strikes.into_iter();
         let mut until = at;
@@ -252,7 +256,7 @@ const STRIDE: usize = 7_919;
 
 #[test]
 fn no_pair_of_faults_of_a_hand_over_breaks_a_rule_or_leaves_the_boundary_free() {
-    let blocks = Block::all();
+    let blocks = Block::all(None);
     reported(PartKind::Pairs, || {
         let report = if std::env::var_os("ELECT_LONG").is_some() {
             let progress = Progress::open(&format!("{GRID:?} {TIMES} {APART_MAX} {LAST_FAULT_AT:?} {}", blocks.len()));
@@ -269,7 +273,7 @@ fn no_pair_of_faults_of_a_hand_over_breaks_a_rule_or_leaves_the_boundary_free() 
 #[test]
 fn a_strike_that_waits_gives_the_same_history_at_each_time() {
     // Each of the two ways of counting, for blocks with one strike and with two.
-    let blocks = Block::all();
+    let blocks = Block::all(None);
     for number in [1_234, 9_876] {
         let block = &blocks[number % blocks.len()];
         let tried = block.try_all(&mut StateSet::default());
@@ -285,5 +289,18 @@ fn a_strike_that_waits_gives_the_same_history_at_each_time() {
         println!("{}: {:?}", block.name(), tried.counts);
         assert_eq!((tried.counts.histories, tried.counts.left_out), (each.counts.histories, each.counts.left_out));
         assert_eq!(tried.findings, each.findings);
+    }
+}
+
+#[test]
+fn rules_that_are_broken_on_purpose_show_after_a_pair_of_faults() {
+    for rule in [
+        InjectedMutation::Keeper(KeeperMutation::IgnoresEndOfFile),
+        InjectedMutation::Keeper(KeeperMutation::StartsTooLate),
+        InjectedMutation::Takeover(takeover::RuleMutation::VacantIsFree),
+    ] {
+        let report = explore(&Block::all(Some(rule)), None, Block::try_one);
+        println!("{rule:?}: {} findings", report.findings.len());
+        assert!(!report.findings.is_empty(), "{rule:?} is not noticed");
     }
 }
