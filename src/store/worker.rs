@@ -265,8 +265,9 @@ mod tests {
         hangs_in_campaign: bool,
         /// The answers to campaigns, the last one first; after that they are won.
         errors: Vec<Option<StoreError>>,
-        /// What renewals are credited with, and whether the claim has changed; without it they are lost.
-        credits: Option<Option<Duration>>,
+        /// Whether renewals are credited, with this ttl; otherwise they are lost.
+        credits: bool,
+        ttl: Option<Duration>,
     }
 
     #[async_trait(?Send)]
@@ -293,8 +294,8 @@ mod tests {
             Some(Claim { payload: b"changed".to_vec(), descriptors: Vec::new() })
         }
         async fn renew(&mut self, _: &Candidacy) -> Result<RenewResult, StoreError> {
-            if let Some(ttl) = self.credits {
-                return Ok(RenewResult::Credited { sent: elect_core::Time::BOOT, ttl });
+            if self.credits {
+                return Ok(RenewResult::Credited { sent: elect_core::Time::BOOT, ttl: self.ttl });
             }
             Ok(RenewResult::Lost { why: "it is somebody else's".to_owned() })
         }
@@ -339,7 +340,7 @@ mod tests {
     #[test]
     fn a_claim_that_has_changed_with_a_renewal_goes_to_the_keeper() {
         for ttl in [None, Some(Duration::from_secs(10))] {
-            let store = Stuck { credits: Some(ttl), ..Stuck::default() };
+            let store = Stuck { credits: true, ttl, ..Stuck::default() };
             with_store(store, async |worker, mut events| {
                 worker.ask(Attempt(1), StoreRequest::Renew);
                 let Some(StoreEvent::Claim { claim, .. }) = events.recv().await else { panic!("no claim") };

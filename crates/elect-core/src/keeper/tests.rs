@@ -210,7 +210,7 @@ fn each_term_has_a_hold_of_its_own() {
 fn a_death_by_sigkill_is_an_escalation_if_the_keeper_has_sent_it() {
     for (order, escalated) in [(None, false), (Some(KeeperOrder::Kill), true)] {
         let mut scene = Scene::running(60_000);
-        for order in order {
+        if let Some(order) = order {
             let _ = scene.order(10, order);
             let _ = scene.on(10, KeeperEvent::TreeKilled { is_complete: true });
         }
