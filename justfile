@@ -70,9 +70,9 @@ store NAME: examples
     cargo test --locked --bin elect -- registry::{{NAME}}::
     cargo test --locked --test main -- {{NAME}}::
 
-# Breaks rules on purpose and expects a test to notice; NAME selects some.
-sabotage NAME='':
-    tests/sabotage '{{NAME}}'
+# Breaks rules on purpose and expects a test to fail; WORDS select some by name, rule or fault.
+mutations WORDS='':
+    tests/mutations '{{WORDS}}'
 
 # Generates manual pages and completions from the command line.
 generate:

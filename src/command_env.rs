@@ -163,6 +163,19 @@ mod tests {
         assert!(sizes(command_env.background_hook_env(BackgroundHook::OnError, known)) < 8 * 1024);
     }
 
+    /// A value with a NUL byte would keep each program of the other candidates from being started.
+    #[test]
+    fn a_nul_byte_in_a_record_is_no_end_of_a_value() {
+        let mut observation = other("a\0id", Some(1), 4);
+        let leader = observation.leader.as_mut().expect("a leader");
+        (leader.name, leader.host) = ("a\0name".to_owned(), Some("a\0host".to_owned()));
+        let mut tracker = LeaderTracker::new("me".to_owned());
+        tracker.observe(&observation);
+        let variables = as_text(&command_env().variables(Program::Follower, tracker.known()));
+        assert!(variables.iter().all(|variable| !variable.contains('\0')), "{variables:?}");
+        assert!(variables.contains(&"ELECT_LEADER_NAME=a name".to_owned()), "{variables:?}");
+    }
+
     #[test]
     fn what_is_not_known_is_not_said_and_a_term_is_for_leaders() {
         let mut command_env = command_env();

@@ -141,6 +141,7 @@ mod tests {
             (Outcome::CannotStart(libc::ENOENT), Ending::Status(127)),
             (Outcome::CannotStart(libc::EACCES), Ending::Status(126)),
             (Outcome::CannotStart(libc::ENOEXEC), Ending::Status(126)),
+            (Outcome::CannotStart(libc::ETXTBSY), Ending::Status(126)),
             (Outcome::CannotStart(libc::ENOMEM), Ending::Status(125)),
             (Outcome::CannotStart(libc::EAGAIN), Ending::Status(125)),
             (Outcome::Refused, Ending::Status(77)),

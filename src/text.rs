@@ -45,5 +45,14 @@ mod tests {
         assert_eq!(escaped("a\r\nb"), "a\\r\\nb");
         assert_eq!(escaped("\u{1b}[2J\u{9b}\u{7f}"), "\\u{1b}[2J\\u{9b}\\u{7f}");
         assert_eq!(escaped("x\u{202e}y\u{2028}z"), "x\\u{202e}y\\u{2028}z");
+        let directions =
+            ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}').chain(['\u{200e}', '\u{200f}', '\u{61c}']);
+        for mark in directions {
+            assert_eq!(
+                escaped(&format!("a{mark}b")),
+                format!("a{}b", mark.escape_default()),
+                "the order of text is kept"
+            );
+        }
     }
 }

@@ -246,10 +246,16 @@ mod late {
     /// A start that comes too late while a hook runs beside it, and one that is made to wait again.
     #[test]
     fn a_start_that_was_too_late_is_made_again_beside_a_hook_that_goes_on() {
+        for point in [GatePoint::Exec, GatePoint::LastStep] {
+            is_too_late_at(point);
+        }
+    }
+
+    fn is_too_late_at(point: GatePoint) {
         let server = ObservedServer::start();
         crate::leases::a_few_at_once(few(), || {
             let sandbox = Sandbox::new();
-            let gate = SyscallGate::new(GatePoint::Exec);
+            let gate = SyscallGate::new(point);
             let leader = candidate(&sandbox, server.url_for(&sandbox)).witness(&Witness::new()).start();
             sandbox.starts(1);
             let next = candidate(&sandbox, server.url_for(&sandbox))

@@ -356,6 +356,17 @@ fn a_wait_ends_when_that_is_so_and_not_before() {
     });
 }
 
+/// Its leader may live.
+#[test]
+fn a_wait_for_no_leader_goes_on_beside_a_record_that_cannot_be_read() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.locks()).expect("an empty place");
+    let newer = r#"{"version":3,"state":"sealed","name":"web-9","host":"10.0.0.9"}"#;
+    fs::write(sandbox.locks().join("cron.json"), newer).expect("written");
+    let wait = ElectCmd::new(&sandbox).query("wait", &["cron", "--for", "none", "--timeout", "1s"]).run();
+    wait.fails_with(75, &["newer", "did not lose its leader"]);
+}
+
 #[test]
 fn who_may_not_look_is_told_so_on_one_line() {
     for_each_store(|fixture| {

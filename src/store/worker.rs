@@ -265,6 +265,9 @@ mod tests {
         hangs_in_campaign: bool,
         /// The answers to campaigns, the last one first; after that they are won.
         errors: Vec<Option<StoreError>>,
+        /// Whether renewals are credited, with this ttl; otherwise they are lost.
+        credits: bool,
+        ttl: Option<Duration>,
     }
 
     #[async_trait(?Send)]
@@ -287,7 +290,13 @@ mod tests {
             }
             self.errors.pop().flatten().map_or(Ok(CampaignResult::Won { term: 7 }), Err)
         }
+        fn renewed_claim(&mut self, _: &Candidacy) -> Option<Claim> {
+            Some(Claim { payload: b"changed".to_vec(), descriptors: Vec::new() })
+        }
         async fn renew(&mut self, _: &Candidacy) -> Result<RenewResult, StoreError> {
+            if self.credits {
+                return Ok(RenewResult::Credited { sent: elect_core::Time::BOOT, ttl: self.ttl });
+            }
             Ok(RenewResult::Lost { why: "it is somebody else's".to_owned() })
         }
         async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
@@ -325,6 +334,21 @@ mod tests {
             let Some(StoreEvent::Answer { attempt, answer, .. }) = events.recv().await else { panic!("no answer") };
             assert_eq!((attempt, answer), (Attempt(1), Answer::Campaign(Campaigned::Won(7))));
         });
+    }
+
+    /// 5.4: the keeper's release has to state what the last credited renewal has seen.
+    #[test]
+    fn a_claim_that_has_changed_with_a_renewal_goes_to_the_keeper() {
+        for ttl in [None, Some(Duration::from_secs(10))] {
+            let store = Stuck { credits: true, ttl, ..Stuck::default() };
+            with_store(store, async |worker, mut events| {
+                worker.ask(Attempt(1), StoreRequest::Renew);
+                let Some(StoreEvent::Claim { claim, .. }) = events.recv().await else { panic!("no claim") };
+                assert_eq!(claim.payload, b"changed");
+                let Some(StoreEvent::Answer { answer, .. }) = events.recv().await else { panic!("no answer") };
+                assert!(matches!(answer, Answer::Renew(Renewed::Credited { .. })), "{answer:?}");
+            });
+        }
     }
 
     #[test]

@@ -2,12 +2,14 @@
  *
  * GATE_WALK names a directory: the campaigner waits before it lists its own threads' children.
  * GATE_EXEC names a directory: a child of the keeper waits between fork and exec.
+ * GATE_LAST_STEP names a directory: a child of the keeper waits after all preparations for exec, before its signals are unblocked.
  * GATE_TERMINAL names a directory: a child of the keeper waits between fork and exec, once its group has the terminal.
  * GATE_CLAIM names a directory: a claim finds no room in the socket to the keeper.
  * In the directory, `armed` closes the gate, and `reached` is made by whoever waits at it. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,9 +74,20 @@ int open64(const char *path, int flags, ...) {
     return opens(path, flags, mode);
 }
 
+static int is_child_of_keeper;
+
 int setpgid(pid_t pid, pid_t group) {
-    if (pid == 0 && group == 0 && is_keeper()) pass("GATE_EXEC");
+    if (pid == 0 && group == 0 && is_keeper()) {
+        is_child_of_keeper = 1;
+        pass("GATE_EXEC");
+    }
     return (int)syscall(SYS_setpgid, pid, group);
+}
+
+int sigprocmask(int how, const sigset_t *set, sigset_t *before) {
+    if (is_child_of_keeper) pass("GATE_LAST_STEP");
+    /* The kernel's set has 64 signals. */
+    return (int)syscall(SYS_rt_sigprocmask, how, set, before, 8);
 }
 
 /* The keeper itself only ever gives the terminal to other groups. */

@@ -14,6 +14,8 @@ pub enum GatePoint {
     Walk,
     /// A child of the keeper, between fork and exec.
     Exec,
+    /// The same, after all that has to be prepared: the last place before the deadline is checked.
+    LastStep,
     /// The same, once the child's group has the terminal.
     Terminal,
     /// The campaigner cannot hand a claim to its keeper: the socket is full.
@@ -46,6 +48,7 @@ impl SyscallGate {
         let name = match self.at {
             GatePoint::Walk => "GATE_WALK",
             GatePoint::Exec => "GATE_EXEC",
+            GatePoint::LastStep => "GATE_LAST_STEP",
             GatePoint::Terminal => "GATE_TERMINAL",
             GatePoint::Claim => "GATE_CLAIM",
         };

@@ -186,6 +186,20 @@ fn troubles_double_the_rest_between_questions_up_to_a_renewal_interval() {
     campaign(&scene.hears(scene.now, Event::Hint));
 }
 
+/// 2.5: an outage may last as long as it likes.
+#[test]
+fn after_any_number_of_failures_in_a_row_the_rest_is_a_renewal_interval() {
+    let mut scene = Scene::new();
+    let mut asked = campaign(&scene.ticks(at(0)));
+    for failures in 1..=100 {
+        let before = scene.now;
+        scene.answered(before, asked, Answer::Campaign(Campaigned::Failed));
+        let rest = scene.candidate.wake_at().since(before);
+        assert!(failures < 5 || rest == ms(2_000), "{rest:?} after {failures}");
+        asked = campaign(&scene.ticks(before + rest));
+    }
+}
+
 #[test]
 fn a_waiter_asks_when_it_was_told_to_but_at_least_once_in_an_interval() {
     for (again, expected) in [(None, 2_000), (Some(ms(300)), 300), (Some(ms(60_000)), 2_000), (Some(ms(0)), 0)] {

@@ -147,6 +147,22 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_the_kernel_has_no_memory_for_is_sent_later() {
+        for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN, libc::EINTR] {
+            let (mut outbox, mut sent) = (Outbox::default(), Vec::new());
+            outbox.push(ToKeeper::Stop { kill_at: Time::BOOT });
+            outbox.push(ToKeeper::Kill);
+            assert!(outbox.flush(|_| Err(io::Error::from_raw_os_error(errno))).is_empty(), "errno {errno}");
+            let mut record = |message: &ToKeeper| {
+                sent.push(format!("{message:?}"));
+                Ok(())
+            };
+            assert!(outbox.flush(&mut record).is_empty() && outbox.is_empty());
+            assert_eq!(sent, [format!("{:?}", ToKeeper::Stop { kill_at: Time::BOOT }), "Kill".to_owned()]);
+        }
+    }
+
+    #[test]
     fn whatever_is_in_an_environment_the_keeper_reads_it_and_the_kill_behind_it() {
         let (ours, theirs) = pair();
         let (ours, theirs) = (Channel::new(ours), Channel::new(theirs));

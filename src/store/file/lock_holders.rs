@@ -259,4 +259,23 @@ mod tests {
         let file = LockFile { device: nix::sys::stat::makedev(0xfe, 0), inode: 1234 };
         assert!(is_at(file, "fe:00:1234") && !is_at(file, "fe:00:234") && !is_at(file, "fe:01:1234"));
     }
+
+    /// A directory of a container may have the same path.
+    #[test]
+    fn a_lock_under_the_same_path_in_another_mount_namespace_is_no_earlier_one() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (present, other) = (directory.path().join("cron.lock"), directory.path().join("other"));
+        fs::write(&present, "").expect("written");
+        let present = LockFile::from(&fs::metadata(&present).expect("there"));
+        let label = LockLabel::of(&directory.path().join("cron.lock")).expect("a namespace");
+        let elsewhere = LockLabel { namespace: "mnt:[1]".to_owned(), ..label.clone() };
+        for (said, is_one) in [(&label, true), (&elsewhere, false)] {
+            fs::write(&other, "").expect("written");
+            let file = OpenOptions::new().read(true).write(true).open(&other).expect("opened");
+            said.write(&file).expect("written");
+            file.lock().expect("locked");
+            let earlier = Earlier { present, label: label.clone(), recorded: None };
+            assert_eq!(earlier.search().holders.any(), is_one, "{said:?}");
+        }
+    }
 }

@@ -68,6 +68,14 @@ impl PathWatch {
         Ok(PathWatch { questions, leading, ousted })
     }
 
+    /// A watch on a file system that has stopped answering.
+    #[cfg(test)]
+    pub fn without_answers() -> PathWatch {
+        let (questions, asked) = sync_channel(1);
+        std::mem::forget(asked);
+        PathWatch { questions, leading: Arc::new(AtomicU64::new(NO_TERM)), ousted: Arc::new(AtomicBool::new(false)) }
+    }
+
     /// The term under which an answer that comes too late costs the leadership.
     pub fn leads(&self, term: Option<Term>) {
         self.leading.store(term.unwrap_or(NO_TERM), Ordering::Release);

@@ -1,6 +1,7 @@
 //! The rules of the file store beyond the conformance suite.
 
 mod conformance;
+mod locks;
 mod paths;
 
 use std::fs;
@@ -408,26 +409,6 @@ fn a_lock_that_was_waited_for_on_a_file_that_is_gone_is_no_win() {
             assert!(!matches!(answer, Ok(CampaignResult::Won { .. })), "{answer:?}");
         }
         assert!(!session::is_guarded(&directory.path().join("gone")), "given up");
-    });
-}
-
-#[test]
-fn the_guard_is_given_up_before_the_flock() {
-    let directory = directory();
-    block_on(async {
-        let first = candidacy("first");
-        let mut one = store(directory.path());
-        win(one.as_mut(), &first).await;
-        session::between_unlocks::probe(|lock| {
-            use std::os::fd::AsRawFd;
-            let path = fs::read_link(format!("/proc/self/fd/{}", lock.as_raw_fd())).expect("a path");
-            assert!(!session::is_guarded(&path), "the guard goes first");
-            let other = fs::File::open(&path).expect("opened");
-            assert!(other.try_lock().is_err(), "the flock goes last");
-            fs::write(path.with_file_name("seen"), "").expect("written");
-        });
-        one.release(&first).await.expect("released");
-        assert!(directory.path().join("seen").exists());
     });
 }
 

@@ -227,6 +227,37 @@ fn a_write_that_no_majority_has_confirmed_is_not_credited_and_the_take_is_found_
     });
 }
 
+/// A candidate that is stopped after such a take would leave the record held for a whole ttl.
+#[test]
+fn a_take_that_was_not_confirmed_is_given_back_by_a_release() {
+    with_server(Topology::ReplicaSet, async |server| {
+        let (mut one, mut two) = (MongoCandidate::at(server, "one"), MongoCandidate::at(server, "two"));
+        server.confirms_not(1).await;
+        one.ask().await.expect_err("not confirmed");
+        one.store.release(&one.candidacy).await.expect("released");
+        let answer = two.ask().await;
+        assert!(matches!(answer, Ok(CampaignResult::Won { .. })), "{answer:?}");
+    });
+}
+
+/// T1: the others count from when they see the write, which may be long before its answer.
+#[test]
+fn a_lease_counts_from_the_sending_of_the_renewal_however_late_the_answer() {
+    with_server(Topology::Standalone, async |server| {
+        let mut one = MongoCandidate::at(server, "one");
+        one.wins().await;
+        let delay = Duration::from_secs(1);
+        server.delays("one", delay).await;
+        let before = clock::now();
+        match one.renews().await {
+            Ok(RenewResult::Credited { sent, .. }) => {
+                assert!(sent >= before && clock::now().since(sent) >= delay, "the answer came so much later");
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
 #[test]
 fn a_take_of_a_version_that_is_over_when_it_arrives_takes_nothing() {
     with_server(Topology::Standalone, async |server| {

@@ -144,6 +144,101 @@ fn a_refused_start_is_cleared_when_its_child_and_its_init_have_been_reaped() {
     assert_eq!(scene.messages(), [], "the hook is no reason to refuse the next start");
 }
 
+/// K1: a renewal that comes after the kill opens nothing again: the term is over.
+#[test]
+fn a_deadline_that_has_killed_stays_where_it_was() {
+    let mut scene = Scene::running(1_000);
+    let _ = scene.on(1_000, KeeperEvent::RoundBegins);
+    let _ = scene.on(1_001, KeeperEvent::TreeKilled { is_complete: true });
+    let _ = scene.ends(1_002, MAIN);
+    let _ = scene.on(1_002, NONE_LEFT);
+    let _ = scene.messages();
+    let _ = scene.order(1_003, KeeperOrder::Arm { term: TERM, kill_by: at(9_000) });
+    assert_eq!(scene.messages(), [FromKeeper::Armed { term: TERM, kill_by: at(1_000) }]);
+    assert_eq!(scene.order(1_004, KeeperOrder::Start { program: Program::Command { term: TERM }, run: 2 }).len(), 1);
+    assert_eq!(scene.messages()[0], FromKeeper::NotStarted { run: 2, why: NotStarted::TooLate });
+}
+
+/// A hook's time-out is a reason to wake up even if no message and no end of a child will ever come.
+#[test]
+fn the_time_out_of_a_hook_wakes_the_keeper() {
+    let mut scene = Scene::new();
+    scene.arm(60_000);
+    let _ = scene.order(1, KeeperOrder::Start { program: Program::OnElected { term: TERM }, run: 1 });
+    let _ = scene.on(2, KeeperEvent::Spawned { pid: MAIN, init: None });
+    let _ = scene.on(3, KeeperEvent::Executed);
+    assert_eq!(scene.0.wake_at(Time::NEVER), at(5_002));
+    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true };
+    assert_eq!(scene.on(5_002, KeeperEvent::RoundBegins), [KeeperAction::ScheduleFirst, kill]);
+}
+
+#[test]
+fn a_hook_that_ends_before_the_exec_beside_it_is_reported_at_the_exec() {
+    let mut scene = Scene::new();
+    scene.add_hook(HookContext::Alone);
+    scene.arm(1_000);
+    let _ = scene.order(5, KeeperOrder::Start { program: Program::Command { term: TERM }, run: 1 });
+    let _ = scene.on(6, KeeperEvent::Spawned { pid: MAIN, init: None });
+    let _ = scene.ends(7, HOOK);
+    let _ = scene.messages();
+    let _ = scene.on(8, KeeperEvent::Executed);
+    let ended = FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Exited(0)));
+    assert_eq!(scene.messages(), [FromKeeper::Started { run: 1, pid: MAIN }, ended]);
+}
+
+/// K2: the hold of a term counts from the first start in that term, whatever hold an earlier term has left.
+#[test]
+fn each_term_has_a_hold_of_its_own() {
+    let min_hold = Duration::from_secs(1);
+    let mut scene = Scene(KeeperMachine::new(KeeperPolicy { min_hold, ..policy() }));
+    for (term, run, started) in [(TERM, 1, 100), (TERM + 1, 2, 50_000)] {
+        let _ = scene.order(started, KeeperOrder::Arm { term, kill_by: at(90_000) });
+        let _ = scene.order(started, KeeperOrder::Start { program: Program::Command { term }, run });
+        let _ = scene.on(started, KeeperEvent::Spawned { pid: MAIN, init: None });
+        let _ = scene.on(started, KeeperEvent::Executed);
+        let _ = scene.ends(started + 10, MAIN);
+        let _ = scene.on(started + 10, NONE_LEFT);
+    }
+    let _ = scene.on(50_020, KeeperEvent::CampaignerGone);
+    assert_eq!(scene.on(50_020, KeeperEvent::RoundEnds), []);
+    assert_eq!(scene.0.wake_at(Time::NEVER), at(51_000));
+    assert_eq!(scene.on(51_000, KeeperEvent::RoundEnds), [KeeperAction::Exit { releases: true }]);
+}
+
+/// Only SIGKILL of the keeper's own is an escalation: another process may have sent the same signal.
+#[test]
+fn a_death_by_sigkill_is_an_escalation_if_the_keeper_has_sent_it() {
+    for (order, escalated) in [(None, false), (Some(KeeperOrder::Kill), true)] {
+        let mut scene = Scene::running(60_000);
+        if let Some(order) = order {
+            let _ = scene.order(10, order);
+            let _ = scene.on(10, KeeperEvent::TreeKilled { is_complete: true });
+        }
+        let _ = scene.on(11, KeeperEvent::ChildEnded { pid: MAIN, end: ChildEnd::Killed(SIGKILL) });
+        let end = CommandEnd::Killed { signal: SIGKILL, escalated };
+        assert_eq!(scene.messages(), [FromKeeper::Exited { run: 1, end }]);
+    }
+}
+
+#[test]
+fn a_repeated_stop_or_kill_brings_the_end_forward_and_signals_once() {
+    let mut scene = Scene::running(60_000);
+    assert_eq!(scene.order(10, KeeperOrder::Stop { kill_at: at(9_000) }).len(), 2);
+    assert_eq!(scene.order(20, KeeperOrder::Stop { kill_at: at(500) }), [], "no second signal");
+    assert_eq!(scene.0.wake_at(Time::NEVER), at(500));
+    assert_eq!(scene.order(30, KeeperOrder::Stop { kill_at: at(8_000) }), []);
+    assert_eq!(scene.0.wake_at(Time::NEVER), at(500));
+    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true };
+    for millis in [40, 41] {
+        assert_eq!(
+            scene.order(millis, KeeperOrder::Kill),
+            [KeeperAction::ScheduleFirst, kill],
+            "each order is followed"
+        );
+        let _ = scene.on(millis, KeeperEvent::TreeKilled { is_complete: false });
+    }
+}
+
 #[test]
 fn a_second_tree_is_never_started() {
     let mut scene = Scene::running(1_000);

@@ -33,7 +33,7 @@ impl Recorded<'_> {
             panic!("a mutation, a rule and a list in every line: {line}");
         };
         let named = |mutation: &InjectedMutation| format!("{mutation:?}") == name;
-        let mutation = RULES.iter().map(|(mutation, _)| *mutation).find(named);
+        let mutation = RULES.iter().map(|(mutation, ..)| *mutation).find(named);
         assert!(mutation.is_some() || name == "none", "no mutation is named {name}");
         Recorded { mutation, rule, choices: choices::read(list) }
     }

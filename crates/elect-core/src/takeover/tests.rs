@@ -86,6 +86,17 @@ fn a_missing_record_becomes_a_vacant_one_that_is_waited_for_as_long_as_anybody_m
     assert_eq!(late.vacancy(), Vacancy { nonce: 2, ttl: s(60), term: 7 }, "handed on once more");
 }
 
+/// S2: a leader with a long ttl may live although one with a short ttl was seen after it.
+#[test]
+fn the_longest_of_all_ttls_seen_counts_for_a_missing_record() {
+    let mut me = me();
+    me.decide(at(0), &view(ObservedRecord { ttl: s(60), ..held(2, 1) }));
+    me.decide(at(1), &view(ObservedRecord { ttl: s(4), ..held(3, 2) }));
+    assert_eq!(me.decide(at(2), &view(None)), Decision::Vacate);
+    assert_eq!(me.vacancy().ttl, s(60));
+    assert_eq!(me.decide(at(3), &view(vacant(50, s(4), 7))), wait(60, true));
+}
+
 /// S2: this candidate is stopped between two looks, and meanwhile another one leads and is forgotten.
 #[test]
 fn none_then_led_then_none_is_not_none() {
@@ -294,6 +305,18 @@ fn a_credit_after_the_end_of_the_lease_says_nothing_of_a_server_that_was_restart
     let later = Basis { epoch: Epoch { attachments: 3, commands: 5_000 }, ..HERE };
     me.credit(&renewal(60, 3, later));
     assert_eq!(me.settled(), Some(&later), "the same server has forgotten nothing");
+}
+
+/// T1: the time in which no other candidate can have led counts from the sending of the renewal, however late its answer.
+#[test]
+fn a_credit_that_was_answered_late_settles_no_longer_than_its_lease_lasts() {
+    let restarted = basis(101, 0);
+    for (second, settles) in [(10, true), (11, false)] {
+        let mut me = leader();
+        me.credit(&Write { received: at(8), ..renewal(1, 2, HERE) });
+        me.credit(&renewal(second, 3, restarted));
+        assert_eq!(me.settled() == Some(&restarted), settles, "{second}");
+    }
 }
 
 /// Everything that was decided and credited in a history that every rule has a part in.

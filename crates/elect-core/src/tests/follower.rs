@@ -169,6 +169,41 @@ fn with_one_renewal_left_when_the_follower_is_gone_the_next_credit_decides() {
     assert!(leads(&scene.credited(at(4_501), asked, at(4_500))));
 }
 
+/// S1: the lease is held while the follower stops, and the term must still be above every term seen when it is gone.
+#[test]
+fn a_win_is_given_back_if_a_higher_term_was_seen_while_the_follower_stopped() {
+    let mut scene = scene(OnChange::Restart);
+    let run = scene.wins_while_following();
+    scene.hears(scene.now, Event::TermSeen(9));
+    let actions = scene.is_emptied(run, FAILED);
+    assert!(!leads(&actions), "{actions:?}");
+    assert!(actions.contains(&Action::Notice(Notice::TermTooLow { term: 7, seen: 9 })), "{actions:?}");
+    release(&actions);
+}
+
+/// K5: only a store that stops answering costs the win. Each credit counts anew, however long the follower takes.
+#[test]
+fn a_follower_that_takes_longer_than_a_ttl_costs_no_win_that_is_renewed() {
+    let timing = Timing::validate(TimingFlags::default()).expect("defaults hold");
+    let policy = Policy { follower: Some(OnChange::Restart), ..Policy::default() };
+    let mut scene = Scene { candidate: Candidate::new(timing, ms(60_000), policy, 1), now: at(0) };
+    let run = scene.follows(LEADER);
+    let asked = campaign(&scene.hears(scene.now, Event::Hint));
+    let actions = scene.answered(scene.now, asked, Answer::Campaign(Campaigned::Won(7)));
+    scene.credited(scene.now, renewal(&actions), scene.now);
+    while scene.now < at(30_000) {
+        for action in scene.ticks(scene.candidate.wake_at().min(at(30_000))) {
+            match action {
+                Action::Renew(asked) => drop(scene.credited(scene.now, asked, scene.now)),
+                Action::Ping => drop(scene.says(FromKeeper::Pong)),
+                _ => {}
+            }
+        }
+        assert_eq!(scene.candidate.phase(), Phase::Verifying, "at {:?}", scene.now);
+    }
+    assert!(leads(&scene.is_emptied(run, FAILED)));
+}
+
 #[test]
 fn a_follower_that_cannot_be_emptied_costs_the_win_and_the_candidacy_until_it_is_gone() {
     let mut scene = scene(OnChange::Restart);

@@ -280,7 +280,10 @@ fn a_lease_that_runs_out_before_a_restart_is_over() {
     scene.leads();
     scene.command_ends(at(100), DONE);
     // No renewal is answered. The keeper is not pinged either: nothing runs.
+    let mut rounds = 0;
     while scene.candidate.phase() == Phase::LeadingIdle {
+        rounds += 1;
+        assert!(rounds < 1_000, "it wakes again and again at {:?}", scene.now);
         let actions = scene.ticks(scene.candidate.wake_at());
         assert!(!actions.contains(&Action::Ping) && !actions.iter().any(|one| matches!(one, Action::Start { .. })));
     }

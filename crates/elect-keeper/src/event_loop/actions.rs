@@ -185,3 +185,16 @@ fn signal_group(main: i32, signal: i32) {
         let _ = sys::kill(main, signal);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use elect_core::KILL_ALLOWANCE;
+
+    /// K4: each report is due within half the kill allowance after the last, also where the walk takes its time between
+    /// two batches.
+    #[test]
+    fn several_reports_of_progress_fit_into_the_time_within_which_one_is_due() {
+        assert!(PROGRESS_INTERVAL * 4 <= KILL_ALLOWANCE / 2, "{PROGRESS_INTERVAL:?}");
+    }
+}

@@ -112,6 +112,24 @@ fn a_keeper_that_was_stopped_kills_as_soon_as_it_goes_on() {
     });
 }
 
+/// K1: the deadline comes before whatever else has happened meanwhile. A command that had ended by then ended too late:
+/// the term is over, and no renewal may open it again.
+#[test]
+fn a_deadline_that_has_passed_is_reported_before_the_end_of_the_command() {
+    alone(|directory| {
+        let mut fixture = script(directory, SLEEPER).fork();
+        let kill_by = fixture.arm_for(SOON);
+        let main = fixture.start_until(&["main"]);
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
+        signal(main, libc::SIGTERM);
+        until("the deadline", || clock::now() > kill_by);
+        signal(fixture.keeper.pid(), libc::SIGCONT);
+        fixture.hears(FromKeeper::Expired { term: TERM });
+        fixture.exited(killed(libc::SIGTERM, false));
+        fixture.empty();
+    });
+}
+
 #[test]
 fn a_campaigner_that_never_stops_talking_does_not_put_it_off() {
     alone(|directory| {

@@ -331,12 +331,14 @@ fn a_claim_without_all_of_its_descriptors_starts_no_command_and_leaks_none() {
         limit_descriptors(pid, free + 1);
         let lock = || std::fs::File::open("/dev/null").expect("opened").into();
         fixture.claim_with("lock", vec![lock(), lock()]);
+        fixture.hears_no_more();
+        // Descriptors for the start itself are there: only the claim is a reason to refuse it.
+        limit_descriptors(pid, 1024);
         let run = fixture.order_start(TERM, &[]);
         fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::EMFILE) });
         fixture.hears(FromKeeper::Empty { run });
         assert_eq!(open_descriptors(pid), before);
         // The next claim that arrives whole counts.
-        limit_descriptors(pid, 1024);
         fixture.claim_with("lock", vec![lock(), lock()]);
         fixture.start();
     });

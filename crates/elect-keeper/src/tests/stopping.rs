@@ -118,6 +118,26 @@ fn what_a_command_leaves_behind_is_asked_and_given_time_and_then_killed() {
     });
 }
 
+/// K10: a descendant in another group that stands still has to be continued, or it cannot handle the stop signal.
+#[test]
+fn what_a_command_leaves_behind_is_continued_to_obey() {
+    alone(|directory| {
+        let text = "
+            (setsid sh -c 'trap \"echo asked >&9; exit\" TERM; echo $$ >&9; kill -STOP $$; while :; do sleep 0.01; done' &)
+            until [ -e \"$WITNESS.go\" ]; do sleep 0.01; done
+            exit 7";
+        let mut fixture = script(directory, text).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start();
+        let rest = fixture.witness.line().parse().expect("a process id");
+        until("it stands still", || status_of(rest, "State").starts_with('T'));
+        fixture.go();
+        fixture.exited(CommandEnd::Exited(7));
+        fixture.witness.hears(&["asked"]);
+        fixture.empty();
+    });
+}
+
 #[test]
 fn what_a_command_leaves_behind_has_no_more_than_the_time_that_runs_already() {
     alone(|directory| {

@@ -316,6 +316,44 @@ fn a_replica_that_attaches_between_take_and_first_renewal_costs_the_take() {
     });
 }
 
+/// A replica may have confirmed another leader's renewals while it was away, and it need not be copied anew to come back.
+#[test]
+fn a_replica_that_comes_back_with_a_partial_resynchronization_costs_the_take_too() {
+    with_server(async |server| {
+        let replica = server.replica();
+        let mut one = leads_for(server, "", LONG).await;
+        credited(&mut one).await;
+        one.store.release(&one.candidacy).await.expect("released");
+        let mut next = candidate(server, "", "next");
+        assert!(matches!(next.ask().await, Ok(CampaignResult::Won { .. })));
+        let partial = || {
+            server.cli(&["info", "stats"]).lines().find(|line| line.starts_with("sync_partial_ok:")).map(str::to_owned)
+        };
+        let before = partial();
+        server.cli(&["client", "kill", "type", "replica"]);
+        until(|| partial() != before && server.replicas() == 1);
+        let renewal = next.renews().await;
+        assert!(matches!(&renewal, Ok(RenewResult::Lost { why }) if why.contains("given back")), "{renewal:?}");
+        drop(replica);
+    });
+}
+
+/// The keeper's release has to state where the last credited renewal was executed.
+#[test]
+fn a_credit_on_a_changed_basis_makes_a_new_claim_for_the_keeper() {
+    with_server(async |server| {
+        let replica = server.replica();
+        let mut one = leads(server, "").await;
+        assert!(one.store.renewed_claim(&one.candidacy).is_some(), "the first credit of the term");
+        credited(&mut one).await;
+        assert!(one.store.renewed_claim(&one.candidacy).is_none(), "nothing has changed");
+        server.dump();
+        credited(&mut one).await;
+        assert!(one.store.renewed_claim(&one.candidacy).is_some(), "a replica seemed to attach");
+        drop(replica);
+    });
+}
+
 #[test]
 fn candidates_that_require_different_numbers_do_not_meet_unless_one_replaces_the_other() {
     with_server(async |server| {
