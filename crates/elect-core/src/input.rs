@@ -117,7 +117,7 @@ pub enum FromKeeper {
     /// A long kill goes on and has killed another batch: counts as the answer to a ping, and the next message is due
     /// soon (K4).
     Progress,
-    /// Every process of a large tree has got SIGKILL. What is left is to reap them, which no second process can hasten:
+    /// Every process of the tree has got SIGKILL. What is left is to reap them, which no second process can hasten:
     /// the keeper may be silent for as long as without a deadline (K4).
     AllKilled,
     /// The main process runs.

@@ -129,7 +129,8 @@ impl KeeperLoop {
             KillSweep::Partial | KillSweep::Unlistable => false,
         };
         if is_complete && reports_end {
-            // Without its priority, which it gives up next, thousands of dying processes may run before the keeper.
+            // Without its priority, which it gives up next, the keeper may wait for the processor for long: behind
+            // thousands of dying processes, or on a busy machine. A small tree needs the report as a large one does.
             progress.report_all_killed();
         }
         KeeperEvent::TreeKilled { is_complete }
@@ -148,14 +149,12 @@ impl KeeperLoop {
 /// Reports to the campaigner, during a long kill, that the keeper lives (K4). A report that finds no room is dropped.
 struct Progress<'a> {
     channel: Option<&'a Channel>,
-    began: Time,
     last: Time,
 }
 
 impl Progress<'_> {
     fn of(channel: &Channel, has_campaigner: bool) -> Progress<'_> {
-        let began = clock::now();
-        Progress { channel: Some(channel).filter(|_| has_campaigner), began, last: began }
+        Progress { channel: Some(channel).filter(|_| has_campaigner), last: clock::now() }
     }
 
     fn report(&mut self) {
@@ -168,11 +167,9 @@ impl Progress<'_> {
         }
     }
 
-    /// Reports the end of a sweep that was long enough to need reports.
+    /// Reports that every process has got SIGKILL.
     fn report_all_killed(&self) {
-        if let Some(channel) = self.channel
-            && clock::now().since(self.began) >= PROGRESS_INTERVAL
-        {
+        if let Some(channel) = self.channel {
             channel.report_all_killed();
         }
     }

@@ -251,6 +251,29 @@ fn a_keeper_that_is_killing_many_reports_progress_and_then_that_all_are_killed()
     });
 }
 
+/// On a busy machine, reaping even one process may take longer than the campaigner waits for an answer.
+#[test]
+fn a_keeper_that_has_killed_a_small_tree_reports_it_before_it_gives_up_its_priority() {
+    use crate::Received;
+    alone(|directory| {
+        let mut fixture = script(directory, "echo main >&9; exec sleep 1000").fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.send(&ToKeeper::Kill);
+        let mut all_killed = false;
+        until("the end of the tree", || match fixture.keeper.receive() {
+            Received::Message(Some(FromKeeper::AllKilled)) => {
+                all_killed = true;
+                false
+            }
+            Received::Message(Some(FromKeeper::Empty { .. })) => true,
+            Received::Message(_) | Received::Incomplete | Received::Nothing => false,
+            Received::End => panic!("the keeper has gone"),
+        });
+        assert!(all_killed, "the tree is empty, and no report said that it would be");
+    });
+}
+
 #[test]
 fn everybody_is_stopped_before_anybody_is_killed() {
     alone(|directory| {
