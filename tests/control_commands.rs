@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::harness::candidate::elect;
 use crate::harness::executables;
 use crate::harness::store_fixtures::{StoreFixture, for_each_store};
-use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, eventually, is_long, until};
+use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, eventually, host_tools, is_long, until};
 
 /// The lease of candidates that must not lose it, however busy the machine is.
 const LONG_TTL: &str = "12s";
@@ -275,10 +275,21 @@ fn another_user_is_refused() {
     // Past the directory: it is the peer's uid that counts.
     let open = sandbox.path().join("open.sock");
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).expect("ours");
-    fs::hard_link(&socket, &open).or_else(|_| std::os::unix::fs::symlink(&socket, &open)).expect("a second name");
+    fs::write(&open, "").expect("an open directory");
+    host_tools::as_root(["mount", "--bind", &socket.display().to_string(), &open.display().to_string()]);
+    let _mount = BindMount(&open);
     let asked = query(&[]).variable("ELECT_SOCKET", &open.display().to_string()).run();
     asked.fails_with(77, &["belongs to another user"]);
     leader.terminate();
+}
+
+/// Another name of a file, also on another file system. The drop removes it.
+struct BindMount<'a>(&'a Path);
+
+impl Drop for BindMount<'_> {
+    fn drop(&mut self) {
+        host_tools::clean_up(["umount", &self.0.display().to_string()]);
+    }
 }
 
 /// Of the one candidate of that boundary.

@@ -24,13 +24,13 @@ const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether the index has been created, or refused. Shared by the store and by the attempt in progress.
 #[derive(Debug, Clone, Default)]
-pub struct IndexCreation(Rc<Cell<Progress>>);
+pub struct IndexCreation(Rc<Cell<CreationState>>);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Progress {
+enum CreationState {
     #[default]
     Open,
-    InProgress,
+    Running,
     Settled,
 }
 
@@ -40,9 +40,9 @@ struct IndexAttempt(IndexCreation);
 
 impl Drop for IndexAttempt {
     fn drop(&mut self) {
-        let IndexCreation(progress) = &self.0;
-        if progress.get() == Progress::InProgress {
-            progress.set(Progress::Open);
+        let IndexCreation(state) = &self.0;
+        if state.get() == CreationState::Running {
+            state.set(CreationState::Open);
         }
     }
 }
@@ -57,11 +57,11 @@ impl IndexCreation {
         boundaries: Collection<Document>,
         is_replicated: bool,
     ) -> Option<impl Future<Output = ()> + use<>> {
-        let IndexCreation(progress) = self;
-        if progress.get() != Progress::Open {
+        let IndexCreation(state) = self;
+        if state.get() != CreationState::Open {
             return None;
         }
-        progress.set(Progress::InProgress);
+        state.set(CreationState::Running);
         let attempt = IndexAttempt(self.clone());
         Some(async move {
             let reason = match timeout(INDEX_TIMEOUT, create(boundaries, is_replicated)).await {
@@ -77,8 +77,8 @@ impl IndexCreation {
             if let Some(reason) = reason {
                 info!("boundaries that nobody uses are kept: no index {INDEX_NAME} on ttlExpire: {reason}");
             }
-            let IndexCreation(progress) = &attempt.0;
-            progress.set(Progress::Settled);
+            let IndexCreation(state) = &attempt.0;
+            state.set(CreationState::Settled);
         })
     }
 }
