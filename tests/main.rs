@@ -15,9 +15,13 @@ mod control_commands;
 mod directories;
 mod environment;
 mod exits;
+#[cfg(feature = "all-stores")]
+mod fault_matrix;
 mod file_paths;
 mod file_tampering;
 mod followers;
+#[cfg(feature = "all-stores")]
+mod frozen_candidates;
 mod handover;
 #[cfg(feature = "listen")]
 mod haproxy;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::server::{EtcdOptions, EtcdServer, Peers, again};
 use crate::harness::ports::free_port;
 use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::store_fixtures::FailoverServers;
 use crate::harness::{eventually, processes, until};
 
 pub struct EtcdCluster {
@@ -142,6 +143,40 @@ impl EtcdCluster {
             let asked: Vec<_> = self.members.iter().map(ask).collect();
             asked.into_iter().map(|answer| answer.join().expect("a question does no harm")).collect()
         })
+    }
+}
+
+impl FailoverServers for EtcdCluster {
+    fn url(&self) -> String {
+        EtcdCluster::url(self)
+    }
+
+    fn serving(&self) -> usize {
+        self.leader()
+    }
+
+    fn another_serves(&self, old: usize) {
+        self.leader_after(old);
+    }
+
+    fn kill_server(&self, index: usize) {
+        self.members[index].kill();
+    }
+
+    fn start_server(&self, index: usize) {
+        self.members[index].restart();
+    }
+
+    fn stop_server(&self, index: usize) {
+        self.members[index].stop();
+    }
+
+    fn cont_server(&self, index: usize) {
+        self.members[index].cont();
+    }
+
+    fn are_whole(&self) {
+        assert!(self.members.iter().all(EtcdServer::comes_up), "each has its ports");
     }
 }
 

@@ -24,9 +24,11 @@ mod terms;
 mod waiters;
 
 use crate::harness::Sandbox;
+use crate::harness::host_tools::attempt;
 use crate::harness::proxy::Proxy;
 use crate::harness::store_fixtures::{ServerStore, StoreEntry};
 use crate::leases::{LEASE, TTL, candidate, candidate_for, handover_runs, real};
+use members::EtcdCluster;
 use server::EtcdServer;
 
 fn through(proxy: &Proxy, sandbox: &Sandbox) -> String {
@@ -42,9 +44,20 @@ pub const ENTRY: StoreEntry = StoreEntry {
             server: EtcdServer::start(),
             notifies_changes: true,
             kill: EtcdServer::kill,
+            stop: EtcdServer::stop,
+            cont: EtcdServer::cont,
             restart: EtcdServer::restart,
             enable_auth: EtcdServer::enable_auth,
             forget: |etcd| drop(etcd.etcdctl(&["del", "", "--prefix"])),
         })
     }],
+    has_server: true,
+    version: || {
+        let said = attempt(["etcd", "--version"])?;
+        let version = said.lines().find_map(|line| line.strip_prefix("etcd Version: "));
+        version.map(str::to_owned).ok_or(said)
+    },
+    // Go asks the kernel.
+    start_with_clock: None,
+    start_failover: Some(|| Box::new(EtcdCluster::of(3))),
 };

@@ -38,6 +38,16 @@ impl Witness {
         self.with("--close")
     }
 
+    /// Writes to this file on and on: when the disk is frozen, it cannot be killed.
+    pub fn writing_to(self, path: &Path) -> Witness {
+        self.with(&format!("--write={}", path.display()))
+    }
+
+    /// Writes its term to a resource that compares terms, on and on.
+    pub fn fenced_by(self, socket: &Path) -> Witness {
+        self.with(&format!("--fenced={}", socket.display()))
+    }
+
     /// The witness is the follower: it runs while another candidate leads.
     pub fn follower(self) -> Witness {
         self.with("--follower")
@@ -300,9 +310,12 @@ impl CandidateProcess {
 
     #[track_caller]
     pub fn keeper(&self) -> i32 {
-        eventually("the keeper is there", || {
-            processes::children(self.pid()).into_iter().find(|&pid| processes::name(pid).as_deref() == Some("keeper"))
-        })
+        eventually("the keeper is there", || self.try_keeper())
+    }
+
+    /// None before it has begun, and after its end. It may be dead, and not yet reaped.
+    pub fn try_keeper(&self) -> Option<i32> {
+        processes::children(self.pid()).into_iter().find(|&pid| processes::name(pid).as_deref() == Some("keeper"))
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -374,6 +387,13 @@ impl CandidateProcess {
     #[track_caller]
     pub fn wait_until_waiting(&self) {
         self.wait_for_log("waiting: ");
+    }
+
+    /// It stands in the queue, or has ended meanwhile: then false.
+    #[track_caller]
+    pub fn waits_or_has_ended(&mut self) -> bool {
+        until("the candidate waits, or ends", || self.log().contains("waiting: ") || self.has_ended());
+        !self.has_ended()
     }
 
     /// Its descendants, without elect's own processes.

@@ -72,6 +72,14 @@ pub const CAMPAIGNER_FROZEN: LeaderFault = LeaderFault {
     ..PLAIN
 };
 
+/// The command's own end, by a signal that is not elect's: elect ends by the same one.
+pub const MAIN_PROCESS_KILLED: LeaderFault = LeaderFault {
+    kind: "the command's main process SIGKILLed",
+    strike: |leader| processes::signal(main_process(leader), Signal::SIGKILL),
+    after: is_killed,
+    ..PLAIN
+};
+
 pub const STUBBORN_STOPPED: LeaderFault = LeaderFault {
     kind: "command and daemonized grandchild ignoring SIGTERM",
     witness: Some(stubborn),
@@ -120,12 +128,33 @@ impl LeaderFault {
     pub fn run(&self, handover_runs: HandoverRuns, label: &str) -> Measurements {
         let handover_runs =
             self.witness.iter().fold(handover_runs, |handover_runs, witness| handover_runs.witness(witness()));
-        let handover_runs = if self.stops_soon { handover_runs.flag("--stop-timeout", "300ms") } else { handover_runs };
+        let handover_runs =
+            self.stop_timeout().into_iter().fold(handover_runs, |runs, time| runs.flag("--stop-timeout", time));
         let handover_runs = if self.found_late { handover_runs.side_by_side(SIDE_BY_SIDE) } else { handover_runs };
         let measurements = handover_runs.run(self.strike, self.after);
         measurements.print(&format!("{label}{}", self.kind));
         assert_eq!((measurements.overlaps, measurements.survivors), (0, 0), "{label}{}: {measurements}", self.kind);
         measurements
+    }
+
+    /// For a single leader, outside of a relay.
+    pub fn strike(&self, leader: &CandidateProcess) {
+        (self.strike)(leader);
+    }
+
+    /// How a leader ends that was struck, once the next one leads.
+    #[track_caller]
+    pub fn check_end(&self, leader: &mut CandidateProcess) {
+        (self.after)(leader);
+    }
+
+    /// The command of a leader that is going to be struck, if the fault needs a particular one.
+    pub fn witness(&self) -> Option<Witness> {
+        self.witness.map(|witness| witness())
+    }
+
+    pub fn stop_timeout(&self) -> Option<&'static str> {
+        self.stops_soon.then_some("300ms")
     }
 }
 
@@ -139,6 +168,13 @@ fn stop(leader: &CandidateProcess) {
 
 fn kill(leader: &CandidateProcess) {
     leader.signal(Signal::SIGKILL);
+}
+
+/// The oldest process of the command: its descendants have left its group, or have higher numbers.
+#[track_caller]
+fn main_process(leader: &CandidateProcess) -> i32 {
+    let tree = leader.tree();
+    tree.iter().map(|process| process.pid).min_by_key(|&pid| processes::started(pid)).expect("the command runs")
 }
 
 fn freeze_the_keeper(leader: &CandidateProcess) {

@@ -64,6 +64,20 @@ pub fn stat(pid: i32, field: usize) -> Option<i32> {
     stat.rsplit(") ").next()?.split(' ').nth(field)?.parse().ok()
 }
 
+/// When it was started, in clock ticks since boot.
+pub fn started(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.split(' ').nth(19)?.parse().ok()
+}
+
+/// Whether a thread of it waits in the kernel and cannot be killed there (D state).
+pub fn is_stuck(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok())
+        .any(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D')))
+}
+
 /// Whether it exists and is not waiting to be reaped.
 pub fn is_alive(pid: i32) -> bool {
     state(pid).is_some_and(|state| state != 'Z' && state != 'X')

@@ -132,21 +132,23 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.tell();
+            eprintln!("{}", self.evidence());
         }
         processes::kill_marked(&self.mark());
     }
 }
 
 impl Sandbox {
-    /// Prints all that is known about a failed test.
-    fn tell(&self) {
-        eprintln!("---- running: {:?}", self.running());
+    /// All that is known about a failed test: processes, the ends of all logs, the journal.
+    pub fn evidence(&self) -> String {
+        let mut parts = vec![format!("---- running: {:?}", self.running())];
         for number in 0..self.started.load(Ordering::Relaxed) {
             let log = fs::read_to_string(self.log_of(number)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("---- log {number}:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+            parts.push(format!("---- log {number}:\n{}", lines[lines.len().saturating_sub(30)..].join("\n")));
         }
-        eprintln!("---- journal:\n{}", fs::read_to_string(self.path().join("journal")).unwrap_or_default());
+        let journal = fs::read_to_string(self.path().join("journal")).unwrap_or_default();
+        parts.push(format!("---- journal:\n{journal}"));
+        parts.join("\n")
     }
 }

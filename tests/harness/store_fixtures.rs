@@ -6,6 +6,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use super::executables;
+use super::host_tools::attempt;
 use super::server::{PASSWORD, StoreServer};
 use super::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::STORES;
@@ -27,16 +28,34 @@ pub struct StoreEntry {
     pub part: fn(&str, &str) -> String,
     /// Each starts a store of this kind, alone and empty.
     pub fixtures: &'static [StartStore],
+    /// Whether it has a server, and so a network and a lease.
+    pub has_server: bool,
+    /// The version of the program behind it, as it says itself.
+    pub version: fn() -> Result<String, String>,
+    /// The same with a server that is started by these words, which give it a wall clock of its own
+    /// ([`WallClock`](super::wallclock::WallClock)). `None` where the program does not ask libc for the time.
+    pub start_with_clock: Option<StartWithWords>,
+    /// Several servers, of which another serves when one has failed.
+    pub start_failover: Option<StartFailover>,
 }
 
+pub type StartWithWords = fn(Vec<String>) -> Box<dyn FixtureStore>;
+pub type StartFailover = fn() -> Box<dyn FailoverServers>;
 pub type StartStore = fn() -> Box<dyn FixtureStore>;
 
 /// The file store, which every build has.
-const FILE: StoreEntry =
-    StoreEntry { name: "file", part: |url, name| format!("{url}/{name}"), fixtures: &[|| Box::new(FileStore)] };
+const FILE: StoreEntry = StoreEntry {
+    name: "file",
+    part: |url, name| format!("{url}/{name}"),
+    fixtures: &[|| Box::new(FileStore)],
+    has_server: false,
+    version: || attempt(["uname", "-sr"]).map(|said| said.trim().to_owned()),
+    start_with_clock: None,
+    start_failover: None,
+};
 
 /// Every kind of store in this build.
-fn entries() -> impl Iterator<Item = &'static StoreEntry> {
+pub fn entries() -> impl Iterator<Item = &'static StoreEntry> {
     std::iter::once(&FILE).chain(STORES.iter().copied())
 }
 
@@ -52,15 +71,22 @@ pub fn part(url: &str, name: &str) -> String {
 }
 
 /// A directory or a server in which elections are held.
-pub trait FixtureStore: Sync {
+pub trait FixtureStore: Send + Sync {
     /// As `status` calls it.
     fn name(&self) -> &'static str;
     fn url(&self, sandbox: &Sandbox) -> String;
     /// Whether there is a server that can be down.
     fn has_server(&self) -> bool;
+    /// Host and port of the server, for a proxy. Only where there is a server.
+    fn address(&self) -> String;
+    /// The URL of the same store through something else, with keys that are this place's alone.
+    fn url_through(&self, address: &str, sandbox: &Sandbox) -> String;
     /// Whether observers hear of changes, or have to ask now and then.
     fn notifies_changes(&self) -> bool;
     fn kill(&self);
+    /// It stands still (SIGSTOP), and its connections stay.
+    fn stop(&self);
+    fn cont(&self);
     /// Also a server that is up: it is restarted then.
     fn restart(&self);
     /// From now on a user `stranger` with the [`PASSWORD`] exists, who may do nothing.
@@ -88,7 +114,19 @@ impl FixtureStore for FileStore {
         true
     }
 
+    fn address(&self) -> String {
+        panic!("the file store has no server")
+    }
+
+    fn url_through(&self, _: &str, _: &Sandbox) -> String {
+        panic!("the file store has no server")
+    }
+
     fn kill(&self) {}
+
+    fn stop(&self) {}
+
+    fn cont(&self) {}
 
     fn restart(&self) {}
 
@@ -104,12 +142,14 @@ pub struct ServerStore<S> {
     pub server: S,
     pub notifies_changes: bool,
     pub kill: fn(&S),
+    pub stop: fn(&S),
+    pub cont: fn(&S),
     pub restart: fn(&S),
     pub enable_auth: fn(&S),
     pub forget: fn(&S),
 }
 
-impl<S: StoreServer> FixtureStore for ServerStore<S> {
+impl<S: StoreServer + Send> FixtureStore for ServerStore<S> {
     fn name(&self) -> &'static str {
         S::SCHEME
     }
@@ -126,8 +166,24 @@ impl<S: StoreServer> FixtureStore for ServerStore<S> {
         self.notifies_changes
     }
 
+    fn address(&self) -> String {
+        self.server.address()
+    }
+
+    fn url_through(&self, address: &str, sandbox: &Sandbox) -> String {
+        sandbox.below(&S::url_of(address))
+    }
+
     fn kill(&self) {
         (self.kill)(&self.server);
+    }
+
+    fn stop(&self) {
+        (self.stop)(&self.server);
+    }
+
+    fn cont(&self) {
+        (self.cont)(&self.server);
     }
 
     fn restart(&self) {
@@ -141,6 +197,26 @@ impl<S: StoreServer> FixtureStore for ServerStore<S> {
     fn forget(&self, _: &Sandbox) {
         (self.forget)(&self.server);
     }
+}
+
+/// Several servers that hold one store, and of which another serves when one has failed.
+///
+/// Servers are numbered from 0.
+pub trait FailoverServers: Send + Sync {
+    /// For `--store`: candidates find the server that serves by it.
+    fn url(&self) -> String;
+    /// The one that serves.
+    fn serving(&self) -> usize;
+    /// Returns once another than this serves, which may have ended or stand still.
+    fn another_serves(&self, old: usize);
+    fn kill_server(&self, index: usize);
+    /// On the same port, with what it has on its disk.
+    fn start_server(&self, index: usize);
+    /// It stands still (SIGSTOP), and its connections stay.
+    fn stop_server(&self, index: usize);
+    fn cont_server(&self, index: usize);
+    /// Returns once all of them are there, and each can take over.
+    fn are_whole(&self);
 }
 
 /// The test on each of them, at once.

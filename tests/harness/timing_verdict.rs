@@ -16,10 +16,12 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
+use super::run_queue;
 use super::wait::{now, since};
 
 /// Runs of one test beyond the first.
 const REPETITIONS: u32 = 2;
+const NO_VERDICT: &str = "no verdict in";
 /// Between two measurements.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Computed in each.
@@ -58,24 +60,53 @@ pub fn throughout_in_time(window: Duration, what: &str, mut holds: impl FnMut() 
 /// Runs a test whose limits follow from the lease that it is given.
 #[track_caller]
 pub fn retry_if_machine_slow(what: &str, lease: Duration, run: impl Fn(Duration)) {
-    retry_by(&DelayMonitor::watched(), what, lease, run);
+    repeat_if_machine_slow(what, lease, run);
 }
 
-fn retry_by(pace: &dyn Fn(Duration) -> MachineDelay, what: &str, lease: Duration, run: impl Fn(Duration)) {
+/// The same for many runs at once; returns the result of the run that allowed a verdict, and how many did not.
+///
+/// Such runs compete with each other for the processors, which a thread that sleeps most of the time hardly feels: here the
+/// machine was too slow also if anything that this process has started waited too long for a processor.
+#[track_caller]
+pub fn repeat_if_machine_slow<T>(what: &str, lease: Duration, run: impl Fn(Duration) -> T) -> (T, u32) {
+    let (pace, waits) = (DelayMonitor::watched(), run_queue::watched());
+    let pace = |began| {
+        let pace = pace(began);
+        MachineDelay { longest: pace.longest.max(waits(began)), ..pace }
+    };
+    retry_by(&pace, what, lease, run)
+}
+
+/// Whether a panic says that there was no verdict, since the machine was too slow each time.
+pub fn is_no_verdict(panic: &str) -> bool {
+    panic.contains(NO_VERDICT)
+}
+
+#[track_caller]
+fn retry_by<T>(
+    pace: &dyn Fn(Duration) -> MachineDelay,
+    what: &str,
+    lease: Duration,
+    run: impl Fn(Duration) -> T,
+) -> (T, u32) {
     for repetition in 0..=REPETITIONS {
         let (began, lease) = (now(), lease * 2_u32.pow(repetition));
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(lease))) else {
-            if repetition > 0 {
-                println!("figures: {what}: {repetition} runs repeated since the machine was too slow");
+        let panic = match catch_unwind(AssertUnwindSafe(|| run(lease))) {
+            Ok(result) => {
+                if repetition > 0 {
+                    println!("figures: {what}: {repetition} runs repeated since the machine was too slow");
+                }
+                return (result, repetition);
             }
-            return;
+            Err(panic) => panic,
         };
         let Some(TooLate(said)) = panic.downcast_ref() else { resume_unwind(panic) };
         let pace = pace(began);
         assert!(pace.is_too_slow(lease), "{what}: {said}; the machine was fast enough: {pace}");
-        assert!(repetition < REPETITIONS, "{what}: no verdict in {} runs: {said}; {pace}", REPETITIONS + 1);
+        assert!(repetition < REPETITIONS, "{what}: {NO_VERDICT} {} runs: {said}; {pace}", REPETITIONS + 1);
         println!("figures: {what}: repeated since the machine was too slow: {pace}");
     }
+    unreachable!("the last run returns or panics")
 }
 
 /// How late everything was for a while.

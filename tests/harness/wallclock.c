@@ -1,6 +1,11 @@
-/* A wall clock of one's own: real time, and as many seconds more as a file says now. Every other clock stays what it is. */
+/* A wall clock of one's own: real time, and as many seconds more as a file says now. Every other clock stays what it is.
+ *
+ * A wait until a time of this clock is handed to the kernel as one until the same moment of real time: the kernel knows no other.
+ */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -37,4 +42,24 @@ time_t time(time_t *result) {
     clock_gettime(CLOCK_REALTIME, &now);
     if (result) *result = now.tv_sec;
     return now.tv_sec;
+}
+
+int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock, const struct timespec *until) {
+    static int (*next)(pthread_cond_t *, pthread_mutex_t *, clockid_t, const struct timespec *);
+    struct timespec real = *until;
+    if (!next) *(void **)&next = dlsym(RTLD_NEXT, "pthread_cond_clockwait");
+    if (clock == CLOCK_REALTIME) real.tv_sec -= offset();
+    return next(condition, mutex, clock, &real);
+}
+
+/* By the wall clock, unless the condition was made for the monotonic one (a bit of glibc's). */
+int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
+                           const struct timespec *restrict until) {
+    static int (*next)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+    struct timespec real = *until;
+    /* Without a version it would be the first one, which has another layout. */
+    if (!next) *(void **)&next = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+    if (!next) *(void **)&next = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+    if (!(condition->__data.__wrefs & 2)) real.tv_sec -= offset();
+    return next(condition, mutex, &real);
 }

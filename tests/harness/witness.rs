@@ -11,8 +11,9 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -21,6 +22,9 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::time::{ClockId, clock_gettime};
+
+/// Between two writes.
+const PAUSE: Duration = Duration::from_millis(1);
 
 struct Journal {
     sandbox: PathBuf,
@@ -94,6 +98,12 @@ fn main() -> ExitCode {
     if has("--daemon") {
         daemonize(has("--stubborn"));
     }
+    if let Some(path) = words.iter().find_map(|word| word.strip_prefix("--write=")) {
+        write_on_and_on(PathBuf::from(path));
+    }
+    if let Some(socket) = words.iter().find_map(|word| word.strip_prefix("--fenced=")) {
+        write_through_the_fence(PathBuf::from(socket), journal.term.clone());
+    }
     let descriptor = SignalFd::new(&signals).expect("a descriptor for signals");
     loop {
         let Ok(Some(received)) = descriptor.read_signal() else { continue };
@@ -162,6 +172,31 @@ fn daemonize(stubborn: bool) {
     command.arg("--fork").arg(own).arg("--grandchild").args(stubborn.then_some("--stubborn"));
     let status = command.status().expect("setsid is there");
     assert!(status.success(), "setsid: {status}");
+}
+
+/// A thread that writes to a disk: when the disk is frozen, the process cannot be killed.
+fn write_on_and_on(path: PathBuf) {
+    std::thread::spawn(move || {
+        loop {
+            fs::write(&path, "the witness was here").expect("the disk takes a file");
+            std::thread::sleep(PAUSE);
+        }
+    });
+}
+
+/// A thread that writes to a resource that compares terms, under the term of this command, until it is refused.
+fn write_through_the_fence(socket: PathBuf, term: String) {
+    std::thread::spawn(move || {
+        let resource = UnixStream::connect(socket).expect("the resource listens");
+        let mut answers = BufReader::new(resource.try_clone().expect("one more descriptor"));
+        let mut answer = String::new();
+        while answer != "refused\n" {
+            answer.clear();
+            (&resource).write_all(format!("{term}\n").as_bytes()).expect("the resource takes a line");
+            answers.read_line(&mut answer).expect("the resource answers");
+            std::thread::sleep(PAUSE);
+        }
+    });
 }
 
 /// Unlocks the inherited lock, as a careless command would.

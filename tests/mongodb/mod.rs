@@ -17,12 +17,14 @@ use std::time::Duration;
 
 use ::mongodb::bson::doc;
 
+use crate::harness::host_tools::attempt;
 use crate::harness::server::StoreServer;
-use crate::harness::store_fixtures::{ServerStore, StoreEntry};
+use crate::harness::store_fixtures::{FixtureStore, ServerStore, StoreEntry};
 use crate::harness::wait::until;
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::leases::candidate_for;
-use server::{Mongod, SingleNodeReplicaSet};
+use replica_set::ReplicaSet;
+use server::{Mongod, MongodOptions, SingleNodeReplicaSet};
 
 fn elect(sandbox: &Sandbox, server: &impl StoreServer, ttl: &str) -> ElectCmd {
     candidate_for(sandbox, server.url_for(sandbox), ttl).witness(&Witness::new())
@@ -68,28 +70,42 @@ pub const ENTRY: StoreEntry = StoreEntry {
         None => format!("{}/{name}", url.trim_end_matches('/')),
     },
     fixtures: &[
-        || {
-            Box::new(ServerStore {
-                server: SingleNodeReplicaSet::start(),
-                notifies_changes: true,
-                kill: |set| set.kill(),
-                restart: SingleNodeReplicaSet::restart,
-                enable_auth: SingleNodeReplicaSet::enable_auth,
-                forget: |set| forget(set),
-            })
-        },
+        || set(&MongodOptions::new()),
         || {
             Box::new(ServerStore {
                 server: Mongod::start(),
                 notifies_changes: false,
                 kill: Mongod::kill,
+                stop: Mongod::stop,
+                cont: Mongod::cont,
                 restart: Mongod::restart,
                 enable_auth: Mongod::enable_auth,
                 forget,
             })
         },
     ],
+    has_server: true,
+    version: || {
+        let said = attempt(["mongod", "--version"])?;
+        let version = said.lines().find_map(|line| line.strip_prefix("db version v"));
+        version.map(str::to_owned).ok_or(said)
+    },
+    start_with_clock: Some(|words| set(&MongodOptions::new().wrapped_by(words))),
+    start_failover: Some(|| Box::new(ReplicaSet::start())),
 };
+
+fn set(options: &MongodOptions) -> Box<dyn FixtureStore> {
+    Box::new(ServerStore {
+        server: SingleNodeReplicaSet::with(options),
+        notifies_changes: true,
+        kill: |set| set.kill(),
+        stop: |set| set.stop(),
+        cont: |set| set.cont(),
+        restart: SingleNodeReplicaSet::restart,
+        enable_auth: SingleNodeReplicaSet::enable_auth,
+        forget: |set| forget(set),
+    })
+}
 
 fn forget(mongod: &Mongod) {
     mongod.command("elect", doc! { "dropDatabase": 1 });

@@ -16,6 +16,7 @@ use super::server::{Mongod, MongodOptions, SET, has, initiation};
 use crate::harness::ports::free_port;
 use crate::harness::processes::owner;
 use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::store_fixtures::FailoverServers;
 use crate::harness::{CandidateProcess, eventually, until};
 
 const COUNT: usize = 3;
@@ -180,5 +181,39 @@ impl ReplicaSet {
                 .collect();
             asked.into_iter().map(|answer| answer.join().expect("a question does no harm")).collect()
         })
+    }
+}
+
+impl FailoverServers for ReplicaSet {
+    fn url(&self) -> String {
+        ReplicaSet::url(self)
+    }
+
+    fn serving(&self) -> usize {
+        self.primary()
+    }
+
+    fn another_serves(&self, old: usize) {
+        self.primary_after(old);
+    }
+
+    fn kill_server(&self, index: usize) {
+        self.members[index].kill();
+    }
+
+    fn start_server(&self, index: usize) {
+        self.members[index].start_again();
+    }
+
+    fn stop_server(&self, index: usize) {
+        self.members[index].stop();
+    }
+
+    fn cont_server(&self, index: usize) {
+        self.members[index].cont();
+    }
+
+    fn are_whole(&self) {
+        self.is_whole();
     }
 }

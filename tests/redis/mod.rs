@@ -19,11 +19,13 @@ mod server_errors;
 
 use std::time::Duration;
 
+use crate::harness::host_tools::attempt;
 use crate::harness::server::{PASSWORD, StoreServer};
-use crate::harness::store_fixtures::{ServerStore, StoreEntry};
+use crate::harness::store_fixtures::{FixtureStore, ServerStore, StoreEntry};
 use crate::harness::wait::until;
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::leases::candidate_for;
+use sentinel::Sentinel;
 use server::{RedisOptions, RedisServer};
 
 fn elect(sandbox: &Sandbox, redis: &RedisServer, ttl: &str) -> ElectCmd {
@@ -82,16 +84,28 @@ pub const ENTRY: StoreEntry = StoreEntry {
         Some((url, options)) => format!("{url}?{options}&prefix={name}:"),
         None => format!("{url}?prefix={name}:"),
     },
-    fixtures: &[|| {
-        Box::new(ServerStore {
-            server: RedisServer::with(&RedisOptions::new().durable()),
-            notifies_changes: true,
-            kill: RedisServer::kill,
-            restart: RedisServer::restart,
-            enable_auth: |redis| {
-                redis.cli(&["acl", "setuser", "stranger", "on", &format!(">{PASSWORD}"), "-@all"]);
-            },
-            forget: |redis| drop(redis.cli(&["flushall"])),
-        })
-    }],
+    fixtures: &[|| store(&RedisOptions::new())],
+    has_server: true,
+    version: || {
+        let said = attempt(["redis-server", "--version"])?;
+        let version = said.split_whitespace().find_map(|word| word.strip_prefix("v="));
+        version.map(str::to_owned).ok_or(said)
+    },
+    start_with_clock: Some(|words| store(&RedisOptions::new().wrapped_by(words))),
+    start_failover: Some(|| Box::new(Sentinel::start())),
 };
+
+fn store(options: &RedisOptions) -> Box<dyn FixtureStore> {
+    Box::new(ServerStore {
+        server: RedisServer::with(&options.clone().durable()),
+        notifies_changes: true,
+        kill: RedisServer::kill,
+        stop: RedisServer::stop,
+        cont: RedisServer::cont,
+        restart: RedisServer::restart,
+        enable_auth: |redis| {
+            redis.cli(&["acl", "setuser", "stranger", "on", &format!(">{PASSWORD}"), "-@all"]);
+        },
+        forget: |redis| drop(redis.cli(&["flushall"])),
+    })
+}

@@ -17,6 +17,7 @@ use crate::harness::host_tools::attempt;
 use crate::harness::ports::free_port;
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::server::StoreServer;
+use crate::harness::store_fixtures::FailoverServers;
 use crate::harness::{eventually, processes, until};
 
 pub struct Sentinel {
@@ -104,6 +105,54 @@ impl Sentinel {
     fn cli(&self, words: &[&str]) -> String {
         let port = self.port.to_string();
         attempt(["redis-cli", "-p", &port].into_iter().chain(words.iter().copied())).unwrap_or_default()
+    }
+}
+
+impl Sentinel {
+    /// The primary that it began with, then the replicas.
+    fn server(&self, index: usize) -> &RedisServer {
+        index.checked_sub(1).map_or(&self.primary, |replica| &self.replicas[replica])
+    }
+}
+
+impl FailoverServers for Sentinel {
+    fn url(&self) -> String {
+        Sentinel::url(self)
+    }
+
+    /// The first one is known by the address of its proxy.
+    fn serving(&self) -> usize {
+        let port = self.primary_port();
+        self.replicas.iter().position(|replica| replica.port.to_string() == port).map_or(0, |replica| replica + 1)
+    }
+
+    fn another_serves(&self, old: usize) {
+        until("another is the primary", || self.serving() != old);
+    }
+
+    fn kill_server(&self, index: usize) {
+        self.server(index).kill();
+    }
+
+    fn start_server(&self, index: usize) {
+        self.server(index).start_again();
+    }
+
+    fn stop_server(&self, index: usize) {
+        self.server(index).stop();
+    }
+
+    fn cont_server(&self, index: usize) {
+        self.server(index).cont();
+    }
+
+    fn are_whole(&self) {
+        until("the primary has two replicas that follow", || {
+            let serving = self.serving();
+            let others = (0..=self.replicas.len()).filter(|&index| index != serving);
+            let follow = |index| self.server(index).info("replication", "master_link_status") == "up";
+            self.server(serving).info("replication", "connected_slaves") == "2" && others.into_iter().all(follow)
+        });
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::pairs::Counts;
 use super::states::StateSet;
 
-/// What one test has tried.
+/// The histories that one test has tried.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Part {
     pub counts: Counts,

@@ -181,7 +181,7 @@ fn a_win_is_given_back_if_a_higher_term_was_seen_while_the_follower_stopped() {
     release(&actions);
 }
 
-/// K5: only a store that stops answering costs the win. Each credit counts anew, however long the follower takes.
+/// K5: only a store that stops answering costs the win. Each credit counts again, however long the follower takes.
 #[test]
 fn a_follower_that_takes_longer_than_a_ttl_costs_no_win_that_is_renewed() {
     let timing = Timing::validate(TimingFlags::default()).expect("defaults hold");

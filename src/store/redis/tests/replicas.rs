@@ -316,7 +316,7 @@ fn a_replica_that_attaches_between_take_and_first_renewal_costs_the_take() {
     });
 }
 
-/// A replica may have confirmed another leader's renewals while it was away, and it need not be copied anew to come back.
+/// A replica may have confirmed another leader's renewals while it was away, and it need not be copied again to come back.
 #[test]
 fn a_replica_that_comes_back_with_a_partial_resynchronization_costs_the_take_too() {
     with_server(async |server| {
