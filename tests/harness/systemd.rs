@@ -45,6 +45,8 @@ mount --bind "$place" "$place"
 mount -o remount,bind,ro /
 mount -t tmpfs tmpfs /run
 mount --bind "$place/bin" /usr/local/bin
+# The kernel refuses the same file system on the same mount point.
+mount -t tmpfs tmpfs /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 if [ -e /dev/console ]; then mount --bind "$place/console" /dev/console; fi
 exec env -i container=elect "WITNESS_MARK=$WITNESS_MARK" "PATH=$PATH" "SYSTEMD_UNIT_PATH=$place/units" \
