@@ -125,7 +125,7 @@ impl Systemd<'_> {
     /// `systemctl`.
     pub fn control(&self, words: &[&str]) -> Result<String, String> {
         let init = self.init.to_string();
-        let enter = ["nsenter", "-t", &init, "-a", "systemctl"];
+        let enter = ["nsenter", "-t", &init, "-a", "--root", "--wd", "systemctl"];
         super::host_tools::attempt(enter.into_iter().chain(words.iter().copied()))
     }
 
