@@ -112,7 +112,9 @@ impl EventLog {
 
     /// Logs a store error. Returns whether it was more than a line of the debug log.
     fn store_error(&mut self, now: Time, error: &StoreError) -> bool {
-        if self.outage.as_ref().is_some_and(|known| known.is_over(now, error)) {
+        // The error that ends a candidacy is logged, however soon it comes after an answer.
+        let is_last = self.phase == LogPhase::Unavailable && !self.is_store_down();
+        if is_last || self.outage.as_ref().is_some_and(|known| known.is_over(now, error)) {
             self.outage = None;
         }
         match &mut self.outage {
@@ -418,6 +420,15 @@ mod tests {
             event_log.ended(&Outcome::Unavailable);
         });
         assert_eq!(lines, ["ERROR store: down"]);
+        // The store had just answered, so that the error alone would continue the outage.
+        let lines = logged(|event_log| {
+            event_log.store_note(NOW, &down());
+            event_log.store_note(NOW, &StoreNote::None);
+            event_log.notice(&Notice::Unavailable);
+            event_log.store_note(NOW, &down());
+            event_log.ended(&Outcome::Unavailable);
+        });
+        assert_eq!(lines.last().map(String::as_str), Some("ERROR store: down"), "{lines:?}");
         // It had been named already, and that was a warning then.
         let lines = logged(|event_log| {
             event_log.store_note(NOW, &down());

@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::harness::*;
 use crate::preexisting_children::PreexistingChild;
 use crate::tree::Scanner;
-use crate::{ToKeeper, sys};
+use crate::{Received, ToKeeper, sys};
 use elect_core::{FromKeeper, NotStarted, Time};
 
 #[test]
@@ -219,9 +219,28 @@ fn a_thousand_are_swept_in_batches() {
     });
 }
 
+/// The reports of progress until the tree is empty, and whether the last report said that all processes were killed.
+fn reports_until_empty(fixture: &mut KeeperFixture) -> (u32, bool) {
+    let (mut progress, mut all_killed) = (0, false);
+    until("the end of the tree", || match fixture.keeper.receive() {
+        Received::Message(Some(FromKeeper::Progress)) => {
+            progress += 1;
+            all_killed = false;
+            false
+        }
+        Received::Message(Some(FromKeeper::AllKilled)) => {
+            all_killed = true;
+            false
+        }
+        Received::Message(Some(FromKeeper::Empty { .. })) => true,
+        Received::Message(_) | Received::Incomplete | Received::Nothing => false,
+        Received::End => panic!("the keeper has gone"),
+    });
+    (progress, all_killed)
+}
+
 #[test]
 fn a_keeper_that_is_killing_many_reports_progress_and_then_that_all_are_killed() {
-    use crate::Received;
     alone(|directory| {
         let many = "i=0; while [ $i -lt 3000 ]; do sleep 1000 & i=$((i+1)); done; echo main >&9; wait";
         let mut fixture = script(directory, many).fork();
@@ -229,21 +248,7 @@ fn a_keeper_that_is_killing_many_reports_progress_and_then_that_all_are_killed()
         fixture.start_until(&["main"]);
         // While the keeper kills it answers no ping; only its unsolicited reports of progress count.
         fixture.send(&ToKeeper::Kill);
-        let (mut progress, mut all_killed) = (0, false);
-        until("the end of the tree", || match fixture.keeper.receive() {
-            Received::Message(Some(FromKeeper::Progress)) => {
-                progress += 1;
-                all_killed = false;
-                false
-            }
-            Received::Message(Some(FromKeeper::AllKilled)) => {
-                all_killed = true;
-                false
-            }
-            Received::Message(Some(FromKeeper::Empty { .. })) => true,
-            Received::Message(_) | Received::Incomplete | Received::Nothing => false,
-            Received::End => panic!("the keeper has gone"),
-        });
+        let (progress, all_killed) = reports_until_empty(&mut fixture);
         note(&format!("figures: {progress} reports of progress for 3000 processes"));
         assert!(progress > 0, "it was silent while it killed 3000");
         assert!(all_killed, "the last report before the end");
@@ -254,22 +259,12 @@ fn a_keeper_that_is_killing_many_reports_progress_and_then_that_all_are_killed()
 /// On a busy machine, reaping even one process may take longer than the campaigner waits for an answer.
 #[test]
 fn a_keeper_that_has_killed_a_small_tree_reports_it_before_it_gives_up_its_priority() {
-    use crate::Received;
     alone(|directory| {
         let mut fixture = script(directory, "echo main >&9; exec sleep 1000").fork();
         fixture.arm(TERM, Time::NEVER);
         fixture.start_until(&["main"]);
         fixture.send(&ToKeeper::Kill);
-        let mut all_killed = false;
-        until("the end of the tree", || match fixture.keeper.receive() {
-            Received::Message(Some(FromKeeper::AllKilled)) => {
-                all_killed = true;
-                false
-            }
-            Received::Message(Some(FromKeeper::Empty { .. })) => true,
-            Received::Message(_) | Received::Incomplete | Received::Nothing => false,
-            Received::End => panic!("the keeper has gone"),
-        });
+        let (_, all_killed) = reports_until_empty(&mut fixture);
         assert!(all_killed, "the tree is empty, and no report said that it would be");
     });
 }

@@ -1,5 +1,7 @@
 //! Locks that are given up: by a leader, and by a candidate that only waits.
 
+use std::path::PathBuf;
+
 use super::*;
 
 /// The keeper holds copies of the descriptors: a lock that a thread of an abandoned wait kept would be held by nobody who leads.
@@ -19,6 +21,11 @@ fn a_wait_that_was_given_up_keeps_no_lock() {
     });
 }
 
+/// The path of an open lock file.
+fn path_of(lock: &impl std::os::fd::AsRawFd) -> PathBuf {
+    fs::read_link(format!("/proc/self/fd/{}", lock.as_raw_fd())).expect("a path")
+}
+
 #[test]
 fn the_guard_is_given_up_before_the_flock() {
     let directory = directory();
@@ -27,8 +34,7 @@ fn the_guard_is_given_up_before_the_flock() {
         let mut one = store(directory.path());
         win(one.as_mut(), &first).await;
         session::between_unlocks::probe(|lock| {
-            use std::os::fd::AsRawFd;
-            let path = fs::read_link(format!("/proc/self/fd/{}", lock.as_raw_fd())).expect("a path");
+            let path = path_of(lock);
             assert!(!session::is_guarded(&path), "the guard goes first");
             let other = fs::File::open(&path).expect("opened");
             assert!(other.try_lock().is_err(), "the flock goes last");
@@ -48,8 +54,7 @@ fn the_record_is_free_before_the_lock_is() {
         let mut one = store(directory.path());
         win(one.as_mut(), &first).await;
         session::between_unlocks::probe(|lock| {
-            use std::os::fd::AsRawFd;
-            let path = fs::read_link(format!("/proc/self/fd/{}", lock.as_raw_fd())).expect("a path");
+            let path = path_of(lock);
             let directory = path.parent().expect("a directory");
             let record = files(directory).read().expect("read").expect("a record");
             assert_eq!(record.record.state, RecordState::Free);
