@@ -81,8 +81,115 @@ fn other_flags_that_make_no_sense_are_named() {
     }
     ElectCmd::new(&sandbox).switch("--no-such-flag").command(["true"]).run().fails_with(2, &["--no-such-flag"]);
     ElectCmd::new(&sandbox).run().fails_with(2, &["no command"]);
-    ElectCmd::new(&sandbox).variable("ELECT_TTL", "soon").command(["true"]).run().fails_with(2, &["--ttl", "soon"]);
     sandbox.is_left_empty();
+}
+
+#[test]
+fn a_value_of_a_variable_is_reported_with_the_name_of_the_variable() {
+    let sandbox = Sandbox::new();
+    for (variable, value, told) in [
+        ("ELECT_TTL", "soon", "invalid value 'soon' for ELECT_TTL"),
+        ("ELECT_TTL", "100ms", "ELECT_TTL 100ms"),
+        ("ELECT_STOP_SIGNAL", "TERMINATE", "for ELECT_STOP_SIGNAL"),
+        ("ELECT_NAME", "a\u{1b}[2J", "ELECT_NAME takes at most"),
+        ("ELECT_WAIT", "never", "for ELECT_WAIT"),
+        ("ELECT_QUIET", "maybe", "for ELECT_QUIET"),
+    ] {
+        let ended = ElectCmd::new(&sandbox).variable(variable, value).command(["true"]).run();
+        ended.fails_with(2, &[told]);
+        assert!(!ended.stderr.contains("--ttl") && !ended.stderr.contains("--name"), "{ended:?}");
+    }
+    // The flag is what was typed, whatever the variable holds.
+    let typed = ElectCmd::new(&sandbox).variable("ELECT_TTL", "5s").switch("--ttl=soon").command(["true"]).run();
+    typed.fails_with(2, &["'--ttl <DURATION>'"]);
+    for store in ["postgres", "ftp://db"] {
+        let elect = ElectCmd::new(&sandbox).store(None).variable("ELECT_STORE", store);
+        elect.command(["true"]).run().fails_with(2, &["ELECT_STORE", "file:DIR"]);
+    }
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset_but_for_the_store() {
+    let sandbox = Sandbox::new();
+    let names = ["ELECT_NAME", "ELECT_TTL", "ELECT_WAIT", "ELECT_NO_WAIT", "ELECT_CONTAINMENT", "ELECT_FOLLOWER"];
+    let more =
+        ["ELECT_ADVERTISE", "ELECT_RESTART", "ELECT_VERBOSE", "ELECT_LOG_FORMAT", "ELECT_TLS_CA", "ELECT_PASSWORD"];
+    let elect = names.iter().chain(&more).fold(ElectCmd::new(&sandbox), |elect, name| elect.variable(name, ""));
+    let ended = elect.shell("echo \"$ELECT_NAME\"").run();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert_ne!(ended.stdout.trim(), "", "the name is the host's");
+    let elect = ElectCmd::new(&sandbox).store(None).variable("ELECT_STORE", "");
+    elect.command(["true"]).run().fails_with(2, &["ELECT_STORE is empty", "etcd://", "leave it out"]);
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn a_misspelled_variable_is_named_however_quiet_and_others_are_not() {
+    let sandbox = Sandbox::new();
+    let elect = || ElectCmd::new(&sandbox).switch("-q");
+    for (variable, meant) in [("ELECT_STOR", "ELECT_STORE"), ("ELECT_TLL", "ELECT_TTL"), ("ELECT_NAEM", "ELECT_NAME")] {
+        let ended = elect().variable(variable, "5s").command(["true"]).run();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        ended.stderr_contains(&["warning: ", variable, "did you mean", meant]);
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    }
+    let ended = elect().variable("ELECT_SERVICE_HOST", "10.0.0.1").command(["true"]).run();
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+    // A cause that the error alone would hide.
+    let ended = ElectCmd::new(&sandbox).boundary(None).variable("ELECT_BOUNDRY", "cron").command(["true"]).run();
+    ended.fails_with(2, &["no boundary", "ELECT_BOUNDRY", "did you mean ELECT_BOUNDARY"]);
+    let ended = ElectCmd::new(&sandbox).variable("ELECT_STOR", "etcd://10.0.0.1").query("status", &[]).run();
+    ended.stderr_contains(&["warning: ", "ELECT_STOR ", "ELECT_STORE"]);
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn credentials_without_a_server_are_refused() {
+    let sandbox = Sandbox::new();
+    let password = sandbox.path().join("password");
+    fs::write(&password, "hidden").expect("the place takes a file");
+    let password = password.display().to_string();
+    for (flag, variable, value) in [
+        ("--username", "ELECT_USERNAME", "elect"),
+        ("--password-file", "ELECT_PASSWORD_FILE", password.as_str()),
+        ("--tls-ca", "ELECT_TLS_CA", "/ca.pem"),
+        ("--tls-cert", "ELECT_TLS_CERT", "/cert.pem"),
+        ("--tls-key", "ELECT_TLS_KEY", "/key.pem"),
+    ] {
+        for store in ["always:", "file:"] {
+            let elect = || ElectCmd::new(&sandbox).store(store.to_owned());
+            elect().flag(flag, value).command(["true"]).run().fails_with(2, &[flag, store, "--store"]);
+            elect().variable(variable, value).command(["true"]).run().fails_with(2, &[variable, store, "--store"]);
+            elect().variable(variable, value).query("status", &[]).run().fails_with(2, &[variable, store]);
+        }
+    }
+    let ended = ElectCmd::new(&sandbox).variable("ELECT_PASSWORD", "hidden").command(["true"]).run();
+    ended.fails_with(2, &["ELECT_PASSWORD", "--store"]);
+    assert!(!ended.stderr.contains("hidden"), "{ended:?}");
+    sandbox.is_left_empty();
+}
+
+#[test]
+fn a_boundary_is_an_argument_or_a_flag_of_each_query() {
+    let sandbox = Sandbox::new();
+    // The candidates of other tests campaign for other boundaries.
+    let boundary: &'static str = Box::leak(format!("named-twice-{}", std::process::id()).into_boxed_str());
+    let leader = ElectCmd::new(&sandbox).boundary(boundary).command(["sleep", "600"]).start();
+    leader.wait_for_log("leader command started");
+    let query = |command: &'static str, words: &[&str]| {
+        let elect = ElectCmd::new(&sandbox);
+        let asks_a_store = ["status", "wait"].contains(&command);
+        if asks_a_store { elect } else { elect.store(None) }.query(command, words).run()
+    };
+    for command in ["status", "wait", "assert", "extend"] {
+        for words in [&[boundary][..], &["-b", boundary], &["--boundary", boundary]] {
+            let ended = query(command, words);
+            assert_eq!(ended.status.code(), Some(0), "{command} {words:?}: {ended:?}");
+        }
+        query(command, &[boundary, "-b", boundary]).fails_with(2, &["cannot be used with"]);
+    }
+    leader.terminate();
 }
 
 #[test]
@@ -93,7 +200,12 @@ fn what_was_probably_meant_is_said() {
         ElectCmd::new(&sandbox).program(program).run()
     };
     elect(&["run", "-b", "cron", "--folower", "x", "--", "true"]).fails_with(2, &["--folower", "'--follower'"]);
+    elect(&["run", "-b", "cron", "--boundry", "x", "--", "true"]).fails_with(2, &["'--boundary'", "elect run --help"]);
     elect(&["stats"]).fails_with(2, &["'stats'", "'status'"]);
+    for (word, meant) in [("lock", "elect run -b NAME -- COMMAND"), ("list", "elect status"), ("version", "--version")]
+    {
+        elect(&[word]).fails_with(2, &[word, "did you mean", meant]);
+    }
     // A flag of the command's, before it.
     elect(&["run", "-b", "cron", "--port", "80", "--", "true"]).fails_with(2, &["--port", "'-- --port'"]);
     elect(&["--boundary", "cron", "--", "true"]).fails_with(2, &["--boundary", "elect run"]);

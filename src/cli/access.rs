@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::StoreFlags;
 use crate::exit::Exit;
+use crate::store::url::StoreUrl;
 use crate::store::{Access, Password};
 use elect_core::limits::CREDENTIAL_BYTES_MAX;
 
@@ -23,6 +24,16 @@ pub enum AccessError {
     /// More than a password.
     #[error("{} has more than {CREDENTIAL_BYTES_MAX} bytes: it should hold the {} alone", .0, .1)]
     TooLong(String, &'static str),
+    /// Credentials for a store without a server: its URL was probably forgotten, and every host would lead.
+    #[error(
+        "{setting} is for a store on a server, and the store here is {store}: name the server with --store, or leave {setting} out"
+    )]
+    NotNeeded {
+        /// The flag or the variable.
+        setting: &'static str,
+        /// The store.
+        store: String,
+    },
     /// It is empty.
     #[error("--password-file {} is empty: it should hold the password alone", path.display())]
     Empty {
@@ -38,7 +49,10 @@ impl AccessError {
             AccessError::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 Exit::Refused
             }
-            AccessError::Unreadable { .. } | AccessError::Empty { .. } | AccessError::TooLong(..) => Exit::Usage,
+            AccessError::Unreadable { .. }
+            | AccessError::Empty { .. }
+            | AccessError::NotNeeded { .. }
+            | AccessError::TooLong(..) => Exit::Usage,
         }
     }
 }
@@ -47,8 +61,17 @@ impl AccessError {
 ///
 /// # Errors
 ///
-/// The file cannot be read, or holds nothing.
-pub fn access(flags: &StoreFlags, request_timeout: Duration, renew_interval: Duration) -> Result<Access, AccessError> {
+/// The file cannot be read, or holds nothing; or the store needs no credentials.
+pub fn access(
+    store: &StoreUrl<'_>,
+    flags: &StoreFlags,
+    request_timeout: Duration,
+    renew_interval: Duration,
+) -> Result<Access, AccessError> {
+    if let Some(setting) = credential(flags).filter(|_| !store.is_remote()) {
+        let store = if store.is_default_directory() { "file: (the default)".to_owned() } else { store.to_string() };
+        return Err(AccessError::NotNeeded { setting, store });
+    }
     let password = match &flags.password_file {
         Some(path) => {
             let mut text = String::new();
@@ -82,6 +105,21 @@ pub fn access(flags: &StoreFlags, request_timeout: Duration, renew_interval: Dur
         request_timeout,
         renew_interval,
     })
+}
+
+/// The first setting that only a server needs.
+fn credential(flags: &StoreFlags) -> Option<&'static str> {
+    let password = std::env::var_os("ELECT_PASSWORD").is_some_and(|password| !password.is_empty());
+    [
+        ("--tls-ca", flags.tls_ca.is_some()),
+        ("--tls-cert", flags.tls_cert.is_some()),
+        ("--tls-key", flags.tls_key.is_some()),
+        ("--username", flags.username.is_some()),
+        ("--password-file", flags.password_file.is_some()),
+        ("ELECT_PASSWORD", password),
+    ]
+    .into_iter()
+    .find_map(|(setting, is_given)| is_given.then_some(setting))
 }
 
 fn is_short(text: &str, place: impl FnOnce() -> String, kind: &'static str) -> Result<(), AccessError> {

@@ -26,8 +26,12 @@ const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug, Args)]
 pub struct ControlTarget {
     /// The boundary [default: inside a command of elect's, that command's own candidate]
-    #[arg(short, long, value_name = "NAME")]
-    pub boundary: Option<String>,
+    #[arg(value_name = "BOUNDARY", id = "boundary_argument")]
+    argument: Option<String>,
+
+    /// The boundary, as a flag
+    #[arg(short = 'b', long = "boundary", value_name = "NAME", id = "boundary", conflicts_with = "boundary_argument")]
+    flag: Option<String>,
 
     /// The candidate, where several on this host campaign for it
     #[arg(long, value_name = "ID")]
@@ -36,6 +40,12 @@ pub struct ControlTarget {
     /// How long to wait for the answer
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
+}
+
+impl ControlTarget {
+    fn boundary(&self) -> Option<&str> {
+        self.argument.as_deref().or(self.flag.as_deref())
+    }
 }
 
 /// Flags of `elect proclaim`.
@@ -59,10 +69,7 @@ pub fn assert(target: &ControlTarget) -> ExitCode {
 
 pub fn extend(target: &ControlTarget) -> ExitCode {
     send(target, &ControlRequest::Assert { term: own_term(target) }, Some(RESPONSE_TIMEOUT), |left| {
-        let text = match left {
-            Some(left) => humantime::format_duration(left).to_string(),
-            None => "no end".to_owned(),
-        };
+        let text = left.map_or_else(|| "no end".to_owned(), |left| format!("{:.3}", left.as_secs_f64()));
         // Into a closed pipe: its reader has ended.
         let _ = writeln!(io::stdout(), "{text}");
     })
@@ -174,7 +181,7 @@ fn own_term(target: &ControlTarget) -> Option<u64> {
 /// Inside a command its own candidate is meant, unless another one is named.
 fn own_socket(target: &ControlTarget) -> Option<PathBuf> {
     let inside = std::env::var("ELECT_BOUNDARY").ok();
-    let same_boundary = target.boundary.is_none() || target.boundary == inside;
+    let same_boundary = target.boundary().is_none() || target.boundary() == inside.as_deref();
     let same_id = target.id.is_none() || target.id == std::env::var("ELECT_ID").ok();
     let path = std::env::var_os("ELECT_SOCKET").filter(|path| !path.is_empty())?;
     (same_boundary && same_id).then(|| path.into())
@@ -184,7 +191,7 @@ fn find_socket(target: &ControlTarget, request: &ControlRequest) -> Result<PathB
     if let Some(path) = own_socket(target) {
         return Ok(path);
     }
-    let boundary: Boundary = target.boundary.as_deref().ok_or(ControlError::NotNamed)?.parse()?;
+    let boundary: Boundary = target.boundary().ok_or(ControlError::NotNamed)?.parse()?;
     let no_candidate = || ControlError::NoCandidate { boundary: boundary.to_string(), id: target.id.clone() };
     let Ok(directory) = control::directory() else { return Err(no_candidate()) };
     let possible = control::find_sockets(&directory, boundary.as_str())

@@ -14,6 +14,8 @@ mod run;
 mod status;
 mod stdout;
 mod store_query;
+mod usage_error;
+mod variables;
 mod wait;
 mod watch;
 
@@ -93,12 +95,29 @@ enum Shell {
     Fish,
 }
 
+/// The boundary of a query, as an argument or as a flag.
+#[derive(Debug, Args)]
+struct QueryScope {
+    /// The boundary [default: all of the store]
+    #[arg(value_name = "BOUNDARY", id = "boundary_argument")]
+    argument: Option<String>,
+
+    /// The boundary, as a flag
+    #[arg(short = 'b', long = "boundary", value_name = "NAME", id = "boundary", conflicts_with = "boundary_argument")]
+    flag: Option<String>,
+}
+
+impl QueryScope {
+    fn boundary(&self) -> Option<&str> {
+        self.argument.as_deref().or(self.flag.as_deref())
+    }
+}
+
 /// Flags of `elect status`.
 #[derive(Debug, Args)]
 struct StatusFlags {
-    /// The boundary to ask about [default: all of the store]
-    #[arg(value_name = "BOUNDARY")]
-    boundary: Option<String>,
+    #[command(flatten)]
+    scope: QueryScope,
 
     #[command(flatten)]
     store: StoreFlags,
@@ -111,9 +130,8 @@ struct StatusFlags {
 /// Flags of `elect watch`.
 #[derive(Debug, Args)]
 struct WatchFlags {
-    /// The boundary to watch [default: all of the store]
-    #[arg(value_name = "BOUNDARY")]
-    boundary: Option<String>,
+    #[command(flatten)]
+    scope: QueryScope,
 
     #[command(flatten)]
     store: StoreFlags,
@@ -130,11 +148,8 @@ struct WatchFlags {
 /// Flags of `elect wait`.
 #[derive(Debug, Args)]
 struct WaitFlags {
-    /// The boundary to wait for [default: all of the store]
-    ///
-    /// Of all boundaries, one with such a leader is enough; none means that nobody leads any.
-    #[arg(value_name = "BOUNDARY")]
-    boundary: Option<String>,
+    #[command(flatten)]
+    scope: QueryScope,
 
     /// The condition: leader, none, name=NAME or id=ID
     #[arg(long = "for", value_name = "WHAT", default_value = "leader")]
@@ -154,7 +169,8 @@ struct WaitFlags {
 
 /// The command line, with the variables left out of its help: their names follow from the flags'.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommands(|command| command.mut_args(|flag| flag.hide_env(true)))
+    Cli::command()
+        .mut_subcommands(|command| command.mut_args(|flag| variables::without_empty_variable(flag).hide_env(true)))
 }
 
 /// The whole program: reads the command line and does what it says.
@@ -163,7 +179,16 @@ pub fn main() -> ExitCode {
     if let Some(descriptor) = release_claim::claim_descriptor() {
         return release_claim::release_claim(descriptor);
     }
-    match parse() {
+    let parsed = parse();
+    // The log of run reports them itself.
+    if let Ok(Cli { command }) = &parsed
+        && !matches!(command, Command::Run(_))
+    {
+        for warning in variables::unknown_variables().iter().filter_map(variables::UnknownVariable::warning) {
+            complain(&format!("warning: {warning}"));
+        }
+    }
+    match parsed {
         Ok(Cli { command: Command::Run(flags) }) => run::run(*flags),
         Ok(Cli { command: Command::Status(flags) }) => status::status(&flags),
         Ok(Cli { command: Command::Assert(target) }) => control_client::assert(&target),
@@ -179,7 +204,14 @@ pub fn main() -> ExitCode {
 }
 
 fn parse() -> Result<Cli, ExitCode> {
-    let parsed = command().try_get_matches().and_then(|matches| {
+    let mut command = command();
+    variables::find_unknown(&command);
+    let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
+        if let Some((name, matches)) = matches.subcommand()
+            && let Some(subcommand) = command.find_subcommand(name)
+        {
+            variables::remember_sources(subcommand, matches);
+        }
         let mut cli = Cli::from_arg_matches(&matches)?;
         if let (Command::Run(flags), Some(("run", matches))) = (&mut cli.command, matches.subcommand())
             && std::env::var_os("ELECT_ROLE").is_some()
@@ -198,27 +230,14 @@ fn parse() -> Result<Cli, ExitCode> {
             let _ = error.print();
             return if asked_for_help { Exit::Success.into() } else { Exit::Usage.into() };
         }
-        fail(Exit::Usage, &in_one_line(&error))
+        fail(Exit::Usage, &usage_error::in_one_line(&error, &command))
     })
-}
-
-/// clap explains itself in paragraphs: the first one says what is wrong, one may say what was meant.
-fn in_one_line(error: &clap::Error) -> String {
-    let rendered = error.render().to_string();
-    let line = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<&str>>().join(" ");
-    let paragraphs: Vec<String> = rendered.split("\n\n").map(line).collect();
-    let first = paragraphs.first().map_or("", |first| first.strip_prefix("error: ").unwrap_or(first));
-    let tip = paragraphs.iter().find_map(|paragraph| paragraph.strip_prefix("tip: "));
-    let meant = tip.map_or(String::new(), |tip| format!("; {tip}"));
-    // A flag of a command's, where the command itself was left out.
-    let named = std::env::args_os().nth(1).is_some_and(|word| !word.to_string_lossy().starts_with('-'));
-    let advice = if named { "see elect help" } else { "a command comes first, as in elect run; see elect help" };
-    format!("{first}{meant} ({advice})")
 }
 
 /// One line that says what is wrong, and the status that goes with it.
 fn fail(exit: Exit, message: &str) -> ExitCode {
-    complain(message);
+    let message = variables::with_variables_named(message);
+    complain(&if exit == Exit::Usage { variables::with_warnings(message) } else { message });
     exit.into()
 }
 

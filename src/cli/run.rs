@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use tokio::task::LocalSet;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::access::access;
+use super::variables::unknown_variables;
 use super::{exit_for, fail, prepare, runtime};
 use crate::config::{Config, ProcessContext, RunFlags};
 use crate::driver::Driver;
@@ -42,7 +44,7 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Ok(store) => store,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
-    let access = match access(&store_flags, config.timing.request_timeout(), config.timing.renew()) {
+    let access = match access(&store, &store_flags, config.timing.request_timeout(), config.timing.renew()) {
         Ok(access) => access,
         Err(error) => return fail(error.exit(), &error.to_string()),
     };
@@ -59,6 +61,13 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Err(error @ StartError::Filter(_)) => return fail(Exit::Usage, &error.to_string()),
         Err(error @ StartError::Setup(_)) => return fail(Exit::Failed, &error.to_string()),
     };
+    for unknown in unknown_variables() {
+        if let Some(warning) = unknown.warning() {
+            warn!("{warning}");
+        } else {
+            debug!(variable = unknown.name, "this variable is not read by elect");
+        }
+    }
     let outcome = campaign(&config, store, &access, keeper);
     drop(guard);
     match outcome {

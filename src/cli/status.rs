@@ -21,7 +21,7 @@ use table::{TableStyle, table};
 const WAITERS_NAMED_MAX: usize = 5;
 
 pub fn status(flags: &StatusFlags) -> ExitCode {
-    let query = match StoreQuery::new(flags.boundary.as_deref(), &flags.store) {
+    let query = match StoreQuery::new(flags.scope.boundary(), &flags.store) {
         Ok(query) => query,
         Err(status) => return status,
     };

@@ -32,8 +32,8 @@ impl<'a> StoreQuery<'a> {
         let usage = |error: &dyn std::error::Error| fail(Exit::Usage, &error.to_string());
         let boundary = boundary.map(str::parse::<Boundary>).transpose().map_err(|error| usage(&error))?;
         let url = StoreUrl::parse(&store.url).map_err(|error| usage(&error))?;
-        let access =
-            access(store, QUERY_TIMEOUT, POLL_INTERVAL).map_err(|error| fail(error.exit(), &error.to_string()))?;
+        let access = access(&url, store, QUERY_TIMEOUT, POLL_INTERVAL)
+            .map_err(|error| fail(error.exit(), &error.to_string()))?;
         Ok(StoreQuery { boundary, url, access })
     }
 }

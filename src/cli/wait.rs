@@ -75,7 +75,7 @@ enum ConditionMatch<'a> {
 }
 
 pub fn wait(flags: &WaitFlags) -> ExitCode {
-    let query = match StoreQuery::new(flags.boundary.as_deref(), &flags.store) {
+    let query = match StoreQuery::new(flags.scope.boundary(), &flags.store) {
         Ok(query) => query,
         Err(status) => return status,
     };

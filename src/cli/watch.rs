@@ -21,7 +21,7 @@ use elect_keeper::clock;
 const FINAL_WRITE_TIMEOUT: Duration = Duration::from_millis(200);
 
 pub fn watch(flags: &WatchFlags) -> ExitCode {
-    let query = match StoreQuery::new(flags.boundary.as_deref(), &flags.store) {
+    let query = match StoreQuery::new(flags.scope.boundary(), &flags.store) {
         Ok(query) => query,
         Err(status) => return status,
     };

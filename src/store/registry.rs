@@ -44,6 +44,9 @@ pub const REGISTRY: &[StoreKind] = &[
 /// Why a text does not name a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreUrlError {
+    /// Nothing: a variable that was meant to name a store.
+    #[error("--store is empty: write it as {}, or leave it out for the lock files of this host", forms())]
+    Empty,
     /// No `scheme:` in front.
     #[error("--store {:?} names no kind of store: write it as {}", cut_visibly(given, 80), forms())]
     NoScheme {
@@ -82,6 +85,9 @@ impl<'a> StoreUrl<'a> {
     pub fn parse(url: &'a str) -> Result<StoreUrl<'a>, StoreUrlError> {
         if url.len() > STORE_URL_BYTES_MAX {
             return Err(StoreUrlError::TooLong(url.len()));
+        }
+        if url.is_empty() {
+            return Err(StoreUrlError::Empty);
         }
         let Some((scheme, rest)) = url.split_once(':') else {
             return Err(StoreUrlError::NoScheme { given: url.to_owned() });

@@ -1,0 +1,99 @@
+//! The parser's errors in one line, with what was probably meant.
+
+use std::ffi::OsString;
+
+use clap::Command;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::variables;
+
+/// Words that other programs have for one of elect's commands, and the command.
+const SYNONYMS: [(&[&str], &str); 8] = [
+    (&["lock", "exec", "start", "lead", "campaign", "elect", "try", "do"], "elect run -b NAME -- COMMAND"),
+    (&["list", "ls", "ps", "show", "get", "info", "leader", "leaders", "who"], "elect status"),
+    (&["stepdown", "step-down", "release", "unlock", "failover", "yield", "abdicate"], "elect resign"),
+    (&["listen", "observe", "follow", "events", "monitor", "tail"], "elect watch"),
+    (&["renew", "refresh", "touch", "keepalive"], "elect extend"),
+    (&["is-leader", "isleader", "verify", "test"], "elect assert"),
+    (&["version"], "elect --version"),
+    (&["completion", "complete"], "elect completions SHELL"),
+];
+
+/// clap explains itself in paragraphs: the first one says what is wrong, one may say what was meant.
+pub(super) fn in_one_line(error: &clap::Error, command: &Command) -> String {
+    let rendered = error.render().to_string();
+    let line = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<&str>>().join(" ");
+    let paragraphs: Vec<String> = rendered.split("\n\n").map(line).collect();
+    let first = paragraphs.first().map_or("", |first| first.strip_prefix("error: ").unwrap_or(first));
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let subcommand = words.first().and_then(|name| command.find_subcommand(name));
+    let first = subcommand.map_or_else(|| first.to_owned(), |of| variables::with_variable_named(first, of, &words));
+    let advice = match subcommand {
+        Some(subcommand) => format!("see elect {} --help", subcommand.get_name()),
+        None => "see elect --help".to_owned(),
+    };
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(meant) = synonym(invalid(error, ContextKind::InvalidSubcommand))
+    {
+        return format!("{first}; did you mean {meant}? ({advice})");
+    }
+    // A flag of a command's, where the command itself was left out.
+    if words.first().is_some_and(|word| word.to_string_lossy().starts_with('-')) {
+        return format!("{first} (a command comes first, as in elect run; {advice})");
+    }
+    if let (ErrorKind::UnknownArgument, Some(of)) = (error.kind(), subcommand)
+        && let Some(flag) = similar_flag(invalid(error, ContextKind::InvalidArg), of)
+    {
+        return format!("{first}; a similar argument exists: '{flag}' ({advice})");
+    }
+    let tip = paragraphs.iter().find_map(|paragraph| paragraph.strip_prefix("tip: "));
+    // Only run takes the words of another command.
+    let has_command = subcommand.is_none_or(|of| of.get_name() == "run");
+    let tip = tip.filter(|tip| has_command || !tip.contains("-- -"));
+    let meant = tip.map_or(String::new(), |tip| format!("; {tip}"));
+    format!("{first}{meant} ({advice})")
+}
+
+fn invalid(error: &clap::Error, kind: ContextKind) -> &str {
+    match error.get(kind) {
+        Some(ContextValue::String(word)) => word,
+        _ => "",
+    }
+}
+
+fn synonym(word: &str) -> Option<&'static str> {
+    let word = word.to_ascii_lowercase();
+    SYNONYMS.iter().find(|(words, _)| words.contains(&word.as_str())).map(|(_, command)| *command)
+}
+
+/// The flag of this command that was probably meant. The parser suggests none where a command's own words may follow.
+fn similar_flag(word: &str, command: &Command) -> Option<String> {
+    let name = word.trim_start_matches('-').split('=').next().unwrap_or_default();
+    let edits_max = if name.chars().count() < 6 { 1 } else { 2 };
+    let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+    let near = flags.map(|flag| (strsim::osa_distance(name, flag), flag)).filter(|(edits, _)| *edits <= edits_max);
+    near.min().map(|(_, flag)| format!("--{flag}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_another_program_has_a_command_here() {
+        assert_eq!(synonym("lock"), Some("elect run -b NAME -- COMMAND"));
+        assert_eq!(synonym("List"), Some("elect status"));
+        assert_eq!(synonym("version"), Some("elect --version"));
+        assert_eq!(synonym("frobnicate"), None);
+    }
+
+    #[test]
+    fn no_synonym_is_a_command_and_every_command_exists() {
+        let command = crate::cli::command();
+        for (words, meant) in SYNONYMS {
+            assert!(words.iter().all(|word| command.find_subcommand(word).is_none()), "{words:?}");
+            let word = meant.split(' ').nth(1).expect("a command");
+            assert!(word.starts_with("--") || command.find_subcommand(word).is_some(), "{meant}");
+        }
+    }
+}
