@@ -406,7 +406,7 @@ impl Simulation {
         let asked = tree.stopped.or(tree.ended_first);
         let is_late = asked.is_none_or(|at| self.now < at + host.stop_timeout * 9 / 10);
         // What is forked during the campaigner's sweep lives only until the keeper's.
-        let is_swept = tree.killed.is_some();
+        let is_swept = std::iter::once(tree).chain(&host.hooks).any(|tree| tree.killed.is_some());
         if is_swept || tree.disturbed || reference.lost || reference.stopped_twice || running_out || is_late {
             return;
         }
