@@ -1,5 +1,7 @@
 //! The environment variables of the programs that a candidate runs: its identity, its role and its leader.
 
+mod reason;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,8 @@ use crate::store::{Candidacy, Identity};
 use crate::text;
 use elect_core::limits::{self, TEXT_BYTES_MAX};
 use elect_core::{BackgroundHook, Program, Term};
+
+pub use reason::{RESIGNED, STOPPED, of_notice};
 
 /// Names and values.
 pub type Variables = Vec<(OsString, OsString)>;
@@ -21,6 +25,8 @@ pub struct CommandEnv {
     inside: String,
     me: Identity,
     error: String,
+    /// The reason why the last term is over.
+    reason: &'static str,
     /// The control socket, for the commands.
     socket: Option<PathBuf>,
 }
@@ -30,7 +36,14 @@ impl CommandEnv {
     #[must_use]
     pub fn new(candidacy: &Candidacy, inside: &[String]) -> CommandEnv {
         let (boundary, me) = (candidacy.boundary.to_string(), candidacy.identity.clone());
-        CommandEnv { boundary, inside: inside.join("\n"), me, error: String::new(), socket: None }
+        CommandEnv {
+            boundary,
+            inside: inside.join("\n"),
+            me,
+            error: String::new(),
+            reason: reason::STOPPED,
+            socket: None,
+        }
     }
 
     /// Sets the path of the control socket.
@@ -49,6 +62,11 @@ impl CommandEnv {
         self.me.clone()
     }
 
+    /// Keeps the reason why a term ends, for the hook after it.
+    pub fn set_reason(&mut self, reason: &'static str) {
+        self.reason = reason;
+    }
+
     /// Keeps the text of a store error for the hook that reports it.
     pub fn set_error(&mut self, error: &str) {
         // A hook may print the text unchanged.
@@ -60,9 +78,9 @@ impl CommandEnv {
     #[must_use]
     pub fn variables(&self, program: Program, known: &KnownLeader) -> Variables {
         match program {
-            Program::Command { term } | Program::OnElected { term } | Program::OnOusted { term } => {
-                self.leader_env(term)
-            }
+            Program::Command { term } => self.leader_env(term),
+            Program::OnElected { term } => with_reason(self.leader_env(term), reason::ELECTED),
+            Program::OnOusted { term } => with_reason(self.leader_env(term), self.reason),
             Program::Follower => self.follower_env(known),
         }
     }
@@ -75,10 +93,12 @@ impl CommandEnv {
             KnownLeader::Nobody | KnownLeader::Another(_) => self.follower_env(known),
         };
         match background_hook {
-            BackgroundHook::OnChange => {}
-            BackgroundHook::OnError => variables.push(("ELECT_ERROR".into(), self.error.clone().into())),
+            BackgroundHook::OnChange => with_reason(variables, reason::of_change(known)),
+            BackgroundHook::OnError => {
+                variables.push(("ELECT_ERROR".into(), self.error.clone().into()));
+                with_reason(variables, reason::STORE_ERROR)
+            }
         }
-        variables
     }
 
     /// To the programs of a leader the leader is the candidate itself.
@@ -113,6 +133,11 @@ impl CommandEnv {
         variables.extend(self.socket.as_ref().map(|path| ("ELECT_SOCKET", path.display().to_string())));
         variables
     }
+}
+
+fn with_reason(mut variables: Variables, reason: &str) -> Variables {
+    variables.push(("ELECT_REASON".into(), reason.into()));
+    variables
 }
 
 fn leader(id: &str, name: &str, host: Option<&str>, port: Option<u16>) -> Vec<(&'static str, String)> {
@@ -195,10 +220,12 @@ mod tests {
             [&own[..], &leader[..]].concat()
         );
         command_env.set_error("down\0\u{1b}[2J");
-        let expected = [&own[..], &leader[..], &["ELECT_ERROR=down\\u{0}\\u{1b}[2J"][..]].concat();
+        let error = ["ELECT_ERROR=down\\u{0}\\u{1b}[2J", "ELECT_REASON=store-error"];
+        let expected = [&own[..], &leader[..], &error[..]].concat();
         assert_eq!(as_text(&command_env.background_hook_env(BackgroundHook::OnError, tracker.known())), expected);
         tracker.elected(5);
-        let beside = as_text(&command_env.background_hook_env(BackgroundHook::OnChange, tracker.known()));
+        let mut beside = as_text(&command_env.background_hook_env(BackgroundHook::OnChange, tracker.known()));
+        assert_eq!(beside.pop().as_deref(), Some("ELECT_REASON=elected"));
         assert_eq!(beside, as_text(&command_env.variables(Program::Command { term: 5 }, &KnownLeader::Nobody)));
         assert!(beside.contains(&"ELECT_TERM=5".to_owned()) && beside.contains(&"ELECT_LEADER_ID=me".to_owned()));
     }

@@ -15,10 +15,11 @@ use crate::store::url::StoreUrl;
 use elect_core::boundary::{Boundary, BoundaryError};
 use elect_core::limits::{INSIDE_BYTES_MAX, NAME_BYTES_MAX, TTL_MAX};
 use elect_core::{
-    CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, Signal, Timing, TimingError, TimingFlags,
+    CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, Signal, StopTo, Timing, TimingError,
+    TimingFlags,
 };
 use elect_keeper::{Containment, HookScripts};
-use flags::{FollowerFlags, HookFlags};
+use flags::{FollowerFlags, HookFlags, StopToFlag};
 pub use flags::{OnLostFlag, RestartFlag, RunFlags, StoreFlags};
 
 /// Each restart that counts is remembered.
@@ -41,6 +42,10 @@ pub struct Config {
     pub stop_signal: i32,
     /// How long it may take to.
     pub stop_timeout: Duration,
+    /// The processes that get the stop signal first.
+    pub stop_to: StopTo,
+    /// The exit status of a candidate that was not elected.
+    pub conflict_exit_code: Option<u8>,
     /// By what the command's processes are held together.
     pub containment: Containment,
     /// How long to wait for leadership, and what follows its loss, or the end of the command.
@@ -190,6 +195,11 @@ impl Config {
             timing,
             stop_signal: flags.stop_signal.0,
             stop_timeout: flags.stop_timeout,
+            stop_to: match flags.stop_to {
+                StopToFlag::Main => StopTo::Main,
+                StopToFlag::Group => StopTo::Group,
+            },
+            conflict_exit_code: flags.conflict_exit_code,
             containment: flags.containment.into(),
             policy,
             #[cfg(feature = "listen")]

@@ -3,6 +3,7 @@
 //! Each arm is cancel safe and yields a plain value; actions are performed synchronously, in the order in which they are
 //! decided. Performing one never waits: worker, keeper and kernel take the time, and the result comes back as an event.
 
+mod signal;
 mod start;
 
 use std::collections::VecDeque;
@@ -11,7 +12,7 @@ use std::io;
 use tokio::io::unix::AsyncFd;
 use tracing::info;
 
-use crate::command_env::CommandEnv;
+use crate::command_env::{self, CommandEnv};
 use crate::control::{ControlEvent, ControlServer, IncomingRequest};
 use crate::event_log::{self, EventLog};
 use crate::http::HttpServer;
@@ -22,8 +23,8 @@ use crate::signals::{SignalEvent, Signals};
 use crate::status::StatusPublisher;
 use crate::store::worker::{Events, StoreEvent, StoreNote, StoreRequest, Worker};
 use elect_core::{
-    Action, Answer, Attempt, BackgroundHook, Candidate, Event, FromKeeper, Notice, Outcome, Phase, Program, Signal,
-    Time,
+    Action, Answer, Attempt, BackgroundHook, Candidate, Event, FromKeeper, Hook, Notice, Outcome, Phase, Program,
+    Signal, Time,
 };
 use elect_keeper::ToKeeper;
 use elect_keeper::clock::{self, Alarm};
@@ -34,6 +35,8 @@ pub struct Driver {
     leader_tracker: LeaderTracker,
     command_env: CommandEnv,
     has_command: bool,
+    /// Whether elect has a controlling terminal.
+    has_terminal: bool,
     keeper: KeeperLink,
     worker: Worker,
     events: Events,
@@ -120,24 +123,8 @@ impl Driver {
         }
     }
 
-    fn on_signal(&mut self, signal: SignalEvent) {
-        match signal {
-            SignalEvent::Stop(number) if self.job_control.take_self_signal(number) => {}
-            SignalEvent::Stop(number) => self.handle(Event::Stop(Signal(number))),
-            SignalEvent::Forward(libc::SIGHUP) if !self.has_command() => {
-                self.handle(Event::Stop(Signal(libc::SIGHUP)));
-            }
-            SignalEvent::Forward(number) => self.handle(Event::Forward(Signal(number))),
-            SignalEvent::Child => {
-                self.drain_keeper();
-                let died = self.keeper.check_death();
-                self.handle(if died { Event::KeeperDied } else { Event::Tick });
-            }
-            SignalEvent::Continued => self.resume(),
-        }
-    }
-
     fn on_keeper_message(&mut self, message: FromKeeper) {
+        self.event_log.keeper_message(&message);
         if let FromKeeper::NotStarted { why, .. } = message {
             event_log::not_started(why);
         }
@@ -156,20 +143,10 @@ impl Driver {
         }
     }
 
-    /// After a suspension of any length: the deadlines first. A command that is still to run is continued with elect.
-    fn resume(&mut self) {
-        self.pass_time();
-        self.send(ToKeeper::Resume);
-    }
-
     /// Messages of the keeper that have arrived come first: they may end its silence (K4).
     fn pass_time(&mut self) {
         self.drain_keeper();
         self.handle(Event::Tick);
-    }
-
-    fn has_command(&self) -> bool {
-        (self.candidate.phase().may_have_command() && self.has_command) || self.candidate.has_a_follower()
     }
 
     fn on_store_event(&mut self, event: StoreEvent) {
@@ -203,6 +180,7 @@ impl Driver {
         if matches!(note, StoreNote::None | StoreNote::Lost(_)) {
             self.event_log.store_note(clock::now(), note);
             self.handle(Event::Answer { attempt, answer });
+            self.event_log.report_loss();
             return;
         }
         // The outcome decides whether the note is the last line of the log or one among others.
@@ -245,6 +223,14 @@ impl Driver {
         if matches!(event, Event::Stop(_)) {
             self.status.begin_shutdown();
         }
+        // Nothing runs that a notice would be about.
+        if self.candidate.phase() == Phase::LeadingIdle {
+            if matches!(event, Event::Stop(_)) {
+                self.command_env.set_reason(command_env::STOPPED);
+            } else if matches!(event, Event::Resign(_)) {
+                self.command_env.set_reason(command_env::RESIGNED);
+            }
+        }
         self.pending_events.push_back(event);
         while let Some(event) = self.pending_events.pop_front() {
             for action in self.candidate.handle(clock::now(), event) {
@@ -265,10 +251,14 @@ impl Driver {
                 if let Program::Command { .. } = program {
                     self.keeper.note_terminal();
                 }
+                if let Some(hook) = event_log::hook_of(program) {
+                    self.event_log.hook_starts(Some(run), hook);
+                }
                 let identity = self.command_env.variables(program, self.leader_tracker.known());
                 self.send(ToKeeper::Start { program, run, identity });
             }
             Action::StartBackgroundHook { background_hook, hook_context } => {
+                self.event_log.hook_starts(None, Hook::BackgroundHook(background_hook));
                 let identity = self.command_env.background_hook_env(background_hook, self.leader_tracker.known());
                 self.send(ToKeeper::BackgroundHook { background_hook, context: hook_context, identity });
             }
@@ -303,6 +293,9 @@ impl Driver {
                     self.pending_events.extend(self.leader_tracker.elected(term));
                 }
                 self.event_log.notice(&notice);
+                if let Some(reason) = command_env::of_notice(&notice) {
+                    self.command_env.set_reason(reason);
+                }
                 self.status.notice(clock::now(), &notice);
             }
             Action::End(outcome) => {

@@ -1,14 +1,17 @@
 //! The election as log lines: each transition once, store errors at a limited rate.
 
+mod hooks;
+mod stops;
+
 use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
 use crate::store::worker::StoreNote;
 use crate::store::{Observation, StoreError};
-use elect_core::{
-    BackgroundHook, CommandEnd, Hook, HookFailure, HumanDuration, NotStarted, Notice, Outcome, Reason, Signal, Time,
-};
+use elect_core::{BackgroundHook, Hook, HumanDuration, NotStarted, Notice, Outcome, RunId, Signal, Time};
+
+pub use hooks::hook_of;
 
 /// The interval after which an outage that goes on is logged again.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
@@ -21,6 +24,11 @@ pub struct EventLog {
     seen: Option<(Option<String>, Option<String>)>,
     outage: Option<Outage>,
     phase: LogPhase,
+    /// The store's reason for a loss, until the line about the loss is logged.
+    loss: Option<String>,
+    /// The hook that runs before or after a term.
+    hook: Option<(RunId, Hook)>,
+    background_hook: Option<BackgroundHook>,
 }
 
 /// The phase of the candidate, as far as it decides how a message of the store is logged.
@@ -79,7 +87,7 @@ impl EventLog {
             StoreNote::Lost(why) => {
                 self.store_recovered(now);
                 match self.phase {
-                    LogPhase::Elected => warn!(why, "the store says that the boundary is not ours"),
+                    LogPhase::Elected => self.loss = Some(why.clone()),
                     LogPhase::Campaigning | LogPhase::NotElected | LogPhase::Unavailable => {
                         info!(why, "won, and lost before anything was started");
                     }
@@ -88,6 +96,28 @@ impl EventLog {
             StoreNote::Error(error) => return self.store_error(now, error).then(|| error.to_string()),
         }
         None
+    }
+
+    /// Logs a loss that has no consequence: everything was over already.
+    pub fn report_loss(&mut self) {
+        if let Some(why) = self.loss.take() {
+            warn!(why, "the store says that the boundary is not ours");
+        }
+    }
+
+    /// The store's reason for a loss.
+    fn take_loss(&mut self) -> String {
+        self.loss.take().unwrap_or_else(|| "what this candidate held has vanished from the store".to_owned())
+    }
+
+    /// The reason why a lease was not renewed.
+    fn why_not_renewed(&self) -> String {
+        match self.outage.as_ref().filter(|known| known.answered_at.is_none()) {
+            Some(known) => known.error.clone(),
+            None => {
+                "no renewal was confirmed in time: was this process suspended, or short of processor time?".to_owned()
+            }
+        }
     }
 
     fn observation(&mut self, observation: &Observation) {
@@ -179,28 +209,25 @@ impl EventLog {
                 info!(term, "elected");
             }
             Notice::Started { term, pid } => info!(term, pid, "leader command started"),
-            Notice::CommandEnded { term, end: CommandEnd::Exited(status) } => {
-                info!(term, status, "leader command ended");
-            }
-            Notice::CommandEnded { term, end: CommandEnd::Killed { signal, .. } } => {
-                info!(term, signal = name(*signal), "leader command ended");
-            }
-            Notice::Stopping { term, reason } => stopping(*term, *reason),
+            Notice::CommandEnded { term, end } => stops::command_ended(*term, *end),
+            Notice::Stopping { term, reason } => self.stopping(*term, *reason),
+            Notice::StopShortened { term, left } => self.stop_shortened(*term, *left),
+            Notice::Killing { term, cause } => self.killing(*term, *cause),
+            Notice::FollowerKilling => info!("second stop signal: killing the follower"),
+            Notice::LeftBehind { program, processes } => stops::left_behind(*program, processes),
+            Notice::StopTimedOut { program, after, processes } => stops::stop_timed_out(*program, *after, processes),
             Notice::Restarting { term, delay } => {
                 info!(term, "the leader command is started again in {}", HumanDuration(*delay));
             }
             Notice::LeadingIdle { term, left } => {
                 info!(term, "the boundary is kept for another {} (--min-hold)", HumanDuration(*left));
             }
-            Notice::LostAtRest { term, reason } => lost_at_rest(*term, *reason),
+            Notice::LostAtRest { term, reason } => self.lost_at_rest(*term, *reason),
             Notice::GivenUp { term, sits_out } => given_up(*term, *sits_out),
             Notice::NotAccepted { term, sits_out } => not_accepted(*term, *sits_out),
-            Notice::HookFailed { hook, failure } => hook_failed(*hook, *failure),
+            Notice::HookFailed { hook, failure } => hooks::failed(*hook, *failure),
             Notice::FollowerStarted { pid } => info!(pid, "follower started"),
-            Notice::FollowerEnded { end: CommandEnd::Exited(status) } => info!(status, "follower ended"),
-            Notice::FollowerEnded { end: CommandEnd::Killed { signal, .. } } => {
-                info!(signal = name(*signal), "follower ended");
-            }
+            Notice::FollowerEnded { end } => stops::follower_ended(*end),
             Notice::FollowerCannotStart(NotStarted::Failed(errno)) => {
                 let reason = std::io::Error::from_raw_os_error(*errno);
                 error!("the follower cannot be started: {reason}");
@@ -246,19 +273,6 @@ impl EventLog {
     }
 }
 
-fn lost_at_rest(term: u64, reason: Reason) {
-    match reason {
-        Reason::RunningOut => warn!(term, "the lease runs out; nothing is running"),
-        Reason::Lost
-        | Reason::CommandEnded
-        | Reason::CannotStart(_)
-        | Reason::NotAccepted
-        | Reason::Asked(_)
-        | Reason::Resigned
-        | Reason::KeeperDied => warn!(term, "leadership lost; nothing was running"),
-    }
-}
-
 fn given_up(term: u64, cooldown: Option<Duration>) {
     if let Some(time) = cooldown {
         warn!(
@@ -280,49 +294,6 @@ fn not_accepted(term: u64, cooldown: Option<Duration>) {
         );
     } else {
         warn!(term, "not leading without --on-elected: giving up");
-    }
-}
-
-fn stopping(term: u64, reason: Reason) {
-    match reason {
-        // Said already: the command ended, the keeper died.
-        Reason::CommandEnded | Reason::NotAccepted | Reason::KeeperDied => {}
-        Reason::CannotStart(errno) => {
-            let reason = std::io::Error::from_raw_os_error(errno);
-            // It is there: that was found out before campaigning.
-            let advice = match errno {
-                libc::ENOENT => "; is the interpreter that it names there?",
-                libc::ECANCELED => {
-                    "; its process was killed before exec: look for the sender (the OOM killer?) in the system's log"
-                }
-                _ => "",
-            };
-            error!(term, "the leader command cannot be executed: {reason}{advice}");
-        }
-        Reason::Asked(signal) => info!(term, signal = name(signal), "asked to stop: stopping the leader command"),
-        Reason::Resigned => info!(term, "asked to resign: stopping the leader command"),
-        Reason::RunningOut => warn!(term, "the lease runs out: stopping the leader command"),
-        Reason::Lost => warn!(term, "leadership lost: killing the leader command"),
-    }
-}
-
-/// Logs the failure of a hook. Only --on-elected has an effect on the leadership.
-fn hook_failed(hook: Hook, failure: HookFailure) {
-    let hook = match hook {
-        Hook::OnElected => "--on-elected",
-        Hook::OnOusted => "--on-ousted",
-        Hook::BackgroundHook(BackgroundHook::OnChange) => "--on-change",
-        Hook::BackgroundHook(BackgroundHook::OnError) => "--on-error",
-    };
-    match failure {
-        HookFailure::Ended(CommandEnd::Exited(status)) => warn!(status, "{hook} failed"),
-        HookFailure::Ended(CommandEnd::Killed { signal, .. }) => warn!(signal = name(signal), "{hook} failed"),
-        HookFailure::CannotStart(errno) => {
-            let reason = std::io::Error::from_raw_os_error(errno);
-            warn!("{hook} cannot be started: {reason}");
-        }
-        HookFailure::TimedOut => warn!("{hook} took longer than --hook-timeout, and was killed"),
-        HookFailure::NoKeeper => warn!("{hook} is not run, or not to its end: the keeper is dead"),
     }
 }
 
@@ -380,6 +351,8 @@ mod tests {
     use super::*;
     use std::io;
     use std::sync::{Arc, Mutex};
+
+    use elect_core::{Program, Reason};
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -511,10 +484,51 @@ mod tests {
         let lines = logged(|event_log| {
             event_log.notice(&Notice::Elected { term: 7 });
             event_log.store_note(NOW, &lost());
+            event_log.notice(&Notice::Stopping { term: 7, reason: Reason::Lost });
+            event_log.report_loss();
             event_log.notice(&Notice::Won { term: 8 });
             event_log.store_note(NOW, &lost());
         });
         let levels: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(levels, ["INFO", "WARN", "INFO"], "{lines:?}");
+        assert!(lines[1].contains("killing the leader command (it is not there)"), "{lines:?}");
+        // Nothing follows from it: the term is over already.
+        let lines = logged(|event_log| {
+            event_log.notice(&Notice::Elected { term: 7 });
+            event_log.store_note(NOW, &lost());
+            event_log.report_loss();
+            event_log.report_loss();
+        });
+        assert_eq!(lines.len(), 2, "{lines:?}");
+    }
+
+    #[test]
+    fn a_lease_that_runs_out_is_logged_with_the_reason() {
+        let runs_out = Notice::Stopping { term: 7, reason: Reason::RunningOut };
+        let lines = logged(|event_log| {
+            event_log.notice(&Notice::Elected { term: 7 });
+            event_log.store_note(NOW, &down());
+            event_log.notice(&runs_out);
+        });
+        assert_eq!(lines[2], "WARN the lease runs out: stopping the leader command (down) term=7");
+        let lines = logged(|event_log| event_log.notice(&runs_out));
+        assert!(lines[0].contains("was this process suspended"), "{lines:?}");
+    }
+
+    #[test]
+    fn leftovers_and_a_stop_that_takes_too_long_are_one_line_with_names_and_advice() {
+        let mut processes = elect_core::ProcessList::default();
+        for pid in [12, 13] {
+            processes.add(pid, || *b"nginx\0\0\0\0\0\0\0\0\0\0\0");
+        }
+        let program = Program::Command { term: 7 };
+        let lines = logged(|event_log| {
+            event_log.notice(&Notice::LeftBehind { program, processes });
+            event_log.notice(&Notice::StopTimedOut { program, after: Duration::from_secs(8), processes });
+        });
+        let names = "2 processes: nginx (pid 12), nginx (pid 13)";
+        assert!(lines[0].starts_with("WARN ") && lines[0].contains(names) && lines[0].contains("in the foreground"));
+        assert!(lines[1].contains(names) && lines[1].contains("--stop-timeout") && lines[1].contains("--stop-to"));
+        assert_eq!(lines.len(), 2, "{lines:?}");
     }
 }

@@ -41,7 +41,7 @@ impl From<Exit> for ExitCode {
 pub const RUN_EXIT_STATUSES: [(Exit, &str); 9] = [
     (Exit::Usage, "the command line makes no sense"),
     (Exit::Unavailable, "the store cannot be reached, and --no-wait or --wait sets an end to trying"),
-    (Exit::NotElected, "not elected, and --no-wait or --wait sets an end to waiting"),
+    (Exit::NotElected, "not elected, and --no-wait or --wait sets an end to waiting (--conflict-exit-code)"),
     (Exit::LeadershipLost, "leadership was lost, and --on-lost is exit (as it is with --no-wait or --wait)"),
     (Exit::Refused, "the store refuses at the first contact: permission, authentication"),
     (Exit::Failed, "elect itself failed"),
@@ -65,16 +65,16 @@ enum Ending {
 }
 
 /// Ends the program as its candidacy ended. A signal that ended the command ends elect too, so that a shell or an init
-/// sees what happened; PID 1 cannot die of one and says 128 + n.
+/// sees what happened; PID 1 cannot die of one and says 128 + n. `conflict` is `--conflict-exit-code`.
 #[must_use]
-pub fn status(outcome: &Outcome) -> ExitCode {
-    match ending(outcome) {
+pub fn status(outcome: &Outcome, conflict: Option<u8>) -> ExitCode {
+    match ending(outcome, conflict) {
         Ending::Status(status) => ExitCode::from(status),
         Ending::BySignal(signal) => die_by_signal(signal),
     }
 }
 
-fn ending(outcome: &Outcome) -> Ending {
+fn ending(outcome: &Outcome, conflict: Option<u8>) -> Ending {
     let exit = match *outcome {
         Outcome::Command(CommandEnd::Exited(status)) => return Ending::Status(status),
         Outcome::Command(CommandEnd::Killed { signal, escalated: false }) | Outcome::Stopped(signal) => {
@@ -83,7 +83,7 @@ fn ending(outcome: &Outcome) -> Ending {
         Outcome::Command(CommandEnd::Killed { escalated: true, .. }) => Exit::Escalated,
         Outcome::CannotStart(errno) => cannot_start(errno),
         Outcome::Refused => Exit::Refused,
-        Outcome::NotElected => Exit::NotElected,
+        Outcome::NotElected => return Ending::Status(conflict.unwrap_or(Exit::NotElected as u8)),
         Outcome::Unavailable => Exit::Unavailable,
         Outcome::LeadershipLost => Exit::LeadershipLost,
         Outcome::Unusable(_) | Outcome::KeeperDied => Exit::Failed,
@@ -151,7 +151,9 @@ mod tests {
             (unusable(), Ending::Status(125)),
             (Outcome::KeeperDied, Ending::Status(125)),
         ] {
-            assert_eq!(ending(&outcome), expected, "{outcome:?}");
+            assert_eq!(ending(&outcome, None), expected, "{outcome:?}");
+            let other = if outcome == Outcome::NotElected { Ending::Status(0) } else { expected };
+            assert_eq!(ending(&outcome, Some(0)), other, "{outcome:?}");
             if let Ending::Status(status @ (2 | 69..=127 | 137)) = expected
                 && !matches!(outcome, Outcome::Command(CommandEnd::Exited(_)))
             {

@@ -1,5 +1,6 @@
 //! Where log lines go: to stderr, through a thread, so that a full pipe never delays a renewal or a kill.
 
+mod keeper_line;
 mod writer;
 
 use std::fmt;
@@ -23,10 +24,11 @@ use crate::text::escaped;
 use elect_core::limits::{LINE_BYTES_MAX, cut_visibly};
 use elect_keeper::clock;
 
+pub use keeper_line::{KeeperLine, write_keeper_line};
 pub use writer::Guard;
 
 /// How lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 pub enum Format {
     /// For people.
     Text,
@@ -83,12 +85,7 @@ pub fn start(format: Format, verbosity: Verbosity, filter: Option<&str>) -> Resu
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
         Format::Text => {
-            let stamps = match (into_the_journal(), std::io::stderr().is_terminal()) {
-                (true, _) => Stamps::None,
-                (false, true) => Stamps::Time,
-                (false, false) => Stamps::Full,
-            };
-            let line = Line { stamps };
+            let line = Line { stamps: Stamps::of_stderr() };
             subscriber.with(layer.with_ansi(colours).event_format(line)).init();
         }
         Format::Json => {
@@ -127,6 +124,16 @@ enum Stamps {
     /// A terminal shows the time without the day.
     Time,
     Full,
+}
+
+impl Stamps {
+    fn of_stderr() -> Stamps {
+        match (into_the_journal(), std::io::stderr().is_terminal()) {
+            (true, _) => Stamps::None,
+            (false, true) => Stamps::Time,
+            (false, false) => Stamps::Full,
+        }
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for Line

@@ -50,6 +50,7 @@ mod secrets;
 mod signals;
 mod status;
 mod status_watch_wait;
+mod supervising;
 mod systemd;
 mod systemd_notify;
 mod terminal;

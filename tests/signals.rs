@@ -33,16 +33,19 @@ enum SignalEffect {
 
 use SignalEffect::{Ends, Ignores, Kills, Passes, Stops};
 
-/// The whole table, in the order of [`CandidateState`].
-const TABLE: [(Signal, [SignalEffect; 3]); 8] = [
+/// The whole table, in the order of [`CandidateState`], without a controlling terminal.
+const TABLE: [(Signal, [SignalEffect; 3]); 11] = [
     // signal          campaigning leading          stopping
     (Signal::SIGTERM, [Ends, Stops, Kills]),
     (Signal::SIGINT, [Ends, Stops, Kills]),
     (Signal::SIGQUIT, [Ends, Stops, Kills]),
-    (Signal::SIGHUP, [Ends, Passes("HUP"), Passes("HUP")]),
+    (Signal::SIGHUP, [Ignores, Passes("HUP"), Passes("HUP")]),
     (Signal::SIGUSR1, [Ignores, Passes("USR1"), Passes("USR1")]),
     (Signal::SIGUSR2, [Ignores, Passes("USR2"), Passes("USR2")]),
     (Signal::SIGWINCH, [Ignores, Passes("WINCH"), Passes("WINCH")]),
+    (Signal::SIGTSTP, [Ignores, Passes("TSTP"), Passes("TSTP")]),
+    (Signal::SIGTTIN, [Ignores, Passes("TTIN"), Passes("TTIN")]),
+    (Signal::SIGTTOU, [Ignores, Passes("TTOU"), Passes("TTOU")]),
     (Signal::SIGCONT, [Ignores, Ignores, Ignores]),
 ];
 
@@ -50,7 +53,7 @@ const STATES: [CandidateState; 3] = [CandidateState::Campaigning, CandidateState
 
 /// Says which signals it hears, and ends by those that stop it as soon as it may.
 const LISTENS: &str = "heard() { echo $1; [ $1 != TERM ] || [ ! -e $MAY_END ] || exit 5; }
-    for s in TERM INT QUIT HUP USR1 USR2 WINCH CONT; do trap \"heard $s\" $s; done
+    for s in TERM INT QUIT HUP USR1 USR2 WINCH TSTP TTIN TTOU CONT; do trap \"heard $s\" $s; done
     echo ready; while :; do sleep 0.02; done";
 
 /// A candidate in that state; who holds the boundary meanwhile, if it is not itself.
@@ -59,7 +62,11 @@ fn candidate_in(state: CandidateState, sandbox: &Sandbox) -> (CandidateProcess, 
     let _ = fs::remove_file(&may_end);
     let elect = |sandbox: &Sandbox| {
         let path = may_end.to_str().expect("plain text");
-        ElectCmd::new(sandbox).flag("--stop-timeout", "1h").variable("MAY_END", path).shell(LISTENS)
+        ElectCmd::new(sandbox)
+            .flag("--stop-timeout", "1h")
+            .variable("MAY_END", path)
+            .wrapped_by(["setsid"])
+            .shell(LISTENS)
     };
     if state == CandidateState::Campaigning {
         let leader = elect(sandbox).start();

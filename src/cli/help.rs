@@ -23,12 +23,15 @@ token: larger than that of every earlier leader), and ELECT_LEADER_ID, ELECT_LEA
 ELECT_LEADER_PORT, ELECT_LEADER_ADDR. ELECT_SOCKET is where assert, extend, resign and proclaim find its candidate. Inside \
 the command of another boundary there is ELECT_INSIDE, too: the boundaries around this one, one per line, the outermost \
 first; none of them can be campaigned for inside, in whichever store. A follower finds the same, with ELECT_ROLE=follower and its leader's details, but for \
-the term, which only a leader has. Hooks find what the command does, or a follower would; all of these read /dev/null.
+the term, which only a leader has. Hooks find what the command does, or a follower would, and ELECT_REASON: elected; for --on-ousted stopped, resigned, \
+command-ended, cannot-start, restart-limit, on-elected-failed, lease-expired, lost, keeper-died or campaigner-died; for \
+--on-change elected, another-leads or no-leader; for --on-error store-error. All of these read /dev/null.
 ";
 
 pub(super) const SIGNALS: &str = "\
 Signals: TERM, INT and QUIT stop what runs and give the boundary back; a second one kills at once. HUP, USR1, USR2 and \
-WINCH are passed on to the command, or to the follower; without either HUP stops, unless it was ignored at the start (nohup).
+WINCH, and without a terminal TSTP, TTIN, TTOU and CONT, are passed on to the main process of the command, or of the \
+follower. In a terminal HUP stops elect while neither runs, unless it was ignored at the start (nohup).
 
 In a terminal the command has the terminal: Ctrl-C is for the command alone, and if it ends the command, elect ends as well. \
 Ctrl-Z suspends both: with a lock file the leader goes on to lead, a lease on a server runs out; fg and bg go on. In a \

@@ -12,8 +12,9 @@ use super::{exit_for, fail, prepare, runtime};
 use crate::config::{Config, ProcessContext, RunFlags};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
-use crate::log::{self, StartError, Verbosity};
+use crate::log::{self, KeeperLine, StartError, Verbosity};
 use crate::setup::Setup;
+use crate::store::claim_release::{self, LastStep};
 use crate::store::url::StoreUrl;
 use crate::store::{Access, Candidacy, Identity, StoreError};
 use elect_keeper::{
@@ -50,7 +51,9 @@ pub fn run(flags: RunFlags) -> ExitCode {
     };
     close_inherited();
     // From here there are two processes, and only from here may there be threads.
-    let keeper = match Keeper::fork(Some(program), store.release(), config.containment) {
+    let identity = identity(&config);
+    prepare_last_step(&config, &identity, store, format);
+    let keeper = match Keeper::fork(Some(program), claim_release::depart, config.containment) {
         Ok(keeper) => keeper,
         Err(ForkError::Containment(error)) if error.is_refusal() => return fail(Exit::Refused, &error.to_string()),
         Err(error) => return fail(Exit::Failed, &error.to_string()),
@@ -68,10 +71,10 @@ pub fn run(flags: RunFlags) -> ExitCode {
             debug!(variable = unknown.name, "this variable is not read by elect");
         }
     }
-    let outcome = campaign(&config, store, &access, keeper);
+    let outcome = campaign(&config, identity, store, &access, keeper);
     drop(guard);
     match outcome {
-        Ok(outcome) => exit::status(&outcome),
+        Ok(outcome) => exit::status(&outcome, config.conflict_exit_code),
         Err(error) => {
             let exit = error.downcast_ref::<StoreError>().map_or(Exit::Failed, exit_for);
             fail(exit, &format!("{error:#}"))
@@ -98,22 +101,37 @@ fn program(config: &Config) -> Result<CommandSpec, FindError> {
         words: config.command.clone(),
         stop_signal: config.stop_signal,
         stop_timeout: config.stop_timeout,
+        stop_to: config.stop_to,
         min_hold: config.policy.min_hold,
         scripts: config.scripts.clone(),
     })
 }
 
+/// What the keeper needs for its last step, if the campaigner dies.
+fn prepare_last_step(config: &Config, identity: &Identity, store: StoreUrl<'_>, format: log::Format) {
+    claim_release::prepare(LastStep {
+        release: store.claim_release(),
+        request_timeout: config.timing.request_timeout(),
+        line: KeeperLine {
+            format,
+            boundary: config.boundary.to_string(),
+            name: identity.name.clone(),
+            id: identity.id.clone(),
+            term: None,
+            done: String::new(),
+        },
+    });
+}
+
 fn campaign(
     config: &Config,
+    identity: Identity,
     store: StoreUrl<'_>,
     access: &Access,
     keeper: Keeper,
 ) -> anyhow::Result<elect_core::Outcome> {
-    let candidacy = Candidacy {
-        boundary: config.boundary.clone(),
-        identity: identity(config),
-        ttl: config.timing.ttl().unwrap_or_default(),
-    };
+    let candidacy =
+        Candidacy { boundary: config.boundary.clone(), identity, ttl: config.timing.ttl().unwrap_or_default() };
     #[cfg(feature = "listen")]
     let listener = config.listen.as_ref().map(crate::http::bind).transpose()?;
     #[cfg(not(feature = "listen"))]

@@ -12,7 +12,7 @@ use clap::{Arg, ArgMatches, Command, Id};
 const STORE_VARIABLE: &str = "ELECT_STORE";
 
 /// Variables that belong to no flag. The first ones are read by elect, the others are set for commands and hooks.
-const WITHOUT_FLAG: [&str; 15] = [
+const WITHOUT_FLAG: [&str; 16] = [
     "ELECT_LOG",
     "ELECT_PASSWORD",
     "ELECT_BOUNDARY",
@@ -23,6 +23,7 @@ const WITHOUT_FLAG: [&str; 15] = [
     "ELECT_SOCKET",
     "ELECT_INSIDE",
     "ELECT_ERROR",
+    "ELECT_REASON",
     "ELECT_LEADER_ID",
     "ELECT_LEADER_NAME",
     "ELECT_LEADER_HOST",

@@ -30,7 +30,7 @@ pub fn watch(flags: &WatchFlags) -> ExitCode {
             Ok(store) => store,
             Err(error) => return fail(exit_for(&error), &error.to_string()),
         };
-        let signals = match Signals::listen() {
+        let signals = match Signals::listen(true) {
             Ok(signals) => signals,
             Err(error) => return fail(Exit::Failed, &format!("signals cannot be handled: {error}")),
         };

@@ -72,6 +72,23 @@ pub struct RunFlags {
     )]
     pub stop_timeout: Duration,
 
+    /// Which process gets the stop signal first: main, or its whole process group
+    ///
+    /// main: the main process, which knows its workers: they finish their work. Every other process of the command gets
+    /// the signal too, once the main process has ended, or when a quarter of the time is left (at most 2s): a shell that
+    /// waits for a child does not pass the signal on. group: the main process and the other members of its process group
+    /// get it at once, as after Ctrl-C.
+    #[arg(
+        long,
+        value_name = "WHICH",
+        env = "ELECT_STOP_TO",
+        default_value = "main",
+        hide_possible_values = true,
+        help_heading = "Stopping",
+        hide_short_help = true
+    )]
+    pub stop_to: StopToFlag,
+
     /// How the command's processes are contained: cgroup, pidns, tree
     ///
     /// Each tier finds every descendant and kills it at the end; tier tree does no more. cgroup adds a cgroup below
@@ -157,6 +174,19 @@ pub struct RunFlags {
     #[arg(long, value_name = "DURATION", env = "ELECT_WAIT", value_parser = parse_duration, help_heading = "Waiting")]
     pub wait: Option<Duration>,
 
+    /// The exit status instead of 75, if another candidate leads [default: 75]
+    ///
+    /// 0 is useful in cron: a host that is not elected has then nothing to report. Every other status stays as it is.
+    #[arg(
+        short = 'E',
+        long,
+        value_name = "STATUS",
+        env = "ELECT_CONFLICT_EXIT_CODE",
+        help_heading = "Waiting",
+        hide_short_help = true
+    )]
+    pub conflict_exit_code: Option<u8>,
+
     /// After a lost leadership [default: recampaign; exit with -n or --wait]
     ///
     /// The command is stopped in any case. exit: exit with 76. recampaign: campaign again with the same limit as at
@@ -188,6 +218,15 @@ pub struct RunFlags {
     /// With --follower or a hook the command may be left out: elect then leads and runs only those.
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// The processes that get the stop signal first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StopToFlag {
+    /// The main process
+    Main,
+    /// Its process group
+    Group,
 }
 
 /// Which ends of the command are followed by another start.

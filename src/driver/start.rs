@@ -17,7 +17,7 @@ use crate::http::HttpServer;
 use crate::job_control::JobControl;
 use crate::keeper_link::KeeperLink;
 use crate::leader_tracker::LeaderTracker;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::status::{StatusPublisher, StatusSnapshot};
 use crate::store::url::StoreUrl;
 use crate::store::worker::{self, Worker};
@@ -40,7 +40,8 @@ impl Driver {
         keeper: Keeper,
         listener: Option<TcpListener>,
     ) -> anyhow::Result<Driver> {
-        let signals = Signals::listen().context("signals cannot be handled")?;
+        let has_terminal = signals::has_controlling_terminal();
+        let signals = Signals::listen(has_terminal).context("signals cannot be handled")?;
         let alarm = Alarm::new().context("no timer")?;
         let (hints, events) = worker::channel();
         let store = url.open(access, hints.clone())?;
@@ -55,7 +56,7 @@ impl Driver {
         );
         debug!(id = candidacy.identity.id, keeper = keeper.pid(), "identity");
         if let Some(reason) = keeper.fallback() {
-            debug!("no cgroup for the command: {reason}");
+            info!(containment = keeper.containment(), "no cgroup for the command: {reason}");
         }
         let mut command_env = CommandEnv::new(&candidacy, &config.inside);
         let control = open_control_socket(&candidacy);
@@ -73,6 +74,7 @@ impl Driver {
             leader_tracker,
             command_env,
             has_command,
+            has_terminal,
             keeper: KeeperLink::new(keeper).context("the keeper's socket cannot be watched")?,
             worker,
             events,

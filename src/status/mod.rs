@@ -115,6 +115,11 @@ impl StatusPublisher {
             | Notice::NotElected
             | Notice::Unavailable
             | Notice::KeeperSilent
+            | Notice::LeftBehind { .. }
+            | Notice::StopTimedOut { .. }
+            | Notice::StopShortened { .. }
+            | Notice::Killing { .. }
+            | Notice::FollowerKilling
             | Notice::KeeperDied => {}
         }
     }

@@ -3,9 +3,8 @@
 use std::fmt;
 
 use super::bounds::Bounded;
-use super::claim_release::{self, ClaimRelease};
+use super::claim_release::ClaimRelease;
 use super::{Access, Notifier, Store, StoreError};
-use elect_keeper::Claim;
 
 type OpenStore = fn(&StoreUrl<'_>, &Access, Notifier) -> Result<Box<dyn Store>, StoreError>;
 
@@ -77,13 +76,10 @@ impl StoreUrl<'_> {
         matches!(self.kind.claim_release, ClaimRelease::Executed(_))
     }
 
-    /// The function that the keeper calls to release a claim of this kind of store.
+    /// How the keeper releases a claim of this kind of store.
     #[must_use]
-    pub fn release(&self) -> fn(Claim) {
-        match self.kind.claim_release {
-            ClaimRelease::InPlace(release) => release,
-            ClaimRelease::Executed(_) => claim_release::execute,
-        }
+    pub fn claim_release(&self) -> ClaimRelease {
+        self.kind.claim_release
     }
 }
 

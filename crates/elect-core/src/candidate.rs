@@ -73,6 +73,12 @@ impl Candidate {
         !self.context.follower.is_gone()
     }
 
+    /// Whether a command or a follower that has ended is to be started again.
+    #[must_use]
+    pub fn is_between_runs(&self) -> bool {
+        self.state.is_between_runs() || self.context.follower.is_between_runs()
+    }
+
     /// Whether it leads and its command runs, or would run if there were one.
     #[must_use]
     pub fn has_begun(&self) -> bool {
@@ -196,6 +202,18 @@ impl Candidate {
             FromKeeper::NoCommand { run } => self.route_run_message(now, run, KeeperInput::NoCommand),
             FromKeeper::NotStarted { run, why } => self.route_run_message(now, run, KeeperInput::NotStarted(why)),
             FromKeeper::Exited { run, end } => self.route_run_message(now, run, KeeperInput::Exited(end)),
+            FromKeeper::LeftBehind { run, processes } => {
+                if let Some(program) = self.context.program_of(run) {
+                    self.context.notice(Notice::LeftBehind { program, processes });
+                }
+                None
+            }
+            FromKeeper::StopTimedOut { run, processes } => {
+                if let Some(program) = self.context.program_of(run) {
+                    self.context.notice(Notice::StopTimedOut { program, after: self.context.stop_timeout, processes });
+                }
+                None
+            }
             FromKeeper::Expired { term } => self.is_current(term).then_some(Input::Keeper(KeeperInput::Expired)),
             FromKeeper::Empty { run } => {
                 let input = self.route_run_message(now, run, KeeperInput::Empty);

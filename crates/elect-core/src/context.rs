@@ -8,6 +8,7 @@ use crate::keeper_liveness::KeeperLiveness;
 use crate::mutation::Mutation;
 use crate::pending_requests::PendingRequests;
 use crate::policy::OnLost;
+use crate::resign_tracker::ResignTracker;
 use crate::restart_tracker::{AfterExit, RestartTracker};
 use crate::state::AfterRelease;
 use crate::store_requests::{StoreRequestKind, StoreRequests};
@@ -25,6 +26,7 @@ pub(crate) struct Context {
     pub(crate) keeper: KeeperLiveness,
     pub(crate) keeper_died: bool,
     pub(crate) restart_tracker: RestartTracker,
+    pub(crate) resign_tracker: ResignTracker,
     pub(crate) follower: Follower,
     pub(crate) pending_requests: PendingRequests,
     pub(crate) background_hooks: BackgroundHooks,
@@ -57,6 +59,7 @@ impl Context {
             keeper: KeeperLiveness::new(),
             keeper_died: false,
             restart_tracker: RestartTracker::new(policy.restart, policy.min_hold),
+            resign_tracker: ResignTracker::default(),
             follower: Follower::new(policy.follower, policy.restart),
             pending_requests: PendingRequests::default(),
             background_hooks: BackgroundHooks::default(),
@@ -140,6 +143,11 @@ impl Context {
         if self.store_requests.is_idle() { request_at } else { Time::NEVER }
     }
 
+    /// The program of the last start, if that has this number.
+    pub(crate) fn program_of(&self, run: RunId) -> Option<Program> {
+        self.program.filter(|_| self.run == run)
+    }
+
     /// Whether the last start was that of the leader command.
     pub(crate) fn last_start_is_command(&self) -> bool {
         matches!(self.program, Some(Program::Command { .. }))
@@ -156,6 +164,18 @@ impl Context {
             OnLost::Recampaign => AfterRelease::Campaign(None),
             OnLost::End if self.mutated(Mutation::CampaignsAgain) => AfterRelease::Campaign(None),
             OnLost::End => AfterRelease::Exit(Outcome::LeadershipLost),
+        }
+    }
+
+    /// The continuation after a resignation: behind the others, and later each time in a row.
+    pub(crate) fn after_resign(&mut self, now: Time) -> AfterRelease {
+        let rest = self.resign_tracker.resigned(now);
+        match self.after_loss() {
+            AfterRelease::Campaign(_) => AfterRelease::CampaignBehind(rest),
+            then @ (AfterRelease::CampaignAfter(_)
+            | AfterRelease::CampaignBehind(_)
+            | AfterRelease::CoolDown(_)
+            | AfterRelease::Exit(_)) => then,
         }
     }
 

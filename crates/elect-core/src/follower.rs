@@ -13,11 +13,12 @@
 use std::time::Duration;
 
 use crate::context::Context;
+use crate::end_report::EndReport;
 use crate::input::KeeperInput;
 use crate::mutation::Mutation;
 use crate::policy::{OnChange, Restart};
 use crate::restart_tracker::RestartBackoff;
-use crate::state::{SWEEP_INTERVAL, UNCONFIRMED_REPORT_INTERVAL};
+use crate::state::SWEEP_INTERVAL;
 use crate::{Action, CommandEnd, HookContext, KILL_ALLOWANCE, LeaderKey, Notice, Program, RunId, Time};
 
 /// There is no limit to a follower's restarts, so there is one to their pace.
@@ -69,7 +70,7 @@ struct FollowerStop {
     /// time that the tree then has counts from here.
     killed_at: Option<Time>,
     /// The time of the next notice that it still exists.
-    report_at: Time,
+    report: EndReport,
     /// When the campaigner sweeps what a dead keeper left it; never, if that lives (K4).
     sweep_at: Time,
 }
@@ -138,6 +139,11 @@ impl Follower {
         self.end.filter(|_| self.stop_asked)
     }
 
+    /// Whether it has ended by itself and is to be started again.
+    pub(super) fn is_between_runs(&self) -> bool {
+        self.start_at() != Time::NEVER
+    }
+
     fn start_at(&self) -> Time {
         match self.stage {
             FollowerStage::Gone { start_at } if self.leader.is_some() => start_at,
@@ -151,13 +157,16 @@ impl Follower {
         let FollowerStage::Stopping(stopping) = &self.stage else { return start_at };
         let kill_at = if stopping.killed_at.is_some() { Time::NEVER } else { stopping.kill_at };
         // The first report also wakes the states that wait for the end; the later ones are only reports.
-        kill_at.min(stopping.report_at).min(stopping.sweep_at)
+        kill_at.min(stopping.report.wake_at()).min(stopping.sweep_at)
     }
 }
 
 impl Context {
     /// Handles an observation of the leader.
     pub(super) fn leader_observed(&mut self, now: Time, leader: Option<LeaderKey>) {
+        if leader.is_some() {
+            self.resign_tracker.another_leads();
+        }
         let Some(on_change) = self.follower.on_change else { return };
         self.follower.leader = leader;
         // The follower goes on while there is no leader: the next one may be the same.
@@ -267,8 +276,8 @@ impl Context {
         }
         let kill_at = now + self.stop_timeout;
         self.act(Action::Stop { kill_at });
-        let (report_at, sweep_at) = (Time::NEVER, Time::NEVER);
-        let stopping = FollowerStop { run, why, kill_at, killed_at: None, report_at, sweep_at };
+        let (report, sweep_at) = (EndReport::NEVER, Time::NEVER);
+        let stopping = FollowerStop { run, why, kill_at, killed_at: None, report, sweep_at };
         self.follower.stage = FollowerStage::Stopping(stopping);
     }
 
@@ -280,7 +289,11 @@ impl Context {
         if std::mem::replace(&mut self.follower.stop_asked, true)
             && let FollowerStage::Stopping(stopping) = &mut self.follower.stage
         {
+            let is_early = now < stopping.kill_at;
             stopping.kill_at = stopping.kill_at.min(now);
+            if is_early {
+                self.notice(Notice::FollowerKilling);
+            }
             self.pass_follower_time(now);
         }
     }
@@ -291,7 +304,8 @@ impl Context {
         if let FollowerStage::Stopping(stopping) = &mut self.follower.stage {
             // A sweep is a kill.
             stopping.killed_at.get_or_insert(now);
-            (stopping.sweep_at, stopping.report_at) = (now, stopping.report_at.min(now + KILL_ALLOWANCE));
+            stopping.sweep_at = now;
+            stopping.report.bring_forward(now, now);
             self.pass_follower_time(now);
         }
     }
@@ -308,11 +322,10 @@ impl Context {
     pub(super) fn pass_follower_time(&mut self, now: Time) {
         let FollowerStage::Stopping(stopping) = &mut self.follower.stage else { return };
         if now >= stopping.kill_at && stopping.killed_at.is_none() {
-            (stopping.killed_at, stopping.report_at) = (Some(now), now + KILL_ALLOWANCE);
+            (stopping.killed_at, stopping.report) = (Some(now), EndReport::after_kill_at(now, now));
             self.actions.push(Action::Kill);
         }
-        if now >= stopping.report_at {
-            stopping.report_at = now + UNCONFIRMED_REPORT_INTERVAL;
+        if stopping.report.is_due(now) {
             self.actions.push(Action::Notice(Notice::FollowerUnconfirmed));
         }
         if now >= stopping.sweep_at {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Attempt, BackgroundHook, CommandEnd, LeaderKey, RequestId, RunId, Signal, Term, Time};
+use crate::{Attempt, BackgroundHook, CommandEnd, LeaderKey, ProcessList, RequestId, RunId, Signal, Term, Time};
 
 /// An event that a candidate handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +145,20 @@ pub enum FromKeeper {
         run: RunId,
         /// How.
         end: CommandEnd,
+    },
+    /// The main process has ended by itself and has left these processes behind; they get the stop signal (K10).
+    LeftBehind {
+        /// Of this start.
+        run: RunId,
+        /// Which.
+        processes: ProcessList,
+    },
+    /// These processes have got SIGKILL, because they had not ended when the time after the stop signal was over.
+    StopTimedOut {
+        /// Of this start.
+        run: RunId,
+        /// Which.
+        processes: ProcessList,
     },
     /// The kill deadline has passed and the tree is being killed.
     Expired {

@@ -48,6 +48,7 @@ mod background_hooks;
 pub mod boundary;
 mod candidate;
 mod context;
+mod end_report;
 mod follower;
 mod id;
 mod input;
@@ -60,8 +61,10 @@ mod outcome;
 mod pending_requests;
 mod phase;
 mod policy;
+mod process_list;
 #[cfg(any(test, feature = "test-support"))]
 pub mod proptest_support;
+mod resign_tracker;
 mod restart_tracker;
 #[cfg(test)]
 mod simulation;
@@ -77,10 +80,14 @@ pub use action::{Action, BackgroundHook, HookContext, Program, RequestError};
 pub use candidate::Candidate;
 pub use id::{Attempt, LeaderKey, RequestId, RunId, Signal, Term};
 pub use input::{Answer, BackgroundHookEnd, Campaigned, Event, FromKeeper, NotStarted, Renewed, TerminalEvent};
-pub use keeper::{ChildEnd, IdentitySource, KeeperAction, KeeperEvent, KeeperMachine, KeeperOrder, KeeperPolicy};
-pub use notice::{Hook, HookFailure, Notice, Reason};
+pub use keeper::{
+    ChildEnd, FinalReport, IdentitySource, KeeperAction, KeeperEvent, KeeperMachine, KeeperOrder, KeeperPolicy,
+    Recipients,
+};
+pub use notice::{Hook, HookFailure, KillCause, Notice, Reason};
 pub use outcome::{CommandEnd, Outcome};
 pub use phase::Phase;
-pub use policy::{CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen};
+pub use policy::{CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, StopTo};
+pub use process_list::{NamedProcess, PROCESSES_NAMED_MAX, ProcessList};
 pub use time::Time;
 pub use timing::{HumanDuration, KILL_ALLOWANCE, Lease, Timing, TimingError, TimingFlags, margin};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{BackgroundHook, CommandEnd, NotStarted, Signal, Term, TimingError};
+use crate::{BackgroundHook, CommandEnd, NotStarted, ProcessList, Program, Signal, Term, TimingError};
 
 /// A transition of an election, for the log and the status; each is reported once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,38 @@ pub enum Notice {
         /// How.
         end: CommandEnd,
     },
+    /// A main process has ended by itself and has left processes behind, which are being stopped (K10).
+    LeftBehind {
+        /// The program.
+        program: Program,
+        /// Which processes.
+        processes: ProcessList,
+    },
+    /// Processes were killed that had not ended in time after the stop signal.
+    StopTimedOut {
+        /// The program.
+        program: Program,
+        /// The stop time-out.
+        after: Duration,
+        /// Which processes.
+        processes: ProcessList,
+    },
+    /// The lease runs out while the command is being stopped: it has less time than it was given.
+    StopShortened {
+        /// In this term.
+        term: Term,
+        /// How long it has now.
+        left: Duration,
+    },
+    /// The command, which is being stopped, is killed before its time is over.
+    Killing {
+        /// In this term.
+        term: Term,
+        /// Why.
+        cause: KillCause,
+    },
+    /// The follower is killed at a second stop signal.
+    FollowerKilling,
     /// The command is being stopped.
     Stopping {
         /// In this term.
@@ -154,6 +186,17 @@ pub enum Reason {
     Lost,
     /// The keeper died.
     KeeperDied,
+}
+
+/// Why a command that is being stopped is killed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillCause {
+    /// A second stop signal.
+    SecondSignal,
+    /// The lease has run out.
+    LeaseRanOut,
+    /// The store says that the lease is not ours.
+    Lost,
 }
 
 /// A hook, by the name of its flag.

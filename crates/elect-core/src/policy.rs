@@ -34,6 +34,17 @@ pub enum OnChange {
     Ignore,
 }
 
+/// The processes that get the stop signal first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StopTo {
+    /// The main process, which knows its workers. The rest of the tree gets the signal when a quarter of the time is
+    /// left, and when the main process has ended.
+    #[default]
+    Main,
+    /// Its whole process group.
+    Group,
+}
+
 /// Which hooks there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag")]

@@ -32,8 +32,6 @@ use crate::{HookContext, Lease, Phase, Term, Time};
 
 /// The time that a win may wait for its verification where the store grants no ttl.
 const VERIFY_TIMEOUT_NO_TTL: Duration = Duration::from_secs(10);
-/// The interval between two notices that a killed tree still exists.
-pub(super) const UNCONFIRMED_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// The interval between two sweeps of the tree that a dead keeper left to the campaigner.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -109,6 +107,22 @@ impl State {
             | State::Ended => Step::Stay,
         };
         self.follow(context, now, step);
+    }
+
+    /// Whether a command that has ended is to be started again.
+    pub(super) fn is_between_runs(&self) -> bool {
+        match self {
+            State::LeadingIdle(idle) => idle.is_between_runs(),
+            State::Campaigning(_)
+            | State::Verifying(_)
+            | State::Leading(_)
+            | State::Stopping(_)
+            | State::OustedHook(_)
+            | State::Releasing(_)
+            | State::CoolingDown(_)
+            | State::StoppingFollower(_)
+            | State::Ended => false,
+        }
     }
 
     pub(super) fn facts(&self, context: &Context) -> Facts {

@@ -20,6 +20,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::containment::Tier;
+use super::handle::Departure;
 use super::namespace::Init;
 use super::protocol::{Channel, Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
 use super::spawn::{CommandSpec, ExecStatus, IdentityVars, Spawned};
@@ -107,12 +108,13 @@ impl KeeperLoop {
         }
     }
 
-    /// Runs until the campaigner is gone and the tree is empty. Returns the claim if it must still be released.
+    /// Runs until the campaigner is gone and the tree is empty. Returns the claim and the report of a keeper whose
+    /// campaigner has died; nothing after an orderly exit.
     ///
     /// # Errors
     ///
     /// The kernel refuses a timer or a signal descriptor: at the start, before any claim can exist.
-    pub fn run(mut self) -> nix::Result<Option<Claim>> {
+    pub fn run(mut self) -> nix::Result<Option<Departure>> {
         // SIGCHLD is blocked like all other signals and read from the descriptor.
         let child = SigSet::from_iter([Signal::SIGCHLD]);
         let children = SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
@@ -127,7 +129,9 @@ impl KeeperLoop {
             self.handle(KeeperEvent::RoundEnds);
             if let Some(exit) = self.exit {
                 self.tier.remove();
-                return Ok(self.claim.filter(|_| exit == ClaimAtExit::Released));
+                let had_claim = self.claim.is_some();
+                let claim = self.claim.filter(|_| exit == ClaimAtExit::Released);
+                return Ok(self.machine.final_report().map(|report| Departure { claim, had_claim, report }));
             }
             alarm.set(self.machine.wake_at(self.terminal.foreground_poll_at()));
             self.wait(&children, &alarm, remaining);

@@ -16,10 +16,21 @@ use super::spawn::CommandSpec;
 use super::sys::{self, Forked, Inherited, Reaped};
 use super::terminal::Terminal;
 use super::tree::{self, Scanner, SweepSlice};
-use elect_core::FromKeeper;
+use elect_core::{FinalReport, FromKeeper};
 
-/// Releases a claim as its store requires, in the keeper's process, after the campaigner's death (K2).
-pub type Release = fn(Claim);
+/// The last step of a keeper whose campaigner has died: releases the claim as its store requires, and reports (K2).
+pub type Release = fn(Departure);
+
+/// The things that a keeper has left when its campaigner has died and the tree is empty.
+#[derive(Debug)]
+pub struct Departure {
+    /// The claim, if it has to be released.
+    pub claim: Option<Claim>,
+    /// Whether there was a claim at all.
+    pub had_claim: bool,
+    /// What was done.
+    pub report: FinalReport,
+}
 
 /// Zombies reaped in one call, so that other work gets its turn.
 const REAP_BATCH: usize = 256;
@@ -292,9 +303,9 @@ fn run_keeper(
     // unlocked, so that no allocation fails for a limit on locked pages.
     let _ = mlockall(MlockAllFlags::MCL_CURRENT);
     match keeper_loop.run() {
-        Ok(Some(claim)) => {
+        Ok(Some(departure)) => {
             inherited.schedule_as_before();
-            release(claim);
+            release(departure);
             libc::EXIT_SUCCESS
         }
         Ok(None) => libc::EXIT_SUCCESS,

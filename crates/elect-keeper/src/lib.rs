@@ -25,6 +25,7 @@ mod handle;
 mod namespace;
 mod outbox;
 mod preexisting_children;
+mod process_list;
 mod protocol;
 mod reexec;
 mod spawn;
@@ -35,7 +36,7 @@ mod tests;
 mod tree;
 
 pub use containment::{Containment, NoContainment};
-pub use handle::{ForkError, Keeper, Release};
+pub use handle::{Departure, ForkError, Keeper, Release};
 pub use outbox::Outbox;
 pub use protocol::{Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
 pub use reexec::execute_self;

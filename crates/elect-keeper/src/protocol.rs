@@ -27,6 +27,8 @@ use encoder::Encoder;
 
 /// The maximum length of a message, enforced by the sender.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// The maximum length of a message of the keeper, which has no text but the names of a few processes.
+const ANSWER_BYTES_MAX: usize = 256;
 /// The maximum length of a variable's value in a message that had to be shrunk.
 pub const VALUE_BYTES_MAX: usize = 1024;
 
@@ -205,6 +207,8 @@ fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
         FromKeeper::Progress => message.tag(PROGRESS),
         FromKeeper::AllKilled => message.tag(ALL_KILLED),
         FromKeeper::Cleared { run } => message.tag(19).number(run),
+        FromKeeper::LeftBehind { run, processes } => message.tag(21).number(run).processes(&processes),
+        FromKeeper::StopTimedOut { run, processes } => message.tag(22).number(run).processes(&processes),
     };
     message.finish()
 }
@@ -232,6 +236,8 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
         PROGRESS => FromKeeper::Progress,
         ALL_KILLED => FromKeeper::AllKilled,
         19 => FromKeeper::Cleared { run: message.number()? },
+        21 => FromKeeper::LeftBehind { run: message.number()?, processes: message.processes()? },
+        22 => FromKeeper::StopTimedOut { run: message.number()?, processes: message.processes()? },
         _ => return None,
     };
     message.is_finished().then_some(decoded)
@@ -319,7 +325,7 @@ impl Channel {
 
     /// Receives a message from the keeper.
     pub fn receive_answer(&self) -> Received<Option<FromKeeper>> {
-        self.receive_with(&mut [0; 64], |bytes, _| decode_answer(bytes))
+        self.receive_with(&mut [0; ANSWER_BYTES_MAX], |bytes, _| decode_answer(bytes))
     }
 
     fn receive_with<T>(

@@ -16,7 +16,7 @@ use super::namespace::Init;
 use super::sys::{self, Exec, Forked, Inherited, Pointers};
 use super::terminal::{self, Terminal};
 use crate::clock;
-use elect_core::{BackgroundHook, Hooks, KeeperPolicy, NotStarted, Program, Time};
+use elect_core::{BackgroundHook, Hooks, KeeperPolicy, NotStarted, Program, StopTo, Time};
 
 /// The command receives the lock of the file store at this descriptor or the next free one, or at the highest free one
 /// that the limit allows (K9, 5.1).
@@ -60,6 +60,8 @@ pub struct CommandSpec {
     pub stop_signal: i32,
     /// The time between the stop signal and SIGKILL.
     pub stop_timeout: Duration,
+    /// The processes that get the stop signal first.
+    pub stop_to: StopTo,
     /// The time, from the command's first start in a term, for which the claim is kept even if only the keeper is left
     /// to keep it.
     pub min_hold: Duration,
@@ -123,6 +125,7 @@ impl CommandSpec {
         KeeperPolicy {
             stop_signal: elect_core::Signal(spec.map_or(libc::SIGTERM, |spec| spec.stop_signal)),
             stop_timeout: spec.map_or(Duration::ZERO, |spec| spec.stop_timeout),
+            stop_to: spec.map_or(StopTo::Main, |spec| spec.stop_to),
             min_hold: spec.map_or(Duration::ZERO, |spec| spec.min_hold),
             // Without a specification the spawn itself fails.
             has_command: spec.is_none_or(|spec| !spec.words.is_empty()),

@@ -60,6 +60,13 @@ impl Scanner {
         &self.found
     }
 
+    /// A few descendants, found without a walk through all.
+    pub fn first_descendants(&mut self, root: i32, most: usize) -> &[i32] {
+        self.seen.clear();
+        self.walk(root, &[], most, |_| (), &mut || ());
+        &self.found[..most.min(self.found.len())]
+    }
+
     /// The same, or nothing if the children of a process could not be listed.
     pub fn all_descendants(&mut self, root: i32, except: &[i32]) -> Option<&[i32]> {
         self.seen.clear();
@@ -329,19 +336,19 @@ fn leading_number(name: &[u8]) -> Option<u32> {
 }
 
 /// A short path built without allocating.
-struct Path {
+pub struct Path {
     text: [u8; 64],
     length: usize,
 }
 
 impl Path {
-    fn of(arguments: std::fmt::Arguments<'_>) -> Path {
+    pub fn of(arguments: std::fmt::Arguments<'_>) -> Path {
         let mut path = Path { text: [0; 64], length: 0 };
         path.write_fmt(arguments).expect("two numbers and the words between them fit");
         path
     }
 
-    fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text[..self.length]).expect("it was made of text")
     }
 }

@@ -49,8 +49,14 @@ pub enum KeeperAction {
     SignalDescendants {
         /// The signal.
         signal: Signal,
-        /// The groups that have had it.
-        except_groups: [Option<i32>; 2],
+        /// Which of them.
+        recipients: Recipients,
+    },
+    /// Name the descendants that live, without these and their descendants; the result is
+    /// [`KeeperEvent::DescendantsListed`](crate::KeeperEvent::DescendantsListed).
+    ListDescendants {
+        /// The main process of a background hook.
+        except: Option<i32>,
     },
     /// SIGKILL to every descendant and to every process of the cgroup; the result is
     /// [`KeeperEvent::TreeKilled`](crate::KeeperEvent::TreeKilled). The shell reports its progress to the campaigner
@@ -62,6 +68,8 @@ pub enum KeeperAction {
         /// ([`FromKeeper::AllKilled`](crate::FromKeeper::AllKilled)): not after the kill of a lone hook, beside which a
         /// program may be started at any time.
         reports_end: bool,
+        /// Whether the result names the processes that were killed.
+        lists: bool,
     },
     /// SIGKILL to the main process of a background hook, its group and its descendants.
     KillHook {
@@ -117,6 +125,17 @@ pub enum KeeperAction {
         /// Whether the claim has to be released (K2).
         releases: bool,
     },
+}
+
+/// The descendants that a signal is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipients {
+    /// Every one.
+    All,
+    /// Every one but these processes.
+    AllExcept([Option<i32>; 2]),
+    /// Every one but the members of these groups.
+    OutsideGroups([Option<i32>; 2]),
 }
 
 /// The order whose environment variables a program gets.

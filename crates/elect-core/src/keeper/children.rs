@@ -3,7 +3,7 @@
 use super::mutation::KeeperMutation;
 use super::tree::{CommandTree, MainProcess, Stop};
 use super::{ChildEnd, KeeperAction, KeeperMachine, SIGINT, SIGQUIT};
-use crate::{CommandEnd, FromKeeper, Program, Signal, Time};
+use crate::{CommandEnd, FromKeeper, ProcessList, Program, Signal, Time};
 
 impl KeeperMachine {
     pub(super) fn on_child_ended(&mut self, now: Time, pid: i32, end: ChildEnd) {
@@ -24,17 +24,29 @@ impl KeeperMachine {
     }
 
     fn on_main_ended(&mut self, now: Time, end: ChildEnd) {
-        let CommandTree::Alive { main, stop, init, .. } = &mut self.tree else { return };
+        let CommandTree::Alive { program, main, stop, init, .. } = &mut self.tree else { return };
         *main = MainProcess::Ended;
-        let (init, stop) = (*init, *stop);
+        let (program, init, stop) = (*program, *init, *stop);
         self.dismiss_init(init);
         let end = end.escalated_if(matches!(stop, Stop::Killing { .. }));
         self.send(FromKeeper::Exited { run: self.run, end });
+        self.note_final_end(program, end);
         self.adopt_finished_hook();
-        self.stop_descendants(now);
         self.take_terminal_back(end, !matches!(stop, Stop::NotRequested));
+        if matches!(stop, Stop::NotRequested) {
+            self.act(KeeperAction::ListDescendants { except: self.hook_group() });
+        }
+        self.stop_descendants(now);
         if self.mutated(KeeperMutation::MainAloneCounts) {
             self.on_no_children(false);
+        }
+    }
+
+    /// K10: processes that an ended main process has left behind are reported: a program that goes into the background
+    /// by itself ends here.
+    pub(super) fn on_descendants_listed(&mut self, processes: ProcessList) {
+        if processes.count > 0 {
+            self.send(FromKeeper::LeftBehind { run: self.run, processes });
         }
     }
 

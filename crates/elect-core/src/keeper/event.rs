@@ -1,6 +1,6 @@
 //! Everything that can happen to a keeper.
 
-use crate::{BackgroundHook, HookContext, NotStarted, Program, RunId, Signal, Term, TerminalEvent, Time};
+use crate::{BackgroundHook, HookContext, NotStarted, ProcessList, Program, RunId, Signal, Term, TerminalEvent, Time};
 
 /// An observation of the keeper's shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,11 @@ pub enum KeeperEvent {
     TreeKilled {
         /// Whether each process that was found is dying: only reaping is left.
         is_complete: bool,
+        /// The processes that were killed, if the action asked for them; otherwise none.
+        processes: ProcessList,
     },
+    /// The answer to [`KeeperAction::ListDescendants`](crate::KeeperAction::ListDescendants).
+    DescendantsListed(ProcessList),
     /// The main process of the command was looked at.
     TerminalChecked {
         /// The signal that has stopped it since the last look.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::mutation::KeeperMutation;
 use super::start::AwaitedSpawn;
-use super::tree::{CommandTree, MainProcess, Stop, next_backoff};
-use super::{CampaignerState, ChildEnd, ENOENT, KeeperAction, KeeperMachine, SIGKILL};
+use super::tree::{CommandTree, KillCause, MainProcess, Stop, next_backoff};
+use super::{CampaignerState, ChildEnd, ENOENT, KeeperAction, KeeperMachine, Recipients, SIGKILL};
 use crate::{BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, HookContext, Time};
 
 /// A background hook, or its leftovers if there is no tree.
@@ -79,7 +79,7 @@ impl KeeperMachine {
 
     /// Sends the stop signal to the leftovers of a hook that has no tree.
     pub(super) fn stop_hook_leftovers(&mut self) {
-        self.signal_descendants([None, None]);
+        self.signal_descendants(Recipients::All);
     }
 
     /// Makes the leftovers of an ended hook part of the tree.
@@ -95,7 +95,7 @@ impl KeeperMachine {
         if self.tree.is_empty() && !self.mutated(KeeperMutation::ForgetsLoneHook) {
             // K1: a kill that has begun goes on.
             let stop = match self.running_hook.as_ref().and_then(|hook| Some((hook.kill_at, hook.backoff?))) {
-                Some((retry_at, backoff)) => Stop::Killing { retry_at, backoff },
+                Some((retry_at, backoff)) => Stop::Killing { retry_at, backoff, cause: KillCause::Other },
                 None => Stop::NotRequested,
             };
             self.tree = CommandTree::Alive {
@@ -124,7 +124,7 @@ impl KeeperMachine {
             self.act(KeeperAction::KillInit { init });
         }
         if self.tree.is_empty() {
-            self.act(KeeperAction::KillTree { main: None, reports_end: false });
+            self.act(KeeperAction::KillTree { main: None, reports_end: false, lists: false });
         }
     }
 

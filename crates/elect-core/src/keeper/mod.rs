@@ -27,7 +27,7 @@
 //!
 //! [`KeeperEvent`] and [`KeeperAction`] list them. Three actions have a result that comes as the next event: `Spawn`,
 //! `SpawnHook` and `KillTree`. Each is the last action of the event that it follows from, so that no decision is made
-//! between the action and its result.
+//! between the action and its result. The results of `ListDescendants` and of the terminal's actions are only passed on.
 //!
 //! # The order of a round
 //!
@@ -55,6 +55,7 @@
 mod action;
 mod children;
 mod event;
+mod final_report;
 mod hook;
 mod mutation;
 mod orders;
@@ -67,10 +68,11 @@ mod tree;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::{FromKeeper, Hooks, Program, RunId, Signal, Term, Time};
+use crate::{FromKeeper, Hooks, Program, RunId, Signal, StopTo, Term, Time};
 
-pub use action::{IdentitySource, KeeperAction};
+pub use action::{IdentitySource, KeeperAction, Recipients};
 pub use event::{ChildEnd, KeeperEvent, KeeperOrder};
+pub use final_report::FinalReport;
 use hook::RunningHook;
 #[cfg(test)]
 pub(crate) use mutation::KeeperMutation;
@@ -95,6 +97,8 @@ const OUTBOX_ROOM: usize = 16;
 pub struct KeeperPolicy {
     /// The signal that asks a tree to stop.
     pub stop_signal: Signal,
+    /// The processes that get it first.
+    pub stop_to: StopTo,
     /// The time between the stop signal and SIGKILL.
     pub stop_timeout: Duration,
     /// The time, from the command's first start in a term, for which the claim is kept without a campaigner.
@@ -125,6 +129,8 @@ pub struct KeeperMachine {
     hold: Option<ClaimHold>,
     /// Signals for a main process that has not executed yet: before exec a signal would end it or be lost.
     pending_signals: Vec<Signal>,
+    /// What has been done since the campaigner's death.
+    final_report: FinalReport,
     /// Messages that the socket has not taken yet.
     outbox: VecDeque<FromKeeper>,
     actions: VecDeque<KeeperAction>,
@@ -172,6 +178,7 @@ impl KeeperMachine {
             pending_ousted_hook: None,
             hold: None,
             pending_signals: Vec::new(),
+            final_report: FinalReport::default(),
             outbox: VecDeque::with_capacity(BUFFER),
             actions: VecDeque::with_capacity(BUFFER),
             #[cfg(test)]
@@ -195,7 +202,8 @@ impl KeeperMachine {
             KeeperEvent::NotExecuted(why) => self.on_not_executed(why),
             KeeperEvent::ChildEnded { pid, end } => self.on_child_ended(now, pid, end),
             KeeperEvent::NoChildren { is_cgroup_populated } => self.on_no_children(is_cgroup_populated),
-            KeeperEvent::TreeKilled { is_complete } => self.on_tree_killed(now, is_complete),
+            KeeperEvent::TreeKilled { is_complete, processes } => self.on_tree_killed(now, is_complete, processes),
+            KeeperEvent::DescendantsListed(processes) => self.on_descendants_listed(processes),
             KeeperEvent::TerminalChecked { stopped_by } => self.on_terminal_checked(stopped_by),
             KeeperEvent::TerminalChanged(event) => self.outbox.push_back(FromKeeper::Terminal(event)),
             KeeperEvent::MessageSent => drop(self.outbox.pop_front()),
@@ -263,7 +271,7 @@ impl KeeperMachine {
         };
         let stop = match *stop {
             Stop::NotRequested => foreground_poll_at.min(*until),
-            Stop::Terminating { kill_at } => kill_at.min(*until),
+            Stop::Terminating { kill_at, .. } => kill_at.min(*until).min(stop.rest_at()),
             Stop::Killing { retry_at, .. } => retry_at,
         };
         deadline.min(stop).min(hook_wake_at)
@@ -341,6 +349,10 @@ impl KeeperMachine {
             program.map(|program| discriminant(&program)).hash(state);
             (discriminant(main), discriminant(stop), init.is_some()).hash(state);
         }
+    }
+
+    pub(crate) fn stop_to(&self) -> StopTo {
+        self.policy.stop_to
     }
 
     pub(crate) fn has_actions(&self) -> bool {

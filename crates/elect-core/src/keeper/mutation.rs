@@ -35,6 +35,10 @@ pub(crate) enum KeeperMutation {
     IgnoresCgroup,
     /// A command that has to end stays stopped by the terminal.
     LeavesStopped,
+    /// 6: with `--stop-to main` the other processes get no stop signal before the end of the time.
+    RestNeverSignalled,
+    /// K10: the processes that the main process leaves behind get no stop signal.
+    RestNotSignalled,
     /// K6: the end of the main process counts as an empty tree.
     MainAloneCounts,
 }

@@ -18,7 +18,7 @@ impl KeeperMachine {
             }
             KeeperOrder::Stop { kill_at } => {
                 self.take_over_hook_leftovers();
-                self.stop(kill_at);
+                self.stop(now, kill_at);
             }
             KeeperOrder::Kill => {
                 self.take_over_hook_leftovers();
@@ -44,6 +44,9 @@ impl KeeperMachine {
             return;
         }
         self.campaigner = CampaignerState::Gone;
+        if let CommandTree::Alive { program, .. } = &self.tree {
+            self.final_report.program = *program;
+        }
         self.begin_final_stop(now);
     }
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{BackgroundHook, BackgroundHookEnd, CommandEnd, HookContext, NotStarted, TerminalEvent};
+use crate::{BackgroundHook, BackgroundHookEnd, CommandEnd, HookContext, NotStarted, ProcessList, TerminalEvent};
 
 const TERM: Term = 7;
 const MAIN: i32 = 100;
@@ -18,6 +18,7 @@ fn policy() -> KeeperPolicy {
     let timeout = Duration::from_secs(5);
     KeeperPolicy {
         stop_signal: SIGTERM,
+        stop_to: StopTo::Main,
         stop_timeout: Duration::from_secs(8),
         min_hold: Duration::ZERO,
         has_command: true,
@@ -92,6 +93,11 @@ impl Scene {
     }
 }
 
+/// The result of a kill that names no process.
+fn killed_tree(is_complete: bool) -> KeeperEvent {
+    KeeperEvent::TreeKilled { is_complete, processes: ProcessList::default() }
+}
+
 const NONE_LEFT: KeeperEvent = KeeperEvent::NoChildren { is_cgroup_populated: false };
 
 #[test]
@@ -99,12 +105,12 @@ fn a_tree_is_killed_by_its_deadline_and_again_until_it_is_empty() {
     let mut scene = Scene::running(1_000);
     assert_eq!(scene.0.wake_at(Time::NEVER), at(1_000));
     assert_eq!(scene.on(999, KeeperEvent::RoundBegins), []);
-    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true };
+    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true, lists: false };
     assert_eq!(scene.on(1_000, KeeperEvent::RoundBegins), [KeeperAction::ScheduleFirst, kill]);
-    assert_eq!(scene.on(1_003, KeeperEvent::TreeKilled { is_complete: false }), []);
+    assert_eq!(scene.on(1_003, killed_tree(false)), []);
     assert_eq!(scene.0.wake_at(Time::NEVER), at(1_008), "swept again after a pause");
     assert_eq!(scene.on(1_008, KeeperEvent::RoundBegins).len(), 2);
-    assert_eq!(scene.on(1_018, KeeperEvent::TreeKilled { is_complete: true }), [KeeperAction::ScheduleAsBefore]);
+    assert_eq!(scene.on(1_018, killed_tree(true)), [KeeperAction::ScheduleAsBefore]);
     assert_eq!(scene.0.wake_at(Time::NEVER), at(1_058), "four times as long as the sweep has taken");
     let end = ChildEnd::Killed(SIGKILL);
     let taken_back = KeeperAction::TakeTerminalBack { group: MAIN, with_modes: true, interrupted_by: None };
@@ -149,7 +155,7 @@ fn a_refused_start_is_cleared_when_its_child_and_its_init_have_been_reaped() {
 fn a_deadline_that_has_killed_stays_where_it_was() {
     let mut scene = Scene::running(1_000);
     let _ = scene.on(1_000, KeeperEvent::RoundBegins);
-    let _ = scene.on(1_001, KeeperEvent::TreeKilled { is_complete: true });
+    let _ = scene.on(1_001, killed_tree(true));
     let _ = scene.ends(1_002, MAIN);
     let _ = scene.on(1_002, NONE_LEFT);
     let _ = scene.messages();
@@ -168,7 +174,7 @@ fn the_time_out_of_a_hook_wakes_the_keeper() {
     let _ = scene.on(2, KeeperEvent::Spawned { pid: MAIN, init: None });
     let _ = scene.on(3, KeeperEvent::Executed);
     assert_eq!(scene.0.wake_at(Time::NEVER), at(5_002));
-    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true };
+    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true, lists: false };
     assert_eq!(scene.on(5_002, KeeperEvent::RoundBegins), [KeeperAction::ScheduleFirst, kill]);
 }
 
@@ -212,7 +218,7 @@ fn a_death_by_sigkill_is_an_escalation_if_the_keeper_has_sent_it() {
         let mut scene = Scene::running(60_000);
         if let Some(order) = order {
             let _ = scene.order(10, order);
-            let _ = scene.on(10, KeeperEvent::TreeKilled { is_complete: true });
+            let _ = scene.on(10, killed_tree(true));
         }
         let _ = scene.on(11, KeeperEvent::ChildEnded { pid: MAIN, end: ChildEnd::Killed(SIGKILL) });
         let end = CommandEnd::Killed { signal: SIGKILL, escalated };
@@ -225,17 +231,17 @@ fn a_repeated_stop_or_kill_brings_the_end_forward_and_signals_once() {
     let mut scene = Scene::running(60_000);
     assert_eq!(scene.order(10, KeeperOrder::Stop { kill_at: at(9_000) }).len(), 2);
     assert_eq!(scene.order(20, KeeperOrder::Stop { kill_at: at(500) }), [], "no second signal");
-    assert_eq!(scene.0.wake_at(Time::NEVER), at(500));
+    assert_eq!(scene.0.wake_at(Time::NEVER), at(380), "a quarter before the end");
     assert_eq!(scene.order(30, KeeperOrder::Stop { kill_at: at(8_000) }), []);
-    assert_eq!(scene.0.wake_at(Time::NEVER), at(500));
-    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true };
+    assert_eq!(scene.0.wake_at(Time::NEVER), at(380));
+    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true, lists: false };
     for millis in [40, 41] {
         assert_eq!(
             scene.order(millis, KeeperOrder::Kill),
             [KeeperAction::ScheduleFirst, kill],
             "each order is followed"
         );
-        let _ = scene.on(millis, KeeperEvent::TreeKilled { is_complete: false });
+        let _ = scene.on(millis, killed_tree(false));
     }
 }
 
@@ -255,17 +261,20 @@ fn a_hook_and_what_it_left_behind_are_part_of_the_tree() {
     let mut scene = Scene::running(60_000);
     scene.add_hook(HookContext::WithRun(1));
     let stopped = scene.order(10, KeeperOrder::Stop { kill_at: at(500) });
-    for main in [MAIN, HOOK] {
-        assert!(stopped.contains(&KeeperAction::SignalGroup { main, signal: SIGTERM }), "{stopped:?}");
+    for pid in [MAIN, HOOK] {
+        assert!(stopped.contains(&KeeperAction::SignalProcess { pid, signal: SIGTERM }), "{stopped:?}");
     }
     let left = scene.ends(20, MAIN);
-    let except_groups = [Some(MAIN), Some(HOOK)];
-    assert_eq!(left[0], KeeperAction::SignalDescendants { signal: SIGTERM, except_groups }, "no second signal");
+    let recipients = Recipients::AllExcept([None, Some(HOOK)]);
+    let signal = KeeperAction::SignalDescendants { signal: SIGTERM, recipients };
+    assert_eq!(left.last(), Some(&signal), "the hook gets no second signal");
     let _ = scene.ends(30, HOOK);
     assert!(
         scene.messages().contains(&FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Exited(0))))
     );
     assert_eq!(scene.0.wake_at(Time::NEVER), at(500), "the rest has until then");
+    let _ = scene.on(380, KeeperEvent::RoundBegins);
+    assert_eq!(scene.on(400, KeeperEvent::RoundBegins), [], "and no second signal");
 }
 
 #[test]
@@ -288,7 +297,9 @@ fn without_its_campaigner_it_stops_the_tree_then_runs_the_hook_then_releases() {
     let _ = scene.on(2, KeeperEvent::Spawned { pid: MAIN, init: None });
     let _ = scene.on(3, KeeperEvent::Executed);
     let stopped = scene.on(10, KeeperEvent::CampaignerGone);
-    assert_eq!(stopped[0], KeeperAction::SignalGroup { main: MAIN, signal: SIGTERM });
+    assert_eq!(stopped[0], KeeperAction::SignalProcess { pid: MAIN, signal: SIGTERM });
+    assert_eq!(scene.0.wake_at(Time::NEVER), at(1_000) - Duration::from_micros(247_500), "the rest of the tree");
+    let _ = scene.on(753, KeeperEvent::RoundBegins);
     assert_eq!(scene.0.wake_at(Time::NEVER), at(1_000), "within the deadline in force");
     let _ = scene.ends(20, MAIN);
     let _ = scene.on(20, NONE_LEFT);
@@ -302,6 +313,20 @@ fn without_its_campaigner_it_stops_the_tree_then_runs_the_hook_then_releases() {
     let _ = scene.ends(30, MAIN + 1);
     let _ = scene.on(30, NONE_LEFT);
     assert_eq!(scene.on(30, KeeperEvent::RoundEnds), [KeeperAction::Exit { releases: true }]);
+    let (program, exited) = (Some(Program::Command { term: TERM }), Some(CommandEnd::Exited(0)));
+    let report = FinalReport { program, end: exited, ousted_hook_end: exited };
+    assert_eq!(scene.0.final_report(), Some(report), "for its one line in the log");
+}
+
+#[test]
+fn a_keeper_that_is_dismissed_has_nothing_to_report() {
+    let mut scene = Scene::running(60_000);
+    assert_eq!(scene.0.final_report(), None);
+    let _ = scene.order(10, KeeperOrder::Dismiss);
+    assert_eq!(scene.0.final_report(), None);
+    let mut scene = Scene::new();
+    let _ = scene.on(10, KeeperEvent::CampaignerGone);
+    assert_eq!(scene.0.final_report(), Some(FinalReport::default()));
 }
 
 #[test]
@@ -340,7 +365,7 @@ fn the_kill_of_a_lone_hook_is_not_reported_as_that_of_a_tree() {
     let due = scene.0.wake_at(Time::NEVER);
     scene.0.handle(due, KeeperEvent::RoundBegins);
     assert_eq!(scene.0.next_action(), Some(KeeperAction::KillHook { main: MAIN }));
-    assert_eq!(scene.0.next_action(), Some(KeeperAction::KillTree { main: None, reports_end: false }));
+    assert_eq!(scene.0.next_action(), Some(KeeperAction::KillTree { main: None, reports_end: false, lists: false }));
 }
 
 #[test]
@@ -354,6 +379,81 @@ fn a_stopped_command_is_handled_by_the_terminal_unless_it_has_to_end() {
     let _ = scene.order(20, KeeperOrder::Stop { kill_at: Time::NEVER });
     assert_eq!(scene.on(21, stopped), [KeeperAction::ContinueGroup { main: MAIN }]);
     assert_eq!(scene.order(22, KeeperOrder::Resume), [], "it is not given the terminal any more");
+}
+
+/// `--stop-to main`: the main process knows its workers. One that does not is helped before the time is over.
+#[test]
+fn the_rest_of_a_tree_gets_the_stop_signal_when_a_quarter_of_the_time_is_left() {
+    let mut scene = Scene::running(60_000);
+    let signal = KeeperAction::SignalProcess { pid: MAIN, signal: SIGTERM };
+    let stopped = scene.order(1_000, KeeperOrder::Stop { kill_at: at(9_000) });
+    assert_eq!(stopped, [signal, KeeperAction::ContinueGroup { main: MAIN }]);
+    assert_eq!(scene.0.wake_at(Time::NEVER), at(7_000));
+    assert_eq!(scene.on(6_999, KeeperEvent::RoundBegins), []);
+    let recipients = Recipients::AllExcept([Some(MAIN), None]);
+    let rest = KeeperAction::SignalDescendants { signal: SIGTERM, recipients };
+    assert_eq!(scene.on(7_000, KeeperEvent::RoundBegins), [rest]);
+    assert_eq!(scene.on(7_001, KeeperEvent::RoundBegins), [], "once");
+    let ended = scene.ends(7_500, MAIN);
+    assert!(!ended.iter().any(|action| matches!(action, KeeperAction::SignalDescendants { .. })), "{ended:?}");
+}
+
+/// `--stop-to group`: the group gets the signal at once, and the others when the main process has ended.
+#[test]
+fn a_group_gets_the_stop_signal_as_a_whole() {
+    let mut scene = Scene(KeeperMachine::new(KeeperPolicy { stop_to: StopTo::Group, ..policy() }));
+    scene.arm(60_000);
+    let _ = scene.order(1, KeeperOrder::Start { program: Program::Command { term: TERM }, run: 1 });
+    let _ = scene.on(2, KeeperEvent::Spawned { pid: MAIN, init: None });
+    let _ = scene.on(3, KeeperEvent::Executed);
+    let stopped = scene.order(1_000, KeeperOrder::Stop { kill_at: at(9_000) });
+    assert_eq!(stopped[0], KeeperAction::SignalGroup { main: MAIN, signal: SIGTERM });
+    assert_eq!(scene.0.wake_at(Time::NEVER), at(9_000), "no second signal in between");
+    let recipients = Recipients::OutsideGroups([Some(MAIN), None]);
+    let rest = KeeperAction::SignalDescendants { signal: SIGTERM, recipients };
+    assert_eq!(scene.ends(2_000, MAIN).last(), Some(&rest));
+}
+
+#[test]
+fn without_any_time_there_is_no_stop_signal() {
+    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true, lists: true };
+    let mut scene = Scene::running(60_000);
+    assert_eq!(scene.order(10, KeeperOrder::Stop { kill_at: at(10) }), [KeeperAction::ScheduleFirst, kill]);
+
+    let mut scene = Scene(KeeperMachine::new(KeeperPolicy { stop_timeout: Duration::ZERO, ..policy() }));
+    scene.arm(60_000);
+    let _ = scene.order(1, KeeperOrder::Start { program: Program::Command { term: TERM }, run: 1 });
+    let _ = scene.on(2, KeeperEvent::Spawned { pid: MAIN, init: None });
+    let _ = scene.on(3, KeeperEvent::Executed);
+    let ended = scene.ends(20, MAIN);
+    let kill = KeeperAction::KillTree { main: None, reports_end: true, lists: true };
+    assert_eq!(ended.last(), Some(&kill), "{ended:?}");
+}
+
+/// K10: a program that goes into the background by itself must not end without a word.
+#[test]
+fn processes_that_the_main_process_has_left_behind_are_named_before_they_are_stopped() {
+    let mut processes = ProcessList::default();
+    processes.add(101, || *b"nginx\0\0\0\0\0\0\0\0\0\0\0");
+    let mut scene = Scene::running(60_000);
+    let ended = scene.ends(20, MAIN);
+    let all = KeeperAction::SignalDescendants { signal: SIGTERM, recipients: Recipients::All };
+    assert_eq!(ended[1..], [KeeperAction::ListDescendants { except: None }, all]);
+    let _ = scene.on(20, KeeperEvent::DescendantsListed(processes));
+    let exited = FromKeeper::Exited { run: 1, end: CommandEnd::Exited(0) };
+    assert_eq!(scene.messages(), [exited, FromKeeper::LeftBehind { run: 1, processes }]);
+
+    // After a stop it is no surprise that some take longer than others, unless they have to be killed.
+    let mut scene = Scene::running(60_000);
+    let _ = scene.order(10, KeeperOrder::Stop { kill_at: at(500) });
+    let ended = scene.ends(20, MAIN);
+    assert!(!ended.contains(&KeeperAction::ListDescendants { except: None }), "{ended:?}");
+    let kill = KeeperAction::KillTree { main: None, reports_end: true, lists: true };
+    assert_eq!(scene.on(500, KeeperEvent::RoundBegins), [KeeperAction::ScheduleFirst, kill]);
+    let _ = scene.on(501, KeeperEvent::TreeKilled { is_complete: true, processes });
+    assert_eq!(scene.messages(), [exited, FromKeeper::StopTimedOut { run: 1, processes }]);
+    let again = scene.on(600, KeeperEvent::RoundBegins);
+    assert!(again.contains(&KeeperAction::KillTree { main: None, reports_end: true, lists: false }), "named once");
 }
 
 /// K3: no event returns more actions than there was room for at the start, and no order of events breaks an invariant
@@ -388,7 +488,7 @@ fn no_order_of_events_needs_more_room_or_grows_a_second_tree() {
                         scene.0.handle(at(now), KeeperEvent::Spawned { pid, init: None });
                     }
                     KeeperAction::KillTree { .. } => {
-                        scene.0.handle(at(now), KeeperEvent::TreeKilled { is_complete: rng.bool() });
+                        scene.0.handle(at(now), killed_tree(rng.bool()));
                     }
                     KeeperAction::Exit { .. } => assert!(living.is_empty(), "seed {seed}: it leaves a child behind"),
                     KeeperAction::KeepIdentity
@@ -396,6 +496,7 @@ fn no_order_of_events_needs_more_room_or_grows_a_second_tree() {
                     | KeeperAction::ContinueGroup { .. }
                     | KeeperAction::SignalProcess { .. }
                     | KeeperAction::SignalDescendants { .. }
+                    | KeeperAction::ListDescendants { .. }
                     | KeeperAction::KillHook { .. }
                     | KeeperAction::KillInit { .. }
                     | KeeperAction::DismissInit { .. }

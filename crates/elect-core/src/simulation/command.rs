@@ -10,7 +10,7 @@ use super::choices::SimRng;
 use super::clock::ms;
 use super::states::StateHasher;
 use crate::KILL_ALLOWANCE;
-use crate::{ChildEnd, NotStarted, Program, RunId, Signal, Term, Time};
+use crate::{ChildEnd, NotStarted, Program, Recipients, RunId, Signal, Term, Time};
 
 pub(super) const SIGHUP: Signal = Signal(1);
 pub(super) const SIGTERM: Signal = Signal(15);
@@ -105,6 +105,8 @@ struct Process {
     on_stop: Option<Duration>,
     end: ChildEnd,
     is_killed: bool,
+    /// It has got the stop signal.
+    is_asked: bool,
     /// It has left the group of the main process (setsid).
     has_left_group: bool,
     kind: ProcessKind,
@@ -120,6 +122,7 @@ impl Process {
             on_stop,
             end,
             is_killed: false,
+            is_asked: false,
             has_left_group: false,
             kind: ProcessKind::Ordinary,
         }
@@ -341,11 +344,13 @@ impl Tree {
         self.processes.first().is_some_and(|main| main.pid == pid && main.life != Life::Reaped)
     }
 
-    /// The stop signal, to the group of the main process, or to all but those in these groups.
+    /// The stop signal.
     pub(super) fn stop(&mut self, now: Duration, reach: Reach) {
         let group = self.main_pid();
         let is_reached = |process: &Process| match reach {
+            Reach::Process(pid) => process.pid == pid,
             Reach::Group => !process.has_left_group,
+            Reach::ExceptProcesses(pids) => !pids.contains(&Some(process.pid)),
             Reach::Except(groups) => process.has_left_group || group.is_none() || !groups.contains(&group),
         };
         for process in self.processes.iter_mut().filter(|process| process.life == Life::Alive && is_reached(process)) {
@@ -356,6 +361,7 @@ impl Tree {
             if process.kind == ProcessKind::Foreign {
                 continue;
             }
+            process.is_asked = true;
             if !process.has_left_group && self.suspension != Suspension::None {
                 continue;
             }
@@ -400,8 +406,19 @@ impl Tree {
     pub(super) fn resume(&mut self, now: Duration) {
         let was_suspended = std::mem::replace(&mut self.suspension, Suspension::None) != Suspension::None;
         if was_suspended && self.stopped.is_some() {
-            self.stop(now, Reach::Group);
+            let is_asked = |process: &&Process| process.is_asked && !process.has_left_group;
+            let asked: Vec<i32> = self.processes.iter().filter(is_asked).map(|process| process.pid).collect();
+            for pid in asked {
+                self.stop(now, Reach::Process(pid));
+            }
         }
+    }
+
+    /// Whether a process lives that the stop signal could have reached and has not.
+    pub(super) fn has_unsignalled(&self) -> bool {
+        let is_it = |process: &Process| process.kind == ProcessKind::Ordinary && !process.is_asked && process.pid > 0;
+        self.exec == ExecProgress::Executed
+            && self.processes.iter().any(|process| process.life == Life::Alive && !process.is_killed && is_it(process))
     }
 
     /// SIGKILL. Each process disappears within the kill allowance, unless it is stuck in the kernel. Returns what was
@@ -531,10 +548,24 @@ pub(super) struct Obstacles {
 /// The processes that a signal reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
+    /// One process.
+    Process(i32),
     /// The group of the main process.
     Group,
+    /// Every process but these.
+    ExceptProcesses([Option<i32>; 2]),
     /// Every process but the members of these groups.
     Except([Option<i32>; 2]),
+}
+
+impl Reach {
+    pub(super) fn of(recipients: Recipients) -> Reach {
+        match recipients {
+            Recipients::All => ALL,
+            Recipients::AllExcept(pids) => Reach::ExceptProcesses(pids),
+            Recipients::OutsideGroups(groups) => Reach::Except(groups),
+        }
+    }
 }
 
 /// Every process.

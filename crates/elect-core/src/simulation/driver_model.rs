@@ -312,6 +312,11 @@ impl Simulation {
             Notice::CommandEnded { .. }
             | Notice::TermTooLow { .. }
             | Notice::Started { .. }
+            | Notice::LeftBehind { .. }
+            | Notice::StopTimedOut { .. }
+            | Notice::StopShortened { .. }
+            | Notice::Killing { .. }
+            | Notice::FollowerKilling
             | Notice::Stopping { .. }
             | Notice::Restarting { .. }
             | Notice::LeadingIdle { .. }

@@ -1,14 +1,15 @@
 //! The processes of a host, as the keeper's actions and the campaigner's find them: fork, exec, signals, death.
 
 use super::clock::ms;
-use super::command::{ALL, ExecProgress, ProcessBehavior, Reach, SIGHUP, SIGKILL, SimTier, Tree};
+use super::command::{ALL, ExecProgress, ProcessBehavior, Reach, SIGHUP, SIGKILL, SIGTERM, SimTier, Tree};
 use super::coverage::Seen;
 use super::faults::Fault;
 use super::host::{Delivery, ProcessState, SimHost};
 use super::run::{SimEvent, Simulation};
 use super::store::Store;
 use crate::{
-    Event, IdentitySource, KeeperAction, KeeperEvent, NotStarted, Program, RunId, Signal, TerminalEvent, Time,
+    Event, IdentitySource, KeeperAction, KeeperEvent, NotStarted, ProcessList, Program, Recipients, RunId, Signal,
+    StopTo, TerminalEvent, Time,
 };
 
 const ENOENT: i32 = 2;
@@ -43,10 +44,28 @@ impl Simulation {
                 self.hosts[h].early_signals.retain(|early| *early != signal);
                 if !self.is_own_pid(h, pid) {
                     self.violate("K6: a signal was sent to the id of a process that was reaped", h);
+                } else if signal == SIGTERM {
+                    self.signal_stop(h, pid, Reach::Process(pid));
                 }
             }
-            KeeperAction::SignalDescendants { except_groups, .. } => self.stop_tree(h, Reach::Except(except_groups)),
-            KeeperAction::KillTree { main, reports_end: _ } => {
+            KeeperAction::SignalDescendants { recipients, .. } => {
+                if self.hosts[h].tree.main_is_alive() && matches!(recipients, Recipients::AllExcept([Some(_), _])) {
+                    self.coverage.count(Seen::RestSignalled);
+                }
+                self.stop_tree(h, Reach::of(recipients));
+            }
+            KeeperAction::ListDescendants { except } => {
+                let processes = self.list_processes(h, except);
+                if processes.count > 0 {
+                    self.coverage.count(Seen::LeftBehind);
+                }
+                return Some(KeeperEvent::DescendantsListed(processes));
+            }
+            KeeperAction::KillTree { main, reports_end: _, lists } => {
+                if lists {
+                    self.check_stop_timeout(h);
+                }
+                let processes = if lists { self.list_processes(h, None) } else { ProcessList::default() };
                 if main.is_some_and(|main| !self.is_own_pid(h, main)) {
                     self.violate("K6: SIGKILL was sent to the group of a process that was reaped", h);
                 }
@@ -55,7 +74,7 @@ impl Simulation {
                 if is_first && is_complete && !self.rng.punctual && self.rng.percent(3) {
                     self.kill_crowd(h);
                 }
-                return Some(KeeperEvent::TreeKilled { is_complete });
+                return Some(KeeperEvent::TreeKilled { is_complete, processes });
             }
             KeeperAction::KillHook { main } => {
                 let now = self.now;
@@ -340,21 +359,63 @@ impl Simulation {
             self.violate("K6: a signal was sent to the group of a process that was reaped", h);
             return;
         }
+        if signal != SIGKILL {
+            return self.signal_stop(h, main, Reach::Group);
+        }
         let now = self.now;
-        let is_command = self.hosts[h].tree.is_led_by(main);
-        if is_command && signal == SIGKILL {
+        if self.hosts[h].tree.is_led_by(main) {
             self.note_kill(h);
-        } else if is_command {
-            self.note_stop(h);
         }
         let host = &mut self.hosts[h];
         let led = std::iter::once(&mut host.tree).chain(&mut host.hooks).find(|tree| tree.is_led_by(main));
-        match led {
-            Some(tree) if signal == SIGKILL => drop(tree.kill(now, Reach::Group, host.tier, &mut self.rng)),
-            Some(tree) => tree.stop(now, Reach::Group),
-            None => {}
+        if let Some(tree) = led {
+            let _ = tree.kill(now, Reach::Group, host.tier, &mut self.rng);
         }
         self.expect_death(h);
+    }
+
+    /// The stop signal to a main process, or to its group.
+    fn signal_stop(&mut self, h: usize, main: i32, reach: Reach) {
+        if self.hosts[h].tree.is_led_by(main) {
+            self.note_stop(h);
+        }
+        let now = self.now;
+        if let Some(tree) = self.hosts[h].trees().find(|tree| tree.is_led_by(main)) {
+            tree.stop(now, reach);
+        }
+        self.expect_death(h);
+    }
+
+    /// The processes that live, without those of a hook.
+    fn list_processes(&self, h: usize, except: Option<i32>) -> ProcessList {
+        let host = &self.hosts[h];
+        let hooks = host.hooks.iter().filter(|hook| except.is_none_or(|main| !hook.is_led_by(main)));
+        let mut processes = ProcessList::default();
+        for pid in std::iter::once(&host.tree).chain(hooks).flat_map(Tree::living).filter(|pid| *pid > 0) {
+            processes.add(pid, || *b"process\0\0\0\0\0\0\0\0\0");
+        }
+        processes
+    }
+
+    /// 6: each process has had the stop signal, and some time, before the time after it is over.
+    fn check_stop_timeout(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        let (tree, reference) = (&host.tree, &host.reference);
+        let now = host.clock.at(self.now);
+        let running_out = tree.is_governed() && reference.lease.is_none_or(|lease| now >= lease.stop_by);
+        let asked = tree.stopped.or(tree.ended_first);
+        let is_late = asked.is_none_or(|at| self.now < at + host.stop_timeout * 9 / 10);
+        // What is forked during the campaigner's sweep lives only until the keeper's.
+        let is_swept = std::iter::once(tree).chain(&host.hooks).any(|tree| tree.killed.is_some());
+        if is_swept || tree.disturbed || reference.lost || reference.stopped_twice || running_out || is_late {
+            return;
+        }
+        self.coverage.count(Seen::StopTimedOut);
+        // With --stop-to group those that have left the group wait for the end of the main process.
+        let is_for_all = host.keeper.machine.stop_to() == StopTo::Main || !tree.main_is_alive();
+        if is_for_all && self.hosts[h].trees().any(|tree| tree.has_unsignalled()) {
+            self.violate("6: a process was killed that had not got the stop signal before", h);
+        }
     }
 
     fn stop_tree(&mut self, h: usize, reach: Reach) {

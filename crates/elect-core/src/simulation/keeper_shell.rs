@@ -443,6 +443,8 @@ impl Simulation {
             | FromKeeper::AllKilled
             | FromKeeper::NoCommand { .. }
             | FromKeeper::Exited { .. }
+            | FromKeeper::LeftBehind { .. }
+            | FromKeeper::StopTimedOut { .. }
             | FromKeeper::Terminal(_)
             | FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(_)) => {}
         }

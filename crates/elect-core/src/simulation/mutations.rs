@@ -82,6 +82,16 @@ pub(super) const RULES: &[(InjectedMutation, &str, &str)] = &[
     (InjectedMutation::DeadChildStarted, "K5: a child that died before exec was not started", "A10"),
     (InjectedMutation::Keeper(KeeperMutation::DropsEarlySignals), "6: a signal forwarded before exec is kept", "A10"),
     (InjectedMutation::Keeper(KeeperMutation::LeavesStopped), "K10: a command that has to end is continued", ""),
+    (
+        InjectedMutation::Keeper(KeeperMutation::RestNeverSignalled),
+        "6: the rest of the tree gets the stop signal before SIGKILL",
+        "C1",
+    ),
+    (
+        InjectedMutation::Keeper(KeeperMutation::RestNotSignalled),
+        "K10: processes that are left behind get the stop signal",
+        "C2",
+    ),
     (InjectedMutation::Keeper(KeeperMutation::IgnoresCgroup), "K6: a populated cgroup is no empty tree", ""),
     (
         InjectedMutation::Keeper(KeeperMutation::ForgetsLoneHook),

@@ -229,6 +229,11 @@ impl Simulation {
             Notice::Elected { .. }
             | Notice::Started { .. }
             | Notice::CommandEnded { .. }
+            | Notice::LeftBehind { .. }
+            | Notice::StopTimedOut { .. }
+            | Notice::StopShortened { .. }
+            | Notice::Killing { .. }
+            | Notice::FollowerKilling
             | Notice::Stopping { .. }
             | Notice::Restarting { .. }
             | Notice::NotAccepted { .. }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::timing::TimingFlags;
 use super::super::{CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, Timing};
 use crate::takeover::Durability;
-use crate::{KeeperPolicy, Signal};
+use crate::{KeeperPolicy, Signal, StopTo};
 
 use super::choices::SimRng;
 use super::clock::{CLOCK_DRIFT_MAX_PPM, ms};
@@ -216,6 +216,7 @@ impl Setup {
     pub(super) fn keeper_policy(&self, h: usize, policy: Policy) -> KeeperPolicy {
         KeeperPolicy {
             stop_signal: SIGTERM,
+            stop_to: if h.is_multiple_of(2) { StopTo::Main } else { StopTo::Group },
             stop_timeout: self.stop_timeout,
             min_hold: policy.min_hold,
             has_command: !(self.following && h % 5 == 4),

@@ -71,6 +71,8 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
             | FromKeeper::Cleared { .. }
             | FromKeeper::Terminal(_)),
         ) => format!("← keeper: {word:?}"),
+        Event::Keeper(FromKeeper::LeftBehind { processes, .. }) => format!("← keeper: left behind: {processes}"),
+        Event::Keeper(FromKeeper::StopTimedOut { processes, .. }) => format!("← keeper: out of time: {processes}"),
         Event::KeeperDied => "← the keeper is dead".into(),
         Event::Swept { empty: true } => "swept: nothing is left".into(),
         Event::Swept { empty: false } => "swept: something is left".into(),

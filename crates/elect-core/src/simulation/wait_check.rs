@@ -220,6 +220,11 @@ impl Simulation {
             }
             Notice::Started { .. }
             | Notice::CommandEnded { .. }
+            | Notice::LeftBehind { .. }
+            | Notice::StopTimedOut { .. }
+            | Notice::StopShortened { .. }
+            | Notice::Killing { .. }
+            | Notice::FollowerKilling
             | Notice::Stopping { .. }
             | Notice::Restarting { .. }
             | Notice::LeadingIdle { .. }

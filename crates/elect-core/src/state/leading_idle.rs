@@ -52,7 +52,7 @@ impl LeadingIdle {
         Step::Stay
     }
 
-    fn on_control(&mut self, context: &Context, now: Time, control: ControlInput) -> Step {
+    fn on_control(&mut self, context: &mut Context, now: Time, control: ControlInput) -> Step {
         let held = HeldLease::Valid(self.lease);
         match control {
             // There is no program to wait for, and a hold serves a command that is let run its course.
@@ -63,7 +63,13 @@ impl LeadingIdle {
                 }
                 self.leave(held, then, true)
             }
-            ControlInput::Resign => self.leave(held, self.after_hold(context), false),
+            ControlInput::Resign => {
+                let then = match &self.purpose {
+                    HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal => context.after_resign(now),
+                    HoldPurpose::ReleaseAt { then, .. } => then.clone(),
+                };
+                self.leave(held, then, false)
+            }
             ControlInput::ConfirmLeadership => {
                 self.renew_at = now;
                 Step::Stay
@@ -139,6 +145,14 @@ impl LeadingIdle {
     fn lose(&self, context: &mut Context) -> Step {
         context.notice(Notice::LostAtRest { term: self.term, reason: Reason::Lost });
         self.leave(HeldLease::Lost, self.after_hold(context), false)
+    }
+
+    /// Whether the command is to be started again.
+    pub(super) fn is_between_runs(&self) -> bool {
+        match self.purpose {
+            HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal => true,
+            HoldPurpose::ReleaseAt { .. } => false,
+        }
     }
 
     fn after_hold(&self, context: &Context) -> AfterRelease {

@@ -3,8 +3,9 @@
 
 use super::stopping::{HeldLease, Reaper};
 use super::transition::{AfterRelease, Transition};
-use super::{Facts, Step, UNCONFIRMED_REPORT_INTERVAL};
+use super::{Facts, Step};
 use crate::context::Context;
+use crate::end_report::EndReport;
 use crate::input::{ControlInput, Input, KeeperInput, StoreInput};
 use crate::{Action, Answer, CommandEnd, Hook, HookFailure, KILL_ALLOWANCE, NotStarted, Notice, Outcome, Phase};
 use crate::{Renewed, Signal, Term, Time};
@@ -22,14 +23,14 @@ pub(crate) struct OustedHook {
     killed: bool,
     stop_asked: bool,
     /// The time of the next notice that the tree is not confirmed empty.
-    report_at: Time,
+    report: EndReport,
     reaper: Reaper,
 }
 
 impl OustedHook {
     pub(super) fn new(term: Term, held: HeldLease, renew_at: Time, then: AfterRelease, stop_asked: bool) -> OustedHook {
-        let (kill_at, report_at, reaper) = (Time::NEVER, Time::NEVER, Reaper::Keeper);
-        OustedHook { term, held, renew_at, then, kill_at, killed: false, stop_asked, report_at, reaper }
+        let (kill_at, report, reaper) = (Time::NEVER, EndReport::NEVER, Reaper::Keeper);
+        OustedHook { term, held, renew_at, then, kill_at, killed: false, stop_asked, report, reaper }
     }
 
     pub(super) fn next(&mut self, context: &mut Context, now: Time, input: Input) -> Step {
@@ -83,7 +84,7 @@ impl OustedHook {
                 self.then = AfterRelease::Exit(Outcome::KeeperDied);
                 self.killed = true;
                 self.reaper = Reaper::Campaigner { sweep_at: now };
-                self.report_at = self.report_at.min(now + KILL_ALLOWANCE);
+                self.report.bring_forward(now, now);
                 self.pass_time(context, now);
             }
             KeeperInput::Swept { empty } => match self.reaper {
@@ -99,7 +100,7 @@ impl OustedHook {
     fn stop(&mut self, context: &mut Context, now: Time, signal: Signal) {
         if std::mem::replace(&mut self.stop_asked, true) {
             self.kill_at = self.kill_at.min(now);
-            self.report_at = self.report_at.min(now + KILL_ALLOWANCE);
+            self.report.bring_forward(now, now);
             self.pass_time(context, now);
         }
         self.then.replace_campaign(Outcome::Stopped(signal));
@@ -109,9 +110,8 @@ impl OustedHook {
         if now >= self.kill_at && !std::mem::replace(&mut self.killed, true) {
             context.act(Action::Kill);
         }
-        if now >= self.report_at {
+        if self.report.is_due(now) {
             context.notice(Notice::Unconfirmed { term: self.term });
-            self.report_at = now + UNCONFIRMED_REPORT_INTERVAL;
         }
         self.reaper.sweep_if_due(context, now);
         if context.store_requests.is_idle() && now >= self.renew_at && !matches!(self.held, HeldLease::Lost) {
@@ -122,7 +122,7 @@ impl OustedHook {
     /// The keeper enforces the time-out, which counts from the start.
     fn expect_its_end(&mut self, context: &Context, now: Time) {
         self.kill_at = self.kill_at.min(now + context.policy.hooks.timeout + KILL_ALLOWANCE);
-        self.report_at = self.report_at.min(self.kill_at + KILL_ALLOWANCE);
+        self.report.bring_forward(now, self.kill_at);
     }
 
     /// A loss does not kill the hook, which is made for this case too.
@@ -150,7 +150,7 @@ impl OustedHook {
             may_hold_tree: true,
             has_begun: false,
             background_hook_slot: None,
-            wake_at: kill_at.min(renew_at).min(self.report_at).min(self.reaper.wake_at()),
+            wake_at: kill_at.min(renew_at).min(self.report.wake_at()).min(self.reaper.wake_at()),
         }
     }
 }

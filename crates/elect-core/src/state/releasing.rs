@@ -40,7 +40,10 @@ impl Releasing {
 
     fn stop(&mut self, context: &mut Context, signal: Signal) -> Step {
         match self.then {
-            AfterRelease::Campaign(_) | AfterRelease::CampaignAfter(_) | AfterRelease::CoolDown(_) => {
+            AfterRelease::Campaign(_)
+            | AfterRelease::CampaignAfter(_)
+            | AfterRelease::CampaignBehind(_)
+            | AfterRelease::CoolDown(_) => {
                 self.then = AfterRelease::Exit(Outcome::Stopped(signal));
                 Step::Stay
             }

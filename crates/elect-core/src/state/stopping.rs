@@ -2,14 +2,15 @@
 
 use super::leading_idle::HoldPurpose;
 use super::transition::{AfterRelease, StopOrder, Transition};
-use super::{Facts, SWEEP_INTERVAL, Step, UNCONFIRMED_REPORT_INTERVAL};
+use super::{Facts, SWEEP_INTERVAL, Step};
 use crate::Time;
 use crate::context::Context;
+use crate::end_report::EndReport;
 use crate::input::{ControlInput, Input, KeeperInput, StoreInput};
 use crate::mutation::Mutation;
 use crate::policy::OnLost;
 use crate::restart_tracker::AfterExit;
-use crate::{Action, Answer, CommandEnd, KILL_ALLOWANCE, Lease, Notice, Outcome, Phase, Reason, Renewed, Signal, Term};
+use crate::{Action, Answer, CommandEnd, KillCause, Lease, Notice, Outcome, Phase, Reason, Renewed, Signal, Term};
 
 #[derive(Debug)]
 pub(crate) struct Stopping {
@@ -24,8 +25,8 @@ pub(crate) struct Stopping {
     stop_asked: bool,
     /// The keeper's deadline has passed, and with it the term: nothing is started in it again.
     expired: bool,
-    /// The time of the next notice that the tree is not confirmed empty.
-    report_at: Time,
+    /// The next notice that the tree is not confirmed empty.
+    report: EndReport,
     reaper: Reaper,
 }
 
@@ -95,11 +96,12 @@ impl Stopping {
             killed: false,
             stop_asked: matches!(reason, Reason::Asked(_)),
             expired: false,
-            report_at: kill_at + KILL_ALLOWANCE,
+            report: EndReport::after_kill_at(now, kill_at),
             reaper: Reaper::Keeper,
         };
         if now >= kill_at {
-            stopping.kill(context);
+            stopping.killed = true;
+            context.act(Action::Kill);
         } else {
             context.act(Action::Stop { kill_at });
         }
@@ -175,7 +177,7 @@ impl Stopping {
             }
             KeeperInput::Expired => {
                 self.expired = true;
-                self.kill(context);
+                self.kill(context, KillCause::LeaseRanOut);
             }
             KeeperInput::Empty => return self.emptied(context, now),
             KeeperInput::Died => {
@@ -212,7 +214,7 @@ impl Stopping {
     /// A second stop kills at once.
     fn stop(&mut self, context: &mut Context, signal: Signal) {
         if self.stop_asked {
-            self.kill(context);
+            self.kill(context, KillCause::SecondSignal);
         }
         self.stop_asked = true;
         match self.reason {
@@ -229,17 +231,19 @@ impl Stopping {
             && now >= lease.stop_by
         {
             self.held = HeldLease::Expired(lease);
-            self.kill_at = self.kill_at.min(lease.kill_by);
-            self.report_at = self.report_at.min(self.kill_at + KILL_ALLOWANCE);
+            if lease.kill_by < self.kill_at && !self.killed {
+                self.kill_at = lease.kill_by;
+                context.notice(Notice::StopShortened { term: self.term, left: lease.kill_by.since(now) });
+            }
+            self.report.bring_forward(now, self.kill_at);
             context.act(Action::Stop { kill_at: self.kill_at });
         }
         match self.held {
-            HeldLease::Expired(lease) if now >= lease.kill_by => self.kill(context),
+            HeldLease::Expired(lease) if now >= lease.kill_by => self.kill(context, KillCause::LeaseRanOut),
             HeldLease::Valid(_) | HeldLease::Expired(_) | HeldLease::Lost => {}
         }
-        if now >= self.report_at {
+        if self.report.is_due(now) {
             context.notice(Notice::Unconfirmed { term: self.term });
-            self.report_at = now + UNCONFIRMED_REPORT_INTERVAL;
         }
         self.reaper.sweep_if_due(context, now);
         // 2.3: as long as the tree is not confirmed empty, the others are held off.
@@ -252,12 +256,13 @@ impl Stopping {
     fn lose(&mut self, context: &mut Context) {
         self.held = HeldLease::Lost;
         context.store_requests.abandon();
-        self.kill(context);
+        self.kill(context, KillCause::Lost);
     }
 
-    fn kill(&mut self, context: &mut Context) {
+    fn kill(&mut self, context: &mut Context, cause: KillCause) {
         if !self.killed {
             self.killed = true;
+            context.notice(Notice::Killing { term: self.term, cause });
             context.act(Action::Kill);
         }
     }
@@ -271,7 +276,8 @@ impl Stopping {
             (Reason::CommandEnded | Reason::Asked(_), Some(end)) => AfterRelease::Exit(Outcome::Command(end)),
             (Reason::Asked(signal), None) => AfterRelease::Exit(Outcome::Stopped(signal)),
             (Reason::NotAccepted, _) => self.not_accepted(context),
-            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded | Reason::Resigned, _) => context.after_loss(),
+            (Reason::Resigned, _) => context.after_resign(now),
+            (Reason::RunningOut | Reason::Lost | Reason::CommandEnded, _) => context.after_loss(),
         };
         self.leave(then)
     }
@@ -358,7 +364,7 @@ impl Stopping {
             may_hold_tree: true,
             has_begun: false,
             background_hook_slot: None,
-            wake_at: deadline.min(renew_at).min(self.reaper.wake_at()).min(self.report_at),
+            wake_at: deadline.min(renew_at).min(self.reaper.wake_at()).min(self.report.wake_at()),
         }
     }
 }

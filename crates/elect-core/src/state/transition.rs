@@ -75,6 +75,8 @@ pub(crate) enum AfterRelease {
     Campaign(Option<CampaignFailure>),
     /// Campaign after this time: the store gave a term that is too low (S1).
     CampaignAfter(Duration),
+    /// Campaign after the others, and after this time: the candidate has resigned, perhaps again and again.
+    CampaignBehind(Duration),
     /// Campaign after a cooldown of this length.
     CoolDown(Duration),
     Exit(Outcome),
@@ -84,7 +86,10 @@ impl AfterRelease {
     /// A stop that was asked for meanwhile replaces any further campaign; it does not replace another outcome.
     pub(super) fn replace_campaign(&mut self, outcome: Outcome) {
         match self {
-            AfterRelease::Campaign(_) | AfterRelease::CampaignAfter(_) | AfterRelease::CoolDown(_) => {
+            AfterRelease::Campaign(_)
+            | AfterRelease::CampaignAfter(_)
+            | AfterRelease::CampaignBehind(_)
+            | AfterRelease::CoolDown(_) => {
                 *self = AfterRelease::Exit(outcome);
             }
             AfterRelease::Exit(_) => {}
@@ -228,6 +233,7 @@ fn begin_term(context: &mut Context, now: Time, term: Term, lease: Lease) -> Lea
     context.low_terms = 0;
     context.campaign_deadline = None;
     context.restart_tracker.term_begins();
+    context.resign_tracker.term_begins(now);
     context.arm(term, lease);
     let program = if context.policy.hooks.on_elected { Program::OnElected { term } } else { Program::Command { term } };
     let renew_at = context.next_renewal(now, lease.sent);
@@ -273,6 +279,13 @@ fn proceed(context: &mut Context, now: Time, then: AfterRelease) -> Step {
     Step::Go(match then {
         // 2.3: a killed follower still exists.
         AfterRelease::Campaign(failure) if context.is_held_up(now) => Transition::CoolDown { until: now, failure },
+        AfterRelease::CampaignBehind(rest) if context.is_held_up(now) => {
+            Transition::CoolDown { until: now + rest, failure: None }
+        }
+        AfterRelease::CampaignBehind(rest) => {
+            let ask_at = now + rest.max(context.backoff());
+            Transition::Campaign { ask_at, hints_from: ask_at, failure: None }
+        }
         // After a release the other candidates come first: until its next request no hint counts.
         AfterRelease::Campaign(failure) => {
             let ask_at = now + context.backoff();

@@ -203,3 +203,65 @@ fn a_release_is_tried_for_three_attempts_and_then_left_to_the_lease() {
     assert_eq!(last, expected);
     assert_eq!(scene.candidate.wake_at(), Time::NEVER, "over");
 }
+
+/// C4: `fg` after Ctrl-Z, or SIGCONT. The keeper has killed the tree meanwhile, and its messages wait to be read.
+#[test]
+fn a_suspended_campaigner_does_not_report_a_tree_that_has_ended_meanwhile() {
+    let unconfirmed = Action::Notice(Notice::Unconfirmed { term: 7 });
+    let killed = CommandEnd::Killed { signal: Signal(9), escalated: true };
+    for stop in [None, Some(Event::Stop(TERM))] {
+        let mut scene = Scene::new();
+        scene.leads();
+        if let Some(stop) = stop {
+            scene.hears(at(1_000), stop);
+        }
+        let mut actions = Vec::new();
+        for message in
+            [FromKeeper::Expired { term: 7 }, FromKeeper::Exited { run: 1, end: killed }, FromKeeper::Empty { run: 1 }]
+        {
+            actions.extend(scene.hears(at(100_000), Event::Keeper(message)));
+        }
+        assert!(!actions.contains(&unconfirmed), "{actions:?}");
+        assert_eq!(scene.candidate.phase(), Phase::Releasing);
+    }
+    // A tree that still exists is reported.
+    let mut scene = Scene::new();
+    scene.leads();
+    assert!(!scene.ticks(at(100_000)).contains(&unconfirmed));
+    assert!(scene.ticks(at(100_500)).contains(&unconfirmed));
+}
+
+#[test]
+fn a_sole_candidate_that_resigns_again_and_again_rests_longer_each_time() {
+    let mut scene = Scene::new();
+    scene.leads();
+    let (mut now, mut rests) = (at(100), Vec::new());
+    for term in 8..14 {
+        let run = term - 7;
+        scene.hears(now, Event::Resign(RequestId(term)));
+        let asked = release(&scene.hears(now, Event::Keeper(FromKeeper::Empty { run })));
+        scene.answered(now, asked, Answer::Release(true));
+        let due = scene.candidate.wake_at();
+        rests.push(due.since(now));
+        let asked = campaign(&scene.ticks(due));
+        let verifying = renewal(&scene.answered(due, asked, Answer::Campaign(Campaigned::Won(term))));
+        scene.credited(due, verifying, due);
+        scene.hears(due, Event::Keeper(FromKeeper::Started { run: run + 1, pid: 4711 }));
+        now = due + ms(100);
+    }
+    assert!(rests[0] <= ms(500) && rests[1] <= ms(500), "the usual backoff: {rests:?}");
+    assert_eq!(rests[2..], [ms(1_000), ms(2_000), ms(4_000), ms(8_000)]);
+    // Another candidate has its turn.
+    scene.hears(now, Event::Resign(RequestId(20)));
+    let asked = release(&scene.hears(now, Event::Keeper(FromKeeper::Empty { run: 7 })));
+    scene.answered(now, asked, Answer::Release(true));
+    scene.hears(now, Event::LeaderObserved(Some(LeaderKey(1))));
+    let asked = campaign(&scene.ticks(scene.candidate.wake_at()));
+    let won = scene.now;
+    let verifying = renewal(&scene.answered(won, asked, Answer::Campaign(Campaigned::Won(20))));
+    scene.credited(won, verifying, won);
+    scene.hears(won, Event::Resign(RequestId(21)));
+    let asked = release(&scene.hears(won, Event::Keeper(FromKeeper::Empty { run: 8 })));
+    scene.answered(won, asked, Answer::Release(true));
+    assert!(scene.candidate.wake_at().since(won) <= ms(500));
+}

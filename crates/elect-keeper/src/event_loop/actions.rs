@@ -7,12 +7,18 @@ use nix::unistd::{Pid, getpgid};
 use super::{ClaimAtExit, KeeperLoop};
 use crate::clock;
 use crate::namespace::Init;
+use crate::process_list;
 use crate::protocol::Channel;
 use crate::spawn::{Spawned, spawn};
 use crate::sys;
 use crate::tree::{self, KillSweep};
-use elect_core::{BackgroundHook, IdentitySource, KeeperAction, KeeperEvent, Program, Signal, TerminalEvent, Time};
+use elect_core::{
+    BackgroundHook, IdentitySource, KeeperAction, KeeperEvent, ProcessList, Program, Recipients, Signal, TerminalEvent,
+    Time,
+};
 
+/// The processes that are looked at, to name a few, before a tree is killed.
+const PROCESSES_LISTED: usize = 16;
 /// The minimum time between two reports of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
 
@@ -28,10 +34,11 @@ impl KeeperLoop {
             KeeperAction::SignalGroup { main, signal } => signal_group(main, signal.0),
             KeeperAction::ContinueGroup { main } => signal_group(main, libc::SIGCONT),
             KeeperAction::SignalProcess { pid, signal } => drop(sys::kill(pid, signal.0)),
-            KeeperAction::SignalDescendants { signal, except_groups } => {
-                self.signal_descendants(signal, except_groups);
+            KeeperAction::SignalDescendants { signal, recipients } => self.signal_descendants(signal, recipients),
+            KeeperAction::ListDescendants { except } => return Some(self.list_descendants(except)),
+            KeeperAction::KillTree { main, reports_end, lists } => {
+                return Some(self.kill_tree(main, reports_end, lists));
             }
-            KeeperAction::KillTree { main, reports_end } => return Some(self.kill_tree(main, reports_end)),
             KeeperAction::KillHook { main } => {
                 let progress = &mut Progress::of(&self.channel, self.machine.has_campaigner());
                 let _ = self.scanner.kill(main, &[], tree::DESCENDANTS_MAX, &mut || progress.report());
@@ -78,7 +85,12 @@ impl KeeperLoop {
         let lock = self.claim.as_ref().and_then(|claim| claim.descriptors.first()).filter(|_| holds_lock);
         let identity = match identity {
             IdentitySource::Order => &self.ordered_identity,
-            IdentitySource::Kept => &self.kept_identity,
+            IdentitySource::Kept => {
+                // The order that they come from was for a program before: the hook runs for another reason.
+                self.kept_identity.retain(|(name, _)| name != "ELECT_REASON");
+                self.kept_identity.push(("ELECT_REASON".into(), "campaigner-died".into()));
+                &self.kept_identity
+            }
         };
         let terminal = match program {
             Program::Command { .. } => Some(&mut self.terminal),
@@ -116,7 +128,13 @@ impl KeeperLoop {
         event
     }
 
-    fn kill_tree(&mut self, main: Option<i32>, reports_end: bool) -> KeeperEvent {
+    fn kill_tree(&mut self, main: Option<i32>, reports_end: bool, lists: bool) -> KeeperEvent {
+        // A few reads, which delay the kill by no more than a few hundred microseconds, whatever the size of the tree.
+        let mut processes = ProcessList::default();
+        if lists {
+            let first = self.scanner.first_descendants(self.own_pid, PROCESSES_LISTED);
+            processes = named(first, &self.inits);
+        }
         let progress = &mut Progress::of(&self.channel, self.machine.has_campaigner());
         // One call kills many processes at once, before the walk finds the others.
         if let Some(main) = main {
@@ -125,7 +143,12 @@ impl KeeperLoop {
         }
         let sweep = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report());
         let is_complete = match sweep {
-            KillSweep::Complete(_) => true,
+            KillSweep::Complete(all) => {
+                // The list may be shorter, and is not empty without a reason.
+                let all = u32::try_from(all.saturating_sub(self.inits.len())).unwrap_or(u32::MAX);
+                processes.count = if lists { processes.count.max(all) } else { 0 };
+                true
+            }
             KillSweep::Partial | KillSweep::Unlistable => false,
         };
         if is_complete && reports_end {
@@ -133,16 +156,24 @@ impl KeeperLoop {
             // thousands of dying processes, or on a busy machine. A small tree needs the report as a large one does.
             progress.report_all_killed();
         }
-        KeeperEvent::TreeKilled { is_complete }
+        KeeperEvent::TreeKilled { is_complete, processes }
     }
 
-    fn signal_descendants(&mut self, signal: Signal, except_groups: [Option<i32>; 2]) {
-        let has_had_it = |pid| {
-            let group = || getpgid(Some(Pid::from_raw(pid)));
-            except_groups != [None, None] && group().map_or(true, |of| except_groups.contains(&Some(of.as_raw())))
+    fn list_descendants(&mut self, except: Option<i32>) -> KeeperEvent {
+        let found = self.scanner.descendants(self.own_pid, except.as_slice());
+        KeeperEvent::DescendantsListed(named(found, &self.inits))
+    }
+
+    fn signal_descendants(&mut self, signal: Signal, recipients: Recipients) {
+        let is_recipient = |pid| match recipients {
+            Recipients::All => true,
+            Recipients::AllExcept(pids) => !pids.contains(&Some(pid)),
+            Recipients::OutsideGroups(groups) => {
+                getpgid(Some(Pid::from_raw(pid))).is_ok_and(|group| !groups.contains(&Some(group.as_raw())))
+            }
         };
-        self.scanner.signal_descendants(self.own_pid, &[], signal.0, |pid| !has_had_it(pid));
-        self.scanner.signal_descendants(self.own_pid, &[], libc::SIGCONT, |pid| !has_had_it(pid));
+        self.scanner.signal_descendants(self.own_pid, &[], signal.0, is_recipient);
+        self.scanner.signal_descendants(self.own_pid, &[], libc::SIGCONT, is_recipient);
     }
 }
 
@@ -173,6 +204,11 @@ impl Progress<'_> {
             channel.report_all_killed();
         }
     }
+}
+
+/// The list of these processes, without the inits of PID namespaces, which are no programs of the command.
+fn named(pids: &[i32], inits: &[Init]) -> ProcessList {
+    process_list::living(&mut pids.iter().copied().filter(|pid| inits.iter().all(|init| init.pid != *pid)))
 }
 
 /// Signals the group of the main process, and the main process itself if it has moved to another group.

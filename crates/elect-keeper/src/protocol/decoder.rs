@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use elect_core::{CommandEnd, HookContext, Program, Signal};
+use elect_core::{CommandEnd, HookContext, PROCESSES_NAMED_MAX, ProcessList, Program, Signal};
 
 pub struct Decoder<'a>(&'a [u8]);
 
@@ -56,6 +56,17 @@ impl<'a> Decoder<'a> {
 
     pub fn hook_context(&mut self) -> Option<HookContext> {
         self.number().map(|run| if run == 0 { HookContext::Alone } else { HookContext::WithRun(run) })
+    }
+
+    pub fn processes(&mut self) -> Option<ProcessList> {
+        let count = u32::try_from(self.number()?).ok()?;
+        let mut processes = ProcessList::default();
+        for _ in 0..PROCESSES_NAMED_MAX.min(count as usize) {
+            let (pid, name) = (self.signed()?, self.bytes()?.try_into().ok()?);
+            processes.add(pid, || name);
+        }
+        processes.count = count;
+        Some(processes)
     }
 
     /// Decodes the rest of the message.

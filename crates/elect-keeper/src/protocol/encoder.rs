@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use elect_core::{HookContext, Program};
+use elect_core::{HookContext, NamedProcess, ProcessList, Program};
 
 #[derive(Default)]
 pub struct Encoder(Vec<u8>);
@@ -45,6 +45,15 @@ impl Encoder {
             HookContext::WithRun(run) => self.number(run),
             HookContext::Alone => self.number(0),
         }
+    }
+
+    /// The number of those that are named follows from the number of all.
+    pub fn processes(&mut self, processes: &ProcessList) -> &mut Encoder {
+        self.number(u64::from(processes.count));
+        for NamedProcess { pid, name } in processes.named() {
+            self.signed(*pid).bytes(name);
+        }
+        self
     }
 
     /// The identity is the last field of a message.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
-use elect_core::proptest_support;
+use elect_core::{ProcessList, proptest_support};
 
 fn every_message() -> Vec<ToKeeper> {
     let start = |program| ToKeeper::Start { program, run: 1, identity: Vec::new() };
@@ -43,7 +43,11 @@ fn every_message() -> Vec<ToKeeper> {
 
 fn every_answer() -> Vec<FromKeeper> {
     let killed = CommandEnd::Killed { signal: Signal(9), escalated: true };
+    let mut processes = ProcessList::default();
+    (1..=9).for_each(|pid| processes.add(pid, || [b'x'; 16]));
     vec![
+        FromKeeper::LeftBehind { run: 1, processes },
+        FromKeeper::StopTimedOut { run: 1, processes: ProcessList::default() },
         FromKeeper::NoCommand { run: 1 },
         FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Exited(3))),
         FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(killed)),

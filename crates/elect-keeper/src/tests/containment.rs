@@ -10,7 +10,7 @@ use crate::containment::Tier;
 use crate::preexisting_children::PreexistingChild;
 use crate::sys::{self, Forked};
 use crate::{Containment, Keeper, ToKeeper};
-use elect_core::{CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, Time};
+use elect_core::{CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, StopTo, Time};
 
 /// Runs a test in each tier, each time in its own process and directory.
 fn in_each(body: impl Fn(&Path, Containment)) {
@@ -110,7 +110,7 @@ fn signals_reach_the_main_process_and_the_stop_signal_its_whole_group_in_each_ti
             trap 'echo stopped >&9; exit 3' TERM
             echo main >&9
             while :; do sleep 0.01; done";
-        let mut fixture = script(directory, text).contained(tier).fork();
+        let mut fixture = script(directory, text).stop_to(StopTo::Group).contained(tier).fork();
         fixture.arm(TERM, Time::NEVER);
         fixture.start_until(&["main", "other"]);
         for (signal, name) in

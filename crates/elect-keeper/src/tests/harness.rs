@@ -24,8 +24,8 @@ use nix::sys::stat::Mode;
 
 use crate::clock;
 use crate::sys::{self, Forked, Reaped};
-use crate::{Claim, CommandSpec, Containment, HookScripts, Keeper, Received, ToKeeper};
-use elect_core::{BackgroundHook, CommandEnd, FromKeeper, HookContext, Program, RunId, Signal, Term, Time};
+use crate::{Claim, CommandSpec, Containment, Departure, HookScripts, Keeper, Received, ToKeeper};
+use elect_core::{BackgroundHook, CommandEnd, FromKeeper, HookContext, Program, RunId, Signal, StopTo, Term, Time};
 
 /// The time after which a waiting test fails.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -247,12 +247,18 @@ pub fn program(directory: &Path, path: impl Into<PathBuf>, words: &[&str]) -> Se
         stop_signal: libc::SIGTERM,
         // A test that waits for this time-out has failed.
         stop_timeout: 10 * LIMIT,
+        stop_to: StopTo::Main,
         scripts: HookScripts::default(),
     };
     Setting { directory: directory.to_owned(), program, containment: Containment::Tree }
 }
 
 impl Setting {
+    pub fn stop_to(mut self, stop_to: StopTo) -> Setting {
+        self.program.stop_to = stop_to;
+        self
+    }
+
     pub fn stop_timeout(mut self, timeout: Duration) -> Setting {
         self.program.stop_timeout = timeout;
         self
@@ -328,7 +334,12 @@ impl KeeperFixture {
         loop {
             match self.keeper.receive() {
                 // The number of reports depends on the machine.
-                Received::Message(Some(FromKeeper::Progress | FromKeeper::AllKilled)) => continue,
+                Received::Message(Some(
+                    FromKeeper::Progress
+                    | FromKeeper::AllKilled
+                    | FromKeeper::LeftBehind { .. }
+                    | FromKeeper::StopTimedOut { .. },
+                )) => continue,
                 Received::Message(Some(answer)) => return answer,
                 Received::Message(None) | Received::Incomplete => panic!("the keeper said something unreadable"),
                 Received::Nothing => assert!(clock::now() < give_up_at, "the keeper is silent"),
@@ -482,7 +493,8 @@ fn releases(directory: &Path) -> PathBuf {
 }
 
 /// The release function of these keepers: appends a line to a file.
-fn record_release(claim: Claim) {
+fn record_release(departure: Departure) {
+    let Some(claim) = departure.claim else { return };
     let words = String::from_utf8(claim.payload).expect("text");
     let (path, name) = words.split_once(' ').expect("a path and a name");
     // SAFETY: opened before the keeper was forked, which copies it, and never closed.
@@ -560,7 +572,7 @@ fn is_over(pipe: BorrowedFd<'_>, within: PollTimeout) -> bool {
     ready[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
 }
 
-fn await_readable(fd: i32) {
+pub fn await_readable(fd: i32) {
     // SAFETY: the caller's, open for as long as this takes.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(1_000u16)).expect("polled");

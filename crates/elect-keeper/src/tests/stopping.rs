@@ -1,9 +1,11 @@
 //! Stopping: the stop signal first, a time-out, then SIGKILL for the remaining processes (K6, K10).
 
+use std::os::fd::AsRawFd;
+
 use super::harness::*;
-use crate::ToKeeper;
 use crate::clock;
-use elect_core::{CommandEnd, FromKeeper, Signal, TerminalEvent, Time};
+use crate::{Received, ToKeeper};
+use elect_core::{CommandEnd, FromKeeper, Signal, StopTo, TerminalEvent, Time};
 
 /// A descendant in its own session that reports the stop signal and continues; the main process waits for a file.
 const REST_THAT_IS_ASKED: &str = "
@@ -18,6 +20,19 @@ fn started(setting: Setting, lines: &[&str]) -> KeeperFixture {
     fixture
 }
 
+/// The next report about processes, and their names.
+fn report(fixture: &KeeperFixture) -> (FromKeeper, Vec<String>) {
+    loop {
+        let Received::Message(Some(message)) = fixture.keeper.receive() else {
+            await_readable(fixture.keeper.as_raw_fd());
+            continue;
+        };
+        if let FromKeeper::LeftBehind { processes, .. } | FromKeeper::StopTimedOut { processes, .. } = message {
+            return (message, processes.named().map(ToString::to_string).collect());
+        }
+    }
+}
+
 #[test]
 fn the_whole_group_is_asked_and_the_status_is_the_commands_own() {
     alone(|directory| {
@@ -26,12 +41,65 @@ fn the_whole_group_is_asked_and_the_status_is_the_commands_own() {
             sh -c 'trap \"echo child asked >&9; exit 0\" TERM; echo child >&9; while :; do sleep 0.01; done' &
             echo main >&9
             wait";
-        let mut fixture = started(script(directory, text), &["main", "child"]);
+        let mut fixture = started(script(directory, text).stop_to(StopTo::Group), &["main", "child"]);
         fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
         fixture.exited(CommandEnd::Exited(3));
         fixture.witness.hears(&["main asked", "child asked"]);
         fixture.empty();
         assert!(fixture.witness.rest().is_empty(), "nobody is asked twice");
+    });
+}
+
+/// C1: a worker that gets the stop signal beside its main process loses the task that it is working on.
+#[test]
+fn the_main_process_alone_is_asked_and_its_child_finishes_its_work() {
+    alone(|directory| {
+        let text = "
+            trap 'echo asked >&9; exit 0' TERM
+            sh -c 'echo work >&9; until [ -e \"$WITNESS.go\" ]; do sleep 0.01; done; echo finished >&9'";
+        let mut fixture = started(script(directory, text), &["work"]);
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        fixture.go();
+        fixture.witness.hears(&["finished", "asked"]);
+        fixture.exited(CommandEnd::Exited(0));
+        fixture.empty();
+    });
+}
+
+#[test]
+fn the_rest_of_the_tree_is_asked_when_a_quarter_of_the_time_is_left() {
+    alone(|directory| {
+        let text = "
+            trap 'echo main asked >&9' TERM
+            sh -c 'trap \"echo child asked >&9\" TERM; echo child >&9; while :; do sleep 0.01; done' &
+            echo main >&9
+            while :; do wait; sleep 0.01; done";
+        let mut fixture = started(script(directory, text), &["main", "child"]);
+        let kill_at = clock::now() + ms(1_200);
+        fixture.send(&ToKeeper::Stop { kill_at });
+        assert_eq!(fixture.witness.line(), "main asked");
+        assert_eq!(fixture.witness.line(), "child asked");
+        assert!(clock::now() >= kill_at - ms(300), "asked too early");
+        let (said, names) = report(&fixture);
+        assert!(matches!(said, FromKeeper::StopTimedOut { run: 1, .. }), "{said:?}");
+        assert!(names.len() >= 2 && names.iter().any(|name| name.starts_with("sh (pid ")), "{names:?}");
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
+        assert!(fixture.witness.rest().is_empty(), "asked once");
+    });
+}
+
+/// C2: a server that goes into the background by itself.
+#[test]
+fn a_process_that_is_left_behind_is_named() {
+    alone(|directory| {
+        let mut fixture = script(directory, "(setsid sleep 100 &); exit 0").fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start();
+        let (said, names) = report(&fixture);
+        assert!(matches!(said, FromKeeper::LeftBehind { run: 1, .. }), "{said:?}");
+        assert!(names.len() == 1, "{names:?}");
+        fixture.empty();
     });
 }
 
