@@ -40,6 +40,8 @@ mod logs;
 #[cfg(feature = "all-stores")]
 mod man_pages;
 mod min_hold;
+#[cfg(all(feature = "all-stores", feature = "listen"))]
+mod misuses;
 mod packages;
 #[cfg(all(feature = "all-stores", feature = "listen"))]
 mod recipes;
