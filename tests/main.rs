@@ -12,6 +12,8 @@ mod harness;
 mod citations;
 mod containment;
 mod control_commands;
+#[cfg(feature = "all-stores")]
+mod cron;
 mod directories;
 mod environment;
 mod exits;
