@@ -67,12 +67,23 @@ pub enum ConfigError {
     /// Nothing to campaign for.
     #[error("no boundary: name what is campaigned for with --boundary NAME before the command, or by ELECT_BOUNDARY")]
     NoBoundary,
+    /// Nothing to campaign for, inside the command of another boundary: its variable says what that command holds.
+    #[error(
+        "no boundary: inside a command of elect's, ELECT_BOUNDARY names that command's own; give another with --boundary NAME"
+    )]
+    NoBoundaryInside,
     /// An impossible name.
     #[error(transparent)]
     Boundary(#[from] BoundaryError),
     /// Names go into records, environments and terminals.
     #[error("{flag} takes at most {NAME_BYTES_MAX} bytes without control characters")]
     Name {
+        /// The flag at fault.
+        flag: &'static str,
+    },
+    /// A candidate without a name.
+    #[error("{flag} is empty: give a name, or leave it out for the name of this host")]
+    EmptyName {
         /// The flag at fault.
         flag: &'static str,
     },
@@ -139,7 +150,9 @@ impl Config {
     ///
     /// [`ConfigError`] says what is wrong and what to change.
     pub fn new(flags: RunFlags, process_context: &ProcessContext) -> Result<Config, ConfigError> {
-        let boundary: Boundary = flags.boundary.as_deref().ok_or(ConfigError::NoBoundary)?.parse()?;
+        let is_inside = !process_context.inside.is_empty();
+        let none = if is_inside { ConfigError::NoBoundaryInside } else { ConfigError::NoBoundary };
+        let boundary: Boundary = flags.boundary.as_deref().ok_or(none)?.parse()?;
         // By name alone: whether two stores are one cannot be told from their URLs.
         if process_context.inside.iter().any(|outer| outer == boundary.as_str()) {
             return Err(ConfigError::Inside(boundary));
@@ -151,6 +164,9 @@ impl Config {
         for (flag, text) in
             [("--name", flags.name.as_deref()), ("--advertise", flags.advertise.as_ref().map(|to| to.host.as_str()))]
         {
+            if text.is_some_and(str::is_empty) {
+                return Err(ConfigError::EmptyName { flag });
+            }
             if text.is_some_and(|text| !is_valid_name(text)) {
                 return Err(ConfigError::Name { flag });
             }
@@ -336,19 +352,25 @@ impl FromStr for SignalName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<SignalName, String> {
-        if let Ok(number) = text.parse::<i32>() {
-            return if (1..=64).contains(&number) {
-                Ok(SignalName(number))
-            } else {
-                Err("signals are numbered 1 to 64".to_owned())
-            };
+        let number = signal_number(text)?;
+        if number == libc::SIGSTOP {
+            return Err(
+                "STOP freezes a process instead of asking anything of it: give another, like TERM or INT".to_owned()
+            );
         }
-        let upper = text.to_uppercase();
-        let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-        nix::sys::signal::Signal::from_str(&name)
-            .map(|signal| SignalName(signal as i32))
-            .map_err(|_| "not the name of a signal, like TERM or INT".to_owned())
+        Ok(SignalName(number))
     }
+}
+
+fn signal_number(text: &str) -> Result<i32, String> {
+    if let Ok(number) = text.parse::<i32>() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err("signals are numbered 1 to 64".to_owned()) };
+    }
+    let upper = text.to_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    nix::sys::signal::Signal::from_str(&name)
+        .map(|signal| signal as i32)
+        .map_err(|_| "not the name of a signal, like TERM or INT".to_owned())
 }
 
 #[cfg(test)]
@@ -418,7 +440,7 @@ mod tests {
         for text in ["TERM", "SIGTERM", "term", "15"] {
             assert_eq!(text.parse(), Ok(SignalName(15)));
         }
-        for text in ["0", "65", "-1", "TERMINATE", ""] {
+        for text in ["0", "65", "-1", "TERMINATE", "", "STOP", "19"] {
             assert!(text.parse::<SignalName>().is_err(), "{text}");
         }
     }

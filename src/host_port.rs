@@ -39,6 +39,9 @@ impl FromStr for HostPort {
 
     fn from_str(text: &str) -> Result<HostPort, String> {
         let form = || "write it as HOST or HOST:PORT, an IPv6 address in brackets: [::1]:8080".to_owned();
+        if text.contains('/') {
+            return Err("write HOST or HOST:PORT alone, without a scheme and a path".to_owned());
+        }
         let (host, port) = split_port(text).ok_or_else(form)?;
         let host = match host.strip_prefix('[') {
             Some(rest) => {
@@ -119,7 +122,9 @@ mod tests {
         for text in ["db.example", "10.0.0.5:8080", "[::1]:8080", "fe80::1"] {
             assert_eq!(text.parse::<HostPort>().expect(text).to_string(), text);
         }
-        for text in ["", ":80", "host:", "host:http", "host:99999", "[::1", "[::1]8080", "a b", "a\n:1"] {
+        for text in
+            ["", ":80", "host:", "host:http", "host:99999", "[::1", "[::1]8080", "a b", "a\n:1", "http://h:80", "h/x"]
+        {
             assert!(text.parse::<HostPort>().is_err(), "{text}");
         }
         assert_eq!(joined("::1", Some(80)).as_deref(), Some("[::1]:80"));

@@ -26,10 +26,13 @@ impl FromStr for ListenAddress {
 
     fn from_str(text: &str) -> Result<ListenAddress, String> {
         let form = || "write it as :PORT, ADDRESS:PORT or [IPV6]:PORT, like 127.0.0.1:8080".to_owned();
-        let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
+        let port_without_colon = |port: u16| format!("a port alone is written with a colon: :{port}");
+        let (host, port) =
+            text.rsplit_once(':').ok_or_else(|| text.parse().map_or_else(|_| form(), port_without_colon))?;
         port.parse::<u16>().map_err(|_| form())?;
         let is_bracketed = host.starts_with('[') && host.ends_with(']');
-        if host.contains(':') && !is_bracketed || host.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if host.contains(':') && !is_bracketed || host.chars().any(|c| c.is_control() || c.is_whitespace() || c == '/')
+        {
             return Err(form());
         }
         Ok(ListenAddress(text.to_owned()))
@@ -54,7 +57,7 @@ mod tests {
             let address: ListenAddress = text.parse().expect(text);
             assert_eq!((address.as_str(), address.port_alone()), (text, port_alone));
         }
-        for text in ["", "8080", "127.0.0.1", ":", ":http", ":65536", "::1:8080", "a b:80", "host:-1"] {
+        for text in ["", "8080", "127.0.0.1", ":", ":http", ":65536", "::1:8080", "a b:80", "host:-1", "/x:1"] {
             let error = text.parse::<ListenAddress>().expect_err(text);
             assert_eq!(error.lines().count(), 1, "{error}");
         }

@@ -27,6 +27,9 @@ use elect_keeper::clock;
 pub use keeper_line::{KeeperLine, write_keeper_line};
 pub use writer::Guard;
 
+/// The target of warnings about a store's version, which --quiet silences: cron would mail them each night.
+pub const VERSION_WARNINGS: &str = "elect::version";
+
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 pub enum Format {
@@ -70,11 +73,13 @@ pub fn start(format: Format, verbosity: Verbosity, filter: Option<&str>) -> Resu
         (false, 1) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,
     };
-    let targets = match filter {
-        Some(filter) => filter.parse::<Targets>().map_err(|error| {
-            StartError::Filter(format!("ELECT_LOG {filter:?} is not a filter like debug or elect=debug: {error}"))
-        })?,
-        None => Targets::new().with_default(LevelFilter::WARN).with_target("elect", level),
+    let targets = if let Some(filter) = filter {
+        parse_filter(filter).map_err(|why| {
+            StartError::Filter(format!("ELECT_LOG {filter:?} is not a filter like debug or elect=debug: {why}"))
+        })?
+    } else {
+        let targets = Targets::new().with_default(LevelFilter::WARN).with_target("elect", level);
+        if verbosity.quiet { targets.with_target(VERSION_WARNINGS, LevelFilter::OFF) } else { targets }
     };
     let (writer, guard) = writer::start(std::io::stderr()).map_err(|error| {
         let error = std::io::Error::new(error.kind(), format!("no thread can be made to write the log ({error})"));
@@ -93,6 +98,14 @@ pub fn start(format: Format, verbosity: Verbosity, filter: Option<&str>) -> Resu
         }
     }
     Ok(guard)
+}
+
+fn parse_filter(filter: &str) -> Result<Targets, String> {
+    // The parser would take it for a part of a module's name, and no line would match.
+    if let Some(sign) = filter.chars().find(|c| !(c.is_alphanumeric() || "_:=,- ".contains(*c))) {
+        return Err(format!("{sign:?} has no meaning in it"));
+    }
+    filter.parse().map_err(|error: tracing_subscriber::filter::ParseError| error.to_string())
 }
 
 /// Whether stderr is the journal's own socket, which stamps every line itself.

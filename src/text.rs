@@ -26,6 +26,29 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// The text without the passwords of URLs in it, which may have been written where no URL belongs.
+#[must_use]
+pub fn without_passwords(text: &str) -> Cow<'_, str> {
+    let mut safe = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        let end = after.find(|c: char| c.is_whitespace() || "'\"`".contains(c)).unwrap_or(after.len());
+        let url = &after[..end];
+        let password = url.rfind('@').and_then(|host| url[..host].find(':').map(|colon| (colon + 1, host)));
+        let (from, to) = password.unwrap_or((0, 0));
+        safe.push_str(before);
+        safe.push_str("://");
+        safe.push_str(&url[..from]);
+        safe.push_str(if from < to { "…" } else { "" });
+        rest = &after[to..];
+    }
+    if safe.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    safe.push_str(rest);
+    Cow::Owned(safe)
+}
+
 /// Whether a character does more than show itself.
 #[must_use]
 pub fn is_unsafe(c: char) -> bool {
@@ -38,6 +61,20 @@ pub fn is_unsafe(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_in_urls_are_left_out() {
+        for (text, safe) in [
+            ("no URL: a@b:c", "no URL: a@b:c"),
+            ("unrecognized 'two://:hidden@db/1'", "unrecognized 'two://:…@db/1'"),
+            ("a one://u:hid@den@db b three://u:hidden@h", "a one://u:…@db b three://u:…@h"),
+            ("two://db:6379 and a@b", "two://db:6379 and a@b"),
+            ("two://u@db:6379", "two://u@db:6379"),
+            ("two://", "two://"),
+        ] {
+            assert_eq!(without_passwords(text), safe);
+        }
+    }
 
     #[test]
     fn controls_are_escaped_and_everything_else_stays() {

@@ -12,6 +12,8 @@ mod harness;
 mod citations;
 mod containment;
 mod control_commands;
+#[cfg(feature = "all-stores")]
+mod cron;
 mod directories;
 mod environment;
 mod exits;
@@ -40,7 +42,11 @@ mod logs;
 #[cfg(feature = "all-stores")]
 mod man_pages;
 mod min_hold;
+#[cfg(all(feature = "all-stores", feature = "listen"))]
+mod misuses;
 mod packages;
+#[cfg(feature = "all-stores")]
+mod programs;
 #[cfg(all(feature = "all-stores", feature = "listen"))]
 mod recipes;
 #[cfg(feature = "all-stores")]

@@ -240,11 +240,19 @@ fn a_command_that_cannot_be_executed_is_found_out_before_campaigning() {
 #[test]
 fn a_command_that_fails_to_execute_gives_the_boundary_back() {
     let sandbox = Sandbox::new();
-    let script = sandbox.path().join("job.sh");
-    executables::script(&script, "#!/no/such/interpreter\n");
-    let ended = ElectCmd::new(&sandbox).command([&script]).run();
-    assert_eq!(ended.status.code(), Some(127), "{ended:?}");
-    ended.stderr_contains(&["cannot be executed", "No such file", "interpreter"]);
+    let (script, shell) = (sandbox.path().join("job.sh"), sandbox.path().join("shell"));
+    executables::copy("/bin/sh", &shell);
+    executables::script(&script, &format!("#!{}\n", shell.display()));
+    let leader = ElectCmd::new(&sandbox).command(["sleep", "600"]).start();
+    leader.wait_for_log("leader command started");
+    let mut next = ElectCmd::new(&sandbox).command([&script]).start();
+    next.wait_until_waiting();
+    // It was there when elect looked for it.
+    fs::remove_file(&shell).expect("a file of ours");
+    leader.terminate();
+    next.ends_with(127);
+    let log = next.log();
+    assert!(["cannot be executed", "No such file", "interpreter"].iter().all(|word| log.contains(word)), "{log}");
     sandbox.is_left_empty();
     assert_eq!(ElectCmd::new(&sandbox).command(["true"]).run().status.code(), Some(0), "the boundary is free");
 }

@@ -1,7 +1,7 @@
 //! The access settings of a store, from the flags: reads the password from its file or variable.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::StoreFlags;
@@ -14,13 +14,16 @@ use elect_core::limits::CREDENTIAL_BYTES_MAX;
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// The file cannot be read.
-    #[error("--password-file {}: {error}", path.display())]
+    #[error("--password-file {}: {error}; {}", shown(path), advice(error))]
     Unreadable {
         /// Which file.
         path: PathBuf,
         /// Why not.
         error: std::io::Error,
     },
+    /// The variable's value is not text.
+    #[error("ELECT_PASSWORD is not text: write it in UTF-8")]
+    NotText,
     /// More than a password.
     #[error("{} has more than {CREDENTIAL_BYTES_MAX} bytes: it should hold the {} alone", .0, .1)]
     TooLong(String, &'static str),
@@ -35,7 +38,7 @@ pub enum AccessError {
         store: String,
     },
     /// It is empty.
-    #[error("--password-file {} is empty: it should hold the password alone", path.display())]
+    #[error("--password-file {} is empty: it should hold the password alone", shown(path))]
     Empty {
         /// Which file.
         path: PathBuf,
@@ -52,6 +55,7 @@ impl AccessError {
             AccessError::Unreadable { .. }
             | AccessError::Empty { .. }
             | AccessError::NotNeeded { .. }
+            | AccessError::NotText
             | AccessError::TooLong(..) => Exit::Usage,
         }
     }
@@ -85,10 +89,14 @@ pub fn access(
             if password.is_empty() {
                 return Err(AccessError::Empty { path: path.clone() });
             }
-            is_short(password, || format!("--password-file {}", path.display()), "password")?;
+            is_short(password, || format!("--password-file {}", shown(path)), "password")?;
             Some(Password(password.to_owned()))
         }
-        None => std::env::var("ELECT_PASSWORD").ok().filter(|text| !text.is_empty()).map(Password),
+        None => match std::env::var("ELECT_PASSWORD") {
+            Ok(text) => Some(text).filter(|text| !text.is_empty()).map(Password),
+            Err(std::env::VarError::NotPresent) => None,
+            Err(std::env::VarError::NotUnicode(_)) => return Err(AccessError::NotText),
+        },
     };
     if let Some(Password(password)) = &password {
         is_short(password, || "ELECT_PASSWORD".to_owned(), "password")?;
@@ -105,6 +113,19 @@ pub fn access(
         request_timeout,
         renew_interval,
     })
+}
+
+fn advice(error: &std::io::Error) -> &'static str {
+    if error.kind() == std::io::ErrorKind::PermissionDenied {
+        "let this user read it (chmod, chown)"
+    } else {
+        "it takes the path of a file that holds the password alone"
+    }
+}
+
+/// A path as it is shown. A word alone may be the password itself.
+fn shown(path: &Path) -> String {
+    if path.components().count() > 1 { path.display().to_string() } else { "(a name without a directory)".to_owned() }
 }
 
 /// The first setting that only a server needs.

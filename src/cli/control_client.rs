@@ -86,6 +86,9 @@ pub fn proclaim(flags: &ProclaimFlags) -> ExitCode {
     }
     let host = flags.advertise.as_ref().map(|address| address.host.as_str());
     for (flag, text) in [("--name", flags.name.as_deref()), ("--advertise", host)] {
+        if text.is_some_and(str::is_empty) {
+            return fail(Exit::Usage, &ConfigError::EmptyName { flag }.to_string());
+        }
         if text.is_some_and(|text| !config::is_valid_name(text)) {
             return fail(Exit::Usage, &ConfigError::Name { flag }.to_string());
         }

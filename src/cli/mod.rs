@@ -40,7 +40,7 @@ use crate::store::StoreError;
 #[cfg(feature = "network-store")]
 use crate::store::resolver;
 use crate::store::url::StoreUrl;
-use crate::text::escaped;
+use crate::text::{escaped, without_passwords};
 use elect_core::limits::{LINE_BYTES_MAX, cut_visibly};
 
 /// Run a command on exactly one machine.
@@ -206,6 +206,9 @@ pub fn main() -> ExitCode {
 fn parse() -> Result<Cli, ExitCode> {
     let mut command = command();
     variables::find_unknown(&command);
+    if let Some(message) = usage_error::single_dash(&command) {
+        return Err(fail(Exit::Usage, &message));
+    }
     let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
         if let Some((name, matches)) = matches.subcommand()
             && let Some(subcommand) = command.find_subcommand(name)
@@ -244,7 +247,8 @@ fn fail(exit: Exit, message: &str) -> ExitCode {
 /// One line on stderr. Every text that is not a log line and not an answer gets there through this function, which
 /// escapes it and limits its length: servers, files and users may have put anything into it.
 fn complain(message: &str) {
-    let message = escaped(message);
+    let message = without_passwords(message);
+    let message = escaped(&message);
     let message = cut_visibly(&message, LINE_BYTES_MAX - "elect: \n".len());
     // Into a closed pipe, a full disk or a file that may not grow: the exit status says it too.
     elect_keeper::ignore_file_size_signal();

@@ -1,5 +1,6 @@
 //! `elect run`: the checks that have to precede any thread, then the fork, then the driver.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::task::LocalSet;
@@ -17,9 +18,7 @@ use crate::setup::Setup;
 use crate::store::claim_release::{self, LastStep};
 use crate::store::url::StoreUrl;
 use crate::store::{Access, Candidacy, Identity, StoreError};
-use elect_keeper::{
-    CommandSpec, FindError, ForkError, Keeper, close_inherited, ignore_file_size_signal, resolve_command,
-};
+use elect_keeper::{CommandSpec, FindError, ForkError, Keeper, close_inherited, find_command, ignore_file_size_signal};
 
 /// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the
 /// files or connections of a store, for a reconnect, and for requests on this host.
@@ -38,7 +37,9 @@ pub fn run(flags: RunFlags) -> ExitCode {
     };
     let program = match program(&config) {
         Ok(program) => program,
-        Err(error @ FindError::NotFound { .. }) => return fail(Exit::NotFound, &error.to_string()),
+        Err(error @ (FindError::NotFound { .. } | FindError::NoInterpreter { .. })) => {
+            return fail(Exit::NotFound, &error.to_string());
+        }
         Err(error @ FindError::NotExecutable { .. }) => return fail(Exit::NotExecutable, &error.to_string()),
     };
     let store = match StoreUrl::parse(&config.store) {
@@ -94,8 +95,8 @@ fn inside() -> Vec<String> {
 
 fn program(config: &Config) -> Result<CommandSpec, FindError> {
     let search = std::env::var_os("PATH");
-    let path =
-        config.command.first().map(|name| resolve_command(name, search.as_deref())).transpose()?.unwrap_or_default();
+    let has_command = !config.command.is_empty();
+    let path = if has_command { find_command(&config.command, search.as_deref())? } else { PathBuf::default() };
     Ok(CommandSpec {
         path,
         words: config.command.clone(),

@@ -1,6 +1,6 @@
 //! The parser's errors in one line, with what was probably meant.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -28,6 +28,8 @@ pub(super) fn in_one_line(error: &clap::Error, command: &Command) -> String {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let subcommand = words.first().and_then(|name| command.find_subcommand(name));
     let first = subcommand.map_or_else(|| first.to_owned(), |of| variables::with_variable_named(first, of, &words));
+    // As the standard library says it of a number.
+    let first = first.replace("invalid digit found in string", "write a number, like 1");
     let advice = match subcommand {
         Some(subcommand) => format!("see elect {} --help", subcommand.get_name()),
         None => "see elect --help".to_owned(),
@@ -41,6 +43,12 @@ pub(super) fn in_one_line(error: &clap::Error, command: &Command) -> String {
     if words.first().is_some_and(|word| word.to_string_lossy().starts_with('-')) {
         return format!("{first} (a command comes first, as in elect run; {advice})");
     }
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        return format!("{}: write it in UTF-8 ({advice})", not_text(&words, subcommand));
+    }
+    if let (ErrorKind::UnknownArgument, Some(word)) = (error.kind(), negative(&words, error)) {
+        return format!("{word} begins like a flag, and no flag takes a negative value ({advice})");
+    }
     if let (ErrorKind::UnknownArgument, Some(of)) = (error.kind(), subcommand)
         && let Some(flag) = similar_flag(invalid(error, ContextKind::InvalidArg), of)
     {
@@ -50,8 +58,69 @@ pub(super) fn in_one_line(error: &clap::Error, command: &Command) -> String {
     // Only run takes the words of another command.
     let has_command = subcommand.is_none_or(|of| of.get_name() == "run");
     let tip = tip.filter(|tip| has_command || !tip.contains("-- -"));
+    // One tip is enough.
+    let tip = tip.and_then(|tip| tip.split(" tip: ").next());
     let meant = tip.map_or(String::new(), |tip| format!("; {tip}"));
     format!("{first}{meant} ({advice})")
+}
+
+/// The word of a command line, or the variable, whose value is not text.
+fn not_text(words: &[OsString], subcommand: Option<&Command>) -> String {
+    // The words of the command that run starts may hold anything: those before it are checked first.
+    let word = words.iter().enumerate().find(|(_, word)| word.to_str().is_none());
+    match (word, subcommand.and_then(variables::not_text)) {
+        (None, Some(variable)) => format!("the value of {variable} is not text"),
+        (Some((at, word)), _) => {
+            match at.checked_sub(1).and_then(|flag| words.get(flag)).filter(|flag| is_flag(flag)) {
+                Some(flag) => format!("the value of {} is not text", flag.to_string_lossy()),
+                None => format!("{:?} is not text", word.to_string_lossy()),
+            }
+        }
+        (None, None) => "an argument or a variable is not text".to_owned(),
+    }
+}
+
+fn is_flag(word: &OsStr) -> bool {
+    word.to_string_lossy().starts_with('-')
+}
+
+/// The negative number that was refused as an unknown flag.
+fn negative(words: &[OsString], error: &clap::Error) -> Option<String> {
+    // The parser names the dash and one digit.
+    let refused = invalid(error, ContextKind::InvalidArg);
+    let is_number = refused.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let word = words.iter().filter_map(|word| word.to_str()).find(|word| word.starts_with(refused));
+    word.filter(|_| is_number).map(str::to_owned)
+}
+
+/// The message about a long flag with a single dash: `-boundary x` would be the boundary `oundary`.
+pub(super) fn single_dash(command: &Command) -> Option<String> {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let (name, words) = words.split_first()?;
+    let subcommand = command.find_subcommand(name)?;
+    let takes_value = |flag: &clap::Arg| flag.get_action().takes_values() && !flag.is_require_equals_set();
+    let mut words = words.iter().map(|word| word.to_string_lossy());
+    while let Some(word) = words.next().filter(|word| word.starts_with('-') && word != "--") {
+        let (flag, value) = word.split_once('=').map_or((&*word, None), |(flag, value)| (flag, Some(value)));
+        let find_long = |long: &str| subcommand.get_arguments().find(|flag| flag.get_long() == Some(long));
+        let found = if let Some(long) = flag.strip_prefix("--") {
+            find_long(long)
+        } else {
+            let long = flag.trim_start_matches('-');
+            if long.len() > 1 && find_long(long).is_some() {
+                return Some(format!(
+                    "{flag} is a long flag with one dash: write --{long} (see elect {} --help)",
+                    subcommand.get_name()
+                ));
+            }
+            let short = long.chars().next().filter(|_| long.chars().count() == 1);
+            subcommand.get_arguments().find(|flag| short.is_some() && flag.get_short() == short)
+        };
+        if value.is_none() && found.is_some_and(takes_value) {
+            words.next();
+        }
+    }
+    None
 }
 
 fn invalid(error: &clap::Error, kind: ContextKind) -> &str {

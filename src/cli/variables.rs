@@ -52,7 +52,10 @@ pub(super) fn without_empty_variable(flag: Arg) -> Arg {
 
 /// Remembers which flags got their values from variables.
 pub(super) fn remember_sources(command: &Command, matches: &ArgMatches) {
-    let from_variable = |id: &Id| matches.value_source(id.as_str()) == Some(ValueSource::EnvVariable);
+    // Inside a command of elect's, these variables say who that command is: no flag gets its value from them.
+    let is_inside = std::env::var_os("ELECT_ROLE").is_some();
+    let is_own = |id: &Id| is_inside && matches!(id.as_str(), "boundary" | "name");
+    let from_variable = |id: &Id| !is_own(id) && matches.value_source(id.as_str()) == Some(ValueSource::EnvVariable);
     let flags = command.get_arguments().filter(|flag| from_variable(flag.get_id()));
     let found = flags.filter_map(|flag| {
         let (long, variable) = (flag.get_long()?, flag.get_env()?);
@@ -119,6 +122,13 @@ impl UnknownVariable {
         let meant = self.meant.as_ref()?;
         Some(format!("the variable {} is not read by elect: did you mean {meant}?", self.name))
     }
+}
+
+/// The first variable of a command's flags whose value is not text.
+pub(super) fn not_text(command: &Command) -> Option<String> {
+    let names = command.get_arguments().filter_map(Arg::get_env).filter_map(std::ffi::OsStr::to_str);
+    let is_not_text = |name: &&str| matches!(std::env::var(name), Err(std::env::VarError::NotUnicode(_)));
+    names.into_iter().find(is_not_text).map(str::to_owned)
 }
 
 /// Looks for unknown variables.

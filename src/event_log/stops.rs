@@ -30,6 +30,7 @@ impl EventLog {
                 // It is there: that was found out before campaigning.
                 let advice = match errno {
                     libc::ENOENT => "; is the interpreter that it names there?",
+                    libc::ENOEXEC => "; it is a program for another kind of machine",
                     libc::ECANCELED => {
                         "; its process was killed before exec: look for the sender (the OOM killer?) in the system's log"
                     }

@@ -54,7 +54,17 @@ pub fn bind(address: &ListenAddress) -> anyhow::Result<TcpListener> {
         found.and_then(|found| TcpListener::bind(found.collect::<Vec<SocketAddr>>().as_slice()))
     };
     let listener = bound.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    listener.map_err(|error| anyhow::anyhow!("--listen {address}: {error}; choose another address, or stop who has it"))
+    listener.map_err(|error| anyhow::anyhow!("--listen {address}: {error}; {}", advice(&error)))
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => "choose another port, or stop the program that listens there (ss -ltnp shows it)",
+        Some(libc::EADDRNOTAVAIL) => "this host has no such address: write :PORT for all of its addresses",
+        Some(libc::EACCES) => "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one",
+        Some(_) => "choose another address",
+        None => "write an address of this host, or :PORT for all of them",
+    }
 }
 
 /// The server of the pages, if there is one. It ends when this is dropped, and every connection with it.

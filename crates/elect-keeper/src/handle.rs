@@ -66,8 +66,19 @@ pub enum ForkError {
     #[error(transparent)]
     Containment(#[from] NoContainment),
     /// The kernel refuses a system call that every keeper needs.
-    #[error("the keeper could not be started: {0}")]
+    #[error("the keeper could not be started: {0}{advice}", advice = limit_advice(.0))]
     System(#[from] io::Error),
+}
+
+/// The limit whose end an error of the kernel reports.
+fn limit_advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; raise the limit on open files (ulimit -n)",
+        Some(libc::ENFILE) => "; raise the limit on open files of this host (fs.file-max)",
+        Some(libc::EAGAIN) => "; raise the limit on processes (ulimit -u, or TasksMax= of a systemd unit)",
+        Some(libc::ENOMEM) => "; free memory, or raise the limit on it",
+        Some(_) | None => "",
+    }
 }
 
 impl From<nix::Error> for ForkError {

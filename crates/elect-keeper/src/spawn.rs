@@ -4,7 +4,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -52,7 +52,7 @@ const SYSTEMD_VARS: [&str; 7] =
 /// The command to run while leading, and how to stop it. Fixed before the keeper is forked.
 #[derive(Debug, Clone)]
 pub struct CommandSpec {
-    /// The file to execute, resolved beforehand ([`resolve_command`]).
+    /// The file to execute, resolved beforehand ([`find_command`](crate::find_command)).
     pub path: PathBuf,
     /// The arguments, the name first. An empty list means that there is no command.
     pub words: Vec<OsString>,
@@ -145,76 +145,6 @@ impl Executable {
     fn script(script: &OsString) -> Executable {
         Executable { path: SHELL.into(), words: vec!["sh".into(), "-c".into(), script.clone()], inherits_stdin: false }
     }
-}
-
-/// The reason why a command cannot be executed.
-#[derive(Debug, thiserror::Error)]
-pub enum FindError {
-    /// The file does not exist, or no directory of the search path has it (exit status 127).
-    #[error("{}: command not found{}", Path::new(name).display(), advice(name))]
-    NotFound {
-        /// The command as given.
-        name: OsString,
-    },
-    /// The file exists and cannot be executed (exit status 126).
-    #[error("{}: {reason}; is it a program, and executable (chmod +x)?", path.display())]
-    NotExecutable {
-        /// The path of the file.
-        path: PathBuf,
-        /// The kernel's error.
-        reason: io::Error,
-    },
-}
-
-/// Resolves a command's name to a file, as a shell does.
-///
-/// # Errors
-///
-/// [`FindError`]: the file does not exist, or is not executable.
-pub fn resolve_command(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, FindError> {
-    let not_found = || FindError::NotFound { name: name.to_owned() };
-    if name.is_empty() {
-        return Err(not_found());
-    }
-    if name.as_bytes().contains(&b'/') {
-        let path = PathBuf::from(name);
-        return match check_executable(&path) {
-            Ok(()) => Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found()),
-            Err(reason) => Err(FindError::NotExecutable { path, reason }),
-        };
-    }
-    let search = search.unwrap_or_else(|| OsStr::new("/usr/local/bin:/usr/bin:/bin"));
-    let mut refused = None;
-    for directory in std::env::split_paths(search) {
-        let path = if directory.as_os_str().is_empty() { Path::new(".").join(name) } else { directory.join(name) };
-        match check_executable(&path) {
-            Ok(()) => return Ok(path),
-            Err(reason) if reason.kind() == io::ErrorKind::PermissionDenied && path.is_file() => {
-                refused.get_or_insert(FindError::NotExecutable { path, reason });
-            }
-            Err(_) => {}
-        }
-    }
-    Err(refused.unwrap_or_else(not_found))
-}
-
-/// A hint for the most frequent mistakes in a command's name.
-fn advice(name: &OsStr) -> &'static str {
-    if name.as_bytes().contains(&b' ') {
-        "; it is taken as one word: give a line of shell to sh -c"
-    } else if !name.as_bytes().contains(&b'/') && Path::new(name).is_file() {
-        "; there is one here: write ./ before it"
-    } else {
-        ""
-    }
-}
-
-fn check_executable(path: &Path) -> io::Result<()> {
-    if std::fs::metadata(path)?.is_dir() {
-        return Err(io::Error::from_raw_os_error(libc::EISDIR));
-    }
-    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).map_err(io::Error::from)
 }
 
 /// A forked main process before the result of exec is known.
@@ -367,35 +297,4 @@ fn environment(identity: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
             CString::new(name.into_vec()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn a_command_is_found_as_a_shell_finds_it() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let (first, second) = (directory.path().join("first"), directory.path().join("second"));
-        for (folder, mode) in [(&first, 0o644), (&second, 0o755)] {
-            std::fs::create_dir(folder).expect("created");
-            std::fs::write(folder.join("job"), "#!/bin/sh\n").expect("written");
-            std::fs::set_permissions(folder.join("job"), std::fs::Permissions::from_mode(mode)).expect("set");
-        }
-        let search = std::env::join_paths([&first, &second]).expect("joined");
-        assert_eq!(resolve_command(OsStr::new("job"), Some(&search)).expect("found"), second.join("job"));
-        let error = resolve_command(OsStr::new("job"), Some(first.as_os_str())).expect_err("not executable");
-        assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
-        let error = resolve_command(OsStr::new("no-such-job"), Some(&search)).expect_err("not there");
-        assert_eq!(error.to_string(), "no-such-job: command not found");
-        let error = resolve_command(OsStr::new("no such job --all"), Some(&search)).expect_err("not there");
-        assert!(error.to_string().ends_with("sh -c"), "{error}");
-        // The working directory of the tests contains this file.
-        let error = resolve_command(OsStr::new("Cargo.toml"), Some(&search)).expect_err("not there");
-        assert!(error.to_string().ends_with("write ./ before it"), "{error}");
-        assert!(matches!(resolve_command(OsStr::new(""), None), Err(FindError::NotFound { .. })));
-        let error = resolve_command(directory.path().as_os_str(), None).expect_err("a directory");
-        assert!(matches!(error, FindError::NotExecutable { .. }), "{error}");
-    }
 }

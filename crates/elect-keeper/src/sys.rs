@@ -441,12 +441,25 @@ pub fn exec(exec: &Exec<'_>, allowed: impl FnOnce() -> bool) -> Option<c_int> {
     // SAFETY: both arrays end in a null pointer and point to strings that live until exec.
     unsafe {
         libc::execve(exec.path.as_ptr(), exec.arguments.pointers.as_ptr(), exec.environment.pointers.as_ptr());
-        if errno() == libc::ENOEXEC {
+        if errno() == libc::ENOEXEC && !is_elf(exec.path) {
             let shell = c"/bin/sh".as_ptr();
             libc::execve(shell, exec.shell_arguments.pointers.as_ptr(), exec.environment.pointers.as_ptr());
         }
     }
     Some(errno())
+}
+
+/// Whether a file that the kernel does not execute is a program for another kind of machine: a shell would read it as text. For the child of a fork; leaves ENOEXEC as the error.
+fn is_elf(path: &CStr) -> bool {
+    let mut start = [0_u8; 4];
+    // SAFETY: the path ends in a null byte; the buffer lives and has as many bytes as are read.
+    let read = unsafe {
+        let file = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK);
+        let read = libc::read(file, start.as_mut_ptr().cast(), start.len());
+        *libc::__errno_location() = libc::ENOEXEC;
+        read
+    };
+    read == 4 && start == *b"\x7fELF"
 }
 
 pub fn errno() -> c_int {

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::dialer::Dialer;
 use super::insecure_tls::AcceptAnyServerCert;
 use super::settings::{Settings, Tls};
+use crate::log::VERSION_WARNINGS;
 use crate::store::StoreError;
 use crate::store::connection::attempt::within;
 use crate::store::connection::errors::{excerpt, is_certificate_error, root_cause};
@@ -130,6 +131,7 @@ async fn warn_of_known_bugs(mut client: Client, endpoint: String) {
     let Ok(status) = client.status().await else { return };
     if !is_sound(status.version()) {
         warn!(
+            target: VERSION_WARNINGS,
             version = excerpt(status.version()),
             "etcd at {endpoint} has known lease bugs, mended in 3.4.42, 3.5.28 and 3.6.9: upgrade it"
         );

@@ -57,9 +57,15 @@ impl Directory {
     pub fn prepare(&self) -> Result<(), StoreError> {
         let shown = self.path.display();
         let made = if self.is_default { make_private(&self.path) } else { make_all(&self.path) };
-        made.map_err(|error| refused_if_permanent(&error, format!("{shown}: cannot be created: {error}")))?;
+        let failed = |error: io::Error| {
+            refused_if_permanent(&error, format!("{shown}: cannot be created: {error}{}", advice(&error)))
+        };
+        made.map_err(failed)?;
         match self.check() {
             Ok(true) => Ok(()),
+            Ok(false) if self.path.is_symlink() => Err(StoreError::Unavailable(format!(
+                "{shown} is a symbolic link to a directory that does not exist: make that directory"
+            ))),
             Ok(false) => Err(StoreError::Unavailable(format!("{shown} was removed"))),
             Err(error) => Err(error),
         }
@@ -125,6 +131,18 @@ fn make_all(path: &Path) -> io::Result<()> {
             }
         }
         Err(error) => Err(error),
+    }
+}
+
+/// The way out of a failure to make or to write a file.
+pub fn advice(error: &io::Error) -> &'static str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the list has no end, and no other error has a usual remedy")]
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; --store file:DIR names another directory",
+        io::ErrorKind::ReadOnlyFilesystem => "; --store file:DIR names another directory, on a writable file system",
+        io::ErrorKind::NotADirectory => "; --store file:DIR names a directory",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room for it",
+        _ => "",
     }
 }
 

@@ -397,8 +397,10 @@ impl FileStore {
 
 /// The lock file could not be written, on a disk that is full as a rule.
 fn full(files: &Files, error: &std::io::Error) -> StoreError {
-    let advice =
-        if error.raw_os_error() == Some(libc::EFBIG) { ": raise the limit of file sizes (ulimit -f)" } else { "" };
+    let advice = match error.raw_os_error() {
+        Some(libc::EFBIG) => ": raise the limit of file sizes (ulimit -f)",
+        Some(_) | None => directory::advice(error),
+    };
     refused_if_permanent(error, format!("{} cannot be written: {error}{advice}", files.shown_lock().display()))
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::StoreError;
-use super::directory::{closed, refused_if_permanent};
+use super::directory::{advice, closed, refused_if_permanent};
 use super::open_regular::{NotOpened, open_regular};
 use super::session::LockFile;
 use crate::runtime_dir::encode_file_name;
@@ -80,7 +80,7 @@ impl Files {
     }
 
     pub fn trouble(&self, what: &str, error: &io::Error) -> StoreError {
-        refused_if_permanent(error, format!("{} {what}: {error}", self.shown_lock().display()))
+        refused_if_permanent(error, format!("{} {what}: {error}{}", self.shown_lock().display(), advice(error)))
     }
 
     /// The record; `None` if there is none yet.
@@ -104,7 +104,7 @@ impl Files {
         self.replace(record).map_err(|error| {
             let advice = match error.raw_os_error() {
                 Some(libc::EFBIG) => ": raise the limit of file sizes (ulimit -f)",
-                _ => "",
+                Some(_) | None => advice(&error),
             };
             let record = self.shown_record();
             refused_if_permanent(&error, format!("{} cannot be written: {error}{advice}", record.display()))

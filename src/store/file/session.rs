@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::geteuid;
 
-use super::directory::refused_if_permanent;
+use super::directory::{advice, refused_if_permanent};
 use super::directory_handle::DirectoryHandle;
 use super::lock_label::LockLabel;
 use super::open_regular::{NotOpened, open_regular};
@@ -91,9 +91,7 @@ impl Session {
         let shown = files.shown_lock();
         let shown = shown.display();
         let failed = |error: io::Error| {
-            let is_anothers = error.kind() == io::ErrorKind::PermissionDenied;
-            let advice = if is_anothers { "; --store file:DIR names another directory" } else { "" };
-            let message = format!("{shown} cannot be opened: {error}{advice}");
+            let message = format!("{shown} cannot be opened: {error}{}", advice(&error));
             // Removed at this moment, it or the directory: the next question makes it again.
             if error.kind() == io::ErrorKind::NotFound {
                 return StoreError::Unavailable(message);
