@@ -234,7 +234,7 @@ impl Driver {
             Some(ControlEvent::Rename { request_id, name, advertise }) => {
                 let identity = self.command_env.rename(name, advertise);
                 self.status.rename(&identity);
-                info!(name = identity.name, host = identity.host, port = identity.port, "proclaimed");
+                info!(host = identity.host, port = identity.port, "proclaimed: {}", identity.name);
                 self.worker.rename(identity);
                 self.handle(Event::ConfirmLeadership { request_id, term: None });
             }

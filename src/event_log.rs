@@ -101,7 +101,14 @@ impl EventLog {
         let what = if lost { "not elected" } else { "waiting" };
         match (leader, obstacle) {
             (Some(leader), _) => {
-                info!(host = leader.host, term = leader.term, id = leader.id, "{what}: {} leads", leader.name);
+                let (host, id) = (&leader.host, &leader.id);
+                info!(
+                    term = leader.term,
+                    json.leader_host = host,
+                    json.leader_id = id,
+                    "{what}: {} leads",
+                    leader.name
+                );
             }
             // Only a candidate that waits warns of an obstacle.
             (None, Some(obstacle)) if lost => info!("{what}: {obstacle}"),
@@ -178,12 +185,12 @@ impl EventLog {
                 (self.phase, self.seen) = (LogPhase::Elected, None);
                 info!(term, "elected");
             }
-            Notice::Started { term, pid } => info!(term, pid, "leader command started"),
+            Notice::Started { term, pid } => info!(json.term = term, pid, "leader command started"),
             Notice::CommandEnded { term, end: CommandEnd::Exited(status) } => {
-                info!(term, status, "leader command ended");
+                info!(json.term = term, status, "leader command ended");
             }
             Notice::CommandEnded { term, end: CommandEnd::Killed { signal, .. } } => {
-                info!(term, signal = name(*signal), "leader command ended");
+                info!(json.term = term, signal = name(*signal), "leader command ended");
             }
             Notice::Stopping { term, reason } => stopping(*term, *reason),
             Notice::Restarting { term, delay } => {
@@ -299,10 +306,13 @@ fn stopping(term: u64, reason: Reason) {
             };
             error!(term, "the leader command cannot be executed: {reason}{advice}");
         }
-        Reason::Asked(signal) => info!(term, signal = name(signal), "asked to stop: stopping the leader command"),
-        Reason::Resigned => info!(term, "asked to resign: stopping the leader command"),
-        Reason::RunningOut => warn!(term, "the lease runs out: stopping the leader command"),
-        Reason::Lost => warn!(term, "leadership lost: killing the leader command"),
+        Reason::Asked(signal) => {
+            let signal = name(signal);
+            info!(json.term = term, json.signal = signal, "asked to stop ({signal}): stopping the command");
+        }
+        Reason::Resigned => info!(json.term = term, "asked to resign: stopping the command"),
+        Reason::RunningOut => warn!(json.term = term, "the lease runs out: stopping the command"),
+        Reason::Lost => warn!(json.term = term, "leadership lost: killing the command"),
     }
 }
 

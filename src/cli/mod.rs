@@ -35,13 +35,12 @@ use help::{
 
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::Exit;
+use crate::log;
 use crate::setup::{self, SetupError};
 use crate::store::StoreError;
 #[cfg(feature = "network-store")]
 use crate::store::resolver;
 use crate::store::url::StoreUrl;
-use crate::text::escaped;
-use elect_core::limits::{LINE_BYTES_MAX, cut_visibly};
 
 /// Run a command on exactly one machine.
 #[derive(Debug, Parser)]
@@ -244,11 +243,10 @@ fn fail(exit: Exit, message: &str) -> ExitCode {
 /// One line on stderr. Every text that is not a log line and not an answer gets there through this function, which
 /// escapes it and limits its length: servers, files and users may have put anything into it.
 fn complain(message: &str) {
-    let message = escaped(message);
-    let message = cut_visibly(&message, LINE_BYTES_MAX - "elect: \n".len());
+    let line = log::error_line(usage_error::format(), message);
     // Into a closed pipe, a full disk or a file that may not grow: the exit status says it too.
     elect_keeper::ignore_file_size_signal();
-    let _ = writeln!(std::io::stderr(), "elect: {message}");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// The exit status of a store error that ends a command.

@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::access::access;
 use super::variables::unknown_variables;
-use super::{exit_for, fail, prepare, runtime};
+use super::{complain, exit_for, fail, prepare, runtime, usage_error};
 use crate::config::{Config, ProcessContext, RunFlags};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
-use crate::log::{self, StartError, Verbosity};
+use crate::log::{self, Origin, StartError, Verbosity};
 use crate::setup::Setup;
 use crate::store::url::StoreUrl;
 use crate::store::{Access, Candidacy, Identity, StoreError};
@@ -29,12 +29,19 @@ pub fn run(flags: RunFlags) -> ExitCode {
     ignore_file_size_signal();
     let verbosity = Verbosity { quiet: flags.log.quiet, verbose: flags.log.verbose };
     let format = flags.log.log_format;
+    usage_error::set_format(format);
     let process_context = ProcessContext { is_init: std::process::id() == 1, inside: inside() };
     let store_flags = flags.store.clone();
     let config = match Config::new(flags, &process_context) {
         Ok(config) => config,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
+    let identity = identity(&config);
+    log::set_origin(Origin {
+        boundary: config.boundary.to_string(),
+        name: identity.name.clone(),
+        id: identity.id.clone(),
+    });
     let program = match program(&config) {
         Ok(program) => program,
         Err(error @ FindError::NotFound { .. }) => return fail(Exit::NotFound, &error.to_string()),
@@ -68,7 +75,7 @@ pub fn run(flags: RunFlags) -> ExitCode {
             debug!(variable = unknown.name, "this variable is not read by elect");
         }
     }
-    let outcome = campaign(&config, store, &access, keeper);
+    let outcome = campaign(&config, identity, store, &access, keeper);
     drop(guard);
     match outcome {
         Ok(outcome) => exit::status(&outcome),
@@ -105,20 +112,18 @@ fn program(config: &Config) -> Result<CommandSpec, FindError> {
 
 fn campaign(
     config: &Config,
+    identity: Identity,
     store: StoreUrl<'_>,
     access: &Access,
     keeper: Keeper,
 ) -> anyhow::Result<elect_core::Outcome> {
-    let candidacy = Candidacy {
-        boundary: config.boundary.clone(),
-        identity: identity(config),
-        ttl: config.timing.ttl().unwrap_or_default(),
-    };
+    let candidacy =
+        Candidacy { boundary: config.boundary.clone(), identity, ttl: config.timing.ttl().unwrap_or_default() };
     #[cfg(feature = "listen")]
     let listener = config.listen.as_ref().map(crate::http::bind).transpose()?;
     #[cfg(not(feature = "listen"))]
     let listener = None;
-    let setup = Setup::begin();
+    let setup = Setup::begin(complain);
     let runtime = runtime(DESCRIPTORS_NEEDED)?;
     let outcome = LocalSet::new().block_on(&runtime, async {
         prepare(&store).await?;

@@ -21,6 +21,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::log;
 use crate::store::{Identity, Observation};
 use crate::systemd::{ServiceStatus, SystemdNotifier};
 pub use change_document::ChangeDocument;
@@ -144,6 +145,7 @@ impl StatusPublisher {
 
     /// Notes the candidate's new name and address.
     pub fn rename(&mut self, identity: &Identity) {
+        log::rename_origin(&identity.name);
         self.shared.snapshot.borrow_mut().rename(identity);
     }
 
