@@ -138,6 +138,7 @@ impl Driver {
     }
 
     fn on_keeper_message(&mut self, message: FromKeeper) {
+        self.status.keeper_message(&message);
         if let FromKeeper::NotStarted { why, .. } = message {
             event_log::not_started(why);
         }
@@ -187,7 +188,7 @@ impl Driver {
 
     fn on_store_answer(&mut self, attempt: Attempt, answer: Answer, note: &StoreNote) {
         let now = clock::now();
-        self.status.request_answered(now, &answer);
+        self.status.request_answered(now, &answer, note);
         if let StoreNote::Observation(observation) = note {
             self.status.set_observation(now, observation);
             if let Some(seen) = self.leader_tracker.observed_term(observation) {
@@ -256,6 +257,7 @@ impl Driver {
     }
 
     fn perform(&mut self, action: Action) {
+        self.status.action(&action);
         match action {
             Action::Campaign(attempt) => self.ask(attempt, StoreRequest::Campaign),
             Action::Renew(attempt) => self.ask(attempt, StoreRequest::Renew),
