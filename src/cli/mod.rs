@@ -168,8 +168,11 @@ struct WaitFlags {
 
 /// The command line, with the variables left out of its help: their names follow from the flags'.
 fn command() -> clap::Command {
-    Cli::command()
-        .mut_subcommands(|command| command.mut_args(|flag| variables::without_empty_variable(flag).hide_env(true)))
+    let command = Cli::command().mut_subcommand("run", |run| {
+        let further = help::further_flags(&run);
+        run.after_help(further)
+    });
+    command.mut_subcommands(|command| command.mut_args(|flag| variables::without_empty_variable(flag).hide_env(true)))
 }
 
 /// The whole program: reads the command line and does what it says.
@@ -307,10 +310,34 @@ mod tests {
 
     #[test]
     fn short_help_is_one_screen() {
-        let mut command = command();
+        let mut command = command().term_width(80);
+        command.build();
         let run = command.find_subcommand_mut("run").expect("there is one");
-        let lines = run.render_help().to_string().lines().count();
-        assert!(lines <= 50, "{lines} lines");
+        let help = run.render_help().to_string();
+        let lines = help.lines().count();
+        assert!(lines <= 54, "{lines} lines:\n{help}");
+        for flag in ["--tls-ca", "--tls-key", "--username", "--password-file", "--renew"] {
+            assert!(help.contains(flag), "{flag} is not in {help}");
+        }
+    }
+
+    #[test]
+    fn no_line_of_help_is_longer_than_eighty_columns() {
+        let mut command = command().term_width(80).disable_help_subcommand(true);
+        command.build();
+        let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        let mut helps = vec![command.render_help(), command.render_long_help()];
+        for name in names {
+            let of = command.find_subcommand_mut(&name).expect("there is one");
+            helps.extend([of.render_help(), of.render_long_help()]);
+        }
+        for help in helps.iter().map(ToString::to_string) {
+            for line in help.lines() {
+                // A word that cannot be broken, such as an address, may be longer.
+                let words = line.split_whitespace().count();
+                assert!(line.chars().count() <= 80 || words == 1, "{} columns: {line}", line.chars().count());
+            }
+        }
     }
 
     #[test]
