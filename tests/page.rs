@@ -17,13 +17,17 @@ use crate::listen::{document, port_of};
 const EVIL: &str = "<script>alert(1)</script>";
 
 /// Control sockets are found by the boundary's name alone, and all tests are the same user.
-fn boundary() -> &'static str {
+fn boundary_of_its_own() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| format!("page/{}", std::process::id()))
 }
 
 fn candidate(sandbox: &Sandbox, name: &str) -> CandidateProcess {
-    let elect = ElectCmd::new(sandbox).boundary(boundary()).flag("--listen", "127.0.0.1:0").flag("--name", name);
+    candidate_for(sandbox, "cron", name)
+}
+
+fn candidate_for(sandbox: &Sandbox, boundary: &'static str, name: &str) -> CandidateProcess {
+    let elect = ElectCmd::new(sandbox).boundary(boundary).flag("--listen", "127.0.0.1:0").flag("--name", name);
     elect.witness(&Witness::new()).start()
 }
 
@@ -75,9 +79,10 @@ fn timeline(tab: &mut Tab<'_>) -> (Vec<String>, bool) {
 #[test]
 fn the_page_follows_a_kill_and_a_resign() {
     let sandbox = Sandbox::new();
-    let first = candidate(&sandbox, "web-1");
+    let boundary = boundary_of_its_own();
+    let first = candidate_for(&sandbox, boundary, "web-1");
     sandbox.starts(1);
-    let (second, watcher) = (candidate(&sandbox, EVIL), candidate(&sandbox, "web-3"));
+    let (second, watcher) = (candidate_for(&sandbox, boundary, EVIL), candidate_for(&sandbox, boundary, "web-3"));
     second.wait_until_waiting();
     watcher.wait_until_waiting();
     let port = port_of(&watcher);
@@ -92,7 +97,7 @@ fn the_page_follows_a_kill_and_a_resign() {
     let next = if document(port).is_some_and(|shown| shown["self"]["is_leader"] == true) { "web-3" } else { EVIL };
     follows_to(&mut tab, port, next);
     let (resigns, other) = if next == EVIL { (&second, "web-3") } else { (&watcher, EVIL) };
-    let ended = ElectCmd::new(&sandbox).store(None).query("resign", &["-b", boundary()]).run();
+    let ended = ElectCmd::new(&sandbox).store(None).query("resign", &["-b", boundary]).run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?} of {}", resigns.log());
     sandbox.starts(3).is_safe();
     follows_to(&mut tab, port, other);
@@ -135,7 +140,7 @@ fn the_page_says_when_its_candidate_is_gone() {
     let mut tab = browser.open(&url(port), 400, true);
     tab.shows("live", "live");
     assert_eq!(tab.value("document.documentElement.scrollWidth > innerWidth"), false, "it fits into 400 pixels");
-    one.terminate();
+    one.ends_killed();
     tab.shows("live", "no answer for");
     assert!(tab.text("leader").contains("web-1"), "the last state stays");
 }
