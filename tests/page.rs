@@ -64,13 +64,13 @@ fn follows_to(tab: &mut Tab<'_>, port: u16, name: &str) {
 
 /// Bars of leaders and gaps in the timeline, by their titles, and whether they cover its width without a hole.
 fn timeline(tab: &mut Tab<'_>) -> (Vec<String>, bool) {
-    let script = r#"(() => {
+    let script = r"(() => {
         const bars = [...document.querySelectorAll('#timeline rect:has(title)')].map(bar =>
             [parseFloat(bar.getAttribute('x')), parseFloat(bar.getAttribute('width')), bar.textContent.split(', ')[0]]);
         bars.sort((a, b) => a[0] - b[0]);
         const isWhole = bars.every(([x, width], i) => i + 1 === bars.length ? x + width > 99.5 : x + width > bars[i + 1][0] - .5);
         return { titles: bars.map(bar => bar[2]), isWhole };
-    })()"#;
+    })()";
     let found = tab.value(script);
     let titles = found["titles"].as_array().expect("a list").iter();
     (titles.map(|title| title.as_str().expect("a text").to_owned()).collect(), found["isWhole"] == true)
