@@ -89,7 +89,7 @@ _elect() {
 
     case "${cmd}" in
         elect)
-            opts="-h -V --help --version run status assert extend resign proclaim watch wait plan completions help"
+            opts="-h -V --help --version status assert extend resign proclaim watch wait plan completions run help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -177,7 +177,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__help)
-            opts="run status assert extend resign proclaim watch wait plan completions help"
+            opts="status assert extend resign proclaim watch wait plan completions run help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -737,12 +737,20 @@ _elect() {
             return 0
             ;;
         elect__subcmd__status)
-            opts="-s -h --store --tls-ca --tls-cert --tls-key --username --password-file --json --help"
+            opts="-b -s -h --boundary --store --tls-ca --tls-cert --tls-key --username --password-file --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --boundary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --store)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -779,12 +787,20 @@ _elect() {
             return 0
             ;;
         elect__subcmd__wait)
-            opts="-s -h --for --timeout --store --tls-ca --tls-cert --tls-key --username --password-file --json --help"
+            opts="-b -s -h --boundary --for --timeout --store --tls-ca --tls-cert --tls-key --username --password-file --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --boundary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -829,12 +845,20 @@ _elect() {
             return 0
             ;;
         elect__subcmd__watch)
-            opts="-s -h --store --tls-ca --tls-cert --tls-key --username --password-file --json --help"
+            opts="-b -s -h --boundary --store --tls-ca --tls-cert --tls-key --username --password-file --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --boundary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --store)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -26,7 +26,6 @@ end
 
 complete -c elect -n "__fish_elect_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_needs_command" -s V -l version -d 'Print version'
-complete -c elect -n "__fish_elect_needs_command" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
 complete -c elect -n "__fish_elect_needs_command" -f -a "status" -d 'Say who leads'
 complete -c elect -n "__fish_elect_needs_command" -f -a "assert" -d 'Exit with 0 only if the candidate that this command belongs to leads now'
 complete -c elect -n "__fish_elect_needs_command" -f -a "extend" -d 'Have the candidate renew its lease now, and print what is left of it'
@@ -36,49 +35,9 @@ complete -c elect -n "__fish_elect_needs_command" -f -a "watch" -d 'Show every c
 complete -c elect -n "__fish_elect_needs_command" -f -a "wait" -d 'Wait until somebody leads, or nobody'
 complete -c elect -n "__fish_elect_needs_command" -f -a "plan" -d 'Show the timings that follow from the flags of run'
 complete -c elect -n "__fish_elect_needs_command" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
+complete -c elect -n "__fish_elect_needs_command" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
 complete -c elect -n "__fish_elect_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c elect -n "__fish_elect_using_subcommand run" -s b -l boundary -d 'The name of the election: at most one command runs per boundary' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l name -d 'The name shown to people [default: the hostname]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l advertise -d 'The address for followers [default: the hostname, no port]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
-complete -c elect -n "__fish_elect_using_subcommand run" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand run" -l tls-key -d 'The key of that certificate (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand run" -l username -d 'The user name at the store' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'How long a lease lasts, and the loss of a host costs [default: 10s]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l stop-signal -d 'The signal that asks the command to stop' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l stop-timeout -d 'How long the command may take to end' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l containment -d 'How the command\'s processes are contained: cgroup, pidns, tree' -r -f -a "auto\t'cgroup if one can be made, otherwise tree'
-cgroup\t'A cgroup of its own below elect\'s (kernel 5.14), in which one call kills every process'
-pidns\t'A PID namespace of its own (root): it ends with elect even if all of elect is killed at once'
-tree\t'Every descendant is found and killed, as in each tier, and no more'"
-complete -c elect -n "__fish_elect_using_subcommand run" -l restart -d 'Start an ended command again, as the same leader' -r -f -a "never\t'None: elect exits with its status'
-on-failure\t'A status other than 0, or a signal'
-always\t'Each'"
-complete -c elect -n "__fish_elect_using_subcommand run" -l restart-delay -d 'The delay before a restart: doubled each time, up to 30s' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l restart-limit -d 'How many restarts, within how long, before another candidate gets its turn' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l min-hold -d 'Lead for at least this long, whenever the command ends' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -s n -l no-wait -d 'Do not wait: exit with 75 if another candidate leads' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l wait -d 'Wait at most this long, then exit as with --no-wait [default: no limit]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-lost -d 'After a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Campaign again'
-exit\t'Exit with 76'"
-complete -c elect -n "__fish_elect_using_subcommand run" -l listen -d 'Health checks, status and metrics over HTTP' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l follower -d 'The command to run while another candidate leads, by sh -c' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-elected -d 'The hook to run before the command, which starts only after a 0' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-ousted -d 'The hook to run after the command, before another candidate may lead' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -s q -l quiet -d 'Log only warnings and errors' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l log-format -d 'How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)' -r -f -a "text\t'For people'
-json\t'One object a line'"
-complete -c elect -n "__fish_elect_using_subcommand run" -s v -l verbose -d 'Log more; given twice: everything'
-complete -c elect -n "__fish_elect_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand status" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand status" -s s -l store -d 'Where the election is held' -r
 complete -c elect -n "__fish_elect_using_subcommand status" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
@@ -87,24 +46,25 @@ complete -c elect -n "__fish_elect_using_subcommand status" -l username -d 'The 
 complete -c elect -n "__fish_elect_using_subcommand status" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l json -d 'One JSON object per boundary'
 complete -c elect -n "__fish_elect_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c elect -n "__fish_elect_using_subcommand assert" -s b -l boundary -d 'The boundary [default: inside a command of elect\'s, that command\'s own candidate]' -r
+complete -c elect -n "__fish_elect_using_subcommand assert" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand assert" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand assert" -l timeout -d 'How long to wait for the answer' -r
 complete -c elect -n "__fish_elect_using_subcommand assert" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c elect -n "__fish_elect_using_subcommand extend" -s b -l boundary -d 'The boundary [default: inside a command of elect\'s, that command\'s own candidate]' -r
+complete -c elect -n "__fish_elect_using_subcommand extend" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand extend" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand extend" -l timeout -d 'How long to wait for the answer' -r
 complete -c elect -n "__fish_elect_using_subcommand extend" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c elect -n "__fish_elect_using_subcommand resign" -s b -l boundary -d 'The boundary [default: inside a command of elect\'s, that command\'s own candidate]' -r
+complete -c elect -n "__fish_elect_using_subcommand resign" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand resign" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand resign" -l timeout -d 'How long to wait for the answer' -r
 complete -c elect -n "__fish_elect_using_subcommand resign" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l name -d 'The name shown to people' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l advertise -d 'The address that followers are given' -r
-complete -c elect -n "__fish_elect_using_subcommand proclaim" -s b -l boundary -d 'The boundary [default: inside a command of elect\'s, that command\'s own candidate]' -r
+complete -c elect -n "__fish_elect_using_subcommand proclaim" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l timeout -d 'How long to wait for the answer' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand watch" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand watch" -s s -l store -d 'Where the election is held' -r
 complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
@@ -113,6 +73,7 @@ complete -c elect -n "__fish_elect_using_subcommand watch" -l username -d 'The u
 complete -c elect -n "__fish_elect_using_subcommand watch" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l json -d 'One JSON object per change'
 complete -c elect -n "__fish_elect_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand wait" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -l for -d 'The condition: leader, none, name=NAME or id=ID' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -l timeout -d 'The longest time to wait; 0: look once [default: no limit]' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -s s -l store -d 'Where the election is held' -r
@@ -123,57 +84,99 @@ complete -c elect -n "__fish_elect_using_subcommand wait" -l username -d 'The us
 complete -c elect -n "__fish_elect_using_subcommand wait" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand wait" -l json -d 'The answer as a JSON object, like that of status'
 complete -c elect -n "__fish_elect_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c elect -n "__fish_elect_using_subcommand plan" -s b -l boundary -d 'The name of the election: at most one command runs per boundary' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l name -d 'The name shown to people [default: the hostname]' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l advertise -d 'The address for followers [default: the hostname, no port]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -s b -l boundary -d 'The election: one command runs per boundary' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l name -d 'The name for people [default: the hostname]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l advertise -d 'For followers [default: the hostname, no port]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s s -l store -d 'Where the election is held' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-key -d 'The key of that certificate (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'How long a lease lasts, and the loss of a host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'The lease, and what a lost host costs [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-timeout -d 'How long the command may take to end' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l containment -d 'How the command\'s processes are contained: cgroup, pidns, tree' -r -f -a "auto\t'cgroup if one can be made, otherwise tree'
+complete -c elect -n "__fish_elect_using_subcommand plan" -l containment -d 'By cgroup, pidns or tree' -r -f -a "auto\t'cgroup if one can be made, otherwise tree'
 cgroup\t'A cgroup of its own below elect\'s (kernel 5.14), in which one call kills every process'
 pidns\t'A PID namespace of its own (root): it ends with elect even if all of elect is killed at once'
 tree\t'Every descendant is found and killed, as in each tier, and no more'"
-complete -c elect -n "__fish_elect_using_subcommand plan" -l restart -d 'Start an ended command again, as the same leader' -r -f -a "never\t'None: elect exits with its status'
+complete -c elect -n "__fish_elect_using_subcommand plan" -l restart -d 'Start an ended command again, in the same term' -r -f -a "never\t'None: elect exits with its status'
 on-failure\t'A status other than 0, or a signal'
 always\t'Each'"
 complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-delay -d 'The delay before a restart: doubled each time, up to 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-limit -d 'How many restarts, within how long, before another candidate gets its turn' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l min-hold -d 'Lead for at least this long, whenever the command ends' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l min-hold -d 'Lead for at least this long' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s n -l no-wait -d 'Do not wait: exit with 75 if another candidate leads' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l wait -d 'Wait at most this long, then exit as with --no-wait [default: no limit]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l wait -d 'Wait at most this long [default: no limit]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-lost -d 'After a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Campaign again'
 exit\t'Exit with 76'"
-complete -c elect -n "__fish_elect_using_subcommand plan" -l listen -d 'Health checks, status and metrics over HTTP' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l follower -d 'The command to run while another candidate leads, by sh -c' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l on-elected -d 'The hook to run before the command, which starts only after a 0' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l on-ousted -d 'The hook to run after the command, before another candidate may lead' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-elected -d 'The hook before the command, which needs its 0' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-ousted -d 'The hook after it, before another may lead' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s q -l quiet -d 'Log only warnings and errors' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l log-format -d 'How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)' -r -f -a "text\t'For people'
+complete -c elect -n "__fish_elect_using_subcommand plan" -l log-format -d 'The form of log lines' -r -f -a "text\t'For people'
 json\t'One object a line'"
 complete -c elect -n "__fish_elect_using_subcommand plan" -s v -l verbose -d 'Log more; given twice: everything'
 complete -c elect -n "__fish_elect_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "status" -d 'Say who leads'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "assert" -d 'Exit with 0 only if the candidate that this command belongs to leads now'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "extend" -d 'Have the candidate renew its lease now, and print what is left of it'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "resign" -d 'Have the leader on this host stop its command and stand behind the others'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "proclaim" -d 'Change the name or address that the leader on this host is known by, in the same term'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "watch" -d 'Show every change of leadership as it happens'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "wait" -d 'Wait until somebody leads, or nobody'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "plan" -d 'Show the timings that follow from the flags of run'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from run status assert extend resign proclaim watch wait plan completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c elect -n "__fish_elect_using_subcommand run" -s b -l boundary -d 'The election: one command runs per boundary' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l name -d 'The name for people [default: the hostname]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l advertise -d 'For followers [default: the hostname, no port]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -s s -l store -d 'Where the election is held' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l username -d 'The user name at the store' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'The lease, and what a lost host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l stop-signal -d 'The signal that asks the command to stop' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l stop-timeout -d 'How long the command may take to end' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l containment -d 'By cgroup, pidns or tree' -r -f -a "auto\t'cgroup if one can be made, otherwise tree'
+cgroup\t'A cgroup of its own below elect\'s (kernel 5.14), in which one call kills every process'
+pidns\t'A PID namespace of its own (root): it ends with elect even if all of elect is killed at once'
+tree\t'Every descendant is found and killed, as in each tier, and no more'"
+complete -c elect -n "__fish_elect_using_subcommand run" -l restart -d 'Start an ended command again, in the same term' -r -f -a "never\t'None: elect exits with its status'
+on-failure\t'A status other than 0, or a signal'
+always\t'Each'"
+complete -c elect -n "__fish_elect_using_subcommand run" -l restart-delay -d 'The delay before a restart: doubled each time, up to 30s' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l restart-limit -d 'How many restarts, within how long, before another candidate gets its turn' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l min-hold -d 'Lead for at least this long' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -s n -l no-wait -d 'Do not wait: exit with 75 if another candidate leads' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l wait -d 'Wait at most this long [default: no limit]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-lost -d 'After a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Campaign again'
+exit\t'Exit with 76'"
+complete -c elect -n "__fish_elect_using_subcommand run" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l follower -d 'The command while another leads, by sh -c' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-elected -d 'The hook before the command, which needs its 0' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-ousted -d 'The hook after it, before another may lead' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -s q -l quiet -d 'Log only warnings and errors' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l log-format -d 'The form of log lines' -r -f -a "text\t'For people'
+json\t'One object a line'"
+complete -c elect -n "__fish_elect_using_subcommand run" -s v -l verbose -d 'Log more; given twice: everything'
+complete -c elect -n "__fish_elect_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "status" -d 'Say who leads'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "assert" -d 'Exit with 0 only if the candidate that this command belongs to leads now'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "extend" -d 'Have the candidate renew its lease now, and print what is left of it'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "resign" -d 'Have the leader on this host stop its command and stand behind the others'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "proclaim" -d 'Change the name or address that the leader on this host is known by, in the same term'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "watch" -d 'Show every change of leadership as it happens'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "wait" -d 'Wait until somebody leads, or nobody'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "plan" -d 'Show the timings that follow from the flags of run'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

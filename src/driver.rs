@@ -125,6 +125,7 @@ impl Driver {
 
     fn on_keeper_message(&mut self, message: FromKeeper) {
         self.event_log.keeper_message(&message);
+        self.status.keeper_message(&message);
         if let FromKeeper::NotStarted { why, .. } = message {
             event_log::not_started(why);
         }
@@ -164,7 +165,7 @@ impl Driver {
 
     fn on_store_answer(&mut self, attempt: Attempt, answer: Answer, note: &StoreNote) {
         let now = clock::now();
-        self.status.request_answered(now, &answer);
+        self.status.request_answered(now, &answer, note);
         if let StoreNote::Observation(observation) = note {
             self.status.set_observation(now, observation);
             if let Some(seen) = self.leader_tracker.observed_term(observation) {
@@ -212,7 +213,7 @@ impl Driver {
             Some(ControlEvent::Rename { request_id, name, advertise }) => {
                 let identity = self.command_env.rename(name, advertise);
                 self.status.rename(&identity);
-                info!(name = identity.name, host = identity.host, port = identity.port, "proclaimed");
+                info!(host = identity.host, port = identity.port, "proclaimed: {}", identity.name);
                 self.worker.rename(identity);
                 self.handle(Event::ConfirmLeadership { request_id, term: None });
             }
@@ -242,6 +243,7 @@ impl Driver {
     }
 
     fn perform(&mut self, action: Action) {
+        self.status.action(&action);
         match action {
             Action::Campaign(attempt) => self.ask(attempt, StoreRequest::Campaign),
             Action::Renew(attempt) => self.ask(attempt, StoreRequest::Renew),

@@ -131,7 +131,14 @@ impl EventLog {
         let what = if lost { "not elected" } else { "waiting" };
         match (leader, obstacle) {
             (Some(leader), _) => {
-                info!(host = leader.host, term = leader.term, id = leader.id, "{what}: {} leads", leader.name);
+                let (host, id) = (&leader.host, &leader.id);
+                info!(
+                    term = leader.term,
+                    json.leader_host = host,
+                    json.leader_id = id,
+                    "{what}: {} leads",
+                    leader.name
+                );
             }
             // Only a candidate that waits warns of an obstacle.
             (None, Some(obstacle)) if lost => info!("{what}: {obstacle}"),
@@ -208,7 +215,7 @@ impl EventLog {
                 (self.phase, self.seen) = (LogPhase::Elected, None);
                 info!(term, "elected");
             }
-            Notice::Started { term, pid } => info!(term, pid, "leader command started"),
+            Notice::Started { term, pid } => info!(json.term = term, pid, "leader command started"),
             Notice::CommandEnded { term, end } => stops::command_ended(*term, *end),
             Notice::Stopping { term, reason } => self.stopping(*term, *reason),
             Notice::StopShortened { term, left } => self.stop_shortened(*term, *left),
@@ -491,7 +498,7 @@ mod tests {
         });
         let levels: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(levels, ["INFO", "WARN", "INFO"], "{lines:?}");
-        assert!(lines[1].contains("killing the leader command (it is not there)"), "{lines:?}");
+        assert!(lines[1].contains("killing the command (it is not there)"), "{lines:?}");
         // Nothing follows from it: the term is over already.
         let lines = logged(|event_log| {
             event_log.notice(&Notice::Elected { term: 7 });
@@ -510,7 +517,7 @@ mod tests {
             event_log.store_note(NOW, &down());
             event_log.notice(&runs_out);
         });
-        assert_eq!(lines[2], "WARN the lease runs out: stopping the leader command (down) term=7");
+        assert_eq!(lines[2], "WARN the lease runs out: stopping the command (down) json.term=7");
         let lines = logged(|event_log| event_log.notice(&runs_out));
         assert!(lines[0].contains("was this process suspended"), "{lines:?}");
     }

@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::PanicHookInfo;
 
@@ -80,9 +80,9 @@ pub fn is_reserved(connection: &impl AsRawFd) -> bool {
 pub struct Setup(());
 
 impl Setup {
-    /// Until it is dropped.
-    pub fn begin() -> Setup {
-        std::panic::set_hook(Box::new(end));
+    /// Until it is dropped. The sentence is passed to `report`.
+    pub fn begin(report: fn(&str)) -> Setup {
+        std::panic::set_hook(Box::new(move |panic| end(panic, report)));
         Setup(())
     }
 }
@@ -94,11 +94,9 @@ impl Drop for Setup {
     }
 }
 
-fn end(panic: &PanicHookInfo<'_>) {
+fn end(panic: &PanicHookInfo<'_>, report: fn(&str)) {
     let why = said(panic.payload()).lines().next().unwrap_or_default();
-    // Into a closed pipe or a full disk: the status says it too.
-    let _ =
-        writeln!(io::stderr(), "elect: the setup failed, perhaps for a limit that is too low (see ulimit -a): {why}");
+    report(&format!("the setup failed, perhaps for a limit that is too low (see ulimit -a): {why}"));
     std::process::exit(Exit::Failed as i32);
 }
 

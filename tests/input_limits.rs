@@ -32,7 +32,7 @@ pub fn is_plain(text: &str) {
 fn is_plain_log(text: &str) {
     is_plain(text);
     for line in text.lines() {
-        assert!(line.get(20..).is_some_and(|rest| rest.contains("Z elect: ")), "forged, or cut short: {line:?}");
+        assert!(line.get(20..).is_some_and(|rest| rest.contains("Z elect[cron]: ")), "forged, or cut short: {line:?}");
     }
 }
 

@@ -1,23 +1,156 @@
 //! The lines on stderr: which events are logged, and which are not.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{ElectCmd, Sandbox, Witness};
+use crate::harness::{ElectCmd, Sandbox, Witness, processes, until};
 
 #[test]
 fn the_first_line_says_what_is_campaigned_for_and_how_far_that_reaches() {
     let sandbox = Sandbox::new();
     let ended = ElectCmd::new(&sandbox).command(["true"]).run();
     let first = ended.stderr.lines().next().expect("a line");
-    for word in ["campaigning", "boundary=cron", &sandbox.store(), "this host only", "containment"] {
+    for word in ["elect[cron]: campaigning in ", &sandbox.store(), "(this host only), "] {
         assert!(first.contains(word), "{word:?} is not in {first:?}");
     }
+    assert!(["cgroup", "tree"].iter().any(|tier| first.ends_with(tier)), "{first:?}");
     let told: Vec<bool> = ["elected", "leader command started", "leader command ended", "released"]
         .iter()
         .map(|step| ended.stderr.lines().filter(|line| line.contains(step)).count() == 1)
         .collect();
     assert_eq!(told, [true; 4], "each step once: {ended:?}");
     assert!(!ended.stderr.contains('\u{1b}'), "no colours into a file: {ended:?}");
+}
+
+/// Three candidates of two boundaries that write into one file, as under `kubectl logs` or in a journal.
+fn mixed_log(sandbox: &Sandbox, format: &str) -> String {
+    let file = sandbox.path().join("mixed");
+    let script = format!("exec \"$@\" 2>>{}", file.display());
+    let log = || std::fs::read_to_string(&file).unwrap_or_default();
+    let into_file = |boundary, name: &str| {
+        let elect = ElectCmd::new(sandbox).wrapped_by(["sh", "-c", &script, "sh"]).boundary(boundary);
+        elect.flag("--name", name).flag("--log-format", format)
+    };
+    let first = into_file("cron", "web-1").witness(&Witness::new()).start();
+    let led = sandbox.starts(1).latest();
+    let second = into_file("cron", "web-2").flag("--on-change", "exit 3").witness(&Witness::new()).start();
+    until("the hook of the second has failed", || log().contains("--on-change failed"));
+    let stubborn = "trap '' TERM; while :; do sleep 1; done";
+    let third = into_file("billing", "pay-1").flag("--stop-timeout", "300ms").shell(stubborn).start();
+    until("the third has started its command", || log().matches("leader command started").count() == 2);
+    // The first loses its lock, the third has to kill its command.
+    processes::signal(led.pid, Signal::SIGUSR1);
+    sandbox.starts(2);
+    third.signal(Signal::SIGTERM);
+    until("the third has given its boundary back", || log().matches("released").count() == 1);
+    first.terminate();
+    second.terminate();
+    log()
+}
+
+/// Reasons that are lines of that log, and how many: three candidates are asked to stop, of which one has lost before.
+const REASONS: [(&str, usize); 3] = [
+    ("the store says that the boundary is not ours", 1),
+    ("leadership lost: killing the command", 1),
+    ("asked to stop (TERM)", 2),
+];
+
+#[test]
+fn each_line_of_a_mixed_log_says_which_boundary_it_belongs_to() {
+    let sandbox = Sandbox::new();
+    let log = mixed_log(&sandbox, "text");
+    for line in log.lines() {
+        let (stamp, rest) = line.split_once(' ').unwrap_or_default();
+        assert!(stamp.len() == 24 && stamp.ends_with('Z'), "{line}");
+        assert!(rest.starts_with("elect[cron]: ") || rest.starts_with("elect[billing]: "), "{line}");
+    }
+    for (reason, times) in REASONS {
+        assert_eq!(log.lines().filter(|line| line.contains(reason)).count(), times, "{reason}: {log}");
+    }
+    // It runs at each change.
+    let failed: Vec<&str> = log.lines().filter(|line| line.contains("--on-change failed")).collect();
+    assert!(
+        failed.iter().all(|line| line.ends_with("elect[cron]: warning: --on-change failed status=3")),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn each_line_of_a_mixed_log_in_json_says_which_candidate_it_belongs_to() {
+    let sandbox = Sandbox::new();
+    let log = mixed_log(&sandbox, "json");
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let mut ids: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in &lines {
+        let [boundary, name, id] = ["boundary", "name", "id"].map(|field| line[field].as_str().expect("a text"));
+        assert_eq!(boundary, if name == "pay-1" { "billing" } else { "cron" }, "{line}");
+        assert!(id.len() == 36, "{line}");
+        ids.entry(name).or_default().insert(id);
+    }
+    assert_eq!(ids.keys().copied().collect::<Vec<_>>(), ["pay-1", "web-1", "web-2"]);
+    assert!(ids.values().all(|ids| ids.len() == 1), "a candidate has one id: {ids:?}");
+    let leads = lines.iter().find(|line| line["message"] == "waiting: web-1 leads").expect("the second has waited");
+    assert_eq!(leads["leader_id"].as_str(), ids["web-1"].first().copied(), "{leads}");
+    assert_eq!((&leads["name"], leads["term"].is_u64()), (&"web-2".into(), true), "{leads}");
+    let count = |reason: &str| {
+        lines.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.contains(reason))).count()
+    };
+    for (reason, times) in REASONS {
+        assert_eq!(count(reason), times, "{reason}: {log}");
+    }
+}
+
+#[test]
+fn an_election_is_ten_lines_of_eighty_columns() {
+    let sandbox = Sandbox::new();
+    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let waiter = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    waiter.wait_until_waiting();
+    leader.signal(Signal::SIGTERM);
+    sandbox.starts(2);
+    waiter.signal(Signal::SIGTERM);
+    waiter.wait_for_log("released");
+    // A terminal shows no date, and the default directory is called file: alone.
+    let columns = |line: &str| line.replace(&sandbox.store(), "file:").chars().count() - "2026-11-28T".len();
+    for log in [leader.log(), waiter.log()] {
+        assert!(log.lines().count() <= 10, "{log}");
+        for line in log.lines() {
+            assert!(columns(line) <= 80, "{} columns: {line}", columns(line));
+        }
+    }
+    leader.terminate();
+    waiter.terminate();
+}
+
+#[test]
+fn errors_before_the_log_begins_have_its_format() {
+    let sandbox = Sandbox::new();
+    let json = |elect: ElectCmd| {
+        let ended = elect.command(["true"]).run();
+        assert_eq!((ended.status.code(), ended.stderr.lines().count()), (Some(2), 1), "{ended:?}");
+        let line: Value = serde_json::from_str(&ended.stderr).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+        assert_eq!(line["level"], "ERROR", "{line}");
+        assert!(line["timestamp"].is_string(), "{line}");
+        line
+    };
+    let elect = || ElectCmd::new(&sandbox).flag("--log-format", "json");
+    let line = json(elect().flag("--frobnicate", "x"));
+    assert_eq!(line["boundary"], Value::Null, "the line could not be parsed");
+    assert!(line["message"].as_str().is_some_and(|text| text.contains("--frobnicate")), "{line}");
+    json(elect().flag("--ttl", "soon"));
+    json(ElectCmd::new(&sandbox).variable("ELECT_LOG_FORMAT", "json").flag("--ttl", "soon"));
+    json(elect().boundary(None));
+    let line = json(elect().variable("ELECT_LOG", "elect=loud"));
+    assert_eq!(line["boundary"], "cron", "{line}");
+    let ended = elect().command(["/nowhere/job"]).run();
+    let line: Value = serde_json::from_str(&ended.stderr).expect("JSON");
+    assert_eq!((ended.status.code(), &line["boundary"]), (Some(127), &"cron".into()), "{line}");
+    let text =
+        ElectCmd::new(&sandbox).variable("ELECT_LOG_FORMAT", "text").flag("--ttl", "soon").command(["true"]).run();
+    text.fails_with(2, &["--ttl"]);
 }
 
 #[test]
@@ -27,7 +160,7 @@ fn lines_in_json_can_be_read_by_machines() {
     let term = sandbox.starts(1).latest().term;
     let waiter = ElectCmd::new(&sandbox).flag("--log-format", "json").switch("-vv").witness(&Witness::new()).start();
     waiter.wait_until_waiting();
-    leader.signal(nix::sys::signal::Signal::SIGTERM);
+    leader.signal(Signal::SIGTERM);
     sandbox.starts(2);
     for candidate in [&leader, &waiter] {
         let log = candidate.log();
@@ -54,7 +187,7 @@ fn a_quiet_run_that_goes_well_is_silent() {
     assert_eq!((ended.status.code(), ended.stderr.as_str(), ended.stdout.as_str()), (Some(0), "", ""));
     let leader = ElectCmd::new(&sandbox).switch("--quiet").witness(&Witness::new()).start();
     sandbox.starts(1);
-    leader.signal(nix::sys::signal::Signal::SIGTERM);
+    leader.signal(Signal::SIGTERM);
     let mut leader = leader;
     leader.ends_with(0);
     assert_eq!(leader.log(), "");
@@ -79,7 +212,7 @@ fn a_full_pipe_delays_nothing() {
     let unread = ["bash", "-c", r#"exec 2> >(exec sleep 600); exec "$@""#, "bash"];
     let mut leader = ElectCmd::new(&sandbox).wrapped_by(unread).switch("-vv").witness(&Witness::new()).start();
     sandbox.starts(1);
-    leader.signal(nix::sys::signal::Signal::SIGTERM);
+    leader.signal(Signal::SIGTERM);
     leader.ends_with(0);
 }
 

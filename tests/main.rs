@@ -45,6 +45,8 @@ mod min_hold;
 #[cfg(all(feature = "all-stores", feature = "listen"))]
 mod misuses;
 mod packages;
+#[cfg(feature = "listen")]
+mod page;
 #[cfg(feature = "all-stores")]
 mod programs;
 #[cfg(all(feature = "all-stores", feature = "listen"))]

@@ -1,5 +1,7 @@
 //! The texts of `--help` beyond the flags: environment, signals, exit statuses and examples.
 
+use clap::Command;
+
 use crate::exit;
 
 pub(super) const EXAMPLES: &str = "\
@@ -44,42 +46,51 @@ signal's number); if elect was stopped while no command ran, the signal that sto
 pub(super) const RUN_EXAMPLES: &str = "\
 Examples:
   elect run --boundary cron -- ./job.sh
-  elect run -b billing/nightly --advertise 10.0.0.5:8080 -- ./serve --port 8080
+  elect run -b billing/nightly --advertise 10.0.0.5:8080 -- ./serve
   elect run -b cron --stop-signal INT --stop-timeout 30s -- ./job.sh
-  elect run -q -n -b backup -- ./backup.sh               # exit with 75, and say nothing, if it runs already
-  elect run -b deploy --wait 10m -- ./deploy.sh          # take turns, for 10 minutes at most
-  elect run -b db --advertise 10.0.0.5:5432 --follower './replicate' -- ./primary
-  elect run -b vip --on-elected 'ip addr add 10.0.0.9/32 dev eth0' --on-ousted 'ip addr del 10.0.0.9/32 dev eth0'
-  ELECT_STORE=always: elect run -b cron -- ./job.sh      # no election: for development
+  elect run -q -n -b backup -- ./backup.sh       # silent, and 75, if it runs
+  elect run -b deploy --wait 10m -- ./deploy.sh  # turns, for 10 minutes at most
+  elect run -b db --follower './replicate' -- ./primary
+  elect run -b vip --on-elected 'ip addr add 10.0.0.9/32 dev eth0' \\
+                   --on-ousted 'ip addr del 10.0.0.9/32 dev eth0'
+  ELECT_STORE=always: elect run -b cron -- ./job.sh  # no election
 ";
+
+/// The flags that the short help leaves out, by name.
+pub(super) fn further_flags(command: &Command) -> String {
+    let hidden = command.get_arguments().filter(|flag| flag.is_hide_short_help_set() && !flag.is_hide_set());
+    let names = hidden.filter_map(|flag| flag.get_long().map(|long| format!("--{long}")));
+    let all = names.collect::<Vec<_>>().join(", ");
+    format!("Further flags, which --help explains: {all}. {VARIABLES}")
+}
 
 pub(super) fn run_help() -> String {
     [&format!("{VARIABLES}\n"), ENVIRONMENT, &format!("{SIGNALS}{}", exit::table()), RUN_EXAMPLES].join("\n")
 }
 
 pub(super) const CONTROL_COMMANDS: &str = "\
-The candidate is spoken to over its control socket, by its own user or root: that of ELECT_SOCKET inside a command of
+The candidate is spoken to over its control socket, by its own user or root: that of ELECT_SOCKET inside a command of \
 elect's, otherwise the one on this host that campaigns for --boundary.
 
-Exit status: 0 yes; 3 the answer is no, and why; 69 there is no such candidate, or it ended without an answer;
-75 it did not answer in time; 77 it belongs to somebody else; 2 the command line makes no sense.
+Exit status: 0 yes; 3 the answer is no, and why; 69 there is no such candidate, or it ended without an answer; 75 it did \
+not answer in time; 77 it belongs to somebody else; 2 the command line makes no sense.
 
 Examples:
-  elect assert && mv new.db current.db      # inside a command: only while it still leads
-  elect extend && psql -c commit ...        # a fresh lease before the last step
-  elect resign -b cron && elect wait cron   # another one's turn; then wait for it to lead
+  elect assert && mv new.db current.db     # in a command: only while it leads
+  elect extend && psql -c commit ...       # a fresh lease before the last step
+  elect resign -b cron && elect wait cron  # wait for another one to lead
   elect proclaim -b web --advertise 10.0.0.6:8080
 ";
 
 pub(super) const STATUS_EXITS: &str = "\
-Exit status: 0 somebody leads; 3 nobody does; 69 the store cannot be reached; 77 it refuses. Without a boundary 0 means
+Exit status: 0 somebody leads; 3 nobody does; 69 the store cannot be reached; 77 it refuses. Without a boundary 0 means \
 that the store has answered.";
 
 pub(super) const WATCH_ABOUT: &str = "\
-Begins with the present state and ends with a signal (TERM, INT or HUP), or when nobody reads it any more. While the store is
-in trouble it says so once, tries on, and then says again who leads. The latest change is never missed, and terms never go
-back; of what came and went too fast, or while nobody looked, it says that terms were skipped, where the store knows: file
-and etcd do. Terms themselves are not consecutive.";
+Begins with the present state and ends with a signal (TERM, INT or HUP), or when nobody reads it any more. While the store \
+is in trouble it says so once, tries on, and then says again who leads. The latest change is never missed, and terms never \
+go back; of what came and went too fast, or while nobody looked, it says that terms were skipped, where the store knows: \
+file and etcd do. Terms themselves are not consecutive.";
 
 pub(super) const WATCH_EXITS: &str = "\
 Exit status: 0 it was told to stop; 77 the store refuses, at the start.";
@@ -91,8 +102,8 @@ Examples:
 ";
 
 pub(super) const WAIT_EXITS: &str = "\
-Exit status: 0 it is so; 75 not within --timeout; 69 the store could not be reached when --timeout was over; 77 it refuses.
-Without --timeout a store that cannot be reached is waited for, too.";
+Exit status: 0 it is so; 75 not within --timeout; 69 the store could not be reached when --timeout was over; 77 it \
+refuses. Without --timeout a store that cannot be reached is waited for, too.";
 
 pub(super) const WAIT_EXAMPLES: &str = "\
 Examples:

@@ -35,13 +35,13 @@ use help::{
 
 use crate::config::{RunFlags, StoreFlags};
 use crate::exit::Exit;
+use crate::log;
 use crate::setup::{self, SetupError};
 use crate::store::StoreError;
 #[cfg(feature = "network-store")]
 use crate::store::resolver;
 use crate::store::url::StoreUrl;
-use crate::text::{escaped, without_passwords};
-use elect_core::limits::{LINE_BYTES_MAX, cut_visibly};
+use crate::text::without_passwords;
 
 /// Run a command on exactly one machine.
 #[derive(Debug, Parser)]
@@ -169,8 +169,11 @@ struct WaitFlags {
 
 /// The command line, with the variables left out of its help: their names follow from the flags'.
 fn command() -> clap::Command {
-    Cli::command()
-        .mut_subcommands(|command| command.mut_args(|flag| variables::without_empty_variable(flag).hide_env(true)))
+    let command = Cli::command().mut_subcommand("run", |run| {
+        let further = help::further_flags(&run);
+        run.after_help(further)
+    });
+    command.mut_subcommands(|command| command.mut_args(|flag| variables::without_empty_variable(flag).hide_env(true)))
 }
 
 /// The whole program: reads the command line and does what it says.
@@ -247,12 +250,10 @@ fn fail(exit: Exit, message: &str) -> ExitCode {
 /// One line on stderr. Every text that is not a log line and not an answer gets there through this function, which
 /// escapes it and limits its length: servers, files and users may have put anything into it.
 fn complain(message: &str) {
-    let message = without_passwords(message);
-    let message = escaped(&message);
-    let message = cut_visibly(&message, LINE_BYTES_MAX - "elect: \n".len());
+    let line = log::error_line(usage_error::format(), &without_passwords(message));
     // Into a closed pipe, a full disk or a file that may not grow: the exit status says it too.
     elect_keeper::ignore_file_size_signal();
-    let _ = writeln!(std::io::stderr(), "elect: {message}");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// The exit status of a store error that ends a command.
@@ -313,10 +314,34 @@ mod tests {
 
     #[test]
     fn short_help_is_one_screen() {
-        let mut command = command();
+        let mut command = command().term_width(80);
+        command.build();
         let run = command.find_subcommand_mut("run").expect("there is one");
-        let lines = run.render_help().to_string().lines().count();
-        assert!(lines <= 50, "{lines} lines");
+        let help = run.render_help().to_string();
+        let lines = help.lines().count();
+        assert!(lines <= 54, "{lines} lines:\n{help}");
+        for flag in ["--tls-ca", "--tls-key", "--username", "--password-file", "--renew"] {
+            assert!(help.contains(flag), "{flag} is not in {help}");
+        }
+    }
+
+    #[test]
+    fn no_line_of_help_is_longer_than_eighty_columns() {
+        let mut command = command().term_width(80).disable_help_subcommand(true);
+        command.build();
+        let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        let mut helps = vec![command.render_help(), command.render_long_help()];
+        for name in names {
+            let of = command.find_subcommand_mut(&name).expect("there is one");
+            helps.extend([of.render_help(), of.render_long_help()]);
+        }
+        for help in helps.iter().map(ToString::to_string) {
+            for line in help.lines() {
+                // A word that cannot be broken, such as an address, may be longer.
+                let words = line.split_whitespace().count();
+                assert!(line.chars().count() <= 80 || words == 1, "{} columns: {line}", line.chars().count());
+            }
+        }
     }
 
     #[test]

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use super::access::access;
 use super::variables::unknown_variables;
-use super::{exit_for, fail, prepare, runtime};
+use super::{complain, exit_for, fail, prepare, runtime, usage_error};
 use crate::config::{Config, ProcessContext, RunFlags};
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
-use crate::log::{self, KeeperLine, StartError, Verbosity};
+use crate::log::{self, KeeperLine, Origin, StartError, Verbosity};
 use crate::setup::Setup;
 use crate::store::claim_release::{self, LastStep};
 use crate::store::url::StoreUrl;
@@ -29,12 +29,19 @@ pub fn run(flags: RunFlags) -> ExitCode {
     ignore_file_size_signal();
     let verbosity = Verbosity { quiet: flags.log.quiet, verbose: flags.log.verbose };
     let format = flags.log.log_format;
+    usage_error::set_format(format);
     let process_context = ProcessContext { is_init: std::process::id() == 1, inside: inside() };
     let store_flags = flags.store.clone();
     let config = match Config::new(flags, &process_context) {
         Ok(config) => config,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
+    let identity = identity(&config);
+    log::set_origin(Origin {
+        boundary: config.boundary.to_string(),
+        name: identity.name.clone(),
+        id: identity.id.clone(),
+    });
     let program = match program(&config) {
         Ok(program) => program,
         Err(error @ (FindError::NotFound { .. } | FindError::NoInterpreter { .. })) => {
@@ -52,7 +59,6 @@ pub fn run(flags: RunFlags) -> ExitCode {
     };
     close_inherited();
     // From here there are two processes, and only from here may there be threads.
-    let identity = identity(&config);
     prepare_last_step(&config, &identity, store, format);
     let keeper = match Keeper::fork(Some(program), claim_release::depart, config.containment) {
         Ok(keeper) => keeper,
@@ -137,7 +143,7 @@ fn campaign(
     let listener = config.listen.as_ref().map(crate::http::bind).transpose()?;
     #[cfg(not(feature = "listen"))]
     let listener = None;
-    let setup = Setup::begin();
+    let setup = Setup::begin(complain);
     let runtime = runtime(DESCRIPTORS_NEEDED)?;
     let outcome = LocalSet::new().block_on(&runtime, async {
         prepare(&store).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 
 use super::access::access;
-use super::{DESCRIPTORS_FOR_QUERY, fail, prepare, runtime};
+use super::{DESCRIPTORS_FOR_QUERY, complain, fail, prepare, runtime};
 use crate::config::StoreFlags;
 use crate::exit::Exit;
 use crate::setup::Setup;
@@ -40,7 +40,7 @@ impl<'a> StoreQuery<'a> {
 
 /// Runs a command that asks this store, to its exit status.
 pub fn block_on(store: StoreUrl<'_>, command: impl Future<Output = ExitCode>) -> ExitCode {
-    let setup = Setup::begin();
+    let setup = Setup::begin(complain);
     let runtime = match runtime(DESCRIPTORS_FOR_QUERY) {
         Ok(runtime) => runtime,
         Err(error) => return fail(Exit::Failed, &error.to_string()),

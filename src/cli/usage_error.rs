@@ -1,11 +1,45 @@
-//! The parser's errors in one line, with what was probably meant.
+//! The parser's errors in one line, with what was probably meant, in the format of the log.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::OnceLock;
 
-use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, ValueEnum};
 
 use super::variables;
+use crate::log::Format;
+
+/// The format of the log, once the command line is parsed.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
+/// Notes the format of the log: errors are reported in the same one.
+pub(super) fn set_format(format: Format) {
+    // Set once: a process parses one command line.
+    let _ = FORMAT.set(format);
+}
+
+/// The format of an error on stderr.
+pub(super) fn format() -> Format {
+    let variable = || std::env::var_os("ELECT_LOG_FORMAT");
+    FORMAT.get().copied().unwrap_or_else(|| format_of(std::env::args_os().skip(1), variable))
+}
+
+/// The format that a command line asks for, whether it can be parsed or not. Commands without a log write text.
+fn format_of(words: impl Iterator<Item = OsString>, variable: impl FnOnce() -> Option<OsString>) -> Format {
+    let words: Vec<OsString> = words.take_while(|word| word != "--").collect();
+    let is_json =
+        |value: &OsStr| value.to_str().is_some_and(|value| Format::from_str(value, false) == Ok(Format::Json));
+    let has_log = words.first().is_some_and(|word| word == "run" || word == "plan");
+    let typed =
+        words.iter().enumerate().rev().find_map(|(index, word)| match word.to_str()?.strip_prefix("--log-format")? {
+            "" => words.get(index + 1).cloned(),
+            value => value.strip_prefix('=').map(OsString::from),
+        });
+    match typed.or_else(|| variable().filter(|_| has_log)) {
+        Some(value) if is_json(&value) => Format::Json,
+        Some(_) | None => Format::Text,
+    }
+}
 
 /// Words that other programs have for one of elect's commands, and the command.
 const SYNONYMS: [(&[&str], &str); 8] = [
@@ -147,6 +181,24 @@ fn similar_flag(word: &str, command: &Command) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_format_of_an_error_is_found_in_words_that_cannot_be_parsed() {
+        let of = |line: &str, variable: Option<&str>| {
+            format_of(line.split(' ').map(OsString::from), || variable.map(OsString::from))
+        };
+        for line in ["run --log-format json", "run --frobnicate --log-format=json -- x", "rnu --log-format json"] {
+            assert_eq!(of(line, None), Format::Json, "{line}");
+        }
+        for line in
+            ["run", "run --log-format xml", "run --log-format", "run -- x --log-format json", "run --log-formats json"]
+        {
+            assert_eq!(of(line, None), Format::Text, "{line}");
+        }
+        assert_eq!(of("run --ttl", Some("json")), Format::Json);
+        assert_eq!(of("run --log-format text", Some("json")), Format::Text, "a flag comes before a variable");
+        assert_eq!(of("status -x", Some("json")), Format::Text, "status has no log");
+    }
 
     #[test]
     fn a_word_of_another_program_has_a_command_here() {

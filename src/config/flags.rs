@@ -19,24 +19,24 @@ use elect_keeper::Containment;
 /// Flags of `elect run`.
 #[derive(Debug, Args)]
 pub struct RunFlags {
-    /// The name of the election: at most one command runs per boundary
+    /// The election: one command runs per boundary
     ///
     /// A name of 1 to 80 bytes, case-sensitive, conventionally a path like billing/nightly.
     #[arg(short, long, value_name = "NAME", env = "ELECT_BOUNDARY")]
     pub boundary: Option<String>,
 
-    /// The name shown to people [default: the hostname]
+    /// The name for people [default: the hostname]
     #[arg(long, value_name = "NAME", env = "ELECT_NAME")]
     pub name: Option<String>,
 
-    /// The address for followers [default: the hostname, no port]
+    /// For followers [default: the hostname, no port]
     #[arg(long, value_name = "HOST[:PORT]", env = "ELECT_ADVERTISE")]
     pub advertise: Option<HostPort>,
 
     #[command(flatten)]
     pub store: StoreFlags,
 
-    /// How long a lease lasts, and the loss of a host costs [default: 10s]
+    /// The lease, and what a lost host costs [default: 10s]
     #[arg(long, value_name = "DURATION", env = "ELECT_TTL", value_parser = parse_duration, help_heading = "Timing")]
     pub ttl: Option<Duration>,
 
@@ -89,9 +89,9 @@ pub struct RunFlags {
     )]
     pub stop_to: StopToFlag,
 
-    /// How the command's processes are contained: cgroup, pidns, tree
+    /// By cgroup, pidns or tree
     ///
-    /// Each tier finds every descendant and kills it at the end; tier tree does no more. cgroup adds a cgroup below
+    /// How the command's processes are contained. Each tier finds every descendant and kills it at the end; tier tree does no more. cgroup adds a cgroup below
     /// elect's own (v2, Linux 5.14), in which one call kills every process that forks. pidns adds a PID namespace
     /// (root), which ends with elect even if all of elect is killed at once; /proc remains the host's and shows the
     /// host's process ids. auto takes cgroup if one can be made, otherwise tree. A tier that is named is mandatory: if
@@ -107,7 +107,7 @@ pub struct RunFlags {
     )]
     pub containment: ContainmentFlag,
 
-    /// Start an ended command again, as the same leader
+    /// Start an ended command again, in the same term
     ///
     /// on-failure: after a status other than 0 or a signal. elect waits until every process that the command started is
     /// gone. A command that elect itself stopped, or that cannot be executed (126, 127), is not started again.
@@ -145,7 +145,7 @@ pub struct RunFlags {
     )]
     pub restart_limit: RestartLimit,
 
-    /// Lead for at least this long, whenever the command ends
+    /// Lead for at least this long
     ///
     /// The time counts from the command's start. It is meant for jobs that many hosts start at about the same time:
     /// with -n the first host runs the job, and the others find a leader however short the job was. A failed command is
@@ -166,9 +166,9 @@ pub struct RunFlags {
         value_name = "1|0", help_heading = "Waiting")]
     pub no_wait: bool,
 
-    /// Wait at most this long, then exit as with --no-wait [default: no limit]
+    /// Wait at most this long [default: no limit]
     ///
-    /// The time counts from the first question to the store, which may take one attempt to answer; a boundary that is
+    /// After that elect exits as with --no-wait. The time counts from the first question to the store, which may take one attempt to answer; a boundary that is
     /// won at the last moment is still verified. At the end elect exits with 75 if the store's last answer was that the
     /// boundary cannot be acquired yet, and with 69 if the last attempt got no answer.
     #[arg(long, value_name = "DURATION", env = "ELECT_WAIT", value_parser = parse_duration, help_heading = "Waiting")]
@@ -194,11 +194,11 @@ pub struct RunFlags {
     #[arg(long, value_name = "WHAT", env = "ELECT_ON_LOST", help_heading = "Waiting")]
     pub on_lost: Option<OnLostFlag>,
 
-    /// Health checks, status and metrics over HTTP
+    /// Health checks, a status page and metrics over HTTP
     ///
     /// At :PORT (all addresses) or ADDRESS:PORT. Pages: /livez (the loops turn), /readyz (campaigning), /leader (200
     /// from the command's exec until elect begins to stop it, otherwise 503: for load balancers), /follower, /status
-    /// (JSON), /metrics (Prometheus). The pages are read-only and need no password: bind them to an address that only
+    /// (JSON), /metrics (Prometheus), and / for people: who leads, the candidates, the last 50 changes. The pages are read-only and need no password: bind them to an address that only
     /// trusted clients reach.
     #[cfg(feature = "listen")]
     #[arg(long, value_name = "ADDR", env = "ELECT_LISTEN", help_heading = "Output")]
@@ -252,7 +252,7 @@ pub enum OnLostFlag {
 /// The program that runs while another candidate leads.
 #[derive(Debug, Args)]
 pub struct FollowerFlags {
-    /// The command to run while another candidate leads, by sh -c
+    /// The command while another leads, by sh -c
     ///
     /// It starts as soon as a leader is known, whose details are in its environment (see below), and continues while no
     /// candidate leads. It is stopped like the command, with --stop-signal and --stop-timeout, and is gone before the
@@ -282,7 +282,7 @@ pub struct FollowerFlags {
 /// Programs that run at the beginning and the end of a leadership, and at changes and errors.
 #[derive(Debug, Args)]
 pub struct HookFlags {
-    /// The hook to run before the command, which starts only after a 0
+    /// The hook before the command, which needs its 0
     ///
     /// All hooks run by sh -c. If this one fails or takes too long, elect resigns and does not campaign for a ttl (10s
     /// without one), twice as long each time in a row, up to 5m; with --on-lost exit (and so with -n and --wait) elect
@@ -294,7 +294,7 @@ pub struct HookFlags {
     )]
     pub on_elected: Option<String>,
 
-    /// The hook to run after the command, before another candidate may lead
+    /// The hook after it, before another may lead
     ///
     /// It also runs after a lost leadership, when another candidate may lead already, and if elect itself is killed:
     /// then its keeper runs it. It does not run if the keeper is killed. Its exit status makes no difference.
@@ -390,14 +390,33 @@ pub struct LogFlags {
     #[arg(short, long, action = ArgAction::Count, env = "ELECT_VERBOSE", help_heading = "Output")]
     pub verbose: u8,
 
-    /// How log lines look, on stderr (the variable `ELECT_LOG` filters them: elect=debug)
+    /// The form of log lines
+    ///
+    /// They go to stderr. The variable `ELECT_LOG` filters them: elect=debug.
     #[arg(long, value_name = "FORMAT", env = "ELECT_LOG_FORMAT", default_value = "text", help_heading = "Output")]
     pub log_format: log::Format,
 }
 
 fn store_help() -> String {
-    let kinds = REGISTRY.iter().map(|kind| format!("  {:<27}{}", kind.form, kind.about)).collect::<Vec<_>>();
+    let kinds = REGISTRY.iter().map(|kind| format!("{}\n{}", kind.form, indented(kind.about))).collect::<Vec<_>>();
     format!("Where the election is held, one of:\n\n{}", kinds.join("\n"))
+}
+
+/// Lines of a width that leaves room for the margin of a help text in a terminal of 80 columns.
+fn indented(text: &str) -> String {
+    const WIDTH: usize = 64;
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last().map_or(0, |line| line.chars().count());
+        if last > 0 && last + 1 + word.chars().count() > WIDTH {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(word);
+        }
+    }
+    lines.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// `1` or `0`, as every boolean variable takes them.

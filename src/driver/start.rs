@@ -47,16 +47,16 @@ impl Driver {
         let store = url.open(access, hints.clone())?;
         let timing = if store.grants_leases() { config.timing } else { config.timing.without_lease() };
         info!(
-            boundary = %candidacy.boundary,
-            store = %url,
-            reach = url.reach(),
-            containment = keeper.containment(),
-            name = candidacy.identity.name,
-            "campaigning"
+            json.store = %url,
+            json.reach = url.reach(),
+            json.containment = keeper.containment(),
+            "campaigning in {url} ({}), {}",
+            url.reach(),
+            keeper.containment()
         );
-        debug!(id = candidacy.identity.id, keeper = keeper.pid(), "identity");
+        debug!(keeper = keeper.pid(), "candidate {} is {}", candidacy.identity.name, candidacy.identity.id);
         if let Some(reason) = keeper.fallback() {
-            info!(containment = keeper.containment(), "no cgroup for the command: {reason}");
+            info!(json.containment = keeper.containment(), "no cgroup for the command: {reason}");
         }
         let mut command_env = CommandEnv::new(&candidacy, &config.inside);
         let control = open_control_socket(&candidacy);

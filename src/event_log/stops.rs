@@ -38,29 +38,32 @@ impl EventLog {
                 };
                 error!(term, "the leader command cannot be executed: {reason}{advice}");
             }
-            Reason::Asked(signal) => info!(term, signal = name(signal), "asked to stop: stopping the leader command"),
-            Reason::Resigned => info!(term, "asked to resign: stopping the leader command"),
-            Reason::RunningOut => {
-                warn!(term, "the lease runs out: stopping the leader command ({})", self.why_not_renewed());
+            Reason::Asked(signal) => {
+                let signal = name(signal);
+                info!(json.term = term, json.signal = signal, "asked to stop ({signal}): stopping the command");
             }
-            Reason::Lost => warn!(term, "leadership lost: killing the leader command ({})", self.take_loss()),
+            Reason::Resigned => info!(json.term = term, "asked to resign: stopping the command"),
+            Reason::RunningOut => {
+                warn!(json.term = term, "the lease runs out: stopping the command ({})", self.why_not_renewed());
+            }
+            Reason::Lost => warn!(json.term = term, "leadership lost: killing the command ({})", self.take_loss()),
         }
     }
 
     /// Logs that a stop has less time than it was given.
     pub(super) fn stop_shortened(&self, term: u64, left: Duration) {
         let left = HumanDuration(left);
-        warn!(term, "the lease runs out during the stop: SIGKILL in {left} ({})", self.why_not_renewed());
+        warn!(json.term = term, "the lease runs out during the stop: SIGKILL in {left} ({})", self.why_not_renewed());
     }
 
     /// Logs that a stop becomes a kill before its time is over.
     pub(super) fn killing(&mut self, term: u64, cause: KillCause) {
         match cause {
-            KillCause::SecondSignal => info!(term, "second stop signal: killing the leader command"),
+            KillCause::SecondSignal => info!(json.term = term, "second stop signal: killing the command"),
             KillCause::LeaseRanOut => {
-                warn!(term, "the lease has run out: killing the leader command ({})", self.why_not_renewed());
+                warn!(json.term = term, "the lease has run out: killing the command ({})", self.why_not_renewed());
             }
-            KillCause::Lost => warn!(term, "leadership lost: killing the leader command ({})", self.take_loss()),
+            KillCause::Lost => warn!(json.term = term, "leadership lost: killing the command ({})", self.take_loss()),
         }
     }
 }
@@ -68,11 +71,13 @@ impl EventLog {
 /// Logs the end of the leader command's main process.
 pub(super) fn command_ended(term: u64, end: CommandEnd) {
     match end {
-        CommandEnd::Exited(status) => info!(term, status, "leader command ended"),
-        CommandEnd::Killed { signal, escalated: false } => info!(term, signal = name(signal), "leader command ended"),
+        CommandEnd::Exited(status) => info!(json.term = term, status, "leader command ended"),
+        CommandEnd::Killed { signal, escalated: false } => {
+            info!(json.term = term, signal = name(signal), "leader command ended")
+        }
         // No other process has sent it, such as the kernel for want of memory.
         CommandEnd::Killed { signal, escalated: true } => {
-            info!(term, signal = name(signal), by = "elect", "leader command ended");
+            info!(json.term = term, signal = name(signal), by = "elect", "leader command ended");
         }
     }
 }

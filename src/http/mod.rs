@@ -3,6 +3,8 @@
 #[cfg(not(feature = "listen"))]
 mod disabled;
 #[cfg(feature = "listen")]
+mod page;
+#[cfg(feature = "listen")]
 mod routes;
 #[cfg(feature = "listen")]
 mod server;

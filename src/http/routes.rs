@@ -1,12 +1,19 @@
 //! The pages, as a function of the request and the status. All are read-only, and none takes a body.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Response, StatusCode};
+use uuid::Uuid;
 
+use super::page;
 use crate::status::{SharedStatus, StatusDocument};
 use elect_core::Time;
+use elect_keeper::clock;
 
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 /// The version of the format, as Prometheus wants it named.
@@ -14,6 +21,7 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
 const INDEX: &str = "\
+/          who leads, for people
 /livez     200 while the loops turn that renew the lease
 /readyz    200 while this candidate campaigns
 /leader    200 from the start of the leader command to the first moment of stopping it
@@ -37,23 +45,42 @@ pub(super) fn respond(status: &SharedStatus, now: Time, method: &Method, path: &
 
 fn route(path: &str) -> Option<fn(&SharedStatus, Time) -> HttpResponse> {
     Some(match path {
-        "/" => |_, _| plain(StatusCode::OK, INDEX),
+        "/" => page,
         "/livez" => |status, now| health(status.snapshot.borrow().is_alive(now), status, "the loop has stalled"),
         "/readyz" => |status, _| health(status.snapshot.borrow().is_campaigning(), status, "not campaigning"),
         "/leader" => |status, now| health(status.snapshot.borrow().is_serving(now), status, "not leading"),
         "/follower" => |status, _| health(status.snapshot.borrow().is_following(), status, "not following"),
-        "/status" => |status, now| {
-            let snapshot = status.snapshot.borrow();
-            let observation = snapshot.observation(now);
-            let document = StatusDocument::new(snapshot.boundary(), snapshot.store(), &observation)
-                .with_self(snapshot.self_status(now));
-            response(StatusCode::OK, "application/json", document.to_json() + "\n")
-        },
+        "/status" => |status, now| response(StatusCode::OK, "application/json", document(status, now) + "\n"),
         "/metrics" => {
             |status, now| response(StatusCode::OK, METRICS_TYPE, status.metrics.text(now, &status.snapshot.borrow()))
         }
         _ => return None,
     })
+}
+
+fn document(status: &SharedStatus, now: Time) -> String {
+    let snapshot = status.snapshot.borrow();
+    let observation = snapshot.observation(now);
+    StatusDocument::new(snapshot.boundary(), snapshot.store(), &observation)
+        .with_self(snapshot.self_status(now))
+        .with_changes(snapshot.changes(now))
+        .to_json()
+}
+
+/// The page for people, made of the same document.
+fn page(status: &SharedStatus, now: Time) -> HttpResponse {
+    let document = serde_json::from_str(&document(status, now)).unwrap_or_default();
+    let wall = UNIX_EPOCH + Duration::from_millis(clock::wall_millis());
+    let page =
+        page::render(&document, &Uuid::new_v4().simple().to_string(), &humantime::format_rfc3339(wall).to_string());
+    let mut response = response(StatusCode::OK, "text/html; charset=utf-8", page.html);
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if let Ok(policy) = HeaderValue::from_str(&page.policy) {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+    }
+    response
 }
 
 /// 200 with what this candidate does, or 503 with what it does not.

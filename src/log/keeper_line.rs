@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use tracing_subscriber::layer::SubscriberExt;
 
-use super::{Format, Line, Stamps, Timestamp};
+use super::Format;
+use super::line::{JsonLine, Origin, PROCESS_ORIGIN, SharedOrigin, Stamps, TextLine, set_origin};
 
 /// How long standard error may take to have room, in milliseconds.
 const ROOM_TIMEOUT_MILLIS: u16 = 1_000;
@@ -38,7 +39,9 @@ pub struct KeeperLine {
 
 /// Writes the line, with what became of the boundary.
 pub fn write_keeper_line(line: &KeeperLine, release: &str) {
-    let bytes = formatted(line, Stamps::of_stderr(), release);
+    let KeeperLine { boundary, name, id, .. } = line.clone();
+    set_origin(Origin { boundary, name, id });
+    let bytes = formatted(line, Stamps::of_stderr(), &PROCESS_ORIGIN, release);
     let stderr = io::stderr();
     let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     let has_room = poll(&mut polled, PollTimeout::from(ROOM_TIMEOUT_MILLIS)).is_ok_and(|ready| ready > 0);
@@ -49,25 +52,20 @@ pub fn write_keeper_line(line: &KeeperLine, release: &str) {
 }
 
 /// The line in the format of the log.
-fn formatted(line: &KeeperLine, stamps: Stamps, release: &str) -> Vec<u8> {
+fn formatted(line: &KeeperLine, stamps: Stamps, origin: &'static SharedOrigin, release: &str) -> Vec<u8> {
     let written = Buffer::default();
     let writer = written.clone();
     let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
-    let KeeperLine { format, boundary, name, id, term, done } = line;
-    let log = || match format {
-        Format::Text => warn!(boundary, term, "the campaigner has died (killed, or crashed): {done}; {release}"),
-        Format::Json => {
-            warn!(boundary, name, id, term, "the campaigner has died (killed, or crashed): {done}; {release}");
-        }
-    };
+    let KeeperLine { format, term, done, .. } = line;
+    let log = || warn!(term, "the campaigner has died (killed, or crashed): {done}; {release}");
     let registry = tracing_subscriber::registry();
     match format {
         Format::Text => {
-            tracing::subscriber::with_default(registry.with(layer.event_format(Line { stamps })), log);
+            let layer = layer.event_format(TextLine { stamps, origin });
+            tracing::subscriber::with_default(registry.with(layer), log);
         }
         Format::Json => {
-            let layer = layer.json().flatten_event(true).with_target(false).with_timer(Timestamp);
-            tracing::subscriber::with_default(registry.with(layer), log);
+            tracing::subscriber::with_default(registry.with(layer.event_format(JsonLine { origin })), log);
         }
     }
     std::mem::take(&mut *written.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -100,7 +98,9 @@ mod tests {
             term: Some(7),
             done: "the leader command was stopped (status 0)".to_owned(),
         };
-        String::from_utf8(formatted(&line, Stamps::None, "the boundary is released")).expect("text")
+        let origin = Origin { boundary: line.boundary.clone(), name: line.name.clone(), id: line.id.clone() };
+        let origin = Box::leak(Box::new(SharedOrigin::new(origin)));
+        String::from_utf8(formatted(&line, Stamps::None, origin, "the boundary is released")).expect("text")
     }
 
     #[test]
@@ -108,11 +108,8 @@ mod tests {
         let text = line(Format::Text);
         let expected = "warning: the campaigner has died (killed, or crashed): the leader command was stopped (status 0); \
                         the boundary is released";
-        assert!(text.starts_with("elect") && text.contains(expected), "{text}");
-        assert!(
-            text.contains("boundary=\"cron\" term=7") && text.ends_with('\n') && text.lines().count() == 1,
-            "{text}"
-        );
+        assert!(text.starts_with("elect[cron]: ") && text.contains(expected), "{text}");
+        assert!(text.ends_with(" term=7\n") && !text.contains("boundary=") && text.lines().count() == 1, "{text}");
         let json: serde_json::Value = serde_json::from_str(&line(Format::Json)).expect("an object");
         assert_eq!((&json["level"], &json["boundary"], &json["term"]), (&"WARN".into(), &"cron".into(), &7.into()));
         assert_eq!((&json["name"], &json["id"]), (&"web-1".into(), &"me".into()));

@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::changes::ChangeEntry;
 use crate::host_port::joined;
 use crate::store::{Leader, Observation};
 use elect_core::boundary::Boundary;
@@ -22,6 +23,9 @@ pub struct StatusDocument<'a> {
     obstacle: Option<&'a str>,
     #[serde(rename = "self", skip_serializing_if = "Option::is_none")]
     self_status: Option<SelfStatus<'a>>,
+    /// The last changes that the candidate has seen, the oldest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<Vec<ChangeEntry<'a>>>,
 }
 
 /// The candidate that is asked.
@@ -73,6 +77,7 @@ impl<'a> StatusDocument<'a> {
             candidates: candidates.map(|all| all.iter().map(|(id, name)| CandidateDocument { id, name }).collect()),
             obstacle: observation.obstacle.as_deref(),
             self_status: None,
+            changes: None,
         }
     }
 
@@ -81,6 +86,13 @@ impl<'a> StatusDocument<'a> {
     #[cfg(feature = "listen")]
     pub fn with_self(self, self_status: SelfStatus<'a>) -> StatusDocument<'a> {
         StatusDocument { self_status: Some(self_status), ..self }
+    }
+
+    /// With the changes that it has seen.
+    #[must_use]
+    #[cfg(feature = "listen")]
+    pub fn with_changes(self, changes: Vec<ChangeEntry<'a>>) -> StatusDocument<'a> {
+        StatusDocument { changes: Some(changes), ..self }
     }
 
     /// On one line.

@@ -1,10 +1,11 @@
 //! Metrics, in Prometheus's text format.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::{MetricEvent, StatusSnapshot};
+use super::hook_runs::HookRun;
+use super::{MetricEvent, StatusSnapshot, StoreErrorKind};
 use elect_core::boundary::Boundary;
 use elect_core::{Renewed, Time};
 
@@ -19,9 +20,15 @@ pub(crate) struct Metrics {
     registry: Registry,
     is_leader: IntGauge,
     term: IntGauge,
+    /// One while a leader is known, none otherwise.
+    leader_info: IntGaugeVec,
     leader_changes: IntCounter,
     renewals: IntCounterVec,
-    lease_left: Histogram,
+    store_errors: IntCounterVec,
+    hook_runs: IntCounterVec,
+    /// No value where no lease is known.
+    lease_left: GaugeVec,
+    lease_left_at_renewal: Histogram,
     stop_duration: Histogram,
     restarts: IntCounter,
 }
@@ -42,6 +49,14 @@ impl Metrics {
             Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
         };
         let renewals = Opts::new("elect_renewals_total", "Renewals of the lease, by what came of them.");
+        let leader_info =
+            Opts::new("elect_leader_info", "The leader that was last seen; always 1, and absent without one.");
+        let store_errors = Opts::new("elect_store_errors_total", "Requests to the store that failed, by kind.");
+        let hook_runs = Opts::new("elect_hook_runs_total", "Ends of hooks, by what came of them.");
+        let lease_left = Opts::new(
+            "elect_lease_left_seconds",
+            "What is left of the leader's lease, as far as this candidate knows; absent without one.",
+        );
         let metrics = Metrics {
             is_leader: IntGauge::new("elect_is_leader", "Whether this candidate leads.")?,
             term: IntGauge::new("elect_term", "The term of the leader that was last seen; 0 if none was.")?,
@@ -49,9 +64,13 @@ impl Metrics {
                 "elect_leader_changes_total",
                 "Leaders that were seen, one after the other.",
             )?,
+            leader_info: IntGaugeVec::new(leader_info, &["name", "host"])?,
             renewals: IntCounterVec::new(renewals, &["result"])?,
-            lease_left: buckets(
-                "elect_lease_left_seconds",
+            store_errors: IntCounterVec::new(store_errors, &["kind"])?,
+            hook_runs: IntCounterVec::new(hook_runs, &["hook", "result"])?,
+            lease_left: GaugeVec::new(lease_left, &[])?,
+            lease_left_at_renewal: buckets(
+                "elect_lease_left_at_renewal_seconds",
                 "What was left of the lease when a renewal replaced it.",
                 &LEASE_LEFT_BUCKETS,
             )?,
@@ -69,16 +88,27 @@ impl Metrics {
         for result in ["credited", "lost", "failed"] {
             metrics.renewals.with_label_values(&[result]);
         }
-        let registry = &metrics.registry;
+        for kind in StoreErrorKind::ALL {
+            metrics.store_errors.with_label_values(&[kind]);
+        }
+        metrics.register_all(info)?;
+        Ok(metrics)
+    }
+
+    fn register_all(&self, info: IntGaugeVec) -> prometheus::Result<()> {
+        let (metrics, registry) = (self, &self.registry);
         registry.register(Box::new(info))?;
         registry.register(Box::new(metrics.is_leader.clone()))?;
         registry.register(Box::new(metrics.term.clone()))?;
         registry.register(Box::new(metrics.leader_changes.clone()))?;
         registry.register(Box::new(metrics.renewals.clone()))?;
+        registry.register(Box::new(metrics.leader_info.clone()))?;
+        registry.register(Box::new(metrics.store_errors.clone()))?;
+        registry.register(Box::new(metrics.hook_runs.clone()))?;
         registry.register(Box::new(metrics.lease_left.clone()))?;
+        registry.register(Box::new(metrics.lease_left_at_renewal.clone()))?;
         registry.register(Box::new(metrics.stop_duration.clone()))?;
-        registry.register(Box::new(metrics.restarts.clone()))?;
-        Ok(metrics)
+        registry.register(Box::new(metrics.restarts.clone()))
     }
 
     pub(crate) fn count(&self, event: MetricEvent) {
@@ -88,10 +118,18 @@ impl Metrics {
             MetricEvent::Renewal(Renewed::Outdated | Renewed::Failed) => {
                 self.renewals.with_label_values(&["failed"]).inc();
             }
-            MetricEvent::LeaseLeft(left) => self.lease_left.observe(left.as_secs_f64()),
+            MetricEvent::LeaseLeft(left) => self.lease_left_at_renewal.observe(left.as_secs_f64()),
             MetricEvent::LeaderChanged => self.leader_changes.inc(),
             MetricEvent::Restarted => self.restarts.inc(),
             MetricEvent::Stopped(took) => self.stop_duration.observe(took.as_secs_f64()),
+            MetricEvent::StoreError(StoreErrorKind(kind)) => self.store_errors.with_label_values(&[kind]).inc(),
+            MetricEvent::Hook(HookRun { hook, result }) => {
+                // The other results of this hook appear with the first, so that a rate knows where it begins.
+                for other in HookRun::RESULTS {
+                    self.hook_runs.with_label_values(&[hook, other]);
+                }
+                self.hook_runs.with_label_values(&[hook, result]).inc();
+            }
         }
     }
 
@@ -99,6 +137,15 @@ impl Metrics {
     pub(crate) fn text(&self, now: Time, snapshot: &StatusSnapshot) -> String {
         self.is_leader.set(i64::from(snapshot.is_leader(now)));
         self.term.set(snapshot.term().and_then(|term| i64::try_from(term).ok()).unwrap_or_default());
+        self.leader_info.reset();
+        self.lease_left.reset();
+        if let Some(leader) = snapshot.observation(now).leader {
+            let host = leader.host.as_deref().unwrap_or_default();
+            self.leader_info.with_label_values(&[leader.name.as_str(), host]).set(1);
+            if let Some(left) = leader.lease_left {
+                self.lease_left.with_label_values::<&str>(&[]).set(left.as_secs_f64());
+            }
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }

@@ -9,7 +9,9 @@
 //! Nothing here decides anything, and nothing here is waited for: what is shown is what the driver last wrote.
 
 mod change_document;
+mod changes;
 mod document;
+mod hook_runs;
 #[cfg(feature = "listen")]
 mod metrics;
 #[cfg(not(feature = "listen"))]
@@ -21,12 +23,15 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::store::{Identity, Observation};
+use crate::log;
+use crate::store::worker::StoreNote;
+use crate::store::{Identity, Observation, StoreError};
 use crate::systemd::{ServiceStatus, SystemdNotifier};
 pub use change_document::ChangeDocument;
 pub use document::StatusDocument;
-use elect_core::{Answer, Candidate, Notice, Phase, Renewed, Term, Time};
+use elect_core::{Action, Answer, Candidate, FromKeeper, Notice, Phase, Renewed, Term, Time};
 use elect_keeper::clock;
+use hook_runs::{HookRun, HookRuns};
 use metrics::Metrics;
 use snapshot::RunState;
 pub use snapshot::StatusSnapshot;
@@ -40,6 +45,9 @@ pub struct StatusPublisher {
     last_leader: Option<(String, Option<Term>)>,
     last_started_term: Option<Term>,
     stopping_since: Option<Time>,
+    hook_runs: HookRuns,
+    /// Whether the store has answered or this candidate was elected: before that, it is not known who leads.
+    has_seen: bool,
 }
 
 /// The state that can be read at any time. All of it lives on one thread, and no borrow is kept across an await point.
@@ -59,6 +67,31 @@ pub(crate) enum MetricEvent {
     LeaderChanged,
     Restarted,
     Stopped(Duration),
+    StoreError(StoreErrorKind),
+    Hook(HookRun),
+}
+
+/// What a request to the store has failed of, as a label.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "listen"), expect(dead_code, reason = "counted for the pages"))]
+pub(crate) struct StoreErrorKind(pub(crate) &'static str);
+
+impl StoreErrorKind {
+    const UNAVAILABLE: &'static str = "unavailable";
+    const REFUSED: &'static str = "refused";
+    const OBSTACLE: &'static str = "obstacle";
+    /// Every kind that a running candidate meets.
+    #[cfg(feature = "listen")]
+    pub(crate) const ALL: [&'static str; 3] =
+        [StoreErrorKind::UNAVAILABLE, StoreErrorKind::REFUSED, StoreErrorKind::OBSTACLE];
+
+    fn of(error: &StoreError) -> StoreErrorKind {
+        StoreErrorKind(match error {
+            StoreError::Unavailable(_) => StoreErrorKind::UNAVAILABLE,
+            StoreError::Refused(_) | StoreError::Misused(_) => StoreErrorKind::REFUSED,
+            StoreError::Obstacle(_) => StoreErrorKind::OBSTACLE,
+        })
+    }
 }
 
 impl StatusPublisher {
@@ -75,6 +108,8 @@ impl StatusPublisher {
             last_leader: None,
             last_started_term: None,
             stopping_since: None,
+            hook_runs: HookRuns::default(),
+            has_seen: false,
         }
     }
 
@@ -83,7 +118,12 @@ impl StatusPublisher {
         match notice {
             Notice::Elected { term } => {
                 self.shared.snapshot.borrow_mut().elected(now, *term, clock::wall_millis());
-                self.count_leader_change();
+                self.has_seen = true;
+                self.note_leader(now);
+            }
+            Notice::HookFailed { hook, failure } => {
+                let run = self.hook_runs.failed(*hook, *failure);
+                self.count(MetricEvent::Hook(run));
             }
             Notice::Started { term, pid } => {
                 self.shared.snapshot.borrow_mut().set_pid(Some(*pid));
@@ -103,7 +143,6 @@ impl StatusPublisher {
             | Notice::LostAtRest { .. }
             | Notice::GivenUp { .. }
             | Notice::NotAccepted { .. }
-            | Notice::HookFailed { .. }
             | Notice::FollowerCannotStart(_)
             | Notice::FollowerStopping { .. }
             | Notice::FollowerUnconfirmed
@@ -127,7 +166,24 @@ impl StatusPublisher {
     /// Notes the leader that the store reports.
     pub fn set_observation(&mut self, now: Time, observation: &Observation) {
         self.shared.snapshot.borrow_mut().set_observation(now, observation);
-        self.count_leader_change();
+        self.has_seen = true;
+        self.note_leader(now);
+    }
+
+    /// Notes an action of the election, before it is performed.
+    pub fn action(&mut self, action: &Action) {
+        if let Action::Start { program, run } = action {
+            self.hook_runs.starting(*program, *run);
+        } else if let Action::StartBackgroundHook { background_hook, .. } = action {
+            self.hook_runs.starting_beside(*background_hook);
+        }
+    }
+
+    /// Notes a message of the keeper; to be called before the election handles it.
+    pub fn keeper_message(&mut self, message: &FromKeeper) {
+        if let Some(run) = self.hook_runs.ended_well(message) {
+            self.count(MetricEvent::Hook(run));
+        }
     }
 
     /// Notes a request to the store.
@@ -136,7 +192,10 @@ impl StatusPublisher {
     }
 
     /// Notes an answer of the store; to be called before the election handles it.
-    pub fn request_answered(&mut self, now: Time, answer: &Answer) {
+    pub fn request_answered(&mut self, now: Time, answer: &Answer, note: &StoreNote) {
+        if let StoreNote::Error(error) = note {
+            self.count(MetricEvent::StoreError(StoreErrorKind::of(error)));
+        }
         self.shared.snapshot.borrow_mut().request_answered();
         if let Answer::Renew(renewed) = answer {
             self.count(MetricEvent::Renewal(*renewed));
@@ -149,7 +208,9 @@ impl StatusPublisher {
 
     /// Notes the candidate's new name and address.
     pub fn rename(&mut self, identity: &Identity) {
+        log::rename_origin(&identity.name);
         self.shared.snapshot.borrow_mut().rename(identity);
+        self.note_leader(clock::now());
     }
 
     /// Notes that elect was asked to stop.
@@ -162,6 +223,7 @@ impl StatusPublisher {
         let phase = candidate.phase();
         let run_state = RunState { has_follower: candidate.has_a_follower(), has_begun: candidate.has_begun() };
         self.shared.snapshot.borrow_mut().update(phase, candidate.term(), candidate.lease(), run_state);
+        self.note_leader(now);
         if phase == Phase::Stopping {
             self.stopping_since.get_or_insert(now);
         } else if let Some(since) = self.stopping_since.take() {
@@ -183,7 +245,10 @@ impl StatusPublisher {
         self.systemd.wake_at()
     }
 
-    fn count_leader_change(&mut self) {
+    fn note_leader(&mut self, now: Time) {
+        if self.has_seen {
+            self.shared.snapshot.borrow_mut().note_change(now, clock::wall_millis());
+        }
         let snapshot = self.shared.snapshot.borrow();
         let seen = snapshot.leader().map(|(id, term)| (id.to_owned(), term));
         drop(snapshot);

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use super::changes::{ChangeEntry, Changes};
 use super::document::SelfStatus;
 use crate::store::{Candidacy, Identity, Leader, Observation};
 use crate::text::escaped;
@@ -37,6 +38,7 @@ pub struct StatusSnapshot {
     shutting_down: bool,
     observation: Observation,
     observed_at: Time,
+    changes: Changes,
     liveness: Liveness,
 }
 
@@ -83,6 +85,7 @@ impl StatusSnapshot {
             shutting_down: false,
             observation: Observation::default(),
             observed_at: Time::BOOT,
+            changes: Changes::default(),
             liveness: Liveness {
                 wakes_at: Time::NEVER,
                 answers_by: VecDeque::new(),
@@ -141,6 +144,11 @@ impl StatusSnapshot {
             leader.name.clone_from(&identity.name);
             (leader.host, leader.port) = (Some(identity.host.clone()), identity.port);
         }
+    }
+
+    /// Notes who leads by now, if that is new. `wall` in milliseconds since 1970.
+    pub fn note_change(&mut self, now: Time, wall: u64) {
+        self.changes.note(now, wall, self.observation.leader.as_ref());
     }
 
     /// The main process runs, or has ended.
@@ -255,6 +263,12 @@ impl StatusSnapshot {
             }
         }
         observation
+    }
+
+    /// The last changes of leadership, the oldest first.
+    #[must_use]
+    pub fn changes(&self, now: Time) -> Vec<ChangeEntry<'_>> {
+        self.changes.entries(now)
     }
 
     /// This candidate, for the document.

@@ -105,7 +105,7 @@ impl<'a> StoreUrl<'a> {
     #[must_use]
     pub fn reach(&self) -> &'static str {
         // It goes by uid: what another user starts on this host does not meet it.
-        if self.is_default_directory() { "this user on this host only" } else { self.kind.reach }
+        if self.is_default_directory() { "this user on this host" } else { self.kind.reach }
     }
 
     /// Whether the file store's directory was left to elect.
@@ -178,7 +178,7 @@ pub mod tests {
         assert!(!StoreUrl::parse("file:/srv/locks").expect("known").is_default_directory());
         assert_eq!(StoreUrl::parse("file:/srv/locks").expect("known").to_string(), "file:/srv/locks");
         assert_eq!(StoreUrl::parse("file:/srv/locks").expect("known").reach(), "this host only");
-        assert_eq!(StoreUrl::parse("file:").expect("known").reach(), "this user on this host only");
+        assert_eq!(StoreUrl::parse("file:").expect("known").reach(), "this user on this host");
     }
 
     #[test]

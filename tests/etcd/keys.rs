@@ -61,7 +61,7 @@ impl QueueScenario {
             measurements.survivors += leader.tree().len();
             measurements.endings.push(ended.saturating_sub(struck));
             measurements.handovers.push(started.at.max(ended).saturating_sub(ended));
-            leader.wait_for_log("leadership lost: killing the leader command");
+            leader.wait_for_log("leadership lost: killing the command");
             leader.terminate();
             leader = next;
         }

@@ -29,8 +29,10 @@ fn a_lease_is_shown_with_what_is_left_of_it() {
     let shown = document(port).expect("a document");
     assert_eq!(shown["leader"]["ttl_ms"], 3000, "{shown}");
     assert!(shown["leader"]["lease_left_ms"].as_u64().is_some_and(|left| left <= 3000), "{shown}");
+    let left = counter(port, "elect_lease_left_seconds").expect("it has a lease");
+    assert!((0.0..=3.0).contains(&left), "{left}");
     until("a renewal has replaced a lease", || {
-        counter(port, "elect_lease_left_seconds_count").is_some_and(|count| count >= 1.0)
+        counter(port, "elect_lease_left_at_renewal_seconds_count").is_some_and(|count| count >= 1.0)
     });
     leader.terminate();
 }
@@ -104,9 +106,9 @@ fn whoever_abuses_the_pages_does_nothing_to_the_lease() {
     let leader = elect.witness(&Witness::new()).start();
     let port = port_of(&leader);
     let figure = |name: &str| counter(port, name);
-    let renewals = || figure("elect_lease_left_seconds_count");
+    let renewals = || figure("elect_lease_left_at_renewal_seconds_count");
     until("it renews", || renewals().is_some_and(|count| count >= 3.0));
-    let left_so_far = || Some((figure("elect_lease_left_seconds_sum")?, renewals()?));
+    let left_so_far = || Some((figure("elect_lease_left_at_renewal_seconds_sum")?, renewals()?));
     let before = left_so_far().expect("a healthy server");
 
     let attack = Attack { port, over: AtomicBool::new(false) };

@@ -281,7 +281,7 @@ impl Ended {
         assert_eq!(self.status.code(), Some(status), "{self:?}");
         assert_eq!(self.stderr.lines().count(), 1, "one line: {self:?}");
         self.stderr_contains(said);
-        assert!(self.stderr.starts_with("elect: "), "{self:?}");
+        assert!(self.stderr.starts_with("elect: ") || self.stderr.starts_with("elect["), "{self:?}");
     }
 
     #[track_caller]

@@ -6,6 +6,7 @@
 //!
 //! Nothing here sleeps for a fixed time: waits are on conditions, with a limit that no healthy machine reaches.
 
+pub mod browser;
 pub mod candidate;
 pub mod certificates;
 pub mod containment_support;

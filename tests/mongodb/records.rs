@@ -93,7 +93,7 @@ impl Tampering {
         let struck = now();
         (self.act)(mongod, &sandbox);
         let ended = end.join().expect("the watch on the old tree").saturating_sub(struck);
-        leader.wait_for_log("leadership lost: killing the leader command");
+        leader.wait_for_log("leadership lost: killing the command");
         match self.leaves {
             AfterTampering::Nothing | AfterTampering::Free => {}
             AfterTampering::Leader => mongod.delete(&sandbox, cron()),

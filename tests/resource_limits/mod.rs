@@ -83,7 +83,8 @@ fn is_orderly(ended: &Ended, what: &str, statuses: &[i32]) -> bool {
         Some(0) => true,
         Some(status) if statuses.contains(&status) => {
             // Beside what it waits for, as for a record that may have been lost.
-            let is_sentence = |line: &&str| line.contains("elect: ") && !line.contains("elect: warning: ");
+            let is_sentence =
+                |line: &&str| line.contains("elect") && line.contains(": ") && !line.contains(": warning: ");
             assert_eq!(ended.stderr.lines().filter(is_sentence).count(), 1, "one sentence, {what}: {ended:?}");
             false
         }

@@ -4,7 +4,9 @@
 //! cut waits for TCP's growing retransmission pauses, while a new one works as soon as the network does. The client's own
 //! balancing is not used, because it does not know which members answer.
 
+use std::cell::Cell;
 use std::error::Error as _;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use tracing::{debug, warn};
 use super::dialer::Dialer;
 use super::insecure_tls::AcceptAnyServerCert;
 use super::settings::{Settings, Tls};
-use crate::log::VERSION_WARNINGS;
+use crate::log::VERSION_TARGET;
 use crate::store::StoreError;
 use crate::store::connection::attempt::within;
 use crate::store::connection::errors::{excerpt, is_certificate_error, root_cause};
@@ -28,6 +30,9 @@ use elect_keeper::clock;
 const PING_INTERVAL: Duration = Duration::from_secs(6);
 /// How long it may take to learn a member's version: nothing depends on it.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many request timeouts a candidate must have run before it warns of a version: a ttl, with the defaults. A job that
+/// cron starts each night, and that ends sooner, sends no mail about a version that another team decides on.
+const VERSION_DELAY_ATTEMPTS: u32 = 10;
 /// Versions from which on known lease bugs are fixed, by minor version.
 const FIXED_VERSIONS: [(u64, u64, u64); 3] = [(3, 4, 42), (3, 5, 28), (3, 6, 9)];
 
@@ -37,6 +42,8 @@ pub struct Endpoints {
     all: Vec<ConnectedEndpoint>,
     /// Where the next attempt begins: at the one that answered last.
     current: usize,
+    /// Whether the version of a member was warned of: once for all of them.
+    version_is_warned_of: Rc<Cell<bool>>,
 }
 
 struct ConnectedEndpoint {
@@ -59,7 +66,7 @@ impl Endpoints {
             version_looked_at: false,
         };
         let all = settings.endpoints.iter().map(member).collect();
-        Endpoints { settings, all, current: 0 }
+        Endpoints { settings, all, current: 0, version_is_warned_of: Rc::default() }
     }
 
     pub fn prefix(&self) -> &str {
@@ -114,24 +121,27 @@ impl Endpoints {
         Err(failure.unwrap_or_else(|| StoreError::Unavailable("there is nobody to ask".to_owned())))
     }
 
-    /// Logs known lease bugs once for each member that has answered; no request waits for it.
+    /// Logs known lease bugs of a member that has answered, if this candidate keeps running; no request waits for it.
     ///
     /// Must be called inside a [`tokio::task::LocalSet`].
     pub fn look_at_version(&mut self) {
         let member = &mut self.all[self.current];
         let Some(client) = member.client.clone().filter(|_| !member.version_looked_at) else { return };
         member.version_looked_at = true;
+        let delay = VERSION_DELAY_ATTEMPTS * self.settings.request_timeout;
+        let is_warned = Rc::clone(&self.version_is_warned_of);
         // Not watched: it ends by itself, and nothing depends on it.
-        tokio::task::spawn_local(timeout(VERSION_TIMEOUT, warn_of_known_bugs(client, member.endpoint.clone())));
+        tokio::task::spawn_local(warn_of_known_bugs(client, member.endpoint.clone(), delay, is_warned));
     }
 }
 
-async fn warn_of_known_bugs(mut client: Client, endpoint: String) {
+async fn warn_of_known_bugs(mut client: Client, endpoint: String, delay: Duration, is_warned: Rc<Cell<bool>>) {
+    tokio::time::sleep(delay).await;
     // A user without the permission gets no answer; the check is left out.
-    let Ok(status) = client.status().await else { return };
-    if !is_sound(status.version()) {
+    let Ok(Ok(status)) = timeout(VERSION_TIMEOUT, client.status()).await else { return };
+    if !is_sound(status.version()) && !is_warned.replace(true) {
         warn!(
-            target: VERSION_WARNINGS,
+            target: VERSION_TARGET,
             version = excerpt(status.version()),
             "etcd at {endpoint} has known lease bugs, mended in 3.4.42, 3.5.28 and 3.6.9: upgrade it"
         );

@@ -41,7 +41,7 @@ pub const KIND: StoreKind = StoreKind {
     schemes: &["etcd", "etcds"],
     form: "etcd://HOST:PORT,…/PREFIX",
     about: "an etcd, etcds:// for TLS (etcd: alone is the one on this host)",
-    reach: "every host that reaches this etcd",
+    reach: "all hosts",
     check: |url| EtcdUrl::parse(url).map(drop),
     show,
     open,

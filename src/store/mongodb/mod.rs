@@ -37,7 +37,7 @@ pub const KIND: StoreKind = StoreKind {
     schemes: &["mongodb", "mongodb+srv"],
     form: "mongodb://HOST:PORT/DB",
     about: "a MongoDB; mongodb+srv://NAME/DB asks the DNS for its members",
-    reach: "every host that reaches this MongoDB",
+    reach: "all hosts",
     check: |url| MongoUrl::parse(url).map(drop),
     show: |url| MongoUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,

@@ -43,7 +43,7 @@ pub const KIND: StoreKind = StoreKind {
     schemes: &["redis", "rediss", "redis+sentinel", "rediss+sentinel"],
     form: "redis://HOST:PORT/DB",
     about: "a Redis, rediss:// for TLS; redis+sentinel://HOST:PORT,…/NAME asks Sentinels for the primary",
-    reach: "every host that reaches this Redis",
+    reach: "all hosts",
     check: |url| RedisUrl::parse(url).map(drop),
     show: |url| RedisUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
