@@ -10,6 +10,7 @@ use super::access::access;
 use super::variables::unknown_variables;
 use super::{exit_for, fail, prepare, runtime};
 use crate::config::{Config, ProcessContext, RunFlags};
+use crate::control::SocketDirectory;
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
 use crate::log::{self, StartError, Verbosity};
@@ -48,6 +49,10 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Ok(access) => access,
         Err(error) => return fail(error.exit(), &error.to_string()),
     };
+    let sockets = match SocketDirectory::new(config.runtime_dir.as_deref()) {
+        Ok(sockets) => sockets,
+        Err(error) => return fail(Exit::Usage, &error),
+    };
     close_inherited();
     // From here there are two processes, and only from here may there be threads.
     let keeper = match Keeper::fork(Some(program), store.release(), config.containment) {
@@ -68,7 +73,7 @@ pub fn run(flags: RunFlags) -> ExitCode {
             debug!(variable = unknown.name, "this variable is not read by elect");
         }
     }
-    let outcome = campaign(&config, store, &access, keeper);
+    let outcome = campaign(&config, store, &access, &sockets, keeper);
     drop(guard);
     match outcome {
         Ok(outcome) => exit::status(&outcome),
@@ -107,6 +112,7 @@ fn campaign(
     config: &Config,
     store: StoreUrl<'_>,
     access: &Access,
+    sockets: &SocketDirectory,
     keeper: Keeper,
 ) -> anyhow::Result<elect_core::Outcome> {
     let candidacy = Candidacy {
@@ -122,7 +128,7 @@ fn campaign(
     let runtime = runtime(DESCRIPTORS_NEEDED)?;
     let outcome = LocalSet::new().block_on(&runtime, async {
         prepare(&store).await?;
-        let driver = Driver::new(config, candidacy, store, access, keeper, listener)?;
+        let driver = Driver::new(config, candidacy, store, access, sockets, keeper, listener)?;
         drop(setup);
         driver.run().await
     });

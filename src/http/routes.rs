@@ -8,6 +8,8 @@ use hyper::{Method, Response, StatusCode};
 use crate::status::{SharedStatus, StatusDocument};
 use elect_core::Time;
 
+/// The page that shows what the store knows of other candidates.
+pub(super) const STATUS: &str = "/status";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 /// The version of the format, as Prometheus wants it named.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -42,7 +44,7 @@ fn route(path: &str) -> Option<fn(&SharedStatus, Time) -> HttpResponse> {
         "/readyz" => |status, _| health(status.snapshot.borrow().is_campaigning(), status, "not campaigning"),
         "/leader" => |status, now| health(status.snapshot.borrow().is_serving(now), status, "not leading"),
         "/follower" => |status, _| health(status.snapshot.borrow().is_following(), status, "not following"),
-        "/status" => |status, now| {
+        STATUS => |status, now| {
             let snapshot = status.snapshot.borrow();
             let observation = snapshot.observation(now);
             let document = StatusDocument::new(snapshot.boundary(), snapshot.store(), &observation)
