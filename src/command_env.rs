@@ -5,6 +5,7 @@ mod reason;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::control::SocketDirectory;
 use crate::host_port::{HostPort, joined};
 use crate::leader_tracker::{KnownLeader, RemoteLeader};
 use crate::store::{Candidacy, Identity};
@@ -29,6 +30,8 @@ pub struct CommandEnv {
     reason: &'static str,
     /// The control socket, for the commands.
     socket: Option<PathBuf>,
+    /// Its directory, if it is not the default one.
+    runtime_dir: Option<PathBuf>,
 }
 
 impl CommandEnv {
@@ -43,12 +46,14 @@ impl CommandEnv {
             error: String::new(),
             reason: reason::STOPPED,
             socket: None,
+            runtime_dir: None,
         }
     }
 
-    /// Sets the path of the control socket.
-    pub fn set_socket(&mut self, socket: &Path) {
+    /// Sets the path of the control socket, and its directory.
+    pub fn set_socket(&mut self, socket: &Path, directory: &SocketDirectory) {
         self.socket = Some(socket.to_owned());
+        self.runtime_dir = directory.is_named().then(|| directory.path().to_owned());
     }
 
     /// Changes the candidate's name or address; `None` leaves it as it is. Running programs keep the old values.
@@ -129,8 +134,9 @@ impl CommandEnv {
         if !self.inside.is_empty() {
             variables.push(("ELECT_INSIDE", self.inside.clone()));
         }
-        // elect chose the directory's name, which needs no escaping.
         variables.extend(self.socket.as_ref().map(|path| ("ELECT_SOCKET", path.display().to_string())));
+        let runtime_dir = self.runtime_dir.as_ref();
+        variables.extend(runtime_dir.map(|path| ("ELECT_RUNTIME_DIR", path.display().to_string())));
         variables
     }
 }

@@ -1,8 +1,10 @@
 //! The configuration: flags, checked for consistency. No I/O.
 
 mod flags;
+mod runtime_dir_flag;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use elect_core::{
 use elect_keeper::{Containment, HookScripts};
 use flags::{FollowerFlags, HookFlags, StopToFlag};
 pub use flags::{OnLostFlag, RestartFlag, RunFlags, StoreFlags};
+pub use runtime_dir_flag::RuntimeDirFlag;
 
 /// Each restart that counts is remembered.
 const RESTARTS_MAX: u32 = 1_000;
@@ -55,6 +58,8 @@ pub struct Config {
     pub listen: Option<ListenAddress>,
     /// The leader command; without any words there is none.
     pub command: Vec<OsString>,
+    /// Where its control socket is; `None`: in a directory by uid.
+    pub runtime_dir: Option<PathBuf>,
     /// The follower and the hooks.
     pub scripts: HookScripts,
     /// The boundaries whose commands we run inside, the outermost first.
@@ -221,6 +226,7 @@ impl Config {
             #[cfg(feature = "listen")]
             listen: flags.listen,
             command: flags.command,
+            runtime_dir: flags.runtime.runtime_dir,
             scripts: HookScripts {
                 follower: flags.following.follower.map(OsString::from),
                 on_elected: flags.hooks.on_elected.map(OsString::from),

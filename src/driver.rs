@@ -3,6 +3,7 @@
 //! Each arm is cancel safe and yields a plain value; actions are performed synchronously, in the order in which they are
 //! decided. Performing one never waits: worker, keeper and kernel take the time, and the result comes back as an event.
 
+mod control_requests;
 mod signal;
 mod start;
 
@@ -10,10 +11,9 @@ use std::collections::VecDeque;
 use std::io;
 
 use tokio::io::unix::AsyncFd;
-use tracing::info;
 
 use crate::command_env::{self, CommandEnv};
-use crate::control::{ControlEvent, ControlServer, IncomingRequest};
+use crate::control::{ControlServer, IncomingRequest};
 use crate::event_log::{self, EventLog};
 use crate::http::HttpServer;
 use crate::job_control::{JobControl, JobEvent};
@@ -200,22 +200,6 @@ impl Driver {
         {
             for event in self.leader_tracker.observe(observation) {
                 self.handle(event);
-            }
-        }
-    }
-
-    fn on_control_request(&mut self, request: IncomingRequest) {
-        let leads = matches!(self.candidate.phase(), Phase::Leading | Phase::LeadingIdle);
-        let Some(control) = &mut self.control else { return };
-        match control.handle(request, leads) {
-            None => {}
-            Some(ControlEvent::Election(event)) => self.handle(event),
-            Some(ControlEvent::Rename { request_id, name, advertise }) => {
-                let identity = self.command_env.rename(name, advertise);
-                self.status.rename(&identity);
-                info!(host = identity.host, port = identity.port, "proclaimed: {}", identity.name);
-                self.worker.rename(identity);
-                self.handle(Event::ConfirmLeadership { request_id, term: None });
             }
         }
     }

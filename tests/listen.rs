@@ -87,6 +87,18 @@ pub fn each_state_is_shown(candidate: impl Fn(&Sandbox) -> ElectCmd) {
     assert_eq!((&shown["self"]["is_leader"], &shown["self"]["running"]), (&false.into(), &false.into()), "{shown}");
     assert_eq!((&shown["leader"]["term"], &shown["self"]["pid"]), (&first.term.into(), &Value::Null), "{shown}");
     assert_eq!(shown["leader"]["address"], "10.0.0.5:8080", "{shown}");
+    let shown = document(port).expect("a document");
+    assert_eq!((&shown["self"]["host"], &shown["self"]["port"]), (&"10.0.0.5".into(), &8080.into()), "{shown}");
+    // Where the store knows them, both see who waits.
+    if shown["store"] == "etcd" {
+        for port in [port, other] {
+            let is_shown = |shown: &Value| shown["candidates"][0]["name"] == "web-2";
+            let shown = eventually("a candidate", || document(port).filter(is_shown));
+            assert!(shown["leader"]["etcd"]["key"].as_str().is_some_and(|key| key.contains("cron/")), "{shown}");
+        }
+    } else {
+        assert_eq!(shown["candidates"], Value::Null, "{shown}");
+    }
 
     leader.signal(Signal::SIGTERM);
     come_to(port, [200, 503, 503, 503]);

@@ -54,9 +54,11 @@ mod recipes;
 #[cfg(feature = "all-stores")]
 mod resource_limits;
 mod restarts;
+mod runtime_dir;
 mod secrets;
 mod signals;
 mod status;
+mod status_forms;
 mod status_watch_wait;
 mod supervising;
 mod systemd;

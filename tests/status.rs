@@ -17,7 +17,8 @@ fn nobody_leads_a_boundary_that_nobody_has_heard_of() {
     let sandbox = Sandbox::new();
     let ended = status(&sandbox, &["cron"]);
     assert_eq!(ended.status.code(), Some(3), "{ended:?}");
-    assert_eq!(ended.stdout, "cron: no leader\n");
+    let place = format!("  in file:{} (this host only), which does not exist\n", sandbox.locks().display());
+    assert_eq!(ended.stdout, format!("cron: no leader\n  no earlier leader is known\n{place}"));
     let ended = status(&sandbox, &["cron", "--json"]);
     assert_eq!(ended.status.code(), Some(3), "{ended:?}");
     assert_eq!(json(&ended)["leader"], Value::Null);

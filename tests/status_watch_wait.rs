@@ -47,10 +47,21 @@ fn ends_with(ended: &Ended, status: i32, stdout: &str) {
     assert_eq!(ended.stdout, stdout, "{ended:?}");
 }
 
+/// And elect says where it looked.
+#[track_caller]
+fn no_leader(fixture: &StoreFixture) {
+    let ended = fixture.query("status", &["cron"]).run();
+    assert_eq!(ended.status.code(), Some(3), "{ended:?}");
+    let mut lines = ended.stdout.lines();
+    assert_eq!(lines.next(), Some("cron: no leader"), "{ended:?}");
+    let place = format!("  in {}:", fixture.name());
+    assert!(lines.any(|line| line.starts_with(&place)), "{ended:?}");
+}
+
 #[test]
 fn a_boundary_with_and_without_a_leader_is_shown_as_text_and_as_json() {
     for_each_store(|fixture| {
-        ends_with(&fixture.query("status", &["cron"]).run(), 3, "cron: no leader\n");
+        no_leader(&fixture);
         let ended = fixture.query("status", &["cron", "--json"]).run();
         assert_eq!((ended.status.code(), &json(&ended.stdout)["leader"]), (Some(3), &Value::Null));
         let empty = fixture.query("status", &[]).run();
@@ -63,7 +74,10 @@ fn a_boundary_with_and_without_a_leader_is_shown_as_text_and_as_json() {
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         let first = format!("cron: web-1 leads at 10.0.0.5:8080, term {term}, for ");
         assert!(ended.stdout.starts_with(&first) && ended.stdout.contains("\n  id "), "{ended:?}");
-        assert!(ended.stdout.lines().all(|line| line.chars().count() < 80), "{ended:?}");
+        let place = format!("  in {}:", fixture.name());
+        assert!(ended.stdout.lines().any(|line| line.starts_with(&place)), "{ended:?}");
+        let is_short = |line: &str| line.chars().count() < 80 || line.starts_with(&place);
+        assert!(ended.stdout.lines().all(is_short), "{ended:?}");
         let ended = fixture.query("status", &["cron", "--json"]).run();
         let document = json(&ended.stdout);
         assert_eq!((document["boundary"].as_str(), document["store"].as_str()), (Some("cron"), Some(fixture.name())));
@@ -83,7 +97,7 @@ fn a_boundary_with_and_without_a_leader_is_shown_as_text_and_as_json() {
         assert!(!table.stdout.contains('\u{1b}'), "plain, since nobody looks: {table:?}");
         assert_eq!(json(&fixture.query("status", &["--json"]).run().stdout)["leader"]["id"], document["leader"]["id"]);
         leader.terminate();
-        ends_with(&fixture.query("status", &["cron"]).run(), 3, "cron: no leader\n");
+        no_leader(&fixture);
     });
 }
 
@@ -97,7 +111,7 @@ fn a_leader_that_died_without_a_word_is_none_once_its_lease_is_over() {
         leader.kill_with_keeper();
         leader.wait();
         says(&watch, &["none", "web-1", "none"]);
-        ends_with(&fixture.query("status", &["cron"]).run(), 3, "cron: no leader\n");
+        no_leader(&fixture);
         let table = fixture.query("status", &[]).run().stdout;
         assert!(!table.contains("web-1"), "{table}");
         ends_with(&fixture.query("wait", &["cron", "--for", "none"]).run(), 0, "cron: no leader\n");

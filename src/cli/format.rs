@@ -40,6 +40,27 @@ pub fn rounded_duration(duration: Duration) -> String {
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
+/// The line broken between words where it is longer, further lines indented more. A word that is longer stays whole.
+pub fn wrapped(line: &str, width: usize) -> String {
+    let text = line.trim_start_matches(' ');
+    let indent = line.len() - text.len();
+    let (mut lines, mut length) = (" ".repeat(indent), indent);
+    for (index, word) in text.split(' ').enumerate() {
+        let word_length = word.chars().count();
+        if index > 0 && length + 1 + word_length > width {
+            lines.push('\n');
+            lines.push_str(&" ".repeat(indent + 4));
+            length = indent + 4;
+        } else if index > 0 {
+            lines.push(' ');
+            length += 1;
+        }
+        lines.push_str(word);
+        length += word_length;
+    }
+    lines + "\n"
+}
+
 /// A time on the wall clock, in universal time: the time of day on a terminal, full RFC 3339 otherwise.
 pub fn timestamp(millis: u64, is_terminal: bool) -> String {
     let at = UNIX_EPOCH + Duration::from_millis(millis);
@@ -67,6 +88,13 @@ mod tests {
         for (seconds, told) in [(0, "0s"), (59, "59s"), (61, "1m 1s"), (90_061, "1day 1h"), (3600, "1h")] {
             assert_eq!(rounded_duration(Duration::from_secs(seconds) + Duration::from_millis(999)), told);
         }
+    }
+
+    #[test]
+    fn a_line_is_broken_between_words() {
+        assert_eq!(wrapped("  one two three", 9), "  one two\n      three\n");
+        assert_eq!(wrapped("one two", 7), "one two\n");
+        assert_eq!(wrapped("a-word-that-is-too-long x", 5), "a-word-that-is-too-long\n    x\n");
     }
 
     #[test]

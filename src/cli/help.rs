@@ -22,7 +22,8 @@ pub(super) const VARIABLES: &str = "Each flag can be set by a variable as well: 
 pub(super) const ENVIRONMENT: &str = "\
 The command finds in its environment: ELECT_BOUNDARY, ELECT_ROLE (leader), ELECT_ID, ELECT_NAME, ELECT_TERM (the fencing \
 token: larger than that of every earlier leader), and ELECT_LEADER_ID, ELECT_LEADER_NAME, ELECT_LEADER_HOST, \
-ELECT_LEADER_PORT, ELECT_LEADER_ADDR. ELECT_SOCKET is where assert, extend, resign and proclaim find its candidate. Inside \
+ELECT_LEADER_PORT, ELECT_LEADER_ADDR. ELECT_SOCKET is where assert, extend, resign and proclaim find its candidate, and \
+ELECT_RUNTIME_DIR the directory that --runtime-dir names. Inside \
 the command of another boundary there is ELECT_INSIDE, too: the boundaries around this one, one per line, the outermost \
 first; none of them can be campaigned for inside, in whichever store. A follower finds the same, with ELECT_ROLE=follower and its leader's details, but for \
 the term, which only a leader has. Hooks find what the command does, or a follower would, and ELECT_REASON: elected; for --on-ousted stopped, resigned, \
@@ -69,8 +70,9 @@ pub(super) fn run_help() -> String {
 }
 
 pub(super) const CONTROL_COMMANDS: &str = "\
-The candidate is spoken to over its control socket, by its own user or root: that of ELECT_SOCKET inside a command of \
-elect's, otherwise the one on this host that campaigns for --boundary.
+The request goes over the candidate's control socket: that of ELECT_SOCKET inside a command of elect's, otherwise the one \
+on this host that campaigns for the boundary. The candidate's user and root may use it. A command that changes its user \
+needs --runtime-dir DIR for elect run, where a group of both users may write to DIR.
 
 Exit status: 0 yes; 3 the answer is no, and why; 69 there is no such candidate, or it ended without an answer; 75 it did \
 not answer in time; 77 it belongs to somebody else; 2 the command line makes no sense.
@@ -83,8 +85,8 @@ Examples:
 ";
 
 pub(super) const STATUS_EXITS: &str = "\
-Exit status: 0 somebody leads; 3 nobody does; 69 the store cannot be reached; 77 it refuses. Without a boundary 0 means \
-that the store has answered.";
+Exit status: 0 a candidate leads; 3 none does; 69 the store cannot be reached; 77 it refuses. Without a boundary 0 means \
+that the store has answered. With --self: 0, or 3 if no local candidate campaigns for the boundary.";
 
 pub(super) const WATCH_ABOUT: &str = "\
 Begins with the present state and ends with a signal (TERM, INT or HUP), or when nobody reads it any more. While the store \

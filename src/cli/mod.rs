@@ -4,6 +4,7 @@ mod access;
 mod change_tracker;
 mod completions;
 mod control_client;
+mod find_candidate;
 mod format;
 #[cfg(test)]
 mod generated_files;
@@ -33,7 +34,7 @@ use help::{
     WATCH_EXITS, run_help,
 };
 
-use crate::config::{RunFlags, StoreFlags};
+use crate::config::{RunFlags, RuntimeDirFlag, StoreFlags};
 use crate::exit::Exit;
 use crate::log;
 use crate::setup::{self, SetupError};
@@ -61,13 +62,13 @@ enum Command {
     Status(StatusFlags),
     /// Exit with 0 only if the candidate that this command belongs to leads now
     #[command(after_long_help = CONTROL_COMMANDS)]
-    Assert(control_client::ControlTarget),
+    Assert(find_candidate::ControlTarget),
     /// Have the candidate renew its lease now, and print what is left of it
     #[command(after_long_help = CONTROL_COMMANDS)]
-    Extend(control_client::ControlTarget),
+    Extend(control_client::ExtendFlags),
     /// Have the leader on this host stop its command and stand behind the others
     #[command(after_long_help = CONTROL_COMMANDS)]
-    Resign(control_client::ControlTarget),
+    Resign(find_candidate::ControlTarget),
     /// Change the name or address that the leader on this host is known by, in the same term
     #[command(after_long_help = CONTROL_COMMANDS)]
     Proclaim(control_client::ProclaimFlags),
@@ -79,7 +80,7 @@ enum Command {
     Wait(WaitFlags),
     /// Show the timings that follow from the flags of run
     #[command(after_help = VARIABLES)]
-    Plan(Box<RunFlags>),
+    Plan(Box<plan::PlanFlags>),
     /// Print the completions of a shell, to be put where it looks for them
     Completions {
         /// The shell
@@ -123,8 +124,30 @@ struct StatusFlags {
     store: StoreFlags,
 
     /// One JSON object per boundary
+    ///
+    /// {"boundary","store","leader":{"id","name","host","port","address","term","since","ttl_ms","lease_left_ms",
+    /// "etcd":{"key","lease"}},"candidates":[{"id","name"}],"obstacle"}; what is not known is null. With --self one
+    /// array of {"boundary","store","id","name","host","port","state","is_leader","running","pid"}; the state of a
+    /// candidate that does not answer is silent.
     #[arg(long)]
     json: bool,
+
+    /// The candidates on this host instead, asked over their control sockets
+    #[arg(long = "self", conflicts_with_all = ["all", "watch"])]
+    local: bool,
+
+    /// Show boundaries that have been free for over 24h, too
+    ///
+    /// Without it, the last line of the list says how many there are. JSON always has all of them.
+    #[arg(long)]
+    all: bool,
+
+    /// Show each change until stopped, on a terminal in place
+    #[arg(long)]
+    watch: bool,
+
+    #[command(flatten)]
+    runtime: RuntimeDirFlag,
 }
 
 /// Flags of `elect watch`.
@@ -195,7 +218,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Run(flags) }) => run::run(*flags),
         Ok(Cli { command: Command::Status(flags) }) => status::status(&flags),
         Ok(Cli { command: Command::Assert(target) }) => control_client::assert(&target),
-        Ok(Cli { command: Command::Extend(target) }) => control_client::extend(&target),
+        Ok(Cli { command: Command::Extend(flags) }) => control_client::extend(&flags),
         Ok(Cli { command: Command::Resign(target) }) => control_client::resign(&target),
         Ok(Cli { command: Command::Proclaim(flags) }) => control_client::proclaim(&flags),
         Ok(Cli { command: Command::Watch(flags) }) => watch::watch(&flags),

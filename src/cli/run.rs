@@ -11,6 +11,7 @@ use super::access::access;
 use super::variables::unknown_variables;
 use super::{complain, exit_for, fail, prepare, runtime, usage_error};
 use crate::config::{Config, ProcessContext, RunFlags};
+use crate::control::SocketDirectory;
 use crate::driver::Driver;
 use crate::exit::{self, Exit};
 use crate::log::{self, KeeperLine, Origin, StartError, Verbosity};
@@ -57,6 +58,10 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Ok(access) => access,
         Err(error) => return fail(error.exit(), &error.to_string()),
     };
+    let sockets = match SocketDirectory::new(config.runtime_dir.as_deref()) {
+        Ok(sockets) => sockets,
+        Err(error) => return fail(Exit::Usage, &error),
+    };
     close_inherited();
     // From here there are two processes, and only from here may there be threads.
     prepare_last_step(&config, &identity, store, format);
@@ -78,7 +83,7 @@ pub fn run(flags: RunFlags) -> ExitCode {
             debug!(variable = unknown.name, "this variable is not read by elect");
         }
     }
-    let outcome = campaign(&config, identity, store, &access, keeper);
+    let outcome = campaign(&config, identity, store, &access, &sockets, keeper);
     drop(guard);
     match outcome {
         Ok(outcome) => exit::status(&outcome, config.conflict_exit_code),
@@ -135,6 +140,7 @@ fn campaign(
     identity: Identity,
     store: StoreUrl<'_>,
     access: &Access,
+    sockets: &SocketDirectory,
     keeper: Keeper,
 ) -> anyhow::Result<elect_core::Outcome> {
     let candidacy =
@@ -147,7 +153,7 @@ fn campaign(
     let runtime = runtime(DESCRIPTORS_NEEDED)?;
     let outcome = LocalSet::new().block_on(&runtime, async {
         prepare(&store).await?;
-        let driver = Driver::new(config, candidacy, store, access, keeper, listener)?;
+        let driver = Driver::new(config, candidacy, store, access, sockets, keeper, listener)?;
         drop(setup);
         driver.run().await
     });

@@ -15,6 +15,7 @@ use super::{WaitFlags, complain, exit_for, fail};
 use crate::exit::Exit;
 use crate::status::StatusDocument;
 use crate::store::observer::Observer;
+use crate::store::registry::any_candidate;
 use crate::store::{Leader, Notifier, Observation, StoreError};
 use crate::text::escaped;
 use elect_core::Time;
@@ -79,6 +80,9 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
         Ok(query) => query,
         Err(status) => return status,
     };
+    if query.boundary.is_none() && flags.until == WaitCondition::Leader && !query.url.has_election() {
+        return print_any(query.url.kind().name(), flags.json);
+    }
     block_on(query.url, async {
         let store = match query.url.open(&query.access, Notifier::disconnected()) {
             Ok(store) => store,
@@ -91,6 +95,7 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
             observer: Observer::new(store, query.boundary.clone(), QUERY_TIMEOUT),
             tracker: ChangeTracker::default(),
             leaders: BTreeMap::new(),
+            observations: BTreeMap::new(),
             unreadable: BTreeSet::new(),
             has_answered: false,
             last_error: None,
@@ -109,6 +114,18 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
     })
 }
 
+/// Without an election every boundary is led, and none is listed.
+fn print_any(store: &'static str, json: bool) -> ExitCode {
+    let observation = Observation { leader: Some(any_candidate()), ..Observation::default() };
+    let text = match json {
+        true => StatusDocument::of_any(store, &observation).to_json(),
+        false => format!("{store}: every candidate leads"),
+    };
+    // Into a closed pipe: its reader has ended.
+    let _ = writeln!(io::stdout(), "{text}");
+    Exit::Success.into()
+}
+
 struct WaitCommand<'a> {
     flags: &'a WaitFlags,
     store: &'static str,
@@ -118,6 +135,8 @@ struct WaitCommand<'a> {
     tracker: ChangeTracker,
     /// The leaders that are known.
     leaders: BTreeMap<Boundary, Leader>,
+    /// The last observation, of everything that is known of a boundary.
+    observations: BTreeMap<Boundary, Observation>,
     /// Boundaries whose record cannot be read: they may have a leader.
     unreadable: BTreeSet<Boundary>,
     /// Whether the store has ever answered.
@@ -139,7 +158,9 @@ impl WaitCommand<'_> {
     async fn poll(&mut self) -> Option<ExitCode> {
         let seen = self.observer.next().await;
         match &seen {
-            Ok(_) => {
+            Ok(seen) => {
+                let readable = seen.iter().filter_map(|(boundary, seen)| Some((boundary, seen.as_ref().ok()?)));
+                self.observations = readable.map(|(boundary, seen)| (boundary.clone(), seen.clone())).collect();
                 self.has_answered = true;
                 self.last_error = None;
             }
@@ -200,7 +221,8 @@ impl WaitCommand<'_> {
             (ConditionMatch::NoLeader, None) | (ConditionMatch::Unmet, _) => return,
         };
         let text = if self.flags.json {
-            let observation = Observation { leader: leader.cloned(), ..Observation::default() };
+            let known = self.observations.get(boundary).cloned().unwrap_or_default();
+            let observation = Observation { leader: leader.cloned(), ..known };
             StatusDocument::new(boundary, self.store, &observation).to_json()
         } else {
             let boundary = escaped(boundary.as_str());

@@ -18,7 +18,7 @@ use crate::text::escaped;
 use elect_keeper::clock;
 
 /// How long the last line may take: its reader may be stuck.
-const FINAL_WRITE_TIMEOUT: Duration = Duration::from_millis(200);
+pub const FINAL_WRITE_TIMEOUT: Duration = Duration::from_millis(200);
 
 pub fn watch(flags: &WatchFlags) -> ExitCode {
     let query = match StoreQuery::new(flags.scope.boundary(), &flags.store) {
@@ -123,7 +123,7 @@ impl WatchCommand {
 }
 
 /// Returns when a signal asks us to stop. Cancel safe.
-async fn stop_signal(signals: &mut Signals) {
+pub async fn stop_signal(signals: &mut Signals) {
     while !matches!(signals.next().await, SignalEvent::Stop(_) | SignalEvent::Forward(libc::SIGHUP)) {}
 }
 

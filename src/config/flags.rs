@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::runtime_dir_flag::RuntimeDirFlag;
 use super::{OnChangeFlag, RestartLimit, SignalName};
 use crate::duration::parse_duration;
 use crate::host_port::HostPort;
@@ -212,6 +213,9 @@ pub struct RunFlags {
 
     #[command(flatten)]
     pub log: LogFlags,
+
+    #[command(flatten)]
+    pub runtime: RuntimeDirFlag,
 
     /// The command to run while leading, and its arguments
     ///

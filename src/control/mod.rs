@@ -5,16 +5,17 @@
 //!              ◀── one line of JSON ──                ◀── ControlOutcome ──        ◀── Action ──
 //! ```
 //!
-//! One socket per candidate in the runtime directory, for its user (and root) alone. A connection is one request and
-//! its answer. This module decides nothing: it passes a request to the election, and the election's outcome to the
+//! One socket per candidate in the runtime directory, for its user (and root), and for the group of a directory that
+//! `--runtime-dir` names if it may write there. A connection is one request and its answer. This module decides nothing: it passes a request to the election, and the election's outcome to the
 //! client. A slow or invalid client occupies one of 32 slots for at most 5 s.
 
 mod protocol;
 mod server;
+mod socket_file;
 mod socket_path;
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +27,12 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::setup;
+use elect_keeper::clock;
 
-pub use protocol::{ControlOutcome, ControlRequest, ControlResponse, REQUEST_BYTES_MAX};
+pub use protocol::{CandidateStatus, ControlOutcome, ControlRequest, ControlResponse, REQUEST_BYTES_MAX};
 pub use server::{ControlEvent, ControlServer};
-pub use socket_path::{directory, find_sockets};
+pub use socket_file::{NotTrusted, connect, remove_if_dead};
+pub use socket_path::{SocketDirectory, Trust, parse_socket_name};
 
 /// The most requests that are read at once; further connections wait in the kernel's queue.
 const CONCURRENT_READS_MAX: usize = 32;
@@ -38,6 +41,8 @@ const CONCURRENT_READS_MAX: usize = 32;
 const CONNECTIONS_MAX: usize = 128;
 /// The time that a client has to send its request, and to take its answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A socket that is not renamed after so long has been left behind before its candidate could do it.
+const RENAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause after the kernel had no descriptor for a connection.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
@@ -75,20 +80,21 @@ impl ControlSocket {
     ///
     /// The socket cannot be made there.
     pub fn open(
-        directory: &Path,
+        directory: &SocketDirectory,
         info: CandidateInfo,
     ) -> io::Result<(ControlSocket, mpsc::UnboundedReceiver<IncomingRequest>)> {
-        let path = directory.join(socket_path::socket_name(&info.boundary, &info.id));
+        let path = directory.path().join(socket_path::socket_name(&info.boundary, &info.id));
         // Under a name that clients ignore: they take a socket that does not listen yet for one that a crash left
         // behind.
-        let mut socket = ControlSocket { path: directory.join(format!(".{}", info.id)) };
-        let listener = UnixListener::bind(&socket.path)?;
-        std::fs::set_permissions(&socket.path, std::fs::Permissions::from_mode(0o600))?;
+        let mut socket = ControlSocket { path: directory.path().join(format!(".{}", info.id)) };
+        let (listener, is_shared) = socket_file::bind_for(&socket.path, directory.group())?;
+        let listener = UnixListener::from_std(listener)?;
         std::fs::rename(&socket.path, &path)?;
         socket.path = path;
         let (requests, receiver) = mpsc::unbounded_channel();
         // Watched by its end of the channel.
-        tokio::task::spawn_local(receive(listener, info, requests));
+        tokio::task::spawn_local(receive(listener, Admission { info, is_shared }, requests));
+        tokio::task::spawn_local(remove_leftovers(directory.clone()));
         Ok((socket, receiver))
     }
 
@@ -105,7 +111,32 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn receive(listener: UnixListener, info: CandidateInfo, requests: mpsc::UnboundedSender<IncomingRequest>) {
+/// Removes what killed candidates of this user have left in the directory, between other things.
+async fn remove_leftovers(directory: SocketDirectory) {
+    for path in directory.leftovers() {
+        let is_temporary = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !is_temporary || is_older(&path, RENAME_TIMEOUT) {
+            remove_if_dead(&path);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn is_older(path: &Path, age: Duration) -> bool {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return false };
+    let made = Duration::from_secs(u64::try_from(found.mtime()).unwrap_or(0));
+    Duration::from_millis(clock::wall_millis()).saturating_sub(made) > age
+}
+
+/// The identity that a client gets, and the rule by which it gets it.
+#[derive(Debug, Clone)]
+struct Admission {
+    info: CandidateInfo,
+    /// Whether the permission to write to the socket's file is enough.
+    is_shared: bool,
+}
+
+async fn receive(listener: UnixListener, admission: Admission, requests: mpsc::UnboundedSender<IncomingRequest>) {
     let mut clients = JoinSet::new();
     let permits = Arc::new(Semaphore::new(CONCURRENT_READS_MAX));
     loop {
@@ -120,7 +151,7 @@ async fn receive(listener: UnixListener, info: CandidateInfo, requests: mpsc::Un
                 // The last descriptors are reserved for the store.
                 Ok((stream, _)) if setup::is_reserved(&stream) => drop(stream),
                 Ok((stream, permit)) => {
-                    clients.spawn_local(serve_client(stream, info.clone(), requests.clone(), permit));
+                    clients.spawn_local(serve_client(stream, admission.clone(), requests.clone(), permit));
                 }
                 Err(error) => {
                     debug!("control socket: {error}");
@@ -135,7 +166,7 @@ async fn receive(listener: UnixListener, info: CandidateInfo, requests: mpsc::Un
 
 async fn serve_client(
     mut stream: UnixStream,
-    info: CandidateInfo,
+    Admission { info, is_shared }: Admission,
     requests: mpsc::UnboundedSender<IncomingRequest>,
     permit: Option<OwnedSemaphorePermit>,
 ) {
@@ -143,7 +174,7 @@ async fn serve_client(
     let request = tokio::time::timeout(CLIENT_TIMEOUT, read_request(&mut stream)).await;
     drop(permit);
     let outcome = match request {
-        Ok(Ok(_)) if !is_authorized(&stream) => Some(ControlOutcome::other_user()),
+        Ok(Ok(_)) if !is_shared && !is_authorized(&stream) => Some(ControlOutcome::other_user()),
         Ok(Ok(Some(ControlRequest::Hello))) => Some(ControlOutcome::Yes { term: None, lease_left_ms: None }),
         Ok(Ok(Some(request))) => forward(request, &mut stream, &requests).await,
         Ok(Ok(None)) => Some(ControlOutcome::not_understood()),
@@ -155,7 +186,8 @@ async fn serve_client(
     let _ = tokio::time::timeout(CLIENT_TIMEOUT, stream.write_all(answer.to_line().as_bytes())).await;
 }
 
-/// Whether the client belongs to the candidate's user or to root.
+/// Whether the client belongs to the candidate's user or to root. A socket that a group may write to needs no such check:
+/// the kernel has made it.
 fn is_authorized(stream: &UnixStream) -> bool {
     let own = nix::unistd::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|client| client.uid() == own || client.uid() == 0)

@@ -12,6 +12,8 @@ pub const REQUEST_BYTES_MAX: usize = 4096;
 pub enum ControlRequest {
     /// Asks for the candidate's identity.
     Hello,
+    /// Asks for the candidate's state.
+    Status,
     /// Do you lead now, in this term if one is named? Answered by a renewal that was sent after the question.
     Assert {
         /// The term of the command that asks.
@@ -51,6 +53,8 @@ pub enum ControlOutcome {
         /// The rest of the lease, in milliseconds; absent where leadership has no end, or there is none.
         lease_left_ms: Option<u64>,
     },
+    /// The state of the candidate.
+    Status(CandidateStatus),
     /// The answer is no.
     No {
         /// For display.
@@ -61,6 +65,27 @@ pub enum ControlOutcome {
         /// For display.
         why: String,
     },
+}
+
+/// The state of a candidate, as `status --self` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateStatus {
+    /// The kind of its store.
+    pub store: String,
+    /// Where followers are told to connect.
+    pub host: String,
+    /// And at which port.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Where it is, in one word.
+    pub state: String,
+    /// Whether it leads, and has not begun to stop.
+    pub is_leader: bool,
+    /// Whether a command of its own runs.
+    pub running: bool,
+    /// The main process of that.
+    #[serde(default)]
+    pub pid: Option<i32>,
 }
 
 /// A request as it is written. Flat: what serde makes of enums with tags is more than the rest of the program's JSON.
@@ -92,6 +117,8 @@ struct ResponseJson {
     lease_left_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<CandidateStatus>,
 }
 
 impl ControlRequest {
@@ -102,6 +129,7 @@ impl ControlRequest {
         let request = if request.is_empty() { wish } else { request };
         match request.as_str() {
             "hello" => Some(ControlRequest::Hello),
+            "status" => Some(ControlRequest::Status),
             "assert" => Some(ControlRequest::Assert { term }),
             "resign" => Some(ControlRequest::Resign),
             "proclaim" => Some(ControlRequest::Proclaim { name, advertise }),
@@ -115,6 +143,7 @@ impl ControlRequest {
             |name: &str| RequestJson { request: name.to_owned(), wish: name.to_owned(), ..RequestJson::default() };
         line(&match self {
             ControlRequest::Hello => named("hello"),
+            ControlRequest::Status => named("status"),
             ControlRequest::Assert { term } => RequestJson { term: *term, ..named("assert") },
             ControlRequest::Resign => named("resign"),
             ControlRequest::Proclaim { name, advertise } => {
@@ -127,9 +156,10 @@ impl ControlRequest {
 impl ControlResponse {
     /// Parses a response; `None` if it is malformed.
     pub fn from_line(line: &[u8]) -> Option<ControlResponse> {
-        let ResponseJson { boundary, id, name, answer, term, lease_left_ms, why } =
+        let ResponseJson { boundary, id, name, answer, term, lease_left_ms, why, status } =
             serde_json::from_slice(line).ok()?;
         let outcome = match (answer.as_str(), why) {
+            ("status", _) => ControlOutcome::Status(status?),
             ("yes", _) => ControlOutcome::Yes { term, lease_left_ms },
             ("no", Some(why)) => ControlOutcome::No { why },
             ("refused", Some(why)) => ControlOutcome::Refused { why },
@@ -142,11 +172,16 @@ impl ControlResponse {
     pub fn to_line(&self) -> String {
         let (answer, term, lease_left_ms, why) = match &self.outcome {
             ControlOutcome::Yes { term, lease_left_ms } => ("yes", *term, *lease_left_ms, None),
+            ControlOutcome::Status(_) => ("status", None, None, None),
             ControlOutcome::No { why } => ("no", None, None, Some(why.clone())),
             ControlOutcome::Refused { why } => ("refused", None, None, Some(why.clone())),
         };
+        let status = match &self.outcome {
+            ControlOutcome::Status(status) => Some(status.clone()),
+            ControlOutcome::Yes { .. } | ControlOutcome::No { .. } | ControlOutcome::Refused { .. } => None,
+        };
         let (boundary, id, name) = (self.boundary.clone(), self.id.clone(), self.name.clone());
-        line(&ResponseJson { boundary, id, name, answer: answer.to_owned(), term, lease_left_ms, why })
+        line(&ResponseJson { boundary, id, name, answer: answer.to_owned(), term, lease_left_ms, why, status })
     }
 }
 
@@ -187,6 +222,7 @@ pub mod tests {
         let text = || proptest::option::of(proptest_support::text());
         prop_oneof![
             Just(ControlRequest::Hello),
+            Just(ControlRequest::Status),
             any::<Option<Term>>().prop_map(|term| ControlRequest::Assert { term }),
             Just(ControlRequest::Resign),
             (text(), text()).prop_map(|(name, advertise)| ControlRequest::Proclaim { name, advertise }),
@@ -211,6 +247,12 @@ pub mod tests {
         let outcome = prop_oneof![
             any::<(Option<Term>, Option<u64>)>()
                 .prop_map(|(term, lease_left_ms)| ControlOutcome::Yes { term, lease_left_ms }),
+            (proptest_support::text(), any::<(Option<u16>, bool, bool, Option<i32>)>()).prop_map(
+                |(text, (port, is_leader, running, pid))| {
+                    let (store, host, state) = (text.clone(), text.clone(), text);
+                    ControlOutcome::Status(CandidateStatus { store, host, port, state, is_leader, running, pid })
+                }
+            ),
             proptest_support::text().prop_map(|why| ControlOutcome::No { why }),
             proptest_support::text().prop_map(|why| ControlOutcome::Refused { why }),
         ];

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::info;
 
-use super::{CandidateInfo, ControlOutcome, ControlRequest, ControlSocket, IncomingRequest, socket_path};
+use super::{
+    CandidateInfo, CandidateStatus, ControlOutcome, ControlRequest, ControlSocket, IncomingRequest, SocketDirectory,
+};
 use crate::host_port::HostPort;
 use elect_core::{Event, RequestError, RequestId, Term, Time};
 use elect_keeper::clock;
@@ -19,6 +22,8 @@ const PENDING_REQUESTS_MAX: usize = 256;
 pub enum ControlEvent {
     /// The election decides, and answers.
     Election(Event),
+    /// The candidate's state is asked for.
+    Status(RequestId),
     /// The leader gets another name or address; `None` leaves it as it is. The renewal that takes it to the store
     /// answers.
     Rename {
@@ -42,15 +47,17 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Opens the socket in the runtime directory. Must be called inside a [`tokio::task::LocalSet`].
+    /// Opens the socket in the directory, which is made if it is missing. Must be called inside a [`tokio::task::LocalSet`].
     ///
     /// # Errors
     ///
     /// A short text for the log: the directory is not ours, or cannot be written.
-    pub fn open(info: CandidateInfo) -> Result<ControlServer, String> {
-        let directory = socket_path::directory()?;
-        let opened = ControlSocket::open(&directory, info);
-        let (socket, receiver) = opened.map_err(|error| format!("{}: {error}", directory.display()))?;
+    pub fn open(directory: &SocketDirectory, info: CandidateInfo) -> Result<ControlServer, String> {
+        if directory.prepare()? {
+            info!(directory = %directory.path().display(), "the directory for control sockets did not exist: created");
+        }
+        let opened = ControlSocket::open(directory, info);
+        let (socket, receiver) = opened.map_err(|error| format!("{}: {error}", directory.path().display()))?;
         Ok(ControlServer { socket, receiver, pending: HashMap::new(), last_id: 0 })
     }
 
@@ -74,6 +81,7 @@ impl ControlServer {
                 self.grant(request_id, None, Time::NEVER);
                 None
             }
+            ControlRequest::Status => Some(ControlEvent::Status(request_id)),
             ControlRequest::Assert { term } => {
                 Some(ControlEvent::Election(Event::ConfirmLeadership { request_id, term }))
             }
@@ -120,6 +128,11 @@ impl ControlServer {
         self.answer(request_id, outcome);
     }
 
+    /// Answers with the candidate's state.
+    pub fn tell(&mut self, request_id: RequestId, status: CandidateStatus) {
+        self.answer(request_id, ControlOutcome::Status(status));
+    }
+
     /// Answers no.
     pub fn deny(&mut self, request_id: RequestId, why: RequestError) {
         let why = match why {
@@ -160,13 +173,17 @@ mod tests {
 
     use super::*;
 
+    fn here(directory: &tempfile::TempDir) -> SocketDirectory {
+        SocketDirectory::new(Some(directory.path())).expect("absolute")
+    }
+
     #[test]
     fn no_more_than_so_many_requests_wait_and_those_of_clients_that_have_left_count() {
         let directory = tempfile::tempdir().expect("a directory");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         LocalSet::new().block_on(&runtime, async {
             let info = CandidateInfo { boundary: "cron".to_owned(), id: "0b5e".to_owned(), name: "web-1".to_owned() };
-            let (socket, receiver) = ControlSocket::open(directory.path(), info).expect("a socket");
+            let (socket, receiver) = ControlSocket::open(&here(&directory), info).expect("a socket");
             let mut server = ControlServer { socket, receiver, pending: HashMap::new(), last_id: 0 };
             let incoming = || {
                 let (outcome, answer) = oneshot::channel();
@@ -187,7 +204,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         LocalSet::new().block_on(&runtime, async {
             let info = CandidateInfo { boundary: "cron".to_owned(), id: "0b5e".to_owned(), name: "web-1".to_owned() };
-            let (socket, receiver) = ControlSocket::open(directory.path(), info).expect("a socket");
+            let (socket, receiver) = ControlSocket::open(&here(&directory), info).expect("a socket");
             let mut server = ControlServer { socket, receiver, pending: HashMap::new(), last_id: 0 };
             let mut handle = |request, leads| {
                 let (outcome, mut answer) = oneshot::channel();

@@ -22,7 +22,9 @@ fn with_control_socket<T: Send + 'static>(
     let directory = tempfile::tempdir().expect("a directory");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     LocalSet::new().block_on(&runtime.expect("a runtime"), async {
-        let (socket, mut server) = ControlSocket::open(directory.path(), info()).expect("a socket");
+        let (socket, mut server) =
+            ControlSocket::open(&SocketDirectory::new(Some(directory.path())).expect("absolute"), info())
+                .expect("a socket");
         let path = socket.path().to_owned();
         let (done, mut finished) = oneshot::channel();
         thread::spawn(move || drop(done.send(visit(path))));
@@ -200,10 +202,20 @@ fn a_candidate_is_found_by_its_boundary_however_long_that_is() {
         assert!(path.file_name().expect("a name").len() <= 66, "{path:?}");
         std::fs::write(&path, "").expect("written");
     }
+    let here = SocketDirectory::new(Some(directory.path())).expect("absolute");
     for boundary in ["a", "a/b", "a2", &long] {
-        let found = find_sockets(directory.path(), boundary).expect("readable");
-        assert_eq!(found, [directory.path().join(socket_name(boundary, id))]);
+        let path = directory.path().join(socket_name(boundary, id));
+        assert_eq!(here.sockets(Some(boundary)).expect("readable"), [path.clone()]);
+        let whole = (boundary.len() < 24).then(|| boundary.to_owned());
+        assert_eq!(parse_socket_name(&path), (whole, Some(id.to_owned())));
     }
-    assert!(find_sockets(directory.path(), "b").expect("readable").is_empty());
-    assert!(find_sockets(&directory.path().join("missing"), "a").expect("no such directory").is_empty());
+    assert_eq!(here.sockets(None).expect("readable").len(), 4);
+    assert!(here.sockets(Some("b")).expect("readable").is_empty());
+    let missing = SocketDirectory::new(Some(&directory.path().join("missing"))).expect("absolute");
+    assert!(missing.sockets(Some("a")).expect("no such directory").is_empty());
+    let relative = SocketDirectory::new(Some(Path::new("here"))).expect_err("relative");
+    assert!(
+        relative.contains(&std::env::current_dir().expect("here").join("here").display().to_string()),
+        "{relative}"
+    );
 }

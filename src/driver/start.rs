@@ -11,7 +11,7 @@ use super::Driver;
 use crate::async_fd;
 use crate::command_env::CommandEnv;
 use crate::config::Config;
-use crate::control::{CandidateInfo, ControlServer};
+use crate::control::{CandidateInfo, ControlServer, SocketDirectory};
 use crate::event_log::EventLog;
 use crate::http::HttpServer;
 use crate::job_control::JobControl;
@@ -21,7 +21,7 @@ use crate::signals::{self, Signals};
 use crate::status::{StatusPublisher, StatusSnapshot};
 use crate::store::url::StoreUrl;
 use crate::store::worker::{self, Worker};
-use crate::store::{Access, Candidacy};
+use crate::store::{Access, Candidacy, Notifier, StoreError};
 use elect_core::Candidate;
 use elect_keeper::Keeper;
 use elect_keeper::clock::Alarm;
@@ -37,6 +37,7 @@ impl Driver {
         candidacy: Candidacy,
         url: StoreUrl<'_>,
         access: &Access,
+        sockets: &SocketDirectory,
         keeper: Keeper,
         listener: Option<TcpListener>,
     ) -> anyhow::Result<Driver> {
@@ -59,14 +60,15 @@ impl Driver {
             info!(json.containment = keeper.containment(), "no cgroup for the command: {reason}");
         }
         let mut command_env = CommandEnv::new(&candidacy, &config.inside);
-        let control = open_control_socket(&candidacy);
+        let control = open_control_socket(sockets, &candidacy)?;
         if let Some(control) = &control {
-            command_env.set_socket(control.path());
+            command_env.set_socket(control.path(), sockets);
         }
         let has_command = !config.command.is_empty();
         let pace = (timing.renew(), timing.request_timeout());
         let status = StatusPublisher::new(StatusSnapshot::new(&candidacy, url.kind().name(), has_command, pace));
-        let http_server = HttpServer::serve(listener, &status).context("nobody can be listened to")?;
+        let http_server = HttpServer::serve(listener, &status, url.open(access, Notifier::disconnected())?)
+            .context("nobody can be listened to")?;
         let leader_tracker = LeaderTracker::new(candidacy.identity.id.clone());
         let worker = Worker::start(store, candidacy, timing.request_timeout(), hints);
         Ok(Driver {
@@ -93,8 +95,25 @@ impl Driver {
 
 /// Opens the control socket. A candidate without one runs as well: only assert, extend, resign and proclaim are
 /// unavailable.
-fn open_control_socket(candidacy: &Candidacy) -> Option<ControlServer> {
+///
+/// # Errors
+///
+/// It cannot be opened in the directory that `--runtime-dir` names.
+fn open_control_socket(
+    directory: &SocketDirectory,
+    candidacy: &Candidacy,
+) -> Result<Option<ControlServer>, StoreError> {
     let (boundary, me) = (candidacy.boundary.to_string(), candidacy.identity.clone());
-    let control = ControlServer::open(CandidateInfo { boundary, id: me.id, name: me.name });
-    control.inspect_err(|why| warn!("no control socket, so no assert, extend, resign or proclaim: {why}")).ok()
+    match ControlServer::open(directory, CandidateInfo { boundary, id: me.id, name: me.name }) {
+        Ok(control) => Ok(Some(control)),
+        Err(why) if directory.is_named() => Err(StoreError::Refused(format!(
+            "--runtime-dir: no control socket can be made: {why}: name a directory that this user may write to"
+        ))),
+        Err(why) => {
+            warn!(
+                "no control socket, so no assert, extend, resign or proclaim (--runtime-dir names another place): {why}"
+            );
+            Ok(None)
+        }
+    }
 }

@@ -12,7 +12,11 @@ pub struct HttpServer;
 impl HttpServer {
     /// Serves nothing.
     #[expect(clippy::unnecessary_wraps, reason = "as in a build with it")]
-    pub fn serve(_: Option<TcpListener>, _: &StatusPublisher) -> io::Result<HttpServer> {
+    pub fn serve(
+        _: Option<TcpListener>,
+        _: &StatusPublisher,
+        _: Box<dyn crate::store::Store>,
+    ) -> io::Result<HttpServer> {
         Ok(HttpServer)
     }
 

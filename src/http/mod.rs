@@ -8,6 +8,8 @@ mod page;
 mod routes;
 #[cfg(feature = "listen")]
 mod server;
+#[cfg(feature = "listen")]
+mod waiting_candidates;
 
 #[cfg(not(feature = "listen"))]
 pub use disabled::HttpServer;

@@ -15,6 +15,10 @@ use crate::status::{SharedStatus, StatusDocument};
 use elect_core::Time;
 use elect_keeper::clock;
 
+/// The page for people.
+const PAGE: &str = "/";
+/// The same for programs.
+const STATUS: &str = "/status";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 /// The version of the format, as Prometheus wants it named.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -45,17 +49,22 @@ pub(super) fn respond(status: &SharedStatus, now: Time, method: &Method, path: &
 
 fn route(path: &str) -> Option<fn(&SharedStatus, Time) -> HttpResponse> {
     Some(match path {
-        "/" => page,
+        PAGE => page,
         "/livez" => |status, now| health(status.snapshot.borrow().is_alive(now), status, "the loop has stalled"),
         "/readyz" => |status, _| health(status.snapshot.borrow().is_campaigning(), status, "not campaigning"),
         "/leader" => |status, now| health(status.snapshot.borrow().is_serving(now), status, "not leading"),
         "/follower" => |status, _| health(status.snapshot.borrow().is_following(), status, "not following"),
-        "/status" => |status, now| response(StatusCode::OK, "application/json", document(status, now) + "\n"),
+        STATUS => |status, now| response(StatusCode::OK, "application/json", document(status, now) + "\n"),
         "/metrics" => {
             |status, now| response(StatusCode::OK, METRICS_TYPE, status.metrics.text(now, &status.snapshot.borrow()))
         }
         _ => return None,
     })
+}
+
+/// Whether a page shows what the store knows of other candidates.
+pub(super) fn shows_candidates(path: &str) -> bool {
+    [PAGE, STATUS].contains(&path)
 }
 
 fn document(status: &SharedStatus, now: Time) -> String {

@@ -20,9 +20,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info};
 
 use super::routes;
+use super::waiting_candidates::WaitingCandidates;
 use crate::listen_address::ListenAddress;
 use crate::setup;
 use crate::status::{SharedStatus, StatusPublisher};
+use crate::store::Store;
 use elect_keeper::clock;
 
 /// Connections at one time.
@@ -79,12 +81,17 @@ impl HttpServer {
     /// # Errors
     ///
     /// The listener cannot be watched.
-    pub fn serve(listener: Option<TcpListener>, publisher: &StatusPublisher) -> io::Result<HttpServer> {
+    pub fn serve(
+        listener: Option<TcpListener>,
+        publisher: &StatusPublisher,
+        store: Box<dyn Store>,
+    ) -> io::Result<HttpServer> {
         let Some(listener) = listener else { return Ok(HttpServer(None)) };
+        let waiting = Rc::new(WaitingCandidates::new(store));
         let listener = tokio::net::TcpListener::from_std(listener)?;
         info!(address = %listener.local_addr()?, "listening");
         // Watched by the driver, in `ended`.
-        Ok(HttpServer(Some(tokio::task::spawn_local(serve(listener, Rc::clone(&publisher.shared))))))
+        Ok(HttpServer(Some(tokio::task::spawn_local(serve(listener, Rc::clone(&publisher.shared), waiting)))))
     }
 
     /// Never, unless the server has a defect. Cancel safe.
@@ -106,7 +113,11 @@ impl Drop for HttpServer {
     }
 }
 
-async fn serve(listener: tokio::net::TcpListener, status: Rc<SharedStatus>) -> Infallible {
+async fn serve(
+    listener: tokio::net::TcpListener,
+    status: Rc<SharedStatus>,
+    waiting: Rc<WaitingCandidates>,
+) -> Infallible {
     let mut connections = JoinSet::new();
     let mut open = VecDeque::with_capacity(CONNECTIONS_MAX);
     loop {
@@ -119,7 +130,11 @@ async fn serve(listener: tokio::net::TcpListener, status: Rc<SharedStatus>) -> I
                 while open.len() >= CONNECTIONS_MAX {
                     open.pop_front().inspect(tokio::task::AbortHandle::abort);
                 }
-                open.push_back(connections.spawn_local(serve_connection(stream, Rc::clone(&status))));
+                open.push_back(connections.spawn_local(serve_connection(
+                    stream,
+                    Rc::clone(&status),
+                    Rc::clone(&waiting),
+                )));
             }
             Err(error) => {
                 debug!("a connection was not accepted: {error}");
@@ -130,11 +145,14 @@ async fn serve(listener: tokio::net::TcpListener, status: Rc<SharedStatus>) -> I
 }
 
 /// One request, one answer.
-async fn serve_connection(stream: TcpStream, status: Rc<SharedStatus>) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let has_body = !request.body().is_end_stream();
-        let response = routes::respond(&status, clock::now(), request.method(), request.uri().path(), has_body);
-        std::future::ready(Ok::<_, Infallible>(response))
+async fn serve_connection(stream: TcpStream, status: Rc<SharedStatus>, waiting: Rc<WaitingCandidates>) {
+    let (status, waiting) = (&status, &waiting);
+    let service = service_fn(move |request: Request<Incoming>| async move {
+        let (has_body, path) = (!request.body().is_end_stream(), request.uri().path());
+        if routes::shows_candidates(path) {
+            waiting.refresh(status).await;
+        }
+        Ok::<_, Infallible>(routes::respond(status, clock::now(), request.method(), path, has_body))
     });
     let mut server = http1::Builder::new();
     server.keep_alive(false).header_read_timeout(None).max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
@@ -151,7 +169,14 @@ mod tests {
 
     use super::*;
     use crate::status::snapshot::tests::snapshot;
+    use crate::store::url::StoreUrl;
+    use crate::store::{Access, Notifier};
     use elect_core::proptest_support;
+
+    fn store() -> Box<dyn Store> {
+        let url = StoreUrl::parse("always:").expect("known");
+        url.open(&Access::default(), Notifier::disconnected()).expect("nothing is asked")
+    }
 
     #[test]
     fn an_address_in_use_is_named_with_what_to_do() {
@@ -181,7 +206,8 @@ mod tests {
         let said = prop_oneof![proptest_support::random_bytes(), requests, proptest_support::corrupted(whole())];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            let mut server = HttpServer::serve(Some(listener), &StatusPublisher::new(snapshot())).expect("a server");
+            let mut server =
+                HttpServer::serve(Some(listener), &StatusPublisher::new(snapshot()), store()).expect("a server");
             let client = tokio::task::spawn_blocking(move || {
                 proptest_support::check(proptest_support::SLOW, &said, |words| {
                     let answer = say(address, &words);

@@ -9,13 +9,14 @@ use serde::Serialize;
 
 use super::changes::ChangeEntry;
 use crate::host_port::joined;
-use crate::store::{Leader, Observation};
+use crate::store::{EtcdKey, Leader, Observation};
 use elect_core::boundary::Boundary;
 
 /// One boundary.
 #[derive(Debug, Serialize)]
 pub struct StatusDocument<'a> {
-    boundary: &'a str,
+    /// `None`: any.
+    boundary: Option<&'a str>,
     store: &'a str,
     leader: Option<LeaderDocument<'a>>,
     candidates: Option<Vec<CandidateDocument<'a>>>,
@@ -35,6 +36,10 @@ pub struct SelfStatus<'a> {
     pub id: &'a str,
     /// For display.
     pub name: &'a str,
+    /// Where followers are told to connect.
+    pub host: &'a str,
+    /// And at which port.
+    pub port: Option<u16>,
     /// Where it is, in one word.
     pub state: &'a str,
     /// Whether it leads, and has not begun to stop.
@@ -57,6 +62,14 @@ pub(super) struct LeaderDocument<'a> {
     since: Option<String>,
     ttl_ms: Option<u64>,
     lease_left_ms: Option<u64>,
+    /// Its place in an etcd.
+    etcd: Option<EtcdDocument<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct EtcdDocument<'a> {
+    key: &'a str,
+    lease: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,11 +84,25 @@ impl<'a> StatusDocument<'a> {
     pub fn new(boundary: &'a Boundary, store: &'a str, observation: &'a Observation) -> StatusDocument<'a> {
         let candidates = observation.candidates.as_ref();
         StatusDocument {
-            boundary: boundary.as_str(),
+            boundary: Some(boundary.as_str()),
             store,
             leader: observation.leader.as_ref().map(leader_document),
             candidates: candidates.map(|all| all.iter().map(|(id, name)| CandidateDocument { id, name }).collect()),
             obstacle: observation.obstacle.as_deref(),
+            self_status: None,
+            changes: None,
+        }
+    }
+
+    /// The same for a store in which every boundary is led.
+    #[must_use]
+    pub fn of_any(store: &'a str, observation: &'a Observation) -> StatusDocument<'a> {
+        StatusDocument {
+            boundary: None,
+            store,
+            leader: observation.leader.as_ref().map(leader_document),
+            candidates: None,
+            obstacle: None,
             self_status: None,
             changes: None,
         }
@@ -108,11 +135,16 @@ pub(super) fn leader_document(leader: &Leader) -> LeaderDocument<'_> {
         name: &leader.name,
         host: leader.host.as_deref(),
         port: leader.port,
-        address: leader.host.as_deref().and_then(|host| joined(host, leader.port)),
+        // As text says it: a host without a port is an address, too.
+        address: leader
+            .host
+            .as_deref()
+            .and_then(|host| joined(host, leader.port).or_else(|| (!host.is_empty()).then(|| host.to_owned()))),
         term: leader.term,
         since: leader.since.and_then(rfc3339),
         ttl_ms: leader.ttl.map(millis),
         lease_left_ms: leader.lease_left.map(millis),
+        etcd: leader.etcd.as_ref().map(|EtcdKey { key, lease }| EtcdDocument { key, lease }),
     }
 }
 

@@ -39,6 +39,8 @@ pub struct StatusSnapshot {
     observation: Observation,
     observed_at: Time,
     changes: Changes,
+    /// The last look at the boundary as an observer: it knows who waits.
+    waiting: Option<Observation>,
     liveness: Liveness,
 }
 
@@ -86,6 +88,7 @@ impl StatusSnapshot {
             observation: Observation::default(),
             observed_at: Time::BOOT,
             changes: Changes::default(),
+            waiting: None,
             liveness: Liveness {
                 wakes_at: Time::NEVER,
                 answers_by: VecDeque::new(),
@@ -126,6 +129,7 @@ impl StatusSnapshot {
             since: Some(since),
             ttl: None,
             lease_left: None,
+            etcd: None,
         };
         self.observation = Observation { leader: Some(leader), ..Observation::default() };
         self.observed_at = now;
@@ -135,6 +139,11 @@ impl StatusSnapshot {
     pub fn set_observation(&mut self, now: Time, observation: &Observation) {
         self.observation = observation.clone();
         self.observed_at = now;
+    }
+
+    /// Notes what an observer has seen, of which candidates and keys are shown.
+    pub fn set_waiting(&mut self, observation: Option<Observation>) {
+        self.waiting = observation;
     }
 
     /// Notes the candidate's new name and address.
@@ -253,6 +262,14 @@ impl StatusSnapshot {
     #[must_use]
     pub fn observation(&self, now: Time) -> Observation {
         let mut observation = self.observation.clone();
+        if let Some(waiting) = &self.waiting {
+            observation.candidates = observation.candidates.or_else(|| waiting.candidates.clone());
+            if let (Some(leader), Some(seen)) = (&mut observation.leader, &waiting.leader)
+                && leader.id == seen.id
+            {
+                leader.etcd = leader.etcd.take().or_else(|| seen.etcd.clone());
+            }
+        }
         if let Some(leader) = &mut observation.leader {
             if leader.id == self.identity.id {
                 leader.ttl =
@@ -277,6 +294,8 @@ impl StatusSnapshot {
         SelfStatus {
             id: &self.identity.id,
             name: &self.identity.name,
+            host: &self.identity.host,
+            port: self.identity.port,
             state: self.state(),
             is_leader: self.is_leader(now),
             running: self.pid.is_some(),
@@ -372,6 +391,7 @@ pub(crate) mod tests {
             since: None,
             ttl: Some(10 * SECOND),
             lease_left: Some(8 * SECOND),
+            etcd: None,
         };
         Observation { leader: Some(leader), ..Observation::default() }
     }

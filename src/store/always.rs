@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::store::claim_release::ClaimRelease;
 use crate::store::url::{StoreKind, StoreUrl};
-use crate::store::{Access, CampaignResult, Candidacy, Notifier, Observation, RenewResult, Store, StoreError};
+use crate::store::{Access, CampaignResult, Candidacy, Leader, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::Term;
 use elect_core::boundary::Boundary;
 use elect_core::limits::next_term;
@@ -17,7 +17,7 @@ pub const KIND: StoreKind = StoreKind {
     schemes: &["always"],
     form: "always:",
     about: "no election: leader at once, always (for development, and for turning the election off)",
-    reach: "nobody: everyone leads",
+    reach: "no election: every candidate leads",
     check,
     show: |_| "always:".to_owned(),
     open,
@@ -40,6 +40,23 @@ fn open(_: &StoreUrl<'_>, _: &Access, _: Notifier) -> Result<Box<dyn Store>, Sto
     Ok(Box::new(Always::default()))
 }
 
+/// Every candidate leads, so this host's would: which candidates there are is not known here.
+pub fn any_candidate() -> Leader {
+    let hostname =
+        nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned());
+    Leader {
+        id: "always".to_owned(),
+        name: hostname.clone(),
+        host: Some(hostname),
+        port: None,
+        term: None,
+        since: None,
+        ttl: None,
+        lease_left: None,
+        etcd: None,
+    }
+}
+
 #[async_trait(?Send)]
 impl Store for Always {
     fn grants_leases(&self) -> bool {
@@ -47,8 +64,7 @@ impl Store for Always {
     }
 
     async fn observe(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
-        let obstacle = Some("no election is held here: whoever stands leads".to_owned());
-        Ok(Observation { obstacle, ..Observation::default() })
+        Ok(Observation { leader: Some(any_candidate()), ..Observation::default() })
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {

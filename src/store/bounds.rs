@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 
-use super::{CampaignResult, Candidacy, Detail, Leader, Listing, Observation, RenewResult, Store, StoreError};
+use super::{CampaignResult, Candidacy, Detail, EtcdKey, Leader, Listing, Observation, RenewResult, Store, StoreError};
 use elect_core::boundary::Boundary;
 use elect_core::limits::{self, BOUNDARIES_MAX, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
 use elect_keeper::Claim;
@@ -73,20 +73,21 @@ impl Observation {
     /// The same with every text and list cut to its limit.
     #[must_use]
     pub fn bounded(self) -> Observation {
-        let Observation { leader, candidates, obstacle, previous_term } = self;
+        let Observation { leader, candidates, obstacle, previous_term, free_since } = self;
         let candidate = |(id, name)| (limits::cut(id, FOREIGN_ID_BYTES_MAX), limits::cut_name(name));
         Observation {
             leader: leader.map(Leader::bounded),
             candidates: candidates.map(|all| all.into_iter().take(CANDIDATES_MAX).map(candidate).collect()),
             obstacle: obstacle.map(|text| limits::cut(text, TEXT_BYTES_MAX)),
             previous_term,
+            free_since,
         }
     }
 }
 
 impl Leader {
     fn bounded(self) -> Leader {
-        let Leader { id, name, host, port, term, since, ttl, lease_left } = self;
+        let Leader { id, name, host, port, term, since, ttl, lease_left, etcd } = self;
         Leader {
             id: limits::cut(id, FOREIGN_ID_BYTES_MAX),
             name: limits::cut_name(name),
@@ -96,6 +97,7 @@ impl Leader {
             since,
             ttl: ttl.map(|ttl| ttl.min(limits::TTL_MAX)),
             lease_left: lease_left.map(|left| left.min(limits::TTL_MAX)),
+            etcd: etcd.map(|EtcdKey { key, lease }| EtcdKey { key: limits::cut(key, TEXT_BYTES_MAX), lease }),
         }
     }
 }
@@ -190,6 +192,7 @@ mod tests {
                 since: Some(u64::MAX),
                 ttl: Some(Duration::MAX),
                 lease_left: Some(Duration::MAX),
+                etcd: Some(EtcdKey { key: text(), lease: "1f".to_owned() }),
             };
             let short = || self.text.chars().take(300).collect::<String>();
             Observation {
@@ -197,6 +200,7 @@ mod tests {
                 candidates: Some((0..self.count).map(|_| (short(), short())).collect()),
                 obstacle: Some(text()),
                 previous_term: None,
+                free_since: None,
             }
         }
 

@@ -80,6 +80,7 @@ impl Record {
             since: Some(self.since),
             ttl: self.ttl.map(Duration::from_millis),
             lease_left: None,
+            etcd: None,
         }
     }
 }
@@ -103,6 +104,16 @@ pub struct Leader {
     pub ttl: Option<Duration>,
     /// The rest of the lease, if the store can tell.
     pub lease_left: Option<Duration>,
+    /// Its key and lease, in an etcd.
+    pub etcd: Option<EtcdKey>,
+}
+
+/// The place of a candidate in an etcd, by which other programs find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdKey {
+    pub key: String,
+    /// In hexadecimal digits, as etcdctl shows it: the number may be larger than JSON's.
+    pub lease: String,
 }
 
 /// The state of a boundary at one moment.
@@ -117,6 +128,8 @@ pub struct Observation {
     /// The term before the leader's or, without a leader, the last one; where the store knows it. Terms are not consecutive:
     /// this alone tells an observer whether one began and ended that it has not seen.
     pub previous_term: Option<Term>,
+    /// Since when the boundary has had no leader, in milliseconds since 1970, where the store knows it. For display.
+    pub free_since: Option<u64>,
 }
 
 impl Observation {

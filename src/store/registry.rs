@@ -16,6 +16,7 @@ mod mongodb;
 #[path = "redis/mod.rs"]
 mod redis;
 
+pub use always::any_candidate;
 use std::time::Duration;
 
 use tracing::debug;
@@ -106,6 +107,20 @@ impl<'a> StoreUrl<'a> {
     pub fn reach(&self) -> &'static str {
         // It goes by uid: what another user starts on this host does not meet it.
         if self.is_default_directory() { "this user on this host" } else { self.kind.reach }
+    }
+
+    /// Whether an election is held there at all.
+    #[must_use]
+    pub fn has_election(&self) -> bool {
+        self.kind.name() != always::KIND.name()
+    }
+
+    /// Whether it is a directory that does not exist.
+    #[must_use]
+    pub fn is_missing_directory(&self) -> bool {
+        let shown = self.to_string();
+        let path = shown.split_once(':').map_or("", |(_, path)| path);
+        self.kind.name() == file::KIND.name() && !std::path::Path::new(path).is_dir()
     }
 
     /// Whether the file store's directory was left to elect.

@@ -15,6 +15,7 @@ mod listen;
 mod load;
 mod members;
 mod min_hold;
+mod observers;
 mod secrets;
 pub mod server;
 mod servers;

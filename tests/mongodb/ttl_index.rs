@@ -96,7 +96,7 @@ fn a_boundary_that_is_waited_for_is_cleared_away_like_a_free_one_and_only_then()
     assert!(has(&vacant, "term", i64::try_from(led.term).expect("a term")) && has(&vacant, "ttlMs", 30_000_i64));
     // To people nobody leads, and nobody has led.
     let seen = ElectCmd::new(&sandbox).store(set.url_for(&sandbox)).status(&["cron"]).run();
-    assert_eq!((seen.status.code(), seen.stdout.as_str()), (Some(3), "cron: no leader\n"), "{seen:?}");
+    assert!(seen.status.code() == Some(3) && seen.stdout.starts_with("cron: no leader\n"), "{seen:?}");
     throughout(Duration::from_secs(3), "the server keeps it", || set.record(&sandbox).is_some());
     leader.terminate();
     next.terminate();

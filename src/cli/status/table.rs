@@ -17,49 +17,76 @@ pub struct TableStyle {
     pub bold: bool,
 }
 
-const HEADER: [&str; 7] = ["BOUNDARY", "LEADER", "ADDRESS", "TERM", "FOR", "LEASE", "WAITING"];
-const ADDRESS_COLUMN: usize = 2;
-/// Those that may be cut.
-const TEXT_COLUMNS: [usize; 3] = [0, 1, ADDRESS_COLUMN];
+/// The columns of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns {
+    pub header: &'static [&'static str],
+    /// Those that are shown although nothing in them is known: they say that there is nothing, too.
+    pub always: usize,
+    /// Those that may be cut.
+    pub texts: &'static [usize],
+    /// The one of those whose end says more than its beginning.
+    pub address: usize,
+    /// One that is left out where a row does not fit.
+    pub optional: Option<usize>,
+}
+
+const BOUNDARIES: Columns = Columns {
+    header: &["BOUNDARY", "LEADER", "ADDRESS", "TERM", "FOR", "LEASE", "WAITING"],
+    always: 2,
+    texts: &[0, 1, 2],
+    address: 2,
+    optional: None,
+};
 /// Nothing is cut shorter than this.
 const TEXT_WIDTH_MIN: usize = 8;
-const UNKNOWN: &str = "-";
+pub const UNKNOWN: &str = "-";
 const SEPARATOR: &str = "  ";
 
 pub fn table(seen: &[(Boundary, Observation)], style: TableStyle) -> String {
-    let rows: Vec<[String; 7]> = seen.iter().map(|(boundary, observation)| row(boundary, observation)).collect();
+    let rows: Vec<Vec<String>> = seen.iter().map(|(boundary, observation)| row(boundary, observation)).collect();
+    render(BOUNDARIES, &rows, style)
+}
+
+/// A table of any columns.
+pub fn render(table: Columns, rows: &[Vec<String>], style: TableStyle) -> String {
+    let header = table.header;
     let is_known = |column: &usize| rows.iter().any(|row| row[*column] != UNKNOWN);
-    // The first two say that there is nothing, too.
-    let columns: Vec<usize> =
-        (0..HEADER.len()).filter(|column| style.width.is_none() || *column < 2 || is_known(column)).collect();
-    let width_of = |column: usize| rows.iter().map(|row| width(&row[column])).fold(HEADER[column].len(), usize::max);
-    let mut widths: Vec<usize> = (0..HEADER.len()).map(width_of).collect();
+    let mut columns: Vec<usize> = (0..header.len())
+        .filter(|column| style.width.is_none() || *column < table.always || is_known(column))
+        .collect();
+    let width_of = |column: usize| rows.iter().map(|row| width(&row[column])).fold(header[column].len(), usize::max);
+    let mut widths: Vec<usize> = (0..header.len()).map(width_of).collect();
     if let Some(room) = style.width {
-        shrink(&mut widths, &columns, room);
+        if total(&widths, &columns) > room {
+            columns.retain(|column| Some(*column) != table.optional);
+        }
+        shrink(&mut widths, &columns, table.texts, room);
     }
-    let line = |cells: &[String; 7]| {
-        let cells: Vec<String> = columns.iter().map(|&column| cell(column, &cells[column], widths[column])).collect();
-        cells.join(SEPARATOR).trim_end().to_owned()
+    let line = |cells: &[String]| {
+        let cell = |&column: &usize| cell(column == table.address, &cells[column], widths[column]);
+        columns.iter().map(cell).collect::<Vec<_>>().join(SEPARATOR).trim_end().to_owned()
     };
-    let header = line(&HEADER.map(str::to_owned));
+    let header = line(&header.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
     let mut text = if style.bold { format!("\u{1b}[1m{header}\u{1b}[0m\n") } else { header + "\n" };
-    for row in &rows {
+    for row in rows {
         text.push_str(&line(row));
         text.push('\n');
     }
     text
 }
 
-fn row(boundary: &Boundary, observation: &Observation) -> [String; 7] {
+fn row(boundary: &Boundary, observation: &Observation) -> Vec<String> {
     let unknown = || UNKNOWN.to_owned();
     let waiting = observation.candidates.as_ref().map_or_else(unknown, |waiting| waiting.len().to_string());
+    let shown = escaped(boundary.as_str()).into_owned();
     let Some(leader) = &observation.leader else {
-        return [shown(boundary), unknown(), unknown(), unknown(), unknown(), unknown(), waiting];
+        return vec![shown, unknown(), unknown(), unknown(), unknown(), unknown(), waiting];
     };
     // Like a missing one, a name of nothing would shift what follows it.
     let name = Some(escaped(&leader.name)).filter(|name| !name.trim().is_empty());
-    [
-        shown(boundary),
+    vec![
+        shown,
         name.map_or_else(|| "?".to_owned(), std::borrow::Cow::into_owned),
         address(leader).unwrap_or_else(unknown),
         leader.term.map_or_else(unknown, |term| term.to_string()),
@@ -69,18 +96,14 @@ fn row(boundary: &Boundary, observation: &Observation) -> [String; 7] {
     ]
 }
 
-fn shown(boundary: &Boundary) -> String {
-    escaped(boundary.as_str()).into_owned()
+fn total(widths: &[usize], columns: &[usize]) -> usize {
+    columns.iter().map(|&column| widths[column]).sum::<usize>() + SEPARATOR.len() * columns.len().saturating_sub(1)
 }
 
 /// Cuts the widest text, again and again, until all of a row fits or nothing can be cut any more.
-fn shrink(widths: &mut [usize], columns: &[usize], room: usize) {
-    let total = |widths: &[usize]| {
-        columns.iter().map(|&column| widths[column]).sum::<usize>() + SEPARATOR.len() * columns.len().saturating_sub(1)
-    };
-    while total(widths) > room {
-        let texts =
-            TEXT_COLUMNS.into_iter().filter(|column| columns.contains(column) && widths[*column] > TEXT_WIDTH_MIN);
+fn shrink(widths: &mut [usize], columns: &[usize], texts: &[usize], room: usize) {
+    while total(widths, columns) > room {
+        let texts = texts.iter().copied().filter(|column| columns.contains(column) && widths[*column] > TEXT_WIDTH_MIN);
         let Some(widest) = texts.max_by_key(|&column| widths[column]) else { return };
         widths[widest] -= 1;
     }
@@ -91,13 +114,13 @@ fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-fn cell(column: usize, text: &str, room: usize) -> String {
+fn cell(is_address: bool, text: &str, room: usize) -> String {
     if width(text) <= room {
         // The width of a format cannot be larger than 65,535.
         return [text, &" ".repeat(room - width(text))].concat();
     }
     let room = room.saturating_sub(1);
-    if column == ADDRESS_COLUMN {
+    if is_address {
         // Its port is at the end, and what is before it is often the name.
         let kept: String = text.chars().skip(width(text) - room).collect();
         return format!("…{kept}");
@@ -122,6 +145,7 @@ mod tests {
             since: None,
             ttl: None,
             lease_left: lease.map(Duration::from_secs),
+            etcd: None,
         };
         Observation { leader: Some(leader), candidates: lease.map(|_| Vec::new()), ..Observation::default() }
     }

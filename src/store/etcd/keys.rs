@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::terms::{self, Scheme};
 use crate::store::record::{VERSION, check_version};
-use crate::store::{Candidacy, Leader, StoreError};
+use crate::store::{Candidacy, EtcdKey, Leader, StoreError};
 use crate::text::escaped;
 use elect_core::Term;
 use elect_core::boundary::Boundary;
@@ -191,7 +191,7 @@ impl StoredRecord {
     pub fn candidate(self, pair: &KeyValue) -> (String, String) {
         match self {
             StoredRecord::Ours(value) => (value.id, value.name),
-            StoredRecord::Foreign(name) => (format!("{:x}", pair.lease()), name),
+            StoredRecord::Foreign(name) => (lease(pair), shown_name(name, pair)),
         }
     }
 
@@ -208,26 +208,42 @@ impl StoredRecord {
                 since: value.since,
                 ttl: Some(limits::believed_ttl(value.ttl)),
                 lease_left: None,
+                etcd: Some(place(pair)),
             }),
             StoredRecord::Foreign(name) => Some(Leader {
-                id: format!("{:x}", pair.lease()),
-                name,
+                id: lease(pair),
+                name: shown_name(name, pair),
                 host: None,
                 port: None,
                 term: (scheme == Scheme::Revision).then(|| pair.create_revision().unsigned_abs()),
                 since: None,
                 ttl: None,
                 lease_left: None,
+                etcd: Some(place(pair)),
             }),
         }
     }
+}
+
+/// The lease of a key, as etcdctl shows it.
+fn lease(pair: &KeyValue) -> String {
+    format!("{:x}", pair.lease())
+}
+
+/// The name of another program's candidate: its value, or its lease if that is empty, as it is for `etcdctl lock`.
+fn shown_name(value: String, pair: &KeyValue) -> String {
+    if value.trim().is_empty() { format!("lease {}", lease(pair)) } else { value }
+}
+
+fn place(pair: &KeyValue) -> EtcdKey {
+    EtcdKey { key: String::from_utf8_lossy(pair.key()).into_owned(), lease: lease(pair) }
 }
 
 /// Id and name of a candidate that waits, whatever its key holds.
 pub fn waiting(pair: &KeyValue) -> (String, String) {
     match StoredRecord::read(pair) {
         Ok(stored) => stored.candidate(pair),
-        Err(_) => (format!("{:x}", pair.lease()), excerpt(pair.value(), limits::NAME_BYTES_MAX)),
+        Err(_) => (lease(pair), shown_name(excerpt(pair.value(), limits::NAME_BYTES_MAX), pair)),
     }
 }
 

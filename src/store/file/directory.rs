@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
+use tracing::info;
 
 use super::StoreError;
 use super::record_file::Files;
@@ -56,11 +57,14 @@ impl Directory {
     /// Makes the directory if it is missing, and checks that locks in it mean what they should.
     pub fn prepare(&self) -> Result<(), StoreError> {
         let shown = self.path.display();
-        let made = if self.is_default { make_private(&self.path) } else { make_all(&self.path) };
+        let made = if self.is_default { make_private(&self.path).map(|()| false) } else { make_all(&self.path) };
         let failed = |error: io::Error| {
             refused_if_permanent(&error, format!("{shown}: cannot be created: {error}{}", advice(&error)))
         };
-        made.map_err(failed)?;
+        if made.map_err(failed)? {
+            // Its name may be misspelled.
+            info!(directory = %shown, "the directory of the file store did not exist: created");
+        }
         match self.check() {
             Ok(true) => Ok(()),
             Ok(false) if self.path.is_symlink() => Err(StoreError::Unavailable(format!(
@@ -117,17 +121,17 @@ impl Directory {
     }
 }
 
-/// Makes a directory and those above it. The umask decides, but never shuts out this user.
-fn make_all(path: &Path) -> io::Result<()> {
+/// Makes a directory and those above it, and returns whether it did. The umask decides, but never shuts out this user.
+fn make_all(path: &Path) -> io::Result<bool> {
     match DirBuilder::new().mode(0o777).create(path) {
-        Ok(()) => open_to_owner(path),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Ok(()) => open_to_owner(path).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let Some(parent) = path.parent() else { return Err(error) };
             make_all(parent)?;
             match DirBuilder::new().mode(0o777).create(path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-                Ok(()) | Err(_) => open_to_owner(path),
+                Ok(()) | Err(_) => open_to_owner(path).map(|()| true),
             }
         }
         Err(error) => Err(error),
@@ -186,8 +190,8 @@ mod tests {
     #[test]
     fn a_directory_that_is_made_with_its_parents_is_open_to_its_owner() {
         let place = tempfile::tempdir().expect("a directory");
-        make_all(&place.path().join("a/b/c")).expect("made");
-        make_all(&place.path().join("a/b/c")).expect("there");
+        assert!(make_all(&place.path().join("a/b/c")).expect("made"));
+        assert!(!make_all(&place.path().join("a/b/c")).expect("there"));
         assert_eq!(fs::metadata(place.path().join("a/b")).expect("there").mode() & 0o700, 0o700);
     }
 }

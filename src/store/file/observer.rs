@@ -72,9 +72,9 @@ impl FileObserver {
                 seen[index] = see(&all[index].1);
             }
         }
-        let told = |(seen, (boundary, _)): (Result<GuardedRecord, StoreError>, &(Boundary, Files))| {
+        let told = |(seen, (boundary, files)): (Result<GuardedRecord, StoreError>, &(Boundary, Files))| {
             let obstacle = self.obstacles.get(boundary).and_then(|(_, described)| described.clone());
-            seen.map(|seen| seen.into_observation(obstacle))
+            seen.map(|seen| seen.into_observation(obstacle, files))
         };
         seen.into_iter().zip(all).map(told).collect()
     }
@@ -120,7 +120,7 @@ fn see(files: &Files) -> Result<GuardedRecord, StoreError> {
 }
 
 impl GuardedRecord {
-    fn into_observation(self, obstacle: Option<String>) -> Observation {
+    fn into_observation(self, obstacle: Option<String>, files: &Files) -> Observation {
         let last = |found: &FileRecord| found.record.term;
         match self {
             GuardedRecord::Guarded(Some(found)) if found.record.state == RecordState::Held => Observation {
@@ -132,7 +132,8 @@ impl GuardedRecord {
                 Observation { previous_term: found.as_ref().map(last), ..Observation::default() }
             }
             GuardedRecord::Unguarded(found) => {
-                Observation { previous_term: found.as_ref().map(last), obstacle, ..Observation::default() }
+                let free_since = found.as_ref().and_then(|_| files.written_at());
+                Observation { previous_term: found.as_ref().map(last), obstacle, free_since, ..Observation::default() }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -97,6 +97,12 @@ impl Files {
         let mut bytes = Vec::new();
         file.take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
         parse(&bytes).map(Some)
+    }
+
+    /// When the record was written, in milliseconds since 1970. For display.
+    pub fn written_at(&self) -> Option<u64> {
+        let found = fs::symlink_metadata(&self.record).ok()?;
+        u64::try_from(found.mtime()).ok()?.checked_mul(1000)
     }
 
     /// Replaces the record, so that a reader finds the old one or the new one and a crash leaves one of them. Under the lock.

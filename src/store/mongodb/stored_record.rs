@@ -140,7 +140,7 @@ impl StoredRecord {
         if !self.is_held() {
             // A vacant record says nothing of the leader before.
             let previous_term = Some(self.record.term).filter(|_| self.record.state == RecordState::Free);
-            return Observation { previous_term, ..Observation::default() };
+            return Observation { previous_term, free_since: Some(self.expires), ..Observation::default() };
         }
         if let Some(left) = self.expires.checked_sub(self.now).filter(|left| *left > 0) {
             // A clock that was set back would promise too much.

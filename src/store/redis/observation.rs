@@ -64,7 +64,10 @@ fn from_outside(snapshot: &Snapshot) -> Observation {
 pub fn observed(snapshot: &Snapshot) -> Observation {
     let previous_term = snapshot.previous_term();
     match snapshot.leader() {
-        Ok(leader) => Observation { leader, previous_term, ..Observation::default() },
+        Ok(leader) => {
+            let free_since = snapshot.stored.as_ref().map(|stored| stored.renewed).filter(|_| leader.is_none());
+            Observation { leader, previous_term, free_since, ..Observation::default() }
+        }
         Err(abandoned) => {
             Observation { obstacle: Some(abandoned.to_string()), previous_term, ..Observation::default() }
         }

@@ -1,0 +1,181 @@
+//! `elect status --self`: the candidates on this host, asked over their control sockets.
+
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::here;
+use super::table::{Columns, UNKNOWN, render};
+use crate::cli::find_candidate::{CandidateSocket, ControlError};
+use crate::cli::{StatusFlags, complain, fail};
+use crate::control::{self, ControlOutcome, ControlRequest, SocketDirectory, Trust, parse_socket_name};
+use crate::exit::Exit;
+use crate::host_port::joined;
+use crate::text::escaped;
+use elect_core::boundary::Boundary;
+
+/// A candidate that does not answer within this time is silent.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many candidates are asked at once.
+const THREADS_MAX: usize = 32;
+
+const COLUMNS: Columns = Columns {
+    header: &["BOUNDARY", "NAME", "ADDRESS", "STATE", "PID", "STORE", "ID"],
+    always: 2,
+    texts: &[0, 1, 2],
+    address: 2,
+    optional: Some(6),
+};
+
+/// One candidate. What is not known is null.
+#[derive(Debug, Default, Serialize)]
+struct LocalCandidate {
+    boundary: Option<String>,
+    store: Option<String>,
+    id: Option<String>,
+    name: Option<String>,
+    host: Option<String>,
+    port: Option<u16>,
+    state: Option<String>,
+    is_leader: Option<bool>,
+    running: Option<bool>,
+    pid: Option<i32>,
+}
+
+/// The result of the question to one socket.
+enum Asked {
+    Known(LocalCandidate),
+    /// Another user's, who has not shared it.
+    Closed,
+    /// No process listens there any more.
+    Gone,
+}
+
+pub fn status(flags: &StatusFlags) -> ExitCode {
+    let boundary = match flags.scope.boundary().map(str::parse::<Boundary>).transpose() {
+        Ok(boundary) => boundary,
+        Err(error) => return fail(Exit::Usage, &error.to_string()),
+    };
+    let directory = match SocketDirectory::new(flags.runtime.runtime_dir.as_deref()) {
+        Ok(directory) => directory,
+        Err(error) => return fail(Exit::Usage, &error),
+    };
+    let boundary = boundary.as_ref().map(Boundary::as_str);
+    let sockets = match directory.sockets(boundary) {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            let exit = if error.kind() == ErrorKind::PermissionDenied { Exit::Refused } else { Exit::Unavailable };
+            return fail(exit, &format!("{}: {error}", directory.path().display()));
+        }
+    };
+    let mut found = Vec::new();
+    let mut closed = 0;
+    for asked in ask_all(&sockets, &directory.trust()) {
+        match asked {
+            Asked::Known(candidate) if boundary.is_none() || candidate.boundary.as_deref() == boundary => {
+                found.push(candidate);
+            }
+            Asked::Known(_) | Asked::Gone => {}
+            Asked::Closed => closed += 1,
+        }
+    }
+    found.sort_by(|a, b| (&a.boundary, &a.name, &a.id).cmp(&(&b.boundary, &b.name, &b.id)));
+    let text = match (flags.json, found.is_empty()) {
+        (true, _) => serde_json::to_string(&found).expect("texts and numbers become JSON") + "\n",
+        (false, true) => none(boundary, directory.path()),
+        (false, false) => render(COLUMNS, &found.iter().map(LocalCandidate::row).collect::<Vec<_>>(), here()),
+    };
+    // Into a closed pipe: its reader has ended.
+    let _ = io::stdout().write_all(text.as_bytes());
+    if closed > 0 {
+        complain(&format!("{closed} more in {} may be asked by other users alone", directory.path().display()));
+    }
+    if boundary.is_some() && found.is_empty() { Exit::No.into() } else { Exit::Success.into() }
+}
+
+fn none(boundary: Option<&str>, directory: &Path) -> String {
+    let of = boundary.map_or_else(String::new, |boundary| format!(" for {}", escaped(boundary)));
+    let directory = directory.display().to_string();
+    format!("no candidate of this user campaigns{of} on this host (looked in {})\n", escaped(&directory))
+}
+
+/// Asks some at a time, so that silent ones do not add up.
+fn ask_all(sockets: &[PathBuf], trust: &Trust) -> Vec<Asked> {
+    let mut all = Vec::new();
+    for some in sockets.chunks(THREADS_MAX) {
+        thread::scope(|scope| {
+            let start = |path| thread::Builder::new().spawn_scoped(scope, move || ask(path, trust));
+            let started: Vec<_> = some.iter().map(|path| (path, start(path))).collect();
+            for (path, thread) in started {
+                all.push(match thread {
+                    Ok(thread) => thread.join().unwrap_or(Asked::Gone),
+                    Err(_) => ask(path, trust),
+                });
+            }
+        });
+    }
+    all
+}
+
+fn ask(path: &Path, trust: &Trust) -> Asked {
+    let socket = CandidateSocket::new(path.to_owned(), trust.clone());
+    let (boundary, id) = parse_socket_name(path);
+    let unknown = LocalCandidate { boundary, id, ..LocalCandidate::default() };
+    match socket.exchange(&ControlRequest::Status, Some(ANSWER_TIMEOUT)) {
+        Ok(response) => {
+            let named = LocalCandidate {
+                boundary: Some(response.boundary),
+                id: Some(response.id),
+                name: Some(response.name),
+                ..unknown
+            };
+            Asked::Known(match response.outcome {
+                ControlOutcome::Status(status) => LocalCandidate {
+                    store: Some(status.store),
+                    host: Some(status.host),
+                    port: status.port,
+                    state: Some(status.state),
+                    is_leader: Some(status.is_leader),
+                    running: Some(status.running),
+                    pid: status.pid,
+                    ..named
+                },
+                // An older elect, which does not know the question.
+                ControlOutcome::Yes { .. } | ControlOutcome::No { .. } | ControlOutcome::Refused { .. } => named,
+            })
+        }
+        Err(ControlError::TimedOut(_)) => Asked::Known(LocalCandidate { state: Some("silent".to_owned()), ..unknown }),
+        Err(ControlError::Unreachable { error, .. }) if error.kind() == ErrorKind::ConnectionRefused => {
+            control::remove_if_dead(path);
+            Asked::Gone
+        }
+        Err(ControlError::Denied { .. } | ControlError::NotTrusted { .. }) => Asked::Closed,
+        Err(_) => Asked::Gone,
+    }
+}
+
+impl LocalCandidate {
+    fn row(&self) -> Vec<String> {
+        let text = |text: Option<&str>| {
+            let shown = text.map(escaped).filter(|text| !text.trim().is_empty());
+            shown.map_or_else(|| UNKNOWN.to_owned(), std::borrow::Cow::into_owned)
+        };
+        let host = self.host.as_deref();
+        let address = host
+            .and_then(|host| joined(host, self.port))
+            .or_else(|| host.filter(|host| Some(*host) != self.name.as_deref()).map(str::to_owned));
+        vec![
+            text(self.boundary.as_deref()),
+            text(self.name.as_deref()),
+            text(address.as_deref()),
+            text(self.state.as_deref()),
+            self.pid.map_or_else(|| UNKNOWN.to_owned(), |pid| pid.to_string()),
+            text(self.store.as_deref()),
+            text(self.id.as_deref()),
+        ]
+    }
+}
