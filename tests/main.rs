@@ -41,6 +41,8 @@ mod logs;
 mod man_pages;
 mod min_hold;
 mod packages;
+#[cfg(feature = "all-stores")]
+mod pass_credentials;
 #[cfg(all(feature = "all-stores", feature = "listen"))]
 mod recipes;
 #[cfg(feature = "all-stores")]

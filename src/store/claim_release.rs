@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "network-store")]
+use tracing::debug;
 
 use super::StoreError;
 use elect_keeper::Claim;
@@ -15,6 +17,30 @@ use elect_keeper::Claim;
 pub const SUBCOMMAND: &str = "release-claim";
 /// A claim is tried to be given back for no longer than this, however long its lease.
 pub const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+/// Between two attempts, for a server that is just coming back.
+#[cfg(feature = "network-store")]
+const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// Tries again as long as the store cannot be asked. The caller limits the time.
+///
+/// # Errors
+///
+/// The store refuses.
+#[cfg(feature = "network-store")]
+pub async fn until_settled(mut attempt: impl AsyncFnMut() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    loop {
+        match attempt().await {
+            // The next attempt goes on with the same connection.
+            Err(StoreError::Connecting(_)) => {}
+            Err(StoreError::Unavailable(trouble)) => {
+                debug!("store: {trouble}");
+                tokio::time::sleep(RELEASE_RETRY_DELAY).await;
+            }
+            settled => return settled,
+        }
+    }
+}
 
 /// How the claim on a kind of store is released without its campaigner.
 #[derive(Clone, Copy)]
@@ -25,7 +51,7 @@ pub enum ClaimRelease {
     Executed(RemoteRelease),
 }
 
-/// One attempt to release [`StoredClaim::claim`]. A record that is not ours any more counts as released.
+/// Releases [`StoredClaim::claim`], with as many attempts as that takes. A record that is not ours any more counts as released.
 pub type RemoteRelease = fn(serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>>;
 
 /// The claim as the keeper passes it to the re-executed elect.
