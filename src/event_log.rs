@@ -80,6 +80,7 @@ impl EventLog {
     pub fn store_note(&mut self, now: Time, note: &StoreNote) -> Option<String> {
         match note {
             StoreNote::None => self.store_recovered(now),
+            StoreNote::Connecting => debug!("the store is being connected to, which takes more than one attempt"),
             StoreNote::Observation(observation) => {
                 self.store_recovered(now);
                 self.observation(observation);

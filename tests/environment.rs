@@ -26,6 +26,7 @@ fn a_command_knows_who_it_is() {
         "ELECT_NAME",
         "ELECT_ROLE",
         "ELECT_SOCKET",
+        "ELECT_STORE",
         "ELECT_TERM",
     ];
     assert_eq!(names, known, "what is not known is unset, not empty");

@@ -48,6 +48,8 @@ mod packages;
 #[cfg(feature = "listen")]
 mod page;
 #[cfg(feature = "all-stores")]
+mod pass_credentials;
+#[cfg(feature = "all-stores")]
 mod programs;
 #[cfg(all(feature = "all-stores", feature = "listen"))]
 mod recipes;

@@ -1,5 +1,6 @@
 //! The access settings of a store, from the flags: reads the password from its file or variable.
 
+use std::env::VarError;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +10,19 @@ use crate::exit::Exit;
 use crate::store::url::StoreUrl;
 use crate::store::{Access, Password};
 use elect_core::limits::CREDENTIAL_BYTES_MAX;
+
+/// How long a store may take.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreLimits {
+    /// For one attempt.
+    pub request_timeout: Duration,
+    /// For setting up a connection, over several attempts (T6).
+    pub connect_timeout: Duration,
+    /// Between two looks at an observed record.
+    pub renew_interval: Duration,
+    /// Whether flags set them.
+    pub by_flags: bool,
+}
 
 /// A password that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +35,6 @@ pub enum AccessError {
         /// Why not.
         error: std::io::Error,
     },
-    /// The variable's value is not text.
-    #[error("ELECT_PASSWORD is not text: write it in UTF-8")]
-    NotText,
     /// More than a password.
     #[error("{} has more than {CREDENTIAL_BYTES_MAX} bytes: it should hold the {} alone", .0, .1)]
     TooLong(String, &'static str),
@@ -37,6 +48,9 @@ pub enum AccessError {
         /// The store.
         store: String,
     },
+    /// Bytes that are no text: no store takes such a password.
+    #[error("{0} is not text: write it in UTF-8")]
+    NotText(String),
     /// It is empty.
     #[error("--password-file {} is empty: it should hold the password alone", shown(path))]
     Empty {
@@ -55,7 +69,7 @@ impl AccessError {
             AccessError::Unreadable { .. }
             | AccessError::Empty { .. }
             | AccessError::NotNeeded { .. }
-            | AccessError::NotText
+            | AccessError::NotText(..)
             | AccessError::TooLong(..) => Exit::Usage,
         }
     }
@@ -66,24 +80,23 @@ impl AccessError {
 /// # Errors
 ///
 /// The file cannot be read, or holds nothing; or the store needs no credentials.
-pub fn access(
-    store: &StoreUrl<'_>,
-    flags: &StoreFlags,
-    request_timeout: Duration,
-    renew_interval: Duration,
-) -> Result<Access, AccessError> {
-    if let Some(setting) = credential(flags).filter(|_| !store.is_remote()) {
+pub fn access(store: &StoreUrl<'_>, flags: &StoreFlags, limits: StoreLimits) -> Result<Access, AccessError> {
+    // Inside a command of elect's, these settings are those of the store around it.
+    let is_inside = std::env::var_os("ELECT_ROLE").is_some();
+    if let Some(setting) = credential(flags).filter(|_| !store.is_remote() && !is_inside) {
         let store = if store.is_default_directory() { "file: (the default)".to_owned() } else { store.to_string() };
         return Err(AccessError::NotNeeded { setting, store });
     }
     let password = match &flags.password_file {
         Some(path) => {
-            let mut text = String::new();
+            let mut bytes = Vec::new();
             // The line end and one byte more, which tells a password of that size from a longer one.
             let limit = CREDENTIAL_BYTES_MAX + "\r\n".len() + 1;
             std::fs::File::open(path)
-                .and_then(|file| file.take(limit as u64).read_to_string(&mut text))
+                .and_then(|file| file.take(limit as u64).read_to_end(&mut bytes))
                 .map_err(|error| AccessError::Unreadable { path: path.clone(), error })?;
+            let text = String::from_utf8(bytes)
+                .map_err(|_| AccessError::NotText(format!("--password-file {}", shown(path))))?;
             // Editors end a file with a line break; no password does.
             let password = text.trim_end_matches(['\n', '\r']);
             if password.is_empty() {
@@ -94,8 +107,8 @@ pub fn access(
         }
         None => match std::env::var("ELECT_PASSWORD") {
             Ok(text) => Some(text).filter(|text| !text.is_empty()).map(Password),
-            Err(std::env::VarError::NotPresent) => None,
-            Err(std::env::VarError::NotUnicode(_)) => return Err(AccessError::NotText),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(_)) => return Err(AccessError::NotText("ELECT_PASSWORD".to_owned())),
         },
     };
     if let Some(Password(password)) = &password {
@@ -110,8 +123,11 @@ pub fn access(
         tls_key: flags.tls_key.clone(),
         username: flags.username.clone(),
         password,
-        request_timeout,
-        renew_interval,
+        tls_skip_verify: flags.tls_skip_verify,
+        request_timeout: limits.request_timeout,
+        connect_timeout: limits.connect_timeout,
+        has_time_flags: limits.by_flags,
+        renew_interval: limits.renew_interval,
     })
 }
 
@@ -135,6 +151,7 @@ fn credential(flags: &StoreFlags) -> Option<&'static str> {
         ("--tls-ca", flags.tls_ca.is_some()),
         ("--tls-cert", flags.tls_cert.is_some()),
         ("--tls-key", flags.tls_key.is_some()),
+        ("--tls-skip-verify", flags.tls_skip_verify),
         ("--username", flags.username.is_some()),
         ("--password-file", flags.password_file.is_some()),
         ("ELECT_PASSWORD", password),

@@ -2,6 +2,7 @@
 
 mod access;
 mod change_tracker;
+mod command_credentials;
 mod completions;
 mod control_client;
 mod find_candidate;
@@ -265,7 +266,10 @@ fn parse() -> Result<Cli, ExitCode> {
 
 /// One line that says what is wrong, and the status that goes with it.
 fn fail(exit: Exit, message: &str) -> ExitCode {
-    let message = variables::with_variables_named(message);
+    let mut message = variables::with_variables_named(message);
+    if message.contains("--password-file") {
+        message += command_credentials::hint();
+    }
     complain(&if exit == Exit::Usage { variables::with_warnings(message) } else { message });
     exit.into()
 }
@@ -284,7 +288,7 @@ fn exit_for(error: &StoreError) -> Exit {
     match error {
         StoreError::Misused(_) => Exit::Usage,
         StoreError::Refused(_) => Exit::Refused,
-        StoreError::Unavailable(_) | StoreError::Obstacle(_) => Exit::Unavailable,
+        StoreError::Unavailable(_) | StoreError::Connecting(_) | StoreError::Obstacle(_) => Exit::Unavailable,
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::task::LocalSet;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::access::access;
+use super::access::{StoreLimits, access};
+use super::command_credentials::pass_to_commands;
 use super::variables::unknown_variables;
 use super::{complain, exit_for, fail, prepare, runtime, usage_error};
 use crate::config::{Config, ProcessContext, RunFlags};
@@ -25,6 +27,9 @@ use elect_keeper::{CommandSpec, FindError, ForkError, Keeper, close_inherited, f
 /// files or connections of a store, for a reconnect, and for requests on this host.
 const DESCRIPTORS_NEEDED: usize = 28;
 
+/// Setting up a connection may take this long even with a short lease.
+const CONNECT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+
 pub fn run(flags: RunFlags) -> ExitCode {
     // A log or a record beyond the limit on the size of files is an error, as on a full disk.
     ignore_file_size_signal();
@@ -32,7 +37,7 @@ pub fn run(flags: RunFlags) -> ExitCode {
     let format = flags.log.log_format;
     usage_error::set_format(format);
     let process_context = ProcessContext { is_init: std::process::id() == 1, inside: inside() };
-    let store_flags = flags.store.clone();
+    let (store_flags, passes_credentials) = (flags.store.clone(), flags.pass_credentials);
     let config = match Config::new(flags, &process_context) {
         Ok(config) => config,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
@@ -54,7 +59,14 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Ok(store) => store,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
-    let access = match access(&store, &store_flags, config.timing.request_timeout(), config.timing.renew()) {
+    let limits = StoreLimits {
+        request_timeout: config.timing.request_timeout(),
+        // T6
+        connect_timeout: config.timing.ttl().unwrap_or_default().max(CONNECT_TIMEOUT_MIN),
+        renew_interval: config.timing.renew(),
+        by_flags: true,
+    };
+    let access = match access(&store, &store_flags, limits) {
         Ok(access) => access,
         Err(error) => return fail(error.exit(), &error.to_string()),
     };
@@ -63,6 +75,7 @@ pub fn run(flags: RunFlags) -> ExitCode {
         Err(error) => return fail(Exit::Usage, &error),
     };
     close_inherited();
+    pass_to_commands(&store, &store_flags, passes_credentials);
     // From here there are two processes, and only from here may there be threads.
     prepare_last_step(&config, &identity, store, format);
     let keeper = match Keeper::fork(Some(program), claim_release::depart, config.containment) {

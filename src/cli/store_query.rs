@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::LocalSet;
 
-use super::access::access;
+use super::access::{StoreLimits, access};
 use super::{DESCRIPTORS_FOR_QUERY, complain, fail, prepare, runtime};
 use crate::config::StoreFlags;
 use crate::exit::Exit;
@@ -32,8 +32,18 @@ impl<'a> StoreQuery<'a> {
         let usage = |error: &dyn std::error::Error| fail(Exit::Usage, &error.to_string());
         let boundary = boundary.map(str::parse::<Boundary>).transpose().map_err(|error| usage(&error))?;
         let url = StoreUrl::parse(&store.url).map_err(|error| usage(&error))?;
-        let access = access(&url, store, QUERY_TIMEOUT, POLL_INTERVAL)
-            .map_err(|error| fail(error.exit(), &error.to_string()))?;
+        let limits = StoreLimits {
+            request_timeout: QUERY_TIMEOUT,
+            connect_timeout: QUERY_TIMEOUT,
+            renew_interval: POLL_INTERVAL,
+            by_flags: false,
+        };
+        let access = access(&url, store, limits).map_err(|error| fail(error.exit(), &error.to_string()))?;
+        if access.tls_skip_verify {
+            complain(&format!(
+                "warning: the certificate of {url} is not verified, so that any server can pretend to be this one"
+            ));
+        }
         Ok(StoreQuery { boundary, url, access })
     }
 }

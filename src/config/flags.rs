@@ -195,6 +195,17 @@ pub struct RunFlags {
     #[arg(long, value_name = "WHAT", env = "ELECT_ON_LOST", help_heading = "Waiting")]
     pub on_lost: Option<OnLostFlag>,
 
+    /// Pass the store's password on to the command, the follower and the hooks
+    ///
+    /// Without this flag they get neither `ELECT_PASSWORD` nor `ELECT_PASSWORD_FILE`, and in `ELECT_STORE` the URL of
+    /// the store without the password and without options that are secret. With it, elect status, wait and run work in
+    /// the command as they do outside. Variables that are not named `ELECT_…` are always passed on: a secret in one of
+    /// them is visible to the command.
+    #[arg(long, env = "ELECT_PASS_CREDENTIALS", value_parser = boolean, num_args = 0..=1, require_equals = true,
+        default_value = "0", default_missing_value = "1", hide_default_value = true, hide_possible_values = true,
+        value_name = "1|0", help_heading = "Store access", hide_short_help = true)]
+    pub pass_credentials: bool,
+
     /// Health checks, a status page and metrics over HTTP
     ///
     /// At :PORT (all addresses) or ADDRESS:PORT. Pages: /livez (the loops turn), /readyz (campaigning), /leader (200
@@ -347,7 +358,7 @@ pub struct StoreFlags {
     )]
     pub url: String,
 
-    /// The authority that must have signed the store's certificate (PEM) [default: this system's]
+    /// The authority that must have signed the store's certificate, or that certificate (PEM) [default: this system's]
     #[arg(long, value_name = "FILE", env = "ELECT_TLS_CA", help_heading = "Store access", hide_short_help = true)]
     pub tls_ca: Option<PathBuf>,
 
@@ -358,6 +369,16 @@ pub struct StoreFlags {
     /// The key of that certificate (PEM)
     #[arg(long, value_name = "FILE", env = "ELECT_TLS_KEY", help_heading = "Store access", hide_short_help = true)]
     pub tls_key: Option<PathBuf>,
+
+    /// Accept any certificate of the store: whoever is on the way can then read and forge all
+    ///
+    /// A warning is logged at each start. Better: name the authority of the certificate with --tls-ca, or the
+    /// certificate itself if it is self-signed; exactly that one is then accepted. Together with --tls-ca: exit status
+    /// 2.
+    #[arg(long, env = "ELECT_TLS_SKIP_VERIFY", value_parser = boolean, num_args = 0..=1, require_equals = true,
+        default_value = "0", default_missing_value = "1", hide_default_value = true, hide_possible_values = true,
+        value_name = "1|0", help_heading = "Store access", hide_short_help = true)]
+    pub tls_skip_verify: bool,
 
     /// The user name at the store
     #[arg(

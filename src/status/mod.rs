@@ -87,7 +87,8 @@ impl StoreErrorKind {
 
     fn of(error: &StoreError) -> StoreErrorKind {
         StoreErrorKind(match error {
-            StoreError::Unavailable(_) => StoreErrorKind::UNAVAILABLE,
+            // A renewal or a release has to wait for a connection.
+            StoreError::Unavailable(_) | StoreError::Connecting(_) => StoreErrorKind::UNAVAILABLE,
             StoreError::Refused(_) | StoreError::Misused(_) => StoreErrorKind::REFUSED,
             StoreError::Obstacle(_) => StoreErrorKind::OBSTACLE,
         })

@@ -15,12 +15,18 @@ pub struct Access {
     pub tls_cert: Option<PathBuf>,
     /// Its key, in PEM.
     pub tls_key: Option<PathBuf>,
+    /// Every certificate that the server shows is accepted.
+    pub tls_skip_verify: bool,
     /// The user name at the server.
     pub username: Option<String>,
     /// And the proof of it.
     pub password: Option<Password>,
     /// How long one attempt may take, all its calls together; the worker sees to it that it takes no longer.
     pub request_timeout: Duration,
+    /// How long setting up a connection may take, over several attempts (T6).
+    pub connect_timeout: Duration,
+    /// Whether flags set these limits, so that a message can name them.
+    pub has_time_flags: bool,
     /// How often an observed record is read, and for how long an address that was of no use stays behind others.
     pub renew_interval: Duration,
 }
@@ -33,6 +39,7 @@ impl Access {
             ("--tls-ca", self.tls_ca.is_some()),
             ("--tls-cert", self.tls_cert.is_some()),
             ("--tls-key", self.tls_key.is_some()),
+            ("--tls-skip-verify", self.tls_skip_verify),
         ];
         flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
     }

@@ -17,6 +17,8 @@ pub const KIND: StoreKind = StoreKind {
     schemes: &["always"],
     form: "always:",
     about: "no election: leader at once, always (for development, and for turning the election off)",
+    port: None,
+    mistaken: &[],
     reach: "no election: every candidate leads",
     check,
     show: |_| "always:".to_owned(),

@@ -109,6 +109,7 @@ impl StoreError {
         let cut = |text| limits::cut(text, TEXT_BYTES_MAX);
         match self {
             StoreError::Unavailable(text) => StoreError::Unavailable(cut(text)),
+            StoreError::Connecting(text) => StoreError::Connecting(cut(text)),
             StoreError::Refused(text) => StoreError::Refused(cut(text)),
             StoreError::Obstacle(text) => StoreError::Obstacle(cut(text)),
             StoreError::Misused(text) => StoreError::Misused(cut(text)),

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "network-store")]
+use tracing::debug;
 
 use super::StoreError;
 use crate::log::{KeeperLine, write_keeper_line};
@@ -21,6 +23,30 @@ pub const RELEASE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 /// The least of the limits on a release: a few attempts.
 const RELEASE_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 
+/// Between two attempts, for a server that is just coming back.
+#[cfg(feature = "network-store")]
+const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// Tries again as long as the store cannot be asked. The caller limits the time.
+///
+/// # Errors
+///
+/// The store refuses.
+#[cfg(feature = "network-store")]
+pub async fn until_settled(mut attempt: impl AsyncFnMut() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    loop {
+        match attempt().await {
+            // The next attempt goes on with the same connection.
+            Err(StoreError::Connecting(_)) => {}
+            Err(StoreError::Unavailable(trouble)) => {
+                debug!("store: {trouble}");
+                tokio::time::sleep(RELEASE_RETRY_DELAY).await;
+            }
+            settled => return settled,
+        }
+    }
+}
+
 /// How the claim on a kind of store is released without its campaigner.
 #[derive(Clone, Copy)]
 pub enum ClaimRelease {
@@ -30,7 +56,7 @@ pub enum ClaimRelease {
     Executed(RemoteRelease),
 }
 
-/// One attempt to release [`StoredClaim::claim`]. A record that is not ours any more counts as released.
+/// Releases [`StoredClaim::claim`], with as many attempts as that takes. A record that is not ours any more counts as released.
 pub type RemoteRelease = fn(serde_json::Value) -> Pin<Box<dyn Future<Output = Result<(), StoreError>>>>;
 
 /// The claim as the keeper passes it to the re-executed elect.

@@ -121,6 +121,9 @@ pub enum StoreError {
     /// The store cannot be reached or gives no valid answer; a later request may succeed.
     #[error("{0}")]
     Unavailable(String),
+    /// A connection is being set up, and the next attempt goes on with it (T6). Not an outage, and not an answer either.
+    #[error("{0}")]
+    Connecting(String),
     /// The store refuses this candidate, and asking again does not change that.
     #[error("{0}")]
     Refused(String),

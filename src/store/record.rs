@@ -148,7 +148,10 @@ impl Observation {
     pub fn obstructed(error: StoreError) -> Result<Observation, StoreError> {
         match error {
             StoreError::Obstacle(obstacle) => Ok(Observation { obstacle: Some(obstacle), ..Observation::default() }),
-            StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Misused(_) => Err(error),
+            StoreError::Unavailable(_)
+            | StoreError::Connecting(_)
+            | StoreError::Refused(_)
+            | StoreError::Misused(_) => Err(error),
         }
     }
 }

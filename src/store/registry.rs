@@ -16,19 +16,12 @@ mod mongodb;
 #[path = "redis/mod.rs"]
 mod redis;
 
-pub use always::any_candidate;
-use std::time::Duration;
-
-use tracing::debug;
-
 use super::StoreError;
 use super::claim_release::{ClaimRelease, StoredClaim};
 use super::url::{StoreKind, StoreUrl};
 use crate::text::escaped;
+pub use always::any_candidate;
 use elect_core::limits::{STORE_URL_BYTES_MAX, cut_visibly};
-
-/// Between two attempts, for a server that is just coming back.
-const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Every store in this build.
 pub const REGISTRY: &[StoreKind] = &[
@@ -55,10 +48,27 @@ pub enum StoreUrlError {
         given: String,
     },
     /// A scheme that is not in the registry.
-    #[error("--store {}: is not a kind of store that this elect knows: {}", cut_visibly(&escaped(scheme), 40), forms())]
+    #[error(
+        "--store {}: is not a kind of store that this elect knows: {}{}",
+        cut_visibly(&escaped(scheme), 40),
+        meant.map(|scheme| format!("did you mean {scheme}? The kinds are ")).unwrap_or_default(),
+        forms()
+    )]
     Unknown {
         /// The scheme alone: the rest may hold a password.
         scheme: String,
+        /// The scheme that was probably meant.
+        meant: Option<&'static str>,
+    },
+    /// An address, and no scheme in front.
+    #[error(
+        "--store names an address without a kind of store: port {port} is usual for {scheme}, so did you mean {scheme}://HOST:{port}?"
+    )]
+    NoSchemeButPort {
+        /// The usual port of a kind.
+        port: u16,
+        /// Its scheme.
+        scheme: &'static str,
     },
     /// More than any server and its options need.
     #[error("--store has {0} bytes, and at most {STORE_URL_BYTES_MAX} are taken: shorten the URL")]
@@ -71,6 +81,25 @@ pub enum StoreUrlError {
         /// The reason for the refusal.
         reason: String,
     },
+}
+
+/// The most edits by which a scheme is taken for a misspelled one.
+const SCHEME_EDITS_MAX: usize = 2;
+
+/// The error for a scheme that is not known: it may be misspelled, or the host of an address. The rest is not repeated, because it
+/// may hold a password.
+fn unknown(scheme: &str, rest: &str) -> StoreUrlError {
+    let port = rest.split(['/', '?']).next().and_then(|port| port.parse::<u16>().ok());
+    let kind = REGISTRY.iter().find(|kind| port.is_some() && kind.port == port);
+    if let (Some(port), Some(kind)) = (port, kind) {
+        return StoreUrlError::NoSchemeButPort { port, scheme: kind.name() };
+    }
+    let mistaken = REGISTRY.iter().flat_map(|kind| kind.mistaken).find(|(written, _)| *written == scheme);
+    let known = REGISTRY.iter().flat_map(|kind| kind.schemes.iter().copied());
+    let edits = known.map(|known| (strsim::osa_distance(known, scheme), known));
+    let similar = edits.filter(|(edits, known)| *edits <= SCHEME_EDITS_MAX && known.len() > SCHEME_EDITS_MAX + 1).min();
+    let meant = mistaken.map(|(_, meant)| *meant).or(similar.map(|(_, known)| known));
+    StoreUrlError::Unknown { scheme: scheme.to_owned(), meant }
 }
 
 fn forms() -> String {
@@ -95,7 +124,7 @@ impl<'a> StoreUrl<'a> {
         };
         let known = REGISTRY.iter().flat_map(|kind| kind.schemes.iter().map(move |&scheme| (kind, scheme)));
         let Some((kind, scheme)) = known.into_iter().find(|&(_, known)| known == scheme) else {
-            return Err(StoreUrlError::Unknown { scheme: scheme.to_owned() });
+            return Err(unknown(scheme, rest));
         };
         let url = StoreUrl { kind, scheme, rest };
         (kind.check)(&url).map_err(|reason| StoreUrlError::Malformed { scheme, reason })?;
@@ -106,7 +135,13 @@ impl<'a> StoreUrl<'a> {
     #[must_use]
     pub fn reach(&self) -> &'static str {
         // It goes by uid: what another user starts on this host does not meet it.
-        if self.is_default_directory() { "this user on this host" } else { self.kind.reach }
+        if self.is_default_directory() {
+            "this user on this host"
+        } else if self.scheme.ends_with("+unix") {
+            "all that reach this socket"
+        } else {
+            self.kind.reach
+        }
     }
 
     /// Whether an election is held there at all.
@@ -138,19 +173,10 @@ impl StoredClaim {
     /// The last attempt's.
     pub async fn release(self) -> Result<(), StoreError> {
         let kind = REGISTRY.iter().find(|kind| kind.name() == self.kind);
-        let Some(StoreKind { claim_release: ClaimRelease::Executed(attempt), .. }) = kind else {
+        let Some(StoreKind { claim_release: ClaimRelease::Executed(release), .. }) = kind else {
             return Err(StoreError::Refused(format!("this elect knows no store {:?} with claims", self.kind)));
         };
-        let attempts = async {
-            loop {
-                match attempt(self.claim.clone()).await {
-                    Err(StoreError::Unavailable(trouble)) => debug!("store: {trouble}"),
-                    settled => return settled,
-                }
-                tokio::time::sleep(RELEASE_RETRY_DELAY).await;
-            }
-        };
-        tokio::time::timeout(self.within, attempts)
+        tokio::time::timeout(self.within, release(self.claim))
             .await
             .unwrap_or_else(|_| Err(StoreError::Unavailable("it did not answer in time".to_owned())))
     }
@@ -203,6 +229,22 @@ pub mod tests {
             message.contains("postgres") && message.contains("file:DIR") && !message.contains("secret"),
             "{message}"
         );
+        for (url, meant) in [
+            #[cfg(feature = "etcd")]
+            ("http://h:2379", "did you mean etcd?"),
+            #[cfg(feature = "etcd")]
+            ("10.0.0.1:2379", "etcd://HOST:2379"),
+            #[cfg(feature = "etcd")]
+            ("ectd://h", "did you mean etcd?"),
+            #[cfg(feature = "redis")]
+            ("localhost:6379/0", "redis://HOST:6379"),
+            #[cfg(feature = "mongodb")]
+            ("mongo://h", "did you mean mongodb?"),
+            ("flie:/srv", "did you mean file?"),
+        ] {
+            let message = StoreUrl::parse(url).expect_err("unknown").to_string();
+            assert!(message.contains(meant), "{url}: {message}");
+        }
         let message = StoreUrl::parse("/var/lock").expect_err("no scheme").to_string();
         assert!(message.contains("file:DIR"), "{message}");
     }
@@ -224,6 +266,41 @@ pub mod tests {
         proptest_support::check(proptest_support::FAST, &texts, |(scheme, rest)| {
             if let Err(error) = StoreUrl::parse(&format!("{scheme}{rest}")) {
                 assert_eq!(error.to_string().lines().count(), 1, "{error}");
+            }
+        });
+    }
+
+    #[cfg(feature = "all-stores")]
+    #[test]
+    fn a_url_without_secrets_names_the_same_store() {
+        for (url, without) in [
+            ("redis://u:hunter2@h:1/2?replicas=1", "redis://u@h:1/2?replicas=1"),
+            ("rediss://:hunter2@h", "rediss://h"),
+            ("redis+unix://u:p%40@/run/s?db=1", "redis+unix://u@/run/s?db=1"),
+            ("mongodb://u:a%3Ab@h1,h2/x?tls=true&tlsCertificateKeyFilePassword=p", "mongodb://u@h1,h2/x?tls=true"),
+            (
+                "mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:t&authMechanism=MONGODB-AWS",
+                "mongodb://h/?authMechanism=MONGODB-AWS",
+            ),
+            ("etcd://h1,h2/p?term=revision", "etcd://h1,h2/p?term=revision"),
+            ("file:/a:b@c?password=d", "file:/a:b@c?password=d"),
+            ("redis:", "redis:"),
+            ("always:", "always:"),
+        ] {
+            let url = StoreUrl::parse(url).expect(url);
+            assert_eq!(url.without_secrets(), without);
+            let again = url.without_secrets();
+            assert_eq!(StoreUrl::parse(&again).expect(&again).to_string(), url.to_string());
+        }
+    }
+
+    #[test]
+    fn no_password_is_left_in_any_url() {
+        proptest_support::check(proptest_support::FAST, &careless(), |(url, password)| {
+            if let Ok(url) = StoreUrl::parse(&url)
+                && url.is_remote()
+            {
+                assert!(!url.without_secrets().contains(password), "{}", url.without_secrets());
             }
         });
     }

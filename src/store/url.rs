@@ -6,6 +6,9 @@ use super::bounds::Bounded;
 use super::claim_release::ClaimRelease;
 use super::{Access, Notifier, Store, StoreError};
 
+/// Parts of the names of options whose values may be secret.
+const SECRET_OPTIONS: [&str; 6] = ["password", "passphrase", "secret", "token", "properties", "proxy"];
+
 type OpenStore = fn(&StoreUrl<'_>, &Access, Notifier) -> Result<Box<dyn Store>, StoreError>;
 
 /// One kind of store.
@@ -16,6 +19,10 @@ pub struct StoreKind {
     pub form: &'static str,
     /// One line for `--help`.
     pub about: &'static str,
+    /// The port of its servers, by which an address without a scheme is recognized.
+    pub port: Option<u16>,
+    /// Schemes that people write for it by mistake, and the right ones.
+    pub mistaken: &'static [(&'static str, &'static str)],
     /// The hosts that can take part.
     pub reach: &'static str,
     /// Whether the URL makes sense; looks at nothing else.
@@ -68,6 +75,36 @@ impl StoreUrl<'_> {
     pub fn open(&self, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
         let store = (self.kind.open)(self, access, hints).map_err(StoreError::bounded)?;
         Ok(Box::new(Bounded(store)))
+    }
+
+    /// The whole URL, with what may be secret in it.
+    #[must_use]
+    pub fn with_secrets(&self) -> String {
+        format!("{}:{}", self.scheme, self.rest)
+    }
+
+    /// The URL without the user's password and without the options that may be secret: for programs that are to look at the same
+    /// store, and may know less.
+    #[must_use]
+    pub fn without_secrets(&self) -> String {
+        let Some(place) = self.rest.strip_prefix("//").filter(|_| self.is_remote()) else { return self.with_secrets() };
+        let (place, options) = place.split_once('?').map_or((place, None), |(place, options)| (place, Some(options)));
+        let (authority, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+        // The last @ counts, since a password may hold others.
+        let authority = match authority.rsplit_once('@') {
+            Some((user, hosts)) => match user.split_once(':').map_or(user, |(name, _)| name) {
+                "" => hosts.to_owned(),
+                name => format!("{name}@{hosts}"),
+            },
+            None => authority.to_owned(),
+        };
+        let is_open = |option: &&str| {
+            let name = option.split('=').next().unwrap_or_default().to_ascii_lowercase();
+            !SECRET_OPTIONS.iter().any(|secret| name.contains(secret))
+        };
+        let options: Vec<&str> = options.into_iter().flat_map(|options| options.split('&')).filter(is_open).collect();
+        let options = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
+        format!("{}://{authority}{path}{options}", self.scheme)
     }
 
     /// Whether the store is asked over a network, by names that may have to be looked up.

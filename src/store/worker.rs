@@ -59,6 +59,8 @@ pub enum StoreEvent {
 pub enum StoreNote {
     /// Nothing.
     None,
+    /// The store is being connected to.
+    Connecting,
     /// The observed leader.
     Observation(Observation),
     /// Why the lease is gone.
@@ -170,7 +172,12 @@ async fn run_worker(
             Ok(Err(error)) => failed(question, error),
             Err(_) => {
                 let limit = humantime::format_duration(limit);
-                failed(question, StoreError::Unavailable(format!("no answer within {limit}")))
+                failed(
+                    question,
+                    StoreError::Unavailable(format!(
+                        "it did not answer in time ({limit}): raise --request-timeout or --ttl if it is only slow"
+                    )),
+                )
             }
         };
         if events.send(StoreEvent::Answer { attempt, answer, note }).is_err() {
@@ -244,6 +251,9 @@ fn failed(question: StoreRequest, error: StoreError) -> (Answer, StoreNote) {
         }
         (StoreRequest::Campaign, StoreError::Unavailable(_) | StoreError::Obstacle(_)) => {
             Answer::Campaign(Campaigned::Failed)
+        }
+        (StoreRequest::Campaign, StoreError::Connecting(_)) => {
+            return (Answer::Campaign(Campaigned::Connecting), StoreNote::Connecting);
         }
         (StoreRequest::Renew, _) => Answer::Renew(Renewed::Failed),
         (StoreRequest::Release, _) => Answer::Release(false),

@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod connecting;
 mod cuts;
 mod etcdctl_comparison;
 mod floods;

@@ -26,6 +26,8 @@ pub struct EtcdOptions {
     flags: Vec<String>,
     timing: [u32; 2],
     certificates: Option<Arc<Certificates>>,
+    /// Of the server, if it is not the usual one: then clients need none.
+    identity: Option<CertificateFiles>,
     host: String,
     stalls: bool,
 }
@@ -49,6 +51,7 @@ impl EtcdOptions {
             flags: Vec::new(),
             timing: [100, 500],
             certificates: None,
+            identity: None,
             host: "127.0.0.1".to_owned(),
             stalls: false,
         }
@@ -70,6 +73,11 @@ impl EtcdOptions {
     pub fn tls(mut self, certificates: &Arc<Certificates>) -> EtcdOptions {
         self.certificates = Some(Arc::clone(certificates));
         self
+    }
+
+    /// TLS with this certificate of the server, and clients need none.
+    pub fn tls_as(self, certificates: &Arc<Certificates>, identity: CertificateFiles) -> EtcdOptions {
+        EtcdOptions { identity: Some(identity), ..self.tls(certificates) }
     }
 
     /// Seconds after which who has logged in must do so again, if it has asked nothing meanwhile.
@@ -297,7 +305,11 @@ impl EtcdServer {
         let mut words = ["env", "ETCDCTL_API=3", "etcdctl", "--endpoints", address].map(str::to_owned).to_vec();
         if let Some(certificates) = &self.options.certificates {
             let CertificateFiles { certificate, key } = certificates.client();
-            words.extend(["--cacert", &certificates.ca(), "--cert", &certificate, "--key", &key].map(str::to_owned));
+            match self.options.identity {
+                Some(_) => words.push("--insecure-skip-tls-verify".to_owned()),
+                None => words.extend(["--cacert".to_owned(), certificates.ca()]),
+            }
+            words.extend(["--cert", &certificate, "--key", &key].map(str::to_owned));
         }
         if self.asks_for_users.load(Ordering::SeqCst) {
             words.extend(["--user".to_owned(), format!("root:{PASSWORD}")]);
@@ -378,9 +390,11 @@ impl EtcdServer {
             flags.extend(["--wal-dir".to_owned(), text(&disk.path().join("wal"))]);
         }
         if let Some(certificates) = &options.certificates {
-            let CertificateFiles { certificate, key } = certificates.server();
-            let words = ["--client-cert-auth", "--trusted-ca-file", &certificates.ca()];
-            flags.extend(words.into_iter().chain(["--cert-file", &certificate, "--key-file", &key]).map(str::to_owned));
+            let own = options.identity.clone().unwrap_or_else(|| certificates.server());
+            flags.extend(["--cert-file".to_owned(), own.certificate, "--key-file".to_owned(), own.key]);
+            if options.identity.is_none() {
+                flags.extend(["--client-cert-auth", "--trusted-ca-file", &certificates.ca()].map(str::to_owned));
+            }
         }
         flags.extend(options.flags.iter().cloned());
         flags

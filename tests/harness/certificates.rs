@@ -40,6 +40,9 @@ impl Certificates {
             certificates.make(authority, None);
         }
         certificates.make("server", Some("ca"));
+        certificates.make("self-signed", None);
+        certificates.make("other-self-signed", None);
+        certificates.make_with("p521", Some("ca"), "P-521");
         // The name in a client's certificate may be a user for a server that asks for users.
         certificates.make("elect", Some("ca"));
         certificates.make("other", Some("other-ca"));
@@ -66,6 +69,21 @@ impl Certificates {
         self.identity("elect")
     }
 
+    /// A server whose certificate is its own authority, as `openssl req -x509` makes it.
+    pub fn self_signed(&self) -> CertificateFiles {
+        self.identity("self-signed")
+    }
+
+    /// Another one by the same name.
+    pub fn other_self_signed(&self) -> CertificateFiles {
+        self.identity("other-self-signed")
+    }
+
+    /// A server with a key on P-521, as some servers make it for themselves.
+    pub fn p521(&self) -> CertificateFiles {
+        self.identity("p521")
+    }
+
     /// A client of the other authority.
     pub fn other_client(&self) -> CertificateFiles {
         self.identity("other")
@@ -76,9 +94,23 @@ impl Certificates {
     }
 
     fn make(&self, name: &str, authority: Option<&str>) {
+        self.make_with(name, authority, "P-256");
+    }
+
+    fn make_with(&self, name: &str, authority: Option<&str>, curve: &str) {
         let CertificateFiles { certificate, key } = self.identity(name);
         let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            &format!("ec_paramgen_curve:{curve}"),
+            "-nodes",
+            "-days",
+            "2",
+        ]);
         openssl.args(["-config", &self.path("openssl.cnf"), "-subj", &format!("/CN={name}")]);
         openssl.args(["-extensions", if authority.is_some() { "member" } else { "authority" }]);
         openssl.args(["-keyout", &key, "-out", &certificate]);

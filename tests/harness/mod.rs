@@ -30,6 +30,7 @@ pub mod run_queue;
 pub mod sandbox;
 pub mod server;
 pub mod server_process;
+pub mod slow_link;
 pub mod stalled_disk;
 pub mod store_fixtures;
 pub mod syscall_gate;

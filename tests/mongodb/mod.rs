@@ -2,6 +2,7 @@
 
 mod access;
 mod clock;
+mod connecting;
 mod floods;
 mod input_limits;
 mod leases;

@@ -40,6 +40,8 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct MongodOptions {
     flags: Vec<String>,
     certificates: Option<Arc<Certificates>>,
+    /// Of the server, if it is not the usual one: then clients need none.
+    identity: Option<CertificateFiles>,
     host: String,
     wrapper: Vec<String>,
     in_a_set: bool,
@@ -57,6 +59,7 @@ impl MongodOptions {
         MongodOptions {
             flags: flags.concat().into_iter().map(str::to_owned).collect(),
             certificates: None,
+            identity: None,
             host: "127.0.0.1".to_owned(),
             wrapper: Vec::new(),
             in_a_set: false,
@@ -73,6 +76,11 @@ impl MongodOptions {
     pub fn tls(mut self, certificates: &Arc<Certificates>) -> MongodOptions {
         self.certificates = Some(Arc::clone(certificates));
         self
+    }
+
+    /// TLS alone, with this certificate of the server, and clients need none.
+    pub fn tls_as(self, certificates: &Arc<Certificates>, identity: CertificateFiles) -> MongodOptions {
+        MongodOptions { identity: Some(identity), ..self.tls(certificates) }
     }
 
     pub fn seen_at(mut self, host: &str) -> MongodOptions {
@@ -489,7 +497,9 @@ impl Mongod {
         options.tls = self.options.certificates.as_ref().map(|certificates| {
             let ca = certificates.ca();
             let pem = PathBuf::from(self.client_pem(certificates));
-            TlsOptions::builder().ca_file_path(PathBuf::from(ca)).cert_key_file_path(pem).build().into()
+            let mut tls = TlsOptions::builder().ca_file_path(PathBuf::from(ca)).cert_key_file_path(pem).build();
+            tls.allow_invalid_certificates = self.options.identity.as_ref().map(|_| true);
+            tls.into()
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let client = runtime.block_on(async { Client::with_options(options) }).map_err(|error| error.to_string())?;
@@ -547,7 +557,11 @@ impl Mongod {
             if self.options.in_a_set { flag(&["--keyFile", &self.path("key")]) } else { flag(&["--auth"]) }
         }
         if let Some(certificates) = &self.options.certificates {
-            let server = self.pem("server.pem", &certificates.server());
+            let own = self.options.identity.clone().unwrap_or_else(|| certificates.server());
+            let server = self.pem("server.pem", &own);
+            if self.options.identity.is_some() {
+                flag(&["--tlsAllowConnectionsWithoutCertificates"]);
+            }
             flag(&["--tlsMode", "requireTLS", "--tlsCertificateKeyFile", &server, "--tlsCAFile", &certificates.ca()]);
         }
         flags.extend(self.options.flags.iter().cloned());

@@ -149,7 +149,7 @@ fn certificates_of_both_sides_are_shown_and_checked() {
     next.terminate();
     is_refused(&elect(&certificates.other_ca(), Some(&client)).run(), &["certificate"]);
     is_refused(&elect(&certificates.ca(), None).run(), &["ertificate"]);
-    is_refused(&elect(&certificates.ca(), Some(&other)).run(), &["rust"]);
+    is_refused(&elect(&certificates.ca(), Some(&other)).run(), &["--tls-cert"]);
     is_refused(&elect("/nonexistent/ca.pem", Some(&client)).run(), &["/nonexistent/ca.pem"]);
     sandbox.history().is_safe();
 }

@@ -21,6 +21,8 @@ use crate::harness::server_process::ServerProcess;
 pub struct RedisOptions {
     flags: Vec<String>,
     certificates: Option<Arc<Certificates>>,
+    /// Of the server, if it is not the usual one.
+    identity: Option<CertificateFiles>,
     host: String,
     wrapper: Vec<String>,
 }
@@ -32,7 +34,7 @@ impl RedisOptions {
             ["--save", "", "--repl-timeout", "2", "--repl-ping-replica-period", "1", "--repl-diskless-sync-delay", "0"]
                 .map(str::to_owned)
                 .to_vec();
-        RedisOptions { flags, certificates: None, host: "127.0.0.1".to_owned(), wrapper: Vec::new() }
+        RedisOptions { flags, certificates: None, identity: None, host: "127.0.0.1".to_owned(), wrapper: Vec::new() }
     }
 
     /// Any other setting of its configuration.
@@ -51,6 +53,11 @@ impl RedisOptions {
     pub fn tls(mut self, certificates: &Arc<Certificates>) -> RedisOptions {
         self.certificates = Some(Arc::clone(certificates));
         self
+    }
+
+    /// TLS alone, with this certificate of the server, and clients need none.
+    pub fn tls_as(self, certificates: &Arc<Certificates>, identity: CertificateFiles) -> RedisOptions {
+        RedisOptions { identity: Some(identity), ..self.tls(certificates).flag("tls-auth-clients", &["no"]) }
     }
 
     pub fn seen_at(mut self, host: &str) -> RedisOptions {
@@ -212,7 +219,8 @@ impl RedisServer {
         all.extend(["-p".to_owned(), self.port.to_string()]);
         if let Some(certificates) = &self.options.certificates {
             let CertificateFiles { certificate, key } = certificates.client();
-            let words = ["--tls", "--cacert", &certificates.ca(), "--cert", &certificate, "--key", &key];
+            // The tests verify certificates by elect.
+            let words = ["--tls", "--insecure", "--cert", &certificate, "--key", &key];
             all.extend(words.map(str::to_owned));
         }
         all.extend(words.iter().map(|word| (*word).to_owned()));
@@ -259,7 +267,8 @@ impl RedisServer {
         // Without a password it would else listen to nobody from another address.
         flags.extend(["--protected-mode", "no", "--enable-debug-command", "yes"].map(str::to_owned));
         if let Some(certificates) = &self.options.certificates {
-            let CertificateFiles { certificate, key } = certificates.server();
+            let CertificateFiles { certificate, key } =
+                self.options.identity.clone().unwrap_or_else(|| certificates.server());
             let port = encrypted.to_string();
             let words = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
             flags.extend(words.map(str::to_owned));

@@ -81,6 +81,8 @@ pub enum Campaigned {
     Refused,
     /// No answer, or none that tells anything.
     Failed,
+    /// No answer yet: the store is there, and connecting to it takes more than one attempt (T6).
+    Connecting,
 }
 
 /// The store's answer to [`Action::Renew`](crate::Action::Renew).

@@ -43,5 +43,7 @@ pub use outbox::Outbox;
 pub use protocol::{Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
 pub use reexec::execute_self;
 pub use spawn::{CommandSpec, HookScripts};
-pub use sys::{close_inherited, die_by, ignore, ignore_file_size_signal, is_ignored, signal_own_group};
+pub use sys::{
+    change_environment, close_inherited, die_by, ignore, ignore_file_size_signal, is_ignored, signal_own_group,
+};
 pub use terminal::Terminal;

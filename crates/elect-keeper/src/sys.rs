@@ -28,6 +28,20 @@ pub fn ignore_file_size_signal() {
     set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
 }
 
+/// Changes the environment that every program of this process inherits; `None` removes a variable. Must be called before the first
+/// thread is made.
+pub fn change_environment(changes: &[(std::ffi::OsString, Option<std::ffi::OsString>)]) {
+    for (name, value) in changes {
+        // SAFETY: this process has one thread, as the caller sees to, so that no other one reads the environment meanwhile.
+        unsafe {
+            match value {
+                Some(value) => std::env::set_var(name, value),
+                None => std::env::remove_var(name),
+            }
+        }
+    }
+}
+
 // SAFETY: the loader calls the entries of this section once, before `main`, as functions without arguments that matter;
 // the function touches nothing but its own atomics.
 #[used]

@@ -27,8 +27,18 @@ pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     excerpt(&innermost.to_string())
 }
 
-/// Whether TLS failed because of a certificate, so that another attempt changes nothing. The words are those of rustls, since
-/// libraries pass on the words alone.
-pub fn is_certificate_error(text: &str) -> bool {
-    text.contains("invalid peer certificate") || text.contains("received fatal alert")
+/// The words of an error of the network, with the next step where one is known.
+pub fn with_network_advice(reason: &str) -> String {
+    let advice = if reason.contains("Connection refused") {
+        "no server listens there: check host and port of --store, and that the server runs"
+    } else if reason.contains("failed to lookup address") || reason.contains("no address") {
+        "this host name is not known: check its spelling in --store, and the DNS of this host"
+    } else if reason.contains("No route to host") || reason.contains("Network is unreachable") {
+        "check host of --store, and the network of this host"
+    } else if reason.contains("Permission denied") {
+        "check the permissions of this user, and the firewall of this host"
+    } else {
+        return reason.to_owned();
+    };
+    format!("{reason}: {advice}")
 }

@@ -8,4 +8,9 @@
 pub mod attempt;
 pub mod credentials;
 pub mod errors;
+pub mod identity;
+pub mod setup;
 pub mod tls;
+pub mod tls_errors;
+pub mod url_options;
+pub mod verification;

@@ -4,9 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
+use super::tls_errors::TlsSide;
 use crate::bounded_file;
-use crate::store::{Access, StoreError};
+use crate::store::StoreError;
 use elect_core::limits::PEM_BYTES_MAX;
 
 /// The authority that a server's certificate has to come from, and the certificate of elect itself.
@@ -16,6 +18,9 @@ pub struct TlsSettings {
     pub ca: Option<PathBuf>,
     /// Certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// Every certificate that the server shows is accepted.
+    #[serde(default)]
+    pub skip_verify: bool,
 }
 
 impl TlsSettings {
@@ -36,21 +41,42 @@ impl TlsSettings {
                 return Err(StoreError::Misused("--tls-key needs its certificate: give --tls-cert too".to_owned()));
             }
         };
-        Ok(TlsSettings { ca: ca.map(absolute), identity })
+        Ok(TlsSettings { ca: ca.map(absolute), identity, skip_verify: false })
     }
 
-    /// The settings that the flags name.
+    /// The same without verification, if a setting says so. `skip` and `ca` name the settings.
     ///
     /// # Errors
     ///
-    /// As [`TlsSettings::new`].
-    pub fn from_flags(access: &Access) -> Result<TlsSettings, StoreError> {
-        TlsSettings::new(access.tls_ca.clone(), access.tls_cert.clone(), access.tls_key.clone())
+    /// An authority has no effect where nothing is verified: one of the two settings is a mistake.
+    pub fn skipping_verification(self, skip: Option<&str>, ca: &str) -> Result<TlsSettings, StoreError> {
+        match skip {
+            None => Ok(self),
+            Some(skip) if self.ca.is_some() => Err(StoreError::Misused(format!(
+                "{skip} accepts any certificate, and {ca} names those to accept: leave one of the two out"
+            ))),
+            Some(_) => Ok(TlsSettings { skip_verify: true, ..self }),
+        }
+    }
+
+    /// What a fault of TLS depends on. `plain_form` is the URL of a server without TLS.
+    pub fn side<'a>(&self, plain_form: &'a str) -> TlsSide<'a> {
+        TlsSide { has_identity: self.identity.is_some(), has_ca: self.ca.is_some(), plain_form }
     }
 
     /// Whether any file is named.
     pub fn is_given(&self) -> bool {
         *self != TlsSettings::default()
+    }
+}
+
+/// Warns, at each start of a candidate, that any server could pretend to be this one.
+pub fn warn_unverified(store: &str, tls: Option<&TlsSettings>) {
+    if tls.is_some_and(|tls| tls.skip_verify) {
+        warn!(
+            "the certificate of {store} is not verified, so that any server can pretend to be this one: name its authority, or \
+               the certificate itself, with --tls-ca"
+        );
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 
+use crate::store::connection::setup::Accepted;
 use crate::store::resolver;
 
 const PORT: u16 = 2379;
@@ -19,6 +20,7 @@ const PORT: u16 = 2379;
 pub struct Dialer {
     /// For all addresses of the host together.
     pub dial_timeout: Duration,
+    pub accepted: Accepted,
 }
 
 impl Service<Uri> for Dialer {
@@ -31,7 +33,8 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(dial(uri, self.dial_timeout))
+        let (dial_timeout, accepted) = (self.dial_timeout, self.accepted.clone());
+        Box::pin(async move { dial(uri, dial_timeout).await.inspect(|_| accepted.set()) })
     }
 }
 

@@ -7,23 +7,25 @@
 use std::cell::Cell;
 use std::error::Error as _;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Channel, Client, ConnectOptions, Error};
 use tokio::time::timeout;
 use tonic::Code;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
 use tracing::{debug, warn};
 
 use super::dialer::Dialer;
-use super::insecure_tls::AcceptAnyServerCert;
-use super::settings::{Settings, Tls};
+use super::settings::Settings;
 use crate::log::VERSION_TARGET;
 use crate::store::StoreError;
 use crate::store::connection::attempt::within;
-use crate::store::connection::errors::{excerpt, is_certificate_error, root_cause};
-use crate::store::connection::tls::read_pem;
+use crate::store::connection::errors::{excerpt, root_cause, with_network_advice};
+use crate::store::connection::identity::identity;
+use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, ready_for_next};
+use crate::store::connection::tls::{TlsSettings, read_pem};
+use crate::store::connection::tls_errors::tls_fault;
+use crate::store::connection::verification::verifier;
 use elect_keeper::clock;
 
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
@@ -49,6 +51,7 @@ pub struct Endpoints {
 struct ConnectedEndpoint {
     endpoint: String,
     client: Option<Client>,
+    setup: ConnectionSetup<Client>,
     version_looked_at: bool,
 }
 
@@ -63,6 +66,7 @@ impl Endpoints {
         let member = |endpoint: &String| ConnectedEndpoint {
             endpoint: endpoint.clone(),
             client: None,
+            setup: ConnectionSetup::default(),
             version_looked_at: false,
         };
         let all = settings.endpoints.iter().map(member).collect();
@@ -86,7 +90,7 @@ impl Endpoints {
         &mut self,
         mut ask: impl AsyncFnMut(Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let deadline = clock::now() + self.settings.request_timeout;
+        let deadline = clock::now() + self.settings.limits.attempt;
         let first = self.current;
         let mut failure = None;
         for tried in 0..self.all.len() {
@@ -96,11 +100,11 @@ impl Endpoints {
             let share = if tried + 1 == self.all.len() { left } else { left / 2 };
             let member = &mut self.all[index];
             let attempt = async {
-                let client = member.take_connected(&self.settings).await?;
+                let client = member.take_connected(&self.settings, share).await?;
                 match ask(client.clone()).await {
                     // The obstacle is in the store: this member is well, and the others give the same answer.
                     answer @ (Ok(_) | Err(StoreError::Obstacle(_))) => Ok((answer, client)),
-                    Err(error) => Err(member.named(error)),
+                    Err(error) => Err(named(&member.endpoint, &self.settings, error)),
                 }
             };
             let error = match within(share, attempt).await {
@@ -110,10 +114,19 @@ impl Endpoints {
                     return answer;
                 }
                 Some(Err(error)) => error,
-                None => StoreError::Unavailable(format!("{} did not answer in time", member.endpoint)),
+                None => {
+                    let too_slow = self.settings.limits.too_slow_for_attempt(share);
+                    StoreError::Unavailable(format!("{} {too_slow}", member.endpoint))
+                }
             };
             debug!(endpoint = member.endpoint, "etcd: {error}");
-            if !matches!(failure, Some(StoreError::Unavailable(_))) {
+            // One that is being connected to may answer the next attempt; a refusal is the last thing to report.
+            let is_better = match (&failure, &error) {
+                (None | Some(StoreError::Refused(_) | StoreError::Misused(_) | StoreError::Obstacle(_)), _) => true,
+                (Some(StoreError::Unavailable(_)), StoreError::Connecting(_)) => true,
+                (Some(StoreError::Unavailable(_) | StoreError::Connecting(_)), _) => false,
+            };
+            if is_better {
                 failure = Some(error);
             }
         }
@@ -128,7 +141,7 @@ impl Endpoints {
         let member = &mut self.all[self.current];
         let Some(client) = member.client.clone().filter(|_| !member.version_looked_at) else { return };
         member.version_looked_at = true;
-        let delay = VERSION_DELAY_ATTEMPTS * self.settings.request_timeout;
+        let delay = VERSION_DELAY_ATTEMPTS * self.settings.limits.attempt;
         let is_warned = Rc::clone(&self.version_is_warned_of);
         // Not watched: it ends by itself, and nothing depends on it.
         tokio::task::spawn_local(warn_of_known_bugs(client, member.endpoint.clone(), delay, is_warned));
@@ -149,78 +162,130 @@ async fn warn_of_known_bugs(mut client: Client, endpoint: String, delay: Duratio
 }
 
 impl ConnectedEndpoint {
-    /// The connection, or a new one. It is taken out, and put back after a success.
-    async fn take_connected(&mut self, settings: &Settings) -> Result<Client, StoreError> {
-        match self.client.take() {
-            Some(client) => Ok(client),
-            None => self.connect(settings).await,
+    /// The connection, or a new one, whose setup may take several attempts (T6). It is taken out, and put back after a success.
+    async fn take_connected(&mut self, settings: &Settings, share: Duration) -> Result<Client, StoreError> {
+        if let Some(client) = self.client.take() {
+            return Ok(client);
         }
-    }
-
-    async fn connect(&self, settings: &Settings) -> Result<Client, StoreError> {
-        let scheme = if settings.tls.is_some() { "https" } else { "http" };
-        let dial = settings.dial_timeout.map_or(settings.request_timeout, |dial| dial.min(settings.request_timeout));
-        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", self.endpoint))
-            .map_err(|error| StoreError::Misused(format!("{}: {error}", self.endpoint)))?
-            .connect_timeout(dial)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(settings.request_timeout)
-            // Without a stream etcd takes even one ping for too many.
-            .keep_alive_while_idle(false);
-        if let Some(tls) = &settings.tls {
-            endpoint = encrypted(endpoint, tls)?;
-        }
-        let channel = endpoint.connect_with_connector(Dialer { dial_timeout: dial }).await.map_err(|error| {
-            let reason = transport_cause(&error);
-            let message = format!("{} cannot be reached: {reason}", self.endpoint);
-            if is_certificate_error(&reason) { StoreError::Refused(message) } else { StoreError::Unavailable(message) }
-        })?;
-        let mut options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
-        if let Some((name, password)) = &settings.user {
-            options = options.with_user(name, &password.0);
-        }
-        Client::from_channel(Channel::Tonic(channel), Some(options)).await.map_err(|error| self.classify(error))
-    }
-
-    fn classify(&self, error: Error) -> StoreError {
-        self.named(classify(error))
-    }
-
-    /// The error with the name of the member.
-    fn named(&self, error: StoreError) -> StoreError {
-        match error {
-            StoreError::Unavailable(message) => StoreError::Unavailable(format!("{}: {message}", self.endpoint)),
-            StoreError::Refused(message) => StoreError::Refused(format!("{}: {message}", self.endpoint)),
-            same @ (StoreError::Misused(_) | StoreError::Obstacle(_)) => same,
+        let begin = |accepted| {
+            let (endpoint, settings) = (self.endpoint.clone(), settings.clone());
+            async move { connect(&endpoint, &settings, accepted).await }
+        };
+        match self.setup.next(&self.endpoint, &settings.limits, share, begin).await? {
+            (client, Readiness::ForThisAttempt) => Ok(client),
+            (client, Readiness::ForNextAttempt) => {
+                self.client = Some(client);
+                Err(ready_for_next(&self.endpoint))
+            }
         }
     }
 }
 
-fn encrypted(endpoint: Endpoint, tls: &Tls) -> Result<Endpoint, StoreError> {
+async fn connect(member: &str, settings: &Settings, accepted: Accepted) -> Result<Client, StoreError> {
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let attempt = settings.limits.attempt;
+    let dial_timeout = settings.dial_timeout.map_or(attempt, |dial| dial.min(attempt));
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{member}"))
+        .map_err(|error| StoreError::Misused(format!("{member}: {error}")))?
+        .connect_timeout(settings.limits.setup)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(attempt)
+        // Without a stream etcd takes even one ping for too many.
+        .keep_alive_while_idle(false);
+    if let Some(tls) = &settings.tls {
+        endpoint = encrypted(endpoint, tls)?;
+    }
+    let channel = endpoint.connect_with_connector(Dialer { dial_timeout, accepted }).await.map_err(|error| {
+        let reason = with_network_advice(&transport_cause(&error));
+        named(member, settings, StoreError::Unavailable(format!("it cannot be reached: {reason}")))
+    })?;
+    let mut options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
+    if let Some((name, password)) = &settings.user {
+        options = options.with_user(name, &password.0);
+    }
+    let client = Client::from_channel(Channel::Tonic(channel), Some(options)).await;
+    client.map_err(|error| named(member, settings, classify(error)))
+}
+
+/// The error with the name of the member, and with what the settings have to do with it.
+fn named(member: &str, settings: &Settings, error: StoreError) -> StoreError {
+    let fault = |message: &str| settings.tls.as_ref().and_then(|tls| tls_fault(message, tls.side("etcd://")));
+    match error {
+        StoreError::Unavailable(message) => match fault(&message) {
+            Some(fault) => StoreError::Refused(format!("{member} {fault}")),
+            None if message.contains(OTHER_PROTOCOL) && settings.tls.is_none() => StoreError::Unavailable(format!(
+                "{member}: {message}: for a port with TLS write --store etcds://…, otherwise check host and port (2379 is for clients)"
+            )),
+            None if is_end(&message) => StoreError::Unavailable(format!(
+                "{member} has ended the connection ({message}): {}",
+                after_end(settings)
+            )),
+            None => StoreError::Unavailable(format!("{member}: {message}")),
+        },
+        // The advice about the key of the last term is there already.
+        StoreError::Refused(message) if message.starts_with(DENIED) && !message.contains("etcdctl") => {
+            let user = settings
+                .user
+                .as_ref()
+                .map_or_else(|| "a client without a user".to_owned(), |(name, _)| format!("user {name:?}"));
+            StoreError::Refused(format!(
+                "{member}: {message}: {user} needs a role with readwrite on the prefix {:?}, see elect-stores(7)",
+                settings.prefix
+            ))
+        }
+        StoreError::Refused(message) if message.starts_with(UNAUTHENTICATED) => {
+            let user = settings.user.as_ref().map_or("", |(name, _)| name.as_str());
+            StoreError::Refused(format!(
+                "{member}: {message}: check --username ({user:?}) and --password-file, ELECT_PASSWORD or ETCD3_PASSWORD"
+            ))
+        }
+        StoreError::Refused(message) => StoreError::Refused(format!("{member}: {message}")),
+        same @ (StoreError::Misused(_) | StoreError::Obstacle(_) | StoreError::Connecting(_)) => same,
+    }
+}
+
+/// Whether a server has ended the connection without a word.
+fn is_end(message: &str) -> bool {
+    ["broken pipe", "connection closed", "handshake eof", "Connection reset", "close_notify"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
+/// The next step then: a mismatch of TLS looks like this, on both sides.
+fn after_end(settings: &Settings) -> &'static str {
+    match &settings.tls {
+        None => "if it serves with TLS, write --store etcds://…",
+        Some(tls) if tls.identity.is_some() => {
+            "it may not accept the certificate of --tls-cert, or serve without TLS (etcd://)"
+        }
+        Some(_) => {
+            "it may ask for a certificate of elect's own (--tls-cert and --tls-key), or serve without TLS (etcd://)"
+        }
+    }
+}
+
+/// Of a server that answers with something else than HTTP/2.
+const OTHER_PROTOCOL: &str = "it does not speak as an etcd does";
+const DENIED: &str = "permission denied";
+const UNAUTHENTICATED: &str = "authentication failed";
+
+fn encrypted(endpoint: Endpoint, tls: &TlsSettings) -> Result<Endpoint, StoreError> {
     let mut config = ClientTlsConfig::new();
-    if let Some((cert, key)) = &tls.identity {
+    // Checked first: of a pair that does not fit together the client says nothing that helps.
+    if identity(tls)?.is_some()
+        && let Some((cert, key)) = &tls.identity
+    {
         config = config.identity(Identity::from_pem(read_pem(cert)?, read_pem(key)?));
     }
     let unusable = |error: tonic::transport::Error| StoreError::Refused(format!("TLS: {}", transport_cause(&error)));
-    if tls.skip_verify {
-        return endpoint.tls_config_with_verifier(config, Arc::new(AcceptAnyServerCert::new())).map_err(unusable);
-    }
-    config = match &tls.ca {
-        Some(ca) => config.ca_certificate(Certificate::from_pem(read_pem(ca)?)),
-        None => config.with_enabled_roots(),
-    };
-    endpoint.tls_config(config).map_err(unusable)
+    endpoint.tls_config_with_verifier(config, verifier(tls)?).map_err(unusable)
 }
 
 /// The root cause; what is around it says "transport error".
 fn transport_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let reason = root_cause(error);
     // In h2's words, for what is no HTTP/2 at all.
-    if reason.contains("frame with invalid size") {
-        format!("it does not speak as an etcd does ({reason})")
-    } else {
-        reason
-    }
+    if reason.contains("frame with invalid size") { format!("{OTHER_PROTOCOL} ({reason})") } else { reason }
 }
 
 /// The meaning of a failed call for the election.
@@ -228,24 +293,29 @@ pub fn classify(error: Error) -> StoreError {
     let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(excerpt(&error.to_string())) };
     if status.source().is_some() {
         // Not the server's word: the connection's. A server says only after the handshake that it wants a certificate.
-        let message = transport_cause(&status);
-        return if is_certificate_error(&message) {
-            StoreError::Refused(message)
-        } else {
-            StoreError::Unavailable(message)
-        };
+        return StoreError::Unavailable(transport_cause(&status));
     }
     let message = excerpt(status.message().trim_start_matches("etcdserver: "));
     let code = status.code();
     // That is how etcd says that a user is missing, or a password wrong, or that there is no need for either.
     if code == Code::PermissionDenied {
-        StoreError::Refused(format!("permission denied: {message}"))
+        StoreError::Refused(if message.is_empty() || message == DENIED {
+            DENIED.to_owned()
+        } else {
+            format!("{DENIED}: {message}")
+        })
     } else if code == Code::InvalidArgument && message.contains("user name is empty") {
         StoreError::Refused("authentication is needed: give --username and --password-file".to_owned())
     } else if code == Code::Unauthenticated || message.contains("authentication failed") {
-        StoreError::Refused(format!("authentication failed: {message}"))
+        let reason = message.trim_start_matches("authentication failed, ").trim_start_matches(UNAUTHENTICATED);
+        StoreError::Refused(format!("{UNAUTHENTICATED}: {reason}").trim_end_matches([':', ' ']).to_owned())
     } else if code == Code::FailedPrecondition && message.contains("authentication is not enabled") {
-        StoreError::Refused("a user was given, but authentication is not enabled there".to_owned())
+        StoreError::Refused("a user was given, but authentication is not enabled there: leave --username out, or enable it (etcdctl auth enable)".to_owned())
+    } else if code == Code::Unimplemented {
+        StoreError::Refused(format!(
+            "lacks a feature without which no election can be held (unimplemented: {message}): use an etcd of version 3.4 or newer, \
+             directly and not through a gateway"
+        ))
     } else {
         StoreError::Unavailable(if message.is_empty() { code.description().to_owned() } else { message })
     }

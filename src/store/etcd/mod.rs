@@ -6,7 +6,6 @@
 
 mod dialer;
 mod endpoints;
-mod insecure_tls;
 mod keys;
 mod observer;
 mod session;
@@ -23,7 +22,8 @@ use async_trait::async_trait;
 use etcd_client::{Client, GetOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::store::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim};
+use crate::store::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim, until_settled};
+use crate::store::connection::tls::warn_unverified;
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{
     Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
@@ -41,6 +41,8 @@ pub const KIND: StoreKind = StoreKind {
     schemes: &["etcd", "etcds"],
     form: "etcd://HOST:PORT,…/PREFIX",
     about: "an etcd, etcds:// for TLS (etcd: alone is the one on this host)",
+    port: Some(2379),
+    mistaken: &[("http", "etcd"), ("https", "etcds")],
     reach: "all hosts",
     check: |url| EtcdUrl::parse(url).map(drop),
     show,
@@ -89,6 +91,7 @@ fn show(url: &StoreUrl<'_>) -> String {
 
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     let settings = Settings::new(url, access, environment)?;
+    warn_unverified(&settings.address(), settings.tls.as_ref());
     Ok(Box::new(Etcd {
         members: Endpoints::new(settings.clone()),
         settings,
@@ -107,7 +110,11 @@ fn release_claim(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result
     Box::pin(async move {
         let EtcdClaim { settings, lease } = serde_json::from_value(claim)
             .map_err(|error| StoreError::Misused(format!("not a claim on an etcd: {error}")))?;
-        Endpoints::new(settings).try_each(async |mut client: Client| session::revoke(&mut client, lease).await).await
+        let mut members = Endpoints::new(settings);
+        until_settled(async || {
+            members.try_each(async |mut client: Client| session::revoke(&mut client, lease).await).await
+        })
+        .await
     })
 }
 

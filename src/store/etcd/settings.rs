@@ -13,6 +13,7 @@ use super::terms::Scheme;
 use crate::duration::parse_duration;
 use crate::host_port::ServerAddress;
 use crate::store::connection::credentials::missing_password;
+use crate::store::connection::setup::TimeLimits;
 use crate::store::connection::tls::TlsSettings;
 use crate::store::url::StoreUrl;
 use crate::store::{Access, Password, StoreError};
@@ -32,24 +33,13 @@ pub struct Settings {
     #[serde(default)]
     pub terms: Scheme,
     /// `None`: in the clear.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsSettings>,
     /// Name and password.
     pub user: Option<(String, Password)>,
-    /// How long one attempt may take, over all endpoints.
-    pub request_timeout: Duration,
+    /// An attempt is one over all endpoints.
+    pub limits: TimeLimits,
     /// How long reaching one endpoint may take; at most the attempt.
     pub dial_timeout: Option<Duration>,
-}
-
-/// How the server proves who it is, and we do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tls {
-    /// `None`: the authorities that this system trusts.
-    pub ca: Option<PathBuf>,
-    /// Certificate and key.
-    pub identity: Option<(PathBuf, PathBuf)>,
-    /// Every certificate that the server shows is accepted.
-    pub skip_verify: bool,
 }
 
 /// The settings in a URL.
@@ -114,7 +104,7 @@ fn prefix(path: &str) -> Result<String, String> {
 /// `host`, `host:port` or `[v6]:port` with the port that is usual if there is none.
 fn endpoint(text: &str) -> Result<String, String> {
     // Not repeated: it may be a password.
-    let wrong = || "one of the hosts is no HOST:PORT".to_owned();
+    let wrong = || "one of the hosts is no HOST:PORT with a port of at most 65535".to_owned();
     if text.contains('@') {
         return Err(NO_USER.to_owned());
     }
@@ -151,7 +141,7 @@ impl Settings {
             terms: target.terms,
             tls: encrypted.then(|| tls.unwrap_or_default()),
             user: user(access, &variable)?,
-            request_timeout: access.request_timeout,
+            limits: TimeLimits::new(access),
             dial_timeout: variable("ETCD3_DIAL_TIMEOUT")
                 .map(|text| parse_duration(&text).map_err(|error| misused("ETCD3_DIAL_TIMEOUT", &error)))
                 .transpose()?,
@@ -199,14 +189,15 @@ fn flag(name: &str, value: Option<&str>) -> Result<Option<bool>, StoreError> {
     }
 }
 
-fn tls(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<Tls>, StoreError> {
+fn tls(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<TlsSettings>, StoreError> {
     let path = |given: &Option<PathBuf>, name| given.clone().or_else(|| variable(name).map(PathBuf::from));
     let ca = path(&access.tls_ca, "ETCD3_CA");
-    let TlsSettings { ca, identity } =
-        TlsSettings::new(ca, path(&access.tls_cert, "ETCD3_TLS_CERT"), path(&access.tls_key, "ETCD3_TLS_KEY"))?;
-    let skip_verify = flag("ETCD3_SKIP_VERIFY", variable("ETCD3_SKIP_VERIFY").as_deref())?.unwrap_or(false);
-    let tls = Tls { ca, identity, skip_verify };
-    Ok(Some(tls).filter(|tls| *tls != Tls::default()))
+    let tls = TlsSettings::new(ca, path(&access.tls_cert, "ETCD3_TLS_CERT"), path(&access.tls_key, "ETCD3_TLS_KEY"))?;
+    let skips = flag("ETCD3_SKIP_VERIFY", variable("ETCD3_SKIP_VERIFY").as_deref())?.unwrap_or(false);
+    let skip = if access.tls_skip_verify { Some("--tls-skip-verify") } else { skips.then_some("ETCD3_SKIP_VERIFY") };
+    let ca = if access.tls_ca.is_some() { "--tls-ca" } else { "ETCD3_CA" };
+    let tls = tls.skipping_verification(skip, ca)?;
+    Ok(Some(tls).filter(TlsSettings::is_given))
 }
 
 fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<(String, Password)>, StoreError> {
@@ -264,8 +255,8 @@ mod tests {
         assert_eq!(plain("etcd://[::1]").endpoints, ["[::1]:2379"]);
         assert_eq!(plain("etcd://[::1]:5").endpoints, ["[::1]:5"]);
         assert_eq!(plain("etcd:///p%20q").prefix, "/p q/");
-        assert_eq!(plain("etcds://h").tls, Some(Tls::default()));
-        assert_eq!(plain("etcds:").tls, Some(Tls::default()));
+        assert_eq!(plain("etcds://h").tls, Some(TlsSettings::default()));
+        assert_eq!(plain("etcds:").tls, Some(TlsSettings::default()));
         assert_eq!(plain("etcds://h").address(), "etcds://h:2379");
         assert_eq!(plain("etcd://h/p").terms, Scheme::Stored);
         for url in ["etcd:?term=revision", "etcd://h?term=revision", "etcd://h/p?term=revision"] {
@@ -303,11 +294,12 @@ mod tests {
             ("ETCD3_CA", "/ca"),
             ("ETCD3_TLS_CERT", "/cert"),
             ("ETCD3_TLS_KEY", "/key"),
-            ("ETCD3_SKIP_VERIFY", "true"),
+            ("ETCD3_SKIP_VERIFY", "false"),
             ("ETCD3_DIAL_TIMEOUT", "2s"),
         ];
         let filled = settings("etcd:", &Access::default(), &all).expect("it makes sense");
-        let tls = Tls { ca: Some("/ca".into()), identity: Some(("/cert".into(), "/key".into())), skip_verify: true };
+        let tls =
+            TlsSettings { ca: Some("/ca".into()), identity: Some(("/cert".into(), "/key".into())), skip_verify: false };
         assert_eq!(filled.endpoints, ["e1:1", "e2:2379"]);
         assert_eq!(filled.tls, Some(tls));
         assert_eq!(filled.user, Some(("u".to_owned(), Password("p".to_owned()))));
@@ -331,9 +323,26 @@ mod tests {
     }
 
     #[test]
+    fn verification_is_not_skipped_beside_an_authority_whoever_names_either() {
+        let skip = ("ETCD3_SKIP_VERIFY", "1");
+        let by_flag = Access { tls_ca: Some("/ca".into()), ..Access::default() };
+        let error = settings("etcds://h", &by_flag, &[skip]).expect_err("both");
+        assert!(error.contains("ETCD3_SKIP_VERIFY") && error.contains("--tls-ca"), "{error}");
+        let error = settings("etcds://h", &Access::default(), &[skip, ("ETCD3_CA", "/ca")]).expect_err("both");
+        assert!(error.contains("ETCD3_SKIP_VERIFY") && error.contains("ETCD3_CA"), "{error}");
+        let flags = Access { tls_skip_verify: true, ..by_flag };
+        assert!(settings("etcds://h", &flags, &[]).expect_err("both").contains("--tls-skip-verify"));
+        let alone = Access { tls_skip_verify: true, ..Access::default() };
+        for (access, variables) in [(&alone, &[][..]), (&Access::default(), &[skip])] {
+            assert!(settings("etcds://h", access, variables).expect("one").tls.expect("encrypted").skip_verify);
+        }
+        assert!(settings("etcd://h", &alone, &[]).expect_err("in the clear").contains("--tls-skip-verify"));
+    }
+
+    #[test]
     fn tls_can_be_turned_on_by_a_variable_alone() {
         let on = |value| settings("etcd:", &Access::default(), &[("ETCD3_ENABLE_TLS", value)]);
-        assert_eq!(on("1").expect("on").tls, Some(Tls::default()));
+        assert_eq!(on("1").expect("on").tls, Some(TlsSettings::default()));
         assert_eq!(on("").expect("empty is unset").tls, None);
         assert!(on("perhaps").expect_err("neither").contains("1 or 0"));
     }

@@ -59,6 +59,8 @@ pub const KIND: StoreKind = StoreKind {
     schemes: &["file"],
     form: "file:DIR",
     about: "a lock file on this host, no server (the default, in a directory by uid)",
+    port: None,
+    mistaken: &[],
     reach: "this host only",
     check,
     show,

@@ -4,8 +4,11 @@
 
 use ::mongodb::error::{CommandError, Error, ErrorKind, WriteFailure};
 
+use super::settings::{Login, Settings};
 use crate::store::StoreError;
-use crate::store::connection::errors::{is_certificate_error, one_line};
+use crate::store::connection::errors::{one_line, with_network_advice};
+use crate::store::connection::tls::TlsSettings;
+use crate::store::connection::tls_errors::tls_fault;
 
 /// A document with this `_id` is there already.
 const DUPLICATE_KEY: i32 = 11_000;
@@ -58,45 +61,117 @@ fn code_behind(error: &Error) -> Option<i32> {
     None
 }
 
+/// The other side, as messages need it.
+#[derive(Debug, Clone)]
+pub struct MongoPeer {
+    address: String,
+    login: Login,
+    tls: TlsSettings,
+}
+
+impl MongoPeer {
+    pub fn new(settings: &Settings) -> MongoPeer {
+        MongoPeer { address: settings.shown.clone(), login: settings.login.clone(), tls: settings.tls.clone() }
+    }
+
+    /// The advice after a login that has failed.
+    fn login_advice(&self) -> String {
+        let Login { user, auth_source, is_source_given, .. } = &self.login;
+        let user = user.as_deref().unwrap_or_default();
+        let source = format!("user {user:?}, looked for in the database {auth_source:?}");
+        if *is_source_given || auth_source == "admin" {
+            format!("({source}): check --username and --password-file, ELECT_PASSWORD or the URL, and authSource=")
+        } else {
+            format!(
+                "({source}): if it is defined in another one, add ?authSource=admin to --store; otherwise check user and password"
+            )
+        }
+    }
+}
+
+/// Whether no member has answered yet, and none has failed: a slow network, or a member that says nothing.
+pub fn is_still_connecting(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::ServerSelection { message, .. }
+        if !message.contains("Error: ") && !message.contains("None of the available servers") && message.contains("Address: "))
+}
+
 /// Classifies a failure.
-pub fn classify(address: &str, error: &Error) -> StoreError {
+pub fn classify(peer: &MongoPeer, error: &Error) -> StoreError {
+    let address = &peer.address;
     let unavailable = |what: String| StoreError::Unavailable(one_line(&format!("{address} {what}")));
     let refused = |what: String| StoreError::Refused(one_line(&format!("{address} {what}")));
     match error.kind.as_ref() {
         // Of a server that is about to end, or has just begun, a login fails as well.
         ErrorKind::Authentication { message, .. } => match code_behind(error) {
-            None | Some(13 | 18 | 334 | 8000) => refused(format!("does not let us in: {message}")),
+            None | Some(13 | 18 | 334 | 8000) => {
+                let message = message.trim_end_matches(['.', ' ']);
+                refused(format!("does not let us in: authentication failed {}: {message}", peer.login_advice()))
+            }
             Some(code) => unavailable(format!("could not let us in: error {code}: {message}")),
         },
-        ErrorKind::Command(error) => classify_command(address, error),
+        ErrorKind::Command(error) => classify_command(peer, error),
         ErrorKind::Write(WriteFailure::WriteConcernError(error)) => {
             unavailable(format!("has not had the write confirmed by a majority: {}", error.message))
         }
-        ErrorKind::ServerSelection { message, .. } if is_certificate_error(message) => {
-            refused(format!("cannot be trusted, or does not trust us: {}", root_causes(message)))
-        }
-        // A server that wants a certificate says nothing else to a client without one.
-        ErrorKind::ServerSelection { message, .. } if message.contains("close_notify") => unavailable(format!(
-            "has broken off the TLS handshake: it may want a certificate of ours (--tls-cert and --tls-key), or not trust it: {}",
-            root_causes(message)
-        )),
-        ErrorKind::ServerSelection { message, .. } => unavailable(format!("has no primary: {}", root_causes(message))),
+        ErrorKind::ServerSelection { message, .. } => classify_selection(peer, message),
         ErrorKind::InvalidTlsConfig { message, .. } => {
             refused(format!("cannot be spoken to with these certificates: {message}"))
         }
         ErrorKind::InvalidArgument { message, .. } => refused(format!("cannot be asked: {message}")),
-        ErrorKind::IncompatibleServer { message, .. } => refused(format!("is not a server for elections: {message}")),
-        ErrorKind::DnsResolve { message, .. } => unavailable(format!("is not known by name: {message}")),
-        ErrorKind::Io(error) if is_certificate_error(&error.to_string()) => {
-            refused(format!("cannot be trusted, or does not trust us: {error}"))
+        ErrorKind::IncompatibleServer { message, .. } => {
+            refused(format!("lacks a feature without which no election can be held: {message}: use MongoDB 4.4 or newer"))
         }
-        ErrorKind::Io(error) => unavailable(format!("has ended the connection: {error}")),
+        ErrorKind::DnsResolve { .. } if address.starts_with("mongodb+srv") => unavailable(
+            "is not known to the DNS: mongodb+srv://NAME needs an SRV record _mongodb._tcp.NAME, so check the name, or write \
+             mongodb://HOST:PORT"
+                .to_owned(),
+        ),
+        ErrorKind::DnsResolve { .. } => {
+            unavailable("has a host name that is not known: check its spelling, and the DNS of this host".to_owned())
+        }
+        ErrorKind::Io(error) => match tls_fault(&error.to_string(), peer.tls.side("mongodb://")) {
+            Some(fault) => refused(fault),
+            None => unavailable(format!("has ended the connection: {error}")),
+        },
         ErrorKind::ConnectionPoolCleared { .. } => unavailable("has ended the connection".to_owned()),
         other => unavailable(format!("failed: {other}")),
     }
 }
 
-fn classify_command(address: &str, error: &CommandError) -> StoreError {
+/// No primary was found: by the causes that the driver's description of its members names.
+fn classify_selection(peer: &MongoPeer, message: &str) -> StoreError {
+    let address = &peer.address;
+    let causes = root_causes(message);
+    let unavailable = |what: String| StoreError::Unavailable(one_line(&format!("{address} {what}")));
+    if let Some(fault) = tls_fault(message, peer.tls.side("mongodb:// without tls=true")) {
+        return StoreError::Refused(one_line(&format!("{address} {fault}")));
+    }
+    // A server that wants a certificate says nothing else to a client without one, nor does one without TLS.
+    if message.contains("close_notify") || message.contains("handshake eof") {
+        return unavailable(format!(
+            "has broken off the TLS handshake: it may want a certificate of ours (--tls-cert and --tls-key), or not trust it, or \
+             serve without TLS: {causes}"
+        ));
+    }
+    if message.contains("unexpected end of file") || message.contains("early eof") {
+        return unavailable(format!(
+            "has ended the connection without an answer: if it serves with TLS, add ?tls=true to --store; otherwise check host and \
+             port: {causes}"
+        ));
+    }
+    if let Some(set) = peer.login.replica_set.as_ref().filter(|_| !message.contains("Error: ")) {
+        return unavailable(format!(
+            "has no primary: {causes}; no member answers as one of the replica set {set:?}: check replicaSet= in --store"
+        ));
+    }
+    unavailable(format!("has no primary: {}", with_network_advice(&causes)))
+}
+
+/// Codes by which a server says that it does not know a command, an option or a stage, and will not know it later either.
+const MISSING_FEATURES: [i32; 10] = [9, 14, 20, 59, 72, 115, 168, 238, 322, 40_324];
+
+fn classify_command(peer: &MongoPeer, error: &CommandError) -> StoreError {
+    let address = &peer.address;
     let CommandError { code, code_name, message, .. } = error;
     let unavailable = |what: String| StoreError::Unavailable(one_line(&format!("{address} {what}")));
     let refused = |what: String| StoreError::Refused(one_line(&format!("{address} {what}")));
@@ -109,7 +184,12 @@ fn classify_command(address: &str, error: &CommandError) -> StoreError {
             without_command(message)
         )),
         2 => refused(format!("cannot do what elections need: {}", without_command(message))),
-        18 | 8000 => refused(format!("does not let us in: {message}")),
+        code if MISSING_FEATURES.contains(code) => refused(format!(
+            "lacks a feature without which no election can be held: {} (error {code} {code_name}): use MongoDB 4.4 or newer, or a \
+             service that is compatible with it",
+            without_command(message)
+        )),
+        18 | 8000 => refused(format!("does not let us in: {message} {}", peer.login_advice())),
         50 | 64 => unavailable("has not done it, or not had it confirmed by a majority, in time".to_owned()),
         // All the codes of a member that is not the primary, or not any more, or is about to end.
         91 | 189 | 10_058 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436 => {

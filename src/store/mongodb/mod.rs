@@ -21,12 +21,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::warn;
 
-use crate::store::claim_release::ClaimRelease;
+use crate::store::claim_release::{ClaimRelease, until_settled};
+use crate::store::connection::tls::warn_unverified;
 use crate::store::record_store::{self, Backend, RecordStore};
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::boundary::Boundary;
-use server::{MongoServer, attempt};
+use server::{ClientSlot, attempt};
 use session::Session;
 use settings::{MongoUrl, Settings};
 use stored_record::StoredRecord;
@@ -37,6 +38,8 @@ pub const KIND: StoreKind = StoreKind {
     schemes: &["mongodb", "mongodb+srv"],
     form: "mongodb://HOST:PORT/DB",
     about: "a MongoDB; mongodb+srv://NAME/DB asks the DNS for its members",
+    port: Some(27017),
+    mistaken: &[("mongo", "mongodb")],
     reach: "all hosts",
     check: |url| MongoUrl::parse(url).map(drop),
     show: |url| MongoUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
@@ -46,8 +49,7 @@ pub const KIND: StoreKind = StoreKind {
 
 struct MongoDb {
     settings: Settings,
-    /// `None`: to be connected to by the next attempt.
-    server: Option<MongoServer>,
+    link: ClientSlot,
     /// Whether the collection's indexes have been looked at.
     knows_indexes: bool,
     /// The index of elect's own.
@@ -66,9 +68,10 @@ struct MongoDbClaim {
 
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     let settings = Settings::new(url, access)?;
+    warn_unverified(&settings.shown, Some(&settings.tls));
     let mongodb = MongoDb {
         settings,
-        server: None,
+        link: ClientSlot::default(),
         knows_indexes: false,
         index: IndexCreation::default(),
         news: Rc::new(Notify::new()),
@@ -81,7 +84,11 @@ fn release_claim(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result
     Box::pin(async move {
         let misused = |error: &dyn std::fmt::Display| StoreError::Misused(format!("not a claim on a MongoDB: {error}"));
         let MongoDbClaim { settings, boundary, id } = serde_json::from_value(claim).map_err(|error| misused(&error))?;
-        attempt(&settings, &mut None, async |server| session::release_for_dead(server, &boundary, &id).await).await
+        let mut link = ClientSlot::default();
+        until_settled(async || {
+            attempt(&settings, &mut link, async |server| session::release_for_dead(server, &boundary, &id).await).await
+        })
+        .await
     })
 }
 
@@ -95,19 +102,19 @@ impl Backend for MongoDb {
 
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let seen =
-            attempt(&self.settings, &mut self.server, async |server| server.observe(boundary.as_str()).await).await?;
+            attempt(&self.settings, &mut self.link, async |server| server.observe(boundary.as_str()).await).await?;
         // To those who look on, an abandoned record is no leader, and nothing more.
         Ok(seen.map_or_else(Observation::default, |stored| Observation { obstacle: None, ..stored.observation() }))
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
-        let all = attempt(&self.settings, &mut self.server, async |server| server.observe_all().await).await?;
+        let all = attempt(&self.settings, &mut self.link, async |server| server.observe_all().await).await?;
         let known: BTreeSet<Boundary> = all.iter().filter_map(stored_record::boundary).collect();
         Ok(known.into_iter().collect())
     }
 
     async fn observe_all(&mut self) -> Result<Vec<Listing>, StoreError> {
-        let all = attempt(&self.settings, &mut self.server, async |server| server.observe_all().await).await?;
+        let all = attempt(&self.settings, &mut self.link, async |server| server.observe_all().await).await?;
         let mut seen: Vec<Listing> = Vec::new();
         for document in &all {
             if let Some(boundary) = stored_record::boundary(document) {
@@ -122,7 +129,7 @@ impl Backend for MongoDb {
 
     async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
         // The next look connects, and says why if it cannot. Without a replica set there are no streams.
-        let Some(server) = self.server.as_mut().filter(|server| server.is_replicated) else {
+        let Some(server) = self.link.server.as_mut().filter(|server| server.is_replicated) else {
             return std::future::pending().await;
         };
         if !server.watch.as_ref().is_some_and(ChangeStreamWatch::is_alive) {
@@ -158,7 +165,7 @@ impl Backend for MongoDb {
         candidacy: &Candidacy,
     ) -> Result<CampaignResult, StoreError> {
         let (knows_indexes, own_index) = (&mut self.knows_indexes, &self.index);
-        attempt(&self.settings, &mut self.server, async |server| {
+        attempt(&self.settings, &mut self.link, async |server| {
             if !*knows_indexes {
                 let unsafe_index = ttl_index::find_unsafe_index(&server.boundaries).await;
                 if let Some(index) = unsafe_index.map_err(|error| server.classify(&error))? {
@@ -181,7 +188,7 @@ impl Backend for MongoDb {
         candidacy: &Candidacy,
     ) -> Result<RenewResult, StoreError> {
         let own_index = &self.index;
-        attempt(&self.settings, &mut self.server, async |server| {
+        attempt(&self.settings, &mut self.link, async |server| {
             let renewal = session.renew(server, candidacy).await?;
             session.listen(server, hints, own_index);
             Ok(renewal)
@@ -194,6 +201,6 @@ impl Backend for MongoDb {
     }
 
     async fn release(&mut self, session: &mut Session) -> Result<(), StoreError> {
-        attempt(&self.settings, &mut self.server, async |server| session.release(server).await).await
+        attempt(&self.settings, &mut self.link, async |server| session.release(server).await).await
     }
 }

@@ -12,18 +12,23 @@ use std::time::Duration;
 use ::mongodb::action::{Aggregate, FindOneAndUpdate};
 use ::mongodb::bson::{Document, doc};
 use ::mongodb::error::Error;
+use ::mongodb::event::EventHandler;
+use ::mongodb::event::sdam::SdamEvent;
 use ::mongodb::options::{
     Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerMonitoringMode,
     Tls as DriversTls, TlsOptions, WriteConcern,
 };
 use ::mongodb::{Client, Collection};
 
-use super::errors::{classify, is_unconfirmed};
+use super::errors::{MongoPeer, classify, is_still_connecting, is_unconfirmed};
 use super::settings::Settings;
 use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
 use super::watch::ChangeStreamWatch;
 use crate::store::connection::attempt::within;
+use crate::store::connection::identity::identity;
+use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, ready_for_next};
 use crate::store::connection::tls::{TlsSettings, read_pem};
+use crate::store::connection::verification::certificates;
 use crate::store::{StoreError, resolver};
 use elect_core::boundary;
 use elect_core::limits::{BOUNDARIES_MAX, RECORD_BYTES_MAX};
@@ -33,6 +38,8 @@ const COLLECTION: &str = "boundaries";
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// For a primary. Observers have more time, but want to hear that there is none.
 const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// For TCP and TLS to a member, if an attempt is shorter.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// One for calls, and one for the change stream.
 const CONNECTIONS_MAX: u32 = 2;
 /// A connection that is not needed any more.
@@ -46,8 +53,23 @@ pub struct MongoServer {
     pub is_replicated: bool,
     /// `None`: to be begun.
     pub watch: Option<ChangeStreamWatch>,
+    peer: MongoPeer,
     request_timeout: Duration,
     condition: Cell<ClientHealth>,
+}
+
+/// A client whose primary is known.
+struct Connected {
+    boundaries: Collection<Document>,
+    is_replicated: bool,
+}
+
+/// The client that is kept between attempts, if there is one, and those that are being set up.
+#[derive(Default)]
+pub struct ClientSlot {
+    /// `None`: to be connected to by the next attempt.
+    pub server: Option<MongoServer>,
+    setup: ConnectionSetup<Connected>,
 }
 
 /// Of a client and its connections.
@@ -64,15 +86,24 @@ enum ClientHealth {
 /// Cancellation: may be dropped at any time; what was under way takes its connections along.
 pub async fn attempt<T>(
     settings: &Settings,
-    slot: &mut Option<MongoServer>,
+    slot: &mut ClientSlot,
     ask: impl AsyncFnOnce(&mut MongoServer) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let is_first = slot.is_none();
-    let outcome = within(settings.request_timeout, async {
-        let server = match slot {
-            Some(server) => server,
-            None => slot.insert(MongoServer::connect(settings).await?),
-        };
+    let limit = settings.limits.attempt;
+    let is_first = slot.server.is_none();
+    let outcome = within(limit, async {
+        if slot.server.is_none() {
+            let begin = |accepted| {
+                let settings = settings.clone();
+                async move { Connected::to(&settings, accepted).await }
+            };
+            let (connected, readiness) = slot.setup.next(&settings.shown, &settings.limits, limit, begin).await?;
+            slot.server = Some(MongoServer::new(connected, settings));
+            if readiness == Readiness::ForNextAttempt {
+                return Err(ready_for_next(&settings.shown));
+            }
+        }
+        let Some(server) = &mut slot.server else { return Err(ready_for_next(&settings.shown)) };
         let answer = ask(server).await;
         if answer.is_ok() {
             server.condition.set(ClientHealth::Sound);
@@ -81,44 +112,66 @@ pub async fn attempt<T>(
     })
     .await;
     if let Some(answer) = outcome {
-        slot.take_if(|server| server.condition.get() == ClientHealth::Unsound);
+        slot.server.take_if(|server| server.condition.get() == ClientHealth::Unsound);
         return answer;
     }
     // Connecting has cost time that the next attempt will have.
-    let is_new = is_first && slot.is_some();
-    slot.take_if(|_| !is_new);
-    let how_far = if is_first && !is_new { "could not be connected to in time" } else { "did not answer in time" };
-    Err(StoreError::Unavailable(format!("{} {how_far}", settings.shown)))
+    let is_new = is_first && slot.server.is_some();
+    slot.server.take_if(|_| !is_new);
+    Err(StoreError::Unavailable(format!("{} {}", settings.shown, settings.limits.too_slow_for_attempt(limit))))
 }
 
-impl MongoServer {
+impl Connected {
     /// Finds the primary, and what it is part of.
     ///
     /// # Errors
     ///
     /// It cannot be reached, or will not have us.
-    async fn connect(settings: &Settings) -> Result<MongoServer, StoreError> {
-        let classify = |error: Error| classify(&settings.shown, &error);
+    async fn to(settings: &Settings, accepted: Accepted) -> Result<Connected, StoreError> {
+        let peer = MongoPeer::new(settings);
+        let classify = |error: Error| classify(&peer, &error);
         // The driver looks up names in the runtime's pool, which has to have its thread by now.
         resolver::ensure_prepared().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let options = ClientOptions::parse(&settings.url.0).await.map_err(classify)?;
         // Held until the driver has read what is in it.
-        let (options, _identity) = demand(options, settings)?;
+        let (mut options, _identity) = demand(options, settings)?;
+        let has_answered = accepted.clone();
+        options.sdam_event_handler = Some(EventHandler::callback(move |event| {
+            if let SdamEvent::ServerHeartbeatSucceeded(_) = event {
+                accepted.set();
+            }
+        }));
         let database = Client::with_options(options).map_err(classify)?.database(&settings.database);
-        let hello = database.run_command(doc! { "hello": 1 }).await.map_err(classify)?;
+        let hello = loop {
+            match database.run_command(doc! { "hello": 1 }).await {
+                // No member has answered yet, and none has failed.
+                Err(error) if !has_answered.is_set() && is_still_connecting(&error) => {}
+                answer => break answer.map_err(classify)?,
+            }
+        };
         if hello.get_bool("isWritablePrimary").is_ok_and(|is_primary| !is_primary) {
             let what = "is a member that is not the primary: name all members, without directConnection";
             return Err(StoreError::Unavailable(format!("{} {what}", settings.shown)));
         }
-        Ok(MongoServer {
+        Ok(Connected {
             boundaries: database.collection(COLLECTION),
-            address: settings.shown.clone(),
             // A member of a set, or what stands in front of several of them.
             is_replicated: hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|what| what == "isdbgrid"),
+        })
+    }
+}
+
+impl MongoServer {
+    fn new(connected: Connected, settings: &Settings) -> MongoServer {
+        MongoServer {
+            boundaries: connected.boundaries,
+            address: settings.shown.clone(),
+            is_replicated: connected.is_replicated,
             watch: None,
             condition: Cell::new(ClientHealth::Sound),
-            request_timeout: settings.request_timeout,
-        })
+            peer: MongoPeer::new(settings),
+            request_timeout: settings.limits.attempt,
+        }
     }
 
     /// The record with this boundary's name as a majority has it, and the server's time.
@@ -193,7 +246,7 @@ impl MongoServer {
             ClientHealth::Sound if is_unconfirmed(error) => ClientHealth::Doubtful,
             ClientHealth::Sound | ClientHealth::Doubtful | ClientHealth::Unsound => ClientHealth::Unsound,
         });
-        classify(&self.address, error)
+        classify(&self.peer, error)
     }
 
     /// It is a primary that does not know yet that it is none.
@@ -210,14 +263,16 @@ fn demand(
     settings: &Settings,
 ) -> Result<(ClientOptions, Option<ClientCertificate>), StoreError> {
     // Sooner than the attempt's time is up: so that the answer says what was missing.
-    let answer_within = settings.request_timeout * 3 / 4;
+    let attempt = settings.limits.attempt;
+    let answer_within = attempt * 3 / 4;
     let mut options = options;
     options.write_concern =
         Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(answer_within).build());
     options.read_concern = Some(ReadConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-    options.server_selection_timeout = Some(answer_within.min(SERVER_SELECTION_TIMEOUT));
-    options.connect_timeout = Some(settings.request_timeout);
+    options.server_selection_timeout = Some((attempt / 2).min(SERVER_SELECTION_TIMEOUT));
+    // TCP and TLS, without the login: it goes on beyond the attempt.
+    options.connect_timeout = Some(attempt.max(HANDSHAKE_TIMEOUT).min(settings.limits.setup));
     options.heartbeat_freq = Some(HEARTBEAT_INTERVAL);
     // The other modes keep two connections to each member busy instead of one at rest.
     options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
@@ -233,7 +288,15 @@ fn demand(
         }
         Some(DriversTls::Disabled) | None => TlsOptions::default(),
     };
-    let TlsSettings { ca, identity: files } = &settings.tls;
+    let TlsSettings { ca, identity: files, skip_verify } = &settings.tls;
+    // Checked first: of a pair that does not fit together the driver says nothing that helps.
+    identity(&settings.tls)?;
+    if *skip_verify {
+        tls.allow_invalid_certificates = Some(true);
+    }
+    if let Some(ca) = ca {
+        certificates(ca)?;
+    }
     // The driver brings authorities of its own, and this system may know others.
     tls.ca_file_path = ca.clone().or(tls.ca_file_path).or_else(systems_authorities);
     let identity = files.as_ref().map(|(cert, key)| ClientCertificate::of(cert, key)).transpose()?;

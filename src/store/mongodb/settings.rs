@@ -3,16 +3,16 @@
 //! The connection string is parsed by the driver and passed on as hosting providers write it into `$MONGODB_URI`. This
 //! module adds user and password of the flags to it, and keeps everything that may be a password out of what is shown.
 
-use std::time::Duration;
-
 use ::mongodb::error::{Error, ErrorKind};
 use ::mongodb::options::{ConnectionString, Tls as DriversTls};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::host_port::split_port;
 use crate::store::connection::credentials::{missing_password, non_empty, split_password, split_user};
+use crate::store::connection::setup::TimeLimits;
 use crate::store::connection::tls::TlsSettings;
+use crate::store::connection::url_options::ForeignOptions;
 use crate::store::url::StoreUrl;
 use crate::store::{Access, Password, StoreError};
 
@@ -35,8 +35,20 @@ pub struct Settings {
     pub database: String,
     /// With any of them there is encryption.
     pub tls: TlsSettings,
-    /// How long one attempt may take, all its calls together.
-    pub request_timeout: Duration,
+    pub limits: TimeLimits,
+    pub login: Login,
+}
+
+/// What messages about a login and a replica set need.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// `None`: nobody logs in.
+    pub user: Option<String>,
+    /// The database in which the server looks for the user.
+    pub auth_source: String,
+    /// Whether the URL names that database as such.
+    pub is_source_given: bool,
+    pub replica_set: Option<String>,
 }
 
 /// The settings in a URL.
@@ -51,6 +63,9 @@ pub struct MongoUrl {
     /// Database and options.
     tail: String,
     database: String,
+    /// The database in the URL, whatever elect makes of it.
+    named_database: Option<String>,
+    foreign: ForeignOptions,
     is_in_the_clear: bool,
 }
 
@@ -80,7 +95,7 @@ impl MongoUrl {
         }
         // Not repeated: it may be a password.
         if !hosts.split(',').all(|host| is_address(host, url.scheme)) {
-            return Err(format!("one of the hosts is no HOST:PORT ({ENCODE})"));
+            return Err(format!("one of the hosts is no HOST:PORT with a port of at most 65535 ({ENCODE})"));
         }
         let (username, password) = match user.map(split_password) {
             Some((name, password)) => {
@@ -88,7 +103,9 @@ impl MongoUrl {
             }
             None => (None, None),
         };
-        let (tail, is_direct) = (without_overridden(tail), tail.to_lowercase().contains("directconnection=true"));
+        let is_direct = tail.to_lowercase().contains("directconnection=true");
+        let mut foreign = ForeignOptions::default();
+        let tail = without_overridden(tail, &mut foreign)?;
         if is_direct && hosts.contains(',') {
             return Err("directConnection is for one host, and there are several".to_owned());
         }
@@ -99,9 +116,12 @@ impl MongoUrl {
             hosts: hosts.to_owned(),
             tail,
             database: String::new(),
+            named_database: None,
+            foreign,
             is_in_the_clear: false,
         };
         let Ok(read) = ConnectionString::parse(target.url()) else { return Err(target.complaint()) };
+        target.named_database.clone_from(&read.default_database);
         target.database = match read.default_database.as_deref() {
             // A provider's place for users, where there are no change streams.
             None | Some("admin") => DEFAULT_DATABASE.to_owned(),
@@ -131,6 +151,37 @@ impl MongoUrl {
         format!("{}://{user}{}{}", self.scheme, self.hosts, self.tail)
     }
 
+    /// The value of an option that the driver knows.
+    fn option(&self, name: &str) -> Option<String> {
+        let (_, options) = self.tail.split_once('?')?;
+        let mut options = options.split('&').filter_map(|option| option.split_once('='));
+        let (_, value) = options.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        Some(percent_decode_str(value).decode_utf8_lossy().into_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn tls(&self, access: &Access) -> Result<TlsSettings, StoreError> {
+        let tls = self.foreign.tls(access)?;
+        let is_on = |name: &&str| self.option(name).is_some_and(|value| value == "true");
+        let skip = ["tlsInsecure", "tlsAllowInvalidCertificates"].into_iter().find(is_on);
+        if tls.skip_verify {
+            return Ok(tls);
+        }
+        let ca = if access.tls_ca.is_some() { "--tls-ca" } else { "ssl_ca_certs" };
+        tls.skipping_verification(skip, ca)
+    }
+
+    fn login(&self) -> Login {
+        let given = self.option("authSource");
+        let decoded = |text: &String| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        Login {
+            user: self.username.as_ref().map(decoded),
+            is_source_given: given.is_some(),
+            // The rule of the driver.
+            auth_source: given.or_else(|| self.named_database.clone()).unwrap_or_else(|| "admin".to_owned()),
+            replica_set: self.option("replicaSet"),
+        }
+    }
+
     /// The driver's objection, asked for without secrets.
     fn complaint(&self) -> String {
         let is_secret = |option: &&str| {
@@ -150,6 +201,8 @@ impl MongoUrl {
             hosts: self.hosts.clone(),
             tail,
             database: String::new(),
+            named_database: None,
+            foreign: ForeignOptions::default(),
             ..*self
         };
         match ConnectionString::parse(innocent.url()) {
@@ -159,15 +212,18 @@ impl MongoUrl {
     }
 }
 
-/// The part after the hosts, without options that the driver rejects or that elect sets itself.
-fn without_overridden(tail: &str) -> String {
-    let Some((path, options)) = tail.split_once('?') else { return tail.to_owned() };
-    let is_kept = |option: &&str| {
-        let name = option.split('=').next().unwrap_or_default();
-        !OVERRIDDEN.iter().any(|overridden| name.eq_ignore_ascii_case(overridden))
-    };
-    let kept: Vec<&str> = options.split('&').filter(is_kept).collect();
-    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
+/// The part after the hosts, without options that the driver rejects, that elect sets itself, or that are other programs'.
+fn without_overridden(tail: &str, foreign: &mut ForeignOptions) -> Result<String, String> {
+    let Some((path, options)) = tail.split_once('?') else { return Ok(tail.to_owned()) };
+    let mut kept: Vec<&str> = Vec::new();
+    for option in options.split('&') {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let is_overridden = OVERRIDDEN.iter().any(|overridden| name.eq_ignore_ascii_case(overridden));
+        if !is_overridden && !foreign.take(name, value)? {
+            kept.push(option);
+        }
+    }
+    Ok(if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) })
 }
 
 /// The driver's words, in one line.
@@ -199,7 +255,7 @@ impl Settings {
         let misused = |reason: String| Err(StoreError::Misused(reason));
         let mut target = MongoUrl::parse(url).map_err(StoreError::Misused)?;
         if target.is_in_the_clear
-            && let Some(flag) = access.first_tls_flag()
+            && let Some(flag) = access.first_tls_flag().or(target.foreign.first_about_tls())
         {
             return misused(format!("{flag} needs an encrypted connection, and the URL says tls=false"));
         }
@@ -224,12 +280,14 @@ impl Settings {
         if ConnectionString::parse(target.url()).is_err() {
             return misused(target.complaint());
         }
+        target.foreign.log_ignored();
         Ok(Settings {
+            login: target.login(),
             url: Password(target.url()),
             shown: target.address(),
+            tls: target.tls(access)?,
             database: target.database,
-            tls: TlsSettings::from_flags(access)?,
-            request_timeout: access.request_timeout,
+            limits: TimeLimits::new(access),
         })
     }
 }
@@ -276,6 +334,30 @@ mod tests {
             "mongodb://h/db?authMechanism=MONGODB-X509&tls=true",
         ] {
             assert_eq!(plain(url).url.0, url);
+        }
+    }
+
+    #[test]
+    fn options_of_other_programs_are_mapped_or_ignored() {
+        let read = plain("mongodb://h/x?useNewUrlParser=true&ssl_cert_reqs=CERT_NONE&replicaSet=rs");
+        assert_eq!((read.url.0.as_str(), read.tls.skip_verify), ("mongodb://h/x?replicaSet=rs", true));
+        assert!(plain("mongodb://h/?tls=true&tlsInsecure=true").tls.skip_verify);
+        let ca = Access { tls_ca: Some("/ca".into()), ..Access::default() };
+        for url in ["mongodb://h/?tls=true&tlsInsecure=true", "mongodb://h/?ssl_cert_reqs=none"] {
+            assert!(settings(url, &ca).expect_err("both").contains("leave one of the two out"), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_database_of_the_user_is_that_of_the_driver() {
+        for (url, source, is_given) in [
+            ("mongodb://u:p@h", "admin", false),
+            ("mongodb://u:p@h/elect", "elect", false),
+            ("mongodb://u:p@h/elect?authSource=users", "users", true),
+        ] {
+            let login = plain(url).login;
+            assert_eq!((login.auth_source.as_str(), login.is_source_given), (source, is_given), "{url}");
+            assert_eq!(login.user.as_deref(), Some("u"));
         }
     }
 

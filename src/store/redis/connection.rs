@@ -4,25 +4,28 @@
 //! so that a certificate is verified as the flags say, whether the address was configured or learned from a Sentinel (S4).
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::errors::{ClassifiedError, classify};
+use super::errors::{ClassifiedError, RedisPeer, classify};
 use super::hint_flags::HintFlags;
 use super::reply_filter::ReplyFilter;
-use super::settings::Settings;
+use super::settings::{Place, Settings};
 use crate::host_port::ServerAddress;
-use crate::store::connection::tls::{TlsSettings, read_pem};
+use crate::store::connection::identity::identity;
+use crate::store::connection::setup::Accepted;
+use crate::store::connection::tls::TlsSettings;
+use crate::store::connection::verification::verifier;
 use crate::store::{StoreError, resolver};
 
 /// Addresses of one name that are tried, all at once.
@@ -32,23 +35,28 @@ const ADDRESSES_MAX: usize = 16;
 pub struct Connection {
     pub client: MultiplexedConnection,
     ear: Arc<HintFlags>,
+    peer: RedisPeer,
     /// Aborted when it is dropped.
     _task: JoinSet<()>,
 }
 
 impl Connection {
     /// The meaning of a failed call on it.
-    pub fn classify(&self, who: &str, error: &RedisError) -> ClassifiedError {
-        match self.ear.excess() {
-            Some(excess) => classify(who, &RedisError::from(io::Error::from(excess))),
-            None => classify(who, error),
-        }
+    pub fn classify(&self, error: &RedisError) -> ClassifiedError {
+        classify_with(&self.ear, &self.peer, error)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         self.ear.ends();
+    }
+}
+
+fn classify_with(ear: &HintFlags, peer: &RedisPeer, error: &RedisError) -> ClassifiedError {
+    match ear.excess() {
+        Some(excess) => classify(peer, &RedisError::from(io::Error::from(excess))),
+        None => classify(peer, error),
     }
 }
 
@@ -60,44 +68,70 @@ impl Drop for Connection {
 /// message.
 pub async fn open(
     settings: &Settings,
-    address: &ServerAddress,
-    who: &str,
+    place: &Place,
+    who: String,
     login: RedisConnectionInfo,
     ear: &Arc<HintFlags>,
+    accepted: &Accepted,
 ) -> Result<Connection, StoreError> {
-    let failed = |error: io::Error| classify(who, &RedisError::from(error)).error;
+    let peer = RedisPeer::new(who, settings);
+    let failed = |error: io::Error| classify(&peer, &RedisError::from(error)).error;
+    let address = match place {
+        Place::Address(address) => address,
+        Place::Socket(path) => {
+            let stream = connect_to_socket(path).await.map_err(failed)?;
+            accepted.set();
+            return serve(stream, peer, &login, ear).await;
+        }
+    };
     let connector = settings.tls.as_ref().map(connector).transpose()?;
-    let stream = connect(address).await.map_err(failed)?;
+    // One round trip: a server that takes longer would answer no request either.
+    let stream = timeout(settings.limits.attempt, connect(address)).await.unwrap_or_else(|_| {
+        let too_slow = settings.limits.too_slow_for_attempt(settings.limits.attempt);
+        Err(io::Error::new(io::ErrorKind::TimedOut, too_slow))
+    });
+    let stream = stream.map_err(failed)?;
+    accepted.set();
     stream.set_nodelay(true).map_err(failed)?;
     match connector {
-        None => serve(stream, who, &login, ear).await,
+        None => serve(stream, peer, &login, ear).await,
         Some(connector) => {
             let name = ServerName::try_from(address.host.clone()).map_err(|_| {
-                StoreError::Refused(format!("{who} has no name that a certificate could be issued for"))
+                StoreError::Refused(format!("{peer} has no name that a certificate could be issued for"))
             })?;
             let stream = connector.connect(name, stream).await.map_err(failed)?;
-            serve(stream, who, &login, ear).await
+            serve(stream, peer, &login, ear).await
         }
     }
 }
 
+async fn connect_to_socket(path: &Path) -> io::Result<UnixStream> {
+    const ADVICE: &str = "check the path, and unixsocket in the server's configuration";
+    UnixStream::connect(path).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            io::Error::new(error.kind(), format!("no server listens at this socket file ({error}): {ADVICE}"))
+        }
+        _ => error,
+    })
+}
+
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    who: &str,
+    peer: RedisPeer,
     login: &RedisConnectionInfo,
     ear: &Arc<HintFlags>,
 ) -> Result<Connection, StoreError> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let wire = ReplyFilter::new(stream, Arc::clone(ear));
     let opened = MultiplexedConnection::new_with_config(login, wire, config).await;
-    let (client, driver) = opened.map_err(|error| classify(who, &error).error)?;
+    let (client, driver) = opened.map_err(|error| peer.at_login(classify_with(ear, &peer, &error).error))?;
     let listener = Arc::clone(ear);
     let mut task = JoinSet::new();
     task.spawn(async move {
         driver.await;
         listener.ends();
     });
-    Ok(Connection { client, ear: Arc::clone(ear), _task: task })
+    Ok(Connection { client, ear: Arc::clone(ear), peer, _task: task })
 }
 
 /// The first of the addresses of a name that accepts a connection.
@@ -120,46 +154,12 @@ async fn connect(address: &ServerAddress) -> io::Result<TcpStream> {
 fn connector(tls: &TlsSettings) -> Result<TlsConnector, StoreError> {
     // The first one stays: other clients ask for the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = ClientConfig::builder().with_root_certificates(roots(tls.ca.as_ref())?);
-    let config = match &tls.identity {
+    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier(tls)?);
+    let config = match identity(tls)? {
         None => config.with_no_client_auth(),
-        Some((cert, key)) => {
-            let private =
-                PrivateKeyDer::from_pem_slice(&read_pem(key)?).map_err(|_| unusable(key, "no private key"))?;
-            config.with_client_auth_cert(certificates(cert)?, private).map_err(|error| unusable(key, &error))?
-        }
+        Some((chain, key)) => config
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| StoreError::Refused(format!("--tls-cert and --tls-key: {error}")))?,
     };
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// The authorities that a server's certificate may come from: the given ones alone, or those that this system trusts.
-fn roots(ca: Option<&PathBuf>) -> Result<RootCertStore, StoreError> {
-    let mut roots = RootCertStore::empty();
-    if let Some(ca) = ca {
-        for certificate in certificates(ca)? {
-            roots.add(certificate).map_err(|error| unusable(ca, &error))?;
-        }
-        return Ok(roots);
-    }
-    let known = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(known.certs);
-    if roots.is_empty() {
-        let reason = known.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
-        return Err(StoreError::Refused(format!(
-            "this system has no certificate authorities that could be trusted{reason}: name one with --tls-ca"
-        )));
-    }
-    Ok(roots)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read_pem(path)?).collect();
-    match read {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) | Err(_) => Err(unusable(path, "no certificate in PEM")),
-    }
-}
-
-fn unusable(path: &Path, reason: &(impl std::fmt::Display + ?Sized)) -> StoreError {
-    StoreError::Refused(format!("{}: {reason}", path.display()))
 }

@@ -1,14 +1,61 @@
 //! Classifies the errors of a Redis.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
 use super::reply_filter::Excess;
+use super::settings::Settings;
 use crate::store::StoreError;
-use crate::store::connection::errors::{excerpt, is_certificate_error, root_cause};
+use crate::store::connection::errors::{excerpt, root_cause};
+use crate::store::connection::tls::TlsSettings;
+use crate::store::connection::tls_errors::tls_fault;
+
+/// The other side of a connection, and how it is spoken to: what messages need.
+#[derive(Debug, Clone)]
+pub struct RedisPeer {
+    name: String,
+    user: Option<String>,
+    has_password: bool,
+    tls: Option<TlsSettings>,
+}
+
+impl RedisPeer {
+    pub fn new(name: String, settings: &Settings) -> RedisPeer {
+        let has_password = settings.password.is_some();
+        RedisPeer { name, user: settings.username.clone(), has_password, tls: settings.tls.clone() }
+    }
+
+    /// The error of a first command: a server with TLS ends a connection without it, and so does another program.
+    pub fn at_login(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Unavailable(message) if self.tls.is_none() && message.contains(ENDED) => {
+                StoreError::Unavailable(format!(
+                    "{message}: if it serves with TLS, write rediss://; otherwise check host and port of --store"
+                ))
+            }
+            same @ (StoreError::Unavailable(_)
+            | StoreError::Connecting(_)
+            | StoreError::Refused(_)
+            | StoreError::Obstacle(_)
+            | StoreError::Misused(_)) => same,
+        }
+    }
+
+    /// The user, as Redis names the one that nobody has named.
+    fn user(&self) -> &str {
+        self.user.as_deref().unwrap_or("default")
+    }
+}
+
+impl fmt::Display for RedisPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
 
 /// A call that failed.
 pub struct ClassifiedError {
@@ -17,8 +64,8 @@ pub struct ClassifiedError {
     pub try_other_server: bool,
 }
 
-/// The meaning of a failed call. `server` is its name in messages.
-pub fn classify(server: &str, error: &RedisError) -> ClassifiedError {
+/// The meaning of a failed call.
+pub fn classify(server: &RedisPeer, error: &RedisError) -> ClassifiedError {
     let unavailable = |what: String, try_other_server| ClassifiedError {
         error: StoreError::Unavailable(format!("{server} {what}")),
         try_other_server,
@@ -29,38 +76,30 @@ pub fn classify(server: &str, error: &RedisError) -> ClassifiedError {
     };
     let said = excerpt(error.detail().unwrap_or_default());
     let said = said.as_str();
-    match error.code().map(|code| unwrap_script_error(code, said)) {
-        Some("LOADING") => return unavailable("is still loading its data".to_owned(), true),
-        Some("READONLY") => return unavailable("is a replica, and not the primary any more".to_owned(), true),
-        Some("MASTERDOWN") => return unavailable("is a replica without a primary".to_owned(), true),
-        Some("UNBLOCKED") => return unavailable("is not the primary any more".to_owned(), true),
-        Some("BUSY") => return unavailable("is busy with a script (SCRIPT KILL ends it)".to_owned(), false),
-        Some("OOM") => return unavailable("is out of memory, and takes no writes".to_owned(), false),
-        Some("MISCONF") => {
-            return unavailable("takes no writes since it cannot save them to its disk".to_owned(), false);
-        }
-        Some("NOREPLICAS") => {
-            return unavailable("takes no writes: it has fewer replicas than min-replicas-to-write".to_owned(), false);
-        }
-        Some("NOAUTH") => {
-            return refused("asks for a password: give --password-file or ELECT_PASSWORD, and --username".to_owned());
-        }
-        Some("WRONGPASS") => return refused("does not take this user with this password".to_owned()),
-        Some("NOPERM") => return refused(format!("says permission denied: {said}")),
-        Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT") => {
-            return refused(
-                "belongs to a Redis Cluster, which cannot hold elections: use a Redis of its own".to_owned(),
-            );
-        }
-        _ => {}
+    let code = error.code().map(|code| unwrap_script_error(code, said));
+    if let Some((what, try_other_server)) = code.and_then(trouble) {
+        return unavailable(what.to_owned(), try_other_server);
+    }
+    if let Some(what) = refusal(server, code.unwrap_or_default(), said)
+        .or_else(|| missing_feature(error.code().unwrap_or_default(), said))
+    {
+        return refused(what);
     }
     let kind = error.kind();
     if kind == ErrorKind::AuthenticationFailed {
-        let said = if said.is_empty() { "does not take this user with this password" } else { said };
-        return refused(format!("refuses to let us in: {said}"));
+        return refused(match said {
+            said if said.is_empty() || said.contains("invalid") => wrong_password(server),
+            said if said.contains("without any password configured") => format!(
+                "has no password for the user {:?}, and one was given: leave the password out, or name the user that has it",
+                server.user()
+            ),
+            said => format!("does not let the user {:?} in: {said}", server.user()),
+        });
     }
     if kind == ErrorKind::RESP3NotSupported {
-        return refused("is too old: Redis 6 is the oldest that elect works with".to_owned());
+        return refused(
+            "lacks the command HELLO 3 (RESP3), which Redis has since version 6: use a newer one".to_owned(),
+        );
     }
     if matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension) {
         let code = excerpt(error.code().unwrap_or_default());
@@ -70,13 +109,109 @@ pub fn classify(server: &str, error: &RedisError) -> ClassifiedError {
         return unavailable(excess.to_string(), true);
     }
     let reason = root_cause(error);
-    if is_certificate_error(&reason) {
-        refused(format!("cannot be trusted, or does not trust us: {reason}"))
+    let fault = server.tls.as_ref().and_then(|tls| tls_fault(&reason, tls.side("redis://")));
+    if let Some(fault) = fault {
+        refused(fault)
+    } else if reason.starts_with(NOT_IN_TIME) {
+        unavailable(reason, true)
+    } else if server.tls.is_some() && is_handshake_end(&reason) {
+        unavailable(
+            format!(
+                "has ended the TLS handshake ({reason}): for a server without TLS write redis://; a server that wants a certificate \
+                 of elect's own gets it with --tls-cert and --tls-key"
+            ),
+            true,
+        )
     } else if error.is_connection_refusal() || !error.is_connection_dropped() {
-        unavailable(format!("cannot be reached: {reason}"), true)
+        unavailable(format!("cannot be reached: {}", with_advice(&reason)), true)
     } else {
-        unavailable(format!("has ended the connection: {reason}"), true)
+        unavailable(format!("{ENDED}: {reason}"), true)
     }
+}
+
+/// The state of a server by the code of its error: it may pass. True: another server may do better.
+fn trouble(code: &str) -> Option<(&'static str, bool)> {
+    Some(match code {
+        "LOADING" => ("is still loading its data", true),
+        "READONLY" => ("is a replica, and not the primary any more", true),
+        "MASTERDOWN" => ("is a replica without a primary", true),
+        "UNBLOCKED" => ("is not the primary any more", true),
+        "BUSY" => ("is busy with a script (SCRIPT KILL ends it)", false),
+        "OOM" => ("is out of memory, and takes no writes", false),
+        "MISCONF" => ("takes no writes since it cannot save them to its disk", false),
+        "NOREPLICAS" => ("takes no writes: it has fewer replicas than min-replicas-to-write", false),
+        _ => return None,
+    })
+}
+
+const CLUSTER: &str = "belongs to a Redis Cluster, which cannot hold elections: use a Redis of its own";
+
+/// The reason for which a server refuses this client, or elect this server.
+fn refusal(server: &RedisPeer, code: &str, said: &str) -> Option<String> {
+    Some(match code {
+        "NOAUTH" => "asks for a password: give --password-file or ELECT_PASSWORD, and --username".to_owned(),
+        "WRONGPASS" => wrong_password(server),
+        "NOPERM" => {
+            let user = server.user();
+            format!("says permission denied: {said} (user {user:?}; elect-stores(7) lists the rules that a user needs)")
+        }
+        "DENIED" => {
+            "is in protected mode, which lets no other host in without a password: set requirepass or a user there"
+                .to_owned()
+        }
+        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => CLUSTER.to_owned(),
+        _ if said.contains("not allowed in cluster mode") => CLUSTER.to_owned(),
+        _ if said.contains("DB index is out of range") => {
+            "has no database with the number in --store: give a smaller one, or leave it out".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+const ENDED: &str = "has ended the connection";
+/// The beginning of the words about a limit of time.
+const NOT_IN_TIME: &str = "did not answer in time";
+
+fn is_handshake_end(reason: &str) -> bool {
+    reason.contains("handshake eof") || reason.contains("close_notify")
+}
+
+fn wrong_password(server: &RedisPeer) -> String {
+    let user = server.user();
+    if server.has_password {
+        format!(
+            "does not take this user with this password: check --username ({user:?}) and --password-file, ELECT_PASSWORD or the URL"
+        )
+    } else {
+        format!("does not take this user without a password ({user:?}): give --password-file or ELECT_PASSWORD")
+    }
+}
+
+const NO_ELECTION: &str = ", without which no election can be held: use a Redis of version 6 or newer";
+
+/// The command that a server does not have, or that a proxy or a hosted server forbids; it will not have it later either.
+fn missing_feature(code: &str, said: &str) -> Option<String> {
+    let lower = said.to_ascii_lowercase();
+    let is_unknown = code == "ERR"
+        && ["unknown command", "unknown subcommand", "unknown redis command"].iter().any(|words| lower.contains(words));
+    let is_forbidden = lower.contains("command not allowed") && !lower.contains("when used memory")
+        || lower.contains("not supported")
+        || lower.contains("unsupported command")
+        || lower.contains("this redis command is not allowed from script");
+    let is_missing = is_unknown || code == "NOTSUPPORTED" || matches!(code, "ERR" | "") && is_forbidden;
+    // The name is in quotes, as in: unknown command 'INFO', with args beginning with: …
+    let quoted = |quote: char| said.split(quote).nth(1).map(str::to_owned);
+    let name = quoted('\'').or_else(|| quoted('`')).or_else(|| quoted('"'));
+    let is_name = |name: &String| !name.is_empty() && name.len() <= 32 && name.chars().all(|c| c.is_ascii_graphic());
+    is_missing.then(|| match name.filter(is_name) {
+        Some(name) => format!("lacks the command {}{NO_ELECTION}", name.to_ascii_uppercase()),
+        None => format!("lacks a command ({said}){NO_ELECTION}"),
+    })
+}
+
+/// What to do about an error of the network.
+fn with_advice(reason: &str) -> String {
+    crate::store::connection::errors::with_network_advice(reason)
 }
 
 /// The cause of an error. A Redis 6 wraps the error of a script: `ERR Error running script (call to f_…): @user_script: 12:
@@ -100,9 +235,31 @@ mod tests {
 
     use super::*;
 
+    fn peer() -> RedisPeer {
+        RedisPeer { name: "redis:6379".to_owned(), user: None, has_password: false, tls: None }
+    }
+
+    #[test]
+    fn a_missing_command_is_final_and_named() {
+        for (answer, name) in [
+            ("ERR unknown command 'INFO', with args beginning with: ", "the command INFO"),
+            ("ERR unknown command `evalsha`, with args beginning with: `ab`, ", "the command EVALSHA"),
+            ("ERR unknown command 'WAIT'", "the command WAIT"),
+            ("ERR Error running script (call to f_7c): @user_script:1: ERR unknown command 'TIME'", "the command TIME"),
+            ("ERR This Redis command is not allowed from script", "a command"),
+            ("ERR command not supported", "a command"),
+            ("ERR unknown command '\u{1b}[2J'", "a command"),
+        ] {
+            let StoreError::Refused(said) = classified(format!("-{answer}\r\n").as_bytes()).error else {
+                panic!("{answer}")
+            };
+            assert!(said.contains(&format!("lacks {name}")) && !said.chars().any(crate::text::is_unsafe), "{said}");
+        }
+    }
+
     fn classified(answer: &[u8]) -> ClassifiedError {
         let Ok(Value::ServerError(error)) = redis::parse_redis_value(answer) else { panic!("no error: {answer:?}") };
-        classify("redis:6379", &RedisError::from(error))
+        classify(&peer(), &RedisError::from(error))
     }
 
     #[test]
@@ -159,8 +316,8 @@ mod tests {
 
     #[test]
     fn a_limit_is_named_and_not_taken_for_an_outage() {
-        for excess in [Excess::Size, Excess::Form] {
-            let trouble = classify("redis:6379", &RedisError::from(io::Error::from(excess)));
+        for excess in [Excess::Size, Excess::Form, Excess::Tls, Excess::Http] {
+            let trouble = classify(&peer(), &RedisError::from(io::Error::from(excess)));
             assert!(trouble.try_other_server);
             assert_eq!(trouble.error.to_string(), format!("redis:6379 {excess}"));
         }

@@ -25,8 +25,9 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::claim_release::ClaimRelease;
+use crate::store::claim_release::{ClaimRelease, until_settled};
 use crate::store::connection::attempt::within;
+use crate::store::connection::tls::warn_unverified;
 use crate::store::record_store::{self, Backend, RecordStore};
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
@@ -40,9 +41,16 @@ use session::{LuaScripts, Session};
 use settings::{RedisUrl, Settings};
 
 pub const KIND: StoreKind = StoreKind {
-    schemes: &["redis", "rediss", "redis+sentinel", "rediss+sentinel"],
+    schemes: &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+unix"],
     form: "redis://HOST:PORT/DB",
-    about: "a Redis, rediss:// for TLS; redis+sentinel://HOST:PORT,…/NAME asks Sentinels for the primary",
+    about: "a Redis, rediss:// for TLS; redis+sentinel://HOST:PORT,…/NAME asks Sentinels for the primary; redis+unix:///PATH",
+    port: Some(6379),
+    mistaken: &[
+        ("unix", "redis+unix"),
+        ("redis-socket", "redis+unix"),
+        ("redis-sentinel", "redis+sentinel"),
+        ("sentinel", "redis+sentinel"),
+    ],
     reach: "all hosts",
     check: |url| RedisUrl::parse(url).map(drop),
     show: |url| RedisUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
@@ -70,7 +78,9 @@ struct RedisClaim {
 }
 
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
-    Ok(opened(Settings::new(url, access)?, hints))
+    let settings = Settings::new(url, access)?;
+    warn_unverified(&url.to_string(), settings.tls.as_ref());
+    Ok(opened(settings, hints))
 }
 
 fn opened(settings: Settings, hints: Notifier) -> Box<dyn Store> {
@@ -85,10 +95,13 @@ fn release_claim(claim: serde_json::Value) -> Pin<Box<dyn Future<Output = Result
         let RedisClaim { settings, boundary, id, settled } =
             serde_json::from_value(claim).map_err(|error| misused(&error))?;
         let boundary: Boundary = boundary.parse().map_err(|error| misused(&error))?;
-        let scripts = LuaScripts::new();
+        let (scripts, mut link) = (LuaScripts::new(), Link::default());
         let key = settings.key(&boundary);
-        attempt(&settings, &mut Link::default(), async |server| {
-            session::release_for_dead(server, &scripts, &key, &id, settled.as_ref()).await
+        until_settled(async || {
+            attempt(&settings, &mut link, async |server| {
+                session::release_for_dead(server, &scripts, &key, &id, settled.as_ref()).await
+            })
+            .await
         })
         .await
     })
@@ -102,7 +115,8 @@ async fn attempt<T>(
     link: &mut Link,
     ask: impl AsyncFnOnce(&mut RedisServer) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let deadline = clock::now() + settings.request_timeout;
+    let limit = settings.limits.attempt;
+    let deadline = clock::now() + limit;
     let attempt = async {
         let mut server = link.take(settings).await?;
         server.deadline = deadline;
@@ -112,9 +126,9 @@ async fn attempt<T>(
         }
         answer
     };
-    within(settings.request_timeout, attempt)
-        .await
-        .unwrap_or_else(|| Err(StoreError::Unavailable("the server did not answer in time".to_owned())))
+    within(limit, attempt).await.unwrap_or_else(|| {
+        Err(StoreError::Unavailable(format!("{} {}", settings.route, settings.limits.too_slow_for_attempt(limit))))
+    })
 }
 
 impl Backend for Redis {

@@ -43,8 +43,25 @@ pub enum Excess {
     #[error("sends a larger answer than elect reads")]
     Size,
     /// Not the protocol.
-    #[error("does not speak the protocol of Redis")]
+    #[error("does not speak the protocol of Redis: another program listens there, so check host and port of --store")]
     Form,
+    /// An alert of TLS.
+    #[error("answers with TLS: write --store rediss://… for it")]
+    Tls,
+    /// An answer of HTTP.
+    #[error("is a web server (HTTP) and no Redis: check host and port of --store")]
+    Http,
+}
+
+impl Excess {
+    /// The protocol that begins with this byte, where it is none of Redis'.
+    fn of_first_byte(byte: u8) -> Excess {
+        match byte {
+            0x15 => Excess::Tls,
+            b'H' => Excess::Http,
+            _ => Excess::Form,
+        }
+    }
 }
 
 impl From<Excess> for io::Error {
@@ -201,7 +218,7 @@ impl ReplyScanner {
     /// The first byte of a value.
     fn begin(&mut self, kind: u8) -> Result<(), Excess> {
         if !b"+-:_#,($!=*~%|>".contains(&kind) {
-            return Err(Excess::Form);
+            return Err(Excess::of_first_byte(kind));
         }
         if self.open.is_empty() {
             self.single = 0;
@@ -485,8 +502,14 @@ mod tests {
 
     #[test]
     fn another_protocol_is_told_by_its_first_byte() {
-        for stream in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"\x15\x03\x01", b"$x\r\n", b"*\r\n"] {
-            assert_eq!(passed(stream, 1 << 14, &HintFlags::default()), Err(Excess::Form));
+        for (stream, excess) in [
+            (&b"HTTP/1.1 400 Bad Request\r\n"[..], Excess::Http),
+            (b"\x15\x03\x01", Excess::Tls),
+            (b"\x00\x00\x06\x04", Excess::Form),
+            (b"$x\r\n", Excess::Form),
+            (b"*\r\n", Excess::Form),
+        ] {
+            assert_eq!(passed(stream, 1 << 14, &HintFlags::default()), Err(excess));
         }
     }
 

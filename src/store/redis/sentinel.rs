@@ -17,11 +17,11 @@ use tracing::debug;
 use url::Host;
 
 use super::connection::open;
-use super::hint_flags::HintFlags;
 use super::server::login;
-use super::settings::Settings;
+use super::settings::{Place, Settings};
 use crate::host_port::ServerAddress;
 use crate::store::StoreError;
+use crate::store::connection::setup::Accepted;
 use elect_core::Time;
 
 /// The longest host that a Sentinel may name: that of a DNS name.
@@ -128,13 +128,13 @@ async fn ask(
     with_user: bool,
 ) -> Result<SentinelReply, StoreError> {
     let who = format!("the Sentinel {sentinel}");
-    let mut connection =
-        open(settings, sentinel, &who, login(settings, with_user), &Arc::new(HintFlags::default())).await?;
+    let (place, login, ear) = (Place::Address(sentinel.clone()), login(settings, with_user), Arc::default());
+    let mut connection = open(settings, &place, who.clone(), login, &ear, &Accepted::default()).await?;
     let mut questions = redis::Pipeline::new();
     questions.cmd("SENTINEL").arg("get-master-addr-by-name").arg(primary);
     questions.cmd("SENTINEL").arg("master").arg(primary);
     let answers = connection.client.send_packed_commands(&questions, 0, 2).await;
-    let failed = |error: RedisError| connection.classify(&who, &error).error;
+    let failed = |error: RedisError| connection.classify(&error).error;
     let answers = answers.map_err(failed)?;
     let mut answers = answers.into_iter();
     let known: Option<(String, u16)> = match answers.next() {
@@ -143,7 +143,9 @@ async fn ask(
         None => None,
     };
     let Some((host, port)) = known else {
-        return Err(StoreError::Refused(format!("{who} knows no primary named {primary:?}")));
+        return Err(StoreError::Refused(format!(
+            "{who} knows no primary named {primary:?}: give the name that SENTINEL masters lists, in --store redis+sentinel://HOST:PORT/NAME"
+        )));
     };
     let server = address(&host, port)
         .ok_or_else(|| StoreError::Unavailable(format!("{who} names a primary whose address cannot be used")))?;

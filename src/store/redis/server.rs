@@ -3,10 +3,10 @@
 //! A connection is never replaced within an attempt. All commands of one pipeline go over one connection, and a broken
 //! connection is followed by a new one with the next attempt, which is as often as the election asks.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, Value};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
@@ -14,10 +14,10 @@ use super::connection::{Connection, open};
 use super::errors::ClassifiedError;
 use super::hint_flags::HintFlags;
 use super::sentinel::{SentinelReply, Setbacks, ask_all};
-use super::settings::{Route, Settings};
-use crate::host_port::ServerAddress;
+use super::settings::{Place, Route, Settings};
 use crate::store::StoreError;
 use crate::store::connection::errors::excerpt;
+use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, ready_for_next};
 use elect_core::Time;
 use elect_keeper::clock;
 
@@ -32,13 +32,14 @@ const PIPELINE_KEYS_MAX: usize = 200;
 pub struct Link {
     /// `None`: to be connected to by the next attempt.
     pub server: Option<RedisServer>,
-    setbacks: Setbacks,
+    setup: ConnectionSetup<RedisServer>,
+    setbacks: Arc<Mutex<Setbacks>>,
 }
 
 pub struct RedisServer {
     connection: Connection,
     /// Of the primary.
-    pub address: ServerAddress,
+    pub address: Place,
     /// Nothing has happened since its last answer that speaks for another one.
     pub is_sound: bool,
     /// Of the present attempt.
@@ -74,9 +75,9 @@ impl LuaScript {
 }
 
 impl Link {
-    /// The connection of the attempt before, or a new one to the primary.
+    /// The connection of the attempt before, or a new one to the primary. Setting it up may take several attempts (T6).
     ///
-    /// Cancellation: may be dropped at any time.
+    /// Cancellation: may be dropped at any time; setting up goes on.
     ///
     /// # Errors
     ///
@@ -85,69 +86,94 @@ impl Link {
         if let Some(server) = self.server.take() {
             return Ok(server);
         }
-        match &settings.route {
-            Route::Direct(address) => RedisServer::connect(settings, address).await,
-            Route::Sentinels { sentinels, primary, auth } => {
-                self.follow_sentinels(settings, sentinels, primary, *auth).await
+        let (name, limits) = (settings.route.to_string(), settings.limits);
+        let setbacks = Arc::clone(&self.setbacks);
+        let begin = |accepted| {
+            let settings = settings.clone();
+            async move { connect(&settings, &setbacks, &accepted).await }
+        };
+        match self.setup.next(&name, &limits, limits.attempt, begin).await? {
+            (server, Readiness::ForThisAttempt) => Ok(server),
+            (server, Readiness::ForNextAttempt) => {
+                self.server = Some(server);
+                Err(ready_for_next(&name))
             }
         }
-    }
-
-    /// The first of the servers which the Sentinels name that is a working primary. A quarter of the attempt is left to Sentinels
-    /// that are slower than others, and to each server half of what is then left, the last one excepted.
-    async fn follow_sentinels(
-        &mut self,
-        settings: &Settings,
-        sentinels: &[ServerAddress],
-        primary: &str,
-        with_user: bool,
-    ) -> Result<RedisServer, StoreError> {
-        let (start, limit) = (Instant::now(), settings.request_timeout);
-        let soon = start + limit / 4;
-        let answers = ask_all(settings, sentinels, primary, with_user, soon, start + limit * 3 / 4).await?;
-        let order = self.setbacks.order(clock::now(), settings.renew_interval, &answers);
-        let mut failure = None;
-        for (number, answer) in order.iter().enumerate() {
-            let left = (start + limit).saturating_duration_since(Instant::now());
-            let share = if number + 1 == order.len() { left } else { left / 2 };
-            self.setbacks.begin(answer, clock::now());
-            let error = match connect_within(settings, answer, share).await {
-                Ok(server) => {
-                    self.setbacks.succeed(answer);
-                    return Ok(server);
-                }
-                Err(error) => error,
-            };
-            debug!(server = %answer.server, epoch = answer.epoch, "redis: {error}");
-            if !matches!(failure, Some(StoreError::Unavailable(_))) {
-                failure = Some(error);
-            }
-        }
-        Err(failure.unwrap_or_else(|| StoreError::Unavailable("the Sentinels name no primary".to_owned())))
     }
 }
 
-async fn connect_within(
+async fn connect(
     settings: &Settings,
-    answer: &SentinelReply,
-    limit: Duration,
+    setbacks: &Mutex<Setbacks>,
+    accepted: &Accepted,
 ) -> Result<RedisServer, StoreError> {
-    let connected = timeout_at(Instant::now() + limit, RedisServer::connect(settings, &answer.server)).await;
-    connected.unwrap_or_else(|_| {
-        let server = &answer.server;
-        Err(StoreError::Unavailable(format!("{server}, named by the Sentinels, did not answer in time")))
-    })
+    match &settings.route {
+        Route::Direct(place) => RedisServer::connect(settings, place, accepted).await,
+        Route::Sentinels { sentinels, primary, auth } => {
+            let (start, limits) = (Instant::now(), settings.limits);
+            // A quarter of an attempt is left to Sentinels that are slower than others.
+            let soon = start + limits.attempt / 4;
+            let answers = ask_all(settings, sentinels, primary, *auth, soon, start + limits.setup).await?;
+            follow(settings, setbacks, &answers, accepted).await
+        }
+    }
+}
+
+/// The first of the servers which the Sentinels name that is a working primary. Each has half of an attempt before the next one is
+/// tried beside it.
+async fn follow(
+    settings: &Settings,
+    setbacks: &Mutex<Setbacks>,
+    answers: &[SentinelReply],
+    accepted: &Accepted,
+) -> Result<RedisServer, StoreError> {
+    let setbacks = || setbacks.lock().unwrap_or_else(PoisonError::into_inner);
+    let order = setbacks().order(clock::now(), settings.renew_interval, answers);
+    let (mut left, mut dials, mut failure) = (order.into_iter(), JoinSet::new(), None);
+    loop {
+        if let Some(answer) = left.next() {
+            setbacks().begin(&answer, clock::now());
+            let (settings, accepted) = (settings.clone(), accepted.clone());
+            dials.spawn(async move {
+                let server = RedisServer::connect(&settings, &Place::Address(answer.server.clone()), &accepted).await;
+                (answer, server)
+            });
+        }
+        let next = async {
+            if left.len() == 0 {
+                return dials.join_next().await;
+            }
+            timeout_at(Instant::now() + settings.limits.attempt / 2, dials.join_next()).await.unwrap_or(None)
+        };
+        match next.await {
+            Some(Ok((answer, Ok(server)))) => {
+                setbacks().succeed(&answer);
+                return Ok(server);
+            }
+            Some(Ok((answer, Err(error)))) => {
+                debug!(server = %answer.server, epoch = answer.epoch, "redis: {error}");
+                if !matches!(failure, Some(StoreError::Unavailable(_))) {
+                    failure = Some(error);
+                }
+            }
+            // It is slow: the next one is tried beside it. A task that panicked has reported it.
+            None | Some(Err(_)) => {}
+        }
+        if left.len() == 0 && dials.is_empty() {
+            return Err(failure.unwrap_or_else(|| StoreError::Unavailable("the Sentinels name no primary".to_owned())));
+        }
+    }
 }
 
 impl RedisServer {
     /// A primary, with every doubt about it removed that can be removed by asking.
-    async fn connect(settings: &Settings, address: &ServerAddress) -> Result<RedisServer, StoreError> {
+    async fn connect(settings: &Settings, place: &Place, accepted: &Accepted) -> Result<RedisServer, StoreError> {
         let ear = Arc::new(HintFlags::default());
         let login = login(settings, true).set_db(settings.db).set_protocol(ProtocolVersion::RESP3);
-        let connection = open(settings, address, &address.to_string(), login, &ear).await?;
+        let connection = open(settings, place, place.to_string(), login, &ear, accepted).await?;
         let mut server = RedisServer {
             connection,
-            address: address.clone(),
+            address: place.clone(),
             is_sound: true,
             deadline: Time::NEVER,
             ear,
@@ -305,7 +331,7 @@ impl RedisServer {
     }
 
     fn judge(&mut self, error: &RedisError) -> StoreError {
-        let ClassifiedError { error, try_other_server } = self.connection.classify(&self.address.to_string(), error);
+        let ClassifiedError { error, try_other_server } = self.connection.classify(error);
         self.is_sound &= !try_other_server;
         error
     }

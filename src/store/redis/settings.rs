@@ -1,8 +1,11 @@
 //! The settings of a Redis connection, from URL and flags.
 //!
 //! `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]` as hosting providers write it into `$REDIS_URL`; with Sentinel
-//! `redis+sentinel://HOST[:PORT],…/PRIMARY[/DB]`. User and password of the flags come before those of the URL.
+//! `redis+sentinel://HOST[:PORT],…/PRIMARY[/DB]`, and at a socket file `redis+unix://[USER[:PASSWORD]@]/PATH[?db=DB]`. User and password
+//! of the flags come before those of the URL.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -11,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::quorum::Replicas;
 use crate::host_port::{ServerAddress, split_port};
 use crate::store::connection::credentials::{missing_password, non_empty, split_password, split_user};
+use crate::store::connection::setup::TimeLimits;
 use crate::store::connection::tls::TlsSettings;
+use crate::store::connection::url_options::ForeignOptions;
 use crate::store::url::StoreUrl;
 use crate::store::{Access, Password, StoreError};
 use elect_core::boundary::Boundary;
@@ -21,8 +26,7 @@ const DEFAULT_SENTINEL_PORT: u16 = 26379;
 /// Largest number of replicas that may be required.
 const REPLICAS_MAX: u64 = 1000;
 const DEFAULT_PREFIX: &str = "elect:";
-const OPTIONS: &str =
-    "the options are replicas=all, replicas=majority, replicas=N, replicas-was=M, prefix=TEXT and sentinel-auth=1";
+const OPTIONS: &str = "the options are replicas=all, replicas=majority, replicas=N, replicas-was=M, prefix=TEXT, db=N and sentinel-auth=1";
 
 /// Everything that is needed to reach a Redis; it also travels in claims.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +43,7 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     pub username: Option<String>,
     pub password: Option<Password>,
-    /// How long one attempt may take, all its calls together.
-    pub request_timeout: Duration,
+    pub limits: TimeLimits,
     /// How long a Sentinel's answer that was of no use stays behind the others.
     pub renew_interval: Duration,
 }
@@ -48,8 +51,8 @@ pub struct Settings {
 /// How the primary is found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Route {
-    /// It is the one at this address.
-    Direct(ServerAddress),
+    /// It is the one at this place.
+    Direct(Place),
     /// These know.
     Sentinels {
         /// At least one.
@@ -61,6 +64,32 @@ pub enum Route {
     },
 }
 
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Route::Direct(place) => place.fmt(f),
+            Route::Sentinels { primary, .. } => write!(f, "the primary {primary:?} of the Sentinels"),
+        }
+    }
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    Address(ServerAddress),
+    /// A socket file of this host.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Address(address) => address.fmt(f),
+            Place::Socket(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// The settings in a URL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RedisUrl {
@@ -70,8 +99,38 @@ pub struct RedisUrl {
     replicas: Replicas,
     replicas_was: Option<u64>,
     encrypted: bool,
+    foreign: ForeignOptions,
     username: Option<String>,
     password: Option<Password>,
+}
+
+/// The kind of route that a scheme asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RouteKind {
+    Direct,
+    Sentinels,
+    Socket,
+}
+
+impl RouteKind {
+    fn of(scheme: &str) -> RouteKind {
+        match scheme.split_once('+') {
+            Some((_, "sentinel")) => RouteKind::Sentinels,
+            Some(_) => RouteKind::Socket,
+            None => RouteKind::Direct,
+        }
+    }
+
+    fn form(self) -> String {
+        match self {
+            RouteKind::Sentinels => {
+                "write it as redis+sentinel://HOST:PORT,HOST:PORT/NAME, where NAME is how the Sentinels call the primary"
+            }
+            RouteKind::Socket => "write it as redis+unix:///PATH, with the absolute path of the socket file",
+            RouteKind::Direct => "write it as redis://HOST:PORT/DB, or redis: for the one at 127.0.0.1:6379",
+        }
+        .to_owned()
+    }
 }
 
 impl RedisUrl {
@@ -81,10 +140,10 @@ impl RedisUrl {
     ///
     /// Says what is not understood; never repeats what may be a password.
     pub fn parse(url: &StoreUrl<'_>) -> Result<RedisUrl, String> {
-        let (encrypted, sentinel) = (url.scheme.starts_with("rediss"), url.scheme.ends_with("+sentinel"));
+        let (encrypted, kind) = (url.scheme.starts_with("rediss"), RouteKind::of(url.scheme));
         let rest = match url.rest {
             "" => "",
-            rest => rest.strip_prefix("//").ok_or_else(|| form(sentinel))?,
+            rest => rest.strip_prefix("//").ok_or_else(|| kind.form())?,
         };
         if rest.contains('#') {
             return Err("a # in a password is written %23".to_owned());
@@ -93,28 +152,18 @@ impl RedisUrl {
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, hosts) = split_user(authority);
         let (username, password) = user.map_or(Ok((None, None)), credentials)?;
-        let options = options(query, sentinel)?;
-        let (route, db) = if sentinel {
-            let hosts = hosts.split(',').filter(|host| !host.is_empty());
-            let sentinels = hosts
-                .map(|host| address(host, DEFAULT_SENTINEL_PORT))
-                .collect::<Result<Vec<ServerAddress>, String>>()?;
-            let (primary, db) = path.split_once('/').unwrap_or((path, ""));
-            let primary = decoded(primary)?;
-            // No primary has such a name, but misplaced credentials look like one, and the name is shown.
-            if sentinels.is_empty() || primary.is_empty() || primary.contains('@') {
-                return Err(form(sentinel));
+        let options = options(query, kind)?;
+        let (route, db) = match kind {
+            RouteKind::Sentinels => sentinels(hosts, path, options.sentinel_auth)?,
+            RouteKind::Socket => (socket(hosts, path)?, ""),
+            RouteKind::Direct => {
+                let host = if hosts.is_empty() { "127.0.0.1" } else { hosts };
+                (Route::Direct(Place::Address(address(host, DEFAULT_PORT)?)), path)
             }
-            (Route::Sentinels { sentinels, primary, auth: options.sentinel_auth }, db)
-        } else {
-            let host = if hosts.is_empty() { "127.0.0.1" } else { hosts };
-            (Route::Direct(address(host, DEFAULT_PORT)?), path)
         };
         let db = match db.trim_end_matches('/') {
-            "" => 0,
-            number => {
-                number.parse::<u16>().map_err(|_| "what follows the host is the number of a database".to_owned())?
-            }
+            "" => options.db,
+            number => database(number).map_err(|what| format!("what follows the host is {what}"))?,
         };
         Ok(RedisUrl {
             route,
@@ -123,6 +172,7 @@ impl RedisUrl {
             replicas: options.replicas,
             replicas_was: options.replicas_was,
             encrypted,
+            foreign: options.foreign,
             username,
             password,
         })
@@ -133,7 +183,9 @@ impl RedisUrl {
         let scheme = if self.encrypted { "rediss" } else { "redis" };
         let db = if self.db == 0 { String::new() } else { format!("/{}", self.db) };
         match &self.route {
-            Route::Direct(address) => format!("{scheme}://{address}{db}"),
+            Route::Direct(Place::Address(address)) => format!("{scheme}://{address}{db}"),
+            Route::Direct(Place::Socket(path)) if self.db == 0 => format!("{scheme}+unix://{}", path.display()),
+            Route::Direct(Place::Socket(path)) => format!("{scheme}+unix://{}?db={}", path.display(), self.db),
             Route::Sentinels { sentinels, primary, .. } => {
                 let sentinels: Vec<String> = sentinels.iter().map(ServerAddress::to_string).collect();
                 format!("{scheme}+sentinel://{}/{primary}{db}", sentinels.join(","))
@@ -142,13 +194,30 @@ impl RedisUrl {
     }
 }
 
-fn form(sentinel: bool) -> String {
-    if sentinel {
-        "write it as redis+sentinel://HOST:PORT,HOST:PORT/NAME, where NAME is how the Sentinels call the primary"
-            .to_owned()
-    } else {
-        "write it as redis://HOST:PORT/DB, or redis: for the one at 127.0.0.1:6379".to_owned()
+fn sentinels<'a>(hosts: &str, path: &'a str, auth: bool) -> Result<(Route, &'a str), String> {
+    let hosts = hosts.split(',').filter(|host| !host.is_empty());
+    let sentinels =
+        hosts.map(|host| address(host, DEFAULT_SENTINEL_PORT)).collect::<Result<Vec<ServerAddress>, String>>()?;
+    let (primary, db) = path.split_once('/').unwrap_or((path, ""));
+    let primary = decoded(primary)?;
+    // No primary has such a name, but misplaced credentials look like one, and the name is shown.
+    if sentinels.is_empty() || primary.is_empty() || primary.contains('@') {
+        return Err(RouteKind::Sentinels.form());
     }
+    Ok((Route::Sentinels { sentinels, primary, auth }, db))
+}
+
+fn socket(host: &str, path: &str) -> Result<Route, String> {
+    // A path with an @ may be a password with a slash, and paths are shown.
+    let path = decoded(path)?;
+    if !host.is_empty() || path.trim_matches('/').is_empty() || path.contains(['@', '\0']) {
+        return Err(RouteKind::Socket.form());
+    }
+    Ok(Route::Direct(Place::Socket(PathBuf::from(format!("/{path}")))))
+}
+
+fn database(number: &str) -> Result<u16, &'static str> {
+    number.parse::<u16>().map_err(|_| "the number of a database")
 }
 
 fn decoded(text: &str) -> Result<String, String> {
@@ -165,7 +234,10 @@ fn credentials(text: &str) -> Result<(Option<String>, Option<Password>), String>
 /// `host`, `host:port` or `[v6]:port` with the port that is usual if there is none.
 fn address(text: &str, usual_port: u16) -> Result<ServerAddress, String> {
     // Not repeated: it may be a password.
-    let wrong = || "one of the hosts is no HOST:PORT (what is special in a password has to be %-encoded)".to_owned();
+    let wrong = || {
+        "one of the hosts is no HOST:PORT with a port of at most 65535 (what is special in a password has to be %-encoded)"
+            .to_owned()
+    };
     if split_port(text).ok_or_else(wrong)?.0.contains(',') {
         return Err("of hosts there is one, but for redis+sentinel://".to_owned());
     }
@@ -176,15 +248,19 @@ struct Options {
     replicas: Replicas,
     replicas_was: Option<u64>,
     prefix: String,
+    db: u16,
     sentinel_auth: bool,
+    foreign: ForeignOptions,
 }
 
-fn options(query: &str, sentinel: bool) -> Result<Options, String> {
+fn options(query: &str, kind: RouteKind) -> Result<Options, String> {
     let mut options = Options {
         replicas: Replicas::All,
         replicas_was: None,
         prefix: DEFAULT_PREFIX.to_owned(),
+        db: 0,
         sentinel_auth: false,
+        foreign: ForeignOptions::default(),
     };
     let number = |name: &str, value: &str| match value.parse::<u64>() {
         Ok(number) if number <= REPLICAS_MAX => Ok(number),
@@ -205,7 +281,11 @@ fn options(query: &str, sentinel: bool) -> Result<Options, String> {
                     return Err("prefix= takes a text without control characters".to_owned());
                 }
             }
-            "sentinel-auth" if sentinel && matches!(value, "1" | "0") => options.sentinel_auth = value == "1",
+            "db" => options.db = database(value).map_err(|what| format!("db= takes {what}"))?,
+            "sentinel-auth" if kind == RouteKind::Sentinels && matches!(value, "1" | "0") => {
+                options.sentinel_auth = value == "1";
+            }
+            _ if options.foreign.take(name, value)? => {}
             // Dropped in silence, a misspelt one would be missed when it is needed.
             _ => return Err(format!("an option after the ? is not known: {OPTIONS}")),
         }
@@ -222,10 +302,15 @@ impl Settings {
     pub fn new(url: &StoreUrl<'_>, access: &Access) -> Result<Settings, StoreError> {
         let target = RedisUrl::parse(url).map_err(StoreError::Misused)?;
         if !target.encrypted
-            && let Some(flag) = access.first_tls_flag()
+            && let Some(flag) = access.first_tls_flag().or(target.foreign.first_about_tls())
         {
-            return Err(StoreError::Misused(format!("{flag} needs an encrypted connection: write --store rediss://…")));
+            let way_out = match &target.route {
+                Route::Direct(Place::Socket(_)) => "a socket file has none: leave it out",
+                Route::Direct(Place::Address(_)) | Route::Sentinels { .. } => "write --store rediss://…",
+            };
+            return Err(StoreError::Misused(format!("{flag} needs an encrypted connection: {way_out}")));
         }
+        target.foreign.log_ignored();
         let username = access.username.clone().or(target.username);
         let password = access.password.clone().or(target.password);
         if let (Some(name), None) = (&username, &password) {
@@ -237,10 +322,10 @@ impl Settings {
             prefix: target.prefix,
             replicas: target.replicas,
             replicas_was: target.replicas_was,
-            tls: if target.encrypted { Some(TlsSettings::from_flags(access)?) } else { None },
+            tls: if target.encrypted { Some(target.foreign.tls(access)?) } else { None },
             username,
             password,
-            request_timeout: access.request_timeout,
+            limits: TimeLimits::new(access),
             renew_interval: access.renew_interval,
         })
     }
@@ -307,6 +392,30 @@ mod tests {
     }
 
     #[test]
+    fn options_of_other_programs_are_mapped_or_ignored() {
+        let read = plain("rediss://:key@h:1?ssl_cert_reqs=CERT_NONE&socket_timeout=5&protocol=3&db=2");
+        assert!(read.tls.expect("encrypted").skip_verify);
+        assert_eq!(read.db, 2);
+        assert_eq!(plain("redis://h/3?db=2&family=0").db, 3, "as redis-py takes it");
+        let files = plain("rediss://h?ssl_ca_certs=/ca&ssl_certfile=/cert&ssl_keyfile=/key").tls.expect("encrypted");
+        assert_eq!((files.ca, files.identity), (Some("/ca".into()), Some(("/cert".into(), "/key".into()))));
+        let skip = Access { tls_skip_verify: true, ..Access::default() };
+        assert!(settings("rediss://h", &skip).expect("it makes sense").tls.expect("encrypted").skip_verify);
+        assert!(settings("redis://h", &skip).expect_err("in the clear").contains("--tls-skip-verify"));
+    }
+
+    #[test]
+    fn a_socket_file_is_named_by_its_path() {
+        let read = plain("redis+unix://u:p%40ss@/run/redis%20a.sock?db=4");
+        assert_eq!(read.route, Route::Direct(Place::Socket("/run/redis a.sock".into())));
+        assert_eq!((read.db, read.username.as_deref(), read.tls), (4, Some("u"), None));
+        assert_eq!(StoreUrl::parse("redis+unix:///s?db=4").expect("known").to_string(), "redis+unix:///s?db=4");
+        assert_eq!(StoreUrl::parse("redis+unix://u:pw@/s").expect("known").to_string(), "redis+unix:///s");
+        let ca = Access { tls_ca: Some("/ca".into()), ..Access::default() };
+        assert!(settings("redis+unix:///s", &ca).expect_err("in the clear").contains("socket file"));
+    }
+
+    #[test]
     fn sentinels_are_named_with_their_primary() {
         let read = plain("redis+sentinel://me:pw@h1,h2:5/mymaster/3?sentinel-auth=1");
         let Route::Sentinels { sentinels, primary, auth } = read.route else { panic!("they are named") };
@@ -340,6 +449,12 @@ mod tests {
             ("redis://h/db", "number of a database"),
             ("redis://h/99999", "number of a database"),
             ("redis://h?replica=1", "replicas=all"),
+            ("redis://h:99999", "at most 65535"),
+            ("redis://h?db=x", "db= takes the number of a database"),
+            ("redis://h?ssl_cert_reqs=none", "ssl_cert_reqs=none needs an encrypted connection"),
+            ("redis+unix://run/redis.sock", "absolute path"),
+            ("redis+unix:", "absolute path"),
+            ("redis+unix://u:hun/ter2@/run/redis.sock", "absolute path"),
             ("redis://h?replicas=some", "takes a number, all or majority"),
             ("redis://h?replicas=1001", "at most 1000"),
             ("redis://h?replicas-was=all", "replicas-was= takes a number"),

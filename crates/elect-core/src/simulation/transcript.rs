@@ -94,6 +94,7 @@ fn answered(clock: Clock, answer: &Answer) -> String {
             format!("waiting, ask again after {again:.3?}")
         }
         Answer::Campaign(Campaigned::Refused) => "refused".into(),
+        Answer::Campaign(Campaigned::Connecting) => "connecting".into(),
         Answer::Renew(Renewed::Credited { sent, ttl }) => {
             let ttl = ttl.map_or_else(|| "no end".into(), |ttl| format!("{ttl:?}"));
             format!("credited: {ttl} from {}", at(clock, *sent))

@@ -100,7 +100,9 @@ impl Simulation {
                     wait_check.undecided = Some(now);
                 }
                 Campaigned::Waiting { .. } => wait_check.hear(now, AnswerKind::NotYou),
-                Campaigned::Refused | Campaigned::Failed => wait_check.hear(now, AnswerKind::Nothing),
+                Campaigned::Refused | Campaigned::Failed | Campaigned::Connecting => {
+                    wait_check.hear(now, AnswerKind::Nothing)
+                }
                 Campaigned::Won(_) => {}
             },
             // A verification runs to its end, whatever the wait limit.

@@ -93,6 +93,13 @@ impl Campaigning {
                 let rest = again.unwrap_or(context.timing.renew()).min(context.timing.renew());
                 self.ask_at = if self.hinted { now } else { now + rest };
             }
+            // T6: the next attempt goes on with the same connection. With --no-wait connecting does not count as the one attempt.
+            Campaigned::Connecting => {
+                if context.policy.campaign_limit != CampaignLimit::For(Duration::ZERO) {
+                    self.failure = Some(CampaignFailure::StoreUnavailable);
+                }
+                self.ask_at = now + context.backoff();
+            }
             Campaigned::Refused if !context.store_answered => return Step::Go(Transition::Exit(Outcome::Refused)),
             Campaigned::Refused | Campaigned::Failed => {
                 // The backoff doubles, but never beyond the interval at which a waiter asks anyway.

@@ -125,6 +125,38 @@ fn whoever_waits_for_so_long_waits_no_longer_for_what_is_not_settled() {
     scene.ends_not_elected(&actions);
 }
 
+/// T6: connecting takes as many attempts as it needs, and is no answer.
+#[test]
+fn with_no_wait_connecting_does_not_count_as_the_one_attempt() {
+    let connecting = || {
+        let (mut scene, mut now) = (waiting(ms(0)), at(0));
+        for _ in 0..5 {
+            let asked = scene.asks(now);
+            assert_eq!(scene.answered(now, asked, Answer::Campaign(Campaigned::Connecting)), []);
+            assert_eq!(scene.candidate.phase(), Phase::Campaigning);
+            now = scene.candidate.wake_at();
+        }
+        scene
+    };
+    let mut scene = connecting();
+    let actions = scene.stands_with(BEHIND);
+    scene.ends_not_elected(&actions);
+    let mut scene = connecting();
+    let actions = scene.stands_with(FAILED);
+    scene.ends_unavailable(&actions);
+    // The first answer is a refusal: it is final.
+    let mut scene = connecting();
+    let actions = scene.stands_with(Answer::Campaign(Campaigned::Refused));
+    assert_eq!(actions.last(), Some(&Action::End(Outcome::Refused)), "{actions:?}");
+}
+
+#[test]
+fn a_bounded_wait_ends_unavailable_if_connecting_takes_longer() {
+    let mut scene = waiting(Duration::from_secs(5));
+    let actions = scene.stands_with(Answer::Campaign(Campaigned::Connecting));
+    scene.ends_unavailable(&actions);
+}
+
 #[test]
 fn with_no_wait_a_first_attempt_that_fails_is_the_end_as_well() {
     let mut scene = waiting(ms(0));

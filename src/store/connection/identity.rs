@@ -1,0 +1,58 @@
+//! The certificate of elect itself and its key, checked before they are shown.
+
+use std::path::Path;
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+
+use super::tls::{TlsSettings, read_pem};
+use super::verification::{certificates, unusable};
+use crate::store::StoreError;
+
+/// A certificate with its chain, and the key.
+pub type OwnCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// Reads both, and checks that they belong together: a server says hardly anything about a pair that does not.
+///
+/// # Errors
+///
+/// A file cannot be read or holds something else, or the two belong to different pairs.
+pub fn identity(tls: &TlsSettings) -> Result<Option<OwnCertificate>, StoreError> {
+    let Some((cert, key)) = &tls.identity else { return Ok(None) };
+    let chain = certificates(cert).map_err(|error| hinted(error, cert, "--tls-cert"))?;
+    let private = PrivateKeyDer::from_pem_slice(&read_pem(key)?)
+        .map_err(|_| hinted(unusable(key, "no private key in PEM without a passphrase"), key, "--tls-key"))?;
+    match CertifiedKey::from_der(chain.clone(), private.clone_key(), &ring::default_provider()) {
+        Ok(_) => Ok(Some((chain, private))),
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(StoreError::Refused(format!(
+            "{} is not the key of the certificate {}: give --tls-cert and --tls-key of one pair",
+            key.display(),
+            cert.display()
+        ))),
+        Err(error) => {
+            Err(unusable(key, &format!("elect cannot use this key ({error}): it takes P-256, P-384, Ed25519 and RSA")))
+        }
+    }
+}
+
+/// The error, with a hint where the file holds what belongs into the other flag.
+fn hinted(error: StoreError, path: &Path, flag: &str) -> StoreError {
+    let text = read_pem(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let (other, is_other) = match flag {
+        "--tls-cert" => ("--tls-key", text.contains("PRIVATE KEY-----")),
+        _ => ("--tls-cert", text.contains("BEGIN CERTIFICATE-----")),
+    };
+    match error {
+        StoreError::Refused(message) if is_other => {
+            StoreError::Refused(format!("{message}; {flag} and {other} may be swapped"))
+        }
+        StoreError::Refused(message) => StoreError::Refused(format!("{message} ({flag})")),
+        same @ (StoreError::Unavailable(_)
+        | StoreError::Connecting(_)
+        | StoreError::Obstacle(_)
+        | StoreError::Misused(_)) => same,
+    }
+}
