@@ -166,16 +166,7 @@ impl Config {
             return Err(ConfigError::NoCommand(boundary));
         }
         let (follower, hooks) = (follower(&flags.following)?, hooks(&flags.hooks)?);
-        for (flag, text) in
-            [("--name", flags.name.as_deref()), ("--advertise", flags.advertise.as_ref().map(|to| to.host.as_str()))]
-        {
-            if text.is_some_and(str::is_empty) {
-                return Err(ConfigError::EmptyName { flag });
-            }
-            if text.is_some_and(|text| !is_valid_name(text)) {
-                return Err(ConfigError::Name { flag });
-            }
-        }
+        check_names(&flags)?;
         let inside = process_context.inside.iter().map(|outer| outer.len() + "\n".len()).sum();
         if inside > INSIDE_BYTES_MAX {
             let advice = "too many commands of elect's are inside each other";
@@ -238,6 +229,20 @@ impl Config {
             inside: process_context.inside.clone(),
         })
     }
+}
+
+/// Fails if name or address cannot be shown to people.
+fn check_names(flags: &RunFlags) -> Result<(), ConfigError> {
+    let host = flags.advertise.as_ref().map(|to| to.host.as_str());
+    for (flag, text) in [("--name", flags.name.as_deref()), ("--advertise", host)] {
+        if text.is_some_and(str::is_empty) {
+            return Err(ConfigError::EmptyName { flag });
+        }
+        if text.is_some_and(|text| !is_valid_name(text)) {
+            return Err(ConfigError::Name { flag });
+        }
+    }
+    Ok(())
 }
 
 /// Whether there is anything that a candidate without a leader command could be for.

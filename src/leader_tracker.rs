@@ -130,7 +130,7 @@ pub mod tests {
             since: None,
             ttl: None,
             lease_left: None,
-            etcd: None,
+            store_key: None,
         };
         Observation { leader: Some(leader), ..Observation::default() }
     }

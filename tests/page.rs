@@ -175,7 +175,7 @@ fn two_hundred_candidates_and_fifty_changes_are_texts() {
     status["candidates"] = (0..200).map(|n| json!({"id": n.to_string(), "name": name(n)})).collect();
     let leader = |n: usize| json!({"id": n.to_string(), "name": name(n % 20), "host": name(n), "port": null, "address": null, "term": n});
     let change = |n: usize| {
-        let leader = if n % 2 == 0 { leader(n) } else { Value::Null };
+        let leader = if n.is_multiple_of(2) { leader(n) } else { Value::Null };
         json!({"at": "2026-11-28T17:00:05.123Z", "age_ms": (50 - n) * 1000, "event": "leader", "leader": leader})
     };
     status["changes"] = (0..50).map(change).collect();

@@ -52,7 +52,7 @@ fn program(sandbox: &Sandbox) -> PathBuf {
 }
 
 /// A mount namespace in which everything but one directory is read-only, and which has no /tmp, as in a pod of
-/// OpenShift; then a user without a name, in the group of root and in that of the volume.
+/// `OpenShift`; then a user without a name, in the group of root and in that of the volume.
 fn pod(sandbox: &Sandbox, volume: &Path) -> Vec<String> {
     let script = r#"set -e
         volume=$1; shift
@@ -99,7 +99,7 @@ fn a_command_that_changes_its_user_controls_its_candidate_through_a_group() {
     let binary = program(&sandbox).display().to_string();
     let shared = sandbox.path().join("shared");
     directory(&shared, 0, GROUP, 0o2770);
-    let script = format!("exec setpriv --reuid {MEMBER} --regid {GROUP} --clear-groups -- sh -c '{}'", CONTROLS);
+    let script = format!("exec setpriv --reuid {MEMBER} --regid {GROUP} --clear-groups -- sh -c '{CONTROLS}'");
     let run = |named: bool| {
         let elect = ElectCmd::new(&sandbox).binary(Path::new(&binary)).variable("PROGRAM", &binary);
         let elect = if named { elect.flag("--runtime-dir", &shared.display().to_string()) } else { elect };

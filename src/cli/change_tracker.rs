@@ -229,7 +229,7 @@ mod tests {
             since: None,
             ttl: None,
             lease_left: None,
-            etcd: None,
+            store_key: None,
         }
     }
 

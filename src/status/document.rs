@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::changes::ChangeEntry;
 use crate::host_port::joined;
-use crate::store::{EtcdKey, Leader, Observation};
+use crate::store::{Leader, Observation, StoreKey};
 use elect_core::boundary::Boundary;
 
 /// One boundary.
@@ -144,7 +144,7 @@ pub(super) fn leader_document(leader: &Leader) -> LeaderDocument<'_> {
         since: leader.since.and_then(rfc3339),
         ttl_ms: leader.ttl.map(millis),
         lease_left_ms: leader.lease_left.map(millis),
-        etcd: leader.etcd.as_ref().map(|EtcdKey { key, lease }| EtcdDocument { key, lease }),
+        etcd: leader.store_key.as_ref().map(|StoreKey { key, lease }| EtcdDocument { key, lease }),
     }
 }
 

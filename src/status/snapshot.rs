@@ -129,7 +129,7 @@ impl StatusSnapshot {
             since: Some(since),
             ttl: None,
             lease_left: None,
-            etcd: None,
+            store_key: None,
         };
         self.observation = Observation { leader: Some(leader), ..Observation::default() };
         self.observed_at = now;
@@ -267,7 +267,7 @@ impl StatusSnapshot {
             if let (Some(leader), Some(seen)) = (&mut observation.leader, &waiting.leader)
                 && leader.id == seen.id
             {
-                leader.etcd = leader.etcd.take().or_else(|| seen.etcd.clone());
+                leader.store_key = leader.store_key.take().or_else(|| seen.store_key.clone());
             }
         }
         if let Some(leader) = &mut observation.leader {
@@ -391,7 +391,7 @@ pub(crate) mod tests {
             since: None,
             ttl: Some(10 * SECOND),
             lease_left: Some(8 * SECOND),
-            etcd: None,
+            store_key: None,
         };
         Observation { leader: Some(leader), ..Observation::default() }
     }

@@ -55,7 +55,7 @@ pub fn any_candidate() -> Leader {
         since: None,
         ttl: None,
         lease_left: None,
-        etcd: None,
+        store_key: None,
     }
 }
 

@@ -5,7 +5,9 @@
 
 use async_trait::async_trait;
 
-use super::{CampaignResult, Candidacy, Detail, EtcdKey, Leader, Listing, Observation, RenewResult, Store, StoreError};
+use super::{
+    CampaignResult, Candidacy, Detail, Leader, Listing, Observation, RenewResult, Store, StoreError, StoreKey,
+};
 use elect_core::boundary::Boundary;
 use elect_core::limits::{self, BOUNDARIES_MAX, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
 use elect_keeper::Claim;
@@ -87,7 +89,7 @@ impl Observation {
 
 impl Leader {
     fn bounded(self) -> Leader {
-        let Leader { id, name, host, port, term, since, ttl, lease_left, etcd } = self;
+        let Leader { id, name, host, port, term, since, ttl, lease_left, store_key } = self;
         Leader {
             id: limits::cut(id, FOREIGN_ID_BYTES_MAX),
             name: limits::cut_name(name),
@@ -97,7 +99,8 @@ impl Leader {
             since,
             ttl: ttl.map(|ttl| ttl.min(limits::TTL_MAX)),
             lease_left: lease_left.map(|left| left.min(limits::TTL_MAX)),
-            etcd: etcd.map(|EtcdKey { key, lease }| EtcdKey { key: limits::cut(key, TEXT_BYTES_MAX), lease }),
+            store_key: store_key
+                .map(|StoreKey { key, lease }| StoreKey { key: limits::cut(key, TEXT_BYTES_MAX), lease }),
         }
     }
 }
@@ -193,7 +196,7 @@ mod tests {
                 since: Some(u64::MAX),
                 ttl: Some(Duration::MAX),
                 lease_left: Some(Duration::MAX),
-                etcd: Some(EtcdKey { key: text(), lease: "1f".to_owned() }),
+                store_key: Some(StoreKey { key: text(), lease: "1f".to_owned() }),
             };
             let short = || self.text.chars().take(300).collect::<String>();
             Observation {

@@ -45,7 +45,7 @@ use elect_core::{Term, Time};
 use elect_keeper::Claim;
 
 pub use access::{Access, Password};
-pub use record::{EtcdKey, Leader, Observation};
+pub use record::{Leader, Observation, StoreKey};
 
 /// The identity of a candidate, as a record shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

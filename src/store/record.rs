@@ -80,7 +80,7 @@ impl Record {
             since: Some(self.since),
             ttl: self.ttl.map(Duration::from_millis),
             lease_left: None,
-            etcd: None,
+            store_key: None,
         }
     }
 }
@@ -104,15 +104,15 @@ pub struct Leader {
     pub ttl: Option<Duration>,
     /// The rest of the lease, if the store can tell.
     pub lease_left: Option<Duration>,
-    /// Its key and lease, in an etcd.
-    pub etcd: Option<EtcdKey>,
+    /// Its place, in a store whose places other programs can find.
+    pub store_key: Option<StoreKey>,
 }
 
-/// The place of a candidate in an etcd, by which other programs find it.
+/// The place of a candidate in its store, by which other programs find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EtcdKey {
+pub struct StoreKey {
     pub key: String,
-    /// In hexadecimal digits, as etcdctl shows it: the number may be larger than JSON's.
+    /// In hexadecimal digits, as the tools of the store show it: the number may be larger than JSON's.
     pub lease: String,
 }
 

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use elect_core::Time;
+use elect_keeper::clock;
 
 #[derive(Debug)]
 pub struct SlowLink {
@@ -58,21 +61,21 @@ impl Drop for SlowLink {
 fn carry(client: TcpStream, target: &str, round_trip: Duration) {
     let Ok(server) = TcpStream::connect(target) else { return };
     // The client believes itself connected at once, so that its first bytes are late by the handshake.
-    let handshake = Instant::now() + round_trip;
+    let handshake = clock::now() + round_trip;
     for stream in [&client, &server] {
         stream.set_nodelay(true).expect("an open socket");
     }
     let one_way = round_trip / 2;
     let other = |stream: &TcpStream| stream.try_clone().expect("one more descriptor");
     let (requests, answers) = ((other(&client), other(&server)), (server, client));
-    let back = thread::spawn(move || pass(answers.0, answers.1, Instant::now(), one_way));
+    let back = thread::spawn(move || pass(answers.0, answers.1, clock::now(), one_way));
     pass(requests.0, requests.1, handshake, one_way);
     // A panic would have been reported.
     let _ = back.join();
 }
 
 /// From one end to the other, each piece late by this much, and none before that moment.
-fn pass(mut from: TcpStream, to: TcpStream, not_before: Instant, late: Duration) {
+fn pass(mut from: TcpStream, to: TcpStream, not_before: Time, late: Duration) {
     let (pieces, inbox) = channel();
     let writer = thread::spawn(move || deliver(to, &inbox));
     send(&mut from, &pieces, not_before, late);
@@ -80,19 +83,19 @@ fn pass(mut from: TcpStream, to: TcpStream, not_before: Instant, late: Duration)
     let _ = writer.join();
 }
 
-fn send(from: &mut TcpStream, pieces: &Sender<(Instant, Vec<u8>)>, not_before: Instant, late: Duration) {
+fn send(from: &mut TcpStream, pieces: &Sender<(Time, Vec<u8>)>, not_before: Time, late: Duration) {
     let mut piece = [0; 16 << 10];
     while let Ok(size @ 1..) = from.read(&mut piece) {
-        let due = Instant::now().max(not_before) + late;
+        let due = clock::now().max(not_before) + late;
         if pieces.send((due, piece[..size].to_vec())).is_err() {
             return;
         }
     }
 }
 
-fn deliver(mut to: TcpStream, inbox: &Receiver<(Instant, Vec<u8>)>) {
+fn deliver(mut to: TcpStream, inbox: &Receiver<(Time, Vec<u8>)>) {
     while let Ok((due, piece)) = inbox.recv() {
-        thread::sleep(due.saturating_duration_since(Instant::now()));
+        thread::sleep(due.since(clock::now()));
         if to.write_all(&piece).is_err() {
             break;
         }

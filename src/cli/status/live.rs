@@ -193,7 +193,7 @@ mod tests {
             since: None,
             ttl: None,
             lease_left: None,
-            etcd: None,
+            store_key: None,
         }
     }
 }

@@ -145,7 +145,7 @@ mod tests {
             since: None,
             ttl: None,
             lease_left: lease.map(Duration::from_secs),
-            etcd: None,
+            store_key: None,
         };
         Observation { leader: Some(leader), candidates: lease.map(|_| Vec::new()), ..Observation::default() }
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::terms::{self, Scheme};
 use crate::store::record::{VERSION, check_version};
-use crate::store::{Candidacy, EtcdKey, Leader, StoreError};
+use crate::store::{Candidacy, Leader, StoreError, StoreKey};
 use crate::text::escaped;
 use elect_core::Term;
 use elect_core::boundary::Boundary;
@@ -208,7 +208,7 @@ impl StoredRecord {
                 since: value.since,
                 ttl: Some(limits::believed_ttl(value.ttl)),
                 lease_left: None,
-                etcd: Some(place(pair)),
+                store_key: Some(place(pair)),
             }),
             StoredRecord::Foreign(name) => Some(Leader {
                 id: lease(pair),
@@ -219,7 +219,7 @@ impl StoredRecord {
                 since: None,
                 ttl: None,
                 lease_left: None,
-                etcd: Some(place(pair)),
+                store_key: Some(place(pair)),
             }),
         }
     }
@@ -235,8 +235,8 @@ fn shown_name(value: String, pair: &KeyValue) -> String {
     if value.trim().is_empty() { format!("lease {}", lease(pair)) } else { value }
 }
 
-fn place(pair: &KeyValue) -> EtcdKey {
-    EtcdKey { key: String::from_utf8_lossy(pair.key()).into_owned(), lease: lease(pair) }
+fn place(pair: &KeyValue) -> StoreKey {
+    StoreKey { key: String::from_utf8_lossy(pair.key()).into_owned(), lease: lease(pair) }
 }
 
 /// Id and name of a candidate that waits, whatever its key holds.

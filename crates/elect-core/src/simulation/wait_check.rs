@@ -101,7 +101,7 @@ impl Simulation {
                 }
                 Campaigned::Waiting { .. } => wait_check.hear(now, AnswerKind::NotYou),
                 Campaigned::Refused | Campaigned::Failed | Campaigned::Connecting => {
-                    wait_check.hear(now, AnswerKind::Nothing)
+                    wait_check.hear(now, AnswerKind::Nothing);
                 }
                 Campaigned::Won(_) => {}
             },
