@@ -164,9 +164,10 @@ pub fn find_socket(target: &ControlTarget, request: &ControlRequest) -> Result<C
     let boundary: Boundary = named.ok_or(ControlError::NotNamed)?.parse()?;
     let id = target.id.clone().or_else(|| variable("ELECT_ID").filter(|_| target.is_own()));
     let looked_in = directory.path().to_owned();
-    let none = || match target.is_own() {
-        true => ControlError::NoSocket { boundary: boundary.to_string(), directory: looked_in.clone() },
-        false => {
+    let none = || {
+        if target.is_own() {
+            ControlError::NoSocket { boundary: boundary.to_string(), directory: looked_in.clone() }
+        } else {
             ControlError::NoCandidate { boundary: boundary.to_string(), id: id.clone(), directory: looked_in.clone() }
         }
     };
@@ -186,13 +187,12 @@ pub fn find_socket(target: &ControlTarget, request: &ControlRequest) -> Result<C
             {
                 found.push((socket, response.id));
             }
-            Ok(_) => {}
+            // The former was put there by another user, who may be anybody in a shared directory.
+            Err(ControlError::NotTrusted { .. }) | Ok(_) => {}
             // Its candidate was killed and could not take it away.
             Err(ControlError::Unreachable { error, .. }) if error.kind() == ErrorKind::ConnectionRefused => {
                 control::remove_if_dead(&socket.path);
             }
-            // Put there by another user, who may be anybody in a shared directory.
-            Err(ControlError::NotTrusted { .. }) => {}
             // It may be the one.
             Err(error) => probe_error = Some(error),
         }

@@ -117,6 +117,7 @@ impl QueryScope {
 
 /// Flags of `elect status`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag by itself")]
 struct StatusFlags {
     #[command(flatten)]
     scope: QueryScope,
@@ -126,9 +127,9 @@ struct StatusFlags {
 
     /// One JSON object per boundary
     ///
-    /// {"boundary","store","leader":{"id","name","host","port","address","term","since","ttl_ms","lease_left_ms",
-    /// "etcd":{"key","lease"}},"candidates":[{"id","name"}],"obstacle"}; what is not known is null. With --self one
-    /// array of {"boundary","store","id","name","host","port","state","is_leader","running","pid"}; the state of a
+    /// `{"boundary","store","leader":{"id","name","host","port","address","term","since","ttl_ms","lease_left_ms",
+    /// "etcd":{"key","lease"}},"candidates":[{"id","name"}],"obstacle"}`; what is not known is null. With --self one
+    /// array of `{"boundary","store","id","name","host","port","state","is_leader","running","pid"}`; the state of a
     /// candidate that does not answer is silent.
     #[arg(long)]
     json: bool,

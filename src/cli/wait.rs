@@ -117,9 +117,10 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
 /// Without an election every boundary is led, and none is listed.
 fn print_any(store: &'static str, json: bool) -> ExitCode {
     let observation = Observation { leader: Some(any_candidate()), ..Observation::default() };
-    let text = match json {
-        true => StatusDocument::of_any(store, &observation).to_json(),
-        false => format!("{store}: every candidate leads"),
+    let text = if json {
+        StatusDocument::of_any(store, &observation).to_json()
+    } else {
+        format!("{store}: every candidate leads")
     };
     // Into a closed pipe: its reader has ended.
     let _ = writeln!(io::stdout(), "{text}");

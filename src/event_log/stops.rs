@@ -73,7 +73,7 @@ pub(super) fn command_ended(term: u64, end: CommandEnd) {
     match end {
         CommandEnd::Exited(status) => info!(json.term = term, status, "leader command ended"),
         CommandEnd::Killed { signal, escalated: false } => {
-            info!(json.term = term, signal = name(signal), "leader command ended")
+            info!(json.term = term, signal = name(signal), "leader command ended");
         }
         // No other process has sent it, such as the kernel for want of memory.
         CommandEnd::Killed { signal, escalated: true } => {

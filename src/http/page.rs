@@ -91,10 +91,8 @@ fn clock(at: &str) -> String {
 
 fn title(document: &Value) -> String {
     let boundary = shown(&document["boundary"]);
-    match &document["leader"]["name"] {
-        Value::Null => format!("no leader: {boundary}"),
-        name => format!("{} leads {boundary}", shown(name)),
-    }
+    let name = &document["leader"]["name"];
+    if name.is_null() { format!("no leader: {boundary}") } else { format!("{} leads {boundary}", shown(name)) }
 }
 
 fn facts(pairs: &[(&str, String)]) -> String {
@@ -107,10 +105,8 @@ fn facts(pairs: &[(&str, String)]) -> String {
 fn leader(document: &Value) -> String {
     let leader = &document["leader"];
     if leader.is_null() {
-        let reason = match &document["obstacle"] {
-            Value::Null => "No candidate leads this boundary now.".to_owned(),
-            obstacle => shown(obstacle),
-        };
+        let obstacle = Some(&document["obstacle"]).filter(|obstacle| !obstacle.is_null());
+        let reason = obstacle.map_or_else(|| "No candidate leads this boundary now.".to_owned(), shown);
         return format!("<h2>Leader</h2><p class=\"name none\">No leader</p><p class=\"soft\">{reason}</p>");
     }
     let address = [&leader["address"], &leader["host"]].into_iter().find(|value| !value.is_null());
@@ -186,10 +182,8 @@ fn changes(document: &Value) -> String {
     let all = changes_of(document);
     let mut list = format!("<h2>Changes ({})</h2><ol class=\"list\" tabindex=\"0\">", all.len());
     for change in all.iter().rev() {
-        let (class, event) = match &change["leader"]["name"] {
-            Value::Null => ("none", "no leader".to_owned()),
-            name => ("", shown(name) + " leads"),
-        };
+        let name = Some(&change["leader"]["name"]).filter(|name| !name.is_null());
+        let (class, event) = name.map_or_else(|| ("none", "no leader".to_owned()), |name| ("", shown(name) + " leads"));
         let at = clock(change["at"].as_str().unwrap_or_default());
         let _ = write!(list, "<li><time>{at}</time><span class=\"{class}\">{event}</span>");
         if let Some(term) = change["leader"]["term"].as_u64() {

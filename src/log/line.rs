@@ -4,7 +4,7 @@
 //! no room left (DESIGN.md 2.5). A line of at most [`LINE_BYTES_MAX`] bytes goes into a pipe in one piece, so that lines
 //! of several candidates do not mix.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
@@ -50,7 +50,7 @@ pub fn set_origin(origin: Origin) {
 
 /// Notes the candidate's new name.
 pub fn rename_origin(name: &str) {
-    PROCESS_ORIGIN.write().unwrap_or_else(PoisonError::into_inner).name = name.to_owned();
+    name.clone_into(&mut PROCESS_ORIGIN.write().unwrap_or_else(PoisonError::into_inner).name);
 }
 
 fn current(origin: &SharedOrigin) -> Origin {
@@ -239,7 +239,8 @@ impl JsonFields {
 
     fn literal(&mut self, name: &str, value: &str) {
         if value.len() <= self.room(name) {
-            self.text.push_str(&format!(",\"{name}\":{value}"));
+            // Writing to a string cannot fail.
+            let _ = write!(self.text, ",\"{name}\":{value}");
         }
     }
 
@@ -254,7 +255,7 @@ impl JsonFields {
         }
     }
 
-    fn name<'a>(field: &'a Field) -> Option<&'a str> {
+    fn name(field: &Field) -> Option<&str> {
         let name = field.name();
         let name = name.strip_prefix(JSON_ALONE).or(name.strip_prefix("r#")).unwrap_or(name);
         debug_assert!(!COMMON_FIELDS.contains(&name), "each line has a {name} of its own");

@@ -1,6 +1,7 @@
 //! `elect status --watch`: the same text again at each change. A terminal that can do it is redrawn in place, and then also
 //! while nothing changes, since ages and leases go on.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
@@ -96,7 +97,8 @@ impl Shown {
         };
         let mut text = render(flags, query, &self.seen);
         if let (Some(error), false) = (&self.error, flags.json) {
-            text += &format!("not up to date since {}: {}; trying again\n", timestamp(at, true), escaped(error));
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "not up to date since {}: {}; trying again", timestamp(at, true), escaped(error));
         }
         text
     }
@@ -145,7 +147,7 @@ fn drawn(text: &str, height: usize, is_first: bool) -> String {
         frame += "\u{1b}[K\n";
     }
     if shown < lines.len() {
-        frame += &format!("… and {} more lines\u{1b}[K\n", lines.len() - shown);
+        let _ = writeln!(frame, "… and {} more lines\u{1b}[K", lines.len() - shown);
     }
     frame + "\u{1b}[J"
 }

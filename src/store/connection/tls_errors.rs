@@ -75,7 +75,7 @@ fn certificate_fault(fault: &str, side: TlsSide<'_>) -> String {
         return format!("{SHOWS}: it is not issued for servers: its extended key usage needs serverAuth");
     }
     if fault.contains("UnsupportedSignatureAlgorithm") || fault.contains("UnsupportedCertVersion") {
-        return format!("{SHOWS}: {}", UNSUPPORTED_KEY);
+        return format!("{SHOWS}: {UNSUPPORTED_KEY}");
     }
     let mut text = format!("{SHOWS}: ");
     // Writing to a string cannot fail.

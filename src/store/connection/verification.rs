@@ -1,6 +1,6 @@
 //! How the certificate of a server is verified: against the authorities of `--tls-ca` or of this system, or not at all.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -52,7 +52,7 @@ pub fn unusable(path: &Path, reason: &(impl std::fmt::Display + ?Sized)) -> Stor
     StoreError::Refused(format!("{}: {reason}", path.display()))
 }
 
-fn given_roots(ca: &PathBuf) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), StoreError> {
+fn given_roots(ca: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), StoreError> {
     let given = certificates(ca)?;
     let mut roots = RootCertStore::empty();
     for certificate in &given {

@@ -122,8 +122,8 @@ impl Endpoints {
             debug!(endpoint = member.endpoint, "etcd: {error}");
             // One that is being connected to may answer the next attempt; a refusal is the last thing to report.
             let is_better = match (&failure, &error) {
-                (None | Some(StoreError::Refused(_) | StoreError::Misused(_) | StoreError::Obstacle(_)), _) => true,
-                (Some(StoreError::Unavailable(_)), StoreError::Connecting(_)) => true,
+                (None | Some(StoreError::Refused(_) | StoreError::Misused(_) | StoreError::Obstacle(_)), _)
+                | (Some(StoreError::Unavailable(_)), StoreError::Connecting(_)) => true,
                 (Some(StoreError::Unavailable(_) | StoreError::Connecting(_)), _) => false,
             };
             if is_better {

@@ -107,11 +107,12 @@ pub async fn open(
 
 async fn connect_to_socket(path: &Path) -> io::Result<UnixStream> {
     const ADVICE: &str = "check the path, and unixsocket in the server's configuration";
-    UnixStream::connect(path).await.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+    UnixStream::connect(path).await.map_err(|error| {
+        if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) {
             io::Error::new(error.kind(), format!("no server listens at this socket file ({error}): {ADVICE}"))
+        } else {
+            error
         }
-        _ => error,
     })
 }
 
