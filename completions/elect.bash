@@ -103,7 +103,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__assert)
-            opts="-b -h --boundary --id --timeout --help"
+            opts="-b -h --boundary --id --timeout --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -122,6 +122,10 @@ _elect() {
                     return 0
                     ;;
                 --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -147,7 +151,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__extend)
-            opts="-b -h --boundary --id --timeout --help"
+            opts="-b -h --boundary --id --timeout --runtime-dir --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -166,6 +170,10 @@ _elect() {
                     return 0
                     ;;
                 --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -345,7 +353,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__plan)
-            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --quiet --verbose --log-format --help"
+            opts="-b -s -n -E -q -v -h --json --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --quiet --verbose --log-format --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -387,6 +395,10 @@ _elect() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tls-skip-verify)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --username)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -417,6 +429,10 @@ _elect() {
                     ;;
                 --stop-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stop-to)
+                    COMPREPLY=($(compgen -W "main group" -- "${cur}"))
                     return 0
                     ;;
                 --containment)
@@ -451,8 +467,20 @@ _elect() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --conflict-exit-code)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -E)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --on-lost)
                     COMPREPLY=($(compgen -W "recampaign exit" -- "${cur}"))
+                    return 0
+                    ;;
+                --pass-credentials)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --listen)
@@ -499,6 +527,10 @@ _elect() {
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
+                --runtime-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -507,7 +539,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__proclaim)
-            opts="-b -h --name --advertise --boundary --id --timeout --help"
+            opts="-b -h --name --advertise --boundary --id --timeout --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -534,6 +566,10 @@ _elect() {
                     return 0
                     ;;
                 --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -545,7 +581,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__resign)
-            opts="-b -h --boundary --id --timeout --help"
+            opts="-b -h --boundary --id --timeout --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -567,6 +603,10 @@ _elect() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --runtime-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -575,7 +615,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__run)
-            opts="-b -s -n -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --on-lost --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --quiet --verbose --log-format --help"
+            opts="-b -s -n -E -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --quiet --verbose --log-format --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -617,6 +657,10 @@ _elect() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tls-skip-verify)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --username)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -647,6 +691,10 @@ _elect() {
                     ;;
                 --stop-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stop-to)
+                    COMPREPLY=($(compgen -W "main group" -- "${cur}"))
                     return 0
                     ;;
                 --containment)
@@ -681,8 +729,20 @@ _elect() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --conflict-exit-code)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -E)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --on-lost)
                     COMPREPLY=($(compgen -W "recampaign exit" -- "${cur}"))
+                    return 0
+                    ;;
+                --pass-credentials)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --listen)
@@ -729,6 +789,10 @@ _elect() {
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
+                --runtime-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -737,7 +801,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__status)
-            opts="-b -s -h --boundary --store --tls-ca --tls-cert --tls-key --username --password-file --json --help"
+            opts="-b -s -h --boundary --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --json --self --all --watch --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -771,11 +835,19 @@ _elect() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tls-skip-verify)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --username)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -787,7 +859,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__wait)
-            opts="-b -s -h --boundary --for --timeout --store --tls-ca --tls-cert --tls-key --username --password-file --json --help"
+            opts="-b -s -h --boundary --for --timeout --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -829,6 +901,10 @@ _elect() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tls-skip-verify)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --username)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -845,7 +921,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__watch)
-            opts="-b -s -h --boundary --store --tls-ca --tls-cert --tls-key --username --password-file --json --help"
+            opts="-b -s -h --boundary --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -876,6 +952,10 @@ _elect() {
                     return 0
                     ;;
                 --tls-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-skip-verify)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -39,36 +39,47 @@ complete -c elect -n "__fish_elect_needs_command" -f -a "run" -d 'Campaign for a
 complete -c elect -n "__fish_elect_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c elect -n "__fish_elect_using_subcommand status" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand status" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand status" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand status" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand status" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
 complete -c elect -n "__fish_elect_using_subcommand status" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand status" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand status" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l json -d 'One JSON object per boundary'
+complete -c elect -n "__fish_elect_using_subcommand status" -l self -d 'The candidates on this host instead, asked over their control sockets'
+complete -c elect -n "__fish_elect_using_subcommand status" -l all -d 'Show boundaries that have been free for over 24h, too'
+complete -c elect -n "__fish_elect_using_subcommand status" -l watch -d 'Show each change until stopped, on a terminal in place'
 complete -c elect -n "__fish_elect_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand assert" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand assert" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand assert" -l timeout -d 'How long to wait for the answer' -r
+complete -c elect -n "__fish_elect_using_subcommand assert" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand assert" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand extend" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand extend" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand extend" -l timeout -d 'How long to wait for the answer' -r
+complete -c elect -n "__fish_elect_using_subcommand extend" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand extend" -l json -d 'The answer as a JSON object'
 complete -c elect -n "__fish_elect_using_subcommand extend" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand resign" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand resign" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand resign" -l timeout -d 'How long to wait for the answer' -r
+complete -c elect -n "__fish_elect_using_subcommand resign" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand resign" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l name -d 'The name shown to people' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l advertise -d 'The address that followers are given' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l timeout -d 'How long to wait for the answer' -r
+complete -c elect -n "__fish_elect_using_subcommand proclaim" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand watch" -s b -l boundary -d 'The boundary, as a flag' -r
 complete -c elect -n "__fish_elect_using_subcommand watch" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
 complete -c elect -n "__fish_elect_using_subcommand watch" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand watch" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l json -d 'One JSON object per change'
@@ -77,9 +88,10 @@ complete -c elect -n "__fish_elect_using_subcommand wait" -s b -l boundary -d 'T
 complete -c elect -n "__fish_elect_using_subcommand wait" -l for -d 'The condition: leader, none, name=NAME or id=ID' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -l timeout -d 'The longest time to wait; 0: look once [default: no limit]' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand wait" -l json -d 'The answer as a JSON object, like that of status'
@@ -88,9 +100,10 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -s b -l boundary -d 'T
 complete -c elect -n "__fish_elect_using_subcommand plan" -l name -d 'The name for people [default: the hostname]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l advertise -d 'For followers [default: the hostname, no port]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'The lease, and what a lost host costs [default: 10s]' -r
@@ -99,6 +112,8 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 
 complete -c elect -n "__fish_elect_using_subcommand plan" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-timeout -d 'How long the command may take to end' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-to -d 'Which process gets the stop signal first: main, or its whole process group' -r -f -a "main\t'The main process'
+group\t'Its process group'"
 complete -c elect -n "__fish_elect_using_subcommand plan" -l containment -d 'By cgroup, pidns or tree' -r -f -a "auto\t'cgroup if one can be made, otherwise tree'
 cgroup\t'A cgroup of its own below elect\'s (kernel 5.14), in which one call kills every process'
 pidns\t'A PID namespace of its own (root): it ends with elect even if all of elect is killed at once'
@@ -111,8 +126,10 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-limit -d 'H
 complete -c elect -n "__fish_elect_using_subcommand plan" -l min-hold -d 'Lead for at least this long' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s n -l no-wait -d 'Do not wait: exit with 75 if another candidate leads' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l wait -d 'Wait at most this long [default: no limit]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -s E -l conflict-exit-code -d 'The exit status instead of 75, if another candidate leads [default: 75]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-lost -d 'After a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Campaign again'
 exit\t'Exit with 76'"
+complete -c elect -n "__fish_elect_using_subcommand plan" -l pass-credentials -d 'Pass the store\'s password on to the command, the follower and the hooks' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
@@ -124,6 +141,8 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l hook-timeout -d 'Ho
 complete -c elect -n "__fish_elect_using_subcommand plan" -s q -l quiet -d 'Log only warnings and errors' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l log-format -d 'The form of log lines' -r -f -a "text\t'For people'
 json\t'One object a line'"
+complete -c elect -n "__fish_elect_using_subcommand plan" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand plan" -l json -d 'The timings as a JSON object'
 complete -c elect -n "__fish_elect_using_subcommand plan" -s v -l verbose -d 'Log more; given twice: everything'
 complete -c elect -n "__fish_elect_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand completions" -s h -l help -d 'Print help'
@@ -131,9 +150,10 @@ complete -c elect -n "__fish_elect_using_subcommand run" -s b -l boundary -d 'Th
 complete -c elect -n "__fish_elect_using_subcommand run" -l name -d 'The name for people [default: the hostname]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l advertise -d 'For followers [default: the hostname, no port]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -s s -l store -d 'Where the election is held' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l tls-ca -d 'The authority that must have signed the store\'s certificate (PEM) [default: this system\'s]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand run" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand run" -l tls-key -d 'The key of that certificate (PEM)' -r -F
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'The lease, and what a lost host costs [default: 10s]' -r
@@ -142,6 +162,8 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d '
 complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-timeout -d 'How long the command may take to end' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l stop-to -d 'Which process gets the stop signal first: main, or its whole process group' -r -f -a "main\t'The main process'
+group\t'Its process group'"
 complete -c elect -n "__fish_elect_using_subcommand run" -l containment -d 'By cgroup, pidns or tree' -r -f -a "auto\t'cgroup if one can be made, otherwise tree'
 cgroup\t'A cgroup of its own below elect\'s (kernel 5.14), in which one call kills every process'
 pidns\t'A PID namespace of its own (root): it ends with elect even if all of elect is killed at once'
@@ -154,8 +176,10 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l restart-limit -d 'Ho
 complete -c elect -n "__fish_elect_using_subcommand run" -l min-hold -d 'Lead for at least this long' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -s n -l no-wait -d 'Do not wait: exit with 75 if another candidate leads' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l wait -d 'Wait at most this long [default: no limit]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -s E -l conflict-exit-code -d 'The exit status instead of 75, if another candidate leads [default: 75]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-lost -d 'After a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Campaign again'
 exit\t'Exit with 76'"
+complete -c elect -n "__fish_elect_using_subcommand run" -l pass-credentials -d 'Pass the store\'s password on to the command, the follower and the hooks' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
@@ -167,6 +191,7 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l hook-timeout -d 'How
 complete -c elect -n "__fish_elect_using_subcommand run" -s q -l quiet -d 'Log only warnings and errors' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l log-format -d 'The form of log lines' -r -f -a "text\t'For people'
 json\t'One object a line'"
+complete -c elect -n "__fish_elect_using_subcommand run" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand run" -s v -l verbose -d 'Log more; given twice: everything'
 complete -c elect -n "__fish_elect_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign proclaim watch wait plan completions run help" -f -a "status" -d 'Say who leads'
