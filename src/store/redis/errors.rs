@@ -202,7 +202,9 @@ fn missing_feature(code: &str, said: &str) -> Option<String> {
     // The name is in quotes, as in: unknown command 'INFO', with args beginning with: …
     let quoted = |quote: char| said.split(quote).nth(1).map(str::to_owned);
     let name = quoted('\'').or_else(|| quoted('`')).or_else(|| quoted('"'));
-    let is_name = |name: &String| !name.is_empty() && name.len() <= 32 && name.chars().all(|c| c.is_ascii_graphic());
+    let is_name = |name: &String| {
+        !name.is_empty() && name.len() <= 32 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-|".contains(c))
+    };
     is_missing.then(|| match name.filter(is_name) {
         Some(name) => format!("lacks the command {}{NO_ELECTION}", name.to_ascii_uppercase()),
         None => format!("lacks a command ({said}){NO_ELECTION}"),
