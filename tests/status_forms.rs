@@ -24,7 +24,7 @@ fn local_candidates_are_shown_with_their_state_and_silent_ones_as_silent() {
     for_each_store(|fixture| {
         let boundary = boundary();
         let candidate = |name: &str| {
-            let candidate = fixture.candidate(name).boundary(boundary).flag("--ttl", "12s");
+            let candidate = fixture.candidate(name).boundary(boundary);
             candidate.flag("--advertise", "10.0.0.5:8080").witness(&Witness::new())
         };
         let leader = candidate("web-1").start();
