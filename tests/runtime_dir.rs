@@ -189,7 +189,7 @@ fn a_candidate_removes_the_sockets_of_killed_ones_and_no_other() {
     };
     let mut killed = start("killed");
     sandbox.starts(1);
-    assert_eq!(killed.log().matches("did not exist: created").count(), 1, "{}", killed.log());
+    assert_eq!(killed.log().matches("for control sockets did not exist: created").count(), 1, "{}", killed.log());
     killed.signal(Signal::SIGKILL);
     killed.wait();
     assert_eq!(sockets().len(), 1);

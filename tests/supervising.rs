@@ -84,7 +84,7 @@ fn a_stop_that_takes_too_long_is_explained_in_one_line() {
     let log = leader.log();
     let line = log.lines().find(|line| line.contains("(--stop-timeout)")).unwrap_or_default();
     assert!(line.contains("warning: ") && line.contains(" (pid ") && line.contains("--stop-to"), "{log}");
-    assert!(log.contains("leader command ended term=") && log.contains("signal=\"KILL\" by=\"elect\""), "{log}");
+    assert!(log.contains("leader command ended signal=\"KILL\" by=\"elect\""), "{log}");
     assert_eq!(log.lines().filter(|line| line.contains("warning: ") || line.contains("error: ")).count(), 1, "{log}");
     sandbox.is_left_empty();
 }

@@ -160,7 +160,9 @@ fn the_end_of_waiting_can_be_set_by_variables() {
 #[test]
 fn two_answers_to_how_long_to_wait_are_refused() {
     let sandbox = Sandbox::new();
-    let refused = |elect: ElectCmd| elect.command(["true"]).run().fails_with(2, &["--no-wait", "--wait", "exclude"]);
+    let refused = |elect: ElectCmd| {
+        elect.command(["true"]).run().fails_with(2, &["ELECT_NO_WAIT", "ELECT_WAIT", "exclude each other"])
+    };
     refused(ElectCmd::new(&sandbox).switch("-n").flag("--wait", "5s"));
     refused(ElectCmd::new(&sandbox).switch("-n").flag("--wait", "0"));
     refused(ElectCmd::new(&sandbox).switch("-n").variable("ELECT_WAIT", "5s"));
@@ -168,7 +170,7 @@ fn two_answers_to_how_long_to_wait_are_refused() {
     ElectCmd::new(&sandbox).flag("--wait", "soon").command(["true"]).run().fails_with(2, &["--wait", "soon"]);
     ElectCmd::new(&sandbox).flag("--on-lost", "cry").command(["true"]).run().fails_with(2, &["--on-lost", "cry"]);
     let ended = ElectCmd::new(&sandbox).variable("ELECT_ON_LOST", "cry").command(["true"]).run();
-    ended.fails_with(2, &["--on-lost", "cry"]);
+    ended.fails_with(2, &["ELECT_ON_LOST", "cry"]);
     assert!(!sandbox.locks().exists(), "nothing was asked of the store");
     sandbox.is_left_empty();
 }

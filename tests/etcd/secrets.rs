@@ -155,7 +155,8 @@ fn a_password_in_the_url_or_the_user_is_refused_without_repeating_it() {
         format!("etcd:elect:{PASSWORD}@{address}"),
     ] {
         for elect in ways_to_name(&sandbox, &store) {
-            elect.run().fails_with(2, &["--store"]);
+            // By flag or by variable.
+            elect.run().fails_with(2, &["etcd:… is not understood"]);
         }
     }
     let ended = ElectCmd::new(&sandbox)

@@ -63,7 +63,7 @@ impl Directory {
         };
         if made.map_err(failed)? {
             // Its name may be misspelled.
-            info!(directory = %shown, "the directory of the file store did not exist: created");
+            info!(json.directory = %shown, "the file store's directory did not exist: created");
         }
         match self.check() {
             Ok(true) => Ok(()),
