@@ -161,7 +161,7 @@ fn the_end_of_waiting_can_be_set_by_variables() {
 fn two_answers_to_how_long_to_wait_are_refused() {
     let sandbox = Sandbox::new();
     let refused = |elect: ElectCmd| {
-        elect.command(["true"]).run().fails_with(2, &["ELECT_NO_WAIT", "ELECT_WAIT", "exclude each other"])
+        elect.command(["true"]).run().fails_with(2, &["ELECT_NO_WAIT", "ELECT_WAIT", "exclude each other"]);
     };
     refused(ElectCmd::new(&sandbox).switch("-n").flag("--wait", "5s"));
     refused(ElectCmd::new(&sandbox).switch("-n").flag("--wait", "0"));
