@@ -65,7 +65,7 @@ impl QueueScenario {
             leader.wait_for_log("leadership lost: killing the leader command");
             // A renewal that was due in that moment may have found out first.
             told_by_watch += usize::from(!leader.log().contains("the store says that the boundary is not ours"));
-            // What it held is no obstacle to its next candidacy.
+            // Its next candidacy is not held up by the key or lease that is gone.
             leader.wait_until_waiting();
             leader.terminate();
             leader = next;

@@ -552,14 +552,15 @@ fn an_index_whose_creation_was_interrupted_is_created_later() {
         let mut one = MongoCandidate::at(server, "one");
         server.shuts_down_at("createIndexes", 1).await;
         one.wins().await;
-        let created = async {
+        // Each renewal may begin another attempt.
+        let renewals = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 one.is_credited().await;
             }
         };
         tokio::select! {
-            () = created => {}
+            () = renewals => {}
             _ = async { own_index(&server.boundaries().await).await } => {}
         }
     });
