@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::cell::{Cell, all_cells};
@@ -15,7 +15,6 @@ use super::outcome::{Outcome, ResultsFile};
 use super::report::Report;
 use super::sites::{SiteKind, Sites, locked};
 use crate::harness::timing_verdict::{assert_in_time, is_no_verdict, repeat_if_machine_slow};
-use crate::harness::wait::until;
 use crate::harness::{History, Sandbox};
 
 /// The shortest that the harness considers sound on a laptop under load.
@@ -75,6 +74,8 @@ struct Runner<'a> {
     sites: Sites,
     outcomes: Mutex<Vec<Outcome>>,
     queue: Mutex<Queue>,
+    /// Told whenever another set of servers may start.
+    has_room: Condvar,
 }
 
 /// Tasks, and the sets of servers in use by store.
@@ -107,6 +108,7 @@ pub fn run(settings: &Settings, cells: &[Cell]) -> Report {
         sites: Sites::default(),
         outcomes: Mutex::new(results.outcomes().to_vec()),
         queue: Mutex::new(Queue { tasks: tasks.into(), failovers: HashMap::new(), total }),
+        has_room: Condvar::new(),
     };
     std::thread::scope(|scope| {
         for _ in 0..settings.jobs {
@@ -119,13 +121,7 @@ pub fn run(settings: &Settings, cells: &[Cell]) -> Report {
 impl Runner<'_> {
     fn work(&self) {
         loop {
-            let mut task = None;
-            until("a task that may run", || {
-                let mut queue = locked(&self.queue);
-                task = queue.take(self.cells);
-                task.is_some() || queue.tasks.is_empty()
-            });
-            let Some(task) = task else { return };
+            let Some(task) = self.next_task() else { return };
             let cell = &self.cells[task.cell];
             let outcome = self.judge(cell, task.run);
             self.results.append(&outcome);
@@ -137,12 +133,25 @@ impl Runner<'_> {
         }
     }
 
+    /// Waits for a task that may run. There is none if no task is left.
+    fn next_task(&self) -> Option<Task> {
+        let mut queue = locked(&self.queue);
+        loop {
+            let task = queue.take(self.cells);
+            if task.is_some() || queue.tasks.is_empty() {
+                return task;
+            }
+            queue = self.has_room.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Makes room for the next one, and says how far the matrix is.
     fn done(&self, cell: &Cell) {
         let (left, total) = {
             let mut queue = locked(&self.queue);
             if cell.fault.site == SiteKind::Failover {
                 *queue.failovers.entry(cell.store.name).or_default() -= 1;
+                self.has_room.notify_all();
             }
             (queue.tasks.len(), queue.total)
         };

@@ -89,8 +89,12 @@ pub const ENTRY: StoreEntry = StoreEntry {
     has_server: true,
     version: || {
         let said = attempt(["redis-server", "--version"])?;
+        // "Redis server v=7.0.15 …" or "Valkey server v=8.0.1 …"
+        let server = said.split_whitespace().next().unwrap_or_default().to_lowercase();
         let version = said.split_whitespace().find_map(|word| word.strip_prefix("v="));
-        version.map(str::to_owned).ok_or(said)
+        version
+            .map(|version| if server == "redis" { version.to_owned() } else { format!("{server} {version}") })
+            .ok_or(said)
     },
     start_with_clock: Some(|words| store(&RedisOptions::new().wrapped_by(words))),
     start_failover: Some(|| Box::new(Sentinel::start())),

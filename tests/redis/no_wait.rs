@@ -114,7 +114,7 @@ fn a_take_whose_answer_was_lost_is_found_and_not_waited_for() {
     // A replica that stands still has everybody wait for its word after each write: in that time the answer can be lost.
     let (primary, sandbox) = (RedisServer::start(), Sandbox::new());
     let replica = RedisServer::with(&RedisOptions::new().flag("replicaof", &["127.0.0.1", &primary.port.to_string()]));
-    until("the replica follows", || replica.info("replication", "master_link_status") == "up");
+    until("the replica follows", || replica.replicates("master_link_status", "up"));
     let proxy = Proxy::to(&primary.address());
     led_before(&sandbox, &primary);
     let field = |name: &str| primary.cli(&["hget", &key(&sandbox), name]).trim().to_owned();

@@ -42,9 +42,9 @@ impl Sentinel {
         let replicas: Vec<RedisServer> = (0..2)
             .map(|_| RedisServer::with(&RedisOptions::new().flag("replicaof", &["127.0.0.1", &behind])))
             .collect();
-        until("the replicas follow", || primary.info("replication", "connected_slaves") == "2");
+        until("the replicas follow", || primary.replicates("connected_slaves", "2"));
         for replica in &replicas {
-            until("it has everything", || replica.info("replication", "master_link_status") == "up");
+            until("it has everything", || replica.replicates("master_link_status", "up"));
         }
         let directory = tempfile::Builder::new().prefix("elect-sentinel-").tempdir().expect("a temporary directory");
         let port = free_port();
@@ -150,8 +150,8 @@ impl FailoverServers for Sentinel {
         until("the primary has two replicas that follow", || {
             let serving = self.serving();
             let others = (0..=self.replicas.len()).filter(|&index| index != serving);
-            let follow = |index| self.server(index).info("replication", "master_link_status") == "up";
-            self.server(serving).info("replication", "connected_slaves") == "2" && others.into_iter().all(follow)
+            let follow = |index| self.server(index).replicates("master_link_status", "up");
+            self.server(serving).replicates("connected_slaves", "2") && others.into_iter().all(follow)
         });
     }
 }

@@ -24,7 +24,7 @@ fn url(sandbox: &Sandbox, sentinels: &[&FakeRedis]) -> String {
 
 fn replica_of(primary: &RedisServer) -> RedisServer {
     let replica = RedisServer::with(&RedisOptions::new().flag("replicaof", &["127.0.0.1", &primary.port.to_string()]));
-    until("it follows", || replica.info("replication", "master_link_status") == "up");
+    until("it follows", || replica.replicates("master_link_status", "up"));
     replica
 }
 

@@ -205,9 +205,13 @@ impl RedisServer {
     }
 
     pub fn info(&self, section: &str, field: &str) -> String {
-        let info = self.cli(&["info", section]);
-        let prefix = format!("{field}:");
-        info.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().trim().to_owned()
+        info_field(&self.cli(&["info", section]), field).to_owned()
+    }
+
+    /// For conditions that are waited for: a server that is told to follow another one ends the connections of its clients, so
+    /// that a call may fail on the way there.
+    pub fn replicates(&self, field: &str, value: &str) -> bool {
+        self.try_cli(&["info", "replication"]).is_ok_and(|info| info_field(&info, field) == value)
     }
 
     pub fn try_cli(&self, words: &[&str]) -> Result<String, String> {
@@ -292,4 +296,10 @@ impl Drop for RedisServer {
         }
         self.process.kill();
     }
+}
+
+/// Empty if it is not there.
+fn info_field<'a>(info: &'a str, field: &str) -> &'a str {
+    let of_field = |line: &'a str| line.strip_prefix(field)?.strip_prefix(':');
+    info.lines().find_map(of_field).unwrap_or_default().trim()
 }

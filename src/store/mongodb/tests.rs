@@ -86,24 +86,29 @@ impl MongodProcess {
         self.client().await.database("elect").collection("boundaries")
     }
 
+    /// Makes so many of the next commands fail as the data say.
+    async fn fails(&self, times: u32, data: Document) {
+        let order = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
+        self.client().await.database("admin").run_command(order).await.expect("it takes orders");
+    }
+
     /// So many writes from now on are done, and their confirmation is not.
     async fn confirms_not(&self, writes: u32) {
-        let failure = doc! {
-            "failCommands": ["findAndModify"],
-            "writeConcernError": { "code": 64, "errmsg": "waiting for replication timed out" },
-        };
-        let order = doc! { "configureFailPoint": "failCommand", "mode": { "times": writes }, "data": failure };
-        self.client().await.database("admin").run_command(order).await.expect("it takes orders");
+        let timeout = doc! { "code": 64, "errmsg": "waiting for replication timed out" };
+        self.fails(writes, doc! { "failCommands": ["findAndModify"], "writeConcernError": timeout }).await;
     }
 
     /// The next write of whoever calls itself so is under way for so long before it is made.
     async fn delays(&self, name: &str, time: Duration) {
         let time = i64::try_from(time.as_millis()).expect("a short time");
-        let delay = doc! {
-            "failCommands": ["findAndModify"], "appName": name, "blockConnection": true, "blockTimeMS": time,
-        };
-        let order = doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": delay };
-        self.client().await.database("admin").run_command(order).await.expect("it takes orders");
+        let writes = ["findAndModify"];
+        let delay = doc! { "failCommands": writes, "appName": name, "blockConnection": true, "blockTimeMS": time };
+        self.fails(1, delay).await;
+    }
+
+    /// So many commands of this name find a server that is shutting down.
+    async fn shuts_down_at(&self, command: &str, times: u32) {
+        self.fails(times, doc! { "failCommands": [command], "errorCode": 11600 }).await;
     }
 }
 
@@ -504,6 +509,20 @@ fn where_records_may_be_removed_a_missing_one_becomes_a_version_that_a_removal_c
     });
 }
 
+/// Waits for the index on `ttlExpire`.
+async fn own_index(boundaries: &Collection<Document>) -> ::mongodb::options::IndexOptions {
+    loop {
+        let mut indexes = boundaries.list_indexes().await.expect("listed");
+        while indexes.advance().await.expect("listed") {
+            let index = indexes.deserialize_current().expect("an index");
+            if index.keys == doc! { "ttlExpire": 1 } {
+                return index.options.expect("it has options");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[test]
 fn the_index_spares_leaders_and_is_never_required() {
     for kind in [Topology::Standalone, Topology::ReplicaSet] {
@@ -511,17 +530,7 @@ fn the_index_spares_leaders_and_is_never_required() {
             let boundaries = server.boundaries().await;
             let mut one = MongoCandidate::at(server, "one");
             one.wins().await;
-            let ours = loop {
-                let mut indexes = boundaries.list_indexes().await.expect("listed");
-                let mut found = Vec::new();
-                while indexes.advance().await.expect("listed") {
-                    found.push(indexes.deserialize_current().expect("an index"));
-                }
-                if let Some(index) = found.into_iter().find(|index| index.keys == doc! { "ttlExpire": 1 }) {
-                    break index.options.expect("it has options");
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            };
+            let ours = own_index(&boundaries).await;
             assert_eq!(ours.partial_filter_expression, Some(doc! { "state": "free" }));
             assert_eq!(ours.expire_after, Some(Duration::from_secs(7 * 24 * 60 * 60)));
             boundaries.drop().await.expect("dropped");
@@ -535,4 +544,37 @@ fn the_index_spares_leaders_and_is_never_required() {
             one.is_credited().await;
         });
     }
+}
+
+#[test]
+fn an_index_whose_creation_was_interrupted_is_created_later() {
+    with_server(Topology::Standalone, async |server| {
+        let mut one = MongoCandidate::at(server, "one");
+        server.shuts_down_at("createIndexes", 1).await;
+        one.wins().await;
+        // Each renewal may begin another attempt.
+        let renewals = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                one.is_credited().await;
+            }
+        };
+        tokio::select! {
+            () = renewals => {}
+            _ = async { own_index(&server.boundaries().await).await } => {}
+        }
+    });
+}
+
+/// One of them might remove the record of a leader.
+#[test]
+fn a_candidate_that_cannot_list_the_indexes_does_not_lead() {
+    with_server(Topology::Standalone, async |server| {
+        let mut one = MongoCandidate::at(server, "one");
+        // The driver repeats a read once.
+        server.shuts_down_at("listIndexes", 2).await;
+        let unknown = one.ask().await.expect_err("the indexes are not known");
+        assert!(matches!(unknown, StoreError::Unavailable(_)), "{unknown:?}");
+        one.wins().await;
+    });
 }

@@ -172,6 +172,26 @@ async fn led_before(server: &RedisProcess) {
     first.store.release(&first.candidacy).await.expect("released");
 }
 
+/// Of two takes of the same free record, the second one finds another version than it has seen.
+#[test]
+fn of_two_takes_at_once_one_takes() {
+    with_server(async |server| {
+        led_before(server).await;
+        for _ in 0..20 {
+            let (mut one, mut two) = (RedisCandidate::at(server, "", "one"), RedisCandidate::at(server, "", "two"));
+            let results = tokio::join!(one.ask(), two.ask());
+            let won = |result: &Result<CampaignResult, StoreError>| matches!(result, Ok(CampaignResult::Won { .. }));
+            let winner = match (won(&results.0), won(&results.1)) {
+                (true, false) => one,
+                (false, true) => two,
+                _ => panic!("not one of them: {results:?}"),
+            };
+            let RedisCandidate { mut store, candidacy, .. } = winner;
+            store.release(&candidacy).await.expect("released");
+        }
+    });
+}
+
 #[test]
 fn a_renewal_writes_what_is_proclaimed_into_its_own_record_alone() {
     with_server(async |server| {
