@@ -1,9 +1,13 @@
 //! How `elect run` ends, and what signals do to it and its command.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
+use crate::harness::candidate::elect;
 use crate::harness::wait::eventually;
 use crate::harness::{ElectCmd, Sandbox, Witness, processes, until};
 
@@ -84,6 +88,44 @@ fn errors_that_nobody_can_read_change_no_status() {
         ElectCmd::new(&sandbox).wrapped_by(deaf).flag("--ttl", "1s").command(["true"]).run().status.code(),
         Some(2)
     );
+}
+
+/// Each form of answer, on a full disk and into a pipe whose reader has ended.
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error_and_one_that_is_not_read_is_none() {
+    let sandbox = Sandbox::new();
+    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let commands: [&[&str]; 11] = [
+        &["status"],
+        &["status", "cron"],
+        &["status", "--json"],
+        &["status", "--self"],
+        &["status", "--watch", "cron"],
+        &["watch", "cron"],
+        &["wait", "cron"],
+        &["wait", "--json", "cron"],
+        &["extend", "cron"],
+        &["plan"],
+        &["--help"],
+    ];
+    for words in commands {
+        let elect = |stdout: Stdio| {
+            let program = [elect().as_os_str()].into_iter().chain(words.iter().map(OsStr::new));
+            let elect = ElectCmd::new(&sandbox).program(program).variable("ELECT_STORE", &sandbox.store());
+            elect.process().stdout(stdout).output().expect("elect is there")
+        };
+        let full = elect(File::options().write(true).open("/dev/full").expect("there is one").into());
+        let said = String::from_utf8_lossy(&full.stderr);
+        assert_eq!(full.status.code(), Some(125), "{words:?}: {full:?}");
+        assert!(said.contains("could not be written to standard output: No space left on device"), "{words:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{words:?}: {said}");
+        let (reader, unread) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let unread = elect(unread.into());
+        assert_eq!((unread.status.code(), unread.stderr.as_slice()), (Some(0), &b""[..]), "{words:?}: {unread:?}");
+    }
+    leader.terminate();
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub enum AccessError {
     TooLong(String, &'static str),
     /// Credentials for a store without a server: its URL was probably forgotten, and every host would lead.
     #[error(
-        "{setting} is for a store on a server, and the store here is {store}: name the server with --store, or leave {setting} out"
+        "{setting} is for a store on a server, which {store} is not: name the server with --store, or leave {setting} out"
     )]
     NotNeeded {
         /// The flag or the variable.

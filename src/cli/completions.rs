@@ -1,17 +1,14 @@
 //! `elect completions`: the completion scripts for shells.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap_complete::aot::{self, generate};
 
-use super::Shell;
+use super::{Shell, stdout};
 use crate::exit::Exit;
 
 pub fn print(shell: Shell) -> ExitCode {
-    // Into a closed pipe: its reader has ended.
-    let _ = io::stdout().write_all(&script(shell));
-    Exit::Success.into()
+    stdout::print(script(shell), Exit::Success.into())
 }
 
 pub fn script(shell: Shell) -> Vec<u8> {

@@ -1,6 +1,5 @@
 //! `elect assert`, `extend`, `resign`, `proclaim`: one request to a candidate on this host, over its control socket.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use super::fail;
 use super::find_candidate::{ControlTarget, find_socket};
+use super::stdout::print;
 use crate::config::{self, ConfigError};
 use crate::control::{ControlOutcome, ControlRequest};
 use crate::exit::Exit;
@@ -45,20 +45,18 @@ pub struct ProclaimFlags {
 }
 
 pub fn assert(target: &ControlTarget) -> ExitCode {
-    send(target, &ControlRequest::Assert { term: target.own_term() }, Some(RESPONSE_TIMEOUT), |_| {})
+    send(target, &ControlRequest::Assert { term: target.own_term() }, Some(RESPONSE_TIMEOUT), |_| String::new())
 }
 
 pub fn extend(ExtendFlags { target, json }: &ExtendFlags) -> ExitCode {
     send(target, &ControlRequest::Assert { term: target.own_term() }, Some(RESPONSE_TIMEOUT), |extended| {
-        let text = if *json { extended.to_json() } else { extended.seconds() };
-        // Into a closed pipe: its reader has ended.
-        let _ = writeln!(io::stdout(), "{text}");
+        (if *json { extended.to_json() } else { extended.seconds() }) + "\n"
     })
 }
 
 /// The command may take its stop time-out to end, and more.
 pub fn resign(target: &ControlTarget) -> ExitCode {
-    send(target, &ControlRequest::Resign, None, |_| {})
+    send(target, &ControlRequest::Resign, None, |_| String::new())
 }
 
 pub fn proclaim(flags: &ProclaimFlags) -> ExitCode {
@@ -79,7 +77,7 @@ pub fn proclaim(flags: &ProclaimFlags) -> ExitCode {
         &flags.target,
         &ControlRequest::Proclaim { name: flags.name.clone(), advertise },
         Some(RESPONSE_TIMEOUT),
-        |_| {},
+        |_| String::new(),
     )
 }
 
@@ -116,7 +114,7 @@ fn send(
     target: &ControlTarget,
     request: &ControlRequest,
     default_timeout: Option<Duration>,
-    yes: impl FnOnce(&ExtendedLease),
+    answer: impl FnOnce(&ExtendedLease) -> String,
 ) -> ExitCode {
     let timeout = target.timeout.or(default_timeout);
     let found = match find_socket(target, request) {
@@ -133,8 +131,7 @@ fn send(
                 if left == Some(Duration::ZERO) {
                     return fail(Exit::No, "the lease ran out before its answer was read");
                 }
-                yes(&ExtendedLease { boundary: response.boundary, term, left });
-                Exit::Success.into()
+                print(answer(&ExtendedLease { boundary: response.boundary, term, left }), Exit::Success.into())
             }
             ControlOutcome::Status(_) => fail(Exit::Unavailable, "the candidate has answered another question"),
             ControlOutcome::No { why } => fail(Exit::No, &why),

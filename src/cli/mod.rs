@@ -257,9 +257,8 @@ fn parse() -> Result<Cli, ExitCode> {
     parsed.map_err(|error| {
         let asked_for_help = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion].contains(&error.kind());
         if asked_for_help || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            // Into a closed pipe: its reader has ended.
-            let _ = error.print();
-            return if asked_for_help { Exit::Success.into() } else { Exit::Usage.into() };
+            let status = if asked_for_help { Exit::Success } else { Exit::Usage }.into();
+            return error.print().map_or_else(|error| stdout::not_written(&error, status), |()| status);
         }
         fail(Exit::Usage, &usage_error::in_one_line(&error, &command))
     })

@@ -1,7 +1,6 @@
 //! `elect plan`: the derived timings, computed and shown (T5).
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::fail;
+use super::stdout::print;
 use crate::config::{self, RunFlags};
 use crate::exit::Exit;
 use elect_core::{HumanDuration, KILL_ALLOWANCE, Time, Timing, TimingFlags, margin};
@@ -43,9 +43,7 @@ pub fn plan(PlanFlags { json, run: flags }: &PlanFlags) -> ExitCode {
     };
     let plan = TimingPlan::new(&timing, flags.stop_timeout);
     let text = if *json { plan.to_json(&timing) } else { plan.table(&timing, flags.stop_timeout) };
-    // Into a closed pipe: its reader has ended.
-    let _ = io::stdout().write_all(text.as_bytes());
-    Exit::Success.into()
+    print(text, Exit::Success.into())
 }
 
 /// The timings that follow from others.

@@ -5,10 +5,11 @@ mod local;
 mod table;
 mod text;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use super::format::supports_bold;
+use super::stdout::print;
 use super::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use super::{StatusFlags, complain, exit_for, fail};
 use crate::exit::Exit;
@@ -36,8 +37,11 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
             Ok(seen) => seen,
             Err(error) => return fail(exit_for(&error), &error.to_string()),
         };
-        // Into a closed pipe: its reader has ended.
-        let _ = io::stdout().write_all(render(flags, &query, &seen).as_bytes());
+        let found = match &query.boundary {
+            Some(_) if seen.iter().all(|(_, observation)| observation.leader.is_none()) => Exit::No,
+            Some(_) | None => Exit::Success,
+        };
+        let status = print(render(flags, &query, &seen), found.into());
         if query.boundary.is_none() && !flags.json {
             for (boundary, obstacle) in
                 seen.iter().filter_map(|(boundary, seen)| Some((boundary, seen.obstacle.as_ref()?)))
@@ -51,10 +55,7 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
                 query.url
             ));
         }
-        match &query.boundary {
-            Some(_) if seen.iter().all(|(_, observation)| observation.leader.is_none()) => Exit::No.into(),
-            Some(_) | None => Exit::Success.into(),
-        }
+        status
     })
 }
 

@@ -1,17 +1,37 @@
-//! Lines on stdout that do not block the loop: a slow reader does not delay the handling of signals, and the end of the
+//! Answers on stdout. Those of a loop do not block it: a slow reader does not delay the handling of signals, and the end of the
 //! reader is noticed without writing.
 
-use std::io::{self, Stdout};
+use std::io::{self, ErrorKind, Stdout, Write as _};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::fail;
 use crate::async_fd;
+use crate::exit::Exit;
 
 /// The bytes that a pipe or a terminal takes without waiting once it is writable.
 const WRITE_BYTES_MAX: usize = 4096;
+
+/// Writes an answer, and returns the status if that has worked.
+pub fn print(answer: impl AsRef<[u8]>, status: ExitCode) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout.write_all(answer.as_ref()).and_then(|()| stdout.flush()) {
+        Ok(()) => status,
+        Err(error) => not_written(&error, status),
+    }
+}
+
+/// The status of a command whose answer could not be written: a reader that has ended has seen what it needs.
+pub fn not_written(error: &io::Error, status: ExitCode) -> ExitCode {
+    match error.kind() {
+        ErrorKind::BrokenPipe => status,
+        _ => fail(Exit::Failed, &format!("the answer could not be written to standard output: {error}")),
+    }
+}
 
 /// Stdout, which is shared with others and therefore left as it is: it may block.
 pub struct StdoutWriter {

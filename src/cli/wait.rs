@@ -1,7 +1,6 @@
 //! `elect wait`: blocks until there is a leader, or none, or a certain one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tokio::time::timeout;
 
 use super::change_tracker::{Change, ChangeKind, ChangeTracker};
 use super::format::leader_line;
+use super::stdout::print;
 use super::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use super::{WaitFlags, complain, exit_for, fail};
 use crate::exit::Exit;
@@ -122,9 +122,7 @@ fn print_any(store: &'static str, json: bool) -> ExitCode {
     } else {
         format!("{store}: every candidate leads")
     };
-    // Into a closed pipe: its reader has ended.
-    let _ = writeln!(io::stdout(), "{text}");
-    Exit::Success.into()
+    print(text + "\n", Exit::Success.into())
 }
 
 struct WaitCommand<'a> {
@@ -192,8 +190,7 @@ impl WaitCommand<'_> {
             ConditionMatch::Unmet => None,
             ConditionMatch::NoLeader if !self.unreadable.is_empty() => None,
             matched @ (ConditionMatch::NoLeader | ConditionMatch::Leader(..)) => {
-                self.print(matched);
-                Some(Exit::Success.into())
+                Some(print(self.answer(matched), Exit::Success.into()))
             }
         }
     }
@@ -213,13 +210,13 @@ impl WaitCommand<'_> {
         self.last_error = Some((error.to_owned(), now));
     }
 
-    /// Prints the match as `status` does. A closed pipe is ignored: the exit status says it too.
-    fn print(&self, matched: ConditionMatch<'_>) {
+    /// The match, as `status` shows it.
+    fn answer(&self, matched: ConditionMatch<'_>) -> String {
         let (boundary, leader) = match (matched, self.observer.scope()) {
             (ConditionMatch::Leader(boundary, leader), _) => (boundary, Some(leader)),
             (ConditionMatch::NoLeader, Some(boundary)) => (boundary, None),
             // Of all boundaries there is nothing to be said one by one.
-            (ConditionMatch::NoLeader, None) | (ConditionMatch::Unmet, _) => return,
+            (ConditionMatch::NoLeader, None) | (ConditionMatch::Unmet, _) => return String::new(),
         };
         let text = if self.flags.json {
             let known = self.observations.get(boundary).cloned().unwrap_or_default();
@@ -229,7 +226,7 @@ impl WaitCommand<'_> {
             let boundary = escaped(boundary.as_str());
             format!("{boundary}: {}", leader.map_or("no leader".to_owned(), leader_line))
         };
-        let _ = writeln!(io::stdout(), "{text}");
+        text + "\n"
     }
 
     fn timed_out(&self) -> ExitCode {

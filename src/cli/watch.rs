@@ -1,12 +1,12 @@
 //! `elect watch`: one line per change, until a signal ends it.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::change_tracker::{Change, ChangeKind, ChangeTracker, Skipped};
 use super::format::{leader_line, timestamp};
-use super::stdout::StdoutWriter;
+use super::stdout::{StdoutWriter, not_written};
 use super::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use super::{WatchFlags, exit_for, fail};
 use crate::exit::Exit;
@@ -66,6 +66,8 @@ enum WatchEnd {
     Stopped,
     /// The reader of its output has gone.
     ReaderGone,
+    /// A line could not be written.
+    NotWritten(io::Error),
     /// The store will not have us.
     Refused(StoreError),
 }
@@ -87,6 +89,7 @@ impl WatchCommand {
                 Exit::Success.into()
             }
             WatchEnd::ReaderGone => Exit::Success.into(),
+            WatchEnd::NotWritten(error) => not_written(&error, Exit::Success.into()),
             WatchEnd::Refused(error) => fail(exit_for(&error), &error.to_string()),
         }
     }
@@ -111,7 +114,7 @@ impl WatchCommand {
             tokio::select! {
                 biased;
                 () = stop_signal(&mut self.signals) => return WatchEnd::Stopped,
-                written = self.stdout.write(&text) => if written.is_err() { return WatchEnd::ReaderGone },
+                written = self.stdout.write(&text) => if let Err(error) = written { return WatchEnd::NotWritten(error) },
             }
         }
     }

@@ -41,14 +41,14 @@ pub struct RunFlags {
     #[arg(long, value_name = "DURATION", env = "ELECT_TTL", value_parser = parse_duration, help_heading = "Timing")]
     pub ttl: Option<Duration>,
 
-    /// From one renewal to the next [default: ttl/5]
+    /// From one renewal to the next [default: ttl/5, at most 60s]
     #[arg(
         long, value_name = "DURATION", env = "ELECT_RENEW", value_parser = parse_duration, help_heading = "Timing",
         hide_short_help = true
     )]
     pub renew: Option<Duration>,
 
-    /// How long one attempt at the store may take [default: ttl/10]
+    /// How long one attempt at the store may take [default: ttl/10, at most 30s]
     #[arg(
         long, value_name = "DURATION", env = "ELECT_REQUEST_TIMEOUT", value_parser = parse_duration, help_heading = "Timing",
         hide_short_help = true

@@ -22,6 +22,8 @@ pub const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 const MARGIN_MIN: Duration = Duration::from_millis(250);
 const DEFAULT_GRACE_MAX: Duration = Duration::from_secs(10);
+const DEFAULT_RENEW_MAX: Duration = Duration::from_secs(60);
+const DEFAULT_REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 /// How often a lease without an end is checked (5.1), and how often its keeper is pinged.
 const LOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -143,8 +145,8 @@ impl Timing {
         Timing {
             asked,
             ttl: Some(ttl),
-            renew: asked.renew.unwrap_or(ttl / 5),
-            request_timeout: asked.request_timeout.unwrap_or(ttl / 10),
+            renew: asked.renew.unwrap_or((ttl / 5).min(DEFAULT_RENEW_MAX)),
+            request_timeout: asked.request_timeout.unwrap_or((ttl / 10).min(DEFAULT_REQUEST_TIMEOUT_MAX)),
             fence_grace: asked.fence_grace.unwrap_or((ttl / 5).min(DEFAULT_GRACE_MAX)),
         }
     }
@@ -349,6 +351,14 @@ mod tests {
         let timing = Timing::validate(ttl(60_000)).expect("holds");
         assert_eq!(timing.fence_grace(), ms(10_000));
         assert_eq!(timing.lease(Time::BOOT).kill_by, Time::BOOT + ms(60_000 - 6_000 - 500));
+    }
+
+    #[test]
+    fn a_long_ttl_does_not_make_renewals_rare_or_attempts_long() {
+        let timing = Timing::validate(ttl(3_600_000)).expect("holds");
+        assert_eq!((timing.renew(), timing.request_timeout()), (ms(60_000), ms(30_000)));
+        let timing = Timing::validate(ttl(250_000)).expect("holds");
+        assert_eq!((timing.renew(), timing.request_timeout()), (ms(50_000), ms(25_000)));
     }
 
     #[test]

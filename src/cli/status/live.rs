@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::{readable, render};
 use crate::cli::format::timestamp;
-use crate::cli::stdout::StdoutWriter;
+use crate::cli::stdout::{StdoutWriter, not_written};
 use crate::cli::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use crate::cli::watch::stop_signal;
 use crate::cli::{StatusFlags, exit_for, fail};
@@ -47,7 +47,9 @@ pub fn status(flags: &StatusFlags, query: &StoreQuery<'_>) -> ExitCode {
             tokio::select! {
                 biased;
                 () = stop_signal(&mut signals) => break,
-                written = stdout.write(&text) => if written.is_err() { return Exit::Success.into() },
+                written = stdout.write(&text) => if let Err(error) = written {
+                    return not_written(&error, Exit::Success.into());
+                },
             }
         }
         if screen.is_drawn {

@@ -1,6 +1,6 @@
 //! `elect status --self`: the candidates on this host, asked over their control sockets.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::here;
 use super::table::{Columns, UNKNOWN, render};
 use crate::cli::find_candidate::{CandidateSocket, ControlError};
+use crate::cli::stdout::print;
 use crate::cli::{StatusFlags, complain, fail};
 use crate::control::{self, ControlOutcome, ControlRequest, SocketDirectory, Trust, parse_socket_name};
 use crate::exit::Exit;
@@ -89,12 +90,12 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
         (false, true) => none(boundary, directory.path()),
         (false, false) => render(COLUMNS, &found.iter().map(LocalCandidate::row).collect::<Vec<_>>(), here()),
     };
-    // Into a closed pipe: its reader has ended.
-    let _ = io::stdout().write_all(text.as_bytes());
+    let status = if boundary.is_some() && found.is_empty() { Exit::No } else { Exit::Success };
+    let status = print(text, status.into());
     if closed > 0 {
         complain(&format!("{closed} more in {} may be asked by other users alone", directory.path().display()));
     }
-    if boundary.is_some() && found.is_empty() { Exit::No.into() } else { Exit::Success.into() }
+    status
 }
 
 fn none(boundary: Option<&str>, directory: &Path) -> String {
