@@ -107,8 +107,8 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-skip-verify -d 
 complete -c elect -n "__fish_elect_using_subcommand plan" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'The lease, and what a lost host costs [default: 10s]' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l renew -d 'From one renewal to the next [default: ttl/5, at most 60s]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10, at most 30s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l stop-timeout -d 'How long the command may take to end' -r
@@ -157,8 +157,8 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l tls-skip-verify -d '
 complete -c elect -n "__fish_elect_using_subcommand run" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'The lease, and what a lost host costs [default: 10s]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l renew -d 'From one renewal to the next [default: ttl/5]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l renew -d 'From one renewal to the next [default: ttl/5, at most 60s]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10, at most 30s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-signal -d 'The signal that asks the command to stop' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l stop-timeout -d 'How long the command may take to end' -r

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use elect_core::HumanDuration;
+
 /// Parses a duration: `1m 30s`, `500ms`, or bare seconds like `10` and `0.5`.
 ///
 /// # Errors
@@ -20,10 +22,33 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration as precise as people need it: to 10 ms below a second, to 100 ms below a minute, to seconds above.
+#[must_use]
+pub fn about(duration: Duration) -> HumanDuration {
+    let unit: u32 = match duration.as_secs() {
+        0 => 10,
+        1..60 => 100,
+        _ => 1000,
+    };
+    let units = (duration + Duration::from_millis(u64::from(unit / 2))).as_millis() / u128::from(unit);
+    HumanDuration(Duration::from_millis(u64::try_from(units).unwrap_or(u64::MAX).saturating_mul(u64::from(unit))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use elect_core::proptest_support;
+
+    #[test]
+    fn a_limit_is_shown_as_people_would_say_it() {
+        let shown = |micros| about(Duration::from_micros(micros)).to_string();
+        assert_eq!(shown(399_300), "400ms");
+        assert_eq!(shown(4_999_400), "5s");
+        assert_eq!(shown(999_900), "1s");
+        assert_eq!(shown(2_349_000), "2.3s");
+        assert_eq!(shown(61_400_000), "1m 1s");
+        assert_eq!(shown(0), "0ms");
+    }
 
     #[test]
     fn durations_are_what_people_write() {

@@ -27,10 +27,10 @@ pub fn print(answer: impl AsRef<[u8]>, status: ExitCode) -> ExitCode {
 
 /// The status of a command whose answer could not be written: a reader that has ended has seen what it needs.
 pub fn not_written(error: &io::Error, status: ExitCode) -> ExitCode {
-    match error.kind() {
-        ErrorKind::BrokenPipe => status,
-        _ => fail(Exit::Failed, &format!("the answer could not be written to standard output: {error}")),
+    if error.kind() == ErrorKind::BrokenPipe {
+        return status;
     }
+    fail(Exit::Failed, &format!("the answer could not be written to standard output: {error}"))
 }
 
 /// Stdout, which is shared with others and therefore left as it is: it may block.

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, Store, StoreError};
+use crate::duration::about;
 use elect_core::{Answer, Attempt, Campaigned, Renewed, Term};
 use elect_keeper::Claim;
 
@@ -171,7 +172,7 @@ async fn run_worker(
             Ok(Err(error)) if has_answered => failed_later(question, error),
             Ok(Err(error)) => failed(question, error),
             Err(_) => {
-                let limit = humantime::format_duration(limit);
+                let limit = about(limit);
                 failed(
                     question,
                     StoreError::Unavailable(format!(

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::duration::about;
 use crate::store::{Access, StoreError};
 use elect_core::Time;
 use elect_keeper::clock;
@@ -51,9 +52,7 @@ impl TimeLimits {
     }
 
     fn too_slow(&self, limit: Duration, flag: &str) -> String {
-        // Milliseconds are precise enough for people.
-        let limit = Duration::from_millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-        let limit = humantime::format_duration(limit);
+        let limit = about(limit);
         if self.by_flags {
             format!(
                 "did not answer in time ({limit}): check host and port of --store, and raise {flag} if it is only slow"
