@@ -85,7 +85,6 @@ fn faults_of_tls_are_told_in_words_with_a_way_out() {
     let encrypted = || candidate(&sandbox, format!("etcds://{}", etcd.address())).flag("--tls-ca", &ca);
     for (elect, said) in [
         (candidate(&sandbox, format!("etcds://{}", p521.address())).flag("--tls-ca", &ca), "P-521"),
-        (encrypted(), "give --tls-cert and --tls-key"),
         (encrypted().flag("--tls-cert", &client.key).flag("--tls-key", &client.certificate), "swapped"),
         (encrypted().flag("--tls-cert", &client.certificate).flag("--tls-key", &other.key), "of one pair"),
     ] {
@@ -93,8 +92,10 @@ fn faults_of_tls_are_told_in_words_with_a_way_out() {
         assert_eq!(ended.status.code(), Some(77), "{said}: {ended:?}");
         ended.stderr_contains(&[said]);
     }
-    // Of these the server ends the connection without a word, as one does that is about to end.
+    // Of these the server ends the connection without a word, as one does that is about to end, or so soon after its alert that
+    // the reset overtakes it.
     for (elect, said) in [
+        (encrypted(), "--tls-cert and --tls-key"),
         (encrypted().flag("--tls-cert", &other.certificate).flag("--tls-key", &other.key), "of --tls-cert"),
         (candidate(&sandbox, format!("etcds://{}", plain.address())).flag("--tls-ca", &ca), "(etcd://)"),
     ] {

@@ -97,7 +97,7 @@ impl<T> Default for ConnectionSetup<T> {
 }
 
 impl<T: Send + 'static> ConnectionSetup<T> {
-    /// The first connection that is ready, by a setup of an earlier attempt or by a new one. `name` is the server's in messages.
+    /// The first connection that is ready, by a setup of an earlier attempt or by a new one.
     ///
     /// The attempt is over when this takes longer than [`TimeLimits::wait_for_setup`], or so long that a request would not have half
     /// of the attempt's time; then the connection is `ready` for the next attempt.
@@ -109,7 +109,7 @@ impl<T: Send + 'static> ConnectionSetup<T> {
     /// [`StoreError::Connecting`] if the server has accepted and the next attempt may find the connection ready.
     pub async fn next<F>(
         &mut self,
-        name: &str,
+        server: SetupTarget<'_>,
         limits: &TimeLimits,
         limit: Duration,
         begin: impl FnOnce(Accepted) -> F,
@@ -118,7 +118,7 @@ impl<T: Send + 'static> ConnectionSetup<T> {
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let start = clock::now();
-        let waited = timeout(TimeLimits::wait_for_setup(limit), self.ready(name, limits, begin)).await;
+        let waited = timeout(TimeLimits::wait_for_setup(limit), self.ready(server, limits, begin)).await;
         match waited {
             Ok(ready) => {
                 let readiness = if clock::now().since(start) > limit / 2 {
@@ -131,18 +131,21 @@ impl<T: Send + 'static> ConnectionSetup<T> {
             // One setup follows another, and none comes to an end.
             Err(_) if self.since.is_some_and(|since| clock::now().since(since) >= limits.setup) => {
                 *self = ConnectionSetup::default();
-                Err(StoreError::Unavailable(never_ready(name, limits)))
+                Err(StoreError::Unavailable(server.never_ready(limits)))
             }
             Err(_) if self.newest.as_ref().is_some_and(|(_, accepted)| accepted.is_set()) => {
-                Err(StoreError::Connecting(format!("{name} is being connected to, which takes more than one attempt")))
+                Err(StoreError::Connecting(format!(
+                    "{} is being connected to, which takes more than one attempt",
+                    server.name
+                )))
             }
-            Err(_) => Err(StoreError::Unavailable(format!("{name} {}", limits.too_slow_for_attempt(limit)))),
+            Err(_) => Err(StoreError::Unavailable(format!("{} {}", server.name, limits.too_slow_for_attempt(limit)))),
         }
     }
 
     async fn ready<F>(
         &mut self,
-        name: &str,
+        server: SetupTarget<'_>,
         limits: &TimeLimits,
         begin: impl FnOnce(Accepted) -> F,
     ) -> Result<T, StoreError>
@@ -170,7 +173,7 @@ impl<T: Send + 'static> ConnectionSetup<T> {
             self.newest = Some((now, accepted.clone()));
             self.since.get_or_insert(now);
             let setup = Box::pin(timeout(limits.setup, begin(accepted.clone())));
-            let too_slow = never_ready(name, limits);
+            let too_slow = server.never_ready(limits);
             self.under_way.spawn(async move {
                 (accepted, setup.await.unwrap_or_else(|_| Err(StoreError::Unavailable(too_slow))))
             });
@@ -181,7 +184,7 @@ impl<T: Send + 'static> ConnectionSetup<T> {
                 Some(Ok((_, Err(error)))) if self.under_way.is_empty() => return self.fail(error),
                 // Another one is under way; a setup that panicked has reported it.
                 Some(Ok((_, Err(_))) | Err(_)) => {}
-                None => return Err(StoreError::Unavailable(format!("connecting to {name} was given up"))),
+                None => return Err(StoreError::Unavailable(format!("connecting to {} was given up", server.name))),
             }
         }
     }
@@ -199,8 +202,24 @@ impl<T: Send + 'static> ConnectionSetup<T> {
     }
 }
 
-fn never_ready(name: &str, limits: &TimeLimits) -> String {
-    format!("{name} accepts connections, and {}; a server without TLS is silent to TLS", limits.too_slow_for_setup())
+/// The server that a connection is set up to.
+#[derive(Debug, Clone, Copy)]
+pub struct SetupTarget<'a> {
+    /// Its name in messages.
+    pub name: &'a str,
+    /// How the URL is written for a server without TLS, if TLS is used.
+    pub plain_form: Option<&'a str>,
+}
+
+impl SetupTarget<'_> {
+    /// The words about a setup that has used up its time.
+    fn never_ready(&self, limits: &TimeLimits) -> String {
+        let SetupTarget { name, plain_form } = self;
+        let advice = plain_form.map_or_else(String::new, |plain| {
+            format!("; a server without TLS is silent to TLS, and --store is written with {plain} for it")
+        });
+        format!("{name} accepts connections, and {}{advice}", limits.too_slow_for_setup())
+    }
 }
 
 /// Which attempt a connection is ready for.
@@ -221,6 +240,7 @@ pub fn ready_for_next(name: &str) -> StoreError {
 mod tests {
     use super::*;
 
+    const SERVER: SetupTarget<'_> = SetupTarget { name: "h:1", plain_form: Some("plain://") };
     const LIMITS: TimeLimits =
         TimeLimits { attempt: Duration::from_millis(200), setup: Duration::from_secs(5), by_flags: true };
 
@@ -241,7 +261,7 @@ mod tests {
         with_runtime(async || {
             let (mut setup, mut begun) = (ConnectionSetup::default(), 0);
             loop {
-                let next = setup.next("h:1", &LIMITS, LIMITS.attempt, |accepted| {
+                let next = setup.next(SERVER, &LIMITS, LIMITS.attempt, |accepted| {
                     begun += 1;
                     server(accepted, Duration::from_millis(500))
                 });
@@ -262,7 +282,7 @@ mod tests {
         with_runtime(async || {
             let (mut setup, mut begun) = (ConnectionSetup::default(), 0);
             let connection = loop {
-                let next = setup.next("h:1", &LIMITS, LIMITS.attempt, |accepted| {
+                let next = setup.next(SERVER, &LIMITS, LIMITS.attempt, |accepted| {
                     begun += 1;
                     server(accepted, if begun == 1 { Duration::from_secs(3600) } else { Duration::ZERO })
                 });
@@ -278,7 +298,7 @@ mod tests {
     fn a_server_that_does_not_accept_is_unavailable_with_the_limit_and_its_flag() {
         with_runtime(async || {
             let mut setup = ConnectionSetup::<u8>::default();
-            let error = setup.next("h:1", &LIMITS, LIMITS.attempt, |_| std::future::pending()).await.map(drop);
+            let error = setup.next(SERVER, &LIMITS, LIMITS.attempt, |_| std::future::pending()).await.map(drop);
             let Err(StoreError::Unavailable(error)) = error else { panic!("{error:?}") };
             for said in ["h:1", "200ms", "--request-timeout"] {
                 assert!(error.contains(said), "{error}");
@@ -296,13 +316,15 @@ mod tests {
                     accepted.set();
                     std::future::pending().await
                 };
-                match setup.next("h:1", &limits, 4 * limits.setup, begin).await.map(drop) {
+                match setup.next(SERVER, &limits, 4 * limits.setup, begin).await.map(drop) {
                     Err(StoreError::Connecting(_)) => {}
                     ended => break ended,
                 }
             };
             let Err(StoreError::Unavailable(error)) = error else { panic!("{error:?}") };
-            assert!(error.contains("300ms") && error.contains("--ttl"), "{error}");
+            for said in ["300ms", "--ttl", "plain://"] {
+                assert!(error.contains(said), "{error}");
+            }
         });
     }
 
@@ -312,7 +334,7 @@ mod tests {
         with_runtime(async || {
             let (mut setup, mut begun) = (ConnectionSetup::<u8>::default(), 0);
             let error = loop {
-                let next = setup.next("h:1", &LIMITS, LIMITS.attempt, |accepted: Accepted| {
+                let next = setup.next(SERVER, &LIMITS, LIMITS.attempt, |accepted: Accepted| {
                     begun += 1;
                     async move {
                         accepted.set();
@@ -341,7 +363,7 @@ mod tests {
                     accepted.set();
                     std::future::pending().await
                 };
-                match setup.next("h:1", &limits, limits.attempt, begin).await.map(drop) {
+                match setup.next(SERVER, &limits, limits.attempt, begin).await.map(drop) {
                     Err(StoreError::Connecting(_)) => {}
                     ended => break ended,
                 }
@@ -356,7 +378,7 @@ mod tests {
         with_runtime(async || {
             let mut setup = ConnectionSetup::<u8>::default();
             let refused = || StoreError::Refused("no".to_owned());
-            let error = setup.next("h:1", &LIMITS, LIMITS.attempt, |_| async move { Err(refused()) }).await.map(drop);
+            let error = setup.next(SERVER, &LIMITS, LIMITS.attempt, |_| async move { Err(refused()) }).await.map(drop);
             assert!(matches!(error, Err(StoreError::Refused(_))), "{error:?}");
         });
     }

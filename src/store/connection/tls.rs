@@ -61,7 +61,7 @@ impl TlsSettings {
 
     /// What a fault of TLS depends on. `plain_form` is the URL of a server without TLS.
     pub fn side<'a>(&self, plain_form: &'a str) -> TlsSide<'a> {
-        TlsSide { has_identity: self.identity.is_some(), has_ca: self.ca.is_some(), plain_form }
+        TlsSide { has_identity: self.identity.is_some(), has_ca: self.ca.is_some(), accepts_named_ca: true, plain_form }
     }
 
     /// Whether any file is named.

@@ -11,6 +11,8 @@ pub struct TlsSide<'a> {
     pub has_identity: bool,
     /// Whether `--tls-ca` names authorities.
     pub has_ca: bool,
+    /// Whether an authority's own certificate is accepted from a server if `--tls-ca` names it.
+    pub accepts_named_ca: bool,
     /// How the URL is written for a server without TLS.
     pub plain_form: &'a str,
 }
@@ -48,10 +50,17 @@ fn certificate_fault(fault: &str, side: TlsSide<'_>) -> String {
         return format!("{SHOWS}: it is signed by a certificate authority {whose}: {way_out}");
     }
     if fault.contains("CaUsedAsEndEntity") {
-        return format!(
-            "{SHOWS}: it is an authority's own certificate (CA:TRUE), used as a server's: give the server a certificate that the \
-             authority has signed, or a self-signed one with CA:FALSE"
-        );
+        let own = format!("{SHOWS}: it is an authority's own certificate (CA:TRUE)");
+        return match (side.accepts_named_ca, side.has_ca) {
+            (false, _) => format!(
+                "{own}, used as a server's: give the server a certificate that the authority has signed, or a self-signed one with \
+                 CA:FALSE"
+            ),
+            (true, true) => format!("{own}, which --tls-ca does not name: name exactly this certificate with --tls-ca"),
+            (true, false) => {
+                format!("{own}, used as a server's: if it is meant to be, name this certificate with --tls-ca")
+            }
+        };
     }
     if let Some(names) = fault.split_once("certificate not valid for name ").map(|(_, names)| names) {
         let names = names.replace("; certificate is only valid for ", ", but for ");
@@ -152,7 +161,8 @@ mod tests {
     use super::*;
     use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
-    const BARE: TlsSide<'_> = TlsSide { has_identity: false, has_ca: false, plain_form: "plain://" };
+    const BARE: TlsSide<'_> =
+        TlsSide { has_identity: false, has_ca: false, accepts_named_ca: true, plain_form: "plain://" };
 
     #[test]
     fn each_fault_of_a_certificate_is_told_with_a_way_out() {
@@ -171,6 +181,12 @@ mod tests {
         let ca = TlsSide { has_ca: true, ..BARE };
         let text = Error::InvalidCertificate(CertificateError::UnknownIssuer).to_string();
         assert!(tls_fault(&text, ca).is_some_and(|told| told.contains("--tls-ca does not name")), "{text}");
+        let text = "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))";
+        let never = TlsSide { accepts_named_ca: false, ..ca };
+        for (side, said) in [(BARE, "name this certificate"), (ca, "--tls-ca does not name"), (never, "with CA:FALSE")]
+        {
+            assert!(tls_fault(text, side).is_some_and(|told| told.contains(said)), "{said}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::store::StoreError;
 use crate::store::connection::attempt::within;
 use crate::store::connection::errors::{excerpt, root_cause, with_network_advice};
 use crate::store::connection::identity::identity;
-use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, ready_for_next};
+use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
 use crate::store::connection::tls::{TlsSettings, read_pem};
 use crate::store::connection::tls_errors::tls_fault;
 use crate::store::connection::verification::verifier;
@@ -171,7 +171,8 @@ impl ConnectedEndpoint {
             let (endpoint, settings) = (self.endpoint.clone(), settings.clone());
             async move { connect(&endpoint, &settings, accepted).await }
         };
-        match self.setup.next(&self.endpoint, &settings.limits, share, begin).await? {
+        let server = SetupTarget { name: &self.endpoint, plain_form: settings.tls.is_some().then_some("etcd://") };
+        match self.setup.next(server, &settings.limits, share, begin).await? {
             (client, Readiness::ForThisAttempt) => Ok(client),
             (client, Readiness::ForNextAttempt) => {
                 self.client = Some(client);

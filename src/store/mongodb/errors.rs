@@ -8,7 +8,7 @@ use super::settings::{Login, Settings};
 use crate::store::StoreError;
 use crate::store::connection::errors::{one_line, with_network_advice};
 use crate::store::connection::tls::TlsSettings;
-use crate::store::connection::tls_errors::tls_fault;
+use crate::store::connection::tls_errors::{TlsSide, tls_fault};
 
 /// A document with this `_id` is there already.
 const DUPLICATE_KEY: i32 = 11_000;
@@ -74,6 +74,11 @@ impl MongoPeer {
         MongoPeer { address: settings.shown.clone(), login: settings.login.clone(), tls: settings.tls.clone() }
     }
 
+    /// The fault of TLS behind a text. The driver accepts no authority's own certificate from a server.
+    fn tls_fault(&self, text: &str, plain_form: &str) -> Option<String> {
+        tls_fault(text, TlsSide { accepts_named_ca: false, ..self.tls.side(plain_form) })
+    }
+
     /// The advice after a login that has failed.
     fn login_advice(&self) -> String {
         let Login { user, auth_source, is_source_given, .. } = &self.login;
@@ -129,7 +134,7 @@ pub fn classify(peer: &MongoPeer, error: &Error) -> StoreError {
         ErrorKind::DnsResolve { .. } => {
             unavailable("has a host name that is not known: check its spelling, and the DNS of this host".to_owned())
         }
-        ErrorKind::Io(error) => match tls_fault(&error.to_string(), peer.tls.side("mongodb://")) {
+        ErrorKind::Io(error) => match peer.tls_fault(&error.to_string(), "mongodb://") {
             Some(fault) => refused(fault),
             None => unavailable(format!("has ended the connection: {error}")),
         },
@@ -143,7 +148,7 @@ fn classify_selection(peer: &MongoPeer, message: &str) -> StoreError {
     let address = &peer.address;
     let causes = root_causes(message);
     let unavailable = |what: String| StoreError::Unavailable(one_line(&format!("{address} {what}")));
-    if let Some(fault) = tls_fault(message, peer.tls.side("mongodb:// without tls=true")) {
+    if let Some(fault) = peer.tls_fault(message, "mongodb:// without tls=true") {
         return StoreError::Refused(one_line(&format!("{address} {fault}")));
     }
     // A server that wants a certificate says nothing else to a client without one, nor does one without TLS.

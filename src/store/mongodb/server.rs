@@ -26,7 +26,7 @@ use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
 use super::watch::ChangeStreamWatch;
 use crate::store::connection::attempt::within;
 use crate::store::connection::identity::identity;
-use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, ready_for_next};
+use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
 use crate::store::connection::tls::{TlsSettings, read_pem};
 use crate::store::connection::verification::certificates;
 use crate::store::{StoreError, resolver};
@@ -97,7 +97,9 @@ pub async fn attempt<T>(
                 let settings = settings.clone();
                 async move { Connected::to(&settings, accepted).await }
             };
-            let (connected, readiness) = slot.setup.next(&settings.shown, &settings.limits, limit, begin).await?;
+            // The driver tells a server without TLS from one that is slow.
+            let target = SetupTarget { name: &settings.shown, plain_form: None };
+            let (connected, readiness) = slot.setup.next(target, &settings.limits, limit, begin).await?;
             slot.server = Some(MongoServer::new(connected, settings));
             if readiness == Readiness::ForNextAttempt {
                 return Err(ready_for_next(&settings.shown));

@@ -17,7 +17,7 @@ use super::sentinel::{SentinelReply, Setbacks, ask_all};
 use super::settings::{Place, Route, Settings};
 use crate::store::StoreError;
 use crate::store::connection::errors::excerpt;
-use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, ready_for_next};
+use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
 use elect_core::Time;
 use elect_keeper::clock;
 
@@ -92,7 +92,8 @@ impl Link {
             let settings = settings.clone();
             async move { connect(&settings, &setbacks, &accepted).await }
         };
-        match self.setup.next(&name, &limits, limits.attempt, begin).await? {
+        let server = SetupTarget { name: &name, plain_form: settings.tls.is_some().then_some("redis://") };
+        match self.setup.next(server, &limits, limits.attempt, begin).await? {
             (server, Readiness::ForThisAttempt) => Ok(server),
             (server, Readiness::ForNextAttempt) => {
                 self.server = Some(server);
