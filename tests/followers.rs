@@ -174,7 +174,7 @@ fn a_follower_inherits_nothing_that_is_a_leaders() {
     until("it has said all", || follower.output().contains("/dev/null"));
     let output = follower.output();
     let names: Vec<&str> = output.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-    let known = ["BOUNDARY", "ID", "LEADER_HOST", "LEADER_ID", "LEADER_NAME", "NAME", "ROLE", "SOCKET"];
+    let known = ["BOUNDARY", "ID", "LEADER_HOST", "LEADER_ID", "LEADER_NAME", "NAME", "ROLE", "SOCKET", "STORE"];
     assert_eq!(names, known.map(|name| format!("ELECT_{name}")), "{output}");
     assert!(output.contains("ELECT_ROLE=follower") && output.contains("ELECT_LEADER_HOST=db.example"), "{output}");
     let mut numbers: Vec<&str> = output.lines().filter(|line| line.parse::<u32>().is_ok()).collect();
@@ -309,9 +309,10 @@ fn without_a_command_a_candidate_follows_and_leads_all_the_same() {
     assert_eq!(followers(&sandbox, "unfollow").len(), 1);
     let status = ElectCmd::new(&sandbox).status(&["cron", "--json"]).run();
     assert!(status.stdout.contains("\"leader\":{"), "{status:?}");
-    // HUP is for a command, and there is none.
+    // HUP is for a command, and there is none. Without a terminal it means no end.
     other.signal(Signal::SIGHUP);
-    other.ends_by(Signal::SIGHUP);
+    other.signal(Signal::SIGTERM);
+    other.ends_by(Signal::SIGTERM);
     assert_eq!(ElectCmd::new(&sandbox).status(&["cron"]).run().status.code(), Some(3), "and it is given back");
     sandbox.is_left_empty();
 }

@@ -108,7 +108,12 @@ fn flags_beyond_their_limits_are_refused_with_the_limit() {
         ("--store", &url, "8192"),
         ("--username", &user, "4096 bytes"),
     ] {
-        let elect = if flag == "--store" { ElectCmd::new(&sandbox).store(None) } else { ElectCmd::new(&sandbox) };
+        let store = match flag {
+            "--store" => None,
+            "--username" => Some("etcd://127.0.0.1:1".to_owned()),
+            _ => Some(sandbox.store()),
+        };
+        let elect = ElectCmd::new(&sandbox).store(store);
         elect.flag(flag, value).command(["true"]).run().fails_with(2, &[flag, said]);
     }
     let endless = ElectCmd::new(&sandbox).flag("--password-file", "/dev/zero").command(["true"]).run();

@@ -79,7 +79,7 @@ fn a_hold_counts_from_the_start_of_the_command_and_costs_one_that_takes_longer_n
 #[test]
 fn a_stop_ends_a_hold_at_once_with_the_status_of_the_command() {
     let sandbox = Sandbox::new();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let mut leader = job(&sandbox, "1h").start();
         holds(&leader);
         leader.signal(signal);

@@ -267,6 +267,6 @@ fn nonsense_is_refused_in_one_line() {
         ElectCmd::new(&sandbox).switch(&format!("{flag}={value}")).command(["true"]).run().fails_with(2, &[flag, said]);
     }
     let ended = ElectCmd::new(&sandbox).variable("ELECT_RESTART_LIMIT", "5").command(["true"]).run();
-    ended.fails_with(2, &["--restart-limit"]);
+    ended.fails_with(2, &["ELECT_RESTART_LIMIT"]);
     assert!(!sandbox.locks().exists(), "nothing was asked of the store");
 }

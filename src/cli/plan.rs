@@ -18,8 +18,8 @@ use elect_core::{HumanDuration, KILL_ALLOWANCE, Time, Timing, TimingFlags, margi
 pub struct PlanFlags {
     /// The timings as a JSON object
     ///
-    /// `{"ttl_ms","renew_ms","request_timeout_ms","stop_by_ms","kill_by_ms","tolerated_outage_ms",
-    /// "handover_ms":{"clean","campaigner_killed","host_lost"}}`
+    /// `{"ttl_ms", "renew_ms", "request_timeout_ms", "stop_by_ms", "kill_by_ms", "tolerated_outage_ms",
+    /// "handover_ms": {"clean", "campaigner_killed", "host_lost"}}`
     #[arg(long)]
     json: bool,
 

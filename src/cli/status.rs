@@ -14,6 +14,7 @@ use super::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use super::{StatusFlags, complain, exit_for, fail};
 use crate::exit::Exit;
 use crate::status::StatusDocument;
+use crate::store::observer::survey;
 use crate::store::{Detail, Listing, Notifier, Observation, StoreError};
 use elect_core::boundary::Boundary;
 use elect_core::limits::BOUNDARIES_MAX;
@@ -61,24 +62,16 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
 
 async fn look(query: &StoreQuery<'_>) -> Result<Vec<(Boundary, Observation)>, StoreError> {
     let mut store = query.url.open(&query.access, Notifier::disconnected())?;
-    let looked = async {
-        match &query.boundary {
-            Some(boundary) => {
-                // A record beside which this elect does not campaign is an answer: there is no leader that can be
-                // shown.
-                let observation = store.observe(boundary).await.or_else(Observation::obstructed)?;
-                Ok(vec![(boundary.clone(), observation)])
-            }
-            None => Ok(store.observe_all(Detail::Lease).await?.into_iter().map(readable).collect()),
-        }
-    };
-    tokio::time::timeout(QUERY_TIMEOUT, looked).await.unwrap_or_else(|_| {
+    let looked = survey(store.as_mut(), query.boundary.as_ref(), Detail::Lease);
+    let seen = tokio::time::timeout(QUERY_TIMEOUT, looked).await.unwrap_or_else(|_| {
         let (url, limit) = (&query.url, QUERY_TIMEOUT.as_secs());
         Err(StoreError::Unavailable(format!("{url} did not answer within {limit} s")))
-    })
+    })?;
+    Ok(seen.into_iter().map(readable).collect())
 }
 
-/// One that cannot be read hides no other.
+/// One that cannot be read hides no other. A record beside which this elect does not campaign is an answer: there is no leader that
+/// can be shown.
 fn readable((boundary, seen): Listing) -> (Boundary, Observation) {
     let unreadable = |error: StoreError| Observation { obstacle: Some(error.to_string()), ..Observation::default() };
     (boundary, seen.unwrap_or_else(unreadable))

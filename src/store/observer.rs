@@ -60,25 +60,41 @@ impl Observer {
         }
         self.due = None;
         let limit = self.limit;
-        let answer = timeout(limit, self.look()).await.unwrap_or_else(|_| {
+        let look = survey(self.store.as_mut(), self.scope.as_ref(), Detail::Leader);
+        let answer = timeout(limit, look).await.unwrap_or_else(|_| {
             let limit = humantime::format_duration(limit);
             Err(StoreError::Unavailable(format!("the store did not answer within {limit}")))
         });
         self.due = Some(if answer.is_ok() { POLL_INTERVAL } else { ERROR_POLL_INTERVAL });
         answer
     }
+}
 
-    async fn look(&mut self) -> Result<Vec<Listing>, StoreError> {
-        match &self.scope {
-            Some(boundary) => {
-                let seen = match self.store.observe(boundary).await {
-                    // The store has answered: it is this record that cannot be followed, as in a survey.
-                    Err(error @ StoreError::Obstacle(_)) => Err(error),
-                    seen => Ok(seen?),
-                };
-                Ok(vec![(boundary.clone(), seen)])
-            }
-            None => self.store.observe_all(Detail::Leader).await,
+/// Observes one boundary, or all of them. A connection may take several attempts to set up (T6), of which a query knows nothing:
+/// it asks again until the connection is there. The caller limits the time.
+///
+/// Cancel safe: an interrupted observation is repeated.
+///
+/// # Errors
+///
+/// The store cannot be asked. A boundary that cannot be read, among others, is an error of its own.
+pub async fn survey(
+    store: &mut dyn Store,
+    scope: Option<&Boundary>,
+    depth: Detail,
+) -> Result<Vec<Listing>, StoreError> {
+    loop {
+        let seen = match scope {
+            None => store.observe_all(depth).await,
+            Some(boundary) => match store.observe(boundary).await {
+                // The store has answered: it is this record that cannot be followed.
+                seen @ (Ok(_) | Err(StoreError::Obstacle(_))) => Ok(vec![(boundary.clone(), seen)]),
+                Err(error) => Err(error),
+            },
+        };
+        match seen {
+            Err(StoreError::Connecting(_)) => tokio::task::yield_now().await,
+            seen => return seen,
         }
     }
 }

@@ -30,7 +30,7 @@ fn a_watch_reports_an_outage_and_afterwards_nobody_who_never_led() {
     until("the outage is told", || live.output().contains("not up to date since "));
     // The waiter's key is the oldest for a while, and it never leads.
     waiter.kill_with_keeper();
-    leader.wait_for_log("leadership lost");
+    leader.wait_for_log("leader command ended");
     scenario.etcd.restart();
     until("somebody leads again", || watch.output().matches("web-1 leads").count() >= 2);
     assert!(!watch.output().contains("web-2 leads"), "{}", watch.output());
