@@ -120,7 +120,7 @@ fn a_url_with_a_password_is_taken_as_hosting_providers_write_it_and_never_shown(
         .command(["true"])
         .run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    ended.stderr_contains(&[&format!("store=redis://{}", redis.address())]);
+    ended.stderr_contains(&[&format!("campaigning in redis://{}", redis.address())]);
     assert!(!ended.stderr.contains("horse"), "{ended:?}");
 }
 
