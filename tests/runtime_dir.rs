@@ -60,6 +60,8 @@ fn pod(sandbox: &Sandbox, volume: &Path) -> Vec<String> {
         mount -t tmpfs -o mode=0755 tmpfs /mnt
         mkdir /mnt/volume /mnt/place
         mount --bind "$volume" /mnt/volume
+        # The volume may lie on the file system above, whose flags it has got.
+        mount -o remount,bind,rw /mnt/volume
         mount --bind "$1" /mnt/place; shift
         mount -t tmpfs -o ro,mode=0555 tmpfs /tmp
         mount -t tmpfs -o ro,mode=0555 tmpfs /run

@@ -51,22 +51,22 @@ pub fn under_watch<T>(sandbox: &Sandbox, act: impl FnOnce() -> T) -> T {
     })
 }
 
-/// The ways to name a store, by flag or by variable, to those who ask it.
-pub fn ways_to_name(sandbox: &Sandbox, store: &str) -> [ElectCmd; 4] {
+/// The ways to name a store to those who ask it, each with the flag or the variable that an error has to name.
+pub fn ways_to_name(sandbox: &Sandbox, store: &str) -> [(&'static str, ElectCmd); 4] {
     [
-        ElectCmd::new(sandbox).store(store.to_owned()).switch("-vv").command(["true"]),
+        ("--store", ElectCmd::new(sandbox).store(store.to_owned()).switch("-vv").command(["true"])),
         // As systemd and containers give it.
-        ElectCmd::new(sandbox).store(None).variable("ELECT_STORE", store).command(["true"]),
-        ElectCmd::new(sandbox).store(store.to_owned()).status(&["cron"]),
-        ElectCmd::new(sandbox).store(store.to_owned()).query("watch", &["cron"]),
+        ("ELECT_STORE", ElectCmd::new(sandbox).store(None).variable("ELECT_STORE", store).command(["true"])),
+        ("--store", ElectCmd::new(sandbox).store(store.to_owned()).status(&["cron"])),
+        ("--store", ElectCmd::new(sandbox).store(store.to_owned()).query("watch", &["cron"])),
     ]
 }
 
 #[test]
 fn a_password_in_a_url_that_has_no_use_for_it_is_refused_without_repeating_it() {
     let sandbox = Sandbox::new();
-    for elect in ways_to_name(&sandbox, &format!("always://elect:{PASSWORD}@127.0.0.1:1")) {
-        elect.run().fails_with(2, &["always:… is not understood"]);
+    for (source, elect) in ways_to_name(&sandbox, &format!("always://elect:{PASSWORD}@127.0.0.1:1")) {
+        elect.run().fails_with(2, &[&format!("{source} always:… is not understood")]);
     }
     is_nowhere_in(&sandbox);
 }

@@ -337,7 +337,7 @@ fn a_wait_ends_when_that_is_so_and_not_before() {
     for_each_store(|fixture| {
         let wait = |words: &[&str]| fixture.query("wait", words).run();
         wait(&["cron", "--timeout", "0"]).fails_with(75, &["nobody came to lead boundary cron within 0s"]);
-        wait(&["--timeout", "300ms", "--for", "id=x"]).fails_with(75, &["id \"x\" came to lead any boundary"]);
+        wait(&["--timeout", "2s", "--for", "id=x"]).fails_with(75, &["id \"x\" came to lead any boundary"]);
         ends_with(&wait(&["cron", "--for", "none"]), 0, "cron: no leader\n");
         assert_eq!(json(&wait(&["cron", "--for", "none", "--json"]).stdout)["leader"], Value::Null);
         ends_with(&wait(&["--for", "none"]), 0, "");
@@ -359,7 +359,7 @@ fn a_wait_ends_when_that_is_so_and_not_before() {
         assert_eq!(found["leader"]["name"], "web-1");
         let id = found["leader"]["id"].as_str().expect("an id").to_owned();
         assert_eq!(wait(&["--for", &format!("id={id}")]).status.code(), Some(0));
-        wait(&["cron", "--for", "none", "--timeout", "300ms"]).fails_with(75, &["did not lose its leader"]);
+        wait(&["cron", "--for", "none", "--timeout", "2s"]).fails_with(75, &["did not lose its leader"]);
         let mut over = fixture.query("wait", &["cron", "--for", "none"]).start();
         let next = fixture.candidate("web-2").command(["sleep", "600"]).start();
         next.wait_until_waiting();

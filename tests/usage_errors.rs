@@ -120,7 +120,10 @@ fn an_empty_variable_counts_as_unset_but_for_the_store() {
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert_ne!(ended.stdout.trim(), "", "the name is the host's");
     let elect = ElectCmd::new(&sandbox).store(None).variable("ELECT_STORE", "");
-    elect.command(["true"]).run().fails_with(2, &["ELECT_STORE is empty", "etcd://", "leave it out"]);
+    elect
+        .command(["true"])
+        .run()
+        .fails_with(2, &["ELECT_STORE is empty: write it as file:DIR, ", "always:, or leave it out"]);
     sandbox.is_left_empty();
 }
 
@@ -139,7 +142,7 @@ fn a_misspelled_variable_is_named_however_quiet_and_others_are_not() {
     // A cause that the error alone would hide.
     let ended = ElectCmd::new(&sandbox).boundary(None).variable("ELECT_BOUNDRY", "cron").command(["true"]).run();
     ended.fails_with(2, &["no boundary", "ELECT_BOUNDRY", "did you mean ELECT_BOUNDARY"]);
-    let ended = ElectCmd::new(&sandbox).variable("ELECT_STOR", "etcd://10.0.0.1").query("status", &[]).run();
+    let ended = ElectCmd::new(&sandbox).variable("ELECT_STOR", "file:/nowhere").query("status", &[]).run();
     ended.stderr_contains(&["warning: ", "ELECT_STOR ", "ELECT_STORE"]);
     sandbox.is_left_empty();
 }

@@ -144,7 +144,7 @@ pub(super) fn leader_document(leader: &Leader) -> LeaderDocument<'_> {
         since: leader.since.and_then(rfc3339),
         ttl_ms: leader.ttl.map(millis),
         lease_left_ms: leader.lease_left.map(millis),
-        etcd: leader.store_key.as_ref().map(|StoreKey { key, lease }| EtcdDocument { key, lease }),
+        etcd: leader.store_key.as_deref().map(|StoreKey { key, lease }| EtcdDocument { key, lease }),
     }
 }
 

@@ -99,8 +99,10 @@ impl Leader {
             since,
             ttl: ttl.map(|ttl| ttl.min(limits::TTL_MAX)),
             lease_left: lease_left.map(|left| left.min(limits::TTL_MAX)),
-            store_key: store_key
-                .map(|StoreKey { key, lease }| StoreKey { key: limits::cut(key, TEXT_BYTES_MAX), lease }),
+            store_key: store_key.map(|store_key| {
+                let StoreKey { key, lease } = *store_key;
+                Box::new(StoreKey { key: limits::cut(key, TEXT_BYTES_MAX), lease })
+            }),
         }
     }
 }
@@ -196,7 +198,7 @@ mod tests {
                 since: Some(u64::MAX),
                 ttl: Some(Duration::MAX),
                 lease_left: Some(Duration::MAX),
-                store_key: Some(StoreKey { key: text(), lease: "1f".to_owned() }),
+                store_key: Some(Box::new(StoreKey { key: text(), lease: "1f".to_owned() })),
             };
             let short = || self.text.chars().take(300).collect::<String>();
             Observation {

@@ -105,7 +105,7 @@ pub struct Leader {
     /// The rest of the lease, if the store can tell.
     pub lease_left: Option<Duration>,
     /// Its place, in a store whose places other programs can find.
-    pub store_key: Option<StoreKey>,
+    pub store_key: Option<Box<StoreKey>>,
 }
 
 /// The place of a candidate in its store, by which other programs find it.

@@ -154,9 +154,8 @@ fn a_password_in_the_url_or_the_user_is_refused_without_repeating_it() {
         format!("etcd://elect:1/{PASSWORD}@{address}"),
         format!("etcd:elect:{PASSWORD}@{address}"),
     ] {
-        for elect in ways_to_name(&sandbox, &store) {
-            // By flag or by variable.
-            elect.run().fails_with(2, &["etcd:… is not understood"]);
+        for (source, elect) in ways_to_name(&sandbox, &store) {
+            elect.run().fails_with(2, &[&format!("{source} etcd:… is not understood")]);
         }
     }
     let ended = ElectCmd::new(&sandbox)

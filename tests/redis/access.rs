@@ -240,9 +240,9 @@ fn a_permission_that_is_taken_away_later_ends_no_candidacy() {
 fn a_password_in_a_url_that_is_refused_is_not_repeated() {
     let sandbox = Sandbox::new();
     let store = format!("redis://elect:{PASSWORD}@127.0.0.1:1/elect");
-    for elect in crate::secrets::ways_to_name(&sandbox, &store) {
+    for (source, elect) in crate::secrets::ways_to_name(&sandbox, &store) {
         let ended = elect.run();
         assert!(!format!("{ended:?}").contains(PASSWORD), "{ended:?}");
-        ended.fails_with(2, &["--store"]);
+        ended.fails_with(2, &[source]);
     }
 }

@@ -208,7 +208,7 @@ impl StoredRecord {
                 since: value.since,
                 ttl: Some(limits::believed_ttl(value.ttl)),
                 lease_left: None,
-                store_key: Some(place(pair)),
+                store_key: Some(Box::new(place(pair))),
             }),
             StoredRecord::Foreign(name) => Some(Leader {
                 id: lease(pair),
@@ -219,7 +219,7 @@ impl StoredRecord {
                 since: None,
                 ttl: None,
                 lease_left: None,
-                store_key: Some(place(pair)),
+                store_key: Some(Box::new(place(pair))),
             }),
         }
     }

@@ -7,10 +7,14 @@ use crate::{CommandEnd, FromKeeper, ProcessList, Program, Signal, Time};
 
 impl KeeperMachine {
     pub(super) fn on_child_ended(&mut self, now: Time, pid: i32, end: ChildEnd) {
-        if let CommandTree::Alive { main: MainProcess::Refused(child), .. } = &mut self.tree
+        if let CommandTree::Alive { main: MainProcess::Refused(child), stop, .. } = &mut self.tree
             && *child == Some(pid)
         {
             *child = None;
+            // K10: no main process will end any more. Without a stop, a hook that runs beside the start goes on.
+            if !matches!(stop, Stop::NotRequested) {
+                self.stop_descendants(now);
+            }
         } else if self.tree.main_pid() == Some(pid) {
             self.on_main_ended(now, end);
         } else {

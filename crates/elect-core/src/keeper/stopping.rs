@@ -98,7 +98,7 @@ impl KeeperMachine {
         let signalled = match (main, stop_to) {
             (None, StopTo::Main | StopTo::Group) => Signalled::All,
             (Some(_), StopTo::Main) => Signalled::main_processes(now, kill_at),
-            (Some(_), StopTo::Group) => Signalled::Groups,
+            (Some(_), StopTo::Group) => Signalled::Groups { hook: hook_group },
         };
         let before = std::mem::replace(stop, stop.with_kill_at(now, kill_at, signalled));
         if !matches!(before, Stop::NotRequested) {
@@ -138,7 +138,7 @@ impl KeeperMachine {
         let hook_group = self.hook_group();
         let stop_timeout = self.policy.stop_timeout;
         let CommandTree::Alive { group, stop, .. } = &mut self.tree else { return };
-        let groups = [Some(*group), hook_group];
+        let group = Some(*group);
         let recipients = match stop {
             Stop::NotRequested => {
                 *stop = stop.with_kill_at(now, now + stop_timeout, Signalled::All);
@@ -149,7 +149,7 @@ impl KeeperMachine {
             }
             Stop::Terminating { signalled, .. } => match std::mem::replace(signalled, Signalled::All) {
                 Signalled::MainProcesses { .. } => Recipients::AllExcept([None, hook_group]),
-                Signalled::Groups => Recipients::OutsideGroups(groups),
+                Signalled::Groups { hook } => Recipients::OutsideGroups([group, hook]),
                 Signalled::All => return,
             },
             Stop::Killing { .. } => return,

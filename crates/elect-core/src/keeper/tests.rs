@@ -414,6 +414,42 @@ fn a_group_gets_the_stop_signal_as_a_whole() {
     assert_eq!(scene.ends(2_000, MAIN).last(), Some(&rest));
 }
 
+/// The others are told apart by the groups that got the signal, even if a main process has ended since.
+#[test]
+fn the_group_of_a_hook_that_ends_first_gets_no_second_signal() {
+    let mut scene = Scene(KeeperMachine::new(KeeperPolicy { stop_to: StopTo::Group, ..policy() }));
+    scene.arm(60_000);
+    let _ = scene.order(1, KeeperOrder::Start { program: Program::Command { term: TERM }, run: 1 });
+    let _ = scene.on(2, KeeperEvent::Spawned { pid: MAIN, init: None });
+    let _ = scene.on(3, KeeperEvent::Executed);
+    scene.add_hook(HookContext::WithRun(1));
+    let _ = scene.order(1_000, KeeperOrder::Stop { kill_at: at(9_000) });
+    assert_eq!(scene.ends(1_500, HOOK), [], "the others wait for the main process");
+    let recipients = Recipients::OutsideGroups([Some(MAIN), Some(HOOK)]);
+    let rest = KeeperAction::SignalDescendants { signal: SIGTERM, recipients };
+    assert_eq!(scene.ends(2_000, MAIN).last(), Some(&rest));
+}
+
+/// K10: a start that is refused after the stop began has no main process whose end could be waited for.
+#[test]
+fn the_end_of_a_refused_start_passes_the_stop_signal_on() {
+    for (stop_to, recipients) in [
+        (StopTo::Main, Recipients::AllExcept([None, Some(HOOK)])),
+        (StopTo::Group, Recipients::OutsideGroups([Some(MAIN), Some(HOOK)])),
+    ] {
+        let mut scene = Scene(KeeperMachine::new(KeeperPolicy { stop_to, ..policy() }));
+        scene.add_hook(HookContext::Alone);
+        let _ = scene.order(5, KeeperOrder::Start { program: Program::Follower, run: 1 });
+        let _ = scene.on(6, KeeperEvent::Spawned { pid: MAIN, init: None });
+        let _ = scene.order(7, KeeperOrder::Stop { kill_at: at(9_000) });
+        assert_eq!(scene.on(8, KeeperEvent::NotExecuted(NotStarted::Failed(ENOENT))), []);
+        let rest = KeeperAction::SignalDescendants { signal: SIGTERM, recipients };
+        assert_eq!(scene.ends(9, MAIN), [rest]);
+        assert_eq!(scene.ends(10, HOOK), []);
+        assert_eq!(scene.0.wake_at(Time::NEVER), at(9_000), "once");
+    }
+}
+
 #[test]
 fn without_any_time_there_is_no_stop_signal() {
     let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true, lists: true };

@@ -91,8 +91,9 @@ pub(super) enum Signalled {
     /// The main process and that of a background hook (`--stop-to main`). The others get it at this time, or when the
     /// main process ends.
     MainProcesses { rest_at: Time },
-    /// Their groups (`--stop-to group`). The others get it when the main process ends.
-    Groups,
+    /// Their groups (`--stop-to group`), of which the hook's keeps its number when its main process has ended. The
+    /// others get it when the main process ends.
+    Groups { hook: Option<i32> },
     /// Every process.
     All,
 }
@@ -124,7 +125,7 @@ impl Stop {
         match self {
             Stop::Terminating { signalled: Signalled::MainProcesses { rest_at }, .. } => rest_at,
             Stop::NotRequested
-            | Stop::Terminating { signalled: Signalled::Groups | Signalled::All, .. }
+            | Stop::Terminating { signalled: Signalled::Groups { .. } | Signalled::All, .. }
             | Stop::Killing { .. } => Time::NEVER,
         }
     }
@@ -141,7 +142,7 @@ impl Signalled {
     fn within(self, now: Time, kill_at: Time) -> Signalled {
         match self {
             Signalled::MainProcesses { .. } => Signalled::main_processes(now, kill_at),
-            Signalled::Groups | Signalled::All => self,
+            Signalled::Groups { .. } | Signalled::All => self,
         }
     }
 }
@@ -175,13 +176,13 @@ mod tests {
     fn a_kill_that_has_begun_is_never_turned_back_into_a_stop() {
         let killing = Stop::Killing { retry_at: SOON, backoff: SWEEP_INTERVAL, cause: KillCause::Other };
         for kill_at in [Time::BOOT, SOON, LATER, Time::NEVER] {
-            assert_eq!(killing.with_kill_at(Time::BOOT, kill_at, Signalled::Groups), killing);
+            assert_eq!(killing.with_kill_at(Time::BOOT, kill_at, Signalled::All), killing);
         }
     }
 
     #[test]
     fn a_kill_that_is_due_is_not_put_off_by_another_stop() {
-        let signalled = Signalled::Groups;
+        let signalled = Signalled::Groups { hook: None };
         let asked = Stop::NotRequested.with_kill_at(Time::BOOT, SOON, signalled);
         assert_eq!(asked, Stop::Terminating { kill_at: SOON, signalled });
         assert_eq!(asked.with_kill_at(Time::BOOT, LATER, signalled), Stop::Terminating { kill_at: SOON, signalled });

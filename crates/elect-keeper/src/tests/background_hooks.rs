@@ -3,7 +3,7 @@
 use super::harness::*;
 use crate::ToKeeper;
 use crate::clock;
-use elect_core::{BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, NotStarted, Program, Time};
+use elect_core::{BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, NotStarted, Program, StopTo, Time};
 
 const DONE: FromKeeper = FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Exited(0)));
 const NOT_NOW: FromKeeper = FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow);
@@ -225,6 +225,34 @@ fn a_refused_start_beside_a_hook_that_was_stopped_meanwhile_is_empty_only_withou
         fixture.send(&ToKeeper::Kill);
         fixture.hears(ended(killed(libc::SIGKILL, false)));
         fixture.empty();
+    });
+}
+
+/// K10: such a start has no main process, so the processes outside the signalled groups do not wait for its end.
+#[test]
+fn a_start_that_is_refused_after_the_stop_began_passes_the_stop_signal_on() {
+    alone(|directory| {
+        let hook = "
+            (setsid sh -c 'trap \"echo asked >&9; exit 0\" TERM; echo grandchild >&9; while :; do sleep 0.01; done' &)
+            echo hook >&9
+            exec sleep 100";
+        let setting = program(directory, directory.join("not-there"), &["job"]).stop_to(StopTo::Group);
+        let mut fixture = beside(setting, hook).fork();
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.witness.hears(&["hook", "grandchild"]);
+        fixture.arm(TERM, Time::NEVER);
+        // Both orders are read before the child of the start is reaped.
+        signal(fixture.keeper.pid(), libc::SIGSTOP);
+        let run = fixture.order_start(TERM, &[]);
+        fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
+        signal(fixture.keeper.pid(), libc::SIGCONT);
+        let answers = [fixture.answer(), fixture.answer()];
+        let is_refusal = |answer: &FromKeeper| matches!(answer, FromKeeper::NotStarted { run: of, .. } if *of == run);
+        assert!(answers.iter().any(is_refusal), "{answers:?}");
+        assert!(answers.contains(&ended(killed(libc::SIGTERM, false))), "{answers:?}");
+        assert_eq!(fixture.witness.line(), "asked");
+        fixture.empty();
+        assert!(fixture.witness.rest().is_empty(), "asked once");
     });
 }
 
