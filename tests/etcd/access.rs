@@ -210,7 +210,7 @@ fn variables_of_etcds_own_fill_in_what_is_left_open() {
     };
     let ended = with("ETCD3_CA", &certificates.ca());
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    ended.stderr_contains(&["store=etcds://", &etcd.address()]);
+    ended.stderr_contains(&["campaigning in etcds://", &etcd.address()]);
     // Nothing vouches for this server but the wish to believe it.
     assert_eq!(with("ETCD3_SKIP_VERIFY", "1").status.code(), Some(0));
     assert_eq!(with("ETCD3_CA", &certificates.other_ca()).status.code(), Some(77));

@@ -117,7 +117,7 @@ fn a_url_with_a_password_is_taken_as_hosting_providers_write_it_and_never_shown(
     let run =
         ElectCmd::new(&sandbox).store(None).variable("ELECT_STORE", &url).flag("--ttl", "3s").command(["true"]).run();
     assert_eq!(run.status.code(), Some(0), "{run:?}");
-    run.stderr_contains(&[&format!("store=mongodb://{}/elect", set.address())]);
+    run.stderr_contains(&[&format!("campaigning in mongodb://{}/elect", set.address())]);
     assert!(!run.stderr.contains("horse"), "{run:?}");
 }
 

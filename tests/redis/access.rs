@@ -120,7 +120,7 @@ fn a_url_with_a_password_is_taken_as_hosting_providers_write_it_and_never_shown(
         .command(["true"])
         .run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    ended.stderr_contains(&[&format!("store=redis://{}", redis.address())]);
+    ended.stderr_contains(&[&format!("campaigning in redis://{}", redis.address())]);
     assert!(!ended.stderr.contains("horse"), "{ended:?}");
 }
 
@@ -243,6 +243,6 @@ fn a_password_in_a_url_that_is_refused_is_not_repeated() {
     for elect in crate::secrets::ways_to_name(&sandbox, &store) {
         let ended = elect.run();
         assert!(!format!("{ended:?}").contains(PASSWORD), "{ended:?}");
-        ended.fails_with(2, &["--store"]);
+        ended.fails_with(2, &["redis:… is not understood"]);
     }
 }
