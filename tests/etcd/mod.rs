@@ -17,7 +17,7 @@ mod load;
 mod members;
 mod min_hold;
 mod observers;
-mod secrets;
+pub mod secrets;
 pub mod server;
 mod servers;
 mod terminal;

@@ -30,7 +30,7 @@ fn login(elect: ElectCmd, sandbox: &Sandbox, way: &str, password: &str) -> Elect
 }
 
 /// Prints the command line of everybody who works in this place, once: other tests are other people's business.
-const CONFESS: &str = "for each in /proc/[0-9]*; do grep -qsz \"^WITNESS_MARK=$WITNESS_PLACE/\" $each/environ && \
+pub const CONFESS: &str = "for each in /proc/[0-9]*; do grep -qsz \"^WITNESS_MARK=$WITNESS_PLACE/\" $each/environ && \
     tr '\\0' ' ' <$each/cmdline && echo; done 2>/dev/null; :";
 
 #[test]
