@@ -62,6 +62,7 @@ mod signals;
 mod status;
 mod status_forms;
 mod status_watch_wait;
+mod styles;
 mod supervising;
 mod systemd;
 mod systemd_notify;
