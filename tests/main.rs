@@ -47,7 +47,7 @@ mod misuses;
 mod packages;
 #[cfg(feature = "listen")]
 mod page;
-#[cfg(feature = "all-stores")]
+#[cfg(feature = "network-store")]
 mod pass_credentials;
 #[cfg(feature = "all-stores")]
 mod programs;

@@ -1,16 +1,11 @@
 //! The store in a command's environment: always the same store, and its password only where that is asked for.
 
 use std::fs;
-use std::sync::Arc;
 
-use crate::etcd::secrets::CONFESS;
-use crate::etcd::server::EtcdServer;
-use crate::harness::certificates::Certificates;
-use crate::harness::server::{PASSWORD, StoreServer};
+use crate::harness::processes::CONFESS;
+use crate::harness::server::PASSWORD;
 use crate::harness::store_fixtures::for_each_store;
 use crate::harness::{ElectCmd, Sandbox, docs_under_test};
-use crate::mongodb::server::Mongod;
-use crate::redis::server::{RedisOptions, RedisServer};
 use crate::secrets::{is_nowhere_in, under_watch};
 
 /// Asks the store in all ways from inside a command, and campaigns for another boundary there.
@@ -39,7 +34,7 @@ fn a_query_inside_a_command_looks_at_the_store_of_the_command() {
 
 /// The ways to give a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PasswordSource {
+pub enum PasswordSource {
     Variable,
     File,
     /// In the value of `ELECT_STORE`.
@@ -47,13 +42,13 @@ enum PasswordSource {
 }
 
 /// A store with users.
-struct StoreWithUsers {
-    scheme: &'static str,
+pub struct StoreWithUsers {
+    pub scheme: &'static str,
     /// Host and port, and what follows.
-    place: String,
-    user: &'static str,
-    flags: Vec<[String; 2]>,
-    sources: &'static [PasswordSource],
+    pub place: String,
+    pub user: &'static str,
+    pub flags: Vec<[String; 2]>,
+    pub sources: &'static [PasswordSource],
 }
 
 impl StoreWithUsers {
@@ -79,7 +74,7 @@ impl StoreWithUsers {
     }
 
     /// A command gets the password if that is asked for, and not otherwise; it is in no command line and no log.
-    fn passes_credentials_only_if_asked(&self) {
+    pub fn passes_credentials_only_if_asked(&self) {
         for &source in self.sources {
             let context = format!("{} {source:?}", self.scheme);
             let sandbox = Sandbox::new();
@@ -109,48 +104,7 @@ impl StoreWithUsers {
     }
 }
 
-const EVERY_SOURCE: &[PasswordSource] = &[PasswordSource::Variable, PasswordSource::File, PasswordSource::Url];
-
-#[test]
-fn a_command_gets_the_password_of_an_etcd_only_if_that_is_asked_for() {
-    let etcd = EtcdServer::start();
-    etcd.enable_auth();
-    let sources = &[PasswordSource::Variable, PasswordSource::File];
-    let store = StoreWithUsers { scheme: "etcd", place: etcd.address(), user: "elect", flags: Vec::new(), sources };
-    store.passes_credentials_only_if_asked();
-}
-
-#[test]
-fn a_command_gets_the_password_of_a_redis_only_if_that_is_asked_for() {
-    let redis = RedisServer::with(&RedisOptions::new().flag("requirepass", &[PASSWORD]));
-    let (place, sources) = (redis.address(), EVERY_SOURCE);
-    let store = StoreWithUsers { scheme: "redis", place, user: "default", flags: Vec::new(), sources };
-    store.passes_credentials_only_if_asked();
-}
-
-#[test]
-fn a_command_gets_the_password_of_a_mongodb_only_if_that_is_asked_for() {
-    let mongod = Mongod::start();
-    mongod.enable_auth();
-    let (place, sources) = (format!("{}/elect?authSource=admin", mongod.address()), EVERY_SOURCE);
-    let store = StoreWithUsers { scheme: "mongodb", place, user: "root", flags: Vec::new(), sources };
-    store.passes_credentials_only_if_asked();
-}
-
-#[test]
-fn a_command_inherits_the_certificates_of_its_store_with_the_password() {
-    let certificates = Arc::new(Certificates::new());
-    let redis = RedisServer::with(&RedisOptions::new().tls(&certificates).flag("requirepass", &[PASSWORD]));
-    let client = certificates.client();
-    let flags = [
-        ["--tls-ca".to_owned(), certificates.ca()],
-        ["--tls-cert".to_owned(), client.certificate],
-        ["--tls-key".to_owned(), client.key],
-    ];
-    let (place, flags) = (redis.address(), flags.to_vec());
-    let store = StoreWithUsers { scheme: "rediss", place, user: "default", flags, sources: EVERY_SOURCE };
-    store.passes_credentials_only_if_asked();
-}
+pub const EVERY_SOURCE: &[PasswordSource] = &[PasswordSource::Variable, PasswordSource::File, PasswordSource::Url];
 
 /// The variables of a command, of its hooks and of a follower are the same in this.
 const SHOWN: &str = "echo \"store=$ELECT_STORE password=$ELECT_PASSWORD file=$ELECT_PASSWORD_FILE\"";

@@ -1,4 +1,4 @@
-//! Bold text and colours: in a terminal alone, and only if neither NO_COLOR nor the kind of terminal forbids them.
+//! Bold text and colours: in a terminal alone, and only if neither `NO_COLOR` nor the kind of terminal forbids them.
 
 use crate::harness::terminal::{PseudoTerminal, typed};
 use crate::harness::{ElectCmd, Sandbox, until};

@@ -17,7 +17,7 @@ mod load;
 mod members;
 mod min_hold;
 mod observers;
-pub mod secrets;
+mod secrets;
 pub mod server;
 mod servers;
 mod terminal;
