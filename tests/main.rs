@@ -48,6 +48,7 @@ mod packages;
 #[cfg(feature = "listen")]
 mod page;
 #[cfg(feature = "network-store")]
+#[cfg_attr(not(feature = "all-stores"), allow(dead_code, reason = "its stores with users are those of every feature"))]
 mod pass_credentials;
 #[cfg(feature = "all-stores")]
 mod programs;
