@@ -77,7 +77,7 @@ pub fn start(format: Format, verbosity: Verbosity, filter: Option<&str>) -> Resu
         let error = std::io::Error::new(error.kind(), format!("no thread can be made to write the log ({error})"));
         StartError::Setup(SetupError::Thread { error })
     })?;
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = supports_styles(&std::io::stderr());
     let subscriber = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
@@ -98,6 +98,13 @@ fn parse_filter(filter: &str) -> Result<Targets, String> {
         return Err(format!("{sign:?} has no meaning in it"));
     }
     filter.parse().map_err(|error: tracing_subscriber::filter::ParseError| error.to_string())
+}
+
+/// Whether a stream is a terminal that shows colours and bold text, and the environment does not forbid it.
+pub fn supports_styles(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// Whether stderr is the journal's own socket, which stamps every line itself.

@@ -35,23 +35,39 @@ fn mixed_log(sandbox: &Sandbox, format: &str) -> String {
     };
     let first = into_file("cron", "web-1").witness(&Witness::new()).start();
     let led = sandbox.starts(1).latest();
-    let second = into_file("cron", "web-2").flag("--on-change", "exit 3").witness(&Witness::new()).start();
+    let mut second = into_file("cron", "web-2").flag("--on-change", "exit 3").witness(&Witness::new()).start();
     until("the hook of the second has failed", || log().contains("--on-change failed"));
-    let stubborn = "trap '' TERM; while :; do sleep 1; done";
-    let third = into_file("billing", "pay-1").flag("--stop-timeout", "300ms").shell(stubborn).start();
-    until("the third has started its command", || log().matches("leader command started").count() == 2);
+    // Its first run leaves a process behind, and the second one does not end when it is asked to.
+    let leaves = "cd $WITNESS_PLACE; if [ ! -e up ]; then setsid --fork sh -c '>up; exec sleep 600'; \
+                  until [ -e up ]; do sleep 0.02; done; else trap '' TERM; while :; do sleep 1; done; fi";
+    let third = into_file("billing", "pay-1").flag("--restart", "always").flag("--on-ousted", "exit 4");
+    let third = third.flag("--stop-timeout", "300ms").shell(leaves).start();
+    until("the third has started its command again", || log().matches("leader command started").count() == 3);
     // The first loses its lock, the third has to kill its command.
     processes::signal(led.pid, Signal::SIGUSR1);
     sandbox.starts(2);
     third.signal(Signal::SIGTERM);
     until("the third has given its boundary back", || log().matches("released").count() == 1);
+    second.signal(Signal::SIGKILL);
+    second.wait();
+    sandbox.starts(3);
+    until("the keeper of the second has logged", || log().contains("the campaigner has died"));
     first.terminate();
-    second.terminate();
     log()
 }
 
-/// Reasons that are lines of that log, and how many: three candidates are asked to stop, of which one has lost before.
-const REASONS: [(&str, usize); 2] = [("leadership lost: killing the command (", 1), ("asked to stop (TERM)", 2)];
+/// Reasons that are lines of that log, and how many: two candidates are asked to stop, and the third is killed.
+const REASONS: [(&str, usize); 6] = [
+    ("leadership lost: killing the command (", 1),
+    ("asked to stop (TERM)", 2),
+    ("left behind 1 process: sleep (pid ", 1),
+    ("(--stop-timeout)", 1),
+    ("--on-ousted failed", 1),
+    ("the campaigner has died (killed, or crashed): the leader command was stopped", 1),
+];
+
+/// Those of them that are warnings.
+const WARNINGS: usize = 5;
 
 #[test]
 fn each_line_of_a_mixed_log_says_which_boundary_it_belongs_to() {
@@ -71,6 +87,8 @@ fn each_line_of_a_mixed_log_says_which_boundary_it_belongs_to() {
         failed.iter().all(|line| line.ends_with("elect[cron]: warning: --on-change failed status=3")),
         "{failed:?}"
     );
+    let warnings = log.lines().filter(|line| line.contains("]: warning: ") || line.contains("]: error: "));
+    assert_eq!(warnings.count(), WARNINGS + failed.len(), "{log}");
 }
 
 #[test]
@@ -96,6 +114,10 @@ fn each_line_of_a_mixed_log_in_json_says_which_candidate_it_belongs_to() {
     for (reason, times) in REASONS {
         assert_eq!(count(reason), times, "{reason}: {log}");
     }
+    let warnings = lines.iter().filter(|line| line["level"] != "INFO").count();
+    assert_eq!(warnings, WARNINGS + count("--on-change failed"), "{log}");
+    let dead = lines.iter().find(|line| line["message"].as_str().is_some_and(|text| text.contains("has died")));
+    assert_eq!(dead.expect("it is there")["name"], "web-2", "{log}");
 }
 
 #[test]

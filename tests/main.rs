@@ -47,7 +47,8 @@ mod misuses;
 mod packages;
 #[cfg(feature = "listen")]
 mod page;
-#[cfg(feature = "all-stores")]
+#[cfg(feature = "network-store")]
+#[cfg_attr(not(feature = "all-stores"), allow(dead_code, reason = "its stores with users are those of every feature"))]
 mod pass_credentials;
 #[cfg(feature = "all-stores")]
 mod programs;
@@ -62,6 +63,7 @@ mod signals;
 mod status;
 mod status_forms;
 mod status_watch_wait;
+mod styles;
 mod supervising;
 mod systemd;
 mod systemd_notify;

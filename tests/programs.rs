@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use nix::sys::signal::Signal;
@@ -253,5 +255,84 @@ fn without_a_terminal_gunicorn_gets_the_signals_that_it_knows() {
     eventually("its workers are others", || Some(gunicorns(&candidate)).filter(reloaded));
     assert!(http_client::get(site.port, "/").is_ok(), "it serves");
     site.end(candidate, Ending::Terminated);
+    site.sandbox.is_left_empty();
+}
+
+/// Asks a service for a page over and over while something happens. Returns the answers, each of which has to be whole.
+fn asked_meanwhile(port: u16, act: impl FnOnce(&dyn Fn() -> usize)) -> Vec<String> {
+    let (is_over, answers) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                let answer = http_client::get(port, "/").expect("each request is answered");
+                assert!(answer.contains(" by "), "{answer}");
+                answers.lock().expect("nobody panics with it").push(answer);
+            }
+        });
+        let count = || {
+            assert!(!asking.is_finished(), "a request was lost");
+            answers.lock().expect("nobody panics with it").len()
+        };
+        let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&count)));
+        is_over.store(true, Ordering::SeqCst);
+        acted.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    answers.into_inner().expect("nobody panics with it")
+}
+
+#[test]
+fn a_reload_of_gunicorn_loses_no_request() {
+    let site = Site::new("gunicorn");
+    let service = site.gunicorn().wrapped_by(["setsid"]).start();
+    until("both workers have loaded the service", || site.count("loaded") == 2);
+    let request = site.load("/slow");
+    until("the request has begun", || site.count("begun") == 1);
+    let master = gunicorns(&service).into_iter().min().expect("a master");
+    let renewed = include_str!("programs/service.py").replace("answered by", "renewed by");
+    fs::write(site.path("service.py"), renewed).expect("written");
+    let answers = asked_meanwhile(site.port, |count| {
+        until("an old worker answers", || count() > 3);
+        service.signal(Signal::SIGHUP);
+        let is_new = || http_client::get(site.port, "/").is_ok_and(|answer| answer.contains("renewed by"));
+        until("a new worker answers", is_new);
+        let before = count();
+        until("the new workers have answered", || count() > before + 3);
+    });
+    let of_new = answers.iter().filter(|answer| answer.contains("renewed by")).count();
+    println!("figures: gunicorn: reloaded under elect, {} requests, {of_new} by new workers, none lost", answers.len());
+    assert!((1..answers.len()).contains(&of_new), "old and new workers: {answers:?}");
+    let answer = request.join().expect("answered");
+    assert!(answer.contains("answered by"), "by the old worker: {answer}");
+    assert_eq!(site.count("done"), 1, "the work in flight was finished");
+    assert_eq!(gunicorns(&service).into_iter().min(), Some(master), "the main process is the same");
+    let log = service.log();
+    assert_eq!(log.matches("leader command started").count(), 1, "{log}");
+    assert!(!log.contains("asked to stop"), "{log}");
+    // Of the new workers' work nothing is lost either.
+    let request = site.load("/slow");
+    until("the request has begun", || site.count("begun") == 2);
+    site.end(service, Ending::Terminated);
+    let answer = request.join().expect("answered");
+    assert!(answer.contains("renewed by"), "{answer}");
+    site.sandbox.is_left_empty();
+}
+
+#[test]
+fn a_reload_of_nginx_loses_no_download() {
+    let site = Site::new("nginx");
+    let server = site.nginx("off").flag("--stop-signal", "QUIT").wrapped_by(["setsid"]).start();
+    let download = site.load("/file");
+    until("the download has begun", || connections(site.port) > 0);
+    let text = fs::read_to_string(site.path("nginx.conf")).expect("it is there");
+    let page = format!("location = /new {{ return 200 'renewed by nginx'; }} root {}", site.sandbox.path().display());
+    fs::write(site.path("nginx.conf"), text.replacen("root ", &format!("{page}; #"), 1)).expect("written");
+    server.signal(Signal::SIGHUP);
+    until("the new configuration is served", || {
+        http_client::get(site.port, "/new").is_ok_and(|answer| answer.contains("renewed by"))
+    });
+    let page = download.join().expect("a whole page");
+    let (_, body) = page.split_once("\r\n\r\n").expect("a head and a body");
+    assert_eq!(body.len(), FILE_BYTES);
+    site.end(server, Ending::Terminated);
     site.sandbox.is_left_empty();
 }

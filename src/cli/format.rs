@@ -1,7 +1,6 @@
 //! Leaders and times as text.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::host_port::joined;
@@ -70,13 +69,6 @@ pub fn timestamp(millis: u64, is_terminal: bool) -> String {
     } else {
         humantime::format_rfc3339_millis(at).to_string()
     }
-}
-
-/// Whether stdout is a terminal that shows text in bold, and the environment does not forbid it.
-pub fn supports_bold() -> bool {
-    std::io::stdout().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 #[cfg(test)]

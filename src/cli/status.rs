@@ -8,11 +8,11 @@ mod text;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use super::format::supports_bold;
 use super::stdout::print;
 use super::store_query::{QUERY_TIMEOUT, StoreQuery, block_on};
 use super::{StatusFlags, complain, exit_for, fail};
 use crate::exit::Exit;
+use crate::log::supports_styles;
 use crate::status::StatusDocument;
 use crate::store::observer::survey;
 use crate::store::{Detail, Listing, Notifier, Observation, StoreError};
@@ -94,5 +94,5 @@ fn render(flags: &StatusFlags, query: &StoreQuery<'_>, seen: &[(Boundary, Observ
 fn here() -> TableStyle {
     let is_terminal = io::stdout().is_terminal();
     let width = terminal_size::terminal_size().map(|(terminal_size::Width(width), _)| usize::from(width));
-    TableStyle { width: width.filter(|width| is_terminal && *width > 0), bold: supports_bold() }
+    TableStyle { width: width.filter(|width| is_terminal && *width > 0), bold: supports_styles(&io::stdout()) }
 }

@@ -7,9 +7,11 @@ use nix::sys::signal::Signal;
 
 use super::server::EtcdServer;
 use crate::harness::ports::free_port;
+use crate::harness::processes::CONFESS;
 use crate::harness::server::PASSWORD;
 use crate::harness::wait::throughout;
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, until};
+use crate::pass_credentials::{PasswordSource, StoreWithUsers};
 use crate::secrets::{is_nowhere_in, under_watch, ways_to_name};
 
 /// The ways in which people give a password.
@@ -28,10 +30,6 @@ fn login(elect: ElectCmd, sandbox: &Sandbox, way: &str, password: &str) -> Elect
         other => panic!("no such way: {other}"),
     }
 }
-
-/// Prints the command line of everybody who works in this place, once: other tests are other people's business.
-const CONFESS: &str = "for each in /proc/[0-9]*; do grep -qsz \"^WITNESS_MARK=$WITNESS_PLACE/\" $each/environ && \
-    tr '\\0' ' ' <$each/cmdline && echo; done 2>/dev/null; :";
 
 #[test]
 fn a_password_is_in_no_log_no_answer_no_page_and_no_command_line() {
@@ -168,4 +166,13 @@ fn a_password_in_the_url_or_the_user_is_refused_without_repeating_it() {
     let ended = ElectCmd::new(&sandbox).store("etcd:".to_owned()).flag("--username", &user).command(["true"]).run();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
     is_nowhere_in(&sandbox);
+}
+
+#[test]
+fn a_command_gets_the_password_only_if_that_is_asked_for() {
+    let etcd = EtcdServer::start();
+    etcd.enable_auth();
+    let sources = &[PasswordSource::Variable, PasswordSource::File];
+    let store = StoreWithUsers { scheme: "etcd", place: etcd.address(), user: "elect", flags: Vec::new(), sources };
+    store.passes_credentials_only_if_asked();
 }

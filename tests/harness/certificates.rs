@@ -29,6 +29,20 @@ basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth, clientAuth
 subjectAltName = DNS:localhost, IP:127.0.0.1
+[elsewhere]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = serverAuth, clientAuth
+subjectAltName = DNS:db.example
+[ca]
+default_ca = past
+[past]
+database = $ENV::DIRECTORY/past.db
+new_certs_dir = $ENV::DIRECTORY
+rand_serial = yes
+default_md = sha256
+policy = names
+[names]
+commonName = supplied
 ";
 
 impl Certificates {
@@ -42,6 +56,7 @@ impl Certificates {
         certificates.make("server", Some("ca"));
         certificates.make("self-signed", None);
         certificates.make("other-self-signed", None);
+        certificates.make("elsewhere", Some("ca"));
         certificates.make_with("p521", Some("ca"), "P-521");
         // The name in a client's certificate may be a user for a server that asks for users.
         certificates.make("elect", Some("ca"));
@@ -89,6 +104,27 @@ impl Certificates {
         self.identity("other")
     }
 
+    /// A server whose certificate was valid for a day, years ago.
+    pub fn expired(&self) -> CertificateFiles {
+        let files = self.identity("expired");
+        let CertificateFiles { certificate: ca, key: ca_key } = self.identity("ca");
+        let (request, configuration) = (self.path("expired.csr"), self.path("openssl.cnf"));
+        fs::write(self.path("past.db"), "").expect("an open directory");
+        let curve = "ec_paramgen_curve:P-256";
+        let ask = ["req", "-new", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-subj", "/CN=expired"];
+        self.openssl(&[&ask[..], &["-config", &configuration, "-keyout", &files.key, "-out", &request]].concat());
+        let days = ["-startdate", "20200101000000Z", "-enddate", "20200102000000Z"];
+        let sign = ["ca", "-batch", "-notext", "-config", &configuration, "-extensions", "member", "-cert", &ca];
+        let sign = [&sign[..], &days, &["-keyfile", &ca_key, "-in", &request, "-out", &files.certificate]].concat();
+        self.openssl(&sign);
+        files
+    }
+
+    /// A server whose certificate is for `db.example`.
+    pub fn elsewhere(&self) -> CertificateFiles {
+        self.identity("elsewhere")
+    }
+
     fn identity(&self, name: &str) -> CertificateFiles {
         CertificateFiles { certificate: self.path(&format!("{name}.crt")), key: self.path(&format!("{name}.key")) }
     }
@@ -99,27 +135,28 @@ impl Certificates {
 
     fn make_with(&self, name: &str, authority: Option<&str>, curve: &str) {
         let CertificateFiles { certificate, key } = self.identity(name);
-        let mut openssl = Command::new("openssl");
-        openssl.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            &format!("ec_paramgen_curve:{curve}"),
-            "-nodes",
-            "-days",
-            "2",
-        ]);
-        openssl.args(["-config", &self.path("openssl.cnf"), "-subj", &format!("/CN={name}")]);
-        openssl.args(["-extensions", if authority.is_some() { "member" } else { "authority" }]);
-        openssl.args(["-keyout", &key, "-out", &certificate]);
-        if let Some(authority) = authority {
-            let CertificateFiles { certificate, key } = self.identity(authority);
-            openssl.args(["-CA", &certificate, "-CAkey", &key]);
+        let extensions = match authority {
+            None => "authority",
+            Some(_) if name == "elsewhere" => "elsewhere",
+            Some(_) => "member",
+        };
+        let (curve, subject) = (format!("ec_paramgen_curve:{curve}"), format!("/CN={name}"));
+        let configuration = self.path("openssl.cnf");
+        let mut words = vec!["req", "-x509", "-newkey", "ec", "-pkeyopt", &curve, "-nodes", "-days", "2"];
+        words.extend(["-config", &configuration, "-subj", &subject, "-extensions", extensions]);
+        words.extend(["-keyout", &key, "-out", &certificate]);
+        let signed_by = authority.map(|authority| self.identity(authority));
+        if let Some(CertificateFiles { certificate, key }) = &signed_by {
+            words.extend(["-CA", certificate, "-CAkey", key]);
         }
-        let output = openssl.output().expect("openssl is there");
-        assert!(output.status.success(), "openssl for {name}: {}", String::from_utf8_lossy(&output.stderr));
+        self.openssl(&words);
+    }
+
+    #[track_caller]
+    fn openssl(&self, words: &[&str]) {
+        let output = Command::new("openssl").args(words).env("DIRECTORY", self.directory.path()).output();
+        let output = output.expect("openssl is there");
+        assert!(output.status.success(), "openssl {words:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn path(&self, file: &str) -> String {

@@ -12,6 +12,10 @@ use nix::unistd::Pid;
 /// In the environment of everything that a test starts, so that whoever survives is found, wherever it went.
 pub const MARK: &str = "WITNESS_MARK";
 
+/// Prints the command line of everybody who works in this place, once: other tests are other people's business.
+pub const CONFESS: &str = "for each in /proc/[0-9]*; do grep -qsz \"^WITNESS_MARK=$WITNESS_PLACE/\" $each/environ && \
+    tr '\\0' ' ' <$each/cmdline && echo; done 2>/dev/null; :";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessInfo {
     pub pid: i32,

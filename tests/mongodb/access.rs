@@ -16,6 +16,7 @@ use crate::harness::wait::{now, since, throughout};
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness};
 use crate::leases::{LEASE, candidate, candidate_for, through};
 use crate::mongodb::server::{COLLECTION, Mongod, MongodOptions, SET, SingleNodeReplicaSet};
+use crate::pass_credentials::{EVERY_SOURCE, StoreWithUsers};
 
 /// The rights that the manual lists for a user, and no others.
 const ACTIONS: [&str; 6] = ["find", "insert", "update", "changeStream", "createIndex", "listIndexes"];
@@ -289,4 +290,13 @@ fn nobody_waits_who_does_not_want_to() {
     let wrong = other.url().replace(SET, "other");
     let ended = candidate_for(&sandbox, wrong, "10s").switch("-n").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
+}
+
+#[test]
+fn a_command_gets_the_password_only_if_that_is_asked_for() {
+    let mongod = Mongod::start();
+    mongod.enable_auth();
+    let (place, sources) = (format!("{}/elect?authSource=admin", mongod.address()), EVERY_SOURCE);
+    let store = StoreWithUsers { scheme: "mongodb", place, user: "root", flags: Vec::new(), sources };
+    store.passes_credentials_only_if_asked();
 }

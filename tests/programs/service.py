@@ -9,6 +9,9 @@ def note(event):
         notes.write(event + "\n")
 
 
+note("loaded")
+
+
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/slow":
         note("begun")

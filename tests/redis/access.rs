@@ -13,6 +13,7 @@ use crate::harness::server::{PASSWORD, StoreServer};
 use crate::harness::wait::{now, since, throughout};
 use crate::harness::{ElectCmd, Ended, Sandbox, Witness, until};
 use crate::leases::{LEASE, candidate};
+use crate::pass_credentials::{EVERY_SOURCE, StoreWithUsers};
 use crate::redis::server::{RedisOptions, RedisServer};
 
 /// The rules that the manual lists for a user, and no others.
@@ -245,4 +246,27 @@ fn a_password_in_a_url_that_is_refused_is_not_repeated() {
         assert!(!format!("{ended:?}").contains(PASSWORD), "{ended:?}");
         ended.fails_with(2, &[source]);
     }
+}
+
+#[test]
+fn a_command_gets_the_password_only_if_that_is_asked_for() {
+    let redis = RedisServer::with(&RedisOptions::new().flag("requirepass", &[PASSWORD]));
+    let (place, sources) = (redis.address(), EVERY_SOURCE);
+    let store = StoreWithUsers { scheme: "redis", place, user: "default", flags: Vec::new(), sources };
+    store.passes_credentials_only_if_asked();
+}
+
+#[test]
+fn a_command_inherits_the_certificates_of_its_store_with_the_password() {
+    let certificates = Arc::new(Certificates::new());
+    let redis = RedisServer::with(&RedisOptions::new().tls(&certificates).flag("requirepass", &[PASSWORD]));
+    let client = certificates.client();
+    let flags = [
+        ["--tls-ca".to_owned(), certificates.ca()],
+        ["--tls-cert".to_owned(), client.certificate],
+        ["--tls-key".to_owned(), client.key],
+    ];
+    let (place, flags) = (redis.address(), flags.to_vec());
+    let store = StoreWithUsers { scheme: "rediss", place, user: "default", flags, sources: EVERY_SOURCE };
+    store.passes_credentials_only_if_asked();
 }

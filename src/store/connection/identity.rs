@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 
 use super::tls::{TlsSettings, read_pem};
-use super::verification::{certificates, unusable};
+use super::verification::{certificates, check_flag, unusable};
 use crate::store::StoreError;
 
 /// A certificate with its chain, and the key.
@@ -23,7 +23,7 @@ pub type OwnCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)
 pub fn identity(tls: &TlsSettings) -> Result<Option<OwnCertificate>, StoreError> {
     let Some((cert, key)) = &tls.identity else { return Ok(None) };
     let chain = certificates(cert).map_err(|error| hinted(error, cert, "--tls-cert"))?;
-    let private = PrivateKeyDer::from_pem_slice(&read_pem(key)?)
+    let private = PrivateKeyDer::from_pem_slice(&read_pem(key).map_err(|error| check_flag(error, "--tls-key"))?)
         .map_err(|_| hinted(unusable(key, "no private key in PEM without a passphrase"), key, "--tls-key"))?;
     match CertifiedKey::from_der(chain.clone(), private.clone_key(), &ring::default_provider()) {
         Ok(_) => Ok(Some((chain, private))),
@@ -49,10 +49,10 @@ fn hinted(error: StoreError, path: &Path, flag: &str) -> StoreError {
         StoreError::Refused(message) if is_other => {
             StoreError::Refused(format!("{message}; {flag} and {other} may be swapped"))
         }
-        StoreError::Refused(message) => StoreError::Refused(format!("{message} ({flag})")),
-        same @ (StoreError::Unavailable(_)
+        other @ (StoreError::Refused(_)
+        | StoreError::Unavailable(_)
         | StoreError::Connecting(_)
         | StoreError::Obstacle(_)
-        | StoreError::Misused(_)) => same,
+        | StoreError::Misused(_)) => check_flag(other, flag),
     }
 }

@@ -66,6 +66,8 @@ fn certificate_fault(fault: &str, side: TlsSide<'_>) -> String {
         let names = names.replace("; certificate is only valid for ", ", but for ");
         let names =
             names.replace("; certificate is not valid for any names (according to its subjectAltName extension)", "");
+        // As in: DnsName("db.example").
+        let names = names.replace("DnsName(\"", "\"").replace("\")", "\"");
         return format!(
             "{SHOWS}: it is not issued for {}: use a name of the certificate in --store, or issue one for this name (subjectAltName)",
             names.trim()

@@ -47,13 +47,33 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreEr
     }
 }
 
+/// The authorities that `--tls-ca` names.
+///
+/// # Errors
+///
+/// The file cannot be read, or holds none.
+pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    certificates(path).map_err(|error| check_flag(error, "--tls-ca"))
+}
+
+/// The error of a file, with the flag that names it.
+pub fn check_flag(error: StoreError, flag: &str) -> StoreError {
+    match error {
+        StoreError::Refused(message) => StoreError::Refused(format!("{message}: check {flag}")),
+        same @ (StoreError::Unavailable(_)
+        | StoreError::Connecting(_)
+        | StoreError::Obstacle(_)
+        | StoreError::Misused(_)) => same,
+    }
+}
+
 /// The error for a file whose content is of no use.
 pub fn unusable(path: &Path, reason: &(impl std::fmt::Display + ?Sized)) -> StoreError {
     StoreError::Refused(format!("{}: {reason}", path.display()))
 }
 
 fn given_roots(ca: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), StoreError> {
-    let given = certificates(ca)?;
+    let given = authorities(ca)?;
     let mut roots = RootCertStore::empty();
     for certificate in &given {
         roots.add(certificate.clone()).map_err(|error| unusable(ca, &error))?;

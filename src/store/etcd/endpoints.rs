@@ -255,7 +255,7 @@ fn is_end(message: &str) -> bool {
 /// The next step then: a mismatch of TLS looks like this, on both sides.
 fn after_end(settings: &Settings) -> &'static str {
     match &settings.tls {
-        None => "if it serves with TLS, write --store etcds://…",
+        None => "if it serves with TLS, write --store etcds://…; otherwise check host and port of --store",
         Some(tls) if tls.identity.is_some() => {
             "it may not accept the certificate of --tls-cert, or serve without TLS (etcd://)"
         }

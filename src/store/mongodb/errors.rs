@@ -148,14 +148,19 @@ fn classify_selection(peer: &MongoPeer, message: &str) -> StoreError {
     let address = &peer.address;
     let causes = root_causes(message);
     let unavailable = |what: String| StoreError::Unavailable(one_line(&format!("{address} {what}")));
-    if let Some(fault) = peer.tls_fault(message, "mongodb:// without tls=true") {
+    if let Some(fault) = peer.tls_fault(&causes, "mongodb:// without tls=true") {
         return StoreError::Refused(one_line(&format!("{address} {fault}")));
     }
     // A server that wants a certificate says nothing else to a client without one, nor does one without TLS.
     if message.contains("close_notify") || message.contains("handshake eof") {
         return unavailable(format!(
-            "has broken off the TLS handshake: it may want a certificate of ours (--tls-cert and --tls-key), or not trust it, or \
-             serve without TLS: {causes}"
+            "has broken off the TLS handshake: it may want a certificate of elect's own (--tls-cert and --tls-key), or not trust it, \
+             or serve without TLS: {causes}"
+        ));
+    }
+    if message.contains("invalid reply") {
+        return unavailable(format!(
+            "does not speak the protocol of MongoDB: another program listens there, so check host and port of --store: {causes}"
         ));
     }
     if message.contains("unexpected end of file") || message.contains("early eof") {
@@ -237,7 +242,9 @@ fn root_causes(message: &str) -> String {
         let cause = part.get(..end).unwrap_or(part);
         // Its own words around the kind of the error.
         let cause = cause.strip_prefix("Kind: ").unwrap_or(cause);
-        let cause = cause.split(", labels: ").next().unwrap_or(cause).trim();
+        let cause = cause.split(", labels: ").next().unwrap_or(cause);
+        // The address of a manual of rustls.
+        let cause = cause.split(": https://").next().unwrap_or(cause).trim();
         if !causes.contains(&cause) {
             causes.push(cause);
         }

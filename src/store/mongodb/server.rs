@@ -28,7 +28,7 @@ use crate::store::connection::attempt::within;
 use crate::store::connection::identity::identity;
 use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
 use crate::store::connection::tls::{TlsSettings, read_pem};
-use crate::store::connection::verification::certificates;
+use crate::store::connection::verification::authorities;
 use crate::store::{StoreError, resolver};
 use elect_core::boundary;
 use elect_core::limits::{BOUNDARIES_MAX, RECORD_BYTES_MAX};
@@ -297,7 +297,7 @@ fn demand(
         tls.allow_invalid_certificates = Some(true);
     }
     if let Some(ca) = ca {
-        certificates(ca)?;
+        authorities(ca)?;
     }
     // The driver brings authorities of its own, and this system may know others.
     tls.ca_file_path = ca.clone().or(tls.ca_file_path).or_else(systems_authorities);

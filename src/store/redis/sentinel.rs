@@ -134,7 +134,16 @@ async fn ask(
     questions.cmd("SENTINEL").arg("get-master-addr-by-name").arg(primary);
     questions.cmd("SENTINEL").arg("master").arg(primary);
     let answers = connection.client.send_packed_commands(&questions, 0, 2).await;
-    let failed = |error: RedisError| connection.classify(&error).error;
+    let failed = |error: RedisError| match connection.classify(&error).error {
+        StoreError::Refused(message) if message.contains("lacks the command SENTINEL") => StoreError::Refused(format!(
+            "{sentinel} is a Redis and no Sentinel: write --store redis://HOST:PORT/DB, or the address of a Sentinel"
+        )),
+        other @ (StoreError::Refused(_)
+        | StoreError::Unavailable(_)
+        | StoreError::Connecting(_)
+        | StoreError::Obstacle(_)
+        | StoreError::Misused(_)) => other,
+    };
     let answers = answers.map_err(failed)?;
     let mut answers = answers.into_iter();
     let known: Option<(String, u16)> = match answers.next() {
