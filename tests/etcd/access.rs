@@ -145,25 +145,60 @@ fn a_user_where_none_is_asked_for_is_told_so() {
     is_refused(&as_user(elect, "elect", PASSWORD).run(), &["authentication is not enabled"]);
 }
 
+/// The server still renews the lease of a leader that may not verify its place, so that its key outlives the leader's belief.
 #[test]
-fn a_permission_that_is_withdrawn_is_a_trouble_without_a_storm() {
+fn a_permission_that_is_withdrawn_is_a_trouble_without_a_storm_and_ends_the_term() {
     let etcd = EtcdServer::start();
     etcd.enable_auth();
     let sandbox = Sandbox::new();
     let store = format!("etcd://{}", etcd.address());
-    let leader = as_user(candidate(&sandbox, store.clone()), "elect", PASSWORD).witness(&Witness::new()).start();
-    sandbox.starts(1);
+    let elect = candidate_for(&sandbox, store, "10s").witness(&Witness::new());
+    let leader = as_user(elect, "elect", PASSWORD).start();
+    let led = sandbox.starts(1).latest();
+    let leases = || etcd.etcdctl(&["lease", "list"]).lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let first = leases();
     etcd.etcdctl(&["user", "revoke-role", "elect", "elect"]);
     leader.wait_for_log("the lease runs out");
     leader.wait_for_log("permission denied");
     let (began, before): (_, u64) = (now(), etcd.messages().values().sum());
-    throughout(Duration::from_secs(3), "it does not lead", || sandbox.history().starts.len() == 1);
+    throughout(Duration::from_secs(2), "it does not lead", || sandbox.history().starts.len() == 1);
     let rate = real(etcd.messages().values().sum::<u64>() - before) / since(began).as_secs_f64();
-    println!("figures: etcd: permission withdrawn, ttl 3 s: {rate:.1} messages a second");
+    println!("figures: etcd: permission withdrawn, ttl 10 s: {rate:.1} messages a second");
     assert!(rate < 20.0, "a storm: {rate}");
+    let outlived = leases() == first;
     etcd.etcdctl(&["user", "grant-role", "elect", "elect"]);
-    sandbox.starts(2);
+    println!("figures: etcd: permission withdrawn: the lease outlived the term: {outlived}");
+    let next = sandbox.starts(2).latest();
+    assert!(next.term > led.term, "{next:?} after {led:?}");
+    assert!(!leases().iter().any(|lease| first.contains(lease)), "the lease of the first term is gone");
+    assert!(!leader.log().contains("not above one seen before"), "the same key again: {}", leader.log());
     leader.terminate();
+    sandbox.history().is_safe();
+}
+
+/// It is one of the queue until its lease is revoked: forgotten, its key would hold up everybody behind it.
+#[test]
+fn a_waiter_that_was_refused_takes_its_place_back_as_soon_as_it_may() {
+    let etcd = EtcdServer::start();
+    etcd.enable_auth();
+    let sandbox = Sandbox::new();
+    let store = format!("etcd://{}", etcd.address());
+    let elect = |name| as_user(candidate_for(&sandbox, store.clone(), "30s"), name, PASSWORD).witness(&Witness::new());
+    let leader = elect("root").start();
+    sandbox.starts(1);
+    let waiter = elect("elect").start();
+    waiter.wait_until_waiting();
+    etcd.etcdctl(&["user", "revoke-role", "elect", "elect"]);
+    waiter.wait_for_log("permission denied");
+    etcd.etcdctl(&["user", "grant-role", "elect", "elect"]);
+    let keys = || etcd.etcdctl(&["get", "--prefix", "--keys-only", "/elect/cron/"]).split_whitespace().count();
+    until("the waiter is in the queue again", || keys() >= 2);
+    until("its former key is not", || keys() == 2);
+    let ended = now();
+    leader.terminate();
+    sandbox.starts(2);
+    assert!(since(ended) < Duration::from_secs(10), "by the key, not by its lease: {:?}", since(ended));
+    waiter.terminate();
     sandbox.history().is_safe();
 }
 

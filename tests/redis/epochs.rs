@@ -121,6 +121,42 @@ fn a_replica_that_moves_over_brings_its_leaders_lease_along() {
     }
 }
 
+/// Epochs (5.4): the new primary has a replica of its own, and a candidate waits on it already, when the one that has confirmed
+/// the old leader's renewals so far moves over. The wait begins again.
+fn moved_over_in_the_middle_of_a_wait() -> Duration {
+    let options = "?replicas=1";
+    let nodes = ReplicatedPrimary::start(options);
+    let leader = nodes.at(&nodes.primary, options, "6s").start();
+    let led = nodes.sandbox.starts(1).latest();
+    let [promoted, moves] = &nodes.replicas;
+    promoted.cli(&["replicaof", "no", "one"]);
+    let next = nodes.at(promoted, options, "6s").start();
+    next.wait_for_log("of 1 replicas");
+    let fresh = RedisServer::with(&RedisOptions::new().flag("replicaof", &["127.0.0.1", &promoted.port.to_string()]));
+    until("the wait has begun", || promoted.confirming() == 1);
+    let began = now();
+    until("half of it is over", || since(began) > Duration::from_secs(4));
+    let end = nodes.sandbox.watch_the_end_of(led.pid);
+    moves.cli(&["replicaof", "127.0.0.1", &promoted.port.to_string()]);
+    let moved = now();
+    let started = nodes.sandbox.starts(2).latest();
+    let ended = end.join().expect("the watch on the old tree");
+    nodes.sandbox.history().is_safe();
+    assert!(started.at >= ended && started.term > led.term);
+    drop((leader, next, fresh));
+    started.at.saturating_sub(moved)
+}
+
+#[test]
+fn a_replica_that_joins_others_restarts_the_wait_for_its_leaders_lease() {
+    let took = a_few_at_once(few(), moved_over_in_the_middle_of_a_wait);
+    println!(
+        "figures: redis: a replica joins another one of the new primary (5.4): {} failovers, overlaps 0, ttl 6s, next one after {}",
+        took.len(),
+        median(&took).map(millis).unwrap_or_default()
+    );
+}
+
 /// S3: the version stands still, whatever the leader writes.
 #[test]
 fn a_leader_whose_renewals_change_nothing_is_dead_before_the_next_one_starts() {

@@ -334,7 +334,13 @@ fn is_sound(version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::net::TcpListener;
+
+    use super::super::KIND;
     use super::*;
+    use crate::store::Access;
+    use crate::store::url::StoreUrl;
     use elect_core::limits;
 
     #[test]
@@ -348,6 +354,28 @@ mod tests {
             let denied = classify(Error::GRpcStatus(tonic::Status::new(Code::PermissionDenied, endless))).to_string();
             assert!(denied.len() <= limits::MESSAGE_BYTES_MAX + 64 && denied.lines().count() == 1);
         }
+    }
+
+    /// Both members listen, and neither says anything of its own accord: the first one is asked in vain.
+    #[tokio::test]
+    async fn a_member_that_does_not_answer_leaves_time_for_the_next_one() {
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [first, second] = listeners.each_ref().map(|listener| listener.local_addr().expect("an address"));
+        let rest = format!("//{first},{second}");
+        let url = StoreUrl { kind: &KIND, scheme: "etcd", rest: &rest };
+        let access = Access { request_timeout: Duration::from_secs(4), ..Access::default() };
+        let mut members = Endpoints::new(Settings::new(&url, &access, |_| None).expect("settings"));
+        let asked = Cell::new(0);
+        let answer = members.try_each(async |_: Client| {
+            asked.set(asked.get() + 1);
+            if asked.get() == 1 {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok(asked.get())
+        });
+        assert_eq!(answer.await.expect("the second one answers within the attempt"), 2);
+        assert_eq!(members.current, 1, "the next attempt begins at the one that answered");
     }
 
     #[test]

@@ -9,8 +9,9 @@
 //! The rules that make it safe:
 //!
 //! - The decision is a transaction that compares our key's create revision and lease and that no key of the boundary is
-//!   older. **Both** its branches hold a range of our key: with an empty branch etcd takes the transaction for one that it may
-//!   answer from local state, and a member that is cut off or stalled would say yes forever.
+//!   older. Both its branches hold a range of our key that is not marked as serializable. If neither branch held one, etcd would
+//!   answer the transaction from local state, and a member that is cut off or stalled would say yes forever. One such range in
+//!   either branch is enough for etcd 3.5; two do not depend on that.
 //! - A keep-alive proves nothing by itself: a leader of the cluster that was replaced and does not know it still answers.
 //!   It counts if the transaction, sent after its answer, was served in the same raft term.
 //! - The term is fixed when our key is seen to be the oldest, and kept in the same transaction that verifies it
