@@ -20,7 +20,7 @@ fn a_round_trip_of_200_ms_is_no_reason_to_fail_with_the_default_timings() {
     let sandbox = Sandbox::new();
     let link = SlowLink::to(&mongod.address(), Duration::from_millis(200));
     let elect = || {
-        let store = sandbox.below(&format!("mongodb://{}", link.address()));
+        let store = sandbox.below(&format!("mongodb://{}", link.address())) + "?authSource=admin";
         ElectCmd::new(&sandbox).store(store).flag("--username", "root").variable("ELECT_PASSWORD", PASSWORD)
     };
     let once = elect().switch("-n").command(["true"]).run();

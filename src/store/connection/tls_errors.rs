@@ -48,6 +48,13 @@ fn certificate_fault(fault: &str, side: TlsSide<'_>) -> String {
         return format!("{SHOWS}: it is signed by a certificate authority {whose}: {way_out}");
     }
     if fault.contains("CaUsedAsEndEntity") {
+        // A self-signed certificate that is named is accepted as it is.
+        if side.has_ca {
+            return format!(
+                "{SHOWS}: it is self-signed (CA:TRUE), and one that --tls-ca does not name: name this certificate with --tls-ca, or \
+                 give the server one that the authority has signed"
+            );
+        }
         return format!(
             "{SHOWS}: it is an authority's own certificate (CA:TRUE), used as a server's: give the server a certificate that the \
              authority has signed, or a self-signed one with CA:FALSE"
