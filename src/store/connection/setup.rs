@@ -200,8 +200,11 @@ impl<T: Send + 'static> ConnectionSetup<T> {
     }
 }
 
+/// The end of the error for a server that accepts connections and then says nothing.
+pub const SILENT_TO_TLS: &str = "a server without TLS is silent to TLS";
+
 fn never_ready(name: &str, limits: &TimeLimits) -> String {
-    format!("{name} accepts connections, and {}; a server without TLS is silent to TLS", limits.too_slow_for_setup())
+    format!("{name} accepts connections, and {}; {SILENT_TO_TLS}", limits.too_slow_for_setup())
 }
 
 /// Which attempt a connection is ready for.

@@ -17,7 +17,7 @@ use super::sentinel::{SentinelReply, Setbacks, ask_all};
 use super::settings::{Place, Route, Settings};
 use crate::store::StoreError;
 use crate::store::connection::errors::excerpt;
-use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, ready_for_next};
+use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SILENT_TO_TLS, ready_for_next};
 use elect_core::Time;
 use elect_keeper::clock;
 
@@ -92,13 +92,28 @@ impl Link {
             let settings = settings.clone();
             async move { connect(&settings, &setbacks, &accepted).await }
         };
-        match self.setup.next(&name, &limits, limits.attempt, begin).await? {
+        let ready = self.setup.next(&name, &limits, limits.attempt, begin).await;
+        match ready.map_err(|error| told_of_tls(settings, error))? {
             (server, Readiness::ForThisAttempt) => Ok(server),
             (server, Readiness::ForNextAttempt) => {
                 self.server = Some(server);
                 Err(ready_for_next(&name))
             }
         }
+    }
+}
+
+/// The error with the scheme of a server without TLS, if that may be the cause.
+fn told_of_tls(settings: &Settings, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(text) if settings.tls.is_some() && text.ends_with(SILENT_TO_TLS) => {
+            StoreError::Unavailable(format!("{text}: if this one has none, write redis://"))
+        }
+        same @ (StoreError::Unavailable(_)
+        | StoreError::Connecting(_)
+        | StoreError::Refused(_)
+        | StoreError::Obstacle(_)
+        | StoreError::Misused(_)) => same,
     }
 }
 
