@@ -391,7 +391,11 @@ impl Session {
                 }
             }
             let header = answer.header().ok_or_else(incomplete_answer)?;
-            (self.value_written, win.verified) = (true, true);
+            // A request of an earlier attempt may be executed late, and bring an older value back.
+            let [own] = found(&answer);
+            let expected = self.value.clone().leading(win.term, win.since).to_json();
+            self.value_written = own.is_some_and(|own| own.value() == expected);
+            win.verified = true;
             self.win = Some(win);
             terms.saw(win.term);
             self.watch_own(client, header.revision());

@@ -150,6 +150,26 @@ fn a_win_that_was_verified_by_a_request_whose_answer_was_lost_stays_the_same_win
     });
 }
 
+/// As by a request of an earlier attempt that the server executes late.
+#[test]
+fn a_value_of_its_own_that_is_not_the_last_one_is_written_again() {
+    with_player(async |server, mut player| {
+        player.wins().await;
+        assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
+        let get = || server.etcdctl(&["get", "--prefix", "/elect/cron/"]);
+        let before = get();
+        let (key, value) = before.split_once('\n').expect("a key and its value");
+        let lease = key.rsplit('/').next().expect("the last part");
+        server.etcdctl(&["put", "--lease", lease, key, &value.replace("\"host\":\"host\"", "\"host\":\"older\"")]);
+        assert_ne!(get(), before);
+        // The first one finds it, and the second one mends it.
+        for _ in 0..2 {
+            assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
+        }
+        assert_eq!(get(), before);
+    });
+}
+
 #[test]
 fn it_conforms() {
     let server = EtcdProcess::start();
