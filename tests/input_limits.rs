@@ -116,7 +116,8 @@ fn flags_beyond_their_limits_are_refused_with_the_limit() {
         let elect = ElectCmd::new(&sandbox).store(store);
         elect.flag(flag, value).command(["true"]).run().fails_with(2, &[flag, said]);
     }
-    let endless = ElectCmd::new(&sandbox).flag("--password-file", "/dev/zero").command(["true"]).run();
+    let endless = ElectCmd::new(&sandbox).store("etcd://127.0.0.1:1".to_owned()).flag("--password-file", "/dev/zero");
+    let endless = endless.command(["true"]).run();
     endless.fails_with(2, &["--password-file", "4096 bytes"]);
     let inside = (0..200).map(|number| format!("{number:0>80}")).collect::<Vec<_>>().join("\n");
     let nested = ElectCmd::new(&sandbox).variable("ELECT_ROLE", "leader").variable("ELECT_INSIDE", &inside);

@@ -24,7 +24,7 @@ pub struct ExtendFlags {
 
     /// The answer as a JSON object
     ///
-    /// `{"boundary","term","left_ms"}`; `left_ms` is null where leadership has no end.
+    /// `{"boundary", "term", "left_ms"}`; `left_ms` is null where leadership has no end.
     #[arg(long)]
     json: bool,
 }

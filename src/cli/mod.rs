@@ -127,9 +127,9 @@ struct StatusFlags {
 
     /// One JSON object per boundary
     ///
-    /// `{"boundary","store","leader":{"id","name","host","port","address","term","since","ttl_ms","lease_left_ms",
-    /// "etcd":{"key","lease"}},"candidates":[{"id","name"}],"obstacle"}`; what is not known is null. With --self one
-    /// array of `{"boundary","store","id","name","host","port","state","is_leader","running","pid"}`; the state of a
+    /// `{"boundary", "store", "leader": {"id", "name", "host", "port", "address", "term", "since", "ttl_ms", "lease_left_ms",
+    /// "etcd": {"key", "lease"}}, "candidates": [{"id", "name"}], "obstacle"}`; what is not known is null. With --self one
+    /// array of `{"boundary", "store", "id", "name", "host", "port", "state", "is_leader", "running", "pid"}`; the state of a
     /// candidate that does not answer is silent.
     #[arg(long)]
     json: bool,
@@ -163,7 +163,7 @@ struct WatchFlags {
 
     /// One JSON object per change
     ///
-    /// {"at","event","boundary","leader":{…}|null,"error","skipped","obstacle"}; event is one of leader, none, error
+    /// {"at", "event", "boundary", "leader": {…}|null, "error", "skipped", "obstacle"}; event is one of leader, none, error
     /// and, as the last one, done. skipped is true if terms came and went unseen since the line before, null if the
     /// store cannot tell. leader is the same object as that of status --json.
     #[arg(long)]
