@@ -162,7 +162,7 @@ fn a_value_of_its_own_that_is_not_the_last_one_is_written_again() {
         let lease = key.rsplit('/').next().expect("the last part");
         server.etcdctl(&["put", "--lease", lease, key, &value.replace("\"host\":\"host\"", "\"host\":\"older\"")]);
         assert_ne!(get(), before);
-        // The first one finds it, and the second one mends it.
+        // The first one finds it, and the second one writes it again.
         for _ in 0..2 {
             assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
         }
