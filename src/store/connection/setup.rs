@@ -4,12 +4,13 @@
 //! than a request does. An attempt that ends while a connection is being set up leaves it to the next one, and no request is
 //! ever sent by an attempt that has ended: only connecting goes on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::duration::about;
@@ -19,6 +20,9 @@ use elect_keeper::clock;
 
 /// A setup that has not come to an end by then gets a second one beside it, even with short attempts.
 const STALL_MIN: Duration = Duration::from_secs(1);
+
+/// How many setups are under way at once: a long ttl gives each of them a long time.
+const SETUPS_MAX: usize = 3;
 
 /// The limits of time of one store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +89,8 @@ impl Accepted {
 /// The connections to one server that are being set up: one, and another beside one that makes no headway.
 pub struct ConnectionSetup<T> {
     under_way: JoinSet<(Accepted, Result<T, StoreError>)>,
+    /// Of all that are under way, the oldest one first; some may have ended.
+    handles: VecDeque<AbortHandle>,
     newest: Option<(Time, Accepted)>,
     /// When the first of them was begun, since the last result.
     since: Option<Time>,
@@ -92,7 +98,7 @@ pub struct ConnectionSetup<T> {
 
 impl<T> Default for ConnectionSetup<T> {
     fn default() -> ConnectionSetup<T> {
-        ConnectionSetup { under_way: JoinSet::new(), newest: None, since: None }
+        ConnectionSetup { under_way: JoinSet::new(), handles: VecDeque::new(), newest: None, since: None }
     }
 }
 
@@ -174,9 +180,15 @@ impl<T: Send + 'static> ConnectionSetup<T> {
             self.since.get_or_insert(now);
             let setup = Box::pin(timeout(limits.setup, begin(accepted.clone())));
             let too_slow = server.never_ready(limits);
-            self.under_way.spawn(async move {
+            let handle = self.under_way.spawn(async move {
                 (accepted, setup.await.unwrap_or_else(|_| Err(StoreError::Unavailable(too_slow))))
             });
+            self.handles.push_back(handle);
+            if self.handles.len() > SETUPS_MAX
+                && let Some(oldest) = self.handles.pop_front()
+            {
+                oldest.abort();
+            }
         }
         loop {
             match self.under_way.join_next().await {
@@ -213,7 +225,7 @@ pub struct SetupTarget<'a> {
 
 impl SetupTarget<'_> {
     /// The words about a setup that has used up its time.
-    fn never_ready(&self, limits: &TimeLimits) -> String {
+    pub fn never_ready(&self, limits: &TimeLimits) -> String {
         let SetupTarget { name, plain_form } = self;
         let advice = plain_form.map_or_else(String::new, |plain| {
             format!("; a server without TLS is silent to TLS, and --store is written with {plain} for it")
@@ -291,6 +303,28 @@ mod tests {
                 }
             };
             assert_eq!((connection, begun), (7, 2));
+        });
+    }
+
+    #[test]
+    fn setups_that_make_no_headway_are_at_most_three_at_once() {
+        with_runtime(async || {
+            let limits = TimeLimits { attempt: Duration::from_millis(100), setup: Duration::from_secs(3600), ..LIMITS };
+            let open = Arc::new(());
+            let mut setup = ConnectionSetup::<u8>::default();
+            for begun in 1..=5_usize {
+                // As if the one before had made no headway for that long.
+                setup.newest = None;
+                let guard = Arc::clone(&open);
+                let next = setup.next(SERVER, &limits, limits.attempt, |accepted: Accepted| async move {
+                    accepted.set();
+                    let never = std::future::pending().await;
+                    drop(guard);
+                    never
+                });
+                assert!(next.await.is_err());
+                assert_eq!(Arc::strong_count(&open) - 1, begun.min(SETUPS_MAX));
+            }
         });
     }
 

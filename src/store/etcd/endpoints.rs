@@ -26,6 +26,7 @@ use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, Setu
 use crate::store::connection::tls::{TlsSettings, read_pem};
 use crate::store::connection::tls_errors::tls_fault;
 use crate::store::connection::verification::verifier;
+use elect_core::Time;
 use elect_keeper::clock;
 
 /// Pings on a connection that has streams open: etcd closes those that ping more often than every five seconds.
@@ -44,6 +45,8 @@ pub struct Endpoints {
     all: Vec<ConnectedEndpoint>,
     /// Where the next attempt begins: at the one that answered last.
     current: usize,
+    /// Since when attempts have ended without an answer while a connection was being set up.
+    connecting_since: Option<Time>,
     /// Whether the version of a member was warned of: once for all of them.
     version_is_warned_of: Rc<Cell<bool>>,
 }
@@ -70,7 +73,7 @@ impl Endpoints {
             version_looked_at: false,
         };
         let all = settings.endpoints.iter().map(member).collect();
-        Endpoints { settings, all, current: 0, version_is_warned_of: Rc::default() }
+        Endpoints { settings, all, current: 0, connecting_since: None, version_is_warned_of: Rc::default() }
     }
 
     pub fn prefix(&self) -> &str {
@@ -109,6 +112,7 @@ impl Endpoints {
             };
             let error = match within(share, attempt).await {
                 Some(Ok((answer, client))) => {
+                    self.connecting_since = None;
                     self.current = index;
                     member.client = Some(client);
                     return answer;
@@ -131,7 +135,19 @@ impl Endpoints {
             }
         }
         self.current = (first + 1) % self.all.len();
-        Err(failure.unwrap_or_else(|| StoreError::Unavailable("there is nobody to ask".to_owned())))
+        Err(self.without_end(failure.unwrap_or_else(|| StoreError::Unavailable("there is nobody to ask".to_owned()))))
+    }
+
+    /// The error of an attempt. Each member has the time that setting up a connection may take, and all of them together have no
+    /// more: with one after the other under way, no attempt would ever report an outage.
+    fn without_end(&mut self, error: StoreError) -> StoreError {
+        let StoreError::Connecting(_) = error else { return error };
+        let (now, limits) = (clock::now(), &self.settings.limits);
+        if now.since(*self.connecting_since.get_or_insert(now)) < limits.setup {
+            return error;
+        }
+        let names: Vec<&str> = self.all.iter().map(|member| member.endpoint.as_str()).collect();
+        StoreError::Unavailable(target(&names.join(","), &self.settings).never_ready(limits))
     }
 
     /// Logs known lease bugs of a member that has answered, if this candidate keeps running; no request waits for it.
@@ -171,8 +187,7 @@ impl ConnectedEndpoint {
             let (endpoint, settings) = (self.endpoint.clone(), settings.clone());
             async move { connect(&endpoint, &settings, accepted).await }
         };
-        let server = SetupTarget { name: &self.endpoint, plain_form: settings.tls.is_some().then_some("etcd://") };
-        match self.setup.next(server, &settings.limits, share, begin).await? {
+        match self.setup.next(target(&self.endpoint, settings), &settings.limits, share, begin).await? {
             (client, Readiness::ForThisAttempt) => Ok(client),
             (client, Readiness::ForNextAttempt) => {
                 self.client = Some(client);
@@ -180,6 +195,10 @@ impl ConnectedEndpoint {
             }
         }
     }
+}
+
+fn target<'a>(name: &'a str, settings: &Settings) -> SetupTarget<'a> {
+    SetupTarget { name, plain_form: settings.tls.is_some().then_some("etcd://") }
 }
 
 async fn connect(member: &str, settings: &Settings, accepted: Accepted) -> Result<Client, StoreError> {
@@ -376,6 +395,36 @@ mod tests {
         });
         assert_eq!(answer.await.expect("the second one answers within the attempt"), 2);
         assert_eq!(members.current, 1, "the next attempt begins at the one that answered");
+    }
+
+    /// A new setup begins for each of them in another attempt, so that in every attempt one is being connected to.
+    #[tokio::test]
+    async fn members_that_accept_and_stay_silent_are_an_outage_once_a_setup_would_have_been_over() {
+        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let addresses = listeners.each_ref().map(|listener| listener.local_addr().expect("an address").to_string());
+        let rest = format!("//{}", addresses.join(","));
+        let url = StoreUrl { kind: &KIND, scheme: "etcds", rest: &rest };
+        let (request_timeout, connect_timeout) = (Duration::from_millis(200), Duration::from_secs(1));
+        let access = Access { request_timeout, connect_timeout, ..Access::default() };
+        let mut members = Endpoints::new(Settings::new(&url, &access, |_| None).expect("settings"));
+        let begun = clock::now();
+        let mut outages = 0;
+        while clock::now().since(begun) < Duration::from_secs(4) {
+            match members.try_each(async |_: Client| Ok(())).await {
+                Err(StoreError::Unavailable(text)) => {
+                    assert!(addresses.iter().any(|address| text.contains(address)), "{text}");
+                    assert!(text.contains("etcd://"), "{text}");
+                    outages += 1;
+                }
+                Err(StoreError::Connecting(_)) => {
+                    assert!(clock::now().since(begun) < Duration::from_secs(2), "this goes on for ever");
+                    assert_eq!(outages, 0, "an outage ends with an answer");
+                }
+                other => panic!("{other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(70)).await;
+        }
+        assert!(outages > 0);
     }
 
     #[test]
