@@ -226,10 +226,16 @@ fn hand_over(event: ServerEvent, is_killed: bool) -> Duration {
         ServerEvent::Restart => redis.restart(),
     }
     let [run, history] = incarnation();
-    // The renewal that writes where the one before was credited.
+    // A renewal writes where the last credited one was executed: the replica may have confirmed none of the first ones.
     until("the leader has been credited since", || {
+        let attachments: u64 = ["sync_full", "sync_partial_ok"]
+            .iter()
+            .filter_map(|name| redis.info("stats", name).parse::<u64>().ok())
+            .sum();
         redis.field(&pair.sandbox, "incarnation") == format!("{run}/{history}")
-            && (replica.is_none() || redis.field(&pair.sandbox, "required") == "1")
+            && (replica.is_none()
+                || redis.field(&pair.sandbox, "required") == "1"
+                    && redis.field(&pair.sandbox, "epoch").starts_with(&format!("{attachments}/")))
     });
     let nonce = redis.field(&pair.sandbox, "nonce");
     until("and once more", || redis.field(&pair.sandbox, "nonce") != nonce);
