@@ -93,12 +93,17 @@ impl StoreWithUsers {
             }
             let elect = docs_under_test::elect();
             let found = "grep -qz horse /proc/self/environ && echo has a secret";
-            let script = format!("{found}; echo \"file=$ELECT_PASSWORD_FILE.\"; {elect} status cron || echo status=$?");
+            // Certificates and user are about this store: another one is asked without them.
+            let other = format!("status cron --store {}://127.0.0.1:1", self.scheme);
+            let script = format!(
+                "{found}; echo \"file=$ELECT_PASSWORD_FILE.\"; {elect} {other}; echo other=$?; {elect} status cron || echo status=$?"
+            );
             let ended = run(self.elect(&sandbox, source), &script);
             assert!(
                 !ended.stdout.contains("has a secret") && ended.stdout.contains("file=.\n"),
                 "{context}: {ended:?}"
             );
+            assert!(ended.stdout.contains("other=69"), "{context}: {ended:?}");
             assert!(ended.stdout.contains("status=77") || ended.stdout.contains("status=2"), "{context}: {ended:?}");
         }
     }

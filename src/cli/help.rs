@@ -23,6 +23,8 @@ pub(super) const ENVIRONMENT: &str = "\
 The command finds in its environment: ELECT_BOUNDARY, ELECT_ROLE (leader), ELECT_ID, ELECT_NAME, ELECT_TERM (the fencing \
 token: larger than that of every earlier leader), and ELECT_LEADER_ID, ELECT_LEADER_NAME, ELECT_LEADER_HOST, \
 ELECT_LEADER_PORT, ELECT_LEADER_ADDR. ELECT_STORE names the store, without its password unless --pass-credentials is given. \
+The settings of access that were given as flags are variables there, and ELECT_INHERITED names them: an elect inside whose \
+command line names another store ignores those. \
 ELECT_SOCKET is where assert, extend, resign and proclaim find its candidate, and \
 ELECT_RUNTIME_DIR the directory that --runtime-dir names. Inside \
 the command of another boundary there is ELECT_INSIDE, too: the boundaries around this one, one per line, the outermost \

@@ -232,6 +232,8 @@ pub fn main() -> ExitCode {
 }
 
 fn parse() -> Result<Cli, ExitCode> {
+    command_credentials::forget_for_another_store(command);
+    // The parser reads the variables when it is made.
     let mut command = command();
     variables::find_unknown(&command);
     if let Some(message) = usage_error::single_dash(&command) {

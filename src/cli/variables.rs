@@ -12,7 +12,7 @@ use clap::{Arg, ArgMatches, Command, Id};
 const STORE_VARIABLE: &str = "ELECT_STORE";
 
 /// Variables that belong to no flag. The first ones are read by elect, the others are set for commands and hooks.
-const WITHOUT_FLAG: [&str; 16] = [
+const WITHOUT_FLAG: [&str; 17] = [
     "ELECT_LOG",
     "ELECT_PASSWORD",
     "ELECT_BOUNDARY",
@@ -22,6 +22,7 @@ const WITHOUT_FLAG: [&str; 16] = [
     "ELECT_TERM",
     "ELECT_SOCKET",
     "ELECT_INSIDE",
+    "ELECT_INHERITED",
     "ELECT_ERROR",
     "ELECT_REASON",
     "ELECT_LEADER_ID",
