@@ -68,6 +68,7 @@ fn verification_is_skipped_with_a_warning_and_never_beside_an_authority() {
         let ended = elect.run();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         ended.stderr_contains(&["is not verified", "--tls-ca"]);
+        assert_eq!(ended.stderr.matches("is not verified").count(), 1, "{ended:?}");
     }
     let both = elect().variable("ETCD3_SKIP_VERIFY", "1").flag("--tls-ca", &certificates.ca()).run();
     assert_eq!(both.status.code(), Some(2), "{both:?}");

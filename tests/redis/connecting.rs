@@ -95,6 +95,7 @@ fn verification_is_skipped_with_a_warning_and_never_beside_an_authority() {
         let ended = elect.switch("-q").command(["true"]).run();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         ended.stderr_contains(&["is not verified", "--tls-ca"]);
+        assert_eq!(ended.stderr.matches("is not verified").count(), 1, "{ended:?}");
     }
     let ca = certificates.ca();
     let both =

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -70,9 +71,10 @@ impl TlsSettings {
     }
 }
 
-/// Warns, at each start of a candidate, that any server could pretend to be this one.
+/// Warns, at each start of a candidate, that any server could pretend to be this one. Once: a status page opens the same store again.
 pub fn warn_unverified(store: &str, tls: Option<&TlsSettings>) {
-    if tls.is_some_and(|tls| tls.skip_verify) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if tls.is_some_and(|tls| tls.skip_verify) && !WARNED.swap(true, Ordering::Relaxed) {
         warn!(
             "the certificate of {store} is not verified, so that any server can pretend to be this one: name its authority, or \
                the certificate itself, with --tls-ca"
