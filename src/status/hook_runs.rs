@@ -13,7 +13,6 @@ pub(super) struct HookRuns {
 
 /// The end of a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "listen"), expect(dead_code, reason = "counted for the pages"))]
 pub(crate) struct HookRun {
     /// Its flag, as a label.
     pub(crate) hook: &'static str,
