@@ -61,7 +61,8 @@ impl<'a> Decoder<'a> {
     pub fn processes(&mut self) -> Option<ProcessList> {
         let count = u32::try_from(self.number()?).ok()?;
         let mut processes = ProcessList::default();
-        for _ in 0..PROCESSES_NAMED_MAX.min(count as usize) {
+        let named = usize::try_from(self.number()?).ok().filter(|named| *named <= PROCESSES_NAMED_MAX)?;
+        for _ in 0..named {
             let (pid, name) = (self.signed()?, self.bytes()?.try_into().ok()?);
             processes.add(pid, || name);
         }

@@ -47,9 +47,9 @@ impl Encoder {
         }
     }
 
-    /// The number of those that are named follows from the number of all.
+    /// Fewer may be named than the number of all would allow: a process may have become a zombie, or may be a later one.
     pub fn processes(&mut self, processes: &ProcessList) -> &mut Encoder {
-        self.number(u64::from(processes.count));
+        self.number(u64::from(processes.count)).number(processes.named().count() as u64);
         for NamedProcess { pid, name } in processes.named() {
             self.signed(*pid).bytes(name);
         }

@@ -45,8 +45,16 @@ fn every_answer() -> Vec<FromKeeper> {
     let killed = CommandEnd::Killed { signal: Signal(9), escalated: true };
     let mut processes = ProcessList::default();
     (1..=9).for_each(|pid| processes.add(pid, || [b'x'; 16]));
+    // Some that were counted may have become zombies before they were named.
+    let mut fewer = ProcessList::default();
+    fewer.add(4711, || [b'y'; 16]);
+    fewer.count = 4;
+    let mut unnamed = ProcessList::default();
+    unnamed.count = 3;
     vec![
         FromKeeper::LeftBehind { run: 1, processes },
+        FromKeeper::LeftBehind { run: 1, processes: fewer },
+        FromKeeper::StopTimedOut { run: 1, processes: unnamed },
         FromKeeper::StopTimedOut { run: 1, processes: ProcessList::default() },
         FromKeeper::NoCommand { run: 1 },
         FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(CommandEnd::Exited(3))),
