@@ -219,6 +219,11 @@ fn a_term_that_is_over_is_over_also_for_whoever_outlived_it() {
         let second = variables(&fixture);
         says_yes(&assert_as(&fixture, &second, &[]).run());
         assert_as(&fixture, &first, &[]).run().fails_with(3, &["not the leader"]);
+        // As sudo leaves it: the term counts as long as the socket does.
+        let kept = |name: &str| ["ELECT_SOCKET", "ELECT_TERM"].contains(&name);
+        let few: Vec<_> = first.iter().filter(|(name, _)| kept(name)).cloned().collect();
+        assert_eq!(few.len(), 2, "{first:?}");
+        assert_as(&fixture, &few, &[]).run().fails_with(3, &["not the leader"]);
         // A candidate that stands still says nothing, and nothing is no yes.
         leader.signal(Signal::SIGSTOP);
         assert_as(&fixture, &second, &["--timeout", "300ms"]).run().fails_with(75, &["did not answer"]);

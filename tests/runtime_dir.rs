@@ -175,6 +175,58 @@ while True:
     leader.terminate();
 }
 
+/// A member of the group may move files, and may not make one candidate answer or act for another.
+#[test]
+fn a_socket_that_was_moved_answers_for_nobody_else() {
+    let sandbox = Sandbox::new();
+    let named = sandbox.path().join("named");
+    let start = |boundary: &'static str| {
+        let elect = ElectCmd::new(&sandbox).boundary(boundary).flag("--runtime-dir", &named.display().to_string());
+        elect.witness(&Witness::new()).start()
+    };
+    let leader = start("cron");
+    sandbox.starts(1);
+    let follower = ElectCmd::new(&sandbox).flag("--runtime-dir", &named.display().to_string());
+    let follower = follower.witness(&Witness::new()).start();
+    follower.wait_until_waiting();
+    let other = start("other");
+    sandbox.starts(2);
+    let local = ElectCmd::new(&sandbox).store(None).query("status", &["--self", "--json"]);
+    let local = local.variable("ELECT_RUNTIME_DIR", &named.display().to_string()).run();
+    let all: serde_json::Value = serde_json::from_str(&local.stdout).expect("JSON");
+    let socket = |boundary: &str, state: &str| {
+        let found =
+            all.as_array().expect("an array").iter().find(|one| one["boundary"] == boundary && one["state"] == state);
+        let id = found.unwrap_or_else(|| panic!("{all}"))["id"].as_str().expect("an id").to_owned();
+        (named.join(format!("{boundary}.{id}.sock")), id)
+    };
+    let ((leads, _), (follows, follower_id), (others, _)) =
+        (socket("cron", "leading"), socket("cron", "following"), socket("other", "leading"));
+    fs::remove_file(&follows).expect("ours");
+    let ask = |command| {
+        let asked = ElectCmd::new(&sandbox).store(None).query(command, &[]);
+        asked.variable("ELECT_SOCKET", &follows.display().to_string()).variable("ELECT_ID", &follower_id).run()
+    };
+    for (moved, by_link) in [(&leads, true), (&others, true), (&leads, false)] {
+        if by_link {
+            std::os::unix::fs::symlink(moved, &follows).expect("a link");
+        } else {
+            fs::hard_link(moved, &follows).expect("a second name");
+        }
+        for command in ["assert", "resign"] {
+            let ended = ask(command);
+            assert_eq!(ended.status.code(), Some(69), "{command} {by_link}: {ended:?}");
+            let said = if by_link { "a link is there" } else { "another candidate answers" };
+            assert!(ended.stderr.contains(said), "{command}: {ended:?}");
+        }
+        fs::remove_file(&follows).expect("ours");
+    }
+    assert!(!leader.log().contains("resign") && !other.log().contains("resign"), "nothing was done");
+    follower.terminate();
+    leader.terminate();
+    other.terminate();
+}
+
 #[test]
 fn a_candidate_removes_the_sockets_of_killed_ones_and_no_other() {
     let sandbox = Sandbox::new();
@@ -195,6 +247,9 @@ fn a_candidate_removes_the_sockets_of_killed_ones_and_no_other() {
     killed.signal(Signal::SIGKILL);
     killed.wait();
     assert_eq!(sockets().len(), 1);
+    // Of another program of this user, which has not begun to listen.
+    let app = named.join("app.sock");
+    drop(UnixListener::bind(&app).expect("bound"));
     let lives = start("lives");
     sandbox.starts(2);
     let foreign = named.join("foreign.sock");
@@ -206,7 +261,9 @@ fn a_candidate_removes_the_sockets_of_killed_ones_and_no_other() {
     let begins = |names: &[String], stems: &[&str]| {
         names.len() == stems.len() && names.iter().zip(stems).all(|(name, stem)| name.starts_with(stem))
     };
-    until("what was left behind is gone", || begins(&sockets(), &["file.sock", "foreign.sock", "lives.", "next."]));
+    until("what was left behind is gone", || {
+        begins(&sockets(), &["app.sock", "file.sock", "foreign.sock", "lives.", "next."])
+    });
     next.terminate();
     lives.terminate();
 }

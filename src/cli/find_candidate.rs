@@ -63,7 +63,7 @@ impl ControlTarget {
 
     /// The term of that command: an answer about another term would be about another leader.
     pub fn own_term(&self) -> Option<u64> {
-        self.own_socket().filter(|_| self.is_own())?;
+        self.own_socket()?;
         variable("ELECT_TERM")?.parse().ok()
     }
 
@@ -79,6 +79,8 @@ impl ControlTarget {
 pub struct CandidateSocket {
     path: PathBuf,
     trust: Trust,
+    /// The candidate whose socket it is, if that is known: a file can be moved.
+    id: Option<String>,
 }
 
 /// Why there is no answer.
@@ -116,6 +118,8 @@ pub enum ControlError {
     Unreachable { path: PathBuf, error: io::Error },
     #[error("the candidate did not answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
+    #[error("{}: another candidate answers there, and not {id}: nothing was done", path.display())]
+    OtherCandidate { path: PathBuf, id: String },
     #[error("the candidate ended without an answer")]
     Disconnected,
     #[error("the candidate's answer is not understood: is it another version of elect?")]
@@ -139,6 +143,7 @@ impl ControlError {
             | ControlError::NoSocket { .. }
             | ControlError::Unreachable { .. }
             | ControlError::Disconnected
+            | ControlError::OtherCandidate { .. }
             | ControlError::InvalidResponse => Exit::Unavailable,
         }
     }
@@ -158,7 +163,7 @@ pub fn find_socket(target: &ControlTarget, request: &ControlRequest) -> Result<C
     let directory = SocketDirectory::new(target.runtime.runtime_dir.as_deref()).map_err(ControlError::RuntimeDir)?;
     if let Some(path) = target.own_socket() {
         let trust = if path.parent() == Some(directory.path()) { directory.trust() } else { Trust::default() };
-        return Ok(CandidateSocket { path, trust });
+        return Ok(CandidateSocket { path, trust, id: target.id.clone().or_else(|| variable("ELECT_ID")) });
     }
     let named = target.named_boundary().map(str::to_owned).or_else(|| variable("ELECT_BOUNDARY"));
     let boundary: Boundary = named.ok_or(ControlError::NotNamed)?.parse()?;
@@ -180,11 +185,12 @@ pub fn find_socket(target: &ControlTarget, request: &ControlRequest) -> Result<C
     };
     let (mut found, mut probe_error) = (Vec::new(), None);
     for path in possible {
-        let socket = CandidateSocket { path, trust: trust.clone() };
+        let mut socket = CandidateSocket::new(path, trust.clone());
         match socket.exchange(&ControlRequest::Hello, Some(PROBE_TIMEOUT)) {
             Ok(response)
                 if response.boundary == boundary.as_str() && id.as_ref().is_none_or(|id| *id == response.id) =>
             {
+                socket.id = Some(response.id.clone());
                 found.push((socket, response.id));
             }
             // The former was put there by another user, who may be anybody in a shared directory.
@@ -221,7 +227,7 @@ fn ambiguous(boundary: &Boundary, found: Vec<(CandidateSocket, String)>) -> Cont
 impl CandidateSocket {
     /// At that path, where these users may answer.
     pub fn new(path: PathBuf, trust: Trust) -> CandidateSocket {
-        CandidateSocket { path, trust }
+        CandidateSocket { path, trust, id: None }
     }
 
     fn leads(&self) -> bool {
@@ -247,7 +253,7 @@ impl CandidateSocket {
         // A time-out of zero would be none.
         let left = || deadline.map(|deadline| deadline.since(clock::now()).max(Duration::from_millis(1)));
         stream.set_write_timeout(left()).map_err(unreachable)?;
-        stream.write_all(request.to_line().as_bytes()).map_err(classify)?;
+        stream.write_all(request.to_line(self.id.as_deref()).as_bytes()).map_err(classify)?;
         let mut line = Vec::new();
         let mut chunk = [0; 1024];
         loop {
@@ -271,6 +277,12 @@ impl CandidateSocket {
         if line.is_empty() {
             return Err(ControlError::Disconnected);
         }
-        ControlResponse::from_line(&line).ok_or(ControlError::InvalidResponse)
+        let response = ControlResponse::from_line(&line).ok_or(ControlError::InvalidResponse)?;
+        match &self.id {
+            Some(id) if *id != response.id => {
+                Err(ControlError::OtherCandidate { path: path.to_owned(), id: id.clone() })
+            }
+            Some(_) | None => Ok(response),
+        }
     }
 }

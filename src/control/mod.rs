@@ -175,8 +175,12 @@ async fn serve_client(
     drop(permit);
     let outcome = match request {
         Ok(Ok(_)) if !is_shared && !is_authorized(&stream) => Some(ControlOutcome::other_user()),
-        Ok(Ok(Some(ControlRequest::Hello))) => Some(ControlOutcome::Yes { term: None, lease_left_ms: None }),
-        Ok(Ok(Some(request))) => forward(request, &mut stream, &requests).await,
+        // Somebody has moved this candidate's socket to where the client expects another one's.
+        Ok(Ok(Some((_, Some(id))))) if id != info.id => {
+            Some(ControlOutcome::no("another candidate's socket is there: nothing was done"))
+        }
+        Ok(Ok(Some((ControlRequest::Hello, _)))) => Some(ControlOutcome::Yes { term: None, lease_left_ms: None }),
+        Ok(Ok(Some((request, _)))) => forward(request, &mut stream, &requests).await,
         Ok(Ok(None)) => Some(ControlOutcome::not_understood()),
         // The client has left, or has not sent a request in time.
         Ok(Err(_)) | Err(_) => None,
@@ -193,8 +197,8 @@ fn is_authorized(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|client| client.uid() == own || client.uid() == 0)
 }
 
-/// Reads a request; `None` if it is malformed.
-async fn read_request(stream: &mut UnixStream) -> io::Result<Option<ControlRequest>> {
+/// Reads a request and the id of its recipient; `None` if it is malformed.
+async fn read_request(stream: &mut UnixStream) -> io::Result<Option<(ControlRequest, Option<String>)>> {
     let mut line = Vec::new();
     let mut chunk = [0; 1024];
     while !line.contains(&b'\n') {

@@ -102,6 +102,9 @@ struct RequestJson {
     name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     advertise: Option<String>,
+    /// The id of the candidate that is meant; any one if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
 }
 
 /// An answer as it is written.
@@ -122,25 +125,28 @@ struct ResponseJson {
 }
 
 impl ControlRequest {
-    /// Parses a request; `None` if it is malformed.
-    pub fn from_line(line: &[u8]) -> Option<ControlRequest> {
+    /// Parses a request, and the id of the candidate that is meant; `None` if it is malformed.
+    pub fn from_line(line: &[u8]) -> Option<(ControlRequest, Option<String>)> {
         let end = line.iter().position(|&byte| byte == b'\n').filter(|&end| end <= REQUEST_BYTES_MAX)?;
-        let RequestJson { request, wish, term, name, advertise } = serde_json::from_slice(&line[..end]).ok()?;
+        let RequestJson { request, wish, term, name, advertise, to } = serde_json::from_slice(&line[..end]).ok()?;
         let request = if request.is_empty() { wish } else { request };
-        match request.as_str() {
-            "hello" => Some(ControlRequest::Hello),
-            "status" => Some(ControlRequest::Status),
-            "assert" => Some(ControlRequest::Assert { term }),
-            "resign" => Some(ControlRequest::Resign),
-            "proclaim" => Some(ControlRequest::Proclaim { name, advertise }),
-            _ => None,
-        }
+        let request = match request.as_str() {
+            "hello" => ControlRequest::Hello,
+            "status" => ControlRequest::Status,
+            "assert" => ControlRequest::Assert { term },
+            "resign" => ControlRequest::Resign,
+            "proclaim" => ControlRequest::Proclaim { name, advertise },
+            _ => return None,
+        };
+        Some((request, to))
     }
 
-    /// With its line break.
-    pub fn to_line(&self) -> String {
-        let named =
-            |name: &str| RequestJson { request: name.to_owned(), wish: name.to_owned(), ..RequestJson::default() };
+    /// For the candidate with this id, or for whichever one reads it; with its line break.
+    pub fn to_line(&self, id: Option<&str>) -> String {
+        let named = |name: &str| {
+            let (request, wish, to) = (name.to_owned(), name.to_owned(), id.map(str::to_owned));
+            RequestJson { request, wish, to, ..RequestJson::default() }
+        };
         line(&match self {
             ControlRequest::Hello => named("hello"),
             ControlRequest::Status => named("status"),
@@ -231,7 +237,7 @@ pub mod tests {
 
     /// Lines that are no requests, or damaged ones.
     pub fn malformed_requests() -> impl Strategy<Value = Vec<u8>> {
-        let line = || requests().prop_map(|request| request.to_line().into_bytes());
+        let line = || requests().prop_map(|request| request.to_line(None).into_bytes());
         prop_oneof![
             proptest_support::random_bytes(),
             proptest_support::corrupted(line()),
@@ -264,17 +270,23 @@ pub mod tests {
     fn a_request_has_the_old_key_and_the_new_one_and_either_is_enough() {
         for key in ["request", "wish"] {
             let line = format!("{{\"{key}\":\"assert\",\"term\":7}}\n");
-            assert_eq!(ControlRequest::from_line(line.as_bytes()), Some(ControlRequest::Assert { term: Some(7) }));
+            assert_eq!(
+                ControlRequest::from_line(line.as_bytes()),
+                Some((ControlRequest::Assert { term: Some(7) }, None))
+            );
         }
         assert_eq!(ControlRequest::from_line(b"{\"term\":7}\n"), None);
-        let line = ControlRequest::Resign.to_line();
+        let line = ControlRequest::Resign.to_line(None);
         assert!(line.contains("\"request\":\"resign\"") && line.contains("\"wish\":\"resign\""), "{line}");
     }
 
     #[test]
     fn a_line_is_read_as_it_was_written() {
         proptest_support::check(proptest_support::FAST, &requests(), |request| {
-            assert_eq!(ControlRequest::from_line(request.to_line().as_bytes()), Some(request));
+            assert_eq!(
+                ControlRequest::from_line(request.to_line(Some("id")).as_bytes()),
+                Some((request, Some("id".to_owned())))
+            );
         });
         proptest_support::check(proptest_support::FAST, &responses(), |answer| {
             assert_eq!(ControlResponse::from_line(answer.to_line().as_bytes()), Some(answer));
@@ -284,8 +296,8 @@ pub mod tests {
     #[test]
     fn any_line_is_a_request_or_none_and_a_response_or_none() {
         proptest_support::check(proptest_support::FAST, &malformed_requests(), |line| {
-            if let Some(request) = ControlRequest::from_line(&line) {
-                assert_eq!(ControlRequest::from_line(request.to_line().as_bytes()), Some(request));
+            if let Some((request, to)) = ControlRequest::from_line(&line) {
+                assert_eq!(ControlRequest::from_line(request.to_line(to.as_deref()).as_bytes()), Some((request, to)));
             }
         });
         let line = || responses().prop_map(|answer| answer.to_line().into_bytes());

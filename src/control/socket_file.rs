@@ -88,6 +88,10 @@ fn give_mode(path: &Path, group: Option<Gid>) -> io::Result<bool> {
 /// As of the kernel; [`io::ErrorKind::TimedOut`] if its queue stays full, and [`NotTrusted`] inside an error if the
 /// server's user is not trusted.
 pub fn connect(path: &Path, trust: &Trust, timeout: Option<Duration>) -> io::Result<UnixStream> {
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink()) {
+        // It may lead to the socket of another candidate of the same user.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link is there, and no socket"));
+    }
     let client = new_socket(SockFlag::empty())?;
     if let Some(timeout) = timeout {
         let micros = i64::try_from(timeout.as_micros().max(1)).unwrap_or(i64::MAX);

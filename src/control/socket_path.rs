@@ -144,7 +144,10 @@ impl SocketDirectory {
     /// Files that a candidate of this user may have left behind: its socket, or the one that it was about to rename.
     pub(super) fn leftovers(&self) -> Vec<PathBuf> {
         let is_temporary = |name: &str| name.strip_prefix('.').is_some_and(|id| uuid::Uuid::try_parse(id).is_ok());
-        entries(&self.path, |name| name.ends_with(SOCKET_SUFFIX) || is_temporary(name)).unwrap_or_default()
+        // Sockets of other programs may be there, too.
+        let is_own =
+            |name: &str| parse_socket_name(Path::new(name)).1.is_some_and(|id| uuid::Uuid::try_parse(&id).is_ok());
+        entries(&self.path, |name| is_own(name) || is_temporary(name)).unwrap_or_default()
     }
 }
 

@@ -65,7 +65,7 @@ fn a_wish_is_answered_with_the_candidates_name_on_it() {
                 ControlOutcome::no("another wish")
             })
         },
-        |path| say(&path, ControlRequest::Assert { term: Some(7) }.to_line().as_bytes()),
+        |path| say(&path, ControlRequest::Assert { term: Some(7) }.to_line(None).as_bytes()),
     );
     let CandidateInfo { boundary, id, name } = info();
     assert_eq!(answer, Some(ControlResponse { boundary, id, name, outcome: yes(7) }));
@@ -73,7 +73,7 @@ fn a_wish_is_answered_with_the_candidates_name_on_it() {
 
 #[test]
 fn who_listens_is_told_without_the_election() {
-    let answer = with_control_socket(|_| None, |path| say(&path, ControlRequest::Hello.to_line().as_bytes()))
+    let answer = with_control_socket(|_| None, |path| say(&path, ControlRequest::Hello.to_line(None).as_bytes()))
         .expect("an answer");
     assert_eq!((answer.boundary.as_str(), answer.id.as_str()), ("billing/nightly", "0b5e"));
 }
@@ -100,7 +100,7 @@ fn nonsense_is_refused_and_the_next_visitor_is_heard() {
             let nonsense: [&[u8]; 6] =
                 [b"\n", b"{}\n", b"{\"wish\":\"rule\"}\n", b"\xff\xfe\n", long.as_slice(), deep.as_slice()];
             let refused: Vec<_> = nonsense.iter().map(|words| say(&path, words)).collect();
-            (refused, say(&path, ControlRequest::Resign.to_line().as_bytes()))
+            (refused, say(&path, ControlRequest::Resign.to_line(None).as_bytes()))
         },
     );
     for answer in answers.0 {
@@ -110,6 +110,17 @@ fn nonsense_is_refused_and_the_next_visitor_is_heard() {
     assert_eq!(answers.1.expect("an answer").outcome, yes(1));
 }
 
+/// The file of this candidate's socket may have been moved to where another one's was.
+#[test]
+fn a_request_that_is_meant_for_another_candidate_is_denied() {
+    let ask = |id: &'static str| {
+        let client = move |path: PathBuf| say(&path, ControlRequest::Resign.to_line(Some(id)).as_bytes());
+        with_control_socket(|_| Some(yes(1)), client).expect("an answer").outcome
+    };
+    assert_eq!(ask("0b5e"), yes(1));
+    assert!(matches!(ask("0b5f"), ControlOutcome::No { why } if why.contains("another candidate")));
+}
+
 #[test]
 fn whatever_is_said_at_the_door_nothing_but_a_wish_comes_in() {
     let client = |path: PathBuf| {
@@ -117,14 +128,17 @@ fn whatever_is_said_at_the_door_nothing_but_a_wish_comes_in() {
             let request = ControlRequest::from_line(&words);
             let outcome = say(&path, &words).map(|answer| answer.outcome);
             match request {
+                Some((_, Some(id))) if id != info().id => {
+                    assert!(matches!(outcome, Some(ControlOutcome::No { why }) if why.contains("another candidate")));
+                }
                 // Not told apart here from what the election says.
-                Some(ControlRequest::Hello) => {}
+                Some((ControlRequest::Hello, _)) => {}
                 // `judge` has received just that request.
-                Some(request) => assert_eq!(outcome, Some(ControlOutcome::no(format!("{request:?}")))),
+                Some((request, _)) => assert_eq!(outcome, Some(ControlOutcome::no(format!("{request:?}")))),
                 None => assert_eq!(outcome, Some(ControlOutcome::not_understood())),
             }
         });
-        say(&path, ControlRequest::Resign.to_line().as_bytes())
+        say(&path, ControlRequest::Resign.to_line(None).as_bytes())
     };
     let answer =
         with_control_socket(|request| Some(ControlOutcome::no(format!("{request:?}"))), client).expect("an answer");
@@ -140,7 +154,7 @@ fn visitors_that_say_nothing_or_wait_for_ever_cost_their_places_only_for_a_while
             let waiting: Vec<Stream> = (0..CONCURRENT_READS_MAX)
                 .map(|_| {
                     let mut stream = Stream::connect(&path).expect("room in the queue");
-                    stream.write_all(ControlRequest::Assert { term: None }.to_line().as_bytes()).expect("sent");
+                    stream.write_all(ControlRequest::Assert { term: None }.to_line(None).as_bytes()).expect("sent");
                     stream
                 })
                 .collect();
@@ -148,7 +162,7 @@ fn visitors_that_say_nothing_or_wait_for_ever_cost_their_places_only_for_a_while
             // These clients never send anything.
             let _silent: Vec<Stream> =
                 (0..CONCURRENT_READS_MAX - 1).map(|_| Stream::connect(&path).expect("room in the queue")).collect();
-            say(&path, ControlRequest::Resign.to_line().as_bytes())
+            say(&path, ControlRequest::Resign.to_line(None).as_bytes())
         },
     );
     assert_eq!(answer.expect("an answer").outcome, yes(1));
@@ -163,11 +177,11 @@ fn visitors_that_wait_for_an_answer_keep_nobody_from_being_heard() {
             let _waiting: Vec<Stream> = (0..2 * CONCURRENT_READS_MAX)
                 .map(|_| {
                     let mut stream = Stream::connect(&path).expect("room in the queue");
-                    stream.write_all(ControlRequest::Resign.to_line().as_bytes()).expect("sent");
+                    stream.write_all(ControlRequest::Resign.to_line(None).as_bytes()).expect("sent");
                     stream
                 })
                 .collect();
-            say(&path, ControlRequest::Assert { term: None }.to_line().as_bytes())
+            say(&path, ControlRequest::Assert { term: None }.to_line(None).as_bytes())
         },
     );
     assert_eq!(answer.expect("an answer").outcome, yes(1));
@@ -186,7 +200,7 @@ fn a_request_of_any_length_is_answered_or_ended() {
                 let _ = stream.read_to_string(&mut answer);
                 assert!(answer.is_empty() || answer.contains("refused"), "{answer}");
             }
-            say(&path, ControlRequest::Assert { term: None }.to_line().as_bytes())
+            say(&path, ControlRequest::Assert { term: None }.to_line(None).as_bytes())
         },
     );
     assert_eq!(answer.expect("an answer").outcome, yes(1));
