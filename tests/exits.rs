@@ -49,19 +49,6 @@ fn a_candidate_without_a_command_ends_by_the_signal_that_stops_it() {
 }
 
 #[test]
-fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
-    let sandbox = Sandbox::new();
-    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
-    sandbox.starts(1);
-    let mut waiter = ElectCmd::new(&sandbox).wrapped_by(["nohup"]).witness(&Witness::new()).start();
-    waiter.wait_until_waiting();
-    waiter.signal(Signal::SIGHUP);
-    waiter.signal(Signal::SIGTERM);
-    waiter.ends_by(Signal::SIGTERM);
-    leader.terminate();
-}
-
-#[test]
 fn signals_that_were_blocked_at_the_start_are_heard_all_the_same() {
     const BLOCKED: &str = "import os, signal, sys; \
         signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); os.execvp(sys.argv[1], sys.argv[1:])";

@@ -257,7 +257,7 @@ fn an_interactive_shell_as_the_command_has_job_control() {
     terminal.shows("still=130.");
     assert_ne!(processes::state(elect), Some('T'));
     terminal.types("exit 3\n");
-    terminal.shows("status=3.");
+    terminal.shows("status=143.");
     terminal.is_back_with_the_shell();
     assert!(!terminal.screen().contains("suspended"), "{}", terminal.screen());
 }
@@ -393,6 +393,46 @@ fn a_waiter_can_be_suspended_and_goes_on_waiting() {
     terminal.types("echo status=$?.\n");
     terminal.shows("status=130.");
     sandbox.history().is_safe();
+}
+
+/// HUP means the end of the terminal, where there is one and no command that it could be for (6).
+#[test]
+fn a_hangup_ends_a_waiter_in_a_terminal_unless_it_was_ignored_at_the_start() {
+    let sandbox = Sandbox::new();
+    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+    sandbox.starts(1);
+    for ignores in [false, true] {
+        let mut terminal = PseudoTerminal::open(&sandbox);
+        let waiter = ElectCmd::new(&sandbox).witness(&Witness::new());
+        let waiter = if ignores { waiter.wrapped_by(["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]) } else { waiter };
+        terminal.runs(&waiter, "; echo status=$?.");
+        terminal.shows("leads");
+        let elect = terminal.elect();
+        processes::signal(elect, Signal::SIGHUP);
+        if ignores {
+            processes::signal(elect, Signal::SIGTERM);
+        }
+        terminal.shows(if ignores { "status=143." } else { "status=129." });
+        until("nothing is left", || terminal.jobs().is_empty());
+    }
+    leader.terminate();
+    assert_eq!(sandbox.history().starts.len(), 1);
+}
+
+/// To a daemon HUP means to read its configuration again, and the command that it is for is about to be started again.
+#[test]
+fn a_hangup_between_two_runs_ends_nothing_in_a_terminal_either() {
+    let sandbox = Sandbox::new();
+    let mut terminal = PseudoTerminal::open(&sandbox);
+    let again = ElectCmd::new(&sandbox).flag("--restart", "always").flag("--restart-delay", "1h");
+    terminal.runs(&again.command(["sh", "-c", "exit 3"]), "; echo status=$?.");
+    terminal.shows("leader command ended");
+    let elect = terminal.elect();
+    processes::signal(elect, Signal::SIGHUP);
+    throughout(Duration::from_millis(500), "it goes on", || processes::is_alive(elect));
+    processes::signal(elect, Signal::SIGTERM);
+    terminal.shows("status=143.");
+    until("nothing is left", || terminal.jobs().is_empty());
 }
 
 #[test]
