@@ -257,7 +257,7 @@ fn an_interactive_shell_as_the_command_has_job_control() {
     terminal.shows("still=130.");
     assert_ne!(processes::state(elect), Some('T'));
     terminal.types("exit 3\n");
-    terminal.shows("status=143.");
+    terminal.shows("status=3.");
     terminal.is_back_with_the_shell();
     assert!(!terminal.screen().contains("suspended"), "{}", terminal.screen());
 }
