@@ -163,7 +163,9 @@ pub fn find_socket(target: &ControlTarget, request: &ControlRequest) -> Result<C
     let directory = SocketDirectory::new(target.runtime.runtime_dir.as_deref()).map_err(ControlError::RuntimeDir)?;
     if let Some(path) = target.own_socket() {
         let trust = if path.parent() == Some(directory.path()) { directory.trust() } else { Trust::default() };
-        return Ok(CandidateSocket { path, trust, id: target.id.clone().or_else(|| variable("ELECT_ID")) });
+        // The path names the candidate, too: where ELECT_ID is not left, another one must not answer for it.
+        let id = target.id.clone().or_else(|| variable("ELECT_ID")).or_else(|| control::parse_socket_name(&path).1);
+        return Ok(CandidateSocket { path, trust, id });
     }
     let named = target.named_boundary().map(str::to_owned).or_else(|| variable("ELECT_BOUNDARY"));
     let boundary: Boundary = named.ok_or(ControlError::NotNamed)?.parse()?;

@@ -135,8 +135,7 @@ impl SocketDirectory {
     /// The directory cannot be read.
     pub fn sockets(&self, boundary: Option<&str>) -> io::Result<Vec<PathBuf>> {
         let stem = boundary.map(stem).unwrap_or_default();
-        let is_ours = |name: &str| name.starts_with(&stem) && name.ends_with(SOCKET_SUFFIX) && !name.starts_with('.');
-        let mut found = entries(&self.path, is_ours)?;
+        let mut found = entries(&self.path, |name| name.starts_with(&stem) && is_socket_name(name))?;
         found.sort();
         Ok(found)
     }
@@ -144,10 +143,7 @@ impl SocketDirectory {
     /// Files that a candidate of this user may have left behind: its socket, or the one that it was about to rename.
     pub(super) fn leftovers(&self) -> Vec<PathBuf> {
         let is_temporary = |name: &str| name.strip_prefix('.').is_some_and(|id| uuid::Uuid::try_parse(id).is_ok());
-        // Sockets of other programs may be there, too.
-        let is_own =
-            |name: &str| parse_socket_name(Path::new(name)).1.is_some_and(|id| uuid::Uuid::try_parse(&id).is_ok());
-        entries(&self.path, |name| is_own(name) || is_temporary(name)).unwrap_or_default()
+        entries(&self.path, |name| is_socket_name(name) || is_temporary(name)).unwrap_or_default()
     }
 }
 
@@ -163,6 +159,11 @@ fn entries(directory: &Path, is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec
 
 pub(super) fn socket_name(boundary: &str, id: &str) -> String {
     format!("{}{id}{SOCKET_SUFFIX}", stem(boundary))
+}
+
+/// Whether a candidate's socket may have this name. Sockets of other programs may be in the same directory.
+fn is_socket_name(name: &str) -> bool {
+    !name.starts_with('.') && parse_socket_name(Path::new(name)).1.is_some_and(|id| uuid::Uuid::try_parse(&id).is_ok())
 }
 
 /// The boundary, if its name is not cut, and the id that the name of a socket contains.
