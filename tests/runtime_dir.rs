@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::candidate::elect;
 use crate::harness::executables;
-use crate::harness::{ElectCmd, Ended, Sandbox, Witness, until};
+use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, until};
 
 /// The group of two users, and a user in it.
 const GROUP: u32 = 47_900;
@@ -175,25 +175,31 @@ while True:
     leader.terminate();
 }
 
+/// A candidate with its control socket in that directory.
+fn candidate_in(directory: &Path, sandbox: &Sandbox, boundary: &'static str) -> CandidateProcess {
+    let elect = ElectCmd::new(sandbox).boundary(boundary).flag("--runtime-dir", &directory.display().to_string());
+    elect.witness(&Witness::new()).start()
+}
+
+fn query_in(directory: &Path, sandbox: &Sandbox, command: &'static str, words: &[&str]) -> Ended {
+    let asked = ElectCmd::new(sandbox).store(None).query(command, words);
+    asked.variable("ELECT_RUNTIME_DIR", &directory.display().to_string()).run()
+}
+
 /// A member of the group may move files, and may not make one candidate answer or act for another.
 #[test]
 fn a_socket_that_was_moved_answers_for_nobody_else() {
     let sandbox = Sandbox::new();
     let named = sandbox.path().join("named");
-    let start = |boundary: &'static str| {
-        let elect = ElectCmd::new(&sandbox).boundary(boundary).flag("--runtime-dir", &named.display().to_string());
-        elect.witness(&Witness::new()).start()
-    };
+    let start = |boundary| candidate_in(&named, &sandbox, boundary);
     let leader = start("cron");
     sandbox.starts(1);
-    let follower = ElectCmd::new(&sandbox).flag("--runtime-dir", &named.display().to_string());
-    let follower = follower.witness(&Witness::new()).start();
+    let follower = start("cron");
     follower.wait_until_waiting();
     let other = start("other");
     sandbox.starts(2);
-    let local = ElectCmd::new(&sandbox).store(None).query("status", &["--self", "--json"]);
-    let local = local.variable("ELECT_RUNTIME_DIR", &named.display().to_string()).run();
-    let all: serde_json::Value = serde_json::from_str(&local.stdout).expect("JSON");
+    let local = query_in(&named, &sandbox, "status", &["--self", "--json"]);
+    let all: Value = serde_json::from_str(&local.stdout).expect("JSON");
     let socket = |boundary: &str, state: &str| {
         let found =
             all.as_array().expect("an array").iter().find(|one| one["boundary"] == boundary && one["state"] == state);
@@ -233,10 +239,7 @@ fn a_socket_that_was_moved_answers_for_nobody_else() {
 fn a_candidate_removes_the_sockets_of_killed_ones_and_no_other() {
     let sandbox = Sandbox::new();
     let named = sandbox.path().join("named");
-    let start = |boundary: &'static str| {
-        let elect = ElectCmd::new(&sandbox).boundary(boundary).flag("--runtime-dir", &named.display().to_string());
-        elect.witness(&Witness::new()).start()
-    };
+    let start = |boundary| candidate_in(&named, &sandbox, boundary);
     let sockets = || {
         let names = fs::read_dir(&named).expect("ours").flatten().map(|entry| entry.file_name().into_string());
         let mut names: Vec<String> = names.map(|name| name.expect("plain")).collect();
@@ -258,12 +261,8 @@ fn a_candidate_removes_the_sockets_of_killed_ones_and_no_other() {
     drop(UnixListener::bind(&foreign).expect("room"));
     chown(&foreign, Some(MEMBER), None).expect("root may");
     fs::write(named.join("file.sock"), "").expect("room");
-    let asked = |command, words: &[&str]| {
-        let asked = ElectCmd::new(&sandbox).store(None).query(command, words);
-        asked.variable("ELECT_RUNTIME_DIR", &named.display().to_string()).run()
-    };
-    asked("assert", &["-b", "app"]).fails_with(69, &["no candidate of this user"]);
-    assert_eq!(asked("status", &["--self"]).status.code(), Some(0));
+    query_in(&named, &sandbox, "assert", &["-b", "app"]).fails_with(69, &["no candidate of this user"]);
+    assert_eq!(query_in(&named, &sandbox, "status", &["--self"]).status.code(), Some(0));
     let next = start("next");
     sandbox.starts(3);
     let begins = |names: &[String], stems: &[&str]| {

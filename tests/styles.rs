@@ -88,7 +88,7 @@ fn nothing_that_is_no_terminal_gets_an_escape_sequence() {
     let mut typist = Typist { terminal: PseudoTerminal::open(&sandbox), typed: 0 };
     let file = sandbox.path().join("output").display().to_string();
     for (name, line, ends_after, _) in commands(&sandbox) {
-        // What is shown in the terminal is the file.
+        // The file holds what the terminal shows.
         let line = match ends_after {
             None => format!("TERM=xterm {line} >{file} 2>&1; cat {file}"),
             Some(_) => format!("TERM=xterm {line} > >(cat) 2>&1"),

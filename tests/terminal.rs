@@ -410,6 +410,7 @@ fn a_hangup_ends_a_waiter_in_a_terminal_unless_it_was_ignored_at_the_start() {
         let elect = terminal.elect();
         processes::signal(elect, Signal::SIGHUP);
         if ignores {
+            throughout(Duration::from_millis(500), "it goes on", || processes::is_alive(elect));
             processes::signal(elect, Signal::SIGTERM);
         }
         terminal.shows(if ignores { "status=143." } else { "status=129." });

@@ -175,7 +175,7 @@ async fn serve_client(
     drop(permit);
     let outcome = match request {
         Ok(Ok(_)) if !is_shared && !is_authorized(&stream) => Some(ControlOutcome::other_user()),
-        // Somebody has moved this candidate's socket to where the client expects another one's.
+        // The file of this candidate's socket was moved to where the client expects another one's.
         Ok(Ok(Some((_, Some(id))))) if id != info.id => {
             Some(ControlOutcome::no("another candidate's socket is there: nothing was done"))
         }

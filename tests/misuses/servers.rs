@@ -45,7 +45,7 @@ fn shell_server() -> String {
 
 /// The rows, with these variables beside the paths of the certificates and of two files of passwords.
 #[track_caller]
-fn are_reported_with(rows: &[super::Misuse], certificates: &Certificates, variables: &[(&str, &str)]) {
+fn are_reported_with(rows: &[super::Misuse], certificates: &Certificates, variables: &[(&str, String)]) {
     let passwords = tempfile::tempdir().expect("a directory");
     let [wrong, right] = [("wrong", SECRET), ("right", PASSWORD)].map(|(name, password)| {
         let path = passwords.path().join(name);
@@ -64,7 +64,7 @@ fn are_reported_with(rows: &[super::Misuse], certificates: &Certificates, variab
         ("WRONG", &wrong),
         ("RIGHT", &right),
     ];
-    all.extend(variables);
+    all.extend(variables.iter().map(|(name, value)| (*name, value.as_str())));
     are_reported(rows, &all);
 }
 
@@ -80,8 +80,7 @@ fn certificates_that_are_not_accepted_are_reported_by_every_kind_of_store() {
     let serve = |identity| RedisServer::with(&RedisOptions::new().tls_as(&certificates, identity));
     let [good, expired, elsewhere] =
         [certificates.server(), certificates.expired(), certificates.elsewhere()].map(serve);
-    let [good, expired, elsewhere] = [&good, &expired, &elsewhere].map(StoreServer::address);
-    let servers = [("GOOD", good.as_str()), ("EXPIRED", &expired), ("ELSEWHERE", &elsewhere)];
+    let servers = [("GOOD", good.address()), ("EXPIRED", expired.address()), ("ELSEWHERE", elsewhere.address())];
     are_reported_with(OF_CERTIFICATES, &certificates, &servers);
 }
 
@@ -102,7 +101,6 @@ fn misuses_of_an_etcd_are_reported() {
         ("REDIS", redis.address()),
         ("MONGODB", mongod.address()),
     ];
-    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
     are_reported_with(OF_ETCD, &certificates, &variables);
 }
 
@@ -131,7 +129,6 @@ fn misuses_of_a_redis_are_reported() {
         ("ETCD", etcd.address()),
         ("MONGODB", mongod.address()),
     ];
-    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
     are_reported_with(OF_REDIS, &certificates, &variables);
 }
 
@@ -152,6 +149,5 @@ fn misuses_of_a_mongodb_are_reported() {
         ("ETCD", etcd.address()),
         ("REDIS", redis.address()),
     ];
-    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
     are_reported_with(OF_MONGODB, &certificates, &variables);
 }
