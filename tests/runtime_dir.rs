@@ -4,12 +4,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::candidate::elect;
 use crate::harness::executables;
+use crate::harness::wait::now;
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, until};
 
 /// The group of two users, and a user in it.
@@ -161,8 +163,19 @@ while True:
     c,_=s.accept(); c.recv(4096)
     c.sendall(b'{"boundary":"cron","id":"x","name":"x","answer":"yes","term":1}\n'); c.close()"#;
     let (member, group, path) = (MEMBER.to_string(), GROUP.to_string(), socket.display().to_string());
-    let words =
-        ["setpriv", "--reuid", &member, "--regid", &group, "--clear-groups", "--", "python3", "-c", script, &path];
+    let words = [
+        "setpriv",
+        "--reuid",
+        &member,
+        "--regid",
+        &group,
+        "--clear-groups",
+        "--",
+        "/usr/bin/python3",
+        "-c",
+        script,
+        &path,
+    ];
     let impostor = ElectCmd::new(&sandbox).program(words).start();
     until("it listens", || impostor.output().contains("ready"));
     let inside = ask(&[]).variable("ELECT_SOCKET", &path);
@@ -184,6 +197,26 @@ fn candidate_in(directory: &Path, sandbox: &Sandbox, boundary: &'static str) -> 
 fn query_in(directory: &Path, sandbox: &Sandbox, command: &'static str, words: &[&str]) -> Ended {
     let asked = ElectCmd::new(sandbox).store(None).query(command, words);
     asked.variable("ELECT_RUNTIME_DIR", &directory.display().to_string()).run()
+}
+
+/// Eight candidates that do not answer cost one time limit, and no more than `--timeout` allows.
+#[test]
+fn silent_candidates_do_not_add_up() {
+    let sandbox = Sandbox::new();
+    let named = sandbox.path().join("named");
+    fs::create_dir(&named).expect("an empty place");
+    let name = |index: u32| named.join(format!("cron.{index:08}-0000-4000-8000-000000000000.sock"));
+    let _silent: Vec<UnixListener> = (0..8).map(|index| UnixListener::bind(name(index)).expect("bound")).collect();
+    let begun = now();
+    query_in(&named, &sandbox, "assert", &["-b", "cron", "--timeout", "300ms"]).fails_with(75, &["within 300ms"]);
+    // One after the other they would take 2 s each.
+    assert!(now().saturating_sub(begun) < Duration::from_secs(8), "{:?}", now().saturating_sub(begun));
+    let leader = candidate_in(&named, &sandbox, "cron");
+    sandbox.starts(1);
+    let begun = now();
+    assert_eq!(query_in(&named, &sandbox, "assert", &["-b", "cron"]).status.code(), Some(0));
+    assert!(now().saturating_sub(begun) < Duration::from_secs(12), "{:?}", now().saturating_sub(begun));
+    leader.terminate();
 }
 
 /// A member of the group may move files, and may not make one candidate answer or act for another.

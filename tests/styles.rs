@@ -75,6 +75,8 @@ fn styles_are_for_terminals_that_are_not_told_otherwise() {
             ("TERM=xterm NO_COLOR=''", true),
             ("TERM=xterm NO_COLOR=1", false),
             ("TERM=dumb", false),
+            ("TERM=dumb CI=true", false),
+            ("TERM=xterm NO_COLOR=1 CI=true", false),
         ] {
             let shown = typist.shown(&format!("{variables} {line}"), ends_after);
             assert_eq!(is_styled(&shown), has_styles && allowed, "{name}, {variables}: {shown:?}");
@@ -90,8 +92,8 @@ fn nothing_that_is_no_terminal_gets_an_escape_sequence() {
     for (name, line, ends_after, _) in commands(&sandbox) {
         // The file holds what the terminal shows.
         let line = match ends_after {
-            None => format!("TERM=xterm {line} >{file} 2>&1; cat {file}"),
-            Some(_) => format!("TERM=xterm {line} > >(cat) 2>&1"),
+            None => format!("TERM=xterm CLICOLOR_FORCE=1 CI=true {line} >{file} 2>&1; cat {file}"),
+            Some(_) => format!("TERM=xterm CLICOLOR_FORCE=1 CI=true {line} > >(cat) 2>&1"),
         };
         let shown = typist.shown(&line, ends_after);
         assert!(!shown.contains('\u{1b}'), "{name}: {shown:?}");

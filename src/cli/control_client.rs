@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::fail;
-use super::find_candidate::{ControlTarget, find_socket};
+use super::find_candidate::{ControlTarget, TimeLimit, find_socket};
 use super::stdout::print;
 use crate::config::{self, ConfigError};
 use crate::control::{ControlOutcome, ControlRequest};
@@ -116,13 +116,13 @@ fn send(
     default_timeout: Option<Duration>,
     answer: impl FnOnce(&ExtendedLease) -> String,
 ) -> ExitCode {
-    let timeout = target.timeout.or(default_timeout);
-    let found = match find_socket(target, request) {
+    let limit = target.timeout.or(default_timeout).map(TimeLimit::new);
+    let found = match find_socket(target, request, limit) {
         Ok(socket) => socket,
         Err(error) => return fail(error.exit(), &error.to_string()),
     };
     let asked = clock::now();
-    match found.exchange(request, timeout) {
+    match found.exchange(request, limit) {
         Ok(response) => match response.outcome {
             ControlOutcome::Yes { term, lease_left_ms } => {
                 let left =

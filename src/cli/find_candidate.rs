@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,13 +13,16 @@ use crate::config::RuntimeDirFlag;
 use crate::control::{self, ControlOutcome, ControlRequest, ControlResponse, NotTrusted, SocketDirectory, Trust};
 use crate::duration::parse_duration;
 use crate::exit::Exit;
+use elect_core::Time;
 use elect_core::boundary::Boundary;
 use elect_keeper::clock;
 
-/// How long a candidate that may be the one may take to say who it is.
+/// The time that the candidates that may be meant have to answer with their identity, all together.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An answer is shorter.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
+/// The candidates that are asked at once.
+const THREADS_MAX: usize = 128;
 
 /// Which candidate is meant.
 #[derive(Debug, Args)]
@@ -71,6 +75,20 @@ impl ControlTarget {
     fn own_socket(&self) -> Option<PathBuf> {
         let path = std::env::var_os("ELECT_SOCKET").filter(|path| !path.is_empty())?;
         (self.is_own() || (self.named_boundary().is_none() && self.id.is_none())).then(|| path.into())
+    }
+}
+
+/// The time that a request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeLimit {
+    whole: Duration,
+    deadline: Time,
+}
+
+impl TimeLimit {
+    /// Counts from now on.
+    pub fn new(whole: Duration) -> TimeLimit {
+        TimeLimit { whole, deadline: clock::now() + whole }
     }
 }
 
@@ -158,8 +176,14 @@ impl ControlError {
     }
 }
 
-/// The socket of the candidate that is meant.
-pub fn find_socket(target: &ControlTarget, request: &ControlRequest) -> Result<CandidateSocket, ControlError> {
+/// The socket of the candidate that is meant, within `limit` and [`PROBE_TIMEOUT`].
+pub fn find_socket(
+    target: &ControlTarget,
+    request: &ControlRequest,
+    limit: Option<TimeLimit>,
+) -> Result<CandidateSocket, ControlError> {
+    let longest = TimeLimit::new(PROBE_TIMEOUT);
+    let limit = limit.filter(|limit| limit.deadline < longest.deadline).unwrap_or(longest);
     let directory = SocketDirectory::new(target.runtime.runtime_dir.as_deref()).map_err(ControlError::RuntimeDir)?;
     if let Some(path) = target.own_socket() {
         let trust = if path.parent() == Some(directory.path()) { directory.trust() } else { Trust::default() };
@@ -186,9 +210,13 @@ pub fn find_socket(target: &ControlTarget, request: &ControlRequest) -> Result<C
         Err(error) => return Err(ControlError::of_connection(directory.path(), error)),
     };
     let (mut found, mut probe_error) = (Vec::new(), None);
-    for path in possible {
-        let mut socket = CandidateSocket::new(path, trust.clone());
-        match socket.exchange(&ControlRequest::Hello, Some(PROBE_TIMEOUT)) {
+    let asked = ask_each(&possible, |path| {
+        let socket = CandidateSocket::new(path.to_owned(), trust.clone());
+        let response = socket.exchange(&ControlRequest::Hello, Some(limit));
+        (socket, response)
+    });
+    for (mut socket, response) in asked {
+        match response {
             Ok(response)
                 if response.boundary == boundary.as_str() && id.as_ref().is_none_or(|id| *id == response.id) =>
             {
@@ -212,18 +240,41 @@ pub fn find_socket(target: &ControlTarget, request: &ControlRequest) -> Result<C
         (1, _) => found.pop().map(|(socket, _)| socket).ok_or_else(none),
         (_, _) if matches!(request, ControlRequest::Assert { .. }) => Err(ambiguous(&boundary, found)),
         // A request that only a leader can fulfil is for the one that leads.
-        (_, _) => match found.iter().map(|(socket, _)| socket.leads()).collect::<Vec<_>>() {
-            leads if leads.iter().filter(|leads| **leads).count() == 1 => {
-                let index = leads.iter().position(|leads| *leads).unwrap_or_default();
-                Ok(found.swap_remove(index).0)
+        (_, _) => {
+            let leads = |(socket, _): &(CandidateSocket, String)| {
+                let response = socket.exchange(&ControlRequest::Assert { term: None }, Some(limit));
+                response.is_ok_and(|response| matches!(response.outcome, ControlOutcome::Yes { .. }))
+            };
+            match ask_each(&found, leads).iter().enumerate().filter(|(_, leads)| **leads).collect::<Vec<_>>()[..] {
+                [(index, _)] => Ok(found.swap_remove(index).0),
+                _ => Err(ambiguous(&boundary, found)),
             }
-            _ => Err(ambiguous(&boundary, found)),
-        },
+        }
     }
 }
 
 fn ambiguous(boundary: &Boundary, found: Vec<(CandidateSocket, String)>) -> ControlError {
     ControlError::Ambiguous { boundary: boundary.to_string(), ids: found.into_iter().map(|(_, id)| id).collect() }
+}
+
+/// Asks a question of each, of many at once, so that silent candidates do not add up. The results are in the same order.
+pub fn ask_each<Q: Sync, R: Send>(all: &[Q], ask: impl Fn(&Q) -> R + Sync) -> Vec<R> {
+    let mut results = Vec::new();
+    for some in all.chunks(THREADS_MAX) {
+        thread::scope(|scope| {
+            let ask = &ask;
+            let start = |one| thread::Builder::new().spawn_scoped(scope, move || ask(one));
+            let started: Vec<_> = some.iter().map(|one| (one, start(one))).collect();
+            for (one, thread) in started {
+                // Without a thread it is asked here.
+                results.push(match thread {
+                    Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    Err(_) => ask(one),
+                });
+            }
+        });
+    }
+    results
 }
 
 impl CandidateSocket {
@@ -232,28 +283,22 @@ impl CandidateSocket {
         CandidateSocket { path, trust, id: None }
     }
 
-    fn leads(&self) -> bool {
-        let response = self.exchange(&ControlRequest::Assert { term: None }, Some(PROBE_TIMEOUT));
-        response.is_ok_and(|response| matches!(response.outcome, ControlOutcome::Yes { .. }))
-    }
-
-    /// Sends a request and reads the answer, within `timeout` altogether.
+    /// Sends a request and reads the answer, within `limit` altogether.
     pub fn exchange(
         &self,
         request: &ControlRequest,
-        timeout: Option<Duration>,
+        limit: Option<TimeLimit>,
     ) -> Result<ControlResponse, ControlError> {
         let path = self.path.as_path();
-        let deadline = timeout.map(|timeout| clock::now() + timeout);
         let unreachable = |error| ControlError::Unreachable { path: path.to_owned(), error };
-        let classify = |error: io::Error| match (error.kind(), timeout) {
-            (ErrorKind::WouldBlock | ErrorKind::TimedOut, Some(timeout)) => ControlError::TimedOut(timeout),
+        let classify = |error: io::Error| match (error.kind(), limit) {
+            (ErrorKind::WouldBlock | ErrorKind::TimedOut, Some(limit)) => ControlError::TimedOut(limit.whole),
             (ErrorKind::ConnectionReset | ErrorKind::BrokenPipe, _) => ControlError::Disconnected,
             _ => ControlError::of_connection(path, error),
         };
-        let mut stream: UnixStream = control::connect(path, &self.trust, timeout).map_err(classify)?;
         // A time-out of zero would be none.
-        let left = || deadline.map(|deadline| deadline.since(clock::now()).max(Duration::from_millis(1)));
+        let left = || limit.map(|limit| limit.deadline.since(clock::now()).max(Duration::from_millis(1)));
+        let mut stream: UnixStream = control::connect(path, &self.trust, left()).map_err(classify)?;
         stream.set_write_timeout(left()).map_err(unreachable)?;
         stream.write_all(request.to_line(self.id.as_deref()).as_bytes()).map_err(classify)?;
         let mut line = Vec::new();
@@ -270,10 +315,10 @@ impl CandidateSocket {
             if line.len() > RESPONSE_BYTES_MAX {
                 return Err(ControlError::InvalidResponse);
             }
-            if let (Some(timeout), Some(deadline)) = (timeout, deadline)
-                && clock::now() >= deadline
+            if let Some(limit) = limit
+                && clock::now() >= limit.deadline
             {
-                return Err(ControlError::TimedOut(timeout));
+                return Err(ControlError::TimedOut(limit.whole));
             }
         }
         if line.is_empty() {

@@ -260,10 +260,24 @@ fn parse() -> Result<Cli, ExitCode> {
         let asked_for_help = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion].contains(&error.kind());
         if asked_for_help || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
             let status = if asked_for_help { Exit::Success } else { Exit::Usage }.into();
-            return error.print().map_or_else(|error| stdout::not_written(&error, status), |()| status);
+            return print_help(&error).map_or_else(|error| stdout::not_written(&error, status), |()| status);
         }
         fail(Exit::Usage, &usage_error::in_one_line(&error, &command))
     })
+}
+
+/// Prints the parser's help with styles where the log has them: the parser alone would style it for every terminal
+/// wherever `CI` is set, and for a file where `CLICOLOR_FORCE` is.
+fn print_help(help: &clap::Error) -> std::io::Result<()> {
+    let text = help.render();
+    let text = |has_styles: bool| if has_styles { text.ansi().to_string() } else { text.to_string() };
+    if help.use_stderr() {
+        let stderr = std::io::stderr();
+        return (&stderr).write_all(text(log::supports_styles(&stderr)).as_bytes());
+    }
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text(log::supports_styles(&stdout)).as_bytes())?;
+    stdout.flush()
 }
 
 /// One line that says what is wrong, and the status that goes with it.

@@ -18,7 +18,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fchmod};
 use nix::sys::time::TimeVal;
-use nix::unistd::{Gid, geteuid};
+use nix::unistd::{AccessFlags, Gid, access, geteuid};
 
 use super::socket_path::Trust;
 
@@ -88,9 +88,18 @@ fn give_mode(path: &Path, group: Option<Gid>) -> io::Result<bool> {
 /// As of the kernel; [`io::ErrorKind::TimedOut`] if its queue stays full, and [`NotTrusted`] inside an error if the
 /// server's user is not trusted.
 pub fn connect(path: &Path, trust: &Trust, timeout: Option<Duration>) -> io::Result<UnixStream> {
-    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink()) {
+    // From here on this file is meant, also if another one is put in its place meanwhile.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    let found = file.metadata()?;
+    if found.file_type().is_symlink() {
         // It may lead to the socket of another candidate of the same user.
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link is there, and no socket"));
+    }
+    let own = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    if !trust.includes(found.uid()) {
+        // Its queue may be full, and its process silent: it is not connected to.
+        access(&own, AccessFlags::W_OK)?;
+        return Err(not_trusted(found.uid()));
     }
     let client = new_socket(SockFlag::empty())?;
     if let Some(timeout) = timeout {
@@ -98,22 +107,26 @@ pub fn connect(path: &Path, trust: &Trust, timeout: Option<Duration>) -> io::Res
         let limit = TimeVal::new(micros / 1_000_000, micros % 1_000_000);
         setsockopt(&client, SendTimeout, &limit)?;
     }
-    match connect_socket(client.as_raw_fd(), &SocketAddress::new(path)?.address) {
+    match connect_socket(client.as_raw_fd(), &UnixAddr::new(&own)?) {
         Err(nix::errno::Errno::EAGAIN) => return Err(io::ErrorKind::TimedOut.into()),
         connected => connected?,
     }
     let server = getsockopt(&client, PeerCredentials)?.uid();
     if !trust.includes(server) {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, NotTrusted { uid: server }));
+        return Err(not_trusted(server));
     }
     Ok(UnixStream::from(client))
 }
 
+fn not_trusted(uid: u32) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, NotTrusted { uid })
+}
+
 /// A socket of a user who may not answer for a candidate.
 #[derive(Debug, thiserror::Error)]
-#[error("a process of uid {uid} listens there, which is not trusted to answer for a candidate of this user")]
+#[error("the socket is that of uid {uid}, which is not trusted to answer for a candidate of this user")]
 pub struct NotTrusted {
-    /// The user of the process that listens.
+    /// The owner of the file, or the user of the process that listens.
     pub uid: u32,
 }
 

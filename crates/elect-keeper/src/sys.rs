@@ -441,7 +441,7 @@ pub struct Exec<'a> {
 /// Replaces this process if `allowed` returns true at the last moment (K5). For the child of a fork.
 ///
 /// Returns only on failure: the `errno`, or `None` if `allowed` returned false.
-pub fn exec(exec: &Exec<'_>, allowed: impl FnOnce() -> bool) -> Option<c_int> {
+pub fn exec(exec: &Exec<'_>, allowed: impl Fn() -> bool) -> Option<c_int> {
     descriptors::close_at_exec_from(3);
     if let Some((fd, number)) = exec.pass
         && let Err(errno) = descriptors::pass(fd, number)
@@ -456,6 +456,10 @@ pub fn exec(exec: &Exec<'_>, allowed: impl FnOnce() -> bool) -> Option<c_int> {
     unsafe {
         libc::execve(exec.path.as_ptr(), exec.arguments.pointers.as_ptr(), exec.environment.pointers.as_ptr());
         if errno() == libc::ENOEXEC && !is_elf(exec.path) {
+            // To read the file may have taken any time.
+            if !allowed() {
+                return None;
+            }
             let shell = c"/bin/sh".as_ptr();
             libc::execve(shell, exec.shell_arguments.pointers.as_ptr(), exec.environment.pointers.as_ptr());
         }

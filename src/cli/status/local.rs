@@ -1,16 +1,15 @@
 //! `elect status --self`: the candidates on this host, asked over their control sockets.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::here;
 use super::table::{Columns, UNKNOWN, render};
-use crate::cli::find_candidate::{CandidateSocket, ControlError};
+use crate::cli::find_candidate::{CandidateSocket, ControlError, TimeLimit, ask_each};
 use crate::cli::stdout::print;
 use crate::cli::{StatusFlags, complain, fail};
 use crate::control::{self, ControlOutcome, ControlRequest, SocketDirectory, Trust, parse_socket_name};
@@ -21,8 +20,6 @@ use elect_core::boundary::Boundary;
 
 /// A candidate that does not answer within this time is silent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many candidates are asked at once.
-const THREADS_MAX: usize = 32;
 
 const COLUMNS: Columns = Columns {
     header: &["BOUNDARY", "NAME", "ADDRESS", "STATE", "PID", "STORE", "ID"],
@@ -75,7 +72,8 @@ pub fn status(flags: &StatusFlags) -> ExitCode {
     };
     let mut found = Vec::new();
     let mut closed = 0;
-    for asked in ask_all(&sockets, &directory.trust()) {
+    let trust = directory.trust();
+    for asked in ask_each(&sockets, |path| ask(path, &trust)) {
         match asked {
             Asked::Known(candidate) if boundary.is_none() || candidate.boundary.as_deref() == boundary => {
                 found.push(candidate);
@@ -104,29 +102,11 @@ fn none(boundary: Option<&str>, directory: &Path) -> String {
     format!("no candidate of this user campaigns{of} on this host (looked in {})\n", escaped(&directory))
 }
 
-/// Asks some at a time, so that silent ones do not add up.
-fn ask_all(sockets: &[PathBuf], trust: &Trust) -> Vec<Asked> {
-    let mut all = Vec::new();
-    for some in sockets.chunks(THREADS_MAX) {
-        thread::scope(|scope| {
-            let start = |path| thread::Builder::new().spawn_scoped(scope, move || ask(path, trust));
-            let started: Vec<_> = some.iter().map(|path| (path, start(path))).collect();
-            for (path, thread) in started {
-                all.push(match thread {
-                    Ok(thread) => thread.join().unwrap_or(Asked::Gone),
-                    Err(_) => ask(path, trust),
-                });
-            }
-        });
-    }
-    all
-}
-
 fn ask(path: &Path, trust: &Trust) -> Asked {
     let socket = CandidateSocket::new(path.to_owned(), trust.clone());
     let (boundary, id) = parse_socket_name(path);
     let unknown = LocalCandidate { boundary, id, ..LocalCandidate::default() };
-    match socket.exchange(&ControlRequest::Status, Some(ANSWER_TIMEOUT)) {
+    match socket.exchange(&ControlRequest::Status, Some(TimeLimit::new(ANSWER_TIMEOUT))) {
         Ok(response) => {
             let named = LocalCandidate {
                 boundary: Some(response.boundary),

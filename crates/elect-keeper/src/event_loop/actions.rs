@@ -131,9 +131,12 @@ impl KeeperLoop {
     fn kill_tree(&mut self, main: Option<i32>, reports_end: bool, lists: bool) -> KeeperEvent {
         // A few reads, which delay the kill by no more than a few hundred microseconds, whatever the size of the tree.
         let mut processes = ProcessList::default();
+        // Processes that had ended before and have not been reaped, as far as they are among the first.
+        let mut ended = 0;
         if lists {
             let first = self.scanner.first_descendants(self.own_pid, PROCESSES_LISTED);
             processes = named(first, &self.inits);
+            ended = first.len().saturating_sub(self.inits.len() + processes.count as usize);
         }
         let progress = &mut Progress::of(&self.channel, self.machine.has_campaigner());
         // One call kills many processes at once, before the walk finds the others.
@@ -145,7 +148,7 @@ impl KeeperLoop {
         let is_complete = match sweep {
             KillSweep::Complete(all) => {
                 // The list may be shorter, and is not empty without a reason.
-                let all = u32::try_from(all.saturating_sub(self.inits.len())).unwrap_or(u32::MAX);
+                let all = u32::try_from(all.saturating_sub(self.inits.len() + ended)).unwrap_or(u32::MAX);
                 processes.count = if lists { processes.count.max(all) } else { 0 };
                 true
             }

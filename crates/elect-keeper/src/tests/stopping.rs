@@ -169,6 +169,26 @@ fn a_stop_whose_time_is_over_kills_at_once() {
     });
 }
 
+/// A process that ended before and was not reaped is not killed, and not counted as killed.
+#[test]
+fn a_process_that_has_ended_is_not_counted_as_killed() {
+    alone(|directory| {
+        // The shell becomes a program that reaps nothing.
+        let text = "trap '' TERM; true & echo $! >&9; exec sleep 1000";
+        let mut fixture = script(directory, text).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start();
+        let ended = fixture.witness.line().parse().expect("a process id");
+        until("it has ended", || status_of(ended, "State").starts_with('Z'));
+        fixture.send(&ToKeeper::Stop { kill_at: Time::BOOT });
+        let (message, names) = report(&fixture);
+        let FromKeeper::StopTimedOut { processes, .. } = message else { panic!("{message:?}") };
+        assert_eq!((processes.count, names.len()), (1, 1), "{names:?}");
+        fixture.exited(killed(libc::SIGKILL, true));
+        fixture.empty();
+    });
+}
+
 #[test]
 fn what_a_command_leaves_behind_is_asked_and_given_time_and_then_killed() {
     alone(|directory| {
