@@ -6,13 +6,16 @@
 //! measures only how long *it* has seen nothing change, on its own boot clock. So
 //!
 //! - a record that says *free* is taken at once, as long as the server can have forgotten nothing since the leader that
-//!   freed it had its last credited renewal;
+//!   freed it had its last credited renewal. If that leader has left it to one candidate ([`Reservation`]), the others
+//!   take it only after the time of the reservation. That is a courtesy: safety never depends on it;
 //! - a record that says *held* is taken after it has stood unchanged for the ttl that is in it, its holder's;
 //! - absence is no version: "none, led, none" looks like "none". A candidate that finds no record writes one that says
 //!   *vacant*, and waits on that for the longest ttl that any leader may be counting on. The same wait applies to a
 //!   record of another incarnation of the server, which may be older than one that was lost;
 //! - on a server with replicas a wait counts only while enough of them are attached, and starts again whenever one has
 //!   attached again: until then that replica may have confirmed the renewals of a leader elsewhere.
+//!
+//! A candidate with a takeover delay takes a record only after it could have taken it for so long.
 //!
 //! Each take names the version that was observed, and the store takes nothing if it has changed since. A version never
 //! comes back: the nonce is fresh with every write.
@@ -55,6 +58,18 @@ mod held_term;
 #[cfg(test)]
 mod tests;
 
+/// The longest time for which a free record is left to the candidate that it is reserved for, whatever the record says.
+pub const RESERVATION_MAX: Duration = Duration::from_secs(60);
+
+/// A free record that its last leader has left to one candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reservation<N> {
+    /// That candidate.
+    pub successor: N,
+    /// The others leave it alone for so long, from when each of them saw the free record.
+    pub within: Duration,
+}
+
 /// The state of a boundary as its record gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -82,6 +97,8 @@ pub struct ObservedRecord<N> {
     pub state: RecordState,
     /// Where it was taken or, later, where its holder's last credited renewal was executed.
     pub basis: Basis<N>,
+    /// Of a free record: the candidate that it is left to.
+    pub reservation: Option<Reservation<N>>,
 }
 
 /// A store at one moment.
@@ -150,6 +167,8 @@ pub struct Vacancy {
 pub struct Takeover<N> {
     me: N,
     ttl: Duration,
+    /// A record is taken only after it could have been taken for so long.
+    takeover_delay: Duration,
     durability: Durability,
     /// The present view, and since when it has not changed.
     seen: Option<(StoreState<N>, Time)>,
@@ -205,6 +224,16 @@ pub enum RuleMutation {
     FirstConfirmationCredited,
     /// A credit after the end of the lease still moves the basis of the record.
     LateCreditSettles,
+    /// A free record is taken at once although it is left to another candidate.
+    ReservationIgnored,
+    /// A record is left to its successor for as long as the record says.
+    ReservationEndless,
+    /// The successor waits out its own takeover delay.
+    SuccessorDelayed,
+    /// A free record is taken without the takeover delay.
+    DelayIgnored,
+    /// The takeover delay runs together with the lease of a leader that has died.
+    DelayOverlapsLease,
 }
 
 impl<N: Clone + PartialEq> Takeover<N> {
@@ -213,6 +242,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         Takeover {
             me,
             ttl,
+            takeover_delay: Duration::ZERO,
             durability,
             seen: None,
             restarts: 0,
@@ -231,6 +261,12 @@ impl<N: Clone + PartialEq> Takeover<N> {
     /// Corrects the assumption of [`Takeover::new`] about the store.
     pub fn set_durability(&mut self, durability: Durability) {
         self.durability = durability;
+    }
+
+    /// The same takeover of a spare, which takes a record only after it could have taken it for so long.
+    #[must_use]
+    pub fn delayed_by(self, takeover_delay: Duration) -> Takeover<N> {
+        Takeover { takeover_delay, ..self }
     }
 
     /// The same takeover with a rule broken.
@@ -318,12 +354,13 @@ impl<N: Clone + PartialEq> Takeover<N> {
         let Some(record) = &view.record else {
             let never_was = self.durability == Durability::Durable && !had_seen_record;
             return match () {
-                () if never_was || self.mutated(RuleMutation::MissingTakenAtOnce) => Decision::Take,
+                () if never_was => self.wait(received, since, Duration::ZERO, self.delay()),
+                () if self.mutated(RuleMutation::MissingTakenAtOnce) => Decision::Take,
                 () if self.durability == Durability::Durable && self.mutated(RuleMutation::VanishedIsMissing) => {
                     Decision::Take
                 }
                 () if self.mutated(RuleMutation::AbsenceHasNoVersion) => {
-                    self.wait(received, since, self.longest_wait())
+                    self.wait(received, since, self.longest_wait(), Duration::ZERO)
                 }
                 () => Decision::Vacate,
             };
@@ -333,7 +370,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         let rest = match record.state {
             RecordState::Held if is_fresh && self.is_mine(record) => return Decision::AlreadyOurs(record.term),
             RecordState::Held if is_fresh && record.holder == self.me => return Decision::ReleaseStale(record.term),
-            RecordState::Free if is_continuous && view.is_attached => return Decision::Take,
+            RecordState::Free if is_continuous && view.is_attached => return self.decide_free(received, since, record),
             RecordState::Free if self.mutated(RuleMutation::OldFreeTakenAtOnce) => return Decision::Take,
             RecordState::Vacant if self.mutated(RuleMutation::VacantIsFree) => return Decision::Take,
             RecordState::Held if is_fresh && self.mutated(RuleMutation::HeldTakenAtOnce) => return Decision::Take,
@@ -346,16 +383,54 @@ impl<N: Clone + PartialEq> Takeover<N> {
             }
             RecordState::Held | RecordState::Free | RecordState::Vacant => self.longest_wait(),
         };
+        let delay = if record.state == RecordState::Held && !self.mutated(RuleMutation::DelayOverlapsLease) {
+            self.delay()
+        } else {
+            // No leader is observed during this wait.
+            self.delay().max(self.reserved(record)).saturating_sub(rest)
+        };
         if !view.is_attached && !self.mutated(RuleMutation::WaitsWithoutReplicas) {
-            return Decision::Wait { left: rest, decided: self.leader_seen };
+            return Decision::Wait { left: rest + delay, decided: self.leader_seen };
         }
-        self.wait(received, since, rest)
+        self.wait(received, since, rest, delay)
     }
 
-    fn wait(&self, received: Time, since: Time, rest: Duration) -> Decision {
-        match rest.saturating_sub(received.since(since)) {
+    /// Decides about a record that could be taken at once, but for its reservation and our takeover delay.
+    fn decide_free(&self, received: Time, since: Time, record: &ObservedRecord<N>) -> Decision {
+        let is_successor = record.reservation.as_ref().is_some_and(|reservation| reservation.successor == self.me);
+        if is_successor && !self.mutated(RuleMutation::SuccessorDelayed) {
+            return Decision::Take;
+        }
+        let mut delay = self.delay();
+        if record.holder == self.me && !delay.is_zero() {
+            // We have resigned. Another candidate with a delay may be meant to lead.
+            delay = delay.max(self.ttl);
+        }
+        self.wait(received, since, Duration::ZERO, self.reserved(record).max(delay))
+    }
+
+    /// How long the others have to leave a free record alone, from when they saw it.
+    fn reserved(&self, record: &ObservedRecord<N>) -> Duration {
+        match &record.reservation {
+            Some(reservation) if record.state != RecordState::Free || reservation.successor == self.me => {
+                Duration::ZERO
+            }
+            Some(_) if self.mutated(RuleMutation::ReservationIgnored) => Duration::ZERO,
+            Some(reservation) if self.mutated(RuleMutation::ReservationEndless) => reservation.within,
+            Some(reservation) => reservation.within.min(RESERVATION_MAX),
+            None => Duration::ZERO,
+        }
+    }
+
+    fn delay(&self) -> Duration {
+        if self.mutated(RuleMutation::DelayIgnored) { Duration::ZERO } else { self.takeover_delay }
+    }
+
+    /// Waits until the record could be taken, and then for a delay in which it is certain that no leader is alive.
+    fn wait(&self, received: Time, since: Time, rest: Duration, delay: Duration) -> Decision {
+        match rest.saturating_add(delay).saturating_sub(received.since(since)) {
             Duration::ZERO => Decision::Take,
-            left => Decision::Wait { left, decided: self.leader_seen },
+            left => Decision::Wait { left, decided: self.leader_seen && left > delay },
         }
     }
 

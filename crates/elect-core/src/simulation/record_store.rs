@@ -80,7 +80,8 @@ impl RecordServer {
                 let term = (old + 1).max(clock).max(floor);
                 let basis = self.now.basis;
                 self.newest = nonce;
-                self.now.record = Some(Record { holder: name, term, nonce, ttl, state: RecordState::Held, basis });
+                self.now.record =
+                    Some(Record { holder: name, term, nonce, ttl, state: RecordState::Held, basis, reservation: None });
                 effects.push(Effect::Given(term, holder));
                 effects.push(Effect::Written(term, ttl));
                 effects.push(Effect::HintAll);
@@ -91,7 +92,8 @@ impl RecordServer {
                     let Vacancy { nonce, ttl, term } = vacancy;
                     // As good as random: no other candidate has this one, and with the nonce it is new each time.
                     let (holder, basis) = (u64::MAX - name(holder), self.now.basis);
-                    self.now.record = Some(Record { holder, term, nonce, ttl, state: RecordState::Vacant, basis });
+                    self.now.record =
+                        Some(Record { holder, term, nonce, ttl, state: RecordState::Vacant, basis, reservation: None });
                 }
                 Reply::Observed(self.now)
             }

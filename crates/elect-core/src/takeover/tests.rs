@@ -22,7 +22,7 @@ const fn basis(incarnation: u8, attachments: u64) -> Basis<u8> {
 const HERE: Basis<u8> = basis(100, 3);
 
 fn held(holder: u8, nonce: u64) -> ObservedRecord<u8> {
-    ObservedRecord { holder, term: 7, nonce, ttl: s(10), state: RecordState::Held, basis: HERE }
+    ObservedRecord { holder, term: 7, nonce, ttl: s(10), state: RecordState::Held, basis: HERE, reservation: None }
 }
 
 fn free(holder: u8, nonce: u64) -> ObservedRecord<u8> {
@@ -182,6 +182,77 @@ fn a_take_whose_answer_was_lost_is_found_by_its_nonce_alone() {
     assert!(matches!(me.decide(at(1), &somebody_elses), Decision::Wait { .. }), "the same number is not enough");
     me.discard_outstanding();
     assert_eq!(me.decide(at(2), &view(mine)), Decision::ReleaseStale(floor), "what is over must not come back");
+}
+
+fn left_to(successor: u8, within: u64) -> ObservedRecord<u8> {
+    ObservedRecord { reservation: Some(Reservation { successor, within: s(within) }), ..free(2, 1) }
+}
+
+#[test]
+fn a_free_record_is_left_to_its_successor_for_the_time_of_the_reservation_and_no_longer() {
+    assert_eq!(me().decide(at(5), &view(left_to(1, 3))), Decision::Take, "the successor");
+    let mut other = me();
+    other.decide(at(0), &view(held(2, 0)));
+    other.decide(at(1), &view(held(2, 5)));
+    assert_eq!(other.decide(at(5), &view(left_to(3, 3))), wait(3, false), "-n waits it out");
+    assert_eq!(other.decide(at(7), &view(left_to(3, 3))), wait(1, false));
+    assert_eq!(other.decide(at(8), &view(left_to(3, 3))), Decision::Take);
+    assert_eq!(me().decide(at(100), &view(left_to(3, 3))), wait(3, false), "counted from when it was seen");
+    assert_eq!(me().decide(at(0), &view(left_to(3, 600))), wait(60, false), "a minute at most");
+    // Any take ends it, and what a held record says of it does not count.
+    let taken = ObservedRecord { holder: 4, ..held(4, 9) };
+    let leftover = ObservedRecord { reservation: left_to(3, 60).reservation, ..taken };
+    assert_eq!(other.decide(at(9), &view(leftover)), wait(10, true));
+    assert_eq!(other.decide(at(19), &view(leftover)), Decision::Take);
+}
+
+#[test]
+fn the_reservation_of_a_record_that_cannot_be_trusted_runs_together_with_the_wait_for_it() {
+    for (within, left) in [(3, 10), (30, 30)] {
+        let mut me = me();
+        let old = on(basis(101, 3), left_to(3, within));
+        assert_eq!(me.decide(at(0), &old), wait(left, false), "{within}");
+        assert_eq!(me.decide(at(left), &old), Decision::Take);
+    }
+    let mut successor = me();
+    let old = on(basis(101, 3), left_to(1, 30));
+    assert_eq!(successor.decide(at(0), &old), wait(10, false), "the successor does not lead beside a forgotten leader");
+}
+
+#[test]
+fn a_spare_takes_a_record_only_after_it_could_have_taken_it_for_its_delay() {
+    let spare = || me().delayed_by(s(5));
+    let mut one = spare();
+    assert_eq!(one.decide(at(1), &view(free(2, 1))), wait(5, false));
+    assert_eq!(one.decide(at(5), &view(free(2, 1))), wait(1, false));
+    assert_eq!(one.decide(at(6), &view(free(2, 1))), Decision::Take);
+    let mut one = spare();
+    one.decide(at(0), &view(held(2, 1)));
+    assert_eq!(one.decide(at(1), &view(held(2, 2))), wait(15, true), "a lease, and then the delay");
+    assert_eq!(one.decide(at(12), &view(held(2, 2))), wait(4, false), "no leader is known any more");
+    assert_eq!(one.decide(at(16), &view(held(2, 2))), Decision::Take);
+    let mut one = spare();
+    one.decide(at(0), &view(free(2, 1)));
+    one.decide(at(4), &view(held(3, 1)));
+    assert_eq!(one.decide(at(6), &view(free(3, 2))), wait(5, false), "it has been led since: all over again");
+    for (delay, left) in [(5, 10), (30, 30)] {
+        let mut one = me().delayed_by(s(delay));
+        let forgotten = on(basis(101, 3), free(2, 1));
+        assert_eq!(one.decide(at(0), &forgotten), wait(left, false), "no leader is seen in either wait");
+    }
+    let mut durable = Takeover::new(1, s(10), Durability::Durable).delayed_by(s(5));
+    assert_eq!(durable.decide(at(0), &view(None)), wait(5, false));
+    assert_eq!(durable.decide(at(5), &view(None)), Decision::Take);
+}
+
+#[test]
+fn a_named_successor_is_not_delayed_and_of_delay_and_reservation_the_longer_counts() {
+    let spare = || me().delayed_by(s(5));
+    assert_eq!(spare().decide(at(0), &view(left_to(1, 3))), Decision::Take);
+    assert_eq!(spare().decide(at(0), &view(left_to(3, 3))), wait(5, false));
+    assert_eq!(spare().decide(at(0), &view(left_to(3, 20))), wait(20, false));
+    assert_eq!(spare().decide(at(0), &view(free(1, 1))), wait(10, false), "its own resignation: for a ttl");
+    assert_eq!(me().delayed_by(s(30)).decide(at(0), &view(free(1, 1))), wait(30, false));
 }
 
 #[test]
@@ -344,8 +415,12 @@ fn history(mutation: Option<RuleMutation>) -> Vec<String> {
         Durability::Volatile,
         &[(0, view(held(2, 1))), (9, on(basis(100, 4), held(2, 1))), (11, on(basis(100, 4), held(2, 1)))],
     );
+    decides(Durability::Volatile, &[(0, view(left_to(3, 600))), (60, view(left_to(3, 600)))]);
     let without = StoreState { is_attached: false, ..view(held(2, 1)) };
     decides(Durability::Volatile, &[(0, without), (11, without)]);
+    for seen in [free(2, 1), held(2, 1), left_to(1, 3)] {
+        told.push(format!("{:?}", new(Durability::Volatile).delayed_by(s(5)).decide(at(0), &view(seen))));
+    }
     let mut credits = |is_confirmed, writes: &[Write<u8>]| {
         let mut me = new(Durability::Volatile);
         me.took(HERE, is_confirmed);
@@ -381,6 +456,11 @@ fn every_rule_that_is_broken_on_purpose_changes_a_decision() {
         RuleMutation::FirstCreditedAnywhere,
         RuleMutation::FirstConfirmationCredited,
         RuleMutation::LateCreditSettles,
+        RuleMutation::ReservationIgnored,
+        RuleMutation::ReservationEndless,
+        RuleMutation::SuccessorDelayed,
+        RuleMutation::DelayIgnored,
+        RuleMutation::DelayOverlapsLease,
     ] {
         assert_ne!(history(Some(rule)), right, "{rule:?}");
     }
