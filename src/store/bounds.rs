@@ -3,13 +3,17 @@
 //! Every store is opened through [`Bounded`]. Each store limits what it reads before it keeps it; this layer makes sure that no
 //! store, present or future, passes on more: names and hosts, ids, lists, obstacles and errors.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::{
-    CampaignResult, Candidacy, Detail, Leader, Listing, Observation, RenewResult, Store, StoreError, StoreKey,
+    CampaignResult, Candidacy, Detail, Leader, Listing, Observation, RenewResult, ReserveResult, Store, StoreError,
+    StoreKey,
 };
 use elect_core::boundary::Boundary;
 use elect_core::limits::{self, BOUNDARIES_MAX, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
+use elect_core::takeover::Reservation;
 use elect_keeper::Claim;
 
 /// A store whose answers are limited in size.
@@ -63,6 +67,21 @@ impl Store for Bounded {
         Ok(match self.0.renew(candidacy).await.map_err(StoreError::bounded)? {
             RenewResult::Lost { why } => RenewResult::Lost { why: limits::cut(why, TEXT_BYTES_MAX) },
             same @ (RenewResult::Credited { .. } | RenewResult::Outdated) => same,
+        })
+    }
+
+    fn set_takeover_delay(&mut self, delay: Duration) {
+        self.0.set_takeover_delay(delay);
+    }
+
+    async fn reserve(
+        &mut self,
+        candidacy: &Candidacy,
+        reservation: Option<Reservation<String>>,
+    ) -> Result<ReserveResult, StoreError> {
+        Ok(match self.0.reserve(candidacy, reservation).await.map_err(StoreError::bounded)? {
+            ReserveResult::Impossible(why) => ReserveResult::Impossible(limits::cut(why, TEXT_BYTES_MAX)),
+            same @ (ReserveResult::Reserved | ReserveResult::NotSeen) => same,
         })
     }
 

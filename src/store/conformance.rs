@@ -7,6 +7,7 @@
 //! - [`leases`]: the end of a lease, and of a record;
 //! - [`faults`]: requests given up, answers lost, writes that come late;
 //! - [`records`]: records of others;
+//! - [`successors`]: which candidate follows;
 //! - [`hints`]: what observers and waiters are told.
 //!
 //! Where a case needs to touch what is between a candidate and the store, it does so by [`gate`] and [`tools`].
@@ -19,6 +20,7 @@ mod gate;
 mod hints;
 mod leases;
 mod records;
+mod successors;
 pub mod tools;
 
 use std::pin::Pin;
@@ -103,6 +105,15 @@ const EVERYWHERE: &[Case] = cases![
     hints::an_observer_of_all_boundaries_is_told_of_takes_and_releases,
 ];
 
+/// Where the order of succession can be steered.
+const WITH_SUCCESSORS: &[Case] = cases![
+    successors::a_released_boundary_is_left_to_its_successor_whoever_asks_first,
+    successors::a_boundary_that_its_successor_does_not_take_is_taken_by_another,
+    successors::a_reservation_that_is_taken_back_leaves_the_boundary_to_all,
+    successors::a_spare_takes_a_boundary_only_after_it_had_no_leader_for_the_delay,
+    successors::a_spare_that_is_the_named_successor_is_not_delayed,
+];
+
 /// Where leases end by themselves, and a network is between a candidate and the store.
 const WITH_LEASES: &[Case] = cases![
     leases::a_dead_leader_is_followed_after_its_ttl_and_not_before,
@@ -129,9 +140,12 @@ pub fn conforms(site: &StoreUnderTest) {
     let wanted = std::env::var("ELECT_CASE").unwrap_or_default();
     let failed = LocalSet::new().block_on(&runtime, async {
         let more = if site.store().grants_leases() { WITH_LEASES } else { WITHOUT_LEASES };
+        let succession = if site.support.has_successors() { WITH_SUCCESSORS } else { &[] };
         let (permits, site) = (Rc::new(Semaphore::new(AT_ONCE)), Rc::new(site.clone()));
         let mut running = JoinSet::new();
-        for &Case { name, run } in EVERYWHERE.iter().chain(more).filter(|case| case.name.contains(&wanted)) {
+        for &Case { name, run } in
+            EVERYWHERE.iter().chain(more).chain(succession).filter(|case| case.name.contains(&wanted))
+        {
             let (permits, site) = (Rc::clone(&permits), Rc::clone(&site));
             running.spawn_local(async move {
                 let _permit = permits.acquire().await.expect("never closed");

@@ -41,6 +41,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use elect_core::boundary::Boundary;
+use elect_core::takeover::Reservation;
 use elect_core::{Term, Time};
 use elect_keeper::Claim;
 
@@ -113,6 +114,21 @@ pub enum RenewResult {
         /// The store's reason, in a few words for the log.
         why: String,
     },
+}
+
+/// The result of [`Store::reserve`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReserveResult {
+    /// The release will leave the boundary to that candidate.
+    Reserved,
+    /// That candidate is not there, or not yet.
+    #[cfg_attr(
+        not(feature = "all-stores"),
+        allow(dead_code, reason = "not every store knows the candidates that wait")
+    )]
+    NotSeen,
+    /// The boundary cannot be left to it, for this reason.
+    Impossible(String),
 }
 
 /// An error of a store.
@@ -188,6 +204,16 @@ pub trait Store {
     /// Renews what [`Store::campaign`] won, and verifies that it is ours. The record says from then on what the candidacy does:
     /// name and address may have changed since the last time.
     async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError>;
+
+    /// From now on the boundary is taken only after it has had no leader for so long, as by a spare.
+    fn set_takeover_delay(&mut self, _: Duration) {}
+
+    /// Leaves the boundary to one candidate with the next release of this term, for the time of the reservation; `None`
+    /// takes that back. Asked of a leader, before its command is stopped. The successor is an id or a name. Where
+    /// the store knows the other candidates, it says whether this one is among them. The next campaign ends it.
+    async fn reserve(&mut self, _: &Candidacy, _: Option<Reservation<String>>) -> Result<ReserveResult, StoreError> {
+        Ok(ReserveResult::Impossible("this store holds no election".to_owned()))
+    }
 
     /// Releases the boundary, or the place in the queue; success if there is nothing left to release. Called with an empty
     /// tree only.

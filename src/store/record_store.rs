@@ -10,9 +10,11 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use super::claim_release::{RELEASE_TIMEOUT_MAX, StoredClaim};
-use super::{CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError};
+use super::{
+    CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, ReserveResult, Store, StoreError,
+};
 use elect_core::boundary::Boundary;
-use elect_core::takeover::{Decision, StoreState, Takeover};
+use elect_core::takeover::{Decision, Reservation, StoreState, Takeover};
 use elect_core::{Term, Time};
 use elect_keeper::{Claim, clock};
 
@@ -24,7 +26,7 @@ pub const KEEPER_RELEASE_NONCE: u64 = 1 << 53;
 /// A kind of server that holds records.
 pub trait Backend {
     /// One candidacy on this server.
-    type Session;
+    type Session: ObservedSession;
     /// All that a keeper needs to free the record of a candidate.
     type Claim: Serialize;
 
@@ -73,8 +75,12 @@ pub trait Backend {
     /// Whether there is anything that could be given back.
     fn may_hold(session: &Self::Session) -> bool;
 
-    /// Frees the record, if it is this candidate's.
-    async fn release(&mut self, session: &mut Self::Session) -> Result<(), StoreError>;
+    /// Frees the record, if it is this candidate's, and leaves it to a successor if one is named.
+    async fn release(
+        &mut self,
+        session: &mut Self::Session,
+        reservation: Option<&Reservation<String>>,
+    ) -> Result<(), StoreError>;
 }
 
 /// One candidacy on a server whose records are observed: the steps of [`campaign`].
@@ -151,7 +157,12 @@ pub async fn campaign<S: ObservedSession>(
     for _ in 0..TAKE_ATTEMPTS_MAX {
         let snapshot = session.observe(server).await?;
         let received = clock::now(); // T1
-        let state = session.state(server, &snapshot)?;
+        let mut state = session.state(server, &snapshot)?;
+        if let Some(reservation) = state.record.as_mut().and_then(|record| record.reservation.as_mut())
+            && reservation.successor == candidacy.identity.name
+        {
+            reservation.successor.clone_from(&candidacy.identity.id);
+        }
         match session.takeover().decide(received, &state) {
             Decision::AlreadyOurs(term) => {
                 session.recognize(state, term);
@@ -190,12 +201,22 @@ pub struct RecordStore<B: Backend> {
     session: Option<B::Session>,
     /// Whether the keeper has the claim: a campaign is asked for only then.
     is_claimed: bool,
+    takeover_delay: Duration,
+    /// For the next release of this term.
+    reservation: Option<Reservation<String>>,
 }
 
 impl<B: Backend> RecordStore<B> {
     /// Nothing is asked of the backend yet.
     pub fn new(backend: B, hints: Notifier) -> RecordStore<B> {
-        RecordStore { backend, hints, session: None, is_claimed: false }
+        RecordStore {
+            backend,
+            hints,
+            session: None,
+            is_claimed: false,
+            takeover_delay: Duration::ZERO,
+            reservation: None,
+        }
     }
 
     fn pack(&self, candidacy: &Candidacy) -> Claim {
@@ -237,7 +258,13 @@ impl<B: Backend> Store for RecordStore<B> {
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         self.is_claimed = true;
-        let session = self.session.get_or_insert_with(|| self.backend.session(candidacy));
+        self.reservation = None;
+        let takeover_delay = self.takeover_delay;
+        let session = self.session.get_or_insert_with(|| {
+            let mut session = self.backend.session(candidacy);
+            session.takeover().set_takeover_delay(takeover_delay);
+            session
+        });
         self.backend.campaign(session, &self.hints, candidacy).await
     }
 
@@ -248,8 +275,22 @@ impl<B: Backend> Store for RecordStore<B> {
         self.backend.renew(session, &self.hints, candidacy).await
     }
 
+    fn set_takeover_delay(&mut self, delay: Duration) {
+        self.takeover_delay = delay;
+    }
+
+    /// The record does not know who waits.
+    async fn reserve(
+        &mut self,
+        _: &Candidacy,
+        reservation: Option<Reservation<String>>,
+    ) -> Result<ReserveResult, StoreError> {
+        self.reservation = reservation;
+        Ok(ReserveResult::Reserved)
+    }
+
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
         let Some(session) = self.session.as_mut().filter(|session| B::may_hold(session)) else { return Ok(()) };
-        self.backend.release(session).await
+        self.backend.release(session, self.reservation.as_ref()).await
     }
 }

@@ -263,7 +263,13 @@ impl<N: Clone + PartialEq> Takeover<N> {
         self.durability = durability;
     }
 
-    /// The same takeover of a spare, which takes a record only after it could have taken it for so long.
+    /// From now on a record is taken only after it could have been taken for so long, as by a spare.
+    pub fn set_takeover_delay(&mut self, takeover_delay: Duration) {
+        self.takeover_delay = takeover_delay;
+    }
+
+    /// The same takeover of a spare.
+    #[cfg(test)]
     #[must_use]
     pub fn delayed_by(self, takeover_delay: Duration) -> Takeover<N> {
         Takeover { takeover_delay, ..self }

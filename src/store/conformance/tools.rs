@@ -102,6 +102,11 @@ pub trait ConformanceSupport: fmt::Debug {
         true
     }
 
+    /// Whether the order of succession can be steered.
+    fn has_successors(&self) -> bool {
+        true
+    }
+
     /// Whether every request says the candidate's id.
     fn ids_in_requests(&self) -> bool {
         true

@@ -24,6 +24,7 @@ mod open_regular;
 mod path_watch;
 mod record_file;
 mod session;
+mod succession;
 mod yielding;
 
 use std::time::Duration;
@@ -37,12 +38,14 @@ use crate::store::claim_release::ClaimRelease;
 use crate::store::record::{Record, RecordState};
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{
-    Access, CampaignResult, Candidacy, Detail, Identity, Listing, Notifier, Observation, RenewResult, Store, StoreError,
+    Access, CampaignResult, Candidacy, Detail, Identity, Listing, Notifier, Observation, RenewResult, ReserveResult,
+    Store, StoreError,
 };
 use directory::{Directory, refused_if_permanent};
 use directory_handle::DirectoryHandle;
 use elect_core::boundary::Boundary;
 use elect_core::limits;
+use elect_core::takeover::Reservation;
 use elect_core::{Term, Time};
 use elect_keeper::Claim;
 use elect_keeper::clock;
@@ -53,6 +56,7 @@ use observer::FileObserver;
 use path_watch::{PathWatch, Resolved};
 use record_file::{FileRecord, Files};
 use session::{LockAttempt, Session};
+use succession::Succession;
 use yielding::Yielding;
 
 pub const KIND: StoreKind = StoreKind {
@@ -83,6 +87,7 @@ struct FileStore {
     given: bool,
     settling: NewcomerWait,
     stand_back: Option<Yielding>,
+    succession: Succession,
     /// Of every record of this boundary that was read: no term is taken that is not above it (S1).
     highest_seen: Term,
     /// The term that was won, and whether the path was seen to lead to our lock file since.
@@ -198,7 +203,11 @@ impl Store for FileStore {
         let (Some(session), Some(watch)) = (&mut self.session, &self.watch) else {
             return Err(StoreError::Unavailable("the lock file is not open".to_owned()));
         };
+        self.succession.reservation = None;
         let files = session.files(candidacy.boundary.as_str());
+        if let Some(waiting) = self.succession.delays(session, &files, candidacy)? {
+            return Ok(waiting);
+        }
         let turn = session.take(&self.hints).map_err(|error| files.trouble("cannot be locked", &error))?;
         match (turn, watch.resolve(session.file()).await) {
             // Replaced while we waited for it: the next question opens the one that is there now.
@@ -265,6 +274,20 @@ impl Store for FileStore {
         Ok(RenewResult::Credited { sent: now, ttl: None })
     }
 
+    fn set_takeover_delay(&mut self, delay: Duration) {
+        self.succession.takeover_delay = delay;
+    }
+
+    /// The record does not know who waits.
+    async fn reserve(
+        &mut self,
+        _: &Candidacy,
+        reservation: Option<Reservation<String>>,
+    ) -> Result<ReserveResult, StoreError> {
+        self.succession.reservation = reservation;
+        Ok(ReserveResult::Reserved)
+    }
+
     async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError> {
         let Some(session) = self.session.take() else { return Ok(()) };
         let term = self.term.take();
@@ -273,9 +296,13 @@ impl Store for FileStore {
         }
         let files = session.files(candidacy.boundary.as_str());
         let ours = session.has_lock() && session.is_on(&files.lock);
-        let freed = if ours { free_record(&files, &candidacy.identity.id) } else { Ok(()) };
+        let reservation = self.succession.reservation.take();
+        let freed = if ours { free_record(&files, &candidacy.identity.id, reservation.as_ref()) } else { Ok(()) };
         if ours && term.is_some() {
-            self.stand_back = Yielding::behind_others(session.file(), term);
+            self.stand_back = match reservation {
+                Some(Reservation { within, .. }) => Some(Yielding::to_successor(clock::now() + within, term)),
+                None => Yielding::behind_others(session.file(), term),
+            };
         }
         // No process of ours runs, so the lock is released even if the record could not be written.
         session.give_up();
@@ -304,6 +331,7 @@ impl FileStore {
             given: false,
             settling: NewcomerWait::default(),
             stand_back: None,
+            succession: Succession::default(),
             highest_seen: 0,
             term: None,
             confirmed: false,
@@ -318,6 +346,10 @@ impl FileStore {
     async fn locked(&mut self, candidacy: &Candidacy, files: &Files) -> Result<CampaignResult, StoreError> {
         match self.succeed(candidacy, files).await {
             Ok(standing) => {
+                if self.stand_back.is_some() {
+                    // It is left to another candidate.
+                    self.give_up_session();
+                }
                 if let CampaignResult::Won { term } = standing {
                     (self.term, self.confirmed) = (Some(term), false);
                     self.highest_seen = self.highest_seen.max(term);
@@ -354,6 +386,14 @@ impl FileStore {
         {
             return Ok(CampaignResult::Won { term: recorded.record.term });
         }
+        if let Some(until) = recorded.as_ref().and_then(|found| self.succession.is_left_to_another(found, candidacy)) {
+            let stand_back = Yielding::to_successor(until, last);
+            let again = Some(until.since(clock::now()));
+            let waiting = stand_back.waiting(files);
+            self.stand_back = Some(stand_back);
+            let observation = Observation::default();
+            return Ok(waiting.unwrap_or(CampaignResult::Waiting { observation, again, decided: false }));
+        }
         let trouble = |error: std::io::Error| files.trouble("cannot be used", &error);
         let label = LockLabel::of(&files.shown_lock()).map_err(trouble)?;
         let settled = self.settling.settled(session, &label, recorded.as_ref(), &self.hints).await.map_err(trouble)?;
@@ -374,7 +414,9 @@ impl FileStore {
         session.write_label(&label).map_err(|error| full(files, &error))?;
         let unknown = recorded.map_or_else(Map::new, |found| found.unknown);
         let record = Record::held(&candidacy.identity, term, None, millis);
-        files.write(&FileRecord { record, lock, previous_term: last, unknown })?;
+        let mut record = FileRecord { record, lock, previous_term: last, unknown };
+        record.reserve(None);
+        files.write(&record)?;
         self.recorded_identity = Some(candidacy.identity.clone());
         self.touch_at = clock::now() + TOUCH_INTERVAL;
         Ok(CampaignResult::Won { term })
@@ -457,11 +499,13 @@ fn announce(files: &Files, identity: &Identity) -> Result<(), StoreError> {
     }
 }
 
-/// Marks the record as free if it is still that of the candidate `id`; the term in it stays.
-fn free_record(files: &Files, id: &str) -> Result<(), StoreError> {
+/// Marks the record as free, and left to a successor if one is named, if it is still that of the candidate `id`; the term in it
+/// stays.
+fn free_record(files: &Files, id: &str, reservation: Option<&Reservation<String>>) -> Result<(), StoreError> {
     match files.read() {
         Ok(Some(mut record)) if record.record.is_held_by(id) => {
             record.record.state = RecordState::Free;
+            record.reserve(reservation);
             files.write(&record)
         }
         Ok(_) => Ok(()),
@@ -478,7 +522,7 @@ fn release_claim(claim: Claim) {
         let files = session.files(&boundary);
         if session.is_on(&files.lock) {
             // A record that cannot be written stays that of a leader whose lock is free, and no observer shows that as one.
-            let _ = free_record(&files, &id);
+            let _ = free_record(&files, &id, None);
         }
         session.give_up();
     }

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -18,6 +19,7 @@ use elect_core::Term;
 use elect_core::limits::{
     ID_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, believed_ttl, cut, cut_name, is_believed_term,
 };
+use elect_core::takeover::Reservation;
 
 /// The record with the fields that only this store has.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -32,6 +34,42 @@ pub struct FileRecord {
     /// Fields that this elect does not know. They are kept when the record is rewritten (S7).
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
+}
+
+/// The field of a free record that names the candidate that it is left to. An elect that does not know the field keeps it:
+/// the term in it says which free record it belongs to.
+const SUCCESSOR: &str = "successor";
+
+/// The value of [`SUCCESSOR`].
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct FileReservation {
+    /// An id or a name.
+    candidate: String,
+    /// Milliseconds.
+    within: u64,
+    /// Of the leader that has freed the record.
+    term: Term,
+}
+
+impl FileRecord {
+    /// The reservation of a free record. It is a courtesy, so that a malformed one counts as none.
+    pub fn reservation(&self) -> Option<Reservation<String>> {
+        let found = serde_json::from_value(self.unknown.get(SUCCESSOR)?.clone());
+        let FileReservation { candidate, within, .. } =
+            found.ok().filter(|found: &FileReservation| found.term == self.record.term)?;
+        Some(Reservation { successor: cut_name(candidate), within: Duration::from_millis(within) })
+    }
+
+    /// Leaves the record to that candidate, or to none.
+    pub fn reserve(&mut self, reservation: Option<&Reservation<String>>) {
+        self.unknown.remove(SUCCESSOR);
+        let Some(Reservation { successor, within }) = reservation else { return };
+        let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let reservation = FileReservation { candidate: successor.clone(), within, term: self.record.term };
+        if let Ok(value) = serde_json::to_value(reservation) {
+            self.unknown.insert(SUCCESSOR.to_owned(), value);
+        }
+    }
 }
 
 /// The files of one boundary: the paths by which they are reached, and those that are shown.
@@ -235,8 +273,6 @@ impl ReadError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -330,6 +366,20 @@ mod tests {
         record.unknown.insert("long".to_owned(), "x".repeat(RECORD_BYTES_MAX).into());
         files.write(&record).expect("written");
         assert_eq!(files.read().expect("still readable").expect("a record").unknown, Map::new());
+    }
+
+    #[test]
+    fn a_reservation_counts_for_the_term_that_it_was_made_in_alone() {
+        let mut record = with("state", "free".into()).expect("a record");
+        let reservation = Reservation { successor: "web-2".to_owned(), within: Duration::from_secs(3) };
+        record.reserve(Some(&reservation));
+        assert_eq!(record.reservation(), Some(reservation));
+        let left_over = FileRecord { record: Record { term: 8, ..record.record.clone() }, ..record.clone() };
+        assert_eq!(left_over.reservation(), None);
+        record.reserve(None);
+        assert_eq!(record.reservation(), None);
+        let malformed = with("successor", serde_json::json!({"candidate": 7, "within": -1})).expect("a record");
+        assert_eq!(malformed.reservation(), None);
     }
 
     fn records() -> impl Strategy<Value = FileRecord> {

@@ -177,9 +177,7 @@ impl Session {
             },
             LockState::Idle | LockState::Lost => {}
         }
-        // The order is the same for all candidates. A guard that is still held is that of a leader that has lost its flock and
-        // has yet to notice.
-        if try_flock(&self.lock)? && try_guard(&self.guard).inspect_err(|_| unlock(&self.lock, &self.guard))? {
+        if self.try_both()? {
             self.wait = LockState::Taken;
             return Ok(LockAttempt::Taken);
         }
@@ -204,6 +202,24 @@ impl Session {
         }
         self.wait = LockState::Requested(outcome);
         Ok(LockAttempt::Waits)
+    }
+
+    /// Takes both locks if they are free, and leaves no place in the queue otherwise.
+    pub fn take_if_free(&mut self) -> io::Result<bool> {
+        if !self.has_lock() {
+            if !self.try_both()? {
+                unlock(&self.lock, &self.guard);
+                return Ok(false);
+            }
+            self.wait = LockState::Taken;
+        }
+        Ok(true)
+    }
+
+    /// The order is the same for all candidates. A guard that is still held is that of a leader that has lost its flock and
+    /// has yet to notice.
+    fn try_both(&self) -> io::Result<bool> {
+        Ok(try_flock(&self.lock)? && try_guard(&self.guard).inspect_err(|_| unlock(&self.lock, &self.guard))?)
     }
 
     /// Whether we have taken both locks and not given them up.

@@ -22,6 +22,8 @@ pub struct Yielding {
     until: Time,
     /// Of the leadership that is over.
     term: Option<Term>,
+    /// Whether a held guard shows a successor. Candidates that a boundary is not left to take it for a moment.
+    by_guard: bool,
 }
 
 impl Yielding {
@@ -34,14 +36,19 @@ impl Yielding {
         } else {
             YIELD_UNSEEN_WAITERS
         };
-        Some(Yielding { until: clock::now() + limit, term })
+        Some(Yielding { until: clock::now() + limit, term, by_guard: true })
+    }
+
+    /// Of a boundary that is left to another candidate until then.
+    pub const fn to_successor(until: Time, term: Option<Term>) -> Yielding {
+        Yielding { until, term, by_guard: false }
     }
 
     /// The answer to a question that comes too early.
     pub fn waiting(&self, files: &Files) -> Option<CampaignResult> {
         // An unreadable record says nothing; the guard does.
         let last = files.read().ok().flatten().map(|found| found.record.term);
-        let succeeded = session::is_guarded(&files.lock) || last > self.term;
+        let succeeded = (self.by_guard && session::is_guarded(&files.lock)) || last > self.term;
         if succeeded || clock::now() >= self.until {
             return None;
         }

@@ -27,6 +27,7 @@ use crate::store::record_store::{self, Backend, RecordStore};
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::boundary::Boundary;
+use elect_core::takeover::Reservation;
 use server::{ClientSlot, attempt};
 use session::Session;
 use settings::{MongoUrl, Settings};
@@ -200,7 +201,11 @@ impl Backend for MongoDb {
         session.may_hold()
     }
 
-    async fn release(&mut self, session: &mut Session) -> Result<(), StoreError> {
-        attempt(&self.settings, &mut self.link, async |server| session.release(server).await).await
+    async fn release(
+        &mut self,
+        session: &mut Session,
+        reservation: Option<&Reservation<String>>,
+    ) -> Result<(), StoreError> {
+        attempt(&self.settings, &mut self.link, async |server| session.release(server, reservation).await).await
     }
 }

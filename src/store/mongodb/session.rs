@@ -28,7 +28,7 @@ use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResu
 use crate::store::{Candidacy, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
 use elect_core::limits;
-use elect_core::takeover::{Basis, Credit, Durability, StoreState, TakeRequest, Takeover, Vacancy, Write};
+use elect_core::takeover::{Basis, Credit, Durability, Reservation, StoreState, TakeRequest, Takeover, Vacancy, Write};
 use elect_core::{Term, Time};
 use elect_keeper::clock;
 
@@ -179,7 +179,11 @@ impl Session {
     }
 
     /// Frees the record, if it is ours.
-    pub async fn release(&mut self, server: &MongoServer) -> Result<(), StoreError> {
+    pub async fn release(
+        &mut self,
+        server: &MongoServer,
+        reservation: Option<&Reservation<String>>,
+    ) -> Result<(), StoreError> {
         self.let_go = true;
         // They ask once in a renewal interval, a fifth of the ttl if nothing else was said, and have an attempt's time for it.
         let is_told = server.watch.as_ref().is_some_and(ChangeStreamWatch::hears);
@@ -194,7 +198,7 @@ impl Session {
             (None, None) => return Ok(()),
         };
         let nonce = self.rule.nonce();
-        free(server, &self.boundary, filter, nonce).await
+        free(server, &self.boundary, filter, nonce, reservation).await
     }
 
     fn ours(&self, term: Term) -> Document {
@@ -236,7 +240,7 @@ impl ObservedSession for Session {
 
     async fn free_stale(&mut self, server: &mut MongoServer, term: Term) -> Result<(), StoreError> {
         let nonce = self.rule.nonce();
-        free(server, &self.boundary, self.ours(term), nonce).await
+        free(server, &self.boundary, self.ours(term), nonce, None).await
     }
 
     async fn vacate(&mut self, server: &mut MongoServer) -> Result<(), StoreError> {
@@ -317,7 +321,7 @@ impl ObservedSession for Session {
         let Some(term) = taken.get("term").and_then(number).filter(|term| limits::is_believed_term(*term)) else {
             // By a wall clock from beyond belief. Nothing runs under it, and nothing is to follow it (S1).
             let nonce = self.rule.nonce();
-            free(server, &self.boundary, held(&self.boundary, &self.own.id), nonce).await?;
+            free(server, &self.boundary, held(&self.boundary, &self.own.id), nonce, None).await?;
             self.rule.discard_outstanding();
             return Err(self.too_large(server));
         };
@@ -337,7 +341,7 @@ impl ObservedSession for Session {
 
 /// The keeper's release: whatever this candidate holds, which is dead.
 pub async fn release_for_dead(server: &MongoServer, boundary: &str, id: &str) -> Result<(), StoreError> {
-    free(server, boundary, held(boundary, id), KEEPER_RELEASE_NONCE).await
+    free(server, boundary, held(boundary, id), KEEPER_RELEASE_NONCE, None).await
 }
 
 fn held(boundary: &str, id: &str) -> Document {
@@ -354,9 +358,20 @@ fn expected(boundary: &str, seen: &StoredRecord) -> Document {
 }
 
 /// Not ours, or not there any more: there is nothing to be given back.
-async fn free(server: &MongoServer, boundary: &str, ours: Document, nonce: u64) -> Result<(), StoreError> {
+async fn free(
+    server: &MongoServer,
+    boundary: &str,
+    ours: Document,
+    nonce: u64,
+    reservation: Option<&Reservation<String>>,
+) -> Result<(), StoreError> {
     let id = ours.get("leaderUUID").cloned();
-    let change = doc! { "state": "free", "seq": long(nonce), "ttlExpire": unused_from("$$NOW", "$term") };
+    let mut change = doc! { "state": "free", "seq": long(nonce), "ttlExpire": unused_from("$$NOW", "$term") };
+    if let Some(Reservation { successor, within }) = reservation {
+        change.extend(doc! {
+            "successor": literal(successor), "withinMs": long(millis(*within)), "reservedTerm": "$term",
+        });
+    }
     let write = server.change(ours, change).projection(doc! { "_id": 1 });
     if write.await.map_err(|error| server.classify(&error))?.is_some() || !server.is_replicated {
         return Ok(());

@@ -16,6 +16,9 @@
 //! since            when leadership began, by the server's time. For people
 //! former           the term before, or null
 //! version          of this format
+//! successor        the id or name of the candidate that a free record is left to, only with
+//! withinMs         for how long, and
+//! reservedTerm     the term of the leader that has freed it: an elect that does not know these fields keeps them
 //! ```
 //!
 //! Fields are added, never renamed; unknown ones are ignored. An edit by hand may change the type of a number, not
@@ -31,7 +34,7 @@ use crate::text::escaped;
 use elect_core::Term;
 use elect_core::boundary::Boundary;
 use elect_core::limits::{self, ID_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
-use elect_core::takeover::{Basis, ObservedRecord, StoreState};
+use elect_core::takeover::{Basis, ObservedRecord, Reservation, StoreState};
 
 /// The field in which a look returns the server's time.
 pub const NOW: &str = "serverTime";
@@ -48,6 +51,8 @@ pub struct StoredRecord {
     /// When it was looked at, on the same clock.
     pub now: u64,
     pub previous_term: Option<Term>,
+    /// The candidate that a free record is left to: an id or a name.
+    pub reservation: Option<Reservation<String>>,
 }
 
 impl StoredRecord {
@@ -124,6 +129,7 @@ impl StoredRecord {
             expires: time("ttlExpire")?,
             now: time(NOW)?,
             previous_term: nullable("former")?,
+            reservation: reservation(document, term),
         })
     }
 
@@ -154,6 +160,14 @@ impl StoredRecord {
     }
 }
 
+/// The reservation of a free record. It is a courtesy, so that malformed fields count as none.
+fn reservation(document: &Document, term: Term) -> Option<Reservation<String>> {
+    let number_in = |name: &str| document.get(name).and_then(number);
+    let successor = document.get_str("successor").ok().filter(|_| number_in("reservedTerm") == Some(term))?;
+    let within = Duration::from_millis(number_in("withinMs")?);
+    Some(Reservation { successor: limits::cut(successor.to_owned(), NAME_BYTES_MAX), within })
+}
+
 /// The record as the takeover rule needs it. The server has one incarnation, since it forgets nothing that a majority has.
 pub fn view(stored: Option<&StoredRecord>) -> StoreState<String> {
     let trace = |stored: &StoredRecord| ObservedRecord {
@@ -163,6 +177,7 @@ pub fn view(stored: Option<&StoredRecord>) -> StoreState<String> {
         ttl: stored.ttl(),
         state: stored.record.state,
         basis: Basis::of(String::new()),
+        reservation: stored.reservation.clone(),
     };
     StoreState { basis: Basis::of(String::new()), is_attached: true, record: stored.map(trace) }
 }
@@ -288,6 +303,21 @@ mod tests {
         assert!(obstacle(&with("version", 3)).contains("\"web-1\""), "the holder is named");
         assert!(obstacle(&with(TOO_LARGE, true)).contains("larger"));
         assert_eq!(StoredRecord::read(&with("version", 1)).expect("of elect 0.1.0").record.version, 1);
+    }
+
+    #[test]
+    fn a_reservation_counts_for_the_term_that_it_was_made_in_alone() {
+        let read = |name: &str, value: Bson| {
+            let mut document = with("state", "free");
+            document.extend(doc! { "successor": "web-2", "withinMs": 3_000_i64, "reservedTerm": 7_i64 });
+            document.insert(name, value);
+            StoredRecord::read(&document).expect("a record").reservation
+        };
+        let (successor, within) = ("web-2".to_owned(), Duration::from_secs(3));
+        assert_eq!(read("withinMs", 3_000_i32.into()), Some(Reservation { successor, within }));
+        for (name, value) in [("reservedTerm", 6_i64.into()), ("withinMs", "x".into()), ("successor", Bson::Null)] {
+            assert_eq!(read(name, value), None, "{name}");
+        }
     }
 
     #[test]

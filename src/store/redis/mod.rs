@@ -33,7 +33,7 @@ use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
 use elect_core::boundary::Boundary;
 use elect_core::limits;
-use elect_core::takeover::Basis;
+use elect_core::takeover::{Basis, Reservation};
 use elect_keeper::clock;
 use observer::HintResult;
 use server::{Link, RedisServer};
@@ -246,8 +246,12 @@ impl Backend for Redis {
         session.may_hold()
     }
 
-    async fn release(&mut self, session: &mut Session) -> Result<(), StoreError> {
-        attempt(&self.settings, &mut self.link, async |server| session.release(server).await).await
+    async fn release(
+        &mut self,
+        session: &mut Session,
+        reservation: Option<&Reservation<String>>,
+    ) -> Result<(), StoreError> {
+        attempt(&self.settings, &mut self.link, async |server| session.release(server, reservation).await).await
     }
 }
 

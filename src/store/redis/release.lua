@@ -1,5 +1,7 @@
 -- KEYS: record. ARGV: id, by what it is known to be ours ('term', 'nonce' or 'id') and which, nonce, channel, and where our last
--- credited renewal was executed (incarnation and epoch, both empty: what the record says is right).
+-- credited renewal was executed (incarnation and epoch, both empty: what the record says is right). Then the candidate that the
+-- record is left to, and for how many milliseconds, both empty if to none. An elect that does not know a reservation keeps its
+-- fields when it takes the record: the term says which free record they belong to.
 -- By the id alone only when its candidate is dead.
 local key = KEYS[1]
 local seen = redis.pcall('HMGET', key, 'id', 'state', 'term', 'nonce')
@@ -16,6 +18,9 @@ if ours then
   redis.call('HSET', key, 'state', 'free', 'nonce', ARGV[4], 'renewed', whole(now()))
   if ARGV[6] ~= '' then
     redis.call('HSET', key, 'incarnation', ARGV[6], 'epoch', ARGV[7])
+  end
+  if ARGV[8] ~= '' then
+    redis.call('HSET', key, 'successor', ARGV[8], 'within', ARGV[9], 'reserved', seen[3])
   end
   announce(ARGV[5], 'freed')
 end

@@ -28,7 +28,9 @@ use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResu
 use crate::store::{Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
 use elect_core::limits::{TERM_MAX, believed_ttl};
-use elect_core::takeover::{Basis, Credit, Durability, RecordState, StoreState, TakeRequest, Takeover, Vacancy, Write};
+use elect_core::takeover::{
+    Basis, Credit, Durability, RecordState, Reservation, StoreState, TakeRequest, Takeover, Vacancy, Write,
+};
 use elect_core::{Term, Time};
 use elect_keeper::clock;
 
@@ -265,7 +267,7 @@ impl Session {
             }
             Credit::GiveBack => {
                 let nonce = self.rule.nonce();
-                free(server, scripts, &self.key, &self.id, ("term", term), nonce, None).await?;
+                free(server, scripts, &self.key, &self.id, ("term", term), FreeFields::of(nonce)).await?;
                 self.rule.discard_outstanding();
                 self.term = None;
                 Ok(lost("the server or its replicas have changed since the take, which is given back".to_owned()))
@@ -274,7 +276,11 @@ impl Session {
     }
 
     /// Frees the record, if it is ours.
-    pub async fn release(&mut self, server: &mut RedisServer) -> Result<(), StoreError> {
+    pub async fn release(
+        &mut self,
+        server: &mut RedisServer,
+        reservation: Option<&Reservation<String>>,
+    ) -> Result<(), StoreError> {
         self.let_go = true;
         let claim = match (self.term, self.rule.outstanding()) {
             (Some(term), _) => ("term", term),
@@ -282,7 +288,8 @@ impl Session {
             (None, None) => return Ok(()),
         };
         let nonce = self.rule.nonce();
-        free(server, &self.scripts, &self.key, &self.id, claim, nonce, self.rule.settled()).await
+        let written = FreeFields { nonce, settled: self.rule.settled(), reservation };
+        free(server, &self.scripts, &self.key, &self.id, claim, written).await
     }
 
     async fn write(
@@ -407,7 +414,7 @@ impl ObservedSession for Session {
 
     async fn free_stale(&mut self, server: &mut RedisServer, term: Term) -> Result<(), StoreError> {
         let nonce = self.rule.nonce();
-        free(server, &self.scripts, &self.key, &self.id, ("term", term), nonce, None).await
+        free(server, &self.scripts, &self.key, &self.id, ("term", term), FreeFields::of(nonce)).await
     }
 
     /// The record that the observation has written was deleted at once.
@@ -523,6 +530,21 @@ fn millis(duration: Duration) -> String {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).to_string()
 }
 
+/// The fields that a release writes into the free record.
+#[derive(Debug, Clone, Copy)]
+struct FreeFields<'a> {
+    nonce: u64,
+    /// Where the last credited renewal was executed; `None` leaves the basis in the record.
+    settled: Option<&'a Basis<String>>,
+    reservation: Option<&'a Reservation<String>>,
+}
+
+impl FreeFields<'_> {
+    const fn of(nonce: u64) -> Self {
+        FreeFields { nonce, settled: None, reservation: None }
+    }
+}
+
 /// The keeper's release: whatever this candidate holds, which is dead.
 pub async fn release_for_dead(
     server: &mut RedisServer,
@@ -531,7 +553,8 @@ pub async fn release_for_dead(
     id: &str,
     settled: Option<&Basis<String>>,
 ) -> Result<(), StoreError> {
-    free(server, scripts, key, id, ("id", 0), KEEPER_RELEASE_NONCE, settled).await
+    let written = FreeFields { settled, ..FreeFields::of(KEEPER_RELEASE_NONCE) };
+    free(server, scripts, key, id, ("id", 0), written).await
 }
 
 async fn free(
@@ -540,12 +563,13 @@ async fn free(
     key: &str,
     id: &str,
     (by, which): (&str, u64),
-    nonce: u64,
-    settled: Option<&Basis<String>>,
+    FreeFields { nonce, settled, reservation }: FreeFields<'_>,
 ) -> Result<(), StoreError> {
     let (which, nonce, [incarnation, epoch]) = (which.to_string(), nonce.to_string(), in_record(settled));
+    let successor = reservation.map(|reservation| reservation.successor.as_str()).unwrap_or_default();
+    let within = reservation.map(|reservation| millis(reservation.within)).unwrap_or_default();
     // Not ours, or not a record any more: there is nothing to be given back.
-    let arguments = [id, by, &which, &nonce, key, &incarnation, &epoch];
+    let arguments = [id, by, &which, &nonce, key, &incarnation, &epoch, successor, &within];
     server.run::<Vec<String>>(&scripts.release, key, &arguments).await.map(drop)
 }
 

@@ -12,7 +12,7 @@ use crate::store::{Leader, StoreError};
 use crate::text::escaped;
 use elect_core::Term;
 use elect_core::limits::{ID_BYTES_MAX, believed_ttl, cut_name, is_believed_term};
-use elect_core::takeover::{Basis, Epoch, ObservedRecord, StoreState};
+use elect_core::takeover::{Basis, Epoch, ObservedRecord, Reservation, StoreState};
 
 /// The largest nonce: to a script whole numbers are exact so far.
 pub const NONCE_MAX: u64 = 1 << 53;
@@ -46,6 +46,8 @@ pub struct StoredRecord {
     pub required: Option<u64>,
     /// The term before, if that was in the same incarnation.
     pub previous_term: Option<Term>,
+    /// The candidate that a free record is left to: an id or a name.
+    pub reservation: Option<Reservation<String>>,
 }
 
 impl StoredRecord {
@@ -120,6 +122,7 @@ impl StoredRecord {
             replicas: optional("replicas")?,
             required: optional("required")?,
             previous_term: optional("former")?,
+            reservation: reservation(fields, term),
         }))
     }
 
@@ -135,6 +138,14 @@ impl StoredRecord {
         let lease_left = Some(Duration::from_millis(left.min(ttl)));
         Some(Leader { lease_left, ..self.record.leader() })
     }
+}
+
+/// The reservation of a free record. An elect that does not know the fields has left those of an earlier term; they are a
+/// courtesy, so that malformed ones count as none.
+fn reservation(fields: &HashMap<String, String>, term: Term) -> Option<Reservation<String>> {
+    let number = |name: &str| fields.get(name)?.parse::<u64>().ok();
+    let successor = fields.get("successor").filter(|_| number("reserved") == Some(term))?;
+    Some(Reservation { successor: cut_name(successor.clone()), within: Duration::from_millis(number("within")?) })
 }
 
 /// The obstacle text for a key that holds something else.
@@ -180,6 +191,7 @@ impl Snapshot {
             ttl: stored.ttl(),
             state: stored.record.state,
             basis: basis(if replaces { String::new() } else { stored.incarnation.clone() }, stored.epoch, required),
+            reservation: stored.reservation.clone(),
         });
         let is_attached = self.replicas.attached >= required;
         StoreState { basis: basis(self.incarnation.clone(), self.epoch, required), is_attached, record }
@@ -384,6 +396,22 @@ mod tests {
         }
         for ttl in ["86400001", "18446744073709551615"] {
             assert_eq!(read(with("ttl", ttl)).ttl(), Duration::from_secs(86_400), "{ttl}");
+        }
+    }
+
+    #[test]
+    fn a_reservation_counts_for_the_term_that_it_was_made_in_alone() {
+        let read = |changes: &[(&str, &str)]| {
+            let mut fields = with("state", "free");
+            for (name, value) in [("successor", "web-2"), ("within", "3000"), ("reserved", "7")].iter().chain(changes) {
+                fields.insert((*name).to_owned(), (*value).to_owned());
+            }
+            StoredRecord::read("k", &fields).expect("a record").expect("one").reservation
+        };
+        let (successor, within) = ("web-2".to_owned(), Duration::from_secs(3));
+        assert_eq!(read(&[]), Some(Reservation { successor, within }));
+        for left_over in [("reserved", "6"), ("reserved", ""), ("within", "-1"), ("within", "x")] {
+            assert_eq!(read(&[left_over]), None, "{left_over:?}");
         }
     }
 
