@@ -101,18 +101,20 @@ const EVERYWHERE: &[Case] = cases![
     records::a_record_that_is_not_understood_is_an_obstacle_and_hides_no_other_boundary,
     records::a_leader_is_not_credited_beside_a_record_that_is_not_its_own,
     records::a_name_that_is_too_long_is_cut_where_it_is_read,
+    successors::a_released_boundary_is_left_to_its_successor_whoever_asks_first,
+    successors::a_reservation_that_is_taken_back_leaves_the_boundary_to_all,
+    successors::a_spare_takes_a_boundary_only_after_it_had_no_leader_for_the_delay,
+    successors::a_spare_that_is_the_named_successor_is_not_delayed,
     hints::hints_are_cancel_safe_and_nothing_is_missed_without_them,
     hints::an_observer_of_all_boundaries_is_told_of_takes_and_releases,
 ];
 
-/// Where the order of succession can be steered.
-const WITH_SUCCESSORS: &[Case] = cases![
-    successors::a_released_boundary_is_left_to_its_successor_whoever_asks_first,
-    successors::a_boundary_that_its_successor_does_not_take_is_taken_by_another,
-    successors::a_reservation_that_is_taken_back_leaves_the_boundary_to_all,
-    successors::a_spare_takes_a_boundary_only_after_it_had_no_leader_for_the_delay,
-    successors::a_spare_that_is_the_named_successor_is_not_delayed,
-];
+/// Where the leader sees who waits.
+const WITH_KNOWN_WAITERS: &[Case] = cases![successors::a_boundary_is_not_left_to_a_candidate_that_does_not_wait];
+
+/// Where it does not.
+const WITH_UNKNOWN_WAITERS: &[Case] =
+    cases![successors::a_boundary_that_its_successor_does_not_take_is_taken_by_another];
 
 /// Where leases end by themselves, and a network is between a candidate and the store.
 const WITH_LEASES: &[Case] = cases![
@@ -140,11 +142,11 @@ pub fn conforms(site: &StoreUnderTest) {
     let wanted = std::env::var("ELECT_CASE").unwrap_or_default();
     let failed = LocalSet::new().block_on(&runtime, async {
         let more = if site.store().grants_leases() { WITH_LEASES } else { WITHOUT_LEASES };
-        let succession = if site.support.has_successors() { WITH_SUCCESSORS } else { &[] };
+        let waiters = if site.support.knows_waiters() { WITH_KNOWN_WAITERS } else { WITH_UNKNOWN_WAITERS };
         let (permits, site) = (Rc::new(Semaphore::new(AT_ONCE)), Rc::new(site.clone()));
         let mut running = JoinSet::new();
         for &Case { name, run } in
-            EVERYWHERE.iter().chain(more).chain(succession).filter(|case| case.name.contains(&wanted))
+            EVERYWHERE.iter().chain(more).chain(waiters).filter(|case| case.name.contains(&wanted))
         {
             let (permits, site) = (Rc::clone(&permits), Rc::clone(&site));
             running.spawn_local(async move {

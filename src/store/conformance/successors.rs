@@ -75,6 +75,26 @@ pub async fn a_boundary_that_its_successor_does_not_take_is_taken_by_another(sit
     two.release().await;
 }
 
+pub async fn a_boundary_is_not_left_to_a_candidate_that_does_not_wait(site: &StoreUnderTest) {
+    let [mut one, mut two, mut other] = ["one", "two", "two"].map(|name| site.player("not-there", name));
+    one.win().await;
+    one.renews().await;
+    assert_eq!(reserves(&mut one, "two", WITHIN).await, ReserveResult::NotSeen);
+    two.waits_for().await;
+    assert_eq!(reserves(&mut one, "two", WITHIN).await, ReserveResult::Reserved);
+    other.waits_for().await;
+    let several = reserves(&mut one, "two", WITHIN).await;
+    let ids = [&two, &other].map(|each| each.candidacy.identity.id.clone());
+    let ReserveResult::Impossible(why) = several else { panic!("{several:?}") };
+    assert!(ids.iter().all(|id| why.contains(id)), "{why}");
+    let id = other.candidacy.identity.id.clone();
+    assert_eq!(reserves(&mut one, &id, WITHIN).await, ReserveResult::Reserved);
+    one.renews().await;
+    for mut each in [two, other, one] {
+        each.release().await;
+    }
+}
+
 pub async fn a_reservation_that_is_taken_back_leaves_the_boundary_to_all(site: &StoreUnderTest) {
     let [mut one, mut two] = ["one", "two"].map(|name| site.player("taken-back", name));
     one.win().await;

@@ -102,9 +102,9 @@ pub trait ConformanceSupport: fmt::Debug {
         true
     }
 
-    /// Whether the order of succession can be steered.
-    fn has_successors(&self) -> bool {
-        true
+    /// Whether a leader sees who waits, and leaves the boundary to no candidate that does not.
+    fn knows_waiters(&self) -> bool {
+        false
     }
 
     /// Whether every request says the candidate's id.

@@ -79,6 +79,9 @@ pub struct Value {
     /// Likewise: when leadership began, in milliseconds since 1970 on the leader's wall clock. For display.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     since: Option<u64>,
+    /// The candidate that a leader is about to leave the boundary to, an id or a name: a spare joins the queue then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
 }
 
 impl Value {
@@ -95,6 +98,17 @@ impl Value {
             scheme: scheme.name().map(str::to_owned),
             term: None,
             since: None,
+            successor: None,
+        }
+    }
+
+    /// Whether this key, a leader's, names the candidate of this value as the successor.
+    pub fn is_named_by(&self, pair: &KeyValue) -> bool {
+        match StoredRecord::read(pair) {
+            Ok(StoredRecord::Ours(Value { successor: Some(successor), .. })) => {
+                successor == self.id || successor == self.name
+            }
+            Ok(StoredRecord::Ours(_) | StoredRecord::Foreign(_)) | Err(_) => false,
         }
     }
 
@@ -239,6 +253,11 @@ fn place(pair: &KeyValue) -> StoreKey {
     StoreKey { key: String::from_utf8_lossy(pair.key()).into_owned(), lease: lease(pair) }
 }
 
+/// Whether an elect has written it.
+pub fn is_of_elect(pair: &KeyValue) -> bool {
+    matches!(StoredRecord::read(pair), Ok(StoredRecord::Ours(_)))
+}
+
 /// Id and name of a candidate that waits, whatever its key holds.
 pub fn waiting(pair: &KeyValue) -> (String, String) {
     match StoredRecord::read(pair) {
@@ -335,6 +354,7 @@ mod tests {
                 scheme,
                 term,
                 since,
+                successor: None,
             })
             .prop_filter("no longer than an id", |value| value.id.len() <= limits::ID_BYTES_MAX)
             .boxed();

@@ -17,23 +17,28 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Client, GetOptions};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::store::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim, until_settled};
 use crate::store::connection::tls::warn_unverified;
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{
-    Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, Store, StoreError,
+    Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, ReserveResult, Store,
+    StoreError,
 };
+use elect_core::Time;
 use elect_core::boundary::Boundary;
 use elect_core::limits::insert_boundary;
-use elect_keeper::Claim;
+use elect_core::takeover::Reservation;
+use elect_keeper::{Claim, clock};
 use endpoints::{Endpoints, classify};
 use observer::{QueueObserver, Scope};
-use session::Session;
+use session::{QueueView, Session};
 use settings::{EtcdUrl, Settings};
 use terms::Terms;
 
@@ -50,6 +55,9 @@ pub const KIND: StoreKind = StoreKind {
     claim_release: ClaimRelease::Executed(release_claim),
 };
 
+/// How often a spare looks at the queue. A leader between two looks shows by the term that it has stored.
+const SPARE_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
 struct Etcd {
     settings: Settings,
     members: Endpoints,
@@ -65,6 +73,10 @@ struct Etcd {
     /// Whether a question has been answered: who asks only once is not told about versions.
     stays: bool,
     observing: QueueObserver,
+    /// Of a spare: a key is made only after no candidate has had one for so long.
+    takeover_delay: Duration,
+    /// Since when there has been none, and the revision of the last term.
+    empty: Option<(i64, Time)>,
 }
 
 /// The data that the keeper needs: the access settings, and the lease to revoke.
@@ -102,6 +114,8 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         terms: None,
         stays: false,
         observing: QueueObserver::default(),
+        takeover_delay: Duration::ZERO,
+        empty: None,
     }))
 }
 
@@ -173,6 +187,11 @@ impl Store for Etcd {
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         self.given = true;
         self.settle().await?;
+        if !self.takeover_delay.is_zero()
+            && let Some(waiting) = self.delays(candidacy).await?
+        {
+            return Ok(waiting);
+        }
         let Some(session) = self.session.as_mut() else {
             return Err(StoreError::Unavailable("nobody has claimed a lease".to_owned()));
         };
@@ -217,7 +236,29 @@ impl Store for Etcd {
         Ok(renewal)
     }
 
+    fn set_takeover_delay(&mut self, delay: Duration) {
+        self.takeover_delay = delay;
+    }
+
+    async fn reserve(
+        &mut self,
+        _: &Candidacy,
+        reservation: Option<Reservation<String>>,
+    ) -> Result<ReserveResult, StoreError> {
+        let Some(session) = self.session.as_mut() else {
+            return Ok(ReserveResult::Impossible("nothing was won".to_owned()));
+        };
+        let reserve = async |mut client: Client| session.reserve(&mut client, reservation.as_ref()).await;
+        self.members.try_each(reserve).await
+    }
+
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
+        if let Some(session) = self.session.as_mut() {
+            let hand_over = async |mut client: Client| session.hand_over(&mut client).await;
+            if let Err(error) = self.members.try_each(hand_over).await {
+                warn!("the boundary is released, and not left to the successor: {error}");
+            }
+        }
         // This session is over, whether or not the attempt succeeds.
         self.give_up_session();
         self.settle().await
@@ -225,6 +266,37 @@ impl Store for Etcd {
 }
 
 impl Etcd {
+    /// The answer to a spare whose time has not come. A place in the queue that it does not need is given up.
+    async fn delays(&mut self, candidacy: &Candidacy) -> Result<Option<CampaignResult>, StoreError> {
+        let Some(session) = self.session.as_mut() else { return Ok(None) };
+        let prefix = self.settings.prefix.as_str();
+        let new = || Terms::new(self.settings.terms, prefix, &keys::election(prefix, &candidacy.boundary));
+        let terms = self.terms.get_or_insert_with(new);
+        let look = async |mut client: Client| session.look(&mut client, terms).await;
+        let revision = match self.members.try_each(look).await? {
+            QueueView::MayStand => return Ok(None),
+            QueueView::Taken(waiting) => {
+                self.empty = None;
+                if self.session.as_ref().is_some_and(Session::lease_requested) {
+                    self.give_up_session();
+                    self.settle().await?;
+                }
+                let CampaignResult::Waiting { observation, decided, .. } = waiting else { return Ok(Some(waiting)) };
+                return Ok(Some(CampaignResult::Waiting { observation, again: Some(SPARE_POLL_INTERVAL), decided }));
+            }
+            QueueView::Empty(revision) => revision,
+        };
+        let now = clock::now();
+        let (_, since) = self.empty.filter(|(last, _)| *last == revision).unwrap_or((revision, now));
+        self.empty = Some((revision, since));
+        let left = (since + self.takeover_delay).since(now);
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let again = Some(left.min(SPARE_POLL_INTERVAL));
+        Ok(Some(CampaignResult::Waiting { observation: Observation::default(), again, decided: false }))
+    }
+
     fn give_up_session(&mut self) {
         if let Some(session) = self.session.take() {
             self.unrevoked.extend(session.lease_requested().then_some(session.lease()));

@@ -19,6 +19,8 @@
 //! - A key that was seen to be gone is never assumed to exist: a waiter without a key gets a new one, at the back of the
 //!   queue, before it can lead (etcd's own election service does not look: etcd #19597).
 
+mod succession;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,6 +40,8 @@ use crate::store::{CampaignResult, Candidacy, Leader, Notifier, Observation, Ren
 use elect_core::Term;
 use elect_core::limits::TTL_MAX;
 use elect_keeper::clock;
+
+pub use succession::QueueView;
 
 /// How soon a candidate whose lease vanished while it waited comes back with a new one.
 const REQUEUE_DELAY: Duration = Duration::from_millis(100);
@@ -69,6 +73,8 @@ pub struct Session {
     pulse: Option<KeepAliveStream>,
     own: Option<KeyWatch>,
     predecessor: Option<KeyWatch>,
+    /// The successor's key and its create revision, for the release.
+    hand_over_to: Option<(Vec<u8>, i64)>,
     /// Whether the server has been asked for the lease: if not, there is nothing to take back.
     touched: bool,
     /// The watch on our key outlives the change from waiting to leading.
@@ -141,6 +147,7 @@ impl Session {
             pulse: None,
             own: None,
             predecessor: None,
+            hand_over_to: None,
             touched: false,
             rule: Rc::new(Cell::new(LeadState::NotYet)),
         }
@@ -169,6 +176,8 @@ impl Session {
         terms: &mut Terms,
     ) -> Result<Option<CampaignResult>, StoreError> {
         self.rule.set(LeadState::NotYet);
+        self.value_written &= self.value.successor.take().is_none();
+        self.hand_over_to = None;
         // The answer to an earlier question may have been lost: the same place, the same term.
         let before = self.win.take();
         if self.created.is_none() {
@@ -197,7 +206,11 @@ impl Session {
 
     /// The first look of a session: at the oldest candidate and the term key. The first one of all also finds out
     /// whether we may write the term key.
-    async fn look_first(&mut self, client: &mut Client, terms: &mut Terms) -> Result<(), StoreError> {
+    async fn look_first(
+        &mut self,
+        client: &mut Client,
+        terms: &mut Terms,
+    ) -> Result<[Option<KeyValue>; 2], StoreError> {
         let reads = [self.get_oldest(), terms.get()];
         let txn = match terms.put(0).filter(|_| !terms.may_write) {
             Some(put) => Txn::new().when([terms.never()]).and_then([put]).or_else(reads),
@@ -215,13 +228,14 @@ impl Session {
         terms.may_write = true;
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         let [oldest, last_term] = found(&answer);
-        if let Some(oldest) = oldest {
-            self.sees(&oldest, terms)?;
+        if let Some(oldest) = &oldest {
+            self.sees(oldest, terms)?;
         } else {
             (self.leader, self.unverified) = (None, 0);
         }
         terms.read(last_term.as_ref())?;
-        terms.check_next(revision)
+        terms.check_next(revision)?;
+        Ok([oldest, last_term])
     }
 
     /// Our key is the oldest: the term under which it leads.
@@ -359,7 +373,8 @@ impl Session {
                 lost("nothing was won")
             });
         };
-        let value = Value::of(candidacy, terms.scheme);
+        let mut value = Value::of(candidacy, terms.scheme);
+        value.successor.clone_from(&self.value.successor);
         if value != self.value {
             (self.value, self.value_written) = (value, false);
         }

@@ -11,8 +11,9 @@ use tokio::task::LocalSet;
 
 use crate::store::conformance::{StoreUnderTest, conforms};
 use crate::store::url::StoreUrl;
-use crate::store::{Access, CampaignResult, Candidacy, Identity, Notifier, RenewResult, Store};
+use crate::store::{Access, CampaignResult, Candidacy, Identity, Notifier, RenewResult, ReserveResult, Store};
 use elect_core::Term;
+use elect_core::takeover::Reservation;
 use elect_keeper::clock;
 
 const TERM_KEY: &str = "elect.term//elect/cron/";
@@ -167,6 +168,72 @@ fn a_value_of_its_own_that_is_not_the_last_one_is_written_again() {
             assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
         }
         assert_eq!(get(), before);
+    });
+}
+
+/// A key as elect or another program writes it, without a lease.
+fn put_candidate(server: &EtcdProcess, key: &str, name: Option<&str>) {
+    let value = name.map_or_else(
+        || "go".to_owned(),
+        |name| format!(r#"{{"version":2,"id":"id-{name}","name":"{name}","host":"h","port":null,"ttl":10000}}"#),
+    );
+    server.etcdctl(&["put", &format!("/elect/cron/{key}"), &value]);
+}
+
+impl EtcdCandidate {
+    async fn reserves(&mut self, successor: Option<&str>) -> ReserveResult {
+        let within = Duration::from_secs(3);
+        let reservation = successor.map(|successor| Reservation { successor: successor.to_owned(), within });
+        self.store.reserve(&self.candidacy, reservation).await.expect("an answer")
+    }
+}
+
+#[test]
+fn a_hand_over_deletes_the_keys_of_elect_before_the_successor_and_the_value_names_it_no_longer_than_needed() {
+    with_player(async |server, mut player| {
+        let keys = || server.etcdctl(&["get", "--prefix", "--keys-only", "/elect/cron/"]).replace('\n', " ");
+        let value = || server.etcdctl(&["get", "--prefix", "--limit", "1", "/elect/cron/", "--sort-by", "CREATE"]);
+        player.wins().await;
+        let early = player.reserves(Some("second")).await;
+        assert!(matches!(early, ReserveResult::Impossible(_)), "the win is not verified yet: {early:?}");
+        assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
+        assert_eq!(player.reserves(Some("second")).await, ReserveResult::NotSeen);
+        assert!(value().contains(r#""successor":"second""#), "a spare would join: {}", value());
+        put_candidate(server, "a1", Some("first"));
+        put_candidate(server, "a2", Some("second"));
+        assert_eq!(player.reserves(None).await, ReserveResult::Reserved);
+        assert!(!value().contains("successor"), "{}", value());
+        assert_eq!(player.reserves(Some("second")).await, ReserveResult::Reserved);
+        assert!(matches!(player.renews().await, RenewResult::Credited { .. }), "it leads on");
+        player.store.release(&player.candidacy).await.expect("released");
+        assert_eq!(keys(), "/elect/cron/a2");
+    });
+}
+
+#[test]
+fn a_successor_behind_another_program_or_a_hundred_candidates_is_refused_before_anything_is_stopped() {
+    with_player(async |server, mut player| {
+        player.wins().await;
+        assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
+        let refused = |result| match result {
+            ReserveResult::Impossible(why) => why,
+            other @ (ReserveResult::Reserved | ReserveResult::NotSeen) => panic!("{other:?}"),
+        };
+        put_candidate(server, "b1", None);
+        put_candidate(server, "b2", Some("second"));
+        let why = refused(player.reserves(Some("second")).await);
+        assert!(why.contains("another program") && why.contains("nothing was done"), "{why}");
+        server.etcdctl(&["del", "/elect/cron/b1"]);
+        for number in 0..100 {
+            put_candidate(server, &format!("c{number:x}"), Some("many"));
+        }
+        put_candidate(server, "d", Some("last"));
+        let why = refused(player.reserves(Some("last")).await);
+        assert!(why.contains("101 candidates") && why.contains("at most 100"), "{why}");
+        server.etcdctl(&["del", "/elect/cron/b2"]);
+        assert_eq!(player.reserves(Some("last")).await, ReserveResult::Reserved);
+        player.store.release(&player.candidacy).await.expect("released");
+        assert_eq!(server.etcdctl(&["get", "--prefix", "--keys-only", "/elect/cron/"]), "/elect/cron/d");
     });
 }
 

@@ -18,8 +18,8 @@ async fn client(site: &StoreUnderTest) -> (Client, String) {
 #[async_trait(?Send)]
 impl ConformanceSupport for EtcdSupport {
     /// A value that is not elect's is another program's candidate.
-    fn has_successors(&self) -> bool {
-        false
+    fn knows_waiters(&self) -> bool {
+        true
     }
 
     fn can_hold(&self, plant: Plant) -> bool {
