@@ -58,6 +58,8 @@ pub struct Config {
     pub listen: Option<ListenAddress>,
     /// The leader command; without any words there is none.
     pub command: Vec<OsString>,
+    /// A free or expired boundary is taken only after it has had no leader for so long.
+    pub takeover_delay: Duration,
     /// Where its control socket is; `None`: in a directory by uid.
     pub runtime_dir: Option<PathBuf>,
     /// The follower and the hooks.
@@ -128,6 +130,11 @@ pub enum ConfigError {
     /// Two answers to one question. Not left to clap, for which a variable of 0 is as good as a 1.
     #[error("--no-wait and --wait exclude each other (ELECT_NO_WAIT and ELECT_WAIT count as well): give one of them")]
     ConflictingWaits,
+    /// A spare where there is nothing to take over.
+    #[error(
+        "--takeover-delay with always: makes no sense, because every candidate leads at once: leave one of them out"
+    )]
+    DelayWithoutElection,
     /// As PID 1 the default directory is this container's own: every replica would lead.
     #[error(
         "as PID 1 the file store has to be named: its default directory is this container's own, so that every replica \
@@ -196,6 +203,9 @@ impl Config {
             ..policy(flags.no_wait, flags.wait, flags.on_lost)?
         };
         let store = StoreUrl::parse(&flags.store.url)?;
+        if !flags.takeover_delay.is_zero() && !store.has_election() {
+            return Err(ConfigError::DelayWithoutElection);
+        }
         if process_context.is_init && store.is_default_directory() {
             return Err(ConfigError::UnnamedFileStore);
         }
@@ -214,6 +224,7 @@ impl Config {
             conflict_exit_code: flags.conflict_exit_code,
             containment: flags.containment.into(),
             policy,
+            takeover_delay: flags.takeover_delay,
             #[cfg(feature = "listen")]
             listen: flags.listen,
             command: flags.command,

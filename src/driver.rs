@@ -159,6 +159,7 @@ impl Driver {
                 let _ = given.send(sent);
             }
             StoreEvent::Hint => self.handle(Event::Hint),
+            StoreEvent::Reserved { request_id, result } => self.on_reserved(request_id, result),
             StoreEvent::Ousted { term } => self.handle(Event::Ousted { term }),
         }
     }

@@ -1,4 +1,4 @@
-//! `elect assert`, `extend`, `resign`, `proclaim`: one request to a candidate on this host, over its control socket.
+//! `elect assert`, `extend`, `proclaim`, and `resign` without a successor: one request to a candidate on this host, over its control socket.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -54,11 +54,6 @@ pub fn extend(ExtendFlags { target, json }: &ExtendFlags) -> ExitCode {
     })
 }
 
-/// The command may take its stop time-out to end, and more.
-pub fn resign(target: &ControlTarget) -> ExitCode {
-    send(target, &ControlRequest::Resign, None, |_| String::new())
-}
-
 pub fn proclaim(flags: &ProclaimFlags) -> ExitCode {
     if flags.name.is_none() && flags.advertise.is_none() {
         return fail(Exit::Usage, "proclaim what? give --name, --advertise or both");
@@ -82,10 +77,10 @@ pub fn proclaim(flags: &ProclaimFlags) -> ExitCode {
 }
 
 /// A candidate that works answers within a lease; one that does not answer is no leader to rely on.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The answer of a leader after a renewal.
-struct ExtendedLease {
+pub struct ExtendedLease {
     boundary: String,
     term: Option<Term>,
     /// The rest of the lease; `None`: it has no end.
@@ -110,7 +105,7 @@ impl ExtendedLease {
     }
 }
 
-fn send(
+pub fn send(
     target: &ControlTarget,
     request: &ControlRequest,
     default_timeout: Option<Duration>,

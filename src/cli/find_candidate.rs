@@ -90,6 +90,16 @@ impl TimeLimit {
     pub fn new(whole: Duration) -> TimeLimit {
         TimeLimit { whole, deadline: clock::now() + whole }
     }
+
+    /// All of it.
+    pub fn whole(self) -> Duration {
+        self.whole
+    }
+
+    /// Whether nothing is left of it.
+    pub fn is_over(self) -> bool {
+        clock::now() >= self.deadline
+    }
 }
 
 /// A candidate's socket, and the users that may answer there.
@@ -238,7 +248,9 @@ pub fn find_socket(
         (0, None) => Err(none()),
         // Whether *this* one leads is no question about several.
         (1, _) => found.pop().map(|(socket, _)| socket).ok_or_else(none),
-        (_, _) if matches!(request, ControlRequest::Assert { .. }) => Err(ambiguous(&boundary, found)),
+        (_, _) if matches!(request, ControlRequest::Assert { .. } | ControlRequest::ResignTo(_)) => {
+            Err(ambiguous(&boundary, found))
+        }
         // A request that only a leader can fulfil is for the one that leads.
         (_, _) => {
             let leads = |(socket, _): &(CandidateSocket, String)| {

@@ -12,6 +12,7 @@ mod generated_files;
 mod help;
 mod plan;
 mod release_claim;
+mod resign;
 mod run;
 mod status;
 mod stdout;
@@ -69,7 +70,7 @@ enum Command {
     Extend(control_client::ExtendFlags),
     /// Have the leader on this host stop its command and stand behind the others
     #[command(after_long_help = CONTROL_COMMANDS)]
-    Resign(find_candidate::ControlTarget),
+    Resign(resign::ResignFlags),
     /// Change the name or address that the leader on this host is known by, in the same term
     #[command(after_long_help = CONTROL_COMMANDS)]
     Proclaim(control_client::ProclaimFlags),
@@ -221,7 +222,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Status(flags) }) => status::status(&flags),
         Ok(Cli { command: Command::Assert(target) }) => control_client::assert(&target),
         Ok(Cli { command: Command::Extend(flags) }) => control_client::extend(&flags),
-        Ok(Cli { command: Command::Resign(target) }) => control_client::resign(&target),
+        Ok(Cli { command: Command::Resign(flags) }) => resign::resign(&flags),
         Ok(Cli { command: Command::Proclaim(flags) }) => control_client::proclaim(&flags),
         Ok(Cli { command: Command::Watch(flags) }) => watch::watch(&flags),
         Ok(Cli { command: Command::Wait(flags) }) => wait::wait(&flags),

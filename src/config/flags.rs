@@ -146,6 +146,16 @@ pub struct RunFlags {
     )]
     pub restart_limit: RestartLimit,
 
+    /// Take over only after there was no leader for this long, as a spare
+    ///
+    /// It is meant for a spare site: the candidate leads only if no other one takes over in time. With -n it waits for
+    /// as long. elect resign --to names it as the successor without delay.
+    #[arg(
+        long, value_name = "DURATION", env = "ELECT_TAKEOVER_DELAY", default_value = "0s", value_parser = parse_duration,
+        help_heading = "Waiting", hide_short_help = true
+    )]
+    pub takeover_delay: Duration,
+
     /// Lead for at least this long
     ///
     /// The time counts from the command's start. It is meant for jobs that many hosts start at about the same time:

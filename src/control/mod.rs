@@ -29,7 +29,9 @@ use tracing::debug;
 use crate::setup;
 use elect_keeper::clock;
 
-pub use protocol::{CandidateStatus, ControlOutcome, ControlRequest, ControlResponse, REQUEST_BYTES_MAX};
+pub use protocol::{
+    CandidateStatus, ControlOutcome, ControlRequest, ControlResponse, ObservedLeader, REQUEST_BYTES_MAX,
+};
 pub use server::{ControlEvent, ControlServer};
 pub use socket_file::{NotTrusted, connect, remove_if_dead};
 pub use socket_path::{SocketDirectory, Trust, parse_socket_name};

@@ -1,8 +1,11 @@
 //! The protocol of the control socket: a line of JSON in each direction.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use elect_core::Term;
+use elect_core::takeover::Reservation;
 
 /// The limit of a request; a longer one is rejected.
 pub const REQUEST_BYTES_MAX: usize = 4096;
@@ -21,6 +24,8 @@ pub enum ControlRequest {
     },
     /// Give the boundary back, and stand behind the others.
     Resign,
+    /// The same, and leave the boundary to that candidate. An earlier elect does not understand it, and does nothing.
+    ResignTo(Reservation<String>),
     /// Changes the candidate's name and address. `None` leaves one as it is.
     Proclaim {
         /// For display.
@@ -86,6 +91,21 @@ pub struct CandidateStatus {
     /// The main process of that.
     #[serde(default)]
     pub pid: Option<i32>,
+    /// The leader, as far as this candidate knows; earlier releases do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<ObservedLeader>,
+}
+
+/// The leader as a candidate sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedLeader {
+    /// Its id.
+    pub id: String,
+    /// For display.
+    pub name: String,
+    /// Its term, where it is known.
+    #[serde(default)]
+    pub term: Option<Term>,
 }
 
 /// A request as it is written. Flat: what serde makes of enums with tags is more than the rest of the program's JSON.
@@ -102,6 +122,10 @@ struct RequestJson {
     name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     advertise: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    successor: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    within_ms: Option<u64>,
     /// The id of the candidate that is meant; any one if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     to: Option<String>,
@@ -128,13 +152,18 @@ impl ControlRequest {
     /// Parses a request, and the id of the candidate that is meant; `None` if it is malformed.
     pub fn from_line(line: &[u8]) -> Option<(ControlRequest, Option<String>)> {
         let end = line.iter().position(|&byte| byte == b'\n').filter(|&end| end <= REQUEST_BYTES_MAX)?;
-        let RequestJson { request, wish, term, name, advertise, to } = serde_json::from_slice(&line[..end]).ok()?;
+        let RequestJson { request, wish, term, name, advertise, successor, within_ms, to } =
+            serde_json::from_slice(&line[..end]).ok()?;
         let request = if request.is_empty() { wish } else { request };
         let request = match request.as_str() {
             "hello" => ControlRequest::Hello,
             "status" => ControlRequest::Status,
             "assert" => ControlRequest::Assert { term },
             "resign" => ControlRequest::Resign,
+            "resign-to" => {
+                let within = Duration::from_millis(within_ms?);
+                ControlRequest::ResignTo(Reservation { successor: successor?, within })
+            }
             "proclaim" => ControlRequest::Proclaim { name, advertise },
             _ => return None,
         };
@@ -152,6 +181,11 @@ impl ControlRequest {
             ControlRequest::Status => named("status"),
             ControlRequest::Assert { term } => RequestJson { term: *term, ..named("assert") },
             ControlRequest::Resign => named("resign"),
+            ControlRequest::ResignTo(Reservation { successor, within }) => RequestJson {
+                successor: Some(successor.clone()),
+                within_ms: Some(u64::try_from(within.as_millis()).unwrap_or(u64::MAX)),
+                ..named("resign-to")
+            },
             ControlRequest::Proclaim { name, advertise } => {
                 RequestJson { name: name.clone(), advertise: advertise.clone(), ..named("proclaim") }
             }
@@ -231,6 +265,9 @@ pub mod tests {
             Just(ControlRequest::Status),
             any::<Option<Term>>().prop_map(|term| ControlRequest::Assert { term }),
             Just(ControlRequest::Resign),
+            (proptest_support::text(), any::<u64>()).prop_map(|(successor, millis)| {
+                ControlRequest::ResignTo(Reservation { successor, within: Duration::from_millis(millis) })
+            }),
             (text(), text()).prop_map(|(name, advertise)| ControlRequest::Proclaim { name, advertise }),
         ]
     }
@@ -256,7 +293,17 @@ pub mod tests {
             (proptest_support::text(), any::<(Option<u16>, bool, bool, Option<i32>)>()).prop_map(
                 |(text, (port, is_leader, running, pid))| {
                     let (store, host, state) = (text.clone(), text.clone(), text);
-                    ControlOutcome::Status(CandidateStatus { store, host, port, state, is_leader, running, pid })
+                    let leader = pid.map(|_| ObservedLeader { id: store.clone(), name: host.clone(), term: None });
+                    ControlOutcome::Status(CandidateStatus {
+                        store,
+                        host,
+                        port,
+                        state,
+                        is_leader,
+                        running,
+                        pid,
+                        leader,
+                    })
                 }
             ),
             proptest_support::text().prop_map(|why| ControlOutcome::No { why }),

@@ -10,6 +10,7 @@ use super::{
     CandidateInfo, CandidateStatus, ControlOutcome, ControlRequest, ControlSocket, IncomingRequest, SocketDirectory,
 };
 use crate::host_port::HostPort;
+use elect_core::takeover::Reservation;
 use elect_core::{Event, RequestError, RequestId, Term, Time};
 use elect_keeper::clock;
 
@@ -24,6 +25,13 @@ pub enum ControlEvent {
     Election(Event),
     /// The candidate's state is asked for.
     Status(RequestId),
+    /// The store learns the successor first; then the leader resigns.
+    ResignTo {
+        /// The request.
+        request_id: RequestId,
+        /// The successor, and for how long the boundary is left to it.
+        reservation: Reservation<String>,
+    },
     /// The leader gets another name or address; `None` leaves it as it is. The renewal that takes it to the store
     /// answers.
     Rename {
@@ -86,6 +94,15 @@ impl ControlServer {
                 Some(ControlEvent::Election(Event::ConfirmLeadership { request_id, term }))
             }
             ControlRequest::Resign => Some(ControlEvent::Election(Event::Resign(request_id))),
+            ControlRequest::ResignTo(reservation) if !crate::config::is_valid_name(&reservation.successor) => {
+                self.reject(request_id);
+                None
+            }
+            ControlRequest::ResignTo(reservation) if leads => Some(ControlEvent::ResignTo { request_id, reservation }),
+            ControlRequest::ResignTo(_) => {
+                self.deny(request_id, RequestError::NotLeading);
+                None
+            }
             ControlRequest::Proclaim { name, advertise } => match new_identity(name, advertise.as_deref()) {
                 None => {
                     self.reject(request_id);
@@ -142,6 +159,11 @@ impl ControlServer {
                 "it has stopped, but the store did not confirm the release: the lease runs out by itself"
             }
         };
+        self.answer(request_id, ControlOutcome::no(why));
+    }
+
+    /// Answers no, for a reason that the store or the driver has found.
+    pub fn decline(&mut self, request_id: RequestId, why: impl Into<String>) {
         self.answer(request_id, ControlOutcome::no(why));
     }
 

@@ -3,9 +3,10 @@
 use tracing::info;
 
 use super::Driver;
-use crate::control::{CandidateStatus, ControlEvent, IncomingRequest};
+use crate::control::{CandidateStatus, ControlEvent, IncomingRequest, ObservedLeader};
 use crate::status::StatusSnapshot;
-use elect_core::{Event, Phase, Time};
+use elect_core::takeover::{RESERVATION_MAX, Reservation};
+use elect_core::{Event, Phase, RequestId, Time};
 use elect_keeper::clock;
 
 impl Driver {
@@ -18,6 +19,7 @@ impl Driver {
             Some(ControlEvent::Status(request_id)) => {
                 control.tell(request_id, candidate_status(&self.status.shared.snapshot.borrow(), clock::now()));
             }
+            Some(ControlEvent::ResignTo { request_id, reservation }) => self.reserve(request_id, reservation),
             Some(ControlEvent::Rename { request_id, name, advertise }) => {
                 let identity = self.command_env.rename(name, advertise);
                 self.status.rename(&identity);
@@ -25,6 +27,24 @@ impl Driver {
                 self.worker.rename(identity);
                 self.handle(Event::ConfirmLeadership { request_id, term: None });
             }
+        }
+    }
+
+    /// The store learns the successor before the command is stopped.
+    fn reserve(&mut self, request_id: RequestId, mut reservation: Reservation<String>) {
+        reservation.within = reservation.within.min(RESERVATION_MAX);
+        let is_own = self.status.shared.snapshot.borrow().is_called(&reservation.successor);
+        match &mut self.control {
+            Some(control) if is_own => control.decline(request_id, "it is the leader's own name: nothing was done"),
+            Some(_) | None => self.worker.reserve(request_id, reservation),
+        }
+    }
+
+    pub(super) fn on_reserved(&mut self, request_id: RequestId, result: Result<(), String>) {
+        match (result, &mut self.control) {
+            (Ok(()), _) => self.handle(Event::Resign(request_id)),
+            (Err(why), Some(control)) => control.decline(request_id, why),
+            (Err(_), None) => {}
         }
     }
 }
@@ -39,5 +59,10 @@ fn candidate_status(snapshot: &StatusSnapshot, now: Time) -> CandidateStatus {
         is_leader: own.is_leader,
         running: own.running,
         pid: own.pid,
+        leader: snapshot.observation(now).leader.map(|leader| ObservedLeader {
+            id: leader.id,
+            name: leader.name,
+            term: leader.term,
+        }),
     }
 }

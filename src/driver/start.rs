@@ -45,7 +45,8 @@ impl Driver {
         let signals = Signals::listen(has_terminal).context("signals cannot be handled")?;
         let alarm = Alarm::new().context("no timer")?;
         let (hints, events) = worker::channel();
-        let store = url.open(access, hints.clone())?;
+        let mut store = url.open(access, hints.clone())?;
+        store.set_takeover_delay(config.takeover_delay);
         let timing = if store.grants_leases() { config.timing } else { config.timing.without_lease() };
         info!(
             json.store = %url,

@@ -234,6 +234,12 @@ impl StatusSnapshot {
         self.term.or_else(|| self.observation.leader.as_ref().and_then(|leader| leader.term))
     }
 
+    /// Whether this is the candidate's id or name.
+    #[must_use]
+    pub fn is_called(&self, id_or_name: &str) -> bool {
+        self.identity.id == id_or_name || self.identity.name == id_or_name
+    }
+
     /// The leader's id and term, as last seen.
     #[must_use]
     pub fn leader(&self) -> Option<(&str, Option<Term>)> {

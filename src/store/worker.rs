@@ -11,10 +11,16 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, Store, StoreError};
+use super::{
+    CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, ReserveResult, Store, StoreError,
+};
 use crate::duration::about;
-use elect_core::{Answer, Attempt, Campaigned, Renewed, Term};
-use elect_keeper::Claim;
+use elect_core::takeover::Reservation;
+use elect_core::{Answer, Attempt, Campaigned, Renewed, RequestId, Term, Time};
+use elect_keeper::{Claim, clock};
+
+/// How often a store is asked whether a successor is there by now.
+const SUCCESSOR_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A request of the election to the store.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +54,13 @@ pub enum StoreEvent {
     },
     /// Worth asking again.
     Hint,
+    /// The next release leaves the boundary to a successor, or cannot, for a reason.
+    Reserved {
+        /// The request of the control socket.
+        request_id: RequestId,
+        /// Whether the leader is to resign now.
+        result: Result<(), String>,
+    },
     /// The record that made us leader is gone.
     Ousted {
         /// Of this term.
@@ -82,6 +95,15 @@ enum Task {
     Ask(Attempt, StoreRequest),
     /// The identity from the next request on.
     Rename(Identity),
+    Reserve(ReserveTask),
+}
+
+/// The boundary is to be left to a successor, which has to be there by then, where the store can know that.
+#[derive(Debug)]
+struct ReserveTask {
+    request_id: RequestId,
+    reservation: Reservation<String>,
+    until: Time,
 }
 
 /// The channel that events come through, and the hints that a store sends by it.
@@ -130,8 +152,16 @@ impl Worker {
     pub fn start(store: Box<dyn Store>, candidacy: Candidacy, limit: Duration, events: Notifier) -> Worker {
         let (tasks, receiver) = mpsc::unbounded_channel();
         // Watched by its end of the channel: the driver takes a closed one for an event.
-        tokio::task::spawn_local(run_worker(store, candidacy, limit, receiver, events));
+        let later = tasks.downgrade();
+        tokio::task::spawn_local(run_worker(store, candidacy, limit, receiver, later, events));
         Worker { tasks }
+    }
+
+    /// Has the next release leave the boundary to a successor. Answered by [`StoreEvent::Reserved`], after the time of the
+    /// reservation at the latest and the limit of a request.
+    pub fn reserve(&self, request_id: RequestId, reservation: Reservation<String>) {
+        let until = clock::now() + reservation.within;
+        let _ = self.tasks.send(Task::Reserve(ReserveTask { request_id, reservation, until }));
     }
 
     /// Asks; the answer comes as an event. Returns whether the worker still runs.
@@ -151,6 +181,7 @@ async fn run_worker(
     mut candidacy: Candidacy,
     limit: Duration,
     mut tasks: mpsc::UnboundedReceiver<Task>,
+    later: mpsc::WeakUnboundedSender<Task>,
     Notifier { events, .. }: Notifier,
 ) {
     // Whether the store has ever answered. A refusal is a reason to end only before that (S6).
@@ -160,6 +191,14 @@ async fn run_worker(
             Task::Ask(attempt, question) => (attempt, question),
             Task::Rename(identity) => {
                 candidacy.identity = identity;
+                continue;
+            }
+            Task::Reserve(task) => {
+                if let Some(event) = reserve(store.as_mut(), &candidacy, limit, task, &later).await
+                    && events.send(event).is_err()
+                {
+                    return;
+                }
                 continue;
             }
         };
@@ -185,6 +224,42 @@ async fn run_worker(
             return;
         }
     }
+}
+
+/// One attempt to reserve the boundary. `None`: the successor is not there yet, and the store is asked again.
+async fn reserve(
+    store: &mut dyn Store,
+    candidacy: &Candidacy,
+    limit: Duration,
+    task: ReserveTask,
+    later: &mpsc::WeakUnboundedSender<Task>,
+) -> Option<StoreEvent> {
+    let request_id = task.request_id;
+    let outcome = timeout(limit, store.reserve(candidacy, Some(task.reservation.clone()))).await;
+    let why = match outcome {
+        Ok(Ok(ReserveResult::Reserved)) => return Some(StoreEvent::Reserved { request_id, result: Ok(()) }),
+        Ok(Ok(ReserveResult::Impossible(why))) => why,
+        Ok(Ok(ReserveResult::NotSeen)) if clock::now() < task.until => {
+            let later = later.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(SUCCESSOR_POLL_INTERVAL).await;
+                if let Some(tasks) = later.upgrade() {
+                    let _ = tasks.send(Task::Reserve(task));
+                }
+            });
+            return None;
+        }
+        Ok(Ok(ReserveResult::NotSeen)) => format!(
+            "no candidate {:?} has come within {}: nothing was done",
+            task.reservation.successor,
+            about(task.reservation.within)
+        ),
+        Ok(Err(error)) => format!("the store cannot be told of a successor: {error}"),
+        Err(_) => "the store cannot be told of a successor: it did not answer in time".to_owned(),
+    };
+    // An answer that does not come leaves a name in the record that the release does not act on.
+    let _ = timeout(limit, store.reserve(candidacy, None)).await;
+    Some(StoreEvent::Reserved { request_id, result: Err(why) })
 }
 
 async fn execute(
@@ -384,7 +459,7 @@ mod tests {
                 match events.recv().await.expect("the worker lives") {
                     StoreEvent::Claim { given, .. } => given.send(true).expect("the worker waits"),
                     StoreEvent::Answer { attempt, answer, .. } => answers.push((attempt, answer)),
-                    StoreEvent::Hint | StoreEvent::Ousted { .. } => {}
+                    StoreEvent::Hint | StoreEvent::Reserved { .. } | StoreEvent::Ousted { .. } => {}
                 }
             }
             let expected = [
@@ -422,7 +497,7 @@ mod tests {
                     match events.recv().await.expect("the worker lives") {
                         StoreEvent::Claim { given, .. } => given.send(true).expect("the worker waits"),
                         StoreEvent::Answer { answer, .. } => answers.push(answer),
-                        StoreEvent::Hint | StoreEvent::Ousted { .. } => {}
+                        StoreEvent::Hint | StoreEvent::Reserved { .. } | StoreEvent::Ousted { .. } => {}
                     }
                 }
                 answers

@@ -168,7 +168,7 @@ pub struct Takeover<N> {
     me: N,
     ttl: Duration,
     /// A record is taken only after it could have been taken for so long.
-    takeover_delay: Duration,
+    delay_by: Duration,
     durability: Durability,
     /// The present view, and since when it has not changed.
     seen: Option<(StoreState<N>, Time)>,
@@ -242,7 +242,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
         Takeover {
             me,
             ttl,
-            takeover_delay: Duration::ZERO,
+            delay_by: Duration::ZERO,
             durability,
             seen: None,
             restarts: 0,
@@ -265,14 +265,14 @@ impl<N: Clone + PartialEq> Takeover<N> {
 
     /// From now on a record is taken only after it could have been taken for so long, as by a spare.
     pub fn set_takeover_delay(&mut self, takeover_delay: Duration) {
-        self.takeover_delay = takeover_delay;
+        self.delay_by = takeover_delay;
     }
 
     /// The same takeover of a spare.
     #[cfg(test)]
     #[must_use]
     pub fn delayed_by(self, takeover_delay: Duration) -> Takeover<N> {
-        Takeover { takeover_delay, ..self }
+        Takeover { delay_by: takeover_delay, ..self }
     }
 
     /// The same takeover with a rule broken.
@@ -429,7 +429,7 @@ impl<N: Clone + PartialEq> Takeover<N> {
     }
 
     fn delay(&self) -> Duration {
-        if self.mutated(RuleMutation::DelayIgnored) { Duration::ZERO } else { self.takeover_delay }
+        if self.mutated(RuleMutation::DelayIgnored) { Duration::ZERO } else { self.delay_by }
     }
 
     /// Waits until the record could be taken, and then for a delay in which it is certain that no leader is alive.
