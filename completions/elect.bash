@@ -353,7 +353,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__plan)
-            opts="-b -s -n -E -q -v -h --json --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --quiet --verbose --log-format --runtime-dir --help"
+            opts="-b -s -n -E -q -v -h --json --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --takeover-delay --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --quiet --verbose --log-format --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -448,6 +448,10 @@ _elect() {
                     return 0
                     ;;
                 --restart-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --takeover-delay)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -581,7 +585,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__resign)
-            opts="-b -h --boundary --id --timeout --runtime-dir --help"
+            opts="-b -h --boundary --id --timeout --runtime-dir --to --within --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -607,6 +611,14 @@ _elect() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --within)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -615,7 +627,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__run)
-            opts="-b -s -n -E -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --quiet --verbose --log-format --runtime-dir --help"
+            opts="-b -s -n -E -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --takeover-delay --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --quiet --verbose --log-format --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -710,6 +722,10 @@ _elect() {
                     return 0
                     ;;
                 --restart-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --takeover-delay)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

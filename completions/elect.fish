@@ -66,6 +66,8 @@ complete -c elect -n "__fish_elect_using_subcommand resign" -s b -l boundary -d 
 complete -c elect -n "__fish_elect_using_subcommand resign" -l id -d 'The candidate, where several on this host campaign for it' -r
 complete -c elect -n "__fish_elect_using_subcommand resign" -l timeout -d 'How long to wait for the answer' -r
 complete -c elect -n "__fish_elect_using_subcommand resign" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
+complete -c elect -n "__fish_elect_using_subcommand resign" -l to -d 'Leave the boundary to this candidate, named by its name or id' -r
+complete -c elect -n "__fish_elect_using_subcommand resign" -l within -d 'How long the others leave the boundary to it, at most 1m' -r
 complete -c elect -n "__fish_elect_using_subcommand resign" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l name -d 'The name shown to people' -r
 complete -c elect -n "__fish_elect_using_subcommand proclaim" -l advertise -d 'The address that followers are given' -r
@@ -123,6 +125,7 @@ on-failure\t'A status other than 0, or a signal'
 always\t'Each'"
 complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-delay -d 'The delay before a restart: doubled each time, up to 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l restart-limit -d 'How many restarts, within how long, before another candidate gets its turn' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l takeover-delay -d 'Take over only after there was no leader for this long, as a spare' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l min-hold -d 'Lead for at least this long' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s n -l no-wait -d 'Do not wait: exit with 75 if another candidate leads' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l wait -d 'Wait at most this long [default: no limit]' -r
@@ -173,6 +176,7 @@ on-failure\t'A status other than 0, or a signal'
 always\t'Each'"
 complete -c elect -n "__fish_elect_using_subcommand run" -l restart-delay -d 'The delay before a restart: doubled each time, up to 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l restart-limit -d 'How many restarts, within how long, before another candidate gets its turn' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l takeover-delay -d 'Take over only after there was no leader for this long, as a spare' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l min-hold -d 'Lead for at least this long' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -s n -l no-wait -d 'Do not wait: exit with 75 if another candidate leads' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l wait -d 'Wait at most this long [default: no limit]' -r

@@ -64,6 +64,7 @@ mod status;
 mod status_forms;
 mod status_watch_wait;
 mod styles;
+mod successors;
 mod supervising;
 mod systemd;
 mod systemd_notify;

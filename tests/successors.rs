@@ -1,0 +1,221 @@
+//! Named successors (`resign --to`) and spares (`--takeover-delay`). Each test holds for every store.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::harness::store_fixtures::{StoreFixture, for_each_store};
+use crate::harness::wait::{now, since};
+use crate::harness::{CandidateProcess, ElectCmd, Ended, Witness, eventually, is_long};
+
+/// Short, because a successor that dies may cost it; longer than a busy machine takes for a renewal.
+const TTL: &str = "5s";
+
+/// Sockets are found by the boundary's name alone, and all tests are the same user.
+fn boundary() -> &'static str {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    let number = LAST.fetch_add(1, Ordering::Relaxed);
+    format!("successors/{}-{number}", std::process::id()).leak()
+}
+
+fn candidate(fixture: &StoreFixture, boundary: &'static str, name: &str) -> ElectCmd {
+    let candidate = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", TTL).flag("--name", name);
+    candidate.boundary(boundary).witness(&Witness::new())
+}
+
+fn waiting(fixture: &StoreFixture, boundary: &'static str, name: &str) -> CandidateProcess {
+    let waiting = candidate(fixture, boundary, name).start();
+    waiting.wait_until_waiting();
+    waiting
+}
+
+fn leader(fixture: &StoreFixture, boundary: &'static str, name: &str) -> CandidateProcess {
+    let leader = candidate(fixture, boundary, name).start();
+    leads(fixture, boundary, name);
+    leader
+}
+
+fn status(fixture: &StoreFixture, boundary: &str) -> Value {
+    let ended = fixture.query("status", &[boundary, "--json"]).run();
+    serde_json::from_str(ended.stdout.trim()).unwrap_or_else(|_| panic!("an object: {ended:?}"))
+}
+
+fn seen_leader(fixture: &StoreFixture, boundary: &str) -> Value {
+    status(fixture, boundary)["leader"].clone()
+}
+
+/// Returns the id of that candidate once it leads.
+#[track_caller]
+fn leads(fixture: &StoreFixture, boundary: &str, name: &str) -> String {
+    eventually(&format!("{name} leads on {}", fixture.name()), || {
+        let leader = seen_leader(fixture, boundary);
+        (leader["name"] == name).then(|| leader["id"].as_str().expect("an id").to_owned())
+    })
+}
+
+fn resign(fixture: &StoreFixture, boundary: &str, words: &[&str]) -> ElectCmd {
+    let words = [&["--boundary", boundary], words].concat();
+    ElectCmd::new(&fixture.sandbox).store(None).query("resign", &words)
+}
+
+#[track_caller]
+fn says_yes(ended: &Ended) {
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+}
+
+#[test]
+fn the_named_successor_leads_next_among_eight_candidates() {
+    let names: Vec<String> = (1..=8).map(|number| format!("web-{number}")).collect();
+    for_each_store(|fixture| {
+        let boundary = boundary();
+        let mut all = vec![leader(&fixture, boundary, &names[0])];
+        all.extend(names[1..].iter().map(|name| waiting(&fixture, boundary, name)));
+        let rounds = if is_long() { 100 } else { 6 };
+        let mut at = 0;
+        let mut longest = Duration::ZERO;
+        for round in 0..rounds {
+            let id = leads(&fixture, boundary, &names[at]);
+            at = (at + 1 + (round * 5) % 7) % names.len();
+            let started = now();
+            says_yes(&resign(&fixture, boundary, &["--id", &id, "--to", &names[at], "--within", "30s"]).run());
+            longest = longest.max(since(started));
+            leads(&fixture, boundary, &names[at]);
+            fixture.sandbox.starts(round + 2);
+        }
+        println!("{}: {rounds} of {rounds} hand-overs to the successor, {longest:?} at most", fixture.name());
+        for each in all {
+            each.terminate();
+        }
+        fixture.sandbox.history().is_safe();
+    });
+}
+
+#[test]
+fn a_successor_that_is_not_there_costs_the_time_of_the_reservation_or_nothing() {
+    for_each_store(|fixture| {
+        let boundary = boundary();
+        let one = leader(&fixture, boundary, "web-1");
+        let id = leads(&fixture, boundary, "web-1");
+        let other = waiting(&fixture, boundary, "web-2");
+        let (starts, started) = (fixture.sandbox.starts(1).starts.len(), now());
+        let words = ["--id", &id, "--to", "web-9", "--within", "1s"];
+        let ended = resign(&fixture, boundary, &words).run();
+        assert!(since(started) >= Duration::from_secs(1), "{ended:?}");
+        if status(&fixture, boundary)["candidates"].is_array() {
+            // The leader sees who waits.
+            ended.fails_with(3, &["no candidate \"web-9\"", "nothing was done"]);
+            assert_eq!(leads(&fixture, boundary, "web-1"), id);
+            assert_eq!(fixture.sandbox.history().starts.len(), starts, "the command was stopped");
+        } else {
+            ended.fails_with(3, &["web-2 leads", "web-9"]);
+        }
+        one.terminate();
+        other.terminate();
+        fixture.sandbox.history().is_safe();
+    });
+}
+
+#[test]
+fn a_request_that_makes_no_sense_stops_nothing_and_one_that_was_fulfilled_is_fulfilled_again() {
+    for_each_store(|fixture| {
+        let boundary = boundary();
+        let one = leader(&fixture, boundary, "web-1");
+        let id = leads(&fixture, boundary, "web-1");
+        for own in ["web-1", &id] {
+            resign(&fixture, boundary, &["--to", own]).run().fails_with(3, &["own name"]);
+        }
+        resign(&fixture, boundary, &["--within", "3s"]).run().fails_with(2, &["--to"]);
+        resign(&fixture, boundary, &["--to", "web-2", "--within", "2m"]).run().fails_with(2, &["1m"]);
+        resign(&fixture, boundary, &["--to", ""]).run().fails_with(2, &["--to"]);
+        let other = waiting(&fixture, boundary, "web-2");
+        resign(&fixture, boundary, &["--to", "web-2"]).run().fails_with(2, &["several candidates", "--id"]);
+        assert_eq!(leads(&fixture, boundary, "web-1"), id);
+        assert_eq!(fixture.sandbox.history().starts.len(), 1);
+        let words = ["--id", &id, "--to", "web-2", "--within", "30s"];
+        says_yes(&resign(&fixture, boundary, &words).run());
+        says_yes(&resign(&fixture, boundary, &words).run());
+        assert_eq!(fixture.sandbox.starts(2).starts.len(), 2);
+        one.terminate();
+        other.terminate();
+    });
+}
+
+#[test]
+fn a_successor_that_dies_during_the_hand_over_keeps_the_others_out_for_a_while() {
+    for_each_store(|fixture| {
+        let boundary = boundary();
+        let one = leader(&fixture, boundary, "web-1");
+        let id = leads(&fixture, boundary, "web-1");
+        let mut successor = waiting(&fixture, boundary, "web-2");
+        let third = waiting(&fixture, boundary, "web-3");
+        successor.signal(Signal::SIGSTOP);
+        let words = ["--id", &id, "--to", "web-2", "--within", "3s", "--timeout", "60s"];
+        let asked = resign(&fixture, boundary, &words).start();
+        one.wait_for_log("released");
+        successor.kill_with_keeper();
+        successor.wait();
+        let mut asked = asked;
+        asked.ends_with(3);
+        let name = seen_leader(&fixture, boundary)["name"].as_str().unwrap_or_default().to_owned();
+        assert!(["web-1", "web-3"].contains(&name.as_str()), "{name} leads");
+        assert!(asked.log().contains(&format!("{name} leads")), "{}", asked.log());
+        one.terminate();
+        third.terminate();
+        fixture.sandbox.history().is_safe();
+    });
+}
+
+#[test]
+fn a_spare_leads_only_if_no_other_candidate_takes_over_in_time_and_hands_back_by_name() {
+    for_each_store(|fixture| {
+        let boundary = boundary();
+        let delay = Duration::from_secs(2);
+        let one = leader(&fixture, boundary, "web-1");
+        let spare = candidate(&fixture, boundary, "spare").flag("--takeover-delay", "2s").start();
+        spare.wait_until_waiting();
+        let rounds = if is_long() { 20 } else { 2 };
+        let mut leader = one;
+        for round in 0..rounds {
+            let name = format!("web-{}", round + 2);
+            let next = waiting(&fixture, boundary, &name);
+            leader.terminate();
+            leads(&fixture, boundary, &name);
+            leader = next;
+        }
+        assert!(!spare.log().contains("elected"), "{}", spare.log());
+        let stopped = now();
+        leader.terminate();
+        let id = leads(&fixture, boundary, "spare");
+        assert!(since(stopped) >= delay, "after {:?}", since(stopped));
+        let back = waiting(&fixture, boundary, "web-1");
+        says_yes(&resign(&fixture, boundary, &["--id", &id, "--to", "web-1", "--within", "30s"]).run());
+        let id = leads(&fixture, boundary, "web-1");
+        // The other way the delay does not count either.
+        says_yes(&resign(&fixture, boundary, &["--id", &id, "--to", "spare", "--within", "30s"]).run());
+        leads(&fixture, boundary, "spare");
+        back.terminate();
+        spare.terminate();
+        fixture.sandbox.history().is_safe();
+    });
+}
+
+#[test]
+fn without_an_election_there_is_no_successor_and_no_spare() {
+    let fixture_free = |words: &[&str]| {
+        let sandbox = crate::harness::Sandbox::new();
+        let elect = ElectCmd::new(&sandbox).store("always:".to_owned());
+        words.chunks(2).fold(elect, |elect, flag| elect.flag(flag[0], flag[1])).command(["true"]).run()
+    };
+    fixture_free(&["--takeover-delay", "3s"]).fails_with(2, &["--takeover-delay", "always:"]);
+    assert_eq!(fixture_free(&["--takeover-delay", "0s"]).status.code(), Some(0));
+    let sandbox = crate::harness::Sandbox::new();
+    let boundary = boundary();
+    let elect = ElectCmd::new(&sandbox).store("always:".to_owned()).boundary(boundary);
+    let leader = elect.witness(&Witness::new()).start();
+    sandbox.starts(1);
+    let words = ["--boundary", boundary, "--to", "web-2"];
+    ElectCmd::new(&sandbox).store(None).query("resign", &words).run().fails_with(2, &["--to", "always:"]);
+    leader.terminate();
+}
