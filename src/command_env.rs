@@ -13,7 +13,7 @@ use crate::text;
 use elect_core::limits::{self, TEXT_BYTES_MAX};
 use elect_core::{BackgroundHook, Program, Term};
 
-pub use reason::{RESIGNED, STOPPED, of_notice};
+pub use reason::{DRAINED, RESIGNED, STOPPED, of_notice};
 
 /// Names and values.
 pub type Variables = Vec<(OsString, OsString)>;
@@ -106,6 +106,15 @@ impl CommandEnv {
         }
     }
 
+    /// The variables of a health check. A check belongs to the candidate, whether or not it follows another one.
+    #[must_use]
+    pub fn check_env(&self, known: &KnownLeader) -> Variables {
+        match *known {
+            KnownLeader::Ourselves(term) => self.leader_env(term),
+            KnownLeader::Nobody | KnownLeader::Another(_) => self.other_env("candidate", known),
+        }
+    }
+
     /// To the programs of a leader the leader is the candidate itself.
     fn leader_env(&self, term: Term) -> Variables {
         let me = &self.me;
@@ -115,9 +124,13 @@ impl CommandEnv {
         as_os_strings(variables)
     }
 
-    /// A detail of the leader that is not known has no variable.
     fn follower_env(&self, known: &KnownLeader) -> Variables {
-        let mut variables = self.own("follower");
+        self.other_env("follower", known)
+    }
+
+    /// A detail of the leader that is not known has no variable.
+    fn other_env(&self, role: &str, known: &KnownLeader) -> Variables {
+        let mut variables = self.own(role);
         if let KnownLeader::Another(RemoteLeader { id, name, host, port, .. }) = known {
             variables.extend(leader(id, name, host.as_deref(), *port));
         }
@@ -229,7 +242,12 @@ mod tests {
         let error = ["ELECT_ERROR=down\\u{0}\\u{1b}[2J", "ELECT_REASON=store-error"];
         let expected = [&own[..], &leader[..], &error[..]].concat();
         assert_eq!(as_text(&command_env.background_hook_env(BackgroundHook::OnError, tracker.known())), expected);
+        let check = as_text(&command_env.check_env(tracker.known()));
+        assert_eq!(check[1], "ELECT_ROLE=candidate", "a check belongs to the candidate, whoever leads");
+        assert_eq!(check[4..], leader, "{check:?}");
         tracker.elected(5);
+        let leads = as_text(&command_env.variables(Program::Command { term: 5 }, tracker.known()));
+        assert_eq!(as_text(&command_env.check_env(tracker.known())), leads);
         let mut beside = as_text(&command_env.background_hook_env(BackgroundHook::OnChange, tracker.known()));
         assert_eq!(beside.pop().as_deref(), Some("ELECT_REASON=elected"));
         assert_eq!(beside, as_text(&command_env.variables(Program::Command { term: 5 }, &KnownLeader::Nobody)));

@@ -1,6 +1,7 @@
 //! The configuration: flags, checked for consistency. No I/O.
 
 mod flags;
+mod health_flags;
 mod runtime_dir_flag;
 
 use std::ffi::OsString;
@@ -94,6 +95,9 @@ pub enum ConfigError {
         /// The flag at fault.
         flag: &'static str,
     },
+    /// A boundary on which nothing runs.
+    #[error("boundary {0} is for elect check, which takes it and gives it back: choose another name")]
+    OfCheck(Boundary),
     /// Nothing to run.
     #[error(
         "no command: say what to run while leading, as in: elect run --boundary {0} -- ./job.sh; only with --follower or a hook \
@@ -106,6 +110,20 @@ pub enum ConfigError {
     /// A hook that has no time at all can only fail.
     #[error("--hook-timeout must be longer than 0s")]
     ZeroHookTimeout,
+    /// Nor can such a check succeed.
+    #[error("--health-timeout must be longer than 0s")]
+    ZeroHealthTimeout,
+    /// The next check would be due while one runs.
+    #[error(
+        "--health-timeout ({}) is longer than --health-interval ({}): shorten the one, or lengthen the other",
+        humantime::format_duration(*.timeout), humantime::format_duration(*.interval)
+    )]
+    HealthTimeout {
+        /// The time-out.
+        timeout: Duration,
+        /// The interval.
+        interval: Duration,
+    },
     /// Not a store.
     #[error(transparent)]
     Store(#[from] StoreUrlError),
@@ -165,6 +183,9 @@ impl Config {
         let is_inside = !process_context.inside.is_empty();
         let none = if is_inside { ConfigError::NoBoundaryInside } else { ConfigError::NoBoundary };
         let boundary: Boundary = flags.boundary.as_deref().ok_or(none)?.parse()?;
+        if boundary.is_of_check() {
+            return Err(ConfigError::OfCheck(boundary));
+        }
         // By name alone: whether two stores are one cannot be told from their URLs.
         if process_context.inside.iter().any(|outer| outer == boundary.as_str()) {
             return Err(ConfigError::Inside(boundary));
@@ -172,6 +193,29 @@ impl Config {
         if flags.command.is_empty() && !runs_anything_else(&flags) {
             return Err(ConfigError::NoCommand(boundary));
         }
+        Config::for_boundary(boundary, flags, process_context)
+    }
+
+    /// The same for `elect check`, which runs nothing and needs neither a boundary nor a command. Without a boundary it is that of
+    /// the check.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], as for a candidate.
+    pub fn for_check(flags: RunFlags, process_context: &ProcessContext) -> Result<Config, ConfigError> {
+        let boundary = match flags.boundary.as_deref().map(str::parse::<Boundary>).transpose()? {
+            Some(boundary) if boundary.is_of_check() => return Err(ConfigError::OfCheck(boundary)),
+            Some(boundary) => boundary,
+            None => Boundary::of_check(),
+        };
+        Config::for_boundary(boundary, flags, process_context)
+    }
+
+    fn for_boundary(
+        boundary: Boundary,
+        flags: RunFlags,
+        process_context: &ProcessContext,
+    ) -> Result<Config, ConfigError> {
         let (follower, hooks) = (follower(&flags.following)?, hooks(&flags.hooks)?);
         check_names(&flags)?;
         let inside = process_context.inside.iter().map(|outer| outer.len() + "\n".len()).sum();
@@ -200,6 +244,8 @@ impl Config {
             },
             follower,
             hooks,
+            health: flags.health.health()?,
+            drained: flags.health.drained,
             ..policy(flags.no_wait, flags.wait, flags.on_lost)?
         };
         let store = StoreUrl::parse(&flags.store.url)?;
@@ -236,6 +282,7 @@ impl Config {
                 on_change: flags.hooks.on_change.map(OsString::from),
                 on_error: flags.hooks.on_error.map(OsString::from),
                 hook_timeout: flags.hooks.hook_timeout,
+                health: flags.health.script(),
             },
             inside: process_context.inside.clone(),
         })

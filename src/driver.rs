@@ -195,9 +195,9 @@ impl Driver {
             self.command_env.set_error(&warning);
             self.handle(Event::HookDue(BackgroundHook::OnError));
         }
-        // Only a campaigning candidate tracks other leaders: in any other phase the observation is stale.
+        // Only a candidate that may follow tracks other leaders: in any other phase the observation is stale.
         if let StoreNote::Observation(observation) = note
-            && self.candidate.phase() == Phase::Campaigning
+            && self.candidate.phase().may_follow()
         {
             for event in self.leader_tracker.observe(observation) {
                 self.handle(event);
@@ -215,6 +215,8 @@ impl Driver {
                 self.command_env.set_reason(command_env::STOPPED);
             } else if matches!(event, Event::Resign(_)) {
                 self.command_env.set_reason(command_env::RESIGNED);
+            } else if matches!(event, Event::Drain(_)) {
+                self.command_env.set_reason(command_env::DRAINED);
             }
         }
         self.pending_events.push_back(event);
@@ -233,6 +235,7 @@ impl Driver {
             Action::Campaign(attempt) => self.ask(attempt, StoreRequest::Campaign),
             Action::Renew(attempt) => self.ask(attempt, StoreRequest::Renew),
             Action::Release(attempt) => self.ask(attempt, StoreRequest::Release),
+            Action::Observe(attempt) => self.ask(attempt, StoreRequest::Observe),
             Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
             Action::Start { program, run } => {
                 if let Program::Command { .. } = program {
@@ -248,6 +251,10 @@ impl Driver {
                 self.event_log.hook_starts(None, Hook::BackgroundHook(background_hook));
                 let identity = self.command_env.background_hook_env(background_hook, self.leader_tracker.known());
                 self.send(ToKeeper::BackgroundHook { background_hook, context: hook_context, identity });
+            }
+            Action::StartCheck { check } => {
+                let identity = self.command_env.check_env(self.leader_tracker.known());
+                self.send(ToKeeper::StartCheck { check, identity });
             }
             Action::Stop { kill_at } => self.send(ToKeeper::Stop { kill_at }),
             Action::Kill => {
@@ -268,6 +275,11 @@ impl Driver {
             Action::Grant { request_id, term, until } => {
                 if let Some(control) = &mut self.control {
                     control.grant(request_id, term, until);
+                }
+            }
+            Action::Drained { request_id, released } => {
+                if let Some(control) = &mut self.control {
+                    control.drained(request_id, released);
                 }
             }
             Action::Deny { request_id, why } => {

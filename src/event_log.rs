@@ -1,5 +1,6 @@
 //! The election as log lines: each transition once, store errors at a limited rate.
 
+mod eligibility;
 mod hooks;
 mod stops;
 
@@ -247,6 +248,11 @@ impl EventLog {
                 error!("the follower is killed, and still not gone: no candidacy until it is");
             }
             Notice::CampaignsAgain => info!("standing again"),
+            Notice::Drained
+            | Notice::Undrained
+            | Notice::Healthy
+            | Notice::Unhealthy { .. }
+            | Notice::LongUnhealthy { .. } => eligibility::changed(notice),
             Notice::Unconfirmed { term } => {
                 error!(term, "killed, and still not gone: nothing is released and nothing else starts until it is");
             }

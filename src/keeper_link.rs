@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tracing::error;
 
 use crate::async_fd;
-use elect_core::{BackgroundHookEnd, FromKeeper};
+use elect_core::{BackgroundHookEnd, CheckEnd, FromKeeper};
 use elect_keeper::{Claim, Keeper, Outbox, Received, ToKeeper};
 
 /// The time within which a dismissed keeper must exit before it is killed.
@@ -172,7 +172,7 @@ impl<K: KeeperProcess> KeeperLink<K> {
     }
 
     /// Sends as much of the outbox as there is room for. Returns the answers to messages that can never be sent: a hook
-    /// beside the command fails. Without any other message the keeper is of no use, and is killed (K4).
+    /// beside the command fails, and so does a health check. Without any other message the keeper is of no use, and is killed (K4).
     #[must_use]
     pub fn flush(&mut self) -> Vec<FromKeeper> {
         let keeper = self.keeper.get_ref();
@@ -180,6 +180,8 @@ impl<K: KeeperProcess> KeeperLink<K> {
         for message in self.outbox.flush(|message| keeper.send(message)) {
             if let ToKeeper::BackgroundHook { .. } = message {
                 answers.push(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(libc::E2BIG)));
+            } else if let ToKeeper::StartCheck { check, .. } = message {
+                answers.push(FromKeeper::CheckEnded { check, end: CheckEnd::Failed(libc::E2BIG) });
             } else {
                 error!("the keeper cannot be told what to do, and is killed");
                 keeper.kill();

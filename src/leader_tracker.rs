@@ -90,6 +90,7 @@ impl LeaderTracker {
                 Phase::Campaigning
                 | Phase::Verifying
                 | Phase::Releasing
+                | Phase::Ineligible
                 | Phase::CoolingDown
                 | Phase::StoppingFollower
                 | Phase::Ended,

@@ -33,6 +33,17 @@ const UNRELIABLE_FILE_SYSTEMS: &[(i64, &str)] = &[
     (0xBACB_ACBC, "VMware shared folders"),
 ];
 
+/// Usual file systems of one host.
+const FILE_SYSTEMS: &[(i64, &str)] = &[
+    (0xEF53, "ext4"),
+    (0x5846_5342, "XFS"),
+    (0x9123_683E, "Btrfs"),
+    (0x0102_1994, "tmpfs"),
+    (0x794C_7630, "overlayfs"),
+    (0x2FC1_2FC1, "ZFS"),
+    (0xF2F5_2010, "F2FS"),
+];
+
 /// The path, by uid alone, so that a terminal, a crontab and a unit meet.
 pub fn path() -> PathBuf {
     let uid = geteuid();
@@ -77,6 +88,13 @@ pub fn find_fault(path: &Path, is_private: bool) -> io::Result<Option<String>> {
     } else {
         unreliable_file_system(path).map(|kind| format!("is on {kind}, whose locks cannot be relied on"))
     })
+}
+
+/// The kind of the file system on which a path is, by its usual name or its number. `None`: it cannot be examined.
+pub fn file_system(path: &Path) -> Option<String> {
+    let FsType(magic) = statfs(path).ok()?.filesystem_type();
+    let known = UNRELIABLE_FILE_SYSTEMS.iter().chain(FILE_SYSTEMS).find(|(known, _)| *known == magic);
+    Some(known.map_or_else(|| format!("a file system of type {magic:#x}"), |(_, name)| (*name).to_owned()))
 }
 
 fn unreliable_file_system(path: &Path) -> Option<&'static str> {

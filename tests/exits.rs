@@ -84,7 +84,7 @@ fn an_answer_that_cannot_be_written_is_an_error_and_one_that_is_not_read_is_none
     let runtime = sandbox.path().join("runtime").display().to_string();
     let leader = ElectCmd::new(&sandbox).flag("--runtime-dir", &runtime).witness(&Witness::new()).start();
     sandbox.starts(1);
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 12] = [
         &["status"],
         &["status", "cron"],
         &["status", "--json"],
@@ -95,6 +95,7 @@ fn an_answer_that_cannot_be_written_is_an_error_and_one_that_is_not_read_is_none
         &["wait", "--json", "cron"],
         &["extend", "cron"],
         &["plan"],
+        &["check"],
         &["--help"],
     ];
     for words in commands {

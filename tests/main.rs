@@ -9,12 +9,14 @@
 )]
 mod harness;
 
+mod check;
 mod citations;
 mod containment;
 mod control_commands;
 #[cfg(feature = "all-stores")]
 mod cron;
 mod directories;
+mod eligibility;
 mod environment;
 mod exits;
 #[cfg(feature = "all-stores")]

@@ -53,6 +53,7 @@ fn commands(sandbox: &Sandbox) -> Vec<(&'static str, String, Option<&'static str
         ("status --watch", query("status", &["--watch"]), Some("BOUNDARY"), true),
         ("watch", query("watch", &["cron"]), Some("no leader"), false),
         ("plan", plain("plan", &[]), None, false),
+        ("check", typed(&ElectCmd::new(sandbox).store("always:".to_owned()).query("check", &[])), None, true),
         ("run", typed(&run), None, true),
     ]
 }

@@ -78,6 +78,22 @@ fn the_command_is_held_together_by_a_cgroup_below_the_units_own() {
 }
 
 #[test]
+fn a_check_in_a_unit_says_whether_its_cgroup_is_delegated() {
+    let check = "Type=oneshot\nRestart=no\nWatchdogSec=0\nExecStart=\nExecStart=elect check --boundary %I";
+    for (delegate, line) in [
+        ("Delegate=no", "warn  systemd       elect@cron.service has no Delegate=yes"),
+        ("Delegate=yes", "ok    systemd       elect@cron.service has Delegate=yes"),
+    ] {
+        let sandbox = Sandbox::new();
+        let systemd = Systemd::boot(&sandbox, &[check, delegate], &Witness::new());
+        systemd.does(&["start", "elect@cron"]);
+        assert!(systemd.log().contains(line), "{}", systemd.log());
+        let advises = systemd.log().contains("add Delegate=yes");
+        assert_eq!(advises, delegate == "Delegate=no", "{}", systemd.log());
+    }
+}
+
+#[test]
 fn a_campaigner_that_hangs_is_replaced_and_never_do_two_commands_run() {
     let sandbox = Sandbox::new();
     let systemd = Systemd::boot(&sandbox, &["WatchdogSec=1s", SOON], &Witness::new().daemon());

@@ -1,4 +1,5 @@
-//! `elect assert`, `extend`, `proclaim`, and `resign` without a successor: one request to a candidate on this host, over its control socket.
+//! `elect assert`, `extend`, `drain`, `undrain`, `proclaim`, and `resign` without a successor: one request to a candidate on this
+//! host, over its control socket.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -54,6 +55,15 @@ pub fn extend(ExtendFlags { target, json }: &ExtendFlags) -> ExitCode {
     })
 }
 
+/// The command may take its stop time-out to end, and more; a lease whose release is not confirmed runs out first.
+pub fn drain(target: &ControlTarget) -> ExitCode {
+    send(target, &ControlRequest::Drain, None, |_| String::new())
+}
+
+pub fn undrain(target: &ControlTarget) -> ExitCode {
+    send(target, &ControlRequest::Undrain, Some(RESPONSE_TIMEOUT), |_| String::new())
+}
+
 pub fn proclaim(flags: &ProclaimFlags) -> ExitCode {
     if flags.name.is_none() && flags.advertise.is_none() {
         return fail(Exit::Usage, "proclaim what? give --name, --advertise or both");
@@ -105,6 +115,13 @@ impl ExtendedLease {
     }
 }
 
+/// What a drain has come to (H8).
+fn drained(released: bool) -> String {
+    let how =
+        if released { "the boundary is released" } else { "the release is not confirmed, and the lease has run out" };
+    format!("drained: {how}\n")
+}
+
 pub fn send(
     target: &ControlTarget,
     request: &ControlRequest,
@@ -128,6 +145,7 @@ pub fn send(
                 }
                 print(answer(&ExtendedLease { boundary: response.boundary, term, left }), Exit::Success.into())
             }
+            ControlOutcome::Drained { released } => print(drained(released), Exit::Success.into()),
             ControlOutcome::Status(_) => fail(Exit::Unavailable, "the candidate has answered another question"),
             ControlOutcome::No { why } => fail(Exit::No, &why),
             ControlOutcome::Refused { why } => fail(Exit::Refused, &why),

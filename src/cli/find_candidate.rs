@@ -248,9 +248,7 @@ pub fn find_socket(
         (0, None) => Err(none()),
         // Whether *this* one leads is no question about several.
         (1, _) => found.pop().map(|(socket, _)| socket).ok_or_else(none),
-        (_, _) if matches!(request, ControlRequest::Assert { .. } | ControlRequest::ResignTo(_)) => {
-            Err(ambiguous(&boundary, found))
-        }
+        (_, _) if is_for_one(request) => Err(ambiguous(&boundary, found)),
         // A request that only a leader can fulfil is for the one that leads.
         (_, _) => {
             let leads = |(socket, _): &(CandidateSocket, String)| {
@@ -261,6 +259,19 @@ pub fn find_socket(
                 [(index, _)] => Ok(found.swap_remove(index).0),
                 _ => Err(ambiguous(&boundary, found)),
             }
+        }
+    }
+}
+
+/// Whether several candidates are one too many for it, also if only one of them leads.
+fn is_for_one(request: &ControlRequest) -> bool {
+    match request {
+        ControlRequest::Assert { .. }
+        | ControlRequest::ResignTo(_)
+        | ControlRequest::Drain
+        | ControlRequest::Undrain => true,
+        ControlRequest::Hello | ControlRequest::Status | ControlRequest::Resign | ControlRequest::Proclaim { .. } => {
+            false
         }
     }
 }

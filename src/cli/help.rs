@@ -25,13 +25,14 @@ token: larger than that of every earlier leader), and ELECT_LEADER_ID, ELECT_LEA
 ELECT_LEADER_PORT, ELECT_LEADER_ADDR. ELECT_STORE names the store, without its password unless --pass-credentials is given. \
 The settings of access that were given as flags are variables there, and ELECT_INHERITED names them: an elect inside whose \
 command line names another store ignores those. \
-ELECT_SOCKET is where assert, extend, resign and proclaim find its candidate, and \
+ELECT_SOCKET is where assert, extend, resign, drain and proclaim find its candidate, and \
 ELECT_RUNTIME_DIR the directory that --runtime-dir names. Inside \
 the command of another boundary there is ELECT_INSIDE, too: the boundaries around this one, one per line, the outermost \
 first; none of them can be campaigned for inside, in whichever store. A follower finds the same, with ELECT_ROLE=follower and its leader's details, but for \
-the term, which only a leader has. Hooks find what the command does, or a follower would, and ELECT_REASON: elected; for --on-ousted stopped, resigned, \
+the term, which only a leader has. Hooks find what the command does, or a follower would, and ELECT_REASON: elected; for --on-ousted stopped, resigned, drained, unhealthy, \
 command-ended, cannot-start, restart-limit, on-elected-failed, lease-expired, lost, keeper-died or campaigner-died; for \
---on-change elected, another-leads or no-leader; for --on-error store-error. All of these read /dev/null.
+--on-change elected, another-leads or no-leader; for --on-error store-error. A health check has ELECT_ROLE (candidate or \
+leader) and, while this candidate leads, ELECT_TERM. All of these read /dev/null.
 ";
 
 pub(super) const SIGNALS: &str = "\
@@ -85,6 +86,32 @@ Examples:
   elect extend && psql -c commit ...       # a fresh lease before the last step
   elect resign -b cron && elect wait cron  # wait for another one to lead
   elect proclaim -b web --advertise 10.0.0.6:8080
+";
+
+pub(super) const DRAINING: &str = "\
+A drained candidate does not campaign, and may go on to follow. drain returns once nothing of its command is left and the \
+boundary is released; if the store does not confirm the release, once its lease has run out; during --min-hold, at the end \
+of the hold. It says which of these happened. A later undrain ends a drain that has not returned, with status 3. Both can be \
+repeated. A candidate that is started again is not drained, unless it is started with --drained. With -n or --wait, elect run \
+exits instead.
+
+Maintenance of one host after the other:
+  elect drain -b web && reboot               # or: ... && apt-get upgrade && elect undrain -b web";
+
+pub(super) const CHECK_ABOUT: &str = "\
+Takes the flags of elect run and runs nothing; boundary and command may be left out. The boundary elect-check is taken, renewed \
+and released 20 times by two candidates in turn, with a ttl of 5s at most; no list shows this boundary, and its free record is \
+all that is left in the store. If another check holds it, or the store has been started again, elect check waits; that is neither a \
+success nor a failure. If the store refuses elect-check, the boundary of -b is read and nothing is taken. The check takes 30s at \
+most. Each line has a result, a name, and the detail: ok, warn (it works, and could work better) or fail.";
+
+pub(super) const CHECK_EXITS: &str = "\
+Exit status: 0 it will work; 3 a line says fail; 69 the store cannot be reached; 77 it refuses; 2 the command line makes no sense.";
+
+pub(super) const CHECK_EXAMPLES: &str = "\
+Examples:
+  elect check --store etcd://10.0.0.1 -b cron --ttl 5s
+  elect check --json | jq -r '.checks[] | select(.result != \"ok\")'
 ";
 
 pub(super) const STATUS_EXITS: &str = "\

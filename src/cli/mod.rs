@@ -2,6 +2,7 @@
 
 mod access;
 mod change_tracker;
+mod check;
 mod command_credentials;
 mod completions;
 mod control_client;
@@ -32,8 +33,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 
 use help::{
-    CONTROL_COMMANDS, EXAMPLES, STATUS_EXITS, VARIABLES, WAIT_EXAMPLES, WAIT_EXITS, WATCH_ABOUT, WATCH_EXAMPLES,
-    WATCH_EXITS, run_help,
+    CHECK_ABOUT, CHECK_EXAMPLES, CHECK_EXITS, CONTROL_COMMANDS, DRAINING, EXAMPLES, STATUS_EXITS, VARIABLES,
+    WAIT_EXAMPLES, WAIT_EXITS, WATCH_ABOUT, WATCH_EXAMPLES, WATCH_EXITS, run_help,
 };
 
 use crate::config::{RunFlags, RuntimeDirFlag, StoreFlags};
@@ -71,6 +72,12 @@ enum Command {
     /// Have the leader on this host stop its command and stand behind the others
     #[command(after_long_help = CONTROL_COMMANDS)]
     Resign(resign::ResignFlags),
+    /// Have the candidate on this host stop its command and leave the election, until undrain
+    #[command(after_long_help = format!("{DRAINING}\n\n{CONTROL_COMMANDS}"))]
+    Drain(find_candidate::ControlTarget),
+    /// Have a drained candidate campaign again
+    #[command(after_long_help = format!("{DRAINING}\n\n{CONTROL_COMMANDS}"))]
+    Undrain(find_candidate::ControlTarget),
     /// Change the name or address that the leader on this host is known by, in the same term
     #[command(after_long_help = CONTROL_COMMANDS)]
     Proclaim(control_client::ProclaimFlags),
@@ -83,6 +90,9 @@ enum Command {
     /// Show the timings that follow from the flags of run
     #[command(after_help = VARIABLES)]
     Plan(Box<plan::PlanFlags>),
+    /// Try whether the flags of run will work here: the store, the permissions, the time that it all takes
+    #[command(after_help = CHECK_EXITS, after_long_help = format!("{CHECK_ABOUT}\n\n{CHECK_EXITS}\n\n{CHECK_EXAMPLES}"))]
+    Check(Box<check::CheckFlags>),
     /// Print the completions of a shell, to be put where it looks for them
     Completions {
         /// The shell
@@ -223,10 +233,13 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Assert(target) }) => control_client::assert(&target),
         Ok(Cli { command: Command::Extend(flags) }) => control_client::extend(&flags),
         Ok(Cli { command: Command::Resign(flags) }) => resign::resign(&flags),
+        Ok(Cli { command: Command::Drain(target) }) => control_client::drain(&target),
+        Ok(Cli { command: Command::Undrain(target) }) => control_client::undrain(&target),
         Ok(Cli { command: Command::Proclaim(flags) }) => control_client::proclaim(&flags),
         Ok(Cli { command: Command::Watch(flags) }) => watch::watch(&flags),
         Ok(Cli { command: Command::Wait(flags) }) => wait::wait(&flags),
         Ok(Cli { command: Command::Plan(flags) }) => plan::plan(&flags),
+        Ok(Cli { command: Command::Check(flags) }) => check::check(*flags),
         Ok(Cli { command: Command::Completions { shell } }) => completions::print(shell),
         Err(status) => status,
     }

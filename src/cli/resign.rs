@@ -74,7 +74,7 @@ fn hand_over(target: &ControlTarget, reservation: &Reservation<String>) -> Resul
     let old_term = before.leader.filter(|_| before.is_leader).and_then(|leader| leader.term);
     match socket.exchange(&request, limit).map_err(|error| failure(&error))?.outcome {
         ControlOutcome::Yes { .. } => {}
-        ControlOutcome::Status(_) => return Err(other_answer()),
+        ControlOutcome::Status(_) | ControlOutcome::Drained { .. } => return Err(other_answer()),
         ControlOutcome::No { why } => return Err((Exit::No, why)),
         ControlOutcome::Refused { why } => return Err((Exit::Refused, why)),
     }
@@ -142,7 +142,7 @@ fn status(socket: &CandidateSocket, limit: Option<TimeLimit>) -> Result<(Candida
         ControlOutcome::Status(status) => Ok((status, Own { id, name })),
         ControlOutcome::No { why } => Err((Exit::No, why)),
         ControlOutcome::Refused { why } => Err((Exit::Refused, why)),
-        ControlOutcome::Yes { .. } => Err(other_answer()),
+        ControlOutcome::Yes { .. } | ControlOutcome::Drained { .. } => Err(other_answer()),
     }
 }
 
@@ -162,7 +162,8 @@ mod tests {
     fn seen(leader: Option<(&str, &str, Option<Term>)>, is_leader: bool) -> CandidateStatus {
         let leader = leader.map(|(id, name, term)| ObservedLeader { id: id.to_owned(), name: name.to_owned(), term });
         let (store, host, state) = ("store".to_owned(), "h".to_owned(), "following".to_owned());
-        CandidateStatus { store, host, port: None, state, is_leader, running: false, pid: None, leader }
+        let reasons = Vec::new();
+        CandidateStatus { store, host, port: None, state, reasons, is_leader, running: false, pid: None, leader }
     }
 
     #[test]

@@ -25,10 +25,10 @@ use elect_keeper::{CommandSpec, FindError, ForkError, Keeper, close_inherited, f
 
 /// Descriptors that must be free when the campaigner sets itself up: for the runtime, signals, timers, sockets and the
 /// files or connections of a store, for a reconnect, and for requests on this host.
-const DESCRIPTORS_NEEDED: usize = 28;
+pub(super) const DESCRIPTORS_NEEDED: usize = 28;
 
 /// Setting up a connection may take this long even with a short lease.
-const CONNECT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 
 pub fn run(flags: RunFlags) -> ExitCode {
     // A log or a record beyond the limit on the size of files is an error, as on a full disk.

@@ -19,7 +19,7 @@ use crate::store::{Detail, Listing, Notifier, Observation, StoreError};
 use elect_core::boundary::Boundary;
 use elect_core::limits::BOUNDARIES_MAX;
 use elect_keeper::clock;
-use table::TableStyle;
+pub(super) use table::TableStyle;
 use text::StatusText;
 
 pub fn status(flags: &StatusFlags) -> ExitCode {
@@ -91,7 +91,7 @@ fn render(flags: &StatusFlags, query: &StoreQuery<'_>, seen: &[(Boundary, Observ
 }
 
 /// How text is to look on this stdout.
-fn here() -> TableStyle {
+pub(super) fn here() -> TableStyle {
     let is_terminal = io::stdout().is_terminal();
     let width = terminal_size::terminal_size().map(|(terminal_size::Width(width), _)| usize::from(width));
     TableStyle { width: width.filter(|width| is_terminal && *width > 0), bold: supports_styles(&io::stdout()) }

@@ -29,7 +29,7 @@ fn format_of(words: impl Iterator<Item = OsString>, variable: impl FnOnce() -> O
     let words: Vec<OsString> = words.take_while(|word| word != "--").collect();
     let is_json =
         |value: &OsStr| value.to_str().is_some_and(|value| Format::from_str(value, false) == Ok(Format::Json));
-    let has_log = words.first().is_some_and(|word| word == "run" || word == "plan");
+    let has_log = words.first().is_some_and(|word| ["run", "plan", "check"].iter().any(|with_log| word == with_log));
     let typed =
         words.iter().enumerate().rev().find_map(|(index, word)| match word.to_str()?.strip_prefix("--log-format")? {
             "" => words.get(index + 1).cloned(),
@@ -42,13 +42,14 @@ fn format_of(words: impl Iterator<Item = OsString>, variable: impl FnOnce() -> O
 }
 
 /// Words that other programs have for one of elect's commands, and the command.
-const SYNONYMS: [(&[&str], &str); 8] = [
+const SYNONYMS: [(&[&str], &str); 9] = [
     (&["lock", "exec", "start", "lead", "campaign", "elect", "try", "do"], "elect run -b NAME -- COMMAND"),
     (&["list", "ls", "ps", "show", "get", "info", "leader", "leaders", "who"], "elect status"),
     (&["stepdown", "step-down", "release", "unlock", "failover", "yield", "abdicate"], "elect resign"),
     (&["listen", "observe", "follow", "events", "monitor", "tail"], "elect watch"),
     (&["renew", "refresh", "touch", "keepalive"], "elect extend"),
     (&["is-leader", "isleader", "verify", "test"], "elect assert"),
+    (&["doctor", "diagnose", "preflight", "ping"], "elect check"),
     (&["version"], "elect --version"),
     (&["completion", "complete"], "elect completions SHELL"),
 ];

@@ -12,6 +12,8 @@ pub const STOPPED: &str = "stopped";
 /// `--on-ousted`: `elect resign`.
 pub const RESIGNED: &str = "resigned";
 
+/// `--on-ousted`: `elect drain`.
+pub const DRAINED: &str = "drained";
 const LEASE_EXPIRED: &str = "lease-expired";
 const LOST: &str = "lost";
 
@@ -47,6 +49,11 @@ pub fn of_notice(notice: &Notice) -> Option<&'static str> {
         | Notice::NotAccepted { .. }
         | Notice::HookFailed { .. }
         | Notice::CampaignsAgain
+        | Notice::Drained
+        | Notice::Undrained
+        | Notice::Healthy
+        | Notice::Unhealthy { .. }
+        | Notice::LongUnhealthy { .. }
         | Notice::FollowerStarted { .. }
         | Notice::FollowerEnded { .. }
         | Notice::FollowerCannotStart(_)
@@ -69,6 +76,8 @@ fn of_reason(reason: Reason) -> &'static str {
         Reason::CannotStart(_) => "cannot-start",
         Reason::Asked(_) => STOPPED,
         Reason::Resigned => RESIGNED,
+        Reason::Drained => DRAINED,
+        Reason::Unhealthy => "unhealthy",
         Reason::NotAccepted => "on-elected-failed",
         Reason::RunningOut => LEASE_EXPIRED,
         Reason::Lost => LOST,
@@ -84,6 +93,7 @@ mod tests {
     fn the_hook_after_a_term_is_told_the_last_reason() {
         let stopping = |reason| of_notice(&Notice::Stopping { term: 7, reason });
         assert_eq!(stopping(Reason::Resigned), Some("resigned"));
+        assert_eq!((stopping(Reason::Drained), stopping(Reason::Unhealthy)), (Some("drained"), Some("unhealthy")));
         assert_eq!(stopping(Reason::RunningOut), Some("lease-expired"));
         assert_eq!(of_notice(&Notice::Killing { term: 7, cause: KillCause::Lost }), Some("lost"));
         assert_eq!(of_notice(&Notice::GivenUp { term: 7, sits_out: None }), Some("restart-limit"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::health_flags::HealthFlags;
 use super::runtime_dir_flag::RuntimeDirFlag;
 use super::{OnChangeFlag, RestartLimit, SignalName};
 use crate::duration::parse_duration;
@@ -233,6 +234,9 @@ pub struct RunFlags {
     pub hooks: HookFlags,
 
     #[command(flatten)]
+    pub health: HealthFlags,
+
+    #[command(flatten)]
     pub log: LogFlags,
 
     #[command(flatten)]
@@ -455,7 +459,7 @@ fn indented(text: &str) -> String {
 }
 
 /// `1` or `0`, as every boolean variable takes them.
-fn boolean(text: &str) -> Result<bool, String> {
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "true" => Ok(true),
         "0" | "false" | "" => Ok(false),

@@ -24,6 +24,10 @@ pub enum ControlRequest {
     },
     /// Give the boundary back, and stand behind the others.
     Resign,
+    /// Leave the election until [`ControlRequest::Undrain`].
+    Drain,
+    /// End a drain.
+    Undrain,
     /// The same, and leave the boundary to that candidate. An earlier elect does not understand it, and does nothing.
     ResignTo(Reservation<String>),
     /// Changes the candidate's name and address. `None` leaves one as it is.
@@ -58,6 +62,11 @@ pub enum ControlOutcome {
         /// The rest of the lease, in milliseconds; absent where leadership has no end, or there is none.
         lease_left_ms: Option<u64>,
     },
+    /// The drain is complete.
+    Drained {
+        /// Whether the store confirmed the release; otherwise the lease has run out.
+        released: bool,
+    },
     /// The state of the candidate.
     Status(CandidateStatus),
     /// The answer is no.
@@ -84,6 +93,9 @@ pub struct CandidateStatus {
     pub port: Option<u16>,
     /// Where it is, in one word.
     pub state: String,
+    /// Why it may not campaign, in one word each.
+    #[serde(default)]
+    pub reasons: Vec<String>,
     /// Whether it leads, and has not begun to stop.
     pub is_leader: bool,
     /// Whether a command of its own runs.
@@ -146,6 +158,8 @@ struct ResponseJson {
     why: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     status: Option<CandidateStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    released: Option<bool>,
 }
 
 impl ControlRequest {
@@ -160,6 +174,8 @@ impl ControlRequest {
             "status" => ControlRequest::Status,
             "assert" => ControlRequest::Assert { term },
             "resign" => ControlRequest::Resign,
+            "drain" => ControlRequest::Drain,
+            "undrain" => ControlRequest::Undrain,
             "resign-to" => {
                 let within = Duration::from_millis(within_ms?);
                 ControlRequest::ResignTo(Reservation { successor: successor?, within })
@@ -181,6 +197,8 @@ impl ControlRequest {
             ControlRequest::Status => named("status"),
             ControlRequest::Assert { term } => RequestJson { term: *term, ..named("assert") },
             ControlRequest::Resign => named("resign"),
+            ControlRequest::Drain => named("drain"),
+            ControlRequest::Undrain => named("undrain"),
             ControlRequest::ResignTo(Reservation { successor, within }) => RequestJson {
                 successor: Some(successor.clone()),
                 within_ms: Some(u64::try_from(within.as_millis()).unwrap_or(u64::MAX)),
@@ -196,10 +214,11 @@ impl ControlRequest {
 impl ControlResponse {
     /// Parses a response; `None` if it is malformed.
     pub fn from_line(line: &[u8]) -> Option<ControlResponse> {
-        let ResponseJson { boundary, id, name, answer, term, lease_left_ms, why, status } =
+        let ResponseJson { boundary, id, name, answer, term, lease_left_ms, why, status, released } =
             serde_json::from_slice(line).ok()?;
         let outcome = match (answer.as_str(), why) {
             ("status", _) => ControlOutcome::Status(status?),
+            ("drained", _) => ControlOutcome::Drained { released: released? },
             ("yes", _) => ControlOutcome::Yes { term, lease_left_ms },
             ("no", Some(why)) => ControlOutcome::No { why },
             ("refused", Some(why)) => ControlOutcome::Refused { why },
@@ -213,15 +232,27 @@ impl ControlResponse {
         let (answer, term, lease_left_ms, why) = match &self.outcome {
             ControlOutcome::Yes { term, lease_left_ms } => ("yes", *term, *lease_left_ms, None),
             ControlOutcome::Status(_) => ("status", None, None, None),
+            ControlOutcome::Drained { .. } => ("drained", None, None, None),
             ControlOutcome::No { why } => ("no", None, None, Some(why.clone())),
             ControlOutcome::Refused { why } => ("refused", None, None, Some(why.clone())),
         };
-        let status = match &self.outcome {
-            ControlOutcome::Status(status) => Some(status.clone()),
-            ControlOutcome::Yes { .. } | ControlOutcome::No { .. } | ControlOutcome::Refused { .. } => None,
+        let (status, released) = match &self.outcome {
+            ControlOutcome::Status(status) => (Some(status.clone()), None),
+            ControlOutcome::Drained { released } => (None, Some(*released)),
+            ControlOutcome::Yes { .. } | ControlOutcome::No { .. } | ControlOutcome::Refused { .. } => (None, None),
         };
         let (boundary, id, name) = (self.boundary.clone(), self.id.clone(), self.name.clone());
-        line(&ResponseJson { boundary, id, name, answer: answer.to_owned(), term, lease_left_ms, why, status })
+        line(&ResponseJson {
+            boundary,
+            id,
+            name,
+            answer: answer.to_owned(),
+            term,
+            lease_left_ms,
+            why,
+            status,
+            released,
+        })
     }
 }
 
@@ -265,6 +296,8 @@ pub mod tests {
             Just(ControlRequest::Status),
             any::<Option<Term>>().prop_map(|term| ControlRequest::Assert { term }),
             Just(ControlRequest::Resign),
+            Just(ControlRequest::Drain),
+            Just(ControlRequest::Undrain),
             (proptest_support::text(), any::<u64>()).prop_map(|(successor, millis)| {
                 ControlRequest::ResignTo(Reservation { successor, within: Duration::from_millis(millis) })
             }),
@@ -292,13 +325,14 @@ pub mod tests {
                 .prop_map(|(term, lease_left_ms)| ControlOutcome::Yes { term, lease_left_ms }),
             (proptest_support::text(), any::<(Option<u16>, bool, bool, Option<i32>)>()).prop_map(
                 |(text, (port, is_leader, running, pid))| {
-                    let (store, host, state) = (text.clone(), text.clone(), text);
+                    let (store, host, state, reasons) = (text.clone(), text.clone(), text.clone(), vec![text]);
                     let leader = pid.map(|_| ObservedLeader { id: store.clone(), name: host.clone(), term: None });
                     ControlOutcome::Status(CandidateStatus {
                         store,
                         host,
                         port,
                         state,
+                        reasons,
                         is_leader,
                         running,
                         pid,
@@ -306,6 +340,7 @@ pub mod tests {
                     })
                 }
             ),
+            any::<bool>().prop_map(|released| ControlOutcome::Drained { released }),
             proptest_support::text().prop_map(|why| ControlOutcome::No { why }),
             proptest_support::text().prop_map(|why| ControlOutcome::Refused { why }),
         ];

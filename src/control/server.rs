@@ -94,6 +94,8 @@ impl ControlServer {
                 Some(ControlEvent::Election(Event::ConfirmLeadership { request_id, term }))
             }
             ControlRequest::Resign => Some(ControlEvent::Election(Event::Resign(request_id))),
+            ControlRequest::Drain => Some(ControlEvent::Election(Event::Drain(request_id))),
+            ControlRequest::Undrain => Some(ControlEvent::Election(Event::Undrain(request_id))),
             ControlRequest::ResignTo(reservation) if !crate::config::is_valid_name(&reservation.successor) => {
                 self.reject(request_id);
                 None
@@ -145,6 +147,11 @@ impl ControlServer {
         self.answer(request_id, outcome);
     }
 
+    /// Answers that a drain is complete.
+    pub fn drained(&mut self, request_id: RequestId, released: bool) {
+        self.answer(request_id, ControlOutcome::Drained { released });
+    }
+
     /// Answers with the candidate's state.
     pub fn tell(&mut self, request_id: RequestId, status: CandidateStatus) {
         self.answer(request_id, ControlOutcome::Status(status));
@@ -158,6 +165,7 @@ impl ControlServer {
             RequestError::NotReleased => {
                 "it has stopped, but the store did not confirm the release: the lease runs out by itself"
             }
+            RequestError::Undrained => "a later elect undrain has ended this drain",
         };
         self.answer(request_id, ControlOutcome::no(why));
     }

@@ -56,6 +56,7 @@ fn candidate_status(snapshot: &StatusSnapshot, now: Time) -> CandidateStatus {
         host: own.host.to_owned(),
         port: own.port,
         state: own.state.to_owned(),
+        reasons: own.reasons.iter().map(|&reason| reason.to_owned()).collect(),
         is_leader: own.is_leader,
         running: own.running,
         pid: own.pid,

@@ -40,6 +40,7 @@ impl EventLog {
             | FromKeeper::Expired { .. }
             | FromKeeper::Empty { .. }
             | FromKeeper::Cleared { .. }
+            | FromKeeper::CheckEnded { .. }
             | FromKeeper::Terminal(_) => return,
         };
         match end {

@@ -17,6 +17,8 @@ impl EventLog {
             | Reason::NotAccepted
             | Reason::Asked(_)
             | Reason::Resigned
+            | Reason::Drained
+            | Reason::Unhealthy
             | Reason::KeeperDied => warn!(term, "leadership lost; nothing was running ({})", self.take_loss()),
         }
     }
@@ -43,6 +45,8 @@ impl EventLog {
                 info!(json.term = term, json.signal = signal, "asked to stop ({signal}): stopping the command");
             }
             Reason::Resigned => info!(json.term = term, "asked to resign: stopping the command"),
+            Reason::Drained => info!(json.term = term, "drained: stopping the command"),
+            Reason::Unhealthy => info!(json.term = term, "not healthy: stopping the command"),
             Reason::RunningOut => {
                 warn!(json.term = term, "the lease runs out: stopping the command ({})", self.why_not_renewed());
             }

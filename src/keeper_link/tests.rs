@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 
 use super::*;
-use elect_core::{BackgroundHook, HookContext, Program, Time};
+use elect_core::{BackgroundHook, CheckNumber, HookContext, Program, Time};
 
 const EMPTY: FromKeeper = FromKeeper::Empty { run: 1 };
 
@@ -137,6 +137,10 @@ fn a_hook_that_cannot_be_sent_has_failed_and_any_other_message_ends_the_keeper()
         state.send_errors.borrow_mut().push_back(libc::EINVAL);
         let failed = BackgroundHookEnd::Failed(libc::E2BIG);
         assert_eq!(link.send(background_hook()), [FromKeeper::BackgroundHookEnded(failed)]);
+        state.send_errors.borrow_mut().push_back(libc::EINVAL);
+        let (check, end) = (CheckNumber(7), CheckEnd::Failed(libc::E2BIG));
+        let ended = FromKeeper::CheckEnded { check, end };
+        assert_eq!(link.send(ToKeeper::StartCheck { check, identity: Vec::new() }), [ended], "and so has a check");
         assert_eq!(state.killed.get(), 0);
         state.send_errors.borrow_mut().push_back(libc::EINVAL);
         assert!(link.send(ToKeeper::Kill).is_empty());

@@ -42,6 +42,8 @@ pub struct SelfStatus<'a> {
     pub port: Option<u16>,
     /// Where it is, in one word.
     pub state: &'a str,
+    /// Why it may not campaign, in one word each.
+    pub reasons: Vec<&'static str>,
     /// Whether it leads, and has not begun to stop.
     pub is_leader: bool,
     /// Whether a command of its own runs.

@@ -19,6 +19,7 @@ const STOP_DURATION_BUCKETS: [f64; 12] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0,
 pub(crate) struct Metrics {
     registry: Registry,
     is_leader: IntGauge,
+    is_eligible: IntGauge,
     term: IntGauge,
     /// One while a leader is known, none otherwise.
     leader_info: IntGaugeVec,
@@ -59,6 +60,7 @@ impl Metrics {
         );
         let metrics = Metrics {
             is_leader: IntGauge::new("elect_is_leader", "Whether this candidate leads.")?,
+            is_eligible: IntGauge::new("elect_eligible", "Whether this candidate is healthy and not drained.")?,
             term: IntGauge::new("elect_term", "The term of the leader that was last seen; 0 if none was.")?,
             leader_changes: IntCounter::new(
                 "elect_leader_changes_total",
@@ -99,6 +101,7 @@ impl Metrics {
         let (metrics, registry) = (self, &self.registry);
         registry.register(Box::new(info))?;
         registry.register(Box::new(metrics.is_leader.clone()))?;
+        registry.register(Box::new(metrics.is_eligible.clone()))?;
         registry.register(Box::new(metrics.term.clone()))?;
         registry.register(Box::new(metrics.leader_changes.clone()))?;
         registry.register(Box::new(metrics.renewals.clone()))?;
@@ -136,6 +139,7 @@ impl Metrics {
     /// The page.
     pub(crate) fn text(&self, now: Time, snapshot: &StatusSnapshot) -> String {
         self.is_leader.set(i64::from(snapshot.is_leader(now)));
+        self.is_eligible.set(i64::from(snapshot.is_eligible()));
         self.term.set(snapshot.term().and_then(|term| i64::try_from(term).ok()).unwrap_or_default());
         self.leader_info.reset();
         self.lease_left.reset();

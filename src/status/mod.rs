@@ -148,6 +148,11 @@ impl StatusPublisher {
             | Notice::FollowerStopping { .. }
             | Notice::FollowerUnconfirmed
             | Notice::CampaignsAgain
+            | Notice::Drained
+            | Notice::Undrained
+            | Notice::Healthy
+            | Notice::Unhealthy { .. }
+            | Notice::LongUnhealthy { .. }
             | Notice::Unconfirmed { .. }
             | Notice::Released { .. }
             | Notice::NotReleased { .. }
@@ -223,7 +228,10 @@ impl StatusPublisher {
     pub fn update(&mut self, now: Time, candidate: &Candidate) {
         let phase = candidate.phase();
         let run_state = RunState { has_follower: candidate.has_a_follower(), has_begun: candidate.has_begun() };
-        self.shared.snapshot.borrow_mut().update(phase, candidate.term(), candidate.lease(), run_state);
+        let mut snapshot = self.shared.snapshot.borrow_mut();
+        snapshot.update(phase, candidate.term(), candidate.lease(), run_state);
+        snapshot.set_ineligible(candidate.ineligible_reasons());
+        drop(snapshot);
         self.note_leader(now);
         if phase == Phase::Stopping {
             self.stopping_since.get_or_insert(now);

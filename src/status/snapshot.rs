@@ -15,7 +15,7 @@ use super::document::SelfStatus;
 use crate::store::{Candidacy, Identity, Leader, Observation};
 use crate::text::escaped;
 use elect_core::boundary::Boundary;
-use elect_core::{Lease, Phase, Term, Time};
+use elect_core::{IneligibleReasons, Lease, Phase, Term, Time};
 
 /// The part of a foreign text that fits on a line.
 const NAME_CHARS_MAX: usize = 100;
@@ -34,6 +34,7 @@ pub struct StatusSnapshot {
     pid: Option<i32>,
     /// The command has been started, or would have been if there were one.
     has_begun: bool,
+    ineligible: IneligibleReasons,
     /// Asked to stop, or over: this candidate will not stand again.
     shutting_down: bool,
     observation: Observation,
@@ -84,6 +85,7 @@ impl StatusSnapshot {
             lease: None,
             pid: None,
             has_begun: false,
+            ineligible: IneligibleReasons::default(),
             shutting_down: false,
             observation: Observation::default(),
             observed_at: Time::BOOT,
@@ -115,6 +117,11 @@ impl StatusSnapshot {
         {
             self.observation = Observation::default();
         }
+    }
+
+    /// Notes the reasons why the candidate may not campaign.
+    pub fn set_ineligible(&mut self, reasons: IneligibleReasons) {
+        self.ineligible = reasons;
     }
 
     /// Elected: from here we are the leader that is seen. `since` in milliseconds since 1970.
@@ -200,7 +207,23 @@ impl StatusSnapshot {
     /// Whether it takes part in the election.
     #[must_use]
     pub fn is_campaigning(&self) -> bool {
-        !self.shutting_down && self.phase != Phase::CoolingDown
+        !self.shutting_down && !matches!(self.phase, Phase::CoolingDown | Phase::Ineligible)
+    }
+
+    /// Whether it may campaign: it is healthy and not drained.
+    #[must_use]
+    pub fn is_eligible(&self) -> bool {
+        !self.ineligible.any()
+    }
+
+    /// The reasons why it may not, in one word each.
+    #[must_use]
+    pub fn ineligible_reasons(&self) -> Vec<&'static str> {
+        let IneligibleReasons { drained, unhealthy } = self.ineligible;
+        [(drained, "drained"), (unhealthy, "unhealthy")]
+            .into_iter()
+            .filter_map(|(holds, reason)| holds.then_some(reason))
+            .collect()
     }
 
     /// On its way out.
@@ -303,6 +326,7 @@ impl StatusSnapshot {
             host: &self.identity.host,
             port: self.identity.port,
             state: self.state(),
+            reasons: self.ineligible_reasons(),
             is_leader: self.is_leader(now),
             running: self.pid.is_some(),
             pid: self.pid,
@@ -322,6 +346,7 @@ impl StatusSnapshot {
             Phase::Leading => "leading",
             Phase::LeadingIdle => "holding",
             Phase::CoolingDown => "sitting_out",
+            Phase::Ineligible => "ineligible",
         }
     }
 }
@@ -344,6 +369,7 @@ impl fmt::Display for StatusSnapshot {
                 (None, Some(obstacle)) => write!(f, "waiting: {}", short(obstacle)),
                 (None, None) => f.write_str("campaigning"),
             },
+            (Phase::Ineligible, _) => write!(f, "ineligible: {}", self.ineligible_reasons().join(", ")),
             (Phase::CoolingDown, _) => f.write_str("sitting out: the command ended too often here"),
             (Phase::Verifying | Phase::Leading | Phase::LeadingIdle, _) => {
                 f.write_str(self.state())?;

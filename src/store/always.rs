@@ -6,7 +6,9 @@ use async_trait::async_trait;
 
 use crate::store::claim_release::ClaimRelease;
 use crate::store::url::{StoreKind, StoreUrl};
-use crate::store::{Access, CampaignResult, Candidacy, Leader, Notifier, Observation, RenewResult, Store, StoreError};
+use crate::store::{
+    Access, CampaignResult, Candidacy, Finding, Leader, Notifier, Observation, RenewResult, Store, StoreError,
+};
 use elect_core::Term;
 use elect_core::boundary::Boundary;
 use elect_core::limits::next_term;
@@ -71,6 +73,11 @@ impl Store for Always {
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
         Ok(Vec::new())
+    }
+
+    async fn facts(&mut self) -> Vec<Finding> {
+        let advice = "name a store with --store, if one host at a time is to lead";
+        vec![Finding::warn("election", "there is none: every candidate leads at once", advice)]
     }
 
     fn claim(&mut self, _: &Candidacy) -> Result<Option<Claim>, StoreError> {

@@ -8,13 +8,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    CampaignResult, Candidacy, Detail, Leader, Listing, Observation, RenewResult, ReserveResult, Store, StoreError,
-    StoreKey,
+    CampaignResult, Candidacy, Detail, Finding, Leader, Listing, Observation, RenewResult, ReserveResult, Store,
+    StoreError, StoreKey,
 };
 use elect_core::boundary::Boundary;
 use elect_core::limits::{self, BOUNDARIES_MAX, CANDIDATES_MAX, FOREIGN_ID_BYTES_MAX, TEXT_BYTES_MAX};
 use elect_core::takeover::Reservation;
 use elect_keeper::Claim;
+
+/// More than any store has to say about itself.
+const FACTS_MAX: usize = 100;
 
 /// A store whose answers are limited in size.
 pub struct Bounded(pub Box<dyn Store>);
@@ -44,6 +47,10 @@ impl Store for Bounded {
 
     async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
         self.0.wait_for_change(boundary).await;
+    }
+
+    async fn facts(&mut self) -> Vec<Finding> {
+        self.0.facts().await.into_iter().take(FACTS_MAX).map(Finding::bounded).collect()
     }
 
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {

@@ -23,6 +23,7 @@ pub mod claim_release;
 mod conformance;
 #[cfg(feature = "network-store")]
 mod connection;
+mod finding;
 pub mod observer;
 mod record;
 #[cfg(feature = "record-store")]
@@ -46,6 +47,7 @@ use elect_core::{Term, Time};
 use elect_keeper::Claim;
 
 pub use access::{Access, Password};
+pub use finding::{Finding, FindingResult};
 pub use record::{Leader, Observation, StoreKey};
 
 /// The identity of a candidate, as a record shows it.
@@ -187,6 +189,12 @@ pub trait Store {
     /// Cancel safe. Its resources are freed with the store.
     async fn wait_for_change(&mut self, _: Option<&Boundary>) {
         std::future::pending::<()>().await;
+    }
+
+    /// The facts about this store that a person should know before an election is held in it, for `elect check`. A fact that
+    /// cannot be found out is missing, or says so. Changes nothing.
+    async fn facts(&mut self) -> Vec<Finding> {
+        Vec::new()
     }
 
     /// The claim with which the keeper can release what the next [`Store::campaign`] may take; `None` if the keeper has it.

@@ -85,7 +85,10 @@ pub async fn survey(
 ) -> Result<Vec<Listing>, StoreError> {
     loop {
         let seen = match scope {
-            None => store.observe_all(depth).await,
+            None => store.observe_all(depth).await.map(|mut seen| {
+                seen.retain(|(boundary, _)| !boundary.is_of_check());
+                seen
+            }),
             Some(boundary) => match store.observe(boundary).await {
                 // The store has answered: it is this record that cannot be followed.
                 seen @ (Ok(_) | Err(StoreError::Obstacle(_))) => Ok(vec![(boundary.clone(), seen)]),

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::claim_release::{RELEASE_TIMEOUT_MAX, StoredClaim};
 use super::{
-    CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, ReserveResult, Store, StoreError,
+    CampaignResult, Candidacy, Detail, Finding, Listing, Notifier, Observation, RenewResult, ReserveResult, Store,
+    StoreError,
 };
 use elect_core::boundary::Boundary;
 use elect_core::takeover::{Decision, Reservation, StoreState, Takeover};
@@ -44,6 +45,9 @@ pub trait Backend {
 
     /// Waits for a change; see [`Store`]. Cancel safe.
     async fn wait_for_change(&mut self, boundary: Option<&Boundary>);
+
+    /// The facts about this server; see [`Store`].
+    async fn facts(&mut self) -> Vec<Finding>;
 
     /// The claim to the record that a candidate may take or hold.
     fn claim(&self, candidacy: &Candidacy) -> Self::Claim;
@@ -245,6 +249,10 @@ impl<B: Backend> Store for RecordStore<B> {
 
     async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
         self.backend.wait_for_change(boundary).await;
+    }
+
+    async fn facts(&mut self) -> Vec<Finding> {
+        self.backend.facts().await
     }
 
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {

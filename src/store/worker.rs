@@ -31,6 +31,8 @@ pub enum StoreRequest {
     Renew,
     /// Release the boundary.
     Release,
+    /// Observe the leader.
+    Observe,
 }
 
 /// An event from the store.
@@ -299,6 +301,10 @@ async fn execute(
             store.release(candidacy).await?;
             (Answer::Release(true), StoreNote::None)
         }
+        StoreRequest::Observe => {
+            let observation = store.observe(&candidacy.boundary).await.or_else(Observation::obstructed)?;
+            (Answer::Observe(true), StoreNote::Observation(observation))
+        }
     })
 }
 
@@ -333,6 +339,8 @@ fn failed(question: StoreRequest, error: StoreError) -> (Answer, StoreNote) {
         }
         (StoreRequest::Renew, _) => Answer::Renew(Renewed::Failed),
         (StoreRequest::Release, _) => Answer::Release(false),
+        (StoreRequest::Observe, StoreError::Connecting(_)) => return (Answer::Observe(false), StoreNote::Connecting),
+        (StoreRequest::Observe, _) => Answer::Observe(false),
     };
     (answer, StoreNote::Error(error))
 }

@@ -1,6 +1,7 @@
 //! etcd as its users meet it: real servers, real cuts.
 
 mod access;
+mod check;
 mod cluster;
 mod connecting;
 mod cuts;

@@ -1,6 +1,7 @@
 //! MongoDB as its users meet it: real servers, alone, as a set of one and as sets of three, real cuts, real elections.
 
 mod access;
+mod check;
 mod clock;
 mod connecting;
 mod floods;

@@ -28,8 +28,21 @@ esac
 echo "$? $words" >>asked
 "#;
 
-const VERBS: [&str; 10] =
-    ["run", "status", "assert", "extend", "resign", "proclaim", "watch", "wait", "plan", "completions"];
+const VERBS: [&str; 13] = [
+    "run",
+    "status",
+    "assert",
+    "extend",
+    "resign",
+    "drain",
+    "undrain",
+    "proclaim",
+    "watch",
+    "wait",
+    "plan",
+    "check",
+    "completions",
+];
 
 /// Every line of a block of shell in README and its pages, or of the manual, that is one of elect's.
 fn command_lines() -> Vec<String> {
@@ -228,6 +241,40 @@ fn green_is_warm_before_blue_ends_and_one_of_them_serves() {
     });
     assert!(leader.contains("green"), "{leader}");
     drop(deployment);
+}
+
+#[test]
+fn three_hosts_are_maintained_one_after_the_other_and_one_leads_meanwhile() {
+    let workspace = RecipeSandbox::new();
+    workspace.script("maintain.sh", &docs_under_test::read("recipes/maintain.sh"));
+    workspace.script("serve", "#!/bin/sh\necho \"$ELECT_NAME\" >>served\nexec flock -n serving sleep 600\n");
+    // Each candidate has a runtime directory of its own, as on a host of its own.
+    let hosts = ["web-1", "web-2", "web-3"].map(|name| {
+        let directory = workspace.path(name).display().to_string();
+        let run = workspace.types(&format!("exec elect run -b web --name {name} -- ./serve"));
+        let candidate = run.variable("ELECT_RUNTIME_DIR", &directory).start();
+        candidate.wait_for_log("campaigning in");
+        (name, directory, candidate)
+    });
+    until("one serves", || workspace.lines("served") == 1);
+    let mut led = 1;
+    for (name, directory, _) in &hosts {
+        let leads = |name: &str| {
+            let status = workspace.types("elect status web").run();
+            status.stdout.contains(&format!("web: {name} leads"))
+        };
+        led += usize::from(leads(name));
+        let maintain = format!("./maintain.sh sh -c 'echo {name} >>maintained; elect status web >during-{name}'");
+        let ended = workspace.types(&maintain).variable("ELECT_RUNTIME_DIR", directory).run();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        let during = fs::read_to_string(workspace.path(&format!("during-{name}"))).expect("noted");
+        assert!(during.contains(" leads") && !during.contains(&format!("web: {name} leads")), "{during}");
+        until("the next one serves", || workspace.lines("served") == led);
+    }
+    assert_eq!(fs::read_to_string(workspace.path("maintained")).expect("noted"), "web-1\nweb-2\nweb-3\n");
+    for (_, _, candidate) in hosts {
+        candidate.terminate();
+    }
 }
 
 /// As `docs/comparison.md` says of it.

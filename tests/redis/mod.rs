@@ -1,6 +1,7 @@
 //! Redis as its users meet it: real servers, real cuts, real failovers.
 
 mod access;
+mod check;
 mod connecting;
 mod data_loss;
 mod epochs;

@@ -1,6 +1,6 @@
 //! The outputs of a candidate.
 
-use crate::{Attempt, Notice, Outcome, RequestId, RunId, Signal, Term, Time};
+use crate::{Attempt, CheckNumber, Notice, Outcome, RequestId, RunId, Signal, Term, Time};
 
 /// An action for the driver to perform. The candidate waits for none: the result comes back as an [`Event`](crate::Event).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Action {
     Renew(Attempt),
     /// Release the boundary, or the place in the queue. Requested only with an empty tree.
     Release(Attempt),
+    /// Observe the leader, without taking part in the election.
+    Observe(Attempt),
     /// Move the keeper's kill deadline.
     Arm {
         /// For the command of this term.
@@ -31,6 +33,11 @@ pub enum Action {
         background_hook: BackgroundHook,
         /// The run that the hook belongs to. If that run has ended meanwhile, the keeper starts no hook in its place.
         hook_context: HookContext,
+    },
+    /// Start a health check (H3). Its end comes as [`FromKeeper::CheckEnded`](crate::FromKeeper::CheckEnded), once.
+    StartCheck {
+        /// A number of its own.
+        check: CheckNumber,
     },
     /// The stop signal to the tree now, SIGKILL at the given time.
     Stop {
@@ -55,6 +62,13 @@ pub enum Action {
         term: Option<Term>,
         /// The end of the term unless another renewal is credited; [`Time::NEVER`] where leadership has no end.
         until: Time,
+    },
+    /// A drain is complete: nothing of the candidate runs, and it holds nothing at the store.
+    Drained {
+        /// The request.
+        request_id: RequestId,
+        /// Whether the store confirmed that; otherwise the lease has run out.
+        released: bool,
     },
     /// A control request has failed.
     Deny {
@@ -131,4 +145,6 @@ pub enum RequestError {
     Stopping,
     /// We have stopped, and the store did not confirm that the boundary is free.
     NotReleased,
+    /// A later request has ended the drain.
+    Undrained,
 }

@@ -10,6 +10,9 @@ pub struct Boundary(String);
 /// The longest name, in bytes.
 pub const LONGEST: usize = 80;
 
+/// The boundary that `elect check` takes and gives back.
+const OF_CHECK: &str = "elect-check";
+
 /// Why a text is not a boundary's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BoundaryError {
@@ -42,6 +45,18 @@ impl FromStr for Boundary {
 }
 
 impl Boundary {
+    /// The boundary that `elect check` takes and gives back. No command runs on it, and no list shows it.
+    #[must_use]
+    pub fn of_check() -> Boundary {
+        Boundary(OF_CHECK.to_owned())
+    }
+
+    /// Whether it is [`Boundary::of_check`].
+    #[must_use]
+    pub fn is_of_check(&self) -> bool {
+        self.0 == OF_CHECK
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

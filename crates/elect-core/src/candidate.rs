@@ -6,8 +6,8 @@ use crate::context::Context;
 use crate::input::{ControlInput, Input, KeeperInput, StoreInput};
 use crate::mutation::Mutation;
 use crate::state::{Facts, State};
-use crate::{Action, BackgroundHook, Event, FromKeeper, Hook, Lease, Notice, Phase, Policy, RequestError, RequestId};
-use crate::{RunId, Term, Time, Timing};
+use crate::{Action, BackgroundHook, Event, FromKeeper, Hook, IneligibleReasons, Lease, Notice, Phase, Policy};
+use crate::{RequestError, RequestId, RunId, Term, Time, Timing};
 
 /// One candidate for one boundary, from its first request to the end of the program.
 ///
@@ -37,12 +37,12 @@ impl Candidate {
             self.state.handle(&mut self.context, now, input);
             self.pass_time(now);
         }
-        // A follower lives only while its candidate campaigns.
-        if self.phase() != Phase::Campaigning {
+        // A follower lives only while another candidate may lead.
+        if !self.phase().may_follow() {
             self.context.dismiss_follower(now);
         }
         self.state.settle(&mut self.context, now);
-        self.answer_pending_requests();
+        self.answer_pending_requests(now);
         if let Some(hook_context) = self.facts().background_hook_slot
             && let Some(background_hook) = self.context.background_hooks.next()
         {
@@ -60,11 +60,13 @@ impl Candidate {
     /// The time of the next call of [`Candidate::handle`] if no other event comes; [`Time::NEVER`] if none is needed.
     #[must_use]
     pub fn wake_at(&self) -> Time {
-        let Facts { phase, may_hold_tree, wake_at, .. } = self.facts();
-        let may_hold_tree = may_hold_tree || self.has_a_follower();
-        let ping_at = if may_hold_tree { self.context.keeper.wake_at() } else { Time::NEVER };
-        let follower_at = self.context.follower.wake_at(phase == Phase::Campaigning);
-        wake_at.min(self.context.store_requests.wake_at()).min(ping_at).min(follower_at)
+        let health_at = if self.may_check() { self.context.eligibility.wake_at(self.context.now) } else { Time::NEVER };
+        let drain_at =
+            if self.state.has_left() { self.context.pending_requests.wake_at(self.context.now) } else { Time::NEVER };
+        let Facts { phase, wake_at, .. } = self.facts();
+        let ping_at = if self.may_hold_a_tree() { self.context.keeper.wake_at() } else { Time::NEVER };
+        let follower_at = self.context.follower.wake_at(phase.may_follow());
+        wake_at.min(health_at).min(drain_at).min(self.context.store_requests.wake_at()).min(ping_at).min(follower_at)
     }
 
     /// Whether a follower runs, or is being stopped.
@@ -112,7 +114,23 @@ impl Candidate {
     /// Whether a program that was started here may be alive.
     #[must_use]
     pub fn may_hold_a_tree(&self) -> bool {
-        self.facts().may_hold_tree || self.has_a_follower()
+        self.facts().may_hold_tree || self.has_a_follower() || self.context.eligibility.has_outstanding_check()
+    }
+
+    /// The reasons why it may not campaign.
+    #[must_use]
+    pub fn ineligible_reasons(&self) -> IneligibleReasons {
+        self.context.eligibility.reasons(self.context.now)
+    }
+
+    /// Whether health checks are started.
+    fn may_check(&self) -> bool {
+        !self.context.keeper_died && !matches!(self.phase(), Phase::StoppingFollower | Phase::Ended)
+    }
+
+    /// Whether the results of health checks count: not between two runs of the command (H7).
+    fn results_count(&self) -> bool {
+        self.phase() != Phase::LeadingIdle
     }
 
     fn facts(&self) -> Facts {
@@ -120,6 +138,11 @@ impl Candidate {
     }
 
     fn pass_time(&mut self, now: Time) {
+        self.context.now = now;
+        if self.may_check() {
+            let counts = self.results_count();
+            self.context.pass_health_time(now, counts);
+        }
         self.context.pass_follower_time(now);
         self.state.handle(&mut self.context, now, Input::Time);
         if let Some(failure) = self.context.store_requests.expire(now) {
@@ -175,6 +198,14 @@ impl Candidate {
             Event::Forward(signal) => Some(Input::Control(ControlInput::Forward(signal))),
             Event::ConfirmLeadership { request_id, term } => self.confirm_leadership(now, request_id, term),
             Event::Resign(request_id) => self.resign(request_id),
+            Event::Drain(request_id) => {
+                self.drain(request_id);
+                Some(Input::Time)
+            }
+            Event::Undrain(request_id) => {
+                self.undrain(request_id);
+                Some(Input::Time)
+            }
         }
     }
 
@@ -221,6 +252,11 @@ impl Candidate {
                 input
             }
             FromKeeper::Cleared { run } => self.route_run_message(now, run, KeeperInput::Cleared),
+            FromKeeper::CheckEnded { check, end } => {
+                let counts = self.results_count();
+                self.context.check_ended(now, check, end, counts);
+                Some(Input::Time)
+            }
             FromKeeper::BackgroundHookEnded(end) => {
                 if let Some((background_hook, failure)) = self.context.background_hooks.ended(end) {
                     self.context.notice(Notice::HookFailed { hook: Hook::BackgroundHook(background_hook), failure });
@@ -228,6 +264,22 @@ impl Candidate {
                 None
             }
         }
+    }
+
+    fn drain(&mut self, request_id: RequestId) {
+        self.context.pending_requests.drains(request_id);
+        if !std::mem::replace(&mut self.context.eligibility.drained, true) {
+            self.context.notice(Notice::Drained);
+        }
+    }
+
+    fn undrain(&mut self, request_id: RequestId) {
+        let denied = self.context.pending_requests.undrained();
+        self.context.actions.extend(denied);
+        if std::mem::replace(&mut self.context.eligibility.drained, false) {
+            self.context.notice(Notice::Undrained);
+        }
+        self.context.act(Action::Grant { request_id, term: None, until: Time::NEVER });
     }
 
     /// A message of the keeper about a run concerns the part that started it: the follower, or the present state.
@@ -271,13 +323,17 @@ impl Candidate {
     }
 
     /// Answers pending control requests that the present state can no longer satisfy.
-    fn answer_pending_requests(&mut self) {
+    fn answer_pending_requests(&mut self, now: Time) {
         let Facts { phase, leading_term, .. } = self.facts();
         if leading_term.is_none() {
             self.context.actions.extend(self.context.pending_requests.leads_no_longer());
         }
         if !phase.holds_term() && phase != Phase::Releasing {
             self.context.actions.extend(self.context.pending_requests.answer_resignations());
+        }
+        if self.state.has_left() {
+            let answers = self.context.pending_requests.answer_drains(now, phase == Phase::Ended);
+            self.context.actions.extend(answers);
         }
     }
 

@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use crate::background_hooks::BackgroundHooks;
+use crate::eligibility::{Eligibility, HealthChange};
 use crate::follower::Follower;
 use crate::keeper_liveness::KeeperLiveness;
 use crate::mutation::Mutation;
 use crate::pending_requests::PendingRequests;
-use crate::policy::OnLost;
+use crate::policy::{CampaignLimit, OnLost};
 use crate::resign_tracker::ResignTracker;
 use crate::restart_tracker::{AfterExit, RestartTracker};
-use crate::state::AfterRelease;
+use crate::state::{AfterRelease, LEASE_NO_TTL};
 use crate::store_requests::{StoreRequestKind, StoreRequests};
-use crate::{Action, CommandEnd, Lease, Notice, Outcome, Policy, Program, RunId, Term, Time, Timing, TimingError};
+use crate::{Action, CheckEnd, CheckNumber, CommandEnd, Lease, Notice, Outcome, Policy, Program, Reason, RunId, Term};
+use crate::{Time, Timing, TimingError};
 
 /// The data that every state works with.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(crate) struct Context {
     pub(crate) keeper_died: bool,
     pub(crate) restart_tracker: RestartTracker,
     pub(crate) resign_tracker: ResignTracker,
+    pub(crate) eligibility: Eligibility,
     pub(crate) follower: Follower,
     pub(crate) pending_requests: PendingRequests,
     pub(crate) background_hooks: BackgroundHooks,
@@ -42,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) low_terms: u32,
     /// Whether the store has ever answered: later refusals are treated as transient.
     pub(crate) store_answered: bool,
+    /// The time of the last event.
+    pub(crate) now: Time,
     pub(crate) jitter: fastrand::Rng,
     pub(crate) actions: Vec<Action>,
     #[cfg(test)]
@@ -60,6 +65,7 @@ impl Context {
             keeper_died: false,
             restart_tracker: RestartTracker::new(policy.restart, policy.min_hold),
             resign_tracker: ResignTracker::default(),
+            eligibility: Eligibility::new(policy.drained, policy.health),
             follower: Follower::new(policy.follower, policy.restart),
             pending_requests: PendingRequests::default(),
             background_hooks: BackgroundHooks::default(),
@@ -69,6 +75,7 @@ impl Context {
             highest_term: 0,
             low_terms: 0,
             store_answered: false,
+            now: Time::BOOT,
             jitter: fastrand::Rng::with_seed(seed),
             actions: Vec::new(),
             #[cfg(test)]
@@ -99,6 +106,66 @@ impl Context {
     pub(crate) fn release(&mut self, now: Time) {
         let attempt = self.store_requests.open(StoreRequestKind::Release, now, &self.timing);
         self.act(Action::Release(attempt));
+    }
+
+    pub(crate) fn observe(&mut self, now: Time) {
+        let attempt = self.store_requests.open(StoreRequestKind::Observe, now, &self.timing);
+        self.act(Action::Observe(attempt));
+    }
+
+    /// A release is over. A renewal that the store executed after it was given up may keep the lease until a ttl later.
+    pub(crate) fn release_ended(&mut self, now: Time, released: bool) {
+        let lease_ends = now + self.timing.ttl().unwrap_or(LEASE_NO_TTL);
+        self.pending_requests.release_ended(released, lease_ends);
+    }
+
+    /// Whether the candidate may campaign and lead.
+    pub(crate) fn is_eligible(&self, now: Time) -> bool {
+        let reasons = self.eligibility.reasons(now);
+        !(reasons.drained || (reasons.unhealthy && !self.mutated(Mutation::CampaignsUnhealthy)))
+    }
+
+    /// The reason to stop a leader that is not eligible any more.
+    pub(crate) fn ineligible_reason(&self, now: Time) -> Option<Reason> {
+        let reason = if self.eligibility.drained { Reason::Drained } else { Reason::Unhealthy };
+        (!self.is_eligible(now)).then_some(reason)
+    }
+
+    /// A candidate whose first verdict is awaited has no longer than the campaign limit for it, unless it asks only once.
+    pub(crate) fn limit_undecided(&mut self, now: Time) {
+        match self.policy.campaign_limit {
+            CampaignLimit::For(limit) if limit > Duration::ZERO => {
+                self.campaign_deadline.get_or_insert(now + limit);
+            }
+            CampaignLimit::For(_) | CampaignLimit::Unlimited => {}
+        }
+    }
+
+    /// Starts the health check that is due, and gives up the one that the keeper does not report.
+    pub(crate) fn pass_health_time(&mut self, now: Time, counts: bool) {
+        let change = self.eligibility.give_up_overdue(now, counts);
+        self.health_changed(change);
+        if let Some(check) = self.eligibility.check_due(now) {
+            self.act(Action::StartCheck { check });
+        }
+        if let Some(time) = self.eligibility.warning_due(now) {
+            self.notice(Notice::LongUnhealthy { time });
+        }
+    }
+
+    /// A health check is over. Its result changes nothing unless it `counts`.
+    pub(crate) fn check_ended(&mut self, now: Time, check: CheckNumber, end: CheckEnd, counts: bool) {
+        let any = self.mutated(Mutation::OldCheckCounts);
+        let change = self.eligibility.ended(now, check, end, counts, any);
+        self.health_changed(change);
+    }
+
+    fn health_changed(&mut self, change: Option<HealthChange>) {
+        match change {
+            Some(HealthChange::Healthy) => self.notice(Notice::Healthy),
+            Some(HealthChange::Unhealthy { failures, last }) => self.notice(Notice::Unhealthy { failures, last }),
+            None => {}
+        }
     }
 
     pub(crate) fn arm(&mut self, term: Term, lease: Lease) {
@@ -176,6 +243,18 @@ impl Context {
             | AfterRelease::CampaignBehind(_)
             | AfterRelease::CoolDown(_)
             | AfterRelease::Exit(_)) => then,
+        }
+    }
+
+    /// The continuation after a leadership that ended because the candidate is not eligible (H7). It campaigns again once
+    /// it is.
+    pub(crate) fn after_ineligible(&mut self, now: Time, reason: Reason) -> AfterRelease {
+        if reason == Reason::Unhealthy {
+            self.eligibility.resigned(now);
+        }
+        match self.policy.campaign_limit {
+            CampaignLimit::Unlimited => AfterRelease::Campaign(None),
+            CampaignLimit::For(_) => AfterRelease::Exit(Outcome::LeadershipLost),
         }
     }
 

@@ -5,7 +5,7 @@
 //! Gone ─────────────────────▶ Running ──────────────────────────────────────────────────────────────▶ Stopping ──▶ Gone
 //! ```
 //!
-//! The follower is no state, for it decides nothing about leadership: it is started in `Campaigning` alone, and every
+//! The follower is no state, for it decides nothing about leadership: it is started in `Campaigning` and `Ineligible` alone, and every
 //! other state stops it. It can delay the states: the command of our own leadership does not start, and the program
 //! does not end, before its tree is confirmed empty; if it cannot be emptied, the boundary is given back (K11) and not
 //! asked for again (2.3).
@@ -151,7 +151,7 @@ impl Follower {
         }
     }
 
-    /// Starts are due in `Campaigning` only.
+    /// Starts are due in `Campaigning` and `Ineligible` only.
     pub(super) fn wake_at(&self, stands: bool) -> Time {
         let start_at = if stands { self.start_at() } else { Time::NEVER };
         let FollowerStage::Stopping(stopping) = &self.stage else { return start_at };

@@ -15,6 +15,11 @@ pub struct Attempt(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
+/// The number of one health check, counted from the start of the candidate. A late result carries another number than the
+/// outstanding check, and changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CheckNumber(pub u64);
+
 /// A number for one leader and its known details; another number whenever any of them changes. The caller knows the
 /// leader that it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{Attempt, BackgroundHook, CommandEnd, LeaderKey, ProcessList, RequestId, RunId, Signal, Term, Time};
+use crate::{
+    Attempt, BackgroundHook, CheckNumber, CommandEnd, LeaderKey, ProcessList, RequestId, RunId, Signal, Term, Time,
+};
 
 /// An event that a candidate handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,10 @@ pub enum Event {
     },
     /// A control request asks the candidate to let another one lead.
     Resign(RequestId),
+    /// A control request asks the candidate to leave the election until [`Event::Undrain`].
+    Drain(RequestId),
+    /// A control request ends a drain.
+    Undrain(RequestId),
 }
 
 /// A reply of the store, by the request it answers.
@@ -62,6 +68,8 @@ pub enum Answer {
     Renew(Renewed),
     /// To [`Action::Release`](crate::Action::Release): whether the store confirmed that our claim is gone.
     Release(bool),
+    /// To [`Action::Observe`](crate::Action::Observe): whether the store answered.
+    Observe(bool),
 }
 
 /// The store's answer to [`Action::Campaign`](crate::Action::Campaign).
@@ -182,6 +190,13 @@ pub enum FromKeeper {
     Terminal(TerminalEvent),
     /// The background hook has ended.
     BackgroundHookEnded(BackgroundHookEnd),
+    /// A health check is over; reported once for each order (H3).
+    CheckEnded {
+        /// Its number.
+        check: CheckNumber,
+        /// How.
+        end: CheckEnd,
+    },
 }
 
 /// Why the keeper did not start the command.
@@ -202,6 +217,20 @@ pub enum BackgroundHookEnd {
     Failed(i32),
     /// It was not started, because something is being stopped just now.
     NotNow,
+}
+
+/// The end of a health check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckEnd {
+    /// Its main process ended like this, by itself.
+    Ended(CommandEnd),
+    /// Its time-out is over, and SIGKILL was sent. Its processes may still exist.
+    TimedOut,
+    /// Fork or exec failed with this `errno`; `EBUSY`: an earlier check is left, and no second one is started beside it
+    /// (H5).
+    Failed(i32),
+    /// There is no result: it was killed, or not started, because something is being stopped.
+    Interrupted,
 }
 
 /// An event of the command at the terminal.

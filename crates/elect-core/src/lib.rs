@@ -26,6 +26,9 @@
 //! A candidate at its campaign limit ([`Policy`]) goes from `Campaigning`, or from a win that came to nothing, to
 //! `Releasing` and ends; one that is to end with its leadership does so instead of campaigning again.
 //!
+//! A candidate that is unhealthy or drained goes from `Campaigning`, or from wherever it would campaign again, to
+//! `Ineligible`, gives up its place there, and observes the leader until it is eligible again.
+//!
 //! Invariants, each held by the shape of the code and checked by the simulation:
 //!
 //! - Only `Leading` and `Stopping` may hold a live leader command. `Leading` is entered from `Verifying`, with a lease
@@ -33,8 +36,8 @@
 //!   `LeadingIdle`.
 //! - `Stopping` and `OustedHook` are left only when the tree is confirmed empty (2.3), and `Releasing` and
 //!   `LeadingIdle` are entered with an empty tree only.
-//! - A follower is started in `Campaigning` only, and stopped in every other state; `Leading` and `Ended` are entered
-//!   without.
+//! - A follower is started in `Campaigning` and `Ineligible` only, and stopped in every other state; `Leading` and
+//!   `Ended` are entered without.
 //! - Whatever comes in, the deadlines are looked at first: an answer that comes after `stop_by` finds the term over.
 //! - There is one request at a time; a reply to any other attempt changes nothing.
 //!
@@ -48,6 +51,7 @@ mod background_hooks;
 pub mod boundary;
 mod candidate;
 mod context;
+mod eligibility;
 mod end_report;
 mod follower;
 mod id;
@@ -78,8 +82,11 @@ mod timing;
 
 pub use action::{Action, BackgroundHook, HookContext, Program, RequestError};
 pub use candidate::Candidate;
-pub use id::{Attempt, LeaderKey, RequestId, RunId, Signal, Term};
-pub use input::{Answer, BackgroundHookEnd, Campaigned, Event, FromKeeper, NotStarted, Renewed, TerminalEvent};
+pub use eligibility::IneligibleReasons;
+pub use id::{Attempt, CheckNumber, LeaderKey, RequestId, RunId, Signal, Term};
+pub use input::{
+    Answer, BackgroundHookEnd, Campaigned, CheckEnd, Event, FromKeeper, NotStarted, Renewed, TerminalEvent,
+};
 pub use keeper::{
     ChildEnd, FinalReport, IdentitySource, KeeperAction, KeeperEvent, KeeperMachine, KeeperOrder, KeeperPolicy,
     Recipients,
@@ -87,7 +94,7 @@ pub use keeper::{
 pub use notice::{Hook, HookFailure, KillCause, Notice, Reason};
 pub use outcome::{CommandEnd, Outcome};
 pub use phase::Phase;
-pub use policy::{CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, StopTo};
+pub use policy::{CampaignLimit, Health, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, StopTo};
 pub use process_list::{NamedProcess, PROCESSES_NAMED_MAX, ProcessList};
 pub use time::Time;
 pub use timing::{HumanDuration, KILL_ALLOWANCE, Lease, Timing, TimingError, TimingFlags, margin};

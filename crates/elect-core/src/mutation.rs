@@ -60,6 +60,12 @@ pub(super) enum Mutation {
     NotOustedWhenLost,
     /// Take any reply for the one that is waited for.
     AnyReplyCounts,
+    /// Campaign although the candidate is unhealthy.
+    CampaignsUnhealthy,
+    /// Count the result of a check that is over.
+    OldCheckCounts,
+    /// Forget that the candidate is drained when a lease is lost.
+    DrainForgotten,
 }
 
 impl Context {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{BackgroundHook, CommandEnd, NotStarted, ProcessList, Program, Signal, Term, TimingError};
+use crate::{BackgroundHook, CheckEnd, CommandEnd, NotStarted, ProcessList, Program, Signal, Term, TimingError};
 
 /// A transition of an election, for the log and the status; each is reported once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +121,24 @@ pub enum Notice {
     },
     /// The cool-down is over.
     CampaignsAgain,
+    /// The candidate was drained.
+    Drained,
+    /// A drain is over.
+    Undrained,
+    /// The health check has succeeded often enough in a row.
+    Healthy,
+    /// The health check has failed too often in a row.
+    Unhealthy {
+        /// So often.
+        failures: u32,
+        /// The last time like this.
+        last: CheckEnd,
+    },
+    /// The candidate has not been healthy for long.
+    LongUnhealthy {
+        /// For so long.
+        time: Duration,
+    },
     /// The follower runs.
     FollowerStarted {
         /// Its process id.
@@ -178,6 +196,10 @@ pub enum Reason {
     Asked(Signal),
     /// A resignation was asked for: the candidate campaigns again behind the others.
     Resigned,
+    /// The candidate was drained.
+    Drained,
+    /// The health check has failed too often in a row.
+    Unhealthy,
     /// The hook before it failed.
     NotAccepted,
     /// The lease could not be renewed in time.

@@ -17,6 +17,8 @@ pub enum Phase {
     OustedHook,
     /// The boundary is being given back.
     Releasing,
+    /// Not campaigning, because the candidate is unhealthy or drained.
+    Ineligible,
     /// Not standing for a while: the command has failed here too often, or the hook before it.
     CoolingDown,
     /// Over but for the follower, which is being stopped.
@@ -37,6 +39,7 @@ impl Phase {
             | Phase::Stopping
             | Phase::OustedHook
             | Phase::Releasing
+            | Phase::Ineligible
             | Phase::CoolingDown
             | Phase::StoppingFollower
             | Phase::Ended => false,
@@ -53,6 +56,7 @@ impl Phase {
             | Phase::LeadingIdle
             | Phase::OustedHook
             | Phase::Releasing
+            | Phase::Ineligible
             | Phase::CoolingDown
             | Phase::StoppingFollower
             | Phase::Ended => false,
@@ -66,6 +70,24 @@ impl Phase {
             Phase::Leading | Phase::Stopping | Phase::LeadingIdle | Phase::OustedHook => true,
             Phase::Campaigning
             | Phase::Verifying
+            | Phase::Releasing
+            | Phase::Ineligible
+            | Phase::CoolingDown
+            | Phase::StoppingFollower
+            | Phase::Ended => false,
+        }
+    }
+
+    /// Whether a follower may run: another candidate may lead, and nothing of our own is about to.
+    #[must_use]
+    pub fn may_follow(self) -> bool {
+        match self {
+            Phase::Campaigning | Phase::Ineligible => true,
+            Phase::Verifying
+            | Phase::Leading
+            | Phase::Stopping
+            | Phase::LeadingIdle
+            | Phase::OustedHook
             | Phase::Releasing
             | Phase::CoolingDown
             | Phase::StoppingFollower

@@ -21,6 +21,25 @@ pub struct Policy {
     pub follower: Option<OnChange>,
     /// Which hooks there are.
     pub hooks: Hooks,
+    /// The health check, if there is one.
+    pub health: Option<Health>,
+    /// Whether it begins drained.
+    pub drained: bool,
+}
+
+/// The pace of the health check, and the meaning of its results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// The time from the start of a check to that of the next.
+    pub interval: Duration,
+    /// How long a check may take: at most the interval.
+    pub timeout: Duration,
+    /// So many successes in a row make the candidate healthy; at least 1.
+    pub rise: u32,
+    /// So many failures in a row make it unhealthy; at least 1.
+    pub fall: u32,
+    /// Failures are ignored for this long after the start of the leader command.
+    pub start: Duration,
 }
 
 /// The effect of a change of the leader on a running follower.

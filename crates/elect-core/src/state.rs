@@ -3,6 +3,7 @@
 
 mod campaigning;
 mod cooling_down;
+mod ineligible;
 mod leading;
 mod leading_idle;
 mod ousted_hook;
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use campaigning::Campaigning;
 use cooling_down::CoolingDown;
+use ineligible::Ineligible;
+pub(super) use ineligible::LEASE_NO_TTL;
 use leading::Leading;
 use leading_idle::LeadingIdle;
 use ousted_hook::OustedHook;
@@ -44,6 +47,7 @@ pub(super) enum State {
     LeadingIdle(LeadingIdle),
     OustedHook(OustedHook),
     Releasing(Releasing),
+    Ineligible(Ineligible),
     CoolingDown(CoolingDown),
     StoppingFollower(StoppingFollower),
     Ended,
@@ -95,7 +99,7 @@ impl State {
             State::LeadingIdle(idle) => idle.restart_if_due(context, now),
             State::Verifying(verifying) => verifying.lead_if_alone(context, now),
             State::StoppingFollower(stopping) => stopping.end_if_alone(context),
-            State::Campaigning(_) => {
+            State::Campaigning(_) | State::Ineligible(_) => {
                 context.start_follower_if_due(now);
                 Step::Stay
             }
@@ -119,9 +123,25 @@ impl State {
             | State::Stopping(_)
             | State::OustedHook(_)
             | State::Releasing(_)
+            | State::Ineligible(_)
             | State::CoolingDown(_)
             | State::StoppingFollower(_)
             | State::Ended => false,
+        }
+    }
+
+    /// Whether nothing of the candidate runs as a leader, and all has been done to give back what the store held for it.
+    pub(super) fn has_left(&self) -> bool {
+        match self {
+            State::Ineligible(ineligible) => ineligible.has_left(),
+            State::CoolingDown(_) | State::StoppingFollower(_) | State::Ended => true,
+            State::Campaigning(_)
+            | State::Verifying(_)
+            | State::Leading(_)
+            | State::Stopping(_)
+            | State::LeadingIdle(_)
+            | State::OustedHook(_)
+            | State::Releasing(_) => false,
         }
     }
 
@@ -134,6 +154,7 @@ impl State {
             State::LeadingIdle(idle) => idle.facts(context),
             State::OustedHook(ousted_hook) => ousted_hook.facts(context),
             State::Releasing(releasing) => releasing.facts(context),
+            State::Ineligible(ineligible) => ineligible.facts(context),
             State::CoolingDown(cooling_down) => cooling_down.facts(context),
             State::StoppingFollower(_) => StoppingFollower::facts(),
             State::Ended => Facts {
@@ -158,6 +179,7 @@ impl State {
             State::LeadingIdle(idle) => idle.next(context, now, input),
             State::OustedHook(ousted_hook) => ousted_hook.next(context, now, input),
             State::Releasing(releasing) => releasing.next(context, now, input),
+            State::Ineligible(ineligible) => ineligible.next(context, now, input),
             State::CoolingDown(cooling_down) => cooling_down.next(context, now, input),
             State::StoppingFollower(stopping) => stopping.next(context, input),
             State::Ended => Step::Stay,

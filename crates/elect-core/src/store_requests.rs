@@ -9,6 +9,7 @@ pub(super) enum StoreRequestKind {
     Campaign,
     Renew,
     Release,
+    Observe,
 }
 
 impl StoreRequestKind {
@@ -17,6 +18,7 @@ impl StoreRequestKind {
             Answer::Campaign(_) => self == StoreRequestKind::Campaign,
             Answer::Renew(_) => self == StoreRequestKind::Renew,
             Answer::Release(_) => self == StoreRequestKind::Release,
+            Answer::Observe(_) => self == StoreRequestKind::Observe,
         }
     }
 
@@ -26,6 +28,7 @@ impl StoreRequestKind {
             StoreRequestKind::Campaign => Answer::Campaign(Campaigned::Failed),
             StoreRequestKind::Renew => Answer::Renew(Renewed::Failed),
             StoreRequestKind::Release => Answer::Release(false),
+            StoreRequestKind::Observe => Answer::Observe(false),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 
 mod control_requests;
+mod eligibility;
 mod follower;
 mod hooks;
 mod restarts;

@@ -1,12 +1,13 @@
-//! The tier `cgroup`: a leaf of the unified hierarchy (v2) below elect's own cgroup, for the command alone.
+//! The tier `cgroup`: a leaf of the unified hierarchy (v2) below elect's own cgroup, for the command alone. The health
+//! check has a second leaf beside it (H5).
 //!
-//! A candidate uses one leaf from start to end. Campaigner and keeper hold the same descriptors of it, opened before the
+//! A candidate uses its leaves from start to end. Campaigner and keeper hold the same descriptors of it, opened before the
 //! keeper is forked, and with them a lock on its directory: a leaf without a lock belongs to a candidate that was
 //! killed, and the next candidate that starts in the same cgroup removes the leaf if it is empty.
 //!
 //! Not here: controllers and limits. The leaf has none; a `MemoryMax=` belongs to the unit.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,6 +20,8 @@ use super::sys::{self, Forked};
 
 /// The prefix of a leaf's name; the campaigner's process id and a random number follow.
 const PREFIX: &str = "elect-";
+/// The attributes of a cgroup that systemd has delegated.
+const DELEGATION_MARKS: [&CStr; 2] = [c"trusted.delegate", c"user.delegate"];
 /// Attempts to create a leaf: another candidate that removes abandoned leaves may remove a new one.
 const ATTEMPTS: usize = 3;
 /// The lifetime of the child that is killed as a proof, if it is not killed.
@@ -161,6 +164,33 @@ impl CommandCgroup {
     #[cfg(test)]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// The systemd service that this process runs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemdUnit {
+    /// With its suffix.
+    pub name: String,
+    /// Whether systemd leaves the cgroups below the unit's to the service (`Delegate=yes`), as far as this user may know.
+    pub is_delegated: bool,
+}
+
+impl SystemdUnit {
+    /// `None`: this process runs in no service.
+    #[must_use]
+    pub fn own() -> Option<SystemdUnit> {
+        let cgroups = fs::read("/proc/self/cgroup").ok()?;
+        let name = own_path(&cgroups)?.file_name()?.to_str()?.to_owned();
+        if Path::new(&name).extension() != Some(OsStr::new("service")) {
+            return None;
+        }
+        let directory = own_directory().ok();
+        // systemd writes both; the first one is for root alone.
+        let is_marked = |directory: &PathBuf| {
+            DELEGATION_MARKS.iter().any(|mark| sys::attribute(directory, mark).is_ok_and(|value| value == b"1"))
+        };
+        Some(SystemdUnit { name, is_delegated: directory.as_ref().is_some_and(is_marked) })
     }
 }
 

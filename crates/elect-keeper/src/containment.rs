@@ -8,13 +8,14 @@
 //! that killing needs, and so that a tier that was requested and is not available is refused before a claim exists.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use super::cgroup::CommandCgroup;
 use super::namespace::ParentPidNs;
 use super::tree::{self, KillSweep, Scanner, SweepSlice};
 
 /// The number of processes killed one by one, which takes a small fraction of a kill allowance.
-const INDIVIDUAL_KILLS_MAX: usize = 2 * 1024;
+pub const INDIVIDUAL_KILLS_MAX: usize = 2 * 1024;
 
 /// The requested containment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +36,54 @@ pub enum Tier {
     /// A cgroup for the command, below the one that elect is in.
     Cgroup {
         leaf: CommandCgroup,
-        /// Requested by name: no program is started outside the leaf.
+        /// A cgroup of its own for the health check, if there is one (H5).
+        check_leaf: Option<CommandCgroup>,
+        /// Requested by name: no program is started outside its leaf.
         is_mandatory: bool,
     },
     /// A PID namespace for each start of the command.
     Pidns(ParentPidNs),
     Tree,
 }
+
+/// The place in which one program is started.
+#[derive(Debug, Clone, Copy)]
+pub enum SpawnPlace<'a> {
+    /// A cgroup.
+    Leaf { leaf: &'a CommandCgroup, is_mandatory: bool },
+    /// A new PID namespace.
+    NewNamespace(&'a ParentPidNs),
+    /// The keeper's own cgroup and namespace.
+    BesideKeeper,
+}
+
+impl SpawnPlace<'_> {
+    /// Called by the main process between fork and exec (K6). A process is in its PID namespace from its creation.
+    ///
+    /// # Errors
+    ///
+    /// The leaf is gone, or the kernel has no memory, and the leaf is mandatory. Otherwise the tree walk remains.
+    pub fn enter(self) -> io::Result<()> {
+        match self {
+            SpawnPlace::Leaf { leaf, is_mandatory } => {
+                leaf.enter().or_else(|error| if is_mandatory { Err(error) } else { Ok(()) })
+            }
+            SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => Ok(()),
+        }
+    }
+}
+
+/// The processes that a kill spares.
+#[derive(Debug, Clone, Copy)]
+pub struct Spared<'a> {
+    /// These processes and their descendants.
+    pub processes: &'a [i32],
+    /// Every process in the cgroup of the health check.
+    pub check_leaf: bool,
+}
+
+/// A kill of everything.
+pub const NONE_SPARED: Spared<'static> = Spared { processes: &[], check_leaf: false };
 
 /// A requested tier that is not available.
 #[derive(Debug, thiserror::Error)]
@@ -64,19 +106,20 @@ impl NoContainment {
 impl Containment {
     /// Establishes the requested tier. The second value is the reason for the tier `tree` under `auto`.
     ///
-    /// Starts and reaps a child; must be called while SIGCHLD has its default disposition.
+    /// Starts and reaps a child; must be called while SIGCHLD has its default disposition. `has_check` says whether
+    /// there will be a health check.
     ///
     /// # Errors
     ///
     /// A requested tier is not available.
-    pub fn establish(self) -> Result<(Tier, Option<io::Error>), NoContainment> {
+    pub fn establish(self, has_check: bool) -> Result<(Tier, Option<io::Error>), NoContainment> {
         match self {
-            Containment::Auto => Ok(match CommandCgroup::make() {
-                Ok(leaf) => (Tier::Cgroup { leaf, is_mandatory: false }, None),
+            Containment::Auto => Ok(match Tier::cgroup(has_check, false) {
+                Ok(tier) => (tier, None),
                 Err(error) => (Tier::Tree, Some(error)),
             }),
-            Containment::Cgroup => match CommandCgroup::make() {
-                Ok(leaf) => Ok((Tier::Cgroup { leaf, is_mandatory: true }, None)),
+            Containment::Cgroup => match Tier::cgroup(has_check, true) {
+                Ok(tier) => Ok((tier, None)),
                 Err(reason) => Err(NoContainment {
                     tier: "cgroup",
                     remedy: "it takes a cgroup (v2) that elect may write to, as with Delegate=yes in a unit",
@@ -102,42 +145,65 @@ impl Tier {
         }
     }
 
-    fn leaf(&self) -> Option<&CommandCgroup> {
-        match self {
-            Tier::Cgroup { leaf, .. } => Some(leaf),
-            Tier::Pidns(_) | Tier::Tree => None,
-        }
-    }
-
-    /// Called by the main process between fork and exec (K6). A process is in its PID namespace from its creation.
-    ///
-    /// # Errors
-    ///
-    /// The leaf is gone, or the kernel has no memory, and the leaf is mandatory. Otherwise the tree walk remains.
-    pub fn enter(&self) -> io::Result<()> {
-        match self {
-            Tier::Cgroup { leaf, is_mandatory } => {
-                leaf.enter().or_else(|error| if *is_mandatory { Err(error) } else { Ok(()) })
+    fn cgroup(has_check: bool, is_mandatory: bool) -> io::Result<Tier> {
+        let leaf = CommandCgroup::make()?;
+        let check_leaf = match has_check.then(CommandCgroup::make).transpose() {
+            Ok(check_leaf) => check_leaf,
+            Err(error) => {
+                leaf.remove();
+                return Err(error);
             }
-            Tier::Pidns(_) | Tier::Tree => Ok(()),
+        };
+        Ok(Tier::Cgroup { leaf, check_leaf, is_mandatory })
+    }
+
+    /// The leaf of the command and that of the health check.
+    fn leaves(&self) -> [Option<&CommandCgroup>; 2] {
+        match self {
+            Tier::Cgroup { leaf, check_leaf, .. } => [Some(leaf), check_leaf.as_ref()],
+            Tier::Pidns(_) | Tier::Tree => [None, None],
         }
     }
 
-    /// Sends SIGKILL to every descendant of `root`, and to every process in the leaf. Allocates nothing (K3).
+    /// The place of the command, of the follower and of the hooks.
+    pub fn place(&self) -> SpawnPlace<'_> {
+        match self {
+            Tier::Cgroup { leaf, is_mandatory, .. } => SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory },
+            Tier::Pidns(parent_ns) => SpawnPlace::NewNamespace(parent_ns),
+            Tier::Tree => SpawnPlace::BesideKeeper,
+        }
+    }
+
+    /// The place of the health check (H5).
+    pub fn check_place(&self) -> SpawnPlace<'_> {
+        match self {
+            Tier::Cgroup { check_leaf: Some(leaf), is_mandatory, .. } => {
+                SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory }
+            }
+            Tier::Cgroup { check_leaf: None, .. } | Tier::Pidns(_) | Tier::Tree => SpawnPlace::BesideKeeper,
+        }
+    }
+
+    /// Sends SIGKILL to every descendant of `root`, and to every process in the leaves. Allocates nothing (K3).
     ///
     /// `cgroup.kill` is used only if the walk is not enough, because it waits for a kernel lock: a process that is
     /// being moved between cgroups, anywhere on the machine, holds that lock until every fork under way is done, and in
     /// a storm the forking processes wait for their turn among all the others. That wait took up to 2 s while a storm
     /// went on; it is short once the processes that can be killed without the lock are dead.
-    pub fn kill(&self, scanner: &mut Scanner, root: i32, except: &[i32], progress: &mut dyn FnMut()) -> KillSweep {
-        let Some(leaf) = self.leaf() else { return scanner.kill(root, except, tree::DESCENDANTS_MAX, progress) };
-        match scanner.kill(root, except, INDIVIDUAL_KILLS_MAX, progress) {
-            KillSweep::Complete(found) if found > 0 || !leaf.is_populated() => KillSweep::Complete(found),
+    pub fn kill(&self, scanner: &mut Scanner, root: i32, spared: Spared<'_>, progress: &mut dyn FnMut()) -> KillSweep {
+        let [leaf, check_leaf] = self.leaves();
+        let leaves = leaf.into_iter().chain(check_leaf.filter(|_| !spared.check_leaf));
+        if leaf.is_none() {
+            return scanner.kill(root, spared.processes, tree::DESCENDANTS_MAX, progress);
+        }
+        let is_populated = || leaves.clone().any(CommandCgroup::is_populated);
+        match scanner.kill(root, spared.processes, INDIVIDUAL_KILLS_MAX, progress) {
+            KillSweep::Complete(found) if found > 0 || !is_populated() => KillSweep::Complete(found),
             // The processes fork too fast or are too many, run as a user whom we may not signal, or are not
             // descendants.
             KillSweep::Complete(_) | KillSweep::Partial | KillSweep::Unlistable => {
-                leaf.kill();
-                scanner.kill(root, except, tree::DESCENDANTS_MAX, progress)
+                leaves.clone().for_each(CommandCgroup::kill);
+                scanner.kill(root, spared.processes, tree::DESCENDANTS_MAX, progress)
             }
         }
     }
@@ -146,8 +212,8 @@ impl Tier {
     pub fn kill_slice(&self, scanner: &mut Scanner, root: i32, except: &[i32]) -> SweepSlice {
         let before = scanner.swept();
         let slice = scanner.kill_slice(root, except);
-        if let Some(leaf) = self.leaf() {
-            let swept = scanner.swept();
+        let swept = scanner.swept();
+        for leaf in self.leaves().into_iter().flatten() {
             let too_many = before <= INDIVIDUAL_KILLS_MAX && swept > INDIVIDUAL_KILLS_MAX;
             if too_many || (!matches!(slice, SweepSlice::More) && swept == 0 && leaf.is_populated()) {
                 leaf.kill();
@@ -156,21 +222,38 @@ impl Tier {
         slice
     }
 
-    /// The second half of K6: `true` until it is certain that the leaf is empty.
+    /// Sends SIGKILL to what an ended check has left in its leaf.
+    pub fn kill_check_leftovers(&self) {
+        // `cgroup.kill` may have to wait for a kernel lock, and most checks leave nothing.
+        let [_, check_leaf] = self.leaves();
+        check_leaf.into_iter().filter(|leaf| leaf.is_populated()).for_each(CommandCgroup::kill);
+    }
+
+    /// The second half of K6: `true` until it is certain that the leaves are empty.
     pub fn is_populated(&self) -> bool {
-        self.leaf().is_some_and(CommandCgroup::is_populated)
+        self.leaves().into_iter().flatten().any(CommandCgroup::is_populated)
     }
 
-    /// A descriptor that becomes ready (`POLLPRI`) when that changes.
-    pub fn events(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.leaf().map(CommandCgroup::events)
+    /// The same for the leaf of the command alone, beside a check that cannot be killed (H5).
+    pub fn is_command_populated(&self) -> bool {
+        let [leaf, _] = self.leaves();
+        leaf.is_some_and(CommandCgroup::is_populated)
     }
 
-    /// Removes the leaf. Must be called when it is empty and no program will be started any more.
+    /// Whether a process is in the leaf of the check.
+    pub fn is_check_populated(&self) -> bool {
+        let [_, check_leaf] = self.leaves();
+        check_leaf.is_some_and(CommandCgroup::is_populated)
+    }
+
+    /// Descriptors that become ready (`POLLPRI`) when that changes.
+    pub fn events(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        self.leaves().map(|leaf| leaf.map(CommandCgroup::events))
+    }
+
+    /// Removes the leaves. Must be called when they are empty and no program will be started any more.
     pub fn remove(&self) {
-        if let Some(leaf) = self.leaf() {
-            leaf.remove();
-        }
+        self.leaves().into_iter().flatten().for_each(CommandCgroup::remove);
     }
 }
 
@@ -182,8 +265,9 @@ mod tests {
     fn a_leaf_that_cannot_be_entered_costs_the_start_where_it_is_a_must() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for is_mandatory in [true, false] {
-            let tier = Tier::Cgroup { leaf: CommandCgroup::full(directory.path()), is_mandatory };
-            assert_eq!(tier.enter().is_err(), is_mandatory);
+            let leaf = CommandCgroup::full(directory.path());
+            let tier = Tier::Cgroup { leaf, check_leaf: None, is_mandatory };
+            assert_eq!(tier.place().enter().is_err(), is_mandatory);
         }
     }
 }

@@ -22,13 +22,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::containment::Tier;
 use super::handle::Departure;
 use super::namespace::Init;
+use super::process_list;
 use super::protocol::{Channel, Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
 use super::spawn::{CommandSpec, ExecStatus, IdentityVars, Spawned};
 use super::sys::{self, Inherited, Reaped};
 use super::terminal::Terminal;
 use super::tree::Scanner;
 use crate::clock::{self, Alarm};
-use elect_core::{ChildEnd, KeeperEvent, KeeperMachine, KeeperOrder};
+use elect_core::{ChildEnd, KeeperEvent, KeeperMachine, KeeperOrder, NotStarted};
 
 /// Bounds work per round, so that neither a message flood nor mass child exits delay a kill.
 const EVENT_BATCH: usize = 64;
@@ -47,6 +48,8 @@ pub struct KeeperLoop {
     starting: Option<Spawned>,
     /// The read end of the last background hook's status pipe, open so that the child can write to it.
     hook_status: Option<OwnedFd>,
+    /// The health check, until it has been reaped.
+    check: Option<Spawned>,
     /// The inits of all programs that have not been reaped: dropping an init kills its namespace.
     inits: Vec<Init>,
     /// The environment variables of the present order, and those kept for the hook after the term.
@@ -74,7 +77,7 @@ enum ReapResult {
     MoreZombies,
     /// Children are alive; SIGCHLD announces their ends.
     ChildrenAlive,
-    /// No child is left, but the leaf is populated; the leaf's events announce a change (K6).
+    /// No child is left, but a leaf is populated; the events of the leaves announce a change (K6).
     CgroupPopulated,
 }
 
@@ -98,6 +101,7 @@ impl KeeperLoop {
             terminal,
             starting: None,
             hook_status: None,
+            check: None,
             inits: Vec::new(),
             ordered_identity: Vec::new(),
             kept_identity: Vec::new(),
@@ -159,10 +163,12 @@ impl KeeperLoop {
         let socket = socket.map_or_else(child, |events| PollFd::new(self.channel.socket().as_fd(), events));
         let exec = self.starting.as_ref();
         let exec = exec.map_or_else(child, |spawned| PollFd::new(spawned.status.as_fd(), PollFlags::POLLIN));
-        let leaf = self.tier.events().filter(|_| remaining == ReapResult::CgroupPopulated);
-        let leaf = leaf.map_or_else(child, |events| PollFd::new(events, PollFlags::POLLPRI));
+        let [leaf, check_leaf] = self.tier.events().map(|events| {
+            let events = events.filter(|_| remaining == ReapResult::CgroupPopulated);
+            events.map_or_else(child, |events| PollFd::new(events, PollFlags::POLLPRI))
+        });
         let longest = if remaining == ReapResult::MoreZombies { PollTimeout::ZERO } else { PollTimeout::NONE };
-        let result = poll(&mut [child(), clock, socket, exec, leaf], longest);
+        let result = poll(&mut [child(), clock, socket, exec, leaf, check_leaf], longest);
         debug_assert!(matches!(result, Ok(_) | Err(Errno::EINTR)), "{result:?}");
         while let Ok(Some(_)) = children.read_signal() {}
         alarm.acknowledge();
@@ -182,11 +188,12 @@ impl KeeperLoop {
                     self.handle(KeeperEvent::ChildEnded { pid, end });
                     // The process id may be reused from now on.
                     self.starting.take_if(|spawned| spawned.pid == pid);
+                    self.check.take_if(|check| check.pid == pid);
                     self.inits.retain(|init| init.pid != pid);
                 }
-                Reaped::NoneEnded => return ReapResult::ChildrenAlive,
+                Reaped::NoneEnded => return self.look_past_stuck_check(),
                 Reaped::NoChildren => {
-                    let is_cgroup_populated = self.tier.is_populated() && self.machine.has_processes();
+                    let is_cgroup_populated = self.machine.has_processes() && self.tier.is_populated();
                     self.handle(KeeperEvent::NoChildren { is_cgroup_populated });
                     if is_cgroup_populated {
                         return ReapResult::CgroupPopulated;
@@ -198,14 +205,38 @@ impl KeeperLoop {
         ReapResult::MoreZombies
     }
 
+    /// H5: finds that no descendant lives but a check that cannot be killed, if something waits for that.
+    fn look_past_stuck_check(&mut self) -> ReapResult {
+        if let Some(check) = self.machine.stuck_check(clock::now())
+            && process_list::is_last_descendant(&mut self.scanner, self.own_pid, check)
+        {
+            let is_cgroup_populated = self.tier.is_command_populated();
+            self.handle(KeeperEvent::OnlyCheckLeft { is_cgroup_populated });
+            if is_cgroup_populated {
+                return ReapResult::CgroupPopulated;
+            }
+        }
+        ReapResult::ChildrenAlive
+    }
+
     /// Reaps one ended child. The exec status of a main process is read before it is reaped: only then can the kernel
-    /// still tell whether it ended before exec.
+    /// still tell whether it ended before exec. The group of a check can be named until then.
     fn reap_next(&mut self) -> Reaped {
-        let Some(spawned) = &self.starting else { return sys::reap(-1) };
+        if self.starting.is_none() && self.check.is_none() {
+            return sys::reap(-1);
+        }
         // A child that ends after this question is reaped in the next iteration: it may be the main process.
         let Some(pid) = sys::ended_child(None) else { return Reaped::NoneEnded };
-        if pid == spawned.pid {
+        if self.starting.as_ref().is_some_and(|spawned| spawned.pid == pid) {
             self.poll_exec();
+        }
+        if let Some(check) = self.check.as_ref().filter(|check| check.pid == pid) {
+            let not_executed = match check.exec_status() {
+                ExecStatus::Failed(NotStarted::Failed(errno)) => Some(errno),
+                // A check has no deadline that it could be too late for.
+                ExecStatus::Failed(NotStarted::TooLate) | ExecStatus::Pending | ExecStatus::Succeeded => None,
+            };
+            self.handle(KeeperEvent::CheckEnds { not_executed });
         }
         sys::reap(pid)
     }
@@ -261,6 +292,10 @@ impl KeeperLoop {
             ToKeeper::BackgroundHook { background_hook, context, identity } => {
                 self.ordered_identity = identity;
                 KeeperOrder::StartBackgroundHook { background_hook, context }
+            }
+            ToKeeper::StartCheck { check, identity } => {
+                self.ordered_identity = identity;
+                KeeperOrder::StartCheck { check }
             }
             ToKeeper::Stop { kill_at } => KeeperOrder::Stop { kill_at },
             ToKeeper::Kill => KeeperOrder::Kill,

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
 use nix::sys::prctl;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, setpgid};
@@ -59,6 +59,16 @@ pub struct Keeper {
     terminal: Terminal,
 }
 
+/// Tries whether this process may lock its memory, as its keeper does, and unlocks it.
+///
+/// # Errors
+///
+/// The limit on locked memory is too low.
+pub fn can_lock_memory() -> io::Result<()> {
+    mlockall(MlockAllFlags::MCL_CURRENT)?;
+    Ok(munlockall()?)
+}
+
 /// The error of [`Keeper::fork`].
 #[derive(Debug, thiserror::Error)]
 pub enum ForkError {
@@ -99,7 +109,8 @@ impl Keeper {
             tree::own_descendants()?.into_iter().filter_map(PreexistingChild::of).collect();
         let has_preexisting_children = !preexisting_children.is_empty();
         let inherited = Inherited::take();
-        let (tier, fallback) = containment.establish()?;
+        let has_check = spec.as_ref().is_some_and(|spec| spec.scripts.health.is_some());
+        let (tier, fallback) = containment.establish(has_check)?;
         let terminal = Terminal::of_this_job();
         prctl::set_child_subreaper(true)?;
         let (ours, theirs) = socketpair(

@@ -36,13 +36,14 @@ mod terminal;
 mod tests;
 mod tree;
 
+pub use cgroup::SystemdUnit;
 pub use containment::{Containment, NoContainment};
 pub use find_command::{FindError, find_command};
-pub use handle::{Departure, ForkError, Keeper, Release};
+pub use handle::{Departure, ForkError, Keeper, Release, can_lock_memory};
 pub use outbox::Outbox;
 pub use protocol::{Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
 pub use reexec::execute_self;
-pub use spawn::{CommandSpec, HookScripts};
+pub use spawn::{CommandSpec, HealthScript, HookScripts};
 pub use sys::{
     change_environment, close_inherited, die_by, ignore, ignore_file_size_signal, is_ignored, signal_own_group,
 };

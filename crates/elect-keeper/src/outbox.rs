@@ -74,7 +74,7 @@ mod tests {
     use super::super::protocol::{Channel, MESSAGE_BYTES_MAX, Received, VALUE_BYTES_MAX};
     use super::*;
     use elect_core::proptest_support;
-    use elect_core::{BackgroundHook, HookContext, Program, Time};
+    use elect_core::{BackgroundHook, CheckNumber, HookContext, Program, Time};
 
     fn pair() -> (OwnedFd, OwnedFd) {
         let kind = (AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
@@ -91,6 +91,10 @@ mod tests {
         ToKeeper::BackgroundHook { background_hook: BackgroundHook::OnError, context: HookContext::Alone, identity }
     }
 
+    fn health_check(value: &str) -> ToKeeper {
+        ToKeeper::StartCheck { check: CheckNumber(9), identity: vec![("ELECT_LEADER_NAME".into(), value.into())] }
+    }
+
     fn received(keeper: &Channel, buffer: &mut [u8]) -> Vec<String> {
         let mut all = Vec::new();
         while let Received::Message(message) = keeper.receive(buffer) {
@@ -105,13 +109,14 @@ mod tests {
         let (ours, theirs) = (Channel::new(ours), Channel::new(theirs));
         let mut outbox = Outbox::default();
         let huge = "ü".repeat(MESSAGE_BYTES_MAX);
-        for message in [start(&huge), ToKeeper::Stop { kill_at: Time::BOOT }, background_hook(&huge), ToKeeper::Kill] {
+        let stop = || ToKeeper::Stop { kill_at: Time::BOOT };
+        for message in [start(&huge), stop(), background_hook(&huge), health_check(&huge), ToKeeper::Kill] {
             outbox.push(message);
         }
         assert!(outbox.flush(|message| ours.send(message)).is_empty());
         assert!(outbox.is_empty());
         let cut = "ü".repeat(VALUE_BYTES_MAX / 2);
-        let sent = [start(&cut), ToKeeper::Stop { kill_at: Time::BOOT }, background_hook(&cut), ToKeeper::Kill];
+        let sent = [start(&cut), stop(), background_hook(&cut), health_check(&cut), ToKeeper::Kill];
         assert_eq!(received(&theirs, &mut vec![0; MESSAGE_BYTES_MAX]), sent.map(|message| format!("{message:?}")));
     }
 

@@ -20,8 +20,8 @@ use super::datagram::{self, DESCRIPTORS_MAX};
 use decoder::Decoder;
 use elect_core::limits;
 use elect_core::{
-    BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, HookContext, NotStarted, Program, RunId, Signal, Term,
-    TerminalEvent, Time,
+    BackgroundHook, BackgroundHookEnd, CheckEnd, CheckNumber, CommandEnd, FromKeeper, HookContext, NotStarted, Program,
+    RunId, Signal, Term, TerminalEvent, Time,
 };
 use encoder::Encoder;
 
@@ -72,6 +72,13 @@ pub enum ToKeeper {
         /// Environment variables that name the leader.
         identity: Vec<(OsString, OsString)>,
     },
+    /// Starts a health check.
+    StartCheck {
+        /// Its number.
+        check: CheckNumber,
+        /// Environment variables that name the candidate and its role.
+        identity: Vec<(OsString, OsString)>,
+    },
     /// Sends the stop signal now, SIGKILL at the given time.
     Stop {
         /// The time of SIGKILL.
@@ -110,6 +117,7 @@ impl ToKeeper {
                 };
                 message.tag(tag).hook_context(*context).identity(identity)
             }
+            ToKeeper::StartCheck { check, identity } => message.tag(13).number(check.0).identity(identity),
             ToKeeper::Stop { kill_at } => message.tag(4).number(kill_at.as_nanos()),
             ToKeeper::Kill => message.tag(5),
             ToKeeper::Forward { signal } => message.tag(6).signed(*signal),
@@ -125,7 +133,9 @@ impl ToKeeper {
     /// value was cut.
     pub(super) fn shrink(&mut self) -> bool {
         let identity = match self {
-            ToKeeper::Start { identity, .. } | ToKeeper::BackgroundHook { identity, .. } => identity,
+            ToKeeper::Start { identity, .. }
+            | ToKeeper::BackgroundHook { identity, .. }
+            | ToKeeper::StartCheck { identity, .. } => identity,
             ToKeeper::Claim(_)
             | ToKeeper::Arm { .. }
             | ToKeeper::Stop { .. }
@@ -166,6 +176,7 @@ impl ToKeeper {
             8 => ToKeeper::Dismiss,
             9 => ToKeeper::EndHold,
             12 => ToKeeper::Resume,
+            13 => ToKeeper::StartCheck { check: CheckNumber(message.number()?), identity: message.identity()? },
             _ => return None,
         };
         message.is_finished().then_some(decoded)
@@ -204,6 +215,15 @@ fn encode_answer(answer: &FromKeeper) -> Vec<u8> {
         }
         FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(errno)) => message.tag(13).signed(errno),
         FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow) => message.tag(14),
+        FromKeeper::CheckEnded { check, end: CheckEnd::Ended(CommandEnd::Exited(status)) } => {
+            message.tag(23).number(check.0).signed(i32::from(status))
+        }
+        FromKeeper::CheckEnded { check, end: CheckEnd::Ended(CommandEnd::Killed { signal, escalated }) } => {
+            message.tag(24).number(check.0).signed(signal.0).signed(i32::from(escalated))
+        }
+        FromKeeper::CheckEnded { check, end: CheckEnd::TimedOut } => message.tag(25).number(check.0),
+        FromKeeper::CheckEnded { check, end: CheckEnd::Failed(errno) } => message.tag(26).number(check.0).signed(errno),
+        FromKeeper::CheckEnded { check, end: CheckEnd::Interrupted } => message.tag(27).number(check.0),
         FromKeeper::Progress => message.tag(PROGRESS),
         FromKeeper::AllKilled => message.tag(ALL_KILLED),
         FromKeeper::Cleared { run } => message.tag(19).number(run),
@@ -238,6 +258,16 @@ fn decode_answer(bytes: &[u8]) -> Option<FromKeeper> {
         19 => FromKeeper::Cleared { run: message.number()? },
         21 => FromKeeper::LeftBehind { run: message.number()?, processes: message.processes()? },
         22 => FromKeeper::StopTimedOut { run: message.number()?, processes: message.processes()? },
+        tag @ 23..=27 => FromKeeper::CheckEnded {
+            check: CheckNumber(message.number()?),
+            end: match tag {
+                23 => CheckEnd::Ended(message.exited()?),
+                24 => CheckEnd::Ended(message.killed()?),
+                25 => CheckEnd::TimedOut,
+                26 => CheckEnd::Failed(message.signed()?),
+                _ => CheckEnd::Interrupted,
+            },
+        },
         _ => return None,
     };
     message.is_finished().then_some(decoded)

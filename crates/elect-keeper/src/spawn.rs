@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
-use super::containment::Tier;
+use super::containment::SpawnPlace;
 use super::namespace::Init;
 use super::sys::{self, Exec, Forked, Inherited, Pointers};
 use super::terminal::{self, Terminal};
@@ -65,7 +65,7 @@ pub struct CommandSpec {
     /// The time, from the command's first start in a term, for which the claim is kept even if only the keeper is left
     /// to keep it.
     pub min_hold: Duration,
-    /// The follower and the hooks.
+    /// The follower, the hooks and the health check.
     pub scripts: HookScripts,
 }
 
@@ -84,6 +84,17 @@ pub struct HookScripts {
     pub on_error: Option<OsString>,
     /// The time-out of a hook.
     pub hook_timeout: Duration,
+    /// Runs now and then, and decides whether the candidate is healthy.
+    pub health: Option<HealthScript>,
+}
+
+/// The health check.
+#[derive(Debug, Clone)]
+pub struct HealthScript {
+    /// The text for the shell.
+    pub script: OsString,
+    /// The time after which it is killed, counted from the fork.
+    pub timeout: Duration,
 }
 
 /// A file to execute, with its arguments.
@@ -119,6 +130,11 @@ impl CommandSpec {
         script.as_ref().map(Executable::script)
     }
 
+    /// The executable of the health check.
+    pub fn health(&self) -> Option<Executable> {
+        self.scripts.health.as_ref().map(|health| Executable::script(&health.script))
+    }
+
     /// The part of it that the keeper's decisions depend on. Without a specification nothing can be started.
     pub fn policy(spec: Option<&CommandSpec>) -> KeeperPolicy {
         let scripts = spec.map(|spec| spec.scripts.clone()).unwrap_or_default();
@@ -137,6 +153,7 @@ impl CommandSpec {
                 on_error: scripts.on_error.is_some(),
                 timeout: scripts.hook_timeout,
             },
+            health_timeout: scripts.health.map(|health| health.timeout),
         }
     }
 }
@@ -168,13 +185,13 @@ pub enum ExecStatus {
 /// A value in the status pipe in place of an errno: the deadline had passed.
 const TOO_LATE: i32 = -1;
 
-/// Forks and executes inside the tier; the deadline is checked immediately before exec (K5).
+/// Forks and executes in the given place; the deadline is checked immediately before exec (K5).
 ///
 /// # Errors
 ///
 /// Fork failed, or an argument contains a NUL byte.
 pub fn spawn(
-    tier: &Tier,
+    place: SpawnPlace<'_>,
     executable: &Executable,
     identity: &[(OsString, OsString)],
     inherited: Inherited,
@@ -198,11 +215,13 @@ pub fn spawn(
         inherited,
         pass: lock.map(|lock| (lock.as_fd(), LOCK_FD_MIN)),
     };
-    match tier {
-        Tier::Tree | Tier::Cgroup { .. } => fork_and_exec(&exec, (kill_by, executable.inherits_stdin), tier, terminal),
-        Tier::Pidns(parent_ns) => {
+    match place {
+        SpawnPlace::BesideKeeper | SpawnPlace::Leaf { .. } => {
+            fork_and_exec(&exec, (kill_by, executable.inherits_stdin), place, terminal)
+        }
+        SpawnPlace::NewNamespace(parent_ns) => {
             let (spawned, init) = parent_ns.with_child_namespace(inherited, || {
-                fork_and_exec(&exec, (kill_by, executable.inherits_stdin), tier, terminal)
+                fork_and_exec(&exec, (kill_by, executable.inherits_stdin), place, terminal)
             })?;
             Ok(Spawned { init: Some(init), ..spawned })
         }
@@ -212,7 +231,7 @@ pub fn spawn(
 fn fork_and_exec(
     exec: &Exec<'_>,
     (kill_by, inherits_stdin): (Time, bool),
-    tier: &Tier,
+    place: SpawnPlace<'_>,
     terminal: Option<&mut Terminal>,
 ) -> io::Result<Spawned> {
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
@@ -237,7 +256,7 @@ fn fork_and_exec(
             drop(status);
             // A sibling that has not executed yet holds a copy of the read end, so the parent is checked too where it
             // is visible.
-            let orphaned = !matches!(tier, Tier::Pidns(_)) && getppid() != keeper;
+            let orphaned = !matches!(place, SpawnPlace::NewNamespace(_)) && getppid() != keeper;
             if orphaned || sys::is_abandoned(&report) {
                 sys::exit_now(libc::EXIT_FAILURE);
             }
@@ -245,7 +264,7 @@ fn fork_and_exec(
                 terminal::take(tty, job_pgrp);
             }
             let ready = if inherits_stdin { Ok(()) } else { redirect_stdin_to_null().map_err(io::Error::from) };
-            let errno = match ready.and_then(|()| tier.enter()) {
+            let errno = match ready.and_then(|()| place.enter()) {
                 Ok(()) => sys::exec(exec, || clock::now() < kill_by).unwrap_or(TOO_LATE),
                 Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
             };

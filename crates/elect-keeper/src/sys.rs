@@ -3,6 +3,8 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,6 +28,20 @@ extern "C" fn remember_ignored() {
 /// Makes a write beyond the file size limit (`RLIMIT_FSIZE`) fail with EFBIG from now on.
 pub fn ignore_file_size_signal() {
     set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
+}
+
+/// An extended attribute of a file, as far as 64 bytes show it.
+///
+/// # Errors
+///
+/// There is none of this name, or it is not for this user.
+pub fn attribute(path: &Path, name: &CStr) -> io::Result<Vec<u8>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut value = [0u8; 64];
+    // SAFETY: both texts end with a zero, and the kernel writes at most as many bytes as the buffer has.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    Ok(value[..length].to_vec())
 }
 
 /// Changes the environment that every program of this process inherits; `None` removes a variable. Must be called before the first

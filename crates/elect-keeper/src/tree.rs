@@ -60,6 +60,12 @@ impl Scanner {
         &self.found
     }
 
+    /// The children of a process; `None` if they could not be listed.
+    pub fn children_of(&mut self, root: i32) -> Option<&[i32]> {
+        self.found.clear();
+        self.children(root, &[]).then_some(&self.found[..])
+    }
+
     /// A few descendants, found without a walk through all.
     pub fn first_descendants(&mut self, root: i32, most: usize) -> &[i32] {
         self.seen.clear();

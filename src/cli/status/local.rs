@@ -39,6 +39,7 @@ struct LocalCandidate {
     host: Option<String>,
     port: Option<u16>,
     state: Option<String>,
+    reasons: Option<Vec<String>>,
     is_leader: Option<bool>,
     running: Option<bool>,
     pid: Option<i32>,
@@ -120,13 +121,17 @@ fn ask(path: &Path, trust: &Trust) -> Asked {
                     host: Some(status.host),
                     port: status.port,
                     state: Some(status.state),
+                    reasons: Some(status.reasons),
                     is_leader: Some(status.is_leader),
                     running: Some(status.running),
                     pid: status.pid,
                     ..named
                 },
                 // An older elect, which does not know the question.
-                ControlOutcome::Yes { .. } | ControlOutcome::No { .. } | ControlOutcome::Refused { .. } => named,
+                ControlOutcome::Yes { .. }
+                | ControlOutcome::Drained { .. }
+                | ControlOutcome::No { .. }
+                | ControlOutcome::Refused { .. } => named,
             })
         }
         Err(ControlError::TimedOut(_)) => Asked::Known(LocalCandidate { state: Some("silent".to_owned()), ..unknown }),
@@ -140,6 +145,13 @@ fn ask(path: &Path, trust: &Trust) -> Asked {
 }
 
 impl LocalCandidate {
+    /// The state, with the reasons why the candidate may not campaign.
+    fn state_shown(&self) -> String {
+        let Some(state) = &self.state else { return UNKNOWN.to_owned() };
+        let reasons = self.reasons.as_deref().unwrap_or_default().join(", ");
+        escaped(&if reasons.is_empty() { state.clone() } else { format!("{state}: {reasons}") }).into_owned()
+    }
+
     fn row(&self) -> Vec<String> {
         let text = |text: Option<&str>| {
             let shown = text.map(escaped).filter(|text| !text.trim().is_empty());
@@ -153,7 +165,7 @@ impl LocalCandidate {
             text(self.boundary.as_deref()),
             text(self.name.as_deref()),
             text(address.as_deref()),
-            text(self.state.as_deref()),
+            self.state_shown(),
             self.pid.map_or_else(|| UNKNOWN.to_owned(), |pid| pid.to_string()),
             text(self.store.as_deref()),
             text(self.id.as_deref()),

@@ -9,7 +9,7 @@ use std::error::Error as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-use etcd_client::{Channel, Client, ConnectOptions, Error};
+use etcd_client::{Channel, Client, ConnectOptions, Error, StatusResponse};
 use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
@@ -18,7 +18,6 @@ use tracing::{debug, warn};
 use super::dialer::Dialer;
 use super::settings::Settings;
 use crate::log::VERSION_TARGET;
-use crate::store::StoreError;
 use crate::store::connection::attempt::within;
 use crate::store::connection::errors::{excerpt, root_cause, with_network_advice};
 use crate::store::connection::identity::identity;
@@ -26,6 +25,7 @@ use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, Setu
 use crate::store::connection::tls::{TlsSettings, read_pem};
 use crate::store::connection::tls_errors::tls_fault;
 use crate::store::connection::verification::verifier;
+use crate::store::{Finding, StoreError};
 use elect_core::Time;
 use elect_keeper::clock;
 
@@ -33,6 +33,8 @@ use elect_keeper::clock;
 const PING_INTERVAL: Duration = Duration::from_secs(6);
 /// How long it may take to learn a member's version: nothing depends on it.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// For each member that a check asks about itself.
+const FACTS_TIMEOUT: Duration = Duration::from_millis(700);
 /// How many request timeouts a candidate must have run before it warns of a version: a ttl, with the defaults. A job that
 /// cron starts each night, and that ends sooner, sends no mail about a version that another team decides on.
 const VERSION_DELAY_ATTEMPTS: u32 = 10;
@@ -150,6 +152,31 @@ impl Endpoints {
         StoreError::Unavailable(target(&names.join(","), &self.settings).never_ready(limits))
     }
 
+    /// The version and the alarms of each member, or that it does not answer.
+    pub async fn facts(&mut self) -> Vec<Finding> {
+        let (settings, share) = (&self.settings, self.settings.limits.attempt.min(FACTS_TIMEOUT));
+        let mut facts = Vec::new();
+        for member in &mut self.all {
+            let endpoint = member.endpoint.clone();
+            let answer = async {
+                let mut client = member.take_connected(settings, share).await?;
+                let status = client.status().await.map_err(classify)?;
+                member.client = Some(client);
+                Ok::<_, StoreError>(status)
+            };
+            facts.extend(match timeout(share, answer).await {
+                Ok(Ok(status)) => member_facts(&endpoint, &status),
+                Ok(Err(StoreError::Refused(why))) => {
+                    let detail = format!("{endpoint} does not show its version to this user ({why})");
+                    vec![Finding::warn("version", detail, "make sure that it is 3.4.42, 3.5.28, 3.6.9 or newer")]
+                }
+                Ok(Err(error)) => vec![unreachable_member(&endpoint, &error.to_string())],
+                Err(_) => vec![unreachable_member(&endpoint, "it does not answer in time")],
+            });
+        }
+        facts
+    }
+
     /// Logs known lease bugs of a member that has answered, if this candidate keeps running; no request waits for it.
     ///
     /// Must be called inside a [`tokio::task::LocalSet`].
@@ -162,6 +189,27 @@ impl Endpoints {
         // Not watched: it ends by itself, and nothing depends on it.
         tokio::task::spawn_local(warn_of_known_bugs(client, member.endpoint.clone(), delay, is_warned));
     }
+}
+
+fn unreachable_member(endpoint: &str, why: &str) -> Finding {
+    let advice = "start it, or leave it out of --store";
+    Finding::warn("member", format!("{endpoint} cannot be asked: {why}"), advice)
+}
+
+/// What a member's answer says about it.
+fn member_facts(endpoint: &str, status: &StatusResponse) -> Vec<Finding> {
+    let version = excerpt(status.version());
+    let mut facts = vec![if is_sound(status.version()) {
+        Finding::ok("version", format!("{endpoint}: {version}"))
+    } else {
+        let detail = format!("{endpoint}: {version} has known lease bugs");
+        Finding::warn("version", detail, "upgrade it to 3.4.42, 3.5.28, 3.6.9 or newer")
+    }];
+    facts.extend(status.errors().iter().map(|alarm| {
+        let advice = "see etcdctl alarm list, and mend its cause";
+        Finding::fail("alarm", format!("{endpoint}: {}", excerpt(alarm)), advice)
+    }));
+    facts
 }
 
 async fn warn_of_known_bugs(mut client: Client, endpoint: String, delay: Duration, is_warned: Rc<Cell<bool>>) {

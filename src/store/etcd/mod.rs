@@ -28,8 +28,8 @@ use crate::store::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim
 use crate::store::connection::tls::warn_unverified;
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{
-    Access, CampaignResult, Candidacy, Detail, Listing, Notifier, Observation, RenewResult, ReserveResult, Store,
-    StoreError,
+    Access, CampaignResult, Candidacy, Detail, Finding, Listing, Notifier, Observation, RenewResult, ReserveResult,
+    Store, StoreError,
 };
 use elect_core::Time;
 use elect_core::boundary::Boundary;
@@ -168,6 +168,10 @@ impl Store for Etcd {
             insert_boundary(&mut known, boundary);
         }
         Ok(known.into_iter().collect())
+    }
+
+    async fn facts(&mut self) -> Vec<Finding> {
+        self.members.facts().await
     }
 
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use tracing::info;
 
-use super::StoreError;
 use super::record_file::Files;
 use crate::runtime_dir::{self, decode_file_name, make_private, open_to_owner};
+use crate::store::{Finding, StoreError};
 use elect_core::boundary::Boundary;
 use elect_core::limits::insert_boundary;
 
@@ -86,6 +86,14 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(refused_if_permanent(&error, format!("{shown}: {error}"))),
         }
+    }
+
+    /// The kind of file system, whose locks are good ([`Directory::check`] has refused the others), and how far they reach.
+    pub fn facts(&self) -> Vec<Finding> {
+        let shown = self.path.display();
+        let Some(kind) = runtime_dir::file_system(&self.path) else { return Vec::new() };
+        let reach = if self.is_default { "for this user on this host" } else { "for this host" };
+        vec![Finding::ok("file-system", format!("{shown} is on {kind}: locks are {reach} alone"))]
     }
 
     /// The bits of a lock file's mode: each user that may create files in the directory may take part.

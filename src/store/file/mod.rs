@@ -38,8 +38,8 @@ use crate::store::claim_release::ClaimRelease;
 use crate::store::record::{Record, RecordState};
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{
-    Access, CampaignResult, Candidacy, Detail, Identity, Listing, Notifier, Observation, RenewResult, ReserveResult,
-    Store, StoreError,
+    Access, CampaignResult, Candidacy, Detail, Finding, Identity, Listing, Notifier, Observation, RenewResult,
+    ReserveResult, Store, StoreError,
 };
 use directory::{Directory, refused_if_permanent};
 use directory_handle::DirectoryHandle;
@@ -154,6 +154,10 @@ impl Store for FileStore {
 
     async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
         self.observing.changed(&self.directory, boundary).await;
+    }
+
+    async fn facts(&mut self) -> Vec<Finding> {
+        self.directory.facts()
     }
 
     fn claim(&mut self, candidacy: &Candidacy) -> Result<Option<Claim>, StoreError> {

@@ -4,6 +4,7 @@
 //! [`takeover`](elect_core::takeover) says when it may be taken. [`session`] makes it safe.
 
 mod errors;
+mod facts;
 mod server;
 mod session;
 mod settings;
@@ -25,7 +26,9 @@ use crate::store::claim_release::{ClaimRelease, until_settled};
 use crate::store::connection::tls::warn_unverified;
 use crate::store::record_store::{self, Backend, RecordStore};
 use crate::store::url::{StoreKind, StoreUrl};
-use crate::store::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
+use crate::store::{
+    Access, CampaignResult, Candidacy, Finding, Listing, Notifier, Observation, RenewResult, Store, StoreError,
+};
 use elect_core::boundary::Boundary;
 use elect_core::takeover::Reservation;
 use server::{ClientSlot, attempt};
@@ -145,6 +148,10 @@ impl Backend for MongoDb {
             ));
         }
         self.news.notified().await;
+    }
+
+    async fn facts(&mut self) -> Vec<Finding> {
+        attempt(&self.settings, &mut self.link, async |server| Ok(facts::facts(server).await)).await.unwrap_or_default()
     }
 
     fn claim(&self, candidacy: &Candidacy) -> MongoDbClaim {

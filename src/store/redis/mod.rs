@@ -6,6 +6,7 @@
 
 mod connection;
 mod errors;
+mod facts;
 mod hint_flags;
 mod observation;
 mod observer;
@@ -30,7 +31,9 @@ use crate::store::connection::attempt::within;
 use crate::store::connection::tls::warn_unverified;
 use crate::store::record_store::{self, Backend, RecordStore};
 use crate::store::url::{StoreKind, StoreUrl};
-use crate::store::{Access, CampaignResult, Candidacy, Listing, Notifier, Observation, RenewResult, Store, StoreError};
+use crate::store::{
+    Access, CampaignResult, Candidacy, Finding, Listing, Notifier, Observation, RenewResult, Store, StoreError,
+};
 use elect_core::boundary::Boundary;
 use elect_core::limits;
 use elect_core::takeover::{Basis, Reservation};
@@ -196,6 +199,12 @@ impl Backend for Redis {
                 }
             }
         }
+    }
+
+    async fn facts(&mut self) -> Vec<Finding> {
+        let replicas = self.settings.replicas;
+        let look = async |server: &mut RedisServer| Ok(facts::facts(&server.info().await?, replicas));
+        attempt(&self.settings, &mut self.link, look).await.unwrap_or_default()
     }
 
     fn claim(&self, candidacy: &Candidacy) -> RedisClaim {

@@ -185,12 +185,15 @@ impl RedisServer {
         Ok(server)
     }
 
+    /// What it says about itself.
+    pub async fn info(&mut self) -> Result<String, StoreError> {
+        self.ask(&redis::cmd("INFO")).await
+    }
+
     /// Whether it is one that can hold elections.
     async fn check_server(&mut self) -> Result<(), StoreError> {
-        let info: String = self.ask(&redis::cmd("INFO")).await?;
-        let field = |name: &str| {
-            info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
-        };
+        let info = self.info().await?;
+        let field = |name: &str| info_field(&info, name);
         let refuse = |why: &str| Err(StoreError::Refused(format!("{}: {why}", self.address)));
         match field("redis_mode") {
             "cluster" => {
@@ -336,6 +339,12 @@ impl RedisServer {
         self.is_sound &= !try_other_server;
         error
     }
+}
+
+/// A field of the answer to `INFO`; empty if it is not there.
+#[must_use]
+pub fn info_field<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
 }
 
 /// Whether the server does not know the script that it was asked to run.

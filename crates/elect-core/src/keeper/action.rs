@@ -24,6 +24,11 @@ pub enum KeeperAction {
     /// Fork and execute a background hook; the result is [`KeeperEvent::Spawned`](crate::KeeperEvent::Spawned) or
     /// [`KeeperEvent::NotSpawned`](crate::KeeperEvent::NotSpawned).
     SpawnHook(BackgroundHook),
+    /// Fork and execute the health check, outside the command's PID namespace and without the lock (H5); the result is
+    /// [`KeeperEvent::Spawned`](crate::KeeperEvent::Spawned) or
+    /// [`KeeperEvent::NotSpawned`](crate::KeeperEvent::NotSpawned), later
+    /// [`KeeperEvent::CheckEnds`](crate::KeeperEvent::CheckEnds).
+    SpawnCheck,
     /// Keep the environment variables of the order for the hook after the term.
     KeepIdentity,
     /// Signal the process group that a main process leads, and the process itself if it has moved to another group.
@@ -55,19 +60,16 @@ pub enum KeeperAction {
     /// Name the descendants that live, without these and their descendants; the result is
     /// [`KeeperEvent::DescendantsListed`](crate::KeeperEvent::DescendantsListed).
     ListDescendants {
-        /// The main process of a background hook.
-        except: Option<i32>,
+        /// The main processes of a background hook and of a health check.
+        except: [Option<i32>; 2],
     },
-    /// SIGKILL to every descendant and to every process of the cgroup; the result is
+    /// SIGKILL to every descendant and to every process of the cgroups; the result is
     /// [`KeeperEvent::TreeKilled`](crate::KeeperEvent::TreeKilled). The shell reports its progress to the campaigner
-    /// meanwhile, without waiting (K4).
+    /// meanwhile, without waiting, and the end of a complete sweep
+    /// ([`FromKeeper::AllKilled`](crate::FromKeeper::AllKilled)) (K4).
     KillTree {
         /// The main process, whose group is killed first.
         main: Option<i32>,
-        /// Whether the end of a complete sweep is reported to the campaigner
-        /// ([`FromKeeper::AllKilled`](crate::FromKeeper::AllKilled)): not after the kill of a lone hook, beside which a
-        /// program may be started at any time.
-        reports_end: bool,
         /// Whether the result names the processes that were killed.
         lists: bool,
     },
@@ -75,6 +77,20 @@ pub enum KeeperAction {
     KillHook {
         /// The main process.
         main: i32,
+    },
+    /// SIGKILL to every descendant and to every process of the command's cgroup, while no program runs. Only progress
+    /// is reported: a program may be started at any time, and the keeper's silence counts as ever.
+    KillLeftovers {
+        /// The main process of a health check that goes on, with its descendants.
+        except: Option<i32>,
+    },
+    /// SIGKILL to the main process of the health check, its group and its descendants.
+    KillCheck {
+        /// The main process, which has not been reaped.
+        main: i32,
+        /// Whether every other process in the check's cgroup is killed too, if there is one: when the main process has
+        /// ended. `cgroup.kill` may have to wait.
+        kills_cgroup: bool,
     },
     /// SIGKILL to the init of a PID namespace, and so to every process inside.
     KillInit {
@@ -134,6 +150,8 @@ pub enum Recipients {
     All,
     /// Every one but these processes.
     AllExcept([Option<i32>; 2]),
+    /// Every one but this process and its descendants.
+    Beside(i32),
     /// Every one but the members of these groups.
     OutsideGroups([Option<i32>; 2]),
 }

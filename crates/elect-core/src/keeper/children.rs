@@ -17,6 +17,8 @@ impl KeeperMachine {
             }
         } else if self.tree.main_pid() == Some(pid) {
             self.on_main_ended(now, end);
+        } else if self.check_pid() == Some(pid) {
+            self.on_check_ended(now, end);
         } else {
             self.on_hook_child_ended(pid, end);
         }
@@ -38,7 +40,7 @@ impl KeeperMachine {
         self.adopt_finished_hook();
         self.take_terminal_back(end, !matches!(stop, Stop::NotRequested));
         if matches!(stop, Stop::NotRequested) {
-            self.act(KeeperAction::ListDescendants { except: self.hook_group() });
+            self.act(KeeperAction::ListDescendants { except: [self.hook_group(), self.check_pid()] });
         }
         self.stop_descendants(now);
         if self.mutated(KeeperMutation::MainAloneCounts) {
@@ -63,15 +65,18 @@ impl KeeperMachine {
     }
 
     /// K5: a refused start is cleared once its child, and the init of its namespace, have been reaped. A background
-    /// hook that runs beside it goes on, without a tree. Without a hook, the end of all children clears the start.
+    /// hook or a health check that runs beside it goes on, without a tree. Without either, the end of all children
+    /// clears the start.
     fn clear_refused_start(&mut self) {
         let CommandTree::Alive { main: MainProcess::Refused(None), init: None, stop: Stop::NotRequested, .. } =
             self.tree
         else {
             return;
         };
-        let Some(hook) = &self.running_hook else { return };
-        let hook_has_ended = hook.main.is_err();
+        if self.running_hook.is_none() && !self.has_check_processes() {
+            return;
+        }
+        let hook_has_ended = self.running_hook.as_ref().is_some_and(|hook| hook.main.is_err());
         self.tree = CommandTree::Empty;
         self.send(FromKeeper::Cleared { run: self.run });
         if hook_has_ended {
@@ -86,7 +91,16 @@ impl KeeperMachine {
             return;
         }
         self.end_hook();
+        debug_assert!(self.running_check.is_none() || self.has_mutation(), "its main process has not been reaped");
+        self.confirm_empty();
+    }
+
+    /// No process is left that belongs to the tree.
+    pub(super) fn confirm_empty(&mut self) {
+        self.check_leftovers = None;
+        let is_awaited = std::mem::take(&mut self.is_empty_awaited);
         match self.tree {
+            CommandTree::Empty if is_awaited => self.send(FromKeeper::Empty { run: self.last_ordered_run }),
             CommandTree::Empty | CommandTree::Alive { main: MainProcess::Nothing, stop: Stop::NotRequested, .. } => {}
             CommandTree::Alive { .. } => {
                 self.tree = CommandTree::Empty;

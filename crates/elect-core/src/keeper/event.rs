@@ -1,6 +1,9 @@
 //! Everything that can happen to a keeper.
 
-use crate::{BackgroundHook, HookContext, NotStarted, ProcessList, Program, RunId, Signal, Term, TerminalEvent, Time};
+use crate::{
+    BackgroundHook, CheckNumber, HookContext, NotStarted, ProcessList, Program, RunId, Signal, Term, TerminalEvent,
+    Time,
+};
 
 /// An observation of the keeper's shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,8 +14,9 @@ pub enum KeeperEvent {
     Order(KeeperOrder),
     /// End of file: the campaigner is gone (K2).
     CampaignerGone,
-    /// The answer to [`KeeperAction::Spawn`](crate::KeeperAction::Spawn) and
-    /// [`KeeperAction::SpawnHook`](crate::KeeperAction::SpawnHook): a child exists, and will execute the program.
+    /// The answer to [`KeeperAction::Spawn`](crate::KeeperAction::Spawn),
+    /// [`KeeperAction::SpawnHook`](crate::KeeperAction::SpawnHook) and
+    /// [`KeeperAction::SpawnCheck`](crate::KeeperAction::SpawnCheck): a child exists, and will execute the program.
     Spawned {
         /// Its process id; it leads a process group of this number.
         pid: i32,
@@ -28,6 +32,12 @@ pub enum KeeperEvent {
     Executed,
     /// That child has not executed the program, and ends by itself.
     NotExecuted(NotStarted),
+    /// The main process of the health check has ended and has not been reaped: its process id, and the number of its
+    /// group, are still its own.
+    CheckEnds {
+        /// The reason why it has not executed the check, if it has not.
+        not_executed: Option<i32>,
+    },
     /// A child has ended and was reaped: its process id may be reused from now on.
     ChildEnded {
         /// Its process id.
@@ -37,6 +47,12 @@ pub enum KeeperEvent {
     },
     /// No child is left, and so no descendant (K6).
     NoChildren {
+        /// Whether a process is left in the cgroup of the command; `false` without a cgroup.
+        is_cgroup_populated: bool,
+    },
+    /// No descendant lives but the main process of a health check, which SIGKILL does not end
+    /// ([`KeeperMachine::stuck_check`](crate::KeeperMachine::stuck_check), H5).
+    OnlyCheckLeft {
         /// Whether a process is left in the cgroup of the command; `false` without a cgroup.
         is_cgroup_populated: bool,
     },
@@ -87,6 +103,11 @@ pub enum KeeperOrder {
         background_hook: BackgroundHook,
         /// The expected context.
         context: HookContext,
+    },
+    /// Starts a health check beside whatever runs, or alone.
+    StartCheck {
+        /// Its number.
+        check: CheckNumber,
     },
     /// Sends the stop signal now, SIGKILL at the given time.
     Stop {

@@ -33,7 +33,11 @@ impl KeeperMachine {
             BackgroundHook::OnChange => self.policy.hooks.on_change,
             BackgroundHook::OnError => self.policy.hooks.on_error,
         };
-        if !as_expected || self.running_hook.is_some() || self.campaigner != CampaignerState::Present {
+        if !as_expected
+            || self.is_empty_awaited
+            || self.running_hook.is_some()
+            || self.campaigner != CampaignerState::Present
+        {
             self.send(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow));
         } else if is_configured {
             self.awaited_spawn = Some(AwaitedSpawn::Hook);
@@ -79,7 +83,7 @@ impl KeeperMachine {
 
     /// Sends the stop signal to the leftovers of a hook that has no tree.
     pub(super) fn stop_hook_leftovers(&mut self) {
-        self.signal_descendants(Recipients::All);
+        self.signal_descendants(self.check_pid().map_or(Recipients::All, Recipients::Beside));
     }
 
     /// Makes the leftovers of an ended hook part of the tree.
@@ -89,9 +93,9 @@ impl KeeperMachine {
         }
     }
 
-    /// Turns a background hook, or its leftovers, that has no tree into a tree that can be stopped or killed like any
-    /// other.
-    pub(super) fn take_over_hook_leftovers(&mut self) {
+    /// Turns a background hook or a health check that has no tree, or its leftovers, into a tree that can be stopped or
+    /// killed like any other.
+    pub(super) fn take_over_leftovers(&mut self) {
         if self.tree.is_empty() && !self.mutated(KeeperMutation::ForgetsLoneHook) {
             // K1: a kill that has begun goes on.
             let stop = match self.running_hook.as_ref().and_then(|hook| Some((hook.kill_at, hook.backoff?))) {
@@ -107,11 +111,12 @@ impl KeeperMachine {
                 until: Time::NEVER,
             };
             self.adopt_finished_hook();
+            self.check_leftovers = None;
         }
     }
 
     /// Enforces the hook's time-out: kills the hook's group and its descendants; without a tree, every descendant of
-    /// the keeper.
+    /// the keeper but a health check.
     pub(super) fn enforce_hook_timeout(&mut self, now: Time) {
         let Some(hook) = self.running_hook.as_mut().filter(|hook| now >= hook.kill_at) else { return };
         let backoff = next_backoff(hook.backoff);
@@ -124,7 +129,7 @@ impl KeeperMachine {
             self.act(KeeperAction::KillInit { init });
         }
         if self.tree.is_empty() {
-            self.act(KeeperAction::KillTree { main: None, reports_end: false, lists: false });
+            self.act(KeeperAction::KillLeftovers { except: self.unkilled_check() });
         }
     }
 

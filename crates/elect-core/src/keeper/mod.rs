@@ -15,18 +15,19 @@
 //!   └── cleared ── Refused
 //! ```
 //!
-//! Five facts are kept beside the tree, each with its own rule:
+//! Six facts are kept beside the tree, each with its own rule:
 //!
 //! - the *campaigner*: present, dismissed (an orderly exit) or gone (K2); only `Present` is ever left;
 //! - the *kill deadline*: of one term, only ever later (K1);
 //! - the *running hook*: a background hook beside the tree or alone, with its own time-out (K6);
+//! - the *running check*: the health check beside the tree or alone, with its own time-out (H3);
 //! - the *claim hold*: until when a claim is kept without a campaigner (K2);
 //! - the *pending ousted hook*: the term after which `--on-ousted` still has to run (K2).
 //!
 //! # Events and actions
 //!
-//! [`KeeperEvent`] and [`KeeperAction`] list them. Three actions have a result that comes as the next event: `Spawn`,
-//! `SpawnHook` and `KillTree`. Each is the last action of the event that it follows from, so that no decision is made
+//! [`KeeperEvent`] and [`KeeperAction`] list them. Four actions have a result that comes as the next event: `Spawn`,
+//! `SpawnHook`, `SpawnCheck` and `KillTree`. Each is the last action of the event that it follows from, so that no decision is made
 //! between the action and its result. The results of `ListDescendants` and of the terminal's actions are only passed on.
 //!
 //! # The order of a round
@@ -34,7 +35,8 @@
 //! 1. `RoundBegins`: the deadlines, before anything else, so that no flood of messages delays a kill (K1);
 //! 2. `Order`, at most one batch, or `CampaignerGone`;
 //! 3. `Executed` or `NotExecuted`, then `ChildEnded`, at most one batch, or `NoChildren`; the exec status of a child is
-//!    always handed in before its end;
+//!    always handed in before its end, as is `CheckEnds` for the main process of a check; `OnlyCheckLeft` in place of
+//!    `NoChildren` if a check is stuck;
 //! 4. `TerminalChecked`;
 //! 5. `MessageSent` for each message of the outbox that the socket takes;
 //! 6. `RoundEnds`: the decision whether all work is done.
@@ -43,8 +45,9 @@
 //!
 //! - `Spawn` is returned with an empty tree only (2.3), and a governed program only with a deadline of its term that
 //!   has not passed (K5).
-//! - The tree becomes empty in two ways only: by `NoChildren` with an empty cgroup (K6), or when a refused start, whose
-//!   child and init have been reaped, leaves a background hook behind (K5).
+//! - The tree becomes empty in three ways only: by `NoChildren` with an empty cgroup (K6); by `OnlyCheckLeft`, likewise
+//!   (H5); or when a refused start, whose child and init have been reaped, leaves a background hook or a health check
+//!   behind (K5).
 //! - A kill that has begun is repeated until the tree is empty, and never turned back into a stop (K1).
 //! - `Exit { releases: true }` is returned once, with an empty tree and no hook, after the campaigner is gone (K2).
 //! - Deciding to kill allocates nothing: the buffer of actions has room for those of any event (K3).
@@ -53,6 +56,7 @@
 //! and the state of the terminal, which is read and changed in one step by the shell's `Terminal`.
 
 mod action;
+mod check;
 mod children;
 mod event;
 mod final_report;
@@ -71,6 +75,7 @@ use std::time::Duration;
 use crate::{FromKeeper, Hooks, Program, RunId, Signal, StopTo, Term, Time};
 
 pub use action::{IdentitySource, KeeperAction, Recipients};
+use check::{CheckLeftovers, RunningCheck};
 pub use event::{ChildEnd, KeeperEvent, KeeperOrder};
 pub use final_report::FinalReport;
 use hook::RunningHook;
@@ -109,6 +114,8 @@ pub struct KeeperPolicy {
     pub has_follower: bool,
     /// The hooks that are configured, and their time-out.
     pub hooks: Hooks,
+    /// The time-out of the health check; `None`: there is none.
+    pub health_timeout: Option<Duration>,
 }
 
 /// The keeper's state.
@@ -119,6 +126,12 @@ pub struct KeeperMachine {
     deadline: Option<KillDeadline>,
     tree: CommandTree,
     running_hook: Option<RunningHook>,
+    running_check: Option<RunningCheck>,
+    /// Processes that an ended check may have left, while there is no tree that they could belong to.
+    check_leftovers: Option<CheckLeftovers>,
+    /// A stop or a kill was ordered while only a check or its leftovers were there; `Empty` answers it when they are
+    /// gone.
+    is_empty_awaited: bool,
     awaited_spawn: Option<AwaitedSpawn>,
     /// The run of the present tree.
     run: RunId,
@@ -172,6 +185,9 @@ impl KeeperMachine {
             deadline: None,
             tree: CommandTree::Empty,
             running_hook: None,
+            running_check: None,
+            check_leftovers: None,
+            is_empty_awaited: false,
             awaited_spawn: None,
             run: 0,
             last_ordered_run: 0,
@@ -201,6 +217,8 @@ impl KeeperMachine {
             KeeperEvent::Executed => self.on_executed(now),
             KeeperEvent::NotExecuted(why) => self.on_not_executed(why),
             KeeperEvent::ChildEnded { pid, end } => self.on_child_ended(now, pid, end),
+            KeeperEvent::CheckEnds { not_executed } => self.on_check_ends(not_executed),
+            KeeperEvent::OnlyCheckLeft { is_cgroup_populated } => self.on_only_check_left(is_cgroup_populated),
             KeeperEvent::NoChildren { is_cgroup_populated } => self.on_no_children(is_cgroup_populated),
             KeeperEvent::TreeKilled { is_complete, processes } => self.on_tree_killed(now, is_complete, processes),
             KeeperEvent::DescendantsListed(processes) => self.on_descendants_listed(processes),
@@ -229,10 +247,11 @@ impl KeeperMachine {
         self.campaigner == CampaignerState::Present
     }
 
-    /// Whether a process of a tree or of a background hook may be left, so that the cgroup has to become empty.
+    /// Whether a process of a tree, of a background hook or of a health check may be left, so that the cgroups have to
+    /// become empty.
     #[must_use]
     pub fn has_processes(&self) -> bool {
-        !(self.tree.is_empty() && self.running_hook.is_none())
+        !self.tree.is_empty() || self.running_hook.is_some() || self.has_check_processes()
     }
 
     /// The child whose exec status is awaited.
@@ -262,8 +281,9 @@ impl KeeperMachine {
     #[must_use]
     pub fn wake_at(&self, foreground_poll_at: Time) -> Time {
         let hook_wake_at = self.running_hook.as_ref().map_or(Time::NEVER, |hook| hook.kill_at);
+        let beside_wake_at = hook_wake_at.min(self.check_wake_at());
         let CommandTree::Alive { stop, until, .. } = &self.tree else {
-            return self.hold_ends_at().min(hook_wake_at);
+            return self.hold_ends_at().min(beside_wake_at);
         };
         let deadline = match self.deadline.filter(|_| self.is_governed()) {
             Some(KillDeadline { expired: false, kill_by, .. }) => kill_by,
@@ -274,7 +294,7 @@ impl KeeperMachine {
             Stop::Terminating { kill_at, .. } => kill_at.min(*until).min(stop.rest_at()),
             Stop::Killing { retry_at, .. } => retry_at,
         };
-        deadline.min(stop).min(hook_wake_at)
+        deadline.min(stop).min(beside_wake_at)
     }
 
     fn act(&mut self, action: KeeperAction) {
@@ -287,9 +307,13 @@ impl KeeperMachine {
 
     /// Decides whether all work is done, and whether the claim must be released.
     fn finish(&mut self, now: Time) {
-        // A hook without a tree was made a tree when the campaigner went.
         if !self.tree.is_empty() {
             return;
+        }
+        if self.campaigner != CampaignerState::Present && self.has_processes() && !self.has_mutation() {
+            // A start that was refused after the campaigner had gone has left a hook or a check without a tree.
+            self.take_over_leftovers();
+            return self.kill(now);
         }
         let is_held = now < self.hold_ends_at();
         match self.campaigner {
@@ -343,6 +367,7 @@ impl KeeperMachine {
         let deadline = self.deadline.map(|deadline| (deadline.expired, now >= deadline.kill_by));
         (discriminant(&self.campaigner), deadline, self.running_hook.is_some(), self.awaited_spawn.is_some())
             .hash(state);
+        (self.running_check.is_some(), self.check_leftovers.is_some()).hash(state);
         (self.last_ordered_run == self.run, self.pending_ousted_hook.is_some(), self.hold.is_some()).hash(state);
         (self.pending_signals.len(), self.outbox.len(), self.actions.len()).hash(state);
         if let CommandTree::Alive { program, main, stop, init, .. } = &self.tree {

@@ -41,6 +41,14 @@ pub(crate) enum KeeperMutation {
     RestNotSignalled,
     /// K6: the end of the main process counts as an empty tree.
     MainAloneCounts,
+    /// H3: a check is not killed at its time-out.
+    NoCheckTimeout,
+    /// K6: the processes that a check leaves behind without a tree are no part of any.
+    ForgetsCheckLeftovers,
+    /// H5: a second check is started beside one that is left.
+    SecondCheck,
+    /// H5: a check that cannot be killed keeps the tree from being empty.
+    StuckCheckCounts,
 }
 
 impl KeeperMachine {

@@ -13,15 +13,22 @@ impl KeeperMachine {
             KeeperOrder::StartBackgroundHook { background_hook, context } => {
                 self.start_background_hook(background_hook, context);
             }
+            KeeperOrder::StartCheck { check } => self.start_check(check),
             KeeperOrder::Stop { .. } | KeeperOrder::Kill if !self.has_processes() => {
                 self.send(FromKeeper::Empty { run: self.last_ordered_run });
             }
+            // They do not become a tree: the order may be older than the `Empty` message before the check, and a program
+            // may be started in answer to that.
+            KeeperOrder::Stop { .. } | KeeperOrder::Kill if self.tree.is_empty() && self.running_hook.is_none() => {
+                self.kill_lone_check(now);
+                self.is_empty_awaited = true;
+            }
             KeeperOrder::Stop { kill_at } => {
-                self.take_over_hook_leftovers();
+                self.take_over_leftovers();
                 self.stop(now, kill_at);
             }
             KeeperOrder::Kill => {
-                self.take_over_hook_leftovers();
+                self.take_over_leftovers();
                 self.kill(now);
             }
             KeeperOrder::Forward(signal) => self.forward(signal),

@@ -5,17 +5,19 @@ use std::time::Duration;
 use super::mutation::KeeperMutation;
 use super::tree::{CommandTree, MainProcess, Stop};
 use super::{CampaignerState, ClaimHold, EBUSY, ENOENT, IdentitySource, KeeperAction, KeeperMachine};
-use crate::{BackgroundHookEnd, CommandEnd, FromKeeper, NotStarted, Program, RunId, Time};
+use crate::{BackgroundHookEnd, CheckEnd, CheckNumber, CommandEnd, FromKeeper, NotStarted, Program, RunId, Time};
 
 /// The spawn whose result is the next event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AwaitedSpawn {
     Program(Program),
     Hook,
+    Check(CheckNumber),
 }
 
 impl KeeperMachine {
     pub(super) fn start(&mut self, now: Time, program: Program, run: RunId) {
+        self.is_empty_awaited = false;
         if !self.tree.is_empty() {
             // Two trees never exist at once. The campaigner learns of its mistake; a later `Empty` confirms this order.
             self.last_ordered_run = run;
@@ -46,6 +48,7 @@ impl KeeperMachine {
                 self.send(FromKeeper::NoCommand { run });
                 self.grow_tree(now, program, MainProcess::Nothing, None);
                 self.adopt_finished_hook();
+                self.check_leftovers = None;
             }
             Program::OnElected { .. } if !self.policy.hooks.on_elected => self.refuse(NotStarted::Failed(ENOENT)),
             Program::OnOusted { .. } if !self.policy.hooks.on_ousted => self.refuse(NotStarted::Failed(ENOENT)),
@@ -73,9 +76,9 @@ impl KeeperMachine {
     fn refuse(&mut self, why: NotStarted) {
         let run = self.run;
         self.send(FromKeeper::NotStarted { run, why });
-        // K6: with a background hook the tree is not empty; the campaigner must stop the hook explicitly.
-        let has_no_hook = self.running_hook.is_none();
-        self.send(if has_no_hook { FromKeeper::Empty { run } } else { FromKeeper::Cleared { run } });
+        // K6: with a background hook or a health check the tree is not empty; the campaigner must stop it explicitly.
+        let is_alone = !self.has_processes();
+        self.send(if is_alone { FromKeeper::Empty { run } } else { FromKeeper::Cleared { run } });
     }
 
     fn grow_tree(&mut self, now: Time, program: Program, main: MainProcess, init: Option<i32>) {
@@ -91,6 +94,7 @@ impl KeeperMachine {
         match self.awaited_spawn.take() {
             Some(AwaitedSpawn::Program(program)) => self.grow_tree(now, program, MainProcess::Starting(pid), init),
             Some(AwaitedSpawn::Hook) => self.grow_hook(now, pid, init),
+            Some(AwaitedSpawn::Check(check)) => self.grow_check(now, check, pid),
             None => debug_assert!(false, "nothing was spawned"),
         }
     }
@@ -104,6 +108,9 @@ impl KeeperMachine {
             }
             Some(AwaitedSpawn::Hook) => {
                 self.send(FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(errno)));
+            }
+            Some(AwaitedSpawn::Check(check)) => {
+                self.send(FromKeeper::CheckEnded { check, end: CheckEnd::Failed(errno) });
             }
             None => debug_assert!(false, "nothing was spawned"),
         }
@@ -119,8 +126,9 @@ impl KeeperMachine {
             self.hold = Some(ClaimHold { term, until: now + self.policy.min_hold });
         }
         self.send(FromKeeper::Started { run: self.run, pid });
-        // Leftovers of an earlier hook belong to this tree from now on.
+        // Leftovers of an earlier hook or check belong to this tree from now on.
         self.adopt_finished_hook();
+        self.check_leftovers = None;
         for signal in std::mem::take(&mut self.pending_signals) {
             self.act(KeeperAction::SignalProcess { pid, signal });
         }

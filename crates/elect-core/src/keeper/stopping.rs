@@ -5,14 +5,22 @@ use std::time::Duration;
 use super::mutation::KeeperMutation;
 use super::tree::{CommandTree, KillCause, Signalled, Stop, complete_sweep_pause, next_backoff};
 use super::{CampaignerState, KeeperAction, KeeperMachine, KillDeadline, Recipients, StopTo};
-use crate::{FromKeeper, ProcessList, Program, Time};
+use crate::{CheckEnd, FromKeeper, ProcessList, Program, Time};
 
 impl KeeperMachine {
     /// K1: past a deadline the tree is killed unconditionally, except a follower and the hook after a term, which the
     /// deadline does not govern.
     pub(super) fn enforce(&mut self, now: Time) {
         self.enforce_hook_timeout(now);
-        let CommandTree::Alive { stop, until, .. } = &self.tree else { return };
+        // The kill of a tree takes the check along, and is not delayed by it.
+        if !self.enforce_on_tree(now) {
+            self.enforce_check_timeout(now);
+        }
+    }
+
+    /// Returns whether the tree was killed.
+    fn enforce_on_tree(&mut self, now: Time) -> bool {
+        let CommandTree::Alive { stop, until, .. } = &self.tree else { return false };
         let due = match *stop {
             Stop::NotRequested => now >= *until,
             Stop::Terminating { kill_at, .. } => now >= kill_at.min(*until),
@@ -31,6 +39,7 @@ impl KeeperMachine {
             deadline.expired = true;
             self.send(FromKeeper::Expired { term });
         }
+        expired.is_some() || due
     }
 
     /// Whether the deadline governs the present tree.
@@ -59,12 +68,14 @@ impl KeeperMachine {
         *stop = Stop::Killing { retry_at: now + backoff, backoff, cause };
         // The processes are named once.
         let lists = before.is_none() && cause == KillCause::StopTimeout;
+        // It is killed with the tree.
+        let _ = self.end_check(now, CheckEnd::Interrupted);
         self.act(KeeperAction::ScheduleFirst);
         // One call kills many processes at once, before the walk finds the others.
         if let Some(init) = init {
             self.act(KeeperAction::KillInit { init });
         }
-        self.act(KeeperAction::KillTree { main, reports_end: true, lists });
+        self.act(KeeperAction::KillTree { main, lists });
     }
 
     pub(super) fn on_tree_killed(&mut self, now: Time, is_complete: bool, processes: ProcessList) {
@@ -107,7 +118,10 @@ impl KeeperMachine {
         if now >= kill_at {
             return self.kill(now);
         }
-        let Some(main) = main else { return self.signal_descendants(Recipients::All) };
+        let Some(main) = main else {
+            self.signal_descendants(Recipients::All);
+            return self.interrupt_check(now);
+        };
         for main in [Some(main), hook_group].into_iter().flatten() {
             self.act(match stop_to {
                 StopTo::Main => KeeperAction::SignalProcess { pid: main, signal },
@@ -116,6 +130,7 @@ impl KeeperMachine {
             // The others of a group that is stopped must be able to follow the main process.
             self.act(KeeperAction::ContinueGroup { main });
         }
+        self.interrupt_check(now);
     }
 
     pub(super) fn signal_descendants(&mut self, recipients: Recipients) {
@@ -157,19 +172,20 @@ impl KeeperMachine {
         if !self.mutated(KeeperMutation::RestNotSignalled) {
             self.signal_descendants(recipients);
         }
+        self.interrupt_check(now);
     }
 
     pub(super) fn begin_final_stop(&mut self, now: Time) {
         self.outbox.clear();
         if self.campaigner == CampaignerState::Dismissed {
             // The tree should be empty already, and no campaigner is left to wait for it.
-            self.take_over_hook_leftovers();
+            self.take_over_leftovers();
             return self.kill(now);
         }
         let program = match &self.tree {
-            // Without a campaigner and a program, a background hook has no purpose.
-            CommandTree::Empty if self.running_hook.is_some() => {
-                self.take_over_hook_leftovers();
+            // Without a campaigner and a program, a background hook or a health check has no purpose.
+            CommandTree::Empty if self.has_processes() => {
+                self.take_over_leftovers();
                 return self.kill(now);
             }
             CommandTree::Empty => return,
@@ -182,7 +198,7 @@ impl KeeperMachine {
                 self.stop(now, (now + self.policy.stop_timeout).min(kill_by));
             }
             // The hook keeps its time-out, and is not run again.
-            Some(Program::OnOusted { .. }) => {}
+            Some(Program::OnOusted { .. }) => self.interrupt_check(now),
         }
     }
 }

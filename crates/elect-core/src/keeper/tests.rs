@@ -1,7 +1,11 @@
+mod health_check;
+
 use std::time::Duration;
 
 use super::*;
-use crate::{BackgroundHook, BackgroundHookEnd, CommandEnd, HookContext, NotStarted, ProcessList, TerminalEvent};
+use crate::{
+    BackgroundHook, BackgroundHookEnd, CheckNumber, CommandEnd, HookContext, NotStarted, ProcessList, TerminalEvent,
+};
 
 const TERM: Term = 7;
 const MAIN: i32 = 100;
@@ -24,6 +28,7 @@ fn policy() -> KeeperPolicy {
         has_command: true,
         has_follower: true,
         hooks: Hooks { on_elected: true, on_ousted: false, on_change: true, on_error: true, timeout },
+        health_timeout: Some(Duration::from_secs(3)),
     }
 }
 
@@ -105,7 +110,7 @@ fn a_tree_is_killed_by_its_deadline_and_again_until_it_is_empty() {
     let mut scene = Scene::running(1_000);
     assert_eq!(scene.0.wake_at(Time::NEVER), at(1_000));
     assert_eq!(scene.on(999, KeeperEvent::RoundBegins), []);
-    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true, lists: false };
+    let kill = KeeperAction::KillTree { main: Some(MAIN), lists: false };
     assert_eq!(scene.on(1_000, KeeperEvent::RoundBegins), [KeeperAction::ScheduleFirst, kill]);
     assert_eq!(scene.on(1_003, killed_tree(false)), []);
     assert_eq!(scene.0.wake_at(Time::NEVER), at(1_008), "swept again after a pause");
@@ -174,7 +179,7 @@ fn the_time_out_of_a_hook_wakes_the_keeper() {
     let _ = scene.on(2, KeeperEvent::Spawned { pid: MAIN, init: None });
     let _ = scene.on(3, KeeperEvent::Executed);
     assert_eq!(scene.0.wake_at(Time::NEVER), at(5_002));
-    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true, lists: false };
+    let kill = KeeperAction::KillTree { main: Some(MAIN), lists: false };
     assert_eq!(scene.on(5_002, KeeperEvent::RoundBegins), [KeeperAction::ScheduleFirst, kill]);
 }
 
@@ -234,7 +239,7 @@ fn a_repeated_stop_or_kill_brings_the_end_forward_and_signals_once() {
     assert_eq!(scene.0.wake_at(Time::NEVER), at(380), "a quarter before the end");
     assert_eq!(scene.order(30, KeeperOrder::Stop { kill_at: at(8_000) }), []);
     assert_eq!(scene.0.wake_at(Time::NEVER), at(380));
-    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true, lists: false };
+    let kill = KeeperAction::KillTree { main: Some(MAIN), lists: false };
     for millis in [40, 41] {
         assert_eq!(
             scene.order(millis, KeeperOrder::Kill),
@@ -365,7 +370,7 @@ fn the_kill_of_a_lone_hook_is_not_reported_as_that_of_a_tree() {
     let due = scene.0.wake_at(Time::NEVER);
     scene.0.handle(due, KeeperEvent::RoundBegins);
     assert_eq!(scene.0.next_action(), Some(KeeperAction::KillHook { main: MAIN }));
-    assert_eq!(scene.0.next_action(), Some(KeeperAction::KillTree { main: None, reports_end: false, lists: false }));
+    assert_eq!(scene.0.next_action(), Some(KeeperAction::KillLeftovers { except: None }));
 }
 
 #[test]
@@ -452,7 +457,7 @@ fn the_end_of_a_refused_start_passes_the_stop_signal_on() {
 
 #[test]
 fn without_any_time_there_is_no_stop_signal() {
-    let kill = KeeperAction::KillTree { main: Some(MAIN), reports_end: true, lists: true };
+    let kill = KeeperAction::KillTree { main: Some(MAIN), lists: true };
     let mut scene = Scene::running(60_000);
     assert_eq!(scene.order(10, KeeperOrder::Stop { kill_at: at(10) }), [KeeperAction::ScheduleFirst, kill]);
 
@@ -462,7 +467,7 @@ fn without_any_time_there_is_no_stop_signal() {
     let _ = scene.on(2, KeeperEvent::Spawned { pid: MAIN, init: None });
     let _ = scene.on(3, KeeperEvent::Executed);
     let ended = scene.ends(20, MAIN);
-    let kill = KeeperAction::KillTree { main: None, reports_end: true, lists: true };
+    let kill = KeeperAction::KillTree { main: None, lists: true };
     assert_eq!(ended.last(), Some(&kill), "{ended:?}");
 }
 
@@ -474,7 +479,7 @@ fn processes_that_the_main_process_has_left_behind_are_named_before_they_are_sto
     let mut scene = Scene::running(60_000);
     let ended = scene.ends(20, MAIN);
     let all = KeeperAction::SignalDescendants { signal: SIGTERM, recipients: Recipients::All };
-    assert_eq!(ended[1..], [KeeperAction::ListDescendants { except: None }, all]);
+    assert_eq!(ended[1..], [KeeperAction::ListDescendants { except: [None, None] }, all]);
     let _ = scene.on(20, KeeperEvent::DescendantsListed(processes));
     let exited = FromKeeper::Exited { run: 1, end: CommandEnd::Exited(0) };
     assert_eq!(scene.messages(), [exited, FromKeeper::LeftBehind { run: 1, processes }]);
@@ -483,13 +488,13 @@ fn processes_that_the_main_process_has_left_behind_are_named_before_they_are_sto
     let mut scene = Scene::running(60_000);
     let _ = scene.order(10, KeeperOrder::Stop { kill_at: at(500) });
     let ended = scene.ends(20, MAIN);
-    assert!(!ended.contains(&KeeperAction::ListDescendants { except: None }), "{ended:?}");
-    let kill = KeeperAction::KillTree { main: None, reports_end: true, lists: true };
+    assert!(!ended.contains(&KeeperAction::ListDescendants { except: [None, None] }), "{ended:?}");
+    let kill = KeeperAction::KillTree { main: None, lists: true };
     assert_eq!(scene.on(500, KeeperEvent::RoundBegins), [KeeperAction::ScheduleFirst, kill]);
     let _ = scene.on(501, KeeperEvent::TreeKilled { is_complete: true, processes });
     assert_eq!(scene.messages(), [exited, FromKeeper::StopTimedOut { run: 1, processes }]);
     let again = scene.on(600, KeeperEvent::RoundBegins);
-    assert!(again.contains(&KeeperAction::KillTree { main: None, reports_end: true, lists: false }), "named once");
+    assert!(again.contains(&KeeperAction::KillTree { main: None, lists: false }), "named once");
 }
 
 /// K3: no event returns more actions than there was room for at the start, and no order of events breaks an invariant
@@ -515,9 +520,9 @@ fn no_order_of_events_needs_more_room_or_grows_a_second_tree() {
             }
             while let Some(action) = scene.0.next_action() {
                 match action {
-                    KeeperAction::Spawn { .. } | KeeperAction::SpawnHook(_) => {
-                        let is_hook = matches!(action, KeeperAction::SpawnHook(_));
-                        assert!(was_empty || is_hook, "seed {seed}: a second tree");
+                    KeeperAction::Spawn { .. } | KeeperAction::SpawnHook(_) | KeeperAction::SpawnCheck => {
+                        let is_program = matches!(action, KeeperAction::Spawn { .. });
+                        assert!(was_empty || !is_program, "seed {seed}: a second tree");
                         assert!(scene.0.next_action().is_none(), "seed {seed}: an action after a spawn");
                         pid += 1;
                         living.push(pid);
@@ -526,8 +531,13 @@ fn no_order_of_events_needs_more_room_or_grows_a_second_tree() {
                     KeeperAction::KillTree { .. } => {
                         scene.0.handle(at(now), killed_tree(rng.bool()));
                     }
-                    KeeperAction::Exit { .. } => assert!(living.is_empty(), "seed {seed}: it leaves a child behind"),
-                    KeeperAction::KeepIdentity
+                    KeeperAction::Exit { .. } => {
+                        let is_left = living.iter().any(|pid| scene.0.check_pid() != Some(*pid));
+                        assert!(!is_left, "seed {seed}: it leaves a child behind");
+                    }
+                    KeeperAction::KillLeftovers { .. }
+                    | KeeperAction::KillCheck { .. }
+                    | KeeperAction::KeepIdentity
                     | KeeperAction::SignalGroup { .. }
                     | KeeperAction::ContinueGroup { .. }
                     | KeeperAction::SignalProcess { .. }
@@ -563,11 +573,16 @@ fn draw(rng: &mut fastrand::Rng, now: u64, step: u64, living: &mut Vec<i32>, mac
         45..52 => order(KeeperOrder::StartBackgroundHook { background_hook, context }),
         52..57 => order(KeeperOrder::Stop { kill_at: at(now + rng.u64(0..6_000)) }),
         57..60 => order(KeeperOrder::Kill),
-        60..62 => order(KeeperOrder::Forward(SIGTERM)),
+        60..61 => order(KeeperOrder::Forward(SIGTERM)),
+        61..62 => order(KeeperOrder::StartCheck { check: CheckNumber(step) }),
         62..63 if machine.has_campaigner() => KeeperEvent::CampaignerGone,
         63..64 => order(KeeperOrder::Dismiss),
         64..74 if machine.starting_child().is_some() => KeeperEvent::Executed,
         74..78 if machine.starting_child().is_some() => KeeperEvent::NotExecuted(NotStarted::TooLate),
+        76..80 if machine.check_pid().is_some() => KeeperEvent::CheckEnds { not_executed: None },
+        80..82 if machine.stuck_check(at(now)).is_some_and(|check| living[..] == [check]) => {
+            KeeperEvent::OnlyCheckLeft { is_cgroup_populated: false }
+        }
         78..90 if !living.is_empty() => {
             let pid = living.swap_remove(rng.usize(0..living.len()));
             // The exec status of a child is handed in before its end.

@@ -158,6 +158,7 @@ enum InitOrder {
 
 /// The processes of one start.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Tree {
     pub program: Option<Program>,
     pub run: RunId,
@@ -184,6 +185,8 @@ pub(super) struct Tree {
     pub disturbed: bool,
     /// Started when all faults had ended, or to run forever.
     pub lasting: bool,
+    /// H5: its main process is a check that SIGKILL does not end, and nothing waits for it any more.
+    pub is_excluded: bool,
 }
 
 impl Tree {
@@ -209,6 +212,7 @@ impl Tree {
             ended_first: None,
             disturbed: false,
             lasting: false,
+            is_excluded: false,
         }
     }
 
@@ -318,7 +322,8 @@ impl Tree {
 
     /// Whether a process lives, be it one that has executed nothing.
     pub(super) fn has_processes(&self) -> bool {
-        self.processes.iter().any(|process| process.life == Life::Alive)
+        let awaited = self.processes.iter().skip(usize::from(self.is_excluded));
+        awaited.into_iter().any(|process| process.life == Life::Alive)
     }
 
     /// The ids of the processes that live.
@@ -333,6 +338,15 @@ impl Tree {
 
     pub(super) fn main_pid(&self) -> Option<i32> {
         self.processes.first().map(|main| main.pid)
+    }
+
+    pub(super) fn main_is_reaped(&self) -> bool {
+        self.processes.first().is_none_or(|main| main.life == Life::Reaped)
+    }
+
+    /// Whether the main process has ended and has not been reaped.
+    pub(super) fn main_is_zombie(&self) -> bool {
+        self.processes.first().is_some_and(|main| main.life == Life::Zombie)
     }
 
     pub(super) fn main_is_alive(&self) -> bool {
@@ -561,7 +575,7 @@ pub(super) enum Reach {
 impl Reach {
     pub(super) fn of(recipients: Recipients) -> Reach {
         match recipients {
-            Recipients::All => ALL,
+            Recipients::All | Recipients::Beside(_) => ALL,
             Recipients::AllExcept(pids) => Reach::ExceptProcesses(pids),
             Recipients::OutsideGroups(groups) => Reach::Except(groups),
         }

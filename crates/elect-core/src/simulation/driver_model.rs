@@ -36,6 +36,7 @@ impl Simulation {
     fn deliver_now(&mut self, h: usize, delivery: Delivery) {
         match delivery {
             Delivery::Signal(event) => self.deliver(h, event),
+            Delivery::Keeper(FromKeeper::CheckEnded { check, .. }) if self.setup.checking => self.check_ended(h, check),
             Delivery::Keeper(word) => self.deliver(h, Event::Keeper(word)),
             Delivery::KeeperDied => {
                 // The first batch of its processes is killed before the candidate hears of its death.
@@ -49,6 +50,12 @@ impl Simulation {
             Delivery::Hint => {
                 self.coverage.count(Seen::Hinted);
                 self.deliver(h, Event::Hint);
+            }
+            Delivery::Observed { attempt, answered } => {
+                self.deliver(h, Event::Answer { attempt, answer: Answer::Observe(answered) });
+                if answered && self.hosts[h].candidate.phase().may_follow() {
+                    self.leader_observed(h);
+                }
             }
             Delivery::Ousted(term) => {
                 self.coverage.count(Seen::Ousted);
@@ -96,6 +103,7 @@ impl Simulation {
         }
         self.restarts_on_event(h, now, event);
         self.follower_on_event(h, event);
+        self.eligibility_on_event(h, now, event);
         let lost = self.note_event(h, now, event);
         if lost {
             self.restarts_on_loss(h);
@@ -112,6 +120,7 @@ impl Simulation {
         }
         self.set_alarm(h, now, event);
         self.request_id(h, event);
+        self.drain_or_undrain(h, event);
     }
 
     /// Performs the actions of the candidate, one after the other, as long as the campaigner runs.
@@ -187,26 +196,13 @@ impl Simulation {
             self.note(h, || transcript::action(clock, action));
         }
         match *action {
-            Action::Campaign(attempt) => {
-                if self.hosts[h].tree.program != Some(Program::Follower) {
-                    self.check_empty(h, "2.3: a candidate whose tree is alive stands again");
-                }
-                self.restarts_on_campaign(h, now);
-                self.follower_on_campaign(h);
-                self.ask(h, now, Ask::Campaign, attempt);
-            }
+            Action::Campaign(attempt) => self.campaigns(h, now, attempt),
             Action::Renew(attempt) => {
                 self.hosts[h].reference.attempts += 1;
                 self.ask(h, now, Ask::Renew, attempt);
             }
-            Action::Release(attempt) => {
-                if self.hosts[h].tree.program != Some(Program::Follower) {
-                    self.check_empty(h, "2.3: a boundary was released while the tree was alive");
-                }
-                self.restarts_on_release(h, now);
-                self.follower_on_release(h);
-                self.ask(h, now, Ask::Release, attempt);
-            }
+            Action::Release(attempt) => self.releases(h, now, attempt),
+            Action::Observe(attempt) => self.observes(h, attempt),
             Action::Arm { term, kill_by } => {
                 self.order_keeper(h, KeeperOrder::Arm { term, kill_by });
                 let heard = &mut self.hosts[h].keeper.heard;
@@ -218,9 +214,14 @@ impl Simulation {
             }
             Action::EndHold => self.order_keeper(h, KeeperOrder::EndHold),
             Action::Grant { request_id, term, until } => self.granted(h, request_id, term, until),
+            Action::Deny { request_id, .. } if self.drain_denied(h, request_id) => {}
             Action::Deny { request_id, .. } => self.denied(h, request_id),
+            Action::Drained { request_id, released } => self.drained(h, request_id, released),
             Action::Start { program, run } => {
                 self.follower_on_start(h, program, run);
+                if program.deadline_term().is_some() {
+                    self.check_eligible(h);
+                }
                 if let Program::Command { term } = program {
                     self.restarts_on_start(h, now, term);
                 }
@@ -234,6 +235,10 @@ impl Simulation {
             Action::StartBackgroundHook { background_hook, hook_context } => {
                 let context = hook_context;
                 self.order_keeper(h, KeeperOrder::StartBackgroundHook { background_hook, context });
+            }
+            Action::StartCheck { check } => {
+                self.note_check_start(h, now, check);
+                self.order_keeper(h, KeeperOrder::StartCheck { check });
             }
             Action::Forward(signal) => self.order_keeper(h, KeeperOrder::Forward(signal)),
             Action::Ping => {
@@ -261,6 +266,25 @@ impl Simulation {
         }
     }
 
+    fn campaigns(&mut self, h: usize, now: Time, attempt: Attempt) {
+        if self.hosts[h].tree.program != Some(Program::Follower) {
+            self.check_empty(h, "2.3: a candidate whose tree is alive stands again");
+        }
+        self.check_campaigns(h);
+        self.restarts_on_campaign(h, now);
+        self.follower_on_campaign(h);
+        self.ask(h, now, Ask::Campaign, attempt);
+    }
+
+    fn releases(&mut self, h: usize, now: Time, attempt: Attempt) {
+        if self.hosts[h].tree.program != Some(Program::Follower) {
+            self.check_empty(h, "2.3: a boundary was released while the tree was alive");
+        }
+        self.restarts_on_release(h, now);
+        self.follower_on_release(h);
+        self.ask(h, now, Ask::Release, attempt);
+    }
+
     /// The attempt's time-out counts from the decision, the lease from the sending.
     fn ask(&mut self, h: usize, decided_at: Time, ask: Ask, attempt: Attempt) {
         let host = &mut self.hosts[h];
@@ -275,6 +299,7 @@ impl Simulation {
         self.wait_limit_on_notice(h, report);
         self.restarts_on_notice(h, report);
         self.follower_on_notice(h, report);
+        self.eligibility_on_notice(h, report);
         match report {
             Notice::Won { term } => self.hosts[h].reference.new_term(*term),
             Notice::Elected { term } => {
@@ -293,6 +318,7 @@ impl Simulation {
                             (Phase::Leading, ProcessState::Stopped) => self.coverage.count(Seen::ElectedBesideSleeper),
                             (
                                 Phase::Campaigning
+                                | Phase::Ineligible
                                 | Phase::Verifying
                                 | Phase::Leading
                                 | Phase::LeadingIdle
@@ -330,6 +356,11 @@ impl Simulation {
             | Notice::FollowerStopping { .. }
             | Notice::FollowerUnconfirmed
             | Notice::CampaignsAgain
+            | Notice::Drained
+            | Notice::Undrained
+            | Notice::Healthy
+            | Notice::Unhealthy { .. }
+            | Notice::LongUnhealthy { .. }
             | Notice::Unusable(_)
             | Notice::NotElected
             | Notice::Unavailable

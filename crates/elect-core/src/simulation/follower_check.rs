@@ -294,6 +294,11 @@ impl Simulation {
             | Notice::LostAtRest { .. }
             | Notice::GivenUp { .. }
             | Notice::CampaignsAgain
+            | Notice::Drained
+            | Notice::Undrained
+            | Notice::Healthy
+            | Notice::Unhealthy { .. }
+            | Notice::LongUnhealthy { .. }
             | Notice::Unconfirmed { .. }
             | Notice::TermTooLow { .. }
             | Notice::Released { .. }
@@ -309,7 +314,7 @@ impl Simulation {
     /// After every step: a follower whose candidate does not stand is being stopped.
     pub(super) fn check_follower(&mut self, h: usize) {
         let host = &mut self.hosts[h];
-        if host.candidate.phase() == Phase::Campaigning && host.campaigner != ProcessState::Dead {
+        if host.candidate.phase().may_follow() && host.campaigner != ProcessState::Dead {
             host.follower_check.not_standing_since = None;
             return;
         }

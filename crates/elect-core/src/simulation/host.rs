@@ -7,7 +7,9 @@ use super::super::time::Time;
 use super::super::{Candidate, Phase};
 use super::clock::Clock;
 use super::command::{SimTier, Tree};
+use super::eligibility_check::EligibilityCheck;
 use super::follower_check::FollowerCheck;
+use super::health_check::CheckOrders;
 use super::invariants::ReferenceState;
 use super::keeper_shell::{KeeperProcess, ModelMessage, Strike};
 use super::request_check::RequestCheck;
@@ -47,10 +49,21 @@ pub(super) enum Delivery {
     Signal(Event),
     Keeper(FromKeeper),
     KeeperDied,
-    Swept { empty: bool },
-    Reply { attempt: Attempt, leg: u8, reply: Reply },
+    Swept {
+        empty: bool,
+    },
+    Reply {
+        attempt: Attempt,
+        leg: u8,
+        reply: Reply,
+    },
     Hint,
     Ousted(Term),
+    /// The answer to an observation.
+    Observed {
+        attempt: Attempt,
+        answered: bool,
+    },
 }
 
 impl Delivery {
@@ -59,7 +72,7 @@ impl Delivery {
         match self {
             Delivery::Signal(_) => 0,
             Delivery::Keeper(_) | Delivery::KeeperDied | Delivery::Swept { .. } => 1,
-            Delivery::Reply { .. } | Delivery::Hint | Delivery::Ousted(_) => 2,
+            Delivery::Reply { .. } | Delivery::Hint | Delivery::Ousted(_) | Delivery::Observed { .. } => 2,
         }
     }
 }
@@ -85,6 +98,9 @@ pub(super) struct SimHost {
     pub tree: Tree,
     /// Those of its background hooks.
     pub hooks: Vec<Tree>,
+    /// Those of its health checks.
+    pub checks: Vec<Tree>,
+    pub check_orders: CheckOrders,
     pub next_pid: i32,
     pub tier: SimTier,
     /// Children that elect inherited when it was executed: the campaigner's, and never killed.
@@ -121,6 +137,7 @@ pub(super) struct SimHost {
     pub restart_check: RestartCheck,
     pub follower_check: FollowerCheck,
     pub request_check: RequestCheck,
+    pub eligibility_check: EligibilityCheck,
 }
 
 impl SimHost {
@@ -131,12 +148,13 @@ impl SimHost {
 
     /// Whether a process lives that the keeper, or the campaigner after it, has to kill.
     pub(super) fn has_descendants(&self) -> bool {
-        self.tree.has_processes() || self.leaf_until.is_some() || self.hooks.iter().any(Tree::has_processes)
+        let beside = self.hooks.iter().chain(&self.checks);
+        self.tree.has_processes() || self.leaf_until.is_some() || beside.into_iter().any(Tree::has_processes)
     }
 
-    /// The processes of the program and of the background hooks.
+    /// The processes of the program, of the background hooks and of the health checks.
     pub(super) fn trees(&mut self) -> impl Iterator<Item = &mut Tree> {
-        std::iter::once(&mut self.tree).chain(&mut self.hooks)
+        std::iter::once(&mut self.tree).chain(&mut self.hooks).chain(&mut self.checks)
     }
 
     /// The process id of a new PID namespace's init, in that tier.

@@ -12,8 +12,8 @@ use crate::{
     StopTo, TerminalEvent, Time,
 };
 
-const ENOENT: i32 = 2;
-const EAGAIN: i32 = 11;
+pub(super) const ENOENT: i32 = 2;
+pub(super) const EAGAIN: i32 = 11;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum InitAction {
@@ -52,7 +52,7 @@ impl Simulation {
                 if self.hosts[h].tree.main_is_alive() && matches!(recipients, Recipients::AllExcept([Some(_), _])) {
                     self.coverage.count(Seen::RestSignalled);
                 }
-                self.stop_tree(h, Reach::of(recipients));
+                self.stop_tree(h, recipients);
             }
             KeeperAction::ListDescendants { except } => {
                 let processes = self.list_processes(h, except);
@@ -61,11 +61,11 @@ impl Simulation {
                 }
                 return Some(KeeperEvent::DescendantsListed(processes));
             }
-            KeeperAction::KillTree { main, reports_end: _, lists } => {
+            KeeperAction::KillTree { main, lists } => {
                 if lists {
                     self.check_stop_timeout(h);
                 }
-                let processes = if lists { self.list_processes(h, None) } else { ProcessList::default() };
+                let processes = if lists { self.list_processes(h, [None, None]) } else { ProcessList::default() };
                 if main.is_some_and(|main| !self.is_own_pid(h, main)) {
                     self.violate("K6: SIGKILL was sent to the group of a process that was reaped", h);
                 }
@@ -76,16 +76,10 @@ impl Simulation {
                 }
                 return Some(KeeperEvent::TreeKilled { is_complete, processes });
             }
-            KeeperAction::KillHook { main } => {
-                let now = self.now;
-                self.coverage.count(Seen::HookTimedOut);
-                if let Some(hook) = self.hosts[h].hooks.iter_mut().find(|hook| hook.is_led_by(main)) {
-                    let _ = hook.kill(now, ALL, SimTier::Tree, &mut self.rng);
-                    self.expect_death(h);
-                } else {
-                    self.violate("K6: SIGKILL was sent to the id of a hook that was reaped", h);
-                }
-            }
+            KeeperAction::KillHook { main } => self.kill_hook(h, main),
+            KeeperAction::SpawnCheck => return Some(self.fork_check(h)),
+            KeeperAction::KillLeftovers { except } => self.kill_leftovers(h, except),
+            KeeperAction::KillCheck { main, kills_cgroup } => self.kill_check(h, main, kills_cgroup),
             KeeperAction::Exit { releases } => self.end_keeper(h, releases),
             KeeperAction::KillInit { init } => self.reach_init(h, init, InitAction::Kill),
             KeeperAction::DismissInit { init } => self.reach_init(h, init, InitAction::Dismiss),
@@ -125,7 +119,7 @@ impl Simulation {
 
     fn is_own_pid(&self, h: usize, pid: i32) -> bool {
         let host = &self.hosts[h];
-        host.tree.is_led_by(pid) || host.hooks.iter().any(|hook| hook.is_led_by(pid))
+        std::iter::once(&host.tree).chain(&host.hooks).chain(&host.checks).any(|tree| tree.is_led_by(pid))
     }
 
     /// Signals or dismisses the init of a PID namespace.
@@ -216,7 +210,7 @@ impl Simulation {
     }
 
     /// The time between fork and exec: hardly any, but the child may be held.
-    fn exec_delay(&mut self, h: usize) -> std::time::Duration {
+    pub(super) fn exec_delay(&mut self, h: usize) -> std::time::Duration {
         let ttl = self.hosts[h].reference.ttl.or(self.hosts[h].reference.asked.ttl).expect("asked for");
         if self.rng.punctual {
             return ms(0);
@@ -235,6 +229,8 @@ impl Simulation {
             self.exec_program(h, status);
         } else if let Some(index) = self.hosts[h].hooks.iter().position(|hook| hook.main_pid() == Some(pid)) {
             self.exec_hook(h, index, status);
+        } else {
+            self.exec_check(h, pid, status);
         }
         self.expect_death(h);
         self.run_keeper(h);
@@ -352,6 +348,17 @@ impl Simulation {
         }
     }
 
+    fn kill_hook(&mut self, h: usize, main: i32) {
+        let now = self.now;
+        self.coverage.count(Seen::HookTimedOut);
+        if let Some(hook) = self.hosts[h].hooks.iter_mut().find(|hook| hook.is_led_by(main)) {
+            let _ = hook.kill(now, ALL, SimTier::Tree, &mut self.rng);
+            self.expect_death(h);
+        } else {
+            self.violate("K6: SIGKILL was sent to the id of a hook that was reaped", h);
+        }
+    }
+
     // ---- signals and death
 
     fn signal_group(&mut self, h: usize, main: i32, signal: Signal) {
@@ -367,9 +374,9 @@ impl Simulation {
             self.note_kill(h);
         }
         let host = &mut self.hosts[h];
-        let led = std::iter::once(&mut host.tree).chain(&mut host.hooks).find(|tree| tree.is_led_by(main));
-        if let Some(tree) = led {
-            let _ = tree.kill(now, Reach::Group, host.tier, &mut self.rng);
+        let tier = host.tier;
+        if let Some(tree) = host.trees().find(|tree| tree.is_led_by(main)) {
+            let _ = tree.kill(now, Reach::Group, tier, &mut self.rng);
         }
         self.expect_death(h);
     }
@@ -386,12 +393,13 @@ impl Simulation {
         self.expect_death(h);
     }
 
-    /// The processes that live, without those of a hook.
-    fn list_processes(&self, h: usize, except: Option<i32>) -> ProcessList {
+    /// The processes that live, without those of a hook and of a check.
+    fn list_processes(&self, h: usize, except: [Option<i32>; 2]) -> ProcessList {
         let host = &self.hosts[h];
-        let hooks = host.hooks.iter().filter(|hook| except.is_none_or(|main| !hook.is_led_by(main)));
+        let is_listed = |hook: &&Tree| !except.into_iter().flatten().any(|main| hook.is_led_by(main));
+        let beside = host.hooks.iter().chain(&host.checks).filter(is_listed);
         let mut processes = ProcessList::default();
-        for pid in std::iter::once(&host.tree).chain(hooks).flat_map(Tree::living).filter(|pid| *pid > 0) {
+        for pid in std::iter::once(&host.tree).chain(beside).flat_map(Tree::living).filter(|pid| *pid > 0) {
             processes.add(pid, || *b"process\0\0\0\0\0\0\0\0\0");
         }
         processes
@@ -411,18 +419,22 @@ impl Simulation {
             return;
         }
         self.coverage.count(Seen::StopTimedOut);
-        // With --stop-to group those that have left the group wait for the end of the main process.
-        let is_for_all = host.keeper.machine.stop_to() == StopTo::Main || !tree.main_is_alive();
-        if is_for_all && self.hosts[h].trees().any(|tree| tree.has_unsignalled()) {
+        // With --stop-to group those that have left the group wait until the keeper has learned of the end of the main process.
+        let host = &self.hosts[h];
+        let tree = &host.tree;
+        let is_for_all = host.keeper.machine.stop_to() == StopTo::Main || tree.main_is_reaped();
+        // A check gets no stop signal.
+        let mut asked = std::iter::once(tree).chain(&host.hooks);
+        if is_for_all && asked.any(Tree::has_unsignalled) {
             self.violate("6: a process was killed that had not got the stop signal before", h);
         }
     }
 
-    fn stop_tree(&mut self, h: usize, reach: Reach) {
+    fn stop_tree(&mut self, h: usize, recipients: Recipients) {
         self.note_stop(h);
-        let now = self.now;
-        let host = &mut self.hosts[h];
-        for tree in std::iter::once(&mut host.tree).chain(&mut host.hooks) {
+        let (now, reach) = (self.now, Reach::of(recipients));
+        let spares = |tree: &Tree| matches!(recipients, Recipients::Beside(main) if tree.is_led_by(main));
+        for tree in self.hosts[h].trees().filter(|tree| !spares(tree)) {
             tree.stop(now, reach);
             // SIGCONT follows.
             tree.resume(now);
@@ -447,8 +459,8 @@ impl Simulation {
         let mut is_complete = true;
         let Simulation { hosts, rng, now, coverage, .. } = self;
         let host = &mut hosts[h];
-        let SimHost { tree, hooks, next_pid, tier, .. } = host;
-        for tree in std::iter::once(tree).chain(hooks) {
+        let SimHost { tree, hooks, checks, next_pid, tier, .. } = host;
+        for tree in std::iter::once(tree).chain(hooks).chain(checks) {
             let obstacles = tree.kill(*now, ALL, *tier, rng);
             if obstacles.forked {
                 *next_pid += 1;
@@ -489,7 +501,7 @@ impl Simulation {
 
     pub(super) fn expect_death(&mut self, h: usize) {
         let host = &mut self.hosts[h];
-        let at = host.hooks.iter().map(Tree::next_death).fold(host.tree.next_death(), std::time::Duration::min);
+        let at = host.trees().map(|tree| tree.next_death()).min().unwrap_or(std::time::Duration::MAX);
         if at != std::time::Duration::MAX && host.death_at.is_none_or(|planned| at < planned || planned < self.now) {
             host.death_at = Some(at);
             self.push(at.max(self.now), SimEvent::Death(h));
@@ -500,9 +512,9 @@ impl Simulation {
         let now = self.now;
         let host = &mut self.hosts[h];
         host.death_at = None;
-        let mut any = host.tree.bury(now);
-        for hook in &mut host.hooks {
-            any |= hook.bury(now);
+        let mut any = false;
+        for tree in host.trees() {
+            any |= tree.bury(now);
         }
         self.populate_leaf(h);
         self.expect_death(h);

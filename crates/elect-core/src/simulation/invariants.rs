@@ -130,7 +130,7 @@ impl Simulation {
                 };
                 return self.note_answer(h, now, answer, sent, phase);
             }
-            Event::Ousted { term } if reference.won == Some(term) && phase != Phase::Campaigning => {
+            Event::Ousted { term } if reference.won == Some(term) && !phase.may_follow() => {
                 (reference.lost, reference.lost_before) = (true, true);
                 return true;
             }
@@ -154,7 +154,9 @@ impl Simulation {
             | Event::Swept { .. }
             | Event::Forward(_)
             | Event::ConfirmLeadership { .. }
-            | Event::Resign(_) => {}
+            | Event::Resign(_)
+            | Event::Drain(_)
+            | Event::Undrain(_) => {}
         }
         false
     }
@@ -204,7 +206,7 @@ impl Simulation {
                 (reference.lost, reference.lost_before) = (true, true);
                 return true;
             }
-            (Answer::Campaign(_) | Answer::Renew(_) | Answer::Release(_), _, _) => {}
+            (Answer::Campaign(_) | Answer::Renew(_) | Answer::Release(_) | Answer::Observe(_), _, _) => {}
         }
         false
     }
@@ -359,6 +361,7 @@ impl Simulation {
             self.check_wait_limit(h);
             self.check_follower(h);
             self.check_hooks(h);
+            self.check_checks(h);
             self.check_suspended(h);
             let host = &self.hosts[h];
             if !host.tree.is_alive() || !host.tree.is_governed() {

@@ -82,6 +82,8 @@ pub(super) struct KeeperProcess {
     pub stopped_for_good: bool,
     /// Deadlines of the past, one of which may stray in again.
     pub heard: Vec<(Term, Time)>,
+    /// The check whose end the machine has been told of, before it is reaped.
+    pub ending_check: Option<i32>,
 }
 
 impl KeeperProcess {
@@ -98,6 +100,7 @@ impl KeeperProcess {
             timer: 0,
             stopped_for_good: false,
             heard: Vec::new(),
+            ending_check: None,
         }
     }
 
@@ -228,7 +231,7 @@ impl Simulation {
         }
     }
 
-    fn observe(&mut self, h: usize, event: KeeperEvent) {
+    pub(super) fn observe(&mut self, h: usize, event: KeeperEvent) {
         let host = &mut self.hosts[h];
         let had_tree = host.keeper.machine.has_tree();
         host.keeper.machine.handle(host.clock.at(self.now), event);
@@ -248,6 +251,7 @@ impl Simulation {
         } else if !machine.has_processes() && host.has_descendants() {
             self.violate("K6: no hook was left in the keeper's eyes although a process of one lived", h);
         }
+        self.judge_stuck_check(h, event);
     }
 
     /// Takes the next step of the round. Returns whether the keeper sleeps now.
@@ -351,9 +355,17 @@ impl Simulation {
 
     /// Reaps a child, or finds that there is none. Returns whether there may be more.
     fn reap_child(&mut self, h: usize) -> bool {
-        let host = &mut self.hosts[h];
-        let zombie = host.tree.reap().or_else(|| host.hooks.iter_mut().find_map(super::command::Tree::reap));
+        let host = &self.hosts[h];
+        if let Some(main) = host.keeper.machine.check_pid()
+            && host.checks.iter().any(|check| check.main_pid() == Some(main) && check.main_is_zombie())
+            && host.keeper.ending_check != Some(main)
+        {
+            self.check_ends(h, main);
+            return true;
+        }
+        let zombie = self.hosts[h].trees().find_map(super::command::Tree::reap);
         if let Some((pid, end)) = zombie {
+            let host = &self.hosts[h];
             if host.keeper.machine.starting_child() == Some(pid) {
                 self.read_exec_status(h);
             }
@@ -361,8 +373,9 @@ impl Simulation {
             self.observe(h, KeeperEvent::ChildEnded { pid, end });
             return true;
         }
-        let has_children = host.tree.has_children() || host.hooks.iter().any(super::command::Tree::has_children);
-        if !has_children {
+        if self.hosts[h].trees().any(|tree| tree.has_children()) {
+            self.look_past_stuck_check(h);
+        } else {
             let is_cgroup_populated = self.hosts[h].leaf_until.is_some();
             self.observe(h, KeeperEvent::NoChildren { is_cgroup_populated });
         }
@@ -408,7 +421,7 @@ impl Simulation {
         self.observe(h, KeeperEvent::MessageSent);
     }
 
-    fn send_to_campaigner(&mut self, h: usize, message: FromKeeper) {
+    pub(super) fn send_to_campaigner(&mut self, h: usize, message: FromKeeper) {
         let at = self.now + self.rng.between(ms(0), ms(2));
         let host = &mut self.hosts[h];
         host.from_keeper_at = host.from_keeper_at.max(at);
@@ -447,6 +460,7 @@ impl Simulation {
             | FromKeeper::StopTimedOut { .. }
             | FromKeeper::Terminal(_)
             | FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(_)) => {}
+            FromKeeper::CheckEnded { end, .. } => self.count_check_end(end),
         }
     }
 
@@ -510,4 +524,4 @@ impl Simulation {
     }
 }
 
-const ECANCELED: i32 = 125;
+pub(super) const ECANCELED: i32 = 125;

@@ -99,6 +99,22 @@ pub(super) const RULES: &[(InjectedMutation, &str, &str)] = &[
         "",
     ),
     (InjectedMutation::Keeper(KeeperMutation::MainAloneCounts), "K6: the end of the main process proves nothing", ""),
+    (InjectedMutation::Keeper(KeeperMutation::NoCheckTimeout), "H3: a health check is killed at its time-out", ""),
+    (
+        InjectedMutation::Keeper(KeeperMutation::ForgetsCheckLeftovers),
+        "K6: what a health check leaves behind has to end before all is empty",
+        "",
+    ),
+    (
+        InjectedMutation::Keeper(KeeperMutation::SecondCheck),
+        "H5: no second health check starts beside one that is left",
+        "",
+    ),
+    (
+        InjectedMutation::Keeper(KeeperMutation::StuckCheckCounts),
+        "H5: a health check that cannot be killed does not keep the tree from being empty",
+        "",
+    ),
     (InjectedMutation::Context(Mutation::GraceWhenLost), "K11: a lease that is lost leaves no grace", ""),
     (InjectedMutation::Context(Mutation::PlaceKept), "6: a candidate that gives up releases its place", ""),
     (InjectedMutation::Context(Mutation::StandsOn), "6: no campaign goes on after the wait limit", ""),
@@ -127,6 +143,9 @@ pub(super) const RULES: &[(InjectedMutation, &str, &str)] = &[
         "6: assert is answered by a renewal that was sent after it",
         "",
     ),
+    (InjectedMutation::Context(Mutation::CampaignsUnhealthy), "H1: an unhealthy candidate does not campaign", ""),
+    (InjectedMutation::Context(Mutation::DrainForgotten), "H2: a lost lease does not end a drain", ""),
+    (InjectedMutation::Context(Mutation::OldCheckCounts), "H3: a result counts for the outstanding check alone", ""),
     (InjectedMutation::TermNotCompared, "5.2: the last term is compared when a win is verified", ""),
     (InjectedMutation::TermReadEarly, "5.2: the last term is read by the oldest candidate", ""),
     (InjectedMutation::TermNotKept, "5.2: the transaction that verifies a win stores its term", ""),
@@ -160,6 +179,11 @@ pub(super) const RULES: &[(InjectedMutation, &str, &str)] = &[
 ];
 
 impl InjectedMutation {
+    /// The rule of the candidate itself, if it is one.
+    pub(super) fn of_candidate(self) -> Option<Mutation> {
+        if let InjectedMutation::Context(rule) = self { Some(rule) } else { None }
+    }
+
     /// The part of the report that it belongs to: whatever the model does on behalf of a store is a rule of the core.
     const fn part(self) -> &'static str {
         match self {

@@ -20,6 +20,21 @@ pub(super) struct RequestCheck {
 enum Wanted {
     Leader { heard: Time, about: Option<Term> },
     Resignation,
+    EndOfDrain,
+}
+
+impl RequestCheck {
+    pub(super) fn next_id(&mut self) -> RequestId {
+        self.last += 1;
+        RequestId(self.last)
+    }
+
+    /// The number of a request to end a drain.
+    pub(super) fn undrains(&mut self) -> RequestId {
+        let request_id = self.next_id();
+        self.open.insert(request_id, Wanted::EndOfDrain);
+        request_id
+    }
 }
 
 impl Simulation {
@@ -33,8 +48,7 @@ impl Simulation {
         let resigns = !self.quiet && self.rng.percent(20);
         let about = if self.rng.percent(30) { won } else { None };
         let request_check = &mut self.hosts[h].request_check;
-        request_check.last += 1;
-        let request_id = RequestId(request_check.last);
+        let request_id = request_check.next_id();
         let (wanted, event) = if resigns {
             (Wanted::Resignation, Event::Resign(request_id))
         } else {
@@ -62,7 +76,14 @@ impl Simulation {
                     self.violate("6: told that it has resigned, and it leads", h);
                 }
             }
-            (Some(Wanted::Leader { .. }), None) | (Some(Wanted::Resignation), Some(_)) | (None, _) => {
+            (Some(Wanted::EndOfDrain), None) => {
+                if self.hosts[h].candidate.ineligible_reasons().drained {
+                    self.violate("6: told that it is not drained any more, and it is", h);
+                }
+            }
+            (Some(Wanted::Leader { .. }), None)
+            | (Some(Wanted::Resignation | Wanted::EndOfDrain), Some(_))
+            | (None, _) => {
                 self.violate("6: an answer to another question, or a second one", h);
             }
         }

@@ -105,6 +105,7 @@ impl Simulation {
                     | Phase::Stopping
                     | Phase::OustedHook
                     | Phase::Releasing
+                    | Phase::Ineligible
                     | Phase::CoolingDown
                     | Phase::StoppingFollower
                     | Phase::Ended => {}
@@ -124,6 +125,8 @@ impl Simulation {
                 | Event::Swept { .. }
                 | Event::ConfirmLeadership { .. }
                 | Event::Resign(_)
+                | Event::Drain(_)
+                | Event::Undrain(_)
                 | Event::Stop(_)
                 | Event::Forward(_),
                 _,
@@ -244,6 +247,11 @@ impl Simulation {
             | Notice::FollowerStopping { .. }
             | Notice::FollowerUnconfirmed
             | Notice::CampaignsAgain
+            | Notice::Drained
+            | Notice::Undrained
+            | Notice::Healthy
+            | Notice::Unhealthy { .. }
+            | Notice::LongUnhealthy { .. }
             | Notice::Unconfirmed { .. }
             | Notice::TermTooLow { .. }
             | Notice::Released { .. }

@@ -9,8 +9,10 @@ use super::super::{Candidate, Timing};
 use super::choices::SimRng;
 use super::clock::{CLOCK_DRIFT_MAX_PPM, Clock, ms};
 use super::coverage::{Coverage, Seen};
+use super::eligibility_check::EligibilityCheck;
 use super::faults::Fault;
 use super::follower_check::FollowerCheck;
+use super::health_check::CheckOrders;
 use super::host::{Delivery, ProcessState, SimHost};
 use super::invariants::ReferenceState;
 use super::keeper_shell::{KeeperProcess, ModelMessage};
@@ -37,6 +39,8 @@ pub(super) enum SimEvent {
     Delivery(usize, Delivery),
     ModelMessage(usize, ModelMessage),
     KeeperTimer(usize, u64),
+    /// A candidate's next health check.
+    CheckDue(usize),
     Death(usize),
     /// A child is about to execute; the number is its process id, then the status that it will end with.
     Exec(usize, i32, u8),
@@ -251,6 +255,7 @@ impl Simulation {
             SimEvent::Wake(h, generation) => self.wake(h, generation),
             SimEvent::Delivery(h, delivery) => self.on_delivery(h, delivery),
             SimEvent::ModelMessage(h, message) => self.keeper_hears(h, message),
+            SimEvent::CheckDue(h) => self.check_is_due(h),
             SimEvent::KeeperTimer(h, generation) => self.keeper_timer(h, generation),
             SimEvent::Death(h) => self.death(h),
             SimEvent::Exec(h, pid, status) => self.on_exec(h, pid, status),
@@ -329,9 +334,7 @@ impl Simulation {
         let stop_timeout = self.setup.stop_timeout;
         let policy = self.setup.policy(&mut self.rng);
         let mut candidate = Candidate::new(timing, stop_timeout, policy, self.rng.below(u64::MAX));
-        if let Some(InjectedMutation::Context(rule)) = self.injected_mutation {
-            candidate.context.mutation = Some(rule);
-        }
+        candidate.context.mutation = self.injected_mutation.and_then(InjectedMutation::of_candidate);
         let machine = KeeperMachine::new(self.setup.keeper_policy(h, policy));
         let mutation = match self.injected_mutation {
             Some(InjectedMutation::Keeper(rule)) => Some(rule),
@@ -352,6 +355,8 @@ impl Simulation {
             keeper: KeeperProcess::new(self.now, machine),
             tree: super::command::Tree::none(),
             hooks: Vec::new(),
+            checks: Vec::new(),
+            check_orders: CheckOrders::default(),
             next_pid: FIRST_PID,
             tier: self.setup.tier(&mut self.rng),
             preexisting: super::command::Tree::none(),
@@ -376,8 +381,10 @@ impl Simulation {
             restart_check: RestartCheck::new(policy),
             follower_check: FollowerCheck::new(policy),
             request_check: RequestCheck::default(),
+            eligibility_check: EligibilityCheck::new(policy),
         });
         self.inherit_children(h);
+        self.begin_checks(h);
         self.present.push(h);
         self.note(h, || format!("joins, ttl {:?}", asked.ttl.expect("asked for")));
         self.deliver(h, Event::Tick);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::timing::TimingFlags;
-use super::super::{CampaignLimit, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, Timing};
+use super::super::{CampaignLimit, Health, Hooks, OnChange, OnLost, Policy, Restart, RestartWhen, Timing};
 use crate::takeover::Durability;
 use crate::{KeeperPolicy, Signal, StopTo};
 
@@ -11,6 +11,7 @@ use super::choices::SimRng;
 use super::clock::{CLOCK_DRIFT_MAX_PPM, ms};
 use super::command::{ProcessBehavior, SIGTERM, SimTier};
 use super::faults::Fault;
+use super::health_check::CHECK_TIMEOUT;
 use super::lock_store::LockServer;
 use super::mutations::InjectedMutation;
 use super::queue_store::QueueServer;
@@ -67,8 +68,12 @@ pub(super) struct Setup {
     pub supervised: bool,
     /// Most candidates have a follower, or hooks.
     pub following: bool,
+    /// Each candidate has a health check.
+    pub checking: bool,
     /// Whether requests to confirm the leadership arrive now and then.
     pub pending_requests: bool,
+    /// Most candidates have a health check, and candidates are drained now and then.
+    pub eligibility: bool,
     pub quiet_at: Duration,
     /// From then on the history ends as soon as it has settled.
     pub settles_from: Option<Duration>,
@@ -86,11 +91,14 @@ enum Situation {
     Supervised,
     Following,
     SupervisedAndFollowing,
+    Eligibility,
+    Checking,
+    FollowingAndChecking,
 }
 
 impl Situation {
     /// Each as often as it is to occur.
-    const ALL: [Situation; 8] = [
+    const ALL: [Situation; 12] = [
         Situation::None,
         Situation::None,
         Situation::Requests,
@@ -99,6 +107,11 @@ impl Situation {
         Situation::Supervised,
         Situation::Following,
         Situation::SupervisedAndFollowing,
+        Situation::Eligibility,
+        Situation::Eligibility,
+        // Last, so that recorded choices keep their meaning.
+        Situation::Checking,
+        Situation::FollowingAndChecking,
     ];
 }
 
@@ -128,8 +141,13 @@ impl Setup {
             rejoin: true,
             impatient: situation == Situation::Impatient,
             supervised: matches!(situation, Situation::Supervised | Situation::SupervisedAndFollowing),
-            following: matches!(situation, Situation::Following | Situation::SupervisedAndFollowing),
+            following: matches!(
+                situation,
+                Situation::Following | Situation::SupervisedAndFollowing | Situation::FollowingAndChecking
+            ),
+            checking: matches!(situation, Situation::Checking | Situation::FollowingAndChecking),
             pending_requests: situation == Situation::Requests,
+            eligibility: situation == Situation::Eligibility,
             quiet_at: ttl * 10,
             settles_from: None,
             behavior: None,
@@ -154,7 +172,9 @@ impl Setup {
             impatient: false,
             supervised: false,
             following: false,
+            checking: false,
             pending_requests: false,
+            eligibility: false,
             quiet_at,
             settles_from: None,
             behavior: Some(ProcessBehavior::calm()),
@@ -184,6 +204,9 @@ impl Setup {
 
     /// The policy of a candidate besides leading.
     pub(super) fn policy(&self, rng: &mut SimRng) -> Policy {
+        if self.eligibility {
+            return self.eligibility(rng);
+        }
         let policy = self.wishes_without_followers(rng);
         if !self.following {
             return policy;
@@ -222,6 +245,7 @@ impl Setup {
             has_command: !(self.following && h % 5 == 4),
             has_follower: policy.follower.is_some(),
             hooks: policy.hooks,
+            health_timeout: (self.checking || policy.health.is_some()).then_some(CHECK_TIMEOUT),
         }
     }
 
@@ -239,6 +263,22 @@ impl Setup {
         };
         let on_lost = if rng.percent(50) { OnLost::End } else { OnLost::Recampaign };
         Policy { campaign_limit, on_lost, ..Policy::default() }
+    }
+
+    /// The policy of those that may become ineligible.
+    fn eligibility(&self, rng: &mut SimRng) -> Policy {
+        let health = Health {
+            interval: rng.between(CHECK_TIMEOUT, self.ttl / 4),
+            timeout: CHECK_TIMEOUT,
+            rise: 1 + rng.below_small(2),
+            fall: 1 + rng.below_small(2),
+            start: ms(0),
+        };
+        let follower = rng.percent(40).then_some(OnChange::Restart);
+        let min_hold = if rng.percent(20) { rng.between(ms(1), self.ttl * 2) } else { ms(0) };
+        let has_health = rng.percent(75);
+        let drained = rng.percent(10);
+        Policy { health: has_health.then_some(health), drained, follower, min_hold, ..Policy::default() }
     }
 
     /// The same for those whose commands are restarted, or whose boundary is kept.

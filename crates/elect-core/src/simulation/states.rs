@@ -128,11 +128,12 @@ impl Simulation {
         (candidate.context.keeper_died, candidate.context.tree_is_empty, candidate.has_a_follower()).hash(state);
         (host.inbox.len(), host.unperformed.len(), host.outbox.len(), host.cuts).hash(state);
         host.has_reaped_keeper.hash(state);
+        (host.eligibility_check.drained, candidate.ineligible_reasons().any()).hash(state);
         host.client.open_request().hash(state);
         host.keeper.hash_state(state);
         host.keeper.machine.hash_state(now, state);
         hash_tree(&host.tree, state);
-        for hook in &host.hooks {
+        for hook in host.hooks.iter().chain(&host.checks) {
             hash_tree(hook, state);
         }
     }
@@ -150,6 +151,7 @@ impl Simulation {
                         (is_current, *leg, discriminant(reply)).hash(&mut state);
                     }
                     Delivery::Swept { empty } => empty.hash(&mut state),
+                    Delivery::Observed { answered, .. } => answered.hash(&mut state),
                     Delivery::Signal(_) | Delivery::KeeperDied | Delivery::Hint | Delivery::Ousted(_) => {}
                 }
             }
@@ -162,6 +164,7 @@ impl Simulation {
             SimEvent::KeeperReleases(h) => (5_u8, *h).hash(&mut state),
             SimEvent::Wake(..)
             | SimEvent::KeeperTimer(..)
+            | SimEvent::CheckDue(_)
             | SimEvent::Death(_)
             | SimEvent::KeeperExitTimeout(_)
             | SimEvent::KeeperProgress(_)

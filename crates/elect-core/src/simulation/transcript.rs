@@ -20,6 +20,10 @@ pub(super) fn action(clock: Clock, action: &Action) -> String {
         Action::Campaign(attempt) => format!("→ #{} campaign", attempt.0),
         Action::Renew(attempt) => format!("→ #{} renew", attempt.0),
         Action::Release(attempt) => format!("→ #{} release", attempt.0),
+        Action::Observe(attempt) => format!("→ #{} observe", attempt.0),
+        Action::Drained { request_id, released } => {
+            format!("→ visitor {}: drained, released: {released}", request_id.0)
+        }
         Action::Arm { term, kill_by } => format!("→ keeper: kill term {term} at {}", at(clock, *kill_by)),
         Action::Start { program: Program::Command { term }, run } => {
             format!("→ keeper: start run {run} in term {term}")
@@ -28,6 +32,7 @@ pub(super) fn action(clock: Clock, action: &Action) -> String {
         Action::StartBackgroundHook { background_hook, hook_context } => {
             format!("→ keeper: start {background_hook:?} beside {hook_context:?}")
         }
+        Action::StartCheck { check } => format!("→ keeper: start check {}", check.0),
         Action::Stop { kill_at } => format!("→ keeper: stop, kill at {}", at(clock, *kill_at)),
         Action::Kill => "→ keeper: kill".into(),
         Action::Forward(signal) => format!("→ keeper: forward {signal:?}"),
@@ -62,6 +67,7 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
             | FromKeeper::Started { .. }
             | FromKeeper::NoCommand { .. }
             | FromKeeper::BackgroundHookEnded(_)
+            | FromKeeper::CheckEnded { .. }
             | FromKeeper::NotStarted { .. }
             | FromKeeper::Exited { .. }
             | FromKeeper::Expired { .. }
@@ -83,6 +89,8 @@ pub(super) fn event(clock: Clock, event: &Event) -> String {
             format!("← visitor {}: do you lead in term {term}?", request_id.0)
         }
         Event::Resign(request_id) => format!("← visitor {}: resign", request_id.0),
+        Event::Drain(request_id) => format!("← visitor {}: drain", request_id.0),
+        Event::Undrain(request_id) => format!("← visitor {}: undrain", request_id.0),
     }
 }
 
@@ -101,10 +109,12 @@ fn answered(clock: Clock, answer: &Answer) -> String {
         }
         Answer::Renew(Renewed::Outdated) => "outdated".into(),
         Answer::Renew(Renewed::Lost) => "lost".into(),
-        Answer::Campaign(Campaigned::Failed) | Answer::Renew(Renewed::Failed) | Answer::Release(false) => {
-            "failed".into()
-        }
+        Answer::Campaign(Campaigned::Failed)
+        | Answer::Renew(Renewed::Failed)
+        | Answer::Release(false)
+        | Answer::Observe(false) => "failed".into(),
         Answer::Release(true) => "released".into(),
+        Answer::Observe(true) => "observed".into(),
     }
 }
 

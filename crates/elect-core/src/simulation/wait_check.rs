@@ -148,6 +148,8 @@ impl Simulation {
                 | Event::Swept { .. }
                 | Event::ConfirmLeadership { .. }
                 | Event::Resign(_)
+                | Event::Drain(_)
+                | Event::Undrain(_)
                 | Event::Forward(_),
                 _,
             ) => {}
@@ -205,12 +207,11 @@ impl Simulation {
             }
             Notice::NotElected => {
                 let at_once = wait_check.policy.campaign_limit == CampaignLimit::For(Duration::ZERO);
-                let (won, undecided) = (wait_check.won, wait_check.undecided.is_some());
-                if undecided {
+                if wait_check.undecided.is_some() {
                     self.coverage.count(Seen::NotElectedAfterAll);
                 }
                 self.coverage.count(if at_once { Seen::NotElectedAtOnce } else { Seen::NotElectedInTime });
-                if won {
+                if wait_check.won {
                     self.coverage.count(Seen::WonInVain);
                 }
                 self.check_gives_up(h, now, AnswerKind::NotYou);
@@ -240,6 +241,11 @@ impl Simulation {
             | Notice::FollowerStopping { .. }
             | Notice::FollowerUnconfirmed
             | Notice::CampaignsAgain
+            | Notice::Drained
+            | Notice::Undrained
+            | Notice::Healthy
+            | Notice::Unhealthy { .. }
+            | Notice::LongUnhealthy { .. }
             | Notice::Unconfirmed { .. }
             | Notice::TermTooLow { .. }
             | Notice::Released { .. }

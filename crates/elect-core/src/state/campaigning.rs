@@ -7,19 +7,29 @@ use super::{Facts, Step};
 use crate::context::Context;
 use crate::input::{ControlInput, Input, KeeperInput, StoreInput};
 use crate::mutation::Mutation;
-use crate::{Answer, CampaignLimit, Campaigned, Notice, Outcome, Phase, Time};
+use crate::{Answer, CampaignLimit, Campaigned, Notice, Outcome, Phase, Term, Time};
 
 #[derive(Debug)]
 pub(crate) struct Campaigning {
     ask_at: Time,
     /// Hints before this time are left to the other candidates: the first of them tells of our own release.
     hints_from: Time,
+    /// A long rest after resignations in a row: the leader is observed meanwhile. `None`: no rest.
+    rest: Option<Rest>,
     /// A hint came while a request was outstanding: the answer may be older than the hint.
     hinted: bool,
     /// Requests that failed in a row.
     failures: u32,
     /// The failure of the last request; `None` while the first has not been answered.
     failure: Option<CampaignFailure>,
+}
+
+/// A candidate that rests takes no part in the election, unless another one has led since it resigned.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    observe_at: Time,
+    /// The highest term that was known when the rest began.
+    highest_term: Term,
 }
 
 /// The reason why a candidate was not elected.
@@ -33,20 +43,42 @@ pub(crate) enum CampaignFailure {
 
 impl Campaigning {
     pub(super) fn new(ask_at: Time, hints_from: Time, failure: Option<CampaignFailure>) -> Campaigning {
-        Campaigning { ask_at, hints_from, hinted: false, failures: 0, failure }
+        Campaigning { ask_at, hints_from, rest: None, hinted: false, failures: 0, failure }
+    }
+
+    /// A campaign that begins with a rest. If it is longer than the renewal interval, the leader is observed meanwhile.
+    pub(super) fn resting(mut self, context: &Context, now: Time) -> Campaigning {
+        let observe_at = now + context.timing.renew();
+        let rest = Rest { observe_at, highest_term: context.highest_term };
+        self.rest = (observe_at < self.ask_at).then_some(rest);
+        self
     }
 
     pub(super) fn next(&mut self, context: &mut Context, now: Time, input: Input) -> Step {
         match input {
             Input::Time => return self.pass_time(context, now),
             Input::Store(StoreInput::Answer(Answer::Campaign(answer))) => return self.answered(context, now, answer),
+            Input::Store(StoreInput::Answer(Answer::Observe(_))) => {
+                if let Some(rest) = &mut self.rest {
+                    rest.observe_at = now + context.timing.renew();
+                    // Another candidate has led, and has left again.
+                    if context.highest_term > rest.highest_term {
+                        self.end_rest(now);
+                    }
+                }
+            }
             Input::Store(StoreInput::Hint) => {
                 self.hinted = true;
                 if self.failures == 0 && now >= self.hints_from {
                     self.ask_at = now;
                 }
             }
-            Input::Store(StoreInput::LeaderObserved(leader)) => context.leader_observed(now, leader),
+            Input::Store(StoreInput::LeaderObserved(leader)) => {
+                context.leader_observed(now, leader);
+                if leader.is_some() {
+                    self.end_rest(now);
+                }
+            }
             Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
                 return exit(Outcome::KeeperDied);
@@ -65,15 +97,31 @@ impl Campaigning {
         {
             return Step::Go(Transition::GiveUp { term: None, failure });
         }
+        if !context.is_eligible(now) {
+            return Step::Go(Transition::BecomeIneligible { may_hold_place: true, campaign_from: Time::BOOT });
+        }
         // 2.3: no candidacy beside a killed tree that still exists; the place in the queue goes to others.
         if context.is_held_up(now) {
             return Step::Go(Transition::Release { term: None, then: AfterRelease::Campaign(self.failure) });
         }
         if context.store_requests.is_idle() && now >= self.ask_at {
-            self.hinted = false;
+            (self.hinted, self.rest) = (false, None);
             context.campaign(now);
         }
+        if let Some(rest) = self.rest
+            && context.store_requests.is_idle()
+            && now >= rest.observe_at
+        {
+            context.observe(now);
+        }
         Step::Stay
+    }
+
+    /// Another candidate has had its turn: this one campaigns again.
+    fn end_rest(&mut self, now: Time) {
+        if self.rest.take().is_some() {
+            self.ask_at = now;
+        }
     }
 
     fn answered(&mut self, context: &mut Context, now: Time, answer: Campaigned) -> Step {
@@ -115,6 +163,7 @@ impl Campaigning {
     pub(super) fn facts(&self, context: &Context) -> Facts {
         // The limit does not count before the first request has been answered, or has timed out.
         let give_up_at = self.failure.and(context.campaign_deadline).unwrap_or(Time::NEVER);
+        let observe_at = self.rest.map_or(Time::NEVER, |rest| rest.observe_at);
         Facts {
             phase: Phase::Campaigning,
             term: None,
@@ -123,7 +172,7 @@ impl Campaigning {
             may_hold_tree: false,
             has_begun: false,
             background_hook_slot: context.follower.background_hook_slot(),
-            wake_at: give_up_at.min(context.when_idle(self.ask_at)),
+            wake_at: give_up_at.min(context.when_idle(self.ask_at.min(observe_at))),
         }
     }
 }

@@ -139,6 +139,9 @@ impl Leading {
         if now >= self.lease.stop_by {
             return self.stop(Reason::RunningOut, HeldLease::Expired(self.lease));
         }
+        if let Some(reason) = context.ineligible_reason(now) {
+            return self.stop(reason, HeldLease::Valid(self.lease));
+        }
         if matches!(self.stage, ProgramStage::Deferred { .. }) && now >= self.resign_at {
             return self.stop(Reason::RunningOut, HeldLease::Valid(self.lease));
         }
@@ -164,6 +167,7 @@ impl Leading {
         if self.is_command() {
             context.notice(Notice::Started { term: self.term, pid });
             context.restart_tracker.started(now);
+            context.eligibility.command_started(now);
             for signal in std::mem::take(&mut self.kept) {
                 context.act(Action::Forward(signal));
             }

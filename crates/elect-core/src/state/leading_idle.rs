@@ -63,13 +63,14 @@ impl LeadingIdle {
                 }
                 self.leave(held, then, true)
             }
-            ControlInput::Resign => {
-                let then = match &self.purpose {
-                    HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal => context.after_resign(now),
-                    HoldPurpose::ReleaseAt { then, .. } => then.clone(),
-                };
-                self.leave(held, then, false)
-            }
+            ControlInput::Resign => match &self.purpose {
+                HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal => {
+                    let then = context.after_resign(now);
+                    self.hold_or_leave(context, now, then)
+                }
+                // H7: the command has ended, and the hold goes on.
+                HoldPurpose::ReleaseAt { .. } => Step::Stay,
+            },
             ControlInput::ConfirmLeadership => {
                 self.renew_at = now;
                 Step::Stay
@@ -85,6 +86,10 @@ impl LeadingIdle {
             }
             HoldPurpose::ReleaseAt { at, then } if now >= *at => {
                 return self.leave(HeldLease::Valid(self.lease), then.clone(), false);
+            }
+            HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal if context.eligibility.drained => {
+                let then = context.after_ineligible(now, Reason::Drained);
+                return self.hold_or_leave(context, now, then);
             }
             HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal | HoldPurpose::ReleaseAt { .. } => {}
         }
@@ -160,6 +165,17 @@ impl LeadingIdle {
             HoldPurpose::RestartAt { .. } | HoldPurpose::RestartAfterRenewal => context.after_loss(),
             HoldPurpose::ReleaseAt { then, .. } => then.clone(),
         }
+    }
+
+    /// No further run: the boundary is given back, once `--min-hold` is over (H7).
+    fn hold_or_leave(&mut self, context: &mut Context, now: Time, then: AfterRelease) -> Step {
+        let at = context.restart_tracker.held_until();
+        if now >= at {
+            return self.leave(HeldLease::Valid(self.lease), then, false);
+        }
+        context.notice(Notice::LeadingIdle { term: self.term, left: at.since(now) });
+        self.purpose = HoldPurpose::ReleaseAt { at, then };
+        Step::Stay
     }
 
     fn leave(&self, held: HeldLease, then: AfterRelease, stop_asked: bool) -> Step {

@@ -20,25 +20,25 @@ pub(crate) struct Releasing {
 impl Releasing {
     pub(super) fn next(&mut self, context: &mut Context, now: Time, input: Input) -> Step {
         match input {
-            Input::Time if now >= self.until => return self.finish(context, false),
+            Input::Time if now >= self.until => return self.finish(context, now, false),
             Input::Time => {
                 if context.store_requests.is_idle() && now >= self.ask_at {
                     context.release(now);
                 }
             }
-            Input::Store(StoreInput::Answer(Answer::Release(true))) => return self.finish(context, true),
+            Input::Store(StoreInput::Answer(Answer::Release(true))) => return self.finish(context, now, true),
             Input::Store(StoreInput::Answer(Answer::Release(false))) => self.ask_at = now + context.backoff(),
             Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
                 self.then = AfterRelease::Exit(Outcome::KeeperDied);
             }
-            Input::Control(ControlInput::Stop(signal)) => return self.stop(context, signal),
+            Input::Control(ControlInput::Stop(signal)) => return self.stop(context, now, signal),
             Input::Store(_) | Input::Keeper(_) | Input::Control(_) => {}
         }
         Step::Stay
     }
 
-    fn stop(&mut self, context: &mut Context, signal: Signal) -> Step {
+    fn stop(&mut self, context: &mut Context, now: Time, signal: Signal) -> Step {
         match self.then {
             AfterRelease::Campaign(_)
             | AfterRelease::CampaignAfter(_)
@@ -54,12 +54,12 @@ impl Releasing {
                 Step::Stay
             }
             // A second stop means at once.
-            AfterRelease::Exit(_) => self.finish(context, false),
+            AfterRelease::Exit(_) => self.finish(context, now, false),
         }
     }
 
-    fn finish(&self, context: &mut Context, released: bool) -> Step {
-        context.pending_requests.release_ended(released);
+    fn finish(&self, context: &mut Context, now: Time, released: bool) -> Step {
+        context.release_ended(now, released);
         if let Some(term) = self.term {
             context.notice(if released { Notice::Released { term } } else { Notice::NotReleased { term } });
         }

@@ -83,7 +83,9 @@ impl Stopping {
             | Reason::CannotStart(_)
             | Reason::NotAccepted
             | Reason::Asked(_)
-            | Reason::Resigned => now + context.stop_timeout,
+            | Reason::Resigned
+            | Reason::Drained
+            | Reason::Unhealthy => now + context.stop_timeout,
         };
         context.notice(Notice::Stopping { term, reason });
         let mut stopping = Stopping {
@@ -219,7 +221,12 @@ impl Stopping {
         self.stop_asked = true;
         match self.reason {
             // The command may go on to end by itself, but the candidate does not campaign again.
-            Reason::RunningOut | Reason::Lost | Reason::NotAccepted | Reason::Resigned => {
+            Reason::RunningOut
+            | Reason::Lost
+            | Reason::NotAccepted
+            | Reason::Resigned
+            | Reason::Drained
+            | Reason::Unhealthy => {
                 self.reason = Reason::Asked(signal);
             }
             Reason::CommandEnded | Reason::CannotStart(_) | Reason::Asked(_) | Reason::KeeperDied => {}
@@ -255,6 +262,9 @@ impl Stopping {
     /// K11: final, and at once.
     fn lose(&mut self, context: &mut Context) {
         self.held = HeldLease::Lost;
+        if context.mutated(Mutation::DrainForgotten) {
+            context.eligibility.drained = false;
+        }
         context.store_requests.abandon();
         self.kill(context, KillCause::Lost);
     }
@@ -276,7 +286,14 @@ impl Stopping {
             (Reason::CommandEnded | Reason::Asked(_), Some(end)) => AfterRelease::Exit(Outcome::Command(end)),
             (Reason::Asked(signal), None) => AfterRelease::Exit(Outcome::Stopped(signal)),
             (Reason::NotAccepted, _) => self.not_accepted(context),
-            (Reason::Resigned, _) => context.after_resign(now),
+            (Reason::Resigned, _) => {
+                let then = context.after_resign(now);
+                return self.hold_or_leave(context, now, then);
+            }
+            (Reason::Drained | Reason::Unhealthy, _) => {
+                let then = context.after_ineligible(now, self.reason);
+                return self.hold_or_leave(context, now, then);
+            }
             (Reason::RunningOut | Reason::Lost | Reason::CommandEnded, _) => context.after_loss(),
         };
         self.leave(then)
@@ -330,6 +347,11 @@ impl Stopping {
                 then
             }
         };
+        self.hold_or_leave(context, now, then)
+    }
+
+    /// `--min-hold` is about the boundary: whatever ends the command, the boundary is kept until it is over (H7).
+    fn hold_or_leave(&self, context: &Context, now: Time, then: AfterRelease) -> Step {
         let held_until = context.restart_tracker.held_until();
         match self.held {
             HeldLease::Valid(lease) | HeldLease::Expired(lease)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::campaigning::{CampaignFailure, Campaigning};
 use super::cooling_down::CoolingDown;
+use super::ineligible::Ineligible;
 use super::leading::Leading;
 use super::leading_idle::{HoldPurpose, LeadingIdle};
 use super::ousted_hook::OustedHook;
@@ -25,6 +26,8 @@ use crate::{Action, CommandEnd, Hook, HookFailure, Lease, Notice, Outcome, Progr
 pub(super) enum Transition {
     /// Ask the store for the boundary at `ask_at`; hints count from `hints_from` on.
     Campaign { ask_at: Time, hints_from: Time, failure: Option<CampaignFailure> },
+    /// The same at `ask_at`, after several resignations.
+    CampaignAfterRest { ask_at: Time },
     /// End the candidacy at the campaign limit.
     GiveUp { term: Option<Term>, failure: CampaignFailure },
     /// Verify a win.
@@ -47,6 +50,8 @@ pub(super) enum Transition {
     Release { term: Option<Term>, then: AfterRelease },
     /// Take up whatever was to follow a release.
     Proceed(AfterRelease),
+    /// Leave the election until the candidate is eligible, and campaign no earlier than `campaign_from` then.
+    BecomeIneligible { may_hold_place: bool, campaign_from: Time },
     /// Stay away from the store.
     CoolDown { until: Time, failure: Option<CampaignFailure> },
     /// End the candidacy, once the follower is gone.
@@ -101,11 +106,24 @@ impl State {
     /// Makes one transition, and returns the step that the new state takes at once.
     pub(super) fn enter(&mut self, context: &mut Context, now: Time, transition: Transition) -> Step {
         match transition {
+            Transition::Campaign { ask_at, .. } | Transition::CampaignAfterRest { ask_at }
+                if !context.is_eligible(now) =>
+            {
+                Step::Go(Transition::BecomeIneligible { may_hold_place: false, campaign_from: ask_at })
+            }
+            Transition::BecomeIneligible { may_hold_place, campaign_from } => {
+                context.limit_undecided(now);
+                let ineligible = Ineligible::new(context, now, may_hold_place, campaign_from);
+                let _ = self.stand_back(context, State::Ineligible(ineligible));
+                self.next(context, now, Input::Time)
+            }
             Transition::Campaign { ask_at, hints_from, failure } => {
-                context.debug_assert_empty_tree();
-                context.store_requests.abandon();
-                *self = State::Campaigning(Campaigning::new(ask_at, hints_from, failure));
-                if now < ask_at { Step::Stay } else { self.next(context, now, Input::Time) }
+                let stays = self.stand_back(context, State::Campaigning(Campaigning::new(ask_at, hints_from, failure)));
+                if now < ask_at { stays } else { self.next(context, now, Input::Time) }
+            }
+            Transition::CampaignAfterRest { ask_at } => {
+                let resting = Campaigning::new(ask_at, ask_at, None).resting(context, now);
+                self.stand_back(context, State::Campaigning(resting))
             }
             Transition::GiveUp { term, failure } => give_up(context, term, failure),
             Transition::Verify { term } if term <= context.highest_term => Step::Go(Transition::RejectTerm { term }),
@@ -121,13 +139,8 @@ impl State {
                 context.debug_assert_empty_tree();
                 context.restart_tracker.restarted(now);
                 context.arm(term, lease);
-                *self = State::Leading(Leading::start_program(
-                    context,
-                    now,
-                    Program::Command { term },
-                    (term, lease),
-                    renew_at,
-                ));
+                let program = Program::Command { term };
+                *self = State::Leading(Leading::start_program(context, now, program, (term, lease), renew_at));
                 Step::Stay
             }
             Transition::Stop(order) => {
@@ -154,20 +167,14 @@ impl State {
             Transition::Release { term, then } => self.release(context, now, term, then),
             Transition::Proceed(then) => proceed(context, now, then),
             Transition::CoolDown { until, failure } => {
-                context.debug_assert_empty_tree();
-                context.store_requests.abandon();
-                *self = State::CoolingDown(CoolingDown { until, failure });
-                Step::Stay
+                self.stand_back(context, State::CoolingDown(CoolingDown { until, failure }))
             }
             Transition::Exit(outcome) if context.follower.is_gone() => {
                 context.store_requests.abandon();
                 Step::Go(Transition::End(outcome))
             }
             Transition::Exit(outcome) => {
-                context.debug_assert_empty_tree();
-                context.store_requests.abandon();
-                *self = State::StoppingFollower(StoppingFollower { outcome });
-                Step::Stay
+                self.stand_back(context, State::StoppingFollower(StoppingFollower { outcome }))
             }
             Transition::End(outcome) => {
                 context.debug_assert_empty_tree();
@@ -176,6 +183,14 @@ impl State {
                 Step::Stay
             }
         }
+    }
+
+    /// Enters a state of which no program of a term is part, and in which no earlier request is answered.
+    fn stand_back(&mut self, context: &mut Context, state: State) -> Step {
+        context.debug_assert_empty_tree();
+        context.store_requests.abandon();
+        *self = state;
+        Step::Stay
     }
 
     /// Nothing of ours runs, so the boundary may go to another candidate (2.3).
@@ -234,6 +249,9 @@ fn begin_term(context: &mut Context, now: Time, term: Term, lease: Lease) -> Lea
     context.campaign_deadline = None;
     context.restart_tracker.term_begins();
     context.resign_tracker.term_begins(now);
+    context.eligibility.term_begins(now);
+    // An older lease of this candidate is no longer of any account.
+    context.release_ended(now, true);
     context.arm(term, lease);
     let program = if context.policy.hooks.on_elected { Program::OnElected { term } } else { Program::Command { term } };
     let renew_at = context.next_renewal(now, lease.sent);
@@ -269,6 +287,7 @@ fn leave_after_hook(context: &mut Context, now: Time, term: Term, held: HeldLeas
         HeldLease::Valid(_) | HeldLease::Expired(_) => Step::Go(Transition::Release { term: Some(term), then }),
         HeldLease::Lost => {
             context.keeper.reset();
+            context.release_ended(now, true);
             context.end_hold(now);
             Step::Go(Transition::Proceed(then))
         }
@@ -283,8 +302,7 @@ fn proceed(context: &mut Context, now: Time, then: AfterRelease) -> Step {
             Transition::CoolDown { until: now + rest, failure: None }
         }
         AfterRelease::CampaignBehind(rest) => {
-            let ask_at = now + rest.max(context.backoff());
-            Transition::Campaign { ask_at, hints_from: ask_at, failure: None }
+            Transition::CampaignAfterRest { ask_at: now + rest.max(context.backoff()) }
         }
         // After a release the other candidates come first: until its next request no hint counts.
         AfterRelease::Campaign(failure) => {

@@ -54,6 +54,10 @@ impl Verifying {
         if now >= self.give_up_at {
             return self.unverified(context, now);
         }
+        // H2: the win is given back before anything of it starts.
+        if !context.is_eligible(now) {
+            return self.release(AfterRelease::Campaign(None));
+        }
         // K11: a follower that cannot be emptied.
         if context.is_held_up(now) {
             return self.release(AfterRelease::Campaign(Some(CampaignFailure::NotElected)));

@@ -30,6 +30,9 @@ fn a_stop_of_ours_has_the_stop_timeout_and_renewals_go_on_meanwhile() {
                 | Action::KillKeeper
                 | Action::Sweep
                 | Action::EndHold
+                | Action::Observe(_)
+                | Action::StartCheck { .. }
+                | Action::Drained { .. }
                 | Action::StartBackgroundHook { .. }
                 | Action::Grant { .. }
                 | Action::Deny { .. }
@@ -153,6 +156,9 @@ fn a_stop_whose_lease_runs_out_is_killed_by_then_and_spoken_of_half_a_second_lat
                 | Action::KillKeeper
                 | Action::Sweep
                 | Action::EndHold
+                | Action::Observe(_)
+                | Action::StartCheck { .. }
+                | Action::Drained { .. }
                 | Action::StartBackgroundHook { .. }
                 | Action::Grant { .. }
                 | Action::Deny { .. }
@@ -231,6 +237,50 @@ fn a_suspended_campaigner_does_not_report_a_tree_that_has_ended_meanwhile() {
     assert!(scene.ticks(at(100_500)).contains(&unconfirmed));
 }
 
+/// Answers the observations of a candidate that rests. Returns the time and the number of its next campaign.
+fn end_of_rest(scene: &mut Scene) -> (Time, Attempt) {
+    loop {
+        let due = scene.candidate.wake_at();
+        let actions = scene.ticks(due);
+        let Some(Action::Observe(asked)) = actions.iter().find(|action| matches!(action, Action::Observe(_))) else {
+            return (due, campaign(&actions));
+        };
+        assert!(scene.answered(due, *asked, Answer::Observe(true)).is_empty());
+    }
+}
+
+/// Another candidate may lead, or may have led and left, while a candidate rests: it has had its turn.
+#[test]
+fn a_rest_ends_as_soon_as_another_leader_is_seen() {
+    for seen in [Event::LeaderObserved(Some(LeaderKey(1))), Event::TermSeen(90)] {
+        let mut scene = Scene::new();
+        scene.leads();
+        let mut now = at(100);
+        for term in 8..14 {
+            let run = term - 7;
+            scene.hears(now, Event::Resign(RequestId(term)));
+            let asked = release(&scene.hears(now, Event::Keeper(FromKeeper::Empty { run })));
+            scene.answered(now, asked, Answer::Release(true));
+            if term == 13 {
+                break;
+            }
+            let (due, asked) = end_of_rest(&mut scene);
+            let verifying = renewal(&scene.answered(due, asked, Answer::Campaign(Campaigned::Won(term))));
+            scene.credited(due, verifying, due);
+            scene.hears(due, Event::Keeper(FromKeeper::Started { run: run + 1, pid: 4711 }));
+            now = due + ms(100);
+        }
+        // It rests for 8 s.
+        let due = scene.candidate.wake_at();
+        assert_eq!(due, now + ms(2_000));
+        let Some(Action::Observe(asked)) = scene.ticks(due).pop() else { panic!("it observes") };
+        let actions = [scene.hears(due, seen), scene.answered(due, asked, Answer::Observe(true))].concat();
+        let actions = if actions.is_empty() { scene.ticks(scene.candidate.wake_at()) } else { actions };
+        campaign(&actions);
+        assert_eq!(scene.now, due, "{seen:?}");
+    }
+}
+
 #[test]
 fn a_sole_candidate_that_resigns_again_and_again_rests_longer_each_time() {
     let mut scene = Scene::new();
@@ -241,9 +291,8 @@ fn a_sole_candidate_that_resigns_again_and_again_rests_longer_each_time() {
         scene.hears(now, Event::Resign(RequestId(term)));
         let asked = release(&scene.hears(now, Event::Keeper(FromKeeper::Empty { run })));
         scene.answered(now, asked, Answer::Release(true));
-        let due = scene.candidate.wake_at();
+        let (due, asked) = end_of_rest(&mut scene);
         rests.push(due.since(now));
-        let asked = campaign(&scene.ticks(due));
         let verifying = renewal(&scene.answered(due, asked, Answer::Campaign(Campaigned::Won(term))));
         scene.credited(due, verifying, due);
         scene.hears(due, Event::Keeper(FromKeeper::Started { run: run + 1, pid: 4711 }));
@@ -255,8 +304,7 @@ fn a_sole_candidate_that_resigns_again_and_again_rests_longer_each_time() {
     scene.hears(now, Event::Resign(RequestId(20)));
     let asked = release(&scene.hears(now, Event::Keeper(FromKeeper::Empty { run: 7 })));
     scene.answered(now, asked, Answer::Release(true));
-    scene.hears(now, Event::LeaderObserved(Some(LeaderKey(1))));
-    let asked = campaign(&scene.ticks(scene.candidate.wake_at()));
+    let asked = campaign(&scene.hears(now, Event::LeaderObserved(Some(LeaderKey(1)))));
     let won = scene.now;
     let verifying = renewal(&scene.answered(won, asked, Answer::Campaign(Campaigned::Won(20))));
     scene.credited(won, verifying, won);

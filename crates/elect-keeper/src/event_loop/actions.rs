@@ -6,10 +6,11 @@ use nix::unistd::{Pid, getpgid};
 
 use super::{ClaimAtExit, KeeperLoop};
 use crate::clock;
+use crate::containment::{INDIVIDUAL_KILLS_MAX, NONE_SPARED, Spared};
 use crate::namespace::Init;
 use crate::process_list;
 use crate::protocol::Channel;
-use crate::spawn::{Spawned, spawn};
+use crate::spawn::{CommandSpec, Spawned, spawn};
 use crate::sys;
 use crate::tree::{self, KillSweep};
 use elect_core::{
@@ -30,15 +31,20 @@ impl KeeperLoop {
                 return Some(self.spawn_program(program, kill_by, holds_lock, identity));
             }
             KeeperAction::SpawnHook(background_hook) => return Some(self.spawn_hook(background_hook)),
+            KeeperAction::SpawnCheck => return Some(self.spawn_check()),
             KeeperAction::KeepIdentity => self.kept_identity.clone_from(&self.ordered_identity),
             KeeperAction::SignalGroup { main, signal } => signal_group(main, signal.0),
             KeeperAction::ContinueGroup { main } => signal_group(main, libc::SIGCONT),
             KeeperAction::SignalProcess { pid, signal } => drop(sys::kill(pid, signal.0)),
             KeeperAction::SignalDescendants { signal, recipients } => self.signal_descendants(signal, recipients),
             KeeperAction::ListDescendants { except } => return Some(self.list_descendants(except)),
-            KeeperAction::KillTree { main, reports_end, lists } => {
-                return Some(self.kill_tree(main, reports_end, lists));
+            KeeperAction::KillTree { main, lists } => return Some(self.kill_tree(main, lists)),
+            KeeperAction::KillLeftovers { except } => {
+                let progress = &mut Progress::of(&self.channel, self.machine.has_campaigner());
+                let spared = Spared { processes: except.as_slice(), check_leaf: except.is_some() };
+                let _ = self.tier.kill(&mut self.scanner, self.own_pid, spared, &mut || progress.report());
             }
+            KeeperAction::KillCheck { main, kills_cgroup } => self.kill_check(main, kills_cgroup),
             KeeperAction::KillHook { main } => {
                 let progress = &mut Progress::of(&self.channel, self.machine.has_campaigner());
                 let _ = self.scanner.kill(main, &[], tree::DESCENDANTS_MAX, &mut || progress.report());
@@ -96,7 +102,7 @@ impl KeeperLoop {
             Program::Command { .. } => Some(&mut self.terminal),
             Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => None,
         };
-        match spawn(&self.tier, &executable, identity, self.inherited, lock, kill_by, terminal) {
+        match spawn(self.tier.place(), &executable, identity, self.inherited, lock, kill_by, terminal) {
             Ok(mut spawned) => {
                 let event = self.note_spawned(&mut spawned);
                 self.starting = Some(spawned);
@@ -111,13 +117,43 @@ impl KeeperLoop {
             return KeeperEvent::NotSpawned { errno: libc::ENOENT };
         };
         // K9: a background hook does not get the leader's lock.
-        match spawn(&self.tier, &executable, &self.ordered_identity, self.inherited, None, Time::NEVER, None) {
+        let place = self.tier.place();
+        match spawn(place, &executable, &self.ordered_identity, self.inherited, None, Time::NEVER, None) {
             Ok(mut spawned) => {
                 let event = self.note_spawned(&mut spawned);
                 self.hook_status = Some(spawned.status);
                 event
             }
             Err(error) => KeeperEvent::NotSpawned { errno: error.raw_os_error().unwrap_or(libc::EIO) },
+        }
+    }
+
+    fn spawn_check(&mut self) -> KeeperEvent {
+        let Some(executable) = self.spec.as_ref().and_then(CommandSpec::health) else {
+            return KeeperEvent::NotSpawned { errno: libc::ENOENT };
+        };
+        // H5: an earlier check has left a process that SIGKILL has not ended yet.
+        if self.tier.is_check_populated() {
+            return KeeperEvent::NotSpawned { errno: libc::EBUSY };
+        }
+        let place = self.tier.check_place();
+        match spawn(place, &executable, &self.ordered_identity, self.inherited, None, Time::NEVER, None) {
+            Ok(mut spawned) => {
+                let event = self.note_spawned(&mut spawned);
+                self.check = Some(spawned);
+                event
+            }
+            Err(error) => KeeperEvent::NotSpawned { errno: error.raw_os_error().unwrap_or(libc::EIO) },
+        }
+    }
+
+    fn kill_check(&mut self, main: i32, kills_cgroup: bool) {
+        let progress = &mut Progress::of(&self.channel, self.machine.has_campaigner());
+        // Few enough that no deadline waits for them; what is left is found in the next round, or with the tree.
+        let _ = self.scanner.kill(main, &[], INDIVIDUAL_KILLS_MAX, &mut || progress.report());
+        signal_group(main, libc::SIGKILL);
+        if kills_cgroup {
+            self.tier.kill_check_leftovers();
         }
     }
 
@@ -128,7 +164,7 @@ impl KeeperLoop {
         event
     }
 
-    fn kill_tree(&mut self, main: Option<i32>, reports_end: bool, lists: bool) -> KeeperEvent {
+    fn kill_tree(&mut self, main: Option<i32>, lists: bool) -> KeeperEvent {
         // A few reads, which delay the kill by no more than a few hundred microseconds, whatever the size of the tree.
         let mut processes = ProcessList::default();
         // Processes that had ended before and have not been reaped, as far as they are among the first.
@@ -144,7 +180,7 @@ impl KeeperLoop {
             signal_group(main, libc::SIGKILL);
             progress.report();
         }
-        let sweep = self.tier.kill(&mut self.scanner, self.own_pid, &[], &mut || progress.report());
+        let sweep = self.tier.kill(&mut self.scanner, self.own_pid, NONE_SPARED, &mut || progress.report());
         let is_complete = match sweep {
             KillSweep::Complete(all) => {
                 // The list may be shorter, and is not empty without a reason.
@@ -154,7 +190,7 @@ impl KeeperLoop {
             }
             KillSweep::Partial | KillSweep::Unlistable => false,
         };
-        if is_complete && reports_end {
+        if is_complete {
             // Without its priority, which it gives up next, the keeper may wait for the processor for long: behind
             // thousands of dying processes, or on a busy machine. A small tree needs the report as a large one does.
             progress.report_all_killed();
@@ -162,21 +198,26 @@ impl KeeperLoop {
         KeeperEvent::TreeKilled { is_complete, processes }
     }
 
-    fn list_descendants(&mut self, except: Option<i32>) -> KeeperEvent {
-        let found = self.scanner.descendants(self.own_pid, except.as_slice());
+    fn list_descendants(&mut self, except: [Option<i32>; 2]) -> KeeperEvent {
+        // No process has the number 0.
+        let found = self.scanner.descendants(self.own_pid, &except.map(Option::unwrap_or_default));
         KeeperEvent::DescendantsListed(named(found, &self.inits))
     }
 
     fn signal_descendants(&mut self, signal: Signal, recipients: Recipients) {
         let is_recipient = |pid| match recipients {
-            Recipients::All => true,
+            Recipients::All | Recipients::Beside(_) => true,
             Recipients::AllExcept(pids) => !pids.contains(&Some(pid)),
             Recipients::OutsideGroups(groups) => {
                 getpgid(Some(Pid::from_raw(pid))).is_ok_and(|group| !groups.contains(&Some(group.as_raw())))
             }
         };
-        self.scanner.signal_descendants(self.own_pid, &[], signal.0, is_recipient);
-        self.scanner.signal_descendants(self.own_pid, &[], libc::SIGCONT, is_recipient);
+        let except = match recipients {
+            Recipients::Beside(except) => Some(except),
+            Recipients::All | Recipients::AllExcept(_) | Recipients::OutsideGroups(_) => None,
+        };
+        self.scanner.signal_descendants(self.own_pid, except.as_slice(), signal.0, is_recipient);
+        self.scanner.signal_descendants(self.own_pid, except.as_slice(), libc::SIGCONT, is_recipient);
     }
 }
 

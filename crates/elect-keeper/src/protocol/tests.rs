@@ -24,6 +24,8 @@ fn every_message() -> Vec<ToKeeper> {
             context: HookContext::WithRun(7),
             identity: vec![("ELECT_ERROR".into(), "down".into())],
         },
+        ToKeeper::StartCheck { check: CheckNumber(7), identity: vec![("ELECT_ROLE".into(), "leader".into())] },
+        ToKeeper::StartCheck { check: CheckNumber(u64::MAX), identity: Vec::new() },
         ToKeeper::Claim(Claim { payload: b"{}".to_vec(), descriptors: Vec::new() }),
         ToKeeper::Arm { term: 7, kill_by: Time::NEVER },
         ToKeeper::Start {
@@ -61,6 +63,11 @@ fn every_answer() -> Vec<FromKeeper> {
         FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(killed)),
         FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Failed(11)),
         FromKeeper::BackgroundHookEnded(BackgroundHookEnd::NotNow),
+        FromKeeper::CheckEnded { check: CheckNumber(7), end: CheckEnd::Ended(CommandEnd::Exited(3)) },
+        FromKeeper::CheckEnded { check: CheckNumber(7), end: CheckEnd::Ended(killed) },
+        FromKeeper::CheckEnded { check: CheckNumber(7), end: CheckEnd::TimedOut },
+        FromKeeper::CheckEnded { check: CheckNumber(7), end: CheckEnd::Failed(16) },
+        FromKeeper::CheckEnded { check: CheckNumber(u64::MAX), end: CheckEnd::Interrupted },
         FromKeeper::Armed { term: 7, kill_by: Time::NEVER },
         FromKeeper::Pong,
         FromKeeper::Progress,
@@ -95,7 +102,7 @@ fn what_is_sent_is_what_is_received() {
 fn a_message_cut_short_or_drawn_out_is_none() {
     for bytes in every_message().into_iter().map(|message| message.encode()) {
         // A start may lose whole pairs of its environment and still be valid; other messages may not.
-        let shortest = if [3, 10, 11].contains(&bytes[0]) { bytes.len() } else { 0 };
+        let shortest = if [3, 10, 11, 13].contains(&bytes[0]) { bytes.len() } else { 0 };
         for length in shortest..bytes.len() {
             assert!(ToKeeper::decode(&bytes[..length], Vec::new()).is_none(), "{bytes:?} cut to {length}");
         }
@@ -127,6 +134,8 @@ fn messages() -> impl Strategy<Value = ToKeeper> {
             run,
             identity
         }),
+        (any::<u64>(), identity.clone())
+            .prop_map(|(check, identity)| ToKeeper::StartCheck { check: CheckNumber(check), identity }),
         (background_hook, 0..3_u64, identity).prop_map(|(background_hook, run, identity)| {
             ToKeeper::BackgroundHook {
                 background_hook,
@@ -144,19 +153,26 @@ fn answers() -> impl Strategy<Value = FromKeeper> {
         any::<u8>().prop_map(CommandEnd::Exited),
         any::<(i32, bool)>().prop_map(|(signal, escalated)| CommandEnd::Killed { signal: Signal(signal), escalated }),
     ];
+    let check_end = prop_oneof![
+        end.clone().prop_map(CheckEnd::Ended),
+        Just(CheckEnd::TimedOut),
+        any::<i32>().prop_map(CheckEnd::Failed),
+        Just(CheckEnd::Interrupted),
+    ];
     prop_oneof![
         any::<[u64; 2]>().prop_map(|[term, at]| FromKeeper::Armed { term, kill_by: Time::from_nanos(at) }),
         any::<(u64, i32)>().prop_map(|(run, pid)| FromKeeper::Started { run, pid }),
         any::<(u64, i32)>().prop_map(|(run, errno)| FromKeeper::NotStarted { run, why: NotStarted::Failed(errno) }),
         (any::<u64>(), end.clone()).prop_map(|(run, end)| FromKeeper::Exited { run, end }),
-        end.prop_map(|end| FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(end))),
+        end.clone().prop_map(|end| FromKeeper::BackgroundHookEnded(BackgroundHookEnd::Ended(end))),
+        (any::<u64>(), check_end).prop_map(|(check, end)| FromKeeper::CheckEnded { check: CheckNumber(check), end }),
         any::<i32>().prop_map(|signal| FromKeeper::Terminal(TerminalEvent::Stopped(Signal(signal)))),
     ]
 }
 
 /// Existing tags followed by random bytes.
 fn babble() -> impl Strategy<Value = Vec<u8>> {
-    (0..20_u8, vec(any::<u8>(), 0..60)).prop_map(|(tag, rest)| [vec![tag], rest].concat())
+    (0..30_u8, vec(any::<u8>(), 0..60)).prop_map(|(tag, rest)| [vec![tag], rest].concat())
 }
 
 #[test]
@@ -204,7 +220,7 @@ fn what_cannot_be_read_leaves_the_socket_as_it_was() {
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     let buffer = std::cell::RefCell::new(&mut buffer);
     // Messages are never empty.
-    let said = (0..20_u8, vec(any::<u8>(), 0..200)).prop_map(|(tag, rest)| [vec![tag], rest].concat());
+    let said = (0..30_u8, vec(any::<u8>(), 0..200)).prop_map(|(tag, rest)| [vec![tag], rest].concat());
     proptest_support::check(proptest_support::SLOW, &said, |bytes| {
         one.transmit(&bytes, &[]).expect("room");
         one.send(&ToKeeper::Ping).expect("room");

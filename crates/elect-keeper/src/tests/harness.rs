@@ -68,7 +68,7 @@ pub fn within(tier: Containment, body: impl FnOnce(&Path)) {
         alone(body);
     } else {
         alone(|_| {
-            let refused = tier.establish().expect_err("it is not to be had");
+            let refused = tier.establish(false).expect_err("it is not to be had");
             note(&format!("figures: {refused}"));
         });
     }
@@ -279,10 +279,12 @@ impl Setting {
     pub fn scripts(mut self, set: impl FnOnce(&mut HookScripts)) -> Setting {
         set(&mut self.program.scripts);
         let scripts = &mut self.program.scripts;
+        let health = scripts.health.as_mut().map(|health| &mut health.script);
         for script in [&mut scripts.follower, &mut scripts.on_elected, &mut scripts.on_ousted]
             .into_iter()
             .chain([&mut scripts.on_change, &mut scripts.on_error])
             .flatten()
+            .chain(health)
         {
             let mut text = OsString::from("exec 9>\"$WITNESS\" 2>/dev/null\n");
             text.push(&*script);

@@ -1,0 +1,29 @@
+//! The facts about a MongoDB that a person should know.
+
+use ::mongodb::bson::doc;
+
+use super::server::MongoServer;
+use super::ttl_index;
+use crate::store::Finding;
+use crate::store::connection::errors::excerpt;
+
+pub async fn facts(server: &MongoServer) -> Vec<Finding> {
+    let database = server.boundaries.client().database("admin");
+    let version = database.run_command(doc! { "buildInfo": 1 }).await.ok();
+    let version = version.as_ref().and_then(|info| info.get_str("version").ok()).map(excerpt);
+    let version = version.map(|version| Finding::ok("version", version));
+    let topology = if server.is_replicated {
+        Finding::ok("topology", "a replica set, or a cluster: a majority confirms each write")
+    } else {
+        let detail = "one server alone, without a replica set: no hints, and nobody leads while it is down";
+        Finding::warn("topology", detail, "a replica set of three members has neither fault")
+    };
+    let index = match ttl_index::find_unsafe_index(&server.boundaries).await {
+        Ok(Some(index)) => {
+            let detail = format!("the index {index} may remove the record of a leader");
+            Some(Finding::warn("index", detail, "drop it"))
+        }
+        Ok(None) | Err(_) => None,
+    };
+    version.into_iter().chain([topology]).chain(index).collect()
+}
