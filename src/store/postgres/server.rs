@@ -1,0 +1,304 @@
+//! One connection to the primary: opened, checked, and closed after the first error.
+//!
+//! A request that runs out of time takes its connection along: elect sends no cancel request, since PostgreSQL answers a
+//! cancelled wait for a standby as if it had been confirmed (S5).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+use tracing::{debug, info};
+
+use super::connection::{Wire, open};
+use super::errors::{is_contention, is_denial, is_missing_table};
+use super::notices::Ear;
+use super::settings::{Host, Settings};
+use super::statements::{INCARNATION, Statements};
+use super::stored_record::{RowSnapshot, StoredRecord};
+use crate::store::connection::attempt::within;
+use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
+use crate::store::{Listing, StoreError};
+use elect_core::Time;
+use elect_core::boundary::Boundary;
+use elect_keeper::clock;
+
+/// A parameter of a statement, with its type: one that is used as two types would be an error.
+pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// The oldest version that knows every statement.
+const VERSION_MIN: i32 = 120_000;
+
+/// The connection that is kept between attempts, if there is one.
+#[derive(Default)]
+pub struct PostgresLink {
+    /// `None`: to be connected to by the next attempt.
+    pub server: Option<PostgresServer>,
+    setup: ConnectionSetup<PostgresServer>,
+}
+
+pub struct PostgresServer {
+    wire: Wire,
+    pub ear: Arc<Ear>,
+    pub statements: Arc<Statements>,
+    /// Nothing has happened since its last answer that speaks for another one.
+    pub is_sound: bool,
+    /// Whether LISTEN was sent.
+    pub is_listening: bool,
+    /// When it was connected to.
+    pub since: Time,
+    /// Of the WAL that it writes, as its file names have it: eight hexadecimal digits.
+    timeline: String,
+    limit: Duration,
+}
+
+/// The answer to a write.
+#[derive(Debug)]
+pub enum WriteResult {
+    /// Another candidate is writing to the row; nothing was done.
+    Contended,
+    /// It was executed; without a row it has found nothing to write to.
+    Done {
+        row: Option<Row>,
+        /// Whether a notice has come that speaks against it: it is visible, and a failover may forget it (S5).
+        is_doubtful: bool,
+    },
+}
+
+/// One attempt, connecting included. The connection is kept if nothing speaks against it.
+///
+/// Cancellation: may be dropped at any time; what was under way takes its connection along.
+pub async fn attempt<T>(
+    settings: &Settings,
+    link: &mut PostgresLink,
+    ask: impl AsyncFnOnce(&mut PostgresServer) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let limit = settings.limits.attempt;
+    let attempt = async {
+        let mut server = link.take(settings).await?;
+        let answer = ask(&mut server).await;
+        if server.is_sound {
+            link.server = Some(server);
+        }
+        answer
+    };
+    within(limit, attempt).await.unwrap_or_else(|| {
+        Err(StoreError::Unavailable(format!("{} {}", settings.shown, settings.limits.too_slow_for_attempt(limit))))
+    })
+}
+
+impl PostgresLink {
+    /// The connection of the attempt before, or a new one to the primary. Setting it up may take several attempts (T6).
+    async fn take(&mut self, settings: &Settings) -> Result<PostgresServer, StoreError> {
+        if let Some(server) = self.server.take() {
+            return Ok(server);
+        }
+        let limits = settings.limits;
+        let begin = |accepted| {
+            let settings = settings.clone();
+            async move { connect(&settings, &accepted).await }
+        };
+        let target = SetupTarget { name: &settings.shown, plain_form: None };
+        match self.setup.next(target, &limits, limits.attempt, begin).await? {
+            (server, Readiness::ForThisAttempt) => Ok(server),
+            (server, Readiness::ForNextAttempt) => {
+                self.server = Some(server);
+                Err(ready_for_next(&settings.shown))
+            }
+        }
+    }
+}
+
+/// Asks all hosts at once. Of several primaries the one on the highest timeline counts: the others were promoted away from. The
+/// hosts that have not answered in a quarter of an attempt after the first primary are not waited for.
+async fn connect(settings: &Settings, accepted: &Accepted) -> Result<PostgresServer, StoreError> {
+    let mut dials = JoinSet::new();
+    for host in &settings.hosts {
+        let (settings, host, accepted) = (settings.clone(), host.clone(), accepted.clone());
+        dials.spawn(async move { PostgresServer::connect(&settings, &host, &accepted).await });
+    }
+    let mut best: Option<PostgresServer> = None;
+    let (mut failure, mut until) = (None, None);
+    loop {
+        let dialled = match until {
+            None => dials.join_next().await,
+            Some(until) => tokio::select! {
+                dialled = dials.join_next() => dialled,
+                () = sleep_until(until) => None,
+            },
+        };
+        match dialled {
+            Some(Ok(Ok(server))) => {
+                until.get_or_insert_with(|| Instant::now() + settings.limits.attempt / 4);
+                if best.as_ref().is_none_or(|best| server.timeline > best.timeline) {
+                    best = Some(server);
+                }
+            }
+            Some(Ok(Err(error))) => {
+                debug!("postgres: {error}");
+                // An outage passes, so that a refusal of another host is not the last word.
+                if !matches!(failure, Some(StoreError::Unavailable(_))) {
+                    failure = Some(error);
+                }
+            }
+            // A task that panicked has reported it.
+            Some(Err(_)) => {}
+            None => break,
+        }
+    }
+    best.ok_or_else(|| failure.unwrap_or_else(|| StoreError::Unavailable("no host is named".to_owned())))
+}
+
+impl PostgresServer {
+    /// A primary, with every doubt about it removed that can be removed by asking.
+    async fn connect(settings: &Settings, host: &Host, accepted: &Accepted) -> Result<PostgresServer, StoreError> {
+        let wire = open(settings, host, accepted).await?;
+        let mut server = PostgresServer {
+            ear: Arc::clone(&wire.ear),
+            wire,
+            statements: Arc::new(Statements::new(&settings.schema)),
+            is_sound: true,
+            is_listening: false,
+            since: clock::now(),
+            timeline: String::new(),
+            limit: settings.limits.attempt,
+        };
+        let question = "SELECT version() AS version, current_setting('server_version_num')::int AS number";
+        let row = server.ask_one(question, &[]).await?;
+        let version: String = row.try_get("version").map_err(|error| server.judge(&error))?;
+        let number: i32 = row.try_get("number").map_err(|error| server.judge(&error))?;
+        let other = ["CockroachDB", "YugabyteDB", "-YB-"].into_iter().find(|name| version.contains(name));
+        if let Some(other) = other {
+            return Err(server
+                .wire
+                .peer
+                .refused(&format!("is {other}, where elections were not tested: use PostgreSQL")));
+        }
+        if number < VERSION_MIN {
+            return Err(server.wire.peer.refused("is older than PostgreSQL 12, the oldest that elections are held on"));
+        }
+        let question = format!("SELECT {INCARNATION} AS present");
+        let row = server.ask_one(&question, &[]).await?;
+        let present: String = row.try_get("present").map_err(|error| server.judge(&error))?;
+        let Some(timeline) = present.split('/').nth(1) else { return Err(server.standby()) };
+        timeline.clone_into(&mut server.timeline);
+        Ok(server)
+    }
+
+    /// As it is shown.
+    pub fn address(&self) -> &str {
+        &self.wire.peer.address
+    }
+
+    fn standby(&mut self) -> StoreError {
+        self.is_sound = false;
+        StoreError::Unavailable(format!(
+            "{} is a standby, where nobody can be elected: name its primary, or all hosts: postgres://HOST,HOST/DB",
+            self.address()
+        ))
+    }
+
+    /// Classifies a failure, and notes whether the connection is worth another attempt.
+    fn judge(&mut self, error: &tokio_postgres::Error) -> StoreError {
+        self.is_sound &= is_contention(error) || is_denial(error);
+        self.wire.peer.classify(error)
+    }
+
+    /// The error for a state of the server that waiting does not change.
+    pub fn refused(&self, what: &str) -> StoreError {
+        self.wire.peer.refused(what)
+    }
+
+    /// One statement.
+    pub async fn ask(&mut self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
+        let answer = self.wire.client.query_typed(statement, parameters).await;
+        answer.map_err(|error| self.judge(&error))
+    }
+
+    /// One statement whose answer has exactly one row.
+    pub async fn ask_one(&mut self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Row, StoreError> {
+        let answer = self.wire.client.query_typed_one(statement, parameters).await;
+        answer.map_err(|error| self.judge(&error))
+    }
+
+    /// A statement that makes something which others may be making at once. `false`: it is there, or the others make it.
+    pub async fn create(&mut self, statement: &str) -> Result<bool, StoreError> {
+        match self.wire.client.execute_typed(statement, &[]).await {
+            Err(error) if is_contention(&error) => Ok(false),
+            Err(error) => Err(self.judge(&error)),
+            Ok(_) => Ok(true),
+        }
+    }
+
+    /// One write, and what was said beside its answer.
+    pub async fn write(&mut self, statement: &str, parameters: &[Parameter<'_>]) -> Result<WriteResult, StoreError> {
+        let doubts = self.ear.doubts();
+        match self.wire.client.query_typed_opt(statement, parameters).await {
+            Ok(row) => Ok(WriteResult::Done { row, is_doubtful: self.ear.doubts() != doubts }),
+            Err(error) if is_contention(&error) => Ok(WriteResult::Contended),
+            Err(error) => Err(self.judge(&error)),
+        }
+    }
+
+    /// The record of this boundary. Without a table there is none.
+    pub async fn observe(&mut self, boundary: &str) -> Result<RowSnapshot, StoreError> {
+        let statements = Arc::clone(&self.statements);
+        let parameters: [Parameter<'_>; 1] = [(&boundary, Type::TEXT)];
+        let row = match self.wire.client.query_typed_one(&statements.look, &parameters).await {
+            Err(error) if is_missing_table(&error) => {
+                return Ok(RowSnapshot { incarnation: String::new(), now: 0, stored: None });
+            }
+            answer => answer.map_err(|error| self.judge(&error))?,
+        };
+        if row.try_get("is_standby").map_err(|error| self.judge(&error))? {
+            return Err(self.standby());
+        }
+        RowSnapshot::read(&row, &statements.table)
+    }
+
+    /// Every boundary with what is known of it, in the order of their names.
+    pub async fn observe_all(&mut self) -> Result<Vec<Listing>, StoreError> {
+        let statements = Arc::clone(&self.statements);
+        let rows = match self.wire.client.query_typed(&statements.look_at_all, &[]).await {
+            Err(error) if is_missing_table(&error) => return Ok(Vec::new()),
+            answer => answer.map_err(|error| self.judge(&error))?,
+        };
+        let (mut seen, mut names) = (Vec::new(), BTreeSet::new());
+        for row in &rows {
+            let name: String = row.try_get("boundary").map_err(|error| self.judge(&error))?;
+            // Rows whose key is no boundary's name are none of elect's business.
+            let Ok(boundary) = name.parse::<Boundary>() else { continue };
+            let snapshot = RowSnapshot::read(row, &statements.table)?;
+            let observation = snapshot.stored.transpose().map(|stored| stored.as_ref().map(StoredRecord::shown));
+            if names.insert(boundary.clone()) {
+                seen.push((boundary, observation.map(Option::unwrap_or_default)));
+            }
+        }
+        seen.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(seen)
+    }
+
+    /// Begins to listen, and sends a notification to itself: a pooler that shares connections accepts LISTEN, and delivers
+    /// nothing. Must be called inside a [`tokio::task::LocalSet`].
+    pub async fn listen(&mut self, boundary: Option<&str>) -> Result<(), StoreError> {
+        let proof = format!("? {}", uuid::Uuid::new_v4());
+        self.ear.attend(boundary, &proof);
+        self.ask("LISTEN elect", &[]).await?;
+        self.ask("SELECT pg_notify('elect', $1::text)::text", &[(&proof, Type::TEXT)]).await?;
+        self.is_listening = true;
+        let (ear, limit, address) = (Arc::downgrade(&self.ear), self.limit, self.address().to_owned());
+        // Not watched: it only reports.
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(limit).await;
+            if ear.upgrade().is_some_and(|ear| !ear.is_proven()) {
+                info!(
+                    "{address} delivers no notifications, as behind a pooler: the record is read every renewal interval"
+                );
+            }
+        });
+        Ok(())
+    }
+}
