@@ -1,0 +1,239 @@
+//! A PostgreSQL: started on a free port as a user without privileges, killed, stopped, restarted with its data, and gone at the
+//! end of the test.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::harness::host_tools::attempt;
+use crate::harness::ports::free_port;
+use crate::harness::server::StoreServer;
+use crate::harness::server_process::ServerProcess;
+use crate::harness::{eventually, processes, until};
+
+/// The user of the databases, who may do everything in them.
+const USER: &str = "elect";
+
+/// How a PostgreSQL is started, where it differs from a plain one.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    host: String,
+    wrapper: Vec<String>,
+}
+
+impl PostgresOptions {
+    pub fn new() -> PostgresOptions {
+        PostgresOptions { host: "127.0.0.1".to_owned(), wrapper: Vec::new() }
+    }
+
+    pub fn seen_at(mut self, host: &str) -> PostgresOptions {
+        host.clone_into(&mut self.host);
+        self
+    }
+
+    /// The wrapper that executes it: `env`.
+    pub fn wrapped_by(mut self, words: Vec<String>) -> PostgresOptions {
+        self.wrapper = words;
+        self
+    }
+}
+
+/// The newest of Debian's, which are not on PATH; otherwise the one that is.
+pub fn program(name: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin").join(name)).collect();
+    found.retain(|path| path.is_file());
+    found.sort();
+    found.pop().unwrap_or_else(|| name.into())
+}
+
+/// The server refuses to run as root.
+fn unprivileged() -> Vec<String> {
+    let words: &[&str] = if nix::unistd::geteuid().is_root() {
+        &["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
+    } else {
+        &[]
+    };
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+pub struct PostgresServer {
+    options: PostgresOptions,
+    pub port: u16,
+    process: ServerProcess,
+    directory: TempDir,
+}
+
+impl StoreServer for PostgresServer {
+    const NAME: &'static str = "postgres";
+    const SCHEME: &'static str = "postgres";
+
+    fn start() -> PostgresServer {
+        PostgresServer::with(&PostgresOptions::new())
+    }
+
+    fn seen_at(host: &str) -> PostgresServer {
+        PostgresServer::with(&PostgresOptions::new().seen_at(host))
+    }
+
+    fn address(&self) -> String {
+        format!("{}:{}", self.options.host, self.port)
+    }
+
+    /// Every renewal is an update of the row, and each commits by itself.
+    fn renewals(&self) -> u64 {
+        let said =
+            self.sql("SELECT coalesce(sum(n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname = 'elect_boundaries'");
+        said.trim().parse().expect("a number")
+    }
+
+    fn url_of(address: &str) -> String {
+        format!("postgres://{address}/postgres?user={USER}")
+    }
+}
+
+impl PostgresServer {
+    #[track_caller]
+    pub fn with(options: &PostgresOptions) -> PostgresServer {
+        eventually("a port that stays free", || {
+            let directory = tempfile::Builder::new().prefix("elect-postgres-").tempdir();
+            let postgres = PostgresServer {
+                options: options.clone(),
+                port: free_port(),
+                process: ServerProcess::new("postgres"),
+                directory: directory.expect("a temporary directory"),
+            };
+            fs::set_permissions(postgres.directory.path(), Permissions::from_mode(0o777)).expect("a directory of ours");
+            postgres.make_data();
+            postgres.spawn();
+            postgres.comes_up().then_some(postgres)
+        })
+    }
+
+    fn data(&self) -> String {
+        self.directory.path().join("data").display().to_string()
+    }
+
+    #[track_caller]
+    fn make_data(&self) {
+        let mut words = unprivileged();
+        words.push(program("initdb").display().to_string());
+        let flags = ["--auth=trust", "--username", USER, "--encoding=UTF8", "--locale=C", "--no-sync", "-D"];
+        words.extend(flags.map(str::to_owned));
+        words.push(self.data());
+        let made = Command::new(&words[0]).args(&words[1..]).current_dir("/").output().expect("initdb is there");
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        // The user of the tests needs no password, and every other one does.
+        let rules = format!("host all {USER} all trust\nhost all all all scram-sha-256\n");
+        fs::write(self.directory.path().join("data/pg_hba.conf"), rules).expect("a file of the server");
+    }
+
+    /// False when another program has taken its port.
+    #[track_caller]
+    fn comes_up(&self) -> bool {
+        eventually("postgres answers", || match self.process.has_ended() {
+            Some(_) if self.log().contains("Address already in use") => Some(false),
+            // The processes of the one that was killed are still ending.
+            Some(_) if self.log().lines().rev().take(4).any(|line| line.contains("is still in use")) => {
+                self.spawn();
+                None
+            }
+            Some(status) => panic!("postgres has ended, {status}:\n{}", self.log()),
+            None => self.try_sql("SELECT 1").is_ok().then_some(true),
+        })
+    }
+
+    /// SIGKILL; it is gone when this returns, with the processes of its connections.
+    #[track_caller]
+    pub fn kill(&self) {
+        if self.process.is_started() {
+            let children = processes::children(self.process.pid());
+            self.process.end(Signal::SIGKILL);
+            for child in children {
+                processes::signal(child, Signal::SIGKILL);
+                until("a process of postgres ends", || !processes::is_alive(child));
+            }
+        }
+    }
+
+    /// With the processes of its connections: the first one has nothing to do with requests.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.process.stop();
+        for child in processes::children(self.process.pid()) {
+            processes::signal(child, Signal::SIGSTOP);
+            until("a process of postgres stands still", || {
+                processes::state(child) == Some('T') || !processes::is_alive(child)
+            });
+        }
+    }
+
+    pub fn cont(&self) {
+        for child in processes::children(self.process.pid()) {
+            processes::signal(child, Signal::SIGCONT);
+        }
+        self.process.cont();
+    }
+
+    /// On the same port, with what it has on its disk, after SIGKILL if it still runs.
+    #[track_caller]
+    pub fn restart(&self) {
+        self.kill();
+        self.spawn();
+        assert!(self.comes_up(), "somebody else has its port:\n{}", self.log());
+    }
+
+    /// Runs a statement. Returns the values without decoration.
+    #[track_caller]
+    pub fn sql(&self, statement: &str) -> String {
+        self.try_sql(statement).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    pub fn try_sql(&self, statement: &str) -> Result<String, String> {
+        let port = self.port.to_string();
+        let psql = program("psql").display().to_string();
+        let flags = ["-X", "-q", "-A", "-t", "-h", &self.options.host, "-p", &port, "-U", USER, "-d", "postgres", "-c"];
+        attempt([psql.as_str()].into_iter().chain(flags).chain([statement]))
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    fn spawn(&self) {
+        let path = self.directory.path().join("log");
+        let log = File::options().create(true).append(true).open(path).expect("an open directory");
+        let mut words = unprivileged();
+        words.extend(self.options.wrapper.iter().cloned());
+        words.push(program("postgres").display().to_string());
+        let (port, listen) = (self.port.to_string(), format!("listen_addresses={}", self.options.host));
+        let data = self.data();
+        let flags =
+            ["-D", &data, "-p", &port, "-c", &listen, "-c", "unix_socket_directories=", "-c", "shared_buffers=16MB"];
+        words.extend(flags.map(str::to_owned));
+        let child = Command::new(&words[0])
+            .args(&words[1..])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("one more descriptor"))
+            .stderr(log)
+            .spawn();
+        self.process.set(child.expect("postgres is there"));
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("---- postgres on {}:\n{}", self.port, lines[lines.len().saturating_sub(15)..].join("\n"));
+        }
+        // Its processes end when the first one is gone.
+        self.process.kill();
+    }
+}
