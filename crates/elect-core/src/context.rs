@@ -131,8 +131,18 @@ impl Context {
         (!self.is_eligible(now)).then_some(reason)
     }
 
-    /// A candidate whose first verdict is awaited has no longer than the campaign limit for it, unless it asks only once.
-    pub(crate) fn limit_undecided(&mut self, now: Time) {
+    /// Reports a drain, once.
+    pub(crate) fn report_drain(&mut self) {
+        let is_new = self.eligibility.drained && !self.eligibility.drain_is_reported;
+        if is_new {
+            self.eligibility.drain_is_reported = true;
+            self.notice(Notice::Drained);
+        }
+    }
+
+    /// Reports a drain. A candidate whose first verdict is awaited has no longer than the campaign limit for it, unless it asks only once.
+    pub(crate) fn becomes_ineligible(&mut self, now: Time) {
+        self.report_drain();
         match self.policy.campaign_limit {
             CampaignLimit::For(limit) if limit > Duration::ZERO => {
                 self.campaign_deadline.get_or_insert(now + limit);

@@ -53,6 +53,8 @@ pub(super) enum HealthChange {
 #[derive(Debug)]
 pub(super) struct Eligibility {
     pub(super) drained: bool,
+    /// Whether that has been reported.
+    pub(super) drain_is_reported: bool,
     monitor: Option<HealthMonitor>,
 }
 
@@ -110,7 +112,7 @@ impl Eligibility {
             elected_at: None,
             warn_at: Time::NEVER,
         });
-        Eligibility { drained, monitor }
+        Eligibility { drained, drain_is_reported: false, monitor }
     }
 
     pub(super) fn reasons(&self, now: Time) -> IneligibleReasons {

@@ -112,7 +112,7 @@ impl State {
                 Step::Go(Transition::BecomeIneligible { may_hold_place: false, campaign_from: ask_at })
             }
             Transition::BecomeIneligible { may_hold_place, campaign_from } => {
-                context.limit_undecided(now);
+                context.becomes_ineligible(now);
                 let ineligible = Ineligible::new(context, now, may_hold_place, campaign_from);
                 let _ = self.stand_back(context, State::Ineligible(ineligible));
                 self.next(context, now, Input::Time)
