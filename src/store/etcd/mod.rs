@@ -257,7 +257,7 @@ impl Store for Etcd {
     }
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
-        if let Some(session) = self.session.as_mut() {
+        if let Some(session) = self.session.as_mut().filter(|session| session.hands_over()) {
             let hand_over = async |mut client: Client| session.hand_over(&mut client).await;
             if let Err(error) = self.members.try_each(hand_over).await {
                 warn!("the boundary is released, and not left to the successor: {error}");
