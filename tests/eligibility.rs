@@ -9,7 +9,6 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::store_fixtures::{StoreFixture, for_each_store};
-use crate::harness::wait::now;
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, is_long, until};
 
 /// Of candidates that must not lose their lease, however busy the machine is.
@@ -245,22 +244,23 @@ fn three_hosts_are_maintained_one_after_the_other() {
         let names = ["web-1", "web-2", "web-3"];
         let running: Vec<_> = names.iter().map(|name| candidate(&fixture, boundary, name).start()).collect();
         fixture.sandbox.starts(1);
-        let mut slowest = Duration::ZERO;
+        let mut gaps = Vec::new();
         for name in names {
             until("it campaigns", || {
                 own(&fixture, boundary, name).is_some_and(|shown| shown["state"] != "campaigning")
             });
             let leads = is_in_state(&fixture, boundary, name, "leading");
-            let (before, starts) = (now(), fixture.sandbox.history().starts.len());
+            let starts = fixture.sandbox.history().starts.len();
             drains(&fixture, boundary, name);
             if leads {
-                fixture.sandbox.starts(starts + 1);
-                slowest = slowest.max(now().saturating_sub(before));
+                let history = fixture.sandbox.starts(starts + 1);
+                let (ended, next) = (history.ends.last().expect("it has ended").at, history.latest().at);
+                gaps.push(next.saturating_sub(ended));
             }
             assert!(is_in_state(&fixture, boundary, name, "ineligible"));
             assert_eq!(control(&fixture, "undrain", boundary, name).status.code(), Some(0));
         }
-        println!("figures: {}: at most {slowest:?} from a drain to the next leader's command", fixture.name());
+        println!("figures: {}: without a leader for {gaps:?} at each drain of a leader", fixture.name());
         running.into_iter().for_each(CandidateProcess::terminate);
         fixture.sandbox.history().is_safe();
     });
