@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::store_fixtures::{StoreFixture, for_each_store};
+use crate::harness::wait::now;
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, is_long, until};
 
 /// Of candidates that must not lose their lease, however busy the machine is.
@@ -95,12 +96,14 @@ fn a_leader_that_falls_ill_hands_over_to_a_healthy_candidate() {
         let shown = own(&fixture, boundary, "web-2").expect("a candidate");
         assert_eq!(shown["reasons"], serde_json::json!(["unhealthy"]));
         let rounds = if is_long() { 20 } else { 2 };
+        let mut slowest = Duration::ZERO;
         for round in 0..rounds {
             let (falls, recovers) = (round % 2, (round + 1) % 2);
             // First nobody is healthy, so nobody leads (H4); then the other one does.
+            let (began, falling) = (now(), patients[falls].0);
             patients[falls].1.falls_ill();
-            let falling = patients[falls].0;
             until("it has left", || is_in_state(&fixture, boundary, falling, "ineligible"));
+            slowest = slowest.max(now().saturating_sub(began));
             let held = fixture.query("status", &[boundary]).run();
             assert_eq!(held.status.code(), Some(3), "no candidate is healthy: {held:?}");
             patients[recovers].1.recovers();
@@ -108,6 +111,7 @@ fn a_leader_that_falls_ill_hands_over_to_a_healthy_candidate() {
             fixture.sandbox.starts(starts);
             assert!(is_in_state(&fixture, boundary, patients[recovers].0, "leading"));
         }
+        println!("figures: {}: released at most {slowest:?} after the leader fell ill", fixture.name());
         let history = fixture.sandbox.history();
         history.is_safe();
         for (candidate, (name, _)) in running.iter().zip(&patients) {
