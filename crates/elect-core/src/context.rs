@@ -113,9 +113,19 @@ impl Context {
         self.act(Action::Observe(attempt));
     }
 
-    /// A release is over. A renewal that the store executed after it was given up may keep the lease until a ttl later.
-    pub(crate) fn release_ended(&mut self, now: Time, released: bool) {
-        let lease_ends = now + self.timing.ttl().unwrap_or(LEASE_NO_TTL);
+    /// A leadership is over, with an empty tree (2.3).
+    pub(crate) fn leaves(&mut self, now: Time) {
+        self.debug_assert_empty_tree();
+        self.eligibility.term_ends(now);
+    }
+
+    /// A release is over that began then. The last renewal was sent before, and the store may have executed it as late as
+    /// a request may take (H8).
+    pub(crate) fn release_ended(&mut self, began: Time, released: bool) {
+        let lease_ends = match self.timing.ttl() {
+            Some(ttl) => began + ttl + self.timing.request_timeout(),
+            None => began + LEASE_NO_TTL,
+        };
         self.pending_requests.release_ended(released, lease_ends);
     }
 

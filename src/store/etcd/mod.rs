@@ -250,7 +250,7 @@ impl Store for Etcd {
         reservation: Option<Reservation<String>>,
     ) -> Result<ReserveResult, StoreError> {
         let Some(session) = self.session.as_mut() else {
-            return Ok(ReserveResult::Impossible("nothing was won".to_owned()));
+            return Ok(ReserveResult::Impossible("it leads no longer: nothing was reserved".to_owned()));
         };
         let reserve = async |mut client: Client| session.reserve(&mut client, reservation.as_ref()).await;
         self.members.try_each(reserve).await

@@ -156,7 +156,7 @@ impl State {
                 self.next(context, now, Input::Time)
             }
             Transition::Leave { term, held, renew_at, then, stop_asked } => {
-                context.debug_assert_empty_tree();
+                context.leaves(now);
                 if !start_ousted_hook(context, now, term, held) {
                     return Step::Go(Transition::LeaveAfterHook { term, held, then });
                 }
