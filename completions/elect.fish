@@ -154,7 +154,7 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l on-ousted -d 'The h
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l health -d 'The check that decides whether this candidate may lead, by sh -c' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l health -d 'A check: lead only while it succeeds, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l health-interval -d 'From the start of a check to that of the next' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l health-timeout -d 'How long a check may take: at most the interval' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l health-rise -d 'How many successes in a row make this candidate healthy' -r
@@ -162,7 +162,7 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l health-fall -d 'How
 complete -c elect -n "__fish_elect_using_subcommand plan" -l health-start -d 'Ignore failures for this long after the command\'s start' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l drained -d 'Start drained: campaign only after elect undrain' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -s q -l quiet -d 'Log only warnings and errors' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l log-format -d 'The form of log lines' -r -f -a "text\t'For people'
+complete -c elect -n "__fish_elect_using_subcommand plan" -l log-format -d 'Log lines as text or json' -r -f -a "text\t'For people'
 json\t'One object a line'"
 complete -c elect -n "__fish_elect_using_subcommand plan" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l json -d 'The timings as a JSON object'
@@ -211,7 +211,7 @@ complete -c elect -n "__fish_elect_using_subcommand check" -l on-ousted -d 'The 
 complete -c elect -n "__fish_elect_using_subcommand check" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
-complete -c elect -n "__fish_elect_using_subcommand check" -l health -d 'The check that decides whether this candidate may lead, by sh -c' -r
+complete -c elect -n "__fish_elect_using_subcommand check" -l health -d 'A check: lead only while it succeeds, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l health-interval -d 'From the start of a check to that of the next' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l health-timeout -d 'How long a check may take: at most the interval' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l health-rise -d 'How many successes in a row make this candidate healthy' -r
@@ -219,7 +219,7 @@ complete -c elect -n "__fish_elect_using_subcommand check" -l health-fall -d 'Ho
 complete -c elect -n "__fish_elect_using_subcommand check" -l health-start -d 'Ignore failures for this long after the command\'s start' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l drained -d 'Start drained: campaign only after elect undrain' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -s q -l quiet -d 'Log only warnings and errors' -r
-complete -c elect -n "__fish_elect_using_subcommand check" -l log-format -d 'The form of log lines' -r -f -a "text\t'For people'
+complete -c elect -n "__fish_elect_using_subcommand check" -l log-format -d 'Log lines as text or json' -r -f -a "text\t'For people'
 json\t'One object a line'"
 complete -c elect -n "__fish_elect_using_subcommand check" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand check" -l json -d 'The findings as a JSON object'
@@ -269,7 +269,7 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l on-ousted -d 'The ho
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l health -d 'The check that decides whether this candidate may lead, by sh -c' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l health -d 'A check: lead only while it succeeds, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l health-interval -d 'From the start of a check to that of the next' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l health-timeout -d 'How long a check may take: at most the interval' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l health-rise -d 'How many successes in a row make this candidate healthy' -r
@@ -277,7 +277,7 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l health-fall -d 'How 
 complete -c elect -n "__fish_elect_using_subcommand run" -l health-start -d 'Ignore failures for this long after the command\'s start' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l drained -d 'Start drained: campaign only after elect undrain' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -s q -l quiet -d 'Log only warnings and errors' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l log-format -d 'The form of log lines' -r -f -a "text\t'For people'
+complete -c elect -n "__fish_elect_using_subcommand run" -l log-format -d 'Log lines as text or json' -r -f -a "text\t'For people'
 json\t'One object a line'"
 complete -c elect -n "__fish_elect_using_subcommand run" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand run" -s v -l verbose -d 'Log more; given twice: everything'

@@ -21,7 +21,7 @@ use crate::keeper_link::{KeeperLink, KeeperWakeup};
 use crate::leader_tracker::LeaderTracker;
 use crate::signals::{SignalEvent, Signals};
 use crate::status::StatusPublisher;
-use crate::store::worker::{Events, StoreEvent, StoreNote, StoreRequest, Worker};
+use crate::store::worker::{Events, OpenReservation, StoreEvent, StoreNote, StoreRequest, Worker};
 use elect_core::{
     Action, Answer, Attempt, BackgroundHook, Candidate, Event, FromKeeper, Hook, Notice, Outcome, Phase, Program,
     Signal, Time,
@@ -48,6 +48,8 @@ pub struct Driver {
     control: Option<ControlServer>,
     status: StatusPublisher,
     http_server: HttpServer,
+    /// The reservation that a `resign --to` waits for.
+    reserving: Option<OpenReservation>,
     /// Events that an action has caused at once.
     pending_events: VecDeque<Event>,
     outcome: Option<Outcome>,
@@ -227,6 +229,7 @@ impl Driver {
             self.pending_events.extend(self.leader_tracker.set_phase(self.candidate.phase()));
         }
         self.status.update(clock::now(), &self.candidate);
+        self.cancel_reservation_if_over();
     }
 
     fn perform(&mut self, action: Action) {

@@ -275,7 +275,7 @@ impl EventLog {
                 }
             }
             Notice::KeeperSilent => error!("the keeper does not answer and is killed"),
-            Notice::KeeperDied => error!("the keeper is dead: the command is killed"),
+            Notice::KeeperDied => error!("the keeper is dead: everything that it has started is killed"),
         }
     }
 

@@ -96,12 +96,14 @@ fn a_leader_that_falls_ill_hands_over_to_a_healthy_candidate() {
         let shown = own(&fixture, boundary, "web-2").expect("a candidate");
         assert_eq!(shown["reasons"], serde_json::json!(["unhealthy"]));
         let rounds = if is_long() { 20 } else { 2 };
+        let mut slowest = Duration::ZERO;
         for round in 0..rounds {
             let (falls, recovers) = (round % 2, (round + 1) % 2);
             // First nobody is healthy, so nobody leads (H4); then the other one does.
+            let (began, falling) = (now(), patients[falls].0);
             patients[falls].1.falls_ill();
-            let falling = patients[falls].0;
             until("it has left", || is_in_state(&fixture, boundary, falling, "ineligible"));
+            slowest = slowest.max(now().saturating_sub(began));
             let held = fixture.query("status", &[boundary]).run();
             assert_eq!(held.status.code(), Some(3), "no candidate is healthy: {held:?}");
             patients[recovers].1.recovers();
@@ -109,6 +111,7 @@ fn a_leader_that_falls_ill_hands_over_to_a_healthy_candidate() {
             fixture.sandbox.starts(starts);
             assert!(is_in_state(&fixture, boundary, patients[recovers].0, "leading"));
         }
+        println!("figures: {}: released at most {slowest:?} after the leader fell ill", fixture.name());
         let history = fixture.sandbox.history();
         history.is_safe();
         for (candidate, (name, _)) in running.iter().zip(&patients) {
@@ -245,22 +248,23 @@ fn three_hosts_are_maintained_one_after_the_other() {
         let names = ["web-1", "web-2", "web-3"];
         let running: Vec<_> = names.iter().map(|name| candidate(&fixture, boundary, name).start()).collect();
         fixture.sandbox.starts(1);
-        let mut slowest = Duration::ZERO;
+        let mut gaps = Vec::new();
         for name in names {
             until("it campaigns", || {
                 own(&fixture, boundary, name).is_some_and(|shown| shown["state"] != "campaigning")
             });
             let leads = is_in_state(&fixture, boundary, name, "leading");
-            let (before, starts) = (now(), fixture.sandbox.history().starts.len());
+            let starts = fixture.sandbox.history().starts.len();
             drains(&fixture, boundary, name);
             if leads {
-                fixture.sandbox.starts(starts + 1);
-                slowest = slowest.max(now().saturating_sub(before));
+                let history = fixture.sandbox.starts(starts + 1);
+                let (ended, next) = (history.ends.last().expect("it has ended").at, history.latest().at);
+                gaps.push(next.saturating_sub(ended));
             }
             assert!(is_in_state(&fixture, boundary, name, "ineligible"));
             assert_eq!(control(&fixture, "undrain", boundary, name).status.code(), Some(0));
         }
-        println!("figures: {}: at most {slowest:?} from a drain to the next leader's command", fixture.name());
+        println!("figures: {}: without a leader for {gaps:?} at each drain of a leader", fixture.name());
         running.into_iter().for_each(CandidateProcess::terminate);
         fixture.sandbox.history().is_safe();
     });

@@ -39,7 +39,8 @@ fn local_candidates_are_shown_with_their_state_and_silent_ones_as_silent() {
         assert_eq!(all.len(), 2, "{all:?}");
         let keys: Vec<&str> = all[0].as_object().expect("an object").keys().map(String::as_str).collect();
         let mut expected =
-            ["boundary", "store", "id", "name", "host", "port", "state", "is_leader", "running", "pid"].to_vec();
+            ["boundary", "store", "id", "name", "host", "port", "state", "reasons", "is_leader", "running", "pid"]
+                .to_vec();
         expected.sort_unstable();
         let mut sorted = keys;
         sorted.sort_unstable();

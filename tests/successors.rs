@@ -219,3 +219,68 @@ fn without_an_election_there_is_no_successor_and_no_spare() {
     ElectCmd::new(&sandbox).store(None).query("resign", &words).run().fails_with(2, &["--to", "always:"]);
     leader.terminate();
 }
+
+/// A command that takes a second to end.
+const SLOW: &str = "trap 'sleep 1; exit' TERM; while :; do sleep 0.05; done";
+
+#[test]
+fn a_hand_over_that_is_asked_for_twice_is_answered_twice() {
+    for_each_store(|fixture| {
+        let boundary = boundary();
+        let slow = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", TTL).flag("--name", "web-1");
+        let one = slow.boundary(boundary).shell(SLOW).start();
+        let id = leads(&fixture, boundary, "web-1");
+        one.wait_for_log("leader command started");
+        let other = waiting(&fixture, boundary, "web-2");
+        let words = ["--id", &id, "--to", "web-2", "--within", "30s"];
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| resign(&fixture, boundary, &words).run());
+            one.wait_for_log("asked to resign");
+            says_yes(&resign(&fixture, boundary, &words).run());
+            says_yes(&first.join().expect("it ends"));
+        });
+        one.terminate();
+        other.terminate();
+    });
+}
+
+/// A leader that is drained meanwhile leaves the boundary to any candidate, or to none, and nobody waits for ever.
+#[test]
+fn a_drain_ends_a_hand_over() {
+    for_each_store(|fixture| {
+        let boundary = boundary();
+        let slow = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", TTL).flag("--name", "web-1");
+        let one = slow.boundary(boundary).shell(SLOW).start();
+        let id = leads(&fixture, boundary, "web-1");
+        one.wait_for_log("leader command started");
+        let words = ["--id", &id, "--to", "web-9", "--within", "2s"];
+        std::thread::scope(|scope| {
+            let resigns = scope.spawn(|| resign(&fixture, boundary, &words).run());
+            let drain = ElectCmd::new(&fixture.sandbox).store(None);
+            let drained = drain.query("drain", &["--boundary", boundary, "--id", &id]).run();
+            assert_eq!(drained.status.code(), Some(0), "{drained:?}");
+            let resigned = resigns.join().expect("it ends");
+            assert_eq!(resigned.status.code(), Some(3), "{resigned:?}");
+        });
+        one.terminate();
+    });
+}
+
+/// It cannot be asked any more who leads: the answer says so.
+#[test]
+fn a_candidate_that_ends_with_its_resignation_is_no_silent_success() {
+    for_each_store(|fixture| {
+        let boundary = boundary();
+        let ends = candidate(&fixture, boundary, "web-1").flag("--on-lost", "exit").start();
+        let id = leads(&fixture, boundary, "web-1");
+        let other = waiting(&fixture, boundary, "web-2");
+        let ended = resign(&fixture, boundary, &["--id", &id, "--to", "web-2", "--within", "30s"]).run();
+        assert!([Some(0), Some(69)].contains(&ended.status.code()), "{ended:?}");
+        if ended.status.code() == Some(69) {
+            ended.stderr_contains(&["has ended", "--for name=web-2"]);
+        }
+        leads(&fixture, boundary, "web-2");
+        other.terminate();
+        drop(ends);
+    });
+}

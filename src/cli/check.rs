@@ -1,7 +1,7 @@
 //! `elect check`: whether the flags of `run` will work on this host and in this store. Runs no command.
 //!
 //! The host is looked at first, while there is one thread: a containment tier is proven by a child. Then two candidates take
-//! [`Boundary::of_check`] in turn, by the requests that an election sends ([`rounds`]). Every finding is one line of the
+//! `Boundary::of_check` in turn, by the requests that an election sends ([`rounds`]). Every finding is one line of the
 //! [`report`], and the first failure of the store that would end `run -n` decides the exit status.
 
 mod host;

@@ -15,9 +15,12 @@ use crate::duration::parse_duration;
 use crate::exit::Exit;
 use elect_core::Term;
 use elect_core::takeover::{RESERVATION_MAX, Reservation};
+use elect_keeper::clock;
 
 /// How often the candidate is asked who leads.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How long after the time of the reservation a boundary may have no leader before the hand-over has failed.
+const VACANCY_MAX: Duration = Duration::from_secs(15);
 /// The time of a reservation if none is given.
 const WITHIN: &str = "3s";
 
@@ -71,15 +74,24 @@ fn hand_over(target: &ControlTarget, reservation: &Reservation<String>) -> Resul
         // It was asked for before.
         return Ok(());
     }
-    let old_term = before.leader.filter(|_| before.is_leader).and_then(|leader| leader.term);
-    match socket.exchange(&request, limit).map_err(|error| failure(&error))?.outcome {
-        ControlOutcome::Yes { .. } => {}
-        ControlOutcome::Status(_) | ControlOutcome::Drained { .. } => return Err(other_answer()),
-        ControlOutcome::No { why } => return Err((Exit::No, why)),
-        ControlOutcome::Refused { why } => return Err((Exit::Refused, why)),
+    let old_term = before.leader.as_ref().filter(|leader| leader.id == own.id).and_then(|leader| leader.term);
+    // A leader that is stopping already has been asked before, or hands over anyway: what counts is who leads next.
+    if !is_stepping_down(&before) {
+        match socket.exchange(&request, limit).map_err(|error| failure(&error))?.outcome {
+            ControlOutcome::Yes { .. } => {}
+            ControlOutcome::Status(_) | ControlOutcome::Drained { .. } => return Err(other_answer()),
+            ControlOutcome::No { why } => return Err((Exit::No, why)),
+            ControlOutcome::Refused { why } => return Err((Exit::Refused, why)),
+        }
     }
+    let mut vacant_since = None;
     loop {
-        let (now, own_name) = status(&socket, limit)?;
+        let (now, own_name) = status(&socket, limit).map_err(|(exit, why)| ended(exit, &why, successor))?;
+        if is_stepping_down(&now) || now.leader.as_ref().is_some_and(|leader| leader.id != own.id) {
+            vacant_since = None;
+        } else if clock::now() >= *vacant_since.get_or_insert_with(clock::now) + *within + VACANCY_MAX {
+            return Err((Exit::No, format!("{successor} did not take the boundary, and no other candidate has")));
+        }
         match succession(&now, &own, old_term, successor) {
             Some(Successor::Named) => return Ok(()),
             Some(Successor::Other(name)) => {
@@ -101,6 +113,23 @@ fn hand_over(target: &ControlTarget, reservation: &Reservation<String>) -> Resul
             }
         }
     }
+}
+
+/// Whether the candidate stops what it runs as the leader, or releases the boundary.
+fn is_stepping_down(now: &CandidateStatus) -> bool {
+    !now.is_leader && ["stopping", "releasing"].contains(&now.state.as_str())
+}
+
+/// The candidate does not answer any more: with --on-lost exit, -n or --wait it ends when it resigns.
+fn ended(exit: Exit, why: &str, successor: &str) -> Failure {
+    if exit != Exit::Unavailable {
+        return (exit, why.to_owned());
+    }
+    let advice = format!("elect wait BOUNDARY --for name={successor} tells whether that one leads");
+    (
+        exit,
+        format!("the candidate has resigned or was stopped, and has ended, so that it cannot say who leads: {advice}"),
+    )
 }
 
 /// The id and name of the candidate that has answered.

@@ -290,7 +290,7 @@ pub struct FollowerFlags {
     /// --on-elected).
     #[arg(
         long, value_name = "CMD", env = "ELECT_FOLLOWER", value_parser = NonEmptyStringValueParser::new(),
-        help_heading = "Following and hooks"
+        help_heading = "Following, hooks and health"
     )]
     pub follower: Option<String>,
 
@@ -302,7 +302,7 @@ pub struct FollowerFlags {
         long,
         value_name = "WHAT",
         env = "ELECT_FOLLOWER_ON_CHANGE",
-        help_heading = "Following and hooks",
+        help_heading = "Following, hooks and health",
         hide_short_help = true
     )]
     pub follower_on_change: Option<OnChangeFlag>,
@@ -319,7 +319,7 @@ pub struct HookFlags {
     /// the command starts.
     #[arg(
         long, value_name = "CMD", env = "ELECT_ON_ELECTED", value_parser = NonEmptyStringValueParser::new(),
-        help_heading = "Following and hooks"
+        help_heading = "Following, hooks and health"
     )]
     pub on_elected: Option<String>,
 
@@ -329,7 +329,7 @@ pub struct HookFlags {
     /// then its keeper runs it. It does not run if the keeper is killed. Its exit status makes no difference.
     #[arg(
         long, value_name = "CMD", env = "ELECT_ON_OUSTED", value_parser = NonEmptyStringValueParser::new(),
-        help_heading = "Following and hooks"
+        help_heading = "Following, hooks and health"
     )]
     pub on_ousted: Option<String>,
 
@@ -341,7 +341,7 @@ pub struct HookFlags {
     /// command.
     #[arg(
         long, value_name = "CMD", env = "ELECT_ON_CHANGE", value_parser = NonEmptyStringValueParser::new(),
-        help_heading = "Following and hooks", hide_short_help = true
+        help_heading = "Following, hooks and health", hide_short_help = true
     )]
     pub on_change: Option<String>,
 
@@ -350,14 +350,14 @@ pub struct HookFlags {
     /// `ELECT_ERROR` holds the error.
     #[arg(
         long, value_name = "CMD", env = "ELECT_ON_ERROR", value_parser = NonEmptyStringValueParser::new(),
-        help_heading = "Following and hooks", hide_short_help = true
+        help_heading = "Following, hooks and health", hide_short_help = true
     )]
     pub on_error: Option<String>,
 
     /// How long a hook may take, before it is killed
     #[arg(
         long, value_name = "DURATION", env = "ELECT_HOOK_TIMEOUT", default_value = "5s", value_parser = parse_duration,
-        help_heading = "Following and hooks", hide_short_help = true
+        help_heading = "Following, hooks and health", hide_short_help = true
     )]
     pub hook_timeout: Duration,
 }
@@ -429,10 +429,17 @@ pub struct LogFlags {
     #[arg(short, long, action = ArgAction::Count, env = "ELECT_VERBOSE", help_heading = "Output")]
     pub verbose: u8,
 
-    /// The form of log lines
+    /// Log lines as text or json
     ///
     /// They go to stderr. The variable `ELECT_LOG` filters them: elect=debug.
-    #[arg(long, value_name = "FORMAT", env = "ELECT_LOG_FORMAT", default_value = "text", help_heading = "Output")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "ELECT_LOG_FORMAT",
+        default_value = "text",
+        hide_possible_values = true,
+        help_heading = "Output"
+    )]
     pub log_format: log::Format,
 }
 

@@ -18,7 +18,7 @@ const IN_A_ROW_MAX: i64 = 1_000;
 /// The health check, and the drain.
 #[derive(Debug, Args)]
 pub struct HealthFlags {
-    /// The check that decides whether this candidate may lead, by sh -c
+    /// A check: lead only while it succeeds, by sh -c
     ///
     /// Status 0 is healthy. elect campaigns only after --health-rise successes in a row; a leader whose check fails
     /// --health-fall times in a row stops its command and releases the boundary, and campaigns again once it is healthy.
@@ -27,28 +27,28 @@ pub struct HealthFlags {
     /// With -n or --wait elect exits instead: with 76 if it was leading, otherwise with 75.
     #[arg(
         long, value_name = "CMD", env = "ELECT_HEALTH", value_parser = NonEmptyStringValueParser::new(),
-        help_heading = "Eligibility"
+        help_heading = "Following, hooks and health"
     )]
     pub health: Option<String>,
 
     /// From the start of a check to that of the next
     #[arg(
         long, value_name = "DURATION", env = "ELECT_HEALTH_INTERVAL", default_value = "5s", value_parser = parse_duration,
-        help_heading = "Eligibility", hide_short_help = true
+        help_heading = "Following, hooks and health", hide_short_help = true
     )]
     pub health_interval: Duration,
 
     /// How long a check may take: at most the interval
     #[arg(
         long, value_name = "DURATION", env = "ELECT_HEALTH_TIMEOUT", default_value = "3s", value_parser = parse_duration,
-        help_heading = "Eligibility", hide_short_help = true
+        help_heading = "Following, hooks and health", hide_short_help = true
     )]
     pub health_timeout: Duration,
 
     /// How many successes in a row make this candidate healthy
     #[arg(
         long, value_name = "N", env = "ELECT_HEALTH_RISE", default_value = "2",
-        value_parser = clap::value_parser!(u32).range(1..=IN_A_ROW_MAX), help_heading = "Eligibility",
+        value_parser = clap::value_parser!(u32).range(1..=IN_A_ROW_MAX), help_heading = "Following, hooks and health",
         hide_short_help = true
     )]
     pub health_rise: u32,
@@ -59,7 +59,7 @@ pub struct HealthFlags {
     /// time up to 5m, until a leadership has lasted for 5m.
     #[arg(
         long, value_name = "N", env = "ELECT_HEALTH_FALL", default_value = "3",
-        value_parser = clap::value_parser!(u32).range(1..=IN_A_ROW_MAX), help_heading = "Eligibility",
+        value_parser = clap::value_parser!(u32).range(1..=IN_A_ROW_MAX), help_heading = "Following, hooks and health",
         hide_short_help = true
     )]
     pub health_fall: u32,
@@ -67,14 +67,14 @@ pub struct HealthFlags {
     /// Ignore failures for this long after the command's start
     #[arg(
         long, value_name = "DURATION", env = "ELECT_HEALTH_START", default_value = "0s", value_parser = parse_duration,
-        help_heading = "Eligibility", hide_short_help = true
+        help_heading = "Following, hooks and health", hide_short_help = true
     )]
     pub health_start: Duration,
 
     /// Start drained: campaign only after elect undrain
     #[arg(long, env = "ELECT_DRAINED", value_parser = boolean, num_args = 0..=1, require_equals = true,
         default_value = "0", default_missing_value = "1", hide_default_value = true, hide_possible_values = true,
-        value_name = "1|0", help_heading = "Eligibility", hide_short_help = true)]
+        value_name = "1|0", help_heading = "Following, hooks and health", hide_short_help = true)]
     pub drained: bool,
 }
 

@@ -6,7 +6,7 @@ use super::Driver;
 use crate::control::{CandidateStatus, ControlEvent, IncomingRequest, ObservedLeader};
 use crate::status::StatusSnapshot;
 use elect_core::takeover::{RESERVATION_MAX, Reservation};
-use elect_core::{Event, Phase, RequestId, Time};
+use elect_core::{Event, Phase, RequestError, RequestId, Time};
 use elect_keeper::clock;
 
 impl Driver {
@@ -34,13 +34,36 @@ impl Driver {
     fn reserve(&mut self, request_id: RequestId, mut reservation: Reservation<String>) {
         reservation.within = reservation.within.min(RESERVATION_MAX);
         let is_own = self.status.shared.snapshot.borrow().is_called(&reservation.successor);
-        match &mut self.control {
-            Some(control) if is_own => control.decline(request_id, "it is the leader's own name: nothing was done"),
-            Some(_) | None => self.worker.reserve(request_id, reservation),
+        let declined = match &self.reserving {
+            _ if is_own => Some("it is the leader's own name: nothing was done"),
+            Some(_) => Some("another resign --to is under way: nothing was done"),
+            None => None,
+        };
+        match (declined, &mut self.control) {
+            (Some(why), Some(control)) => control.decline(request_id, why),
+            (Some(_), None) => {}
+            (None, _) => self.reserving = Some(self.worker.reserve(request_id, reservation)),
+        }
+    }
+
+    /// A leader that stops for another reason leaves the boundary to any candidate.
+    pub(super) fn cancel_reservation_if_over(&mut self) {
+        if self.candidate.phase().accepts_requests() {
+            return;
+        }
+        if let Some(reservation) = self.reserving.take() {
+            self.worker.cancel(&reservation);
+            if let Some(control) = &mut self.control {
+                control.deny(reservation.request_id, RequestError::Stopping);
+            }
         }
     }
 
     pub(super) fn on_reserved(&mut self, request_id: RequestId, result: Result<(), String>) {
+        // One that was cancelled has been answered.
+        if self.reserving.take_if(|open| open.request_id == request_id).is_none() {
+            return;
+        }
         match (result, &mut self.control) {
             (Ok(()), _) => self.handle(Event::Resign(request_id)),
             (Err(why), Some(control)) => control.decline(request_id, why),

@@ -60,6 +60,10 @@ impl Driver {
         if let Some(reason) = keeper.fallback() {
             info!(json.containment = keeper.containment(), "no cgroup for the command: {reason}");
         }
+        if let Some(health) = config.policy.health {
+            let times = if health.rise == 1 { "once".to_owned() } else { format!("{} times in a row", health.rise) };
+            info!("no campaign before the health check has succeeded {times}");
+        }
         let mut command_env = CommandEnv::new(&candidacy, &config.inside);
         let control = open_control_socket(sockets, &candidacy)?;
         if let Some(control) = &control {
@@ -88,6 +92,7 @@ impl Driver {
             control,
             status,
             http_server,
+            reserving: None,
             pending_events: VecDeque::new(),
             outcome: None,
         })

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use crate::store::claim_release::ClaimRelease;
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{
-    Access, CampaignResult, Candidacy, Finding, Leader, Notifier, Observation, RenewResult, Store, StoreError,
+    ANY_CANDIDATE_ID, Access, CampaignResult, Candidacy, Finding, Leader, Notifier, Observation, RenewResult, Store,
+    StoreError,
 };
 use elect_core::Term;
 use elect_core::boundary::Boundary;
@@ -49,7 +50,7 @@ pub fn any_candidate() -> Leader {
     let hostname =
         nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned());
     Leader {
-        id: "always".to_owned(),
+        id: ANY_CANDIDATE_ID.to_owned(),
         name: hostname.clone(),
         host: Some(hostname),
         port: None,

@@ -48,7 +48,7 @@ use elect_keeper::Claim;
 
 pub use access::{Access, Password};
 pub use finding::{Finding, FindingResult};
-pub use record::{Leader, Observation, StoreKey};
+pub use record::{ANY_CANDIDATE_ID, Leader, Observation, StoreKey};
 
 /// The identity of a candidate, as a record shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,9 @@ pub use elect_core::takeover::RecordState;
 /// The newest record format that this elect writes and reads.
 pub const VERSION: u32 = 2;
 
+/// The id of the leader where there is no election: every candidate leads.
+pub const ANY_CANDIDATE_ID: &str = "always";
+
 /// The format of a record that this elect does not read. Shown, it is the rest of a sentence about the record.
 #[derive(Debug, thiserror::Error)]
 #[error("of format {0}, and this elect knows {VERSION}: upgrade it")]

@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{
-    CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, ReserveResult, Store, StoreError,
+    ANY_CANDIDATE_ID, CampaignResult, Candidacy, Identity, Notifier, Observation, RenewResult, ReserveResult, Store,
+    StoreError,
 };
 use crate::duration::about;
 use elect_core::takeover::Reservation;
@@ -98,6 +99,16 @@ enum Task {
     /// The identity from the next request on.
     Rename(Identity),
     Reserve(ReserveTask),
+    /// The reservation is not wanted any more.
+    Unreserve,
+}
+
+/// A reservation whose answer has not come. The release must not act on it once it was cancelled.
+#[derive(Debug)]
+pub struct OpenReservation {
+    /// The request that asked for it.
+    pub request_id: RequestId,
+    is_cancelled: Arc<AtomicBool>,
 }
 
 /// The boundary is to be left to a successor, which has to be there by then, where the store can know that.
@@ -106,6 +117,7 @@ struct ReserveTask {
     request_id: RequestId,
     reservation: Reservation<String>,
     until: Time,
+    is_cancelled: Arc<AtomicBool>,
 }
 
 /// The channel that events come through, and the hints that a store sends by it.
@@ -161,9 +173,17 @@ impl Worker {
 
     /// Has the next release leave the boundary to a successor. Answered by [`StoreEvent::Reserved`], after the time of the
     /// reservation at the latest and the limit of a request.
-    pub fn reserve(&self, request_id: RequestId, reservation: Reservation<String>) {
-        let until = clock::now() + reservation.within;
-        let _ = self.tasks.send(Task::Reserve(ReserveTask { request_id, reservation, until }));
+    pub fn reserve(&self, request_id: RequestId, reservation: Reservation<String>) -> OpenReservation {
+        let (until, is_cancelled) = (clock::now() + reservation.within, Arc::<AtomicBool>::default());
+        let task = ReserveTask { request_id, reservation, until, is_cancelled: Arc::clone(&is_cancelled) };
+        let _ = self.tasks.send(Task::Reserve(task));
+        OpenReservation { request_id, is_cancelled }
+    }
+
+    /// Cancels a reservation before the next release. It has no answer any more.
+    pub fn cancel(&self, reservation: &OpenReservation) {
+        reservation.is_cancelled.store(true, Ordering::Relaxed);
+        let _ = self.tasks.send(Task::Unreserve);
     }
 
     /// Asks; the answer comes as an event. Returns whether the worker still runs.
@@ -203,6 +223,10 @@ async fn run_worker(
                 }
                 continue;
             }
+            Task::Unreserve => {
+                let _ = timeout(limit, store.reserve(&candidacy, None)).await;
+                continue;
+            }
         };
         let outcome = timeout(limit, execute(store.as_mut(), &candidacy, question, &events));
         let (answer, note) = match outcome.await {
@@ -228,7 +252,8 @@ async fn run_worker(
     }
 }
 
-/// One attempt to reserve the boundary. `None`: the successor is not there yet, and the store is asked again.
+/// One attempt to reserve the boundary. `None`: the successor is not there yet, and the store is asked again, or the
+/// reservation was cancelled.
 async fn reserve(
     store: &mut dyn Store,
     candidacy: &Candidacy,
@@ -237,6 +262,9 @@ async fn reserve(
     later: &mpsc::WeakUnboundedSender<Task>,
 ) -> Option<StoreEvent> {
     let request_id = task.request_id;
+    if task.is_cancelled.load(Ordering::Relaxed) {
+        return None;
+    }
     let outcome = timeout(limit, store.reserve(candidacy, Some(task.reservation.clone()))).await;
     let why = match outcome {
         Ok(Ok(ReserveResult::Reserved)) => return Some(StoreEvent::Reserved { request_id, result: Ok(()) }),
@@ -302,7 +330,9 @@ async fn execute(
             (Answer::Release(true), StoreNote::None)
         }
         StoreRequest::Observe => {
-            let observation = store.observe(&candidacy.boundary).await.or_else(Observation::obstructed)?;
+            let mut observation = store.observe(&candidacy.boundary).await.or_else(Observation::obstructed)?;
+            // Without an election no other candidate is in the way of this one.
+            observation.leader.take_if(|leader| leader.id == ANY_CANDIDATE_ID);
             (Answer::Observe(true), StoreNote::Observation(observation))
         }
     })

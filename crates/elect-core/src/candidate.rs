@@ -268,14 +268,14 @@ impl Candidate {
 
     fn drain(&mut self, request_id: RequestId) {
         self.context.pending_requests.drains(request_id);
-        if !std::mem::replace(&mut self.context.eligibility.drained, true) {
-            self.context.notice(Notice::Drained);
-        }
+        self.context.eligibility.drained = true;
+        self.context.report_drain();
     }
 
     fn undrain(&mut self, request_id: RequestId) {
         let denied = self.context.pending_requests.undrained();
         self.context.actions.extend(denied);
+        self.context.eligibility.drain_is_reported = false;
         if std::mem::replace(&mut self.context.eligibility.drained, false) {
             self.context.notice(Notice::Undrained);
         }

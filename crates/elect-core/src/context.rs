@@ -113,9 +113,19 @@ impl Context {
         self.act(Action::Observe(attempt));
     }
 
-    /// A release is over. A renewal that the store executed after it was given up may keep the lease until a ttl later.
-    pub(crate) fn release_ended(&mut self, now: Time, released: bool) {
-        let lease_ends = now + self.timing.ttl().unwrap_or(LEASE_NO_TTL);
+    /// A leadership is over, with an empty tree (2.3).
+    pub(crate) fn leaves(&mut self, now: Time) {
+        self.debug_assert_empty_tree();
+        self.eligibility.term_ends(now);
+    }
+
+    /// A release is over that began then. The last renewal was sent before, and the store may have executed it as late as
+    /// a request may take (H8).
+    pub(crate) fn release_ended(&mut self, began: Time, released: bool) {
+        let lease_ends = match self.timing.ttl() {
+            Some(ttl) => began + ttl + self.timing.request_timeout(),
+            None => began + LEASE_NO_TTL,
+        };
         self.pending_requests.release_ended(released, lease_ends);
     }
 
@@ -131,8 +141,18 @@ impl Context {
         (!self.is_eligible(now)).then_some(reason)
     }
 
-    /// A candidate whose first verdict is awaited has no longer than the campaign limit for it, unless it asks only once.
-    pub(crate) fn limit_undecided(&mut self, now: Time) {
+    /// Reports a drain, once.
+    pub(crate) fn report_drain(&mut self) {
+        let is_new = self.eligibility.drained && !self.eligibility.drain_is_reported;
+        if is_new {
+            self.eligibility.drain_is_reported = true;
+            self.notice(Notice::Drained);
+        }
+    }
+
+    /// Reports a drain. A candidate whose first verdict is awaited has no longer than the campaign limit for it, unless it asks only once.
+    pub(crate) fn becomes_ineligible(&mut self, now: Time) {
+        self.report_drain();
         match self.policy.campaign_limit {
             CampaignLimit::For(limit) if limit > Duration::ZERO => {
                 self.campaign_deadline.get_or_insert(now + limit);

@@ -53,6 +53,8 @@ pub(super) enum HealthChange {
 #[derive(Debug)]
 pub(super) struct Eligibility {
     pub(super) drained: bool,
+    /// Whether that has been reported.
+    pub(super) drain_is_reported: bool,
     monitor: Option<HealthMonitor>,
 }
 
@@ -75,6 +77,8 @@ struct HealthMonitor {
     elected_at: Option<Time>,
     /// The warning that it has not been healthy for long: due at this time, if it is not healthy by then.
     warn_at: Time,
+    /// It has been given, since the candidate was healthy last.
+    has_warned: bool,
 }
 
 /// A check whose end the keeper has not reported.
@@ -109,8 +113,9 @@ impl Eligibility {
             resigned: 0,
             elected_at: None,
             warn_at: Time::NEVER,
+            has_warned: false,
         });
-        Eligibility { drained, monitor }
+        Eligibility { drained, drain_is_reported: false, monitor }
     }
 
     pub(super) fn reasons(&self, now: Time) -> IneligibleReasons {
@@ -120,9 +125,11 @@ impl Eligibility {
         IneligibleReasons { drained: self.drained, unhealthy }
     }
 
-    /// Whether it is not known yet whether the candidate will be healthy.
+    /// Whether it is not known yet whether the candidate will be healthy. A check that succeeds and fails in turn is not
+    /// waited for beyond the time of the warning.
     pub(super) fn is_undecided(&self) -> bool {
-        !self.drained && self.monitor.as_ref().is_some_and(|monitor| monitor.verdict == HealthVerdict::Unknown)
+        let is_awaited = |monitor: &HealthMonitor| monitor.verdict == HealthVerdict::Unknown && !monitor.has_warned;
+        !self.drained && self.monitor.as_ref().is_some_and(is_awaited)
     }
 
     /// The number of the check to start now, if one is due.
@@ -180,7 +187,7 @@ impl Eligibility {
     /// Whether the warning that it has not been healthy for long is due. It is given once in a row.
     pub(super) fn warning_due(&mut self, now: Time) -> Option<Duration> {
         let monitor = self.monitor.as_mut().filter(|monitor| now >= monitor.warn_at)?;
-        monitor.warn_at = Time::NEVER;
+        (monitor.warn_at, monitor.has_warned) = (Time::NEVER, true);
         Some(monitor.health.interval * INTERVALS_BEFORE_WARNING)
     }
 
@@ -193,6 +200,15 @@ impl Eligibility {
     pub(super) fn command_started(&mut self, now: Time) {
         if let Some(monitor) = &mut self.monitor {
             monitor.command_began = Some(now);
+        }
+    }
+
+    /// A leadership is over. One that has lasted for long ends the row.
+    pub(super) fn term_ends(&mut self, now: Time) {
+        if let Some(monitor) = &mut self.monitor
+            && monitor.elected_at.take().is_some_and(|elected| now >= elected + REST_MAX)
+        {
+            monitor.resigned = 0;
         }
     }
 
@@ -225,7 +241,7 @@ impl HealthMonitor {
         if self.verdict == HealthVerdict::Healthy || self.successes < self.health.rise {
             return None;
         }
-        (self.verdict, self.warn_at) = (HealthVerdict::Healthy, Time::NEVER);
+        (self.verdict, self.warn_at, self.has_warned) = (HealthVerdict::Healthy, Time::NEVER, false);
         Some(HealthChange::Healthy)
     }
 
@@ -380,6 +396,34 @@ mod tests {
         eligibility.resigned(now + REST_MAX);
         let rest = eligibility.monitor.as_ref().expect("monitored").rest_until;
         assert!(rest <= now + REST_MAX, "no rest after a long term");
+    }
+
+    #[test]
+    fn a_term_that_has_gone_well_ends_the_row_whatever_ended_it() {
+        let mut eligibility = monitored();
+        check(&mut eligibility, SUCCESS);
+        check(&mut eligibility, SUCCESS);
+        let now = at(100_000);
+        eligibility.term_begins(now);
+        eligibility.resigned(now);
+        eligibility.term_ends(now);
+        eligibility.term_begins(now);
+        eligibility.term_ends(now + REST_MAX);
+        eligibility.term_begins(now + REST_MAX);
+        eligibility.resigned(now + REST_MAX);
+        assert!(!eligibility.reasons(now + REST_MAX).unhealthy, "no rest");
+    }
+
+    #[test]
+    fn a_check_that_succeeds_and_fails_in_turn_is_not_waited_for_without_end() {
+        let mut eligibility = monitored();
+        let mut checks = 0;
+        while eligibility.is_undecided() {
+            let (now, _) = check(&mut eligibility, if checks % 2 == 0 { SUCCESS } else { FAILURE });
+            eligibility.warning_due(now);
+            checks += 1;
+        }
+        assert_eq!(checks, 11, "ten intervals");
     }
 
     #[test]

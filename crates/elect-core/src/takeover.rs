@@ -423,7 +423,11 @@ impl<N: Clone + PartialEq> Takeover<N> {
             }
             Some(_) if self.mutated(RuleMutation::ReservationIgnored) => Duration::ZERO,
             Some(reservation) if self.mutated(RuleMutation::ReservationEndless) => reservation.within,
-            Some(reservation) => reservation.within.min(RESERVATION_MAX),
+            Some(reservation) => {
+                // The one that has resigned stands behind the others, also if the successor is not there.
+                let behind = if record.holder == self.me { self.ttl / 10 } else { Duration::ZERO };
+                reservation.within.min(RESERVATION_MAX) + behind
+            }
             None => Duration::ZERO,
         }
     }

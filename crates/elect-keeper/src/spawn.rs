@@ -52,7 +52,7 @@ const SYSTEMD_VARS: [&str; 7] =
 /// The command to run while leading, and how to stop it. Fixed before the keeper is forked.
 #[derive(Debug, Clone)]
 pub struct CommandSpec {
-    /// The file to execute, resolved beforehand ([`find_command`](crate::find_command)).
+    /// The file to execute, resolved beforehand ([`find_command`](crate::find_command())).
     pub path: PathBuf,
     /// The arguments, the name first. An empty list means that there is no command.
     pub words: Vec<OsString>,

@@ -250,14 +250,14 @@ impl Store for Etcd {
         reservation: Option<Reservation<String>>,
     ) -> Result<ReserveResult, StoreError> {
         let Some(session) = self.session.as_mut() else {
-            return Ok(ReserveResult::Impossible("nothing was won".to_owned()));
+            return Ok(ReserveResult::Impossible("it leads no longer: nothing was reserved".to_owned()));
         };
         let reserve = async |mut client: Client| session.reserve(&mut client, reservation.as_ref()).await;
         self.members.try_each(reserve).await
     }
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
-        if let Some(session) = self.session.as_mut() {
+        if let Some(session) = self.session.as_mut().filter(|session| session.hands_over()) {
             let hand_over = async |mut client: Client| session.hand_over(&mut client).await;
             if let Err(error) = self.members.try_each(hand_over).await {
                 warn!("the boundary is released, and not left to the successor: {error}");

@@ -77,6 +77,8 @@ const TOUCH_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How long a path that is still being resolved is waited for before it is asked about again.
 const RESOLVE_INTERVAL: Duration = Duration::from_millis(100);
+/// How much later than the others the candidate that has resigned asks, once a reservation is over.
+const STAND_BACK: Duration = Duration::from_millis(500);
 
 struct FileStore {
     directory: Directory,
@@ -304,7 +306,9 @@ impl Store for FileStore {
         let freed = if ours { free_record(&files, &candidacy.identity.id, reservation.as_ref()) } else { Ok(()) };
         if ours && term.is_some() {
             self.stand_back = match reservation {
-                Some(Reservation { within, .. }) => Some(Yielding::to_successor(clock::now() + within, term)),
+                Some(Reservation { within, .. }) => {
+                    Some(Yielding::to_successor(clock::now() + within + STAND_BACK, term))
+                }
                 None => Yielding::behind_others(session.file(), term),
             };
         }

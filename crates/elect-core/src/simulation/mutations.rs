@@ -171,6 +171,11 @@ pub(super) const RULES: &[(InjectedMutation, &str, &str)] = &[
         "5: only the nonce of my outstanding write is mine",
         "",
     ),
+    (
+        InjectedMutation::Takeover(takeover::RuleMutation::ReservationIgnored),
+        "5.3: a reserved boundary is left to its successor",
+        "",
+    ),
     (InjectedMutation::VersionMayReturn, "S3: a version never comes back", "B5"),
     (InjectedMutation::Takeover(takeover::RuleMutation::AbsenceHasNoVersion), "S2: absence becomes a version", "B1"),
     (InjectedMutation::Takeover(takeover::RuleMutation::VacantIsFree), "S2: a vacant record is waited for", "B1"),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::super::time::Time;
 use crate::takeover::{
-    Basis, Credit, Decision, Durability, ObservedRecord, RecordState, StoreState, TakeRequest, Takeover, Vacancy,
-    Write, is_effective,
+    Basis, Credit, Decision, Durability, ObservedRecord, RecordState, Reservation, StoreState, TakeRequest, Takeover,
+    Vacancy, Write, is_effective,
 };
 use crate::{Answer, Campaigned, Renewed, Term};
 
@@ -51,6 +51,9 @@ pub(super) struct RecordServer {
     /// The last nonce of the present term, for the reference state.
     newest: u64,
     pub(super) memory: Durability,
+    /// Whether some leaders leave the boundary to the next candidate (`resign --to`).
+    pub(super) reserves: bool,
+    freed_at: Duration,
     injected_mutation: Option<InjectedMutation>,
 }
 
@@ -61,7 +64,34 @@ impl RecordServer {
         injected_mutation: Option<InjectedMutation>,
     ) -> RecordServer {
         let now = Observed { basis: Basis::of(1), is_attached: true, record: None };
-        RecordServer { now, saved: None, saved_at: ms(0), saves_every, newest: 0, memory, injected_mutation }
+        let (saved, saved_at, freed_at) = (None, ms(0), ms(0));
+        RecordServer {
+            now,
+            saved,
+            saved_at,
+            saves_every,
+            newest: 0,
+            memory,
+            reserves: false,
+            freed_at,
+            injected_mutation,
+        }
+    }
+
+    fn next_term(&self, now: Duration, floor: Term) -> Term {
+        let clock = u64::try_from(now.as_millis()).expect("a history is short");
+        let old = self.now.record.map_or(0, |record| record.term);
+        (old + 1).max(clock).max(floor)
+    }
+
+    /// 5.3: the others leave a reserved boundary to its successor, each for the time of the reservation on its own clock.
+    fn check_reservation(&self, now: Duration, taker: u64, effects: &mut Vec<Effect>) {
+        let Some(record) = self.now.record.filter(|record| record.state == RecordState::Free) else { return };
+        if let Some(reservation) = record.reservation.filter(|reservation| reservation.successor != taker)
+            && now < self.freed_at + reservation.within * 9 / 10
+        {
+            effects.push(Effect::Wrong("5.3: a reserved boundary went to another candidate before its time"));
+        }
     }
 
     pub(super) fn apply(&mut self, now: Duration, request: Request, effects: &mut Vec<Effect>) -> Reply {
@@ -71,13 +101,12 @@ impl RecordServer {
         match request {
             Request::Read => Reply::Observed(self.now),
             Request::Take { holder, nonce, ttl, expected, floor } => {
-                let name = name(holder);
                 if expected != self.now {
                     return Reply::Conflict;
                 }
-                let clock = u64::try_from(now.as_millis()).expect("a history is short");
-                let old = self.now.record.map_or(0, |record| record.term);
-                let term = (old + 1).max(clock).max(floor);
+                let name = name(holder);
+                self.check_reservation(now, name, effects);
+                let term = self.next_term(now, floor);
                 let basis = self.now.basis;
                 self.newest = nonce;
                 self.now.record =
@@ -119,6 +148,10 @@ impl RecordServer {
                     Some(record) if record.is_held_by(holder) && claim.covers(record) => {
                         record.state = RecordState::Free;
                         record.nonce = nonce;
+                        self.freed_at = now;
+                        // The successor may be there or not.
+                        let reservation = Reservation { successor: name(holder + 1), within: ms(700) };
+                        record.reservation = (self.reserves && record.term % 3 == 0).then_some(reservation);
                         record.basis = settled.unwrap_or(record.basis);
                         if self.injected_mutation == Some(InjectedMutation::ReleaseRefreshes) {
                             record.basis = self.now.basis;

@@ -196,7 +196,9 @@ impl Setup {
             }
             StoreModel::Record | StoreModel::DurableRecord => {
                 let memory = if self.mode == StoreModel::Record { Durability::Volatile } else { Durability::Durable };
-                Store::Record(RecordServer::new(rng.of(&[ms(1_000), self.ttl]), memory, injected_mutation))
+                let mut server = RecordServer::new(rng.of(&[ms(1_000), self.ttl]), memory, injected_mutation);
+                server.reserves = self.eligibility;
+                Store::Record(server)
             }
             StoreModel::Lock => Store::Lock(LockServer::default()),
         }

@@ -93,9 +93,9 @@ impl Ineligible {
     }
 
     fn given_back(&mut self, context: &mut Context, now: Time, released: bool) {
-        self.release_until = None;
+        let began = self.release_until.take().map_or(now, |until| until - 3 * context.timing.request_timeout());
         self.ask_at = now;
-        context.release_ended(now, released);
+        context.release_ended(began, released);
     }
 
     /// Whether the store holds nothing for this candidate any more, as far as that can be reached.

@@ -59,7 +59,8 @@ impl Releasing {
     }
 
     fn finish(&self, context: &mut Context, now: Time, released: bool) -> Step {
-        context.release_ended(now, released);
+        let began = self.until - 3 * context.timing.request_timeout();
+        context.release_ended(began.min(now), released);
         if let Some(term) = self.term {
             context.notice(if released { Notice::Released { term } } else { Notice::NotReleased { term } });
         }

@@ -112,7 +112,7 @@ impl State {
                 Step::Go(Transition::BecomeIneligible { may_hold_place: false, campaign_from: ask_at })
             }
             Transition::BecomeIneligible { may_hold_place, campaign_from } => {
-                context.limit_undecided(now);
+                context.becomes_ineligible(now);
                 let ineligible = Ineligible::new(context, now, may_hold_place, campaign_from);
                 let _ = self.stand_back(context, State::Ineligible(ineligible));
                 self.next(context, now, Input::Time)
@@ -156,7 +156,7 @@ impl State {
                 self.next(context, now, Input::Time)
             }
             Transition::Leave { term, held, renew_at, then, stop_asked } => {
-                context.debug_assert_empty_tree();
+                context.leaves(now);
                 if !start_ousted_hook(context, now, term, held) {
                     return Step::Go(Transition::LeaveAfterHook { term, held, then });
                 }

@@ -199,6 +199,9 @@ fn a_free_record_is_left_to_its_successor_for_the_time_of_the_reservation_and_no
     assert_eq!(other.decide(at(8), &view(left_to(3, 3))), Decision::Take);
     assert_eq!(me().decide(at(100), &view(left_to(3, 3))), wait(3, false), "counted from when it was seen");
     assert_eq!(me().decide(at(0), &view(left_to(3, 600))), wait(60, false), "a minute at most");
+    // It stands behind the others, which take the record first if the successor does not.
+    let own = ObservedRecord { holder: 1, ..left_to(3, 3) };
+    assert_eq!(me().decide(at(0), &view(own)), wait(4, false), "the one that has resigned");
     // Any take ends it, and what a held record says of it does not count.
     let taken = ObservedRecord { holder: 4, ..held(4, 9) };
     let leftover = ObservedRecord { reservation: left_to(3, 60).reservation, ..taken };

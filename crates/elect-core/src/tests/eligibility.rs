@@ -220,6 +220,7 @@ fn between_two_runs_of_the_command_a_drain_counts_and_a_check_does_not() {
     scene.next_check(false);
     scene.next_check(false);
     assert_eq!(scene.candidate.phase(), Phase::LeadingIdle);
+    assert_eq!(scene.candidate.ineligible_reasons(), IneligibleReasons::default(), "two failures, and none counts");
     let actions = scene.hears(scene.now, Event::Drain(DRAIN));
     scene.answered(scene.now, release(&actions), Answer::Release(true));
     assert_eq!(scene.candidate.phase(), Phase::Ineligible);

@@ -85,6 +85,11 @@ impl Session {
         })
     }
 
+    /// Whether the release has to name a successor.
+    pub fn hands_over(&self) -> bool {
+        self.created.is_some() && self.hand_over_to.is_some()
+    }
+
     /// With an empty tree: makes the successor's key the oldest one. If that is refused, a plain release follows.
     pub async fn hand_over(&mut self, client: &mut Client) -> Result<(), StoreError> {
         let (Some(created), Some((key, since))) = (self.created, self.hand_over_to.take()) else { return Ok(()) };
