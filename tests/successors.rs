@@ -244,7 +244,7 @@ fn a_hand_over_that_is_asked_for_twice_is_answered_twice() {
     });
 }
 
-/// A leader that is drained meanwhile leaves the boundary to any candidate, or to none, and nobody waits for ever.
+/// A leader that is drained meanwhile leaves the boundary to any candidate, or to none, and every request is answered.
 #[test]
 fn a_drain_ends_a_hand_over() {
     for_each_store(|fixture| {
