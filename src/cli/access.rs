@@ -123,6 +123,7 @@ pub fn access(store: &StoreUrl<'_>, flags: &StoreFlags, limits: StoreLimits) -> 
         tls_key: flags.tls_key.clone(),
         username: flags.username.clone(),
         password,
+        password_file: flags.password_file.clone(),
         tls_skip_verify: flags.tls_skip_verify,
         request_timeout: limits.request_timeout,
         connect_timeout: limits.connect_timeout,

@@ -21,6 +21,8 @@ pub struct Access {
     pub username: Option<String>,
     /// And the proof of it.
     pub password: Option<Password>,
+    /// The file that it was read from: a store whose credentials are replaced while elect runs reads it again.
+    pub password_file: Option<PathBuf>,
     /// How long one attempt may take, all its calls together; the worker sees to it that it takes no longer.
     pub request_timeout: Duration,
     /// How long setting up a connection may take, over several attempts (T6).

@@ -9,6 +9,9 @@ mod always;
 mod etcd;
 #[path = "file/mod.rs"]
 mod file;
+#[cfg(feature = "kubernetes")]
+#[path = "kubernetes/mod.rs"]
+mod kubernetes;
 #[cfg(feature = "mongodb")]
 #[path = "mongodb/mod.rs"]
 mod mongodb;
@@ -31,6 +34,8 @@ pub const REGISTRY: &[StoreKind] = &[
     file::KIND,
     #[cfg(feature = "etcd")]
     etcd::KIND,
+    #[cfg(feature = "kubernetes")]
+    kubernetes::KIND,
     #[cfg(feature = "mongodb")]
     mongodb::KIND,
     #[cfg(feature = "postgres")]
