@@ -133,6 +133,21 @@ pub enum ConfigError {
     /// A lease above the limit: a record with a larger ttl is not accepted (S6).
     #[error("--ttl {} is longer than 24h, the most that a record is believed: give a shorter one", humantime::format_duration(*.0))]
     TtlTooLong(Duration),
+    /// A time that the store cannot tell from a shorter one.
+    #[error(
+        "{flag} {} is too short for {store}: it counts in whole seconds, so {flag} must be at least {}",
+        humantime::format_duration(*.found), humantime::format_duration(*.least)
+    )]
+    TooShort {
+        /// The flag.
+        flag: &'static str,
+        /// The kind of store.
+        store: &'static str,
+        /// The time.
+        found: Duration,
+        /// The limit.
+        least: Duration,
+    },
     /// A text whose limit keeps all that the keeper is told within one message.
     #[error("{what} has {found} bytes, and at most {most} are taken: {advice}")]
     TooLong {
@@ -252,6 +267,7 @@ impl Config {
         if !flags.takeover_delay.is_zero() && !store.has_election() {
             return Err(ConfigError::DelayWithoutElection);
         }
+        check_shortest(&timing, &store)?;
         if process_context.is_init && store.is_default_directory() {
             return Err(ConfigError::UnnamedFileStore);
         }
@@ -366,6 +382,20 @@ pub fn is_valid_name(text: &str) -> bool {
 /// It is longer than [`TTL_MAX`].
 pub fn is_believed(ttl: Option<Duration>) -> Result<(), ConfigError> {
     ttl.filter(|ttl| *ttl > TTL_MAX).map_or(Ok(()), |ttl| Err(ConfigError::TtlTooLong(ttl)))
+}
+
+/// Fails if the store cannot tell times that are so short.
+///
+/// # Errors
+///
+/// [`ConfigError::TooShort`] names the flag.
+pub fn check_shortest(timing: &Timing, store: &StoreUrl<'_>) -> Result<(), ConfigError> {
+    let (ttl, renew) = store.shortest_times();
+    let times = [("--ttl", timing.ttl().unwrap_or(Duration::MAX), ttl), ("--renew", timing.renew(), renew)];
+    match times.into_iter().find(|(_, found, least)| found < least) {
+        Some((flag, found, least)) => Err(ConfigError::TooShort { flag, store: store.kind().name(), found, least }),
+        None => Ok(()),
+    }
 }
 
 /// The campaign limit and the effect of a lost leadership: a bounded wait does not begin again by default.

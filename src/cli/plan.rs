@@ -11,6 +11,7 @@ use super::fail;
 use super::stdout::print;
 use crate::config::{self, RunFlags};
 use crate::exit::Exit;
+use crate::store::url::StoreUrl;
 use elect_core::{HumanDuration, KILL_ALLOWANCE, Time, Timing, TimingFlags, margin};
 
 /// Flags of `elect plan`.
@@ -41,6 +42,12 @@ pub fn plan(PlanFlags { json, run: flags }: &PlanFlags) -> ExitCode {
         Ok(timing) => timing,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
+    // A URL that is not understood says nothing about times.
+    if let Ok(store) = StoreUrl::parse(&flags.store.url)
+        && let Err(error) = config::check_shortest(&timing, &store)
+    {
+        return fail(Exit::Usage, &error.to_string());
+    }
     let plan = TimingPlan::new(&timing, flags.stop_timeout);
     let text = if *json { plan.to_json(&timing) } else { plan.table(&timing, flags.stop_timeout) };
     print(text, Exit::Success.into())

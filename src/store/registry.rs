@@ -22,6 +22,8 @@ mod postgres;
 #[path = "redis/mod.rs"]
 mod redis;
 
+use std::time::Duration;
+
 use super::StoreError;
 use super::claim_release::{ClaimRelease, StoredClaim};
 use super::url::{StoreKind, StoreUrl};
@@ -158,6 +160,16 @@ impl<'a> StoreUrl<'a> {
     #[must_use]
     pub fn has_election(&self) -> bool {
         self.kind.name() != always::KIND.name()
+    }
+
+    /// The shortest ttl and the shortest renewal interval that this store can tell from others.
+    #[must_use]
+    pub fn shortest_times(&self) -> (Duration, Duration) {
+        #[cfg(feature = "kubernetes")]
+        if self.kind.name() == kubernetes::KIND.name() {
+            return kubernetes::SHORTEST_TIMES;
+        }
+        (Duration::ZERO, Duration::ZERO)
     }
 
     /// Whether it is a directory that does not exist.

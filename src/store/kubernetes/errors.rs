@@ -84,9 +84,8 @@ impl KubernetesPeer {
             // The namespace is about to go, whoever asks.
             403 if said.contains("being terminated") => self.unavailable(&format!("says {said}")),
             403 => self.forbidden(&said),
-            400 | 404 | 405 | 415 | 300..=399 if !is_status => self.refused(&format!(
-                "does not answer as an API server does ({number}): check host and port of --store"
-            )),
+            400 | 404 | 405 | 415 | 300..=399 if !is_status => self
+                .refused(&format!("does not answer as an API server does ({number}): check host and port of --store")),
             404 if field("reason") == Some("NotFound") && said.contains("namespaces") => self.refused(&format!(
                 "has no namespace {:?}: name another one in --store, or have it created",
                 self.namespace

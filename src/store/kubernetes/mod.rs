@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -54,12 +55,15 @@ pub const KIND: StoreKind = StoreKind {
     reach: "all hosts",
     check: |url| KubernetesUrl::parse(url).map(drop),
     show: |url| {
-        KubernetesUrl::parse(url)
-            .map_or_else(|_| format!("{}:…", url.scheme), |target| target.shown(url.scheme))
+        KubernetesUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.shown(url.scheme))
     },
     open,
     claim_release: ClaimRelease::Executed(release_claim),
 };
+
+/// The shortest ttl and renewal interval: the clients of other programs compare times of whole seconds, and would see nothing of
+/// renewals that come sooner.
+pub const SHORTEST_TIMES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
 
 struct Kubernetes {
     settings: Settings,
@@ -188,8 +192,7 @@ impl Backend for Kubernetes {
     }
 
     async fn observe_all(&mut self) -> Result<Vec<Listing>, StoreError> {
-        let list =
-            attempt(&self.settings, &mut self.link, async |server| server.list(BOUNDARIES_MAX).await).await?;
+        let list = attempt(&self.settings, &mut self.link, async |server| server.list(BOUNDARIES_MAX).await).await?;
         self.seen_version.clone_from(&list.version);
         let mut seen = BTreeMap::new();
         for object in &list.objects {

@@ -13,6 +13,7 @@ use crate::store::Candidacy;
 use crate::store::record::VERSION;
 use elect_core::Term;
 use elect_core::boundary::Boundary;
+use elect_core::limits;
 use elect_core::takeover::{Reservation, Vacancy};
 use elect_keeper::clock;
 
@@ -91,7 +92,7 @@ impl LeaseObject {
         self.set("host", identity.host.as_str());
         self.set("port", identity.port.map_or(Value::Null, Value::from));
         self.set("ttl_ms", milliseconds(candidacy.ttl));
-        let holder = format!("{}_{}", identity.name, identity.id);
+        let holder = format!("{}_{}", limits::cut_name(identity.name.clone()), identity.id);
         self.set("holder", holder.as_str());
         self.object["spec"]["holderIdentity"] = holder.into();
         self.object["spec"]["leaseDurationSeconds"] = milliseconds(candidacy.ttl).div_ceil(1000).max(1).into();
@@ -113,7 +114,8 @@ impl LeaseObject {
         self.object["spec"]["leaseTransitions"] = transitions.into();
         self.object["spec"]["acquireTime"] = time(now).into();
         self.renewed(now);
-        let former = seen.filter(|seen| seen.is_elects && seen.record.state != crate::store::record::RecordState::Vacant);
+        let former =
+            seen.filter(|seen| seen.is_elects && seen.record.state != crate::store::record::RecordState::Vacant);
         self.set("version", VERSION);
         self.set("state", "held");
         self.set("boundary", candidacy.boundary.as_str());

@@ -262,9 +262,8 @@ impl KubernetesServer {
     }
 
     fn object(&self, answer: &Answer) -> Result<Value, StoreError> {
-        serde_json::from_slice(&answer.body).map_err(|error| {
-            self.peer.unavailable(&format!("has sent an object that is not understood: {error}"))
-        })
+        serde_json::from_slice(&answer.body)
+            .map_err(|error| self.peer.unavailable(&format!("has sent an object that is not understood: {error}")))
     }
 
     /// The Lease. The question has no resourceVersion, so that the answer is not from a cache.

@@ -198,7 +198,9 @@ impl Session {
                 ))),
             };
         }
-        Err(server.peer.unavailable(&format!("has other programs that write to the Lease {:?} all the time", self.name)))
+        Err(server
+            .peer
+            .unavailable(&format!("has other programs that write to the Lease {:?} all the time", self.name)))
     }
 
     fn lose(&mut self, why: String) -> RenewResult {
@@ -281,7 +283,7 @@ impl Session {
         let Some(Ok(stored)) = snapshot.object.as_ref().map(StoredRecord::read) else { return Observation::default() };
         let is_relic = self.lives.relic == Some(stored.fingerprint);
         let known = stored.observation(self.left);
-        if known.leader.is_some() && !is_relic {
+        if known.leader.is_some() {
             return known;
         }
         let obstacle = if stored.record.state == RecordState::Vacant {
@@ -293,7 +295,7 @@ impl Session {
         } else {
             return known;
         };
-        Observation { leader: None, obstacle: Some(obstacle), ..known }
+        Observation { obstacle: Some(obstacle), ..known }
     }
 }
 
@@ -346,8 +348,7 @@ impl ObservedSession for Session {
     fn recognize(&mut self, _: StoreState<String>, term: Term) {
         self.rule.took(Basis::of(String::new()), true);
         self.own.set(Some(term));
-        self.renew_time =
-            self.object.as_ref().and_then(|object| object["spec"]["renewTime"].as_str()).and_then(millis);
+        self.renew_time = self.object.as_ref().and_then(|object| object["spec"]["renewTime"].as_str()).and_then(millis);
     }
 
     async fn free_stale(&mut self, server: &mut KubernetesServer, term: Term) -> Result<(), StoreError> {

@@ -53,7 +53,9 @@ impl KubernetesUrl {
             return Ok(KubernetesUrl { address: None, namespace, is_encrypted });
         };
         if rest.contains('@') {
-            return Err("it takes no user: give a token with --password-file, or a certificate with --tls-cert".to_owned());
+            return Err(
+                "it takes no user: give a token with --password-file, or a certificate with --tls-cert".to_owned()
+            );
         }
         if rest.contains('?') {
             return Err("it takes no options".to_owned());
@@ -193,7 +195,9 @@ impl Settings {
             let tls = TlsSettings::new(given.or_else(of_cluster), access.tls_cert.clone(), access.tls_key.clone())?;
             Some(tls.skipping_verification(access.tls_skip_verify.then_some("--tls-skip-verify"), "--tls-ca")?)
         } else if let Some(flag) = access.first_tls_flag() {
-            return Err(StoreError::Misused(format!("{flag} needs TLS: write kubernetes:// instead of {PLAIN_SCHEME}://")));
+            return Err(StoreError::Misused(format!(
+                "{flag} needs TLS: write kubernetes:// instead of {PLAIN_SCHEME}://"
+            )));
         } else {
             None
         };

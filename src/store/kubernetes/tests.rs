@@ -3,13 +3,31 @@
 mod conformance;
 #[path = "../../../tests/kubernetes/double/mod.rs"]
 mod double;
+mod faults;
+mod other_programs;
+mod past;
 
 use std::time::Duration;
 
-use crate::store::{Access, Password};
+use serde_json::{Value, json};
+use tokio::task::LocalSet;
+
+use super::stored_record::ANNOTATION;
 use crate::store::conformance::{StoreUnderTest, conforms};
+use crate::store::url::StoreUrl;
+use crate::store::worker::{Events, channel};
+use crate::store::{
+    Access, CampaignResult, Candidacy, Identity, Observation, Password, RenewResult, Store, StoreError,
+};
 use conformance::KubernetesSupport;
 use double::ApiServer;
+use elect_core::{Term, Time};
+use elect_keeper::clock;
+
+/// Longer than anything takes; only a test that fails waits so long.
+const LIMIT: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_secs(2);
+const NAMESPACE: &str = "default";
 
 fn access() -> Access {
     Access {
@@ -22,8 +40,98 @@ fn access() -> Access {
 
 #[test]
 fn it_conforms() {
-    let server = ApiServer::start();
-    let support = KubernetesSupport::of(server);
-    let (url, ttl) = (format!("kubernetes+http://{}/default", support.server.address()), Duration::from_secs(6));
+    let support = KubernetesSupport::of(ApiServer::start());
+    let (url, ttl) = (url_of(&support.server), Duration::from_secs(6));
     conforms(&StoreUnderTest { url, access: access(), ttl, support: Box::leak(Box::new(support)) });
+}
+
+fn url_of(server: &ApiServer) -> String {
+    format!("kubernetes+http://{}/{NAMESPACE}", server.address())
+}
+
+/// A candidate's end of the store, without anything around it.
+struct LeaseCandidate {
+    store: Box<dyn Store>,
+    candidacy: Candidacy,
+    events: Events,
+}
+
+impl LeaseCandidate {
+    fn new(server: &ApiServer, name: &str) -> LeaseCandidate {
+        LeaseCandidate::at(&url_of(server), name, &access())
+    }
+
+    fn at(url: &str, name: &str, access: &Access) -> LeaseCandidate {
+        let (hints, events) = channel();
+        let store = StoreUrl::parse(url).expect("a URL").open(access, hints).expect("opened");
+        let id = uuid::Uuid::new_v4().to_string();
+        let identity = Identity { id, name: name.to_owned(), host: "h".to_owned(), port: None };
+        let boundary = "cron".parse().expect("a boundary");
+        LeaseCandidate { store, candidacy: Candidacy { boundary, identity, ttl: TTL }, events }
+    }
+
+    async fn campaign(&mut self) -> Result<CampaignResult, StoreError> {
+        self.store.claim(&self.candidacy)?;
+        self.store.campaign(&self.candidacy).await
+    }
+
+    async fn renew(&mut self) -> Result<RenewResult, StoreError> {
+        self.store.renew(&self.candidacy).await
+    }
+
+    /// When it was sent.
+    async fn renews(&mut self) -> Time {
+        let renewal = self.renew().await;
+        let Ok(RenewResult::Credited { sent, .. }) = renewal else { panic!("not credited: {renewal:?}") };
+        sent
+    }
+
+    async fn release(&mut self) {
+        self.store.release(&self.candidacy).await.expect("released");
+    }
+
+    async fn waits(&mut self) -> Observation {
+        match self.campaign().await {
+            Ok(CampaignResult::Waiting { observation, .. }) => observation,
+            other => panic!("it does not wait: {other:?}"),
+        }
+    }
+
+    async fn win(&mut self) -> Term {
+        let limit = clock::now() + LIMIT;
+        loop {
+            if let Ok(CampaignResult::Won { term }) = self.campaign().await {
+                return term;
+            }
+            assert!(clock::now() < limit, "it does not win");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn with_server(test: impl AsyncFnOnce(&ApiServer)) {
+    let server = ApiServer::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, test(&server));
+}
+
+fn lease(server: &ApiServer) -> Value {
+    server.lease(NAMESPACE, "cron").expect("a Lease")
+}
+
+fn edit(server: &ApiServer, change: impl FnOnce(&mut Value)) {
+    server.edit_lease(NAMESPACE, "cron", change);
+}
+
+fn record(lease: &Value) -> Value {
+    serde_json::from_str(lease["metadata"]["annotations"][ANNOTATION].as_str().expect("an annotation")).expect("JSON")
+}
+
+/// A Lease as client-go writes it.
+fn held_by_go(lease: &mut Value, renew_time: &str) {
+    let transitions = lease["spec"]["leaseTransitions"].as_i64().unwrap_or(0) + 1;
+    lease["spec"] = json!({
+        "holderIdentity": "go_1", "leaseDurationSeconds": 2, "leaseTransitions": transitions,
+        "acquireTime": renew_time, "renewTime": renew_time,
+    });
 }

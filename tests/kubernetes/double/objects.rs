@@ -195,7 +195,8 @@ impl Objects {
     ) -> Result<Value, Refusal> {
         let text = |field: &str| body["metadata"][field].as_str().unwrap_or_default().to_owned();
         if text("name") != name {
-            let message = format!("the name of the object ({}) does not match the name on the URL ({name})", text("name"));
+            let message =
+                format!("the name of the object ({}) does not match the name on the URL ({name})", text("name"));
             return Err((400, status(400, "BadRequest", &message)));
         }
         let conflict = |why: &str| {
@@ -205,7 +206,9 @@ impl Objects {
         let (uid, version) = (text("uid"), text("resourceVersion"));
         let Some(present) = self.get(kind, namespace, name).cloned() else {
             if !uid.is_empty() || !version.is_empty() {
-                return Err(conflict(&format!("StorageError: Precondition failed: UID in precondition: {uid}, UID in object meta: ")));
+                return Err(conflict(&format!(
+                    "StorageError: Precondition failed: UID in precondition: {uid}, UID in object meta: "
+                )));
             }
             // A Lease may be created by an update.
             return self.create(kind, namespace, body, is_trial);
@@ -222,7 +225,9 @@ impl Objects {
             return Err((422, status(422, "Invalid", &message)));
         }
         if version != of_present("resourceVersion") {
-            return Err(conflict("the object has been modified; please apply your changes to the latest version and try again"));
+            return Err(conflict(
+                "the object has been modified; please apply your changes to the latest version and try again",
+            ));
         }
         validate(kind, name, &body)?;
         let mut object = body;
@@ -293,7 +298,8 @@ fn validate(kind: Kind, name: &str, object: &Value) -> Result<(), Refusal> {
     for part in ["labels", "annotations"] {
         let strings = object["metadata"][part].as_object().is_none_or(|all| all.values().all(Value::is_string));
         if !strings {
-            let message = format!("json: cannot unmarshal into Go struct field ObjectMeta.metadata.{part} of type string");
+            let message =
+                format!("json: cannot unmarshal into Go struct field ObjectMeta.metadata.{part} of type string");
             return Err((400, status(400, "BadRequest", &message)));
         }
     }
@@ -305,7 +311,8 @@ fn validate(kind: Kind, name: &str, object: &Value) -> Result<(), Refusal> {
         return invalid("spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0");
     }
     for number in ["leaseDurationSeconds", "leaseTransitions"] {
-        let is_int32 = spec[number].is_null() || spec[number].as_i64().is_some_and(|value| i32::try_from(value).is_ok());
+        let is_int32 =
+            spec[number].is_null() || spec[number].as_i64().is_some_and(|value| i32::try_from(value).is_ok());
         if !is_int32 {
             return Err((400, status(400, "BadRequest", &format!("cannot unmarshal spec.{number} into int32"))));
         }

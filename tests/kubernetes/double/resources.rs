@@ -122,7 +122,10 @@ pub fn answer(shared: &Shared, request: &HttpRequest) -> Reply {
                 objects.of_namespace(kind, &namespace).filter(|object| selector.selects(object)).cloned().collect();
             Ok((200, list(request, kind, all, objects.version())))
         }
-        _ => Err((405, status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"))),
+        _ => Err((
+            405,
+            status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"),
+        )),
     };
     drop(state);
     if !is_trial && result.is_ok() && ["create", "update", "patch", "delete"].contains(&verb) {

@@ -49,12 +49,7 @@ impl WatchRequest {
     }
 
     /// Tells every event, until its time is up, the server ends, or the client does.
-    pub fn follow(
-        self,
-        shared: &Shared,
-        run: u64,
-        mut tell: impl FnMut(&Value) -> io::Result<()>,
-    ) -> io::Result<()> {
+    pub fn follow(self, shared: &Shared, run: u64, mut tell: impl FnMut(&Value) -> io::Result<()>) -> io::Result<()> {
         let end = self.seconds.map(|seconds| clock::now() + Duration::from_secs(seconds));
         let mut since = if let Some(since) = self.since {
             if !shared.lock().objects.remembers(since) {
@@ -84,8 +79,7 @@ impl WatchRequest {
             let mut state = shared.lock();
             let mut events = state.objects.events_after(since);
             if events.is_empty() {
-                (state, _) =
-                    shared.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+                (state, _) = shared.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
                 if state.mode != Mode::Serves {
                     continue;
                 }

@@ -5,11 +5,11 @@ use std::fmt;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::super::name::lease_name;
 use super::double::ApiServer;
 use crate::store::Password;
 use crate::store::conformance::StoreUnderTest;
 use crate::store::conformance::tools::{ConformanceSupport, Plant};
-use super::super::name::lease_name;
 
 pub struct KubernetesSupport {
     pub server: ApiServer,
