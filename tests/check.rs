@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::server::PASSWORD;
 use crate::harness::slow_link::SlowLink;
-use crate::harness::store_fixtures::{FixtureStore, start_all};
+use crate::harness::store_fixtures::{self, FixtureStore, start_all};
 use crate::harness::wait::{now, since};
 use crate::harness::{ElectCmd, Ended, Sandbox, Witness, until};
 
@@ -187,10 +187,12 @@ fn a_wrong_password_and_a_user_without_rights_are_77() {
         let url = store.url(&sandbox);
         store.enable_auth();
         let as_stranger = |password: &str| {
-            check(&sandbox, url.clone())
-                .boundary("cron")
-                .flag("--username", "stranger")
-                .variable("ELECT_PASSWORD", password)
+            store_fixtures::as_user(
+                check(&sandbox, url.clone()).boundary("cron"),
+                store.has_user_names(),
+                "stranger",
+                password,
+            )
         };
         let wrong = Checked::by(as_stranger("wrong"));
         wrong.exits_with(77).says("store", "fail", &["password"]);
@@ -205,11 +207,21 @@ fn a_wrong_password_and_a_user_without_rights_are_77() {
 fn a_ttl_that_is_too_small_for_the_way_to_the_server_is_named_with_one_that_is_not() {
     for store in servers() {
         let sandbox = Sandbox::new();
-        let link = SlowLink::to(&store.address(), Duration::from_millis(150));
+        // The shortest that the store takes.
+        let ttl = (store.lease() * 3 / 4).max(if store.lease() > Duration::from_secs(3) {
+            store.lease()
+        } else {
+            Duration::ZERO
+        });
+        let link = SlowLink::to(&store.address(), ttl / 15);
         let url = store.url_through(&link.address(), &sandbox);
-        let checked = Checked::by(check(&sandbox, url.clone()).flag("--ttl", "2200ms"));
+        let checked = Checked::by(check(&sandbox, url.clone()).flag("--ttl", &format!("{}ms", ttl.as_millis())));
         println!("figures: {}: {}", store.name(), checked.ended.stdout.trim());
-        checked.exits_with(3).says("latency", "fail", &["--request-timeout (220ms)", "raise --ttl to "]);
+        checked.exits_with(3).says(
+            "latency",
+            "fail",
+            &[&format!("--request-timeout ({}ms)", ttl.as_millis() / 10), "raise --ttl to "],
+        );
     }
 }
 

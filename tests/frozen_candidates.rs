@@ -13,8 +13,6 @@ use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::{now, until};
 use crate::harness::{ElectCmd, Sandbox, Witness, is_long, millis};
 
-const LEASE: Duration = Duration::from_secs(3);
-
 /// The measurements of one thaw.
 struct Thaw {
     /// From the thaw to the end of the old tree.
@@ -68,7 +66,7 @@ fn thaw_while_another_leads(store: &str, sandbox: &Sandbox, lease: Duration) -> 
 fn a_frozen_leader_that_thaws_late_is_killed_at_once_and_its_writes_are_refused() {
     let runs = if is_long() { 20 } else { 2 };
     let thaw_each = |store: &dyn FixtureStore| {
-        retry_if_machine_slow(&format!("{}: frozen and thawed", store.name()), LEASE, |lease| {
+        retry_if_machine_slow(&format!("{}: frozen and thawed", store.name()), store.lease(), |lease| {
             let thaws: Vec<Thaw> = (0..runs)
                 .map(|_| {
                     let sandbox = Sandbox::new();

@@ -79,6 +79,8 @@ mod wait_flags;
 // The stores on a network. A new one is named here, and nowhere else outside of its own folder: its module, and its entry.
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 #[cfg(feature = "mongodb")]
 mod mongodb;
 #[cfg(feature = "postgres")]
@@ -90,6 +92,8 @@ mod redis;
 const STORES: &[&harness::store_fixtures::StoreEntry] = &[
     #[cfg(feature = "etcd")]
     &etcd::ENTRY,
+    #[cfg(feature = "kubernetes")]
+    &kubernetes::ENTRY,
     #[cfg(feature = "mongodb")]
     &mongodb::ENTRY,
     #[cfg(feature = "postgres")]

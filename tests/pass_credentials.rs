@@ -13,7 +13,7 @@ fn inside() -> String {
     let elect = docs_under_test::elect();
     format!(
         "{elect} status cron && {elect} wait cron --timeout 60s && \
-         {elect} run -b inner --wait 60s --ttl 3s -- sh -c 'echo inner led, password=$ELECT_PASSWORD.'"
+         {elect} run -b inner --wait 60s --ttl 5s -- sh -c 'echo inner led, password=$ELECT_PASSWORD.'"
     )
 }
 

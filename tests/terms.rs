@@ -7,7 +7,8 @@ use crate::harness::executables;
 use crate::harness::store_fixtures::{FixtureStore, start_all};
 use crate::harness::{ElectCmd, Sandbox, Witness, docs_under_test, host_tools};
 
-const TTL: &str = "3s";
+/// That every store takes.
+const TTL: &str = "5s";
 
 /// A database with the fence of the recipes, and a script that writes into it while it leads.
 struct Fence {

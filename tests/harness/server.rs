@@ -1,5 +1,7 @@
 //! The trait of a server of any kind of store, so that one test runs on each.
 
+use std::time::Duration;
+
 use super::Sandbox;
 
 /// Of every user that a server of the harness makes.
@@ -10,6 +12,13 @@ pub trait StoreServer: Sized + Sync {
     const NAME: &'static str;
     /// Of its URLs.
     const SCHEME: &'static str;
+
+    /// The ttl of the tests: short enough to be waited for, long enough for a busy machine and for the store.
+    const TTL: &'static str = "3s";
+    /// The same.
+    const LEASE: Duration = Duration::from_secs(3);
+    /// Whether it knows users by names.
+    const HAS_USER_NAMES: bool = true;
 
     /// Alone, with an empty store; it answers.
     fn start() -> Self;

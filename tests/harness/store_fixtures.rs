@@ -4,15 +4,13 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use super::executables;
 use super::host_tools::attempt;
 use super::server::{PASSWORD, StoreServer};
 use super::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::STORES;
-
-/// Short enough to be waited for, long enough for a busy machine.
-const TTL: &str = "3s";
 
 /// A store of some kind, and a place to campaign in it.
 pub struct StoreFixture {
@@ -77,6 +75,14 @@ pub trait FixtureStore: Send + Sync {
     fn url(&self, sandbox: &Sandbox) -> String;
     /// Whether there is a server that can be down.
     fn has_server(&self) -> bool;
+    /// The ttl of the tests.
+    fn lease(&self) -> Duration {
+        Duration::from_secs(3)
+    }
+    /// Whether the server knows users by names.
+    fn has_user_names(&self) -> bool {
+        true
+    }
     /// Host and port of the server, for a proxy. Only where there is a server.
     fn address(&self) -> String;
     /// The URL of the same store through something else, with keys that are this place's alone.
@@ -162,6 +168,14 @@ impl<S: StoreServer + Send> FixtureStore for ServerStore<S> {
         true
     }
 
+    fn lease(&self) -> Duration {
+        S::LEASE
+    }
+
+    fn has_user_names(&self) -> bool {
+        S::HAS_USER_NAMES
+    }
+
     fn notifies_changes(&self) -> bool {
         self.notifies_changes
     }
@@ -245,7 +259,8 @@ impl StoreFixture {
 
     /// A candidate for `cron`.
     pub fn candidate(&self, name: &str) -> ElectCmd {
-        ElectCmd::new(&self.sandbox).store(self.url()).flag("--ttl", TTL).flag("--name", name)
+        let ttl = format!("{}ms", self.store.lease().as_millis());
+        ElectCmd::new(&self.sandbox).store(self.url()).flag("--ttl", &ttl).flag("--name", name)
     }
 
     /// One that leads until it is stopped.
@@ -289,7 +304,7 @@ impl StoreFixture {
     /// From now on there are users, and the queries are those of one who may do nothing.
     pub fn revoke_access(&self) -> impl Fn(ElectCmd) -> ElectCmd {
         let binary = self.sandbox.path().join("elect");
-        let has_server = self.has_server();
+        let (has_server, has_user_names) = (self.has_server(), self.store.has_user_names());
         if !has_server {
             assert!(nix::unistd::geteuid().is_root(), "this test becomes another user: run it as root");
             executables::copy(super::candidate::elect(), &binary);
@@ -301,9 +316,15 @@ impl StoreFixture {
             if !has_server {
                 return elect.binary(&binary).wrapped_by(STRANGER);
             }
-            elect.flag("--username", "stranger").variable("ELECT_PASSWORD", PASSWORD)
+            as_user(elect, has_user_names, "stranger", PASSWORD)
         }
     }
+}
+
+/// Logs in as this user, by the password alone where the server knows users by that.
+pub fn as_user(elect: ElectCmd, has_user_names: bool, name: &str, password: &str) -> ElectCmd {
+    let elect = if has_user_names { elect.flag("--username", name) } else { elect };
+    elect.variable("ELECT_PASSWORD", password)
 }
 
 /// Becomes a user without any permission.

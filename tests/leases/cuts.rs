@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{CandidatePair, LEASE, NetworkLink, a_few_at_once, written};
+use super::{CandidatePair, NetworkLink, a_few_at_once, written};
 use crate::harness::network::Network;
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::server::StoreServer;
@@ -47,7 +47,7 @@ fn all(measurements: Vec<Measurements>) -> Measurements {
 }
 
 fn cut_off_each<S: StoreServer>(kind: &str, mode: ProxyMode) {
-    retry_if_machine_slow(&format!("{}: {kind}", S::NAME), LEASE, |lease| {
+    retry_if_machine_slow(&format!("{}: {kind}", S::NAME), S::LEASE, |lease| {
         let server = S::start();
         let each = || cut_off(NetworkLink::Proxied(Proxy::to(&server.address())), &server, mode, lease);
         is_clean::<S>(kind, &all(side_by_side(few(), each)), lease);
@@ -103,7 +103,7 @@ pub fn a_leader_whose_cable_is_cut_is_dead_before_the_next_one_starts<S: StoreSe
             ("cable cut for answers", ProxyMode::AnswersHeld),
         ],
         |(kind, mode)| {
-            retry_if_machine_slow(&format!("{}: {kind}", S::NAME), LEASE, |lease| {
+            retry_if_machine_slow(&format!("{}: {kind}", S::NAME), S::LEASE, |lease| {
                 let measurements = all(in_networks(|link, server: &S| cut_off(link, server, mode, lease)));
                 is_clean::<S>(&format!("network namespace, {kind}"), &measurements, lease);
             });
@@ -222,7 +222,7 @@ const OUTAGES: [ProxyMode; 4] =
 /// Each outage on its own: one that has to be repeated takes no other along.
 fn each_demotes<S: StoreServer>(expected: usize, length: impl Fn(Duration) -> Duration) {
     for mode in OUTAGES {
-        retry_if_machine_slow(&format!("{}: {mode:?} at the worst moment", S::NAME), LEASE, |lease| {
+        retry_if_machine_slow(&format!("{}: {mode:?} at the worst moment", S::NAME), S::LEASE, |lease| {
             let length = length(lease);
             for demoted in demoted_by_either::<S>(mode, length, lease) {
                 assert_in_time(demoted == expected, || {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{CandidatePair, LEASE, handover_runs, relay_for, written};
+use super::{CandidatePair, handover_runs, relay_for, written};
 use crate::harness::faults::{self, LeaderFault, SIDE_BY_SIDE};
 use crate::harness::proxy::ProxyMode;
 use crate::harness::server::StoreServer;
@@ -21,7 +21,7 @@ fn strikes_in_time<S: StoreServer>(
     side_by_side: usize,
     is_in_time: impl Fn(&Measurements, Duration),
 ) {
-    retry_if_machine_slow(&format!("{}: {}", S::NAME, fault.kind), LEASE, |lease| {
+    retry_if_machine_slow(&format!("{}: {}", S::NAME, fault.kind), S::LEASE, |lease| {
         let (server, ttl) = (S::start(), written(lease));
         let handover_runs = relay_for(few(), &server, &ttl).side_by_side(side_by_side);
         is_in_time(&fault.run(handover_runs, &format!("{}: ", S::NAME)), lease);
@@ -72,7 +72,7 @@ pub fn both_killed_at_once_hand_over_when_the_lease_has_run_out<S: StoreServer>(
 
 pub fn a_lost_host_hands_over_when_the_lease_has_run_out<S: StoreServer>() {
     let kind = format!("{}: host lost: network gone, then both processes", S::NAME);
-    retry_if_machine_slow(&kind, LEASE, |lease| {
+    retry_if_machine_slow(&kind, S::LEASE, |lease| {
         let server = S::start();
         let mut measurements = Measurements::default();
         for host in side_by_side(few(), || lose_the_host(&server, lease)) {

@@ -11,7 +11,7 @@ use crate::harness::server::StoreServer;
 use crate::harness::wait::until;
 use crate::harness::{CandidateProcess, ElectCmd, HandoverRuns, Sandbox, Witness, side_by_side};
 
-/// Short enough to be waited for, long enough for a busy machine.
+/// Of most stores ([`StoreServer::TTL`]): short enough to be waited for, long enough for a busy machine.
 pub const TTL: &str = "3s";
 pub const LEASE: Duration = Duration::from_secs(3);
 
@@ -28,8 +28,8 @@ pub fn candidate_for(sandbox: &Sandbox, store: String, ttl: &str) -> ElectCmd {
     ElectCmd::new(sandbox).store(store).flag("--ttl", ttl)
 }
 
-pub fn handover_runs(runs: usize, server: &impl StoreServer) -> HandoverRuns<'static> {
-    relay_for(runs, server, TTL)
+pub fn handover_runs<S: StoreServer>(runs: usize, server: &S) -> HandoverRuns<'static> {
+    relay_for(runs, server, S::TTL)
 }
 
 pub fn relay_for<'a>(runs: usize, server: &impl StoreServer, ttl: &'a str) -> HandoverRuns<'a> {

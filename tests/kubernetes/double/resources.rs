@@ -66,7 +66,7 @@ pub fn answer(shared: &Shared, request: &HttpRequest) -> Reply {
     let user = if state.tokens.is_empty() {
         USER.to_owned()
     } else {
-        let known = state.tokens.iter().find(|(token, _)| Some(token) == request.token.as_ref());
+        let known = state.tokens.iter().find(|(token, _)| *token == *request.token.as_deref().unwrap_or_default());
         let Some((_, user)) = known else { return Reply::Json(401, status(401, "Unauthorized", "Unauthorized")) };
         user.clone()
     };
