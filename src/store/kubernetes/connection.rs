@@ -30,7 +30,7 @@ use crate::store::{StoreError, resolver};
 const ADDRESSES_MAX: usize = 16;
 
 /// A client, and the task that serves it.
-pub struct Wire {
+pub struct HttpWire {
     pub client: SendRequest<Full<Bytes>>,
     /// Aborted when it is dropped.
     _task: JoinSet<()>,
@@ -41,7 +41,7 @@ pub struct Wire {
 /// # Errors
 ///
 /// The server cannot be reached, or one of both sides does not accept what the other one shows.
-pub async fn open(settings: &Settings, peer: &KubernetesPeer, accepted: &Accepted) -> Result<Wire, StoreError> {
+pub async fn open(settings: &Settings, peer: &KubernetesPeer, accepted: &Accepted) -> Result<HttpWire, StoreError> {
     // The files are read for each connection: an authority is replaced while elect runs.
     let tls = settings.tls.as_ref().map(connector).transpose()?;
     let limit = settings.limits.attempt;
@@ -63,7 +63,7 @@ pub async fn open(settings: &Settings, peer: &KubernetesPeer, accepted: &Accepte
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: &KubernetesPeer,
-) -> Result<Wire, StoreError> {
+) -> Result<HttpWire, StoreError> {
     let (client, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| peer.classify_http(&error))?;
     let mut task = JoinSet::new();
@@ -71,7 +71,7 @@ async fn serve(
         // The request that is under way reports the error.
         let _ = connection.await;
     });
-    Ok(Wire { client, _task: task })
+    Ok(HttpWire { client, _task: task })
 }
 
 /// The first of the addresses of a name that accepts a connection.

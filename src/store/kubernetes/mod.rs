@@ -7,12 +7,12 @@
 mod connection;
 mod errors;
 mod facts;
+mod lease_ages;
 mod name;
 mod object;
 mod server;
 mod session;
 mod settings;
-mod sightings;
 mod stored_record;
 #[cfg(test)]
 mod tests;
@@ -37,14 +37,14 @@ use crate::store::{
 use elect_core::boundary::Boundary;
 use elect_core::limits::BOUNDARIES_MAX;
 use elect_core::takeover::{Reservation, Vacancy};
+use lease_ages::LeaseAges;
 use name::lease_name;
 use object::LeaseObject;
 use server::{KubernetesLink, KubernetesServer, attempt};
 use session::Session;
 use settings::{DEFAULT_PORT, KubernetesUrl, PLAIN_SCHEME, SERVICE_ACCOUNT, Settings};
-use sightings::Sightings;
 use stored_record::StoredRecord;
-use watch::{ChangeHint, LeaseWatch, WatchScope};
+use watch::{LeaseHint, LeaseWatch, WatchScope};
 
 pub const KIND: StoreKind = StoreKind {
     schemes: &["kubernetes", PLAIN_SCHEME],
@@ -70,7 +70,7 @@ struct Kubernetes {
     link: KubernetesLink,
     /// Whether every right has been tried that an election needs.
     knows_rights: bool,
-    sightings: Sightings,
+    ages: LeaseAges,
     /// After which version an observer's watch begins.
     seen_version: Option<String>,
     /// An observer's.
@@ -94,7 +94,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         settings,
         link: KubernetesLink::default(),
         knows_rights: false,
-        sightings: Sightings::default(),
+        ages: LeaseAges::default(),
         seen_version: None,
         watch: None,
         news: Arc::new(Notify::new()),
@@ -122,7 +122,7 @@ impl Kubernetes {
     fn shown(&mut self, object: &serde_json::Value, now: u64) -> Result<Observation, StoreError> {
         let stored = StoredRecord::read(object)?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let left = self.sightings.left(name, &stored, now);
+        let left = self.ages.left(name, &stored, now);
         Ok(Observation { obstacle: None, ..stored.observation(left) })
     }
 
@@ -156,8 +156,8 @@ fn begin_watch(settings: &Settings, session: &Session, hints: &Notifier) -> (Lea
         own: Some(session.own().clone()),
     };
     LeaseWatch::begin(settings, scope, move |hint| match hint {
-        ChangeHint::Change => hints.changed(),
-        ChangeHint::Ousted(term) => hints.lost(term),
+        LeaseHint::Change => hints.changed(),
+        LeaseHint::Ousted(term) => hints.lost(term),
     })
 }
 

@@ -10,7 +10,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HOST, HeaderMap, 
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 
-use super::connection::{Wire, open};
+use super::connection::{HttpWire, open};
 use super::errors::KubernetesPeer;
 use super::settings::{Settings, Token};
 use super::stored_record::LeaseSnapshot;
@@ -43,7 +43,7 @@ pub struct KubernetesLink {
 }
 
 pub struct KubernetesServer {
-    wire: Wire,
+    wire: HttpWire,
     pub peer: KubernetesPeer,
     pub settings: Settings,
     /// As it was read for this connection, or after a 401.
@@ -55,7 +55,7 @@ pub struct KubernetesServer {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpAnswer {
     pub status: StatusCode,
     pub body: Bytes,
     /// The server's wall clock, in milliseconds since 1970.
@@ -67,7 +67,7 @@ pub struct Answer {
 pub struct LeaseEvents {
     pub body: Incoming,
     /// The connection.
-    _wire: Wire,
+    _wire: HttpWire,
 }
 
 /// The answer to a survey.
@@ -81,7 +81,7 @@ pub struct LeaseList {
 
 /// The end of a write that names the version that it replaces.
 #[derive(Debug)]
-pub enum WriteResult {
+pub enum LeaseWriteResult {
     /// The object as it is now.
     Done(Value),
     /// The object is not what was named, or not there, or there already. Nothing was done.
@@ -223,7 +223,7 @@ impl KubernetesServer {
         self.send(method, path, body).await
     }
 
-    async fn read(&mut self, response: Response<Incoming>, bytes_max: usize) -> Result<Answer, StoreError> {
+    async fn read(&mut self, response: Response<Incoming>, bytes_max: usize) -> Result<HttpAnswer, StoreError> {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, bytes_max).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
@@ -234,7 +234,7 @@ impl KubernetesServer {
         self.is_sound = true;
         let now = server_time(&head.headers, clock::wall_millis());
         let retry_after = number(&head.headers, RETRY_AFTER).map(Duration::from_secs);
-        Ok(Answer { status: head.status, body: body.to_bytes(), now, retry_after })
+        Ok(HttpAnswer { status: head.status, body: body.to_bytes(), now, retry_after })
     }
 
     /// One request, to the end of its answer.
@@ -244,7 +244,7 @@ impl KubernetesServer {
         path: &str,
         body: Option<&Value>,
         bytes_max: usize,
-    ) -> Result<Answer, StoreError> {
+    ) -> Result<HttpAnswer, StoreError> {
         let body = body.map(|body| ("application/json", Bytes::from(body.to_string())));
         let body = body.as_ref().map(|(kind, body)| (*kind, body));
         let response = self.send_known(&method, path, body).await?;
@@ -252,7 +252,7 @@ impl KubernetesServer {
     }
 
     /// The error for an answer that is not what was asked for.
-    pub fn error(&mut self, answer: &Answer) -> StoreError {
+    pub fn error(&mut self, answer: &HttpAnswer) -> StoreError {
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             // Only within the lease: a leader has to ask again in time.
             let longest = self.settings.renew_interval.max(PAUSE_MIN);
@@ -261,7 +261,7 @@ impl KubernetesServer {
         self.peer.classify_answer(answer.status, &answer.body)
     }
 
-    fn object(&self, answer: &Answer) -> Result<Value, StoreError> {
+    fn object(&self, answer: &HttpAnswer) -> Result<Value, StoreError> {
         serde_json::from_slice(&answer.body)
             .map_err(|error| self.peer.unavailable(&format!("has sent an object that is not understood: {error}")))
     }
@@ -279,26 +279,26 @@ impl KubernetesServer {
     }
 
     /// Creates a Lease that is not there.
-    pub async fn create(&mut self, object: &Value) -> Result<WriteResult, StoreError> {
+    pub async fn create(&mut self, object: &Value) -> Result<LeaseWriteResult, StoreError> {
         let path = self.leases();
         let answer = self.ask(Method::POST, &path, Some(object), OBJECT_BYTES_MAX).await?;
         self.written(&answer)
     }
 
     /// Replaces a Lease: only the very version, of the very object, that is in the metadata.
-    pub async fn replace(&mut self, name: &str, object: &Value) -> Result<WriteResult, StoreError> {
+    pub async fn replace(&mut self, name: &str, object: &Value) -> Result<LeaseWriteResult, StoreError> {
         let path = self.lease(name);
         let answer = self.ask(Method::PUT, &path, Some(object), OBJECT_BYTES_MAX).await?;
         if is_missing(&answer) {
-            return Ok(WriteResult::Conflict);
+            return Ok(LeaseWriteResult::Conflict);
         }
         self.written(&answer)
     }
 
-    fn written(&mut self, answer: &Answer) -> Result<WriteResult, StoreError> {
+    fn written(&mut self, answer: &HttpAnswer) -> Result<LeaseWriteResult, StoreError> {
         match answer.status {
-            StatusCode::OK | StatusCode::CREATED => Ok(WriteResult::Done(self.object(answer)?)),
-            StatusCode::CONFLICT => Ok(WriteResult::Conflict),
+            StatusCode::OK | StatusCode::CREATED => Ok(LeaseWriteResult::Done(self.object(answer)?)),
+            StatusCode::CONFLICT => Ok(LeaseWriteResult::Conflict),
             _ => Err(self.error(answer)),
         }
     }
@@ -363,7 +363,7 @@ impl KubernetesServer {
     }
 
     /// One request for something that is neither a Lease nor a list of them.
-    pub async fn get(&mut self, path: &str) -> Result<Answer, StoreError> {
+    pub async fn get(&mut self, path: &str) -> Result<HttpAnswer, StoreError> {
         self.ask(Method::GET, path, None, OBJECT_BYTES_MAX).await
     }
 }
@@ -377,7 +377,7 @@ fn encoded(text: &str) -> String {
 }
 
 /// Whether the answer says that this very object is not there.
-fn is_missing(answer: &Answer) -> bool {
+fn is_missing(answer: &HttpAnswer) -> bool {
     if answer.status != StatusCode::NOT_FOUND {
         return false;
     }

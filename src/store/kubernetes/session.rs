@@ -16,10 +16,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tracing::warn;
 
+use super::lease_ages::LeaseAges;
 use super::name::lease_name;
 use super::object::LeaseObject;
-use super::server::{KubernetesServer, WriteResult};
-use super::sightings::Sightings;
+use super::server::{KubernetesServer, LeaseWriteResult};
 use super::stored_record::{LeaseSnapshot, StoredRecord, millis};
 use super::watch::{LeaseWatch, OwnTerm};
 use crate::store::record::RecordState;
@@ -93,7 +93,7 @@ pub struct Session {
     ttl: Duration,
     /// After a resign, the record is left to the other candidates until then, if they learn only by reading that it is free.
     yield_until: Option<Time>,
-    sightings: Sightings,
+    ages: LeaseAges,
     /// How much is left of the lease that was seen last. For display.
     left: Duration,
     /// A ttl above the accepted limit has been reported.
@@ -115,7 +115,7 @@ impl Session {
             let_go: false,
             ttl: candidacy.ttl,
             yield_until: None,
-            sightings: Sightings::default(),
+            ages: LeaseAges::default(),
             left: Duration::ZERO,
             has_warned: false,
         }
@@ -172,7 +172,8 @@ impl Session {
         for _ in 0..WRITES_MAX {
             // Not kept while it is asked for: after an attempt that was given up it is read again.
             let known = self.object.take().and_then(|object| Some((StoredRecord::read(&object).ok()?, object)));
-            let is_ours = |stored: &StoredRecord| Claimed { term: Some(term), nonce: None }.is(stored, self.own.id());
+            let is_ours =
+                |stored: &StoredRecord| LeaseClaim { term: Some(term), nonce: None }.is(stored, self.own.id());
             let Some((stored, object)) = known.filter(|(stored, _)| is_ours(stored)) else {
                 if let Some(why) = self.look_again(server, term).await? {
                     return Ok(self.lose(why));
@@ -184,7 +185,7 @@ impl Session {
             let sent: Time = clock::now(); // T1
             let written = server.replace(&self.name, &next.finish()).await?;
             let received = clock::now();
-            let WriteResult::Done(object) = written else { continue };
+            let LeaseWriteResult::Done(object) = written else { continue };
             self.renew_time = Some(renew_time);
             self.wrote(object);
             // The version that was named has been replaced, so that nothing is left to be confirmed.
@@ -254,8 +255,8 @@ impl Session {
         let is_told = self.watch.as_ref().is_some_and(LeaseWatch::hears);
         self.yield_until = (!is_told).then(|| clock::now() + self.ttl * 3 / 10);
         let claim = match (self.own.term(), self.rule.outstanding()) {
-            (Some(term), _) => Claimed { term: Some(term), nonce: None },
-            (None, Some(nonce)) => Claimed { term: None, nonce: Some(nonce) },
+            (Some(term), _) => LeaseClaim { term: Some(term), nonce: None },
+            (None, Some(nonce)) => LeaseClaim { term: None, nonce: Some(nonce) },
             (None, None) => return Ok(()),
         };
         let nonce = self.rule.nonce();
@@ -265,7 +266,7 @@ impl Session {
     async fn free(
         &mut self,
         server: &mut KubernetesServer,
-        claim: Claimed,
+        claim: LeaseClaim,
         nonce: u64,
         reservation: Option<&Reservation<String>>,
     ) -> Result<(), StoreError> {
@@ -325,7 +326,7 @@ impl ObservedSession for Session {
         let stored = snapshot.object.as_ref().map(StoredRecord::read).transpose()?;
         if let Some(stored) = &stored {
             self.doubt_ttl(stored);
-            self.left = self.sightings.left(&self.name, stored, snapshot.now);
+            self.left = self.ages.left(&self.name, stored, snapshot.now);
             let is_ours = stored.holder() == self.own.id() && Some(stored.nonce) == self.rule.outstanding();
             self.lives.note(stored, is_ours);
         }
@@ -353,7 +354,7 @@ impl ObservedSession for Session {
 
     async fn free_stale(&mut self, server: &mut KubernetesServer, term: Term) -> Result<(), StoreError> {
         let nonce = self.rule.nonce();
-        self.free(server, Claimed { term: Some(term), nonce: None }, nonce, None).await
+        self.free(server, LeaseClaim { term: Some(term), nonce: None }, nonce, None).await
     }
 
     async fn vacate(&mut self, server: &mut KubernetesServer) -> Result<(), StoreError> {
@@ -389,7 +390,7 @@ impl ObservedSession for Session {
             let next = LeaseObject::new(&self.boundary, &server.settings.namespace);
             server.create(&next.taken(candidacy, None, term, nonce).finish()).await?
         };
-        let WriteResult::Done(object) = written else {
+        let LeaseWriteResult::Done(object) = written else {
             self.rule.discard_outstanding();
             return Ok(TakeResult::Changed);
         };
@@ -416,12 +417,12 @@ fn lost(why: &str) -> RenewResult {
 
 /// Which of a holder's records is meant. `None`: any.
 #[derive(Debug, Clone, Copy)]
-struct Claimed {
+struct LeaseClaim {
     term: Option<Term>,
     nonce: Option<u64>,
 }
 
-impl Claimed {
+impl LeaseClaim {
     fn is(self, stored: &StoredRecord, id: &str) -> bool {
         stored.is_held()
             && stored.holder() == id
@@ -432,7 +433,7 @@ impl Claimed {
 
 /// The keeper's release: whatever this candidate holds, which is dead. Its id is its own, and of no term after its death.
 pub async fn release_for_dead(server: &mut KubernetesServer, boundary: &Boundary, id: &str) -> Result<(), StoreError> {
-    let claim = Claimed { term: None, nonce: None };
+    let claim = LeaseClaim { term: None, nonce: None };
     free(server, &lease_name(boundary), id, claim, KEEPER_RELEASE_NONCE, None, None).await.map(drop)
 }
 
@@ -441,7 +442,7 @@ async fn free(
     server: &mut KubernetesServer,
     name: &str,
     id: &str,
-    claim: Claimed,
+    claim: LeaseClaim,
     nonce: u64,
     reservation: Option<&Reservation<String>>,
     mut known: Option<Value>,
@@ -457,7 +458,7 @@ async fn free(
             },
         };
         let next = LeaseObject::after(&object).freed(nonce, reservation).finish();
-        if let WriteResult::Done(object) = server.replace(name, &next).await? {
+        if let LeaseWriteResult::Done(object) = server.replace(name, &next).await? {
             return Ok(Some(object));
         }
     }

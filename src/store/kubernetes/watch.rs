@@ -31,7 +31,7 @@ const EVENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// A hint from a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeHint {
+pub enum LeaseHint {
     /// Worth a question.
     Change,
     /// Our term is over.
@@ -88,7 +88,7 @@ impl LeaseWatch {
     pub fn begin(
         settings: &Settings,
         scope: WatchScope,
-        tell: impl Fn(ChangeHint) + Send + Sync + 'static,
+        tell: impl Fn(LeaseHint) + Send + Sync + 'static,
     ) -> (LeaseWatch, Opening) {
         let hears = Arc::new(AtomicBool::new(false));
         let (opened, opening) = oneshot::channel();
@@ -115,7 +115,7 @@ impl LeaseWatch {
             debug!("the watch has ended: {why}");
             listens.store(false, Ordering::Relaxed);
             if clock::now().since(began) >= WATCH_LIFETIME_MIN {
-                tell(ChangeHint::Change);
+                tell(LeaseHint::Change);
             }
         });
         (LeaseWatch { task, hears }, opening)
@@ -145,7 +145,7 @@ async fn open(settings: &Settings, scope: &WatchScope) -> Result<LeaseEvents, St
 async fn follow(
     mut events: LeaseEvents,
     scope: WatchScope,
-    tell: &(impl Fn(ChangeHint) + Send + Sync),
+    tell: &(impl Fn(LeaseHint) + Send + Sync),
 ) -> Result<Infallible, String> {
     let silence = Duration::from_secs(WATCH_SECONDS * 11 / 10);
     let mut known = Faces { own: scope.own, of: HashMap::new() };
@@ -175,7 +175,7 @@ struct Faces {
 }
 
 impl Faces {
-    fn hear(&mut self, event: &Value, tell: &impl Fn(ChangeHint)) -> Result<(), String> {
+    fn hear(&mut self, event: &Value, tell: &impl Fn(LeaseHint)) -> Result<(), String> {
         let object = &event["object"];
         match event["type"].as_str() {
             Some("ADDED" | "MODIFIED") => {
@@ -185,23 +185,23 @@ impl Faces {
                 }
                 let face = face(object);
                 if self.of.insert(name, face.clone()).is_none_or(|before| before != face) {
-                    tell(ChangeHint::Change);
+                    tell(LeaseHint::Change);
                 }
                 Ok(())
             }
             Some("DELETED") => {
                 if let Some(term) = self.ousted(object) {
-                    tell(ChangeHint::Ousted(term));
+                    tell(LeaseHint::Ousted(term));
                 }
                 self.of.remove(object["metadata"]["name"].as_str().unwrap_or_default());
                 // A candidate that had lost it already is waiting.
-                tell(ChangeHint::Change);
+                tell(LeaseHint::Change);
                 Ok(())
             }
             Some("BOOKMARK") => Ok(()),
             // 410: versions that old are forgotten. What has happened since is found by a look.
             Some("ERROR") => {
-                tell(ChangeHint::Change);
+                tell(LeaseHint::Change);
                 Err(format!("the server says {}", object["code"]))
             }
             Some(_) | None => Err("an event is not understood".to_owned()),
@@ -264,7 +264,7 @@ mod tests {
             let result = known.hear(event, &tell);
             (result.is_ok(), std::mem::take(&mut *heard.borrow_mut()))
         };
-        let change = || vec![ChangeHint::Change];
+        let change = || vec![LeaseHint::Change];
         assert_eq!(hears(&event("ADDED", "me", "1")), (true, change()));
         assert_eq!(hears(&event("MODIFIED", "me", "2")), (true, Vec::new()));
         assert_eq!(hears(&json!({ "type": "BOOKMARK", "object": {} })), (true, Vec::new()));
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(hears(&event("DELETED", "you", "3")), (true, change()));
         assert_eq!(hears(&event("DELETED", "me", "3")), (true, change()), "it leads no more");
         own.set(Some(7));
-        assert_eq!(hears(&event("DELETED", "me", "3")), (true, vec![ChangeHint::Ousted(7), ChangeHint::Change]));
+        assert_eq!(hears(&event("DELETED", "me", "3")), (true, vec![LeaseHint::Ousted(7), LeaseHint::Change]));
         assert_eq!(hears(&json!({ "type": "ERROR", "object": { "code": 410 } })), (false, change()));
         assert_eq!(hears(&json!({ "type": 5 })), (false, Vec::new()));
     }

@@ -13,17 +13,17 @@ use elect_keeper::clock;
 
 /// What an observer remembers of each Lease.
 #[derive(Debug, Default)]
-pub struct Sightings(HashMap<String, Sighting>);
+pub struct LeaseAges(HashMap<String, VersionAge>);
 
 #[derive(Debug, Clone, Copy)]
-struct Sighting {
+struct VersionAge {
     fingerprint: u64,
     since: Time,
     /// Whether this is not the first version that was seen.
     has_changed: bool,
 }
 
-impl Sightings {
+impl LeaseAges {
     /// Takes in what was just read. `now`: the server's wall clock.
     pub fn left(&mut self, name: &str, stored: &StoredRecord, now: u64) -> Duration {
         self.left_at(clock::now(), name, stored, now)
@@ -31,17 +31,17 @@ impl Sightings {
 
     fn left_at(&mut self, received: Time, name: &str, stored: &StoredRecord, now: u64) -> Duration {
         let fingerprint = stored.fingerprint;
-        let sighting = match self.0.get(name) {
+        let age = match self.0.get(name) {
             Some(known) if known.fingerprint == fingerprint => *known,
-            known => Sighting { fingerprint, since: received, has_changed: known.is_some() },
+            known => VersionAge { fingerprint, since: received, has_changed: known.is_some() },
         };
         if self.0.len() >= BOUNDARIES_MAX {
             // They are seen again by the next survey.
             self.0.clear();
         }
-        self.0.insert(name.to_owned(), sighting);
-        let by_sight = stored.ttl().saturating_sub(received.since(sighting.since));
-        if sighting.has_changed { by_sight } else { by_sight.min(stored.left_by_clock(now)) }
+        self.0.insert(name.to_owned(), age);
+        let by_sight = stored.ttl().saturating_sub(received.since(age.since));
+        if age.has_changed { by_sight } else { by_sight.min(stored.left_by_clock(now)) }
     }
 }
 
@@ -65,16 +65,16 @@ mod tests {
 
     #[test]
     fn a_lease_counts_by_the_clocks_until_it_was_seen_to_change() {
-        let mut sightings = Sightings::default();
+        let mut ages = LeaseAges::default();
         let start = clock::now();
         let seconds = Duration::from_secs;
-        assert_eq!(sightings.left_at(start, "cron", &stored(50_000, 1), 54_000), seconds(6));
+        assert_eq!(ages.left_at(start, "cron", &stored(50_000, 1), 54_000), seconds(6));
         // Of a host whose clock is an hour behind.
-        let mut others = Sightings::default();
+        let mut others = LeaseAges::default();
         assert_eq!(others.left_at(start, "cron", &stored(50_000, 1), 3_650_000), Duration::ZERO);
         assert_eq!(others.left_at(start + seconds(1), "cron", &stored(52_000, 1), 3_651_000), seconds(10));
         assert_eq!(others.left_at(start + seconds(4), "cron", &stored(52_000, 1), 3_654_000), seconds(7));
         // And an hour ahead: it stands still, and runs out.
-        assert_eq!(sightings.left_at(start + seconds(10), "cron", &stored(50_000, 1), 54_000), Duration::ZERO);
+        assert_eq!(ages.left_at(start + seconds(10), "cron", &stored(50_000, 1), 54_000), Duration::ZERO);
     }
 }
