@@ -59,6 +59,8 @@ pub struct Config {
     pub listen: Option<ListenAddress>,
     /// The leader command; without any words there is none.
     pub command: Vec<OsString>,
+    /// The key of the label of elect's own pod.
+    pub pod_label: Option<String>,
     /// A free or expired boundary is taken only after it has had no leader for so long.
     pub takeover_delay: Duration,
     /// Where its control socket is; `None`: in a directory by uid.
@@ -168,6 +170,11 @@ pub enum ConfigError {
         "--takeover-delay with always: makes no sense, because every candidate leads at once: leave one of them out"
     )]
     DelayWithoutElection,
+    /// A label for a pod where there is none.
+    #[error(
+        "--pod-label labels the pod that elect runs in, and {0}: has no pods: name another store with --store, or leave it out"
+    )]
+    NoPods(&'static str),
     /// As PID 1 the default directory is this container's own: every replica would lead.
     #[error(
         "as PID 1 the file store has to be named: its default directory is this container's own, so that every replica \
@@ -268,6 +275,9 @@ impl Config {
             return Err(ConfigError::DelayWithoutElection);
         }
         check_shortest(&timing, &store)?;
+        if flags.pod_label.is_some() && !store.has_pods() {
+            return Err(ConfigError::NoPods(store.kind().name()));
+        }
         if process_context.is_init && store.is_default_directory() {
             return Err(ConfigError::UnnamedFileStore);
         }
@@ -286,6 +296,7 @@ impl Config {
             conflict_exit_code: flags.conflict_exit_code,
             containment: flags.containment.into(),
             policy,
+            pod_label: flags.pod_label,
             takeover_delay: flags.takeover_delay,
             #[cfg(feature = "listen")]
             listen: flags.listen,

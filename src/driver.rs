@@ -21,6 +21,7 @@ use crate::keeper_link::{KeeperLink, KeeperWakeup};
 use crate::leader_tracker::LeaderTracker;
 use crate::signals::{SignalEvent, Signals};
 use crate::status::StatusPublisher;
+use crate::store::pod_label::PodLabel;
 use crate::store::worker::{Events, OpenReservation, StoreEvent, StoreNote, StoreRequest, Worker};
 use elect_core::{
     Action, Answer, Attempt, BackgroundHook, Candidate, Event, FromKeeper, Hook, Notice, Outcome, Phase, Program,
@@ -48,6 +49,7 @@ pub struct Driver {
     control: Option<ControlServer>,
     status: StatusPublisher,
     http_server: HttpServer,
+    pod_label: Option<PodLabel>,
     /// The reservation that a `resign --to` waits for.
     reserving: Option<OpenReservation>,
     /// Events that an action has caused at once.
@@ -83,6 +85,9 @@ impl Driver {
             let may_kill_more = self.keeper.kill_more(self.candidate.may_hold_a_tree());
             let due = if may_kill_more { Time::BOOT } else { self.candidate.wake_at() };
             let status_due = self.status.flush(clock::now(), due);
+            if let Some(pod_label) = &self.pod_label {
+                pod_label.show(self.status.is_serving(clock::now()));
+            }
             if let Some(outcome) = self.outcome.take() {
                 self.shut_down(&outcome).await;
                 return Ok(outcome);

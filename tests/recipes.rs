@@ -1,6 +1,7 @@
 //! The commands that README, its pages and the manual show: run as written, on the file store, or looked at by the tool that owns
 //! the format. (The unit is in `systemd.rs`.)
 
+mod cluster;
 mod containers;
 mod load_balancer;
 mod shell;

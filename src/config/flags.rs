@@ -217,6 +217,15 @@ pub struct RunFlags {
         value_name = "1|0", help_heading = "Store access", hide_short_help = true)]
     pub pass_credentials: bool,
 
+    /// Label elect's own pod KEY=leader or KEY=follower
+    ///
+    /// With a store in Kubernetes: leader from the command's exec until elect begins to stop it. The selector of a Service
+    /// can follow it. The pod is named by `POD_NAME` and `POD_NAMESPACE` (default: the store's namespace). A new leader takes the label off all
+    /// other pods of the namespace, so that each election needs a key of its own. Nothing waits for the label, and a
+    /// failure is a warning. It needs the rights get, list and patch on pods.
+    #[arg(long, value_name = "KEY", env = "ELECT_POD_LABEL", help_heading = "Output", hide_short_help = true)]
+    pub pod_label: Option<String>,
+
     /// Health checks, a status page and metrics over HTTP
     ///
     /// At :PORT (all addresses) or ADDRESS:PORT. Pages: /livez (the loops turn), /readyz (campaigning), /leader (200

@@ -47,6 +47,7 @@ impl Driver {
         let (hints, events) = worker::channel();
         let mut store = url.open(access, hints.clone())?;
         store.set_takeover_delay(config.takeover_delay);
+        let pod_label = config.pod_label.as_ref().map(|key| url.label_pod(access, key)).transpose()?;
         let timing = if store.grants_leases() { config.timing } else { config.timing.without_lease() };
         info!(
             json.store = %url,
@@ -92,6 +93,7 @@ impl Driver {
             control,
             status,
             http_server,
+            pod_label,
             reserving: None,
             pending_events: VecDeque::new(),
             outcome: None,

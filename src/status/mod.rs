@@ -240,6 +240,12 @@ impl StatusPublisher {
         }
     }
 
+    /// Whether the leader command can be talked to, as `/leader` shows it.
+    #[must_use]
+    pub fn is_serving(&self, now: Time) -> bool {
+        self.shared.snapshot.borrow().is_serving(now)
+    }
+
     /// Tells systemd what is new or due. The driver's loop calls it each time before it waits, so that a loop that
     /// stalls is noticed. Returns when to call again at the latest.
     pub fn flush(&mut self, now: Time, wakes_at: Time) -> Time {

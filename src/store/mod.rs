@@ -25,6 +25,7 @@ mod conformance;
 mod connection;
 mod finding;
 pub mod observer;
+pub mod pod_label;
 mod record;
 #[cfg(feature = "record-store")]
 mod record_store;

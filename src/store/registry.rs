@@ -24,9 +24,10 @@ mod redis;
 
 use std::time::Duration;
 
-use super::StoreError;
 use super::claim_release::{ClaimRelease, StoredClaim};
+use super::pod_label::PodLabel;
 use super::url::{StoreKind, StoreUrl};
+use super::{Access, StoreError};
 use crate::text::escaped;
 pub use always::any_candidate;
 use elect_core::limits::{STORE_URL_BYTES_MAX, cut_visibly};
@@ -160,6 +161,30 @@ impl<'a> StoreUrl<'a> {
     #[must_use]
     pub fn has_election(&self) -> bool {
         self.kind.name() != always::KIND.name()
+    }
+
+    /// Whether a pod can be labelled there.
+    #[must_use]
+    pub fn has_pods(&self) -> bool {
+        #[cfg(feature = "kubernetes")]
+        let has_pods = self.kind.name() == kubernetes::KIND.name();
+        #[cfg(not(feature = "kubernetes"))]
+        let has_pods = false;
+        has_pods
+    }
+
+    /// Labels the pod that elect runs in.
+    ///
+    /// # Errors
+    ///
+    /// A usage error: the key is none, or the pod is not known.
+    #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables, reason = "no store of this build has pods"))]
+    pub fn label_pod(&self, access: &Access, key: &str) -> Result<PodLabel, StoreError> {
+        #[cfg(feature = "kubernetes")]
+        if self.has_pods() {
+            return kubernetes::label_pod(self, access, key);
+        }
+        Err(StoreError::Misused(format!("--pod-label is of no use with {self}, which has no pods: leave it out")))
     }
 
     /// The shortest ttl and the shortest renewal interval that this store can tell from others.

@@ -1,9 +1,12 @@
 //! Kubernetes as its users meet it: Leases on an API server, which here is a double of the real one.
 
 pub mod double;
+mod faults;
 mod leases;
 #[cfg(feature = "all-stores")]
 mod limits;
+mod pods;
+mod usage;
 
 use std::time::Duration;
 

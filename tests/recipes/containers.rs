@@ -107,7 +107,7 @@ fn what_the_dockerfile_makes_leads_as_process_1_and_stops_as_docker_asks() {
 }
 
 /// As a probe sees it.
-fn is_well(port: u16, path: &str) -> bool {
+pub fn is_well(port: u16, path: &str) -> bool {
     http_client::get(port, path).is_ok_and(|answer| answer.lines().next().is_some_and(|line| line.ends_with(" 200 OK")))
 }
 

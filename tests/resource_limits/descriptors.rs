@@ -49,7 +49,7 @@ pub fn a_limit_at_which_elect_starts_is_enough<S: StoreServer>() {
     let mut lowest = None;
     for descriptors in TOO_FEW..=101 {
         let sandbox = Sandbox::new();
-        let elect = candidate_for(&sandbox, server.url_for(&sandbox), "3s").switch("-q").command(["true"]);
+        let elect = candidate_for(&sandbox, server.url_for(&sandbox), S::TTL).switch("-q").command(["true"]);
         let ended = with_at_most(elect, descriptors).run();
         let what = format!("{}, nofile {descriptors}", S::NAME);
         if is_orderly(&ended, &what, &[125]) {

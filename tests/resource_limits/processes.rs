@@ -29,7 +29,7 @@ pub fn a_low_limit_is_one_sentence_or_none_at_all<S: StoreServer>() {
         let sandbox = Sandbox::new();
         let user = LimitedUser::new(&sandbox);
         let elect =
-            candidate_for(&sandbox, at_localhost(&server.url_for(&sandbox)), "3s").switch("-q").command(["true"]);
+            candidate_for(&sandbox, at_localhost(&server.url_for(&sandbox)), S::TTL).switch("-q").command(["true"]);
         let ended = user.runs(elect, processes).run();
         let works = is_orderly(&ended, &format!("{}, nproc {processes}", S::NAME), &[125, 126]);
         assert!(works || processes < ENOUGH, "nproc {processes}: {ended:?}");

@@ -10,6 +10,7 @@ mod facts;
 mod lease_ages;
 mod name;
 mod object;
+mod pod_label;
 mod server;
 mod session;
 mod settings;
@@ -29,6 +30,7 @@ use tokio::sync::Notify;
 
 use crate::store::claim_release::{ClaimRelease, until_settled};
 use crate::store::connection::tls::warn_unverified;
+use crate::store::pod_label::PodLabel;
 use crate::store::record_store::{self, Backend, RecordStore};
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{
@@ -100,6 +102,16 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         news: Arc::new(Notify::new()),
     };
     Ok(Box::new(RecordStore::new(kubernetes, hints)))
+}
+
+/// Labels the pod that elect runs in.
+///
+/// # Errors
+///
+/// The key is none, or the pod is not known.
+pub fn label_pod(url: &StoreUrl<'_>, access: &Access, key: &str) -> Result<PodLabel, StoreError> {
+    let variable = |name: &str| std::env::var(name).ok();
+    pod_label::begin(Settings::new(url, access, Path::new(SERVICE_ACCOUNT), variable)?, key, variable)
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
@@ -255,6 +267,9 @@ impl Backend for Kubernetes {
         hints: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<RenewResult, StoreError> {
+        if let Some(until) = session.patience() {
+            self.link.shorten_pause(until);
+        }
         attempt(&self.settings, &mut self.link, async |server| {
             let renewal = session.renew(server, candidacy).await?;
             listen(&server.settings, session, hints);

@@ -22,6 +22,8 @@ use elect_keeper::clock;
 
 /// Where the Leases of a namespace are.
 const API: &str = "/apis/coordination.k8s.io/v1/namespaces";
+/// Where the pods of a namespace are.
+const PODS: &str = "/api/v1/namespaces";
 /// The label by which a survey finds elect's Leases, and its value.
 pub const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "elect");
 /// Largest answer about one object: etcd keeps no larger one.
@@ -115,6 +117,11 @@ pub async fn attempt<T>(
 }
 
 impl KubernetesLink {
+    /// A pause ends by then, whatever the server has asked for.
+    pub fn shorten_pause(&mut self, until: Time) {
+        self.paused_until = self.paused_until.map(|paused| paused.min(until));
+    }
+
     /// An attempt waits for a pause of which half of its time is left; otherwise it is over at once.
     async fn wait_out_pause(&mut self, settings: &Settings, limit: Duration) -> Result<(), StoreError> {
         let Some(left) = self.paused_until.map(|until| until.since(clock::now())) else { return Ok(()) };
@@ -254,7 +261,6 @@ impl KubernetesServer {
     /// The error for an answer that is not what was asked for.
     pub fn error(&mut self, answer: &HttpAnswer) -> StoreError {
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            // Only within the lease: a leader has to ask again in time.
             let longest = self.settings.renew_interval.max(PAUSE_MIN);
             self.pause = answer.retry_after.map(|pause| pause.min(longest));
         }
@@ -360,6 +366,36 @@ impl KubernetesServer {
         }
         let answer = self.read(response, OBJECT_BYTES_MAX).await?;
         Err(self.error(&answer))
+    }
+
+    /// The names of the pods with this label.
+    pub async fn pods_with_label(
+        &mut self,
+        namespace: &str,
+        key: &str,
+        value: &str,
+    ) -> Result<Vec<String>, StoreError> {
+        let key = encoded(key);
+        let path = format!("{PODS}/{namespace}/pods?labelSelector={key}%3D{value}&limit={LIST_PART}");
+        let answer = self.ask(Method::GET, &path, None, LIST_BYTES_MAX).await?;
+        if answer.status != StatusCode::OK {
+            return Err(self.error(&answer));
+        }
+        let list = self.object(&answer)?;
+        let names = list["items"].as_array().into_iter().flatten().filter_map(|pod| pod["metadata"]["name"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// Changes a pod. One that is gone has no label either.
+    pub async fn patch_pod(&mut self, namespace: &str, pod: &str, patch: &Value) -> Result<(), StoreError> {
+        let path = format!("{PODS}/{namespace}/pods/{pod}");
+        let body = Bytes::from(patch.to_string());
+        let response = self.send_known(&Method::PATCH, &path, Some(("application/merge-patch+json", &body))).await?;
+        let answer = self.read(response, OBJECT_BYTES_MAX).await?;
+        match answer.status {
+            StatusCode::OK | StatusCode::NOT_FOUND => Ok(()),
+            _ => Err(self.error(&answer)),
+        }
     }
 
     /// One request for something that is neither a Lease nor a list of them.

@@ -87,6 +87,8 @@ pub struct Session {
     object: Option<Value>,
     /// The renewTime of the last write, in milliseconds.
     renew_time: Option<u64>,
+    /// When the last credited renewal was sent.
+    credited: Option<Time>,
     pub watch: Option<LeaseWatch>,
     /// Its release has been asked for: whatever becomes of that, it is over.
     let_go: bool,
@@ -111,6 +113,7 @@ impl Session {
             own: OwnTerm::new(id),
             object: None,
             renew_time: None,
+            credited: None,
             watch: None,
             let_go: false,
             ttl: candidacy.ttl,
@@ -133,6 +136,11 @@ impl Session {
     pub fn resource_version(&self) -> Option<String> {
         let version = self.object.as_ref()?["metadata"]["resourceVersion"].as_str()?;
         Some(version.to_owned())
+    }
+
+    /// Until when a leader leaves a server alone that asks for it: half of its lease, so that the rest is for attempts.
+    pub fn patience(&self) -> Option<Time> {
+        self.credited.filter(|_| self.own.term().is_some()).map(|sent| sent + self.ttl / 2)
     }
 
     /// Whether there is anything that could be given back.
@@ -192,7 +200,10 @@ impl Session {
             let basis = Basis::of(String::new());
             let write = Write { sent, received, ttl: candidacy.ttl, nonce, found, is_confirmed: true, basis };
             return match self.rule.credit(&write) {
-                Credit::Counts => Ok(RenewResult::Credited { sent, ttl: Some(candidacy.ttl) }),
+                Credit::Counts => {
+                    self.credited = Some(sent);
+                    Ok(RenewResult::Credited { sent, ttl: Some(candidacy.ttl) })
+                }
                 Credit::Stale | Credit::Unconfirmed | Credit::GiveBack => Err(server.peer.unavailable(&format!(
                     "has the nonce {found} in the Lease {:?}, above that of the renewal: another program has written to it",
                     self.name
