@@ -54,7 +54,7 @@ fn no_leader(fixture: &StoreFixture) {
     assert_eq!(ended.status.code(), Some(3), "{ended:?}");
     let mut lines = ended.stdout.lines();
     assert_eq!(lines.next(), Some("cron: no leader"), "{ended:?}");
-    let place = format!("  in {}:", fixture.name());
+    let place = format!("  in {}", fixture.name());
     assert!(lines.any(|line| line.starts_with(&place)), "{ended:?}");
 }
 
@@ -74,7 +74,7 @@ fn a_boundary_with_and_without_a_leader_is_shown_as_text_and_as_json() {
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         let first = format!("cron: web-1 leads at 10.0.0.5:8080, term {term}, for ");
         assert!(ended.stdout.starts_with(&first) && ended.stdout.contains("\n  id "), "{ended:?}");
-        let place = format!("  in {}:", fixture.name());
+        let place = format!("  in {}", fixture.name());
         assert!(ended.stdout.lines().any(|line| line.starts_with(&place)), "{ended:?}");
         let is_short = |line: &str| line.chars().count() < 80 || line.starts_with(&place);
         assert!(ended.stdout.lines().all(is_short), "{ended:?}");

@@ -117,7 +117,9 @@ impl KubernetesPeer {
 
     /// The error for a missing right, with the commands that make the Role.
     pub fn forbidden(&self, said: &str) -> StoreError {
-        let StoreError::Refused(message) = self.refused(&format!("says {said}")) else { return self.refused(said) };
+        let StoreError::Refused(message) = self.refused(&format!("says permission denied: {said}")) else {
+            return self.refused(said);
+        };
         // Not cut: a command is of use as a whole.
         StoreError::Refused(format!("{message}: ask an administrator of the cluster to run: {}", self.role(said)))
     }
