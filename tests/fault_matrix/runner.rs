@@ -193,7 +193,7 @@ impl Runner<'_> {
     fn attempt(&self, cell: &Cell, run: usize, lease: Duration) -> (Outcome, Option<String>) {
         let kind = cell.fault.site;
         let site = self.sites.take(cell.store, kind);
-        let sandbox = Sandbox::new();
+        let (sandbox, lease) = (Sandbox::new(), lease.max(site.lease()));
         let random = RefCell::new(fastrand::Rng::with_seed(seed_of(self.results.header.seed, cell, run)));
         let course = Course { cell, site: &site, sandbox: &sandbox, lease, random };
         let observed = catch_unwind(AssertUnwindSafe(|| course.run()));

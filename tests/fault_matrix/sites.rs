@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::harness::Sandbox;
 use crate::harness::store_fixtures::{FailoverServers, FixtureStore, StoreEntry};
@@ -67,6 +68,15 @@ impl Site {
             Servers::Shared(server) => server.as_ref(),
             Servers::Own(server) => server.as_ref(),
             Servers::Failover(_) => panic!("there are several"),
+        }
+    }
+
+    /// The shortest lease of the tests on it.
+    pub fn lease(&self) -> Duration {
+        match &self.servers {
+            Servers::Shared(server) => server.lease(),
+            Servers::Own(server) => server.lease(),
+            Servers::Failover(_) => Duration::ZERO,
         }
     }
 

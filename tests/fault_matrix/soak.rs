@@ -17,7 +17,6 @@ use crate::harness::wait::{now, since};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, processes, until};
 
 const CANDIDATES: usize = 8;
-const TTL: &str = "3s";
 /// Between two faults.
 const STEP: Duration = Duration::from_millis(500);
 /// Draws for one fault: many strike nothing, because their candidate has a trouble already.
@@ -193,7 +192,8 @@ impl Soak<'_> {
             None => self.sandbox.below(&self.server.url(self.sandbox)),
         };
         let witness = if (index + generation).is_multiple_of(2) { Witness::new() } else { Witness::new().daemon() };
-        let elect = ElectCmd::new(self.sandbox).store(store).flag("--ttl", TTL).witness(&witness);
+        let ttl = format!("{}ms", self.server.lease().as_millis());
+        let elect = ElectCmd::new(self.sandbox).store(store).flag("--ttl", &ttl).witness(&witness);
         let elect = self.settings.tier.iter().fold(elect, |elect, tier| elect.flag("--containment", tier));
         Slot { process: elect.start(), proxy, trouble: Trouble::None, is_cut: false, generation }
     }

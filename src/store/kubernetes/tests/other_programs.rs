@@ -33,6 +33,7 @@ fn a_lease_is_what_client_go_reads() {
             assert_eq!(renewed["spec"]["acquireTime"], taken["spec"]["acquireTime"]);
             last = this;
         }
+        assert_eq!(record(&lease(server))["nonce"], record(&taken)["nonce"].as_u64().expect("a number") + 3);
         one.release().await;
         let free = lease(server);
         assert_eq!((&free["spec"]["holderIdentity"], &free["spec"]["leaseDurationSeconds"]), (&json!(""), &json!(1)));
@@ -72,6 +73,21 @@ fn a_holder_of_client_go_is_waited_for_and_shown_and_its_release_is_taken_at_onc
         let seen = clock::now();
         assert!(one.win().await > second);
         assert!(clock::now().since(seen) >= TTL - super::Duration::from_millis(100));
+    });
+}
+
+/// A client of that kind counts its own transitions, and may come to the number that elect has written.
+#[test]
+fn a_holder_whose_annotation_is_anothers_has_no_term_and_is_not_elects() {
+    with_server(async |server| {
+        let mut one = LeaseCandidate::new(server, "one");
+        one.win().await;
+        one.renews().await;
+        edit(server, |lease| lease["spec"]["holderIdentity"] = "go_1".into());
+        let mut two = LeaseCandidate::new(server, "two");
+        let leader = two.waits().await.leader.expect("it has renewed just now");
+        assert_eq!((leader.id.as_str(), leader.term), ("go_1", None));
+        assert!(matches!(one.renew().await, Ok(RenewResult::Lost { .. })));
     });
 }
 
