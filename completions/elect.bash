@@ -155,7 +155,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__check)
-            opts="-b -s -n -E -q -v -h --json --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --takeover-delay --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --health --health-interval --health-timeout --health-rise --health-fall --health-start --drained --quiet --verbose --log-format --runtime-dir --help"
+            opts="-b -s -n -E -q -v -h --json --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --takeover-delay --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --pod-label --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --health --health-interval --health-timeout --health-rise --health-fall --health-start --drained --quiet --verbose --log-format --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -286,6 +286,10 @@ _elect() {
                     return 0
                     ;;
                 --pass-credentials)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod-label)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -665,7 +669,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__plan)
-            opts="-b -s -n -E -q -v -h --json --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --takeover-delay --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --health --health-interval --health-timeout --health-rise --health-fall --health-start --drained --quiet --verbose --log-format --runtime-dir --help"
+            opts="-b -s -n -E -q -v -h --json --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --takeover-delay --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --pod-label --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --health --health-interval --health-timeout --health-rise --health-fall --health-start --drained --quiet --verbose --log-format --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -796,6 +800,10 @@ _elect() {
                     return 0
                     ;;
                 --pass-credentials)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod-label)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -967,7 +975,7 @@ _elect() {
             return 0
             ;;
         elect__subcmd__run)
-            opts="-b -s -n -E -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --takeover-delay --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --health --health-interval --health-timeout --health-rise --health-fall --health-start --drained --quiet --verbose --log-format --runtime-dir --help"
+            opts="-b -s -n -E -q -v -h --boundary --name --advertise --store --tls-ca --tls-cert --tls-key --tls-skip-verify --username --password-file --ttl --renew --request-timeout --fence-grace --stop-signal --stop-timeout --stop-to --containment --restart --restart-delay --restart-limit --takeover-delay --min-hold --no-wait --wait --conflict-exit-code --on-lost --pass-credentials --pod-label --listen --follower --follower-on-change --on-elected --on-ousted --on-change --on-error --hook-timeout --health --health-interval --health-timeout --health-rise --health-fall --health-start --drained --quiet --verbose --log-format --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1098,6 +1106,10 @@ _elect() {
                     return 0
                     ;;
                 --pass-credentials)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod-label)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

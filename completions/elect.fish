@@ -146,6 +146,7 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -s E -l conflict-exit-
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-lost -d 'After a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Campaign again'
 exit\t'Exit with 76'"
 complete -c elect -n "__fish_elect_using_subcommand plan" -l pass-credentials -d 'Pass the store\'s password on to the command, the follower and the hooks' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l pod-label -d 'Label elect\'s own pod KEY=leader or KEY=follower' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
@@ -203,6 +204,7 @@ complete -c elect -n "__fish_elect_using_subcommand check" -s E -l conflict-exit
 complete -c elect -n "__fish_elect_using_subcommand check" -l on-lost -d 'After a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Campaign again'
 exit\t'Exit with 76'"
 complete -c elect -n "__fish_elect_using_subcommand check" -l pass-credentials -d 'Pass the store\'s password on to the command, the follower and the hooks' -r
+complete -c elect -n "__fish_elect_using_subcommand check" -l pod-label -d 'Label elect\'s own pod KEY=leader or KEY=follower' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
@@ -261,6 +263,7 @@ complete -c elect -n "__fish_elect_using_subcommand run" -s E -l conflict-exit-c
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-lost -d 'After a lost leadership [default: recampaign; exit with -n or --wait]' -r -f -a "recampaign\t'Campaign again'
 exit\t'Exit with 76'"
 complete -c elect -n "__fish_elect_using_subcommand run" -l pass-credentials -d 'Pass the store\'s password on to the command, the follower and the hooks' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l pod-label -d 'Label elect\'s own pod KEY=leader or KEY=follower' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r

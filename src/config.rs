@@ -275,9 +275,7 @@ impl Config {
             return Err(ConfigError::DelayWithoutElection);
         }
         check_shortest(&timing, &store)?;
-        if flags.pod_label.is_some() && !store.has_pods() {
-            return Err(ConfigError::NoPods(store.kind().name()));
-        }
+        check_pods(flags.pod_label.as_deref(), &store)?;
         if process_context.is_init && store.is_default_directory() {
             return Err(ConfigError::UnnamedFileStore);
         }
@@ -406,6 +404,14 @@ pub fn check_shortest(timing: &Timing, store: &StoreUrl<'_>) -> Result<(), Confi
     match times.into_iter().find(|(_, found, least)| found < least) {
         Some((flag, found, least)) => Err(ConfigError::TooShort { flag, store: store.kind().name(), found, least }),
         None => Ok(()),
+    }
+}
+
+/// Fails if there is no pod to be labelled.
+fn check_pods(label: Option<&str>, store: &StoreUrl<'_>) -> Result<(), ConfigError> {
+    match label {
+        Some(_) if !store.has_pods() => Err(ConfigError::NoPods(store.kind().name())),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -219,7 +219,7 @@ pub struct RunFlags {
 
     /// Label elect's own pod KEY=leader or KEY=follower
     ///
-    /// With a store in Kubernetes: leader from the command's exec until elect begins to stop it. The selector of a Service
+    /// With a store in the cluster of the pod: leader from the command's exec until elect begins to stop it. The selector of a Service
     /// can follow it. The pod is named by `POD_NAME` and `POD_NAMESPACE` (default: the store's namespace). A new leader takes the label off all
     /// other pods of the namespace, so that each election needs a key of its own. Nothing waits for the label, and a
     /// failure is a warning. It needs the rights get, list and patch on pods.

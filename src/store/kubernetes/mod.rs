@@ -267,7 +267,7 @@ impl Backend for Kubernetes {
         hints: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<RenewResult, StoreError> {
-        if let Some(until) = session.patience() {
+        if let Some(until) = session.pause_limit() {
             self.link.shorten_pause(until);
         }
         attempt(&self.settings, &mut self.link, async |server| {

@@ -103,7 +103,7 @@ async fn follow(settings: Settings, role: PodRole, mut wanted: watch::Receiver<b
 
 impl PodRole {
     async fn write(&self, server: &mut KubernetesServer, leads: bool) -> Result<(), StoreError> {
-        // Without the right to list, this pod is labelled all the same.
+        // Without the right to list, this pod is labelled nevertheless.
         let cleared = if leads { self.clear_others(server).await } else { Ok(()) };
         self.label(server, &self.pod, if leads { "leader" } else { "follower" }).await?;
         cleared

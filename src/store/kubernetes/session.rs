@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// Until when a leader leaves a server alone that asks for it: half of its lease, so that the rest is for attempts.
-    pub fn patience(&self) -> Option<Time> {
+    pub fn pause_limit(&self) -> Option<Time> {
         self.credited.filter(|_| self.own.term().is_some()).map(|sent| sent + self.ttl / 2)
     }
 
