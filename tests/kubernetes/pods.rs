@@ -10,7 +10,7 @@ use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 
 const KEY: &str = "example.com/role";
 
-fn pod(server: &ApiServer, namespace: &str, name: &str, labels: serde_json::Value) {
+fn pod(server: &ApiServer, namespace: &str, name: &str, labels: &serde_json::Value) {
     let pod = json!({ "metadata": { "labels": labels } });
     server.with_objects(|objects| objects.add(Kind::Pod, namespace, name, pod));
 }
@@ -37,10 +37,10 @@ fn the_label_follows_the_leader_and_is_taken_off_all_others() {
     let (server, sandbox) = (ApiServer::start(), Sandbox::new());
     let namespace = namespace(&sandbox.database());
     for name in ["web-0", "web-1"] {
-        pod(&server, &namespace, name, json!({ "app": "web" }));
+        pod(&server, &namespace, name, &json!({ "app": "web" }));
     }
     // Of a leader whose node is gone.
-    pod(&server, &namespace, "web-2", json!({ KEY: "leader" }));
+    pod(&server, &namespace, "web-2", &json!({ KEY: "leader" }));
     let is = |name: &str, role: &str| label(&server, &namespace, name).as_deref() == Some(role);
     let leader = candidate(&server, &sandbox, "web-0").start();
     until("the leader's pod is labelled", || is("web-0", "leader"));
@@ -67,7 +67,7 @@ fn a_server_that_refuses_or_hangs_costs_a_warning_and_no_renewal() {
         for fault in [Fault::Stall, Fault::Status(403), Fault::Status(500)] {
             let (server, sandbox) = (ApiServer::start(), Sandbox::new());
             let namespace = namespace(&sandbox.database());
-            pod(&server, &namespace, "web-0", json!({}));
+            pod(&server, &namespace, "web-0", &json!({}));
             server.fault(verb, u64::MAX / 2, fault);
             let leader = candidate(&server, &sandbox, "web-0").start();
             leader.wait_for_log("cannot be labelled");

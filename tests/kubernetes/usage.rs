@@ -61,7 +61,7 @@ fn a_pod_needs_no_settings() {
     let elect = ElectCmd::new(&sandbox).store("kubernetes:".to_owned()).boundary("billing/nightly");
     let led = pod(elect.flag("--name", "web-0").shell("elect_said=led; echo $elect_said $ELECT_TERM")).run();
     assert_eq!(led.status.code(), Some(0), "{led:?}");
-    led.stderr_contains(&[&format!("campaigning in kubernetes: (all hosts)")]);
+    led.stderr_contains(&["campaigning in kubernetes: (all hosts)"]);
     let lease = secured.lease(&team, "billing-x2fnightly").expect("a Lease");
     assert_eq!(lease["spec"]["holderIdentity"], "");
     let all = pod(ElectCmd::new(&sandbox).store("kubernetes:".to_owned()).query("status", &["--all"])).run();

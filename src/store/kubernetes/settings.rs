@@ -172,16 +172,15 @@ impl Settings {
             Some(address) => address.clone(),
             None => in_cluster(&variable)?,
         };
-        let namespace = match &target.namespace {
-            Some(namespace) => namespace.clone(),
-            None => {
-                let path = folder.join("namespace");
-                let text = read(&path).map_err(|error| {
-                    StoreError::Refused(format!("{error}: name the namespace, as in kubernetes:NAMESPACE"))
-                })?;
-                self::namespace(text.trim())
-                    .map_err(|_| StoreError::Refused(format!("{} names no namespace", path.display())))?
-            }
+        let namespace = if let Some(namespace) = &target.namespace {
+            namespace.clone()
+        } else {
+            let path = folder.join("namespace");
+            let text = read(&path).map_err(|error| {
+                StoreError::Refused(format!("{error}: name the namespace, as in kubernetes:NAMESPACE"))
+            })?;
+            self::namespace(text.trim())
+                .map_err(|_| StoreError::Refused(format!("{} names no namespace", path.display())))?
         };
         let token = match (&access.password_file, &access.password) {
             (Some(path), _) => Token::File(std::path::absolute(path).unwrap_or_else(|_| path.clone())),

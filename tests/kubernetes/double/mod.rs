@@ -4,10 +4,10 @@
 //! It runs in the process of the test. It can be stopped and killed like a server of its own: then its connections stand still, or
 //! end, and what it has stored stays.
 //!
-//! - [`http`]: requests and answers on a connection;
-//! - [`objects`]: what is stored, and the rules of writes;
-//! - [`resources`]: paths, verbs, rights, lists and discovery;
-//! - [`watches`]: events.
+//! - `http`: requests and answers on a connection;
+//! - `objects`: what is stored, and the rules of writes;
+//! - `resources`: paths, verbs, rights, lists and discovery;
+//! - `watches`: the events of watches.
 
 #![allow(dead_code, reason = "the tests beside the code and those of the program use different parts of it")]
 

@@ -330,7 +330,7 @@ fn validate(kind: Kind, name: &str, object: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `2006-01-02T15:04:05.000000Z`, as a MicroTime is decoded.
+/// `2006-01-02T15:04:05.000000Z`, as a `MicroTime` is decoded.
 fn is_micro_time(text: &str) -> bool {
     text.len() == "2006-01-02T15:04:05.000000Z".len() && humantime::parse_rfc3339(text).is_ok()
 }
