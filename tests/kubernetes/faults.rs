@@ -60,7 +60,9 @@ impl<'a> Scene<'a> {
     fn goes_on(&self, renewals: u64) {
         let before = self.server.writes();
         until("the leader renews", || self.server.writes() >= before + renewals);
-        assert_eq!(self.sandbox.history().starts.len(), 1, "{}", self.leader.log());
+        // The next start may be yet to come.
+        let log = self.leader.log();
+        assert!(!log.contains("leader command ended") && self.sandbox.history().starts.len() == 1, "{log}");
     }
 
     /// Every outcome is safe, and nothing is left.
@@ -99,7 +101,7 @@ fn is_followed(kind: &str, strike: impl FnOnce(&Scene<'_>)) {
 #[test]
 fn a_leader_outlasts_an_overloaded_server() {
     let server = ApiServer::start();
-    let scene = Scene::for_ttl(&server, "10s");
+    let scene = Scene::for_ttl(&server, "20s");
     // Obeyed as often as it is asked for, it would cost the term.
     server.fault("update", 2, Fault::TooMany(10));
     until("every fault has struck", || server.faults_left() == 0);
