@@ -55,7 +55,7 @@ fn the_label_follows_the_leader_and_is_taken_off_all_others() {
     sandbox.history().is_safe();
 }
 
-fn goes_on(server: &ApiServer, sandbox: &Sandbox, leader: &CandidateProcess) {
+fn goes_on(server: &ApiServer, leader: &CandidateProcess) {
     let before = server.writes();
     until("the leader renews", || server.writes() >= before + 3);
     assert!(!leader.log().contains("leader command ended"), "{}", leader.log());
@@ -71,7 +71,7 @@ fn a_server_that_refuses_or_hangs_costs_a_warning_and_no_renewal() {
             server.fault(verb, u64::MAX / 2, fault);
             let leader = candidate(&server, &sandbox, "web-0").start();
             leader.wait_for_log("cannot be labelled");
-            goes_on(&server, &sandbox, &leader);
+            goes_on(&server, &leader);
             assert_eq!(leader.log().matches("cannot be labelled").count(), 1, "{}", leader.log());
             server.heal();
             until("it is labelled then", || label(&server, &namespace, "web-0").as_deref() == Some("leader"));
