@@ -51,8 +51,18 @@ fn seen_leader(fixture: &StoreFixture, boundary: &str) -> Value {
 fn leads(fixture: &StoreFixture, boundary: &str, name: &str) -> String {
     eventually(&format!("{name} leads on {}", fixture.name()), || {
         let leader = seen_leader(fixture, boundary);
-        (leader["name"] == name).then(|| leader["id"].as_str().expect("an id").to_owned())
+        // The store shows a win before the candidate has verified it.
+        let id = leader["id"].as_str().filter(|_| leader["name"] == name)?.to_owned();
+        is_leading(fixture, boundary, &id).then_some(id)
     })
+}
+
+/// Whether the candidate itself says that it leads.
+fn is_leading(fixture: &StoreFixture, boundary: &str, id: &str) -> bool {
+    let words = ["--self", boundary, "--json"];
+    let asked = ElectCmd::new(&fixture.sandbox).store(None).query("status", &words).run();
+    let shown: Value = serde_json::from_str(asked.stdout.trim()).unwrap_or_default();
+    shown.as_array().is_some_and(|all| all.iter().any(|one| one["id"] == id && one["is_leader"] == true))
 }
 
 fn resign(fixture: &StoreFixture, boundary: &str, words: &[&str]) -> ElectCmd {
