@@ -233,14 +233,20 @@ fn without_an_election_there_is_no_successor_and_no_spare() {
 /// A command that takes a second to end.
 const SLOW: &str = "trap 'sleep 1; exit' TERM; while :; do sleep 0.05; done";
 
+/// A leader with that command, and its id.
+fn slow_leader(fixture: &StoreFixture, boundary: &'static str) -> (CandidateProcess, String) {
+    let slow = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", TTL).flag("--name", "web-1");
+    let one = slow.boundary(boundary).shell(SLOW).start();
+    let id = leads(fixture, boundary, "web-1");
+    one.wait_for_log("leader command started");
+    (one, id)
+}
+
 #[test]
 fn a_hand_over_that_is_asked_for_twice_is_answered_twice() {
     for_each_store(|fixture| {
         let boundary = boundary();
-        let slow = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", TTL).flag("--name", "web-1");
-        let one = slow.boundary(boundary).shell(SLOW).start();
-        let id = leads(&fixture, boundary, "web-1");
-        one.wait_for_log("leader command started");
+        let (one, id) = slow_leader(&fixture, boundary);
         let other = waiting(&fixture, boundary, "web-2");
         let words = ["--id", &id, "--to", "web-2", "--within", "30s"];
         std::thread::scope(|scope| {
@@ -259,10 +265,7 @@ fn a_hand_over_that_is_asked_for_twice_is_answered_twice() {
 fn a_drain_ends_a_hand_over() {
     for_each_store(|fixture| {
         let boundary = boundary();
-        let slow = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", TTL).flag("--name", "web-1");
-        let one = slow.boundary(boundary).shell(SLOW).start();
-        let id = leads(&fixture, boundary, "web-1");
-        one.wait_for_log("leader command started");
+        let (one, id) = slow_leader(&fixture, boundary);
         let words = ["--id", &id, "--to", "web-9", "--within", "2s"];
         std::thread::scope(|scope| {
             let resigns = scope.spawn(|| resign(&fixture, boundary, &words).run());

@@ -149,7 +149,7 @@ enum Successor {
     Own,
 }
 
-/// Who leads by now, as the candidate that has resigned sees it; `None`: that is not known yet.
+/// The present leader, as the candidate that has resigned sees it; `None`: that is not known yet.
 fn succession(now: &CandidateStatus, own: &Own, old_term: Option<Term>, successor: &str) -> Option<Successor> {
     let leader = now.leader.as_ref()?;
     if leader.id == own.id {

@@ -196,7 +196,7 @@ fn unreachable_member(endpoint: &str, why: &str) -> Finding {
     Finding::warn("member", format!("{endpoint} cannot be asked: {why}"), advice)
 }
 
-/// What a member's answer says about it.
+/// The facts in a member's answer.
 fn member_facts(endpoint: &str, status: &StatusResponse) -> Vec<Finding> {
     let version = excerpt(status.version());
     let mut facts = vec![if is_sound(status.version()) {

@@ -433,6 +433,9 @@ fn a_deadline_and_a_stop_are_not_later_beside_one_that_hangs() {
         let allowed = figures[at][RUNS - 1] + u64::try_from(KILL_ALLOWANCE.as_micros() / 2).expect("short");
         assert!(figures[at + 1][RUNS / 2] <= allowed, "{what}: {figures:?}");
     }
+    // K1: the deadline itself, without and with a check.
+    let allowance = u64::try_from(KILL_ALLOWANCE.as_micros()).expect("short");
+    assert!(figures[..2].iter().all(|late| late[RUNS / 2] <= allowance), "{figures:?}");
 }
 
 #[test]
