@@ -150,6 +150,24 @@ fn a_drain_ends_with_the_release_or_with_the_lease() {
     }
 }
 
+/// The rest after a resignation leaves the boundary to others. Once one of them has led, the candidate campaigns at once.
+#[test]
+fn an_undrained_candidate_rests_only_if_no_other_candidate_has_led() {
+    let seen = [Some(Event::TermSeen(8)), Some(Event::LeaderObserved(Some(LeaderKey(2)))), None];
+    for event in seen {
+        let mut scene = Scene::new();
+        scene.leads();
+        scene.hears(at(100), Event::Drain(DRAIN));
+        let actions = scene.command_is_gone(at(200), 1, true);
+        let other_has_led = event.is_some();
+        event.map(|event| scene.hears(at(210), event));
+        scene.answered(at(220), observation(&actions), Answer::Observe(true));
+        let actions = scene.hears(at(230), Event::Undrain(RequestId(42)));
+        let campaigns = actions.iter().any(|action| matches!(action, Action::Campaign(_)));
+        assert_eq!(campaigns, other_has_led, "{actions:?}");
+    }
+}
+
 #[test]
 fn drains_are_idempotent_and_the_later_of_two_requests_wins() {
     let mut scene = Scene::new();
