@@ -51,7 +51,7 @@ fn control(fixture: &StoreFixture, subcommand: &'static str, boundary: &str, nam
 fn drains(fixture: &StoreFixture, boundary: &str, name: &str) {
     let drained = control(fixture, "drain", boundary, name);
     assert_eq!(drained.status.code(), Some(0), "{drained:?}");
-    assert_eq!(drained.stdout, "drained: the boundary is released\n");
+    assert_eq!(drained.stdout, "drained: the store confirms that the candidate holds nothing\n");
 }
 
 /// A check that fails while a file with the candidate's name exists.
