@@ -21,6 +21,7 @@ mod observers;
 mod secrets;
 pub mod server;
 mod servers;
+mod successors;
 mod terminal;
 mod terms;
 #[cfg(feature = "listen")]
