@@ -21,6 +21,8 @@ mod observers;
 mod secrets;
 pub mod server;
 mod servers;
+#[cfg(feature = "all-stores")]
+mod static_program;
 mod successors;
 mod terminal;
 mod terms;
