@@ -19,9 +19,10 @@ fn it_verifies_certificates_in_an_empty_root() {
     let (certificate, key) = (root.put(&client.certificate), root.put(&client.key));
     let url = etcd.url();
     let words = ["--store", &url, "--tls-cert", &certificate, "--tls-key", &key, "--tls-ca"];
-    root.leads(&[&words[..], &[&root.put(&certificates.ca())]].concat());
-    let other =
-        [&["run", "-n", "-b", "static"], &words[..], &[&root.put(&certificates.other_ca()), "--", "/elect"]].concat();
+    let ca = root.put(&certificates.ca());
+    root.leads(&[&words[..], &[&ca]].concat());
+    let other_ca = root.put(&certificates.other_ca());
+    let other = [&["run", "-n", "-b", "static"], &words[..], &[&other_ca, "--", "/elect"]].concat();
     let refused = root.elect(&other);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(77) && said.contains("certificate"), "{refused:?}");

@@ -50,11 +50,11 @@ impl EmptyRoot {
         name
     }
 
-    /// Runs it there, with a /proc and an environment of its own.
+    /// Runs it there, with a /proc and no environment.
     pub fn elect(&self, words: &[&str]) -> Output {
         let script = r#"mount -t proc proc "$1/proc" && exec chroot "$@""#;
         let mut inside = Command::new("unshare");
-        inside.args(["--pid", "--fork", "--kill-child", "--mount", "sh", "-c", script, "sh"]);
+        inside.args(["--mount", "sh", "-c", script, "sh"]);
         inside.arg(&self.root).arg("/elect").args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         inside.stdin(Stdio::null()).process_group(0).output().expect("unshare is installed")
     }
