@@ -7,6 +7,7 @@
 mod connection;
 mod errors;
 mod facts;
+mod hosts;
 mod notices;
 mod passfile;
 mod server;
@@ -181,6 +182,8 @@ impl Backend for Postgres {
     ) -> Result<CampaignResult, StoreError> {
         let (knows_table, settings) = (&mut self.knows_table, &self.settings);
         let result = attempt(settings, &mut self.link, async |server| {
+            server.read_others(settings);
+            server.check_newest()?;
             if !*knows_table {
                 table::ensure(server, settings).await?;
                 *knows_table = true;
@@ -201,10 +204,18 @@ impl Backend for Postgres {
     async fn renew(
         &mut self,
         session: &mut Session,
-        _: &Notifier,
+        hints: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<RenewResult, StoreError> {
-        attempt(&self.settings, &mut self.link, async |server| session.renew(server, candidacy).await).await
+        let settings = &self.settings;
+        attempt(settings, &mut self.link, async |server| {
+            server.read_others(settings);
+            if let Some(term) = session.term() {
+                server.others.tell(hints, term);
+            }
+            session.renew(server, candidacy).await
+        })
+        .await
     }
 
     fn may_hold(session: &Session) -> bool {

@@ -7,14 +7,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 use tracing::{debug, info};
 
-use super::connection::{Wire, open};
-use super::errors::{is_contention, is_denial, is_missing_table};
+use super::connection::{ServerPlace, Wire, open, places};
+use super::errors::{PostgresPeer, is_contention, is_denial, is_missing_table};
+use super::hosts::{HostVerdict, OtherHosts};
 use super::notices::Ear;
 use super::settings::{Host, Settings};
 use super::statements::{INCARNATION, Statements};
@@ -37,6 +39,8 @@ const VERSION_MIN: i32 = 120_000;
 pub struct PostgresLink {
     /// `None`: to be connected to by the next attempt.
     pub server: Option<PostgresServer>,
+    /// The newest primary that was seen. An older one of the same cluster never counts again.
+    newest: Option<ServerLife>,
     setup: ConnectionSetup<PostgresServer>,
 }
 
@@ -50,9 +54,38 @@ pub struct PostgresServer {
     pub is_listening: bool,
     /// When it was connected to.
     pub since: Time,
-    /// Of the WAL that it writes, as its file names have it: eight hexadecimal digits.
-    timeline: String,
+    /// The host of the URL that has led to it.
+    pub host: Host,
+    pub place: ServerPlace,
+    pub life: ServerLife,
+    /// Whether the name of its host has other addresses.
+    has_several_addresses: bool,
+    /// The servers that the connection does not lead to.
+    pub others: OtherHosts,
     limit: Duration,
+}
+
+/// A server as it said when it was asked last.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServerLife {
+    /// The identifier of its cluster, which its standbys share.
+    pub system: String,
+    /// Of the WAL that it writes, as its file names have it: eight hexadecimal digits. `None`: it is a standby.
+    pub timeline: Option<String>,
+    /// When it was started.
+    pub started: String,
+}
+
+impl ServerLife {
+    /// Whether both are one server, which two addresses lead to.
+    pub fn is_same_server(&self, other: &ServerLife) -> bool {
+        self == other
+    }
+
+    /// Whether it is a primary of the same cluster, and the other one was promoted after it.
+    pub fn is_outdated_by(&self, other: &ServerLife) -> bool {
+        self.system == other.system && self.timeline.is_some() && self.timeline < other.timeline
+    }
 }
 
 /// The answer to a write.
@@ -80,6 +113,7 @@ pub async fn attempt<T>(
     let attempt = async {
         let mut server = link.take(settings).await?;
         let answer = ask(&mut server).await;
+        link.newest = Some(server.newest_life());
         if server.is_sound {
             link.server = Some(server);
         }
@@ -98,8 +132,8 @@ impl PostgresLink {
         }
         let limits = settings.limits;
         let begin = |accepted| {
-            let settings = settings.clone();
-            async move { connect(&settings, &accepted).await }
+            let (settings, newest) = (settings.clone(), self.newest.clone());
+            async move { connect(&settings, &accepted, newest.as_ref()).await }
         };
         let target = SetupTarget { name: &settings.shown, plain_form: None };
         match self.setup.next(target, &limits, limits.attempt, begin).await? {
@@ -112,50 +146,109 @@ impl PostgresLink {
     }
 }
 
-/// Asks all hosts at once. Of several primaries the one on the highest timeline counts: the others were promoted away from. The
-/// hosts that have not answered in a quarter of an attempt after the first primary are not waited for.
-async fn connect(settings: &Settings, accepted: &Accepted) -> Result<PostgresServer, StoreError> {
+/// Asks all hosts at once, and all addresses of each. Of several primaries the one on the highest timeline counts: the others were
+/// promoted away from. The hosts that have not answered in a quarter of an attempt after the first primary are not waited for
+/// here, see [`OtherHosts`].
+async fn connect(
+    settings: &Settings,
+    accepted: &Accepted,
+    newest: Option<&ServerLife>,
+) -> Result<PostgresServer, StoreError> {
+    let (sender, mut logins) = mpsc::unbounded_channel();
     let mut dials = JoinSet::new();
     for host in &settings.hosts {
-        let (settings, host, accepted) = (settings.clone(), host.clone(), accepted.clone());
-        dials.spawn(async move { PostgresServer::connect(&settings, &host, &accepted).await });
+        dials.spawn(dial(settings.clone(), host.clone(), accepted.clone(), sender.clone()));
     }
-    let mut best: Option<PostgresServer> = None;
-    let (mut failure, mut until) = (None, None);
+    drop(sender);
+    let (mut found, mut failure, mut until): (Vec<PostgresServer>, _, _) = (Vec::new(), None, None);
     loop {
-        let dialled = match until {
-            None => dials.join_next().await,
+        let login = match until {
+            None => logins.recv().await,
             Some(until) => tokio::select! {
-                dialled = dials.join_next() => dialled,
+                login = logins.recv() => login,
                 () = sleep_until(until) => None,
             },
         };
-        match dialled {
-            Some(Ok(Ok(server))) => {
-                until.get_or_insert_with(|| Instant::now() + settings.limits.attempt / 4);
-                if best.as_ref().is_none_or(|best| server.timeline > best.timeline) {
-                    best = Some(server);
-                }
+        match login {
+            Some(Ok(server)) if newest.is_some_and(|newest| server.life.is_outdated_by(newest)) => {
+                let why = format!("{} counts no more, since another server was promoted", server.address());
+                failure = Some(StoreError::Unavailable(why));
             }
-            Some(Ok(Err(error))) => {
+            Some(Ok(server)) => {
+                if server.life.timeline.is_some() {
+                    until.get_or_insert_with(|| Instant::now() + settings.limits.attempt / 4);
+                }
+                found.push(server);
+            }
+            Some(Err(error)) => {
                 debug!("postgres: {error}");
                 // An outage passes, so that a refusal of another host is not the last word.
                 if !matches!(failure, Some(StoreError::Unavailable(_))) {
                     failure = Some(error);
                 }
             }
-            // A task that panicked has reported it.
-            Some(Err(_)) => {}
             None => break,
         }
     }
-    best.ok_or_else(|| failure.unwrap_or_else(|| StoreError::Unavailable("no host is named".to_owned())))
+    choose(found, failure)
+}
+
+/// The primary, and the connections to the other servers with it.
+fn choose(mut found: Vec<PostgresServer>, failure: Option<StoreError>) -> Result<PostgresServer, StoreError> {
+    let newest = found.iter().filter_map(|server| server.life.timeline.clone()).max();
+    let Some(best) = newest.and_then(|newest| found.iter().position(|one| one.life.timeline.as_ref() == Some(&newest)))
+    else {
+        let standby = || found.first_mut().map(PostgresServer::standby);
+        let failure = failure.or_else(standby);
+        return Err(failure.unwrap_or_else(|| StoreError::Unavailable("no host is named".to_owned())));
+    };
+    let mut best = found.swap_remove(best);
+    let foreign = found.iter().find(|one| one.life.timeline.is_some() && one.life.system != best.life.system);
+    if let Some(foreign) = foreign {
+        return Err(best.foreign(foreign.address()));
+    }
+    best.others.keep(found);
+    Ok(best)
+}
+
+/// Logs in at every address of a host.
+async fn dial(
+    settings: Settings,
+    host: Host,
+    accepted: Accepted,
+    logins: mpsc::UnboundedSender<Result<PostgresServer, StoreError>>,
+) {
+    let found = match places(&host.place).await {
+        Ok(found) => found,
+        Err(error) => {
+            // The receiver has found its primary.
+            let _ = logins.send(Err(PostgresPeer::new(&settings, &host.place).classify_io(&error)));
+            return;
+        }
+    };
+    let has_several_addresses = found.len() > 1;
+    let mut dials = JoinSet::new();
+    for place in found {
+        let (settings, host, accepted) = (settings.clone(), host.clone(), accepted.clone());
+        dials.spawn(async move { PostgresServer::login(&settings, &host, &place, &accepted).await });
+    }
+    while let Some(dialled) = dials.join_next().await {
+        // A task that panicked has reported it.
+        if let Ok(login) = dialled {
+            let _ = logins.send(login.map(|server| PostgresServer { has_several_addresses, ..server }));
+        }
+    }
 }
 
 impl PostgresServer {
-    /// A primary, with every doubt about it removed that can be removed by asking.
-    async fn connect(settings: &Settings, host: &Host, accepted: &Accepted) -> Result<PostgresServer, StoreError> {
-        let wire = open(settings, host, accepted).await?;
+    /// A server, with every doubt about it removed that can be removed by asking.
+    pub async fn login(
+        settings: &Settings,
+        host: &Host,
+        place: &ServerPlace,
+        accepted: &Accepted,
+    ) -> Result<PostgresServer, StoreError> {
+        let wire = open(settings, host, place, accepted).await?;
         let mut server = PostgresServer {
             ear: Arc::clone(&wire.ear),
             wire,
@@ -163,7 +256,11 @@ impl PostgresServer {
             is_sound: true,
             is_listening: false,
             since: clock::now(),
-            timeline: String::new(),
+            host: host.clone(),
+            place: place.clone(),
+            life: ServerLife::default(),
+            has_several_addresses: false,
+            others: OtherHosts::default(),
             limit: settings.limits.attempt,
         };
         let question = "SELECT version() AS version, current_setting('server_version_num')::int AS number";
@@ -180,12 +277,72 @@ impl PostgresServer {
         if number < VERSION_MIN {
             return Err(server.wire.peer.refused("is older than PostgreSQL 12, the oldest that elections are held on"));
         }
-        let question = format!("SELECT {INCARNATION} AS present");
-        let row = server.ask_one(&question, &[]).await?;
-        let present: String = row.try_get("present").map_err(|error| server.judge(&error))?;
-        let Some(timeline) = present.split('/').nth(1) else { return Err(server.standby()) };
-        timeline.clone_into(&mut server.timeline);
+        server.read_life().await?;
         Ok(server)
+    }
+
+    /// Asks the server for its life again.
+    pub async fn read_life(&mut self) -> Result<(), StoreError> {
+        let question = format!(
+            "SELECT {INCARNATION} AS present, (SELECT system_identifier::text FROM pg_control_system()) AS system, \
+             extract(epoch FROM pg_postmaster_start_time())::text AS started"
+        );
+        let row = self.ask_one(&question, &[]).await?;
+        let mut text = |name: &str| row.try_get::<_, String>(name).map_err(|error| self.judge(&error));
+        let (present, system, started) = (text("present")?, text("system")?, text("started")?);
+        self.life = ServerLife { system, timeline: present.split('/').nth(1).map(str::to_owned), started };
+        Ok(())
+    }
+
+    /// Begins to read the other hosts, unless that was begun or there are none.
+    pub fn read_others(&mut self, settings: &Settings) {
+        if settings.hosts.len() > 1 || self.has_several_addresses {
+            self.others.start(settings, &self.place, &self.life);
+        }
+    }
+
+    /// Waits until the other hosts have answered or failed, at most a renewal interval ago. To be called before a take and before
+    /// the first credit of a term.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Connecting`] if that takes longer than a part of an attempt: the next one goes on with the wait. Otherwise they
+    /// speak against this server.
+    pub async fn settle_others(&mut self) -> Result<(), StoreError> {
+        if timeout(self.limit / 4, self.others.settled()).await.is_err() {
+            let address = self.address();
+            return Err(StoreError::Connecting(format!("{address}: the other hosts have not all answered yet")));
+        }
+        match self.others.verdict() {
+            Some(HostVerdict::Foreign(other)) => Err(self.foreign(&other)),
+            Some(HostVerdict::Newer { .. }) | None => self.check_newest(),
+        }
+    }
+
+    /// The newest primary of its cluster that was seen, itself or another one.
+    fn newest_life(&self) -> ServerLife {
+        let newer = match self.others.verdict() {
+            Some(HostVerdict::Newer { timeline, .. }) => Some(timeline),
+            Some(HostVerdict::Foreign(_)) | None => None,
+        };
+        ServerLife { timeline: newer.or_else(|| self.life.timeline.clone()), ..self.life.clone() }
+    }
+
+    /// Whether this is still the newest primary, as far as is known.
+    pub fn check_newest(&mut self) -> Result<(), StoreError> {
+        match self.others.verdict() {
+            Some(HostVerdict::Newer { address, .. }) => {
+                self.is_sound = false;
+                Err(StoreError::Unavailable(format!("{} counts no more, since {address} was promoted", self.address())))
+            }
+            Some(HostVerdict::Foreign(_)) | None => Ok(()),
+        }
+    }
+
+    /// The error for hosts that are not of one cluster: candidates that reach one of them alone would not see each other.
+    fn foreign(&mut self, other: &str) -> StoreError {
+        self.is_sound = false;
+        self.refused(&format!("and {other} are primaries of two clusters: name the servers of one alone in --store"))
     }
 
     /// As it is shown.

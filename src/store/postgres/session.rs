@@ -70,6 +70,11 @@ impl Session {
         self.term.is_some() || self.rule.outstanding().is_some()
     }
 
+    /// The term that was won, until it is lost.
+    pub fn term(&self) -> Option<Term> {
+        self.term
+    }
+
     /// Where the last credited renewal was executed.
     pub fn settled(&self) -> Option<&Basis<String>> {
         self.rule.settled()
@@ -117,6 +122,11 @@ impl Session {
         candidacy: &Candidacy,
     ) -> Result<RenewResult, StoreError> {
         let Some(term) = self.term else { return Ok(lost("nothing was won")) };
+        if self.rule.settled().is_none() {
+            server.settle_others().await?;
+        } else if let Err(error) = server.check_newest() {
+            return Ok(self.lose(&error));
+        }
         let statements = Arc::clone(&server.statements);
         let nonce = self.rule.nonce();
         let identity = &candidacy.identity;
@@ -155,6 +165,9 @@ impl Session {
             is_confirmed: !is_doubtful && !is_unsynchronous,
             basis: Basis::of(value(&row, "incarnation")?),
         };
+        if let Err(error) = server.check_newest() {
+            return Ok(self.lose(&error));
+        }
         match self.rule.credit(&write) {
             Credit::Counts => Ok(RenewResult::Credited { sent, ttl: Some(write.ttl) }),
             Credit::Stale | Credit::Unconfirmed if is_doubtful => Err(doubtful(server)),
@@ -171,6 +184,13 @@ impl Session {
                 Ok(lost("the server has changed since the take, which is given back"))
             }
         }
+    }
+
+    /// The server counts no more (K11).
+    fn lose(&mut self, why: &StoreError) -> RenewResult {
+        self.rule.discard_outstanding();
+        self.term = None;
+        RenewResult::Lost { why: why.to_string() }
     }
 
     /// Why a renewal has found nothing.
@@ -314,6 +334,7 @@ impl ObservedSession for Session {
         _: Time,
     ) -> Result<TakeResult, StoreError> {
         let Some(Ok(seen)) = &snapshot.stored else { return Ok(TakeResult::Changed) };
+        server.settle_others().await?;
         let statements = Arc::clone(&server.statements);
         let TakeRequest { nonce, floor } = self.rule.take_request();
         self.term = None;

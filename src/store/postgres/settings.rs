@@ -1,6 +1,7 @@
 //! The settings of a connection to PostgreSQL, from URL, flags and libpq's variables, in this order.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,8 @@ pub struct Settings {
     /// Whether hints are asked for; otherwise only leaders keep a connection.
     pub listens: bool,
     pub limits: TimeLimits,
+    /// How often the other hosts are read.
+    pub renew_interval: Duration,
     /// As people read it.
     pub shown: String,
 }
@@ -149,6 +152,7 @@ impl Settings {
             is_synchronous_required: target.is_synchronous_required,
             listens: target.listens.unwrap_or(true),
             limits: TimeLimits::new(access),
+            renew_interval: access.renew_interval,
         })
     }
 }
