@@ -243,6 +243,62 @@ fn a_leader_on_a_primary_that_was_killed_is_dead_before_the_next_one_starts() {
     survives_each(PrimaryFault::Killed);
 }
 
+/// The standby is promoted while the primary, which waits for no standby, goes on. Returns whether two led, the time until the
+/// leader was dead, and that until the next one started.
+fn promotes_beside_a_primary(
+    leader: fn(&FailoverScenario) -> CandidateProcess,
+    lease: Duration,
+) -> (bool, [Duration; 2]) {
+    let scenario = FailoverScenario::of(Replication::Asynchronous, lease);
+    let (sandbox, cluster) = (&scenario.sandbox, &scenario.cluster);
+    let leader = leader(&scenario);
+    let led = sandbox.starts(1).latest();
+    let end = sandbox.watch_the_end_of(led.pid);
+    cluster.promote_alone(1);
+    let struck = now();
+    let next = scenario.loyal(1);
+    let started = sandbox.starts(2).latest();
+    let is_double = !sandbox.history().overlaps.is_empty();
+    assert!(is_double || end.is_finished());
+    assert!(started.term > led.term, "terms rise: {started:?} after {led:?}");
+    leader.kill_with_keeper();
+    next.kill_with_keeper();
+    let ended = end.join().expect("the watch on the old tree");
+    (is_double, [ended.saturating_sub(struck), started.at.saturating_sub(struck)])
+}
+
+/// The positive control of the next test: this is the reason for synchronous standbys, and for naming all hosts.
+#[test]
+fn a_primary_beside_an_asynchronous_standby_that_was_promoted_keeps_a_leader_that_knows_no_other() {
+    retry_if_machine_slow("postgres: asynchronous, one host", LEASE, |lease| {
+        let all = a_few_at_once(few(), || promotes_beside_a_primary(|scenario| scenario.loyal(0), lease).0);
+        let double = all.iter().filter(|is_double| **is_double).count();
+        println!(
+            "figures: postgres: asynchronous standby promoted, one host in the URL: {} runs, {double} with two leaders",
+            all.len()
+        );
+        assert_in_time(double == all.len(), || format!("{double} of {} with two leaders", all.len()));
+    });
+}
+
+#[test]
+fn a_leader_that_knows_the_promoted_standby_is_dead_before_the_next_one_starts() {
+    retry_if_machine_slow("postgres: asynchronous, both hosts", LEASE, |lease| {
+        let all = a_few_at_once(few(), || promotes_beside_a_primary(FailoverScenario::of_both, lease));
+        let latest = |index: usize| all.iter().map(|(_, times)| times[index]).max().unwrap_or_default();
+        let double = all.iter().filter(|(is_double, _)| *is_double).count();
+        println!(
+            "figures: postgres: asynchronous standby promoted, both hosts in the URL: {} runs, {double} with two leaders, dead \
+             after {} at the most, next one after {}",
+            all.len(),
+            millis(latest(0)),
+            millis(latest(1))
+        );
+        assert_eq!(double, 0);
+        assert_in_time(latest(0) < lease / 2, || format!("told within a renewal interval: {:?}", latest(0)));
+    });
+}
+
 #[test]
 fn with_synchronous_required_nobody_leads_until_a_standby_is_configured() {
     let (cluster, sandbox) = (Cluster::start(Replication::Asynchronous), Sandbox::new());

@@ -39,9 +39,7 @@ pub(super) enum Fault {
     StoreBack(AfterRestart),
     /// The store is down for so long.
     StoreDown(Duration, AfterRestart),
-    /// The synchronous standby is promoted while the primary goes on, for the candidates whose bits are set.
-    Promote(u64),
-    /// The old primary ends.
+    /// The old primary, beside which a standby was promoted, ends.
     FenceOldPrimary,
     /// The processes that campaigner and keeper have left are killed.
     EndOrphans(usize),
@@ -146,7 +144,6 @@ impl Simulation {
                     self.later(length, Fault::StoreBack(after));
                 }
             }
-            Fault::Promote(loyal) => self.promote(loyal),
             Fault::FenceOldPrimary => self.fence_old_primary(),
             Fault::EndOrphans(h) => {
                 self.kill_all(h);
@@ -245,14 +242,11 @@ impl Simulation {
         }
     }
 
+    /// The synchronous standby is promoted, while the primary goes on for some candidates.
     fn promote_by_chance(&mut self) {
         let loyal = u64::from(self.rng.below_small(64));
-        self.promote(loyal);
         let length = self.rng.between(self.setup.ttl / 4, self.setup.ttl * 2);
         self.later(length, Fault::FenceOldPrimary);
-    }
-
-    fn promote(&mut self, loyal: u64) {
         self.note(usize::MAX, || format!("standby promoted, old primary goes on for {loyal:b}"));
         if let Store::Record(server) = &mut self.store {
             self.coverage.count(Seen::Promoted);
