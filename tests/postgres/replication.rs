@@ -181,6 +181,10 @@ impl FailoverScenario {
     }
 }
 
+fn first(cluster: &Cluster) -> String {
+    cluster.servers[0].url()
+}
+
 /// Returns from the fault to the end of the old tree, and to the next start.
 fn promotes_a_synchronous_standby(fault: PrimaryFault, lease: Duration) -> [Duration; 2] {
     let scenario = FailoverScenario::of(Replication::Synchronous, lease);
@@ -297,6 +301,49 @@ fn a_leader_that_knows_the_promoted_standby_is_dead_before_the_next_one_starts()
         assert_eq!(double, 0);
         assert_in_time(latest(0) < lease / 2, || format!("told within a renewal interval: {:?}", latest(0)));
     });
+}
+
+/// The record on the standby when its primary has a leader of which it has not heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RecordBehind {
+    Missing,
+    Free,
+}
+
+/// It may have forgotten a leader, whatever it knows.
+fn a_promoted_standby_makes_the_next_one_wait(record: RecordBehind) {
+    let scenario = FailoverScenario::of(Replication::Asynchronous, LEASE);
+    let (sandbox, cluster) = (&scenario.sandbox, &scenario.cluster);
+    if record == RecordBehind::Free {
+        let ended = at(sandbox, &first(cluster)).command(["true"]).run();
+        assert!(ended.status.success(), "{ended:?}");
+        let question = format!("SELECT state FROM \"{}\".elect_boundaries", sandbox.database());
+        until("the standby knows", || cluster.servers[1].try_sql(&question).is_ok_and(|said| said.trim() == "free"));
+    }
+    cluster.cut_off();
+    let leader = scenario.of_both();
+    let led = sandbox.starts(1).latest();
+    let struck = now();
+    cluster.promote_alone(1);
+    let next = scenario.loyal(1);
+    let started = sandbox.starts(2).latest();
+    let waited = started.at.saturating_sub(struck);
+    assert!(waited >= LEASE, "{record:?}: it has started after {waited:?}");
+    assert!(started.term > led.term, "terms rise: {started:?} after {led:?}");
+    sandbox.history().is_safe();
+    next.terminate();
+    leader.terminate();
+    sandbox.history().is_safe();
+}
+
+#[test]
+fn a_promoted_standby_that_has_no_record_makes_the_next_one_wait_for_a_lease() {
+    a_promoted_standby_makes_the_next_one_wait(RecordBehind::Missing);
+}
+
+#[test]
+fn a_promoted_standby_whose_record_is_free_makes_the_next_one_wait_for_a_lease() {
+    a_promoted_standby_makes_the_next_one_wait(RecordBehind::Free);
 }
 
 #[test]
