@@ -2,9 +2,10 @@
 //! end of the test.
 
 use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -23,11 +24,27 @@ const USER: &str = "elect";
 pub struct PostgresOptions {
     host: String,
     wrapper: Vec<String>,
+    /// Lines of its configuration.
+    settings: Vec<String>,
+    /// The connection string of the primary that it is a standby of.
+    primary: Option<String>,
 }
 
 impl PostgresOptions {
     pub fn new() -> PostgresOptions {
-        PostgresOptions { host: "127.0.0.1".to_owned(), wrapper: Vec::new() }
+        PostgresOptions { host: "127.0.0.1".to_owned(), wrapper: Vec::new(), settings: Vec::new(), primary: None }
+    }
+
+    /// Any other setting of its configuration. Its standbys begin with the same.
+    pub fn setting(mut self, name: &str, value: &str) -> PostgresOptions {
+        self.settings.push(format!("{name} = '{value}'\n"));
+        self
+    }
+
+    /// A standby of the primary at this address, which knows it by this name.
+    pub fn standby(mut self, primary: &str, name: &str) -> PostgresOptions {
+        self.primary = Some(connection_string(primary, name));
+        self
     }
 
     pub fn seen_at(mut self, host: &str) -> PostgresOptions {
@@ -49,6 +66,12 @@ pub fn program(name: &str) -> PathBuf {
     found.retain(|path| path.is_file());
     found.sort();
     found.pop().unwrap_or_else(|| name.into())
+}
+
+/// For a standby of this name. Its primary is at this address.
+fn connection_string(primary: &str, name: &str) -> String {
+    let (host, port) = primary.rsplit_once(':').expect("host and port");
+    format!("host={host} port={port} user={USER} application_name={name}")
 }
 
 /// The server refuses to run as root.
@@ -84,11 +107,9 @@ impl StoreServer for PostgresServer {
         format!("{}:{}", self.options.host, self.port)
     }
 
-    /// Every renewal is an update of the row, and each commits by itself.
+    /// Every renewal is a transaction that writes. The statistics of the table are up to a second late.
     fn renewals(&self) -> u64 {
-        let said =
-            self.sql("SELECT coalesce(sum(n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname = 'elect_boundaries'");
-        said.trim().parse().expect("a number")
+        self.sql("SELECT txid_snapshot_xmax(txid_current_snapshot())").trim().parse().expect("a number")
     }
 
     fn url_of(address: &str) -> String {
@@ -108,10 +129,23 @@ impl PostgresServer {
                 directory: directory.expect("a temporary directory"),
             };
             fs::set_permissions(postgres.directory.path(), Permissions::from_mode(0o777)).expect("a directory of ours");
-            postgres.make_data();
+            match &options.primary {
+                Some(primary) => postgres.copy_data(primary),
+                None => postgres.make_data(),
+            }
             postgres.spawn();
             postgres.comes_up().then_some(postgres)
         })
+    }
+
+    /// Ends it, and starts it as a standby of the primary at this address, with a copy of that one's data.
+    #[track_caller]
+    pub fn rejoin(&self, primary: &str, name: &str) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("a directory of the server");
+        self.copy_data(&connection_string(primary, name));
+        self.spawn();
+        assert!(self.comes_up(), "somebody else has its port:\n{}", self.log());
     }
 
     fn data(&self) -> String {
@@ -120,16 +154,43 @@ impl PostgresServer {
 
     #[track_caller]
     fn make_data(&self) {
-        let mut words = unprivileged();
-        words.push(program("initdb").display().to_string());
-        let flags = ["--auth=trust", "--username", USER, "--encoding=UTF8", "--locale=C", "--no-sync", "-D"];
-        words.extend(flags.map(str::to_owned));
-        words.push(self.data());
-        let made = Command::new(&words[0]).args(&words[1..]).current_dir("/").output().expect("initdb is there");
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let flags = ["--auth=trust", "--username", USER, "--encoding=UTF8", "--locale=C", "--no-sync"];
+        self.fill_data("initdb", &flags);
         // The user of the tests needs no password, and every other one does.
-        let rules = format!("host all {USER} all trust\nhost all all all scram-sha-256\n");
+        let rules =
+            format!("host all {USER} all trust\nhost replication {USER} all trust\nhost all all all scram-sha-256\n");
         fs::write(self.directory.path().join("data/pg_hba.conf"), rules).expect("a file of the server");
+        self.options.settings.iter().for_each(|line| self.configure(line));
+    }
+
+    #[track_caller]
+    fn copy_data(&self, primary: &str) {
+        self.fill_data("pg_basebackup", &["-d", primary, "--checkpoint=fast", "--no-sync", "--write-recovery-conf"]);
+    }
+
+    #[track_caller]
+    fn fill_data(&self, tool: &str, flags: &[&str]) {
+        let mut words = unprivileged();
+        words.push(program(tool).display().to_string());
+        words.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        words.extend(["-D".to_owned(), self.data()]);
+        let made = Command::new(&words[0]).args(&words[1..]).current_dir("/").output().expect("it is there");
+        assert!(made.status.success(), "{tool}: {}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// Adds a line to its configuration; the last one of a setting counts.
+    fn configure(&self, line: &str) {
+        let path = self.directory.path().join("data/postgresql.auto.conf");
+        let file = File::options().append(true).open(path).and_then(|mut file| file.write_all(line.as_bytes()));
+        file.expect("a file of the server");
+    }
+
+    /// Changes a setting of a server that runs.
+    #[track_caller]
+    pub fn set(&self, name: &str, value: &str) {
+        self.configure(&format!("{name} = '{value}'\n"));
+        self.sql("SELECT pg_reload_conf()");
+        until("the setting counts", || self.sql(&format!("SHOW {name}")).trim() == value);
     }
 
     /// False when another program has taken its port.
@@ -194,10 +255,24 @@ impl PostgresServer {
     }
 
     pub fn try_sql(&self, statement: &str) -> Result<String, String> {
-        let port = self.port.to_string();
-        let psql = program("psql").display().to_string();
-        let flags = ["-X", "-q", "-A", "-t", "-h", &self.options.host, "-p", &port, "-U", USER, "-d", "postgres", "-c"];
-        attempt([psql.as_str()].into_iter().chain(flags).chain([statement]))
+        let words = self.client();
+        attempt(words.iter().map(String::as_str).chain(["-c", statement]))
+    }
+
+    /// Runs a statement again and again, on one connection, until what is returned is dropped.
+    pub fn repeat(&self, statement: &str) -> RepeatedStatement {
+        let words = self.client();
+        let child = Command::new(&words[0]).args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let mut child = child.expect("psql is there");
+        let written = child.stdin.as_mut().map(|input| writeln!(input, "{statement} \\watch 0.02"));
+        written.expect("a pipe").expect("psql reads");
+        RepeatedStatement { child }
+    }
+
+    fn client(&self) -> Vec<String> {
+        let (psql, port) = (program("psql").display().to_string(), self.port.to_string());
+        let flags = ["-X", "-q", "-A", "-t", "-h", &self.options.host, "-p", &port, "-U", USER, "-d", "postgres"];
+        std::iter::once(psql).chain(flags.map(str::to_owned)).collect()
     }
 
     pub fn log(&self) -> String {
@@ -223,6 +298,18 @@ impl PostgresServer {
             .stderr(log)
             .spawn();
         self.process.set(child.expect("postgres is there"));
+    }
+}
+
+/// A statement that is run again and again.
+pub struct RepeatedStatement {
+    child: Child,
+}
+
+impl Drop for RepeatedStatement {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
