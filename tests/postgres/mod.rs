@@ -2,6 +2,7 @@
 
 mod cluster;
 mod leases;
+mod load;
 mod replication;
 pub mod server;
 
