@@ -286,7 +286,7 @@ mod tests {
     }
 
     fn life(system: &str, timeline: Option<&str>) -> ServerLife {
-        ServerLife { system: system.to_owned(), timeline: timeline.map(str::to_owned), started: "1".to_owned() }
+        ServerLife { system: system.to_owned(), timeline: timeline.map(str::to_owned), ..ServerLife::default() }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod connection;
 mod errors;
 mod facts;
+mod first_row;
 mod hosts;
 mod notices;
 mod passfile;
@@ -20,7 +21,9 @@ mod table;
 mod tests;
 mod url;
 
+use std::cell::RefCell;
 use std::pin::Pin;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +38,7 @@ use crate::store::{
 use elect_core::boundary::Boundary;
 use elect_core::takeover::{Basis, Reservation};
 use elect_keeper::clock;
+use first_row::FirstRowObserver;
 use notices::Heard;
 use server::{PostgresLink, attempt};
 use session::Session;
@@ -60,6 +64,7 @@ struct Postgres {
     link: PostgresLink,
     /// Whether the table has been looked at, or made.
     knows_table: bool,
+    first_row: Rc<RefCell<FirstRowObserver>>,
     /// Where the last credited renewal was executed, as the keeper knows it.
     settled: Option<Basis<String>>,
 }
@@ -79,7 +84,8 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
     if access.tls_skip_verify {
         warn_unverified(&settings.shown, Some(&settings.tls));
     }
-    let postgres = Postgres { settings, link: PostgresLink::default(), knows_table: false, settled: None };
+    let (link, first_row) = (PostgresLink::default(), Rc::default());
+    let postgres = Postgres { settings, link, knows_table: false, first_row, settled: None };
     Ok(Box::new(RecordStore::new(postgres, hints)))
 }
 
@@ -112,6 +118,7 @@ impl Backend for Postgres {
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let seen =
             attempt(&self.settings, &mut self.link, async |server| server.observe(boundary.as_str()).await).await?;
+        self.first_row.borrow_mut().note(clock::now(), &seen);
         Ok(seen.stored.transpose()?.as_ref().map(StoredRecord::shown).unwrap_or_default())
     }
 
@@ -171,7 +178,7 @@ impl Backend for Postgres {
     }
 
     fn session(&self, candidacy: &Candidacy) -> Session {
-        Session::new(&self.settings, candidacy)
+        Session::new(&self.settings, candidacy, Rc::clone(&self.first_row))
     }
 
     async fn campaign(
@@ -187,6 +194,8 @@ impl Backend for Postgres {
             if !*knows_table {
                 table::ensure(server, settings).await?;
                 *knows_table = true;
+                server.warn();
+                table::tidy(server, candidacy.boundary.as_str()).await?;
             }
             if settings.listens {
                 session.listen(server, hints).await?;

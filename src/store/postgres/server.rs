@@ -12,14 +12,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::connection::{ServerPlace, Wire, open, places};
-use super::errors::{PostgresPeer, is_contention, is_denial, is_missing_table};
+use super::errors::{PostgresPeer, is_contention, is_denial, is_missing_table, is_wal_refused};
 use super::hosts::{HostVerdict, OtherHosts};
 use super::notices::Ear;
 use super::settings::{Host, Settings};
-use super::statements::{INCARNATION, Statements};
+use super::statements::{IS_DURABLE, LifeSource, Statements, incarnation};
 use super::stored_record::{RowSnapshot, StoredRecord};
 use crate::store::connection::attempt::within;
 use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
@@ -44,6 +44,7 @@ pub struct PostgresLink {
     setup: ConnectionSetup<PostgresServer>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is true or false by itself")]
 pub struct PostgresServer {
     wire: Wire,
     pub ear: Arc<Ear>,
@@ -58,6 +59,9 @@ pub struct PostgresServer {
     pub host: Host,
     pub place: ServerPlace,
     pub life: ServerLife,
+    pub life_source: LifeSource,
+    /// Whether a crash of its host loses nothing that was confirmed.
+    pub is_durable: bool,
     /// Whether the name of its host has other addresses.
     has_several_addresses: bool,
     /// The servers that the connection does not lead to.
@@ -68,6 +72,8 @@ pub struct PostgresServer {
 /// A server as it said when it was asked last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerLife {
+    /// Empty, if it is a standby.
+    pub incarnation: String,
     /// The identifier of its cluster, which its standbys share.
     pub system: String,
     /// Of the WAL that it writes, as its file names have it: eight hexadecimal digits. `None`: it is a standby.
@@ -252,21 +258,26 @@ impl PostgresServer {
         let mut server = PostgresServer {
             ear: Arc::clone(&wire.ear),
             wire,
-            statements: Arc::new(Statements::new(&settings.schema)),
+            statements: Arc::new(Statements::new(&settings.schema, LifeSource::Timeline)),
             is_sound: true,
             is_listening: false,
             since: clock::now(),
             host: host.clone(),
             place: place.clone(),
             life: ServerLife::default(),
+            life_source: LifeSource::Timeline,
+            is_durable: true,
             has_several_addresses: false,
             others: OtherHosts::default(),
             limit: settings.limits.attempt,
         };
-        let question = "SELECT version() AS version, current_setting('server_version_num')::int AS number";
-        let row = server.ask_one(question, &[]).await?;
+        let question = format!(
+            "SELECT version() AS version, current_setting('server_version_num')::int AS number, {IS_DURABLE} AS is_durable"
+        );
+        let row = server.ask_one(&question, &[]).await?;
         let version: String = row.try_get("version").map_err(|error| server.judge(&error))?;
         let number: i32 = row.try_get("number").map_err(|error| server.judge(&error))?;
+        server.is_durable = row.try_get("is_durable").map_err(|error| server.judge(&error))?;
         let other = ["CockroachDB", "YugabyteDB", "-YB-"].into_iter().find(|name| version.contains(name));
         if let Some(other) = other {
             return Err(server
@@ -277,21 +288,48 @@ impl PostgresServer {
         if number < VERSION_MIN {
             return Err(server.wire.peer.refused("is older than PostgreSQL 12, the oldest that elections are held on"));
         }
-        server.read_life().await?;
+        let first = server.ask_life().await;
+        if first.as_ref().is_err_and(is_wal_refused) {
+            server.life_source = LifeSource::Start;
+            server.statements = Arc::new(Statements::new(&settings.schema, LifeSource::Start));
+            server.read_life().await?;
+        } else {
+            server.life = first.map_err(|error| server.judge(&error))?;
+        }
+        server.wire.peer.incarnation.clone_from(&server.life.incarnation);
         Ok(server)
+    }
+
+    /// Reports what this server cannot promise.
+    pub fn warn(&self) {
+        let address = self.address();
+        if !self.is_durable {
+            warn!(
+                "{address}: fsync or full_page_writes is off: a crash may forget who leads, and each restart costs a ttl: set both to on"
+            );
+        }
+        if self.life_source == LifeSource::Start {
+            warn!("{address} does not tell its timeline, as an Aurora: each restart costs a ttl");
+        }
     }
 
     /// Asks the server for its life again.
     pub async fn read_life(&mut self) -> Result<(), StoreError> {
+        self.life = self.ask_life().await.map_err(|error| self.judge(&error))?;
+        Ok(())
+    }
+
+    async fn ask_life(&mut self) -> Result<ServerLife, tokio_postgres::Error> {
+        let present = incarnation(self.life_source);
         let question = format!(
-            "SELECT {INCARNATION} AS present, (SELECT system_identifier::text FROM pg_control_system()) AS system, \
+            "SELECT {present} AS present, (SELECT system_identifier::text FROM pg_control_system()) AS system, \
              extract(epoch FROM pg_postmaster_start_time())::text AS started"
         );
-        let row = self.ask_one(&question, &[]).await?;
-        let mut text = |name: &str| row.try_get::<_, String>(name).map_err(|error| self.judge(&error));
-        let (present, system, started) = (text("present")?, text("system")?, text("started")?);
-        self.life = ServerLife { system, timeline: present.split('/').nth(1).map(str::to_owned), started };
-        Ok(())
+        let row = self.wire.client.query_typed_one(&question, &[]).await?;
+        let present: String = row.try_get("present")?;
+        let timeline = present.split('/').nth(1).map(str::to_owned);
+        let (system, started) = (row.try_get("system")?, row.try_get("started")?);
+        Ok(ServerLife { incarnation: present, system, timeline, started })
     }
 
     /// Begins to read the other hosts, unless that was begun or there are none.
@@ -381,12 +419,13 @@ impl PostgresServer {
         answer.map_err(|error| self.judge(&error))
     }
 
-    /// A statement that makes something which others may be making at once. `false`: it is there, or the others make it.
-    pub async fn create(&mut self, statement: &str) -> Result<bool, StoreError> {
-        match self.wire.client.execute_typed(statement, &[]).await {
+    /// Statements that make something which others may be making at once, in one transaction. `false`: it is there, or the others
+    /// make it.
+    pub async fn create(&mut self, statements: &str) -> Result<bool, StoreError> {
+        match self.wire.client.batch_execute(statements).await {
             Err(error) if is_contention(&error) => Ok(false),
             Err(error) => Err(self.judge(&error)),
-            Ok(_) => Ok(true),
+            Ok(()) => Ok(true),
         }
     }
 
@@ -400,20 +439,34 @@ impl PostgresServer {
         }
     }
 
+    /// A statement of which nothing depends. `false`: this user may not execute it.
+    pub async fn attempt_optional(
+        &mut self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<bool, StoreError> {
+        match self.wire.client.execute_typed(statement, parameters).await {
+            Err(error) if is_denial(&error) => Ok(false),
+            Err(error) if is_contention(&error) => Ok(true),
+            Err(error) => Err(self.judge(&error)),
+            Ok(_) => Ok(true),
+        }
+    }
+
     /// The record of this boundary. Without a table there is none.
     pub async fn observe(&mut self, boundary: &str) -> Result<RowSnapshot, StoreError> {
         let statements = Arc::clone(&self.statements);
         let parameters: [Parameter<'_>; 1] = [(&boundary, Type::TEXT)];
         let row = match self.wire.client.query_typed_one(&statements.look, &parameters).await {
             Err(error) if is_missing_table(&error) => {
-                return Ok(RowSnapshot { incarnation: String::new(), now: 0, stored: None });
+                return Ok(RowSnapshot { incarnation: String::new(), now: 0, first: None, stored: None });
             }
             answer => answer.map_err(|error| self.judge(&error))?,
         };
         if row.try_get("is_standby").map_err(|error| self.judge(&error))? {
             return Err(self.standby());
         }
-        RowSnapshot::read(&row, &statements.table)
+        RowSnapshot::read_with_first(&row, &statements.table)
     }
 
     /// Every boundary with what is known of it, in the order of their names.

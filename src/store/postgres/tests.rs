@@ -2,6 +2,7 @@
 
 mod conformance;
 mod hosts;
+mod records;
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +28,8 @@ struct PostgresProcess {
     child: Child,
     host: String,
     port: u16,
-    _directory: tempfile::TempDir,
+    settings: Vec<String>,
+    directory: tempfile::TempDir,
 }
 
 /// The server's programs: Debian keeps them out of PATH, one directory for each version.
@@ -91,20 +93,36 @@ impl PostgresProcess {
     }
 
     fn start(directory: tempfile::TempDir, host: &str, port: u16, settings: &[&str]) -> PostgresProcess {
-        let child = unprivileged("postgres")
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let child = PostgresProcess::spawn(&directory, host, port, &settings);
+        let server = PostgresProcess { child, host: host.to_owned(), port, settings, directory };
+        server.come_up();
+        server
+    }
+
+    /// As after a crash.
+    fn restart(&mut self) {
+        self.end();
+        self.child = PostgresProcess::spawn(&self.directory, &self.host, self.port, &self.settings);
+        self.come_up();
+    }
+
+    fn spawn(directory: &tempfile::TempDir, host: &str, port: u16, settings: &[String]) -> Child {
+        unprivileged("postgres")
             .arg("-D")
             .arg(directory.path().join("data"))
             .args(["-p", &port.to_string(), "-c", "unix_socket_directories="])
             .args(["-c", &format!("listen_addresses={host}")])
-            .args(settings.iter().flat_map(|setting| ["-c", *setting]))
+            .args(settings.iter().flat_map(|setting| ["-c", setting.as_str()]))
             .current_dir("/")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("postgres");
-        let server = PostgresProcess { child, host: host.to_owned(), port, _directory: directory };
-        LocalSet::new().block_on(&runtime(), async { while server.try_client().await.is_none() {} });
-        server
+            .expect("postgres")
+    }
+
+    fn come_up(&self) {
+        LocalSet::new().block_on(&runtime(), async { while self.try_client().await.is_none() {} });
     }
 
     fn url(&self) -> String {
@@ -128,6 +146,12 @@ impl PostgresProcess {
 
 impl Drop for PostgresProcess {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl PostgresProcess {
+    fn end(&mut self) {
         // At once, with all its processes: they end when the first one has.
         let _ = nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")),
