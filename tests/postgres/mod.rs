@@ -3,6 +3,7 @@
 mod access;
 mod cluster;
 mod leases;
+mod load;
 mod poolers;
 mod replication;
 pub mod server;

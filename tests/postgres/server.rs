@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -357,6 +358,17 @@ impl PostgresServer {
         let (psql, port) = (program("psql").display().to_string(), self.port.to_string());
         let flags = ["-X", "-q", "-A", "-t", "-h", &self.options.host, "-p", &port, "-U", USER, "-d", "postgres"];
         std::iter::once(psql).chain(flags.map(str::to_owned)).collect()
+    }
+
+    /// Of all its processes, those that have ended included.
+    pub fn cpu(&self) -> Duration {
+        const FIRST: usize = 11; // utime, stime, and those of children
+        let ticks = |pid: i32, count: usize| -> i32 {
+            (FIRST..FIRST + count).filter_map(|field| processes::stat(pid, field)).sum()
+        };
+        let first = self.process.pid();
+        let children: i32 = processes::children(first).into_iter().map(|child| ticks(child, 2)).sum();
+        Duration::from_millis(10) * u32::try_from(ticks(first, 4) + children).unwrap_or_default()
     }
 
     pub fn log(&self) -> String {

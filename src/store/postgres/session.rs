@@ -353,8 +353,8 @@ impl ObservedSession for Session {
         snapshot: &RowSnapshot,
         _: Time,
     ) -> Result<TakeResult, StoreError> {
-        server.settle_others().await?;
         let statements = Arc::clone(&server.statements);
+        server.settle_others().await?;
         let seen = snapshot.stored.as_ref().and_then(|stored| stored.as_ref().ok());
         let first = self.lasting_first_row();
         let request = self.rule.take_request();
