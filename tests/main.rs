@@ -83,6 +83,8 @@ mod wait_flags;
 mod etcd;
 #[cfg(feature = "mongodb")]
 mod mongodb;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -92,6 +94,8 @@ const STORES: &[&harness::store_fixtures::StoreEntry] = &[
     &etcd::ENTRY,
     #[cfg(feature = "mongodb")]
     &mongodb::ENTRY,
+    #[cfg(feature = "postgres")]
+    &postgres::ENTRY,
     #[cfg(feature = "redis")]
     &redis::ENTRY,
 ];

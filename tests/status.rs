@@ -136,7 +136,7 @@ fn what_cannot_be_asked_is_a_usage_error() {
     let sandbox = Sandbox::new();
     status(&sandbox, &[""]).fails_with(2, &["boundary"]);
     status(&sandbox, &["--no-such-flag"]).fails_with(2, &["--no-such-flag"]);
-    ElectCmd::new(&sandbox).store("postgres:x".to_owned()).status(&["cron"]).run().fails_with(2, &["postgres"]);
+    ElectCmd::new(&sandbox).store("mysql:x".to_owned()).status(&["cron"]).run().fails_with(2, &["mysql"]);
     ElectCmd::new(&sandbox)
         .store("file:/etc/hostname".to_owned())
         .status(&["cron"])

@@ -41,7 +41,7 @@ fn an_impossible_boundary_is_refused() {
 #[test]
 fn an_unknown_kind_of_store_is_named_without_its_password() {
     let sandbox = Sandbox::new();
-    for store in ["postgres://user:secret@db/x", "secret", ""] {
+    for store in ["mysql://user:secret@db/x", "secret", ""] {
         let ended = ElectCmd::new(&sandbox).store(store.to_owned()).command(["true"]).run();
         ended.fails_with(2, &["--store", "file:DIR"]);
         assert!(!ended.stderr.contains("secret@"), "{ended:?}");
@@ -113,7 +113,7 @@ fn a_value_of_a_variable_is_reported_with_the_name_of_the_variable() {
     // The flag is what was typed, whatever the variable holds.
     let typed = ElectCmd::new(&sandbox).variable("ELECT_TTL", "5s").switch("--ttl=soon").command(["true"]).run();
     typed.fails_with(2, &["'--ttl <DURATION>'"]);
-    for store in ["postgres", "ftp://db"] {
+    for store in ["mysql", "ftp://db"] {
         let elect = ElectCmd::new(&sandbox).store(None).variable("ELECT_STORE", store);
         elect.command(["true"]).run().fails_with(2, &["ELECT_STORE", "file:DIR"]);
     }

@@ -27,6 +27,11 @@ impl ServerProcess {
         i32::try_from(self.child().as_ref().expect("it runs").id()).expect("process ids are small")
     }
 
+    /// Whether it was started, and its end was not waited for.
+    pub fn is_started(&self) -> bool {
+        self.child().is_some()
+    }
+
     pub fn has_ended(&self) -> Option<ExitStatus> {
         self.child().as_mut().expect("it was started").try_wait().expect("a child of ours")
     }
