@@ -1,10 +1,13 @@
 //! PostgreSQL as its users meet it: real servers, real cuts.
 
+mod access;
 mod cluster;
 mod leases;
 mod load;
+mod poolers;
 mod replication;
 pub mod server;
+mod tables;
 
 use crate::harness::host_tools::attempt;
 use crate::harness::server::PASSWORD;

@@ -3,14 +3,16 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::harness::certificates::Certificates;
 use crate::harness::host_tools::attempt;
 use crate::harness::ports::free_port;
 use crate::harness::server::StoreServer;
@@ -29,11 +31,37 @@ pub struct PostgresOptions {
     settings: Vec<String>,
     /// The connection string of the primary that it is a standby of.
     primary: Option<String>,
+    /// Lines of `pg_hba.conf`, before the usual ones.
+    rules: String,
+    certificates: Option<Arc<Certificates>>,
+    /// `None`: a free one.
+    port: Option<u16>,
 }
 
 impl PostgresOptions {
     pub fn new() -> PostgresOptions {
-        PostgresOptions { host: "127.0.0.1".to_owned(), wrapper: Vec::new(), settings: Vec::new(), primary: None }
+        PostgresOptions {
+            host: "127.0.0.1".to_owned(),
+            wrapper: Vec::new(),
+            settings: Vec::new(),
+            primary: None,
+            rules: String::new(),
+            certificates: None,
+            port: None,
+        }
+    }
+
+    /// The way in for some users, as `pg_hba.conf` has it.
+    pub fn rules(mut self, rules: &str) -> PostgresOptions {
+        rules.clone_into(&mut self.rules);
+        self
+    }
+
+    /// It has TLS, shows this certificate, and takes those of clients from the same authority; the name `elect` in one is that of
+    /// the user `certified`.
+    pub fn tls(mut self, certificates: &Arc<Certificates>) -> PostgresOptions {
+        self.certificates = Some(Arc::clone(certificates));
+        self.setting("ssl", "on").setting("ssl_ca_file", "ca.crt")
     }
 
     /// Any other setting of its configuration. Its standbys begin with the same.
@@ -45,6 +73,12 @@ impl PostgresOptions {
     /// A standby of the primary at this address, which knows it by this name.
     pub fn standby(mut self, primary: &str, name: &str) -> PostgresOptions {
         self.primary = Some(connection_string(primary, name));
+        self
+    }
+
+    /// The port of another server, at another address.
+    pub fn at_port(mut self, port: u16) -> PostgresOptions {
+        self.port = Some(port);
         self
     }
 
@@ -76,7 +110,7 @@ fn connection_string(primary: &str, name: &str) -> String {
 }
 
 /// The server refuses to run as root.
-fn unprivileged() -> Vec<String> {
+pub fn unprivileged() -> Vec<String> {
     let words: &[&str] = if nix::unistd::geteuid().is_root() {
         &["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
     } else {
@@ -125,7 +159,7 @@ impl PostgresServer {
             let directory = tempfile::Builder::new().prefix("elect-postgres-").tempdir();
             let postgres = PostgresServer {
                 options: options.clone(),
-                port: free_port(),
+                port: options.port.unwrap_or_else(free_port),
                 process: ServerProcess::new("postgres"),
                 directory: directory.expect("a temporary directory"),
             };
@@ -160,8 +194,58 @@ impl PostgresServer {
         // The user of the tests needs no password, and every other one does.
         let rules =
             format!("host all {USER} all trust\nhost replication {USER} all trust\nhost all all all scram-sha-256\n");
+        let rules = format!("{}{rules}", self.options.rules);
         fs::write(self.directory.path().join("data/pg_hba.conf"), rules).expect("a file of the server");
+        if let Some(certificates) = &self.options.certificates {
+            let server = certificates.server();
+            for (from, to) in
+                [(server.certificate, "server.crt"), (server.key, "server.key"), (certificates.ca(), "ca.crt")]
+            {
+                let to = self.directory.path().join("data").join(to);
+                fs::copy(from, &to).expect("a file for the server");
+                fs::set_permissions(&to, Permissions::from_mode(0o600)).expect("a file of ours");
+                self.give(&to);
+            }
+            let names = "names elect certified\n";
+            fs::write(self.directory.path().join("data/pg_ident.conf"), names).expect("a file of the server");
+        }
         self.options.settings.iter().for_each(|line| self.configure(line));
+    }
+
+    /// The server's user owns it.
+    fn give(&self, path: &Path) {
+        let owner = fs::metadata(self.data()).expect("its data");
+        chown(path, Some(owner.uid()), Some(owner.gid())).expect("a file of ours");
+    }
+
+    /// A backup, which [`PostgresServer::recover`] goes back to.
+    #[track_caller]
+    pub fn back_up(&self) {
+        let (mut words, address) = (unprivileged(), connection_string(&self.address(), "backup"));
+        words.push(program("pg_basebackup").display().to_string());
+        let backup = self.directory.path().join("backup").display().to_string();
+        words.extend(
+            ["-d", &address, "-X", "fetch", "--checkpoint=fast", "--no-sync", "-D", &backup].map(str::to_owned),
+        );
+        let made = Command::new(&words[0]).args(&words[1..]).current_dir("/").output().expect("it is there");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// Recovers to the time of the backup, as an administrator does: it begins a new timeline.
+    #[track_caller]
+    pub fn recover(&self) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("a directory of the server");
+        fs::rename(self.directory.path().join("backup"), self.data()).expect("a backup");
+        let signal = self.directory.path().join("data/recovery.signal");
+        fs::write(&signal, "").expect("a directory of the server");
+        self.give(&signal);
+        self.configure(
+            "restore_command = 'false'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n",
+        );
+        self.spawn();
+        assert!(self.comes_up(), "somebody else has its port:\n{}", self.log());
+        until("the recovery ends", || self.sql("SELECT pg_is_in_recovery()").trim() == "f");
     }
 
     #[track_caller]

@@ -261,17 +261,16 @@ async fn ask(
     kept: Option<PostgresServer>,
 ) -> Result<PostgresServer, StoreError> {
     let limits = settings.limits;
-    let silent = |limit| StoreError::Unavailable(format!("{} {}", host.place, limits.too_slow_for_attempt(limit)));
     if let Some(mut server) = kept {
         match timeout(limits.attempt, server.read_life()).await {
             Ok(Ok(())) => return Ok(server),
             Ok(Err(_)) => {}
-            Err(_) => return Err(silent(limits.attempt)),
+            Err(_) => return Err(settings.silent(&host)),
         }
     }
     let accepted = Accepted::default();
     let login = PostgresServer::login(&settings, &host, &place, &accepted);
-    timeout(limits.setup, login).await.unwrap_or_else(|_| Err(silent(limits.setup)))
+    timeout(limits.setup, login).await.unwrap_or_else(|_| Err(settings.silent(&host)))
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ impl Backend for Postgres {
             return std::future::pending().await;
         };
         if !server.is_listening {
-            if server.listen(boundary.map(Boundary::as_str)).await.is_err() {
+            if server.listen(&self.settings, boundary.map(Boundary::as_str)).await.is_err() {
                 self.link.server = None;
                 return std::future::pending().await;
             }
@@ -198,7 +198,7 @@ impl Backend for Postgres {
                 table::tidy(server, candidacy.boundary.as_str()).await?;
             }
             if settings.listens {
-                session.listen(server, hints).await?;
+                session.listen(server, settings, hints).await?;
             }
             record_store::campaign(session, server, candidacy).await
         })

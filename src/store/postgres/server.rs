@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 use tracing::{debug, info, warn};
@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use super::connection::{ServerPlace, Wire, open, places};
 use super::errors::{PostgresPeer, is_contention, is_denial, is_missing_table, is_wal_refused};
 use super::hosts::{HostVerdict, OtherHosts};
-use super::notices::Ear;
+use super::notices::{Ear, PROOFS};
 use super::settings::{Host, Settings};
 use super::statements::{IS_DURABLE, LifeSource, Statements, incarnation};
 use super::stored_record::{RowSnapshot, StoredRecord};
@@ -491,18 +491,23 @@ impl PostgresServer {
         Ok(seen)
     }
 
-    /// Begins to listen, and sends a notification to itself: a pooler that shares connections accepts LISTEN, and delivers
-    /// nothing. Must be called inside a [`tokio::task::LocalSet`].
-    pub async fn listen(&mut self, boundary: Option<&str>) -> Result<(), StoreError> {
+    /// Begins to listen, and has notifications sent by another connection: a pooler that shares connections accepts LISTEN, and
+    /// passes on what arrives within an answer, such as a notification that the connection sends to itself, and nothing else. Must
+    /// be called inside a [`tokio::task::LocalSet`].
+    pub async fn listen(&mut self, settings: &Settings, boundary: Option<&str>) -> Result<(), StoreError> {
         let proof = format!("? {}", uuid::Uuid::new_v4());
         self.ear.attend(boundary, &proof);
         self.ask("LISTEN elect", &[]).await?;
-        self.ask("SELECT pg_notify('elect', $1::text)::text", &[(&proof, Type::TEXT)]).await?;
         self.is_listening = true;
         let (ear, limit, address) = (Arc::downgrade(&self.ear), self.limit, self.address().to_owned());
+        let (settings, host, place) = (settings.clone(), self.host.clone(), self.place.clone());
         // Not watched: it only reports.
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(limit).await;
+            let send = send_proofs(&settings, &host, &place, &proof);
+            if let Err(error) = timeout(limit * 2, send).await.unwrap_or_else(|_| Err(settings.silent(&host))) {
+                return debug!("postgres: it is not known whether notifications are delivered: {error}");
+            }
+            sleep(limit).await;
             if ear.upgrade().is_some_and(|ear| !ear.is_proven()) {
                 info!(
                     "{address} delivers no notifications, as behind a pooler: the record is read every renewal interval"
@@ -511,4 +516,16 @@ impl PostgresServer {
         });
         Ok(())
     }
+}
+
+/// Sends notifications on a connection of its own, at times when the other one has hardly anything to ask.
+async fn send_proofs(settings: &Settings, host: &Host, place: &ServerPlace, payload: &str) -> Result<(), StoreError> {
+    let wire = open(settings, host, place, &Accepted::default()).await?;
+    for _ in 0..PROOFS {
+        sleep(settings.limits.attempt / 4).await;
+        let statement = "SELECT pg_notify('elect', $1::text)::text";
+        let sent = wire.client.query_typed(statement, &[(&payload, Type::TEXT)]).await;
+        sent.map_err(|error| wire.peer.classify(&error))?;
+    }
+    Ok(())
 }

@@ -24,6 +24,7 @@ use super::first_row::FirstRowObserver;
 use super::notices::Heard;
 use super::server::{Parameter, PostgresServer, WriteResult};
 use super::settings::Settings;
+use super::statements::Statements;
 use super::stored_record::{RowSnapshot, StoredRecord, view};
 use crate::store::record::{RecordState, VERSION};
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
@@ -87,11 +88,16 @@ impl Session {
 
     /// Has changes announced, on a connection where that has not been asked for yet. Must be called inside a
     /// [`tokio::task::LocalSet`].
-    pub async fn listen(&self, server: &mut PostgresServer, hints: &Notifier) -> Result<(), StoreError> {
+    pub async fn listen(
+        &self,
+        server: &mut PostgresServer,
+        settings: &Settings,
+        hints: &Notifier,
+    ) -> Result<(), StoreError> {
         if server.is_listening {
             return Ok(());
         }
-        server.listen(Some(&self.boundary)).await?;
+        server.listen(settings, Some(&self.boundary)).await?;
         let (hints, ear) = (hints.clone(), Arc::clone(&server.ear));
         // Not watched: it ends with the connection, and then the next question begins another.
         tokio::task::spawn_local(async move {
@@ -347,6 +353,7 @@ impl ObservedSession for Session {
         snapshot: &RowSnapshot,
         _: Time,
     ) -> Result<TakeResult, StoreError> {
+        let statements = Arc::clone(&server.statements);
         server.settle_others().await?;
         let seen = snapshot.stored.as_ref().and_then(|stored| stored.as_ref().ok());
         let first = self.lasting_first_row();
@@ -360,8 +367,8 @@ impl ObservedSession for Session {
         }
         let take = TakeParameters { boundary: &self.boundary, candidacy, incarnation: &snapshot.incarnation, request };
         let written = match (seen, first) {
-            (Some(seen), _) => take_seen(server, &take, seen).await?,
-            (None, Some(first)) => take_missing(server, &take, &first).await?,
+            (Some(seen), _) => take_seen(server, &statements, &take, seen).await?,
+            (None, Some(first)) => take_missing(server, &statements, &take, &first).await?,
             // It has changed since the decision.
             (None, None) => WriteResult::Contended,
         };
@@ -413,10 +420,10 @@ struct TakeParameters<'a> {
 /// Takes the record that was seen.
 async fn take_seen(
     server: &mut PostgresServer,
+    statements: &Statements,
     take: &TakeParameters<'_>,
     seen: &StoredRecord,
 ) -> Result<WriteResult, StoreError> {
-    let statements = Arc::clone(&server.statements);
     let state = match seen.record.state {
         RecordState::Held => "held",
         RecordState::Free => "free",
@@ -449,10 +456,10 @@ async fn take_seen(
 /// Makes the record, and takes it with that, as long as the first row is there that says that there was none.
 async fn take_missing(
     server: &mut PostgresServer,
+    statements: &Statements,
     take: &TakeParameters<'_>,
     first: &str,
 ) -> Result<WriteResult, StoreError> {
-    let statements = Arc::clone(&server.statements);
     let identity = &take.candidacy.identity;
     let (version, port, ttl) = (version(), identity.port.map(i32::from), millis(take.candidacy.ttl));
     let (floor, nonce) = (number(take.request.floor), number(take.request.nonce));

@@ -81,6 +81,12 @@ fn system_user() -> Option<String> {
 }
 
 impl Settings {
+    /// The error for a host that takes longer than an attempt.
+    pub fn silent(&self, host: &Host) -> StoreError {
+        let said = self.limits.too_slow_for_attempt(self.limits.attempt);
+        StoreError::Unavailable(format!("{} {said}", host.place))
+    }
+
     /// Puts together what URL, flags and variables say.
     ///
     /// # Errors

@@ -146,7 +146,7 @@ impl Statements {
                  greatest(life.ms, $7::bigint), $8::bigint, $9::bigint, life.incarnation, life.at, life.at FROM life \
                  WHERE life.incarnation = $10::text AND EXISTS (SELECT FROM {table} f WHERE f.boundary = '' \
                  AND f.holder = $11::text AND f.incarnation = life.incarnation) ON CONFLICT DO NOTHING RETURNING term) \
-                 SELECT written.term, life.incarnation, life.is_synchronous, pg_notify('elect', $1::text)::text \
+                 SELECT life.incarnation, written.term, life.is_synchronous, pg_notify('elect', $1::text)::text \
                  FROM written, life"
             ),
             renew: format!(
