@@ -200,8 +200,8 @@ fn promotes_a_synchronous_standby(fault: PrimaryFault, lease: Duration) -> [Dura
     // One who comes to the side of the old primary, and one who comes to the other.
     let others = [scenario.loyal(0), scenario.loyal(1)];
     let started = sandbox.starts(2).latest();
-    let ended = end.join().expect("the watch on the old tree");
     sandbox.history().is_safe();
+    let ended = end.join().expect("the watch on the old tree");
     assert!(started.term > led.term, "terms rise: {started:?} after {led:?}");
     drop(remedies);
     cluster.servers[0].kill();
