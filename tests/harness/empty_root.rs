@@ -38,7 +38,7 @@ impl EmptyRoot {
         // The umask of a test says nothing about this directory.
         fs::create_dir_all(root.join("control")).expect("a directory");
         fs::set_permissions(root.join("control"), fs::Permissions::from_mode(0o700)).expect("a mode");
-        executables::copy(program().to_str().expect("plain text"), &root.join("elect"));
+        executables::copy(program().to_str().expect("plain text"), root.join("elect"));
         fs::write(root.join("etc/resolv.conf"), format!("nameserver {name_server}\n")).expect("room");
         EmptyRoot { root, _sandbox: sandbox }
     }
