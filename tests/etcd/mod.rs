@@ -8,6 +8,7 @@ mod cuts;
 mod etcdctl_comparison;
 mod floods;
 mod foreign_values;
+mod go_program;
 mod handover;
 mod keys;
 #[cfg(feature = "all-stores")]
