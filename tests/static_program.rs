@@ -22,7 +22,7 @@ fn name_server() -> IpAddr {
     address.into()
 }
 
-/// RFC 1035, 4.1: the header with the same id, the question, and for an A question one record.
+/// By RFC 1035: the header with the same id, the question, and for an A question one record.
 fn answer_of(question: &[u8]) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     let name = question.get(HEADER..)?.iter().position(|&byte| byte == 0)?;
