@@ -8,8 +8,10 @@
 use std::path::Path;
 use std::{env, fs};
 
-/// Goes beside the linker's own script. GNU ld and lld understand it.
-const SCRIPT: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.gcc_except_table*) } } INSERT AFTER .text;\n";
+/// Goes beside the linker's own script. GNU ld and lld understand it. In a static program the frames of crtbegin and crtend stay,
+/// because the start of the program walks through them.
+const SCRIPT: &str = "SECTIONS { /DISCARD/ : { *(EXCLUDE_FILE(*crtbegin*.o *crtend*.o) .eh_frame) *(.gcc_except_table*) } } \
+                      INSERT AFTER .text;\n";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -8,6 +8,10 @@ default:
 install *ARGS:
     ./install {{ARGS}}
 
+# Builds elect as one static program; --dev: not optimized.
+static *ARGS:
+    ./build-static {{ARGS}}
+
 # Everything that continuous integration runs, with a short form of each long proof.
 all:
     tests/run

@@ -24,6 +24,7 @@ mod leader_tracker;
 #[cfg(feature = "listen")]
 mod listen_address;
 mod log;
+mod path_descriptor;
 mod runtime_dir;
 mod setup;
 mod signals;

@@ -1,14 +1,17 @@
 //! The directory of this user on this host, which holds the control sockets and, by default, the files of the file store.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::geteuid;
+
+use crate::path_descriptor::open_path;
 
 /// File systems whose locks do not reach as far as their files do, or only sometimes.
 const UNRELIABLE_FILE_SYSTEMS: &[(i64, &str)] = &[
@@ -92,13 +95,19 @@ pub fn find_fault(path: &Path, is_private: bool) -> io::Result<Option<String>> {
 
 /// The kind of the file system on which a path is, by its usual name or its number. `None`: it cannot be examined.
 pub fn file_system(path: &Path) -> Option<String> {
-    let FsType(magic) = statfs(path).ok()?.filesystem_type();
+    let magic = file_system_number(path)?;
     let known = UNRELIABLE_FILE_SYSTEMS.iter().chain(FILE_SYSTEMS).find(|(known, _)| *known == magic);
     Some(known.map_or_else(|| format!("a file system of type {magic:#x}"), |(_, name)| (*name).to_owned()))
 }
 
-fn unreliable_file_system(path: &Path) -> Option<&'static str> {
+fn file_system_number(path: &Path) -> Option<i64> {
     let FsType(magic) = statfs(path).ok()?.filesystem_type();
+    // i64 with glibc, u64 with musl; all numbers have 32 bits.
+    Some(magic as _)
+}
+
+fn unreliable_file_system(path: &Path) -> Option<&'static str> {
+    let magic = file_system_number(path)?;
     UNRELIABLE_FILE_SYSTEMS.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name)
 }
 
@@ -125,8 +134,7 @@ pub fn open_to_owner(path: &Path) -> io::Result<()> {
     if !found.is_dir() || found.uid() != geteuid().as_raw() || found.mode() & 0o700 == 0o700 {
         return Ok(());
     }
-    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let directory = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let directory = open_path(path, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
     let mode = directory.metadata()?.mode() & 0o7777 | 0o700;
     fs::set_permissions(format!("/proc/self/fd/{}", directory.as_raw_fd()), fs::Permissions::from_mode(mode))
 }

@@ -230,14 +230,16 @@ fn a_check_that_is_stopped_gives_back_what_it_holds() {
     for store in servers() {
         let sandbox = Sandbox::new();
         let link = SlowLink::to(&store.address(), Duration::from_millis(100));
-        let mut stopped = check(&sandbox, store.url_through(&link.address(), &sandbox)).start();
         let url = store.url_through(&store.address(), &sandbox);
-        let leads =
-            || ElectCmd::new(&sandbox).store(url.clone()).status(&["elect-check"]).run().status.code() == Some(0);
-        until("it leads", leads);
-        stopped.signal(Signal::SIGTERM);
-        stopped.ends_by(Signal::SIGTERM);
-        assert!(!leads(), "{}: it is released, and does not run out", store.name());
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            let mut stopped = check(&sandbox, store.url_through(&link.address(), &sandbox)).start();
+            let leads =
+                || ElectCmd::new(&sandbox).store(url.clone()).status(&["elect-check"]).run().status.code() == Some(0);
+            until("it leads", leads);
+            stopped.signal(signal);
+            stopped.ends_by(signal);
+            assert!(!leads(), "{}: it is released, and does not run out", store.name());
+        }
     }
 }
 
@@ -270,4 +272,22 @@ fn limits_and_directories_that_are_too_small_are_named() {
     closed.exits_with(77).says("runtime-dir", "fail", &["/proc/none", "--runtime-dir"]);
     let nowhere = Checked::by(check(&sandbox, "file:/proc/none".to_owned()));
     nowhere.exits_with(77).says("takes", "fail", &["/proc/none"]);
+}
+
+/// A process without the capability, and with a limit of nothing, on a host that has something to swap to.
+#[test]
+fn memory_that_cannot_be_locked_is_a_warning_where_there_is_swap() {
+    let sandbox = Sandbox::new();
+    let swaps = sandbox.path().join("swaps");
+    fs::write(&swaps, "Filename Type Size Used Priority\n/swap file 1024 0 -2\n").expect("room");
+    let script = format!("mount --bind {} /proc/swaps; ulimit -l 0; exec \"$@\"", swaps.display());
+    let unable = ["setpriv", "--bounding-set", "-ipc_lock", "--inh-caps", "-ipc_lock"];
+    let checked = |script: &str| {
+        let wrapper = [&["unshare", "--mount", "sh", "-c", script, "sh"][..], &unable].concat();
+        Checked::by(check(&sandbox, sandbox.store()).wrapped_by(wrapper))
+    };
+    checked(&script).exits_with(0).says("locked-memory", "warn", &["swapped out", "ulimit -l", "LimitMEMLOCK="]);
+    fs::write(&swaps, "Filename Type Size Used Priority\n").expect("room");
+    checked(&script).says("locked-memory", "ok", &["no swap"]);
+    Checked::by(check(&sandbox, sandbox.store())).says("locked-memory", "ok", &["can lock"]);
 }

@@ -62,6 +62,8 @@ mod restarts;
 mod runtime_dir;
 mod secrets;
 mod signals;
+#[cfg(feature = "all-stores")]
+mod static_program;
 mod status;
 mod status_forms;
 mod status_watch_wait;

@@ -1,5 +1,6 @@
 //! Named successors (`resign --to`) and spares (`--takeover-delay`). Each test holds for every store.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -7,11 +8,15 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::store_fixtures::{StoreFixture, for_each_store};
-use crate::harness::wait::{now, since};
+use crate::harness::wait::{now, since, until};
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Witness, eventually, is_long};
 
 /// Short, because a successor that dies may cost it; longer than a busy machine takes for a renewal.
 const TTL: &str = "5s";
+
+/// Within which another candidate leads after the successor has died: its ttl, the interval between two looks, and as much again
+/// for a busy machine. Seconds.
+const LIMIT: u64 = 20;
 
 /// Sockets are found by the boundary's name alone, and all tests are the same user.
 fn boundary() -> &'static str {
@@ -51,8 +56,18 @@ fn seen_leader(fixture: &StoreFixture, boundary: &str) -> Value {
 fn leads(fixture: &StoreFixture, boundary: &str, name: &str) -> String {
     eventually(&format!("{name} leads on {}", fixture.name()), || {
         let leader = seen_leader(fixture, boundary);
-        (leader["name"] == name).then(|| leader["id"].as_str().expect("an id").to_owned())
+        // The store shows a win before the candidate has verified it.
+        let id = leader["id"].as_str().filter(|_| leader["name"] == name)?.to_owned();
+        is_leading(fixture, boundary, &id).then_some(id)
     })
+}
+
+/// Whether the candidate itself says that it leads.
+fn is_leading(fixture: &StoreFixture, boundary: &str, id: &str) -> bool {
+    let words = ["--self", boundary, "--json"];
+    let asked = ElectCmd::new(&fixture.sandbox).store(None).query("status", &words).run();
+    let shown: Value = serde_json::from_str(asked.stdout.trim()).unwrap_or_default();
+    shown.as_array().is_some_and(|all| all.iter().any(|one| one["id"] == id && one["is_leader"] == true))
 }
 
 fn resign(fixture: &StoreFixture, boundary: &str, words: &[&str]) -> ElectCmd {
@@ -152,17 +167,69 @@ fn a_successor_that_dies_during_the_hand_over_keeps_the_others_out_for_a_while()
         let third = waiting(&fixture, boundary, "web-3");
         successor.signal(Signal::SIGSTOP);
         let words = ["--id", &id, "--to", "web-2", "--within", "3s", "--timeout", "60s"];
-        let asked = resign(&fixture, boundary, &words).start();
+        let mut asked = resign(&fixture, boundary, &words).start();
         one.wait_for_log("released");
+        let released = now();
         successor.kill_with_keeper();
         successor.wait();
-        let mut asked = asked;
         asked.ends_with(3);
+        let cost = since(released);
+        println!("{}: {cost:?} without a leader", fixture.name());
+        assert!(cost < Duration::from_secs(LIMIT), "{}: {cost:?} without a leader", fixture.name());
         let name = seen_leader(&fixture, boundary)["name"].as_str().unwrap_or_default().to_owned();
         assert!(["web-1", "web-3"].contains(&name.as_str()), "{name} leads");
         assert!(asked.log().contains(&format!("{name} leads")), "{}", asked.log());
         one.terminate();
         third.terminate();
+        fixture.sandbox.history().is_safe();
+    });
+}
+
+/// Where the store has a queue, those who wait queue again behind the successor: no lease, follower or process of theirs ends.
+#[test]
+fn waiters_that_are_passed_over_lose_nothing_but_their_place() {
+    for_each_store(|fixture| {
+        let boundary = boundary();
+        let names = ["web-1", "web-2", "web-3", "web-4"];
+        let one = leader(&fixture, boundary, names[0]);
+        let id = leads(&fixture, boundary, names[0]);
+        let waiters = names[1..].iter().map(|name| {
+            let waiter =
+                candidate(&fixture, boundary, name).flag("--follower", "echo follows; exec sleep 1000").start();
+            waiter.wait_until_waiting();
+            until("it follows", || waiter.output().contains("follows"));
+            waiter
+        });
+        let mut running = vec![one];
+        running.extend(waiters);
+        says_yes(&resign(&fixture, boundary, &["--id", &id, "--to", names[3], "--within", "30s"]).run());
+        leads(&fixture, boundary, names[3]);
+        for (waiter, name) in running[1..3].iter().zip(&names[1..3]) {
+            let log = waiter.log();
+            assert!(!log.contains("WARN") && !log.contains("ERROR"), "{name}: {log}");
+            // The follower is told of the new leader by its successor.
+            until("it follows the new leader", || waiter.output().matches("follows").count() == 2);
+        }
+        // Each of them leads once the others are gone.
+        let mut led = BTreeSet::from([names[3].to_owned()]);
+        let mut leader = names[3].to_owned();
+        for count in 3..=5 {
+            let at = names.iter().position(|name| *name == leader).expect("one of them");
+            running[at].signal(Signal::SIGTERM);
+            if count < 5 {
+                let next = eventually("another one leads", || {
+                    let name = seen_leader(&fixture, boundary)["name"].as_str()?.to_owned();
+                    (name != leader).then_some(name)
+                });
+                leads(&fixture, boundary, &next);
+                assert!(led.insert(next.clone()), "{next} has led before");
+                leader = next;
+            }
+        }
+        for mut candidate in running {
+            candidate.signal(Signal::SIGTERM);
+            candidate.wait();
+        }
         fixture.sandbox.history().is_safe();
     });
 }
@@ -223,14 +290,20 @@ fn without_an_election_there_is_no_successor_and_no_spare() {
 /// A command that takes a second to end.
 const SLOW: &str = "trap 'sleep 1; exit' TERM; while :; do sleep 0.05; done";
 
+/// A leader with that command, and its id.
+fn slow_leader(fixture: &StoreFixture, boundary: &'static str) -> (CandidateProcess, String) {
+    let slow = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", TTL).flag("--name", "web-1");
+    let one = slow.boundary(boundary).shell(SLOW).start();
+    let id = leads(fixture, boundary, "web-1");
+    one.wait_for_log("leader command started");
+    (one, id)
+}
+
 #[test]
 fn a_hand_over_that_is_asked_for_twice_is_answered_twice() {
     for_each_store(|fixture| {
         let boundary = boundary();
-        let slow = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", TTL).flag("--name", "web-1");
-        let one = slow.boundary(boundary).shell(SLOW).start();
-        let id = leads(&fixture, boundary, "web-1");
-        one.wait_for_log("leader command started");
+        let (one, id) = slow_leader(&fixture, boundary);
         let other = waiting(&fixture, boundary, "web-2");
         let words = ["--id", &id, "--to", "web-2", "--within", "30s"];
         std::thread::scope(|scope| {
@@ -249,10 +322,7 @@ fn a_hand_over_that_is_asked_for_twice_is_answered_twice() {
 fn a_drain_ends_a_hand_over() {
     for_each_store(|fixture| {
         let boundary = boundary();
-        let slow = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", TTL).flag("--name", "web-1");
-        let one = slow.boundary(boundary).shell(SLOW).start();
-        let id = leads(&fixture, boundary, "web-1");
-        one.wait_for_log("leader command started");
+        let (one, id) = slow_leader(&fixture, boundary);
         let words = ["--id", &id, "--to", "web-9", "--within", "2s"];
         std::thread::scope(|scope| {
             let resigns = scope.spawn(|| resign(&fixture, boundary, &words).run());

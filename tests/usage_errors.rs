@@ -81,7 +81,18 @@ fn other_flags_that_make_no_sense_are_named() {
     }
     ElectCmd::new(&sandbox).switch("--no-such-flag").command(["true"]).run().fails_with(2, &["--no-such-flag"]);
     ElectCmd::new(&sandbox).run().fails_with(2, &["no command"]);
-    sandbox.is_left_empty();
+    for flag in ["--health-interval", "--health-timeout", "--health-start"] {
+        let ended = ElectCmd::new(&sandbox).flag(flag, "1s").command(["true"]).run();
+        ended.fails_with(2, &[flag, "without --health"]);
+        let checked = ElectCmd::new(&sandbox).flag(flag, "4s").flag("--health", "true").switch("-n");
+        assert_eq!(checked.command(["true"]).run().status.code(), Some(0));
+    }
+    for flag in ["--health-rise", "--health-fall"] {
+        ElectCmd::new(&sandbox).flag(flag, "1").command(["true"]).run().fails_with(2, &[flag, "without --health"]);
+    }
+    // A variable may be set for a whole host.
+    let for_all = ElectCmd::new(&sandbox).variable("ELECT_HEALTH_INTERVAL", "1s").command(["true"]).run();
+    assert_eq!(for_all.status.code(), Some(0), "{for_all:?}");
 }
 
 #[test]

@@ -115,10 +115,13 @@ impl ExtendedLease {
     }
 }
 
-/// What a drain has come to (H8).
+/// The result of a drain (H8).
 fn drained(released: bool) -> String {
-    let how =
-        if released { "the boundary is released" } else { "the release is not confirmed, and the lease has run out" };
+    let how = if released {
+        "the store confirms that the candidate holds nothing"
+    } else {
+        "the release is not confirmed, and the lease has run out"
+    };
     format!("drained: {how}\n")
 }
 

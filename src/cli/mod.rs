@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 
 use help::{
@@ -259,6 +259,12 @@ fn parse() -> Result<Cli, ExitCode> {
         {
             variables::remember_sources(subcommand, matches);
         }
+        if let Some((_, matches)) = matches.subcommand()
+            && let Some(flag) = flag_of_no_check(matches)
+        {
+            let message = format!("--{flag} has no effect without --health CMD: add the check, or leave the flag out");
+            return Err(command.error(ErrorKind::MissingRequiredArgument, message));
+        }
         let mut cli = Cli::from_arg_matches(&matches)?;
         if let (Command::Run(flags), Some(("run", matches))) = (&mut cli.command, matches.subcommand())
             && std::env::var_os("ELECT_ROLE").is_some()
@@ -278,6 +284,25 @@ fn parse() -> Result<Cli, ExitCode> {
         }
         fail(Exit::Usage, &usage_error::in_one_line(&error, &command))
     })
+}
+
+/// A flag that was typed and says how a health check runs, where there is no check. Variables may be set for a whole host.
+fn flag_of_no_check(matches: &ArgMatches) -> Option<&'static str> {
+    let is_typed = |id: &str| {
+        let known = matches.try_contains_id(id).unwrap_or(false);
+        known && matches.value_source(id) == Some(ValueSource::CommandLine)
+    };
+    if matches.try_get_one::<String>("health").is_ok_and(|check| check.is_some()) {
+        return None;
+    }
+    let flags = [
+        ("health_interval", "health-interval"),
+        ("health_timeout", "health-timeout"),
+        ("health_rise", "health-rise"),
+        ("health_fall", "health-fall"),
+        ("health_start", "health-start"),
+    ];
+    flags.into_iter().find_map(|(id, flag)| is_typed(id).then_some(flag))
 }
 
 /// Prints the parser's help with styles where the log has them: the parser alone would style it for every terminal

@@ -77,7 +77,9 @@ fn hand_over(target: &ControlTarget, reservation: &Reservation<String>) -> Resul
     let old_term = before.leader.as_ref().filter(|leader| leader.id == own.id).and_then(|leader| leader.term);
     // A leader that is stopping already has been asked before, or hands over anyway: what counts is who leads next.
     if !is_stepping_down(&before) {
-        match socket.exchange(&request, limit).map_err(|error| failure(&error))?.outcome {
+        let answered =
+            socket.exchange(&request, limit).map_err(|error| ended(error.exit(), &error.to_string(), successor));
+        match answered?.outcome {
             ControlOutcome::Yes { .. } => {}
             ControlOutcome::Status(_) | ControlOutcome::Drained { .. } => return Err(other_answer()),
             ControlOutcome::No { why } => return Err((Exit::No, why)),
@@ -147,7 +149,7 @@ enum Successor {
     Own,
 }
 
-/// Who leads by now, as the candidate that has resigned sees it; `None`: that is not known yet.
+/// The present leader, as the candidate that has resigned sees it; `None`: that is not known yet.
 fn succession(now: &CandidateStatus, own: &Own, old_term: Option<Term>, successor: &str) -> Option<Successor> {
     let leader = now.leader.as_ref()?;
     if leader.id == own.id {

@@ -3,14 +3,15 @@
 //! A path is never given a mode or an owner by its name, which another user may have moved to another file meanwhile:
 //! the file is opened first, and checked. Before it has its mode it is closed to everybody else.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::sys::socket::sockopt::{PeerCredentials, SendTimeout};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect as connect_socket, getsockopt, listen,
@@ -21,6 +22,7 @@ use nix::sys::time::TimeVal;
 use nix::unistd::{AccessFlags, Gid, access, geteuid};
 
 use super::socket_path::Trust;
+use crate::path_descriptor::open_path;
 
 /// The bytes of a path that fit into the address of a socket.
 const ADDRESS_BYTES_MAX: usize = 107;
@@ -41,8 +43,7 @@ impl SocketAddress {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::ErrorKind::InvalidFilename.into());
         };
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let directory = OpenOptions::new().read(true).custom_flags(flags).open(parent)?;
+        let directory = open_path(parent, OFlag::O_DIRECTORY)?;
         let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
         Ok(SocketAddress { address: UnixAddr::new(&short)?, _directory: Some(directory) })
     }
@@ -69,7 +70,7 @@ pub fn bind_for(path: &Path, group: Option<Gid>) -> io::Result<(UnixListener, bo
 }
 
 fn give_mode(path: &Path, group: Option<Gid>) -> io::Result<bool> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    let file = open_path(path, OFlag::O_NOFOLLOW)?;
     let found = file.metadata()?;
     if !found.file_type().is_socket() || found.uid() != geteuid().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another file was put in its place"));
@@ -89,7 +90,7 @@ fn give_mode(path: &Path, group: Option<Gid>) -> io::Result<bool> {
 /// server's user is not trusted.
 pub fn connect(path: &Path, trust: &Trust, timeout: Option<Duration>) -> io::Result<UnixStream> {
     // From here on this file is meant, also if another one is put in its place meanwhile.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    let file = open_path(path, OFlag::O_NOFOLLOW)?;
     let found = file.metadata()?;
     if found.file_type().is_symlink() {
         // It may lead to the socket of another candidate of the same user.

@@ -1,8 +1,11 @@
 //! `elect check` on an etcd: what is left, roles, versions, a member that is down.
 
+use std::sync::Arc;
+
 use crate::check::{Checked, check};
-use crate::etcd::server::EtcdServer;
+use crate::etcd::server::{EtcdOptions, EtcdServer};
 use crate::harness::Sandbox;
+use crate::harness::certificates::Certificates;
 use crate::harness::ports::free_port;
 use crate::harness::server::PASSWORD;
 
@@ -69,4 +72,33 @@ fn a_member_that_is_down_is_a_warning() {
     let etcd = EtcdServer::start();
     let url = format!("{},127.0.0.1:{}", etcd.url(), free_port());
     Checked::by(check(&Sandbox::new(), url)).exits_with(0).says("member", "warn", &["cannot be asked"]);
+}
+
+#[test]
+fn a_server_that_is_full_is_named_with_what_to_do() {
+    let etcd = EtcdServer::with(&EtcdOptions::new().flag("--quota-backend-bytes", "1000000"));
+    let value = "x".repeat(100_000);
+    let has_room = |number: &u32| etcd.try_etcdctl(&["put", &format!("/full/{number}"), &value]).is_ok();
+    let filled = (0..100).take_while(has_room).count();
+    assert!(filled < 100, "it has a quota");
+    let checked = Checked::by(check(&Sandbox::new(), etcd.url()));
+    checked.says("takes", "fail", &["space exceeded", "etcdctl alarm disarm"]);
+    assert_ne!(checked.ended.status.code(), Some(0));
+}
+
+#[test]
+fn a_certificate_that_is_not_verified_is_a_warning() {
+    let certificates = Arc::new(Certificates::new());
+    let etcd = EtcdServer::with(&EtcdOptions::new().tls(&certificates));
+    let (sandbox, client) = (Sandbox::new(), certificates.client());
+    let as_client = || {
+        let check = check(&sandbox, etcd.url()).flag("--tls-cert", &client.certificate);
+        check.flag("--tls-key", &client.key)
+    };
+    let verified = Checked::by(as_client().flag("--tls-ca", &certificates.ca()));
+    assert!(!verified.exits_with(0).faults().contains(&"certificate"));
+    let unverified = Checked::by(as_client().switch("--tls-skip-verify"));
+    unverified.exits_with(0).says("certificate", "warn", &["not verified", "--tls-ca"]);
+    let unknown = Checked::by(as_client().flag("--tls-ca", &certificates.other_ca()));
+    unknown.exits_with(77).says("store", "fail", &["certificate"]);
 }

@@ -8,6 +8,7 @@ mod cuts;
 mod etcdctl_comparison;
 mod floods;
 mod foreign_values;
+mod go_program;
 mod handover;
 mod keys;
 #[cfg(feature = "all-stores")]
@@ -21,6 +22,9 @@ mod observers;
 mod secrets;
 pub mod server;
 mod servers;
+#[cfg(feature = "all-stores")]
+mod static_program;
+mod successors;
 mod terminal;
 mod terms;
 #[cfg(feature = "listen")]

@@ -11,6 +11,8 @@ pub mod candidate;
 pub mod certificates;
 pub mod containment_support;
 pub mod docs_under_test;
+#[cfg(feature = "all-stores")]
+pub mod empty_root;
 pub mod executables;
 pub mod faults;
 pub mod fenced_resource;

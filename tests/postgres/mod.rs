@@ -1,10 +1,18 @@
 //! PostgreSQL as its users meet it: real servers, real cuts.
 
+mod access;
+mod cluster;
+mod leases;
+mod load;
+mod poolers;
+mod replication;
 pub mod server;
+mod tables;
 
 use crate::harness::host_tools::attempt;
 use crate::harness::server::PASSWORD;
 use crate::harness::store_fixtures::{FixtureStore, ServerStore, StoreEntry};
+use cluster::{Cluster, Replication};
 use server::{PostgresOptions, PostgresServer, program};
 
 /// This store in the tests for all stores.
@@ -22,7 +30,7 @@ pub const ENTRY: StoreEntry = StoreEntry {
         version.map(str::to_owned).ok_or(said)
     },
     start_with_clock: Some(|words| store(&PostgresOptions::new().wrapped_by(words))),
-    start_failover: None,
+    start_failover: Some(|| Box::new(Cluster::start(Replication::Strict))),
 };
 
 fn store(options: &PostgresOptions) -> Box<dyn FixtureStore> {

@@ -2,13 +2,17 @@
 //! end of the test.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::harness::certificates::Certificates;
 use crate::harness::host_tools::attempt;
 use crate::harness::ports::free_port;
 use crate::harness::server::StoreServer;
@@ -23,11 +27,59 @@ const USER: &str = "elect";
 pub struct PostgresOptions {
     host: String,
     wrapper: Vec<String>,
+    /// Lines of its configuration.
+    settings: Vec<String>,
+    /// The connection string of the primary that it is a standby of.
+    primary: Option<String>,
+    /// Lines of `pg_hba.conf`, before the usual ones.
+    rules: String,
+    certificates: Option<Arc<Certificates>>,
+    /// `None`: a free one.
+    port: Option<u16>,
 }
 
 impl PostgresOptions {
     pub fn new() -> PostgresOptions {
-        PostgresOptions { host: "127.0.0.1".to_owned(), wrapper: Vec::new() }
+        PostgresOptions {
+            host: "127.0.0.1".to_owned(),
+            wrapper: Vec::new(),
+            settings: Vec::new(),
+            primary: None,
+            rules: String::new(),
+            certificates: None,
+            port: None,
+        }
+    }
+
+    /// The way in for some users, as `pg_hba.conf` has it.
+    pub fn rules(mut self, rules: &str) -> PostgresOptions {
+        rules.clone_into(&mut self.rules);
+        self
+    }
+
+    /// It has TLS, shows this certificate, and takes those of clients from the same authority; the name `elect` in one is that of
+    /// the user `certified`.
+    pub fn tls(mut self, certificates: &Arc<Certificates>) -> PostgresOptions {
+        self.certificates = Some(Arc::clone(certificates));
+        self.setting("ssl", "on").setting("ssl_ca_file", "ca.crt")
+    }
+
+    /// Any other setting of its configuration. Its standbys begin with the same.
+    pub fn setting(mut self, name: &str, value: &str) -> PostgresOptions {
+        self.settings.push(format!("{name} = '{value}'\n"));
+        self
+    }
+
+    /// A standby of the primary at this address, which knows it by this name.
+    pub fn standby(mut self, primary: &str, name: &str) -> PostgresOptions {
+        self.primary = Some(connection_string(primary, name));
+        self
+    }
+
+    /// The port of another server, at another address.
+    pub fn at_port(mut self, port: u16) -> PostgresOptions {
+        self.port = Some(port);
+        self
     }
 
     pub fn seen_at(mut self, host: &str) -> PostgresOptions {
@@ -51,8 +103,14 @@ pub fn program(name: &str) -> PathBuf {
     found.pop().unwrap_or_else(|| name.into())
 }
 
+/// For a standby of this name. Its primary is at this address.
+fn connection_string(primary: &str, name: &str) -> String {
+    let (host, port) = primary.rsplit_once(':').expect("host and port");
+    format!("host={host} port={port} user={USER} application_name={name}")
+}
+
 /// The server refuses to run as root.
-fn unprivileged() -> Vec<String> {
+pub fn unprivileged() -> Vec<String> {
     let words: &[&str] = if nix::unistd::geteuid().is_root() {
         &["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
     } else {
@@ -84,11 +142,9 @@ impl StoreServer for PostgresServer {
         format!("{}:{}", self.options.host, self.port)
     }
 
-    /// Every renewal is an update of the row, and each commits by itself.
+    /// Every renewal is a transaction that writes. The statistics of the table are up to a second late.
     fn renewals(&self) -> u64 {
-        let said =
-            self.sql("SELECT coalesce(sum(n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname = 'elect_boundaries'");
-        said.trim().parse().expect("a number")
+        self.sql("SELECT txid_snapshot_xmax(txid_current_snapshot())").trim().parse().expect("a number")
     }
 
     fn url_of(address: &str) -> String {
@@ -103,15 +159,28 @@ impl PostgresServer {
             let directory = tempfile::Builder::new().prefix("elect-postgres-").tempdir();
             let postgres = PostgresServer {
                 options: options.clone(),
-                port: free_port(),
+                port: options.port.unwrap_or_else(free_port),
                 process: ServerProcess::new("postgres"),
                 directory: directory.expect("a temporary directory"),
             };
             fs::set_permissions(postgres.directory.path(), Permissions::from_mode(0o777)).expect("a directory of ours");
-            postgres.make_data();
+            match &options.primary {
+                Some(primary) => postgres.copy_data(primary),
+                None => postgres.make_data(),
+            }
             postgres.spawn();
             postgres.comes_up().then_some(postgres)
         })
+    }
+
+    /// Ends it, and starts it as a standby of the primary at this address, with a copy of that one's data.
+    #[track_caller]
+    pub fn rejoin(&self, primary: &str, name: &str) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("a directory of the server");
+        self.copy_data(&connection_string(primary, name));
+        self.spawn();
+        assert!(self.comes_up(), "somebody else has its port:\n{}", self.log());
     }
 
     fn data(&self) -> String {
@@ -120,16 +189,93 @@ impl PostgresServer {
 
     #[track_caller]
     fn make_data(&self) {
-        let mut words = unprivileged();
-        words.push(program("initdb").display().to_string());
-        let flags = ["--auth=trust", "--username", USER, "--encoding=UTF8", "--locale=C", "--no-sync", "-D"];
-        words.extend(flags.map(str::to_owned));
-        words.push(self.data());
-        let made = Command::new(&words[0]).args(&words[1..]).current_dir("/").output().expect("initdb is there");
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let flags = ["--auth=trust", "--username", USER, "--encoding=UTF8", "--locale=C", "--no-sync"];
+        self.fill_data("initdb", &flags);
         // The user of the tests needs no password, and every other one does.
-        let rules = format!("host all {USER} all trust\nhost all all all scram-sha-256\n");
+        let rules =
+            format!("host all {USER} all trust\nhost replication {USER} all trust\nhost all all all scram-sha-256\n");
+        let rules = format!("{}{rules}", self.options.rules);
         fs::write(self.directory.path().join("data/pg_hba.conf"), rules).expect("a file of the server");
+        if let Some(certificates) = &self.options.certificates {
+            let server = certificates.server();
+            for (from, to) in
+                [(server.certificate, "server.crt"), (server.key, "server.key"), (certificates.ca(), "ca.crt")]
+            {
+                let to = self.directory.path().join("data").join(to);
+                fs::copy(from, &to).expect("a file for the server");
+                fs::set_permissions(&to, Permissions::from_mode(0o600)).expect("a file of ours");
+                self.give(&to);
+            }
+            let names = "names elect certified\n";
+            fs::write(self.directory.path().join("data/pg_ident.conf"), names).expect("a file of the server");
+        }
+        self.options.settings.iter().for_each(|line| self.configure(line));
+    }
+
+    /// The server's user owns it.
+    fn give(&self, path: &Path) {
+        let owner = fs::metadata(self.data()).expect("its data");
+        chown(path, Some(owner.uid()), Some(owner.gid())).expect("a file of ours");
+    }
+
+    /// A backup, which [`PostgresServer::recover`] goes back to.
+    #[track_caller]
+    pub fn back_up(&self) {
+        let (mut words, address) = (unprivileged(), connection_string(&self.address(), "backup"));
+        words.push(program("pg_basebackup").display().to_string());
+        let backup = self.directory.path().join("backup").display().to_string();
+        words.extend(
+            ["-d", &address, "-X", "fetch", "--checkpoint=fast", "--no-sync", "-D", &backup].map(str::to_owned),
+        );
+        let made = Command::new(&words[0]).args(&words[1..]).current_dir("/").output().expect("it is there");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// Recovers to the time of the backup, as an administrator does: it begins a new timeline.
+    #[track_caller]
+    pub fn recover(&self) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("a directory of the server");
+        fs::rename(self.directory.path().join("backup"), self.data()).expect("a backup");
+        let signal = self.directory.path().join("data/recovery.signal");
+        fs::write(&signal, "").expect("a directory of the server");
+        self.give(&signal);
+        self.configure(
+            "restore_command = 'false'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n",
+        );
+        self.spawn();
+        assert!(self.comes_up(), "somebody else has its port:\n{}", self.log());
+        until("the recovery ends", || self.sql("SELECT pg_is_in_recovery()").trim() == "f");
+    }
+
+    #[track_caller]
+    fn copy_data(&self, primary: &str) {
+        self.fill_data("pg_basebackup", &["-d", primary, "--checkpoint=fast", "--no-sync", "--write-recovery-conf"]);
+    }
+
+    #[track_caller]
+    fn fill_data(&self, tool: &str, flags: &[&str]) {
+        let mut words = unprivileged();
+        words.push(program(tool).display().to_string());
+        words.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        words.extend(["-D".to_owned(), self.data()]);
+        let made = Command::new(&words[0]).args(&words[1..]).current_dir("/").output().expect("it is there");
+        assert!(made.status.success(), "{tool}: {}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// Adds a line to its configuration; the last one of a setting counts.
+    fn configure(&self, line: &str) {
+        let path = self.directory.path().join("data/postgresql.auto.conf");
+        let file = File::options().append(true).open(path).and_then(|mut file| file.write_all(line.as_bytes()));
+        file.expect("a file of the server");
+    }
+
+    /// Changes a setting of a server that runs.
+    #[track_caller]
+    pub fn set(&self, name: &str, value: &str) {
+        self.configure(&format!("{name} = '{value}'\n"));
+        self.sql("SELECT pg_reload_conf()");
+        until("the setting counts", || self.sql(&format!("SHOW {name}")).trim() == value);
     }
 
     /// False when another program has taken its port.
@@ -194,10 +340,35 @@ impl PostgresServer {
     }
 
     pub fn try_sql(&self, statement: &str) -> Result<String, String> {
-        let port = self.port.to_string();
-        let psql = program("psql").display().to_string();
-        let flags = ["-X", "-q", "-A", "-t", "-h", &self.options.host, "-p", &port, "-U", USER, "-d", "postgres", "-c"];
-        attempt([psql.as_str()].into_iter().chain(flags).chain([statement]))
+        let words = self.client();
+        attempt(words.iter().map(String::as_str).chain(["-c", statement]))
+    }
+
+    /// Runs a statement again and again, on one connection, until what is returned is dropped.
+    pub fn repeat(&self, statement: &str) -> RepeatedStatement {
+        let words = self.client();
+        let child = Command::new(&words[0]).args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let mut child = child.expect("psql is there");
+        let written = child.stdin.as_mut().map(|input| writeln!(input, "{statement} \\watch 0.02"));
+        written.expect("a pipe").expect("psql reads");
+        RepeatedStatement { child }
+    }
+
+    fn client(&self) -> Vec<String> {
+        let (psql, port) = (program("psql").display().to_string(), self.port.to_string());
+        let flags = ["-X", "-q", "-A", "-t", "-h", &self.options.host, "-p", &port, "-U", USER, "-d", "postgres"];
+        std::iter::once(psql).chain(flags.map(str::to_owned)).collect()
+    }
+
+    /// Of all its processes, those that have ended included.
+    pub fn cpu(&self) -> Duration {
+        const FIRST: usize = 11; // utime, stime, and those of children
+        let ticks = |pid: i32, count: usize| -> i32 {
+            (FIRST..FIRST + count).filter_map(|field| processes::stat(pid, field)).sum()
+        };
+        let first = self.process.pid();
+        let children: i32 = processes::children(first).into_iter().map(|child| ticks(child, 2)).sum();
+        Duration::from_millis(10) * u32::try_from(ticks(first, 4) + children).unwrap_or_default()
     }
 
     pub fn log(&self) -> String {
@@ -223,6 +394,18 @@ impl PostgresServer {
             .stderr(log)
             .spawn();
         self.process.set(child.expect("postgres is there"));
+    }
+}
+
+/// A statement that is run again and again.
+pub struct RepeatedStatement {
+    child: Child,
+}
+
+impl Drop for RepeatedStatement {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -8,22 +8,42 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::RecipeSandbox;
+use crate::harness::empty_root::{self, EmptyRoot};
 use crate::harness::executables;
 use crate::harness::{
     ElectCmd, docs_under_test, eventually, host_tools, http_client, ports::free_port, processes, until,
 };
 
 #[test]
-fn hadolint_takes_the_dockerfile_and_not_a_broken_one() {
-    let (hadolint, file) = (docs_under_test::tool("hadolint"), docs_under_test::root().join("recipes/Dockerfile"));
-    let said = host_tools::attempt([hadolint.as_str(), file.to_str().expect("plain text")])
-        .expect("tests/run installs hadolint");
-    assert_eq!(said, "");
+fn hadolint_takes_the_dockerfiles_and_no_broken_one() {
+    let hadolint = docs_under_test::tool("hadolint");
     let workspace = RecipeSandbox::new();
-    let broken = workspace.path("Dockerfile");
-    fs::write(&broken, docs_under_test::read("recipes/Dockerfile").replace("ENTRYPOINT [", "ENTRYPOINT "))
-        .expect("written");
-    host_tools::attempt([hadolint.as_str(), broken.to_str().expect("plain text")]).expect_err("it is no JSON");
+    for name in ["Dockerfile", "Dockerfile.static"] {
+        let file = docs_under_test::root().join("recipes").join(name);
+        let said = host_tools::attempt([hadolint.as_str(), file.to_str().expect("plain text")])
+            .expect("tests/run installs hadolint");
+        assert_eq!(said, "");
+        let broken = workspace.path(name);
+        let text = docs_under_test::read(&format!("recipes/{name}"));
+        fs::write(&broken, text.replace("ENTRYPOINT [", "ENTRYPOINT ")).expect("written");
+        host_tools::attempt([hadolint.as_str(), broken.to_str().expect("plain text")]).expect_err("it is no JSON");
+    }
+}
+
+/// The image has no file but the program, as the empty root of the other tests of the static program.
+#[test]
+fn the_image_of_the_static_program_has_nothing_else() {
+    let text = docs_under_test::read("recipes/Dockerfile.static");
+    let last = text.rsplit_once("\nFROM ").expect("two stages").1;
+    assert_eq!(last, "scratch\nCOPY --from=build /elect /elect\nUSER 65534:65534\nENTRYPOINT [\"/elect\"]\n");
+    assert!(text.contains("RUN cp \"$(/src/build-static)\" /elect\n"), "{text}");
+    if !empty_root::is_possible() {
+        return;
+    }
+    let root = EmptyRoot::new(std::net::Ipv4Addr::LOCALHOST.into());
+    let shown = root.elect(&["--version"]);
+    assert!(shown.status.success() && shown.stdout.starts_with(b"elect "), "{shown:?}");
+    root.leads(&["--store", "file:/locks"]);
 }
 
 /// One instruction of the last stage.

@@ -30,6 +30,17 @@ fn a_server_that_evicts_is_refused_with_the_setting_to_change() {
 }
 
 #[test]
+fn a_server_whose_memory_is_nearly_used_up_is_named() {
+    let redis = RedisServer::start();
+    let used = redis.cli(&["info", "memory"]);
+    let used = used.lines().find_map(|line| line.trim().strip_prefix("used_memory:")).expect("a field").to_owned();
+    let used: u64 = used.parse().expect("bytes");
+    redis.cli(&["config", "set", "maxmemory", &(used + used / 20).to_string()]);
+    let checked = Checked::by(check(&Sandbox::new(), redis.url()));
+    checked.says("eviction", "warn", &["% of maxmemory is used", "raise maxmemory"]);
+}
+
+#[test]
 fn a_user_of_one_boundary_has_it_read_and_nothing_is_taken() {
     let redis = RedisServer::start();
     set_user(&redis, "cron", &["~elect:cron", "+@all"]);

@@ -39,7 +39,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Datagra
     header.msg_iov = &raw mut slice;
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = size_of_val(&control);
+    // u32 with musl, usize with glibc.
+    header.msg_controllen = size_of_val(&control) as _;
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: the header describes `buffer` and `control`, both of which live longer than the call.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
@@ -65,7 +66,8 @@ unsafe fn descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while let Some(control) = message.as_ref() {
             if (control.cmsg_level, control.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
-                let length = control.cmsg_len - libc::CMSG_LEN(0) as usize;
+                #[allow(clippy::unnecessary_cast, reason = "u32 with musl, usize with glibc")]
+                let length = control.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
                 let data = std::slice::from_raw_parts(libc::CMSG_DATA(control), length);
                 let (numbers, _) = data.as_chunks::<{ size_of::<RawFd>() }>();
                 found.extend(numbers.iter().map(|&number| sys::own(RawFd::from_ne_bytes(number))));

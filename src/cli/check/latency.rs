@@ -60,7 +60,7 @@ pub fn in_millis(time: Duration) -> String {
     if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
 }
 
-/// What takes and renewals take, against the request time-out A and the timings that T3 allows.
+/// The time of takes and renewals, against the request time-out A and the timings that T3 allows.
 pub fn finding(takes: &RequestTimes, renewals: &RequestTimes, timing: &Timing, asked: TimingFlags) -> Finding {
     let (all, limit) = (takes.joined(renewals), timing.request_timeout());
     let slowest = all.percentile(99).unwrap_or_default();

@@ -140,7 +140,7 @@ impl Rounds<'_> {
                     if is_final {
                         return;
                     }
-                    // What is left of this round is given back; the reason for a failure is known.
+                    // The rest of this round is given back; the reason for a failure is known.
                     let [one, _] = &mut *self.candidates;
                     let _ = one.release().await;
                     sleep(RETRY_INTERVAL).await;

@@ -209,7 +209,7 @@ fn report_no_take(results: &RoundResults, report: &mut CheckReport) {
             report.add(Finding::of_error(TAKES, why, advice));
         }
         Some(StoreError::Unavailable(why) | StoreError::Connecting(why)) => {
-            let advice = "mend it: until then nobody can be elected";
+            let advice = "repair the store: until then nobody can be elected";
             report.add_final(Exit::Unavailable, Finding::of_error(TAKES, why, advice));
         }
         None => {

@@ -196,7 +196,7 @@ fn unreachable_member(endpoint: &str, why: &str) -> Finding {
     Finding::warn("member", format!("{endpoint} cannot be asked: {why}"), advice)
 }
 
-/// What a member's answer says about it.
+/// The facts in a member's answer.
 fn member_facts(endpoint: &str, status: &StatusResponse) -> Vec<Finding> {
     let version = excerpt(status.version());
     let mut facts = vec![if is_sound(status.version()) {
@@ -206,7 +206,7 @@ fn member_facts(endpoint: &str, status: &StatusResponse) -> Vec<Finding> {
         Finding::warn("version", detail, "upgrade it to 3.4.42, 3.5.28, 3.6.9 or newer")
     }];
     facts.extend(status.errors().iter().map(|alarm| {
-        let advice = "see etcdctl alarm list, and mend its cause";
+        let advice = "look at etcdctl alarm list, and remove the cause";
         Finding::fail("alarm", format!("{endpoint}: {}", excerpt(alarm)), advice)
     }));
     facts
@@ -356,6 +356,9 @@ fn transport_cause(error: &(dyn std::error::Error + 'static)) -> String {
     if reason.contains("frame with invalid size") { format!("{OTHER_PROTOCOL} ({reason})") } else { reason }
 }
 
+/// The error of a server that has reached its quota, and takes no writes until its alarm is disarmed.
+const NO_SPACE: &str = "database space exceeded";
+
 /// The meaning of a failed call for the election.
 pub fn classify(error: Error) -> StoreError {
     let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(excerpt(&error.to_string())) };
@@ -383,6 +386,10 @@ pub fn classify(error: Error) -> StoreError {
         StoreError::Refused(format!(
             "lacks a feature without which no election can be held (unimplemented: {message}): use an etcd of version 3.4 or newer, \
              directly and not through a gateway"
+        ))
+    } else if code == Code::ResourceExhausted && message.contains(NO_SPACE) {
+        StoreError::Unavailable(format!(
+            "{message}: make room with etcdctl compact and defrag, then etcdctl alarm disarm"
         ))
     } else {
         StoreError::Unavailable(if message.is_empty() { code.description().to_owned() } else { message })

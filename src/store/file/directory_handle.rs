@@ -1,12 +1,14 @@
 //! The directory of the lock file, held open: lock and record stay in the same directory, whatever happens to its path.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+
 use super::record_file::Files;
+use crate::path_descriptor::open_path;
 
 /// An open directory. Files are reached through it, and shown by its real path.
 #[derive(Debug)]
@@ -18,8 +20,7 @@ pub struct DirectoryHandle {
 impl DirectoryHandle {
     /// Opens the directory to which the path leads now.
     pub fn open(path: &Path) -> io::Result<DirectoryHandle> {
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let directory = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let directory = open_path(path, OFlag::O_DIRECTORY)?;
         let real = fs::read_link(access(&directory))?;
         Ok(DirectoryHandle { directory, real })
     }

@@ -1,4 +1,4 @@
-//! Who may take a lock that is free: its named successor first, and a spare last.
+//! The candidates that may take a lock that is free: its named successor first, and a spare last.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! From a place to a client on a connection: name, TCP or a socket file, TLS, login.
 
 use std::io;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,14 +22,40 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::errors::PostgresPeer;
 use super::notices::{CHANNEL, Ear};
 use super::settings::{Encryption, Host, HostPlace, Settings};
-use crate::host_port::ServerAddress;
 use crate::store::connection::identity::identity;
 use crate::store::connection::setup::Accepted;
 use crate::store::connection::verification::verifier;
 use crate::store::{StoreError, resolver};
 
-/// Addresses of one name that are tried, all at once.
+/// Addresses of one name that are asked, all at once.
 const ADDRESSES_MAX: usize = 16;
+
+/// Where one server is connected to: the name of a host may have several addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerPlace {
+    Address(SocketAddr),
+    /// A socket file.
+    Socket(PathBuf),
+}
+
+/// The places behind a host.
+///
+/// # Errors
+///
+/// Its name is not found.
+pub async fn places(host: &HostPlace) -> io::Result<Vec<ServerPlace>> {
+    let address = match host {
+        HostPlace::Address(address) => address,
+        HostPlace::Socket(directory, port) => {
+            return Ok(vec![ServerPlace::Socket(directory.join(format!(".s.PGSQL.{port}")))]);
+        }
+    };
+    let addresses = resolver::lookup(&address.host, address.port).await?;
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(addresses.into_iter().take(ADDRESSES_MAX).map(ServerPlace::Address).collect())
+}
 
 /// A client, and the task that serves it.
 pub struct Wire {
@@ -46,12 +73,17 @@ impl Drop for Wire {
     }
 }
 
-/// Connects and logs in. Bounded by the caller, but for the first round trip.
+/// Connects to one place of a host, and logs in. Bounded by the caller, but for the first round trip.
 ///
 /// # Errors
 ///
 /// The server cannot be reached, or one of both sides does not accept what the other one shows.
-pub async fn open(settings: &Settings, host: &Host, accepted: &Accepted) -> Result<Wire, StoreError> {
+pub async fn open(
+    settings: &Settings,
+    host: &Host,
+    place: &ServerPlace,
+    accepted: &Accepted,
+) -> Result<Wire, StoreError> {
     let peer = PostgresPeer::new(settings, &host.place);
     let mut config = Config::new();
     config.user(&settings.username).dbname(&settings.database).application_name("elect");
@@ -61,11 +93,12 @@ pub async fn open(settings: &Settings, host: &Host, accepted: &Accepted) -> Resu
     if settings.requires_channel_binding {
         config.channel_binding(ChannelBinding::Require);
     }
-    let address = match &host.place {
-        HostPlace::Address(address) => address,
-        HostPlace::Socket(directory, port) => {
+    let (address, name) = match (place, &host.place) {
+        (ServerPlace::Address(address), HostPlace::Address(named)) => (*address, named.host.clone()),
+        (ServerPlace::Address(address), HostPlace::Socket(..)) => (*address, address.ip().to_string()),
+        (ServerPlace::Socket(path), _) => {
             config.ssl_mode(SslMode::Disable);
-            let stream = connect_to_socket(&directory.join(format!(".s.PGSQL.{port}"))).await;
+            let stream = connect_to_socket(path).await;
             let stream = stream.map_err(|error| peer.classify_io(&error))?;
             accepted.set();
             let opened = config.connect_raw(stream, NoTls).await;
@@ -91,7 +124,7 @@ pub async fn open(settings: &Settings, host: &Host, accepted: &Accepted) -> Resu
         let (client, connection) = opened.map_err(|error| peer.classify(&error))?;
         return Ok(serve(client, connection, peer));
     };
-    let connect = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &address.host);
+    let connect = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &name);
     let connect = connect.map_err(|error| StoreError::Refused(error.to_string()))?;
     let (client, connection) = config.connect_raw(stream, connect).await.map_err(|error| peer.classify(&error))?;
     Ok(serve(client, connection, peer))
@@ -135,28 +168,14 @@ async fn connect_to_socket(path: &Path) -> io::Result<UnixStream> {
     })
 }
 
-/// The first of the addresses of a name that accepts a connection.
-async fn connect(address: &ServerAddress, limit: Duration) -> io::Result<TcpStream> {
-    let addresses = resolver::lookup(&address.host, address.port).await?;
-    let mut dials = JoinSet::new();
-    for address in addresses.into_iter().take(ADDRESSES_MAX) {
-        dials.spawn(TcpStream::connect(address));
-    }
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    while let Some(dialled) = dials.join_next().await {
-        match dialled.map_err(io::Error::other).flatten() {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                // A listener sends nothing: without probes it would not learn that its server is gone.
-                setsockopt(&stream, sockopt::KeepAlive, &true)?;
-                let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-                setsockopt(&stream, sockopt::TcpUserTimeout, &millis)?;
-                return Ok(stream);
-            }
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
+async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    // A listener sends nothing: without probes it would not learn that its server is gone.
+    setsockopt(&stream, sockopt::KeepAlive, &true)?;
+    let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    setsockopt(&stream, sockopt::TcpUserTimeout, &millis)?;
+    Ok(stream)
 }
 
 fn connector(settings: &Settings) -> Result<MakeRustlsConnect, StoreError> {

@@ -6,7 +6,7 @@ use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::settings::{HostPlace, Settings};
-use super::statements::Statements;
+use super::statements::{LifeSource, Statements, first_row, quoted};
 use crate::store::StoreError;
 use crate::store::connection::errors::{one_line, root_cause, with_network_advice};
 use crate::store::connection::tls::TlsSettings;
@@ -21,8 +21,9 @@ pub struct PostgresPeer {
     username: String,
     database: String,
     tls: TlsSettings,
-    /// The statements that make the table, for a person to run.
-    ddl: String,
+    schema: String,
+    /// The life of the server, once it has told it.
+    pub incarnation: String,
 }
 
 /// Whether the row, or what is to be made, is being written by another candidate. Nothing was done.
@@ -44,6 +45,17 @@ pub fn is_missing_table(error: &Error) -> bool {
     error.code().is_some_and(|code| [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME].contains(code))
 }
 
+/// Whether the server does not tell its WAL, as an Aurora.
+pub fn is_wal_refused(error: &Error) -> bool {
+    let refused = [
+        SqlState::FEATURE_NOT_SUPPORTED,
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+    ];
+    error.code().is_some_and(|code| refused.contains(code))
+}
+
 /// Whether the server has refused a statement, and the connection is as good as before.
 pub fn is_denial(error: &Error) -> bool {
     error.code().is_some_and(|code| *code == SqlState::INSUFFICIENT_PRIVILEGE)
@@ -51,23 +63,30 @@ pub fn is_denial(error: &Error) -> bool {
 
 impl PostgresPeer {
     pub fn new(settings: &Settings, place: &HostPlace) -> PostgresPeer {
-        let statements = Statements::new(&settings.schema);
-        let table = &statements.table;
-        let ddl = format!(
-            "{}; {}; GRANT USAGE ON SCHEMA {} TO {:?}; GRANT SELECT, INSERT, UPDATE ON {table} TO {:?}",
-            statements.create_schema,
-            statements.create_table,
-            table.trim_end_matches(".elect_boundaries"),
-            settings.username,
-            settings.username
-        );
         PostgresPeer {
             address: place.to_string(),
             username: settings.username.clone(),
             database: settings.database.clone(),
             tls: settings.tls.clone(),
-            ddl,
+            schema: settings.schema.clone(),
+            incarnation: String::new(),
         }
+    }
+
+    /// The statements that make the table, for a person to run.
+    fn ddl(&self) -> String {
+        // The definitions are the same whatever the server tells of its life.
+        let statements = Statements::new(&self.schema, LifeSource::Timeline);
+        let (table, schema, user) = (&statements.table, quoted(&self.schema), quoted(&self.username));
+        let mark = uuid::Uuid::new_v4().to_string();
+        [
+            statements.create_schema.clone(),
+            statements.create_table.clone(),
+            first_row(table, &mark, &self.incarnation),
+            format!("GRANT USAGE ON SCHEMA {schema} TO {user}"),
+            format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {user}"),
+        ]
+        .join("; ")
     }
 
     fn unavailable(&self, what: &str) -> StoreError {
@@ -91,7 +110,10 @@ impl PostgresPeer {
     pub fn not_permitted(&self, message: &str) -> StoreError {
         // Not cut: a statement is of use as a whole.
         let (address, said) = (&self.address, one_line(message));
-        StoreError::Refused(format!("{address} says {said}: ask an administrator of the database to run: {}", self.ddl))
+        StoreError::Refused(format!(
+            "{address} says {said}: ask an administrator of the database to run: {}",
+            self.ddl()
+        ))
     }
 
     /// Classifies a failure.

@@ -2,12 +2,12 @@
 
 use super::server::PostgresServer;
 use super::settings::Settings;
+use super::statements::LifeSource;
 use crate::store::connection::errors::excerpt;
 use crate::store::{Finding, StoreError};
 
 const QUESTION: &str = "SELECT current_setting('server_version') AS version, \
-     current_setting('synchronous_standby_names') AS standbys, current_setting('fsync') = 'on' AS has_fsync, \
-     current_setting('full_page_writes') = 'on' AS has_full_pages, \
+     current_setting('synchronous_standby_names') AS standbys, \
      (SELECT count(*) FROM pg_stat_replication) AS replicas";
 
 pub async fn facts(server: &mut PostgresServer, settings: &Settings) -> Result<Vec<Finding>, StoreError> {
@@ -16,8 +16,8 @@ pub async fn facts(server: &mut PostgresServer, settings: &Settings) -> Result<V
     let mut facts = vec![Finding::ok("version", excerpt(&version))];
     let (standbys, replicas): (String, i64) = (row.get("standbys"), row.get("replicas"));
     facts.push(replication(&standbys, replicas, settings.is_synchronous_required));
-    let is_durable = row.get("has_fsync") && row.get("has_full_pages");
-    facts.push(durability(is_durable));
+    facts.push(durability(server.is_durable));
+    facts.push(timeline(server.life_source));
     Ok(facts)
 }
 
@@ -46,6 +46,17 @@ fn durability(is_durable: bool) -> Finding {
     Finding::warn(NAME, detail, "set both to on")
 }
 
+fn timeline(source: LifeSource) -> Finding {
+    const NAME: &str = "timeline";
+    match source {
+        LifeSource::Timeline => Finding::ok(NAME, "told, so that a promotion is noticed"),
+        LifeSource::Start => {
+            let detail = "not told, as by an Aurora: each restart of the server costs a ttl";
+            Finding::warn(NAME, detail, "give this user EXECUTE on pg_current_wal_insert_lsn, or accept it")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +73,6 @@ mod tests {
             assert_eq!(replication(standbys, replicas, is_required).result, result, "{standbys} {replicas}");
         }
         assert_eq!(durability(false).result, FindingResult::Warn);
+        assert_eq!(timeline(LifeSource::Start).result, FindingResult::Warn);
     }
 }

@@ -7,6 +7,8 @@
 mod connection;
 mod errors;
 mod facts;
+mod first_row;
+mod hosts;
 mod notices;
 mod passfile;
 mod server;
@@ -19,7 +21,9 @@ mod table;
 mod tests;
 mod url;
 
+use std::cell::RefCell;
 use std::pin::Pin;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +38,7 @@ use crate::store::{
 use elect_core::boundary::Boundary;
 use elect_core::takeover::{Basis, Reservation};
 use elect_keeper::clock;
+use first_row::FirstRowObserver;
 use notices::Heard;
 use server::{PostgresLink, attempt};
 use session::Session;
@@ -59,6 +64,7 @@ struct Postgres {
     link: PostgresLink,
     /// Whether the table has been looked at, or made.
     knows_table: bool,
+    first_row: Rc<RefCell<FirstRowObserver>>,
     /// Where the last credited renewal was executed, as the keeper knows it.
     settled: Option<Basis<String>>,
 }
@@ -78,7 +84,8 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
     if access.tls_skip_verify {
         warn_unverified(&settings.shown, Some(&settings.tls));
     }
-    let postgres = Postgres { settings, link: PostgresLink::default(), knows_table: false, settled: None };
+    let (link, first_row) = (PostgresLink::default(), Rc::default());
+    let postgres = Postgres { settings, link, knows_table: false, first_row, settled: None };
     Ok(Box::new(RecordStore::new(postgres, hints)))
 }
 
@@ -111,6 +118,7 @@ impl Backend for Postgres {
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let seen =
             attempt(&self.settings, &mut self.link, async |server| server.observe(boundary.as_str()).await).await?;
+        self.first_row.borrow_mut().note(clock::now(), &seen);
         Ok(seen.stored.transpose()?.as_ref().map(StoredRecord::shown).unwrap_or_default())
     }
 
@@ -128,7 +136,7 @@ impl Backend for Postgres {
             return std::future::pending().await;
         };
         if !server.is_listening {
-            if server.listen(boundary.map(Boundary::as_str)).await.is_err() {
+            if server.listen(&self.settings, boundary.map(Boundary::as_str)).await.is_err() {
                 self.link.server = None;
                 return std::future::pending().await;
             }
@@ -170,7 +178,7 @@ impl Backend for Postgres {
     }
 
     fn session(&self, candidacy: &Candidacy) -> Session {
-        Session::new(&self.settings, candidacy)
+        Session::new(&self.settings, candidacy, Rc::clone(&self.first_row))
     }
 
     async fn campaign(
@@ -181,12 +189,16 @@ impl Backend for Postgres {
     ) -> Result<CampaignResult, StoreError> {
         let (knows_table, settings) = (&mut self.knows_table, &self.settings);
         let result = attempt(settings, &mut self.link, async |server| {
+            server.read_others(settings);
+            server.check_newest()?;
             if !*knows_table {
                 table::ensure(server, settings).await?;
                 *knows_table = true;
+                server.warn();
+                table::tidy(server, candidacy.boundary.as_str()).await?;
             }
             if settings.listens {
-                session.listen(server, hints).await?;
+                session.listen(server, settings, hints).await?;
             }
             record_store::campaign(session, server, candidacy).await
         })
@@ -201,10 +213,18 @@ impl Backend for Postgres {
     async fn renew(
         &mut self,
         session: &mut Session,
-        _: &Notifier,
+        hints: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<RenewResult, StoreError> {
-        attempt(&self.settings, &mut self.link, async |server| session.renew(server, candidacy).await).await
+        let settings = &self.settings;
+        attempt(settings, &mut self.link, async |server| {
+            server.read_others(settings);
+            if let Some(term) = session.term() {
+                server.others.tell(hints, term);
+            }
+            session.renew(server, candidacy).await
+        })
+        .await
     }
 
     fn may_hold(session: &Session) -> bool {

@@ -7,17 +7,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::connection::{Wire, open};
-use super::errors::{is_contention, is_denial, is_missing_table};
-use super::notices::Ear;
+use super::connection::{ServerPlace, Wire, open, places};
+use super::errors::{PostgresPeer, is_contention, is_denial, is_missing_table, is_wal_refused};
+use super::hosts::{HostVerdict, OtherHosts};
+use super::notices::{Ear, PROOFS};
 use super::settings::{Host, Settings};
-use super::statements::{INCARNATION, Statements};
+use super::statements::{IS_DURABLE, LifeSource, Statements, incarnation};
 use super::stored_record::{RowSnapshot, StoredRecord};
 use crate::store::connection::attempt::within;
 use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
@@ -37,9 +39,12 @@ const VERSION_MIN: i32 = 120_000;
 pub struct PostgresLink {
     /// `None`: to be connected to by the next attempt.
     pub server: Option<PostgresServer>,
+    /// The newest primary that was seen. An older one of the same cluster never counts again.
+    newest: Option<ServerLife>,
     setup: ConnectionSetup<PostgresServer>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is true or false by itself")]
 pub struct PostgresServer {
     wire: Wire,
     pub ear: Arc<Ear>,
@@ -50,9 +55,43 @@ pub struct PostgresServer {
     pub is_listening: bool,
     /// When it was connected to.
     pub since: Time,
-    /// Of the WAL that it writes, as its file names have it: eight hexadecimal digits.
-    timeline: String,
+    /// The host of the URL that has led to it.
+    pub host: Host,
+    pub place: ServerPlace,
+    pub life: ServerLife,
+    pub life_source: LifeSource,
+    /// Whether a crash of its host loses nothing that was confirmed.
+    pub is_durable: bool,
+    /// Whether the name of its host has other addresses.
+    has_several_addresses: bool,
+    /// The servers that the connection does not lead to.
+    pub others: OtherHosts,
     limit: Duration,
+}
+
+/// A server as it said when it was asked last.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServerLife {
+    /// Empty, if it is a standby.
+    pub incarnation: String,
+    /// The identifier of its cluster, which its standbys share.
+    pub system: String,
+    /// Of the WAL that it writes, as its file names have it: eight hexadecimal digits. `None`: it is a standby.
+    pub timeline: Option<String>,
+    /// When it was started.
+    pub started: String,
+}
+
+impl ServerLife {
+    /// Whether both are one server, which two addresses lead to.
+    pub fn is_same_server(&self, other: &ServerLife) -> bool {
+        self == other
+    }
+
+    /// Whether it is a primary of the same cluster, and the other one was promoted after it.
+    pub fn is_outdated_by(&self, other: &ServerLife) -> bool {
+        self.system == other.system && self.timeline.is_some() && self.timeline < other.timeline
+    }
 }
 
 /// The answer to a write.
@@ -80,6 +119,7 @@ pub async fn attempt<T>(
     let attempt = async {
         let mut server = link.take(settings).await?;
         let answer = ask(&mut server).await;
+        link.newest = Some(server.newest_life());
         if server.is_sound {
             link.server = Some(server);
         }
@@ -98,8 +138,8 @@ impl PostgresLink {
         }
         let limits = settings.limits;
         let begin = |accepted| {
-            let settings = settings.clone();
-            async move { connect(&settings, &accepted).await }
+            let (settings, newest) = (settings.clone(), self.newest.clone());
+            async move { connect(&settings, &accepted, newest.as_ref()).await }
         };
         let target = SetupTarget { name: &settings.shown, plain_form: None };
         match self.setup.next(target, &limits, limits.attempt, begin).await? {
@@ -112,64 +152,132 @@ impl PostgresLink {
     }
 }
 
-/// Asks all hosts at once. Of several primaries the one on the highest timeline counts: the others were promoted away from. The
-/// hosts that have not answered in a quarter of an attempt after the first primary are not waited for.
-async fn connect(settings: &Settings, accepted: &Accepted) -> Result<PostgresServer, StoreError> {
+/// Asks all hosts at once, and all addresses of each. Of several primaries the one on the highest timeline counts: the others were
+/// promoted away from. The hosts that have not answered in a quarter of an attempt after the first primary are not waited for
+/// here, see [`OtherHosts`].
+async fn connect(
+    settings: &Settings,
+    accepted: &Accepted,
+    newest: Option<&ServerLife>,
+) -> Result<PostgresServer, StoreError> {
+    let (sender, mut logins) = mpsc::unbounded_channel();
     let mut dials = JoinSet::new();
     for host in &settings.hosts {
-        let (settings, host, accepted) = (settings.clone(), host.clone(), accepted.clone());
-        dials.spawn(async move { PostgresServer::connect(&settings, &host, &accepted).await });
+        dials.spawn(dial(settings.clone(), host.clone(), accepted.clone(), sender.clone()));
     }
-    let mut best: Option<PostgresServer> = None;
-    let (mut failure, mut until) = (None, None);
+    drop(sender);
+    let (mut found, mut failure, mut until): (Vec<PostgresServer>, _, _) = (Vec::new(), None, None);
     loop {
-        let dialled = match until {
-            None => dials.join_next().await,
+        let login = match until {
+            None => logins.recv().await,
             Some(until) => tokio::select! {
-                dialled = dials.join_next() => dialled,
+                login = logins.recv() => login,
                 () = sleep_until(until) => None,
             },
         };
-        match dialled {
-            Some(Ok(Ok(server))) => {
-                until.get_or_insert_with(|| Instant::now() + settings.limits.attempt / 4);
-                if best.as_ref().is_none_or(|best| server.timeline > best.timeline) {
-                    best = Some(server);
-                }
+        match login {
+            Some(Ok(server)) if newest.is_some_and(|newest| server.life.is_outdated_by(newest)) => {
+                let why = format!("{} counts no more, since another server was promoted", server.address());
+                failure = Some(StoreError::Unavailable(why));
             }
-            Some(Ok(Err(error))) => {
+            Some(Ok(server)) => {
+                if server.life.timeline.is_some() {
+                    until.get_or_insert_with(|| Instant::now() + settings.limits.attempt / 4);
+                }
+                found.push(server);
+            }
+            Some(Err(error)) => {
                 debug!("postgres: {error}");
                 // An outage passes, so that a refusal of another host is not the last word.
                 if !matches!(failure, Some(StoreError::Unavailable(_))) {
                     failure = Some(error);
                 }
             }
-            // A task that panicked has reported it.
-            Some(Err(_)) => {}
             None => break,
         }
     }
-    best.ok_or_else(|| failure.unwrap_or_else(|| StoreError::Unavailable("no host is named".to_owned())))
+    choose(found, failure)
+}
+
+/// The primary, and the connections to the other servers with it.
+fn choose(mut found: Vec<PostgresServer>, failure: Option<StoreError>) -> Result<PostgresServer, StoreError> {
+    let newest = found.iter().filter_map(|server| server.life.timeline.clone()).max();
+    let Some(best) = newest.and_then(|newest| found.iter().position(|one| one.life.timeline.as_ref() == Some(&newest)))
+    else {
+        let standby = || found.first_mut().map(PostgresServer::standby);
+        let failure = failure.or_else(standby);
+        return Err(failure.unwrap_or_else(|| StoreError::Unavailable("no host is named".to_owned())));
+    };
+    let mut best = found.swap_remove(best);
+    let foreign = found.iter().find(|one| one.life.timeline.is_some() && one.life.system != best.life.system);
+    if let Some(foreign) = foreign {
+        return Err(best.foreign(foreign.address()));
+    }
+    best.others.keep(found);
+    Ok(best)
+}
+
+/// Logs in at every address of a host.
+async fn dial(
+    settings: Settings,
+    host: Host,
+    accepted: Accepted,
+    logins: mpsc::UnboundedSender<Result<PostgresServer, StoreError>>,
+) {
+    let found = match places(&host.place).await {
+        Ok(found) => found,
+        Err(error) => {
+            // The receiver has found its primary.
+            let _ = logins.send(Err(PostgresPeer::new(&settings, &host.place).classify_io(&error)));
+            return;
+        }
+    };
+    let has_several_addresses = found.len() > 1;
+    let mut dials = JoinSet::new();
+    for place in found {
+        let (settings, host, accepted) = (settings.clone(), host.clone(), accepted.clone());
+        dials.spawn(async move { PostgresServer::login(&settings, &host, &place, &accepted).await });
+    }
+    while let Some(dialled) = dials.join_next().await {
+        // A task that panicked has reported it.
+        if let Ok(login) = dialled {
+            let _ = logins.send(login.map(|server| PostgresServer { has_several_addresses, ..server }));
+        }
+    }
 }
 
 impl PostgresServer {
-    /// A primary, with every doubt about it removed that can be removed by asking.
-    async fn connect(settings: &Settings, host: &Host, accepted: &Accepted) -> Result<PostgresServer, StoreError> {
-        let wire = open(settings, host, accepted).await?;
+    /// A server, with every doubt about it removed that can be removed by asking.
+    pub async fn login(
+        settings: &Settings,
+        host: &Host,
+        place: &ServerPlace,
+        accepted: &Accepted,
+    ) -> Result<PostgresServer, StoreError> {
+        let wire = open(settings, host, place, accepted).await?;
         let mut server = PostgresServer {
             ear: Arc::clone(&wire.ear),
             wire,
-            statements: Arc::new(Statements::new(&settings.schema)),
+            statements: Arc::new(Statements::new(&settings.schema, LifeSource::Timeline)),
             is_sound: true,
             is_listening: false,
             since: clock::now(),
-            timeline: String::new(),
+            host: host.clone(),
+            place: place.clone(),
+            life: ServerLife::default(),
+            life_source: LifeSource::Timeline,
+            is_durable: true,
+            has_several_addresses: false,
+            others: OtherHosts::default(),
             limit: settings.limits.attempt,
         };
-        let question = "SELECT version() AS version, current_setting('server_version_num')::int AS number";
-        let row = server.ask_one(question, &[]).await?;
+        let question = format!(
+            "SELECT version() AS version, current_setting('server_version_num')::int AS number, {IS_DURABLE} AS is_durable"
+        );
+        let row = server.ask_one(&question, &[]).await?;
         let version: String = row.try_get("version").map_err(|error| server.judge(&error))?;
         let number: i32 = row.try_get("number").map_err(|error| server.judge(&error))?;
+        server.is_durable = row.try_get("is_durable").map_err(|error| server.judge(&error))?;
         let other = ["CockroachDB", "YugabyteDB", "-YB-"].into_iter().find(|name| version.contains(name));
         if let Some(other) = other {
             return Err(server
@@ -180,12 +288,99 @@ impl PostgresServer {
         if number < VERSION_MIN {
             return Err(server.wire.peer.refused("is older than PostgreSQL 12, the oldest that elections are held on"));
         }
-        let question = format!("SELECT {INCARNATION} AS present");
-        let row = server.ask_one(&question, &[]).await?;
-        let present: String = row.try_get("present").map_err(|error| server.judge(&error))?;
-        let Some(timeline) = present.split('/').nth(1) else { return Err(server.standby()) };
-        timeline.clone_into(&mut server.timeline);
+        let first = server.ask_life().await;
+        if first.as_ref().is_err_and(is_wal_refused) {
+            server.life_source = LifeSource::Start;
+            server.statements = Arc::new(Statements::new(&settings.schema, LifeSource::Start));
+            server.read_life().await?;
+        } else {
+            server.life = first.map_err(|error| server.judge(&error))?;
+        }
+        server.wire.peer.incarnation.clone_from(&server.life.incarnation);
         Ok(server)
+    }
+
+    /// Reports what this server cannot promise.
+    pub fn warn(&self) {
+        let address = self.address();
+        if !self.is_durable {
+            warn!(
+                "{address}: fsync or full_page_writes is off: a crash may forget who leads, and each restart costs a ttl: set both to on"
+            );
+        }
+        if self.life_source == LifeSource::Start {
+            warn!("{address} does not tell its timeline, as an Aurora: each restart costs a ttl");
+        }
+    }
+
+    /// Asks the server for its life again.
+    pub async fn read_life(&mut self) -> Result<(), StoreError> {
+        self.life = self.ask_life().await.map_err(|error| self.judge(&error))?;
+        Ok(())
+    }
+
+    async fn ask_life(&mut self) -> Result<ServerLife, tokio_postgres::Error> {
+        let present = incarnation(self.life_source);
+        let question = format!(
+            "SELECT {present} AS present, (SELECT system_identifier::text FROM pg_control_system()) AS system, \
+             extract(epoch FROM pg_postmaster_start_time())::text AS started"
+        );
+        let row = self.wire.client.query_typed_one(&question, &[]).await?;
+        let present: String = row.try_get("present")?;
+        let timeline = present.split('/').nth(1).map(str::to_owned);
+        let (system, started) = (row.try_get("system")?, row.try_get("started")?);
+        Ok(ServerLife { incarnation: present, system, timeline, started })
+    }
+
+    /// Begins to read the other hosts, unless that was begun or there are none.
+    pub fn read_others(&mut self, settings: &Settings) {
+        if settings.hosts.len() > 1 || self.has_several_addresses {
+            self.others.start(settings, &self.place, &self.life);
+        }
+    }
+
+    /// Waits until the other hosts have answered or failed, at most a renewal interval ago. To be called before a take and before
+    /// the first credit of a term.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Connecting`] if that takes longer than a part of an attempt: the next one goes on with the wait. Otherwise they
+    /// speak against this server.
+    pub async fn settle_others(&mut self) -> Result<(), StoreError> {
+        if timeout(self.limit / 4, self.others.settled()).await.is_err() {
+            let address = self.address();
+            return Err(StoreError::Connecting(format!("{address}: the other hosts have not all answered yet")));
+        }
+        match self.others.verdict() {
+            Some(HostVerdict::Foreign(other)) => Err(self.foreign(&other)),
+            Some(HostVerdict::Newer { .. }) | None => self.check_newest(),
+        }
+    }
+
+    /// The newest primary of its cluster that was seen, itself or another one.
+    fn newest_life(&self) -> ServerLife {
+        let newer = match self.others.verdict() {
+            Some(HostVerdict::Newer { timeline, .. }) => Some(timeline),
+            Some(HostVerdict::Foreign(_)) | None => None,
+        };
+        ServerLife { timeline: newer.or_else(|| self.life.timeline.clone()), ..self.life.clone() }
+    }
+
+    /// Whether this is still the newest primary, as far as is known.
+    pub fn check_newest(&mut self) -> Result<(), StoreError> {
+        match self.others.verdict() {
+            Some(HostVerdict::Newer { address, .. }) => {
+                self.is_sound = false;
+                Err(StoreError::Unavailable(format!("{} counts no more, since {address} was promoted", self.address())))
+            }
+            Some(HostVerdict::Foreign(_)) | None => Ok(()),
+        }
+    }
+
+    /// The error for hosts that are not of one cluster: candidates that reach one of them alone would not see each other.
+    fn foreign(&mut self, other: &str) -> StoreError {
+        self.is_sound = false;
+        self.refused(&format!("and {other} are primaries of two clusters: name the servers of one alone in --store"))
     }
 
     /// As it is shown.
@@ -224,12 +419,13 @@ impl PostgresServer {
         answer.map_err(|error| self.judge(&error))
     }
 
-    /// A statement that makes something which others may be making at once. `false`: it is there, or the others make it.
-    pub async fn create(&mut self, statement: &str) -> Result<bool, StoreError> {
-        match self.wire.client.execute_typed(statement, &[]).await {
+    /// Statements that make something which others may be making at once, in one transaction. `false`: it is there, or the others
+    /// make it.
+    pub async fn create(&mut self, statements: &str) -> Result<bool, StoreError> {
+        match self.wire.client.batch_execute(statements).await {
             Err(error) if is_contention(&error) => Ok(false),
             Err(error) => Err(self.judge(&error)),
-            Ok(_) => Ok(true),
+            Ok(()) => Ok(true),
         }
     }
 
@@ -243,20 +439,34 @@ impl PostgresServer {
         }
     }
 
+    /// A statement of which nothing depends. `false`: this user may not execute it.
+    pub async fn attempt_optional(
+        &mut self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<bool, StoreError> {
+        match self.wire.client.execute_typed(statement, parameters).await {
+            Err(error) if is_denial(&error) => Ok(false),
+            Err(error) if is_contention(&error) => Ok(true),
+            Err(error) => Err(self.judge(&error)),
+            Ok(_) => Ok(true),
+        }
+    }
+
     /// The record of this boundary. Without a table there is none.
     pub async fn observe(&mut self, boundary: &str) -> Result<RowSnapshot, StoreError> {
         let statements = Arc::clone(&self.statements);
         let parameters: [Parameter<'_>; 1] = [(&boundary, Type::TEXT)];
         let row = match self.wire.client.query_typed_one(&statements.look, &parameters).await {
             Err(error) if is_missing_table(&error) => {
-                return Ok(RowSnapshot { incarnation: String::new(), now: 0, stored: None });
+                return Ok(RowSnapshot { incarnation: String::new(), now: 0, first: None, stored: None });
             }
             answer => answer.map_err(|error| self.judge(&error))?,
         };
         if row.try_get("is_standby").map_err(|error| self.judge(&error))? {
             return Err(self.standby());
         }
-        RowSnapshot::read(&row, &statements.table)
+        RowSnapshot::read_with_first(&row, &statements.table)
     }
 
     /// Every boundary with what is known of it, in the order of their names.
@@ -281,18 +491,23 @@ impl PostgresServer {
         Ok(seen)
     }
 
-    /// Begins to listen, and sends a notification to itself: a pooler that shares connections accepts LISTEN, and delivers
-    /// nothing. Must be called inside a [`tokio::task::LocalSet`].
-    pub async fn listen(&mut self, boundary: Option<&str>) -> Result<(), StoreError> {
+    /// Begins to listen, and has notifications sent by another connection: a pooler that shares connections accepts LISTEN, and
+    /// passes on what arrives within an answer, such as a notification that the connection sends to itself, and nothing else. Must
+    /// be called inside a [`tokio::task::LocalSet`].
+    pub async fn listen(&mut self, settings: &Settings, boundary: Option<&str>) -> Result<(), StoreError> {
         let proof = format!("? {}", uuid::Uuid::new_v4());
         self.ear.attend(boundary, &proof);
         self.ask("LISTEN elect", &[]).await?;
-        self.ask("SELECT pg_notify('elect', $1::text)::text", &[(&proof, Type::TEXT)]).await?;
         self.is_listening = true;
         let (ear, limit, address) = (Arc::downgrade(&self.ear), self.limit, self.address().to_owned());
+        let (settings, host, place) = (settings.clone(), self.host.clone(), self.place.clone());
         // Not watched: it only reports.
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(limit).await;
+            let send = send_proofs(&settings, &host, &place, &proof);
+            if let Err(error) = timeout(limit * 2, send).await.unwrap_or_else(|_| Err(settings.silent(&host))) {
+                return debug!("postgres: it is not known whether notifications are delivered: {error}");
+            }
+            sleep(limit).await;
             if ear.upgrade().is_some_and(|ear| !ear.is_proven()) {
                 info!(
                     "{address} delivers no notifications, as behind a pooler: the record is read every renewal interval"
@@ -301,4 +516,16 @@ impl PostgresServer {
         });
         Ok(())
     }
+}
+
+/// Sends notifications on a connection of its own, at times when the other one has hardly anything to ask.
+async fn send_proofs(settings: &Settings, host: &Host, place: &ServerPlace, payload: &str) -> Result<(), StoreError> {
+    let wire = open(settings, host, place, &Accepted::default()).await?;
+    for _ in 0..PROOFS {
+        sleep(settings.limits.attempt / 4).await;
+        let statement = "SELECT pg_notify('elect', $1::text)::text";
+        let sent = wire.client.query_typed(statement, &[(&payload, Type::TEXT)]).await;
+        sent.map_err(|error| wire.peer.classify(&error))?;
+    }
+    Ok(())
 }

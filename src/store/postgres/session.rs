@@ -11,6 +11,8 @@
 //! - Which renewals are credited is decided by [`takeover`](elect_core::takeover) alone.
 //! - Notifications are hints. A candidate that misses them asks at the usual pace.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +20,11 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSqlOwned, Type};
 use tracing::warn;
 
+use super::first_row::FirstRowObserver;
 use super::notices::Heard;
 use super::server::{Parameter, PostgresServer, WriteResult};
 use super::settings::Settings;
+use super::statements::Statements;
 use super::stored_record::{RowSnapshot, StoredRecord, view};
 use crate::store::record::{RecordState, VERSION};
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
@@ -46,12 +50,13 @@ pub struct Session {
     /// Its release has been asked for: whatever becomes of that, it is over.
     let_go: bool,
     is_synchronous_required: bool,
+    first_row: Rc<RefCell<FirstRowObserver>>,
     /// A ttl above the accepted limit has been reported.
     has_warned: bool,
 }
 
 impl Session {
-    pub fn new(settings: &Settings, candidacy: &Candidacy) -> Session {
+    pub fn new(settings: &Settings, candidacy: &Candidacy, first_row: Rc<RefCell<FirstRowObserver>>) -> Session {
         let id = candidacy.identity.id.clone();
         Session {
             boundary: candidacy.boundary.to_string(),
@@ -61,6 +66,7 @@ impl Session {
             term: None,
             let_go: false,
             is_synchronous_required: settings.is_synchronous_required,
+            first_row,
             has_warned: false,
         }
     }
@@ -70,6 +76,11 @@ impl Session {
         self.term.is_some() || self.rule.outstanding().is_some()
     }
 
+    /// The term that was won, until it is lost.
+    pub fn term(&self) -> Option<Term> {
+        self.term
+    }
+
     /// Where the last credited renewal was executed.
     pub fn settled(&self) -> Option<&Basis<String>> {
         self.rule.settled()
@@ -77,11 +88,16 @@ impl Session {
 
     /// Has changes announced, on a connection where that has not been asked for yet. Must be called inside a
     /// [`tokio::task::LocalSet`].
-    pub async fn listen(&self, server: &mut PostgresServer, hints: &Notifier) -> Result<(), StoreError> {
+    pub async fn listen(
+        &self,
+        server: &mut PostgresServer,
+        settings: &Settings,
+        hints: &Notifier,
+    ) -> Result<(), StoreError> {
         if server.is_listening {
             return Ok(());
         }
-        server.listen(Some(&self.boundary)).await?;
+        server.listen(settings, Some(&self.boundary)).await?;
         let (hints, ear) = (hints.clone(), Arc::clone(&server.ear));
         // Not watched: it ends with the connection, and then the next question begins another.
         tokio::task::spawn_local(async move {
@@ -92,6 +108,12 @@ impl Session {
             }
         });
         Ok(())
+    }
+
+    /// The mark of the first row of the table, if the server has forgotten nothing for the longest wait.
+    fn lasting_first_row(&self) -> Option<String> {
+        let first_row = self.first_row.borrow();
+        first_row.lasting(clock::now(), self.rule.longest_wait()).map(str::to_owned)
     }
 
     /// A record that says more than a day counts as a day, which is reported once (S6).
@@ -117,6 +139,11 @@ impl Session {
         candidacy: &Candidacy,
     ) -> Result<RenewResult, StoreError> {
         let Some(term) = self.term else { return Ok(lost("nothing was won")) };
+        if self.rule.settled().is_none() {
+            server.settle_others().await?;
+        } else if let Err(error) = server.check_newest() {
+            return Ok(self.lose(&error));
+        }
         let statements = Arc::clone(&server.statements);
         let nonce = self.rule.nonce();
         let identity = &candidacy.identity;
@@ -155,6 +182,9 @@ impl Session {
             is_confirmed: !is_doubtful && !is_unsynchronous,
             basis: Basis::of(value(&row, "incarnation")?),
         };
+        if let Err(error) = server.check_newest() {
+            return Ok(self.lose(&error));
+        }
         match self.rule.credit(&write) {
             Credit::Counts => Ok(RenewResult::Credited { sent, ttl: Some(write.ttl) }),
             Credit::Stale | Credit::Unconfirmed if is_doubtful => Err(doubtful(server)),
@@ -171,6 +201,13 @@ impl Session {
                 Ok(lost("the server has changed since the take, which is given back"))
             }
         }
+    }
+
+    /// The server counts no more (K11).
+    fn lose(&mut self, why: &StoreError) -> RenewResult {
+        self.rule.discard_outstanding();
+        self.term = None;
+        RenewResult::Lost { why: why.to_string() }
     }
 
     /// Why a renewal has found nothing.
@@ -265,6 +302,7 @@ impl ObservedSession for Session {
 
     async fn observe(&mut self, server: &mut PostgresServer) -> Result<RowSnapshot, StoreError> {
         let mut snapshot = server.observe(&self.boundary).await?;
+        self.first_row.borrow_mut().note(clock::now(), &snapshot);
         snapshot.stored = snapshot.stored.transpose()?.map(Ok);
         Ok(snapshot)
     }
@@ -274,6 +312,8 @@ impl ObservedSession for Session {
         if let Some(stored) = stored {
             self.doubt_ttl(stored);
         }
+        let durability = if self.lasting_first_row().is_some() { Durability::Durable } else { Durability::Volatile };
+        self.rule.set_durability(durability);
         Ok(view(&snapshot.incarnation, stored))
     }
 
@@ -313,42 +353,26 @@ impl ObservedSession for Session {
         snapshot: &RowSnapshot,
         _: Time,
     ) -> Result<TakeResult, StoreError> {
-        let Some(Ok(seen)) = &snapshot.stored else { return Ok(TakeResult::Changed) };
         let statements = Arc::clone(&server.statements);
-        let TakeRequest { nonce, floor } = self.rule.take_request();
+        server.settle_others().await?;
+        let seen = snapshot.stored.as_ref().and_then(|stored| stored.as_ref().ok());
+        let first = self.lasting_first_row();
+        let request = self.rule.take_request();
         self.term = None;
         // The wall clock is the server's, and joins in there (S1).
-        if limits::next_term(seen.record.term, snapshot.now, floor.saturating_sub(1)).is_none() {
+        let last = seen.map_or(0, |seen| seen.record.term);
+        if limits::next_term(last, snapshot.now, request.floor.saturating_sub(1)).is_none() {
             self.rule.discard_outstanding();
             return Err(self.too_large(server));
         }
-        let state = match seen.record.state {
-            RecordState::Held => "held",
-            RecordState::Free => "free",
-            RecordState::Vacant => "vacant",
+        let take = TakeParameters { boundary: &self.boundary, candidacy, incarnation: &snapshot.incarnation, request };
+        let written = match (seen, first) {
+            (Some(seen), _) => take_seen(server, &statements, &take, seen).await?,
+            (None, Some(first)) => take_missing(server, &statements, &take, &first).await?,
+            // It has changed since the decision.
+            (None, None) => WriteResult::Contended,
         };
-        let identity = &candidacy.identity;
-        let (seen_term, seen_nonce) = (number(seen.record.term), number(seen.nonce));
-        let (version, port, ttl) = (version(), identity.port.map(i32::from), millis(candidacy.ttl));
-        let (floor, sql_nonce) = (number(floor), number(nonce));
-        let parameters: [Parameter<'_>; 15] = [
-            (&self.boundary, Type::TEXT),
-            (&seen.record.id, Type::TEXT),
-            (&seen_term, Type::INT8),
-            (&seen_nonce, Type::INT8),
-            (&state, Type::TEXT),
-            (&seen.incarnation, Type::TEXT),
-            (&snapshot.incarnation, Type::TEXT),
-            (&version, Type::INT4),
-            (&self.id, Type::TEXT),
-            (&identity.name, Type::TEXT),
-            (&identity.host, Type::TEXT),
-            (&port, Type::INT4),
-            (&floor, Type::INT8),
-            (&sql_nonce, Type::INT8),
-            (&ttl, Type::INT8),
-        ];
-        let (row, is_doubtful) = match server.write(&statements.take, &parameters).await? {
+        let (row, is_doubtful) = match written {
             WriteResult::Contended | WriteResult::Done { row: None, .. } => {
                 self.rule.discard_outstanding();
                 return Ok(TakeResult::Changed);
@@ -364,7 +388,7 @@ impl ObservedSession for Session {
         if !limits::is_believed_term(term) {
             // By a wall clock from beyond belief. Nothing runs under it, and nothing is to follow it (S1).
             let fields = ReleasedFields::of(self.rule.nonce());
-            let claim = Claimed { term: None, nonce: Some(nonce) };
+            let claim = Claimed { term: None, nonce: Some(request.nonce) };
             free(server, &self.boundary, &self.id, claim, fields).await?;
             self.rule.discard_outstanding();
             return Err(self.too_large(server));
@@ -382,6 +406,77 @@ impl ObservedSession for Session {
     fn observation(&self, snapshot: &RowSnapshot) -> Observation {
         self.describe(snapshot)
     }
+}
+
+/// The part of a take that does not depend on what is taken.
+struct TakeParameters<'a> {
+    boundary: &'a str,
+    candidacy: &'a Candidacy,
+    /// Of the server, when the record was looked at.
+    incarnation: &'a str,
+    request: TakeRequest,
+}
+
+/// Takes the record that was seen.
+async fn take_seen(
+    server: &mut PostgresServer,
+    statements: &Statements,
+    take: &TakeParameters<'_>,
+    seen: &StoredRecord,
+) -> Result<WriteResult, StoreError> {
+    let state = match seen.record.state {
+        RecordState::Held => "held",
+        RecordState::Free => "free",
+        RecordState::Vacant => "vacant",
+    };
+    let identity = &take.candidacy.identity;
+    let (seen_term, seen_nonce) = (number(seen.record.term), number(seen.nonce));
+    let (version, port, ttl) = (version(), identity.port.map(i32::from), millis(take.candidacy.ttl));
+    let (floor, nonce) = (number(take.request.floor), number(take.request.nonce));
+    let parameters: [Parameter<'_>; 15] = [
+        (&take.boundary, Type::TEXT),
+        (&seen.record.id, Type::TEXT),
+        (&seen_term, Type::INT8),
+        (&seen_nonce, Type::INT8),
+        (&state, Type::TEXT),
+        (&seen.incarnation, Type::TEXT),
+        (&take.incarnation, Type::TEXT),
+        (&version, Type::INT4),
+        (&identity.id, Type::TEXT),
+        (&identity.name, Type::TEXT),
+        (&identity.host, Type::TEXT),
+        (&port, Type::INT4),
+        (&floor, Type::INT8),
+        (&nonce, Type::INT8),
+        (&ttl, Type::INT8),
+    ];
+    server.write(&statements.take, &parameters).await
+}
+
+/// Makes the record, and takes it with that, as long as the first row is there that says that there was none.
+async fn take_missing(
+    server: &mut PostgresServer,
+    statements: &Statements,
+    take: &TakeParameters<'_>,
+    first: &str,
+) -> Result<WriteResult, StoreError> {
+    let identity = &take.candidacy.identity;
+    let (version, port, ttl) = (version(), identity.port.map(i32::from), millis(take.candidacy.ttl));
+    let (floor, nonce) = (number(take.request.floor), number(take.request.nonce));
+    let parameters: [Parameter<'_>; 11] = [
+        (&take.boundary, Type::TEXT),
+        (&version, Type::INT4),
+        (&identity.id, Type::TEXT),
+        (&identity.name, Type::TEXT),
+        (&identity.host, Type::TEXT),
+        (&port, Type::INT4),
+        (&floor, Type::INT8),
+        (&nonce, Type::INT8),
+        (&ttl, Type::INT8),
+        (&take.incarnation, Type::TEXT),
+        (&first, Type::TEXT),
+    ];
+    server.write(&statements.take_missing, &parameters).await
 }
 
 /// The value of a column of an answer that elect's own statement has made.

@@ -1,6 +1,7 @@
 //! The settings of a connection to PostgreSQL, from URL, flags and libpq's variables, in this order.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,8 @@ pub struct Settings {
     /// Whether hints are asked for; otherwise only leaders keep a connection.
     pub listens: bool,
     pub limits: TimeLimits,
+    /// How often the other hosts are read.
+    pub renew_interval: Duration,
     /// As people read it.
     pub shown: String,
 }
@@ -78,6 +81,12 @@ fn system_user() -> Option<String> {
 }
 
 impl Settings {
+    /// The error for a host that takes longer than an attempt.
+    pub fn silent(&self, host: &Host) -> StoreError {
+        let said = self.limits.too_slow_for_attempt(self.limits.attempt);
+        StoreError::Unavailable(format!("{} {said}", host.place))
+    }
+
     /// Puts together what URL, flags and variables say.
     ///
     /// # Errors
@@ -149,6 +158,7 @@ impl Settings {
             is_synchronous_required: target.is_synchronous_required,
             listens: target.listens.unwrap_or(true),
             limits: TimeLimits::new(access),
+            renew_interval: access.renew_interval,
         })
     }
 }

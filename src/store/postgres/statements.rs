@@ -7,14 +7,35 @@
 use elect_core::boundary;
 use elect_core::limits::{BOUNDARIES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
 
-/// The life of this server: it is another one whenever the server may have forgotten something. The timeline comes from the name
-/// of the WAL file, since the control file tells it only after the next checkpoint. A server that does not wait for its disk may
-/// forget something at every start.
-pub const INCARNATION: &str = "CASE WHEN pg_is_in_recovery() THEN '' ELSE \
-     (SELECT system_identifier::text FROM pg_control_system()) || '/' \
-     || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) \
-     || CASE WHEN current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on' THEN '' \
-        ELSE '/' || extract(epoch FROM pg_postmaster_start_time())::text END END";
+/// What a server tells of its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LifeSource {
+    /// Its timeline, from the name of the WAL file: the control file tells it only after the next checkpoint. A server that does
+    /// not wait for its disk may forget something at every start, so that its start joins in.
+    Timeline,
+    /// Only its start, as an Aurora, which keeps its WAL to itself.
+    Start,
+}
+
+const START: &str = "extract(epoch FROM pg_postmaster_start_time())::text";
+
+/// The life of this server: it is another one whenever the server may have forgotten something. Of a standby it is empty.
+pub fn incarnation(source: LifeSource) -> String {
+    let life = match source {
+        LifeSource::Timeline => format!(
+            "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) \
+             || CASE WHEN {IS_DURABLE} THEN '' ELSE '/' || {START} END"
+        ),
+        LifeSource::Start => format!("'-/' || {START}"),
+    };
+    format!(
+        "CASE WHEN pg_is_in_recovery() THEN '' ELSE \
+         (SELECT system_identifier::text FROM pg_control_system()) || '/' || {life} END"
+    )
+}
+
+/// Whether a crash of the server's host loses nothing that was confirmed.
+pub const IS_DURABLE: &str = "(current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on')";
 
 /// The wall clock, not the beginning of the transaction.
 const NOW: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -32,24 +53,29 @@ pub struct Statements {
     pub look: String,
     pub look_at_all: String,
     pub take: String,
+    /// Makes the record, and takes it (S2).
+    pub take_missing: String,
     pub renew: String,
     pub vacate: String,
     pub release: String,
     /// The schema, if the table cannot be made without it.
     pub create_schema: String,
     pub create_table: String,
+    /// Removes the records that were not used for long.
+    pub tidy: String,
     /// As people write it.
     pub table: String,
 }
 
 /// A name as an identifier.
-fn quoted(name: &str) -> String {
+pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn life(commit: &str) -> String {
+fn life(source: LifeSource, commit: &str) -> String {
+    let incarnation = incarnation(source);
     format!(
-        "life AS MATERIALIZED (SELECT {INCARNATION} AS incarnation, clock_timestamp() AS at, {NOW} AS ms, \
+        "life AS MATERIALIZED (SELECT {incarnation} AS incarnation, clock_timestamp() AS at, {NOW} AS ms, \
          current_setting('synchronous_standby_names') <> '' AS is_synchronous, \
          set_config('client_min_messages', 'warning', true) AS messages, \
          set_config('synchronous_commit', {commit}, true) AS synchronous)"
@@ -71,17 +97,31 @@ fn columns() -> String {
 }
 
 /// Where and when a look was made.
-fn place() -> String {
-    format!("{INCARNATION} AS present, pg_is_in_recovery() AS is_standby, {NOW} AS now_ms")
+fn place(source: LifeSource) -> String {
+    let incarnation = incarnation(source);
+    format!("{incarnation} AS present, pg_is_in_recovery() AS is_standby, {NOW} AS now_ms")
+}
+
+/// The first row of a table: it is there from the beginning of the table on, and says in which life of the server that was (S2).
+/// `mark` is new with each.
+pub fn first_row(table: &str, mark: &str, incarnation: &str) -> String {
+    let incarnation = incarnation.replace('\'', "''");
+    format!(
+        "INSERT INTO {table} (boundary, version, state, holder, name, host, term, nonce, ttl_ms, incarnation, since, renewed) \
+         VALUES ('', 2, 'vacant', '{mark}', '', '', 0, 0, 0, '{incarnation}', now(), now()) ON CONFLICT DO NOTHING"
+    )
 }
 
 impl Statements {
-    pub fn new(schema: &str) -> Statements {
+    pub fn new(schema: &str, source: LifeSource) -> Statements {
         let table = format!("{}.elect_boundaries", quoted(schema));
-        let (life, columns, place) = (life(CONFIRMED), columns(), place());
+        let (life, columns, place) = (life(source, CONFIRMED), columns(), place(source));
+        let unconfirmed = self::life(source, UNCONFIRMED);
         Statements {
             look: format!(
-                "SELECT {place}, b.boundary, {columns} FROM (SELECT 1) one LEFT JOIN {table} b ON b.boundary = $1::text"
+                "SELECT {place}, b.boundary, {columns}, left(f.holder, 64) AS first_holder, \
+                 left(f.incarnation, 128) AS first_incarnation FROM (SELECT 1) one \
+                 LEFT JOIN {table} b ON b.boundary = $1::text LEFT JOIN {table} f ON f.boundary = ''"
             ),
             look_at_all: format!(
                 "SELECT {place}, b.boundary, {columns} FROM {table} b WHERE octet_length(b.boundary) <= {} \
@@ -100,6 +140,15 @@ impl Statements {
                  SELECT written.term, life.incarnation, life.is_synchronous, pg_notify('elect', $1::text)::text \
                  FROM written, life"
             ),
+            take_missing: format!(
+                "WITH {life}, written AS (INSERT INTO {table} (boundary, version, state, holder, name, host, port, term, nonce, \
+                 ttl_ms, incarnation, since, renewed) SELECT $1::text, $2::int, 'held', $3::text, $4::text, $5::text, $6::int, \
+                 greatest(life.ms, $7::bigint), $8::bigint, $9::bigint, life.incarnation, life.at, life.at FROM life \
+                 WHERE life.incarnation = $10::text AND EXISTS (SELECT FROM {table} f WHERE f.boundary = '' \
+                 AND f.holder = $11::text AND f.incarnation = life.incarnation) ON CONFLICT DO NOTHING RETURNING term) \
+                 SELECT life.incarnation, written.term, life.is_synchronous, pg_notify('elect', $1::text)::text \
+                 FROM written, life"
+            ),
             renew: format!(
                 "WITH {life}, seen AS MATERIALIZED (SELECT b.boundary, b.name, b.host, b.port FROM {table} b, life \
                  WHERE b.boundary = $1::text AND b.holder = $2::text AND b.term = $3::bigint AND b.state = 'held' \
@@ -112,10 +161,9 @@ impl Statements {
                  CASE WHEN written.is_renamed THEN pg_notify('elect', $1::text)::text END FROM written, life"
             ),
             vacate: format!(
-                "WITH {} INSERT INTO {table} (boundary, version, state, holder, name, host, term, nonce, ttl_ms, incarnation, \
+                "WITH {unconfirmed} INSERT INTO {table} (boundary, version, state, holder, name, host, term, nonce, ttl_ms, incarnation, \
                  since, renewed) SELECT $1::text, $2::int, 'vacant', $3::text, '', '', $4::bigint, $5::bigint, $6::bigint, \
-                 life.incarnation, life.at, life.at FROM life ON CONFLICT DO NOTHING",
-                self::life(UNCONFIRMED)
+                 life.incarnation, life.at, life.at FROM life ON CONFLICT DO NOTHING"
             ),
             release: format!(
                 "WITH {life}, seen AS MATERIALIZED (SELECT b.boundary FROM {table} b, life \
@@ -134,6 +182,12 @@ impl Statements {
                  term bigint NOT NULL, former bigint, nonce bigint NOT NULL, ttl_ms bigint NOT NULL, incarnation text NOT NULL, \
                  since timestamptz NOT NULL, renewed timestamptz NOT NULL, successor text, within_ms bigint, \
                  reserved_term bigint) WITH (fillfactor = 20)"
+            ),
+            tidy: format!(
+                "WITH {unconfirmed}, old AS MATERIALIZED (SELECT b.boundary FROM {table} b, life \
+                 WHERE b.boundary NOT IN ('', $1::text) AND b.state IN ('free', 'vacant') AND b.term < life.ms \
+                 AND b.renewed < life.at - interval '7 days' FOR UPDATE OF b SKIP LOCKED) \
+                 DELETE FROM {table} b USING old WHERE b.boundary = old.boundary"
             ),
             table,
         }

@@ -53,6 +53,8 @@ pub struct RowSnapshot {
     pub incarnation: String,
     /// The server's wall clock, in milliseconds since 1970.
     pub now: u64,
+    /// The first row of the table: its mark, and the incarnation in it.
+    pub first: Option<(String, String)>,
     /// `Err`: an obstacle.
     pub stored: Option<Result<StoredRecord, StoreError>>,
 }
@@ -90,7 +92,14 @@ impl RowSnapshot {
                 read => Some(Ok(read?)),
             },
         };
-        Ok(RowSnapshot { incarnation: column(row, "present", table)?, now, stored })
+        Ok(RowSnapshot { incarnation: column(row, "present", table)?, now, first: None, stored })
+    }
+
+    /// The same with the first row of the table, which the look at one boundary shows as well.
+    pub fn read_with_first(row: &Row, table: &str) -> Result<RowSnapshot, StoreError> {
+        let (mark, incarnation): (Option<String>, Option<String>) =
+            (column(row, "first_holder", table)?, column(row, "first_incarnation", table)?);
+        Ok(RowSnapshot { first: mark.zip(incarnation), ..RowSnapshot::read(row, table)? })
     }
 }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use tokio_postgres::types::Type;
+use tracing::debug;
 
 use super::server::PostgresServer;
 use super::settings::Settings;
+use super::statements::first_row;
 use crate::store::StoreError;
 
 const LOOK: &str = "SELECT c.relkind::text AS kind, c.relpersistence::text AS persistence, c.relrowsecurity AS has_row_security, \
@@ -39,7 +41,19 @@ async fn make(server: &mut PostgresServer, settings: &Settings) -> Result<(), St
     if schemas == 0 {
         server.create(&statements.create_schema).await?;
     }
-    server.create(&statements.create_table).await?;
+    let mark = uuid::Uuid::new_v4().to_string();
+    let first = first_row(&statements.table, &mark, &server.life.incarnation);
+    server.create(&format!("{}; {first}", statements.create_table)).await?;
+    Ok(())
+}
+
+/// Removes the records of other boundaries that were not used for seven days, not before their term has passed. Nothing depends on
+/// it, and a user who may not delete leaves that to others.
+pub async fn tidy(server: &mut PostgresServer, boundary: &str) -> Result<(), StoreError> {
+    let statements = Arc::clone(&server.statements);
+    if !server.attempt_optional(&statements.tidy, &[(&boundary, Type::TEXT)]).await? {
+        debug!("records that are not used for seven days stay: the right to DELETE on {} is missing", statements.table);
+    }
     Ok(())
 }
 

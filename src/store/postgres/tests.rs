@@ -1,6 +1,8 @@
 //! The conformance suite on a real server, and what is particular to this one.
 
 mod conformance;
+mod hosts;
+mod records;
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -24,8 +26,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A server of its own; gone with the handle.
 struct PostgresProcess {
     child: Child,
+    host: String,
     port: u16,
-    _directory: tempfile::TempDir,
+    settings: Vec<String>,
+    directory: tempfile::TempDir,
 }
 
 /// The server's programs: Debian keeps them out of PATH, one directory for each version.
@@ -35,6 +39,18 @@ fn program(name: &str) -> PathBuf {
     found.retain(|path| path.is_file());
     found.sort();
     found.pop().expect("PostgreSQL is installed: tests/run sees to that")
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+/// For the user of the server.
+fn open_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let everybody = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(directory.path(), everybody).expect("a directory of ours");
+    directory
 }
 
 /// The server does not run as root.
@@ -50,31 +66,63 @@ fn unprivileged(name: &str) -> Command {
 impl PostgresProcess {
     /// With these settings beside the usual ones.
     fn with(settings: &[&str]) -> PostgresProcess {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let everybody = std::fs::Permissions::from_mode(0o777);
-        std::fs::set_permissions(directory.path(), everybody).expect("a directory of ours");
-        let data = directory.path().join("data");
+        let directory = open_directory();
         let made = unprivileged("initdb")
             .args(["--auth=trust", "--username=elect", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
-            .arg(&data)
+            .arg(directory.path().join("data"))
             .current_dir("/")
             .output()
             .expect("initdb");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        let child = unprivileged("postgres")
+        PostgresProcess::start(directory, "127.0.0.1", free_port(), settings)
+    }
+
+    /// A standby of this server, at this address; asynchronous unless the server says otherwise.
+    fn standby(&self, host: &str, port: u16) -> PostgresProcess {
+        let directory = open_directory();
+        let made = unprivileged("pg_basebackup")
+            .args(["--no-sync", "--checkpoint=fast", "-R", "-U", "elect", "-h", "127.0.0.1", "-p"])
+            .arg(self.port.to_string())
             .arg("-D")
-            .arg(&data)
-            .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
-            .args(settings.iter().flat_map(|setting| ["-c", *setting]))
+            .arg(directory.path().join("data"))
+            .current_dir("/")
+            .output()
+            .expect("pg_basebackup");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        PostgresProcess::start(directory, host, port, &[])
+    }
+
+    fn start(directory: tempfile::TempDir, host: &str, port: u16, settings: &[&str]) -> PostgresProcess {
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let child = PostgresProcess::spawn(&directory, host, port, &settings);
+        let server = PostgresProcess { child, host: host.to_owned(), port, settings, directory };
+        server.come_up();
+        server
+    }
+
+    /// As after a crash.
+    fn restart(&mut self) {
+        self.end();
+        self.child = PostgresProcess::spawn(&self.directory, &self.host, self.port, &self.settings);
+        self.come_up();
+    }
+
+    fn spawn(directory: &tempfile::TempDir, host: &str, port: u16, settings: &[String]) -> Child {
+        unprivileged("postgres")
+            .arg("-D")
+            .arg(directory.path().join("data"))
+            .args(["-p", &port.to_string(), "-c", "unix_socket_directories="])
+            .args(["-c", &format!("listen_addresses={host}")])
+            .args(settings.iter().flat_map(|setting| ["-c", setting.as_str()]))
             .current_dir("/")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("postgres");
-        let server = PostgresProcess { child, port, _directory: directory };
-        LocalSet::new().block_on(&runtime(), async { while server.try_client().await.is_none() {} });
-        server
+            .expect("postgres")
+    }
+
+    fn come_up(&self) {
+        LocalSet::new().block_on(&runtime(), async { while self.try_client().await.is_none() {} });
     }
 
     fn url(&self) -> String {
@@ -82,7 +130,7 @@ impl PostgresProcess {
     }
 
     async fn try_client(&self) -> Option<Client> {
-        let config = format!("host=127.0.0.1 port={} user=elect dbname=postgres", self.port);
+        let config = format!("host={} port={} user=elect dbname=postgres", self.host, self.port);
         let Ok((client, connection)) = tokio_postgres::connect(&config, NoTls).await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             return None;
@@ -98,6 +146,12 @@ impl PostgresProcess {
 
 impl Drop for PostgresProcess {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl PostgresProcess {
+    fn end(&mut self) {
         // At once, with all its processes: they end when the first one has.
         let _ = nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")),
@@ -112,7 +166,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn access() -> Access {
-    Access { request_timeout: Duration::from_secs(5), ..Access::default() }
+    Access { request_timeout: Duration::from_secs(5), renew_interval: Duration::from_millis(200), ..Access::default() }
 }
 
 #[test]
@@ -126,7 +180,7 @@ fn it_conforms() {
 struct PostgresCandidate {
     store: Box<dyn Store>,
     candidacy: Candidacy,
-    _events: Events,
+    events: Events,
 }
 
 impl PostgresCandidate {
@@ -138,7 +192,7 @@ impl PostgresCandidate {
         let identity = Identity { id, name: name.to_owned(), host: "h".to_owned(), port: None };
         let boundary = "cron".parse().expect("a boundary");
         let candidacy = Candidacy { boundary, identity, ttl: Duration::from_secs(1) };
-        PostgresCandidate { store, candidacy, _events: events }
+        PostgresCandidate { store, candidacy, events }
     }
 
     async fn campaign(&mut self) -> Result<CampaignResult, StoreError> {

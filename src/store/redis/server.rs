@@ -185,7 +185,7 @@ impl RedisServer {
         Ok(server)
     }
 
-    /// What it says about itself.
+    /// Its description of itself.
     pub async fn info(&mut self) -> Result<String, StoreError> {
         self.ask(&redis::cmd("INFO")).await
     }

@@ -2,7 +2,7 @@
 //!
 //! It is part of the tree: a tree that has to become empty takes it along, with SIGKILL and without a stop signal,
 //! because a check has no state. Its end is reported once, at its own end or at the SIGKILL, whichever comes first.
-//! What it leaves behind belongs to the tree; without a tree it is killed at once, and an order to stop is answered when
+//! Its leftovers belong to the tree; without a tree it is killed at once, and an order to stop is answered when
 //! it is gone.
 //!
 //! A check whose main process SIGKILL does not end (D state) is *stuck*: it alone does not keep the tree from being

@@ -44,6 +44,8 @@ seen! {
     RecordRolledBack "record rolled back by a restart"
     RecordFlushed "record deleted from a store that went on"
     RecordKept "store restarted, record kept"
+    Promoted "standby promoted while the old primary went on"
+    Doubtful "write executed that no standby confirmed"
     GrantedLonger "longer lease granted than asked for"
     CampaignerKilled "campaigner killed"
     CampaignerStopped "campaigner stopped"

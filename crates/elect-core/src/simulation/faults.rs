@@ -39,6 +39,8 @@ pub(super) enum Fault {
     StoreBack(AfterRestart),
     /// The store is down for so long.
     StoreDown(Duration, AfterRestart),
+    /// The old primary, beside which a standby was promoted, ends.
+    FenceOldPrimary,
     /// The processes that campaigner and keeper have left are killed.
     EndOrphans(usize),
 }
@@ -142,6 +144,7 @@ impl Simulation {
                     self.later(length, Fault::StoreBack(after));
                 }
             }
+            Fault::FenceOldPrimary => self.fence_old_primary(),
             Fault::EndOrphans(h) => {
                 self.kill_all(h);
                 self.host_changed(h);
@@ -234,7 +237,26 @@ impl Simulation {
             92..96 if host.campaigner.is_running() => {
                 self.on_delivery(h, Delivery::Signal(Event::Forward(SIGHUP)));
             }
+            96..98 if network && self.setup.mode == StoreModel::Record => self.promote_by_chance(),
             _ => {}
+        }
+    }
+
+    /// The synchronous standby is promoted, while the primary goes on for some candidates.
+    fn promote_by_chance(&mut self) {
+        let loyal = u64::from(self.rng.below_small(64));
+        let length = self.rng.between(self.setup.ttl / 4, self.setup.ttl * 2);
+        self.later(length, Fault::FenceOldPrimary);
+        self.note(usize::MAX, || format!("standby promoted, old primary goes on for {loyal:b}"));
+        if let Store::Record(server) = &mut self.store {
+            self.coverage.count(Seen::Promoted);
+            server.promote(loyal);
+        }
+    }
+
+    pub(super) fn fence_old_primary(&mut self) {
+        if let Store::Record(server) = &mut self.store {
+            server.fence_old_primary();
         }
     }
 

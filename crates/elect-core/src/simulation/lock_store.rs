@@ -85,6 +85,7 @@ impl LockClient {
             | Reply::Conflict
             | Reply::Renewed { .. }
             | Reply::NotYours
+            | Reply::Doubtful
             | Reply::Unreachable => unreachable!("not answered by this store"),
         })
     }

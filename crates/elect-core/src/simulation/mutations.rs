@@ -42,6 +42,10 @@ pub(super) enum InjectedMutation {
     ReleaseRefreshes,
     /// 5.3: a release does not check the term.
     ReleaseByIdAlone,
+    /// S5: a write is credited whatever notice came with its answer.
+    NoticesIgnored,
+    /// 5.6: a server that was promoted, or restarted from an older state, counts as the one before.
+    IncarnationIgnored,
 }
 
 /// Every broken rule: the rule with what it says, in the order of the design, and the fault that an earlier version had there.
@@ -181,6 +185,8 @@ pub(super) const RULES: &[(InjectedMutation, &str, &str)] = &[
     (InjectedMutation::Takeover(takeover::RuleMutation::VacantIsFree), "S2: a vacant record is waited for", "B1"),
     (InjectedMutation::ReleaseRefreshes, "5.4: a release names the basis of the last credit", "B6"),
     (InjectedMutation::ReleaseByIdAlone, "5.3: a release checks the term", ""),
+    (InjectedMutation::NoticesIgnored, "S5: a write that no standby has confirmed is not credited", ""),
+    (InjectedMutation::IncarnationIgnored, "5.6: another timeline is another incarnation", ""),
 ];
 
 impl InjectedMutation {
@@ -205,7 +211,9 @@ impl InjectedMutation {
             InjectedMutation::Takeover(_)
             | InjectedMutation::VersionMayReturn
             | InjectedMutation::ReleaseRefreshes
-            | InjectedMutation::ReleaseByIdAlone => "takeover",
+            | InjectedMutation::ReleaseByIdAlone
+            | InjectedMutation::NoticesIgnored
+            | InjectedMutation::IncarnationIgnored => "takeover",
         }
     }
 }

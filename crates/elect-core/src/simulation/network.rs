@@ -46,7 +46,7 @@ impl Simulation {
     pub(super) fn send(&mut self, h: usize, attempt: Option<Attempt>, leg: u8, request: Request) {
         if matches!(self.store, Store::Lock(_)) {
             // No network: a call into the kernel.
-            let reply = self.at_store(request);
+            let reply = self.at_store(h, request);
             if let Some(attempt) = attempt {
                 let at = self.now + self.rng.between(ms(0), ms(1));
                 self.schedule_delivery(h, at, Delivery::Reply { attempt, leg, reply });
@@ -96,10 +96,13 @@ impl Simulation {
             }
             *last = attempt.max(*last);
         }
-        let reply = self.at_store(request);
+        let reply = self.at_store(h, request);
         self.note(h, || transcript::call(&request, &reply));
         if reply == Reply::Conflict {
             self.coverage.count(Seen::Conflict);
+        }
+        if reply == Reply::Doubtful {
+            self.coverage.count(Seen::Doubtful);
         }
         let Some(attempt) = attempt else {
             self.coverage.count(Seen::KeeperReleased);
@@ -120,9 +123,9 @@ impl Simulation {
         }
     }
 
-    fn at_store(&mut self, request: Request) -> Reply {
+    fn at_store(&mut self, h: usize, request: Request) -> Reply {
         let mut effects = std::mem::take(&mut self.effects);
-        let reply = self.store.apply(self.now, request, &mut effects);
+        let reply = self.store.apply(self.now, h, request, &mut effects);
         self.follow(&mut effects);
         self.effects = effects;
         reply

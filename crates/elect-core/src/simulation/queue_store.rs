@@ -301,6 +301,7 @@ impl QueueClient {
                 | Reply::NotYours
                 | Reply::Locked(_)
                 | Reply::LockIs(_)
+                | Reply::Doubtful
                 | Reply::Unreachable,
                 _,
             ) => unreachable!("not answered by this store"),

@@ -1,5 +1,5 @@
-//! A store that is observed, like Redis, which may forget, or MongoDB, which does not: one record, compared and swapped
-//! (5.3).
+//! A store that is observed, like Redis, which may forget, MongoDB, which does not, or PostgreSQL, whose standby may be promoted
+//! beside it: one record, compared and swapped (5.3).
 
 use std::hash::Hash;
 use std::mem::discriminant;
@@ -54,7 +54,18 @@ pub(super) struct RecordServer {
     /// Whether some leaders leave the boundary to the next candidate (`resign --to`).
     pub(super) reserves: bool,
     freed_at: Duration,
+    /// The server that was the primary before this one was promoted, as long as it goes on.
+    old_primary: Option<Box<OldPrimary>>,
     injected_mutation: Option<InjectedMutation>,
+}
+
+/// A primary that is cut off from its synchronous standby, which was promoted (5.6). The waits of its commits are ended, so that
+/// each is answered as a success, with a notice.
+#[derive(Debug)]
+struct OldPrimary {
+    now: Observed,
+    /// A bit for each candidate that still asks it.
+    loyal: u64,
 }
 
 impl RecordServer {
@@ -74,6 +85,7 @@ impl RecordServer {
             memory,
             reserves: false,
             freed_at,
+            old_primary: None,
             injected_mutation,
         }
     }
@@ -94,7 +106,49 @@ impl RecordServer {
         }
     }
 
-    pub(super) fn apply(&mut self, now: Duration, request: Request, effects: &mut Vec<Effect>) -> Reply {
+    /// A request of this candidate.
+    pub(super) fn apply(
+        &mut self,
+        now: Duration,
+        candidate: usize,
+        request: Request,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
+        let Some(old) = self.old_primary.take_if(|old| old.loyal >> candidate & 1 == 1) else {
+            return self.execute(now, request, effects);
+        };
+        // Its records say nothing of the boundary, to which nobody but the new primary gives leaders.
+        let present = (std::mem::replace(&mut self.now, old.now), self.newest, self.freed_at);
+        let reply = self.execute(now, request, &mut Vec::new());
+        self.old_primary = Some(Box::new(OldPrimary { now: self.now, ..*old }));
+        (self.now, self.newest, self.freed_at) = present;
+        // S5: it is visible, and worth nothing.
+        let has_notice = matches!(reply, Reply::Taken(..) | Reply::Renewed { .. });
+        if has_notice && self.injected_mutation != Some(InjectedMutation::NoticesIgnored) {
+            return Reply::Doubtful;
+        }
+        reply
+    }
+
+    /// The synchronous standby is promoted, and knows whatever was confirmed. The old primary goes on, for the candidates whose
+    /// bits are set.
+    pub(super) fn promote(&mut self, loyal: u64) {
+        self.old_primary = Some(Box::new(OldPrimary { now: self.now, loyal }));
+        self.start_another_life();
+    }
+
+    /// The old primary is gone.
+    pub(super) fn fence_old_primary(&mut self) {
+        self.old_primary = None;
+    }
+
+    fn start_another_life(&mut self) {
+        if self.injected_mutation != Some(InjectedMutation::IncarnationIgnored) {
+            self.now.basis.incarnation += 1;
+        }
+    }
+
+    fn execute(&mut self, now: Duration, request: Request, effects: &mut Vec<Effect>) -> Reply {
         if now >= self.saved_at + self.saves_every {
             (self.saved, self.saved_at) = (self.now.record, now);
         }
@@ -175,7 +229,8 @@ impl RecordServer {
 
     pub(super) fn hash_state(&self, state: &mut StateHasher) {
         let shape = |record: Record| (record.holder, discriminant(&record.state), record.basis == self.now.basis);
-        (self.now.record.map(shape), self.saved.map(shape)).hash(state);
+        let old = self.old_primary.as_ref().map(|old| (old.now.record.map(shape), old.loyal));
+        (self.now.record.map(shape), self.saved.map(shape), old).hash(state);
     }
 
     pub(super) fn restart(&mut self, after: AfterRestart) {
@@ -183,7 +238,7 @@ impl RecordServer {
             return;
         }
         if after != AfterRestart::Flushed {
-            self.now.basis.incarnation += 1;
+            self.start_another_life();
         }
         match after {
             AfterRestart::Kept => {}
@@ -320,6 +375,7 @@ impl RecordClient {
             | Reply::OtherTerm
             | Reply::Locked(_)
             | Reply::LockIs(_)
+            | Reply::Doubtful
             | Reply::Unreachable => unreachable!("not answered by this store"),
         }
     }

@@ -428,6 +428,7 @@ impl Simulation {
             return;
         }
         self.restore_store(super::record_store::AfterRestart::Kept);
+        self.fence_old_primary();
         for h in self.present.clone() {
             self.hosts[h].cuts = (0, 0);
             self.continue_campaigner(h);

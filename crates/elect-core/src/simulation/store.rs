@@ -71,6 +71,8 @@ pub(super) enum Reply {
     Locked(Option<Term>),
     LockIs(bool),
     Done,
+    /// A write that was executed, and that no standby has confirmed.
+    Doubtful,
     /// No process reads the channel.
     Unreachable,
 }
@@ -124,10 +126,17 @@ pub(super) enum Store {
 }
 
 impl Store {
-    pub(super) fn apply(&mut self, now: Duration, request: Request, effects: &mut Vec<Effect>) -> Reply {
+    /// A request of this candidate.
+    pub(super) fn apply(
+        &mut self,
+        now: Duration,
+        candidate: usize,
+        request: Request,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
         match self {
             Store::Queue(server) => server.apply(now, request, effects),
-            Store::Record(server) => server.apply(now, request, effects),
+            Store::Record(server) => server.apply(now, candidate, request, effects),
             Store::Lock(server) => server.apply(request, effects),
         }
     }
@@ -233,7 +242,7 @@ impl Client {
         // T1: the lease counts from before the first call was sent.
         let sent = if self.injected_mutation == Some(InjectedMutation::StampAfterReply) { now } else { open.sent };
         let next = match &mut self.kind {
-            _ if reply == Reply::Unreachable => Next::Answer(match open.ask {
+            _ if matches!(reply, Reply::Unreachable | Reply::Doubtful) => Next::Answer(match open.ask {
                 Ask::Campaign => Answer::Campaign(Campaigned::Failed),
                 Ask::Renew => Answer::Renew(Renewed::Failed),
                 Ask::Release => Answer::Release(false),
@@ -284,6 +293,11 @@ fn stale(reply: Reply, sent: Time) -> Option<Answer> {
         Reply::Checked { leads: true } => Some(Answer::Renew(Renewed::Credited { sent, ttl: None })),
         Reply::Gone | Reply::NotYours | Reply::Checked { leads: false } => Some(Answer::Renew(Renewed::Lost)),
         Reply::Done => Some(Answer::Release(true)),
-        Reply::Kept { .. } | Reply::Observed(_) | Reply::Locked(_) | Reply::LockIs(_) | Reply::Unreachable => None,
+        Reply::Kept { .. }
+        | Reply::Observed(_)
+        | Reply::Locked(_)
+        | Reply::LockIs(_)
+        | Reply::Doubtful
+        | Reply::Unreachable => None,
     }
 }

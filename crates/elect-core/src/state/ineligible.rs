@@ -8,15 +8,17 @@ use super::transition::Transition;
 use super::{Facts, Step};
 use crate::context::Context;
 use crate::input::{ControlInput, Input, KeeperInput, StoreInput};
-use crate::{Answer, CampaignLimit, Notice, Outcome, Phase, Time};
+use crate::{Answer, CampaignLimit, Notice, Outcome, Phase, Term, Time};
 
 #[derive(Debug)]
 pub(crate) struct Ineligible {
     /// The end of the attempts to give the place back; `None`: it is given back, or runs out by itself.
     release_until: Option<Time>,
     ask_at: Time,
-    /// A campaign that follows begins no earlier: the candidate has resigned.
+    /// A campaign that follows begins no earlier: the candidate has resigned, and no other candidate has led since.
     campaign_from: Time,
+    /// When the candidate became ineligible.
+    highest_term: Term,
     /// Requests that failed in a row.
     failures: u32,
 }
@@ -25,19 +27,30 @@ impl Ineligible {
     /// `may_hold_place`: the store may hold a place in the queue for this candidate.
     pub(super) fn new(context: &Context, now: Time, may_hold_place: bool, campaign_from: Time) -> Ineligible {
         let release_until = may_hold_place.then(|| now + 3 * context.timing.request_timeout());
-        Ineligible { release_until, ask_at: now, campaign_from, failures: 0 }
+        Ineligible { release_until, ask_at: now, campaign_from, highest_term: context.highest_term, failures: 0 }
     }
 
     pub(super) fn next(&mut self, context: &mut Context, now: Time, input: Input) -> Step {
         match input {
             Input::Time => return self.pass_time(context, now),
-            Input::Store(StoreInput::Answer(answer)) => self.answered(context, now, answer),
+            Input::Store(StoreInput::Answer(answer)) => {
+                self.answered(context, now, answer);
+                // Another candidate has led, and may have left again.
+                if context.highest_term > self.highest_term {
+                    self.campaign_from = Time::BOOT;
+                }
+            }
             Input::Store(StoreInput::Hint) => {
                 if self.failures == 0 && self.release_until.is_none() {
                     self.ask_at = now;
                 }
             }
-            Input::Store(StoreInput::LeaderObserved(leader)) => context.leader_observed(now, leader),
+            Input::Store(StoreInput::LeaderObserved(leader)) => {
+                context.leader_observed(now, leader);
+                if leader.is_some() {
+                    self.campaign_from = Time::BOOT;
+                }
+            }
             Input::Keeper(KeeperInput::Died) => {
                 context.notice(Notice::KeeperDied);
                 return Step::Go(Transition::Exit(Outcome::KeeperDied));

@@ -134,6 +134,7 @@ fn a_drain_ends_with_the_release_or_with_the_lease() {
             let given_up = scene.now;
             while !actions.contains(&answer) {
                 let now = scene.candidate.wake_at();
+                assert!(now <= at(1_500) + ms(14_000), "H8: no answer before {now:?}");
                 actions = scene.ticks(now);
                 if let Some(Action::Observe(asked)) = actions.iter().find(|action| matches!(action, Action::Observe(_)))
                 {
@@ -141,12 +142,30 @@ fn a_drain_ends_with_the_release_or_with_the_lease() {
                     actions.extend(scene.answered(now, asked, Answer::Observe(false)));
                 }
             }
-            assert!(scene.now <= at(1_500) + ms(14_000) && scene.now >= given_up, "H8: {:?}", scene.now);
+            assert!(scene.now >= given_up, "H8: {:?}", scene.now);
         }
         assert!(actions.contains(&answer), "{actions:?}");
         let actions = scene.hears(scene.now, Event::Undrain(RequestId(42)));
         assert!(actions.contains(&Action::Grant { request_id: RequestId(42), term: None, until: Time::NEVER }));
         assert_eq!(scene.candidate.phase(), Phase::Campaigning);
+    }
+}
+
+/// The rest after a resignation leaves the boundary to others. Once one of them has led, the candidate campaigns at once.
+#[test]
+fn an_undrained_candidate_rests_only_if_no_other_candidate_has_led() {
+    let seen = [Some(Event::TermSeen(8)), Some(Event::LeaderObserved(Some(LeaderKey(2)))), None];
+    for event in seen {
+        let mut scene = Scene::new();
+        scene.leads();
+        scene.hears(at(100), Event::Drain(DRAIN));
+        let actions = scene.command_is_gone(at(200), 1, true);
+        let other_has_led = event.is_some();
+        event.map(|event| scene.hears(at(210), event));
+        scene.answered(at(220), observation(&actions), Answer::Observe(true));
+        let actions = scene.hears(at(230), Event::Undrain(RequestId(42)));
+        let campaigns = actions.iter().any(|action| matches!(action, Action::Campaign(_)));
+        assert_eq!(campaigns, other_has_led, "{actions:?}");
     }
 }
 

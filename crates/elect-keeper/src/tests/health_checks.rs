@@ -372,7 +372,8 @@ fn without_the_campaigner_it_ends_before_the_release_in_each_tier() {
     });
 }
 
-/// Beside a hanging check, neither a deadline nor a stop is later than without one.
+/// Beside a hanging check, neither a deadline nor a stop is later than without one. The runs with and without a check
+/// alternate, and medians are compared, because a busy machine delays both.
 #[test]
 fn a_deadline_and_a_stop_are_not_later_beside_one_that_hangs() {
     const RUNS: usize = 5;
@@ -390,7 +391,6 @@ fn a_deadline_and_a_stop_are_not_later_beside_one_that_hangs() {
                 let _ = fixture.start_check(1);
             }
             let late = fixture.witness.gone().since(kill_by);
-            assert!(late <= KILL_ALLOWANCE, "{late:?}");
             let interrupted = FromKeeper::CheckEnded { check: CheckNumber(1), end: CheckEnd::Interrupted };
             let mut answer = fixture.answer();
             if has_check {
@@ -433,6 +433,9 @@ fn a_deadline_and_a_stop_are_not_later_beside_one_that_hangs() {
         let allowed = figures[at][RUNS - 1] + u64::try_from(KILL_ALLOWANCE.as_micros() / 2).expect("short");
         assert!(figures[at + 1][RUNS / 2] <= allowed, "{what}: {figures:?}");
     }
+    // K1: the deadline itself, without and with a check.
+    let allowance = u64::try_from(KILL_ALLOWANCE.as_micros()).expect("short");
+    assert!(figures[..2].iter().all(|late| late[RUNS / 2] <= allowance), "{figures:?}");
 }
 
 #[test]

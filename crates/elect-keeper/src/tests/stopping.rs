@@ -174,11 +174,17 @@ fn a_stop_whose_time_is_over_kills_at_once() {
 fn a_process_that_has_ended_is_not_counted_as_killed() {
     alone(|directory| {
         // The shell becomes a program that reaps nothing.
-        let text = "trap '' TERM; true & echo $! >&9; exec sleep 1000";
+        let text = "
+            trap '' TERM
+            (until [ -e \"$WITNESS.go\" ]; do sleep 0.01; done) &
+            echo $! >&9
+            exec sleep 1000";
         let mut fixture = script(directory, text).fork();
         fixture.arm(TERM, Time::NEVER);
-        fixture.start();
+        let main = fixture.start();
         let ended = fixture.witness.line().parse().expect("a process id");
+        until("the shell has become another program", || status_of(main, "Name") == "sleep");
+        fixture.go();
         until("it has ended", || status_of(ended, "State").starts_with('Z'));
         fixture.send(&ToKeeper::Stop { kill_at: Time::BOOT });
         let (message, names) = report(&fixture);

@@ -20,7 +20,7 @@ impl Scene {
         assert_eq!(self.on(millis, KeeperEvent::Spawned { pid: CHECK, init: None }), []);
     }
 
-    /// What happens at the end of the check's main process.
+    /// The end of the check's main process.
     fn check_ends(&mut self, millis: u64, not_executed: Option<i32>) {
         assert_eq!(self.on(millis, KeeperEvent::CheckEnds { not_executed }), [KILL_REST], "before it is reaped");
         assert_eq!(self.ends(millis, CHECK), []);

@@ -1,0 +1,163 @@
+//! Records that are missing, old, or of a server that tells little of its life.
+
+use super::*;
+use crate::store::FindingResult;
+
+/// The table is there, and no record of the boundary.
+async fn make_table(server: &PostgresProcess) {
+    PostgresCandidate::at(&server.url(), "other", SHORT).win().await;
+    server.run("DELETE FROM elect_boundaries WHERE boundary = 'cron'").await;
+}
+
+/// Looks at the boundary for this long, as a candidate that is not eligible yet.
+async fn look_on(candidate: &mut PostgresCandidate, duration: Duration) {
+    let mut first = None;
+    loop {
+        candidate.store.observe(&candidate.candidacy.boundary).await.expect("an answer");
+        // It counts from after the first answer (T1).
+        if clock::now().since(*first.get_or_insert_with(clock::now)) > duration {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// S2: and only by one that has looked on for its ttl in the life of the server in which the table was made.
+#[test]
+fn a_missing_record_is_taken_at_once_by_a_candidate_that_has_seen_the_first_row_for_its_ttl() {
+    with_server(&[], async |server| {
+        make_table(server).await;
+        let at_once = |one: CampaignResult| matches!(one, CampaignResult::Won { .. });
+        let mut fresh = PostgresCandidate::at(&server.url(), "fresh", SHORT);
+        assert!(!at_once(fresh.campaign().await.expect("an answer")), "it has just come");
+        for (change, wins) in [
+            ("SELECT 1", true),
+            ("UPDATE elect_boundaries SET incarnation = '1/00000001' WHERE boundary = ''", false),
+            ("DELETE FROM elect_boundaries WHERE boundary = ''", false),
+        ] {
+            server.run("DELETE FROM elect_boundaries WHERE boundary = 'cron'").await;
+            let mut one = PostgresCandidate::at(&server.url(), "one", SHORT);
+            server.run(change).await;
+            let ttl = one.candidacy.ttl;
+            look_on(&mut one, ttl).await;
+            let result = one.campaign().await.expect("an answer");
+            assert_eq!(at_once(result), wins, "{change}");
+            if wins {
+                assert!(matches!(one.renew().await, Ok(RenewResult::Credited { .. })));
+            }
+        }
+    });
+}
+
+#[test]
+fn of_twelve_that_may_take_a_missing_record_one_does() {
+    with_server(&[], async |server| {
+        make_table(server).await;
+        let campaigns: Vec<_> = (0..12)
+            .map(|number| PostgresCandidate::at(&server.url(), &number.to_string(), SHORT))
+            .map(|mut one| {
+                tokio::task::spawn_local(async move {
+                    look_on(&mut one, Duration::from_secs(1)).await;
+                    one.campaign().await
+                })
+            })
+            .collect();
+        let mut results = Vec::new();
+        for campaign in campaigns {
+            results.push(campaign.await.expect("no panic"));
+        }
+        let wins = results.iter().filter(|result| matches!(result, Ok(CampaignResult::Won { .. }))).count();
+        assert_eq!(wins, 1, "{results:?}");
+    });
+}
+
+/// But not the first row, the record of this election, a leader's, or one whose term is yet to come.
+#[test]
+fn a_candidate_that_starts_removes_records_that_were_not_used_for_seven_days() {
+    with_server(&[], async |server| {
+        make_table(server).await;
+        let ms = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        for (boundary, state, days, term) in [
+            ("cron", "free", 8, "1".to_owned()),
+            ("free", "free", 8, "1".to_owned()),
+            ("vacant", "vacant", 8, "0".to_owned()),
+            ("held", "held", 8, "1".to_owned()),
+            ("young", "free", 6, "1".to_owned()),
+            ("future", "free", 8, format!("{ms} + 3600000")),
+        ] {
+            let row = format!(
+                "INSERT INTO elect_boundaries (boundary, version, state, holder, name, host, term, nonce, ttl_ms, incarnation, \
+                 since, renewed) VALUES ('{boundary}', 2, '{state}', 'h', '', '', {term}, 1, 1000, '', now(), \
+                 now() - interval '{days} days')"
+            );
+            server.run(&row).await;
+        }
+        server.run("CREATE ROLE poor LOGIN; GRANT SELECT, INSERT, UPDATE ON elect_boundaries TO poor").await;
+        let left = async || {
+            let client = server.try_client().await.expect("it is up");
+            let question = "SELECT string_agg(boundary, ' ' ORDER BY boundary) FROM elect_boundaries";
+            client.query_one(question, &[]).await.expect("an answer").get::<_, String>(0)
+        };
+        let mut poor = PostgresCandidate::at(&server.url().replace("user=elect", "user=poor"), "poor", SHORT);
+        poor.campaign().await.expect("the right to delete is not needed");
+        assert_eq!(left().await, " cron free future held vacant young");
+        PostgresCandidate::at(&server.url(), "one", SHORT).campaign().await.expect("an answer");
+        assert_eq!(left().await, " cron future held young");
+    });
+}
+
+/// As on an Aurora, whose functions of the WAL are refused.
+#[test]
+fn a_server_that_does_not_tell_its_timeline_counts_as_new_after_each_start() {
+    let mut server = PostgresProcess::with(&[]);
+    let setup = "CREATE ROLE poor LOGIN; GRANT CREATE ON SCHEMA public TO poor; \
+                 REVOKE EXECUTE ON FUNCTION pg_current_wal_insert_lsn() FROM PUBLIC";
+    let url = server.url().replace("user=elect", "user=poor");
+    let free = async |name: &str| {
+        let mut one = PostgresCandidate::at(&url, name, SHORT);
+        let facts = one.store.facts().await;
+        let timeline = facts.iter().find(|fact| fact.name == "timeline").expect("the fact");
+        assert_eq!(timeline.result, FindingResult::Warn);
+        one.win().await;
+        assert!(matches!(one.renew().await, Ok(RenewResult::Credited { .. })));
+        one.store.release(&one.candidacy).await.expect("released");
+    };
+    LocalSet::new().block_on(&runtime(), async {
+        server.run(setup).await;
+        free("one").await;
+        let next = PostgresCandidate::at(&url, "two", SHORT).campaign().await;
+        assert!(matches!(next, Ok(CampaignResult::Won { .. })), "nothing was forgotten: {next:?}");
+    });
+    server.restart();
+    LocalSet::new().block_on(&runtime(), async {
+        free("one").await;
+    });
+    server.restart();
+    LocalSet::new().block_on(&runtime(), async {
+        let next = PostgresCandidate::at(&url, "two", SHORT).campaign().await;
+        assert!(matches!(next, Ok(CampaignResult::Waiting { .. })), "it may have forgotten a leader: {next:?}");
+    });
+}
+
+/// A crash may lose what was confirmed.
+#[test]
+fn a_server_that_does_not_wait_for_its_disk_counts_as_new_after_each_start() {
+    for (setting, waits) in [("fsync=on", false), ("fsync=off", true), ("full_page_writes=off", true)] {
+        let mut server = PostgresProcess::with(&[setting]);
+        let url = server.url();
+        LocalSet::new().block_on(&runtime(), async {
+            let mut one = PostgresCandidate::at(&url, "one", SHORT);
+            let facts = one.store.facts().await;
+            let durability = facts.iter().find(|fact| fact.name == "durability").expect("the fact");
+            assert_eq!(durability.result == FindingResult::Warn, waits, "{setting}");
+            one.win().await;
+            assert!(matches!(one.renew().await, Ok(RenewResult::Credited { .. })));
+            one.store.release(&one.candidacy).await.expect("released");
+        });
+        server.restart();
+        LocalSet::new().block_on(&runtime(), async {
+            let next = PostgresCandidate::at(&url, "two", SHORT).campaign().await.expect("an answer");
+            assert_eq!(matches!(next, CampaignResult::Waiting { .. }), waits, "{setting}");
+        });
+    }
+}

@@ -1,0 +1,104 @@
+//! A Go program on the package `clientv3/concurrency` in one election with elect. With `--long`: Debian's packages build it.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::keys::QueueScenario;
+use crate::harness::wait::{now, since, until};
+use crate::harness::{CandidateProcess, ElectCmd, Witness, docs_under_test, is_long};
+
+/// How long faults are made.
+const STORM: Duration = Duration::from_secs(25);
+
+/// `tests/etcd/participant`, built below the target folder.
+fn build() -> PathBuf {
+    let target = docs_under_test::root().join("target/go");
+    let program = target.join("participant");
+    let mut go = Command::new("go");
+    go.args(["build", "-o"]).arg(&program).arg(docs_under_test::root().join("tests/etcd/participant/main.go"));
+    // Debian puts the sources of its packages there; no module is fetched.
+    go.env("GO111MODULE", "off")
+        .env("GOPATH", "/usr/share/gocode")
+        .env("GOFLAGS", "")
+        .env("GOCACHE", target.join("cache"));
+    let built = go.output().expect("tests/run --long installs golang-go");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    program
+}
+
+struct Participants {
+    scenario: QueueScenario,
+    go: PathBuf,
+}
+
+impl Participants {
+    fn elect(&self, name: &str) -> CandidateProcess {
+        self.scenario.candidate().flag("--name", name).witness(&Witness::new()).start()
+    }
+
+    fn go(&self, name: &str) -> CandidateProcess {
+        let program = self.go.display().to_string();
+        let words = [&program, &self.scenario.etcd.address(), "/elect/cron", name, "--"].map(str::to_owned);
+        ElectCmd::new(&self.scenario.sandbox).program(words).witness(&Witness::new()).start()
+    }
+}
+
+#[test]
+fn go_programs_and_elect_take_turns_through_resignations_closes_and_kills() {
+    if !is_long() {
+        return;
+    }
+    let participants = Participants { scenario: QueueScenario::new(), go: build() };
+    let names = ["1", "2", "3"];
+    let mut elects: Vec<_> = names.iter().map(|name| participants.elect(&format!("elect-{name}"))).collect();
+    let mut programs: Vec<_> = names.iter().map(|name| participants.go(&format!("go-{name}"))).collect();
+    let sandbox = &participants.scenario.sandbox;
+    // The same choices each time.
+    let (began, mut choices) = (now(), fastrand::Rng::with_seed(20));
+    let mut faults = 0;
+    while since(began) < STORM {
+        std::thread::sleep(Duration::from_millis(choices.u64(100..700)));
+        let which = choices.usize(..3);
+        faults += 1;
+        match choices.u8(..5) {
+            0 => {
+                // One that does not lead answers that, which is as good.
+                let words = ["--boundary", "cron", "--timeout", "5s"];
+                ElectCmd::new(sandbox).store(None).query("resign", &words).run();
+            }
+            1 => programs[which].signal(Signal::SIGUSR1),
+            2 => {
+                programs[which].signal(Signal::SIGTERM);
+                programs[which].wait();
+                programs[which] = participants.go(&format!("go-{faults}"));
+            }
+            3 => {
+                programs[which].signal(Signal::SIGKILL);
+                programs[which].wait();
+                programs[which] = participants.go(&format!("go-{faults}"));
+            }
+            _ => {
+                elects[which].signal(Signal::SIGKILL);
+                elects[which].wait();
+                elects[which] = participants.elect(&format!("elect-{faults}"));
+            }
+        }
+    }
+    let led = sandbox.history().starts.len();
+    until("the election goes on", || sandbox.history().starts.len() > led || !participants.scenario.queue().is_empty());
+    for mut program in programs {
+        program.signal(Signal::SIGTERM);
+        program.wait();
+    }
+    elects.into_iter().for_each(CandidateProcess::terminate);
+    let history = sandbox.history();
+    assert_eq!(history.overlaps.len(), 0, "{history:?}");
+    // The witness of a Go program has no term.
+    let (ours, theirs): (Vec<_>, Vec<_>) = history.starts.iter().map(|start| start.term).partition(|&term| term > 0);
+    assert!(ours.is_sorted_by(|one, next| one < next), "{ours:?}");
+    assert!(ours.len() > 3 && theirs.len() > 3, "{} of elect, {} of Go", ours.len(), theirs.len());
+    println!("figures: {faults} faults, elect led {} times, the Go programs {} times", ours.len(), theirs.len());
+}

@@ -1,0 +1,144 @@
+//! Getting in: certificates, passwords of every kind, files of passwords; and what is said when it does not work.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+
+use super::server::{PostgresOptions, PostgresServer};
+use crate::harness::certificates::Certificates;
+use crate::harness::server::{PASSWORD, StoreServer};
+use crate::harness::wait::{now, since};
+use crate::harness::{ElectCmd, Ended, Sandbox, Witness};
+use crate::leases::{LEASE, candidate};
+
+/// One user for each method of login.
+const RULES: &str =
+    "hostssl all certified all cert map=names\nhost all old all md5\nhost all modern all scram-sha-256\n";
+
+/// At start, by one line of the log.
+#[track_caller]
+pub fn is_refused(ended: &Ended, said: &[&str]) {
+    assert_eq!(ended.status.code(), Some(77), "{ended:?}");
+    ended.stderr_contains(said);
+    let errors = ended.stderr.lines().filter(|line| line.contains("error")).count();
+    assert_eq!(errors, 1, "one line: {ended:?}");
+    assert!(!ended.stderr.contains(PASSWORD), "{ended:?}");
+}
+
+fn with_users(certificates: &Arc<Certificates>) -> PostgresServer {
+    let postgres = PostgresServer::with(&PostgresOptions::new().rules(RULES).tls(certificates));
+    postgres.sql(&format!(
+        "CREATE ROLE certified SUPERUSER LOGIN; CREATE ROLE modern SUPERUSER LOGIN PASSWORD '{PASSWORD}'; \
+         SET password_encryption = 'md5'; CREATE ROLE old SUPERUSER LOGIN PASSWORD '{PASSWORD}'"
+    ));
+    postgres
+}
+
+/// A password file of this mode.
+fn passfile(sandbox: &Sandbox, mode: u32) -> String {
+    let path = sandbox.path().join(format!("pgpass-{mode:o}"));
+    fs::write(&path, format!("*:*:postgres:modern:{PASSWORD}\n")).expect("a file");
+    fs::set_permissions(&path, Permissions::from_mode(mode)).expect("a file of ours");
+    path.display().to_string()
+}
+
+/// The keeper gives back what a killed campaigner held: the claim has all that logging in takes.
+#[test]
+fn each_way_in_leads_and_hands_over() {
+    let certificates = Arc::new(Certificates::new());
+    let postgres = with_users(&certificates);
+    let (client, ca) = (certificates.client(), certificates.ca());
+    let place = |name: &str| format!("{}/postgres?schema={name}", postgres.address());
+    let encoded = PASSWORD.replace(' ', "%20");
+    let hands_over = |name: &str, with: &(dyn Fn(&Sandbox, String) -> ElectCmd + Sync)| {
+        let sandbox = Sandbox::new();
+        let elect = || with(&sandbox, place(name)).witness(&Witness::new());
+        let mut leader = elect().start();
+        sandbox.starts(1);
+        let next = elect().start();
+        next.wait_until_waiting();
+        let killed = now();
+        leader.signal(Signal::SIGKILL);
+        leader.wait();
+        sandbox.starts(2);
+        assert!(since(killed) < LEASE / 2, "{name}: by its keeper, not by the lease: {:?}", since(killed));
+        next.terminate();
+        sandbox.history().is_safe();
+    };
+    let hands_over = &hands_over;
+    let (client, ca, encoded) = (&client, &ca, &encoded);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            hands_over("flags", &|sandbox, place| {
+                let elect = candidate(sandbox, format!("postgres://certified@{place}")).flag("--tls-ca", ca);
+                elect.flag("--tls-cert", &client.certificate).flag("--tls-key", &client.key)
+            });
+        });
+        scope.spawn(move || {
+            hands_over("options", &|sandbox, place| {
+                let files = format!("sslrootcert={ca}&sslcert={}&sslkey={}", client.certificate, client.key);
+                candidate(sandbox, format!("postgres://certified@{place}&sslmode=verify-full&{files}"))
+            });
+        });
+        scope.spawn(move || {
+            hands_over("bound", &|sandbox, place| {
+                let elect = candidate(sandbox, format!("postgres://modern@{place}&channel_binding=require"));
+                elect.flag("--tls-ca", ca).variable("ELECT_PASSWORD", PASSWORD)
+            });
+        });
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            hands_over("md5", &|sandbox, place| candidate(sandbox, format!("postgres://old:{encoded}@{place}")));
+        });
+        scope.spawn(move || {
+            hands_over("file", &|sandbox, place| {
+                let file = passfile(sandbox, 0o600);
+                candidate(sandbox, format!("postgresql://modern@{place}")).variable("PGPASSFILE", &file)
+            });
+        });
+    });
+}
+
+#[test]
+fn who_may_not_is_told_so_in_one_sentence_and_ends() {
+    let certificates = Arc::new(Certificates::new());
+    let postgres = with_users(&certificates);
+    let sandbox = Sandbox::new();
+    let address = postgres.address();
+    let elect = |user: &str, rest: &str| {
+        ElectCmd::new(&sandbox).store(format!("postgres://{user}@{address}/{rest}")).command(["true"])
+    };
+    let modern = |rest: &str| elect("modern", rest).variable("ELECT_PASSWORD", PASSWORD);
+    is_refused(&elect("modern", "postgres").variable("ELECT_PASSWORD", "wrong").run(), &["password", "pg_hba.conf"]);
+    is_refused(&elect("old", "postgres").variable("ELECT_PASSWORD", "wrong").run(), &["password", "pg_hba.conf"]);
+    is_refused(
+        &elect("nobody", "postgres").variable("ELECT_PASSWORD", PASSWORD).run(),
+        &["does not let \"nobody\" in"],
+    );
+    is_refused(&elect("modern", "postgres").run(), &["asks for the password", "--password-file"]);
+    is_refused(&modern("nowhere").run(), &["has no database \"nowhere\""]);
+    is_refused(&modern("postgres").flag("--tls-ca", &certificates.other_ca()).run(), &["--tls-ca"]);
+    is_refused(&elect("certified", "postgres?sslmode=require").run(), &["certificate"]);
+    let (other, ca) = (certificates.other_client(), certificates.ca());
+    let stranger = elect("certified", "postgres").flag("--tls-ca", &ca).flag("--tls-cert", &other.certificate);
+    is_refused(&stranger.flag("--tls-key", &other.key).run(), &["certificate"]);
+    let open = modern("postgres").variable("ELECT_PASSWORD", "").variable("PGPASSFILE", &passfile(&sandbox, 0o644));
+    is_refused(&open.run(), &["has the mode 0644, and is ignored", "asks for the password"]);
+}
+
+/// No server is no reason to end.
+#[test]
+fn a_candidate_waits_for_a_server_that_is_not_there() {
+    let postgres = PostgresServer::start();
+    postgres.kill();
+    let sandbox = Sandbox::new();
+    let elect = candidate(&sandbox, postgres.url()).witness(&Witness::new()).start();
+    elect.wait_for_log("cannot be reached");
+    postgres.restart();
+    sandbox.starts(1);
+    elect.terminate();
+    sandbox.history().is_safe();
+}
