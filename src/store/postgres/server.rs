@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::{ServerPlace, Wire, open, places};
 use super::errors::{PostgresPeer, is_contention, is_denial, is_missing_table, is_wal_refused};
-use super::hosts::{HostVerdict, OtherHosts};
+use super::hosts::{HostBoard, HostVerdict, OtherHosts};
 use super::notices::{Ear, PROOFS};
 use super::settings::{Host, Settings};
 use super::statements::{IS_DURABLE, LifeSource, Statements, incarnation};
@@ -39,9 +39,26 @@ const VERSION_MIN: i32 = 120_000;
 pub struct PostgresLink {
     /// `None`: to be connected to by the next attempt.
     pub server: Option<PostgresServer>,
-    /// The newest primary that was seen. An older one of the same cluster never counts again.
-    newest: Option<ServerLife>,
+    /// The primary that was used last, with what was learned beside it, also by an attempt that was cut off.
+    last: Option<LastPrimary>,
     setup: ConnectionSetup<PostgresServer>,
+}
+
+/// A primary, and the news of the hosts beside it.
+struct LastPrimary {
+    life: ServerLife,
+    board: Arc<HostBoard>,
+}
+
+impl LastPrimary {
+    /// The newest primary of its cluster that was seen, itself or another one. An older one never counts again.
+    fn newest(&self) -> ServerLife {
+        let newer = match self.board.verdict() {
+            Some(HostVerdict::Newer { timeline, .. }) => Some(timeline),
+            Some(HostVerdict::Foreign(_) | HostVerdict::Twin(_)) | None => None,
+        };
+        ServerLife { timeline: newer.or_else(|| self.life.timeline.clone()), ..self.life.clone() }
+    }
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is true or false by itself")]
@@ -118,8 +135,8 @@ pub async fn attempt<T>(
     let limit = settings.limits.attempt;
     let attempt = async {
         let mut server = link.take(settings).await?;
+        link.last = Some(LastPrimary { life: server.life.clone(), board: server.others.board() });
         let answer = ask(&mut server).await;
-        link.newest = Some(server.newest_life());
         if server.is_sound {
             link.server = Some(server);
         }
@@ -138,7 +155,7 @@ impl PostgresLink {
         }
         let limits = settings.limits;
         let begin = |accepted| {
-            let (settings, newest) = (settings.clone(), self.newest.clone());
+            let (settings, newest) = (settings.clone(), self.last.as_ref().map(LastPrimary::newest));
             async move { connect(&settings, &accepted, newest.as_ref()).await }
         };
         let target = SetupTarget { name: &settings.shown, plain_form: None };
@@ -209,9 +226,12 @@ fn choose(mut found: Vec<PostgresServer>, failure: Option<StoreError>) -> Result
         return Err(failure.unwrap_or_else(|| StoreError::Unavailable("no host is named".to_owned())));
     };
     let mut best = found.swap_remove(best);
-    let foreign = found.iter().find(|one| one.life.timeline.is_some() && one.life.system != best.life.system);
-    if let Some(foreign) = foreign {
-        return Err(best.foreign(foreign.address()));
+    let verdicts = found.iter().filter_map(|one| HostVerdict::of(&best.life, &one.life, one.address()));
+    // None of them is newer.
+    if let Some(verdict) =
+        verdicts.reduce(|one, other| if matches!(one, HostVerdict::Foreign(_)) { one } else { other })
+    {
+        return Err(best.disputed(&verdict));
     }
     best.others.keep(found);
     Ok(best)
@@ -335,7 +355,7 @@ impl PostgresServer {
     /// Begins to read the other hosts, unless that was begun or there are none.
     pub fn read_others(&mut self, settings: &Settings) {
         if settings.hosts.len() > 1 || self.has_several_addresses {
-            self.others.start(settings, &self.place, &self.life);
+            self.others.start(settings, &self.host, &self.place, &self.life);
         }
     }
 
@@ -352,35 +372,36 @@ impl PostgresServer {
             return Err(StoreError::Connecting(format!("{address}: the other hosts have not all answered yet")));
         }
         match self.others.verdict() {
-            Some(HostVerdict::Foreign(other)) => Err(self.foreign(&other)),
-            Some(HostVerdict::Newer { .. }) | None => self.check_newest(),
+            Some(verdict) => Err(self.disputed(&verdict)),
+            None => Ok(()),
         }
-    }
-
-    /// The newest primary of its cluster that was seen, itself or another one.
-    fn newest_life(&self) -> ServerLife {
-        let newer = match self.others.verdict() {
-            Some(HostVerdict::Newer { timeline, .. }) => Some(timeline),
-            Some(HostVerdict::Foreign(_)) | None => None,
-        };
-        ServerLife { timeline: newer.or_else(|| self.life.timeline.clone()), ..self.life.clone() }
     }
 
     /// Whether this is still the newest primary, as far as is known.
     pub fn check_newest(&mut self) -> Result<(), StoreError> {
         match self.others.verdict() {
-            Some(HostVerdict::Newer { address, .. }) => {
-                self.is_sound = false;
-                Err(StoreError::Unavailable(format!("{} counts no more, since {address} was promoted", self.address())))
-            }
-            Some(HostVerdict::Foreign(_)) | None => Ok(()),
+            Some(newer @ HostVerdict::Newer { .. }) => Err(self.disputed(&newer)),
+            Some(HostVerdict::Foreign(_) | HostVerdict::Twin(_)) | None => Ok(()),
         }
     }
 
-    /// The error for hosts that are not of one cluster: candidates that reach one of them alone would not see each other.
-    fn foreign(&mut self, other: &str) -> StoreError {
+    /// The error for a primary beside which there is another one: candidates that reach one of the two alone would not see each
+    /// other.
+    fn disputed(&mut self, verdict: &HostVerdict) -> StoreError {
         self.is_sound = false;
-        self.refused(&format!("and {other} are primaries of two clusters: name the servers of one alone in --store"))
+        let address = self.address();
+        match verdict {
+            HostVerdict::Newer { address: newer, .. } => {
+                StoreError::Unavailable(format!("{address} counts no more, since {newer} was promoted"))
+            }
+            HostVerdict::Foreign(other) => self.refused(&format!(
+                "and {other} are primaries of two clusters: name the servers of one alone in --store"
+            )),
+            // Not for good: one of them may have been started again between two questions.
+            HostVerdict::Twin(other) => StoreError::Unavailable(format!(
+                "{address} and {other} are two primaries on one timeline, so that nobody can be elected: stop one of them"
+            )),
+        }
     }
 
     /// As it is shown.

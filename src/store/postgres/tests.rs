@@ -79,6 +79,17 @@ impl PostgresProcess {
 
     /// A standby of this server, at this address; asynchronous unless the server says otherwise.
     fn standby(&self, host: &str, port: u16) -> PostgresProcess {
+        PostgresProcess::start(self.copy(), host, port, &[])
+    }
+
+    /// A primary that was made of a copy of this one, as of a snapshot.
+    fn twin(&self) -> PostgresProcess {
+        let directory = self.copy();
+        std::fs::remove_file(directory.path().join("data/standby.signal")).expect("a copy is a standby");
+        PostgresProcess::start(directory, "127.0.0.1", free_port(), &[])
+    }
+
+    fn copy(&self) -> tempfile::TempDir {
         let directory = open_directory();
         let made = unprivileged("pg_basebackup")
             .args(["--no-sync", "--checkpoint=fast", "-R", "-U", "elect", "-h", "127.0.0.1", "-p"])
@@ -89,7 +100,7 @@ impl PostgresProcess {
             .output()
             .expect("pg_basebackup");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        PostgresProcess::start(directory, host, port, &[])
+        directory
     }
 
     fn start(directory: tempfile::TempDir, host: &str, port: u16, settings: &[&str]) -> PostgresProcess {
