@@ -20,6 +20,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::errors::PostgresPeer;
+use super::message_limit::{LimitedTls, MessageLimit, Opening};
 use super::notices::{CHANNEL, Ear};
 use super::settings::{Encryption, Host, HostPlace, Settings};
 use crate::store::connection::identity::identity;
@@ -101,7 +102,7 @@ pub async fn open(
             let stream = connect_to_socket(path).await;
             let stream = stream.map_err(|error| peer.classify_io(&error))?;
             accepted.set();
-            let opened = config.connect_raw(stream, NoTls).await;
+            let opened = config.connect_raw(MessageLimit::new(stream, Opening::Messages), NoTls).await;
             let (client, connection) = opened.map_err(|error| peer.classify(&error))?;
             return Ok(serve(client, connection, peer));
         }
@@ -120,13 +121,14 @@ pub async fn open(
     let stream = stream.map_err(|error| peer.classify_io(&error))?;
     accepted.set();
     let Some(mut tls) = tls else {
-        let opened = config.connect_raw(stream, NoTls).await;
+        let opened = config.connect_raw(MessageLimit::new(stream, Opening::Messages), NoTls).await;
         let (client, connection) = opened.map_err(|error| peer.classify(&error))?;
         return Ok(serve(client, connection, peer));
     };
-    let connect = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &name);
-    let connect = connect.map_err(|error| StoreError::Refused(error.to_string()))?;
-    let (client, connection) = config.connect_raw(stream, connect).await.map_err(|error| peer.classify(&error))?;
+    let connect = MakeTlsConnect::<MessageLimit<TcpStream>>::make_tls_connect(&mut tls, &name);
+    let connect = LimitedTls(connect.map_err(|error| StoreError::Refused(error.to_string()))?);
+    let opened = config.connect_raw(MessageLimit::new(stream, Opening::TlsAnswer), connect).await;
+    let (client, connection) = opened.map_err(|error| peer.classify(&error))?;
     Ok(serve(client, connection, peer))
 }
 

@@ -9,6 +9,7 @@ mod errors;
 mod facts;
 mod first_row;
 mod hosts;
+mod message_limit;
 mod notices;
 mod passfile;
 mod server;

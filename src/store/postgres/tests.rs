@@ -399,6 +399,28 @@ fn a_table_that_keeps_no_record_is_refused_with_the_reason() {
     });
 }
 
+/// It would have to be stored until it is complete, and grows as long as the connection is there.
+#[test]
+fn a_message_without_end_is_refused_by_its_length() {
+    use std::io::{Read, Write};
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.expect("a client");
+            let _ = client.read(&mut [0; 1024]);
+            let _ = client.write_all(&[b"N\x7f\xff\xff\xff", &[b'x'; 1000][..]].concat());
+            // Open until the client has had enough.
+            let _ = client.read(&mut [0; 1024]);
+        }
+    });
+    LocalSet::new().block_on(&runtime(), async {
+        let url = format!("postgres://127.0.0.1:{port}/postgres?user=elect&sslmode=disable");
+        let error = PostgresCandidate::at(&url, "one", SHORT).campaign().await.expect_err("too large");
+        assert!(error.to_string().contains("more than elect reads"), "{error}");
+    });
+}
+
 #[test]
 fn without_the_right_to_make_the_table_its_definition_is_printed() {
     with_server(&[], async |server| {
