@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 use tracing::{debug, info, warn};
 
 use super::connection::{ServerPlace, Wire, open, places};
@@ -22,6 +22,7 @@ use super::settings::{Host, Settings};
 use super::statements::{IS_DURABLE, LifeSource, Statements, incarnation};
 use super::stored_record::{RowSnapshot, StoredRecord};
 use crate::store::connection::attempt::within;
+use crate::store::connection::errors::{one_line, root_cause};
 use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
 use crate::store::{Listing, StoreError};
 use elect_core::Time;
@@ -122,6 +123,20 @@ pub enum WriteResult {
         /// Whether a notice has come that speaks against it: it is visible, and a failover may forget it (S5).
         is_doubtful: bool,
     },
+}
+
+/// The value of a column of an answer that elect's own statement has made.
+///
+/// # Errors
+///
+/// It is missing, or of another type: the server is no PostgreSQL as elect knows it.
+pub fn value<T: FromSqlOwned>(row: &Row, name: &str) -> Result<T, StoreError> {
+    row.try_get(name).map_err(|error| {
+        StoreError::Unavailable(one_line(&format!(
+            "the answer to a statement has no {name} as PostgreSQL gives it ({}): check host and port of --store",
+            root_cause(&error)
+        )))
+    })
 }
 
 /// One attempt, connecting included. The connection is kept if nothing speaks against it.

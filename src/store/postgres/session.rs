@@ -16,13 +16,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::Row;
-use tokio_postgres::types::{FromSqlOwned, Type};
+use tokio_postgres::types::Type;
 use tracing::warn;
 
 use super::first_row::FirstRowObserver;
 use super::notices::Heard;
-use super::server::{Parameter, PostgresServer, WriteResult};
+use super::server::{Parameter, PostgresServer, WriteResult, value};
 use super::settings::Settings;
 use super::statements::Statements;
 use super::stored_record::{RowSnapshot, StoredRecord, view};
@@ -477,13 +476,6 @@ async fn take_missing(
         (&first, Type::TEXT),
     ];
     server.write(&statements.take_missing, &parameters).await
-}
-
-/// The value of a column of an answer that elect's own statement has made.
-fn value<T: FromSqlOwned>(row: &Row, name: &str) -> Result<T, StoreError> {
-    row.try_get(name).map_err(|error| {
-        StoreError::Unavailable(format!("the answer to a statement is not what it should be: {error}"))
-    })
 }
 
 fn number(number: u64) -> i64 {

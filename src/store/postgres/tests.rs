@@ -388,6 +388,15 @@ fn a_table_that_keeps_no_record_is_refused_with_the_reason() {
                 ),
                 "triggers",
             ),
+            (format!("{TABLE}; CREATE TABLE kind.child () INHERITS (kind.elect_boundaries)"), "child tables"),
+            (TABLE.replace(" PRIMARY KEY", ""), "no unique index"),
+            (
+                format!(
+                    "{}; CREATE UNIQUE INDEX ON kind.elect_boundaries (boundary, state)",
+                    TABLE.replace(" PRIMARY KEY", "")
+                ),
+                "no unique index",
+            ),
             ("CREATE VIEW kind.elect_boundaries AS SELECT 1 AS boundary".to_owned(), "view"),
             (TABLE.to_owned(), "not elect's"),
         ] {
@@ -418,6 +427,24 @@ fn a_message_without_end_is_refused_by_its_length() {
         let url = format!("postgres://127.0.0.1:{port}/postgres?user=elect&sslmode=disable");
         let error = PostgresCandidate::at(&url, "one", SHORT).campaign().await.expect_err("too large");
         assert!(error.to_string().contains("more than elect reads"), "{error}");
+    });
+}
+
+/// Of a server that answers otherwise than PostgreSQL does.
+#[test]
+fn a_catalog_with_nulls_in_it_is_an_outage() {
+    with_server(&[], async |server| {
+        PostgresCandidate::at(&server.url(), "one", SHORT).win().await;
+        server
+            .run(
+                "CREATE SCHEMA odd; CREATE VIEW odd.pg_class AS SELECT oid, relname, relnamespace, NULL::text AS relkind, \
+                 relpersistence, relrowsecurity FROM pg_catalog.pg_class; \
+                 CREATE ROLE odd LOGIN SUPERUSER; ALTER ROLE odd SET search_path = odd, pg_catalog",
+            )
+            .await;
+        let url = server.url().replace("user=elect", "user=odd");
+        let error = PostgresCandidate::at(&url, "two", SHORT).campaign().await.expect_err("nulls");
+        assert!(error.to_string().contains("kind"), "{error}");
     });
 }
 
