@@ -201,7 +201,10 @@ impl Backend for Postgres {
             if settings.listens {
                 session.listen(server, settings, hints).await?;
             }
-            record_store::campaign(session, server, candidacy).await
+            let result = record_store::campaign(session, server, candidacy).await;
+            // Dropped, or not there yet on the standby that was promoted.
+            *knows_table &= !server.lacks_table;
+            result
         })
         .await?;
         if !settings.listens && matches!(result, CampaignResult::Waiting { .. }) {

@@ -71,6 +71,8 @@ pub struct PostgresServer {
     pub is_sound: bool,
     /// Whether LISTEN was sent.
     pub is_listening: bool,
+    /// Whether the last look has found no table.
+    pub lacks_table: bool,
     /// When it was connected to.
     pub since: Time,
     /// The host of the URL that has led to it.
@@ -296,6 +298,7 @@ impl PostgresServer {
             statements: Arc::new(Statements::new(&settings.schema, LifeSource::Timeline)),
             is_sound: true,
             is_listening: false,
+            lacks_table: false,
             since: clock::now(),
             host: host.clone(),
             place: place.clone(),
@@ -493,8 +496,10 @@ impl PostgresServer {
     pub async fn observe(&mut self, boundary: &str) -> Result<RowSnapshot, StoreError> {
         let statements = Arc::clone(&self.statements);
         let parameters: [Parameter<'_>; 1] = [(&boundary, Type::TEXT)];
-        let row = match self.wire.client.query_typed_one(&statements.look, &parameters).await {
-            Err(error) if is_missing_table(&error) => {
+        let answer = self.wire.client.query_typed_one(&statements.look, &parameters).await;
+        self.lacks_table = answer.as_ref().is_err_and(is_missing_table);
+        let row = match answer {
+            Err(_) if self.lacks_table => {
                 return Ok(RowSnapshot { incarnation: String::new(), now: 0, first: None, stored: None });
             }
             answer => answer.map_err(|error| self.judge(&error))?,
