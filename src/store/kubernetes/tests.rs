@@ -123,6 +123,12 @@ fn edit(server: &ApiServer, change: impl FnOnce(&mut Value)) {
     server.edit_lease(NAMESPACE, "cron", change);
 }
 
+/// The same with a Lease that is free.
+fn edit_new(server: &ApiServer, change: impl FnOnce(&mut Value)) {
+    server.with_objects(|objects| objects.add(double::Kind::Lease, NAMESPACE, "cron", json!({ "spec": {} })));
+    edit(server, change);
+}
+
 fn record(lease: &Value) -> Value {
     serde_json::from_str(lease["metadata"]["annotations"][ANNOTATION].as_str().expect("an annotation")).expect("JSON")
 }
