@@ -1,10 +1,14 @@
 //! Kubernetes as its users meet it: Leases on an API server, which here is a double of the real one.
 
+mod comparison;
 pub mod double;
 mod faults;
+pub mod genuine;
+mod genuine_runs;
 mod leases;
 #[cfg(feature = "all-stores")]
 mod limits;
+mod participants;
 mod pods;
 mod usage;
 

@@ -29,6 +29,9 @@ use crate::store::{StoreError, resolver};
 /// Addresses of one name that are tried, all at once.
 const ADDRESSES_MAX: usize = 16;
 
+/// Longest time between two probes of a connection on which nothing is said.
+const PROBE_SECONDS_MAX: u32 = 30;
+
 /// A client, and the task that serves it.
 pub struct HttpWire {
     pub client: SendRequest<Full<Bytes>>,
@@ -88,6 +91,9 @@ async fn connect(address: &ServerAddress, limit: Duration) -> io::Result<TcpStre
                 stream.set_nodelay(true)?;
                 // A watch sends nothing: without probes it would not learn that its server is gone.
                 setsockopt(&stream, sockopt::KeepAlive, &true)?;
+                let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).clamp(1, PROBE_SECONDS_MAX);
+                setsockopt(&stream, sockopt::TcpKeepIdle, &seconds)?;
+                setsockopt(&stream, sockopt::TcpKeepInterval, &seconds)?;
                 let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
                 setsockopt(&stream, sockopt::TcpUserTimeout, &millis)?;
                 return Ok(stream);
@@ -109,4 +115,27 @@ fn connector(tls: &TlsSettings) -> Result<TlsConnector, StoreError> {
             .map_err(|error| StoreError::Refused(format!("--tls-cert and --tls-key: {error}")))?,
     };
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    /// A watch sends nothing, and would take a server that is gone for one without news for two hours.
+    #[test]
+    fn a_connection_on_which_nothing_is_said_is_probed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        for (limit, probed) in
+            [(Duration::from_millis(500), 1), (Duration::from_secs(5), 5), (Duration::from_secs(60), 30)]
+        {
+            let door = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = door.local_addr().expect("a bound socket has an address").port();
+            let address = ServerAddress { host: "127.0.0.1".to_owned(), port };
+            let stream = runtime.block_on(connect(&address, limit)).expect("connected");
+            assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle), Ok(probed));
+            assert_eq!(getsockopt(&stream, sockopt::TcpKeepInterval), Ok(probed));
+        }
+    }
 }

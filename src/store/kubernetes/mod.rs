@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::store::claim_release::{ClaimRelease, until_settled};
 use crate::store::connection::tls::warn_unverified;
@@ -37,7 +38,7 @@ use crate::store::{
     Access, CampaignResult, Candidacy, Finding, Listing, Notifier, Observation, RenewResult, Store, StoreError,
 };
 use elect_core::boundary::Boundary;
-use elect_core::limits::BOUNDARIES_MAX;
+use elect_core::limits::{BOUNDARIES_MAX, cut_name};
 use elect_core::takeover::{Reservation, Vacancy};
 use lease_ages::LeaseAges;
 use name::lease_name;
@@ -133,8 +134,8 @@ impl Kubernetes {
     /// To those who look on, an abandoned record is no leader, and nothing more.
     fn shown(&mut self, object: &serde_json::Value, now: u64) -> Result<Observation, StoreError> {
         let stored = StoredRecord::read(object)?;
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let left = self.ages.left(name, &stored, now);
+        let name = cut_name(object["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+        let left = self.ages.left(&name, &stored, now);
         Ok(Observation { obstacle: None, ..stored.observation(left) })
     }
 
@@ -152,10 +153,10 @@ impl Kubernetes {
         server.observe(session.lease_name()).await?;
         server.prove_rights(session.lease_name(), &trial).await?;
         let (watch, opening) = begin_watch(&server.settings, session, hints);
-        match opening.await {
-            Ok(Err(error @ StoreError::Refused(_))) => Err(error),
-            // It is only a hint.
-            Ok(Ok(()) | Err(_)) | Err(_) => Ok(watch),
+        // It is only a hint: one that does not begin must not use up the attempt.
+        match timeout(server.settings.limits.attempt / 2, opening).await {
+            Ok(Ok(Err(error @ StoreError::Refused(_)))) => Err(error),
+            Ok(Ok(Ok(()) | Err(_)) | Err(_)) | Err(_) => Ok(watch),
         }
     }
 }

@@ -134,8 +134,9 @@ impl StoredRecord {
         }
         let written = annotation(object).map(|text| Written::read(text, &foreign)).transpose()?;
         let transitions = spec["leaseTransitions"].as_i64().unwrap_or(0);
-        let uid = text(metadata, "uid").to_owned();
-        let resource_version = text(metadata, "resourceVersion").to_owned();
+        // Both are short, whatever a server says.
+        let short = |member: &str| limits::cut_name(text(metadata, member).to_owned());
+        let (uid, resource_version) = (short("uid"), short("resourceVersion"));
         let present = written.as_ref().filter(|written| written.is_of(holder, transitions));
         let nonce = present.and_then(|written| written.members["nonce"].as_u64()).unwrap_or(0);
         let mut hasher = DefaultHasher::new();
