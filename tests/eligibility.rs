@@ -276,7 +276,8 @@ fn with_a_limit_an_ineligible_candidate_exits() {
     for_each_store(|fixture| {
         // Every time is far beyond what a busy machine needs for a check or a request.
         let job = || {
-            let job = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", LONG_TTL).flag("--name", "job");
+            let job =
+                ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", LONG_TTL).flag("--name", "job");
             job.boundary("limited").switch("-n")
         };
         let run = |health: &'static str, script: &str| {
