@@ -246,10 +246,11 @@ fn simplify(value: &mut Value, versions: &BTreeSet<u64>, uids: &BTreeMap<String,
         Value::Object(members) => {
             // Of a Status only the parts that programs act on.
             let is_status = members.get("kind").is_some_and(|kind| kind == "Status");
-            members.retain(|name, value| {
-                !["managedFields", "message", "causes", "remainingItemCount", "selfLink"].contains(&name.as_str())
-                    && !(is_status && name == "metadata")
-                    && !(name == "continue" && value == "")
+            members.retain(|name, value| match name.as_str() {
+                "managedFields" | "message" | "causes" | "remainingItemCount" | "selfLink" => false,
+                "metadata" => !is_status,
+                "continue" => value != "",
+                _ => true,
             });
             for (name, value) in members {
                 match (name.as_str(), value.as_str()) {
@@ -258,7 +259,7 @@ fn simplify(value: &mut Value, versions: &BTreeSet<u64>, uids: &BTreeMap<String,
                         *value = format!("version {}", versions.range(..number).count()).into();
                     }
                     ("uid", Some(text)) => {
-                        *value = format!("uid {}", uids.get(text).copied().unwrap_or_default()).into()
+                        *value = format!("uid {}", uids.get(text).copied().unwrap_or_default()).into();
                     }
                     ("creationTimestamp" | "continue", Some(_)) => *value = "some".into(),
                     _ => simplify(value, versions, uids),

@@ -154,7 +154,7 @@ impl StoreServer for PostgresServer {
             if let Some(number) = answer.and_then(|line| line.trim().parse().ok()) {
                 return number;
             }
-            // The server was started anew meanwhile.
+            // The server was restarted meanwhile.
             *counter = None;
         }
         panic!("the server on port {} does not say how many transactions it has had", self.port);

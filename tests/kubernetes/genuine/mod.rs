@@ -284,7 +284,7 @@ pub fn request(
 
 /// To the end of the connection, or of the body if its length was said.
 fn read_answer(stream: &mut TcpStream, all: &mut Vec<u8>) -> io::Result<()> {
-    let mut part = [0; 65_536];
+    let mut part = [0; 8_192];
     loop {
         let read = stream.read(&mut part)?;
         all.extend_from_slice(&part[..read]);
