@@ -106,7 +106,7 @@ impl Token {
         match as_token(text) {
             Some(token) => Ok(Token::Given(Password(token.to_owned()))),
             None => Err(StoreError::Misused(
-                "ELECT_PASSWORD holds no token: it has blanks or control characters".to_owned(),
+                "ELECT_PASSWORD has blanks or control characters: set it to the bearer token alone".to_owned(),
             )),
         }
     }

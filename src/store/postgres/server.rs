@@ -34,6 +34,9 @@ pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// The oldest version that knows every statement.
 const VERSION_MIN: i32 = 120_000;
+/// Before a holder's write is tried again whose row was locked.
+const CONTENTION_PAUSES: [Duration; 4] =
+    [Duration::from_millis(2), Duration::from_millis(5), Duration::from_millis(10), Duration::from_millis(20)];
 
 /// The connection that is kept between attempts, if there is one.
 #[derive(Default)]
@@ -476,6 +479,22 @@ impl PostgresServer {
             Err(error) if is_contention(&error) => Ok(WriteResult::Contended),
             Err(error) => Err(self.judge(&error)),
         }
+    }
+
+    /// A write by the holder of the row. It is tried again for some milliseconds if the row is locked: a take that comes too late
+    /// locks the row until its transaction ends, although it changes nothing.
+    pub async fn write_as_holder(
+        &mut self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<WriteResult, StoreError> {
+        for pause in CONTENTION_PAUSES {
+            match self.write(statement, parameters).await? {
+                WriteResult::Contended => tokio::time::sleep(pause).await,
+                done @ WriteResult::Done { .. } => return Ok(done),
+            }
+        }
+        self.write(statement, parameters).await
     }
 
     /// A statement of which nothing depends. `false`: this user may not execute it.

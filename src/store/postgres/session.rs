@@ -160,7 +160,7 @@ impl Session {
             (&settled, Type::TEXT),
         ];
         let sent: Time = clock::now(); // T1
-        let written = server.write(&statements.renew, &parameters).await?;
+        let written = server.write_as_holder(&statements.renew, &parameters).await?;
         let received = clock::now();
         let (row, is_doubtful) = match written {
             WriteResult::Contended => return Err(contended(server)),
@@ -565,7 +565,7 @@ async fn free(
         (&successor, Type::TEXT),
         (&within, Type::INT8),
     ];
-    match server.write(&statements.release, &parameters).await? {
+    match server.write_as_holder(&statements.release, &parameters).await? {
         WriteResult::Contended => Err(contended(server)),
         // Asked again, it finds nothing more to free: then a failover costs the others a ttl.
         WriteResult::Done { is_doubtful: true, .. } => Err(doubtful(server)),

@@ -323,6 +323,29 @@ fn a_row_that_is_locked_is_not_waited_for() {
     });
 }
 
+/// As a take that comes too late locks it.
+#[test]
+fn a_row_that_is_locked_for_a_moment_costs_neither_a_renewal_nor_a_release() {
+    with_server(&[], async |server| {
+        let mut one = PostgresCandidate::at(&server.url(), "one", SHORT);
+        one.win().await;
+        let client = server.try_client().await.expect("it is up");
+        let lock = async || {
+            client.batch_execute("BEGIN; SELECT FROM elect_boundaries FOR UPDATE").await.expect("locked");
+        };
+        let unlock = async || {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            client.batch_execute("ROLLBACK").await.expect("unlocked");
+        };
+        lock().await;
+        let (renewed, ()) = tokio::join!(one.renew(), unlock());
+        assert!(matches!(renewed, Ok(RenewResult::Credited { .. })), "{renewed:?}");
+        lock().await;
+        let (released, ()) = tokio::join!(one.store.release(&one.candidacy), unlock());
+        released.expect("released");
+    });
+}
+
 #[test]
 fn a_required_standby_that_is_not_configured_keeps_a_lease_from_being_credited() {
     with_server(&[], async |server| {
