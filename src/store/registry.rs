@@ -165,6 +165,7 @@ impl<'a> StoreUrl<'a> {
 
     /// Whether a pod can be labelled there.
     #[must_use]
+    #[cfg_attr(not(feature = "kubernetes"), expect(clippy::unused_self, reason = "no store of this build has pods"))]
     pub fn has_pods(&self) -> bool {
         #[cfg(feature = "kubernetes")]
         let has_pods = self.kind.name() == kubernetes::KIND.name();
@@ -189,6 +190,7 @@ impl<'a> StoreUrl<'a> {
 
     /// The shortest ttl and the shortest renewal interval that this store can tell from others.
     #[must_use]
+    #[cfg_attr(not(feature = "kubernetes"), expect(clippy::unused_self, reason = "the others tell any times"))]
     pub fn shortest_times(&self) -> (Duration, Duration) {
         #[cfg(feature = "kubernetes")]
         if self.kind.name() == kubernetes::KIND.name() {
