@@ -114,7 +114,7 @@ fn writes(script: &mut Script) {
     script.put("a", &with(&third, &[("/spec/leaseDurationSeconds", 0.into())]));
     let fourth =
         script.put("a", &with(&third, &[("/metadata/finalizers", Value::Null), ("/spec/holderIdentity", "".into())]));
-    // What is gone: only the uid keeps it from being made again.
+    // A Lease that is gone: only the uid keeps it from being made again.
     script.put("gone", &with(&fourth, &[("/metadata/name", "gone".into())]));
     script.put("made", &named("made", &held));
     script.put("again", &with(&named("again", &held), &[(VERSION, "5".into())]));

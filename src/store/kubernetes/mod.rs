@@ -62,11 +62,10 @@ pub const KIND: StoreKind = StoreKind {
     },
     open,
     claim_release: ClaimRelease::Executed(release_claim),
+    // The clients of other programs compare times of whole seconds, and would see nothing of renewals that come sooner.
+    shortest_times: (Duration::from_secs(5), Duration::from_secs(1)),
+    label_pod: Some(label_pod),
 };
-
-/// The shortest ttl and renewal interval: the clients of other programs compare times of whole seconds, and would see nothing of
-/// renewals that come sooner.
-pub const SHORTEST_TIMES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
 
 struct Kubernetes {
     settings: Settings,
@@ -105,12 +104,8 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
     Ok(Box::new(RecordStore::new(kubernetes, hints)))
 }
 
-/// Labels the pod that elect runs in.
-///
-/// # Errors
-///
-/// The key is none, or the pod is not known.
-pub fn label_pod(url: &StoreUrl<'_>, access: &Access, key: &str) -> Result<PodLabel, StoreError> {
+/// Fails if the key is none, or the pod is not known.
+fn label_pod(url: &StoreUrl<'_>, access: &Access, key: &str) -> Result<PodLabel, StoreError> {
     let variable = |name: &str| std::env::var(name).ok();
     pod_label::begin(Settings::new(url, access, Path::new(SERVICE_ACCOUNT), variable)?, key, variable)
 }
@@ -139,8 +134,8 @@ impl Kubernetes {
         Ok(Observation { obstacle: None, ..stored.observation(left) })
     }
 
-    /// Whatever an election may need later is tried once, so that a missing right ends the program at its start (77). Returns the
-    /// watch that was begun for that.
+    /// Tries every right once that an election may need later, so that a missing one ends the program at its start (77). Returns
+    /// the watch that was begun for that.
     async fn prove_rights(
         server: &mut KubernetesServer,
         session: &Session,

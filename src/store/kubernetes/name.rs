@@ -12,7 +12,7 @@ use elect_core::boundary::Boundary;
 
 /// Longest name of an object in Kubernetes, in bytes.
 const NAME_BYTES_MAX: usize = 253;
-/// What is kept of a longer one.
+/// The length to which a longer name is cut.
 const KEPT_BYTES: usize = 200;
 /// Between the two: no byte is written so, and so no name that was not cut has it.
 const HASH_MARK: &str = "-xz";
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use elect_core::proptest_support;
 
-    /// What the API server accepts as the name of a Lease.
+    /// Whether the API server accepts it as the name of a Lease.
     fn is_subdomain(name: &str) -> bool {
         let is_part = |part: &str| {
             let bytes = part.as_bytes();

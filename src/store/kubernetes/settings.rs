@@ -136,7 +136,7 @@ impl Token {
     }
 }
 
-/// What may stand in a header.
+/// The token without blanks around it, if a header may hold it.
 fn as_token(text: &str) -> Option<&str> {
     let token = text.trim();
     (!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())).then_some(token)

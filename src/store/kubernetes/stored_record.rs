@@ -235,7 +235,7 @@ fn foreign_ttl(spec: &Value) -> u64 {
 }
 
 impl Written {
-    /// Whatever it says of the holder, its format and its term have to be understood (S1).
+    /// Its format and its term have to be understood, whichever holder it names (S1).
     fn read(text: &str, foreign: &impl Fn(&str) -> StoreError) -> Result<Written, StoreError> {
         if text.len() > RECORD_BYTES_MAX {
             return Err(foreign("has an annotation elect/record that is larger than any of elect's"));

@@ -68,7 +68,7 @@ impl OwnTerm {
     }
 }
 
-/// What is watched.
+/// The Leases that are watched.
 #[derive(Debug, Clone)]
 pub struct WatchScope {
     /// One Lease, or all of elect's.
@@ -226,7 +226,7 @@ fn name(object: &Value) -> String {
     limits::cut_name(object["metadata"]["name"].as_str().unwrap_or_default().to_owned())
 }
 
-/// What is news if it is another than before.
+/// The parts of a Lease whose change is news.
 fn face(object: &Value) -> Value {
     match StoredRecord::read(object) {
         Ok(StoredRecord { record, uid, transitions, reservation, .. }) => serde_json::json!([

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error as TlsError, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ use super::errors::PostgresPeer;
 use super::message_limit::{LimitedTls, MessageLimit, Opening};
 use super::notices::{CHANNEL, Ear};
 use super::settings::{Encryption, Host, HostPlace, Settings};
-use crate::store::connection::identity::identity;
+use crate::store::connection::identity::client_config;
 use crate::store::connection::setup::Accepted;
 use crate::store::connection::verification::verifier;
 use crate::store::{StoreError, resolver};
@@ -181,20 +181,11 @@ async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> 
 }
 
 fn connector(settings: &Settings) -> Result<MakeRustlsConnect, StoreError> {
-    // The first one stays: other clients ask for the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut verifier = verifier(&settings.tls)?;
     if !settings.verifies_name && !settings.tls.skip_verify {
         verifier = Arc::new(AnyName(verifier));
     }
-    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
-    let config = match identity(&settings.tls)? {
-        None => config.with_no_client_auth(),
-        Some((chain, key)) => config
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| StoreError::Refused(format!("--tls-cert and --tls-key: {error}")))?,
-    };
-    Ok(MakeRustlsConnect::new(config))
+    Ok(MakeRustlsConnect::new(client_config(&settings.tls, verifier)?))
 }
 
 /// Verifies a certificate but for its names (`sslmode=verify-ca`): they are looked at last, when the chain is in order.

@@ -25,6 +25,7 @@ mod url;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,8 @@ pub const KIND: StoreKind = StoreKind {
     show: |url| PostgresUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
     claim_release: ClaimRelease::Executed(release_claim),
+    shortest_times: (Duration::ZERO, Duration::ZERO),
+    label_pod: None,
 };
 
 struct Postgres {

@@ -341,7 +341,7 @@ impl ObservedSession for Session {
             (&nonce, Type::INT8),
             (&ttl, Type::INT8),
         ];
-        // Whatever becomes of it: the next look shows a record.
+        // The result does not matter: the next look shows a record.
         server.write(&statements.vacate, &parameters).await.map(drop)
     }
 

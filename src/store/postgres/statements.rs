@@ -7,7 +7,7 @@
 use elect_core::boundary;
 use elect_core::limits::{BOUNDARIES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
 
-/// What a server tells of its life.
+/// The part of its life that a server tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifeSource {
     /// Its timeline, from the name of the WAL file: the control file tells it only after the next checkpoint. A server that does

@@ -1,4 +1,4 @@
-//! What is stored: objects with one global resourceVersion, the events that led to them, and the rules of writes.
+//! The stored objects with one global resourceVersion, the events that led to them, and the rules of writes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

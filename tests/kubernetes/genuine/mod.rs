@@ -183,7 +183,7 @@ impl GenuineServer {
         self.etcd.signal(Signal::SIGCONT);
     }
 
-    /// What etcd has on its disk. It is down for a moment.
+    /// A copy of etcd's data. It is down for a moment.
     pub fn backup(&self) -> TempDir {
         self.kill_etcd();
         let backup = tempfile::tempdir().expect("a folder");
