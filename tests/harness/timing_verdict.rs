@@ -63,10 +63,10 @@ pub fn retry_if_machine_slow(what: &str, lease: Duration, run: impl Fn(Duration)
     repeat_if_machine_slow(what, lease, run);
 }
 
-/// The same for many runs at once; returns the result of the run that allowed a verdict, and how many did not.
+/// The same; returns the result of the run that allowed a verdict, and how many did not.
 ///
-/// Such runs compete with each other for the processors, which a thread that sleeps most of the time hardly feels: here the
-/// machine was too slow also if anything that this process has started waited too long for a processor.
+/// Tests compete with each other for the processors, which a thread that sleeps most of the time hardly feels: the machine was too
+/// slow also if anything that this process has started waited too long for a processor.
 #[track_caller]
 pub fn repeat_if_machine_slow<T>(what: &str, lease: Duration, run: impl Fn(Duration) -> T) -> (T, u32) {
     let (pace, waits) = (DelayMonitor::watched(), run_queue::watched());

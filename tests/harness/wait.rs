@@ -8,7 +8,9 @@ use nix::time::{ClockId, clock_gettime};
 /// is Sentinel's: when its own timer is two seconds late, it does nothing for 30 s (TILT), and a busy machine may
 /// delay it twice in a row.
 const LIMIT: Duration = Duration::from_secs(120);
+/// Between two looks, and after a look that itself took long.
 const PAUSE: Duration = Duration::from_millis(3);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Since boot, suspension included: the clock of elect's deadlines.
 pub fn now() -> Duration {
@@ -30,11 +32,13 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let start = now();
     loop {
+        let look = now();
         if let Some(found) = found() {
             return found;
         }
         assert!(since(start) < LIMIT, "waited {} s in vain: {what}", LIMIT.as_secs());
-        std::thread::sleep(PAUSE);
+        // A look that starts a program must not leave elect without a processor.
+        std::thread::sleep((since(look) * 2).clamp(PAUSE, PAUSE_MAX));
     }
 }
 
