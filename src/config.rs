@@ -314,7 +314,7 @@ impl Config {
     }
 }
 
-/// The boundary of this name, as the store takes it. A URL that is none is reported with the other flags.
+/// The boundary of this name, as the store takes it. A malformed URL is reported with the other flags.
 fn boundary(name: &str, flags: &RunFlags) -> Result<Boundary, BoundaryError> {
     StoreUrl::parse(&flags.store.url).map_or_else(|_| name.parse(), |store| store.boundary(name))
 }

@@ -23,7 +23,7 @@ fn waits_and_warns(election: &SharedElection, path: &str, said: &str, end: impl 
     let elect = start(election, path);
     elect.wait_for_log(said);
     let line = elect.log().lines().find(|line| line.contains(said)).expect("just seen").to_owned();
-    assert!(line.contains("WARN") && line.contains("others=ignore"), "{line}");
+    assert!(line.contains("warning: ") && line.contains("others=ignore"), "{line}");
     let once = candidate(&election.sandbox, format!("etcd://{}{path}", election.etcd.address())).switch("-n");
     assert_eq!(once.boundary(election.boundary).command(["true"]).run().status.code(), Some(75));
     throughout(Duration::from_secs(1), "it waits", || election.sandbox.history().starts.len() == before);
@@ -73,7 +73,7 @@ fn a_holster_program_is_waited_for_with_its_prefix_and_without() {
 
 #[test]
 fn a_holster_program_that_comes_later_waits_and_takes_over() {
-    // Below its own prefix it counts elect's keys: neither waits for the other for ever.
+    // Below its own prefix it counts elect's keys: neither blocks the other.
     let election = SharedElection::new("foo", "/elections/foo", "?layout=holster");
     let elect = start(&election, "/elections");
     election.sandbox.starts(1);
@@ -95,6 +95,23 @@ fn an_elect_with_other_options_is_waited_for() {
         election.sandbox.starts(1);
         waits_and_warns(&election, second, "in another layout", || leader.terminate());
     }
+}
+
+#[test]
+fn a_waiter_looks_again_before_it_leads() {
+    let election = SharedElection::new("mine", "mine/", "");
+    let leader = election.elect("web-1").start();
+    election.sandbox.starts(1);
+    let waiter = election.elect("web-2").start();
+    waiter.wait_until_waiting();
+    let mut other = Etcdctl::elect(&election.etcd, &["mine", "go-1"], Stdio::null());
+    election.queue_has(1);
+    leader.terminate();
+    waiter.wait_for_log("waiting: the key mine/");
+    throughout(Duration::from_secs(1), "it waits", || election.sandbox.history().starts.len() == 1);
+    other.stop();
+    election.sandbox.starts(2);
+    waiter.terminate();
 }
 
 #[test]

@@ -48,7 +48,7 @@ enum Whose {
 
 /// Where an election of the same name would be in another layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct OtherLayout {
     /// The name of that election, as its programs have it.
     name: String,
     /// The common beginning of its keys.
@@ -58,7 +58,7 @@ struct Place {
     counts_us: bool,
 }
 
-impl Place {
+impl OtherLayout {
     /// Whether the key is that of a candidate there. A name with a slash at its end is the same one written in another way.
     fn has(&self, pair: &KeyValue) -> bool {
         let is_one = |prefix: &str| is_candidate(prefix, pair.key(), pair.lease());
@@ -102,7 +102,7 @@ fn shown(bytes: &[u8]) -> String {
 pub struct Others {
     /// The common beginning of our own keys.
     election: String,
-    places: Rc<[Place]>,
+    places: Rc<[OtherLayout]>,
     /// The texts that have been warned of.
     warned_of: Rc<RefCell<BTreeSet<String>>>,
     /// The last look in the background, and when it began.
@@ -182,12 +182,12 @@ impl Others {
 }
 
 /// The elections of the same name in the other layouts.
-fn places(keys: &Keys, boundary: &Boundary) -> Vec<Place> {
+fn places(keys: &Keys, boundary: &Boundary) -> Vec<OtherLayout> {
     let own = keys.election(boundary);
     let name = boundary.as_str();
     let place = |prefix: String, name: &str, whose| {
         let counts_us = own.starts_with(&prefix);
-        Place { name: name.to_owned(), prefix, whose, counts_us }
+        OtherLayout { name: name.to_owned(), prefix, whose, counts_us }
     };
     let concurrency = |name: String| place(format!("{name}/"), &name, Whose::Concurrency);
     let mut places =
@@ -214,7 +214,7 @@ fn places(keys: &Keys, boundary: &Boundary) -> Vec<Place> {
 }
 
 /// The candidates that are at these places, each with its place.
-async fn find<'a>(client: &mut Client, places: &'a [Place]) -> Result<Vec<(&'a Place, KeyValue)>, StoreError> {
+async fn find<'a>(client: &mut Client, places: &'a [OtherLayout]) -> Result<Vec<(&'a OtherLayout, KeyValue)>, StoreError> {
     if places.is_empty() {
         return Ok(Vec::new());
     }
@@ -239,7 +239,7 @@ async fn find<'a>(client: &mut Client, places: &'a [Place]) -> Result<Vec<(&'a P
 }
 
 /// In one transaction, as of one moment.
-async fn read(client: &mut Client, places: &[Place]) -> Result<Vec<Vec<KeyValue>>, Error> {
+async fn read(client: &mut Client, places: &[OtherLayout]) -> Result<Vec<Vec<KeyValue>>, Error> {
     let gets: Vec<TxnOp> = places.iter().map(|place| TxnOp::get(place.prefix.as_str(), Some(keys_only()))).collect();
     let answer = client.txn(Txn::new().and_then(gets)).await?;
     let ranges = answer.op_responses().into_iter().filter_map(|answer| match answer {
