@@ -82,7 +82,7 @@ impl SharedElection {
     }
 
     fn wait(&self, condition: &str) -> Ended {
-        let words = [self.boundary, "--until", condition, "--timeout", "20s"];
+        let words = [self.boundary, "--for", condition, "--timeout", "20s"];
         ElectCmd::new(&self.sandbox).store(self.store()).query("wait", &words).run()
     }
 
@@ -252,9 +252,15 @@ fn elect_in_one_election_with_a_changed_option_waits_until_all_have_it() {
     new.wait_for_log("drop the option");
     throughout(Duration::from_secs(1), "it waits", || before.sandbox.history().starts.len() == 1);
     before.etcd.etcdctl(&["del", "--prefix", "elect.term/"]);
+    // It has seen the larger terms, and its own would be below them.
+    new.wait_for_log("restart this candidate");
+    throughout(Duration::from_secs(1), "it waits", || before.sandbox.history().starts.len() == 1);
+    new.terminate();
+    let store = format!("{}?value=name", before.store());
+    let new = candidate(&before.sandbox, store).boundary("mine").witness(&Witness::new()).start();
     before.sandbox.starts(2);
     new.terminate();
-    before.sandbox.history();
+    assert_eq!(before.sandbox.history().overlaps, []);
 }
 
 #[test]

@@ -214,7 +214,10 @@ fn places(keys: &Keys, boundary: &Boundary) -> Vec<OtherLayout> {
 }
 
 /// The candidates that are at these places, each with its place.
-async fn find<'a>(client: &mut Client, places: &'a [OtherLayout]) -> Result<Vec<(&'a OtherLayout, KeyValue)>, StoreError> {
+async fn find<'a>(
+    client: &mut Client,
+    places: &'a [OtherLayout],
+) -> Result<Vec<(&'a OtherLayout, KeyValue)>, StoreError> {
     if places.is_empty() {
         return Ok(Vec::new());
     }
