@@ -105,13 +105,15 @@ pub struct Others {
     places: Rc<[OtherLayout]>,
     /// The texts that have been warned of.
     warned_of: Rc<RefCell<BTreeSet<String>>>,
-    /// The last look in the background, and when it began.
-    look: Option<(Time, JoinHandle<()>)>,
+    /// When one was made last, by a request or in the background.
+    looked_at: Option<Time>,
+    /// The last look in the background.
+    look: Option<JoinHandle<()>>,
 }
 
 impl Drop for Others {
     fn drop(&mut self) {
-        if let Some((_, look)) = &self.look {
+        if let Some(look) = &self.look {
             look.abort();
         }
     }
@@ -125,6 +127,7 @@ impl Others {
             election: keys.of(boundary).election(boundary),
             places: places.into(),
             warned_of: Rc::default(),
+            looked_at: None,
             look: None,
         }
     }
@@ -134,7 +137,8 @@ impl Others {
     /// # Errors
     ///
     /// [`StoreError::Obstacle`]: one does.
-    pub async fn check(&self, client: &mut Client, created: Option<i64>) -> Result<(), StoreError> {
+    pub async fn check(&mut self, client: &mut Client, created: Option<i64>) -> Result<(), StoreError> {
+        self.looked_at = Some(clock::now());
         match self.obstacle(client, created).await? {
             Some(obstacle) => Err(StoreError::Obstacle(obstacle)),
             None => Ok(()),
@@ -177,7 +181,7 @@ impl Others {
                 }
             }
         });
-        self.look = Some((now, look));
+        (self.looked_at, self.look) = (Some(now), Some(look));
     }
 }
 
