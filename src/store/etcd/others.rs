@@ -157,8 +157,8 @@ impl Others {
     /// Must be called inside a [`tokio::task::LocalSet`].
     pub fn look_aside(&mut self, client: &Client) {
         let now = clock::now();
-        let is_due =
-            self.look.as_ref().is_none_or(|(began, look)| now.since(*began) >= LOOK_INTERVAL && look.is_finished());
+        let is_due = self.looked_at.is_none_or(|at| now.since(at) >= LOOK_INTERVAL)
+            && self.look.as_ref().is_none_or(JoinHandle::is_finished);
         if self.places.is_empty() || !is_due {
             return;
         }
