@@ -286,8 +286,8 @@ fn elections_of_other_layouts_are_not_listed_and_paths_not_taken() {
 
 #[test]
 fn a_holster_program_and_elect_take_turns() {
-    let election = SharedElection::new("presidental", "/elections/presidental", "?layout=holster");
-    let program = election.holster("presidental", "holster-1");
+    let election = SharedElection::new("taking-turns", "/elections/taking-turns", "?layout=holster");
+    let program = election.holster("taking-turns", "holster-1");
     election.sandbox.starts(1);
     let elect = election.elect("web-1").start();
     elect.wait_for_log("waiting: holster-1 leads");
@@ -299,7 +299,7 @@ fn a_holster_program_and_elect_take_turns() {
         until("the program knows", || program.leader().as_deref() == Some("web-1"));
         election.queue_has(2);
         let resigned =
-            ElectCmd::new(&election.sandbox).store(None).query("resign", &["--boundary", "presidental"]).run();
+            ElectCmd::new(&election.sandbox).store(None).query("resign", &["--boundary", "taking-turns"]).run();
         assert_eq!(resigned.status.code(), Some(0), "{resigned:?}");
         starts += 1;
         assert_eq!(election.sandbox.starts(starts).latest().term, 0, "the program leads");
