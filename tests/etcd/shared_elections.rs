@@ -207,15 +207,15 @@ fn a_value_that_is_a_name_is_shown_as_one_by_etcdctl_and_by_elect() {
 
 #[test]
 fn a_successor_cannot_be_named_where_the_value_is_a_name_and_nothing_is_stopped() {
-    for (prefix, options) in [("/elect/mine/", "?value=name"), ("/elections/mine", "?layout=holster")] {
-        let election = SharedElection::new("mine", prefix, options);
+    for (prefix, options) in [("/elect/no-successor/", "?value=name"), ("/elections/no-successor", "?layout=holster")] {
+        let election = SharedElection::new("no-successor", prefix, options);
         let leader = election.elect("web-1").start();
         leader.wait_for_log("leader command started");
         let waiter = election.elect("web-2").start();
         waiter.wait_until_waiting();
         let resign = |words: &[&str]| {
             let id = leader_id(&election);
-            let all = [&["--boundary", "mine", "--id", &id][..], words].concat();
+            let all = [&["--boundary", "no-successor", "--id", &id][..], words].concat();
             ElectCmd::new(&election.sandbox).store(None).query("resign", &all).run()
         };
         resign(&["--to", "web-2"]).fails_with(3, &["?value=name", "cannot name a successor"]);
