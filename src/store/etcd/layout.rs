@@ -168,12 +168,11 @@ impl Keys {
 pub fn named(layout: Layout, name: &str) -> Result<Boundary, BoundaryError> {
     match layout {
         Layout::Elect => name.parse(),
-        Layout::Exact => Boundary::shared(name),
         // Go's path.Join would make another name of it.
         Layout::Holster if name.split('/').any(|part| ["", ".", ".."].contains(&part)) && !name.is_empty() => {
             Err(BoundaryError::NotClean { option: "?layout=holster", name: name.to_owned() })
         }
-        Layout::Holster => Boundary::shared(name),
+        Layout::Exact | Layout::Holster => Boundary::shared(name),
     }
 }
 

@@ -199,8 +199,10 @@ fn places(keys: &Keys, boundary: &Boundary) -> Vec<OtherLayout> {
     if !name.starts_with('/') {
         places.push(concurrency(format!("/{name}")));
     }
-    if keys.layout == Layout::Elect {
-        places.push(concurrency(format!("{}{name}", keys.prefix)));
+    // As `a%2Fb` the boundary a/b of elect itself is there.
+    let as_written = format!("{}{name}", keys.prefix);
+    if keys.layout == Layout::Elect && keys.boundary(format!("{as_written}/0").as_bytes()).is_none() {
+        places.push(concurrency(as_written));
     }
     if keys.layout != Layout::Holster {
         // A program that has our path for the name of its election, or only the end of it.
@@ -325,6 +327,10 @@ mod tests {
     fn a_path_is_looked_for_as_other_programs_write_it() {
         let is_there = |url, boundary, prefix: &str| places_of(url, boundary).iter().any(|(place, ..)| place == prefix);
         assert!(is_there("/a/", "b/c", "/a/b/c/"), "elect writes b%2Fc");
+        assert!(
+            is_there("", "50%", "/elect/50%/") && !is_there("", "a%2Fb", "/elect/a%2Fb/"),
+            "another boundary of elect"
+        );
         assert!(is_there("layout=exact", "/elections/foo", "/elections/foo"));
         assert!(is_there("/elections/a/", "b", "/elections/a/b"));
         assert!(is_there("layout=exact", "/elect/cron", "/elect/%2Felect%2Fcron/"));

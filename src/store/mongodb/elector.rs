@@ -1,7 +1,7 @@
 //! The elections of mongoelector, which elect recognizes and takes no part in.
 //!
 //! Its records are documents of the collection `Elector` in a database of the program's own: `_id` the boundary, `ttlExpire` a date
-//! by the leader's wall clock, `leaderUUID` an ObjectId, `leaderHostname` and `leaderPort`. Each of its candidates deletes a record
+//! by the leader's wall clock, `leaderUUID` an object id, `leaderHostname` and `leaderPort`. Each of its candidates deletes a record
 //! that has expired by *its own* wall clock, so that no leader can rely on one; elect could neither prevent that nor notice it in
 //! time. It reads the record, says whose it is, and waits until it is gone.
 
