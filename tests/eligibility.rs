@@ -275,7 +275,11 @@ fn three_hosts_are_maintained_one_after_the_other() {
 fn with_a_limit_an_ineligible_candidate_exits() {
     for_each_store(|fixture| {
         // Every time is far beyond what a busy machine needs for a check or a request.
-        let job = || fixture.candidate("job").boundary("limited").flag("--ttl", LONG_TTL).switch("-n");
+        let job = || {
+            let job =
+                ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", LONG_TTL).flag("--name", "job");
+            job.boundary("limited").switch("-n")
+        };
         let run = |health: &'static str, script: &str| {
             let run = job().flag("--health", health).flag("--health-interval", "2s").flag("--health-timeout", "2s");
             run.flag("--health-rise", "1").flag("--health-fall", "1").shell(script).run()

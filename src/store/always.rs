@@ -2,6 +2,8 @@
 //!
 //! For development, for tests, and for turning the election off (`ELECT_STORE=always:`). It excludes no candidate.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::store::claim_release::ClaimRelease;
@@ -27,6 +29,8 @@ pub const KIND: StoreKind = StoreKind {
     show: |_| "always:".to_owned(),
     open,
     claim_release: ClaimRelease::InPlace(|_| ()),
+    shortest_times: (Duration::ZERO, Duration::ZERO),
+    label_pod: None,
 };
 
 #[derive(Default)]

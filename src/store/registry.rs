@@ -167,11 +167,7 @@ impl<'a> StoreUrl<'a> {
     /// Whether a pod can be labelled there.
     #[must_use]
     pub fn has_pods(&self) -> bool {
-        #[cfg(feature = "kubernetes")]
-        let has_pods = self.kind.name() == kubernetes::KIND.name();
-        #[cfg(not(feature = "kubernetes"))]
-        let has_pods = false;
-        has_pods
+        self.kind.label_pod.is_some()
     }
 
     /// Labels the pod that elect runs in.
@@ -179,13 +175,13 @@ impl<'a> StoreUrl<'a> {
     /// # Errors
     ///
     /// A usage error: the key is none, or the pod is not known.
-    #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables, reason = "no store of this build has pods"))]
     pub fn label_pod(&self, access: &Access, key: &str) -> Result<PodLabel, StoreError> {
-        #[cfg(feature = "kubernetes")]
-        if self.has_pods() {
-            return kubernetes::label_pod(self, access, key);
-        }
-        Err(StoreError::Misused(format!("--pod-label is of no use with {self}, which has no pods: leave it out")))
+        let Some(label) = self.kind.label_pod else {
+            return Err(StoreError::Misused(format!(
+                "--pod-label is of no use with {self}, which has no pods: leave it out"
+            )));
+        };
+        label(self, access, key)
     }
 
     /// The boundary of this name, in the form that this store takes.
@@ -204,11 +200,7 @@ impl<'a> StoreUrl<'a> {
     /// The shortest ttl and the shortest renewal interval that this store can tell from others.
     #[must_use]
     pub fn shortest_times(&self) -> (Duration, Duration) {
-        #[cfg(feature = "kubernetes")]
-        if self.kind.name() == kubernetes::KIND.name() {
-            return kubernetes::SHORTEST_TIMES;
-        }
-        (Duration::ZERO, Duration::ZERO)
+        self.kind.shortest_times
     }
 
     /// Whether it is a directory that does not exist.

@@ -1,14 +1,17 @@
 //! The URL of a store: its kind, and the text that the kind reads.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::bounds::Bounded;
 use super::claim_release::ClaimRelease;
+use super::pod_label::PodLabel;
 use super::{Access, Notifier, Store, StoreError};
 
 /// Parts of the names of options whose values may be secret.
 const SECRET_OPTIONS: [&str; 6] = ["password", "passphrase", "secret", "token", "properties", "proxy"];
 
+type LabelPod = fn(&StoreUrl<'_>, &Access, &str) -> Result<PodLabel, StoreError>;
 type OpenStore = fn(&StoreUrl<'_>, &Access, Notifier) -> Result<Box<dyn Store>, StoreError>;
 
 /// One kind of store.
@@ -33,6 +36,10 @@ pub struct StoreKind {
     pub open: OpenStore,
     /// Gives back the claim of a dead candidate.
     pub claim_release: ClaimRelease,
+    /// The shortest ttl and the shortest renewal interval that it can tell from others.
+    pub shortest_times: (Duration, Duration),
+    /// Labels the pod that elect runs in. `None`: the store has no pods.
+    pub label_pod: Option<LabelPod>,
 }
 
 impl StoreKind {

@@ -19,6 +19,7 @@ fn a_go_program_that_waits_before_the_successor_is_named_and_nothing_is_stopped(
     leader.wait_for_log("leader command started");
     let mut other = Etcdctl::elect(&scenario.etcd, &["/elect/cron", "go-1"], Stdio::null());
     until("the Go program stands in the queue", || scenario.queue().len() == 2);
+    let other_key = scenario.key(1);
     let successor = candidate(&scenario, "web-2");
     successor.wait_until_waiting();
     until("the successor stands behind it", || scenario.queue().len() == 3);
@@ -36,7 +37,8 @@ fn a_go_program_that_waits_before_the_successor_is_named_and_nothing_is_stopped(
     assert!(status(&scenario).contains("web-1 leads"), "{}", status(&scenario));
     // A successor before it is not in its way.
     other.stop();
-    until("the Go program has left", || scenario.queue().len() == 2);
+    let has_left = |queue: &[String]| queue.len() == 2 && !queue.contains(&other_key);
+    until("the Go program has left, and the successor has not", || has_left(&scenario.queue()));
     let mut other = Etcdctl::elect(&scenario.etcd, &["/elect/cron", "go-1"], Stdio::null());
     until("it stands behind the successor", || scenario.queue().len() == 3);
     assert_eq!(resign().status.code(), Some(0));

@@ -6,6 +6,8 @@ use super::Sandbox;
 
 /// Of every user that a server of the harness makes.
 pub const PASSWORD: &str = "correct horse";
+/// The same for stores that know users by a token alone, which has no blanks.
+pub const TOKEN: &str = "correct-horse";
 
 pub trait StoreServer: Sized + Sync {
     /// In figures.

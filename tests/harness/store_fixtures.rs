@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::executables;
 use super::host_tools::attempt;
-use super::server::{PASSWORD, StoreServer};
+use super::server::{PASSWORD, StoreServer, TOKEN};
 use super::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::STORES;
 
@@ -321,10 +321,12 @@ impl StoreFixture {
     }
 }
 
-/// Logs in as this user, by the password alone where the server knows users by that.
+/// Logs in as this user, by the token alone where the server knows users by that.
 pub fn as_user(elect: ElectCmd, has_user_names: bool, name: &str, password: &str) -> ElectCmd {
-    let elect = if has_user_names { elect.flag("--username", name) } else { elect };
-    elect.variable("ELECT_PASSWORD", password)
+    if has_user_names {
+        return elect.flag("--username", name).variable("ELECT_PASSWORD", password);
+    }
+    elect.variable("ELECT_PASSWORD", if password == PASSWORD { TOKEN } else { password })
 }
 
 /// Becomes a user without any permission.

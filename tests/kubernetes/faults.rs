@@ -1,5 +1,4 @@
-//! What happens to an API server and its Leases in a cluster, with two candidates under the witness: whatever it is, no two commands
-//! run at once.
+//! Faults of an API server and of its Leases in a cluster, with two candidates under the witness: two commands never run at once.
 
 use std::fs;
 use std::sync::Arc;

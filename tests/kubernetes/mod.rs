@@ -1,16 +1,20 @@
 //! Kubernetes as its users meet it: Leases on an API server, which here is a double of the real one.
 
+mod comparison;
 pub mod double;
 mod faults;
+pub mod genuine;
+mod genuine_runs;
 mod leases;
 #[cfg(feature = "all-stores")]
 mod limits;
+mod participants;
 mod pods;
 mod usage;
 
 use std::time::Duration;
 
-use crate::harness::server::{PASSWORD, StoreServer};
+use crate::harness::server::{StoreServer, TOKEN};
 use crate::harness::store_fixtures::{FixtureStore, ServerStore, StoreEntry};
 use double::{ApiServer, USER};
 
@@ -47,7 +51,7 @@ fn store(server: ApiServer) -> Box<dyn FixtureStore> {
         cont: ApiServer::cont,
         restart: ApiServer::restart,
         // Whoever shows no token is known as before.
-        enable_auth: |server| server.accept_tokens(&[("", USER), (PASSWORD, "system:serviceaccount:default:stranger")]),
+        enable_auth: |server| server.accept_tokens(&[("", USER), (TOKEN, "system:serviceaccount:default:stranger")]),
         forget: ApiServer::forget_leases,
     })
 }

@@ -1,4 +1,4 @@
-//! What a user sees of this store: usage errors, rights, the pod's own access, and the keeper's release.
+//! The surface of this store for users: usage errors, rights, the pod's own access, and the keeper's release.
 
 use std::fs;
 

@@ -2,11 +2,11 @@
 //! end of the test.
 
 use std::fs::{self, File, Permissions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -123,6 +123,8 @@ pub struct PostgresServer {
     options: PostgresOptions,
     pub port: u16,
     process: ServerProcess,
+    /// Counts its transactions, once that is asked for.
+    counter: Mutex<Option<StatementSession>>,
     directory: TempDir,
 }
 
@@ -142,9 +144,20 @@ impl StoreServer for PostgresServer {
         format!("{}:{}", self.options.host, self.port)
     }
 
-    /// Every renewal is a transaction that writes. The statistics of the table are up to a second late.
+    /// Every renewal is a transaction that writes. The statistics of the table are up to a second late, and a psql of its own for
+    /// each look would be later than a test may be that strikes between two renewals.
     fn renewals(&self) -> u64 {
-        self.sql("SELECT txid_snapshot_xmax(txid_current_snapshot())").trim().parse().expect("a number")
+        let mut counter = self.counter.lock().expect("no test panics with it");
+        for _ in 0..2 {
+            let session = counter.get_or_insert_with(|| StatementSession::start(&self.client()));
+            let answer = session.ask("SELECT txid_snapshot_xmax(txid_current_snapshot())");
+            if let Some(number) = answer.and_then(|line| line.trim().parse().ok()) {
+                return number;
+            }
+            // The server was restarted meanwhile.
+            *counter = None;
+        }
+        panic!("the server on port {} does not say how many transactions it has had", self.port);
     }
 
     fn url_of(address: &str) -> String {
@@ -161,6 +174,7 @@ impl PostgresServer {
                 options: options.clone(),
                 port: options.port.unwrap_or_else(free_port),
                 process: ServerProcess::new("postgres"),
+                counter: Mutex::new(None),
                 directory: directory.expect("a temporary directory"),
             };
             fs::set_permissions(postgres.directory.path(), Permissions::from_mode(0o777)).expect("a directory of ours");
@@ -394,6 +408,36 @@ impl PostgresServer {
             .stderr(log)
             .spawn();
         self.process.set(child.expect("postgres is there"));
+    }
+}
+
+/// One connection for statements that return one line each.
+struct StatementSession {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl StatementSession {
+    fn start(client: &[String]) -> StatementSession {
+        let child = Command::new(&client[0]).args(&client[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.expect("psql is there");
+        let answers = BufReader::new(child.stdout.take().expect("a pipe"));
+        StatementSession { child, answers }
+    }
+
+    /// `None`: the connection has ended.
+    fn ask(&mut self, statement: &str) -> Option<String> {
+        let mut line = String::new();
+        writeln!(self.child.stdin.as_mut()?, "{statement};").ok()?;
+        self.answers.read_line(&mut line).ok().filter(|&length| length > 0)?;
+        Some(line)
+    }
+}
+
+impl Drop for StatementSession {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -1,12 +1,14 @@
 //! The certificate of elect itself and its key, checked before they are shown.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
+use rustls::{ClientConfig, Error, InconsistentKeys};
 
 use super::tls::{TlsSettings, read_pem};
 use super::verification::{certificates, check_flag, unusable};
@@ -35,6 +37,23 @@ pub fn identity(tls: &TlsSettings) -> Result<Option<OwnCertificate>, StoreError>
         Err(error) => {
             Err(unusable(key, &format!("elect cannot use this key ({error}): it takes P-256, P-384, Ed25519 and RSA")))
         }
+    }
+}
+
+/// The settings of a connection by rustls: the server is verified by `verifier`, and elect shows its own certificate if it has one.
+///
+/// # Errors
+///
+/// The certificate or its key cannot be used.
+pub fn client_config(tls: &TlsSettings, verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, StoreError> {
+    // The first one stays: other clients ask for the same.
+    let _ = ring::default_provider().install_default();
+    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
+    match identity(tls)? {
+        None => Ok(config.with_no_client_auth()),
+        Some((chain, key)) => config
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| StoreError::Refused(format!("--tls-cert and --tls-key: {error}"))),
     }
 }
 

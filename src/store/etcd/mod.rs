@@ -57,6 +57,8 @@ pub const KIND: StoreKind = StoreKind {
     show,
     open,
     claim_release: ClaimRelease::Executed(release_claim),
+    shortest_times: (Duration::ZERO, Duration::ZERO),
+    label_pod: None,
 };
 
 /// How often a spare looks at the queue. A leader between two looks shows by the term that it has stored.

@@ -70,6 +70,8 @@ pub const KIND: StoreKind = StoreKind {
     show,
     open,
     claim_release: ClaimRelease::InPlace(release_claim),
+    shortest_times: (Duration::ZERO, Duration::ZERO),
+    label_pod: None,
 };
 
 /// How often the files are touched: cleaners of temporary directories go by age, in days.

@@ -9,7 +9,6 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use nix::sys::socket::{setsockopt, sockopt};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -20,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use super::errors::KubernetesPeer;
 use super::settings::Settings;
 use crate::host_port::ServerAddress;
-use crate::store::connection::identity::identity;
+use crate::store::connection::identity::client_config;
 use crate::store::connection::setup::Accepted;
 use crate::store::connection::tls::TlsSettings;
 use crate::store::connection::verification::verifier;
@@ -28,6 +27,9 @@ use crate::store::{StoreError, resolver};
 
 /// Addresses of one name that are tried, all at once.
 const ADDRESSES_MAX: usize = 16;
+
+/// Longest time between two probes of a connection on which nothing is said.
+const PROBE_SECONDS_MAX: u32 = 30;
 
 /// A client, and the task that serves it.
 pub struct HttpWire {
@@ -88,6 +90,9 @@ async fn connect(address: &ServerAddress, limit: Duration) -> io::Result<TcpStre
                 stream.set_nodelay(true)?;
                 // A watch sends nothing: without probes it would not learn that its server is gone.
                 setsockopt(&stream, sockopt::KeepAlive, &true)?;
+                let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).clamp(1, PROBE_SECONDS_MAX);
+                setsockopt(&stream, sockopt::TcpKeepIdle, &seconds)?;
+                setsockopt(&stream, sockopt::TcpKeepInterval, &seconds)?;
                 let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
                 setsockopt(&stream, sockopt::TcpUserTimeout, &millis)?;
                 return Ok(stream);
@@ -99,14 +104,28 @@ async fn connect(address: &ServerAddress, limit: Duration) -> io::Result<TcpStre
 }
 
 fn connector(tls: &TlsSettings) -> Result<TlsConnector, StoreError> {
-    // The first one stays: other clients ask for the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier(tls)?);
-    let config = match identity(tls)? {
-        None => config.with_no_client_auth(),
-        Some((chain, key)) => config
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| StoreError::Refused(format!("--tls-cert and --tls-key: {error}")))?,
-    };
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(TlsConnector::from(Arc::new(client_config(tls, verifier(tls)?)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    /// A watch sends nothing, and would take a server that is gone for one without news for two hours.
+    #[test]
+    fn a_connection_on_which_nothing_is_said_is_probed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        for (limit, probed) in
+            [(Duration::from_millis(500), 1), (Duration::from_secs(5), 5), (Duration::from_secs(60), 30)]
+        {
+            let door = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = door.local_addr().expect("a bound socket has an address").port();
+            let address = ServerAddress { host: "127.0.0.1".to_owned(), port };
+            let stream = runtime.block_on(connect(&address, limit)).expect("connected");
+            assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle), Ok(probed));
+            assert_eq!(getsockopt(&stream, sockopt::TcpKeepInterval), Ok(probed));
+        }
+    }
 }

@@ -11,7 +11,7 @@ use elect_core::Time;
 use elect_core::limits::BOUNDARIES_MAX;
 use elect_keeper::clock;
 
-/// What an observer remembers of each Lease.
+/// The memory of an observer: of each Lease, since when it is as it is.
 #[derive(Debug, Default)]
 pub struct LeaseAges(HashMap<String, VersionAge>);
 

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::store::claim_release::{ClaimRelease, until_settled};
 use crate::store::connection::tls::warn_unverified;
@@ -37,7 +38,7 @@ use crate::store::{
     Access, CampaignResult, Candidacy, Finding, Listing, Notifier, Observation, RenewResult, Store, StoreError,
 };
 use elect_core::boundary::Boundary;
-use elect_core::limits::BOUNDARIES_MAX;
+use elect_core::limits::{BOUNDARIES_MAX, cut_name};
 use elect_core::takeover::{Reservation, Vacancy};
 use lease_ages::LeaseAges;
 use name::lease_name;
@@ -61,11 +62,10 @@ pub const KIND: StoreKind = StoreKind {
     },
     open,
     claim_release: ClaimRelease::Executed(release_claim),
+    // The clients of other programs compare times of whole seconds, and would see nothing of renewals that come sooner.
+    shortest_times: (Duration::from_secs(5), Duration::from_secs(1)),
+    label_pod: Some(label_pod),
 };
-
-/// The shortest ttl and renewal interval: the clients of other programs compare times of whole seconds, and would see nothing of
-/// renewals that come sooner.
-pub const SHORTEST_TIMES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
 
 struct Kubernetes {
     settings: Settings,
@@ -104,12 +104,8 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
     Ok(Box::new(RecordStore::new(kubernetes, hints)))
 }
 
-/// Labels the pod that elect runs in.
-///
-/// # Errors
-///
-/// The key is none, or the pod is not known.
-pub fn label_pod(url: &StoreUrl<'_>, access: &Access, key: &str) -> Result<PodLabel, StoreError> {
+/// Fails if the key is none, or the pod is not known.
+fn label_pod(url: &StoreUrl<'_>, access: &Access, key: &str) -> Result<PodLabel, StoreError> {
     let variable = |name: &str| std::env::var(name).ok();
     pod_label::begin(Settings::new(url, access, Path::new(SERVICE_ACCOUNT), variable)?, key, variable)
 }
@@ -133,13 +129,13 @@ impl Kubernetes {
     /// To those who look on, an abandoned record is no leader, and nothing more.
     fn shown(&mut self, object: &serde_json::Value, now: u64) -> Result<Observation, StoreError> {
         let stored = StoredRecord::read(object)?;
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let left = self.ages.left(name, &stored, now);
+        let name = cut_name(object["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+        let left = self.ages.left(&name, &stored, now);
         Ok(Observation { obstacle: None, ..stored.observation(left) })
     }
 
-    /// Whatever an election may need later is tried once, so that a missing right ends the program at its start (77). Returns the
-    /// watch that was begun for that.
+    /// Tries every right once that an election may need later, so that a missing one ends the program at its start (77). Returns
+    /// the watch that was begun for that.
     async fn prove_rights(
         server: &mut KubernetesServer,
         session: &Session,
@@ -152,10 +148,10 @@ impl Kubernetes {
         server.observe(session.lease_name()).await?;
         server.prove_rights(session.lease_name(), &trial).await?;
         let (watch, opening) = begin_watch(&server.settings, session, hints);
-        match opening.await {
-            Ok(Err(error @ StoreError::Refused(_))) => Err(error),
-            // It is only a hint.
-            Ok(Ok(()) | Err(_)) | Err(_) => Ok(watch),
+        // It is only a hint: one that does not begin must not use up the attempt.
+        match timeout(server.settings.limits.attempt / 2, opening).await {
+            Ok(Ok(Err(error @ StoreError::Refused(_)))) => Err(error),
+            Ok(Ok(Ok(()) | Err(_)) | Err(_)) | Err(_) => Ok(watch),
         }
     }
 }

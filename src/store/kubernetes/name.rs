@@ -4,7 +4,7 @@
 //! programs find what they know. All other bytes are written as `-xHH`, as is everything that would be misread: `-` before `x`,
 //! and dots and dashes where a subdomain has none. A name that would begin with such a group has an `x` before it, and an `x`
 //! that would stand before a first group is itself written as one. So no two boundaries share a Lease, and a name can be read
-//! back, unless it is so long that it has to be cut: then a hash tells it apart.
+//! back, unless it is so long that it has to be cut: then a hash tells it apart, behind `-xz`, which begins no group.
 
 use std::fmt::Write as _;
 
@@ -12,8 +12,10 @@ use elect_core::boundary::Boundary;
 
 /// Longest name of an object in Kubernetes, in bytes.
 const NAME_BYTES_MAX: usize = 253;
-/// What is kept of a longer one.
+/// The length to which a longer name is cut.
 const KEPT_BYTES: usize = 200;
+/// Between the two: no byte is written so, and so no name that was not cut has it.
+const HASH_MARK: &str = "-xz";
 /// Of the hash behind it.
 const HASH_BYTES: usize = 16;
 
@@ -43,7 +45,7 @@ pub fn lease_name(boundary: &Boundary) -> String {
     }
     let kept = name.get(..KEPT_BYTES).unwrap_or_default().trim_end_matches(['.', '-']);
     let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
-    let mut cut = format!("{kept}-x");
+    let mut cut = format!("{kept}{HASH_MARK}");
     for byte in hash.as_ref().iter().take(HASH_BYTES) {
         let _ = write!(cut, "{byte:02x}");
     }
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
     use elect_core::proptest_support;
 
-    /// What the API server accepts as the name of a Lease.
+    /// Whether the API server accepts it as the name of a Lease.
     fn is_subdomain(name: &str) -> bool {
         let is_part = |part: &str| {
             let bytes = part.as_bytes();
@@ -143,10 +145,28 @@ mod tests {
         assert_ne!(one, other);
         for name in [one, other] {
             assert!(is_subdomain(&name), "{name}");
-            let (_, hash) = name.rsplit_once("-x").expect("a hash");
-            assert!(hash.len() == 2 * HASH_BYTES && name.len() <= KEPT_BYTES + 2 + 2 * HASH_BYTES, "{name}");
+            let (_, hash) = name.rsplit_once(HASH_MARK).expect("a hash");
+            assert!(hash.len() == 2 * HASH_BYTES && name.len() <= KEPT_BYTES + 3 + 2 * HASH_BYTES, "{name}");
             assert_eq!(boundary_of(&name), None);
         }
+    }
+
+    /// A boundary that was made for it: what is kept of a long name, and the hash as if its first byte were a group.
+    #[test]
+    fn a_cut_name_is_that_of_no_shorter_boundary() {
+        let mut tried = 0;
+        for number in 0..2000 {
+            let long = format!("{}---{}", "A".repeat(49), format!("{number:028}").replace('0', "B"));
+            let name = name_of(&long);
+            let hash = &name[name.len() - 2 * HASH_BYTES..];
+            let byte = u8::from_str_radix(&hash[..2], 16).expect("hex");
+            if byte.is_ascii_graphic() && !is_plain(byte) && byte != b'.' && byte != b'-' {
+                tried += 1;
+                let short = format!("{}{}{}", "A".repeat(49), char::from(byte), &hash[2..]);
+                assert_ne!(name_of(&short), name, "{short} and {long}");
+            }
+        }
+        assert!(tried > 100, "{tried}");
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl LeaseObject {
         self.record.insert(name.to_owned(), value.into());
     }
 
-    /// What may be proclaimed again.
+    /// Writes the fields that may be proclaimed again.
     fn tell(&mut self, candidacy: &Candidacy) {
         let identity = &candidacy.identity;
         self.set("name", identity.name.as_str());

@@ -67,7 +67,7 @@ fn is_key(key: &str) -> bool {
     key.len() <= KEY_BYTES_MAX && key.split('/').count() <= 2 && key.split('/').all(is_name)
 }
 
-/// What may be a part of a path.
+/// Whether the name may be a part of a path.
 fn is_object_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
 }

@@ -28,8 +28,9 @@ const PODS: &str = "/api/v1/namespaces";
 pub const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "elect");
 /// Largest answer about one object: etcd keeps no larger one.
 const OBJECT_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Largest part of a list, and the number of its objects.
+/// Largest part of a list, largest list, and the number of the objects of a part.
 const LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
+const LISTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 const LIST_PART: usize = 500;
 /// How long a server that has too many requests is left alone at least, if it asks for any time at all.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -293,6 +294,12 @@ impl KubernetesServer {
 
     /// Replaces a Lease: only the very version, of the very object, that is in the metadata.
     pub async fn replace(&mut self, name: &str, object: &Value) -> Result<LeaseWriteResult, StoreError> {
+        // Without them it would replace whatever is there, or create what is gone.
+        for member in ["uid", "resourceVersion"] {
+            if object["metadata"][member].as_str().is_none_or(str::is_empty) {
+                return Err(self.peer.obstacle(&format!("has the Lease {name:?} without metadata.{member}")));
+            }
+        }
         let path = self.lease(name);
         let answer = self.ask(Method::PUT, &path, Some(object), OBJECT_BYTES_MAX).await?;
         if is_missing(&answer) {
@@ -331,12 +338,14 @@ impl KubernetesServer {
         let (label, value) = LABEL;
         let query = format!("{}?labelSelector={label}%3D{value}&limit={LIST_PART}", self.leases());
         let (mut found, mut next) = (Vec::new(), None::<String>);
+        let mut bytes_left = LISTS_BYTES_MAX;
         loop {
             let path = next.as_ref().map_or_else(|| query.clone(), |next| format!("{query}&continue={next}"));
-            let answer = self.ask(Method::GET, &path, None, LIST_BYTES_MAX).await?;
+            let answer = self.ask(Method::GET, &path, None, bytes_left.min(LIST_BYTES_MAX)).await?;
             if answer.status != StatusCode::OK {
                 return Err(self.error(&answer));
             }
+            bytes_left = bytes_left.saturating_sub(answer.body.len());
             let mut list = self.object(&answer)?;
             if let Some(Value::Array(items)) = list.get_mut("items").map(Value::take) {
                 found.extend(items);

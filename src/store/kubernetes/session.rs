@@ -39,7 +39,7 @@ const UNDECIDED_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a write is tried again beside other programs that write to the same Lease, within an attempt.
 const WRITES_MAX: usize = 4;
 
-/// What a candidate knows of the past of a Lease: whether it goes on, or something was forgotten.
+/// The past of a Lease, as a candidate has seen it: whether it goes on, or something was forgotten.
 #[derive(Debug, Default)]
 pub struct Lives {
     /// Of the last Lease that was seen.
@@ -371,7 +371,7 @@ impl ObservedSession for Session {
     async fn vacate(&mut self, server: &mut KubernetesServer) -> Result<(), StoreError> {
         let vacancy = self.rule.vacancy();
         let object = LeaseObject::new(&self.boundary, &server.settings.namespace).vacant(&self.boundary, vacancy);
-        // Whatever becomes of it: the next look shows a Lease.
+        // The result does not matter: the next look shows a Lease.
         server.create(&object.finish()).await.map(drop)
     }
 
@@ -459,7 +459,7 @@ async fn free(
     mut known: Option<Value>,
 ) -> Result<Option<Value>, StoreError> {
     for _ in 0..WRITES_MAX {
-        // What is not understood is not ours.
+        // A record that is not understood is not ours.
         let is_ours = |object: &Value| StoredRecord::read(object).is_ok_and(|stored| claim.is(&stored, id));
         let object = match known.take().filter(is_ours) {
             Some(object) => object,

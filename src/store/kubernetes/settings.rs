@@ -101,6 +101,16 @@ pub enum Token {
 }
 
 impl Token {
+    /// One from a variable, perhaps with the line end of the file that it was made from.
+    fn given(Password(text): &Password) -> Result<Token, StoreError> {
+        match as_token(text) {
+            Some(token) => Ok(Token::Given(Password(token.to_owned()))),
+            None => Err(StoreError::Misused(
+                "ELECT_PASSWORD has blanks or control characters: set it to the bearer token alone".to_owned(),
+            )),
+        }
+    }
+
     /// The token as it is now.
     ///
     /// # Errors
@@ -114,17 +124,22 @@ impl Token {
         };
         // A file that is being replaced is there again in a moment.
         let text = read(path).map_err(StoreError::Unavailable)?;
-        let token = text.trim();
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(StoreError::Unavailable(format!("{} holds no token", path.display())));
+        match as_token(&text) {
+            Some(token) => Ok(Some(token.to_owned())),
+            None => Err(StoreError::Unavailable(format!("{} holds no token", path.display()))),
         }
-        Ok(Some(token.to_owned()))
     }
 
     /// Whether it may be another one later.
     pub fn is_replaced(&self) -> bool {
         matches!(self, Token::File(_))
     }
+}
+
+/// The token without blanks around it, if a header may hold it.
+fn as_token(text: &str) -> Option<&str> {
+    let token = text.trim();
+    (!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())).then_some(token)
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -184,7 +199,7 @@ impl Settings {
         };
         let token = match (&access.password_file, &access.password) {
             (Some(path), _) => Token::File(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
-            (None, Some(token)) => Token::Given(token.clone()),
+            (None, Some(token)) => Token::given(token)?,
             (None, None) if is_in_cluster && access.tls_cert.is_none() => Token::File(folder.join("token")),
             (None, None) => Token::None,
         };
@@ -270,6 +285,10 @@ mod tests {
         let read = settings("kubernetes:other", &flags, folder.path(), &IN_CLUSTER).expect("complete");
         assert_eq!((read.namespace.as_str(), read.token), ("other", Token::Given(Password("t3".into()))));
         assert_eq!(read.tls.and_then(|tls| tls.ca), Some("/ca".into()));
+        // As a Secret has it that was made from a file.
+        let line = Access { password: Some(Password("t4\n".into())), ..flags.clone() };
+        let read = settings("kubernetes:other", &line, folder.path(), &IN_CLUSTER).expect("complete");
+        assert_eq!(read.token, Token::Given(Password("t4".into())));
         let ipv6 = [("KUBERNETES_SERVICE_HOST", "fd00::1")];
         let read = settings("kubernetes:a", &Access::default(), folder.path(), &ipv6).expect("complete");
         assert_eq!(read.address.to_string(), "[fd00::1]:443");
@@ -300,11 +319,13 @@ mod tests {
         let none = Path::new("/nowhere");
         let user = Access { username: Some("u".into()), ..Access::default() };
         let ca = Access { tls_ca: Some("/ca".into()), ..Access::default() };
+        let two = Access { password: Some(Password("hunter2\nX: y".into())), ..Access::default() };
         let skip = Access { tls_skip_verify: true, ..ca.clone() };
         for (url, access, named) in [
             ("kubernetes://h", &user, "--username"),
             ("kubernetes+http://h", &ca, "--tls-ca"),
             ("kubernetes://h", &skip, "--tls-skip-verify"),
+            ("kubernetes://h", &two, "ELECT_PASSWORD"),
             ("kubernetes://u:hunter2@h", &Access::default(), "--password-file"),
             ("kubernetes://h/a/b", &Access::default(), "a namespace"),
             ("kubernetes:Team", &Access::default(), "a namespace"),

@@ -134,8 +134,9 @@ impl StoredRecord {
         }
         let written = annotation(object).map(|text| Written::read(text, &foreign)).transpose()?;
         let transitions = spec["leaseTransitions"].as_i64().unwrap_or(0);
-        let uid = text(metadata, "uid").to_owned();
-        let resource_version = text(metadata, "resourceVersion").to_owned();
+        // Both are short, whatever a server says.
+        let short = |member: &str| limits::cut_name(text(metadata, member).to_owned());
+        let (uid, resource_version) = (short("uid"), short("resourceVersion"));
         let present = written.as_ref().filter(|written| written.is_of(holder, transitions));
         let nonce = present.and_then(|written| written.members["nonce"].as_u64()).unwrap_or(0);
         let mut hasher = DefaultHasher::new();
@@ -234,7 +235,7 @@ fn foreign_ttl(spec: &Value) -> u64 {
 }
 
 impl Written {
-    /// Whatever it says of the holder, its format and its term have to be understood (S1).
+    /// Its format and its term have to be understood, whichever holder it names (S1).
     fn read(text: &str, foreign: &impl Fn(&str) -> StoreError) -> Result<Written, StoreError> {
         if text.len() > RECORD_BYTES_MAX {
             return Err(foreign("has an annotation elect/record that is larger than any of elect's"));

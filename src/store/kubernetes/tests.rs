@@ -4,6 +4,8 @@ mod conformance;
 #[path = "../../../tests/kubernetes/double/mod.rs"]
 mod double;
 mod faults;
+#[path = "../../../tests/kubernetes/genuine/mod.rs"]
+mod genuine;
 mod other_programs;
 mod past;
 
@@ -23,6 +25,7 @@ use conformance::KubernetesSupport;
 use double::ApiServer;
 use elect_core::{Term, Time};
 use elect_keeper::clock;
+use genuine::GenuineServer;
 
 /// Longer than anything takes; only a test that fails waits so long.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -40,9 +43,24 @@ fn access() -> Access {
 
 #[test]
 fn it_conforms() {
-    let support = KubernetesSupport::of(ApiServer::start());
-    let (url, ttl) = (url_of(&support.server), Duration::from_secs(6));
-    conforms(&StoreUnderTest { url, access: access(), ttl, support: Box::leak(Box::new(support)) });
+    let server = ApiServer::start();
+    server.accept_tokens(&[("secret", double::USER)]);
+    all_conform(url_of(&server), KubernetesSupport { server });
+}
+
+/// With `--long`, or with `ELECT_GENUINE=1` once `fetch.sh` has made the server.
+#[test]
+fn it_conforms_on_the_genuine_server() {
+    if ["ELECT_LONG", "ELECT_GENUINE"].iter().any(|name| std::env::var_os(name).is_some()) {
+        let server = GenuineServer::at("127.0.0.1", "secret");
+        all_conform(format!("kubernetes+http://{}/{NAMESPACE}", server.address()), KubernetesSupport { server });
+    }
+}
+
+fn all_conform<S: conformance::LeaseEditor + 'static>(url: String, support: KubernetesSupport<S>) {
+    // A genuine server ends with this thread.
+    let support = Box::leak(Box::new(support));
+    conforms(&StoreUnderTest { url, access: access(), ttl: Duration::from_secs(6), support });
 }
 
 fn url_of(server: &ApiServer) -> String {
@@ -121,6 +139,12 @@ fn lease(server: &ApiServer) -> Value {
 
 fn edit(server: &ApiServer, change: impl FnOnce(&mut Value)) {
     server.edit_lease(NAMESPACE, "cron", change);
+}
+
+/// The same with a Lease that is free.
+fn edit_new(server: &ApiServer, change: impl FnOnce(&mut Value)) {
+    server.with_objects(|objects| objects.add(double::Kind::Lease, NAMESPACE, "cron", json!({ "spec": {} })));
+    edit(server, change);
 }
 
 fn record(lease: &Value) -> Value {

@@ -20,14 +20,18 @@ use super::server::{KubernetesServer, LeaseEvents, WATCH_SECONDS};
 use super::settings::Settings;
 use super::stored_record::StoredRecord;
 use crate::store::StoreError;
+use crate::store::connection::errors::one_line;
 use crate::store::connection::setup::Accepted;
 use crate::store::observer::WATCH_LIFETIME_MIN;
 use elect_core::Term;
-use elect_core::limits::BOUNDARIES_MAX;
+use elect_core::limits::{self, BOUNDARIES_MAX};
 use elect_keeper::clock;
 
 /// Largest event: etcd keeps no larger object.
 const EVENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// For how many renewal intervals a watch is not asked for again that was refused.
+const REFUSED_INTERVALS: u32 = 5;
 
 /// A hint from a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +68,7 @@ impl OwnTerm {
     }
 }
 
-/// What is watched.
+/// The Leases that are watched.
 #[derive(Debug, Clone)]
 pub struct WatchScope {
     /// One Lease, or all of elect's.
@@ -100,11 +104,11 @@ impl LeaseWatch {
                 Ok(events) => events,
                 Err(error) => {
                     debug!("there is no watch to be had: {error}");
-                    let is_final = matches!(error, StoreError::Refused(_));
+                    let is_refused = matches!(error, StoreError::Refused(_));
                     let _ = opened.send(Err(error));
-                    if is_final {
-                        // Nor is it asked for again.
-                        std::future::pending::<()>().await;
+                    if is_refused {
+                        // Perhaps for a moment: a server that has just started does not know every token and every Role yet.
+                        tokio::time::sleep(settings.renew_interval * REFUSED_INTERVALS).await;
                     }
                     return;
                 }
@@ -179,7 +183,7 @@ impl Faces {
         let object = &event["object"];
         match event["type"].as_str() {
             Some("ADDED" | "MODIFIED") => {
-                let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let name = name(object);
                 if self.of.len() >= BOUNDARIES_MAX {
                     self.of.clear();
                 }
@@ -193,7 +197,7 @@ impl Faces {
                 if let Some(term) = self.ousted(object) {
                     tell(LeaseHint::Ousted(term));
                 }
-                self.of.remove(object["metadata"]["name"].as_str().unwrap_or_default());
+                self.of.remove(&name(object));
                 // A candidate that had lost it already is waiting.
                 tell(LeaseHint::Change);
                 Ok(())
@@ -217,7 +221,12 @@ impl Faces {
     }
 }
 
-/// What is news if it is another than before.
+/// Of a Lease, whatever a server says: no name is longer.
+fn name(object: &Value) -> String {
+    limits::cut_name(object["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The parts of a Lease whose change is news.
 fn face(object: &Value) -> Value {
     match StoredRecord::read(object) {
         Ok(StoredRecord { record, uid, transitions, reservation, .. }) => serde_json::json!([
@@ -231,7 +240,7 @@ fn face(object: &Value) -> Value {
             transitions,
             reservation.map(|reservation| reservation.successor),
         ]),
-        Err(error) => error.to_string().into(),
+        Err(error) => one_line(&error.to_string()).into(),
     }
 }
 
@@ -275,5 +284,24 @@ mod tests {
         assert_eq!(hears(&event("DELETED", "me", "3")), (true, vec![LeaseHint::Ousted(7), LeaseHint::Change]));
         assert_eq!(hears(&json!({ "type": "ERROR", "object": { "code": 410 } })), (false, change()));
         assert_eq!(hears(&json!({ "type": 5 })), (false, Vec::new()));
+    }
+
+    /// A server that tells of ever more Leases with the longest names that an event may have.
+    #[test]
+    fn all_that_is_kept_of_an_event_is_small() {
+        let mut known = Faces { own: None, of: HashMap::new() };
+        let long = "n".repeat(EVENT_BYTES_MAX / 4);
+        let mut event = event("ADDED", "me", "1");
+        event["object"]["metadata"]["uid"] = long.as_str().into();
+        for name in ["a", "b"] {
+            event["object"]["metadata"]["name"] = format!("{name}{long}").into();
+            known.hear(&event, &|_| {}).expect("heard");
+        }
+        assert_eq!(known.of.len(), 2);
+        let kept = |(name, face): (&String, &Value)| name.len() + face.to_string().len();
+        assert!(known.of.iter().map(kept).max() < Some(2048), "{:?}", known.of.iter().map(kept).max());
+        event["type"] = "DELETED".into();
+        known.hear(&event, &|_| {}).expect("heard");
+        assert_eq!(known.of.len(), 1);
     }
 }

@@ -18,6 +18,7 @@ mod watch;
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -50,6 +51,8 @@ pub const KIND: StoreKind = StoreKind {
     show: |url| MongoUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
     claim_release: ClaimRelease::Executed(release_claim),
+    shortest_times: (Duration::ZERO, Duration::ZERO),
+    label_pod: None,
 };
 
 struct MongoDb {

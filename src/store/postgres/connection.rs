@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error as TlsError, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
@@ -20,9 +20,10 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::errors::PostgresPeer;
+use super::message_limit::{LimitedTls, MessageLimit, Opening};
 use super::notices::{CHANNEL, Ear};
 use super::settings::{Encryption, Host, HostPlace, Settings};
-use crate::store::connection::identity::identity;
+use crate::store::connection::identity::client_config;
 use crate::store::connection::setup::Accepted;
 use crate::store::connection::verification::verifier;
 use crate::store::{StoreError, resolver};
@@ -101,7 +102,7 @@ pub async fn open(
             let stream = connect_to_socket(path).await;
             let stream = stream.map_err(|error| peer.classify_io(&error))?;
             accepted.set();
-            let opened = config.connect_raw(stream, NoTls).await;
+            let opened = config.connect_raw(MessageLimit::new(stream, Opening::Messages), NoTls).await;
             let (client, connection) = opened.map_err(|error| peer.classify(&error))?;
             return Ok(serve(client, connection, peer));
         }
@@ -120,13 +121,14 @@ pub async fn open(
     let stream = stream.map_err(|error| peer.classify_io(&error))?;
     accepted.set();
     let Some(mut tls) = tls else {
-        let opened = config.connect_raw(stream, NoTls).await;
+        let opened = config.connect_raw(MessageLimit::new(stream, Opening::Messages), NoTls).await;
         let (client, connection) = opened.map_err(|error| peer.classify(&error))?;
         return Ok(serve(client, connection, peer));
     };
-    let connect = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &name);
-    let connect = connect.map_err(|error| StoreError::Refused(error.to_string()))?;
-    let (client, connection) = config.connect_raw(stream, connect).await.map_err(|error| peer.classify(&error))?;
+    let connect = MakeTlsConnect::<MessageLimit<TcpStream>>::make_tls_connect(&mut tls, &name);
+    let connect = LimitedTls(connect.map_err(|error| StoreError::Refused(error.to_string()))?);
+    let opened = config.connect_raw(MessageLimit::new(stream, Opening::TlsAnswer), connect).await;
+    let (client, connection) = opened.map_err(|error| peer.classify(&error))?;
     Ok(serve(client, connection, peer))
 }
 
@@ -179,20 +181,11 @@ async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> 
 }
 
 fn connector(settings: &Settings) -> Result<MakeRustlsConnect, StoreError> {
-    // The first one stays: other clients ask for the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut verifier = verifier(&settings.tls)?;
     if !settings.verifies_name && !settings.tls.skip_verify {
         verifier = Arc::new(AnyName(verifier));
     }
-    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
-    let config = match identity(&settings.tls)? {
-        None => config.with_no_client_auth(),
-        Some((chain, key)) => config
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| StoreError::Refused(format!("--tls-cert and --tls-key: {error}")))?,
-    };
-    Ok(MakeRustlsConnect::new(config))
+    Ok(MakeRustlsConnect::new(client_config(&settings.tls, verifier)?))
 }
 
 /// Verifies a certificate but for its names (`sslmode=verify-ca`): they are looked at last, when the chain is in order.

@@ -1,6 +1,6 @@
 //! The facts about a PostgreSQL that a person should know.
 
-use super::server::PostgresServer;
+use super::server::{PostgresServer, value};
 use super::settings::Settings;
 use super::statements::LifeSource;
 use crate::store::connection::errors::excerpt;
@@ -12,9 +12,9 @@ const QUESTION: &str = "SELECT current_setting('server_version') AS version, \
 
 pub async fn facts(server: &mut PostgresServer, settings: &Settings) -> Result<Vec<Finding>, StoreError> {
     let row = server.ask_one(QUESTION, &[]).await?;
-    let version: String = row.get("version");
+    let version: String = value(&row, "version")?;
     let mut facts = vec![Finding::ok("version", excerpt(&version))];
-    let (standbys, replicas): (String, i64) = (row.get("standbys"), row.get("replicas"));
+    let (standbys, replicas): (String, i64) = (value(&row, "standbys")?, value(&row, "replicas")?);
     facts.push(replication(&standbys, replicas, settings.is_synchronous_required));
     facts.push(durability(server.is_durable));
     facts.push(timeline(server.life_source));

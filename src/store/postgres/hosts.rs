@@ -7,7 +7,8 @@
 //!
 //! A host that takes longer than one attempt counts as failed from then on; its connection goes on being set up (T6), and a
 //! later answer counts. Renewals wait for none of this. A take and the first credit of a term do, see [`OtherHosts::settled`].
-//! A name may have several addresses: each is a server of its own, except those that lead to the server we are connected to.
+//! A name may have several addresses: each is a server of its own, except those that lead to the server we are connected to. Another
+//! host that leads there gets a new connection each time, since it may be a load balancer's.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub struct OtherHosts {
 
 /// The news that the readers have brought.
 #[derive(Default)]
-struct HostBoard {
+pub struct HostBoard {
     state: Mutex<BoardState>,
     bell: Notify,
 }
@@ -61,6 +62,8 @@ pub enum HostVerdict {
     Newer { address: String, timeline: String },
     /// This one is the primary of another cluster.
     Foreign(String),
+    /// This one is another primary of our cluster on the same timeline, as of a snapshot, or promoted at the same time.
+    Twin(String),
 }
 
 /// The times of one host.
@@ -82,10 +85,13 @@ impl HostReading {
 
 impl HostVerdict {
     /// The meaning of an answer at this address for a connection to `ours`.
-    fn of(ours: &ServerLife, other: &ServerLife, address: &str) -> Option<HostVerdict> {
+    pub fn of(ours: &ServerLife, other: &ServerLife, address: &str) -> Option<HostVerdict> {
         let timeline = other.timeline.as_ref()?;
         if other.system != ours.system {
             return Some(HostVerdict::Foreign(address.to_owned()));
+        }
+        if Some(timeline) == ours.timeline.as_ref() && !other.is_same_server(ours) {
+            return Some(HostVerdict::Twin(address.to_owned()));
         }
         (Some(timeline) > ours.timeline.as_ref())
             .then(|| HostVerdict::Newer { address: address.to_owned(), timeline: timeline.clone() })
@@ -95,6 +101,11 @@ impl HostVerdict {
 impl HostBoard {
     fn state(&self) -> MutexGuard<'_, BoardState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The finding against our server, if there is one.
+    pub fn verdict(&self) -> Option<HostVerdict> {
+        self.state().verdict.clone()
     }
 
     fn ask(&self, index: usize) {
@@ -135,7 +146,7 @@ impl OtherHosts {
     }
 
     /// Begins to read the hosts beside `own`, unless that was begun. Must be called inside a runtime.
-    pub fn start(&mut self, settings: &Settings, own: &ServerPlace, life: &ServerLife) {
+    pub fn start(&mut self, settings: &Settings, own_host: &Host, own: &ServerPlace, life: &ServerLife) {
         if !self.readers.is_empty() {
             return;
         }
@@ -153,6 +164,7 @@ impl OtherHosts {
                 settings: settings.clone(),
                 host: host.clone(),
                 index,
+                is_own: host == own_host,
                 own: own.clone(),
                 life: life.clone(),
                 same: Vec::new(),
@@ -172,7 +184,12 @@ impl OtherHosts {
 
     /// The finding against our server, if there is one.
     pub fn verdict(&self) -> Option<HostVerdict> {
-        self.board.state().verdict.clone()
+        self.board.verdict()
+    }
+
+    /// Where the readers report; it outlasts them.
+    pub fn board(&self) -> Arc<HostBoard> {
+        Arc::clone(&self.board)
     }
 
     /// Returns once each host has answered or failed, at most a renewal interval ago. Cancel safe.
@@ -198,9 +215,11 @@ struct HostReader {
     settings: Settings,
     host: Host,
     index: usize,
+    /// Whether it is the host that has led to our server.
+    is_own: bool,
     own: ServerPlace,
     life: ServerLife,
-    /// Addresses that lead to our server.
+    /// Further addresses of its name that lead there.
     same: Vec<ServerPlace>,
     kept: Vec<PostgresServer>,
     board: Arc<HostBoard>,
@@ -243,7 +262,11 @@ impl HostReader {
 
     fn take(&mut self, server: PostgresServer) {
         if server.life.is_same_server(&self.life) {
-            self.same.push(server.place);
+            // The address of a load balancer, beside that of a server, may lead to another one next time: a connection of its own
+            // shows that each time, and is not kept.
+            if self.is_own {
+                self.same.push(server.place);
+            }
             return;
         }
         if let Some(verdict) = HostVerdict::of(&self.life, &server.life, server.address()) {

@@ -9,6 +9,7 @@ mod errors;
 mod facts;
 mod first_row;
 mod hosts;
+mod message_limit;
 mod notices;
 mod passfile;
 mod server;
@@ -24,6 +25,7 @@ mod url;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +59,8 @@ pub const KIND: StoreKind = StoreKind {
     show: |url| PostgresUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
     claim_release: ClaimRelease::Executed(release_claim),
+    shortest_times: (Duration::ZERO, Duration::ZERO),
+    label_pod: None,
 };
 
 struct Postgres {
@@ -200,7 +204,10 @@ impl Backend for Postgres {
             if settings.listens {
                 session.listen(server, settings, hints).await?;
             }
-            record_store::campaign(session, server, candidacy).await
+            let result = record_store::campaign(session, server, candidacy).await;
+            // Dropped, or not there yet on the standby that was promoted.
+            *knows_table &= !server.lacks_table;
+            result
         })
         .await?;
         if !settings.listens && matches!(result, CampaignResult::Waiting { .. }) {

@@ -11,17 +11,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 use tracing::{debug, info, warn};
 
 use super::connection::{ServerPlace, Wire, open, places};
 use super::errors::{PostgresPeer, is_contention, is_denial, is_missing_table, is_wal_refused};
-use super::hosts::{HostVerdict, OtherHosts};
+use super::hosts::{HostBoard, HostVerdict, OtherHosts};
 use super::notices::{Ear, PROOFS};
 use super::settings::{Host, Settings};
 use super::statements::{IS_DURABLE, LifeSource, Statements, incarnation};
 use super::stored_record::{RowSnapshot, StoredRecord};
 use crate::store::connection::attempt::within;
+use crate::store::connection::errors::{one_line, root_cause};
 use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
 use crate::store::{Listing, StoreError};
 use elect_core::Time;
@@ -33,15 +34,35 @@ pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// The oldest version that knows every statement.
 const VERSION_MIN: i32 = 120_000;
+/// Before a holder's write is tried again whose row was locked.
+const CONTENTION_PAUSES: [Duration; 4] =
+    [Duration::from_millis(2), Duration::from_millis(5), Duration::from_millis(10), Duration::from_millis(20)];
 
 /// The connection that is kept between attempts, if there is one.
 #[derive(Default)]
 pub struct PostgresLink {
     /// `None`: to be connected to by the next attempt.
     pub server: Option<PostgresServer>,
-    /// The newest primary that was seen. An older one of the same cluster never counts again.
-    newest: Option<ServerLife>,
+    /// The primary that was used last, with what was learned beside it, also by an attempt that was cut off.
+    last: Option<LastPrimary>,
     setup: ConnectionSetup<PostgresServer>,
+}
+
+/// A primary, and the news of the hosts beside it.
+struct LastPrimary {
+    life: ServerLife,
+    board: Arc<HostBoard>,
+}
+
+impl LastPrimary {
+    /// The newest primary of its cluster that was seen, itself or another one. An older one never counts again.
+    fn newest(&self) -> ServerLife {
+        let newer = match self.board.verdict() {
+            Some(HostVerdict::Newer { timeline, .. }) => Some(timeline),
+            Some(HostVerdict::Foreign(_) | HostVerdict::Twin(_)) | None => None,
+        };
+        ServerLife { timeline: newer.or_else(|| self.life.timeline.clone()), ..self.life.clone() }
+    }
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is true or false by itself")]
@@ -53,6 +74,8 @@ pub struct PostgresServer {
     pub is_sound: bool,
     /// Whether LISTEN was sent.
     pub is_listening: bool,
+    /// Whether the last look has found no table.
+    pub lacks_table: bool,
     /// When it was connected to.
     pub since: Time,
     /// The host of the URL that has led to it.
@@ -107,6 +130,20 @@ pub enum WriteResult {
     },
 }
 
+/// The value of a column of an answer that elect's own statement has made.
+///
+/// # Errors
+///
+/// It is missing, or of another type: the server is no PostgreSQL as elect knows it.
+pub fn value<T: FromSqlOwned>(row: &Row, name: &str) -> Result<T, StoreError> {
+    row.try_get(name).map_err(|error| {
+        StoreError::Unavailable(one_line(&format!(
+            "the answer to a statement has no {name} as PostgreSQL gives it ({}): check host and port of --store",
+            root_cause(&error)
+        )))
+    })
+}
+
 /// One attempt, connecting included. The connection is kept if nothing speaks against it.
 ///
 /// Cancellation: may be dropped at any time; what was under way takes its connection along.
@@ -118,8 +155,8 @@ pub async fn attempt<T>(
     let limit = settings.limits.attempt;
     let attempt = async {
         let mut server = link.take(settings).await?;
+        link.last = Some(LastPrimary { life: server.life.clone(), board: server.others.board() });
         let answer = ask(&mut server).await;
-        link.newest = Some(server.newest_life());
         if server.is_sound {
             link.server = Some(server);
         }
@@ -138,7 +175,7 @@ impl PostgresLink {
         }
         let limits = settings.limits;
         let begin = |accepted| {
-            let (settings, newest) = (settings.clone(), self.newest.clone());
+            let (settings, newest) = (settings.clone(), self.last.as_ref().map(LastPrimary::newest));
             async move { connect(&settings, &accepted, newest.as_ref()).await }
         };
         let target = SetupTarget { name: &settings.shown, plain_form: None };
@@ -209,9 +246,12 @@ fn choose(mut found: Vec<PostgresServer>, failure: Option<StoreError>) -> Result
         return Err(failure.unwrap_or_else(|| StoreError::Unavailable("no host is named".to_owned())));
     };
     let mut best = found.swap_remove(best);
-    let foreign = found.iter().find(|one| one.life.timeline.is_some() && one.life.system != best.life.system);
-    if let Some(foreign) = foreign {
-        return Err(best.foreign(foreign.address()));
+    let verdicts = found.iter().filter_map(|one| HostVerdict::of(&best.life, &one.life, one.address()));
+    // None of them is newer.
+    if let Some(verdict) =
+        verdicts.reduce(|one, other| if matches!(one, HostVerdict::Foreign(_)) { one } else { other })
+    {
+        return Err(best.disputed(&verdict));
     }
     best.others.keep(found);
     Ok(best)
@@ -261,6 +301,7 @@ impl PostgresServer {
             statements: Arc::new(Statements::new(&settings.schema, LifeSource::Timeline)),
             is_sound: true,
             is_listening: false,
+            lacks_table: false,
             since: clock::now(),
             host: host.clone(),
             place: place.clone(),
@@ -335,7 +376,7 @@ impl PostgresServer {
     /// Begins to read the other hosts, unless that was begun or there are none.
     pub fn read_others(&mut self, settings: &Settings) {
         if settings.hosts.len() > 1 || self.has_several_addresses {
-            self.others.start(settings, &self.place, &self.life);
+            self.others.start(settings, &self.host, &self.place, &self.life);
         }
     }
 
@@ -352,35 +393,36 @@ impl PostgresServer {
             return Err(StoreError::Connecting(format!("{address}: the other hosts have not all answered yet")));
         }
         match self.others.verdict() {
-            Some(HostVerdict::Foreign(other)) => Err(self.foreign(&other)),
-            Some(HostVerdict::Newer { .. }) | None => self.check_newest(),
+            Some(verdict) => Err(self.disputed(&verdict)),
+            None => Ok(()),
         }
-    }
-
-    /// The newest primary of its cluster that was seen, itself or another one.
-    fn newest_life(&self) -> ServerLife {
-        let newer = match self.others.verdict() {
-            Some(HostVerdict::Newer { timeline, .. }) => Some(timeline),
-            Some(HostVerdict::Foreign(_)) | None => None,
-        };
-        ServerLife { timeline: newer.or_else(|| self.life.timeline.clone()), ..self.life.clone() }
     }
 
     /// Whether this is still the newest primary, as far as is known.
     pub fn check_newest(&mut self) -> Result<(), StoreError> {
         match self.others.verdict() {
-            Some(HostVerdict::Newer { address, .. }) => {
-                self.is_sound = false;
-                Err(StoreError::Unavailable(format!("{} counts no more, since {address} was promoted", self.address())))
-            }
-            Some(HostVerdict::Foreign(_)) | None => Ok(()),
+            Some(newer @ HostVerdict::Newer { .. }) => Err(self.disputed(&newer)),
+            Some(HostVerdict::Foreign(_) | HostVerdict::Twin(_)) | None => Ok(()),
         }
     }
 
-    /// The error for hosts that are not of one cluster: candidates that reach one of them alone would not see each other.
-    fn foreign(&mut self, other: &str) -> StoreError {
+    /// The error for a primary beside which there is another one: candidates that reach one of the two alone would not see each
+    /// other.
+    fn disputed(&mut self, verdict: &HostVerdict) -> StoreError {
         self.is_sound = false;
-        self.refused(&format!("and {other} are primaries of two clusters: name the servers of one alone in --store"))
+        let address = self.address();
+        match verdict {
+            HostVerdict::Newer { address: newer, .. } => {
+                StoreError::Unavailable(format!("{address} counts no more, since {newer} was promoted"))
+            }
+            HostVerdict::Foreign(other) => self.refused(&format!(
+                "and {other} are primaries of two clusters: name the servers of one alone in --store"
+            )),
+            // Not for good: one of them may have been started again between two questions.
+            HostVerdict::Twin(other) => StoreError::Unavailable(format!(
+                "{address} and {other} are two primaries on one timeline, so that nobody can be elected: stop one of them"
+            )),
+        }
     }
 
     /// As it is shown.
@@ -439,6 +481,22 @@ impl PostgresServer {
         }
     }
 
+    /// A write by the holder of the row. It is tried again for some milliseconds if the row is locked: a take that comes too late
+    /// locks the row until its transaction ends, although it changes nothing.
+    pub async fn write_as_holder(
+        &mut self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<WriteResult, StoreError> {
+        for pause in CONTENTION_PAUSES {
+            match self.write(statement, parameters).await? {
+                WriteResult::Contended => tokio::time::sleep(pause).await,
+                done @ WriteResult::Done { .. } => return Ok(done),
+            }
+        }
+        self.write(statement, parameters).await
+    }
+
     /// A statement of which nothing depends. `false`: this user may not execute it.
     pub async fn attempt_optional(
         &mut self,
@@ -457,8 +515,10 @@ impl PostgresServer {
     pub async fn observe(&mut self, boundary: &str) -> Result<RowSnapshot, StoreError> {
         let statements = Arc::clone(&self.statements);
         let parameters: [Parameter<'_>; 1] = [(&boundary, Type::TEXT)];
-        let row = match self.wire.client.query_typed_one(&statements.look, &parameters).await {
-            Err(error) if is_missing_table(&error) => {
+        let answer = self.wire.client.query_typed_one(&statements.look, &parameters).await;
+        self.lacks_table = answer.as_ref().is_err_and(is_missing_table);
+        let row = match answer {
+            Err(_) if self.lacks_table => {
                 return Ok(RowSnapshot { incarnation: String::new(), now: 0, first: None, stored: None });
             }
             answer => answer.map_err(|error| self.judge(&error))?,

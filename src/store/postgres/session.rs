@@ -16,13 +16,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::Row;
-use tokio_postgres::types::{FromSqlOwned, Type};
+use tokio_postgres::types::Type;
 use tracing::warn;
 
 use super::first_row::FirstRowObserver;
 use super::notices::Heard;
-use super::server::{Parameter, PostgresServer, WriteResult};
+use super::server::{Parameter, PostgresServer, WriteResult, value};
 use super::settings::Settings;
 use super::statements::Statements;
 use super::stored_record::{RowSnapshot, StoredRecord, view};
@@ -161,7 +160,7 @@ impl Session {
             (&settled, Type::TEXT),
         ];
         let sent: Time = clock::now(); // T1
-        let written = server.write(&statements.renew, &parameters).await?;
+        let written = server.write_as_holder(&statements.renew, &parameters).await?;
         let received = clock::now();
         let (row, is_doubtful) = match written {
             WriteResult::Contended => return Err(contended(server)),
@@ -342,7 +341,7 @@ impl ObservedSession for Session {
             (&nonce, Type::INT8),
             (&ttl, Type::INT8),
         ];
-        // Whatever becomes of it: the next look shows a record.
+        // The result does not matter: the next look shows a record.
         server.write(&statements.vacate, &parameters).await.map(drop)
     }
 
@@ -479,13 +478,6 @@ async fn take_missing(
     server.write(&statements.take_missing, &parameters).await
 }
 
-/// The value of a column of an answer that elect's own statement has made.
-fn value<T: FromSqlOwned>(row: &Row, name: &str) -> Result<T, StoreError> {
-    row.try_get(name).map_err(|error| {
-        StoreError::Unavailable(format!("the answer to a statement is not what it should be: {error}"))
-    })
-}
-
 fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -573,7 +565,7 @@ async fn free(
         (&successor, Type::TEXT),
         (&within, Type::INT8),
     ];
-    match server.write(&statements.release, &parameters).await? {
+    match server.write_as_holder(&statements.release, &parameters).await? {
         WriteResult::Contended => Err(contended(server)),
         // Asked again, it finds nothing more to free: then a failover costs the others a ttl.
         WriteResult::Done { is_doubtful: true, .. } => Err(doubtful(server)),

@@ -207,6 +207,13 @@ fn encryption(
         SslMode::Disable => (Encryption::Never, TlsSettings::default(), false),
         SslMode::Prefer => (Encryption::IfOffered, unverified(tls), false),
         SslMode::Require if tls.ca.is_none() => (Encryption::Always, unverified(tls), false),
+        // As for libpq: with a certificate of any public authority, any server would pass.
+        SslMode::VerifyCa if tls.ca.is_none() => {
+            return Err(StoreError::Misused(
+                "sslmode=verify-ca needs the authority: name its file with --tls-ca or sslrootcert, or use verify-full"
+                    .to_owned(),
+            ));
+        }
         SslMode::Require | SslMode::VerifyCa => (Encryption::Always, tls, false),
         SslMode::VerifyFull => (Encryption::Always, tls, true),
     })
@@ -268,6 +275,11 @@ mod tests {
             );
         }
         assert!(settings("postgres://h/?sslmode=disable", &ca, &[]).expect_err("in the clear").contains("--tls-ca"));
+        // Any name with a certificate of any public authority would do.
+        for options in ["?sslmode=verify-ca", "?sslmode=verify-ca&sslrootcert=system"] {
+            let error = settings(&format!("postgres://u@h/db{options}"), &none, &[]).expect_err(options);
+            assert!(error.contains("verify-full"), "{error}");
+        }
     }
 
     #[test]

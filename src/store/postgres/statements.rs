@@ -7,7 +7,7 @@
 use elect_core::boundary;
 use elect_core::limits::{BOUNDARIES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
 
-/// What a server tells of its life.
+/// The part of its life that a server tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifeSource {
     /// Its timeline, from the name of the WAL file: the control file tells it only after the next checkpoint. A server that does
@@ -86,12 +86,16 @@ fn life(source: LifeSource, commit: &str) -> String {
 fn columns() -> String {
     // One more than is kept, so that what is cut can be told.
     let text = NAME_BYTES_MAX + 1;
+    // An infinite time would end the whole statement.
+    let millis = |time: &str| {
+        format!("CASE WHEN isfinite({time}) THEN floor(extract(epoch FROM {time}) * 1000)::bigint ELSE 0 END")
+    };
+    let (since, renewed) = (millis("b.since"), millis("b.renewed"));
     format!(
         "octet_length(b.name) + octet_length(b.host) + octet_length(b.holder) + octet_length(b.incarnation) > {RECORD_BYTES_MAX} \
          AS is_too_large, b.version, left(b.state, 16) AS state, left(b.holder, {text}) AS holder, left(b.name, {text}) AS name, \
          left(b.host, {text}) AS host, b.port, b.term, b.\"former\", b.nonce, b.ttl_ms, left(b.incarnation, {text}) AS incarnation, \
-         floor(extract(epoch FROM b.since) * 1000)::bigint AS since_ms, \
-         floor(extract(epoch FROM b.renewed) * 1000)::bigint AS renewed_ms, \
+         {since} AS since_ms, {renewed} AS renewed_ms, \
          left(b.successor, {text}) AS successor, b.within_ms, b.reserved_term"
     )
 }

@@ -131,6 +131,11 @@ impl StoredRecord {
         if id.len() > ID_BYTES_MAX {
             return Err(foreign("has a holder that is longer than any id of elect"));
         }
+        let incarnation: String = column(row, "incarnation", table)?;
+        if incarnation.len() > NAME_BYTES_MAX {
+            // Cut, it would never be found by the take that compares it.
+            return Err(foreign("has an incarnation that is longer than any of elect"));
+        }
         let number = |name: &str| {
             let number: i64 = column(row, name, table)?;
             u64::try_from(number).map_err(|_| foreign(&format!("has a negative {name}")))
@@ -160,7 +165,7 @@ impl StoredRecord {
         Ok(StoredRecord {
             record,
             nonce: number("nonce")?,
-            incarnation: limits::cut_name(column(row, "incarnation", table)?),
+            incarnation,
             renewed: unsigned(column(row, "renewed_ms", table)?),
             now,
             previous_term: former.map(unsigned),

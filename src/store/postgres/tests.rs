@@ -79,6 +79,17 @@ impl PostgresProcess {
 
     /// A standby of this server, at this address; asynchronous unless the server says otherwise.
     fn standby(&self, host: &str, port: u16) -> PostgresProcess {
+        PostgresProcess::start(self.copy(), host, port, &[])
+    }
+
+    /// A primary that was made of a copy of this one, as of a snapshot.
+    fn twin(&self) -> PostgresProcess {
+        let directory = self.copy();
+        std::fs::remove_file(directory.path().join("data/standby.signal")).expect("a copy is a standby");
+        PostgresProcess::start(directory, "127.0.0.1", free_port(), &[])
+    }
+
+    fn copy(&self) -> tempfile::TempDir {
         let directory = open_directory();
         let made = unprivileged("pg_basebackup")
             .args(["--no-sync", "--checkpoint=fast", "-R", "-U", "elect", "-h", "127.0.0.1", "-p"])
@@ -89,7 +100,7 @@ impl PostgresProcess {
             .output()
             .expect("pg_basebackup");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        PostgresProcess::start(directory, host, port, &[])
+        directory
     }
 
     fn start(directory: tempfile::TempDir, host: &str, port: u16, settings: &[&str]) -> PostgresProcess {
@@ -312,6 +323,29 @@ fn a_row_that_is_locked_is_not_waited_for() {
     });
 }
 
+/// As a take that comes too late locks it.
+#[test]
+fn a_row_that_is_locked_for_a_moment_costs_neither_a_renewal_nor_a_release() {
+    with_server(&[], async |server| {
+        let mut one = PostgresCandidate::at(&server.url(), "one", SHORT);
+        one.win().await;
+        let client = server.try_client().await.expect("it is up");
+        let lock = async || {
+            client.batch_execute("BEGIN; SELECT FROM elect_boundaries FOR UPDATE").await.expect("locked");
+        };
+        let unlock = async || {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            client.batch_execute("ROLLBACK").await.expect("unlocked");
+        };
+        lock().await;
+        let (renewed, ()) = tokio::join!(one.renew(), unlock());
+        assert!(matches!(renewed, Ok(RenewResult::Credited { .. })), "{renewed:?}");
+        lock().await;
+        let (released, ()) = tokio::join!(one.store.release(&one.candidacy), unlock());
+        released.expect("released");
+    });
+}
+
 #[test]
 fn a_required_standby_that_is_not_configured_keeps_a_lease_from_being_credited() {
     with_server(&[], async |server| {
@@ -377,6 +411,15 @@ fn a_table_that_keeps_no_record_is_refused_with_the_reason() {
                 ),
                 "triggers",
             ),
+            (format!("{TABLE}; CREATE TABLE kind.child () INHERITS (kind.elect_boundaries)"), "child tables"),
+            (TABLE.replace(" PRIMARY KEY", ""), "no unique index"),
+            (
+                format!(
+                    "{}; CREATE UNIQUE INDEX ON kind.elect_boundaries (boundary, state)",
+                    TABLE.replace(" PRIMARY KEY", "")
+                ),
+                "no unique index",
+            ),
             ("CREATE VIEW kind.elect_boundaries AS SELECT 1 AS boundary".to_owned(), "view"),
             (TABLE.to_owned(), "not elect's"),
         ] {
@@ -385,6 +428,46 @@ fn a_table_that_keeps_no_record_is_refused_with_the_reason() {
             let error = one.campaign().await.expect_err(reason);
             assert!(matches!(error, StoreError::Refused(_)) && error.to_string().contains(reason), "{error}");
         }
+    });
+}
+
+/// It would have to be stored until it is complete, and grows as long as the connection is there.
+#[test]
+fn a_message_without_end_is_refused_by_its_length() {
+    use std::io::{Read, Write};
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.expect("a client");
+            let _ = client.read(&mut [0; 1024]);
+            let _ = client.write_all(&[b"N\x7f\xff\xff\xff", &[b'x'; 1000][..]].concat());
+            // Open until the client has had enough.
+            let _ = client.read(&mut [0; 1024]);
+        }
+    });
+    LocalSet::new().block_on(&runtime(), async {
+        let url = format!("postgres://127.0.0.1:{port}/postgres?user=elect&sslmode=disable");
+        let error = PostgresCandidate::at(&url, "one", SHORT).campaign().await.expect_err("too large");
+        assert!(error.to_string().contains("more than elect reads"), "{error}");
+    });
+}
+
+/// Of a server that answers otherwise than PostgreSQL does.
+#[test]
+fn a_catalog_with_nulls_in_it_is_an_outage() {
+    with_server(&[], async |server| {
+        PostgresCandidate::at(&server.url(), "one", SHORT).win().await;
+        server
+            .run(
+                "CREATE SCHEMA odd; CREATE VIEW odd.pg_class AS SELECT oid, relname, relnamespace, NULL::text AS relkind, \
+                 relpersistence, relrowsecurity FROM pg_catalog.pg_class; \
+                 CREATE ROLE odd LOGIN SUPERUSER; ALTER ROLE odd SET search_path = odd, pg_catalog",
+            )
+            .await;
+        let url = server.url().replace("user=elect", "user=odd");
+        let error = PostgresCandidate::at(&url, "two", SHORT).campaign().await.expect_err("nulls");
+        assert!(error.to_string().contains("kind"), "{error}");
     });
 }
 

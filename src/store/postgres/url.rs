@@ -36,7 +36,7 @@ const WITHOUT_CONSEQUENCE: [&str; 18] = [
     "tcp_user_timeout",
 ];
 
-/// What libpq understands by it.
+/// The modes of libpq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
     Disable,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,7 +21,7 @@ use super::hint_flags::HintFlags;
 use super::reply_filter::ReplyFilter;
 use super::settings::{Place, Settings};
 use crate::host_port::ServerAddress;
-use crate::store::connection::identity::identity;
+use crate::store::connection::identity::client_config;
 use crate::store::connection::setup::Accepted;
 use crate::store::connection::tls::TlsSettings;
 use crate::store::connection::verification::verifier;
@@ -153,14 +152,5 @@ async fn connect(address: &ServerAddress) -> io::Result<TcpStream> {
 }
 
 fn connector(tls: &TlsSettings) -> Result<TlsConnector, StoreError> {
-    // The first one stays: other clients ask for the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier(tls)?);
-    let config = match identity(tls)? {
-        None => config.with_no_client_auth(),
-        Some((chain, key)) => config
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| StoreError::Refused(format!("--tls-cert and --tls-key: {error}")))?,
-    };
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(TlsConnector::from(Arc::new(client_config(tls, verifier(tls)?)?)))
 }

@@ -23,6 +23,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,8 @@ pub const KIND: StoreKind = StoreKind {
     show: |url| RedisUrl::parse(url).map_or_else(|_| format!("{}:…", url.scheme), |target| target.address()),
     open,
     claim_release: ClaimRelease::Executed(release_claim),
+    shortest_times: (Duration::ZERO, Duration::ZERO),
+    label_pod: None,
 };
 
 struct Redis {

@@ -30,6 +30,11 @@ impl RedisProcess {
     }
 
     fn with(flags: &[&str]) -> RedisProcess {
+        // Another test may have taken the port by the time that the server asks for it.
+        (0..10).find_map(|_| RedisProcess::on_free_port(flags)).expect("a port that nobody else takes")
+    }
+
+    fn on_free_port(flags: &[&str]) -> Option<RedisProcess> {
         let data = tempfile::tempdir().expect("a temporary directory");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
         let child = Command::new("redis-server")
@@ -41,13 +46,17 @@ impl RedisProcess {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed: tests/run installs it");
-        let server = RedisProcess { child, address: format!("127.0.0.1:{port}"), data };
+        let mut server = RedisProcess { child, address: format!("127.0.0.1:{port}"), data };
         let limit = clock::now() + Duration::from_secs(30);
         while TcpStream::connect(&server.address).is_err() {
+            if server.child.try_wait().expect("a child of ours").is_some() {
+                return None;
+            }
             assert!(clock::now() < limit, "redis-server does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }
-        server
+        let own = format!("process_id:{}", server.child.id());
+        server.cli(&["info", "server"]).lines().any(|line| line.trim() == own).then_some(server)
     }
 }
 
@@ -56,7 +65,9 @@ impl RedisProcess {
     fn cli(&self, words: &[&str]) -> String {
         let (host, port) = self.address.split_once(':').expect("host and port");
         let output = Command::new("redis-cli").args(["-h", host, "-p", port]).args(words).output();
-        String::from_utf8_lossy(&output.expect("redis-cli is installed").stdout).trim().to_owned()
+        let output = output.expect("redis-cli is installed");
+        assert!(output.status.success(), "redis-cli {words:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 }
 

@@ -29,7 +29,7 @@ pub use objects::{Kind, Objects};
 /// Of a pod that runs elect.
 pub const USER: &str = "system:serviceaccount:default:elect";
 
-/// What happens to requests of a kind.
+/// A fault of the requests of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// 429, with so many seconds in Retry-After.
@@ -62,7 +62,7 @@ enum Mode {
     Dead,
 }
 
-/// What the connections share.
+/// The state that the connections share.
 struct State {
     mode: Mode,
     /// Of the present listener: another one after each restart.
@@ -218,7 +218,7 @@ impl ApiServer {
         self.listen(door);
     }
 
-    /// What it has stored, for edits that are its own.
+    /// Edits the stored objects, as the server itself may.
     pub fn with_objects<T>(&self, edit: impl FnOnce(&mut Objects) -> T) -> T {
         let result = edit(&mut self.shared.lock().objects);
         self.shared.changed.notify_all();

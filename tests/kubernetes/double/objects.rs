@@ -1,10 +1,11 @@
-//! What is stored: objects with one global resourceVersion, the events that led to them, and the rules of writes.
+//! The stored objects with one global resourceVersion, the events that led to them, and the rules of writes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::resources::status;
+use super::resources::{status, without_reason};
 
 /// The kinds of objects that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +61,8 @@ pub struct Event {
     pub namespace: String,
     pub name: String,
     pub object: Value,
+    /// As it was before.
+    pub before: Option<Value>,
 }
 
 /// An answer that is no object: a code, and a Status.
@@ -122,6 +125,7 @@ impl Objects {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             object: object.clone(),
+            before: self.get(kind, namespace, name).cloned(),
         };
         self.events.push(event);
         let key = (kind, namespace.to_owned(), name.to_owned());
@@ -169,19 +173,28 @@ impl Objects {
 
     /// POST.
     pub fn create(&mut self, kind: Kind, namespace: &str, body: Value, is_trial: bool) -> Result<Value, Refusal> {
-        let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         if !body["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {
             let message = "resourceVersion should not be set on objects to be created";
-            return Err((500, status(500, "InternalError", message)));
+            return Err((500, without_reason(status(500, "", message))));
         }
-        validate(kind, &name, &body)?;
+        self.create_new(kind, namespace, body, is_trial)
+    }
+
+    fn create_new(&mut self, kind: Kind, namespace: &str, body: Value, is_trial: bool) -> Result<Value, Refusal> {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        is_of_path(&body, namespace, None)?;
+        let mut object = typed(kind, body)?;
+        validate(kind, &name, &object)?;
         if self.get(kind, namespace, &name).is_some() {
             let message = format!("{} \"{name}\" already exists", kind.qualified());
-            return Err((409, status(409, "AlreadyExists", &message)));
+            return Err((409, about(kind, &name, status(409, "AlreadyExists", &message))));
         }
-        let mut object = body;
         self.complete(kind, namespace, &name, &mut object);
-        Ok(if is_trial { object } else { self.put("ADDED", kind, namespace, &name, object) })
+        if is_trial {
+            object["metadata"].as_object_mut().expect("an object").remove("resourceVersion");
+            return Ok(object);
+        }
+        Ok(self.put("ADDED", kind, namespace, &name, object))
     }
 
     /// PUT.
@@ -193,25 +206,22 @@ impl Objects {
         body: Value,
         is_trial: bool,
     ) -> Result<Value, Refusal> {
+        is_of_path(&body, namespace, Some(name))?;
+        let body = typed(kind, body)?;
         let text = |field: &str| body["metadata"][field].as_str().unwrap_or_default().to_owned();
-        if text("name") != name {
-            let message =
-                format!("the name of the object ({}) does not match the name on the URL ({name})", text("name"));
-            return Err((400, status(400, "BadRequest", &message)));
-        }
         let conflict = |why: &str| {
             let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.qualified());
-            (409, status(409, "Conflict", &message))
+            (409, about(kind, name, status(409, "Conflict", &message)))
         };
         let (uid, version) = (text("uid"), text("resourceVersion"));
         let Some(present) = self.get(kind, namespace, name).cloned() else {
-            if !uid.is_empty() || !version.is_empty() {
+            if !uid.is_empty() {
                 return Err(conflict(&format!(
                     "StorageError: Precondition failed: UID in precondition: {uid}, UID in object meta: "
                 )));
             }
-            // A Lease may be created by an update.
-            return self.create(kind, namespace, body, is_trial);
+            // A Lease may be created by an update, even by one that names a version.
+            return self.create_new(kind, namespace, body, is_trial);
         };
         let of_present = |field: &str| present["metadata"][field].as_str().unwrap_or_default().to_owned();
         if !uid.is_empty() && uid != of_present("uid") {
@@ -222,7 +232,10 @@ impl Objects {
                 "{} \"{name}\" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for an update",
                 kind.qualified()
             );
-            return Err((422, status(422, "Invalid", &message)));
+            return Err((422, invalid_object(kind, name, kind.resource(), &message)));
+        }
+        if version.parse::<u64>().is_err() {
+            return Err((500, without_reason(status(500, "", "strconv.ParseUint: invalid syntax"))));
         }
         if version != of_present("resourceVersion") {
             return Err(conflict(
@@ -250,8 +263,9 @@ impl Objects {
             || object["metadata"]["uid"] != present["metadata"]["uid"]
         {
             let message = format!("Operation cannot be fulfilled on {} \"{name}\"", kind.qualified());
-            return Err((409, status(409, "Conflict", &message)));
+            return Err((409, about(kind, name, status(409, "Conflict", &message))));
         }
+        let object = typed(kind, object)?;
         validate(kind, name, &object)?;
         if object == present {
             return Ok(object);
@@ -261,9 +275,101 @@ impl Objects {
 }
 
 pub fn missing(kind: Kind, name: &str) -> Refusal {
-    let mut body = status(404, "NotFound", &format!("{} \"{name}\" not found", kind.qualified()));
+    let body = status(404, "NotFound", &format!("{} \"{name}\" not found", kind.qualified()));
+    (404, about(kind, name, body))
+}
+
+/// The Status with the name of the object that it is about.
+fn about(kind: Kind, name: &str, mut body: Value) -> Value {
     body["details"] = json!({ "name": name, "group": kind.group(), "kind": kind.resource() });
-    (404, body)
+    body
+}
+
+fn invalid_object(kind: Kind, name: &str, of: &str, message: &str) -> Value {
+    let mut body = status(422, "Invalid", message);
+    body["details"] = json!({ "group": kind.group(), "kind": of });
+    if !name.is_empty() {
+        body["details"]["name"] = name.into();
+    }
+    body
+}
+
+fn bad_request(message: &str) -> Refusal {
+    (400, status(400, "BadRequest", message))
+}
+
+/// Whether a body is what its path says.
+fn is_of_path(body: &Value, namespace: &str, name: Option<&str>) -> Result<(), Refusal> {
+    let text = |field: &str| body["metadata"][field].as_str().unwrap_or_default();
+    if name.is_some_and(|name| name != text("name")) {
+        return Err(bad_request("the name of the object does not match the name on the URL"));
+    }
+    if !text("namespace").is_empty() && text("namespace") != namespace {
+        return Err(bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+/// The fields of a Lease, all others of which the server drops.
+const SPEC: [&str; 7] = [
+    "holderIdentity",
+    "leaseDurationSeconds",
+    "acquireTime",
+    "renewTime",
+    "leaseTransitions",
+    "strategy",
+    "preferredHolder",
+];
+
+/// A body as the server reads it: with its types, and without what is not known, or empty.
+fn typed(kind: Kind, mut body: Value) -> Result<Value, Refusal> {
+    if kind != Kind::Lease {
+        return Ok(body);
+    }
+    let is_another = |member: &str, value: &str| body[member].as_str().is_some_and(|given| given != value);
+    if !body.is_object() || is_another("kind", kind.name()) || is_another("apiVersion", kind.api_version()) {
+        return Err(bad_request("the object provided is unrecognized (must be of type Lease)"));
+    }
+    for part in ["labels", "annotations"] {
+        let strings = body["metadata"][part].as_object().is_none_or(|all| all.values().all(Value::is_string));
+        if !strings {
+            return Err(bad_request(&format!("json: cannot unmarshal into metadata.{part} of type string")));
+        }
+    }
+    let spec = &body["spec"];
+    for number in ["leaseDurationSeconds", "leaseTransitions"] {
+        let is_int32 =
+            spec[number].is_null() || spec[number].as_i64().is_some_and(|value| i32::try_from(value).is_ok());
+        if !is_int32 {
+            return Err(bad_request(&format!("cannot unmarshal spec.{number} into int32")));
+        }
+    }
+    for text in ["holderIdentity", "strategy", "preferredHolder"] {
+        if !spec[text].is_null() && !spec[text].is_string() {
+            return Err(bad_request(&format!("cannot unmarshal spec.{text} into string")));
+        }
+    }
+    let mut read = serde_json::Map::new();
+    for field in SPEC.into_iter().filter(|field| !spec[field].is_null()) {
+        let mut value = spec[field].clone();
+        if field.ends_with("Time") {
+            let time = value.as_str().and_then(micro_time);
+            value = time.ok_or_else(|| bad_request(&format!("parsing time spec.{field}: cannot parse")))?.into();
+        }
+        read.insert(field.to_owned(), value);
+    }
+    body["spec"] = Value::Object(read);
+    if let Some(metadata) = body["metadata"].as_object_mut() {
+        let is_empty = |value: &Value| {
+            value.is_null()
+                || value.as_object().is_some_and(serde_json::Map::is_empty)
+                || value.as_array().is_some_and(Vec::is_empty)
+        };
+        metadata.retain(|_, value| !is_empty(value));
+    }
+    Ok(body)
 }
 
 fn merge(object: &mut Value, patch: &Value) {
@@ -287,21 +393,13 @@ fn merge(object: &mut Value, patch: &Value) {
 fn validate(kind: Kind, name: &str, object: &Value) -> Result<(), Refusal> {
     let invalid = |why: &str| {
         let message = format!("{}.{} \"{name}\" is invalid: {why}", kind.name(), kind.group());
-        Err((422, status(422, "Invalid", &message)))
+        Err((422, invalid_object(kind, name, kind.name(), &message)))
     };
     if !is_subdomain(name) {
         return invalid(&format!("metadata.name: Invalid value: \"{name}\": a lowercase RFC 1123 subdomain"));
     }
     if kind != Kind::Lease {
         return Ok(());
-    }
-    for part in ["labels", "annotations"] {
-        let strings = object["metadata"][part].as_object().is_none_or(|all| all.values().all(Value::is_string));
-        if !strings {
-            let message =
-                format!("json: cannot unmarshal into Go struct field ObjectMeta.metadata.{part} of type string");
-            return Err((400, status(400, "BadRequest", &message)));
-        }
     }
     let spec = &object["spec"];
     if spec["leaseDurationSeconds"].as_i64().is_some_and(|seconds| seconds <= 0) {
@@ -310,19 +408,6 @@ fn validate(kind: Kind, name: &str, object: &Value) -> Result<(), Refusal> {
     if spec["leaseTransitions"].as_i64().is_some_and(|count| count < 0) {
         return invalid("spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0");
     }
-    for number in ["leaseDurationSeconds", "leaseTransitions"] {
-        let is_int32 =
-            spec[number].is_null() || spec[number].as_i64().is_some_and(|value| i32::try_from(value).is_ok());
-        if !is_int32 {
-            return Err((400, status(400, "BadRequest", &format!("cannot unmarshal spec.{number} into int32"))));
-        }
-    }
-    for time in ["acquireTime", "renewTime"] {
-        let is_time = spec[time].is_null() || spec[time].as_str().is_some_and(is_micro_time);
-        if !is_time {
-            return Err((400, status(400, "BadRequest", &format!("parsing time spec.{time}: cannot parse"))));
-        }
-    }
     let has_text = |field: &str| spec[field].as_str().is_some_and(|text| !text.is_empty());
     if has_text("preferredHolder") && !has_text("strategy") {
         return invalid("spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined");
@@ -330,9 +415,18 @@ fn validate(kind: Kind, name: &str, object: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `2006-01-02T15:04:05.000000Z`, as a `MicroTime` is decoded.
-fn is_micro_time(text: &str) -> bool {
-    text.len() == "2006-01-02T15:04:05.000000Z".len() && humantime::parse_rfc3339(text).is_ok()
+/// `2006-01-02T15:04:05.000000Z07:00`, as a `MicroTime` is decoded, in UTC.
+fn micro_time(text: &str) -> Option<String> {
+    let (local, offset) = text.split_at_checked("2006-01-02T15:04:05.000000".len())?;
+    let time = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
+    let time = if offset == "Z" {
+        time
+    } else {
+        let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+        let away = Duration::from_secs(hours.parse::<u64>().ok()? * 3600 + minutes.parse::<u64>().ok()? * 60);
+        if offset.starts_with('+') { time - away } else { time + away }
+    };
+    Some(humantime::format_rfc3339_micros(time).to_string())
 }
 
 fn is_subdomain(name: &str) -> bool {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use super::http::{HttpRequest, Reply};
-use super::objects::{Kind, missing};
+use super::objects::{Kind, Objects, Refusal, missing};
 use super::watches::WatchRequest;
 use super::{Fault, Shared, USER};
 
@@ -15,6 +15,17 @@ pub fn status(code: u16, reason: &str, message: &str) -> Value {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code,
     })
+}
+
+/// Of an error that the server has no word for.
+pub fn without_reason(mut status: Value) -> Value {
+    status.as_object_mut().expect("an object").remove("reason");
+    status
+}
+
+fn without_details(mut status: Value) -> Value {
+    status["details"] = json!({});
+    status
 }
 
 /// Where a path leads.
@@ -101,10 +112,7 @@ pub fn answer(shared: &Shared, request: &HttpRequest) -> Reply {
             replaced.map(|object| (if is_new { 201 } else { 200 }, object))
         }
         ("patch", Some(name)) => objects.patch(kind, &namespace, &name, &body()).map(|object| (200, object)),
-        ("delete", Some(name)) => match objects.delete(kind, &namespace, &name) {
-            Some(_) => Ok((200, json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" }))),
-            None => Err(missing(kind, &name)),
-        },
+        ("delete", Some(name)) => delete(objects, kind, &namespace, &name),
         ("get", Some(name)) => match objects.get(kind, &namespace, &name) {
             Some(object) => Ok((200, object.clone())),
             None => Err(missing(kind, &name)),
@@ -113,7 +121,7 @@ pub fn answer(shared: &Shared, request: &HttpRequest) -> Reply {
             let selector = Selector::of(request, name);
             return match WatchRequest::new(kind, namespace, selector, request) {
                 Ok(watch) => Reply::Watch(watch),
-                Err(message) => Reply::Json(400, status(400, "BadRequest", &message)),
+                Err(message) => Reply::Json(500, without_reason(status(500, "", &message))),
             };
         }
         ("list", None) => {
@@ -122,10 +130,10 @@ pub fn answer(shared: &Shared, request: &HttpRequest) -> Reply {
                 objects.of_namespace(kind, &namespace).filter(|object| selector.selects(object)).cloned().collect();
             Ok((200, list(request, kind, all, objects.version())))
         }
-        _ => Err((
-            405,
-            status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"),
-        )),
+        _ => {
+            let message = "the server does not allow this method on the requested resource";
+            Err((405, without_details(status(405, "MethodNotAllowed", message))))
+        }
     };
     drop(state);
     if !is_trial && result.is_ok() && ["create", "update", "patch", "delete"].contains(&verb) {
@@ -140,12 +148,23 @@ pub fn answer(shared: &Shared, request: &HttpRequest) -> Reply {
     }
 }
 
+fn delete(objects: &mut Objects, kind: Kind, namespace: &str, name: &str) -> Result<(u16, Value), Refusal> {
+    let object = objects.delete(kind, namespace, name).ok_or_else(|| missing(kind, name))?;
+    let uid = &object["metadata"]["uid"];
+    let details = json!({ "name": name, "group": kind.group(), "kind": kind.resource(), "uid": uid });
+    Ok((200, json!({ "kind": "Status", "apiVersion": "v1", "status": "Success", "details": details })))
+}
+
 fn list(request: &HttpRequest, kind: Kind, all: Vec<Value>, version: u64) -> Value {
     let number = |name: &str| request.query.get(name).and_then(|text| text.parse::<usize>().ok());
     let (start, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
     let left = all.len().saturating_sub(start);
     let next = if left > limit { (start + limit).to_string() } else { String::new() };
-    let items: Vec<Value> = all.into_iter().skip(start).take(limit).collect();
+    let mut items: Vec<Value> = all.into_iter().skip(start).take(limit).collect();
+    // The list says of which kind they are.
+    for item in items.iter_mut().filter_map(Value::as_object_mut) {
+        item.retain(|member, _| !["kind", "apiVersion"].contains(&member.as_str()));
+    }
     json!({
         "kind": format!("{}List", kind.name()),
         "apiVersion": kind.api_version(),
@@ -200,6 +219,10 @@ fn discovery(path: &str) -> Reply {
         }),
         "/api/v1" => resources(Kind::Pod, "pod", json!(["po"])),
         "/apis/coordination.k8s.io/v1" => resources(Kind::Lease, "lease", json!([])),
+        _ if path.starts_with("/apis/coordination.k8s.io/v1/namespaces/") => {
+            let message = "the server could not find the requested resource";
+            return Reply::Json(404, without_details(status(404, "NotFound", message)));
+        }
         _ => return Reply::Text(404, "404 page not found\n"),
     };
     Reply::Json(200, body)

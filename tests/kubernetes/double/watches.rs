@@ -89,12 +89,20 @@ impl WatchRequest {
             let is_over = end.is_some_and(|end| clock::now() >= end);
             for event in events {
                 since = event.version;
-                let is_meant = event.kind == self.kind
-                    && event.namespace == self.namespace
-                    && self.selector.selects(&event.object);
-                if is_meant {
-                    tell(&json!({ "type": event.change, "object": event.object }))?;
+                if event.kind != self.kind || event.namespace != self.namespace {
+                    continue;
                 }
+                // To a watch an object that comes to be selected is added, and one that is no longer selected is deleted.
+                let was = event.before.as_ref().is_some_and(|before| self.selector.selects(before));
+                let is = event.change != "DELETED" && self.selector.selects(&event.object);
+                let (change, mut object) = match (was, is) {
+                    (false, true) => ("ADDED", event.object),
+                    (true, true) => ("MODIFIED", event.object),
+                    (true, false) => ("DELETED", event.before.unwrap_or_default()),
+                    (false, false) => continue,
+                };
+                object["metadata"]["resourceVersion"] = event.version.to_string().into();
+                tell(&json!({ "type": change, "object": object }))?;
             }
             if is_over {
                 if self.has_bookmarks {

@@ -7,24 +7,53 @@ use serde_json::Value;
 
 use super::super::name::lease_name;
 use super::double::ApiServer;
+use super::genuine::GenuineServer;
 use crate::store::Password;
 use crate::store::conformance::StoreUnderTest;
 use crate::store::conformance::tools::{ConformanceSupport, Plant};
 
-pub struct KubernetesSupport {
-    pub server: ApiServer,
+/// A server whose Leases a test edits.
+pub trait LeaseEditor {
+    fn address(&self) -> String;
+    fn edit_lease(&self, namespace: &str, name: &str, change: &dyn Fn(&mut Value));
+    fn delete_lease(&self, namespace: &str, name: &str);
 }
 
-impl fmt::Debug for KubernetesSupport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.server.address())
+impl LeaseEditor for ApiServer {
+    fn address(&self) -> String {
+        ApiServer::address(self)
+    }
+
+    fn edit_lease(&self, namespace: &str, name: &str, change: &dyn Fn(&mut Value)) {
+        ApiServer::edit_lease(self, namespace, name, change);
+    }
+
+    fn delete_lease(&self, namespace: &str, name: &str) {
+        ApiServer::delete_lease(self, namespace, name);
     }
 }
 
-impl KubernetesSupport {
-    pub fn of(server: ApiServer) -> KubernetesSupport {
-        server.accept_tokens(&[("secret", super::double::USER)]);
-        KubernetesSupport { server }
+impl LeaseEditor for GenuineServer {
+    fn address(&self) -> String {
+        GenuineServer::address(self)
+    }
+
+    fn edit_lease(&self, namespace: &str, name: &str, change: &dyn Fn(&mut Value)) {
+        GenuineServer::edit_lease(self, namespace, name, change);
+    }
+
+    fn delete_lease(&self, namespace: &str, name: &str) {
+        GenuineServer::delete_lease(self, namespace, name);
+    }
+}
+
+pub struct KubernetesSupport<S> {
+    pub server: S,
+}
+
+impl<S: LeaseEditor> fmt::Debug for KubernetesSupport<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.server.address())
     }
 }
 
@@ -37,13 +66,13 @@ fn name(boundary: &str) -> String {
 }
 
 #[async_trait(?Send)]
-impl ConformanceSupport for KubernetesSupport {
+impl<S: LeaseEditor> ConformanceSupport for KubernetesSupport<S> {
     fn can_hold(&self, _: Plant) -> bool {
         true
     }
 
     async fn plant(&self, site: &StoreUnderTest, boundary: &str, plant: Plant) {
-        self.server.edit_lease(namespace(site), &name(boundary), |lease| {
+        self.server.edit_lease(namespace(site), &name(boundary), &|lease| {
             let annotation = &mut lease["metadata"]["annotations"]["elect/record"];
             let mut record: Value = serde_json::from_str(annotation.as_str().expect("a record")).expect("JSON");
             let text = match plant.edit() {

@@ -145,6 +145,55 @@ fn a_namespace_that_is_not_there_is_refused() {
     });
 }
 
+/// It is only a hint, and this one never says whether it begins.
+#[test]
+fn a_watch_that_hangs_keeps_no_candidate_out() {
+    with_server(async |server| {
+        server.fault("watch", 100, Fault::Stall);
+        let access = Access { request_timeout: Duration::from_secs(1), ..access() };
+        let mut one = LeaseCandidate::at(&url_of(server), "one", &access);
+        one.win().await;
+        one.renews().await;
+        assert!(server.faults_left() < 100);
+    });
+}
+
+/// As by a server that has just started and does not know every Role yet.
+#[test]
+fn a_watch_that_was_refused_once_is_asked_for_again() {
+    with_server(async |server| {
+        let mut one = LeaseCandidate::new(server, "one");
+        one.win().await;
+        one.renews().await;
+        server.fault("watch", 1, Fault::Status(403));
+        server.restart();
+        let limit = clock::now() + super::LIMIT;
+        while server.faults_left() > 0 {
+            assert!(clock::now() < limit, "the watch is not asked for");
+            let _ = one.renew().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // The next one stalls: that it was asked for shows.
+        server.fault("watch", 1, Fault::Stall);
+        while server.faults_left() > 0 {
+            assert!(clock::now() < limit, "the watch is not asked for again");
+            one.renews().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+}
+
+/// A write that named neither would replace whatever is there.
+#[test]
+fn a_lease_without_a_uid_is_not_written_to() {
+    with_server(async |server| {
+        super::edit_new(server, |lease| lease["metadata"]["uid"] = serde_json::Value::Null);
+        let mut one = LeaseCandidate::new(server, "one");
+        let error = one.campaign().await.expect_err("an obstacle");
+        assert!(matches!(&error, StoreError::Obstacle(why) if why.contains("metadata.uid")), "{error:?}");
+    });
+}
+
 /// A watch that the server has forgotten begins again after a look.
 #[test]
 fn a_watch_that_is_too_old_is_only_late() {

@@ -101,7 +101,7 @@ fn labels_and_annotations_of_others_are_no_change_and_stay() {
         let seen = clock::now();
         let version = lease(server)["metadata"]["resourceVersion"].clone();
         edit(server, |lease| lease["metadata"]["annotations"]["team"] = "a".into());
-        edit(server, |lease| lease["spec"]["unknown"] = json!({ "kept": true }));
+        edit(server, |lease| lease["metadata"]["finalizers"] = json!(["example.com/kept"]));
         assert_ne!(lease(server)["metadata"]["resourceVersion"], version);
         // Another label before each look: a wait that starts again with it never ends.
         for number in 0.. {
@@ -120,7 +120,7 @@ fn labels_and_annotations_of_others_are_no_change_and_stay() {
             (&kept["metadata"]["annotations"]["team"], &kept["metadata"]["labels"]["team"]),
             (&json!("a"), &json!("a"))
         );
-        assert_eq!(kept["spec"]["unknown"]["kept"], true);
+        assert_eq!(kept["metadata"]["finalizers"], json!(["example.com/kept"]));
     });
 }
 

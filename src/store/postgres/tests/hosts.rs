@@ -1,5 +1,8 @@
 //! Several hosts in the URL: the promoted one counts, silent ones delay nothing for long.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use super::*;
 use crate::store::worker::StoreEvent;
 
@@ -159,5 +162,88 @@ fn of_several_hosts_the_primary_is_used() {
         let mut one = PostgresCandidate::at(&url(&[&standby, &primary]), "one", SHORT);
         one.win().await;
         assert_eq!(leader_at(&primary).await, "one");
+    });
+}
+
+/// A cut-off attempt takes its connection along, and not what was learned beside it.
+#[test]
+fn a_promotion_that_was_seen_is_remembered_when_an_attempt_is_cut_off() {
+    with_standby(async |old, new| {
+        let mut one = PostgresCandidate::at(&url(&[&old, &new]), "one", Duration::from_secs(2));
+        one.win().await;
+        assert!(matches!(one.renew().await, Ok(RenewResult::Credited { .. })));
+        new.run("SELECT pg_promote()").await;
+        until_ousted(&mut one).await;
+        signal(&old, nix::sys::signal::Signal::SIGSTOP);
+        assert!(one.store.release(&one.candidacy).await.is_err(), "it stands still");
+        drop(new);
+        signal(&old, nix::sys::signal::Signal::SIGCONT);
+        let limit = clock::now() + LIMIT;
+        loop {
+            let error = one.campaign().await.expect_err("the old one does not count again").to_string();
+            if error.contains("counts no more") {
+                return;
+            }
+            assert!(clock::now() < limit, "{error}");
+        }
+    });
+}
+
+/// An address that leads each new connection to its present server, as that of a load balancer does.
+struct MovingAddress {
+    port: u16,
+    server: Rc<Cell<Option<u16>>>,
+    connections: Rc<Cell<usize>>,
+}
+
+impl MovingAddress {
+    async fn bind() -> MovingAddress {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let (server, connections): (Rc<Cell<Option<u16>>>, Rc<Cell<usize>>) = Default::default();
+        let moving = MovingAddress { port, server: Rc::clone(&server), connections: Rc::clone(&connections) };
+        tokio::task::spawn_local(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let Some(port) = server.get() else { continue };
+                connections.set(connections.get() + 1);
+                tokio::task::spawn_local(async move {
+                    let mut server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("it is up");
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        moving
+    }
+}
+
+/// K11: another host of the URL that has led to our server may lead to the promoted one later.
+#[test]
+fn an_address_that_moves_from_our_server_to_a_promoted_one_is_noticed() {
+    with_standby(async |old, new| {
+        let moving = MovingAddress::bind().await;
+        let both = url(&[&old]).replacen(&old.port.to_string(), &format!("{},127.0.0.1:{}", old.port, moving.port), 1);
+        let mut one = PostgresCandidate::at(&both, "one", SHORT);
+        let term = one.win().await;
+        moving.server.set(Some(old.port));
+        let limit = clock::now() + Duration::from_secs(2);
+        while moving.connections.get() == 0 || clock::now() < limit {
+            assert!(matches!(one.renew().await, Ok(RenewResult::Credited { .. }) | Err(StoreError::Connecting(_))));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        moving.server.set(Some(new.port));
+        new.run("SELECT pg_promote()").await;
+        assert_eq!(until_ousted(&mut one).await, term);
+    });
+}
+
+/// As after two standbys were promoted at once, or of a snapshot: candidates that reach one of the two alone would not see each other.
+#[test]
+fn of_two_primaries_on_one_timeline_none_is_led_on() {
+    let one = PostgresProcess::with(&[]);
+    let other = one.twin();
+    LocalSet::new().block_on(&runtime(), async {
+        let error = PostgresCandidate::at(&url(&[&one, &other]), "one", SHORT).campaign().await.expect_err("two");
+        let said = error.to_string();
+        assert!(matches!(error, StoreError::Unavailable(_)) && said.contains("on one timeline"), "{said}");
     });
 }

@@ -161,3 +161,46 @@ fn a_server_that_does_not_wait_for_its_disk_counts_as_new_after_each_start() {
         });
     }
 }
+
+/// Dropped, or not there yet on a standby that was promoted.
+#[test]
+fn a_table_that_has_vanished_is_made_again() {
+    with_server(&[], async |server| {
+        let mut one = PostgresCandidate::at(&server.url(), "one", SHORT);
+        let first = one.win().await;
+        one.store.release(&one.candidacy).await.expect("released");
+        server.run("DROP TABLE elect_boundaries").await;
+        let term = one.win().await;
+        assert!(term > first);
+        assert!(matches!(one.renew().await, Ok(RenewResult::Credited { .. })));
+    });
+}
+
+/// Such a time is none that the server can count in milliseconds.
+#[test]
+fn a_record_with_an_infinite_time_is_read_and_hides_no_other() {
+    with_server(&[], async |server| {
+        let mut one = PostgresCandidate::at(&server.url(), "one", SHORT);
+        one.win().await;
+        server.run("INSERT INTO elect_boundaries SELECT 'odd', version, 'free', 'x', 'x', 'x', 1, 1, NULL, 1, 1000, incarnation, \
+                    'infinity', '-infinity' FROM elect_boundaries WHERE boundary = 'cron'").await;
+        let seen = one.store.observe_all(crate::store::Detail::Leader).await.expect("an answer");
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        let mut two = PostgresCandidate::at(&server.url(), "two", SHORT);
+        two.candidacy.boundary = "odd".parse().expect("a boundary");
+        two.win().await;
+    });
+}
+
+/// A record that elect cannot have written could never be taken: what is compared is what is kept of it.
+#[test]
+fn a_record_whose_incarnation_is_too_long_is_an_obstacle() {
+    with_server(&[], async |server| {
+        let mut one = PostgresCandidate::at(&server.url(), "one", SHORT);
+        one.win().await;
+        one.store.release(&one.candidacy).await.expect("released");
+        server.run("UPDATE elect_boundaries SET incarnation = repeat('x', 300) WHERE boundary = 'cron'").await;
+        let error = one.campaign().await.map(drop).expect_err("an obstacle");
+        assert!(matches!(error, StoreError::Obstacle(_)), "{error}");
+    });
+}
