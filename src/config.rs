@@ -204,7 +204,7 @@ impl Config {
     pub fn new(flags: RunFlags, process_context: &ProcessContext) -> Result<Config, ConfigError> {
         let is_inside = !process_context.inside.is_empty();
         let none = if is_inside { ConfigError::NoBoundaryInside } else { ConfigError::NoBoundary };
-        let boundary: Boundary = flags.boundary.as_deref().ok_or(none)?.parse()?;
+        let boundary = boundary(flags.boundary.as_deref().ok_or(none)?, &flags)?;
         if boundary.is_of_check() {
             return Err(ConfigError::OfCheck(boundary));
         }
@@ -225,7 +225,7 @@ impl Config {
     ///
     /// [`ConfigError`], as for a candidate.
     pub fn for_check(flags: RunFlags, process_context: &ProcessContext) -> Result<Config, ConfigError> {
-        let boundary = match flags.boundary.as_deref().map(str::parse::<Boundary>).transpose()? {
+        let boundary = match flags.boundary.as_deref().map(|name| boundary(name, &flags)).transpose()? {
             Some(boundary) if boundary.is_of_check() => return Err(ConfigError::OfCheck(boundary)),
             Some(boundary) => boundary,
             None => Boundary::of_check(),
@@ -312,6 +312,11 @@ impl Config {
             inside: process_context.inside.clone(),
         })
     }
+}
+
+/// The boundary of this name, as the store takes it. A malformed URL is reported with the other flags.
+fn boundary(name: &str, flags: &RunFlags) -> Result<Boundary, BoundaryError> {
+    StoreUrl::parse(&flags.store.url).map_or_else(|_| name.parse(), |store| store.boundary(name))
 }
 
 /// Fails if name or address cannot be shown to people.

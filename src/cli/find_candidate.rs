@@ -202,7 +202,8 @@ pub fn find_socket(
         return Ok(CandidateSocket { path, trust, id });
     }
     let named = target.named_boundary().map(str::to_owned).or_else(|| variable("ELECT_BOUNDARY"));
-    let boundary: Boundary = named.ok_or(ControlError::NotNamed)?.parse()?;
+    // Which store it is in, the candidate knows.
+    let boundary = Boundary::shared(&named.ok_or(ControlError::NotNamed)?)?;
     let id = target.id.clone().or_else(|| variable("ELECT_ID").filter(|_| target.is_own()));
     let looked_in = directory.path().to_owned();
     let none = || {

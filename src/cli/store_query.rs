@@ -30,8 +30,8 @@ impl<'a> StoreQuery<'a> {
     /// Puts flags together; what is wrong with them has been said when this fails.
     pub fn new(boundary: Option<&str>, store: &'a StoreFlags) -> Result<StoreQuery<'a>, ExitCode> {
         let usage = |error: &dyn std::error::Error| fail(Exit::Usage, &error.to_string());
-        let boundary = boundary.map(str::parse::<Boundary>).transpose().map_err(|error| usage(&error))?;
         let url = StoreUrl::parse(&store.url).map_err(|error| usage(&error))?;
+        let boundary = boundary.map(|name| url.boundary(name)).transpose().map_err(|error| usage(&error))?;
         let limits = StoreLimits {
             request_timeout: QUERY_TIMEOUT,
             connect_timeout: QUERY_TIMEOUT,

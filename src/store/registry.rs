@@ -30,6 +30,7 @@ use super::url::{StoreKind, StoreUrl};
 use super::{Access, StoreError};
 use crate::text::escaped;
 pub use always::any_candidate;
+use elect_core::boundary::{Boundary, BoundaryError};
 use elect_core::limits::{STORE_URL_BYTES_MAX, cut_visibly};
 
 /// Every store in this build.
@@ -181,6 +182,19 @@ impl<'a> StoreUrl<'a> {
             )));
         };
         label(self, access, key)
+    }
+
+    /// The boundary of this name, in the form that this store takes.
+    ///
+    /// # Errors
+    ///
+    /// [`BoundaryError`]: it is none.
+    pub fn boundary(&self, name: &str) -> Result<Boundary, BoundaryError> {
+        #[cfg(feature = "etcd")]
+        if self.kind.name() == etcd::KIND.name() {
+            return etcd::boundary(self, name);
+        }
+        name.parse()
     }
 
     /// The shortest ttl and the shortest renewal interval that this store can tell from others.

@@ -10,6 +10,7 @@ mod floods;
 mod foreign_values;
 mod go_program;
 mod handover;
+mod holster;
 mod keys;
 #[cfg(feature = "all-stores")]
 mod limits;
@@ -22,6 +23,8 @@ mod observers;
 mod secrets;
 pub mod server;
 mod servers;
+mod shared_elections;
+mod sharing_warnings;
 #[cfg(feature = "all-stores")]
 mod static_program;
 mod successors;

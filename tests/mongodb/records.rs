@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use ::mongodb::bson::oid::ObjectId;
 use ::mongodb::bson::{DateTime, Document, doc};
 
 use super::{MongodbPair, elect};
@@ -215,6 +216,40 @@ fn records_of_newer_formats_and_of_other_programs_are_left_alone_and_said_so() {
         assert!(said.iter().all(|said| seen.stdout.contains(said)), "{seen:?}");
         assert_eq!(server.record(&sandbox), Some(record), "left as it was");
         assert!(sandbox.history().starts.is_empty());
+    }
+}
+
+/// As mongoelector writes it.
+fn record_of_mongoelector() -> Document {
+    doc! {
+        "_id": "cron", "leaderUUID": ObjectId::new(), "leaderHostname": "web-7", "leaderPort": 8080_i64,
+        "ttlExpire": DateTime::from_millis(1),
+    }
+}
+
+#[test]
+fn an_election_of_mongoelector_is_named_and_neither_written_to_nor_led_beside() {
+    let server = Mongod::start();
+    for collection in [COLLECTION, "Elector"] {
+        let sandbox = Sandbox::new();
+        let record = record_of_mongoelector();
+        let documents = [record.clone()];
+        server.command(&sandbox.database(), doc! { "insert": collection, "documents": documents.to_vec() });
+        let find = doc! { "find": collection, "filter": { "_id": "cron" } };
+        let stored = || server.command(&sandbox.database(), find.clone()).to_string();
+        let waiter = elect(&sandbox, &server, TTL).start();
+        waiter.wait_for_log("mongoelector's, in which web-7:8080 leads");
+        assert_eq!(elect(&sandbox, &server, TTL).switch("-n").run().status.code(), Some(75));
+        let seen = ElectCmd::new(&sandbox).store(server.url_for(&sandbox)).status(&["cron"]).run();
+        assert!(seen.stdout.contains("mongoelector's, in which web-7:8080 leads"), "{seen:?}");
+        assert!(sandbox.history().starts.is_empty(), "{collection}");
+        let id = record.get_object_id("leaderUUID").expect("its id").to_hex();
+        assert!(stored().contains(&id), "left as it was: {}", stored());
+        let deletion = doc! { "delete": collection, "deletes": [{ "q": { "_id": "cron" }, "limit": 1 }] };
+        server.command(&sandbox.database(), deletion);
+        sandbox.starts(1);
+        waiter.terminate();
+        sandbox.history().is_safe();
     }
 }
 

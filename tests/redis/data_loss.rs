@@ -190,6 +190,28 @@ fn a_key_that_holds_something_else_is_nobodys_and_said_so() {
 }
 
 #[test]
+fn a_lock_key_of_another_program_is_shown_with_its_holder_and_never_written_to() {
+    let redis = RedisServer::start();
+    let sandbox = Sandbox::new();
+    let held = ["set", &key(&sandbox), "web-7", "nx", "px", "600000"];
+    // As DoNewsCode's driver and redis-py take it.
+    redis.cli(&held);
+    let waiter = elect(&sandbox, &redis, "3s").start();
+    waiter.wait_for_log("not elect's, but a lock key");
+    let said = "\"web-7\" holds it for another ";
+    assert!(waiter.log().contains(said), "{}", waiter.log());
+    assert_eq!(elect(&sandbox, &redis, "3s").switch("-n").run().status.code(), Some(75));
+    let seen = ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).status(&["cron"]).run();
+    assert!(seen.stdout.contains("\"web-7\" holds it"), "{seen:?}");
+    assert_eq!(redis.cli(&["get", &key(&sandbox)]).trim(), "web-7", "left as it was");
+    assert!(sandbox.history().starts.is_empty());
+    redis.cli(&["del", &key(&sandbox)]);
+    sandbox.starts(1);
+    waiter.terminate();
+    sandbox.history().is_safe();
+}
+
+#[test]
 fn scripts_that_are_forgotten_and_connections_that_are_killed_are_replaced() {
     let redis = RedisServer::start();
     for ttls in [LONG_AND_SHORT, ["5s", "5s"]] {

@@ -7,8 +7,10 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Boundary(String);
 
-/// The longest name, in bytes.
+/// The longest name of elect's own elections, in bytes.
 pub const LONGEST: usize = 80;
+/// The longest name of an election in another program's layout, in bytes.
+pub const LONGEST_SHARED: usize = 255;
 
 /// The boundary that `elect check` takes and gives back.
 const OF_CHECK: &str = "elect-check";
@@ -19,32 +21,62 @@ pub enum BoundaryError {
     /// Nothing.
     #[error("a boundary needs a name of at least one character, like --boundary cron")]
     Empty,
-    /// More than [`LONGEST`] bytes.
-    #[error("a boundary's name has at most {LONGEST} bytes, and this one {0}: {1:.20}…")]
-    TooLong(usize, String),
+    /// More bytes than the limit.
+    #[error("a boundary's name has at most {most} bytes, and this one {found}: {name:.20}…")]
+    TooLong {
+        /// The limit.
+        most: usize,
+        /// The size of this one.
+        found: usize,
+        /// The name.
+        name: String,
+    },
     /// A line break, an escape or the like.
     #[error("a boundary's name has no control characters, and {0:?} has")]
     ControlCharacter(String),
+    /// A path that the programs with that layout write in another way.
+    #[error(
+        "with {option} a boundary is a path without empty parts, dots and outer slashes, as a/b, and {name:?} is none: write it so"
+    )]
+    NotClean {
+        /// The option of the store that asks for it.
+        option: &'static str,
+        /// The name.
+        name: String,
+    },
 }
 
 impl FromStr for Boundary {
     type Err = BoundaryError;
 
     fn from_str(name: &str) -> Result<Boundary, BoundaryError> {
+        Boundary::within(name, LONGEST)
+    }
+}
+
+impl Boundary {
+    /// The boundary of this name in an election that other programs take part in.
+    ///
+    /// # Errors
+    ///
+    /// [`BoundaryError`]: it is none.
+    pub fn shared(name: &str) -> Result<Boundary, BoundaryError> {
+        Boundary::within(name, LONGEST_SHARED)
+    }
+
+    fn within(name: &str, most: usize) -> Result<Boundary, BoundaryError> {
         if name.is_empty() {
             return Err(BoundaryError::Empty);
         }
         if name.chars().any(char::is_control) {
             return Err(BoundaryError::ControlCharacter(name.to_owned()));
         }
-        if name.len() > LONGEST {
-            return Err(BoundaryError::TooLong(name.len(), name.to_owned()));
+        if name.len() > most {
+            return Err(BoundaryError::TooLong { most, found: name.len(), name: name.to_owned() });
         }
         Ok(Boundary(name.to_owned()))
     }
-}
 
-impl Boundary {
     /// The boundary that `elect check` takes and gives back. No command runs on it, and no list shows it.
     #[must_use]
     pub fn of_check() -> Boundary {
@@ -81,8 +113,10 @@ mod tests {
             assert_eq!(name.parse::<Boundary>().expect(name).as_str(), name);
         }
         assert_eq!("".parse::<Boundary>(), Err(BoundaryError::Empty));
-        assert!(matches!("x".repeat(81).parse::<Boundary>(), Err(BoundaryError::TooLong(81, _))));
-        assert!(matches!("☂".repeat(27).parse::<Boundary>(), Err(BoundaryError::TooLong(81, _))));
+        assert!(matches!("x".repeat(81).parse::<Boundary>(), Err(BoundaryError::TooLong { found: 81, .. })));
+        assert!(matches!("☂".repeat(27).parse::<Boundary>(), Err(BoundaryError::TooLong { found: 81, .. })));
+        assert!(Boundary::shared(&"x".repeat(255)).is_ok());
+        assert!(matches!(Boundary::shared(&"x".repeat(256)), Err(BoundaryError::TooLong { most: 255, .. })));
         assert!(matches!("a\nb".parse::<Boundary>(), Err(BoundaryError::ControlCharacter(_))));
         assert!(matches!("a\u{7f}".parse::<Boundary>(), Err(BoundaryError::ControlCharacter(_))));
     }

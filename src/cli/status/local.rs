@@ -55,7 +55,7 @@ enum Asked {
 }
 
 pub fn status(flags: &StatusFlags) -> ExitCode {
-    let boundary = match flags.scope.boundary().map(str::parse::<Boundary>).transpose() {
+    let boundary = match flags.scope.boundary().map(Boundary::shared).transpose() {
         Ok(boundary) => boundary,
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };

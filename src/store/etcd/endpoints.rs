@@ -78,10 +78,6 @@ impl Endpoints {
         Endpoints { settings, all, current: 0, connecting_since: None, version_is_warned_of: Rc::default() }
     }
 
-    pub fn prefix(&self) -> &str {
-        &self.settings.prefix
-    }
-
     /// Does something with one member, and if that fails with another, until each has been tried or the time is up. Each
     /// has half of what is left of the attempt, but for the last, who has all of it.
     ///
@@ -296,9 +292,10 @@ fn named(member: &str, settings: &Settings, error: StoreError) -> StoreError {
                 .user
                 .as_ref()
                 .map_or_else(|| "a client without a user".to_owned(), |(name, _)| format!("user {name:?}"));
+            let keys =
+                settings.keys.all().map_or_else(|| "keys of the election".to_owned(), |all| format!("prefix {all:?}"));
             StoreError::Refused(format!(
-                "{member}: {message}: {user} needs a role with readwrite on the prefix {:?}, see elect-stores(7)",
-                settings.prefix
+                "{member}: {message}: {user} needs a role with readwrite on the {keys}, see elect-stores(7)"
             ))
         }
         StoreError::Refused(message) if message.starts_with(UNAUTHENTICATED) => {

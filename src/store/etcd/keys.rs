@@ -1,64 +1,20 @@
-//! Keys and values, in the layout of etcd's own `concurrency.Election`.
+//! The values of candidates' keys: ours as JSON or as a name alone, or, from another program, any text.
 //!
-//! `<prefix><boundary>/<lease id in hex>`, its value ours as JSON or, from another program, any text. `etcdctl elect` and Go
-//! programs read and write the same keys.
-
-use std::borrow::Cow;
+//! `etcdctl elect` and Go programs read and write the same keys ([`layout`](super::layout)).
 
 use etcd_client::KeyValue;
-use percent_encoding::{AsciiSet, percent_decode, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
+use super::layout::ValueForm;
 use super::terms::{self, Scheme};
 use crate::store::record::{VERSION, check_version};
 use crate::store::{Candidacy, Leader, StoreError, StoreKey};
 use crate::text::escaped;
 use elect_core::Term;
-use elect_core::boundary::Boundary;
 use elect_core::limits;
 
 /// The part of a foreign text that a message repeats.
 pub const EXCERPT_BYTES_MAX: usize = 64;
-
-/// `a/b` must not be found below `a`, and what stands for a slash must not be written by hand.
-const RESERVED: &AsciiSet = &AsciiSet::EMPTY.add(b'/').add(b'%');
-
-/// The common prefix of the keys of a boundary's candidates.
-pub fn election(prefix: &str, boundary: &Boundary) -> String {
-    format!("{prefix}{}/", encode(boundary))
-}
-
-fn encode(boundary: &Boundary) -> Cow<'_, str> {
-    // Bytes beyond ASCII stay as they are: a key is bytes to etcd, and UTF-8 is readable.
-    let mut encoded = String::with_capacity(boundary.as_str().len());
-    for c in boundary.as_str().chars() {
-        if c.is_ascii() {
-            let mut buffer = [0; 4];
-            encoded.extend(utf8_percent_encode(c.encode_utf8(&mut buffer), RESERVED));
-        } else {
-            encoded.push(c);
-        }
-    }
-    encoded.into()
-}
-
-/// The key of the candidate that holds this lease.
-pub fn candidate(prefix: &str, boundary: &Boundary, lease: i64) -> String {
-    format!("{}{lease:x}", election(prefix, boundary))
-}
-
-/// The boundary that a key is about, if it is about one.
-pub fn boundary(prefix: &str, key: &[u8]) -> Option<Boundary> {
-    let rest = key.strip_prefix(prefix.as_bytes())?;
-    let slash = rest.iter().position(|&byte| byte == b'/')?;
-    let (name, lease) = (&rest[..slash], &rest[slash + 1..]);
-    if lease.is_empty() || !lease.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let boundary: Boundary = percent_decode(name).decode_utf8().ok()?.parse().ok()?;
-    // Written in another way it would be a second queue for the same name.
-    (encode(&boundary).as_bytes() == name).then_some(boundary)
-}
 
 /// The value of a candidate's key. Fields are added, never renamed; unknown fields are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,9 +82,12 @@ impl Value {
     }
 
     /// As it is stored.
-    pub fn to_json(&self) -> Vec<u8> {
-        // Texts and numbers become JSON.
-        serde_json::to_vec(self).unwrap_or_default()
+    pub fn stored(&self, form: ValueForm) -> Vec<u8> {
+        match form {
+            // Texts and numbers become JSON.
+            ValueForm::Record => serde_json::to_vec(self).unwrap_or_default(),
+            ValueForm::Name => self.name.clone().into_bytes(),
+        }
     }
 }
 
@@ -297,46 +256,6 @@ mod tests {
     use super::*;
     use elect_core::proptest_support;
 
-    fn name(text: &str) -> Boundary {
-        text.parse().expect("a name")
-    }
-
-    #[test]
-    fn no_boundary_lies_below_another() {
-        let names = ["a", "a/b", "a2", "a%2Fb", "ä/ö", "a b", "%"];
-        for one in names {
-            let key = candidate("/elect/", &name(one), 0x1f);
-            assert_eq!(boundary("/elect/", key.as_bytes()), Some(name(one)), "{key}");
-            for other in names.iter().filter(|&&other| other != one) {
-                assert!(!key.starts_with(&election("/elect/", &name(other))), "{key} lies below {other}");
-            }
-        }
-        assert_eq!(candidate("/elect/", &name("cron"), 0x694d_71dd), "/elect/cron/694d71dd");
-    }
-
-    #[test]
-    fn keys_that_are_nobodys_candidacy_are_passed_by() {
-        for key in ["/elect/", "/elect/a", "/elect/a/", "/elect/a/xyz", "/other/a/1", "/elect/a/b/1", "/elect//1"] {
-            assert_eq!(boundary("/elect/", key.as_bytes()), None, "{key}");
-        }
-    }
-
-    #[test]
-    fn any_key_is_nobodys_or_lies_below_one_boundary() {
-        let path = || prop_oneof![proptest_support::text(), proptest_support::punctuation()];
-        let keys = (path(), path()).prop_map(|(one, other)| format!("/elect/{one}/{other}").into_bytes());
-        proptest_support::check(proptest_support::FAST, &prop_oneof![proptest_support::random_bytes(), keys], |key| {
-            if let Some(found) = boundary("/elect/", &key) {
-                assert!(key.starts_with(election("/elect/", &found).as_bytes()));
-            }
-        });
-        proptest_support::check(proptest_support::FAST, &(path(), 1..=i64::MAX), |(text, lease)| {
-            if let Ok(name) = text.parse() {
-                assert_eq!(boundary("/elect/", candidate("/elect/", &name, lease).as_bytes()), Some(name));
-            }
-        });
-    }
-
     #[test]
     fn any_value_is_ours_or_another_programs_or_too_new() {
         let who = (proptest_support::text(), proptest_support::text(), proptest_support::text(), any::<Option<u16>>());
@@ -359,9 +278,11 @@ mod tests {
             .prop_filter("no longer than an id", |value| value.id.len() <= limits::ID_BYTES_MAX)
             .boxed();
         proptest_support::check(proptest_support::FAST, &values, |value| {
-            assert!(matches!(StoredRecord::parse(&value.to_json()), Ok(StoredRecord::Ours(read)) if read == value));
+            assert!(
+                matches!(StoredRecord::parse(&value.stored(ValueForm::Record)), Ok(StoredRecord::Ours(read)) if read == value)
+            );
         });
-        let json = || values.clone().prop_map(|value| value.to_json());
+        let json = || values.clone().prop_map(|value| value.stored(ValueForm::Record));
         let oversized = (json(), prop::sample::select(vec!["id", "name", "host", "scheme"]), 0..20_000_usize);
         let oversized = oversized.prop_map(|(json, field, count)| {
             let mut value: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
@@ -389,7 +310,7 @@ mod tests {
                 assert!(value.name.len().max(value.host.len()) <= limits::NAME_BYTES_MAX);
                 assert!(value.term.is_none_or(limits::is_believed_term));
                 assert!(
-                    matches!(StoredRecord::parse(&value.to_json()), Ok(StoredRecord::Ours(again)) if again == value)
+                    matches!(StoredRecord::parse(&value.stored(ValueForm::Record)), Ok(StoredRecord::Ours(again)) if again == value)
                 );
             }
             Ok(StoredRecord::Foreign(name)) => assert_eq!(name, excerpt(&bytes, limits::NAME_BYTES_MAX)),

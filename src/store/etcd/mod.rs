@@ -7,7 +7,9 @@
 mod dialer;
 mod endpoints;
 mod keys;
+mod layout;
 mod observer;
+mod others;
 mod session;
 mod settings;
 mod terms;
@@ -38,7 +40,9 @@ use elect_core::takeover::Reservation;
 use elect_keeper::{Claim, clock};
 use endpoints::{Endpoints, classify};
 use observer::{QueueObserver, Scope};
+use others::Others;
 use session::{QueueView, Session};
+pub use settings::boundary;
 use settings::{EtcdUrl, Settings};
 use terms::Terms;
 
@@ -72,6 +76,8 @@ struct Etcd {
     unrevoked: Vec<i64>,
     /// Of the boundary that is campaigned for: kept from one session to the next.
     terms: Option<Terms>,
+    /// Likewise.
+    others: Option<Others>,
     /// Whether a question has been answered: who asks only once is not told about versions.
     stays: bool,
     observing: QueueObserver,
@@ -96,8 +102,8 @@ fn environment(name: &str) -> Option<String> {
 fn show(url: &StoreUrl<'_>) -> String {
     match Settings::new(url, &Access::default(), environment) {
         Ok(settings) => {
-            let option = settings.terms.name().map_or_else(String::new, |name| format!("?term={name}"));
-            format!("{}{}{option}", settings.address(), settings.prefix.trim_end_matches('/'))
+            let prefix = settings.keys.all().unwrap_or_default().trim_end_matches('/');
+            format!("{}{prefix}{}", settings.address(), settings.keys.options())
         }
         Err(_) => format!("{}:{}", url.scheme, url.rest),
     }
@@ -114,6 +120,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         given: false,
         unrevoked: Vec::new(),
         terms: None,
+        others: None,
         stays: false,
         observing: QueueObserver::default(),
         takeover_delay: Duration::ZERO,
@@ -141,32 +148,39 @@ impl Store for Etcd {
     }
 
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
-        let scope = Scope::new(&self.settings, Some(boundary));
+        let scope = Scope::of_one(&self.settings.keys, boundary);
         let mut seen = self.observing.look(&mut self.members, &scope, Detail::Lease).await?;
-        seen.pop().map_or_else(|| Ok(Observation::default()), |(_, observation)| observation)
+        let observation = seen.pop().map_or_else(|| Ok(Observation::default()), |(_, observation)| observation)?;
+        if observation.leader.is_some() {
+            return Ok(observation);
+        }
+        let others = Others::new(&self.settings.keys, boundary);
+        let look = async |mut client: Client| others.obstacle(&mut client, None).await;
+        Ok(Observation { obstacle: self.members.try_each(look).await?, ..observation })
     }
 
     async fn observe_all(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
-        let scope = Scope::new(&self.settings, None);
+        let scope = Scope::of_all(&self.settings.keys)?;
         self.observing.look(&mut self.members, &scope, depth).await
     }
 
     async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
-        let scope = Scope::new(&self.settings, boundary);
+        // The observation says why there is no scope.
+        let Ok(scope) = Scope::new(&self.settings.keys, boundary) else { return std::future::pending().await };
         self.observing.changed(&mut self.members, &scope).await;
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
-        let prefix = self.members.prefix().to_owned();
+        let scope = Scope::of_all(&self.settings.keys)?;
         let keys = self
             .members
             .try_each(async |mut client: Client| {
                 let options = GetOptions::new().with_prefix().with_keys_only();
-                client.get(prefix.as_str(), Some(options)).await.map_err(classify)
+                client.get(scope.prefix(), Some(options)).await.map_err(classify)
             })
             .await?;
         let mut known = BTreeSet::new();
-        for boundary in keys.kvs().iter().filter_map(|pair| keys::boundary(&prefix, pair.key())) {
+        for boundary in keys.kvs().iter().filter_map(|pair| scope.of(pair.key())) {
             insert_boundary(&mut known, boundary);
         }
         Ok(known.into_iter().collect())
@@ -183,9 +197,8 @@ impl Store for Etcd {
         if self.given {
             return Ok(None);
         }
-        let (prefix, hints, scheme) = (self.members.prefix(), &self.hints, self.settings.terms);
-        let session =
-            self.session.get_or_insert_with(|| Session::new(fresh_lease(), prefix, candidacy, scheme, hints.clone()));
+        let (keys, hints) = (&self.settings.keys, &self.hints);
+        let session = self.session.get_or_insert_with(|| Session::new(fresh_lease(), keys, candidacy, hints.clone()));
         let claim = EtcdClaim { settings: self.settings.clone(), lease: session.lease() };
         Ok(Some(StoredClaim::pack(KIND.name(), candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
     }
@@ -201,10 +214,9 @@ impl Store for Etcd {
         let Some(session) = self.session.as_mut() else {
             return Err(StoreError::Unavailable("nobody has claimed a lease".to_owned()));
         };
-        let prefix = self.settings.prefix.as_str();
-        let new = || Terms::new(self.settings.terms, prefix, &keys::election(prefix, &candidacy.boundary));
-        let terms = self.terms.get_or_insert_with(new);
-        let stand = async |mut client: Client| session.stand(&mut client, candidacy.ttl, terms).await;
+        let terms = self.terms.get_or_insert_with(|| terms_of(&self.settings, candidacy));
+        let others = self.others.get_or_insert_with(|| Others::new(&self.settings.keys, &candidacy.boundary));
+        let stand = async |mut client: Client| session.stand(&mut client, candidacy.ttl, terms, others).await;
         let standing = self.members.try_each(stand).await;
         match standing {
             Ok(Some(standing)) => {
@@ -236,8 +248,11 @@ impl Store for Etcd {
         let (Some(session), Some(terms)) = (self.session.as_mut(), self.terms.as_mut()) else {
             return Ok(RenewResult::Lost { why: "nothing was won".to_owned() });
         };
-        let renew = async |mut client: Client| session.renew(&mut client, candidacy, terms).await;
-        let renewal = self.members.try_each(renew).await?;
+        let renew = async |mut client: Client| Ok((session.renew(&mut client, candidacy, terms).await?, client));
+        let (renewal, client) = self.members.try_each(renew).await?;
+        if let Some(others) = &mut self.others {
+            others.look_aside(&client);
+        }
         self.members.look_at_version();
         Ok(renewal)
     }
@@ -275,9 +290,7 @@ impl Etcd {
     /// The answer to a spare whose time has not come. A place in the queue that it does not need is given up.
     async fn delays(&mut self, candidacy: &Candidacy) -> Result<Option<CampaignResult>, StoreError> {
         let Some(session) = self.session.as_mut() else { return Ok(None) };
-        let prefix = self.settings.prefix.as_str();
-        let new = || Terms::new(self.settings.terms, prefix, &keys::election(prefix, &candidacy.boundary));
-        let terms = self.terms.get_or_insert_with(new);
+        let terms = self.terms.get_or_insert_with(|| terms_of(&self.settings, candidacy));
         let look = async |mut client: Client| session.look(&mut client, terms).await;
         let revision = match self.members.try_each(look).await? {
             QueueView::MayStand => return Ok(None),
@@ -318,6 +331,10 @@ impl Etcd {
         }
         Ok(())
     }
+}
+
+fn terms_of(settings: &Settings, candidacy: &Candidacy) -> Terms {
+    Terms::new(&settings.keys.of(&candidacy.boundary), &candidacy.boundary)
 }
 
 /// Chosen at random from all that there are: positive, as the server's own.

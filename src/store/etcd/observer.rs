@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::endpoints::{Endpoints, classify};
 use super::keys::{self, StoredRecord};
-use super::settings::Settings;
+use super::layout::Keys;
 use super::terms::Scheme;
 use crate::store::connection::errors::excerpt;
 use crate::store::observer::WATCH_LIFETIME_MIN;
@@ -41,21 +41,50 @@ const REMEMBERED_BOUNDARIES_MAX: usize = 1000;
 pub struct Scope {
     prefix: String,
     boundary: Option<Boundary>,
+    keys: Keys,
     terms: Scheme,
 }
 
 impl Scope {
-    pub fn new(settings: &Settings, boundary: Option<&Boundary>) -> Scope {
-        let prefix = settings.prefix.as_str();
-        let below = boundary.map_or_else(|| prefix.to_owned(), |boundary| keys::election(prefix, boundary));
-        Scope { prefix: below, boundary: boundary.cloned(), terms: settings.terms }
+    /// Of one boundary.
+    pub fn of_one(keys: &Keys, boundary: &Boundary) -> Scope {
+        let keys = keys.of(boundary).into_owned();
+        let (prefix, terms) = (keys.election(boundary), keys.terms);
+        Scope { prefix, boundary: Some(boundary.clone()), keys, terms }
+    }
+
+    /// Of all boundaries.
+    ///
+    /// # Errors
+    ///
+    /// A usage error: with this layout any key of the store may be one of an election.
+    pub fn of_all(keys: &Keys) -> Result<Scope, StoreError> {
+        let prefix = keys.all().ok_or_else(|| {
+            let options = keys.options();
+            StoreError::Misused(format!("with {options} elections cannot be listed: name one, as in elect status cron"))
+        })?;
+        Ok(Scope { prefix: prefix.to_owned(), boundary: None, keys: keys.clone(), terms: keys.terms })
+    }
+
+    /// The observed scope.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scope::of_all`].
+    pub fn new(keys: &Keys, boundary: Option<&Boundary>) -> Result<Scope, StoreError> {
+        boundary.map_or_else(|| Scope::of_all(keys), |boundary| Ok(Scope::of_one(keys, boundary)))
+    }
+
+    /// The common beginning of the keys in it.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The boundary that a key is about.
-    fn of(&self, key: &[u8]) -> Option<Boundary> {
+    pub fn of(&self, key: &[u8]) -> Option<Boundary> {
         match &self.boundary {
             Some(boundary) => Some(boundary.clone()),
-            None => keys::boundary(&self.prefix, key),
+            None => self.keys.boundary(key),
         }
     }
 }

@@ -20,6 +20,7 @@
 //!   queue, before it can lead (etcd's own election service does not look: etcd #19597).
 
 mod succession;
+mod verification;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -34,7 +35,9 @@ use tracing::{debug, info};
 
 use super::endpoints::classify;
 use super::keys::{self, StoredRecord, Value};
-use super::terms::{Scheme, StoredTerm, Terms};
+use super::layout::{Keys, ValueForm};
+use super::others::Others;
+use super::terms::{StoredTerm, Terms};
 use super::watch::{KeyEvent, KeyWatch};
 use crate::store::{CampaignResult, Candidacy, Leader, Notifier, Observation, RenewResult, StoreError};
 use elect_core::Term;
@@ -42,6 +45,7 @@ use elect_core::limits::TTL_MAX;
 use elect_keeper::clock;
 
 pub use succession::QueueView;
+use verification::Failed;
 
 /// How soon a candidate whose lease vanished while it waited comes back with a new one.
 const REQUEUE_DELAY: Duration = Duration::from_millis(100);
@@ -59,6 +63,7 @@ pub struct Session {
     election: String,
     key: String,
     value: Value,
+    form: ValueForm,
     hints: Notifier,
     /// Whether the server has the lease, as far as we know.
     granted: bool,
@@ -131,12 +136,14 @@ struct QueuePosition {
 impl Session {
     /// Nothing is asked of the server yet. The lease's id is ours to choose, so that a keeper can know it before it
     /// exists.
-    pub fn new(lease: i64, prefix: &str, candidacy: &Candidacy, scheme: Scheme, hints: Notifier) -> Session {
+    pub fn new(lease: i64, keys: &Keys, candidacy: &Candidacy, hints: Notifier) -> Session {
+        let (boundary, keys) = (&candidacy.boundary, keys.of(&candidacy.boundary));
         Session {
             lease,
-            election: keys::election(prefix, &candidacy.boundary),
-            key: keys::candidate(prefix, &candidacy.boundary, lease),
-            value: Value::of(candidacy, scheme),
+            election: keys.election(boundary),
+            key: keys.candidate(boundary, lease),
+            value: Value::of(candidacy, keys.terms),
+            form: keys.value,
             hints,
             granted: false,
             created: None,
@@ -174,6 +181,7 @@ impl Session {
         client: &mut Client,
         ttl: Duration,
         terms: &mut Terms,
+        others: &mut Others,
     ) -> Result<Option<CampaignResult>, StoreError> {
         self.rule.set(LeadState::NotYet);
         self.value_written &= self.value.successor.take().is_none();
@@ -182,7 +190,10 @@ impl Session {
         let before = self.win.take();
         if self.created.is_none() {
             // An obstacle is found before there is anything of ours.
-            self.look_first(client, terms).await?;
+            let [oldest, _] = self.look_first(client, terms).await?;
+            if oldest.is_none() {
+                others.check(client, None).await?;
+            }
         }
         self.keep(client, ttl).await?;
         // The stream goes with the connection if what follows fails.
@@ -191,13 +202,15 @@ impl Session {
         self.created = Some(place.created);
         self.watch_own(client, place.revision);
         if place.oldest.create_revision() == place.created {
+            others.check(client, Some(place.created)).await?;
             let win = self.win(&place, before, terms)?;
-            (self.win, self.value_written) = (Some(win), self.value_written && win.verified);
+            (self.win, self.value_written) = (Some(win), place.oldest.value() == self.leading_value(win));
             self.predecessor = None;
             self.rule.set(LeadState::Leads(win.term));
             self.pulse = pulse;
             return Ok(Some(CampaignResult::Won { term: win.term }));
         }
+        others.look_aside(client);
         self.sees(&place.oldest, terms)?;
         self.watch_predecessor(client, place.created).await?;
         self.pulse = pulse;
@@ -325,7 +338,7 @@ impl Session {
         let absent = Compare::create_revision(self.key.as_str(), CompareOp::Equal, 0);
         let hung = PutOptions::new().with_lease(self.lease);
         let [oldest, last_term] = reads;
-        let put = TxnOp::put(self.key.as_str(), self.value.to_json(), Some(hung));
+        let put = TxnOp::put(self.key.as_str(), self.value.stored(self.form), Some(hung));
         let txn = Txn::new().when([absent]).and_then([put, oldest.clone(), last_term.clone()]).or_else([
             TxnOp::get(self.key.as_str(), None),
             oldest,
@@ -408,8 +421,7 @@ impl Session {
             let header = answer.header().ok_or_else(incomplete_answer)?;
             // A request of an earlier attempt may be executed late, and bring an older value back.
             let [own] = found(&answer);
-            let expected = self.value.clone().leading(win.term, win.since).to_json();
-            self.value_written = own.is_some_and(|own| own.value() == expected);
+            self.value_written = own.is_some_and(|own| own.value() == self.leading_value(win));
             win.verified = true;
             self.win = Some(win);
             terms.saw(win.term);
@@ -425,45 +437,6 @@ impl Session {
             debug!("the keep-alive of raft term {answered} counts for nothing: the check was served in {checked}");
         }
         Err(StoreError::Unavailable("the cluster keeps changing its leader".to_owned()))
-    }
-
-    /// The transaction that decides: the boundary is ours and, before our key shows the term, no other one has been
-    /// stored. It writes what our key does not show yet.
-    fn check(&self, created: i64, win: WonTerm, terms: &Terms) -> Txn {
-        let mut compares = self.is_ours(created);
-        let mut branch = Vec::new();
-        if !win.verified {
-            compares.push(terms.is_still(win.stored));
-            branch.extend(terms.put(win.term));
-        }
-        if !self.value_written {
-            let hung = PutOptions::new().with_lease(self.lease);
-            let value = self.value.clone().leading(win.term, win.since);
-            branch.push(TxnOp::put(self.key.as_str(), value.to_json(), Some(hung)));
-        }
-        let get_own = TxnOp::get(self.key.as_str(), None);
-        branch.push(get_own.clone());
-        Txn::new().when(compares).and_then(branch).or_else([get_own, self.get_oldest(), terms.get()])
-    }
-
-    /// Which of the comparisons does not hold.
-    fn fails(&self, created: i64, answer: &TxnResponse) -> Failed {
-        let [own, oldest, _] = found(answer);
-        let Some(own) = own else { return Failed::Lost("our key is gone") };
-        let is_ours = own.create_revision() == created && own.lease() == self.lease;
-        if !is_ours || oldest.is_none_or(|oldest| oldest.create_revision() != created) {
-            return Failed::Lost("another leads");
-        }
-        self.value.led(&own).map_or(Failed::TermKey, |(term, _)| Failed::Verified(term))
-    }
-
-    fn is_ours(&self, created: i64) -> Vec<Compare> {
-        vec![
-            Compare::create_revision(self.key.as_str(), CompareOp::Equal, created),
-            Compare::lease(self.key.as_str(), CompareOp::Equal, self.lease),
-            // Of every key of the boundary.
-            Compare::create_revision(self.election.as_str(), CompareOp::Greater, created - 1).with_prefix(),
-        ]
     }
 
     /// One keep-alive. `None`: that member knows no such lease, which a transaction has to confirm.
@@ -529,16 +502,6 @@ impl Session {
         self.predecessor = Some(KeyWatch::after(revision, client.clone(), key, move |_| hints.changed()));
         Ok(())
     }
-}
-
-/// Why the transaction that decides does not go through.
-#[derive(Debug)]
-enum Failed {
-    /// It has gone through before, under this term.
-    Verified(Term),
-    /// The boundary is ours, and only the term key is not what it was.
-    TermKey,
-    Lost(&'static str),
 }
 
 /// Takes a lease back, with all that hangs on it. That there is no such lease (any more) is what was wanted.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
-use super::terms::Scheme;
+use super::layout::{self, DEFAULT_PREFIX, Keys, Layout};
 use crate::duration::parse_duration;
 use crate::host_port::ServerAddress;
 use crate::store::connection::credentials::missing_password;
@@ -17,21 +17,20 @@ use crate::store::connection::setup::TimeLimits;
 use crate::store::connection::tls::TlsSettings;
 use crate::store::url::StoreUrl;
 use crate::store::{Access, Password, StoreError};
+use elect_core::boundary::{Boundary, BoundaryError};
 
 const DEFAULT_PORT: u16 = 2379;
 const NO_USER: &str = "a user belongs into --username, the password into --password-file or ELECT_PASSWORD";
-const DEFAULT_PREFIX: &str = "/elect/";
+const OPTIONS: &str = "?term=revision, layout=exact, layout=holster, value=name and others=ignore";
 
 /// Everything that is needed to reach an etcd; it also travels in claims.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// `host:port`, IPv6 in brackets; at least one.
     pub endpoints: Vec<String>,
-    /// Before every key of ours; ends with a slash.
-    pub prefix: String,
-    /// How terms are counted.
-    #[serde(default)]
-    pub terms: Scheme,
+    /// Where elections are.
+    #[serde(flatten)]
+    pub keys: Keys,
     /// `None`: in the clear.
     pub tls: Option<TlsSettings>,
     /// Name and password.
@@ -46,14 +45,13 @@ pub struct Settings {
 #[derive(Debug, PartialEq, Eq)]
 pub struct EtcdUrl {
     endpoints: Vec<String>,
-    prefix: String,
-    terms: Scheme,
+    keys: Keys,
     /// `None`: left open, as in `etcd:`.
     tls: Option<bool>,
 }
 
 impl EtcdUrl {
-    /// Reads `//h1:2379,h2:2379/prefix?term=revision`, or less, which leaves the rest open.
+    /// Reads `//h1:2379,h2:2379/prefix?option&option`, or less, which leaves the rest open.
     ///
     /// # Errors
     ///
@@ -65,30 +63,49 @@ impl EtcdUrl {
             return Err(NO_USER.to_owned());
         }
         let (place, options) = url.rest.split_once('?').map_or((url.rest, None), |(place, rest)| (place, Some(rest)));
-        let terms = options.map_or(Ok(Scheme::default()), scheme)?;
+        let mut keys = Keys::below(DEFAULT_PREFIX.to_owned());
+        // Not repeated: it may be a password.
+        if options.into_iter().flat_map(|options| options.split('&')).any(|option| !keys.take(option)) {
+            return Err(format!("the options in the URL of an etcd are {OPTIONS}"));
+        }
         if place.is_empty() {
             let tls = encrypted.then_some(true);
-            return Ok(EtcdUrl { endpoints: Vec::new(), prefix: DEFAULT_PREFIX.to_owned(), terms, tls });
+            return Ok(EtcdUrl { endpoints: Vec::new(), keys, tls });
         }
         let rest = place.strip_prefix("//").ok_or_else(form)?;
         if rest.contains('#') {
-            return Err("nothing but ?term=revision follows the prefix in the URL of an etcd".to_owned());
+            return Err(format!("nothing but {OPTIONS} follows the prefix in the URL of an etcd"));
         }
         let (hosts, path) = rest.split_once('/').map_or((rest, ""), |(hosts, path)| (hosts, path));
         let endpoints =
             hosts.split(',').filter(|host| !host.is_empty()).map(endpoint).collect::<Result<Vec<_>, _>>()?;
         let tls = if endpoints.is_empty() { encrypted.then_some(true) } else { Some(encrypted) };
-        Ok(EtcdUrl { endpoints, prefix: prefix(path)?, terms, tls })
+        match keys.layout {
+            Layout::Elect => keys.prefix = prefix(path)?,
+            Layout::Exact if !path.is_empty() => {
+                return Err("with ?layout=exact the boundary is the whole name of the election: write what follows the hosts into \
+                            --boundary, and leave it out of the URL"
+                    .to_owned());
+            }
+            Layout::Holster if !path.is_empty() => {
+                return Err("with ?layout=holster all elections are below /elections/: name one with --boundary, and leave out of \
+                            the URL what follows the hosts"
+                    .to_owned());
+            }
+            Layout::Exact | Layout::Holster => {}
+        }
+        Ok(EtcdUrl { endpoints, keys, tls })
     }
 }
 
-/// The options: one, so far.
-fn scheme(options: &str) -> Result<Scheme, String> {
-    // Not repeated: it may be a password.
-    match options {
-        "term=revision" => Ok(Scheme::Revision),
-        _ => Err("the only option in the URL of an etcd is ?term=revision".to_owned()),
-    }
+/// A boundary's name, as the layout that the URL names takes it.
+///
+/// # Errors
+///
+/// It is none.
+pub fn boundary(url: &StoreUrl<'_>, name: &str) -> Result<Boundary, BoundaryError> {
+    let layout = EtcdUrl::parse(url).map(|target| target.keys.layout).unwrap_or_default();
+    layout::named(layout, name)
 }
 
 fn form() -> String {
@@ -137,8 +154,7 @@ impl Settings {
         }
         Ok(Settings {
             endpoints,
-            prefix: target.prefix,
-            terms: target.terms,
+            keys: target.keys,
             tls: encrypted.then(|| tls.unwrap_or_default()),
             user: user(access, &variable)?,
             limits: TimeLimits::new(access),
@@ -227,6 +243,7 @@ fn user(access: &Access, variable: &impl Fn(&str) -> Option<String>) -> Result<O
 
 #[cfg(test)]
 mod tests {
+    use super::super::terms::Scheme;
     use super::*;
     use crate::store::registry::tests::careless;
     use elect_core::proptest_support;
@@ -245,24 +262,42 @@ mod tests {
     #[test]
     fn a_url_names_hosts_and_prefix_and_what_is_left_out_is_usual() {
         assert_eq!(plain("etcd:").endpoints, ["127.0.0.1:2379"]);
-        assert_eq!(plain("etcd:").prefix, "/elect/");
+        assert_eq!(plain("etcd:").keys.prefix, "/elect/");
         assert_eq!(plain("etcd:").tls, None);
         let two = plain("etcd://h1,h2:2380/team/a/");
         assert_eq!(
-            (two.endpoints, two.prefix),
+            (two.endpoints, two.keys.prefix),
             (vec!["h1:2379".to_owned(), "h2:2380".to_owned()], "/team/a/".to_owned())
         );
         assert_eq!(plain("etcd://[::1]").endpoints, ["[::1]:2379"]);
         assert_eq!(plain("etcd://[::1]:5").endpoints, ["[::1]:5"]);
-        assert_eq!(plain("etcd:///p%20q").prefix, "/p q/");
+        assert_eq!(plain("etcd:///p%20q").keys.prefix, "/p q/");
         assert_eq!(plain("etcds://h").tls, Some(TlsSettings::default()));
         assert_eq!(plain("etcds:").tls, Some(TlsSettings::default()));
         assert_eq!(plain("etcds://h").address(), "etcds://h:2379");
-        assert_eq!(plain("etcd://h/p").terms, Scheme::Stored);
+        assert_eq!(plain("etcd://h/p").keys.terms, Scheme::Stored);
         for url in ["etcd:?term=revision", "etcd://h?term=revision", "etcd://h/p?term=revision"] {
-            assert_eq!(plain(url).terms, Scheme::Revision, "{url}");
+            assert_eq!(plain(url).keys.terms, Scheme::Revision, "{url}");
         }
-        assert_eq!(plain("etcd://h/p?term=revision").prefix, "/p/");
+        assert_eq!(plain("etcd://h/p?term=revision").keys.prefix, "/p/");
+    }
+
+    #[test]
+    fn a_url_names_the_layout_of_other_programs() {
+        for url in
+            ["etcd:?layout=exact&value=name", "etcd://h?value=name&layout=exact", "etcd://h/?layout=exact&value=name"]
+        {
+            assert_eq!(plain(url).keys.options(), "?layout=exact&value=name", "{url}");
+        }
+        assert_eq!(plain("etcd://h/p?value=name&others=ignore").keys.options(), "?value=name&others=ignore");
+        let claimed = serde_json::to_string(&plain("etcd://h?layout=holster")).expect("JSON");
+        assert_eq!(serde_json::from_str::<Settings>(&claimed).expect("settings"), plain("etcd://h?layout=holster"));
+        let before = claimed.replace(r#""layout":"holster","value":"name","ignores_others":false,"#, "");
+        assert_eq!(serde_json::from_str::<Settings>(&before).expect(&before).keys.layout, Layout::Elect);
+        let url = |text| StoreUrl::parse(text).expect("a URL");
+        assert!(boundary(&url("etcd:"), &"x".repeat(200)).is_err());
+        assert!(boundary(&url("etcd:?layout=exact"), &"x".repeat(200)).is_ok());
+        assert!(boundary(&url("etcd:?layout=holster"), "a/").is_err());
     }
 
     #[test]
@@ -278,6 +313,10 @@ mod tests {
             ("etcd://h/p?term=hunter2", "?term=revision"),
             ("etcd://h/p#x", "?term=revision"),
             ("etcd:?", "?term=revision"),
+            ("etcd:?layout=elect", "layout=holster"),
+            ("etcd:?layout=exact&value=json", "value=name"),
+            ("etcd://h/p?layout=exact", "--boundary"),
+            ("etcd://h/elections?layout=holster", "--boundary"),
             ("etcd://h/%ff", "UTF-8"),
         ] {
             let message = settings(url, &Access::default(), &[]).expect_err(url);
@@ -312,7 +351,7 @@ mod tests {
             ..Access::default()
         };
         let chosen = settings("etcds://h/p", &access, &all).expect("it makes sense");
-        assert_eq!((chosen.endpoints, chosen.prefix), (vec!["h:2379".to_owned()], "/p/".to_owned()));
+        assert_eq!((chosen.endpoints, chosen.keys.prefix), (vec!["h:2379".to_owned()], "/p/".to_owned()));
         assert_eq!(chosen.user, Some(("me".to_owned(), Password("mine".to_owned()))));
         assert_eq!(chosen.tls.expect("encrypted").ca, Some("/my-ca".into()));
         assert_eq!(

@@ -12,9 +12,11 @@ use etcd_client::{Compare, CompareOp, KeyValue, TxnOp};
 use serde::{Deserialize, Serialize};
 
 use super::keys;
+use super::layout::Keys;
 use crate::store::StoreError;
 use crate::text::escaped;
 use elect_core::Term;
+use elect_core::boundary::Boundary;
 use elect_core::limits;
 use elect_keeper::clock;
 
@@ -62,9 +64,11 @@ pub struct StoredTerm {
 }
 
 impl Terms {
-    /// Of the boundary whose candidates' keys begin with `election`.
-    pub fn new(scheme: Scheme, prefix: &str, election: &str) -> Terms {
-        Terms { scheme, key: key(election), highest_seen: 0, all: key(prefix), may_write: false }
+    /// Of this boundary.
+    pub fn new(keys: &Keys, boundary: &Boundary) -> Terms {
+        let election = keys.election(boundary);
+        let all = key(keys.all().unwrap_or(&election));
+        Terms { scheme: keys.terms, key: key(&election), highest_seen: 0, all, may_write: false }
     }
 
     pub fn get(&self) -> TxnOp {
@@ -214,7 +218,8 @@ mod tests {
     use super::*;
 
     fn terms(scheme: Scheme) -> Terms {
-        Terms::new(scheme, "/elect/", "/elect/cron/")
+        let keys = Keys { terms: scheme, ..Keys::below("/elect/".to_owned()) };
+        Terms::new(&keys, &"cron".parse().expect("a name"))
     }
 
     #[test]

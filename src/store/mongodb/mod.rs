@@ -3,6 +3,7 @@
 //! MongoDB grants no leases (its TTL monitor comes once a minute). Candidates observe the record, and
 //! [`takeover`](elect_core::takeover) says when it may be taken. [`session`] makes it safe.
 
+mod elector;
 mod errors;
 mod facts;
 mod server;
@@ -108,10 +109,17 @@ impl Backend for MongoDb {
     }
 
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
-        let seen =
-            attempt(&self.settings, &mut self.link, async |server| server.observe(boundary.as_str()).await).await?;
-        // To those who look on, an abandoned record is no leader, and nothing more.
-        Ok(seen.map_or_else(Observation::default, |stored| Observation { obstacle: None, ..stored.observation() }))
+        attempt(&self.settings, &mut self.link, async |server| {
+            let seen = server.observe(boundary.as_str()).await?;
+            // To those who look on, an abandoned record is no leader, and nothing more.
+            let seen = seen.map_or_else(Observation::default, |stored| stored.observation());
+            let obstacle = match seen.leader {
+                Some(_) => None,
+                None => server.find_elector(boundary.as_str()).await?,
+            };
+            Ok(Observation { obstacle, ..seen })
+        })
+        .await
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
@@ -184,6 +192,9 @@ impl Backend for MongoDb {
                     session.set_volatile();
                 }
                 *knows_indexes = true;
+            }
+            if let Some(obstacle) = server.find_elector(candidacy.boundary.as_str()).await? {
+                return Err(StoreError::Obstacle(obstacle));
             }
             let result = record_store::campaign(session, server, candidacy).await?;
             session.listen(server, hints, own_index);

@@ -20,7 +20,8 @@ use ::mongodb::options::{
 };
 use ::mongodb::{Client, Collection};
 
-use super::errors::{MongoPeer, classify, is_still_connecting, is_unconfirmed};
+use super::elector;
+use super::errors::{MongoPeer, classify, is_denial, is_still_connecting, is_unconfirmed};
 use super::settings::Settings;
 use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
 use super::watch::ChangeStreamWatch;
@@ -56,6 +57,7 @@ pub struct MongoServer {
     peer: MongoPeer,
     request_timeout: Duration,
     condition: Cell<ClientHealth>,
+    elector_is_denied: Cell<bool>,
 }
 
 /// A client whose primary is known.
@@ -171,6 +173,7 @@ impl MongoServer {
             is_replicated: connected.is_replicated,
             watch: None,
             condition: Cell::new(ClientHealth::Sound),
+            elector_is_denied: Cell::new(false),
             peer: MongoPeer::new(settings),
             request_timeout: settings.limits.attempt,
         }
@@ -180,6 +183,22 @@ impl MongoServer {
     pub async fn observe(&self, boundary: &str) -> Result<Option<StoredRecord>, StoreError> {
         let mut found = self.find(doc! { "_id": boundary }).await?;
         self.next(&mut found).await?.map(|document| StoredRecord::read(&document)).transpose()
+    }
+
+    /// The election of this name that another program holds in this database, in words.
+    pub async fn find_elector(&self, boundary: &str) -> Result<Option<String>, StoreError> {
+        if self.elector_is_denied.get() {
+            return Ok(None);
+        }
+        match elector::find(&self.boundaries, boundary, self.request_timeout).await {
+            Ok(found) => Ok(found),
+            // This user knows elect's own collection alone, which is enough.
+            Err(error) if is_denial(&error) => {
+                self.elector_is_denied.set(true);
+                Ok(None)
+            }
+            Err(error) => Err(self.classify(&error)),
+        }
     }
 
     /// All of them, in the order of their names.

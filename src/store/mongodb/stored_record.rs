@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use ::mongodb::bson::{Bson, Document};
 
+use super::elector;
 use crate::store::record::{Record, RecordState, check_version};
 use crate::store::{Leader, Observation, StoreError};
 use crate::text::escaped;
@@ -68,6 +69,10 @@ impl StoredRecord {
         };
         let foreign = || {
             let id = name_of("_id");
+            if elector::is_record(document) {
+                let place = format!("the document with the _id {id:?} in the collection boundaries");
+                return StoreError::Obstacle(elector::describe(document, &place));
+            }
             StoreError::Obstacle(format!(
                 "the document with the _id {id:?} in the collection boundaries is not elect's: delete it, or name another database"
             ))

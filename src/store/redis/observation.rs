@@ -4,7 +4,7 @@ use redis::Value;
 
 use super::server::RedisServer;
 use super::session::{LuaScripts, number, unexpected_reply};
-use super::stored_record::{Snapshot, StoredRecord, count, epoch, foreign};
+use super::stored_record::{Snapshot, StoredRecord, count, epoch, foreign, foreign_lock};
 use crate::store::{Observation, StoreError};
 use crate::text::escaped;
 use elect_core::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, cut};
@@ -36,6 +36,10 @@ pub fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
                 "the record of {:?} in {key:?} has more than {RECORD_BYTES_MAX} bytes or 256 fields: delete the key",
                 escaped(&name)
             )))
+        }
+        (Some(_), Some(holder), Some(left), None, None) => {
+            let holder = cut(text(holder)?, NAME_BYTES_MAX);
+            Err(StoreError::Obstacle(foreign_lock(key, &holder, text(left)?.parse().ok())))
         }
         _ => Err(StoreError::Obstacle(foreign(key))),
     }

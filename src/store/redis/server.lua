@@ -53,17 +53,22 @@ local function joined(numbers)
   return table.concat(texts, '/')
 end
 
--- What a script returns when its key could not be read: another program's value is an answer, all else an error.
-local function unread(reply)
-  if string.find(reply.err, 'WRONGTYPE', 1, true) then
-    return { 'foreign' }
-  end
-  return reply
-end
-
 -- A text as far as it is shown.
 local function cut(text)
   return string.sub(text or '', 1, 256)
+end
+
+-- What a script returns when its key could not be read: another program's value is an answer, all else an error. A text is shown,
+-- with the milliseconds that it has left, where the user may read it.
+local function unread(reply)
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then
+    local text, left = redis.pcall('GET', KEYS[1]), redis.pcall('PTTL', KEYS[1])
+    if type(text) == 'string' and type(left) == 'number' then
+      return { 'foreign', cut(text), whole(left) }
+    end
+    return { 'foreign' }
+  end
+  return reply
 end
 
 -- A hint: a candidate that may not hear it, or say it, goes on asking.

@@ -236,7 +236,7 @@ impl Session {
             ["resized", required] => {
                 Ok(lost(format!("the record asks for {:?} replicas instead of {}", escaped(required), quorum.required)))
             }
-            ["foreign"] => Ok(lost("the record was overwritten with something else".to_owned())),
+            ["foreign", ..] => Ok(lost("the record was overwritten with something else".to_owned())),
             _ => Err(unexpected_reply()),
         }
     }
@@ -478,7 +478,7 @@ impl ObservedSession for Session {
                 self.undecided.set(false);
                 Ok(TakeResult::Taken(term))
             }
-            ["changed" | "foreign"] => {
+            ["changed" | "foreign", ..] => {
                 self.rule.discard_outstanding();
                 Ok(TakeResult::Changed)
             }

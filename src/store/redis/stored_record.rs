@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::quorum::Count;
+use crate::duration::about;
 use crate::store::record::{Record, RecordState, check_version};
 use crate::store::{Leader, StoreError};
 use crate::text::escaped;
@@ -151,6 +152,16 @@ fn reservation(fields: &HashMap<String, String>, term: Term) -> Option<Reservati
 /// The obstacle text for a key that holds something else.
 pub fn foreign(key: &str) -> String {
     format!("the key {key:?} holds something that is not elect's: delete it, or choose other keys with ?prefix=")
+}
+
+/// The same for a text, as lock keys hold one. `left`: the milliseconds after which the server deletes it.
+pub fn foreign_lock(key: &str, holder: &str, left: Option<u64>) -> String {
+    let left = left.map_or_else(String::new, |left| format!(" for another {}", about(Duration::from_millis(left))));
+    format!(
+        "the key {key:?} holds something that is not elect's, but a lock key, as DoNewsCode's leaderredis and redis-py have them: \
+         {:?} holds it{left}; elect takes no part in that election: move those programs to elect, or choose other keys with ?prefix=",
+        escaped(holder)
+    )
 }
 
 /// Attachments and commands.

@@ -8,6 +8,7 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, KeyValue, PutOptions, 
 use tracing::warn;
 
 use super::super::keys;
+use super::super::layout::ValueForm;
 use super::{Session, Terms, classify};
 use crate::store::{CampaignResult, Observation, ReserveResult, StoreError};
 use crate::text::escaped;
@@ -65,12 +66,21 @@ impl Session {
         let (Some(created), Some(win)) = (self.created, self.win.filter(|win| win.verified)) else {
             return Ok(ReserveResult::Impossible("it has not verified yet that it leads: try again".to_owned()));
         };
+        if self.form == ValueForm::Name {
+            return Ok(match reservation {
+                Some(_) => ReserveResult::Impossible(
+                    "with ?value=name and ?layout=holster a candidate's key holds its name alone, and cannot name a successor: use \
+                     resign without --to, after which the oldest candidate leads"
+                        .to_owned(),
+                ),
+                None => ReserveResult::Reserved,
+            });
+        }
         let successor = reservation.map(|reservation| reservation.successor.clone());
         if self.value.successor != successor {
             (self.value.successor, self.value_written) = (successor, false);
             let hung = PutOptions::new().with_lease(self.lease);
-            let value = self.value.clone().leading(win.term, win.since);
-            let put = TxnOp::put(self.key.as_str(), value.to_json(), Some(hung));
+            let put = TxnOp::put(self.key.as_str(), self.leading_value(win), Some(hung));
             let answer = client.txn(Txn::new().when(self.is_ours(created)).and_then([put])).await.map_err(classify)?;
             self.value_written = answer.succeeded();
         }
