@@ -193,9 +193,6 @@ impl Backend for MongoDb {
                 }
                 *knows_indexes = true;
             }
-            if let Some(obstacle) = server.find_elector(candidacy.boundary.as_str()).await? {
-                return Err(StoreError::Obstacle(obstacle));
-            }
             let result = record_store::campaign(session, server, candidacy).await?;
             session.listen(server, hints, own_index);
             Ok(result)
