@@ -191,9 +191,12 @@ impl Session {
         if self.created.is_none() {
             // An obstacle is found before there is anything of ours.
             let [oldest, _] = self.look_first(client, terms).await?;
-            if oldest.is_none() {
-                others.check(client, None).await?;
+            match others.check(client, None).await {
+                // As long as another one leads, it is of no account.
+                Err(StoreError::Obstacle(_)) if oldest.is_some() => {}
+                looked => looked?,
             }
+            self.value = self.value.clone().looking(others.looks());
         }
         self.keep(client, ttl).await?;
         // The stream goes with the connection if what follows fails.
@@ -254,7 +257,7 @@ impl Session {
     /// Our key is the oldest: the term under which it leads.
     fn win(&self, place: &QueuePosition, before: Option<WonTerm>, terms: &mut Terms) -> Result<WonTerm, StoreError> {
         let stored = terms.read(place.last_term.as_ref())?;
-        if let Some((term, since)) = self.value.led(&place.oldest) {
+        if let Some((term, since)) = self.value.led(&self.election, &place.oldest) {
             return Ok(WonTerm { term, since, stored, verified: true });
         }
         if let Some(before) = before.filter(|before| before.stored == stored && !before.verified) {
@@ -266,8 +269,8 @@ impl Session {
 
     /// Another candidate is the oldest.
     fn sees(&mut self, oldest: &KeyValue, terms: &mut Terms) -> Result<(), StoreError> {
-        let stored = StoredRecord::read(oldest)?;
-        if let Some(term) = keys::term(oldest, terms.scheme) {
+        let stored = StoredRecord::read(&self.election, oldest)?;
+        if let Some(term) = keys::term(&self.election, oldest, terms.scheme) {
             terms.saw(term);
         }
         stored.check(terms.scheme, oldest)?;
@@ -386,8 +389,7 @@ impl Session {
                 lost("nothing was won")
             });
         };
-        let mut value = Value::of(candidacy, terms.scheme);
-        value.successor.clone_from(&self.value.successor);
+        let value = Value::of(candidacy, terms.scheme).continuing(&self.value);
         if value != self.value {
             (self.value, self.value_written) = (value, false);
         }
