@@ -274,7 +274,7 @@ fn a_hand_over_leaves_the_candidates_of_a_nested_election_alone() {
         server.etcdctl(&["del", "--prefix", "jobs/"]);
         put_at(&server, key, 0xa5, Some("n5")).await;
         let value =
-            server.etcdctl(&["get", "--print-value-only", key]).replace("}", r#","term":3,"successor":"name"}"#);
+            server.etcdctl(&["get", "--print-value-only", key]).replace('}', r#","term":3,"successor":"name"}"#);
         server.etcdctl(&["put", "--lease", "a5", key, &value]);
         spare.store.set_takeover_delay(Duration::from_secs(60));
         spare.store.claim(&spare.candidacy).expect("a claim");
