@@ -10,6 +10,7 @@ mod keys;
 mod layout;
 mod observer;
 mod others;
+mod peers;
 mod session;
 mod settings;
 mod terms;
@@ -40,7 +41,7 @@ use elect_core::takeover::Reservation;
 use elect_keeper::{Claim, clock};
 use endpoints::{Endpoints, classify};
 use observer::{QueueObserver, Scope};
-use others::Others;
+use others::{Others, prefix_warning};
 use session::{QueueView, Session};
 pub use settings::boundary;
 use settings::{EtcdUrl, Settings};
@@ -215,7 +216,7 @@ impl Store for Etcd {
             return Err(StoreError::Unavailable("nobody has claimed a lease".to_owned()));
         };
         let terms = self.terms.get_or_insert_with(|| terms_of(&self.settings, candidacy));
-        let others = self.others.get_or_insert_with(|| Others::new(&self.settings.keys, &candidacy.boundary));
+        let others = self.others.get_or_insert_with(|| others_of(&self.settings, candidacy));
         let stand = async |mut client: Client| session.stand(&mut client, candidacy.ttl, terms, others).await;
         let standing = self.members.try_each(stand).await;
         match standing {
@@ -335,6 +336,13 @@ impl Etcd {
 
 fn terms_of(settings: &Settings, candidacy: &Candidacy) -> Terms {
     Terms::new(&settings.keys.of(&candidacy.boundary), &candidacy.boundary)
+}
+
+fn others_of(settings: &Settings, candidacy: &Candidacy) -> Others {
+    if let Some(warning) = prefix_warning(&settings.keys).filter(|_| !settings.keys.ignores_others) {
+        warn!("{warning}");
+    }
+    Others::new(&settings.keys, &candidacy.boundary)
 }
 
 /// Chosen at random from all that there are: positive, as the server's own.

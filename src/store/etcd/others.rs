@@ -1,12 +1,9 @@
-//! Candidates of the same name in another layout, which this one does not count.
+//! The looks of a candidate at elections of the same name that it does not take part in, and at keys that count in its own one and are no
+//! candidates'. [`peers`](super::peers) says where they are, and which candidate waits for which.
 //!
-//! Of two programs that name one election in two layouts at least one does not see the other, and both lead. So a candidate looks
-//! for the keys of the other layouts before it leads, and leads only if none is there: that of a program that counts ours, or of
-//! another elect, which looks as we do, if it is older than ours; any other in any case, because its program has not looked. What
-//! comes later, or counts in our queue although it belongs to another election, is warned of.
-//!
-//! Not here: elections of another name, or below another prefix, which are other elections. Where the user may not read a place,
-//! it is not looked at.
+//! A candidate looks before it creates its key in an empty range, and again once its key is the oldest, before it leads. A candidate that is
+//! older, or that would not wait for ours, is an obstacle then; so is a place with more keys than can be looked through. What comes later is
+//! warned of. Where the user may not read a place it is not looked at, and the candidate's record does not say that it looks.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -19,8 +16,12 @@ use tokio::time::timeout;
 use tonic::Code;
 use tracing::{debug, warn};
 
+use self::notes::Notes;
 use super::endpoints::classify;
-use super::layout::{DEFAULT_PREFIX, HOLSTER_PREFIX, Keys, Layout, encode, is_candidate};
+use super::keys::{self, StoredRecord};
+use super::layout::{HOLSTER_PREFIX, Keys, Layout, is_candidate};
+use super::peers::{PeerElection, PeerKind, counts, looks_for, places};
+use super::terms::quoted;
 use crate::store::StoreError;
 use crate::text::escaped;
 use elect_core::Time;
@@ -28,87 +29,56 @@ use elect_core::boundary::Boundary;
 use elect_core::limits::{NAME_BYTES_MAX, cut_visibly};
 use elect_keeper::clock;
 
+mod notes;
+
 /// Between two looks of a candidate that waits or leads.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// For such a look, for which no request waits.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a place that the user may not read is left out.
+const DENIAL_LIFETIME: Duration = Duration::from_secs(60);
+/// The keys of a place that the first request reads, without their values.
+const FIRST_PAGE: i64 = 200;
+/// The keys of each further one.
+const PAGE: i64 = 1000;
 /// The most keys of one place that are read.
-const KEYS_MAX: i64 = 100;
+const KEYS_MAX: usize = 10_000;
+/// The candidates whose values are read at once: etcd allows 1.5 MB for one.
+const VALUES_AT_ONCE: usize = 2;
+/// The oldest keys of our own range that are looked at for those of other elections.
+const COUNTED_MAX: i64 = 100;
 
-/// The programs whose candidates have their keys at a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
-    /// An elect with other options.
-    Elect,
-    /// etcdctl, or a Go program on `clientv3/concurrency`.
-    Concurrency,
-    /// A program on holster's `etcdutil`.
-    Holster,
-}
-
-/// Where an election of the same name would be in another layout.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct OtherLayout {
-    /// The name of that election, as its programs have it.
-    name: String,
-    /// The common beginning of its keys.
-    prefix: String,
-    whose: Whose,
-    /// Whether its candidates count ours.
-    counts_us: bool,
-}
-
-impl OtherLayout {
-    /// Whether the key is that of a candidate there. A name with a slash at its end is the same one written in another way.
-    fn has(&self, pair: &KeyValue) -> bool {
-        let is_one = |prefix: &str| is_candidate(prefix, pair.key(), pair.lease());
-        is_one(&self.prefix) || self.whose == Whose::Concurrency && is_one(&format!("{}/", self.prefix))
-    }
-
-    /// Whether no candidate of ours may lead beside that one. `created`: of our key, if there is one.
-    fn excludes_us(&self, pair: &KeyValue, created: Option<i64>) -> bool {
-        let looks_too = self.counts_us || self.whose == Whose::Elect;
-        !looks_too || created.is_none_or(|created| pair.create_revision() < created)
-    }
-
-    /// What is there, and what to do.
-    fn describe(&self, pair: &KeyValue) -> String {
-        let name = shown(self.name.as_bytes());
-        let (whose, way_out) = match self.whose {
-            Whose::Elect => ("an elect with other options in --store", "give all candidates the same".to_owned()),
-            Whose::Concurrency => (
-                "etcdctl or a Go program",
-                format!("to take part in that election use --store etcd://…?layout=exact and --boundary {name}"),
-            ),
-            Whose::Holster => (
-                "a program on holster's etcdutil",
-                format!("to take part in that election use --store etcd://…?layout=holster and --boundary {name}"),
-            ),
-        };
-        let key = shown(pair.key());
-        format!(
-            "the key {key} is a candidate's of {whose}, in an election of the same name and in another layout: {way_out}; if it is \
-             another election, add ?others=ignore or choose another name"
-        )
-    }
-}
-
-fn shown(bytes: &[u8]) -> String {
-    escaped(&cut_visibly(&String::from_utf8_lossy(bytes), NAME_BYTES_MAX)).into_owned()
+/// What one candidate, or one observer, looks at.
+#[derive(Debug)]
+struct LookScope {
+    /// The layout of our own election.
+    layout: Layout,
+    /// The common beginning of our own keys.
+    election: String,
+    places: Vec<PeerElection>,
+    /// Whether elections of other programs are no concern of ours.
+    ignores_others: bool,
+    /// The places that the user may not read, by their elections, and since when this is known.
+    denied: RefCell<Option<(Time, BTreeSet<String>)>>,
 }
 
 /// The looks of one candidate, or of one observer.
 #[derive(Debug)]
 pub struct Others {
-    /// The common beginning of our own keys.
-    election: String,
-    places: Rc<[OtherLayout]>,
-    /// The texts that have been warned of.
-    warned_of: Rc<RefCell<BTreeSet<String>>>,
+    scope: Rc<LookScope>,
+    /// Those of other layouts, and those in our own range.
+    notes: Rc<RefCell<[Notes; 2]>>,
     /// When one was made last, by a request or in the background.
     looked_at: Option<Time>,
     /// The last look in the background.
     look: Option<JoinHandle<()>>,
+}
+
+/// The candidates of other elections, the oldest first, without their values.
+struct Found<'a> {
+    candidates: Vec<(&'a PeerElection, KeyValue)>,
+    /// A place with too many keys.
+    unread: Option<&'a PeerElection>,
 }
 
 impl Drop for Others {
@@ -122,17 +92,17 @@ impl Drop for Others {
 impl Others {
     pub fn new(keys: &Keys, boundary: &Boundary) -> Others {
         let is_none = keys.ignores_others || boundary.is_of_check();
-        let places = if is_none { Vec::new() } else { places(keys, boundary) };
-        Others {
+        let scope = LookScope {
+            layout: keys.layout,
             election: keys.of(boundary).election(boundary),
-            places: places.into(),
-            warned_of: Rc::default(),
-            looked_at: None,
-            look: None,
-        }
+            places: if is_none { Vec::new() } else { places(keys, boundary) },
+            ignores_others: is_none,
+            denied: RefCell::default(),
+        };
+        Others { scope: Rc::new(scope), notes: Rc::default(), looked_at: None, look: None }
     }
 
-    /// Whether no candidate of another layout keeps us from leading; `created`: of our key, if there is one.
+    /// Whether no candidate of another election keeps us from leading; `created`: of our key, if there is one.
     ///
     /// # Errors
     ///
@@ -145,11 +115,28 @@ impl Others {
         }
     }
 
-    /// The candidate of another layout that keeps us from leading.
+    /// What keeps us from leading: a candidate of another election, or a place that cannot be looked through.
     pub async fn obstacle(&self, client: &mut Client, created: Option<i64>) -> Result<Option<String>, StoreError> {
-        let found = find(client, &self.places).await?;
-        let first = found.iter().find(|(place, pair)| place.excludes_us(pair, created));
-        Ok(first.map(|(place, pair)| place.describe(pair)))
+        let Found { candidates, unread } = self.scope.find(client).await?;
+        if let Some(place) = unread {
+            return Ok(Some(describe_unread(place)));
+        }
+        for some in candidates.chunks(VALUES_AT_ONCE) {
+            let read = with_values(client, some).await?;
+            let is_in_the_way = |(place, pair): &&(&PeerElection, KeyValue)| {
+                let looks = StoredRecord::read(&place.election, pair).ok().and_then(|record| record.looks());
+                self.scope.is_excluded_by(&place.election, looks, pair.create_revision(), created)
+            };
+            if let Some((place, pair)) = read.iter().find(is_in_the_way) {
+                return Ok(Some(describe(place, pair)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// For our record: the layout from which all places are looked at, if they are.
+    pub fn looks(&self) -> Option<Layout> {
+        (!self.scope.places.is_empty() && self.scope.denied.borrow().is_none()).then_some(self.scope.layout)
     }
 
     /// Looks again now and then, and warns of what is new; no request waits for it.
@@ -159,25 +146,18 @@ impl Others {
         let now = clock::now();
         let is_due = self.looked_at.is_none_or(|at| now.since(at) >= LOOK_INTERVAL)
             && self.look.as_ref().is_none_or(JoinHandle::is_finished);
-        if self.places.is_empty() || !is_due {
+        if !is_due {
             return;
         }
-        let (mut client, election) = (client.clone(), self.election.clone());
-        let (places, warned_of) = (Rc::clone(&self.places), Rc::clone(&self.warned_of));
+        let (mut client, scope, notes) = (client.clone(), Rc::clone(&self.scope), Rc::clone(&self.notes));
         // Watched by the next look.
         let look = tokio::task::spawn_local(async move {
-            let looks = async { (find(&mut client, &places).await, find_counted(&mut client, &election).await) };
-            let Ok((found, counted)) = timeout(LOOK_TIMEOUT, looks).await else { return };
-            let found = found.unwrap_or_else(|error| {
-                debug!("other layouts cannot be looked at: {error}");
-                Vec::new()
-            });
-            let counted = counted.unwrap_or_default();
-            let texts = found.iter().map(|(place, pair)| (place.prefix.clone(), place.describe(pair)));
-            let counts = counted.iter().map(|pair| (shown(election_of(pair)), describe_counted(pair, &election)));
-            for (what, text) in texts.chain(counts) {
-                if warned_of.borrow_mut().insert(what) {
-                    warn!("{text}");
+            let looks = async { [scope.describe_places(&mut client).await, scope.describe_range(&mut client).await] };
+            let Ok(texts) = timeout(LOOK_TIMEOUT, looks).await else { return };
+            for (notes, texts) in notes.borrow_mut().iter_mut().zip(texts) {
+                match texts {
+                    Ok(texts) => notes.news(texts, clock::now()).iter().for_each(|text| warn!("{text}")),
+                    Err(error) => debug!("other elections cannot be looked at: {error}"),
                 }
             }
         });
@@ -185,164 +165,314 @@ impl Others {
     }
 }
 
-/// The elections of the same name in the other layouts.
-fn places(keys: &Keys, boundary: &Boundary) -> Vec<OtherLayout> {
-    let own = keys.election(boundary);
-    let name = boundary.as_str();
-    let place = |prefix: String, name: &str, whose| {
-        let counts_us = own.starts_with(&prefix);
-        OtherLayout { name: name.to_owned(), prefix, whose, counts_us }
-    };
-    let concurrency = |name: String| place(format!("{name}/"), &name, Whose::Concurrency);
-    let mut places =
-        vec![place(format!("{DEFAULT_PREFIX}{}/", encode(boundary)), name, Whose::Elect), concurrency(name.to_owned())];
-    if !name.starts_with('/') {
-        places.push(concurrency(format!("/{name}")));
+impl LookScope {
+    /// Whether no candidate of ours may lead beside one of their election that looks for others in this layout, if it does, and whose key
+    /// was created then; `created`: of our key, if there is one.
+    fn is_excluded_by(&self, theirs: &str, looks: Option<Layout>, their_created: i64, created: Option<i64>) -> bool {
+        let waits_for_older =
+            counts(theirs, &self.election) || looks.is_some_and(|layout| looks_for(layout, theirs, &self.election));
+        !waits_for_older || created.is_none_or(|created| their_created < created)
     }
-    // As `a%2Fb` the boundary a/b of elect itself is there.
-    let as_written = format!("{}{name}", keys.prefix);
-    if keys.layout == Layout::Elect && keys.boundary(format!("{as_written}/0").as_bytes()).is_none() {
-        places.push(concurrency(as_written));
-    }
-    if keys.layout != Layout::Holster {
-        // A program that has our path for the name of its election, or only the end of it.
-        let path = match keys.layout {
-            Layout::Elect => format!("{}{name}", keys.prefix),
-            Layout::Exact | Layout::Holster => name.to_owned(),
-        };
-        for name in path.strip_prefix(HOLSTER_PREFIX).into_iter().chain([name.trim_matches('/')]) {
-            places.push(place(format!("{HOLSTER_PREFIX}{name}"), name, Whose::Holster));
-        }
-    }
-    let mut known = BTreeSet::from([own]);
-    places.retain(|place| known.insert(place.prefix.clone()));
-    places
-}
 
-/// The candidates that are at these places, each with its place.
-async fn find<'a>(
-    client: &mut Client,
-    places: &'a [OtherLayout],
-) -> Result<Vec<(&'a OtherLayout, KeyValue)>, StoreError> {
-    if places.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ranges = match read(client, places).await {
-        Ok(ranges) => ranges,
-        Err(error) if !is_denied(&error) => return Err(classify(error)),
-        // One place that must not be read hides no other.
-        Err(_) => {
-            let mut ranges = Vec::new();
-            for place in places {
-                ranges.push(match read(client, std::slice::from_ref(place)).await {
-                    Ok(range) => range.into_iter().flatten().collect(),
-                    Err(error) if is_denied(&error) => Vec::new(),
-                    Err(error) => return Err(classify(error)),
-                });
+    /// The candidates of other elections.
+    async fn find(&self, client: &mut Client) -> Result<Found<'_>, StoreError> {
+        let places = self.allowed();
+        let mut found = Found { candidates: Vec::new(), unread: None };
+        if places.is_empty() {
+            return Ok(found);
+        }
+        let first = places.iter().map(|place| (*place, first_key(place), FIRST_PAGE)).collect();
+        for (place, mut page) in self.read(client, first).await? {
+            let mut count = 0;
+            loop {
+                count += page.pairs.len();
+                let last = page.pairs.last().map(|pair| pair.key().to_vec());
+                let is_one = |pair: &KeyValue| is_candidate(&place.election, pair.key(), pair.lease());
+                found.candidates.extend(page.pairs.into_iter().filter(is_one).map(|pair| (place, pair)));
+                let Some(mut next) = last.filter(|_| page.more) else { break };
+                if count >= KEYS_MAX {
+                    found.unread = Some(place);
+                    break;
+                }
+                next.push(0);
+                let Some((_, next)) = self.read(client, vec![(place, next, PAGE)]).await?.pop() else { break };
+                page = next;
             }
-            ranges
         }
-    };
-    let found = places.iter().zip(ranges).flat_map(|(place, pairs)| pairs.into_iter().map(move |pair| (place, pair)));
-    Ok(found.filter(|(place, pair)| place.has(pair)).collect())
+        found.candidates.sort_by_key(|(_, pair)| pair.create_revision());
+        Ok(found)
+    }
+
+    /// The places that the user may read, as far as is known.
+    fn allowed(&self) -> Vec<&PeerElection> {
+        let mut denied = self.denied.borrow_mut();
+        if denied.as_ref().is_some_and(|(since, _)| clock::now().since(*since) >= DENIAL_LIFETIME) {
+            *denied = None;
+        }
+        let is_denied =
+            |place: &&PeerElection| denied.as_ref().is_some_and(|(_, denied)| denied.contains(&place.election));
+        self.places.iter().filter(|place| !is_denied(place)).collect()
+    }
+
+    /// A page of each of these places, but for those that the user may not read.
+    async fn read<'a>(
+        &self,
+        client: &mut Client,
+        pages: Vec<(&'a PeerElection, Vec<u8>, i64)>,
+    ) -> Result<Vec<(&'a PeerElection, KeyPage)>, StoreError> {
+        let of = |(place, ..): &(&'a PeerElection, Vec<u8>, i64)| *place;
+        match read(client, &pages).await {
+            Ok(read) => return Ok(pages.iter().map(of).zip(read).collect()),
+            Err(error) if !is_denied(&error) => return Err(classify(error)),
+            Err(_) => {}
+        }
+        // One place that must not be read hides no other.
+        let mut all = Vec::new();
+        for page in &pages {
+            match read(client, std::slice::from_ref(page)).await {
+                Ok(read) => all.extend(read.into_iter().map(|read| (of(page), read))),
+                Err(error) if is_denied(&error) => {
+                    let mut denied = self.denied.borrow_mut();
+                    denied.get_or_insert_with(|| (clock::now(), BTreeSet::new())).1.insert(of(page).election.clone());
+                }
+                Err(error) => return Err(classify(error)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// What is at the places of other elections: by what it is known, and the warning.
+    async fn describe_places(&self, client: &mut Client) -> Result<Vec<(String, String)>, StoreError> {
+        let Found { candidates, unread } = self.find(client).await?;
+        let mut texts: Vec<_> =
+            unread.iter().map(|place| (format!("too many {}", place.election), describe_unread(place))).collect();
+        for place in &self.places {
+            let first = candidates.iter().find(|(there, _)| there.election == place.election);
+            for (place, pair) in with_values(client, first.map(std::slice::from_ref).unwrap_or_default()).await? {
+                texts.push((place.election.clone(), describe(place, &pair)));
+            }
+        }
+        Ok(texts)
+    }
+
+    /// The keys in our own range that are no candidates of ours: by what they are known, and the warning.
+    async fn describe_range(&self, client: &mut Client) -> Result<Vec<(String, String)>, StoreError> {
+        let oldest_first = GetOptions::new().with_sort(SortTarget::Create, SortOrder::Ascend);
+        let options = oldest_first.with_prefix().with_keys_only().with_limit(COUNTED_MAX);
+        let mut answer = client.get(self.election.as_str(), Some(options)).await.map_err(classify)?;
+        let is_other = |pair: &KeyValue| !is_candidate(&self.election, pair.key(), pair.lease());
+        let others = answer.take_kvs().into_iter().filter(is_other);
+        let of_concern = others.filter(|pair| pair.lease() == 0 || !self.ignores_others);
+        let describe = |pair: KeyValue| {
+            let (key, lease) = (pair.key(), pair.lease());
+            (shown(election_of(key, lease)), describe_counted(key, lease, &self.election))
+        };
+        Ok(of_concern.map(describe).collect())
+    }
 }
 
-/// In one transaction, as of one moment.
-async fn read(client: &mut Client, places: &[OtherLayout]) -> Result<Vec<Vec<KeyValue>>, Error> {
-    let gets: Vec<TxnOp> = places.iter().map(|place| TxnOp::get(place.prefix.as_str(), Some(keys_only()))).collect();
-    let answer = client.txn(Txn::new().and_then(gets)).await?;
+/// Some keys of a place, in the order of their names.
+struct KeyPage {
+    pairs: Vec<KeyValue>,
+    more: bool,
+}
+
+/// The key before all those of candidates: a digit follows.
+fn first_key(place: &PeerElection) -> Vec<u8> {
+    format!("{}0", place.election).into_bytes()
+}
+
+/// The key behind them.
+fn last_key(place: &PeerElection) -> Vec<u8> {
+    format!("{}g", place.election).into_bytes()
+}
+
+/// In one transaction.
+async fn read(client: &mut Client, pages: &[(&PeerElection, Vec<u8>, i64)]) -> Result<Vec<KeyPage>, Error> {
+    let get = |(place, from, limit): &(&PeerElection, Vec<u8>, i64)| {
+        let options = GetOptions::new().with_range(last_key(place)).with_limit(*limit).with_keys_only();
+        TxnOp::get(from.as_slice(), Some(options))
+    };
+    let answer = client.txn(Txn::new().and_then(pages.iter().map(get).collect::<Vec<_>>())).await?;
     let ranges = answer.op_responses().into_iter().filter_map(|answer| match answer {
-        TxnOpResponse::Get(mut range) => Some(range.take_kvs()),
+        TxnOpResponse::Get(mut range) => Some(KeyPage { more: range.more(), pairs: range.take_kvs() }),
         TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
     });
     Ok(ranges.collect())
 }
 
-fn keys_only() -> GetOptions {
-    let oldest_first = GetOptions::new().with_sort(SortTarget::Create, SortOrder::Ascend);
-    oldest_first.with_prefix().with_keys_only().with_limit(KEYS_MAX)
+/// Those of the candidates that are still there, with their values.
+async fn with_values<'a>(
+    client: &mut Client,
+    candidates: &[(&'a PeerElection, KeyValue)],
+) -> Result<Vec<(&'a PeerElection, KeyValue)>, StoreError> {
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let gets: Vec<TxnOp> = candidates.iter().map(|(_, pair)| TxnOp::get(pair.key(), None)).collect();
+    let answer = client.txn(Txn::new().and_then(gets)).await.map_err(classify)?;
+    let ranges = answer.op_responses().into_iter().filter_map(|answer| match answer {
+        TxnOpResponse::Get(mut range) => Some(range.take_kvs().into_iter().next()),
+        TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
+    });
+    let there = candidates.iter().zip(ranges).filter_map(|((place, before), pair)| {
+        let pair = pair.filter(|pair| pair.create_revision() == before.create_revision())?;
+        Some((*place, pair))
+    });
+    Ok(there.collect())
 }
 
 fn is_denied(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.code() == Code::PermissionDenied)
 }
 
-/// Candidates that count in our queue, and belong to an election of another name.
-async fn find_counted(client: &mut Client, election: &str) -> Result<Vec<KeyValue>, StoreError> {
-    let mut answer = client.get(election, Some(keys_only())).await.map_err(classify)?;
-    let mut pairs = answer.take_kvs();
-    pairs.retain(|pair| {
-        let ends_with_lease = pair.key().ends_with(format!("{:x}", pair.lease()).as_bytes());
-        pair.lease() != 0 && ends_with_lease && !is_candidate(election, pair.key(), pair.lease())
-    });
-    Ok(pairs)
+fn shown(bytes: &[u8]) -> String {
+    escaped(&cut_visibly(&String::from_utf8_lossy(bytes), NAME_BYTES_MAX)).into_owned()
+}
+
+/// What is there, and what to do.
+fn describe(place: &PeerElection, pair: &KeyValue) -> String {
+    advice(place, pair.key(), keys::is_of_elect(&place.election, pair))
+}
+
+fn advice(place: &PeerElection, key: &[u8], is_of_elect: bool) -> String {
+    let (whose, options) = match place.program {
+        PeerKind::Elect => ("etcdctl or a Go program", "no layout in --store"),
+        PeerKind::Concurrency => ("etcdctl or a Go program", "--store 'etcd://…?layout=exact'"),
+        PeerKind::Holster => ("a program on holster's etcdutil", "--store 'etcd://…?layout=holster'"),
+    };
+    let whose = if is_of_elect { "an elect with other options" } else { whose };
+    let (key, name) = (shown(key), quoted(&place.name));
+    format!(
+        "the key {key} is a candidate's of {whose}, in an election of the same name in another layout or spelling: to take part in \
+         that election use {options} and --boundary {name}; if it is another election, add ?others=ignore or choose another name"
+    )
+}
+
+fn describe_unread(place: &PeerElection) -> String {
+    format!(
+        "more than {KEYS_MAX} keys begin with {}, too many to find out whether a candidate of the same name in another layout is among \
+         them: add ?others=ignore if none is, or choose another name",
+        shown(place.election.as_bytes())
+    )
 }
 
 /// The part of a candidate's key before its lease.
-fn election_of(pair: &KeyValue) -> &[u8] {
-    let lease = format!("{:x}", pair.lease());
-    pair.key().strip_suffix(lease.as_bytes()).unwrap_or(pair.key())
+fn election_of(key: &[u8], lease: i64) -> &[u8] {
+    key.strip_suffix(format!("{lease:x}").as_bytes()).filter(|_| lease != 0).unwrap_or(key)
 }
 
-fn describe_counted(pair: &KeyValue, election: &str) -> String {
+/// A key that counts in our election and is no candidate's of it. Its election's keys begin with more than ours do, so that it does not
+/// count ours.
+fn describe_counted(key: &[u8], lease: i64, election: &str) -> String {
+    let (word, key, ours) = (quoted(&String::from_utf8_lossy(key)), shown(key), shown(election.as_bytes()));
+    if lease == 0 {
+        return format!(
+            "the key {key} has no lease, and stands in the way of all later candidates until it is deleted, because it begins with {ours}: delete \
+             it (etcdctl del {}), or choose a name that it does not begin with",
+            cut_visibly(&word, NAME_BYTES_MAX)
+        );
+    }
     format!(
-        "the key {} is a candidate's of another election, and counts in this one, because it begins with {}: each waits for the \
-         other's older candidates; choose a name that no other one begins with",
-        shown(pair.key()),
-        shown(election.as_bytes())
+        "the key {key} is of another election, and counts in this one, because it begins with {ours}: this election waits for its older \
+         keys, and not the other way round; choose a name that no other one begins with"
     )
+}
+
+/// Where holster's programs have their keys, elect without a layout writes others.
+pub fn prefix_warning(keys: &Keys) -> Option<String> {
+    let is_holsters = keys.layout == Layout::Elect && keys.prefix.starts_with(HOLSTER_PREFIX);
+    is_holsters.then(|| {
+        format!(
+            "{} is where holster's programs have their keys, and they write no slash before the lease: to take part in their \
+             elections use --store 'etcd://…?layout=holster'",
+            shown(keys.prefix.as_bytes())
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn places_of(url: &str, boundary: &str) -> Vec<(String, Whose, bool)> {
-        let mut keys = Keys::below(if url.starts_with('/') { url.to_owned() } else { DEFAULT_PREFIX.to_owned() });
-        assert!(url.starts_with('/') || url.is_empty() || keys.take(url), "{url}");
-        let boundary = Boundary::shared(boundary).expect("a name");
-        places(&keys, &boundary).into_iter().map(|place| (place.prefix, place.whose, place.counts_us)).collect()
-    }
+    const LOOKS: &str = r#"{"version":2,"id":"x","name":"web-1","host":"h","port":null,"ttl":3000,"looks":"#;
 
-    fn expected(places: &[(&str, Whose, bool)]) -> Vec<(String, Whose, bool)> {
-        places.iter().map(|(prefix, whose, counts_us)| ((*prefix).to_owned(), *whose, *counts_us)).collect()
-    }
-
-    #[test]
-    fn each_layout_is_looked_for_beside_each_other_one() {
-        use Whose::{Concurrency, Elect, Holster};
-        let elsewhere = [("mine/", Concurrency, false), ("/mine/", Concurrency, false)];
-        assert_eq!(places_of("", "mine"), expected(&[&elsewhere[..], &[("/elections/mine", Holster, false)]].concat()));
-        let beside =
-            [&[("/elect/mine/", Elect, false)], &elsewhere[..], &[("/elections/mine", Holster, true)]].concat();
-        assert_eq!(places_of("/elections/", "mine"), expected(&beside), "a holster program counts these keys");
-        let exact =
-            [("/elect/mine/", Elect, false), ("/mine/", Concurrency, false), ("/elections/mine", Holster, false)];
-        assert_eq!(places_of("layout=exact", "mine"), expected(&exact));
-        let holster = [&[("/elect/mine/", Elect, false)], &elsewhere[..]].concat();
-        assert_eq!(places_of("layout=holster", "mine"), expected(&holster));
-    }
-
-    #[test]
-    fn a_path_is_looked_for_as_other_programs_write_it() {
-        let is_there = |url, boundary, prefix: &str| places_of(url, boundary).iter().any(|(place, ..)| place == prefix);
-        assert!(is_there("/a/", "b/c", "/a/b/c/"), "elect writes b%2Fc");
-        assert!(
-            is_there("", "50%", "/elect/50%/") && !is_there("", "a%2Fb", "/elect/a%2Fb/"),
-            "another boundary of elect"
-        );
-        assert!(is_there("layout=exact", "/elections/foo", "/elections/foo"));
-        assert!(is_there("/elections/a/", "b", "/elections/a/b"));
-        assert!(is_there("layout=exact", "/elect/cron", "/elect/%2Felect%2Fcron/"));
-        assert!(!is_there("layout=exact", "/elect/cron", "/elect/cron/"), "its own");
+    fn scope(option: &str, boundary: &str) -> Others {
+        let mut keys = Keys::below("/elect/".to_owned());
+        assert!(option.is_empty() || keys.take(option));
+        Others::new(&keys, &Boundary::shared(boundary).expect("a name"))
     }
 
     #[test]
     fn nothing_is_looked_for_if_others_are_to_be_ignored_or_nothing_runs() {
-        let mut keys = Keys::below(DEFAULT_PREFIX.to_owned());
-        assert!(Others::new(&keys, &Boundary::of_check()).places.is_empty());
-        assert!(!Others::new(&keys, &"mine".parse().expect("a name")).places.is_empty());
-        assert!(keys.take("others=ignore"));
-        assert!(Others::new(&keys, &"mine".parse().expect("a name")).places.is_empty());
+        let check = Others::new(&Keys::below("/elect/".to_owned()), &Boundary::of_check());
+        assert!(check.scope.places.is_empty() && check.looks().is_none());
+        assert!(scope("others=ignore", "mine").looks().is_none());
+        assert_eq!(scope("layout=exact", "mine").looks(), Some(Layout::Exact));
+        let others = scope("", "mine");
+        assert_eq!(others.looks(), Some(Layout::Elect));
+        *others.scope.denied.borrow_mut() = Some((clock::now(), BTreeSet::new()));
+        assert_eq!(others.looks(), None, "it does not look everywhere");
+    }
+
+    #[test]
+    fn a_younger_candidate_is_passed_only_if_its_program_counts_our_key_or_its_record_says_that_it_looks() {
+        let record = |looks: &str| format!("{LOOKS}{looks}}}");
+        let of_format_1 = |looks: &str| record(looks).replace(r#""version":2"#, r#""version":1"#);
+        let scope = &scope("layout=exact", "mine").scope;
+        for (value, is_passed) in [
+            (record(r#""elect""#), true),
+            // It has the whole path for its name, and does not look for ours.
+            (record(r#""exact""#), false),
+            (record("null"), false),
+            (record(r#""moon""#), false),
+            (of_format_1(r#""elect""#), false),
+            ("go-1".to_owned(), false),
+            (String::new(), false),
+        ] {
+            let looks = StoredRecord::parse(value.as_bytes()).expect("readable").looks();
+            let is_excluded = |theirs| scope.is_excluded_by("/elect/mine/", looks, theirs, Some(10));
+            assert_eq!(!is_excluded(11), is_passed, "{value}");
+            assert!(is_excluded(9), "it is older: {value}");
+            assert!(scope.is_excluded_by("/elect/mine/", looks, 11, None), "we have no key yet: {value}");
+        }
+        // The programs on holster count all that begins with theirs; a name with a slash is not counted by those of the name without.
+        let below = Others::new(&Keys::below("/elections/".to_owned()), &Boundary::shared("mine").expect("a name"));
+        for (theirs, is_counted) in [("/elections/mine", true), ("/elections/mine//", false), ("mine/", false)] {
+            let is_excluded = |created| below.scope.is_excluded_by(theirs, None, created, Some(10));
+            assert!(is_excluded(9) && is_excluded(11) != is_counted, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn advice_names_the_election_as_its_programs_do_and_as_a_shell_takes_it() {
+        let of = |program, name: &str, is_of_elect| {
+            let place = PeerElection { name: name.to_owned(), election: format!("{name}/"), program };
+            advice(&place, format!("{name}/1f").as_bytes(), is_of_elect)
+        };
+        let said = of(PeerKind::Concurrency, "/my-election/", false);
+        assert!(said.contains("etcdctl or a Go program") && said.contains("--boundary /my-election/;"), "{said}");
+        let said = of(PeerKind::Concurrency, "a b", false);
+        assert!(said.contains("'etcd://…?layout=exact' and --boundary 'a b';"), "{said}");
+        assert!(of(PeerKind::Concurrency, "mine", true).contains("an elect with other options"), "{said}");
+        let said = of(PeerKind::Elect, "mine", false);
+        assert!(said.contains("etcdctl or a Go program") && said.contains("no layout"), "{said}");
+    }
+
+    #[test]
+    fn a_key_in_our_range_that_is_no_candidates_is_warned_of() {
+        let nested = describe_counted(b"jobs/nightly/1f", 0x1f, "jobs/");
+        assert!(nested.contains("jobs/nightly/1f") && nested.contains("not the other way round"), "{nested}");
+        let plain = describe_counted(b"/app/db password", 0, "/app/");
+        assert!(plain.contains("has no lease") && plain.contains("etcdctl del '/app/db password'"), "{plain}");
+        assert_eq!(election_of(b"jobs/nightly/1f", 0x1f), b"jobs/nightly/");
+        assert_eq!(election_of(b"jobs/0", 0), b"jobs/0");
+    }
+
+    #[test]
+    fn the_prefix_of_holsters_programs_is_warned_of() {
+        for (prefix, is_warned) in [("/elections/", true), ("/elections/team/", true), ("/elect/", false)] {
+            assert_eq!(prefix_warning(&Keys::below(prefix.to_owned())).is_some(), is_warned, "{prefix}");
+        }
     }
 }

@@ -69,6 +69,8 @@ pub struct Session {
     granted: bool,
     /// Our key's create revision, while we know the key to be there.
     created: Option<i64>,
+    /// Whether our key was the oldest when it was read last.
+    was_oldest: bool,
     /// Whether our key says that we lead, and who we are.
     value_written: bool,
     win: Option<WonTerm>,
@@ -147,6 +149,7 @@ impl Session {
             hints,
             granted: false,
             created: None,
+            was_oldest: false,
             value_written: false,
             win: None,
             leader: None,
@@ -190,19 +193,38 @@ impl Session {
         let before = self.win.take();
         if self.created.is_none() {
             // An obstacle is found before there is anything of ours.
-            let [oldest, _] = self.look_first(client, terms).await?;
-            if oldest.is_none() {
-                others.check(client, None).await?;
+            // At once: over a long way each request takes a good part of an attempt.
+            let mut other_client = client.clone();
+            let (own, others_looked) =
+                tokio::join!(self.look_first(client, terms), others.check(&mut other_client, None));
+            let [oldest, _] = own?;
+            match others_looked {
+                // As long as another one leads, it is of no account.
+                Err(StoreError::Obstacle(_)) if oldest.is_some() => {}
+                looked => looked?,
             }
+            self.value = self.value.clone().looking(others.looks());
         }
-        self.keep(client, ttl).await?;
+        // For the look that an earlier attempt had no time for, our key is old enough. At once, as above.
+        let looked_at = self.created.filter(|_| self.was_oldest);
+        if looked_at.is_some() {
+            let mut other_client = client.clone();
+            let (kept, looked) = tokio::join!(self.keep(client, ttl), others.check(&mut other_client, looked_at));
+            kept?;
+            looked?;
+        } else {
+            self.keep(client, ttl).await?;
+        }
         // The stream goes with the connection if what follows fails.
         let pulse = self.pulse.take();
         let Some(place) = self.place(client, terms).await? else { return Ok(None) };
         self.created = Some(place.created);
         self.watch_own(client, place.revision);
-        if place.oldest.create_revision() == place.created {
-            others.check(client, Some(place.created)).await?;
+        self.was_oldest = place.oldest.create_revision() == place.created;
+        if self.was_oldest {
+            if looked_at != Some(place.created) {
+                others.check(client, Some(place.created)).await?;
+            }
             let win = self.win(&place, before, terms)?;
             (self.win, self.value_written) = (Some(win), place.oldest.value() == self.leading_value(win));
             self.predecessor = None;
@@ -254,7 +276,7 @@ impl Session {
     /// Our key is the oldest: the term under which it leads.
     fn win(&self, place: &QueuePosition, before: Option<WonTerm>, terms: &mut Terms) -> Result<WonTerm, StoreError> {
         let stored = terms.read(place.last_term.as_ref())?;
-        if let Some((term, since)) = self.value.led(&place.oldest) {
+        if let Some((term, since)) = self.value.led(&self.election, &place.oldest) {
             return Ok(WonTerm { term, since, stored, verified: true });
         }
         if let Some(before) = before.filter(|before| before.stored == stored && !before.verified) {
@@ -266,8 +288,8 @@ impl Session {
 
     /// Another candidate is the oldest.
     fn sees(&mut self, oldest: &KeyValue, terms: &mut Terms) -> Result<(), StoreError> {
-        let stored = StoredRecord::read(oldest)?;
-        if let Some(term) = keys::term(oldest, terms.scheme) {
+        let stored = StoredRecord::read(&self.election, oldest)?;
+        if let Some(term) = keys::term(&self.election, oldest, terms.scheme) {
             terms.saw(term);
         }
         stored.check(terms.scheme, oldest)?;
@@ -386,8 +408,7 @@ impl Session {
                 lost("nothing was won")
             });
         };
-        let mut value = Value::of(candidacy, terms.scheme);
-        value.successor.clone_from(&self.value.successor);
+        let value = Value::of(candidacy, terms.scheme).continuing(&self.value);
         if value != self.value {
             (self.value, self.value_written) = (value, false);
         }
