@@ -69,8 +69,8 @@ pub struct Session {
     granted: bool,
     /// Our key's create revision, while we know the key to be there.
     created: Option<i64>,
-    /// Whether our key was the oldest when it was read last.
-    was_oldest: bool,
+    /// The same if our key was the oldest when it was read last.
+    oldest: Option<i64>,
     /// Whether our key says that we lead, and who we are.
     value_written: bool,
     win: Option<WonTerm>,
@@ -149,7 +149,7 @@ impl Session {
             hints,
             granted: false,
             created: None,
-            was_oldest: false,
+            oldest: None,
             value_written: false,
             win: None,
             leader: None,
@@ -206,7 +206,7 @@ impl Session {
             self.value = self.value.clone().looking(others.looks());
         }
         // For the look that an earlier attempt had no time for, our key is old enough. At once, as above.
-        let looked_at = self.created.filter(|_| self.was_oldest);
+        let looked_at = self.created.and(self.oldest);
         if looked_at.is_some() {
             let mut other_client = client.clone();
             let (kept, looked) = tokio::join!(self.keep(client, ttl), others.check(&mut other_client, looked_at));
@@ -220,8 +220,9 @@ impl Session {
         let Some(place) = self.place(client, terms).await? else { return Ok(None) };
         self.created = Some(place.created);
         self.watch_own(client, place.revision);
-        self.was_oldest = place.oldest.create_revision() == place.created;
-        if self.was_oldest {
+        let is_oldest = place.oldest.create_revision() == place.created;
+        self.oldest = is_oldest.then_some(place.created);
+        if is_oldest {
             if looked_at != Some(place.created) {
                 others.check(client, Some(place.created)).await?;
             }
