@@ -32,7 +32,7 @@ pub struct Value {
     /// The layout in which this candidate looks for candidates of the same name in the other ones ([`peers`](super::peers)); absent if
     /// it does not look, or may not read all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    looks: Option<String>,
+    looks: Option<serde_json::Value>,
     /// Written by the transaction that verifies the win: a candidate without it does not lead yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     term: Option<Term>,
@@ -63,9 +63,14 @@ impl Value {
         }
     }
 
+    /// Whether other candidates read that this one looks for them.
+    pub fn looks(&self) -> bool {
+        self.looks.is_some()
+    }
+
     /// The same for a candidate that looks for others, from this layout.
     pub fn looking(self, layout: Option<Layout>) -> Value {
-        Value { looks: layout.map(|layout| layout.name().to_owned()), ..self }
+        Value { looks: layout.map(|layout| layout.name().into()), ..self }
     }
 
     /// The same with what `before` says of the candidacy, and not of the candidate.
@@ -184,7 +189,7 @@ impl StoredRecord {
     /// The layout in which this candidate looks for others: none if that is not known.
     pub fn looks(&self) -> Option<Layout> {
         match self {
-            StoredRecord::Ours(value) if value.version >= 2 => Layout::named(value.looks.as_deref()?),
+            StoredRecord::Ours(value) if value.version >= 2 => Layout::named(value.looks.as_ref()?.as_str()?),
             StoredRecord::Ours(_) | StoredRecord::Foreign(_) | StoredRecord::Other => None,
         }
     }
@@ -317,7 +322,7 @@ mod tests {
                 host,
                 port,
                 ttl,
-                looks: scheme.clone(),
+                looks: scheme.clone().map(Into::into),
                 scheme,
                 term,
                 since,

@@ -25,7 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{Client, GetOptions};
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::store::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim, until_settled};
 use crate::store::connection::tls::warn_unverified;
@@ -79,6 +79,8 @@ struct Etcd {
     terms: Option<Terms>,
     /// Likewise.
     others: Option<Others>,
+    /// For observations of this boundary.
+    looks_aside: Option<(Boundary, Others)>,
     /// Whether a question has been answered: who asks only once is not told about versions.
     stays: bool,
     observing: QueueObserver,
@@ -122,6 +124,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         unrevoked: Vec::new(),
         terms: None,
         others: None,
+        looks_aside: None,
         stays: false,
         observing: QueueObserver::default(),
         takeover_delay: Duration::ZERO,
@@ -155,9 +158,17 @@ impl Store for Etcd {
         if observation.leader.is_some() {
             return Ok(observation);
         }
-        let others = Others::new(&self.settings.keys, boundary);
+        if self.looks_aside.as_ref().is_none_or(|(of, _)| of != boundary) {
+            self.looks_aside = Some((boundary.clone(), Others::new(&self.settings.keys, boundary)));
+        }
+        let Some((_, others)) = &self.looks_aside else { return Ok(observation) };
         let look = async |mut client: Client| others.obstacle(&mut client, None).await;
-        Ok(Observation { obstacle: self.members.try_each(look).await?, ..observation })
+        // That no candidate leads is known without it.
+        let obstacle = self.members.try_each(look).await.unwrap_or_else(|error| {
+            debug!("other elections cannot be looked at: {error}");
+            None
+        });
+        Ok(Observation { obstacle, ..observation })
     }
 
     async fn observe_all(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
@@ -235,11 +246,15 @@ impl Store for Etcd {
             }
             // A candidate that is not to campaign does not stay in the queue.
             Err(error @ (StoreError::Refused(_) | StoreError::Obstacle(_))) => {
-                if self.session.as_ref().is_some_and(Session::lease_requested) {
-                    self.give_up_session();
-                    let _ = self.settle().await;
+                if !self.session.as_ref().is_some_and(Session::lease_requested) {
+                    return Err(error);
                 }
-                Err(error)
+                self.give_up_session();
+                let _ = self.settle().await;
+                let observation = Observation::obstructed(error)?;
+                // Two candidates in each other's way, which both have given up, must not come back at the same moment.
+                let again = Some(candidacy.ttl.mul_f64(fastrand::f64().mul_add(0.3, 0.05)));
+                Ok(CampaignResult::Waiting { observation, again, decided: true })
             }
             Err(error) => Err(error),
         }

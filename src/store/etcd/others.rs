@@ -5,9 +5,11 @@
 //! older, or that would not wait for ours, is an obstacle then; so is a place with more keys than can be looked through. What comes later is
 //! warned of. Where the user may not read a place it is not looked at, and the candidate's record does not say that it looks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use etcd_client::{Client, Error, GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse};
@@ -60,6 +62,8 @@ struct LookScope {
     ignores_others: bool,
     /// The places that the user may not read, by their elections, and since when this is known.
     denied: RefCell<Option<(Time, BTreeSet<String>)>>,
+    /// Whether that was logged.
+    has_told_denial: Cell<bool>,
 }
 
 /// The looks of one candidate, or of one observer.
@@ -98,6 +102,7 @@ impl Others {
             places: if is_none { Vec::new() } else { places(keys, boundary) },
             ignores_others: is_none,
             denied: RefCell::default(),
+            has_told_denial: Cell::default(),
         };
         Others { scope: Rc::new(scope), notes: Rc::default(), looked_at: None, look: None }
     }
@@ -149,6 +154,8 @@ impl Others {
         if !is_due {
             return;
         }
+        // Here alone: a candidate that is about to lead has no time for it.
+        self.scope.forget_old_denials();
         let (mut client, scope, notes) = (client.clone(), Rc::clone(&self.scope), Rc::clone(&self.notes));
         // Watched by the next look.
         let look = tokio::task::spawn_local(async move {
@@ -189,12 +196,12 @@ impl LookScope {
                 let last = page.pairs.last().map(|pair| pair.key().to_vec());
                 let is_one = |pair: &KeyValue| is_candidate(&place.election, pair.key(), pair.lease());
                 found.candidates.extend(page.pairs.into_iter().filter(is_one).map(|pair| (place, pair)));
-                let Some(mut next) = last.filter(|_| page.more) else { break };
+                let next = last.filter(|_| page.more).and_then(|last| behind(place, &last));
+                let Some(next) = next.filter(|next| *next < last_key(place)) else { break };
                 if count >= KEYS_MAX {
                     found.unread = Some(place);
                     break;
                 }
-                next.push(0);
                 let Some((_, next)) = self.read(client, vec![(place, next, PAGE)]).await?.pop() else { break };
                 page = next;
             }
@@ -203,12 +210,14 @@ impl LookScope {
         Ok(found)
     }
 
+    /// Lets the places be asked for again that the user might not read a while ago.
+    fn forget_old_denials(&self) {
+        self.denied.borrow_mut().take_if(|(since, _)| clock::now().since(*since) >= DENIAL_LIFETIME);
+    }
+
     /// The places that the user may read, as far as is known.
     fn allowed(&self) -> Vec<&PeerElection> {
-        let mut denied = self.denied.borrow_mut();
-        if denied.as_ref().is_some_and(|(since, _)| clock::now().since(*since) >= DENIAL_LIFETIME) {
-            *denied = None;
-        }
+        let denied = self.denied.borrow();
         let is_denied =
             |place: &&PeerElection| denied.as_ref().is_some_and(|(_, denied)| denied.contains(&place.election));
         self.places.iter().filter(|place| !is_denied(place)).collect()
@@ -226,19 +235,35 @@ impl LookScope {
             Err(error) if !is_denied(&error) => return Err(classify(error)),
             Err(_) => {}
         }
-        // One place that must not be read hides no other.
+        // One place that must not be read hides no other. At once: each request may take a good part of an attempt.
+        let reads = pages.iter().map(|page| {
+            let mut client = client.clone();
+            async move { read(&mut client, std::slice::from_ref(page)).await }
+        });
         let mut all = Vec::new();
-        for page in &pages {
-            match read(client, std::slice::from_ref(page)).await {
+        for (page, read) in pages.iter().zip(all_of(reads).await) {
+            match read {
                 Ok(read) => all.extend(read.into_iter().map(|read| (of(page), read))),
-                Err(error) if is_denied(&error) => {
-                    let mut denied = self.denied.borrow_mut();
-                    denied.get_or_insert_with(|| (clock::now(), BTreeSet::new())).1.insert(of(page).election.clone());
-                }
+                Err(error) if is_denied(&error) => self.note_denial(of(page)),
                 Err(error) => return Err(classify(error)),
             }
         }
         Ok(all)
+    }
+
+    /// Says it the first time.
+    fn note_denial(&self, place: &PeerElection) {
+        let mut denied = self.denied.borrow_mut();
+        let (_, known) = denied.get_or_insert_with(|| (clock::now(), BTreeSet::new()));
+        if known.is_empty() && !self.has_told_denial.replace(true) {
+            let text = format!(
+                "the user may not read {} and perhaps other keys of programs that use the same name in another layout: candidates there go \
+                 unnoticed; grant the right to read them, or add ?others=ignore if there are none",
+                shown(place.election.as_bytes())
+            );
+            if self.layout == Layout::Elect { debug!("{text}") } else { warn!("{text}") }
+        }
+        known.insert(place.election.clone());
     }
 
     /// What is at the places of other elections: by what it is known, and the warning.
@@ -287,6 +312,25 @@ fn last_key(place: &PeerElection) -> Vec<u8> {
     format!("{}g", place.election).into_bytes()
 }
 
+/// The first key behind this one that can be a candidate's: after the election it has hexadecimal digits alone, 16 at most.
+fn behind(place: &PeerElection, last: &[u8]) -> Option<Vec<u8>> {
+    let start = place.election.len();
+    let is_digit = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let digits = last.get(start..)?.iter().take(16).take_while(is_digit).count();
+    let mut next = last[..last.len().min(start + digits + 1)].to_vec();
+    if next.len() == start + digits {
+        next.push(0);
+        return Some(next);
+    }
+    // No candidate's key begins with this: behind all that do.
+    while next.len() > start && next.last() == Some(&u8::MAX) {
+        next.pop();
+    }
+    let end = next.last_mut().filter(|_| digits > 0 || last[start] < u8::MAX)?;
+    *end = end.checked_add(1)?;
+    Some(next)
+}
+
 /// In one transaction.
 async fn read(client: &mut Client, pages: &[(&PeerElection, Vec<u8>, i64)]) -> Result<Vec<KeyPage>, Error> {
     let get = |(place, from, limit): &(&PeerElection, Vec<u8>, i64)| {
@@ -320,6 +364,24 @@ async fn with_values<'a>(
         Some((*place, pair))
     });
     Ok(there.collect())
+}
+
+/// The results of all, which run at the same time.
+async fn all_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
+    let mut results: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (future, result) in running.iter_mut().zip(&mut results) {
+            if result.is_none()
+                && let Poll::Ready(ready) = future.as_mut().poll(context)
+            {
+                *result = Some(ready);
+            }
+        }
+        if results.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    results.into_iter().flatten().collect()
 }
 
 fn is_denied(error: &Error) -> bool {
@@ -401,6 +463,41 @@ mod tests {
         let mut keys = Keys::below("/elect/".to_owned());
         assert!(option.is_empty() || keys.take(option));
         Others::new(&keys, &Boundary::shared(boundary).expect("a name"))
+    }
+
+    #[test]
+    fn a_look_goes_on_behind_the_keys_that_begin_as_no_candidate_does() {
+        let exact = scope("layout=exact", "jobs");
+        let place = exact.scope.places.first().expect("a place");
+        let behind = |rest: &[u8]| {
+            let next = behind(place, &[place.election.as_bytes(), rest].concat())?;
+            Some(next.strip_prefix(place.election.as_bytes()).expect("the same place").to_vec())
+        };
+        for (rest, next) in [
+            (&b"694d"[..], &b"694d\0"[..]),
+            (b"694d/x", b"694d0"),
+            (b"apiregistration", b"aq"),
+            (b"endpoints/1", b"eo"),
+            (b"a\xff\xff1", b"b"),
+            (b"0123456789abcdef01", b"0123456789abcdef1"),
+        ] {
+            assert_eq!(behind(rest).as_deref(), Some(next), "{rest:?}");
+        }
+        assert_eq!(behind(b"\xff1"), None);
+    }
+
+    #[test]
+    fn requests_for_several_places_are_on_their_way_at_the_same_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            let started = tokio::time::Instant::now();
+            let answers = all_of((1..=8).rev().map(async |number| {
+                tokio::time::sleep(Duration::from_secs(number)).await;
+                number
+            }));
+            assert_eq!(answers.await, [8, 7, 6, 5, 4, 3, 2, 1]);
+            assert_eq!(started.elapsed(), Duration::from_secs(8));
+        });
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub struct Session {
     rule: Rc<Cell<LeadState>>,
 }
 
+const LOOKS_NO_LONGER: &str = "the user may no longer read the keys of candidates of the same name in other layouts, and the record of \
+                               this candidate says that it looks for them: it begins anew";
+
 /// Whether this session leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LeadState {
@@ -195,28 +198,31 @@ impl Session {
             // An obstacle is found before there is anything of ours.
             // At once: over a long way each request takes a good part of an attempt.
             let mut other_client = client.clone();
-            let (own, others_looked) =
-                tokio::join!(self.look_first(client, terms), others.check(&mut other_client, None));
-            let [oldest, _] = own?;
-            match others_looked {
-                // As long as another one leads, it is of no account.
-                Err(StoreError::Obstacle(_)) if oldest.is_some() => {}
-                looked => looked?,
+            let look = async { Ok(others.check(&mut other_client, None).await) };
+            let ([oldest, _], looked) = tokio::try_join!(self.look_first(client, terms), look)?;
+            let has_looked = matches!(looked, Ok(()) | Err(StoreError::Obstacle(_)));
+            // As long as another one leads, the result is of no account.
+            if oldest.is_none() {
+                looked?;
             }
-            self.value = self.value.clone().looking(others.looks());
+            self.value = self.value.clone().looking(others.looks().filter(|_| has_looked));
         }
         // For the look that an earlier attempt had no time for, our key is old enough. At once, as above.
         let looked_at = self.created.and(self.oldest);
-        if looked_at.is_some() {
+        // The stream of keep-alives goes with the connection if what follows fails.
+        let pulse = if looked_at.is_some() {
             let mut other_client = client.clone();
-            let (kept, looked) = tokio::join!(self.keep(client, ttl), others.check(&mut other_client, looked_at));
-            kept?;
+            let keep = async {
+                self.keep(client, ttl).await?;
+                Ok::<_, StoreError>(self.pulse.take())
+            };
+            let (kept, looked) = tokio::join!(keep, others.check(&mut other_client, looked_at));
             looked?;
+            kept?
         } else {
             self.keep(client, ttl).await?;
-        }
-        // The stream goes with the connection if what follows fails.
-        let pulse = self.pulse.take();
+            self.pulse.take()
+        };
         let Some(place) = self.place(client, terms).await? else { return Ok(None) };
         self.created = Some(place.created);
         self.watch_own(client, place.revision);
@@ -225,6 +231,10 @@ impl Session {
         if is_oldest {
             if looked_at != Some(place.created) {
                 others.check(client, Some(place.created)).await?;
+            }
+            if self.value.looks() && others.looks().is_none() {
+                // Candidates that have read it count on it.
+                return Err(StoreError::Obstacle(LOOKS_NO_LONGER.to_owned()));
             }
             let win = self.win(&place, before, terms)?;
             (self.win, self.value_written) = (Some(win), place.oldest.value() == self.leading_value(win));
