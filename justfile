@@ -28,7 +28,7 @@ fmt:
 lint:
     cargo clippy --locked --all-targets -- -D warnings
 
-# Lints without features, with each one and with each pair.
+# Lints without features, with each one, and with all but each one.
 features:
     tests/features
 
