@@ -311,7 +311,7 @@ fn named(member: &str, settings: &Settings, error: StoreError) -> StoreError {
 
 /// Whether a server has ended the connection without a word.
 fn is_end(message: &str) -> bool {
-    ["broken pipe", "connection closed", "handshake eof", "Connection reset", "close_notify"]
+    ["broken pipe", "connection closed", "handshake eof", "Connection reset", "connection reset", "close_notify"]
         .iter()
         .any(|words| message.contains(words))
 }
