@@ -255,7 +255,7 @@ fn shown_name(value: String, pair: &KeyValue) -> String {
     if value.trim().is_empty() { format!("lease {}", lease(pair)) } else { value }
 }
 
-/// What is shown of a key that is no candidate's.
+/// The name that is shown for a key that is no candidate's.
 fn other_name(pair: &KeyValue) -> String {
     limits::cut_name(format!("key {}", String::from_utf8_lossy(pair.key())))
 }

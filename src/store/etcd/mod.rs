@@ -80,7 +80,7 @@ struct Etcd {
     /// Likewise.
     others: Option<Others>,
     /// For observations of this boundary.
-    looks_aside: Option<(Boundary, Others)>,
+    observed_others: Option<(Boundary, Others)>,
     /// Whether a question has been answered: who asks only once is not told about versions.
     stays: bool,
     observing: QueueObserver,
@@ -124,7 +124,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         unrevoked: Vec::new(),
         terms: None,
         others: None,
-        looks_aside: None,
+        observed_others: None,
         stays: false,
         observing: QueueObserver::default(),
         takeover_delay: Duration::ZERO,
@@ -158,10 +158,11 @@ impl Store for Etcd {
         if observation.leader.is_some() {
             return Ok(observation);
         }
-        if self.looks_aside.as_ref().is_none_or(|(of, _)| of != boundary) {
-            self.looks_aside = Some((boundary.clone(), Others::new(&self.settings.keys, boundary)));
+        if self.observed_others.as_ref().is_none_or(|(of, _)| of != boundary) {
+            self.observed_others = Some((boundary.clone(), Others::new(&self.settings.keys, boundary)));
         }
-        let Some((_, others)) = &self.looks_aside else { return Ok(observation) };
+        let Some((_, others)) = &self.observed_others else { return Ok(observation) };
+        others.forget_old_denials();
         let look = async |mut client: Client| others.obstacle(&mut client, None).await;
         // That no candidate leads is known without it.
         let obstacle = self.members.try_each(look).await.unwrap_or_else(|error| {

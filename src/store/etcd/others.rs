@@ -50,7 +50,7 @@ const VALUES_AT_ONCE: usize = 2;
 /// The oldest keys of our own range that are looked at for those of other elections.
 const COUNTED_MAX: i64 = 100;
 
-/// What one candidate, or one observer, looks at.
+/// The places that one candidate, or one observer, looks at.
 #[derive(Debug)]
 struct LookScope {
     /// The layout of our own election.
@@ -120,7 +120,11 @@ impl Others {
         }
     }
 
-    /// What keeps us from leading: a candidate of another election, or a place that cannot be looked through.
+    /// The obstacle that keeps us from leading: a candidate of another election, or a place that cannot be looked through.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be asked.
     pub async fn obstacle(&self, client: &mut Client, created: Option<i64>) -> Result<Option<String>, StoreError> {
         let Found { candidates, unread } = self.scope.find(client).await?;
         if let Some(place) = unread {
@@ -169,6 +173,13 @@ impl Others {
             }
         });
         (self.looked_at, self.look) = (Some(now), Some(look));
+    }
+}
+
+impl Others {
+    /// For observers, which do not look in the background.
+    pub fn forget_old_denials(&self) {
+        self.scope.forget_old_denials();
     }
 }
 
@@ -266,7 +277,7 @@ impl LookScope {
         known.insert(place.election.clone());
     }
 
-    /// What is at the places of other elections: by what it is known, and the warning.
+    /// The candidates at the places of other elections: the name by which each is remembered, and the warning.
     async fn describe_places(&self, client: &mut Client) -> Result<Vec<(String, String)>, StoreError> {
         let Found { candidates, unread } = self.find(client).await?;
         let mut texts: Vec<_> =
@@ -392,7 +403,7 @@ fn shown(bytes: &[u8]) -> String {
     escaped(&cut_visibly(&String::from_utf8_lossy(bytes), NAME_BYTES_MAX)).into_owned()
 }
 
-/// What is there, and what to do.
+/// The key that is there, and the way out.
 fn describe(place: &PeerElection, pair: &KeyValue) -> String {
     advice(place, pair.key(), keys::is_of_elect(&place.election, pair))
 }

@@ -1,4 +1,4 @@
-//! What has been warned of: each thing once, and only a few of them.
+//! The warnings that were given: of each thing once, and of a few things only.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use elect_core::Time;
 const AT_ONCE: usize = 3;
 /// The most things that are remembered: no others are warned of one by one.
 const REMEMBERED_MAX: usize = 10;
-/// What has not been found for so long is news again.
+/// A thing that has not been found for so long is news again.
 const LIFETIME: Duration = Duration::from_secs(600);
 
 /// Of one kind.
