@@ -43,8 +43,7 @@ use endpoints::{Endpoints, classify};
 use observer::{QueueObserver, Scope};
 use others::{Others, prefix_warning};
 use session::{QueueView, Session};
-pub use settings::boundary;
-use settings::{EtcdUrl, Settings};
+use settings::{EtcdUrl, Settings, boundary};
 use terms::Terms;
 
 pub const KIND: StoreKind = StoreKind {
@@ -60,6 +59,7 @@ pub const KIND: StoreKind = StoreKind {
     claim_release: ClaimRelease::Executed(release_claim),
     shortest_times: (Duration::ZERO, Duration::ZERO),
     label_pod: None,
+    boundary: Some(boundary),
 };
 
 /// How often a spare looks at the queue. A leader between two looks shows by the term that it has stored.
