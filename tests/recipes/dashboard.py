@@ -2,7 +2,7 @@
 
     python3 dashboard.py FILE
 
-A field that the model does not know is lost, and a value of another type is refused. Prints the expressions after that, one a line.
+A field that the model does not know is lost. Prints the expressions, one a line, and exits with 1 if something was lost.
 """
 
 import json
