@@ -45,6 +45,7 @@ const FLAGS_OF_OTHERS: &[&str] = &[
     "--loglevel",
     "--no-default-features",
     "--no-install-recommends",
+    "--now",
     "--nocapture",
     "--path",
     "--pidfile",
@@ -202,7 +203,7 @@ fn every_metric_that_is_shown_exists_and_the_page_shows_each() {
     for (path, text) in texts() {
         for name in words(&text, is_part).into_iter().filter(|word| word.starts_with("elect_")) {
             let is_known = known.contains(name.trim_end_matches("_bucket"));
-            // The index of MongoDB, and the table of PostgreSQL.
+            // An index and a table that stores make.
             let is_of_store = ["elect_unused", "elect_boundaries"].contains(&name.as_str());
             assert!(is_known || is_of_store || name == "elect_", "{}: {name}", path.display());
         }
@@ -309,12 +310,20 @@ fn every_link_leads_to_a_file_and_a_heading() {
 }
 
 #[test]
-fn the_site_is_built_by_one_command_and_a_broken_link_would_be_noticed() {
+fn the_site_is_built_by_one_command_which_refuses_a_broken_link() {
     let place = tempfile::tempdir().expect("a directory");
-    let build = docs_under_test::root().join("docs/build-site").display().to_string();
-    let site = place.path().join("site").display().to_string();
-    host_tools::attempt([build.as_str(), &site]).expect("tests/run installs mkdocs");
+    let (root, directory) = (docs_under_test::root(), place.path().display().to_string());
+    let root = root.to_str().expect("plain text");
+    let copy = r#"cp -r "$1"/*.md "$1/docs" "$1/recipes" "$1/systemd" "$2""#;
+    host_tools::attempt(["sh", "-c", copy, "sh", root, &directory]).expect("copied");
+    let build = r#"CARGO_TARGET_DIR="$1/target" "$2/docs/build-site" "$2/site""#;
+    let build = || host_tools::attempt(["sh", "-c", build, "sh", root, &directory]);
+    build().expect("tests/run installs mkdocs");
     for page in ["index.html", "docs/guide/index.html", "docs/troubleshooting/index.html", "docs/failover.svg"] {
         assert!(place.path().join("site").join(page).exists(), "{page}");
     }
+    let guide = place.path().join("docs/guide.md");
+    let text = fs::read_to_string(&guide).expect("readable");
+    fs::write(&guide, text.replace("(recipes.md#virtual-address)", "(recipes.md#no-such-heading)")).expect("written");
+    assert!(build().expect_err("no such heading").contains("no-such-heading"));
 }
