@@ -120,7 +120,9 @@ fn sources() -> String {
         let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
         let mut parts = text.split("\\\n");
         all += parts.next().unwrap_or_default();
-        parts.for_each(|part| all += part.trim_start());
+        for part in parts {
+            all += part.trim_start();
+        }
     }
     all.replace("\\\"", "\"")
 }

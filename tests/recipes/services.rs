@@ -108,7 +108,9 @@ fn a_rolling_restart_costs_one_hand_over_and_the_leader_comes_last() {
     let first = start(names[1]);
     until("it serves", || workspace.lines("served") == 1);
     let others = [start(names[0]), start(names[2])];
-    others.iter().for_each(|host| host.wait_for_log("waiting: web-2 leads"));
+    for host in &others {
+        host.wait_for_log("waiting: web-2 leads");
+    }
     let ended = types(&workspace, "./rolling-restart.sh web web-1 web-2 web-3").run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert_eq!(fs::read_to_string(workspace.path("restarted")).expect("noted"), "web-1\nweb-3\nweb-2\n");
@@ -118,7 +120,9 @@ fn a_rolling_restart_costs_one_hand_over_and_the_leader_comes_last() {
         let pid = fs::read_to_string(workspace.path(&format!("{name}.pid"))).expect("noted");
         processes::signal(pid.trim().parse().expect("a process"), Signal::SIGTERM);
     }
-    others.into_iter().chain([first]).for_each(|mut host| _ = host.wait());
+    for mut host in others.into_iter().chain([first]) {
+        host.wait();
+    }
     assert!(workspace.lines("served") <= 4, "each one serves at most once while the others stop");
 }
 
