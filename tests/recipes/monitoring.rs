@@ -49,11 +49,12 @@ fn the_dashboard_is_one_of_grafanas_and_asks_for_metrics_that_exist() {
     let unknown: Vec<String> = metrics(&expressions).difference(&metrics_of_the_program()).cloned().collect();
     assert_eq!(unknown, [""; 0]);
     // Prometheus parses each expression.
-    let mut rules = "groups:\n  - name: dashboard\n    rules:\n".to_owned();
-    for (number, expression) in expressions.lines().enumerate() {
+    let rule = |(number, expression): (usize, &str)| {
         let expression = expression.replace("$__rate_interval", "5m").replace('\'', "''");
-        rules += &format!("      - {{record: 'panel:{number}', expr: '{expression}'}}\n");
-    }
+        format!("      - {{record: 'panel:{number}', expr: '{expression}'}}\n")
+    };
+    let rules: String = expressions.lines().enumerate().map(rule).collect();
+    let rules = format!("groups:\n  - name: dashboard\n    rules:\n{rules}");
     fs::write(workspace.path("rules.yaml"), rules).expect("written");
     let rules = workspace.path("rules.yaml").display().to_string();
     host_tools::attempt(["promtool", "check", "rules", &rules]).expect("promtool");
