@@ -60,12 +60,14 @@ fn a_host_that_is_not_elected_does_not_fail_its_nightly_unit() {
     sandbox.starts(1);
     let job = local(&docs_under_test::read("recipes/elect-job@.service"));
     let settings = format!("Environment=ELECT_STORE={}\n", sandbox.store());
-    // The boundary of the unit that leads.
-    fs::write(sandbox.path().join("units/elect-job@.service"), format!("{job}{settings}")).expect("written");
-    systemd.does(&["daemon-reload"]);
-    systemd.does(&["start", "elect-job@cron"]);
-    let property = |name: &str| systemd.does(&["show", "--value", "-p", name, "elect-job@cron"]).trim().to_owned();
-    assert_eq!((property("Result"), property("ExecMainStatus")), ("success".to_owned(), "75".to_owned()));
+    // The boundary of the unit that leads, without and with the setting.
+    for is_success in [false, true] {
+        let job = if is_success { job.clone() } else { job.replace("SuccessExitStatus=75\n", "") };
+        fs::write(sandbox.path().join("units/elect-job@.service"), format!("{job}{settings}")).expect("written");
+        systemd.does(&["daemon-reload"]);
+        let started = systemd.control(&["start", "elect-job@cron"]);
+        assert_eq!(started.is_ok(), is_success, "{started:?}");
+    }
     systemd.does(&["stop", "elect@cron"]);
 }
 
