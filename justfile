@@ -89,3 +89,7 @@ bench:
 # Documentation of the code.
 docs:
     RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+# A static site of the pages.
+site *ARGS:
+    docs/build-site {{ARGS}}
