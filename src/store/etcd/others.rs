@@ -7,31 +7,30 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
-use etcd_client::{Client, Error, GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Client, GetOptions, KeyValue, SortOrder, SortTarget};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tonic::Code;
 use tracing::{debug, warn};
 
 use self::notes::Notes;
+use self::reads::{KeyPage, all_of, behind, first_key, is_denied, last_key, read, with_values};
+pub use self::texts::prefix_warning;
+use self::texts::{describe, describe_counted, describe_unread, election_of, shown};
 use super::endpoints::classify;
-use super::keys::{self, StoredRecord};
-use super::layout::{HOLSTER_PREFIX, Keys, Layout, is_candidate};
-use super::peers::{PeerElection, PeerKind, counts, looks_for, places};
-use super::terms::quoted;
+use super::keys::StoredRecord;
+use super::layout::{Keys, Layout, is_candidate};
+use super::peers::{PeerElection, counts, looks_for, places};
 use crate::store::StoreError;
-use crate::text::escaped;
 use elect_core::Time;
 use elect_core::boundary::Boundary;
-use elect_core::limits::{NAME_BYTES_MAX, cut_visibly};
 use elect_keeper::clock;
 
 mod notes;
+mod reads;
+mod texts;
 
 /// Between two looks of a candidate that waits or leads.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -307,163 +306,6 @@ impl LookScope {
     }
 }
 
-/// Some keys of a place, in the order of their names.
-struct KeyPage {
-    pairs: Vec<KeyValue>,
-    more: bool,
-}
-
-/// The key before all those of candidates: a digit follows.
-fn first_key(place: &PeerElection) -> Vec<u8> {
-    format!("{}0", place.election).into_bytes()
-}
-
-/// The key behind them.
-fn last_key(place: &PeerElection) -> Vec<u8> {
-    format!("{}g", place.election).into_bytes()
-}
-
-/// The first key behind this one that can be a candidate's: after the election it has hexadecimal digits alone, 16 at most.
-fn behind(place: &PeerElection, last: &[u8]) -> Option<Vec<u8>> {
-    let start = place.election.len();
-    let is_digit = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let digits = last.get(start..)?.iter().take(16).take_while(is_digit).count();
-    let mut next = last[..last.len().min(start + digits + 1)].to_vec();
-    if next.len() == start + digits {
-        next.push(0);
-        return Some(next);
-    }
-    // No candidate's key begins with this: behind all that do.
-    while next.len() > start && next.last() == Some(&u8::MAX) {
-        next.pop();
-    }
-    let end = next.last_mut().filter(|_| digits > 0 || last[start] < u8::MAX)?;
-    *end = end.checked_add(1)?;
-    Some(next)
-}
-
-/// In one transaction.
-async fn read(client: &mut Client, pages: &[(&PeerElection, Vec<u8>, i64)]) -> Result<Vec<KeyPage>, Error> {
-    let get = |(place, from, limit): &(&PeerElection, Vec<u8>, i64)| {
-        let options = GetOptions::new().with_range(last_key(place)).with_limit(*limit).with_keys_only();
-        TxnOp::get(from.as_slice(), Some(options))
-    };
-    let answer = client.txn(Txn::new().and_then(pages.iter().map(get).collect::<Vec<_>>())).await?;
-    let ranges = answer.op_responses().into_iter().filter_map(|answer| match answer {
-        TxnOpResponse::Get(mut range) => Some(KeyPage { more: range.more(), pairs: range.take_kvs() }),
-        TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
-    });
-    Ok(ranges.collect())
-}
-
-/// Those of the candidates that are still there, with their values.
-async fn with_values<'a>(
-    client: &mut Client,
-    candidates: &[(&'a PeerElection, KeyValue)],
-) -> Result<Vec<(&'a PeerElection, KeyValue)>, StoreError> {
-    if candidates.is_empty() {
-        return Ok(Vec::new());
-    }
-    let gets: Vec<TxnOp> = candidates.iter().map(|(_, pair)| TxnOp::get(pair.key(), None)).collect();
-    let answer = client.txn(Txn::new().and_then(gets)).await.map_err(classify)?;
-    let ranges = answer.op_responses().into_iter().filter_map(|answer| match answer {
-        TxnOpResponse::Get(mut range) => Some(range.take_kvs().into_iter().next()),
-        TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
-    });
-    let there = candidates.iter().zip(ranges).filter_map(|((place, before), pair)| {
-        let pair = pair.filter(|pair| pair.create_revision() == before.create_revision())?;
-        Some((*place, pair))
-    });
-    Ok(there.collect())
-}
-
-/// The results of all, which run at the same time.
-async fn all_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
-    let mut results: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        for (future, result) in running.iter_mut().zip(&mut results) {
-            if result.is_none()
-                && let Poll::Ready(ready) = future.as_mut().poll(context)
-            {
-                *result = Some(ready);
-            }
-        }
-        if results.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    results.into_iter().flatten().collect()
-}
-
-fn is_denied(error: &Error) -> bool {
-    matches!(error, Error::GRpcStatus(status) if status.code() == Code::PermissionDenied)
-}
-
-fn shown(bytes: &[u8]) -> String {
-    escaped(&cut_visibly(&String::from_utf8_lossy(bytes), NAME_BYTES_MAX)).into_owned()
-}
-
-/// The key that is there, and the way out.
-fn describe(place: &PeerElection, pair: &KeyValue) -> String {
-    advice(place, pair.key(), keys::is_of_elect(&place.election, pair))
-}
-
-fn advice(place: &PeerElection, key: &[u8], is_of_elect: bool) -> String {
-    let (whose, options) = match place.program {
-        PeerKind::Elect => ("etcdctl or a Go program", "no layout in --store"),
-        PeerKind::Concurrency => ("etcdctl or a Go program", "--store 'etcd://…?layout=exact'"),
-        PeerKind::Holster => ("a program on holster's etcdutil", "--store 'etcd://…?layout=holster'"),
-    };
-    let whose = if is_of_elect { "an elect with other options" } else { whose };
-    let (key, name) = (shown(key), quoted(&place.name));
-    format!(
-        "the key {key} is a candidate's of {whose}, in an election of the same name in another layout or spelling: to take part in \
-         that election use {options} and --boundary {name}; if it is another election, add ?others=ignore or choose another name"
-    )
-}
-
-fn describe_unread(place: &PeerElection) -> String {
-    format!(
-        "more than {KEYS_MAX} keys begin with {}, too many to find out whether a candidate of the same name in another layout is among \
-         them: add ?others=ignore if none is, or choose another name",
-        shown(place.election.as_bytes())
-    )
-}
-
-/// The part of a candidate's key before its lease.
-fn election_of(key: &[u8], lease: i64) -> &[u8] {
-    key.strip_suffix(format!("{lease:x}").as_bytes()).filter(|_| lease != 0).unwrap_or(key)
-}
-
-/// A key that counts in our election and is no candidate's of it. Its election's keys begin with more than ours do, so that it does not
-/// count ours.
-fn describe_counted(key: &[u8], lease: i64, election: &str) -> String {
-    let (word, key, ours) = (quoted(&String::from_utf8_lossy(key)), shown(key), shown(election.as_bytes()));
-    if lease == 0 {
-        return format!(
-            "the key {key} has no lease, and stands in the way of all later candidates until it is deleted, because it begins with {ours}: delete \
-             it (etcdctl del {}), or choose a name that it does not begin with",
-            cut_visibly(&word, NAME_BYTES_MAX)
-        );
-    }
-    format!(
-        "the key {key} is of another election, and counts in this one, because it begins with {ours}: this election waits for its older \
-         keys, and not the other way round; choose a name that no other one begins with"
-    )
-}
-
-/// Where holster's programs have their keys, elect without a layout writes others.
-pub fn prefix_warning(keys: &Keys) -> Option<String> {
-    let is_holsters = keys.layout == Layout::Elect && keys.prefix.starts_with(HOLSTER_PREFIX);
-    is_holsters.then(|| {
-        format!(
-            "{} is where holster's programs have their keys, and they write no slash before the lease: to take part in their \
-             elections use --store 'etcd://…?layout=holster'",
-            shown(keys.prefix.as_bytes())
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -474,41 +316,6 @@ mod tests {
         let mut keys = Keys::below("/elect/".to_owned());
         assert!(option.is_empty() || keys.take(option));
         Others::new(&keys, &Boundary::shared(boundary).expect("a name"))
-    }
-
-    #[test]
-    fn a_look_goes_on_behind_the_keys_that_begin_as_no_candidate_does() {
-        let exact = scope("layout=exact", "jobs");
-        let place = exact.scope.places.first().expect("a place");
-        let behind = |rest: &[u8]| {
-            let next = behind(place, &[place.election.as_bytes(), rest].concat())?;
-            Some(next.strip_prefix(place.election.as_bytes()).expect("the same place").to_vec())
-        };
-        for (rest, next) in [
-            (&b"694d"[..], &b"694d\0"[..]),
-            (b"694d/x", b"694d0"),
-            (b"apiregistration", b"aq"),
-            (b"endpoints/1", b"eo"),
-            (b"a\xff\xff1", b"b"),
-            (b"0123456789abcdef01", b"0123456789abcdef1"),
-        ] {
-            assert_eq!(behind(rest).as_deref(), Some(next), "{rest:?}");
-        }
-        assert_eq!(behind(b"\xff1"), None);
-    }
-
-    #[test]
-    fn requests_for_several_places_are_on_their_way_at_the_same_time() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        runtime.expect("a runtime").block_on(async {
-            let started = tokio::time::Instant::now();
-            let answers = all_of((1..=8).rev().map(async |number| {
-                tokio::time::sleep(Duration::from_secs(number)).await;
-                number
-            }));
-            assert_eq!(answers.await, [8, 7, 6, 5, 4, 3, 2, 1]);
-            assert_eq!(started.elapsed(), Duration::from_secs(8));
-        });
     }
 
     #[test]
@@ -549,38 +356,6 @@ mod tests {
         for (theirs, is_counted) in [("/elections/mine", true), ("/elections/mine//", false), ("mine/", false)] {
             let is_excluded = |created| below.scope.is_excluded_by(theirs, None, created, Some(10));
             assert!(is_excluded(9) && is_excluded(11) != is_counted, "{theirs}");
-        }
-    }
-
-    #[test]
-    fn advice_names_the_election_as_its_programs_do_and_as_a_shell_takes_it() {
-        let of = |program, name: &str, is_of_elect| {
-            let place = PeerElection { name: name.to_owned(), election: format!("{name}/"), program };
-            advice(&place, format!("{name}/1f").as_bytes(), is_of_elect)
-        };
-        let said = of(PeerKind::Concurrency, "/my-election/", false);
-        assert!(said.contains("etcdctl or a Go program") && said.contains("--boundary /my-election/;"), "{said}");
-        let said = of(PeerKind::Concurrency, "a b", false);
-        assert!(said.contains("'etcd://…?layout=exact' and --boundary 'a b';"), "{said}");
-        assert!(of(PeerKind::Concurrency, "mine", true).contains("an elect with other options"), "{said}");
-        let said = of(PeerKind::Elect, "mine", false);
-        assert!(said.contains("etcdctl or a Go program") && said.contains("no layout"), "{said}");
-    }
-
-    #[test]
-    fn a_key_in_our_range_that_is_no_candidates_is_warned_of() {
-        let nested = describe_counted(b"jobs/nightly/1f", 0x1f, "jobs/");
-        assert!(nested.contains("jobs/nightly/1f") && nested.contains("not the other way round"), "{nested}");
-        let plain = describe_counted(b"/app/db password", 0, "/app/");
-        assert!(plain.contains("has no lease") && plain.contains("etcdctl del '/app/db password'"), "{plain}");
-        assert_eq!(election_of(b"jobs/nightly/1f", 0x1f), b"jobs/nightly/");
-        assert_eq!(election_of(b"jobs/0", 0), b"jobs/0");
-    }
-
-    #[test]
-    fn the_prefix_of_holsters_programs_is_warned_of() {
-        for (prefix, is_warned) in [("/elections/", true), ("/elections/team/", true), ("/elect/", false)] {
-            assert_eq!(prefix_warning(&Keys::below(prefix.to_owned())).is_some(), is_warned, "{prefix}");
         }
     }
 }
