@@ -16,9 +16,11 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use self::notes::Notes;
-use self::reads::{KeyPage, all_of, behind, first_key, is_denied, last_key, read, with_values};
+use self::reads::{
+    KeyPage, all_of, behind, find_by_value, first_key, has_too_many_operations, is_denied, last_key, read,
+};
 pub use self::texts::prefix_warning;
-use self::texts::{describe, describe_counted, describe_unread, election_of, shown};
+use self::texts::{describe, describe_counted, describe_denied, describe_unread, election_of, shown};
 use super::endpoints::classify;
 use super::keys::StoredRecord;
 use super::layout::{Keys, Layout, is_candidate};
@@ -44,8 +46,6 @@ const FIRST_PAGE: i64 = 200;
 const PAGE: i64 = 1000;
 /// The most keys of one place that are read.
 const KEYS_MAX: usize = 10_000;
-/// The candidates whose values are read at once: etcd allows 1.5 MB for one.
-const VALUES_AT_ONCE: usize = 2;
 /// The oldest keys of our own range that are looked at for those of other elections.
 const COUNTED_MAX: i64 = 100;
 
@@ -63,6 +63,8 @@ struct LookScope {
     denied: RefCell<Option<(Time, BTreeSet<String>)>>,
     /// Whether that was logged.
     has_told_denial: Cell<bool>,
+    /// Whether the server takes fewer operations in one transaction than there are places.
+    asks_one_by_one: Cell<bool>,
 }
 
 /// The looks of one candidate, or of one observer.
@@ -102,6 +104,7 @@ impl Others {
             ignores_others: is_none,
             denied: RefCell::default(),
             has_told_denial: Cell::default(),
+            asks_one_by_one: Cell::default(),
         };
         Others { scope: Rc::new(scope), notes: Rc::default(), looked_at: None, look: None }
     }
@@ -129,17 +132,16 @@ impl Others {
         if let Some(place) = unread {
             return Ok(Some(describe_unread(place)));
         }
-        for some in candidates.chunks(VALUES_AT_ONCE) {
-            let read = with_values(client, some).await?;
-            let is_in_the_way = |(place, pair): &&(&PeerElection, KeyValue)| {
-                let looks = StoredRecord::read(&place.election, pair).ok().and_then(|record| record.looks());
-                self.scope.is_excluded_by(&place.election, looks, pair.create_revision(), created)
-            };
-            if let Some((place, pair)) = read.iter().find(is_in_the_way) {
-                return Ok(Some(describe(place, pair)));
-            }
-        }
-        Ok(None)
+        // Of the others it is known without their values that they wait for us.
+        let excludes = |place: &PeerElection, pair: &KeyValue, looks| {
+            self.scope.is_excluded_by(&place.election, looks, pair.create_revision(), created)
+        };
+        let unknown: Vec<_> = candidates.into_iter().filter(|(place, pair)| excludes(place, pair, None)).collect();
+        find_by_value(client, &unknown, |place, pair| {
+            let looks = StoredRecord::read(&place.election, pair).ok().and_then(|record| record.looks());
+            excludes(place, pair, looks).then(|| describe(place, pair))
+        })
+        .await
     }
 
     /// For our record: the layout from which all places are looked at, if they are.
@@ -158,7 +160,7 @@ impl Others {
             return;
         }
         // Here alone: a candidate that is about to lead has no time for it.
-        self.scope.forget_old_denials();
+        self.scope.forget_old_denials(now);
         let (mut client, scope, notes) = (client.clone(), Rc::clone(&self.scope), Rc::clone(&self.notes));
         // Watched by the next look.
         let look = tokio::task::spawn_local(async move {
@@ -177,8 +179,16 @@ impl Others {
 
 impl Others {
     /// For observers, which do not look in the background.
-    pub fn forget_old_denials(&self) {
-        self.scope.forget_old_denials();
+    pub fn forget_old_denials(&self, now: Time) {
+        self.scope.forget_old_denials(now);
+    }
+
+    /// As if they had been so much earlier.
+    #[cfg(test)]
+    pub fn age_denials(&self, by: Duration) {
+        if let Some((since, _)) = self.scope.denied.borrow_mut().as_mut() {
+            *since = *since - by;
+        }
     }
 }
 
@@ -221,8 +231,8 @@ impl LookScope {
     }
 
     /// Lets the places be asked for again that the user might not read a while ago.
-    fn forget_old_denials(&self) {
-        self.denied.borrow_mut().take_if(|(since, _)| clock::now().since(*since) >= DENIAL_LIFETIME);
+    fn forget_old_denials(&self, now: Time) {
+        self.denied.borrow_mut().take_if(|(since, _)| now.since(*since) >= DENIAL_LIFETIME);
     }
 
     /// The places that the user may read, as far as is known.
@@ -240,10 +250,13 @@ impl LookScope {
         pages: Vec<(&'a PeerElection, Vec<u8>, i64)>,
     ) -> Result<Vec<(&'a PeerElection, KeyPage)>, StoreError> {
         let of = |(place, ..): &(&'a PeerElection, Vec<u8>, i64)| *place;
-        match read(client, &pages).await {
-            Ok(read) => return Ok(pages.iter().map(of).zip(read).collect()),
-            Err(error) if !is_denied(&error) => return Err(classify(error)),
-            Err(_) => {}
+        if !self.asks_one_by_one.get() {
+            match read(client, &pages).await {
+                Ok(read) => return Ok(pages.iter().map(of).zip(read).collect()),
+                Err(error) if is_denied(&error) => {}
+                Err(error) if has_too_many_operations(&error) => self.asks_one_by_one.set(true),
+                Err(error) => return Err(classify(error)),
+            }
         }
         // One place that must not be read hides no other. At once: each request may take a good part of an attempt.
         let reads = pages.iter().map(|page| {
@@ -254,26 +267,21 @@ impl LookScope {
         for (page, read) in pages.iter().zip(all_of(reads).await) {
             match read {
                 Ok(read) => all.extend(read.into_iter().map(|read| (of(page), read))),
-                Err(error) if is_denied(&error) => self.note_denial(of(page)),
+                Err(error) if is_denied(&error) => match self.note_denial(of(page), clock::now()) {
+                    Some(text) if self.layout == Layout::Elect => debug!("{text}"),
+                    Some(text) => warn!("{text}"),
+                    None => {}
+                },
                 Err(error) => return Err(classify(error)),
             }
         }
         Ok(all)
     }
 
-    /// Says it the first time.
-    fn note_denial(&self, place: &PeerElection) {
-        let mut denied = self.denied.borrow_mut();
-        let (_, known) = denied.get_or_insert_with(|| (clock::now(), BTreeSet::new()));
-        if known.is_empty() && !self.has_told_denial.replace(true) {
-            let text = format!(
-                "the user may not read {} and perhaps other keys of programs that use the same name in another layout: candidates there go \
-                 unnoticed; grant the right to read them, or add ?others=ignore if there are none",
-                shown(place.election.as_bytes())
-            );
-            if self.layout == Layout::Elect { debug!("{text}") } else { warn!("{text}") }
-        }
-        known.insert(place.election.clone());
+    /// Remembers that the user may not read a place. Returns the text to log, the first time.
+    fn note_denial(&self, place: &PeerElection, now: Time) -> Option<String> {
+        self.denied.borrow_mut().get_or_insert_with(|| (now, BTreeSet::new())).1.insert(place.election.clone());
+        (!self.has_told_denial.replace(true)).then(|| describe_denied(place))
     }
 
     /// The candidates at the places of other elections: the name by which each is remembered, and the warning.
@@ -281,12 +289,14 @@ impl LookScope {
         let Found { candidates, unread } = self.find(client).await?;
         let mut texts: Vec<_> =
             unread.iter().map(|place| (format!("too many {}", place.election), describe_unread(place))).collect();
-        for place in &self.places {
-            let first = candidates.iter().find(|(there, _)| there.election == place.election);
-            for (place, pair) in with_values(client, first.map(std::slice::from_ref).unwrap_or_default()).await? {
-                texts.push((place.election.clone(), describe(place, &pair)));
-            }
-        }
+        // The first one of each place.
+        let mut known = BTreeSet::new();
+        let first = candidates.into_iter().filter(|(place, _)| known.insert(place.election.as_str()));
+        find_by_value(client, &first.collect::<Vec<_>>(), |place, pair| {
+            texts.push((place.election.clone(), describe(place, pair)));
+            None::<()>
+        })
+        .await?;
         Ok(texts)
     }
 
@@ -328,6 +338,22 @@ mod tests {
         assert_eq!(others.looks(), Some(Layout::Elect));
         *others.scope.denied.borrow_mut() = Some((clock::now(), BTreeSet::new()));
         assert_eq!(others.looks(), None, "it does not look everywhere");
+    }
+
+    #[test]
+    fn a_denial_is_said_once_and_counts_for_a_minute() {
+        let (others, start) = (scope("layout=exact", "mine"), clock::now());
+        let [one, another, ..] = others.scope.places.as_slice() else { panic!("two places") };
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let text = others.scope.note_denial(one, at(0)).expect("it is news");
+        assert!(text.contains(&format!("may not read {} ", one.election)), "{text}");
+        assert_eq!(others.scope.note_denial(another, at(30)), None, "it is said of all");
+        for (seconds, asked) in [(59, 2), (60, 0)] {
+            others.forget_old_denials(at(seconds));
+            assert_eq!(others.scope.places.len() - others.scope.allowed().len(), asked, "after {seconds} s");
+        }
+        assert_eq!(others.scope.note_denial(one, at(60)), None, "it was said");
+        assert_eq!(others.looks(), None, "and it is so again");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The conformance suite on a real etcd.
 
 mod conformance;
+mod interception;
+mod looks;
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -28,6 +30,10 @@ struct EtcdProcess {
 
 impl EtcdProcess {
     fn start() -> EtcdProcess {
+        EtcdProcess::with(&[])
+    }
+
+    fn with(flags: &[&str]) -> EtcdProcess {
         let data = tempfile::tempdir().expect("a temporary directory");
         let [client, peer] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
         let child = Command::new("etcd")
@@ -38,6 +44,7 @@ impl EtcdProcess {
             .args(["--listen-peer-urls", &format!("http://{peer}")])
             .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
             .args(["--initial-cluster", &format!("default=http://{peer}")])
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

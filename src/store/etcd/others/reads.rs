@@ -10,6 +10,11 @@ use super::super::endpoints::classify;
 use super::super::peers::PeerElection;
 use crate::store::StoreError;
 
+/// The candidates whose values are read at once: etcd allows 1.5 MB for one, and the client 4 MB for an answer.
+const FEW_VALUES: usize = 2;
+/// As long as the answer is not longer: etcd allows 128 operations.
+const MANY_VALUES: usize = 100;
+
 /// Some keys of a place, in the order of their names.
 pub struct KeyPage {
     pub pairs: Vec<KeyValue>,
@@ -59,16 +64,37 @@ pub async fn read(client: &mut Client, pages: &[(&PeerElection, Vec<u8>, i64)]) 
     Ok(ranges.collect())
 }
 
+/// Reads the values of these candidates, as far as they are still there, until one of them is what is looked for.
+pub async fn find_by_value<'a, T>(
+    client: &mut Client,
+    mut candidates: &[(&'a PeerElection, KeyValue)],
+    mut found: impl FnMut(&'a PeerElection, &KeyValue) -> Option<T>,
+) -> Result<Option<T>, StoreError> {
+    // As a rule one of the first is what is looked for.
+    let (mut at_once, mut next) = (FEW_VALUES, MANY_VALUES);
+    while !candidates.is_empty() {
+        let (some, later) = candidates.split_at(at_once.min(candidates.len()));
+        match with_values(client, some).await {
+            Ok(read) => {
+                if let Some(found) = read.iter().find_map(|(place, pair)| found(place, pair)) {
+                    return Ok(Some(found));
+                }
+                (at_once, candidates) = (next, later);
+            }
+            Err(error) if some.len() > FEW_VALUES && is_too_much(&error) => (at_once, next) = (FEW_VALUES, FEW_VALUES),
+            Err(error) => return Err(classify(error)),
+        }
+    }
+    Ok(None)
+}
+
 /// Those of the candidates that are still there, with their values.
-pub async fn with_values<'a>(
+async fn with_values<'a>(
     client: &mut Client,
     candidates: &[(&'a PeerElection, KeyValue)],
-) -> Result<Vec<(&'a PeerElection, KeyValue)>, StoreError> {
-    if candidates.is_empty() {
-        return Ok(Vec::new());
-    }
+) -> Result<Vec<(&'a PeerElection, KeyValue)>, Error> {
     let gets: Vec<TxnOp> = candidates.iter().map(|(_, pair)| TxnOp::get(pair.key(), None)).collect();
-    let answer = client.txn(Txn::new().and_then(gets)).await.map_err(classify)?;
+    let answer = client.txn(Txn::new().and_then(gets)).await?;
     let ranges = answer.op_responses().into_iter().filter_map(|answer| match answer {
         TxnOpResponse::Get(mut range) => Some(range.take_kvs().into_iter().next()),
         TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
@@ -96,6 +122,17 @@ pub async fn all_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Outpu
     })
     .await;
     results.into_iter().flatten().collect()
+}
+
+/// Whether a transaction has more operations than the server was told to take (`--max-txn-ops`).
+pub fn has_too_many_operations(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status)
+        if status.code() == Code::InvalidArgument && status.message().contains("too many operations"))
+}
+
+/// The same, or its answer is longer than the client takes.
+fn is_too_much(error: &Error) -> bool {
+    has_too_many_operations(error) || matches!(error, Error::GRpcStatus(status) if status.code() == Code::OutOfRange)
 }
 
 pub fn is_denied(error: &Error) -> bool {

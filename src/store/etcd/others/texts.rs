@@ -7,8 +7,11 @@ use super::super::layout::{HOLSTER_PREFIX, Keys, Layout};
 use super::super::peers::{PeerElection, PeerKind};
 use super::super::terms::quoted;
 use super::KEYS_MAX;
-use crate::text::escaped;
+use crate::text::{escaped, is_unsafe};
 use elect_core::limits::{NAME_BYTES_MAX, cut_visibly};
+
+/// The longest key that is repeated as a whole.
+const WORD_BYTES_MAX: usize = 2048;
 
 pub fn shown(bytes: &[u8]) -> String {
     escaped(&cut_visibly(&String::from_utf8_lossy(bytes), NAME_BYTES_MAX)).into_owned()
@@ -41,6 +44,14 @@ pub fn describe_unread(place: &PeerElection) -> String {
     )
 }
 
+pub fn describe_denied(place: &PeerElection) -> String {
+    format!(
+        "the user may not read {} and perhaps other keys of programs that use the same name in another layout: candidates there go \
+         unnoticed; grant the right to read them, or add ?others=ignore if there are none",
+        shown(place.election.as_bytes())
+    )
+}
+
 /// The part of a candidate's key before its lease.
 pub fn election_of(key: &[u8], lease: i64) -> &[u8] {
     key.strip_suffix(format!("{lease:x}").as_bytes()).filter(|_| lease != 0).unwrap_or(key)
@@ -48,19 +59,42 @@ pub fn election_of(key: &[u8], lease: i64) -> &[u8] {
 
 /// A key that counts in our election and is no candidate's of it. Its election's keys begin with more than ours do, so that it does not
 /// count ours.
-pub fn describe_counted(key: &[u8], lease: i64, election: &str) -> String {
-    let (word, key, ours) = (quoted(&String::from_utf8_lossy(key)), shown(key), shown(election.as_bytes()));
+pub fn describe_counted(whole: &[u8], lease: i64, election: &str) -> String {
+    let (key, ours) = (shown(whole), shown(election.as_bytes()));
     if lease == 0 {
+        let way = match shell_word(whole) {
+            Some(word) if word.starts_with('-') => format!("etcdctl del -- {word}"),
+            Some(word) => format!("etcdctl del {word}"),
+            None => "by a program, since a shell does not take it".to_owned(),
+        };
         return format!(
-            "the key {key} has no lease, and stands in the way of all later candidates until it is deleted, because it begins with {ours}: delete \
-             it (etcdctl del {}), or choose a name that it does not begin with",
-            cut_visibly(&word, NAME_BYTES_MAX)
+            "the key {key} has no lease, and stands in the way of all later candidates until it is deleted, because it begins with \
+             {ours}: delete it ({way}), or choose a name that it does not begin with"
         );
     }
     format!(
         "the key {key} is of another election, and counts in this one, because it begins with {ours}: this election waits for its older \
          keys, and not the other way round; choose a name that no other one begins with"
     )
+}
+
+/// The whole key as one word of a shell: bytes that are no text, or that steer a terminal, in a form that bash, ksh and zsh know. `None`: an
+/// argument cannot hold it, or a line of the log.
+fn shell_word(key: &[u8]) -> Option<String> {
+    if key.len() > WORD_BYTES_MAX || key.contains(&0) {
+        return None;
+    }
+    if let Ok(text) = std::str::from_utf8(key)
+        && !text.chars().any(is_unsafe)
+    {
+        return Some(quoted(text));
+    }
+    let bytes = key.iter().map(|&byte| match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(byte)),
+        b' '..=b'~' => char::from(byte).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    });
+    Some(format!("$'{}'", bytes.collect::<String>()))
 }
 
 /// Where holster's programs have their keys, elect without a layout writes others.
@@ -77,6 +111,8 @@ pub fn prefix_warning(keys: &Keys) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -102,6 +138,38 @@ mod tests {
         assert!(plain.contains("has no lease") && plain.contains("etcdctl del '/app/db password'"), "{plain}");
         assert_eq!(election_of(b"jobs/nightly/1f", 0x1f), b"jobs/nightly/");
         assert_eq!(election_of(b"jobs/0", 0), b"jobs/0");
+    }
+
+    #[test]
+    fn a_key_to_delete_is_named_in_a_way_that_a_shell_takes() {
+        let key_of = |key: &[u8]| {
+            let said = describe_counted(key, 0, "/app/");
+            let command = said
+                .split_once("(etcdctl del ")
+                .and_then(|(_, rest)| rest.split_once("), or choose"))
+                .map(|(word, _)| word)?;
+            // As bash passes it to a program.
+            let words =
+                Command::new("bash").args(["-c", &format!("printf %s {}", command.trim_start_matches("-- "))]).output();
+            assert_eq!(command.starts_with("-- "), key.starts_with(b"-"), "{command}");
+            Some(words.expect("bash is there").stdout)
+        };
+        let long = [b"/app/", [b'x'; 1500].as_slice()].concat();
+        let keys = [
+            b"/app/db password".as_slice(),
+            b"/app/a'\xff\\\n$x",
+            "/app/ä\u{202e}".as_bytes(),
+            "/app/ä".as_bytes(),
+            b"-v/x",
+            &long,
+        ];
+        for key in keys {
+            assert_eq!(key_of(key).as_deref(), Some(key), "{}", shown(key));
+        }
+        for key in [b"/app/\0".as_slice(), &[b'x'; 10_000]] {
+            let said = describe_counted(key, 0, "/app/");
+            assert!(said.contains("by a program") && said.len() < 1000, "{said}");
+        }
     }
 
     #[test]
