@@ -10,6 +10,7 @@ use super::holster::HolsterProgram;
 use super::keys::Etcdctl;
 use super::shared_elections::SharedElection;
 use super::{LEASE, candidate};
+use crate::harness::server::PASSWORD;
 use crate::harness::wait::{throughout, until};
 use crate::harness::{CandidateProcess, Witness};
 
@@ -146,6 +147,7 @@ fn a_name_is_looked_for_with_and_without_slashes_around_it() {
         ("mine", "mine/", "/mine", "?layout=exact", "--boundary mine;"),
         ("mine", "mine/", "/mine", "", "--boundary mine;"),
         ("mine", "mine/", "mine/", "?layout=exact", "--boundary mine;"),
+        ("//mine", "//mine/", "mine", "", "--boundary //mine;"),
         ("/elect/cron", "/elect/cron/", "/cron", "?layout=exact", "no layout in --store"),
     ] {
         let election = SharedElection::new(ours, prefix, "");
@@ -296,5 +298,44 @@ fn a_holster_program_that_waits_behind_an_elect_keeps_it_from_nothing() {
     second.terminate();
     election.sandbox.starts(3);
     program.close();
+    assert_eq!(election.sandbox.history().overlaps, []);
+}
+
+/// The role of a user that the manual describes: for the keys of one election alone.
+#[test]
+fn a_user_who_may_read_no_other_place_leads_after_few_requests_and_is_told_so_once() {
+    for (prefix, options, told) in [("/elect/mine/", "", 0), ("mine/", "?layout=exact", 1)] {
+        let election = SharedElection::new("mine", prefix, options);
+        election.etcd.enable_auth();
+        election.etcd.etcdctl(&["role", "grant-permission", "elect", "--prefix", "readwrite", prefix]);
+        election.etcd.etcdctl(&["role", "grant-permission", "elect", "--prefix", "read", "elect.term/mine/"]);
+        let txns = || election.etcd.requests().get("Txn").copied().unwrap_or_default();
+        let before = txns();
+        let elect = election.elect("web-1").flag("--username", "elect").variable("ELECT_PASSWORD", PASSWORD).start();
+        election.sandbox.starts(1);
+        let asked = txns() - before;
+        println!("figures: etcd: {asked} transactions of a user who may read no other place, until its command runs");
+        // The look before its key is made, each of its places, and five of its own.
+        assert!(asked < 25, "{asked} transactions");
+        // Two looks later.
+        throughout(Duration::from_secs(11), "it leads on", || election.sandbox.history().ends.is_empty());
+        assert_eq!(elect.log().matches("the user may not read").count(), told, "{}", elect.log());
+        elect.terminate();
+    }
+}
+
+/// Neither record says that its candidate looks: each waits for the other one, whichever is older.
+#[test]
+fn of_two_candidates_in_each_others_way_that_start_at_the_same_time_one_leads_and_then_the_other_one() {
+    let election = SharedElection::new("mine", "mine/", "");
+    let one = start(&election, "?value=name");
+    let other = start(&election, "?value=name&layout=exact");
+    let first = election.sandbox.starts(1).latest();
+    throughout(Duration::from_secs(1), "the other one waits", || election.sandbox.history().starts.len() == 1);
+    let leads = |elect: &CandidateProcess| elect.tree().iter().any(|process| process.pid == first.pid);
+    let (leader, next) = if leads(&one) { (one, other) } else { (other, one) };
+    leader.terminate();
+    election.sandbox.starts(2);
+    next.terminate();
     assert_eq!(election.sandbox.history().overlaps, []);
 }

@@ -88,6 +88,8 @@ struct Etcd {
     takeover_delay: Duration,
     /// Since when there has been none, and the revision of the last term.
     empty: Option<(i64, Time)>,
+    /// Until when a candidate that has given up its key for an obstacle rests, and that obstacle.
+    rest: Option<(Time, Observation)>,
 }
 
 /// The data that the keeper needs: the access settings, and the lease to revoke.
@@ -115,7 +117,11 @@ fn show(url: &StoreUrl<'_>) -> String {
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     let settings = Settings::new(url, access, environment)?;
     warn_unverified(&settings.address(), settings.tls.as_ref());
-    Ok(Box::new(Etcd {
+    Ok(Box::new(etcd(settings, hints)))
+}
+
+fn etcd(settings: Settings, hints: Notifier) -> Etcd {
+    Etcd {
         members: Endpoints::new(settings.clone()),
         settings,
         hints,
@@ -129,7 +135,8 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         observing: QueueObserver::default(),
         takeover_delay: Duration::ZERO,
         empty: None,
-    }))
+        rest: None,
+    }
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
@@ -162,7 +169,7 @@ impl Store for Etcd {
             self.observed_others = Some((boundary.clone(), Others::new(&self.settings.keys, boundary)));
         }
         let Some((_, others)) = &self.observed_others else { return Ok(observation) };
-        others.forget_old_denials();
+        others.forget_old_denials(clock::now());
         let look = async |mut client: Client| others.obstacle(&mut client, None).await;
         // That no candidate leads is known without it.
         let obstacle = self.members.try_each(look).await.unwrap_or_else(|error| {
@@ -219,6 +226,9 @@ impl Store for Etcd {
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         self.given = true;
         self.settle().await?;
+        if let Some(waiting) = self.rests() {
+            return Ok(waiting);
+        }
         if !self.takeover_delay.is_zero()
             && let Some(waiting) = self.delays(candidacy).await?
         {
@@ -254,8 +264,9 @@ impl Store for Etcd {
                 let _ = self.settle().await;
                 let observation = Observation::obstructed(error)?;
                 // Two candidates in each other's way, which both have given up, must not come back at the same moment.
-                let again = Some(candidacy.ttl.mul_f64(fastrand::f64().mul_add(0.3, 0.05)));
-                Ok(CampaignResult::Waiting { observation, again, decided: true })
+                let rest = candidacy.ttl.mul_f64(fastrand::f64().mul_add(0.3, 0.05));
+                self.rest = Some((clock::now() + rest, observation.clone()));
+                Ok(CampaignResult::Waiting { observation, again: Some(rest), decided: true })
             }
             Err(error) => Err(error),
         }
@@ -304,6 +315,14 @@ impl Store for Etcd {
 }
 
 impl Etcd {
+    /// The answer to a candidate that rests: it is asked more often than it is to come back, at least once in a renewal interval.
+    fn rests(&self) -> Option<CampaignResult> {
+        let (until, observation) = self.rest.as_ref()?;
+        let left = until.since(clock::now());
+        let waiting = || CampaignResult::Waiting { observation: observation.clone(), again: Some(left), decided: true };
+        (!left.is_zero()).then(waiting)
+    }
+
     /// The answer to a spare whose time has not come. A place in the queue that it does not need is given up.
     async fn delays(&mut self, candidacy: &Candidacy) -> Result<Option<CampaignResult>, StoreError> {
         let Some(session) = self.session.as_mut() else { return Ok(None) };

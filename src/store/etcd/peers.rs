@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A name is spelled with and without a slash before it and behind it: `N`, `/N`, `N/` and `/N/` are the same name to a user, and four
-//! elections to the programs of the first line. An elect without a layout is known to them under two names, its boundary and its path
+//! elections to the programs of the first line; so are `//N` and `//N/`, which programs make that put a slash before `/N`. An elect without a layout is known to them under two names, its boundary and its path
 //! (prefix and boundary). Two elects without a layout have exactly one election for a prefix and a boundary: what differs in either is
 //! another election, and is not looked for; so is everything below a prefix that is not the usual one.
 //!
@@ -61,14 +61,24 @@ fn place(program: PeerKind, name: &str) -> PeerElection {
 fn spellings(name: &str) -> Vec<String> {
     match name.trim_matches('/') {
         "" => vec![name.to_owned()],
-        bare => vec![bare.to_owned(), format!("/{bare}"), format!("{bare}/"), format!("/{bare}/")],
+        bare => ["", "/", "//"]
+            .iter()
+            .flat_map(|before| ["", "/"].map(|behind| format!("{before}{bare}{behind}")))
+            .collect(),
     }
 }
 
-/// As Go's `path.Join` writes it below another path.
+/// As Go's `path.Join` writes it below another path; `None`: nothing is left of it, or it leads out of there.
 fn clean(name: &str) -> Option<String> {
-    let parts: Vec<&str> = name.split('/').filter(|part| !["", "."].contains(part)).collect();
-    (!parts.is_empty() && !parts.contains(&"..")).then(|| parts.join("/"))
+    let mut parts = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    (!parts.is_empty()).then(|| parts.join("/"))
 }
 
 /// All elections of this name but our own.
@@ -168,7 +178,7 @@ mod tests {
 
     use super::super::layout::ValueForm;
 
-    const NAMES: [&str; 4] = ["mine", "/mine", "mine/", "/mine/"];
+    const NAMES: [&str; 6] = ["mine", "/mine", "mine/", "/mine/", "//mine", "//mine/"];
     const OPTIONS: [&str; 5] = ["", "layout=exact", "layout=holster", "value=name", "etcdctl"];
 
     fn all() -> Vec<Peer> {
@@ -245,8 +255,18 @@ mod tests {
         assert!(places("layout=exact", "/elect/cron").contains(&"/elect/%2Felect%2Fcron/".to_owned()));
         assert!(!places("layout=exact", "/elect/cron").contains(&"/elect/cron/".to_owned()), "its own");
         let holster = "/elections/foo".to_owned();
-        for (option, name) in [("layout=exact", "/elections//foo/"), ("/elections/", "foo"), ("", "/foo/")] {
+        for (option, name) in [
+            ("layout=exact", "/elections//foo/"),
+            ("/elections/", "foo"),
+            ("", "/foo/"),
+            ("layout=exact", "bar/../foo"),
+            ("", "./bar/../foo/."),
+        ] {
             assert!(places(option, name).contains(&holster), "{option} {name}");
+        }
+        for name in ["..", "../foo", "foo/..", "foo/../.."] {
+            let is_holsters = |place: &&String| place.starts_with(HOLSTER_PREFIX);
+            assert_eq!(places("layout=exact", name).iter().find(is_holsters), None, "{name} is not below it");
         }
         assert!(places("layout=holster", "foo").contains(&"/elections/foo/".to_owned()), "etcdctl with the path");
         assert!(places("layout=exact", "/").iter().all(|place| place != "/"), "no name, but a root");

@@ -1,9 +1,13 @@
 //! The conformance suite on a real etcd.
 
 mod conformance;
+mod interception;
+mod looks;
 
+use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use etcd_client::{Client, LeaseGrantOptions, PutOptions};
@@ -28,6 +32,16 @@ struct EtcdProcess {
 
 impl EtcdProcess {
     fn start() -> EtcdProcess {
+        EtcdProcess::with(&[])
+    }
+
+    fn with(flags: &[&str]) -> EtcdProcess {
+        // A port that was free may not be any more.
+        (0..5).find_map(|_| EtcdProcess::launch(flags)).expect("one of five attempts finds its ports free")
+    }
+
+    /// `None`: it has ended.
+    fn launch(flags: &[&str]) -> Option<EtcdProcess> {
         let data = tempfile::tempdir().expect("a temporary directory");
         let [client, peer] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
         let child = Command::new("etcd")
@@ -38,17 +52,21 @@ impl EtcdProcess {
             .args(["--listen-peer-urls", &format!("http://{peer}")])
             .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
             .args(["--initial-cluster", &format!("default=http://{peer}")])
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("etcd is installed: tests/run installs it");
-        let server = EtcdProcess { child, address: client, _data: data };
+        let mut server = EtcdProcess { child, address: client, _data: data };
         let limit = clock::now() + Duration::from_secs(30);
         while TcpStream::connect(&server.address).is_err() {
+            if server.child.try_wait().expect("our own child").is_some() {
+                return None;
+            }
             assert!(clock::now() < limit, "etcd does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }
-        server
+        Some(server)
     }
 }
 
@@ -59,8 +77,13 @@ impl Drop for EtcdProcess {
     }
 }
 
+/// None that another test of this process was told.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    static TOLD: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let port =
+        || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+    let mut told = TOLD.lock().expect("no test has panicked here");
+    std::iter::repeat_with(port).find(|port| told.insert(*port)).expect("there is no end of them")
 }
 
 impl EtcdProcess {
