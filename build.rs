@@ -5,7 +5,7 @@
 //!
 //! `ELECT_UNWIND_TABLES=1` keeps them, for debuggers and for linkers that do not understand the script.
 //!
-//! The addresses that the loader has to adjust are stored in the packed form (DT_RELR), which takes a fortieth of the space: 0.35 MB
+//! The addresses that the loader has to adjust are stored in the packed form (`DT_RELR`), which takes a fortieth of the space: 0.35 MB
 //! of a program with all stores. glibc reads that form since version 2.36; a linker that does not know it warns and goes on.
 
 use std::path::Path;

@@ -111,8 +111,9 @@ fn sources() -> String {
     let root = docs_under_test::root();
     let paths = ["src", "crates"].iter().flat_map(|folder| files(&root.join(folder)));
     let is_of_program = |path: &PathBuf| {
-        let text = path.to_string_lossy().into_owned();
-        text.ends_with(".rs") && !["tests", "conformance", "simulation"].iter().any(|part| text.contains(part))
+        let text = path.strip_prefix(&root).expect("a path below the root").to_string_lossy();
+        path.extension().is_some_and(|extension| extension == "rs")
+            && !["tests", "conformance", "simulation"].iter().any(|part| text.contains(part))
     };
     let mut all = String::new();
     for path in paths.filter(is_of_program) {

@@ -86,7 +86,7 @@ fn with_sections(page: &str) -> String {
         section.1 += &paragraph(&(first.to_uppercase() + others));
     }
     let shown = sections.iter().filter(|(_, text)| !text.is_empty());
-    let shown: String = shown.map(|(name, text)| format!(".SH \"{name}\"\n{text}")).collect();
+    let shown: String = shown.flat_map(|(name, text)| [".SH \"", name, "\"\n", text]).collect();
     format!("{before}{shown}{after}")
 }
 
@@ -98,7 +98,8 @@ fn man_pages_are_current() {
     command.build();
     let pages: Vec<_> = std::iter::once(command.clone()).chain(command.get_subcommands().cloned()).collect();
     let others = pages.iter().skip(1).filter_map(|page| page.get_display_name());
-    let others: String = others.map(|name| format!("\\fB{}\\fR(1), ", name.replace('-', "\\-"))).collect();
+    let others: String =
+        others.flat_map(|name| ["\\fB".to_owned(), name.replace('-', "\\-"), "\\fR(1), ".to_owned()]).collect();
     let see_others = format!(".SH \"SEE ALSO\"\n{others}\\fBelect\\-stores\\fR(7), \\fBelect\\-safety\\fR(7)\n");
     for page in pages {
         // clap wants names that live forever; these are three.
