@@ -69,6 +69,19 @@ fn paragraph(text: &str) -> String {
     if is_block { page + ".RE\n.fi\n" } else { page }
 }
 
+/// The page with its lists, whose explanations are indented, as they are written: the lines of any other text are filled.
+fn with_lists(page: &str) -> String {
+    let mut lists = String::new();
+    for (number, block) in page.split("\n\n").enumerate() {
+        let end = block.find("\n.").map_or(block.len(), |at| at + 1);
+        let (list, rest) = block.split_at(end);
+        let is_list = list.lines().any(|line| line.starts_with("    "));
+        lists += if number == 0 { "" } else { "\n\n" };
+        lists += &if is_list { format!(".nf\n{}\n.fi\n{rest}", list.trim_end()) } else { block.to_owned() };
+    }
+    lists
+}
+
 /// The page with usual sections in place of the one that holds everything after the flags.
 fn with_sections(page: &str) -> String {
     let Some((before, rest)) = page.split_once(".SH EXTRA\n") else { return page.to_owned() };
@@ -106,7 +119,7 @@ fn man_pages_are_current() {
         let name: &'static str = page.get_display_name().unwrap_or("elect").to_owned().leak();
         let mut text = Vec::new();
         clap_mangen::Man::new(page.name(name)).date("").render(&mut text).expect("rendered");
-        let text = with_sections(&String::from_utf8(text).expect("text"));
+        let text = with_lists(&with_sections(&String::from_utf8(text).expect("text")));
         let text = if name == "elect" {
             text.replace(".SH OPTIONS\n", &format!("{CONCEPTS}.SH OPTIONS\n")) + &see_others
         } else {

@@ -253,7 +253,7 @@ pub struct RunFlags {
 
     /// The command to run while leading, and its arguments
     ///
-    /// With --follower or a hook the command may be left out: elect then leads and runs only those.
+    /// With --follower, --listen or a hook the command may be left out: elect then leads and runs only those.
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
