@@ -1,5 +1,5 @@
 #!/bin/sh
-# Restarts elect@$1 on the hosts that follow, the leader last: one hand-over. As in: ./rolling-restart.sh web web-1 web-2 web-3
+# Restarts elect@$1 on the hosts in the other arguments, the leader last, for one hand-over: ./rolling-restart.sh web web-1 web-2 web-3
 # The names of the candidates are the hosts' names, which is the default.
 set -eu
 boundary=$1
