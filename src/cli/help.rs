@@ -56,8 +56,8 @@ Examples:
   elect run -q -n -b backup -- ./backup.sh       # silent, and 75, if it runs
   elect run -b deploy --wait 10m -- ./deploy.sh  # turns, for 10 minutes at most
   elect run -b db --follower './replicate' -- ./primary
-  elect run -b vip --on-elected 'ip addr add 10.0.0.9/32 dev eth0' \\
-                   --on-ousted 'ip addr del 10.0.0.9/32 dev eth0'
+  elect run -b web --on-elected './announce up' \\
+                   --on-ousted './announce down' -- ./serve
   ELECT_STORE=always: elect run -b cron -- ./job.sh  # no election
 ";
 
@@ -83,7 +83,7 @@ not answer in time; 77 it belongs to somebody else; 2 the command line makes no 
 
 Examples:
   elect assert && mv new.db current.db     # in a command: only while it leads
-  elect extend && psql -c commit ...       # a fresh lease before the last step
+  elect extend && ./commit.sh              # a fresh lease before the last step
   elect resign -b cron && elect wait cron  # wait for another one to lead
   elect proclaim -b web --advertise 10.0.0.6:8080
 ";
