@@ -79,7 +79,7 @@ on this host that campaigns for the boundary. The candidate's user and root may 
 needs --runtime-dir DIR for elect run, where a group of both users may write to DIR.
 
 Exit status: 0 yes; 3 the answer is no, and why; 69 there is no such candidate, or it ended without an answer; 75 it did \
-not answer in time; 77 it belongs to somebody else; 2 the command line makes no sense.
+not answer in time; 77 it belongs to another user; 2 the command line makes no sense.
 
 Examples:
   elect assert && mv new.db current.db     # in a command: only while it leads
@@ -119,7 +119,7 @@ Exit status: 0 a candidate leads; 3 none does; 69 the store cannot be reached; 7
 that the store has answered. With --self: 0, or 3 if no local candidate campaigns for the boundary.";
 
 pub(super) const WATCH_ABOUT: &str = "\
-Begins with the present state and ends with a signal (TERM, INT or HUP), or when nobody reads it any more. While the store \
+Begins with the present state and ends with a signal (TERM, INT or HUP), or when its output is closed. While the store \
 is in trouble it says so once, tries on, and then says again who leads. The latest change is never missed, and terms never \
 go back; of what came and went too fast, or while nobody looked, it says that terms were skipped, where the store knows: \
 file and etcd do. Terms themselves are not consecutive.";
