@@ -121,7 +121,7 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-key -d 'The key
 complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-skip-verify -d 'Accept any certificate of the store: any host on the path can then read and forge everything' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'The length of the lease, which a lost host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'The lease time, which a lost host costs [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l renew -d 'From one renewal to the next [default: ttl/5, at most 60s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10, at most 30s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
@@ -150,7 +150,7 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l pod-label -d 'Label
 complete -c elect -n "__fish_elect_using_subcommand plan" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l on-elected -d 'The hook before the command, which needs its exit status 0' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-elected -d 'The hook before the command; it has to succeed' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-ousted -d 'The hook after the command, before another may lead' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
@@ -179,7 +179,7 @@ complete -c elect -n "__fish_elect_using_subcommand check" -l tls-key -d 'The ke
 complete -c elect -n "__fish_elect_using_subcommand check" -l tls-skip-verify -d 'Accept any certificate of the store: any host on the path can then read and forge everything' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand check" -l ttl -d 'The length of the lease, which a lost host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand check" -l ttl -d 'The lease time, which a lost host costs [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l renew -d 'From one renewal to the next [default: ttl/5, at most 60s]' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10, at most 30s]' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
@@ -208,7 +208,7 @@ complete -c elect -n "__fish_elect_using_subcommand check" -l pod-label -d 'Labe
 complete -c elect -n "__fish_elect_using_subcommand check" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
-complete -c elect -n "__fish_elect_using_subcommand check" -l on-elected -d 'The hook before the command, which needs its exit status 0' -r
+complete -c elect -n "__fish_elect_using_subcommand check" -l on-elected -d 'The hook before the command; it has to succeed' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l on-ousted -d 'The hook after the command, before another may lead' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
@@ -238,7 +238,7 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l tls-key -d 'The key 
 complete -c elect -n "__fish_elect_using_subcommand run" -l tls-skip-verify -d 'Accept any certificate of the store: any host on the path can then read and forge everything' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'The length of the lease, which a lost host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'The lease time, which a lost host costs [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l renew -d 'From one renewal to the next [default: ttl/5, at most 60s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10, at most 30s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
@@ -267,7 +267,7 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l pod-label -d 'Label 
 complete -c elect -n "__fish_elect_using_subcommand run" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-elected -d 'The hook before the command, which needs its exit status 0' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-elected -d 'The hook before the command; it has to succeed' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-ousted -d 'The hook after the command, before another may lead' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r

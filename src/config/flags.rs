@@ -38,7 +38,7 @@ pub struct RunFlags {
     #[command(flatten)]
     pub store: StoreFlags,
 
-    /// The length of the lease, which a lost host costs [default: 10s]
+    /// The lease time, which a lost host costs [default: 10s]
     #[arg(long, value_name = "DURATION", env = "ELECT_TTL", value_parser = parse_duration, help_heading = "Timing")]
     pub ttl: Option<Duration>,
 
@@ -320,7 +320,7 @@ pub struct FollowerFlags {
 /// Programs that run at the beginning and the end of a leadership, and at changes and errors.
 #[derive(Debug, Args)]
 pub struct HookFlags {
-    /// The hook before the command, which needs its exit status 0
+    /// The hook before the command; it has to succeed
     ///
     /// All hooks run by sh -c. If this one fails or takes too long, elect resigns and does not campaign for a ttl (10s
     /// without one), twice as long each time in a row, up to 5m; with --on-lost exit (and so with -n and --wait) elect
