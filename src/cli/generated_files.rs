@@ -76,8 +76,9 @@ fn with_lists(page: &str) -> String {
         let end = block.find("\n.").map_or(block.len(), |at| at + 1);
         let (list, rest) = block.split_at(end);
         let is_list = list.lines().any(|line| line.starts_with("    "));
-        lists += if number == 0 { "" } else { "\n\n" };
-        lists += &if is_list { format!(".nf\n{}\n.fi\n{rest}", list.trim_end()) } else { block.to_owned() };
+        let (before, after) = if is_list { (".nf\n", "\n.fi\n") } else { ("", "") };
+        let list = if is_list { list.trim_end() } else { list };
+        lists.extend([if number == 0 { "" } else { "\n\n" }, before, list, after, rest]);
     }
     lists
 }
