@@ -232,12 +232,6 @@ impl PostgresServer {
         self.give(&to);
     }
 
-    /// New connections see this certificate.
-    pub fn show_certificate(&self, files: &CertificateFiles) {
-        self.copy_certificate(files);
-        self.sql("SELECT pg_reload_conf()");
-    }
-
     /// The server's user owns it.
     fn give(&self, path: &Path) {
         let owner = fs::metadata(self.data()).expect("its data");
