@@ -14,7 +14,7 @@ use tower::{BoxError, ServiceExt, service_fn};
 
 use super::EtcdProcess;
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Passed,

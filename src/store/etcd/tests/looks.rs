@@ -98,7 +98,7 @@ impl EtcdCandidate {
         self.store.campaign(&self.candidacy).await
     }
 
-    /// What is in its way, and when it comes back.
+    /// The obstacle in its way, and the time until it comes back.
     async fn gives_up(&mut self) -> (String, Duration) {
         match self.campaigns().await.expect("an answer") {
             CampaignResult::Waiting { observation, again: Some(again), .. } => {
