@@ -282,10 +282,8 @@ fn a_hand_over_leaves_the_candidates_of_a_nested_election_alone() {
         assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
         put_at(&server, "jobs/nightly/a1", 0xa1, Some("n1")).await;
         assert_eq!(player.reserves(Some("n1")).await, ReserveResult::NotSeen, "no candidate of this election");
-        // As etcdctl elect writes it.
-        server.etcdctl(&["put", "jobs/nightly/a6", "go-1"]);
-        assert_eq!(player.reserves(Some("go-1")).await, ReserveResult::NotSeen, "no candidate of this election");
-        server.etcdctl(&["del", "jobs/nightly/a6"]);
+        // A candidate that is not of elect has its lease for an id.
+        assert_eq!(player.reserves(Some("a1")).await, ReserveResult::NotSeen, "no candidate of this election");
         put_at(&server, "jobs/a2", 0xa2, Some("l2")).await;
         let ReserveResult::Impossible(why) = player.reserves(Some("l2")).await else { panic!("it would not lead") };
         let said = "key jobs/nightly/a1 of another election waits before l2, and would lead: nothing was done";
