@@ -10,6 +10,7 @@
 //! environment variables, the inits of PID namespaces and the terminal.
 
 mod actions;
+mod rehearsal;
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};

@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
+use nix::sys::mman::munlockall;
 use nix::sys::prctl;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, setpgid};
 
 use super::containment::{Containment, NoContainment, Tier};
 use super::event_loop::KeeperLoop;
+use super::memory;
 use super::preexisting_children::PreexistingChild;
 use super::protocol::{Channel, Claim, Received, ToKeeper};
 use super::spawn::CommandSpec;
@@ -65,7 +66,7 @@ pub struct Keeper {
 ///
 /// The limit on locked memory is too low.
 pub fn can_lock_memory() -> io::Result<()> {
-    mlockall(MlockAllFlags::MCL_CURRENT)?;
+    memory::lock()?;
     Ok(munlockall()?)
 }
 
@@ -319,11 +320,11 @@ fn run_keeper(
     if prepared.is_err() {
         return libc::EXIT_FAILURE;
     }
-    let keeper_loop = KeeperLoop::new(Channel::new(socket), spec, inherited, tier, terminal);
+    let mut keeper_loop = KeeperLoop::new(Channel::new(socket), spec, inherited, tier, terminal);
     sys::schedule_first();
-    // Memory is locked if the limit allows it. Killing needs only memory that exists by now; later memory stays
-    // unlocked, so that no allocation fails for a limit on locked pages.
-    let _ = mlockall(MlockAllFlags::MCL_CURRENT);
+    // Memory is locked if the limit allows it. Killing needs only memory that exists by now.
+    let _ = memory::lock();
+    keeper_loop.rehearse();
     match keeper_loop.run() {
         Ok(Some(departure)) => {
             inherited.schedule_as_before();

@@ -53,6 +53,15 @@ impl Scanner {
         }
     }
 
+    /// Writes to all of its memory, so that the kernel has given it.
+    pub fn touch(&mut self) {
+        self.found.resize(DESCENDANTS_MAX, 0);
+        std::hint::black_box(&mut self.found).clear();
+        self.seen.bits.as_flattened_mut().fill(0);
+        self.entries.fill(0);
+        self.text.fill(0);
+    }
+
     /// Every descendant of `root` (a process, all its threads), without `except` and their descendants.
     pub fn descendants(&mut self, root: i32, except: &[i32]) -> &[i32] {
         self.seen.clear();
@@ -259,26 +268,52 @@ pub enum KillSweep {
     Unlistable,
 }
 
-/// A set of process ids: one bit for each possible process id.
+/// A set of process ids: a bit for each id of those ranges that ids were found in.
+///
+/// Process ids are given out in ascending order, so that those of a tree lie in few ranges. If they lie in more than there is
+/// memory for, the ids in the others count as new each time: their processes are killed again until they are reaped.
 #[derive(Debug)]
-struct PidSet(Vec<u64>);
+struct PidSet {
+    /// For each range, the index of its bits.
+    bits_of: [Option<u8>; PidSet::RANGES],
+    /// The ranges that have bits.
+    used: usize,
+    bits: Vec<[u64; PidSet::RANGE_PIDS / 64]>,
+}
 
 impl PidSet {
-    /// `PID_MAX_LIMIT` of a 64-bit kernel.
-    const NUMBERS: usize = 4 * 1024 * 1024;
+    /// Their bits fill one page.
+    const RANGE_PIDS: usize = 32 * 1024;
+    /// Up to `PID_MAX_LIMIT` of a 64-bit kernel.
+    const RANGES: usize = 4 * 1024 * 1024 / PidSet::RANGE_PIDS;
+    const RANGES_USED_MAX: usize = 16;
 
     fn new() -> PidSet {
-        PidSet(vec![0; PidSet::NUMBERS / 64])
+        let bits = vec![[0; PidSet::RANGE_PIDS / 64]; PidSet::RANGES_USED_MAX];
+        PidSet { bits_of: [None; PidSet::RANGES], used: 0, bits }
     }
 
     fn clear(&mut self) {
-        self.0.fill(0);
+        self.bits[..self.used].as_flattened_mut().fill(0);
+        self.bits_of = [None; PidSet::RANGES];
+        self.used = 0;
     }
 
     /// Inserts a process id. Returns whether it is new.
     fn is_new(&mut self, pid: i32) -> bool {
-        let number = pid.unsigned_abs() as usize % PidSet::NUMBERS;
-        let (word, bit) = (&mut self.0[number / 64], 1 << (number % 64));
+        let number = pid.unsigned_abs() as usize;
+        let Some(range) = self.bits_of.get_mut(number / PidSet::RANGE_PIDS) else { return true };
+        let index = match *range {
+            Some(index) => usize::from(index),
+            None if self.used == PidSet::RANGES_USED_MAX => return true,
+            None => {
+                *range = u8::try_from(self.used).ok();
+                self.used += 1;
+                self.used - 1
+            }
+        };
+        let within = number % PidSet::RANGE_PIDS;
+        let (word, bit) = (&mut self.bits[index][within / 64], 1 << (within % 64));
         let is_new = *word & bit == 0;
         *word |= bit;
         is_new
@@ -377,4 +412,30 @@ pub fn own_descendants() -> io::Result<Vec<i32>> {
     probe()?;
     let mut scanner = Scanner::new(&[]);
     Ok(scanner.descendants(std::process::id().cast_signed(), &[]).to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_new_once_wherever_it_lies() {
+        let mut seen = PidSet::new();
+        let ids = [1, 64, 32_767, 32_768, 4_000_000, 4_194_303];
+        assert!(ids.iter().all(|&pid| seen.is_new(pid)));
+        assert!(!ids.iter().any(|&pid| seen.is_new(pid)));
+        seen.clear();
+        assert!(ids.iter().all(|&pid| seen.is_new(pid)));
+    }
+
+    #[test]
+    fn ids_without_memory_are_new_each_time_and_cost_the_others_nothing() {
+        let mut seen = PidSet::new();
+        let one_of_each =
+            || (0..PidSet::RANGES).map(|range| i32::try_from(range * PidSet::RANGE_PIDS + 7).expect("small"));
+        assert!(one_of_each().all(|pid| seen.is_new(pid)));
+        let again: Vec<bool> = one_of_each().map(|pid| seen.is_new(pid)).collect();
+        assert_eq!(again.iter().filter(|&&is_new| !is_new).count(), PidSet::RANGES_USED_MAX);
+        assert!(seen.is_new(i32::MAX), "no kernel gives it");
+    }
 }

@@ -10,6 +10,7 @@ mod harness;
 mod health_checks;
 mod jobs;
 mod keeper_process;
+mod memory;
 mod messages;
 mod min_hold;
 mod orphans;
