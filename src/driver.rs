@@ -27,8 +27,8 @@ use elect_core::{
     Action, Answer, Attempt, BackgroundHook, Candidate, Event, FromKeeper, Hook, Notice, Outcome, Phase, Program,
     Signal, Time,
 };
-use elect_keeper::ToKeeper;
-use elect_keeper::clock::{self, Alarm};
+use elect_keeper::clock::Alarm;
+use elect_keeper::{ToKeeper, clock};
 
 /// One candidacy, from the first request to the store to the end of the program.
 pub struct Driver {
@@ -78,6 +78,7 @@ impl Driver {
     pub async fn run(mut self) -> anyhow::Result<Outcome> {
         // The first tick as well. The SIGCHLD of a keeper that died before there was a handler is lost.
         self.on_signal(SignalEvent::Child);
+        let mut startup_pages = crate::setup::StartupPages::new();
         loop {
             if !self.pending_events.is_empty() {
                 self.pass_time();
@@ -92,6 +93,7 @@ impl Driver {
                 self.shut_down(&outcome).await;
                 return Ok(outcome);
             }
+            startup_pages.release_if_over();
             self.alarm.get_ref().set(due.min(status_due));
             match self.wait().await? {
                 Wakeup::Signal(signal) => self.on_signal(signal),

@@ -8,10 +8,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::exit::Exit;
+use elect_core::Time;
+use elect_keeper::{clock, release_startup_pages};
 
 /// Why elect cannot be set up. Exit status 125.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +74,29 @@ const DESCRIPTORS_RESERVED: u64 = 8;
 pub fn is_reserved(connection: &impl AsRawFd) -> bool {
     let number = u64::try_from(connection.as_raw_fd()).unwrap_or_default();
     getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(soft, _)| number.saturating_add(DESCRIPTORS_RESERVED) >= soft)
+}
+
+/// The start is over after this time, if something happens at all.
+const STARTUP_TIME: Duration = Duration::from_secs(2);
+
+/// The pages of memory that only the start needs.
+#[derive(Debug)]
+pub struct StartupPages {
+    needed_until: Option<Time>,
+}
+
+impl StartupPages {
+    /// From the start on.
+    pub fn new() -> StartupPages {
+        StartupPages { needed_until: Some(clock::now() + STARTUP_TIME) }
+    }
+
+    /// Gives them back, once.
+    pub fn release_if_over(&mut self) {
+        if self.needed_until.take_if(|until| clock::now() >= *until).is_some() {
+            release_startup_pages();
+        }
+    }
 }
 
 /// While it lives, a panic ends elect with one sentence and exit status 125. For what other processes may use up after
