@@ -230,6 +230,9 @@ fn the_crate_has_all_that_it_is_built_from_and_nothing_else() {
     for needed in program.into_iter().chain(["docs/DESIGN.md", "docs/handover.svg"]) {
         assert!(files.contains(&needed), "{needed} is not in {files:#?}");
     }
+    for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        assert_eq!(files.iter().filter(|file| **file == licence).count(), 3, "{licence}: once in each crate");
+    }
     for left_out in [".ci", ".config/", ".github/"] {
         assert!(!files.iter().any(|file| file.starts_with(left_out)), "{left_out} is in {files:#?}");
     }
