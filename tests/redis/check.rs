@@ -77,8 +77,9 @@ fn replicas_that_confirm_are_in_order_and_too_few_of_them_are_named() {
 
 #[test]
 fn a_plan_counts_a_look_at_the_record_after_the_loss_of_a_host() {
+    let sandbox = Sandbox::new();
     // No server is asked.
-    let plan = ElectCmd::new(&Sandbox::new()).store("redis://127.0.0.1:1".to_owned());
+    let plan = ElectCmd::new(&sandbox).store("redis://127.0.0.1:1".to_owned());
     let planned = plan.query("plan", &["--ttl", "10s", "--renew", "2s", "--json"]).run();
     assert!(planned.stdout.contains(r#""host_lost":13000}"#), "{planned:?}");
 }
