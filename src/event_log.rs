@@ -246,7 +246,7 @@ impl EventLog {
             }
             Notice::FollowerCannotStart(NotStarted::TooLate) => error!("the follower was not started"),
             Notice::FollowerStopping { for_another: true } => info!("another leads: stopping the follower"),
-            Notice::FollowerStopping { for_another: false } => info!("following no longer: stopping the follower"),
+            Notice::FollowerStopping { for_another: false } => info!("about to lead: stopping the follower"),
             Notice::FollowerUnconfirmed => {
                 error!("the follower is killed, and still not gone: no candidacy until it is");
             }
