@@ -29,8 +29,13 @@ impl RedisProcess {
     }
 
     /// Nothing but records and the index names a boundary.
-    fn waits_until_no_candidate_listens(&self) {
-        until(|| self.cli(&["pubsub", "channels"]).is_empty());
+    async fn waits_until_no_candidate_listens(&self) {
+        let limit = clock::now() + Duration::from_secs(60);
+        while !self.cli(&["pubsub", "channels"]).is_empty() {
+            assert!(clock::now() < limit, "somebody listens");
+            // A connection of ours ends only while its task can run.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A client that listens as candidates do.
@@ -77,7 +82,7 @@ async fn with_index(test: impl AsyncFnOnce(&RedisProcess)) {
     let server = RedisProcess::start();
     led_before(&server).await;
     assert_eq!(server.listed().await, (names(&["cron"]), true), "no scan has been made before");
-    server.waits_until_no_candidate_listens();
+    server.waits_until_no_candidate_listens().await;
     test(&server).await;
 }
 
@@ -88,7 +93,7 @@ fn a_new_boundary_is_found_without_a_scan() {
             assert_eq!(server.listed().await, (names(&["cron"]), false));
             // It has written a vacant record, and nothing more.
             on(server, "later").ask().await.expect("an answer");
-            server.waits_until_no_candidate_listens();
+            server.waits_until_no_candidate_listens().await;
             assert_eq!(server.listed().await, (names(&["cron", "later"]), false));
         })
         .await;
@@ -101,7 +106,7 @@ fn a_take_enters_a_record_that_another_elect_has_written() {
         with_index(async |server| {
             server.has_record_without_entry("old");
             on(server, "old").wins().await;
-            server.waits_until_no_candidate_listens();
+            server.waits_until_no_candidate_listens().await;
             assert_eq!(server.listed().await, (names(&["cron", "old"]), false));
         })
         .await;
@@ -117,7 +122,7 @@ fn a_boundary_of_an_elect_without_the_index_is_found() {
             let listener = server.listener("elect:old elect:no-record of-another-program");
             assert_eq!(server.listed().await, (names(&["cron", "old"]), false));
             drop(listener);
-            server.waits_until_no_candidate_listens();
+            server.waits_until_no_candidate_listens().await;
             assert_eq!(server.listed().await, (names(&["cron"]), false), "this is why a scan is made now and then");
             server.cli(&["zincrby", INDEX, "3601", MARK]);
             assert_eq!(server.listed().await, (names(&["cron", "old"]), true));
@@ -149,7 +154,7 @@ fn an_index_that_cannot_be_believed_is_not() {
                 assert!(found.contains(&old) && scanned, "{damage:?}: {found:?}");
                 // No election depends on it.
                 on(server, &format!("new-{number}")).wins().await;
-                server.waits_until_no_candidate_listens();
+                server.waits_until_no_candidate_listens().await;
                 let (found, _) = server.listed().await;
                 assert!(found.contains(&format!("new-{number}")), "{damage:?}: {found:?}");
                 server.cli(&["del", INDEX]);
@@ -157,7 +162,7 @@ fn an_index_that_cannot_be_believed_is_not() {
             }
             server.cli(&["flushall"]);
             on(server, "first").ask().await.expect("an answer");
-            server.waits_until_no_candidate_listens();
+            server.waits_until_no_candidate_listens().await;
             assert_eq!(server.listed().await, (names(&["first"]), true));
             assert_eq!(server.listed().await, (names(&["first"]), false));
         })
@@ -203,7 +208,7 @@ fn an_entry_without_a_record_is_dropped_and_one_with_a_record_never() {
             on(server, "later").ask().await.expect("an answer");
             server.cli(&["set", "elect:foreign", "of another program"]);
             server.cli(&["zadd", INDEX, "0", "foreign", "0", "gone"]);
-            server.waits_until_no_candidate_listens();
+            server.waits_until_no_candidate_listens().await;
             assert_eq!(server.listed().await, (names(&["cron", "foreign", "later"]), false));
             assert_eq!(server.cli(&["zscore", INDEX, "gone"]), "");
             // One that was created after the look.
@@ -241,7 +246,7 @@ fn a_flood_of_names_hides_no_boundary() {
             assert_eq!(server.listed().await, (names(&["cron", "old"]), true));
             assert_eq!(server.listed().await, (names(&["cron", "old"]), true), "as long as they are there");
             drop(listener);
-            server.waits_until_no_candidate_listens();
+            server.waits_until_no_candidate_listens().await;
             let forge = "for i = 1, 9000 do redis.call('ZADD', KEYS[1], 0, 'z' .. i) end \
                          for i = 1, 20 do redis.call('ZADD', KEYS[1], 0, 'x' .. i .. string.rep('x', 100000)) end \
                          redis.call('ZADD', KEYS[1], 0, '\\255\\254') redis.call('ZADD', KEYS[1], 0, 'a\\nb')";
