@@ -34,8 +34,6 @@
 //!      with the present basis in it. The new term is [`limits::next_term`](crate::limits::next_term) of the record's
 //!      term, the server's clock and the floor in that request. Then [`Takeover::took`]; if the record had changed,
 //!      [`Takeover::discard_outstanding`];
-//!      A store may send the first renewal, with [`Takeover::renewal_with_take`] as its nonce, behind the take and without
-//!      waiting for the take's answer, if it is executed only where the take was;
 //!    - [`Decision::AlreadyOurs`]: the take whose answer was lost: [`Takeover::took`] with the basis in the record;
 //!    - [`Decision::ReleaseStale`]: free the record, leave its basis as it is, [`Takeover::discard_outstanding`];
 //!    - [`Decision::Wait`]: ask again.
@@ -296,14 +294,6 @@ impl<N: Clone + PartialEq> Takeover<N> {
         self.outstanding = Some(nonce);
         self.held_term = None;
         TakeRequest { nonce, floor: self.highest_term.saturating_add(1) }
-    }
-
-    /// The nonce of a renewal that is sent together with the take, behind it: if both are executed and their answers are lost, the
-    /// take is recognized by that. A take that was executed alone is given back.
-    pub fn renewal_with_take(&mut self) -> u64 {
-        let nonce = self.nonce();
-        self.outstanding = Some(nonce);
-        nonce
     }
 
     /// The contents of a vacant record. It passes on the longest ttl and the highest term, so that a later candidate waits as

@@ -239,7 +239,7 @@ impl Backend for Redis {
         candidacy: &Candidacy,
     ) -> Result<CampaignResult, StoreError> {
         attempt(&self.settings, &mut self.link, async |server| {
-            session.listen(server, hints);
+            session.listen(server, hints).await?;
             record_store::campaign(session, server, candidacy).await
         })
         .await

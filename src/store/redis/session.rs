@@ -10,8 +10,6 @@
 //! - Which renewals are credited is decided by [`takeover`](elect_core::takeover) alone.
 //! - The channel is a hint. A candidate that misses it asks at the usual pace.
 
-mod renewal;
-
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,20 +17,21 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use renewal::{FirstRenewal, Renewal, TakeName};
-
 use super::hint_flags::HintKind;
 use super::index::IndexScripts;
 use super::observation::{observed, read};
 use super::quorum::{Count, Quorum, Replicas};
-use super::server::{LuaScript, RedisServer, ScriptCall};
+use super::server::{LuaScript, RedisServer};
 use super::settings::{Route, Settings};
 use super::stored_record::{NONCE_MAX, Snapshot, StoredRecord, basis, count, epoch, epoch_text};
 use crate::store::record::VERSION;
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
 use crate::store::{Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
-use elect_core::limits::TERM_MAX;
-use elect_core::takeover::{Basis, Durability, RecordState, Reservation, StoreState, TakeRequest, Takeover, Vacancy};
+use crate::text::escaped;
+use elect_core::limits::{TERM_MAX, believed_ttl};
+use elect_core::takeover::{
+    Basis, Credit, Durability, RecordState, Reservation, StoreState, TakeRequest, Takeover, Vacancy, Write,
+};
 use elect_core::{Term, Time};
 use elect_keeper::clock;
 
@@ -94,10 +93,6 @@ pub struct Session {
     may_move: bool,
     /// Whether a renewal of the leader would be news.
     undecided: Rc<Cell<bool>>,
-    /// The first renewal of this term, if it was sent together with the take.
-    first_renewal: Option<FirstRenewal>,
-    /// The longest time of an attempt.
-    attempt_limit: Duration,
 }
 
 impl Session {
@@ -120,8 +115,6 @@ impl Session {
             is_restart_reported: false,
             may_move: matches!(settings.route, Route::Sentinels { .. }),
             undecided: Rc::new(Cell::new(false)),
-            first_renewal: None,
-            attempt_limit: settings.limits.attempt,
         }
     }
 
@@ -135,14 +128,14 @@ impl Session {
         self.rule.settled()
     }
 
-    /// Has changes announced from the next script on, on a connection where that has not been asked for yet. Must be called inside
-    /// a [`tokio::task::LocalSet`].
-    pub fn listen(&mut self, server: &mut RedisServer, hints: &Notifier) {
+    /// Has changes announced, on a connection where that has not been asked for yet. Must be called inside a
+    /// [`tokio::task::LocalSet`].
+    pub async fn listen(&mut self, server: &mut RedisServer, hints: &Notifier) -> Result<(), StoreError> {
         if server.is_heard {
-            return;
+            return Ok(());
         }
         // The channel is named like the key. Channels know no databases: what is said of another one's is idle.
-        server.subscribe_with_next_script(&self.key);
+        server.subscribe(&self.key, false).await?;
         server.is_heard = true;
         let (hints, undecided, ear) = (hints.clone(), Rc::clone(&self.undecided), Arc::clone(&server.ear));
         // Not watched: it ends with the connection, and then the next question begins another.
@@ -159,6 +152,7 @@ impl Session {
                 }
             }
         });
+        Ok(())
     }
 
     /// By how many replicas we campaign beside what was seen.
@@ -190,6 +184,103 @@ impl Session {
         }
     }
 
+    /// Renews, and verifies that the record is ours.
+    pub async fn renew(&mut self, server: &mut RedisServer, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
+        let (Some(term), Some(mut quorum)) = (self.term, self.quorum) else {
+            return Ok(lost("nothing was won".to_owned()));
+        };
+        let scripts = Rc::clone(&self.scripts);
+        let nonce = self.rule.nonce();
+        let sent: Time = clock::now(); // T1
+        let [name, host, port] = identity_fields(&candidacy.identity);
+        let [incarnation, settled_epoch] = in_record(self.rule.settled());
+        let [grown, grown_required] = quorum.growth_in_record();
+        let arguments = [
+            self.id.clone(),
+            term.to_string(),
+            nonce.to_string(),
+            self.key.clone(),
+            name,
+            host,
+            port,
+            incarnation,
+            settled_epoch,
+            quorum.required_in_record(),
+            grown,
+            grown_required,
+        ];
+        let (answer, confirmed) = self.write(server, &scripts.renew, &arguments, quorum).await?;
+        let received = clock::now();
+        match as_strs(&answer)[..] {
+            ["renewed", ttl, found, incarnation, at, replicas, all, _] => {
+                let ttl = believed_ttl(number(ttl)?).min(candidacy.ttl);
+                self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
+                // A growth that this write brings governs the next one.
+                let governing = quorum.required;
+                quorum.adopt(all.parse().ok());
+                quorum.learn(confirmed, self.replicas);
+                (self.quorum, self.all) = (Some(quorum), quorum.all);
+                let at = epoch(at).ok_or_else(unexpected_reply)?;
+                let write = Write {
+                    sent,
+                    received,
+                    ttl,
+                    nonce,
+                    found: number(found)?,
+                    is_confirmed: quorum.is_confirmed(confirmed, self.replicas),
+                    basis: basis(incarnation.to_owned(), at, governing),
+                };
+                self.judge(server, &scripts, term, confirmed, &write).await
+            }
+            ["lost", id, state, name] => Ok(lost(match (id, state) {
+                // A candidate that has found none has written a vacant one since.
+                ("", _) | (_, "vacant") => "the record is gone".to_owned(),
+                (id, "held") if id != self.id => format!("{} leads", escaped(name)),
+                (_, "held") => "it is of another term".to_owned(),
+                _ => "it was released".to_owned(),
+            })),
+            ["resized", required] => {
+                Ok(lost(format!("the record asks for {:?} replicas instead of {}", escaped(required), quorum.required)))
+            }
+            ["foreign", ..] => Ok(lost("the record was overwritten with something else".to_owned())),
+            _ => Err(unexpected_reply()),
+        }
+    }
+
+    /// The worth of a renewal that has reached the record.
+    async fn judge(
+        &mut self,
+        server: &mut RedisServer,
+        scripts: &LuaScripts,
+        term: Term,
+        confirmed: u64,
+        write: &Write<String>,
+    ) -> Result<RenewResult, StoreError> {
+        match self.rule.credit(write) {
+            Credit::Counts => Ok(RenewResult::Credited { sent: write.sent, ttl: Some(write.ttl) }),
+            Credit::Stale => Err(StoreError::Unavailable(format!(
+                "{}: the nonce in {:?} is {}, and a renewal with {} changes nothing: another program has written to the record",
+                server.address, self.key, write.found, write.nonce
+            ))),
+            Credit::Unconfirmed => {
+                if let Some(quorum) = self.quorum {
+                    self.confirm(server, confirmed, quorum)?;
+                }
+                Err(StoreError::Unavailable(format!(
+                    "{}: the first write that enough replicas have confirmed is followed by another one before it counts",
+                    server.address
+                )))
+            }
+            Credit::GiveBack => {
+                let nonce = self.rule.nonce();
+                free(server, scripts, &self.key, &self.id, ("term", term), FreeFields::of(nonce)).await?;
+                self.rule.discard_outstanding();
+                self.term = None;
+                Ok(lost("the server or its replicas have changed since the take, which is given back".to_owned()))
+            }
+        }
+    }
+
     /// Frees the record, if it is ours.
     pub async fn release(
         &mut self,
@@ -207,87 +298,6 @@ impl Session {
         free(server, &self.scripts, &self.key, &self.id, claim, written).await
     }
 
-    /// The arguments of a take.
-    fn take_arguments(
-        &self,
-        snapshot: &Snapshot,
-        candidacy: &Candidacy,
-        nonce: u64,
-        floor: Term,
-        quorum: Quorum,
-    ) -> [String; 22] {
-        let [id, term, seen_nonce, state, required] = snapshot.stored.as_ref().map(expected).unwrap_or_default();
-        let [attachments, commands] = match quorum.required {
-            0 => [String::new(), String::new()],
-            _ => [snapshot.epoch.attachments.to_string(), snapshot.epoch.commands.to_string()],
-        };
-        let [name, host, port] = identity_fields(&candidacy.identity);
-        let [index, name_in_index] = self.index_entry.clone();
-        [
-            id,
-            term,
-            seen_nonce,
-            state,
-            required,
-            snapshot.incarnation.clone(),
-            attachments,
-            commands,
-            self.key.clone(),
-            floor.to_string(),
-            TERM_MAX.to_string(),
-            VERSION.to_string(),
-            self.id.clone(),
-            name,
-            host,
-            port,
-            millis(candidacy.ttl),
-            nonce.to_string(),
-            quorum.all_in_record(),
-            quorum.required_in_record(),
-            index,
-            name_in_index,
-        ]
-    }
-
-    /// The result of a take.
-    fn taken(
-        &mut self,
-        server: &mut RedisServer,
-        answer: &[String],
-        confirmed: u64,
-        mut quorum: Quorum,
-    ) -> Result<TakeResult, StoreError> {
-        match as_strs(answer)[..] {
-            ["taken", term, incarnation, at, replicas] => {
-                let (term, at) = (number(term)?, epoch(at).ok_or_else(unexpected_reply)?);
-                self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
-                if quorum.all.is_none() {
-                    // As many as there were when it was written.
-                    quorum.required = self.option.of(self.replicas.attached);
-                }
-                quorum.learn(confirmed, self.replicas);
-                self.quorum = Some(quorum);
-                self.confirm(server, confirmed, quorum)?;
-                self.rule.took(basis(incarnation.to_owned(), at, quorum.required), true);
-                self.term = Some(term);
-                self.undecided.set(false);
-                Ok(TakeResult::Taken(term))
-            }
-            ["changed" | "foreign", ..] => {
-                self.rule.discard_outstanding();
-                Ok(TakeResult::Changed)
-            }
-            ["overflow"] => {
-                self.rule.discard_outstanding();
-                let key = &self.key;
-                Err(StoreError::Obstacle(format!(
-                    "the term in {key:?}, or the server's clock, is too large: delete the key once nobody leads"
-                )))
-            }
-            _ => Err(unexpected_reply()),
-        }
-    }
-
     async fn write(
         &self,
         server: &mut RedisServer,
@@ -298,7 +308,9 @@ impl Session {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let wanted = Some(quorum.wanted(self.replicas)).filter(|&wanted| wanted > 0);
         let (answer, confirmed) = server.run_confirmed::<Vec<Vec<u8>>>(script, &self.key, &arguments, wanted).await?;
-        Ok((texts(&answer), confirmed))
+        // A name that another program has written need not be text.
+        let answer = answer.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        Ok((answer, confirmed))
     }
 
     /// A write that the replicas lack does not count: a failover would forget it.
@@ -426,33 +438,71 @@ impl ObservedSession for Session {
         snapshot: &Snapshot,
         _: Time,
     ) -> Result<TakeResult, StoreError> {
-        let Some(quorum) = self.quorum else { return Ok(TakeResult::Changed) };
+        let Some(mut quorum) = self.quorum else { return Ok(TakeResult::Changed) };
         let scripts = Rc::clone(&self.scripts);
         let TakeRequest { nonce, floor } = self.rule.take_request();
-        (self.term, self.first_renewal) = (None, None);
-        let arguments = self.take_arguments(snapshot, candidacy, nonce, floor, quorum);
-        if !quorum.takes_and_renews_at_once(self.replicas) {
-            let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
-            return self.taken(server, &answer, confirmed, quorum);
-        }
-        let renewal_nonce = self.rule.renewal_with_take();
-        let renewal = self.renewal(TakeName::Nonce(nonce), renewal_nonce, quorum, candidacy);
-        let [arguments, renewal] = [&arguments[..], &renewal].map(|texts| texts.iter().map(String::as_str).collect());
-        let (arguments, renewal): (Vec<&str>, Vec<&str>) = (arguments, renewal);
-        let take = ScriptCall { script: &scripts.take, key: &self.key, arguments: &arguments };
-        let renew = ScriptCall { script: &scripts.renew, key: &self.key, arguments: &renewal };
-        let sent: Time = clock::now(); // T1
-        let [taken, renewed] = server.run_both::<Vec<Vec<u8>>>([take, renew]).await?;
-        let received = clock::now();
-        let result = self.taken(server, &texts(&taken), 0, quorum)?;
-        if let (TakeResult::Taken(term), Some(quorum)) = (result, self.quorum) {
-            let renewal = Renewal { term, nonce: renewal_nonce, sent, received, confirmed: 0 };
-            // A failure is that of a renewal: the next one is asked for at once.
-            if let Ok(result) = self.renewed(server, &texts(&renewed), &renewal, quorum, candidacy).await {
-                self.first_renewal = Some(FirstRenewal { result, sent, identity: candidacy.identity.clone() });
+        self.term = None;
+        let [id, term, seen_nonce, state, required] = snapshot.stored.as_ref().map(expected).unwrap_or_default();
+        let [attachments, commands] = match quorum.required {
+            0 => [String::new(), String::new()],
+            _ => [snapshot.epoch.attachments.to_string(), snapshot.epoch.commands.to_string()],
+        };
+        let [name, host, port] = identity_fields(&candidacy.identity);
+        let [index, name_in_index] = self.index_entry.clone();
+        let arguments = [
+            id,
+            term,
+            seen_nonce,
+            state,
+            required,
+            snapshot.incarnation.clone(),
+            attachments,
+            commands,
+            self.key.clone(),
+            floor.to_string(),
+            TERM_MAX.to_string(),
+            VERSION.to_string(),
+            self.id.clone(),
+            name,
+            host,
+            port,
+            millis(candidacy.ttl),
+            nonce.to_string(),
+            quorum.all_in_record(),
+            quorum.required_in_record(),
+            index,
+            name_in_index,
+        ];
+        let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
+        match as_strs(&answer)[..] {
+            ["taken", term, incarnation, at, replicas] => {
+                let (term, at) = (number(term)?, epoch(at).ok_or_else(unexpected_reply)?);
+                self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
+                if quorum.all.is_none() {
+                    // As many as there were when it was written.
+                    quorum.required = self.option.of(self.replicas.attached);
+                }
+                quorum.learn(confirmed, self.replicas);
+                self.quorum = Some(quorum);
+                self.confirm(server, confirmed, quorum)?;
+                self.rule.took(basis(incarnation.to_owned(), at, quorum.required), true);
+                self.term = Some(term);
+                self.undecided.set(false);
+                Ok(TakeResult::Taken(term))
             }
+            ["changed" | "foreign", ..] => {
+                self.rule.discard_outstanding();
+                Ok(TakeResult::Changed)
+            }
+            ["overflow"] => {
+                self.rule.discard_outstanding();
+                let key = &self.key;
+                Err(StoreError::Obstacle(format!(
+                    "the term in {key:?}, or the server's clock, is too large: delete the key once nobody leads"
+                )))
+            }
+            _ => Err(unexpected_reply()),
         }
-        Ok(result)
     }
 
     fn wait(&mut self, server: &RedisServer, left: Duration, decided: bool) -> Duration {
@@ -533,11 +583,6 @@ async fn free(
     // Not ours, or not a record any more: there is nothing to be given back.
     let arguments = [id, by, &which, &nonce, key, &incarnation, &epoch, successor, &within];
     server.run::<Vec<String>>(&scripts.release, key, &arguments).await.map(drop)
-}
-
-/// A name that another program has written need not be text.
-fn texts(answer: &[Vec<u8>]) -> Vec<String> {
-    answer.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 fn as_strs(answer: &[String]) -> Vec<&str> {

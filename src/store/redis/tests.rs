@@ -8,7 +8,6 @@ mod conformance;
 mod index;
 mod records;
 mod replicas;
-mod round_trips;
 
 use tokio::task::LocalSet;
 
@@ -101,11 +100,7 @@ impl RedisCandidate {
     }
 
     fn asking_for(request_timeout: Duration, server: &RedisProcess, options: &str, name: &str) -> RedisCandidate {
-        RedisCandidate::to(request_timeout, &server.address, options, name)
-    }
-
-    fn to(request_timeout: Duration, address: &str, options: &str, name: &str) -> RedisCandidate {
-        let url = format!("redis://{address}{options}");
+        let url = format!("redis://{}{options}", server.address);
         let access = Access { request_timeout, ..Access::default() };
         let store = StoreUrl::parse(&url).map(|url| url.open(&access, channel().0)).expect("a URL");
         let identity = Identity {

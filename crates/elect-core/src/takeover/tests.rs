@@ -46,16 +46,6 @@ const fn wait(seconds: u64, decided: bool) -> Decision {
 }
 
 #[test]
-fn a_take_is_recognized_by_the_renewal_that_was_sent_with_it() {
-    let mut me = me();
-    let take = me.take_request();
-    let renewal = me.renewal_with_take();
-    assert!(renewal > take.nonce);
-    assert_eq!(me.decide(at(1), &view(held(1, renewal))), Decision::AlreadyOurs(7));
-    assert_eq!(me.decide(at(2), &view(held(1, take.nonce))), Decision::ReleaseStale(7), "the renewal was lost");
-}
-
-#[test]
 fn a_free_record_is_taken_at_once() {
     assert_eq!(me().decide(at(5), &view(free(2, 1))), Decision::Take);
 }
