@@ -395,7 +395,6 @@ impl ObservedSession for Session {
     /// Where there is no record, one is written in the same moment on which every candidate can wait (S2).
     async fn observe(&mut self, server: &mut RedisServer) -> Result<Snapshot, StoreError> {
         let Vacancy { nonce, ttl, term } = self.rule.vacancy();
-        let [index, name] = self.index_entry.clone();
         let vacant = [
             VERSION.to_string(),
             uuid::Uuid::new_v4().to_string(),
@@ -403,8 +402,8 @@ impl ObservedSession for Session {
             term.to_string(),
             nonce.to_string(),
             self.all.map(|all| all.to_string()).unwrap_or_default(),
-            index,
-            name,
+            self.index_entry[0].clone(),
+            self.index_entry[1].clone(),
         ];
         let vacant: Vec<&str> = vacant.iter().map(String::as_str).collect();
         read(&self.key, server.run(&self.scripts.look, &self.key, &vacant).await?)
@@ -448,7 +447,6 @@ impl ObservedSession for Session {
             _ => [snapshot.epoch.attachments.to_string(), snapshot.epoch.commands.to_string()],
         };
         let [name, host, port] = identity_fields(&candidacy.identity);
-        let [index, name_in_index] = self.index_entry.clone();
         let arguments = [
             id,
             term,
@@ -470,8 +468,8 @@ impl ObservedSession for Session {
             nonce.to_string(),
             quorum.all_in_record(),
             quorum.required_in_record(),
-            index,
-            name_in_index,
+            self.index_entry[0].clone(),
+            self.index_entry[1].clone(),
         ];
         let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
         match as_strs(&answer)[..] {
