@@ -268,13 +268,12 @@ pub fn find_socket(
 /// Whether several candidates are one too many for it, also if only one of them leads.
 fn is_for_one(request: &ControlRequest) -> bool {
     match request {
-        ControlRequest::Assert { .. }
+        ControlRequest::Assert { .. } | ControlRequest::Drain | ControlRequest::Undrain => true,
+        ControlRequest::Hello
+        | ControlRequest::Status
+        | ControlRequest::Resign
         | ControlRequest::ResignTo(_)
-        | ControlRequest::Drain
-        | ControlRequest::Undrain => true,
-        ControlRequest::Hello | ControlRequest::Status | ControlRequest::Resign | ControlRequest::Proclaim { .. } => {
-            false
-        }
+        | ControlRequest::Proclaim { .. } => false,
     }
 }
 
