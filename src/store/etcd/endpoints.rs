@@ -384,12 +384,11 @@ const NO_SPACE: &str = "database space exceeded";
 
 /// The meaning of a failed call for the election.
 pub fn classify(error: Error) -> StoreError {
-    let status = match error {
-        Error::GRpcStatus(status) => status,
-        // The client library says no more when the server or the network has ended the stream of renewals.
-        Error::LeaseKeepAliveError(_) => return StoreError::Unavailable("connection closed".to_owned()),
-        error => return StoreError::Unavailable(excerpt(&error.to_string())),
-    };
+    // The client library says no more when the server or the network has ended the stream of renewals.
+    if let Error::LeaseKeepAliveError(_) = error {
+        return StoreError::Unavailable("connection closed".to_owned());
+    }
+    let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(excerpt(&error.to_string())) };
     if status.source().is_some() {
         // Not the server's word: the connection's. A server says only after the handshake that it wants a certificate.
         return StoreError::Unavailable(with_network_advice(&transport_cause(&status)));

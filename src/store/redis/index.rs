@@ -94,7 +94,9 @@ impl BoundaryIndex {
                 if !complete(server, scripts, &key, began, &found).await? {
                     self.useless_until = Some(now + MARK_LIFETIME);
                 }
-                boundaries(words).into_iter().for_each(|known| limits::insert_boundary(&mut found, known));
+                for known in boundaries(words) {
+                    limits::insert_boundary(&mut found, known);
+                }
                 Ok(found)
             }
             (None | Some("useless"), _) => {
