@@ -39,7 +39,7 @@ const RULES: [&str; 19] = [
     "+zadd",
 ];
 
-/// What the manual lists beside them, for a database number and for all boundaries at once.
+/// The further rights that the manual lists: for a database number, and for all boundaries at once.
 const MORE_RULES: [&str; 5] = ["+select", "+scan", "+zrange", "+zrem", "+pubsub"];
 
 #[track_caller]
