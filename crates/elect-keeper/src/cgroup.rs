@@ -7,7 +7,6 @@
 //!
 //! Not here: controllers and limits. The leaf has none; a `MemoryMax=` belongs to the unit.
 
-use std::cell::Cell;
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -15,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -41,16 +41,9 @@ pub struct CommandCgroup {
     procs: File,
     kill: File,
     events: File,
-    creation: Cell<Creation>,
-}
-
-/// How a process gets into a leaf.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Creation {
-    /// It is created there, which takes no lock of the kernel.
-    Inside,
-    /// It is created beside the keeper and moves itself, which takes some 10 ms.
-    Outside,
+    /// Whether processes are created in it, which takes no lock of the kernel; otherwise they are created beside the keeper and move
+    /// themselves, which takes some 10 ms.
+    creates_inside: AtomicBool,
 }
 
 /// The directory of a cgroup for one proof, removed with this value.
@@ -102,8 +95,14 @@ impl CommandCgroup {
         })?;
         let procs = OpenOptions::new().write(true).open(path.join("cgroup.procs"))?;
         let events = File::open(path.join("cgroup.events"))?;
-        let creation = Cell::new(Creation::Outside);
-        Ok(CommandCgroup { path: path.to_owned(), directory, procs, kill, events, creation })
+        Ok(CommandCgroup {
+            path: path.to_owned(),
+            directory,
+            procs,
+            kill,
+            events,
+            creates_inside: AtomicBool::new(false),
+        })
     }
 
     /// A leaf that no process can enter.
@@ -118,14 +117,14 @@ impl CommandCgroup {
             procs: writes_to("/dev/full"),
             kill: writes_to("/dev/null"),
             events: File::open(events).expect("opened"),
-            creation: Cell::new(Creation::Outside),
+            creates_inside: AtomicBool::new(false),
         }
     }
 
     /// The proof: a process can be put into it, and `cgroup.kill` kills it there.
     fn validate(&self) -> io::Result<()> {
         if self.validate_creation().is_ok_and(|works| works) {
-            self.creation.set(Creation::Inside);
+            self.creates_inside.store(true, Ordering::Relaxed);
             return Ok(());
         }
         // SAFETY: no other thread exists yet, and the child calls nothing but the kernel.
@@ -187,7 +186,7 @@ impl CommandCgroup {
     ///
     /// As [`sys::fork_into`].
     pub unsafe fn fork(&self) -> io::Result<(Forked, bool)> {
-        if self.creation.get() == Creation::Inside {
+        if self.creates_inside.load(Ordering::Relaxed) {
             // SAFETY: the caller's promise.
             if let Ok(forked) = unsafe { sys::fork_into(self.directory.as_fd()) } {
                 return Ok((forked, true));
@@ -199,7 +198,7 @@ impl CommandCgroup {
 
     /// Processes are created outside of the leaf from now on: one was killed at its birth.
     pub fn create_outside(&self) {
-        self.creation.set(Creation::Outside);
+        self.creates_inside.store(false, Ordering::Relaxed);
     }
 
     /// Moves the calling process into the leaf. Called by a child between fork and exec, while it has no children yet.
@@ -249,7 +248,7 @@ impl CommandCgroup {
 
     #[cfg(test)]
     pub fn creates_inside(&self) -> bool {
-        self.creation.get() == Creation::Inside
+        self.creates_inside.load(Ordering::Relaxed)
     }
 
     #[cfg(test)]
