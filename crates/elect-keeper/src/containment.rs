@@ -12,7 +12,6 @@ use std::os::fd::BorrowedFd;
 
 use super::cgroup::CommandCgroup;
 use super::namespace::ParentPidNs;
-use super::sys::{self, Forked};
 use super::tree::{self, KillSweep, Scanner, SweepSlice};
 
 /// The number of processes killed one by one, which takes a small fraction of a kill allowance.
@@ -59,27 +58,7 @@ pub enum SpawnPlace<'a> {
 }
 
 impl SpawnPlace<'_> {
-    /// Forks this process. The second value says whether the child is in its place: otherwise it has to [`enter`](SpawnPlace::enter)
-    /// it before exec.
-    ///
-    /// # Errors
-    ///
-    /// As `fork(2)`.
-    ///
-    /// # Safety
-    ///
-    /// As [`sys::fork_into`].
-    pub unsafe fn fork(self) -> io::Result<(Forked, bool)> {
-        match self {
-            // SAFETY: the caller's promise.
-            SpawnPlace::Leaf { leaf, .. } => unsafe { leaf.fork() },
-            // SAFETY: the caller's promise.
-            SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => Ok((unsafe { sys::fork() }?, true)),
-        }
-    }
-
-    /// Called by the main process between fork and exec (K6), unless it was created inside. A process is in its PID namespace
-    /// from its creation.
+    /// Called by the main process between fork and exec (K6). A process is in its PID namespace from its creation.
     ///
     /// # Errors
     ///
@@ -241,13 +220,6 @@ impl Tier {
             }
         }
         slice
-    }
-
-    /// A child was killed. Whoever sent SIGKILL, it may have been by `cgroup.kill` (see [`CommandCgroup::fork`]).
-    pub fn note_death_by(&self, signal: i32) {
-        if signal == libc::SIGKILL {
-            self.leaves().into_iter().flatten().for_each(CommandCgroup::create_outside);
-        }
     }
 
     /// Sends SIGKILL to what an ended check has left in its leaf.

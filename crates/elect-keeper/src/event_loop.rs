@@ -184,10 +184,7 @@ impl KeeperLoop {
                 Reaped::Child { pid, status } => {
                     let end = match sys::decode(status) {
                         Ok(status) => ChildEnd::Exited(status),
-                        Err(signal) => {
-                            self.tier.note_death_by(signal);
-                            ChildEnd::Killed(elect_core::Signal(signal))
-                        }
+                        Err(signal) => ChildEnd::Killed(elect_core::Signal(signal)),
                     };
                     self.handle(KeeperEvent::ChildEnded { pid, end });
                     // The process id may be reused from now on.

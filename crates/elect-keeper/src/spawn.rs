@@ -240,10 +240,8 @@ fn fork_and_exec(
         let job_pgrp = terminal.job_pgrp();
         terminal.lend().map(|tty| (tty, job_pgrp))
     });
-    // SAFETY: the keeper has one thread, so no lock is held by another; the child makes system calls until it ends or calls
-    // exec.
-    let (forked, is_in_place) = unsafe { place.fork()? };
-    match forked {
+    // SAFETY: the keeper has one thread, so no lock is held by another.
+    match unsafe { sys::fork()? } {
         Forked::Parent(pid) => {
             // Parent and child both create the group, so that it exists for the one that runs first. After the child's
             // exec this call fails, harmlessly.
@@ -266,7 +264,7 @@ fn fork_and_exec(
                 terminal::take(tty, job_pgrp);
             }
             let ready = if inherits_stdin { Ok(()) } else { redirect_stdin_to_null().map_err(io::Error::from) };
-            let errno = match ready.and_then(|()| if is_in_place { Ok(()) } else { place.enter() }) {
+            let errno = match ready.and_then(|()| place.enter()) {
                 Ok(()) => sys::exec(exec, || clock::now() < kill_by).unwrap_or(TOO_LATE),
                 Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
             };

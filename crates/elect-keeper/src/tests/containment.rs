@@ -291,33 +291,6 @@ fn a_command_is_in_its_leaf_from_the_start_and_elect_is_not_in_it() {
 }
 
 #[test]
-fn a_command_is_created_in_its_leaf_where_this_kernel_can_do_that() {
-    within(Containment::Cgroup, |directory| {
-        let fixture = script(directory, SLEEPER).contained(Containment::Cgroup).fork();
-        let Tier::Cgroup { leaf, .. } = &fixture.keeper.tier else { panic!("no leaf") };
-        assert!(leaf.creates_inside(), "Linux 5.7 and later can");
-        assert!(!leaf.path().join("probe").exists(), "the proof is left behind");
-    });
-}
-
-/// Linux 6.18 kills at birth what is created in a leaf that was killed.
-#[test]
-fn a_command_starts_again_after_its_leaf_was_killed() {
-    within(Containment::Cgroup, |directory| {
-        let mut fixture = script(directory, SLEEPER).contained(Containment::Cgroup).fork();
-        fixture.arm(TERM, Time::NEVER);
-        for _ in 0..2 {
-            let main = fixture.start_until(&["main"]);
-            let leaf = leaf(&fixture);
-            assert!(cgroup_of(main).ends_with(&*leaf.file_name().expect("a name").to_string_lossy()));
-            fs::write(leaf.join("cgroup.kill"), "1").expect("killed");
-            fixture.exited(killed(libc::SIGKILL, false));
-            fixture.empty();
-        }
-    });
-}
-
-#[test]
 fn one_who_moves_to_another_cgroup_is_killed_all_the_same() {
     within(Containment::Cgroup, |directory| {
         let mut fixture = script(directory, "").contained(Containment::Cgroup).fork();
