@@ -222,6 +222,11 @@ impl Tier {
         slice
     }
 
+    /// The same for what is in the leaves alone.
+    pub fn kill_leaves(&self) {
+        self.leaves().into_iter().flatten().for_each(CommandCgroup::kill);
+    }
+
     /// Sends SIGKILL to what an ended check has left in its leaf.
     pub fn kill_check_leftovers(&self) {
         // `cgroup.kill` may have to wait for a kernel lock, and most checks leave nothing.

@@ -118,20 +118,16 @@ impl KeeperLoop {
     ///
     /// # Errors
     ///
-    /// The kernel refuses a timer or a signal descriptor: at the start, before any claim can exist.
+    /// The kernel refuses a timer, a signal descriptor or a socket: at the start, before any claim can exist.
     pub fn run(mut self) -> nix::Result<Option<Departure>> {
         // SIGCHLD is blocked like all other signals and read from the descriptor.
         let child = SigSet::from_iter([Signal::SIGCHLD]);
         let children = SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let alarm = Alarm::new()?;
         let mut buffer = std::mem::take(&mut self.buffer);
+        self.rehearse(&children, &alarm, &mut buffer)?;
         loop {
-            self.handle(KeeperEvent::RoundBegins);
-            self.receive_messages(&mut buffer);
-            let remaining = self.reap();
-            self.check_terminal();
-            self.send();
-            self.handle(KeeperEvent::RoundEnds);
+            let remaining = self.round(&mut buffer);
             if let Some(exit) = self.exit {
                 self.tier.remove();
                 let had_claim = self.claim.is_some();
@@ -141,6 +137,16 @@ impl KeeperLoop {
             alarm.set(self.machine.wake_at(self.terminal.foreground_poll_at()));
             self.wait(&children, &alarm, remaining);
         }
+    }
+
+    fn round(&mut self, buffer: &mut [u8]) -> ReapResult {
+        self.handle(KeeperEvent::RoundBegins);
+        self.receive_messages(buffer);
+        let remaining = self.reap();
+        self.check_terminal();
+        self.send();
+        self.handle(KeeperEvent::RoundEnds);
+        remaining
     }
 
     /// Hands an observation to the machine, and performs what follows from it.

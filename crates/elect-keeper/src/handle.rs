@@ -1,11 +1,10 @@
 //! The campaigner's handle on the keeper, and the keeper's process from fork to exit.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 use nix::sys::mman::munlockall;
 use nix::sys::prctl;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, setpgid};
 
 use super::containment::{Containment, NoContainment, Tier};
@@ -114,12 +113,7 @@ impl Keeper {
         let (tier, fallback) = containment.establish(has_check)?;
         let terminal = Terminal::of_this_job();
         prctl::set_child_subreaper(true)?;
-        let (ours, theirs) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        )?;
+        let (ours, theirs) = Channel::pair()?;
         // Signals stay blocked in the keeper from its first instruction on: a terminal, a shell's `kill` or a cgroup
         // delivers them to every process (K3).
         sys::block_signals();
@@ -130,7 +124,7 @@ impl Keeper {
             Ok(Forked::Parent(pid)) => {
                 inherited.unblock();
                 let own = std::process::id().cast_signed();
-                let (channel, scanner) = (Channel::new(ours), Scanner::new(&[pid, own]));
+                let (channel, scanner) = (ours, Scanner::new(&[pid, own]));
                 let (reaped, sweeping) = (false, false);
                 Ok(Keeper {
                     pid,
@@ -303,7 +297,7 @@ impl AsRawFd for Keeper {
 
 /// The keeper's main function, in its own process. Returns the exit status.
 fn run_keeper(
-    socket: OwnedFd,
+    channel: Channel,
     spec: Option<CommandSpec>,
     release: Release,
     inherited: Inherited,
@@ -320,11 +314,11 @@ fn run_keeper(
     if prepared.is_err() {
         return libc::EXIT_FAILURE;
     }
-    let mut keeper_loop = KeeperLoop::new(Channel::new(socket), spec, inherited, tier, terminal);
+    let keeper_loop = KeeperLoop::new(channel, spec, inherited, tier, terminal);
     sys::schedule_first();
     // Memory is locked if the limit allows it. Killing needs only memory that exists by now.
+    memory::hold_stack();
     let _ = memory::lock();
-    keeper_loop.rehearse();
     match keeper_loop.run() {
         Ok(Some(departure)) => {
             inherited.schedule_as_before();

@@ -14,7 +14,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair};
 
 use super::datagram::{self, DESCRIPTORS_MAX};
 use decoder::Decoder;
@@ -293,6 +293,17 @@ pub enum Received<T> {
 impl Channel {
     pub fn new(socket: OwnedFd) -> Channel {
         Channel(socket)
+    }
+
+    /// Both ends.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor, no memory.
+    pub fn pair() -> nix::Result<(Channel, Channel)> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        Ok((Channel::new(one), Channel::new(other)))
     }
 
     pub fn socket(&self) -> &OwnedFd {

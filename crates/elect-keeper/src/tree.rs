@@ -13,6 +13,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek};
 
+use super::memory;
 use super::sys;
 
 /// The number of descendants found in one round.
@@ -53,13 +54,14 @@ impl Scanner {
         }
     }
 
-    /// Writes to all of its memory, so that the kernel has given it.
-    pub fn touch(&mut self) {
+    /// Takes its memory from the kernel, but for what only a tree needs whose process ids lie far apart.
+    pub fn hold(&mut self) {
         self.found.resize(DESCENDANTS_MAX, 0);
-        std::hint::black_box(&mut self.found).clear();
-        self.seen.bits.as_flattened_mut().fill(0);
-        self.entries.fill(0);
-        self.text.fill(0);
+        memory::hold(&mut self.found);
+        self.found.clear();
+        memory::hold(self.seen.bits[..PidSet::RANGES_HELD].as_flattened_mut());
+        memory::hold(&mut self.entries[..]);
+        memory::hold(&mut self.text[..]);
     }
 
     /// Every descendant of `root` (a process, all its threads), without `except` and their descendants.
@@ -268,10 +270,8 @@ pub enum KillSweep {
     Unlistable,
 }
 
-/// A set of process ids: a bit for each id of those ranges that ids were found in.
-///
-/// Process ids are given out in ascending order, so that those of a tree lie in few ranges. If they lie in more than there is
-/// memory for, the ids in the others count as new each time: their processes are killed again until they are reaped.
+/// A set of process ids: a bit for each possible id, in ranges whose bits fill a page. A range that no id was found in is not
+/// touched.
 #[derive(Debug)]
 struct PidSet {
     /// For each range, the index of its bits.
@@ -286,10 +286,11 @@ impl PidSet {
     const RANGE_PIDS: usize = 32 * 1024;
     /// Up to `PID_MAX_LIMIT` of a 64-bit kernel.
     const RANGES: usize = 4 * 1024 * 1024 / PidSet::RANGE_PIDS;
-    const RANGES_USED_MAX: usize = 16;
+    /// Process ids are given out in ascending order, so that those of a tree lie in few ranges.
+    const RANGES_HELD: usize = 16;
 
     fn new() -> PidSet {
-        let bits = vec![[0; PidSet::RANGE_PIDS / 64]; PidSet::RANGES_USED_MAX];
+        let bits = vec![[0; PidSet::RANGE_PIDS / 64]; PidSet::RANGES];
         PidSet { bits_of: [None; PidSet::RANGES], used: 0, bits }
     }
 
@@ -299,19 +300,14 @@ impl PidSet {
         self.used = 0;
     }
 
-    /// Inserts a process id. Returns whether it is new.
+    /// Inserts a process id. Returns whether it is new; one that no kernel gives always is.
     fn is_new(&mut self, pid: i32) -> bool {
         let number = pid.unsigned_abs() as usize;
         let Some(range) = self.bits_of.get_mut(number / PidSet::RANGE_PIDS) else { return true };
-        let index = match *range {
-            Some(index) => usize::from(index),
-            None if self.used == PidSet::RANGES_USED_MAX => return true,
-            None => {
-                *range = u8::try_from(self.used).ok();
-                self.used += 1;
-                self.used - 1
-            }
-        };
+        let index = usize::from(*range.get_or_insert_with(|| {
+            self.used += 1;
+            u8::try_from(self.used - 1).unwrap_or(u8::MAX)
+        }));
         let within = number % PidSet::RANGE_PIDS;
         let (word, bit) = (&mut self.bits[index][within / 64], 1 << (within % 64));
         let is_new = *word & bit == 0;
@@ -429,13 +425,16 @@ mod tests {
     }
 
     #[test]
-    fn ids_without_memory_are_new_each_time_and_cost_the_others_nothing() {
+    fn ids_of_every_range_find_room_and_only_the_ranges_in_use_are_cleared() {
         let mut seen = PidSet::new();
         let one_of_each =
             || (0..PidSet::RANGES).map(|range| i32::try_from(range * PidSet::RANGE_PIDS + 7).expect("small"));
-        assert!(one_of_each().all(|pid| seen.is_new(pid)));
-        let again: Vec<bool> = one_of_each().map(|pid| seen.is_new(pid)).collect();
-        assert_eq!(again.iter().filter(|&&is_new| !is_new).count(), PidSet::RANGES_USED_MAX);
-        assert!(seen.is_new(i32::MAX), "no kernel gives it");
+        for _ in 0..2 {
+            assert!(one_of_each().rev().all(|pid| seen.is_new(pid)));
+            assert!(!one_of_each().any(|pid| seen.is_new(pid)));
+            seen.clear();
+            assert!(seen.bits.as_flattened().iter().all(|&word| word == 0));
+        }
+        assert!(seen.is_new(i32::MAX) && seen.is_new(i32::MAX), "no kernel gives it");
     }
 }

@@ -175,6 +175,13 @@ struct ClaimHold {
     until: Time,
 }
 
+/// An empty queue whose memory has been written to, so that deciding to kill uses none that the kernel has not given (K3).
+fn written_queue<T: Copy>(filler: T) -> VecDeque<T> {
+    let mut queue: VecDeque<T> = std::iter::repeat_n(filler, BUFFER).collect();
+    queue.clear();
+    queue
+}
+
 impl KeeperMachine {
     /// A keeper without a tree, whose campaigner is present.
     #[must_use]
@@ -195,8 +202,8 @@ impl KeeperMachine {
             hold: None,
             pending_signals: Vec::new(),
             final_report: FinalReport::default(),
-            outbox: VecDeque::with_capacity(BUFFER),
-            actions: VecDeque::with_capacity(BUFFER),
+            outbox: written_queue(FromKeeper::Pong),
+            actions: written_queue(KeeperAction::ScheduleFirst),
             #[cfg(test)]
             mutation: None,
         }
