@@ -16,7 +16,7 @@
 //!   It counts if the transaction, sent after its answer, was served in the same raft term.
 //! - The first credit of a lease may count from its grant instead, under the same two conditions: the check was sent after the
 //!   answer, and was served in the raft term that the answer names. A grant is agreed on by the cluster, so that it proves more
-//!   than a keep-alive.
+//!   than a keep-alive. The stream of keep-alives is opened beside that check, and has to be open for the credit.
 //! - The term is fixed when our key is seen to be the oldest, and kept in the same transaction that verifies it
 //!   ([`terms`](super::terms)). A key of ours that shows a term has been verified: that answer may have been lost, the win is not.
 //! - A key that was seen to be gone is never assumed to exist: a waiter without a key gets a new one, at the back of the
@@ -406,13 +406,13 @@ impl Session {
             (self.value, self.value_written) = (value, false);
         }
         for _ in 0..RAFT_TERM_RETRIES {
-            let (sent, beat) = match self.grant.take() {
+            let granted = self.grant.take();
+            let (sent, beat) = match granted {
                 Some((sent, granted)) => (sent, Some(granted)),
                 None => (clock::now(), self.keep_alive(client).await?), // T1
             };
-            // Nothing of the renewal is credited if what follows fails: the stream goes with the connection.
-            let pulse = self.pulse.take();
-            let answer = client.txn(self.check(created, win, terms)).await.map_err(classify)?;
+            let check = self.check(created, win, terms);
+            let (answer, pulse) = self.decide(client, check, granted.is_some()).await?;
             if !answer.succeeded() {
                 match self.fails(created, &answer) {
                     // The answer was lost, the win was not: the term key has been written.
@@ -442,7 +442,7 @@ impl Session {
             self.win = Some(win);
             terms.saw(win.term);
             self.watch_own(client, header.revision());
-            let Some(beat) = beat else {
+            let Some(beat) = beat.filter(|_| pulse.is_some()) else {
                 return Err(StoreError::Unavailable("the lease is not found although our key hangs on it".to_owned()));
             };
             self.pulse = pulse;
@@ -450,7 +450,9 @@ impl Session {
                 return Ok(RenewResult::Credited { sent, ttl: Some(beat.ttl) });
             }
             let (answered, checked) = (beat.raft_term, header.raft_term());
-            debug!("the keep-alive of raft term {answered} counts for nothing: the check was served in {checked}");
+            debug!(
+                "the keep-alive or grant of raft term {answered} counts for nothing: the check was served in {checked}"
+            );
         }
         Err(StoreError::Unavailable("the cluster keeps changing its leader".to_owned()))
     }

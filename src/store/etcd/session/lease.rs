@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, Error, LeaseGrantOptions};
+use etcd_client::{Client, Error, LeaseGrantOptions, Txn, TxnResponse};
 
 use super::super::endpoints::classify;
 use super::super::others::Others;
@@ -25,40 +25,55 @@ impl Session {
     ) -> Result<(), StoreError> {
         let grants = !self.touched && !self.granted_in_vain;
         self.touched |= grants;
-        let looked = self.look_before_key(client, grants.then_some(ttl), terms, others).await;
-        if grants && matches!(looked, Err(StoreError::Obstacle(_) | StoreError::Refused(_))) {
-            // No key hangs on the lease, which ends by itself if this fails.
-            let _ = revoke(client, self.lease).await;
+        let (mut granting_client, lease) = (client.clone(), self.lease);
+        let grant = async { if grants { grant(&mut granting_client, lease, ttl).await.map(Some) } else { Ok(None) } };
+        // The grant is waited for in any case: one that comes after its lease was taken back would leave a lease behind.
+        let (looked, granted) = tokio::join!(self.look_before_key(client, terms, others), grant);
+        if let Ok(Some(granted)) = &granted {
+            (self.grant, self.granted) = (*granted, true);
+        }
+        if self.grant.is_some()
+            && matches!(looked, Err(StoreError::Obstacle(_) | StoreError::Refused(_)))
+            && revoke(client, self.lease).await.is_ok()
+        {
+            // Nothing is left at the server that would have to be given up.
             (self.touched, self.granted, self.granted_in_vain) = (false, false, true);
         }
-        looked
+        looked.and(granted.map(drop))
     }
 
     async fn look_before_key(
         &mut self,
         client: &mut Client,
-        granted_ttl: Option<Duration>,
         terms: &mut Terms,
         others: &mut Others,
     ) -> Result<(), StoreError> {
-        let (mut other_client, mut granting_client, lease) = (client.clone(), client.clone(), self.lease);
+        let mut other_client = client.clone();
         let look = async { Ok(others.check(&mut other_client, None).await) };
-        let grant = async {
-            let Some(ttl) = granted_ttl else { return Ok(None) };
-            Ok(Some(grant(&mut granting_client, lease, ttl).await))
-        };
-        let ([oldest, _], looked, granted) = tokio::try_join!(self.look_first(client, terms), look, grant)?;
+        let ([oldest, _], looked) = tokio::try_join!(self.look_first(client, terms), look)?;
         let has_looked = matches!(looked, Ok(()) | Err(StoreError::Obstacle(_)));
         // As long as another one leads, the result is of no account.
         if oldest.is_none() {
             looked?;
         }
         self.value = self.value.clone().looking(others.looks().filter(|_| has_looked));
-        if let Some(granted) = granted {
-            self.grant = granted?;
-            self.granted = true;
-        }
         Ok(())
+    }
+
+    /// The transaction that decides. If the grant stands for the first keep-alive, the stream of keep-alives is opened beside it:
+    /// the next renewal must not need the time for that, and a lease that cannot be kept alive is no ground to lead on.
+    pub(super) async fn decide(
+        &mut self,
+        client: &mut Client,
+        check: Txn,
+        opens: bool,
+    ) -> Result<(TxnResponse, Option<KeepAliveStream>), StoreError> {
+        // Nothing of the renewal is credited if what follows fails: the stream goes with the connection.
+        let pulse = self.pulse.take();
+        let (mut opening_client, lease) = (client.clone(), self.lease);
+        let opened = async { if opens { open_stream(&mut opening_client, lease).await } else { Ok(pulse) } };
+        let answer = async { client.txn(check).await.map_err(classify) };
+        tokio::try_join!(answer, opened)
     }
 
     /// Grants the lease, or prolongs it. Whether it is gone is found out by what hangs on it.
@@ -80,10 +95,9 @@ impl Session {
     pub(super) async fn keep_alive(&mut self, client: &mut Client) -> Result<Option<KeepAliveReply>, StoreError> {
         let mut pulse = match self.pulse.take() {
             Some(pulse) => pulse,
-            None => match client.lease_keep_alive(self.lease).await {
-                Ok((keeper, answers)) => KeepAliveStream { keeper, answers },
-                Err(Error::LeaseKeepAliveError(_)) => return Ok(None),
-                Err(error) => return Err(classify(error)),
+            None => match open_stream(client, self.lease).await? {
+                Some(pulse) => pulse,
+                None => return Ok(None),
             },
         };
         pulse.keeper.keep_alive().await.map_err(classify)?;
@@ -97,6 +111,15 @@ impl Session {
         let raft_term = answer.header().ok_or_else(incomplete_answer)?.raft_term();
         self.pulse = Some(pulse);
         Ok(Some(KeepAliveReply { ttl: Duration::from_secs(ttl).min(TTL_MAX), raft_term }))
+    }
+}
+
+/// Opens the stream of keep-alives, by one that counts for nothing. `None`: that member knows no such lease.
+async fn open_stream(client: &mut Client, lease: i64) -> Result<Option<KeepAliveStream>, StoreError> {
+    match client.lease_keep_alive(lease).await {
+        Ok((keeper, answers)) => Ok(Some(KeepAliveStream { keeper, answers })),
+        Err(Error::LeaseKeepAliveError(_)) => Ok(None),
+        Err(error) => Err(classify(error)),
     }
 }
 
