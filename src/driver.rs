@@ -93,7 +93,7 @@ impl Driver {
                 self.shut_down(&outcome).await;
                 return Ok(outcome);
             }
-            startup_pages.release_if_over();
+            startup_pages.release_if_over(may_kill_more);
             self.alarm.get_ref().set(due.min(status_due));
             match self.wait().await? {
                 Wakeup::Signal(signal) => self.on_signal(signal),

@@ -91,9 +91,9 @@ impl StartupPages {
         StartupPages { needed_until: Some(clock::now() + STARTUP_TIME) }
     }
 
-    /// Gives them back, once.
-    pub fn release_if_over(&mut self) {
-        if self.needed_until.take_if(|until| clock::now() >= *until).is_some() {
+    /// Gives them back, once, and not in the middle of a kill.
+    pub fn release_if_over(&mut self, is_killing: bool) {
+        if self.needed_until.take_if(|until| !is_killing && clock::now() >= *until).is_some() {
             release_startup_pages();
         }
     }
