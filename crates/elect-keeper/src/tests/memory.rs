@@ -9,8 +9,10 @@ use std::os::unix::fs::FileExt;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
 use super::harness::*;
-use crate::{Containment, ToKeeper, memory, release_startup_pages};
-use elect_core::{FromKeeper, Time};
+use crate::containment::Tier;
+use crate::tree::Scanner;
+use crate::{Containment, ToKeeper, clock, memory, release_startup_pages, sys};
+use elect_core::{FromKeeper, KeeperMachine, Time};
 
 const PAGE: usize = 4096;
 /// The keeper's own memory: its stack, its lists, and the pages of its copy that it has written to.
@@ -88,7 +90,18 @@ fn all_that_killing_needs_is_there_and_locked_before_there_is_anything_to_kill()
             assert!(own < copied + OWN_KILOBYTES_MAX, "its own memory: {own} kB, of a process with {copied} kB");
             let unlocked: Vec<Mapping> = mappings(keeper).into_iter().filter(|mapping| !mapping.is_locked).collect();
             assert!(unlocked.is_empty(), "not locked: {unlocked:?}");
-            fixture.arm(TERM, if by_order { Time::NEVER } else { crate::clock::now() + SOON });
+            for (step, code) in [
+                ("the decision", KeeperMachine::handle as *const () as usize),
+                ("the kill", Tier::kill as *const () as usize),
+                ("the walk", Scanner::kill as *const () as usize),
+                ("the kill of a leaf", Tier::kill_leaves as *const () as usize),
+                ("the kill of a batch", Tier::kill_slice as *const () as usize),
+                ("the signal", sys::kill as *const () as usize),
+                ("the reaping", sys::reap as *const () as usize),
+            ] {
+                assert!(is_resident(keeper, code), "{step}");
+            }
+            fixture.arm(TERM, if by_order { Time::NEVER } else { clock::now() + SOON });
             fixture.start_until(&["main", "grandchild"]);
             until("it sleeps", || status_of(keeper, "State").starts_with('S'));
             let mappings = mappings(keeper);
