@@ -8,8 +8,7 @@ use super::server::{EtcdOptions, EtcdServer};
 use crate::harness::certificates::Certificates;
 use crate::harness::server::PASSWORD;
 use crate::harness::slow_link::SlowLink;
-use crate::harness::wait::now;
-use crate::harness::{ElectCmd, Sandbox, Witness, millis};
+use crate::harness::{ElectCmd, Sandbox, Witness};
 
 /// T6
 #[test]
@@ -21,24 +20,6 @@ fn a_round_trip_of_200_ms_is_no_reason_to_fail_with_the_default_timings() {
     sandbox.starts(1);
     leader.terminate();
     sandbox.history().is_safe();
-}
-
-/// The fewest that the algorithm allows: the connection, the look beside the grant, the key, and the check of it.
-#[test]
-fn a_command_starts_after_four_round_trips_in_series() {
-    let etcd = EtcdServer::start();
-    for (options, limit) in [("?others=ignore", 4.0), ("", 5.0)] {
-        let sandbox = Sandbox::new();
-        let round_trip = Duration::from_secs(1);
-        let link = SlowLink::to(&etcd.address(), round_trip);
-        let began = now();
-        let store = format!("etcd://{}{options}", link.address());
-        let leader = ElectCmd::new(&sandbox).store(store).flag("--ttl", "60s").witness(&Witness::new()).start();
-        let took = sandbox.starts(1).latest().at.saturating_sub(began);
-        println!("figures: etcd: start to exec over round trips of 1 s: {}", millis(took));
-        assert!(took.as_secs_f64() < limit + 0.9, "more than {limit} in series: {}", millis(took));
-        leader.terminate();
-    }
 }
 
 /// B10: etcd compares a password for longer than a short lease leaves to one attempt.

@@ -14,15 +14,11 @@
 //!   either branch is enough for etcd 3.5; two do not depend on that.
 //! - A keep-alive proves nothing by itself: a leader of the cluster that was replaced and does not know it still answers.
 //!   It counts if the transaction, sent after its answer, was served in the same raft term.
-//! - The first credit of a lease may count from its grant instead, under the same two conditions: the check was sent after the
-//!   answer, and was served in the raft term that the answer names. A grant is agreed on by the cluster, so that it proves more
-//!   than a keep-alive. The stream of keep-alives is opened beside that check, and has to be open for the credit.
 //! - The term is fixed when our key is seen to be the oldest, and kept in the same transaction that verifies it
 //!   ([`terms`](super::terms)). A key of ours that shows a term has been verified: that answer may have been lost, the win is not.
 //! - A key that was seen to be gone is never assumed to exist: a waiter without a key gets a new one, at the back of the
 //!   queue, before it can lead (etcd's own election service does not look: etcd #19597).
 
-mod lease;
 mod succession;
 mod verification;
 
@@ -31,8 +27,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, Error, GetOptions, GetResponse, KeyValue, LeaseKeepAliveStream, LeaseKeeper,
-    PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    Client, Compare, CompareOp, Error, GetOptions, GetResponse, KeyValue, LeaseGrantOptions, LeaseKeepAliveStream,
+    LeaseKeeper, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 use tonic::Code;
 use tracing::{debug, info};
@@ -44,7 +40,8 @@ use super::others::Others;
 use super::terms::{StoredTerm, Terms};
 use super::watch::{KeyEvent, KeyWatch};
 use crate::store::{CampaignResult, Candidacy, Leader, Notifier, Observation, RenewResult, StoreError};
-use elect_core::{Term, Time};
+use elect_core::Term;
+use elect_core::limits::TTL_MAX;
 use elect_keeper::clock;
 
 pub use succession::QueueView;
@@ -87,10 +84,6 @@ pub struct Session {
     hand_over_to: Option<(Vec<u8>, i64)>,
     /// Whether the server has been asked for the lease: if not, there is nothing to take back.
     touched: bool,
-    /// When the lease was asked for, and the answer, until it has been renewed or another question asked.
-    grant: Option<(Time, KeepAliveReply)>,
-    /// A lease was granted beside the first look, which found an obstacle.
-    granted_in_vain: bool,
     /// The watch on our key outlives the change from waiting to leading.
     rule: Rc<Cell<LeadState>>,
 }
@@ -128,7 +121,7 @@ struct KeepAliveStream {
     answers: LeaseKeepAliveStream,
 }
 
-/// The answer to a keep-alive, or to the grant.
+/// The answer to a keep-alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct KeepAliveReply {
     ttl: Duration,
@@ -169,8 +162,6 @@ impl Session {
             predecessor: None,
             hand_over_to: None,
             touched: false,
-            grant: None,
-            granted_in_vain: false,
             rule: Rc::new(Cell::new(LeadState::NotYet)),
         }
     }
@@ -203,9 +194,18 @@ impl Session {
         self.hand_over_to = None;
         // The answer to an earlier question may have been lost: the same place, the same term.
         let before = self.win.take();
-        self.grant = None;
         if self.created.is_none() {
-            self.look_and_grant(client, ttl, terms, others).await?;
+            // An obstacle is found before there is anything of ours.
+            // At once: over a long way each request takes a good part of an attempt.
+            let mut other_client = client.clone();
+            let look = async { Ok(others.check(&mut other_client, None).await) };
+            let ([oldest, _], looked) = tokio::try_join!(self.look_first(client, terms), look)?;
+            let has_looked = matches!(looked, Ok(()) | Err(StoreError::Obstacle(_)));
+            // As long as another one leads, the result is of no account.
+            if oldest.is_none() {
+                looked?;
+            }
+            self.value = self.value.clone().looking(others.looks().filter(|_| has_looked));
         }
         // For the look that an earlier attempt had no time for, our key is old enough. At once, as above.
         let looked_at = self.created.and(self.oldest);
@@ -220,9 +220,7 @@ impl Session {
             looked?;
             kept?
         } else {
-            if self.grant.is_none() {
-                self.keep(client, ttl).await?;
-            }
+            self.keep(client, ttl).await?;
             self.pulse.take()
         };
         let Some(place) = self.place(client, terms).await? else { return Ok(None) };
@@ -332,6 +330,26 @@ impl Session {
         CampaignResult::Waiting { observation, again: Some(REQUEUE_DELAY), decided: true }
     }
 
+    /// Grants the lease, or prolongs it. Whether it is gone is found out by what hangs on it.
+    async fn keep(&mut self, client: &mut Client, ttl: Duration) -> Result<(), StoreError> {
+        if self.granted {
+            self.keep_alive(client).await?;
+            return Ok(());
+        }
+        self.touched = true;
+        let options = LeaseGrantOptions::new().with_id(self.lease);
+        match client.lease_grant(whole_seconds(ttl), Some(options)).await {
+            Ok(_) => {}
+            // The id is ours alone: an earlier request was heard although its answer was not.
+            Err(Error::GRpcStatus(status)) if status.message().contains("lease already exists") => {
+                self.keep_alive(client).await?;
+            }
+            Err(error) => return Err(classify(error)),
+        }
+        self.granted = true;
+        Ok(())
+    }
+
     /// Our key, made if it is not there; `None` if there is no lease to hang it on.
     async fn place(&mut self, client: &mut Client, terms: &mut Terms) -> Result<Option<QueuePosition>, StoreError> {
         let reads = [self.get_oldest(), terms.get()];
@@ -406,13 +424,11 @@ impl Session {
             (self.value, self.value_written) = (value, false);
         }
         for _ in 0..RAFT_TERM_RETRIES {
-            let granted = self.grant.take();
-            let (sent, beat) = match granted {
-                Some((sent, granted)) => (sent, Some(granted)),
-                None => (clock::now(), self.keep_alive(client).await?), // T1
-            };
-            let check = self.check(created, win, terms);
-            let (answer, pulse) = self.decide(client, check, granted.is_some()).await?;
+            let sent = clock::now(); // T1
+            let beat = self.keep_alive(client).await?;
+            // Nothing of the renewal is credited if what follows fails: the stream goes with the connection.
+            let pulse = self.pulse.take();
+            let answer = client.txn(self.check(created, win, terms)).await.map_err(classify)?;
             if !answer.succeeded() {
                 match self.fails(created, &answer) {
                     // The answer was lost, the win was not: the term key has been written.
@@ -442,7 +458,7 @@ impl Session {
             self.win = Some(win);
             terms.saw(win.term);
             self.watch_own(client, header.revision());
-            let Some(beat) = beat.filter(|_| pulse.is_some()) else {
+            let Some(beat) = beat else {
                 return Err(StoreError::Unavailable("the lease is not found although our key hangs on it".to_owned()));
             };
             self.pulse = pulse;
@@ -450,11 +466,32 @@ impl Session {
                 return Ok(RenewResult::Credited { sent, ttl: Some(beat.ttl) });
             }
             let (answered, checked) = (beat.raft_term, header.raft_term());
-            debug!(
-                "the keep-alive or grant of raft term {answered} counts for nothing: the check was served in {checked}"
-            );
+            debug!("the keep-alive of raft term {answered} counts for nothing: the check was served in {checked}");
         }
         Err(StoreError::Unavailable("the cluster keeps changing its leader".to_owned()))
+    }
+
+    /// One keep-alive. `None`: that member knows no such lease, which a transaction has to confirm.
+    async fn keep_alive(&mut self, client: &mut Client) -> Result<Option<KeepAliveReply>, StoreError> {
+        let mut pulse = match self.pulse.take() {
+            Some(pulse) => pulse,
+            None => match client.lease_keep_alive(self.lease).await {
+                Ok((keeper, answers)) => KeepAliveStream { keeper, answers },
+                Err(Error::LeaseKeepAliveError(_)) => return Ok(None),
+                Err(error) => return Err(classify(error)),
+            },
+        };
+        pulse.keeper.keep_alive().await.map_err(classify)?;
+        let Some(answer) = pulse.answers.message().await.map_err(classify)? else {
+            return Err(StoreError::Unavailable("the server ended the stream of keep-alives".to_owned()));
+        };
+        let ttl = u64::try_from(answer.ttl()).unwrap_or(0);
+        if ttl == 0 {
+            return Ok(None);
+        }
+        let raft_term = answer.header().ok_or_else(incomplete_answer)?.raft_term();
+        self.pulse = Some(pulse);
+        Ok(Some(KeepAliveReply { ttl: Duration::from_secs(ttl).min(TTL_MAX), raft_term }))
     }
 
     fn watch_own(&mut self, client: &Client, revision: i64) {
@@ -513,6 +550,12 @@ fn the_oldest() -> GetOptions {
     GetOptions::new().with_prefix().with_limit(1).with_sort(SortTarget::Create, SortOrder::Ascend)
 }
 
+/// etcd counts in seconds; what it grants is never less than what was asked for.
+fn whole_seconds(ttl: Duration) -> i64 {
+    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
 /// From an answer that ends with the ranges of the oldest key and of the term key.
 fn place(created: i64, answer: &TxnResponse) -> Result<QueuePosition, StoreError> {
     let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
@@ -535,4 +578,16 @@ fn lost(why: &str) -> RenewResult {
 
 fn incomplete_answer() -> StoreError {
     StoreError::Unavailable("the answer lacks what every answer has".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ttl_is_asked_for_in_whole_seconds_and_never_shortened() {
+        assert_eq!(whole_seconds(Duration::from_secs(10)), 10);
+        assert_eq!(whole_seconds(Duration::from_millis(2500)), 3);
+        assert_eq!(whole_seconds(Duration::from_nanos(1)), 1);
+    }
 }

@@ -20,8 +20,6 @@ pub enum Outcome {
     Passed,
     /// It is never answered.
     Held,
-    /// It is answered after this time, and reaches the server also if the client does not wait for that.
-    Late(Duration),
     Failed(Code),
 }
 
@@ -84,13 +82,6 @@ impl Interception {
                 match outcome {
                     Outcome::Passed => {}
                     Outcome::Held => std::future::pending().await,
-                    Outcome::Late(delay) => {
-                        let answer = tokio::spawn(async move {
-                            tokio::time::sleep(delay).await;
-                            channel.oneshot(Request::from_parts(head, body)).await
-                        });
-                        return Ok(answer.await??);
-                    }
                     Outcome::Failed(code) => return Ok(Status::new(code, "etcdserver: by the test").into_http()),
                 }
                 Ok::<Response<Body>, BoxError>(channel.oneshot(Request::from_parts(head, body)).await?)

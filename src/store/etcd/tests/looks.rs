@@ -25,7 +25,7 @@ use elect_keeper::clock;
 const ATTEMPT: Duration = Duration::from_secs(2);
 const TTL: Duration = Duration::from_secs(10);
 
-pub fn with_server(test: impl AsyncFnOnce(&EtcdProcess)) {
+fn with_server(test: impl AsyncFnOnce(&EtcdProcess)) {
     with_server_of(&[], test);
 }
 
@@ -50,15 +50,14 @@ fn keys_of(option: &str) -> Keys {
 }
 
 /// A candidate of cron, whose connection a test chooses for each attempt.
-pub struct Standing {
+struct Standing {
     session: Session,
-    candidacy: Candidacy,
     terms: Terms,
     others: Others,
 }
 
 impl Standing {
-    pub fn new(lease: i64) -> Standing {
+    fn new(lease: i64) -> Standing {
         let (keys, boundary) = (keys_of(""), Boundary::shared("cron").expect("a name"));
         let identity = Identity { id: "id".into(), name: "name".into(), host: "host".into(), port: None };
         let candidacy = Candidacy { boundary: boundary.clone(), identity, ttl: TTL };
@@ -66,19 +65,14 @@ impl Standing {
             session: Session::new(lease, &keys, &candidacy, Notifier::disconnected()),
             terms: Terms::new(&keys, &boundary),
             others: Others::new(&keys, &boundary),
-            candidacy,
         }
     }
 
     /// `None`: its time was up.
-    pub async fn stands(&mut self, link: &Interception) -> Option<Result<Option<CampaignResult>, StoreError>> {
+    async fn stands(&mut self, link: &Interception) -> Option<Result<Option<CampaignResult>, StoreError>> {
         let mut client = link.client.clone();
         let stand = self.session.stand(&mut client, TTL, &mut self.terms, &mut self.others);
         timeout(ATTEMPT, stand).await.ok()
-    }
-
-    pub async fn renews(&mut self, link: &Interception) -> RenewResult {
-        self.session.renew(&mut link.client.clone(), &self.candidacy, &mut self.terms).await.expect("an answer")
     }
 }
 
@@ -93,13 +87,13 @@ impl Interception {
     }
 
     /// A candidate of cron.
-    pub fn candidate(&self, server: &EtcdProcess, option: &str) -> EtcdCandidate {
+    fn candidate(&self, server: &EtcdProcess, option: &str) -> EtcdCandidate {
         EtcdCandidate { store: Box::new(self.store(server, option)), ..EtcdCandidate::at(server, option, "cron") }
     }
 }
 
 impl EtcdCandidate {
-    pub async fn campaigns(&mut self) -> Result<CampaignResult, StoreError> {
+    async fn campaigns(&mut self) -> Result<CampaignResult, StoreError> {
         self.store.claim(&self.candidacy).expect("a claim");
         self.store.campaign(&self.candidacy).await
     }
