@@ -58,6 +58,7 @@ pub fn hold<T: Copy>(memory: &mut [T]) {
 /// The same for the part of the stack that the keeper may need. Called before [`lock`]: a locked stack does not grow beyond the
 /// limit on locked memory.
 #[inline(never)]
+#[allow(clippy::large_stack_arrays, reason = "to use so much of the stack is its purpose")]
 pub fn hold_stack() {
     let mut stack = [0u8; STACK_BYTES];
     hold(black_box(&mut stack));

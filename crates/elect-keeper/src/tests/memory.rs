@@ -152,6 +152,7 @@ fn memory_that_is_held_is_there_and_unchanged() {
 
 /// Uses so much of the stack.
 #[inline(never)]
+#[allow(clippy::large_stack_arrays, reason = "to use so much of the stack is its purpose")]
 fn deep(bytes: &mut usize) {
     let mut stack = [0u8; 256 * 1024];
     black_box(&mut stack);
