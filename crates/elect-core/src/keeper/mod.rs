@@ -177,9 +177,17 @@ struct ClaimHold {
 
 /// An empty queue whose memory has been written to, so that deciding to kill uses none that the kernel has not given (K3).
 fn written_queue<T: Copy>(filler: T) -> VecDeque<T> {
-    let mut queue: VecDeque<T> = std::iter::repeat_n(filler, BUFFER).collect();
-    queue.clear();
+    let mut queue = VecDeque::with_capacity(BUFFER);
+    write_free_places(&mut queue, filler);
     queue
+}
+
+/// Allocates nothing.
+fn write_free_places<T: Copy>(queue: &mut VecDeque<T>, filler: T) {
+    let length = queue.len();
+    queue.resize(queue.capacity(), filler);
+    // Otherwise the compiler may leave out what nothing reads.
+    std::hint::black_box(&mut *queue).truncate(length);
 }
 
 impl KeeperMachine {
@@ -207,6 +215,13 @@ impl KeeperMachine {
             #[cfg(test)]
             mutation: None,
         }
+    }
+
+    /// Writes to the memory of the queues, and changes nothing: a process shares its memory with a child that it has forked,
+    /// and the first write to a part of it takes memory from the kernel (K3).
+    pub fn hold(&mut self) {
+        write_free_places(&mut self.outbox, FromKeeper::Pong);
+        write_free_places(&mut self.actions, KeeperAction::ScheduleFirst);
     }
 
     /// Handles an event. [`KeeperMachine::next_action`] returns the actions that follow from it.

@@ -1,4 +1,5 @@
 mod health_check;
+mod queues;
 
 use std::time::Duration;
 
