@@ -227,6 +227,11 @@ impl Tier {
         self.leaves().into_iter().flatten().for_each(CommandCgroup::kill);
     }
 
+    /// Takes the way of [`Tier::kill_leaves`], and kills nothing.
+    pub fn rehearse_kill_of_leaves(&self) {
+        self.leaves().into_iter().flatten().for_each(CommandCgroup::rehearse_kill);
+    }
+
     /// Sends SIGKILL to what an ended check has left in its leaf.
     pub fn kill_check_leftovers(&self) {
         // `cgroup.kill` may have to wait for a kernel lock, and most checks leave nothing.

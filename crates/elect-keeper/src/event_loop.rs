@@ -22,6 +22,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::containment::Tier;
 use super::handle::Departure;
+use super::memory;
 use super::namespace::Init;
 use super::process_list;
 use super::protocol::{Channel, Claim, MESSAGE_BYTES_MAX, Received, ToKeeper};
@@ -60,6 +61,7 @@ pub struct KeeperLoop {
     exit: Option<ClaimAtExit>,
     scanner: Scanner,
     own_pid: i32,
+    /// For a message of the campaigner.
     buffer: Vec<u8>,
 }
 
@@ -118,16 +120,18 @@ impl KeeperLoop {
     ///
     /// # Errors
     ///
-    /// The kernel refuses a timer, a signal descriptor or a socket: at the start, before any claim can exist.
+    /// The kernel refuses a timer or a signal descriptor: at the start, before any claim can exist.
     pub fn run(mut self) -> nix::Result<Option<Departure>> {
         // SIGCHLD is blocked like all other signals and read from the descriptor.
         let child = SigSet::from_iter([Signal::SIGCHLD]);
         let children = SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let alarm = Alarm::new()?;
-        let mut buffer = std::mem::take(&mut self.buffer);
-        self.rehearse(&children, &alarm, &mut buffer)?;
+        if !self.rehearse(&children, &alarm) {
+            // It is not known which part of the program killing needs.
+            let _ = memory::lock_all();
+        }
         loop {
-            let remaining = self.round(&mut buffer);
+            let remaining = self.round();
             if let Some(exit) = self.exit {
                 self.tier.remove();
                 let had_claim = self.claim.is_some();
@@ -139,14 +143,23 @@ impl KeeperLoop {
         }
     }
 
-    fn round(&mut self, buffer: &mut [u8]) -> ReapResult {
+    fn round(&mut self) -> ReapResult {
         self.handle(KeeperEvent::RoundBegins);
-        self.receive_messages(buffer);
+        self.receive_messages();
         let remaining = self.reap();
         self.check_terminal();
         self.send();
         self.handle(KeeperEvent::RoundEnds);
         remaining
+    }
+
+    /// Takes the memory that a kill writes to from the kernel. Called after each fork: the keeper shares its memory with the
+    /// child, with the init of a PID namespace for as long as that lives, and the kernel copies a page at the first write.
+    fn hold(&mut self) {
+        self.scanner.hold();
+        self.machine.hold();
+        memory::hold(&mut self.buffer);
+        memory::hold_stack();
     }
 
     /// Hands an observation to the machine, and performs what follows from it.
@@ -269,12 +282,12 @@ impl KeeperLoop {
 
     // ---- the campaigner
 
-    fn receive_messages(&mut self, buffer: &mut [u8]) {
+    fn receive_messages(&mut self) {
         for _ in 0..EVENT_BATCH {
             if !self.machine.has_campaigner() {
                 return;
             }
-            match self.channel.receive(buffer) {
+            match self.channel.receive(&mut self.buffer) {
                 Received::Message(Some(message)) => self.on_message(message),
                 Received::Message(None) => {}
                 Received::Incomplete => self.claim_is_incomplete = true,

@@ -317,6 +317,7 @@ fn run_keeper(
     let keeper_loop = KeeperLoop::new(channel, spec, inherited, tier, terminal);
     sys::schedule_first();
     // Memory is locked if the limit allows it. Killing needs only memory that exists by now.
+    memory::release_stack();
     memory::hold_stack();
     let _ = memory::lock();
     match keeper_loop.run() {

@@ -26,12 +26,21 @@ const PAGE_BYTES: usize = 4096;
 ///
 /// The limit on locked memory is too low.
 pub fn lock() -> io::Result<()> {
-    let mut locked = lock_with(libc::MCL_CURRENT | libc::MCL_ONFAULT);
+    let locked = lock_with(libc::MCL_CURRENT | libc::MCL_ONFAULT);
     if locked.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
-        // Linux before 4.4: the whole program, resident.
-        locked = lock_with(libc::MCL_CURRENT);
+        // Linux before 4.4.
+        return lock_all();
     }
     locked
+}
+
+/// Makes all pages that this process may use resident, and locks them.
+///
+/// # Errors
+///
+/// The limit on locked memory is too low, or the machine has less memory.
+pub fn lock_all() -> io::Result<()> {
+    lock_with(libc::MCL_CURRENT)
 }
 
 fn lock_with(flags: c_int) -> io::Result<()> {
@@ -42,8 +51,8 @@ fn lock_with(flags: c_int) -> io::Result<()> {
     }
 }
 
-/// Writes to each page, and changes nothing: the kernel has given all of it then, and none of it is shared with the process that
-/// this one was copied from.
+/// Writes to each page, and changes nothing: the kernel has given all of it then, and this process shares none of it with its
+/// parent or with a child, until it forks the next one.
 pub fn hold<T: Copy>(memory: &mut [T]) {
     let in_a_page = (PAGE_BYTES / size_of::<T>().max(1)).max(1);
     let last = memory.len().saturating_sub(1);
@@ -98,7 +107,8 @@ unsafe extern "C" fn release_segments(info: *mut libc::dl_phdr_info, _: usize, _
     1
 }
 
-fn release_stack() {
+/// Gives back the part of the stack below the present function, as far as it is the main thread's.
+pub fn release_stack() {
     let here = 0u8;
     let here = (&raw const here).addr();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();

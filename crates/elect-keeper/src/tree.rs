@@ -54,7 +54,8 @@ impl Scanner {
         }
     }
 
-    /// Takes its memory from the kernel, but for what only a tree needs whose process ids lie far apart.
+    /// Takes its memory from the kernel, but for what only a tree needs whose process ids lie far apart. Must be repeated after
+    /// each fork, which shares all of it with the child until it is written to.
     pub fn hold(&mut self) {
         self.found.resize(DESCENDANTS_MAX, 0);
         memory::hold(&mut self.found);
@@ -200,6 +201,17 @@ impl Scanner {
             }
         }
         KillSweep::Partial
+    }
+
+    /// Kills every child of `root`, and takes the ways that a kill takes in few cases: with more processes than one may kill,
+    /// without a new descriptor, and with a signal that the kernel refuses.
+    pub fn rehearse(&mut self, root: i32, nobody: i32, progress: &mut dyn FnMut()) {
+        self.found.clear();
+        let _ = self.children_of_root(root, &[]);
+        let _ = self.children_of_root(nobody, &[]);
+        let _ = sys::kill(nobody, libc::SIGSTOP).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+        let _ = self.kill(nobody, &[], DESCENDANTS_MAX, progress);
+        let _ = self.kill(root, &[], 0, progress);
     }
 
     /// Begins a sweep by slices, with no process visited yet.

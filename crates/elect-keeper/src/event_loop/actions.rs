@@ -28,10 +28,20 @@ impl KeeperLoop {
     pub(super) fn perform(&mut self, action: KeeperAction) -> Option<KeeperEvent> {
         match action {
             KeeperAction::Spawn { program, kill_by, holds_lock, identity } => {
-                return Some(self.spawn_program(program, kill_by, holds_lock, identity));
+                let event = self.spawn_program(program, kill_by, holds_lock, identity);
+                self.hold();
+                return Some(event);
             }
-            KeeperAction::SpawnHook(background_hook) => return Some(self.spawn_hook(background_hook)),
-            KeeperAction::SpawnCheck => return Some(self.spawn_check()),
+            KeeperAction::SpawnHook(background_hook) => {
+                let event = self.spawn_hook(background_hook);
+                self.hold();
+                return Some(event);
+            }
+            KeeperAction::SpawnCheck => {
+                let event = self.spawn_check();
+                self.hold();
+                return Some(event);
+            }
             KeeperAction::KeepIdentity => self.kept_identity.clone_from(&self.ordered_identity),
             KeeperAction::SignalGroup { main, signal } => signal_group(main, signal.0),
             KeeperAction::ContinueGroup { main } => signal_group(main, libc::SIGCONT),
@@ -222,7 +232,7 @@ impl KeeperLoop {
 }
 
 /// Reports to the campaigner, during a long kill, that the keeper lives (K4). A report that finds no room is dropped.
-struct Progress<'a> {
+pub(super) struct Progress<'a> {
     channel: Option<&'a Channel>,
     last: Time,
 }
@@ -230,6 +240,11 @@ struct Progress<'a> {
 impl Progress<'_> {
     fn of(channel: &Channel, has_campaigner: bool) -> Progress<'_> {
         Progress { channel: Some(channel).filter(|_| has_campaigner), last: clock::now() }
+    }
+
+    /// Sends a report, whatever the time of the last one.
+    pub(super) fn rehearse(channel: &Channel) {
+        Progress { channel: Some(channel), last: Time::BOOT }.report();
     }
 
     fn report(&mut self) {

@@ -1,10 +1,12 @@
 //! A kill before there is anything to kill, so that no page of its code or memory is missing when it counts (K3).
 //!
-//! It goes the way of every kill: a deadline passes and an order comes, the tree is walked and killed, its process is reaped,
-//! the campaigner is told. The tree is one child that does nothing; machine and connection are not the keeper's own, so that
+//! It goes the way of every kill: a deadline passes and an order comes, the tree is walked and killed with a background hook and
+//! a health check, its process is reaped, the campaigner is told. Then follow the ways that a kill takes in some cases only. The
+//! tree is one child that does nothing, hook and check are none; machine and connection are not the keeper's own, so that
 //! nothing of it is left. Each page that it has used is locked from then on, if the limit allows it ([`memory::lock`]).
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::sys::prctl;
@@ -13,81 +15,132 @@ use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Pid, getpid, getppid, pause, setpgid};
 
 use super::KeeperLoop;
+use super::actions::Progress;
 use crate::clock::{self, Alarm};
-use crate::memory;
+use crate::namespace::Init;
 use crate::protocol::{Channel, ToKeeper};
-use crate::spawn::CommandSpec;
 use crate::sys::{self, Forked};
-use elect_core::{Hooks, KeeperAction, KeeperEvent, KeeperMachine, KeeperOrder, KeeperPolicy, Program, Term, Time};
+use elect_core::{
+    BackgroundHook, CheckNumber, ChildEnd, HookContext, Hooks, KeeperAction, KeeperEvent, KeeperMachine, KeeperOrder,
+    KeeperPolicy, Program, RunId, StopTo, Term, Time,
+};
 
-/// Of no process: more than a kernel gives.
+/// Ids of no process: more than a kernel gives.
 const NO_PID: i32 = i32::MAX;
+const HOOK: i32 = NO_PID - 1;
+const CHECK: i32 = NO_PID - 2;
+const INIT: i32 = NO_PID - 3;
 const TERM: Term = 1;
+const RUN: RunId = 1;
 /// The time from the start of the tree to its deadline.
-const LEASE: Duration = Duration::from_millis(1);
+const LEASE: Duration = Duration::from_nanos(1);
 /// A child that has not ended by then is left to the keeper as any other one.
 const TIME_MAX: Duration = Duration::from_secs(1);
+/// The number is SIGKILL's on every architecture.
+const KILLED: ChildEnd = ChildEnd::Killed(elect_core::Signal(libc::SIGKILL));
+
+/// What a rehearsal takes from the kernel.
+struct Stage {
+    /// The other end of the keeper's connection.
+    campaigner: Channel,
+    channel: Channel,
+    init: Init,
+    /// So that a dismissal of the init is written.
+    _control_pipe_r: OwnedFd,
+}
+
+impl Stage {
+    fn new() -> nix::Result<Stage> {
+        let (campaigner, channel) = Channel::pair()?;
+        let (init, control_pipe_r) = Init::of_no_process(INIT)?;
+        Ok(Stage { campaigner, channel, init, _control_pipe_r: control_pipe_r })
+    }
+}
 
 impl KeeperLoop {
-    /// Must be called before any order has been read.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses a socket.
-    pub(super) fn rehearse(&mut self, children: &SignalFd, alarm: &Alarm, buffer: &mut [u8]) -> nix::Result<()> {
-        self.scanner.hold();
-        memory::hold(buffer);
-        let (campaigner, channel) = Channel::pair()?;
-        // A hook is under the deadline as the command is, and has nothing to do with the terminal.
-        let policy = CommandSpec::policy(self.spec.as_ref());
-        let policy = KeeperPolicy { hooks: Hooks { on_elected: true, ..policy.hooks }, ..policy };
-        let machine = std::mem::replace(&mut self.machine, KeeperMachine::new(policy));
-        let channel = std::mem::replace(&mut self.channel, channel);
-        // Without a process for it the tree is empty.
-        let main = fork_idle_child().unwrap_or(NO_PID);
-        let _ = self.perform(KeeperAction::ListDescendants { except: [None, None] });
-        self.kill_at_deadline(main, &campaigner, (children, alarm), buffer);
+    /// Must be called before any order has been read. Returns `false` if the kernel has refused a part of it.
+    pub(super) fn rehearse(&mut self, children: &SignalFd, alarm: &Alarm) -> bool {
+        self.hold();
+        let Ok(stage) = Stage::new() else { return false };
+        let machine = std::mem::replace(&mut self.machine, KeeperMachine::new(policy()));
+        let channel = std::mem::replace(&mut self.channel, stage.channel);
+        self.inits.push(stage.init);
+        let child = fork_idle_child();
+        let main = child.as_ref().map_or(NO_PID, |pid| *pid);
         // The ways that a kill takes only in some cases, and the one of the campaigner, which shares the code.
+        Progress::rehearse(&self.channel);
+        let _ = self.perform(KeeperAction::ListDescendants { except: [None, None] });
+        self.scanner.rehearse(self.own_pid, NO_PID, &mut || ());
+        self.kill_at_deadline(main, &stage.campaigner, (children, alarm));
         let _ = sys::ended_child(None);
-        let _ = self.perform(KeeperAction::KillTree { main: Some(NO_PID), lists: true });
-        self.tier.kill_leaves();
+        for action in [
+            KeeperAction::KillTree { main: Some(NO_PID), lists: true },
+            KeeperAction::KillLeftovers { except: Some(CHECK) },
+            KeeperAction::KillCheck { main: CHECK, kills_cgroup: true },
+            KeeperAction::KillHook { main: HOOK },
+        ] {
+            let _ = self.perform(action);
+        }
+        self.tier.rehearse_kill_of_leaves();
         let _ = self.tier.kill_slice(&mut self.scanner, self.own_pid, &[]);
         (self.machine, self.channel) = (machine, channel);
+        self.inits.clear();
+        self.exit = None;
         sys::schedule_first();
-        Ok(())
+        self.hold();
+        child.is_ok()
     }
 
     /// Rounds as every other one, until the tree of this main process is empty.
-    fn kill_at_deadline(
-        &mut self,
-        main: i32,
-        campaigner: &Channel,
-        (children, alarm): (&SignalFd, &Alarm),
-        buffer: &mut [u8],
-    ) {
+    fn kill_at_deadline(&mut self, main: i32, campaigner: &Channel, (children, alarm): (&SignalFd, &Alarm)) {
         let now = clock::now();
         let (kill_by, give_up_at) = (now + LEASE, now + TIME_MAX);
-        let program = Program::OnElected { term: TERM };
+        let (background_hook, context) = (BackgroundHook::OnChange, HookContext::WithRun(RUN));
         for event in [
             KeeperEvent::Order(KeeperOrder::Arm { term: TERM, kill_by }),
-            KeeperEvent::Order(KeeperOrder::Start { program, run: 1 }),
-            KeeperEvent::Spawned { pid: main, init: None },
+            KeeperEvent::Order(KeeperOrder::Start { program: Program::OnElected { term: TERM }, run: RUN }),
+            KeeperEvent::Spawned { pid: main, init: Some(INIT) },
             KeeperEvent::Executed,
+            KeeperEvent::Order(KeeperOrder::StartBackgroundHook { background_hook, context }),
+            KeeperEvent::Spawned { pid: HOOK, init: Some(INIT) },
+            KeeperEvent::Order(KeeperOrder::StartCheck { check: CheckNumber(1) }),
+            KeeperEvent::Spawned { pid: CHECK, init: None },
         ] {
             self.machine.handle(now, event);
-            // The start is no part of it, and has happened.
+            // The starts are no part of it, and have happened.
             while self.machine.next_action().is_some() {}
         }
+        while clock::now() < kill_by {}
+        self.handle(KeeperEvent::RoundBegins);
+        self.handle(KeeperEvent::CheckEnds { not_executed: None });
+        for pid in [CHECK, HOOK] {
+            self.handle(KeeperEvent::ChildEnded { pid, end: KILLED });
+        }
+        let _ = campaigner.send(&ToKeeper::Kill);
         while self.machine.has_processes() && clock::now() < give_up_at {
-            if clock::now() >= kill_by {
-                let _ = campaigner.send(&ToKeeper::Kill);
-            }
-            let remaining = self.round(buffer);
+            let remaining = self.round();
             alarm.set(self.machine.wake_at(Time::NEVER).min(give_up_at));
             if self.machine.has_processes() {
                 self.wait(children, alarm, remaining);
             }
         }
+    }
+}
+
+/// The hook that starts the tree is under the deadline as the command is, and has nothing to do with the terminal. No other program
+/// is configured but those that the rehearsal says it has started, so that none is started whatever happens. The time-out of the
+/// hooks is over at once.
+fn policy() -> KeeperPolicy {
+    let hooks = Hooks { on_elected: true, on_change: true, on_ousted: false, on_error: false, timeout: Duration::ZERO };
+    KeeperPolicy {
+        stop_signal: elect_core::Signal(libc::SIGTERM),
+        stop_timeout: Duration::ZERO,
+        stop_to: StopTo::Main,
+        min_hold: Duration::ZERO,
+        has_command: false,
+        has_follower: false,
+        hooks,
+        health_timeout: Some(TIME_MAX),
     }
 }
 
@@ -107,6 +160,44 @@ fn fork_idle_child() -> io::Result<i32> {
                 pause();
             }
             sys::exit_now(libc::EXIT_SUCCESS)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_started_even_if_the_connection_breaks() {
+        for is_running in [true, false] {
+            let mut machine = KeeperMachine::new(policy());
+            let now = Time::BOOT;
+            let mut events = vec![
+                KeeperEvent::Order(KeeperOrder::Arm { term: TERM, kill_by: now + TIME_MAX }),
+                KeeperEvent::Order(KeeperOrder::Start { program: Program::OnElected { term: TERM }, run: RUN }),
+                KeeperEvent::Spawned { pid: NO_PID, init: None },
+                KeeperEvent::Executed,
+            ];
+            if is_running {
+                events.push(KeeperEvent::CampaignerGone);
+            }
+            events.extend([
+                KeeperEvent::ChildEnded { pid: NO_PID, end: KILLED },
+                KeeperEvent::NoChildren { is_cgroup_populated: false },
+                KeeperEvent::RoundEnds,
+                KeeperEvent::CampaignerGone,
+                KeeperEvent::RoundEnds,
+            ]);
+            let mut spawns = Vec::new();
+            for event in events {
+                machine.handle(now, event);
+                spawns.extend(std::iter::from_fn(|| machine.next_action()).filter(|action| {
+                    matches!(action, KeeperAction::Spawn { .. } | KeeperAction::SpawnHook(_) | KeeperAction::SpawnCheck)
+                }));
+            }
+            let started = Program::OnElected { term: TERM };
+            assert!(matches!(spawns[..], [KeeperAction::Spawn { program, .. }] if program == started), "{spawns:?}");
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::sys;
 use crate::{Containment, HealthScript, ToKeeper};
 use elect_core::{BackgroundHook, CheckEnd, CheckNumber, CommandEnd, FromKeeper, KILL_ALLOWANCE, Program, Time};
 
-const TIERS: [Containment; 3] = [Containment::Cgroup, Containment::Pidns, Containment::Tree];
+pub const TIERS: [Containment; 3] = [Containment::Cgroup, Containment::Pidns, Containment::Tree];
 /// A test that waits for this time-out has failed.
 pub const LONG: Duration = Duration::from_secs(600);
 pub const HANGS: &str = "trap '' TERM; echo $$ >&9; sleep 100; :";

@@ -1,18 +1,27 @@
 //! The memory of keeper and campaigner (K3).
 
-use std::collections::BTreeSet;
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
 use std::hint::black_box;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+use nix::sys::prctl::{set_dumpable, set_keepcaps};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Uid, setresuid};
 
 use super::harness::*;
+use super::health_checks::{LONG, TIERS};
+use super::orphans::{use_up_descriptors, without_descriptors};
+use crate::cgroup::CommandCgroup;
 use crate::containment::Tier;
+use crate::namespace::Init;
+use crate::protocol::Channel;
 use crate::tree::Scanner;
-use crate::{Containment, ToKeeper, clock, memory, release_startup_pages, sys};
-use elect_core::{FromKeeper, KeeperMachine, Time};
+use crate::{Containment, HealthScript, ToKeeper, clock, memory, release_startup_pages};
+use elect_core::{BackgroundHook, FromKeeper, KeeperMachine, Time};
 
 const PAGE: usize = 4096;
 /// The keeper's own memory: its stack, its lists, and the pages of its copy that it has written to.
@@ -23,6 +32,7 @@ const OWN_KILOBYTES_MAX: u64 = 768;
 struct Mapping {
     pages: std::ops::Range<usize>,
     name: String,
+    is_code: bool,
     is_locked: bool,
 }
 
@@ -34,7 +44,8 @@ fn mappings(pid: i32) -> Vec<Mapping> {
         let ends = words[0].split_once('-').map(|(start, end)| [start, end].map(|end| usize::from_str_radix(end, 16)));
         if let Some([Ok(start), Ok(end)]) = ends {
             let name = words.get(5).copied().unwrap_or_default().to_owned();
-            found.push(Mapping { pages: start / PAGE..end / PAGE, name, is_locked: false });
+            let is_code = words[1].contains('x');
+            found.push(Mapping { pages: start / PAGE..end / PAGE, name, is_code, is_locked: false });
         } else if let (["VmFlags:", flags @ ..], Some(last)) = (&words[..], found.last_mut()) {
             last.is_locked = flags.contains(&"lo");
         }
@@ -44,23 +55,26 @@ fn mappings(pid: i32) -> Vec<Mapping> {
     found
 }
 
-/// The pages that a process has in its memory, of these.
-fn resident(pid: i32, mappings: &[Mapping]) -> BTreeSet<usize> {
+/// The pages that a process has in its memory, of these, each with its place in the machine's.
+fn resident(pid: i32, mappings: &[Mapping]) -> BTreeMap<usize, u64> {
     const PRESENT: u64 = 1 << 63;
+    const FRAME: u64 = (1 << 55) - 1;
     let pages = File::open(format!("/proc/{pid}/pagemap")).expect("a process that is there");
-    let mut present = BTreeSet::new();
+    let mut present = BTreeMap::new();
     for mapping in mappings {
         let mut entries = vec![0; mapping.pages.len() * 8];
         pages.read_exact_at(&mut entries, (mapping.pages.start * 8) as u64).expect("an entry for each page");
         let (entries, _) = entries.as_chunks();
-        let there = mapping.pages.clone().zip(entries).filter(|(_, entry)| u64::from_ne_bytes(**entry) & PRESENT != 0);
-        present.extend(there.map(|(page, _)| page));
+        let entries = entries.iter().map(|entry| u64::from_ne_bytes(*entry));
+        let there = mapping.pages.clone().zip(entries).filter(|(_, entry)| entry & PRESENT != 0);
+        present.extend(there.map(|(page, entry)| (page, entry & FRAME)));
     }
     present
 }
 
 fn is_resident(pid: i32, address: usize) -> bool {
-    let mapping = Mapping { pages: address / PAGE..address / PAGE + 1, name: String::new(), is_locked: false };
+    let pages = address / PAGE..address / PAGE + 1;
+    let mapping = Mapping { pages, name: String::new(), is_code: false, is_locked: false };
     !resident(pid, &[mapping]).is_empty()
 }
 
@@ -72,57 +86,150 @@ fn kilobytes(pid: i32, field: &str) -> u64 {
     status_of(pid, field).trim_end_matches(" kB").trim().parse().expect("a number")
 }
 
+/// The kills that differ in what they need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kill {
+    AtDeadline,
+    ByOrder,
+    /// The keeper can open no file.
+    WithoutDescriptors,
+    /// A background hook and a health check run too.
+    WithAll,
+}
+
+const KILLS: [Kill; 4] = [Kill::AtDeadline, Kill::ByOrder, Kill::WithoutDescriptors, Kill::WithAll];
+
 /// The whole program is not, which would cost several megabytes.
 #[test]
 fn all_that_killing_needs_is_there_and_locked_before_there_is_anything_to_kill() {
-    for by_order in [false, true] {
-        within(Containment::Cgroup, |directory| {
-            let mut fixture = script(directory, STUBBORN).contained(Containment::Cgroup).fork();
-            let keeper = fixture.keeper.pid();
-            fixture.hears_no_more();
-            // The copy that it was made from has what other tests have left.
-            let (copied, own) = (kilobytes(own(), "RssAnon"), kilobytes(keeper, "RssAnon"));
-            note(&format!(
-                "figures: the keeper has {} kB, {} kB of them code, {own} kB its own",
-                kilobytes(keeper, "VmRSS"),
-                kilobytes(keeper, "RssFile"),
-            ));
-            assert!(own < copied + OWN_KILOBYTES_MAX, "its own memory: {own} kB, of a process with {copied} kB");
-            let unlocked: Vec<Mapping> = mappings(keeper).into_iter().filter(|mapping| !mapping.is_locked).collect();
-            assert!(unlocked.is_empty(), "not locked: {unlocked:?}");
-            for (step, code) in [
-                ("the decision", KeeperMachine::handle as *const () as usize),
-                ("the kill", Tier::kill as *const () as usize),
-                ("the walk", Scanner::kill as *const () as usize),
-                ("the kill of a leaf", Tier::kill_leaves as *const () as usize),
-                ("the kill of a batch", Tier::kill_slice as *const () as usize),
-                ("the signal", sys::kill as *const () as usize),
-                ("the reaping", sys::reap as *const () as usize),
-            ] {
-                assert!(is_resident(keeper, code), "{step}");
-            }
-            fixture.arm(TERM, if by_order { Time::NEVER } else { clock::now() + SOON });
-            fixture.start_until(&["main", "grandchild"]);
-            until("it sleeps", || status_of(keeper, "State").starts_with('S'));
-            let mappings = mappings(keeper);
-            let before = resident(keeper, &mappings);
-            if by_order {
-                fixture.send(&ToKeeper::Kill);
-            } else {
-                fixture.hears(FromKeeper::Expired { term: TERM });
-            }
-            fixture.exited(killed(libc::SIGKILL, true));
-            fixture.empty();
-            let missing: Vec<(&str, usize)> = resident(keeper, &mappings)
-                .difference(&before)
-                .map(|page| {
-                    let mapping = mappings.iter().find(|mapping| mapping.pages.contains(page)).expect("one of them");
-                    (mapping.name.as_str(), page - mapping.pages.start)
-                })
-                .collect();
-            assert!(missing.is_empty(), "the kill needed pages that were not there: {missing:?}");
-        });
+    for tier in TIERS {
+        for kill in KILLS {
+            println!("in the tier {tier:?}: {kill:?}");
+            within(tier, |directory| kill_with_what_is_there(directory, tier, kill));
+        }
     }
+}
+
+fn kill_with_what_is_there(directory: &Path, tier: Containment, kill: Kill) {
+    let setting = script(directory, STUBBORN).contained(tier).scripts(|scripts| {
+        scripts.on_change = Some("echo hook >&9; exec sleep 100".into());
+        scripts.health = Some(HealthScript { script: "echo check >&9; exec sleep 100".into(), timeout: LONG });
+    });
+    if kill == Kill::WithoutDescriptors {
+        use_up_descriptors();
+    }
+    let mut fixture = setting.fork();
+    let keeper = fixture.keeper.pid();
+    fixture.hears_no_more();
+    has_what_killing_needs(keeper);
+    fixture.arm(TERM, if kill == Kill::AtDeadline { clock::now() + SOON } else { Time::NEVER });
+    fixture.start_until(&["main", "grandchild"]);
+    if kill == Kill::WithAll {
+        fixture.order_background_hook(BackgroundHook::OnChange);
+        fixture.order_check(1);
+        fixture.witness.hears(&["hook", "check"]);
+    }
+    if kill == Kill::WithoutDescriptors {
+        without_descriptors(keeper);
+    }
+    until("it sleeps", || status_of(keeper, "State").starts_with('S'));
+    let mappings = mappings(keeper);
+    let before = resident(keeper, &mappings);
+    match kill {
+        Kill::AtDeadline => {}
+        Kill::ByOrder | Kill::WithoutDescriptors | Kill::WithAll => fixture.send(&ToKeeper::Kill),
+    }
+    while !matches!(fixture.answer(), FromKeeper::Empty { .. }) {}
+    assert!(fixture.witness.is_gone());
+    let after = resident(keeper, &mappings);
+    let named = |page: &usize| {
+        let mapping = mappings.iter().find(|mapping| mapping.pages.contains(page)).expect("one of them");
+        (mapping.name.clone(), page - mapping.pages.start, mapping.pages.len())
+    };
+    let missing: Vec<_> = after.keys().filter(|page| !before.contains_key(page)).map(named).collect();
+    assert!(missing.is_empty(), "{kill:?} needed pages that were not there: {missing:?}");
+    let copied: Vec<_> =
+        after.iter().filter(|(page, frame)| before[page] != **frame).map(|(page, _)| named(page)).collect();
+    assert!(copied.is_empty(), "{kill:?} had pages copied: {copied:?}");
+}
+
+fn has_what_killing_needs(keeper: i32) {
+    // The copy that it was made from has what other tests have left.
+    let (copied, own) = (kilobytes(own(), "RssAnon"), kilobytes(keeper, "RssAnon"));
+    note(&format!(
+        "figures: the keeper has {} kB, {} kB of them code, {own} kB its own",
+        kilobytes(keeper, "VmRSS"),
+        kilobytes(keeper, "RssFile"),
+    ));
+    assert!(own < copied + OWN_KILOBYTES_MAX, "its own memory: {own} kB, of a process with {copied} kB");
+    let unlocked: Vec<Mapping> = mappings(keeper).into_iter().filter(|mapping| !mapping.is_locked).collect();
+    assert!(unlocked.is_empty(), "not locked: {unlocked:?}");
+    for (step, code) in [
+        ("the decision", KeeperMachine::handle as *const () as usize),
+        ("the kill", Tier::kill as *const () as usize),
+        ("the walk", Scanner::kill as *const () as usize),
+        ("the kill of a leaf", CommandCgroup::order_kill as *const () as usize),
+        ("the kill of a batch", Tier::kill_slice as *const () as usize),
+        ("the kill of a namespace", Init::kill as *const () as usize),
+        ("the report", Channel::report_progress as *const () as usize),
+    ] {
+        assert!(is_resident(keeper, code), "{step}");
+    }
+    assert!(!is_wholly_resident(keeper), "the whole program");
+}
+
+/// Whether all code of the program is.
+fn is_wholly_resident(pid: i32) -> bool {
+    let program = std::env::current_exe().expect("a path");
+    let mut code = mappings(pid);
+    code.retain(|mapping| mapping.is_code && Path::new(&mapping.name) == program);
+    let pages: usize = code.iter().map(|mapping| mapping.pages.len()).sum();
+    assert!(pages > 0);
+    resident(pid, &code).len() == pages
+}
+
+#[test]
+fn the_rehearsed_kill_of_a_leaf_kills_nothing() {
+    within(Containment::Cgroup, |directory| {
+        let mut fixture = script(directory, SLEEPER).contained(Containment::Cgroup).fork();
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main"]);
+        fixture.keeper.tier.rehearse_kill_of_leaves();
+        std::thread::sleep(SOON);
+        fixture.hears_no_more();
+        assert!(!fixture.witness.is_gone());
+        fixture.keeper.tier.kill_leaves();
+        fixture.exited(killed(libc::SIGKILL, false));
+    });
+}
+
+fn keep_no_capability_but_to_lock_memory() {
+    const VERSION: u32 = 0x2008_0522;
+    const CAP_IPC_LOCK: u32 = 1 << 14;
+    let header = [VERSION, 0];
+    // Effective, permitted, inheritable; the second half is for higher numbers.
+    let capabilities = [CAP_IPC_LOCK, CAP_IPC_LOCK, 0, 0, 0, 0];
+    // SAFETY: the kernel reads two and six numbers, as this version has them.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), capabilities.as_ptr()) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// The limit on processes leaves room for the keeper alone.
+#[test]
+fn a_keeper_that_cannot_rehearse_a_kill_locks_the_whole_program() {
+    alone(|directory| {
+        // Another test's processes would count.
+        let user = Uid::from_raw(1_000_000_000 + std::process::id());
+        std::fs::set_permissions(directory, Permissions::from_mode(0o777)).expect("its own");
+        set_keepcaps(true).expect("kept");
+        setresuid(user, user, user).expect("this test needs root");
+        keep_no_capability_but_to_lock_memory();
+        set_dumpable(true).expect("its memory can be looked at");
+        setrlimit(Resource::RLIMIT_NPROC, 2, 2).expect("fewer");
+        let fixture = script(directory, STUBBORN).fork();
+        fixture.hears_no_more();
+        assert!(is_wholly_resident(fixture.keeper.pid()));
+    });
 }
 
 #[test]

@@ -71,13 +71,13 @@ fn a_tree_that_cannot_be_listed_is_not_called_empty() {
 const FEW: i32 = 8;
 
 /// Uses up the first descriptors, here and in the keeper that is forked later.
-fn use_up_descriptors() {
+pub fn use_up_descriptors() {
     use std::os::fd::IntoRawFd;
     while std::fs::File::open("/dev/null").expect("opened").into_raw_fd() < FEW {}
 }
 
 /// Prevents that process from opening further descriptors.
-fn without_descriptors(pid: i32) {
+pub fn without_descriptors(pid: i32) {
     limit_descriptors(pid, FEW.unsigned_abs().into());
 }
 
