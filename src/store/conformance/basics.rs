@@ -335,7 +335,12 @@ pub async fn a_survey_shows_of_each_boundary_what_a_look_at_it_does(site: &Store
 /// T1, from the inside: see `faults` for the time at which the request leaves.
 pub async fn a_renewal_counts_from_after_it_was_asked_for_and_from_before_its_answer(site: &StoreUnderTest) {
     let mut one = site.player("sent", "one");
+    let began = clock::now();
     one.win().await;
+    if site.support.renews_with_take() {
+        let first = one.store.renew(&one.candidacy).await;
+        assert!(matches!(first, Ok(RenewResult::Credited { sent, .. }) if began <= sent && sent <= clock::now()));
+    }
     let mut last = clock::now();
     for _ in 0..5 {
         let before = clock::now();

@@ -107,6 +107,11 @@ pub trait ConformanceSupport: fmt::Debug {
         false
     }
 
+    /// Whether the first renewal of a term may be sent together with the take, before it is asked for.
+    fn renews_with_take(&self) -> bool {
+        false
+    }
+
     /// Whether every request says the candidate's id.
     fn ids_in_requests(&self) -> bool {
         true

@@ -240,7 +240,7 @@ impl Backend for Redis {
         candidacy: &Candidacy,
     ) -> Result<CampaignResult, StoreError> {
         attempt(&self.settings, &mut self.link, async |server| {
-            session.listen(server, hints).await?;
+            session.listen(server, hints);
             record_store::campaign(session, server, candidacy).await
         })
         .await
