@@ -515,11 +515,7 @@ fn announce(files: &Files, identity: &Identity) -> Result<(), StoreError> {
 /// stays.
 fn free_record(files: &Files, id: &str, reservation: Option<&Reservation<String>>) -> Result<(), StoreError> {
     match files.read() {
-        Ok(Some(mut record)) if record.record.is_held_by(id) => {
-            record.record.state = RecordState::Free;
-            record.reserve(reservation);
-            files.write(&record)
-        }
+        Ok(Some(record)) if record.record.is_held_by(id) => files.free(&record, reservation),
         Ok(_) => Ok(()),
         Err(error) => Err(error.into_store_error(files)),
     }
