@@ -127,11 +127,7 @@ impl Files {
 
     /// The record; `None` if there is none yet.
     pub fn read(&self) -> Result<Option<FileRecord>, ReadError> {
-        match self.read_once() {
-            // Its leader may be marking it as free at this moment.
-            Err(ReadError::Corrupt(_)) => self.read_once(),
-            found => found,
-        }
+        read_again_if_damaged(|| self.read_once())
     }
 
     fn read_once(&self) -> Result<Option<FileRecord>, ReadError> {
@@ -235,6 +231,14 @@ impl Files {
             }
             made => made.map(|file| (self.temporary.clone(), file)),
         }
+    }
+}
+
+/// What looks damaged may be a record whose leader marks it as free at this moment.
+fn read_again_if_damaged<T>(mut read: impl FnMut() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    match read() {
+        Err(ReadError::Corrupt(_)) => read(),
+        found => found,
     }
 }
 
