@@ -1,6 +1,6 @@
 //! `file:DIR`: one host, no server (DESIGN.md 5.1).
 //!
-//! Per boundary a lock file that is never unlinked, and beside it a record that is replaced under the lock. Two locks
+//! Per boundary a lock file that is never unlinked, and beside it a record that is written under the lock. Two locks
 //! make a leader:
 //!
 //! - `flock` on a description that campaigner, keeper **and command** share. The kernel keeps it until the last of them is

@@ -264,6 +264,8 @@ impl Backend for Redis {
         session: &mut Session,
         reservation: Option<&Reservation<String>>,
     ) -> Result<(), StoreError> {
+        // Also if no server can be reached: nothing that was answered before counts any more.
+        session.let_go();
         attempt(&self.settings, &mut self.link, async |server| session.release(server, reservation).await).await
     }
 }

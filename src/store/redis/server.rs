@@ -369,10 +369,11 @@ impl RedisServer {
             pipeline.cmd("WAIT").arg(replicas).arg(limit);
         }
         let answers = self.connection.client.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+        // A connection on which nothing is heard is of no use.
+        self.is_sound &= answers.is_ok() || subscription.is_none();
         let mut answers = answers.map_err(|error| self.judge(&error))?;
         if subscription.is_some() && !answers.is_empty() {
             let subscribed = self.value::<Value>(Some(answers.remove(0)));
-            // Whoever is not heard begins again with another connection.
             self.is_sound &= subscribed.is_ok();
             subscribed?;
         }

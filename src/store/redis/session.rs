@@ -194,14 +194,17 @@ impl Session {
         }
     }
 
+    /// The boundary is to be released.
+    pub fn let_go(&mut self) {
+        (self.let_go, self.first_renewal) = (true, None);
+    }
+
     /// Frees the record, if it is ours.
     pub async fn release(
         &mut self,
         server: &mut RedisServer,
         reservation: Option<&Reservation<String>>,
     ) -> Result<(), StoreError> {
-        self.let_go = true;
-        self.first_renewal = None;
         let own = match (self.term, self.rule.outstanding_take()) {
             (Some(term), _) => HeldRecord::Term(term),
             (None, Some(take)) => HeldRecord::Take(take),
