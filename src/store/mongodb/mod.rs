@@ -3,6 +3,7 @@
 //! MongoDB grants no leases (its TTL monitor comes once a minute). Candidates observe the record, and
 //! [`takeover`](elect_core::takeover) says when it may be taken. [`session`] makes it safe.
 
+mod changes;
 mod elector;
 mod errors;
 mod facts;
@@ -38,7 +39,7 @@ use session::Session;
 use settings::{MongoUrl, Settings};
 use stored_record::StoredRecord;
 use ttl_index::IndexCreation;
-use watch::ChangeStreamWatch;
+use watch::{ChangesWatch, Watcher};
 
 pub const KIND: StoreKind = StoreKind {
     schemes: &["mongodb", "mongodb+srv"],
@@ -143,20 +144,14 @@ impl Backend for MongoDb {
     }
 
     async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
-        // The next look connects, and says why if it cannot. Without a replica set there are no streams.
-        let Some(server) = self.link.server.as_mut().filter(|server| server.is_replicated) else {
-            return std::future::pending().await;
-        };
-        if !server.watch.as_ref().is_some_and(ChangeStreamWatch::is_alive) {
-            let news = Rc::clone(&self.news);
+        // The next look connects, and says why if it cannot.
+        let Some(server) = self.link.server.as_mut() else { return std::future::pending().await };
+        if !server.watch.as_ref().is_some_and(ChangesWatch::is_settled) {
+            let (changes, news) = (server.changes(), Rc::clone(&self.news));
             let boundary = boundary.map(Boundary::to_string);
-            server.watch = Some(ChangeStreamWatch::begin(
-                server.boundaries.clone(),
-                boundary,
-                None,
-                None::<std::future::Ready<()>>,
-                move |_| news.notify_one(),
-            ));
+            let first = None::<std::future::Ready<()>>;
+            let watch = ChangesWatch::begin(changes, boundary, Watcher::Observer, first, move || news.notify_one());
+            server.watch = Some(watch);
         }
         self.news.notified().await;
     }
@@ -197,7 +192,9 @@ impl Backend for MongoDb {
                 return Err(StoreError::Obstacle(obstacle));
             }
             let result = record_store::campaign(session, server, candidacy).await?;
-            session.listen(server, hints, own_index);
+            if let CampaignResult::Waiting { .. } = result {
+                session.listen(server, hints, own_index);
+            }
             Ok(result)
         })
         .await
@@ -206,13 +203,15 @@ impl Backend for MongoDb {
     async fn renew(
         &mut self,
         session: &mut Session,
-        hints: &Notifier,
+        _: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<RenewResult, StoreError> {
         let own_index = &self.index;
         attempt(&self.settings, &mut self.link, async |server| {
             let renewal = session.renew(server, candidacy).await?;
-            session.listen(server, hints, own_index);
+            if let RenewResult::Credited { .. } = renewal {
+                session.announce(server, candidacy, own_index);
+            }
             Ok(renewal)
         })
         .await

@@ -20,11 +20,12 @@ use ::mongodb::options::{
 };
 use ::mongodb::{Client, Collection};
 
+use super::changes::HintCollection;
 use super::elector;
 use super::errors::{MongoPeer, classify, is_denial, is_still_connecting, is_unconfirmed};
 use super::settings::Settings;
 use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
-use super::watch::ChangeStreamWatch;
+use super::watch::ChangesWatch;
 use crate::store::connection::attempt::within;
 use crate::store::connection::identity::identity;
 use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
@@ -41,7 +42,7 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// For TCP and TLS to a member, if an attempt is shorter.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// One for calls, and one for the change stream.
+/// One for calls, and one for the cursor on the changes.
 const CONNECTIONS_MAX: u32 = 2;
 /// A connection that is not needed any more.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,12 +51,12 @@ pub struct MongoServer {
     pub boundaries: Collection<Document>,
     /// As it is shown.
     pub address: String,
-    /// Whether there are change streams, and may be an earlier primary.
+    /// Whether there are majorities, and may be an earlier primary.
     pub is_replicated: bool,
-    /// `None`: to be begun.
-    pub watch: Option<ChangeStreamWatch>,
+    /// `None`: to be begun by an observer, or by a candidate that waits.
+    pub watch: Option<ChangesWatch>,
     peer: MongoPeer,
-    request_timeout: Duration,
+    pub request_timeout: Duration,
     condition: Cell<ClientHealth>,
     elector_is_denied: Cell<bool>,
 }
@@ -177,6 +178,11 @@ impl MongoServer {
             peer: MongoPeer::new(settings),
             request_timeout: settings.limits.attempt,
         }
+    }
+
+    /// The hints beside the records.
+    pub fn changes(&self) -> HintCollection {
+        HintCollection::beside(&self.boundaries)
     }
 
     /// The record with this boundary's name as a majority has it, and the server's time.

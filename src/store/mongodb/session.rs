@@ -8,24 +8,25 @@
 //!   recognized by its nonce, and starts no lease; a renewal follows.
 //! - What is read, a majority has. That may be old: a primary that was cut off does not know it yet. So takes name what was
 //!   seen, and a record that is older than our own take, or missing, is no proof that it is not ours any more.
-//! - Change streams are hints ([`watch`](super::watch)). A candidate that misses them asks at the usual pace.
+//! - Entries in the collection of changes are hints ([`changes`](super::changes)). A candidate that misses them asks at the usual
+//!   pace.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use ::mongodb::bson::{Bson, Document, doc};
 use ::mongodb::options::ReturnDocument;
-use tracing::warn;
+use tokio::time::timeout;
+use tracing::{debug, warn};
 
+use super::changes::WhenMissing;
 use super::errors::is_duplicate;
 use super::server::MongoServer;
 use super::stored_record::{StoredRecord, number, view};
 use super::ttl_index::IndexCreation;
-use super::watch::{ChangeHint, ChangeStreamWatch, OwnRecord};
+use super::watch::{ChangesWatch, RefusalLog, Watcher};
 use crate::store::record::{RecordState, VERSION};
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
-use crate::store::{Candidacy, Notifier, Observation, RenewResult, StoreError};
+use crate::store::{Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
 use crate::text::escaped;
 use elect_core::limits;
 use elect_core::takeover::{Basis, Credit, Durability, Reservation, StoreState, TakeRequest, Takeover, Vacancy, Write};
@@ -38,8 +39,13 @@ const UNDECIDED_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// One candidate for one boundary.
 pub struct Session {
     boundary: String,
+    id: String,
     rule: Takeover<String>,
-    own: OwnRecord,
+    /// The term that was won, until it is lost or released.
+    term: Option<Term>,
+    /// The term and the leader that others were told of last.
+    told: Option<(Term, Identity)>,
+    refusals: RefusalLog,
     /// Its release has been asked for: whatever becomes of that, it is over.
     let_go: bool,
     ttl: Duration,
@@ -55,7 +61,10 @@ impl Session {
         Session {
             boundary: candidacy.boundary.to_string(),
             rule: Takeover::new(id.clone(), candidacy.ttl, Durability::Durable),
-            own: OwnRecord { id, term: Rc::new(Cell::new(None)) },
+            id,
+            term: None,
+            told: None,
+            refusals: RefusalLog::default(),
             let_go: false,
             ttl: candidacy.ttl,
             yield_until: None,
@@ -70,34 +79,52 @@ impl Session {
 
     /// Whether there is anything that could be given back.
     pub fn may_hold(&self) -> bool {
-        self.own.term.get().is_some() || self.rule.outstanding().is_some()
+        self.term.is_some() || self.rule.outstanding().is_some()
     }
 
-    /// Begins to watch for changes, if no watch is alive, and creates the index of elect's own before. One after the other, so
+    /// Begins to watch for changes, if there is no watch, and creates the index of elect's own before. One after the other, so
     /// that one connection serves both. Must be called inside a [`tokio::task::LocalSet`].
     pub fn listen(&self, server: &mut MongoServer, hints: &Notifier, index: &IndexCreation) {
-        if !server.is_replicated {
-            if let Some(creation) = index.begin(server.boundaries.clone(), server.is_replicated) {
-                // Not watched: the election does not need it.
-                tokio::task::spawn_local(creation);
-            }
-            return;
-        }
-        if server.watch.as_ref().is_some_and(ChangeStreamWatch::is_alive) {
+        if server.watch.as_ref().is_some_and(ChangesWatch::is_settled) {
             return;
         }
         let creation = index.begin(server.boundaries.clone(), server.is_replicated);
-        let hints = hints.clone();
-        let tell = move |seen| match seen {
-            ChangeHint::Change => hints.changed(),
-            ChangeHint::Ousted(term) => {
-                hints.lost(term);
-                // A candidate that had lost it already is waiting.
-                hints.changed();
+        let (hints, watcher) = (hints.clone(), Watcher::Candidate(self.refusals.clone()));
+        let boundary = Some(self.boundary.clone());
+        server.watch =
+            Some(ChangesWatch::begin(server.changes(), boundary, watcher, creation, move || hints.changed()));
+    }
+
+    /// After a credited renewal: tells the others of a new term or a new name, and creates the index of elect's own. Renewals that
+    /// say nothing new are no news. Must be called inside a [`tokio::task::LocalSet`].
+    pub fn announce(&mut self, server: &MongoServer, candidacy: &Candidacy, index: &IndexCreation) {
+        if let Some(watch) = &server.watch {
+            watch.end_soon();
+        }
+        let Some(term) = self.term else { return };
+        let is_news = self.told.as_ref().is_none_or(|(told, leader)| *told != term || *leader != candidacy.identity);
+        let creation = index.begin(server.boundaries.clone(), server.is_replicated);
+        if is_news {
+            self.told = Some((term, candidacy.identity.clone()));
+        }
+        if !is_news && creation.is_none() {
+            return;
+        }
+        let (changes, boundary, refusals) = (server.changes(), self.boundary.clone(), self.refusals.clone());
+        let limit = server.request_timeout / 2;
+        // Not watched: the election needs neither. One after the other, so that one connection serves both.
+        tokio::task::spawn_local(async move {
+            if is_news {
+                match timeout(limit, changes.tell(&boundary, WhenMissing::Create)).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(reason)) => refusals.note(&reason),
+                    Err(_) => debug!("the others may not have been told: no answer in time"),
+                }
             }
-        };
-        let (boundaries, boundary) = (server.boundaries.clone(), Some(self.boundary.clone()));
-        server.watch = Some(ChangeStreamWatch::begin(boundaries, boundary, Some(self.own.clone()), creation, tell));
+            if let Some(creation) = creation {
+                creation.await;
+            }
+        });
     }
 
     /// A record that says more than a day counts as a day, which is reported once (S6).
@@ -116,7 +143,7 @@ impl Session {
 
     /// Renews, and verifies that the record is ours.
     pub async fn renew(&mut self, server: &MongoServer, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
-        let Some(term) = self.own.term.get() else { return Ok(lost("nothing was won".to_owned())) };
+        let Some(term) = self.term else { return Ok(lost("nothing was won".to_owned())) };
         let nonce = self.rule.nonce();
         let mut filter = self.ours(term);
         // A late write must not bring back a version that a candidate has seen before.
@@ -146,7 +173,7 @@ impl Session {
         // The take is no longer unanswered: found again as it was, it would be an old state of the record.
         self.rule.discard_outstanding();
         if matches!(renewal, RenewResult::Lost { .. }) {
-            self.own.term.set(None);
+            self.term = None;
         }
         Ok(renewal)
     }
@@ -163,7 +190,7 @@ impl Session {
         };
         let record = &stored.record;
         Ok(match record.state {
-            RecordState::Held if record.id != self.own.id => lost(format!("{} leads", escaped(&record.name))),
+            RecordState::Held if record.id != self.id => lost(format!("{} leads", escaped(&record.name))),
             RecordState::Held if record.term != term => lost("it is of another term".to_owned()),
             RecordState::Free | RecordState::Vacant => lost("it was released".to_owned()),
             RecordState::Held => {
@@ -186,23 +213,26 @@ impl Session {
     ) -> Result<(), StoreError> {
         self.let_go = true;
         // They ask once in a renewal interval, a fifth of the ttl if nothing else was said, and have an attempt's time for it.
-        let is_told = server.watch.as_ref().is_some_and(ChangeStreamWatch::hears);
-        self.yield_until = (!is_told).then(|| clock::now() + self.ttl * 3 / 10);
-        let filter = match (self.own.term.get(), self.rule.outstanding()) {
+        self.yield_until = Some(clock::now() + self.ttl * 3 / 10);
+        let filter = match (self.term, self.rule.outstanding()) {
             (Some(term), _) => self.ours(term),
             (None, Some(nonce)) => {
-                let mut filter = held(&self.boundary, &self.own.id);
+                let mut filter = held(&self.boundary, &self.id);
                 filter.insert("seq", long(nonce));
                 filter
             }
             (None, None) => return Ok(()),
         };
-        let nonce = self.rule.nonce();
-        free(server, &self.boundary, filter, nonce, reservation).await
+        let (nonce, asked) = (self.rule.nonce(), clock::now());
+        let is_freed = free(server, &self.boundary, filter, nonce, reservation).await?;
+        if is_freed && tell_released(server, &self.boundary, asked).await {
+            self.yield_until = None;
+        }
+        Ok(())
     }
 
     fn ours(&self, term: Term) -> Document {
-        let mut filter = held(&self.boundary, &self.own.id);
+        let mut filter = held(&self.boundary, &self.id);
         filter.insert("term", long(term));
         filter
     }
@@ -221,7 +251,7 @@ impl ObservedSession for Session {
     }
 
     fn clear_term(&mut self) {
-        self.own.term.set(None);
+        self.term = None;
     }
 
     async fn observe(&mut self, server: &mut MongoServer) -> Result<Option<StoredRecord>, StoreError> {
@@ -235,12 +265,12 @@ impl ObservedSession for Session {
 
     fn recognize(&mut self, _: StoreState<String>, term: Term) {
         self.rule.took(Basis::of(String::new()), true);
-        self.own.term.set(Some(term));
+        self.term = Some(term);
     }
 
     async fn free_stale(&mut self, server: &mut MongoServer, term: Term) -> Result<(), StoreError> {
         let nonce = self.rule.nonce();
-        free(server, &self.boundary, self.ours(term), nonce, None).await
+        free(server, &self.boundary, self.ours(term), nonce, None).await.map(drop)
     }
 
     async fn vacate(&mut self, server: &mut MongoServer) -> Result<(), StoreError> {
@@ -269,7 +299,7 @@ impl ObservedSession for Session {
         received: Time,
     ) -> Result<TakeResult, StoreError> {
         let seen = seen.as_ref();
-        let freed_by_us = seen.is_some_and(|seen| !seen.is_held() && seen.record.id == self.own.id);
+        let freed_by_us = seen.is_some_and(|seen| !seen.is_held() && seen.record.id == self.id);
         if let Some(left) = self.stands_back(received).filter(|_| freed_by_us) {
             return Ok(TakeResult::Yielded(left));
         }
@@ -280,7 +310,7 @@ impl ObservedSession for Session {
             self.rule.discard_outstanding();
             return Err(self.too_large(server));
         }
-        self.own.term.set(None);
+        self.term = None;
         let (filter, follows, previous_term) = match seen {
             Some(seen) => {
                 // A vacant record says nothing of the leader before.
@@ -293,7 +323,7 @@ impl ObservedSession for Session {
         let mut record = told(candidacy);
         let ttl = long(millis(candidacy.ttl));
         record.extend(doc! {
-            "leaderUUID": literal(&self.own.id),
+            "leaderUUID": literal(&self.id),
             "ttlExpire": { "$add": ["$$NOW", ttl.clone()] },
             "term": { "$max": [{ "$toLong": follows }, { "$toLong": "$$NOW" }, long(floor)] },
             "seq": long(nonce),
@@ -321,12 +351,12 @@ impl ObservedSession for Session {
         let Some(term) = taken.get("term").and_then(number).filter(|term| limits::is_believed_term(*term)) else {
             // By a wall clock from beyond belief. Nothing runs under it, and nothing is to follow it (S1).
             let nonce = self.rule.nonce();
-            free(server, &self.boundary, held(&self.boundary, &self.own.id), nonce, None).await?;
+            free(server, &self.boundary, held(&self.boundary, &self.id), nonce, None).await?;
             self.rule.discard_outstanding();
             return Err(self.too_large(server));
         };
         self.rule.took(Basis::of(String::new()), true);
-        self.own.term.set(Some(term));
+        self.term = Some(term);
         Ok(TakeResult::Taken(term))
     }
 
@@ -341,7 +371,25 @@ impl ObservedSession for Session {
 
 /// The keeper's release: whatever this candidate holds, which is dead.
 pub async fn release_for_dead(server: &MongoServer, boundary: &str, id: &str) -> Result<(), StoreError> {
-    free(server, boundary, held(boundary, id), KEEPER_RELEASE_NONCE, None).await
+    let asked = clock::now();
+    if free(server, boundary, held(boundary, id), KEEPER_RELEASE_NONCE, None).await? {
+        tell_released(server, boundary, asked).await;
+    }
+    Ok(())
+}
+
+/// Tells the others of a release that is confirmed, within half of the time that the attempt has left: a hint that fails must not
+/// make the release fail. Returns whether they were told.
+async fn tell_released(server: &MongoServer, boundary: &str, asked: Time) -> bool {
+    let limit = server.request_timeout.saturating_sub(clock::now().since(asked)) / 2;
+    match timeout(limit, server.changes().tell(boundary, WhenMissing::Leave)).await {
+        Ok(Ok(is_told)) => is_told,
+        Ok(Err(reason)) => {
+            debug!("the others may not have been told of the release: {reason:?}");
+            false
+        }
+        Err(_) => false,
+    }
 }
 
 fn held(boundary: &str, id: &str) -> Document {
@@ -357,14 +405,14 @@ fn expected(boundary: &str, seen: &StoredRecord) -> Document {
     }
 }
 
-/// Not ours, or not there any more: there is nothing to be given back.
+/// Returns whether the record was freed. If it is not ours, or not there any more, there is nothing to be given back.
 async fn free(
     server: &MongoServer,
     boundary: &str,
     ours: Document,
     nonce: u64,
     reservation: Option<&Reservation<String>>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let id = ours.get("leaderUUID").cloned();
     let mut change = doc! { "state": "free", "seq": long(nonce), "ttlExpire": unused_from("$$NOW", "$term") };
     if let Some(Reservation { successor, within }) = reservation {
@@ -373,15 +421,16 @@ async fn free(
         });
     }
     let write = server.change(ours, change).projection(doc! { "_id": 1 });
-    if write.await.map_err(|error| server.classify(&error))?.is_some() || !server.is_replicated {
-        return Ok(());
+    let is_freed = write.await.map_err(|error| server.classify(&error))?.is_some();
+    if is_freed || !server.is_replicated {
+        return Ok(is_freed);
     }
     // A primary that was cut off may not have heard of our take.
     match server.read_linearizable(boundary).await? {
         Some(Ok(stored)) if stored.is_held() && id.as_ref().and_then(Bson::as_str) == Some(&stored.record.id) => {
             Err(server.is_stale_primary())
         }
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(false),
     }
 }
 
