@@ -26,7 +26,7 @@ fn privileges() -> Vec<Document> {
     let on = |collection: &str, actions: &[&str]| {
         doc! { "resource": { "db": "elect", "collection": collection }, "actions": actions.to_vec() }
     };
-    vec![on(COLLECTION, &ACTIONS), on("changes", &["find", "insert", "createCollection"]), on("", &["listCollections"])]
+    vec![on(COLLECTION, &ACTIONS), on("changes", &["find", "insert", "createCollection", "convertToCapped"]), on("", &["listCollections"])]
 }
 
 #[track_caller]
