@@ -149,9 +149,7 @@ impl Backend for MongoDb {
         if !server.watch.as_ref().is_some_and(ChangesWatch::is_settled) {
             let (changes, news) = (server.changes(), Rc::clone(&self.news));
             let boundary = boundary.map(Boundary::to_string);
-            let first = None::<std::future::Ready<()>>;
-            let watch = ChangesWatch::begin(changes, boundary, Watcher::Observer, first, move || news.notify_one());
-            server.watch = Some(watch);
+            server.watch = Some(ChangesWatch::begin(changes, boundary, Watcher::Observer, move || news.notify_one()));
         }
         self.news.notified().await;
     }
@@ -178,7 +176,7 @@ impl Backend for MongoDb {
         hints: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<CampaignResult, StoreError> {
-        let (knows_indexes, own_index) = (&mut self.knows_indexes, &self.index);
+        let knows_indexes = &mut self.knows_indexes;
         attempt(&self.settings, &mut self.link, async |server| {
             if !*knows_indexes {
                 let unsafe_index = ttl_index::find_unsafe_index(&server.boundaries).await;
@@ -193,7 +191,7 @@ impl Backend for MongoDb {
             }
             let result = record_store::campaign(session, server, candidacy).await?;
             if let CampaignResult::Waiting { .. } = result {
-                session.listen(server, hints, own_index);
+                session.listen(server, hints);
             }
             Ok(result)
         })

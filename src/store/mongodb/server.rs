@@ -42,8 +42,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// For TCP and TLS to a member, if an attempt is shorter.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// One for calls, and one for the cursor on the changes.
-const CONNECTIONS_MAX: u32 = 2;
+/// One for calls, one for the cursor on the changes, and one for work beside the election, so that a renewal never waits for either.
+const CONNECTIONS_MAX: u32 = 3;
 /// A connection that is not needed any more.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -82,17 +82,14 @@ impl Session {
         self.term.is_some() || self.rule.outstanding().is_some()
     }
 
-    /// Begins to watch for changes, if there is no watch, and creates the index of elect's own before. One after the other, so
-    /// that one connection serves both. Must be called inside a [`tokio::task::LocalSet`].
-    pub fn listen(&self, server: &mut MongoServer, hints: &Notifier, index: &IndexCreation) {
+    /// Begins to watch for changes, if there is no watch. Must be called inside a [`tokio::task::LocalSet`].
+    pub fn listen(&self, server: &mut MongoServer, hints: &Notifier) {
         if server.watch.as_ref().is_some_and(ChangesWatch::is_settled) {
             return;
         }
-        let creation = index.begin(server.boundaries.clone(), server.is_replicated);
         let (hints, watcher) = (hints.clone(), Watcher::Candidate(self.refusals.clone()));
         let boundary = Some(self.boundary.clone());
-        server.watch =
-            Some(ChangesWatch::begin(server.changes(), boundary, watcher, creation, move || hints.changed()));
+        server.watch = Some(ChangesWatch::begin(server.changes(), boundary, watcher, move || hints.changed()));
     }
 
     /// After a credited renewal: tells the others of a new term or a new name, and creates the index of elect's own. Renewals that

@@ -455,6 +455,7 @@ fn the_index_spares_leaders_and_is_never_required() {
             let boundaries = server.boundaries().await;
             let mut one = MongoCandidate::at(server, "one");
             one.wins().await;
+            one.is_credited().await;
             let ours = own_index(&boundaries).await;
             assert_eq!(ours.partial_filter_expression, Some(doc! { "state": "free" }));
             assert_eq!(ours.expire_after, Some(Duration::from_secs(7 * 24 * 60 * 60)));

@@ -66,21 +66,17 @@ struct WatchState {
 }
 
 impl ChangesWatch {
-    /// One boundary, or all; but something else first. Must be called inside a [`tokio::task::LocalSet`].
+    /// One boundary, or all. Must be called inside a [`tokio::task::LocalSet`].
     pub fn begin(
         changes: HintCollection,
         boundary: Option<String>,
         watcher: Watcher,
-        first: Option<impl Future<Output = ()> + 'static>,
         tell: impl Fn() + 'static,
     ) -> ChangesWatch {
         let state = Rc::new(WatchState { is_wanted: Cell::new(true), rests_until: Cell::new(None) });
         let shared = Rc::clone(&state);
         // Watched by `is_settled`, with every question.
         let task = tokio::task::spawn_local(async move {
-            if let Some(first) = first {
-                first.await;
-            }
             let began = clock::now();
             let Err(reason) = follow(&changes, boundary.as_deref(), &watcher, &shared, &tell).await else { return };
             match &watcher {
