@@ -26,7 +26,11 @@ fn privileges() -> Vec<Document> {
     let on = |collection: &str, actions: &[&str]| {
         doc! { "resource": { "db": "elect", "collection": collection }, "actions": actions.to_vec() }
     };
-    vec![on(COLLECTION, &ACTIONS), on("changes", &["find", "insert", "createCollection", "convertToCapped"]), on("", &["listCollections"])]
+    vec![
+        on(COLLECTION, &ACTIONS),
+        on("changes", &["find", "insert", "createCollection", "convertToCapped"]),
+        on("", &["listCollections"]),
+    ]
 }
 
 #[track_caller]
