@@ -327,3 +327,63 @@ fn a_hint_that_fails_or_hangs_has_no_consequence() {
         }
     }
 }
+
+/// The CPU time that the server has used.
+fn used(server: &MongodProcess) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.child.id())).expect("it runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// What a renewal costs the server among so many leaders, each of which has a candidate that waits and looks once per renewal.
+async fn cost_of_a_renewal(server: &MongodProcess, count: usize) -> Duration {
+    const ROUNDS: u32 = 5;
+    let mut pairs = Vec::new();
+    for number in 0..count {
+        let (mut leader, mut waiter) = (MongoCandidate::at(server, "leader"), MongoCandidate::at(server, "waiter"));
+        for candidate in [&mut leader, &mut waiter] {
+            candidate.candidacy.boundary = format!("{count}-{number}").parse().expect("a name");
+            candidate.candidacy.ttl = Duration::from_secs(3600);
+        }
+        leader.leads().await;
+        waiter.listens().await;
+        pairs.push((leader, waiter));
+    }
+    let (before, began) = (used(server), clock::now());
+    let mut tasks = tokio::task::JoinSet::new();
+    for (number, (mut leader, mut waiter)) in pairs.into_iter().enumerate() {
+        tasks.spawn_local(async move {
+            let interval = Duration::from_secs(2);
+            sleep(interval * u32::try_from(number).expect("few") / u32::try_from(count).expect("few")).await;
+            for _ in 0..ROUNDS {
+                leader.is_credited().await;
+                assert!(matches!(waiter.ask().await, Ok(CampaignResult::Waiting { .. })));
+                sleep(interval).await;
+            }
+            (leader, waiter)
+        });
+    }
+    let pairs = tasks.join_all().await;
+    let (spent, took) = (used(server) - before, clock::now().since(began));
+    let cost = spent / (ROUNDS * u32::try_from(count).expect("few"));
+    let share = spent.as_secs_f64() / took.as_secs_f64() * 100.0;
+    println!(
+        "figures: mongodb: {count} leaders, each with a waiter: {cost:?} a renewal, {share:.1} % of a core in {took:?}"
+    );
+    drop(pairs);
+    cost
+}
+
+/// Not so if every waiter looked at every renewal.
+#[test]
+fn a_renewal_costs_the_server_the_same_however_many_lead_and_wait() {
+    let counts = if std::env::var_os("ELECT_LONG").is_some() { [75, 300] } else { [10, 40] };
+    for kind in [Topology::Standalone, Topology::ReplicaSet] {
+        let server = MongodProcess::start(kind);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let [few, many] =
+            counts.map(|count| tokio::task::LocalSet::new().block_on(&runtime, cost_of_a_renewal(&server, count)));
+        assert!(many < few * 2, "{few:?} with {} leaders, {many:?} with {}", counts[0], counts[1]);
+    }
+}
