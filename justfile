@@ -28,7 +28,7 @@ fmt:
 lint:
     cargo clippy --locked --all-targets -- -D warnings
 
-# Lints without features, with each one and with each pair.
+# Lints without features, with each one, and with all but each one.
 features:
     tests/features
 
@@ -89,3 +89,7 @@ bench:
 # Documentation of the code.
 docs:
     RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+# A static site of the pages.
+site *ARGS:
+    docs/build-site {{ARGS}}

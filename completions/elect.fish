@@ -29,15 +29,15 @@ complete -c elect -n "__fish_elect_needs_command" -s V -l version -d 'Print vers
 complete -c elect -n "__fish_elect_needs_command" -f -a "status" -d 'Say who leads'
 complete -c elect -n "__fish_elect_needs_command" -f -a "assert" -d 'Exit with 0 only if the candidate that this command belongs to leads now'
 complete -c elect -n "__fish_elect_needs_command" -f -a "extend" -d 'Have the candidate renew its lease now, and print what is left of it'
-complete -c elect -n "__fish_elect_needs_command" -f -a "resign" -d 'Have the leader on this host stop its command and stand behind the others'
+complete -c elect -n "__fish_elect_needs_command" -f -a "resign" -d 'Have the leader on this host stop its command and campaign behind the others'
 complete -c elect -n "__fish_elect_needs_command" -f -a "drain" -d 'Have the candidate on this host stop its command and leave the election, until undrain'
 complete -c elect -n "__fish_elect_needs_command" -f -a "undrain" -d 'Have a drained candidate campaign again'
 complete -c elect -n "__fish_elect_needs_command" -f -a "proclaim" -d 'Change the name or address that the leader on this host is known by, in the same term'
 complete -c elect -n "__fish_elect_needs_command" -f -a "watch" -d 'Show every change of leadership as it happens'
-complete -c elect -n "__fish_elect_needs_command" -f -a "wait" -d 'Wait until somebody leads, or nobody'
+complete -c elect -n "__fish_elect_needs_command" -f -a "wait" -d 'Wait until a candidate leads, or until none does'
 complete -c elect -n "__fish_elect_needs_command" -f -a "plan" -d 'Show the timings that follow from the flags of run'
-complete -c elect -n "__fish_elect_needs_command" -f -a "check" -d 'Try whether the flags of run will work here: the store, the permissions, the time that it all takes'
-complete -c elect -n "__fish_elect_needs_command" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
+complete -c elect -n "__fish_elect_needs_command" -f -a "check" -d 'Check whether the flags of run will work here: the store, the permissions, the time that it all takes'
+complete -c elect -n "__fish_elect_needs_command" -f -a "completions" -d 'Print the completions of a shell, to install where the shell looks for them'
 complete -c elect -n "__fish_elect_needs_command" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
 complete -c elect -n "__fish_elect_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c elect -n "__fish_elect_using_subcommand status" -s b -l boundary -d 'The boundary, as a flag' -r
@@ -45,7 +45,7 @@ complete -c elect -n "__fish_elect_using_subcommand status" -s s -l store -d 'Wh
 complete -c elect -n "__fish_elect_using_subcommand status" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l tls-key -d 'The key of that certificate (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand status" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
+complete -c elect -n "__fish_elect_using_subcommand status" -l tls-skip-verify -d 'Accept any certificate of the store: any host on the path can then read and forge everything' -r
 complete -c elect -n "__fish_elect_using_subcommand status" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand status" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand status" -l runtime-dir -d 'The directory of the control sockets [default: by uid, in /run or /tmp]' -r -F
@@ -94,7 +94,7 @@ complete -c elect -n "__fish_elect_using_subcommand watch" -s s -l store -d 'Whe
 complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-key -d 'The key of that certificate (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
+complete -c elect -n "__fish_elect_using_subcommand watch" -l tls-skip-verify -d 'Accept any certificate of the store: any host on the path can then read and forge everything' -r
 complete -c elect -n "__fish_elect_using_subcommand watch" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand watch" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand watch" -l json -d 'One JSON object per change'
@@ -106,7 +106,7 @@ complete -c elect -n "__fish_elect_using_subcommand wait" -s s -l store -d 'Wher
 complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-key -d 'The key of that certificate (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
+complete -c elect -n "__fish_elect_using_subcommand wait" -l tls-skip-verify -d 'Accept any certificate of the store: any host on the path can then read and forge everything' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand wait" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand wait" -l json -d 'The answer as a JSON object, like that of status'
@@ -118,10 +118,10 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -s s -l store -d 'Wher
 complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-key -d 'The key of that certificate (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l tls-skip-verify -d 'Accept any certificate of the store: any host on the path can then read and forge everything' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'The lease, and what a lost host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l ttl -d 'The lease time, which a lost host costs [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l renew -d 'From one renewal to the next [default: ttl/5, at most 60s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10, at most 30s]' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
@@ -150,8 +150,8 @@ complete -c elect -n "__fish_elect_using_subcommand plan" -l pod-label -d 'Label
 complete -c elect -n "__fish_elect_using_subcommand plan" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l on-elected -d 'The hook before the command, which needs its 0' -r
-complete -c elect -n "__fish_elect_using_subcommand plan" -l on-ousted -d 'The hook after it, before another may lead' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-elected -d 'The hook before the command; it has to succeed' -r
+complete -c elect -n "__fish_elect_using_subcommand plan" -l on-ousted -d 'The hook after the command, before another may lead' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand plan" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
@@ -176,10 +176,10 @@ complete -c elect -n "__fish_elect_using_subcommand check" -s s -l store -d 'Whe
 complete -c elect -n "__fish_elect_using_subcommand check" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand check" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand check" -l tls-key -d 'The key of that certificate (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand check" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
+complete -c elect -n "__fish_elect_using_subcommand check" -l tls-skip-verify -d 'Accept any certificate of the store: any host on the path can then read and forge everything' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand check" -l ttl -d 'The lease, and what a lost host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand check" -l ttl -d 'The lease time, which a lost host costs [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l renew -d 'From one renewal to the next [default: ttl/5, at most 60s]' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10, at most 30s]' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
@@ -208,8 +208,8 @@ complete -c elect -n "__fish_elect_using_subcommand check" -l pod-label -d 'Labe
 complete -c elect -n "__fish_elect_using_subcommand check" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
-complete -c elect -n "__fish_elect_using_subcommand check" -l on-elected -d 'The hook before the command, which needs its 0' -r
-complete -c elect -n "__fish_elect_using_subcommand check" -l on-ousted -d 'The hook after it, before another may lead' -r
+complete -c elect -n "__fish_elect_using_subcommand check" -l on-elected -d 'The hook before the command; it has to succeed' -r
+complete -c elect -n "__fish_elect_using_subcommand check" -l on-ousted -d 'The hook after the command, before another may lead' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand check" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
@@ -235,10 +235,10 @@ complete -c elect -n "__fish_elect_using_subcommand run" -s s -l store -d 'Where
 complete -c elect -n "__fish_elect_using_subcommand run" -l tls-ca -d 'The authority that must have signed the store\'s certificate, or that certificate (PEM) [default: this system\'s]' -r -F
 complete -c elect -n "__fish_elect_using_subcommand run" -l tls-cert -d 'A certificate to show to the store (PEM)' -r -F
 complete -c elect -n "__fish_elect_using_subcommand run" -l tls-key -d 'The key of that certificate (PEM)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand run" -l tls-skip-verify -d 'Accept any certificate of the store: whoever is on the way can then read and forge all' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l tls-skip-verify -d 'Accept any certificate of the store: any host on the path can then read and forge everything' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l username -d 'The user name at the store' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l password-file -d 'A file that holds the user\'s password (or the variable `ELECT_PASSWORD` does: it is never an argument)' -r -F
-complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'The lease, and what a lost host costs [default: 10s]' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l ttl -d 'The lease time, which a lost host costs [default: 10s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l renew -d 'From one renewal to the next [default: ttl/5, at most 60s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l request-timeout -d 'How long one attempt at the store may take [default: ttl/10, at most 30s]' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l fence-grace -d 'From SIGTERM to SIGKILL when the lease runs out [default: ttl/5, at most 10s]' -r
@@ -267,8 +267,8 @@ complete -c elect -n "__fish_elect_using_subcommand run" -l pod-label -d 'Label 
 complete -c elect -n "__fish_elect_using_subcommand run" -l listen -d 'Health checks, a status page and metrics over HTTP' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l follower -d 'The command while another leads, by sh -c' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l follower-on-change -d 'At another leader: restart, a signal to its main process, or ignore [default: restart]' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-elected -d 'The hook before the command, which needs its 0' -r
-complete -c elect -n "__fish_elect_using_subcommand run" -l on-ousted -d 'The hook after it, before another may lead' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-elected -d 'The hook before the command; it has to succeed' -r
+complete -c elect -n "__fish_elect_using_subcommand run" -l on-ousted -d 'The hook after the command, before another may lead' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-change -d 'The hook to run whenever the leader changes, to none and to this candidate too' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l on-error -d 'The hook to run when the store fails: at the first error, and every 30s' -r
 complete -c elect -n "__fish_elect_using_subcommand run" -l hook-timeout -d 'How long a hook may take, before it is killed' -r
@@ -288,14 +288,14 @@ complete -c elect -n "__fish_elect_using_subcommand run" -s h -l help -d 'Print 
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "status" -d 'Say who leads'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "assert" -d 'Exit with 0 only if the candidate that this command belongs to leads now'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "extend" -d 'Have the candidate renew its lease now, and print what is left of it'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "resign" -d 'Have the leader on this host stop its command and stand behind the others'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "resign" -d 'Have the leader on this host stop its command and campaign behind the others'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "drain" -d 'Have the candidate on this host stop its command and leave the election, until undrain'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "undrain" -d 'Have a drained candidate campaign again'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "proclaim" -d 'Change the name or address that the leader on this host is known by, in the same term'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "watch" -d 'Show every change of leadership as it happens'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "wait" -d 'Wait until somebody leads, or nobody'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "wait" -d 'Wait until a candidate leads, or until none does'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "plan" -d 'Show the timings that follow from the flags of run'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "check" -d 'Try whether the flags of run will work here: the store, the permissions, the time that it all takes'
-complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "completions" -d 'Print the completions of a shell, to be put where it looks for them'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "check" -d 'Check whether the flags of run will work here: the store, the permissions, the time that it all takes'
+complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "completions" -d 'Print the completions of a shell, to install where the shell looks for them'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "run" -d 'Campaign for a boundary, and run a command while leading it'
 complete -c elect -n "__fish_elect_using_subcommand help; and not __fish_seen_subcommand_from status assert extend resign drain undrain proclaim watch wait plan check completions run help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Replaces blue, which leads as process $1, by green, which is warm by then.
+# Replaces blue, the leader with process id $1, with green, once green is warm.
 set -eu
 elect run -b web --name green --follower ./green/standby -- ./green/serve &
 green=$!

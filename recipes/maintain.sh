@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs a command of maintenance on this host while another one leads, as in: ssh web-2 ./maintain.sh apt-get -y upgrade
+# Runs a maintenance command on this host while another host leads, as in: ssh web-2 ./maintain.sh apt-get -y upgrade
 set -eu
 elect drain -b web
 trap 'elect undrain -b web' EXIT

@@ -102,8 +102,8 @@ pub enum ConfigError {
     OfCheck(Boundary),
     /// Nothing to run.
     #[error(
-        "no command: say what to run while leading, as in: elect run --boundary {0} -- ./job.sh; only with --follower or a hook \
-         there need not be one"
+        "no command: say what to run while leading, as in: elect run --boundary {0} -- ./job.sh; with --follower, --listen \
+         or a hook it may be left out"
     )]
     NoCommand(Boundary),
     /// A follower's flag without a follower.

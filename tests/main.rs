@@ -16,6 +16,8 @@ mod control_commands;
 #[cfg(feature = "all-stores")]
 mod cron;
 mod directories;
+#[cfg(all(feature = "all-stores", feature = "listen"))]
+mod documents;
 mod eligibility;
 mod environment;
 mod exits;

@@ -53,6 +53,32 @@ fn a_page_that_is_broken_would_be_noticed() {
     assert_ne!(complaints(&["mandoc", "-T", "lint", "-W", "warning"], page), "");
 }
 
+#[test]
+fn commands_have_the_usual_sections_and_examples_keep_their_lines() {
+    for path in pages().into_iter().filter(|path| path.extension().is_some_and(|section| section == "1")) {
+        let page = fs::read_to_string(&path).expect("readable");
+        assert!(!page.contains(".SH EXTRA"), "{}", path.display());
+        for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "\"SEE ALSO\""] {
+            assert!(page.contains(&format!(".SH {section}\n")), "{}: {section}", path.display());
+        }
+        let mut is_filled = true;
+        let examples = page.split(".SH \"EXAMPLES\"\n").nth(1).and_then(|rest| rest.split("\n.SH ").next());
+        for line in examples.unwrap_or_default().lines() {
+            match line {
+                ".nf" => is_filled = false,
+                ".fi" => is_filled = true,
+                _ => assert!(!is_filled || !line.starts_with("elect "), "{}: {line}", path.display()),
+            }
+        }
+    }
+    let run = docs_under_test::page("elect-run.1");
+    let order = ["SIGNALS", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES", "SEE ALSO"];
+    let places: Vec<usize> =
+        order.iter().map(|section| run.find(&format!(".SH \"{section}\"\n")).expect("a section")).collect();
+    assert!(places.is_sorted(), "{places:?}");
+    assert!(docs_under_test::page("elect.1").contains(".SH CONCEPTS\n"));
+}
+
 /// The pages of elect that a text points to: `elect-run(1)`, in whatever font.
 fn named(text: &str) -> BTreeSet<String> {
     let plain = docs_under_test::plain(text).replace(" (", "(");

@@ -4,6 +4,8 @@
 mod cluster;
 mod containers;
 mod load_balancer;
+mod monitoring;
+mod services;
 mod shell;
 
 use std::fs;
@@ -20,7 +22,10 @@ struct RecipeSandbox {
 
 impl RecipeSandbox {
     fn new() -> RecipeSandbox {
-        let sandbox = Sandbox::new();
+        RecipeSandbox::of(Sandbox::new())
+    }
+
+    fn of(sandbox: Sandbox) -> RecipeSandbox {
         fs::create_dir(sandbox.path().join("bin")).expect("created");
         symlink(docs_under_test::elect(), sandbox.path().join("bin/elect")).expect("linked");
         RecipeSandbox { sandbox }
@@ -66,7 +71,13 @@ fn block(marker: &str) -> String {
 fn the_pages_and_the_manual_show_the_recipes_as_they_are() {
     let mut seen = 0;
     for entry in fs::read_dir(docs_under_test::root().join("recipes")).expect("recipes") {
-        let name = format!("recipes/{}", entry.expect("a recipe").file_name().display());
+        let path = entry.expect("a recipe").path();
+        let name = format!("recipes/{}", path.file_name().expect("its name").display());
+        // Too long for a page, which has a link instead.
+        if path.extension().is_some_and(|extension| extension == "json") || name.contains("/alerts") {
+            assert!(docs_under_test::read("docs/observing.md").contains(&name), "{name}");
+            continue;
+        }
         assert_eq!(block(&format!("<!-- {name} -->")), docs_under_test::read(&name), "{name}");
         seen += 1;
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::systemd::{Systemd, unit};
+use crate::harness::systemd::{Systemd, local, unit};
 use crate::harness::{Sandbox, Witness, docs_under_test, host_tools, processes, until};
 
 /// Soon enough for a test.
@@ -17,21 +17,58 @@ fn the_unit_is_what_the_page_of_recipes_shows() {
     assert_eq!(block, fs::read_to_string(unit()).expect("the unit"));
 }
 
-#[test]
-fn the_unit_is_in_order() {
-    let sandbox = Sandbox::new();
+/// Complaints of systemd-analyze about these units, in a directory where `/usr/local/bin` has their programs.
+fn complaints(sandbox: &Sandbox, names: &[&str]) -> Vec<String> {
     let programs = sandbox.path().join("bin");
-    fs::create_dir(&programs).expect("created");
-    for name in ["elect", "cron"] {
-        std::os::unix::fs::symlink("/bin/true", programs.join(name)).expect("linked");
+    fs::create_dir_all(&programs).expect("created");
+    for name in ["elect", "cron", "nightly"] {
+        let _ = std::os::unix::fs::symlink("/bin/true", programs.join(name));
     }
-    let copy = sandbox.path().join("elect@cron.service");
-    fs::copy(unit(), &copy).expect("copied");
-    let script = r#"mount --bind "$1" /usr/local/bin && exec systemd-analyze verify --man=no "$2" 2>&1"#;
-    let (programs, copy) = (programs.to_str().expect("plain"), copy.to_str().expect("plain"));
-    let said = host_tools::as_root(["unshare", "--mount", "sh", "-c", script, "sh", programs, copy]);
-    let ours: Vec<&str> = said.lines().filter(|line| line.contains("elect")).collect();
-    assert!(ours.is_empty(), "{ours:?}");
+    let place = sandbox.path().to_str().expect("plain");
+    let script =
+        r#"mount --bind "$1/bin" /usr/local/bin && cd "$1" && shift && exec systemd-analyze verify --man=no "$@" 2>&1"#;
+    let enter = ["unshare", "--mount", "sh", "-c", script, "sh", place];
+    let said = match host_tools::attempt(enter.into_iter().chain(names.iter().copied())) {
+        Ok(said) | Err(said) => said,
+    };
+    said.lines().filter(|line| line.contains("elect")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_units_are_in_order_and_a_broken_one_is_not() {
+    let sandbox = Sandbox::new();
+    let put = |name: &str, text: &str| fs::write(sandbox.path().join(name), text).expect("written");
+    put("elect@cron.service", &local(&fs::read_to_string(unit()).expect("the unit")));
+    put("elect-job@nightly.service", &local(&docs_under_test::read("recipes/elect-job@.service")));
+    put("elect-job@nightly.timer", &docs_under_test::read("recipes/elect-job@.timer"));
+    let units = ["./elect@cron.service", "./elect-job@nightly.service", "./elect-job@nightly.timer"];
+    assert_eq!(complaints(&sandbox, &units), [""; 0]);
+    let drop_ins = sandbox.path().join("elect@cron.service.d");
+    fs::create_dir(&drop_ins).expect("created");
+    let hardened = docs_under_test::read("recipes/hardened.conf");
+    fs::write(drop_ins.join("hardened.conf"), &hardened).expect("written");
+    assert_eq!(complaints(&sandbox, &units), [""; 0]);
+    fs::write(drop_ins.join("hardened.conf"), hardened.replace("PrivateTmp=", "PrivateTemp=")).expect("written");
+    assert_ne!(complaints(&sandbox, &units), [""; 0], "there is no such setting");
+}
+
+#[test]
+fn a_host_that_is_not_elected_does_not_fail_its_nightly_unit() {
+    let sandbox = Sandbox::new();
+    let systemd = Systemd::boot(&sandbox, &[], &Witness::new());
+    systemd.does(&["start", "elect@cron"]);
+    sandbox.starts(1);
+    let job = local(&docs_under_test::read("recipes/elect-job@.service"));
+    let settings = format!("Environment=ELECT_STORE={}\n", sandbox.store());
+    // The boundary of the unit that leads, without and with the setting.
+    for is_success in [false, true] {
+        let job = if is_success { job.clone() } else { job.replace("SuccessExitStatus=75\n", "") };
+        fs::write(sandbox.path().join("units/elect-job@.service"), format!("{job}{settings}")).expect("written");
+        systemd.does(&["daemon-reload"]);
+        let started = systemd.control(&["start", "elect-job@cron"]);
+        assert_eq!(started.is_ok(), is_success, "{started:?}");
+    }
+    systemd.does(&["stop", "elect@cron"]);
 }
 
 #[test]

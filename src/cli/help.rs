@@ -56,8 +56,8 @@ Examples:
   elect run -q -n -b backup -- ./backup.sh       # silent, and 75, if it runs
   elect run -b deploy --wait 10m -- ./deploy.sh  # turns, for 10 minutes at most
   elect run -b db --follower './replicate' -- ./primary
-  elect run -b vip --on-elected 'ip addr add 10.0.0.9/32 dev eth0' \\
-                   --on-ousted 'ip addr del 10.0.0.9/32 dev eth0'
+  elect run -b web --on-elected './announce up' \\
+                   --on-ousted './announce down' -- ./serve
   ELECT_STORE=always: elect run -b cron -- ./job.sh  # no election
 ";
 
@@ -79,11 +79,11 @@ on this host that campaigns for the boundary. The candidate's user and root may 
 needs --runtime-dir DIR for elect run, where a group of both users may write to DIR.
 
 Exit status: 0 yes; 3 the answer is no, and why; 69 there is no such candidate, or it ended without an answer; 75 it did \
-not answer in time; 77 it belongs to somebody else; 2 the command line makes no sense.
+not answer in time; 77 it belongs to another user; 2 the command line makes no sense.
 
 Examples:
   elect assert && mv new.db current.db     # in a command: only while it leads
-  elect extend && psql -c commit ...       # a fresh lease before the last step
+  elect extend && ./commit.sh              # a fresh lease before the last step
   elect resign -b cron && elect wait cron  # wait for another one to lead
   elect proclaim -b web --advertise 10.0.0.6:8080
 ";
@@ -119,7 +119,7 @@ Exit status: 0 a candidate leads; 3 none does; 69 the store cannot be reached; 7
 that the store has answered. With --self: 0, or 3 if no local candidate campaigns for the boundary.";
 
 pub(super) const WATCH_ABOUT: &str = "\
-Begins with the present state and ends with a signal (TERM, INT or HUP), or when nobody reads it any more. While the store \
+Begins with the present state and ends with a signal (TERM, INT or HUP), or when its output is closed. While the store \
 is in trouble it says so once, tries on, and then says again who leads. The latest change is never missed, and terms never \
 go back; of what came and went too fast, or while nobody looked, it says that terms were skipped, where the store knows: \
 file and etcd do. Terms themselves are not consecutive.";

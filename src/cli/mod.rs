@@ -69,7 +69,7 @@ enum Command {
     /// Have the candidate renew its lease now, and print what is left of it
     #[command(after_long_help = CONTROL_COMMANDS)]
     Extend(control_client::ExtendFlags),
-    /// Have the leader on this host stop its command and stand behind the others
+    /// Have the leader on this host stop its command and campaign behind the others
     #[command(after_long_help = CONTROL_COMMANDS)]
     Resign(resign::ResignFlags),
     /// Have the candidate on this host stop its command and leave the election, until undrain
@@ -84,16 +84,16 @@ enum Command {
     /// Show every change of leadership as it happens
     #[command(after_help = WATCH_EXITS, after_long_help = format!("{WATCH_ABOUT}\n\n{WATCH_EXITS}\n\n{WATCH_EXAMPLES}"))]
     Watch(WatchFlags),
-    /// Wait until somebody leads, or nobody
+    /// Wait until a candidate leads, or until none does
     #[command(after_help = WAIT_EXITS, after_long_help = format!("{WAIT_EXITS}\n\n{WAIT_EXAMPLES}"))]
     Wait(WaitFlags),
     /// Show the timings that follow from the flags of run
     #[command(after_help = VARIABLES)]
     Plan(Box<plan::PlanFlags>),
-    /// Try whether the flags of run will work here: the store, the permissions, the time that it all takes
+    /// Check whether the flags of run will work here: the store, the permissions, the time that it all takes
     #[command(after_help = CHECK_EXITS, after_long_help = format!("{CHECK_ABOUT}\n\n{CHECK_EXITS}\n\n{CHECK_EXAMPLES}"))]
     Check(Box<check::CheckFlags>),
-    /// Print the completions of a shell, to be put where it looks for them
+    /// Print the completions of a shell, to install where the shell looks for them
     Completions {
         /// The shell
         shell: Shell,

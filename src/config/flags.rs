@@ -38,7 +38,7 @@ pub struct RunFlags {
     #[command(flatten)]
     pub store: StoreFlags,
 
-    /// The lease, and what a lost host costs [default: 10s]
+    /// The lease time, which a lost host costs [default: 10s]
     #[arg(long, value_name = "DURATION", env = "ELECT_TTL", value_parser = parse_duration, help_heading = "Timing")]
     pub ttl: Option<Duration>,
 
@@ -188,7 +188,7 @@ pub struct RunFlags {
 
     /// The exit status instead of 75, if another candidate leads [default: 75]
     ///
-    /// 0 is useful in cron: a host that is not elected has then nothing to report. Every other status stays as it is.
+    /// 0 is useful in cron: a host that is not elected then has nothing to report. Every other status stays as it is.
     #[arg(
         short = 'E',
         long,
@@ -253,7 +253,7 @@ pub struct RunFlags {
 
     /// The command to run while leading, and its arguments
     ///
-    /// With --follower or a hook the command may be left out: elect then leads and runs only those.
+    /// With --follower, --listen or a hook the command may be left out: elect then leads and runs only those.
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -320,7 +320,7 @@ pub struct FollowerFlags {
 /// Programs that run at the beginning and the end of a leadership, and at changes and errors.
 #[derive(Debug, Args)]
 pub struct HookFlags {
-    /// The hook before the command, which needs its 0
+    /// The hook before the command; it has to succeed
     ///
     /// All hooks run by sh -c. If this one fails or takes too long, elect resigns and does not campaign for a ttl (10s
     /// without one), twice as long each time in a row, up to 5m; with --on-lost exit (and so with -n and --wait) elect
@@ -332,7 +332,7 @@ pub struct HookFlags {
     )]
     pub on_elected: Option<String>,
 
-    /// The hook after it, before another may lead
+    /// The hook after the command, before another may lead
     ///
     /// It also runs after a lost leadership, when another candidate may lead already, and if elect itself is killed:
     /// then its keeper runs it. It does not run if the keeper is killed. Its exit status makes no difference.
@@ -393,7 +393,7 @@ pub struct StoreFlags {
     #[arg(long, value_name = "FILE", env = "ELECT_TLS_KEY", help_heading = "Store access", hide_short_help = true)]
     pub tls_key: Option<PathBuf>,
 
-    /// Accept any certificate of the store: whoever is on the way can then read and forge all
+    /// Accept any certificate of the store: any host on the path can then read and forge everything
     ///
     /// A warning is logged at each start. Better: name the authority of the certificate with --tls-ca, or the
     /// certificate itself if it is self-signed; exactly that one is then accepted. Together with --tls-ca: exit status

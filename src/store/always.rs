@@ -31,6 +31,7 @@ pub const KIND: StoreKind = StoreKind {
     claim_release: ClaimRelease::InPlace(|_| ()),
     shortest_times: (Duration::ZERO, Duration::ZERO),
     label_pod: None,
+    boundary: None,
 };
 
 #[derive(Default)]

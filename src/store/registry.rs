@@ -190,11 +190,7 @@ impl<'a> StoreUrl<'a> {
     ///
     /// [`BoundaryError`]: it is none.
     pub fn boundary(&self, name: &str) -> Result<Boundary, BoundaryError> {
-        #[cfg(feature = "etcd")]
-        if self.kind.name() == etcd::KIND.name() {
-            return etcd::boundary(self, name);
-        }
-        name.parse()
+        self.kind.boundary.map_or_else(|| name.parse(), |boundary| boundary(self, name))
     }
 
     /// The shortest ttl and the shortest renewal interval that this store can tell from others.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use elect_core::boundary::{Boundary, BoundaryError};
+
 use super::bounds::Bounded;
 use super::claim_release::ClaimRelease;
 use super::pod_label::PodLabel;
@@ -11,6 +13,7 @@ use super::{Access, Notifier, Store, StoreError};
 /// Parts of the names of options whose values may be secret.
 const SECRET_OPTIONS: [&str; 6] = ["password", "passphrase", "secret", "token", "properties", "proxy"];
 
+type NameBoundary = fn(&StoreUrl<'_>, &str) -> Result<Boundary, BoundaryError>;
 type LabelPod = fn(&StoreUrl<'_>, &Access, &str) -> Result<PodLabel, StoreError>;
 type OpenStore = fn(&StoreUrl<'_>, &Access, Notifier) -> Result<Box<dyn Store>, StoreError>;
 
@@ -40,6 +43,8 @@ pub struct StoreKind {
     pub shortest_times: (Duration, Duration),
     /// Labels the pod that elect runs in. `None`: the store has no pods.
     pub label_pod: Option<LabelPod>,
+    /// Names a boundary in this store's form. `None`: the form that all stores share.
+    pub boundary: Option<NameBoundary>,
 }
 
 impl StoreKind {

@@ -1,6 +1,6 @@
 //! Programs that write more below a watched prefix than an election needs: it costs bounded memory and no lease (DESIGN.md 2.5).
 
-use etcd_client::Client;
+use etcd_client::{Client, LeaseGrantOptions, PutOptions};
 
 use super::keys::QueueScenario;
 use crate::harness::resource_usage::is_small;
@@ -21,8 +21,14 @@ fn flood(scenario: &QueueScenario, keys: &[String]) {
     runtime.block_on(async {
         let address = format!("http://{}", scenario.etcd.address());
         let mut client = Client::connect([address], None).await.expect("a server that is up");
+        // As candidates have them, where a lease is the last part.
+        let lease = |key: &str| i64::from_str_radix(key.rsplit('/').next().unwrap_or_default(), 16).unwrap_or(0);
+        for key in keys {
+            let _ = client.lease_grant(3600, Some(LeaseGrantOptions::new().with_id(lease(key)))).await;
+        }
         for key in keys.iter().cycle().take(WRITES) {
-            client.put(key.as_str(), vec![b'x'; VALUE_BYTES], None).await.expect("within its limit");
+            let hung = PutOptions::new().with_lease(lease(key));
+            client.put(key.as_str(), vec![b'x'; VALUE_BYTES], Some(hung)).await.expect("within its limit");
         }
     });
 }
@@ -30,7 +36,7 @@ fn flood(scenario: &QueueScenario, keys: &[String]) {
 #[test]
 fn values_of_the_largest_size_cost_a_waiter_and_observers_no_memory() {
     let scenario = QueueScenario::new();
-    scenario.etcd.etcdctl(&["put", OLDEST, "somebody"]);
+    scenario.etcd.put_candidate(OLDEST, "somebody");
     let waiter = scenario.candidate().witness(&Witness::new()).start();
     waiter.wait_for_log("waiting: somebody leads");
     let watch = ElectCmd::new(&scenario.sandbox).store(scenario.etcd.url()).query("watch", &["cron"]).start();

@@ -24,7 +24,7 @@ fn told(scenario: &QueueScenario) -> String {
 #[track_caller]
 fn waits_for(value: &str, said: &str) -> String {
     let scenario = QueueScenario::new();
-    scenario.etcd.etcdctl(&["put", KEY, "--", value]);
+    scenario.etcd.put_candidate(KEY, value);
     let waiter = curious(&scenario).start();
     waiter.wait_for_log("waiting: ");
     assert!(waiter.log().contains(said), "{said:?}: {}", waiter.log());
@@ -104,12 +104,12 @@ fn a_scheme_that_nobody_knows_is_waited_for() {
 fn the_oldest_candidate_is_no_leader_before_its_key_shows_a_term() {
     let value = r#"{"version":2,"id":"x","name":"web-1","host":"h","port":null,"ttl":3000}"#;
     let scenario = QueueScenario::new();
-    scenario.etcd.etcdctl(&["put", KEY, value]);
+    scenario.etcd.put_candidate(KEY, value);
     let waiter = curious(&scenario).start();
     waiter.wait_for_log("waiting: nobody leads yet");
     assert!(status(&scenario).contains("no leader"), "{}", status(&scenario));
     let verified = value.replace("3000", r#"3000,"term":5,"since":1"#);
-    scenario.etcd.etcdctl(&["put", KEY, &verified]);
+    scenario.etcd.put_candidate(KEY, &verified);
     waiter.wait_for_log("waiting: web-1 leads");
     eventually("it follows", || told(&scenario).contains("follow 5 1").then_some(()));
     scenario.etcd.etcdctl(&["del", KEY]);
@@ -120,14 +120,14 @@ fn the_oldest_candidate_is_no_leader_before_its_key_shows_a_term() {
 #[test]
 fn an_obstacle_that_comes_while_a_candidate_waits_makes_it_leave_the_queue() {
     let scenario = QueueScenario::new();
-    scenario.etcd.etcdctl(&["put", KEY, "somebody"]);
+    scenario.etcd.put_candidate(KEY, "somebody");
     let waiter = curious(&scenario).start();
     waiter.wait_for_log("waiting: somebody leads");
     until("it stands in the queue", || scenario.queue().len() == 2);
-    scenario.etcd.etcdctl(&["put", KEY, r#"{"version":3,"id":"x","name":"newer"}"#]);
+    scenario.etcd.put_candidate(KEY, r#"{"version":3,"id":"x","name":"newer"}"#);
     waiter.wait_for_log("format 3");
     until("it has left the queue", || scenario.queue().len() == 1);
-    scenario.etcd.etcdctl(&["put", KEY, "somebody"]);
+    scenario.etcd.put_candidate(KEY, "somebody");
     until("it queues again", || scenario.queue().len() == 2);
     scenario.etcd.etcdctl(&["del", KEY]);
     scenario.sandbox.starts(1);
@@ -139,7 +139,7 @@ fn a_waiter_that_cannot_be_read_hides_no_leader() {
     let scenario = QueueScenario::new();
     let leader = scenario.candidate().flag("--name", "web-1").witness(&Witness::new()).start();
     scenario.sandbox.starts(1);
-    scenario.etcd.etcdctl(&["put", KEY, r#"{"version":99,"id":"x","name":"future"}"#]);
+    scenario.etcd.put_candidate(KEY, r#"{"version":99,"id":"x","name":"future"}"#);
     let shown = status(&scenario);
     assert!(shown.contains("web-1 leads"), "{shown}");
     leader.terminate();

@@ -6,11 +6,11 @@ use crate::harness::{ElectCmd, Witness, until};
 #[test]
 fn a_lock_of_etcdctl_is_shown_by_its_lease() {
     let scenario = QueueScenario::new();
-    scenario.etcd.etcdctl(&["put", "/elect/cron/1f", ""]);
+    scenario.etcd.put_candidate("/elect/cron/1f", "");
     let text = status(&scenario);
-    assert!(text.starts_with("cron: lease 0 leads"), "{text}");
+    assert!(text.starts_with("cron: lease 1f leads"), "{text}");
     let document = ElectCmd::new(&scenario.sandbox).store(scenario.etcd.url()).status(&["cron", "--json"]).run().stdout;
-    assert!(document.contains(r#""etcd":{"key":"/elect/cron/1f","lease":"0"}"#), "{document}");
+    assert!(document.contains(r#""etcd":{"key":"/elect/cron/1f","lease":"1f"}"#), "{document}");
 }
 
 #[test]

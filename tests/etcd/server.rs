@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use etcd_client::{Client, LeaseGrantOptions, PutOptions};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -298,6 +299,19 @@ impl EtcdServer {
     #[track_caller]
     pub fn etcdctl(&self, words: &[&str]) -> String {
         self.try_etcdctl(words).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// The key of a candidate, as any program makes one: on the lease that its last part names, which lasts for this test.
+    #[track_caller]
+    pub fn put_candidate(&self, key: &str, value: &str) {
+        let lease = key.rsplit('/').next().and_then(|lease| i64::from_str_radix(lease, 16).ok()).expect("a lease");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut client = Client::connect([self.address()], None).await.expect("a server that is up");
+            // It may be there.
+            let _ = client.lease_grant(3600, Some(LeaseGrantOptions::new().with_id(lease))).await;
+            client.put(key, value, Some(PutOptions::new().with_lease(lease))).await.expect("put");
+        });
     }
 
     /// The words that such a call begins with, for one by other ways or means.

@@ -1,10 +1,12 @@
 //! Named successors beside programs that do not know of reservations.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use super::keys::{Etcdctl, QueueScenario, status};
-use crate::harness::wait::{eventually, until};
-use crate::harness::{CandidateProcess, ElectCmd, Witness};
+use super::shared_elections::{SharedElection, leader_id};
+use crate::harness::wait::{eventually, throughout, until};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
 
 fn candidate(scenario: &QueueScenario, name: &str) -> CandidateProcess {
     scenario.candidate().flag("--name", name).witness(&Witness::new()).start()
@@ -48,4 +50,41 @@ fn a_go_program_that_waits_before_the_successor_is_named_and_nothing_is_stopped(
     leader.terminate();
     successor.terminate();
     scenario.sandbox.history().is_safe();
+}
+
+/// With `?layout=exact` the keys of jobs/nightly are below jobs/, and count there, but they belong to another election.
+#[test]
+fn a_successor_is_not_named_past_or_in_a_nested_election_and_no_leader_of_it_is_stopped() {
+    let outer = SharedElection::new("jobs", "jobs/", "?layout=exact");
+    let l1 = outer.elect("web-1").start();
+    outer.sandbox.starts(1);
+    let nightly = |name: &str, sandbox: &Sandbox| {
+        let elect = super::candidate(sandbox, outer.store()).boundary("jobs/nightly").flag("--name", name);
+        elect.witness(&Witness::new()).start()
+    };
+    let sandbox = Sandbox::new();
+    let n1 = nightly("n1", &sandbox);
+    sandbox.starts(1);
+    let n2 = nightly("n2", &sandbox);
+    n2.wait_until_waiting();
+    let l2 = outer.elect("l2").start();
+    l2.wait_until_waiting();
+    outer.queue_has(4);
+    let id = leader_id(&outer);
+    let resign = |to: &str| {
+        let words = ["--boundary", "jobs", "--id", &id, "--to", to, "--within", "1s"];
+        ElectCmd::new(&outer.sandbox).store(None).query("resign", &words).run()
+    };
+    resign("l2").fails_with(3, &["key jobs/nightly/", "of another election", "nothing was done"]);
+    resign("n1").fails_with(3, &["n1"]);
+    throughout(Duration::from_millis(500), "both lead on", || {
+        outer.sandbox.history().ends.is_empty() && sandbox.history().ends.is_empty()
+    });
+    [n2, n1].into_iter().for_each(CandidateProcess::terminate);
+    outer.queue_has(2);
+    assert_eq!(resign("l2").status.code(), Some(0));
+    outer.sandbox.starts(2);
+    [l1, l2].into_iter().for_each(CandidateProcess::terminate);
+    outer.sandbox.history().is_safe();
+    sandbox.history().is_safe();
 }

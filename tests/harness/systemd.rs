@@ -15,6 +15,13 @@ pub fn unit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/elect@.service")
 }
 
+/// A unit with the program where the test has it, in place of the package's.
+#[track_caller]
+pub fn local(unit: &str) -> String {
+    assert!(unit.contains("ExecStart=/usr/bin/elect run "), "a unit needs the whole path: {unit}");
+    unit.replace("/usr/bin/elect", "/usr/local/bin/elect")
+}
+
 /// Targets that units require; they are empty here.
 const TARGETS: [&str; 5] = ["sysinit", "basic", "shutdown", "network-online", "multi-user"];
 
@@ -71,7 +78,8 @@ impl Systemd<'_> {
         for target in TARGETS {
             fs::write(units.join(format!("{target}.target")), "[Unit]\nDescription=nothing\n").expect("written");
         }
-        fs::copy(unit(), units.join("elect@.service")).expect("the unit is there");
+        fs::write(units.join("elect@.service"), local(&fs::read_to_string(unit()).expect("the unit is there")))
+            .expect("written");
         symlink(elect(), programs.join("elect")).expect("linked");
         let number = sandbox.next();
         let log = sandbox.log_of(number);

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
 use super::double::{ApiServer, Fault, Kind, USER};
-use super::namespace;
+use super::{end_safely, namespace};
 use crate::harness::certificates::{CertificateFiles, Certificates};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::until;
@@ -64,16 +64,8 @@ impl<'a> Scene<'a> {
         assert!(!log.contains("leader command ended") && self.sandbox.history().starts.len() == 1, "{log}");
     }
 
-    /// Every outcome is safe, and nothing is left.
     fn ends(self, kind: &str) {
-        let Scene { sandbox, leader, next, .. } = self;
-        sandbox.history().is_safe();
-        leader.terminate();
-        next.terminate();
-        let history = sandbox.history();
-        history.is_safe();
-        println!("figures: kubernetes: {kind}: {} starts, {} overlaps", history.starts.len(), history.overlaps.len());
-        sandbox.is_left_empty();
+        end_safely(&format!("kubernetes: {kind}"), &self.sandbox, self.leader, self.next);
     }
 }
 

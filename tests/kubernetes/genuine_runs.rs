@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::NAMESPACE;
 use super::genuine::GenuineServer;
+use super::{NAMESPACE, end_safely};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::until;
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, is_long};
@@ -102,14 +102,7 @@ impl Scene {
     }
 
     fn ends(self, kind: &str) {
-        let Scene { sandbox, leader, next, .. } = self;
-        sandbox.history().is_safe();
-        leader.terminate();
-        next.terminate();
-        let history = sandbox.history();
-        history.is_safe();
-        println!("figures: genuine: {kind}: {} starts, {} overlaps", history.starts.len(), history.overlaps.len());
-        sandbox.is_left_empty();
+        end_safely(&format!("genuine: {kind}"), &self.sandbox, self.leader, self.next);
     }
 }
 

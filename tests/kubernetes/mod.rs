@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::harness::server::{StoreServer, TOKEN};
 use crate::harness::store_fixtures::{FixtureStore, ServerStore, StoreEntry};
+use crate::harness::{CandidateProcess, Sandbox};
 use double::{ApiServer, USER};
 
 /// Where the tests campaign.
@@ -82,4 +83,15 @@ impl StoreServer for ApiServer {
     fn url_of(address: &str) -> String {
         format!("kubernetes+http://{address}/{NAMESPACE}")
     }
+}
+
+/// Ends both candidates: every outcome is safe, and nothing is left.
+fn end_safely(kind: &str, sandbox: &Sandbox, leader: CandidateProcess, next: CandidateProcess) {
+    sandbox.history().is_safe();
+    leader.terminate();
+    next.terminate();
+    let history = sandbox.history();
+    history.is_safe();
+    println!("figures: {kind}: {} starts, {} overlaps", history.starts.len(), history.overlaps.len());
+    sandbox.is_left_empty();
 }

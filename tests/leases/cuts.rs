@@ -148,8 +148,9 @@ fn cut_at_the_worst_moment(
 ) -> Duration {
     let beats = || server.renewals();
     let renewal = planned("renewal", lease);
-    let nearly = renewal.saturating_sub(renewal / 24);
-    for _ in 0..MISSES_MAX {
+    for misses in 0..MISSES_MAX {
+        // Earlier after some misses: the outage is as long, and a little of it is wasted.
+        let nearly = renewal.saturating_sub(renewal / 24 * (1 + u32::try_from(misses / 4).unwrap_or(u32::MAX)));
         let before = beats();
         let sent = eventually("a renewal", || (beats() > before).then(now));
         let heard = beats();

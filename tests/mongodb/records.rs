@@ -6,7 +6,7 @@ use std::time::Duration;
 use ::mongodb::bson::oid::ObjectId;
 use ::mongodb::bson::{DateTime, Document, doc};
 
-use super::{MongodbPair, elect};
+use super::{MongodbPair, SHORTLY, elect};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{eventually, now, since, throughout, until};
 use crate::harness::{ElectCmd, Measurements, Sandbox, Witness, few};
@@ -247,6 +247,27 @@ fn an_election_of_mongoelector_is_named_and_neither_written_to_nor_led_beside() 
         waiter.terminate();
         sandbox.history().is_safe();
     }
+}
+
+#[test]
+fn an_election_of_mongoelector_that_comes_later_keeps_no_waiter_from_its_leader() {
+    let server = Mongod::start();
+    let sandbox = Sandbox::new();
+    let leader = elect(&sandbox, &server, TTL).start();
+    sandbox.starts(1);
+    let waiter = elect(&sandbox, &server, TTL).start();
+    waiter.wait_until_waiting();
+    let documents = [record_of_mongoelector()];
+    server.command(&sandbox.database(), doc! { "insert": "Elector", "documents": documents.to_vec() });
+    throughout(SHORTLY, "it knows its leader", || !waiter.log().contains("mongoelector"));
+    leader.terminate();
+    waiter.wait_for_log("mongoelector's, in which web-7:8080 leads");
+    assert_eq!(sandbox.history().starts.len(), 1);
+    let deletion = doc! { "delete": "Elector", "deletes": [{ "q": { "_id": "cron" }, "limit": 1 }] };
+    server.command(&sandbox.database(), deletion);
+    sandbox.starts(2);
+    waiter.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]

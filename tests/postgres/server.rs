@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::harness::certificates::Certificates;
+use crate::harness::certificates::{CertificateFiles, Certificates};
 use crate::harness::host_tools::attempt;
 use crate::harness::ports::free_port;
 use crate::harness::server::StoreServer;
@@ -211,19 +211,25 @@ impl PostgresServer {
         let rules = format!("{}{rules}", self.options.rules);
         fs::write(self.directory.path().join("data/pg_hba.conf"), rules).expect("a file of the server");
         if let Some(certificates) = &self.options.certificates {
-            let server = certificates.server();
-            for (from, to) in
-                [(server.certificate, "server.crt"), (server.key, "server.key"), (certificates.ca(), "ca.crt")]
-            {
-                let to = self.directory.path().join("data").join(to);
-                fs::copy(from, &to).expect("a file for the server");
-                fs::set_permissions(&to, Permissions::from_mode(0o600)).expect("a file of ours");
-                self.give(&to);
-            }
+            self.copy_certificate(&certificates.server());
+            self.copy_own(&certificates.ca(), "ca.crt");
             let names = "names elect certified\n";
             fs::write(self.directory.path().join("data/pg_ident.conf"), names).expect("a file of the server");
         }
         self.options.settings.iter().for_each(|line| self.configure(line));
+    }
+
+    fn copy_certificate(&self, files: &CertificateFiles) {
+        self.copy_own(&files.certificate, "server.crt");
+        self.copy_own(&files.key, "server.key");
+    }
+
+    /// A file that the server alone may read.
+    fn copy_own(&self, from: &str, name: &str) {
+        let to = self.directory.path().join("data").join(name);
+        fs::copy(from, &to).expect("a file for the server");
+        fs::set_permissions(&to, Permissions::from_mode(0o600)).expect("a file of ours");
+        self.give(&to);
     }
 
     /// The server's user owns it.

@@ -14,7 +14,7 @@ words="$*" last=
 for word; do
   case $last in
     # Where nobody can be reached.
-    -s|--store) unshare --net timeout 5 "$ELECT" status --store "$word" >/dev/null 2>>said
+    -s|--store) unshare --net timeout 5 "$ELECT" status any --store "$word" >/dev/null 2>>said
       [ $? != 2 ] || echo "2 $words" >>asked ;;
   esac
   last=$word
@@ -106,9 +106,9 @@ fn a_command_line_that_is_not_understood_would_be_noticed() {
 }
 
 #[test]
-fn the_first_minute_goes_as_it_is_told() {
+fn the_tour_of_one_host_goes_as_it_is_told() {
     let workspace = RecipeSandbox::new();
-    let line = format!("exec {}", block("## The first minute"));
+    let line = format!("exec {}", block("## Two-minute tour"));
     let first = workspace.types(&line).start();
     first.wait_for_log("leader command started");
     let second = workspace.types(&line).start();
@@ -287,6 +287,27 @@ fn flock_leaves_its_command_behind_and_the_lock_with_it() {
     flock.wait();
     assert!(processes::is_alive(command), "the command runs on");
     assert_eq!(workspace.types("flock -n lock true").run().status.code(), Some(1), "and keeps the lock");
+}
+
+#[test]
+fn the_session_that_the_readme_shows_is_recorded_from_a_run() {
+    let workspace = RecipeSandbox::new();
+    let (script, picture) = (docs_under_test::root().join("docs/failover.py"), workspace.path("picture.svg"));
+    let line = format!("exec python3 {} {} {}", script.display(), docs_under_test::elect(), picture.display());
+    let ended = workspace.types(&line).run();
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(docs_under_test::read("README.md").contains("(docs/failover.svg)"));
+    let check = "import sys, xml.dom.minidom as m; print(len(m.parse(sys.argv[1]).getElementsByTagName('rect')))";
+    for picture in [picture, docs_under_test::root().join("docs/failover.svg")] {
+        let terminals = host_tools::attempt(["python3", "-c", check, picture.to_str().expect("plain text")]);
+        assert_eq!(terminals.expect("it is XML").trim(), "3", "terminals");
+        let text = fs::read_to_string(picture).expect("readable");
+        let order = ["waiting: alpha leads", "alpha leads at", "kill -9 ", "beta leads at"];
+        let places: Vec<usize> = order.iter().map(|part| text.find(part).expect("it is shown")).collect();
+        assert!(places.is_sorted(), "{text}");
+        assert_eq!(text.matches("leader command started").count(), 2, "{text}");
+        assert!(text.contains("the campaigner has died"), "{text}");
+    }
 }
 
 #[test]

@@ -198,17 +198,39 @@ fn a_lock_key_of_another_program_is_shown_with_its_holder_and_never_written_to()
     redis.cli(&held);
     let waiter = elect(&sandbox, &redis, "3s").start();
     waiter.wait_for_log("not elect's, but a lock key");
-    let said = "\"web-7\" holds it for another ";
+    let said = "web-7 holds it for another ";
     assert!(waiter.log().contains(said), "{}", waiter.log());
     assert_eq!(elect(&sandbox, &redis, "3s").switch("-n").run().status.code(), Some(75));
     let seen = ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).status(&["cron"]).run();
-    assert!(seen.stdout.contains("\"web-7\" holds it"), "{seen:?}");
+    assert!(seen.stdout.contains("web-7 holds it"), "{seen:?}");
+    assert_eq!(redis.calls("get"), 0, "a large value would be copied");
     assert_eq!(redis.cli(&["get", &key(&sandbox)]).trim(), "web-7", "left as it was");
     assert!(sandbox.history().starts.is_empty());
     redis.cli(&["del", &key(&sandbox)]);
     sandbox.starts(1);
     waiter.terminate();
     sandbox.history().is_safe();
+}
+
+#[test]
+fn a_text_of_another_program_that_may_be_secret_is_not_shown() {
+    let redis = RedisServer::start();
+    let sandbox = Sandbox::new();
+    let seen = |words: &[&str]| {
+        redis.cli(words);
+        let status = ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).status(&["cron"]).run();
+        assert!(status.stdout.contains("not elect's"), "{status:?}");
+        status.stdout
+    };
+    let key = key(&sandbox);
+    // A token of redis-py releases its lock; a setting has no time to live.
+    let token = "0123456789abcdef0123456789abcdef";
+    let long = "web-7".repeat(20);
+    for (text, is_lock) in [(token, true), ("{\"password\":\"hunter2\"}", true), (&long, true), ("hunter2", false)] {
+        let shown = seen(&if is_lock { vec!["set", &key, text, "px", "600000"] } else { vec!["set", &key, text] });
+        assert!(!shown.contains(text) && !shown.contains("hunter2") && !shown.contains("web-7web-7"), "{shown}");
+        assert_eq!(shown.contains("a lock key"), is_lock, "{shown}");
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::redis::server::{RedisOptions, RedisServer};
 fn forgotten_between_two_looks() -> usize {
     let (redis, sandbox) = (RedisServer::start(), Sandbox::new());
     let next = elect(&sandbox, &redis, "3s").start();
-    next.wait_for_log("there is no record of this boundary yet");
+    next.wait_for_log("no record of this boundary");
     processes::signal(next.pid(), Signal::SIGSTOP);
     let leader = elect(&sandbox, &redis, "3s").start();
     let led = sandbox.starts(1).latest();

@@ -27,7 +27,7 @@ fn the_time_until_leading_depends_on_what_is_found_and_the_log_says_why() {
     let (one, took) = leads_after(&sandbox, elect(&sandbox, &redis, "3s"), 1);
     tell("no record", took);
     assert!(took >= LEASE, "{took:?}");
-    one.wait_for_log("there is no record of this boundary yet");
+    one.wait_for_log("no record of this boundary");
     one.terminate();
 
     let (two, took) = leads_after(&sandbox, elect(&sandbox, &redis, "3s"), 2);

@@ -44,6 +44,14 @@ pub enum BoundaryError {
         /// The name.
         name: String,
     },
+    /// A name under which the store keeps something else.
+    #[error("with {option} a boundary must not be {name:?}: elect keeps its last terms there")]
+    Reserved {
+        /// The option of the store that the name would be read with.
+        option: &'static str,
+        /// The name.
+        name: String,
+    },
 }
 
 impl FromStr for Boundary {

@@ -78,6 +78,12 @@ impl Endpoints {
         Endpoints { settings, all, current: 0, connecting_since: None, version_is_warned_of: Rc::default() }
     }
 
+    /// Uses this connection to the first member.
+    #[cfg(test)]
+    pub fn connected(&mut self, client: Client) {
+        self.all[0].client = Some(client);
+    }
+
     /// Does something with one member, and if that fails with another, until each has been tried or the time is up. Each
     /// has half of what is left of the attempt, but for the last, who has all of it.
     ///
@@ -311,7 +317,7 @@ fn named(member: &str, settings: &Settings, error: StoreError) -> StoreError {
 
 /// Whether a server has ended the connection without a word.
 fn is_end(message: &str) -> bool {
-    ["broken pipe", "connection closed", "handshake eof", "Connection reset", "close_notify"]
+    ["broken pipe", "connection closed", "handshake eof", "Connection reset", "connection reset", "close_notify"]
         .iter()
         .any(|words| message.contains(words))
 }

@@ -5,7 +5,7 @@
 use etcd_client::KeyValue;
 use serde::{Deserialize, Serialize};
 
-use super::layout::ValueForm;
+use super::layout::{Layout, ValueForm, is_candidate};
 use super::terms::{self, Scheme};
 use crate::store::record::{VERSION, check_version};
 use crate::store::{Candidacy, Leader, StoreError, StoreKey};
@@ -29,6 +29,10 @@ pub struct Value {
     /// How this candidate counts its terms, if not as usual: see [`Scheme::name`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scheme: Option<String>,
+    /// The layout in which this candidate looks for candidates of the same name in the other ones ([`peers`](super::peers)); absent if
+    /// it does not look, or may not read all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    looks: Option<serde_json::Value>,
     /// Written by the transaction that verifies the win: a candidate without it does not lead yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     term: Option<Term>,
@@ -52,19 +56,35 @@ impl Value {
             port: identity.port,
             ttl: u64::try_from(candidacy.ttl.as_millis()).unwrap_or(u64::MAX),
             scheme: scheme.name().map(str::to_owned),
+            looks: None,
             term: None,
             since: None,
             successor: None,
         }
     }
 
+    /// Whether other candidates read that this one looks for them.
+    pub fn looks(&self) -> bool {
+        self.looks.is_some()
+    }
+
+    /// The same for a candidate that looks for others, from this layout.
+    pub fn looking(self, layout: Option<Layout>) -> Value {
+        Value { looks: layout.map(|layout| layout.name().into()), ..self }
+    }
+
+    /// The same with what `before` says of the candidacy, and not of the candidate.
+    pub fn continuing(self, before: &Value) -> Value {
+        Value { successor: before.successor.clone(), looks: before.looks.clone(), ..self }
+    }
+
     /// Whether this key, a leader's, names the candidate of this value as the successor.
-    pub fn is_named_by(&self, pair: &KeyValue) -> bool {
-        match StoredRecord::read(pair) {
+    pub fn is_named_by(&self, election: &str, pair: &KeyValue) -> bool {
+        match StoredRecord::read(election, pair) {
             Ok(StoredRecord::Ours(Value { successor: Some(successor), .. })) => {
                 successor == self.id || successor == self.name
             }
-            Ok(StoredRecord::Ours(_) | StoredRecord::Foreign(_)) | Err(_) => false,
+            Ok(StoredRecord::Ours(_) | StoredRecord::Foreign(_) | StoredRecord::Other) | Err(_) => false,
         }
     }
 
@@ -74,10 +94,10 @@ impl Value {
     }
 
     /// The term and its beginning that a value of ours shows.
-    pub fn led(&self, pair: &KeyValue) -> Option<(Term, u64)> {
-        match StoredRecord::read(pair) {
+    pub fn led(&self, election: &str, pair: &KeyValue) -> Option<(Term, u64)> {
+        match StoredRecord::read(election, pair) {
             Ok(StoredRecord::Ours(value)) if value.id == self.id => value.term.zip(value.since),
-            Ok(StoredRecord::Ours(_) | StoredRecord::Foreign(_)) | Err(_) => None,
+            Ok(StoredRecord::Ours(_) | StoredRecord::Foreign(_) | StoredRecord::Other) | Err(_) => None,
         }
     }
 
@@ -97,19 +117,25 @@ pub enum StoredRecord {
     Ours(Value),
     /// The beginning of its value, shown as a name; `etcdctl elect NAME PROPOSAL` stores the proposal.
     Foreign(String),
+    /// A key that counts in the election and is not one of its candidates': its value is nothing to show.
+    Other,
 }
 
 impl StoredRecord {
-    /// Reads a value. Names and hosts are cut, as S6 wants it.
+    /// Reads what a key in the range of an election holds. Names and hosts are cut, as S6 wants it.
     ///
     /// # Errors
     ///
     /// [`StoreError::Obstacle`]: it is too large, was written by a newer elect, or shows an id or a term above the accepted limit.
-    pub fn read(pair: &KeyValue) -> Result<StoredRecord, StoreError> {
+    pub fn read(election: &str, pair: &KeyValue) -> Result<StoredRecord, StoreError> {
+        if !is_candidate(election, pair.key(), pair.lease()) {
+            return Ok(StoredRecord::Other);
+        }
         StoredRecord::parse(pair.value()).map_err(|why| StoreError::Obstacle(format!("{} {why}", holder(pair))))
     }
 
-    fn parse(bytes: &[u8]) -> Result<StoredRecord, String> {
+    /// The same of a value alone; the error is the rest of a sentence about its holder.
+    pub fn parse(bytes: &[u8]) -> Result<StoredRecord, String> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
@@ -156,7 +182,15 @@ impl StoredRecord {
             StoredRecord::Ours(value) if value.version >= 2 => {
                 terms::agree(scheme, value.scheme.as_deref(), &holder(pair))
             }
-            StoredRecord::Ours(_) | StoredRecord::Foreign(_) => Ok(()),
+            StoredRecord::Ours(_) | StoredRecord::Foreign(_) | StoredRecord::Other => Ok(()),
+        }
+    }
+
+    /// The layout in which this candidate looks for others: none if that is not known.
+    pub fn looks(&self) -> Option<Layout> {
+        match self {
+            StoredRecord::Ours(value) if value.version >= 2 => Layout::named(value.looks.as_ref()?.as_str()?),
+            StoredRecord::Ours(_) | StoredRecord::Foreign(_) | StoredRecord::Other => None,
         }
     }
 
@@ -165,6 +199,7 @@ impl StoredRecord {
         match self {
             StoredRecord::Ours(value) => (value.id, value.name),
             StoredRecord::Foreign(name) => (lease(pair), shown_name(name, pair)),
+            StoredRecord::Other => (lease(pair), other_name(pair)),
         }
     }
 
@@ -194,6 +229,18 @@ impl StoredRecord {
                 lease_left: None,
                 store_key: Some(Box::new(place(pair))),
             }),
+            // That it stands in the way is all that is known.
+            StoredRecord::Other => Some(Leader {
+                id: lease(pair),
+                name: other_name(pair),
+                host: None,
+                port: None,
+                term: None,
+                since: None,
+                ttl: None,
+                lease_left: None,
+                store_key: Some(Box::new(place(pair))),
+            }),
         }
     }
 }
@@ -208,26 +255,31 @@ fn shown_name(value: String, pair: &KeyValue) -> String {
     if value.trim().is_empty() { format!("lease {}", lease(pair)) } else { value }
 }
 
+/// The name that is shown for a key that is no candidate's.
+fn other_name(pair: &KeyValue) -> String {
+    limits::cut_name(format!("key {}", String::from_utf8_lossy(pair.key())))
+}
+
 fn place(pair: &KeyValue) -> StoreKey {
     StoreKey { key: String::from_utf8_lossy(pair.key()).into_owned(), lease: lease(pair) }
 }
 
-/// Whether an elect has written it.
-pub fn is_of_elect(pair: &KeyValue) -> bool {
-    matches!(StoredRecord::read(pair), Ok(StoredRecord::Ours(_)))
+/// Whether it is a candidate of this election, and an elect has written it.
+pub fn is_of_elect(election: &str, pair: &KeyValue) -> bool {
+    matches!(StoredRecord::read(election, pair), Ok(StoredRecord::Ours(_)))
 }
 
 /// Id and name of a candidate that waits, whatever its key holds.
-pub fn waiting(pair: &KeyValue) -> (String, String) {
-    match StoredRecord::read(pair) {
+pub fn waiting(election: &str, pair: &KeyValue) -> (String, String) {
+    match StoredRecord::read(election, pair) {
         Ok(stored) => stored.candidate(pair),
         Err(_) => (lease(pair), shown_name(excerpt(pair.value(), limits::NAME_BYTES_MAX), pair)),
     }
 }
 
 /// The term that a key shows, if it is that of a leader.
-pub fn term(pair: &KeyValue, scheme: Scheme) -> Option<Term> {
-    StoredRecord::read(pair).ok()?.leader(pair, scheme)?.term
+pub fn term(election: &str, pair: &KeyValue, scheme: Scheme) -> Option<Term> {
+    StoredRecord::read(election, pair).ok()?.leader(pair, scheme)?.term
 }
 
 /// A candidate as messages name it: its name, or the beginning of what it wrote, and its key.
@@ -270,6 +322,7 @@ mod tests {
                 host,
                 port,
                 ttl,
+                looks: scheme.clone().map(Into::into),
                 scheme,
                 term,
                 since,
@@ -314,6 +367,7 @@ mod tests {
                 );
             }
             Ok(StoredRecord::Foreign(name)) => assert_eq!(name, excerpt(&bytes, limits::NAME_BYTES_MAX)),
+            Ok(StoredRecord::Other) => panic!("a value does not say that"),
             Err(error) => {
                 let reasons = ["format", "id", "term", "value"];
                 assert!(error.len() < 200 && reasons.iter().any(|reason| error.contains(reason)), "{error}");

@@ -22,6 +22,9 @@ pub const DEFAULT_PREFIX: &str = "/elect/";
 /// Before the name of an election of holster's.
 pub const HOLSTER_PREFIX: &str = "/elections/";
 
+/// The first part of the keys of last terms: those of no election begin with it.
+pub const TERM_KEYS: &str = "elect.term";
+
 /// `a/b` must not be found below `a`, and what stands for a slash must not be written by hand.
 const RESERVED: &AsciiSet = &AsciiSet::EMPTY.add(b'/').add(b'%');
 
@@ -63,6 +66,21 @@ pub struct Keys {
     /// Whether candidates of the same name in other layouts are no concern of this election.
     #[serde(default)]
     pub ignores_others: bool,
+}
+
+impl Layout {
+    /// As records and the URL name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Elect => "elect",
+            Layout::Exact => "exact",
+            Layout::Holster => "holster",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Layout> {
+        [Layout::Elect, Layout::Exact, Layout::Holster].into_iter().find(|layout| layout.name() == name)
+    }
 }
 
 impl Keys {
@@ -130,7 +148,7 @@ impl Keys {
     /// The common beginning of the keys of a boundary's candidates.
     pub fn election(&self, boundary: &Boundary) -> String {
         match self.layout {
-            Layout::Elect => format!("{}{}/", self.prefix, encode(boundary)),
+            Layout::Elect => format!("{}{}/", self.prefix, encode(boundary.as_str())),
             Layout::Exact => format!("{boundary}/"),
             Layout::Holster => format!("{HOLSTER_PREFIX}{boundary}"),
         }
@@ -156,7 +174,7 @@ impl Keys {
         }
         let boundary: Boundary = percent_decode(name).decode_utf8().ok()?.parse().ok()?;
         // Written in another way it would be a second queue for the same name.
-        (encode(&boundary).as_bytes() == name).then_some(boundary)
+        (encode(boundary.as_str()).as_bytes() == name).then_some(boundary)
     }
 }
 
@@ -172,15 +190,21 @@ pub fn named(layout: Layout, name: &str) -> Result<Boundary, BoundaryError> {
         Layout::Holster if name.split('/').any(|part| ["", ".", ".."].contains(&part)) && !name.is_empty() => {
             Err(BoundaryError::NotClean { option: "?layout=holster", name: name.to_owned() })
         }
+        // The keys of last terms, which have no end.
+        Layout::Exact
+            if name == TERM_KEYS || name.strip_prefix(TERM_KEYS).is_some_and(|rest| rest.starts_with('/')) =>
+        {
+            Err(BoundaryError::Reserved { option: "?layout=exact", name: name.to_owned() })
+        }
         Layout::Exact | Layout::Holster => Boundary::shared(name),
     }
 }
 
-/// A boundary as one part of a path.
-pub fn encode(boundary: &Boundary) -> String {
+/// A boundary's name as one part of a path.
+pub fn encode(name: &str) -> String {
     // Bytes beyond ASCII stay as they are: a key is bytes to etcd, and UTF-8 is readable.
-    let mut encoded = String::with_capacity(boundary.as_str().len());
-    for c in boundary.as_str().chars() {
+    let mut encoded = String::with_capacity(name.len());
+    for c in name.chars() {
         if c.is_ascii() {
             let mut buffer = [0; 4];
             encoded.extend(utf8_percent_encode(c.encode_utf8(&mut buffer), RESERVED));
@@ -295,6 +319,15 @@ mod tests {
         assert!(named(Layout::Holster, &long).is_ok() && named(Layout::Exact, &long).is_ok());
         assert!(named(Layout::Elect, &long).is_err());
         assert_eq!(named(Layout::Holster, ""), Err(BoundaryError::Empty));
+    }
+
+    #[test]
+    fn no_election_is_where_the_last_terms_are() {
+        for text in ["elect.term", "elect.term/", "elect.term//elect/cron"] {
+            assert!(matches!(named(Layout::Exact, text), Err(BoundaryError::Reserved { .. })), "{text}");
+            assert!(named(Layout::Elect, text).is_ok() && with("term=revision").election(&name(text)).starts_with('/'));
+        }
+        assert!(named(Layout::Exact, "elect.terms").is_ok() && named(Layout::Exact, "/elect.term").is_ok());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod keys;
 mod layout;
 mod observer;
 mod others;
+mod peers;
 mod session;
 mod settings;
 mod terms;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{Client, GetOptions};
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::store::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim, until_settled};
 use crate::store::connection::tls::warn_unverified;
@@ -40,10 +41,9 @@ use elect_core::takeover::Reservation;
 use elect_keeper::{Claim, clock};
 use endpoints::{Endpoints, classify};
 use observer::{QueueObserver, Scope};
-use others::Others;
+use others::{Others, prefix_warning};
 use session::{QueueView, Session};
-pub use settings::boundary;
-use settings::{EtcdUrl, Settings};
+use settings::{EtcdUrl, Settings, boundary};
 use terms::Terms;
 
 pub const KIND: StoreKind = StoreKind {
@@ -59,6 +59,7 @@ pub const KIND: StoreKind = StoreKind {
     claim_release: ClaimRelease::Executed(release_claim),
     shortest_times: (Duration::ZERO, Duration::ZERO),
     label_pod: None,
+    boundary: Some(boundary),
 };
 
 /// How often a spare looks at the queue. A leader between two looks shows by the term that it has stored.
@@ -78,6 +79,8 @@ struct Etcd {
     terms: Option<Terms>,
     /// Likewise.
     others: Option<Others>,
+    /// For observations of this boundary.
+    observed_others: Option<(Boundary, Others)>,
     /// Whether a question has been answered: who asks only once is not told about versions.
     stays: bool,
     observing: QueueObserver,
@@ -85,6 +88,8 @@ struct Etcd {
     takeover_delay: Duration,
     /// Since when there has been none, and the revision of the last term.
     empty: Option<(i64, Time)>,
+    /// Until when a candidate that has given up its key for an obstacle rests, and that obstacle.
+    rest: Option<(Time, Observation)>,
 }
 
 /// The data that the keeper needs: the access settings, and the lease to revoke.
@@ -112,7 +117,11 @@ fn show(url: &StoreUrl<'_>) -> String {
 fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn Store>, StoreError> {
     let settings = Settings::new(url, access, environment)?;
     warn_unverified(&settings.address(), settings.tls.as_ref());
-    Ok(Box::new(Etcd {
+    Ok(Box::new(etcd(settings, hints)))
+}
+
+fn etcd(settings: Settings, hints: Notifier) -> Etcd {
+    Etcd {
         members: Endpoints::new(settings.clone()),
         settings,
         hints,
@@ -121,11 +130,13 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         unrevoked: Vec::new(),
         terms: None,
         others: None,
+        observed_others: None,
         stays: false,
         observing: QueueObserver::default(),
         takeover_delay: Duration::ZERO,
         empty: None,
-    }))
+        rest: None,
+    }
 }
 
 /// Once the campaigner is dead and its tree is empty, in a process of its own.
@@ -154,9 +165,18 @@ impl Store for Etcd {
         if observation.leader.is_some() {
             return Ok(observation);
         }
-        let others = Others::new(&self.settings.keys, boundary);
+        if self.observed_others.as_ref().is_none_or(|(of, _)| of != boundary) {
+            self.observed_others = Some((boundary.clone(), Others::new(&self.settings.keys, boundary)));
+        }
+        let Some((_, others)) = &self.observed_others else { return Ok(observation) };
+        others.forget_old_denials(clock::now());
         let look = async |mut client: Client| others.obstacle(&mut client, None).await;
-        Ok(Observation { obstacle: self.members.try_each(look).await?, ..observation })
+        // That no candidate leads is known without it.
+        let obstacle = self.members.try_each(look).await.unwrap_or_else(|error| {
+            debug!("other elections cannot be looked at: {error}");
+            None
+        });
+        Ok(Observation { obstacle, ..observation })
     }
 
     async fn observe_all(&mut self, depth: Detail) -> Result<Vec<Listing>, StoreError> {
@@ -206,6 +226,9 @@ impl Store for Etcd {
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
         self.given = true;
         self.settle().await?;
+        if let Some(waiting) = self.rests() {
+            return Ok(waiting);
+        }
         if !self.takeover_delay.is_zero()
             && let Some(waiting) = self.delays(candidacy).await?
         {
@@ -215,7 +238,7 @@ impl Store for Etcd {
             return Err(StoreError::Unavailable("nobody has claimed a lease".to_owned()));
         };
         let terms = self.terms.get_or_insert_with(|| terms_of(&self.settings, candidacy));
-        let others = self.others.get_or_insert_with(|| Others::new(&self.settings.keys, &candidacy.boundary));
+        let others = self.others.get_or_insert_with(|| others_of(&self.settings, candidacy));
         let stand = async |mut client: Client| session.stand(&mut client, candidacy.ttl, terms, others).await;
         let standing = self.members.try_each(stand).await;
         match standing {
@@ -234,11 +257,16 @@ impl Store for Etcd {
             }
             // A candidate that is not to campaign does not stay in the queue.
             Err(error @ (StoreError::Refused(_) | StoreError::Obstacle(_))) => {
-                if self.session.as_ref().is_some_and(Session::lease_requested) {
-                    self.give_up_session();
-                    let _ = self.settle().await;
+                if !self.session.as_ref().is_some_and(Session::lease_requested) {
+                    return Err(error);
                 }
-                Err(error)
+                self.give_up_session();
+                let _ = self.settle().await;
+                let observation = Observation::obstructed(error)?;
+                // Two candidates in each other's way, which both have given up, must not come back at the same moment.
+                let rest = candidacy.ttl.mul_f64(fastrand::f64().mul_add(0.3, 0.05));
+                self.rest = Some((clock::now() + rest, observation.clone()));
+                Ok(CampaignResult::Waiting { observation, again: Some(rest), decided: true })
             }
             Err(error) => Err(error),
         }
@@ -287,6 +315,14 @@ impl Store for Etcd {
 }
 
 impl Etcd {
+    /// The answer to a candidate that rests: it is asked more often than it is to come back, at least once in a renewal interval.
+    fn rests(&self) -> Option<CampaignResult> {
+        let (until, observation) = self.rest.as_ref()?;
+        let left = until.since(clock::now());
+        let waiting = || CampaignResult::Waiting { observation: observation.clone(), again: Some(left), decided: true };
+        (!left.is_zero()).then(waiting)
+    }
+
     /// The answer to a spare whose time has not come. A place in the queue that it does not need is given up.
     async fn delays(&mut self, candidacy: &Candidacy) -> Result<Option<CampaignResult>, StoreError> {
         let Some(session) = self.session.as_mut() else { return Ok(None) };
@@ -335,6 +371,13 @@ impl Etcd {
 
 fn terms_of(settings: &Settings, candidacy: &Candidacy) -> Terms {
     Terms::new(&settings.keys.of(&candidacy.boundary), &candidacy.boundary)
+}
+
+fn others_of(settings: &Settings, candidacy: &Candidacy) -> Others {
+    if let Some(warning) = prefix_warning(&settings.keys).filter(|_| !settings.keys.ignores_others) {
+        warn!("{warning}");
+    }
+    Others::new(&settings.keys, &candidacy.boundary)
 }
 
 /// Chosen at random from all that there are: positive, as the server's own.

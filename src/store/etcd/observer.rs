@@ -80,6 +80,11 @@ impl Scope {
         &self.prefix
     }
 
+    /// The common beginning of the keys of a boundary in it.
+    fn election(&self, boundary: &Boundary) -> String {
+        self.keys.of(boundary).election(boundary)
+    }
+
     /// The boundary that a key is about.
     pub fn of(&self, key: &[u8]) -> Option<Boundary> {
         match &self.boundary {
@@ -122,8 +127,8 @@ struct QueuedCandidate {
 }
 
 impl QueuedCandidate {
-    fn new(pair: &KeyValue, scheme: Scheme) -> QueuedCandidate {
-        QueuedCandidate { key: pair.key().to_vec(), term: keys::term(pair, scheme) }
+    fn new(election: &str, pair: &KeyValue, scheme: Scheme) -> QueuedCandidate {
+        QueuedCandidate { key: pair.key().to_vec(), term: keys::term(election, pair, scheme) }
     }
 }
 
@@ -133,11 +138,11 @@ impl Queue {
     }
 
     /// Returns whether it may make a difference to who leads.
-    fn replay(&mut self, event: &Event, pair: &KeyValue, scheme: Scheme) -> bool {
+    fn replay(&mut self, election: &str, event: &Event, pair: &KeyValue, scheme: Scheme) -> bool {
         let before = self.oldest();
         let created = match event.event_type() {
             EventType::Put => {
-                self.candidates.insert(pair.create_revision(), QueuedCandidate::new(pair, scheme));
+                self.candidates.insert(pair.create_revision(), QueuedCandidate::new(election, pair, scheme));
                 Some(pair.create_revision())
             }
             EventType::Delete => {
@@ -191,7 +196,7 @@ impl QueueObserver {
         };
         let observe = |(boundary, queue): (Boundary, Vec<KeyValue>)| {
             let previous_term = previous_terms.get(&boundary).copied().flatten();
-            let observation = observe_queue(&queue, &leases, scope.terms)
+            let observation = observe_queue(&scope.election(&boundary), &queue, &leases, scope.terms)
                 .map(|observation| Observation { previous_term, ..observation });
             (boundary, observation)
         };
@@ -254,7 +259,8 @@ impl QueueObserver {
             (self.past, self.stream) = (None, None);
         }
         let oldest = |boundary: &Boundary| {
-            found.get(boundary)?.first().map(|pair| (pair.create_revision(), keys::term(pair, scope.terms)))
+            let election = scope.election(boundary);
+            found.get(boundary)?.first().map(|pair| (pair.create_revision(), keys::term(&election, pair, scope.terms)))
         };
         let agrees = |past: &QueueHistory| {
             past.queues.iter().all(|(boundary, queue)| queue.oldest() == oldest(boundary))
@@ -282,7 +288,9 @@ impl QueueObserver {
         let replayed = self.past.take();
         let mut queues: BTreeMap<Boundary, Queue> = BTreeMap::new();
         for (boundary, pairs) in found {
-            let candidates = pairs.iter().map(|pair| (pair.create_revision(), QueuedCandidate::new(pair, scope.terms)));
+            let election = scope.election(boundary);
+            let candidate = |pair| QueuedCandidate::new(&election, pair, scope.terms);
+            let candidates = pairs.iter().map(|pair| (pair.create_revision(), candidate(pair)));
             queues.insert(boundary.clone(), Queue { candidates: candidates.collect(), previous_term: None });
         }
         for (boundary, replayed) in replayed.iter().flat_map(|past| &past.queues) {
@@ -315,12 +323,14 @@ impl QueueHistory {
             return false;
         }
         let Some(boundary) = self.scope.of(pair.key()) else { return false };
-        self.queues.entry(boundary).or_default().replay(event, pair, self.scope.terms)
+        let election = self.scope.election(&boundary);
+        self.queues.entry(boundary).or_default().replay(&election, event, pair, self.scope.terms)
     }
 }
 
 /// The first one of the queue leads, once its key shows a term; the others wait.
 fn observe_queue(
+    election: &str,
     queue: &[KeyValue],
     leases: &BTreeMap<i64, LeaseState>,
     scheme: Scheme,
@@ -328,13 +338,13 @@ fn observe_queue(
     let Some((first, others)) = queue.split_first() else {
         return Ok(Observation { candidates: Some(Vec::new()), ..Observation::default() });
     };
-    let leader = StoredRecord::read(first)?.leader(first, scheme);
+    let leader = StoredRecord::read(election, first)?.leader(first, scheme);
     let waiting = if leader.is_some() { others } else { queue };
     let leader = leader.map(|leader| match leases.get(&first.lease()) {
         Some(lease) => Leader { ttl: lease.granted.or(leader.ttl), lease_left: lease.left, ..leader },
         None => leader,
     });
-    let candidates = Some(waiting.iter().map(keys::waiting).collect());
+    let candidates = Some(waiting.iter().map(|pair| keys::waiting(election, pair)).collect());
     Ok(Observation { leader, candidates, ..Observation::default() })
 }
 

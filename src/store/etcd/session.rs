@@ -69,6 +69,8 @@ pub struct Session {
     granted: bool,
     /// Our key's create revision, while we know the key to be there.
     created: Option<i64>,
+    /// The same if our key was the oldest when it was read last.
+    oldest: Option<i64>,
     /// Whether our key says that we lead, and who we are.
     value_written: bool,
     win: Option<WonTerm>,
@@ -85,6 +87,9 @@ pub struct Session {
     /// The watch on our key outlives the change from waiting to leading.
     rule: Rc<Cell<LeadState>>,
 }
+
+const LOOKS_NO_LONGER: &str = "the user may no longer read the keys of candidates of the same name in other layouts, and the record of \
+                               this candidate says that it looks for them: it begins anew";
 
 /// Whether this session leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +152,7 @@ impl Session {
             hints,
             granted: false,
             created: None,
+            oldest: None,
             value_written: false,
             win: None,
             leader: None,
@@ -190,19 +196,46 @@ impl Session {
         let before = self.win.take();
         if self.created.is_none() {
             // An obstacle is found before there is anything of ours.
-            let [oldest, _] = self.look_first(client, terms).await?;
+            // At once: over a long way each request takes a good part of an attempt.
+            let mut other_client = client.clone();
+            let look = async { Ok(others.check(&mut other_client, None).await) };
+            let ([oldest, _], looked) = tokio::try_join!(self.look_first(client, terms), look)?;
+            let has_looked = matches!(looked, Ok(()) | Err(StoreError::Obstacle(_)));
+            // As long as another one leads, the result is of no account.
             if oldest.is_none() {
-                others.check(client, None).await?;
+                looked?;
             }
+            self.value = self.value.clone().looking(others.looks().filter(|_| has_looked));
         }
-        self.keep(client, ttl).await?;
-        // The stream goes with the connection if what follows fails.
-        let pulse = self.pulse.take();
+        // For the look that an earlier attempt had no time for, our key is old enough. At once, as above.
+        let looked_at = self.created.and(self.oldest);
+        // The stream of keep-alives goes with the connection if what follows fails.
+        let pulse = if looked_at.is_some() {
+            let mut other_client = client.clone();
+            let keep = async {
+                self.keep(client, ttl).await?;
+                Ok::<_, StoreError>(self.pulse.take())
+            };
+            let (kept, looked) = tokio::join!(keep, others.check(&mut other_client, looked_at));
+            looked?;
+            kept?
+        } else {
+            self.keep(client, ttl).await?;
+            self.pulse.take()
+        };
         let Some(place) = self.place(client, terms).await? else { return Ok(None) };
         self.created = Some(place.created);
         self.watch_own(client, place.revision);
-        if place.oldest.create_revision() == place.created {
-            others.check(client, Some(place.created)).await?;
+        let is_oldest = place.oldest.create_revision() == place.created;
+        self.oldest = is_oldest.then_some(place.created);
+        if is_oldest {
+            if looked_at != Some(place.created) {
+                others.check(client, Some(place.created)).await?;
+            }
+            if self.value.looks() && others.looks().is_none() {
+                // Candidates that have read it count on it.
+                return Err(StoreError::Obstacle(LOOKS_NO_LONGER.to_owned()));
+            }
             let win = self.win(&place, before, terms)?;
             (self.win, self.value_written) = (Some(win), place.oldest.value() == self.leading_value(win));
             self.predecessor = None;
@@ -254,7 +287,7 @@ impl Session {
     /// Our key is the oldest: the term under which it leads.
     fn win(&self, place: &QueuePosition, before: Option<WonTerm>, terms: &mut Terms) -> Result<WonTerm, StoreError> {
         let stored = terms.read(place.last_term.as_ref())?;
-        if let Some((term, since)) = self.value.led(&place.oldest) {
+        if let Some((term, since)) = self.value.led(&self.election, &place.oldest) {
             return Ok(WonTerm { term, since, stored, verified: true });
         }
         if let Some(before) = before.filter(|before| before.stored == stored && !before.verified) {
@@ -266,8 +299,8 @@ impl Session {
 
     /// Another candidate is the oldest.
     fn sees(&mut self, oldest: &KeyValue, terms: &mut Terms) -> Result<(), StoreError> {
-        let stored = StoredRecord::read(oldest)?;
-        if let Some(term) = keys::term(oldest, terms.scheme) {
+        let stored = StoredRecord::read(&self.election, oldest)?;
+        if let Some(term) = keys::term(&self.election, oldest, terms.scheme) {
             terms.saw(term);
         }
         stored.check(terms.scheme, oldest)?;
@@ -386,8 +419,7 @@ impl Session {
                 lost("nothing was won")
             });
         };
-        let mut value = Value::of(candidacy, terms.scheme);
-        value.successor.clone_from(&self.value.successor);
+        let value = Value::of(candidacy, terms.scheme).continuing(&self.value);
         if value != self.value {
             (self.value, self.value_written) = (value, false);
         }

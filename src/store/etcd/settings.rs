@@ -3,6 +3,7 @@
 //! The URL comes first, then the flags, then the variables that other etcd clients read too; the variables fill in what is
 //! left open and never choose the store.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,9 +65,16 @@ impl EtcdUrl {
         }
         let (place, options) = url.rest.split_once('?').map_or((url.rest, None), |(place, rest)| (place, Some(rest)));
         let mut keys = Keys::below(DEFAULT_PREFIX.to_owned());
-        // Not repeated: it may be a password.
-        if options.into_iter().flat_map(|options| options.split('&')).any(|option| !keys.take(option)) {
-            return Err(format!("the options in the URL of an etcd are {OPTIONS}"));
+        let mut given = BTreeSet::new();
+        for option in options.into_iter().flat_map(|options| options.split('&')) {
+            // Not repeated: it may be a password.
+            if !keys.take(option) {
+                return Err(format!("the options in the URL of an etcd are {OPTIONS}"));
+            }
+            let name = option.split_once('=').map_or(option, |(name, _)| name);
+            if !given.insert(name) {
+                return Err(format!("{name}= is in the URL twice: leave one of them out"));
+            }
         }
         if place.is_empty() {
             let tls = encrypted.then_some(true);
@@ -317,6 +325,8 @@ mod tests {
             ("etcd:?layout=exact&value=json", "value=name"),
             ("etcd://h/p?layout=exact", "--boundary"),
             ("etcd://h/elections?layout=holster", "--boundary"),
+            ("etcd:?layout=exact&layout=holster", "layout= is in the URL twice"),
+            ("etcd://h?value=name&layout=exact&value=name", "value= is in the URL twice"),
             ("etcd://h/%ff", "UTF-8"),
         ] {
             let message = settings(url, &Access::default(), &[]).expect_err(url);

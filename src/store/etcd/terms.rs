@@ -1,7 +1,7 @@
 //! Terms: where the last one of a boundary is kept, and which one follows it (DESIGN.md S1, 5.2).
 //!
 //! The key `elect.term/<what the boundary's keys begin with>` holds the last term in decimal digits. It has no leading slash, so
-//! that it lies in no election's range. It is read together with the range that shows our own key as the oldest, never earlier: as
+//! that it lies in the range of no election: with `?layout=exact` the names that begin so are refused. It is read together with the range that shows our own key as the oldest, never earlier: as
 //! long as that key is there, no other candidate can write it. It is written in the transaction that verifies the win, if
 //! its mod revision is still the one that was read.
 //!
@@ -12,7 +12,7 @@ use etcd_client::{Compare, CompareOp, KeyValue, TxnOp};
 use serde::{Deserialize, Serialize};
 
 use super::keys;
-use super::layout::Keys;
+use super::layout::{Keys, TERM_KEYS};
 use crate::store::StoreError;
 use crate::text::escaped;
 use elect_core::Term;
@@ -183,11 +183,11 @@ impl Terms {
 }
 
 fn key(election: &str) -> String {
-    format!("elect.term/{election}")
+    format!("{TERM_KEYS}/{election}")
 }
 
 /// As a shell takes it.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let is_plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
     let word = escaped(word);
     if is_plain { word.into_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }

@@ -1,11 +1,16 @@
 //! The conformance suite on a real etcd.
 
 mod conformance;
+mod interception;
+mod looks;
 
+use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use etcd_client::{Client, LeaseGrantOptions, PutOptions};
 use serde_json::Value;
 use tokio::task::LocalSet;
 
@@ -27,6 +32,16 @@ struct EtcdProcess {
 
 impl EtcdProcess {
     fn start() -> EtcdProcess {
+        EtcdProcess::with(&[])
+    }
+
+    fn with(flags: &[&str]) -> EtcdProcess {
+        // A port that was free may not be any more.
+        (0..5).find_map(|_| EtcdProcess::launch(flags)).expect("one of five attempts finds its ports free")
+    }
+
+    /// `None`: it has ended.
+    fn launch(flags: &[&str]) -> Option<EtcdProcess> {
         let data = tempfile::tempdir().expect("a temporary directory");
         let [client, peer] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
         let child = Command::new("etcd")
@@ -37,17 +52,21 @@ impl EtcdProcess {
             .args(["--listen-peer-urls", &format!("http://{peer}")])
             .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
             .args(["--initial-cluster", &format!("default=http://{peer}")])
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("etcd is installed: tests/run installs it");
-        let server = EtcdProcess { child, address: client, _data: data };
+        let mut server = EtcdProcess { child, address: client, _data: data };
         let limit = clock::now() + Duration::from_secs(30);
         while TcpStream::connect(&server.address).is_err() {
+            if server.child.try_wait().expect("our own child").is_some() {
+                return None;
+            }
             assert!(clock::now() < limit, "etcd does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }
-        server
+        Some(server)
     }
 }
 
@@ -58,8 +77,13 @@ impl Drop for EtcdProcess {
     }
 }
 
+/// None that another test of this process was told.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    static TOLD: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let port =
+        || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+    let mut told = TOLD.lock().expect("no test has panicked here");
+    std::iter::repeat_with(port).find(|port| told.insert(*port)).expect("there is no end of them")
 }
 
 impl EtcdProcess {
@@ -80,10 +104,14 @@ struct EtcdCandidate {
 
 impl EtcdCandidate {
     fn new(server: &EtcdProcess) -> EtcdCandidate {
-        let url = format!("etcd://{}", server.address);
+        EtcdCandidate::at(server, "", "cron")
+    }
+
+    fn at(server: &EtcdProcess, option: &str, boundary: &str) -> EtcdCandidate {
+        let url = format!("etcd://{}{option}", server.address);
         let store = StoreUrl::parse(&url).expect("a URL").open(&access(), Notifier::disconnected()).expect("opened");
         let identity = Identity { id: "id".into(), name: "name".into(), host: "host".into(), port: None };
-        let boundary = "cron".parse().expect("a boundary");
+        let boundary = boundary.parse().expect("a boundary");
         EtcdCandidate { store, candidacy: Candidacy { boundary, identity, ttl: Duration::from_secs(10) } }
     }
 
@@ -171,13 +199,19 @@ fn a_value_of_its_own_that_is_not_the_last_one_is_written_again() {
     });
 }
 
-/// A key as elect or another program writes it, without a lease.
-fn put_candidate(server: &EtcdProcess, key: &str, name: Option<&str>) {
+/// A candidate's key as elect or another program writes it.
+async fn put_candidate(server: &EtcdProcess, lease: i64, name: Option<&str>) {
+    put_at(server, &format!("/elect/cron/{lease:x}"), lease, name).await;
+}
+
+async fn put_at(server: &EtcdProcess, key: &str, lease: i64, name: Option<&str>) {
     let value = name.map_or_else(
         || "go".to_owned(),
         |name| format!(r#"{{"version":2,"id":"id-{name}","name":"{name}","host":"h","port":null,"ttl":10000}}"#),
     );
-    server.etcdctl(&["put", &format!("/elect/cron/{key}"), &value]);
+    let mut client = Client::connect([&server.address], None).await.expect("an etcd");
+    client.lease_grant(3600, Some(LeaseGrantOptions::new().with_id(lease))).await.expect("granted");
+    client.put(key, value, Some(PutOptions::new().with_lease(lease))).await.expect("put");
 }
 
 impl EtcdCandidate {
@@ -199,8 +233,8 @@ fn a_hand_over_deletes_the_keys_of_elect_before_the_successor_and_the_value_name
         assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
         assert_eq!(player.reserves(Some("second")).await, ReserveResult::NotSeen);
         assert!(value().contains(r#""successor":"second""#), "a spare would join: {}", value());
-        put_candidate(server, "a1", Some("first"));
-        put_candidate(server, "a2", Some("second"));
+        put_candidate(server, 0xa1, Some("first")).await;
+        put_candidate(server, 0xa2, Some("second")).await;
         assert_eq!(player.reserves(None).await, ReserveResult::Reserved);
         assert!(!value().contains("successor"), "{}", value());
         assert_eq!(player.reserves(Some("second")).await, ReserveResult::Reserved);
@@ -219,21 +253,58 @@ fn a_successor_behind_another_program_or_a_hundred_candidates_is_refused_before_
             ReserveResult::Impossible(why) => why,
             other @ (ReserveResult::Reserved | ReserveResult::NotSeen) => panic!("{other:?}"),
         };
-        put_candidate(server, "b1", None);
-        put_candidate(server, "b2", Some("second"));
+        put_candidate(server, 0xb1, None).await;
+        put_candidate(server, 0xb2, Some("second")).await;
         let why = refused(player.reserves(Some("second")).await);
         assert!(why.contains("another program") && why.contains("nothing was done"), "{why}");
         server.etcdctl(&["del", "/elect/cron/b1"]);
         for number in 0..100 {
-            put_candidate(server, &format!("c{number:x}"), Some("many"));
+            put_candidate(server, 0xc00 + number, Some("many")).await;
         }
-        put_candidate(server, "d", Some("last"));
+        put_candidate(server, 0xd, Some("last")).await;
         let why = refused(player.reserves(Some("last")).await);
         assert!(why.contains("101 candidates") && why.contains("at most 100"), "{why}");
         server.etcdctl(&["del", "/elect/cron/b2"]);
         assert_eq!(player.reserves(Some("last")).await, ReserveResult::Reserved);
         player.store.release(&player.candidacy).await.expect("released");
         assert_eq!(server.etcdctl(&["get", "--prefix", "--keys-only", "/elect/cron/"]), "/elect/cron/d");
+    });
+}
+
+/// Below `jobs/` there are the keys of the election `jobs/nightly`, whose leader must not be stopped.
+#[test]
+fn a_hand_over_leaves_the_candidates_of_a_nested_election_alone() {
+    let server = EtcdProcess::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, async {
+        let mut player = EtcdCandidate::at(&server, "?layout=exact", "jobs");
+        player.wins().await;
+        assert!(matches!(player.renews().await, RenewResult::Credited { .. }));
+        put_at(&server, "jobs/nightly/a1", 0xa1, Some("n1")).await;
+        assert_eq!(player.reserves(Some("n1")).await, ReserveResult::NotSeen, "no candidate of this election");
+        // A candidate that is not of elect has its lease for an id.
+        assert_eq!(player.reserves(Some("a1")).await, ReserveResult::NotSeen, "no candidate of this election");
+        put_at(&server, "jobs/a2", 0xa2, Some("l2")).await;
+        let ReserveResult::Impossible(why) = player.reserves(Some("l2")).await else { panic!("it would not lead") };
+        let said = "key jobs/nightly/a1 of another election waits before l2, and would lead: nothing was done";
+        assert!(why.contains(said), "{why}");
+        server.etcdctl(&["del", "jobs/nightly/a1"]);
+        assert_eq!(player.reserves(Some("l2")).await, ReserveResult::Reserved);
+        put_at(&server, "jobs/nightly/a3", 0xa3, Some("n3")).await;
+        put_at(&server, "jobs/a4", 0xa4, Some("l4")).await;
+        player.store.release(&player.candidacy).await.expect("released");
+        let keys = server.etcdctl(&["get", "--prefix", "--keys-only", "jobs/"]).replace("\n\n", " ");
+        assert_eq!(keys, "jobs/a2 jobs/a4 jobs/nightly/a3");
+        let (mut spare, key) = (EtcdCandidate::at(&server, "?layout=exact", "jobs"), "jobs/nightly/a5");
+        server.etcdctl(&["del", "--prefix", "jobs/"]);
+        put_at(&server, key, 0xa5, Some("n5")).await;
+        let value =
+            server.etcdctl(&["get", "--print-value-only", key]).replace('}', r#","term":3,"successor":"name"}"#);
+        server.etcdctl(&["put", "--lease", "a5", key, &value]);
+        spare.store.set_takeover_delay(Duration::from_secs(60));
+        spare.store.claim(&spare.candidacy).expect("a claim");
+        spare.store.campaign(&spare.candidacy).await.expect("an answer");
+        assert_eq!(server.etcdctl(&["get", "--prefix", "--keys-only", "jobs/"]), key, "it was not named");
     });
 }
 

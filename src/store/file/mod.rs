@@ -72,6 +72,7 @@ pub const KIND: StoreKind = StoreKind {
     claim_release: ClaimRelease::InPlace(release_claim),
     shortest_times: (Duration::ZERO, Duration::ZERO),
     label_pod: None,
+    boundary: None,
 };
 
 /// How often the files are touched: cleaners of temporary directories go by age, in days.

@@ -65,6 +65,7 @@ pub const KIND: StoreKind = StoreKind {
     // The clients of other programs compare times of whole seconds, and would see nothing of renewals that come sooner.
     shortest_times: (Duration::from_secs(5), Duration::from_secs(1)),
     label_pod: Some(label_pod),
+    boundary: None,
 };
 
 struct Kubernetes {

@@ -16,6 +16,8 @@ use crate::text::escaped;
 use elect_core::limits::{NAME_BYTES_MAX, cut_visibly};
 
 const COLLECTION: &str = "Elector";
+/// Far more than the names in a record need.
+const DOCUMENT_BYTES_MAX: i32 = 65_536;
 
 /// Whether a document has the shape of its records, in whatever collection it is.
 pub fn is_record(document: &Document) -> bool {
@@ -45,7 +47,11 @@ pub async fn find(
 ) -> Result<Option<String>, Error> {
     let namespace = boundaries.namespace();
     let elector: Collection<Document> = boundaries.client().database(&namespace.db).collection(COLLECTION);
-    let record = elector.find_one(doc! { "_id": boundary }).max_time(request_timeout).await?;
+    // Another program's document may be large: elect receives the fields that it shows, and nothing of a document that is no record.
+    let is_short = doc! { "$lte": [{ "$bsonSize": "$$ROOT" }, DOCUMENT_BYTES_MAX] };
+    let fields = doc! { "leaderUUID": 1, "leaderHostname": 1, "leaderPort": 1 };
+    let found = elector.find_one(doc! { "_id": boundary, "$expr": is_short }).projection(fields);
+    let record = found.max_time(request_timeout).await?;
     let name = escaped(boundary);
     Ok(record
         .filter(is_record)

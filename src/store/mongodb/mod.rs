@@ -54,6 +54,7 @@ pub const KIND: StoreKind = StoreKind {
     claim_release: ClaimRelease::Executed(release_claim),
     shortest_times: (Duration::ZERO, Duration::ZERO),
     label_pod: None,
+    boundary: None,
 };
 
 struct MongoDb {
@@ -185,9 +186,6 @@ impl Backend for MongoDb {
                     session.set_volatile();
                 }
                 *knows_indexes = true;
-            }
-            if let Some(obstacle) = server.find_elector(candidacy.boundary.as_str()).await? {
-                return Err(StoreError::Obstacle(obstacle));
             }
             let result = record_store::campaign(session, server, candidacy).await?;
             if let CampaignResult::Waiting { .. } = result {

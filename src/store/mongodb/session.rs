@@ -300,6 +300,10 @@ impl ObservedSession for Session {
         if let Some(left) = self.stands_back(received).filter(|_| freed_by_us) {
             return Ok(TakeResult::Yielded(left));
         }
+        // Beside a leader of elect's own this is no matter: waiters go on observing the leader.
+        if let Some(obstacle) = server.find_elector(&self.boundary).await? {
+            return Err(StoreError::Obstacle(obstacle));
+        }
         let TakeRequest { nonce, floor } = self.rule.take_request();
         // The wall clock is the server's, and joins in there (S1).
         let last = seen.map_or(0, |seen| seen.record.term);

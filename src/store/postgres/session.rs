@@ -272,7 +272,7 @@ impl Session {
         }
         let obstacle = if stored.record.state == RecordState::Vacant {
             format!(
-                "there is no record of this boundary yet, or it was lost: to be taken when there is none for {wait}"
+                "no record of this boundary: it is taken after {wait}, because a leader whose record was lost may still run"
             )
         } else if stored.incarnation != snapshot.incarnation {
             format!("another server was promoted, and may have forgotten a leader: to be taken after {wait}")

@@ -238,7 +238,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// The pids of backends that wait for a standby, one at least.
 async fn wait_for_sync_wait(server: &PostgresProcess) -> Client {
     let client = server.try_client().await.expect("it is up");
-    loop {
+    for _ in 0..6000 {
         let question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         let waiting: i64 = client.query_one(question, &[]).await.expect("an answer").get(0);
         if waiting > 0 {
@@ -246,6 +246,7 @@ async fn wait_for_sync_wait(server: &PostgresProcess) -> Client {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    panic!("no commit has waited for the standby within a minute");
 }
 
 async fn without_standby(server: &PostgresProcess, names: &str) {

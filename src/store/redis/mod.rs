@@ -62,6 +62,7 @@ pub const KIND: StoreKind = StoreKind {
     claim_release: ClaimRelease::Executed(release_claim),
     shortest_times: (Duration::ZERO, Duration::ZERO),
     label_pod: None,
+    boundary: None,
 };
 
 struct Redis {

@@ -1,5 +1,7 @@
 //! Observations of records: the answers of the script that reads them.
 
+use std::time::Duration;
+
 use redis::Value;
 
 use super::server::RedisServer;
@@ -38,8 +40,8 @@ pub fn read(key: &str, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
             )))
         }
         (Some(_), Some(holder), Some(left), None, None) => {
-            let holder = cut(text(holder)?, NAME_BYTES_MAX);
-            Err(StoreError::Obstacle(foreign_lock(key, &holder, text(left)?.parse().ok())))
+            let left = text(left)?.parse().map_err(|_| unexpected_reply())?;
+            Err(StoreError::Obstacle(foreign_lock(key, &text(holder)?, Duration::from_millis(left))))
         }
         _ => Err(StoreError::Obstacle(foreign(key))),
     }

@@ -58,13 +58,13 @@ local function cut(text)
   return string.sub(text or '', 1, 256)
 end
 
--- What a script returns when its key could not be read: another program's value is an answer, all else an error. A text is shown,
--- with the milliseconds that it has left, where the user may read it.
+-- What a script returns when its key could not be read: another program's value is an answer, all else an error. A text that
+-- expires is returned in part, with the milliseconds that it has left, where the user may read it: it may be large.
 local function unread(reply)
   if string.find(reply.err, 'WRONGTYPE', 1, true) then
-    local text, left = redis.pcall('GET', KEYS[1]), redis.pcall('PTTL', KEYS[1])
-    if type(text) == 'string' and type(left) == 'number' then
-      return { 'foreign', cut(text), whole(left) }
+    local text, left = redis.pcall('GETRANGE', KEYS[1], 0, 64), redis.pcall('PTTL', KEYS[1])
+    if type(text) == 'string' and type(left) == 'number' and left >= 0 then
+      return { 'foreign', text, whole(left) }
     end
     return { 'foreign' }
   end

@@ -355,7 +355,7 @@ impl Session {
         let state = snapshot.stored.as_ref().map(|stored| stored.record.state);
         let obstacle = if matches!(state, None | Some(RecordState::Vacant)) {
             format!(
-                "there is no record of this boundary yet, or it was lost: to be taken when there is none for {wait}"
+                "no record of this boundary: it is taken after {wait}, because a leader whose record was lost may still run"
             )
         } else if !snapshot.is_fresh() {
             format!(

@@ -15,6 +15,9 @@ use elect_core::Term;
 use elect_core::limits::{ID_BYTES_MAX, believed_ttl, cut_name, is_believed_term};
 use elect_core::takeover::{Basis, Epoch, ObservedRecord, Reservation, StoreState};
 
+/// Longest name of a host in Linux.
+const HOST_NAME_BYTES_MAX: usize = 64;
+
 /// The largest nonce: to a script whole numbers are exact so far.
 pub const NONCE_MAX: u64 = 1 << 53;
 
@@ -154,14 +157,23 @@ pub fn foreign(key: &str) -> String {
     format!("the key {key:?} holds something that is not elect's: delete it, or choose other keys with ?prefix=")
 }
 
-/// The same for a text, as lock keys hold one. `left`: the milliseconds after which the server deletes it.
-pub fn foreign_lock(key: &str, holder: &str, left: Option<u64>) -> String {
-    let left = left.map_or_else(String::new, |left| format!(" for another {}", about(Duration::from_millis(left))));
+/// The same for a text that expires, as lock keys do. `left`: the time after which the server deletes it.
+pub fn foreign_lock(key: &str, holder: &str, left: Duration) -> String {
+    let left = about(left);
+    let held = if is_host_name(holder) { format!("{holder} holds it") } else { "it is held".to_owned() };
     format!(
         "the key {key:?} holds something that is not elect's, but a lock key, as DoNewsCode's leaderredis and redis-py have them: \
-         {:?} holds it{left}; elect takes no part in that election: move those programs to elect, or choose other keys with ?prefix=",
-        escaped(holder)
+         {held} for another {left}; elect takes no part in that election: move those programs to elect, or choose other keys with \
+         ?prefix="
     )
+}
+
+/// Lock keys of `DoNewsCode` hold the name of the leader's host. Any other text may be secret: with redis-py's 32 hexadecimal digits
+/// any client can release its lock.
+fn is_host_name(text: &str) -> bool {
+    let is_in_host_names = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    let is_token = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (1..=HOST_NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_in_host_names) && !is_token
 }
 
 /// Attachments and commands.

@@ -8,7 +8,7 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, KeyValue, PutOptions, 
 use tracing::warn;
 
 use super::super::keys;
-use super::super::layout::ValueForm;
+use super::super::layout::{ValueForm, is_candidate};
 use super::{Session, Terms, classify};
 use crate::store::{CampaignResult, Observation, ReserveResult, StoreError};
 use crate::text::escaped;
@@ -49,7 +49,7 @@ impl Session {
         let Some(oldest) = oldest else {
             return Ok(QueueView::Empty(last_term.map_or(0, |stored| stored.mod_revision())));
         };
-        if Some(oldest.create_revision()) == self.created || self.value.is_named_by(&oldest) {
+        if Some(oldest.create_revision()) == self.created || self.value.is_named_by(&self.election, &oldest) {
             return Ok(QueueView::MayStand);
         }
         let observation = Observation { leader: self.leader.clone(), ..Observation::default() };
@@ -85,7 +85,7 @@ impl Session {
             self.value_written = answer.succeeded();
         }
         let Some(Reservation { successor, .. }) = reservation else { return Ok(ReserveResult::Reserved) };
-        Ok(match hand_over(&self.queue(client).await?, created, successor) {
+        Ok(match hand_over(&self.election, &self.queue(client).await?, created, successor) {
             Ok(hand_over) => {
                 self.hand_over_to = Some(hand_over.successor);
                 ReserveResult::Reserved
@@ -105,7 +105,9 @@ impl Session {
         let (Some(created), Some((key, since))) = (self.created, self.hand_over_to.take()) else { return Ok(()) };
         let queue = self.queue(client).await?;
         let at = queue.iter().position(|pair| pair.key() == key && pair.create_revision() == since);
-        let Some(older) = at.map(|at| older_of_elect(&queue[..at], created)).filter(|older| older.len() <= DELETED_MAX)
+        let Some(older) = at
+            .map(|at| older_of_elect(&self.election, &queue[..at], created))
+            .filter(|older| older.len() <= DELETED_MAX)
         else {
             warn!("the successor has left the queue, or too many stand before it: the oldest candidate follows");
             return Ok(());
@@ -121,7 +123,7 @@ impl Session {
         Ok(())
     }
 
-    /// The keys of the boundary, the oldest first.
+    /// The keys that count in the election, the oldest first. Not all of them need be its candidates'.
     async fn queue(&self, client: &mut Client) -> Result<Vec<KeyValue>, StoreError> {
         let limit = i64::try_from(CANDIDATES_MAX).unwrap_or(i64::MAX);
         let options =
@@ -132,12 +134,15 @@ impl Session {
 }
 
 /// The hand-over from the leader, whose key has that create revision, to the candidate with that id or, if there is none, that name.
-fn hand_over(queue: &[KeyValue], leader: i64, successor: &str) -> Result<HandOver, NoHandOver> {
+///
+/// Only a candidate of this election can be the successor, and only its candidates' keys are deleted: below `jobs/` there are also the
+/// keys of the election `jobs/nightly`, whose leader must not be stopped.
+fn hand_over(election: &str, queue: &[KeyValue], leader: i64, successor: &str) -> Result<HandOver, NoHandOver> {
     let others: Vec<(usize, (String, String))> = queue
         .iter()
         .enumerate()
-        .filter(|(_, pair)| pair.create_revision() != leader)
-        .map(|(at, pair)| (at, keys::waiting(pair)))
+        .filter(|(_, pair)| pair.create_revision() != leader && is_candidate(election, pair.key(), pair.lease()))
+        .map(|(at, pair)| (at, keys::waiting(election, pair)))
         .collect();
     let with_id = others.iter().find(|(_, (id, _))| id == successor);
     let mut named =
@@ -153,15 +158,16 @@ fn hand_over(queue: &[KeyValue], leader: i64, successor: &str) -> Result<HandOve
         return Err(NoHandOver::Impossible(format!("several candidates are called {name}: name one by its id: {ids}")));
     }
     let before = &queue[..*at];
-    let is_foreign = |pair: &&KeyValue| pair.create_revision() != leader && !keys::is_of_elect(pair);
+    let is_foreign = |pair: &&KeyValue| pair.create_revision() != leader && !keys::is_of_elect(election, pair);
     if let Some(foreign) = before.iter().find(is_foreign) {
-        let (_, name) = keys::waiting(foreign);
+        let whose = if is_candidate(election, foreign.key(), foreign.lease()) { "program" } else { "election" };
+        let (_, name) = keys::waiting(election, foreign);
         let (name, successor) = (escaped(&name), escaped(successor));
         return Err(NoHandOver::Impossible(format!(
-            "{name} of another program waits before {successor}, and would lead: nothing was done"
+            "{name} of another {whose} waits before {successor}, and would lead: nothing was done"
         )));
     }
-    let older = older_of_elect(before, leader);
+    let older = older_of_elect(election, before, leader);
     if older.len() > DELETED_MAX {
         let (count, successor) = (older.len(), escaped(successor));
         return Err(NoHandOver::Impossible(format!(
@@ -173,7 +179,7 @@ fn hand_over(queue: &[KeyValue], leader: i64, successor: &str) -> Result<HandOve
 }
 
 /// Those keys of elect before the successor that are not the leader's own.
-fn older_of_elect(before: &[KeyValue], leader: i64) -> Vec<(Vec<u8>, i64)> {
-    let is_in_the_way = |pair: &&KeyValue| pair.create_revision() != leader && keys::is_of_elect(pair);
+fn older_of_elect(election: &str, before: &[KeyValue], leader: i64) -> Vec<(Vec<u8>, i64)> {
+    let is_in_the_way = |pair: &&KeyValue| pair.create_revision() != leader && keys::is_of_elect(election, pair);
     before.iter().filter(is_in_the_way).map(|pair| (pair.key().to_vec(), pair.create_revision())).collect()
 }

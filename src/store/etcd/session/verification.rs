@@ -42,7 +42,7 @@ impl Session {
         if !is_ours || oldest.is_none_or(|oldest| oldest.create_revision() != created) {
             return Failed::Lost("another leads");
         }
-        self.value.led(&own).map_or(Failed::TermKey, |(term, _)| Failed::Verified(term))
+        self.value.led(&self.election, &own).map_or(Failed::TermKey, |(term, _)| Failed::Verified(term))
     }
 
     pub(super) fn is_ours(&self, created: i64) -> Vec<Compare> {

@@ -1,7 +1,7 @@
 //! The facts about an etcd that the conformance suite needs, and its edits of records there.
 
 use async_trait::async_trait;
-use etcd_client::{Client, DeleteOptions};
+use etcd_client::{Client, DeleteOptions, LeaseGrantOptions, PutOptions};
 
 use crate::store::conformance::StoreUnderTest;
 use crate::store::conformance::tools::{ConformanceSupport, Plant};
@@ -33,7 +33,10 @@ impl ConformanceSupport for EtcdSupport {
             "version": 2, "id": "planted", "name": "planted", "host": "host", "port": null, "ttl": 10_000, "term": 1,
         });
         plant.edit().expect("what can be held").apply(&mut value);
-        client.put(format!("{prefix}{boundary}/1f"), value.to_string(), None).await.expect("put");
+        // It may be there.
+        let _ = client.lease_grant(3600, Some(LeaseGrantOptions::new().with_id(0x1f))).await;
+        let hung = PutOptions::new().with_lease(0x1f);
+        client.put(format!("{prefix}{boundary}/1f"), value.to_string(), Some(hung)).await.expect("put");
     }
 
     async fn delete(&self, site: &StoreUnderTest, boundary: &str) {

@@ -163,6 +163,18 @@ fn a_server_that_does_not_wait_for_its_disk_counts_as_new_after_each_start() {
 }
 
 /// Dropped, or not there yet on a standby that was promoted.
+/// S3: a candidate that looks would see no change if a renewal wrote a nonce that was there before.
+#[test]
+fn a_renewal_over_a_nonce_that_is_not_smaller_is_not_credited() {
+    with_server(&[], async |server| {
+        let mut leader = PostgresCandidate::at(&server.url(), "leader", SHORT);
+        leader.win().await;
+        server.run(&format!("UPDATE elect_boundaries SET nonce = {} WHERE boundary = 'cron'", i64::MAX)).await;
+        let refused = leader.renew().await.expect_err("another program has written to the record").to_string();
+        assert!(refused.contains("another program has written to the record"), "{refused}");
+    });
+}
+
 #[test]
 fn a_table_that_has_vanished_is_made_again() {
     with_server(&[], async |server| {
