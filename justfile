@@ -12,6 +12,10 @@ install *ARGS:
 static *ARGS:
     ./build-static {{ARGS}}
 
+# What a release publishes: packages, tarball and checksums.
+dist *ARGS:
+    ./dist {{ARGS}}
+
 # Everything that continuous integration runs, with a short form of each long proof.
 all:
     tests/run

@@ -187,7 +187,10 @@ impl EventLog {
         {
             known.answered_at = Some(now);
             if !std::mem::replace(&mut known.recovery_is_logged, true) {
-                info!("store: answers again, after {} s", now.since(known.since).as_secs());
+                match now.since(known.since).as_secs() {
+                    0 => info!("store: answers again, after less than a second"),
+                    seconds => info!("store: answers again, after {seconds} s"),
+                }
             }
         }
     }
@@ -243,7 +246,7 @@ impl EventLog {
             }
             Notice::FollowerCannotStart(NotStarted::TooLate) => error!("the follower was not started"),
             Notice::FollowerStopping { for_another: true } => info!("another leads: stopping the follower"),
-            Notice::FollowerStopping { for_another: false } => info!("following no longer: stopping the follower"),
+            Notice::FollowerStopping { for_another: false } => info!("about to lead: stopping the follower"),
             Notice::FollowerUnconfirmed => {
                 error!("the follower is killed, and still not gone: no candidacy until it is");
             }
@@ -439,7 +442,7 @@ mod tests {
                 event_log.store_note(at(millis + 100), &StoreNote::None);
             }
         });
-        assert_eq!(lines, ["WARN store: down; trying again", "INFO store: answers again, after 0 s"]);
+        assert_eq!(lines, ["WARN store: down; trying again", "INFO store: answers again, after less than a second"]);
         // An outage of its own: the store had worked for a while, or the error is another.
         let lines = logged(|event_log| {
             for note in [down(), StoreNote::None] {
@@ -450,7 +453,7 @@ mod tests {
             event_log.store_note(at(1_600), &other);
         });
         let (down, full) = ("WARN store: down; trying again", "WARN store: full; trying again");
-        let again = "INFO store: answers again, after 0 s";
+        let again = "INFO store: answers again, after less than a second";
         assert_eq!(lines, [down, again, full, again, full]);
         // One that goes on is reported again.
         let lines = logged(|event_log| {

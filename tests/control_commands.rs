@@ -87,9 +87,10 @@ fn from_outside_a_candidate_is_found_by_its_boundary_or_by_its_id() {
         let second = candidate(&fixture, boundary, "web-2").start();
         second.wait_for_log("web-1 leads");
         let several = control(&fixture, "assert", boundary, &[]);
-        several.fails_with(2, &["several candidates", "--id"]);
+        several.fails_with(2, &["several candidates", "--id", "(web-1)", "(web-2)"]);
         let leads = leads(&fixture, boundary, "web-1")["id"].as_str().expect("an id").to_owned();
-        let listed = several.stderr.trim().rsplit(": ").next().expect("a list").split(", ").map(str::to_owned);
+        let listed = several.stderr.trim().rsplit(": ").next().expect("a list").split(", ");
+        let listed = listed.map(|candidate| candidate.split(" (").next().unwrap_or_default().to_owned());
         let waits = listed.into_iter().find(|id| *id != leads).expect("two are listed");
         says_yes(&control(&fixture, "assert", boundary, &["--id", &leads]));
         for subcommand in ["assert", "extend", "resign"] {

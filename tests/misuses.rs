@@ -44,9 +44,10 @@ const fn misuse(what: &'static str, line: &'static str, status: i32, said: &'sta
     Misuse { what, line, status, said }
 }
 
-/// The lines of stderr that are elect's, but for a warning about the control socket, which is another message.
+/// The lines of stderr that are elect's, but for warnings about the control socket and about a password, which are other messages.
 fn messages(ended: &Ended) -> Vec<&str> {
-    let is_message = |line: &&str| line.contains("elect") && !line.contains("no control socket");
+    let others = ["no control socket", "ps shows the password"];
+    let is_message = |line: &&str| line.contains("elect") && !others.iter().any(|other| line.contains(other));
     ended.stderr.lines().filter(is_message).collect()
 }
 

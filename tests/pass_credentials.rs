@@ -134,3 +134,20 @@ fn a_command_and_its_hooks_do_not_get_a_password_unless_that_is_asked_for() {
     let ended = asked.shell(&shown).run();
     assert!(ended.stdout.contains(&format!("password={PASSWORD} file={}", file.display())), "{ended:?}");
 }
+
+#[test]
+fn relative_paths_of_files_are_resolved_for_a_command_that_works_elsewhere() {
+    let sandbox = Sandbox::new();
+    let place = sandbox.path().display().to_string();
+    fs::write(sandbox.path().join("password"), PASSWORD).expect("a file");
+    // always: reads none of them, and takes them inside a command.
+    let elect = ElectCmd::new(&sandbox).store("always:".to_owned()).variable("ELECT_ROLE", "leader");
+    let elect = elect.variable("ELECT_TLS_CA", "ca.pem").flag("--tls-cert", "client.pem").flag("--tls-key", "/etc/key");
+    let elect = elect.flag("--password-file", "password").switch("--pass-credentials");
+    let shown = "cd / && echo $ELECT_TLS_CA $ELECT_TLS_CERT $ELECT_TLS_KEY $ELECT_PASSWORD_FILE: $ELECT_INHERITED";
+    let ended = elect.wrapped_by(["env", "-C", &place]).shell(shown).run();
+    // The variable is the user's, for whichever store.
+    let set = "ELECT_TLS_CERT ELECT_TLS_KEY ELECT_PASSWORD_FILE";
+    let expected = format!("{place}/ca.pem {place}/client.pem /etc/key {place}/password: {set}\n");
+    assert_eq!(ended.stdout, expected, "{ended:?}");
+}

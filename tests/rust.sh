@@ -87,14 +87,14 @@ find_rust() {
   [ ! -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ] || PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
   is_rust_usable "$@" && return 0
   select_rustup_toolchain "$@" && return 0
-  local wanted="Rust 1.$RUST_MIN or newer is needed"
+  local wanted="Rust 1.$RUST_MIN or newer is needed" rustup='curl https://sh.rustup.rs -sSf | sh'
   if ! command -v apt-get >/dev/null 2>&1; then
-    echo "$0: $wanted: install it from https://rustup.rs" >&2
+    echo "$0: $wanted: install it with $rustup" >&2
     return 1
   fi
   refresh_apt_lists || return 1
   if ! package=$(rust_package); then
-    echo "$0: $wanted, and no package here has it: install it from https://rustup.rs (Debian 12 has cargo-web among its security updates)" >&2
+    echo "$0: $wanted, and no package here has it: install it with $rustup; Debian 12 has it in the suite bookworm-security" >&2
     return 1
   fi
   packages=$package
@@ -103,7 +103,7 @@ find_rust() {
   esac
   # shellcheck disable=SC2086 # several words
   if lost=$(packages_lost_to $packages); then
-    echo "$0: $wanted: $package would remove $(echo "$lost" | tr '\n' ' ')- install it yourself, or Rust from https://rustup.rs" >&2
+    echo "$0: $wanted: $package would remove $(echo "$lost" | tr '\n' ' ')- install it yourself, or Rust with $rustup" >&2
     return 1
   fi
   echo "== installing $packages"

@@ -395,6 +395,24 @@ fn a_waiter_can_be_suspended_and_goes_on_waiting() {
     sandbox.history().is_safe();
 }
 
+#[test]
+fn a_wait_in_a_terminal_names_what_it_waits_for_and_elsewhere_is_silent() {
+    let sandbox = Sandbox::new();
+    let waiting =
+        ["any boundary has a leader", "boundary cron has a leader", "a candidate named \"x\" leads any boundary"];
+    for (words, waiting) in [&[][..], &["cron"], &["--for", "name=x"]].into_iter().zip(waiting) {
+        let wait = || ElectCmd::new(&sandbox).query("wait", words);
+        let mut terminal = PseudoTerminal::open(&sandbox);
+        terminal.runs(&wait(), "");
+        terminal.shows(&format!("elect: waiting until {waiting} in {}", sandbox.store()));
+        let leader = ElectCmd::new(&sandbox).flag("--name", "x").command(["sleep", "600"]).start();
+        terminal.shows("x leads");
+        assert_eq!(terminal.screen().matches("waiting until").count(), 1, "{}", terminal.screen());
+        leader.terminate();
+        wait().flag("--timeout", "200ms").run().fails_with(75, &["within 200ms"]);
+    }
+}
+
 /// HUP means the end of the terminal, where there is one and no command that it could be for (6).
 #[test]
 fn a_hangup_ends_a_waiter_in_a_terminal_unless_it_was_ignored_at_the_start() {

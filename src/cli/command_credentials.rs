@@ -1,7 +1,7 @@
 //! The store and its credentials in the environment of commands, followers and hooks (DESIGN.md 6).
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 
 use clap::Command;
 use clap::parser::ValueSource;
@@ -47,10 +47,16 @@ pub fn pass_to_commands(store: &StoreUrl<'_>, flags: &StoreFlags, with_credentia
         if std::env::var_os(name) != value && !inherited.iter().any(|known| known == name) {
             inherited.push(name.to_owned());
         }
-        changes.push((name.into(), value));
+        let is_path = !["ELECT_TLS_SKIP_VERIFY", "ELECT_USERNAME"].contains(&name);
+        changes.push((name.into(), if is_path { value.map(absolute) } else { value }));
     }
     changes.push((INHERITED.into(), Some(inherited.join(" ").into()).filter(|_| !inherited.is_empty())));
     elect_keeper::change_environment(&changes);
+}
+
+/// A command may work in another directory.
+fn absolute(path: OsString) -> OsString {
+    path::absolute(&path).map_or(path, PathBuf::into_os_string)
 }
 
 fn inherited() -> Vec<String> {

@@ -13,6 +13,7 @@ use crate::config::RuntimeDirFlag;
 use crate::control::{self, ControlOutcome, ControlRequest, ControlResponse, NotTrusted, SocketDirectory, Trust};
 use crate::duration::parse_duration;
 use crate::exit::Exit;
+use crate::text::escaped;
 use elect_core::Time;
 use elect_core::boundary::Boundary;
 use elect_keeper::clock;
@@ -131,8 +132,8 @@ pub enum ControlError {
         directory.display()
     )]
     NoSocket { boundary: String, directory: PathBuf },
-    #[error("several candidates of this host campaign for {boundary}: choose one with --id: {}", .ids.join(", "))]
-    Ambiguous { boundary: String, ids: Vec<String> },
+    #[error("several candidates of this host campaign for {boundary}: choose one with --id: {}", .candidates.join(", "))]
+    Ambiguous { boundary: String, candidates: Vec<String> },
     #[error(
         "{}: Permission denied: uid {} may not control this candidate, which another user started; start elect with \
          --runtime-dir DIR, where DIR may be written to by a group of both users, or ask the store instead: elect status \
@@ -232,7 +233,7 @@ pub fn find_socket(
                 if response.boundary == boundary.as_str() && id.as_ref().is_none_or(|id| *id == response.id) =>
             {
                 socket.id = Some(response.id.clone());
-                found.push((socket, response.id));
+                found.push((socket, format!("{} ({})", response.id, escaped(&response.name))));
             }
             // The former was put there by another user, who may be anybody in a shared directory.
             Err(ControlError::NotTrusted { .. }) | Ok(_) => {}
@@ -267,18 +268,18 @@ pub fn find_socket(
 /// Whether several candidates are one too many for it, also if only one of them leads.
 fn is_for_one(request: &ControlRequest) -> bool {
     match request {
-        ControlRequest::Assert { .. }
+        ControlRequest::Assert { .. } | ControlRequest::Drain | ControlRequest::Undrain => true,
+        ControlRequest::Hello
+        | ControlRequest::Status
+        | ControlRequest::Resign
         | ControlRequest::ResignTo(_)
-        | ControlRequest::Drain
-        | ControlRequest::Undrain => true,
-        ControlRequest::Hello | ControlRequest::Status | ControlRequest::Resign | ControlRequest::Proclaim { .. } => {
-            false
-        }
+        | ControlRequest::Proclaim { .. } => false,
     }
 }
 
 fn ambiguous(boundary: &Boundary, found: Vec<(CandidateSocket, String)>) -> ControlError {
-    ControlError::Ambiguous { boundary: boundary.to_string(), ids: found.into_iter().map(|(_, id)| id).collect() }
+    let candidates = found.into_iter().map(|(_, candidate)| candidate).collect();
+    ControlError::Ambiguous { boundary: boundary.to_string(), candidates }
 }
 
 /// Asks a question of each, of many at once, so that silent candidates do not add up. The results are in the same order.

@@ -84,7 +84,7 @@ not answer in time; 77 it belongs to another user; 2 the command line makes no s
 Examples:
   elect assert && mv new.db current.db     # in a command: only while it leads
   elect extend && ./commit.sh              # a fresh lease before the last step
-  elect resign -b cron && elect wait cron  # wait for another one to lead
+  elect resign -b cron && elect wait cron  # the next leader; this one if no other waits
   elect proclaim -b web --advertise 10.0.0.6:8080
 ";
 

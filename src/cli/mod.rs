@@ -111,7 +111,7 @@ enum Shell {
 /// The boundary of a query, as an argument or as a flag.
 #[derive(Debug, Args)]
 struct QueryScope {
-    /// The boundary [default: all of the store]
+    /// The boundary [default: any of the store]
     #[arg(value_name = "BOUNDARY", id = "boundary_argument")]
     argument: Option<String>,
 

@@ -43,12 +43,12 @@ pub fn plan(PlanFlags { json, run: flags }: &PlanFlags) -> ExitCode {
         Err(error) => return fail(Exit::Usage, &error.to_string()),
     };
     // A URL that is not understood says nothing about times.
-    if let Ok(store) = StoreUrl::parse(&flags.store.url)
-        && let Err(error) = config::check_shortest(&timing, &store)
-    {
+    let store = StoreUrl::parse(&flags.store.url).ok();
+    if let Some(Err(error)) = store.map(|store| config::check_shortest(&timing, &store)) {
         return fail(Exit::Usage, &error.to_string());
     }
-    let plan = TimingPlan::new(&timing, flags.stop_timeout);
+    let is_observed = store.is_some_and(|store| store.kind().is_observed);
+    let plan = TimingPlan::new(&timing, flags.stop_timeout, is_observed);
     let text = if *json { plan.to_json(&timing) } else { plan.table(&timing, flags.stop_timeout) };
     print(text, Exit::Success.into())
 }
@@ -63,10 +63,12 @@ struct TimingPlan {
     clean: Duration,
     campaigner_killed: Duration,
     host_lost: Duration,
+    /// Whether candidates observe the record by their own clocks; otherwise the store ends the lease.
+    is_observed: bool,
 }
 
 impl TimingPlan {
-    fn new(timing: &Timing, stop_timeout: Duration) -> TimingPlan {
+    fn new(timing: &Timing, stop_timeout: Duration, is_observed: bool) -> TimingPlan {
         let ttl = timing.ttl().unwrap_or_default();
         let lease = timing.lease(Time::BOOT);
         let (stop, kill) = (lease.stop_by.since(lease.sent), lease.kill_by.since(lease.sent));
@@ -78,7 +80,8 @@ impl TimingPlan {
             clean: stop_timeout + KILL_ALLOWANCE,
             // The keeper stops the tree within the stop time-out or the deadline in force, whichever is first.
             campaigner_killed: stop_timeout.min(kill) + KILL_ALLOWANCE,
-            host_lost: ttl + Duration::from_secs(1),
+            host_lost: ttl + if is_observed { timing.renew() } else { Duration::ZERO } + Duration::from_secs(1),
+            is_observed,
         }
     }
 
@@ -97,10 +100,15 @@ impl TimingPlan {
             ("outage", human(self.outage), "of the store that demotes no leader"),
         ];
         let stop = format!("{} to stop, for a command that ignores it", human(stop_timeout));
+        let lost = if self.is_observed {
+            "the lease, a look at the record, and a second"
+        } else {
+            "the lease, and the store's rounding"
+        };
         let handovers = [
             ("clean stop", human(self.clean), stop.as_str()),
             ("campaigner killed", human(self.campaigner_killed), "the same, before the lease runs out"),
-            ("host lost", human(self.host_lost), "the lease, and the store's rounding"),
+            ("host lost", human(self.host_lost), lost),
         ];
         let mut table = String::new();
         for (name, value, about) in rows {
@@ -158,14 +166,18 @@ mod tests {
     fn the_defaults_are_those_of_the_design() {
         let timing = Timing::validate(TimingFlags::default()).expect("defaults hold");
         let stop_timeout = Duration::from_secs(8);
-        let plan = TimingPlan::new(&timing, stop_timeout);
-        let table = plan.table(&timing, stop_timeout);
-        for (name, value) in [("SIGTERM", "6.5s"), ("SIGKILL", "8.5s"), ("outage", "3s"), ("host lost", "11s")] {
-            let row = table.lines().find(|line| line.starts_with(name)).expect(name);
-            assert!(row.contains(&format!(" {value} ")), "{row}");
+        for (is_observed, host_lost) in [(false, "11s"), (true, "13s")] {
+            let plan = TimingPlan::new(&timing, stop_timeout, is_observed);
+            let table = plan.table(&timing, stop_timeout);
+            for (name, value) in [("SIGTERM", "6.5s"), ("SIGKILL", "8.5s"), ("outage", "3s"), ("host lost", host_lost)]
+            {
+                let row = table.lines().find(|line| line.starts_with(name)).expect(name);
+                assert!(row.contains(&format!(" {value} ")), "{row}");
+            }
+            assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
         }
-        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     }
+
     #[test]
     fn the_json_has_the_same_numbers() {
         let timing = Timing::validate(TimingFlags::default()).expect("defaults hold");
@@ -175,6 +187,6 @@ mod tests {
             r#""handover_ms":{"clean":8500,"campaigner_killed":8500,"host_lost":11000}}"#,
             "\n"
         );
-        assert_eq!(TimingPlan::new(&timing, Duration::from_secs(8)).to_json(&timing), expected);
+        assert_eq!(TimingPlan::new(&timing, Duration::from_secs(8), false).to_json(&timing), expected);
     }
 }

@@ -33,7 +33,8 @@ pub struct ResignFlags {
     /// Leave the boundary to this candidate, named by its name or id
     ///
     /// The command returns with 0 once that candidate leads, and with 3 if another one leads instead. Where the
-    /// leader sees who waits, the leader command is not stopped if that candidate is not there.
+    /// leader sees which candidates wait, its command is not stopped if that one is not there; on the other stores
+    /// a wrong name costs the time of --within without a leader.
     #[arg(long, value_name = "NAME|ID")]
     to: Option<String>,
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::access::{StoreLimits, access};
 use super::command_credentials::pass_to_commands;
-use super::variables::unknown_variables;
+use super::variables::{is_from_variable, unknown_variables};
 use super::{complain, exit_for, fail, prepare, runtime, usage_error};
 use crate::config::{Config, ProcessContext, RunFlags};
 use crate::control::SocketDirectory;
@@ -95,6 +95,9 @@ pub fn run(flags: RunFlags) -> ExitCode {
         } else {
             debug!(variable = unknown.name, "this variable is not read by elect");
         }
+    }
+    if !is_from_variable("--store") && store.with_secrets() != store.without_secrets() {
+        warn!("ps shows the password in --store to every user of this host: use --password-file or ELECT_PASSWORD");
     }
     let outcome = campaign(&config, identity, store, &access, &sockets, keeper);
     drop(guard);

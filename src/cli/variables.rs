@@ -66,6 +66,11 @@ pub(super) fn remember_sources(command: &Command, matches: &ArgMatches) {
     let _ = FROM_VARIABLES.set(found.collect());
 }
 
+/// Whether a flag's value came from its variable.
+pub(super) fn is_from_variable(flag: &str) -> bool {
+    FROM_VARIABLES.get().is_some_and(|found| found.iter().any(|source| source.flag == flag))
+}
+
 /// The message with the name of the variable in place of each flag whose value came from there.
 pub(super) fn with_variables_named(message: &str) -> String {
     let found = FROM_VARIABLES.get().map_or(&[][..], Vec::as_slice);

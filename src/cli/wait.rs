@@ -1,6 +1,7 @@
 //! `elect wait`: blocks until there is a leader, or none, or a certain one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -98,6 +99,7 @@ pub fn wait(flags: &WaitFlags) -> ExitCode {
             observations: BTreeMap::new(),
             unreadable: BTreeSet::new(),
             has_answered: false,
+            is_announced: false,
             last_error: None,
         };
         match flags.timeout {
@@ -140,6 +142,8 @@ struct WaitCommand<'a> {
     unreadable: BTreeSet<Boundary>,
     /// Whether the store has ever answered.
     has_answered: bool,
+    /// Whether a terminal was told what is waited for.
+    is_announced: bool,
     /// The store's last error, if its last answer was one, and the time at which it was last reported.
     last_error: Option<(String, Time)>,
 }
@@ -187,12 +191,21 @@ impl WaitCommand<'_> {
             }
         }
         match self.flags.until.evaluate(&self.leaders) {
-            ConditionMatch::Unmet => None,
-            ConditionMatch::NoLeader if !self.unreadable.is_empty() => None,
+            ConditionMatch::Unmet => self.go_on(),
+            ConditionMatch::NoLeader if !self.unreadable.is_empty() => self.go_on(),
             matched @ (ConditionMatch::NoLeader | ConditionMatch::Leader(..)) => {
                 Some(print(self.answer(matched), Exit::Success.into()))
             }
         }
+    }
+
+    /// Tells a person once that this is a wait, and for what: a boundary is easily left out.
+    fn go_on(&mut self) -> Option<ExitCode> {
+        let is_short = self.flags.timeout.is_some_and(|limit| limit.is_zero());
+        if !std::mem::replace(&mut self.is_announced, true) && !is_short && std::io::stderr().is_terminal() {
+            complain(&format!("waiting until {} in {}", self.condition(), self.shown));
+        }
+        None
     }
 
     /// At once, and repeatedly while it lasts.
@@ -237,6 +250,17 @@ impl WaitCommand<'_> {
                 fail(Exit::Unavailable, &format!("{} has not answered; waited for {limit}", self.shown))
             }
             None => fail(Exit::NotElected, &format!("{} within {limit}", self.unmet_message())),
+        }
+    }
+
+    fn condition(&self) -> String {
+        let of = self.observer.scope().map_or("any boundary".to_owned(), |boundary| format!("boundary {boundary}"));
+        match &self.flags.until {
+            WaitCondition::Leader => format!("{of} has a leader"),
+            WaitCondition::NoLeader if self.observer.scope().is_none() => "no boundary has a leader".to_owned(),
+            WaitCondition::NoLeader => format!("{of} has no leader"),
+            WaitCondition::Name(name) => format!("a candidate named {name:?} leads {of}"),
+            WaitCondition::Id(id) => format!("the candidate with the id {id:?} leads {of}"),
         }
     }
 

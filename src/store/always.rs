@@ -30,6 +30,7 @@ pub const KIND: StoreKind = StoreKind {
     open,
     claim_release: ClaimRelease::InPlace(|_| ()),
     shortest_times: (Duration::ZERO, Duration::ZERO),
+    is_observed: false,
     label_pod: None,
     boundary: None,
 };

@@ -41,6 +41,8 @@ pub struct StoreKind {
     pub claim_release: ClaimRelease,
     /// The shortest ttl and the shortest renewal interval that it can tell from others.
     pub shortest_times: (Duration, Duration),
+    /// Whether it only keeps a record: candidates watch it for a ttl by their own clocks, a renewal interval apart.
+    pub is_observed: bool,
     /// Labels the pod that elect runs in. `None`: the store has no pods.
     pub label_pod: Option<LabelPod>,
     /// Names a boundary in this store's form. `None`: the form that all stores share.

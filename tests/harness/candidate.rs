@@ -8,7 +8,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::Signal;
 
+use super::journal::JournalEntry;
 use super::processes::{self, MARK, ProcessInfo};
+use super::timing_verdict::assert_in_time;
 use super::{Sandbox, containment_support, eventually, until};
 
 /// The command that proves what runs when: `tests/harness/witness.rs`.
@@ -400,6 +402,31 @@ impl CandidateProcess {
     pub fn tree(&self) -> Vec<ProcessInfo> {
         let own = |process: &ProcessInfo| matches!(process.name.as_str(), "elect" | "keeper" | "keeper-init");
         self.all().into_iter().filter(|process| !own(process)).collect()
+    }
+
+    /// Asks it to give up leadership, by its id: several candidates of one host may campaign for the boundary. Returns whether it led and
+    /// did so. Its log needs `-v`.
+    #[track_caller]
+    pub fn resigns(&self, boundary: &str) -> bool {
+        let log = self.log();
+        let id = log.lines().filter_map(|line| line.split_once(" debug: candidate ")).find_map(|(_, rest)| {
+            let (_, rest) = rest.split_once(" is ")?;
+            rest.split(' ').next()
+        });
+        // It has not begun yet, or was killed before.
+        let Some(id) = id else { return false };
+        let words = ["resign", "--boundary", boundary, "--id", id, "--timeout", "5s"];
+        let resigned = Command::new(elect()).args(words).output().expect("the program under test is there");
+        resigned.status.success()
+    }
+
+    /// Fails as a limit on time does ([`assert_in_time`]) if this start of a command is not its own: on a busy machine it may have lost
+    /// the lease since.
+    #[track_caller]
+    pub fn assert_leads(&self, led: &JournalEntry) {
+        assert_in_time(self.tree().iter().any(|process| process.pid == led.pid), || {
+            "the first of two candidates still leads".to_owned()
+        });
     }
 
     /// Everybody with its mark.

@@ -14,6 +14,7 @@ mod usage;
 
 use std::time::Duration;
 
+use crate::harness::ports::free_port;
 use crate::harness::server::{StoreServer, TOKEN};
 use crate::harness::store_fixtures::{FixtureStore, ServerStore, StoreEntry};
 use crate::harness::{CandidateProcess, Sandbox};

@@ -22,11 +22,13 @@ fn is_clean<S: StoreServer>(kind: &str, measurements: &Measurements, lease: Dura
 /// The leader is cut off, the other takes over; then the way is open again, and the first is one who waits.
 fn cut_off<S: StoreServer>(link: NetworkLink, server: &S, mode: ProxyMode, lease: Duration) -> Measurements {
     let pair = CandidatePair::over(link, server, &Witness::new().daemon(), lease);
-    let led = pair.sandbox.history().latest();
+    let before = pair.sandbox.history();
+    let led = before.latest();
+    pair.leader.assert_leads(&led);
     let end = pair.sandbox.watch_the_end_of(led.pid);
     let struck = now();
     pair.link.mode(mode);
-    let started = pair.sandbox.starts(2).latest();
+    let started = pair.sandbox.starts(before.starts.len() + 1).latest();
     let mut measurements = Measurements { survivors: pair.leader.tree().len(), ..Measurements::default() };
     let ended = end.join().expect("the watch on the old tree");
     measurements.endings.push(ended.saturating_sub(struck));

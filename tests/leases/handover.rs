@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{CandidatePair, handover_runs, relay_for, written};
+use super::{CandidatePair, relay_for, written};
 use crate::harness::faults::{self, LeaderFault, SIDE_BY_SIDE};
 use crate::harness::proxy::ProxyMode;
 use crate::harness::server::StoreServer;
@@ -11,8 +11,8 @@ use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::now;
 use crate::harness::{Measurements, Witness, few, side_by_side};
 
-fn strikes<S: StoreServer>(fault: &LeaderFault) -> Measurements {
-    fault.run(handover_runs(few(), &S::start()), &format!("{}: ", S::NAME))
+fn strikes<S: StoreServer>(fault: &LeaderFault) {
+    strikes_in_time::<S>(fault, 1, |_, _| {});
 }
 
 /// The same where a limit on time is part of the promise: [`retry_if_machine_slow`].
@@ -87,12 +87,14 @@ pub fn a_lost_host_hands_over_when_the_lease_has_run_out<S: StoreServer>() {
 /// The network is the first to go, so that the server hears nothing of the end.
 fn lose_the_host(server: &impl StoreServer, lease: Duration) -> Measurements {
     let pair = CandidatePair::at(server, &Witness::new(), lease);
-    let led = pair.sandbox.history().latest();
+    let before = pair.sandbox.history();
+    let led = before.latest();
+    pair.leader.assert_leads(&led);
     let end = pair.sandbox.watch_the_end_of(led.pid);
     let struck = now();
     pair.link.mode(ProxyMode::BlackHole);
     pair.leader.kill_with_keeper();
-    let started = pair.sandbox.starts(2).latest();
+    let started = pair.sandbox.starts(before.starts.len() + 1).latest();
     let ended = end.join().expect("the watch on the old tree");
     let mut measurements = Measurements::default();
     measurements.endings.push(ended.saturating_sub(struck));

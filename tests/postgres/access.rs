@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::server::{PostgresOptions, PostgresServer};
 use crate::harness::certificates::Certificates;
 use crate::harness::server::{PASSWORD, StoreServer};
-use crate::harness::wait::{now, since};
+use crate::harness::wait::{now, since, until};
 use crate::harness::{ElectCmd, Ended, Sandbox, Witness};
 use crate::leases::{LEASE, candidate};
 
@@ -127,6 +127,26 @@ fn who_may_not_is_told_so_in_one_sentence_and_ends() {
     is_refused(&stranger.flag("--tls-key", &other.key).run(), &["certificate"]);
     let open = modern("postgres").variable("ELECT_PASSWORD", "").variable("PGPASSFILE", &passfile(&sandbox, 0o644));
     is_refused(&open.run(), &["has the mode 0644, and is ignored", "asks for the password"]);
+}
+
+/// The certificate is of the right authority, and for `db.example`.
+#[test]
+fn a_server_with_the_certificate_of_another_name_is_refused() {
+    let certificates = Arc::new(Certificates::new());
+    let (postgres, sandbox) = (with_users(&certificates), Sandbox::new());
+    let elect = |mode: &str| {
+        let store = format!("postgres://modern@{}/postgres?sslmode={mode}", postgres.address());
+        let elect = ElectCmd::new(&sandbox).store(store).flag("--tls-ca", &certificates.ca());
+        elect.variable("ELECT_PASSWORD", PASSWORD).command(["true"]).run()
+    };
+    let before = elect("verify-full");
+    assert_eq!(before.status.code(), Some(0), "{before:?}");
+    postgres.show_certificate(&certificates.elsewhere());
+    // The server reads its files again a moment later.
+    until("elect is refused", || elect("verify-full").status.code() == Some(77));
+    is_refused(&elect("verify-full"), &["not issued for \"127.0.0.1\", but for \"db.example\"", "--store"]);
+    let unnamed = elect("verify-ca");
+    assert_eq!(unnamed.status.code(), Some(0), "it looks at no name: {unnamed:?}");
 }
 
 /// No server is no reason to end.

@@ -224,6 +224,12 @@ impl PostgresServer {
         self.copy_own(&files.key, "server.key");
     }
 
+    /// New connections see this certificate.
+    pub fn show_certificate(&self, files: &CertificateFiles) {
+        self.copy_certificate(files);
+        self.sql("SELECT pg_reload_conf()");
+    }
+
     /// A file that the server alone may read.
     fn copy_own(&self, from: &str, name: &str) {
         let to = self.directory.path().join("data").join(name);

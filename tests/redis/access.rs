@@ -122,7 +122,16 @@ fn a_url_with_a_password_is_taken_as_hosting_providers_write_it_and_never_shown(
         .run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     ended.stderr_contains(&[&format!("campaigning in redis://{}", redis.address())]);
+    assert!(!ended.stderr.contains("horse") && !ended.stderr.contains("ps shows"), "{ended:?}");
+    let run = |elect: ElectCmd| elect.flag("--ttl", "2200ms").command(["true"]).run();
+    let ended = run(ElectCmd::new(&sandbox).store(url.clone()));
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    ended.stderr_contains(&["ps shows the password in --store", "--password-file or ELECT_PASSWORD"]);
     assert!(!ended.stderr.contains("horse"), "{ended:?}");
+    // A user's name is no secret.
+    let named = ElectCmd::new(&sandbox).store(format!("redis://elect@{}", redis.address()));
+    let ended = run(named.variable("ELECT_PASSWORD", PASSWORD));
+    assert!(ended.status.success() && !ended.stderr.contains("ps shows"), "{ended:?}");
 }
 
 #[test]

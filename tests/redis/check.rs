@@ -1,8 +1,8 @@
 //! `elect check` on a Redis: what is left, rules of users, eviction.
 
 use crate::check::{Checked, check};
-use crate::harness::Sandbox;
 use crate::harness::server::{PASSWORD, StoreServer};
+use crate::harness::{ElectCmd, Sandbox};
 use crate::redis::sentinel::Sentinel;
 use crate::redis::server::RedisServer;
 
@@ -73,4 +73,12 @@ fn replicas_that_confirm_are_in_order_and_too_few_of_them_are_named() {
     risky.exits_with(0).says("replicas", "warn", &["2 attached, 0 confirm", "?replicas=1"]);
     let short = Checked::by(check(&sandbox, format!("{}?replicas=3&prefix=short:", sentinel.primary.url())));
     short.says("replicas", "fail", &["2 attached, 3 confirm"]);
+}
+
+#[test]
+fn a_plan_counts_a_look_at_the_record_after_the_loss_of_a_host() {
+    // No server is asked.
+    let plan = ElectCmd::new(&Sandbox::new()).store("redis://127.0.0.1:1".to_owned());
+    let planned = plan.query("plan", &["--ttl", "10s", "--renew", "2s", "--json"]).run();
+    assert!(planned.stdout.contains(r#""host_lost":13000}"#), "{planned:?}");
 }

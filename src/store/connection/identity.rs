@@ -57,7 +57,7 @@ pub fn client_config(tls: &TlsSettings, verifier: Arc<dyn ServerCertVerifier>) -
     }
 }
 
-/// The error, with a hint where the file holds what belongs into the other flag.
+/// The error, with a hint where the file holds what belongs in the other flag.
 fn hinted(error: StoreError, path: &Path, flag: &str) -> StoreError {
     let text = read_pem(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let (other, is_other) = match flag {

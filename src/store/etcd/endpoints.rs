@@ -12,10 +12,11 @@ use std::time::Duration;
 use etcd_client::{Channel, Client, ConnectOptions, Error, StatusResponse};
 use tokio::time::timeout;
 use tonic::Code;
+use tonic::codegen::http::Uri;
 use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
 use tracing::{debug, warn};
 
-use super::dialer::Dialer;
+use super::dialer::{Dialer, ask_for_alert};
 use super::settings::Settings;
 use crate::log::VERSION_TARGET;
 use crate::store::connection::attempt::within;
@@ -111,7 +112,7 @@ impl Endpoints {
                 match ask(client.clone()).await {
                     // The obstacle is in the store: this member is well, and the others give the same answer.
                     answer @ (Ok(_) | Err(StoreError::Obstacle(_))) => Ok((answer, client)),
-                    Err(error) => Err(named(&member.endpoint, &self.settings, error)),
+                    Err(error) => Err(explained(&member.endpoint, &self.settings, error).await),
                 }
             };
             let error = match within(share, attempt).await {
@@ -265,16 +266,35 @@ async fn connect(member: &str, settings: &Settings, accepted: Accepted) -> Resul
     if let Some(tls) = &settings.tls {
         endpoint = encrypted(endpoint, tls)?;
     }
-    let channel = endpoint.connect_with_connector(Dialer { dial_timeout, accepted }).await.map_err(|error| {
-        let reason = with_network_advice(&transport_cause(&error));
-        named(member, settings, StoreError::Unavailable(format!("it cannot be reached: {reason}")))
-    })?;
+    let channel = match endpoint.connect_with_connector(Dialer { dial_timeout, accepted }).await {
+        Ok(channel) => channel,
+        Err(error) => {
+            let reason = with_network_advice(&transport_cause(&error));
+            let error = StoreError::Unavailable(format!("it cannot be reached: {reason}"));
+            return Err(explained(member, settings, error).await);
+        }
+    };
     let mut options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
     if let Some((name, password)) = &settings.user {
         options = options.with_user(name, &password.0);
     }
-    let client = Client::from_channel(Channel::Tonic(channel), Some(options)).await;
-    client.map_err(|error| named(member, settings, classify(error)))
+    match Client::from_channel(Channel::Tonic(channel), Some(options)).await {
+        Ok(client) => Ok(client),
+        Err(error) => Err(explained(member, settings, classify(error)).await),
+    }
+}
+
+/// The error with the name of the member, and with the reason that a server gives which ends a connection with TLS.
+async fn explained(member: &str, settings: &Settings, error: StoreError) -> StoreError {
+    if let (StoreError::Unavailable(message), Some(tls)) = (&error, &settings.tls)
+        && is_end(message)
+        && let Ok(uri) = Uri::from_maybe_shared(format!("https://{member}"))
+        && let Some(alert) = ask_for_alert(uri, tls, settings.limits.attempt / 2).await
+        && tls_fault(&alert, tls.side("etcd://")).is_some()
+    {
+        return named(member, settings, StoreError::Unavailable(alert));
+    }
+    named(member, settings, error)
 }
 
 /// The error with the name of the member, and with what the settings have to do with it.
@@ -364,10 +384,15 @@ const NO_SPACE: &str = "database space exceeded";
 
 /// The meaning of a failed call for the election.
 pub fn classify(error: Error) -> StoreError {
-    let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(excerpt(&error.to_string())) };
+    let status = match error {
+        Error::GRpcStatus(status) => status,
+        // The client library says no more when the server or the network has ended the stream of renewals.
+        Error::LeaseKeepAliveError(_) => return StoreError::Unavailable("connection closed".to_owned()),
+        error => return StoreError::Unavailable(excerpt(&error.to_string())),
+    };
     if status.source().is_some() {
         // Not the server's word: the connection's. A server says only after the handshake that it wants a certificate.
-        return StoreError::Unavailable(transport_cause(&status));
+        return StoreError::Unavailable(with_network_advice(&transport_cause(&status)));
     }
     let message = excerpt(status.message().trim_start_matches("etcdserver: "));
     let code = status.code();

@@ -3,7 +3,7 @@
 //! `etcdctl elect` and Go programs read and write the same keys ([`layout`](super::layout)).
 
 use etcd_client::KeyValue;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::layout::{Layout, ValueForm, is_candidate};
 use super::terms::{self, Scheme};
@@ -30,9 +30,9 @@ pub struct Value {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scheme: Option<String>,
     /// The layout in which this candidate looks for candidates of the same name in the other ones ([`peers`](super::peers)); absent if
-    /// it does not look, or may not read all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    looks: Option<serde_json::Value>,
+    /// it does not look, or may not read all of them. A value of another type is no layout.
+    #[serde(default, deserialize_with = "text_or_nothing", skip_serializing_if = "Option::is_none")]
+    looks: Option<String>,
     /// Written by the transaction that verifies the win: a candidate without it does not lead yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     term: Option<Term>,
@@ -42,6 +42,10 @@ pub struct Value {
     /// The candidate that a leader is about to leave the boundary to, an id or a name: a spare joins the queue then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub successor: Option<String>,
+}
+
+fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(serde_json::Value::deserialize(deserializer)?.as_str().map(str::to_owned))
 }
 
 impl Value {
@@ -70,7 +74,7 @@ impl Value {
 
     /// The same for a candidate that looks for others, from this layout.
     pub fn looking(self, layout: Option<Layout>) -> Value {
-        Value { looks: layout.map(|layout| layout.name().into()), ..self }
+        Value { looks: layout.map(|layout| layout.name().to_owned()), ..self }
     }
 
     /// The same with what `before` says of the candidacy, and not of the candidate.
@@ -189,7 +193,7 @@ impl StoredRecord {
     /// The layout in which this candidate looks for others: none if that is not known.
     pub fn looks(&self) -> Option<Layout> {
         match self {
-            StoredRecord::Ours(value) if value.version >= 2 => Layout::named(value.looks.as_ref()?.as_str()?),
+            StoredRecord::Ours(value) if value.version >= 2 => Layout::named(value.looks.as_deref()?),
             StoredRecord::Ours(_) | StoredRecord::Foreign(_) | StoredRecord::Other => None,
         }
     }
@@ -322,7 +326,7 @@ mod tests {
                 host,
                 port,
                 ttl,
-                looks: scheme.clone().map(Into::into),
+                looks: scheme.clone(),
                 scheme,
                 term,
                 since,

@@ -58,6 +58,7 @@ pub const KIND: StoreKind = StoreKind {
     open,
     claim_release: ClaimRelease::Executed(release_claim),
     shortest_times: (Duration::ZERO, Duration::ZERO),
+    is_observed: false,
     label_pod: None,
     boundary: Some(boundary),
 };

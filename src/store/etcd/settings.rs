@@ -21,7 +21,7 @@ use crate::store::{Access, Password, StoreError};
 use elect_core::boundary::{Boundary, BoundaryError};
 
 const DEFAULT_PORT: u16 = 2379;
-const NO_USER: &str = "a user belongs into --username, the password into --password-file or ELECT_PASSWORD";
+const NO_USER: &str = "a user belongs in --username, the password in --password-file or ELECT_PASSWORD";
 const OPTIONS: &str = "?term=revision, layout=exact, layout=holster, value=name and others=ignore";
 
 /// Everything that is needed to reach an etcd; it also travels in claims.

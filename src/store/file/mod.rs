@@ -71,6 +71,7 @@ pub const KIND: StoreKind = StoreKind {
     open,
     claim_release: ClaimRelease::InPlace(release_claim),
     shortest_times: (Duration::ZERO, Duration::ZERO),
+    is_observed: false,
     label_pod: None,
     boundary: None,
 };

@@ -64,6 +64,7 @@ pub const KIND: StoreKind = StoreKind {
     claim_release: ClaimRelease::Executed(release_claim),
     // The clients of other programs compare times of whole seconds, and would see nothing of renewals that come sooner.
     shortest_times: (Duration::from_secs(5), Duration::from_secs(1)),
+    is_observed: true,
     label_pod: Some(label_pod),
     boundary: None,
 };

@@ -8,6 +8,8 @@ mod faults;
 mod genuine;
 mod other_programs;
 mod past;
+#[path = "../../../tests/harness/ports.rs"]
+mod ports;
 
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use double::ApiServer;
 use elect_core::{Term, Time};
 use elect_keeper::clock;
 use genuine::GenuineServer;
+use ports::free_port;
 
 /// Longer than anything takes; only a test that fails waits so long.
 const LIMIT: Duration = Duration::from_secs(60);

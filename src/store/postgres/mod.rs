@@ -60,6 +60,7 @@ pub const KIND: StoreKind = StoreKind {
     open,
     claim_release: ClaimRelease::Executed(release_claim),
     shortest_times: (Duration::ZERO, Duration::ZERO),
+    is_observed: true,
     label_pod: None,
     boundary: None,
 };

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::free_port;
 use elect_keeper::clock;
 
 /// Longer than a start takes on a busy machine.
@@ -36,11 +37,6 @@ fn program(name: &str) -> PathBuf {
     let path = folder().join("bin").join(name);
     assert!(path.exists(), "{}: tests/run --long makes it", path.display());
     path
-}
-
-fn free_port(host: &str) -> u16 {
-    let door = TcpListener::bind((host, 0)).expect("a free port");
-    door.local_addr().expect("a bound socket has an address").port()
 }
 
 /// One of the two.
@@ -91,8 +87,8 @@ impl GenuineServer {
     pub fn at(host: &str, token: &str) -> GenuineServer {
         let server = GenuineServer {
             host: host.to_owned(),
-            port: free_port(host),
-            etcd_ports: [free_port("127.0.0.1"), free_port("127.0.0.1")],
+            port: free_port(),
+            etcd_ports: [free_port(), free_port()],
             token: token.to_owned(),
             api: Process::default(),
             etcd: Process::default(),
