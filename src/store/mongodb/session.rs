@@ -6,6 +6,9 @@
 //!   is none; renewal and release on id, term and *held*.
 //! - A write counts once a majority has it on its disks. One whose confirmation failed or did not come is unknown: a take is
 //!   recognized by its nonce, and starts no lease; a renewal follows.
+//! - A take is not confirmed by itself, but by the first renewal: that one finds the take's record, in the history of the
+//!   same primary, and a majority that has the renewal has all that came before. A take that a failover forgets leaves
+//!   nothing for the renewal to find.
 //! - What is read, a majority has. That may be old: a primary that was cut off does not know it yet. So takes name what was
 //!   seen, and a record that is older than our own take, or missing, is no proof that it is not ours any more.
 //! - Entries in the collection of changes are hints ([`changes`](super::changes)). A candidate that misses them asks at the usual
@@ -14,7 +17,7 @@
 use std::time::Duration;
 
 use ::mongodb::bson::{Bson, Document, doc};
-use ::mongodb::options::ReturnDocument;
+use ::mongodb::options::{Acknowledgment, ReturnDocument, WriteConcern};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -337,7 +340,8 @@ impl ObservedSession for Session {
         });
         let write = server.change(filter, record).upsert(seen.is_none());
         let write = write.projection(doc! { "term": 1 }).return_document(ReturnDocument::After);
-        let taken = match write.await {
+        // The renewal that follows is confirmed together with all that it was written upon.
+        let taken = match write.write_concern(executed()).await {
             Ok(Some(taken)) => taken,
             Ok(None) => {
                 self.rule.discard_outstanding();
@@ -445,6 +449,11 @@ fn told(candidacy: &Candidacy) -> Document {
 /// A text, whatever it looks like: with a dollar in front it would be a field.
 fn literal(text: &str) -> Bson {
     Bson::Document(doc! { "$literal": text })
+}
+
+/// The primary has it, and perhaps no other member, and no disk.
+fn executed() -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Nodes(1)).build()
 }
 
 /// From when a record that is not held counts as unused: not before the time that its term names. The server removes it
