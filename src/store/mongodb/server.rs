@@ -296,6 +296,9 @@ fn demand(
     options.write_concern =
         Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(answer_within).build());
     options.read_concern = Some(ReadConcern::majority());
+    // elect asks again by itself, and knows its writes by their nonces. The server would keep each answer for the driver: two
+    // more writes with every renewal, and two reads before the first write of a candidate.
+    options.retry_writes = Some(false);
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     options.server_selection_timeout = Some((attempt / 2).min(SERVER_SELECTION_TIMEOUT));
     // TCP and TLS, without the login: it goes on beyond the attempt.

@@ -14,6 +14,8 @@
 //! - Entries in the collection of changes are hints ([`changes`](super::changes)). A candidate that misses them asks at the usual
 //!   pace.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ::mongodb::bson::{Bson, Document, doc};
@@ -56,6 +58,10 @@ pub struct Session {
     yield_until: Option<Time>,
     /// A ttl above the accepted limit has been reported.
     has_warned: bool,
+    /// A hint has come since the last look: the record may be free.
+    is_told: Rc<Cell<bool>>,
+    /// Another program's election of this name, as it was found beside the last look.
+    elector: Option<Result<Option<String>, StoreError>>,
 }
 
 impl Session {
@@ -72,6 +78,8 @@ impl Session {
             ttl: candidacy.ttl,
             yield_until: None,
             has_warned: false,
+            is_told: Rc::default(),
+            elector: None,
         }
     }
 
@@ -91,8 +99,12 @@ impl Session {
             return;
         }
         let (hints, watcher) = (hints.clone(), Watcher::Candidate(self.refusals.clone()));
-        let boundary = Some(self.boundary.clone());
-        server.watch = Some(ChangesWatch::begin(server.changes(), boundary, watcher, move || hints.changed()));
+        let (boundary, is_told) = (Some(self.boundary.clone()), Rc::clone(&self.is_told));
+        let tell = move || {
+            is_told.set(true);
+            hints.changed();
+        };
+        server.watch = Some(ChangesWatch::begin(server.changes(), boundary, watcher, tell));
     }
 
     /// After a credited renewal: tells the others of a new term or a new name, and creates the index of elect's own. Renewals that
@@ -199,6 +211,14 @@ impl Session {
         })
     }
 
+    /// Another program's election of this name, unless the last look has been for it as well.
+    async fn find_elector(&mut self, server: &MongoServer) -> Result<Option<String>, StoreError> {
+        match self.elector.take() {
+            Some(found_beside_the_look) => found_beside_the_look,
+            None => server.find_elector(&self.boundary).await,
+        }
+    }
+
     /// How much longer what we have freed is left to the others.
     fn stands_back(&self, now: Time) -> Option<Duration> {
         let left = self.yield_until?.since(now);
@@ -255,7 +275,14 @@ impl ObservedSession for Session {
     }
 
     async fn observe(&mut self, server: &mut MongoServer) -> Result<Option<StoredRecord>, StoreError> {
-        server.observe(&self.boundary).await
+        self.elector = None;
+        if !self.is_told.take() {
+            return server.observe(&self.boundary).await;
+        }
+        // A take is likely, and needs both. At the same time: the connection of the cursor has nothing to do for a moment.
+        let (seen, elector) = tokio::join!(server.observe(&self.boundary), server.find_elector(&self.boundary));
+        self.elector = Some(elector);
+        seen
     }
 
     fn state(&mut self, _: &MongoServer, seen: &Option<StoredRecord>) -> Result<StoreState<String>, StoreError> {
@@ -304,7 +331,7 @@ impl ObservedSession for Session {
             return Ok(TakeResult::Yielded(left));
         }
         // Beside a leader of elect's own this is no matter: waiters go on observing the leader.
-        if let Some(obstacle) = server.find_elector(&self.boundary).await? {
+        if let Some(obstacle) = self.find_elector(server).await? {
             return Err(StoreError::Obstacle(obstacle));
         }
         let TakeRequest { nonce, floor } = self.rule.take_request();

@@ -2,6 +2,7 @@
 
 mod changes;
 mod conformance;
+mod writes;
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};

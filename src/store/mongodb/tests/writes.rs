@@ -1,0 +1,107 @@
+//! Which writes wait for what.
+
+use ::mongodb::bson::oid::ObjectId;
+use ::mongodb::bson::{Document, doc};
+
+use super::{MongoCandidate, MongodProcess, Topology, with_server};
+use crate::store::{CampaignResult, RenewResult, StoreError};
+
+impl MongodProcess {
+    /// Keeps every command from now on.
+    async fn keeps_commands(&self) {
+        self.client().await.database("elect").run_command(doc! { "profile": 2 }).await.expect("it takes orders");
+    }
+
+    /// The write concerns of the takes and renewals, in their order.
+    async fn write_concerns(&self) -> Vec<Document> {
+        let commands = self.client().await.database("elect").collection::<Document>("system.profile");
+        let mut kept = commands.find(doc! { "command.findAndModify": "boundaries" }).await.expect("found");
+        let mut concerns = Vec::new();
+        while kept.advance().await.expect("a batch") {
+            let entry = kept.deserialize_current().expect("an entry");
+            let command = entry.get_document("command").expect("a command");
+            concerns.push(command.get_document("writeConcern").expect("a concern").clone());
+        }
+        concerns
+    }
+}
+
+/// The renewal confirms both, so that one wait for the disks is enough before the command starts.
+#[test]
+fn a_take_waits_for_no_confirmation_and_each_renewal_for_that_of_a_majority() {
+    for kind in [Topology::Standalone, Topology::ReplicaSet] {
+        with_server(kind, async |server| {
+            server.keeps_commands().await;
+            let mut one = MongoCandidate::at(server, "one");
+            one.wins().await;
+            one.is_credited().await;
+            one.is_credited().await;
+            let concerns = server.write_concerns().await;
+            let [take, renewals @ ..] = &concerns[..] else { panic!("nothing was written") };
+            assert_eq!(take, &doc! { "w": 1 });
+            assert_eq!(renewals.len(), 2);
+            for renewal in renewals {
+                assert_eq!((renewal.get_str("w"), renewal.get_bool("j")), (Ok("majority"), Ok(true)), "{renewal}");
+            }
+        });
+    }
+}
+
+/// As when the primary that has made it is lost before a majority has it.
+#[test]
+fn a_take_that_was_forgotten_is_never_credited() {
+    for kind in [Topology::Standalone, Topology::ReplicaSet] {
+        with_server(kind, async |server| {
+            let (mut old, mut one) = (MongoCandidate::at(server, "old"), MongoCandidate::at(server, "one"));
+            old.wins().await;
+            old.is_credited().await;
+            old.store.release(&old.candidacy).await.expect("released");
+            let boundaries = server.boundaries().await;
+            let before = boundaries.find_one(doc! {}).await.expect("read").expect("a record");
+            one.wins().await;
+            boundaries.replace_one(doc! {}, &before).await.expect("put back");
+            let renewal = one.renews().await;
+            assert!(!matches!(renewal, Ok(RenewResult::Credited { .. })), "{renewal:?}");
+            let after = boundaries.find_one(doc! {}).await.expect("read").expect("a record");
+            assert_eq!(after, before, "nothing is written under a take that is not there");
+        });
+    }
+}
+
+#[test]
+fn no_answer_is_kept_for_a_repetition_by_the_driver() {
+    with_server(Topology::ReplicaSet, async |server| {
+        let mut one = MongoCandidate::at(server, "one");
+        one.wins().await;
+        one.is_credited().await;
+        one.store.release(&one.candidacy).await.expect("released");
+        let config = server.client().await.database("config");
+        for kept in ["transactions", "image_collection"] {
+            let count = config.collection::<Document>(kept).count_documents(doc! {}).await.expect("counted");
+            assert_eq!(count, 0, "{kept}");
+        }
+    });
+}
+
+/// The look that follows a hint asks for both at once.
+#[test]
+fn an_election_of_mongoelector_is_found_beside_a_record_that_was_released() {
+    with_server(Topology::Standalone, async |server| {
+        let (mut leader, mut next) = (MongoCandidate::at(server, "leader"), MongoCandidate::at(server, "next"));
+        leader.wins().await;
+        leader.is_credited().await;
+        next.listens().await;
+        let elector = server.client().await.database("elect").collection::<Document>("Elector");
+        let theirs =
+            doc! { "_id": "cron", "leaderUUID": ObjectId::new(), "leaderHostname": "web-7", "leaderPort": 8080 };
+        elector.insert_one(theirs).await.expect("inserted");
+        leader.store.release(&leader.candidacy).await.expect("released");
+        for _ in 0..2 {
+            let answer = next.ask().await;
+            let Err(StoreError::Obstacle(obstacle)) = &answer else { panic!("{answer:?}") };
+            assert!(obstacle.contains("web-7:8080 leads"), "{obstacle}");
+        }
+        elector.delete_one(doc! {}).await.expect("deleted");
+        assert!(matches!(next.ask().await, Ok(CampaignResult::Won { .. })));
+    });
+}
