@@ -12,7 +12,7 @@ fn sources() -> &'static str {
     env!("CARGO_MANIFEST_DIR")
 }
 
-/// What `./dist` makes of the program under test.
+/// The files that `./dist` makes of the program under test.
 struct Dist {
     directory: PathBuf,
 }
@@ -74,6 +74,24 @@ fn manual() -> Vec<String> {
     pages
 }
 
+/// The program, the unit, the completions, the manual, and what this kind of package has beside them.
+#[track_caller]
+fn has_all_files(found: &[String], others: &[&str]) {
+    let expected = |path: &str, mode: &str| {
+        assert!(found.contains(&format!("{mode} {path}")), "{path} with mode {mode} is not in {found:#?}");
+    };
+    expected("usr/bin/elect", "755");
+    expected("usr/lib/systemd/system/elect@.service", "644");
+    expected("usr/share/bash-completion/completions/elect", "644");
+    expected("usr/share/fish/vendor_completions.d/elect.fish", "644");
+    for path in others {
+        expected(path, "644");
+    }
+    for page in manual() {
+        expected(&format!("usr/share/man/{page}.gz"), "644");
+    }
+}
+
 #[test]
 fn a_debian_package_brings_everything_to_its_place_and_takes_it_away_again() {
     let sandbox = Sandbox::new();
@@ -88,18 +106,7 @@ fn a_debian_package_brings_everything_to_its_place_and_takes_it_away_again() {
     // An empty root has no libraries, nor a shell for maintainers' scripts; there are none.
     let dpkg = ["dpkg", "--root", root.to_str().expect("plain"), "--force-depends", "--log=/dev/null"];
     as_root(dpkg.into_iter().chain(["--install", &package]));
-    let found = files(&root);
-    let expected = |path: &str, mode: &str| {
-        assert!(found.contains(&format!("{mode} {path}")), "{path} with mode {mode} is not in {found:#?}");
-    };
-    expected("usr/bin/elect", "755");
-    expected("usr/lib/systemd/system/elect@.service", "644");
-    expected("usr/share/bash-completion/completions/elect", "644");
-    expected("usr/share/zsh/vendor-completions/_elect", "644");
-    expected("usr/share/fish/vendor_completions.d/elect.fish", "644");
-    for page in manual() {
-        expected(&format!("usr/share/man/{page}.gz"), "644");
-    }
+    has_all_files(&files(&root), &["usr/share/zsh/vendor-completions/_elect"]);
     let needs = attempt(["dpkg-deb", "--field", &package, "Depends"]).expect("a field");
     assert!(needs.contains("libc6"), "{needs}");
     as_root(dpkg.into_iter().chain(["--purge", "elect"]));
@@ -120,20 +127,14 @@ fn an_rpm_package_brings_everything_to_its_place_and_takes_it_away_again() {
     fs::create_dir_all(&root).expect("created");
     let rpm = ["rpm", "--root", root.to_str().expect("plain"), "--dbpath", "/var/lib/rpm"];
     as_root(rpm.into_iter().chain(["--install", &package]));
-    let found = files(&root);
-    let expected = |path: &str, mode: &str| {
-        assert!(found.contains(&format!("{mode} {path}")), "{path} with mode {mode} is not in {found:#?}");
-    };
-    expected("usr/bin/elect", "755");
-    expected("usr/lib/systemd/system/elect@.service", "644");
-    expected("usr/share/bash-completion/completions/elect", "644");
-    expected("usr/share/zsh/site-functions/_elect", "644");
-    expected("usr/share/fish/vendor_completions.d/elect.fish", "644");
-    expected("usr/share/doc/elect/LICENSE-MIT", "644");
-    expected("usr/share/doc/elect/docs/guide.md", "644");
-    for page in manual() {
-        expected(&format!("usr/share/man/{page}.gz"), "644");
-    }
+    has_all_files(
+        &files(&root),
+        &[
+            "usr/share/zsh/site-functions/_elect",
+            "usr/share/doc/elect/LICENSE-MIT",
+            "usr/share/doc/elect/docs/guide.md",
+        ],
+    );
     as_root(rpm.into_iter().chain(["--verify", "elect"]));
     as_root(rpm.into_iter().chain(["--erase", "elect"]));
     assert_eq!(files(&root), Vec::<String>::new());

@@ -6,7 +6,7 @@
 //! for a lock, runs beside the requests and ends in a hint ([`Notifier`]).
 //!
 //! Observers take no part in an election: they use [`Store::observe`], [`Store::observe_all`] and
-//! [`Store::wait_for_change`], none of which writes, takes a lock, or is visible to a candidate.
+//! [`Store::wait_for_change`], none of which writes into a record, takes a lock, or is visible to a candidate.
 //!
 //! Adding a store: a folder with an implementation of [`Store`], and its lines in [`registry`], the one file here that names
 //! stores. Help texts, schemes and completions derive from it. `CONTRIBUTING.md` lists the places outside of `src`.

@@ -17,7 +17,7 @@ use crate::pass_credentials::{EVERY_SOURCE, StoreWithUsers};
 use crate::redis::server::{RedisOptions, RedisServer};
 
 /// The rules that the manual lists for a user, and no others.
-const RULES: [&str; 18] = [
+const RULES: [&str; 19] = [
     "on",
     ">correct horse",
     "resetkeys",
@@ -36,7 +36,11 @@ const RULES: [&str; 18] = [
     "+publish",
     "+subscribe",
     "+wait",
+    "+zadd",
 ];
+
+/// The further rights that the manual lists: for a database number, and for all boundaries at once.
+const MORE_RULES: [&str; 5] = ["+select", "+scan", "+zrange", "+zrem", "+pubsub"];
 
 #[track_caller]
 fn is_refused(ended: &Ended, said: &[&str]) {
@@ -49,7 +53,7 @@ fn is_refused(ended: &Ended, said: &[&str]) {
 
 fn with_user() -> RedisServer {
     let redis = RedisServer::start();
-    let words: Vec<&str> = ["acl", "setuser", "elect"].into_iter().chain(RULES).chain(["+select", "+scan"]).collect();
+    let words: Vec<&str> = ["acl", "setuser", "elect"].into_iter().chain(RULES).chain(MORE_RULES).collect();
     redis.cli(&words);
     redis.cli(&["acl", "setuser", "default", "nopass", "on"]);
     redis

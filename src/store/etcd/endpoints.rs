@@ -384,12 +384,13 @@ const NO_SPACE: &str = "database space exceeded";
 
 /// The meaning of a failed call for the election.
 pub fn classify(error: Error) -> StoreError {
-    let status = match error {
-        Error::GRpcStatus(status) => status,
-        // The client library says no more when the server or the network has ended the stream of renewals.
-        Error::LeaseKeepAliveError(_) => return StoreError::Unavailable("connection closed".to_owned()),
-        error => return StoreError::Unavailable(excerpt(&error.to_string())),
-    };
+    // The client library names no cause then. The connection has worked before, so that no advice about TLS belongs here.
+    if let Error::LeaseKeepAliveError(_) = error {
+        return StoreError::Unavailable(
+            "the stream of renewals has ended, with its connection or its server".to_owned(),
+        );
+    }
+    let Error::GRpcStatus(status) = error else { return StoreError::Unavailable(excerpt(&error.to_string())) };
     if status.source().is_some() {
         // Not the server's word: the connection's. A server says only after the handshake that it wants a certificate.
         return StoreError::Unavailable(with_network_advice(&transport_cause(&status)));
@@ -444,6 +445,16 @@ mod tests {
     use crate::store::Access;
     use crate::store::url::StoreUrl;
     use elect_core::limits;
+
+    #[test]
+    fn a_broken_stream_of_renewals_is_told_without_words_of_the_library_and_without_wrong_advice() {
+        let url = StoreUrl { kind: &KIND, scheme: "etcd", rest: "//h" };
+        let settings = Settings::new(&url, &Access::default(), |_| None).expect("settings");
+        let error = named("h:2379", &settings, classify(Error::LeaseKeepAliveError("channel closed".to_owned())));
+        let said = error.to_string();
+        assert!(said.contains("h:2379: the stream of renewals has ended"), "{said}");
+        assert!(!said.contains("channel") && !said.contains("TLS"), "{said}");
+    }
 
     #[test]
     fn the_words_of_a_server_are_short_and_steer_no_terminal() {

@@ -8,6 +8,7 @@ mod connection;
 mod errors;
 mod facts;
 mod hint_flags;
+mod index;
 mod observation;
 mod observer;
 mod quorum;
@@ -20,7 +21,6 @@ mod stored_record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,9 +36,9 @@ use crate::store::{
     Access, CampaignResult, Candidacy, Finding, Listing, Notifier, Observation, RenewResult, Store, StoreError,
 };
 use elect_core::boundary::Boundary;
-use elect_core::limits;
 use elect_core::takeover::{Basis, Reservation};
 use elect_keeper::clock;
+use index::BoundaryIndex;
 use observer::HintResult;
 use server::{Link, RedisServer};
 use session::{LuaScripts, Session};
@@ -70,6 +70,7 @@ struct Redis {
     settings: Settings,
     scripts: Rc<LuaScripts>,
     link: Link,
+    index: BoundaryIndex,
     /// Where the last credited renewal was executed, as the keeper knows it.
     settled: Option<Basis<String>>,
 }
@@ -92,7 +93,13 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
 }
 
 fn opened(settings: Settings, hints: Notifier) -> Box<dyn Store> {
-    let redis = Redis { settings, scripts: Rc::new(LuaScripts::new()), link: Link::default(), settled: None };
+    let redis = Redis {
+        settings,
+        scripts: Rc::new(LuaScripts::new()),
+        link: Link::default(),
+        index: BoundaryIndex::default(),
+        settled: None,
+    };
     Box::new(RecordStore::new(redis, hints))
 }
 
@@ -153,35 +160,27 @@ impl Backend for Redis {
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
-        let prefix = &self.settings.prefix;
-        let pattern = format!("{}*", glob_escape(prefix));
-        attempt(&self.settings, &mut self.link, async |server| {
-            let (mut known, mut cursor) = (BTreeSet::new(), 0_u64);
-            loop {
-                let mut scan = redis::cmd("SCAN");
-                scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000).arg("TYPE").arg("hash");
-                let (next, keys): (u64, Vec<String>) = server.ask(&scan).await?;
-                for key in &keys {
-                    if let Some(boundary) = key.strip_prefix(prefix.as_str()).and_then(|name| name.parse().ok()) {
-                        limits::insert_boundary(&mut known, boundary);
-                    }
-                }
-                if next == 0 {
-                    return Ok(known.into_iter().collect());
-                }
-                cursor = next;
-            }
-        })
-        .await
+        Ok(self.observe_all().await?.into_iter().map(|(boundary, _)| boundary).collect())
     }
 
     async fn observe_all(&mut self) -> Result<Vec<Listing>, StoreError> {
-        let boundaries = self.boundaries().await?;
-        let keys: Vec<String> = boundaries.iter().map(|boundary| self.settings.key(boundary)).collect();
-        let scripts = &self.scripts;
-        let look = async |server: &mut RedisServer| observation::observe_all(server, scripts, &keys).await;
-        let seen = attempt(&self.settings, &mut self.link, look).await?;
-        Ok(boundaries.into_iter().zip(seen).collect())
+        let (settings, scripts, index) = (&self.settings, &self.scripts, &mut self.index);
+        let list = async |server: &mut RedisServer| index.list(server, settings, &scripts.index).await;
+        let boundaries: Vec<Boundary> = attempt(settings, &mut self.link, list).await?.into_iter().collect();
+        let keys: Vec<String> = boundaries.iter().map(|boundary| settings.key(boundary)).collect();
+        let look = async |server: &mut RedisServer| {
+            let seen = observation::observe_all(server, scripts, &keys).await?;
+            let (mut listings, mut gone) = (Vec::new(), Vec::new());
+            for (boundary, seen) in boundaries.into_iter().zip(seen) {
+                match seen.transpose() {
+                    Some(seen) => listings.push((boundary, seen)),
+                    None => gone.push(boundary),
+                }
+            }
+            index.drop_gone(server, settings, &scripts.index, &gone).await;
+            Ok(listings)
+        };
+        attempt(settings, &mut self.link, look).await
     }
 
     async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
@@ -270,7 +269,7 @@ impl Backend for Redis {
 }
 
 /// A text in a pattern that matches nothing else.
-fn glob_escape(text: &str) -> String {
+pub fn glob_escape(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {

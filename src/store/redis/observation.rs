@@ -52,14 +52,17 @@ pub async fn observe(server: &mut RedisServer, scripts: &LuaScripts, key: &str) 
     Ok(from_outside(&look(server, scripts, key).await?))
 }
 
-/// The same of many keys.
+/// The same of many keys; `None` for one without a record.
 pub async fn observe_all(
     server: &mut RedisServer,
     scripts: &LuaScripts,
     keys: &[String],
-) -> Result<Vec<Result<Observation, StoreError>>, StoreError> {
+) -> Result<Vec<Result<Option<Observation>, StoreError>>, StoreError> {
     let answers = server.run_on_each(&scripts.look, keys).await?;
-    let observation = |(key, answer): (&String, Result<_, _>)| Ok(from_outside(&read(key, answer?)?));
+    let observation = |(key, answer): (&String, Result<_, _>)| {
+        let snapshot = read(key, answer?)?;
+        Ok(snapshot.stored.is_some().then(|| from_outside(&snapshot)))
+    };
     Ok(keys.iter().zip(answers).map(observation).collect())
 }
 

@@ -71,6 +71,12 @@ local function unread(reply)
   return reply
 end
 
+-- Enters a boundary into the index for observers. No election depends on it: a candidate may lack the right, the key may hold something
+-- else, and observers scan then.
+local function enter(index, name)
+  redis.pcall('ZADD', index, 0, name)
+end
+
 -- A hint: a candidate that may not hear it, or say it, goes on asking.
 local function announce(channel, word)
   redis.pcall('PUBLISH', channel, word)

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::hint_flags::HintKind;
+use super::index::IndexScripts;
 use super::observation::{observed, read};
 use super::quorum::{Count, Quorum, Replicas};
 use super::server::{LuaScript, RedisServer};
@@ -44,6 +45,7 @@ const RESTARTS_REPORTED: u32 = 3;
 /// The scripts, by their hashes.
 pub struct LuaScripts {
     pub look: LuaScript,
+    pub index: IndexScripts,
     take: LuaScript,
     renew: LuaScript,
     release: LuaScript,
@@ -54,6 +56,7 @@ impl LuaScripts {
         let script = |text: &str| LuaScript::new(&format!("{}\n{text}", include_str!("server.lua")));
         LuaScripts {
             look: script(include_str!("observe.lua")),
+            index: IndexScripts::new(script),
             take: script(include_str!("take.lua")),
             renew: script(include_str!("renew.lua")),
             release: script(include_str!("release.lua")),
@@ -66,6 +69,8 @@ impl LuaScripts {
 pub struct Session {
     scripts: Rc<LuaScripts>,
     key: String,
+    /// The key of the index, and the name of the boundary in it.
+    index_entry: [String; 2],
     id: String,
     rule: Takeover<String>,
     /// The term that was won, until it is lost.
@@ -96,6 +101,7 @@ impl Session {
         Session {
             scripts,
             key: settings.key(&candidacy.boundary),
+            index_entry: [settings.index_key(), candidacy.boundary.to_string()],
             rule: Takeover::new(id.clone(), candidacy.ttl, Durability::Volatile),
             id,
             term: None,
@@ -396,6 +402,8 @@ impl ObservedSession for Session {
             term.to_string(),
             nonce.to_string(),
             self.all.map(|all| all.to_string()).unwrap_or_default(),
+            self.index_entry[0].clone(),
+            self.index_entry[1].clone(),
         ];
         let vacant: Vec<&str> = vacant.iter().map(String::as_str).collect();
         read(&self.key, server.run(&self.scripts.look, &self.key, &vacant).await?)
@@ -460,6 +468,8 @@ impl ObservedSession for Session {
             nonce.to_string(),
             quorum.all_in_record(),
             quorum.required_in_record(),
+            self.index_entry[0].clone(),
+            self.index_entry[1].clone(),
         ];
         let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
         match as_strs(&answer)[..] {

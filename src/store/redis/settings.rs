@@ -334,6 +334,12 @@ impl Settings {
     pub fn key(&self, boundary: &Boundary) -> String {
         format!("{}{boundary}", self.prefix)
     }
+
+    /// The key of the index of boundaries. Neither a prefix nor a boundary has a control character, so no record of any prefix is
+    /// at this key.
+    pub fn index_key(&self) -> String {
+        format!("{}\tindex", self.prefix)
+    }
 }
 
 #[cfg(test)]

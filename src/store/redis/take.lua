@@ -1,6 +1,7 @@
 -- KEYS: record. ARGV: what was seen of it (id, term, nonce, state, required replicas) and of the server (incarnation; attachments
 -- and commands, both empty where replicas do not matter); then the channel, the least and the largest term, and the new record
--- (version, id, name, host, port, ttl, nonce, the number of all replicas, the number of required ones).
+-- (version, id, name, host, port, ttl, nonce, the number of all replicas, the number of required ones), and the index with the name
+-- of the boundary in it.
 local key = KEYS[1]
 local present, epoch, replicas = server_state()
 local seen = redis.pcall('HMGET', key, 'id', 'term', 'nonce', 'state', 'required', 'incarnation')
@@ -28,5 +29,6 @@ redis.call('HSET', key,
   'version', ARGV[12], 'state', 'held', 'id', ARGV[13], 'name', ARGV[14], 'host', ARGV[15], 'port', ARGV[16],
   'ttl', ARGV[17], 'nonce', ARGV[18], 'replicas', ARGV[19], 'required', ARGV[20], 'term', whole(term),
   'since', whole(time), 'renewed', whole(time), 'incarnation', present, 'epoch', joined(epoch), 'former', previous_term)
+enter(ARGV[21], ARGV[22])
 announce(ARGV[9], 'taken')
 return { 'taken', whole(term), present, joined(epoch), joined(replicas) }

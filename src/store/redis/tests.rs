@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 mod conformance;
+mod index;
 mod records;
 mod replicas;
 
