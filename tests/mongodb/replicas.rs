@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, is_long, millis};
-use crate::leases::{LEASE, candidate, candidate_for};
+use crate::leases::{LEASE, candidate, candidate_for, real};
 use crate::mongodb::replica_set::ReplicaSet;
 use crate::mongodb::server::Mongod;
 
@@ -246,4 +246,35 @@ fn whoever_names_a_secondary_alone_is_told_so() {
     let ended = scenario.loyal(secondary).switch("-n").run();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
     ended.stderr_contains(&["primary"]);
+}
+
+/// A take may be done by a primary that is alone, and shows to no one then. The others must not ask for it again as fast as that
+/// primary answers, and the log says what is missing.
+#[test]
+fn without_a_majority_nobody_leads_and_the_candidates_ask_at_their_pace_and_say_why() {
+    let ReplicaSetScenario { sandbox, set } = ReplicaSetScenario::set();
+    set.elects_after(Duration::from_secs(3600));
+    let primary = set.primary();
+    let start = || candidate(&sandbox, sandbox.below(&set.url_of(primary))).witness(&Witness::new()).start();
+    let leader = start();
+    sandbox.starts(1);
+    let waiters = [start(), start()];
+    waiters.iter().for_each(CandidateProcess::wait_until_waiting);
+    let others = (0..set.members.len()).filter(|&member| member != primary);
+    others.clone().for_each(|member| set.members[member].kill());
+    for waiter in &waiters {
+        waiter.wait_for_log("majority");
+    }
+    let member = &set.members[primary];
+    let asked = || member.commands("findAndModify") + member.commands("aggregate");
+    let (before, began, window) = (asked(), now(), LEASE * 2);
+    until("they have asked for a while", || since(began) >= window);
+    let rate = real(asked() - before) / since(began).as_secs_f64() / 3.0;
+    println!("figures: mongodb: a candidate without a majority makes {rate:.1} requests a second");
+    assert!(rate < 20.0, "{rate:.1} requests a second from each candidate");
+    assert_eq!(sandbox.history().starts.len(), 1, "nobody leads");
+    others.for_each(|member| set.members[member].start_again());
+    sandbox.starts(2);
+    drop((leader, waiters));
+    sandbox.history().is_safe();
 }

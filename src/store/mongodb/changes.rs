@@ -169,10 +169,7 @@ impl HintCollection {
             .projection(doc! { "_id": 0, "none": 1 })
             .cursor_type(CursorType::TailableAwait)
             .max_await_time(EMPTY_BATCH_INTERVAL);
-        let cursor = timeout(EMPTY_BATCH_INTERVAL, finding.batch())
-            .await
-            .map_err(|_| NoHints::ForNow("the cursor was not opened in time".to_owned()))?;
-        let mut entries = Entries { cursor: cursor?, is_alive: true };
+        let mut entries = Entries { cursor: finding.batch().await?, is_alive: true };
         // The entries from before, which say nothing that the next question would not.
         entries.next().await?;
         Ok(entries.is_alive.then_some(entries))

@@ -61,8 +61,8 @@ pub const KIND: StoreKind = StoreKind {
 struct MongoDb {
     settings: Settings,
     link: ClientSlot,
-    /// Whether the collection's indexes have been looked at.
-    knows_indexes: bool,
+    /// Whether the collection's indexes have been looked at, and a write was confirmed.
+    knows_server: bool,
     /// The index of elect's own.
     index: IndexCreation,
     /// For an observer: something may have changed.
@@ -83,7 +83,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
     let mongodb = MongoDb {
         settings,
         link: ClientSlot::default(),
-        knows_indexes: false,
+        knows_server: false,
         index: IndexCreation::default(),
         news: Rc::new(Notify::new()),
     };
@@ -178,15 +178,17 @@ impl Backend for MongoDb {
         hints: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<CampaignResult, StoreError> {
-        let knows_indexes = &mut self.knows_indexes;
+        let knows_server = &mut self.knows_server;
         attempt(&self.settings, &mut self.link, async |server| {
-            if !*knows_indexes {
+            if !*knows_server {
                 let unsafe_index = ttl_index::find_unsafe_index(&server.boundaries).await;
                 if let Some(index) = unsafe_index.map_err(|error| server.classify(&error))? {
                     warn!("the index {index} on the collection boundaries may remove the record of a leader: drop it");
                     session.set_volatile();
                 }
-                *knows_indexes = true;
+                // A take waits for no confirmation. Where none can be had, that has to be said before anything is won (S6).
+                server.confirm_all(candidacy.boundary.as_str()).await?;
+                *knows_server = true;
             }
             let result = record_store::campaign(session, server, candidacy).await?;
             if let CampaignResult::Waiting { .. } = result {

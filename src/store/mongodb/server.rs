@@ -32,8 +32,9 @@ use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, Setu
 use crate::store::connection::tls::{TlsSettings, read_pem};
 use crate::store::connection::verification::authorities;
 use crate::store::{StoreError, resolver};
-use elect_core::boundary;
 use elect_core::limits::{BOUNDARIES_MAX, RECORD_BYTES_MAX};
+use elect_core::{Time, boundary};
+use elect_keeper::clock;
 
 const COLLECTION: &str = "boundaries";
 /// Between two looks at each member, without any reason. With one, which every failed call is, it looks at once.
@@ -56,7 +57,9 @@ pub struct MongoServer {
     /// `None`: to be begun by an observer, or by a candidate that waits.
     pub watch: Option<ChangesWatch>,
     peer: MongoPeer,
-    pub request_timeout: Duration,
+    request_timeout: Duration,
+    /// When the present attempt ends.
+    attempt_ends: Cell<Time>,
     condition: Cell<ClientHealth>,
     elector_is_denied: Cell<bool>,
 }
@@ -94,6 +97,7 @@ pub async fn attempt<T>(
 ) -> Result<T, StoreError> {
     let limit = settings.limits.attempt;
     let is_first = slot.server.is_none();
+    let ends = clock::now() + limit;
     let outcome = within(limit, async {
         if slot.server.is_none() {
             let begin = |accepted| {
@@ -109,6 +113,7 @@ pub async fn attempt<T>(
             }
         }
         let Some(server) = &mut slot.server else { return Err(ready_for_next(&settings.shown)) };
+        server.attempt_ends.set(ends);
         let answer = ask(server).await;
         if answer.is_ok() {
             server.condition.set(ClientHealth::Sound);
@@ -177,7 +182,18 @@ impl MongoServer {
             elector_is_denied: Cell::new(false),
             peer: MongoPeer::new(settings),
             request_timeout: settings.limits.attempt,
+            attempt_ends: Cell::new(clock::now()),
         }
+    }
+
+    /// How much of the present attempt a hint may take: what it does not get, the election still has.
+    pub fn time_for_hint(&self) -> Duration {
+        self.attempt_ends.get().since(clock::now()) / 2
+    }
+
+    /// How much a hint may take that is written beside the election.
+    pub fn time_for_hint_beside(&self) -> Duration {
+        self.request_timeout / 2
     }
 
     /// The hints beside the records.
@@ -263,6 +279,17 @@ impl MongoServer {
     /// Compares and swaps, both in the server. Confirmed by a majority, and on its disks, or an error.
     pub fn change(&self, filter: Document, change: Document) -> FindOneAndUpdate<'_, Document> {
         self.boundaries.find_one_and_update(filter, vec![doc! { "$set": change }]).max_time(self.request_timeout)
+    }
+
+    /// Waits until a majority has all that this server has written so far. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// No majority has it in time, or this server or this user cannot have writes confirmed.
+    pub async fn confirm_all(&self, boundary: &str) -> Result<(), StoreError> {
+        let nothing = doc! { "_id": boundary, "state": { "$in": [] } };
+        let write = self.change(nothing, doc! { "state": "free" }).projection(doc! { "_id": 1 });
+        write.await.map(drop).map_err(|error| self.classify(&error))
     }
 
     /// Classifies a failure, and notes whether these connections are worth another attempt.

@@ -123,7 +123,7 @@ impl Session {
             return;
         }
         let (changes, boundary, refusals) = (server.changes(), self.boundary.clone(), self.refusals.clone());
-        let limit = server.request_timeout / 2;
+        let limit = server.time_for_hint_beside();
         // Not watched: the election needs neither. One after the other, so that one connection serves both.
         tokio::task::spawn_local(async move {
             if is_news {
@@ -219,6 +219,20 @@ impl Session {
         }
     }
 
+    /// Before a look that has to show what this server has done, a take included: a look shows what a majority has, and a take
+    /// waits for none. Without that a candidate would not see its own take; and those that a take has come before would look and
+    /// take without a pause for as long as there is no majority.
+    async fn shows_at_next_look(&self, server: &MongoServer) -> Result<(), StoreError> {
+        if server.is_replicated { server.confirm_all(&self.boundary).await } else { Ok(()) }
+    }
+
+    /// Another take was quicker.
+    async fn came_too_late(&mut self, server: &MongoServer) -> Result<TakeResult, StoreError> {
+        self.rule.discard_outstanding();
+        self.shows_at_next_look(server).await?;
+        Ok(TakeResult::Changed)
+    }
+
     /// How much longer what we have freed is left to the others.
     fn stands_back(&self, now: Time) -> Option<Duration> {
         let left = self.yield_until?.since(now);
@@ -243,9 +257,9 @@ impl Session {
             }
             (None, None) => return Ok(()),
         };
-        let (nonce, asked) = (self.rule.nonce(), clock::now());
+        let nonce = self.rule.nonce();
         let is_freed = free(server, &self.boundary, filter, nonce, reservation).await?;
-        if is_freed && tell_released(server, &self.boundary, asked).await {
+        if is_freed && tell_released(server, &self.boundary).await {
             self.yield_until = None;
         }
         Ok(())
@@ -276,6 +290,10 @@ impl ObservedSession for Session {
 
     async fn observe(&mut self, server: &mut MongoServer) -> Result<Option<StoredRecord>, StoreError> {
         self.elector = None;
+        if self.rule.outstanding().is_some() {
+            // If our own take is there, this look has to see it: otherwise we would take again, and free what we have.
+            self.shows_at_next_look(server).await?;
+        }
         if !self.is_told.take() {
             return server.observe(&self.boundary).await;
         }
@@ -313,8 +331,9 @@ impl ObservedSession for Session {
         // Matches nothing: this can only insert, and does not if there is anything with that name.
         let absent = doc! { "_id": &self.boundary, "state": { "$in": [] } };
         match server.change(absent, record).upsert(true).projection(doc! { "_id": 1 }).await {
-            Err(error) if !is_duplicate(&error) => Err(server.classify(&error)),
-            Ok(_) | Err(_) => Ok(()),
+            Err(error) if is_duplicate(&error) => self.shows_at_next_look(server).await,
+            Err(error) => Err(server.classify(&error)),
+            Ok(_) => Ok(()),
         }
     }
 
@@ -370,14 +389,8 @@ impl ObservedSession for Session {
         // The renewal that follows is confirmed together with all that it was written upon.
         let taken = match write.write_concern(executed()).await {
             Ok(Some(taken)) => taken,
-            Ok(None) => {
-                self.rule.discard_outstanding();
-                return Ok(TakeResult::Changed);
-            }
-            Err(error) if is_duplicate(&error) => {
-                self.rule.discard_outstanding();
-                return Ok(TakeResult::Changed);
-            }
+            Ok(None) => return self.came_too_late(server).await,
+            Err(error) if is_duplicate(&error) => return self.came_too_late(server).await,
             Err(error) => return Err(server.classify(&error)),
         };
         let Some(term) = taken.get("term").and_then(number).filter(|term| limits::is_believed_term(*term)) else {
@@ -403,18 +416,16 @@ impl ObservedSession for Session {
 
 /// The keeper's release: whatever this candidate holds, which is dead.
 pub async fn release_for_dead(server: &MongoServer, boundary: &str, id: &str) -> Result<(), StoreError> {
-    let asked = clock::now();
     if free(server, boundary, held(boundary, id), KEEPER_RELEASE_NONCE, None).await? {
-        tell_released(server, boundary, asked).await;
+        tell_released(server, boundary).await;
     }
     Ok(())
 }
 
 /// Tells the others of a release that is confirmed, within half of the time that the attempt has left: a hint that fails must not
 /// make the release fail. Returns whether they were told.
-async fn tell_released(server: &MongoServer, boundary: &str, asked: Time) -> bool {
-    let limit = server.request_timeout.saturating_sub(clock::now().since(asked)) / 2;
-    match timeout(limit, server.changes().tell(boundary, WhenMissing::Leave)).await {
+async fn tell_released(server: &MongoServer, boundary: &str) -> bool {
+    match timeout(server.time_for_hint(), server.changes().tell(boundary, WhenMissing::Leave)).await {
         Ok(Ok(is_told)) => is_told,
         Ok(Err(reason)) => {
             debug!("the others may not have been told of the release: {reason:?}");

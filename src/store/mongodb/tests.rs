@@ -28,6 +28,8 @@ enum Topology {
     Standalone,
     /// A replica set of one: it has majorities.
     ReplicaSet,
+    /// To become a member of a set.
+    Member,
 }
 
 /// Gone with the handle.
@@ -39,6 +41,10 @@ struct MongodProcess {
 
 impl MongodProcess {
     fn start(kind: Topology) -> MongodProcess {
+        MongodProcess::start_with(kind, &[])
+    }
+
+    fn start_with(kind: Topology, flags: &[&str]) -> MongodProcess {
         let data = tempfile::tempdir().expect("a temporary directory");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
         let mut command = Command::new("mongod");
@@ -46,8 +52,9 @@ impl MongodProcess {
         command
             .args(["--port", &port.to_string(), "--bind_ip", "127.0.0.1", "--nounixsocket", "--oplogSize", "16"])
             .args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "enableTestCommands=1", "--dbpath"])
-            .arg(data.path());
-        if kind == Topology::ReplicaSet {
+            .arg(data.path())
+            .args(flags);
+        if kind != Topology::Standalone {
             command.args(["--replSet", "rs"]);
         }
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -60,7 +67,7 @@ impl MongodProcess {
         }
         if kind == Topology::ReplicaSet {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(server.initiate());
+            runtime.block_on(server.becomes_primary(None));
         }
         server
     }
@@ -70,15 +77,22 @@ impl MongodProcess {
         Client::with_uri_str(url).await.expect("a client")
     }
 
-    async fn initiate(&self) {
+    /// Alone, or with another member, which may be lost: no election begins by itself.
+    async fn becomes_primary(&self, other: Option<&MongodProcess>) {
         let admin = self.client().await.database("admin");
-        let members = vec![doc! { "_id": 0, "host": &self.address }];
-        let config = doc! { "_id": "rs", "members": members };
+        let mut members = vec![doc! { "_id": 0, "host": &self.address }];
+        members.extend(other.map(|other| doc! { "_id": 1, "host": &other.address, "priority": 0 }));
+        let time: i32 = if other.is_some() { 3_600_000 } else { 10_000 };
+        let config = doc! { "_id": "rs", "members": members, "settings": { "electionTimeoutMillis": time } };
         admin.run_command(doc! { "replSetInitiate": config }).await.expect("initiated");
         loop {
             let hello = admin.run_command(doc! { "hello": 1 }).await.expect("an answer");
             if hello.get_bool("isWritablePrimary").expect("it knows") {
                 return;
+            }
+            if other.is_some() {
+                // Not before both are there.
+                let _ = admin.run_command(doc! { "replSetStepUp": 1 }).await;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -216,9 +230,12 @@ impl MongoCandidate {
 }
 
 fn with_server(kind: Topology, test: impl AsyncFnOnce(&MongodProcess)) {
-    let server = MongodProcess::start(kind);
+    with(&MongodProcess::start(kind), test);
+}
+
+fn with(server: &MongodProcess, test: impl AsyncFnOnce(&MongodProcess)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, async { timeout(LIMIT, test(&server)).await.expect("in time") });
+    LocalSet::new().block_on(&runtime, async { timeout(LIMIT, test(server)).await.expect("in time") });
 }
 
 #[test]
@@ -235,6 +252,21 @@ fn a_write_that_no_majority_has_confirmed_is_not_credited_and_the_take_is_found_
         let unconfirmed = one.renews().await.expect_err("nothing is credited").to_string();
         assert!(unconfirmed.contains("majority"), "{unconfirmed}");
         one.is_credited().await;
+    });
+}
+
+/// A look shows what a majority has, which its take need not be yet: then it would take again, and free what it has.
+#[test]
+fn a_candidate_that_asks_again_after_its_take_finds_it() {
+    with_server(Topology::ReplicaSet, async |server| {
+        let mut one = MongoCandidate::at(server, "one");
+        one.candidacy.ttl = Duration::from_secs(1);
+        for _ in 0..20 {
+            let term = one.wins().await;
+            assert_eq!(one.wins().await, term);
+            one.is_credited().await;
+            one.store.release(&one.candidacy).await.expect("released");
+        }
     });
 }
 

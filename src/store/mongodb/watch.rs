@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use super::changes::{HintCollection, NoHints, WhenMissing};
@@ -21,6 +21,8 @@ use elect_keeper::clock;
 
 /// Between two hints, however many entries there are.
 const HINT_INTERVAL: Duration = Duration::from_millis(10);
+/// For all that precedes the first wait. A server that says nothing must not keep the next watch from being begun.
+const OPENING_TIME_MAX: Duration = Duration::from_secs(10);
 /// After a refusal. A permission may be granted, and a collection that is in the way be dropped.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -130,7 +132,9 @@ async fn follow(
         Watcher::Candidate(_) => WhenMissing::Create,
         Watcher::Observer => WhenMissing::Leave,
     };
-    let Some(mut entries) = changes.open(boundary, when_missing).await? else {
+    let opening = timeout(OPENING_TIME_MAX, changes.open(boundary, when_missing)).await;
+    let opened = opening.unwrap_or_else(|_| Err(NoHints::ForNow("the cursor was not opened in time".to_owned())));
+    let Some(mut entries) = opened? else {
         return Err(NoHints::ForNow("there is nothing to read yet".to_owned()));
     };
     // The cursor does not tell of changes from before it was opened.

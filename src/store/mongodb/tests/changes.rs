@@ -7,7 +7,7 @@ use ::mongodb::bson::{Document, doc};
 use tokio::time::{sleep, timeout};
 
 use super::{MongoCandidate, MongodProcess, Topology, with_server};
-use crate::store::CampaignResult;
+use crate::store::{CampaignResult, StoreError};
 use elect_keeper::clock;
 
 const CHANGES: &str = "changes";
@@ -326,6 +326,59 @@ fn a_hint_that_fails_or_hangs_has_no_consequence() {
             });
         }
     }
+}
+
+/// What connecting has cost, and the release, is not there for the hint: an attempt that is over would count as a release that has failed.
+#[test]
+fn a_hint_that_hangs_fails_no_release_that_begins_with_connecting() {
+    with_server(Topology::Standalone, async |server| {
+        let mut leader = MongoCandidate::with(server, "leader", Duration::from_secs(8));
+        leader.leads().await;
+        server.has_entries(1).await;
+        server.shuts_down_at("findAndModify", 1).await;
+        leader.renews().await.expect_err("the connection is given up");
+        // Connecting must not take half of the attempt, and each of the others takes as long.
+        let slow = doc! {
+            "failCommands": ["hello", "findAndModify", "listCollections"], "appName": "leader", "blockConnection": true,
+            "blockTimeMS": 3400,
+        };
+        server.fails(100, slow).await;
+        let mut released = leader.store.release(&leader.candidacy).await;
+        if let Err(StoreError::Connecting(_)) = released {
+            // This machine is slow. The next attempt has its whole time for the rest.
+            released = leader.store.release(&leader.candidacy).await;
+        }
+        released.expect("released");
+    });
+}
+
+/// Otherwise no other cursor would ever be opened on these connections.
+#[test]
+fn a_cursor_that_is_not_opened_in_time_is_given_up() {
+    with_server(Topology::Standalone, async |server| {
+        let (mut leader, mut next) = (MongoCandidate::at(server, "leader"), MongoCandidate::at(server, "next"));
+        leader.leads().await;
+        server.has_entries(1).await;
+        let hangs = doc! {
+            "failCommands": ["listCollections"], "appName": "next", "blockConnection": true, "blockTimeMS": 3_600_000,
+        };
+        server.fails(1, hangs).await;
+        assert!(matches!(next.ask().await, Ok(CampaignResult::Waiting { .. })));
+        let asks = async {
+            loop {
+                sleep(Duration::from_millis(200)).await;
+                leader.is_credited().await;
+                assert!(matches!(next.ask().await, Ok(CampaignResult::Waiting { .. })));
+                if timeout(Duration::from_millis(1), next.is_told()).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        timeout(SOON, asks).await.expect("a cursor");
+        next.forgets_hints();
+        leader.releases().await;
+        next.takes_when_told().await;
+    });
 }
 
 /// The CPU time that the server has used.

@@ -1,10 +1,13 @@
 //! Which writes wait for what.
 
+use std::time::Duration;
+
 use ::mongodb::bson::oid::ObjectId;
 use ::mongodb::bson::{Document, doc};
 
-use super::{MongoCandidate, MongodProcess, Topology, with_server};
+use super::{MongoCandidate, MongodProcess, Topology, with, with_server};
 use crate::store::{CampaignResult, RenewResult, StoreError};
+use elect_keeper::clock;
 
 impl MongodProcess {
     /// Keeps every command from now on.
@@ -24,6 +27,63 @@ impl MongodProcess {
         }
         concerns
     }
+
+    /// How many commands of this name there have been.
+    async fn commands(&self, name: &str) -> i64 {
+        let status = self.client().await.database("admin").run_command(doc! { "serverStatus": 1 }).await.expect("told");
+        let metrics = status.get_document("metrics").and_then(|metrics| metrics.get_document("commands"));
+        let command = metrics.and_then(|commands| commands.get_document(name)).expect("it counts them");
+        command.get_i64("total").expect("a number")
+    }
+}
+
+/// Otherwise its take would be written, and be followed by a renewal that is refused when it is too late to say so at start.
+#[test]
+fn a_server_that_confirms_nothing_is_refused_before_anything_is_won() {
+    with(&MongodProcess::start_with(Topology::Standalone, &["--nojournal"]), async |server| {
+        let mut one = MongoCandidate::at(server, "one");
+        for _ in 0..2 {
+            let answer = one.ask().await;
+            let Err(StoreError::Refused(why)) = &answer else { panic!("{answer:?}") };
+            assert!(why.contains("journal"), "{why}");
+        }
+        assert_eq!(server.boundaries().await.count_documents(doc! {}).await.expect("counted"), 0);
+    });
+}
+
+/// The take that is in the way is not to be seen, since no majority has it. Without a wait, every candidate would look and take
+/// as fast as the server answers, and say nothing of it.
+#[test]
+fn without_a_majority_a_candidate_waits_for_one_and_says_so() {
+    let other = MongodProcess::start(Topology::Member);
+    with(&MongodProcess::start(Topology::Member), async |server| {
+        server.becomes_primary(Some(&other)).await;
+        let (mut old, mut one) = (MongoCandidate::at(server, "old"), MongoCandidate::at(server, "one"));
+        let mut two = MongoCandidate::with(server, "two", Duration::from_secs(2));
+        old.wins().await;
+        old.is_credited().await;
+        // Both know the server.
+        for waiter in [&mut one, &mut two] {
+            assert!(matches!(waiter.ask().await, Ok(CampaignResult::Waiting { .. })));
+        }
+        old.store.release(&old.candidacy).await.expect("released");
+        drop(other);
+        let taken = one.ask().await;
+        assert!(matches!(taken, Ok(CampaignResult::Won { .. })), "on this member alone: {taken:?}");
+        let before = server.commands("findAndModify").await;
+        let (began, watched, mut asked) = (clock::now(), Duration::from_secs(5), 0);
+        while clock::now().since(began) < watched {
+            let answer = two.ask().await;
+            let Err(StoreError::Unavailable(why)) = &answer else { panic!("{answer:?}") };
+            assert!(why.contains("majority"), "{why}");
+            asked += 1;
+        }
+        // A look, a take and a wait, for three quarters of an attempt.
+        assert!(asked <= 5, "{asked} times in {watched:?}");
+        assert!(server.commands("findAndModify").await - before <= 2 * asked);
+        let renewal = one.renews().await;
+        assert!(matches!(renewal, Err(StoreError::Unavailable(_))), "and nobody leads: {renewal:?}");
+    });
 }
 
 /// The renewal confirms both, so that one wait for the disks is enough before the command starts.
@@ -37,10 +97,11 @@ fn a_take_waits_for_no_confirmation_and_each_renewal_for_that_of_a_majority() {
             one.is_credited().await;
             one.is_credited().await;
             let concerns = server.write_concerns().await;
-            let [take, renewals @ ..] = &concerns[..] else { panic!("nothing was written") };
+            // At its start it asks whether writes are confirmed at all.
+            let [first, take, renewals @ ..] = &concerns[..] else { panic!("nothing was written") };
             assert_eq!(take, &doc! { "w": 1 });
             assert_eq!(renewals.len(), 2);
-            for renewal in renewals {
+            for renewal in renewals.iter().chain([first]) {
                 assert_eq!(renewal.get_str("w").ok(), Some("majority"), "{renewal}");
                 assert_eq!(renewal.get_bool("j").ok(), Some(true), "{renewal}");
             }
