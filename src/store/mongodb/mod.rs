@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::store::claim_release::{ClaimRelease, until_settled};
+use crate::store::connection::setup::ready_for_next;
 use crate::store::connection::tls::warn_unverified;
 use crate::store::record_store::{self, Backend, RecordStore};
 use crate::store::url::{StoreKind, StoreUrl};
@@ -34,6 +35,7 @@ use crate::store::{
 };
 use elect_core::boundary::Boundary;
 use elect_core::takeover::Reservation;
+use elect_keeper::clock;
 use server::{ClientSlot, attempt};
 use session::Session;
 use settings::{MongoUrl, Settings};
@@ -181,6 +183,7 @@ impl Backend for MongoDb {
         let knows_server = &mut self.knows_server;
         attempt(&self.settings, &mut self.link, async |server| {
             if !*knows_server {
+                let began = clock::now();
                 let unsafe_index = ttl_index::find_unsafe_index(&server.boundaries).await;
                 if let Some(index) = unsafe_index.map_err(|error| server.classify(&error))? {
                     warn!("the index {index} on the collection boundaries may remove the record of a leader: drop it");
@@ -189,6 +192,10 @@ impl Backend for MongoDb {
                 // A take waits for no confirmation. Where none can be had, that has to be said before anything is won (S6).
                 server.confirm_all(candidacy.boundary.as_str()).await?;
                 *knows_server = true;
+                // What follows is one request more than these. On a slow network the next attempt has its whole time for that.
+                if server.attempt_left() < clock::now().since(began) * 2 {
+                    return Err(ready_for_next(&server.address));
+                }
             }
             let result = record_store::campaign(session, server, candidacy).await?;
             if let CampaignResult::Waiting { .. } = result {

@@ -186,9 +186,13 @@ impl MongoServer {
         }
     }
 
+    pub fn attempt_left(&self) -> Duration {
+        self.attempt_ends.get().since(clock::now())
+    }
+
     /// How much of the present attempt a hint may take: what it does not get, the election still has.
     pub fn time_for_hint(&self) -> Duration {
-        self.attempt_ends.get().since(clock::now()) / 2
+        self.attempt_left() / 2
     }
 
     /// How much a hint may take that is written beside the election.
@@ -288,7 +292,7 @@ impl MongoServer {
     /// No majority has it in time, or this server or this user cannot have writes confirmed.
     pub async fn confirm_all(&self, boundary: &str) -> Result<(), StoreError> {
         let nothing = doc! { "_id": boundary, "state": { "$in": [] } };
-        let write = self.change(nothing, doc! { "state": "free" }).projection(doc! { "_id": 1 });
+        let write = self.boundaries.update_one(nothing, doc! { "$set": { "state": "free" } });
         write.await.map(drop).map_err(|error| self.classify(&error))
     }
 
