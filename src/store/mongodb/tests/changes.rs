@@ -418,7 +418,7 @@ async fn cost_of_a_renewal(server: &MongodProcess, count: usize) -> Duration {
         });
     }
     let pairs = tasks.join_all().await;
-    let (spent, took) = (used(server) - before, clock::now().since(began));
+    let (spent, took) = (used(server).saturating_sub(before), clock::now().since(began));
     let cost = spent / (ROUNDS * u32::try_from(count).expect("few"));
     let share = spent.as_secs_f64() / took.as_secs_f64() * 100.0;
     println!(
