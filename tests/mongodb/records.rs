@@ -11,7 +11,7 @@ use crate::harness::server::StoreServer;
 use crate::harness::wait::{eventually, now, since, throughout, until};
 use crate::harness::{ElectCmd, Measurements, Sandbox, Witness, few};
 use crate::leases::{LEASE, TTL, candidate, candidate_for};
-use crate::mongodb::server::{COLLECTION, Mongod, SingleNodeReplicaSet};
+use crate::mongodb::server::{COLLECTION, Mongod, MongodOptions, SingleNodeReplicaSet};
 
 /// Something that ends a leader's term from outside.
 struct Tampering {
@@ -301,6 +301,24 @@ fn an_index_of_another_kind_is_mentioned_and_keeps_nobody_from_leading() {
         next.terminate();
         sandbox.history().is_safe();
     }
+}
+
+#[test]
+fn an_index_that_endangers_records_is_mentioned_once_however_often_the_first_contact_fails() {
+    let server = SingleNodeReplicaSet::with(&MongodOptions::new().with_faults());
+    let sandbox = Sandbox::new();
+    let index = doc! { "key": { "ttlExpire": 1 }, "name": "ttlExpire_1", "expireAfterSeconds": 0 };
+    server.command(&sandbox.database(), doc! { "createIndexes": COLLECTION, "indexes": [index] });
+    let unconfirmed = doc! { "code": 64, "errmsg": "waiting for replication timed out" };
+    let data = doc! { "failCommands": ["update"], "appName": "elect", "writeConcernError": unconfirmed };
+    server.admin(doc! { "configureFailPoint": "failCommand", "mode": { "times": 3 }, "data": data });
+    let leader = elect(&sandbox, &server, TTL).start();
+    sandbox.starts(1);
+    let log = leader.log();
+    assert!(log.contains("majority"), "{log}");
+    assert_eq!(log.matches("may remove the record of a leader").count(), 1, "{log}");
+    leader.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]

@@ -65,6 +65,8 @@ struct MongoDb {
     link: ClientSlot,
     /// Whether the collection's indexes have been looked at, and a write was confirmed.
     knows_server: bool,
+    /// An index that may remove the record of a leader has been reported.
+    has_warned_of_index: bool,
     /// The index of elect's own.
     index: IndexCreation,
     /// For an observer: something may have changed.
@@ -86,6 +88,7 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
         settings,
         link: ClientSlot::default(),
         knows_server: false,
+        has_warned_of_index: false,
         index: IndexCreation::default(),
         news: Rc::new(Notify::new()),
     };
@@ -180,16 +183,20 @@ impl Backend for MongoDb {
         hints: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<CampaignResult, StoreError> {
-        let knows_server = &mut self.knows_server;
+        let (knows_server, has_warned) = (&mut self.knows_server, &mut self.has_warned_of_index);
         attempt(&self.settings, &mut self.link, async |server| {
             if !*knows_server {
                 let began = clock::now();
                 let unsafe_index = ttl_index::find_unsafe_index(&server.boundaries).await;
                 if let Some(index) = unsafe_index.map_err(|error| server.classify(&error))? {
-                    warn!("the index {index} on the collection boundaries may remove the record of a leader: drop it");
+                    if !std::mem::replace(has_warned, true) {
+                        warn!(
+                            "the index {index} on the collection boundaries may remove the record of a leader: drop it"
+                        );
+                    }
                     session.set_volatile();
                 }
-                // A take waits for no confirmation. Where none can be had, that has to be said before anything is won (S6).
+                // The take of a free record waits for no confirmation. Where none can be had, that has to be said before anything is won (S6).
                 server.confirm_all(candidacy.boundary.as_str()).await?;
                 *knows_server = true;
                 // What follows is one request more than these. On a slow network the next attempt has its whole time for that.
