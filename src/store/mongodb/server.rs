@@ -1,4 +1,4 @@
-//! The driver's client as this store uses it: majority concerns only, the time limit of one attempt, few connections.
+//! The driver's client as this store uses it: majority concerns unless a caller says otherwise, the time limit of one attempt, few connections.
 //!
 //! The driver knows the members of a replica set and finds a new primary by itself. It has no time-out for a connection that
 //! has fallen silent, and is slow to look for the next primary; so after a failed attempt the client is dropped with all its
@@ -280,7 +280,14 @@ impl MongoServer {
         found.deserialize_current().map(Some).map_err(|error| self.classify(&error))
     }
 
-    /// Compares and swaps, both in the server. Confirmed by a majority, and on its disks, or an error.
+    /// Confirmed by a majority, and on its disks, while this attempt can still hear that it is not: an attempt that runs out of
+    /// time says nothing of a majority, and drops the client.
+    pub fn confirmed(&self) -> WriteConcern {
+        confirmed_within(self.attempt_left() * 3 / 4)
+    }
+
+    /// Compares and swaps, both in the server. Confirmed by a majority, and on its disks, or an error; unless the caller sets
+    /// another write concern.
     pub fn change(&self, filter: Document, change: Document) -> FindOneAndUpdate<'_, Document> {
         self.boundaries.find_one_and_update(filter, vec![doc! { "$set": change }]).max_time(self.request_timeout)
     }
@@ -293,6 +300,7 @@ impl MongoServer {
     pub async fn confirm_all(&self, boundary: &str) -> Result<(), StoreError> {
         let nothing = doc! { "_id": boundary, "state": { "$in": [] } };
         let write = self.boundaries.update_one(nothing, doc! { "$set": { "state": "free" } });
+        let write = write.write_concern(self.confirmed());
         write.await.map(drop).map_err(|error| self.classify(&error))
     }
 
@@ -315,6 +323,13 @@ impl MongoServer {
     }
 }
 
+/// A majority has it on its disks, or the server says that this is not so by then.
+fn confirmed_within(time: Duration) -> WriteConcern {
+    // None at all would be no limit.
+    let time = time.max(Duration::from_millis(1));
+    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(time).build()
+}
+
 /// The options that elect sets itself, whatever the URL says.
 fn demand(
     options: ClientOptions,
@@ -324,8 +339,7 @@ fn demand(
     let attempt = settings.limits.attempt;
     let answer_within = attempt * 3 / 4;
     let mut options = options;
-    options.write_concern =
-        Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(answer_within).build());
+    options.write_concern = Some(confirmed_within(answer_within));
     options.read_concern = Some(ReadConcern::majority());
     // elect asks again by itself, and knows its writes by their nonces. The server would keep each answer for the driver: two
     // more writes with every renewal, and two reads before the first write of a candidate.

@@ -6,7 +6,7 @@
 //!   is none; renewal and release on id, term and *held*.
 //! - A write counts once a majority has it on its disks. One whose confirmation failed or did not come is unknown: a take is
 //!   recognized by its nonce, and starts no lease; a renewal follows.
-//! - A take is not confirmed by itself, but by the first renewal: that one finds the take's record, in the history of the
+//! - A take of a free or missing record is not confirmed by itself, but by the first renewal: that one finds the take's record, in the history of the
 //!   same primary, and a majority that has the renewal has all that came before. A take that a failover forgets leaves
 //!   nothing for the renewal to find.
 //! - What is read, a majority has. That may be old: a primary that was cut off does not know it yet. So takes name what was
@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 use super::changes::WhenMissing;
 use super::errors::is_duplicate;
 use super::server::MongoServer;
-use super::stored_record::{StoredRecord, number, view};
+use super::stored_record::{NamedVersion, StoredRecord, number, view};
 use super::ttl_index::IndexCreation;
 use super::watch::{ChangesWatch, RefusalLog, Watcher};
 use crate::store::record::{RecordState, VERSION};
@@ -46,6 +46,8 @@ pub struct Session {
     boundary: String,
     id: String,
     rule: Takeover<String>,
+    /// The version that the outstanding take insists on; `None`: that there is no record.
+    named: Option<NamedVersion>,
     /// The term that was won, until it is lost or released.
     term: Option<Term>,
     /// The term and the leader that others were told of last.
@@ -71,6 +73,7 @@ impl Session {
             boundary: candidacy.boundary.to_string(),
             rule: Takeover::new(id.clone(), candidacy.ttl, Durability::Durable),
             id,
+            named: None,
             term: None,
             told: None,
             refusals: RefusalLog::default(),
@@ -233,6 +236,17 @@ impl Session {
         Ok(TakeResult::Changed)
     }
 
+    /// After a look that shows what the server has done: a take that insists on another version than the one that is there will
+    /// find it no more. Waiting for a majority before each later look would be for nothing. If such a take were made nevertheless,
+    /// its record would be found as one of ours that is over, and be freed.
+    fn forget_take_that_is_over(&mut self, seen: Option<&StoredRecord>) {
+        let Some(nonce) = self.rule.outstanding() else { return };
+        let is_made = seen.is_some_and(|seen| seen.is_held() && seen.record.id == self.id && seen.nonce == nonce);
+        if !is_made && seen.map(StoredRecord::named_version) != self.named {
+            self.rule.discard_outstanding();
+        }
+    }
+
     /// How much longer what we have freed is left to the others.
     fn stands_back(&self, now: Time) -> Option<Duration> {
         let left = self.yield_until?.since(now);
@@ -290,17 +304,23 @@ impl ObservedSession for Session {
 
     async fn observe(&mut self, server: &mut MongoServer) -> Result<Option<StoredRecord>, StoreError> {
         self.elector = None;
-        if self.rule.outstanding().is_some() {
+        let has_outstanding = self.rule.outstanding().is_some();
+        if has_outstanding {
             // If our own take is there, this look has to see it: otherwise we would take again, and free what we have.
             self.shows_at_next_look(server).await?;
         }
-        if !self.is_told.take() {
-            return server.observe(&self.boundary).await;
+        let seen = if self.is_told.take() {
+            // A take is likely, and needs both. At the same time: there is a connection for each.
+            let (seen, elector) = tokio::join!(server.observe(&self.boundary), server.find_elector(&self.boundary));
+            self.elector = Some(elector);
+            seen?
+        } else {
+            server.observe(&self.boundary).await?
+        };
+        if has_outstanding {
+            self.forget_take_that_is_over(seen.as_ref());
         }
-        // A take is likely, and needs both. At the same time: the connection of the cursor has nothing to do for a moment.
-        let (seen, elector) = tokio::join!(server.observe(&self.boundary), server.find_elector(&self.boundary));
-        self.elector = Some(elector);
-        seen
+        Ok(seen)
     }
 
     fn state(&mut self, _: &MongoServer, seen: &Option<StoredRecord>) -> Result<StoreState<String>, StoreError> {
@@ -361,11 +381,12 @@ impl ObservedSession for Session {
             return Err(self.too_large(server));
         }
         self.term = None;
+        self.named = seen.map(StoredRecord::named_version);
         let (filter, follows, previous_term) = match seen {
             Some(seen) => {
                 // A vacant record says nothing of the leader before.
                 let previous_term = if seen.record.state == RecordState::Vacant { Bson::Null } else { "$term".into() };
-                (expected(&self.boundary, seen), doc! { "$add": ["$term", 1] }, previous_term)
+                (expected(&self.boundary, &seen.named_version()), doc! { "$add": ["$term", 1] }, previous_term)
             }
             // Matches nothing: this can only insert, and does not if there is anything with that name.
             None => (doc! { "_id": &self.boundary, "state": { "$in": [] } }, doc! { "$literal": 1 }, Bson::Null),
@@ -386,8 +407,8 @@ impl ObservedSession for Session {
         });
         let write = server.change(filter, record).upsert(seen.is_none());
         let write = write.projection(doc! { "term": 1 }).return_document(ReturnDocument::After);
-        // The renewal that follows is confirmed together with all that it was written upon.
-        let taken = match write.write_concern(executed()).await {
+        let concern = if starts_without_wait(seen) { executed() } else { server.confirmed() };
+        let taken = match write.write_concern(concern).await {
             Ok(Some(taken)) => taken,
             Ok(None) => return self.came_too_late(server).await,
             Err(error) if is_duplicate(&error) => return self.came_too_late(server).await,
@@ -440,12 +461,10 @@ fn held(boundary: &str, id: &str) -> Document {
 }
 
 /// The version that was seen.
-fn expected(boundary: &str, seen: &StoredRecord) -> Document {
-    let state = if seen.is_held() { "held" } else { "free" };
-    doc! {
-        "_id": boundary, "leaderUUID": &seen.record.id, "term": long(seen.record.term), "seq": long(seen.nonce),
-        "state": state,
-    }
+fn expected(boundary: &str, seen: &NamedVersion) -> Document {
+    let NamedVersion { id, term, nonce, is_held } = seen;
+    let state = if *is_held { "held" } else { "free" };
+    doc! { "_id": boundary, "leaderUUID": id, "term": long(*term), "seq": long(*nonce), "state": state }
 }
 
 /// Returns whether the record was freed. If it is not ours, or not there any more, there is nothing to be given back.
@@ -487,6 +506,13 @@ fn told(candidacy: &Candidacy) -> Document {
 /// A text, whatever it looks like: with a dollar in front it would be a field.
 fn literal(text: &str) -> Bson {
     Bson::Document(doc! { "$literal": text })
+}
+
+/// Whether a take follows upon a clean hand-over, or upon nothing. It need not be confirmed by itself: the renewal that follows
+/// is, together with all that it was written upon. Any other take comes after a whole ttl, and is confirmed: a primary that was
+/// cut off shows a leader that it does not hear of any more, and would let each candidate win, and stop what it runs meanwhile.
+fn starts_without_wait(seen: Option<&StoredRecord>) -> bool {
+    seen.is_none_or(|seen| seen.record.state == RecordState::Free)
 }
 
 /// The primary has it, and perhaps no other member, and no disk.

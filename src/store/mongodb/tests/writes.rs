@@ -37,7 +37,7 @@ impl MongodProcess {
     }
 }
 
-/// Otherwise its take would be written, and be followed by a renewal that is refused when it is too late to say so at start.
+/// By the write at the first contact. Each look is refused as well: the driver sends the write concern with it.
 #[test]
 fn a_server_that_confirms_nothing_is_refused_before_anything_is_won() {
     with(&MongodProcess::start_with(Topology::Standalone, &["--nojournal"]), async |server| {
@@ -87,6 +87,38 @@ fn without_a_majority_a_candidate_waits_for_one_and_says_so() {
     });
 }
 
+/// Each look before which a candidate waits for a majority is a write to the disks of a majority.
+#[test]
+fn a_take_that_failed_is_waited_for_until_another_candidate_leads_and_no_longer() {
+    with_server(Topology::ReplicaSet, async |server| {
+        let (mut old, mut one) = (MongoCandidate::at(server, "old"), MongoCandidate::at(server, "one"));
+        let mut two = MongoCandidate::at(server, "two");
+        old.wins().await;
+        old.is_credited().await;
+        for waiter in [&mut one, &mut two] {
+            assert!(matches!(waiter.ask().await, Ok(CampaignResult::Waiting { .. })));
+        }
+        old.store.release(&old.candidacy).await.expect("released");
+        server.fails(1, doc! { "failCommands": ["findAndModify"], "appName": "one", "errorCode": 50 }).await;
+        let unknown = one.ask().await;
+        assert!(matches!(unknown, Err(StoreError::Unavailable(_))), "{unknown:?}");
+        two.wins().await;
+        two.is_credited().await;
+        let before = server.commands("update").await;
+        assert!(matches!(one.ask().await, Ok(CampaignResult::Waiting { .. })));
+        let first = server.commands("update").await;
+        assert_eq!(first, before + 1, "its take may be there");
+        for _ in 0..10 {
+            assert!(matches!(one.ask().await, Ok(CampaignResult::Waiting { .. })));
+        }
+        assert_eq!(server.commands("update").await, first, "it cannot be there any more");
+        // Nor does it hinder the next take.
+        two.store.release(&two.candidacy).await.expect("released");
+        one.wins().await;
+        one.is_credited().await;
+    });
+}
+
 /// The renewal confirms both, so that one wait for the disks is enough before the command starts.
 #[test]
 fn a_take_waits_for_no_confirmation_and_each_renewal_for_that_of_a_majority() {
@@ -101,12 +133,78 @@ fn a_take_waits_for_no_confirmation_and_each_renewal_for_that_of_a_majority() {
             let [take, renewals @ ..] = &concerns[..] else { panic!("nothing was written") };
             assert_eq!(take, &doc! { "w": 1 });
             assert_eq!(renewals.len(), 2);
-            for renewal in renewals {
-                assert_eq!(renewal.get_str("w").ok(), Some("majority"), "{renewal}");
-                assert_eq!(renewal.get_bool("j").ok(), Some(true), "{renewal}");
-            }
+            renewals.iter().for_each(is_confirmed);
         });
     }
+}
+
+fn is_confirmed(concern: &Document) {
+    assert_eq!(concern.get_str("w").ok(), Some("majority"), "{concern}");
+    assert_eq!(concern.get_bool("j").ok(), Some(true), "{concern}");
+}
+
+/// A free record is handed over without a wait. Another one was waited for, and a primary that was cut off may show it.
+#[test]
+fn a_take_of_a_record_that_was_waited_for_waits_for_a_majority() {
+    with_server(Topology::ReplicaSet, async |server| {
+        let (mut old, mut one) = (MongoCandidate::at(server, "old"), MongoCandidate::at(server, "one"));
+        old.candidacy.ttl = Duration::from_secs(1);
+        one.candidacy.ttl = Duration::from_secs(1);
+        old.wins().await;
+        old.is_credited().await;
+        server.keeps_commands().await;
+        // The other one has died.
+        one.wins().await;
+        let concerns = server.write_concerns().await;
+        assert_eq!(concerns.len(), 1, "{concerns:?}");
+        concerns.iter().for_each(is_confirmed);
+        one.is_credited().await;
+        one.store.release(&one.candidacy).await.expect("released");
+        old.wins().await;
+        assert_eq!(server.write_concerns().await.last(), Some(&doc! { "w": 1 }));
+    });
+}
+
+/// Otherwise the attempt would only be too slow, and cost the candidate its connections.
+#[test]
+fn a_wait_for_a_majority_that_begins_late_ends_in_time_to_say_so() {
+    let other = MongodProcess::start(Topology::Member);
+    with(&MongodProcess::start(Topology::Member), async |server| {
+        server.becomes_primary(Some(&other)).await;
+        let (mut old, mut one) = (MongoCandidate::at(server, "old"), MongoCandidate::at(server, "one"));
+        let limit = Duration::from_secs(6);
+        let mut two = MongoCandidate::with(server, "two", limit);
+        old.wins().await;
+        old.is_credited().await;
+        for waiter in [&mut one, &mut two] {
+            assert!(matches!(waiter.ask().await, Ok(CampaignResult::Waiting { .. })));
+        }
+        old.store.release(&old.candidacy).await.expect("released");
+        drop(other);
+        one.wins().await;
+        // Its take comes too late, and it learns so when two fifths of the attempt are over.
+        server.delays("two", limit * 2 / 5).await;
+        let answer = two.ask().await;
+        let Err(StoreError::Unavailable(why)) = &answer else { panic!("{answer:?}") };
+        assert!(why.contains("majority"), "{why}");
+    });
+}
+
+/// A take would be, and its renewal would fail when it is too late to say so at start.
+#[test]
+fn where_writes_are_not_confirmed_nothing_is_won_at_the_first_contact() {
+    with_server(Topology::ReplicaSet, async |server| {
+        let timeout = doc! { "code": 64, "errmsg": "waiting for replication timed out" };
+        server.fails(2, doc! { "failCommands": ["update"], "appName": "one", "writeConcernError": timeout }).await;
+        let mut one = MongoCandidate::at(server, "one");
+        for _ in 0..2 {
+            let answer = one.ask().await;
+            let Err(StoreError::Unavailable(why)) = &answer else { panic!("{answer:?}") };
+            assert!(why.contains("majority"), "{why}");
+            assert_eq!(server.boundaries().await.count_documents(doc! {}).await.expect("counted"), 0);
+        }
+        one.wins().await;
+    });
 }
 
 /// As when the primary that has made it is lost before a majority has it.
