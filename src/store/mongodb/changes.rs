@@ -5,6 +5,9 @@
 //!
 //! - An insert into a missing collection would create it without a limit. So nothing is inserted unless the server has just
 //!   said that the collection is the one that elect creates, by its kind and its size; a collection of another program is left alone.
+//!   These are two requests: if the collection is dropped between them, or the primary changes to one without it, the insert
+//!   creates one without a limit. That is foreign to every candidate from then on, gets no further entry, and there are no hints
+//!   until it is dropped by hand.
 //! - A cursor on an empty collection is dead at once: the candidate that creates it writes a first entry.
 
 use std::pin::Pin;

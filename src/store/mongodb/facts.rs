@@ -13,7 +13,7 @@ pub async fn facts(server: &MongoServer) -> Vec<Finding> {
     let version = version.as_ref().and_then(|info| info.get_str("version").ok()).map(excerpt);
     let version = version.map(|version| Finding::ok("version", version));
     let topology = if server.is_replicated {
-        Finding::ok("topology", "a replica set, or a cluster: a majority confirms each write")
+        Finding::ok("topology", "a replica set, or a cluster: nobody leads by what a majority has not confirmed")
     } else {
         let detail = "one server alone, without a replica set: nobody leads while it is down";
         Finding::warn("topology", detail, "a replica set of three members survives the loss of one")
