@@ -92,11 +92,6 @@ pub trait ConformanceSupport: fmt::Debug {
         site
     }
 
-    /// Whether the store tells of changes.
-    async fn has_hints(&self, _: &StoreUnderTest) -> bool {
-        true
-    }
-
     /// Whether the record decides who leads. Otherwise a lock does, or the age of keys, and a record beside it changes nothing.
     fn record_decides(&self) -> bool {
         true
