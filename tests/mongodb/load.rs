@@ -65,7 +65,7 @@ fn a_hand_over_among_many_on_a_server_alone_is_quick() {
     is_quick(&mongod, &mongod, Mongod::NAME);
 }
 
-/// What a renewal costs the server, its waiters' looks included, in microseconds of CPU.
+/// The cost of a renewal to the server, the looks of its waiters included, in microseconds of CPU.
 fn cost_of_a_renewal(set: &SingleNodeReplicaSet, count: usize) -> f64 {
     let sandbox = Sandbox::new();
     let start = |number: usize| {

@@ -162,7 +162,7 @@ impl Files {
         free.reserve(reservation);
         match self.overwrite(&free) {
             Ok(true) => Ok(()),
-            // What cannot be done in its place fails as a whole, or not at all.
+            // A change that cannot be made in its place has not been made in part.
             Ok(false) | Err(_) => self.write(&free),
         }
     }
@@ -234,7 +234,7 @@ impl Files {
     }
 }
 
-/// What looks damaged may be a record whose leader marks it as free at this moment.
+/// Reads a record once more that looks damaged: its leader may be marking it as free at this moment.
 fn read_again_if_damaged<T>(mut read: impl FnMut() -> Result<T, ReadError>) -> Result<T, ReadError> {
     match read() {
         Err(ReadError::Corrupt(_)) => read(),

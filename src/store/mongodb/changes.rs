@@ -68,7 +68,7 @@ impl From<Error> for NoHints {
     }
 }
 
-/// What is done where the collection is missing.
+/// The action where the collection is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenMissing {
     /// It is created: by a candidate.

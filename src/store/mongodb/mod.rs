@@ -199,7 +199,7 @@ impl Backend for MongoDb {
                 // The take of a free record waits for no confirmation. Where none can be had, that has to be said before anything is won (S6).
                 server.confirm_all(candidacy.boundary.as_str()).await?;
                 *knows_server = true;
-                // What follows is one request more than these. On a slow network the next attempt has its whole time for that.
+                // The campaign that follows is one request more than these. On a slow network the next attempt has its whole time for that.
                 if server.attempt_left() < clock::now().since(began) * 2 {
                     return Err(ready_for_next(&server.address));
                 }

@@ -44,7 +44,7 @@ impl RefusalLog {
     }
 }
 
-/// Who watches.
+/// The part of elect that a watch serves.
 #[derive(Debug, Clone)]
 pub enum Watcher {
     /// It creates the collection if there is none.

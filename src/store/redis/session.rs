@@ -390,7 +390,7 @@ impl ObservedSession for Session {
 
     /// Where there is no record, one is written in the same moment on which every candidate can wait (S2).
     async fn observe(&mut self, server: &mut RedisServer) -> Result<Snapshot, StoreError> {
-        // What follows is another take, or a recognized one, after which a renewal is sent.
+        // Another take follows, or a recognized one, after which a renewal is sent.
         self.first_renewal = None;
         let Vacancy { nonce, ttl, term } = self.rule.vacancy();
         let vacant = [
@@ -521,7 +521,7 @@ enum HeldRecord {
     Term(Term),
     /// Of a take whose answer was lost. A renewal that was sent with it may have been executed as well, or not yet, or never.
     Take(OutstandingTake),
-    /// Whatever this candidate holds, which is dead.
+    /// Any record of this candidate, which is dead.
     AnyOfTheDead,
 }
 

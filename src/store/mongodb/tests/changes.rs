@@ -328,7 +328,7 @@ fn a_hint_that_fails_or_hangs_has_no_consequence() {
     }
 }
 
-/// What connecting has cost, and the release, is not there for the hint: an attempt that is over would count as a release that has failed.
+/// The time that connecting and the release have taken is not left for the hint: an attempt that is over would count as a release that has failed.
 #[test]
 fn a_hint_that_hangs_fails_no_release_that_begins_with_connecting() {
     with_server(Topology::Standalone, async |server| {
@@ -389,7 +389,7 @@ fn used(server: &MongodProcess) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// What a renewal costs the server among so many leaders, each of which has a candidate that waits and looks once per renewal.
+/// The cost of a renewal to the server among so many leaders, each of which has a candidate that waits and looks once per renewal.
 async fn cost_of_a_renewal(server: &MongodProcess, count: usize) -> Duration {
     const ROUNDS: u32 = 5;
     let mut pairs = Vec::new();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::round_trips::{patient, settled_before, through};
 use super::*;
 
-/// What has reached the server when the connection is cut.
+/// The requests that have reached the server when the connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reached {
     Neither,
