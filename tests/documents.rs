@@ -30,6 +30,7 @@ const FLAGS_OF_OTHERS: &[&str] = &[
     "--app",
     "--appendonly",
     "--at",
+    "--bench",
     "--bin",
     "--bind",
     "--comment",

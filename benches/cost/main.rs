@@ -10,7 +10,7 @@
 //! it is measured again. `ELECT_TEST_BINARY` names another program than the one of this profile, `ELECT_BENCH_RUNS` how often.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, reason = "a table for people")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a table for people, and the last words of servers")]
 
 #[path = "../../tests/harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the servers of the tests, of which some parts are of use here")]
@@ -20,7 +20,6 @@ mod harness;
 #[allow(dead_code, reason = "as above")]
 mod etcd_server;
 #[path = "../../tests/kubernetes/double/mod.rs"]
-#[allow(dead_code, reason = "as above")]
 mod kubernetes_double;
 #[path = "../../tests/mongodb/server.rs"]
 #[allow(dead_code, reason = "as above")]

@@ -1,4 +1,4 @@
-//! What was measured: kept as JSON, printed as a table, and written into the documentation with a plot.
+//! The measured figures: kept as JSON, printed as a table, and written into the documentation with a plot.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

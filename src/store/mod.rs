@@ -210,7 +210,8 @@ pub trait Store {
     /// Asks for the boundary, and keeps our place among the waiting candidates.
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError>;
 
-    /// Renews what [`Store::campaign`] won, and verifies that it is ours. The record says from then on what the candidacy does:
+    /// Renews what [`Store::campaign`] won, and verifies that it is ours. The first answer of a term may be that to a renewal which was
+    /// sent behind the request that won, and counts from then. The record says from then on what the candidacy does:
     /// name and address may have changed since the last time.
     async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError>;
 

@@ -43,7 +43,8 @@ fn a_go_program_that_waits_before_the_successor_is_named_and_nothing_is_stopped(
     until("the Go program has left, and the successor has not", || has_left(&scenario.queue()));
     let mut other = Etcdctl::elect(&scenario.etcd, &["/elect/cron", "go-1"], Stdio::null());
     until("it stands behind the successor", || scenario.queue().len() == 3);
-    assert_eq!(resign().status.code(), Some(0));
+    let resigned = resign();
+    assert_eq!(resigned.status.code(), Some(0), "{}", resigned.stderr);
     assert!(status(&scenario).contains("web-2 leads"), "{}", status(&scenario));
     scenario.sandbox.starts(2);
     other.stop();

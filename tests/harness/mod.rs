@@ -11,7 +11,6 @@ pub mod candidate;
 pub mod certificates;
 pub mod containment_support;
 pub mod docs_under_test;
-#[cfg(feature = "all-stores")]
 pub mod empty_root;
 pub mod executables;
 pub mod faults;

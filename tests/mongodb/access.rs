@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::mongodb::bson::doc;
+use ::mongodb::bson::{Document, doc};
 use nix::sys::signal::Signal;
 
 use super::elect;
@@ -18,8 +18,20 @@ use crate::leases::{LEASE, candidate, candidate_for, through};
 use crate::mongodb::server::{COLLECTION, Mongod, MongodOptions, SET, SingleNodeReplicaSet};
 use crate::pass_credentials::{EVERY_SOURCE, StoreWithUsers};
 
+/// The rights that an election needs at least, and those by which an index is kept.
+const ACTIONS: [&str; 5] = ["find", "insert", "update", "createIndex", "listIndexes"];
+
 /// The rights that the manual lists for a user, and no others.
-const ACTIONS: [&str; 6] = ["find", "insert", "update", "changeStream", "createIndex", "listIndexes"];
+fn privileges() -> Vec<Document> {
+    let on = |collection: &str, actions: &[&str]| {
+        doc! { "resource": { "db": "elect", "collection": collection }, "actions": actions.to_vec() }
+    };
+    vec![
+        on(COLLECTION, &ACTIONS),
+        on("changes", &["find", "insert", "createCollection", "convertToCapped"]),
+        on("", &["listCollections"]),
+    ]
+}
 
 #[track_caller]
 fn is_refused(ended: &Ended, said: &[&str]) {
@@ -32,8 +44,7 @@ fn is_refused(ended: &Ended, said: &[&str]) {
 
 /// It asks for users: root, `stranger`, who may nothing, and `elect`, who may what the manual names.
 fn make_users(mongod: &Mongod) {
-    let privileges = doc! { "resource": { "db": "elect", "collection": COLLECTION }, "actions": ACTIONS.to_vec() };
-    mongod.admin(doc! { "createRole": "elect", "privileges": [privileges], "roles": [] });
+    mongod.admin(doc! { "createRole": "elect", "privileges": privileges(), "roles": [] });
     mongod.admin(doc! { "createUser": "elect", "pwd": PASSWORD, "roles": ["elect"] });
 }
 
@@ -66,9 +77,38 @@ fn leads_hands_over_and_is_seen(server: &impl StoreServer) {
         assert!(seen.stdout.contains("cron") && seen.status.success(), "{seen:?}");
     }
     for log in [leader.log(), next.log()] {
-        assert!(!log.contains("denied") && !log.contains("no index"), "{log}");
+        assert!(!log.contains("denied") && !log.contains("no index") && !log.contains("without hints"), "{log}");
     }
     a_killed_campaigner_is_followed_at_once(&sandbox, leader, next);
+}
+
+#[test]
+fn a_user_without_the_rights_to_the_changes_hands_over_by_asking_and_is_told_so_once() {
+    let mongod = Mongod::start();
+    mongod.enable_auth();
+    make_users(&mongod);
+    // As elect before hints had a collection.
+    let old = privileges().into_iter().take(1).collect::<Vec<_>>();
+    mongod.admin(doc! { "updateRole": "elect", "privileges": old });
+    let sandbox = Sandbox::new();
+    let start = || {
+        let elect = candidate(&sandbox, mongod.url()).flag("--username", "elect").variable("ELECT_PASSWORD", PASSWORD);
+        elect.witness(&Witness::new()).start()
+    };
+    let leader = start();
+    sandbox.starts(1);
+    let next = start();
+    let said = "without hints: not authorized on elect to execute command listCollections";
+    for candidate in [&leader, &next] {
+        candidate.wait_for_log(said);
+    }
+    let stopped = now();
+    leader.terminate();
+    sandbox.starts(2);
+    assert!(since(stopped) < LEASE, "by asking, not by the lease: {:?}", since(stopped));
+    assert_eq!(next.log().matches("without hints").count(), 1, "{}", next.log());
+    next.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! The tests of every store with leases: on a set of one, which has elections and change streams; and those for a server
-//! without them has to do by asking now and then.
+//! The tests of every store with leases: on a set of one, which has elections; and those for a server alone.
 
 use crate::mongodb::server::{Mongod, SingleNodeReplicaSet};
 
@@ -24,7 +23,7 @@ mod limits {
 
 /// All at once: each waits most of the time, and has a server of its own.
 #[test]
-fn without_change_streams_every_fault_of_a_leader_is_stood_as_well() {
+fn on_a_server_alone_every_fault_of_a_leader_is_stood_as_well() {
     use crate::leases::handover as all;
 
     let faults: [fn(); 10] = [

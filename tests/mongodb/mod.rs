@@ -64,7 +64,7 @@ impl MongodbPair {
 /// Longer than a candidate with a ttl of 3 s would wait for a record that nobody touches.
 const SHORTLY: Duration = Duration::from_secs(4);
 
-/// This store in the tests for all stores: a set of one, and a server alone, which has no change streams.
+/// This store in the tests for all stores: a set of one, and a server alone.
 pub const ENTRY: StoreEntry = StoreEntry {
     name: "mongodb",
     part: |url, name| match url.split_once('?') {
@@ -76,7 +76,7 @@ pub const ENTRY: StoreEntry = StoreEntry {
         || {
             Box::new(ServerStore {
                 server: Mongod::start(),
-                notifies_changes: false,
+                notifies_changes: true,
                 kill: Mongod::kill,
                 stop: Mongod::stop,
                 cont: Mongod::cont,

@@ -11,7 +11,7 @@ use crate::harness::server::StoreServer;
 use crate::harness::wait::{eventually, now, since, throughout, until};
 use crate::harness::{ElectCmd, Measurements, Sandbox, Witness, few};
 use crate::leases::{LEASE, TTL, candidate, candidate_for};
-use crate::mongodb::server::{COLLECTION, Mongod, SingleNodeReplicaSet};
+use crate::mongodb::server::{COLLECTION, Mongod, MongodOptions, SingleNodeReplicaSet};
 
 /// Something that ends a leader's term from outside.
 struct Tampering {
@@ -87,8 +87,8 @@ const TAMPERINGS: [Tampering; 8] = [
 impl Tampering {
     /// A leader and a waiter; then it is done. The leader is killed as soon as it learns. The next one may have been quicker:
     /// whoever lays hands on records has the term.
-    fn is_done(&self, server: &impl StoreServer, mongod: &Mongod, ttl: &str) -> Duration {
-        let MongodbPair { sandbox, leader, next } = MongodbPair::on(server, ttl);
+    fn is_done(&self, server: &impl StoreServer, mongod: &Mongod) -> Duration {
+        let MongodbPair { sandbox, leader, next } = MongodbPair::on(server, TTL);
         let led = sandbox.history().latest();
         let end = sandbox.watch_the_end_of(led.pid);
         let struck = now();
@@ -112,10 +112,7 @@ impl Tampering {
                 mongod.delete(&sandbox, cron());
             }
         }
-        // A wait of a minute is not awaited.
-        if ttl == TTL || self.leaves == AfterTampering::Free {
-            sandbox.starts(2);
-        }
+        sandbox.starts(2);
         next.terminate();
         leader.terminate();
         let terms: Vec<u64> = sandbox.history().starts.iter().map(|start| start.term).collect();
@@ -125,19 +122,19 @@ impl Tampering {
     }
 }
 
-fn is_killed_within<S: StoreServer>(limit: Duration, ttl: &str, asked: fn(&S) -> &Mongod) {
+fn is_killed_within<S: StoreServer>(limit: Duration, asked: fn(&S) -> &Mongod) {
     let server = S::start();
     thread::scope(|scope| {
         let server = &server;
         let all = TAMPERINGS.map(|tampering| {
             scope.spawn(move || {
-                let endings = (0..few().min(10)).map(|_| tampering.is_done(server, asked(server), ttl)).collect();
+                let endings = (0..few().min(10)).map(|_| tampering.is_done(server, asked(server))).collect();
                 (tampering.what, Measurements { endings, ..Measurements::default() })
             })
         });
         for one in all {
             let (what, measurements) = one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            measurements.print(&format!("{}: ttl {ttl}, {what}", S::NAME));
+            measurements.print(&format!("{}: ttl {TTL}, {what}", S::NAME));
             let latest = measurements.endings.iter().max().copied().unwrap_or_default();
             assert!(latest < limit, "{what}: {latest:?}");
         }
@@ -145,14 +142,13 @@ fn is_killed_within<S: StoreServer>(limit: Duration, ttl: &str, asked: fn(&S) ->
 }
 
 #[test]
-fn a_leader_whose_record_is_laid_hands_on_is_killed_at_once() {
-    // By the change stream: renewals are twelve seconds apart.
-    is_killed_within::<SingleNodeReplicaSet>(Duration::from_secs(4), "60s", |set| set);
+fn a_leader_whose_record_is_laid_hands_on_is_killed_with_its_next_renewal() {
+    is_killed_within::<SingleNodeReplicaSet>(LEASE, |set| set);
 }
 
 #[test]
 fn on_a_server_alone_a_leader_whose_record_is_laid_hands_on_is_killed_with_its_next_renewal() {
-    is_killed_within::<Mongod>(LEASE, TTL, |mongod| mongod);
+    is_killed_within::<Mongod>(LEASE, |mongod| mongod);
 }
 
 #[test]
@@ -305,6 +301,24 @@ fn an_index_of_another_kind_is_mentioned_and_keeps_nobody_from_leading() {
         next.terminate();
         sandbox.history().is_safe();
     }
+}
+
+#[test]
+fn an_index_that_endangers_records_is_mentioned_once_however_often_the_first_contact_fails() {
+    let server = SingleNodeReplicaSet::with(&MongodOptions::new().with_faults());
+    let sandbox = Sandbox::new();
+    let index = doc! { "key": { "ttlExpire": 1 }, "name": "ttlExpire_1", "expireAfterSeconds": 0 };
+    server.command(&sandbox.database(), doc! { "createIndexes": COLLECTION, "indexes": [index] });
+    let unconfirmed = doc! { "code": 64, "errmsg": "waiting for replication timed out" };
+    let data = doc! { "failCommands": ["update"], "appName": "elect", "writeConcernError": unconfirmed };
+    server.admin(doc! { "configureFailPoint": "failCommand", "mode": { "times": 3 }, "data": data });
+    let leader = elect(&sandbox, &server, TTL).start();
+    sandbox.starts(1);
+    let log = leader.log();
+    assert!(log.contains("majority"), "{log}");
+    assert_eq!(log.matches("may remove the record of a leader").count(), 1, "{log}");
+    leader.terminate();
+    sandbox.history().is_safe();
 }
 
 #[test]

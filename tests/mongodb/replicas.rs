@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use ::mongodb::bson::doc;
+
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, is_long, millis};
-use crate::leases::{LEASE, candidate, candidate_for};
+use crate::leases::{LEASE, candidate, candidate_for, real};
 use crate::mongodb::replica_set::ReplicaSet;
-use crate::mongodb::server::Mongod;
+use crate::mongodb::server::{COLLECTION, Mongod};
 
 /// The two sides: a candidate that names the set follows its elections, one that names a member stays with it.
 struct ReplicaSetScenario {
@@ -186,16 +188,20 @@ fn a_primary_without_a_majority_confirms_nothing_as_long_as_it_takes_itself_for_
     let leader = scenario.loyal(primary).start();
     let led = scenario.sandbox.starts(1).latest();
     let end = scenario.sandbox.watch_the_end_of(led.pid);
-    let seq = |member: &Mongod| member.record(&scenario.sandbox).map(|record| record.to_string());
+    // As this member has it, and as it knows a majority to have it.
+    let record = |level: &str| {
+        let find = doc! { "find": COLLECTION, "readConcern": { "level": level } };
+        let found = scenario.set.members[primary].command(&scenario.sandbox.database(), find);
+        found.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).expect("a batch").clone()
+    };
     let cut = now();
     scenario.set.cut_off(primary);
-    let before = seq(&scenario.set.members[primary]);
     let ended = end.join().expect("the watch on the old tree");
     assert!(ended.saturating_sub(cut) < LEASE, "dead within its lease: {:?}", ended.saturating_sub(cut));
     let late = scenario.loyal(primary).start();
     throughout(LEASE * 4 / 3, "nobody leads", || scenario.sandbox.history().starts.len() == 1);
     assert!(scenario.set.is_primary(primary), "it still takes itself for one");
-    assert_ne!(seq(&scenario.set.members[primary]), before, "it has written what nobody has confirmed");
+    assert_ne!(record("local"), record("majority"), "it has written what nobody has confirmed");
     scenario.set.heal(primary);
     scenario.sandbox.starts(2);
     scenario.is_safe();
@@ -246,4 +252,36 @@ fn whoever_names_a_secondary_alone_is_told_so() {
     let ended = scenario.loyal(secondary).switch("-n").run();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
     ended.stderr_contains(&["primary"]);
+}
+
+/// A take may be done by a primary that is alone, and shows to no one then. The others must not ask for it again as fast as that
+/// primary answers, and the log says what is missing.
+#[test]
+fn without_a_majority_nobody_leads_and_the_candidates_ask_at_their_pace_and_say_why() {
+    let ReplicaSetScenario { sandbox, set } = ReplicaSetScenario::set();
+    set.elects_after(Duration::from_secs(3600));
+    let primary = set.primary();
+    // Of its attempts a wait for the majority takes three quarters.
+    let start = || candidate_for(&sandbox, sandbox.below(&set.url_of(primary)), "10s").witness(&Witness::new()).start();
+    let leader = start();
+    sandbox.starts(1);
+    let waiters = [start(), start()];
+    waiters.iter().for_each(CandidateProcess::wait_until_waiting);
+    let others = (0..set.members.len()).filter(|&member| member != primary);
+    others.clone().for_each(|member| set.members[member].kill());
+    for waiter in &waiters {
+        waiter.wait_for_log("majority");
+    }
+    let member = &set.members[primary];
+    let asked = || ["findAndModify", "aggregate", "update"].iter().map(|name| member.commands(name)).sum::<u64>();
+    let (before, began, window) = (asked(), now(), LEASE * 2);
+    until("they have asked for a while", || since(began) >= window);
+    let rate = real(asked() - before) / since(began).as_secs_f64() / 3.0;
+    println!("figures: mongodb: a candidate without a majority makes {rate:.1} requests a second");
+    assert!(rate < 10.0, "{rate:.1} requests a second from each candidate");
+    assert_eq!(sandbox.history().starts.len(), 1, "nobody leads");
+    others.for_each(|member| set.members[member].start_again());
+    sandbox.starts(2);
+    drop((leader, waiters));
+    sandbox.history().is_safe();
 }

@@ -1,5 +1,5 @@
 //! A mongod: started on a free port, killed, stopped, restarted with its data, and gone at the end of the test. Alone, or as
-//! a replica set of one, which has what a larger set has but for the others: majority reads, change streams, elections.
+//! a replica set of one, which has what a larger set has but for the others: majority reads, elections.
 
 use std::fs::{self, File, Permissions};
 use std::net::TcpStream;

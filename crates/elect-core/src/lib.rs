@@ -32,8 +32,8 @@
 //! Invariants, each held by the shape of the code and checked by the simulation:
 //!
 //! - Only `Leading` and `Stopping` may hold a live leader command. `Leading` is entered from `Verifying`, with a lease
-//!   that was credited to a request sent after the store had said that we won (T1), and in the same term from
-//!   `LeadingIdle`.
+//!   that was credited to a request which the store has executed after the one that won, and that counts from before that
+//!   request was sent (T1), and in the same term from `LeadingIdle`.
 //! - `Stopping` and `OustedHook` are left only when the tree is confirmed empty (2.3), and `Releasing` and
 //!   `LeadingIdle` are entered with an empty tree only.
 //! - A follower is started in `Campaigning` and `Ineligible` only, and stopped in every other state; `Leading` and

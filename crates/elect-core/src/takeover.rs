@@ -34,6 +34,8 @@
 //!      with the present basis in it. The new term is [`limits::next_term`](crate::limits::next_term) of the record's
 //!      term, the server's clock and the floor in that request. Then [`Takeover::took`]; if the record had changed,
 //!      [`Takeover::discard_outstanding`];
+//!      A store may send the first renewal, with [`Takeover::renewal_with_take`] as its nonce, behind the take and without
+//!      waiting for the take's answer, if it can be executed only after the take, and renews that take alone;
 //!    - [`Decision::AlreadyOurs`]: the take whose answer was lost: [`Takeover::took`] with the basis in the record;
 //!    - [`Decision::ReleaseStale`]: free the record, leave its basis as it is, [`Takeover::discard_outstanding`];
 //!    - [`Decision::Wait`]: ask again.
@@ -151,6 +153,15 @@ pub struct TakeRequest {
     pub floor: Term,
 }
 
+/// The nonces of a take whose outcome is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutstandingTake {
+    /// Of the take.
+    pub take: u64,
+    /// Of the renewal that was sent with it, if one was: the store has executed both, the take alone, or neither.
+    pub renewal: Option<u64>,
+}
+
 /// The contents of a vacant record, but for its random id (S2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vacancy {
@@ -180,8 +191,7 @@ pub struct Takeover<N> {
     /// The longest ttl in a record, without our own.
     longest_ttl: Duration,
     highest_term: Term,
-    /// The nonce of the take whose outcome is not known.
-    outstanding: Option<u64>,
+    outstanding: Option<OutstandingTake>,
     nonces: u64,
     /// The term that was won last.
     held_term: Option<HeldTerm<N>>,
@@ -291,9 +301,19 @@ impl<N: Clone + PartialEq> Takeover<N> {
     /// Opens a take, which from now on may be found in the store.
     pub fn take_request(&mut self) -> TakeRequest {
         let nonce = self.nonce();
-        self.outstanding = Some(nonce);
+        self.outstanding = Some(OutstandingTake { take: nonce, renewal: None });
         self.held_term = None;
         TakeRequest { nonce, floor: self.highest_term.saturating_add(1) }
+    }
+
+    /// The nonce of a renewal that is sent together with the take, behind it: the take is recognized by that as well, because the
+    /// store may have executed the renewal by now, later, or never.
+    pub fn renewal_with_take(&mut self) -> u64 {
+        let nonce = self.nonce();
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.renewal = Some(nonce);
+        }
+        nonce
     }
 
     /// The contents of a vacant record. It passes on the longest ttl and the highest term, so that a later candidate waits as
@@ -318,6 +338,11 @@ impl<N: Clone + PartialEq> Takeover<N> {
 
     /// The nonce of a take whose outcome is not known.
     pub fn outstanding(&self) -> Option<u64> {
+        self.outstanding.map(|outstanding| outstanding.take)
+    }
+
+    /// The same with that of a renewal which was sent with it.
+    pub fn outstanding_take(&self) -> Option<OutstandingTake> {
         self.outstanding
     }
 
@@ -476,7 +501,9 @@ impl<N: Clone + PartialEq> Takeover<N> {
     }
 
     fn is_mine(&self, record: &ObservedRecord<N>) -> bool {
-        let by_nonce = Some(record.nonce) == self.outstanding;
+        let by_nonce = self
+            .outstanding
+            .is_some_and(|OutstandingTake { take, renewal }| record.nonce == take || Some(record.nonce) == renewal);
         record.holder == self.me && (by_nonce || self.mutated(RuleMutation::MineByIdAlone))
     }
 

@@ -197,11 +197,14 @@ impl Rounds<'_> {
         }
     }
 
+    /// The time of a renewal of its own.
     async fn renew(&mut self) -> Result<Duration, StoreError> {
         let [one, _] = &mut *self.candidates;
         loop {
             let asked = clock::now();
             match one.store.renew(&one.candidacy).await {
+                // It was sent with the take.
+                Ok(RenewResult::Credited { sent, .. }) if sent < asked => {}
                 Ok(RenewResult::Credited { .. }) => return Ok(clock::now().since(asked)),
                 Ok(RenewResult::Outdated) => drop(one.campaign().await?),
                 Ok(RenewResult::Lost { why }) => {
@@ -223,5 +226,77 @@ impl Rounds<'_> {
         }
         while timeout(Duration::ZERO, other.hint()).await.is_ok() {}
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::store::Observation;
+    use elect_core::Time;
+    use elect_keeper::Claim;
+
+    const PAUSE: Duration = Duration::from_millis(5);
+
+    /// A store that sends the first renewal with the take, and takes a while for each further one.
+    #[derive(Default)]
+    struct RenewingStore {
+        first: Option<Time>,
+    }
+
+    #[async_trait(?Send)]
+    impl Store for RenewingStore {
+        fn grants_leases(&self) -> bool {
+            true
+        }
+
+        async fn observe(&mut self, _: &Boundary) -> Result<Observation, StoreError> {
+            Ok(Observation::default())
+        }
+
+        async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn claim(&mut self, _: &Candidacy) -> Result<Option<Claim>, StoreError> {
+            Ok(None)
+        }
+
+        async fn campaign(&mut self, _: &Candidacy) -> Result<CampaignResult, StoreError> {
+            self.first = Some(clock::now());
+            Ok(CampaignResult::Won { term: 1 })
+        }
+
+        async fn renew(&mut self, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
+            let ttl = Some(candidacy.ttl);
+            if let Some(sent) = self.first.take() {
+                return Ok(RenewResult::Credited { sent, ttl });
+            }
+            let sent = clock::now();
+            sleep(PAUSE).await;
+            Ok(RenewResult::Credited { sent, ttl })
+        }
+
+        async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_renewal_that_was_sent_with_its_take_is_not_measured() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let mut candidates = ["one", "two"].map(|name| {
+            let identity = Identity { id: name.to_owned(), name: name.to_owned(), host: name.to_owned(), port: None };
+            let candidacy = Candidacy { boundary: Boundary::of_check(), identity, ttl: Duration::from_secs(1) };
+            CheckCandidate { store: Box::<RenewingStore>::default(), events: worker::channel().1, candidacy }
+        });
+        let mut results = RoundResults::default();
+        let mut rounds = Rounds { candidates: &mut candidates, has_election: false, results: &mut results };
+        runtime.block_on(async {
+            rounds.take().await.expect("won");
+            assert!(rounds.renew().await.expect("renewed") >= PAUSE);
+        });
     }
 }

@@ -52,11 +52,10 @@ async fn leader(store: &mut dyn Store, scope: Option<&Boundary>, name: &str) -> 
     observation.expect("an observation").leader.map(|leader| leader.name)
 }
 
-/// An observer whose only reason to look is a hint, where there are any.
+/// An observer whose only reason to look is a hint.
 struct Listener {
     store: Box<dyn Store>,
     scope: Option<Boundary>,
-    has_hints: bool,
 }
 
 impl Listener {
@@ -70,12 +69,7 @@ impl Listener {
 
     async fn is_told(&mut self, boundary: &str, expected: Option<&str>) {
         loop {
-            if self.has_hints {
-                self.store.wait_for_change(self.scope.as_ref()).await;
-            } else {
-                let told = timeout(HINT_WAIT, self.store.wait_for_change(self.scope.as_ref())).await;
-                assert!(told.is_err(), "a store without hints returns none");
-            }
+            self.store.wait_for_change(self.scope.as_ref()).await;
             if leader(self.store.as_mut(), self.scope.as_ref(), boundary).await.as_deref() == expected {
                 return;
             }
@@ -88,7 +82,7 @@ pub async fn an_observer_of_all_boundaries_is_told_of_takes_and_releases(site: &
     // No other candidate is heard of there.
     let site = site.apart("all");
     was_led(&site, "known").await;
-    let mut listener = Listener { store: site.store(), scope: None, has_hints: site.support.has_hints(&site).await };
+    let mut listener = Listener { store: site.store(), scope: None };
     for name in ["known", "unknown"] {
         listener.settles().await;
         let mut player = site.player(name, "one");
@@ -107,8 +101,7 @@ pub async fn an_observer_is_told_of_changes_after_its_connection_was_lost(site: 
     was_led(site, name).await;
     let boundary: Boundary = name.parse().expect("a boundary");
     let gate = Gate::to(site.address()).await;
-    let (store, has_hints) = (site.through(&gate).store(), site.support.has_hints(site).await);
-    let mut listener = Listener { store, scope: Some(boundary), has_hints };
+    let mut listener = Listener { store: site.through(&gate).store(), scope: Some(boundary) };
     let mut player = site.player(name, "one");
     player.candidacy.ttl = LONG;
     listener.settles().await;
@@ -129,7 +122,6 @@ pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &
     let gate = Gate::to(site.address()).await;
     let (mut one, mut two) = (site.player(name, "one"), site.through(&gate).player(name, "two"));
     (one.candidacy.ttl, two.candidacy.ttl) = (LONG, LONG);
-    let has_hints = site.support.has_hints(site).await;
     for _ in 0..2 {
         let term = one.win().await;
         one.renews().await;
@@ -148,12 +140,8 @@ pub async fn a_waiter_is_told_of_a_release_after_its_connection_was_lost(site: &
         one.release().await;
         // And now only when it is told to.
         let next = loop {
-            if has_hints {
-                let event = two.events.recv().await.expect("the store lives");
-                assert!(matches!(event, StoreEvent::Hint), "{event:?}");
-            } else {
-                tokio::time::sleep(HINT_WAIT).await;
-            }
+            let event = two.events.recv().await.expect("the store lives");
+            assert!(matches!(event, StoreEvent::Hint), "{event:?}");
             if let Some(term) = two.wins_at_once().await {
                 break term;
             }

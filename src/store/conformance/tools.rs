@@ -92,11 +92,6 @@ pub trait ConformanceSupport: fmt::Debug {
         site
     }
 
-    /// Whether the store tells of changes.
-    async fn has_hints(&self, _: &StoreUnderTest) -> bool {
-        true
-    }
-
     /// Whether the record decides who leads. Otherwise a lock does, or the age of keys, and a record beside it changes nothing.
     fn record_decides(&self) -> bool {
         true
@@ -104,6 +99,11 @@ pub trait ConformanceSupport: fmt::Debug {
 
     /// Whether a leader sees who waits, and leaves the boundary to no candidate that does not.
     fn knows_waiters(&self) -> bool {
+        false
+    }
+
+    /// Whether the first renewal of a term may be sent together with the take, before it is asked for.
+    fn renews_with_take(&self) -> bool {
         false
     }
 

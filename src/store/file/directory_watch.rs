@@ -1,7 +1,7 @@
 //! The inotify watch on the directory of a store, which gives hints.
 //!
-//! The kernel reports that a record was replaced, and that a process closed a lock file that it had open for writing, but not
-//! that a lock was released. It reports the end of a holder a moment before the lock is free, so each hint is repeated after
+//! The kernel reports that a record was replaced, and that a process closed a record or a lock file that it had open for
+//! writing, but not that a lock was released. It reports the end of a holder a moment before the lock is free, so each hint is repeated after
 //! [`LOCK_RELEASE_LAG`].
 
 use std::ffi::{OsStr, OsString};

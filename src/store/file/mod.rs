@@ -1,6 +1,6 @@
 //! `file:DIR`: one host, no server (DESIGN.md 5.1).
 //!
-//! Per boundary a lock file that is never unlinked, and beside it a record that is replaced under the lock. Two locks
+//! Per boundary a lock file that is never unlinked, and beside it a record that is written under the lock. Two locks
 //! make a leader:
 //!
 //! - `flock` on a description that campaigner, keeper **and command** share. The kernel keeps it until the last of them is
@@ -515,11 +515,7 @@ fn announce(files: &Files, identity: &Identity) -> Result<(), StoreError> {
 /// stays.
 fn free_record(files: &Files, id: &str, reservation: Option<&Reservation<String>>) -> Result<(), StoreError> {
     match files.read() {
-        Ok(Some(mut record)) if record.record.is_held_by(id) => {
-            record.record.state = RecordState::Free;
-            record.reserve(reservation);
-            files.write(&record)
-        }
+        Ok(Some(record)) if record.record.is_held_by(id) => files.free(&record, reservation),
         Ok(_) => Ok(()),
         Err(error) => Err(error.into_store_error(files)),
     }

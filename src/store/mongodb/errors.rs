@@ -210,12 +210,22 @@ fn classify_command(peer: &MongoPeer, error: &CommandError) -> StoreError {
     }
 }
 
-/// Whether a change stream is unavailable for good: no permission, or a server without change streams.
-pub fn is_permanent(error: &Error) -> bool {
+/// Whether the server has no hints for this user, or none at all, and asking again soon does not help. Not so a cursor that has
+/// lost its place or was killed.
+pub fn is_refusal(error: &Error) -> bool {
     match error.kind.as_ref() {
-        ErrorKind::Command(error) => matches!(error.code, 13 | 59 | 73 | 115 | 238 | 40_324 | 40_573),
+        ErrorKind::Command(error) => {
+            DENIALS.contains(&error.code)
+                || MISSING_FEATURES.contains(&error.code)
+                || matches!(error.code, 2 | 73 | 166)
+        }
         _ => false,
     }
+}
+
+/// Whether there is a collection of that name, of whatever kind.
+pub fn is_present_already(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(error) if error.code == 48)
 }
 
 /// The error in short form, for the log.

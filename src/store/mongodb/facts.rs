@@ -13,10 +13,10 @@ pub async fn facts(server: &MongoServer) -> Vec<Finding> {
     let version = version.as_ref().and_then(|info| info.get_str("version").ok()).map(excerpt);
     let version = version.map(|version| Finding::ok("version", version));
     let topology = if server.is_replicated {
-        Finding::ok("topology", "a replica set, or a cluster: a majority confirms each write")
+        Finding::ok("topology", "a replica set, or a cluster: nobody leads by what a majority has not confirmed")
     } else {
-        let detail = "one server alone, without a replica set: no hints, and nobody leads while it is down";
-        Finding::warn("topology", detail, "a replica set of three members has neither fault")
+        let detail = "one server alone, without a replica set: nobody leads while it is down";
+        Finding::warn("topology", detail, "a replica set of three members survives the loss of one")
     };
     let index = match ttl_index::find_unsafe_index(&server.boundaries).await {
         Ok(Some(index)) => {
@@ -25,5 +25,13 @@ pub async fn facts(server: &MongoServer) -> Vec<Finding> {
         }
         Ok(None) | Err(_) => None,
     };
-    version.into_iter().chain([topology]).chain(index).collect()
+    let changes = match server.changes().find_obstacle().await {
+        Some(why) => {
+            let advice =
+                "grant listCollections, or drop a collection of that name that is not needed: see elect-stores(7)";
+            Some(Finding::warn("changes", format!("no hand-over is told at once: {why}"), advice))
+        }
+        None => None,
+    };
+    version.into_iter().chain([topology]).chain(index).chain(changes).collect()
 }

@@ -3,6 +3,7 @@
 //! MongoDB grants no leases (its TTL monitor comes once a minute). Candidates observe the record, and
 //! [`takeover`](elect_core::takeover) says when it may be taken. [`session`] makes it safe.
 
+mod changes;
 mod elector;
 mod errors;
 mod facts;
@@ -25,6 +26,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::store::claim_release::{ClaimRelease, until_settled};
+use crate::store::connection::setup::ready_for_next;
 use crate::store::connection::tls::warn_unverified;
 use crate::store::record_store::{self, Backend, RecordStore};
 use crate::store::url::{StoreKind, StoreUrl};
@@ -33,12 +35,13 @@ use crate::store::{
 };
 use elect_core::boundary::Boundary;
 use elect_core::takeover::Reservation;
+use elect_keeper::clock;
 use server::{ClientSlot, attempt};
 use session::Session;
 use settings::{MongoUrl, Settings};
 use stored_record::StoredRecord;
 use ttl_index::IndexCreation;
-use watch::ChangeStreamWatch;
+use watch::{ChangesWatch, Watcher};
 
 pub const KIND: StoreKind = StoreKind {
     schemes: &["mongodb", "mongodb+srv"],
@@ -60,8 +63,10 @@ pub const KIND: StoreKind = StoreKind {
 struct MongoDb {
     settings: Settings,
     link: ClientSlot,
-    /// Whether the collection's indexes have been looked at.
-    knows_indexes: bool,
+    /// Whether the collection's indexes have been looked at, and a write was confirmed.
+    knows_server: bool,
+    /// An index that may remove the record of a leader has been reported.
+    has_warned_of_index: bool,
     /// The index of elect's own.
     index: IndexCreation,
     /// For an observer: something may have changed.
@@ -82,7 +87,8 @@ fn open(url: &StoreUrl<'_>, access: &Access, hints: Notifier) -> Result<Box<dyn 
     let mongodb = MongoDb {
         settings,
         link: ClientSlot::default(),
-        knows_indexes: false,
+        knows_server: false,
+        has_warned_of_index: false,
         index: IndexCreation::default(),
         news: Rc::new(Notify::new()),
     };
@@ -145,20 +151,12 @@ impl Backend for MongoDb {
     }
 
     async fn wait_for_change(&mut self, boundary: Option<&Boundary>) {
-        // The next look connects, and says why if it cannot. Without a replica set there are no streams.
-        let Some(server) = self.link.server.as_mut().filter(|server| server.is_replicated) else {
-            return std::future::pending().await;
-        };
-        if !server.watch.as_ref().is_some_and(ChangeStreamWatch::is_alive) {
-            let news = Rc::clone(&self.news);
+        // The next look connects, and says why if it cannot.
+        let Some(server) = self.link.server.as_mut() else { return std::future::pending().await };
+        if !server.watch.as_ref().is_some_and(ChangesWatch::is_settled) {
+            let (changes, news) = (server.changes(), Rc::clone(&self.news));
             let boundary = boundary.map(Boundary::to_string);
-            server.watch = Some(ChangeStreamWatch::begin(
-                server.boundaries.clone(),
-                boundary,
-                None,
-                None::<std::future::Ready<()>>,
-                move |_| news.notify_one(),
-            ));
+            server.watch = Some(ChangesWatch::begin(changes, boundary, Watcher::Observer, move || news.notify_one()));
         }
         self.news.notified().await;
     }
@@ -185,18 +183,31 @@ impl Backend for MongoDb {
         hints: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<CampaignResult, StoreError> {
-        let (knows_indexes, own_index) = (&mut self.knows_indexes, &self.index);
+        let (knows_server, has_warned) = (&mut self.knows_server, &mut self.has_warned_of_index);
         attempt(&self.settings, &mut self.link, async |server| {
-            if !*knows_indexes {
+            if !*knows_server {
+                let began = clock::now();
                 let unsafe_index = ttl_index::find_unsafe_index(&server.boundaries).await;
                 if let Some(index) = unsafe_index.map_err(|error| server.classify(&error))? {
-                    warn!("the index {index} on the collection boundaries may remove the record of a leader: drop it");
+                    if !std::mem::replace(has_warned, true) {
+                        warn!(
+                            "the index {index} on the collection boundaries may remove the record of a leader: drop it"
+                        );
+                    }
                     session.set_volatile();
                 }
-                *knows_indexes = true;
+                // The take of a free record waits for no confirmation. Where none can be had, that has to be said before anything is won (S6).
+                server.confirm_all(candidacy.boundary.as_str()).await?;
+                *knows_server = true;
+                // The campaign that follows is one request more than these. On a slow network the next attempt has its whole time for that.
+                if server.attempt_left() < clock::now().since(began) * 2 {
+                    return Err(ready_for_next(&server.address));
+                }
             }
             let result = record_store::campaign(session, server, candidacy).await?;
-            session.listen(server, hints, own_index);
+            if let CampaignResult::Waiting { .. } = result {
+                session.listen(server, hints);
+            }
             Ok(result)
         })
         .await
@@ -205,13 +216,15 @@ impl Backend for MongoDb {
     async fn renew(
         &mut self,
         session: &mut Session,
-        hints: &Notifier,
+        _: &Notifier,
         candidacy: &Candidacy,
     ) -> Result<RenewResult, StoreError> {
         let own_index = &self.index;
         attempt(&self.settings, &mut self.link, async |server| {
             let renewal = session.renew(server, candidacy).await?;
-            session.listen(server, hints, own_index);
+            if let RenewResult::Credited { .. } = renewal {
+                session.announce(server, candidacy, own_index);
+            }
             Ok(renewal)
         })
         .await

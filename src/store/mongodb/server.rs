@@ -1,4 +1,4 @@
-//! The driver's client as this store uses it: majority concerns only, the time limit of one attempt, few connections.
+//! The driver's client as this store uses it: majority concerns unless a caller says otherwise, the time limit of one attempt, few connections.
 //!
 //! The driver knows the members of a replica set and finds a new primary by itself. It has no time-out for a connection that
 //! has fallen silent, and is slow to look for the next primary; so after a failed attempt the client is dropped with all its
@@ -20,19 +20,21 @@ use ::mongodb::options::{
 };
 use ::mongodb::{Client, Collection};
 
+use super::changes::HintCollection;
 use super::elector;
 use super::errors::{MongoPeer, classify, is_denial, is_still_connecting, is_unconfirmed};
 use super::settings::Settings;
 use super::stored_record::{NOW, StoredRecord, TOO_LARGE};
-use super::watch::ChangeStreamWatch;
+use super::watch::ChangesWatch;
 use crate::store::connection::attempt::within;
 use crate::store::connection::identity::identity;
 use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
 use crate::store::connection::tls::{TlsSettings, read_pem};
 use crate::store::connection::verification::authorities;
 use crate::store::{StoreError, resolver};
-use elect_core::boundary;
 use elect_core::limits::{BOUNDARIES_MAX, RECORD_BYTES_MAX};
+use elect_core::{Time, boundary};
+use elect_keeper::clock;
 
 const COLLECTION: &str = "boundaries";
 /// Between two looks at each member, without any reason. With one, which every failed call is, it looks at once.
@@ -41,8 +43,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// For TCP and TLS to a member, if an attempt is shorter.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// One for calls, and one for the change stream.
-const CONNECTIONS_MAX: u32 = 2;
+/// One for calls, one for the cursor on the changes, and one for work beside the election, so that a renewal never waits for either.
+const CONNECTIONS_MAX: u32 = 3;
 /// A connection that is not needed any more.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -50,12 +52,14 @@ pub struct MongoServer {
     pub boundaries: Collection<Document>,
     /// As it is shown.
     pub address: String,
-    /// Whether there are change streams, and may be an earlier primary.
+    /// Whether there are majorities, and may be an earlier primary.
     pub is_replicated: bool,
-    /// `None`: to be begun.
-    pub watch: Option<ChangeStreamWatch>,
+    /// `None`: to be begun by an observer, or by a candidate that waits.
+    pub watch: Option<ChangesWatch>,
     peer: MongoPeer,
     request_timeout: Duration,
+    /// When the present attempt ends.
+    attempt_ends: Cell<Time>,
     condition: Cell<ClientHealth>,
     elector_is_denied: Cell<bool>,
 }
@@ -93,6 +97,7 @@ pub async fn attempt<T>(
 ) -> Result<T, StoreError> {
     let limit = settings.limits.attempt;
     let is_first = slot.server.is_none();
+    let ends = clock::now() + limit;
     let outcome = within(limit, async {
         if slot.server.is_none() {
             let begin = |accepted| {
@@ -108,6 +113,7 @@ pub async fn attempt<T>(
             }
         }
         let Some(server) = &mut slot.server else { return Err(ready_for_next(&settings.shown)) };
+        server.attempt_ends.set(ends);
         let answer = ask(server).await;
         if answer.is_ok() {
             server.condition.set(ClientHealth::Sound);
@@ -176,7 +182,27 @@ impl MongoServer {
             elector_is_denied: Cell::new(false),
             peer: MongoPeer::new(settings),
             request_timeout: settings.limits.attempt,
+            attempt_ends: Cell::new(clock::now()),
         }
+    }
+
+    pub fn attempt_left(&self) -> Duration {
+        self.attempt_ends.get().since(clock::now())
+    }
+
+    /// How much of the present attempt a hint may take: what it does not get, the election still has.
+    pub fn time_for_hint(&self) -> Duration {
+        self.attempt_left() / 2
+    }
+
+    /// How much a hint may take that is written beside the election.
+    pub fn time_for_hint_beside(&self) -> Duration {
+        self.request_timeout / 2
+    }
+
+    /// The hints beside the records.
+    pub fn changes(&self) -> HintCollection {
+        HintCollection::beside(&self.boundaries)
     }
 
     /// The record with this boundary's name as a majority has it, and the server's time.
@@ -254,9 +280,28 @@ impl MongoServer {
         found.deserialize_current().map(Some).map_err(|error| self.classify(&error))
     }
 
-    /// Compares and swaps, both in the server. Confirmed by a majority, and on its disks, or an error.
+    /// Confirmed by a majority, and on its disks, while this attempt can still hear that it is not: an attempt that runs out of
+    /// time says nothing of a majority, and drops the client.
+    pub fn confirmed(&self) -> WriteConcern {
+        confirmed_within(self.attempt_left() * 3 / 4)
+    }
+
+    /// Compares and swaps, both in the server. Confirmed by a majority, and on its disks, or an error; unless the caller sets
+    /// another write concern.
     pub fn change(&self, filter: Document, change: Document) -> FindOneAndUpdate<'_, Document> {
         self.boundaries.find_one_and_update(filter, vec![doc! { "$set": change }]).max_time(self.request_timeout)
+    }
+
+    /// Waits until a majority has all that this server has written so far. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// No majority has it in time, or this server or this user cannot have writes confirmed.
+    pub async fn confirm_all(&self, boundary: &str) -> Result<(), StoreError> {
+        let nothing = doc! { "_id": boundary, "state": { "$in": [] } };
+        let write = self.boundaries.update_one(nothing, doc! { "$set": { "state": "free" } });
+        let write = write.write_concern(self.confirmed());
+        write.await.map(drop).map_err(|error| self.classify(&error))
     }
 
     /// Classifies a failure, and notes whether these connections are worth another attempt.
@@ -278,6 +323,13 @@ impl MongoServer {
     }
 }
 
+/// A majority has it on its disks, or the server says that this is not so by then.
+fn confirmed_within(time: Duration) -> WriteConcern {
+    // None at all would be no limit.
+    let time = time.max(Duration::from_millis(1));
+    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(time).build()
+}
+
 /// The options that elect sets itself, whatever the URL says.
 fn demand(
     options: ClientOptions,
@@ -287,9 +339,11 @@ fn demand(
     let attempt = settings.limits.attempt;
     let answer_within = attempt * 3 / 4;
     let mut options = options;
-    options.write_concern =
-        Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(answer_within).build());
+    options.write_concern = Some(confirmed_within(answer_within));
     options.read_concern = Some(ReadConcern::majority());
+    // elect asks again by itself, and knows its writes by their nonces. The server would keep each answer for the driver: two
+    // more writes with every renewal, and two reads before the first write of a candidate.
+    options.retry_writes = Some(false);
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     options.server_selection_timeout = Some((attempt / 2).min(SERVER_SELECTION_TIMEOUT));
     // TCP and TLS, without the login: it goes on beyond the attempt.

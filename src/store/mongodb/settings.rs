@@ -123,7 +123,7 @@ impl MongoUrl {
         let Ok(read) = ConnectionString::parse(target.url()) else { return Err(target.complaint()) };
         target.named_database.clone_from(&read.default_database);
         target.database = match read.default_database.as_deref() {
-            // A provider's place for users, where there are no change streams.
+            // A place for users, and not for records: many users may write nothing there.
             None | Some("admin") => DEFAULT_DATABASE.to_owned(),
             // Not replicated: every member would have an election of its own.
             Some(own @ ("local" | "config")) => {

@@ -56,6 +56,15 @@ pub struct StoredRecord {
     pub reservation: Option<Reservation<String>>,
 }
 
+/// The part of a record that a take insists on. No other write has the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedVersion {
+    pub id: String,
+    pub term: Term,
+    pub nonce: u64,
+    pub is_held: bool,
+}
+
 impl StoredRecord {
     /// Reads what a look has found.
     ///
@@ -136,6 +145,11 @@ impl StoredRecord {
             previous_term: nullable("former")?,
             reservation: reservation(document, term),
         })
+    }
+
+    /// The version that a take names which follows this look.
+    pub fn named_version(&self) -> NamedVersion {
+        NamedVersion { id: self.record.id.clone(), term: self.record.term, nonce: self.nonce, is_held: self.is_held() }
     }
 
     pub fn is_held(&self) -> bool {

@@ -1,238 +1,150 @@
-//! Change streams: hints that come sooner than the next request.
+//! A cursor on the collection of changes: hints that come sooner than the next request.
 //!
-//! There is one exception: a leader that sees the removal of its own record has lost it, since a change stream shows only
-//! what a majority has confirmed (K11). A stream may repeat events from before that leader's own take, so only later ones
-//! count. Renewals are no news, and the server filters them out.
+//! Observers and waiting candidates hold one. A leader holds none, and learns with its next renewal that its record was changed
+//! by another hand.
 //!
-//! A stream that has ended is restarted with the next request.
+//! A watch that has ended begins again with a later request, but not at once: otherwise a cursor that dies as soon as it is
+//! opened would make a storm of requests, because each one that is opened is a hint.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ::mongodb::Collection;
-use ::mongodb::bson::{Bson, Document, doc};
-use ::mongodb::change_stream::event::{ChangeStreamEvent, OperationType};
-use ::mongodb::options::ReadConcern;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tracing::debug;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info};
 
-use super::errors::{is_permanent, short_message};
-use super::stored_record::number;
+use super::changes::{HintCollection, NoHints, WhenMissing};
 use crate::store::observer::WATCH_LIFETIME_MIN;
-use elect_core::Term;
+use elect_core::Time;
 use elect_keeper::clock;
 
-/// How long the server holds back an empty answer.
-const EMPTY_BATCH_INTERVAL: Duration = Duration::from_secs(10);
-/// How much longer it may take to come.
-const BATCH_DELAY_MAX: Duration = Duration::from_secs(2);
+/// Between two hints, however many entries there are.
+const HINT_INTERVAL: Duration = Duration::from_millis(10);
+/// For all that precedes the first wait. A server that says nothing must not keep the next watch from being begun.
+const OPENING_TIME_MAX: Duration = Duration::from_secs(10);
+/// After a refusal. A permission may be granted, and a collection that is in the way be dropped.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A hint from a change stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeHint {
-    /// Worth a question.
-    Change,
-    /// Our term is over.
-    Ousted(Term),
-}
+/// Whether it was logged why there are no hints. Shared by all watches of a store.
+#[derive(Debug, Clone, Default)]
+pub struct RefusalLog(Rc<RefCell<Option<String>>>);
 
-/// The record that a candidate watches because it may hold it.
-#[derive(Debug, Clone)]
-pub struct OwnRecord {
-    pub id: String,
-    /// The term that was won, until it is lost or released.
-    pub term: Rc<Cell<Option<Term>>>,
-}
-
-/// Watches until the stream ends, or the handle is gone.
-#[derive(Debug)]
-pub struct ChangeStreamWatch {
-    task: JoinHandle<()>,
-    hears: Rc<Cell<bool>>,
-}
-
-impl ChangeStreamWatch {
-    /// One boundary, or all; but something else first. Must be called inside a [`tokio::task::LocalSet`].
-    pub fn begin(
-        boundaries: Collection<Document>,
-        boundary: Option<String>,
-        own: Option<OwnRecord>,
-        first: Option<impl Future<Output = ()> + 'static>,
-        tell: impl Fn(ChangeHint) + 'static,
-    ) -> ChangeStreamWatch {
-        // A term that was won before the stream began.
-        let term = own.as_ref().and_then(|own| own.term.get());
-        let hears = Rc::new(Cell::new(false));
-        let listens = Rc::clone(&hears);
-        // Watched by `is_alive`, with every question.
-        let task = tokio::task::spawn_local(async move {
-            if let Some(first) = first {
-                first.await;
+impl RefusalLog {
+    /// Logs a reason once, and again when it is another one.
+    pub fn note(&self, reason: &NoHints) {
+        let RefusalLog(last) = self;
+        match reason {
+            NoHints::Refused(why) if last.borrow().as_ref() != Some(why) => {
+                info!("changes are found by asking every renewal interval, without hints: {why}");
+                last.replace(Some(why.clone()));
             }
+            NoHints::Refused(why) | NoHints::ForNow(why) => debug!("no hints for now: {why}"),
+        }
+    }
+}
+
+/// The part of elect that a watch serves.
+#[derive(Debug, Clone)]
+pub enum Watcher {
+    /// It creates the collection if there is none.
+    Candidate(RefusalLog),
+    /// It writes nothing, and is content with what there is.
+    Observer,
+}
+
+/// Watches until the cursor ends, or the handle is gone.
+#[derive(Debug)]
+pub struct ChangesWatch {
+    task: JoinHandle<()>,
+    state: Rc<WatchState>,
+}
+
+#[derive(Debug)]
+struct WatchState {
+    is_wanted: Cell<bool>,
+    /// Set by a watch that has ended by itself: no other one is begun before.
+    rests_until: Cell<Option<Time>>,
+}
+
+impl ChangesWatch {
+    /// One boundary, or all. Must be called inside a [`tokio::task::LocalSet`].
+    pub fn begin(
+        changes: HintCollection,
+        boundary: Option<String>,
+        watcher: Watcher,
+        tell: impl Fn() + 'static,
+    ) -> ChangesWatch {
+        let state = Rc::new(WatchState { is_wanted: Cell::new(true), rests_until: Cell::new(None) });
+        let shared = Rc::clone(&state);
+        // Watched by `is_settled`, with every question.
+        let task = tokio::task::spawn_local(async move {
             let began = clock::now();
-            let mut position = own.clone().map(|own| Position { own, term });
-            let heard = |event: &ChangeStreamEvent<Document>| {
-                let ousted = position.as_mut().and_then(|position| position.hear(event));
-                tell(ousted.map_or(ChangeHint::Change, ChangeHint::Ousted));
+            let Err(reason) = follow(&changes, boundary.as_deref(), &watcher, &shared, &tell).await else { return };
+            match &watcher {
+                Watcher::Candidate(log) => log.note(&reason),
+                Watcher::Observer => debug!("no hints for now: {reason:?}"),
+            }
+            let rest = match reason {
+                NoHints::Refused(_) => REFUSED_INTERVAL,
+                NoHints::ForNow(_) => WATCH_LIFETIME_MIN,
             };
-            // The stream does not report changes from before its beginning.
-            let collection = boundaries.clone();
-            let begins = async || {
-                listens.set(true);
-                tell(ChangeHint::Change);
-                if let (Some(own), Some(boundary)) = (&own, &boundary)
-                    && let Some(term) = own.term.get()
-                    && !is_still(&collection, boundary, &own.id, term).await
-                {
-                    tell(ChangeHint::Ousted(term));
-                }
-            };
-            let Err(reason) = follow(boundaries, news(boundary.clone(), own.is_some()), begins, heard).await;
-            debug!("the change stream has ended: {reason}");
+            shared.rests_until.set(Some(began + rest));
             if clock::now().since(began) >= WATCH_LIFETIME_MIN {
-                tell(ChangeHint::Change);
+                // Of which nothing is told from now on.
+                tell();
             }
         });
-        ChangeStreamWatch { task, hears }
+        ChangesWatch { task, state }
     }
 
-    /// Whether it still watches.
-    pub fn is_alive(&self) -> bool {
-        !self.task.is_finished()
+    /// Whether no other watch is to be begun: this one lives, or has ended just now.
+    pub fn is_settled(&self) -> bool {
+        if !self.task.is_finished() {
+            self.state.is_wanted.set(true);
+            return true;
+        }
+        self.state.rests_until.get().is_some_and(|until| clock::now() < until)
     }
 
-    /// Whether the server has agreed to tell, and goes on telling.
-    pub fn hears(&self) -> bool {
-        self.is_alive() && self.hears.get()
+    /// The watcher leads. The cursor ends with the next entry of its boundary, which is the leader's own, or with the next empty
+    /// answer: a connection that waits for an answer could not be used any more if it were not awaited.
+    pub fn end_soon(&self) {
+        self.state.is_wanted.set(false);
     }
 }
 
-impl Drop for ChangeStreamWatch {
+impl Drop for ChangesWatch {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Whether the record is held by this candidate under this term, as far as that can be known now. Asked beyond doubt: a
-/// primary that was cut off may know nothing of our take.
-async fn is_still(boundaries: &Collection<Document>, boundary: &str, id: &str, term: Term) -> bool {
-    let filter = doc! { "_id": boundary };
-    // Not the rest of the document, however large another hand has made it.
-    let fields = doc! { "leaderUUID": 1, "state": 1, "term": 1 };
-    let asking = boundaries
-        .find_one(filter)
-        .projection(fields)
-        .read_concern(ReadConcern::linearizable())
-        .max_time(BATCH_DELAY_MAX);
-    match timeout(BATCH_DELAY_MAX, asking).await {
-        Ok(Ok(found)) => found.is_some_and(|record| {
-            record.get_str("leaderUUID").is_ok_and(|found| found == id)
-                && record.get_str("state").is_ok_and(|state| state == "held")
-                && record.get("term").and_then(number) == Some(term)
-        }),
-        // The next renewal finds out.
-        Ok(Err(_)) | Err(_) => true,
-    }
-}
-
-/// Does the first when the stream has begun, and then the second with every event.
+/// Tells of each entry. Returns when the watch is not wanted any more.
 async fn follow(
-    boundaries: Collection<Document>,
-    pipeline: [Document; 2],
-    begins: impl AsyncFnOnce(),
-    mut heard: impl FnMut(&ChangeStreamEvent<Document>),
-) -> Result<std::convert::Infallible, String> {
-    let opening = boundaries.watch().pipeline(pipeline).max_await_time(EMPTY_BATCH_INTERVAL);
-    let mut stream = match timeout(EMPTY_BATCH_INTERVAL, opening).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if is_permanent(&error) => {
-            debug!("there is no change stream to be had: {}", short_message(&error));
-            // Nor is it asked for again, until there are other connections.
-            return std::future::pending().await;
+    changes: &HintCollection,
+    boundary: Option<&str>,
+    watcher: &Watcher,
+    state: &WatchState,
+    tell: &impl Fn(),
+) -> Result<(), NoHints> {
+    let when_missing = match watcher {
+        Watcher::Candidate(_) => WhenMissing::Create,
+        Watcher::Observer => WhenMissing::Leave,
+    };
+    let opening = timeout(OPENING_TIME_MAX, changes.open(boundary, when_missing)).await;
+    let opened = opening.unwrap_or_else(|_| Err(NoHints::ForNow("the cursor was not opened in time".to_owned())));
+    let Some(mut entries) = opened? else {
+        return Err(NoHints::ForNow("there is nothing to read yet".to_owned()));
+    };
+    // The cursor does not tell of changes from before it was opened.
+    tell();
+    while state.is_wanted.get() {
+        if entries.next().await? && state.is_wanted.get() {
+            tell();
+            // A flood of entries must not become a flood of questions.
+            sleep(HINT_INTERVAL).await;
         }
-        Ok(Err(error)) => return Err(short_message(&error)),
-        Err(_) => return Err("it was not begun in time".to_owned()),
-    };
-    begins().await;
-    while stream.is_alive() {
-        let next = timeout(EMPTY_BATCH_INTERVAL + BATCH_DELAY_MAX, stream.next_if_any())
-            .await
-            .map_err(|_| "it says nothing".to_owned())?;
-        if let Some(event) = next.map_err(|error| short_message(&error))? {
-            heard(&event);
-        }
     }
-    Err("the server ended it".to_owned())
-}
-
-/// Everything but renewals, as far as the boundary is concerned; the values only for a candidate, which may lose its record.
-fn news(boundary: Option<String>, with_values: bool) -> [Document; 2] {
-    let changed = ["state", "term", "leaderUUID", "leaderName", "leaderHostname", "leaderPort"];
-    let mut alternatives = vec![
-        doc! { "operationType": { "$ne": "update" } },
-        doc! { "updateDescription.removedFields": { "$nin": [[], Bson::Null] } },
-    ];
-    for field in changed {
-        let field = format!("updateDescription.updatedFields.{field}");
-        alternatives.push(doc! { field: { "$exists": true } });
-    }
-    let matters = doc! { "$or": alternatives };
-    let of_ours = match boundary {
-        // An event of the whole collection has no key.
-        Some(boundary) => doc! { "documentKey._id": { "$in": [boundary, Bson::Null] } },
-        None => doc! {},
-    };
-    // Nothing else of a document is looked at, whatever is in it and however large it is.
-    let mut told = doc! { "operationType": 1, "documentKey": 1, "ns": 1, "to": 1 };
-    let values = doc! {
-        "fullDocument.term": 1, "fullDocument.leaderUUID": 1, "fullDocument.state": 1,
-        "updateDescription.updatedFields.term": 1, "updateDescription.updatedFields.leaderUUID": 1,
-        "updateDescription.updatedFields.state": 1, "updateDescription.removedFields": 1,
-    };
-    if with_values {
-        told.extend(values);
-    }
-    [doc! { "$match": { "$and": [matters, of_ours] } }, doc! { "$project": told }]
-}
-
-/// Where in the course of events the watcher's own take is.
-struct Position {
-    own: OwnRecord,
-    /// The term of the record as of the last event, or when the stream began. No two takes have the same.
-    term: Option<Term>,
-}
-
-impl Position {
-    /// The term that this event has ended, if it is ours.
-    fn hear(&mut self, event: &ChangeStreamEvent<Document>) -> Option<Term> {
-        use OperationType::{Delete, Drop, DropDatabase, Insert, Rename, Replace, Update};
-        let before = self.term;
-        let (no_fields, nothing_removed) = (Document::new(), Vec::new());
-        let still_names_us = if matches!(event.operation_type, Insert | Replace) {
-            let fields = event.full_document.as_ref().unwrap_or(&no_fields);
-            self.term = fields.get("term").and_then(number);
-            fields.get_str("leaderUUID").is_ok_and(|id| id == self.own.id)
-                && fields.get_str("state").is_ok_and(|state| state == "held")
-        } else if matches!(event.operation_type, Update) {
-            let update = event.update_description.as_ref();
-            let fields = update.map_or(&no_fields, |update| &update.updated_fields);
-            let removed = update.map_or(&nothing_removed, |update| &update.removed_fields);
-            if let Some(term) = fields.get("term") {
-                self.term = number(term);
-            }
-            // A field that is not named has not changed.
-            fields.get("leaderUUID").is_none_or(|id| id.as_str() == Some(&self.own.id))
-                && fields.get("state").is_none_or(|state| state.as_str() == Some("held"))
-                && !removed.iter().any(|field| matches!(field.as_str(), "leaderUUID" | "state" | "term"))
-        } else if matches!(event.operation_type, Delete | Drop | Rename | DropDatabase) {
-            self.term = None;
-            false
-        } else {
-            return None;
-        };
-        let ours = self.own.term.get()?;
-        (before == Some(ours) && !(still_names_us && self.term == before)).then_some(ours)
-    }
+    Ok(())
 }

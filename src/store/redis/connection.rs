@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -40,6 +40,34 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Logs in with RESP3, selects the database and has the server describe itself, in one round trip of a connection on which nothing
+    /// was sent yet.
+    ///
+    /// # Errors
+    ///
+    /// The first one that the server answers with.
+    pub async fn greet(&self, settings: &Settings) -> Result<String, StoreError> {
+        let mut hello = redis::cmd("HELLO");
+        hello.arg(3);
+        if let Some(password) = &settings.password {
+            hello.arg("AUTH").arg(settings.username.as_deref().unwrap_or("default")).arg(&password.0);
+        }
+        let mut clients = [(); 3].map(|()| self.client.clone());
+        let [login, select, info] = &mut clients;
+        let login = async { hello.exec_async(login).await.map_err(without_resp3) };
+        let select = async {
+            match settings.db {
+                0 => Ok(()),
+                db => redis::cmd("SELECT").arg(db).exec_async(select).await,
+            }
+        };
+        let info = async { redis::cmd("INFO").query_async::<String>(info).await };
+        // Sent in this order, without waiting for an answer in between; a server may close the connection after the first one.
+        let greeted = tokio::try_join!(biased; login, select, info);
+        let failed = |error: RedisError| self.peer.at_login(self.classify(&error).error);
+        greeted.map(|((), (), info)| info).map_err(failed)
+    }
+
     /// The meaning of a failed call on it.
     pub fn classify(&self, error: &RedisError) -> ClassifiedError {
         classify_with(&self.ear, &self.peer, error)
@@ -59,7 +87,15 @@ fn classify_with(ear: &HintFlags, peer: &RedisPeer, error: &RedisError) -> Class
     }
 }
 
-/// Connects and logs in. Bounded by the caller: nothing here has a time-out of its own.
+/// The server does not know the command at all.
+fn without_resp3(error: RedisError) -> RedisError {
+    if error.detail().is_some_and(|detail| detail.starts_with("unknown command `HELLO`")) {
+        return (ErrorKind::RESP3NotSupported, "the server lacks the command HELLO").into();
+    }
+    error
+}
+
+/// Connects, and logs in if the login says so. Bounded by the caller: nothing here has a time-out of its own.
 ///
 /// # Errors
 ///

@@ -240,7 +240,7 @@ impl Backend for Redis {
         candidacy: &Candidacy,
     ) -> Result<CampaignResult, StoreError> {
         attempt(&self.settings, &mut self.link, async |server| {
-            session.listen(server, hints).await?;
+            session.listen(server, hints);
             record_store::campaign(session, server, candidacy).await
         })
         .await
@@ -264,6 +264,8 @@ impl Backend for Redis {
         session: &mut Session,
         reservation: Option<&Reservation<String>>,
     ) -> Result<(), StoreError> {
+        // Also if no server can be reached: nothing that was answered before counts any more.
+        session.let_go();
         attempt(&self.settings, &mut self.link, async |server| session.release(server, reservation).await).await
     }
 }

@@ -137,6 +137,12 @@ impl Quorum {
         }
     }
 
+    /// Whether the first renewal may be sent together with the take: no replica has to confirm either, and the take cannot bring a
+    /// number of replicas that this renewal would have to write.
+    pub fn takes_and_renews_at_once(&self, last: Count) -> bool {
+        self.wanted(last) == 0 && self.may_grow_to(last).is_none()
+    }
+
     /// Whether a write that so many have confirmed counts.
     pub const fn is_confirmed(&self, confirmed: u64, count: Count) -> bool {
         self.required == 0 || confirmed >= self.required + count.strangers
@@ -284,6 +290,20 @@ mod tests {
             (None, ""),
             "not settled while they say nothing"
         );
+    }
+
+    #[test]
+    fn a_take_is_renewed_at_once_where_nothing_has_to_be_confirmed_or_written() {
+        let of = |option, all: &str, count| {
+            let record = stored("free", all, "");
+            let quorum = Quorum::of(option, None, Some(&record), None, count).expect("agreed");
+            quorum.takes_and_renews_at_once(count)
+        };
+        assert!(of(Replicas::All, "0", count(0, 0)));
+        assert!(of(Replicas::Number(0), "", count(1, 1)));
+        assert!(!of(Replicas::All, "", count(0, 0)), "the number is not in the record yet");
+        assert!(!of(Replicas::All, "0", count(1, 1)), "it may grow");
+        assert!(!of(Replicas::Majority, "2", count(2, 2)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 -- KEYS: record. ARGV: id, by what it is known to be ours ('term', 'nonce' or 'id') and which, nonce, channel, and where our last
 -- credited renewal was executed (incarnation and epoch, both empty: what the record says is right). Then the candidate that the
 -- record is left to, and for how many milliseconds, both empty if to none. An elect that does not know a reservation keeps its
--- fields when it takes the record: the term says which free record they belong to.
+-- fields when it takes the record: the term says which free record they belong to. Then another nonce by which it may be ours,
+-- that of the renewal that was sent with the take; empty if none was.
 -- By the id alone only when its candidate is dead.
 local key = KEYS[1]
 local seen = redis.pcall('HMGET', key, 'id', 'state', 'term', 'nonce')
@@ -12,7 +13,7 @@ local ours = seen[1] == ARGV[1] and seen[2] == 'held'
 if ARGV[2] == 'term' then
   ours = ours and seen[3] == ARGV[3]
 elseif ARGV[2] == 'nonce' then
-  ours = ours and seen[4] == ARGV[3]
+  ours = ours and (seen[4] == ARGV[3] or ARGV[10] ~= '' and seen[4] == ARGV[10])
 end
 if ours then
   redis.call('HSET', key, 'state', 'free', 'nonce', ARGV[4], 'renewed', whole(now()))

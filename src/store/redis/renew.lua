@@ -1,13 +1,18 @@
 -- KEYS: record. ARGV: id, term, nonce, channel, and what the record says of its leader from now on: name, host, port; then where
 -- its last credited renewal was executed (incarnation and epoch, both empty if none was credited yet), the required number of
 -- replicas that the record must have, and a growth: the new number of all replicas, and the required one that follows from it
--- (both empty: none). A growth whose answer was lost may be in the record already.
+-- (both empty: none). A growth whose answer was lost may be in the record already. A renewal that is sent together with its take does
+-- not know the term yet: that is empty, and the last argument is the nonce of the take.
 local key = KEYS[1]
 local seen = redis.pcall('HMGET', key, 'id', 'term', 'state', 'nonce', 'ttl', 'name', 'host', 'port', 'required', 'replicas')
 if seen.err then
   return unread(seen)
 end
-if seen[1] ~= ARGV[1] or seen[2] ~= ARGV[2] or seen[3] ~= 'held' then
+local claim, claimed = seen[2], ARGV[2]
+if claimed == '' then
+  claim, claimed = seen[4], ARGV[13]
+end
+if seen[1] ~= ARGV[1] or claim ~= claimed or seen[3] ~= 'held' then
   return { 'lost', cut(seen[1]), cut(seen[3]), cut(seen[6]) }
 end
 local required, all = seen[9] or '', seen[10] or ''

@@ -48,6 +48,8 @@ pub struct RedisServer {
     pub ear: Arc<HintFlags>,
     /// Whether it has a listener.
     pub is_heard: bool,
+    /// A channel that is subscribed to together with the next script, before it.
+    subscription: Option<String>,
     /// When it was connected to.
     pub since: Time,
 }
@@ -56,6 +58,21 @@ pub struct RedisServer {
 pub struct LuaScript {
     text: String,
     hash: String,
+}
+
+/// A script on one key.
+#[derive(Clone, Copy)]
+pub struct ScriptCall<'a> {
+    pub script: &'a LuaScript,
+    pub key: &'a str,
+    pub arguments: &'a [&'a str],
+}
+
+/// Whether the server is believed to know a script by its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Yes,
+    No,
 }
 
 /// Before every script: what a server shows that has become a replica may be old, and a candidate that only reads would never
@@ -170,18 +187,21 @@ impl RedisServer {
     /// A primary, with every doubt about it removed that can be removed by asking.
     async fn connect(settings: &Settings, place: &Place, accepted: &Accepted) -> Result<RedisServer, StoreError> {
         let ear = Arc::new(HintFlags::default());
-        let login = login(settings, true).set_db(settings.db).set_protocol(ProtocolVersion::RESP3);
+        // Nothing is sent yet.
+        let login = login(settings, false).set_protocol(ProtocolVersion::RESP2);
         let connection = open(settings, place, place.to_string(), login, &ear, accepted).await?;
-        let mut server = RedisServer {
+        let info = connection.greet(settings).await?;
+        let server = RedisServer {
             connection,
             address: place.clone(),
             is_sound: true,
             deadline: Time::NEVER,
             ear,
             is_heard: false,
+            subscription: None,
             since: clock::now(),
         };
-        server.check_server().await?;
+        server.check_server(&info)?;
         Ok(server)
     }
 
@@ -191,9 +211,8 @@ impl RedisServer {
     }
 
     /// Whether it is one that can hold elections.
-    async fn check_server(&mut self) -> Result<(), StoreError> {
-        let info = self.info().await?;
-        let field = |name: &str| info_field(&info, name);
+    fn check_server(&self, info: &str) -> Result<(), StoreError> {
+        let field = |name: &str| info_field(info, name);
         let refuse = |why: &str| Err(StoreError::Refused(format!("{}: {why}", self.address)));
         match field("redis_mode") {
             "cluster" => {
@@ -222,12 +241,13 @@ impl RedisServer {
 
     /// From now on the announcements of this channel come in, or of all channels that match it.
     pub async fn subscribe(&mut self, channel: &str, is_pattern: bool) -> Result<(), StoreError> {
-        let subscribed = if is_pattern {
-            self.connection.client.psubscribe(channel).await
-        } else {
-            self.connection.client.subscribe(channel).await
-        };
-        subscribed.map_err(|error| self.judge(&error))
+        let command = if is_pattern { "PSUBSCRIBE" } else { "SUBSCRIBE" };
+        self.ask::<Value>(redis::cmd(command).arg(channel)).await.map(drop)
+    }
+
+    /// The same of one channel, in the round trip of the next script and before it, whose failure is that of the script.
+    pub fn subscribe_with_next_script(&mut self, channel: &str) {
+        self.subscription = Some(channel.to_owned());
     }
 
     /// One command.
@@ -255,16 +275,40 @@ impl RedisServer {
         arguments: &[&str],
         replicas: Option<u64>,
     ) -> Result<(T, u64), StoreError> {
-        let mut answers = self.pipeline("EVALSHA", &script.hash, key, arguments, replicas).await?;
+        let call = ScriptCall { script, key, arguments };
+        let mut answers = self.pipeline(&[call], Known::Yes, replicas).await?;
         if is_unknown(answers.first()) {
             // Nothing was executed. From now on the server knows it.
-            answers = self.pipeline("EVAL", &script.text, key, arguments, replicas).await?;
+            answers = self.pipeline(&[call], Known::No, replicas).await?;
         }
         let confirmed = replicas.map(|_| answers.pop());
         let answer = answers.pop();
         // The script's answer first: a replica refuses the other command for a reason that says less.
         let answer = self.value(answer)?;
         Ok((answer, confirmed.map_or(Ok(0), |confirmed| self.value(confirmed))?))
+    }
+
+    /// Runs two scripts, one after the other, in one round trip. Other clients' commands may come between. The second one must have no
+    /// effect unless the first one has had its effect, which stands whatever becomes of the second one.
+    pub async fn run_both<T: FromRedisValue>(
+        &mut self,
+        calls: [ScriptCall<'_>; 2],
+    ) -> Result<(T, Result<T, StoreError>), StoreError> {
+        let mut answers = self.pipeline(&calls, Known::Yes, None).await?;
+        if is_unknown(answers.first()) {
+            // Of the two, nothing has had an effect: the second one has not found what the first one writes.
+            answers = self.pipeline(&calls, Known::No, None).await?;
+        }
+        let mut answers = answers.into_iter();
+        let first = self.value(answers.next())?;
+        let mut second = answers.next();
+        if is_unknown(second.as_ref()) {
+            second = match self.pipeline(&calls[1..], Known::No, None).await {
+                Ok(answers) => answers.into_iter().next(),
+                Err(error) => return Ok((first, Err(error))),
+            };
+        }
+        Ok((first, self.value(second)))
     }
 
     /// Runs a script that changes nothing on each of these keys, without waiting for one answer before the next question.
@@ -302,14 +346,22 @@ impl RedisServer {
 
     async fn pipeline(
         &mut self,
-        how: &str,
-        script: &str,
-        key: &str,
-        arguments: &[&str],
+        calls: &[ScriptCall<'_>],
+        known: Known,
         replicas: Option<u64>,
     ) -> Result<Vec<Value>, StoreError> {
         let mut pipeline = Pipeline::new();
-        pipeline.cmd(how).arg(script).arg(1).arg(key).arg(arguments);
+        let subscription = self.subscription.take();
+        if let Some(channel) = &subscription {
+            pipeline.cmd("SUBSCRIBE").arg(channel);
+        }
+        for ScriptCall { script, key, arguments } in calls {
+            let (how, script) = match known {
+                Known::Yes => ("EVALSHA", &script.hash),
+                Known::No => ("EVAL", &script.text),
+            };
+            pipeline.cmd(how).arg(script).arg(1).arg(*key).arg(*arguments);
+        }
         if let Some(replicas) = replicas {
             // Its answer has to come before the attempt's time is up. Zero would be forever.
             let limit = self.deadline.since(clock::now()) / 2;
@@ -317,7 +369,15 @@ impl RedisServer {
             pipeline.cmd("WAIT").arg(replicas).arg(limit);
         }
         let answers = self.connection.client.send_packed_commands(&pipeline, 0, pipeline.len()).await;
-        answers.map_err(|error| self.judge(&error))
+        // A connection on which nothing is heard is of no use.
+        self.is_sound &= answers.is_ok() || subscription.is_none();
+        let mut answers = answers.map_err(|error| self.judge(&error))?;
+        if subscription.is_some() && !answers.is_empty() {
+            let subscribed = self.value::<Value>(Some(answers.remove(0)));
+            self.is_sound &= subscribed.is_ok();
+            subscribed?;
+        }
+        Ok(answers)
     }
 
     fn value<T: FromRedisValue>(&mut self, answer: Option<Value>) -> Result<T, StoreError> {

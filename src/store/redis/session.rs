@@ -3,12 +3,16 @@
 //! The rules that make it safe:
 //!
 //! - What is written is compared first, in one script: a take insists on the very version that was observed, in the incarnation of
-//!   the server and the epoch of its replicas in which it was; renewal and release on id, term and *held*.
+//!   the server and the epoch of its replicas in which it was; renewal and release on id, term and *held*, or, as long as the take is
+//!   unanswered, on its nonce instead of the term.
 //! - A write counts only once the replicas have it too, as many as the [`quorum`](super::quorum) says.
 //!   A primary that was cut off from them sees none, and a leader that stays with it is not credited any more.
-//! - A write whose answer did not come is unknown. A take is recognized by its nonce, and starts no lease: a renewal follows.
+//! - A write whose answer did not come is unknown. A take is recognized by its nonce, or by that of the renewal that was sent with it,
+//!   and starts no lease: a renewal follows.
 //! - Which renewals are credited is decided by [`takeover`](elect_core::takeover) alone.
 //! - The channel is a hint. A candidate that misses it asks at the usual pace.
+
+mod renewal;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,20 +21,21 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use renewal::{FirstRenewal, Renewal, TakeName};
+
 use super::hint_flags::HintKind;
 use super::index::IndexScripts;
 use super::observation::{observed, read};
 use super::quorum::{Count, Quorum, Replicas};
-use super::server::{LuaScript, RedisServer};
+use super::server::{LuaScript, RedisServer, ScriptCall};
 use super::settings::{Route, Settings};
 use super::stored_record::{NONCE_MAX, Snapshot, StoredRecord, basis, count, epoch, epoch_text};
 use crate::store::record::VERSION;
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
 use crate::store::{Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
-use crate::text::escaped;
-use elect_core::limits::{TERM_MAX, believed_ttl};
+use elect_core::limits::TERM_MAX;
 use elect_core::takeover::{
-    Basis, Credit, Durability, RecordState, Reservation, StoreState, TakeRequest, Takeover, Vacancy, Write,
+    Basis, Durability, OutstandingTake, RecordState, Reservation, StoreState, TakeRequest, Takeover, Vacancy,
 };
 use elect_core::{Term, Time};
 use elect_keeper::clock;
@@ -93,6 +98,10 @@ pub struct Session {
     may_move: bool,
     /// Whether a renewal of the leader would be news.
     undecided: Rc<Cell<bool>>,
+    /// The first renewal of this term, if it was sent together with the take and was not asked for yet.
+    first_renewal: Option<FirstRenewal>,
+    /// The longest time of an attempt.
+    attempt_limit: Duration,
 }
 
 impl Session {
@@ -115,6 +124,8 @@ impl Session {
             is_restart_reported: false,
             may_move: matches!(settings.route, Route::Sentinels { .. }),
             undecided: Rc::new(Cell::new(false)),
+            first_renewal: None,
+            attempt_limit: settings.limits.attempt,
         }
     }
 
@@ -128,14 +139,14 @@ impl Session {
         self.rule.settled()
     }
 
-    /// Has changes announced, on a connection where that has not been asked for yet. Must be called inside a
-    /// [`tokio::task::LocalSet`].
-    pub async fn listen(&mut self, server: &mut RedisServer, hints: &Notifier) -> Result<(), StoreError> {
+    /// Has changes announced from the next script on, on a connection where that has not been asked for yet. Must be called inside
+    /// a [`tokio::task::LocalSet`].
+    pub fn listen(&mut self, server: &mut RedisServer, hints: &Notifier) {
         if server.is_heard {
-            return Ok(());
+            return;
         }
         // The channel is named like the key. Channels know no databases: what is said of another one's is idle.
-        server.subscribe(&self.key, false).await?;
+        server.subscribe_with_next_script(&self.key);
         server.is_heard = true;
         let (hints, undecided, ear) = (hints.clone(), Rc::clone(&self.undecided), Arc::clone(&server.ear));
         // Not watched: it ends with the connection, and then the next question begins another.
@@ -152,7 +163,6 @@ impl Session {
                 }
             }
         });
-        Ok(())
     }
 
     /// By how many replicas we campaign beside what was seen.
@@ -184,101 +194,9 @@ impl Session {
         }
     }
 
-    /// Renews, and verifies that the record is ours.
-    pub async fn renew(&mut self, server: &mut RedisServer, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
-        let (Some(term), Some(mut quorum)) = (self.term, self.quorum) else {
-            return Ok(lost("nothing was won".to_owned()));
-        };
-        let scripts = Rc::clone(&self.scripts);
-        let nonce = self.rule.nonce();
-        let sent: Time = clock::now(); // T1
-        let [name, host, port] = identity_fields(&candidacy.identity);
-        let [incarnation, settled_epoch] = in_record(self.rule.settled());
-        let [grown, grown_required] = quorum.growth_in_record();
-        let arguments = [
-            self.id.clone(),
-            term.to_string(),
-            nonce.to_string(),
-            self.key.clone(),
-            name,
-            host,
-            port,
-            incarnation,
-            settled_epoch,
-            quorum.required_in_record(),
-            grown,
-            grown_required,
-        ];
-        let (answer, confirmed) = self.write(server, &scripts.renew, &arguments, quorum).await?;
-        let received = clock::now();
-        match as_strs(&answer)[..] {
-            ["renewed", ttl, found, incarnation, at, replicas, all, _] => {
-                let ttl = believed_ttl(number(ttl)?).min(candidacy.ttl);
-                self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
-                // A growth that this write brings governs the next one.
-                let governing = quorum.required;
-                quorum.adopt(all.parse().ok());
-                quorum.learn(confirmed, self.replicas);
-                (self.quorum, self.all) = (Some(quorum), quorum.all);
-                let at = epoch(at).ok_or_else(unexpected_reply)?;
-                let write = Write {
-                    sent,
-                    received,
-                    ttl,
-                    nonce,
-                    found: number(found)?,
-                    is_confirmed: quorum.is_confirmed(confirmed, self.replicas),
-                    basis: basis(incarnation.to_owned(), at, governing),
-                };
-                self.judge(server, &scripts, term, confirmed, &write).await
-            }
-            ["lost", id, state, name] => Ok(lost(match (id, state) {
-                // A candidate that has found none has written a vacant one since.
-                ("", _) | (_, "vacant") => "the record is gone".to_owned(),
-                (id, "held") if id != self.id => format!("{} leads", escaped(name)),
-                (_, "held") => "it is of another term".to_owned(),
-                _ => "it was released".to_owned(),
-            })),
-            ["resized", required] => {
-                Ok(lost(format!("the record asks for {:?} replicas instead of {}", escaped(required), quorum.required)))
-            }
-            ["foreign", ..] => Ok(lost("the record was overwritten with something else".to_owned())),
-            _ => Err(unexpected_reply()),
-        }
-    }
-
-    /// The worth of a renewal that has reached the record.
-    async fn judge(
-        &mut self,
-        server: &mut RedisServer,
-        scripts: &LuaScripts,
-        term: Term,
-        confirmed: u64,
-        write: &Write<String>,
-    ) -> Result<RenewResult, StoreError> {
-        match self.rule.credit(write) {
-            Credit::Counts => Ok(RenewResult::Credited { sent: write.sent, ttl: Some(write.ttl) }),
-            Credit::Stale => Err(StoreError::Unavailable(format!(
-                "{}: the nonce in {:?} is {}, and a renewal with {} changes nothing: another program has written to the record",
-                server.address, self.key, write.found, write.nonce
-            ))),
-            Credit::Unconfirmed => {
-                if let Some(quorum) = self.quorum {
-                    self.confirm(server, confirmed, quorum)?;
-                }
-                Err(StoreError::Unavailable(format!(
-                    "{}: the first write that enough replicas have confirmed is followed by another one before it counts",
-                    server.address
-                )))
-            }
-            Credit::GiveBack => {
-                let nonce = self.rule.nonce();
-                free(server, scripts, &self.key, &self.id, ("term", term), FreeFields::of(nonce)).await?;
-                self.rule.discard_outstanding();
-                self.term = None;
-                Ok(lost("the server or its replicas have changed since the take, which is given back".to_owned()))
-            }
-        }
+    /// The boundary is to be released.
+    pub fn let_go(&mut self) {
+        (self.let_go, self.first_renewal) = (true, None);
     }
 
     /// Frees the record, if it is ours.
@@ -287,15 +205,95 @@ impl Session {
         server: &mut RedisServer,
         reservation: Option<&Reservation<String>>,
     ) -> Result<(), StoreError> {
-        self.let_go = true;
-        let claim = match (self.term, self.rule.outstanding()) {
-            (Some(term), _) => ("term", term),
-            (None, Some(nonce)) => ("nonce", nonce),
+        let own = match (self.term, self.rule.outstanding_take()) {
+            (Some(term), _) => HeldRecord::Term(term),
+            (None, Some(take)) => HeldRecord::Take(take),
             (None, None) => return Ok(()),
         };
         let nonce = self.rule.nonce();
         let written = FreeFields { nonce, settled: self.rule.settled(), reservation };
-        free(server, &self.scripts, &self.key, &self.id, claim, written).await
+        free(server, &self.scripts, &self.key, &self.id, own, written).await
+    }
+
+    /// The arguments of a take.
+    fn take_arguments(
+        &self,
+        snapshot: &Snapshot,
+        candidacy: &Candidacy,
+        nonce: u64,
+        floor: Term,
+        quorum: Quorum,
+    ) -> [String; 22] {
+        let [id, term, seen_nonce, state, required] = snapshot.stored.as_ref().map(expected).unwrap_or_default();
+        let [attachments, commands] = match quorum.required {
+            0 => [String::new(), String::new()],
+            _ => [snapshot.epoch.attachments.to_string(), snapshot.epoch.commands.to_string()],
+        };
+        let [name, host, port] = identity_fields(&candidacy.identity);
+        let [index, name_in_index] = self.index_entry.clone();
+        [
+            id,
+            term,
+            seen_nonce,
+            state,
+            required,
+            snapshot.incarnation.clone(),
+            attachments,
+            commands,
+            self.key.clone(),
+            floor.to_string(),
+            TERM_MAX.to_string(),
+            VERSION.to_string(),
+            self.id.clone(),
+            name,
+            host,
+            port,
+            millis(candidacy.ttl),
+            nonce.to_string(),
+            quorum.all_in_record(),
+            quorum.required_in_record(),
+            index,
+            name_in_index,
+        ]
+    }
+
+    /// The result of a take.
+    fn taken(
+        &mut self,
+        server: &mut RedisServer,
+        answer: &[String],
+        confirmed: u64,
+        mut quorum: Quorum,
+    ) -> Result<TakeResult, StoreError> {
+        match as_strs(answer)[..] {
+            ["taken", term, incarnation, at, replicas] => {
+                let (term, at) = (number(term)?, epoch(at).ok_or_else(unexpected_reply)?);
+                self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
+                if quorum.all.is_none() {
+                    // As many as there were when it was written.
+                    quorum.required = self.option.of(self.replicas.attached);
+                }
+                quorum.learn(confirmed, self.replicas);
+                self.quorum = Some(quorum);
+                self.confirm(server, confirmed, quorum)?;
+                self.rule.took(basis(incarnation.to_owned(), at, quorum.required), true);
+                self.term = Some(term);
+                self.undecided.set(false);
+                Ok(TakeResult::Taken(term))
+            }
+            ["changed" | "foreign", ..] => {
+                self.rule.discard_outstanding();
+                Ok(TakeResult::Changed)
+            }
+            ["overflow"] => {
+                self.rule.discard_outstanding();
+                let key = &self.key;
+                Err(StoreError::Obstacle(format!(
+                    "the term in {key:?}, or the server's clock, is too large: delete the key once nobody leads"
+                )))
+            }
+            _ => Err(unexpected_reply()),
+        }
     }
 
     async fn write(
@@ -308,9 +306,7 @@ impl Session {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let wanted = Some(quorum.wanted(self.replicas)).filter(|&wanted| wanted > 0);
         let (answer, confirmed) = server.run_confirmed::<Vec<Vec<u8>>>(script, &self.key, &arguments, wanted).await?;
-        // A name that another program has written need not be text.
-        let answer = answer.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        Ok((answer, confirmed))
+        Ok((texts(&answer), confirmed))
     }
 
     /// A write that the replicas lack does not count: a failover would forget it.
@@ -394,6 +390,8 @@ impl ObservedSession for Session {
 
     /// Where there is no record, one is written in the same moment on which every candidate can wait (S2).
     async fn observe(&mut self, server: &mut RedisServer) -> Result<Snapshot, StoreError> {
+        // Another take follows, or a recognized one, after which a renewal is sent.
+        self.first_renewal = None;
         let Vacancy { nonce, ttl, term } = self.rule.vacancy();
         let vacant = [
             VERSION.to_string(),
@@ -422,7 +420,7 @@ impl ObservedSession for Session {
 
     async fn free_stale(&mut self, server: &mut RedisServer, term: Term) -> Result<(), StoreError> {
         let nonce = self.rule.nonce();
-        free(server, &self.scripts, &self.key, &self.id, ("term", term), FreeFields::of(nonce)).await
+        free(server, &self.scripts, &self.key, &self.id, HeldRecord::Term(term), FreeFields::of(nonce)).await
     }
 
     /// The record that the observation has written was deleted at once.
@@ -437,70 +435,32 @@ impl ObservedSession for Session {
         snapshot: &Snapshot,
         _: Time,
     ) -> Result<TakeResult, StoreError> {
-        let Some(mut quorum) = self.quorum else { return Ok(TakeResult::Changed) };
+        let Some(quorum) = self.quorum else { return Ok(TakeResult::Changed) };
         let scripts = Rc::clone(&self.scripts);
         let TakeRequest { nonce, floor } = self.rule.take_request();
         self.term = None;
-        let [id, term, seen_nonce, state, required] = snapshot.stored.as_ref().map(expected).unwrap_or_default();
-        let [attachments, commands] = match quorum.required {
-            0 => [String::new(), String::new()],
-            _ => [snapshot.epoch.attachments.to_string(), snapshot.epoch.commands.to_string()],
-        };
-        let [name, host, port] = identity_fields(&candidacy.identity);
-        let arguments = [
-            id,
-            term,
-            seen_nonce,
-            state,
-            required,
-            snapshot.incarnation.clone(),
-            attachments,
-            commands,
-            self.key.clone(),
-            floor.to_string(),
-            TERM_MAX.to_string(),
-            VERSION.to_string(),
-            self.id.clone(),
-            name,
-            host,
-            port,
-            millis(candidacy.ttl),
-            nonce.to_string(),
-            quorum.all_in_record(),
-            quorum.required_in_record(),
-            self.index_entry[0].clone(),
-            self.index_entry[1].clone(),
-        ];
-        let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
-        match as_strs(&answer)[..] {
-            ["taken", term, incarnation, at, replicas] => {
-                let (term, at) = (number(term)?, epoch(at).ok_or_else(unexpected_reply)?);
-                self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
-                if quorum.all.is_none() {
-                    // As many as there were when it was written.
-                    quorum.required = self.option.of(self.replicas.attached);
-                }
-                quorum.learn(confirmed, self.replicas);
-                self.quorum = Some(quorum);
-                self.confirm(server, confirmed, quorum)?;
-                self.rule.took(basis(incarnation.to_owned(), at, quorum.required), true);
-                self.term = Some(term);
-                self.undecided.set(false);
-                Ok(TakeResult::Taken(term))
-            }
-            ["changed" | "foreign", ..] => {
-                self.rule.discard_outstanding();
-                Ok(TakeResult::Changed)
-            }
-            ["overflow"] => {
-                self.rule.discard_outstanding();
-                let key = &self.key;
-                Err(StoreError::Obstacle(format!(
-                    "the term in {key:?}, or the server's clock, is too large: delete the key once nobody leads"
-                )))
-            }
-            _ => Err(unexpected_reply()),
+        let arguments = self.take_arguments(snapshot, candidacy, nonce, floor, quorum);
+        if !quorum.takes_and_renews_at_once(self.replicas) {
+            let (answer, confirmed) = self.write(server, &scripts.take, &arguments, quorum).await?;
+            return self.taken(server, &answer, confirmed, quorum);
         }
+        let renewal_nonce = self.rule.renewal_with_take();
+        let renewal = self.renewal(TakeName::Nonce(nonce), renewal_nonce, quorum, candidacy);
+        let [arguments, renewal] = [&arguments[..], &renewal].map(|texts| texts.iter().map(String::as_str).collect());
+        let (arguments, renewal): (Vec<&str>, Vec<&str>) = (arguments, renewal);
+        let take = ScriptCall { script: &scripts.take, key: &self.key, arguments: &arguments };
+        let renew = ScriptCall { script: &scripts.renew, key: &self.key, arguments: &renewal };
+        let sent: Time = clock::now(); // T1
+        let (taken, renewed) = server.run_both::<Vec<Vec<u8>>>([take, renew]).await?;
+        let received = clock::now();
+        let result = self.taken(server, &texts(&taken), 0, quorum)?;
+        // One that has failed is followed by another one: a renewal is asked for at once.
+        if let (TakeResult::Taken(term), Ok(answer)) = (result, renewed) {
+            let renewal = Renewal { term, nonce: renewal_nonce, sent, received, confirmed: 0 };
+            self.first_renewal =
+                Some(FirstRenewal { answer: texts(&answer), renewal, identity: candidacy.identity.clone() });
+        }
+        Ok(result)
     }
 
     fn wait(&mut self, server: &RedisServer, left: Duration, decided: bool) -> Duration {
@@ -555,6 +515,29 @@ impl FreeFields<'_> {
     }
 }
 
+/// By what a record is known to be ours.
+#[derive(Debug, Clone, Copy)]
+enum HeldRecord {
+    Term(Term),
+    /// Of a take whose answer was lost. A renewal that was sent with it may have been executed as well, or not yet, or never.
+    Take(OutstandingTake),
+    /// Any record of this candidate, which is dead.
+    AnyOfTheDead,
+}
+
+impl HeldRecord {
+    /// As the script has it: of a nonce, two that are possible.
+    fn in_script(self) -> (&'static str, [String; 2]) {
+        match self {
+            HeldRecord::Term(term) => ("term", [term.to_string(), String::new()]),
+            HeldRecord::Take(OutstandingTake { take, renewal }) => {
+                ("nonce", [take.to_string(), renewal.map(|nonce| nonce.to_string()).unwrap_or_default()])
+            }
+            HeldRecord::AnyOfTheDead => ("id", [String::new(), String::new()]),
+        }
+    }
+}
+
 /// The keeper's release: whatever this candidate holds, which is dead.
 pub async fn release_for_dead(
     server: &mut RedisServer,
@@ -564,7 +547,7 @@ pub async fn release_for_dead(
     settled: Option<&Basis<String>>,
 ) -> Result<(), StoreError> {
     let written = FreeFields { settled, ..FreeFields::of(KEEPER_RELEASE_NONCE) };
-    free(server, scripts, key, id, ("id", 0), written).await
+    free(server, scripts, key, id, HeldRecord::AnyOfTheDead, written).await
 }
 
 async fn free(
@@ -572,15 +555,21 @@ async fn free(
     scripts: &LuaScripts,
     key: &str,
     id: &str,
-    (by, which): (&str, u64),
+    own: HeldRecord,
     FreeFields { nonce, settled, reservation }: FreeFields<'_>,
 ) -> Result<(), StoreError> {
-    let (which, nonce, [incarnation, epoch]) = (which.to_string(), nonce.to_string(), in_record(settled));
+    let (by, [which, or_which]) = own.in_script();
+    let (nonce, [incarnation, epoch]) = (nonce.to_string(), in_record(settled));
     let successor = reservation.map(|reservation| reservation.successor.as_str()).unwrap_or_default();
     let within = reservation.map(|reservation| millis(reservation.within)).unwrap_or_default();
     // Not ours, or not a record any more: there is nothing to be given back.
-    let arguments = [id, by, &which, &nonce, key, &incarnation, &epoch, successor, &within];
+    let arguments = [id, by, &which, &nonce, key, &incarnation, &epoch, successor, &within, &or_which];
     server.run::<Vec<String>>(&scripts.release, key, &arguments).await.map(drop)
+}
+
+/// A name that another program has written need not be text.
+fn texts(answer: &[Vec<u8>]) -> Vec<String> {
+    answer.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 fn as_strs(answer: &[String]) -> Vec<&str> {

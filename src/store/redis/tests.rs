@@ -6,8 +6,10 @@ use std::time::Duration;
 
 mod conformance;
 mod index;
+mod lost_answers;
 mod records;
 mod replicas;
+mod round_trips;
 
 use tokio::task::LocalSet;
 
@@ -70,6 +72,11 @@ impl RedisProcess {
         assert!(output.status.success(), "redis-cli {words:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
+
+    /// A field of the record.
+    fn field(&self, name: &str) -> String {
+        self.cli(&["hget", "elect:cron", name])
+    }
 }
 
 impl Drop for RedisProcess {
@@ -100,7 +107,11 @@ impl RedisCandidate {
     }
 
     fn asking_for(request_timeout: Duration, server: &RedisProcess, options: &str, name: &str) -> RedisCandidate {
-        let url = format!("redis://{}{options}", server.address);
+        RedisCandidate::to(request_timeout, &server.address, options, name)
+    }
+
+    fn to(request_timeout: Duration, address: &str, options: &str, name: &str) -> RedisCandidate {
+        let url = format!("redis://{address}{options}");
         let access = Access { request_timeout, ..Access::default() };
         let store = StoreUrl::parse(&url).map(|url| url.open(&access, channel().0)).expect("a URL");
         let identity = Identity {

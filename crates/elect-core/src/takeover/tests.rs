@@ -184,6 +184,32 @@ fn a_take_whose_answer_was_lost_is_found_by_its_nonce_alone() {
     assert_eq!(me.decide(at(2), &view(mine)), Decision::ReleaseStale(floor), "what is over must not come back");
 }
 
+/// The store has executed both of them, or the take alone and the renewal later or never.
+#[test]
+fn a_take_is_found_by_its_nonce_and_by_that_of_the_renewal_that_was_sent_with_it() {
+    let mut me = me();
+    let before = me.nonce();
+    let TakeRequest { nonce: take, .. } = me.take_request();
+    let renewal = me.renewal_with_take();
+    assert!(take < renewal);
+    assert_eq!(me.outstanding_take(), Some(OutstandingTake { take, renewal: Some(renewal) }));
+    for nonce in [take, renewal] {
+        assert_eq!(me.decide(at(1), &view(held(1, nonce))), Decision::AlreadyOurs(7));
+        let others = me.decide(at(1), &view(held(2, nonce)));
+        assert!(matches!(others, Decision::Wait { .. }), "the same number is not enough: {others:?}");
+    }
+    for nonce in [before, renewal + 1] {
+        assert_eq!(me.decide(at(1), &view(held(1, nonce))), Decision::ReleaseStale(7));
+    }
+    // The next take has no renewal with it.
+    let TakeRequest { nonce: next, .. } = me.take_request();
+    assert_eq!(me.outstanding_take(), Some(OutstandingTake { take: next, renewal: None }));
+    assert_eq!(me.decide(at(1), &view(held(1, renewal))), Decision::ReleaseStale(7));
+    me.renewal_with_take();
+    me.discard_outstanding();
+    assert_eq!(me.decide(at(1), &view(held(1, next))), Decision::ReleaseStale(7));
+}
+
 fn left_to(successor: u8, within: u64) -> ObservedRecord<u8> {
     ObservedRecord { reservation: Some(Reservation { successor, within: s(within) }), ..free(2, 1) }
 }

@@ -53,10 +53,4 @@ impl ConformanceSupport for MongodbSupport {
     fn behind_gate(&self, url: String) -> String {
         format!("{url}?directConnection=true")
     }
-
-    /// A server that is not a member of a set has none.
-    async fn has_hints(&self, site: &StoreUnderTest) -> bool {
-        let hello = database(site).await.run_command(doc! { "hello": 1 }).await.expect("an answer");
-        hello.contains_key("setName")
-    }
 }

@@ -43,6 +43,10 @@ impl ConformanceSupport for RedisSupport {
         cmd("DEL").arg(format!("{prefix}{boundary}")).exec_async(&mut connection).await.expect("deleted");
     }
 
+    fn renews_with_take(&self) -> bool {
+        true
+    }
+
     fn part(&self, url: &str, name: &str) -> String {
         format!("{url}?prefix={name}:")
     }

@@ -33,10 +33,6 @@ impl RedisProcess {
         let path = self.data.path().join("copy.rdb");
         self.cli(&["--rdb", &path.display().to_string()]);
     }
-
-    fn field(&self, name: &str) -> String {
-        self.cli(&["hget", "elect:cron", name])
-    }
 }
 
 fn until(condition: impl Fn() -> bool) {
