@@ -3,13 +3,15 @@
 //! processes.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::harness::*;
 use crate::clock;
-use crate::{Containment, ToKeeper, sys};
+use crate::sys::{self, Inherited};
+use crate::{Containment, ToKeeper};
 use elect_core::{FromKeeper, KILL_ALLOWANCE, Time};
 
 /// The maximum number of processes of a storm. A process that finds the limit reached exits and makes room; the storm
@@ -23,6 +25,11 @@ fn storms() -> usize {
     if std::env::var_os("ELECT_LONG").is_some() { 100 } else { 5 }
 }
 
+/// Storms beyond the first, after one on a machine that was too slow for a verdict (P5).
+const REPETITIONS: usize = 2;
+/// A machine on which as many processes as a storm has take longer to die, all killed at once by this process, is too slow.
+const DEATHS_IN_TIME: Duration = Duration::from_millis(125);
+
 /// Held while a storm runs.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static SKY: Mutex<()> = Mutex::new(());
@@ -31,24 +38,56 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 
 fn is_over_in_time(tier: Containment) {
     let _sky = one_at_a_time();
-    let figures = tempfile::NamedTempFile::new().expect("a temporary file");
+    let mut passed = Vec::new();
     for _ in 0..storms() {
-        within(tier, |directory| {
-            let (died, emptied) = passes_over(directory, tier);
-            writeln!(figures.as_file(), "{} {}", died.as_micros(), emptied.as_micros()).expect("written");
-        });
+        passed.extend(passes_over_in_time(tier, passes_over));
     }
-    let text = std::fs::read_to_string(figures.path()).expect("read");
-    if text.is_empty() {
+    if passed.is_empty() {
         return;
     }
-    let (died, emptied): (Vec<u64>, Vec<u64>) = text.lines().filter_map(|line| line.split_once(' ')).map(both).unzip();
+    let (died, emptied): (Vec<u64>, Vec<u64>) = passed.into_iter().unzip();
     println!(
         "figures: {} storms in the tier {tier:?}: dead after {}, confirmed after {}",
         died.len(),
         of(died),
         of(emptied)
     );
+}
+
+/// The times of a storm.
+struct Storm {
+    /// From the order or the deadline to the death of the last process.
+    died: Duration,
+    /// To the keeper's report.
+    emptied: Duration,
+    /// Without real-time priority, a storm may fork faster than the keeper kills in the tier `tree` (2.2); it dies eventually.
+    may_be_late: bool,
+}
+
+/// Runs one storm, and again if the machine was too slow for a verdict. Returns its times in microseconds; `None` without the tier.
+fn passes_over_in_time(tier: Containment, storm: impl Fn(&Path, Containment) -> Storm) -> Option<(u64, u64)> {
+    for repetition in 0..=REPETITIONS {
+        let figures = tempfile::NamedTempFile::new().expect("a temporary file");
+        within(tier, |directory| {
+            let before = Inherited::take();
+            let Storm { died, emptied, may_be_late } = storm(directory, tier);
+            let is_late = !may_be_late && died > KILL_ALLOWANCE;
+            let control = if is_late { time_of_as_many_deaths(before) } else { Duration::ZERO };
+            let [died, emptied, control] = [died, emptied, control].map(|time| time.as_micros());
+            writeln!(figures.as_file(), "{died} {emptied}\n{} {control}", u64::from(is_late)).expect("written");
+        });
+        let text = std::fs::read_to_string(figures.path()).expect("read");
+        let mut pairs = text.lines().filter_map(|line| line.split_once(' ')).map(both);
+        let (passed, (is_late, control)) = (pairs.next()?, pairs.next().expect("two lines"));
+        if is_late == 0 {
+            return Some(passed);
+        }
+        let said = format!("dead after {} us; as many other processes took {control} us to die", passed.0);
+        assert!(Duration::from_micros(control) > DEATHS_IN_TIME, "{said}");
+        assert!(repetition < REPETITIONS, "no verdict in {} runs: {said}", REPETITIONS + 1);
+        println!("figures: a storm is repeated since the machine was too slow: {said}");
+    }
+    unreachable!("the last run returns or panics")
 }
 
 fn both((one, other): (&str, &str)) -> (u64, u64) {
@@ -61,8 +100,33 @@ fn of(mut micros: Vec<u64>) -> String {
     format!("{}.{} ms (median), {}.{} ms (most)", median / 1000, median / 100 % 10, most / 1000, most / 100 % 10)
 }
 
-/// Runs one storm. Returns the times of its death and of the report, counted from the kill order.
-fn passes_over(directory: &std::path::Path, tier: Containment) -> (Duration, Duration) {
+/// The time that as many busy processes need to die as a storm has at most.
+fn time_of_as_many_deaths(without_priority: Inherited) -> Duration {
+    let busy_child = |_| {
+        // SAFETY: the child computes until it is killed.
+        match unsafe { sys::fork() }.expect("forked") {
+            sys::Forked::Parent(child) => child,
+            sys::Forked::Child => {
+                without_priority.schedule_as_before();
+                loop {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+    };
+    let children: Vec<i32> = (0..DESCENDANTS_MAX).map(busy_child).collect();
+    let killed_at = clock::now();
+    for child in &children {
+        signal(*child, libc::SIGKILL);
+    }
+    for child in children {
+        let _ = sys::await_child(child);
+    }
+    clock::now().since(killed_at)
+}
+
+/// Runs one storm, which an order to kill ends.
+fn passes_over(directory: &Path, tier: Containment) -> Storm {
     let mut fixture = script(directory, &itself("storm::storm_of_forks")).contained(tier).fork();
     fixture.arm(TERM, Time::NEVER);
     // Measures the keeper, not the delay that the storm or the load causes in this process.
@@ -75,11 +139,7 @@ fn passes_over(directory: &std::path::Path, tier: Containment) -> (Duration, Dur
     fixture.exited(killed(libc::SIGKILL, true));
     fixture.empty();
     let emptied = clock::now().since(killed_at);
-    // Without real-time priority, a storm may fork faster than the keeper kills in the tier `tree` (2.2); it dies
-    // eventually.
-    let may_be_late = !first && tier == Containment::Tree;
-    assert!(may_be_late || died <= KILL_ALLOWANCE, "dead after {died:?}, confirmed after {emptied:?}");
-    (died, emptied)
+    Storm { died, emptied, may_be_late: !first && tier == Containment::Tree }
 }
 
 #[test]
@@ -152,7 +212,7 @@ fn shared_number() -> &'static AtomicI32 {
 #[test]
 fn a_hail_of_orphans_does_not_put_the_deadline_off() {
     let _sky = one_at_a_time();
-    alone(|directory| {
+    let passed = passes_over_in_time(Containment::Tree, |directory, _| {
         let text = "
             for i in 1 2 3 4; do (setsid sh -c 'echo up >&9; while :; do (: &); done' &); done
             echo main >&9
@@ -162,12 +222,13 @@ fn a_hail_of_orphans_does_not_put_the_deadline_off() {
         fixture.start_until(&["main", "up", "up", "up", "up"]);
         let first = goes_first(fixture.keeper.pid());
         sys::schedule_first();
-        let died = fixture.witness.gone();
-        note(&format!("a hail of orphans: dead {:?} after the deadline", died.since(kill_by)));
-        assert!(died >= kill_by);
-        assert!(!first || died <= kill_by + KILL_ALLOWANCE, "{:?} late", died.since(kill_by));
+        let died_at = fixture.witness.gone();
+        assert!(died_at >= kill_by);
         fixture.hears(FromKeeper::Expired { term: TERM });
+        let died = died_at.since(kill_by);
+        Storm { died, emptied: died, may_be_late: !first }
     });
+    println!("a hail of orphans: dead after the deadline by {passed:?} us");
 }
 
 #[test]
