@@ -78,22 +78,26 @@ pub fn is_reserved(connection: &impl AsRawFd) -> bool {
 
 /// The start is over after this time, if something happens at all.
 const STARTUP_TIME: Duration = Duration::from_secs(2);
+/// Connections and a first term may take longer. By then all of it is over, and pages that it has used go once more.
+const FIRST_TERM_TIME: Duration = Duration::from_secs(10);
 
 /// The pages of memory that only the start needs.
 #[derive(Debug)]
 pub struct StartupPages {
-    needed_until: Option<Time>,
+    /// The times at which they are given back, the last one first.
+    needed_until: Vec<Time>,
 }
 
 impl StartupPages {
     /// From the start on.
     pub fn new() -> StartupPages {
-        StartupPages { needed_until: Some(clock::now() + STARTUP_TIME) }
+        let now = clock::now();
+        StartupPages { needed_until: vec![now + FIRST_TERM_TIME, now + STARTUP_TIME] }
     }
 
-    /// Gives them back, once, and not in the middle of a kill.
+    /// Gives them back, twice, and not in the middle of a kill.
     pub fn release_if_over(&mut self, is_killing: bool) {
-        if self.needed_until.take_if(|until| !is_killing && clock::now() >= *until).is_some() {
+        if !is_killing && self.needed_until.pop_if(|until| clock::now() >= *until).is_some() {
             release_startup_pages();
         }
     }

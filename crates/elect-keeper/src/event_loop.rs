@@ -10,7 +10,7 @@
 //! environment variables, the inits of PID namespaces and the terminal.
 
 mod actions;
-mod rehearsal;
+pub(crate) mod rehearsal;
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -89,10 +89,11 @@ impl KeeperLoop {
         channel: Channel,
         spec: Option<CommandSpec>,
         inherited: Inherited,
-        tier: Tier,
-        terminal: Terminal,
+        (tier, terminal): (Tier, Terminal),
+        mut scanner: Scanner,
     ) -> KeeperLoop {
         let own_pid = std::process::id().cast_signed();
+        scanner.add_roots(&[own_pid]);
         KeeperLoop {
             machine: KeeperMachine::new(CommandSpec::policy(spec.as_ref())),
             channel,
@@ -109,7 +110,7 @@ impl KeeperLoop {
             ordered_identity: Vec::new(),
             kept_identity: Vec::new(),
             exit: None,
-            scanner: Scanner::new(&[own_pid]),
+            scanner,
             own_pid,
             buffer: vec![0; MESSAGE_BYTES_MAX],
         }
@@ -160,6 +161,9 @@ impl KeeperLoop {
         self.machine.hold();
         memory::hold(&mut self.buffer);
         memory::hold_stack();
+        // The machine and the callers' frames above this one, and the number of the last error, which each refused call writes.
+        memory::hold_frames((&raw const *self).addr() + size_of::<KeeperLoop>());
+        Errno::clear();
     }
 
     /// Hands an observation to the machine, and performs what follows from it.

@@ -105,8 +105,11 @@ impl Keeper {
     /// `/proc` cannot list children, the containment is not available, or the kernel grants no socket or process.
     pub fn fork(spec: Option<CommandSpec>, release: Release, containment: Containment) -> Result<Keeper, ForkError> {
         tree::probe()?;
+        let own = std::process::id().cast_signed();
+        // The keeper goes on with a copy of it, which costs less than a new one.
+        let mut scanner = Scanner::new(&[]);
         let preexisting_children: Vec<PreexistingChild> =
-            tree::own_descendants()?.into_iter().filter_map(PreexistingChild::of).collect();
+            scanner.descendants(own, &[]).to_vec().into_iter().filter_map(PreexistingChild::of).collect();
         let has_preexisting_children = !preexisting_children.is_empty();
         let inherited = Inherited::take();
         let has_check = spec.as_ref().is_some_and(|spec| spec.scripts.health.is_some());
@@ -123,8 +126,8 @@ impl Keeper {
         match forked {
             Ok(Forked::Parent(pid)) => {
                 inherited.unblock();
-                let own = std::process::id().cast_signed();
-                let (channel, scanner) = (ours, Scanner::new(&[pid, own]));
+                scanner.add_roots(&[pid, own]);
+                let channel = ours;
                 let (reaped, sweeping) = (false, false);
                 Ok(Keeper {
                     pid,
@@ -147,7 +150,7 @@ impl Keeper {
             Ok(Forked::Child) => {
                 // An open copy of the campaigner's end in the keeper would hide the campaigner's death (K2).
                 drop(ours);
-                sys::exit_now(run_keeper(theirs, spec, release, inherited, (tier, terminal)))
+                sys::exit_now(run_keeper(theirs, spec, (release, inherited), (tier, terminal), scanner))
             }
         }
     }
@@ -299,9 +302,9 @@ impl AsRawFd for Keeper {
 fn run_keeper(
     channel: Channel,
     spec: Option<CommandSpec>,
-    release: Release,
-    inherited: Inherited,
+    (release, inherited): (Release, Inherited),
     (tier, terminal): (Tier, Terminal),
+    scanner: Scanner,
 ) -> i32 {
     // A panic must neither write to standard output or error, which belong to the command (K3), nor unwind into the
     // campaigner's frames. Tests install an equivalent hook themselves, because a hook that is running at the moment of
@@ -314,7 +317,7 @@ fn run_keeper(
     if prepared.is_err() {
         return libc::EXIT_FAILURE;
     }
-    let keeper_loop = KeeperLoop::new(channel, spec, inherited, tier, terminal);
+    let keeper_loop = KeeperLoop::new(channel, spec, inherited, (tier, terminal), scanner);
     sys::schedule_first();
     // Memory is locked if the limit allows it. Killing needs only memory that exists by now.
     memory::release_stack();

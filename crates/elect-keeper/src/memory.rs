@@ -16,6 +16,10 @@ use super::sys::errno;
 const STACK_BYTES: usize = 48 * 1024;
 /// The distance from the present end of the stack below which nothing is kept.
 const STACK_BYTES_KEPT: usize = 16 * 1024;
+/// The distance from a function within which the code belongs to it, or to its neighbours.
+const NEAR_BYTES: usize = 64 * 1024;
+/// Code is mapped in blocks of this size once the start is over.
+const BLOCK_BYTES: usize = 4 * PAGE_BYTES;
 /// Of the machines on which pages are given back.
 const PAGE_BYTES: usize = 4096;
 
@@ -73,11 +77,78 @@ pub fn hold_stack() {
     hold(black_box(&mut stack));
 }
 
+/// The same for the stack from the present function up to this address, which must be one of a caller. Linux before 5.14 has no
+/// call for it: there these pages are copied when they are written to.
+#[inline(never)]
+pub fn hold_frames(end: usize) {
+    let here = 0u8;
+    let page = page_bytes();
+    let start = (&raw const here).addr() / page * page;
+    if start < end {
+        // SAFETY: this changes no byte: the kernel makes the pages of these frames this process's own, as a write would.
+        unsafe { libc::madvise(std::ptr::without_provenance_mut(start), end - start, libc::MADV_POPULATE_WRITE) };
+    }
+}
+
+fn page_bytes() -> usize {
+    let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(PAGE_BYTES)
+}
+
+/// Reads a byte of each page of the program's code that is near one of these functions: so its seldom used parts are there too,
+/// whatever the kernel maps around a page that is used, and those of its neighbours, which belong to the same module.
+pub fn use_code_near(functions: &[usize]) {
+    let mut code: Range<usize> = 0..0;
+    // SAFETY: the callback has the demanded signature, and writes to the range that it is given.
+    unsafe { libc::dl_iterate_phdr(Some(find_code), (&raw mut code).cast()) };
+    for function in functions.iter().filter(|function| code.contains(function)) {
+        let near = function.saturating_sub(NEAR_BYTES).max(code.start)..(function + NEAR_BYTES).min(code.end);
+        for address in near.step_by(PAGE_BYTES) {
+            // SAFETY: the segment of the code is mapped from its first byte to its last, and may be read.
+            black_box(unsafe { std::ptr::with_exposed_provenance::<u8>(address).read_volatile() });
+        }
+    }
+}
+
+/// Finds the code of the program itself, which comes first.
+unsafe extern "C" fn find_code(info: *mut libc::dl_phdr_info, _: usize, code: *mut c_void) -> c_int {
+    const READ_AND_EXECUTE: u32 = libc::PF_R | libc::PF_X;
+    // SAFETY: the loader passes a valid structure, and the caller a place for a range.
+    let (segments, code) = unsafe { (segments_of(info), &mut *code.cast::<Range<usize>>()) };
+    let executed = segments.into_iter().flatten().find(|(flags, _)| flags & READ_AND_EXECUTE == READ_AND_EXECUTE);
+    if let Some((_, found)) = executed {
+        *code = found;
+    }
+    // No further object.
+    1
+}
+
+/// The segments of an object, each with its rights and its addresses.
+///
+/// # Safety
+///
+/// The loader has passed this structure.
+unsafe fn segments_of(info: *mut libc::dl_phdr_info) -> Option<impl Iterator<Item = (u32, Range<usize>)>> {
+    // SAFETY: the structure is valid, and its headers are an array of that length.
+    let (base, headers) = unsafe {
+        let info = &*info;
+        if info.dlpi_phdr.is_null() {
+            return None;
+        }
+        (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)))
+    };
+    let loaded = headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
+    Some(loaded.filter_map(move |header| {
+        let start = usize::try_from(base + header.p_vaddr).ok()?;
+        Some((header.p_flags, start..start + usize::try_from(header.p_memsz).ok()?))
+    }))
+}
+
 /// Gives back the pages that only the start needed: code, constants, and the stack below the present function. All of them come
 /// back, unchanged, when they are used again.
 pub fn release_startup_pages() {
     // Ranges are rounded to pages of the usual size; a larger one could hold something else as well.
-    if !matches!(sysconf(SysconfVar::PAGE_SIZE), Ok(Some(bytes)) if usize::try_from(bytes) == Ok(PAGE_BYTES)) {
+    if page_bytes() != PAGE_BYTES {
         return;
     }
     // SAFETY: the callback has the demanded signature, and keeps nothing of what it is given.
@@ -87,24 +158,31 @@ pub fn release_startup_pages() {
 
 /// For the program itself, which comes first, and for no library: those are shared with other programs.
 unsafe extern "C" fn release_segments(info: *mut libc::dl_phdr_info, _: usize, _: *mut c_void) -> c_int {
-    // SAFETY: the loader passes a valid structure, whose headers are an array of that length.
-    let (base, headers) = unsafe {
-        let info = &*info;
-        let count = usize::from(info.dlpi_phnum);
-        if info.dlpi_phdr.is_null() {
-            return 1;
-        }
-        (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, count))
-    };
+    // SAFETY: the loader passes a valid structure.
+    let segments = unsafe { segments_of(info) };
     // What the loader has written to is in a segment that may be written to.
-    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0) {
-        let (Ok(start), Ok(bytes)) = (usize::try_from(base + header.p_vaddr), usize::try_from(header.p_memsz)) else {
-            continue;
-        };
-        release(start..start + bytes);
+    for (_, segment) in segments.into_iter().flatten().filter(|(flags, _)| flags & libc::PF_W == 0) {
+        divide(segment.clone());
+        release(segment);
     }
     // No further object.
     1
+}
+
+/// Divides code or constants into mappings of a few pages each. Around a page that is used the kernel maps up to 64 kB, but nothing
+/// beyond the mapping; of a program whose parts are used here and there it would map most again. Neighbours that are alike
+/// become one mapping, so every other block is left out of core dumps, which have no code anyway. Not for the keeper: the more
+/// of its code is there, the better.
+fn divide(range: Range<usize>) {
+    let end = range.end / PAGE_BYTES * PAGE_BYTES;
+    for start in (range.start.next_multiple_of(BLOCK_BYTES)..end).step_by(2 * BLOCK_BYTES) {
+        let bytes = BLOCK_BYTES.min(end - start);
+        // SAFETY: it changes no byte, and no right to read, write or execute one.
+        if unsafe { libc::madvise(std::ptr::without_provenance_mut(start), bytes, libc::MADV_DONTDUMP) } != 0 {
+            // Too many mappings: what is divided stays so.
+            return;
+        }
+    }
 }
 
 /// Gives back the part of the stack below the present function, as far as it is the main thread's.

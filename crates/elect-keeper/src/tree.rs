@@ -40,27 +40,31 @@ pub struct Scanner {
 impl Scanner {
     /// Creates a scanner for the trees of these processes.
     pub fn new(roots: &[i32]) -> Scanner {
-        let opened = |&pid: &i32| {
-            let path = Path::of(format_args!("/proc/{pid}/task/{pid}/children"));
-            open(path.as_str(), READ, NO_MODE).ok().map(|children| (pid, children))
-        };
-        Scanner {
+        let mut scanner = Scanner {
             found: Vec::with_capacity(DESCENDANTS_MAX),
             seen: PidSet::new(),
             entries: Box::new([0; 4096]),
             text: Box::new([0; 4096]),
-            roots: roots.iter().filter_map(opened).collect(),
+            roots: Vec::new(),
             swept: 0,
-        }
+        };
+        scanner.add_roots(roots);
+        scanner
     }
 
-    /// Takes its memory from the kernel, but for what only a tree needs whose process ids lie far apart. Must be repeated after
-    /// each fork, which shares all of it with the child until it is written to.
+    /// Lists these processes too when no new descriptor is available.
+    pub fn add_roots(&mut self, roots: &[i32]) {
+        self.roots.extend(roots.iter().filter_map(|pid| open_children(*pid)));
+    }
+
+    /// Takes its memory from the kernel, but for what only a tree needs whose process ids lie in more than
+    /// [`PidSet::BLOCKS_HELD`] blocks. Must be repeated after each fork, which shares all of it with the child until it is
+    /// written to.
     pub fn hold(&mut self) {
         self.found.resize(DESCENDANTS_MAX, 0);
         memory::hold(&mut self.found);
         self.found.clear();
-        memory::hold(self.seen.bits[..PidSet::RANGES_HELD].as_flattened_mut());
+        self.seen.hold();
         memory::hold(&mut self.entries[..]);
         memory::hold(&mut self.text[..]);
     }
@@ -173,6 +177,7 @@ impl Scanner {
     /// the zombies of a fork storm would let the survivors fork faster than they are killed.
     ///
     /// `progress` is called after each batch, so that the caller can report that it lives (K4).
+    #[inline(never)] // There is one copy of it, the rehearsed one.
     pub fn kill(&mut self, root: i32, except: &[i32], most: usize, progress: &mut dyn FnMut()) -> KillSweep {
         self.seen.clear();
         let mut all = 0;
@@ -282,46 +287,52 @@ pub enum KillSweep {
     Unlistable,
 }
 
-/// A set of process ids: a bit for each possible id, in ranges whose bits fill a page. A range that no id was found in is not
-/// touched.
+/// A set of process ids: a bit for each possible id. Only blocks that an id was found in have bits, one block after the other, so
+/// that a walk touches little memory wherever the ids lie.
 #[derive(Debug)]
 struct PidSet {
-    /// For each range, the index of its bits.
-    bits_of: [Option<u8>; PidSet::RANGES],
-    /// The ranges that have bits.
+    /// For each block of ids, the place of its bits, counted from one; zero for a block without.
+    places: Vec<u16>,
+    /// The blocks that have bits.
     used: usize,
-    bits: Vec<[u64; PidSet::RANGE_PIDS / 64]>,
+    bits: Vec<u64>,
 }
 
 impl PidSet {
-    /// Their bits fill one page.
-    const RANGE_PIDS: usize = 32 * 1024;
+    const BLOCK_PIDS: usize = 512;
+    const BLOCK_WORDS: usize = PidSet::BLOCK_PIDS / 64;
     /// Up to `PID_MAX_LIMIT` of a 64-bit kernel.
-    const RANGES: usize = 4 * 1024 * 1024 / PidSet::RANGE_PIDS;
-    /// Process ids are given out in ascending order, so that those of a tree lie in few ranges.
-    const RANGES_HELD: usize = 16;
+    const BLOCKS: usize = 4 * 1024 * 1024 / PidSet::BLOCK_PIDS;
+    /// Each process of a tree needs at most one block, and processes that are forked one after the other share one.
+    const BLOCKS_HELD: usize = 2 * 1024;
 
     fn new() -> PidSet {
-        let bits = vec![[0; PidSet::RANGE_PIDS / 64]; PidSet::RANGES];
-        PidSet { bits_of: [None; PidSet::RANGES], used: 0, bits }
+        // Both come from the kernel as zeros, and take memory where they are used.
+        PidSet { places: vec![0; PidSet::BLOCKS], used: 0, bits: vec![0; PidSet::BLOCKS * PidSet::BLOCK_WORDS] }
+    }
+
+    fn hold(&mut self) {
+        memory::hold(&mut self.places);
+        memory::hold(&mut self.bits[..PidSet::BLOCKS_HELD * PidSet::BLOCK_WORDS]);
     }
 
     fn clear(&mut self) {
-        self.bits[..self.used].as_flattened_mut().fill(0);
-        self.bits_of = [None; PidSet::RANGES];
+        self.bits[..self.used * PidSet::BLOCK_WORDS].fill(0);
+        self.places.fill(0);
         self.used = 0;
     }
 
     /// Inserts a process id. Returns whether it is new; one that no kernel gives always is.
     fn is_new(&mut self, pid: i32) -> bool {
         let number = pid.unsigned_abs() as usize;
-        let Some(range) = self.bits_of.get_mut(number / PidSet::RANGE_PIDS) else { return true };
-        let index = usize::from(*range.get_or_insert_with(|| {
+        let Some(place) = self.places.get_mut(number / PidSet::BLOCK_PIDS) else { return true };
+        if *place == 0 {
             self.used += 1;
-            u8::try_from(self.used - 1).unwrap_or(u8::MAX)
-        }));
-        let within = number % PidSet::RANGE_PIDS;
-        let (word, bit) = (&mut self.bits[index][within / 64], 1 << (within % 64));
+            *place = u16::try_from(self.used).unwrap_or(u16::MAX);
+        }
+        let within = number % PidSet::BLOCK_PIDS;
+        let index = (usize::from(*place) - 1) * PidSet::BLOCK_WORDS + within / 64;
+        let (word, bit) = (&mut self.bits[index], 1 << (within % 64));
         let is_new = *word & bit == 0;
         *word |= bit;
         is_new
@@ -411,15 +422,10 @@ impl std::fmt::Write for Path {
     }
 }
 
-/// The present descendants of this process.
-///
-/// # Errors
-///
-/// As [`probe`].
-pub fn own_descendants() -> io::Result<Vec<i32>> {
-    probe()?;
-    let mut scanner = Scanner::new(&[]);
-    Ok(scanner.descendants(std::process::id().cast_signed(), &[]).to_vec())
+/// The `children` file of a process's main thread.
+fn open_children(pid: i32) -> Option<(i32, OwnedFd)> {
+    let path = Path::of(format_args!("/proc/{pid}/task/{pid}/children"));
+    open(path.as_str(), READ, NO_MODE).ok().map(|children| (pid, children))
 }
 
 #[cfg(test)]
@@ -429,7 +435,7 @@ mod tests {
     #[test]
     fn an_id_is_new_once_wherever_it_lies() {
         let mut seen = PidSet::new();
-        let ids = [1, 64, 32_767, 32_768, 4_000_000, 4_194_303];
+        let ids = [1, 64, 511, 512, 32_768, 4_000_000, 4_194_303];
         assert!(ids.iter().all(|&pid| seen.is_new(pid)));
         assert!(!ids.iter().any(|&pid| seen.is_new(pid)));
         seen.clear();
@@ -437,15 +443,15 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_every_range_find_room_and_only_the_ranges_in_use_are_cleared() {
+    fn ids_of_every_block_find_room_and_only_the_blocks_in_use_are_cleared() {
         let mut seen = PidSet::new();
         let one_of_each =
-            || (0..PidSet::RANGES).map(|range| i32::try_from(range * PidSet::RANGE_PIDS + 7).expect("small"));
+            || (0..PidSet::BLOCKS).map(|block| i32::try_from(block * PidSet::BLOCK_PIDS + 7).expect("small"));
         for _ in 0..2 {
             assert!(one_of_each().rev().all(|pid| seen.is_new(pid)));
             assert!(!one_of_each().any(|pid| seen.is_new(pid)));
             seen.clear();
-            assert!(seen.bits.as_flattened().iter().all(|&word| word == 0));
+            assert!(seen.bits.iter().all(|&word| word == 0));
         }
         assert!(seen.is_new(i32::MAX) && seen.is_new(i32::MAX), "no kernel gives it");
     }

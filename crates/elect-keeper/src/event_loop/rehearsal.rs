@@ -1,9 +1,11 @@
 //! A kill before there is anything to kill, so that no page of its code or memory is missing when it counts (K3).
 //!
-//! It goes the way of every kill: a deadline passes and an order comes, the tree is walked and killed with a background hook and
-//! a health check, its process is reaped, the campaigner is told. Then follow the ways that a kill takes in some cases only. The
-//! tree is one child that does nothing, hook and check are none; machine and connection are not the keeper's own, so that
-//! nothing of it is left. Each page that it has used is locked from then on, if the limit allows it ([`memory::lock`]).
+//! First come the orders and observations that may precede a kill: the keeper has one thread, so a page that is missing there delays
+//! the kill too. Then it goes the way of every kill: a deadline passes and an order comes, the tree is walked and killed with a
+//! background hook and a health check, its process is reaped, the campaigner is told. Then follow the ways that a kill takes in
+//! some cases only. The tree is one child that does nothing, hook and check are none; machine and connection are not the
+//! keeper's own, and it has no programs meanwhile, so that nothing of it is left. Each page that it has used is locked from
+//! then on, if the limit allows it ([`memory::lock`]).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,13 +18,18 @@ use nix::unistd::{Pid, getpid, getppid, pause, setpgid};
 
 use super::KeeperLoop;
 use super::actions::Progress;
+use crate::cgroup::CommandCgroup;
 use crate::clock::{self, Alarm};
+use crate::containment::Tier;
+use crate::memory;
 use crate::namespace::Init;
+use crate::process_list;
 use crate::protocol::{Channel, ToKeeper};
 use crate::sys::{self, Forked};
+use crate::tree::Scanner;
 use elect_core::{
     BackgroundHook, CheckNumber, ChildEnd, HookContext, Hooks, KeeperAction, KeeperEvent, KeeperMachine, KeeperOrder,
-    KeeperPolicy, Program, RunId, StopTo, Term, Time,
+    KeeperPolicy, Program, Recipients, RunId, StopTo, Term, Time,
 };
 
 /// Ids of no process: more than a kernel gives.
@@ -38,6 +45,22 @@ const LEASE: Duration = Duration::from_nanos(1);
 const TIME_MAX: Duration = Duration::from_secs(1);
 /// The number is SIGKILL's on every architecture.
 const KILLED: ChildEnd = ChildEnd::Killed(elect_core::Signal(libc::SIGKILL));
+
+/// The child has it blocked, as the keeper has.
+const STOP_SIGNAL: elect_core::Signal = elect_core::Signal(libc::SIGTERM);
+
+/// Functions of all modules that a kill goes through.
+pub(crate) const CODE_OF_A_KILL: [*const (); 9] = [
+    KeeperMachine::handle as *const (),
+    KeeperLoop::round as *const (),
+    KeeperLoop::perform as *const (),
+    Tier::kill as *const (),
+    Tier::kill_slice as *const (),
+    Scanner::kill as *const (),
+    CommandCgroup::order_kill as *const (),
+    Init::kill as *const (),
+    Channel::report_progress as *const (),
+];
 
 /// What a rehearsal takes from the kernel.
 struct Stage {
@@ -61,18 +84,24 @@ impl KeeperLoop {
     /// Must be called before any order has been read. Returns `false` if the kernel has refused a part of it.
     pub(super) fn rehearse(&mut self, children: &SignalFd, alarm: &Alarm) -> bool {
         self.hold();
+        memory::use_code_near(&CODE_OF_A_KILL.map(|function| function.addr()));
         let Ok(stage) = Stage::new() else { return false };
-        let machine = std::mem::replace(&mut self.machine, KeeperMachine::new(policy()));
+        let machine = std::mem::replace(&mut self.machine, KeeperMachine::new(policy(TIME_MAX)));
         let channel = std::mem::replace(&mut self.channel, stage.channel);
         self.inits.push(stage.init);
+        // Whatever the machine says, nothing can be started.
+        let spec = self.spec.take();
         let child = fork_idle_child();
         let main = child.as_ref().map_or(NO_PID, |pid| *pid);
+        self.take_orders(&stage.campaigner);
+        self.machine = KeeperMachine::new(policy(Duration::ZERO));
         // The ways that a kill takes only in some cases, and the one of the campaigner, which shares the code.
         Progress::rehearse(&self.channel);
         let _ = self.perform(KeeperAction::ListDescendants { except: [None, None] });
         self.scanner.rehearse(self.own_pid, NO_PID, &mut || ());
         self.kill_at_deadline(main, &stage.campaigner, (children, alarm));
         let _ = sys::ended_child(None);
+        let _ = process_list::is_last_descendant(&mut self.scanner, self.own_pid, NO_PID);
         for action in [
             KeeperAction::KillTree { main: Some(NO_PID), lists: true },
             KeeperAction::KillLeftovers { except: Some(CHECK) },
@@ -83,7 +112,7 @@ impl KeeperLoop {
         }
         self.tier.rehearse_kill_of_leaves();
         let _ = self.tier.kill_slice(&mut self.scanner, self.own_pid, &[]);
-        (self.machine, self.channel) = (machine, channel);
+        (self.machine, self.channel, self.spec) = (machine, channel, spec);
         self.inits.clear();
         self.exit = None;
         sys::schedule_first();
@@ -91,10 +120,38 @@ impl KeeperLoop {
         child.is_ok()
     }
 
-    /// Rounds as every other one, until the tree of this main process is empty.
-    fn kill_at_deadline(&mut self, main: i32, campaigner: &Channel, (children, alarm): (&SignalFd, &Alarm)) {
+    /// The work of the keeper while a tree is alive: orders, the end of a main process, the end of the campaigner. No process has
+    /// the numbers of this tree.
+    fn take_orders(&mut self, campaigner: &Channel) {
         let now = clock::now();
-        let (kill_by, give_up_at) = (now + LEASE, now + TIME_MAX);
+        self.pretend_start(now, NO_PID, now + TIME_MAX);
+        for message in [
+            ToKeeper::Ping,
+            ToKeeper::Arm { term: TERM, kill_by: now + 2 * TIME_MAX },
+            ToKeeper::Forward { signal: libc::SIGWINCH },
+            ToKeeper::Resume,
+            ToKeeper::EndHold,
+            ToKeeper::Stop { kill_at: now + TIME_MAX },
+        ] {
+            let _ = campaigner.send(&message);
+        }
+        self.handle(KeeperEvent::RoundBegins);
+        self.receive_messages();
+        self.send();
+        self.handle(KeeperEvent::CampaignerGone);
+        self.handle(KeeperEvent::ChildEnded { pid: NO_PID, end: ChildEnd::Exited(0) });
+        self.handle(KeeperEvent::RoundEnds);
+        for action in [
+            KeeperAction::SignalDescendants { signal: STOP_SIGNAL, recipients: Recipients::OutsideGroups([None; 2]) },
+            KeeperAction::SpawnHook(BackgroundHook::OnChange),
+            KeeperAction::SpawnCheck,
+        ] {
+            let _ = self.perform(action);
+        }
+    }
+
+    /// The starts are no part of a kill, and have happened.
+    fn pretend_start(&mut self, now: Time, main: i32, kill_by: Time) {
         let (background_hook, context) = (BackgroundHook::OnChange, HookContext::WithRun(RUN));
         for event in [
             KeeperEvent::Order(KeeperOrder::Arm { term: TERM, kill_by }),
@@ -107,9 +164,15 @@ impl KeeperLoop {
             KeeperEvent::Spawned { pid: CHECK, init: None },
         ] {
             self.machine.handle(now, event);
-            // The starts are no part of it, and have happened.
             while self.machine.next_action().is_some() {}
         }
+    }
+
+    /// Rounds as every other one, until the tree of this main process is empty.
+    fn kill_at_deadline(&mut self, main: i32, campaigner: &Channel, (children, alarm): (&SignalFd, &Alarm)) {
+        let now = clock::now();
+        let (kill_by, give_up_at) = (now + LEASE, now + TIME_MAX);
+        self.pretend_start(now, main, kill_by);
         while clock::now() < kill_by {}
         self.handle(KeeperEvent::RoundBegins);
         self.handle(KeeperEvent::CheckEnds { not_executed: None });
@@ -130,11 +193,11 @@ impl KeeperLoop {
 /// The hook that starts the tree is under the deadline as the command is, and has nothing to do with the terminal. No other program
 /// is configured but those that the rehearsal says it has started, so that none is started whatever happens. The time-out of the
 /// hooks is over at once.
-fn policy() -> KeeperPolicy {
+fn policy(stop_timeout: Duration) -> KeeperPolicy {
     let hooks = Hooks { on_elected: true, on_change: true, on_ousted: false, on_error: false, timeout: Duration::ZERO };
     KeeperPolicy {
-        stop_signal: elect_core::Signal(libc::SIGTERM),
-        stop_timeout: Duration::ZERO,
+        stop_signal: STOP_SIGNAL,
+        stop_timeout,
         stop_to: StopTo::Main,
         min_hold: Duration::ZERO,
         has_command: false,
@@ -154,7 +217,6 @@ fn fork_idle_child() -> io::Result<i32> {
             Ok(pid)
         }
         Forked::Child => {
-            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);
             while getppid() == keeper {
                 pause();
@@ -171,7 +233,7 @@ mod tests {
     #[test]
     fn nothing_is_started_even_if_the_connection_breaks() {
         for is_running in [true, false] {
-            let mut machine = KeeperMachine::new(policy());
+            let mut machine = KeeperMachine::new(policy(Duration::ZERO));
             let now = Time::BOOT;
             let mut events = vec![
                 KeeperEvent::Order(KeeperOrder::Arm { term: TERM, kill_by: now + TIME_MAX }),

@@ -15,13 +15,9 @@ use nix::unistd::{Uid, setresuid};
 use super::harness::*;
 use super::health_checks::{LONG, TIERS};
 use super::orphans::{use_up_descriptors, without_descriptors};
-use crate::cgroup::CommandCgroup;
-use crate::containment::Tier;
-use crate::namespace::Init;
-use crate::protocol::Channel;
-use crate::tree::Scanner;
-use crate::{Containment, HealthScript, ToKeeper, clock, memory, release_startup_pages};
-use elect_core::{BackgroundHook, FromKeeper, KeeperMachine, Time};
+use crate::event_loop::rehearsal::CODE_OF_A_KILL;
+use crate::{Containment, HealthScript, ToKeeper, clock, memory, release_startup_pages, sys};
+use elect_core::{BackgroundHook, FromKeeper, Time};
 
 const PAGE: usize = 4096;
 /// The keeper's own memory: its stack, its lists, and the pages of its copy that it has written to.
@@ -95,9 +91,11 @@ enum Kill {
     WithoutDescriptors,
     /// A background hook and a health check run too.
     WithAll,
+    /// The tree was given time to stop.
+    AfterStop,
 }
 
-const KILLS: [Kill; 4] = [Kill::AtDeadline, Kill::ByOrder, Kill::WithoutDescriptors, Kill::WithAll];
+const KILLS: [Kill; 5] = [Kill::AtDeadline, Kill::ByOrder, Kill::WithoutDescriptors, Kill::WithAll, Kill::AfterStop];
 
 /// The whole program is not, which would cost several megabytes.
 #[test]
@@ -138,6 +136,11 @@ fn kill_with_what_is_there(directory: &Path, tier: Containment, kill: Kill) {
     match kill {
         Kill::AtDeadline => {}
         Kill::ByOrder | Kill::WithoutDescriptors | Kill::WithAll => fixture.send(&ToKeeper::Kill),
+        Kill::AfterStop => {
+            for message in [ToKeeper::Ping, ToKeeper::Stop { kill_at: clock::now() + SOON }] {
+                fixture.send(&message);
+            }
+        }
     }
     while !matches!(fixture.answer(), FromKeeper::Empty { .. }) {}
     assert!(fixture.witness.is_gone());
@@ -164,16 +167,13 @@ fn has_what_killing_needs(keeper: i32) {
     assert!(own < copied + OWN_KILOBYTES_MAX, "its own memory: {own} kB, of a process with {copied} kB");
     let unlocked: Vec<Mapping> = mappings(keeper).into_iter().filter(|mapping| !mapping.is_locked).collect();
     assert!(unlocked.is_empty(), "not locked: {unlocked:?}");
-    for (step, code) in [
-        ("the decision", KeeperMachine::handle as *const () as usize),
-        ("the kill", Tier::kill as *const () as usize),
-        ("the walk", Scanner::kill as *const () as usize),
-        ("the kill of a leaf", CommandCgroup::order_kill as *const () as usize),
-        ("the kill of a batch", Tier::kill_slice as *const () as usize),
-        ("the kill of a namespace", Init::kill as *const () as usize),
-        ("the report", Channel::report_progress as *const () as usize),
-    ] {
-        assert!(is_resident(keeper, code), "{step}");
+    for function in CODE_OF_A_KILL {
+        let page = function.addr() / PAGE;
+        let code = mappings(keeper).into_iter().find(|mapping| mapping.pages.contains(&page)).expect("code");
+        let missing: Vec<usize> = (code.pages.start.max(page - 8)..code.pages.end.min(page + 8))
+            .filter(|page| !is_resident(keeper, page * PAGE))
+            .collect();
+        assert!(missing.is_empty(), "near {page:x}, in {code:?}: {missing:x?}");
     }
     assert!(!is_wholly_resident(keeper), "the whole program");
 }
@@ -257,6 +257,34 @@ fn memory_that_is_held_is_there_and_unchanged() {
     });
 }
 
+/// Frames of callers are not written to by what is called, so that a child shares them for as long as it lives.
+#[test]
+fn frames_that_are_held_are_shared_with_no_child() {
+    alone(|_| {
+        let mut frame = [7u8; 8 * PAGE];
+        black_box(&mut frame);
+        let first = frame.as_ptr().addr().div_ceil(PAGE);
+        let pages = || {
+            let mapping = Mapping { pages: first..first + 7, name: String::new(), is_code: false, is_locked: false };
+            resident(own(), &[mapping])
+        };
+        // SAFETY: the child makes one system call.
+        let child = match unsafe { sys::fork() }.expect("forked") {
+            sys::Forked::Parent(child) => child,
+            sys::Forked::Child => loop {
+                nix::unistd::pause();
+            },
+        };
+        let shared = pages();
+        memory::hold_frames(frame.as_ptr_range().end.addr());
+        let held = pages();
+        assert_eq!(held.len(), 7);
+        assert!(held.iter().all(|(page, place)| shared[page] != *place), "{shared:?} {held:?}");
+        assert!(black_box(&frame).iter().all(|&byte| byte == 7));
+        signal(child, libc::SIGKILL);
+    });
+}
+
 /// Uses so much of the stack.
 #[inline(never)]
 #[allow(clippy::large_stack_arrays, reason = "to use so much of the stack is its purpose")]
@@ -284,5 +312,27 @@ fn pages_that_only_the_start_needed_are_given_back_and_come_back_unchanged() {
         deep(&mut bytes);
         assert_eq!((bytes, text.len()), (512 * 1024, 28));
         assert!(is_resident(own(), code), "used again");
+    });
+}
+
+/// The kernel would map 16 pages.
+#[test]
+fn a_page_that_is_used_after_the_start_brings_few_others() {
+    const WINDOW: usize = 16;
+    alone(|_| {
+        release_startup_pages();
+        let program = std::env::current_exe().expect("a path");
+        let is_code = |mapping: &Mapping| mapping.is_code && Path::new(&mapping.name) == program;
+        let code: Vec<Mapping> = mappings(own()).into_iter().filter(is_code).collect();
+        let present = resident(own(), &code);
+        let all = code[0].pages.start.next_multiple_of(WINDOW)..code[code.len() - 1].pages.end - WINDOW;
+        let unused = all.step_by(WINDOW).find(|first| present.range(first..&(first + WINDOW)).next().is_none());
+        let first = unused.expect("code that no test uses");
+        // SAFETY: a page of code may be read.
+        black_box(unsafe { std::ptr::with_exposed_provenance::<u8>((first + WINDOW / 2) * PAGE).read_volatile() });
+        let window = [Mapping { pages: first..first + WINDOW, name: String::new(), is_code: true, is_locked: false }];
+        let brought = resident(own(), &window).len();
+        // What looks at them may use some.
+        assert!((1..WINDOW).contains(&brought), "{brought}");
     });
 }
