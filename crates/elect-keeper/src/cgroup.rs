@@ -14,7 +14,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
 
 use super::sys::{self, Forked};
 
@@ -24,6 +28,8 @@ const PREFIX: &str = "elect-";
 const DELEGATION_MARKS: [&CStr; 2] = [c"trusted.delegate", c"user.delegate"];
 /// Attempts to create a leaf: another candidate that removes abandoned leaves may remove a new one.
 const ATTEMPTS: usize = 3;
+/// The cgroup below a leaf in which that is proven.
+const PROBE_NAME: &str = "probe";
 /// The lifetime of the child that is killed as a proof, if it is not killed.
 const PROBE_CHILD_LIFETIME: Duration = Duration::from_secs(1);
 
@@ -31,10 +37,21 @@ const PROBE_CHILD_LIFETIME: Duration = Duration::from_secs(1);
 pub struct CommandCgroup {
     path: PathBuf,
     /// Locked until the process ends.
-    _directory: File,
+    directory: File,
     procs: File,
     kill: File,
     events: File,
+    /// Whether the command is created in it; otherwise it is created beside the keeper and moves itself, which takes some 10 ms.
+    creates_inside: AtomicBool,
+}
+
+/// The directory of a cgroup for one proof, removed with this value.
+struct ProbeDirectory(PathBuf);
+
+impl Drop for ProbeDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 impl CommandCgroup {
@@ -77,7 +94,14 @@ impl CommandCgroup {
         })?;
         let procs = OpenOptions::new().write(true).open(path.join("cgroup.procs"))?;
         let events = File::open(path.join("cgroup.events"))?;
-        Ok(CommandCgroup { path: path.to_owned(), _directory: directory, procs, kill, events })
+        Ok(CommandCgroup {
+            path: path.to_owned(),
+            directory,
+            procs,
+            kill,
+            events,
+            creates_inside: AtomicBool::new(false),
+        })
     }
 
     /// A leaf that no process can enter.
@@ -88,14 +112,20 @@ impl CommandCgroup {
         let writes_to = |path: &str| OpenOptions::new().write(true).open(path).expect("opened");
         CommandCgroup {
             path: directory.to_owned(),
-            _directory: File::open(directory).expect("opened"),
+            directory: File::open(directory).expect("opened"),
             procs: writes_to("/dev/full"),
             kill: writes_to("/dev/null"),
             events: File::open(events).expect("opened"),
+            creates_inside: AtomicBool::new(false),
         }
     }
 
+    /// The proof: a process can be put into it, and `cgroup.kill` kills it there.
     fn validate(&self) -> io::Result<()> {
+        if self.validate_creation().is_ok_and(|works| works) {
+            self.creates_inside.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
         // SAFETY: no other thread exists yet, and the child calls nothing but the kernel.
         let child = match unsafe { sys::fork() }? {
             Forked::Parent(child) => child,
@@ -115,11 +145,67 @@ impl CommandCgroup {
         }
     }
 
+    /// The same for a process that is created in a cgroup below the leaf, which must never have been killed itself (see
+    /// [`CommandCgroup::fork`]). Whether the process has run, and was killed then.
+    fn validate_creation(&self) -> io::Result<bool> {
+        let path = ProbeDirectory(self.path.join(PROBE_NAME));
+        fs::create_dir(&path.0)?;
+        let directory = open_directory(&path.0)?;
+        let kill = OpenOptions::new().write(true).open(path.0.join("cgroup.kill"))?;
+        let (alive, report) = pipe2(OFlag::O_CLOEXEC)?;
+        // SAFETY: no other thread exists yet, and the child calls nothing but the kernel.
+        let child = match unsafe { sys::fork_into(directory.as_fd()) }? {
+            Forked::Parent(child) => child,
+            Forked::Child => {
+                let _ = nix::unistd::write(&report, b".");
+                std::thread::sleep(PROBE_CHILD_LIFETIME);
+                sys::exit_now(libc::EXIT_SUCCESS)
+            }
+        };
+        drop(report);
+        // A child that is killed at its birth writes nothing.
+        let has_run = nix::unistd::read(&alive, &mut [0]).is_ok_and(|length| length == 1);
+        let _ = kill.write_at(b"1", 0);
+        let status = sys::await_child(child)?;
+        Ok(has_run && sys::decode(status) == Err(libc::SIGKILL))
+    }
+
+    /// Forks this process, and creates the child in the leaf if that works here. The second value says whether it did:
+    /// otherwise the child has to [`enter`](CommandCgroup::enter) the leaf.
+    ///
+    /// The creation waits for the mutex of all cgroups, which is free most of the time. The caller has nothing else to do
+    /// meanwhile, and reads its orders before it lets the child execute. A move would wait for a grace period of the kernel each time.
+    ///
+    /// Linux 6.13 to 6.18 kill a process at its birth in a cgroup if the number of kills of that cgroup is not that of its
+    /// parent process's cgroup. So the leaf is proven with another cgroup, and after a kill of the leaf, processes are
+    /// created outside.
+    ///
+    /// # Errors
+    ///
+    /// As `fork(2)`.
+    ///
+    /// # Safety
+    ///
+    /// As [`sys::fork_into`].
+    pub unsafe fn fork(&self) -> io::Result<(Forked, bool)> {
+        if self.creates_inside.load(Ordering::Relaxed) {
+            // SAFETY: the caller's promise.
+            if let Ok(forked) = unsafe { sys::fork_into(self.directory.as_fd()) } {
+                return Ok((forked, true));
+            }
+        }
+        // SAFETY: the caller's promise.
+        Ok((unsafe { sys::fork() }?, false))
+    }
+
+    /// Processes are created outside of the leaf from now on: one was killed at its birth.
+    pub fn create_outside(&self) {
+        self.creates_inside.store(false, Ordering::Relaxed);
+    }
+
     /// Moves the calling process into the leaf. Called by a child between fork and exec, while it has no children yet.
     ///
-    /// `CLONE_INTO_CGROUP` is not used: Linux 6.18 kills at birth every process that is created in a leaf in which a
-    /// process has been killed before, because it compares the leaf's kills with those of the parent's cgroup. The move
-    /// costs some 10 ms. Until the child has entered the leaf, it is found and killed as the keeper's child.
+    /// Until the child has entered the leaf, it is found and killed as the keeper's child.
     ///
     /// # Errors
     ///
@@ -138,6 +224,7 @@ impl CommandCgroup {
 
     /// Sends SIGKILL to every process inside, including those that are being forked right now.
     pub fn kill(&self) {
+        self.create_outside();
         // The write fails if the leaf has been removed; only an empty leaf can be removed.
         let _ = self.kill.write_at(b"1", 0);
     }
@@ -159,6 +246,11 @@ impl CommandCgroup {
     /// Removes the leaf, and the cgroups that the command may have created below it. A leaf that is not empty stays.
     pub fn remove(&self) {
         let _ = remove_empty(&self.path);
+    }
+
+    /// Whether [`CommandCgroup::fork`] creates processes in the leaf.
+    pub fn creates_inside(&self) -> bool {
+        self.creates_inside.load(Ordering::Relaxed)
     }
 
     #[cfg(test)]

@@ -12,6 +12,7 @@ use std::os::fd::BorrowedFd;
 
 use super::cgroup::CommandCgroup;
 use super::namespace::ParentPidNs;
+use super::sys::{self, Forked};
 use super::tree::{self, KillSweep, Scanner, SweepSlice};
 
 /// The number of processes killed one by one, which takes a small fraction of a kill allowance.
@@ -50,7 +51,12 @@ pub enum Tier {
 #[derive(Debug, Clone, Copy)]
 pub enum SpawnPlace<'a> {
     /// A cgroup.
-    Leaf { leaf: &'a CommandCgroup, is_mandatory: bool },
+    Leaf {
+        leaf: &'a CommandCgroup,
+        is_mandatory: bool,
+        /// The keeper may wait for the kernel while the process is created (see [`CommandCgroup::fork`]).
+        keeper_may_wait: bool,
+    },
     /// A new PID namespace.
     NewNamespace(&'a ParentPidNs),
     /// The keeper's own cgroup and namespace.
@@ -58,14 +64,44 @@ pub enum SpawnPlace<'a> {
 }
 
 impl SpawnPlace<'_> {
-    /// Called by the main process between fork and exec (K6). A process is in its PID namespace from its creation.
+    /// Forks this process. The second value says whether the child is in its place: otherwise it has to [`enter`](SpawnPlace::enter)
+    /// it before exec.
+    ///
+    /// # Errors
+    ///
+    /// As `fork(2)`.
+    ///
+    /// # Safety
+    ///
+    /// As [`sys::fork_into`].
+    pub unsafe fn fork(self) -> io::Result<(Forked, bool)> {
+        match self {
+            // SAFETY: the caller's promise.
+            SpawnPlace::Leaf { leaf, keeper_may_wait: true, .. } => unsafe { leaf.fork() },
+            // SAFETY: the caller's promise.
+            SpawnPlace::Leaf { keeper_may_wait: false, .. } => Ok((unsafe { sys::fork() }?, false)),
+            // SAFETY: the caller's promise.
+            SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => Ok((unsafe { sys::fork() }?, true)),
+        }
+    }
+
+    /// Whether the keeper may have to wait while it forks, so that orders may have come meanwhile.
+    pub fn is_waited_for(self) -> bool {
+        match self {
+            SpawnPlace::Leaf { leaf, keeper_may_wait, .. } => keeper_may_wait && leaf.creates_inside(),
+            SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => false,
+        }
+    }
+
+    /// Called by the main process between fork and exec (K6), unless it was created inside. A process is in its PID namespace
+    /// from its creation.
     ///
     /// # Errors
     ///
     /// The leaf is gone, or the kernel has no memory, and the leaf is mandatory. Otherwise the tree walk remains.
     pub fn enter(self) -> io::Result<()> {
         match self {
-            SpawnPlace::Leaf { leaf, is_mandatory } => {
+            SpawnPlace::Leaf { leaf, is_mandatory, .. } => {
                 leaf.enter().or_else(|error| if is_mandatory { Err(error) } else { Ok(()) })
             }
             SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => Ok(()),
@@ -165,10 +201,13 @@ impl Tier {
         }
     }
 
-    /// The place of the command, of the follower and of the hooks.
-    pub fn place(&self) -> SpawnPlace<'_> {
+    /// The place of the command, of the follower and of the hooks. `is_first` says that nothing else runs, so that the keeper
+    /// has no time-out to keep and nothing to kill while it waits for the kernel.
+    pub fn place(&self, is_first: bool) -> SpawnPlace<'_> {
         match self {
-            Tier::Cgroup { leaf, is_mandatory, .. } => SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory },
+            Tier::Cgroup { leaf, is_mandatory, .. } => {
+                SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory, keeper_may_wait: is_first }
+            }
             Tier::Pidns(parent_ns) => SpawnPlace::NewNamespace(parent_ns),
             Tier::Tree => SpawnPlace::BesideKeeper,
         }
@@ -178,7 +217,7 @@ impl Tier {
     pub fn check_place(&self) -> SpawnPlace<'_> {
         match self {
             Tier::Cgroup { check_leaf: Some(leaf), is_mandatory, .. } => {
-                SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory }
+                SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory, keeper_may_wait: false }
             }
             Tier::Cgroup { check_leaf: None, .. } | Tier::Pidns(_) | Tier::Tree => SpawnPlace::BesideKeeper,
         }
@@ -220,6 +259,13 @@ impl Tier {
             }
         }
         slice
+    }
+
+    /// A child was killed. Whoever sent SIGKILL, it may have been by `cgroup.kill` (see [`CommandCgroup::fork`]).
+    pub fn note_death_by(&self, signal: i32) {
+        if signal == libc::SIGKILL {
+            self.leaves().into_iter().flatten().for_each(CommandCgroup::create_outside);
+        }
     }
 
     /// Sends SIGKILL to what an ended check has left in its leaf.
@@ -267,7 +313,7 @@ mod tests {
         for is_mandatory in [true, false] {
             let leaf = CommandCgroup::full(directory.path());
             let tier = Tier::Cgroup { leaf, check_leaf: None, is_mandatory };
-            assert_eq!(tier.place().enter().is_err(), is_mandatory);
+            assert_eq!(tier.place(true).enter().is_err(), is_mandatory);
         }
     }
 }

@@ -70,6 +70,15 @@ enum ClaimAtExit {
     Dropped,
 }
 
+/// The messages of the campaigner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orders {
+    /// Every one that had come.
+    AllRead,
+    /// More may wait.
+    MoreMayWait,
+}
+
 /// The result of reaping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReapResult {
@@ -126,7 +135,9 @@ impl KeeperLoop {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             self.handle(KeeperEvent::RoundBegins);
-            self.receive_messages(&mut buffer);
+            if self.receive_messages(&mut buffer) == Orders::AllRead {
+                self.starting.iter_mut().for_each(Spawned::open_gate);
+            }
             let remaining = self.reap();
             self.check_terminal();
             self.send();
@@ -167,7 +178,9 @@ impl KeeperLoop {
             let events = events.filter(|_| remaining == ReapResult::CgroupPopulated);
             events.map_or_else(child, |events| PollFd::new(events, PollFlags::POLLPRI))
         });
-        let longest = if remaining == ReapResult::MoreZombies { PollTimeout::ZERO } else { PollTimeout::NONE };
+        let is_gate_closed = self.starting.as_ref().is_some_and(|spawned| spawned.gate.is_some());
+        let goes_on = remaining == ReapResult::MoreZombies || is_gate_closed;
+        let longest = if goes_on { PollTimeout::ZERO } else { PollTimeout::NONE };
         let result = poll(&mut [child(), clock, socket, exec, leaf, check_leaf], longest);
         debug_assert!(matches!(result, Ok(_) | Err(Errno::EINTR)), "{result:?}");
         while let Ok(Some(_)) = children.read_signal() {}
@@ -183,7 +196,10 @@ impl KeeperLoop {
                 Reaped::Child { pid, status } => {
                     let end = match sys::decode(status) {
                         Ok(status) => ChildEnd::Exited(status),
-                        Err(signal) => ChildEnd::Killed(elect_core::Signal(signal)),
+                        Err(signal) => {
+                            self.tier.note_death_by(signal);
+                            ChildEnd::Killed(elect_core::Signal(signal))
+                        }
                     };
                     self.handle(KeeperEvent::ChildEnded { pid, end });
                     // The process id may be reused from now on.
@@ -262,19 +278,20 @@ impl KeeperLoop {
 
     // ---- the campaigner
 
-    fn receive_messages(&mut self, buffer: &mut [u8]) {
+    fn receive_messages(&mut self, buffer: &mut [u8]) -> Orders {
         for _ in 0..EVENT_BATCH {
             if !self.machine.has_campaigner() {
-                return;
+                return Orders::AllRead;
             }
             match self.channel.receive(buffer) {
                 Received::Message(Some(message)) => self.on_message(message),
                 Received::Message(None) => {}
                 Received::Incomplete => self.claim_is_incomplete = true,
-                Received::Nothing => return,
+                Received::Nothing => return Orders::AllRead,
                 Received::End => self.handle(KeeperEvent::CampaignerGone),
             }
         }
+        Orders::MoreMayWait
     }
 
     fn on_message(&mut self, message: ToKeeper) {

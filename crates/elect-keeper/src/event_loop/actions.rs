@@ -102,7 +102,8 @@ impl KeeperLoop {
             Program::Command { .. } => Some(&mut self.terminal),
             Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => None,
         };
-        match spawn(self.tier.place(), &executable, identity, self.inherited, lock, kill_by, terminal) {
+        let place = self.tier.place(!self.machine.has_processes());
+        match spawn(place, &executable, identity, self.inherited, lock, kill_by, terminal) {
             Ok(mut spawned) => {
                 let event = self.note_spawned(&mut spawned);
                 self.starting = Some(spawned);
@@ -117,7 +118,7 @@ impl KeeperLoop {
             return KeeperEvent::NotSpawned { errno: libc::ENOENT };
         };
         // K9: a background hook does not get the leader's lock.
-        let place = self.tier.place();
+        let place = self.tier.place(false);
         match spawn(place, &executable, &self.ordered_identity, self.inherited, None, Time::NEVER, None) {
             Ok(mut spawned) => {
                 let event = self.note_spawned(&mut spawned);

@@ -8,9 +8,10 @@ use super::harness::*;
 use crate::clock;
 use crate::containment::Tier;
 use crate::preexisting_children::PreexistingChild;
-use crate::sys::{self, Forked};
+use crate::spawn::{ExecStatus, spawn};
+use crate::sys::{self, Forked, Inherited};
 use crate::{Containment, Keeper, ToKeeper};
-use elect_core::{CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, StopTo, Time};
+use elect_core::{BackgroundHook, CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, StopTo, Time};
 
 /// Runs a test in each tier, each time in its own process and directory.
 fn in_each(body: impl Fn(&Path, Containment)) {
@@ -287,6 +288,85 @@ fn a_command_is_in_its_leaf_from_the_start_and_elect_is_not_in_it() {
         }
         let inside = fs::read_to_string(leaf(&fixture).join("cgroup.procs")).expect("read");
         assert!(inside.lines().count() >= 3, "the main process, its descendant and what they started: {inside}");
+    });
+}
+
+#[test]
+fn a_command_is_created_in_its_leaf_where_this_kernel_can_do_that() {
+    within(Containment::Cgroup, |directory| {
+        let fixture = script(directory, SLEEPER).contained(Containment::Cgroup).fork();
+        let Tier::Cgroup { leaf, .. } = &fixture.keeper.tier else { panic!("no leaf") };
+        assert!(leaf.creates_inside(), "Linux 5.7 and later can");
+        assert!(!leaf.path().join("probe").exists(), "the proof is left behind");
+    });
+}
+
+/// Linux 6.18 kills at birth what is created in a leaf that was killed.
+#[test]
+fn a_command_starts_again_after_its_leaf_was_killed() {
+    within(Containment::Cgroup, |directory| {
+        let mut fixture = script(directory, SLEEPER).contained(Containment::Cgroup).fork();
+        fixture.arm(TERM, Time::NEVER);
+        for _ in 0..2 {
+            let main = fixture.start_until(&["main"]);
+            let leaf = leaf(&fixture);
+            assert!(cgroup_of(main).ends_with(&*leaf.file_name().expect("a name").to_string_lossy()));
+            fs::write(leaf.join("cgroup.kill"), "1").expect("killed");
+            fixture.exited(killed(libc::SIGKILL, false));
+            fixture.empty();
+        }
+    });
+}
+
+#[test]
+fn a_command_that_is_created_in_its_leaf_executes_when_the_gate_is_opened() {
+    within(Containment::Cgroup, |directory| {
+        let (tier, _) = Containment::Cgroup.establish(false).expect("a leaf");
+        for is_opened in [true, false] {
+            let executable = script(directory, "exec sleep 100").executable();
+            let inherited = Inherited::take();
+            let spawned = spawn(tier.place(true), &executable, &[], inherited, None, Time::NEVER, None);
+            let mut spawned = spawned.expect("forked");
+            until("it waits", || status_of(spawned.pid, "State").starts_with('S'));
+            assert_eq!(spawned.exec_status(), ExecStatus::Pending);
+            if is_opened {
+                spawned.open_gate();
+                until("it runs", || spawned.exec_status() == ExecStatus::Succeeded);
+                signal(spawned.pid, libc::SIGTERM);
+            } else {
+                spawned.gate = None;
+                let given_up = ExecStatus::Failed(NotStarted::Failed(libc::ECANCELED));
+                until("it gives up", || spawned.exec_status() == given_up);
+            }
+            sys::await_child(spawned.pid).expect("ended");
+        }
+        tier.remove();
+    });
+}
+
+/// The keeper waits for the kernel while it creates a process in a leaf, and an order to kill may come meanwhile.
+#[test]
+fn orders_that_have_come_when_a_command_is_created_are_obeyed_before_it_executes() {
+    within(Containment::Cgroup, |directory| {
+        for term in 1..=8 {
+            let place = directory.join(term.to_string());
+            fs::create_dir(&place).expect("created");
+            let setting = script(&place, SLEEPER).contained(Containment::Cgroup);
+            let mut fixture = setting.scripts(|scripts| scripts.on_change = Some("true".into())).fork();
+            let keeper = fixture.keeper.pid();
+            signal(keeper, libc::SIGSTOP);
+            until("the keeper is stopped", || status_of(keeper, "State").starts_with('T'));
+            fixture.send(&ToKeeper::Arm { term, kill_by: Time::NEVER });
+            let run = fixture.order_start(term, &[]);
+            // The fork of the hook is long enough for an exec that waits for nothing.
+            fixture.order_background_hook(BackgroundHook::OnChange);
+            fixture.send(&ToKeeper::Kill);
+            signal(keeper, libc::SIGCONT);
+            let mut answers = std::iter::repeat_with(|| fixture.answer());
+            let answer = answers.find(|answer| !matches!(answer, FromKeeper::Armed { .. }));
+            let never_ran = FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::ECANCELED) };
+            assert_eq!(answer, Some(never_ran));
+        }
     });
 }
 
