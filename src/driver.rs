@@ -242,7 +242,9 @@ impl Driver {
         match action {
             Action::Campaign(attempt) => self.ask(attempt, StoreRequest::Campaign),
             Action::Renew(attempt) => self.ask(attempt, StoreRequest::Renew),
-            Action::Release(attempt) => self.ask(attempt, StoreRequest::Release),
+            Action::Release(attempt) => {
+                self.ask(attempt, StoreRequest::Release { is_last: self.candidate.ends_after_release() });
+            }
             Action::Observe(attempt) => self.ask(attempt, StoreRequest::Observe),
             Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
             Action::Start { program, run } => {
